@@ -1,0 +1,43 @@
+//! Where log lines go and how they look. Chosen once, at the start of a process.
+
+use std::fs::File;
+use std::io;
+use std::sync::Mutex;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// For people.
+    Text,
+    /// One JSON object a line, for machines.
+    Json,
+}
+
+/// What to log and where to.
+#[derive(Debug)]
+pub struct Logging {
+    pub form: Form,
+    /// The directives used when `FARCALL_LOG` is not set, such as `info` or `debug,hyper=info`.
+    pub directives: &'static str,
+    /// Standard error when absent.
+    pub file: Option<File>,
+}
+
+/// Starts logging. A process calls it once; a later call is an error.
+pub fn start(logging: Logging) -> io::Result<()> {
+    let filter =
+        EnvFilter::try_from_env("FARCALL_LOG").unwrap_or_else(|_| EnvFilter::new(logging.directives));
+    let writer = match logging.file {
+        Some(file) => BoxMakeWriter::new(Mutex::new(file)),
+        None => BoxMakeWriter::new(io::stderr),
+    };
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
+    match logging.form {
+        Form::Text => lines.try_init(),
+        Form::Json => lines.json().try_init(),
+    }
+    .map_err(io::Error::other)
+}

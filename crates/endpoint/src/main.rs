@@ -1,0 +1,3 @@
+//! `globus-compute-endpoint`: the agent on the research computer.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! `farcall`: the service and its administration.
+
+fn main() {}
