@@ -1,0 +1,96 @@
+//! A task on its way out, its result on the way back, and the cancellation in between.
+
+use serde::{Deserialize, Serialize};
+
+use super::envelope;
+use super::{Container, TaskTransition};
+use crate::id::{ContainerId, TaskId};
+use crate::json::{self, Object};
+use crate::text::Text;
+
+/// One call, on its way to an endpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Task<'a> {
+    pub task_id: TaskId,
+    /// Only old SDKs name a container; what is absent crosses the wire as null.
+    #[serde(default)]
+    pub container_id: Option<ContainerId>,
+    #[serde(default)]
+    pub container: Option<Container>,
+    /// The function and its arguments; see [`crate::buffer`].
+    #[serde(borrow)]
+    pub task_buffer: Text<'a>,
+}
+
+/// Asks that a task be given up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskCancel {
+    pub task_id: TaskId,
+}
+
+/// How a task ended. It is an error if and only if there are `error_details`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskResult<'a> {
+    pub task_id: TaskId,
+    /// The packed result, or the text of the error.
+    #[serde(borrow)]
+    pub data: Text<'a>,
+    /// What the worker says of itself: versions, platform, endpoint.
+    #[serde(default, deserialize_with = "json::free_form_or_null")]
+    pub details: Option<Object>,
+    #[serde(default)]
+    pub error_details: Option<ErrorDetails>,
+    #[serde(default)]
+    pub task_statuses: Option<Vec<TaskTransition>>,
+}
+
+/// What kind of error ended a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorDetails {
+    pub code: String,
+    pub user_message: String,
+}
+
+impl Task<'_> {
+    pub fn into_owned(self) -> Task<'static> {
+        Task { task_buffer: self.task_buffer.into_owned(), ..self }
+    }
+
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.reserve(self.task_buffer.held_bytes() + self.task_buffer.held_bytes() / 32);
+        out.extend_from_slice(br#"{"task_id":"#);
+        envelope::write(&self.task_id, out);
+        out.extend_from_slice(br#","container_id":"#);
+        envelope::write(&self.container_id, out);
+        out.extend_from_slice(br#","container":"#);
+        envelope::write(&self.container, out);
+        out.extend_from_slice(br#","task_buffer":"#);
+        self.task_buffer.write_json(out);
+        out.push(b'}');
+    }
+}
+
+impl TaskResult<'_> {
+    pub const fn is_error(&self) -> bool {
+        self.error_details.is_some()
+    }
+
+    pub fn into_owned(self) -> TaskResult<'static> {
+        TaskResult { data: self.data.into_owned(), ..self }
+    }
+
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.reserve(self.data.held_bytes() + self.data.held_bytes() / 32 + 512);
+        out.extend_from_slice(br#"{"task_id":"#);
+        envelope::write(&self.task_id, out);
+        out.extend_from_slice(br#","data":"#);
+        self.data.write_json(out);
+        out.extend_from_slice(br#","details":"#);
+        envelope::write(&self.details, out);
+        out.extend_from_slice(br#","error_details":"#);
+        envelope::write(&self.error_details, out);
+        out.extend_from_slice(br#","task_statuses":"#);
+        envelope::write(&self.task_statuses, out);
+        out.push(b'}');
+    }
+}

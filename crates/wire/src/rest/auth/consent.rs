@@ -1,0 +1,30 @@
+//! What somebody allowed an application to do in his name. No released client of compute asks for it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Number;
+
+use crate::id::{ClientId, IdentityId};
+
+/// Answer of `GET /v2/api/identities/{id}/consents`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Consents {
+    pub consents: Vec<Consent>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Consent {
+    pub id: Number,
+    pub status: String,
+    pub scope_name: String,
+    pub scope: uuid::Uuid,
+    pub client: ClientId,
+    pub effective_identity: IdentityId,
+    /// The consents this one hangs on, itself last.
+    pub dependency_path: Vec<Number>,
+    pub allows_refresh: bool,
+    pub atomically_revocable: bool,
+    pub auto_approved: bool,
+    pub created: String,
+    pub updated: String,
+    pub last_used: String,
+}

@@ -1,0 +1,58 @@
+//! Authentication policies: what a session has to satisfy.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{PolicyId, ProjectId};
+
+/// Body of `POST /v2/api/policies`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Create {
+    pub policy: NewPolicy,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewPolicy {
+    pub project_id: ProjectId,
+    pub display_name: String,
+    pub description: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub high_assurance: Option<bool>,
+    /// Seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authentication_assurance_timeout: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub required_mfa: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain_constraints_include: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain_constraints_exclude: Option<Vec<String>>,
+}
+
+/// Answer of `POST /v2/api/policies` and of `GET /v2/api/policies/{id}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    pub policy: Policy,
+}
+
+/// Answer of `GET /v2/api/policies`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policies {
+    pub policies: Vec<Policy>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    pub id: PolicyId,
+    pub project_id: ProjectId,
+    pub display_name: String,
+    pub description: String,
+    pub high_assurance: bool,
+    pub required_mfa: bool,
+    /// Seconds; null without one, like the lists.
+    #[serde(default)]
+    pub authentication_assurance_timeout: Option<u64>,
+    #[serde(default)]
+    pub domain_constraints_include: Option<Vec<String>>,
+    #[serde(default)]
+    pub domain_constraints_exclude: Option<Vec<String>>,
+}

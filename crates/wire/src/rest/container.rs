@@ -1,0 +1,63 @@
+//! Containers, for SDKs up to 4.5.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::ContainerId;
+
+/// Body of `POST /v2/containers`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Register {
+    #[serde(default)]
+    pub name: String,
+    pub location: String,
+    #[serde(default)]
+    pub description: String,
+    /// `docker`, `singularity`, `shifter`, …
+    #[serde(rename = "type")]
+    pub container_type: String,
+}
+
+/// Answer to a registration and to a build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registered {
+    pub container_id: ContainerId,
+}
+
+/// Answer of `GET /v2/containers/{id}/{type}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    pub container: Container,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    pub container_uuid: ContainerId,
+    pub name: String,
+    #[serde(rename = "type")]
+    pub container_type: String,
+    pub location: String,
+}
+
+/// Body of `POST /v2/containers/build`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Build {
+    #[serde(default)]
+    pub name: Option<String>,
+    #[serde(default)]
+    pub description: Option<String>,
+    #[serde(default)]
+    pub apt: Vec<String>,
+    #[serde(default)]
+    pub pip: Vec<String>,
+    #[serde(default)]
+    pub conda: Vec<String>,
+    /// Crosses the wire as null without one.
+    #[serde(default)]
+    pub payload_url: Option<String>,
+}
+
+/// Answer of `GET /v2/containers/build/{id}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildStatus {
+    pub status: String,
+}

@@ -1,0 +1,26 @@
+//! What the service is, and whom it still talks to.
+
+use serde::{Deserialize, Serialize};
+
+/// Query of `GET /v2/version`: with `service=all` the answer is [`Versions`], else the bare string of `api`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Query {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+}
+
+impl Query {
+    pub fn wants_all(&self) -> bool {
+        self.service.as_deref() == Some("all")
+    }
+}
+
+/// Clients older than the minimum refuse to work; a missing minimum breaks them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    pub api: String,
+    pub min_sdk_version: String,
+    pub min_ep_version: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git_sha: Option<String>,
+}

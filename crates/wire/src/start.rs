@@ -1,0 +1,101 @@
+//! How a user endpoint comes to life: the command its manager gets, and the document it reads itself.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::id::{EndpointId, FunctionId, IdentityId};
+use crate::json::{self, Malformed, Object, present};
+use crate::queue::Registration;
+use crate::rest::submit::UserRuntime;
+
+/// The only command upstream's managers know.
+pub const START_ENDPOINT: &str = "cmd_start_endpoint";
+
+/// The content type that a manager requires of a command; without it, nothing answers.
+pub const CONTENT_TYPE: &str = "application/json";
+
+/// A command may be this many seconds older or younger than the manager's clock says.
+pub const CLOCK_SKEW_SECONDS: u64 = 180;
+
+/// The most that a command may measure.
+pub const LIMIT: usize = 1 << 20;
+
+/// Tells a manager to start a user endpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StartEndpoint {
+    pub command: String,
+    #[serde(default)]
+    pub args: Vec<String>,
+    pub kwargs: StartArguments,
+    pub globus_username: String,
+    pub globus_effective_identity: IdentityId,
+    pub globus_identity_set: Vec<LinkedIdentity>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StartArguments {
+    pub name: String,
+    /// The submitter's `user_endpoint_config`.
+    #[serde(default)]
+    pub user_opts: Object,
+    #[serde(default)]
+    pub user_runtime: Option<UserRuntime>,
+    pub amqp_creds: Registration,
+}
+
+/// One of a person's identities, as identity mapping sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LinkedIdentity {
+    pub sub: IdentityId,
+    #[serde(flatten)]
+    pub rest: Object,
+}
+
+/// The directory name of a user endpoint.
+pub fn user_endpoint_name(manager: EndpointId, user_endpoint: EndpointId) -> String {
+    format!("uep.{manager}.{user_endpoint}")
+}
+
+impl StartEndpoint {
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        json::decode(bytes, LIMIT)
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        json::encode(self)
+    }
+}
+
+/// What a user endpoint reads from standard input: its configuration and its credentials.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StartDocument {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amqp_creds: Option<Registration>,
+    /// The rendered template: YAML.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
+    /// Goes into the endpoint's heartbeats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ep_info: Option<Object>,
+    /// Replaces the configuration's list, when present. Empty allows nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_functions: Option<Vec<FunctionId>>,
+    /// An inherited descriptor, with audit logging.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit_fd: Option<i32>,
+    /// Descriptor and key of the credentials that upstream's managers of 4.16 and later renew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mem_fd: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub enckey: Option<Value>,
+}
+
+impl StartDocument {
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        json::decode(bytes, LIMIT)
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        json::encode(self)
+    }
+}

@@ -1,0 +1,282 @@
+//! Long strings (task buffers, results) that are read without being copied and written back as they came.
+//!
+//! Serialized Python objects are lines of base64, so as JSON strings they are always full of `\n`. Whoever only
+//! passes one on needs neither to unescape nor to escape it again: a [`Text`] keeps the string as it stood in the
+//! document it was read from until somebody asks for its content.
+//!
+//! A `Text` can be read from and written to JSON text only, not by other serde formats.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde_json::value::RawValue;
+
+/// A string, perhaps still in the escaped form in which it came. Compares by content.
+#[derive(Clone)]
+pub struct Text<'a>(Form<'a>);
+
+#[derive(Clone)]
+enum Form<'a> {
+    Plain(Cow<'a, str>),
+    /// A JSON string with its quotes, in which every escape is known to be valid.
+    Escaped(Cow<'a, RawValue>),
+}
+
+/// The JSON given is not a string, or one that stands for no text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotText {
+    #[error("not a string")]
+    NotAString,
+    #[error("half of a surrogate pair, which is no character")]
+    LoneSurrogate,
+}
+
+impl<'a> Text<'a> {
+    pub fn plain(text: impl Into<Cow<'a, str>>) -> Self {
+        Self(Form::Plain(text.into()))
+    }
+
+    /// Takes a JSON string, with its quotes.
+    pub fn from_json(token: &'a str) -> Result<Self, NotText> {
+        let raw: &RawValue = serde_json::from_str(token).map_err(|_| NotText::NotAString)?;
+        Self::from_raw(raw)
+    }
+
+    fn from_raw(raw: &'a RawValue) -> Result<Self, NotText> {
+        let inner =
+            raw.get().strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).ok_or(NotText::NotAString)?;
+        if !inner.contains('\\') {
+            return Ok(Self::plain(inner));
+        }
+        check_surrogates(inner)?;
+        Ok(Self(Form::Escaped(Cow::Borrowed(raw))))
+    }
+
+    /// The content. Copies only what was escaped.
+    pub fn to_str(&self) -> Cow<'_, str> {
+        match &self.0 {
+            Form::Plain(text) => Cow::Borrowed(text),
+            Form::Escaped(raw) => Cow::Owned(unescape(inside(raw))),
+        }
+    }
+
+    pub fn into_string(self) -> String {
+        match self.0 {
+            Form::Plain(text) => text.into_owned(),
+            Form::Escaped(raw) => unescape(inside(&raw)),
+        }
+    }
+
+    /// The same text, independent of the document it was read from.
+    pub fn into_owned(self) -> Text<'static> {
+        Text(match self.0 {
+            Form::Plain(text) => Form::Plain(Cow::Owned(text.into_owned())),
+            Form::Escaped(raw) => Form::Escaped(Cow::Owned(raw.into_owned())),
+        })
+    }
+
+    /// The text as a JSON string, with its quotes; as it came, if it came escaped.
+    pub fn to_json(&self) -> Cow<'_, str> {
+        match &self.0 {
+            Form::Escaped(raw) => Cow::Borrowed(raw.get()),
+            Form::Plain(text) => {
+                let mut out = Vec::with_capacity(text.len() + text.len() / 32 + 8);
+                push_json_string(&mut out, text);
+                Cow::Owned(String::from_utf8(out).expect("escaping a string leaves UTF-8"))
+            }
+        }
+    }
+
+    /// Appends [`Text::to_json`] to `out`.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        match &self.0 {
+            Form::Escaped(raw) => out.extend_from_slice(raw.get().as_bytes()),
+            Form::Plain(text) => push_json_string(out, text),
+        }
+    }
+
+    /// How many bytes this text occupies here, which is never less than its content has.
+    pub fn held_bytes(&self) -> usize {
+        match &self.0 {
+            Form::Plain(text) => text.len(),
+            Form::Escaped(raw) => raw.get().len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        matches!(&self.0, Form::Plain(text) if text.is_empty())
+    }
+
+    /// `self` followed by `next`. What is escaped stays escaped.
+    pub fn concat(&self, next: &Text<'_>) -> Text<'static> {
+        if let (Form::Plain(first), Form::Plain(second)) = (&self.0, &next.0) {
+            let mut out = String::with_capacity(first.len() + second.len());
+            out.push_str(first);
+            out.push_str(second);
+            return Text(Form::Plain(Cow::Owned(out)));
+        }
+        let (first, second) = (self.to_json(), next.to_json());
+        let mut out = String::with_capacity(first.len() + second.len());
+        out.push_str(&first[..first.len() - 1]);
+        out.push_str(&second[1..]);
+        let raw = RawValue::from_string(out).expect("two JSON strings joined inside their quotes are one");
+        Text(Form::Escaped(Cow::Owned(raw)))
+    }
+}
+
+fn inside(raw: &RawValue) -> &str {
+    let token = raw.get();
+    &token[1..token.len() - 1]
+}
+
+impl fmt::Debug for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.to_str(), f)
+    }
+}
+
+impl PartialEq for Text<'_> {
+    fn eq(&self, other: &Text<'_>) -> bool {
+        match (&self.0, &other.0) {
+            (Form::Escaped(one), Form::Escaped(two)) if one.get() == two.get() => true,
+            _ => self.to_str() == other.to_str(),
+        }
+    }
+}
+
+impl Eq for Text<'_> {}
+
+impl PartialEq<str> for Text<'_> {
+    fn eq(&self, other: &str) -> bool {
+        self.to_str() == other
+    }
+}
+
+impl PartialEq<&str> for Text<'_> {
+    fn eq(&self, other: &&str) -> bool {
+        self.to_str() == *other
+    }
+}
+
+impl<'a> From<&'a str> for Text<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::plain(text)
+    }
+}
+
+impl From<String> for Text<'_> {
+    fn from(text: String) -> Self {
+        Self::plain(text)
+    }
+}
+
+impl Serialize for Text<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Form::Plain(text) => serializer.serialize_str(text),
+            Form::Escaped(raw) => raw.serialize(serializer),
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = <&'de RawValue>::deserialize(deserializer)?;
+        Self::from_raw(raw).map_err(de::Error::custom)
+    }
+}
+
+/// Appends `text` as a JSON string, with its quotes.
+pub(crate) fn push_json_string(out: &mut Vec<u8>, text: &str) {
+    out.reserve(text.len() + 2);
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut clean_from = 0;
+    for (at, &byte) in bytes.iter().enumerate() {
+        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+            continue;
+        }
+        out.extend_from_slice(&bytes[clean_from..at]);
+        push_escape(out, byte);
+        clean_from = at + 1;
+    }
+    out.extend_from_slice(&bytes[clean_from..]);
+    out.push(b'"');
+}
+
+fn push_escape(out: &mut Vec<u8>, byte: u8) {
+    let short = match byte {
+        b'\n' => b'n',
+        b'"' => b'"',
+        b'\\' => b'\\',
+        b'\t' => b't',
+        b'\r' => b'r',
+        0x08 => b'b',
+        0x0c => b'f',
+        _ => {
+            const HEX: &[u8; 16] = b"0123456789abcdef";
+            let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
+            out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
+            return;
+        }
+    };
+    out.extend_from_slice(&[b'\\', short]);
+}
+
+/// Resolves the escapes of what stands between the quotes of a JSON string that [`check_surrogates`] let through.
+fn unescape(mut rest: &str) -> String {
+    let mut out = String::with_capacity(rest.len());
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        let escape = rest.as_bytes()[at + 1];
+        rest = &rest[at + 2..];
+        out.push(match escape {
+            b'n' => '\n',
+            b't' => '\t',
+            b'r' => '\r',
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'u' => {
+                let (character, after) =
+                    unicode_escape(rest).expect("surrogates were checked when the text was read");
+                rest = after;
+                character
+            }
+            other => char::from(other),
+        });
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Python's `json` writes a lone surrogate without a word; no Rust string (and no UTF-8) can hold one.
+fn check_surrogates(mut rest: &str) -> Result<(), NotText> {
+    while let Some(at) = rest.find('\\') {
+        let escape = rest.as_bytes()[at + 1];
+        rest = &rest[at + 2..];
+        if escape == b'u' {
+            (_, rest) = unicode_escape(rest).ok_or(NotText::LoneSurrogate)?;
+        }
+    }
+    Ok(())
+}
+
+/// The character that the digits after a `\u` stand for, and what follows them.
+fn unicode_escape(rest: &str) -> Option<(char, &str)> {
+    let (first, rest) = four_digits(rest)?;
+    if let Some(character) = char::from_u32(first) {
+        return Some((character, rest));
+    }
+    let (second, rest) = four_digits(rest.strip_prefix("\\u")?)?;
+    if !(0xd800..0xdc00).contains(&first) || !(0xdc00..0xe000).contains(&second) {
+        return None;
+    }
+    let character = char::from_u32(0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00))?;
+    Some((character, rest))
+}
+
+fn four_digits(rest: &str) -> Option<(u32, &str)> {
+    let (digits, after) = rest.split_at_checked(4)?;
+    Some((u32::from_str_radix(digits, 16).ok()?, after))
+}
