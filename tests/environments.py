@@ -7,6 +7,7 @@ an old environment. It may never install anything that the list does not name.
 
     python3.11 tests/environments.py            # all of them
     python3.11 tests/environments.py sdk-3.8.0  # one
+    python3.11 tests/environments.py --path sdk-3.8.0  # prints nothing but its interpreter
 """
 
 import fcntl
@@ -92,6 +93,9 @@ def _run(*command):
 
 
 def main():
+    if sys.argv[1:2] == ["--path"]:
+        print(make(sys.argv[2]))
+        return
     wanted = sys.argv[1:] or names()
     started = time.monotonic()
     with ThreadPoolExecutor(2) as pool:

@@ -1,0 +1,60 @@
+# `make help` lists what there is. The product itself needs only cargo; Python 3.11 is for the tests and the demo.
+
+PYTHON ?= python3.11
+TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/farcall/tools
+DENY := $(TOOLS)/cargo-deny-0.20.2/bin/cargo-deny
+PYTEST = "$$($(PYTHON) tests/environments.py --path tests)" -m pytest -c tests/pytest.ini
+STAGE := checks/stage
+
+export CARGO_TERM_COLOR ?= auto
+
+.PHONY: help demo build test test-long check fuzz bench environments unit e2e faults
+
+help: ## what each target does
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: ## the main job from nothing: service, endpoint, and three functions through the stock SDK
+	@demo/run
+
+build: ## both programs and everything the tests need, in target/debug
+	cargo build --workspace --all-targets
+
+test: ## every test but the long ones; needs `make check` beside it to be what CI runs
+	@$(STAGE) build 5 $(MAKE) --no-print-directory build
+	@$(STAGE) "unit and property" 3 $(MAKE) --no-print-directory unit
+	@$(STAGE) environments 3 $(MAKE) --no-print-directory environments
+	@$(STAGE) "end to end" 8 $(MAKE) --no-print-directory e2e
+	@$(STAGE) faults 4 $(MAKE) --no-print-directory faults
+
+unit:
+	cargo nextest run --workspace
+	cargo test --workspace --doc --quiet
+
+environments:
+	$(PYTHON) tests/environments.py
+
+e2e:
+	$(PYTEST) -n 2 --dist loadfile -m "not long" tests --ignore tests/faults
+
+faults:
+	$(PYTEST) -n 2 -m "not long" tests/faults
+
+test-long: build environments ## the tests that take minutes; run before an issue is called resolved
+	cargo nextest run --workspace --run-ignored all
+	$(PYTEST) tests
+
+check: $(DENY) ## formatting, lints, licences, bans, documentation links, and the rules of this repository
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet
+	$(DENY) --workspace check licenses bans sources
+	$(PYTHON) checks/arrows.py
+	$(PYTHON) checks/links.py
+	$(PYTHON) checks/append_only.py
+
+$(DENY):
+	env -u CARGO_TARGET_DIR cargo install --locked --quiet --version 0.20.2 --root $(TOOLS)/cargo-deny-0.20.2 cargo-deny
+
+bench: ## every benchmark; bench/README.md says what each figure means
+	cargo bench --workspace
+	bench/run

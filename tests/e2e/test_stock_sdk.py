@@ -1,0 +1,282 @@
+"""The stock SDK from PyPI gets its results through everything of ours: service, broker, endpoint, node, worker."""
+
+import uuid
+
+
+def test_a_value(sdk, endpoint):
+    told = sdk.run(
+        """
+        import sys
+
+        def double(x):
+            return 2 * x
+
+        with executor(sys.argv[1]) as ex:
+            tell(ex.submit(double, 21).result(timeout=60))
+        """,
+        endpoint.id,
+    )
+    assert told == [42]
+
+
+def test_arguments_of_every_kind(sdk, endpoint):
+    told = sdk.run(
+        """
+        import datetime
+        import sys
+
+        def echo(*args, **kwargs):
+            return args, kwargs
+
+        args = (1, "grün ✓", b"\\x00\\xff", None, {"a": [1.5, (2, 3)]}, datetime.date(2026, 1, 2))
+        with executor(sys.argv[1]) as ex:
+            got = ex.submit(echo, *args, key={1, 2}).result(timeout=60)
+            tell(got == (args, {"key": {1, 2}}))
+        """,
+        endpoint.id,
+    )
+    assert told == [True]
+
+
+def test_an_error_comes_with_its_traceback(sdk, endpoint):
+    told = sdk.run(
+        """
+        import sys
+
+        def inverse(x):
+            return 1 / x
+
+        with executor(sys.argv[1]) as ex:
+            error = ex.submit(inverse, 0).exception(timeout=60)
+            tell([type(error).__name__, str(error)])
+        """,
+        endpoint.id,
+    )
+    [[name, text]] = told
+    assert name == "TaskExecutionFailed"
+    assert "Traceback (most recent call last)" in text
+    assert "in inverse" in text
+    assert "ZeroDivisionError: division by zero" in text
+
+
+def test_two_hundred_at_once(sdk, endpoint):
+    told = sdk.run(
+        """
+        import sys
+
+        def square(x):
+            return x * x
+
+        with executor(sys.argv[1]) as ex:
+            futures = [ex.submit(square, n) for n in range(200)]
+            tell([future.result(timeout=60) for future in futures])
+        """,
+        endpoint.id,
+    )
+    assert told == [[n * n for n in range(200)]]
+
+
+def test_two_tasks_run_side_by_side(sdk, endpoint):
+    """Each waits until the other has begun: one worker alone would never end them."""
+    told = sdk.run(
+        """
+        import sys
+
+        def meet(directory, me, other):
+            import pathlib, time
+            pathlib.Path(directory, me).touch()
+            end = time.monotonic() + 30
+            while not pathlib.Path(directory, other).exists():
+                if time.monotonic() > end:
+                    return "alone"
+                time.sleep(0.01)
+            return "met"
+
+        with executor(sys.argv[1]) as ex:
+            futures = [ex.submit(meet, sys.argv[2], "a", "b"), ex.submit(meet, sys.argv[2], "b", "a")]
+            tell([future.result(timeout=60) for future in futures])
+        """,
+        endpoint.id,
+        _directory(endpoint),
+    )
+    assert told == [["met", "met"]]
+
+
+def test_what_a_function_prints_harms_nothing(sdk, endpoint):
+    told = sdk.run(
+        """
+        import sys
+
+        def noisy():
+            import os, sys
+            print("to standard output")
+            print("to standard error", file=sys.stderr)
+            os.write(1, b"straight to the file descriptor\\n")
+            return sys.stdin.read()
+
+        with executor(sys.argv[1]) as ex:
+            tell(ex.submit(noisy).result(timeout=60))
+            tell(ex.submit(noisy).result(timeout=60))
+        """,
+        endpoint.id,
+    )
+    assert told == ["", ""]
+
+
+def test_a_megabyte_each_way(sdk, endpoint):
+    told = sdk.run(
+        """
+        import sys
+
+        def reverse(data):
+            return data[::-1]
+
+        data = bytes(range(256)) * 4096
+        with executor(sys.argv[1]) as ex:
+            tell(ex.submit(reverse, data).result(timeout=60) == data[::-1])
+        """,
+        endpoint.id,
+    )
+    assert told == [True]
+
+
+def test_a_registered_function_runs_by_its_id(sdk, endpoint):
+    told = sdk.run(
+        """
+        import sys
+
+        def greet(name):
+            return f"hello {name}"
+
+        function = Client().register_function(greet)
+        with executor(sys.argv[1]) as ex:
+            tell(ex.submit_to_registered_function(function, args=("you",)).result(timeout=60))
+        """,
+        endpoint.id,
+    )
+    assert told == ["hello you"]
+
+
+def test_the_batch_client(sdk, endpoint):
+    """`Client` asks over REST and never opens a result queue."""
+    told = sdk.run(
+        """
+        import sys, time
+
+        def half(x):
+            if x % 2:
+                raise ValueError(f"{x} is odd")
+            return x // 2
+
+        client = Client()
+        function = client.register_function(half)
+        batch = client.create_batch()
+        for x in (4, 5, 6):
+            batch.add(function, args=(x,))
+        submitted = client.batch_run(sys.argv[1], batch)
+        tasks = submitted["tasks"][function]
+        end = time.monotonic() + 60
+        while True:
+            found = client.get_batch_result(tasks)
+            if not any(found[task]["pending"] for task in tasks) or time.monotonic() > end:
+                break
+            time.sleep(0.1)
+        for task in tasks:
+            try:
+                tell(["value", client.get_result(task)])
+            except Exception as error:
+                tell(["error", "ValueError: 5 is odd" in str(error)])
+        tell(client.get_task(tasks[0])["status"])
+        """,
+        endpoint.id,
+    )
+    assert told == [["value", 2], ["error", True], ["value", 3], "success"]
+
+
+def test_a_task_group_is_shared_and_reloaded(sdk, endpoint):
+    """A second program, given only the group's id, gets the results of the first."""
+    group = sdk.run(
+        """
+        import sys
+
+        def add(a, b):
+            return a + b
+
+        ex = executor(sys.argv[1])
+        futures = [ex.submit(add, n, 100) for n in range(5)]
+        for future in futures:
+            future.result(timeout=60)
+        tell([ex.task_group_id and str(ex.task_group_id), sorted(future.task_id for future in futures)])
+        ex.shutdown()
+        """,
+        endpoint.id,
+    )
+    [[group_id, task_ids]] = group
+    assert uuid.UUID(group_id)
+    told = sdk.run(
+        """
+        import sys
+
+        def failing():
+            raise RuntimeError("on purpose")
+
+        with executor(sys.argv[1], task_group_id=sys.argv[2]) as ex:
+            futures = list(ex.reload_tasks())
+            tell(sorted(future.task_id for future in futures))
+            tell(sorted(future.result(timeout=60) for future in futures))
+            tell("RuntimeError: on purpose" in str(ex.submit(failing).exception(timeout=60)))
+            tell(str(ex.task_group_id))
+        """,
+        endpoint.id,
+        group_id,
+    )
+    assert told == [task_ids, [100, 101, 102, 103, 104], True, group_id]
+
+
+def test_a_pending_task_is_reloaded(sdk, endpoint):
+    """The first program leaves while its task runs; the second awaits the same task over the group's queue."""
+    directory = _directory(endpoint)
+    [group_id] = sdk.run(
+        """
+        import sys, os
+
+        def wait_for(path):
+            import pathlib, time
+            end = time.monotonic() + 60
+            while not pathlib.Path(path).exists() and time.monotonic() < end:
+                time.sleep(0.02)
+            return "seen" if pathlib.Path(path).exists() else "never"
+
+        import time
+        ex = executor(sys.argv[1])
+        future = ex.submit(wait_for, sys.argv[2] + "/go")
+        while future.task_id is None:
+            time.sleep(0.01)
+        tell(str(ex.task_group_id))
+        os._exit(0)
+        """,
+        endpoint.id,
+        directory,
+    )
+    second = sdk.start(
+        """
+        import sys
+
+        with executor(sys.argv[1], task_group_id=sys.argv[2]) as ex:
+            [future] = ex.reload_tasks()
+            tell(future.done())
+            tell(future.result(timeout=60))
+        """,
+        endpoint.id,
+        group_id,
+    )
+    assert second.hear() is False
+    (directory / "go").touch()
+    assert second.finish() == [False, "seen"]
+
+
+def _directory(endpoint):
+    """A directory that client and workers can see."""
+    directory = endpoint.scene.directory / f"shared-{uuid.uuid4()}"
+    directory.mkdir()
+    return directory

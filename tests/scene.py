@@ -1,0 +1,301 @@
+"""A scene: one temporary directory, and the parties of Farcall that a test starts in it.
+
+    service   `farcall serve` on free ports, with one client identity
+    endpoint  our `globus-compute-endpoint`, configured and started
+    sdk       a script of the stock SDK, in the environment of one release
+
+Closing a scene stops every party and fails when one leaves a process behind.
+"""
+
+import json
+import os
+import subprocess
+import textwrap
+import uuid
+from pathlib import Path
+
+import environments
+from processes import MARK, Process, marked, until
+from rest import Refused, Rest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def binary(name):
+    """A program as cargo left it; `FARCALL_BINARIES` names another directory."""
+    target = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+    directory = Path(os.environ.get("FARCALL_BINARIES") or target / "debug")
+    path = (ROOT / directory / name).resolve()
+    if not path.exists():
+        raise AssertionError(f"{path} does not exist: run `make build`")
+    return path
+
+
+class Scene:
+    def __init__(self, directory):
+        self.directory = Path(directory)
+        self.mark = str(uuid.uuid4())
+        self.processes = []
+        self.services = []
+        self.endpoints = []
+
+    def environment(self, python=None, **extra):
+        """What a party's environment holds: nothing of the caller's own set-up but the PATH."""
+        path = os.environ["PATH"]
+        if python:
+            path = f"{Path(python).parent}{os.pathsep}{path}"
+        home = self.directory / "home"
+        home.mkdir(exist_ok=True)
+        base = {"PATH": path, "HOME": str(home), "LANG": "C.UTF-8", "RUST_BACKTRACE": "1", MARK: self.mark}
+        if "FARCALL_LOG" in os.environ:
+            base["FARCALL_LOG"] = os.environ["FARCALL_LOG"]
+        return base | {name: str(value) for name, value in extra.items()}
+
+    def start(self, name, command, environment, stdin=None, directory=None):
+        process = Process(name, command, environment, directory or self.directory, stdin)
+        self.processes.append(process)
+        return process
+
+    def service(self, name="service"):
+        service = Service(self, name)
+        self.services.append(service)
+        service.start()
+        return service
+
+    def endpoint(self, service, name="endpoint", **options):
+        endpoint = Endpoint(self, service, name, **options)
+        self.endpoints.append(endpoint)
+        endpoint.configure()
+        endpoint.start()
+        return endpoint
+
+    def close(self):
+        """Stops everybody, users before those they use."""
+        complaints = []
+        for party in [*reversed(self.endpoints), *reversed(self.services)]:
+            try:
+                party.stop()
+            except Exception as complaint:
+                complaints.append(str(complaint))
+        for process in self.processes:
+            if process.running():
+                process.kill()
+        left = marked(self.mark)
+        for pid in left:
+            try:
+                os.kill(pid, 9)
+            except ProcessLookupError:
+                continue
+        if left:
+            complaints.append(f"left behind: {left}")
+        assert not complaints, "\n".join(complaints)
+
+
+class Service:
+    """`farcall serve` with a data directory of its own."""
+
+    def __init__(self, scene, name):
+        self.scene = scene
+        self.name = name
+        self.data = scene.directory / f"{name}-data"
+        self.process = None
+        self.http_port = 0
+        self.amqp_port = 0
+        self.identity = None
+
+    def start(self):
+        """Starts it; once it has had its ports, on the same ones."""
+        self.process = self.scene.start(
+            self.name,
+            [
+                *(binary("farcall"), "serve", "--data-dir", self.data),
+                *("--http-listen", f"127.0.0.1:{self.http_port}", "--amqp-listen", f"127.0.0.1:{self.amqp_port}"),
+            ],
+            self.scene.environment(),
+        )
+        ready = self.process.wait_for(r"farcall is ready: http://127\.0\.0\.1:(\d+) amqp://127\.0\.0\.1:(\d+)")
+        self.http_port, self.amqp_port = int(ready[1]), int(ready[2])
+        if self.identity is None:
+            self.identity = self.add_client("tests")
+
+    def add_client(self, name):
+        """Makes a client identity and returns its id and secret."""
+        added = subprocess.run(
+            [binary("farcall"), "client", "add", name, "--data-dir", self.data, "--output", "json"],
+            env=self.scene.environment(),
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert added.returncode == 0, added.stderr
+        identity = json.loads(added.stdout)
+        return identity["client_id"], identity["client_secret"]
+
+    def origin(self):
+        return f"http://127.0.0.1:{self.http_port}"
+
+    def rest(self, identity=None):
+        return Rest(self.origin(), *(identity or self.identity))
+
+    def client_environment(self, python=None, identity=None):
+        """What makes an unmodified SDK or endpoint talk to this service.
+
+        The SDK knows only `localhost:5000` by heart, so it reaches our port as through a proxy: tests run side by
+        side.
+        """
+        client_id, client_secret = identity or self.identity
+        return self.scene.environment(
+            python,
+            GLOBUS_SDK_ENVIRONMENT="local",
+            GLOBUS_SDK_SERVICE_URL_AUTH=f"http://localhost:{self.http_port}/",
+            http_proxy=self.origin(),
+            GLOBUS_COMPUTE_CLIENT_ID=client_id,
+            GLOBUS_COMPUTE_CLIENT_SECRET=client_secret,
+            GLOBUS_COMPUTE_USER_DIR=self.scene.directory / "globus_compute",
+        )
+
+    def sdk(self, release, identity=None):
+        return Sdk(self, release, identity)
+
+    def kill(self):
+        self.process.kill()
+
+    def stop(self):
+        if self.process and self.process.running():
+            status = self.process.stop()
+            assert status == 0, f"{self.name} left with status {status}:\n{self.process.output()}"
+
+
+class Endpoint:
+    """Our endpoint, in a configuration directory of its own, running tasks with a release's Python environment."""
+
+    def __init__(self, scene, service, name, python="sdk-4.19.0", workers=2, config=None):
+        self.scene = scene
+        self.service = service
+        self.name = name
+        self.python = environments.python(python) if python else None
+        self.workers = workers
+        self.config = config
+        self.directory = scene.directory / "endpoints"
+        self.process = None
+        self.id = None
+
+    def environment(self):
+        return self.service.client_environment(self.python) | {"FARCALL_SERVICE_URL": self.service.origin()}
+
+    def command(self, *arguments):
+        return [binary("globus-compute-endpoint"), "-c", self.directory, *arguments]
+
+    def run(self, *arguments, timeout=60):
+        """Runs one command of the command line to its end."""
+        return subprocess.run(
+            [str(part) for part in self.command(*arguments)],
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    def configure(self):
+        done = self.run("configure", self.name)
+        assert done.returncode == 0, done.stdout + done.stderr
+        written = self.config or {
+            "display_name": self.name,
+            "detach_endpoint": False,
+            "engine": {
+                "type": "GlobusComputeEngine",
+                "max_workers_per_node": self.workers,
+                "provider": {"type": "LocalProvider", "init_blocks": 1, "min_blocks": 0, "max_blocks": 1},
+            },
+        }
+        # JSON is YAML.
+        (self.directory / self.name / "config.yaml").write_text(json.dumps(written, indent=2))
+
+    def start(self):
+        """Starts it in the foreground and waits until the service calls it online."""
+        self.process = self.scene.start(self.name, self.command("start", self.name), self.environment())
+        self.id = until(self._registered, f"{self.name} is registered", 60)
+        until(self.online, f"{self.name} is online", 60)
+
+    def _registered(self):
+        assert self.process.running(), f"{self.name} ended:\n{self.process.output()}"
+        try:
+            return json.loads((self.directory / self.name / "endpoint.json").read_text())["endpoint_id"]
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def online(self):
+        try:
+            return self.service.rest().get(f"/v2/endpoints/{self.id}/status")["status"] == "online"
+        except Refused:
+            return False
+
+    def kill(self):
+        self.process.kill()
+
+    def stop(self):
+        if self.process and self.process.running():
+            status = self.process.stop()
+            assert status == 0, f"{self.name} left with status {status}:\n{self.process.output()}"
+
+
+class Sdk:
+    """The stock SDK of one release: runs scripts a user could have written, in an environment from PyPI."""
+
+    def __init__(self, service, release, identity=None):
+        self.service = service
+        self.release = release
+        self.identity = identity
+        self.python = environments.python(f"sdk-{release}")
+
+    def start(self, script, *arguments):
+        """Starts a script. It finds `executor`, `client` and `tell` of `clients/stock.py` defined."""
+        scene = self.service.scene
+        name = f"client-{self.release}-{len(scene.processes)}"
+        path = scene.directory / f"{name}.py"
+        path.write_text("from stock import *\n\n" + textwrap.dedent(script))
+        environment = self.service.client_environment(self.python, self.identity)
+        environment["PYTHONPATH"] = str(ROOT / "tests" / "clients")
+        environment["FARCALL_TEST_TOLD"] = str(scene.directory / f"{name}.told")
+        process = scene.start(name, [self.python, path, *arguments], environment)
+        return Script(process, Path(environment["FARCALL_TEST_TOLD"]))
+
+    def run(self, script, *arguments, timeout=120):
+        """Runs a script to its end and returns what it told, as a list."""
+        return self.start(script, *arguments).finish(timeout)
+
+
+class Script:
+    """A running client script and what it tells."""
+
+    def __init__(self, process, told):
+        self.process = process
+        self._told = told
+
+    def told(self):
+        try:
+            lines = self._told.read_text().splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def hear(self, count=1, timeout=60):
+        """Waits until the script has told `count` things, and returns the last of them."""
+
+        def heard():
+            told = self.told()
+            if len(told) < count and not self.process.running():
+                raise AssertionError(f"the script ended after telling {told}:\n{self.process.output()}")
+            return told if len(told) >= count else None
+
+        return until(heard, f"the script tells {count} things", timeout)[count - 1]
+
+    def finish(self, timeout=120):
+        try:
+            status = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError(f"the script did not end within {timeout} s:\n{self.process.output()}") from None
+        assert status == 0, f"the script left with status {status}:\n{self.process.output()}"
+        return self.told()
