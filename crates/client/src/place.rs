@@ -1,0 +1,181 @@
+//! Where a service is: the address of its REST interface and that of its identity service.
+//!
+//! Upstream's names keep working (`GLOBUS_SDK_ENVIRONMENT`, `GLOBUS_SDK_SERVICE_URL_AUTH`); ours come before them.
+//! Nothing configured means nowhere: no request is ever sent to the hosted service unasked.
+
+use reqwest::Url;
+use thiserror::Error;
+
+/// The two addresses. Both end with a slash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub service: Url,
+    pub identity: Url,
+    /// Upstream's name of the environment, when it was chosen by name.
+    pub environment: Option<String>,
+}
+
+/// Why no place could be told.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NoPlace {
+    #[error("no service is configured")]
+    Unset,
+    #[error("{name} is not a URL of the form http(s)://host[:port]/: {value}")]
+    NotAUrl { name: &'static str, value: String },
+    #[error(
+        "the environment {0} is known by name, but its identity service is not: set GLOBUS_SDK_SERVICE_URL_AUTH"
+    )]
+    NoIdentity(String),
+}
+
+/// What may say where the service is; the first that says so wins.
+#[derive(Clone, Debug, Default)]
+pub struct Hints {
+    /// `service_url` of the endpoint's configuration.
+    pub service_url: Option<String>,
+    /// `environment` of the configuration (or `local`, for `local_compute_services`).
+    pub environment: Option<String>,
+    /// `FARCALL_SERVICE_URL`.
+    pub farcall_service_url: Option<String>,
+    /// `GLOBUS_SDK_ENVIRONMENT`.
+    pub globus_sdk_environment: Option<String>,
+    /// `GLOBUS_SDK_SERVICE_URL_AUTH`.
+    pub globus_sdk_service_url_auth: Option<String>,
+}
+
+impl Hints {
+    /// The place these hints name.
+    pub fn place(&self) -> Result<Place, NoPlace> {
+        let identity = match &self.globus_sdk_service_url_auth {
+            Some(value) => Some(url("GLOBUS_SDK_SERVICE_URL_AUTH", value)?),
+            None => None,
+        };
+        let at = |name, value: &str| {
+            let service = url(name, value)?;
+            Ok(Place {
+                identity: identity.clone().unwrap_or_else(|| service.clone()),
+                service,
+                environment: None,
+            })
+        };
+        if let Some(value) = &self.service_url {
+            return at("service_url", value);
+        }
+        if let Some(name) = &self.environment {
+            return named(name, identity);
+        }
+        if let Some(value) = &self.farcall_service_url {
+            return at("FARCALL_SERVICE_URL", value);
+        }
+        match &self.globus_sdk_environment {
+            Some(name) => named(name, identity),
+            None => Err(NoPlace::Unset),
+        }
+    }
+}
+
+/// Upstream's table of environments. Only a service on this machine is its own identity service.
+fn named(name: &str, identity: Option<Url>) -> Result<Place, NoPlace> {
+    let service = match name {
+        "local" => "http://localhost:5000/".to_owned(),
+        "preview" => "https://compute.api.preview.globus.org/".to_owned(),
+        "dev" => "https://api.dev.funcx.org/".to_owned(),
+        "sandbox" | "test" | "integration" | "staging" => {
+            format!("https://compute.api.{name}.globuscs.info/")
+        }
+        _ => "https://compute.api.globus.org/".to_owned(),
+    };
+    let service = url("environment", &service)?;
+    let identity = match (identity, name) {
+        (Some(identity), _) => identity,
+        (None, "local") => service.clone(),
+        (None, "production") => url("environment", "https://auth.globus.org/")?,
+        (None, "preview") => url("environment", "https://auth.preview.globus.org/")?,
+        (None, _) => return Err(NoPlace::NoIdentity(name.to_owned())),
+    };
+    Ok(Place { service, identity, environment: Some(name.to_owned()) })
+}
+
+fn url(name: &'static str, value: &str) -> Result<Url, NoPlace> {
+    let refused = || NoPlace::NotAUrl { name, value: value.to_owned() };
+    let mut url = Url::parse(value).map_err(|_| refused())?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err(refused());
+    }
+    if !url.path().ends_with('/') {
+        let path = format!("{}/", url.path());
+        url.set_path(&path);
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn some(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    fn shown(hints: &Hints) -> (String, String) {
+        let place = hints.place().unwrap();
+        (place.service.to_string(), place.identity.to_string())
+    }
+
+    #[test]
+    fn nothing_configured_is_nowhere() {
+        assert_eq!(Hints::default().place(), Err(NoPlace::Unset));
+        let only_identity =
+            Hints { globus_sdk_service_url_auth: some("http://localhost:5000/"), ..Hints::default() };
+        assert_eq!(only_identity.place(), Err(NoPlace::Unset));
+    }
+
+    #[test]
+    fn our_service_is_its_own_identity_service() {
+        let hints = Hints { farcall_service_url: some("http://127.0.0.1:8080"), ..Hints::default() };
+        assert_eq!(shown(&hints), ("http://127.0.0.1:8080/".into(), "http://127.0.0.1:8080/".into()));
+        let hints = Hints { service_url: some("https://site.example/compute"), ..Hints::default() };
+        assert_eq!(
+            shown(&hints),
+            ("https://site.example/compute/".into(), "https://site.example/compute/".into())
+        );
+    }
+
+    #[test]
+    fn the_configuration_goes_before_the_environment() {
+        let hints = Hints {
+            service_url: some("http://a/"),
+            environment: some("local"),
+            farcall_service_url: some("http://b/"),
+            globus_sdk_environment: some("production"),
+            globus_sdk_service_url_auth: some("http://c/"),
+        };
+        assert_eq!(shown(&hints), ("http://a/".into(), "http://c/".into()));
+        let hints = Hints { service_url: None, ..hints };
+        assert_eq!(shown(&hints), ("http://localhost:5000/".into(), "http://c/".into()));
+        let hints = Hints { environment: None, ..hints };
+        assert_eq!(shown(&hints), ("http://b/".into(), "http://c/".into()));
+        let hints = Hints { farcall_service_url: None, ..hints };
+        assert_eq!(shown(&hints), ("https://compute.api.globus.org/".into(), "http://c/".into()));
+    }
+
+    #[test]
+    fn upstreams_environments_keep_their_names() {
+        let named = |name| Hints { globus_sdk_environment: some(name), ..Hints::default() };
+        assert_eq!(
+            shown(&named("local")),
+            ("http://localhost:5000/".into(), "http://localhost:5000/".into())
+        );
+        assert_eq!(shown(&named("production")).1, "https://auth.globus.org/");
+        assert_eq!(named("staging").place(), Err(NoPlace::NoIdentity("staging".into())));
+    }
+
+    #[test]
+    fn what_is_no_web_address_is_refused_by_name() {
+        for value in ["", "localhost:5000", "ftp://x/", "/path"] {
+            let hints = Hints { farcall_service_url: some(value), ..Hints::default() };
+            let refused = NoPlace::NotAUrl { name: "FARCALL_SERVICE_URL", value: value.into() };
+            assert_eq!(hints.place(), Err(refused), "{value:?}");
+        }
+    }
+}
