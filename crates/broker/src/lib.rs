@@ -1,3 +1,31 @@
 //! An AMQP 0-9-1 server as a library.
 //!
-//! It knows connections, exchanges, queues and deliveries, and may never learn one word of tasks.
+//! It knows connections, exchanges, queues and deliveries, and may never learn one word of tasks. It keeps messages
+//! in memory only: durability belongs to the owner ([`Sink`], [`Backing`]), as does the question who may do what
+//! ([`Access`]).
+//!
+//! ```text
+//! sockets -> server -> frame -> session -> core      (pure: frame, session, core)
+//!                        owner  -> handle ---^
+//! ```
+#![allow(clippy::todo)]
+
+mod access;
+mod config;
+mod frame;
+mod handle;
+mod message;
+mod owner;
+mod server;
+
+pub use access::{Access, Limits, LogInFuture, LoggedIn, Login, Operation, Principal, Refusal};
+pub use config::Config;
+pub use frame::properties::Malformed;
+pub use frame::table::BadTable;
+pub use handle::{
+    Confirm, ConsumeError, ConsumeOptions, Consumer, DeclareError, Delivery, ExchangeKind, Handle, Outcome,
+    Overflow, QueueOptions, QueueStats, Stale, Stats, Window,
+};
+pub use message::{BadProperties, Message, Properties};
+pub use owner::{Answer, Backing, Demand, Fed, Published, Sink, Want, Why};
+pub use server::{Broker, Listener};

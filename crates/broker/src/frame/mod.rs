@@ -1,0 +1,4 @@
+//! Frames: bytes to methods and content, and back, bounded before anything is believed.
+
+pub(crate) mod properties;
+pub(crate) mod table;

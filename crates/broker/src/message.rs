@@ -1,0 +1,137 @@
+//! A message: where it was sent, its properties as raw bytes, its body.
+//!
+//! The broker never re-encodes properties: header tables reach the consumer byte for byte as the publisher wrote them.
+
+use std::sync::Arc;
+
+use amq_protocol::protocol::basic::{gen_properties, parse_properties};
+use bytes::Bytes;
+use thiserror::Error;
+
+use crate::frame::properties::{self, Summary};
+
+/// The properties of a message, parsed.
+pub use amq_protocol::protocol::BasicProperties as Properties;
+
+/// Exchange and routing key, shared by all messages of a publisher that says the same again.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Address {
+    pub(crate) exchange: Box<str>,
+    pub(crate) routing_key: Box<str>,
+}
+
+/// What is counted for a message besides its bytes: entries, headers of allocations, bookkeeping.
+const OVERHEAD: usize = 256;
+
+/// One message. Cloning shares the bytes.
+#[derive(Clone, Debug)]
+pub struct Message {
+    address: Arc<Address>,
+    properties: Bytes,
+    body: Bytes,
+    summary: Summary,
+}
+
+/// Raw properties that are none.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("malformed message properties: {0}")]
+pub struct BadProperties(#[from] properties::Malformed);
+
+impl Message {
+    /// A message as the owner makes it; the properties are encoded once.
+    ///
+    /// Names longer than 255 bytes are cut there, as the protocol can't carry them.
+    pub fn new(
+        exchange: &str,
+        routing_key: &str,
+        properties: &Properties,
+        body: impl Into<Bytes>,
+    ) -> Result<Message, BadProperties> {
+        Message::assemble(address(exchange, routing_key), encode_properties(properties), body.into())
+    }
+
+    /// A message with raw properties (flags and list), for example those of a [`Published`](crate::Published) one.
+    pub fn raw(
+        exchange: &str,
+        routing_key: &str,
+        properties: Bytes,
+        body: impl Into<Bytes>,
+    ) -> Result<Message, BadProperties> {
+        Message::assemble(address(exchange, routing_key), properties, body.into())
+    }
+
+    pub(crate) fn assemble(
+        address: Arc<Address>,
+        properties: Bytes,
+        body: Bytes,
+    ) -> Result<Message, BadProperties> {
+        let summary = properties::summarize(&properties)?;
+        Ok(Message { address, properties, body, summary })
+    }
+
+    /// As [`assemble`](Message::assemble), when the properties have been read already.
+    pub(crate) fn from_parts(
+        address: Arc<Address>,
+        properties: Bytes,
+        body: Bytes,
+        summary: Summary,
+    ) -> Message {
+        Message { address, properties, body, summary }
+    }
+
+    pub fn exchange(&self) -> &str {
+        &self.address.exchange
+    }
+
+    pub fn routing_key(&self) -> &str {
+        &self.address.routing_key
+    }
+
+    pub fn raw_properties(&self) -> &Bytes {
+        &self.properties
+    }
+
+    pub fn properties(&self) -> Properties {
+        parse_properties(&self.properties[..]).map(|(_, it)| it).unwrap_or_default()
+    }
+
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// Delivery mode 2.
+    pub fn persistent(&self) -> bool {
+        self.summary.persistent
+    }
+
+    /// The property `expiration`, in milliseconds.
+    pub(crate) fn expiration(&self) -> Option<u64> {
+        self.summary.expiration
+    }
+
+    /// What this message costs in memory.
+    pub(crate) fn weight(&self) -> usize {
+        self.body.len() + self.properties.len() + OVERHEAD
+    }
+}
+
+pub(crate) fn address(exchange: &str, routing_key: &str) -> Arc<Address> {
+    Arc::new(Address { exchange: short(exchange).into(), routing_key: short(routing_key).into() })
+}
+
+/// The longest prefix of whole characters that a short string holds.
+pub(crate) fn short(text: &str) -> &str {
+    let mut end = text.len().min(255);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+fn encode_properties(properties: &Properties) -> Bytes {
+    match gen_properties::<Vec<u8>>(properties)(Vec::new().into()) {
+        Ok(written) => Bytes::from(written.into_inner().0),
+        // Writing to memory does not fail; if it ever did, a lone byte is refused as malformed.
+        Err(_) => Bytes::from_static(&[0]),
+    }
+}
