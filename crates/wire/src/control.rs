@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{RunId, TaskId};
-use crate::json::{self, Malformed, Object};
+use crate::json::{self, FreeForm, Malformed, Object};
 
 /// AMQP header of a task: the `major.minor` of the Python that registered the function, as a string.
 pub const FUNCTION_PYTHON: &str = "function_python";
@@ -32,8 +32,12 @@ pub struct Pulse {
 
 impl Pulse {
     /// Finds ours in a heartbeat's `global_state`.
-    pub fn of(global_state: &Object) -> Option<Self> {
-        Self::deserialize(global_state.get(FARCALL)?).ok()
+    pub fn of(global_state: &FreeForm) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Ours {
+            farcall: Option<Pulse>,
+        }
+        global_state.read::<Ours>().ok()?.farcall
     }
 
     /// Puts ours into a heartbeat's `global_state`.

@@ -3,7 +3,9 @@
 //!
 //! A document that is read well is read once. Only a refused one is read again, to find out where it went wrong.
 
-use serde::{Deserialize, Deserializer, Serialize, de};
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -120,27 +122,119 @@ fn without_position(error: &serde_json::Error) -> String {
     text.strip_suffix(&position).unwrap_or(&text).chars().take(200).collect()
 }
 
-/// Reads an object of free form, refused beyond [`FREE_FORM_LIMIT`].
-pub(crate) fn free_form<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Object, D::Error> {
-    bounded(Deserialize::deserialize(deserializer)?)
-}
+/// An object of free form, kept as the text it came as. Compares by meaning.
+///
+/// It is refused beyond [`FREE_FORM_LIMIT`]: once read into values it takes many times the room of its text. Like
+/// [`crate::Text`] it belongs to JSON and can't be written in another format.
+#[derive(Clone)]
+pub struct FreeForm(Box<RawValue>);
 
-/// The same for an object that may be absent or null.
-pub(crate) fn free_form_or_null<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Object>, D::Error> {
-    match Option::<&RawValue>::deserialize(deserializer)? {
-        Some(raw) => bounded(raw).map(Some),
-        None => Ok(None),
+impl FreeForm {
+    /// The text, as it came.
+    pub fn as_json(&self) -> &str {
+        self.0.get()
+    }
+
+    /// Reads the object as something more definite.
+    pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Malformed> {
+        decode_str(self.0.get())
+    }
+
+    /// Reads the object as values, to change it or to look a name up.
+    pub fn to_object(&self) -> Object {
+        serde_json::from_str(self.0.get()).expect("a FreeForm holds an object")
     }
 }
 
-fn bounded<T: de::DeserializeOwned, E: de::Error>(raw: &RawValue) -> Result<T, E> {
-    let size = raw.get().len();
-    if size > FREE_FORM_LIMIT {
-        return Err(E::custom(format_args!("{size} bytes exceed the limit of {FREE_FORM_LIMIT}")));
+impl From<Object> for FreeForm {
+    fn from(object: Object) -> Self {
+        Self(serde_json::value::to_raw_value(&object).expect("an object of values serializes"))
     }
-    serde_json::from_str(raw.get()).map_err(|error| E::custom(without_position(&error)))
+}
+
+impl From<&Object> for FreeForm {
+    fn from(object: &Object) -> Self {
+        Self(serde_json::value::to_raw_value(object).expect("an object of values serializes"))
+    }
+}
+
+impl Default for FreeForm {
+    fn default() -> Self {
+        Self::from(Object::new())
+    }
+}
+
+impl PartialEq for FreeForm {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_json() == other.as_json() || self.to_object() == other.to_object()
+    }
+}
+
+impl fmt::Debug for FreeForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_json())
+    }
+}
+
+impl Serialize for FreeForm {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for FreeForm {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        let size = raw.get().len();
+        if size > FREE_FORM_LIMIT {
+            return Err(de::Error::custom(format_args!(
+                "{size} bytes exceed the limit of {FREE_FORM_LIMIT}"
+            )));
+        }
+        // The text was scanned, but not its numbers' ranges, nor its depth.
+        serde_json::from_str::<Object>(raw.get())
+            .map(|_| Self(raw))
+            .map_err(|error| de::Error::custom(without_position(&error)))
+    }
+}
+
+/// The document with Python's `NaN`, `Infinity` and `-Infinity` turned into null, if it has any outside of strings.
+pub(crate) fn without_infinities(text: &str) -> Option<String> {
+    let mut out = String::new();
+    let mut rest = text;
+    let mut found = false;
+    while let Some(at) = rest.find(['"', 'N', 'I']) {
+        let (before, here) = rest.split_at(at);
+        if here.starts_with('"') {
+            let end = end_of_string(here);
+            out.push_str(before);
+            out.push_str(&here[..end]);
+            rest = &here[end..];
+        } else if let Some(after) = here.strip_prefix("NaN").or_else(|| here.strip_prefix("Infinity")) {
+            out.push_str(before.strip_suffix('-').unwrap_or(before));
+            out.push_str("null");
+            rest = after;
+            found = true;
+        } else {
+            return None;
+        }
+    }
+    out.push_str(rest);
+    found.then_some(out)
+}
+
+/// Where the string that `text` begins with ends: behind its closing quote, or at the end of all.
+fn end_of_string(text: &str) -> usize {
+    let mut escaped = false;
+    for (at, byte) in text.bytes().enumerate().skip(1) {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
 }
 
 /// For a member whose null means something else than its absence: present and null becomes `Some(Null)`.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::id::{EndpointId, FunctionId, IdentityId};
-use crate::json::{self, Malformed, Object, present};
+use crate::json::{self, FreeForm, Malformed, Object, present};
 use crate::queue::Registration;
 use crate::rest::submit::UserRuntime;
 
@@ -37,7 +37,7 @@ pub struct StartArguments {
     pub name: String,
     /// The submitter's `user_endpoint_config`.
     #[serde(default)]
-    pub user_opts: Object,
+    pub user_opts: FreeForm,
     #[serde(default)]
     pub user_runtime: Option<UserRuntime>,
     pub amqp_creds: Registration,
@@ -76,7 +76,7 @@ pub struct StartDocument {
     pub config: Option<String>,
     /// Goes into the endpoint's heartbeats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ep_info: Option<Object>,
+    pub ep_info: Option<FreeForm>,
     /// Replaces the configuration's list, when present. Empty allows nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_functions: Option<Vec<FunctionId>>,

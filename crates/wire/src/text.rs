@@ -4,6 +4,9 @@
 //! passes one on needs neither to unescape nor to escape it again: a [`Text`] keeps the string as it stood in the
 //! document it was read from until somebody asks for its content.
 //!
+//! Python can put into a string what is no character: half of a surrogate pair (the file name in a traceback, say).
+//! Such a text passes through unharmed; whoever asks for its content gets U+FFFD in that place.
+//!
 //! A `Text` can be read from and written to JSON text only, not by other serde formats.
 
 use std::borrow::Cow;
@@ -19,18 +22,14 @@ pub struct Text<'a>(Form<'a>);
 #[derive(Clone)]
 enum Form<'a> {
     Plain(Cow<'a, str>),
-    /// A JSON string with its quotes, in which every escape is known to be valid.
+    /// A JSON string with its quotes, in which every escape is known to be well-formed.
     Escaped(Cow<'a, RawValue>),
 }
 
-/// The JSON given is not a string, or one that stands for no text.
+/// The JSON given is not a string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NotText {
-    #[error("not a string")]
-    NotAString,
-    #[error("half of a surrogate pair, which is no character")]
-    LoneSurrogate,
-}
+#[error("not a string")]
+pub struct NotAString;
 
 impl<'a> Text<'a> {
     pub fn plain(text: impl Into<Cow<'a, str>>) -> Self {
@@ -38,19 +37,18 @@ impl<'a> Text<'a> {
     }
 
     /// Takes a JSON string, with its quotes.
-    pub fn from_json(token: &'a str) -> Result<Self, NotText> {
-        let raw: &RawValue = serde_json::from_str(token).map_err(|_| NotText::NotAString)?;
-        Self::from_raw(raw)
+    pub fn from_json(token: &'a str) -> Result<Self, NotAString> {
+        serde_json::from_str(token).map_err(|_| NotAString).and_then(Self::from_raw)
     }
 
-    fn from_raw(raw: &'a RawValue) -> Result<Self, NotText> {
-        let inner =
-            raw.get().strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).ok_or(NotText::NotAString)?;
-        if !inner.contains('\\') {
-            return Ok(Self::plain(inner));
-        }
-        check_surrogates(inner)?;
-        Ok(Self(Form::Escaped(Cow::Borrowed(raw))))
+    fn from_raw(raw: &'a RawValue) -> Result<Self, NotAString> {
+        let token = raw.get();
+        let inner = token.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).ok_or(NotAString)?;
+        Ok(Self(if inner.contains('\\') {
+            Form::Escaped(Cow::Borrowed(raw))
+        } else {
+            Form::Plain(inner.into())
+        }))
     }
 
     /// The content. Copies only what was escaped.
@@ -224,13 +222,13 @@ fn push_escape(out: &mut Vec<u8>, byte: u8) {
     out.extend_from_slice(&[b'\\', short]);
 }
 
-/// Resolves the escapes of what stands between the quotes of a JSON string that [`check_surrogates`] let through.
+/// Resolves the escapes of what stands between the quotes of a JSON string.
 fn unescape(mut rest: &str) -> String {
     let mut out = String::with_capacity(rest.len());
     while let Some(at) = rest.find('\\') {
         out.push_str(&rest[..at]);
-        let escape = rest.as_bytes()[at + 1];
-        rest = &rest[at + 2..];
+        let escape = rest.as_bytes().get(at + 1).copied().unwrap_or(b'\\');
+        rest = rest.get(at + 2..).unwrap_or_default();
         out.push(match escape {
             b'n' => '\n',
             b't' => '\t',
@@ -238,8 +236,7 @@ fn unescape(mut rest: &str) -> String {
             b'b' => '\u{8}',
             b'f' => '\u{c}',
             b'u' => {
-                let (character, after) =
-                    unicode_escape(rest).expect("surrogates were checked when the text was read");
+                let (character, after) = unicode_escape(rest);
                 rest = after;
                 character
             }
@@ -250,33 +247,24 @@ fn unescape(mut rest: &str) -> String {
     out
 }
 
-/// Python's `json` writes a lone surrogate without a word; no Rust string (and no UTF-8) can hold one.
-fn check_surrogates(mut rest: &str) -> Result<(), NotText> {
-    while let Some(at) = rest.find('\\') {
-        let escape = rest.as_bytes()[at + 1];
-        rest = &rest[at + 2..];
-        if escape == b'u' {
-            (_, rest) = unicode_escape(rest).ok_or(NotText::LoneSurrogate)?;
+/// The character that the digits after a `\u` stand for, and what follows them.
+fn unicode_escape(rest: &str) -> (char, &str) {
+    let (first, rest) = four_digits(rest);
+    if let Some(character) = char::from_u32(first) {
+        return (character, rest);
+    }
+    // Not a character by itself, so half of a pair; the second half may follow.
+    if let (0xd800..0xdc00, Some(after)) = (first, rest.strip_prefix("\\u")) {
+        let (second, after) = four_digits(after);
+        if let 0xdc00..0xe000 = second {
+            let character = char::from_u32(0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00));
+            return (character.unwrap_or(char::REPLACEMENT_CHARACTER), after);
         }
     }
-    Ok(())
+    (char::REPLACEMENT_CHARACTER, rest)
 }
 
-/// The character that the digits after a `\u` stand for, and what follows them.
-fn unicode_escape(rest: &str) -> Option<(char, &str)> {
-    let (first, rest) = four_digits(rest)?;
-    if let Some(character) = char::from_u32(first) {
-        return Some((character, rest));
-    }
-    let (second, rest) = four_digits(rest.strip_prefix("\\u")?)?;
-    if !(0xd800..0xdc00).contains(&first) || !(0xdc00..0xe000).contains(&second) {
-        return None;
-    }
-    let character = char::from_u32(0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00))?;
-    Some((character, rest))
-}
-
-fn four_digits(rest: &str) -> Option<(u32, &str)> {
-    let (digits, after) = rest.split_at_checked(4)?;
-    Some((u32::from_str_radix(digits, 16).ok()?, after))
+fn four_digits(rest: &str) -> (u32, &str) {
+    let (digits, after) = rest.split_at_checked(4).unwrap_or((rest, ""));
+    (u32::from_str_radix(digits, 16).unwrap_or(0xd800), after)
 }

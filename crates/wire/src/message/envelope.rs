@@ -29,6 +29,18 @@ pub(super) fn write<T: Serialize>(value: &T, out: &mut Vec<u8>) {
 
 pub(super) fn decode(bytes: &[u8], limit: usize) -> Result<Message<'_>, DecodeError> {
     let text = json::utf8(bytes, limit)?;
+    match decode_text(text) {
+        Err(DecodeError::Malformed(Malformed::NotJson { at, problem })) => {
+            match json::without_infinities(text) {
+                Some(rewritten) => decode_text(&rewritten).map(Message::into_owned),
+                None => Err(Malformed::NotJson { at, problem }.into()),
+            }
+        }
+        other => other,
+    }
+}
+
+fn decode_text(text: &str) -> Result<Message<'_>, DecodeError> {
     match json::decode_str(text)? {
         Envelope::Read(message) => Ok(*message),
         Envelope::UnknownType(name) => Err(DecodeError::UnknownType(name)),

@@ -4,6 +4,9 @@
 //! and in the order of the original. Whoever only needs the long string of a task or a result gets it uncopied
 //! (see [`crate::text`]).
 //!
+//! Python also writes `NaN` and `Infinity`, which JSON does not know: the heartbeats of 3.x endpoints are full of them
+//! where a site sets no maximum of workers. They are read as null, which is what 4.x endpoints write.
+//!
 //! Reading never panics and holds no more than a small multiple of what was received: the message is refused
 //! beyond [`LIMIT`], its free-form objects beyond [`crate::json::FREE_FORM_LIMIT`], nesting beyond 127 levels.
 
@@ -83,6 +86,20 @@ pub fn encode(message: &Message<'_>) -> Vec<u8> {
 }
 
 impl Message<'_> {
+    /// The same message, independent of the bytes it was read from.
+    pub fn into_owned(self) -> Message<'static> {
+        match self {
+            Self::Task(task) => Message::Task(task.into_owned()),
+            Self::TaskCancel(cancel) => Message::TaskCancel(cancel),
+            Self::Result(result) => Message::Result(result.into_owned()),
+            Self::StatusReport(report) => Message::StatusReport(report),
+            Self::ManagerStatusReport(report) => Message::ManagerStatusReport(report),
+            Self::TaskTransition(transition) => Message::TaskTransition(transition),
+            Self::Container(container) => Message::Container(container),
+            Self::ContainerImage(image) => Message::ContainerImage(image),
+        }
+    }
+
     /// The name of its type on the wire.
     pub const fn kind(&self) -> &'static str {
         match self {

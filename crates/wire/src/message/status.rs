@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::id::{EndpointId, TaskId};
-use crate::json::{self, Object};
+use crate::json::FreeForm;
 
 /// How far a task has come. Users see these words as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -58,8 +59,8 @@ pub struct TaskTransition {
 pub struct StatusReport {
     pub endpoint_id: EndpointId,
     /// Free form; [`StatusReport::life`] and [`crate::control`] read what matters in it.
-    #[serde(alias = "ep_status_report", deserialize_with = "json::free_form")]
-    pub global_state: Object,
+    #[serde(alias = "ep_status_report")]
+    pub global_state: FreeForm,
     pub task_statuses: BTreeMap<TaskId, Vec<TaskTransition>>,
 }
 
@@ -82,17 +83,23 @@ pub enum Life {
 
 impl StatusReport {
     pub fn life(&self) -> Life {
-        if let Some(error) = self.global_state.get("error") {
-            let text = error.as_str().map_or_else(|| error.to_string(), str::to_owned);
-            return Life::FailedToStart(text);
+        #[derive(Deserialize)]
+        struct Vital {
+            error: Option<Value>,
+            heartbeat_period: Option<Value>,
+            active: Option<Value>,
         }
-        let period = self.global_state.get("heartbeat_period").and_then(serde_json::Value::as_f64);
-        let inactive = self.global_state.get("active").and_then(serde_json::Value::as_bool) == Some(false);
-        match period {
-            Some(period) if period <= 0.0 => Life::Offline,
-            _ if inactive => Life::Offline,
-            Some(period) => Life::Online { period },
-            None => Life::Online { period: DEFAULT_HEARTBEAT_PERIOD },
+        let Ok(Vital { error, heartbeat_period, active }) = self.global_state.read() else {
+            return Life::Online { period: DEFAULT_HEARTBEAT_PERIOD };
+        };
+        if let Some(error) = error {
+            return Life::FailedToStart(error.as_str().map_or_else(|| error.to_string(), str::to_owned));
+        }
+        let period = heartbeat_period.as_ref().and_then(Value::as_f64).unwrap_or(DEFAULT_HEARTBEAT_PERIOD);
+        if period <= 0.0 || active == Some(Value::Bool(false)) {
+            Life::Offline
+        } else {
+            Life::Online { period }
         }
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::envelope;
 use super::{Container, TaskTransition};
 use crate::id::{ContainerId, TaskId};
-use crate::json::{self, Object};
+use crate::json::FreeForm;
 use crate::text::Text;
 
 /// One call, on its way to an endpoint.
@@ -36,8 +36,8 @@ pub struct TaskResult<'a> {
     #[serde(borrow)]
     pub data: Text<'a>,
     /// What the worker says of itself: versions, platform, endpoint.
-    #[serde(default, deserialize_with = "json::free_form_or_null")]
-    pub details: Option<Object>,
+    #[serde(default)]
+    pub details: Option<FreeForm>,
     #[serde(default)]
     pub error_details: Option<ErrorDetails>,
     #[serde(default)]

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::control::Ability;
 use crate::id::{EndpointId, FunctionId, IdentityId, PolicyId, SubscriptionId};
-use crate::json::{self, Object, present};
+use crate::json::{FreeForm, Object, present};
 
 /// Body of `POST /v3/endpoints` (the service gives the id) and `PUT /v3/endpoints/{id}`.
 ///
@@ -132,8 +132,8 @@ pub struct Endpoint {
 pub struct Status {
     pub status: Presence,
     /// `global_state` of the last heartbeat.
-    #[serde(default, deserialize_with = "json::free_form")]
-    pub details: Object,
+    #[serde(default)]
+    pub details: FreeForm,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{EndpointId, FunctionId, RequestId, TaskGroupId, TaskId};
-use crate::json::{self, Object};
+use crate::json::FreeForm;
 use crate::text::Text;
 
 /// Body of `POST /v3/endpoints/{id}/submit`.
@@ -20,11 +20,11 @@ pub struct Submit<'a> {
     /// Absent: the service makes one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_group_id: Option<TaskGroupId>,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "json::free_form_or_null")]
-    pub resource_specification: Option<Object>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_specification: Option<FreeForm>,
     /// Variables of the manager's template.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "json::free_form_or_null")]
-    pub user_endpoint_config: Option<Object>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_endpoint_config: Option<FreeForm>,
     /// Import paths of strategies, to be tried in order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result_serializers: Option<Vec<String>>,
@@ -33,7 +33,7 @@ pub struct Submit<'a> {
 }
 
 /// What the submitter runs on.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct UserRuntime {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub globus_compute_sdk_version: Option<String>,
@@ -43,11 +43,11 @@ pub struct UserRuntime {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub python_version: Option<String>,
     /// Since 3.14.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "json::free_form_or_null")]
-    pub python: Option<Object>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub python: Option<FreeForm>,
     /// Since 3.14.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "json::free_form_or_null")]
-    pub platform: Option<Object>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<FreeForm>,
 }
 
 /// Answer to a submission: as many task ids per function, and in the same order, as there were payloads.

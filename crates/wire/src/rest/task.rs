@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::TaskId;
-use crate::json::{self, Object};
+use crate::json::FreeForm;
 use crate::message::TaskState;
 use crate::text::Text;
 
@@ -27,8 +27,8 @@ pub struct Document<'a> {
     /// Seconds since 1970, in decimals. Its presence is what the SDK's executor takes for the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_t: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "json::free_form_or_null")]
-    pub details: Option<Object>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<FreeForm>,
 }
 
 impl<'a> Document<'a> {
@@ -70,7 +70,7 @@ impl<'a> Document<'a> {
         Self { reason: Some("Unknown task id".to_owned()), ..Self::new(task_id, TaskState::Failed) }
     }
 
-    pub fn with_details(self, details: Option<Object>) -> Self {
+    pub fn with_details(self, details: Option<FreeForm>) -> Self {
         Self { details, ..self }
     }
 }
