@@ -1,0 +1,8 @@
+//! The ids that this program draws.
+#![allow(clippy::disallowed_methods, reason = "the one place that draws ids")]
+
+use uuid::Uuid;
+
+pub fn id() -> Uuid {
+    Uuid::now_v7()
+}

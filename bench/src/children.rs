@@ -1,0 +1,118 @@
+//! Child processes: started with a document on standard input, ended when dropped, and what they cost.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+/// A running program. Dropping it ends it: politely first, for it has children of its own.
+pub struct Running {
+    child: Child,
+    pub started: Instant,
+}
+
+impl Running {
+    /// Starts a program that reads `document` from its standard input.
+    pub fn start(command: &mut Command, document: &[u8]) -> anyhow::Result<Self> {
+        let started = Instant::now();
+        let mut child = command
+            .stdin(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+        child.stdin.take().context("a piped standard input")?.write_all(document)?;
+        Ok(Self { child, started })
+    }
+
+    /// The program's processes.
+    pub fn tree(&self) -> Tree {
+        Tree { root: self.child.id() }
+    }
+
+    pub fn stdout(&mut self) -> Option<std::process::ChildStdout> {
+        self.child.stdout.take()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let asked = Command::new("kill").arg(self.child.id().to_string()).status();
+        let end = Instant::now() + Duration::from_secs(15);
+        while asked.is_ok() && Instant::now() < end {
+            match self.child.try_wait() {
+                Ok(None) => std::thread::sleep(Duration::from_millis(20)),
+                Ok(Some(_)) | Err(_) => return,
+            }
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A process and its descendants.
+pub struct Tree {
+    root: u32,
+}
+
+/// Processor time used so far.
+pub struct Spent {
+    pub native: Duration,
+    pub python: Duration,
+}
+
+impl Tree {
+    fn processes(&self) -> anyhow::Result<Vec<u32>> {
+        let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for entry in fs::read_dir("/proc")? {
+            let Some(id) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            if let Some(parent) = stat(id).and_then(|fields| fields.get(1)?.parse().ok()) {
+                children.entry(parent).or_default().push(id);
+            }
+        }
+        let mut found = vec![self.root];
+        let mut next = 0;
+        while let Some(id) = found.get(next) {
+            found.extend(children.remove(id).unwrap_or_default());
+            next += 1;
+        }
+        Ok(found)
+    }
+
+    pub fn spent(&self) -> anyhow::Result<Spent> {
+        let mut spent = Spent { native: Duration::ZERO, python: Duration::ZERO };
+        for id in self.processes()? {
+            // The scheduler's own count, in nanoseconds; the fields of `stat` come in hundredths of a second.
+            let mut nanoseconds = 0;
+            for thread in fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten() {
+                let line = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+                nanoseconds += line.split(' ').next().and_then(|ran| ran.parse::<u64>().ok()).unwrap_or(0);
+            }
+            let program = fs::read_link(format!("/proc/{id}/exe")).unwrap_or_default();
+            let python = program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("python"));
+            *(if python { &mut spent.python } else { &mut spent.native }) +=
+                Duration::from_nanos(nanoseconds);
+        }
+        Ok(spent)
+    }
+
+    /// Memory in proportion: what processes share counts once.
+    pub fn memory_kib(&self) -> anyhow::Result<u64> {
+        let mut sum = 0;
+        for id in self.processes()? {
+            let rollup = fs::read_to_string(Path::new("/proc").join(id.to_string()).join("smaps_rollup"))
+                .unwrap_or_default();
+            let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
+            sum += pss.and_then(|kib| kib.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0);
+        }
+        Ok(sum)
+    }
+}
+
+/// The fields of a process's `stat` after its name: state, parent, …
+fn stat(id: u32) -> Option<Vec<String>> {
+    let line = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    Some(line.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
+}

@@ -1,0 +1,107 @@
+//! Who is measured: the echo endpoint, our endpoint, and upstream's when it is there.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::Context;
+use clap::Args;
+use wire::queue::Registration;
+
+use crate::children::Running;
+use crate::payload::NoOp;
+
+/// Where the measured programs are.
+#[derive(Args)]
+pub struct Programs {
+    /// The directory of `farcall` and `globus-compute-endpoint`.
+    #[arg(long, default_value = "target/release")]
+    pub binaries: PathBuf,
+    /// The Python of an environment with the stock SDK: packs the task, and runs the workers.
+    #[arg(long)]
+    pub python: PathBuf,
+    /// Also measures upstream's endpoint, from the environment of this Python.
+    #[arg(long)]
+    pub upstream: Option<PathBuf>,
+    /// Python workers of an endpoint.
+    #[arg(long, default_value_t = 2)]
+    pub workers: u32,
+}
+
+/// One endpoint to be measured.
+pub enum Contender {
+    Echo,
+    Farcall,
+    Upstream { python: PathBuf },
+}
+
+impl Programs {
+    /// The floor first.
+    pub fn contenders(&self) -> Vec<Contender> {
+        let upstream = self.upstream.iter().map(|python| Contender::Upstream { python: python.clone() });
+        [Contender::Echo, Contender::Farcall].into_iter().chain(upstream).collect()
+    }
+}
+
+impl Contender {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Echo => "echo",
+            Self::Farcall => "our endpoint",
+            Self::Upstream { .. } => "upstream's endpoint",
+        }
+    }
+
+    /// Starts it in `directory` by the credentials that a manager would hand to it.
+    pub fn start(
+        &self,
+        programs: &Programs,
+        directory: &Path,
+        no_op: &NoOp,
+        registration: Registration,
+    ) -> anyhow::Result<Running> {
+        let config = match self {
+            Self::Echo => no_op.result.clone(),
+            Self::Farcall | Self::Upstream { .. } => format!(
+                "engine:\n  type: GlobusComputeEngine\n  max_workers_per_node: {}\n  provider:\n    type: \
+                 LocalProvider\n    init_blocks: 1\n    min_blocks: 1\n    max_blocks: 1\n",
+                programs.workers
+            ),
+        };
+        let document = serde_json::json!({ "amqp_creds": registration, "config": config });
+        let log = std::fs::File::create(directory.join(format!("{}.log", self.name())))?;
+        let mut command = match self {
+            Self::Echo => {
+                let mut command = Command::new(env::current_exe()?);
+                command.arg("echo");
+                command
+            }
+            Self::Farcall => {
+                let mut command = Command::new(programs.binaries.join("globus-compute-endpoint"));
+                command.arg("-c").arg(directory).args(["start", "bench", "--die-with-parent"]);
+                command
+            }
+            Self::Upstream { python } => upstream(python, directory)?,
+        };
+        let bin = programs.python.parent().context("the Python has a directory")?;
+        let path = env::var_os("PATH").unwrap_or_default();
+        let path = env::join_paths(std::iter::once(bin.to_owned()).chain(env::split_paths(&path)))?;
+        command.env("PATH", path).env("HOME", directory).stdout(log.try_clone()?).stderr(log);
+        Running::start(&mut command, &serde_json::to_vec(&document)?)
+    }
+}
+
+/// Upstream's command line changed when user endpoints got a command of their own.
+fn upstream(python: &Path, directory: &Path) -> anyhow::Result<Command> {
+    let bin = python.parent().context("the Python has a directory")?;
+    let known =
+        Command::new(bin.join("globus-compute-endpoint")).arg("--help").stderr(Stdio::null()).output()?;
+    let mut command = Command::new(bin.join("globus-compute-endpoint"));
+    command.arg("-c").arg(directory);
+    if String::from_utf8_lossy(&known.stdout).contains("render-user-config") {
+        command.args(["_start-user-endpoint", "bench"]);
+    } else {
+        command.args(["start", "bench", "--die-with-parent"]);
+    }
+    Ok(command)
+}

@@ -1,0 +1,84 @@
+//! The AMQP side of the load generator: publish, and consume by push.
+
+use std::time::Instant;
+
+use anyhow::Context;
+use futures_util::StreamExt;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use tokio::sync::mpsc;
+use wire::message::{Message, decode};
+
+use crate::road::Arrival;
+
+/// How many deliveries one acknowledgement may cover.
+const ACKNOWLEDGED_AT_ONCE: usize = 256;
+
+pub async fn connect(url: &str) -> anyhow::Result<Connection> {
+    Connection::connect(url, ConnectionProperties::default())
+        .await
+        .with_context(|| format!("cannot connect to {}", wire::queue::redacted(url)))
+}
+
+/// A prepared message.
+pub struct Prepared {
+    pub exchange: &'static str,
+    pub routing_key: String,
+    pub properties: BasicProperties,
+    pub body: Vec<u8>,
+}
+
+pub async fn publish(channel: &Channel, messages: &mut Vec<Prepared>) -> anyhow::Result<()> {
+    for message in messages.drain(..) {
+        let options = BasicPublishOptions::default();
+        channel
+            .basic_publish(
+                message.exchange.into(),
+                message.routing_key.as_str().into(),
+                options,
+                &message.body,
+                message.properties,
+            )
+            .await?;
+    }
+    Ok(())
+}
+
+/// Consumes the results of a queue in the background and tells of each when it is received.
+pub async fn arrivals(channel: &Channel, queue: &str) -> anyhow::Result<mpsc::UnboundedReceiver<Arrival>> {
+    let consumer = channel
+        .basic_consume(queue.into(), "bench".into(), BasicConsumeOptions::default(), FieldTable::default())
+        .await
+        .with_context(|| format!("cannot consume {queue}"))?;
+    // Bounded by the burst that the caller sends.
+    let (sender, receiver) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut deliveries = consumer.ready_chunks(ACKNOWLEDGED_AT_ONCE);
+        while let Some(chunk) = deliveries.next().await {
+            let at = Instant::now();
+            let mut last = None;
+            for delivery in chunk {
+                let Ok(delivery) = delivery else { return };
+                let _ = sender.send(Arrival { at, error: error_of(&delivery.data) });
+                last = Some(delivery.acker);
+            }
+            if let Some(acker) = last
+                && acker.ack(BasicAckOptions { multiple: true }).await.is_err()
+            {
+                return;
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+/// Why a result is none, if so.
+fn error_of(body: &[u8]) -> Option<String> {
+    match decode(body) {
+        Ok(Message::Result(result)) if !result.is_error() => None,
+        Ok(Message::Result(result)) => Some(result.data.to_str().into_owned()),
+        Ok(other) => Some(format!("not a result but a {}", other.kind())),
+        Err(error) => Some(error.to_string()),
+    }
+}

@@ -1,0 +1,44 @@
+//! The task that is measured: a function that does nothing, packed by the stock SDK itself.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use serde::Deserialize;
+
+/// What the SDK packs. The result is what a worker would answer.
+#[derive(Deserialize)]
+pub struct NoOp {
+    pub function: String,
+    pub arguments: String,
+    pub result: String,
+}
+
+const PACK: &str = r#"
+import json
+from globus_compute_sdk.serialize import ComputeSerializer
+
+def nothing():
+    pass
+
+serializer = ComputeSerializer()
+print(json.dumps({
+    "function": serializer.pack_buffers([serializer.serialize(nothing)]),
+    "arguments": serializer.pack_buffers([serializer.serialize([]), serializer.serialize({})]),
+    "result": serializer.pack_buffers([serializer.serialize(None)]),
+}))
+"#;
+
+impl NoOp {
+    /// Has `python`, the interpreter of an environment that holds the SDK, pack it.
+    pub fn packed_by(python: &Path) -> anyhow::Result<Self> {
+        let packed =
+            Command::new(python).args(["-c", PACK]).output().context("cannot run the SDK's Python")?;
+        ensure!(
+            packed.status.success(),
+            "the SDK packed nothing: {}",
+            String::from_utf8_lossy(&packed.stderr)
+        );
+        serde_json::from_slice(&packed.stdout).context("the SDK printed something else")
+    }
+}

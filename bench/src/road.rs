@@ -1,0 +1,92 @@
+//! How a task goes out and its result comes back, and the measuring that is the same on every road.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::children::Tree;
+use crate::figures::Row;
+
+/// Longer than anything that works takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Warms caches, connections and workers before anything counts.
+const WARM_UP: usize = 50;
+
+/// Tasks out, results back.
+pub trait Road {
+    /// Makes the messages for this many tasks, so that sending them costs nothing but sending.
+    fn prepare(&mut self, tasks: usize) -> anyhow::Result<()>;
+
+    /// Sends what was prepared, as fast as the road takes it.
+    fn send(&mut self) -> impl Future<Output = anyhow::Result<()>>;
+
+    /// One item for every result, sent at the moment it was received.
+    fn results(&mut self) -> &mut mpsc::UnboundedReceiver<Arrival>;
+}
+
+/// A result came back: when, and whether it was a value.
+pub struct Arrival {
+    pub at: Instant,
+    pub error: Option<String>,
+}
+
+async fn next(road: &mut impl Road) -> anyhow::Result<Instant> {
+    let arrival = timeout(PATIENCE, road.results().recv())
+        .await
+        .context("no result came")?
+        .context("the road was closed")?;
+    ensure!(arrival.error.is_none(), "a task failed: {}", arrival.error.unwrap_or_default());
+    Ok(arrival.at)
+}
+
+/// Measures one contender, started at `started`, whose processes are `tree`. One task is under way already.
+pub async fn measure(
+    contender: String,
+    road: &mut impl Road,
+    started: Instant,
+    tree: Tree,
+    serial: usize,
+    burst: usize,
+) -> anyhow::Result<Row> {
+    let first_result = next(road).await? - started;
+
+    for _ in 0..WARM_UP {
+        road.prepare(1)?;
+        road.send().await?;
+        next(road).await?;
+    }
+
+    let mut samples = Vec::with_capacity(serial);
+    for _ in 0..serial {
+        road.prepare(1)?;
+        let began = Instant::now();
+        road.send().await?;
+        samples.push(next(road).await? - began);
+    }
+
+    road.prepare(burst)?;
+    let before = tree.spent()?;
+    let began = Instant::now();
+    road.send().await?;
+    let sent_in = began.elapsed();
+    let mut last = began;
+    for _ in 0..burst {
+        last = next(road).await?;
+    }
+    let after = tree.spent()?;
+
+    Ok(Row {
+        contender,
+        first_result,
+        serial: samples,
+        sent_in,
+        burst: last - began,
+        tasks: burst,
+        native: after.native.saturating_sub(before.native),
+        python: after.python.saturating_sub(before.python),
+        memory_kib: tree.memory_kib()?,
+    })
+}
