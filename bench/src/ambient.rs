@@ -3,6 +3,6 @@
 
 use uuid::Uuid;
 
-pub fn id() -> Uuid {
+pub(crate) fn id() -> Uuid {
     Uuid::now_v7()
 }

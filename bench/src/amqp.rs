@@ -23,7 +23,7 @@ use crate::payload::NoOp;
 use crate::road::{Arrival, Road, measure};
 
 #[derive(Args)]
-pub struct Options {
+pub(crate) struct Options {
     #[command(flatten)]
     programs: Programs,
     /// Tasks sent one after another.
@@ -37,7 +37,7 @@ pub struct Options {
     broker: Option<String>,
 }
 
-pub async fn run(options: Options) -> anyhow::Result<()> {
+pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let no_op = NoOp::packed_by(&options.programs.python)?;
     let (_broker, url) = match &options.broker {
         Some(url) => (None, url.clone()),

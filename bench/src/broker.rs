@@ -20,7 +20,7 @@ impl Access for Everyone {
     }
 }
 
-pub async fn run() -> anyhow::Result<()> {
+pub(crate) async fn run() -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("amqp://bench:bench@{}/%2F", listener.local_addr()?);
     let (broker, _handle) = Broker::new(Config::default(), Arc::new(Everyone));

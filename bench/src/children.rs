@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 /// A running program. Dropping it ends it: politely first, for it has children of its own.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
-    pub started: Instant,
+    pub(crate) started: Instant,
 }
 
 impl Running {
     /// Starts a program that reads `document` from its standard input.
-    pub fn start(command: &mut Command, document: &[u8]) -> anyhow::Result<Self> {
+    pub(crate) fn start(command: &mut Command, document: &[u8]) -> anyhow::Result<Self> {
         let started = Instant::now();
         let mut child = command
             .stdin(Stdio::piped())
@@ -28,11 +28,11 @@ impl Running {
     }
 
     /// The program's processes.
-    pub fn tree(&self) -> Tree {
+    pub(crate) fn tree(&self) -> Tree {
         Tree { root: self.child.id() }
     }
 
-    pub fn stdout(&mut self) -> Option<std::process::ChildStdout> {
+    pub(crate) fn stdout(&mut self) -> Option<std::process::ChildStdout> {
         self.child.stdout.take()
     }
 }
@@ -53,14 +53,14 @@ impl Drop for Running {
 }
 
 /// A process and its descendants.
-pub struct Tree {
+pub(crate) struct Tree {
     root: u32,
 }
 
 /// Processor time used so far.
-pub struct Spent {
-    pub native: Duration,
-    pub python: Duration,
+pub(crate) struct Spent {
+    pub(crate) native: Duration,
+    pub(crate) python: Duration,
 }
 
 impl Tree {
@@ -81,7 +81,7 @@ impl Tree {
         Ok(found)
     }
 
-    pub fn spent(&self) -> anyhow::Result<Spent> {
+    pub(crate) fn spent(&self) -> anyhow::Result<Spent> {
         let mut spent = Spent { native: Duration::ZERO, python: Duration::ZERO };
         for id in self.processes()? {
             // The scheduler's own count, in nanoseconds; the fields of `stat` come in hundredths of a second.
@@ -99,7 +99,7 @@ impl Tree {
     }
 
     /// Memory in proportion: what processes share counts once.
-    pub fn memory_kib(&self) -> anyhow::Result<u64> {
+    pub(crate) fn memory_kib(&self) -> anyhow::Result<u64> {
         let mut sum = 0;
         for id in self.processes()? {
             let rollup = fs::read_to_string(Path::new("/proc").join(id.to_string()).join("smaps_rollup"))

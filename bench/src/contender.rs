@@ -13,23 +13,23 @@ use crate::payload::NoOp;
 
 /// Where the measured programs are.
 #[derive(Args)]
-pub struct Programs {
+pub(crate) struct Programs {
     /// The directory of `farcall` and `globus-compute-endpoint`.
     #[arg(long, default_value = "target/release")]
-    pub binaries: PathBuf,
+    pub(crate) binaries: PathBuf,
     /// The Python of an environment with the stock SDK: packs the task, and runs the workers.
     #[arg(long)]
-    pub python: PathBuf,
+    pub(crate) python: PathBuf,
     /// Also measures upstream's endpoint, from the environment of this Python.
     #[arg(long)]
-    pub upstream: Option<PathBuf>,
+    pub(crate) upstream: Option<PathBuf>,
     /// Python workers of an endpoint.
     #[arg(long, default_value_t = 2)]
-    pub workers: u32,
+    pub(crate) workers: u32,
 }
 
 /// One endpoint to be measured.
-pub enum Contender {
+pub(crate) enum Contender {
     Echo,
     Farcall,
     Upstream { python: PathBuf },
@@ -37,14 +37,14 @@ pub enum Contender {
 
 impl Programs {
     /// The floor first.
-    pub fn contenders(&self) -> Vec<Contender> {
+    pub(crate) fn contenders(&self) -> Vec<Contender> {
         let upstream = self.upstream.iter().map(|python| Contender::Upstream { python: python.clone() });
         [Contender::Echo, Contender::Farcall].into_iter().chain(upstream).collect()
     }
 }
 
 impl Contender {
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Echo => "echo",
             Self::Farcall => "our endpoint",
@@ -53,7 +53,7 @@ impl Contender {
     }
 
     /// Starts it in `directory` by the credentials that a manager would hand to it.
-    pub fn start(
+    pub(crate) fn start(
         &self,
         programs: &Programs,
         directory: &Path,

@@ -20,7 +20,7 @@ use crate::link;
 /// Results published and not yet confirmed.
 const WINDOW: usize = 1000;
 
-pub async fn run() -> anyhow::Result<()> {
+pub(crate) async fn run() -> anyhow::Result<()> {
     let mut document = Vec::new();
     std::io::stdin().read_to_end(&mut document)?;
     let document = StartDocument::decode(&document).context("standard input holds no start document")?;

@@ -4,22 +4,22 @@
 use std::time::Duration;
 
 /// One contender's row.
-pub struct Row {
-    pub contender: String,
+pub(crate) struct Row {
+    pub(crate) contender: String,
     /// From the start of its process to the first result.
-    pub first_result: Duration,
+    pub(crate) first_result: Duration,
     /// One task after another.
-    pub serial: Vec<Duration>,
+    pub(crate) serial: Vec<Duration>,
     /// How long the whole burst took to send.
-    pub sent_in: Duration,
+    pub(crate) sent_in: Duration,
     /// From the first task sent to the last result received.
-    pub burst: Duration,
-    pub tasks: usize,
+    pub(crate) burst: Duration,
+    pub(crate) tasks: usize,
     /// Processor time that the burst cost, of our own processes and of the Python workers.
-    pub native: Duration,
-    pub python: Duration,
+    pub(crate) native: Duration,
+    pub(crate) python: Duration,
     /// Proportional memory of all its processes, once it is idle again.
-    pub memory_kib: u64,
+    pub(crate) memory_kib: u64,
 }
 
 impl Row {
@@ -45,7 +45,7 @@ impl Row {
 }
 
 /// Prints the rows under a heading; the first is the floor that the others are compared with.
-pub fn print(heading: &str, rows: &[Row]) {
+pub(crate) fn print(heading: &str, rows: &[Row]) {
     let [first, ..] = rows else { return };
     println!("\n{heading}: {} serial, burst of {}\n", first.serial.len(), first.tasks);
     println!(

@@ -15,21 +15,21 @@ use crate::road::Arrival;
 /// How many deliveries one acknowledgement may cover.
 const ACKNOWLEDGED_AT_ONCE: usize = 256;
 
-pub async fn connect(url: &str) -> anyhow::Result<Connection> {
+pub(crate) async fn connect(url: &str) -> anyhow::Result<Connection> {
     Connection::connect(url, ConnectionProperties::default())
         .await
         .with_context(|| format!("cannot connect to {}", wire::queue::redacted(url)))
 }
 
 /// A prepared message.
-pub struct Prepared {
-    pub exchange: &'static str,
-    pub routing_key: String,
-    pub properties: BasicProperties,
-    pub body: Vec<u8>,
+pub(crate) struct Prepared {
+    pub(crate) exchange: &'static str,
+    pub(crate) routing_key: String,
+    pub(crate) properties: BasicProperties,
+    pub(crate) body: Vec<u8>,
 }
 
-pub async fn publish(channel: &Channel, messages: &mut Vec<Prepared>) -> anyhow::Result<()> {
+pub(crate) async fn publish(channel: &Channel, messages: &mut Vec<Prepared>) -> anyhow::Result<()> {
     for message in messages.drain(..) {
         let options = BasicPublishOptions::default();
         channel
@@ -46,7 +46,10 @@ pub async fn publish(channel: &Channel, messages: &mut Vec<Prepared>) -> anyhow:
 }
 
 /// Consumes the results of a queue in the background and tells of each when it is received.
-pub async fn arrivals(channel: &Channel, queue: &str) -> anyhow::Result<mpsc::UnboundedReceiver<Arrival>> {
+pub(crate) async fn arrivals(
+    channel: &Channel,
+    queue: &str,
+) -> anyhow::Result<mpsc::UnboundedReceiver<Arrival>> {
     let consumer = channel
         .basic_consume(queue.into(), "bench".into(), BasicConsumeOptions::default(), FieldTable::default())
         .await

@@ -27,7 +27,7 @@ use crate::{figures, link};
 const BATCH: usize = 128;
 
 #[derive(Args)]
-pub struct Options {
+pub(crate) struct Options {
     #[command(flatten)]
     programs: Programs,
     /// Tasks sent one after another.
@@ -41,7 +41,7 @@ pub struct Options {
     connections: usize,
 }
 
-pub async fn run(options: Options) -> anyhow::Result<()> {
+pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let no_op = NoOp::packed_by(&options.programs.python)?;
     let service = Service::start(&options.programs).await?;
     let function = service.register_function(&no_op).await?;

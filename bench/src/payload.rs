@@ -8,10 +8,10 @@ use serde::Deserialize;
 
 /// What the SDK packs. The result is what a worker would answer.
 #[derive(Deserialize)]
-pub struct NoOp {
-    pub function: String,
-    pub arguments: String,
-    pub result: String,
+pub(crate) struct NoOp {
+    pub(crate) function: String,
+    pub(crate) arguments: String,
+    pub(crate) result: String,
 }
 
 const PACK: &str = r#"
@@ -31,7 +31,7 @@ print(json.dumps({
 
 impl NoOp {
     /// Has `python`, the interpreter of an environment that holds the SDK, pack it.
-    pub fn packed_by(python: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn packed_by(python: &Path) -> anyhow::Result<Self> {
         let packed =
             Command::new(python).args(["-c", PACK]).output().context("cannot run the SDK's Python")?;
         ensure!(

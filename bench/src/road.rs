@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const WARM_UP: usize = 50;
 
 /// Tasks out, results back.
-pub trait Road {
+pub(crate) trait Road {
     /// Makes the messages for this many tasks, so that sending them costs nothing but sending.
     fn prepare(&mut self, tasks: usize) -> anyhow::Result<()>;
 
@@ -28,9 +28,9 @@ pub trait Road {
 }
 
 /// A result came back: when, and whether it was a value.
-pub struct Arrival {
-    pub at: Instant,
-    pub error: Option<String>,
+pub(crate) struct Arrival {
+    pub(crate) at: Instant,
+    pub(crate) error: Option<String>,
 }
 
 async fn next(road: &mut impl Road) -> anyhow::Result<Instant> {
@@ -43,7 +43,7 @@ async fn next(road: &mut impl Road) -> anyhow::Result<Instant> {
 }
 
 /// Measures one contender, started at `started`, whose processes are `tree`. One task is under way already.
-pub async fn measure(
+pub(crate) async fn measure(
     contender: String,
     road: &mut impl Road,
     started: Instant,
