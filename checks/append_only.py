@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SEALED = ["crates/service/migrations", "crates/wire/tests/golden"]
+SEALED = ["crates/service/src/store/migrations", "crates/wire/tests/golden"]
 
 
 def git(*arguments):

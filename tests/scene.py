@@ -167,15 +167,18 @@ class Service:
 
 
 class Endpoint:
-    """Our endpoint, in a configuration directory of its own, running tasks with a release's Python environment."""
+    """An endpoint in a configuration directory of its own, its workers on the Python of an environment.
 
-    def __init__(self, scene, service, name, python="sdk-4.19.0", workers=2, config=None):
+    It is ours, or `upstream`: the one that PyPI has put into that environment.
+    """
+
+    def __init__(self, scene, service, name, python="sdk-4.19.0", workers=2, upstream=False):
         self.scene = scene
         self.service = service
         self.name = name
-        self.python = environments.python(python) if python else None
+        self.python = environments.python(python)
+        self.program = self.python.parent / "globus-compute-endpoint" if upstream else binary("globus-compute-endpoint")
         self.workers = workers
-        self.config = config
         self.directory = scene.directory / "endpoints"
         self.process = None
         self.id = None
@@ -184,7 +187,7 @@ class Endpoint:
         return self.service.client_environment(self.python) | {"FARCALL_SERVICE_URL": self.service.origin()}
 
     def command(self, *arguments):
-        return [binary("globus-compute-endpoint"), "-c", self.directory, *arguments]
+        return [self.program, "-c", self.directory, *arguments]
 
     def run(self, *arguments, timeout=60):
         """Runs one command of the command line to its end."""
@@ -200,7 +203,7 @@ class Endpoint:
     def configure(self):
         done = self.run("configure", self.name)
         assert done.returncode == 0, done.stdout + done.stderr
-        written = self.config or {
+        config = {
             "display_name": self.name,
             "detach_endpoint": False,
             "engine": {
@@ -210,7 +213,7 @@ class Endpoint:
             },
         }
         # JSON is YAML.
-        (self.directory / self.name / "config.yaml").write_text(json.dumps(written, indent=2))
+        (self.directory / self.name / "config.yaml").write_text(json.dumps(config, indent=2))
 
     def start(self):
         """Starts it in the foreground and waits until the service calls it online."""
