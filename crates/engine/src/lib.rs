@@ -1,3 +1,32 @@
 //! Runs tasks: a scheduling core that decides without IO, providers, launchers, the node and the Python worker.
 //!
-//! It may never know AMQP, REST or YAML.
+//! ```text
+//!  owner ── Submission ──► engine ── script ──► provider ──► block ──► launcher ──► node ──► workers
+//!        ◄── Event ───────   ▲                                                       │
+//!                            └────────────── link (TLS, per-run keys) ◄──────────────┘
+//! ```
+//!
+//! The owner (the endpoint's interchange) submits tasks and answers each [`Event::Assigned`] with
+//! [`Handle::begin`] once it has written down that these tasks have begun; nothing reaches a node before. Every
+//! task submitted ends in exactly one [`Event::Ended`], or is handed back by [`Event::Returned`] when the engine
+//! stops before the task has begun.
+//!
+//! It may never know AMQP, REST or YAML, and it never looks into a payload: bytes go through as they came.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
+
+mod ambient;
+mod config;
+mod core;
+mod handle;
+mod launcher;
+mod link;
+pub mod node;
+mod provider;
+mod shell;
+
+pub use config::{Containers, CpuAffinity, EngineConfig, InvalidOptions, Options};
+pub use handle::{Engine, Event, Events, Handle, NodeInfo, Report, Stopped, Submission};
+pub use launcher::Launcher;
+pub use provider::{BlockOptions, LocalProvider, ProviderOptions};
+pub use shell::StartError;

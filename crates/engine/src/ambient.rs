@@ -1,0 +1,41 @@
+//! The engine's one look at the clock and at chance; everything else is told.
+#![allow(clippy::disallowed_methods)] // this is the module that may
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use uuid::Uuid;
+
+/// A clock that only goes forward, with the wall time at which it began.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    began: Instant,
+    began_wall: Duration,
+}
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self { began: Instant::now(), began_wall: since_epoch() }
+    }
+
+    /// Time since the clock began.
+    pub(crate) fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// The wall time of a reading of [`Self::now`], in nanoseconds since 1970.
+    pub(crate) fn wall_nanos(&self, reading: Duration) -> i64 {
+        i64::try_from((self.began_wall + reading).as_nanos()).unwrap_or(i64::MAX)
+    }
+}
+
+/// The wall clock, since 1970.
+pub(crate) fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Twelve hexadecimal digits, as nodes are named.
+pub(crate) fn node_uid() -> String {
+    let mut name = Uuid::new_v4().simple().to_string();
+    name.truncate(12);
+    name
+}

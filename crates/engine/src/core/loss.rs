@@ -1,0 +1,140 @@
+//! What a task lost is told by: the words the SDK looks for.
+//!
+//! The original reports a lost worker as a Python exception that reached its executor; the SDK finds the
+//! exception's name in the text and explains it to the user. So the names stay, to the letter.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How nodes are named in texts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NodeName {
+    /// Twelve hexadecimal digits.
+    pub(crate) uid: String,
+    pub(crate) host: String,
+}
+
+/// Why one attempt at a task came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// The worker died under it. `hint` explains what is known of the cause.
+    Worker { rank: u32, node: Arc<NodeName>, hint: Option<String> },
+    /// The node is gone, or was told to go before the task had ended.
+    Manager { node: Arc<NodeName> },
+    /// The engine is in bad state: no block would start.
+    BadState { executor: Arc<str>, cause: Arc<str> },
+    /// Submitted after the engine had come into bad state.
+    TooLate { cause: Arc<str> },
+    /// The task asks for what this engine can't give.
+    Specification { text: String },
+}
+
+impl Loss {
+    fn text(&self) -> String {
+        const LOST: &str = "parsl.executors.high_throughput.errors";
+        match self {
+            Self::Worker { rank, node, hint } => {
+                let mut text =
+                    format!("{LOST}.WorkerLost: Task failure due to loss of worker {rank} on host {}", node.host);
+                if let Some(hint) = hint {
+                    text.push('\n');
+                    text.push_str(hint);
+                }
+                text
+            }
+            Self::Manager { node } => format!(
+                "{LOST}.ManagerLost: Task failure due to loss of manager {} on host {}",
+                node.uid, node.host
+            ),
+            Self::BadState { executor, cause } => {
+                format!("parsl.executors.errors.BadStateException: Executor {executor} failed due to: {cause}")
+            }
+            Self::TooLate { cause } => format!("parsl.jobs.errors.TooManyJobFailuresError: {cause}"),
+            Self::Specification { text } => format!("parsl.executors.errors.InvalidResourceSpecification: {text}"),
+        }
+    }
+
+    fn traceback(&self) -> String {
+        format!("Traceback (most recent call last):\n{}\n", self.text())
+    }
+}
+
+/// The end of a task that no worker could bring to a result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// Every attempt's loss, in order; never empty.
+    pub(crate) attempts: Vec<Loss>,
+    /// When the last attempt was handed in.
+    pub(crate) began: Duration,
+}
+
+impl Failure {
+    /// The text users see.
+    pub(crate) fn text(&self) -> String {
+        let (above, below) = ("+".repeat(68), "-".repeat(68));
+        if let [only] = self.attempts.as_slice() {
+            return format!("{above}\n{}{below}", only.traceback());
+        }
+        let last = self.attempts.len().saturating_sub(1);
+        let blocks: Vec<_> = self
+            .attempts
+            .iter()
+            .enumerate()
+            .map(|(index, loss)| {
+                let which = if index == last { "final attempt".to_owned() } else { index.to_string() };
+                format!("{above}\nTraceback from attempt: {which}\n{}{below}", loss.traceback())
+            })
+            .collect();
+        blocks.join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node() -> Arc<NodeName> {
+        Arc::new(NodeName { uid: "466b55d38ce3".into(), host: "vm".into() })
+    }
+
+    #[test]
+    fn one_attempt_stands_alone() {
+        let failure = Failure {
+            attempts: vec![Loss::Worker { rank: 1, node: node(), hint: None }],
+            began: Duration::ZERO,
+        };
+        assert_eq!(
+            failure.text(),
+            "++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++\n\
+             Traceback (most recent call last):\n\
+             parsl.executors.high_throughput.errors.WorkerLost: Task failure due to loss of worker 1 on host vm\n\
+             --------------------------------------------------------------------"
+        );
+    }
+
+    #[test]
+    fn every_attempt_is_told() {
+        let failure = Failure {
+            attempts: vec![
+                Loss::Worker { rank: 0, node: node(), hint: Some("It was killed.".into()) },
+                Loss::Manager { node: node() },
+            ],
+            began: Duration::ZERO,
+        };
+        assert_eq!(
+            failure.text(),
+            "++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++\n\
+             Traceback from attempt: 0\n\
+             Traceback (most recent call last):\n\
+             parsl.executors.high_throughput.errors.WorkerLost: Task failure due to loss of worker 0 on host vm\n\
+             It was killed.\n\
+             --------------------------------------------------------------------\n\
+             ++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++\n\
+             Traceback from attempt: final attempt\n\
+             Traceback (most recent call last):\n\
+             parsl.executors.high_throughput.errors.ManagerLost: Task failure due to loss of manager 466b55d38ce3 \
+             on host vm\n\
+             --------------------------------------------------------------------"
+        );
+    }
+}

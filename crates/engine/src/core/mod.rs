@@ -1,0 +1,444 @@
+//! The scheduling core: decides, and does nothing else.
+//!
+//! ```text
+//! waiting --node with room--> assigned --owner has written it down--> sent --result--> ended
+//!    ▲                           │                                      │
+//!    ├──── node lost ────────────┘                                      │
+//!    └──── lost, and a retry is allowed ◄───────────────────────────────┤
+//!                                                                       └── lost --> ended
+//! ```
+//!
+//! Every input is applied with the time it came at; what must be done comes out as actions. No IO, no clock, no
+//! channel. The shell applies a batch of inputs with [`Core::take`] and then calls [`Core::settle`] once.
+
+mod blocks;
+mod loss;
+mod nodes;
+mod tasks;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wire::TaskId;
+
+pub(crate) use blocks::{Ended, Epitaph, Wanted};
+pub(crate) use loss::{Failure, Loss, NodeName};
+pub(crate) use nodes::NodeKey;
+pub(crate) use tasks::Priority;
+
+use blocks::{Blocks, Scaling};
+use nodes::Nodes;
+use tasks::{Begun, Place, Tasks};
+
+/// What the core decides by.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub(crate) max_retries: u32,
+    pub(crate) prefetch: u32,
+    pub(crate) heartbeat_period: Duration,
+    pub(crate) heartbeat_threshold: Duration,
+    /// The name in the texts of bad state.
+    pub(crate) executor: Arc<str>,
+    pub(crate) wanted: Wanted,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub(crate) enum Input {
+    Started,
+    Submitted { task: TaskId, priority: Priority },
+    /// A task asks for what can't be given: it ends so, without having been taken in.
+    Refused { task: TaskId, text: String },
+    /// The owner has written down that these have begun.
+    Begun(Vec<TaskId>),
+    Cancelled(TaskId),
+    BlockEnded { block: u32, ended: Ended },
+    NodeJoined { node: NodeKey, block: u32, name: NodeName, slots: u32 },
+    NodeHeard(NodeKey),
+    NodeLost(NodeKey),
+    TaskEnded { node: NodeKey, task: TaskId },
+    WorkerLost { node: NodeKey, task: TaskId, rank: u32, hint: Option<String> },
+    Stop { grace: Duration },
+    Tick,
+}
+
+/// What must be done.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Action {
+    SubmitBlocks(Vec<u32>),
+    CancelBlocks(Vec<u32>),
+    /// Tell the owner that these are about to be sent.
+    Assign(Vec<TaskId>),
+    Send { node: NodeKey, task: TaskId },
+    /// Kill the worker that runs it, or forget it when none does yet.
+    Abandon { node: NodeKey, task: TaskId },
+    /// The result that came with this input is the task's end.
+    Deliver(TaskId),
+    Fail { task: TaskId, failure: Failure },
+    /// The task has ended as cancelled.
+    Cancel(TaskId),
+    /// Hand these back: they never began.
+    Return(Vec<TaskId>),
+    /// Cut this node's connection.
+    Drop(NodeKey),
+    /// Tell the owner that no more tasks can be run.
+    Bad(String),
+    /// Everything is said: tell the nodes to go and leave.
+    Finish,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Phase {
+    Running,
+    Bad { cause: Arc<str> },
+    Stopping { until: Duration },
+    Stopped,
+}
+
+/// The figures of a report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Figures {
+    pub(crate) slots: u64,
+    pub(crate) busy: u64,
+    pub(crate) waiting: usize,
+    pub(crate) outstanding: usize,
+    pub(crate) accepted: u64,
+}
+
+pub(crate) struct Core {
+    rules: Rules,
+    phase: Phase,
+    tasks: Tasks,
+    nodes: Nodes,
+    blocks: Blocks,
+    next_sweep: Duration,
+}
+
+impl Core {
+    pub(crate) fn new(rules: Rules) -> Self {
+        let nodes = Nodes::new(rules.prefetch);
+        let blocks = Blocks::new(rules.wanted);
+        let next_sweep = rules.heartbeat_period;
+        Self { rules, phase: Phase::Running, tasks: Tasks::default(), nodes, blocks, next_sweep }
+    }
+
+    /// When [`Input::Tick`] should come at the latest.
+    pub(crate) fn wake_at(&self) -> Option<Duration> {
+        match self.phase {
+            Phase::Stopped => None,
+            Phase::Stopping { until } => Some(until),
+            Phase::Running | Phase::Bad { .. } => {
+                let idle = self.blocks.idle_until();
+                let sweep = (self.nodes.len() > 0).then_some(self.next_sweep);
+                idle.into_iter().chain(sweep).min()
+            }
+        }
+    }
+
+    pub(crate) fn figures(&self) -> Figures {
+        let (slots, busy) = self.nodes.slots();
+        Figures {
+            slots,
+            busy,
+            waiting: self.tasks.waiting(),
+            outstanding: self.tasks.len(),
+            accepted: self.tasks.arrivals(),
+        }
+    }
+
+    /// Each node's block, slots, and since when it has been idle.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (NodeKey, u32, u32, Option<Duration>)> {
+        self.nodes.iter().map(|(key, node)| (key, node.block, node.slots, node.idle_since))
+    }
+
+    /// One input and all that follows from it.
+    #[cfg(test)]
+    pub(crate) fn apply(&mut self, input: Input, now: Duration) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.take(input, now, &mut actions);
+        self.settle(now, &mut actions);
+        actions
+    }
+
+    /// Applies one input; what it makes possible for other tasks is left to [`Self::settle`].
+    pub(crate) fn take(&mut self, input: Input, now: Duration, actions: &mut Vec<Action>) {
+        if self.phase == Phase::Stopped {
+            return;
+        }
+        match input {
+            Input::Started => {
+                let first = self.blocks.first();
+                push_scaling(first, actions);
+            }
+            Input::Submitted { task, priority } => self.submitted(task, priority, now, actions),
+            Input::Refused { task, text } => {
+                let failure = Failure { attempts: vec![Loss::Specification { text }], began: now };
+                actions.push(Action::Fail { task, failure });
+            }
+            Input::Begun(tasks) => {
+                for task in tasks {
+                    self.begun(task, actions);
+                }
+            }
+            Input::Cancelled(task) => self.cancelled(task, now, actions),
+            Input::BlockEnded { block, ended } => self.blocks.job_ended(block, ended),
+            Input::NodeJoined { node, block, name, slots } => {
+                if self.blocks.is_live(block) && slots > 0 {
+                    self.blocks.node_joined(block);
+                    self.nodes.join(node, Arc::new(name), block, slots, now);
+                } else {
+                    actions.push(Action::Drop(node));
+                }
+            }
+            Input::NodeHeard(node) => self.nodes.heard(node, now),
+            Input::NodeLost(node) => self.node_lost(node, now, actions),
+            Input::TaskEnded { node, task } => {
+                self.nodes.heard(node, now);
+                if self.is_at(task, node) {
+                    self.nodes.take_back(node, task, true, now);
+                    self.blocks.task_ended();
+                    self.tasks.remove(task);
+                    actions.push(Action::Deliver(task));
+                }
+            }
+            Input::WorkerLost { node, task, rank, hint } => {
+                self.nodes.heard(node, now);
+                if self.is_at(task, node) {
+                    self.nodes.take_back(node, task, false, now);
+                    if let Some(name) = self.nodes.get(node).map(|node| Arc::clone(&node.name)) {
+                        self.lost(task, Loss::Worker { rank, node: name, hint }, now, actions);
+                    }
+                }
+            }
+            Input::Stop { grace } => self.stop(now + grace, actions),
+            Input::Tick => {}
+        }
+    }
+
+    /// Does what the inputs so far have made possible: dispatch, scaling, verdicts, the end of a stop.
+    pub(crate) fn settle(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        if now >= self.next_sweep {
+            self.next_sweep = now + self.rules.heartbeat_period;
+            self.drop_silent(now, actions);
+        }
+        self.judge(actions);
+        match self.phase {
+            Phase::Running => {
+                let step = self.blocks.scale(self.tasks.len(), now);
+                if let Scaling::Cancel(blocks) = &step {
+                    self.drop_nodes_of(blocks, now, actions);
+                }
+                push_scaling(step, actions);
+                self.dispatch(now, actions);
+            }
+            Phase::Stopping { until } => {
+                self.dispatch(now, actions);
+                if now >= until {
+                    self.fail_all_lost(actions);
+                }
+                if self.tasks.len() == 0 {
+                    self.phase = Phase::Stopped;
+                    push_scaling(self.blocks.give_up(), actions);
+                    actions.push(Action::Finish);
+                }
+            }
+            Phase::Bad { .. } | Phase::Stopped => {}
+        }
+    }
+
+    fn is_at(&self, task: TaskId, node: NodeKey) -> bool {
+        self.tasks.get(task).is_some_and(|task| task.place == Place::Sent(node))
+    }
+
+    fn submitted(&mut self, task: TaskId, priority: Priority, now: Duration, actions: &mut Vec<Action>) {
+        match &self.phase {
+            Phase::Running => {
+                self.tasks.arrive(task, priority, now);
+            }
+            Phase::Bad { cause } => {
+                let attempts = vec![Loss::TooLate { cause: Arc::clone(cause) }];
+                actions.push(Action::Fail { task, failure: Failure { attempts, began: now } });
+            }
+            Phase::Stopping { .. } | Phase::Stopped => actions.push(Action::Return(vec![task])),
+        }
+    }
+
+    fn begun(&mut self, id: TaskId, actions: &mut Vec<Action>) {
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        if task.begun != Begun::Asked {
+            return;
+        }
+        task.begun = Begun::Yes;
+        if let Place::Assigned(node) = task.place {
+            task.place = Place::Sent(node);
+            actions.push(Action::Send { node, task: id });
+        }
+    }
+
+    fn cancelled(&mut self, id: TaskId, now: Duration, actions: &mut Vec<Action>) {
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        match task.place {
+            Place::Sent(node) if !task.cancelled => {
+                task.cancelled = true;
+                actions.push(Action::Abandon { node, task: id });
+            }
+            Place::Sent(_) => {}
+            Place::Assigned(node) => {
+                self.nodes.take_back(node, id, false, now);
+                self.tasks.remove(id);
+                actions.push(Action::Cancel(id));
+            }
+            Place::Waiting => {
+                self.tasks.remove(id);
+                actions.push(Action::Cancel(id));
+            }
+        }
+    }
+
+    fn node_lost(&mut self, key: NodeKey, now: Duration, actions: &mut Vec<Action>) {
+        let Some(node) = self.nodes.leave(key) else { return };
+        let mut tasks: Vec<_> = node.tasks.into_iter().collect();
+        tasks.sort_unstable_by_key(|id| self.tasks.get(*id).map(|task| task.order));
+        for id in tasks {
+            match self.tasks.get(id).map(|task| task.place) {
+                Some(Place::Sent(_)) => self.lost(id, Loss::Manager { node: Arc::clone(&node.name) }, now, actions),
+                Some(Place::Assigned(_)) => self.tasks.wait_again(id),
+                Some(Place::Waiting) | None => {}
+            }
+        }
+    }
+
+    /// An attempt came to nothing: try again if allowed, else end the task so.
+    fn lost(&mut self, id: TaskId, loss: Loss, now: Duration, actions: &mut Vec<Action>) {
+        let retry = self.phase == Phase::Running;
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        if task.cancelled {
+            self.tasks.remove(id);
+            actions.push(Action::Cancel(id));
+            return;
+        }
+        task.losses.push(loss);
+        if retry && task.losses.len() <= self.rules.max_retries as usize {
+            task.began = now;
+            self.tasks.wait_again(id);
+        } else {
+            self.fail(id, actions);
+        }
+    }
+
+    fn fail(&mut self, id: TaskId, actions: &mut Vec<Action>) {
+        if let Some(task) = self.tasks.remove(id) {
+            let failure = Failure { attempts: task.losses, began: task.began };
+            actions.push(Action::Fail { task: id, failure });
+        }
+    }
+
+    fn dispatch(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let mut asked = Vec::new();
+        let stopping = self.phase != Phase::Running;
+        while self.tasks.waiting() > 0 {
+            let Some(key) = self.nodes.choose(now) else { break };
+            let Some(name) = self.nodes.get(key).map(|node| Arc::clone(&node.name)) else { break };
+            let Some((id, task)) = self.tasks.next() else { break };
+            debug_assert!(!stopping || task.begun != Begun::No, "what has not begun was returned");
+            task.node = Some(name);
+            task.place = match task.begun {
+                Begun::Yes => {
+                    actions.push(Action::Send { node: key, task: id });
+                    Place::Sent(key)
+                }
+                Begun::Asked => Place::Assigned(key),
+                Begun::No => {
+                    task.begun = Begun::Asked;
+                    asked.push(id);
+                    Place::Assigned(key)
+                }
+            };
+            self.nodes.give(key, id);
+        }
+        if !asked.is_empty() {
+            actions.push(Action::Assign(asked));
+        }
+    }
+
+    fn drop_silent(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let deadline = self.rules.heartbeat_threshold;
+        let mut silent: Vec<_> =
+            self.nodes.iter().filter(|(_, node)| now.saturating_sub(node.heard) > deadline).map(|(key, _)| key).collect();
+        silent.sort_unstable();
+        for key in silent {
+            self.node_lost(key, now, actions);
+            actions.push(Action::Drop(key));
+        }
+    }
+
+    fn drop_nodes_of(&mut self, blocks: &[u32], now: Duration, actions: &mut Vec<Action>) {
+        let mut nodes: Vec<_> =
+            self.nodes.iter().filter(|(_, node)| blocks.contains(&node.block)).map(|(key, _)| key).collect();
+        nodes.sort_unstable();
+        for key in nodes {
+            self.node_lost(key, now, actions);
+            actions.push(Action::Drop(key));
+        }
+    }
+
+    fn judge(&mut self, actions: &mut Vec<Action>) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        let Some(text) = self.blocks.verdict() else { return };
+        let cause: Arc<str> = text.into();
+        self.phase = Phase::Bad { cause: Arc::clone(&cause) };
+        for id in self.tasks.select(|_| true) {
+            let executor = Arc::clone(&self.rules.executor);
+            if let Some(task) = self.tasks.get_mut(id) {
+                task.losses.push(Loss::BadState { executor, cause: Arc::clone(&cause) });
+            }
+            self.fail(id, actions);
+        }
+        actions.push(Action::Bad(cause.to_string()));
+    }
+
+    fn stop(&mut self, until: Duration, actions: &mut Vec<Action>) {
+        match &mut self.phase {
+            Phase::Stopping { until: before } => {
+                *before = until.min(*before);
+                return;
+            }
+            phase => *phase = Phase::Stopping { until },
+        }
+        let back = self.tasks.select(|task| task.begun == Begun::No);
+        for id in &back {
+            self.tasks.remove(*id);
+        }
+        if !back.is_empty() {
+            actions.push(Action::Return(back));
+        }
+    }
+
+    /// The grace is over: what has begun and not ended ends with its node's loss.
+    fn fail_all_lost(&mut self, actions: &mut Vec<Action>) {
+        for id in self.tasks.select(|_| true) {
+            let Some(task) = self.tasks.get_mut(id) else { continue };
+            if task.cancelled {
+                self.tasks.remove(id);
+                actions.push(Action::Cancel(id));
+                continue;
+            }
+            if let Some(node) = task.node.clone() {
+                task.losses.push(Loss::Manager { node });
+            }
+            self.fail(id, actions);
+        }
+    }
+}
+
+fn push_scaling(step: Scaling, actions: &mut Vec<Action>) {
+    match step {
+        Scaling::Nothing => {}
+        Scaling::Submit(blocks) => actions.push(Action::SubmitBlocks(blocks)),
+        Scaling::Cancel(blocks) => actions.push(Action::CancelBlocks(blocks)),
+    }
+}

@@ -1,0 +1,184 @@
+//! Nodes as the core sees them, and which of them gets the next task.
+//!
+//! A node may be given more tasks than it has slots: its configured prefetch, and as many as it has lately ended
+//! within a few milliseconds. So a stream of short tasks never waits for the link or for the owner's journal,
+//! while a node of long tasks is given nothing that it can't begin at once.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use wire::TaskId;
+
+use super::loss::NodeName;
+
+/// One connection of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct NodeKey(pub(crate) u64);
+
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) name: Arc<NodeName>,
+    pub(crate) block: u32,
+    pub(crate) slots: u32,
+    /// Assigned or sent, and not ended.
+    pub(crate) tasks: HashSet<TaskId>,
+    pub(crate) heard: Duration,
+    /// When it last became idle.
+    pub(crate) idle_since: Option<Duration>,
+    pace: Pace,
+}
+
+/// How many tasks a node ended lately.
+#[derive(Debug, Default)]
+struct Pace {
+    window_began: Duration,
+    this: u32,
+    before: u32,
+}
+
+impl Pace {
+    const WINDOW: Duration = Duration::from_millis(10);
+
+    fn one_more(&mut self, now: Duration) {
+        let age = now.saturating_sub(self.window_began);
+        if age >= Self::WINDOW {
+            self.before = if age < Self::WINDOW * 2 { self.this } else { 0 };
+            self.this = 0;
+            self.window_began = now;
+        }
+        self.this += 1;
+    }
+
+    fn lately(&self, now: Duration) -> u32 {
+        let age = now.saturating_sub(self.window_began);
+        if age < Self::WINDOW {
+            self.this.max(self.before)
+        } else if age < Self::WINDOW * 2 {
+            self.this
+        } else {
+            0
+        }
+    }
+}
+
+impl Node {
+    /// Slots nothing is meant for; negative when more is given than there are slots.
+    fn free(&self) -> i64 {
+        i64::from(self.slots) - self.tasks.len() as i64
+    }
+}
+
+/// The nodes that are connected.
+#[derive(Debug, Default)]
+pub(crate) struct Nodes {
+    all: HashMap<NodeKey, Node>,
+    /// By free slots, most first: a burst spreads over the nodes.
+    by_room: BTreeSet<(Reverse<i64>, NodeKey)>,
+    /// Given beyond the slots, by configuration.
+    prefetch: u32,
+    busy_slots: u64,
+    slots: u64,
+}
+
+/// Never more than this is given ahead by pace, however fast the node is.
+const MOST_AHEAD: u32 = 1024;
+
+/// So many nodes are looked at when all slots are taken.
+const LOOKED_AT: usize = 8;
+
+impl Nodes {
+    pub(crate) fn new(prefetch: u32) -> Self {
+        Self { prefetch, ..Self::default() }
+    }
+
+    pub(crate) fn join(&mut self, key: NodeKey, name: Arc<NodeName>, block: u32, slots: u32, now: Duration) {
+        let node = Node {
+            name,
+            block,
+            slots,
+            tasks: HashSet::new(),
+            heard: now,
+            idle_since: Some(now),
+            pace: Pace::default(),
+        };
+        self.slots += u64::from(slots);
+        self.by_room.insert((Reverse(node.free()), key));
+        self.all.insert(key, node);
+    }
+
+    pub(crate) fn leave(&mut self, key: NodeKey) -> Option<Node> {
+        let node = self.all.remove(&key)?;
+        self.by_room.remove(&(Reverse(node.free()), key));
+        self.slots -= u64::from(node.slots);
+        self.busy_slots -= u64::from(node.slots.min(node.tasks.len() as u32));
+        Some(node)
+    }
+
+    pub(crate) fn get(&self, key: NodeKey) -> Option<&Node> {
+        self.all.get(&key)
+    }
+
+    pub(crate) fn heard(&mut self, key: NodeKey, now: Duration) {
+        if let Some(node) = self.all.get_mut(&key) {
+            node.heard = now;
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (NodeKey, &Node)> {
+        self.all.iter().map(|(key, node)| (*key, node))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Slots of all nodes, and how many of them have a task meant for them.
+    pub(crate) fn slots(&self) -> (u64, u64) {
+        (self.slots, self.busy_slots)
+    }
+
+    /// The node for the next task: the one with most free slots, else one whose pace allows more.
+    pub(crate) fn choose(&self, now: Duration) -> Option<NodeKey> {
+        self.by_room.iter().take(LOOKED_AT).map(|(_, key)| *key).find(|key| {
+            self.all.get(key).is_some_and(|node| {
+                let ahead = self.prefetch.saturating_add(node.pace.lately(now).min(MOST_AHEAD));
+                node.free() + i64::from(ahead) > 0
+            })
+        })
+    }
+
+    pub(crate) fn give(&mut self, key: NodeKey, task: TaskId) {
+        self.change(key, |node| {
+            node.tasks.insert(task);
+            node.idle_since = None;
+        });
+    }
+
+    /// The task is not this node's any more; `ended` when the node brought it to its end.
+    pub(crate) fn take_back(&mut self, key: NodeKey, task: TaskId, ended: bool, now: Duration) {
+        self.change(key, |node| {
+            if node.tasks.remove(&task) && ended {
+                node.pace.one_more(now);
+            }
+            if node.tasks.is_empty() {
+                node.idle_since = Some(now);
+            }
+        });
+    }
+
+    fn change(&mut self, key: NodeKey, change: impl FnOnce(&mut Node)) {
+        let Some(node) = self.all.get_mut(&key) else { return };
+        let before = node.free();
+        let busy = |node: &Node| u64::from(node.slots.min(node.tasks.len() as u32));
+        let busy_before = busy(node);
+        change(node);
+        let (after, busy_after) = (node.free(), busy(node));
+        if before != after {
+            self.by_room.remove(&(Reverse(before), key));
+            self.by_room.insert((Reverse(after), key));
+        }
+        self.busy_slots = self.busy_slots - busy_before + busy_after;
+    }
+}

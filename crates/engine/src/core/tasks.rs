@@ -1,0 +1,155 @@
+//! Tasks as the core sees them: where each one is, and the order in which they wait.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use wire::TaskId;
+
+use super::loss::{Loss, NodeName};
+use super::nodes::NodeKey;
+
+/// Lower goes sooner; a task without one goes after all that have one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Priority(pub(crate) Option<f64>);
+
+impl Ord for Priority {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self.0, other.0) {
+            (Some(mine), Some(theirs)) => mine.total_cmp(&theirs),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => Ordering::Equal,
+        }
+    }
+}
+
+impl PartialOrd for Priority {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Priority {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Priority {}
+
+/// Whether the owner has written down that the task has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begun {
+    No,
+    /// The owner was told and has not answered yet.
+    Asked,
+    /// It may be sent; and it can't be handed back any more.
+    Yes,
+}
+
+/// Where a task is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Waiting,
+    /// A node is chosen; it is sent as soon as the owner answers.
+    Assigned(NodeKey),
+    Sent(NodeKey),
+}
+
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) order: (Priority, u64),
+    pub(crate) begun: Begun,
+    pub(crate) place: Place,
+    pub(crate) cancelled: bool,
+    /// When this attempt was handed in.
+    pub(crate) began: Duration,
+    /// The attempts that came to nothing.
+    pub(crate) losses: Vec<Loss>,
+    /// The node it was last given to.
+    pub(crate) node: Option<Arc<NodeName>>,
+}
+
+/// All tasks that have not ended.
+#[derive(Debug, Default)]
+pub(crate) struct Tasks {
+    all: HashMap<TaskId, Task>,
+    waiting: BTreeMap<(Priority, u64), TaskId>,
+    arrivals: u64,
+}
+
+impl Tasks {
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// How many were ever accepted.
+    pub(crate) fn arrivals(&self) -> u64 {
+        self.arrivals
+    }
+
+    /// Takes a new task in; a task that is here already is not taken twice.
+    pub(crate) fn arrive(&mut self, id: TaskId, priority: Priority, now: Duration) -> bool {
+        if self.all.contains_key(&id) {
+            return false;
+        }
+        let order = (priority, self.arrivals);
+        self.arrivals += 1;
+        let task = Task {
+            order,
+            begun: Begun::No,
+            place: Place::Waiting,
+            cancelled: false,
+            began: now,
+            losses: Vec::new(),
+            node: None,
+        };
+        self.all.insert(id, task);
+        self.waiting.insert(order, id);
+        true
+    }
+
+    pub(crate) fn get(&self, id: TaskId) -> Option<&Task> {
+        self.all.get(&id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: TaskId) -> Option<&mut Task> {
+        self.all.get_mut(&id)
+    }
+
+    /// The task whose turn it is, taken out of the waiting line.
+    pub(crate) fn next(&mut self) -> Option<(TaskId, &mut Task)> {
+        let (_, id) = self.waiting.pop_first()?;
+        Some((id, self.all.get_mut(&id)?))
+    }
+
+    /// Puts a task back at its old place in the line.
+    pub(crate) fn wait_again(&mut self, id: TaskId) {
+        if let Some(task) = self.all.get_mut(&id) {
+            task.place = Place::Waiting;
+            self.waiting.insert(task.order, id);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task> {
+        let task = self.all.remove(&id)?;
+        if task.place == Place::Waiting {
+            self.waiting.remove(&task.order);
+        }
+        Some(task)
+    }
+
+    /// The ids of tasks that `wanted` picks, in their order.
+    pub(crate) fn select(&self, wanted: impl Fn(&Task) -> bool) -> Vec<TaskId> {
+        let mut found: Vec<_> =
+            self.all.iter().filter(|(_, task)| wanted(task)).map(|(id, task)| (task.order, *id)).collect();
+        found.sort_unstable();
+        found.into_iter().map(|(_, id)| id).collect()
+    }
+}

@@ -1,0 +1,162 @@
+//! Providers: where blocks come from.
+//!
+//! A provider submits a job that runs one command per node, tells the state of many jobs in one call, and
+//! cancels. It may never know tasks, nodes or the link, and it decides nothing: when to ask for a block is the
+//! core's.
+
+mod local;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use crate::config::InvalidOptions;
+use crate::launcher::Launcher;
+
+pub use local::LocalProvider;
+
+/// What a job is asked to do.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    /// `parsl.<label>.block-<n>.<time>`, as sites know it.
+    pub(crate) name: String,
+    /// Runs one node; the launcher multiplies it.
+    pub(crate) command: String,
+}
+
+/// The scheduler's name for a job.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct JobId(pub(crate) String);
+
+/// How a job stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum JobState {
+    Running,
+    Completed(Output),
+    Failed(Output),
+    Cancelled(String),
+}
+
+/// What a job that ended left behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Output {
+    pub(crate) message: Option<String>,
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) stdout: Option<PathBuf>,
+    pub(crate) stderr: Option<PathBuf>,
+}
+
+/// Why a job could not be submitted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SubmitError {
+    #[error("cannot write {path}: {error}")]
+    Script { path: PathBuf, error: std::io::Error },
+    #[error("cannot run /bin/bash: {0}")]
+    Shell(std::io::Error),
+}
+
+pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Gives blocks.
+pub(crate) trait Provider: Send + Sync {
+    fn submit(&self, job: Job) -> Answer<'_, Result<JobId, SubmitError>>;
+
+    /// The state of all these jobs, asked in one go. A job it knows nothing about is absent.
+    fn status<'a>(&'a self, jobs: &'a [JobId]) -> Answer<'a, HashMap<JobId, JobState>>;
+
+    fn cancel<'a>(&'a self, jobs: &'a [JobId]) -> Answer<'a, ()>;
+
+    /// How often the state is asked for when nothing says it has changed.
+    fn status_period(&self) -> Duration;
+
+    /// Woken when a state may have changed before the period is over.
+    fn changed(&self) -> Arc<Notify>;
+}
+
+/// `provider:` under an engine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type")]
+pub enum ProviderOptions {
+    LocalProvider(BlockOptions),
+}
+
+impl Default for ProviderOptions {
+    fn default() -> Self {
+        Self::LocalProvider(BlockOptions::default())
+    }
+}
+
+/// The parameters every provider has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BlockOptions {
+    pub nodes_per_block: u32,
+    pub init_blocks: u32,
+    pub min_blocks: u32,
+    pub max_blocks: u32,
+    pub parallelism: f64,
+    /// Shell text that runs before the node, in the same shell.
+    pub worker_init: String,
+    pub launcher: Launcher,
+    /// In seconds.
+    pub cmd_timeout: Option<u64>,
+}
+
+impl Default for BlockOptions {
+    fn default() -> Self {
+        Self {
+            nodes_per_block: 1,
+            init_blocks: 1,
+            min_blocks: 0,
+            max_blocks: 1,
+            parallelism: 1.0,
+            worker_init: String::new(),
+            launcher: Launcher::default(),
+            cmd_timeout: None,
+        }
+    }
+}
+
+impl ProviderOptions {
+    pub(crate) fn check(&self) -> Result<(), InvalidOptions> {
+        let blocks = self.blocks();
+        let refuse = |option, must| Err(InvalidOptions::Range { option, must });
+        if blocks.nodes_per_block == 0 {
+            return refuse("nodes_per_block", "at least 1");
+        }
+        if blocks.max_blocks < blocks.min_blocks {
+            return refuse("max_blocks", "at least min_blocks");
+        }
+        if !(0.0..=1.0).contains(&blocks.parallelism) {
+            return refuse("parallelism", "between 0 and 1");
+        }
+        Ok(())
+    }
+
+    /// What all providers have in common.
+    pub fn blocks(&self) -> &BlockOptions {
+        match self {
+            Self::LocalProvider(blocks) => blocks,
+        }
+    }
+
+    /// The class name users know.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::LocalProvider(_) => "LocalProvider",
+        }
+    }
+
+    /// The provider itself; its scripts and their outputs go to `scripts`.
+    pub(crate) fn build(&self, scripts: PathBuf) -> Arc<dyn Provider> {
+        match self {
+            Self::LocalProvider(blocks) => Arc::new(LocalProvider::new(scripts, blocks.clone())),
+        }
+    }
+}
