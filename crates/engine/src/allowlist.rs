@@ -91,7 +91,10 @@ mod tests {
     #[test]
     fn both_spellings_name_a_class_and_wildcards_name_a_kind() {
         let json = "globus_compute_sdk.serialize.JSONData";
-        assert_eq!(names(&[json, "globus_compute_sdk.serialize.concretes.CombinedCode"]), "CombinedCode JSONData");
+        assert_eq!(
+            names(&[json, "globus_compute_sdk.serialize.concretes.CombinedCode"]),
+            "CombinedCode JSONData"
+        );
         assert_eq!(
             names(&[json, ALL_CODE]),
             "AllCodeStrategies CombinedCode DillCode DillCodeSource DillCodeTextInspect JSONData PureSourceDill \

@@ -23,8 +23,8 @@ impl Clock {
     }
 
     /// The wall time of a reading of [`Self::now`], in nanoseconds since 1970.
-    pub(crate) fn wall_nanos(&self, reading: Duration) -> i64 {
-        i64::try_from((self.began_wall + reading).as_nanos()).unwrap_or(i64::MAX)
+    pub(crate) fn wall_nanos(&self, reading: Duration) -> u64 {
+        u64::try_from((self.began_wall + reading).as_nanos()).unwrap_or(u64::MAX)
     }
 }
 

@@ -192,7 +192,8 @@ impl TryFrom<String> for CpuAffinity {
             "block-reverse" => Ok(Self::BlockReverse),
             "alternating" => Ok(Self::Alternating),
             other => {
-                let lists = other.strip_prefix("list:").ok_or_else(|| InvalidOptions::Affinity(text.clone()))?;
+                let lists =
+                    other.strip_prefix("list:").ok_or_else(|| InvalidOptions::Affinity(text.clone()))?;
                 lists
                     .split(':')
                     .map(cpu_list)
@@ -251,8 +252,6 @@ pub enum InvalidOptions {
     Affinity(String),
     #[error("{option} must be {must}")]
     Range { option: &'static str, must: &'static str },
-    #[error(transparent)]
-    AllowedSerializers(#[from] wire::strategy::InvalidAllowlist),
     #[error("{0}")]
     Shape(String),
 }
@@ -260,7 +259,8 @@ pub enum InvalidOptions {
 impl Options {
     /// Reads the mapping under `engine:`; the key `type` is the caller's and must be gone.
     pub fn from_value(value: serde_json::Value) -> Result<Self, InvalidOptions> {
-        let options: Self = serde_json::from_value(value).map_err(|error| InvalidOptions::Shape(error.to_string()))?;
+        let options: Self =
+            serde_json::from_value(value).map_err(|error| InvalidOptions::Shape(error.to_string()))?;
         options.check()?;
         Ok(options)
     }
@@ -295,12 +295,28 @@ impl Options {
             }
         };
         note(!self.encrypted, "encrypted", "the link to nodes is always encrypted");
-        note(self.poll_period.is_some(), "poll_period", "nothing polls: every hop is woken by what it waits for");
+        note(
+            self.poll_period.is_some(),
+            "poll_period",
+            "nothing polls: every hop is woken by what it waits for",
+        );
         note(self.loopback_address.is_some(), "loopback_address", "the engine runs inside the endpoint");
-        note(self.interchange_port_range.is_some(), "interchange_port_range", "the engine runs inside the endpoint");
-        note(self.interchange_launch_cmd.is_some(), "interchange_launch_cmd", "the engine runs inside the endpoint");
+        note(
+            self.interchange_port_range.is_some(),
+            "interchange_port_range",
+            "the engine runs inside the endpoint",
+        );
+        note(
+            self.interchange_launch_cmd.is_some(),
+            "interchange_launch_cmd",
+            "the engine runs inside the endpoint",
+        );
         note(self.storage_access.is_some(), "storage_access", "files are not staged");
-        note(self.manager_selector.is_some(), "manager_selector", "tasks always go to the node with most room");
+        note(
+            self.manager_selector.is_some(),
+            "manager_selector",
+            "tasks always go to the node with most room",
+        );
         note(self.address_probe_timeout.is_some(), "address_probe_timeout", "one address is advertised");
         found
     }

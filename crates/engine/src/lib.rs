@@ -15,6 +15,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
+mod allowlist;
 mod ambient;
 mod config;
 mod core;
@@ -22,11 +23,15 @@ mod handle;
 mod launcher;
 mod link;
 pub mod node;
+mod outcome;
 mod provider;
 mod shell;
 
-pub use config::{Containers, CpuAffinity, EngineConfig, InvalidOptions, Options};
+pub use allowlist::InvalidAllowlist;
+pub use config::{
+    AcceleratorName, Accelerators, Containers, CpuAffinity, EngineConfig, InvalidOptions, Options,
+};
 pub use handle::{Engine, Event, Events, Handle, NodeInfo, Report, Stopped, Submission};
 pub use launcher::Launcher;
-pub use provider::{BlockOptions, LocalProvider, ProviderOptions};
+pub use provider::{BlockOptions, ProviderOptions};
 pub use shell::StartError;

@@ -21,8 +21,8 @@ pub(crate) struct Epitaph {
 /// How a block ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
-    Completed,
-    Cancelled,
+    Completed(Epitaph),
+    Cancelled(Epitaph),
     Failed(Epitaph),
     /// It ended, in whatever way, before any node of it had called.
     Missing(Epitaph),
@@ -172,8 +172,11 @@ impl Blocks {
         let Some(block) = self.all.get(&number) else { return };
         let ended = match ended {
             ended if block.had_nodes => ended,
-            Ended::Failed(epitaph) | Ended::Missing(epitaph) => Ended::Missing(missing(epitaph)),
-            _ => Ended::Missing(missing(Epitaph::default())),
+            Ended::Completed(epitaph)
+            | Ended::Cancelled(epitaph)
+            | Ended::Failed(epitaph)
+            | Ended::Missing(epitaph) => Ended::Missing(missing(epitaph)),
+            Ended::ScaledIn => Ended::ScaledIn,
         };
         self.end(number, ended);
     }
@@ -186,7 +189,7 @@ impl Blocks {
         self.strikes += match &ended {
             Ended::Missing(_) => STRIKES_NEVER_CALLED,
             Ended::Failed(_) => 1,
-            Ended::Completed | Ended::Cancelled | Ended::ScaledIn => 0,
+            Ended::Completed(_) | Ended::Cancelled(_) | Ended::ScaledIn => 0,
         };
         block.state = State::Ended(ended);
         self.live -= 1;

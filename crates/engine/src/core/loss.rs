@@ -34,8 +34,10 @@ impl Loss {
         const LOST: &str = "parsl.executors.high_throughput.errors";
         match self {
             Self::Worker { rank, node, hint } => {
-                let mut text =
-                    format!("{LOST}.WorkerLost: Task failure due to loss of worker {rank} on host {}", node.host);
+                let mut text = format!(
+                    "{LOST}.WorkerLost: Task failure due to loss of worker {rank} on host {}",
+                    node.host
+                );
                 if let Some(hint) = hint {
                     text.push('\n');
                     text.push_str(hint);
@@ -47,10 +49,14 @@ impl Loss {
                 node.uid, node.host
             ),
             Self::BadState { executor, cause } => {
-                format!("parsl.executors.errors.BadStateException: Executor {executor} failed due to: {cause}")
+                format!(
+                    "parsl.executors.errors.BadStateException: Executor {executor} failed due to: {cause}"
+                )
             }
             Self::TooLate { cause } => format!("parsl.jobs.errors.TooManyJobFailuresError: {cause}"),
-            Self::Specification { text } => format!("parsl.executors.errors.InvalidResourceSpecification: {text}"),
+            Self::Specification { text } => {
+                format!("parsl.executors.errors.InvalidResourceSpecification: {text}")
+            }
         }
     }
 

@@ -48,19 +48,43 @@ pub(crate) struct Rules {
 #[derive(Clone, Debug)]
 pub(crate) enum Input {
     Started,
-    Submitted { task: TaskId, priority: Priority },
+    Submitted {
+        task: TaskId,
+        priority: Priority,
+    },
     /// A task asks for what can't be given: it ends so, without having been taken in.
-    Refused { task: TaskId, text: String },
+    Refused {
+        task: TaskId,
+        text: String,
+    },
     /// The owner has written down that these have begun.
     Begun(Vec<TaskId>),
     Cancelled(TaskId),
-    BlockEnded { block: u32, ended: Ended },
-    NodeJoined { node: NodeKey, block: u32, name: NodeName, slots: u32 },
+    BlockEnded {
+        block: u32,
+        ended: Ended,
+    },
+    NodeJoined {
+        node: NodeKey,
+        block: u32,
+        name: NodeName,
+        slots: u32,
+    },
     NodeHeard(NodeKey),
     NodeLost(NodeKey),
-    TaskEnded { node: NodeKey, task: TaskId },
-    WorkerLost { node: NodeKey, task: TaskId, rank: u32, hint: Option<String> },
-    Stop { grace: Duration },
+    TaskEnded {
+        node: NodeKey,
+        task: TaskId,
+    },
+    WorkerLost {
+        node: NodeKey,
+        task: TaskId,
+        rank: u32,
+        hint: Option<String>,
+    },
+    Stop {
+        grace: Duration,
+    },
     Tick,
 }
 
@@ -71,12 +95,21 @@ pub(crate) enum Action {
     CancelBlocks(Vec<u32>),
     /// Tell the owner that these are about to be sent.
     Assign(Vec<TaskId>),
-    Send { node: NodeKey, task: TaskId },
+    Send {
+        node: NodeKey,
+        task: TaskId,
+    },
     /// Kill the worker that runs it, or forget it when none does yet.
-    Abandon { node: NodeKey, task: TaskId },
+    Abandon {
+        node: NodeKey,
+        task: TaskId,
+    },
     /// The result that came with this input is the task's end.
     Deliver(TaskId),
-    Fail { task: TaskId, failure: Failure },
+    Fail {
+        task: TaskId,
+        failure: Failure,
+    },
     /// The task has ended as cancelled.
     Cancel(TaskId),
     /// Hand these back: they never began.
@@ -303,7 +336,9 @@ impl Core {
         tasks.sort_unstable_by_key(|id| self.tasks.get(*id).map(|task| task.order));
         for id in tasks {
             match self.tasks.get(id).map(|task| task.place) {
-                Some(Place::Sent(_)) => self.lost(id, Loss::Manager { node: Arc::clone(&node.name) }, now, actions),
+                Some(Place::Sent(_)) => {
+                    self.lost(id, Loss::Manager { node: Arc::clone(&node.name) }, now, actions)
+                }
                 Some(Place::Assigned(_)) => self.tasks.wait_again(id),
                 Some(Place::Waiting) | None => {}
             }
@@ -365,8 +400,12 @@ impl Core {
 
     fn drop_silent(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let deadline = self.rules.heartbeat_threshold;
-        let mut silent: Vec<_> =
-            self.nodes.iter().filter(|(_, node)| now.saturating_sub(node.heard) > deadline).map(|(key, _)| key).collect();
+        let mut silent: Vec<_> = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| now.saturating_sub(node.heard) > deadline)
+            .map(|(key, _)| key)
+            .collect();
         silent.sort_unstable();
         for key in silent {
             self.node_lost(key, now, actions);

@@ -22,7 +22,7 @@ use super::{Answer, BlockOptions, Job, JobId, JobState, Output, Provider, Submit
 const CANCEL_GRACE: Duration = Duration::from_secs(2);
 
 /// Runs blocks on this machine.
-pub struct LocalProvider {
+pub(super) struct LocalProvider {
     scripts: PathBuf,
     blocks: BlockOptions,
     jobs: Arc<Mutex<HashMap<JobId, JobState>>>,
@@ -30,7 +30,7 @@ pub struct LocalProvider {
 }
 
 impl LocalProvider {
-    pub(crate) fn new(scripts: PathBuf, blocks: BlockOptions) -> Self {
+    pub(super) fn new(scripts: PathBuf, blocks: BlockOptions) -> Self {
         Self { scripts, blocks, jobs: Arc::default(), changed: Arc::default() }
     }
 
@@ -64,7 +64,11 @@ impl LocalProvider {
         self.set(&id, JobState::Running);
         let (jobs, changed, watched) = (Arc::clone(&self.jobs), Arc::clone(&self.changed), id.clone());
         tokio::spawn(async move {
-            let state = ended(child, &status, Output { stdout: Some(stdout), stderr: Some(stderr), ..Output::default() });
+            let state = ended(
+                child,
+                &status,
+                Output { stdout: Some(stdout), stderr: Some(stderr), ..Output::default() },
+            );
             let state = state.await;
             let mut jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
             let entry = jobs.entry(watched).or_insert(JobState::Running);
@@ -96,8 +100,11 @@ impl Provider for LocalProvider {
 
     fn cancel<'a>(&'a self, jobs: &'a [JobId]) -> Answer<'a, ()> {
         Box::pin(async move {
-            let running: Vec<_> =
-                jobs.iter().filter(|id| self.state(id) == Some(JobState::Running)).filter_map(group).collect();
+            let running: Vec<_> = jobs
+                .iter()
+                .filter(|id| self.state(id) == Some(JobState::Running))
+                .filter_map(group)
+                .collect();
             for id in jobs {
                 if self.state(id) == Some(JobState::Running) {
                     self.set(id, JobState::Cancelled(String::new()));
@@ -157,7 +164,11 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// One word for a POSIX shell.
 pub(crate) fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:@%+,".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
 }
 
 #[cfg(test)]

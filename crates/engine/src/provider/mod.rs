@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use crate::config::InvalidOptions;
 use crate::launcher::Launcher;
 
-pub use local::LocalProvider;
+pub(crate) use local::quote;
 
 /// What a job is asked to do.
 #[derive(Clone, Debug)]
@@ -156,7 +156,7 @@ impl ProviderOptions {
     /// The provider itself; its scripts and their outputs go to `scripts`.
     pub(crate) fn build(&self, scripts: PathBuf) -> Arc<dyn Provider> {
         match self {
-            Self::LocalProvider(blocks) => Arc::new(LocalProvider::new(scripts, blocks.clone())),
+            Self::LocalProvider(blocks) => Arc::new(local::LocalProvider::new(scripts, blocks.clone())),
         }
     }
 }

@@ -1,0 +1,164 @@
+//! Frames: four bytes of length (big-endian, of all that follows), one byte of kind, the body.
+
+use std::io;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+/// The longest message there is, and what stands around it.
+const LONGEST: usize = wire::message::LIMIT + (1 << 20);
+
+/// Length and kind.
+pub(crate) const HEAD: usize = 5;
+
+/// Read at a time, and gathered for one write.
+const CHUNK: usize = 64 << 10;
+
+/// Enough gathered: write before taking more.
+const GATHERED: usize = 256 << 10;
+
+/// One frame, head and body, as it crosses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Frame(Bytes);
+
+impl Frame {
+    /// Builds a frame from the parts of its body.
+    pub(crate) fn new(kind: u8, parts: &[&[u8]]) -> Self {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let mut bytes = BytesMut::with_capacity(HEAD + length);
+        bytes.put_u32(u32::try_from(length + 1).expect("payloads are bounded far below 4 GiB"));
+        bytes.put_u8(kind);
+        for part in parts {
+            bytes.put_slice(part);
+        }
+        Self(bytes.freeze())
+    }
+
+    pub(crate) fn kind(&self) -> u8 {
+        self.0[HEAD - 1]
+    }
+
+    pub(crate) fn body(&self) -> Bytes {
+        self.0.slice(HEAD..)
+    }
+}
+
+/// Reads frames.
+pub(crate) struct Reader<R> {
+    from: R,
+    buffer: BytesMut,
+}
+
+impl<R: AsyncRead + Unpin> Reader<R> {
+    pub(crate) fn new(from: R) -> Self {
+        Self { from, buffer: BytesMut::new() }
+    }
+
+    /// The next frame, or none when the other side has closed between two frames. Safe to cancel.
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Frame>> {
+        loop {
+            let missing = match self.buffer.first_chunk::<4>() {
+                None => CHUNK,
+                Some(length) => {
+                    let length = u32::from_be_bytes(*length) as usize;
+                    if length == 0 || length > LONGEST {
+                        let text = format!("a frame of {length} bytes");
+                        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+                    }
+                    let whole = length + 4;
+                    if self.buffer.len() >= whole {
+                        return Ok(Some(Frame(self.buffer.split_to(whole).freeze())));
+                    }
+                    whole - self.buffer.len()
+                }
+            };
+            // Room grows with what has come, not with what a peer says will come.
+            self.buffer.reserve(missing.min(self.buffer.len().max(CHUNK)));
+            if self.from.read_buf(&mut self.buffer).await? == 0 {
+                return if self.buffer.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(io::ErrorKind::UnexpectedEof.into())
+                };
+            }
+        }
+    }
+}
+
+/// Writes what comes from `frames` until all its senders are gone; many small frames go in one write.
+///
+/// The channel is unbounded because what feeds it is: tasks, whose number the engine's owner bounds, and one
+/// heartbeat per period.
+pub(crate) async fn write(
+    mut to: impl AsyncWrite + Unpin,
+    mut frames: mpsc::UnboundedReceiver<Frame>,
+) -> io::Result<()> {
+    let mut gathered = BytesMut::new();
+    while let Some(first) = frames.recv().await {
+        let mut next = Some(first);
+        while let Some(Frame(bytes)) = next.take() {
+            if bytes.len() > CHUNK {
+                if !gathered.is_empty() {
+                    to.write_all(&gathered).await?;
+                    gathered.clear();
+                }
+                to.write_all(&bytes).await?;
+            } else {
+                gathered.put(bytes);
+            }
+            if gathered.len() < GATHERED {
+                next = frames.try_recv().ok();
+            }
+        }
+        if !gathered.is_empty() {
+            to.write_all(&gathered).await?;
+            gathered.clear();
+        }
+        to.flush().await?;
+    }
+    to.shutdown().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read_all(mut bytes: &[u8]) -> io::Result<Vec<Frame>> {
+        let mut reader = Reader::new(&mut bytes);
+        let mut frames = Vec::new();
+        while let Some(frame) = reader.next().await? {
+            frames.push(frame);
+        }
+        Ok(frames)
+    }
+
+    #[tokio::test]
+    async fn frames_come_out_as_they_went_in_whatever_their_size() {
+        let sent: Vec<_> = [0, 1, 100, CHUNK, CHUNK + 1, 3 << 20]
+            .iter()
+            .map(|&n| Frame::new(7, &[&vec![b'x'; n], b"y"]))
+            .collect();
+        let (sender, frames) = mpsc::unbounded_channel();
+        for frame in &sent {
+            sender.send(frame.clone()).unwrap();
+        }
+        drop(sender);
+        let mut bytes = Vec::new();
+        write(&mut bytes, frames).await.unwrap();
+        assert_eq!(read_all(&bytes).await.unwrap(), sent);
+    }
+
+    #[tokio::test]
+    async fn bad_frames_are_errors() {
+        assert!(read_all(b"").await.unwrap().is_empty());
+        for (bytes, kind) in [
+            (&b"\0\0"[..], io::ErrorKind::UnexpectedEof),
+            (b"\0\0\0\x05\x01abc", io::ErrorKind::UnexpectedEof),
+            (b"\0\0\0\0\x01", io::ErrorKind::InvalidData),
+            (b"\xff\xff\xff\xff\x01", io::ErrorKind::InvalidData),
+        ] {
+            assert_eq!(read_all(bytes).await.unwrap_err().kind(), kind, "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What workers print: to one bounded file per worker.
+//!
+//! When a file has reached its bound it becomes `<name>.1` and a new one begins: the newest output is always there
+//! and never more than twice the bound is kept.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+
+/// Per file.
+const BOUND: u64 = 8 << 20;
+
+pub(crate) struct Log {
+    path: PathBuf,
+    file: File,
+    written: u64,
+}
+
+impl Log {
+    pub(crate) fn open(path: PathBuf) -> io::Result<Self> {
+        let file = File::options().create(true).append(true).open(&path)?;
+        let written = file.metadata()?.len();
+        Ok(Self { path, file, written })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.written + bytes.len() as u64 > BOUND {
+            fs::rename(&self.path, self.path.with_added_extension("1"))?;
+            self.file = File::options().create(true).append(true).open(&self.path)?;
+            self.written = 0;
+        }
+        self.file.write_all(bytes)?;
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+/// Copies until every writer has closed. A full disk must not stop a worker: what can't be written is dropped.
+pub(crate) async fn copy(mut from: pipe::Receiver, mut log: Log) {
+    let mut buffer = vec![0; 1 << 13];
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        let _ = log.write(&buffer[..count]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_keeps_the_newest_and_is_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("worker_0.log");
+        let mut log = Log::open(path.clone()).unwrap();
+        let chunk = vec![b'x'; 1 << 20];
+        for _ in 0..40 {
+            log.write(&chunk).unwrap();
+        }
+        log.write(b"last words").unwrap();
+        assert!(fs::read(&path).unwrap().ends_with(b"last words"));
+        let kept: u64 = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
+        assert!(kept <= 2 * BOUND, "{kept}");
+    }
+}

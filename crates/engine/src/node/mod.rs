@@ -1,0 +1,287 @@
+//! The node: on the computer that a block gave us, owns its slots and its Python workers.
+//!
+//! It calls the engine over the link, takes tasks, hands each to a worker and sends back what the worker answers,
+//! byte for byte. It ends when its engine is gone, and nothing it has started outlives it. It may never keep a
+//! task: what it has not brought to an end is the engine's to judge.
+
+mod config;
+mod log;
+mod processes;
+mod resources;
+mod slots;
+pub(crate) mod worker;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_rustls::TlsConnector;
+
+pub(crate) use config::WorkerConfig;
+pub use config::{Config, ConfigError};
+pub use resources::NoSlots;
+
+use crate::ambient;
+use crate::link::frame::{self, Frame, Reader};
+use crate::link::keys;
+use crate::link::message::{self, Hello, Interpreter, ToNode};
+use resources::{Machine, Share};
+use slots::{Slots, Step};
+use worker::{News, Recipe, Worker};
+
+/// Why a node ended early. It goes to the block's error file, and from there to the user.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error("the run's keys can't be used: {0}")]
+    Keys(String),
+    #[error("cannot reach the endpoint at {address}: {error}")]
+    Unreachable { address: std::net::SocketAddr, error: io::Error },
+    #[error("no Python interpreter: {0} is not on the PATH of this node")]
+    NoPython(String),
+    #[error("cannot start the worker with {python}: {error}")]
+    CannotStart { python: PathBuf, error: io::Error },
+    #[error("workers do not start: {how} Its output is in {log}:\n{output}")]
+    Fruitless { how: String, log: PathBuf, output: String },
+    #[error("cannot write logs in {path}: {error}")]
+    Logs { path: PathBuf, error: io::Error },
+    #[error(transparent)]
+    NoSlots(#[from] NoSlots),
+}
+
+/// Runs one node of `block` until its engine is gone or `stop` is ready.
+pub async fn run(config: Config, block: u32, stop: impl Future<Output = ()>) -> Result<(), NodeError> {
+    processes::adopt_orphans();
+    let uid = ambient::node_uid();
+    let machine = Machine::here(!config.accelerators.is_empty()).await;
+    let count = resources::slots(&config, &machine)?;
+    let shares: Result<Vec<_>, _> =
+        (0..count).map(|rank| resources::share(&config, &machine, rank, count)).collect();
+    let logs = config.logs.join(format!("block-{block}")).join(&uid);
+    std::fs::create_dir_all(&logs).map_err(|error| NodeError::Logs { path: logs.clone(), error })?;
+    let recipe = Recipe {
+        python: interpreter(config.python.as_deref())?,
+        library: config.worker_library.clone(),
+        config: config.worker.clone(),
+        logs,
+        pool: uid.clone(),
+        block,
+        count,
+    };
+    let (sender, news) = mpsc::unbounded_channel();
+    let mut node =
+        Node { recipe, shares: shares?, slots: Slots::new(count), workers: HashMap::new(), sender };
+    for rank in 0..count {
+        node.start(rank)?;
+    }
+    let outcome = {
+        let mut stop = pin!(stop);
+        tokio::select! {
+            outcome = node.serve(&config, news, uid, block) => outcome,
+            () = &mut stop => Ok(()),
+        }
+    };
+    node.end().await;
+    outcome
+}
+
+/// The first interpreter on the PATH.
+fn interpreter(wanted: Option<&str>) -> Result<PathBuf, NodeError> {
+    let names: &[&str] = match &wanted {
+        Some(name) if name.contains('/') => return Ok(PathBuf::from(name)),
+        Some(name) => &[name],
+        None => &["python3", "python"],
+    };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = names.iter().find_map(|name| {
+        std::env::split_paths(&path).map(|directory| directory.join(name)).find(|file| is_executable(file))
+    });
+    found.ok_or_else(|| NodeError::NoPython(names.join(" or ")))
+}
+
+fn is_executable(file: &Path) -> bool {
+    nix::unistd::access(file, nix::unistd::AccessFlags::X_OK).is_ok() && file.is_file()
+}
+
+struct Node {
+    recipe: Recipe,
+    shares: Vec<Share>,
+    slots: Slots<Frame>,
+    workers: HashMap<u32, Worker>,
+    sender: mpsc::UnboundedSender<News>,
+}
+
+impl Node {
+    fn start(&mut self, rank: u32) -> Result<(), NodeError> {
+        let share = self.shares.get(rank as usize).cloned().unwrap_or_default();
+        let worker = Worker::start(&self.recipe, rank, &share, self.sender.clone());
+        let worker =
+            worker.map_err(|error| NodeError::CannotStart { python: self.recipe.python.clone(), error })?;
+        self.workers.insert(rank, worker);
+        Ok(())
+    }
+
+    async fn serve(
+        &mut self,
+        config: &Config,
+        mut news: mpsc::UnboundedReceiver<News>,
+        uid: String,
+        block: u32,
+    ) -> Result<(), NodeError> {
+        let unreachable = |error| NodeError::Unreachable { address: config.engine, error };
+        // The interpreter starts while the link is made; the engine hears of this node once one worker works.
+        let (stream, interpreter) = tokio::join!(connect(config), self.first_ready(&mut news));
+        let (stream, interpreter) = (stream?, interpreter?);
+        let (reading, writing) = tokio::io::split(stream);
+        let (out, frames) = mpsc::unbounded_channel();
+        let writer = tokio::spawn(frame::write(writing, frames));
+        let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let hello = Hello { version, uid, host, block, slots: self.recipe.count, interpreter };
+        let _ = out.send(message::hello(&hello));
+
+        let mut reader = Reader::new(reading);
+        let mut beats = interval(config.heartbeat_period);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heard = Instant::now();
+        let outcome = loop {
+            tokio::select! {
+                frame = reader.next() => {
+                    // However the link ended, the engine has lost us, and we have nobody to work for.
+                    let Ok(Some(frame)) = frame else { break Ok(()) };
+                    heard = Instant::now();
+                    let step = match ToNode::read(frame) {
+                        Ok(ToNode::Task(id, frame)) => self.slots.task_came(id, frame),
+                        Ok(ToNode::Abandon(id)) => self.slots.abandon(id),
+                        Ok(ToNode::Beat) => None,
+                        Err(error) => break Err(unreachable(io::Error::new(io::ErrorKind::InvalidData, error))),
+                    };
+                    if let Err(error) = self.follow(step, None, &out) {
+                        break Err(error);
+                    }
+                }
+                Some(news) = news.recv() => {
+                    if let Err(error) = self.hear(news, &out) {
+                        break Err(error);
+                    }
+                }
+                _ = beats.tick() => {
+                    processes::reap(&self.workers.values().map(Worker::pid).collect());
+                    if heard.elapsed() > config.heartbeat_threshold {
+                        break Ok(());
+                    }
+                    let _ = out.send(message::beat());
+                }
+            }
+        };
+        writer.abort();
+        outcome
+    }
+
+    /// Waits until one worker works, so that an interpreter that does not is told as the block's failure.
+    async fn first_ready(
+        &mut self,
+        news: &mut mpsc::UnboundedReceiver<News>,
+    ) -> Result<Interpreter, NodeError> {
+        let (nowhere, _) = mpsc::unbounded_channel();
+        loop {
+            let Some(item) = news.recv().await else { continue };
+            if let News::Said { frame, .. } = &item
+                && frame.kind() == message::READY
+                && let Ok(interpreter) = message::interpreter(frame)
+            {
+                self.hear(item, &nowhere)?;
+                return Ok(interpreter);
+            }
+            self.hear(item, &nowhere)?;
+        }
+    }
+
+    fn hear(&mut self, news: News, out: &mpsc::UnboundedSender<Frame>) -> Result<(), NodeError> {
+        match news {
+            News::Said { rank, frame } => match frame.kind() {
+                message::READY => {
+                    let step = self.slots.ready(rank);
+                    self.follow(step, None, out)
+                }
+                message::ENDED => {
+                    let Ok(task) = message::ended_task(&frame) else {
+                        self.kill(rank);
+                        return Ok(());
+                    };
+                    let (its_own, step) = self.slots.ended(rank, task);
+                    if its_own {
+                        let _ = out.send(frame);
+                    }
+                    self.follow(step, None, out)
+                }
+                _ => {
+                    self.kill(rank);
+                    Ok(())
+                }
+            },
+            News::Died { rank, how } => {
+                self.workers.remove(&rank);
+                for step in self.slots.died(rank) {
+                    self.follow(Some(step), Some(&how), out)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn follow(
+        &mut self,
+        step: Option<Step<Frame>>,
+        how: Option<&str>,
+        out: &mpsc::UnboundedSender<Frame>,
+    ) -> Result<(), NodeError> {
+        match step {
+            None => {}
+            Some(Step::Give { rank, task }) => {
+                if let Some(worker) = self.workers.get(&rank) {
+                    worker.give(task);
+                }
+            }
+            Some(Step::Kill { rank }) => self.kill(rank),
+            Some(Step::Start { rank }) => self.start(rank)?,
+            Some(Step::Lost { rank, task }) => {
+                let _ = out.send(message::worker_lost(task, rank, how));
+            }
+            Some(Step::GiveUp) => {
+                let log = self.recipe.logs.join("worker_0.log");
+                let output = std::fs::read_to_string(&log).unwrap_or_default();
+                let how = how.unwrap_or_default().to_owned();
+                return Err(NodeError::Fruitless { how, log, output });
+            }
+        }
+        Ok(())
+    }
+
+    fn kill(&self, rank: u32) {
+        if let Some(worker) = self.workers.get(&rank) {
+            worker.kill();
+        }
+    }
+
+    /// Kills every worker with all it has started.
+    async fn end(&mut self) {
+        for (rank, worker) in self.workers.drain() {
+            worker.kill();
+            processes::sweep(worker.pid(), &self.recipe.pool, rank).await;
+        }
+    }
+}
+
+async fn connect(config: &Config) -> Result<tokio_rustls::client::TlsStream<TcpStream>, NodeError> {
+    let unreachable = |error| NodeError::Unreachable { address: config.engine, error };
+    let keys = config.keys.client().map_err(|error| NodeError::Keys(error.to_string()))?;
+    let stream = TcpStream::connect(config.engine).await.map_err(unreachable)?;
+    stream.set_nodelay(true).map_err(unreachable)?;
+    TlsConnector::from(Arc::new(keys)).connect(keys::server_name(), stream).await.map_err(unreachable)
+}

@@ -1,0 +1,229 @@
+//! One worker process: started in a session of its own, dying with its node, spoken to over a socket pair.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+
+use super::config::WorkerConfig;
+use super::log::{self, Log};
+use super::processes;
+use super::resources::Share;
+use crate::link::frame::{self, Frame, Reader};
+
+/// What every worker of a node has in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Recipe {
+    pub(crate) python: PathBuf,
+    /// The directory of the worker's Python file.
+    pub(crate) library: PathBuf,
+    pub(crate) config: WorkerConfig,
+    pub(crate) logs: PathBuf,
+    pub(crate) pool: String,
+    pub(crate) block: u32,
+    pub(crate) count: u32,
+}
+
+/// What a worker tells its node.
+#[derive(Debug)]
+pub(crate) enum News {
+    Said {
+        rank: u32,
+        frame: Frame,
+    },
+    /// It is gone, and so is all it had started.
+    Died {
+        rank: u32,
+        how: String,
+    },
+}
+
+/// Speaks to one worker.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pid: Pid,
+    tasks: mpsc::UnboundedSender<Frame>,
+}
+
+/// The worker's module, as the interpreter imports it; importing it keeps `__main__` clean and lets the
+/// interpreter cache its byte code.
+const MODULE: &str = "farcall_worker";
+
+/// The source of the worker.
+const SOURCE: &str = include_str!("worker.py");
+
+/// Puts the worker's Python file into `library`, for every node of this run.
+pub(crate) fn install(library: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(library)?;
+    let path = library.join(format!("{MODULE}.py"));
+    // An equal file is left alone: its cached byte code stays valid.
+    if std::fs::read(&path).is_ok_and(|present| present == SOURCE.as_bytes()) {
+        return Ok(());
+    }
+    std::fs::write(path, SOURCE)
+}
+
+impl Worker {
+    /// Starts the worker of this rank; its news arrive in `news` until the last one, its death.
+    pub(crate) fn start(
+        recipe: &Recipe,
+        rank: u32,
+        share: &Share,
+        news: mpsc::UnboundedSender<News>,
+    ) -> io::Result<Self> {
+        let (here, there) = StdStream::pair()?;
+        here.set_nonblocking(true)?;
+        let stream = UnixStream::from_std(here)?;
+        let (reading, writing) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+        let log = Log::open(recipe.logs.join(format!("worker_{rank}.log")))?;
+        let child = command(recipe, rank, share, &there, writing)?.spawn()?;
+        drop(there);
+        tokio::spawn(log::copy(pipe::Receiver::from_owned_fd(reading)?, log));
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
+        let pid = pid.ok_or_else(|| io::Error::other("the worker has no process id"))?;
+        let (tasks, inbox) = mpsc::unbounded_channel();
+        let life = Life { child, pid, rank, pool: recipe.pool.clone(), news };
+        tokio::spawn(life.live(stream, inbox));
+        Ok(Self { pid, tasks })
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Sends one task; a worker that is gone will be told as dead.
+    pub(crate) fn give(&self, task: Frame) {
+        let _ = self.tasks.send(task);
+    }
+
+    pub(crate) fn kill(&self) {
+        let _ = killpg(self.pid, Signal::SIGKILL); // gone already is as good
+    }
+}
+
+fn command(
+    recipe: &Recipe,
+    rank: u32,
+    share: &Share,
+    socket: &StdStream,
+    output: OwnedFd,
+) -> io::Result<Command> {
+    let socket = socket.as_raw_fd();
+    let config = serde_json::to_string(&recipe.config)?;
+    let errors = output.try_clone()?;
+    let mut command = Command::new(&recipe.python);
+    command
+        .args(["-c", &bootstrap(&recipe.library)])
+        .stdin(Stdio::null())
+        .stdout(output)
+        .stderr(errors)
+        .env("FARCALL_WORKER_SOCKET", socket.to_string())
+        .env("FARCALL_WORKER_CONFIG", config)
+        .env("PARSL_WORKER_RANK", rank.to_string())
+        .env("PARSL_WORKER_COUNT", recipe.count.to_string())
+        .env("PARSL_WORKER_POOL_ID", &recipe.pool)
+        .env("PARSL_WORKER_BLOCK_ID", recipe.block.to_string())
+        .envs(share.environment.iter().map(|(name, value)| (*name, value.as_str())));
+    let mut cpus = nix::sched::CpuSet::new();
+    for &cpu in share.cpus.iter().flatten() {
+        cpus.set(cpu).map_err(io::Error::from)?;
+    }
+    let bound = share.cpus.is_some();
+    // SAFETY: between fork and exec only async-signal-safe system calls are made, on values prepared before.
+    unsafe {
+        command.pre_exec(move || {
+            nix::unistd::setsid()?;
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+            if bound {
+                nix::sched::sched_setaffinity(Pid::from_raw(0), &cpus)?;
+            }
+            let socket = std::os::fd::BorrowedFd::borrow_raw(socket);
+            fcntl(socket, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            Ok(())
+        });
+    }
+    Ok(command)
+}
+
+/// Binds no name: functions see a clean `__main__`. The library takes the place of the current directory on the
+/// path, and the worker takes it off again.
+fn bootstrap(library: &Path) -> String {
+    let library = serde_json::Value::from(library.to_string_lossy());
+    format!("__import__('sys').path.__setitem__(0, {library}); __import__('{MODULE}').main()")
+}
+
+/// The part of a worker that lives as long as its process.
+struct Life {
+    child: Child,
+    pid: Pid,
+    rank: u32,
+    pool: String,
+    news: mpsc::UnboundedSender<News>,
+}
+
+impl Life {
+    async fn live(mut self, stream: UnixStream, inbox: mpsc::UnboundedReceiver<Frame>) {
+        let (reading, writing) = stream.into_split();
+        let mut reader = Reader::new(reading);
+        let writer = tokio::spawn(frame::write(writing, inbox));
+        let exited = loop {
+            tokio::select! {
+                biased;
+                frame = reader.next() => match frame {
+                    Ok(Some(frame)) => {
+                        // No receiver: the node is leaving, and kills.
+                        let _ = self.news.send(News::Said { rank: self.rank, frame });
+                    }
+                    // It has closed its socket, or speaks nonsense: no result can come any more.
+                    Ok(None) | Err(_) => break None,
+                },
+                exit = self.child.wait() => break Some(exit),
+            }
+        };
+        let how = match exited {
+            Some(exit) => describe(exit),
+            None => {
+                // Closing comes just before exiting; give the exit a moment to tell its reason.
+                match tokio::time::timeout(LAST_MOMENT, self.child.wait()).await {
+                    Ok(exit) => describe(exit),
+                    Err(_) => {
+                        let _ = killpg(self.pid, Signal::SIGKILL);
+                        let _ = self.child.wait().await;
+                        "It closed its connection and was killed.".to_owned()
+                    }
+                }
+            }
+        };
+        writer.abort();
+        processes::sweep(self.pid, &self.pool, self.rank).await;
+        let _ = self.news.send(News::Died { rank: self.rank, how });
+    }
+}
+
+/// Between a closed socket and the kill.
+const LAST_MOMENT: std::time::Duration = std::time::Duration::from_millis(200);
+
+/// How a process ended, for humans.
+fn describe(exit: io::Result<std::process::ExitStatus>) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match exit {
+        Ok(status) => match (status.code(), status.signal()) {
+            (Some(code), _) => format!("The worker process exited with status {code}."),
+            (None, Some(signal)) => {
+                let name = Signal::try_from(signal).map(Signal::as_str).unwrap_or("an unknown signal");
+                format!("The worker process was ended by {name}.")
+            }
+            (None, None) => "The worker process is gone.".to_owned(),
+        },
+        Err(error) => format!("The worker process is gone: {error}."),
+    }
+}

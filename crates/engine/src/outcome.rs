@@ -1,0 +1,48 @@
+//! Results the engine writes itself, for tasks that no worker brought to one.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use wire::TaskId;
+use wire::message::{Actor, ErrorDetails, TaskResult, TaskState, TaskTransition};
+
+use crate::ambient::Clock;
+use crate::core::Failure;
+
+/// A task that was lost, in the words of the contract.
+pub(crate) fn failed(task: TaskId, failure: &Failure, clock: &Clock) -> Bytes {
+    let transition = |at: Duration, state| TaskTransition {
+        timestamp: clock.wall_nanos(at),
+        state,
+        actor: Actor::Interchange,
+    };
+    TaskResult {
+        task_id: task,
+        data: failure.text().into(),
+        details: None,
+        error_details: Some(ErrorDetails {
+            code: "RemoteExecutionError".into(),
+            user_message: "An error occurred during the execution of this task".into(),
+        }),
+        task_statuses: Some(vec![
+            transition(failure.began, TaskState::WaitingForLaunch),
+            transition(clock.now(), TaskState::ExecutionEnd),
+        ]),
+    }
+    .encode()
+    .into()
+}
+
+/// A task that was cancelled; the original has no such end, so the words are ours.
+pub(crate) fn cancelled(task: TaskId) -> Bytes {
+    const TEXT: &str = "The task was cancelled";
+    TaskResult {
+        task_id: task,
+        data: TEXT.into(),
+        details: None,
+        error_details: Some(ErrorDetails { code: "TaskCancelled".into(), user_message: TEXT.into() }),
+        task_statuses: None,
+    }
+    .encode()
+    .into()
+}

@@ -1,0 +1,589 @@
+//! The engine's shell: carries inputs to the core and performs what it decides.
+//!
+//! One task owns the core and everything it decides about; around it run one reader and one writer per node
+//! connection and the calls to the provider, which talk to it by channels. It may never decide anything.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Read as _, Seek as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_rustls::TlsAcceptor;
+use wire::TaskId;
+
+use crate::allowlist::{self, InvalidAllowlist};
+use crate::ambient::{self, Clock};
+use crate::config::{EngineConfig, InvalidOptions};
+use crate::core::{Action, Core, Ended, Epitaph, Input, NodeKey, NodeName, Priority, Rules, Wanted};
+use crate::handle::{Event, NodeInfo, Report, Submission};
+use crate::link::keys::{self, KeyError};
+use crate::link::message::{self, Extras, Hello, ToEngine};
+use crate::link::server::{self, Line};
+use crate::node::{self, worker};
+use crate::outcome;
+use crate::provider::{Job, JobId, JobState, Output, Provider, quote};
+
+/// So much of a failed block's output is told to users.
+const SUMMARY: u64 = 2048;
+
+/// How long the provider may take to cancel the blocks when the engine stops.
+const LEAVE: Duration = Duration::from_secs(5);
+
+/// Why an engine does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Options(#[from] InvalidOptions),
+    #[error(transparent)]
+    AllowedSerializers(#[from] InvalidAllowlist),
+    #[error("the directory {0} of the endpoint is not an absolute path")]
+    RelativeRunDir(PathBuf),
+    #[error("cannot write {path}: {error}")]
+    Write { path: PathBuf, error: io::Error },
+    #[error("cannot listen on {address}: {error}")]
+    Listen { address: String, error: io::Error },
+    #[error("{0}")]
+    Keys(String),
+}
+
+impl From<KeyError> for StartError {
+    fn from(error: KeyError) -> Self {
+        Self::Keys(error.to_string())
+    }
+}
+
+/// What the owner asks for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Submit(Submission),
+    Begin(Vec<TaskId>),
+    Cancel(TaskId),
+    Report(oneshot::Sender<Report>),
+    Stop(Duration),
+}
+
+/// What the provider's helpers bring.
+#[derive(Debug)]
+enum BlockNews {
+    Started { block: u32, job: JobId },
+    Ended { block: u32, ended: Ended },
+}
+
+/// So many commands, and so much news, are taken before what follows from them is done.
+const BATCH: usize = 256;
+
+/// Makes every file and socket, and sets the engine going.
+pub(crate) async fn start(
+    config: EngineConfig,
+    inbox: mpsc::UnboundedReceiver<Command>,
+    events: mpsc::UnboundedSender<Event>,
+) -> Result<(), StartError> {
+    config.options.check()?;
+    if !config.run_dir.is_absolute() {
+        return Err(StartError::RelativeRunDir(config.run_dir));
+    }
+    for (option, why) in config.options.without_meaning() {
+        tracing::warn!(option, "accepted without effect: {why}");
+    }
+    let allowed = allowlist::resolve(&config.options.allowed_serializers)?;
+    let (engine_keys, node_keys) = keys::make()?;
+    let acceptor = TlsAcceptor::from(Arc::new(engine_keys.server()?));
+    let listener = listen(&config).await?;
+    let address =
+        listener.local_addr().map_err(|error| StartError::Listen { address: String::new(), error })?;
+
+    let directory = config.engine_dir();
+    let scripts = config.run_dir.join("submit_scripts");
+    let library = directory.join("worker");
+    make_directory(&directory)?;
+    make_directory(&scripts)?;
+    let write = |path: &Path| {
+        let path = path.to_owned();
+        move |error| StartError::Write { path, error }
+    };
+    worker::install(&library).map_err(write(&library))?;
+    let node_file = directory.join("node.json");
+    node_config(&config, address, node_keys, allowed, library)
+        .write(&node_file)
+        .map_err(write(&node_file))?;
+
+    let provider = config.options.provider.build(scripts);
+    let (sender, calls) = mpsc::unbounded_channel();
+    let listening = tokio::spawn(server::answer_calls(listener, acceptor, sender, config.heartbeat_period()));
+    let (sender, block_news) = mpsc::unbounded_channel();
+    let shell = Shell {
+        clock: Clock::start(),
+        core: Core::new(rules(&config)),
+        node_file,
+        config,
+        provider,
+        events,
+        news: sender,
+        tasks: HashMap::new(),
+        lines: HashMap::new(),
+        jobs: HashMap::new(),
+        result: Bytes::new(),
+        finished: false,
+    };
+    tokio::spawn(async move {
+        shell.run(inbox, calls, block_news).await;
+        listening.abort();
+    });
+    Ok(())
+}
+
+fn rules(config: &EngineConfig) -> Rules {
+    let options = &config.options;
+    let blocks = options.provider.blocks();
+    let accelerators =
+        u32::try_from(options.available_accelerators.names().len()).ok().filter(|count| *count > 0);
+    let workers_per_node = options.max_workers_per_node.into_iter().chain(accelerators).min().unwrap_or(1);
+    let max_idle = options.job_status_kwargs.get("max_idletime").and_then(serde_json::Value::as_f64);
+    Rules {
+        max_retries: options.max_retries_on_system_failure,
+        prefetch: options.prefetch_capacity,
+        heartbeat_period: config.heartbeat_period(),
+        heartbeat_threshold: config.heartbeat_threshold(),
+        executor: config.executor_label().into(),
+        wanted: Wanted {
+            init: blocks.init_blocks,
+            min: blocks.min_blocks,
+            max: blocks.max_blocks,
+            nodes_per_block: blocks.nodes_per_block,
+            workers_per_node,
+            parallelism: blocks.parallelism,
+            max_idle: max_idle
+                .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+                .unwrap_or(Duration::from_secs(120)),
+            mind_failures: options.block_error_handler,
+        },
+    }
+}
+
+fn node_config(
+    config: &EngineConfig,
+    engine: SocketAddr,
+    keys: keys::Side,
+    allowed: Vec<&'static str>,
+    worker_library: PathBuf,
+) -> node::Config {
+    let options = &config.options;
+    let logs = options.worker_logdir_root.as_ref().map(|root| root.join(config.executor_label()));
+    node::Config {
+        engine,
+        keys,
+        heartbeat_period: config.heartbeat_period(),
+        heartbeat_threshold: config.heartbeat_threshold(),
+        logs: logs.unwrap_or_else(|| config.engine_dir()),
+        max_workers: options.max_workers_per_node,
+        cores_per_worker: options.cores_per_worker,
+        mem_per_worker: options.mem_per_worker,
+        cpu_affinity: options.cpu_affinity.clone(),
+        accelerators: options.available_accelerators.names(),
+        python: options.python.clone(),
+        worker_library,
+        worker: node::WorkerConfig {
+            endpoint_id: config.endpoint,
+            working_dir: config.run_dir.join(&options.working_dir),
+            run_in_sandbox: options.run_in_sandbox,
+            allowed: allowed.into_iter().map(str::to_owned).collect(),
+            result_size_limit: options.result_size_limit,
+        },
+    }
+}
+
+fn make_directory(path: &Path) -> Result<(), StartError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| StartError::Write { path: path.to_owned(), error })
+}
+
+async fn listen(config: &EngineConfig) -> Result<TcpListener, StartError> {
+    let options = &config.options;
+    let address = options.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let ports = match (options.worker_port, options.worker_port_range) {
+        (Some(port), _) => port..port.saturating_add(1),
+        (None, Some((low, high))) => low..high,
+        (None, None) => 0..1,
+    };
+    let mut last = io::Error::new(io::ErrorKind::InvalidInput, "worker_port_range is empty");
+    for port in ports.clone() {
+        match TcpListener::bind((address, port)).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    let address = format!("{address}, ports {} to {}", ports.start, ports.end.saturating_sub(1));
+    Err(StartError::Listen { address, error: last })
+}
+
+struct Shell {
+    clock: Clock,
+    core: Core,
+    config: EngineConfig,
+    node_file: PathBuf,
+    provider: Arc<dyn Provider>,
+    events: mpsc::UnboundedSender<Event>,
+    news: mpsc::UnboundedSender<BlockNews>,
+    tasks: HashMap<TaskId, Submission>,
+    lines: HashMap<NodeKey, (Hello, Line)>,
+    jobs: HashMap<u32, JobId>,
+    /// A result that came with the input just taken.
+    result: Bytes,
+    finished: bool,
+}
+
+impl Shell {
+    async fn run(
+        mut self,
+        mut inbox: mpsc::UnboundedReceiver<Command>,
+        mut calls: mpsc::UnboundedReceiver<server::News>,
+        mut block_news: mpsc::UnboundedReceiver<BlockNews>,
+    ) {
+        let changed = self.provider.changed();
+        let mut polls = interval(self.provider.status_period());
+        polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut commands, mut heard, mut owned) = (Vec::new(), Vec::new(), true);
+        self.take(Input::Started);
+        self.settle();
+        while !self.finished {
+            let wake = self.core.wake_at().map(|at| Instant::now() + at.saturating_sub(self.clock.now()));
+            tokio::select! {
+                count = inbox.recv_many(&mut commands, BATCH), if owned => {
+                    if count == 0 {
+                        // Every handle is dropped: nobody wants a result any more.
+                        owned = false;
+                        commands.push(Command::Stop(Duration::ZERO));
+                    }
+                }
+                _ = calls.recv_many(&mut heard, BATCH) => {}
+                Some(news) = block_news.recv() => self.hear_of_block(news),
+                () = changed.notified() => self.poll_blocks(),
+                _ = polls.tick() => self.poll_blocks(),
+                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => self.take(Input::Tick),
+            }
+            for news in heard.drain(..) {
+                self.hear(news);
+            }
+            for command in commands.drain(..) {
+                self.obey(command);
+            }
+            self.settle();
+        }
+        self.leave().await;
+    }
+
+    fn take(&mut self, input: Input) {
+        let mut actions = Vec::new();
+        self.core.take(input, self.clock.now(), &mut actions);
+        self.perform(actions);
+    }
+
+    fn settle(&mut self) {
+        let mut actions = Vec::new();
+        self.core.settle(self.clock.now(), &mut actions);
+        self.perform(actions);
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Submit(submission) => {
+                let task = submission.id;
+                let input = match priority(&submission.resource_specification) {
+                    Ok(priority) => Input::Submitted { task, priority },
+                    Err(text) => Input::Refused { task, text },
+                };
+                self.tasks.entry(task).or_insert(submission);
+                self.take(input);
+            }
+            Command::Begin(tasks) => self.take(Input::Begun(tasks)),
+            Command::Cancel(task) => self.take(Input::Cancelled(task)),
+            Command::Report(answer) => {
+                let _ = answer.send(self.report()); // who asked has left
+            }
+            Command::Stop(grace) => self.take(Input::Stop { grace }),
+        }
+    }
+
+    fn hear(&mut self, news: server::News) {
+        match news {
+            server::News::Joined { node, hello, line } => {
+                let name = NodeName { uid: hello.uid.clone(), host: hello.host.clone() };
+                let (block, slots) = (hello.block, hello.slots);
+                tracing::info!(block, slots, uid = name.uid, host = name.host, "node joined");
+                self.lines.insert(node, (hello, line));
+                self.take(Input::NodeJoined { node, block, name, slots });
+            }
+            server::News::Said { node, message } => match message {
+                ToEngine::Ended { task, result } => {
+                    self.result = result;
+                    self.take(Input::TaskEnded { node, task });
+                    self.result = Bytes::new();
+                }
+                ToEngine::WorkerLost { task, rank, hint } => {
+                    tracing::warn!(%task, rank, hint, "worker lost");
+                    let hint = hint.map(|hint| self.explain(task, hint));
+                    self.take(Input::WorkerLost { node, task, rank, hint });
+                }
+                ToEngine::Beat | ToEngine::Hello(_) => self.take(Input::NodeHeard(node)),
+            },
+            server::News::HungUp(node) => {
+                if self.lines.remove(&node).is_some() {
+                    tracing::warn!(node = node.0, "node lost");
+                }
+                self.take(Input::NodeLost(node));
+            }
+        }
+    }
+
+    /// A worker that dies under code of unknown origin has most often met byte code of another Python.
+    fn explain(&self, task: TaskId, hint: String) -> String {
+        const UNKNOWN: &str = "If the function was registered from another version of Python, its byte code may \
+                               have crashed the worker; AllCodeStrategies, PureSourceTextInspect and PureSourceDill \
+                               send its source instead.";
+        let known = self.tasks.get(&task).is_none_or(|task| task.function_python.is_some());
+        if known { hint } else { format!("{hint} {UNKNOWN}") }
+    }
+
+    fn hear_of_block(&mut self, news: BlockNews) {
+        match news {
+            BlockNews::Started { block, job } => {
+                tracing::info!(block, job = job.0, "block started");
+                self.jobs.insert(block, job);
+            }
+            BlockNews::Ended { block, ended } => {
+                // Told twice when two polls overlapped: the first counts.
+                if self.jobs.remove(&block).is_some() || matches!(ended, Ended::Missing(_)) {
+                    tracing::info!(block, ?ended, "block ended");
+                    self.take(Input::BlockEnded { block, ended });
+                }
+            }
+        }
+    }
+
+    fn perform(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::SubmitBlocks(blocks) => blocks.into_iter().for_each(|block| self.submit_block(block)),
+                Action::CancelBlocks(blocks) => self.cancel_blocks(&blocks),
+                Action::Assign(tasks) => self.tell(Event::Assigned(tasks)),
+                Action::Send { node, task } => self.send(node, task),
+                Action::Abandon { node, task } => {
+                    if let Some((_, line)) = self.lines.get(&node) {
+                        line.send(message::abandon(task));
+                    }
+                }
+                Action::Deliver(task) => {
+                    let result = std::mem::take(&mut self.result);
+                    self.end(task, result);
+                }
+                Action::Fail { task, failure } => {
+                    let result = outcome::failed(task, &failure, &self.clock);
+                    self.end(task, result);
+                }
+                Action::Cancel(task) => self.end(task, outcome::cancelled(task)),
+                Action::Return(tasks) => {
+                    for task in &tasks {
+                        self.tasks.remove(task);
+                    }
+                    self.tell(Event::Returned(tasks));
+                }
+                Action::Drop(node) => drop(self.lines.remove(&node)),
+                Action::Bad(text) => {
+                    tracing::error!(text, "no block works: the engine can't run tasks any more");
+                    self.tell(Event::Bad { text });
+                }
+                Action::Finish => self.finished = true,
+            }
+        }
+    }
+
+    fn end(&mut self, task: TaskId, result: Bytes) {
+        self.tasks.remove(&task);
+        self.tell(Event::Ended { task, result });
+    }
+
+    fn tell(&self, event: Event) {
+        let _ = self.events.send(event); // an owner who has left is told by the closed command channel
+    }
+
+    fn send(&self, node: NodeKey, task: TaskId) {
+        if let (Some((_, line)), Some(submission)) = (self.lines.get(&node), self.tasks.get(&task)) {
+            let extras = Extras {
+                result_serializers: submission.result_serializers.clone(),
+                function_python: submission.function_python.clone(),
+            };
+            line.send(message::task(task, &extras, &submission.body));
+        }
+    }
+
+    fn submit_block(&self, block: u32) {
+        let options = &self.config.options;
+        let words = self.config.node_command.iter().map(String::as_str);
+        let (file, number) = (self.node_file.to_string_lossy(), block.to_string());
+        let words = words.chain(["--config", &file, "--block", &number]);
+        let job = Job {
+            name: format!(
+                "parsl.{}.block-{block}.{}",
+                self.config.executor_label(),
+                ambient::since_epoch().as_secs_f64()
+            ),
+            command: words.map(quote).collect::<Vec<_>>().join(" "),
+        };
+        tracing::info!(block, provider = options.provider.name(), "asking for a block");
+        let (provider, news) = (Arc::clone(&self.provider), self.news.clone());
+        tokio::spawn(async move {
+            let item = match provider.submit(job).await {
+                Ok(job) => BlockNews::Started { block, job },
+                Err(error) => {
+                    let message = Some(format!("Failed to start block {block}: {error}"));
+                    BlockNews::Ended {
+                        block,
+                        ended: Ended::Missing(Epitaph { message, ..Epitaph::default() }),
+                    }
+                }
+            };
+            let _ = news.send(item); // an engine that has left cancels nothing it does not know
+        });
+    }
+
+    fn cancel_blocks(&mut self, blocks: &[u32]) {
+        let jobs: Vec<_> = blocks.iter().filter_map(|block| self.jobs.remove(block)).collect();
+        let provider = Arc::clone(&self.provider);
+        tokio::spawn(async move { provider.cancel(&jobs).await });
+    }
+
+    /// Asks for the state of every job in one call.
+    fn poll_blocks(&self) {
+        if self.jobs.is_empty() {
+            return;
+        }
+        let (provider, news) = (Arc::clone(&self.provider), self.news.clone());
+        let jobs: Vec<(u32, JobId)> = self.jobs.iter().map(|(block, job)| (*block, job.clone())).collect();
+        tokio::spawn(async move {
+            let ids: Vec<_> = jobs.iter().map(|(_, job)| job.clone()).collect();
+            let mut states = provider.status(&ids).await;
+            for (block, job) in jobs {
+                if let Some(ended) = states.remove(&job).and_then(ended) {
+                    let _ = news.send(BlockNews::Ended { block, ended });
+                }
+            }
+        });
+    }
+
+    fn report(&self) -> Report {
+        let options = &self.config.options;
+        let blocks = options.provider.blocks();
+        let (figures, now) = (self.core.figures(), self.clock.now());
+        let count = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+        let mut node_info: std::collections::BTreeMap<String, Vec<NodeInfo>> =
+            std::collections::BTreeMap::new();
+        let (mut managers, mut active) = (0, 0);
+        for (key, block, slots, idle_since) in self.core.nodes() {
+            managers += 1;
+            active += 1;
+            let interpreter = self.lines.get(&key).map(|(hello, _)| &hello.interpreter);
+            let job = self.jobs.get(&block).map_or_else(String::new, |job| job.0.clone());
+            node_info.entry(job).or_default().push(NodeInfo {
+                worker_count: slots,
+                idle_duration: idle_since.map_or(0.0, |since| now.saturating_sub(since).as_secs_f64()),
+                parsl_version: None,
+                endpoint_version: env!("CARGO_PKG_VERSION").to_owned(),
+                sdk_version: interpreter.and_then(|interpreter| interpreter.sdk.clone()),
+                python_version: interpreter.map(|interpreter| interpreter.python.clone()),
+            });
+        }
+        Report {
+            managers,
+            active_managers: active,
+            total_workers: count(figures.slots),
+            idle_workers: count(figures.slots - figures.busy),
+            pending_tasks: figures.waiting as u64,
+            outstanding_tasks: figures.outstanding as u64,
+            total_tasks: figures.accepted,
+            scaling_enabled: blocks.max_blocks > 0,
+            mem_per_worker: options.mem_per_worker,
+            cores_per_worker: options.cores_per_worker,
+            prefetch_capacity: options.prefetch_capacity,
+            max_blocks: blocks.max_blocks,
+            min_blocks: blocks.min_blocks,
+            max_workers_per_node: options.max_workers_per_node,
+            nodes_per_block: blocks.nodes_per_block,
+            node_info,
+            engine_type: "GlobusComputeEngine",
+            provider_type: options.provider.name(),
+            queue: None,
+            account: None,
+        }
+    }
+
+    /// Cuts the nodes off, which ends them, and sees the blocks off.
+    async fn leave(mut self) {
+        self.lines.clear();
+        let jobs: Vec<_> = self.jobs.drain().map(|(_, job)| job).collect();
+        if timeout(LEAVE, self.provider.cancel(&jobs)).await.is_err() {
+            tracing::warn!(?jobs, "the provider did not cancel these in time");
+        }
+        let _ = fs::remove_file(&self.node_file); // its keys open nothing any more
+    }
+}
+
+/// The priority a task asks for; anything else can't be given by this engine.
+fn priority(specification: &serde_json::Map<String, serde_json::Value>) -> Result<Priority, String> {
+    let unknown: Vec<_> =
+        specification.keys().filter(|key| *key != "priority").map(|key| format!("'{key}'")).collect();
+    if !unknown.is_empty() {
+        return Err(format!(
+            "Invalid Resource Specification Supplied: {{{}}}. Task resource specification only accepts these \
+             types of resources: priority",
+            unknown.join(", ")
+        ));
+    }
+    Ok(Priority(specification.get("priority").and_then(serde_json::Value::as_f64)))
+}
+
+/// How a job that is not running any more has ended.
+fn ended(state: JobState) -> Option<Ended> {
+    match state {
+        JobState::Running => None,
+        JobState::Completed(output) => Some(Ended::Completed(epitaph(output))),
+        JobState::Failed(output) => Some(Ended::Failed(epitaph(output))),
+        JobState::Cancelled(message) => {
+            let message = Some(message).filter(|message| !message.is_empty());
+            Some(Ended::Cancelled(Epitaph { message, ..Epitaph::default() }))
+        }
+    }
+}
+
+fn epitaph(output: Output) -> Epitaph {
+    let read = |path: Option<PathBuf>| summary(&path?).ok();
+    Epitaph {
+        message: output.message,
+        exit_code: output.exit_code,
+        stdout: read(output.stdout),
+        stderr: read(output.stderr),
+    }
+}
+
+/// A file's text, or of a long one its beginning and its end.
+fn summary(path: &Path) -> io::Result<String> {
+    let mut file = fs::File::open(path)?;
+    let size = file.metadata()?.len();
+    let mut text = |from: u64, length: u64| -> io::Result<String> {
+        file.seek(io::SeekFrom::Start(from))?;
+        let mut bytes = Vec::new();
+        io::Read::by_ref(&mut file).take(length).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    if size <= SUMMARY {
+        return text(0, SUMMARY);
+    }
+    Ok(format!("{}\n...\n{}", text(0, SUMMARY / 2)?, text(size - SUMMARY / 2, SUMMARY / 2)?))
+}
