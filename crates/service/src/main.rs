@@ -1,3 +1,5 @@
 //! `farcall`: the service and its administration.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    service::cli::main()
+}

@@ -1,0 +1,124 @@
+//! The data directory: what lies in it, who may read it, and who holds it.
+//!
+//! ```text
+//! DIR/  0700
+//!   farcall.yaml     configuration, the operator's; may be absent
+//!   farcall.db       the store
+//!   payloads/        large payloads, beside the store
+//!   keys/            the key that signs id tokens
+//!   tls/             certificates
+//!   lock             held while a process uses the store
+//!   admin.sock       administration, while the service runs
+//!   addresses.json   where the running service listens
+//! ```
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    #[error("cannot use {path}: {error}")]
+    File { path: PathBuf, error: io::Error },
+    #[error("{0} is in use by another farcall: stop it first, or give this one a data directory of its own")]
+    InUse(PathBuf),
+}
+
+/// A data directory that exists, readable by its owner only.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    root: PathBuf,
+}
+
+/// While it lives, no other process uses the store.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Directory {
+    /// Makes what is missing of the directory in `root`.
+    pub fn prepare(root: &Path) -> Result<Directory, DirectoryError> {
+        let make = |path: PathBuf| {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&path)
+                .and_then(|()| std::fs::set_permissions(&path, Permissions::from_mode(0o700)))
+                .map(|()| path.clone())
+                .map_err(|error| DirectoryError::File { path, error })
+        };
+        let root = make(root.to_owned())?;
+        let root =
+            std::fs::canonicalize(&root).map_err(|error| DirectoryError::File { path: root, error })?;
+        for inner in ["payloads", "keys", "tls"] {
+            make(root.join(inner))?;
+        }
+        Ok(Directory { root })
+    }
+
+    /// Takes the lock, or says that another process has it.
+    pub fn lock(&self) -> Result<Lock, DirectoryError> {
+        let path = self.root.join("lock");
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| DirectoryError::File { path: path.clone(), error })?;
+        match file.try_lock() {
+            Ok(()) => Ok(Lock { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(DirectoryError::InUse(self.root.clone())),
+            Err(TryLockError::Error(error)) => Err(DirectoryError::File { path, error }),
+        }
+    }
+
+    pub fn configuration(&self) -> PathBuf {
+        self.root.join("farcall.yaml")
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.root.join("farcall.db")
+    }
+
+    pub fn keys(&self) -> PathBuf {
+        self.root.join("keys")
+    }
+
+    pub fn admin_socket(&self) -> PathBuf {
+        self.root.join("admin.sock")
+    }
+
+    pub fn addresses(&self) -> PathBuf {
+        self.root.join("addresses.json")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_private_and_held_by_one() {
+        let outside = tempfile::tempdir().unwrap();
+        let root = outside.path().join("data");
+        let directory = Directory::prepare(&root).unwrap();
+        for path in [root.clone(), directory.keys(), root.join("payloads"), root.join("tls")] {
+            assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o700);
+        }
+        let held = directory.lock().unwrap();
+        assert!(matches!(directory.lock(), Err(DirectoryError::InUse(_))));
+        drop(held);
+        directory.lock().unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_was_open_to_others_is_closed() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(root.path(), Permissions::from_mode(0o755)).unwrap();
+        Directory::prepare(root.path()).unwrap();
+        assert_eq!(std::fs::metadata(root.path()).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+}

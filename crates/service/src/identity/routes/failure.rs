@@ -1,0 +1,68 @@
+//! How the identity service says no: OAuth's form on the token routes, a list of problems elsewhere.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use wire::rest::auth::error::{ErrorBody, OAuthError};
+
+use crate::identity::IdentityError;
+use crate::store::StoreError;
+
+#[derive(Debug)]
+pub(super) struct Failure {
+    status: u16,
+    // Boxed: it travels in every `Result`.
+    body: Box<ErrorBody>,
+}
+
+impl Failure {
+    pub(super) fn oauth(error: OAuthError, description: impl Into<String>) -> Failure {
+        Failure { status: error.http_status(), body: Box::new(ErrorBody::oauth(error, description)) }
+    }
+
+    pub(super) fn unauthorized() -> Failure {
+        Failure::new(401, "UNAUTHORIZED", "Unauthorized", "Call must be authenticated")
+    }
+
+    pub(super) fn forbidden() -> Failure {
+        Failure::new(403, "FORBIDDEN", "Forbidden", "The token's scope does not reach here")
+    }
+
+    pub(super) fn bad_parameter(detail: impl Into<String>) -> Failure {
+        Failure::new(400, "BAD_REQUEST", "Bad request", detail)
+    }
+
+    fn internal() -> Failure {
+        Failure::new(503, "UNAVAILABLE", "Service unavailable", "Try again later")
+    }
+
+    fn new(status: u16, code: &str, title: &str, detail: impl Into<String>) -> Failure {
+        Failure { status, body: Box::new(ErrorBody::new(status, code, title, detail)) }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
+        tracing::error!(%error, "an identity request failed");
+        Failure::internal()
+    }
+}
+
+impl From<IdentityError> for Failure {
+    fn from(error: IdentityError) -> Failure {
+        tracing::error!(%error, "an identity request failed");
+        Failure::internal()
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self.body)).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static("Basic realm=\"farcall\", Bearer realm=\"farcall\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}

@@ -1,0 +1,86 @@
+//! What a token may be used for. The names are constants of the protocol and say nothing about where we run.
+
+use wire::rest::auth::{
+    AUTH_RESOURCE_SERVER, COMPUTE_RESOURCE_SERVER, COMPUTE_SCOPE, EMAIL_SCOPE, MANAGE_PROJECTS_SCOPE,
+    OPENID_SCOPE, PROFILE_SCOPE, VIEW_IDENTITIES_SCOPE,
+};
+
+/// What may be asked for at the identity service itself.
+pub const AUTH_SCOPES: [&str; 5] =
+    [OPENID_SCOPE, EMAIL_SCOPE, PROFILE_SCOPE, MANAGE_PROJECTS_SCOPE, VIEW_IDENTITIES_SCOPE];
+
+/// Who honours a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ResourceServer {
+    Auth,
+    Compute,
+}
+
+impl ResourceServer {
+    pub fn name(self) -> &'static str {
+        match self {
+            ResourceServer::Auth => AUTH_RESOURCE_SERVER,
+            ResourceServer::Compute => COMPUTE_RESOURCE_SERVER,
+        }
+    }
+}
+
+/// One token to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    pub resource_server: ResourceServer,
+    pub scopes: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ScopeError {
+    #[error("no scope was asked for")]
+    Nothing,
+    #[error("unknown scope {0:?}")]
+    Unknown(String),
+}
+
+/// The tokens that answer a request for `scope`: one per resource server, in the order in which they were first
+/// asked for. Clients repeat scopes; each counts once.
+pub fn grants(scope: &str) -> Result<Vec<Grant>, ScopeError> {
+    let mut grants: Vec<Grant> = Vec::new();
+    for name in wire::rest::auth::token::scopes(scope) {
+        let resource_server = match name {
+            COMPUTE_SCOPE => ResourceServer::Compute,
+            auth if AUTH_SCOPES.contains(&auth) => ResourceServer::Auth,
+            unknown => return Err(ScopeError::Unknown(unknown.chars().take(200).collect())),
+        };
+        let grant = match grants.iter_mut().find(|grant| grant.resource_server == resource_server) {
+            Some(grant) => grant,
+            None => {
+                grants.push(Grant { resource_server, scopes: Vec::new() });
+                grants.last_mut().expect("just pushed")
+            }
+        };
+        grant.scopes.push(name.to_owned());
+    }
+    if grants.is_empty() { Err(ScopeError::Nothing) } else { Ok(grants) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scopes_are_sorted_by_resource_server_and_counted_once() {
+        let asked = format!("{COMPUTE_SCOPE} {COMPUTE_SCOPE} openid  {MANAGE_PROJECTS_SCOPE} openid");
+        let grants = grants(&asked).unwrap();
+        assert_eq!(grants.len(), 2);
+        assert_eq!(grants[0].resource_server, ResourceServer::Compute);
+        assert_eq!(grants[0].scopes, [COMPUTE_SCOPE]);
+        assert_eq!(grants[1].resource_server, ResourceServer::Auth);
+        assert_eq!(grants[1].scopes, [OPENID_SCOPE, MANAGE_PROJECTS_SCOPE]);
+    }
+
+    #[test]
+    fn nothing_and_the_unknown_are_refused() {
+        assert_eq!(grants(" "), Err(ScopeError::Nothing));
+        assert_eq!(grants("openid all-of-it"), Err(ScopeError::Unknown("all-of-it".into())));
+        assert_eq!(grants(&"x".repeat(1 << 20)), Err(ScopeError::Unknown("x".repeat(200))));
+    }
+}

@@ -1,0 +1,34 @@
+//! The Farcall service: identity, REST, rules, store; hosts the embedded broker; carries tasks out and results back.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`serve`] | opens the parts and runs them |
+//! | [`front`], [`origin`] | HTTP connections, request ids, the names we answer to |
+//! | [`identity`] | who asks: client identities, tokens |
+//! | [`rest`] | the compute routes |
+//! | [`rules`] | who may do what |
+//! | [`task`], [`presence`] | what a task and an endpoint are doing, as pure state |
+//! | [`post`] | ties the store to the broker |
+//! | [`store`] | what is on disk |
+//! | [`directory`], [`config`], [`admin`], [`cli`] | the operator's side |
+//!
+//! A new route is a file in `rest/` and a line in its router; a new command a file in `cli/`; a new table a migration
+//! and a file in `store/`.
+
+pub mod admin;
+pub mod ambient;
+pub mod cli;
+pub mod config;
+pub mod directory;
+pub mod front;
+pub mod identity;
+pub mod origin;
+pub mod post;
+pub mod presence;
+pub mod proof;
+pub mod rest;
+pub mod rules;
+pub mod secret;
+pub mod serve;
+pub mod store;
+pub mod task;

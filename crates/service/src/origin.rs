@@ -1,0 +1,114 @@
+//! Which of our names a request was sent to.
+//!
+//! Clients behind `http_proxy` send absolute-form targets (`GET http://localhost:5000/v2/version`), and we are their
+//! proxy as far as they know. We answer for our own names and never forward: any other name is refused with 421.
+
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, Method, Uri, header};
+
+/// The port that is part of the stock SDK's one address for a self-hosted service.
+const STOCK_PORT: u16 = 5000;
+
+/// The names we answer to in absolute-form targets. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Names(Arc<HashSet<String>>);
+
+impl Names {
+    /// The local ones at the port that clients expect and at the one we listen on, and the public ones.
+    pub fn new(listening: SocketAddr, public: &[String]) -> Names {
+        let mut names: HashSet<String> = public.iter().map(|name| name.to_ascii_lowercase()).collect();
+        for port in [STOCK_PORT, listening.port()] {
+            names.extend(["localhost", "127.0.0.1", "[::1]"].map(|host| format!("{host}:{port}")));
+        }
+        names.insert(listening.to_string());
+        Names(Arc::new(names))
+    }
+
+    /// Whether a request for `target` is ours to answer.
+    pub fn own(&self, method: &Method, target: &Uri) -> bool {
+        match target.authority() {
+            None => method != Method::CONNECT,
+            Some(authority) => {
+                method != Method::CONNECT
+                    && authority.as_str().rfind('@').is_none()
+                    && self.0.contains(&named(authority, target.scheme_str()))
+            }
+        }
+    }
+}
+
+fn named(authority: &Authority, scheme: Option<&str>) -> String {
+    let port = authority.port_u16().unwrap_or(if scheme == Some("https") { 443 } else { 80 });
+    format!("{}:{port}", authority.host().to_ascii_lowercase())
+}
+
+/// The base of our URLs as the client sees it, without a slash at the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin(String);
+
+impl Origin {
+    fn of(target: &Uri, headers: &HeaderMap) -> Origin {
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let host = target.authority().map(Authority::as_str).or(host).unwrap_or("localhost:5000");
+        Origin(format!("http://{host}"))
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Origin {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Origin, Infallible> {
+        Ok(Origin::of(&parts.uri, &parts.headers))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_names_are_answered() {
+        let names = Names::new("127.0.0.1:41234".parse().unwrap(), &["Compute.example.org:443".to_owned()]);
+        let table = [
+            ("/v2/version", true),
+            ("http://localhost:5000/v2/version", true),
+            ("http://LOCALHOST:5000/v2/version", true),
+            ("http://127.0.0.1:41234/", true),
+            ("http://[::1]:41234/", true),
+            ("https://compute.example.org/v2/version", true),
+            ("http://compute.example.org/v2/version", false),
+            ("http://localhost/", false),
+            ("http://localhost:5001/", false),
+            ("http://example.com:5000/", false),
+            ("http://localhost:5000@example.com/", false),
+            ("http://user@localhost:5000/", false),
+        ];
+        for (target, own) in table {
+            assert_eq!(names.own(&Method::GET, &target.parse().unwrap()), own, "{target}");
+        }
+        assert!(!names.own(&Method::CONNECT, &"localhost:5000".parse().unwrap()));
+    }
+
+    #[test]
+    fn the_origin_is_what_the_client_named() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, "127.0.0.1:7".parse().unwrap());
+        assert_eq!(Origin::of(&"/x".parse().unwrap(), &headers).to_string(), "http://127.0.0.1:7");
+        let absolute = "http://localhost:5000/x".parse().unwrap();
+        assert_eq!(Origin::of(&absolute, &headers).to_string(), "http://localhost:5000");
+    }
+}

@@ -1,0 +1,152 @@
+//! Carries tasks out and results back: what ties the store to the broker.
+//!
+//! ```text
+//! submitted --> assignments (store) --feeder--> <ep>.tasks --> endpoint
+//!                    |  ^ acknowledged                            |
+//!                    v                                            v
+//! client <-- client.<id>.<group> <--feeder-- deliveries (store) <-- results   heartbeats --> presence
+//! ```
+//!
+//! The store is the truth and the queues are windows on it: nothing here is lost with the process. This module decides
+//! no access for people (see [`rules`](crate::rules)) and speaks no HTTP.
+
+mod access;
+mod deliveries;
+mod heartbeats;
+mod outbox;
+mod results;
+mod standing;
+mod tasks;
+pub mod url;
+
+use std::sync::Arc;
+
+use broker::{Broker, DeclareError, ExchangeKind, Handle, QueueOptions};
+use wire::queue::{self, HEARTBEAT_BINDING, HEARTBEAT_QUEUE, RESULT_BINDING, RESULT_QUEUE, exchange};
+use wire::{EndpointId, TaskId};
+
+use crate::presence::Presence;
+use crate::store::{Holder, Store, StoreError};
+use deliveries::Deliveries;
+use heartbeats::Heartbeats;
+use outbox::Feeder;
+use results::{Ending, ResultSink, Results};
+use standing::Standing;
+use tasks::Tasks;
+use url::User;
+
+/// The post, for the routes. Clones share it.
+#[derive(Clone)]
+pub struct Post {
+    broker: Handle,
+    standing: Standing,
+    tasks: Feeder,
+    results: Results,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PostError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the broker refused: {0}")]
+    Broker(#[from] DeclareError),
+}
+
+impl Post {
+    /// Sets everything up, with all that is unfinished in the store; the returned broker is to be run.
+    pub async fn open(store: Store, presence: Presence) -> Result<(Post, Broker), PostError> {
+        let (tasks, task_feeding) = Feeder::new();
+        let (deliveries, delivery_feeding) = Feeder::new();
+        let standing = Standing::default();
+        let results = Results { store: store.clone(), deliveries: deliveries.clone() };
+        let rules = access::Rules { store: store.clone(), standing: standing.clone(), deliveries };
+        let (server, broker) = Broker::new(broker::Config::default(), Arc::new(rules));
+        let post =
+            Post { broker: broker.clone(), standing: standing.clone(), tasks, results: results.clone() };
+
+        let (sink, arrived) = ResultSink::new();
+        let heartbeats = Heartbeats::new(store.clone(), presence, results.clone()).await?;
+        broker.declare_exchange(exchange::TASKS, ExchangeKind::Direct, true)?;
+        broker.declare_exchange(exchange::COMMANDS, ExchangeKind::Direct, true)?;
+        broker.declare_exchange(exchange::RESULTS, ExchangeKind::Topic, true)?;
+        broker.declare_exchange(exchange::HEARTBEATS, ExchangeKind::Topic, true)?;
+        let durable = QueueOptions { durable: true, ..QueueOptions::default() };
+        broker.declare_queue(RESULT_QUEUE, QueueOptions { sink: Some(sink), ..durable.clone() })?;
+        broker.bind(RESULT_QUEUE, exchange::RESULTS, RESULT_BINDING)?;
+        broker
+            .declare_queue(HEARTBEAT_QUEUE, QueueOptions { sink: Some(Arc::new(heartbeats)), ..durable })?;
+        broker.bind(HEARTBEAT_QUEUE, exchange::HEARTBEATS, HEARTBEAT_BINDING)?;
+
+        tokio::spawn(
+            task_feeding.run(broker.clone(), Arc::new(Tasks::new(store.clone(), standing, results.clone()))),
+        );
+        tokio::spawn(delivery_feeding.run(broker, Arc::new(Deliveries { store: store.clone() })));
+        tokio::spawn(results.run(arrived));
+        for endpoint in store.endpoint_ids().await? {
+            post.declare(endpoint)?;
+        }
+        for (endpoint, task) in store.orphans().await? {
+            post.end_orphans(endpoint, vec![task]).await?;
+        }
+        Ok((post, server))
+    }
+
+    /// Tasks for `endpoint` have been committed.
+    pub fn submitted(&self, endpoint: EndpointId) {
+        self.tasks.wake(queue::task_queue(endpoint));
+    }
+
+    /// Whether `endpoint` consumes its task queue at this moment.
+    pub fn consumes(&self, endpoint: EndpointId) -> bool {
+        self.broker.queue(&queue::task_queue(endpoint)).is_some_and(|queue| queue.consumers > 0)
+    }
+
+    /// `endpoint` has got credential `number`: its queues exist from now on, and its ghosts are gone.
+    pub fn endpoint_registered(&self, endpoint: EndpointId, number: i64) -> Result<(), DeclareError> {
+        self.cut(endpoint, self.standing.registered(endpoint, number));
+        self.declare(endpoint)
+    }
+
+    /// `endpoint` is no more, and `orphans` are the tasks it leaves unfinished.
+    pub async fn endpoint_deleted(
+        &self,
+        endpoint: EndpointId,
+        orphans: Vec<TaskId>,
+    ) -> Result<(), StoreError> {
+        self.cut(endpoint, self.standing.deleted(endpoint));
+        self.broker.delete_queue(&queue::task_queue(endpoint));
+        self.broker.delete_queue(&queue::command_queue(endpoint));
+        self.end_orphans(endpoint, orphans).await
+    }
+
+    async fn end_orphans(&self, endpoint: EndpointId, orphans: Vec<TaskId>) -> Result<(), StoreError> {
+        let ending = Ending::new(format!("Endpoint {endpoint} was deleted before the task had ended"));
+        self.results.end(endpoint, orphans, &ending).await
+    }
+
+    fn cut(&self, endpoint: EndpointId, numbers: Vec<i64>) {
+        for number in numbers {
+            let user = User { holder: Holder::Endpoint(endpoint), number };
+            let ended = self.broker.cut(&user.to_string());
+            if ended > 0 {
+                tracing::info!(%user, ended, "the connections of an earlier credential were ended");
+            }
+        }
+    }
+
+    fn declare(&self, endpoint: EndpointId) -> Result<(), DeclareError> {
+        let (tasks, commands) = (queue::task_queue(endpoint), queue::command_queue(endpoint));
+        let durable = QueueOptions { durable: true, ..QueueOptions::default() };
+        let backing = Arc::new(self.tasks.clone());
+        self.broker.declare_queue(&tasks, QueueOptions { backing: Some(backing), ..durable.clone() })?;
+        self.broker.bind(&tasks, exchange::TASKS, &tasks)?;
+        self.broker.declare_queue(&commands, durable)?;
+        self.broker.bind(&commands, exchange::COMMANDS, &commands)
+    }
+}
+
+impl std::fmt::Debug for Post {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Post").finish_non_exhaustive()
+    }
+}

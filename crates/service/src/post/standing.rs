@@ -1,0 +1,62 @@
+//! Which credentials are in use, as far as the access table and the hand-over need it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use wire::EndpointId;
+
+/// What is known of one endpoint's connections.
+#[derive(Clone, Debug, Default)]
+struct Connected {
+    /// The credentials that have logged in since the service started.
+    used: BTreeSet<i64>,
+    /// The one that consumes the task queue, or did so last.
+    consuming: i64,
+    deleted: bool,
+}
+
+/// Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Standing(Arc<Mutex<HashMap<EndpointId, Connected>>>);
+
+impl Standing {
+    pub(super) fn logged_in(&self, endpoint: EndpointId, number: i64) {
+        self.endpoints().entry(endpoint).or_default().used.insert(number);
+    }
+
+    /// The credential that consumes the task queue from now on.
+    pub(super) fn consumes(&self, endpoint: EndpointId, number: i64) {
+        self.endpoints().entry(endpoint).or_default().consuming = number;
+    }
+
+    /// The credential that consumes the task queue, or did so last: the one that acknowledges.
+    pub(super) fn consuming(&self, endpoint: EndpointId) -> i64 {
+        self.endpoints().get(&endpoint).map_or(0, |it| it.consuming)
+    }
+
+    /// A new credential was handed out: the earlier ones that have been used, whose connections must end.
+    pub(super) fn registered(&self, endpoint: EndpointId, number: i64) -> Vec<i64> {
+        let mut endpoints = self.endpoints();
+        let it = endpoints.entry(endpoint).or_default();
+        it.deleted = false;
+        let kept = it.used.split_off(&number);
+        std::mem::replace(&mut it.used, kept).into_iter().collect()
+    }
+
+    /// The endpoint is no more: all the credentials that have been used.
+    pub(super) fn deleted(&self, endpoint: EndpointId) -> Vec<i64> {
+        let mut endpoints = self.endpoints();
+        let it = endpoints.entry(endpoint).or_default();
+        it.deleted = true;
+        std::mem::take(&mut it.used).into_iter().collect()
+    }
+
+    pub(super) fn is_deleted(&self, endpoint: EndpointId) -> bool {
+        self.endpoints().get(&endpoint).is_some_and(|it| it.deleted)
+    }
+
+    fn endpoints(&self) -> std::sync::MutexGuard<'_, HashMap<EndpointId, Connected>> {
+        // A panic while it was held cannot have left it half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,149 @@
+//! The outbox towards endpoints: `<endpoint>.tasks`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use amq_protocol::types::{AMQPValue, FieldArray, FieldTable};
+use broker::{Message, Properties, Why};
+use wire::message::Task;
+use wire::queue::{Name, exchange, header};
+use wire::text::Text;
+use wire::{EndpointId, FunctionId, control};
+
+use super::outbox::{BYTES, Loaded, Outbox, Row};
+use super::results::{Ending, Results};
+use super::standing::Standing;
+use crate::store::{Acknowledge, Assignment, Function, Store, StoreError};
+
+/// Functions remembered, and the most that one of them may measure to be remembered.
+const REMEMBERED: usize = 256;
+const REMEMBERED_BYTES: usize = 256 << 10;
+
+/// Tasks on their way to endpoints.
+#[derive(Debug)]
+pub(super) struct Tasks {
+    pub(super) store: Store,
+    pub(super) standing: Standing,
+    pub(super) results: Results,
+    functions: Mutex<HashMap<FunctionId, Arc<Function>>>,
+}
+
+impl Tasks {
+    pub(super) fn new(store: Store, standing: Standing, results: Results) -> Tasks {
+        Tasks { store, standing, results, functions: Mutex::default() }
+    }
+
+    async fn function(&self, id: FunctionId) -> Result<Option<Arc<Function>>, StoreError> {
+        let known = |functions: &Mutex<HashMap<_, Arc<Function>>>| {
+            functions.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        };
+        if let Some(function) = known(&self.functions) {
+            return Ok(Some(function));
+        }
+        let Some(function) = self.store.function(id).await?.map(Arc::new) else { return Ok(None) };
+        if function.code.len() <= REMEMBERED_BYTES {
+            let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
+            if functions.len() >= REMEMBERED {
+                functions.clear();
+            }
+            functions.insert(id, function.clone());
+        }
+        Ok(Some(function))
+    }
+}
+
+impl Outbox for Tasks {
+    async fn load(&self, queue: &str, after: i64, count: usize) -> Result<Loaded, StoreError> {
+        let Some(endpoint) = endpoint_of(queue) else { return Ok(Loaded::default()) };
+        let page = self.store.waiting(endpoint, after, count, BYTES).await?;
+        let mut loaded = Loaded { rows: Vec::with_capacity(page.rows.len()), more: page.more };
+        for assignment in page.rows {
+            match self.function(assignment.function).await? {
+                Some(function) => match message(queue, &assignment, &function) {
+                    Some(message) => loaded.rows.push(Row { seq: assignment.seq, message }),
+                    None => return Err(StoreError::Corrupt("payload")),
+                },
+                None => {
+                    let why = format!("Function {} is no more", assignment.function);
+                    self.results.end(endpoint, vec![assignment.task], &Ending::new(why)).await?;
+                }
+            }
+        }
+        Ok(loaded)
+    }
+
+    async fn acknowledged(&self, queue: &str, seqs: &[i64]) -> Result<(), StoreError> {
+        let Some(endpoint) = endpoint_of(queue) else { return Ok(()) };
+        let credential = self.standing.consuming(endpoint);
+        self.store.write(Acknowledge { seqs: seqs.to_vec(), credential }).await
+    }
+
+    async fn refused(&self, queue: &str, seqs: &[i64], why: Why) -> Result<(), StoreError> {
+        let Some(endpoint) = endpoint_of(queue) else { return Ok(()) };
+        let text = match why {
+            Why::Rejected => "The endpoint rejected the task",
+            Why::DeliveryLimit => "The endpoint gave the task back too often",
+            Why::Expired | Why::Overflow => "The task did not reach the endpoint",
+            // Our own doing, when an endpoint is deleted: its tasks have been ended.
+            Why::Purged | Why::Deleted => return Ok(()),
+        };
+        let tasks = self.store.assigned(seqs).await?;
+        self.results.end(endpoint, tasks, &Ending::new(text.to_owned())).await
+    }
+}
+
+fn endpoint_of(queue: &str) -> Option<EndpointId> {
+    match Name::parse(queue) {
+        Some(Name::Tasks(endpoint)) => Some(endpoint),
+        _ => None,
+    }
+}
+
+/// The message that carries a task. `None` when the store holds what no message can carry, which we never write.
+fn message(queue: &str, assignment: &Assignment, function: &Function) -> Option<Message> {
+    let payload = Text::from_json(&assignment.payload).ok()?;
+    let task = Task {
+        task_id: assignment.task,
+        container_id: None,
+        container: None,
+        task_buffer: wire::buffer::task_buffer(&Text::plain(&function.code), &payload),
+    };
+    let text = |text: String| AMQPValue::LongString(text.into());
+    let mut headers = FieldTable::default();
+    headers.insert(header::FUNCTION_UUID.into(), text(assignment.function.to_string()));
+    headers.insert(header::TASK_UUID.into(), text(assignment.task.to_string()));
+    headers.insert(header::RESOURCE_SPECIFICATION.into(), text(assignment.resource_specification.clone()));
+    let mut serializers = FieldArray::default();
+    for path in &assignment.result_serializers {
+        serializers.push(text(path.clone()));
+    }
+    headers.insert(header::RESULT_SERIALIZERS.into(), AMQPValue::FieldArray(serializers));
+    if let Some(python) = function.python.as_deref().and_then(minor_version) {
+        headers.insert(control::FUNCTION_PYTHON.into(), text(python));
+    }
+    let properties = Properties::default().with_headers(headers).with_delivery_mode(2);
+    Message::new(exchange::TASKS, queue, &properties, task.encode()).ok()
+}
+
+/// `3.11` of `3.11.7`.
+fn minor_version(version: &str) -> Option<String> {
+    let mut parts = version.split('.');
+    let (major, minor) = (parts.next()?, parts.next()?);
+    let number =
+        |part: &str| !part.is_empty() && part.len() < 4 && part.bytes().all(|byte| byte.is_ascii_digit());
+    (number(major) && number(minor)).then(|| format!("{major}.{minor}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn minor_versions() {
+        assert_eq!(minor_version("3.11.7").as_deref(), Some("3.11"));
+        assert_eq!(minor_version("3.13.0rc1").as_deref(), Some("3.13"));
+        for version in ["", "3", "3.", "a.b", "3.x.1", "3.11111.1"] {
+            assert_eq!(minor_version(version), None, "{version:?}");
+        }
+    }
+}

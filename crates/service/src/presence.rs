@@ -1,0 +1,148 @@
+//! Whether endpoints are online, by what they last said of themselves.
+//!
+//! Held in memory: an endpoint says it again soon, and a service that has just started knows no better than to wait.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+use serde_json::Number;
+use wire::EndpointId;
+use wire::json::FreeForm;
+use wire::message::{Life, StatusReport};
+
+/// An endpoint that is late is given this many of its own periods, and a little.
+const PERIODS: f64 = 2.0;
+const GRACE: SignedDuration = SignedDuration::from_secs(5);
+/// No endpoint is believed for longer without a word, whatever period it names.
+const LONGEST: SignedDuration = SignedDuration::from_hours(1);
+
+/// What an endpoint last said.
+#[derive(Clone, Debug, PartialEq)]
+struct Heard {
+    /// Offline from here on unless it speaks again; absent: it has left.
+    until: Option<Timestamp>,
+    state: FreeForm,
+}
+
+impl Heard {
+    fn new(report: &StatusReport, now: Timestamp) -> Heard {
+        let until = match report.life() {
+            Life::Online { period } => {
+                let margin = SignedDuration::try_from_secs_f64(period * PERIODS).unwrap_or(LONGEST);
+                Some(now + margin.clamp(SignedDuration::ZERO, LONGEST) + GRACE)
+            }
+            Life::Offline | Life::FailedToStart(_) => None,
+        };
+        Heard { until, state: report.global_state.clone() }
+    }
+
+    fn online(&self, now: Timestamp) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
+}
+
+/// What all endpoints last said. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Presence(Arc<Mutex<HashMap<EndpointId, Heard>>>);
+
+impl Presence {
+    pub fn heard(&self, report: &StatusReport, now: Timestamp) {
+        self.endpoints().insert(report.endpoint_id, Heard::new(report, now));
+    }
+
+    pub fn forget(&self, endpoint: EndpointId) {
+        self.endpoints().remove(&endpoint);
+    }
+
+    pub fn online(&self, endpoint: EndpointId, now: Timestamp) -> bool {
+        self.endpoints().get(&endpoint).is_some_and(|heard| heard.online(now))
+    }
+
+    /// The endpoint's own words, if it has said anything.
+    pub fn state(&self, endpoint: EndpointId) -> FreeForm {
+        self.endpoints().get(&endpoint).map(|heard| heard.state.clone()).unwrap_or_default()
+    }
+
+    fn endpoints(&self) -> std::sync::MutexGuard<'_, HashMap<EndpointId, Heard>> {
+        // A panic while it was held cannot have left it half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Which life of the endpoint's process speaks: ours names it, upstream's is known by its start and its process.
+pub fn run_name(state: &FreeForm) -> Option<String> {
+    if let Some(pulse) = wire::control::Pulse::of(state) {
+        return Some(pulse.run.to_string());
+    }
+    #[derive(Deserialize)]
+    struct Process {
+        start_unix: Number,
+        posix_pid: Number,
+    }
+    let Process { start_unix, posix_pid } = state.read().ok()?;
+    Some(format!("{start_unix}/{posix_pid}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use uuid::Uuid;
+
+    use super::*;
+
+    const ID: EndpointId = EndpointId::from_uuid(Uuid::from_u128(1));
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn free(state: Value) -> FreeForm {
+        FreeForm::from(state.as_object().unwrap())
+    }
+
+    fn report(state: Value) -> StatusReport {
+        let global_state = free(state);
+        StatusReport { endpoint_id: ID, global_state, task_statuses: Default::default() }
+    }
+
+    fn online_after(state: Value, seconds: i64) -> bool {
+        let presence = Presence::default();
+        presence.heard(&report(state), NOW);
+        presence.online(ID, NOW + SignedDuration::from_secs(seconds))
+    }
+
+    #[test]
+    fn online_until_it_is_overdue_or_leaves() {
+        assert!(!Presence::default().online(ID, NOW), "never heard of");
+        assert!(online_after(json!({"heartbeat_period": 30, "active": true}), 64));
+        assert!(!online_after(json!({"heartbeat_period": 30, "active": true}), 65));
+        assert!(online_after(json!({"heartbeat_period": 5.0}), 14));
+        assert!(!online_after(json!({"heartbeat_period": 5.0}), 15));
+        assert!(online_after(json!({}), 64), "the default period");
+        assert!(!online_after(json!({"heartbeat_period": 30, "active": false}), 0), "a clean stop");
+        assert!(!online_after(json!({"heartbeat_period": 0}), 0), "a manager's clean stop");
+        assert!(!online_after(json!({"heartbeat_period": 3, "error": "no"}), 0), "it never started");
+        assert!(online_after(json!({"heartbeat_period": 1e300}), 3600));
+        assert!(!online_after(json!({"heartbeat_period": 1e300}), 3606), "nobody is believed for ever");
+    }
+
+    #[test]
+    fn a_later_word_replaces_the_earlier() {
+        let presence = Presence::default();
+        presence.heard(&report(json!({"heartbeat_period": 30})), NOW);
+        presence.heard(&report(json!({"heartbeat_period": 30, "active": false})), NOW);
+        assert!(!presence.online(ID, NOW));
+        assert_eq!(presence.state(ID).to_object()["active"], json!(false));
+        presence.forget(ID);
+        assert!(presence.state(ID).to_object().is_empty());
+    }
+
+    #[test]
+    fn runs_have_names() {
+        let ours = json!({"farcall": {"run": "00000000-0000-4000-8000-000000000001"}, "start_unix": 1.5, "posix_pid": 7});
+        assert_eq!(run_name(&free(ours)).as_deref(), Some("00000000-0000-4000-8000-000000000001"));
+        let upstream = json!({"start_unix": 1795217109.100051, "posix_pid": 28607});
+        assert_eq!(run_name(&free(upstream)).as_deref(), Some("1795217109.100051/28607"));
+        let manager = json!({"heartbeat_period": 30});
+        assert_eq!(run_name(&free(manager)), None);
+    }
+}

@@ -1,0 +1,33 @@
+//! Who calls: the bearer of a token for the compute scope.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use wire::IdentityId;
+use wire::rest::auth::{COMPUTE_RESOURCE_SERVER, COMPUTE_SCOPE};
+use wire::rest::error::Code;
+
+use super::App;
+use super::failure::Failure;
+use crate::ambient;
+use crate::proof;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller(pub(super) IdentityId);
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Caller, Failure> {
+        let bearer = proof::bearer(&parts.headers)
+            .ok_or_else(|| Failure::new(Code::UserUnauthenticated, "A bearer token is needed here"))?;
+        let token = app
+            .identity
+            .check(bearer, ambient::now())
+            .await?
+            .ok_or_else(|| Failure::new(Code::InvalidAuthToken, "The token is unknown or has ended"))?;
+        if token.resource_server != COMPUTE_RESOURCE_SERVER || !token.covers(COMPUTE_SCOPE) {
+            return Err(Failure::new(Code::InsufficientAuthScope, "The token's scope does not reach here"));
+        }
+        Ok(Caller(token.identity))
+    }
+}

@@ -1,0 +1,30 @@
+//! `DELETE /v2/endpoints/{id}`. Its connections end; its finished tasks keep their results.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use wire::EndpointId;
+use wire::rest::Deleted;
+
+use super::App;
+use super::caller::Caller;
+use super::failure::Failure;
+use crate::rules::{self, Verdict};
+use crate::store::DeleteEndpoint;
+
+pub(super) async fn delete(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Deleted>, Failure> {
+    let id: EndpointId = super::id(&id)?;
+    let endpoint = app.store.endpoint(id).await?.ok_or_else(|| Failure::unknown_endpoint(id))?;
+    match rules::manage(&endpoint, caller) {
+        Verdict::Yes => {}
+        Verdict::Forbidden => return Err(Failure::forbidden_endpoint(id)),
+        Verdict::Unknown => return Err(Failure::unknown_endpoint(id)),
+    }
+    let orphans = app.store.write(DeleteEndpoint(id)).await?;
+    app.post.endpoint_deleted(id, orphans).await?;
+    app.presence.forget(id);
+    Ok(Json(Deleted::default()))
+}

@@ -1,0 +1,43 @@
+//! `GET /v2/endpoints/{id}`. How it is configured is told to those who manage it.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use wire::EndpointId;
+use wire::rest::endpoint::Endpoint;
+
+use super::App;
+use super::caller::Caller;
+use super::failure::Failure;
+use crate::rules::{self, Verdict};
+
+pub(super) async fn get(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Endpoint>, Failure> {
+    let id: EndpointId = super::id(&id)?;
+    let endpoint = app.store.endpoint(id).await?.filter(|it| rules::see(it, caller) == Verdict::Yes);
+    let endpoint = endpoint.ok_or_else(|| Failure::unknown_endpoint(id))?;
+    let private = (rules::manage(&endpoint, caller) == Verdict::Yes).then_some(endpoint.metadata);
+    let (config, host, user, version) = match private {
+        Some(it) => (it.endpoint_config, it.hostname, it.local_user, it.endpoint_version),
+        None => (None, None, None, None),
+    };
+    Ok(Json(Endpoint {
+        uuid: endpoint.id,
+        name: endpoint.name,
+        display_name: endpoint.display_name,
+        multi_user: endpoint.multi_user,
+        public: endpoint.public,
+        endpoint_config: config,
+        user_config_template: None,
+        user_config_schema: None,
+        description: None,
+        hostname: host,
+        local_user: user,
+        ip_address: None,
+        endpoint_version: version,
+        sdk_version: None,
+        subscription_uuid: None,
+    }))
+}

@@ -1,0 +1,127 @@
+//! `POST /v3/endpoints` and `PUT /v3/endpoints/{id}`: an endpoint comes and is told where its queues are.
+//!
+//! A `PUT` with an id that nobody has makes the endpoint: whoever set up a service anew need not set up its endpoints
+//! anew. Before the answer the connections of earlier credentials are cut, so that a restarted endpoint never fights
+//! its own ghost; one that is connected and was heard of lately is no ghost, and the newcomer gets 409.
+
+use axum::Json;
+use axum::extract::{Extension, Path, Request, State};
+use wire::EndpointId;
+use wire::queue::Registration;
+use wire::rest::endpoint::Register;
+use wire::rest::error::Code;
+
+use super::App;
+use super::caller::Caller;
+use super::failure::Failure;
+use crate::ambient;
+use crate::front::Reached;
+use crate::post::url::ConnectionUrl;
+use crate::rules::{self, Verdict};
+use crate::secret::{self, Hash};
+use crate::store::{Endpoint, Holder, RegisterEndpoint};
+
+/// The most that an endpoint's names may measure, in characters.
+const NAME_LIMIT: usize = 128;
+/// The most functions that an allow-list may name, and identities that may administer.
+const LIST_LIMIT: usize = 10_000;
+
+pub(super) async fn create(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    Extension(reached): Extension<Reached>,
+    request: Request,
+) -> Result<Json<Registration>, Failure> {
+    let wanted = read(&app, request).await?;
+    let id = EndpointId::from_uuid(ambient::random_id());
+    register(&app, wanted.into_endpoint(id, caller), reached).await
+}
+
+pub(super) async fn update(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    Path(id): Path<String>,
+    Extension(reached): Extension<Reached>,
+    request: Request,
+) -> Result<Json<Registration>, Failure> {
+    let id: EndpointId = super::id(&id)?;
+    let wanted = read(&app, request).await?;
+    if let Some(known) = app.store.endpoint(id).await? {
+        match rules::register(&known, caller) {
+            Verdict::Yes => {}
+            Verdict::Forbidden => return Err(Failure::forbidden_endpoint(id)),
+            Verdict::Unknown => return Err(Failure::unknown_endpoint(id)),
+        }
+        if app.presence.online(id, ambient::now()) && app.post.consumes(id) {
+            let message =
+                format!("Endpoint {id} is connected: stop it where it runs before it is started again");
+            return Err(Failure::new(Code::ResourceConflict, message));
+        }
+    }
+    register(&app, wanted.into_endpoint(id, caller), reached).await
+}
+
+/// A registration that asks for nothing we do not serve.
+struct Wanted(Register);
+
+async fn read(app: &App, request: Request) -> Result<Wanted, Failure> {
+    let body = app.room.read(request, wire::rest::LIMIT).await?;
+    let wanted: Register = wire::json::decode(&body.bytes, wire::rest::LIMIT)?;
+    let unserved = [
+        ("high_assurance", wanted.high_assurance == Some(true)),
+        ("authentication_policy", wanted.authentication_policy.is_some()),
+        ("subscription_uuid", wanted.subscription_uuid.is_some()),
+        ("multi_user", wanted.multi_user == Some(true)),
+        ("metadata.user_config_template", wanted.metadata.user_config_template.is_some()),
+    ];
+    if let Some((member, _)) = unserved.iter().find(|(_, asked)| *asked) {
+        return Err(Failure::not_served(member));
+    }
+    let names = [Some(&wanted.endpoint_name), wanted.display_name.as_ref()];
+    if wanted.endpoint_name.is_empty()
+        || names.into_iter().flatten().any(|name| name.chars().count() > NAME_LIMIT)
+    {
+        let message = format!(
+            "endpoint_name, display_name: must have at most {NAME_LIMIT} characters, and the former 1"
+        );
+        return Err(Failure::new(Code::RequestMalformed, message));
+    }
+    let lists =
+        [wanted.allowed_functions.as_ref().map_or(0, Vec::len), wanted.admins.as_ref().map_or(0, Vec::len)];
+    if lists.into_iter().any(|length| length > LIST_LIMIT) {
+        let message = format!("allowed_functions, admins: more than {LIST_LIMIT}");
+        return Err(Failure::new(Code::RequestMalformed, message));
+    }
+    Ok(Wanted(wanted))
+}
+
+impl Wanted {
+    fn into_endpoint(self, id: EndpointId, owner: wire::IdentityId) -> Endpoint {
+        let wanted = self.0;
+        Endpoint {
+            id,
+            owner,
+            name: wanted.endpoint_name,
+            display_name: wanted.display_name,
+            multi_user: false,
+            public: wanted.public.unwrap_or(false),
+            allowed_functions: wanted.allowed_functions,
+            admins: wanted.admins.unwrap_or_default(),
+            metadata: wanted.metadata,
+            created: ambient::now(),
+        }
+    }
+}
+
+async fn register(app: &App, endpoint: Endpoint, reached: Reached) -> Result<Json<Registration>, Failure> {
+    let id = endpoint.id;
+    let secret = secret::fresh();
+    let hash = Hash::of(&secret);
+    let number = app.store.write(RegisterEndpoint { endpoint, secret: hash, now: ambient::now() }).await?;
+    app.post.endpoint_registered(id, number).map_err(|error| {
+        tracing::error!(%error, endpoint = %id, "the queues of an endpoint could not be declared");
+        Failure::unavailable("The broker does not answer; try again later")
+    })?;
+    let url = ConnectionUrl { holder: Holder::Endpoint(id), number, secret: &secret };
+    Ok(Json(Registration::new(id, &url.at(&app.amqp, reached))))
+}

@@ -1,0 +1,120 @@
+//! Who may do what, as pure functions over what is known.
+//!
+//! What belongs to others and is not shared is answered as if it did not exist; "forbidden" is said only of what the
+//! caller may see.
+
+use wire::{FunctionId, IdentityId};
+
+use crate::store::{Endpoint, FunctionAccess};
+
+/// The answer of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Yes,
+    /// It may be seen, but not used so.
+    Forbidden,
+    /// For this caller it does not exist.
+    Unknown,
+}
+
+/// May `caller` see and call `function`?
+pub fn call(function: FunctionAccess, caller: IdentityId) -> Verdict {
+    if function.owner == caller || function.public { Verdict::Yes } else { Verdict::Unknown }
+}
+
+/// May `caller` see that `endpoint` exists, and whether it is online?
+pub fn see(endpoint: &Endpoint, caller: IdentityId) -> Verdict {
+    if manages(endpoint, caller) || endpoint.public { Verdict::Yes } else { Verdict::Unknown }
+}
+
+/// May `caller` see how `endpoint` is configured, and delete it?
+pub fn manage(endpoint: &Endpoint, caller: IdentityId) -> Verdict {
+    unless(manages(endpoint, caller), see(endpoint, caller))
+}
+
+/// May `caller` send tasks to `endpoint`? They run as its owner: nobody else.
+pub fn submit(endpoint: &Endpoint, caller: IdentityId) -> Verdict {
+    unless(endpoint.owner == caller, see(endpoint, caller))
+}
+
+/// May `caller` register `endpoint` again, that is, run it?
+pub fn register(endpoint: &Endpoint, caller: IdentityId) -> Verdict {
+    unless(endpoint.owner == caller, see(endpoint, caller))
+}
+
+/// Does `endpoint` run `function`?
+pub fn permitted(endpoint: &Endpoint, function: FunctionId) -> bool {
+    endpoint.allowed_functions.as_ref().is_none_or(|allowed| allowed.contains(&function))
+}
+
+fn manages(endpoint: &Endpoint, caller: IdentityId) -> bool {
+    endpoint.owner == caller || endpoint.admins.contains(&caller)
+}
+
+fn unless(allowed: bool, seen: Verdict) -> Verdict {
+    match (allowed, seen) {
+        (true, _) => Verdict::Yes,
+        (false, Verdict::Yes) => Verdict::Forbidden,
+        (false, other) => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use uuid::Uuid;
+    use wire::EndpointId;
+    use wire::rest::endpoint::Metadata;
+
+    use super::Verdict::{Forbidden, Unknown, Yes};
+    use super::*;
+
+    const OWNER: IdentityId = IdentityId::from_uuid(Uuid::from_u128(1));
+    const ADMIN: IdentityId = IdentityId::from_uuid(Uuid::from_u128(2));
+    const OTHER: IdentityId = IdentityId::from_uuid(Uuid::from_u128(3));
+    const FUNCTION: FunctionId = FunctionId::from_uuid(Uuid::from_u128(4));
+
+    fn endpoint(public: bool, allowed: Option<Vec<FunctionId>>) -> Endpoint {
+        Endpoint {
+            id: EndpointId::from_uuid(Uuid::from_u128(5)),
+            owner: OWNER,
+            name: "ep".into(),
+            display_name: None,
+            multi_user: false,
+            public,
+            allowed_functions: allowed,
+            admins: vec![ADMIN],
+            metadata: Metadata::default(),
+            created: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn endpoints() {
+        type Rule = fn(&Endpoint, IdentityId) -> Verdict;
+        // rule, owner, admin, another (private), another (public)
+        let table: [(&str, Rule, Verdict, Verdict, Verdict, Verdict); 4] = [
+            ("see", see, Yes, Yes, Unknown, Yes),
+            ("manage", manage, Yes, Yes, Unknown, Forbidden),
+            ("submit", submit, Yes, Forbidden, Unknown, Forbidden),
+            ("register", register, Yes, Forbidden, Unknown, Forbidden),
+        ];
+        for (name, rule, owner, admin, private, public) in table {
+            assert_eq!(rule(&endpoint(false, None), OWNER), owner, "{name}");
+            assert_eq!(rule(&endpoint(false, None), ADMIN), admin, "{name}");
+            assert_eq!(rule(&endpoint(false, None), OTHER), private, "{name}");
+            assert_eq!(rule(&endpoint(true, None), OTHER), public, "{name}");
+        }
+    }
+
+    #[test]
+    fn functions() {
+        let function = |public| FunctionAccess { owner: OWNER, public };
+        assert_eq!(call(function(false), OWNER), Yes);
+        assert_eq!(call(function(false), OTHER), Unknown);
+        assert_eq!(call(function(true), OTHER), Yes);
+        assert!(permitted(&endpoint(false, None), FUNCTION));
+        assert!(permitted(&endpoint(false, Some(vec![FUNCTION])), FUNCTION));
+        assert!(!permitted(&endpoint(false, Some(vec![])), FUNCTION));
+    }
+}

@@ -1,0 +1,154 @@
+//! Broker users and the hashes of their passwords.
+//!
+//! An endpoint's credential does not end by time: it ends with the endpoint, or once a newer registration's has been
+//! used, so that a registration whose answer was lost locks nobody out. A client's opens connections for a day; a
+//! connection that is open stays.
+
+use jiff::Timestamp;
+use sqlx::Row;
+use uuid::Uuid;
+use wire::{EndpointId, IdentityId};
+
+use super::row::{instant, key};
+use super::{Command, Store, StoreError, Tx};
+use crate::secret::Hash;
+
+/// Whose credential it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Holder {
+    Endpoint(EndpointId),
+    Client(IdentityId),
+}
+
+impl Holder {
+    pub(super) fn kind(self) -> &'static str {
+        match self {
+            Holder::Endpoint(_) => "ep",
+            Holder::Client(_) => "client",
+        }
+    }
+
+    pub(super) fn subject(self) -> Uuid {
+        match self {
+            Holder::Endpoint(endpoint) => *endpoint.as_uuid(),
+            Holder::Client(identity) => *identity.as_uuid(),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Credential {
+    pub secret: Hash,
+    pub expires: Option<Timestamp>,
+    /// Older ones of the same holder exist.
+    pub supersedes: bool,
+}
+
+/// A client's next credential. Answers its number.
+#[derive(Debug)]
+pub struct NewClientCredential {
+    pub identity: IdentityId,
+    pub secret: Hash,
+    pub now: Timestamp,
+    pub expires: Timestamp,
+}
+
+impl Command for NewClientCredential {
+    type Output = i64;
+
+    async fn run(self, tx: &mut Tx) -> Result<i64, StoreError> {
+        let holder = Holder::Client(self.identity);
+        let last: Option<i64> =
+            sqlx::query_scalar("SELECT max(number) FROM credentials WHERE kind = $1 AND subject_id = $2")
+                .bind(holder.kind())
+                .bind(key(holder.subject()))
+                .fetch_one(&mut *tx)
+                .await?;
+        sqlx::query("DELETE FROM credentials WHERE kind = $1 AND subject_id = $2 AND expires_us < $3")
+            .bind(holder.kind())
+            .bind(key(holder.subject()))
+            .bind(self.now.as_microsecond())
+            .execute(&mut *tx)
+            .await?;
+        let number = last.unwrap_or(0) + 1;
+        add(tx, holder, number, self.secret, self.now, Some(self.expires)).await?;
+        Ok(number)
+    }
+}
+
+/// Forgets the credentials of an endpoint that are older than the one it has just used.
+#[derive(Debug)]
+pub struct RetireOlder {
+    pub endpoint: EndpointId,
+    pub used: i64,
+}
+
+impl Command for RetireOlder {
+    type Output = ();
+
+    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        let holder = Holder::Endpoint(self.endpoint);
+        sqlx::query("DELETE FROM credentials WHERE kind = $1 AND subject_id = $2 AND number < $3")
+            .bind(holder.kind())
+            .bind(key(holder.subject()))
+            .bind(self.used)
+            .execute(tx)
+            .await?;
+        Ok(())
+    }
+}
+
+pub(super) async fn add(
+    tx: &mut Tx,
+    holder: Holder,
+    number: i64,
+    secret: Hash,
+    now: Timestamp,
+    expires: Option<Timestamp>,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO credentials (kind, subject_id, number, secret_hash, created_us, expires_us) \
+         VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(holder.kind())
+    .bind(key(holder.subject()))
+    .bind(number)
+    .bind(secret.as_bytes())
+    .bind(now.as_microsecond())
+    .bind(expires.map(Timestamp::as_microsecond))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn remove_all(tx: &mut Tx, holder: Holder) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM credentials WHERE kind = $1 AND subject_id = $2")
+        .bind(holder.kind())
+        .bind(key(holder.subject()))
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+impl Store {
+    pub async fn credential(&self, holder: Holder, number: i64) -> Result<Option<Credential>, StoreError> {
+        let row = sqlx::query(
+            "SELECT secret_hash, expires_us, EXISTS (SELECT 1 FROM credentials o WHERE o.kind = c.kind \
+             AND o.subject_id = c.subject_id AND o.number < c.number) AS supersedes \
+             FROM credentials c WHERE kind = $1 AND subject_id = $2 AND number = $3",
+        )
+        .bind(holder.kind())
+        .bind(key(holder.subject()))
+        .bind(number)
+        .fetch_optional(&self.readers)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let expires: Option<i64> = row.try_get("expires_us")?;
+        Ok(Some(Credential {
+            secret: Hash::from_stored(row.try_get("secret_hash")?)
+                .ok_or(StoreError::Corrupt("secret_hash"))?,
+            expires: expires.map(|micros| instant(micros, "expires_us")).transpose()?,
+            supersedes: row.try_get("supersedes")?,
+        }))
+    }
+}

@@ -1,0 +1,191 @@
+//! Registered endpoints, and the run each of them reported last.
+
+use jiff::Timestamp;
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+use wire::rest::endpoint::Metadata;
+use wire::{EndpointId, FunctionId, IdentityId, TaskId};
+
+use super::credentials::{self, Holder};
+use super::row::{id, instant, json, key, text, time};
+use super::{Command, Store, StoreError, Tx};
+use crate::secret::Hash;
+
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    pub id: EndpointId,
+    pub owner: IdentityId,
+    pub name: String,
+    pub display_name: Option<String>,
+    pub multi_user: bool,
+    /// Shown in lists to everybody; no permission to use it.
+    pub public: bool,
+    /// Absent: any function.
+    pub allowed_functions: Option<Vec<FunctionId>>,
+    pub admins: Vec<IdentityId>,
+    pub metadata: Metadata,
+    pub created: Timestamp,
+}
+
+/// One uninterrupted life of an endpoint's process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// What the endpoint calls it.
+    pub name: String,
+    /// The number of the credential it first reported with. What was taken under an older one belongs to another run.
+    pub credential: i64,
+    /// When it first reported.
+    pub since: Timestamp,
+}
+
+/// Adds an endpoint or replaces what is known of it, and adds its next credential. Answers that one's number.
+#[derive(Debug)]
+pub struct RegisterEndpoint {
+    pub endpoint: Endpoint,
+    pub secret: Hash,
+    pub now: Timestamp,
+}
+
+impl Command for RegisterEndpoint {
+    type Output = i64;
+
+    async fn run(self, tx: &mut Tx) -> Result<i64, StoreError> {
+        let endpoint = self.endpoint;
+        let allowed = endpoint.allowed_functions.as_ref().map(text).transpose()?;
+        // Without a display name the old one stays.
+        let number: i64 = sqlx::query_scalar(
+            "INSERT INTO endpoints (id, owner_id, name, display_name, multi_user, public, allowed_functions_json, \
+             admins_json, metadata_json, created_us, credential) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 1) \
+             ON CONFLICT (id) DO UPDATE SET name = excluded.name, \
+             display_name = coalesce(excluded.display_name, endpoints.display_name), \
+             multi_user = excluded.multi_user, public = excluded.public, \
+             allowed_functions_json = excluded.allowed_functions_json, admins_json = excluded.admins_json, \
+             metadata_json = excluded.metadata_json, credential = endpoints.credential + 1 RETURNING credential",
+        )
+        .bind(key(endpoint.id.as_uuid()))
+        .bind(key(endpoint.owner.as_uuid()))
+        .bind(endpoint.name)
+        .bind(endpoint.display_name)
+        .bind(endpoint.multi_user)
+        .bind(endpoint.public)
+        .bind(allowed)
+        .bind(text(&endpoint.admins)?)
+        .bind(text(&endpoint.metadata)?)
+        .bind(endpoint.created.as_microsecond())
+        .fetch_one(&mut *tx)
+        .await?;
+        credentials::add(tx, Holder::Endpoint(endpoint.id), number, self.secret, self.now, None).await?;
+        Ok(number)
+    }
+}
+
+/// Forgets an endpoint and its credentials. Its tasks stay, and with them their results; answers those that are open.
+#[derive(Debug)]
+pub struct DeleteEndpoint(pub EndpointId);
+
+impl Command for DeleteEndpoint {
+    type Output = Vec<TaskId>;
+
+    async fn run(self, tx: &mut Tx) -> Result<Vec<TaskId>, StoreError> {
+        credentials::remove_all(tx, Holder::Endpoint(self.0)).await?;
+        sqlx::query("DELETE FROM endpoints WHERE id = $1")
+            .bind(key(self.0.as_uuid()))
+            .execute(&mut *tx)
+            .await?;
+        let rows = sqlx::query("SELECT task_id FROM assignments WHERE endpoint_id = $1 ORDER BY seq")
+            .bind(key(self.0.as_uuid()))
+            .fetch_all(tx)
+            .await?;
+        rows.iter().map(|row| Ok(TaskId::from_uuid(id(row, "task_id")?))).collect()
+    }
+}
+
+/// Remembers the run that an endpoint has begun to report.
+#[derive(Debug)]
+pub struct ReportRun {
+    pub endpoint: EndpointId,
+    pub run: Run,
+}
+
+impl Command for ReportRun {
+    type Output = ();
+
+    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        sqlx::query("UPDATE endpoints SET run = $2, run_credential = $3, run_since_us = $4 WHERE id = $1")
+            .bind(key(self.endpoint.as_uuid()))
+            .bind(self.run.name)
+            .bind(self.run.credential)
+            .bind(self.run.since.as_microsecond())
+            .execute(tx)
+            .await?;
+        Ok(())
+    }
+}
+
+impl Store {
+    pub async fn endpoint(&self, endpoint: EndpointId) -> Result<Option<Endpoint>, StoreError> {
+        let row = sqlx::query(
+            "SELECT id, owner_id, name, display_name, multi_user, public, allowed_functions_json, admins_json, \
+             metadata_json, created_us FROM endpoints WHERE id = $1",
+        )
+        .bind(key(endpoint.as_uuid()))
+        .fetch_optional(&self.readers)
+        .await?;
+        row.map(|row| endpoint_of(&row)).transpose()
+    }
+
+    /// The open tasks of endpoints that are no more, with the endpoint.
+    pub async fn orphans(&self) -> Result<Vec<(EndpointId, TaskId)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT endpoint_id, task_id FROM assignments \
+             WHERE endpoint_id NOT IN (SELECT id FROM endpoints) ORDER BY seq",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let endpoint = EndpointId::from_uuid(id(row, "endpoint_id")?);
+                Ok((endpoint, TaskId::from_uuid(id(row, "task_id")?)))
+            })
+            .collect()
+    }
+
+    pub async fn endpoint_ids(&self) -> Result<Vec<EndpointId>, StoreError> {
+        let rows = sqlx::query("SELECT id FROM endpoints").fetch_all(&self.readers).await?;
+        rows.iter().map(|row| Ok(EndpointId::from_uuid(id(row, "id")?))).collect()
+    }
+
+    /// The runs that endpoints reported last.
+    pub async fn runs(&self) -> Result<Vec<(EndpointId, Run)>, StoreError> {
+        let rows =
+            sqlx::query("SELECT id, run, run_credential, run_since_us FROM endpoints WHERE run IS NOT NULL")
+                .fetch_all(&self.readers)
+                .await?;
+        rows.iter()
+            .map(|row| {
+                let run = Run {
+                    name: row.try_get("run")?,
+                    credential: row.try_get("run_credential")?,
+                    since: instant(row.try_get("run_since_us")?, "run_since_us")?,
+                };
+                Ok((EndpointId::from_uuid(id(row, "id")?), run))
+            })
+            .collect()
+    }
+}
+
+fn endpoint_of(row: &SqliteRow) -> Result<Endpoint, StoreError> {
+    let allowed: Option<&str> = row.try_get("allowed_functions_json")?;
+    Ok(Endpoint {
+        id: EndpointId::from_uuid(id(row, "id")?),
+        owner: IdentityId::from_uuid(id(row, "owner_id")?),
+        name: row.try_get("name")?,
+        display_name: row.try_get("display_name")?,
+        multi_user: row.try_get("multi_user")?,
+        public: row.try_get("public")?,
+        allowed_functions: allowed.map(|text| json(text, "allowed_functions_json")).transpose()?,
+        admins: json(row.try_get("admins_json")?, "admins_json")?,
+        metadata: json(row.try_get("metadata_json")?, "metadata_json")?,
+        created: time(row, "created_us")?,
+    })
+}

@@ -1,0 +1,42 @@
+//! Task groups.
+
+use sqlx::Row;
+use wire::{IdentityId, TaskGroupId, TaskId};
+
+use super::row::{id, key, time};
+use super::{Store, StoreError};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group {
+    pub id: TaskGroupId,
+    pub owner: IdentityId,
+    /// Whether results are also delivered to the group's queue.
+    pub queue: bool,
+}
+
+impl Store {
+    pub async fn group(&self, group: TaskGroupId) -> Result<Option<Group>, StoreError> {
+        let row = sqlx::query("SELECT owner_id, queue FROM task_groups WHERE id = $1")
+            .bind(key(group.as_uuid()))
+            .fetch_optional(&self.readers)
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(Group {
+            id: group,
+            owner: IdentityId::from_uuid(id(&row, "owner_id")?),
+            queue: row.try_get("queue")?,
+        }))
+    }
+
+    /// The group's tasks in the order of their ids, with when they were submitted.
+    pub async fn group_tasks(
+        &self,
+        group: TaskGroupId,
+    ) -> Result<Vec<(TaskId, jiff::Timestamp)>, StoreError> {
+        let rows = sqlx::query("SELECT id, submitted_us FROM tasks WHERE group_id = $1 ORDER BY id")
+            .bind(key(group.as_uuid()))
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(|row| Ok((TaskId::from_uuid(id(row, "id")?), time(row, "submitted_us")?))).collect()
+    }
+}

@@ -1,0 +1,105 @@
+//! What the service knows, on disk.
+//!
+//! One concrete [`Store`] over SQLite: a pool of readers, and one [`writer`] whose transactions many requests share.
+//! Each table's commands live in the file of its noun. The SQL is kept to what PostgreSQL reads too.
+//!
+//! A command decides nothing: it reads and writes what it is told, in one transaction, or changes nothing.
+
+mod clients;
+mod credentials;
+mod endpoints;
+mod functions;
+mod groups;
+mod row;
+mod tasks;
+mod tokens;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Connection, SqlSafeStr};
+
+pub use clients::{AddClient, Client};
+pub use credentials::{Credential, Holder, NewClientCredential, RetireOlder};
+pub use endpoints::{DeleteEndpoint, Endpoint, RegisterEndpoint, ReportRun, Run};
+pub use functions::{AddFunction, Function, FunctionAccess};
+pub use groups::Group;
+pub use tasks::{
+    Acknowledge, Assignment, Delivered, Delivery, NewTask, Page, Progress, RecordResults, Recorded,
+    ReportedResult, Submit, TaskRow,
+};
+pub use tokens::{AddToken, RevokeToken, Token};
+pub use writer::{Command, Tx};
+
+/// What can go wrong between us and the database. Nothing has been written when a command answers with one.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the database failed: {0}")]
+    Database(#[source] Arc<sqlx::Error>),
+    #[error("the database holds what this program cannot have written: {0}")]
+    Corrupt(&'static str),
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        StoreError::Database(Arc::new(error))
+    }
+}
+
+/// The append-only list of migrations. A released one is never edited: sqlx keeps its checksum in the database.
+const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "first", include_str!("migrations/0001_first.sql"))];
+
+/// How long a statement waits for another connection's lock before it fails.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// The open store. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Store {
+    readers: SqlitePool,
+    writer: writer::Handle,
+}
+
+impl Store {
+    /// Opens the database in `file`, making and migrating it as needed. The caller holds the data directory's lock.
+    pub async fn open(file: &Path) -> Result<Store, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY)
+            .disable_statement_logging();
+        let mut connection = sqlx::SqliteConnection::connect_with(&options).await?;
+        let migrations = MIGRATIONS.iter().map(|&(version, name, sql)| {
+            let kind = sqlx::migrate::MigrationType::Simple;
+            sqlx::migrate::Migration::new(version, name.into(), kind, sql.into_sql_str(), false)
+        });
+        sqlx::migrate::Migrator::with_migrations(migrations.collect())
+            .run_direct(None, &mut connection, false)
+            .await
+            .map_err(|error| sqlx::Error::Migrate(Box::new(error)))?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(4)
+            .connect_lazy_with(options.create_if_missing(false).read_only(true));
+        Ok(Store { readers, writer: writer::start(connection) })
+    }
+
+    /// Does `command` in a transaction that others may share; answers when it is on disk.
+    pub async fn write<C: Command>(&self, command: C) -> Result<C::Output, StoreError> {
+        self.writer.write(command).await
+    }
+
+    /// Ends the writer when it has finished what was asked before, and closes the readers.
+    pub async fn close(&self) {
+        self.writer.close().await;
+        self.readers.close().await;
+    }
+}
