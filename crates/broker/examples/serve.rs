@@ -1,0 +1,306 @@
+//! A broker to try clients on: everything in memory, users and limits from the command line.
+//!
+//! ```text
+//! cargo run --example serve -- --listen 127.0.0.1:0 --user guest:guest:all --kept tasks
+//! ```
+//!
+//! It prints `listening on ADDRESS` when it takes connections, and ends with SIGTERM or SIGINT. It also shows the
+//! owner's side of a queue that must not lose anything: [`Keeper`] is a sink and a backing over a store, here a map in
+//! memory that is as lost as the process.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
+
+use anyhow::{Context, bail};
+use broker::{
+    Access, Answer, Backing, Broker, Config, Demand, Fed, Handle, Limits, Listener, LogInFuture, LoggedIn,
+    Login, Message, Operation, Principal, Published, QueueOptions, Refusal, Sink, Want, Why,
+};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+/// What a user may do.
+#[derive(Clone)]
+enum Rule {
+    All,
+    /// Not even open the virtual host.
+    Nothing,
+    /// Only what begins so: queues, exchanges, and routing keys when publishing.
+    Prefix(String),
+}
+
+struct User {
+    password: String,
+    rule: Rule,
+}
+
+struct Users {
+    users: HashMap<String, User>,
+    limits: Limits,
+}
+
+impl Access for Users {
+    fn log_in<'a>(&'a self, login: Login) -> LogInFuture<'a> {
+        Box::pin(async move {
+            match self.users.get(&login.user) {
+                Some(user) if user.password == login.password => Ok(LoggedIn {
+                    principal: Principal::new(login.user).with(Arc::new(user.rule.clone())),
+                    limits: self.limits,
+                }),
+                _ => Err(Refusal::Denied),
+            }
+        })
+    }
+
+    fn may(&self, who: &Principal, operation: &Operation<'_>) -> bool {
+        let prefix = match who.get::<Rule>() {
+            Some(Rule::All) => return true,
+            Some(Rule::Prefix(prefix)) => prefix,
+            Some(Rule::Nothing) | None => return false,
+        };
+        match operation {
+            Operation::Open { .. } => true,
+            Operation::DeclareExchange { passive: true, .. }
+            | Operation::DeclareQueue { passive: true, .. } => true,
+            Operation::DeclareExchange { exchange, .. } | Operation::DeleteExchange { exchange } => {
+                exchange.starts_with(prefix)
+            }
+            Operation::DeclareQueue { queue, .. }
+            | Operation::DeleteQueue { queue }
+            | Operation::PurgeQueue { queue }
+            | Operation::Consume { queue }
+            | Operation::Get { queue } => queue.starts_with(prefix),
+            Operation::Bind { queue, exchange, .. } => {
+                queue.starts_with(prefix) && exchange.starts_with(prefix)
+            }
+            Operation::BindExchange { destination, source, .. } => {
+                destination.starts_with(prefix) && source.starts_with(prefix)
+            }
+            Operation::Publish { exchange, routing_key } => {
+                exchange.starts_with(prefix) && routing_key.starts_with(prefix)
+            }
+        }
+    }
+}
+
+/// What the broker tells the owner of a kept queue.
+enum Told {
+    Published(Published, Answer),
+    Want(Want),
+    Gone(Vec<u64>),
+    Ended(u64, Vec<u64>),
+}
+
+/// The face a kept queue shows to the broker: it hands everything to the task that owns the store.
+struct Keeper(mpsc::UnboundedSender<Told>);
+
+impl Keeper {
+    fn tell(&self, told: Told) {
+        // The task ends with the process only; a message it can't take is refused by dropping its answer.
+        let _ = self.0.send(told);
+    }
+}
+
+impl Sink for Keeper {
+    fn accept(&self, message: Published, answer: Answer) {
+        self.tell(Told::Published(message, answer));
+    }
+}
+
+impl Backing for Keeper {
+    fn want(&self, _queue: &Arc<str>, want: Want) {
+        self.tell(Told::Want(want));
+    }
+
+    fn acknowledged(&self, _queue: &Arc<str>, tokens: &[u64]) {
+        self.tell(Told::Gone(tokens.to_vec()));
+    }
+
+    fn dropped(&self, _queue: &Arc<str>, tokens: &[u64], why: Why) {
+        // A deleted queue's messages would stay in a real store's history; the others are spent.
+        if why != Why::Deleted {
+            self.tell(Told::Gone(tokens.to_vec()));
+        }
+    }
+
+    fn ended(&self, _queue: &Arc<str>, window: u64, unacknowledged: &[u64]) {
+        self.tell(Told::Ended(window, unacknowledged.to_vec()));
+    }
+}
+
+struct Stored {
+    message: Message,
+    redelivered: bool,
+}
+
+/// The truth of one kept queue: what was published into it and not yet acknowledged, by token.
+struct Store {
+    queue: String,
+    messages: BTreeMap<u64, Stored>,
+    last: u64,
+    /// Up to here everything has been fed in this window.
+    fed: u64,
+    demand: Demand,
+}
+
+impl Store {
+    async fn keep(mut self, mut told: mpsc::UnboundedReceiver<Told>, handle: Arc<OnceLock<Handle>>) {
+        while let Some(event) = told.recv().await {
+            match event {
+                Told::Published(published, answer) => match copy(&published) {
+                    Ok(message) => {
+                        self.last += 1;
+                        self.messages.insert(self.last, Stored { message, redelivered: false });
+                        answer.safe();
+                    }
+                    Err(_) => answer.refuse(),
+                },
+                Told::Want(want) => {
+                    if self.demand.grant(want) {
+                        self.fed = 0;
+                    }
+                }
+                Told::Gone(tokens) => {
+                    for token in tokens {
+                        self.messages.remove(&token);
+                    }
+                }
+                Told::Ended(window, unacknowledged) => {
+                    if window == self.demand.window() {
+                        self.demand.close();
+                    }
+                    for token in unacknowledged {
+                        if let Some(stored) = self.messages.get_mut(&token) {
+                            stored.redelivered = true;
+                        }
+                    }
+                }
+            }
+            if let Some(handle) = handle.get() {
+                self.feed(handle);
+            }
+        }
+    }
+
+    fn feed(&mut self, handle: &Handle) {
+        let mut batch = Vec::new();
+        for (token, stored) in self.messages.range(self.fed + 1..) {
+            if !self.demand.take(stored.message.body().len()) {
+                break;
+            }
+            self.fed = *token;
+            batch.push(Fed {
+                token: *token,
+                message: stored.message.clone(),
+                redelivered: stored.redelivered,
+            });
+        }
+        if !batch.is_empty() && handle.feed(&self.queue, self.demand.window(), batch).is_err() {
+            // The window has ended meanwhile; the next one begins from the truth.
+            self.demand.close();
+        }
+    }
+}
+
+fn copy(published: &Published) -> Result<Message, broker::BadProperties> {
+    Message::raw(
+        published.exchange(),
+        published.routing_key(),
+        published.raw_properties().clone(),
+        published.body().clone(),
+    )
+}
+
+/// What the command line asks for.
+struct Settings {
+    listen: String,
+    users: Users,
+    kept: Vec<String>,
+    config: Config,
+}
+
+fn settings(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<Settings> {
+    let mut settings = Settings {
+        listen: "127.0.0.1:0".into(),
+        users: Users { users: HashMap::new(), limits: Limits::default() },
+        kept: Vec::new(),
+        config: Config::default(),
+    };
+    while let Some(flag) = arguments.next() {
+        let value = arguments.next().with_context(|| format!("{flag} needs a value"))?;
+        let config = &mut settings.config;
+        let limits = &mut settings.users.limits;
+        match flag.as_str() {
+            "--listen" => settings.listen = value,
+            "--user" => {
+                let [name, password, rule] = value.split(':').collect::<Vec<_>>()[..] else {
+                    bail!("--user NAME:PASSWORD:all|nothing|PREFIX, not {value}");
+                };
+                let rule = match rule {
+                    "all" => Rule::All,
+                    "nothing" => Rule::Nothing,
+                    prefix => Rule::Prefix(prefix.into()),
+                };
+                settings.users.users.insert(name.into(), User { password: password.into(), rule });
+            }
+            "--kept" => settings.kept.push(value),
+            "--memory-limit" => config.memory_limit = value.parse()?,
+            "--arriving-limit" => config.arriving_limit = value.parse()?,
+            "--handshakes" => config.handshakes = value.parse()?,
+            "--handshake-timeout" => {
+                config.handshake_timeout = std::time::Duration::from_secs(value.parse()?)
+            }
+            "--connections" => limits.connections = value.parse()?,
+            "--channels" => limits.channels = value.parse()?,
+            "--consumers" => limits.consumers = value.parse()?,
+            _ => bail!("{flag} is unknown"),
+        }
+    }
+    Ok(settings)
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let settings = settings(std::env::args().skip(1))?;
+    let socket = TcpListener::bind(&settings.listen).await?;
+    let address = socket.local_addr()?;
+    let (broker, handle) = Broker::new(settings.config, Arc::new(settings.users));
+    let late = Arc::new(OnceLock::new());
+    for queue in settings.kept {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let keeper = Arc::new(Keeper(sender));
+        let store = Store {
+            queue: queue.clone(),
+            messages: BTreeMap::new(),
+            last: 0,
+            fed: 0,
+            demand: Demand::default(),
+        };
+        tokio::spawn(store.keep(receiver, late.clone()));
+        let options = QueueOptions {
+            durable: true,
+            sink: Some(keeper.clone()),
+            backing: Some(keeper),
+            ..QueueOptions::default()
+        };
+        handle.declare_queue(&queue, options)?;
+    }
+    late.get_or_init(|| handle);
+    let (mut terminated, mut interrupted) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    say(&format!("listening on {address}"));
+    let stop = async move {
+        tokio::select! {
+            _ = terminated.recv() => {}
+            _ = interrupted.recv() => {}
+        }
+    };
+    broker.run(vec![Listener { socket, tls: None }], stop).await;
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "a program's own line for whoever started it")]
+fn say(line: &str) {
+    println!("{line}");
+}
