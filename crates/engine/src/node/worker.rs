@@ -54,22 +54,32 @@ pub(crate) struct Worker {
     tasks: mpsc::UnboundedSender<Frame>,
 }
 
-/// The worker's module, as the interpreter imports it; importing it keeps `__main__` clean and lets the
+/// The worker's package, as the interpreter imports it; importing it keeps `__main__` clean and lets the
 /// interpreter cache its byte code.
-const MODULE: &str = "farcall_worker";
+const PACKAGE: &str = "farcall_worker";
 
-/// The source of the worker.
-const SOURCE: &str = include_str!("worker.py");
+const FILES: [(&str, &str); 6] = [
+    ("__init__.py", include_str!("worker_python/__init__.py")),
+    ("errors.py", include_str!("worker_python/errors.py")),
+    ("payloads.py", include_str!("worker_python/payloads.py")),
+    ("pickles.py", include_str!("worker_python/pickles.py")),
+    ("shell.py", include_str!("worker_python/shell.py")),
+    ("timeout.py", include_str!("worker_python/timeout.py")),
+];
 
-/// Puts the worker's Python file into `library`, for every node of this run.
+/// Puts the worker's Python into `library`, for every node of this run.
 pub(crate) fn install(library: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(library)?;
-    let path = library.join(format!("{MODULE}.py"));
-    // An equal file is left alone: its cached byte code stays valid.
-    if std::fs::read(&path).is_ok_and(|present| present == SOURCE.as_bytes()) {
-        return Ok(());
+    let package = library.join(PACKAGE);
+    std::fs::create_dir_all(&package)?;
+    for (name, source) in FILES {
+        let path = package.join(name);
+        // An equal file is left alone: its cached byte code stays valid.
+        if std::fs::read(&path).is_ok_and(|present| present == source.as_bytes()) {
+            continue;
+        }
+        std::fs::write(path, source)?;
     }
-    std::fs::write(path, SOURCE)
+    Ok(())
 }
 
 impl Worker {
@@ -158,7 +168,7 @@ fn command(
 /// path, and the worker takes it off again.
 fn bootstrap(library: &Path) -> String {
     let library = serde_json::Value::from(library.to_string_lossy());
-    format!("__import__('sys').path.__setitem__(0, {library}); __import__('{MODULE}').main()")
+    format!("__import__('sys').path.__setitem__(0, {library}); __import__('{PACKAGE}').main()")
 }
 
 /// The part of a worker that lives as long as its process.

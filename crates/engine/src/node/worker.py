@@ -1,1 +1,0 @@
-"""The worker of a Farcall node: takes tasks from a socket, runs them, answers."""

@@ -1,0 +1,275 @@
+"""The worker of a Farcall node: takes one task after another from a socket, runs it, answers.
+
+Needs Python 3.8 or later and nothing else. It imports little, because a block's first result waits for it, and it
+leaves `__main__` alone, because that is where the functions of users keep what they want to find again.
+
+Frames, both ways: four bytes of length (big-endian, of all that follows), one byte of kind, the body.
+"""
+
+import json
+import os
+import struct
+import sys
+import time
+
+from . import payloads
+from .errors import CouldNotExecuteUserTask, ResultTooLarge
+
+TASK, ENDED, READY = 1, 2, 4
+HEAD = struct.Struct(">IB")
+EXTRAS_LENGTH = struct.Struct(">I")
+CHUNK = 1 << 16
+
+MESSAGE_NAMES = {
+    "task": "Task",
+    "task_cancel": "TaskCancel",
+    "result": "Result",
+    "ep_status_report": "EPStatusReport",
+    "manager_status_report": "ManagerStatusReport",
+    "task_transition": "TaskTransition",
+    "container": "Container",
+    "containerimage": "ContainerImage",
+}
+
+
+def main():
+    del sys.path[0]  # this library's place; functions have no business here
+    config = json.loads(os.environ.pop("FARCALL_WORKER_CONFIG"))
+    socket = int(os.environ.pop("FARCALL_WORKER_SOCKET"))
+    os.set_inheritable(socket, False)
+    Worker(socket, config).run()
+
+
+class Worker:
+    def __init__(self, socket, config):
+        self.socket = socket
+        self.buffer = bytearray()
+        self.working_dir = os.path.realpath(config["working_dir"])
+        self.sandbox = config["run_in_sandbox"]
+        self.limit = config["result_size_limit"]
+        self.allowed = frozenset(config["allowed"])
+        self.details = details(config["endpoint_id"])
+        self.details_json = json.dumps(self.details, separators=(",", ":"))
+
+    def run(self):
+        about = {
+            "executable": sys.executable,
+            "python": self.details["python_version"],
+            "dill": self.details["dill_version"],
+            "sdk": self.details["globus_compute_sdk_version"],
+        }
+        self.write(READY, json.dumps(about).encode())
+        while True:
+            kind, body = self.read()
+            if kind == TASK:
+                self.write(ENDED, body[:16], self.task(body))
+
+    def read(self):
+        """The next frame; ends the worker when its node is gone."""
+        wanted = HEAD.size
+        while len(self.buffer) < wanted:
+            chunk = os.read(self.socket, max(CHUNK, wanted - len(self.buffer)))
+            if not chunk:
+                os._exit(0)
+            self.buffer += chunk
+            if wanted == HEAD.size and len(self.buffer) >= wanted:
+                wanted = HEAD.unpack_from(self.buffer)[0] + 4
+        kind = self.buffer[4]
+        body = bytes(self.buffer[HEAD.size : wanted])
+        del self.buffer[:wanted]
+        return kind, body
+
+    def write(self, kind, *parts):
+        body = b"".join(parts)
+        data = memoryview(HEAD.pack(len(body) + 1, kind) + body)
+        while data:
+            data = data[os.write(self.socket, data) :]
+
+    def task(self, body):
+        start = time.time_ns()
+        task_id = hyphenated(body[:16].hex())
+        end_of_extras = 20 + EXTRAS_LENGTH.unpack_from(body, 16)[0]
+        extras = json.loads(body[20:end_of_extras]) if end_of_extras > 20 else {}
+        try:
+            self.enter(task_id)
+        except Exception:
+            return self.not_entered(task_id, start)
+        error = "null"
+        try:
+            result = json_string(self.call(body[end_of_extras:], extras))
+        except Exception as exception:
+            text, code, message = told(exception)
+            result = json.dumps(text)
+            error = json.dumps({"code": code, "user_message": message}, separators=(",", ":"))
+            note(text)
+        except BaseException as exception:  # SystemExit, KeyboardInterrupt: this process is to end
+            leave(exception)
+        flush()
+        return self.packed(task_id, result, self.details_json, error, "worker", "execution-start", start)
+
+    def enter(self, task_id):
+        """Makes the environment and the directory that the function finds."""
+        os.environ.pop("GC_TASK_SANDBOX_DIR", None)
+        os.environ["GC_TASK_UUID"] = task_id
+        directory = self.working_dir
+        if self.sandbox:
+            directory = os.path.join(directory, task_id)
+            os.environ["GC_TASK_SANDBOX_DIR"] = directory
+        try:
+            os.chdir(directory)
+        except FileNotFoundError:
+            os.makedirs(directory, exist_ok=True)
+            os.chdir(directory)
+
+    def call(self, message, extras):
+        function, args, kwargs = payloads.decode_task(
+            task_buffer(message), self.allowed, extras.get("function_python")
+        )
+        seconds = max(0.0, float(os.environ.get("GC_TASK_TIMEOUT", 0.0)))
+        if seconds > 0.0:
+            from .timeout import limited
+
+            value = limited(seconds, function, args, kwargs)
+        else:
+            value = function(*args, **kwargs)
+        result = payloads.encode_result(value, extras.get("result_serializers"))
+        if len(result) > self.limit:
+            raise ResultTooLarge(len(result), self.limit)
+        return result
+
+    def not_entered(self, task_id, start):
+        """The engine's own failure, in the form that such failures have."""
+        import traceback
+
+        text = "+" * 68 + "\n" + traceback.format_exc() + "-" * 68
+        note(text)
+        error = json.dumps(
+            {
+                "code": "RemoteExecutionError",
+                "user_message": "An error occurred during the execution of this task",
+            }
+        )
+        return self.packed(task_id, json.dumps(text), "null", error, "interchange", "waiting-for-launch", start)
+
+    @staticmethod
+    def packed(task_id, result, details, error, actor, first_state, start):
+        return (
+            '\x01{"message_type":"result","data":{"task_id":"%s","data":%s,"details":%s,"error_details":%s,'
+            '"task_statuses":[{"timestamp":%d,"state":"%s","actor":"%s"},'
+            '{"timestamp":%d,"state":"execution-end","actor":"%s"}]}}'
+            % (task_id, result, details, error, start, first_state, actor, time.time_ns(), actor)
+        ).encode()
+
+
+def hyphenated(digits):
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+def json_string(text):
+    # Base64 needs no other escape than that of its newlines, and is most of what is ever sent.
+    if text.startswith(("00\n", "01\n")):
+        return '"' + text.replace("\n", "\\n") + '"'
+    return json.dumps(text)
+
+
+def task_buffer(message):
+    if message[:1] != b"\x01":
+        raise ValueError("message had unknown protocol version %d" % message[0] if message else "empty message")
+    envelope = json.loads(str(memoryview(message)[1:], "utf-8"))
+    kind = envelope.get("message_type")
+    if kind != "task":
+        raise CouldNotExecuteUserTask(
+            "Non Task-type message received: %s (from: [%d bytes] 0x%s...)"
+            % (MESSAGE_NAMES.get(kind, kind), len(message), message[:8].hex())
+        )
+    return envelope["data"]["task_buffer"]
+
+
+def told(exception):
+    """What the user is told of an exception: text, code and message."""
+    if isinstance(exception, (CouldNotExecuteUserTask, ResultTooLarge)):
+        return repr(exception), type(exception).__name__, "remote error: %s" % (exception,)
+    import traceback
+
+    trace = exception.__traceback__
+    here = os.path.dirname(__file__)
+    # The frames of the agent say nothing to the user; the last one stays, whoever it belongs to.
+    while trace.tb_next is not None and os.path.dirname(trace.tb_frame.f_code.co_filename) == here:
+        trace = trace.tb_next
+    try:
+        text = "".join(traceback.format_exception(type(exception), exception, trace))
+    except Exception as second:  # an exception that can't be printed
+        text = "%s (%s while printing it)\n" % (type(exception).__name__, type(second).__name__)
+    return (
+        # Lone surrogates can't cross as UTF-8.
+        text.encode("utf-8", "backslashreplace").decode(),
+        "RemoteExecutionError",
+        "An error occurred during the execution of this task",
+    )
+
+
+def note(text):
+    try:
+        sys.stderr.write(text + "\n")
+    except Exception:
+        pass  # the function may have done anything to it
+
+
+def flush():
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:
+            pass  # the function may have closed it
+
+
+def leave(exception):
+    """A function wants this process to end, and it ends at once, whatever threads are left."""
+    if not isinstance(exception, SystemExit):
+        note(told(exception)[0])
+    flush()
+    code = exception.code if isinstance(exception, SystemExit) else 1
+    os._exit(0 if code is None else code & 0xFF if isinstance(code, int) else 1)
+
+
+def details(endpoint_id):
+    return {
+        "os": operating_system(),
+        "dill_version": installed("dill"),
+        "python_version": "%d.%d.%d%s" % (sys.version_info[:3] + (sys.version.split()[0].lstrip("0123456789."),)),
+        "globus_compute_sdk_version": installed("globus_compute_sdk"),
+        "endpoint_id": endpoint_id,
+    }
+
+
+def operating_system():
+    """As platform.platform() has it, which takes longer to import than a task to run."""
+    try:
+        name, _, release, _, machine = os.uname()
+        libc = os.confstr("CS_GNU_LIBC_VERSION").replace(" ", "")
+        return "%s-%s-%s-with-%s" % (name, release.replace(" ", "_"), machine, libc)
+    except (AttributeError, ValueError, OSError):
+        import platform
+
+        return platform.platform()
+
+
+def installed(package):
+    """The version of an installed package, without importing it; None when it is not there."""
+    for directory in sys.path:
+        try:
+            names = os.listdir(directory or ".")
+        except OSError:
+            continue
+        if package in names or package + ".py" in names:
+            for name in names:
+                if name.startswith(package + "-") and name.endswith((".dist-info", ".egg-info")):
+                    return name[len(package) + 1 :].rsplit(".", 1)[0].split("-py")[0]
+    try:
+        from importlib.util import find_spec
+
+        if find_spec(package) is None:
+            return None
+        return getattr(__import__(package), "__version__", None)
+    except Exception:
+        return None

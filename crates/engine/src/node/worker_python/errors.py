@@ -1,0 +1,76 @@
+"""Exceptions by the names that users of the original know; they appear in the tracebacks users see."""
+
+
+def known_as(module, name):
+    def rename(cls):
+        cls.__module__, cls.__name__, cls.__qualname__ = module, name, name
+        return cls
+
+    return rename
+
+
+SDK = "globus_compute_sdk.errors.error_types"
+
+
+@known_as(SDK, "SerdeError")
+class SerdeError(Exception):
+    pass
+
+
+@known_as(SDK, "SerializationError")
+class SerializationError(SerdeError):
+    def __str__(self):
+        return "Serialization failed: " + self.args[0]
+
+
+@known_as(SDK, "DeserializationError")
+class DeserializationError(SerdeError):
+    def __str__(self):
+        return "Deserialization failed: " + self.args[0]
+
+
+@known_as(SDK, "MaxResultSizeExceeded")
+class ResultTooLarge(Exception):
+    def __str__(self):
+        return "Task result of %dB exceeded current limit of %dB" % self.args
+
+
+@known_as("globus_compute_endpoint.exceptions", "CouldNotExecuteUserTaskError")
+class CouldNotExecuteUserTask(Exception):
+    pass
+
+
+@known_as("parsl.app.errors", "AppTimeout")
+class AppTimeout(Exception):
+    pass
+
+
+class PackageNeeded(ImportError):
+    """The payload needs a package that this interpreter lacks."""
+
+    def __init__(self, package, what):
+        import sys
+
+        super().__init__(
+            "%s needs the package '%s', which %s (Python %d.%d) does not have: install it there with "
+            "`%s -m pip install %s`, or let the endpoint's worker_init choose an environment that has it"
+            % ((what, package, sys.executable) + sys.version_info[:2] + (sys.executable, package)),
+            name=package,
+        )
+
+
+class WrongPython(Exception):
+    """Byte code of another minor version: running it could end this process instead of the task."""
+
+    def __init__(self, theirs):
+        import sys
+
+        super().__init__(
+            "the function is byte code of Python %s, and this worker runs Python %d.%d, which can't run it. "
+            "Serialize the function as source: ComputeSerializer(strategy_code=AllCodeStrategies()), "
+            "PureSourceTextInspect or PureSourceDill; or use an endpoint with Python %s"
+            % ((theirs,) + sys.version_info[:2] + (theirs,))
+        )
+
+
+PackageNeeded.__module__ = WrongPython.__module__ = "farcall"

@@ -1,0 +1,336 @@
+"""Serialized buffers: three characters that name a strategy, then what that strategy wrote.
+
+All strategies of the SDK, both ways. Lengths are in characters. What is refused is refused in the SDK's words,
+because users and their programs look for them.
+"""
+
+import binascii
+import json
+import sys
+
+from . import pickles
+from .errors import DeserializationError, SerdeError, SerializationError
+
+
+def from_base64(text):
+    return binascii.a2b_base64(text.encode())
+
+
+def to_base64(data):
+    """Lines of 76 characters: their newlines count where sizes are limited."""
+    if len(data) <= 57:
+        return binascii.b2a_base64(data).decode()
+    text = binascii.b2a_base64(data, newline=False).decode()
+    lines = [text[at : at + 76] for at in range(0, len(text), 76)]
+    lines.append("")
+    return "\n".join(lines)
+
+
+def body_of(payload):
+    return payload.split("\n", 1)[1]
+
+
+def named_in(source, name):
+    namespace = {}
+    exec(source, namespace)
+    return namespace[name]
+
+
+def source_of(function):
+    """Name and source, by the standard library alone."""
+    import inspect
+
+    return function.__name__, inspect.getsource(function)
+
+
+def dill_source_of(function):
+    source = pickles.dill_or_raise("Finding the source of a function").source
+    return function.__name__, source.getsource(function, lstrip=True)
+
+
+class Strategy:
+    deprecated = False
+
+
+class DillDataBase64(Strategy):
+    identifier, for_code = "00\n", False
+
+    @classmethod
+    def encode(cls, value):
+        return cls.identifier + to_base64(pickles.dumps(value))
+
+    @staticmethod
+    def decode(payload):
+        return pickles.loads(from_base64(payload[3:]))
+
+
+class DillCode(DillDataBase64):
+    identifier, for_code = "01\n", True
+
+
+class PickleCode(Strategy):
+    identifier, for_code, deprecated = "02\n", True, True
+
+    @staticmethod
+    def encode(value):
+        raise NotImplementedError("Pickle serialization is no longer supported")
+
+    @staticmethod
+    def decode(payload):
+        return pickles.loads(from_base64(payload[3:]))
+
+
+class DillCodeTextInspect(Strategy):
+    identifier, for_code = "03\n", True
+    source = staticmethod(source_of)
+
+    @classmethod
+    def encode(cls, value):
+        return cls.identifier + to_base64(pickles.dumps(cls.source(value)))
+
+    @staticmethod
+    def decode(payload):
+        name, source = pickles.loads(from_base64(payload[3:]))
+        return named_in(source, name)
+
+
+class DillCodeSource(DillCodeTextInspect):
+    identifier = "04\n"
+    source = staticmethod(dill_source_of)
+
+
+class PureSourceTextInspect(Strategy):
+    identifier, for_code = "st\n", True
+    source = staticmethod(source_of)
+
+    @classmethod
+    def encode(cls, value):
+        return cls.identifier + ":".join(cls.source(value))
+
+    @staticmethod
+    def decode(payload):
+        name, source = payload[3:].split(":", 1)
+        return named_in(source, name)
+
+
+class PureSourceDill(PureSourceTextInspect):
+    identifier = "sd\n"
+    source = staticmethod(dill_source_of)
+
+
+class JSONData(Strategy):
+    identifier, for_code = "11\n", False
+
+    @classmethod
+    def encode(cls, value):
+        return cls.identifier + json.dumps(value)
+
+    @staticmethod
+    def decode(payload):
+        return json.loads(payload[3:])
+
+
+class CombinedCode(Strategy):
+    identifier, for_code = "10\n", True
+    members = (DillCodeSource, DillCode, DillCodeTextInspect, PureSourceDill, PureSourceTextInspect)
+
+    @classmethod
+    def encode(cls, value):
+        chunks = []
+        for strategy in cls.members:
+            try:
+                payload = strategy.encode(value)
+            except Exception:
+                continue
+            chunks += [payload[:3], payload[3:]]
+        if not chunks:
+            raise SerializationError("No serialization methods were successful")
+        return cls.identifier + ":".join(chunks)
+
+    @classmethod
+    def decode(cls, payload):
+        known = {strategy.identifier: strategy for strategy in cls.members}
+        # Sources hold colons too, so what comes after the pickles is often torn; those are tried first.
+        tokens = iter(payload[3:].split(":"))
+        tried = 0
+        for identifier, body in zip(tokens, tokens):
+            tried += 1
+            if identifier not in known:
+                raise DeserializationError("Invalid serialization id " + identifier)
+            try:
+                return known[identifier].decode(identifier + body)
+            except Exception:
+                continue
+        raise DeserializationError("Deserialization failed after %d tries" % tried)
+
+
+class Combination(Strategy):
+    @classmethod
+    def encode(cls, value):
+        buffers, errors = [], []
+        for strategy in cls.members:
+            try:
+                buffers.append(strategy.encode(value))
+            except Exception as exception:
+                errors.append("%s: %s" % (strategy.__name__, exception))
+        if not buffers:
+            raise SerializationError("\n\nSerialization errors:\n* " + "\n* ".join(errors))
+        return cls.identifier + "".join("%d\n%s" % (len(buffer), buffer) for buffer in buffers)
+
+    @classmethod
+    def decode(cls, payload):
+        errors = []
+        for buffer in split_strictly(payload[3:]):
+            identifier, newline, _ = buffer.partition("\n")
+            if not newline:
+                errors.append(
+                    "Malformed data (no newline separator): %s%s" % (buffer[:50], "..." if len(buffer) > 50 else "")
+                )
+                continue
+            strategy = STRATEGIES.get(identifier + newline)
+            if strategy is None:
+                errors.append("Invalid strategy identifier: " + identifier)
+                continue
+            try:
+                return strategy.decode(buffer)
+            except Exception as exception:
+                errors.append("%s: %s" % (strategy.__name__, exception))
+        raise DeserializationError("\n\nDeserialization errors:\n* " + ("\n* ".join(errors) or "unknown"))
+
+
+class AllCodeStrategies(Combination):
+    identifier, for_code = "12\n", True
+    members = (PureSourceTextInspect, PureSourceDill, DillCode)
+
+
+class AllDataStrategies(Combination):
+    identifier, for_code = "13\n", False
+    members = (JSONData, DillDataBase64)
+
+
+ALL = (
+    DillDataBase64,
+    JSONData,
+    AllDataStrategies,
+    DillCode,
+    PickleCode,
+    DillCodeTextInspect,
+    DillCodeSource,
+    PureSourceTextInspect,
+    PureSourceDill,
+    CombinedCode,
+    AllCodeStrategies,
+)
+STRATEGIES = {strategy.identifier: strategy for strategy in ALL}
+IMPORT_PATHS = {
+    module + strategy.__name__: strategy
+    for strategy in ALL
+    for module in ("globus_compute_sdk.serialize.", "globus_compute_sdk.serialize.concretes.")
+}
+
+
+def split_strictly(packed):
+    buffers, at = [], 0
+    while at < len(packed):
+        end = packed.find("\n", at)
+        if end < 0:
+            raise ValueError("Missing newline delimiter")
+        try:
+            length = int(packed[at:end])
+        except ValueError:
+            raise ValueError("Invalid length delimiter: " + packed[at:end])
+        if length < 0:
+            raise ValueError("Length delimiter must be non-negative: %d" % length)
+        at = end + 1
+        if len(packed) - at < length:
+            raise ValueError(
+                "Truncated buffer: expected %d characters, but only %d characters remain" % (length, len(packed) - at)
+            )
+        buffers.append(packed[at : at + length])
+        at += length
+    return buffers
+
+
+def decode(payload, allowed):
+    header = payload[:3]
+    strategy = STRATEGIES.get(header)
+    if strategy is None:
+        raise DeserializationError("Invalid header: %s in data payload" % header)
+    if allowed and strategy.__name__ not in allowed:
+        raise DeserializationError(refusal(strategy, allowed))
+    return strategy.decode(payload)
+
+
+def refusal(strategy, allowed):
+    kind, payload = ("Code", "function") if strategy.for_code else ("Data", "arguments")
+    return (
+        "\n %s serializer %s disabled by current configuration."
+        "\n The current configuration requires the *%s* to be serialized with one of the allowed %s classes:"
+        "\n\n     Allowed serializers: %s" % (kind, strategy.__name__, payload, kind, ", ".join(sorted(allowed)))
+    )
+
+
+def decode_task(packed, allowed, function_python):
+    """Function, arguments and keyword arguments. A length beyond the end is let pass, as it always was."""
+    values, at = [], 0
+    pickles.byte_code_of(function_python)
+    while at < len(packed):
+        end = packed.find("\n", at)
+        if end < 0:
+            raise ValueError("not enough values to unpack (expected 2, got 1)")
+        length = int(packed[at:end])
+        if length < 0:
+            raise ValueError("Length delimiter must be non-negative: %d" % length)
+        at = end + 1
+        values.append(decode(packed[at : at + length], allowed))
+        at += length
+    assert len(values) == 3, "Unpack expects 3 buffers, got %d" % len(values)
+    return values
+
+
+def encode_result(value, wanted):
+    """By the first strategy that can; what a function returns may itself be a function."""
+    for_code = callable(value)
+    if not wanted:
+        strategies = (DillDataBase64, DillCode)
+        first = DillCode if for_code else DillDataBase64
+        try:
+            return first.encode(value)
+        except Exception:
+            pass  # told below, with the other strategy's refusal
+    else:
+        strategies = wanted
+    failures = []
+    for strategy in strategies:
+        try:
+            return suitable(strategy, for_code).encode(value)
+        except Exception as exception:
+            failures.append(exception)
+    raise SerializationError("All strategies failed.") from gathered(failures)
+
+
+def suitable(strategy, for_code):
+    if isinstance(strategy, str):
+        path, strategy = strategy, IMPORT_PATHS.get(strategy)
+        if strategy is None:
+            raise SerdeError(
+                "Invalid strategy-like '%s'. Expected either a SerializationStrategy instance, a subclass of "
+                "SerializationStrategy, or an import path to one." % path
+            )
+    if strategy.for_code != for_code:
+        is_for, wanted = ("data", "code") if for_code else ("code", "data")
+        raise SerdeError(
+            "%s is a %s serialization strategy, expected a %s strategy." % (strategy.__name__, is_for, wanted)
+        )
+    if strategy.deprecated:
+        raise SerdeError("%s is not a known serialization strategy." % strategy.__name__)
+    return strategy
+
+
+def gathered(failures):
+    if sys.version_info >= (3, 11):
+        return ExceptionGroup("Strategy failures:", failures)  # noqa: F821
+    import traceback
+
+    texts = ["".join(traceback.format_exception(type(e), e, e.__traceback__)) for e in failures]
+    return SerdeError("Strategy failures: (%d sub-exceptions)\n%s" % (len(failures), "\n".join(texts)))

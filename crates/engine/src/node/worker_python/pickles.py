@@ -1,0 +1,240 @@
+"""Pickles, with dill when this interpreter has it and without it when it has not.
+
+What dill writes for a function names a few constructors of its own module. Without dill they are read by the
+equivalents here. What is written is a plain pickle whenever the value allows: every client reads it, and it is made
+by the interpreter's C code.
+"""
+
+import __main__
+import builtins
+import io
+import pickle
+import sys
+import types
+
+from .errors import PackageNeeded, WrongPython
+
+# What PROTOCOL every Python since 3.8 can read, and the original writes.
+PROTOCOL = 4
+
+HERE = "%d.%d" % sys.version_info[:2]
+
+_foreign = None
+_dill = None
+_dill_sought = False
+
+
+def byte_code_of(version):
+    """From which Python the byte code in the next payloads is, when that is known."""
+    global _foreign
+    theirs = ".".join(version.split(".")[:2]) if version else HERE
+    _foreign = None if theirs == HERE else theirs
+
+
+def dill():
+    global _dill, _dill_sought
+    if not _dill_sought:
+        _dill_sought = True
+        try:
+            import dill as found
+
+            _dill = found
+        except ImportError:
+            pass
+    return _dill
+
+
+def dill_or_raise(what):
+    found = dill()
+    if found is None:
+        raise PackageNeeded("dill", what)
+    return found
+
+
+class Reader(pickle.Unpickler):
+    def find_class(self, module, name):
+        if module == "dill.dill":
+            module = "dill._dill"
+        if module == "dill._dill":
+            if name == "_create_code" and _foreign is not None:
+                raise WrongPython(_foreign)
+            if name == "NoneType":
+                return type(None)
+            found = dill()
+            if found is not None:
+                return getattr(found._dill, name)
+            if name in CONSTRUCTORS:
+                return CONSTRUCTORS[name]
+            raise PackageNeeded("dill", "Reading this payload (it names dill's %s)" % name)
+        if name == "__main__" and module in ("__builtin__", "builtins"):
+            return __main__.__dict__
+        if name == "CodeType" and module == "types" and _foreign is not None:
+            raise WrongPython(_foreign)
+        try:
+            return super().find_class(module, name)
+        except ImportError as error:
+            if module.startswith("globus_compute_sdk.sdk.") and not present("globus_compute_sdk"):
+                from . import shell
+
+                stand_in = shell.STAND_INS.get((module, name))
+                if stand_in is not None:
+                    return stand_in
+            if module.split(".")[0] == "dill":
+                raise PackageNeeded("dill", "Reading this payload") from error
+            raise
+
+
+def present(package):
+    from importlib.util import find_spec
+
+    return find_spec(package) is not None
+
+
+def loads(data):
+    value = Reader(io.BytesIO(data)).load()
+    cls = type(value)
+    if cls.__module__ == "__main__":
+        # An instance of a class that an earlier task has left in `__main__` joins that class.
+        try:
+            value.__class__ = getattr(__main__, cls.__name__)
+        except (AttributeError, TypeError):
+            pass
+    return value
+
+
+class NotPlain(Exception):
+    pass
+
+
+class PlainWriter(pickle.Pickler):
+    """Writes values made of builtins only; the C code asks about everything else."""
+
+    def reducer_override(self, value):
+        raise NotPlain
+
+
+def dumps(value):
+    plain = io.BytesIO()
+    try:
+        PlainWriter(plain, PROTOCOL).dump(value)
+        return plain.getvalue()
+    except NotPlain:
+        pass
+    if "%s.shell" % __package__ in sys.modules:
+        from . import shell
+
+        with shell.importable():
+            return dumps_any(value)
+    return dumps_any(value)
+
+
+def dumps_any(value):
+    found = dill()
+    if found is not None:
+        return found.dumps(value)
+    try:
+        data = pickle.dumps(value, PROTOCOL)
+    except Exception as error:
+        raise PackageNeeded("dill", "Serializing a value of type %s" % type(value).__name__) from error
+    return data
+
+
+# What dill's constructors do, for an interpreter without dill.
+
+
+def create_function(code, namespace, name=None, defaults=None, closure=None, attributes=None, kwdefaults=None):
+    namespace = namespace or {}
+    function = types.FunctionType(code, namespace, name, defaults, closure)
+    if attributes is not None:
+        function.__dict__.update(attributes)
+    if kwdefaults is not None:
+        function.__kwdefaults__ = kwdefaults
+    namespace.setdefault("__builtins__", builtins)
+    return function
+
+
+def create_code(*args):
+    # Since Python 3.10 the old line table comes first, for older readers.
+    fields = args[1:] if not isinstance(args[0], int) else args
+    expected = 18 if sys.version_info >= (3, 11) else 16
+    if len(fields) != expected or (fields is args) != (sys.version_info < (3, 10)):
+        raise WrongPython("another version")
+    fields = list(fields)
+    for index in (6, 14, 15) if expected == 18 else (6, 13):
+        if isinstance(fields[index], str):
+            fields[index] = fields[index].encode("latin-1")
+    return types.CodeType(*fields)
+
+
+def create_cell(*contents):
+    return types.CellType(*contents)
+
+
+def create_type(cls, *args):
+    return cls(*args)
+
+
+def load_type(name):
+    for module in (types, builtins):
+        found = getattr(module, name, None)
+        if isinstance(found, type):
+            return found
+    special = {"BuiltinMethodType": types.BuiltinFunctionType, "PartialType": "functools.partial"}.get(name)
+    if special == "functools.partial":
+        import functools
+
+        return functools.partial
+    if special is not None:
+        return special
+    raise PackageNeeded("dill", "Reading this payload (it names the type %s)" % name)
+
+
+def import_module(name, safe=False):
+    parent, _, last = name.rpartition(".")
+    try:
+        if parent:
+            found = getattr(__import__(parent, None, None, [last]), last, None)
+            if isinstance(found, (types.ModuleType, type)):
+                return found
+            return __import__(name, None, None, [last])
+        return __import__(name)
+    except (ImportError, AttributeError, KeyError):
+        if safe:
+            return None
+        raise
+
+
+def get_attr(owner, name):
+    return getattr(owner, name, None) or getattr(builtins, name)
+
+
+def set_items(target, source):
+    for key, value in source.items():
+        target[key] = value
+
+
+def create_namedtuple(name, fields, module, defaults=None):
+    found = import_module(module + "." + name, safe=True)
+    if found is not None:
+        return found
+    import collections
+
+    return collections.namedtuple(name, fields, defaults=defaults, module=module)
+
+
+def eval_repr(text):
+    return eval(text)
+
+
+CONSTRUCTORS = {
+    "_create_function": create_function,
+    "_create_code": create_code,
+    "_create_cell": create_cell,
+    "_create_type": create_type,
+    "_load_type": load_type,
+    "_import_module": import_module,
+    "_get_attr": get_attr,
+    "_setitems": set_items,
+    "_create_namedtuple": create_namedtuple,
+    "_eval_repr": eval_repr,
+}

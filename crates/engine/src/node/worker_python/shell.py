@@ -1,0 +1,117 @@
+"""ShellFunction and MPIFunction where globus_compute_sdk is not installed.
+
+The payloads name the SDK's classes, and so do the results, which the client reads with its own SDK. The stand-ins
+carry those names. Unlike the original, a command that outlives its walltime is killed.
+"""
+
+import contextlib
+import os
+import sys
+import types
+
+SHELL = "globus_compute_sdk.sdk.shell_function"
+MPI = "globus_compute_sdk.sdk.mpi_function"
+
+SANDBOX_WARNING = (
+    "WARNING: Task sandboxing will not work due to endpoint misconfiguration. Please enable sandboxing on the "
+    "remote endpoint. "
+)
+
+
+class ShellResult:
+    def __init__(self, cmd, stdout, stderr, returncode, exception_name=None):
+        self.cmd = cmd
+        self.stdout = stdout
+        self.stderr = stderr
+        self.returncode = returncode
+        self.exception_name = exception_name
+
+
+class ShellFunction:
+    def __call__(self, **kwargs):
+        return self.run(self.cmd.format(**kwargs))
+
+    def run(self, command):
+        import signal
+        import subprocess
+
+        sandbox = os.environ.get("GC_TASK_SANDBOX_DIR")
+        if sandbox:
+            os.makedirs(sandbox, exist_ok=True)
+            os.chdir(sandbox)
+        with self.stream(self.stdout, "stdout") as out, self.stream(self.stderr, "stderr") as err:
+            if not sandbox:
+                print(SANDBOX_WARNING, file=err)
+            exception_name = None
+            process = subprocess.Popen(
+                command,
+                stdout=out,
+                stderr=err,
+                shell=True,
+                executable="/bin/bash",
+                close_fds=False,
+                start_new_session=self.walltime is not None,
+            )
+            try:
+                returncode = process.wait(timeout=self.walltime)
+                if returncode != 0:
+                    exception_name = "subprocess.CalledProcessError"
+            except subprocess.TimeoutExpired:
+                returncode, exception_name = 124, "subprocess.TimeoutExpired"
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            result = {
+                "cmd": command,
+                "stdout": self.snippet(out),
+                "stderr": self.snippet(err),
+                "returncode": returncode,
+                "exception_name": exception_name,
+            }
+        return result if self.return_dict else ShellResult(**result)
+
+    @staticmethod
+    def stream(name, suffix):
+        if not name:
+            import random
+
+            letters = "".join(random.choice("abcdefghijklmnopqrstuvwxyz0123456789_") for _ in range(8))
+            name = os.path.join(os.getcwd(), "%s.%s.%s" % (os.environ.get("GC_TASK_UUID", ""), letters, suffix))
+        if os.path.dirname(name):
+            os.makedirs(os.path.dirname(name), exist_ok=True)
+        # Output that is not text must not cost the user the result.
+        return open(name, "a+", errors="backslashreplace")
+
+    def snippet(self, stream):
+        import collections
+
+        stream.seek(0)
+        return "".join(collections.deque(stream, maxlen=self.snippet_lines))
+
+
+class MPIFunction(ShellFunction):
+    def __call__(self, **kwargs):
+        return self.run("$PARSL_MPI_PREFIX " + self.cmd.format(**kwargs))
+
+
+ShellResult.__module__ = ShellFunction.__module__ = SHELL
+MPIFunction.__module__ = MPI
+
+STAND_INS = {(cls.__module__, cls.__name__): cls for cls in (ShellResult, ShellFunction, MPIFunction)}
+
+
+@contextlib.contextmanager
+def importable():
+    """While pickling: the pickler looks the classes up by the names it writes."""
+    names = ["globus_compute_sdk", "globus_compute_sdk.sdk", SHELL, MPI]
+    added = [name for name in names if name not in sys.modules]
+    for name in added:
+        sys.modules[name] = types.ModuleType(name)
+    for (module, name), cls in STAND_INS.items():
+        if module in added:
+            setattr(sys.modules[module], name, cls)
+    try:
+        yield
+    finally:
+        for name in added:
+            del sys.modules[name]
