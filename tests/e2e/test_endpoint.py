@@ -115,8 +115,8 @@ def test_a_worker_without_dill(shared_scene, service):
     assert told == [False, {"sum": 2.0, "unit": "s"}]
 
 
-def test_another_identity_may_not_submit(shared_scene, service, sdk):
-    """An endpoint is its owner's; the refusal names the rule."""
+def test_another_identity_finds_nothing(shared_scene, service, sdk):
+    """An endpoint is its owner's: to anybody else it does not exist."""
     endpoint = shared_scene.endpoint(service, "owned")
     stranger = service.sdk("4.19.0", service.add_client("stranger"))
     [text] = stranger.run(
@@ -128,4 +128,4 @@ def test_another_identity_may_not_submit(shared_scene, service, sdk):
         """,
         endpoint.id,
     )
-    assert "ENDPOINT_ACCESS_FORBIDDEN" in text
+    assert "ENDPOINT_NOT_FOUND" in text
