@@ -1,0 +1,31 @@
+"""Ids and values that recur in the golden files."""
+
+import uuid
+
+TASK = "11111111-2222-3333-4444-555555555555"
+OTHER_TASK = "11111111-2222-3333-4444-666666666666"
+FUNCTION = "22222222-2222-4222-8222-222222222222"
+OTHER_FUNCTION = "22222222-2222-4222-8222-333333333333"
+ENDPOINT = "33333333-3333-4333-8333-333333333333"
+USER_ENDPOINT = "33333333-3333-4333-8333-444444444444"
+GROUP = "44444444-4444-4444-8444-444444444444"
+CONTAINER = "55555555-5555-4555-8555-555555555555"
+IDENTITY = "66666666-6666-4666-8666-666666666666"
+OTHER_IDENTITY = "66666666-6666-4666-8666-777777777777"
+CLIENT = "77777777-7777-4777-8777-777777777777"
+POLICY = "88888888-8888-4888-8888-888888888888"
+PROJECT = "99999999-9999-4999-8999-999999999999"
+SUBSCRIPTION = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"
+GLOBUS_GROUP = "bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb"
+REQUEST = "cccccccc-cccc-4ccc-8ccc-cccccccccccc"
+
+COMPUTE_SCOPE = "https://auth.globus.org/scopes/facd7ccc-c5f4-42aa-916b-a0e270e2c2a9/all"
+MANAGE_PROJECTS = "urn:globus:auth:scope:auth.globus.org:manage_projects"
+NATIVE_CLIENT = "4cf29807-cf21-49ec-9443-ff9a3fb9f81c"
+
+# Quotes, escapes, controls, and characters of every length in UTF-8.
+DIFFICULT = 'a"b\\c/d\n\t\r\b\f\x00\x1f\x7f é \u2028 \uffff 😀'
+
+
+def uid(text):
+    return uuid.UUID(text)
