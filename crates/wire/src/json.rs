@@ -4,7 +4,9 @@
 //! A document that is read well is read once. Only a refused one is read again, to find out where it went wrong.
 
 use std::fmt;
+use std::marker::PhantomData;
 
+use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -16,6 +18,9 @@ pub type Object = Map<String, Value>;
 ///
 /// Such objects are held as values, which take many times the room of their text.
 pub const FREE_FORM_LIMIT: usize = 1 << 20;
+
+/// The most that one list of texts or of free-form values may hold.
+pub const LIST_LIMIT: usize = 10_000;
 
 /// Why a document was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -101,9 +106,12 @@ fn diagnose<'a, T: Deserialize<'a>>(text: &'a str, first: &serde_json::Error) ->
         Err(error) => (track.path().to_string(), without_position(&error)),
         Ok(_) => (".".to_owned(), without_position(first)),
     };
-    if let Some(name) = problem.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
-        field = if field == "." { name.to_owned() } else { format!("{field}.{name}") };
-        problem = "missing".to_owned();
+    // Of these, serde names the object and tells the member in words.
+    for (words, short) in [("missing field `", "missing"), ("duplicate field `", "stands there twice")] {
+        if let Some(name) = problem.strip_prefix(words).and_then(|rest| rest.strip_suffix('`')) {
+            field = if field == "." { name.to_owned() } else { format!("{field}.{name}") };
+            problem = short.to_owned();
+        }
     }
     Malformed::Field { field, problem }
 }
@@ -235,6 +243,67 @@ fn end_of_string(text: &str) -> usize {
         }
     }
     text.len()
+}
+
+/// Reads a part of a document that is held as values, refused beyond [`FREE_FORM_LIMIT`].
+pub(crate) fn bounded<'de, T: de::DeserializeOwned, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    let raw = Box::<RawValue>::deserialize(deserializer)?;
+    check_free_form(&raw)?;
+    decode_str(raw.get()).map_err(de::Error::custom)
+}
+
+fn check_free_form<E: de::Error>(raw: &RawValue) -> Result<(), E> {
+    let size = raw.get().len();
+    if size > FREE_FORM_LIMIT {
+        return Err(E::custom(format_args!("{size} bytes exceed the limit of {FREE_FORM_LIMIT}")));
+    }
+    Ok(())
+}
+
+/// Reads a list of things that take more room than their text (an empty string is two bytes there), refused beyond
+/// [`LIST_LIMIT`].
+pub(crate) fn list<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    struct Items<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+            let mut items = Vec::new();
+            while let Some(item) = seq.next_element()? {
+                if items.len() == LIST_LIMIT {
+                    return Err(de::Error::custom(format_args!("more than {LIST_LIMIT} items")));
+                }
+                items.push(item);
+            }
+            Ok(items)
+        }
+    }
+
+    deserializer.deserialize_seq(Items(PhantomData))
+}
+
+/// The same for a list that may be null.
+pub(crate) fn list_or_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<T>>, D::Error> {
+    struct Items<T>(Vec<T>);
+
+    impl<'de, T: Deserialize<'de>> Deserialize<'de> for Items<T> {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            list(deserializer).map(Self)
+        }
+    }
+
+    Ok(Option::<Items<T>>::deserialize(deserializer)?.map(|items| items.0))
 }
 
 /// For a member whose null means something else than its absence: present and null becomes `Some(Null)`.

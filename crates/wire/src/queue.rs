@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{EndpointId, IdentityId, TaskGroupId};
-use crate::json::Object;
+use crate::json::{self, Object};
 
 /// Exchange and queue of everything that goes to and comes from endpoints.
 pub mod exchange {
@@ -159,7 +159,7 @@ pub struct Registration {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command_queue_info: Option<QueueInfo>,
     /// Shown to whoever started the endpoint.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "json::list")]
     pub warnings: Vec<String>,
 }
 

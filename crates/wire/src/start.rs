@@ -1,10 +1,9 @@
 //! How a user endpoint comes to life: the command its manager gets, and the document it reads itself.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::id::{EndpointId, FunctionId, IdentityId};
-use crate::json::{self, FreeForm, Malformed, Object, present};
+use crate::json::{self, FreeForm, Malformed, Object};
 use crate::queue::Registration;
 use crate::rest::submit::UserRuntime;
 
@@ -86,8 +85,8 @@ pub struct StartDocument {
     /// Descriptor and key of the credentials that upstream's managers of 4.16 and later renew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mem_fd: Option<i32>,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
-    pub enckey: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enckey: Option<String>,
 }
 
 impl StartDocument {

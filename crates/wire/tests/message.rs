@@ -1,42 +1,285 @@
 //! Messages read, written and refused, by the byte.
 
-use wire::message::{self, Life, StatusReport, Task};
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of tests that fails has failed the test")]
 
-fn id(text: &str) -> wire::TaskId {
-    text.parse().unwrap()
+use wire::json::{FREE_FORM_LIMIT, Malformed, Object};
+use wire::message::{
+    self, Actor, DecodeError, ErrorDetails, Life, Message, StatusReport, Task, TaskResult, TaskState,
+    TaskTransition,
+};
+use wire::{EndpointId, TaskId, Text};
+
+const ID: &str = "11111111-2222-3333-4444-555555555555";
+
+fn id() -> TaskId {
+    ID.parse().unwrap()
 }
 
-const TASK: &[u8] = b"\x01{\"message_type\":\"task\",\"data\":{\"task_id\":\"11111111-2222-3333-4444-555555555555\",\
-\"container_id\":null,\"container\":null,\"task_buffer\":\"41\\nst\\nadd:def add(x, y=1):\\n    return x + y\\n7\\n11\\n[40]11\\n11\\n{\\\"y\\\": 2}\"}}";
+fn message(kind: &str, data: &str) -> Vec<u8> {
+    format!("\u{1}{{\"message_type\":\"{kind}\",\"data\":{data}}}").into_bytes()
+}
 
-#[test]
-fn a_task_comes_apart_and_together_again() {
-    let task = Task::decode(TASK).unwrap();
-    assert_eq!(task.task_id, id("11111111-2222-3333-4444-555555555555"));
-    let call = task.task_buffer.to_str();
-    let call = wire::buffer::split_task(&call).unwrap();
-    assert_eq!(call.args, "11\n[40]");
-    assert_eq!(call.kwargs, "11\n{\"y\": 2}");
-    assert_eq!(task.encode(), TASK);
-    let plain = Task { task_buffer: task.task_buffer.to_str().into_owned().into(), ..task };
-    assert_eq!(plain.encode(), TASK);
+fn task(buffer: &str) -> Vec<u8> {
+    message("task", &format!(r#"{{"task_id":"{ID}","task_buffer":{buffer}}}"#))
 }
 
 #[test]
-fn the_error_names_the_field() {
-    let broken = String::from_utf8(TASK.to_vec()).unwrap().replace("11111111-", "1111-");
-    let error = message::decode(broken.as_bytes()).unwrap_err();
-    assert_eq!(error.to_string(), "data.task_id: not a UUID");
+fn a_result_is_written_in_the_order_of_the_original() {
+    let result = TaskResult {
+        task_id: id(),
+        data: Text::from("Traceback: é\n"),
+        details: Some(Object::from_iter([("os".to_owned(), "Linux".into())]).into()),
+        error_details: Some(ErrorDetails {
+            code: "RemoteExecutionError".to_owned(),
+            user_message: "An error occurred".to_owned(),
+        }),
+        task_statuses: Some(vec![TaskTransition {
+            timestamp: 1_692_742_841_843_334_000,
+            state: TaskState::ExecutionStart,
+            actor: Actor::Worker,
+        }]),
+    };
+    let bytes = result.encode();
+    assert_eq!(
+        String::from_utf8(bytes.clone()).unwrap(),
+        "\u{1}{\"message_type\":\"result\",\"data\":{\"task_id\":\"11111111-2222-3333-4444-555555555555\",\
+         \"data\":\"Traceback: é\\n\",\"details\":{\"os\":\"Linux\"},\"error_details\":\
+         {\"code\":\"RemoteExecutionError\",\"user_message\":\"An error occurred\"},\"task_statuses\":\
+         [{\"timestamp\":1692742841843334000,\"state\":\"execution-start\",\"actor\":\"worker\"}]}}"
+    );
+    assert_eq!(TaskResult::decode(&bytes).unwrap(), result);
+    assert!(result.is_error());
+}
+
+#[test]
+fn what_a_task_lacks_is_null_on_the_wire() {
+    let task = Task { task_id: id(), container_id: None, container: None, task_buffer: "x".into() };
+    let expected = format!(r#"{{"task_id":"{ID}","container_id":null,"container":null,"task_buffer":"x"}}"#);
+    assert_eq!(task.encode(), message("task", &expected));
+}
+
+#[test]
+fn fields_come_in_any_order_and_from_any_hand() {
+    let reversed =
+        format!("\u{1}{{\"data\":{{\"task_buffer\":\"x\",\"task_id\":\"{ID}\"}},\"message_type\":\"task\"}}");
+    assert_eq!(Task::decode(reversed.as_bytes()).unwrap(), Task::decode(&task("\"x\"")).unwrap());
+    let spaced = format!(
+        "\u{1} {{ \"new\" : [ 1 ] , \"message_type\" : \"task\" , \"data\" : {{ \"task_id\" : \"{}\" ,\n\
+         \"task_buffer\" : \"x\", \"new\" : null }} }}\n",
+        ID.replace('-', "")
+    );
+    assert_eq!(Task::decode(spaced.as_bytes()).unwrap().task_id, id());
+}
+
+#[test]
+fn a_status_report_may_name_its_state_otherwise() {
+    let data = format!(
+        r#"{{"endpoint_id":"{ID}","ep_status_report":{{"heartbeat_period":0}},"task_statuses":{{}}}}"#
+    );
+    let report = StatusReport::decode(&message("ep_status_report", &data)).unwrap();
+    assert_eq!(report.life(), Life::Offline);
+    assert!(String::from_utf8(report.encode()).unwrap().contains(r#""global_state":{"heartbeat_period":0}"#));
+}
+
+#[test]
+fn a_heartbeat_tells_of_life_and_death() {
+    let life = |state: &str| {
+        let data = format!(r#"{{"endpoint_id":"{ID}","global_state":{state},"task_statuses":{{}}}}"#);
+        StatusReport::decode(&message("ep_status_report", &data)).unwrap().life()
+    };
+    assert_eq!(life(r#"{"heartbeat_period":30}"#), Life::Online { period: 30.0 });
+    assert_eq!(life(r#"{"heartbeat_period":5.0,"active":true}"#), Life::Online { period: 5.0 });
+    assert_eq!(life(r#"{"heartbeat_period":5.0,"active":false}"#), Life::Offline);
+    assert_eq!(life(r#"{"heartbeat_period":0}"#), Life::Offline);
+    assert_eq!(life(r#"{"error":"no","heartbeat_period":3}"#), Life::FailedToStart("no".to_owned()));
+    assert_eq!(life(r#"{"error":["no"]}"#), Life::FailedToStart("[\"no\"]".to_owned()));
+    for unclear in
+        ["{}", r#"{"heartbeat_period":null}"#, r#"{"heartbeat_period":"soon","active":1,"error":null}"#]
+    {
+        assert_eq!(life(unclear), Life::Online { period: 30.0 }, "{unclear}");
+    }
 }
 
 #[test]
 fn python_infinities_are_read_as_null() {
-    let heartbeat = b"\x01{\"message_type\":\"ep_status_report\",\"data\":{\"endpoint_id\":\
-\"11111111-2222-3333-4444-555555555555\",\"global_state\":{\"max\":Infinity,\"min\":-Infinity,\"n\":NaN,\
-\"h\":\"Infinity \\\" NaN\",\"heartbeat_period\":5.0},\"task_statuses\":{}}}";
-    let report = StatusReport::decode(heartbeat).unwrap();
+    let data = format!(
+        r#"{{"endpoint_id":"{ID}","global_state":{{"max":Infinity,"min":-Infinity,"n":[NaN],
+        "h":"Infinity \" NaN","heartbeat_period":5.0}},"task_statuses":{{}}}}"#
+    );
+    let report = StatusReport::decode(&message("ep_status_report", &data)).unwrap();
     assert_eq!(report.life(), Life::Online { period: 5.0 });
     let state = report.global_state.to_object();
-    assert!(state["max"].is_null() && state["min"].is_null() && state["n"].is_null());
+    assert!(state["max"].is_null() && state["min"].is_null() && state["n"][0].is_null());
     assert_eq!(state["h"], "Infinity \" NaN");
+
+    let with_details = format!(
+        r#"{{"task_id":"{ID}","data":"Infinity\n","details":{{"x":Infinity}},"error_details":null}}"#
+    );
+    let message = message("result", &with_details);
+    let result = TaskResult::decode(&message).unwrap();
+    assert_eq!(result.data, "Infinity\n");
+    assert_eq!(result.details.unwrap().as_json(), r#"{"x":null}"#);
+}
+
+/// What is wrong with the bytes, in the words of the error.
+fn refusal(bytes: &[u8]) -> String {
+    message::decode(bytes).expect_err("this is no message").to_string()
+}
+
+#[test]
+fn errors_name_the_field() {
+    let good = format!(r#"{{"task_id":"{ID}","data":"x"}}"#);
+    let transition = r#"{"timestamp":1,"state":"running","actor":"worker"}"#;
+    let result = |member: &str| message("result", &format!("{},{member}}}", good.strip_suffix('}').unwrap()));
+    for (bytes, expected) in [
+        (message("task", &format!(r#"{{"task_id":"{ID}"}}"#)), "data.task_buffer: missing"),
+        (message("task", r#"{"task_buffer":"x"}"#), "data.task_id: missing"),
+        (message("task", r#"{"task_id":"x","task_buffer":"x"}"#), "data.task_id: not a UUID"),
+        (
+            message("task", r#"{"task_id":5,"task_buffer":"x"}"#),
+            "data.task_id: invalid type: integer `5`, expected a UUID",
+        ),
+        (task("5"), "data.task_buffer: not a string"),
+        (task("null"), "data.task_buffer: not a string"),
+        (task("{\"x\":[1]}"), "data.task_buffer: not a string"),
+        (result(r#""details":[]"#), "data.details: invalid type: sequence, expected a map"),
+        (result(r#""error_details":{"code":"x"}"#), "data.error_details.user_message: missing"),
+        (
+            result(r#""error_details":{"code":1,"user_message":"x"}"#),
+            "data.error_details.code: invalid type: integer `1`, expected a string",
+        ),
+        (
+            result(&format!(
+                r#""task_statuses":[{transition},{{"timestamp":1,"state":"dreaming","actor":"worker"}}]"#
+            )),
+            "data.task_statuses[1].state: unknown variant `dreaming`",
+        ),
+        (
+            result(r#""task_statuses":[{"timestamp":-1,"state":"running","actor":"worker"}]"#),
+            "data.task_statuses[0].timestamp: invalid value: integer `-1`, expected u64",
+        ),
+        (result(r#""task_statuses":{}"#), "data.task_statuses: invalid type: map, expected a sequence"),
+        (result(&format!(r#""task_id":"{ID}""#)), "data.task_id: stands there twice"),
+        (
+            message(
+                "ep_status_report",
+                &format!(r#"{{"endpoint_id":"{ID}","global_state":3,"task_statuses":{{}}}}"#),
+            ),
+            "data.global_state: invalid type: integer `3`, expected a map",
+        ),
+        (
+            message(
+                "ep_status_report",
+                &format!(r#"{{"endpoint_id":"{ID}","global_state":{{}},"task_statuses":{{"x":[]}}}}"#),
+            ),
+            "data.task_statuses.x: not a UUID",
+        ),
+        (
+            message("container", &format!(r#"{{"container_id":"{ID}","name":"x","images":[{{}}]}}"#)),
+            "data.images[0].image_type: missing",
+        ),
+        (message("task", "[]"), "data: invalid length 0"),
+        (b"\x01{\"data\":{}}".to_vec(), "message_type: missing"),
+        (b"\x01{\"message_type\":\"task\"}".to_vec(), "data: missing"),
+        (b"\x01{\"message_type\":7}".to_vec(), "message_type: invalid type: integer `7`"),
+        (
+            b"\x01{\"data\":{\"task_buffer\":1},\"message_type\":\"task\"}".to_vec(),
+            "data.task_buffer: not a string",
+        ),
+        (b"\x01[1,2]".to_vec(), ".: invalid type: sequence, expected a message envelope"),
+    ] {
+        let refused = refusal(&bytes);
+        assert!(refused.starts_with(expected), "{refused:?} instead of {expected:?}");
+    }
+}
+
+#[test]
+fn errors_say_what_kind_they_are() {
+    let whole = task("\"x\"");
+    assert_eq!(message::decode(b""), Err(DecodeError::Empty));
+    assert_eq!(message::decode(b"{}"), Err(DecodeError::Version(b'{')));
+    assert_eq!(message::decode(b"\x02{}"), Err(DecodeError::Version(2)));
+    assert_eq!(message::decode(&message("spell", "{}")), Err(DecodeError::UnknownType("spell".to_owned())));
+    assert_eq!(
+        message::decode(b"\x01{\"data\":{},\"message_type\":\"spell\"}"),
+        Err(DecodeError::UnknownType("spell".to_owned()))
+    );
+    assert_eq!(
+        TaskResult::decode(&whole),
+        Err(DecodeError::Unexpected { expected: "result", found: "task" })
+    );
+    let malformed = |bytes: &[u8]| match message::decode(bytes) {
+        Err(DecodeError::Malformed(malformed)) => malformed,
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(malformed(b"\x01"), Malformed::Truncated { .. }));
+    assert!(matches!(malformed(&whole[..whole.len() - 1]), Malformed::Truncated { .. }));
+    assert!(matches!(malformed(&task("\"\u{0}\"")), Malformed::NotJson { .. }));
+    assert!(matches!(malformed(&task(r#""\x""#)), Malformed::NotJson { .. }));
+    assert!(matches!(malformed(&task(r#""\u00""#)), Malformed::NotJson { .. }));
+    assert!(matches!(malformed(&[&whole[..], b"{}"].concat()), Malformed::NotJson { .. }));
+    let mut foreign = task("\"xyz\"");
+    let at = foreign.len() - 5;
+    foreign[at] = 0xff;
+    assert_eq!(malformed(&foreign), Malformed::NotUtf8 { at: at - 1 });
+}
+
+#[test]
+fn too_much_is_refused_before_it_is_held() {
+    let long = task(&format!("\"{}\"", "x".repeat(2000)));
+    assert!(message::decode_within(&long, long.len()).is_ok());
+    assert_eq!(
+        message::decode_within(&long, 2000),
+        Err(Malformed::TooLarge { size: long.len() - 1, limit: 2000 }.into())
+    );
+
+    let details = format!(
+        r#"{{"task_id":"{ID}","data":"x","details":{{"x":[{}0]}}}}"#,
+        "0,".repeat(FREE_FORM_LIMIT / 2)
+    );
+    let refused = refusal(&message("result", &details));
+    assert!(refused.starts_with("data.details: ") && refused.contains("exceed the limit"), "{refused}");
+
+    let deep = format!(
+        r#"{{"task_id":"{ID}","data":"x","details":{{"x":{}{}}}}}"#,
+        "[".repeat(200),
+        "]".repeat(200)
+    );
+    let refused = refusal(&message("result", &deep));
+    assert!(refused.starts_with("data.details: ") && refused.contains("recursion limit"), "{refused}");
+
+    let name = "n".repeat(100_000);
+    assert!(refusal(&message(&name, "{}")).len() < 200);
+    assert!(refusal(&message("task", &format!(r#"{{"task_id":"{name}","task_buffer":""}}"#))).len() < 300);
+}
+
+#[test]
+fn a_long_string_is_not_copied_to_be_read() {
+    for json in ["\"plain\"", r#""00\ngARLKi4=\n""#] {
+        let bytes = task(json);
+        let Message::Task(task) = message::decode(&bytes).unwrap() else { unreachable!("it is a task") };
+        let token = task.task_buffer.to_json();
+        let held = match (&token, task.task_buffer.to_str()) {
+            // Without an escape the content itself lies in the message.
+            (_, std::borrow::Cow::Borrowed(content)) => content.as_ptr(),
+            (std::borrow::Cow::Borrowed(token), _) => token.as_ptr(),
+            (std::borrow::Cow::Owned(_), _) => panic!("neither form lies in the message"),
+        };
+        assert!(bytes.as_ptr_range().contains(&held));
+    }
+}
+
+#[test]
+fn ids_are_not_each_other_and_have_one_spelling() {
+    let endpoint: EndpointId = "11111111222233334444555555555555".parse().unwrap();
+    assert_eq!(endpoint.to_string(), ID);
+    assert_eq!(
+        "11111111-2222-3333-4444-55555555555A".parse::<TaskId>().unwrap().to_string().chars().last(),
+        Some('a')
+    );
+    assert_eq!(serde_json::to_string(&endpoint).unwrap(), format!("\"{ID}\""));
+    assert_eq!(format!("{endpoint:?}"), format!("EndpointId({ID})"));
+    assert!(
+        "".parse::<TaskId>().is_err() && "11111111-2222-3333-4444-55555555555".parse::<TaskId>().is_err()
+    );
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::ContainerId;
+use crate::json;
 
 /// Body of `POST /v2/containers`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,11 +46,11 @@ pub struct Build {
     pub name: Option<String>,
     #[serde(default)]
     pub description: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::list")]
     pub apt: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::list")]
     pub pip: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::list")]
     pub conda: Vec<String>,
     /// Crosses the wire as null without one.
     #[serde(default)]

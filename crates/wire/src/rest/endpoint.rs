@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::control::Ability;
 use crate::id::{EndpointId, FunctionId, IdentityId, PolicyId, SubscriptionId};
-use crate::json::{FreeForm, Object, present};
+use crate::json::{self, FreeForm, Object, present};
 
 /// Body of `POST /v3/endpoints` (the service gives the id) and `PUT /v3/endpoints/{id}`.
 ///
@@ -19,6 +19,7 @@ pub struct Register {
     /// Only ever true. Since 3.12: whether the endpoint may become other users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multi_user: Option<bool>,
+    #[serde(default, deserialize_with = "json::bounded")]
     pub metadata: Metadata,
     /// Absent: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]

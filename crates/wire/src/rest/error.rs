@@ -5,10 +5,12 @@
 
 use std::fmt;
 
+use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::id::{EndpointId, FunctionId, IdentityId, PolicyId};
+use crate::json;
 
 macro_rules! codes {
     ($($variant:ident $name:literal $number:literal $status:literal;)+) => {
@@ -68,6 +70,8 @@ codes! {
     BatchRunTooLarge "BATCH_RUN_TOO_LARGE" 27 413;
     TaskPayloadTooLarge "TASK_PAYLOAD_TOO_LARGE" 28 413;
     SemanticallyInvalid "SEMANTICALLY_INVALID" -1 422;
+    // Upstream's names for these are not known; clients go by the HTTP status and by `authorization_parameters`.
+    AuthenticationPolicy "AUTHENTICATION_POLICY" -1 403;
     MaxRequestsExceeded "MAX_REQUESTS_EXCEEDED" -1 429;
     ServiceUnavailable "SERVICE_UNAVAILABLE" -1 503;
 }
@@ -126,7 +130,7 @@ pub struct ErrorBody {
     pub reason: String,
     #[serde(default)]
     pub http_status_code: u16,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::list")]
     pub error_args: Vec<Value>,
     /// Present: log in again, so, and try once more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -144,16 +148,34 @@ pub struct AuthorizationParameters {
     pub session_message: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_required_identities: Option<Vec<IdentityId>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Some write one string, with commas.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "list_or_commas")]
     pub session_required_policies: Option<Vec<PolicyId>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "json::list_or_null")]
     pub session_required_single_domain: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_required_mfa: Option<bool>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "json::list_or_null")]
     pub required_scopes: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
+}
+
+fn list_or_commas<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<PolicyId>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        List(Vec<PolicyId>),
+        Commas(String),
+    }
+    Ok(match Option::deserialize(deserializer)? {
+        None => None,
+        Some(Either::List(list)) => Some(list),
+        Some(Either::Commas(text)) => {
+            let ids = text.split(',').map(str::trim).filter(|id| !id.is_empty());
+            Some(ids.map(|id| id.parse().map_err(D::Error::custom)).collect::<Result<_, _>>()?)
+        }
+    })
 }
 
 impl ErrorBody {

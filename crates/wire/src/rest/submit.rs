@@ -1,11 +1,13 @@
 //! Submission of tasks.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::id::{EndpointId, FunctionId, RequestId, TaskGroupId, TaskId};
-use crate::json::FreeForm;
+use crate::json::{self, FreeForm};
 use crate::text::Text;
 
 /// Body of `POST /v3/endpoints/{id}/submit`.
@@ -15,7 +17,7 @@ pub struct Submit<'a> {
     #[serde(default)]
     pub create_queue: bool,
     /// Packed arguments, by function.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "calls")]
     pub tasks: BTreeMap<FunctionId, Vec<Text<'a>>>,
     /// Absent: the service makes one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -26,10 +28,79 @@ pub struct Submit<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_endpoint_config: Option<FreeForm>,
     /// Import paths of strategies, to be tried in order.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "json::list_or_null")]
     pub result_serializers: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_runtime: Option<UserRuntime>,
+}
+
+/// The most tasks that one request may submit.
+pub const MAX_TASKS: usize = 100_000;
+
+impl Submit<'_> {
+    /// How many tasks this asks for.
+    pub fn count(&self) -> usize {
+        self.tasks.values().map(Vec::len).sum()
+    }
+}
+
+/// Reads the payloads by function, and stops counting where it is too many.
+fn calls<'de: 'a, 'a, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<FunctionId, Vec<Text<'a>>>, D::Error> {
+    deserializer.deserialize_map(Functions)
+}
+
+struct Functions;
+
+impl<'de> Visitor<'de> for Functions {
+    type Value = BTreeMap<FunctionId, Vec<Text<'de>>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("lists of payloads by function")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut tasks = BTreeMap::new();
+        let mut room = MAX_TASKS;
+        while let Some(function) = map.next_key()? {
+            let payloads = map.next_value_seed(Payloads { room })?;
+            room -= payloads.len();
+            tasks.entry(function).or_insert_with(Vec::new).extend(payloads);
+        }
+        Ok(tasks)
+    }
+}
+
+struct Payloads {
+    room: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Payloads {
+    type Value = Vec<Text<'de>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Payloads {
+    type Value = Vec<Text<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of payloads")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut payloads = Vec::new();
+        while let Some(payload) = seq.next_element()? {
+            if payloads.len() == self.room {
+                return Err(A::Error::custom(format_args!("more than {MAX_TASKS} tasks")));
+            }
+            payloads.push(payload);
+        }
+        Ok(payloads)
+    }
 }
 
 /// What the submitter runs on.

@@ -5,6 +5,13 @@ use serde_json::Number;
 
 use crate::id::{ClientId, IdentityId};
 
+/// Query of `GET /v2/api/identities/{id}/consents`: `all` is `True` or `False`, as Python writes them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Query {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub all: Option<String>,
+}
+
 /// Answer of `GET /v2/api/identities/{id}/consents`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Consents {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{PolicyId, ProjectId};
+use crate::json;
 
 /// Body of `POST /v2/api/policies`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,9 +23,9 @@ pub struct NewPolicy {
     pub authentication_assurance_timeout: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub required_mfa: Option<bool>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "json::list_or_null")]
     pub domain_constraints_include: Option<Vec<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "json::list_or_null")]
     pub domain_constraints_exclude: Option<Vec<String>>,
 }
 
@@ -51,8 +52,8 @@ pub struct Policy {
     /// Seconds; null without one, like the lists.
     #[serde(default)]
     pub authentication_assurance_timeout: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::list_or_null")]
     pub domain_constraints_include: Option<Vec<String>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::list_or_null")]
     pub domain_constraints_exclude: Option<Vec<String>>,
 }

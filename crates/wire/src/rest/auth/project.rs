@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::id::{GroupId, IdentityId, ProjectId};
+use crate::json;
 
 /// Body of `POST /v2/api/projects`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,8 +52,8 @@ pub struct Project {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Admins {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::list")]
     pub identities: Vec<Value>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::list")]
     pub groups: Vec<Value>,
 }
