@@ -24,6 +24,7 @@ mod launcher;
 mod link;
 pub mod node;
 mod outcome;
+mod processes;
 mod provider;
 mod shell;
 

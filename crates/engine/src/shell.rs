@@ -277,6 +277,13 @@ impl Shell {
             }
             self.settle();
         }
+        // What came too late to be taken in goes back, too.
+        inbox.close();
+        while let Ok(command) = inbox.try_recv() {
+            if let Command::Submit(submission) = command {
+                self.tell(Event::Returned(vec![submission.id]));
+            }
+        }
         self.leave().await;
     }
 

@@ -1,1 +1,700 @@
+//! The core as tables of operations, and under operations drawn at random.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use uuid::Uuid;
+use wire::TaskId;
+
+use super::*;
+
+fn id(n: u64) -> TaskId {
+    TaskId::from_uuid(Uuid::from_u128(u128::from(n)))
+}
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn rules() -> Rules {
+    Rules {
+        max_retries: 0,
+        prefetch: 0,
+        heartbeat_period: Duration::from_secs(30),
+        heartbeat_threshold: Duration::from_secs(120),
+        executor: "X".into(),
+        wanted: Wanted {
+            init: 1,
+            min: 0,
+            max: 1,
+            nodes_per_block: 1,
+            workers_per_node: 1,
+            parallelism: 1.0,
+            max_idle: Duration::from_secs(120),
+            mind_failures: true,
+        },
+    }
+}
+
+fn submit(n: u64) -> Input {
+    Input::Submitted { task: id(n), priority: Priority(None) }
+}
+
+fn join(node: u64, slots: u32) -> Input {
+    join_block(node, 0, slots)
+}
+
+fn join_block(node: u64, block: u32, slots: u32) -> Input {
+    Input::NodeJoined { node: NodeKey(node), block, name: name(node), slots }
+}
+
+fn name(node: u64) -> NodeName {
+    NodeName { uid: format!("uid{node}"), host: "vm".into() }
+}
+
+fn send(node: u64, task: u64) -> Action {
+    Action::Send { node: NodeKey(node), task: id(task) }
+}
+
+fn assign(tasks: &[u64]) -> Action {
+    Action::Assign(tasks.iter().copied().map(id).collect())
+}
+
+fn begun(tasks: &[u64]) -> Input {
+    Input::Begun(tasks.iter().copied().map(id).collect())
+}
+
+fn ended(node: u64, task: u64) -> Input {
+    Input::TaskEnded { node: NodeKey(node), task: id(task) }
+}
+
+fn worker_lost(node: u64, task: u64) -> Input {
+    Input::WorkerLost { node: NodeKey(node), task: id(task), rank: 0, hint: None }
+}
+
+/// Applies inputs at time zero and checks what each leads to.
+fn table(rules: Rules, steps: &[(Input, &[Action])]) -> Core {
+    let mut core = Core::new(rules);
+    for (index, (input, expected)) in steps.iter().enumerate() {
+        assert_eq!(core.apply(input.clone(), Duration::ZERO), *expected, "step {index}: {input:?}");
+    }
+    core
+}
+
+fn lost_manager(task: u64, node: u64) -> Action {
+    let attempts = vec![Loss::Manager { node: name(node).into() }];
+    Action::Fail { task: id(task), failure: Failure { attempts, began: Duration::ZERO } }
+}
+
+#[test]
+fn the_first_block_is_asked_for_at_once_and_a_task_goes_its_way() {
+    table(
+        rules(),
+        &[
+            (Input::Started, &[Action::SubmitBlocks(vec![0])]),
+            (submit(1), &[]),
+            (join(1, 2), &[assign(&[1])]),
+            (begun(&[1]), &[send(1, 1)]),
+            (begun(&[1]), &[]),
+            (ended(1, 1), &[Action::Deliver(id(1))]),
+            (ended(1, 1), &[]),
+        ],
+    );
+}
+
+#[test]
+fn priority_goes_before_arrival_and_whoever_has_none_comes_last() {
+    let with = |n, priority: f64| Input::Submitted { task: id(n), priority: Priority(Some(priority)) };
+    table(
+        rules(),
+        &[
+            (Input::Started, &[Action::SubmitBlocks(vec![0])]),
+            (submit(1), &[]),
+            (with(2, 5.0), &[]),
+            (with(3, -1.0), &[]),
+            (submit(4), &[]),
+            (with(5, 5.0), &[]),
+            (join(1, 5), &[assign(&[3, 2, 5, 1, 4])]),
+        ],
+    );
+}
+
+#[test]
+fn a_burst_spreads_over_the_nodes() {
+    let mut core = Core::new(rules());
+    for input in [Input::Started, join(1, 4), join(2, 4), join(3, 4)] {
+        core.apply(input, Duration::ZERO);
+    }
+    let mut actions = Vec::new();
+    for n in 0..6 {
+        core.take(submit(n), Duration::ZERO, &mut actions);
+    }
+    core.settle(Duration::ZERO, &mut actions);
+    let sent = core.apply(begun(&[0, 1, 2, 3, 4, 5]), Duration::ZERO);
+    let mut per_node = BTreeMap::new();
+    for action in sent {
+        let Action::Send { node, .. } = action else { panic!("{action:?}") };
+        *per_node.entry(node).or_insert(0) += 1;
+    }
+    assert_eq!(per_node.into_values().collect::<Vec<_>>(), [2, 2, 2]);
+}
+
+#[test]
+fn prefetch_gives_a_node_more_than_its_slots_but_idle_nodes_come_first() {
+    let rules = Rules { prefetch: 1, ..rules() };
+    table(
+        rules,
+        &[
+            (Input::Started, &[Action::SubmitBlocks(vec![0])]),
+            (join(1, 1), &[]),
+            (submit(1), &[assign(&[1])]),
+            (submit(2), &[assign(&[2])]),
+            (submit(3), &[]),
+            (begun(&[1, 2]), &[send(1, 1), send(1, 2)]),
+            (join(2, 1), &[assign(&[3])]),
+            (begun(&[3]), &[send(2, 3)]),
+        ],
+    );
+}
+
+#[test]
+fn a_fast_node_is_given_ahead_and_a_slow_one_is_not() {
+    let mut core = Core::new(rules());
+    core.apply(Input::Started, ms(0));
+    core.apply(join(1, 1), ms(0));
+    for n in 0..20 {
+        core.apply(submit(n), ms(0));
+    }
+    assert_eq!(core.apply(begun(&[0]), ms(0)), [send(1, 0)]);
+    // Nothing ahead until the node has shown its pace.
+    assert_eq!(core.apply(ended(1, 0), ms(1)), [Action::Deliver(id(0)), assign(&[1, 2])]);
+    core.apply(begun(&[1, 2]), ms(1));
+    assert_eq!(core.apply(ended(1, 1), ms(2)), [Action::Deliver(id(1)), assign(&[3, 4])]);
+    core.apply(begun(&[3, 4]), ms(2));
+    // What is ahead stays, but a node that has become slow gets no more.
+    assert_eq!(core.apply(ended(1, 2), ms(60)), [Action::Deliver(id(2))]);
+}
+
+#[test]
+fn a_lost_node_takes_with_it_what_it_was_sent_and_gives_back_what_it_was_not() {
+    table(
+        rules(),
+        &[
+            (Input::Started, &[Action::SubmitBlocks(vec![0])]),
+            (join(1, 2), &[]),
+            (submit(1), &[assign(&[1])]),
+            (submit(2), &[assign(&[2])]),
+            (begun(&[1]), &[send(1, 1)]),
+            (Input::NodeLost(NodeKey(1)), &[lost_manager(1, 1)]),
+            // The owner was asked once; its answer comes before the next node does.
+            (begun(&[2]), &[]),
+            (join(2, 1), &[send(2, 2)]),
+            (ended(1, 2), &[]),
+            (ended(2, 2), &[Action::Deliver(id(2))]),
+        ],
+    );
+}
+
+#[test]
+fn a_lost_attempt_is_tried_again_as_often_as_allowed() {
+    let loss = || Loss::Worker { rank: 0, node: name(1).into(), hint: None };
+    let failure = Failure { attempts: vec![loss(), loss()], began: Duration::ZERO };
+    table(
+        Rules { max_retries: 1, ..rules() },
+        &[
+            (Input::Started, &[Action::SubmitBlocks(vec![0])]),
+            (join(1, 1), &[]),
+            (submit(1), &[assign(&[1])]),
+            (begun(&[1]), &[send(1, 1)]),
+            (worker_lost(1, 1), &[send(1, 1)]),
+            (worker_lost(1, 1), &[Action::Fail { task: id(1), failure }]),
+        ],
+    );
+}
+
+#[test]
+fn cancelling_finds_a_task_wherever_it_is() {
+    table(
+        rules(),
+        &[
+            (Input::Started, &[Action::SubmitBlocks(vec![0])]),
+            (join(1, 1), &[]),
+            (submit(1), &[assign(&[1])]),
+            (submit(2), &[]),
+            (Input::Cancelled(id(2)), &[Action::Cancel(id(2))]),
+            (Input::Cancelled(id(1)), &[Action::Cancel(id(1))]),
+            (begun(&[1]), &[]),
+            (submit(3), &[assign(&[3])]),
+            (begun(&[3]), &[send(1, 3)]),
+            (Input::Cancelled(id(3)), &[Action::Abandon { node: NodeKey(1), task: id(3) }]),
+            (Input::Cancelled(id(3)), &[]),
+            (worker_lost(1, 3), &[Action::Cancel(id(3))]),
+        ],
+    );
+}
+
+#[test]
+fn a_result_that_was_faster_than_the_cancellation_counts() {
+    table(
+        rules(),
+        &[
+            (Input::Started, &[Action::SubmitBlocks(vec![0])]),
+            (join(1, 1), &[]),
+            (submit(1), &[assign(&[1])]),
+            (begun(&[1]), &[send(1, 1)]),
+            (Input::Cancelled(id(1)), &[Action::Abandon { node: NodeKey(1), task: id(1) }]),
+            (ended(1, 1), &[Action::Deliver(id(1))]),
+            (worker_lost(1, 1), &[]),
+        ],
+    );
+}
+
+#[test]
+fn a_stop_returns_what_has_not_begun_and_waits_for_the_rest() {
+    let mut core = table(
+        rules(),
+        &[
+            (Input::Started, &[Action::SubmitBlocks(vec![0])]),
+            (join(1, 2), &[]),
+            (submit(1), &[assign(&[1])]),
+            (submit(2), &[assign(&[2])]),
+            (submit(3), &[]),
+            (begun(&[1]), &[send(1, 1)]),
+            (Input::Stop { grace: ms(100) }, &[Action::Return(vec![id(3)])]),
+            (submit(4), &[Action::Return(vec![id(4)])]),
+            // It was about to begin: the owner has written that down, so it can't be returned.
+            (begun(&[2]), &[send(1, 2)]),
+            (ended(1, 2), &[Action::Deliver(id(2))]),
+        ],
+    );
+    assert_eq!(core.wake_at(), Some(ms(100)));
+    assert_eq!(core.apply(Input::Tick, ms(99)), []);
+    assert_eq!(
+        core.apply(Input::Tick, ms(100)),
+        [lost_manager(1, 1), Action::CancelBlocks(vec![0]), Action::Finish]
+    );
+    assert_eq!(core.apply(submit(9), ms(101)), []);
+    assert_eq!(core.wake_at(), None);
+}
+
+#[test]
+fn a_second_stop_shortens_the_first() {
+    let mut core = table(
+        rules(),
+        &[
+            (Input::Started, &[Action::SubmitBlocks(vec![0])]),
+            (join(1, 1), &[]),
+            (submit(1), &[assign(&[1])]),
+            (begun(&[1]), &[send(1, 1)]),
+            (Input::Stop { grace: ms(5000) }, &[]),
+        ],
+    );
+    let actions = core.apply(Input::Stop { grace: ms(0) }, ms(10));
+    assert_eq!(actions, [lost_manager(1, 1), Action::CancelBlocks(vec![0]), Action::Finish]);
+}
+
+#[test]
+fn a_silent_node_is_dropped() {
+    let mut core = table(
+        rules(),
+        &[
+            (Input::Started, &[Action::SubmitBlocks(vec![0])]),
+            (join(1, 1), &[]),
+            (submit(1), &[assign(&[1])]),
+            (begun(&[1]), &[send(1, 1)]),
+        ],
+    );
+    let second = Duration::from_secs(1);
+    core.apply(Input::NodeHeard(NodeKey(1)), second * 60);
+    assert_eq!(core.apply(Input::Tick, second * 150), []);
+    assert_eq!(core.apply(Input::Tick, second * 181), [lost_manager(1, 1), Action::Drop(NodeKey(1))]);
+}
+
+fn failed(code: i32) -> Ended {
+    Ended::Failed(Epitaph { exit_code: Some(code), ..Epitaph::default() })
+}
+
+#[test]
+fn a_block_that_never_called_home_is_the_engines_end() {
+    let mut core = table(rules(), &[(Input::Started, &[Action::SubmitBlocks(vec![0])]), (submit(1), &[])]);
+    let actions = core.apply(Input::BlockEnded { block: 0, ended: failed(3) }, ms(0));
+    let [Action::Fail { task, failure }, Action::Bad(text)] = actions.as_slice() else {
+        panic!("{actions:?}")
+    };
+    assert_eq!(*task, id(1));
+    assert!(text.starts_with("Error 1:\n\tJob is marked as MISSING"), "{text}");
+    assert!(text.ends_with("\tEXIT CODE: 3\n"), "{text}");
+    assert!(
+        failure.text().contains("BadStateException: Executor X failed due to: Error 1:"),
+        "{}",
+        failure.text()
+    );
+    let late = core.apply(submit(2), ms(0));
+    let [Action::Fail { failure, .. }] = late.as_slice() else { panic!("{late:?}") };
+    assert!(
+        failure.text().contains("parsl.jobs.errors.TooManyJobFailuresError: Error 1:"),
+        "{}",
+        failure.text()
+    );
+    assert_eq!(core.apply(Input::Stop { grace: ms(0) }, ms(0)), [Action::Finish]);
+}
+
+#[test]
+fn accidents_of_blocks_that_work_are_forgiven_until_they_become_a_habit() {
+    let mut core = Core::new(rules());
+    core.apply(Input::Started, ms(0));
+    core.apply(submit(1), ms(0));
+    for block in 0..2 {
+        let node = u64::from(block);
+        core.apply(join_block(node, block, 1), ms(0));
+        let actions = core.apply(Input::BlockEnded { block, ended: failed(1) }, ms(0));
+        assert_eq!(actions, [Action::SubmitBlocks(vec![block + 1])], "another one for the task that waits");
+        core.apply(Input::NodeLost(NodeKey(node)), ms(0));
+    }
+    core.apply(join_block(2, 2, 1), ms(0));
+    let actions = core.apply(Input::BlockEnded { block: 2, ended: failed(1) }, ms(0));
+    assert!(matches!(actions.last(), Some(Action::Bad(_))), "{actions:?}");
+}
+
+#[test]
+fn a_block_is_asked_for_when_there_is_work_and_given_back_when_there_is_none() {
+    let wanted = Wanted { init: 0, max: 3, workers_per_node: 2, ..rules().wanted };
+    let mut core = Core::new(Rules { wanted, ..rules() });
+    assert_eq!(core.apply(Input::Started, ms(0)), []);
+    assert_eq!(core.apply(submit(0), ms(0)), [Action::SubmitBlocks(vec![0])]);
+    assert_eq!(core.apply(submit(1), ms(0)), [], "one block has room for two");
+    assert_eq!(core.apply(submit(2), ms(0)), [Action::SubmitBlocks(vec![1])]);
+    for n in 3..20 {
+        core.apply(submit(n), ms(0));
+    }
+    assert_eq!(core.apply(submit(20), ms(0)), [], "never more than max_blocks");
+    for n in 0..=20 {
+        core.apply(Input::Cancelled(id(n)), ms(0));
+    }
+    let later = core.wake_at().unwrap();
+    assert_eq!(later, Duration::from_secs(120));
+    assert_eq!(core.apply(Input::Tick, later), [Action::CancelBlocks(vec![0, 1, 2])]);
+    assert_eq!(core.apply(submit(30), later), [Action::SubmitBlocks(vec![3])]);
+}
+
+#[test]
+fn a_node_of_a_block_that_is_gone_is_turned_away() {
+    let mut core = Core::new(rules());
+    core.apply(Input::Started, ms(0));
+    assert_eq!(core.apply(join_block(1, 7, 1), ms(0)), [Action::Drop(NodeKey(1))]);
+}
+
+/// One thing that may happen, at random.
+#[derive(Clone, Debug)]
+enum Op {
+    Submit {
+        priority: Option<i8>,
+    },
+    AnswerBegun {
+        upto: usize,
+    },
+    Join {
+        slots: u32,
+    },
+    Lose {
+        which: usize,
+    },
+    End {
+        which: usize,
+    },
+    /// A node says so of a task that is not, or no more, its own.
+    EndStale {
+        node: u64,
+        task: u64,
+    },
+    Kill {
+        which: usize,
+    },
+    Cancel {
+        task: u64,
+    },
+    FailBlock {
+        which: usize,
+    },
+    FinishBlock {
+        which: usize,
+    },
+    Wait {
+        milliseconds: u64,
+    },
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![
+        6 => proptest::option::of(any::<i8>()).prop_map(|priority| Op::Submit { priority }),
+        6 => (0..9usize).prop_map(|upto| Op::AnswerBegun { upto }),
+        2 => (1..4u32).prop_map(|slots| Op::Join { slots }),
+        1 => any::<usize>().prop_map(|which| Op::Lose { which }),
+        8 => any::<usize>().prop_map(|which| Op::End { which }),
+        1 => (0..9u64, 0..40u64).prop_map(|(node, task)| Op::EndStale { node, task }),
+        2 => any::<usize>().prop_map(|which| Op::Kill { which }),
+        2 => (0..60u64).prop_map(|task| Op::Cancel { task }),
+        1 => any::<usize>().prop_map(|which| Op::FailBlock { which }),
+        1 => any::<usize>().prop_map(|which| Op::FinishBlock { which }),
+        3 => (0..40u64).prop_map(|milliseconds| Op::Wait { milliseconds }),
+    ];
+    proptest::collection::vec(op, 0..200)
+}
+
+/// The world around the core, which holds it to its promises:
+///
+/// * every task submitted ends exactly once: delivered, failed, cancelled or returned;
+/// * nothing is sent before the owner was asked and has answered, and the owner is asked once for each task;
+/// * what is returned was never sent and the owner never asked about it;
+/// * a task is sent again only after a loss, and at most `max_retries` times;
+/// * a node is sent no more than its slots, its prefetch and its pace allow, and only while it is there;
+/// * while a node has a free slot, no task that may be sent waits;
+/// * there are never more live blocks than `max_blocks`, or `init_blocks` if that is more;
+/// * after the stop, nothing at all.
+struct World {
+    core: Core,
+    rules: Rules,
+    now: Duration,
+    submitted: u64,
+    ended: BTreeSet<TaskId>,
+    asked: BTreeSet<TaskId>,
+    unanswered: Vec<TaskId>,
+    answered: BTreeSet<TaskId>,
+    sends: HashMap<TaskId, u32>,
+    losses: HashMap<TaskId, u32>,
+    at: BTreeMap<TaskId, NodeKey>,
+    abandoned: BTreeSet<TaskId>,
+    nodes: BTreeMap<NodeKey, u32>,
+    endings: Vec<(Duration, NodeKey)>,
+    next_node: u64,
+    blocks: BTreeSet<u32>,
+    bad: bool,
+    finished: bool,
+}
+
+impl World {
+    fn new(rules: Rules) -> Self {
+        let mut world = Self {
+            core: Core::new(rules.clone()),
+            rules,
+            now: Duration::ZERO,
+            submitted: 0,
+            ended: BTreeSet::new(),
+            asked: BTreeSet::new(),
+            unanswered: Vec::new(),
+            answered: BTreeSet::new(),
+            sends: HashMap::new(),
+            losses: HashMap::new(),
+            at: BTreeMap::new(),
+            abandoned: BTreeSet::new(),
+            nodes: BTreeMap::new(),
+            endings: Vec::new(),
+            next_node: 0,
+            blocks: BTreeSet::new(),
+            bad: false,
+            finished: false,
+        };
+        world.input(Input::Started);
+        world
+    }
+
+    fn input(&mut self, input: Input) {
+        for action in self.core.apply(input, self.now) {
+            self.perform(action);
+        }
+        let free = self.nodes.iter().any(|(node, slots)| self.given(*node) < *slots as usize);
+        if free && !self.bad && !self.finished {
+            assert_eq!(self.core.figures().waiting, 0, "a slot is free and a task waits");
+        }
+    }
+
+    /// Sent there, or assigned there and not sent yet.
+    fn given(&self, node: NodeKey) -> usize {
+        self.core.nodes.get(node).map_or(0, |node| node.tasks.len())
+    }
+
+    fn perform(&mut self, action: Action) {
+        assert!(!self.finished, "after the stop: {action:?}");
+        match action {
+            Action::SubmitBlocks(blocks) => {
+                assert!(!self.bad);
+                self.blocks.extend(blocks);
+                assert!(self.blocks.len() as u32 <= self.rules.wanted.max.max(self.rules.wanted.init));
+            }
+            Action::CancelBlocks(blocks) => {
+                blocks.iter().for_each(|block| assert!(self.blocks.remove(block)))
+            }
+            Action::Assign(tasks) => {
+                for task in tasks {
+                    assert!(self.asked.insert(task), "asked twice: {task}");
+                    self.unanswered.push(task);
+                }
+            }
+            Action::Send { node, task } => {
+                assert!(self.answered.contains(&task), "sent before it has begun");
+                assert!(!self.ended.contains(&task), "sent after its end");
+                let sends = self.sends.entry(task).or_default();
+                *sends += 1;
+                assert_eq!(
+                    *sends,
+                    1 + self.losses.get(&task).copied().unwrap_or(0),
+                    "sent again without a loss"
+                );
+                assert!(*sends <= 1 + self.rules.max_retries);
+                let slots = *self.nodes.get(&node).expect("sent to a node that is there");
+                let recent = self.now.saturating_sub(ms(20));
+                let pace = self.endings.iter().filter(|(at, by)| *at >= recent && *by == node).count();
+                let here = self.at.values().filter(|at| **at == node).count();
+                // What was given ahead by an earlier pace may still lie there.
+                let allowed = slots as usize + self.rules.prefetch as usize + pace.max(here);
+                assert!(here < allowed, "{here} at a node of {slots}");
+                self.at.insert(task, node);
+            }
+            Action::Abandon { node, task } => {
+                assert_eq!(self.at.get(&task), Some(&node));
+                self.abandoned.insert(task);
+            }
+            Action::Deliver(task) | Action::Cancel(task) => self.end(task),
+            Action::Fail { task, failure } => {
+                assert!(!failure.attempts.is_empty());
+                self.end(task);
+            }
+            Action::Return(tasks) => {
+                for task in tasks {
+                    assert!(!self.asked.contains(&task), "returned after the owner was asked");
+                    self.end(task);
+                }
+            }
+            Action::Drop(node) => {
+                if self.nodes.remove(&node).is_some() {
+                    self.at.retain(|_, at| *at != node);
+                }
+            }
+            Action::Bad(_) => self.bad = true,
+            Action::Finish => self.finished = true,
+        }
+    }
+
+    fn end(&mut self, task: TaskId) {
+        assert!(self.ended.insert(task), "a second end of {task}");
+        self.at.remove(&task);
+    }
+
+    fn nth_sent(&self, which: usize) -> Option<(TaskId, NodeKey)> {
+        let index = which.checked_rem(self.at.len())?;
+        self.at.iter().nth(index).map(|(task, node)| (*task, *node))
+    }
+
+    fn lose_node(&mut self, node: NodeKey) {
+        self.nodes.remove(&node);
+        let lost: Vec<_> = self.at.iter().filter(|(_, at)| **at == node).map(|(task, _)| *task).collect();
+        for task in lost {
+            *self.losses.entry(task).or_default() += 1;
+            self.at.remove(&task);
+        }
+        self.input(Input::NodeLost(node));
+    }
+
+    fn end_block(&mut self, which: usize, ended: Ended) {
+        let Some(index) = which.checked_rem(self.blocks.len()) else { return };
+        let block = *self.blocks.iter().nth(index).expect("within");
+        self.blocks.remove(&block);
+        self.input(Input::BlockEnded { block, ended });
+    }
+
+    fn apply(&mut self, op: Op) {
+        match op {
+            Op::Submit { priority } => {
+                let task = id(self.submitted);
+                self.submitted += 1;
+                self.input(Input::Submitted { task, priority: Priority(priority.map(f64::from)) });
+            }
+            Op::AnswerBegun { upto } => {
+                let count = upto.min(self.unanswered.len());
+                let tasks: Vec<_> = self.unanswered.drain(..count).collect();
+                self.answered.extend(&tasks);
+                self.input(Input::Begun(tasks));
+            }
+            Op::Join { slots } => {
+                let Some(block) = self.blocks.first().copied() else { return };
+                let node = NodeKey(self.next_node);
+                self.next_node += 1;
+                self.nodes.insert(node, slots);
+                self.input(Input::NodeJoined { node, block, name: name(node.0), slots });
+            }
+            Op::Lose { which } => {
+                let Some(index) = which.checked_rem(self.nodes.len()) else { return };
+                let node = *self.nodes.keys().nth(index).expect("within");
+                self.lose_node(node);
+            }
+            Op::End { which } => {
+                let Some((task, node)) = self.nth_sent(which) else { return };
+                self.at.remove(&task);
+                self.endings.push((self.now, node));
+                self.input(Input::TaskEnded { node, task });
+                assert!(self.ended.contains(&task));
+            }
+            Op::EndStale { node, task } => {
+                if self.at.get(&id(task)) != Some(&NodeKey(node)) {
+                    let before = self.ended.len();
+                    self.input(Input::TaskEnded { node: NodeKey(node), task: id(task) });
+                    assert_eq!(self.ended.len(), before);
+                }
+            }
+            Op::Kill { which } => {
+                let Some((task, node)) = self.nth_sent(which) else { return };
+                self.at.remove(&task);
+                *self.losses.entry(task).or_default() += 1;
+                self.input(Input::WorkerLost { node, task, rank: 0, hint: None });
+                let gone = self.abandoned.contains(&task) || self.losses[&task] > self.rules.max_retries;
+                assert_eq!(self.ended.contains(&task), gone);
+            }
+            Op::Cancel { task } => self.input(Input::Cancelled(id(task))),
+            Op::FailBlock { which } => self.end_block(which, failed(1)),
+            Op::FinishBlock { which } => self.end_block(which, Ended::Completed(Epitaph::default())),
+            Op::Wait { milliseconds } => {
+                self.now += ms(milliseconds);
+                self.input(Input::Tick);
+            }
+        }
+    }
+
+    fn stop(&mut self, grace: Duration) {
+        self.input(Input::Stop { grace });
+        self.apply(Op::AnswerBegun { upto: usize::MAX });
+        if !self.finished {
+            self.apply(Op::Submit { priority: None });
+        }
+        while !self.finished {
+            self.now = self.core.wake_at().expect("a stop ends").max(self.now);
+            self.input(Input::Tick);
+        }
+        assert_eq!(
+            self.ended.len() as u64,
+            self.submitted - u64::from(self.ended.len() as u64 != self.submitted)
+        );
+        assert_eq!(self.core.apply(Input::Started, self.now), []);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_core_keeps_its_promises_whatever_happens(
+        ops in ops(),
+        max_retries in 0..3u32,
+        prefetch in 0..3u32,
+        init in 0..3u32,
+        max in 1..4u32,
+        grace in 0..100u64,
+    ) {
+        let wanted = Wanted { init, max, ..rules().wanted };
+        let mut world = World::new(Rules { max_retries, prefetch, wanted, ..rules() });
+        for op in ops {
+            world.apply(op);
+        }
+        world.stop(ms(grace));
+    }
+}

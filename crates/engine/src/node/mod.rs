@@ -6,7 +6,6 @@
 
 mod config;
 mod log;
-mod processes;
 mod resources;
 mod slots;
 pub(crate) mod worker;
@@ -27,10 +26,10 @@ pub(crate) use config::WorkerConfig;
 pub use config::{Config, ConfigError};
 pub use resources::NoSlots;
 
-use crate::ambient;
 use crate::link::frame::{self, Frame, Reader};
 use crate::link::keys;
 use crate::link::message::{self, Hello, Interpreter, ToNode};
+use crate::{ambient, processes};
 use resources::{Machine, Share};
 use slots::{Slots, Step};
 use worker::{News, Recipe, Worker};

@@ -16,9 +16,9 @@ use tokio::sync::mpsc;
 
 use super::config::WorkerConfig;
 use super::log::{self, Log};
-use super::processes;
 use super::resources::Share;
 use crate::link::frame::{self, Frame, Reader};
+use crate::processes;
 
 /// What every worker of a node has in common.
 #[derive(Clone, Debug)]

@@ -17,6 +17,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::Notify;
 
 use super::{Answer, BlockOptions, Job, JobId, JobState, Output, Provider, SubmitError};
+use crate::processes;
 
 /// How long a cancelled job has to end by itself.
 const CANCEL_GRACE: Duration = Duration::from_secs(2);
@@ -115,7 +116,7 @@ impl Provider for LocalProvider {
                     let _ = killpg(group, signal); // gone already is as good
                 }
                 let gone = async {
-                    while running.iter().any(|&group| killpg(group, None).is_ok()) {
+                    while running.iter().any(|&group| processes::group_runs(group)) {
                         tokio::time::sleep(Duration::from_millis(10)).await;
                     }
                 };
@@ -214,7 +215,7 @@ mod tests {
         assert_eq!(fs::read_to_string(dir.path().join("parsl.x.block-0.1.sh.ec")).unwrap(), "-\n");
         provider.cancel(std::slice::from_ref(&id)).await;
         assert_eq!(finished(&provider, &id).await, JobState::Cancelled(String::new()));
-        assert!(killpg(group(&id).unwrap(), None).is_err(), "nobody of the group is left");
+        assert!(!processes::group_runs(group(&id).unwrap()), "nobody of the group is left");
     }
 
     #[tokio::test]

@@ -66,28 +66,36 @@ class Reader(pickle.Unpickler):
             if name in CONSTRUCTORS:
                 return CONSTRUCTORS[name]
             raise PackageNeeded("dill", "Reading this payload (it names dill's %s)" % name)
+        if module == "dill" and name == "_dill" and dill() is None:
+            return types.SimpleNamespace(**CONSTRUCTORS)
         if name == "__main__" and module in ("__builtin__", "builtins"):
             return __main__.__dict__
         if name == "CodeType" and module == "types" and _foreign is not None:
             raise WrongPython(_foreign)
+        if (module, name) in SHELL_FUNCTIONS and module not in sys.modules:
+            # Importing the SDK for these takes most of a second, and its releases don't read each other's.
+            return shell_class(module, name)
         try:
             return super().find_class(module, name)
         except ImportError as error:
-            if module.startswith("globus_compute_sdk.sdk.") and not present("globus_compute_sdk"):
-                from . import shell
-
-                stand_in = shell.STAND_INS.get((module, name))
-                if stand_in is not None:
-                    return stand_in
+            if (module, name) == SHELL_RESULT:
+                return shell_class(module, name)
             if module.split(".")[0] == "dill":
                 raise PackageNeeded("dill", "Reading this payload") from error
             raise
 
 
-def present(package):
-    from importlib.util import find_spec
+SHELL_RESULT = ("globus_compute_sdk.sdk.shell_function", "ShellResult")
+SHELL_FUNCTIONS = {
+    ("globus_compute_sdk.sdk.shell_function", "ShellFunction"),
+    ("globus_compute_sdk.sdk.mpi_function", "MPIFunction"),
+}
 
-    return find_spec(package) is not None
+
+def shell_class(module, name):
+    from . import shell
+
+    return shell.STAND_INS[module, name]
 
 
 def loads(data):
@@ -166,8 +174,8 @@ def create_code(*args):
     return types.CodeType(*fields)
 
 
-def create_cell(*contents):
-    return types.CellType(*contents)
+def create_cell(contents=None):
+    return types.CellType(contents)
 
 
 def create_type(cls, *args):

@@ -1,7 +1,8 @@
-"""ShellFunction and MPIFunction where globus_compute_sdk is not installed.
+"""ShellFunction and MPIFunction without globus_compute_sdk.
 
 The payloads name the SDK's classes, and so do the results, which the client reads with its own SDK. The stand-ins
-carry those names. Unlike the original, a command that outlives its walltime is killed.
+carry those names. Unlike the original, a command that outlives its walltime is killed, and output that is not text
+does not cost the user the result.
 """
 
 import contextlib
@@ -28,10 +29,13 @@ class ShellResult:
 
 
 class ShellFunction:
-    def __call__(self, **kwargs):
-        return self.run(self.cmd.format(**kwargs))
+    # Older releases do not send this one.
+    return_dict = False
 
-    def run(self, command):
+    def __call__(self, **kwargs):
+        return self.execute_cmd_line(self.cmd.format(**kwargs))
+
+    def execute_cmd_line(self, command):
         import signal
         import subprocess
 
@@ -68,7 +72,10 @@ class ShellFunction:
                 "returncode": returncode,
                 "exception_name": exception_name,
             }
-        return result if self.return_dict else ShellResult(**result)
+        if self.return_dict:
+            return result
+        # A function may have imported the SDK since; then its class is the one that pickles.
+        return getattr(sys.modules.get(SHELL), "ShellResult", ShellResult)(**result)
 
     @staticmethod
     def stream(name, suffix):
@@ -79,7 +86,6 @@ class ShellFunction:
             name = os.path.join(os.getcwd(), "%s.%s.%s" % (os.environ.get("GC_TASK_UUID", ""), letters, suffix))
         if os.path.dirname(name):
             os.makedirs(os.path.dirname(name), exist_ok=True)
-        # Output that is not text must not cost the user the result.
         return open(name, "a+", errors="backslashreplace")
 
     def snippet(self, stream):
@@ -91,7 +97,7 @@ class ShellFunction:
 
 class MPIFunction(ShellFunction):
     def __call__(self, **kwargs):
-        return self.run("$PARSL_MPI_PREFIX " + self.cmd.format(**kwargs))
+        return self.execute_cmd_line("$PARSL_MPI_PREFIX " + self.cmd.format(**kwargs))
 
 
 ShellResult.__module__ = ShellFunction.__module__ = SHELL
@@ -107,6 +113,9 @@ def importable():
     added = [name for name in names if name not in sys.modules]
     for name in added:
         sys.modules[name] = types.ModuleType(name)
+        parent, _, last = name.rpartition(".")
+        if parent in added:
+            setattr(sys.modules[parent], last, sys.modules[name])
     for (module, name), cls in STAND_INS.items():
         if module in added:
             setattr(sys.modules[module], name, cls)

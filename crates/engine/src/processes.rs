@@ -1,4 +1,4 @@
-//! Ends a worker with everything it has started.
+//! Ends processes with everything they have started.
 //!
 //! The node is the reaper of its orphans (a "child subreaper"), so nothing a worker leaves behind escapes to the
 //! system. What belongs to a worker is told by its session, and by the two variables that only its descendants
@@ -57,27 +57,45 @@ fn processes() -> impl Iterator<Item = Pid> {
         .filter(move |&pid| pid != here)
 }
 
-/// State, parent and session of a process.
-fn stat(pid: Pid) -> Option<(char, Pid, Pid)> {
+/// Whether anybody of a process group still runs. The dead whom nobody has waited for do not count: a system may
+/// take its time to bury them.
+pub(crate) fn group_runs(group: Pid) -> bool {
+    killpg(group, None).is_ok()
+        && processes().any(|pid| stat(pid).is_some_and(|stat| stat.group == group && !stat.is_dead()))
+}
+
+struct Stat {
+    state: char,
+    parent: Pid,
+    group: Pid,
+    session: Pid,
+}
+
+impl Stat {
+    fn is_dead(&self) -> bool {
+        matches!(self.state, 'Z' | 'X')
+    }
+}
+
+fn stat(pid: Pid) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name stands in parentheses and may hold anything.
     let mut fields = text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
-    let parent = fields.next()?.parse().ok()?;
-    let session = fields.nth(1)?.parse().ok()?;
-    Some((state, Pid::from_raw(parent), Pid::from_raw(session)))
+    let mut number = || fields.next()?.parse().ok().map(Pid::from_raw);
+    Some(Stat { state, parent: number()?, group: number()?, session: number()? })
 }
 
 fn zombie_of(pid: Pid, parent: Pid) -> bool {
-    stat(pid).is_some_and(|(state, its_parent, _)| state == 'Z' && its_parent == parent)
+    stat(pid).is_some_and(|stat| stat.is_dead() && stat.parent == parent)
 }
 
 fn belongs(pid: Pid, worker: Pid, marks: &[String]) -> bool {
-    let Some((state, _, session)) = stat(pid) else { return false };
-    if matches!(state, 'Z' | 'X') {
+    let Some(stat) = stat(pid) else { return false };
+    if stat.is_dead() {
         return false;
     }
-    session == worker || {
+    stat.session == worker || {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         marks.iter().all(|mark| environment.split(|&byte| byte == 0).any(|entry| entry == mark.as_bytes()))
     }
