@@ -10,7 +10,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SEALED = ["crates/service/src/store/migrations", "crates/wire/tests/golden"]
+SEALED = [
+    "crates/service/src/store/migrations",
+    ":(glob)crates/wire/tests/golden/*-[0-9]*/**",
+    "crates/wire/tests/golden/vectors",
+]
 
 
 def git(*arguments):
