@@ -1,3 +1,39 @@
 //! `globus-compute-endpoint`: the agent on the research computer.
+//!
+//! ```text
+//! start ──► setup: configuration, endpoint_setup, registration ──exec──► run: interchange between queues and engine
+//!                                                                          │
+//!                                                          engine ── launcher ──► node ──► Python workers
+//! ```
+//!
+//! | module | knows |
+//! |---|---|
+//! | [`cli`] | commands, options, outputs, exit statuses |
+//! | [`directory`], [`pid`] | files of an endpoint; which process runs it |
+//! | [`config`] | `config.yaml` |
+//! | [`start`] | everything up to the running process: checks, registration, going into the background |
+//! | [`run`] | the running process: performs what the interchange decides |
+//! | [`interchange`] | decides what happens to tasks and results |
+//! | [`journal`], [`spool`] | what must not be lost, on disk |
+//!
+//! No module below `cli` prints; none but `ambient` reads a clock, draws an id or looks into the environment.
 
-fn main() {}
+mod ambient;
+mod cli;
+mod config;
+mod directory;
+mod exit;
+mod heartbeat;
+mod interchange;
+mod journal;
+mod pid;
+mod run;
+mod spool;
+mod start;
+mod terminal;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

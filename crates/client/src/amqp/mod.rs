@@ -178,6 +178,7 @@ enum Command {
     Publish { session: u32, item: Item, body: Vec<u8> },
     Acknowledge(Vec<Tag>),
     GiveBack(Vec<Tag>),
+    Reject(Vec<Tag>),
     Consume(bool),
     Close,
 }
@@ -214,6 +215,11 @@ impl Handle {
     /// These messages go back to the queue.
     pub fn give_back(&self, tags: Vec<Tag>) {
         self.send(Command::GiveBack(tags));
+    }
+
+    /// Nobody can do anything with these messages: the queue drops them (or sets them aside, where it is told to).
+    pub fn reject(&self, tags: Vec<Tag>) {
+        self.send(Command::Reject(tags));
     }
 
     /// Takes messages, or stops taking them; what was delivered stays ours. It outlives sessions.

@@ -225,19 +225,8 @@ impl Session<'_> {
                 }
                 Ok(())
             }
-            Command::GiveBack(tags) => {
-                for number in ours(tags) {
-                    if self.outstanding.settled(number) {
-                        let options = BasicNackOptions { multiple: false, requeue: true };
-                        self.channels
-                            .tasks
-                            .basic_nack(number, options)
-                            .await
-                            .map_err(|error| error.to_string())?;
-                    }
-                }
-                Ok(())
-            }
+            Command::GiveBack(tags) => self.nack(ours(tags).collect(), true).await,
+            Command::Reject(tags) => self.nack(ours(tags).collect(), false).await,
             Command::Consume(take) => {
                 *consume = take;
                 match take {
@@ -250,6 +239,16 @@ impl Session<'_> {
             // The caller ends the session itself.
             Command::Close => Ok(()),
         }
+    }
+
+    async fn nack(&mut self, numbers: Vec<u64>, requeue: bool) -> Result<(), String> {
+        for number in numbers {
+            if self.outstanding.settled(number) {
+                let options = BasicNackOptions { multiple: false, requeue };
+                self.channels.tasks.basic_nack(number, options).await.map_err(|error| error.to_string())?;
+            }
+        }
+        Ok(())
     }
 
     async fn publish(&mut self, item: Item, body: &[u8]) -> Result<(), String> {

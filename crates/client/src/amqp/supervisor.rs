@@ -81,7 +81,9 @@ async fn closed(commands: &mut mpsc::UnboundedReceiver<Command>, consume: &mut b
         match commands.recv().await {
             Some(Command::Close) | None => return,
             Some(Command::Consume(take)) => *consume = take,
-            Some(Command::Publish { .. } | Command::Acknowledge(_) | Command::GiveBack(_)) => {}
+            Some(
+                Command::Publish { .. } | Command::Acknowledge(_) | Command::GiveBack(_) | Command::Reject(_),
+            ) => {}
         }
     }
 }

@@ -1,0 +1,92 @@
+//! `list`: the endpoints on this machine and how they stand.
+
+use std::io::IsTerminal as _;
+
+use crate::cli::table;
+use crate::directory::{Base, EndpointDir};
+use crate::exit::{Failure, Outcome};
+use crate::pid::{self, Standing};
+
+/// Tables are at least so wide, however narrow the terminal.
+const NARROWEST: usize = 68;
+/// As wide as Python takes a terminal to be that can't be asked.
+const USUAL: usize = 80;
+
+pub(super) fn run(base: &Base) -> Outcome {
+    let endpoints = base.endpoints().map_err(Failure::error)?;
+    if endpoints.is_empty() {
+        println!("No endpoints configured!\n\n (Hint: globus-compute-endpoint configure)");
+        return Ok(());
+    }
+    let rows: Vec<_> = endpoints.iter().map(row).collect();
+    println!("{}", drawn(&rows, terminal_width().max(NARROWEST)));
+    Ok(())
+}
+
+/// The columns are never narrower than in the users' guide.
+fn drawn(rows: &[[String; 3]], width: usize) -> String {
+    table::draw([("Endpoint ID", 36), ("Status", 12), ("Endpoint Name", 18)], rows, width)
+}
+
+fn row(endpoint: &EndpointDir) -> [String; 3] {
+    let id = endpoint.registered_id();
+    let status = match (id, pid::standing(&endpoint.pid_file())) {
+        (None, _) => "Initialized",
+        (Some(_), Standing::Alive(_)) => "Running",
+        (Some(_), Standing::Dead) => "Disconnected",
+        (Some(_), Standing::Absent) => "Stopped",
+    };
+    [id.map_or_else(|| "None".to_owned(), |id| id.to_string()), status.to_owned(), endpoint.name()]
+}
+
+fn terminal_width() -> usize {
+    if let Some(columns) = crate::ambient::variable("COLUMNS").and_then(|text| text.parse().ok()) {
+        return columns;
+    }
+    if !std::io::stdout().is_terminal() {
+        return USUAL;
+    }
+    crate::terminal::width().unwrap_or(USUAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The tables of the users' guide, to the letter.
+    #[test]
+    fn the_tables_of_the_guide() {
+        let row = |id: &str, status: &str, name: &str| [id.to_owned(), status.to_owned(), name.to_owned()];
+        assert_eq!(
+            drawn(&[row("None", "Initialized", "my_first_endpoint")], 80),
+            "\
++--------------------------------------+--------------+--------------------+
+|             Endpoint ID              |    Status    |   Endpoint Name    |
++======================================+==============+====================+
+| None                                 | Initialized  | my_first_endpoint  |
++--------------------------------------+--------------+--------------------+"
+        );
+        let id = "22222222-2222-4222-8222-222222222222";
+        let rows = [
+            row(id, "Initialized", "just_configured"),
+            row(id, "Stopped", "my_first_endpoint"),
+            row(id, "Running", "debug_queue"),
+            row(id, "Disconnected", "unexpected_disconnect"),
+        ];
+        assert_eq!(
+            drawn(&rows, 80),
+            "\
++--------------------------------------+--------------+-----------------------+
+|             Endpoint ID              |    Status    |     Endpoint Name     |
++======================================+==============+=======================+
+| 22222222-2222-4222-8222-222222222222 | Initialized  | just_configured       |
++--------------------------------------+--------------+-----------------------+
+| 22222222-2222-4222-8222-222222222222 | Stopped      | my_first_endpoint     |
++--------------------------------------+--------------+-----------------------+
+| 22222222-2222-4222-8222-222222222222 | Running      | debug_queue           |
++--------------------------------------+--------------+-----------------------+
+| 22222222-2222-4222-8222-222222222222 | Disconnected | unexpected_disconnect |
++--------------------------------------+--------------+-----------------------+"
+        );
+    }
+}

@@ -1,0 +1,32 @@
+//! `node`: one node of a block. The engine's library does it; here is only the process around it.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::exit::{Failure, Outcome};
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The file the engine wrote for the nodes of this run
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// The number of the block this node belongs to
+    #[arg(long, value_name = "N")]
+    block: u32,
+}
+
+pub(super) fn run(options: &Options) -> Outcome {
+    let logging =
+        daemon::logging::Logging { form: daemon::logging::Form::Text, directives: "info", file: None };
+    daemon::logging::start(logging).map_err(Failure::error)?;
+    let config = engine::node::Config::read(&options.config).map_err(Failure::error)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::error)?;
+    runtime.block_on(async {
+        let (_trigger, stop) = daemon::stop::on_signals().map_err(Failure::error)?;
+        engine::node::run(config, options.block, async move { stop.begun().await })
+            .await
+            .map_err(Failure::error)
+    })
+}

@@ -1,0 +1,232 @@
+//! An endpoint's configuration: `config.yaml`, or the text a user endpoint gets on standard input.
+//!
+//! Errors keep upstream's lines first, for tools and support pages match them; then comes the place with a caret.
+
+mod engine;
+mod fields;
+mod yaml;
+
+use std::path::Path;
+
+use wire::{FunctionId, IdentityId, PolicyId, SubscriptionId};
+
+use crate::exit::Failure;
+
+/// What a user can say about an endpoint, with defaults filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Config {
+    pub(crate) display_name: Option<String>,
+    /// `None`: every function may run. Empty: none may.
+    pub(crate) allowed_functions: Option<Vec<FunctionId>>,
+    pub(crate) admins: Option<Vec<IdentityId>>,
+    pub(crate) authentication_policy: Option<PolicyId>,
+    pub(crate) subscription_id: Option<SubscriptionId>,
+    pub(crate) amqp_port: Option<u16>,
+    /// In seconds, at least [`LEAST_HEARTBEAT_PERIOD`].
+    pub(crate) heartbeat_period: u64,
+    /// Of the environments upstream knows by name.
+    pub(crate) environment: Option<String>,
+    /// Ours.
+    pub(crate) service_url: Option<String>,
+    /// Ours: the seconds that running tasks get when the endpoint stops.
+    pub(crate) shutdown_grace: u64,
+    pub(crate) debug: bool,
+    pub(crate) detach_endpoint: bool,
+    pub(crate) endpoint_setup: Option<String>,
+    pub(crate) endpoint_teardown: Option<String>,
+    /// Heartbeats without a task, after at least one, until the endpoint stops; 0 is never.
+    pub(crate) idle_heartbeats_soft: u64,
+    /// The same, whether there was ever a task or not.
+    pub(crate) idle_heartbeats_hard: u64,
+    pub(crate) engine: engine::Options,
+}
+
+/// A shorter period is raised to this many seconds.
+pub(crate) const LEAST_HEARTBEAT_PERIOD: u64 = 5;
+
+/// A configuration that can't be used. Shown as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BadConfig(pub(crate) String);
+
+impl std::fmt::Display for BadConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<BadConfig> for Failure {
+    fn from(bad: BadConfig) -> Self {
+        Self::error(bad)
+    }
+}
+
+impl Config {
+    /// Reads a configuration; `file` is what errors call it.
+    pub(crate) fn read(file: &str, text: &str) -> Result<Self, BadConfig> {
+        let node = yaml::read(text).map_err(|error| BadConfig(format!("Invalid config syntax: {error}")))?;
+        fields::read(file, text, &node)
+    }
+
+    /// Reads an endpoint's file; the text of it comes too.
+    pub(crate) fn load(endpoint: &crate::directory::EndpointDir) -> Result<(Self, String), Failure> {
+        if endpoint.config_py().is_file() {
+            return Err(Failure::error(format!(
+                "{} is a Python program, which this endpoint does not run. Write the same values to config.yaml \
+                 beside it (`globus-compute-endpoint configure` makes an example) and remove config.py.",
+                endpoint.config_py().display()
+            )));
+        }
+        let path = endpoint.config();
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| Failure::error(format!("{}: {error}", path.display())))?;
+        let config = Self::read(&shown(&path), &text)?;
+        Ok((config, text))
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = "engine:\n  type: GlobusComputeEngine\n";
+
+    fn good(text: &str) -> Config {
+        Config::read("config.yaml", text).unwrap_or_else(|bad| panic!("{bad}"))
+    }
+
+    fn bad(text: &str) -> String {
+        Config::read("config.yaml", text).map(|config| format!("accepted: {config:?}")).unwrap_err().0
+    }
+
+    /// The lines upstream's 3.8.0 prints (seen by running it), which come first in ours.
+    #[test]
+    fn errors_begin_with_upstreams_lines() {
+        let one = "1 validation error for UserEndpointConfigModel\n";
+        let table = [
+            (
+                "foo: 1\nengine:\n  type: GlobusComputeEngine\n",
+                "foo\n  extra fields not permitted (type=value_error.extra)",
+            ),
+            ("display_name: x\n", "engine\n  field required (type=value_error.missing)"),
+            ("engine:\n  type: Nope\n", "engine -> type\n  Nope could not be found (type=value_error)"),
+            (
+                "engine:\n  type: GlobusComputeEngine\n  provider:\n    type: NopeProvider\n",
+                "engine -> provider -> type\n  NopeProvider could not be found (type=value_error)",
+            ),
+            (
+                "engine:\n  provider:\n    type: LocalProvider\n    launcher:\n      type: NopeLauncher\n",
+                "engine -> provider -> launcher -> type\n  NopeLauncher could not be found (type=value_error)",
+            ),
+            (
+                "engine:\n  type: GlobusComputeEngine\n  nope: 1\n",
+                "engine\n  HighThroughputExecutor.__init__() got an unexpected keyword argument 'nope' (type=value_error)",
+            ),
+            (
+                "engine:\n  provider:\n    type: LocalProvider\n    nope: 1\n",
+                "engine -> provider\n  LocalProvider.__init__() got an unexpected keyword argument 'nope' (type=value_error)",
+            ),
+            ("engine: 3\n", "engine\n  value is not a valid dict (type=type_error.dict)"),
+        ];
+        for (text, expected) in table {
+            let found = bad(text);
+            assert!(found.starts_with(&format!("{one}{expected}\n")), "{text}\n{found}");
+        }
+    }
+
+    #[test]
+    fn every_error_is_told_at_once() {
+        let text = format!(
+            "{LEAST}heartbeat_period: abc\nallowed_functions: [x]\ndetach_endpoint: maybe\namqp_port: z\n"
+        );
+        let expected = "4 validation errors for UserEndpointConfigModel\n\
+            allowed_functions -> 0\n  value is not a valid uuid (type=type_error.uuid)\n\
+            amqp_port\n  value is not a valid integer (type=type_error.integer)\n\
+            heartbeat_period\n  value is not a valid integer (type=type_error.integer)\n\
+            detach_endpoint\n  value could not be parsed to a boolean (type=type_error.bool)\n";
+        let found = bad(&text);
+        assert!(found.starts_with(expected), "{found}");
+    }
+
+    #[test]
+    fn an_error_points_at_its_place() {
+        insta::assert_snapshot!(bad("display_name: x\nengine:\n  type: GlobusComputeEngine\nheart_beat_period: 3\n"), @r"
+        1 validation error for UserEndpointConfigModel
+        heart_beat_period
+          extra fields not permitted (type=value_error.extra)
+
+         --> config.yaml:4:1
+          |
+        4 | heart_beat_period: 3
+          | ^^^^^^^^^^^^^^^^^
+        ");
+    }
+
+    #[test]
+    fn what_is_no_mapping_is_refused() {
+        for text in ["", "- a\n", "text\n", "a: [\n"] {
+            assert!(bad(text).starts_with("Invalid config syntax: "), "{text:?}: {}", bad(text));
+        }
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_contract() {
+        let config = good(LEAST);
+        assert_eq!(config.heartbeat_period, 30);
+        assert_eq!(config.idle_heartbeats_soft, 0);
+        assert_eq!(config.idle_heartbeats_hard, 5760);
+        assert!(config.detach_endpoint);
+        assert_eq!(config.allowed_functions, None);
+        assert_eq!(config.shutdown_grace, 5);
+        assert_eq!(config.engine.block().max_blocks, 1);
+    }
+
+    #[test]
+    fn a_fresh_configuration_is_a_good_one() {
+        let config = good(crate::cli::configure::FRESH);
+        assert_eq!(config.engine.0.max_workers_per_node, Some(1));
+        assert_eq!((config.engine.block().init_blocks, config.engine.block().min_blocks), (1, 0));
+    }
+
+    #[test]
+    fn values_are_read_as_upstream_reads_them() {
+        let config = good(&format!(
+            "{LEAST}display_name: None\nheartbeat_period: 7.9\nallowed_functions: []\namqp_port: 443\n\
+             detach_endpoint: 'off'\nheartbeat_threshold: 200\nlog_dir: null\n"
+        ));
+        assert_eq!(config.display_name, None);
+        assert_eq!(config.heartbeat_period, 7);
+        assert_eq!(config.allowed_functions, Some(vec![]));
+        assert_eq!(config.amqp_port, Some(443));
+        assert!(!config.detach_endpoint);
+        assert_eq!(good(&format!("{LEAST}heartbeat_period: 1\n")).heartbeat_period, LEAST_HEARTBEAT_PERIOD);
+        assert_eq!(
+            good(&format!("{LEAST}idle_heartbeats_soft: 9\nidle_heartbeats_hard: 3\n")).idle_heartbeats_hard,
+            10
+        );
+    }
+
+    #[test]
+    fn what_comes_later_is_refused_by_name_with_what_to_use_meanwhile() {
+        for (text, name) in [
+            ("multi_user: true\n", "multi_user"),
+            (&format!("{LEAST}high_assurance: true\n"), "high_assurance"),
+            ("engine:\n  type: ThreadPoolEngine\n", "ThreadPoolEngine"),
+            ("engine:\n  type: GlobusMPIEngine\n", "GlobusMPIEngine"),
+            ("engine:\n  provider:\n    type: SlurmProvider\n", "SlurmProvider"),
+            (
+                "engine:\n  provider:\n    type: LocalProvider\n    launcher: {type: SrunLauncher}\n",
+                "SrunLauncher",
+            ),
+            ("engine:\n  container_type: docker\n  container_uri: x\n", "container_type"),
+        ] {
+            let found = bad(text);
+            assert!(found.contains(name) && found.contains("meanwhile"), "{text}\n{found}");
+        }
+        good("engine:\n  container_type: None\n");
+        good("multi_user: false\nengine: {}\n");
+    }
+}

@@ -1,0 +1,125 @@
+//! What a heartbeat says: the engine's figures, who and where this process is, and when the next one comes.
+
+use jiff::Zoned;
+use nix::unistd::{User, getgid, getgroups, getpid, getppid, getsid, getuid};
+use serde_json::{Map, Value};
+use wire::control::Pulse;
+use wire::message::StatusReport;
+use wire::{EndpointId, RunId};
+
+/// The part that stays the same for a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Heartbeat {
+    endpoint: EndpointId,
+    run: RunId,
+    state: Map<String, Value>,
+}
+
+impl Heartbeat {
+    /// `ep_info` is what a manager says of a user endpoint; `config` is the text of the configuration.
+    pub(crate) fn new(
+        endpoint: EndpointId,
+        run: RunId,
+        ep_info: Map<String, Value>,
+        config: &str,
+        period: u64,
+        start: &Zoned,
+    ) -> Self {
+        let mut state = Map::new();
+        let mut put = |name: &str, value: Value| {
+            state.insert(name.to_owned(), value);
+        };
+        put("posix_ppid", getppid().as_raw().into());
+        for (name, value) in ep_info {
+            put(&name, value);
+        }
+        put("posix_username", user_name().into());
+        put("posix_uid", getuid().as_raw().into());
+        put("posix_gid", getgid().as_raw().into());
+        let groups = getgroups().unwrap_or_default();
+        put("posix_groups", groups.into_iter().map(|group| Value::from(group.as_raw())).collect());
+        put("posix_pid", getpid().as_raw().into());
+        put("posix_sid", getsid(None).map_or(Value::Null, |session| session.as_raw().into()));
+        put("config_raw", config.into());
+        put("start_iso", start.strftime("%Y-%m-%dT%H:%M:%S.%6f%:z").to_string().into());
+        let micros = start.timestamp().as_microsecond();
+        // A moment of our time has a fraction of microseconds at this precision.
+        #[allow(clippy::cast_precision_loss)]
+        put("start_unix", (micros as f64 / 1e6).into());
+        put("heartbeat_period", period.into());
+        Self { endpoint, run, state }
+    }
+
+    /// One heartbeat, ready to be published.
+    pub(crate) fn encode(&self, engine: &engine::Report, active: bool) -> Vec<u8> {
+        let mut state = match serde_json::to_value(engine) {
+            Ok(Value::Object(figures)) => figures,
+            _ => Map::new(),
+        };
+        state.extend(self.state.clone());
+        state.insert("active".to_owned(), active.into());
+        Pulse { run: self.run }.mark(&mut state);
+        let global_state = state.into();
+        StatusReport { endpoint_id: self.endpoint, global_state, task_statuses: Default::default() }.encode()
+    }
+}
+
+/// This machine's name.
+pub(crate) fn host_name() -> String {
+    nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The name of the user this process runs as; the number, for a user without a name.
+pub(crate) fn user_name() -> String {
+    let uid = getuid();
+    match User::from_uid(uid) {
+        Ok(Some(user)) => user.name,
+        _ => uid.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::message::Life;
+
+    #[test]
+    fn a_heartbeat_says_what_the_contract_lists() {
+        let endpoint: EndpointId = "e58b2276-b397-4246-b1a2-607d8e3b5838".parse().unwrap();
+        let run: RunId = "00000000-0000-4000-8000-000000000001".parse().unwrap();
+        let start: Zoned = "2026-11-20T23:25:09.100051+00:00[UTC]".parse().unwrap();
+        let info = Map::from_iter([("posix_ppid".to_owned(), 7.into())]);
+        let heartbeat = Heartbeat::new(endpoint, run, info, "engine: {}\n", 30, &start);
+        let report = StatusReport::decode(&heartbeat.encode(&engine::Report::default(), true)).unwrap();
+        assert_eq!(report.endpoint_id, endpoint);
+        assert_eq!(report.life(), Life::Online { period: 30.0 });
+        assert_eq!(Pulse::of(&report.global_state), Some(Pulse { run }));
+        let state = report.global_state.to_object();
+        assert_eq!(state["posix_ppid"], 7, "the manager's word goes before ours");
+        assert_eq!(state["start_iso"], "2026-11-20T23:25:09.100051+00:00");
+        assert_eq!(state["start_unix"], 1_795_217_109.100_051);
+        assert_eq!(state["config_raw"], "engine: {}\n");
+        for name in [
+            "managers",
+            "total_workers",
+            "idle_workers",
+            "pending_tasks",
+            "outstanding_tasks",
+            "node_info",
+            "engine_type",
+            "provider_type",
+            "posix_username",
+            "posix_uid",
+            "posix_gid",
+            "posix_groups",
+            "posix_pid",
+            "posix_sid",
+            "heartbeat_period",
+            "active",
+        ] {
+            assert!(state.contains_key(name), "{name}");
+        }
+        let last = StatusReport::decode(&heartbeat.encode(&engine::Report::default(), false)).unwrap();
+        assert_eq!(last.life(), Life::Offline);
+    }
+}

@@ -1,0 +1,96 @@
+//! Reads a delivered message: whose task it is, whether it may run, what the engine needs to know.
+
+use std::collections::HashSet;
+
+use client::amqp::Delivery;
+use engine::Submission;
+use serde_json::{Map, Value};
+use wire::control::FUNCTION_PYTHON;
+use wire::message::Task;
+use wire::queue::header;
+use wire::{EndpointId, FunctionId, TaskId};
+
+use super::refusal;
+
+/// What may come in.
+#[derive(Clone, Debug)]
+pub(super) struct Intake {
+    pub(super) endpoint: EndpointId,
+    pub(super) allowed: Option<HashSet<FunctionId>>,
+}
+
+/// A task that will not run: the result that says so.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) result: Vec<u8>,
+    pub(super) why: String,
+}
+
+impl Intake {
+    /// The task a message is about: by its header, else by its body.
+    pub(super) fn identify(&self, delivery: &Delivery) -> Result<TaskId, String> {
+        match text(&delivery.headers, header::TASK_UUID) {
+            Some(text) => text.parse().map_err(|_| format!("{} is no id: {:.60}", header::TASK_UUID, text)),
+            None => match Task::decode(&delivery.body) {
+                Ok(task) => Ok(task.task_id),
+                Err(error) => {
+                    Err(format!("no header {}, and no task as its body: {error}", header::TASK_UUID))
+                }
+            },
+        }
+    }
+
+    /// What the engine gets. The body is not looked into: the worker does that.
+    pub(super) fn admit(&self, task: TaskId, delivery: Delivery) -> Result<Submission, Refused> {
+        let failed = |why: String| Refused { result: refusal::failed_to_start(task, &why), why };
+        let headers = &delivery.headers;
+        let function = text(headers, header::FUNCTION_UUID)
+            .ok_or_else(|| failed(format!("the message has no header {}", header::FUNCTION_UUID)))?;
+        let function: FunctionId =
+            function.parse().map_err(|_| failed(format!("the header {} is no id", header::FUNCTION_UUID)))?;
+        let resource_specification = specification(headers.get(header::RESOURCE_SPECIFICATION))
+            .map_err(|why| failed(format!("the header {}: {why}", header::RESOURCE_SPECIFICATION)))?;
+        let result_serializers = serializers(headers.get(header::RESULT_SERIALIZERS)).ok_or_else(|| {
+            failed(format!("the header {} is no list of texts", header::RESULT_SERIALIZERS))
+        })?;
+        if self.allowed.as_ref().is_some_and(|allowed| !allowed.contains(&function)) {
+            let (result, why) = refusal::not_allowed(task, function, self.endpoint);
+            return Err(Refused { result, why });
+        }
+        Ok(Submission {
+            id: task,
+            resource_specification,
+            result_serializers,
+            function_python: text(headers, FUNCTION_PYTHON).map(str::to_owned),
+            body: delivery.body.into(),
+        })
+    }
+}
+
+fn text<'a>(headers: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
+    headers.get(name)?.as_str()
+}
+
+/// A text that holds JSON; null, `null` and nothing are all nothing.
+fn specification(header: Option<&Value>) -> Result<Map<String, Value>, String> {
+    let value = match header {
+        None | Some(Value::Null) => return Ok(Map::new()),
+        Some(Value::String(text)) => {
+            serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?
+        }
+        Some(other) => other.clone(),
+    };
+    match value {
+        Value::Null => Ok(Map::new()),
+        Value::Object(map) => Ok(map),
+        _ => Err("not an object".to_owned()),
+    }
+}
+
+fn serializers(header: Option<&Value>) -> Option<Vec<String>> {
+    match header {
+        None | Some(Value::Null) => Some(Vec::new()),
+        Some(Value::Array(names)) => names.iter().map(|name| Some(name.as_str()?.to_owned())).collect(),
+        Some(_) => None,
+    }
+}

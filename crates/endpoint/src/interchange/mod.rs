@@ -1,0 +1,606 @@
+//! The endpoint's kernel: between the service's queues and the engine, deciding and doing nothing else.
+//!
+//! ```text
+//! delivered --> waiting --engine picks a node--> assigned --journaled, acknowledged--> running
+//!                  |                                |                                    |
+//!                  +------------- ended ------------+---------------- ended -------------+
+//!                                                   v
+//!                       finished --kept in the spool--> published --confirmed--> gone
+//! ```
+//!
+//! A task's message is acknowledged when the task is written down as begun, never before; its result leaves the spool
+//! when the broker has confirmed it. A task that began is never given to the engine again, whatever the broker
+//! delivers: what began in an earlier run and left no result is reported as lost, once.
+//!
+//! No IO, no clock, no channel: `apply(input)` puts actions into a list, and [`crate::run`] performs them in order.
+
+mod intake;
+mod refusal;
+mod stop;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use client::amqp::{Delivery, Outcome, Tag};
+use engine::Submission;
+use wire::{EndpointId, FunctionId, TaskId};
+
+use intake::{Intake, Refused};
+pub(crate) use refusal::lost;
+use stop::Phase;
+
+/// What the interchange decides by.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub(crate) endpoint: EndpointId,
+    /// `None`: every function may run.
+    pub(crate) allowed: Option<HashSet<FunctionId>>,
+    /// Bodies of tasks that have not ended may take so many bytes; beyond it, nothing more is taken.
+    pub(crate) bytes: usize,
+    /// So many results may be on their way to the broker; the others wait in the spool.
+    pub(crate) in_flight: usize,
+    /// What running tasks get when the endpoint stops.
+    pub(crate) grace: Duration,
+    /// Heartbeats without work until the endpoint stops by itself.
+    pub(crate) idle: Idle,
+}
+
+/// When an endpoint that has nothing to do stops; counted in heartbeats.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Idle {
+    /// After at least one task; 0 is never, whatever `hard` says.
+    pub(crate) soft: u64,
+    pub(crate) hard: u64,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Input {
+    LinkUp {
+        session: u32,
+    },
+    LinkDown,
+    LinkEnded,
+    Delivered(Delivery),
+    /// The engine picked nodes for these.
+    Assigned(Vec<TaskId>),
+    /// The engine is done with a task.
+    Ended {
+        task: TaskId,
+        result: Vec<u8>,
+    },
+    /// The engine hands these back: they never began.
+    Returned(Vec<TaskId>),
+    EngineBad,
+    EngineStopped,
+    /// These are on disk as begun.
+    Journaled(Vec<TaskId>),
+    JournalFailed,
+    /// The result lies in the spool.
+    Kept {
+        task: TaskId,
+        result: Vec<u8>,
+    },
+    /// It does not: the spool can't be written.
+    NotKept {
+        task: TaskId,
+        result: Vec<u8>,
+    },
+    /// A result was read from the spool again; `None`: it can't be read.
+    Loaded {
+        task: TaskId,
+        result: Option<Vec<u8>>,
+    },
+    Settled {
+        task: TaskId,
+        outcome: Outcome,
+    },
+    /// It is time for a heartbeat.
+    Beat,
+    /// The first signal.
+    Stop,
+    /// The second.
+    Hurry,
+    /// The time for an orderly stop is over.
+    Late,
+}
+
+/// What must be done, in order.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Action {
+    Submit(Box<Task>),
+    /// Write down that these begin.
+    Journal(Vec<TaskId>),
+    /// Write down that these began and will not after all.
+    JournalReturned(Vec<TaskId>),
+    /// Write down that these have ended.
+    JournalEnded(Vec<TaskId>),
+    Acknowledge(Vec<Tag>),
+    GiveBack(Vec<Tag>),
+    /// Nobody can do anything with these messages.
+    Reject(Vec<Tag>),
+    Begin(Vec<TaskId>),
+    Keep {
+        task: TaskId,
+        result: Vec<u8>,
+    },
+    Load(TaskId),
+    Publish {
+        session: u32,
+        task: TaskId,
+        result: Vec<u8>,
+    },
+    Forget(TaskId),
+    Consume(bool),
+    Heartbeat {
+        session: u32,
+        active: bool,
+    },
+    StopEngine {
+        grace: Duration,
+    },
+    /// Come back with [`Input::Late`] after this time.
+    LeaveWithin(Duration),
+    Leave,
+}
+
+/// A task for the engine. Submissions compare by id: the engine takes one of each.
+#[derive(Debug)]
+pub(crate) struct Task(pub(crate) Submission);
+
+impl PartialEq for Task {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+/// Where a task stands.
+#[derive(Debug)]
+enum State {
+    /// With the engine, its message unacknowledged.
+    Waiting {
+        tag: Tag,
+        size: usize,
+    },
+    /// A node is chosen; the journal is being written.
+    Assigned {
+        tag: Tag,
+        size: usize,
+    },
+    Running {
+        size: usize,
+    },
+    Finished(Finished),
+}
+
+/// A result that the broker has not confirmed.
+#[derive(Debug)]
+struct Finished {
+    /// The message, when the task ended without having begun: acknowledged once the result is kept.
+    tag: Option<Tag>,
+    place: Place,
+    sending: Sending,
+}
+
+/// Where the bytes of a result are.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    /// On their way to the spool.
+    Writing,
+    Spool,
+    /// Here, because the spool could not be written.
+    Memory(Vec<u8>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sending {
+    /// In the queue of results to send, or on its way into it.
+    Due,
+    /// Being read from the spool to be sent.
+    Loading,
+    /// Sent in this session.
+    Sent(u32),
+    /// Given back by the broker; tried again with the next heartbeat.
+    Later,
+}
+
+/// The kernel.
+#[derive(Debug)]
+pub(crate) struct Interchange {
+    rules: Rules,
+    intake: Intake,
+    tasks: HashMap<TaskId, State>,
+    /// Ended, in this run or an earlier one: their messages are answered by an acknowledgement.
+    ended: HashSet<TaskId>,
+    /// The session of the link, while there is one.
+    session: Option<u32>,
+    /// Results in the spool (or in memory) that wait to be sent.
+    due: VecDeque<TaskId>,
+    /// Results that are loading or sent and not settled.
+    in_flight: usize,
+    /// The bytes of tasks that have not ended.
+    bytes: usize,
+    consuming: bool,
+    phase: Phase,
+    idle: IdleCount,
+}
+
+#[derive(Debug, Default)]
+struct IdleCount {
+    moved: bool,
+    received: u64,
+    delivered: u64,
+    soft: u64,
+    hard: u64,
+}
+
+impl Interchange {
+    /// Begins with what earlier runs left: results in the spool, tasks that had begun (`lost` makes their results),
+    /// and tasks that had ended.
+    pub(crate) fn new(
+        rules: Rules,
+        spooled: Vec<TaskId>,
+        lost: Vec<(TaskId, Vec<u8>)>,
+        ended: HashSet<TaskId>,
+        actions: &mut Vec<Action>,
+    ) -> Self {
+        let mut interchange = Self {
+            intake: Intake { endpoint: rules.endpoint, allowed: rules.allowed.clone() },
+            rules,
+            tasks: HashMap::new(),
+            ended,
+            session: None,
+            due: VecDeque::new(),
+            in_flight: 0,
+            bytes: 0,
+            consuming: true,
+            phase: Phase::Running,
+            idle: IdleCount::default(),
+        };
+        for task in spooled {
+            let finished = Finished { tag: None, place: Place::Spool, sending: Sending::Due };
+            interchange.tasks.insert(task, State::Finished(finished));
+            interchange.due.push_back(task);
+        }
+        for (task, result) in lost {
+            if !interchange.tasks.contains_key(&task) {
+                interchange.finish(task, None, result, actions);
+            }
+        }
+        interchange
+    }
+
+    /// Decides.
+    pub(crate) fn apply(&mut self, input: Input, actions: &mut Vec<Action>) {
+        match input {
+            Input::LinkUp { session } => self.link_up(session, actions),
+            Input::LinkDown | Input::LinkEnded => {
+                self.link_down(actions);
+                if matches!(input, Input::LinkEnded) {
+                    self.begin_stop(actions);
+                }
+            }
+            Input::Delivered(delivery) => self.delivered(delivery, actions),
+            Input::Assigned(tasks) => self.assigned(tasks, actions),
+            Input::Journaled(tasks) => self.journaled(tasks, actions),
+            Input::Ended { task, result } => self.ended(task, result, actions),
+            Input::Returned(tasks) => self.returned(tasks, actions),
+            Input::EngineBad | Input::JournalFailed | Input::Stop => self.begin_stop(actions),
+            Input::EngineStopped => self.engine_stopped(actions),
+            Input::Kept { task, result } => self.kept(task, Ok(result), actions),
+            Input::NotKept { task, result } => self.kept(task, Err(result), actions),
+            Input::Loaded { task, result } => self.loaded(task, result, actions),
+            Input::Settled { task, outcome } => self.settled(task, &outcome, actions),
+            Input::Beat => self.beat(actions),
+            Input::Hurry => self.hurry(actions),
+            Input::Late => self.late(actions),
+        }
+        self.leave_when_done(actions);
+    }
+
+    fn link_up(&mut self, session: u32, actions: &mut Vec<Action>) {
+        self.session = Some(session);
+        actions.push(Action::Heartbeat { session, active: true });
+        self.send_due(actions);
+    }
+
+    /// Tags and publications of the session are void: the broker delivers again what was not acknowledged, and what
+    /// was not confirmed is sent again.
+    fn link_down(&mut self, actions: &mut Vec<Action>) {
+        self.session = None;
+        for (task, state) in &mut self.tasks {
+            if let State::Finished(finished) = state
+                && matches!(finished.sending, Sending::Sent(_))
+            {
+                finished.sending = Sending::Due;
+                self.in_flight -= 1;
+                self.due.push_back(*task);
+            }
+        }
+        self.make_room(actions);
+    }
+
+    fn delivered(&mut self, delivery: Delivery, actions: &mut Vec<Action>) {
+        let tag = delivery.tag;
+        if Some(tag.session) != self.session {
+            return;
+        }
+        if !matches!(self.phase, Phase::Running) {
+            actions.push(Action::GiveBack(vec![tag]));
+            return;
+        }
+        let task = match self.intake.identify(&delivery) {
+            Ok(task) => task,
+            Err(why) => {
+                tracing::error!(%why, "a message without a task's id was rejected");
+                actions.push(Action::Reject(vec![tag]));
+                return;
+            }
+        };
+        if self.ended.contains(&task) {
+            actions.push(Action::Acknowledge(vec![tag]));
+            return;
+        }
+        match self.tasks.get_mut(&task) {
+            Some(State::Waiting { tag: known, .. } | State::Assigned { tag: known, .. }) => {
+                if known.session == tag.session {
+                    // The queue holds the task twice; one message is enough to be answered.
+                    actions.push(Action::Acknowledge(vec![tag]));
+                } else {
+                    *known = tag;
+                }
+                return;
+            }
+            Some(State::Finished(finished)) if finished.place == Place::Writing => {
+                finished.tag = Some(tag);
+                return;
+            }
+            Some(State::Running { .. } | State::Finished(_)) => {
+                actions.push(Action::Acknowledge(vec![tag]));
+                return;
+            }
+            None => {}
+        }
+        if self.bytes >= self.rules.bytes {
+            // It was on its way when we stopped taking; the queue keeps it until there is room.
+            actions.push(Action::GiveBack(vec![tag]));
+            return;
+        }
+        self.idle.received += 1;
+        match self.intake.admit(task, delivery) {
+            Ok(submission) => {
+                let size = submission.body.len();
+                self.bytes += size;
+                self.tasks.insert(task, State::Waiting { tag, size });
+                actions.push(Action::Submit(Box::new(Task(submission))));
+                self.make_room(actions);
+            }
+            Err(Refused { result, why }) => {
+                tracing::warn!(%task, %why, "the task is refused");
+                self.finish(task, Some(tag), result, actions);
+            }
+        }
+    }
+
+    fn assigned(&mut self, tasks: Vec<TaskId>, actions: &mut Vec<Action>) {
+        let mut begins = Vec::new();
+        let mut again = Vec::new();
+        for task in tasks {
+            match self.tasks.get_mut(&task) {
+                Some(state @ State::Waiting { .. }) => {
+                    if let State::Waiting { tag, size } = *state {
+                        *state = State::Assigned { tag, size };
+                        begins.push(task);
+                    }
+                }
+                // A further attempt at a task that began: it is written down and acknowledged.
+                Some(State::Running { .. }) => again.push(task),
+                _ => {}
+            }
+        }
+        // Once we stop, what has not begun does not begin: the engine hands it back.
+        if matches!(self.phase, Phase::Running) && !begins.is_empty() {
+            actions.push(Action::Journal(begins));
+        }
+        if !again.is_empty() {
+            actions.push(Action::Begin(again));
+        }
+    }
+
+    fn journaled(&mut self, tasks: Vec<TaskId>, actions: &mut Vec<Action>) {
+        if !matches!(self.phase, Phase::Running) {
+            // They are handed back, and `returned` takes the record back.
+            return;
+        }
+        let mut tags = Vec::new();
+        let mut begun = Vec::new();
+        for task in tasks {
+            match self.tasks.get_mut(&task) {
+                Some(state @ State::Assigned { .. }) => {
+                    if let State::Assigned { tag, size } = *state {
+                        *state = State::Running { size };
+                        tags.push(tag);
+                        begun.push(task);
+                    }
+                }
+                _ => continue,
+            }
+        }
+        if !begun.is_empty() {
+            actions.push(Action::Acknowledge(tags));
+            actions.push(Action::Begin(begun));
+        }
+    }
+
+    fn ended(&mut self, task: TaskId, result: Vec<u8>, actions: &mut Vec<Action>) {
+        let (tag, size) = match self.tasks.get(&task) {
+            Some(State::Waiting { tag, size } | State::Assigned { tag, size }) => (Some(*tag), *size),
+            Some(State::Running { size }) => (None, *size),
+            Some(State::Finished(_)) | None => {
+                tracing::error!(%task, "the engine ended a task that it does not have");
+                return;
+            }
+        };
+        self.bytes -= size;
+        self.finish(task, tag, result, actions);
+        self.make_room(actions);
+    }
+
+    /// A task has its result: into the spool with it.
+    fn finish(&mut self, task: TaskId, tag: Option<Tag>, result: Vec<u8>, actions: &mut Vec<Action>) {
+        let finished = Finished { tag, place: Place::Writing, sending: Sending::Due };
+        self.tasks.insert(task, State::Finished(finished));
+        actions.push(Action::Keep { task, result });
+    }
+
+    fn kept(&mut self, task: TaskId, kept: Result<Vec<u8>, Vec<u8>>, actions: &mut Vec<Action>) {
+        let Some(State::Finished(finished)) = self.tasks.get_mut(&task) else { return };
+        let room = self.in_flight < self.rules.in_flight;
+        let result = match kept {
+            Ok(result) => {
+                finished.place = Place::Spool;
+                if let Some(tag) = finished.tag.take() {
+                    actions.push(Action::Acknowledge(vec![tag]));
+                }
+                result
+            }
+            Err(result) => {
+                finished.place = Place::Memory(result.clone());
+                result
+            }
+        };
+        match self.session {
+            Some(session) if room => {
+                finished.sending = Sending::Sent(session);
+                self.in_flight += 1;
+                actions.push(Action::Publish { session, task, result });
+            }
+            _ => self.due.push_back(task),
+        }
+    }
+
+    /// Sends results that wait, as many as may be on their way.
+    fn send_due(&mut self, actions: &mut Vec<Action>) {
+        let Some(session) = self.session else { return };
+        while self.in_flight < self.rules.in_flight {
+            let Some(task) = self.due.pop_front() else { return };
+            let Some(State::Finished(finished)) = self.tasks.get_mut(&task) else { continue };
+            match &finished.place {
+                Place::Spool => {
+                    finished.sending = Sending::Loading;
+                    actions.push(Action::Load(task));
+                }
+                Place::Memory(result) => {
+                    finished.sending = Sending::Sent(session);
+                    actions.push(Action::Publish { session, task, result: result.clone() });
+                }
+                Place::Writing => continue,
+            }
+            self.in_flight += 1;
+        }
+    }
+
+    fn loaded(&mut self, task: TaskId, result: Option<Vec<u8>>, actions: &mut Vec<Action>) {
+        let Some(State::Finished(finished)) = self.tasks.get_mut(&task) else { return };
+        match (self.session, result) {
+            (Some(session), Some(result)) => {
+                finished.sending = Sending::Sent(session);
+                actions.push(Action::Publish { session, task, result });
+            }
+            (None, Some(_)) => {
+                finished.sending = Sending::Due;
+                self.in_flight -= 1;
+                self.due.push_back(task);
+            }
+            (_, None) => {
+                tracing::error!(%task, "its result in the spool can't be read; the next start reports the task");
+                self.in_flight -= 1;
+                self.tasks.remove(&task);
+                self.ended.insert(task);
+                self.send_due(actions);
+            }
+        }
+    }
+
+    fn settled(&mut self, task: TaskId, outcome: &Outcome, actions: &mut Vec<Action>) {
+        let Some(State::Finished(finished)) = self.tasks.get_mut(&task) else { return };
+        if !matches!(finished.sending, Sending::Sent(session) if Some(session) == self.session) {
+            return;
+        }
+        self.in_flight -= 1;
+        match outcome {
+            Outcome::Confirmed => {
+                // Only a result that never reached the spool still has its message.
+                if let Some(tag) = finished.tag.take() {
+                    actions.push(Action::Acknowledge(vec![tag]));
+                }
+                self.tasks.remove(&task);
+                self.ended.insert(task);
+                self.idle.delivered += 1;
+                actions.push(Action::JournalEnded(vec![task]));
+                actions.push(Action::Forget(task));
+            }
+            Outcome::Returned(_) | Outcome::Refused => {
+                tracing::warn!(%task, ?outcome, "the broker did not take the result; it is kept and sent again");
+                finished.sending = Sending::Later;
+            }
+        }
+        self.send_due(actions);
+    }
+
+    /// Stops and resumes taking tasks as the window fills and empties.
+    fn make_room(&mut self, actions: &mut Vec<Action>) {
+        if !matches!(self.phase, Phase::Running) {
+            return;
+        }
+        if self.consuming && self.bytes >= self.rules.bytes {
+            self.consuming = false;
+            actions.push(Action::Consume(false));
+        } else if !self.consuming && self.bytes < self.rules.bytes.div_ceil(2) {
+            self.consuming = true;
+            actions.push(Action::Consume(true));
+        }
+    }
+
+    fn beat(&mut self, actions: &mut Vec<Action>) {
+        if let Some(session) = self.session {
+            actions.push(Action::Heartbeat { session, active: true });
+        }
+        for (task, state) in &mut self.tasks {
+            if let State::Finished(finished) = state
+                && finished.sending == Sending::Later
+            {
+                finished.sending = Sending::Due;
+                self.due.push_back(*task);
+            }
+        }
+        self.send_due(actions);
+        if self.idle_too_long() {
+            tracing::info!("nothing to do for long enough; stopping");
+            self.begin_stop(actions);
+        }
+    }
+
+    /// Counts one heartbeat; whether the endpoint has been idle for as many as it may.
+    fn idle_too_long(&mut self) -> bool {
+        let Idle { soft, hard } = self.rules.idle;
+        let idle = &mut self.idle;
+        let (received, delivered) = (std::mem::take(&mut idle.received), std::mem::take(&mut idle.delivered));
+        if soft == 0 {
+            return false;
+        }
+        if received > 0 || delivered > 0 {
+            idle.moved = true;
+            (idle.soft, idle.hard) = (0, 0);
+            return false;
+        }
+        idle.hard += 1;
+        if idle.moved && self.tasks.is_empty() {
+            idle.soft += 1;
+            return idle.soft >= soft;
+        }
+        idle.hard > hard
+    }
+}

@@ -1,0 +1,127 @@
+//! The end of a run: nothing new, what has not begun goes back, what runs gets its grace, results are sent or stay in
+//! the spool.
+
+use std::time::Duration;
+
+use super::{Action, Interchange, Place, Sending, State};
+use wire::TaskId;
+
+/// What an orderly stop takes at most beyond the tasks' grace.
+const BEYOND_GRACE: Duration = Duration::from_secs(5);
+/// The results still have to be kept; the engine still has to end.
+const HURRIED: Duration = Duration::from_secs(2);
+
+/// How far the run has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Running,
+    Stopping {
+        engine: Engine,
+        /// Nobody waits for the broker any more.
+        hurried: bool,
+    },
+    Left,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Engine {
+    Ending,
+    Ended,
+}
+
+impl Interchange {
+    pub(super) fn begin_stop(&mut self, actions: &mut Vec<Action>) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        self.phase = Phase::Stopping { engine: Engine::Ending, hurried: false };
+        actions.push(Action::Consume(false));
+        actions.push(Action::StopEngine { grace: self.rules.grace });
+        actions.push(Action::LeaveWithin(self.rules.grace + BEYOND_GRACE));
+    }
+
+    pub(super) fn hurry(&mut self, actions: &mut Vec<Action>) {
+        self.begin_stop(actions);
+        if let Phase::Stopping { engine, hurried: false } = self.phase {
+            self.phase = Phase::Stopping { engine, hurried: true };
+            actions.push(Action::StopEngine { grace: Duration::ZERO });
+            actions.push(Action::LeaveWithin(HURRIED));
+        }
+    }
+
+    /// The engine says that these never began.
+    pub(super) fn returned(&mut self, tasks: Vec<TaskId>, actions: &mut Vec<Action>) {
+        let mut tags = Vec::new();
+        let mut written = Vec::new();
+        for task in tasks {
+            match self.tasks.get(&task) {
+                Some(State::Waiting { tag, size }) => {
+                    tags.push(*tag);
+                    self.bytes -= size;
+                }
+                Some(State::Assigned { tag, size }) => {
+                    tags.push(*tag);
+                    self.bytes -= size;
+                    written.push(task);
+                }
+                // It was written down as begun and its message is gone: the engine owes it an end.
+                Some(State::Running { .. } | State::Finished(_)) | None => continue,
+            }
+            self.tasks.remove(&task);
+        }
+        if !written.is_empty() {
+            actions.push(Action::JournalReturned(written));
+        }
+        if !tags.is_empty() {
+            actions.push(Action::GiveBack(tags));
+        }
+    }
+
+    pub(super) fn engine_stopped(&mut self, actions: &mut Vec<Action>) {
+        self.begin_stop(actions);
+        if let Phase::Stopping { hurried, .. } = self.phase {
+            self.phase = Phase::Stopping { engine: Engine::Ended, hurried };
+        }
+        let left = |(task, state): (&TaskId, &State)| match state {
+            State::Waiting { .. } | State::Assigned { .. } => Some(*task),
+            State::Running { .. } | State::Finished(_) => None,
+        };
+        let left: Vec<_> = self.tasks.iter().filter_map(left).collect();
+        self.returned(left, actions);
+    }
+
+    pub(super) fn late(&mut self, actions: &mut Vec<Action>) {
+        if matches!(self.phase, Phase::Stopping { .. }) {
+            tracing::warn!(
+                "leaving without waiting any longer; what is not confirmed is sent at the next start"
+            );
+            self.leave(actions);
+        }
+    }
+
+    /// Leaves once nothing is left to wait for.
+    pub(super) fn leave_when_done(&mut self, actions: &mut Vec<Action>) {
+        let Phase::Stopping { engine: Engine::Ended, hurried } = self.phase else { return };
+        // Without the broker, what lies in the spool is safe; without the spool, only the broker is.
+        let safe = |state: &State| match state {
+            State::Finished(finished) => match (&finished.place, self.session, hurried) {
+                (Place::Writing, ..) | (Place::Memory(_), Some(_), false) => false,
+                (Place::Memory(_), ..) => true,
+                (Place::Spool, Some(_), false) => finished.sending == Sending::Later,
+                (Place::Spool, ..) => true,
+            },
+            _ => true,
+        };
+        if self.tasks.values().all(safe) {
+            self.leave(actions);
+        }
+    }
+
+    fn leave(&mut self, actions: &mut Vec<Action>) {
+        if let Some(session) = self.session {
+            actions.push(Action::Heartbeat { session, active: false });
+        }
+        actions.push(Action::Leave);
+        self.phase = Phase::Left;
+    }
+}

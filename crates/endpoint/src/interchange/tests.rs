@@ -1,0 +1,754 @@
+//! Tables of what happens and what is done, and a world in which everything may go wrong at any moment.
+
+use client::amqp::{Delivery, Outcome, Tag};
+use serde_json::json;
+use uuid::Uuid;
+use wire::message::{TaskResult, TaskState};
+use wire::{EndpointId, TaskId};
+
+use super::*;
+
+fn endpoint() -> EndpointId {
+    EndpointId::from_uuid(Uuid::from_u128(0xE))
+}
+
+fn task(number: u128) -> TaskId {
+    TaskId::from_uuid(Uuid::from_u128(number))
+}
+
+fn tag(session: u32, number: u64) -> Tag {
+    Tag { session, number }
+}
+
+const FUNCTION: &str = "00000000-0000-4000-8000-0000000000f1";
+
+fn delivery(tag: Tag, task: TaskId, body: &[u8]) -> Delivery {
+    let headers =
+        json!({"task_uuid": task.to_string(), "function_uuid": FUNCTION, "resource_specification": "null"});
+    Delivery { tag, headers: headers.as_object().unwrap().clone(), body: body.to_vec() }
+}
+
+fn rules() -> Rules {
+    Rules {
+        endpoint: endpoint(),
+        allowed: None,
+        bytes: 1000,
+        in_flight: 2,
+        grace: Duration::from_secs(5),
+        idle: Idle { soft: 0, hard: 0 },
+    }
+}
+
+/// An interchange under test, and what it wants done.
+struct Bench {
+    interchange: Interchange,
+}
+
+impl Bench {
+    fn new(rules: Rules) -> Self {
+        let mut actions = Vec::new();
+        let interchange = Interchange::new(rules, Vec::new(), Vec::new(), HashSet::new(), &mut actions);
+        assert_eq!(actions, []);
+        Self { interchange }
+    }
+
+    /// One that is connected.
+    fn up(rules: Rules) -> Self {
+        let mut bench = Self::new(rules);
+        assert_eq!(bench.on(Input::LinkUp { session: 0 }), [Action::Heartbeat { session: 0, active: true }]);
+        bench
+    }
+
+    fn on(&mut self, input: Input) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.interchange.apply(input, &mut actions);
+        actions
+    }
+
+    fn deliver(&mut self, number: u128) -> Vec<Action> {
+        let session = self.interchange.session.unwrap();
+        self.on(Input::Delivered(delivery(tag(session, u64::try_from(number).unwrap()), task(number), b"x")))
+    }
+
+    /// Brings a task to a worker.
+    fn begin(&mut self, number: u128) {
+        self.deliver(number);
+        self.on(Input::Assigned(vec![task(number)]));
+        self.on(Input::Journaled(vec![task(number)]));
+    }
+
+    fn end(&mut self, number: u128) -> Vec<Action> {
+        self.on(Input::Ended { task: task(number), result: b"r".to_vec() })
+    }
+
+    fn kept(&mut self, number: u128) -> Vec<Action> {
+        self.on(Input::Kept { task: task(number), result: b"r".to_vec() })
+    }
+
+    fn settled(&mut self, number: u128, outcome: Outcome) -> Vec<Action> {
+        self.on(Input::Settled { task: task(number), outcome })
+    }
+}
+
+fn publish(session: u32, number: u128) -> Action {
+    Action::Publish { session, task: task(number), result: b"r".to_vec() }
+}
+
+fn is_submit(actions: &[Action]) -> bool {
+    matches!(actions, [Action::Submit(_)])
+}
+
+#[test]
+fn one_tasks_walk() {
+    let mut bench = Bench::up(rules());
+    assert!(is_submit(&bench.deliver(1)));
+    assert_eq!(bench.on(Input::Assigned(vec![task(1)])), [Action::Journal(vec![task(1)])]);
+    assert_eq!(
+        bench.on(Input::Journaled(vec![task(1)])),
+        [Action::Acknowledge(vec![tag(0, 1)]), Action::Begin(vec![task(1)])],
+        "acknowledged only now, and begun only now"
+    );
+    assert_eq!(bench.end(1), [Action::Keep { task: task(1), result: b"r".to_vec() }]);
+    assert_eq!(bench.kept(1), [publish(0, 1)]);
+    assert_eq!(
+        bench.settled(1, Outcome::Confirmed),
+        [Action::JournalEnded(vec![task(1)]), Action::Forget(task(1))]
+    );
+    assert_eq!(bench.deliver(1), [Action::Acknowledge(vec![tag(0, 1)])], "and never runs again");
+}
+
+#[test]
+fn a_message_that_comes_again_is_answered_and_not_run_again() {
+    let mut bench = Bench::up(rules());
+    bench.deliver(1);
+    bench.begin(2);
+    bench.begin(3);
+    bench.end(3);
+    bench.begin(4);
+    bench.end(4);
+    bench.kept(4);
+    assert_eq!(bench.deliver(1), [Action::Acknowledge(vec![tag(0, 1)])], "twice in the queue");
+    bench.on(Input::LinkDown);
+    bench.on(Input::LinkUp { session: 1 });
+    assert_eq!(bench.deliver(1), [], "the engine has it; the new tag counts");
+    assert_eq!(bench.deliver(2), [Action::Acknowledge(vec![tag(1, 2)])], "it runs");
+    assert_eq!(bench.deliver(3), [], "its result is being kept");
+    assert_eq!(bench.deliver(4), [Action::Acknowledge(vec![tag(1, 4)])], "its result is kept");
+    assert_eq!(bench.kept(3)[0], Action::Acknowledge(vec![tag(1, 3)]));
+    bench.on(Input::Assigned(vec![task(1)]));
+    assert_eq!(bench.on(Input::Journaled(vec![task(1)]))[0], Action::Acknowledge(vec![tag(1, 1)]));
+}
+
+#[test]
+fn a_delivery_of_a_session_that_is_over_is_ignored() {
+    let mut bench = Bench::up(rules());
+    bench.on(Input::LinkDown);
+    assert_eq!(bench.on(Input::Delivered(delivery(tag(0, 1), task(1), b"x"))), []);
+    bench.on(Input::LinkUp { session: 1 });
+    assert_eq!(bench.on(Input::Delivered(delivery(tag(0, 1), task(1), b"x"))), []);
+}
+
+#[test]
+fn a_further_attempt_is_begun_without_more_ado() {
+    let mut bench = Bench::up(rules());
+    bench.begin(1);
+    assert_eq!(bench.on(Input::Assigned(vec![task(1)])), [Action::Begin(vec![task(1)])]);
+}
+
+#[test]
+fn a_task_the_engine_refuses_is_acknowledged_once_its_result_is_kept() {
+    let mut bench = Bench::up(rules());
+    bench.deliver(1);
+    assert_eq!(bench.end(1), [Action::Keep { task: task(1), result: b"r".to_vec() }]);
+    assert_eq!(bench.kept(1), [Action::Acknowledge(vec![tag(0, 1)]), publish(0, 1)]);
+}
+
+/// The result in a `Keep`, decoded: its data, and its error's code.
+fn refusal(actions: &[Action]) -> (String, String) {
+    let [Action::Keep { result, .. }] = actions else { panic!("{actions:?}") };
+    let result = TaskResult::decode(result).unwrap();
+    (result.data.to_str().into_owned(), result.error_details.unwrap().code)
+}
+
+#[test]
+fn bad_headers_end_in_an_error_result_that_names_them() {
+    let table = [
+        (json!({"function_uuid": null}), "the message has no header function_uuid"),
+        (json!({"function_uuid": 5}), "the message has no header function_uuid"),
+        (json!({"function_uuid": "f"}), "the header function_uuid is no id"),
+        (json!({"resource_specification": "{"}), "the header resource_specification: not JSON"),
+        (json!({"resource_specification": "[]"}), "the header resource_specification: not an object"),
+        (json!({"resource_specification": 5}), "the header resource_specification: not an object"),
+        (json!({"result_serializers": "x"}), "the header result_serializers is no list of texts"),
+        (json!({"result_serializers": [1]}), "the header result_serializers is no list of texts"),
+    ];
+    for (changes, why) in table {
+        let mut bench = Bench::up(rules());
+        let mut message = delivery(tag(0, 1), task(1), b"x");
+        message.headers.extend(changes.as_object().unwrap().clone());
+        let (data, code) = refusal(&bench.on(Input::Delivered(message)));
+        assert!(data.starts_with(&format!("Failed to start task: {why}")), "{changes}: {data}");
+        assert_eq!(code, "RemoteExecutionError");
+        assert_eq!(bench.kept(1)[0], Action::Acknowledge(vec![tag(0, 1)]), "{changes}: never a stuck queue");
+    }
+}
+
+#[test]
+fn good_headers_reach_the_engine() {
+    let mut bench = Bench::up(rules());
+    let mut message = delivery(tag(0, 1), task(1), b"body");
+    let more = json!({"resource_specification": "{\"num_nodes\": 2}", "result_serializers": ["a.B"],
+                      "function_python": "3.11", "unknown": true});
+    message.headers.extend(more.as_object().unwrap().clone());
+    let actions = bench.on(Input::Delivered(message));
+    let [Action::Submit(submitted)] = actions.as_slice() else { panic!("{actions:?}") };
+    let Task(submission) = submitted.as_ref();
+    assert_eq!(submission.body, &b"body"[..]);
+    assert_eq!(submission.resource_specification["num_nodes"], 2);
+    assert_eq!(submission.result_serializers, ["a.B"]);
+    assert_eq!(submission.function_python.as_deref(), Some("3.11"));
+}
+
+#[test]
+fn a_message_that_names_no_task_is_rejected() {
+    let mut bench = Bench::up(rules());
+    for (headers, body) in [
+        (json!({}), &b""[..]),
+        (json!({}), b"\x01{}"),
+        (json!({"task_uuid": "x"}), b"x"),
+        (json!({"task_uuid": 1}), b"x"),
+    ] {
+        let message =
+            Delivery { tag: tag(0, 1), headers: headers.as_object().unwrap().clone(), body: body.to_vec() };
+        assert_eq!(bench.on(Input::Delivered(message)), [Action::Reject(vec![tag(0, 1)])], "{headers}");
+    }
+    let body = wire::message::Task {
+        task_id: task(7),
+        container_id: None,
+        container: None,
+        task_buffer: wire::Text::plain("x"),
+    };
+    let message = Delivery { tag: tag(0, 2), headers: Default::default(), body: body.encode() };
+    let actions = bench.on(Input::Delivered(message));
+    assert!(
+        matches!(actions.as_slice(), [Action::Keep { task: known, .. }] if *known == task(7)),
+        "{actions:?}"
+    );
+}
+
+#[test]
+fn a_function_that_is_not_allowed_is_refused_in_upstreams_words() {
+    let allowed = Some([FunctionId::from_uuid(Uuid::from_u128(5))].into());
+    let mut bench = Bench::up(Rules { allowed, ..rules() });
+    let actions = bench.deliver(1);
+    let [Action::Keep { result, .. }] = actions.as_slice() else { panic!("{actions:?}") };
+    let text = format!("Function {FUNCTION} not permitted on endpoint {}", endpoint());
+    assert_eq!(
+        String::from_utf8_lossy(result),
+        format!(
+            "\u{1}{{\"message_type\":\"result\",\"data\":{{\"task_id\":\"{}\",\"data\":\"{text}\",\
+             \"details\":{{\"fid\":\"{FUNCTION}\",\"eid\":\"{}\"}},\"error_details\":{{\"code\":\"FUNCTION_NOT_ALLOWED\",\
+             \"user_message\":\"{text}\"}},\"task_statuses\":null}}}}",
+            task(1),
+            endpoint()
+        )
+    );
+    let mut none = Bench::up(Rules { allowed: Some(HashSet::new()), ..rules() });
+    assert!(matches!(none.deliver(1).as_slice(), [Action::Keep { .. }]), "an empty list allows nothing");
+}
+
+#[test]
+fn results_without_an_answer_are_sent_again_after_a_lost_session() {
+    let mut bench = Bench::up(rules());
+    bench.begin(1);
+    bench.end(1);
+    bench.kept(1);
+    bench.begin(2);
+    bench.on(Input::LinkDown);
+    bench.end(2);
+    assert_eq!(bench.kept(2), [], "it waits in the spool");
+    let actions = bench.on(Input::LinkUp { session: 1 });
+    assert_eq!(actions[1..], [Action::Load(task(1)), Action::Load(task(2))]);
+    let loaded = |number| Input::Loaded { task: task(number), result: Some(b"r".to_vec()) };
+    assert_eq!(bench.on(loaded(1)), [publish(1, 1)]);
+    bench.on(Input::LinkDown);
+    assert_eq!(bench.on(loaded(2)), [], "read too late for the session");
+    let actions = bench.on(Input::LinkUp { session: 2 });
+    assert_eq!(actions[1..], [Action::Load(task(1)), Action::Load(task(2))]);
+    bench.on(loaded(1));
+    bench.on(loaded(2));
+    for number in [1, 2] {
+        assert_eq!(
+            bench.settled(number, Outcome::Confirmed),
+            [Action::JournalEnded(vec![task(number)]), Action::Forget(task(number))]
+        );
+    }
+}
+
+#[test]
+fn only_so_many_results_are_on_their_way() {
+    let mut bench = Bench::up(rules());
+    for number in 1..=3 {
+        bench.begin(number);
+        bench.end(number);
+    }
+    assert_eq!(bench.kept(1), [publish(0, 1)]);
+    assert_eq!(bench.kept(2), [publish(0, 2)]);
+    assert_eq!(bench.kept(3), [], "the third waits in the spool");
+    assert_eq!(bench.settled(1, Outcome::Confirmed)[2..], [Action::Load(task(3))]);
+}
+
+#[test]
+fn what_the_broker_does_not_take_is_sent_again_with_a_heartbeat() {
+    for outcome in [Outcome::Returned("NO_ROUTE".into()), Outcome::Refused] {
+        let mut bench = Bench::up(rules());
+        bench.begin(1);
+        bench.end(1);
+        bench.kept(1);
+        assert_eq!(bench.settled(1, outcome), [], "kept, and not in a hurry");
+        let actions = bench.on(Input::Beat);
+        assert_eq!(actions, [Action::Heartbeat { session: 0, active: true }, Action::Load(task(1))]);
+    }
+}
+
+#[test]
+fn a_result_that_cannot_be_kept_is_sent_from_memory() {
+    let mut bench = Bench::up(rules());
+    bench.deliver(1);
+    bench.end(1);
+    let not_kept = Input::NotKept { task: task(1), result: b"r".to_vec() };
+    assert_eq!(bench.on(not_kept), [publish(0, 1)], "not acknowledged: only the message is safe");
+    bench.on(Input::LinkDown);
+    assert_eq!(bench.on(Input::LinkUp { session: 1 })[1..], [publish(1, 1)]);
+    let actions = bench.settled(1, Outcome::Confirmed);
+    assert_eq!(actions[0], Action::Acknowledge(vec![tag(0, 1)]), "now the broker has the result");
+}
+
+#[test]
+fn the_window_is_bounded_in_bytes() {
+    let mut bench = Bench::up(Rules { bytes: 100, ..rules() });
+    let mut deliver = |number: u64, size| {
+        bench.on(Input::Delivered(delivery(tag(0, number), task(u128::from(number)), &vec![0; size])))
+    };
+    assert!(is_submit(&deliver(1, 60)));
+    assert!(matches!(deliver(2, 60).as_slice(), [Action::Submit(_), Action::Consume(false)]));
+    assert_eq!(deliver(3, 1), [Action::GiveBack(vec![tag(0, 3)])], "it was on its way");
+    assert_eq!(bench.end(1).len(), 1, "60 bytes are left: more than half");
+    assert_eq!(bench.end(2)[1..], [Action::Consume(true)]);
+    assert!(is_submit(&bench.deliver(3)));
+}
+
+#[test]
+fn an_orderly_stop() {
+    let mut bench = Bench::up(rules());
+    bench.deliver(1);
+    bench.deliver(2);
+    bench.on(Input::Assigned(vec![task(2)]));
+    bench.begin(3);
+    assert_eq!(
+        bench.on(Input::Stop),
+        [
+            Action::Consume(false),
+            Action::StopEngine { grace: Duration::from_secs(5) },
+            Action::LeaveWithin(Duration::from_secs(10)),
+        ]
+    );
+    assert_eq!(bench.on(Input::Stop), [], "once");
+    assert_eq!(bench.deliver(9), [Action::GiveBack(vec![tag(0, 9)])]);
+    assert_eq!(bench.on(Input::Journaled(vec![task(2)])), [], "too late to begin");
+    assert_eq!(bench.on(Input::Assigned(vec![task(1)])), [], "too late to be written down");
+    assert_eq!(
+        bench.on(Input::Returned(vec![task(1), task(2)])),
+        [Action::JournalReturned(vec![task(1), task(2)]), Action::GiveBack(vec![tag(0, 1), tag(0, 2)])]
+    );
+    bench.end(3);
+    assert_eq!(bench.on(Input::EngineStopped), [], "a result is on its way to the spool");
+    assert_eq!(bench.kept(3), [publish(0, 3)]);
+    assert_eq!(
+        bench.settled(3, Outcome::Confirmed)[2..],
+        [Action::Heartbeat { session: 0, active: false }, Action::Leave]
+    );
+    assert_eq!(bench.on(Input::Late), [], "left already");
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_broker_that_is_away() {
+    let mut bench = Bench::up(rules());
+    bench.begin(1);
+    bench.on(Input::LinkDown);
+    bench.on(Input::Stop);
+    bench.end(1);
+    bench.on(Input::EngineStopped);
+    assert_eq!(bench.kept(1), [Action::Leave], "the next start sends it");
+}
+
+#[test]
+fn what_the_engine_forgot_to_return_goes_back_when_it_is_gone() {
+    let mut bench = Bench::up(rules());
+    bench.deliver(1);
+    assert_eq!(
+        bench.on(Input::EngineStopped)[3..],
+        [Action::GiveBack(vec![tag(0, 1)]), Action::Heartbeat { session: 0, active: false }, Action::Leave]
+    );
+}
+
+#[test]
+fn the_second_signal_spools_and_leaves() {
+    let mut bench = Bench::up(rules());
+    bench.begin(1);
+    bench.on(Input::Stop);
+    assert_eq!(
+        bench.on(Input::Hurry),
+        [Action::StopEngine { grace: Duration::ZERO }, Action::LeaveWithin(Duration::from_secs(2))]
+    );
+    bench.end(1);
+    bench.on(Input::EngineStopped);
+    let actions = bench.kept(1);
+    assert_eq!(actions.last(), Some(&Action::Leave), "without waiting for the broker: {actions:?}");
+}
+
+#[test]
+fn time_runs_out() {
+    let mut bench = Bench::up(rules());
+    bench.begin(1);
+    bench.on(Input::Stop);
+    assert_eq!(bench.on(Input::Late), [Action::Heartbeat { session: 0, active: false }, Action::Leave]);
+}
+
+#[test]
+fn trouble_that_lasts_ends_the_run_in_order() {
+    for trouble in [Input::EngineBad, Input::JournalFailed, Input::LinkEnded] {
+        let mut bench = Bench::up(rules());
+        let shown = format!("{trouble:?}");
+        assert_eq!(bench.on(trouble)[0], Action::Consume(false), "{shown}");
+    }
+}
+
+#[test]
+fn an_idle_endpoint_stops_when_it_is_told_to() {
+    let stops = |bench: &mut Bench| bench.on(Input::Beat).contains(&Action::Consume(false));
+    let mut never = Bench::up(rules());
+    assert!(!(0..50).any(|_| stops(&mut never)));
+    let idle = || Rules { idle: Idle { soft: 2, hard: 4 }, ..rules() };
+    let mut fresh = Bench::up(idle());
+    assert_eq!((1..).find(|_| stops(&mut fresh)), Some(5), "never had a task: beyond the hard limit");
+    let mut done = Bench::up(idle());
+    done.begin(1);
+    done.end(1);
+    done.kept(1);
+    done.settled(1, Outcome::Confirmed);
+    assert!(!stops(&mut done), "something moved since the last heartbeat");
+    assert_eq!((1..).find(|_| stops(&mut done)), Some(2), "two idle heartbeats");
+    let mut busy = Bench::up(idle());
+    busy.begin(1);
+    assert_eq!((0..).find(|_| stops(&mut busy)), Some(5), "it works on one task: the hard limit");
+}
+
+#[test]
+fn what_earlier_runs_left() {
+    let lost_result = lost(task(2), endpoint(), "vm", 7);
+    let mut actions = Vec::new();
+    let mut interchange = Interchange::new(
+        rules(),
+        vec![task(1)],
+        vec![(task(1), b"not this one".to_vec()), (task(2), lost_result.clone())],
+        [task(3)].into(),
+        &mut actions,
+    );
+    assert_eq!(
+        actions,
+        [Action::Keep { task: task(2), result: lost_result.clone() }],
+        "the first has its result"
+    );
+    let mut on = |input| {
+        let mut actions = Vec::new();
+        interchange.apply(input, &mut actions);
+        actions
+    };
+    assert_eq!(on(Input::Kept { task: task(2), result: lost_result.clone() }), []);
+    assert_eq!(on(Input::LinkUp { session: 0 })[1..], [Action::Load(task(1)), Action::Load(task(2))]);
+    for number in [1, 2, 3] {
+        let again = on(Input::Delivered(delivery(tag(0, 1), task(number), b"x")));
+        assert_eq!(again, [Action::Acknowledge(vec![tag(0, 1)])], "task {number} does not run again");
+    }
+    let result = TaskResult::decode(&lost_result).unwrap();
+    assert_eq!(
+        result.data.to_str(),
+        format!(
+            "{}\nTraceback (most recent call last):\nparsl.executors.high_throughput.errors.ManagerLost: Task failure \
+             due to loss of endpoint {} on host vm\n{}",
+            "+".repeat(68),
+            endpoint(),
+            "-".repeat(68)
+        )
+    );
+    let states: Vec<_> = result.task_statuses.unwrap().into_iter().map(|status| status.state).collect();
+    assert_eq!(states, [TaskState::WaitingForLaunch, TaskState::ExecutionEnd]);
+}
+
+mod world {
+    //! A broker, an engine, disks and crashes around the interchange. Whatever happens in whatever order, every task
+    //! begins at most once and ends once, or is back in its queue.
+
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TASKS: u128 = 6;
+
+    #[derive(Default)]
+    struct World {
+        // The broker.
+        queue: VecDeque<TaskId>,
+        unacknowledged: BTreeMap<Tag, TaskId>,
+        next_tag: u64,
+        session: Option<u32>,
+        sessions: u32,
+        taking: bool,
+        on_their_way: Vec<(TaskId, bool)>,
+        received: BTreeMap<TaskId, Vec<bool>>,
+        // The engine.
+        waiting: Vec<TaskId>,
+        assigned: Vec<TaskId>,
+        running: Vec<TaskId>,
+        began: BTreeMap<TaskId, u32>,
+        // The disks. A result is whether it is one of a run (else the report of a loss).
+        journal: BTreeMap<TaskId, &'static str>,
+        spool: BTreeMap<TaskId, Vec<u8>>,
+        writing: VecDeque<Vec<TaskId>>,
+        keeping: VecDeque<(TaskId, Vec<u8>)>,
+        loading: VecDeque<TaskId>,
+        left: bool,
+    }
+
+    const GOOD: &[u8] = b"good";
+
+    impl World {
+        fn start(&mut self) -> Interchange {
+            self.taking = true;
+            self.left = false;
+            let of = |state: &str| -> Vec<TaskId> {
+                self.journal.iter().filter(|(_, known)| **known == state).map(|(task, _)| *task).collect()
+            };
+            let spooled: Vec<_> = self.spool.keys().copied().collect();
+            let lost = of("begun").into_iter().map(|task| (task, lost(task, endpoint(), "vm", 0))).collect();
+            let ended = of("ended").into_iter().collect();
+            let mut actions = Vec::new();
+            let interchange = Interchange::new(rules(), spooled, lost, ended, &mut actions);
+            self.perform(actions);
+            interchange
+        }
+
+        fn lose_session(&mut self) {
+            self.session = None;
+            self.on_their_way.clear();
+            for (_, task) in std::mem::take(&mut self.unacknowledged).into_iter().rev() {
+                self.queue.push_front(task);
+            }
+        }
+
+        /// The process is gone at once; what is on disk stays.
+        fn crash(&mut self) {
+            self.lose_session();
+            self.waiting.clear();
+            self.assigned.clear();
+            self.running.clear();
+            self.writing.clear();
+            self.keeping.clear();
+            self.loading.clear();
+        }
+
+        fn perform(&mut self, actions: Vec<Action>) {
+            for action in actions {
+                match action {
+                    Action::Submit(task) => self.waiting.push(task.0.id),
+                    Action::Journal(tasks) => self.writing.push_back(tasks),
+                    Action::JournalReturned(tasks) => tasks.into_iter().for_each(|task| {
+                        self.writing.iter_mut().for_each(|batch| batch.retain(|other| *other != task));
+                        self.journal.remove(&task);
+                    }),
+                    Action::JournalEnded(tasks) => tasks.into_iter().for_each(|task| {
+                        self.journal.insert(task, "ended");
+                    }),
+                    Action::Acknowledge(tags) => tags.into_iter().for_each(|tag| {
+                        if let Some(task) = self.unacknowledged.remove(&tag) {
+                            let safe = self.journal.contains_key(&task) || self.spool.contains_key(&task);
+                            assert!(safe, "{task} was acknowledged and is nowhere");
+                        }
+                    }),
+                    Action::GiveBack(tags) => tags.into_iter().for_each(|tag| {
+                        if let Some(task) = self.unacknowledged.remove(&tag) {
+                            self.queue.push_back(task);
+                        }
+                    }),
+                    Action::Reject(_) => panic!("every message is a good one"),
+                    Action::Begin(tasks) => tasks.into_iter().for_each(|task| {
+                        if let Some(index) = self.assigned.iter().position(|other| *other == task) {
+                            assert_eq!(
+                                self.journal.get(&task),
+                                Some(&"begun"),
+                                "{task} began and is not written down"
+                            );
+                            self.assigned.remove(index);
+                            self.running.push(task);
+                            *self.began.entry(task).or_default() += 1;
+                        }
+                    }),
+                    Action::Keep { task, result } => self.keeping.push_back((task, result)),
+                    Action::Load(task) => self.loading.push_back(task),
+                    Action::Publish { session, task, result } => {
+                        if Some(session) == self.session {
+                            self.on_their_way.push((task, result == GOOD));
+                        }
+                    }
+                    Action::Forget(task) => {
+                        assert!(self.received.contains_key(&task), "{task} was forgotten and nobody has it");
+                        self.spool.remove(&task);
+                    }
+                    Action::Consume(take) => self.taking = take,
+                    Action::Leave => self.left = true,
+                    Action::Heartbeat { .. } | Action::StopEngine { .. } | Action::LeaveWithin(_) => {}
+                }
+            }
+        }
+
+        /// Something happens, if it can.
+        fn event(&mut self, choice: u8) -> Option<Input> {
+            match choice % 10 {
+                0 | 1 if self.taking => {
+                    let session = self.session?;
+                    let task = self.queue.pop_front()?;
+                    self.next_tag += 1;
+                    let tag = tag(session, self.next_tag);
+                    self.unacknowledged.insert(tag, task);
+                    Some(Input::Delivered(delivery(tag, task, b"x")))
+                }
+                2 => {
+                    let tasks: Vec<_> = self.waiting.drain(..self.waiting.len().min(2)).collect();
+                    self.assigned.extend(&tasks);
+                    (!tasks.is_empty()).then_some(Input::Assigned(tasks))
+                }
+                3 => {
+                    let tasks = self.writing.pop_front()?;
+                    tasks.iter().for_each(|task| {
+                        self.journal.insert(*task, "begun");
+                    });
+                    Some(Input::Journaled(tasks))
+                }
+                4 => {
+                    let task = self.running.pop()?;
+                    Some(Input::Ended { task, result: GOOD.to_vec() })
+                }
+                5 => {
+                    let (task, result) = self.keeping.pop_front()?;
+                    self.spool.insert(task, result.clone());
+                    Some(Input::Kept { task, result })
+                }
+                6 => {
+                    let task = self.loading.pop_front()?;
+                    Some(Input::Loaded { task, result: self.spool.get(&task).cloned() })
+                }
+                7 => {
+                    let (task, good) = self.on_their_way.pop()?;
+                    self.received.entry(task).or_default().push(good);
+                    Some(Input::Settled { task, outcome: Outcome::Confirmed })
+                }
+                8 => match self.session {
+                    None => {
+                        self.session = Some(self.sessions);
+                        self.sessions += 1;
+                        Some(Input::LinkUp { session: self.sessions - 1 })
+                    }
+                    Some(_) if choice > 200 => {
+                        self.lose_session();
+                        Some(Input::LinkDown)
+                    }
+                    Some(_) => None,
+                },
+                9 => match choice {
+                    // The broker takes it and the session ends before it can say so.
+                    209 => {
+                        let (task, good) = self.on_their_way.pop()?;
+                        self.received.entry(task).or_default().push(good);
+                        self.lose_session();
+                        Some(Input::LinkDown)
+                    }
+                    _ => Some(Input::Beat),
+                },
+                _ => None,
+            }
+        }
+
+        /// The endpoint stops in order.
+        fn stop(&mut self, interchange: &mut Interchange) {
+            let mut actions = Vec::new();
+            interchange.apply(Input::Stop, &mut actions);
+            let unbegun = self.waiting.drain(..).chain(self.assigned.drain(..)).collect();
+            interchange.apply(Input::Returned(unbegun), &mut actions);
+            for task in std::mem::take(&mut self.running) {
+                interchange.apply(Input::Ended { task, result: GOOD.to_vec() }, &mut actions);
+            }
+            interchange.apply(Input::EngineStopped, &mut actions);
+            self.perform(actions);
+            for _ in 0..200 {
+                for choice in [3, 5, 6, 7] {
+                    if let Some(input) = self.event(choice) {
+                        let mut actions = Vec::new();
+                        interchange.apply(input, &mut actions);
+                        self.perform(actions);
+                    }
+                }
+                if self.left {
+                    return;
+                }
+            }
+            panic!("the endpoint does not leave");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn every_task_begins_at_most_once_and_ends(choices in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut world = World { queue: (1..=TASKS).map(task).collect(), ..World::default() };
+            let mut interchange = world.start();
+            for choice in choices {
+                if choice == 253 {
+                    world.crash();
+                    interchange = world.start();
+                } else if choice >= 254 {
+                    world.stop(&mut interchange);
+                    world.crash();
+                    prop_assert!(!world.journal.values().any(|state| *state == "begun")
+                        || world.journal.iter().filter(|(_, state)| **state == "begun").all(|(task, _)| world.spool.contains_key(task)),
+                        "an orderly stop leaves nothing to be reported as lost");
+                    interchange = world.start();
+                } else if let Some(input) = world.event(choice) {
+                    let mut actions = Vec::new();
+                    interchange.apply(input, &mut actions);
+                    world.perform(actions);
+                }
+            }
+            // From here on nothing goes wrong any more.
+            for round in 0..400_u16 {
+                let choice = u8::try_from(round % 9).unwrap();
+                if let Some(input) = world.event(choice) {
+                    let mut actions = Vec::new();
+                    interchange.apply(input, &mut actions);
+                    world.perform(actions);
+                }
+            }
+            for number in 1..=TASKS {
+                let task = task(number);
+                let began = world.began.get(&task).copied().unwrap_or(0);
+                prop_assert!(began <= 1, "{} began {} times", task, began);
+                let results = world.received.get(&task).cloned().unwrap_or_default();
+                prop_assert!(!results.is_empty(), "{} never ended", task);
+                prop_assert!(results.iter().all(|good| *good == results[0]), "{} ended in two ways: {:?}", task, results);
+            }
+            prop_assert!(world.spool.is_empty() && world.queue.is_empty() && world.unacknowledged.is_empty());
+        }
+    }
+}

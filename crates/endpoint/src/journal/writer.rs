@@ -1,0 +1,202 @@
+//! Writes the journal on a thread of its own: waiting for a disk must not keep results waiting.
+//!
+//! Everything that asks while one sync is under way shares the next one (group commit).
+
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc as blocking;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use wire::{RunId, TaskId};
+
+use super::Clock;
+use super::record::{Kind, RECORD, Record};
+
+pub(super) const EXTENSION: &str = "segment";
+
+/// A segment holds so many records (8 MiB); then the next one begins.
+pub(super) const RECORDS_OF_A_SEGMENT: usize = (8 << 20) / RECORD;
+
+/// What the journal tells its owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// These tasks are on disk as begun.
+    Begun(Vec<TaskId>),
+    /// The journal can't be written any more. Said once; nothing follows.
+    Failed(String),
+}
+
+enum Order {
+    Begin(Vec<TaskId>),
+    HandBack(Vec<TaskId>),
+    End(Vec<TaskId>),
+}
+
+/// The journal of this run. The orders that wait are bounded by the tasks the owner holds.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    orders: Option<blocking::Sender<Order>>,
+    written: mpsc::UnboundedReceiver<Written>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Journal {
+    /// Begins this run's first segment with the tasks that are open from before.
+    pub(super) fn start(
+        directory: PathBuf,
+        run: RunId,
+        clock: Clock,
+        open: &HashSet<TaskId>,
+    ) -> io::Result<Self> {
+        let now = clock();
+        let mut writer = Writer {
+            file: segment(&directory, run, now, 0)?,
+            directory,
+            run,
+            clock,
+            open: open.clone(),
+            segments: 0,
+            records: 0,
+        };
+        writer.head(now)?;
+        writer.file.sync_data()?;
+        File::open(&writer.directory)?.sync_all()?;
+        let (orders, inbox) = blocking::channel();
+        let (outbox, written) = mpsc::unbounded_channel();
+        let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
+            if let Err(error) = writer.work(&inbox, &outbox) {
+                // An owner that has gone needs no answer.
+                let _ = outbox.send(Written::Failed(format!("{}: {error}", writer.directory.display())));
+            }
+        })?;
+        Ok(Self { orders: Some(orders), written, thread: Some(thread) })
+    }
+
+    /// Writes that these tasks begin; [`Written::Begun`] follows when it is on disk.
+    pub(crate) fn begin(&mut self, tasks: Vec<TaskId>) {
+        if !tasks.is_empty() {
+            self.order(Order::Begin(tasks));
+        }
+    }
+
+    /// Writes that these tasks, though written down as begun, were handed back.
+    pub(crate) fn hand_back(&mut self, tasks: Vec<TaskId>) {
+        if !tasks.is_empty() {
+            self.order(Order::HandBack(tasks));
+        }
+    }
+
+    /// Writes that these tasks have ended. It goes to disk with the next sync: losing it only means that a task is
+    /// reported as lost that had ended already, and the service knows better.
+    pub(crate) fn end(&mut self, tasks: Vec<TaskId>) {
+        if !tasks.is_empty() {
+            self.order(Order::End(tasks));
+        }
+    }
+
+    /// What was written, in order.
+    pub(crate) async fn written(&mut self) -> Option<Written> {
+        self.written.recv().await
+    }
+
+    #[cfg(test)]
+    pub(super) fn written_blocking(&mut self) -> Written {
+        self.written.blocking_recv().expect("the journal answers")
+    }
+
+    /// Writes what is left and ends the thread.
+    pub(crate) fn close(mut self) {
+        self.orders = None;
+        if let Some(thread) = self.thread.take() {
+            // A writer that panicked has nothing more to write.
+            let _ = thread.join();
+        }
+    }
+
+    fn order(&mut self, order: Order) {
+        if let Some(orders) = &self.orders {
+            // A writer that is gone has said `Failed`.
+            let _ = orders.send(order);
+        }
+    }
+}
+
+struct Writer {
+    directory: PathBuf,
+    run: RunId,
+    clock: Clock,
+    file: File,
+    /// Began and not ended; a new segment begins with them, so that old ones can go.
+    open: HashSet<TaskId>,
+    segments: u32,
+    records: usize,
+}
+
+impl Writer {
+    fn work(
+        &mut self,
+        inbox: &blocking::Receiver<Order>,
+        outbox: &mpsc::UnboundedSender<Written>,
+    ) -> io::Result<()> {
+        while let Ok(first) = inbox.recv() {
+            let now = (self.clock)();
+            let mut begun = Vec::new();
+            let mut bytes = Vec::new();
+            for order in std::iter::once(first).chain(inbox.try_iter()) {
+                match order {
+                    Order::Begin(tasks) => {
+                        tasks.iter().for_each(|task| encode(&mut bytes, Kind::Begun(*task), now));
+                        self.open.extend(&tasks);
+                        begun.extend(tasks);
+                    }
+                    Order::HandBack(tasks) => tasks.iter().for_each(|task| {
+                        encode(&mut bytes, Kind::Returned(*task), now);
+                        self.open.remove(task);
+                    }),
+                    Order::End(tasks) => tasks.iter().for_each(|task| {
+                        encode(&mut bytes, Kind::Ended(*task), now);
+                        self.open.remove(task);
+                    }),
+                }
+            }
+            self.file.write_all(&bytes)?;
+            self.records += bytes.len() / RECORD;
+            if !begun.is_empty() {
+                self.file.sync_data()?;
+                // Nobody waits for it any more: the owner has gone.
+                let _ = outbox.send(Written::Begun(begun));
+            }
+            if self.records >= RECORDS_OF_A_SEGMENT {
+                self.segments += 1;
+                self.file = segment(&self.directory, self.run, now, self.segments)?;
+                self.head(now)?;
+            }
+        }
+        self.file.sync_data()
+    }
+
+    /// The first records of a segment.
+    fn head(&mut self, now: Duration) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        encode(&mut bytes, Kind::Run(self.run), now);
+        self.open.iter().for_each(|task| encode(&mut bytes, Kind::Begun(*task), now));
+        self.records = 0;
+        self.file.write_all(&bytes)
+    }
+}
+
+fn encode(bytes: &mut Vec<u8>, kind: Kind, now: Duration) {
+    // In 2106 the second count ends and stays; segments are then dropped late, at worst.
+    let seconds = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
+    bytes.extend_from_slice(&Record { kind, seconds }.encode());
+}
+
+fn segment(directory: &Path, run: RunId, now: Duration, number: u32) -> io::Result<File> {
+    let name = format!("{:016}-{run}-{number:06}.{EXTENSION}", now.as_millis());
+    OpenOptions::new().append(true).create_new(true).mode(0o600).open(directory.join(name))
+}

@@ -1,0 +1,241 @@
+//! The running endpoint: brings what happens to the interchange and performs what it decides.
+//!
+//! Everything lives on one thread, but for the journal's and the spool's disks and the AMQP library's own. This file
+//! builds the parts; [`shell`] turns the crank.
+
+mod parent;
+mod shell;
+
+use std::fs::OpenOptions;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use client::amqp::{self, Plan};
+use engine::{Engine, EngineConfig};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::stat::{Mode, umask};
+use tokio::signal::unix::{SignalKind, signal};
+use wire::queue::Registration;
+
+use crate::ambient;
+use crate::config::Config;
+use crate::directory::EndpointDir;
+use crate::exit::{Failure, Outcome, status};
+use crate::heartbeat::{self, Heartbeat};
+use crate::interchange::{self, Idle, Interchange, Rules};
+use crate::journal;
+use crate::pid::PidFile;
+use crate::spool::{Keeper, Spool};
+use crate::start::{Report, RunDocument};
+
+/// Bodies of tasks take at most so much memory.
+const WINDOW_BYTES: usize = 64 << 20;
+/// The broker gives out at least so many tasks at once.
+const LEAST_WINDOW: u32 = 1_000;
+/// So many results are on their way to the broker at once.
+const RESULTS_IN_FLIGHT: usize = 1_024;
+
+/// The command `_run`: what `start` becomes.
+pub(crate) fn main() -> Outcome {
+    let mut text = Vec::new();
+    std::io::stdin().read_to_end(&mut text).map_err(Failure::error)?;
+    let document: RunDocument = serde_json::from_slice(&text).map_err(|error| {
+        Failure::new(
+            2,
+            format!("Error: `_run` is called by `start`, with a document on standard input: {error}"),
+        )
+    })?;
+    // SAFETY: the number comes from the image this process was a moment ago; nobody else uses it.
+    let report = document.report_fd.map(|number| unsafe { OwnedFd::from_raw_fd(number) });
+    if let Some(report) = &report {
+        close_on_exec(report)?;
+    }
+    let mut ready = Ready { report };
+    let endpoint = EndpointDir::at(document.directory.clone());
+    // It is ours since before this image; from here on it goes when we go.
+    let pid_file = PidFile::claim(endpoint.pid_file())
+        .map_err(|why| Failure::error(format!("{}: {why:?}", endpoint.pid_file().display())));
+    let outcome = pid_file.and_then(|_pid_file| run(&endpoint, &document, &mut ready));
+    if let Err(failure) = &outcome {
+        tracing::error!("{}", failure.text);
+        ready.tell(&outcome);
+    }
+    outcome
+}
+
+/// Whoever waits for word that we run; told once.
+struct Ready {
+    report: Option<OwnedFd>,
+}
+
+impl Ready {
+    fn tell(&mut self, outcome: &Outcome) {
+        if let Some(report) = self.report.take() {
+            Report::of(outcome).send(report);
+        }
+    }
+}
+
+fn run(endpoint: &EndpointDir, document: &RunDocument, ready: &mut Ready) -> Outcome {
+    let config = Config::read("the configuration", &document.config)?;
+    start_logging(endpoint, config.debug)?;
+    // As upstream's daemon: what tasks write, their group may write too. No core files: they may hold credentials.
+    umask(Mode::from_bits_truncate(0o002));
+    if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
+        tracing::warn!(%error, "core files could not be switched off");
+    }
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        tracing::debug!("the process's cryptography was chosen already");
+    }
+    let id = document.registration.endpoint_id;
+    sentinel(endpoint, &format!("\n========== Endpoint begins: {id}"));
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::error)?;
+    let outcome = runtime.block_on(serve(endpoint, document, &config, ready));
+    if let Some(script) = &config.endpoint_teardown
+        && let Err(failure) = crate::start::shell("endpoint_teardown", script)
+    {
+        tracing::error!("{}", failure.text);
+    }
+    sentinel(endpoint, &format!("---------- Endpoint shutdown: {id}"));
+    outcome
+}
+
+async fn serve(
+    endpoint: &EndpointDir,
+    document: &RunDocument,
+    config: &Config,
+    ready: &mut Ready,
+) -> Outcome {
+    let (trigger, stop) = daemon::stop::on_signals().map_err(Failure::error)?;
+    stop_on_hangup(trigger.clone())?;
+    let registration = &document.registration;
+    let id = registration.endpoint_id;
+    let run = ambient::run_id();
+    let now = ambient::since_epoch();
+
+    let unusable = |path: PathBuf| {
+        move |error: std::io::Error| {
+            Failure::new(status::CANTCREAT, format!("Error: {}: {error}", path.display()))
+        }
+    };
+    let spool = Spool::open(endpoint.spool()).map_err(unusable(endpoint.spool()))?;
+    let spooled = spool.tasks().map_err(unusable(endpoint.spool()))?;
+    let keeper = Keeper::start(spool).map_err(unusable(endpoint.spool()))?;
+    let (journal, past) = journal::open(&endpoint.journal(), run, ambient::since_epoch)
+        .map_err(unusable(endpoint.journal()))?;
+
+    let engine_config = EngineConfig {
+        endpoint: id,
+        run_dir: endpoint.path().to_owned(),
+        node_command: node_command()?,
+        options: config.engine.0.clone(),
+    };
+    for (option, why) in engine_config.options.without_meaning() {
+        tracing::warn!("the option {option} has no effect: {why}");
+    }
+    let (engine, engine_events) = Engine::start(engine_config).await.map_err(|error| {
+        Failure::new(status::CONFIG, format!("Error: the engine could not be started: {error}"))
+    })?;
+    let (link, link_events) = amqp::start(plan(registration, config)?);
+
+    let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+    let host = heartbeat::host_name();
+    let lost: Vec<_> = past
+        .open
+        .iter()
+        .filter(|task| spooled.binary_search(task).is_err())
+        .map(|task| (*task, interchange::lost(*task, id, &host, nanos)))
+        .collect();
+    tracing::info!(endpoint = %id, %run, lost = lost.len(), unsent = spooled.len(), "the endpoint runs");
+    let allowed = document.allowed_functions.clone().or_else(|| config.allowed_functions.clone());
+    let rules = Rules {
+        endpoint: id,
+        allowed: allowed.map(|functions| functions.into_iter().collect()),
+        bytes: WINDOW_BYTES,
+        in_flight: RESULTS_IN_FLIGHT,
+        grace: Duration::from_secs(config.shutdown_grace),
+        idle: Idle { soft: config.idle_heartbeats_soft, hard: config.idle_heartbeats_hard },
+    };
+    let mut actions = Vec::new();
+    let interchange = Interchange::new(rules, spooled, lost, past.ended, &mut actions);
+    let start = ambient::local_time();
+    let heartbeat =
+        Heartbeat::new(id, run, document.ep_info.clone(), &document.config, config.heartbeat_period, &start);
+    let shell = shell::Shell {
+        interchange,
+        link,
+        link_events,
+        engine,
+        engine_events: Some(engine_events),
+        journal,
+        keeper,
+        heartbeat,
+        report: engine::Report::default(),
+        period: Duration::from_secs(config.heartbeat_period),
+        stop,
+        parent: document.parent,
+    };
+    ready.tell(&Ok(()));
+    daemon::ready::serving();
+    shell.turn(actions).await;
+    daemon::ready::stopping();
+    drop(trigger);
+    Ok(())
+}
+
+/// Upstream's endpoint also stops by SIGHUP; other daemons read their configuration again.
+fn stop_on_hangup(trigger: daemon::stop::Trigger) -> Outcome {
+    let mut hangups = signal(SignalKind::hangup()).map_err(Failure::error)?;
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            trigger.begin();
+        }
+    });
+    Ok(())
+}
+
+fn plan(registration: &Registration, config: &Config) -> Result<Plan, Failure> {
+    let block = config.engine.block();
+    let per_node = config.engine.0.max_workers_per_node.unwrap_or(1);
+    let slots = per_node.saturating_mul(block.nodes_per_block).saturating_mul(block.max_blocks);
+    let window = slots.saturating_mul(2).max(LEAST_WINDOW);
+    let prefetch = u16::try_from(window).unwrap_or(u16::MAX);
+    let name = format!("endpoint {}", registration.endpoint_id);
+    Plan::new(registration, config.amqp_port, prefetch, name)
+        .map_err(|error| Failure::new(status::DATAERR, format!("Invalid credential structure: {error}")))
+}
+
+/// What blocks run: this very file, by its path, for a node may see the same file system and another PATH.
+fn node_command() -> Result<Vec<String>, Failure> {
+    let own = std::env::current_exe().map_err(|error| Failure::error(format!("our own path: {error}")))?;
+    let own = own.to_str().ok_or_else(|| Failure::error("our own path is not UTF-8"))?;
+    Ok(vec![own.to_owned(), "node".to_owned()])
+}
+
+fn start_logging(endpoint: &EndpointDir, debug: bool) -> Outcome {
+    let path = endpoint.log();
+    let file = open_log(&path).map_err(|error| Failure::error(format!("{}: {error}", path.display())))?;
+    let directives = if debug { "debug,hyper=info,rustls=info,lapin=info" } else { "info,lapin=warn" };
+    let logging =
+        daemon::logging::Logging { form: daemon::logging::Form::Text, directives, file: Some(file) };
+    daemon::logging::start(logging).map_err(Failure::error)
+}
+
+/// A line that tells where a run begins or ends, whatever the log's level is.
+fn sentinel(endpoint: &EndpointDir, line: &str) {
+    // A log that can't be written can't be told about either.
+    let _ = open_log(&endpoint.log()).and_then(|mut log| writeln!(log, "{line}"));
+}
+
+fn open_log(path: &Path) -> std::io::Result<std::fs::File> {
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+}
+
+fn close_on_exec(descriptor: &OwnedFd) -> Outcome {
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+    fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map(drop).map_err(Failure::error)
+}

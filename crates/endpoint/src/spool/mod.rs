@@ -1,0 +1,168 @@
+//! Results until the broker has confirmed them: one file per task in `unacked_results/`, named by the task.
+//!
+//! A file holds the message exactly as it is published, so what upstream's endpoint left there is sent too. Names that
+//! begin with a dot are drafts and nobody's. Files are written before the result is published and not synced: they
+//! survive the end of this process, however it comes; after a power loss the journal still knows that the task began.
+
+mod keeper;
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use wire::TaskId;
+use wire::message::TaskResult;
+
+pub(crate) use keeper::{Done, Keeper};
+
+/// The directory of results.
+#[derive(Clone, Debug)]
+pub(crate) struct Spool {
+    directory: PathBuf,
+}
+
+/// A file larger than any result we would have written is not read.
+const LARGEST: u64 = wire::message::LIMIT as u64;
+
+impl Spool {
+    /// Opens the directory, creates it if need be, and tries that it can be written, read, listed and emptied: what
+    /// can't hold results must not take tasks.
+    pub(crate) fn open(directory: PathBuf) -> io::Result<Self> {
+        match fs::DirBuilder::new().mode(0o700).create(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let spool = Self { directory };
+        let test = spool.directory.join(".test-reading-and-writing.txt");
+        let text = b"written to see that results can be kept here";
+        write(&test, text)?;
+        let read = fs::read(&test)?;
+        let listed = fs::read_dir(&spool.directory)?.filter_map(Result::ok).any(|entry| entry.path() == test);
+        fs::remove_file(&test)?;
+        if read != text || !listed {
+            return Err(io::Error::other("what was written can't be read again"));
+        }
+        Ok(spool)
+    }
+
+    /// Writes a result, whole or not at all.
+    pub(crate) fn keep(&self, task: TaskId, message: &[u8]) -> io::Result<()> {
+        let draft = self.directory.join(format!(".{task}"));
+        write(&draft, message).inspect_err(|_| {
+            // A draft that could not be written needs its room.
+            let _ = fs::remove_file(&draft);
+        })?;
+        fs::rename(&draft, self.path(task))
+    }
+
+    /// The result is safe with the broker.
+    pub(crate) fn forget(&self, task: TaskId) -> io::Result<()> {
+        match fs::remove_file(self.path(task)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads a kept result again.
+    pub(crate) fn read(&self, task: TaskId) -> io::Result<Vec<u8>> {
+        read(&self.path(task))
+    }
+
+    /// The tasks whose results lie here. What is no result is left alone and named in the log.
+    pub(crate) fn tasks(&self) -> io::Result<Vec<TaskId>> {
+        let mut tasks = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name.starts_with('.') {
+                // A draft of a run that was ended in the middle of it; the task counts as lost.
+                let _ = fs::remove_file(&path);
+                continue;
+            }
+            match name.parse::<TaskId>().ok().filter(|task| holds_result_of(&path, *task)) {
+                Some(task) => tasks.push(task),
+                None => tracing::warn!(path = %path.display(), "not the result of a task; it is left alone"),
+            }
+        }
+        tasks.sort();
+        Ok(tasks)
+    }
+
+    fn path(&self, task: TaskId) -> PathBuf {
+        self.directory.join(task.to_string())
+    }
+}
+
+fn holds_result_of(path: &Path, task: TaskId) -> bool {
+    read(path).is_ok_and(|bytes| TaskResult::decode(&bytes).is_ok_and(|result| result.task_id == task))
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = fs::File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if read as u64 > LARGEST {
+        return Err(io::Error::other("larger than any result"));
+    }
+    Ok(bytes)
+}
+
+fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::Text;
+
+    fn message(task: TaskId) -> Vec<u8> {
+        let data = Text::plain("00\ngARLAy4=\n");
+        TaskResult { task_id: task, data, details: None, error_details: None, task_statuses: None }.encode()
+    }
+
+    #[test]
+    fn a_result_lies_there_until_it_is_forgotten() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = scratch.path().join("unacked_results");
+        let spool = Spool::open(directory.clone()).unwrap();
+        let task = TaskId::from_uuid(uuid::Uuid::from_u128(7));
+        spool.keep(task, &message(task)).unwrap();
+        let spool = Spool::open(directory.clone()).unwrap();
+        assert_eq!(spool.tasks().unwrap(), [task]);
+        assert_eq!(spool.read(task).unwrap(), message(task));
+        assert_eq!(
+            fs::read(directory.join(task.to_string())).unwrap(),
+            message(task),
+            "upstream could send it"
+        );
+        spool.forget(task).unwrap();
+        spool.forget(task).unwrap();
+        assert_eq!(spool.tasks().unwrap(), []);
+    }
+
+    #[test]
+    fn what_is_no_result_is_left_alone() {
+        let scratch = tempfile::tempdir().unwrap();
+        let spool = Spool::open(scratch.path().to_owned()).unwrap();
+        let task = TaskId::from_uuid(uuid::Uuid::from_u128(7));
+        let other = TaskId::from_uuid(uuid::Uuid::from_u128(8));
+        fs::write(scratch.path().join("notes.txt"), "hello").unwrap();
+        fs::write(scratch.path().join(task.to_string()), &message(task)[..20]).unwrap();
+        fs::write(scratch.path().join(other.to_string()), message(task)).unwrap();
+        fs::write(scratch.path().join(format!(".{task}")), "draft").unwrap();
+        assert_eq!(spool.tasks().unwrap(), []);
+        assert!(!scratch.path().join(format!(".{task}")).exists(), "a draft of an earlier run is nobody's");
+        assert!(scratch.path().join("notes.txt").exists());
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written_is_refused() {
+        let scratch = tempfile::tempdir().unwrap();
+        let file = scratch.path().join("file");
+        fs::write(&file, "").unwrap();
+        Spool::open(file.join("below")).unwrap_err();
+        Spool::open(file).unwrap_err();
+    }
+}

@@ -1,0 +1,80 @@
+//! Going into the background: another process of this program sets up and runs, and this one waits for its word.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::pipe;
+use serde::{Deserialize, Serialize};
+
+use super::Launch;
+use crate::exit::{Failure, Outcome, status};
+
+/// What the background process says once it knows: it runs (status 0), or why not. Saying nothing means that it has
+/// said why itself.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Report {
+    status: u8,
+    text: String,
+}
+
+impl Report {
+    pub(crate) fn of(outcome: &Outcome) -> Self {
+        match outcome {
+            Ok(()) => Self { status: 0, text: String::new() },
+            Err(failure) => Self { status: failure.status, text: failure.text.clone() },
+        }
+    }
+
+    /// Says it.
+    pub(crate) fn send(&self, to: OwnedFd) {
+        if let Ok(bytes) = serde_json::to_vec(self) {
+            // Whoever waited may have gone; the endpoint runs all the same.
+            let _ = File::from(to).write_all(&bytes);
+        }
+    }
+}
+
+/// A file in memory that holds `content`, to be somebody's standard input.
+pub(super) fn memory_file(content: &[u8]) -> std::io::Result<File> {
+    let mut file = File::from(memfd_create(c"start", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(content)?;
+    file.rewind()?;
+    Ok(file)
+}
+
+/// Starts the background process and waits until it runs or has failed.
+pub(super) fn spawn(launch: &Launch) -> Outcome {
+    let failed = |error: std::io::Error| Failure::new(status::SOFTWARE, format!("Error: {error}"));
+    let input = match &launch.document {
+        Some(document) => Stdio::from(memory_file(&document.encode()).map_err(failed)?),
+        None => Stdio::null(),
+    };
+    // No close-on-exec: the child shall have its end. We have no other threads that could spawn in between.
+    let (ours, theirs) = pipe().map_err(|error| failed(error.into()))?;
+    let mut command = Command::new("/proc/self/exe");
+    let base = launch.endpoint.path().parent().unwrap_or(launch.endpoint.path());
+    // The name by which a PID file's process is known as an endpoint.
+    command.arg0("globus-compute-endpoint");
+    command.arg("--config-dir").arg(base).arg("start").arg(launch.endpoint.name());
+    if let Some(id) = launch.request.endpoint_uuid {
+        command.arg("--endpoint-uuid").arg(id.to_string());
+    }
+    command.arg("--report-fd").arg(theirs.as_raw_fd().to_string()).stdin(input);
+    let mut child = command.spawn().map_err(failed)?;
+    drop(theirs);
+    let mut said = Vec::new();
+    File::from(ours).read_to_end(&mut said).map_err(failed)?;
+    match serde_json::from_slice(&said) {
+        Ok(Report { status: 0, .. }) => Ok(()),
+        Ok(Report { status, text }) => Err(Failure::new(status, text)),
+        Err(_) => {
+            let ended = child.wait().map_err(failed)?;
+            let status = ended.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(status::SOFTWARE);
+            Err(Failure::new(status, ""))
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Everything between the command and the running endpoint, in the process that will run it.
+#![allow(clippy::print_stdout)] // the registered id and the service's warnings are for whoever typed the command
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use nix::sys::stat::{Mode, umask};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use wire::queue::Registration;
+use wire::{EndpointId, FunctionId};
+
+use super::{Launch, already_active, background, registration};
+use crate::directory::{EndpointDir, unwritable};
+use crate::exit::{Failure, Outcome, status};
+use crate::pid::{NotClaimed, PidFile};
+use crate::spool::Spool;
+
+/// All that the running process is told, on its standard input: no secret stands in a command line or a file.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RunDocument {
+    pub(crate) directory: PathBuf,
+    pub(crate) registration: Registration,
+    /// The configuration as it was read.
+    pub(crate) config: String,
+    /// From the manager, for heartbeats.
+    pub(crate) ep_info: Map<String, Value>,
+    /// From the manager, instead of the configuration's list.
+    pub(crate) allowed_functions: Option<Vec<FunctionId>>,
+    /// Stop when this process is our parent no more.
+    pub(crate) parent: Option<i32>,
+    /// Where somebody waits for word that we run.
+    pub(crate) report_fd: Option<i32>,
+}
+
+/// Sets up and becomes the running endpoint; returns only if that fails.
+pub(super) fn set_up(launch: Launch, report: Option<OwnedFd>) -> Outcome {
+    // Who started us has told nobody else: what we write is the user's alone.
+    umask(Mode::from_bits_truncate(0o077));
+    if report.is_some() {
+        // A session of our own: what happens to the terminal is not our affair. It fails for a session's leader only.
+        let _ = nix::unistd::setsid();
+    }
+    let Launch { endpoint, config, text, document, request } = &launch;
+    let parent = request.die_with_parent.then(|| nix::unistd::getppid().as_raw());
+    let pid_file = match PidFile::claim(endpoint.pid_file()) {
+        Ok((file, stale)) => {
+            if stale {
+                write_log(endpoint, "A prior endpoint process ended without cleaning up; doing so now.")?;
+            }
+            file
+        }
+        Err(NotClaimed::Alive) => return Err(already_active(endpoint, config)),
+        Err(NotClaimed::Io(error)) => return Err(unwritable(&endpoint.pid_file(), &error)),
+    };
+    if let Some(script) = &config.endpoint_setup {
+        shell("endpoint_setup", script)?;
+    }
+    Spool::open(endpoint.spool()).map_err(|error| {
+        Failure::new(
+            status::CANTCREAT,
+            format!("Error: {}: {error}\n  Endpoint will not start.", endpoint.spool().display()),
+        )
+    })?;
+    let log = open_log(endpoint)?;
+    let known = endpoint.registered_id().or(request.endpoint_uuid);
+    let registration = match document.as_ref().and_then(|document| document.amqp_creds.clone()) {
+        Some(registration) => registration,
+        None => registration::register(endpoint, config, text, known)?,
+    };
+    registration::check(&registration, known)?;
+    let id = registration.endpoint_id;
+    endpoint.remember_id(id).map_err(|error| unwritable(&endpoint.path().join("endpoint.json"), &error))?;
+    for warning in &registration.warnings {
+        println!("{warning}");
+    }
+    println!("Starting endpoint; registered ID: {id}");
+    io::stdout().flush().map_err(Failure::error)?;
+
+    let document = RunDocument {
+        directory: endpoint.path().to_owned(),
+        registration,
+        config: text.clone(),
+        ep_info: document
+            .as_ref()
+            .and_then(|document| document.ep_info.as_ref())
+            .map(wire::json::FreeForm::to_object)
+            .unwrap_or_default(),
+        allowed_functions: document.as_ref().and_then(|document| document.allowed_functions.clone()),
+        parent,
+        report_fd: report.map(IntoRawFd::into_raw_fd),
+    };
+    let title = title(id, &endpoint.name(), config.environment.as_deref());
+    let error = become_runner(&document, &title, log);
+    drop(pid_file);
+    Err(Failure::new(status::SOFTWARE, format!("Error: {error}")))
+}
+
+/// Replaces this process by the running endpoint.
+fn become_runner(document: &RunDocument, title: &str, log: File) -> io::Error {
+    let prepare = || -> io::Result<(File, File)> {
+        let bytes = serde_json::to_vec(document).map_err(io::Error::other)?;
+        Ok((background::memory_file(&bytes)?, log.try_clone()?))
+    };
+    let (input, errors) = match prepare() {
+        Ok(files) => files,
+        Err(error) => return error,
+    };
+    keep_only(document.report_fd);
+    Command::new("/proc/self/exe")
+        .arg0(title)
+        .arg("_run")
+        .stdin(Stdio::from(input))
+        .stdout(Stdio::from(log))
+        .stderr(Stdio::from(errors))
+        .current_dir(&document.directory)
+        // Tasks must not find them in their environment.
+        .env_remove("GLOBUS_COMPUTE_CLIENT_SECRET")
+        .env_remove("FUNCX_SDK_CLIENT_SECRET")
+        .exec()
+}
+
+/// Closes what we inherited by accident when the new image begins: a terminal, a pipe somebody waits on.
+fn keep_only(descriptor: Option<i32>) {
+    const FIRST: libc::c_uint = 3;
+    let close = |first: libc::c_uint, last: libc::c_uint| {
+        if first <= last {
+            // SAFETY: it only sets close-on-exec flags. A kernel without the call leaves the descriptors as they are.
+            unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC) };
+        }
+    };
+    match descriptor.and_then(|number| libc::c_uint::try_from(number).ok()) {
+        Some(kept) => {
+            close(FIRST, kept.saturating_sub(1));
+            close(kept.saturating_add(1).max(FIRST), libc::c_uint::MAX);
+        }
+        None => close(FIRST, libc::c_uint::MAX),
+    }
+}
+
+/// How the process is called in lists of processes.
+fn title(id: EndpointId, name: &str, environment: Option<&str>) -> String {
+    let environment = environment.map(|name| format!(" - {name}")).unwrap_or_default();
+    let line: Vec<_> = std::env::args().collect();
+    format!("Globus Compute Endpoint ({id}, {name}){environment} [{}]", line.join(" ")).replace('\0', " ")
+}
+
+/// Runs a script of the configuration; its last words are told when it fails.
+pub(crate) fn shell(what: &str, script: &str) -> Outcome {
+    let output =
+        Command::new("/bin/sh").arg("-c").arg(script).stdin(Stdio::null()).output().map_err(|error| {
+            Failure::new(status::CONFIG, format!("Error: {what} could not be run: {error}"))
+        })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    let lines: Vec<_> = said.lines().collect();
+    let last = lines[lines.len().saturating_sub(20)..].join("\n  ");
+    Err(Failure::new(status::CONFIG, format!("Error: {what} failed ({}):\n  {last}", output.status)))
+}
+
+fn open_log(endpoint: &EndpointDir) -> Result<File, Failure> {
+    let path = endpoint.log();
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| unwritable(&path, &error))
+}
+
+fn write_log(endpoint: &EndpointDir, line: &str) -> Outcome {
+    let mut log = open_log(endpoint)?;
+    writeln!(log, "{line}").map_err(|error| unwritable(&endpoint.log(), &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_script_is_told_with_its_last_words() {
+        assert_eq!(shell("endpoint_setup", "exit 0"), Ok(()));
+        let failure = shell("endpoint_setup", "echo out; echo err >&2; exit 3").unwrap_err();
+        assert_eq!(failure.status, 78);
+        assert_eq!(failure.text, "Error: endpoint_setup failed (exit status: 3):\n  out\n  err");
+    }
+
+    #[test]
+    fn titles() {
+        let id: EndpointId = "e58b2276-b397-4246-b1a2-607d8e3b5838".parse().unwrap();
+        let shown = title(id, "ep", Some("local"));
+        assert!(
+            shown.starts_with("Globus Compute Endpoint (e58b2276-b397-4246-b1a2-607d8e3b5838, ep) - local ["),
+            "{shown}"
+        );
+    }
+}
