@@ -1,0 +1,323 @@
+//! The program as users and managers meet it: processes, files, exit statuses. The service is a small HTTP server of
+//! the test's own, and there is no broker: an endpoint runs without one and keeps trying.
+
+mod fake;
+mod home;
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
+
+use serde_json::json;
+
+use fake::FakeService;
+use home::{Home, signal, wait_until};
+
+const ID: &str = "7b4a1a3e-3f55-4c7e-9d1a-0f4f0b6f8c11";
+
+/// What a service answers to a registration.
+fn registration(id: &str) -> serde_json::Value {
+    // Port 9 is nobody's: the endpoint keeps trying.
+    let publish = |name: &str| {
+        json!({"connection_url": "amqp://u:p@127.0.0.1:9/", "exchange": name, "queue": name,
+               "queue_publish_kwargs": {"exchange": name, "routing_key": format!("{id}.{name}"), "mandatory": true,
+                                        "properties": {"delivery_mode": 2}}})
+    };
+    json!({"endpoint_id": id,
+           "task_queue_info": {"connection_url": "amqp://u:p@127.0.0.1:9/", "queue": format!("{id}.tasks"), "exchange": "tasks"},
+           "result_queue_info": publish("results"), "heartbeat_queue_info": publish("heartbeats")})
+}
+
+#[test]
+fn an_endpoints_life() {
+    let service = FakeService::start(|_| (200, registration(ID)));
+    let home = Home::new(&service);
+    assert_eq!(
+        home.run(&["list"]).out,
+        "No endpoints configured!\n\n (Hint: globus-compute-endpoint configure)\n"
+    );
+    let configured = home.run(&["configure", "my_first_endpoint"]);
+    assert_eq!(
+        configured.out,
+        format!(
+            "Created profile for endpoint named <my_first_endpoint>\n\n\tConfiguration file: {}\n\n\
+             Use the `start` subcommand to run it:\n\n\t$ globus-compute-endpoint start my_first_endpoint\n",
+            home.path("my_first_endpoint/config.yaml").display()
+        )
+    );
+    assert!(home.listed().contains(&["None".into(), "Initialized".into(), "my_first_endpoint".into()]));
+
+    let started = home.run(&["start", "my_first_endpoint"]);
+    assert_eq!(
+        (started.status, started.out.as_str()),
+        (0, &*format!("Starting endpoint; registered ID: {ID}\n")),
+        "{started:?}"
+    );
+    assert!(home.listed().contains(&[ID.into(), "Running".into(), "my_first_endpoint".into()]));
+    let pid = home.pid("my_first_endpoint");
+    let title = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+    assert!(title.starts_with(&format!("Globus Compute Endpoint ({ID}, my_first_endpoint) [")), "{title}");
+    let environment = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
+    assert!(!environment.contains("a secret of the test"), "tasks must not find the client's secret");
+    for (file, mode) in [
+        ("", 0o700),
+        ("config.yaml", 0o600),
+        ("endpoint.json", 0o600),
+        ("endpoint.log", 0o600),
+        ("daemon.pid", 0o644),
+        ("unacked_results", 0o700),
+        ("journal", 0o700),
+    ] {
+        let found =
+            fs::metadata(home.path("my_first_endpoint").join(file)).unwrap().permissions().mode() & 0o777;
+        // The caller's umask may take from the PID file.
+        assert_eq!(found & mode, found, "{file}: {found:o}");
+        assert_eq!(found & 0o600, mode & 0o600, "{file}: {found:o}");
+    }
+
+    let again = home.run(&["start", "my_first_endpoint"]);
+    assert_eq!((again.status, again.err.as_str()), (255, "Endpoint 'my_first_endpoint' is already active\n"));
+
+    let stopped = home.run(&["stop", ID]);
+    assert_eq!(
+        (stopped.status, stopped.err.as_str()),
+        (0, "> Endpoint <my_first_endpoint> is now stopped\n")
+    );
+    assert!(home.listed().contains(&[ID.into(), "Stopped".into(), "my_first_endpoint".into()]));
+    assert!(!home.path("my_first_endpoint/daemon.pid").exists());
+    let log = fs::read_to_string(home.path("my_first_endpoint/endpoint.log")).unwrap();
+    assert!(log.contains(&format!("========== Endpoint begins: {ID}\n")), "{log}");
+    assert!(log.ends_with(&format!("---------- Endpoint shutdown: {ID}\n")), "{log}");
+    let inactive = home.run(&["stop", "my_first_endpoint"]);
+    assert_eq!(
+        (inactive.status, inactive.err.as_str()),
+        (0, "> Endpoint <my_first_endpoint> is not active.\n")
+    );
+
+    assert_eq!(home.run(&["start", "my_first_endpoint"]).status, 0);
+    home.run(&["stop", "my_first_endpoint"]);
+    let asked = service.asked();
+    let lines: Vec<_> = asked.iter().map(|request| request.line.as_str()).collect();
+    assert_eq!(
+        lines,
+        [
+            "POST /v2/oauth2/token",
+            "GET /v2/version?service=all",
+            "POST /v3/endpoints",
+            "POST /v2/oauth2/token",
+            "GET /v2/version?service=all",
+            &format!("PUT /v3/endpoints/{ID}")
+        ]
+    );
+    let body: serde_json::Value = serde_json::from_str(&asked[2].body).unwrap();
+    assert_eq!(body["endpoint_name"], "my_first_endpoint");
+    assert_eq!(body["metadata"]["farcall"]["cancel"], false);
+    assert_eq!(
+        body["metadata"]["endpoint_config"],
+        fs::read_to_string(home.path("my_first_endpoint/config.yaml")).unwrap()
+    );
+}
+
+#[test]
+fn a_killed_endpoint_is_disconnected_and_starts_again() {
+    let service = FakeService::start(|_| (200, registration(ID)));
+    let home = Home::new(&service);
+    home.run(&["configure", "ep"]);
+    assert_eq!(home.run(&["start", "ep"]).status, 0);
+    let pid = home.pid("ep");
+    signal(pid, libc::SIGKILL);
+    wait_until(|| !home::alive(pid));
+    assert!(home.listed().contains(&[ID.into(), "Disconnected".into(), "ep".into()]));
+    assert_eq!(home.run(&["start", "ep"]).status, 0);
+    assert!(home.listed().contains(&[ID.into(), "Running".into(), "ep".into()]));
+    let pid = home.pid("ep");
+    signal(pid, libc::SIGKILL);
+    wait_until(|| !home::alive(pid));
+    let cleaned = home.run(&["stop", "ep"]);
+    assert_eq!((cleaned.status, cleaned.err.as_str()), (0, "> Endpoint <ep> has been cleaned up.\n"));
+    assert!(home.listed().contains(&[ID.into(), "Stopped".into(), "ep".into()]));
+}
+
+/// What a service may say no with, and what the command says and leaves with then.
+#[test]
+fn refusals_of_the_service() {
+    let without = |key: &str| {
+        let mut whole = registration(ID);
+        whole.as_object_mut().unwrap().remove(key);
+        whole
+    };
+    let refusal = || json!({"code": "RESOURCE_LOCKED", "message": "locked"});
+    let other = "00000000-0000-4000-8000-000000000000";
+    let table = [
+        (423, refusal(), 69, "Endpoint registration blocked.  ["),
+        (409, refusal(), 69, "Endpoint registration blocked.  ["),
+        (404, refusal(), 69, "Endpoint registration blocked.  ["),
+        (422, refusal(), 65, "Endpoint registration blocked.  ["),
+        (400, refusal(), 65, "Endpoint registration blocked.  ["),
+        (
+            403,
+            refusal(),
+            1,
+            "Error: the service refused: HTTP status: 403, code: RESOURCE_LOCKED, message: locked",
+        ),
+        (200, without("heartbeat_queue_info"), 65, "Invalid credential structure"),
+        (200, without("task_queue_info"), 65, "Invalid credential structure"),
+        (
+            200,
+            registration(other),
+            70,
+            "Unexpected response from server: mismatched endpoint id.\n  Expected: ",
+        ),
+    ];
+    for (http, answer, status, text) in table {
+        let service = FakeService::start(move |_| (http, answer.clone()));
+        let home = Home::new(&service);
+        home.run(&["configure", "ep"]);
+        let failed = home.run(&["start", "ep", "--endpoint-uuid", ID]);
+        assert_eq!(failed.status, status, "{http}: {failed:?}");
+        assert!(failed.err.starts_with(text), "{http}: {failed:?}");
+        assert_eq!(failed.out, "", "{http}");
+        assert!(!home.path("ep/daemon.pid").exists() && !home.path("ep/endpoint.json").exists(), "{http}");
+        assert_eq!(service.asked().last().unwrap().line, format!("PUT /v3/endpoints/{ID}"));
+    }
+}
+
+#[test]
+fn nothing_is_registered_when_the_endpoint_could_not_run() {
+    let service = FakeService::start(|_| (200, registration(ID)));
+    let home = Home::new(&service);
+    for (config, status, text) in [
+        (
+            "foo: 1\nengine: {}\n",
+            1,
+            "Error: 1 validation error for UserEndpointConfigModel\nfoo\n  extra fields not permitted",
+        ),
+        (
+            "endpoint_setup: 'echo wrong; exit 3'\nengine: {}\n",
+            78,
+            "Error: endpoint_setup failed (exit status: 3):\n  wrong\n",
+        ),
+    ] {
+        home.configure("ep", config);
+        let failed = home.run(&["start", "ep"]);
+        assert_eq!(failed.status, status, "{failed:?}");
+        assert!(failed.err.starts_with(text), "{failed:?}");
+    }
+    home.configure("ep", "engine: {}\n");
+    fs::write(home.path("ep/unacked_results"), "in the way").unwrap();
+    let failed = home.run(&["start", "ep"]);
+    assert_eq!(failed.status, 73, "{failed:?}");
+    fs::remove_file(home.path("ep/unacked_results")).unwrap();
+    fs::write(home.path("ep/config.py"), "config = None").unwrap();
+    assert!(home.run(&["start", "ep"]).err.contains("config.py"));
+    assert_eq!(service.asked().len(), 0);
+}
+
+#[test]
+fn without_a_service_or_an_identity_nobody_is_asked() {
+    let service = FakeService::start(|_| (200, registration(ID)));
+    let home = Home::new(&service);
+    home.run(&["configure", "ep"]);
+    let nowhere = home.command(&["start", "ep"]).env_remove("FARCALL_SERVICE_URL").output().unwrap();
+    assert_eq!(nowhere.status.code(), Some(78));
+    let nobody = home.command(&["start", "ep"]).env_remove("GLOBUS_COMPUTE_CLIENT_SECRET").output().unwrap();
+    assert_eq!(nobody.status.code(), Some(77));
+    assert_eq!(service.asked().len(), 0);
+    let there = home.run(&["configure", "there", "--service-url", &service.url(), "--display-name", "There"]);
+    assert_eq!(there.status, 0, "{there:?}");
+    let started = home.command(&["start", "there"]).env_remove("FARCALL_SERVICE_URL").output().unwrap();
+    assert_eq!(started.status.code(), Some(0), "{started:?}");
+    home.run(&["stop", "there"]);
+    let body: serde_json::Value = serde_json::from_str(&service.asked()[2].body).unwrap();
+    assert_eq!(body["display_name"], "There");
+}
+
+/// Both forms of a manager's command: credentials and configuration on standard input, and no HTTP at all.
+#[test]
+fn a_user_endpoint_starts_from_its_document() {
+    let service = FakeService::start(|_| (500, json!({})));
+    let home = Home::new(&service);
+    let document = json!({"amqp_creds": registration(ID), "config": "engine: {}\n", "ep_info": {"posix_ppid": 1},
+                          "allowed_functions": []});
+    for command in [&["start", "uep.a.b", "--die-with-parent"][..], &["_start-user-endpoint", "uep.a.b"]] {
+        let mut child = home.command(command).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(document.to_string().as_bytes()).unwrap();
+        let log = home.path("uep.a.b/endpoint.log");
+        wait_until(|| fs::read_to_string(&log).is_ok_and(|log| log.contains("the endpoint runs")));
+        assert_eq!(
+            home.pid("uep.a.b"),
+            i32::try_from(child.id()).unwrap(),
+            "in the foreground, in the same process"
+        );
+        signal(i32::try_from(child.id()).unwrap(), libc::SIGTERM);
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(0));
+        assert_eq!(
+            String::from_utf8(ended.stdout).unwrap(),
+            format!("Starting endpoint; registered ID: {ID}\n")
+        );
+        fs::remove_file(&log).unwrap();
+    }
+    assert_eq!(service.asked().len(), 0);
+    assert!(!home.run(&["list"]).out.contains("uep"), "without a config.yaml it is not listed");
+}
+
+#[test]
+fn a_user_endpoint_dies_with_its_manager() {
+    let service = FakeService::start(|_| (500, json!({})));
+    let home = Home::new(&service);
+    let document = json!({"amqp_creds": registration(ID), "config": "engine: {}\n"});
+    fs::write(home.path("document.json"), document.to_string()).unwrap();
+    let script = format!(
+        "{} start uep --die-with-parent < {} & wait",
+        env!("CARGO_BIN_EXE_globus-compute-endpoint"),
+        home.path("document.json").display()
+    );
+    let mut manager = home.shell(&script).spawn().unwrap();
+    let log = home.path("uep/endpoint.log");
+    wait_until(|| fs::read_to_string(&log).is_ok_and(|log| log.contains("the endpoint runs")));
+    let pid = home.pid("uep");
+    manager.kill().unwrap();
+    manager.wait().unwrap();
+    wait_until(|| !home::alive(pid));
+    assert!(fs::read_to_string(&log).unwrap().contains("has gone away; initiating shut down"));
+    assert!(!home.path("uep/daemon.pid").exists());
+}
+
+#[test]
+fn a_document_that_is_none_is_no_document() {
+    let service = FakeService::start(|_| (200, registration(ID)));
+    let home = Home::new(&service);
+    home.run(&["configure", "ep"]);
+    for text in ["", "[]", "not JSON", "5"] {
+        let mut child = home.command(&["start", "ep"]).stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "{text:?}");
+        assert_eq!(home.run(&["stop", "ep"]).status, 0);
+    }
+    let mut child = home.command(&["start", "ep"]).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"{\"amqp_creds\": 5}").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1), "a document that is wrong is an error");
+}
+
+#[test]
+fn what_comes_later_is_refused_by_name() {
+    let service = FakeService::start(|_| (500, json!({})));
+    let home = Home::new(&service);
+    for option in
+        ["--multi-user", "--high-assurance", "--auth-policy=x", "--allowed-domains=x", "--subscription-id=x"]
+    {
+        let refused = home.run(&["configure", "ep", option]);
+        assert_eq!(refused.status, 1, "{option}");
+        let name = option.split('=').next().unwrap();
+        assert!(
+            refused.err.starts_with(&format!("Error: {name} is not part of this version yet; meanwhile ")),
+            "{refused:?}"
+        );
+        assert!(!home.path("ep").exists());
+    }
+    assert_eq!(home.run(&["version"]).out, "Globus Compute endpoint version: 3.8.0\n");
+    assert_eq!(home.run(&["start", "--nonsense"]).status, 2);
+    assert_eq!(home.run(&["configure", "00000000-0000-4000-8000-000000000000"]).status, 2);
+}
