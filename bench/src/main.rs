@@ -11,6 +11,7 @@ mod broker;
 mod children;
 mod contender;
 mod echo;
+mod engine;
 mod figures;
 mod link;
 mod path;
@@ -18,6 +19,7 @@ mod payload;
 mod road;
 
 use clap::Parser;
+use tokio::runtime::{self, Runtime};
 
 /// Load generator for Farcall.
 #[derive(Parser)]
@@ -26,18 +28,37 @@ enum Command {
     Amqp(amqp::Options),
     /// Measures the whole path: submit over REST, endpoint, the client's own result queue.
     Path(path::Options),
+    /// Measures the engine alone: handed over in process, node, worker, and back.
+    Engine(engine::Options),
+    /// Plays the node program of `engine`.
+    #[command(hide = true)]
+    Node(engine::NodeOptions),
+    /// Plays the bare relay that `engine` is compared with.
+    #[command(hide = true)]
+    Relay(engine::RelayOptions),
     /// Plays an endpoint that does no work. Reads the start document of a user endpoint from standard input.
     Echo,
     /// Serves our broker alone, letting everybody do everything, and prints its URL.
     Broker,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     match Command::parse() {
-        Command::Amqp(options) => amqp::run(options).await,
-        Command::Path(options) => path::run(options).await,
-        Command::Echo => echo::run().await,
-        Command::Broker => broker::run().await,
+        Command::Amqp(options) => many_threads()?.block_on(amqp::run(options)),
+        Command::Path(options) => many_threads()?.block_on(path::run(options)),
+        Command::Echo => many_threads()?.block_on(echo::run()),
+        Command::Broker => many_threads()?.block_on(broker::run()),
+        // As the endpoint and the node run them.
+        Command::Engine(options) => one_thread()?.block_on(engine::run(options)),
+        Command::Node(options) => one_thread()?.block_on(engine::node(options)),
+        Command::Relay(options) => one_thread()?.block_on(engine::relay(options)),
     }
+}
+
+fn many_threads() -> std::io::Result<Runtime> {
+    runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+fn one_thread() -> std::io::Result<Runtime> {
+    runtime::Builder::new_current_thread().enable_all().build()
 }

@@ -30,6 +30,11 @@ print(json.dumps({
 "#;
 
 impl NoOp {
+    /// What a task message carries.
+    pub(crate) fn task_buffer(&self) -> String {
+        format!("{}{}", self.function, self.arguments)
+    }
+
     /// Has `python`, the interpreter of an environment that holds the SDK, pack it.
     pub(crate) fn packed_by(python: &Path) -> anyhow::Result<Self> {
         let packed =

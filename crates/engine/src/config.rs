@@ -252,6 +252,9 @@ pub enum InvalidOptions {
     Affinity(String),
     #[error("{option} must be {must}")]
     Range { option: &'static str, must: &'static str },
+    /// Running without it would not be what the user asked for, so the engine does not start.
+    #[error("{0} is not supported yet")]
+    Unsupported(&'static str),
     #[error("{0}")]
     Shape(String),
 }
@@ -268,6 +271,14 @@ impl Options {
     /// Refuses values no node could work with.
     pub fn check(&self) -> Result<(), InvalidOptions> {
         let refuse = |option, must| Err(InvalidOptions::Range { option, must });
+        let unsupported = [
+            (self.container_type.is_some(), "container_type"),
+            (self.launch_cmd.is_some(), "launch_cmd"),
+            (self.drain_period.is_some(), "drain_period"),
+        ];
+        if let Some((_, option)) = unsupported.into_iter().find(|(set, _)| *set) {
+            return Err(InvalidOptions::Unsupported(option));
+        }
         if !(self.cores_per_worker.is_finite() && self.cores_per_worker > 0.0) {
             return refuse("cores_per_worker", "greater than 0");
         }
@@ -294,6 +305,7 @@ impl Options {
                 found.push((name, why));
             }
         };
+        note(self.strategy.is_some(), "strategy", "blocks follow the strategy `simple`");
         note(!self.encrypted, "encrypted", "the link to nodes is always encrypted");
         note(
             self.poll_period.is_some(),
@@ -355,5 +367,64 @@ impl EngineConfig {
 
     pub(crate) fn heartbeat_threshold(&self) -> Duration {
         Duration::from_secs(self.options.heartbeat_threshold)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_names_that_users_configure_are_understood() {
+        let options = Options::from_value(json!({
+            "label": "Midway@RCC",
+            "max_workers_per_node": 2,
+            "cores_per_worker": 1,
+            "cpu_affinity": "LIST:0-1:2,3",
+            "available_accelerators": [0, "opencl:gpu:1"],
+            "worker_port_range": [50000, 51000],
+            "address": "127.0.0.1",
+            "encrypted": false,
+            "job_status_kwargs": {"max_idletime": 90},
+            "provider": {
+                "type": "LocalProvider",
+                "max_blocks": 3,
+                "worker_init": "module load python",
+                "launcher": {"type": "SingleNodeLauncher", "debug": false},
+            },
+        }))
+        .unwrap();
+        assert_eq!(options.label(), "Midway@RCC");
+        assert_eq!(options.cpu_affinity, CpuAffinity::List(vec![vec![0, 1], vec![2, 3]]));
+        assert_eq!(options.available_accelerators.names(), ["0", "opencl:gpu:1"]);
+        assert_eq!(options.provider.blocks().max_blocks, 3);
+        let names: Vec<_> = options.without_meaning().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["encrypted"]);
+        assert_eq!(Options::from_value(json!({})).unwrap(), Options::default());
+    }
+
+    #[test]
+    fn what_no_node_could_work_with_is_refused_by_name() {
+        for (options, words) in [
+            (json!({"max_worker_per_node": 1}), "unknown field `max_worker_per_node`"),
+            (json!({"provider": {"type": "NoProvider"}}), "unknown variant `NoProvider`"),
+            (json!({"cores_per_worker": 0}), "cores_per_worker must be greater than 0"),
+            (json!({"mem_per_worker": -1.0}), "mem_per_worker must be greater than 0"),
+            (json!({"max_workers_per_node": 0}), "max_workers_per_node must be at least 1"),
+            (json!({"result_size_limit": 100}), "result_size_limit must be at least 128"),
+            (json!({"heartbeat_period": 120}), "heartbeat_threshold must be greater than heartbeat_period"),
+            (json!({"cpu_affinity": "sideways"}), "cpu_affinity `sideways` is none of: none, block"),
+            (json!({"cpu_affinity": "list:5-1"}), "is none of"),
+            (json!({"container_type": "docker"}), "container_type is not supported yet"),
+            (
+                json!({"provider": {"type": "LocalProvider", "max_blocks": 1, "min_blocks": 2}}),
+                "max_blocks must be",
+            ),
+        ] {
+            let error = Options::from_value(options).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
     }
 }

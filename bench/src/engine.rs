@@ -1,0 +1,318 @@
+//! The engine alone: tasks handed over in process, through its link, a node and its Python workers, and back.
+//!
+//! Beside it the floor, a bare relay of the same hops (this process, TCP, another process, a socket pair, Python,
+//! and back) that does no work, and what Python itself offers, `concurrent.futures.ProcessPoolExecutor`.
+
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use engine::{Engine, EngineConfig, Event, Events, Handle, Submission};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use serde::Deserialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use wire::message::Task;
+use wire::{EndpointId, TaskId};
+
+use crate::ambient;
+use crate::children::Tree;
+use crate::figures::{self, Row};
+use crate::payload::NoOp;
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// An interpreter that has the SDK: it prepares the payload, and runs the workers.
+    #[arg(long)]
+    python: PathBuf,
+    /// Tasks sent one after another.
+    #[arg(long, default_value_t = 3000)]
+    serial: usize,
+    /// Tasks sent at once.
+    #[arg(long, default_value_t = 20_000)]
+    burst: usize,
+    #[arg(long, default_value_t = 2)]
+    workers: u32,
+}
+
+/// What `globus-compute-endpoint node` is told, in this program's words.
+#[derive(Args)]
+pub(crate) struct NodeOptions {
+    #[arg(long)]
+    config: PathBuf,
+    #[arg(long)]
+    block: u32,
+}
+
+#[derive(Args)]
+pub(crate) struct RelayOptions {
+    #[arg(long)]
+    to: SocketAddr,
+    #[arg(long)]
+    python: PathBuf,
+}
+
+pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
+    let rows = vec![floor(&options).await?, ours(&options).await?, process_pool(&options)?];
+    figures::print("The engine alone", &rows);
+    Ok(())
+}
+
+pub(crate) async fn node(options: NodeOptions) -> anyhow::Result<()> {
+    let config = engine::node::Config::read(&options.config)?;
+    Ok(engine::node::run(config, options.block, std::future::pending()).await?)
+}
+
+/// Forwards bytes between a connection and a Python process that sends them back.
+pub(crate) async fn relay(options: RelayOptions) -> anyhow::Result<()> {
+    const ECHO: &str = "import os, sys\nwhile True:\n    d = os.read(int(sys.argv[1]), 65536)\n    if not d: break\n    \
+                        os.write(int(sys.argv[1]), d)";
+    let (here, there) = std::os::unix::net::UnixStream::pair()?;
+    here.set_nonblocking(true)?;
+    fcntl(&there, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    let mut python =
+        Command::new(&options.python).args(["-c", ECHO, &there.as_raw_fd().to_string()]).spawn()?;
+    drop(there);
+    let mut link = TcpStream::connect(options.to).await?;
+    link.set_nodelay(true)?;
+    // The other side ends this by closing.
+    let _ = copy_bidirectional(&mut link, &mut UnixStream::from_std(here)?).await;
+    python.wait()?;
+    Ok(())
+}
+
+async fn floor(options: &Options) -> anyhow::Result<Row> {
+    const LIKE_A_TASK: usize = 600;
+    let started = Instant::now();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let mut relay = Command::new(std::env::current_exe()?)
+        .args(["relay", "--to", &listener.local_addr()?.to_string(), "--python"])
+        .arg(&options.python)
+        .stdin(Stdio::null())
+        .spawn()?;
+    let (mut link, _) = listener.accept().await?;
+    link.set_nodelay(true)?;
+    let mut bytes = [7; LIKE_A_TASK];
+    let mut serial = Vec::with_capacity(options.serial);
+    let mut first_result = Duration::ZERO;
+    for index in 0..options.serial + 10 {
+        let sent = Instant::now();
+        link.write_all(&bytes).await?;
+        link.read_exact(&mut bytes).await?;
+        if index == 0 {
+            first_result = started.elapsed();
+        }
+        if index >= 10 {
+            serial.push(sent.elapsed());
+        }
+    }
+    let tree = Tree::of_this_process();
+    let (before, memory_kib) = (tree.spent()?, tree.memory_kib()?);
+    let began = Instant::now();
+    let (mut reading, mut writing) = link.split();
+    let total = options.burst * LIKE_A_TASK;
+    let send = async {
+        for _ in 0..options.burst {
+            writing.write_all(&[7; LIKE_A_TASK]).await?;
+        }
+        Ok::<_, std::io::Error>(began.elapsed())
+    };
+    let receive = async {
+        let (mut buffer, mut received) = (vec![0; 1 << 16], 0);
+        while received < total {
+            received += reading.read(&mut buffer).await?;
+        }
+        Ok::<_, std::io::Error>(began.elapsed())
+    };
+    let (sent_in, burst) = tokio::try_join!(send, receive)?;
+    let after = tree.spent()?;
+    drop(link);
+    relay.wait()?;
+    Ok(Row {
+        contender: "bare relay, one Python echo".into(),
+        first_result,
+        serial,
+        sent_in,
+        burst,
+        tasks: options.burst,
+        native: after.native.saturating_sub(before.native),
+        python: after.python.saturating_sub(before.python),
+        memory_kib,
+    })
+}
+
+/// An engine's owner with the fastest journal there is: none.
+struct Owner {
+    handle: Handle,
+    events: Events,
+    buffer: String,
+}
+
+impl Owner {
+    fn submission(&self) -> Submission {
+        let id = TaskId::from_uuid(ambient::id());
+        let task = Task {
+            task_id: id,
+            container_id: None,
+            container: None,
+            task_buffer: self.buffer.as_str().into(),
+        };
+        Submission {
+            id,
+            body: task.encode().into(),
+            resource_specification: serde_json::Map::new(),
+            result_serializers: Vec::new(),
+            function_python: None,
+        }
+    }
+
+    /// Waits until so many tasks have ended.
+    async fn ended(&mut self, mut count: usize) -> anyhow::Result<()> {
+        let mut events = Vec::new();
+        while count > 0 {
+            if self.events.recv_many(&mut events, 256).await == 0 {
+                bail!("the engine has stopped");
+            }
+            for event in events.drain(..) {
+                match event {
+                    Event::Assigned(tasks) => self.handle.begin(tasks)?,
+                    Event::Ended { result, .. } => {
+                        if !result.windows(20).any(|window| window == br#""error_details":null"#) {
+                            bail!("a task failed: {}", String::from_utf8_lossy(&result));
+                        }
+                        count -= 1;
+                    }
+                    other => bail!("the engine can't: {other:?}"),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn ours(options: &Options) -> anyhow::Result<Row> {
+    let no_op = NoOp::packed_by(&options.python)?;
+    let directory = tempfile::tempdir()?;
+    let started = Instant::now();
+    let engine_options = serde_json::json!({
+        "max_workers_per_node": options.workers,
+        "cores_per_worker": 1e-9,
+        "python": options.python,
+    });
+    let config = EngineConfig {
+        endpoint: EndpointId::from_uuid(ambient::id()),
+        run_dir: directory.path().to_owned(),
+        node_command: vec![std::env::current_exe()?.to_string_lossy().into_owned(), "node".into()],
+        options: engine::Options::from_value(engine_options)?,
+    };
+    let (handle, events) = Engine::start(config).await?;
+    let mut owner = Owner { handle, events, buffer: no_op.task_buffer() };
+    owner.handle.submit(owner.submission())?;
+    owner.ended(1).await?;
+    let first_result = started.elapsed();
+    // Every worker has run a task before anything is measured.
+    for _ in 0..200 {
+        owner.handle.submit(owner.submission())?;
+    }
+    owner.ended(200).await?;
+    let mut serial = Vec::with_capacity(options.serial);
+    for _ in 0..options.serial {
+        let submission = owner.submission();
+        let sent = Instant::now();
+        owner.handle.submit(submission)?;
+        owner.ended(1).await?;
+        serial.push(sent.elapsed());
+    }
+    let submissions: Vec<_> = (0..options.burst).map(|_| owner.submission()).collect();
+    let tree = Tree::of_this_process();
+    let before = tree.spent()?;
+    let began = Instant::now();
+    for submission in submissions {
+        owner.handle.submit(submission)?;
+    }
+    let sent_in = began.elapsed();
+    owner.ended(options.burst).await?;
+    let burst = began.elapsed();
+    let after = tree.spent()?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let memory_kib = tree.memory_kib()?;
+    owner.handle.stop(Duration::ZERO)?;
+    while owner.events.recv().await.is_some() {}
+    Ok(Row {
+        contender: format!("engine, {} workers", options.workers),
+        first_result,
+        serial,
+        sent_in,
+        burst,
+        tasks: options.burst,
+        native: after.native.saturating_sub(before.native),
+        python: after.python.saturating_sub(before.python),
+        memory_kib,
+    })
+}
+
+/// What the script prints.
+#[derive(Deserialize)]
+struct PoolFigures {
+    first: f64,
+    serial: Vec<f64>,
+    sent: f64,
+    burst: f64,
+    spent: f64,
+}
+
+fn process_pool(options: &Options) -> anyhow::Result<Row> {
+    const SCRIPT: &str = r#"
+import json, resource, sys, time
+from concurrent.futures import ProcessPoolExecutor, wait
+
+def noop():
+    pass
+
+def spent():
+    return sum(r.ru_utime + r.ru_stime for r in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+
+if __name__ == "__main__":
+    serial_count, burst_count, workers = map(int, sys.argv[1:])
+    began = time.perf_counter()
+    with ProcessPoolExecutor(workers) as pool:
+        pool.submit(noop).result()
+        first = time.perf_counter() - began
+        wait([pool.submit(noop) for _ in range(200)])
+        serial = []
+        for _ in range(serial_count):
+            at = time.perf_counter()
+            pool.submit(noop).result()
+            serial.append(time.perf_counter() - at)
+        began = time.perf_counter()
+        futures = [pool.submit(noop) for _ in range(burst_count)]
+        sent = time.perf_counter() - began
+        wait(futures)
+        burst = time.perf_counter() - began
+    # Its processes are gone now, so what they used is counted; nearly all of it was the burst's.
+    print(json.dumps({"first": first, "serial": serial, "sent": sent, "burst": burst, "spent": spent()}))
+"#;
+    let counts = [options.serial.to_string(), options.burst.to_string(), options.workers.to_string()];
+    let file = tempfile::NamedTempFile::with_suffix(".py")?;
+    std::fs::write(file.path(), SCRIPT)?;
+    let output =
+        Command::new(&options.python).arg(file.path()).args(counts).stderr(Stdio::inherit()).output()?;
+    let figures: PoolFigures =
+        serde_json::from_slice(&output.stdout).context("the process pool's figures")?;
+    let seconds = Duration::from_secs_f64;
+    Ok(Row {
+        contender: format!("ProcessPoolExecutor, {} workers", options.workers),
+        first_result: seconds(figures.first),
+        serial: figures.serial.into_iter().map(seconds).collect(),
+        sent_in: seconds(figures.sent),
+        burst: seconds(figures.burst),
+        tasks: options.burst,
+        native: Duration::ZERO,
+        python: seconds(figures.spent),
+        memory_kib: 0,
+    })
+}
