@@ -339,6 +339,7 @@ impl Shell {
                     let hint = hint.map(|hint| self.explain(task, hint));
                     self.take(Input::WorkerLost { node, task, rank, hint });
                 }
+                ToEngine::Unstarted(tasks) => self.take(Input::Unstarted { node, tasks }),
                 ToEngine::Beat | ToEngine::Hello(_) => self.take(Input::NodeHeard(node)),
             },
             server::News::HungUp(node) => {
@@ -355,8 +356,10 @@ impl Shell {
         const UNKNOWN: &str = "If the function was registered from another version of Python, its byte code may \
                                have crashed the worker; AllCodeStrategies, PureSourceTextInspect and PureSourceDill \
                                send its source instead.";
-        let known = self.tasks.get(&task).is_none_or(|task| task.function_python.is_some());
-        if known { hint } else { format!("{hint} {UNKNOWN}") }
+        let crashed =
+            ["SIGSEGV", "SIGILL", "SIGBUS", "SIGABRT", "SIGFPE"].iter().any(|signal| hint.contains(signal));
+        let unknown = self.tasks.get(&task).is_some_and(|task| task.function_python.is_none());
+        if crashed && unknown { format!("{hint} {UNKNOWN}") } else { hint }
     }
 
     fn hear_of_block(&mut self, news: BlockNews) {
@@ -385,6 +388,11 @@ impl Shell {
                 Action::Abandon { node, task } => {
                     if let Some((_, line)) = self.lines.get(&node) {
                         line.send(message::abandon(task));
+                    }
+                }
+                Action::Recall(node) => {
+                    if let Some((_, line)) = self.lines.get(&node) {
+                        line.send(message::recall());
                     }
                 }
                 Action::Deliver(task) => {

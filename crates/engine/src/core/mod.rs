@@ -76,6 +76,11 @@ pub(crate) enum Input {
         node: NodeKey,
         task: TaskId,
     },
+    /// The answer to a recall: no worker has begun these.
+    Unstarted {
+        node: NodeKey,
+        tasks: Vec<TaskId>,
+    },
     WorkerLost {
         node: NodeKey,
         task: TaskId,
@@ -104,6 +109,8 @@ pub(crate) enum Action {
         node: NodeKey,
         task: TaskId,
     },
+    /// Ask this node to give back what no worker of it has begun.
+    Recall(NodeKey),
     /// The result that came with this input is the task's end.
     Deliver(TaskId),
     Fail {
@@ -147,6 +154,8 @@ pub(crate) struct Core {
     nodes: Nodes,
     blocks: Blocks,
     next_sweep: Duration,
+    /// When a node may turn out to have been given too much.
+    look_again: Option<Duration>,
 }
 
 impl Core {
@@ -154,7 +163,15 @@ impl Core {
         let nodes = Nodes::new(rules.prefetch);
         let blocks = Blocks::new(rules.wanted);
         let next_sweep = rules.heartbeat_period;
-        Self { rules, phase: Phase::Running, tasks: Tasks::default(), nodes, blocks, next_sweep }
+        Self {
+            rules,
+            phase: Phase::Running,
+            tasks: Tasks::default(),
+            nodes,
+            blocks,
+            next_sweep,
+            look_again: None,
+        }
     }
 
     /// When [`Input::Tick`] should come at the latest.
@@ -165,7 +182,7 @@ impl Core {
             Phase::Running | Phase::Bad { .. } => {
                 let idle = self.blocks.idle_until();
                 let sweep = (self.nodes.len() > 0).then_some(self.next_sweep);
-                idle.into_iter().chain(sweep).min()
+                idle.into_iter().chain(sweep).chain(self.look_again).min()
             }
         }
     }
@@ -245,6 +262,16 @@ impl Core {
                     }
                 }
             }
+            Input::Unstarted { node, tasks } => {
+                self.nodes.heard(node, now);
+                self.nodes.recall(node, false);
+                for task in tasks {
+                    if self.is_at(task, node) {
+                        self.nodes.take_back(node, task, false, now);
+                        self.unstarted(task, actions);
+                    }
+                }
+            }
             Input::Stop { grace } => self.stop(now + grace, actions),
             Input::Tick => {}
         }
@@ -265,6 +292,7 @@ impl Core {
                 }
                 push_scaling(step, actions);
                 self.dispatch(now, actions);
+                self.relieve(now, actions);
             }
             Phase::Stopping { until } => {
                 self.dispatch(now, actions);
@@ -395,6 +423,27 @@ impl Core {
         }
         if !asked.is_empty() {
             actions.push(Action::Assign(asked));
+        }
+    }
+
+    /// Other nodes have room and nothing waits: what lies unbegun at a node that has become slow should go there.
+    fn relieve(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        self.look_again = match self.nodes.stuck(now) {
+            Ok(node) => {
+                self.nodes.recall(node, true);
+                actions.push(Action::Recall(node));
+                None
+            }
+            Err(later) => later,
+        };
+    }
+
+    fn unstarted(&mut self, id: TaskId, actions: &mut Vec<Action>) {
+        if self.tasks.get(id).is_some_and(|task| task.cancelled) {
+            self.tasks.remove(id);
+            actions.push(Action::Cancel(id));
+        } else {
+            self.tasks.wait_again(id);
         }
     }
 

@@ -27,6 +27,8 @@ pub(crate) struct Node {
     pub(crate) heard: Duration,
     /// When it last became idle.
     pub(crate) idle_since: Option<Duration>,
+    /// It was asked to give back what no worker has begun, and has not answered yet.
+    recalled: bool,
     pace: Pace,
 }
 
@@ -101,6 +103,7 @@ impl Nodes {
             tasks: HashSet::new(),
             heard: now,
             idle_since: Some(now),
+            recalled: false,
             pace: Pace::default(),
         };
         self.slots += u64::from(slots);
@@ -147,6 +150,29 @@ impl Nodes {
                 node.free() + i64::from(ahead) > 0
             })
         })
+    }
+
+    /// A node that was given ahead by a pace it has lost, while others have free slots: what its workers have not
+    /// begun should go there. Also says when to look again, if that may come to be so.
+    pub(crate) fn stuck(&self, now: Duration) -> Result<NodeKey, Option<Duration>> {
+        let (Some((most, _)), Some((least, key))) = (self.by_room.first(), self.by_room.last()) else {
+            return Err(None);
+        };
+        let Some(node) = self.all.get(key) else { return Err(None) };
+        if most.0 <= 0 || least.0 >= -i64::from(self.prefetch) || node.recalled {
+            return Err(None);
+        }
+        if node.pace.lately(now) > 0 {
+            Err(Some(node.pace.window_began + Pace::WINDOW * 2))
+        } else {
+            Ok(*key)
+        }
+    }
+
+    pub(crate) fn recall(&mut self, key: NodeKey, recalled: bool) {
+        if let Some(node) = self.all.get_mut(&key) {
+            node.recalled = recalled;
+        }
     }
 
     pub(crate) fn give(&mut self, key: NodeKey, task: TaskId) {

@@ -177,6 +177,29 @@ fn a_fast_node_is_given_ahead_and_a_slow_one_is_not() {
 }
 
 #[test]
+fn what_a_slow_node_has_not_begun_goes_to_one_that_is_free() {
+    let mut core = Core::new(rules());
+    core.apply(Input::Started, ms(0));
+    core.apply(join(1, 1), ms(0));
+    for n in 0..4 {
+        core.apply(submit(n), ms(0));
+    }
+    core.apply(begun(&[0]), ms(0));
+    core.apply(ended(1, 0), ms(1));
+    core.apply(begun(&[1, 2]), ms(1));
+    core.apply(Input::Cancelled(id(3)), ms(1));
+    // Task 1 is long; task 2 lies behind it. A second node comes, with nothing to do.
+    assert_eq!(core.apply(join(2, 1), ms(2)), []);
+    let later = core.wake_at().unwrap();
+    assert!(later < ms(50), "{later:?}");
+    assert_eq!(core.apply(Input::Tick, later), [Action::Recall(NodeKey(1))]);
+    assert_eq!(core.apply(Input::Tick, ms(60)), [], "asked once");
+    let unstarted = Input::Unstarted { node: NodeKey(1), tasks: vec![id(2)] };
+    assert_eq!(core.apply(unstarted, ms(61)), [send(2, 2)]);
+    assert_eq!(core.apply(ended(2, 2), ms(62)), [Action::Deliver(id(2))]);
+}
+
+#[test]
 fn a_lost_node_takes_with_it_what_it_was_sent_and_gives_back_what_it_was_not() {
     table(
         rules(),
@@ -414,6 +437,9 @@ enum Op {
     Cancel {
         task: u64,
     },
+    AnswerRecall {
+        unbegun: usize,
+    },
     FailBlock {
         which: usize,
     },
@@ -435,6 +461,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => (0..9u64, 0..40u64).prop_map(|(node, task)| Op::EndStale { node, task }),
         2 => any::<usize>().prop_map(|which| Op::Kill { which }),
         2 => (0..60u64).prop_map(|task| Op::Cancel { task }),
+        2 => (0..4usize).prop_map(|unbegun| Op::AnswerRecall { unbegun }),
         1 => any::<usize>().prop_map(|which| Op::FailBlock { which }),
         1 => any::<usize>().prop_map(|which| Op::FinishBlock { which }),
         3 => (0..40u64).prop_map(|milliseconds| Op::Wait { milliseconds }),
@@ -447,7 +474,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 /// * every task submitted ends exactly once: delivered, failed, cancelled or returned;
 /// * nothing is sent before the owner was asked and has answered, and the owner is asked once for each task;
 /// * what is returned was never sent and the owner never asked about it;
-/// * a task is sent again only after a loss, and at most `max_retries` times;
+/// * a task is sent again only after a loss, at most `max_retries` times, or when no worker had begun it;
 /// * a node is sent no more than its slots, its prefetch and its pace allow, and only while it is there;
 /// * while a node has a free slot, no task that may be sent waits;
 /// * there are never more live blocks than `max_blocks`, or `init_blocks` if that is more;
@@ -465,6 +492,8 @@ struct World {
     losses: HashMap<TaskId, u32>,
     at: BTreeMap<TaskId, NodeKey>,
     abandoned: BTreeSet<TaskId>,
+    recalls: HashMap<TaskId, u32>,
+    recalled: BTreeSet<NodeKey>,
     nodes: BTreeMap<NodeKey, u32>,
     endings: Vec<(Duration, NodeKey)>,
     next_node: u64,
@@ -488,6 +517,8 @@ impl World {
             losses: HashMap::new(),
             at: BTreeMap::new(),
             abandoned: BTreeSet::new(),
+            recalls: HashMap::new(),
+            recalled: BTreeSet::new(),
             nodes: BTreeMap::new(),
             endings: Vec::new(),
             next_node: 0,
@@ -536,12 +567,10 @@ impl World {
                 assert!(!self.ended.contains(&task), "sent after its end");
                 let sends = self.sends.entry(task).or_default();
                 *sends += 1;
-                assert_eq!(
-                    *sends,
-                    1 + self.losses.get(&task).copied().unwrap_or(0),
-                    "sent again without a loss"
-                );
-                assert!(*sends <= 1 + self.rules.max_retries);
+                let again = |counts: &HashMap<TaskId, u32>| counts.get(&task).copied().unwrap_or(0);
+                let recalls = again(&self.recalls);
+                assert_eq!(*sends, 1 + again(&self.losses) + recalls, "sent again without a loss");
+                assert!(*sends <= 1 + self.rules.max_retries + recalls);
                 let slots = *self.nodes.get(&node).expect("sent to a node that is there");
                 let recent = self.now.saturating_sub(ms(20));
                 let pace = self.endings.iter().filter(|(at, by)| *at >= recent && *by == node).count();
@@ -555,6 +584,7 @@ impl World {
                 assert_eq!(self.at.get(&task), Some(&node));
                 self.abandoned.insert(task);
             }
+            Action::Recall(node) => assert!(self.recalled.insert(node), "asked twice"),
             Action::Deliver(task) | Action::Cancel(task) => self.end(task),
             Action::Fail { task, failure } => {
                 assert!(!failure.attempts.is_empty());
@@ -588,6 +618,7 @@ impl World {
 
     fn lose_node(&mut self, node: NodeKey) {
         self.nodes.remove(&node);
+        self.recalled.remove(&node);
         let lost: Vec<_> = self.at.iter().filter(|(_, at)| **at == node).map(|(task, _)| *task).collect();
         for task in lost {
             *self.losses.entry(task).or_default() += 1;
@@ -651,6 +682,16 @@ impl World {
                 assert_eq!(self.ended.contains(&task), gone);
             }
             Op::Cancel { task } => self.input(Input::Cancelled(id(task))),
+            Op::AnswerRecall { unbegun } => {
+                let Some(node) = self.recalled.pop_first() else { return };
+                let here = self.at.iter().filter(|(_, at)| **at == node).map(|(task, _)| *task);
+                let tasks: Vec<_> = here.take(unbegun).collect();
+                for task in &tasks {
+                    self.at.remove(task);
+                    *self.recalls.entry(*task).or_default() += 1;
+                }
+                self.input(Input::Unstarted { node, tasks });
+            }
             Op::FailBlock { which } => self.end_block(which, failed(1)),
             Op::FinishBlock { which } => self.end_block(which, Ended::Completed(Epitaph::default())),
             Op::Wait { milliseconds } => {

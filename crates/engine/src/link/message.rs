@@ -8,6 +8,8 @@
 //! | `READY` | worker | node | JSON: which interpreter it is |
 //! | `LOST` | node | engine | task id, rank, hint: its worker died |
 //! | `ABANDON` | engine | node | task id: kill what runs it |
+//! | `RECALL` | engine | node | nothing: give back what no worker has begun |
+//! | `UNSTARTED` | node | engine | the ids of the tasks given back |
 //! | `BEAT` | both | both | nothing |
 
 use bytes::{Buf, Bytes};
@@ -24,6 +26,8 @@ pub(crate) const READY: u8 = 4;
 const LOST: u8 = 5;
 const ABANDON: u8 = 6;
 const BEAT: u8 = 7;
+const RECALL: u8 = 8;
+const UNSTARTED: u8 = 9;
 
 /// The other side does not speak as it should.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +69,7 @@ pub(crate) enum ToEngine {
     Hello(Hello),
     Ended { task: TaskId, result: Bytes },
     WorkerLost { task: TaskId, rank: u32, hint: Option<String> },
+    Unstarted(Vec<TaskId>),
     Beat,
 }
 
@@ -74,11 +79,21 @@ pub(crate) enum ToNode {
     /// Forwarded to a worker as it is.
     Task(TaskId, Frame),
     Abandon(TaskId),
+    Recall,
     Beat,
 }
 
 pub(crate) fn beat() -> Frame {
     Frame::new(BEAT, &[])
+}
+
+pub(crate) fn recall() -> Frame {
+    Frame::new(RECALL, &[])
+}
+
+pub(crate) fn unstarted(tasks: &[TaskId]) -> Frame {
+    let ids: Vec<&[u8]> = tasks.iter().map(|task| task.as_uuid().as_bytes().as_slice()).collect();
+    Frame::new(UNSTARTED, &ids)
 }
 
 pub(crate) fn abandon(task: TaskId) -> Frame {
@@ -128,6 +143,10 @@ impl ToEngine {
                 let hint = String::from_utf8_lossy(&body).into_owned();
                 Self::WorkerLost { task, rank, hint: Some(hint).filter(|hint| !hint.is_empty()) }
             }
+            UNSTARTED => {
+                let (ids, []) = body.as_chunks::<16>() else { return Err(Malformed(kind)) };
+                Self::Unstarted(ids.iter().map(|id| TaskId::from_uuid(Uuid::from_bytes(*id))).collect())
+            }
             BEAT => Self::Beat,
             _ => return Err(Malformed(kind)),
         })
@@ -140,6 +159,7 @@ impl ToNode {
         Ok(match kind {
             TASK => Self::Task(take_id(&mut frame.body(), kind)?, frame),
             ABANDON => Self::Abandon(take_id(&mut frame.body(), kind)?),
+            RECALL => Self::Recall,
             BEAT => Self::Beat,
             _ => return Err(Malformed(kind)),
         })
@@ -175,12 +195,14 @@ mod tests {
                 worker_lost(id, 9, Some("é")),
                 ToEngine::WorkerLost { task: id, rank: 9, hint: Some("é".into()) },
             ),
+            (unstarted(&[id, id]), ToEngine::Unstarted(vec![id, id])),
             (beat(), ToEngine::Beat),
         ] {
             assert_eq!(ToEngine::read(&frame).unwrap(), said);
         }
         let sent = task(id, &Extras { function_python: Some("3.9".into()), ..Extras::default() }, b"body");
         assert_eq!(ToNode::read(sent.clone()).unwrap(), ToNode::Task(id, sent));
+        assert_eq!(ToNode::read(recall()).unwrap(), ToNode::Recall);
         assert_eq!(ToNode::read(abandon(id)).unwrap(), ToNode::Abandon(id));
     }
 
@@ -189,7 +211,7 @@ mod tests {
         for kind in 0..=9 {
             let frame = Frame::new(kind, &[b"short"]);
             assert!(kind == BEAT || ToEngine::read(&frame).is_err(), "{kind}");
-            assert!(kind == BEAT || ToNode::read(frame).is_err(), "{kind}");
+            assert!(kind == BEAT || kind == RECALL || ToNode::read(frame).is_err(), "{kind}");
         }
     }
 }

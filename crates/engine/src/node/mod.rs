@@ -157,6 +157,10 @@ impl Node {
                     let step = match ToNode::read(frame) {
                         Ok(ToNode::Task(id, frame)) => self.slots.task_came(id, frame),
                         Ok(ToNode::Abandon(id)) => self.slots.abandon(id),
+                        Ok(ToNode::Recall) => {
+                            let _ = out.send(message::unstarted(&self.slots.recall()));
+                            None
+                        }
                         Ok(ToNode::Beat) => None,
                         Err(error) => break Err(unreachable(io::Error::new(io::ErrorKind::InvalidData, error))),
                     };

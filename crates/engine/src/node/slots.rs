@@ -111,6 +111,11 @@ impl<T> Slots<T> {
         Some(Step::Kill { rank: rank as u32 })
     }
 
+    /// Gives back what no worker has begun.
+    pub(crate) fn recall(&mut self) -> Vec<TaskId> {
+        self.waiting.drain(..).map(|(id, _)| id).collect()
+    }
+
     fn give(&mut self) -> Option<Step<T>> {
         if self.waiting.is_empty() {
             return None;
@@ -177,6 +182,16 @@ mod tests {
         assert_eq!(slots.died(0), vec![Step::Start { rank: 0 }]);
         assert_eq!(slots.died(0), vec![Step::Start { rank: 0 }]);
         assert_eq!(slots.died(0), vec![Step::GiveUp]);
+    }
+
+    #[test]
+    fn a_recall_gives_back_what_has_not_begun() {
+        let mut slots = running(1);
+        for n in 1..=3 {
+            slots.task_came(id(n), n);
+        }
+        assert_eq!(slots.recall(), [id(2), id(3)]);
+        assert_eq!(slots.ended(0, id(1)), (true, None));
     }
 
     #[test]
