@@ -63,9 +63,9 @@ pub(super) struct Options {
     subscription_id: Option<String>,
 }
 
-pub(super) fn run(base: &Base, options: Options) -> Outcome {
+pub(super) fn run(base: &Base, options: &Options) -> Outcome {
     check_name(&options.name)?;
-    refuse_later(&options)?;
+    refuse_later(options)?;
     let text = match &options.endpoint_config {
         Some(path) => fs::read_to_string(path)
             .map_err(|error| Failure::error(format!("{}: {error}", path.display())))?,

@@ -35,7 +35,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Create an endpoint's directory and a configuration to start from
-    Configure(configure::Options),
+    Configure(Box<configure::Options>),
     /// Start an endpoint: register it, and run it in the background unless configured otherwise
     Start(StartOptions),
     /// Stop an endpoint that runs on this machine
@@ -94,7 +94,7 @@ pub(crate) fn main() -> ExitCode {
 fn command(cli: Cli) -> Outcome {
     let base = || Base::choose(cli.config_dir.clone());
     match cli.command {
-        Command::Configure(options) => configure::run(&base()?, options),
+        Command::Configure(options) => configure::run(&base()?, &options),
         Command::Start(options) => {
             let StartOptions { named, endpoint_uuid, die_with_parent, report_fd } = options;
             start::start(

@@ -22,26 +22,19 @@ pub(super) fn draw<const N: usize>(
         let parts = widths.map(|width| line.to_string().repeat(width + 2));
         format!("+{}+\n", parts.join("+"))
     };
-    let boxed = |cells: [String; N]| format!("| {} |\n", cells.join(" | "));
+    let boxed = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
     let mut out = rule('-');
-    let mut index = 0;
-    out += &boxed(headers.map(|(header, _)| {
-        index += 1;
-        centred(header, widths[index - 1])
-    }));
+    out += &boxed(headers.iter().zip(widths).map(|((header, _), width)| centred(header, width)).collect());
     out += &rule('=');
     for row in rows {
-        let mut cells: Vec<Vec<String>> =
-            row.iter().zip(widths).map(|(cell, width)| wrapped(cell, width)).collect();
-        let lines = cells.iter().map(Vec::len).max().unwrap_or(1);
-        cells.iter_mut().for_each(|cell| cell.resize(lines, String::new()));
+        let cells: Vec<_> =
+            row.iter().zip(widths).map(|(cell, width)| (wrapped(cell, width), width)).collect();
+        let lines = cells.iter().map(|(lines, _)| lines.len()).max().unwrap_or(1);
         for line in 0..lines {
-            let mut column = 0;
-            out += &boxed([(); N].map(|()| {
-                column += 1;
-                let width = widths[column - 1];
-                format!("{:width$}", cells[column - 1][line])
-            }));
+            let part = |(lines, width): &(Vec<String>, usize)| {
+                format!("{:width$}", lines.get(line).map_or("", String::as_str), width = *width)
+            };
+            out += &boxed(cells.iter().map(part).collect());
         }
         out += &rule('-');
     }

@@ -1,5 +1,6 @@
 //! The program as users and managers meet it: processes, files, exit statuses. The service is a small HTTP server of
 //! the test's own, and there is no broker: an endpoint runs without one and keeps trying.
+#![allow(clippy::unwrap_used, clippy::panic)] // a failed unwrap here is a failed test
 
 mod fake;
 mod home;
