@@ -55,6 +55,20 @@ check: $(DENY) ## formatting, lints, licences, bans, documentation links, and th
 $(DENY):
 	env -u CARGO_TARGET_DIR cargo install --locked --quiet --version 0.20.2 --root $(TOOLS)/cargo-deny-0.20.2 cargo-deny
 
+FUZZ_SECONDS ?= 60
+CARGO_FUZZ := $(TOOLS)/cargo-fuzz-0.13.2/bin/cargo-fuzz
+# The first directory takes what is found, the others are where it starts from.
+fuzz: $(CARGO_FUZZ) ## both fuzzing targets for FUZZ_SECONDS each; needs a nightly compiler
+	cd crates/wire/fuzz && mkdir -p corpus/message corpus/buffers && \
+	  for target in message buffers; do \
+	    env -u CARGO_TARGET_DIR RUSTUP_TOOLCHAIN=nightly $(CARGO_FUZZ) fuzz run --fuzz-dir . $$target \
+	      corpus/$$target seeds/$$target $$(ls -d ../tests/golden/common-* ../tests/golden/endpoint-*) \
+	      -- -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -timeout=10 || exit 1; \
+	  done
+
+$(CARGO_FUZZ):
+	env -u CARGO_TARGET_DIR cargo install --locked --quiet --version 0.13.2 --root $(TOOLS)/cargo-fuzz-0.13.2 cargo-fuzz
+
 bench: ## every benchmark; bench/README.md says what each figure means
 	cargo bench --workspace
 	bench/run

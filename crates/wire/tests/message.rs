@@ -186,6 +186,11 @@ fn errors_name_the_field() {
             b"\x01{\"data\":{\"task_buffer\":1},\"message_type\":\"task\"}".to_vec(),
             "data.task_buffer: not a string",
         ),
+        (
+            b"\x01{\"message_type\":\"x\",\"message_type\":\"task\"}".to_vec(),
+            "message_type: stands there twice",
+        ),
+        (b"\x01{\"data\":{},\"data\":{}}".to_vec(), "data: stands there twice"),
         (b"\x01[1,2]".to_vec(), ".: invalid type: sequence, expected a message envelope"),
     ] {
         let refused = refusal(&bytes);

@@ -128,6 +128,10 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
         let mut message = None;
         while let Some(key) = map.next_key()? {
             match key {
+                Key::MessageType if kind.is_some() => return Err(A::Error::duplicate_field("message_type")),
+                Key::Data if message.is_some() || unread.is_some() => {
+                    return Err(A::Error::duplicate_field("data"));
+                }
                 Key::MessageType => kind = Some(map.next_value::<KindOrName>()?),
                 Key::Data => match &kind {
                     None => unread = Some(map.next_value::<&'de RawValue>()?),
