@@ -11,24 +11,18 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::sync::oneshot;
 
+use crate::consumer::Consumer;
+use crate::core::{Error as Refused, ExchangeAttributes, Publisher};
 use crate::message::Message;
 use crate::owner::{Backing, Fed, Sink};
-
-/// The broker's state and what its shell keeps beside it.
-pub(crate) struct Shared {}
-
-impl Shared {
-    pub(crate) fn settle(&self, tickets: &[u64], safe: bool) {
-        let _ = (tickets, safe);
-        todo!("interface first")
-    }
-}
+use crate::server::outbox::CUT;
+use crate::server::shared::Shared;
 
 /// The broker, from inside the process. Cloning is cheap.
 #[derive(Clone)]
 pub struct Handle {
-    #[allow(dead_code)]
     shared: Arc<Shared>,
 }
 
@@ -138,13 +132,15 @@ pub enum Outcome {
 }
 
 /// The answer to a [`Handle::publish`]. Dropping it forgets the answer, not the message.
-pub struct Confirm {}
+pub struct Confirm {
+    outcome: oneshot::Receiver<Outcome>,
+}
 
 impl Future for Confirm {
     type Output = Outcome;
 
-    fn poll(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<Outcome> {
-        todo!("interface first")
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        Pin::new(&mut self.outcome).poll(context).map(|it| it.unwrap_or(Outcome::Refused))
     }
 }
 
@@ -165,37 +161,6 @@ pub enum ConsumeError {
     NoQueue(String),
     #[error("queue '{0}' is in exclusive use")]
     InUse(String),
-}
-
-/// A consumer inside the process. Dropping it is what a lost connection is: what it had not settled is redelivered
-/// to others.
-pub struct Consumer {}
-
-/// One delivery.
-#[derive(Clone, Debug)]
-pub struct Delivery {
-    pub tag: u64,
-    pub redelivered: bool,
-    pub message: Arc<Message>,
-}
-
-impl Consumer {
-    /// The next delivery; `None` once the queue is deleted.
-    pub async fn next(&mut self) -> Option<Delivery> {
-        todo!("interface first")
-    }
-
-    /// Acknowledges one delivery, or with `multiple` all up to it.
-    pub fn ack(&self, tag: u64, multiple: bool) {
-        let _ = (tag, multiple);
-        todo!("interface first")
-    }
-
-    /// Gives deliveries back: to be delivered again, or to be dropped.
-    pub fn nack(&self, tag: u64, multiple: bool, requeue: bool) {
-        let _ = (tag, multiple, requeue);
-        todo!("interface first")
-    }
 }
 
 /// Counters since the start, and gauges.
@@ -232,85 +197,159 @@ pub struct QueueStats {
 }
 
 impl Handle {
+    pub(crate) fn new(shared: Arc<Shared>) -> Handle {
+        let handle = Handle { shared };
+        for (name, kind) in [
+            ("amq.direct", ExchangeKind::Direct),
+            ("amq.fanout", ExchangeKind::Fanout),
+            ("amq.topic", ExchangeKind::Topic),
+        ] {
+            // A new broker has no exchange that could be different.
+            let _ = handle.declare_exchange(name, kind, true);
+        }
+        handle
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     pub fn declare_exchange(
         &self,
         name: &str,
         kind: ExchangeKind,
         durable: bool,
     ) -> Result<(), DeclareError> {
-        let _ = (name, kind, durable);
-        todo!("interface first")
+        if name.is_empty() {
+            return Err(DeclareError::Reserved(name.into()));
+        }
+        let attributes = ExchangeAttributes { kind, durable, auto_delete: false, internal: false };
+        let declared = self.shared.lock_by_owner().core().declare_exchange(name, attributes);
+        declared.map_err(|_| DeclareError::Different(name.into()))
     }
 
     /// `false` when there was none.
     pub fn delete_exchange(&self, name: &str) -> bool {
-        let _ = name;
-        todo!("interface first")
+        self.shared.lock_by_owner().core().delete_exchange(name, false).unwrap_or(false)
     }
 
     /// Declares a queue. Declaring again with the same attributes changes nothing but the sink and the backing, which
-    /// are replaced.
+    /// are replaced (a backed queue stays a backed queue).
     pub fn declare_queue(&self, name: &str, options: QueueOptions) -> Result<(), DeclareError> {
-        let _ = (name, options);
-        todo!("interface first")
+        let mut locked = self.shared.lock_by_owner();
+        let declared = locked.state().declare(name, options);
+        locked.core().run();
+        match declared {
+            Ok(_) => Ok(()),
+            Err(Refused::Locked) => Err(DeclareError::Locked(name.into())),
+            Err(_) => Err(DeclareError::Different(name.into())),
+        }
     }
 
     /// `false` when there was none.
     pub fn delete_queue(&self, name: &str) -> bool {
-        let _ = name;
-        todo!("interface first")
+        let mut locked = self.shared.lock_by_owner();
+        let Some(key) = locked.core().queue_key(name) else { return false };
+        locked.core().drop_queue(key);
+        locked.core().run();
+        true
     }
 
     /// Drops what waits in the queue (not what is delivered). How many.
     pub fn purge_queue(&self, name: &str) -> usize {
-        let _ = name;
-        todo!("interface first")
+        let mut locked = self.shared.lock_by_owner();
+        let purged = locked.core().purge_queue(name, None);
+        locked.core().run();
+        purged.unwrap_or(0) as usize
     }
 
     pub fn bind(&self, queue: &str, exchange: &str, routing_key: &str) -> Result<(), DeclareError> {
-        let _ = (queue, exchange, routing_key);
-        todo!("interface first")
+        self.shared.lock_by_owner().core().bind_queue(queue, exchange, routing_key).map_err(|error| {
+            match error {
+                Refused::NoExchange => DeclareError::NoExchange(exchange.into()),
+                _ => DeclareError::NoQueue(queue.into()),
+            }
+        })
     }
 
     /// Does nothing when there is no such binding.
     pub fn unbind(&self, queue: &str, exchange: &str, routing_key: &str) {
-        let _ = (queue, exchange, routing_key);
-        todo!("interface first")
+        // What is not there is not bound either.
+        let _ = self.shared.lock_by_owner().core().unbind_queue(queue, exchange, routing_key);
     }
 
     /// Publishes to the exchange and routing key the message names. Routed when this returns; never paused by the
-    /// memory limit.
+    /// memory limit. An exchange that does not exist routes nowhere.
     pub fn publish(&self, message: Message) -> Confirm {
-        let _ = message;
-        todo!("interface first")
+        let mut locked = self.shared.lock_by_owner();
+        let (number, outcome) = locked.expect_confirm();
+        let routed = locked.core().publish(Publisher::Local(number), Arc::new(message), false);
+        if routed.unwrap_or(0) == 0
+            && let Some(waiting) = locked.forget_confirm(number)
+        {
+            // The receiver is here.
+            let _ = waiting.send(Outcome::Unroutable);
+        }
+        locked.core().run();
+        Confirm { outcome }
     }
 
     pub fn consume(&self, queue: &str, options: ConsumeOptions) -> Result<Consumer, ConsumeError> {
-        let _ = (queue, options);
-        todo!("interface first")
+        Consumer::start(&self.shared, queue, options)
     }
 
     /// Gives a backed queue messages for its window, in order. More than was wanted is taken too, and held.
     pub fn feed(&self, queue: &str, window: u64, messages: Vec<Fed>) -> Result<(), Stale> {
-        let _ = (queue, window, messages);
-        todo!("interface first")
+        self.shared.lock_by_owner().core().feed(queue, window, messages).map_err(|_| Stale)
     }
 
     /// Ends every connection of this user now (320 CONNECTION_FORCED). How many. Whoever changed the table behind
-    /// [`Access`](crate::Access) first has no connection of theirs left when this returns: log-ins still on their way are stopped
-    /// by [`Operation::Open`](crate::Operation::Open).
+    /// [`Access`](crate::Access) first has no connection of theirs left when this returns: log-ins still on their
+    /// way are stopped by [`Operation::Open`](crate::Operation::Open).
     pub fn cut(&self, user: &str) -> usize {
-        let _ = user;
-        todo!("interface first")
+        let mut locked = self.shared.lock_by_owner();
+        let connections: Vec<_> = locked.core().connections_of(user).collect();
+        for connection in &connections {
+            // What it held is given back here and now; its task only has to say farewell.
+            locked.core().close_connection(*connection);
+            locked.signal(*connection, CUT);
+        }
+        connections.len()
     }
 
     pub fn stats(&self) -> Stats {
-        todo!("interface first")
+        let mut locked = self.shared.lock_by_owner();
+        let sizes = locked.core().sizes();
+        let counts = locked.core().counts;
+        Stats {
+            connections: sizes.connections,
+            channels: sizes.channels,
+            consumers: sizes.consumers,
+            queues: sizes.queues,
+            exchanges: sizes.exchanges,
+            ready: counts.ready,
+            unacknowledged: counts.unacknowledged,
+            memory: sizes.memory,
+            paused: sizes.paused,
+            published: counts.published,
+            unroutable: counts.unroutable,
+            refused: counts.refused,
+            fed: counts.fed,
+            delivered: counts.delivered,
+            redelivered: counts.redelivered,
+            acknowledged: counts.acknowledged,
+            dropped: counts.dropped,
+        }
     }
 
     /// `None` when there is no such queue.
     pub fn queue(&self, name: &str) -> Option<QueueStats> {
-        let _ = name;
-        todo!("interface first")
+        let mut locked = self.shared.lock_by_owner();
+        locked.core().queue(name).map(|it| QueueStats {
+            ready: it.ready.len(),
+            unacknowledged: it.unacknowledged,
+            consumers: it.consumers.len(),
+            bytes: it.held,
+        })
     }
 }

@@ -8,23 +8,28 @@
 //! sockets -> server -> frame -> session -> core      (pure: frame, session, core)
 //!                        owner  -> handle ---^
 //! ```
-#![allow(clippy::todo)]
 
 mod access;
+mod ambient;
 mod config;
+mod consumer;
+mod core;
 mod frame;
 mod handle;
 mod message;
 mod owner;
 mod server;
+mod session;
+mod state;
 
 pub use access::{Access, Limits, LogInFuture, LoggedIn, Login, Operation, Principal, Refusal};
 pub use config::Config;
+pub use consumer::{Consumer, Delivery};
 pub use frame::properties::Malformed;
 pub use frame::table::BadTable;
 pub use handle::{
-    Confirm, ConsumeError, ConsumeOptions, Consumer, DeclareError, Delivery, ExchangeKind, Handle, Outcome,
-    Overflow, QueueOptions, QueueStats, Stale, Stats, Window,
+    Confirm, ConsumeError, ConsumeOptions, DeclareError, ExchangeKind, Handle, Outcome, Overflow,
+    QueueOptions, QueueStats, Stale, Stats, Window,
 };
 pub use message::{BadProperties, Message, Properties};
 pub use owner::{Answer, Backing, Demand, Fed, Published, Sink, Want, Why};

@@ -7,15 +7,18 @@
 //! * with a [`Backing`], what consumers of the queue receive is fed by the owner from its store, as they drain it.
 //!
 //! A queue may have both. All these calls are made outside the broker's lock, from the task of the connection that
-//! caused them: return quickly, hand the work to your own task. They may call the [`Handle`](crate::Handle).
+//! caused them: return quickly, hand the work to your own task. They may call the [`Handle`](crate::Handle). What the
+//! owner causes itself (a [`feed`](crate::Handle::feed) that is drained at once and leaves room for more) is called
+//! later, from a task of the broker while it runs: so the owner may use the handle while it holds locks that its sinks
+//! and backings take too.
 
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::handle::Shared;
 use crate::message::{Message, Properties};
+use crate::server::shared::Shared;
 
 /// Takes what is published into one queue.
 pub trait Sink: Send + Sync + 'static {

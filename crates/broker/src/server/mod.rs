@@ -1,15 +1,28 @@
 //! The shell: sockets, timers, and nothing that decides.
 
+pub(crate) mod connection;
+pub(crate) mod outbox;
+pub(crate) mod shared;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
+use self::connection::{Connection, Origin};
+use self::shared::{CallReceiver, Shared};
 use crate::access::Access;
 use crate::config::Config;
 use crate::handle::Handle;
+
+/// For clients to read that the server stops.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// A place to listen, with TLS or without.
 pub struct Listener {
@@ -18,30 +31,109 @@ pub struct Listener {
 }
 
 /// The server, to be [`run`](Broker::run). What is declared through the [`Handle`] before it runs is there for the
-/// first client.
-pub struct Broker {}
+/// first client; times to live pass only while it runs.
+pub struct Broker {
+    shared: Arc<Shared>,
+    calls: CallReceiver,
+}
 
 impl Broker {
     pub fn new(config: Config, access: Arc<dyn Access>) -> (Broker, Handle) {
-        let _ = (config, access);
-        todo!("interface first")
+        let (sender, calls) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared::new(config, access, sender));
+        let handle = Handle::new(shared.clone());
+        (Broker { shared, calls }, handle)
     }
 
     /// Serves until `stop` is ready, then ends every connection (320 CONNECTION_FORCED), gives the clients a few
     /// seconds to read that, and returns.
     pub async fn run(self, listeners: Vec<Listener>, stop: impl Future<Output = ()>) {
-        let _ = (listeners, stop);
-        todo!("interface first")
+        let Broker { shared, mut calls } = self;
+        let mut tasks = JoinSet::new();
+        for listener in listeners {
+            tasks.spawn(accept(listener, shared.clone()));
+        }
+        let timer = shared.clone();
+        tasks.spawn(async move { timer.keep_time().await });
+        let (finish, mut finished) = oneshot::channel::<()>();
+        let caller = tokio::spawn(async move {
+            while let Some((shared, several)) = tokio::select! {
+                some = calls.recv() => some,
+                _ = &mut finished => None,
+            } {
+                shared::perform(&shared, several);
+            }
+            while let Ok((shared, several)) = calls.try_recv() {
+                shared::perform(&shared, several);
+            }
+        });
+        stop.await;
+        tasks.abort_all();
+        while tasks.join_next().await.is_some() {}
+        shared.lock().stop();
+        let everybody_left = async {
+            loop {
+                let ended = shared.ended.notified();
+                if shared.remote_connections() == 0 {
+                    return;
+                }
+                ended.await;
+            }
+        };
+        if tokio::time::timeout(FAREWELL, everybody_left).await.is_err() {
+            tracing::warn!(left = shared.remote_connections(), "clients did not leave in time");
+        }
+        drop(finish);
+        // The owner's objects don't panic; if one did, the others have been told what there was to tell.
+        let _ = caller.await;
+    }
+}
+
+async fn accept(listener: Listener, shared: Arc<Shared>) {
+    let tls = listener.tls.map(TlsAcceptor::from);
+    loop {
+        match listener.socket.accept().await {
+            Ok((stream, peer)) => {
+                // Small frames are the rule here; waiting to join them costs a round trip.
+                let _ = stream.set_nodelay(true);
+                match &tls {
+                    None => {
+                        let origin = Origin { peer: Some(peer), tls: false };
+                        tokio::spawn(Connection::new(stream, origin, shared.clone()));
+                    }
+                    Some(tls) => {
+                        tokio::spawn(serve_tls(tls.clone(), stream, peer, shared.clone()));
+                    }
+                }
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: those that are open go on, and some will end.
+                tracing::warn!(%error, "can't accept connections");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve_tls(tls: TlsAcceptor, stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
+    match tokio::time::timeout(shared.config.handshake_timeout, tls.accept(stream)).await {
+        Ok(Ok(mut stream)) => {
+            let origin = Origin { peer: Some(peer), tls: true };
+            Connection::new(&mut stream, origin, shared).await;
+            let _ = stream.shutdown().await;
+        }
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+        Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
     }
 }
 
 impl Handle {
     /// Serves one stream that somebody else accepted (a port shared with another protocol). Returns when it ends.
-    pub async fn serve<S>(&self, stream: S, peer: Option<SocketAddr>, tls: bool)
+    pub async fn serve<S>(&self, mut stream: S, peer: Option<SocketAddr>, tls: bool)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let _ = (stream, peer, tls);
-        todo!("interface first")
+        Connection::new(&mut stream, Origin { peer, tls }, self.shared().clone()).await;
+        let _ = stream.shutdown().await;
     }
 }

@@ -1,0 +1,242 @@
+//! The broker's state and every decision about it. Pure: no IO, no clock, no locks.
+//!
+//! An operation changes the state at once and appends what must be done to [`Core::effects`], in order; after each
+//! operation (and after the caller has appended its reply) [`Core::run`] moves messages to whoever can take them now.
+//!
+//! ```text
+//!             publish/feed                      drain
+//! publisher ---------------> queue: ready ----------------> channel: unacked --ack--> gone
+//!                               ^                                |
+//!                               '------- nack, loss -------------'
+//! ```
+//!
+//! Invariants: an entry is in exactly one place (one queue's `ready` or one channel's `unacked`); positions rise within
+//! `ready`; `held` of all queues adds up to `memory.total`.
+
+mod arena;
+mod connection;
+mod delivery;
+mod effect;
+mod exchange;
+mod memory;
+mod publish;
+mod queue;
+mod queues;
+mod settle;
+mod topic;
+mod unacked;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::sync::Arc;
+
+use thiserror::Error as ThisError;
+
+pub(crate) use self::connection::{Consume, Got};
+pub(crate) use self::effect::{Effect, Output};
+pub(crate) use self::exchange::ExchangeAttributes;
+pub(crate) use self::publish::Publisher;
+pub(crate) use self::queue::{Attributes, Entry, Owned};
+pub(crate) use self::queues::Declared;
+pub(crate) use self::settle::Verdict;
+
+use self::arena::{Arena, Key};
+use self::connection::{Channel, Connection, Consumer};
+use self::exchange::Exchange;
+use self::memory::Memory;
+use self::publish::Ticket;
+use self::queue::Queue;
+
+pub(crate) type ConnectionKey = Key<Connection>;
+pub(crate) type ChannelKey = Key<Channel>;
+pub(crate) type ConsumerKey = Key<Consumer>;
+pub(crate) type QueueKey = Key<Queue>;
+pub(crate) type ExchangeKey = Key<Exchange>;
+
+/// Why an operation was not done. Each has its reply code in the session.
+#[derive(Clone, Copy, Debug, ThisError, PartialEq, Eq)]
+pub(crate) enum Error {
+    #[error("no such queue")]
+    NoQueue,
+    #[error("no such exchange")]
+    NoExchange,
+    #[error("inequivalent argument '{what}'")]
+    Different { what: &'static str },
+    #[error("exclusive to another connection")]
+    Locked,
+    #[error("in exclusive use")]
+    InUse,
+    #[error("consumer tag in use")]
+    TagTaken,
+    #[error("unknown delivery tag")]
+    UnknownTag,
+    #[error("still in use")]
+    StillUsed,
+    #[error("not empty")]
+    NotEmpty,
+    #[error("the window has ended")]
+    Stale,
+}
+
+/// The few settings that decisions need.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) memory_limit: usize,
+    /// Bytes of deliveries written ahead to one connection.
+    pub(crate) output_window: usize,
+    pub(crate) delivery_limit: u32,
+}
+
+/// Counters since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) published: u64,
+    pub(crate) unroutable: u64,
+    pub(crate) refused: u64,
+    pub(crate) fed: u64,
+    pub(crate) delivered: u64,
+    pub(crate) redelivered: u64,
+    pub(crate) acknowledged: u64,
+    pub(crate) dropped: u64,
+    /// Gauges, kept as counters so that nothing needs a walk.
+    pub(crate) ready: usize,
+    pub(crate) unacknowledged: usize,
+}
+
+/// All of it.
+pub(crate) struct Core {
+    /// What the last operations decided, in order; the caller takes it.
+    pub(crate) effects: Vec<Effect>,
+    pub(crate) counts: Counts,
+    settings: Settings,
+    /// Milliseconds on a clock that only rises; set by the caller.
+    now: u64,
+    exchanges: Arena<Exchange>,
+    exchange_names: HashMap<Arc<str>, ExchangeKey>,
+    queues: Arena<Queue>,
+    queue_names: HashMap<Arc<str>, QueueKey>,
+    connections: Arena<Connection>,
+    channels: Arena<Channel>,
+    consumers: Arena<Consumer>,
+    tickets: Arena<Ticket>,
+    /// Publishes from inside the process that wait for sinks: how many of them, and whether one refused.
+    local_open: HashMap<u64, (usize, bool)>,
+    memory: Memory,
+    /// When to look at which queue; entries may be out of date, never missing.
+    timers: BinaryHeap<Reverse<(u64, QueueKey)>>,
+    dirty: Vec<QueueKey>,
+    routed: Vec<QueueKey>,
+}
+
+impl Core {
+    pub(crate) fn new(settings: Settings) -> Core {
+        Core {
+            effects: Vec::new(),
+            counts: Counts::default(),
+            settings,
+            now: 0,
+            exchanges: Arena::default(),
+            exchange_names: HashMap::new(),
+            queues: Arena::default(),
+            queue_names: HashMap::new(),
+            connections: Arena::default(),
+            channels: Arena::default(),
+            consumers: Arena::default(),
+            tickets: Arena::default(),
+            local_open: HashMap::new(),
+            memory: Memory::new(settings.memory_limit),
+            timers: BinaryHeap::new(),
+            dirty: Vec::new(),
+            routed: Vec::new(),
+        }
+    }
+
+    /// Time goes on. It never goes back.
+    pub(crate) fn set_now(&mut self, now: u64) {
+        self.now = self.now.max(now);
+    }
+
+    /// When [`tick`](Core::tick) is due next.
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        self.timers.peek().map(|it| it.0.0)
+    }
+
+    /// Expires what is due.
+    pub(crate) fn tick(&mut self) {
+        while let Some(Reverse((at, key))) = self.timers.peek().copied() {
+            if at > self.now {
+                break;
+            }
+            self.timers.pop();
+            let Some(queue) = self.queues.get_mut(key) else { continue };
+            if queue.timer == Some(at) {
+                queue.timer = None;
+            }
+            let unused_for = self.now.saturating_sub(queue.used);
+            if queue.consumers.is_empty() && queue.attributes.expires.is_some_and(|it| unused_for >= it) {
+                self.drop_queue(key);
+                continue;
+            }
+            self.touch(key);
+        }
+        self.run();
+    }
+
+    /// The end of every operation: delivers what can be delivered, asks backings for more, lets paused ones go on.
+    pub(crate) fn run(&mut self) {
+        while let Some(key) = self.dirty.pop() {
+            if let Some(queue) = self.queues.get_mut(key) {
+                queue.dirty = false;
+                self.drain(key);
+                self.want(key);
+                self.arm(key);
+            }
+        }
+        self.resume_relieved();
+    }
+
+    /// Looks at this queue before the operation ends.
+    fn touch(&mut self, key: QueueKey) {
+        if let Some(queue) = self.queues.get_mut(key)
+            && !queue.dirty
+        {
+            queue.dirty = true;
+            self.dirty.push(key);
+        }
+    }
+
+    /// Makes sure a timer fires when this queue needs one.
+    fn arm(&mut self, key: QueueKey) {
+        let Some(queue) = self.queues.get_mut(key) else { return };
+        if let Some(deadline) = queue.deadline()
+            && queue.timer.is_none_or(|it| it > deadline)
+        {
+            queue.timer = Some(deadline);
+            self.timers.push(Reverse((deadline, key)));
+        }
+    }
+
+    pub(crate) fn sizes(&self) -> Sizes {
+        Sizes {
+            connections: self.connections.len(),
+            channels: self.channels.len(),
+            consumers: self.consumers.len(),
+            queues: self.queues.len(),
+            exchanges: self.exchanges.len(),
+            memory: self.memory.total,
+            paused: self.memory.paused,
+        }
+    }
+}
+
+/// How much there is of everything.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    pub(crate) connections: usize,
+    pub(crate) channels: usize,
+    pub(crate) consumers: usize,
+    pub(crate) queues: usize,
+    pub(crate) exchanges: usize,
+    pub(crate) memory: usize,
+    pub(crate) paused: usize,
+}

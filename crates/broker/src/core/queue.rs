@@ -1,0 +1,216 @@
+//! One queue: what waits in it, who consumes it, and what it holds in memory.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::{ConnectionKey, ConsumerKey, ExchangeKey};
+use crate::handle::{Overflow, Window};
+use crate::message::Message;
+
+/// One message in one queue.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) message: Arc<Message>,
+    /// Its place in the queue's order, kept through deliveries and requeues.
+    pub(crate) position: u64,
+    /// Milliseconds; `u64::MAX` is never.
+    pub(crate) expires: u64,
+    /// The owner's name for it, in a backed queue.
+    pub(crate) token: u64,
+    /// How often consumers gave it back.
+    pub(crate) returns: u32,
+    pub(crate) redelivered: bool,
+}
+
+/// What a declaration must repeat to be the same queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Attributes {
+    pub(crate) durable: bool,
+    pub(crate) auto_delete: bool,
+    pub(crate) exclusive: bool,
+    /// Milliseconds.
+    pub(crate) message_ttl: Option<u64>,
+    pub(crate) expires: Option<u64>,
+    pub(crate) max_length: Option<usize>,
+    pub(crate) max_bytes: Option<usize>,
+    pub(crate) overflow: Overflow,
+    pub(crate) delivery_limit: Option<u32>,
+}
+
+/// What the owner added.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Owned {
+    pub(crate) sink: bool,
+    /// The limits of the window and of what is unacknowledged.
+    pub(crate) backing: Option<(Window, Window)>,
+}
+
+/// The window of a backed queue.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    pub(crate) limit: Window,
+    pub(crate) unacknowledged: Window,
+    /// Rises with each window.
+    pub(crate) id: u64,
+    pub(crate) open: bool,
+    /// Wanted and not yet fed.
+    pub(crate) wanted_messages: usize,
+    pub(crate) wanted_bytes: i64,
+}
+
+pub(crate) struct Queue {
+    pub(crate) name: Arc<str>,
+    pub(crate) attributes: Attributes,
+    /// The connection an exclusive queue belongs to.
+    pub(crate) owner: Option<ConnectionKey>,
+    pub(crate) sink: bool,
+    pub(crate) feed: Option<Feed>,
+    pub(crate) ready: VecDeque<Entry>,
+    /// Bodies only: what length limits and windows count.
+    pub(crate) ready_bytes: usize,
+    pub(crate) unacknowledged: usize,
+    pub(crate) unacknowledged_bytes: usize,
+    /// Everything counted against the memory limit: ready, unacknowledged, on the way without acknowledgement, at
+    /// the sink.
+    pub(crate) held: usize,
+    pub(crate) consumers: Vec<ConsumerKey>,
+    /// Consumers that can take a message, as far as is known; the front is next.
+    pub(crate) active: VecDeque<ConsumerKey>,
+    pub(crate) exclusive_consumer: bool,
+    pub(crate) bindings: Vec<(ExchangeKey, Box<str>)>,
+    /// Last use, for `expires`, and when the timer for this queue fires.
+    pub(crate) used: u64,
+    pub(crate) timer: Option<u64>,
+    /// Paused for what this queue holds, until it holds at most `relief`.
+    pub(crate) paused: Vec<ConnectionKey>,
+    pub(crate) relief: usize,
+    /// In the list of queues to look at before the operation ends.
+    pub(crate) dirty: bool,
+    next_position: u64,
+}
+
+impl Queue {
+    pub(crate) fn new(
+        name: Arc<str>,
+        attributes: Attributes,
+        owner: Option<ConnectionKey>,
+        owned: Owned,
+        now: u64,
+    ) -> Queue {
+        Queue {
+            name,
+            attributes,
+            owner,
+            sink: owned.sink,
+            feed: owned.backing.map(|(limit, unacknowledged)| Feed {
+                limit,
+                unacknowledged,
+                id: 0,
+                open: false,
+                wanted_messages: 0,
+                wanted_bytes: 0,
+            }),
+            ready: VecDeque::new(),
+            ready_bytes: 0,
+            unacknowledged: 0,
+            unacknowledged_bytes: 0,
+            held: 0,
+            consumers: Vec::new(),
+            active: VecDeque::new(),
+            exclusive_consumer: false,
+            bindings: Vec::new(),
+            used: now,
+            timer: None,
+            paused: Vec::new(),
+            relief: 0,
+            dirty: false,
+            next_position: 0,
+        }
+    }
+
+    /// Appends a message.
+    pub(crate) fn push(&mut self, message: Arc<Message>, token: u64, redelivered: bool, now: u64) {
+        let ttl = match (self.attributes.message_ttl, message.expiration()) {
+            (Some(queue), Some(message)) => Some(queue.min(message)),
+            (queue, message) => queue.or(message),
+        };
+        let position = self.next_position;
+        self.next_position += 1;
+        self.ready_bytes += message.body().len();
+        self.ready.push_back(Entry {
+            message,
+            position,
+            expires: ttl.map_or(u64::MAX, |it| now.saturating_add(it)),
+            token,
+            returns: 0,
+            redelivered,
+        });
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Entry> {
+        let entry = self.ready.pop_front()?;
+        self.ready_bytes -= entry.message.body().len();
+        if self.ready.is_empty() && self.ready.capacity() > 64 {
+            self.ready.shrink_to(16);
+        }
+        Some(entry)
+    }
+
+    /// Puts an entry back where it was.
+    pub(crate) fn put_back(&mut self, entry: Entry) {
+        self.ready_bytes += entry.message.body().len();
+        match self.ready.front() {
+            Some(front) if front.position < entry.position => {
+                let place = self.ready.partition_point(|it| it.position < entry.position);
+                self.ready.insert(place, entry);
+            }
+            _ => self.ready.push_front(entry),
+        }
+    }
+
+    /// The head, if its time is up.
+    pub(crate) fn pop_expired(&mut self, now: u64) -> Option<Entry> {
+        if self.ready.front()?.expires < now { self.pop() } else { None }
+    }
+
+    /// Is there more than the length limit allows?
+    pub(crate) fn overflows(&self) -> bool {
+        self.attributes.max_length.is_some_and(|it| self.ready.len() > it)
+            || self.attributes.max_bytes.is_some_and(|it| self.ready_bytes > it)
+    }
+
+    /// Would one more message be too much?
+    pub(crate) fn full(&self, body: usize) -> bool {
+        self.attributes.max_length.is_some_and(|it| self.ready.len() >= it)
+            || self.attributes.max_bytes.is_some_and(|it| self.ready_bytes + body > it)
+    }
+
+    /// May another message be delivered and wait for its acknowledgement?
+    pub(crate) fn may_deliver(&self) -> bool {
+        self.feed.as_ref().is_none_or(|feed| {
+            self.unacknowledged == 0
+                || (self.unacknowledged < feed.unacknowledged.messages
+                    && self.unacknowledged_bytes < feed.unacknowledged.bytes)
+        })
+    }
+
+    /// When something must happen by itself; both at once give the earlier.
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        let head = self.ready.front().map(|it| it.expires).filter(|it| *it != u64::MAX);
+        let head = head.map(|it| it.saturating_add(1));
+        let unused = if self.consumers.is_empty() { self.attributes.expires } else { None };
+        let unused = unused.map(|it| self.used.saturating_add(it));
+        match (head, unused) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    pub(crate) fn remove_consumer(&mut self, key: ConsumerKey) {
+        self.consumers.retain(|it| *it != key);
+        self.active.retain(|it| *it != key);
+        if self.consumers.is_empty() {
+            self.exclusive_consumer = false;
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Acknowledgements, rejections, and what comes back from consumers that are no more.
+
+use super::connection::Unsettled;
+use super::queue::Entry;
+use super::{ChannelKey, Core, Effect, Error, QueueKey};
+use crate::owner::Why;
+
+/// What to do with a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Acknowledge,
+    Requeue,
+    Drop,
+}
+
+impl Core {
+    /// Settles one delivery, or with `multiple` all up to it (tag 0: all there are).
+    pub(crate) fn settle_delivery(
+        &mut self,
+        key: ChannelKey,
+        tag: u64,
+        multiple: bool,
+        verdict: Verdict,
+    ) -> Result<(), Error> {
+        let Some(channel) = self.channels.get_mut(key) else { return Ok(()) };
+        if multiple {
+            if tag != 0 && !channel.unacked.contains(tag) {
+                return Err(Error::UnknownTag);
+            }
+            let last = if tag == 0 { u64::MAX } else { tag };
+            if verdict == Verdict::Acknowledge {
+                while let Some(unsettled) =
+                    self.channels.get_mut(key).and_then(|it| it.unacked.take_up_to(last))
+                {
+                    self.acknowledge(unsettled);
+                }
+            } else {
+                let mut taken = Vec::new();
+                while let Some(unsettled) = channel.unacked.take_up_to(last) {
+                    taken.push(unsettled);
+                }
+                while let Some(unsettled) = taken.pop() {
+                    self.reject(unsettled, verdict);
+                }
+            }
+        } else {
+            let unsettled = channel.unacked.take(tag).ok_or(Error::UnknownTag)?;
+            match verdict {
+                Verdict::Acknowledge => self.acknowledge(unsettled),
+                verdict => self.reject(unsettled, verdict),
+            }
+        }
+        self.unpark_channel(key);
+        Ok(())
+    }
+
+    /// Gives back everything the channel has not settled.
+    pub(crate) fn recover(&mut self, key: ChannelKey) {
+        let Some(channel) = self.channels.get_mut(key) else { return };
+        let mut taken = channel.unacked.take_if(|_| true);
+        while let Some(unsettled) = taken.pop() {
+            self.reject(unsettled, Verdict::Requeue);
+        }
+        self.unpark_channel(key);
+    }
+
+    fn acknowledge(&mut self, unsettled: Unsettled) {
+        self.unburden(&unsettled);
+        self.counts.acknowledged += 1;
+        let Unsettled { queue: key, entry, .. } = unsettled;
+        self.release(key, entry.message.weight());
+        if self.queues.get(key).is_some_and(|it| it.feed.is_some()) {
+            self.effects.push(Effect::Acknowledged { queue: key, token: entry.token });
+            // A backed queue may have been held up by what was unacknowledged.
+            self.touch(key);
+        }
+    }
+
+    fn reject(&mut self, unsettled: Unsettled, verdict: Verdict) {
+        if verdict == Verdict::Requeue {
+            self.give_back(unsettled, true);
+        } else {
+            self.unburden(&unsettled);
+            self.discard(unsettled.queue, unsettled.entry, Why::Rejected);
+            self.touch(unsettled.queue);
+        }
+    }
+
+    /// Back to where it was in its queue. `by_choice`: the consumer asked for it, and can do so only so often.
+    pub(super) fn give_back(&mut self, unsettled: Unsettled, by_choice: bool) {
+        self.unburden(&unsettled);
+        let Unsettled { queue: key, mut entry, .. } = unsettled;
+        let Some(queue) = self.queues.get_mut(key) else { return };
+        entry.redelivered = true;
+        entry.returns += u32::from(by_choice);
+        let limit = queue.attributes.delivery_limit.unwrap_or(self.settings.delivery_limit);
+        if entry.returns > limit {
+            self.discard(key, entry, Why::DeliveryLimit);
+        } else {
+            queue.put_back(entry);
+            self.counts.ready += 1;
+        }
+        self.touch(key);
+    }
+
+    /// Takes a delivery off the counts of its consumer, channel and queue.
+    fn unburden(&mut self, unsettled: &Unsettled) {
+        self.counts.unacknowledged -= 1;
+        if let Some(key) = unsettled.consumer
+            && let Some(consumer) = self.consumers.get_mut(key)
+        {
+            consumer.outstanding -= 1;
+        }
+        if let Some(queue) = self.queues.get_mut(unsettled.queue) {
+            queue.unacknowledged -= 1;
+            queue.unacknowledged_bytes -= unsettled.entry.message.body().len();
+        }
+    }
+
+    /// The end of a message that nobody acknowledged.
+    pub(super) fn discard(&mut self, key: QueueKey, entry: Entry, why: Why) {
+        self.counts.dropped += 1;
+        self.release(key, entry.message.weight());
+        if self.queues.get(key).is_some_and(|it| it.feed.is_some()) {
+            self.effects.push(Effect::Dropped { queue: key, token: entry.token, why });
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Channels: open, flow, close, confirms.
+
+use amq_protocol::protocol::AMQPClass;
+use amq_protocol::protocol::channel as methods;
+use amq_protocol::protocol::confirm;
+
+use super::violation::{Code, Violation};
+use super::{Channel, Session, World};
+use crate::core::ChannelKey;
+
+impl Session {
+    pub(super) fn channel_method(
+        &mut self,
+        number: u16,
+        method: &methods::AMQPMethod,
+        world: &mut World<'_>,
+    ) -> Result<(), Violation> {
+        if let methods::AMQPMethod::Open(_) = method {
+            return self.open_channel(number, world);
+        }
+        let Some(state) = self.channels.get(&number) else {
+            return Err(Violation::new(Code::ChannelError, "expected 'channel.open'"));
+        };
+        let key = match state {
+            Channel::Open { key, .. } => Some(*key),
+            Channel::Closing => None,
+        };
+        match (method, key) {
+            (methods::AMQPMethod::Close(_), key) => {
+                if let Some(key) = key {
+                    world.state.core.close_channel(key);
+                }
+                self.channels.remove(&number);
+                let ok = methods::AMQPMethod::CloseOk(methods::CloseOk {});
+                self.reply(number, AMQPClass::Channel(ok), world);
+            }
+            (methods::AMQPMethod::CloseOk(_), None) => {
+                self.channels.remove(&number);
+            }
+            (methods::AMQPMethod::Flow(it), Some(key)) => {
+                let ok = methods::AMQPMethod::FlowOk(methods::FlowOk { active: it.active });
+                self.reply(number, AMQPClass::Channel(ok), world);
+                world.state.core.set_flow(key, it.active);
+            }
+            (methods::AMQPMethod::FlowOk(_), _) | (_, None) => {}
+            (methods::AMQPMethod::CloseOk(_), Some(_)) => {
+                return Err(Violation::new(Code::CommandInvalid, "nothing was asked to close"));
+            }
+            (methods::AMQPMethod::Open(_) | methods::AMQPMethod::OpenOk(_), _) => {
+                return Err(Violation::new(Code::CommandInvalid, "a method only servers send"));
+            }
+        }
+        Ok(())
+    }
+
+    fn open_channel(&mut self, number: u16, world: &mut World<'_>) -> Result<(), Violation> {
+        if number > self.channel_max {
+            let text = format!(
+                "number of channels opened ({number}) has reached the negotiated channel_max ({})",
+                self.channel_max
+            );
+            return Err(Violation::new(Code::NotAllowed, text));
+        }
+        if self.channels.contains_key(&number) {
+            return Err(Violation::new(Code::ChannelError, "second 'channel.open' seen"));
+        }
+        let key = world.state.core.open_channel(self.connection, number);
+        self.channels.insert(number, Channel::Open { key, last_queue: None });
+        let ok = methods::AMQPMethod::OpenOk(methods::OpenOk {});
+        self.reply(number, AMQPClass::Channel(ok), world);
+        Ok(())
+    }
+
+    /// Closes a channel for what was done on it.
+    pub(super) fn close_channel(&mut self, number: u16, violation: &Violation, world: &mut World<'_>) {
+        if let Some(Channel::Open { key, .. }) = self.channels.insert(number, Channel::Closing) {
+            world.state.core.close_channel(key);
+            let close = methods::Close {
+                reply_code: violation.code as u16,
+                reply_text: violation.reply_text().into(),
+                class_id: violation.class,
+                method_id: violation.method,
+            };
+            self.reply(number, AMQPClass::Channel(methods::AMQPMethod::Close(close)), world);
+        }
+    }
+
+    pub(super) fn confirm_method(
+        &mut self,
+        (number, key): (u16, ChannelKey),
+        method: &confirm::AMQPMethod,
+        world: &mut World<'_>,
+    ) -> Result<(), Violation> {
+        let confirm::AMQPMethod::Select(select) = method else {
+            return Err(Violation::new(Code::CommandInvalid, "a method only servers send"));
+        };
+        world.state.core.select_confirms(key);
+        if !select.nowait {
+            let ok = confirm::AMQPMethod::SelectOk(confirm::SelectOk {});
+            self.reply(number, AMQPClass::Confirm(ok), world);
+        }
+        Ok(())
+    }
+}

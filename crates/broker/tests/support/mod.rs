@@ -1,0 +1,209 @@
+//! A broker on a free port, with rules that tests can change.
+#![allow(dead_code, unreachable_pub)]
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use broker::{
+    Access, Answer, Backing, Broker, Config, Demand, Fed, Handle, Limits, Listener, LogInFuture, LoggedIn,
+    Login, Message, Operation, Principal, Properties, Published, QueueOptions, Refusal, Sink, Want, Why,
+};
+use lapin::{Connection, ConnectionProperties};
+use tokio::sync::{mpsc, oneshot};
+
+type Rule = Box<dyn Fn(&str, &Operation<'_>) -> bool + Send + Sync>;
+type Unknown = Box<dyn Fn(&str, &str) -> Option<QueueOptions> + Send + Sync>;
+
+/// Everybody may log in with the password "secret"; `rule` says the rest.
+pub struct Rules {
+    pub rule: Rule,
+    pub unknown: Unknown,
+    pub limits: Limits,
+    pub log_ins: Mutex<u64>,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules {
+            rule: Box::new(|_, _| true),
+            unknown: Box::new(|_, _| None),
+            limits: Limits::default(),
+            log_ins: Mutex::new(0),
+        }
+    }
+}
+
+impl Access for Rules {
+    fn log_in<'a>(&'a self, login: Login) -> LogInFuture<'a> {
+        Box::pin(async move {
+            *self.log_ins.lock().unwrap() += 1;
+            match login.password.as_str() {
+                "secret" => Ok(LoggedIn { principal: Principal::new(login.user), limits: self.limits }),
+                "later" => Err(Refusal::Unavailable),
+                _ => Err(Refusal::Denied),
+            }
+        })
+    }
+
+    fn may(&self, who: &Principal, operation: &Operation<'_>) -> bool {
+        (self.rule)(who.user(), operation)
+    }
+
+    fn unknown_queue(&self, who: &Principal, queue: &str) -> Option<QueueOptions> {
+        (self.unknown)(who.user(), queue)
+    }
+}
+
+pub struct Server {
+    pub handle: Handle,
+    pub address: std::net::SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    pub task: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Server {
+    pub async fn start(config: Config, rules: Rules) -> Server {
+        let (broker, handle) = Broker::new(config, Arc::new(rules));
+        let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let stopped = async move {
+            let _ = stopped.await;
+        };
+        let task = tokio::spawn(broker.run(vec![Listener { socket, tls: None }], stopped));
+        Server { handle, address, stop: Some(stop), task: Some(task) }
+    }
+
+    pub async fn plain() -> Server {
+        Server::start(quick(), Rules::default()).await
+    }
+
+    pub fn url(&self, user: &str) -> String {
+        format!("amqp://{user}:secret@{}/%2F", self.address)
+    }
+
+    pub async fn connect(&self, user: &str) -> Connection {
+        Connection::connect(&self.url(user), ConnectionProperties::default()).await.unwrap()
+    }
+
+    pub fn stop(&mut self) {
+        self.stop.take();
+    }
+}
+
+/// Defaults, without the delays that only slow a test.
+pub fn quick() -> Config {
+    Config { refusal_delay: std::time::Duration::ZERO, ..Config::default() }
+}
+
+/// A sink that hands everything to the test.
+pub struct Taken(pub mpsc::UnboundedSender<(Published, Answer)>);
+
+impl Sink for Taken {
+    fn accept(&self, message: Published, answer: Answer) {
+        let _ = self.0.send((message, answer));
+    }
+}
+
+pub fn sink() -> (Arc<dyn Sink>, mpsc::UnboundedReceiver<(Published, Answer)>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (Arc::new(Taken(sender)), receiver)
+}
+
+/// What a backing was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    Acknowledged(Vec<u64>),
+    Dropped(Vec<u64>, Why),
+    Ended(Vec<u64>),
+}
+
+/// A store of numbered messages behind one queue, as an owner keeps it.
+pub struct Store {
+    pub handle: Mutex<Option<Handle>>,
+    pub inner: Mutex<Inner>,
+    pub told: mpsc::UnboundedSender<Told>,
+    pub body: usize,
+}
+
+#[derive(Default)]
+pub struct Inner {
+    pub demand: Demand,
+    /// What is not acknowledged, by token.
+    pub messages: std::collections::BTreeMap<u64, bool>,
+    pub next: u64,
+    pub fed: HashMap<u64, u32>,
+    pub most_in_window: usize,
+}
+
+impl Store {
+    pub fn new(count: u64, body: usize) -> (Arc<Store>, mpsc::UnboundedReceiver<Told>) {
+        let (told, receiver) = mpsc::unbounded_channel();
+        let messages = (0..count).map(|it| (it, false)).collect();
+        let inner = Mutex::new(Inner { messages, ..Inner::default() });
+        (Arc::new(Store { handle: Mutex::new(None), inner, told, body }), receiver)
+    }
+
+    /// Feeds while there is demand and something to feed.
+    pub fn pump(&self, queue: &str) {
+        let handle = self.handle.lock().unwrap().clone().unwrap();
+        let mut inner = self.inner.lock().unwrap();
+        let mut batch = Vec::new();
+        let inner = &mut *inner;
+        for (token, redelivered) in inner.messages.range(inner.next..) {
+            if !inner.demand.take(self.body) {
+                break;
+            }
+            let text = format!("{token:08}");
+            let mut body = text.into_bytes();
+            body.resize(self.body.max(8), b'.');
+            let message = Message::new("", queue, &Properties::default(), body).unwrap();
+            batch.push(Fed { token: *token, message, redelivered: *redelivered });
+            inner.next = token + 1;
+            *inner.fed.entry(*token).or_default() += 1;
+        }
+        if !batch.is_empty() && handle.feed(queue, inner.demand.window(), batch).is_err() {
+            inner.demand.close();
+        }
+    }
+}
+
+impl Backing for Store {
+    fn want(&self, queue: &Arc<str>, want: Want) {
+        {
+            let mut inner = self.inner.lock().unwrap();
+            if inner.demand.grant(want) {
+                inner.next = 0;
+            }
+        }
+        self.pump(queue);
+    }
+
+    fn acknowledged(&self, _queue: &Arc<str>, tokens: &[u64]) {
+        let mut inner = self.inner.lock().unwrap();
+        for token in tokens {
+            assert!(inner.messages.remove(token).is_some(), "{token} was acknowledged twice");
+        }
+        let _ = self.told.send(Told::Acknowledged(tokens.to_vec()));
+    }
+
+    fn dropped(&self, _queue: &Arc<str>, tokens: &[u64], why: Why) {
+        let mut inner = self.inner.lock().unwrap();
+        for token in tokens {
+            assert!(inner.messages.remove(token).is_some(), "{token} was dropped twice");
+        }
+        let _ = self.told.send(Told::Dropped(tokens.to_vec(), why));
+    }
+
+    fn ended(&self, _queue: &Arc<str>, _window: u64, unacknowledged: &[u64]) {
+        let mut inner = self.inner.lock().unwrap();
+        for token in unacknowledged {
+            inner.messages.insert(*token, true);
+        }
+        let _ = self.told.send(Told::Ended(unacknowledged.to_vec()));
+    }
+}
+
+pub fn message(queue: &str, body: &str) -> Message {
+    Message::new("", queue, &Properties::default(), body.to_owned()).unwrap()
+}
