@@ -118,6 +118,9 @@ impl Default for Options {
     }
 }
 
+/// No queue takes a longer one.
+const MOST_RESULT: u64 = 64 << 20;
+
 /// `container_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -288,8 +291,8 @@ impl Options {
         if self.max_workers_per_node == Some(0) {
             return refuse("max_workers_per_node", "at least 1");
         }
-        if self.result_size_limit < 128 {
-            return refuse("result_size_limit", "at least 128");
+        if !(128..=MOST_RESULT).contains(&self.result_size_limit) {
+            return refuse("result_size_limit", "between 128 and 67108864");
         }
         if self.heartbeat_period == 0 || self.heartbeat_threshold <= self.heartbeat_period {
             return refuse("heartbeat_threshold", "greater than heartbeat_period, and that at least 1");
@@ -413,7 +416,7 @@ mod tests {
             (json!({"cores_per_worker": 0}), "cores_per_worker must be greater than 0"),
             (json!({"mem_per_worker": -1.0}), "mem_per_worker must be greater than 0"),
             (json!({"max_workers_per_node": 0}), "max_workers_per_node must be at least 1"),
-            (json!({"result_size_limit": 100}), "result_size_limit must be at least 128"),
+            (json!({"result_size_limit": 100}), "result_size_limit must be between 128 and"),
             (json!({"heartbeat_period": 120}), "heartbeat_threshold must be greater than heartbeat_period"),
             (json!({"cpu_affinity": "sideways"}), "cpu_affinity `sideways` is none of: none, block"),
             (json!({"cpu_affinity": "list:5-1"}), "is none of"),

@@ -3,7 +3,7 @@
 //! One task owns the core and everything it decides about; around it run one reader and one writer per node
 //! connection and the calls to the provider, which talk to it by channels. It may never decide anything.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, Read as _, Seek as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use wire::TaskId;
@@ -130,6 +131,8 @@ pub(crate) async fn start(
         tasks: HashMap::new(),
         lines: HashMap::new(),
         jobs: HashMap::new(),
+        submitting: HashSet::new(),
+        cancelling: JoinSet::new(),
         result: Bytes::new(),
         finished: false,
     };
@@ -235,6 +238,10 @@ struct Shell {
     tasks: HashMap<TaskId, Submission>,
     lines: HashMap<NodeKey, (Hello, Line)>,
     jobs: HashMap<u32, JobId>,
+    /// Blocks whose submission has not been answered yet.
+    submitting: HashSet<u32>,
+    /// Cancellations under way; the engine does not leave before they are done.
+    cancelling: JoinSet<()>,
     /// A result that came with the input just taken.
     result: Bytes,
     finished: bool,
@@ -284,7 +291,7 @@ impl Shell {
                 self.tell(Event::Returned(vec![submission.id]));
             }
         }
-        self.leave().await;
+        self.leave(block_news).await;
     }
 
     fn take(&mut self, input: Input) {
@@ -366,9 +373,14 @@ impl Shell {
         match news {
             BlockNews::Started { block, job } => {
                 tracing::info!(block, job = job.0, "block started");
+                self.submitting.remove(&block);
                 self.jobs.insert(block, job);
+                if !self.core.wants_block(block) {
+                    self.cancel_blocks(&[block]);
+                }
             }
             BlockNews::Ended { block, ended } => {
+                self.submitting.remove(&block);
                 // Told twice when two polls overlapped: the first counts.
                 if self.jobs.remove(&block).is_some() || matches!(ended, Ended::Missing(_)) {
                     tracing::info!(block, ?ended, "block ended");
@@ -439,7 +451,8 @@ impl Shell {
         }
     }
 
-    fn submit_block(&self, block: u32) {
+    fn submit_block(&mut self, block: u32) {
+        self.submitting.insert(block);
         let options = &self.config.options;
         let words = self.config.node_command.iter().map(String::as_str);
         let (file, number) = (self.node_file.to_string_lossy(), block.to_string());
@@ -472,7 +485,8 @@ impl Shell {
     fn cancel_blocks(&mut self, blocks: &[u32]) {
         let jobs: Vec<_> = blocks.iter().filter_map(|block| self.jobs.remove(block)).collect();
         let provider = Arc::clone(&self.provider);
-        tokio::spawn(async move { provider.cancel(&jobs).await });
+        self.cancelling.spawn(async move { provider.cancel(&jobs).await });
+        while self.cancelling.try_join_next().is_some() {}
     }
 
     /// Asks for the state of every job in one call.
@@ -540,11 +554,24 @@ impl Shell {
     }
 
     /// Cuts the nodes off, which ends them, and sees the blocks off.
-    async fn leave(mut self) {
+    async fn leave(mut self, mut block_news: mpsc::UnboundedReceiver<BlockNews>) {
         self.lines.clear();
-        let jobs: Vec<_> = self.jobs.drain().map(|(_, job)| job).collect();
-        if timeout(LEAVE, self.provider.cancel(&jobs)).await.is_err() {
-            tracing::warn!(?jobs, "the provider did not cancel these in time");
+        let cancelled = async {
+            let jobs: Vec<_> = self.jobs.drain().map(|(_, job)| job).collect();
+            self.provider.cancel(&jobs).await;
+            while self.cancelling.join_next().await.is_some() {}
+            // A submission under way can't be called back, but what comes of it can.
+            while !self.submitting.is_empty() {
+                let Some(news) = block_news.recv().await else { return };
+                let (BlockNews::Started { block, .. } | BlockNews::Ended { block, .. }) = &news;
+                self.submitting.remove(block);
+                if let BlockNews::Started { job, .. } = news {
+                    self.provider.cancel(&[job]).await;
+                }
+            }
+        };
+        if timeout(LEAVE, cancelled).await.is_err() {
+            tracing::warn!("the provider did not cancel every block in time");
         }
         let _ = fs::remove_file(&self.node_file); // its keys open nothing any more
     }

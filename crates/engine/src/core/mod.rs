@@ -198,6 +198,11 @@ impl Core {
         }
     }
 
+    /// Whether a block that was asked for is still wanted.
+    pub(crate) fn wants_block(&self, block: u32) -> bool {
+        self.blocks.is_live(block)
+    }
+
     /// Each node's block, slots, and since when it has been idle.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = (NodeKey, u32, u32, Option<Duration>)> {
         self.nodes.iter().map(|(key, node)| (key, node.block, node.slots, node.idle_since))
@@ -223,6 +228,7 @@ impl Core {
                 push_scaling(first, actions);
             }
             Input::Submitted { task, priority } => self.submitted(task, priority, now, actions),
+            Input::Refused { task, .. } if self.tasks.get(task).is_some() => {}
             Input::Refused { task, text } => {
                 let failure = Failure { attempts: vec![Loss::Specification { text }], began: now };
                 actions.push(Action::Fail { task, failure });

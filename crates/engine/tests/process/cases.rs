@@ -35,6 +35,7 @@ cases! {
     bad_requests_are_refused,
     output_is_kept_and_bounded,
     nothing_outlives_the_engine,
+    a_stop_while_a_block_is_starting_ends_it,
     big_values_cross,
     byte_code_of_another_python_is_refused,
     figures_are_those_of_the_nodes,
@@ -383,6 +384,17 @@ async fn nothing_outlives_the_engine() {
     until(|| !alive(node) && !alive(worker)).await;
     let keys = rig.path().join("GlobusComputeEngine-HighThroughputExecutor/node.json");
     until(|| !keys.exists()).await;
+}
+
+async fn a_stop_while_a_block_is_starting_ends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pid");
+    let init = format!("trap '' TERM; echo $$ > {}; sleep 1000; sleep 1000", path.display());
+    let mut rig = Rig::start(json!({"provider": {"type": "LocalProvider", "worker_init": init}})).await;
+    let pid = || std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+    until(|| pid().is_some()).await;
+    rig.stop(Duration::ZERO).await;
+    assert!(!alive(pid().unwrap()), "gone by the time the engine has said everything");
 }
 
 async fn big_values_cross() {

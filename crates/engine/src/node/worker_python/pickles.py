@@ -53,19 +53,8 @@ def dill_or_raise(what):
 
 class Reader(pickle.Unpickler):
     def find_class(self, module, name):
-        if module == "dill.dill":
-            module = "dill._dill"
-        if module == "dill._dill":
-            if name == "_create_code" and _foreign is not None:
-                raise WrongPython(_foreign)
-            if name == "NoneType":
-                return type(None)
-            found = dill()
-            if found is not None:
-                return getattr(found._dill, name)
-            if name in CONSTRUCTORS:
-                return CONSTRUCTORS[name]
-            raise PackageNeeded("dill", "Reading this payload (it names dill's %s)" % name)
+        if module in ("dill._dill", "dill.dill"):
+            return constructor(name)
         if module == "dill" and name == "_dill" and dill() is None:
             return types.SimpleNamespace(**CONSTRUCTORS)
         if name == "__main__" and module in ("__builtin__", "builtins"):
@@ -83,6 +72,24 @@ class Reader(pickle.Unpickler):
             if module.split(".")[0] == "dill":
                 raise PackageNeeded("dill", "Reading this payload") from error
             raise
+
+
+def constructor(name):
+    """What dill's module calls by this name."""
+    if name == "_create_code":
+        if _foreign is not None:
+            raise WrongPython(_foreign)
+        return create_code
+    if name == "_create_function":
+        return create_function
+    if name == "NoneType":
+        return type(None)
+    found = dill()
+    if found is not None:
+        return getattr(found._dill, name)
+    if name in CONSTRUCTORS:
+        return CONSTRUCTORS[name]
+    raise PackageNeeded("dill", "Reading this payload (it names dill's %s)" % name)
 
 
 SHELL_RESULT = ("globus_compute_sdk.sdk.shell_function", "ShellResult")
@@ -147,7 +154,8 @@ def dumps_any(value):
     return data
 
 
-# What dill's constructors do, for an interpreter without dill.
+# What dill's constructors do. The first two are for every function and so are always ours: dill's take as long as
+# all the rest of reading it. The others are for interpreters without dill.
 
 
 def create_function(code, namespace, name=None, defaults=None, closure=None, attributes=None, kwdefaults=None):
@@ -165,13 +173,13 @@ def create_code(*args):
     # Since Python 3.10 the old line table comes first, for older readers.
     fields = args[1:] if not isinstance(args[0], int) else args
     expected = 18 if sys.version_info >= (3, 11) else 16
-    if len(fields) != expected or (fields is args) != (sys.version_info < (3, 10)):
+    if len(fields) == expected and (fields is args) == (sys.version_info < (3, 10)) and type(fields[6]) is bytes:
+        return types.CodeType(*fields)
+    # Of another Python, or of an old dill: dill may know how to turn it into something.
+    found = dill()
+    if found is None:
         raise WrongPython("another version")
-    fields = list(fields)
-    for index in (6, 14, 15) if expected == 18 else (6, 13):
-        if isinstance(fields[index], str):
-            fields[index] = fields[index].encode("latin-1")
-    return types.CodeType(*fields)
+    return found._dill._create_code(*args)
 
 
 def create_cell(contents=None):

@@ -6,6 +6,9 @@ from .errors import AppTimeout
 
 
 def limited(seconds, function, args, kwargs):
+    if seconds <= 0:
+        return function(*args, **kwargs)
+
     def ring(number, frame):
         raise AppTimeout()
 
