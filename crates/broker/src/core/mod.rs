@@ -19,6 +19,8 @@ mod delivery;
 mod effect;
 mod exchange;
 mod memory;
+#[cfg(test)]
+mod model;
 mod publish;
 mod queue;
 mod queues;

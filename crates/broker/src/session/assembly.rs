@@ -76,6 +76,7 @@ struct Arriving {
     declared: u64,
 }
 
+#[derive(Default)]
 pub(crate) struct Assembly {
     /// Channels in the middle of a content.
     contents: HashMap<u16, Content>,
@@ -85,12 +86,6 @@ pub(crate) struct Assembly {
     channel_max: u16,
     /// Bytes promised by bodies that are not complete.
     arriving: u64,
-}
-
-impl Default for Assembly {
-    fn default() -> Assembly {
-        Assembly { contents: HashMap::new(), last: None, largest_body: 0, channel_max: 0, arriving: 0 }
-    }
 }
 
 impl From<BadFrame> for Violation {

@@ -1,0 +1,519 @@
+//! The core against a model so simple that it can be believed: for each queue the set of numbers that wait, for each
+//! channel what it holds.
+//!
+//! The core has failed when
+//!
+//! 1. a delivery is not the lowest number that waits in its queue (order, loss, delivery to two at once: a number that
+//!    somebody holds does not wait);
+//! 2. `redelivered` does not say whether the number has been delivered before;
+//! 3. a number waits after an operation although a consumer could have taken it;
+//! 4. after a channel or connection is gone, what it held is not waiting again, each exactly once;
+//! 5. the counters or the memory differ from what the model adds up to, or are not zero at the end;
+//! 6. with a backing: a token is answered twice or never, more is held than the window and the limit of unacknowledged
+//!    allow, or anything is held without consumers.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::handle::Window;
+use crate::message::{Message, Properties};
+use crate::owner::{Demand, Fed, Want};
+
+const QUEUES: [&str; 2] = ["a", "b"];
+
+#[derive(Clone, Debug)]
+enum Step {
+    Publish { queue: usize },
+    Consume { channel: usize, queue: usize, prefetch: u16, no_ack: bool },
+    Cancel { channel: usize, consumer: usize },
+    Get { channel: usize, queue: usize },
+    Settle { channel: usize, which: usize, multiple: bool, verdict: u8 },
+    Recover { channel: usize },
+    Flow { channel: usize, flowing: bool },
+    CloseChannel { channel: usize },
+    CloseConnection { connection: usize },
+    Written { connection: usize, bytes: usize },
+    Purge { queue: usize },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let channel = 0usize..4;
+    let queue = 0usize..2;
+    prop_oneof![
+        8 => queue.clone().prop_map(|queue| Step::Publish { queue }),
+        3 => (channel.clone(), queue.clone(), 0u16..4, prop::bool::weighted(0.1))
+            .prop_map(|(channel, queue, prefetch, no_ack)| Step::Consume { channel, queue, prefetch, no_ack }),
+        1 => (channel.clone(), 0usize..4).prop_map(|(channel, consumer)| Step::Cancel { channel, consumer }),
+        1 => (channel.clone(), queue.clone()).prop_map(|(channel, queue)| Step::Get { channel, queue }),
+        8 => (channel.clone(), 0usize..6, any::<bool>(), 0u8..4)
+            .prop_map(|(channel, which, multiple, verdict)| Step::Settle { channel, which, multiple, verdict }),
+        1 => channel.clone().prop_map(|channel| Step::Recover { channel }),
+        1 => (channel.clone(), any::<bool>()).prop_map(|(channel, flowing)| Step::Flow { channel, flowing }),
+        1 => channel.prop_map(|channel| Step::CloseChannel { channel }),
+        1 => (0usize..2).prop_map(|connection| Step::CloseConnection { connection }),
+        4 => (0usize..2, 0usize..3_000).prop_map(|(connection, bytes)| Step::Written { connection, bytes }),
+        1 => queue.prop_map(|queue| Step::Purge { queue }),
+    ]
+}
+
+struct Held {
+    queue: usize,
+    number: u64,
+    consumer: Option<String>,
+}
+
+struct Taker {
+    queue: usize,
+    prefetch: u16,
+    no_ack: bool,
+}
+
+struct Side {
+    key: ChannelKey,
+    held: BTreeMap<u64, Held>,
+    consumers: BTreeMap<String, Taker>,
+    flowing: bool,
+}
+
+struct World {
+    core: Core,
+    connections: Vec<ConnectionKey>,
+    channels: Vec<Side>,
+    waiting: [BTreeSet<u64>; 2],
+    seen: BTreeSet<u64>,
+    weights: HashMap<u64, usize>,
+    /// Sent and not written, per connection; without acknowledgement also counted as memory.
+    in_flight: [Vec<(usize, bool)>; 2],
+    next: u64,
+    names: u64,
+}
+
+fn open(core: &mut Core, connection: ConnectionKey, number: u16) -> Side {
+    let key = core.open_channel(connection, number);
+    Side { key, held: BTreeMap::new(), consumers: BTreeMap::new(), flowing: true }
+}
+
+fn number_of(message: &Message) -> u64 {
+    std::str::from_utf8(message.body()).unwrap().trim().parse().unwrap()
+}
+
+const SETTINGS: Settings =
+    Settings { memory_limit: 1 << 30, output_window: 2_000, delivery_limit: 1_000_000 };
+
+impl World {
+    fn new() -> World {
+        let mut core = Core::new(SETTINGS);
+        let connections: Vec<_> = (0..2).map(|_| core.open_connection(false)).collect();
+        for queue in QUEUES {
+            core.declare_queue(queue, connections[0], Attributes::default()).unwrap();
+        }
+        let channels = (0..4).map(|it| open(&mut core, connections[it / 2], it as u16 % 2 + 1)).collect();
+        World {
+            core,
+            connections,
+            channels,
+            waiting: Default::default(),
+            seen: BTreeSet::new(),
+            weights: HashMap::new(),
+            in_flight: Default::default(),
+            next: 0,
+            names: 0,
+        }
+    }
+
+    fn apply(&mut self, step: &Step) {
+        match *step {
+            Step::Publish { queue } => {
+                let body = format!("{:>1$}", self.next, 8 + (self.next as usize * 37) % 400);
+                let message = Message::new("", QUEUES[queue], &Properties::default(), body).unwrap();
+                self.weights.insert(self.next, message.weight());
+                self.waiting[queue].insert(self.next);
+                self.next += 1;
+                self.core
+                    .publish(Publisher::Channel(self.channels[0].key), Arc::new(message), false)
+                    .unwrap();
+            }
+            Step::Consume { channel, queue, prefetch, no_ack } => {
+                self.names += 1;
+                let tag = format!("c{}", self.names);
+                let side = &mut self.channels[channel];
+                self.core.set_prefetch(side.key, prefetch, true);
+                let how =
+                    Consume { queue: QUEUES[queue], tag: tag.as_str().into(), no_ack, exclusive: false };
+                self.core.consume(side.key, how).unwrap();
+                side.consumers.insert(tag, Taker { queue, prefetch, no_ack });
+            }
+            Step::Cancel { channel, consumer } => {
+                let side = &mut self.channels[channel];
+                if let Some(tag) = side.consumers.keys().nth(consumer).cloned() {
+                    self.core.cancel(side.key, &tag);
+                    side.consumers.remove(&tag);
+                }
+            }
+            Step::Get { channel, queue } => {
+                let got = self.core.get(self.channels[channel].key, QUEUES[queue], false).unwrap();
+                match got {
+                    None => assert!(self.waiting[queue].is_empty()),
+                    Some(got) => {
+                        self.take(queue, &got.message, got.redelivered);
+                        let held = Held { queue, number: number_of(&got.message), consumer: None };
+                        self.channels[channel].held.insert(got.tag, held);
+                        assert_eq!(got.remaining as usize, self.waiting[queue].len());
+                    }
+                }
+            }
+            Step::Settle { channel, which, multiple, verdict } => {
+                self.settle(channel, which, multiple, verdict)
+            }
+            Step::Recover { channel } => {
+                let side = &mut self.channels[channel];
+                for (_, held) in std::mem::take(&mut side.held) {
+                    assert!(self.waiting[held.queue].insert(held.number));
+                }
+                self.core.recover(side.key);
+            }
+            Step::Flow { channel, flowing } => {
+                self.channels[channel].flowing = flowing;
+                self.core.set_flow(self.channels[channel].key, flowing);
+            }
+            Step::CloseChannel { channel } => {
+                self.lose(channel);
+                self.core.close_channel(self.channels[channel].key);
+                self.follow();
+                self.reopen(channel);
+            }
+            Step::CloseConnection { connection } => {
+                self.lose(2 * connection);
+                self.lose(2 * connection + 1);
+                self.core.close_connection(self.connections[connection]);
+                self.in_flight[connection].clear();
+                self.follow();
+                self.connections[connection] = self.core.open_connection(false);
+                self.reopen(2 * connection);
+                self.reopen(2 * connection + 1);
+            }
+            Step::Written { connection, bytes } => {
+                let mut left = bytes;
+                let flight = &mut self.in_flight[connection];
+                while left > 0
+                    && let Some((first, _)) = flight.first_mut()
+                {
+                    let part = left.min(*first);
+                    *first -= part;
+                    left -= part;
+                    if *first == 0 {
+                        flight.remove(0);
+                    }
+                }
+                self.core.written(self.connections[connection], bytes);
+            }
+            Step::Purge { queue } => {
+                let purged = self.core.purge_queue(QUEUES[queue], None).unwrap();
+                assert_eq!(purged as usize, self.waiting[queue].len());
+                self.waiting[queue].clear();
+            }
+        }
+        self.core.run();
+        self.follow();
+        self.check();
+    }
+
+    fn settle(&mut self, channel: usize, which: usize, multiple: bool, verdict: u8) {
+        let side = &mut self.channels[channel];
+        let Some(tag) = side.held.keys().nth(which).copied() else {
+            assert_eq!(
+                self.core.settle_delivery(side.key, 1 << 40, multiple, Verdict::Drop),
+                Err(Error::UnknownTag)
+            );
+            return;
+        };
+        let verdict =
+            [Verdict::Acknowledge, Verdict::Acknowledge, Verdict::Requeue, Verdict::Drop][verdict as usize];
+        let tags: Vec<u64> =
+            side.held.keys().copied().filter(|it| *it == tag || (multiple && *it < tag)).collect();
+        for tag in tags {
+            let held = side.held.remove(&tag).unwrap();
+            if verdict == Verdict::Requeue {
+                assert!(self.waiting[held.queue].insert(held.number));
+            }
+        }
+        self.core.settle_delivery(side.key, tag, multiple, verdict).unwrap();
+    }
+
+    fn lose(&mut self, channel: usize) {
+        let side = &mut self.channels[channel];
+        side.consumers.clear();
+        for (_, held) in std::mem::take(&mut side.held) {
+            assert!(self.waiting[held.queue].insert(held.number));
+        }
+    }
+
+    fn reopen(&mut self, channel: usize) {
+        self.channels[channel] = open(&mut self.core, self.connections[channel / 2], channel as u16 % 2 + 1);
+    }
+
+    /// A message leaves its queue.
+    fn take(&mut self, queue: usize, message: &Message, redelivered: bool) {
+        let number = number_of(message);
+        assert_eq!(self.waiting[queue].first(), Some(&number), "not the lowest that waits");
+        self.waiting[queue].pop_first();
+        assert_eq!(!self.seen.insert(number), redelivered, "redelivered flag of {number}");
+    }
+
+    /// Reads the effects as clients would.
+    fn follow(&mut self) {
+        for effect in std::mem::take(&mut self.core.effects) {
+            let Effect::Send(connection, Output::Deliver { channel, consumer, tag, redelivered, message }) =
+                effect
+            else {
+                continue;
+            };
+            let connection = self.connections.iter().position(|it| *it == connection).expect("to the living");
+            let side = 2 * connection + usize::from(channel) - 1;
+            let taker = self.channels[side].consumers.get(&*consumer).expect("to a consumer");
+            let (queue, no_ack) = (taker.queue, taker.no_ack);
+            self.take(queue, &message, redelivered);
+            self.in_flight[connection].push((message.weight(), no_ack));
+            if !no_ack {
+                let held = Held { queue, number: number_of(&message), consumer: Some(consumer.to_string()) };
+                assert!(self.channels[side].held.insert(tag, held).is_none());
+            }
+        }
+    }
+
+    fn check(&self) {
+        let waiting: usize = self.waiting.iter().map(BTreeSet::len).sum();
+        let held: usize = self.channels.iter().map(|it| it.held.len()).sum();
+        assert_eq!((self.core.counts.ready, self.core.counts.unacknowledged), (waiting, held));
+        let waiting = self.waiting.iter().flatten();
+        let held = self.channels.iter().flat_map(|it| it.held.values().map(|it| &it.number));
+        let known: usize = waiting.chain(held).map(|it| self.weights[it]).sum();
+        let flying: usize = self.in_flight.iter().flatten().filter(|it| it.1).map(|it| it.0).sum();
+        assert_eq!(self.core.sizes().memory, known + flying);
+        for (index, side) in self.channels.iter().enumerate() {
+            let flying: usize = self.in_flight[index / 2].iter().map(|it| it.0).sum();
+            for (tag, taker) in &side.consumers {
+                let outstanding = side.held.values().filter(|it| it.consumer.as_ref() == Some(tag)).count();
+                let limit = usize::from(taker.prefetch);
+                let free = taker.no_ack || limit == 0 || outstanding < limit;
+                assert!(taker.no_ack || limit == 0 || outstanding <= limit);
+                let can = side.flowing && free && flying < SETTINGS.output_window;
+                assert!(!can || self.waiting[taker.queue].is_empty(), "{tag} could have taken one");
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum BackedStep {
+    Add,
+    Consume,
+    Settle { which: usize, multiple: bool, verdict: u8 },
+    Cancel,
+    Vanish,
+}
+
+fn backed_step() -> impl Strategy<Value = BackedStep> {
+    prop_oneof![
+        6 => Just(BackedStep::Add),
+        3 => Just(BackedStep::Consume),
+        8 => (0usize..6, any::<bool>(), 0u8..4)
+            .prop_map(|(which, multiple, verdict)| BackedStep::Settle { which, multiple, verdict }),
+        1 => Just(BackedStep::Cancel),
+        2 => Just(BackedStep::Vanish),
+    ]
+}
+
+const WINDOW: Window = Window { messages: 5, bytes: 100 };
+const UNSETTLED: Window = Window { messages: 7, bytes: 200 };
+
+struct Owner {
+    core: Core,
+    connection: ConnectionKey,
+    channel: ChannelKey,
+    consumers: Vec<String>,
+    held: BTreeMap<u64, u64>,
+    /// The truth: what is not answered.
+    store: BTreeSet<u64>,
+    answered: BTreeSet<u64>,
+    fed_up_to: u64,
+    demand: Demand,
+    next: u64,
+    largest: usize,
+}
+
+impl Owner {
+    fn new() -> Owner {
+        let mut core = Core::new(Settings { output_window: 1 << 30, ..SETTINGS });
+        core.declare_owned(
+            "q",
+            Attributes::default(),
+            Owned { sink: false, backing: Some((WINDOW, UNSETTLED)) },
+        )
+        .unwrap();
+        let connection = core.open_connection(false);
+        let channel = core.open_channel(connection, 1);
+        Owner {
+            core,
+            connection,
+            channel,
+            consumers: Vec::new(),
+            held: BTreeMap::new(),
+            store: BTreeSet::new(),
+            answered: BTreeSet::new(),
+            fed_up_to: 0,
+            demand: Demand::default(),
+            next: 1,
+            largest: 0,
+        }
+    }
+
+    fn size(number: u64) -> usize {
+        8 + (number as usize * 53) % 120
+    }
+
+    fn answer(&mut self, token: u64) {
+        assert!(self.store.remove(&token), "{token} was not the owner's any more");
+        assert!(self.answered.insert(token), "{token} was answered twice");
+    }
+
+    fn follow(&mut self) {
+        while !self.core.effects.is_empty() {
+            for effect in std::mem::take(&mut self.core.effects) {
+                match effect {
+                    Effect::Want { window, messages, bytes, .. } => {
+                        if self.demand.grant(Want { window, messages, bytes }) {
+                            self.fed_up_to = 0;
+                        }
+                    }
+                    Effect::Acknowledged { token, .. } | Effect::Dropped { token, .. } => self.answer(token),
+                    Effect::Ended { window, unacknowledged, .. } => {
+                        assert_eq!(window, self.demand.window());
+                        assert!(unacknowledged.iter().all(|it| self.store.contains(it)));
+                        self.demand.close();
+                    }
+                    Effect::Send(_, Output::Deliver { tag, message, .. }) => {
+                        let number = number_of(&message);
+                        assert!(self.store.contains(&number));
+                        assert!(!self.held.values().any(|it| *it == number), "{number} is held already");
+                        self.held.insert(tag, number);
+                    }
+                    _ => {}
+                }
+            }
+            self.feed();
+        }
+    }
+
+    fn feed(&mut self) {
+        let mut batch = Vec::new();
+        for token in self.store.range(self.fed_up_to + 1..) {
+            if !self.demand.take(Owner::size(*token)) {
+                break;
+            }
+            self.fed_up_to = *token;
+            let body = format!("{:>1$}", token, Owner::size(*token));
+            self.largest = self.largest.max(body.len());
+            let message = Message::new("", "q", &Properties::default(), body).unwrap();
+            batch.push(Fed { token: *token, message, redelivered: false });
+        }
+        if !batch.is_empty() {
+            self.core.feed("q", self.demand.window(), batch).unwrap();
+        }
+    }
+
+    fn apply(&mut self, step: &BackedStep) {
+        match *step {
+            BackedStep::Add => {
+                self.store.insert(self.next);
+                self.next += 1;
+                self.feed();
+            }
+            BackedStep::Consume => {
+                let tag = format!("c{}", self.next);
+                let how = Consume { queue: "q", tag: tag.as_str().into(), no_ack: false, exclusive: false };
+                if self.core.consume(self.channel, how).is_ok() {
+                    self.consumers.push(tag);
+                }
+            }
+            BackedStep::Settle { which, multiple, verdict } => {
+                if let Some(tag) = self.held.keys().nth(which).copied() {
+                    let verdict =
+                        [Verdict::Acknowledge, Verdict::Acknowledge, Verdict::Requeue, Verdict::Drop]
+                            [verdict as usize];
+                    self.held.retain(|it, _| *it != tag && !(multiple && *it < tag));
+                    self.core.settle_delivery(self.channel, tag, multiple, verdict).unwrap();
+                }
+            }
+            BackedStep::Cancel => {
+                if let Some(tag) = self.consumers.pop() {
+                    self.core.cancel(self.channel, &tag);
+                }
+            }
+            BackedStep::Vanish => {
+                self.held.clear();
+                self.consumers.clear();
+                self.core.close_connection(self.connection);
+                self.follow();
+                let sizes = self.core.sizes();
+                assert_eq!((sizes.memory, self.core.counts.ready), (0, 0), "held without a consumer");
+                self.connection = self.core.open_connection(false);
+                self.channel = self.core.open_channel(self.connection, 1);
+            }
+        }
+        self.core.run();
+        self.follow();
+        let queue = self.core.queue("q").unwrap();
+        // Requeued ones come on top of the window; the byte limits may be passed by one message.
+        assert!(queue.unacknowledged <= UNSETTLED.messages);
+        assert!(queue.unacknowledged_bytes <= UNSETTLED.bytes + self.largest);
+        assert!(queue.ready.len() <= WINDOW.messages + UNSETTLED.messages);
+        assert_eq!(queue.unacknowledged, self.held.len());
+    }
+}
+
+proptest! {
+    /// See the module's head, 1 to 5.
+    #[test]
+    fn the_core_does_what_the_model_says(steps in prop::collection::vec(step(), 0..120)) {
+        let mut world = World::new();
+        for step in &steps {
+            world.apply(step);
+        }
+        for channel in 0..4 {
+            world.apply(&Step::CloseChannel { channel });
+        }
+        for connection in 0..2 {
+            world.apply(&Step::Written { connection, bytes: usize::MAX });
+        }
+        let left: Vec<Vec<u64>> = world.waiting.iter().map(|it| it.iter().copied().collect()).collect();
+        for (queue, left) in left.into_iter().enumerate() {
+            for _ in left {
+                world.apply(&Step::Get { channel: 0, queue });
+                world.apply(&Step::Settle { channel: 0, which: 0, multiple: false, verdict: 0 });
+            }
+        }
+        let sizes = world.core.sizes();
+        prop_assert_eq!((world.core.counts.ready, world.core.counts.unacknowledged, sizes.memory), (0, 0, 0));
+    }
+
+    /// See the module's head, 6.
+    #[test]
+    fn a_window_answers_each_token_once(steps in prop::collection::vec(backed_step(), 0..120)) {
+        let mut owner = Owner::new();
+        for step in &steps {
+            owner.apply(step);
+        }
+        // A consumer that behaves empties the store.
+        owner.apply(&BackedStep::Vanish);
+        owner.apply(&BackedStep::Consume);
+        while !owner.held.is_empty() {
+            owner.apply(&BackedStep::Settle { which: 0, multiple: false, verdict: 0 });
+        }
+        prop_assert!(owner.store.is_empty(), "never fed: {:?}", owner.store);
+        prop_assert_eq!(owner.answered.len() as u64, owner.next - 1);
+    }
+}
