@@ -128,6 +128,8 @@ pub(crate) struct Core {
     timers: BinaryHeap<Reverse<(u64, QueueKey)>>,
     dirty: Vec<QueueKey>,
     routed: Vec<QueueKey>,
+    /// Windows opened so far, over all queues: the last one's id.
+    windows: u64,
 }
 
 impl Core {
@@ -150,6 +152,7 @@ impl Core {
             timers: BinaryHeap::new(),
             dirty: Vec::new(),
             routed: Vec::new(),
+            windows: 0,
         }
     }
 

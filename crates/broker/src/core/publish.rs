@@ -283,7 +283,9 @@ impl Core {
         }
         if !feed.open {
             feed.open = true;
-            feed.id += 1;
+            // A queue that was deleted and made again goes on counting: its owner may still hear of the old one.
+            self.windows += 1;
+            feed.id = self.windows;
             feed.wanted_messages = 0;
             feed.wanted_bytes = 0;
         }

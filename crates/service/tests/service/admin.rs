@@ -1,0 +1,75 @@
+//! The operator's side: the data directory, its lock, `farcall client`.
+
+use std::os::unix::fs::PermissionsExt;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::support::{Farcall, farcall};
+
+#[tokio::test]
+async fn clients_are_made_and_listed_while_it_runs_and_when_it_does_not() {
+    let mut service = Farcall::start();
+    let added = service.command(&["client", "add", "while it runs", "--output", "json"]);
+    let running: Value = serde_json::from_slice(&added.stdout).unwrap();
+    service.stop();
+
+    let added = service.command(&["client", "add", "while it rests", "--output", "json"]);
+    let resting: Value = serde_json::from_slice(&added.stdout).unwrap();
+    let list = service.command(&["client", "list", "--output", "json"]);
+    let list: Value = serde_json::from_slice(&list.stdout).unwrap();
+    let ids: Vec<_> = list.as_array().unwrap().iter().map(|it| &it["client_id"]).collect();
+    assert_eq!(ids, [&running["client_id"], &resting["client_id"]]);
+    assert!(!list.to_string().contains(running["client_secret"].as_str().unwrap()));
+
+    service.start_again();
+    let human = service.command(&["client", "add", "for people"]);
+    let human = String::from_utf8(human.stdout).unwrap();
+    assert!(human.contains("export GLOBUS_COMPUTE_CLIENT_ID="), "{human}");
+    let table = String::from_utf8(service.command(&["client", "list"]).stdout).unwrap();
+    assert!(table.contains("while it rests") && table.contains("for people"), "{table}");
+}
+
+#[tokio::test]
+async fn one_process_serves_a_directory_and_nobody_else_reads_it() {
+    let service = Farcall::start();
+    let second =
+        farcall(&service.data(), &["serve", "--http-listen", "127.0.0.1:0", "--amqp-listen", "127.0.0.1:0"]);
+    assert!(!second.status.success());
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert!(said.contains("is in use by another farcall"), "{said}");
+
+    let mode =
+        |path: &str| std::fs::metadata(service.data().join(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(""), 0o700);
+    assert_eq!(mode("admin.sock"), 0o600);
+    let addresses = std::fs::read(service.data().join("addresses.json")).unwrap();
+    let addresses: Value = serde_json::from_slice(&addresses).unwrap();
+    assert_eq!(addresses["http"], service.http);
+    assert_eq!(addresses["amqp"], service.amqp);
+}
+
+#[tokio::test]
+async fn it_stops_in_order_at_the_first_signal_and_starts_again() {
+    let mut service = Farcall::start();
+    let client = service.client().await;
+    assert!(service.stop().success());
+    assert!(!service.data().join("addresses.json").exists());
+    service.start_again();
+    client
+        .get("/v2/taskgroup/00000000-0000-4000-8000-000000000000")
+        .await
+        .refused(404, "TASK_GROUP_NOT_FOUND");
+    service.signal(Signal::SIGTERM);
+    service.signal(Signal::SIGTERM);
+    assert!(service.stop_status().success());
+}
+
+#[tokio::test]
+async fn a_configuration_with_an_unknown_key_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("farcall.yaml"), "http:\n  lisen: 127.0.0.1:0\n").unwrap();
+    let refused = farcall(directory.path(), &["serve"]);
+    assert!(!refused.status.success());
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("lisen"));
+}

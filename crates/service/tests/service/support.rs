@@ -1,0 +1,416 @@
+//! A running service, and the parties that talk to it.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use futures_util::StreamExt;
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use wire::message::{ErrorDetails, TaskResult};
+use wire::text::Text;
+
+pub const COMPUTE: &str = wire::rest::auth::COMPUTE_SCOPE;
+/// A packed buffer that stands for a function, and one that stands for arguments.
+pub const CODE: &str = "7\n01\ngASV";
+pub const PAYLOAD: &str = "5\n00\nab5\n00\ncd";
+
+/// `farcall serve` in a directory of its own.
+pub struct Farcall {
+    directory: tempfile::TempDir,
+    process: Option<Child>,
+    pub http: String,
+    pub amqp: String,
+    web: reqwest::Client,
+}
+
+/// A client identity with a token.
+#[derive(Clone)]
+pub struct Client {
+    pub id: String,
+    pub secret: String,
+    pub token: String,
+    http: String,
+    web: reqwest::Client,
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub body: Value,
+    pub headers: reqwest::header::HeaderMap,
+}
+
+impl Answer {
+    /// The name of the error.
+    pub fn code(&self) -> &str {
+        self.body["code"].as_str().unwrap_or("")
+    }
+
+    #[track_caller]
+    pub fn ok(self) -> Value {
+        assert_eq!(self.status, 200, "{}", self.body);
+        self.body
+    }
+
+    /// A refusal in the form that all generations of clients read.
+    #[track_caller]
+    pub fn refused(self, status: u16, code: &str) -> Value {
+        assert_eq!((self.status.as_u16(), self.code()), (status, code), "{}", self.body);
+        assert_eq!(self.body["status"], "Failed");
+        assert_eq!(self.body["http_status_code"], status);
+        assert_eq!(self.body["message"], self.body["reason"]);
+        assert!(self.body["message"].as_str().is_some_and(|text| !text.is_empty()));
+        assert!(self.body["error_args"].is_array());
+        assert_eq!(self.body["request_id"].as_str(), self.headers["x-request-id"].to_str().ok());
+        self.body
+    }
+}
+
+pub fn binary() -> &'static str {
+    env!("CARGO_BIN_EXE_farcall")
+}
+
+impl Farcall {
+    pub fn start() -> Farcall {
+        let directory = tempfile::tempdir().unwrap();
+        let web = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
+        let (http, amqp) = (String::new(), String::new());
+        let mut farcall = Farcall { directory, process: None, http, amqp, web };
+        farcall.start_again();
+        farcall
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// Starts it on the addresses it had before, if it had any.
+    pub fn start_again(&mut self) {
+        let address = |known: &str| known.split("://").nth(1).unwrap_or("127.0.0.1:0").to_owned();
+        let mut command = Command::new(binary());
+        command.args(["serve", "--http-listen", &address(&self.http), "--amqp-listen", &address(&self.amqp)]);
+        command.arg("--data-dir").arg(self.data()).stdout(Stdio::piped()).env_remove("NOTIFY_SOCKET");
+        let log = std::fs::File::options().create(true).append(true).open(self.log()).unwrap();
+        let mut process = command.stderr(log).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let ready = line.trim().strip_prefix("farcall is ready: ");
+        let ready = ready.unwrap_or_else(|| panic!("not ready: {line:?}\n{}", self.read_log()));
+        let (http, amqp) = ready.split_once(' ').unwrap();
+        (self.http, self.amqp) = (http.to_owned(), amqp.to_owned());
+        self.process = Some(process);
+    }
+
+    fn log(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+
+    pub fn read_log(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.process.as_ref().unwrap().id();
+        kill(Pid::from_raw(pid.try_into().unwrap()), signal).unwrap();
+    }
+
+    /// SIGKILL, and nothing else.
+    pub fn kill(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.process.take().unwrap().wait().unwrap();
+    }
+
+    /// SIGTERM; how it left.
+    pub fn stop(&mut self) -> std::process::ExitStatus {
+        self.signal(Signal::SIGTERM);
+        self.stop_status()
+    }
+
+    /// How it left, after a signal.
+    pub fn stop_status(&mut self) -> std::process::ExitStatus {
+        self.process.take().unwrap().wait().unwrap()
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        farcall(&self.data(), arguments)
+    }
+
+    /// A new client identity, with a token for the compute routes.
+    pub async fn client(&self) -> Client {
+        let added = self.command(&["client", "add", "tester", "--output", "json"]);
+        let added: Value = serde_json::from_slice(&added.stdout).unwrap();
+        let text = |name: &str| added[name].as_str().unwrap().to_owned();
+        let (id, secret) = (text("client_id"), text("client_secret"));
+        let mut client =
+            Client { id, secret, token: String::new(), http: self.http.clone(), web: self.web.clone() };
+        client.token = client.grant(COMPUTE).await.ok()["access_token"].as_str().unwrap().to_owned();
+        client
+    }
+
+    /// A request without anything that the caller does not add.
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.web.request(method, format!("{}{path}", self.http))
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        send(self.request(Method::GET, path)).await
+    }
+}
+
+impl Drop for Farcall {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("the service's log:\n{}", self.read_log());
+        }
+    }
+}
+
+pub fn farcall(data: &Path, arguments: &[&str]) -> Output {
+    Command::new(binary()).args(arguments).arg("--data-dir").arg(data).output().unwrap()
+}
+
+pub async fn send(request: reqwest::RequestBuilder) -> Answer {
+    let response = request.send().await.unwrap();
+    let (status, headers) = (response.status(), response.headers().clone());
+    let bytes = response.bytes().await.unwrap();
+    let body = serde_json::from_slice(&bytes)
+        .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
+    Answer { status, body, headers }
+}
+
+impl Client {
+    /// The same client with another token.
+    pub fn with_token(&self, token: &serde_json::Value) -> Client {
+        Client { token: token.as_str().unwrap().to_owned(), ..self.clone() }
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.web.request(method, format!("{}{path}", self.http)).bearer_auth(&self.token)
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        send(self.request(Method::GET, path)).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        send(self.request(Method::POST, path).json(&body)).await
+    }
+
+    pub async fn put(&self, path: &str, body: Value) -> Answer {
+        send(self.request(Method::PUT, path).json(&body)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        send(self.request(Method::DELETE, path)).await
+    }
+
+    /// Tokens for `scope`, by client credentials.
+    pub async fn grant(&self, scope: &str) -> Answer {
+        let form = [("grant_type", "client_credentials"), ("scope", scope)];
+        let request = self.web.post(format!("{}/v2/oauth2/token", self.http));
+        send(request.basic_auth(&self.id, Some(&self.secret)).form(&form)).await
+    }
+
+    pub async fn function(&self) -> String {
+        let body = json!({"function_name": "f", "function_code": CODE, "serialized": true,
+            "meta": {"python_version": "3.11.7", "sdk_version": "4.19.0", "serde_identifier": "01"}});
+        self.post("/v3/functions", body).await.ok()["function_uuid"].as_str().unwrap().to_owned()
+    }
+
+    pub async fn register(&self) -> Registration {
+        Registration(self.post("/v3/endpoints", endpoint_body()).await.ok())
+    }
+
+    pub async fn register_again(&self, endpoint: &str) -> Registration {
+        Registration(self.put(&format!("/v3/endpoints/{endpoint}"), endpoint_body()).await.ok())
+    }
+
+    /// Submits `count` calls; the answer.
+    pub async fn submit(&self, endpoint: &str, function: &str, count: usize) -> Submitted {
+        self.submit_to_group(endpoint, function, count, None).await
+    }
+
+    pub async fn submit_to_group(
+        &self,
+        endpoint: &str,
+        function: &str,
+        count: usize,
+        group: Option<&str>,
+    ) -> Submitted {
+        let mut body = json!({"create_queue": true, "tasks": {function: vec![PAYLOAD; count]}});
+        if let Some(group) = group {
+            body["task_group_id"] = json!(group);
+        }
+        let answer = self.post(&format!("/v3/endpoints/{endpoint}/submit"), body).await.ok();
+        let tasks = answer["tasks"][function].as_array().unwrap();
+        let tasks: Vec<_> = tasks.iter().map(|id| id.as_str().unwrap().to_owned()).collect();
+        assert_eq!(tasks.len(), count);
+        Submitted { group: answer["task_group_id"].as_str().unwrap().to_owned(), tasks }
+    }
+
+    pub async fn task(&self, task: &str) -> Value {
+        self.get(&format!("/v2/tasks/{task}")).await.ok()
+    }
+
+    /// The task's document once `done` says so.
+    pub async fn task_until(&self, task: &str, done: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let document = self.task(task).await;
+            if done(&document) {
+                return document;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Consumes the results of `group`, as the SDK does.
+    pub async fn results(&self, group: &str) -> Results {
+        let answer = self.get("/v2/get_amqp_result_connection_url").await.ok();
+        let queue = format!("{}{group}", answer["queue_prefix"].as_str().unwrap());
+        let (connection, channel) = open(answer["connection_url"].as_str().unwrap()).await;
+        let consumer = consume(&channel, &queue, false).await.unwrap();
+        Results { connection, consumer }
+    }
+}
+
+pub struct Submitted {
+    pub group: String,
+    pub tasks: Vec<String>,
+}
+
+pub struct Registration(pub Value);
+
+impl Registration {
+    pub fn id(&self) -> &str {
+        self.0["endpoint_id"].as_str().unwrap()
+    }
+
+    pub fn url(&self) -> &str {
+        self.0["task_queue_info"]["connection_url"].as_str().unwrap()
+    }
+}
+
+pub fn endpoint_body() -> Value {
+    json!({"endpoint_name": "ep", "high_assurance": false, "metadata":
+        {"endpoint_version": "3.8.0", "hostname": "h", "local_user": "u", "endpoint_config": "engine: {}"}})
+}
+
+pub async fn open(url: &str) -> (Connection, Channel) {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    (connection, channel)
+}
+
+pub async fn consume(channel: &Channel, queue: &str, exclusive: bool) -> lapin::Result<Consumer> {
+    let options = BasicConsumeOptions { exclusive, ..BasicConsumeOptions::default() };
+    channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await
+}
+
+pub struct Results {
+    connection: Connection,
+    consumer: Consumer,
+}
+
+impl Results {
+    pub async fn leave(self) {
+        self.connection.close(200, "".into()).await.unwrap();
+    }
+
+    /// The next result, not yet acknowledged.
+    pub async fn next(&mut self) -> (Delivery, Value) {
+        let delivery = self.consumer.next().await.unwrap().unwrap();
+        assert_eq!(delivery.data[0], 1);
+        let message = serde_json::from_slice(&delivery.data[1..]).unwrap();
+        (delivery, message)
+    }
+
+    /// Takes `count` results and acknowledges them; the ids of their tasks.
+    pub async fn take(&mut self, count: usize) -> Vec<String> {
+        let mut tasks = Vec::new();
+        for _ in 0..count {
+            let (delivery, message) = self.next().await;
+            delivery.ack(BasicAckOptions::default()).await.unwrap();
+            tasks.push(message["data"]["task_id"].as_str().unwrap().to_owned());
+        }
+        tasks
+    }
+}
+
+/// An endpoint's AMQP side, played by the test.
+pub struct FakeEndpoint {
+    pub id: String,
+    connection: Connection,
+    channel: Channel,
+    tasks: Consumer,
+}
+
+impl FakeEndpoint {
+    pub async fn connect(registration: &Registration) -> FakeEndpoint {
+        let (connection, channel) = open(registration.url()).await;
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+        let queue = registration.0["task_queue_info"]["queue"].as_str().unwrap();
+        let tasks = consume(&channel, queue, true).await.unwrap();
+        FakeEndpoint { id: registration.id().to_owned(), connection, channel, tasks }
+    }
+
+    pub async fn leave(self) {
+        self.connection.close(200, "".into()).await.unwrap();
+    }
+
+    /// The next task, not yet acknowledged.
+    pub async fn next(&mut self) -> (Delivery, Value) {
+        let delivery = self.tasks.next().await.unwrap().unwrap();
+        assert_eq!(delivery.data[0], 1);
+        let message = serde_json::from_slice(&delivery.data[1..]).unwrap();
+        (delivery, message)
+    }
+
+    /// Takes the next task and acknowledges it; its id.
+    pub async fn take(&mut self) -> String {
+        let (delivery, message) = self.next().await;
+        delivery.ack(BasicAckOptions::default()).await.unwrap();
+        message["data"]["task_id"].as_str().unwrap().to_owned()
+    }
+
+    pub async fn publish(&self, exchange: &str, key: &str, body: &[u8]) -> lapin::Result<Confirmation> {
+        let properties = BasicProperties::default().with_delivery_mode(2);
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        self.channel.basic_publish(exchange.into(), key.into(), options, body, properties).await?.await
+    }
+
+    /// Publishes a result and waits for its confirmation.
+    pub async fn finish(&self, task: &str, text: &str, error: bool) {
+        let key = format!("{}.results", self.id);
+        let confirmed = self.publish("results", &key, &result(task, text, error)).await.unwrap();
+        assert!(matches!(confirmed, Confirmation::Ack(None)), "{confirmed:?}");
+    }
+
+    pub async fn heartbeat(&self, state: Value) {
+        let id = self.id.parse().unwrap();
+        let global_state = wire::json::FreeForm::from(state.as_object().unwrap());
+        let report =
+            wire::message::StatusReport { endpoint_id: id, global_state, task_statuses: Default::default() };
+        self.publish("heartbeats", &format!("{}.heartbeats", self.id), &report.encode()).await.unwrap();
+    }
+}
+
+pub fn result(task: &str, text: &str, error: bool) -> Vec<u8> {
+    let error_details = error.then(|| ErrorDetails {
+        code: "RemoteExecutionError".into(),
+        user_message: "An error occurred during the execution of this task".into(),
+    });
+    let task_id = task.parse().unwrap();
+    let data = Text::plain(text);
+    TaskResult { task_id, data, details: None, error_details, task_statuses: None }.encode()
+}
