@@ -162,6 +162,7 @@ def test_the_batch_client(sdk, endpoint):
     told = sdk.run(
         """
         import sys, time
+        from globus_compute_sdk.errors import TaskExecutionFailed
 
         def half(x):
             if x % 2:
@@ -173,24 +174,27 @@ def test_the_batch_client(sdk, endpoint):
         batch = client.create_batch()
         for x in (4, 5, 6):
             batch.add(function, args=(x,))
-        submitted = client.batch_run(sys.argv[1], batch)
-        tasks = submitted["tasks"][function]
+        tasks = client.batch_run(sys.argv[1], batch)["tasks"][function]
         end = time.monotonic() + 60
-        while True:
-            found = client.get_batch_result(tasks)
-            if not any(found[task]["pending"] for task in tasks) or time.monotonic() > end:
-                break
-            time.sleep(0.1)
         for task in tasks:
-            try:
-                tell(["value", client.get_result(task)])
-            except Exception as error:
-                tell(["error", "ValueError: 5 is odd" in str(error)])
+            while True:
+                try:
+                    if not client.get_task(task)["pending"]:
+                        tell(["value", client.get_result(task)])
+                        break
+                except TaskExecutionFailed as error:
+                    tell(["error", "ValueError: 5 is odd" in str(error)])
+                    break
+                if time.monotonic() > end:
+                    break
+                time.sleep(0.1)
+        found = client.get_batch_result([tasks[0], tasks[2]])
+        tell([found[task]["result"] for task in (tasks[0], tasks[2])])
         tell(client.get_task(tasks[0])["status"])
         """,
         endpoint.id,
     )
-    assert told == [["value", 2], ["error", True], ["value", 3], "success"]
+    assert told == [["value", 2], ["error", True], ["value", 3], [2, 3], "success"]
 
 
 def test_a_task_group_is_shared_and_reloaded(sdk, endpoint):
