@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // this is where the program speaks
 
 pub(crate) mod configure;
+mod later;
 mod list;
 mod node;
 mod stop;
@@ -53,6 +54,9 @@ enum Command {
     /// Run a registered endpoint with the document on standard input (`start` becomes this)
     #[command(name = "_run", hide = true)]
     Run,
+    /// Any other word
+    #[command(external_subcommand)]
+    Other(Vec<String>),
 }
 
 #[derive(Debug, Args)]
@@ -115,6 +119,7 @@ fn command(cli: Cli) -> Outcome {
         }
         Command::Node(options) => node::run(&options),
         Command::Run => run::main(),
+        Command::Other(words) => later::run(&words),
     }
 }
 

@@ -400,8 +400,8 @@ impl Interchange {
                 _ => {}
             }
         }
-        // Once we stop, what has not begun does not begin: the engine hands it back.
-        if matches!(self.phase, Phase::Running) && !begins.is_empty() {
+        // Also when we stop: the engine has asked, and hands back only what it has not asked about.
+        if !begins.is_empty() {
             actions.push(Action::Journal(begins));
         }
         if !again.is_empty() {
@@ -410,10 +410,6 @@ impl Interchange {
     }
 
     fn journaled(&mut self, tasks: Vec<TaskId>, actions: &mut Vec<Action>) {
-        if !matches!(self.phase, Phase::Running) {
-            // They are handed back, and `returned` takes the record back.
-            return;
-        }
         let mut tags = Vec::new();
         let mut begun = Vec::new();
         for task in tasks {
@@ -436,6 +432,10 @@ impl Interchange {
 
     fn ended(&mut self, task: TaskId, result: Vec<u8>, actions: &mut Vec<Action>) {
         let (tag, size) = match self.tasks.get(&task) {
+            // We never told it to begin; what ends it now is our own stop. Whoever runs it next knows nothing of that.
+            Some(State::Waiting { .. } | State::Assigned { .. }) if !matches!(self.phase, Phase::Running) => {
+                return self.returned(vec![task], actions);
+            }
             Some(State::Waiting { tag, size } | State::Assigned { tag, size }) => (Some(*tag), *size),
             Some(State::Running { size }) => (None, *size),
             Some(State::Finished(_)) | None => {

@@ -355,12 +355,15 @@ fn an_orderly_stop() {
     );
     assert_eq!(bench.on(Input::Stop), [], "once");
     assert_eq!(bench.deliver(9), [Action::GiveBack(vec![tag(0, 9)])]);
-    assert_eq!(bench.on(Input::Journaled(vec![task(2)])), [], "too late to begin");
-    assert_eq!(bench.on(Input::Assigned(vec![task(1)])), [], "too late to be written down");
+    assert_eq!(bench.on(Input::Returned(vec![task(1)])), [Action::GiveBack(vec![tag(0, 1)])]);
     assert_eq!(
-        bench.on(Input::Returned(vec![task(1), task(2)])),
-        [Action::JournalReturned(vec![task(1), task(2)]), Action::GiveBack(vec![tag(0, 1), tag(0, 2)])]
+        bench.on(Input::Journaled(vec![task(2)])),
+        [Action::Acknowledge(vec![tag(0, 2)]), Action::Begin(vec![task(2)])],
+        "the engine had asked: it begins, and has the grace like the others"
     );
+    bench.end(2);
+    bench.kept(2);
+    bench.settled(2, Outcome::Confirmed);
     bench.end(3);
     assert_eq!(bench.on(Input::EngineStopped), [], "a result is on its way to the spool");
     assert_eq!(bench.kept(3), [publish(0, 3)]);
@@ -369,6 +372,17 @@ fn an_orderly_stop() {
         [Action::Heartbeat { session: 0, active: false }, Action::Leave]
     );
     assert_eq!(bench.on(Input::Late), [], "left already");
+}
+
+#[test]
+fn what_never_began_goes_back_however_the_engine_ends_it() {
+    let mut bench = Bench::up(rules());
+    bench.deliver(1);
+    bench.deliver(2);
+    bench.on(Input::Assigned(vec![task(2)]));
+    bench.on(Input::JournalFailed);
+    assert_eq!(bench.end(1), [Action::GiveBack(vec![tag(0, 1)])]);
+    assert_eq!(bench.end(2), [Action::JournalReturned(vec![task(2)]), Action::GiveBack(vec![tag(0, 2)])]);
 }
 
 #[test]
@@ -685,15 +699,17 @@ mod world {
         fn stop(&mut self, interchange: &mut Interchange) {
             let mut actions = Vec::new();
             interchange.apply(Input::Stop, &mut actions);
-            let unbegun = self.waiting.drain(..).chain(self.assigned.drain(..)).collect();
-            interchange.apply(Input::Returned(unbegun), &mut actions);
-            for task in std::mem::take(&mut self.running) {
-                interchange.apply(Input::Ended { task, result: GOOD.to_vec() }, &mut actions);
-            }
-            interchange.apply(Input::EngineStopped, &mut actions);
+            interchange.apply(Input::Returned(std::mem::take(&mut self.waiting)), &mut actions);
             self.perform(actions);
+            let mut engine_runs = true;
             for _ in 0..200 {
-                for choice in [3, 5, 6, 7] {
+                if engine_runs && self.assigned.is_empty() && self.running.is_empty() {
+                    engine_runs = false;
+                    let mut actions = Vec::new();
+                    interchange.apply(Input::EngineStopped, &mut actions);
+                    self.perform(actions);
+                }
+                for choice in [3, 4, 5, 6, 7] {
                     if let Some(input) = self.event(choice) {
                         let mut actions = Vec::new();
                         interchange.apply(input, &mut actions);

@@ -318,6 +318,15 @@ fn what_comes_later_is_refused_by_name() {
         );
         assert!(!home.path("ep").exists());
     }
+    for command in ["restart", "delete", "login", "logout", "whoami", "enable-on-boot", "python-exec"] {
+        let refused = home.run(&[command, "ep", "--yes"]);
+        assert_eq!(refused.status, 1, "{command}");
+        assert!(
+            refused.err.starts_with(&format!("Error: {command} is not part of this version yet; meanwhile ")),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(home.run(&["nonsense"]).status, 2);
     assert_eq!(home.run(&["version"]).out, "Globus Compute endpoint version: 3.8.0\n");
     assert_eq!(home.run(&["start", "--nonsense"]).status, 2);
     assert_eq!(home.run(&["configure", "00000000-0000-4000-8000-000000000000"]).status, 2);

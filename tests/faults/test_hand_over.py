@@ -1,0 +1,148 @@
+"""The endpoint's side of every hand-over: what it has is kept until the next party has it."""
+
+import json
+import os
+import re
+import signal
+
+import pytest
+
+from processes import alive, until
+from scene import Endpoint
+from test_kill import GATED, begun, marks  # noqa: F401  (a fixture)
+
+
+def spooled(endpoint):
+    return [path.name for path in (endpoint.directory / endpoint.name / "unacked_results").iterdir()]
+
+
+def log(endpoint):
+    return (endpoint.directory / endpoint.name / "endpoint.log").read_text()
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_result_nobody_could_take_is_sent_at_the_next_start(scene, marks, end):  # noqa: F811
+    service = scene.service()
+    endpoint = scene.endpoint(service, workers=1)
+    script = service.sdk("4.19.0").start(
+        GATED
+        + """
+with executor(endpoint) as ex:
+    only = submitted(ex, "only")
+    tell("submitted")
+    tell(outcome(only))
+""",
+        endpoint.id,
+        marks,
+    )
+    script.hear()
+    until(lambda: begun(marks, "only"), "the task runs")
+    service.kill()
+    (marks / "only.open").touch()
+    until(lambda: spooled(endpoint), "the result lies in the spool")
+    getattr(endpoint, end)()
+    assert len(spooled(endpoint)) == 1
+
+    service.start()
+    endpoint.start()
+    assert script.finish() == ["submitted", ["value", "only ran"]]
+    assert len(begun(marks, "only")) == 1
+    until(lambda: not spooled(endpoint), "the spool is empty")
+
+
+def test_an_orderly_stop(scene, marks):  # noqa: F811
+    """What runs has its grace, what has not begun goes back and runs after the next start."""
+    service = scene.service()
+    endpoint = scene.endpoint(service, workers=1)
+    script = service.sdk("4.19.0").start(
+        GATED
+        + """
+with executor(endpoint) as ex:
+    quick, waiting = submitted(ex, "quick"), submitted(ex, "waiting")
+    tell("submitted")
+    tell(outcome(quick))
+    tell(outcome(waiting))
+    slow = submitted(ex, "slow")
+    tell("submitted")
+    tell(outcome(slow))
+""",
+        endpoint.id,
+        marks,
+    )
+    script.hear()
+    until(lambda: begun(marks, "quick"), "the first task runs")
+    os.kill(endpoint.process.pid, signal.SIGTERM)
+    (marks / "quick.open").touch()
+    assert script.hear(2) == ["value", "quick ran"]
+    assert endpoint.process.wait() == 0
+    assert not begun(marks, "waiting")
+
+    (marks / "waiting.open").touch()
+    endpoint.start()
+    assert script.hear(3) == ["value", "waiting ran"]
+    assert len(begun(marks, "waiting")) == 1
+
+    # Beyond the grace, a task ends with what was lost.
+    [worker] = map(int, until(lambda: begun(marks, "slow"), "the last task runs"))
+    endpoint.stop()
+    assert not alive(worker)
+    endpoint.start()
+    *_, [kind, name, text] = script.finish()
+    assert (kind, name) == ("error", "TaskExecutionFailed")
+    assert "ManagerLost: Task failure due to loss of manager" in text
+    assert len(begun(marks, "slow")) == 1
+
+
+def test_a_second_endpoint_of_the_same_id_waits_and_says_why(scene):
+    service = scene.service()
+    credentials = registered(service)
+    first = from_document(scene, service, "first", credentials)
+    until(first.online, "the first one is online", 60)
+    second = from_document(scene, service, "second", credentials)
+    conflict = "another process already takes this endpoint's tasks"
+    until(lambda: conflict in log(second), "the second one says what is wrong", 60)
+    first.stop()
+    told = service.sdk("4.19.0").run(
+        """
+        import sys
+        with executor(sys.argv[1]) as ex:
+            tell(ex.submit(len, "four").result(timeout=60))
+        """,
+        second.id,
+    )
+    assert told == [4]
+
+
+def test_credentials_that_are_refused_end_the_endpoint_in_order(scene):
+    service = scene.service()
+    good = json.dumps(registered(service))
+    wrong = re.sub(r"amqp://([^:]+):[^@]+@", r"amqp://\1:notthis@", good)
+    assert wrong != good
+    endpoint = from_document(scene, service, "refused", json.loads(wrong))
+    assert endpoint.process.wait(60) == 0
+    assert "out of reach for good" in log(endpoint) and "AuthenticationRefused" in log(endpoint)
+    assert "notthis" not in log(endpoint), "no password in a log"
+
+
+def registered(service):
+    """What the service answers to a registration."""
+    return service.rest().post(
+        "/v3/endpoints", {"endpoint_name": "by-document", "metadata": {"endpoint_version": "3.8.0"}}
+    )
+
+
+def from_document(scene, service, name, credentials):
+    """An endpoint as a manager starts it: with credentials on standard input."""
+    endpoint = Endpoint(scene, service, name)
+    endpoint.directory.mkdir(exist_ok=True)
+    document = {"amqp_creds": credentials, "config": json.dumps({"engine": {"type": "GlobusComputeEngine"}})}
+    endpoint.process = scene.start(
+        name,
+        endpoint.command("start", name, "--die-with-parent"),
+        scene.environment(endpoint.python),
+        json.dumps(document),
+    )
+    endpoint.id = credentials["endpoint_id"]
+    scene.endpoints.append(endpoint)
+    until(lambda: (endpoint.directory / name / "endpoint.log").exists(), "it begins")
+    return endpoint
