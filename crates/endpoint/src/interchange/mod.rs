@@ -14,8 +14,10 @@
 //!
 //! No IO, no clock, no channel: `apply(input)` puts actions into a list, and [`crate::run`] performs them in order.
 
+mod idle;
 mod intake;
 mod refusal;
+mod results;
 mod stop;
 #[cfg(test)]
 mod tests;
@@ -27,8 +29,11 @@ use client::amqp::{Delivery, Outcome, Tag};
 use engine::Submission;
 use wire::{EndpointId, FunctionId, TaskId};
 
+use idle::Count;
+pub(crate) use idle::Idle;
 use intake::{Intake, Refused};
 pub(crate) use refusal::lost;
+use results::{Finished, Place, Sending};
 use stop::Phase;
 
 /// What the interchange decides by.
@@ -45,14 +50,6 @@ pub(crate) struct Rules {
     pub(crate) grace: Duration,
     /// Heartbeats without work until the endpoint stops by itself.
     pub(crate) idle: Idle,
-}
-
-/// When an endpoint that has nothing to do stops; counted in heartbeats.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Idle {
-    /// After at least one task; 0 is never, whatever `hard` says.
-    pub(crate) soft: u64,
-    pub(crate) hard: u64,
 }
 
 /// What happened.
@@ -175,37 +172,6 @@ enum State {
     Finished(Finished),
 }
 
-/// A result that the broker has not confirmed.
-#[derive(Debug)]
-struct Finished {
-    /// The message, when the task ended without having begun: acknowledged once the result is kept.
-    tag: Option<Tag>,
-    place: Place,
-    sending: Sending,
-}
-
-/// Where the bytes of a result are.
-#[derive(Debug, PartialEq, Eq)]
-enum Place {
-    /// On their way to the spool.
-    Writing,
-    Spool,
-    /// Here, because the spool could not be written.
-    Memory(Vec<u8>),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sending {
-    /// In the queue of results to send, or on its way into it.
-    Due,
-    /// Being read from the spool to be sent.
-    Loading,
-    /// Sent in this session.
-    Sent(u32),
-    /// Given back by the broker; tried again with the next heartbeat.
-    Later,
-}
-
 /// The kernel.
 #[derive(Debug)]
 pub(crate) struct Interchange {
@@ -224,16 +190,7 @@ pub(crate) struct Interchange {
     bytes: usize,
     consuming: bool,
     phase: Phase,
-    idle: IdleCount,
-}
-
-#[derive(Debug, Default)]
-struct IdleCount {
-    moved: bool,
-    received: u64,
-    delivered: u64,
-    soft: u64,
-    hard: u64,
+    idle: Count,
 }
 
 impl Interchange {
@@ -257,7 +214,7 @@ impl Interchange {
             bytes: 0,
             consuming: true,
             phase: Phase::Running,
-            idle: IdleCount::default(),
+            idle: Count::default(),
         };
         for task in spooled {
             let finished = Finished { tag: None, place: Place::Spool, sending: Sending::Due };
@@ -448,108 +405,6 @@ impl Interchange {
         self.make_room(actions);
     }
 
-    /// A task has its result: into the spool with it.
-    fn finish(&mut self, task: TaskId, tag: Option<Tag>, result: Vec<u8>, actions: &mut Vec<Action>) {
-        let finished = Finished { tag, place: Place::Writing, sending: Sending::Due };
-        self.tasks.insert(task, State::Finished(finished));
-        actions.push(Action::Keep { task, result });
-    }
-
-    fn kept(&mut self, task: TaskId, kept: Result<Vec<u8>, Vec<u8>>, actions: &mut Vec<Action>) {
-        let Some(State::Finished(finished)) = self.tasks.get_mut(&task) else { return };
-        let room = self.in_flight < self.rules.in_flight;
-        let result = match kept {
-            Ok(result) => {
-                finished.place = Place::Spool;
-                if let Some(tag) = finished.tag.take() {
-                    actions.push(Action::Acknowledge(vec![tag]));
-                }
-                result
-            }
-            Err(result) => {
-                finished.place = Place::Memory(result.clone());
-                result
-            }
-        };
-        match self.session {
-            Some(session) if room => {
-                finished.sending = Sending::Sent(session);
-                self.in_flight += 1;
-                actions.push(Action::Publish { session, task, result });
-            }
-            _ => self.due.push_back(task),
-        }
-    }
-
-    /// Sends results that wait, as many as may be on their way.
-    fn send_due(&mut self, actions: &mut Vec<Action>) {
-        let Some(session) = self.session else { return };
-        while self.in_flight < self.rules.in_flight {
-            let Some(task) = self.due.pop_front() else { return };
-            let Some(State::Finished(finished)) = self.tasks.get_mut(&task) else { continue };
-            match &finished.place {
-                Place::Spool => {
-                    finished.sending = Sending::Loading;
-                    actions.push(Action::Load(task));
-                }
-                Place::Memory(result) => {
-                    finished.sending = Sending::Sent(session);
-                    actions.push(Action::Publish { session, task, result: result.clone() });
-                }
-                Place::Writing => continue,
-            }
-            self.in_flight += 1;
-        }
-    }
-
-    fn loaded(&mut self, task: TaskId, result: Option<Vec<u8>>, actions: &mut Vec<Action>) {
-        let Some(State::Finished(finished)) = self.tasks.get_mut(&task) else { return };
-        match (self.session, result) {
-            (Some(session), Some(result)) => {
-                finished.sending = Sending::Sent(session);
-                actions.push(Action::Publish { session, task, result });
-            }
-            (None, Some(_)) => {
-                finished.sending = Sending::Due;
-                self.in_flight -= 1;
-                self.due.push_back(task);
-            }
-            (_, None) => {
-                tracing::error!(%task, "its result in the spool can't be read; the next start reports the task");
-                self.in_flight -= 1;
-                self.tasks.remove(&task);
-                self.ended.insert(task);
-                self.send_due(actions);
-            }
-        }
-    }
-
-    fn settled(&mut self, task: TaskId, outcome: &Outcome, actions: &mut Vec<Action>) {
-        let Some(State::Finished(finished)) = self.tasks.get_mut(&task) else { return };
-        if !matches!(finished.sending, Sending::Sent(session) if Some(session) == self.session) {
-            return;
-        }
-        self.in_flight -= 1;
-        match outcome {
-            Outcome::Confirmed => {
-                // Only a result that never reached the spool still has its message.
-                if let Some(tag) = finished.tag.take() {
-                    actions.push(Action::Acknowledge(vec![tag]));
-                }
-                self.tasks.remove(&task);
-                self.ended.insert(task);
-                self.idle.delivered += 1;
-                actions.push(Action::JournalEnded(vec![task]));
-                actions.push(Action::Forget(task));
-            }
-            Outcome::Returned(_) | Outcome::Refused => {
-                tracing::warn!(%task, ?outcome, "the broker did not take the result; it is kept and sent again");
-                finished.sending = Sending::Later;
-            }
-        }
-        self.send_due(actions);
-    }
-
     /// Stops and resumes taking tasks as the window fills and empties.
     fn make_room(&mut self, actions: &mut Vec<Action>) {
         if !matches!(self.phase, Phase::Running) {
@@ -577,30 +432,9 @@ impl Interchange {
             }
         }
         self.send_due(actions);
-        if self.idle_too_long() {
+        if self.idle.beat(self.rules.idle, self.tasks.is_empty()) {
             tracing::info!("nothing to do for long enough; stopping");
             self.begin_stop(actions);
         }
-    }
-
-    /// Counts one heartbeat; whether the endpoint has been idle for as many as it may.
-    fn idle_too_long(&mut self) -> bool {
-        let Idle { soft, hard } = self.rules.idle;
-        let idle = &mut self.idle;
-        let (received, delivered) = (std::mem::take(&mut idle.received), std::mem::take(&mut idle.delivered));
-        if soft == 0 {
-            return false;
-        }
-        if received > 0 || delivered > 0 {
-            idle.moved = true;
-            (idle.soft, idle.hard) = (0, 0);
-            return false;
-        }
-        idle.hard += 1;
-        if idle.moved && self.tasks.is_empty() {
-            idle.soft += 1;
-            return idle.soft >= soft;
-        }
-        idle.hard > hard
     }
 }
