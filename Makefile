@@ -46,7 +46,7 @@ test-long: build environments ## the tests that take minutes; run before an issu
 check: $(DENY) ## formatting, lints, licences, bans, documentation links, and the rules of this repository
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --workspace --no-deps --document-private-items --quiet
 	$(DENY) --workspace check licenses bans sources
 	$(PYTHON) checks/arrows.py
 	$(PYTHON) checks/links.py

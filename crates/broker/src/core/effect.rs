@@ -16,7 +16,7 @@ pub(crate) enum Effect {
     Send(ConnectionKey, Output),
     /// A paused connection may be read again.
     Resume(ConnectionKey),
-    /// To the owner's sink; answered with [`Core::settle`](super::Core::settle).
+    /// To the owner's sink; answered with [`Core::settle_tickets`](super::Core::settle_tickets).
     Offer {
         queue: QueueKey,
         ticket: u64,
