@@ -193,13 +193,8 @@ impl Serialize for FreeForm {
 impl<'de> Deserialize<'de> for FreeForm {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
-        let size = raw.get().len();
-        if size > FREE_FORM_LIMIT {
-            return Err(de::Error::custom(format_args!(
-                "{size} bytes exceed the limit of {FREE_FORM_LIMIT}"
-            )));
-        }
-        // The text was scanned, but not its numbers' ranges, nor its depth.
+        check_free_form(&raw)?;
+        // The text was scanned, but not for the range of its numbers, its depth, or whether its strings are text.
         serde_json::from_str::<Object>(raw.get())
             .map(|_| Self(raw))
             .map_err(|error| de::Error::custom(without_position(&error)))

@@ -187,20 +187,45 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 
 /// Appends `text` as a JSON string, with its quotes.
 pub(crate) fn push_json_string(out: &mut Vec<u8>, text: &str) {
-    out.reserve(text.len() + 2);
+    // Lines of base64 have one escape in 77 characters.
+    out.reserve(text.len() + text.len() / 64 + 8);
     out.push(b'"');
-    let bytes = text.as_bytes();
-    let mut clean_from = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
-        out.extend_from_slice(&bytes[clean_from..at]);
+    let mut rest = text.as_bytes();
+    loop {
+        let (clean, marked) = rest.split_at(next_marked(rest));
+        out.extend_from_slice(clean);
+        let Some((&byte, after)) = marked.split_first() else { break };
         push_escape(out, byte);
-        clean_from = at + 1;
+        rest = after;
     }
-    out.extend_from_slice(&bytes[clean_from..]);
     out.push(b'"');
+}
+
+/// Where the first byte is that can't stand in a JSON string as it is: a quote, a backslash, a control.
+fn next_marked(bytes: &[u8]) -> usize {
+    let (pairs, rest) = bytes.as_chunks::<16>();
+    for (index, pair) in pairs.iter().enumerate() {
+        let [low, high] = [0, 8].map(|at| marks(&pair[at..at + 8]));
+        if low | high != 0 {
+            let bit = if low != 0 { low.trailing_zeros() } else { 64 + high.trailing_zeros() };
+            return index * 16 + bit as usize / 8;
+        }
+    }
+    let is_marked = |&byte: &u8| byte < 0x20 || byte == b'"' || byte == b'\\';
+    pairs.len() * 16 + rest.iter().position(is_marked).unwrap_or(rest.len())
+}
+
+/// Sets the top bit of the bytes looked for, of eight at a time: they are those from which a subtraction borrows.
+///
+/// The borrow may also mark bytes above one that is found, never below: only the lowest mark counts.
+fn marks(eight: &[u8]) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let word = u64::from_le_bytes(eight.try_into().expect("it is given eight bytes"));
+    let zero_in = |word: u64| word.wrapping_sub(EACH) & !word;
+    let control = word.wrapping_sub(EACH * 0x20) & !word;
+    let quote = zero_in(word ^ (EACH * u64::from(b'"')));
+    let backslash = zero_in(word ^ (EACH * u64::from(b'\\')));
+    (control | quote | backslash) & (EACH << 7)
 }
 
 fn push_escape(out: &mut Vec<u8>, byte: u8) {
@@ -225,11 +250,13 @@ fn push_escape(out: &mut Vec<u8>, byte: u8) {
 /// Resolves the escapes of what stands between the quotes of a JSON string.
 fn unescape(mut rest: &str) -> String {
     let mut out = String::with_capacity(rest.len());
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        let escape = rest.as_bytes().get(at + 1).copied().unwrap_or(b'\\');
-        rest = rest.get(at + 2..).unwrap_or_default();
-        out.push(match escape {
+    loop {
+        // In there, nothing but a backslash is marked.
+        let (clean, escape) = rest.split_at(next_marked(rest.as_bytes()));
+        out.push_str(clean);
+        let Some(after) = escape.get(2..) else { return out };
+        rest = after;
+        out.push(match escape.as_bytes()[1] {
             b'n' => '\n',
             b't' => '\t',
             b'r' => '\r',
@@ -243,8 +270,6 @@ fn unescape(mut rest: &str) -> String {
             other => char::from(other),
         });
     }
-    out.push_str(rest);
-    out
 }
 
 /// The character that the digits after a `\u` stand for, and what follows them.

@@ -253,6 +253,12 @@ fn too_much_is_refused_before_it_is_held() {
     let refused = refusal(&message("result", &deep));
     assert!(refused.starts_with("data.details: ") && refused.contains("recursion limit"), "{refused}");
 
+    // serde_json's own word for a value that is kept as text must not become a way to say something unreadable.
+    let magic = format!(
+        r#"{{"task_id":"{ID}","data":"x","details":{{"x":{{"$serde_json::private::RawValue":"[1"}}}}}}"#
+    );
+    assert!(refusal(&message("result", &magic)).starts_with("data.details: "));
+
     let name = "n".repeat(100_000);
     assert!(refusal(&message(&name, "{}")).len() < 200);
     assert!(refusal(&message("task", &format!(r#"{{"task_id":"{name}","task_buffer":""}}"#))).len() < 300);

@@ -420,3 +420,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn every_ascii_character_is_escaped_wherever_it_stands() {
+    for offset in 0..20 {
+        for character in '\0'..='\u{7f}' {
+            let text = format!("{}{character}{}", "x".repeat(offset), "é".repeat(10));
+            let token = serde_json::to_string(&text).unwrap();
+            assert_eq!(Text::from(text.as_str()).to_json(), token);
+            assert_eq!(Text::from_json(&token).unwrap(), text.as_str());
+        }
+    }
+}
