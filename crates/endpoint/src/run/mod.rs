@@ -123,10 +123,11 @@ async fn serve(
         }
     };
     let spool = Spool::open(endpoint.spool()).map_err(unusable(endpoint.spool()))?;
-    let spooled = spool.tasks().map_err(unusable(endpoint.spool()))?;
-    let keeper = Keeper::start(spool).map_err(unusable(endpoint.spool()))?;
     let (journal, past) = journal::open(&endpoint.journal(), run, ambient::since_epoch)
         .map_err(unusable(endpoint.journal()))?;
+    spool.adopt(&past.ended).map_err(unusable(endpoint.spool()))?;
+    let spooled = spool.tasks().map_err(unusable(endpoint.spool()))?;
+    let keeper = Keeper::start(spool).map_err(unusable(endpoint.spool()))?;
 
     let engine_config = EngineConfig {
         endpoint: id,

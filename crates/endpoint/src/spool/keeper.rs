@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use wire::TaskId;
 
 use super::Spool;
+use super::recent::Recent;
 
 enum Order {
     Keep { task: TaskId, result: Vec<u8> },
@@ -19,7 +20,7 @@ enum Order {
 #[derive(Debug)]
 pub(crate) enum Done {
     Kept { task: TaskId, result: Vec<u8> },
-    NotKept { task: TaskId, result: Vec<u8>, error: io::Error },
+    NotKept { task: TaskId, result: Vec<u8>, error: String },
     Loaded { task: TaskId, result: io::Result<Vec<u8>> },
 }
 
@@ -33,28 +34,12 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     pub(crate) fn start(spool: Spool) -> io::Result<Self> {
+        let recent = Recent::create(&spool.directory)?;
         let (orders, inbox) = blocking::channel();
         let (outbox, done) = mpsc::unbounded_channel();
-        let thread = std::thread::Builder::new().name("spool".to_owned()).spawn(move || {
-            for order in inbox {
-                let answer = match order {
-                    Order::Keep { task, result } => match spool.keep(task, &result) {
-                        Ok(()) => Done::Kept { task, result },
-                        Err(error) => Done::NotKept { task, result, error },
-                    },
-                    Order::Load(task) => Done::Loaded { task, result: spool.read(task) },
-                    Order::Forget(task) => {
-                        if let Err(error) = spool.forget(task) {
-                            // It is sent once more at the next start, and the service knows it.
-                            tracing::warn!(%task, %error, "a result that was sent could not be removed");
-                        }
-                        continue;
-                    }
-                };
-                // An owner that has gone needs no answer; what is kept is kept.
-                let _ = outbox.send(answer);
-            }
-        })?;
+        let mut worker = Worker { spool, recent, outbox };
+        let thread =
+            std::thread::Builder::new().name("spool".to_owned()).spawn(move || worker.work(&inbox))?;
         Ok(Self { orders: Some(orders), done, thread: Some(thread) })
     }
 
@@ -74,7 +59,7 @@ impl Keeper {
         self.done.recv().await
     }
 
-    /// Finishes what was asked for.
+    /// Finishes what was asked for and leaves each result that still waits in a file of its own.
     pub(crate) fn close(mut self) {
         self.orders = None;
         if let Some(thread) = self.thread.take() {
@@ -88,5 +73,82 @@ impl Keeper {
             // The thread lives as long as the orders come.
             let _ = orders.send(order);
         }
+    }
+}
+
+struct Worker {
+    spool: Spool,
+    recent: Recent,
+    outbox: mpsc::UnboundedSender<Done>,
+}
+
+impl Worker {
+    fn work(&mut self, inbox: &blocking::Receiver<Order>) {
+        while let Ok(first) = inbox.recv() {
+            let mut keeping = Vec::new();
+            for order in std::iter::once(first).chain(inbox.try_iter()) {
+                match order {
+                    Order::Keep { task, result } => keeping.push((task, result)),
+                    Order::Load(task) => {
+                        self.keep(std::mem::take(&mut keeping));
+                        let result = self.recent.read(task).unwrap_or_else(|| self.spool.read(task));
+                        self.tell(Done::Loaded { task, result });
+                    }
+                    Order::Forget(task) => self.forget(task),
+                }
+            }
+            self.keep(keeping);
+            if self.recent.is_long()
+                && let Err(error) = self.move_out()
+            {
+                tracing::warn!(%error, "results that wait could not be given files of their own");
+            }
+        }
+        if let Err(error) = self.move_out() {
+            tracing::error!(%error, "results that wait stay where the next start finds them");
+        }
+    }
+
+    /// All that came at once, with one write.
+    fn keep(&mut self, results: Vec<(TaskId, Vec<u8>)>) {
+        if results.is_empty() {
+            return;
+        }
+        match self.recent.append(&results) {
+            Ok(()) => results.into_iter().for_each(|(task, result)| self.tell(Done::Kept { task, result })),
+            Err(error) => {
+                let error = error.to_string();
+                for (task, result) in results {
+                    self.tell(Done::NotKept { task, result, error: error.clone() });
+                }
+            }
+        }
+    }
+
+    fn forget(&mut self, task: TaskId) {
+        let forgotten = match self.recent.forget(task) {
+            Ok(true) => Ok(()),
+            Ok(false) => self.spool.forget(task),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = forgotten {
+            // It is sent once more at the next start, and the service knows it.
+            tracing::warn!(%task, %error, "a result that was sent could not be removed");
+        }
+    }
+
+    /// Gives every result that waits a file of its own, and empties the common one.
+    fn move_out(&mut self) -> io::Result<()> {
+        for task in self.recent.waiting() {
+            if let Some(result) = self.recent.read(task) {
+                self.spool.keep(task, &result?)?;
+            }
+        }
+        self.recent.empty()
+    }
+
+    fn tell(&self, done: Done) {
+        // An owner that has gone needs no answer; what is kept is kept.
+        let _ = self.outbox.send(done);
     }
 }

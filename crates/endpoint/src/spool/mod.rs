@@ -1,11 +1,14 @@
-//! Results until the broker has confirmed them: one file per task in `unacked_results/`, named by the task.
+//! Results until the broker has confirmed them, in `unacked_results/`.
 //!
-//! A file holds the message exactly as it is published, so what upstream's endpoint left there is sent too. Names that
-//! begin with a dot are drafts and nobody's. Files are written before the result is published and not synced: they
-//! survive the end of this process, however it comes; after a power loss the journal still knows that the task began.
+//! A file named by a task holds its result exactly as it is published, so what upstream's endpoint left there is sent
+//! too. The results of the last moments lie together in [`recent`]; other names that begin with a dot are drafts and
+//! nobody's. Everything is written before it is published and nothing is synced: it survives the end of this process,
+//! however it comes; after a power loss the journal still knows that the task began.
 
 mod keeper;
+mod recent;
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -46,6 +49,19 @@ impl Spool {
         Ok(spool)
     }
 
+    /// Gives files of their own to results that a killed run left together, but for tasks that have `ended`.
+    pub(crate) fn adopt(&self, ended: &HashSet<TaskId>) -> io::Result<()> {
+        for (task, result) in recent::left_behind(&self.directory)? {
+            if !ended.contains(&task) {
+                self.keep(task, &result)?;
+            }
+        }
+        match fs::remove_file(self.directory.join(recent::NAME)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Writes a result, whole or not at all.
     pub(crate) fn keep(&self, task: TaskId, message: &[u8]) -> io::Result<()> {
         let draft = self.directory.join(format!(".{task}"));
@@ -75,6 +91,9 @@ impl Spool {
         for entry in fs::read_dir(&self.directory)? {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name == recent::NAME {
+                continue;
+            }
             if name.starts_with('.') {
                 // A draft of a run that was ended in the middle of it; the task counts as lost.
                 let _ = fs::remove_file(&path);
@@ -155,6 +174,106 @@ mod tests {
         assert_eq!(spool.tasks().unwrap(), []);
         assert!(!scratch.path().join(format!(".{task}")).exists(), "a draft of an earlier run is nobody's");
         assert!(scratch.path().join("notes.txt").exists());
+    }
+
+    fn task(number: u128) -> TaskId {
+        TaskId::from_uuid(uuid::Uuid::from_u128(number))
+    }
+
+    /// What a keeper left: as after SIGKILL if it is not closed.
+    fn keeper(directory: &Path) -> Keeper {
+        Keeper::start(Spool::open(directory.to_owned()).unwrap()).unwrap()
+    }
+
+    async fn kept(keeper: &mut Keeper, numbers: &[u128]) {
+        for number in numbers {
+            keeper.keep(task(*number), message(task(*number)));
+        }
+        for number in numbers {
+            match keeper.done().await {
+                Some(Done::Kept { task: known, result }) => {
+                    assert_eq!((known, result), (task(*number), message(task(*number))));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waits_has_a_file_of_its_own_in_the_end() {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut keeper = keeper(scratch.path());
+        kept(&mut keeper, &[1, 2, 3]).await;
+        keeper.load(task(2));
+        assert!(
+            matches!(keeper.done().await, Some(Done::Loaded { result: Ok(bytes), .. }) if bytes == message(task(2)))
+        );
+        keeper.forget(task(1));
+        keeper.forget(task(9));
+        keeper.close();
+        let spool = Spool::open(scratch.path().to_owned()).unwrap();
+        assert_eq!(spool.tasks().unwrap(), [task(2), task(3)]);
+        assert_eq!(spool.read(task(3)).unwrap(), message(task(3)));
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_run_left_is_adopted_but_for_what_had_ended() {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut killed = keeper(scratch.path());
+        kept(&mut killed, &[1, 2, 3]).await;
+        std::mem::forget(killed);
+        let recent = scratch.path().join(recent::NAME);
+        let whole = fs::read(&recent).unwrap();
+        for torn in 0..=whole.len() {
+            fs::write(&recent, &whole[..torn]).unwrap();
+            assert!(recent::left_behind(scratch.path()).unwrap().len() <= 3, "{torn} bytes");
+        }
+        fs::write(&recent, [&whole[..], &[0; 50]].concat()).unwrap();
+        let spool = Spool::open(scratch.path().to_owned()).unwrap();
+        assert_eq!(spool.tasks().unwrap(), [], "not before they are adopted");
+        spool.adopt(&[task(2)].into()).unwrap();
+        assert_eq!(spool.tasks().unwrap(), [task(1), task(3)]);
+        assert!(!recent.exists());
+        // A keeper that starts then sends them from their files.
+        let mut keeper = keeper(scratch.path());
+        keeper.load(task(1));
+        assert!(
+            matches!(keeper.done().await, Some(Done::Loaded { result: Ok(bytes), .. }) if bytes == message(task(1)))
+        );
+        keeper.forget(task(1));
+        keeper.close();
+        assert_eq!(spool.tasks().unwrap(), [task(3)]);
+    }
+
+    #[tokio::test]
+    async fn a_long_file_is_emptied() {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut keeper = keeper(scratch.path());
+        let data = "x".repeat(4 << 20);
+        let long = |number| {
+            let data = Text::plain(data.as_str());
+            TaskResult {
+                task_id: task(number),
+                data,
+                details: None,
+                error_details: None,
+                task_statuses: None,
+            }
+            .encode()
+        };
+        for number in 1..=9 {
+            keeper.keep(task(number), long(number));
+            keeper.done().await;
+            if number > 1 {
+                keeper.forget(task(number));
+            }
+        }
+        keeper.load(task(1));
+        assert!(
+            matches!(keeper.done().await, Some(Done::Loaded { result: Ok(bytes), .. }) if bytes == long(1))
+        );
+        assert!(fs::metadata(scratch.path().join(recent::NAME)).unwrap().len() < 10 << 20);
+        keeper.close();
     }
 
     #[test]
