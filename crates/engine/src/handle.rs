@@ -6,7 +6,8 @@ use tokio::sync::{mpsc, oneshot};
 use wire::TaskId;
 
 use crate::config::EngineConfig;
-use crate::shell::{self, Command, StartError};
+use crate::shell::Command;
+use crate::start::{self, StartError};
 
 /// One task for the engine.
 #[derive(Clone, Debug)]
@@ -54,7 +55,7 @@ impl Engine {
     pub async fn start(config: EngineConfig) -> Result<(Handle, Events), StartError> {
         let (commands, inbox) = mpsc::unbounded_channel();
         let (outbox, events) = mpsc::unbounded_channel();
-        shell::start(config, inbox, outbox).await?;
+        start::start(config, inbox, outbox).await?;
         Ok((Handle { commands }, events))
     }
 }

@@ -19,6 +19,7 @@ mod allowlist;
 mod ambient;
 mod config;
 mod core;
+mod epitaph;
 mod handle;
 mod launcher;
 mod link;
@@ -27,6 +28,7 @@ mod outcome;
 mod processes;
 mod provider;
 mod shell;
+mod start;
 
 pub use allowlist::InvalidAllowlist;
 pub use config::{
@@ -35,4 +37,4 @@ pub use config::{
 pub use handle::{Engine, Event, Events, Handle, NodeInfo, Report, Stopped, Submission};
 pub use launcher::Launcher;
 pub use provider::{BlockOptions, ProviderOptions};
-pub use shell::StartError;
+pub use start::StartError;

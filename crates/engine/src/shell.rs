@@ -3,63 +3,30 @@
 //! One task owns the core and everything it decides about; around it run one reader and one writer per node
 //! connection and the calls to the provider, which talk to it by channels. It may never decide anything.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
-use std::io::{self, Read as _, Seek as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
-use tokio_rustls::TlsAcceptor;
 use wire::TaskId;
 
-use crate::allowlist::{self, InvalidAllowlist};
 use crate::ambient::{self, Clock};
-use crate::config::{EngineConfig, InvalidOptions};
-use crate::core::{Action, Core, Ended, Epitaph, Input, NodeKey, NodeName, Priority, Rules, Wanted};
+use crate::config::EngineConfig;
+use crate::core::{Action, Core, Ended, Epitaph, Input, NodeKey, NodeName, Priority};
+use crate::epitaph;
 use crate::handle::{Event, NodeInfo, Report, Submission};
-use crate::link::keys::{self, KeyError};
 use crate::link::message::{self, Extras, Hello, ToEngine};
 use crate::link::server::{self, Line};
-use crate::node::{self, worker};
 use crate::outcome;
-use crate::provider::{Job, JobId, JobState, Output, Provider, quote};
-
-/// So much of a failed block's output is told to users.
-const SUMMARY: u64 = 2048;
+use crate::provider::{Job, JobId, Provider, quote};
 
 /// How long the provider may take to cancel the blocks when the engine stops.
 const LEAVE: Duration = Duration::from_secs(5);
-
-/// Why an engine does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    #[error(transparent)]
-    Options(#[from] InvalidOptions),
-    #[error(transparent)]
-    AllowedSerializers(#[from] InvalidAllowlist),
-    #[error("the directory {0} of the endpoint is not an absolute path")]
-    RelativeRunDir(PathBuf),
-    #[error("cannot write {path}: {error}")]
-    Write { path: PathBuf, error: io::Error },
-    #[error("cannot listen on {address}: {error}")]
-    Listen { address: String, error: io::Error },
-    #[error("{0}")]
-    Keys(String),
-}
-
-impl From<KeyError> for StartError {
-    fn from(error: KeyError) -> Self {
-        Self::Keys(error.to_string())
-    }
-}
 
 /// What the owner asks for.
 #[derive(Debug)]
@@ -73,7 +40,7 @@ pub(crate) enum Command {
 
 /// What the provider's helpers bring.
 #[derive(Debug)]
-enum BlockNews {
+pub(crate) enum BlockNews {
     Started { block: u32, job: JobId },
     Ended { block: u32, ended: Ended },
 }
@@ -81,153 +48,7 @@ enum BlockNews {
 /// So many commands, and so much news, are taken before what follows from them is done.
 const BATCH: usize = 256;
 
-/// Makes every file and socket, and sets the engine going.
-pub(crate) async fn start(
-    config: EngineConfig,
-    inbox: mpsc::UnboundedReceiver<Command>,
-    events: mpsc::UnboundedSender<Event>,
-) -> Result<(), StartError> {
-    config.options.check()?;
-    if !config.run_dir.is_absolute() {
-        return Err(StartError::RelativeRunDir(config.run_dir));
-    }
-    for (option, why) in config.options.without_meaning() {
-        tracing::warn!(option, "accepted without effect: {why}");
-    }
-    let allowed = allowlist::resolve(&config.options.allowed_serializers)?;
-    let (engine_keys, node_keys) = keys::make()?;
-    let acceptor = TlsAcceptor::from(Arc::new(engine_keys.server()?));
-    let listener = listen(&config).await?;
-    let address =
-        listener.local_addr().map_err(|error| StartError::Listen { address: String::new(), error })?;
-
-    let directory = config.engine_dir();
-    let scripts = config.run_dir.join("submit_scripts");
-    let library = directory.join("worker");
-    make_directory(&directory)?;
-    make_directory(&scripts)?;
-    let write = |path: &Path| {
-        let path = path.to_owned();
-        move |error| StartError::Write { path, error }
-    };
-    worker::install(&library).map_err(write(&library))?;
-    let node_file = directory.join("node.json");
-    node_config(&config, address, node_keys, allowed, library)
-        .write(&node_file)
-        .map_err(write(&node_file))?;
-
-    let provider = config.options.provider.build(scripts);
-    let (sender, calls) = mpsc::unbounded_channel();
-    let listening = tokio::spawn(server::answer_calls(listener, acceptor, sender, config.heartbeat_period()));
-    let (sender, block_news) = mpsc::unbounded_channel();
-    let shell = Shell {
-        clock: Clock::start(),
-        core: Core::new(rules(&config)),
-        node_file,
-        config,
-        provider,
-        events,
-        news: sender,
-        tasks: HashMap::new(),
-        lines: HashMap::new(),
-        jobs: HashMap::new(),
-        submitting: HashSet::new(),
-        cancelling: JoinSet::new(),
-        result: Bytes::new(),
-        finished: false,
-    };
-    tokio::spawn(async move {
-        shell.run(inbox, calls, block_news).await;
-        listening.abort();
-    });
-    Ok(())
-}
-
-fn rules(config: &EngineConfig) -> Rules {
-    let options = &config.options;
-    let blocks = options.provider.blocks();
-    let accelerators =
-        u32::try_from(options.available_accelerators.names().len()).ok().filter(|count| *count > 0);
-    let workers_per_node = options.max_workers_per_node.into_iter().chain(accelerators).min().unwrap_or(1);
-    let max_idle = options.job_status_kwargs.get("max_idletime").and_then(serde_json::Value::as_f64);
-    Rules {
-        max_retries: options.max_retries_on_system_failure,
-        prefetch: options.prefetch_capacity,
-        heartbeat_period: config.heartbeat_period(),
-        heartbeat_threshold: config.heartbeat_threshold(),
-        executor: config.executor_label().into(),
-        wanted: Wanted {
-            init: blocks.init_blocks,
-            min: blocks.min_blocks,
-            max: blocks.max_blocks,
-            nodes_per_block: blocks.nodes_per_block,
-            workers_per_node,
-            parallelism: blocks.parallelism,
-            max_idle: max_idle
-                .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-                .unwrap_or(Duration::from_secs(120)),
-            mind_failures: options.block_error_handler,
-        },
-    }
-}
-
-fn node_config(
-    config: &EngineConfig,
-    engine: SocketAddr,
-    keys: keys::Side,
-    allowed: Vec<&'static str>,
-    worker_library: PathBuf,
-) -> node::Config {
-    let options = &config.options;
-    let logs = options.worker_logdir_root.as_ref().map(|root| root.join(config.executor_label()));
-    node::Config {
-        engine,
-        keys,
-        heartbeat_period: config.heartbeat_period(),
-        heartbeat_threshold: config.heartbeat_threshold(),
-        logs: logs.unwrap_or_else(|| config.engine_dir()),
-        max_workers: options.max_workers_per_node,
-        cores_per_worker: options.cores_per_worker,
-        mem_per_worker: options.mem_per_worker,
-        cpu_affinity: options.cpu_affinity.clone(),
-        accelerators: options.available_accelerators.names(),
-        python: options.python.clone(),
-        worker_library,
-        worker: node::WorkerConfig {
-            endpoint_id: config.endpoint,
-            working_dir: config.run_dir.join(&options.working_dir),
-            run_in_sandbox: options.run_in_sandbox,
-            allowed: allowed.into_iter().map(str::to_owned).collect(),
-            result_size_limit: options.result_size_limit,
-        },
-    }
-}
-
-fn make_directory(path: &Path) -> Result<(), StartError> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|error| StartError::Write { path: path.to_owned(), error })
-}
-
-async fn listen(config: &EngineConfig) -> Result<TcpListener, StartError> {
-    let options = &config.options;
-    let address = options.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    let ports = match (options.worker_port, options.worker_port_range) {
-        (Some(port), _) => port..port.saturating_add(1),
-        (None, Some((low, high))) => low..high,
-        (None, None) => 0..1,
-    };
-    let mut last = io::Error::new(io::ErrorKind::InvalidInput, "worker_port_range is empty");
-    for port in ports.clone() {
-        match TcpListener::bind((address, port)).await {
-            Ok(listener) => return Ok(listener),
-            Err(error) => last = error,
-        }
-    }
-    let address = format!("{address}, ports {} to {}", ports.start, ports.end.saturating_sub(1));
-    Err(StartError::Listen { address, error: last })
-}
-
-struct Shell {
+pub(crate) struct Shell {
     clock: Clock,
     core: Core,
     config: EngineConfig,
@@ -248,7 +69,35 @@ struct Shell {
 }
 
 impl Shell {
-    async fn run(
+    /// A shell, and the channel its helpers tell of blocks by.
+    pub(crate) fn new(
+        config: EngineConfig,
+        core: Core,
+        node_file: PathBuf,
+        provider: Arc<dyn Provider>,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> (Self, mpsc::UnboundedReceiver<BlockNews>) {
+        let (news, block_news) = mpsc::unbounded_channel();
+        let shell = Self {
+            clock: Clock::start(),
+            core,
+            config,
+            node_file,
+            provider,
+            events,
+            news,
+            tasks: HashMap::new(),
+            lines: HashMap::new(),
+            jobs: HashMap::new(),
+            submitting: HashSet::new(),
+            cancelling: JoinSet::new(),
+            result: Bytes::new(),
+            finished: false,
+        };
+        (shell, block_news)
+    }
+
+    pub(crate) async fn run(
         mut self,
         mut inbox: mpsc::UnboundedReceiver<Command>,
         mut calls: mpsc::UnboundedReceiver<server::News>,
@@ -500,7 +349,7 @@ impl Shell {
             let ids: Vec<_> = jobs.iter().map(|(_, job)| job.clone()).collect();
             let mut states = provider.status(&ids).await;
             for (block, job) in jobs {
-                if let Some(ended) = states.remove(&job).and_then(ended) {
+                if let Some(ended) = states.remove(&job).and_then(epitaph::ended) {
                     let _ = news.send(BlockNews::Ended { block, ended });
                 }
             }
@@ -512,8 +361,7 @@ impl Shell {
         let blocks = options.provider.blocks();
         let (figures, now) = (self.core.figures(), self.clock.now());
         let count = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
-        let mut node_info: std::collections::BTreeMap<String, Vec<NodeInfo>> =
-            std::collections::BTreeMap::new();
+        let mut node_info: BTreeMap<String, Vec<NodeInfo>> = BTreeMap::new();
         let (mut managers, mut active) = (0, 0);
         for (key, block, slots, idle_since) in self.core.nodes() {
             managers += 1;
@@ -589,43 +437,4 @@ fn priority(specification: &serde_json::Map<String, serde_json::Value>) -> Resul
         ));
     }
     Ok(Priority(specification.get("priority").and_then(serde_json::Value::as_f64)))
-}
-
-/// How a job that is not running any more has ended.
-fn ended(state: JobState) -> Option<Ended> {
-    match state {
-        JobState::Running => None,
-        JobState::Completed(output) => Some(Ended::Completed(epitaph(output))),
-        JobState::Failed(output) => Some(Ended::Failed(epitaph(output))),
-        JobState::Cancelled(message) => {
-            let message = Some(message).filter(|message| !message.is_empty());
-            Some(Ended::Cancelled(Epitaph { message, ..Epitaph::default() }))
-        }
-    }
-}
-
-fn epitaph(output: Output) -> Epitaph {
-    let read = |path: Option<PathBuf>| summary(&path?).ok();
-    Epitaph {
-        message: output.message,
-        exit_code: output.exit_code,
-        stdout: read(output.stdout),
-        stderr: read(output.stderr),
-    }
-}
-
-/// A file's text, or of a long one its beginning and its end.
-fn summary(path: &Path) -> io::Result<String> {
-    let mut file = fs::File::open(path)?;
-    let size = file.metadata()?.len();
-    let mut text = |from: u64, length: u64| -> io::Result<String> {
-        file.seek(io::SeekFrom::Start(from))?;
-        let mut bytes = Vec::new();
-        io::Read::by_ref(&mut file).take(length).read_to_end(&mut bytes)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    if size <= SUMMARY {
-        return text(0, SUMMARY);
-    }
-    Ok(format!("{}\n...\n{}", text(0, SUMMARY / 2)?, text(size - SUMMARY / 2, SUMMARY / 2)?))
 }

@@ -2,7 +2,7 @@
 //!
 //! Every case is a process of its own under nextest; run directly, they run one after another.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // a test program
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)] // a test program
 
 mod cases;
 mod rig;

@@ -1,0 +1,50 @@
+//! What a block leaves behind when its job ends: its exit status and its last words, for users to read.
+
+use std::fs;
+use std::io::{self, Read as _, Seek as _};
+use std::path::{Path, PathBuf};
+
+use crate::core::{Ended, Epitaph};
+use crate::provider::{JobState, Output};
+
+/// So much of a failed block's output is told to users.
+const SUMMARY: u64 = 2048;
+
+/// How a job that is not running any more has ended.
+pub(crate) fn ended(state: JobState) -> Option<Ended> {
+    match state {
+        JobState::Running => None,
+        JobState::Completed(output) => Some(Ended::Completed(epitaph(output))),
+        JobState::Failed(output) => Some(Ended::Failed(epitaph(output))),
+        JobState::Cancelled(message) => {
+            let message = Some(message).filter(|message| !message.is_empty());
+            Some(Ended::Cancelled(Epitaph { message, ..Epitaph::default() }))
+        }
+    }
+}
+
+fn epitaph(output: Output) -> Epitaph {
+    let read = |path: Option<PathBuf>| summary(&path?).ok();
+    Epitaph {
+        message: output.message,
+        exit_code: output.exit_code,
+        stdout: read(output.stdout),
+        stderr: read(output.stderr),
+    }
+}
+
+/// A file's text, or of a long one its beginning and its end.
+fn summary(path: &Path) -> io::Result<String> {
+    let mut file = fs::File::open(path)?;
+    let size = file.metadata()?.len();
+    let mut text = |from: u64, length: u64| -> io::Result<String> {
+        file.seek(io::SeekFrom::Start(from))?;
+        let mut bytes = Vec::new();
+        io::Read::by_ref(&mut file).take(length).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    if size <= SUMMARY {
+        return text(0, SUMMARY);
+    }
+    Ok(format!("{}\n...\n{}", text(0, SUMMARY / 2)?, text(size - SUMMARY / 2, SUMMARY / 2)?))
+}
