@@ -16,10 +16,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_rustls::TlsConnector;
 
 pub(crate) use config::WorkerConfig;
@@ -107,6 +108,46 @@ fn is_executable(file: &Path) -> bool {
     nix::unistd::access(file, nix::unistd::AccessFlags::X_OK).is_ok() && file.is_file()
 }
 
+/// What goes to the engine. While tasks wait for a worker, nobody waits for one result: results go in company, which
+/// spares both sides most of their waking up.
+struct Outbox {
+    frames: mpsc::UnboundedSender<Frame>,
+    held: Vec<Frame>,
+    /// When the first held one goes, in company or not.
+    until: Option<Instant>,
+}
+
+impl Outbox {
+    const MOST_HELD: usize = 32;
+    const LONGEST: Duration = Duration::from_millis(1);
+
+    fn new(frames: mpsc::UnboundedSender<Frame>) -> Self {
+        Self { frames, held: Vec::new(), until: None }
+    }
+
+    /// Sends a frame at once, and all that were held before it. When the link is gone the reader knows it, too.
+    fn send(&mut self, frame: Frame) {
+        self.release();
+        let _ = self.frames.send(frame);
+    }
+
+    fn hold(&mut self, frame: Frame) {
+        self.held.push(frame);
+        if self.held.len() >= Self::MOST_HELD {
+            self.release();
+        } else if self.until.is_none() {
+            self.until = Some(Instant::now() + Self::LONGEST);
+        }
+    }
+
+    fn release(&mut self) {
+        self.until = None;
+        for frame in self.held.drain(..) {
+            let _ = self.frames.send(frame);
+        }
+    }
+}
+
 struct Node {
     recipe: Recipe,
     shares: Vec<Share>,
@@ -137,12 +178,13 @@ impl Node {
         let (stream, interpreter) = tokio::join!(connect(config), self.first_ready(&mut news));
         let (stream, interpreter) = (stream?, interpreter?);
         let (reading, writing) = tokio::io::split(stream);
-        let (out, frames) = mpsc::unbounded_channel();
+        let (sender, frames) = mpsc::unbounded_channel();
+        let mut out = Outbox::new(sender);
         let writer = tokio::spawn(frame::write(writing, frames));
         let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let hello = Hello { version, uid, host, block, slots: self.recipe.count, interpreter };
-        let _ = out.send(message::hello(&hello));
+        out.send(message::hello(&hello));
 
         let mut reader = Reader::new(reading);
         let mut beats = interval(config.heartbeat_period);
@@ -158,18 +200,18 @@ impl Node {
                         Ok(ToNode::Task(id, frame)) => self.slots.task_came(id, frame),
                         Ok(ToNode::Abandon(id)) => self.slots.abandon(id),
                         Ok(ToNode::Recall) => {
-                            let _ = out.send(message::unstarted(&self.slots.recall()));
+                            out.send(message::unstarted(&self.slots.recall()));
                             None
                         }
                         Ok(ToNode::Beat) => None,
                         Err(error) => break Err(unreachable(io::Error::new(io::ErrorKind::InvalidData, error))),
                     };
-                    if let Err(error) = self.follow(step, None, &out) {
+                    if let Err(error) = self.follow(step, None, &mut out) {
                         break Err(error);
                     }
                 }
                 Some(news) = news.recv() => {
-                    if let Err(error) = self.hear(news, &out) {
+                    if let Err(error) = self.hear(news, &mut out) {
                         break Err(error);
                     }
                 }
@@ -178,8 +220,9 @@ impl Node {
                     if heard.elapsed() > config.heartbeat_threshold {
                         break Ok(());
                     }
-                    let _ = out.send(message::beat());
+                    out.send(message::beat());
                 }
+                () = sleep_until(out.until.unwrap_or(heard)), if out.until.is_some() => out.release(),
             }
         };
         writer.abort();
@@ -191,21 +234,21 @@ impl Node {
         &mut self,
         news: &mut mpsc::UnboundedReceiver<News>,
     ) -> Result<Interpreter, NodeError> {
-        let (nowhere, _) = mpsc::unbounded_channel();
+        let mut nowhere = Outbox::new(mpsc::unbounded_channel().0);
         loop {
             let Some(item) = news.recv().await else { continue };
             if let News::Said { frame, .. } = &item
                 && frame.kind() == message::READY
                 && let Ok(interpreter) = message::interpreter(frame)
             {
-                self.hear(item, &nowhere)?;
+                self.hear(item, &mut nowhere)?;
                 return Ok(interpreter);
             }
-            self.hear(item, &nowhere)?;
+            self.hear(item, &mut nowhere)?;
         }
     }
 
-    fn hear(&mut self, news: News, out: &mpsc::UnboundedSender<Frame>) -> Result<(), NodeError> {
+    fn hear(&mut self, news: News, out: &mut Outbox) -> Result<(), NodeError> {
         match news {
             News::Said { rank, frame } => match frame.kind() {
                 message::READY => {
@@ -219,7 +262,7 @@ impl Node {
                     };
                     let (its_own, step) = self.slots.ended(rank, task);
                     if its_own {
-                        let _ = out.send(frame);
+                        if self.slots.is_behind() { out.hold(frame) } else { out.send(frame) }
                     }
                     self.follow(step, None, out)
                 }
@@ -242,7 +285,7 @@ impl Node {
         &mut self,
         step: Option<Step<Frame>>,
         how: Option<&str>,
-        out: &mpsc::UnboundedSender<Frame>,
+        out: &mut Outbox,
     ) -> Result<(), NodeError> {
         match step {
             None => {}
@@ -254,7 +297,7 @@ impl Node {
             Some(Step::Kill { rank }) => self.kill(rank),
             Some(Step::Start { rank }) => self.start(rank)?,
             Some(Step::Lost { rank, task }) => {
-                let _ = out.send(message::worker_lost(task, rank, how));
+                out.send(message::worker_lost(task, rank, how));
             }
             Some(Step::GiveUp) => {
                 let log = self.recipe.logs.join("worker_0.log");

@@ -111,6 +111,11 @@ impl<T> Slots<T> {
         Some(Step::Kill { rank: rank as u32 })
     }
 
+    /// Whether tasks wait for a worker.
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Gives back what no worker has begun.
     pub(crate) fn recall(&mut self) -> Vec<TaskId> {
         self.waiting.drain(..).map(|(id, _)| id).collect()
