@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use golden::{OF_BUFFERS, Rule, TABLE, files, row};
 use serde_json::Value;
 use wire::Text;
+use wire::control::{Ability, Control, Pulse};
 use wire::message::{self, Message, Task, TaskResult};
+use wire::rest::endpoint::Register;
 
 #[test]
 fn every_file_has_a_type_and_every_type_a_file() {
@@ -70,7 +72,7 @@ fn leave_out_nulls(value: &mut Value) {
 
 /// Messages whose packer, from 1.0 on, writes raw UTF-8 as we do.
 fn packed_like_ours(directory: &str) -> bool {
-    directory == "common-1.0.0" || directory == "endpoint-4.19.0"
+    ["common-1.0.0", "endpoint-4.19.0", "farcall-0.1.0"].contains(&directory)
 }
 
 fn messages() -> impl Iterator<Item = (String, String, Vec<u8>)> {
@@ -133,6 +135,21 @@ fn an_escaped_long_string_passes_through_as_it_came() {
         let start = text.rfind(theirs).unwrap() + theirs.trim_end_matches('"').len();
         assert!(text[start..].starts_with(&ours), "{directory}/{file}");
     }
+}
+
+#[test]
+fn ours_is_where_we_look_for_it() {
+    let ours = |file| std::fs::read(golden::root().join("farcall-0.1.0").join(file)).unwrap();
+    let heartbeat = ours("heartbeat-run.bin");
+    let Message::StatusReport(report) = message::decode(&heartbeat).unwrap() else {
+        panic!("it is a heartbeat")
+    };
+    let run = Pulse::of(&report.global_state).unwrap().run;
+    assert_eq!(run.to_string(), "dddddddd-dddd-4ddd-8ddd-dddddddddddd");
+    let register: Register = wire::json::decode(&ours("register-farcall.request.json"), 1000).unwrap();
+    assert_eq!(register.metadata.farcall, Some(Ability { version: "0.1.0".to_owned(), cancel: true }));
+    let Control::CancelTasks { task_ids } = Control::decode(&ours("control-cancel-tasks.json")).unwrap();
+    assert_eq!(task_ids.len(), 2);
 }
 
 #[test]

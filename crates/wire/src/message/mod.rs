@@ -8,7 +8,8 @@
 //! where a site sets no maximum of workers. They are read as null, which is what 4.x endpoints write.
 //!
 //! Reading never panics and holds no more than a small multiple of what was received: the message is refused
-//! beyond [`LIMIT`], its free-form objects beyond [`crate::json::FREE_FORM_LIMIT`], nesting beyond 127 levels.
+//! beyond [`LIMIT`], its free-form objects beyond [`crate::json::FREE_FORM_LIMIT`], nesting beyond 127 levels (what
+//! nobody knows is skipped without descending, however deep).
 
 mod container;
 mod envelope;

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use wire::control::Control;
 use wire::json;
 use wire::message::{self, Message};
 use wire::queue::{Registration, ResultConnection};
@@ -113,6 +114,10 @@ rows! {
     "task-transition.bin" message Message<'_>, Message;
     "container.bin" message Message<'_>, Message;
     "containerimage.bin" message Message<'_>, Message;
+
+    "control-cancel-tasks.json" json Control, Same;
+    "heartbeat-run.bin" message Message<'_>, Message;
+    "register-farcall.request.json" json endpoint::Register, Same;
 
     "start-endpoint.json" json StartEndpoint, Same;
     "start-document.json" json StartDocument, Same;
