@@ -16,11 +16,12 @@
 //! | [`interchange`] | decides what happens to tasks and results |
 //! | [`journal`], [`spool`] | what must not be lost, on disk |
 //!
-//! No module below `cli` prints; none but `ambient` reads a clock, draws an id or looks into the environment.
+//! None but `console` prints; none but `ambient` reads a clock, draws an id or looks into the environment.
 
 mod ambient;
 mod cli;
 mod config;
+mod console;
 mod directory;
 mod exit;
 mod heartbeat;
@@ -30,7 +31,6 @@ mod pid;
 mod run;
 mod spool;
 mod start;
-mod terminal;
 
 use std::process::ExitCode;
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::config::Config;
+use crate::console::say;
 use crate::directory::{Base, check_name, unwritable};
 use crate::exit::{Failure, Outcome};
 
@@ -78,8 +79,8 @@ pub(super) fn run(base: &Base, options: &Options) -> Outcome {
     Config::read(&path.display().to_string(), &text)?;
     base.create().map_err(|error| unwritable(endpoint.path(), &error))?;
     if !endpoint.create().map_err(|error| unwritable(endpoint.path(), &error))? {
-        println!("{}", endpoint.path().display());
-        println!("config dir <{}> already exists", options.name);
+        say(format_args!("{}", endpoint.path().display()));
+        say(format_args!("config dir <{}> already exists", options.name));
         return Err(Failure::error("ConfigExists"));
     }
     // Whatever the caller's umask takes away, this directory is its owner's.
@@ -92,13 +93,13 @@ pub(super) fn run(base: &Base, options: &Options) -> Outcome {
         .open(&path)
         .map_err(|error| unwritable(&path, &error))?;
     file.write_all(text.as_bytes()).map_err(|error| unwritable(&path, &error))?;
-    println!("Created profile for endpoint named <{}>", options.name);
-    println!();
-    println!("\tConfiguration file: {}", path.display());
-    println!();
-    println!("Use the `start` subcommand to run it:");
-    println!();
-    println!("\t$ globus-compute-endpoint start {}", options.name);
+    say(format_args!("Created profile for endpoint named <{}>", options.name));
+    say("");
+    say(format_args!("\tConfiguration file: {}", path.display()));
+    say("");
+    say("Use the `start` subcommand to run it:");
+    say("");
+    say(format_args!("\t$ globus-compute-endpoint start {}", options.name));
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 
 use crate::cli::table;
+use crate::console::{self, say};
 use crate::directory::{Base, EndpointDir};
 use crate::exit::{Failure, Outcome};
 use crate::pid::{self, Standing};
@@ -15,11 +16,11 @@ const USUAL: usize = 80;
 pub(super) fn run(base: &Base) -> Outcome {
     let endpoints = base.endpoints().map_err(Failure::error)?;
     if endpoints.is_empty() {
-        println!("No endpoints configured!\n\n (Hint: globus-compute-endpoint configure)");
+        say("No endpoints configured!\n\n (Hint: globus-compute-endpoint configure)");
         return Ok(());
     }
     let rows: Vec<_> = endpoints.iter().map(row).collect();
-    println!("{}", drawn(&rows, terminal_width().max(NARROWEST)));
+    say(drawn(&rows, terminal_width().max(NARROWEST)));
     Ok(())
 }
 
@@ -46,7 +47,7 @@ fn terminal_width() -> usize {
     if !std::io::stdout().is_terminal() {
         return USUAL;
     }
-    crate::terminal::width().unwrap_or(USUAL)
+    console::width().unwrap_or(USUAL)
 }
 
 #[cfg(test)]

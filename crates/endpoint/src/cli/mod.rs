@@ -1,5 +1,4 @@
 //! The commands, their options and their words: those of upstream's 3.8 where it has them.
-#![allow(clippy::print_stdout, clippy::print_stderr)] // this is where the program speaks
 
 pub(crate) mod configure;
 mod later;
@@ -14,6 +13,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use wire::EndpointId;
 
+use crate::console::{complain, say};
 use crate::directory::Base;
 use crate::exit::{Failure, Outcome};
 use crate::{run, start};
@@ -88,7 +88,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { status, text }) => {
             if !text.is_empty() {
-                eprintln!("{text}");
+                complain(text);
             }
             ExitCode::from(status)
         }
@@ -114,7 +114,7 @@ fn command(cli: Cli) -> Outcome {
         Command::Stop(Named { name }) => stop::run(&base()?, &name),
         Command::List => list::run(&base()?),
         Command::Version => {
-            println!("Globus Compute endpoint version: {VERSION}");
+            say(format_args!("Globus Compute endpoint version: {VERSION}"));
             Ok(())
         }
         Command::Node(options) => node::run(&options),
@@ -125,5 +125,5 @@ fn command(cli: Cli) -> Outcome {
 
 /// A line of the kind upstream logs to the console.
 fn note(text: impl std::fmt::Display) {
-    eprintln!("> {text}");
+    complain(format_args!("> {text}"));
 }

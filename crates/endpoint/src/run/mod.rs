@@ -29,7 +29,7 @@ use crate::interchange::{self, Idle, Interchange, Rules};
 use crate::journal;
 use crate::pid::PidFile;
 use crate::spool::{Keeper, Spool};
-use crate::start::{Report, RunDocument};
+use crate::start::{Report, RunDocument, inherit};
 
 /// Bodies of tasks take at most so much memory.
 const WINDOW_BYTES: usize = 64 << 20;
@@ -51,7 +51,7 @@ pub(crate) fn main() -> Outcome {
     // SAFETY: the number comes from the image this process was a moment ago; nobody else uses it.
     let report = document.report_fd.map(|number| unsafe { OwnedFd::from_raw_fd(number) });
     if let Some(report) = &report {
-        close_on_exec(report)?;
+        inherit(report, false).map_err(Failure::error)?;
     }
     let mut ready = Ready { report };
     let endpoint = EndpointDir::at(document.directory.clone());
@@ -234,9 +234,4 @@ fn sentinel(endpoint: &EndpointDir, line: &str) {
 
 fn open_log(path: &Path) -> std::io::Result<std::fs::File> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path)
-}
-
-fn close_on_exec(descriptor: &OwnedFd) -> Outcome {
-    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-    fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map(drop).map_err(Failure::error)
 }

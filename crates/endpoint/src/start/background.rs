@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::pipe;
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,12 @@ impl Report {
             let _ = File::from(to).write_all(&bytes);
         }
     }
+}
+
+/// Whether the programs that this process runs shall have the descriptor too.
+pub(crate) fn inherit(descriptor: &OwnedFd, inherit: bool) -> nix::Result<()> {
+    let flags = if inherit { FdFlag::empty() } else { FdFlag::FD_CLOEXEC };
+    fcntl(descriptor, FcntlArg::F_SETFD(flags)).map(drop)
 }
 
 /// A file in memory that holds `content`, to be somebody's standard input.

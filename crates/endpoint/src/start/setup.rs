@@ -1,9 +1,8 @@
 //! Everything between the command and the running endpoint, in the process that will run it.
-#![allow(clippy::print_stdout)] // the registered id and the service's warnings are for whoever typed the command
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -15,7 +14,9 @@ use serde_json::{Map, Value};
 use wire::queue::Registration;
 use wire::{EndpointId, FunctionId};
 
-use super::{Launch, already_active, background, registration};
+use super::background::{self, inherit};
+use super::{Launch, already_active, registration};
+use crate::console::say;
 use crate::directory::{EndpointDir, unwritable};
 use crate::exit::{Failure, Outcome, status};
 use crate::pid::{NotClaimed, PidFile};
@@ -42,7 +43,9 @@ pub(crate) struct RunDocument {
 pub(super) fn set_up(launch: Launch, report: Option<OwnedFd>) -> Outcome {
     // Who started us has told nobody else: what we write is the user's alone.
     umask(Mode::from_bits_truncate(0o077));
-    if report.is_some() {
+    if let Some(report) = &report {
+        // Whoever waits for our word waits for everybody who has this descriptor: a script of `endpoint_setup` shall not.
+        inherit(report, false).map_err(Failure::error)?;
         // A session of our own: what happens to the terminal is not our affair. It fails for a session's leader only.
         let _ = nix::unistd::setsid();
     }
@@ -77,10 +80,9 @@ pub(super) fn set_up(launch: Launch, report: Option<OwnedFd>) -> Outcome {
     let id = registration.endpoint_id;
     endpoint.remember_id(id).map_err(|error| unwritable(&endpoint.path().join("endpoint.json"), &error))?;
     for warning in &registration.warnings {
-        println!("{warning}");
+        say(warning);
     }
-    println!("Starting endpoint; registered ID: {id}");
-    io::stdout().flush().map_err(Failure::error)?;
+    say(format_args!("Starting endpoint; registered ID: {id}"));
 
     let document = RunDocument {
         directory: endpoint.path().to_owned(),
@@ -93,9 +95,12 @@ pub(super) fn set_up(launch: Launch, report: Option<OwnedFd>) -> Outcome {
             .unwrap_or_default(),
         allowed_functions: document.as_ref().and_then(|document| document.allowed_functions.clone()),
         parent,
-        report_fd: report.map(IntoRawFd::into_raw_fd),
+        report_fd: report.as_ref().map(|report| report.as_raw_fd()),
     };
     let title = title(id, &endpoint.name(), config.environment.as_deref());
+    if let Some(report) = &report {
+        inherit(report, true).map_err(Failure::error)?;
+    }
     let error = become_runner(&document, &title, log);
     drop(pid_file);
     Err(Failure::new(status::SOFTWARE, format!("Error: {error}")))

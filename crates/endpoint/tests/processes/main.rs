@@ -216,6 +216,24 @@ fn nothing_is_registered_when_the_endpoint_could_not_run() {
 }
 
 #[test]
+fn what_a_setup_script_leaves_running_holds_nobody_up() {
+    let service = FakeService::start(|_| (200, registration(ID)));
+    let home = Home::new(&service);
+    home.configure("ep", "endpoint_setup: 'sleep 60 >/dev/null 2>&1 & echo $! > sleeper'\nengine: {}\n");
+    let mut started = home.shell(&format!(
+        "cd {} && {} start ep",
+        home.path("").display(),
+        env!("CARGO_BIN_EXE_globus-compute-endpoint")
+    ));
+    let output = started.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let sleeper: i32 = fs::read_to_string(home.path("sleeper")).unwrap().trim().parse().unwrap();
+    assert!(home::alive(sleeper), "the command did not wait for it");
+    signal(sleeper, libc::SIGKILL);
+    assert_eq!(home.run(&["stop", "ep"]).status, 0);
+}
+
+#[test]
 fn without_a_service_or_an_identity_nobody_is_asked() {
     let service = FakeService::start(|_| (200, registration(ID)));
     let home = Home::new(&service);
