@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use axum::Router;
 use broker::Listener;
@@ -35,6 +36,9 @@ pub enum ServeError {
     Admin { path: String, error: io::Error },
 }
 
+/// How long the last acknowledgements may take to reach the store.
+const FINISH: Duration = Duration::from_secs(3);
+
 /// Where the running service listens; the content of `addresses.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addresses {
@@ -46,6 +50,7 @@ pub struct Addresses {
 pub struct Service {
     addresses: Addresses,
     store: Store,
+    post: Post,
     http: TcpListener,
     names: Names,
     router: Router,
@@ -71,7 +76,7 @@ impl Service {
             store: store.clone(),
             identity: identity.clone(),
             presence,
-            post,
+            post: post.clone(),
             room: Room::default(),
             amqp: crate::config::Amqp { listen: amqp_address, ..config.amqp },
         };
@@ -88,7 +93,19 @@ impl Service {
         });
         publish(&directory.addresses(), addresses)?;
         let names = Names::new(http_address, &config.http.public_names);
-        Ok(Service { addresses, store, http, names, router, amqp, broker, admin, directory, _lock: lock })
+        Ok(Service {
+            addresses,
+            store,
+            post,
+            http,
+            names,
+            router,
+            amqp,
+            broker,
+            admin,
+            directory,
+            _lock: lock,
+        })
     }
 
     pub fn addresses(&self) -> Addresses {
@@ -104,6 +121,9 @@ impl Service {
             self.broker.run(amqp, async move { begun.begun().await }),
             self.admin.run(stop),
         );
+        if tokio::time::timeout(FINISH, self.post.finish()).await.is_err() {
+            tracing::warn!("acknowledgements were not written in time: what they are of is sent again");
+        }
         self.store.close().await;
         for left in [self.directory.addresses(), self.directory.admin_socket()] {
             if let Err(error) = std::fs::remove_file(&left) {

@@ -119,6 +119,12 @@ impl Post {
         self.end_orphans(endpoint, orphans).await
     }
 
+    /// Waits until what endpoints and clients have acknowledged is in the store. For when the broker has stopped.
+    pub async fn finish(&self) {
+        self.tasks.finish().await;
+        self.results.deliveries.finish().await;
+    }
+
     async fn end_orphans(&self, endpoint: EndpointId, orphans: Vec<TaskId>) -> Result<(), StoreError> {
         let ending = Ending::new(format!("Endpoint {endpoint} was deleted before the task had ended"));
         self.results.end(endpoint, orphans, &ending).await

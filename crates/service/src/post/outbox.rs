@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker::{Backing, Demand, Fed, Handle, Message, Want, Why};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::store::StoreError;
 
@@ -159,6 +159,8 @@ enum Event {
     Dropped(Arc<str>, Vec<u64>, Why),
     Settled(Arc<str>, usize),
     Ended(Arc<str>, u64, Vec<u64>),
+    /// Answer when nothing is on its way to the store any more.
+    Finish(oneshot::Sender<()>),
 }
 
 /// Tells the feeding task what happened; the broker's [`Backing`] of every queue of a kind. Clones share it.
@@ -185,6 +187,13 @@ impl Feeder {
     /// Rows have been committed to the outbox of `queue`.
     pub(super) fn wake(&self, queue: String) {
         self.tell(Event::Woken(queue.into()));
+    }
+
+    /// Waits until every acknowledgement heard of so far is in the store: lost ones would be sent again.
+    pub(super) async fn finish(&self) {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Event::Finish(answer));
+        let _ = answered.await;
     }
 
     fn tell(&self, event: Event) {
@@ -215,8 +224,17 @@ impl Feeding {
     /// Feeds `broker` from `outbox` until the service's last handle on it is dropped or the task is aborted.
     pub(super) async fn run<O: Outbox>(mut self, broker: Handle, outbox: Arc<O>) {
         let mut lines: HashMap<Arc<str>, Line> = HashMap::new();
+        let mut finishing = Vec::new();
         while let Some(event) = self.events.recv().await {
-            self.handle(event, &mut lines, &broker, &outbox);
+            match event {
+                Event::Finish(answer) => finishing.push(answer),
+                event => self.handle(event, &mut lines, &broker, &outbox),
+            }
+            if !finishing.is_empty() && lines.values().all(|line| line.settling == 0) {
+                for answer in finishing.drain(..) {
+                    let _ = answer.send(());
+                }
+            }
         }
     }
 
@@ -252,7 +270,8 @@ impl Feeding {
                     line.demand.close();
                 }
                 let load = line.next();
-                self.load(queue, load, outbox);
+                self.load(queue.clone(), load, outbox);
+                forget_idle(lines, &queue);
             }
             Event::Loaded(queue, window, Err(error)) => {
                 tracing::error!(%error, %queue, "the outbox could not be read");
@@ -278,6 +297,7 @@ impl Feeding {
                 self.load(queue.clone(), load, outbox);
                 forget_idle(lines, &queue);
             }
+            Event::Finish(_) => {}
             Event::Ended(queue, window, unacknowledged) => {
                 if let Some(line) = lines.get_mut(&queue) {
                     line.ended(window, &unacknowledged);

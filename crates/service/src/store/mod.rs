@@ -97,9 +97,10 @@ impl Store {
         self.writer.write(command).await
     }
 
-    /// Ends the writer when it has finished what was asked before, and closes the readers.
+    /// Closes the readers, and ends the writer when it has finished what was asked before. It goes last: who closes the
+    /// database last folds its log into it, and the readers may not write.
     pub async fn close(&self) {
-        self.writer.close().await;
         self.readers.close().await;
+        self.writer.close().await;
     }
 }

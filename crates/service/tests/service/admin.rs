@@ -54,7 +54,9 @@ async fn it_stops_in_order_at_the_first_signal_and_starts_again() {
     let mut service = Farcall::start();
     let client = service.client().await;
     assert!(service.stop().success());
-    assert!(!service.data().join("addresses.json").exists());
+    for left in ["addresses.json", "admin.sock", "farcall.db-wal"] {
+        assert!(!service.data().join(left).exists(), "{left}");
+    }
     service.start_again();
     client
         .get("/v2/taskgroup/00000000-0000-4000-8000-000000000000")

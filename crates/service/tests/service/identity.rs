@@ -109,7 +109,8 @@ async fn bad_requests_for_tokens_are_refused_in_oauths_form() {
     let stranger = "00000000-0000-4000-8000-000000000000";
     let wrong_in_form = format!("{grant}&client_id={}&client_secret=x", client.id);
     let long = format!("{grant}&x={}", "x".repeat(70_000));
-    let table: [(&str, Option<(&str, &str)>, &str, u16, &str); 15] = [
+    type Basic<'a> = Option<(&'a str, &'a str)>;
+    let table: [(&str, Basic<'_>, &str, u16, &str); 15] = [
         ("no client", None, grant, 401, "invalid_client"),
         ("wrong secret", Some((&client.id, "x")), grant, 401, "invalid_client"),
         ("empty secret", Some((&client.id, "")), grant, 401, "invalid_client"),

@@ -1,5 +1,8 @@
 //! SIGKILL of the service at each stage: nothing that was accepted is lost, nothing is done twice.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::json;
 use sqlx::Connection;
 
@@ -62,21 +65,25 @@ async fn under_submits_every_accepted_task_is_there_afterwards() {
     let registration = client.register().await;
     let body = json!({"tasks": {&function: ["x", "y"]}});
     let path = format!("/v3/endpoints/{}/submit", registration.id());
+    let over = Arc::new(AtomicBool::new(false));
     let submitting = (0..8).map(|_| {
+        let over = over.clone();
         let (client, path, body, function) = (client.clone(), path.clone(), body.clone(), function.clone());
         tokio::spawn(async move {
             let mut accepted: Vec<String> = Vec::new();
-            loop {
+            while !over.load(Ordering::Relaxed) {
                 let request = client.request(reqwest::Method::POST, &path).json(&body).send().await;
-                let Ok(answer) = request else { return accepted };
-                let Ok(answer) = answer.json::<serde_json::Value>().await else { return accepted };
+                let Ok(answer) = request else { break };
+                let Ok(answer) = answer.json::<serde_json::Value>().await else { break };
                 let tasks = answer["tasks"][&function].as_array().unwrap();
                 accepted.extend(tasks.iter().map(|id| id.as_str().unwrap().to_owned()));
             }
+            accepted
         })
     });
     let submitting: Vec<_> = submitting.collect();
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    over.store(true, Ordering::Relaxed);
     service.kill();
     service.start_again();
     let mut accepted = Vec::new();
