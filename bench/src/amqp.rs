@@ -57,12 +57,8 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         let endpoint = EndpointId::from_uuid(ambient::id());
         declare(&channel, endpoint).await?;
         let results = link::arrivals(&channel, queue::RESULT_QUEUE).await?;
-        let running = contender.start(
-            &options.programs,
-            directory.path(),
-            &no_op,
-            Registration::new(endpoint, &url),
-        )?;
+        let running =
+            contender.start(&options.programs, directory.path(), &no_op, transient(endpoint, &url))?;
         let function = FunctionId::from_uuid(ambient::id());
         let mut road = Amqp { channel, endpoint, function, no_op: &no_op, prepared: Vec::new(), results };
         road.prepare(1)?;
@@ -83,6 +79,16 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     }
     figures::print("Through AMQP", &rows);
     Ok(())
+}
+
+/// The credentials as the service would hand them out, but for messages that need not survive: a bare broker has
+/// nowhere to keep them, and ours confirms no message that it could lose.
+fn transient(endpoint: EndpointId, url: &str) -> Registration {
+    let mut registration = Registration::new(endpoint, url);
+    if let Some(results) = &mut registration.result_queue_info {
+        results.queue_publish_kwargs.properties = None;
+    }
+    registration
 }
 
 /// Makes what the service would have made before an endpoint comes.
@@ -138,7 +144,7 @@ impl Road for Amqp<'_> {
             self.prepared.push(Prepared {
                 exchange: exchange::TASKS,
                 routing_key: queue::task_queue(self.endpoint),
-                properties: BasicProperties::default().with_headers(headers).with_delivery_mode(2),
+                properties: BasicProperties::default().with_headers(headers),
                 body: encode(&Message::Task(Task {
                     task_id,
                     container_id: None,

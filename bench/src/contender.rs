@@ -68,7 +68,7 @@ impl Contender {
                 programs.workers
             ),
         };
-        let document = serde_json::json!({ "amqp_creds": registration, "config": config });
+        let document = serde_json::json!({ "amqp_creds": registration, "config": &config });
         let log = std::fs::File::create(directory.join(format!("{}.log", self.name())))?;
         let mut command = match self {
             Self::Echo => {
@@ -81,7 +81,12 @@ impl Contender {
                 command.arg("-c").arg(directory).args(["start", "bench", "--die-with-parent"]);
                 command
             }
-            Self::Upstream { python } => upstream(python, directory)?,
+            Self::Upstream { python } => {
+                // It insists on a directory that a manager has made.
+                std::fs::create_dir(directory.join("bench"))?;
+                std::fs::write(directory.join("bench/config.yaml"), &config)?;
+                upstream(python, directory)?
+            }
         };
         let bin = programs.python.parent().context("the Python has a directory")?;
         let path = env::var_os("PATH").unwrap_or_default();

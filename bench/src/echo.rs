@@ -27,6 +27,11 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     let registration = document.amqp_creds.context("the start document holds no credentials")?;
     let tasks = registration.task_queue_info.context("no task queue")?;
     let results = registration.result_queue_info.context("no result queue")?.queue_publish_kwargs;
+    let mode = results.properties.as_ref().and_then(|properties| properties.get("delivery_mode")?.as_u64());
+    let properties = match mode {
+        Some(2) => BasicProperties::default().with_delivery_mode(2),
+        _ => BasicProperties::default(),
+    };
     // The configuration carries the answer: a real endpoint would compute it.
     let answer = document.config.context("no answer to give")?;
 
@@ -62,7 +67,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
                         results.routing_key.as_str().into(),
                         BasicPublishOptions { mandatory: results.mandatory.unwrap_or(false), ..Default::default() },
                         &body,
-                        BasicProperties::default().with_delivery_mode(2),
+                        properties.clone(),
                     )
                     .await?;
                 open.push_back(async move { (confirm.await, delivery.acker) });
