@@ -385,7 +385,8 @@ impl Owner {
             for effect in std::mem::take(&mut self.core.effects) {
                 match effect {
                     Effect::Want { window, messages, bytes, .. } => {
-                        if self.demand.grant(Want { window, messages, bytes }) {
+                        let fresh = self.demand.grant(Want { window, messages, bytes });
+                        if fresh {
                             self.fed_up_to = 0;
                         }
                     }
