@@ -69,7 +69,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
                 &mut road,
                 running.started,
                 running.tree(),
-                options.serial,
+                contender.serial(options.serial),
                 options.burst,
             )
             .await

@@ -52,6 +52,14 @@ impl Contender {
         }
     }
 
+    /// How many tasks to send one after another: upstream's endpoint looks for results twice a second.
+    pub(crate) fn serial(&self, wanted: usize) -> usize {
+        match self {
+            Self::Echo | Self::Farcall => wanted,
+            Self::Upstream { .. } => wanted.min(20),
+        }
+    }
+
     /// Starts it in `directory` by the credentials that a manager would hand to it.
     pub(crate) fn start(
         &self,
@@ -88,7 +96,11 @@ impl Contender {
                 upstream(python, directory)?
             }
         };
-        let bin = programs.python.parent().context("the Python has a directory")?;
+        let python = match self {
+            Self::Echo | Self::Farcall => &programs.python,
+            Self::Upstream { python } => python,
+        };
+        let bin = python.parent().context("the Python has a directory")?;
         let path = env::var_os("PATH").unwrap_or_default();
         let path = env::join_paths(std::iter::once(bin.to_owned()).chain(env::split_paths(&path)))?;
         command.env("PATH", path).env("HOME", directory).stdout(log.try_clone()?).stderr(log);
