@@ -27,7 +27,8 @@ COMPLETE = ".complete"
 
 
 def names():
-    """The environments there are: `tests` runs pytest, the others hold an SDK and an endpoint of one release."""
+    """The environments there are: `tests` runs pytest, `amqp-clients` holds clients of AMQP, the others hold an SDK and an
+    endpoint of one release."""
     return sorted(path.stem for path in REQUIREMENTS.glob("*.txt"))
 
 

@@ -1,0 +1,175 @@
+"""A real RabbitMQ, the broker ours is compared with: loopback only, free ports, a data directory of its own.
+
+Erlang's port mapper (epmd) is started here too, on a free port: left to itself it would listen on all addresses, on
+its well-known port, and outlive the test. Both are ended by their ids.
+"""
+
+import base64
+import fcntl
+import hashlib
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+from processes import Process, alive, until
+
+PROGRAMS = Path("/usr/lib/rabbitmq/bin")
+RUN_AS = "rabbitmq"
+
+# Users of the scenarios: name -> what they may configure, write and read; `None` may not even open the virtual host.
+USERS = {"guest": ".*", "limited": "^limited", "outsider": None}
+
+
+def install():
+    """Installs RabbitMQ from the distribution's packages unless it is there. Two runs at once take turns."""
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    with open(Path(tempfile.gettempdir()) / "farcall-install-rabbitmq.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (PROGRAMS / "rabbitmq-server").exists():
+            return
+        for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", "rabbitmq-server"]):
+            done = subprocess.run(["apt-get", *command], env=environment, capture_output=True, text=True)
+            assert done.returncode == 0, f"apt-get {' '.join(command)} failed:\n{done.stdout}{done.stderr}"
+
+
+class RabbitMQ:
+    """One node. `kept` names durable queues that are there from the start."""
+
+    name = "rabbitmq"
+
+    def __init__(self, directory, kept=()):
+        install()
+        self.directory = Path(directory)
+        self.port, self._distribution, self._mapper = free_ports(3)
+        self._processes = []
+        for part in ("home", "mnesia", "log"):
+            (self.directory / part).mkdir(parents=True)
+        (self.directory / "plugins").write_text("[].\n")
+        (self.directory / "definitions.json").write_text(json.dumps(_definitions(kept)))
+        (self.directory / "rabbitmq.conf").write_text(
+            f"listeners.tcp.local = 127.0.0.1:{self.port}\n"
+            f"load_definitions = {self.directory}/definitions.json\n"
+            "log.file.level = info\n"
+            "disk_free_limit.absolute = 50MB\n"
+            "vm_memory_high_watermark.absolute = 512MB\n"
+        )
+        if os.geteuid() == 0:
+            _hand_over(self.directory)
+        self._start_mapper()
+        self.start()
+
+    def _environment(self):
+        home = self.directory / "home"
+        loopback = "-kernel inet_dist_use_interface {127,0,0,1}"
+        return {
+            "PATH": f"{PROGRAMS}:/usr/bin:/bin",
+            "HOME": str(home),
+            "LANG": "C.UTF-8",
+            "RABBITMQ_NODENAME": "scenarios@localhost",
+            "RABBITMQ_MNESIA_BASE": str(self.directory / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(self.directory / "log"),
+            "RABBITMQ_CONFIG_FILE": str(self.directory / "rabbitmq.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.directory / "plugins"),
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_PID_FILE": str(self.directory / "rabbitmq.pid"),
+            "RABBITMQ_DIST_PORT": str(self._distribution),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{loopback} +S 2:2 +sbwt none",
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(self._mapper),
+        }
+
+    def _run(self, name, *command):
+        if os.geteuid() == 0:
+            command = ("setpriv", "--reuid", RUN_AS, "--regid", RUN_AS, "--init-groups", *command)
+        process = Process(name, command, self._environment(), self.directory / "home")
+        self._processes.append(process)
+        return process
+
+    def _start_mapper(self):
+        mapper = shutil.which("epmd") or "/usr/bin/epmd"
+        self._run("epmd", mapper, "-address", "127.0.0.1", "-port", str(self._mapper))
+        until(lambda: listening(self._mapper), "epmd listens")
+
+    def start(self):
+        self._server = self._run("rabbitmq", PROGRAMS / "rabbitmq-server")
+
+        def ready():
+            assert self._server.running(), f"RabbitMQ ended:\n{self._server.output()}"
+            return listening(self.port)
+
+        until(ready, "RabbitMQ listens", 60)
+
+    def pid(self):
+        """The Erlang machine's own id, which the start script wrote."""
+        return int((self.directory / "rabbitmq.pid").read_text())
+
+    def restart(self):
+        """Kills it as a crash would, and starts it again on the same port."""
+        self._kill()
+        self.start()
+
+    def _kill(self):
+        # The start script and what it started share a process group that is ours alone.
+        try:
+            os.killpg(self._server.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        self._server.wait()
+        until(lambda: not alive(self.pid()), "RabbitMQ is gone")
+
+    def stop(self):
+        self._kill()
+        for process in self._processes:
+            if process.running():
+                process.kill()
+
+
+def free_ports(count):
+    """Ports of the loopback interface that were free a moment ago."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [it.getsockname()[1] for it in sockets]
+    for it in sockets:
+        it.close()
+    return ports
+
+
+def listening(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+        return True
+    except OSError:
+        return False
+
+
+def _hand_over(directory):
+    """Gives the directory to the user the server runs as, who must also be able to reach it."""
+    user = pwd.getpwnam(RUN_AS)
+    for path in [directory, *directory.rglob("*")]:
+        os.chown(path, user.pw_uid, user.pw_gid)
+    for parent in directory.parents:
+        if parent.is_relative_to(tempfile.gettempdir()) and parent.stat().st_mode & 0o001 == 0:
+            parent.chmod(parent.stat().st_mode | 0o001)
+
+
+def _definitions(kept):
+    permissions = [(name, rule) for name, rule in USERS.items() if rule is not None]
+    return {
+        "vhosts": [{"name": "/"}],
+        "users": [{"name": name, "password_hash": _hash(name), "tags": ""} for name in USERS],
+        "permissions": [
+            {"user": name, "vhost": "/", "configure": rule, "write": rule, "read": rule} for name, rule in permissions
+        ],
+        "topic_permissions": [{"user": "limited", "vhost": "/", "exchange": "limited.topic", "write": "^limited", "read": ".*"}],
+        "queues": [{"name": name, "vhost": "/", "durable": True, "auto_delete": False, "arguments": {}} for name in kept],
+    }
+
+
+def _hash(password):
+    salt = b"salt"
+    return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
