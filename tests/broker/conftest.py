@@ -12,17 +12,15 @@ from rabbitmq import RabbitMQ  # noqa: E402
 from stage import KEPT  # noqa: E402
 
 
-def started(kind, tmp_path_factory, **options):
-    broker = kind(tmp_path_factory.mktemp(kind.name), **options)
+@pytest.fixture(scope="module")
+def rabbitmq():
+    broker = RabbitMQ(kept=KEPT)
     yield broker
     broker.stop()
 
 
 @pytest.fixture(scope="module")
-def rabbitmq(tmp_path_factory):
-    yield from started(RabbitMQ, tmp_path_factory, kept=KEPT)
-
-
-@pytest.fixture(scope="module")
 def ours(tmp_path_factory):
-    yield from started(Ours, tmp_path_factory, kept=KEPT)
+    broker = Ours(tmp_path_factory.mktemp("ours"), kept=KEPT)
+    yield broker
+    broker.stop()

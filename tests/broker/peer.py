@@ -75,8 +75,8 @@ class Peer:
     # What it says
 
     def write(self, data):
-        self._socket.settimeout(PATIENCE)
         try:
+            self._socket.settimeout(PATIENCE)
             self._socket.sendall(data)
         except TimeoutError:
             raise Silence("the broker does not read what it is sent") from None

@@ -1,5 +1,7 @@
 """A real RabbitMQ, the broker ours is compared with: loopback only, free ports, a data directory of its own.
 
+It runs as its package's user, who may not look into pytest's directories.
+
 Erlang's port mapper (epmd) is started here too, on a free port: left to itself it would listen on all addresses, on
 its well-known port, and outlive the test. Both are ended by their ids.
 """
@@ -43,9 +45,9 @@ class RabbitMQ:
 
     name = "rabbitmq"
 
-    def __init__(self, directory, kept=()):
+    def __init__(self, kept=()):
         install()
-        self.directory = Path(directory)
+        self.directory = Path(tempfile.mkdtemp(prefix="farcall-rabbitmq-"))
         self.port, self._distribution, self._mapper = free_ports(3)
         self._processes = []
         for part in ("home", "mnesia", "log"):
@@ -128,6 +130,7 @@ class RabbitMQ:
         for process in self._processes:
             if process.running():
                 process.kill()
+        shutil.rmtree(self.directory)
 
 
 def free_ports(count):
@@ -148,13 +151,10 @@ def listening(port):
 
 
 def _hand_over(directory):
-    """Gives the directory to the user the server runs as, who must also be able to reach it."""
+    """Gives the directory to the user the server runs as."""
     user = pwd.getpwnam(RUN_AS)
     for path in [directory, *directory.rglob("*")]:
         os.chown(path, user.pw_uid, user.pw_gid)
-    for parent in directory.parents:
-        if parent.is_relative_to(tempfile.gettempdir()) and parent.stat().st_mode & 0o001 == 0:
-            parent.chmod(parent.stat().st_mode | 0o001)
 
 
 def _definitions(kept):

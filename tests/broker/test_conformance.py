@@ -29,6 +29,7 @@ def transcripts(request, rabbitmq, ours):
 def test_same_as_rabbitmq(name, transcripts, ours):
     theirs, mine = (playing.result() for playing in transcripts[name])
     assert ours.running(), ours.output()
+    assert not any("gave up" in line for line in theirs), theirs
     if name not in DEPARTURES:
         assert mine == theirs, f"{name}: - RabbitMQ, + ours\n{difference(theirs, mine)}"
         return

@@ -93,6 +93,7 @@ def the_server_names_a_queue(stage):
     peer.ask(1, Queue.Bind(exchange="amq.fanout"))
     peer.ask(1, Basic.Get())
     peer.ask(1, Basic.Consume(consumer_tag="c"))
+    peer.ask(1, Basic.Cancel(consumer_tag="c"))
     peer.ask(1, Queue.Purge())
     peer.ask(1, Queue.Delete())
     # Not so for a declare.
@@ -263,7 +264,7 @@ def purging_drops_what_waits(stage):
 
 @scenario
 def binding_what_is_missing(stage):
-    peer = stage.connect(*range(1, 9))
+    peer = stage.connect(*range(1, 11))
     queue = stage.name("q")
     peer.ask(1, Queue.Declare(queue=queue))
     peer.ask(2, Queue.Bind(queue=stage.name("missing"), exchange="amq.direct", routing_key="k"))
@@ -273,6 +274,8 @@ def binding_what_is_missing(stage):
     peer.ask(6, Queue.Unbind(queue=queue, exchange=stage.name("missing"), routing_key="k"))
     peer.ask(7, Exchange.Bind(destination=stage.name("missing"), source="amq.direct", routing_key="k"))
     peer.ask(8, Exchange.Bind(destination="amq.direct", source=stage.name("missing"), routing_key="k"))
+    peer.ask(9, Exchange.Unbind(destination=stage.name("missing"), source="amq.direct", routing_key="k"))
+    peer.ask(10, Exchange.Unbind(destination="amq.direct", source=stage.name("missing"), routing_key="k"))
 
 
 @scenario

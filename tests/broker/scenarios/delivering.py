@@ -188,7 +188,7 @@ def prefetch_does_not_hold_back_get_and_no_ack(stage):
 def prefetch_by_size(stage):
     peer = stage.connect()
     peer.ask(1, Basic.Qos(prefetch_size=1_000))
-    peer.quiet()
+    peer.hear_end()
 
 
 @scenario
@@ -242,11 +242,21 @@ def cancelling_keeps_what_is_held(stage):
 
 
 @scenario
-def flow_of_a_channel(stage):
+def a_client_lets_the_flow_go_on(stage):
+    stage.connect().ask(1, Channel.Flow(active=True))
+
+
+@scenario
+def a_client_stops_the_flow(stage):
     peer = stage.connect(1, 2)
-    peer.ask(1, Channel.Flow(active=True))
-    peer.ask(2, Channel.Flow(active=False))
+    fill(peer, stage.name("q"), 2)
+    if not isinstance(peer.ask(2, Channel.Flow(active=False)), Channel.FlowOk):
+        peer.hear_end()
+        return
+    peer.ask(2, Basic.Consume(queue=stage.name("q"), consumer_tag="c"))
     peer.quiet()
+    peer.ask(2, Channel.Flow(active=True))
+    peer.take(2, 2)
 
 
 @scenario

@@ -9,7 +9,7 @@ from stage import scenario
 @scenario
 def a_connection_opens_and_closes(stage):
     peer = stage.peer()
-    stage_start(stage, peer)
+    greet(stage, peer)
     peer.start_ok("guest", "guest")
     peer.send(0, Connection.TuneOk(2_047, 131_072, 60))
     peer.ask(0, Connection.Open("/"))
@@ -17,7 +17,7 @@ def a_connection_opens_and_closes(stage):
     peer.close()
 
 
-def stage_start(stage, peer):
+def greet(stage, peer):
     """The first exchange, without what a server may say of itself."""
     peer.silent = True
     peer.write(b"AMQP\x00\x00\x09\x01")
@@ -60,7 +60,7 @@ def old_spellings_of_the_greeting(stage):
 @scenario
 def a_wrong_password_is_told_to_who_can_read_it(stage):
     peer = stage.peer()
-    stage_start(stage, peer)
+    greet(stage, peer)
     peer.start_ok("guest", "wrong")
     peer.hear_end()
 
@@ -68,7 +68,7 @@ def a_wrong_password_is_told_to_who_can_read_it(stage):
 @scenario
 def a_wrong_password_just_ends_the_connection_of_an_old_client(stage):
     peer = stage.peer()
-    stage_start(stage, peer)
+    greet(stage, peer)
     peer.start_ok("guest", "wrong", capabilities={})
     peer.hear_end()
 
@@ -76,7 +76,7 @@ def a_wrong_password_just_ends_the_connection_of_an_old_client(stage):
 @scenario
 def an_unknown_user(stage):
     peer = stage.peer()
-    stage_start(stage, peer)
+    greet(stage, peer)
     peer.start_ok("nobody", "guest")
     peer.hear_end()
 
@@ -84,7 +84,7 @@ def an_unknown_user(stage):
 @scenario
 def an_unknown_mechanism(stage):
     peer = stage.peer()
-    stage_start(stage, peer)
+    greet(stage, peer)
     peer.start_ok("guest", "guest", mechanism="SCRAM-SHA-256")
     peer.hear_end()
 
@@ -92,7 +92,7 @@ def an_unknown_mechanism(stage):
 @scenario
 def a_response_that_is_no_plain_one(stage):
     peer = stage.peer()
-    stage_start(stage, peer)
+    greet(stage, peer)
     peer.send(0, Connection.StartOk({"capabilities": {"authentication_failure_close": True}}, "PLAIN", "guest", "en_US"))
     peer.hear_end()
 
@@ -100,7 +100,7 @@ def a_response_that_is_no_plain_one(stage):
 @scenario
 def a_virtual_host_that_is_not_there(stage):
     peer = stage.peer()
-    stage_start(stage, peer)
+    greet(stage, peer)
     peer.start_ok("guest", "guest")
     peer.send(0, Connection.TuneOk(2_047, 131_072, 0))
     peer.ask(0, Connection.Open("nowhere"))
@@ -111,7 +111,7 @@ def a_virtual_host_that_is_not_there(stage):
 def tuning_beyond_the_offer(stage):
     for channels, frame in ((4_000, 131_072), (2_047, 200_000), (2_047, 100), (0, 0)):
         peer = stage.peer()
-        stage_start(stage, peer)
+        greet(stage, peer)
         peer.start_ok("guest", "guest")
         peer.send(0, Connection.TuneOk(channels, frame, 0))
         peer.ask(0, Connection.Open("/"))
@@ -128,7 +128,7 @@ def a_channel_beyond_the_agreed_number(stage):
 @scenario
 def a_method_before_the_connection_is_open(stage):
     peer = stage.peer()
-    stage_start(stage, peer)
+    greet(stage, peer)
     peer.start_ok("guest", "guest")
     peer.send(0, Connection.TuneOk(2_047, 131_072, 0))
     peer.ask(1, Channel.Open())
@@ -139,7 +139,7 @@ def a_method_before_the_connection_is_open(stage):
 def the_handshake_out_of_order(stage):
     for method in (Connection.Open("/"), Connection.TuneOk(2_047, 131_072, 0)):
         peer = stage.peer()
-        stage_start(stage, peer)
+        greet(stage, peer)
         peer.send(0, method)
         peer.hear_end()
 
@@ -189,6 +189,8 @@ def goodbye_is_the_last_word(stage):
     peer.send(0, Connection.Close(200, "bye", 0, 0))
     peer.send(1, Queue.Declare(queue=stage.name("q")))
     peer.wait(0, Connection.CloseOk)
+    # Who hangs up first is nobody's promise.
+    peer.silent = True
     peer.quiet()
     other = stage.connect()
     other.ask(1, Queue.Declare(queue=stage.name("q"), passive=True))

@@ -201,7 +201,9 @@ def dead_letters(stage):
     peer = stage.connect().confirming()
     peer.ask(1, Queue.Declare(queue=stage.name("dead")))
     arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": stage.name("dead")}
-    peer.ask(1, Queue.Declare(queue=stage.name("q"), arguments=arguments))
+    if not isinstance(peer.ask(1, Queue.Declare(queue=stage.name("q"), arguments=arguments)), Queue.DeclareOk):
+        peer.hear_end()
+        return
     peer.publish(1, "", stage.name("q"), "m")
     peer.settle()
     peer.ask(1, Basic.Get(queue=stage.name("q")))

@@ -4,9 +4,11 @@ RabbitMQ asks for permissions by name (configure, write, read), our broker asks 
 same, so what is compared is how the refusal reaches the client.
 """
 
-from pika.spec import Basic, Exchange, Queue
+from pika.spec import Basic, Connection, Exchange, Queue
 
 from stage import scenario
+
+from .handshake import greet
 
 OWN_TOPIC = "limited.topic"
 
@@ -69,5 +71,8 @@ def the_routing_key_is_asked_about(stage):
 @scenario
 def the_virtual_host_is_refused(stage):
     peer = stage.peer()
-    peer.open(user="outsider")
-    peer.quiet()
+    greet(stage, peer)
+    peer.start_ok("outsider", "outsider")
+    peer.send(0, Connection.TuneOk(2_047, 131_072, 0))
+    peer.ask(0, Connection.Open("/"))
+    peer.hear_end()

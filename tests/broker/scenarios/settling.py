@@ -239,10 +239,10 @@ def tags_begin_anew_with_the_channel(stage):
 def a_message_nobody_wants(stage):
     """Requeued again and again: RabbitMQ's classic queues never tire."""
     peer = held(stage, 1)
+    peer.silent = True
     for tag in range(1, 31):
         peer.send(2, Basic.Nack(delivery_tag=tag, requeue=True))
-        event = peer.read(1)
-        if event is None:
+        if peer.read(1) is None:
             stage.note(f"dropped after {tag} deliveries")
             break
     else:

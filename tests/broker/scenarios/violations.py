@@ -227,16 +227,14 @@ def an_argument_table_of_an_unknown_type(stage):
 def a_heartbeat_on_a_channel(stage):
     peer = stage.connect()
     peer.frame(BEAT, 1, b"")
-    peer.quiet(0.5)
-    stage.note(f"ended: {peer.ended}")
+    ends(peer)
 
 
 @scenario
 def a_heartbeat_with_a_body(stage):
     peer = stage.connect()
     peer.frame(BEAT, 0, b"abc")
-    peer.quiet(0.5)
-    stage.note(f"ended: {peer.ended}")
+    ends(peer)
 
 
 @scenario

@@ -55,6 +55,17 @@ pub(crate) enum Effect {
     Discard(VecDeque<Entry>),
 }
 
+impl Output {
+    /// Bytes that a client which does not read makes this broker hold. Deliveries are bounded by the core.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Output::Deliver { .. } => 0,
+            Output::Got { message, .. } | Output::Return { message, .. } => message.weight(),
+            _ => 64,
+        }
+    }
+}
+
 /// What a client is sent.
 #[derive(Debug)]
 pub(crate) enum Output {

@@ -190,10 +190,12 @@ fn declared(queue: &Queue) -> Declared {
 }
 
 fn same(old: &Attributes, new: &Attributes) -> Result<(), Error> {
+    if old.exclusive != new.exclusive {
+        return Err(Error::Locked);
+    }
     let different = [
         (old.durable != new.durable, "durable"),
         (old.auto_delete != new.auto_delete, "auto_delete"),
-        (old.exclusive != new.exclusive, "exclusive"),
         (old.message_ttl != new.message_ttl, "x-message-ttl"),
         (old.expires != new.expires, "x-expires"),
         (old.max_length != new.max_length, "x-max-length"),

@@ -28,6 +28,11 @@ impl<T> Default for Topics<T> {
     }
 }
 
+/// What stands between the dots. The empty text has no words, not one empty word.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    (!text.is_empty()).then(|| text.split('.')).into_iter().flatten()
+}
+
 impl<T> Node<T> {
     fn is_empty(&self) -> bool {
         self.words.is_empty() && self.any.is_none() && self.rest.is_none() && self.bound.is_empty()
@@ -37,7 +42,7 @@ impl<T> Node<T> {
 impl<T: Copy + PartialEq> Topics<T> {
     pub(crate) fn insert(&mut self, pattern: &str, value: T) {
         let mut node = &mut self.root;
-        for word in pattern.split('.') {
+        for word in words(pattern) {
             node = match word {
                 "*" => node.any.get_or_insert_default(),
                 "#" => node.rest.get_or_insert_default(),
@@ -48,7 +53,7 @@ impl<T: Copy + PartialEq> Topics<T> {
     }
 
     pub(crate) fn remove(&mut self, pattern: &str, value: T) {
-        let words: Vec<&str> = pattern.split('.').collect();
+        let words: Vec<&str> = words(pattern).collect();
         Topics::take(&mut self.root, &words, value);
     }
 
@@ -90,7 +95,7 @@ impl<T: Copy + PartialEq> Topics<T> {
         let mut here: Vec<Reached<'_, T>> = Vec::new();
         let mut next: Vec<Reached<'_, T>> = Vec::new();
         Topics::enter((&self.root, false), &mut here);
-        for word in key.split('.') {
+        for word in words(key) {
             for (node, stays) in &here {
                 if let Some(it) = node.words.get(word) {
                     Topics::enter((it, false), &mut next);

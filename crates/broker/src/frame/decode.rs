@@ -32,7 +32,7 @@ pub(crate) enum BadFrame {
     BadEnd(u8),
     #[error("unknown frame type {0}")]
     UnknownType(u8),
-    #[error("heartbeat on a channel")]
+    #[error("heartbeat on a channel, or with a payload")]
     BadHeartbeat,
 }
 
@@ -83,7 +83,7 @@ impl Decoder {
         let frame = match kind {
             FRAME_METHOD => Frame::Method { channel, payload },
             FRAME_HEADER => Frame::Header { channel, payload },
-            _ if channel != 0 => return Err(BadFrame::BadHeartbeat),
+            _ if channel != 0 || size != 0 => return Err(BadFrame::BadHeartbeat),
             _ => Frame::Heartbeat,
         };
         Ok(Some((frame, size + OVERHEAD)))
@@ -162,6 +162,7 @@ mod tests {
         assert_eq!(decoder.decode(&header), Ok(None));
         assert_eq!(decoder.decode(b"GET / HTTP/1.1"), Err(BadFrame::UnknownType(b'G')));
         assert_eq!(decoder.decode(&[8, 0, 1, 0, 0, 0, 0, FRAME_END]), Err(BadFrame::BadHeartbeat));
+        assert_eq!(decoder.decode(&[8, 0, 0, 0, 0, 0, 1, 7, FRAME_END]), Err(BadFrame::BadHeartbeat));
         assert_eq!(decoder.decode(&[1, 0, 1, 0, 0, 0, 1, 7, 0]), Err(BadFrame::BadEnd(0)));
         assert_eq!(decoder.decode(&[3, 0, 1, 0, 0, 0, 1, 7, 0]), Err(BadFrame::BadEnd(0)));
     }

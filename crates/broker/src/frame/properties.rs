@@ -22,8 +22,10 @@ pub enum Malformed {
     Trailing,
     #[error("unknown property flags {0:#06x}")]
     UnknownFlags(u16),
-    #[error("expiration is not a number of milliseconds")]
+    #[error("invalid expiration: not a number of milliseconds")]
     BadExpiration,
+    #[error("invalid delivery mode {0}")]
+    BadDeliveryMode(u8),
 }
 
 const CONTENT_TYPE: u16 = 1 << 15;
@@ -65,7 +67,11 @@ pub(crate) fn summarize(raw: &[u8]) -> Result<Summary, Malformed> {
         reader.table()?;
     }
     if has(DELIVERY_MODE) {
-        summary.persistent = reader.u8()? == 2;
+        summary.persistent = match reader.u8()? {
+            1 => false,
+            2 => true,
+            other => return Err(Malformed::BadDeliveryMode(other)),
+        };
     }
     if has(PRIORITY) {
         reader.u8()?;
@@ -149,6 +155,10 @@ mod tests {
         assert_eq!(summarize(&[0, 0]), Ok(Summary::default()));
         assert_eq!(summarize(&[0, 0, 1]), Err(Malformed::Trailing));
         assert_eq!(summarize(&[0, 1]), Err(Malformed::UnknownFlags(1)));
+        for mode in [0, 3, 255] {
+            let properties = BasicProperties::default().with_delivery_mode(mode);
+            assert_eq!(summarize(&raw(&properties)), Err(Malformed::BadDeliveryMode(mode)));
+        }
         for bad in ["", "-1", "soon", "4294967296", "+5"] {
             let properties = BasicProperties::default().with_expiration(bad.into());
             assert_eq!(summarize(&raw(&properties)), Err(Malformed::BadExpiration), "{bad:?}");

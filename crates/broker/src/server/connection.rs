@@ -77,6 +77,8 @@ pub(super) struct Connection<S> {
     log_in: Option<LogIn>,
     arrival: Arrival,
     batch: std::vec::IntoIter<Output>,
+    /// Weight of what is left in `batch`.
+    batched: usize,
     outgoing: Outgoing,
     /// Weight of the deliveries in `outgoing`.
     encoded: usize,
@@ -133,6 +135,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             log_in: None,
             arrival: Arrival::default(),
             batch: Vec::new().into_iter(),
+            batched: 0,
             outgoing: Outgoing::default(),
             encoded: 0,
             unflushed: false,
@@ -176,8 +179,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Step::Close => self.end = End::Flush,
         }
-        if (self.session.is_closing() || self.end != End::Open) && self.pulse.limit.is_none() {
-            self.pulse.limit = Some(ambient::now() + FAREWELL);
+        if self.session.is_closing() || self.end != End::Open {
+            let farewell = ambient::now() + FAREWELL;
+            self.pulse.limit = Some(self.pulse.limit.map_or(farewell, |it| it.min(farewell)));
         }
     }
 
@@ -219,7 +223,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     used += length;
                     self.assembly.accept(frame)
                 }
-                Err(error) => Err(error.into()),
+                Err(error) => {
+                    self.lost = true;
+                    Err(error.into())
+                }
             };
             match request {
                 Ok(None) => {}
@@ -230,12 +237,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         self.perform();
                     }
                 }
+                // Of a client that was told to go, only the answer counts.
+                Err(_) if self.session.is_closing() && !self.lost => {}
                 Err(violation) => {
                     self.perform();
                     let step = self.decide(|session, world| session.fail(&violation, world));
                     self.step(step);
-                    self.lost = true;
-                    return input.len();
+                    if self.lost {
+                        return input.len();
+                    }
                 }
             }
         }
@@ -318,7 +328,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             && !self.paused
             && self.log_in.is_none()
             && self.arrival.turn.is_none()
-            && self.outgoing.len() + self.batch.len() * 64 < UNREAD
+            && self.unread() < UNREAD
+    }
+
+    /// Bytes of replies that wait for this client to read.
+    fn unread(&self) -> usize {
+        self.outgoing.len() + self.batched + self.outbox.weight()
     }
 
     /// Encodes what the outbox holds and writes it. `Ready` when everything is written.
@@ -331,9 +346,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     if batch.is_empty() {
                         break;
                     }
+                    self.batched = batch.iter().map(Output::weight).sum();
                     self.batch = batch.into_iter();
                     continue;
                 };
+                self.batched -= output.weight();
                 if let Output::Deliver { message, .. } = &output {
                     self.encoded += message.weight();
                 }
@@ -498,7 +515,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if self.paused {
                 self.paused = self.shared.lock().core().is_paused(self.key);
             }
-            if !self.paused && !self.requests.is_empty() && self.outgoing.len() < UNREAD && self.perform() {
+            if !self.paused && !self.requests.is_empty() && self.unread() < UNREAD && self.perform() {
                 continue;
             }
             self.poll_arrival(context);

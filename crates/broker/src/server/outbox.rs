@@ -1,7 +1,7 @@
 //! What one connection is to be sent, and how its task is told.
 
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::task::AtomicWaker;
 
@@ -11,9 +11,15 @@ use crate::core::Output;
 /// bounded by the core (deliveries) and by not reading from a client that does not read (replies).
 #[derive(Default)]
 pub(crate) struct Outbox {
-    outputs: Mutex<Vec<Output>>,
+    waiting: Mutex<Waiting>,
     pub(crate) waker: AtomicWaker,
     signals: AtomicU8,
+}
+
+#[derive(Default)]
+struct Waiting {
+    outputs: Vec<Output>,
+    weight: usize,
 }
 
 /// The server stops.
@@ -28,24 +34,35 @@ pub(crate) const SETTLED: u8 = 8;
 impl Outbox {
     /// Appends; `true` when the task must be woken for it.
     pub(crate) fn push(&self, output: Output) -> bool {
-        let mut outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(last) = outputs.last_mut()
+        let mut waiting = self.waiting();
+        if let Some(last) = waiting.outputs.last_mut()
             && merge(last, &output)
         {
             return false;
         }
-        outputs.push(output);
-        outputs.len() == 1
+        waiting.weight += output.weight();
+        waiting.outputs.push(output);
+        waiting.outputs.len() == 1
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes all there is into `batch`, which must be empty.
     pub(crate) fn take(&self, batch: &mut Vec<Output>) {
-        let mut outputs = self.outputs.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::swap(&mut *outputs, batch);
+        let mut waiting = self.waiting();
+        std::mem::swap(&mut waiting.outputs, batch);
+        waiting.weight = 0;
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.outputs.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.waiting().outputs.is_empty()
+    }
+
+    /// The [`Output::weight`] of all that lies here.
+    pub(crate) fn weight(&self) -> usize {
+        self.waiting().weight
     }
 
     pub(crate) fn signal(&self, what: u8) {

@@ -125,7 +125,7 @@ impl Assembly {
         let id = (reader.u16().map_err(syntax)?, reader.u16().map_err(syntax)?);
         if !self.contents.is_empty() && self.contents.contains_key(&channel) {
             let text = "expected content, got a method";
-            return Err(Violation::new(Code::UnexpectedFrame, text).by(id));
+            return Err(Violation::new(Code::UnexpectedFrame, text).by(PUBLISH));
         }
         let request = match id {
             PUBLISH if channel > self.channel_max => {
@@ -161,9 +161,13 @@ impl Assembly {
     }
 
     fn header(&mut self, channel: u16, payload: &[u8]) -> Result<Option<Request>, Violation> {
-        let Some(Content::Header { address, mandatory, immediate }) = self.contents.remove(&channel) else {
-            let text = "expected a method, got a content header";
-            return Err(Violation::new(Code::UnexpectedFrame, text));
+        let (address, mandatory, immediate) = match self.contents.remove(&channel) {
+            Some(Content::Header { address, mandatory, immediate }) => (address, mandatory, immediate),
+            interrupted => {
+                let text = "expected no content header";
+                let violation = Violation::new(Code::UnexpectedFrame, text);
+                return Err(if interrupted.is_some() { violation.by(PUBLISH) } else { violation });
+            }
         };
         let mut reader = Reader::new(payload);
         let bad = |error: BadTable| syntax(error).by(PUBLISH);
@@ -183,8 +187,8 @@ impl Assembly {
         }
         let summary = match properties::summarize(raw) {
             Ok(summary) => summary,
-            Err(Malformed::BadExpiration) => {
-                let violation = Violation::new(Code::PreconditionFailed, "invalid expiration").by(PUBLISH);
+            Err(error @ (Malformed::BadExpiration | Malformed::BadDeliveryMode(_))) => {
+                let violation = Violation::new(Code::PreconditionFailed, error.to_string()).by(PUBLISH);
                 return Ok(Some(self.skip(channel, declared, violation)));
             }
             Err(error) => return Err(syntax(error).by(PUBLISH)),
@@ -231,9 +235,9 @@ impl Assembly {
             }
             // An empty body frame after an empty body says nothing.
             None if piece.is_empty() => return Ok(None),
-            _ => {
-                let text = "expected no content body";
-                return Err(Violation::new(Code::UnexpectedFrame, text));
+            interrupted => {
+                let violation = Violation::new(Code::UnexpectedFrame, "expected no content body");
+                return Err(if interrupted.is_some() { violation.by(PUBLISH) } else { violation });
             }
         };
         let Some(after) = complete else {

@@ -18,19 +18,20 @@ impl Session {
         if let methods::AMQPMethod::Open(_) = method {
             return self.open_channel(number, world);
         }
-        let Some(state) = self.channels.get(&number) else {
-            return Err(Violation::new(Code::ChannelError, "expected 'channel.open'"));
-        };
-        let key = match state {
-            Channel::Open { key, .. } => Some(*key),
-            Channel::Closing => None,
-        };
-        match (method, key) {
+        if let (methods::AMQPMethod::CloseOk(_), Some(Channel::Crossed)) =
+            (method, self.channels.get(&number))
+        {
+            self.channels.remove(&number);
+            return Ok(());
+        }
+        match (method, self.channel(number)?) {
             (methods::AMQPMethod::Close(_), key) => {
                 if let Some(key) = key {
                     world.state.core.close_channel(key);
+                    self.channels.remove(&number);
+                } else {
+                    self.channels.insert(number, Channel::Crossed);
                 }
-                self.channels.remove(&number);
                 let ok = methods::AMQPMethod::CloseOk(methods::CloseOk {});
                 self.reply(number, AMQPClass::Channel(ok), world);
             }
@@ -61,7 +62,7 @@ impl Session {
             );
             return Err(Violation::new(Code::NotAllowed, text));
         }
-        if self.channels.contains_key(&number) {
+        if !matches!(self.channels.get(&number), None | Some(Channel::Crossed)) {
             return Err(Violation::new(Code::ChannelError, "second 'channel.open' seen"));
         }
         let key = world.state.core.open_channel(self.connection, number);
@@ -73,8 +74,9 @@ impl Session {
 
     /// Closes a channel for what was done on it.
     pub(super) fn close_channel(&mut self, number: u16, violation: &Violation, world: &mut World<'_>) {
-        if let Some(Channel::Open { key, .. }) = self.channels.insert(number, Channel::Closing) {
-            world.state.core.close_channel(key);
+        if let Some(Channel::Open { key, .. }) = self.channels.get(&number) {
+            world.state.core.close_channel(*key);
+            self.channels.insert(number, Channel::Closing);
             let close = methods::Close {
                 reply_code: violation.code as u16,
                 reply_text: violation.reply_text().into(),

@@ -108,7 +108,8 @@ impl Session {
         self.require(&operation, &format!("exchange '{destination}'"), world)?;
         for name in [destination, source] {
             if world.state.core.exchange(name).is_none() {
-                return Err(no_exchange(name, world));
+                // What is not there is not bound.
+                return if bind { Err(no_exchange(name, world)) } else { Ok(()) };
             }
         }
         let core = &mut world.state.core;

@@ -98,6 +98,8 @@ enum Channel {
     },
     /// The client was told that it is closed; everything but its answer is skipped.
     Closing,
+    /// Both sides closed it at once. The client was answered; its own answer may still come.
+    Crossed,
 }
 
 /// What a request may touch.
@@ -196,7 +198,7 @@ impl Session {
             return self.connection_method(&method, world);
         }
         if channel == 0 {
-            return Err(Violation::new(Code::CommandInvalid, "only connection methods on channel 0"));
+            return Err(Violation::new(Code::ChannelError, "only connection methods on channel 0"));
         }
         if let AMQPClass::Channel(method) = method {
             return self.channel_method(channel, &method, world).map(|()| Step::Continue);
@@ -231,7 +233,7 @@ impl Session {
             methods::AMQPMethod::UpdateSecret(_) => {
                 Err(Violation::new(Code::NotImplemented, "the secret can't be updated"))
             }
-            _ => Err(Violation::new(Code::CommandInvalid, "the connection is already open")),
+            _ => Err(Violation::new(Code::ChannelError, "the connection is already open")),
         }
     }
 
@@ -250,7 +252,9 @@ impl Session {
         match self.channels.get(&number) {
             Some(Channel::Open { key, .. }) => Ok(Some(*key)),
             Some(Channel::Closing) => Ok(None),
-            None => Err(Violation::new(Code::ChannelError, "expected 'channel.open'")),
+            Some(Channel::Crossed) | None => {
+                Err(Violation::new(Code::ChannelError, "expected 'channel.open'"))
+            }
         }
     }
 

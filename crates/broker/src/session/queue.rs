@@ -94,9 +94,9 @@ impl Session {
         it: &methods::Declare,
         world: &mut World<'_>,
     ) -> Result<(Arc<str>, Declared), Violation> {
+        // The empty name means the last queue everywhere but here, also when only asking.
         let name: Arc<str> = match it.queue.as_str() {
-            "" if it.passive => self.named(number, "")?,
-            "" => self.make_up("gen").into(),
+            "" if !it.passive => self.make_up("gen").into(),
             name => name.into(),
         };
         let operation = Operation::DeclareQueue { queue: &name, passive: it.passive };
@@ -130,18 +130,20 @@ impl Session {
         let operation = Operation::Bind { queue, exchange, routing_key };
         self.require(&operation, &format!("queue '{queue}'"), world)?;
         let core = &mut world.state.core;
-        core.inspect_queue(queue, self.connection)
-            .and_then(|_| {
-                if bind {
-                    core.bind_queue(queue, exchange, routing_key)
-                } else {
-                    core.unbind_queue(queue, exchange, routing_key)
-                }
-            })
-            .map_err(|error| match error {
-                Error::NoExchange => no_exchange(exchange, world),
-                error => about_queue(error, queue, &world.config.virtual_host),
-            })
+        let done = core.inspect_queue(queue, self.connection).and_then(|_| {
+            if bind {
+                core.bind_queue(queue, exchange, routing_key)
+            } else {
+                core.unbind_queue(queue, exchange, routing_key)
+            }
+        });
+        match done {
+            Ok(()) => Ok(()),
+            // What is not there is not bound.
+            Err(Error::NoQueue | Error::NoExchange) if !bind => Ok(()),
+            Err(Error::NoExchange) => Err(no_exchange(exchange, world)),
+            Err(error) => Err(about_queue(error, queue, &world.config.virtual_host)),
+        }
     }
 }
 
