@@ -245,4 +245,31 @@ DEPARTURES = {
             "1/0 the connection ended",
         ],
     ),
+    "an_exchange_of_type_headers": Departure(
+        "There are direct, fanout and topic exchanges only.",
+        [
+            "1/0 connection.close reply_code=540 reply_text=NOT_IMPLEMENTED class_id=40 method_id=10",
+        ],
+    ),
+    "an_alternate_exchange": Departure(
+        "Alternate exchanges are not implemented: refused rather than declared without.",
+        [
+            "1/0 connection.close reply_code=540 reply_text=NOT_IMPLEMENTED class_id=40 method_id=10",
+        ],
+    ),
+    "queues_of_other_kinds": Departure(
+        "Priorities and single active consumers are not implemented: refused rather than declared without.",
+        [
+            "1/0 connection.close reply_code=540 reply_text=NOT_IMPLEMENTED class_id=50 method_id=10",
+            "2/0 connection.close reply_code=540 reply_text=NOT_IMPLEMENTED class_id=50 method_id=10",
+        ],
+    ),
+    "header_tables_nested_too_deep": Departure(
+        "Tables and arrays nest 32 deep at most: deeper ones are an attack on whoever parses them.",
+        [
+            "1/0 connection.close reply_code=502 reply_text=SYNTAX_ERROR class_id=60 method_id=40",
+            "1/0 the connection ended",
+            "1/1 queue.declareok queue='q' message_count=0 consumer_count=0",
+        ],
+    ),
 }

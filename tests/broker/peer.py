@@ -55,7 +55,7 @@ class Peer:
         self, user="guest", password=None, virtual_host="/", heartbeat=0, capabilities=None, frame_max=131_072, channel_max=2_047
     ):
         """The whole handshake; returns itself."""
-        self.log_in(user, password, capabilities)
+        channel_max = min(channel_max, self.log_in(user, password, capabilities).channel_max)
         self.send(0, spec.Connection.TuneOk(channel_max, frame_max, heartbeat))
         self.frame_max = frame_max
         self.ask(0, spec.Connection.Open(virtual_host))

@@ -78,6 +78,18 @@ def header_tables_within_tables(stage):
 
 
 @scenario
+def header_tables_nested_too_deep(stage):
+    peer = stage.connect(1, 2)
+    peer.ask(1, Queue.Declare(queue=stage.name("q")))
+    value = b"V"
+    for _ in range(40):
+        value = b"A" + sized(value)
+    peer.publish(2, "", stage.name("q"), "m", raw=struct.pack(">H", HEADERS) + sized(b"\x01k" + value))
+    if not isinstance(peer.ask(2, Queue.Declare(queue=stage.name("q"), passive=True)), Queue.DeclareOk):
+        peer.hear_end()
+
+
+@scenario
 def all_fourteen_properties(stage):
     properties = BasicProperties(
         content_type="application/json",

@@ -82,6 +82,24 @@ def an_exchange_of_an_unknown_type(stage):
 
 
 @scenario
+def an_exchange_of_type_headers(stage):
+    stage.connect().ask(1, Exchange.Declare(exchange=stage.name("x"), type="headers"))
+
+
+@scenario
+def an_alternate_exchange(stage):
+    arguments = {"alternate-exchange": "amq.fanout"}
+    stage.connect().ask(1, Exchange.Declare(exchange=stage.name("x"), type="direct", arguments=arguments))
+
+
+@scenario
+def queues_of_other_kinds(stage):
+    peers = [stage.connect() for _ in range(2)]
+    for number, arguments in enumerate(({"x-max-priority": 5}, {"x-single-active-consumer": True})):
+        peers[number].ask(1, Queue.Declare(queue=stage.name(f"q{number}"), arguments=arguments))
+
+
+@scenario
 def the_server_names_a_queue(stage):
     peer = stage.connect(1, 2).confirming()
     named = peer.ask(1, Queue.Declare(exclusive=True)).queue
