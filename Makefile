@@ -3,6 +3,7 @@
 PYTHON ?= python3.11
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/farcall/tools
 DENY := $(TOOLS)/cargo-deny-0.20.2/bin/cargo-deny
+NEXTEST := $(or $(shell command -v cargo-nextest),$(TOOLS)/cargo-nextest-0.9.143/bin/cargo-nextest)
 PYTEST = "$$($(PYTHON) tests/environments.py --path tests)" -m pytest -c tests/pytest.ini
 STAGE := checks/stage
 
@@ -26,11 +27,12 @@ test: ## every test but the long ones; needs `make check` beside it to be what C
 	@$(STAGE) "end to end" 8 $(MAKE) --no-print-directory e2e
 	@$(STAGE) faults 4 $(MAKE) --no-print-directory faults
 
-unit:
-	cargo nextest run --workspace
+unit: $(NEXTEST)
+	$(NEXTEST) nextest run --workspace
 	cargo test --workspace --doc --quiet
 
 environments:
+	tests/system
 	$(PYTHON) tests/environments.py
 
 e2e:
@@ -39,14 +41,13 @@ e2e:
 faults:
 	$(PYTEST) -n 2 -m "not long" tests/faults
 
-test-long: build environments ## the tests that take minutes; run before an issue is called resolved
-	cargo nextest run --workspace --run-ignored all
+test-long: build unit environments ## every test, those that take minutes too; run before an issue is called resolved
 	$(PYTEST) tests
 
 check: $(DENY) ## formatting, lints, licences, bans, documentation links, and the rules of this repository
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --workspace --no-deps --document-private-items --quiet
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet
 	$(DENY) --workspace check licenses bans sources
 	$(PYTHON) checks/arrows.py
 	$(PYTHON) checks/links.py
@@ -54,6 +55,9 @@ check: $(DENY) ## formatting, lints, licences, bans, documentation links, and th
 
 $(DENY):
 	env -u CARGO_TARGET_DIR cargo install --locked --quiet --version 0.20.2 --root $(TOOLS)/cargo-deny-0.20.2 cargo-deny
+
+$(TOOLS)/cargo-nextest-0.9.143/bin/cargo-nextest:
+	env -u CARGO_TARGET_DIR cargo install --locked --quiet --version 0.9.143 --root $(TOOLS)/cargo-nextest-0.9.143 cargo-nextest
 
 FUZZ_SECONDS ?= 60
 CARGO_FUZZ := $(TOOLS)/cargo-fuzz-0.13.2/bin/cargo-fuzz

@@ -1,4 +1,5 @@
-//! Benchmarks of whole parties: every figure of `bench/README.md` comes from a command of this program.
+//! Benchmarks of whole parties: the figures of `bench/README.md` that are not of one crate come from a command of
+//! this program.
 //!
 //! It plays the side that is not measured, natively and with bodies prepared beforehand, so that the figures are
 //! those of the measured party and not of a Python client. Beside the real endpoint it measures an *echo endpoint*

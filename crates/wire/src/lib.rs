@@ -15,7 +15,7 @@
 //! | [`json`] | the one way in for a JSON document: bounded, and with errors that name the field |
 //!
 //! A new body gets its type here, a golden file under `tests/golden/` and a line in the table of
-//! `tests/golden.rs`; the tests then try it in both directions and break it in a thousand ways.
+//! `tests/golden/mod.rs`; the tests then try it in both directions and break it in a thousand ways.
 
 pub mod buffer;
 pub mod control;

@@ -1,0 +1,27 @@
+"""`make demo` does what the README says, with either release of the SDK."""
+
+import os
+import subprocess
+
+import pytest
+from scene import ROOT, binary
+
+
+@pytest.mark.parametrize("release", ["4.19.0", "3.8.0"])
+def test_the_demo_runs_and_leaves_nothing_behind(release, tmp_path):
+    environment = os.environ | {
+        "SDK": release,
+        "FARCALL_BINARIES": str(binary("farcall").parent),
+        "TMPDIR": str(tmp_path),
+    }
+    demo = subprocess.run(
+        [ROOT / "demo" / "run"], env=environment, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL
+    )
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    lines = [line.split() for line in demo.stdout.splitlines()]
+    assert ["globus-compute-sdk", release] in lines
+    assert "ZeroDivisionError: division by zero" in demo.stdout
+    assert "0, 1, 4, ... 39601" in demo.stdout
+    assert not list(tmp_path.iterdir()), "its directory is removed"
+    commands = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(tmp_path) not in commands, "its processes are gone"
