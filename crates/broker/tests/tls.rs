@@ -1,4 +1,5 @@
 //! The same conversation under TLS.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
 mod support;
 

@@ -1,5 +1,10 @@
 //! A broker on a free port, with rules that tests can change.
-#![allow(dead_code, unreachable_pub)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "a test kit: each test uses its part, a failed unwrap is a failed test"
+)]
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
