@@ -1,6 +1,6 @@
 //! What hostile clients send, by raw sockets: the broker answers with the right code or not at all, keeps to its memory
 //! limit, and goes on serving others.
-#![allow(clippy::unwrap_used, clippy::panic)] // a failed unwrap here is a failed test
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! What the fuzz targets hold, on random bytes and in every test run.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
 #[path = "../fuzz/holds.rs"]
 mod holds;

@@ -1,5 +1,5 @@
 //! Conversations of lapin, which is what our own endpoint speaks, with the broker.
-#![allow(clippy::unwrap_used, clippy::panic)] // a failed unwrap here is a failed test
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
 mod support;
 
