@@ -76,6 +76,25 @@ def test_two_hundred_at_once(sdk, endpoint):
     assert told == [[n * n for n in range(200)]]
 
 
+def test_thousands_at_once(sdk, endpoint):
+    """More than any window on the way holds at a time."""
+    told = sdk.run(
+        """
+        import sys
+
+        def negative(x):
+            return -x
+
+        with executor(sys.argv[1]) as ex:
+            futures = [ex.submit(negative, n) for n in range(4000)]
+            tell(sum(future.result(timeout=100) for future in futures))
+        """,
+        endpoint.id,
+        timeout=150,
+    )
+    assert told == [-sum(range(4000))]
+
+
 def test_two_tasks_run_side_by_side(sdk, endpoint):
     """Each waits until the other has begun: one worker alone would never end them."""
     told = sdk.run(

@@ -74,6 +74,8 @@ struct Load {
 /// One queue: what its window wants, and how far it has been fed.
 #[derive(Debug, Default)]
 struct Line {
+    /// A window is open: what it has been fed must be remembered, however little it wants at the moment.
+    open: bool,
     demand: Demand,
     fed: i64,
     /// The outbox may hold rows after `fed`.
@@ -92,6 +94,7 @@ struct Line {
 impl Line {
     fn wanted(&mut self, want: Want) -> Option<Load> {
         if self.demand.grant(want) {
+            self.open = true;
             self.fed = 0;
             self.more = true;
             self.held = self.settling > 0;
@@ -129,9 +132,14 @@ impl Line {
 
     fn ended(&mut self, window: u64, unacknowledged: &[u64]) {
         if window >= self.demand.window() {
-            self.demand.close();
+            self.close();
             self.redelivered = unacknowledged.iter().map(|&token| token.cast_signed()).collect();
         }
+    }
+
+    fn close(&mut self) {
+        self.open = false;
+        self.demand.close();
     }
 
     fn next(&mut self) -> Option<Load> {
@@ -145,7 +153,7 @@ impl Line {
 
     /// Whether nothing would be lost by forgetting it.
     fn idle(&self) -> bool {
-        !self.loading && self.settling == 0 && !self.demand.open() && self.redelivered.is_empty()
+        !self.open && !self.loading && self.settling == 0 && self.redelivered.is_empty()
     }
 }
 
@@ -267,7 +275,7 @@ impl Feeding {
                 });
                 let messages: Vec<_> = messages.collect();
                 if !messages.is_empty() && broker.feed(&queue, window, messages).is_err() {
-                    line.demand.close();
+                    line.close();
                 }
                 let load = line.next();
                 self.load(queue.clone(), load, outbox);
@@ -399,6 +407,18 @@ mod tests {
         assert_eq!(line.wanted(want(2, 3)), None, "1 is on its way to the store");
         assert_eq!(line.settled(1), load(2, 0, 3));
         assert!(line.redelivered.contains(&2));
+    }
+
+    #[test]
+    fn a_window_that_wants_nothing_at_the_moment_is_not_forgotten() {
+        let mut line = Line::default();
+        line.wanted(want(1, 2)).unwrap();
+        assert_eq!(line.loaded(1, &[(1, 1), (2, 1)], true), 2);
+        assert!(!line.idle(), "it has been fed up to 2");
+        assert_eq!(line.wanted(want(1, 2)), load(1, 2, 2));
+        line.loaded(1, &[], false);
+        line.ended(1, &[]);
+        assert!(line.idle());
     }
 
     #[test]
