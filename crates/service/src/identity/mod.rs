@@ -6,7 +6,10 @@
 //!
 //! This module may never log a secret, and knows nothing of tasks.
 
+pub mod groups;
 pub mod key;
+pub mod password;
+pub mod people;
 pub mod routes;
 pub mod scope;
 
@@ -37,6 +40,7 @@ const CLIENT_DOMAIN: &str = "clients.auth.globus.org";
 #[derive(Clone, Debug)]
 pub struct Identity {
     store: Store,
+    passwords: password::Hasher,
     keys: PathBuf,
     key: Arc<OnceCell<SigningKey>>,
     tokens: Arc<Mutex<HashMap<Hash, Remembered>>>,
@@ -68,7 +72,13 @@ pub enum IdentityError {
 impl Identity {
     /// `keys` is the directory of the signing key.
     pub fn new(store: Store, keys: PathBuf) -> Identity {
-        Identity { store, keys, key: Arc::default(), tokens: Arc::default() }
+        Identity {
+            store,
+            passwords: password::Hasher::default(),
+            keys,
+            key: Arc::default(),
+            tokens: Arc::default(),
+        }
     }
 
     /// The signing key; the first call reads or makes it.

@@ -10,9 +10,11 @@ mod credentials;
 mod endpoints;
 mod functions;
 mod groups;
+mod people;
 mod row;
 mod tasks;
 mod tokens;
+mod user_groups;
 mod writer;
 
 use std::path::Path;
@@ -29,11 +31,15 @@ pub use credentials::{Credential, Holder, NewClientCredential, RetireOlder};
 pub use endpoints::{DeleteEndpoint, Endpoint, RegisterEndpoint, ReportRun, Run};
 pub use functions::{AddFunction, Function, FunctionAccess};
 pub use groups::Group;
+pub use people::{
+    AddPerson, Authenticated, Describe, Kind, Link, Profile, RemoveIdentity, SetDisabled, SetPassword, Taken,
+};
 pub use tasks::{
     Acknowledge, Assignment, Delivered, Delivery, NewTask, Page, Progress, RecordResults, Recorded,
     ReportedResult, Submit, TaskRow,
 };
 pub use tokens::{AddToken, RevokeToken, Token};
+pub use user_groups::{AddUserGroup, RemoveUserGroup, SetMember, UserGroup};
 pub use writer::{Command, Tx};
 
 /// What can go wrong between us and the database. Nothing has been written when a command answers with one.
@@ -54,7 +60,10 @@ impl From<sqlx::Error> for StoreError {
 }
 
 /// The append-only list of migrations. A released one is never edited: sqlx keeps its checksum in the database.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "first", include_str!("migrations/0001_first.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "first", include_str!("migrations/0001_first.sql")),
+    (2, "people", include_str!("migrations/0002_people.sql")),
+];
 
 /// How long a statement waits for another connection's lock before it fails.
 const BUSY: Duration = Duration::from_secs(10);

@@ -1,0 +1,18 @@
+//! Groups: people with whom functions can be shared.
+
+use wire::{GroupId, IdentityId};
+
+use super::Identity;
+use crate::store::StoreError;
+
+impl Identity {
+    /// The groups that `identity`, or one that is linked with it, is a member of. One indexed look-up.
+    pub async fn groups_of(&self, identity: IdentityId) -> Result<Vec<GroupId>, StoreError> {
+        Ok(self.store.groups_of(identity).await?.into_iter().map(|group| group.id).collect())
+    }
+
+    /// Whether there is such a group: a function can't be shared with one that is not.
+    pub async fn group_exists(&self, group: GroupId) -> Result<bool, StoreError> {
+        Ok(self.store.user_group(group).await?.is_some())
+    }
+}

@@ -1,0 +1,203 @@
+//! Passwords: argon2id, hashed and verified on threads of their own, few at a time.
+//!
+//! A check costs some 20 ms and 19 MiB on purpose. [`AT_ONCE`] of them run side by side, [`WAITING`] more wait; whoever
+//! comes then is told to come again. So nobody can make the service busy with passwords, and requests that ask for
+//! none never wait for one that does. Somebody who doesn't exist costs as much as somebody who does.
+
+use std::sync::Arc;
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use argon2::{Algorithm, Argon2, Params, Version};
+use tokio::sync::Semaphore;
+use wire::IdentityId;
+
+use super::Identity;
+use crate::ambient;
+use crate::store::{Kind, Profile, SetPassword, StoreError};
+
+/// Checks that run at a time. More would only slow each other down, and the rest of the service.
+const AT_ONCE: usize = 2;
+/// Checks that wait for their turn.
+const WAITING: usize = 64;
+/// OWASP's first choice for argon2id: 19 MiB, two passes, one lane.
+const MEMORY_KIB: u32 = 19 * 1024;
+const PASSES: u32 = 2;
+const LANES: u32 = 1;
+/// Lengths in bytes. No rule about kinds of characters: they make passwords worse.
+pub const SHORTEST: usize = 8;
+pub const LONGEST: usize = 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub enum PasswordError {
+    /// Unknown, disabled, without a password, or with another one: said alike, at the same cost.
+    #[error("unknown user or wrong password")]
+    Refused,
+    /// Too many are being checked.
+    #[error("too many passwords are being checked; try again in a moment")]
+    Busy,
+    #[error("a password has {SHORTEST} to {LONGEST} bytes")]
+    Length,
+    #[error("a password must not be the username")]
+    Username,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the password could not be hashed")]
+    Hash,
+}
+
+/// Where passwords are hashed. Clones share the bound.
+#[derive(Clone, Debug)]
+pub struct Hasher {
+    running: Arc<Semaphore>,
+    /// Those that run and those that wait.
+    admitted: Arc<Semaphore>,
+}
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Hasher {
+            running: Arc::new(Semaphore::new(AT_ONCE)),
+            admitted: Arc::new(Semaphore::new(AT_ONCE + WAITING)),
+        }
+    }
+}
+
+fn argon2() -> Argon2<'static> {
+    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).expect("the constants above are valid");
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+}
+
+/// Stands in for the hash of somebody who has none; no password is known for it.
+const NOBODYS: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$ZmFyY2FsbG5vYm9keXMx$/x1u2kzVq2l6cXqWk6qA6d2HUJmBQjZ0n9p1mKZBv0E";
+
+impl Hasher {
+    /// The hash of `password`, with a salt of its own.
+    pub async fn hash(&self, password: String) -> Result<String, PasswordError> {
+        self.work(move || {
+            let salt = ambient::random_bytes();
+            let hash = argon2().hash_password_with_salt(password.as_bytes(), &salt[..16]);
+            hash.map(|hash| hash.to_string()).map_err(|_| PasswordError::Hash)
+        })
+        .await?
+    }
+
+    /// Whether `hash` is that of `password`. Without a hash as much work is done, for nothing.
+    pub async fn verify(&self, password: String, hash: Option<String>) -> Result<bool, PasswordError> {
+        self.work(move || {
+            let known = hash.is_some();
+            let hash = hash.as_deref().unwrap_or(NOBODYS);
+            let Ok(hash) = PasswordHash::new(hash) else { return false };
+            argon2().verify_password(password.as_bytes(), &hash).is_ok() && known
+        })
+        .await
+    }
+
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, PasswordError> {
+        let admitted = self.admitted.clone().try_acquire_owned().map_err(|_| PasswordError::Busy)?;
+        let running = self.running.clone().acquire_owned().await.map_err(|_| PasswordError::Busy)?;
+        let done = tokio::task::spawn_blocking(move || {
+            // They go with the work: whoever asked may hang up, the work still runs to its end.
+            let _held = (admitted, running);
+            work()
+        });
+        done.await.map_err(|_| PasswordError::Hash)
+    }
+}
+
+impl Identity {
+    /// The person whose username and password these are: enabled, and so is the first of the set.
+    pub async fn verify_password(&self, username: &str, password: &str) -> Result<Profile, PasswordError> {
+        let person = self.profile_named(username).await?.filter(|it| it.kind == Kind::Person && !it.disabled);
+        let hash = match &person {
+            Some(person) => self.store.password(person.id).await?,
+            None => None,
+        };
+        // Nobody has a longer one; hashing it would only be work.
+        let password = if password.len() > LONGEST { String::new() } else { password.to_owned() };
+        let right = self.passwords.verify(password, hash).await?;
+        let person = person.filter(|_| right).ok_or(PasswordError::Refused)?;
+        if let Some(first) = person.linked_to
+            && self.profile(first).await?.is_none_or(|first| first.disabled)
+        {
+            return Err(PasswordError::Refused);
+        }
+        Ok(person)
+    }
+
+    /// Gives `identity` a password. Sessions and tokens made with the old one are the caller's to end.
+    pub async fn set_password(&self, person: &Profile, password: &str) -> Result<(), PasswordError> {
+        let hash = self.new_password(&person.username, password).await?;
+        self.store.write(SetPassword { identity: person.id, hash, at: ambient::now() }).await?;
+        Ok(())
+    }
+
+    /// The hash of a password that `username` may have.
+    pub async fn new_password(&self, username: &str, password: &str) -> Result<String, PasswordError> {
+        if !(SHORTEST..=LONGEST).contains(&password.len()) {
+            return Err(PasswordError::Length);
+        }
+        if password.eq_ignore_ascii_case(username) {
+            return Err(PasswordError::Username);
+        }
+        self.passwords.hash(password.to_owned()).await
+    }
+
+    /// Whether this identity can log in with a password at all.
+    pub async fn has_password(&self, identity: IdentityId) -> Result<bool, StoreError> {
+        Ok(self.store.password(identity).await?.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_the_same_password_is_right() {
+        let hasher = Hasher::default();
+        let hash = hasher.hash("correct horse".to_owned()).await.unwrap();
+        assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+        assert_ne!(hash, hasher.hash("correct horse".to_owned()).await.unwrap(), "each has its own salt");
+        assert!(hasher.verify("correct horse".to_owned(), Some(hash.clone())).await.unwrap());
+        assert!(!hasher.verify("correct horsf".to_owned(), Some(hash)).await.unwrap());
+        assert!(!hasher.verify("correct horse".to_owned(), Some("nonsense".to_owned())).await.unwrap());
+        assert!(!hasher.verify(String::new(), None).await.unwrap());
+    }
+
+    #[test]
+    fn nobodys_hash_costs_what_everybodys_does() {
+        let hash = PasswordHash::new(NOBODYS).unwrap();
+        let params = Params::try_from(&hash).unwrap();
+        assert_eq!((params.m_cost(), params.t_cost(), params.p_cost()), (MEMORY_KIB, PASSES, LANES));
+        assert_eq!(hash.hash.unwrap().as_bytes().len(), Params::DEFAULT_OUTPUT_LEN);
+    }
+
+    #[tokio::test]
+    async fn too_many_at_once_are_turned_away_and_the_rest_gets_its_turn() {
+        let hasher = Hasher::default();
+        let gate = Arc::new(std::sync::Barrier::new(AT_ONCE + 1));
+        let mut works = Vec::new();
+        for _ in 0..AT_ONCE {
+            let (hasher, gate) = (hasher.clone(), gate.clone());
+            works.push(tokio::spawn(async move { hasher.work(move || drop(gate.wait())).await.is_ok() }));
+        }
+        for _ in 0..WAITING {
+            let hasher = hasher.clone();
+            works.push(tokio::spawn(async move { hasher.work(|| ()).await.is_ok() }));
+        }
+        while hasher.admitted.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(hasher.work(|| ()).await, Err(PasswordError::Busy)));
+        tokio::task::spawn_blocking(move || gate.wait()).await.unwrap();
+        for work in works {
+            assert!(work.await.unwrap());
+        }
+        assert!(hasher.work(|| ()).await.is_ok(), "there is room again");
+    }
+}

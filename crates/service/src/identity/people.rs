@@ -1,0 +1,75 @@
+//! Who there is: looking up identities and their sets.
+//!
+//! Several identities of one person form a set with one that comes first. Whoever signs in as any of them acts as the
+//! first: what the person owns doesn't depend on which login was used that day.
+
+use wire::IdentityId;
+
+use super::Identity;
+use crate::store::{Profile, StoreError};
+
+/// The longest username, as `name@domain`.
+pub const USERNAME_LIMIT: usize = 254;
+
+/// A username in its one spelling: lower case, one `@`, nothing that a page or a log could misread.
+pub fn username(text: &str) -> Option<String> {
+    let username = text.trim().to_lowercase();
+    let (name, domain) = username.split_once('@')?;
+    let plain = |text: &str, also: &str| {
+        !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || also.contains(c))
+    };
+    let labels =
+        domain.split('.').all(|label| plain(label, "-") && !label.starts_with('-') && !label.ends_with('-'));
+    (username.len() <= USERNAME_LIMIT && plain(name, "._+-'%=~/!#$&*^|{}?") && labels).then_some(username)
+}
+
+impl Identity {
+    /// The identity with this id, disabled or not.
+    pub async fn profile(&self, id: IdentityId) -> Result<Option<Profile>, StoreError> {
+        self.store.profile(id).await
+    }
+
+    /// The identity with this username, however it is written.
+    pub async fn profile_named(&self, text: &str) -> Result<Option<Profile>, StoreError> {
+        match username(text) {
+            Some(username) => self.store.profile_named(&username).await,
+            None => Ok(None),
+        }
+    }
+
+    /// All identities linked with `id`, itself among them, the first of the set first.
+    pub async fn set_of(&self, id: IdentityId) -> Result<Vec<Profile>, StoreError> {
+        self.store.identity_set(id).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usernames_have_one_spelling() {
+        for (given, known) in [
+            ("alice@example.edu", Some("alice@example.edu")),
+            (" Alice@Example.EDU ", Some("alice@example.edu")),
+            ("o'brien+x@a-b.example", Some("o'brien+x@a-b.example")),
+            ("alice@localhost", Some("alice@localhost")),
+            ("ålice@example.edu", Some("ålice@example.edu")),
+            ("alice", None),
+            ("@example.edu", None),
+            ("alice@", None),
+            ("alice@@example.edu", None),
+            ("alice@b@c", None),
+            ("alice@.edu", None),
+            ("alice@-a.edu", None),
+            ("al ice@example.edu", None),
+            ("alice\n@example.edu", None),
+            ("alice@exam\u{202e}ple.edu", None),
+            ("<b>@example.edu", None),
+            ("", None),
+        ] {
+            assert_eq!(username(given).as_deref(), known, "{given:?}");
+        }
+        assert!(username(&format!("{}@example.edu", "a".repeat(250))).is_none());
+    }
+}
