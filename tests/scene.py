@@ -69,6 +69,13 @@ class Scene:
         endpoint.start()
         return endpoint
 
+    def manager(self, service, template, name="manager", release="4.19.0", **options):
+        manager = Manager(self, service, name, template, release, **options)
+        self.endpoints.append(manager)
+        manager.configure()
+        manager.start()
+        return manager
+
     def close(self):
         """Stops everybody, users before those they use."""
         complaints = []
@@ -241,6 +248,34 @@ class Endpoint:
         if self.process and self.process.running():
             status = self.process.stop()
             assert status == 0, f"{self.name} left with status {status}:\n{self.process.output()}"
+
+
+class Manager(Endpoint):
+    """Upstream's endpoint of 4.10 or later: always a manager, which starts user endpoints by a template.
+
+    As the superuser it would want an identity mapping and other users' accounts. So it runs as an ordinary user; where
+    the tests run as root, as one inside a user namespace, who may still read root's files.
+    """
+
+    def __init__(self, scene, service, name, template, release, schema=None):
+        super().__init__(scene, service, name, python=f"sdk-{release}", upstream=True)
+        self.template = template
+        self.schema = schema
+
+    def command(self, *arguments):
+        command = super().command(*arguments)
+        if os.geteuid() == 0:
+            command = ["unshare", "--user", "--map-user=65534", "--map-group=65534", "--", *command]
+        return command
+
+    def configure(self):
+        done = self.run("configure", self.name)
+        assert done.returncode == 0, done.stdout + done.stderr
+        directory = self.directory / self.name
+        # The template as it comes downloads tools from the internet.
+        (directory / "user_config_template.yaml.j2").write_text(textwrap.dedent(self.template))
+        if self.schema is not None:
+            (directory / "user_config_schema.json").write_text(json.dumps(self.schema))
 
 
 class Sdk:

@@ -36,9 +36,12 @@ const HEADERS: Duration = Duration::from_secs(120);
 /// How long open requests get when the service stops.
 const FINISH: Duration = Duration::from_secs(5);
 
-/// The address of ours at which a request arrived.
+/// The address of ours at which a request arrived, and whether that was over TLS.
 #[derive(Clone, Copy, Debug)]
-pub struct Reached(pub SocketAddr);
+pub struct Reached {
+    pub at: SocketAddr,
+    pub tls: bool,
+}
 
 /// Serves `router` on `listener` until `stop` begins and open requests have ended.
 pub async fn serve(listener: TcpListener, router: Router, names: Names, stop: Stop) {
@@ -109,7 +112,7 @@ async fn answer(request: Request<Incoming>, router: Router, names: &Names, reach
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let response = if names.own(&method, request.uri()) {
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(Reached(reached));
+        request.extensions_mut().insert(Reached { at: reached, tls: false });
         match AssertUnwindSafe(router.oneshot(request)).catch_unwind().await {
             Ok(Ok(response)) => response,
             Ok(Err(never)) => match never {},

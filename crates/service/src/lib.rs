@@ -7,6 +7,7 @@
 //! | [`identity`] | who asks: client identities, tokens |
 //! | [`rest`] | the compute routes |
 //! | [`rules`] | who may do what |
+//! | [`user_endpoint`] | the endpoints that managers start |
 //! | [`task`], [`presence`] | what a task and an endpoint are doing, as pure state |
 //! | [`post`] | ties the store to the broker |
 //! | [`store`] | what is on disk |
@@ -32,3 +33,4 @@ pub mod secret;
 pub mod serve;
 pub mod store;
 pub mod task;
+pub mod user_endpoint;

@@ -24,7 +24,11 @@ pub fn call(function: FunctionAccess, caller: IdentityId) -> Verdict {
 
 /// May `caller` see that `endpoint` exists, and whether it is online?
 pub fn see(endpoint: &Endpoint, caller: IdentityId) -> Verdict {
-    if manages(endpoint, caller) || endpoint.public { Verdict::Yes } else { Verdict::Unknown }
+    if manages(endpoint, caller) || endpoint.public || serves_everybody(endpoint) {
+        Verdict::Yes
+    } else {
+        Verdict::Unknown
+    }
 }
 
 /// May `caller` see how `endpoint` is configured, and delete it?
@@ -32,9 +36,10 @@ pub fn manage(endpoint: &Endpoint, caller: IdentityId) -> Verdict {
     unless(manages(endpoint, caller), see(endpoint, caller))
 }
 
-/// May `caller` send tasks to `endpoint`? They run as its owner: nobody else.
+/// May `caller` send tasks to `endpoint`? They run as its owner: nobody else, unless a manager that may become other
+/// users finds in its identity mapping whose account the caller gets.
 pub fn submit(endpoint: &Endpoint, caller: IdentityId) -> Verdict {
-    unless(endpoint.owner == caller, see(endpoint, caller))
+    unless(endpoint.owner == caller || serves_everybody(endpoint), see(endpoint, caller))
 }
 
 /// May `caller` register `endpoint` again, that is, run it?
@@ -45,6 +50,11 @@ pub fn register(endpoint: &Endpoint, caller: IdentityId) -> Verdict {
 /// Does `endpoint` run `function`?
 pub fn permitted(endpoint: &Endpoint, function: FunctionId) -> bool {
     endpoint.allowed_functions.as_ref().is_none_or(|allowed| allowed.contains(&function))
+}
+
+/// A privileged manager decides itself, by its identity mapping, whom it serves as what user.
+fn serves_everybody(endpoint: &Endpoint) -> bool {
+    endpoint.multi_user && endpoint.is_manager()
 }
 
 fn manages(endpoint: &Endpoint, caller: IdentityId) -> bool {
@@ -86,7 +96,26 @@ mod tests {
             admins: vec![ADMIN],
             metadata: Metadata::default(),
             created: Timestamp::UNIX_EPOCH,
+            manager: None,
+            broker_at: None,
         }
+    }
+
+    #[test]
+    fn managers() {
+        let template = Metadata { user_config_template: Some("engine: {}".into()), ..Metadata::default() };
+        let own = Endpoint { metadata: template, ..endpoint(false, None) };
+        assert_eq!(submit(&own, OWNER), Yes);
+        assert_eq!(
+            (submit(&own, OTHER), see(&own, OTHER)),
+            (Unknown, Unknown),
+            "unprivileged: its owner only"
+        );
+        let shared = Endpoint { multi_user: true, ..own };
+        assert_eq!((submit(&shared, OTHER), see(&shared, OTHER)), (Yes, Yes));
+        assert_eq!((register(&shared, OTHER), manage(&shared, OTHER)), (Forbidden, Forbidden));
+        let claims = Endpoint { multi_user: true, ..endpoint(false, None) };
+        assert_eq!(submit(&claims, OTHER), Unknown, "without a template it is no manager");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::directory::{Directory, DirectoryError};
 use crate::identity::Identity;
 use crate::origin::Names;
+use crate::post::url::Outside;
 use crate::post::{Post, PostError};
 use crate::presence::Presence;
 use crate::rest::{App, Room};
@@ -78,7 +79,11 @@ impl Service {
             presence,
             post: post.clone(),
             room: Room::default(),
-            amqp: crate::config::Amqp { listen: amqp_address, ..config.amqp },
+            amqp: Outside {
+                host: config.amqp.public_host.clone(),
+                plain_port: Some(amqp_address.port()),
+                ..Outside::default()
+            },
         };
         let router =
             rest::router(app).merge(identity::routes::router(identity.clone())).fallback(rest::nowhere);

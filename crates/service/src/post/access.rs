@@ -15,6 +15,7 @@ use super::standing::Standing;
 use super::url::User;
 use crate::ambient;
 use crate::store::{Holder, RetireOlder, Store};
+use crate::user_endpoint::Starts;
 
 /// What an endpoint and a client may use of the broker.
 const ENDPOINT: Limits =
@@ -26,6 +27,7 @@ pub(super) struct Rules {
     pub(super) store: Store,
     pub(super) standing: Standing,
     pub(super) deliveries: Feeder,
+    pub(super) starts: Starts,
 }
 
 impl Access for Rules {
@@ -61,10 +63,12 @@ impl Access for Rules {
         match user.holder {
             Holder::Endpoint(endpoint) => {
                 let allowed = !self.standing.is_deleted(endpoint) && endpoint_may(endpoint, operation);
-                if let (true, Operation::Consume { queue }) = (allowed, operation)
-                    && Name::parse(queue) == Some(Name::Tasks(endpoint))
-                {
-                    self.standing.consumes(endpoint, user.number);
+                if let (true, Operation::Consume { queue }) = (allowed, operation) {
+                    match Name::parse(queue) {
+                        Some(Name::Tasks(_)) => self.standing.consumes(endpoint, user.number),
+                        Some(Name::Commands(_)) => self.starts.connected(endpoint),
+                        _ => {}
+                    }
                 }
                 allowed
             }

@@ -16,6 +16,7 @@ use super::url::User;
 use crate::ambient;
 use crate::presence::{self, Presence};
 use crate::store::{Progress, ReportRun, Run, Store, StoreError};
+use crate::user_endpoint::Starts;
 
 /// How long a new run may take to report what the one before it left behind.
 const RECOVERY: SignedDuration = SignedDuration::from_secs(60);
@@ -29,6 +30,7 @@ struct Inner {
     store: Store,
     presence: Presence,
     results: Results,
+    starts: Starts,
     runs: Mutex<HashMap<EndpointId, Run>>,
     runtime: Runtime,
 }
@@ -39,10 +41,12 @@ impl Heartbeats {
         store: Store,
         presence: Presence,
         results: Results,
+        starts: Starts,
     ) -> Result<Heartbeats, StoreError> {
         let runs: HashMap<_, _> = store.runs().await?.into_iter().collect();
         let known = runs.clone();
-        let inner = Inner { store, presence, results, runs: Mutex::new(runs), runtime: Runtime::current() };
+        let inner =
+            Inner { store, presence, results, starts, runs: Mutex::new(runs), runtime: Runtime::current() };
         let heartbeats = Heartbeats(Arc::new(inner));
         for (endpoint, run) in known {
             heartbeats.give_up_later(endpoint, run);
@@ -55,6 +59,7 @@ impl Heartbeats {
         if let Some(run) = self.changed(user, &report, now) {
             self.remember(endpoint, run);
         }
+        self.0.starts.heard(endpoint, user.number, report.life());
         self.0.presence.heard(&report, now);
         let states: Vec<_> = report
             .task_statuses

@@ -21,12 +21,13 @@ pub mod url;
 
 use std::sync::Arc;
 
-use broker::{Broker, DeclareError, ExchangeKind, Handle, QueueOptions};
+use broker::{Broker, Confirm, DeclareError, ExchangeKind, Handle, Message, QueueOptions};
 use wire::queue::{self, HEARTBEAT_BINDING, HEARTBEAT_QUEUE, RESULT_BINDING, RESULT_QUEUE, exchange};
 use wire::{EndpointId, TaskId};
 
 use crate::presence::Presence;
 use crate::store::{Holder, Store, StoreError};
+use crate::user_endpoint::Starts;
 use deliveries::Deliveries;
 use heartbeats::Heartbeats;
 use outbox::Feeder;
@@ -42,6 +43,7 @@ pub struct Post {
     standing: Standing,
     tasks: Feeder,
     results: Results,
+    starts: Starts,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -58,14 +60,25 @@ impl Post {
         let (tasks, task_feeding) = Feeder::new();
         let (deliveries, delivery_feeding) = Feeder::new();
         let standing = Standing::default();
+        let starts = Starts::default();
         let results = Results { store: store.clone(), deliveries: deliveries.clone() };
-        let rules = access::Rules { store: store.clone(), standing: standing.clone(), deliveries };
+        let rules = access::Rules {
+            store: store.clone(),
+            standing: standing.clone(),
+            deliveries,
+            starts: starts.clone(),
+        };
         let (server, broker) = Broker::new(broker::Config::default(), Arc::new(rules));
-        let post =
-            Post { broker: broker.clone(), standing: standing.clone(), tasks, results: results.clone() };
+        let post = Post {
+            broker: broker.clone(),
+            standing: standing.clone(),
+            tasks,
+            results: results.clone(),
+            starts: starts.clone(),
+        };
 
         let (sink, arrived) = ResultSink::new();
-        let heartbeats = Heartbeats::new(store.clone(), presence, results.clone()).await?;
+        let heartbeats = Heartbeats::new(store.clone(), presence, results.clone(), starts).await?;
         broker.declare_exchange(exchange::TASKS, ExchangeKind::Direct, true)?;
         broker.declare_exchange(exchange::COMMANDS, ExchangeKind::Direct, true)?;
         broker.declare_exchange(exchange::RESULTS, ExchangeKind::Topic, true)?;
@@ -99,6 +112,27 @@ impl Post {
     /// Whether `endpoint` consumes its task queue at this moment.
     pub fn consumes(&self, endpoint: EndpointId) -> bool {
         self.broker.queue(&queue::task_queue(endpoint)).is_some_and(|queue| queue.consumers > 0)
+    }
+
+    /// Whether `manager` reads its commands at this moment.
+    pub fn reads_commands(&self, manager: EndpointId) -> bool {
+        self.broker.queue(&queue::command_queue(manager)).is_some_and(|queue| queue.consumers > 0)
+    }
+
+    /// The starts of user endpoints that are under way.
+    pub fn starts(&self) -> &Starts {
+        &self.starts
+    }
+
+    /// Publishes a message of our own.
+    pub fn publish(&self, message: Message) -> Confirm {
+        self.broker.publish(message)
+    }
+
+    /// A user endpoint has got a credential. One that still runs keeps its connections: its manager knows best.
+    pub fn user_endpoint_made(&self, endpoint: EndpointId) -> Result<(), DeclareError> {
+        self.standing.made(endpoint);
+        self.declare(endpoint)
     }
 
     /// `endpoint` has got credential `number`: its queues exist from now on, and its ghosts are gone.

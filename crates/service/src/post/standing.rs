@@ -43,6 +43,11 @@ impl Standing {
         std::mem::replace(&mut it.used, kept).into_iter().collect()
     }
 
+    /// The endpoint exists, again perhaps.
+    pub(super) fn made(&self, endpoint: EndpointId) {
+        self.endpoints().entry(endpoint).or_default().deleted = false;
+    }
+
     /// The endpoint is no more: all the credentials that have been used.
     pub(super) fn deleted(&self, endpoint: EndpointId) -> Vec<i64> {
         let mut endpoints = self.endpoints();

@@ -1,11 +1,10 @@
 //! The URL under which an endpoint or a client reaches the broker, and its user name there.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use wire::{EndpointId, IdentityId};
 
-use crate::config::Amqp;
 use crate::front::Reached;
 use crate::store::Holder;
 
@@ -48,16 +47,42 @@ pub struct ConnectionUrl<'a> {
 }
 
 impl ConnectionUrl<'_> {
-    /// The URL for whoever reached us over HTTP at `reached`. `amqp.listen` carries the port we really have.
-    pub fn at(&self, amqp: &Amqp, reached: Reached) -> String {
+    /// The URL for whoever finds the broker at `base` (see [`Outside::base`]).
+    pub fn at(&self, base: &str) -> String {
         let user = User { holder: self.holder, number: self.number };
-        let host = amqp.public_host.clone().unwrap_or_else(|| local(reached.0));
-        format!("amqp://{user}:{}@{host}:{}/%2F", self.secret, amqp.listen.port())
+        let (scheme, place) = base.split_once("://").unwrap_or(("amqp", base));
+        format!("{scheme}://{user}:{}@{place}/%2F", self.secret)
     }
 }
 
-fn local(reached: SocketAddr) -> String {
-    match reached.ip() {
+/// Where the broker is found from outside. What is not said follows from how the request arrived.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outside {
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    pub tls: Option<bool>,
+    /// The ports we listen on, without TLS and with it.
+    pub plain_port: Option<u16>,
+    pub tls_port: Option<u16>,
+}
+
+impl Outside {
+    /// `amqps://host:port` for whoever reached us over HTTP at `reached`.
+    pub fn base(&self, reached: Reached) -> String {
+        let tls = self.tls.unwrap_or(match (self.plain_port, self.tls_port) {
+            (Some(_), Some(_)) => reached.tls,
+            (_, tls) => tls.is_some(),
+        });
+        let listening = if tls { self.tls_port } else { self.plain_port };
+        let usual = if tls { 5671 } else { 5672 };
+        let port = self.port.or(listening).unwrap_or(usual);
+        let host = self.host.clone().unwrap_or_else(|| local(reached.at.ip()));
+        format!("{}://{host}:{port}", if tls { "amqps" } else { "amqp" })
+    }
+}
+
+fn local(reached: IpAddr) -> String {
+    match reached {
         ip if ip.is_loopback() => "localhost".to_owned(),
         IpAddr::V4(ip) => ip.to_string(),
         IpAddr::V6(ip) => format!("[{ip}]"),
@@ -96,14 +121,29 @@ mod tests {
 
     #[test]
     fn the_host_is_the_public_one_or_where_we_were_reached() {
+        let reached = |at: &str, tls| Reached { at: at.parse().unwrap(), tls };
+        let plain = Outside { plain_port: Some(4444), ..Outside::default() };
+        let both = Outside { tls_port: Some(443), ..plain.clone() };
+        let named = Outside { host: Some("amqp.example.org".into()), ..both.clone() };
+        let behind = Outside { port: Some(443), tls: Some(true), ..plain.clone() };
+        let table = [
+            (&plain, "127.0.0.1:80", false, "amqp://localhost:4444"),
+            (&plain, "192.0.2.1:80", false, "amqp://192.0.2.1:4444"),
+            (&plain, "[2001:db8::1]:80", false, "amqp://[2001:db8::1]:4444"),
+            (&plain, "127.0.0.1:443", true, "amqp://localhost:4444"),
+            (&both, "127.0.0.1:443", true, "amqps://localhost:443"),
+            (&both, "127.0.0.1:80", false, "amqp://localhost:4444"),
+            (&named, "127.0.0.1:80", false, "amqp://amqp.example.org:4444"),
+            (&named, "127.0.0.1:80", true, "amqps://amqp.example.org:443"),
+            (&behind, "127.0.0.1:80", false, "amqps://localhost:443"),
+        ];
+        for (outside, at, tls, expected) in table {
+            assert_eq!(outside.base(reached(at, tls)), expected, "{outside:?} {at} {tls}");
+        }
         let url = ConnectionUrl { holder: HOLDER, number: 3, secret: "s" };
-        let mut amqp = Amqp { listen: "127.0.0.1:4444".parse().unwrap(), public_host: None };
-        let at = |amqp: &Amqp, reached: &str| url.at(amqp, Reached(reached.parse().unwrap()));
-        let user = "ep.00000000-0000-0000-0000-000000000001.3";
-        assert_eq!(at(&amqp, "127.0.0.1:80"), format!("amqp://{user}:s@localhost:4444/%2F"));
-        assert_eq!(at(&amqp, "192.0.2.1:80"), format!("amqp://{user}:s@192.0.2.1:4444/%2F"));
-        assert_eq!(at(&amqp, "[2001:db8::1]:80"), format!("amqp://{user}:s@[2001:db8::1]:4444/%2F"));
-        amqp.public_host = Some("amqp.example.org".into());
-        assert_eq!(at(&amqp, "127.0.0.1:80"), format!("amqp://{user}:s@amqp.example.org:4444/%2F"));
+        assert_eq!(
+            url.at("amqps://localhost:443"),
+            "amqps://ep.00000000-0000-0000-0000-000000000001.3:s@localhost:443/%2F"
+        );
     }
 }

@@ -32,6 +32,6 @@ pub(super) async fn url(
     let url = ConnectionUrl { holder: Holder::Client(caller), number, secret: &secret };
     Ok(Json(ResultConnection {
         queue_prefix: queue::client_prefix(caller),
-        connection_url: url.at(&app.amqp, reached),
+        connection_url: url.at(&app.amqp.base(reached)),
     }))
 }

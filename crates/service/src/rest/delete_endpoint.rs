@@ -23,8 +23,11 @@ pub(super) async fn delete(
         Verdict::Forbidden => return Err(Failure::forbidden_endpoint(id)),
         Verdict::Unknown => return Err(Failure::unknown_endpoint(id)),
     }
-    let orphans = app.store.write(DeleteEndpoint(id)).await?;
-    app.post.endpoint_deleted(id, orphans).await?;
-    app.presence.forget(id);
+    // With a manager go the endpoints that only it could start.
+    for id in app.store.user_endpoints(id).await?.into_iter().chain([id]) {
+        let orphans = app.store.write(DeleteEndpoint(id)).await?;
+        app.post.endpoint_deleted(id, orphans).await?;
+        app.presence.forget(id);
+    }
     Ok(Json(Deleted::default()))
 }

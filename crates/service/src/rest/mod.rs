@@ -29,9 +29,9 @@ use wire::rest::error::Code;
 pub use body::Room;
 pub use failure::Failure;
 
-use crate::config::Amqp;
 use crate::identity::Identity;
 use crate::post::Post;
+use crate::post::url::Outside;
 use crate::presence::Presence;
 use crate::store::Store;
 
@@ -43,8 +43,8 @@ pub struct App {
     pub presence: Presence,
     pub post: Post,
     pub room: Room,
-    /// Where the broker listens, and what it is called outside.
-    pub amqp: Amqp,
+    /// Where the broker is found from outside.
+    pub amqp: Outside,
 }
 
 pub fn router(app: App) -> Router {

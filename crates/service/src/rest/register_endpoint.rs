@@ -52,7 +52,12 @@ pub(super) async fn update(
             Verdict::Forbidden => return Err(Failure::forbidden_endpoint(id)),
             Verdict::Unknown => return Err(Failure::unknown_endpoint(id)),
         }
-        if app.presence.online(id, ambient::now()) && app.post.consumes(id) {
+        if known.manager.is_some() {
+            let message = format!("Endpoint {id} is a user endpoint: its manager starts it");
+            return Err(Failure::new(Code::ResourceConflict, message));
+        }
+        let connected = app.post.consumes(id) || app.post.reads_commands(id);
+        if app.presence.online(id, ambient::now()) && connected {
             let message =
                 format!("Endpoint {id} is connected: stop it where it runs before it is started again");
             return Err(Failure::new(Code::ResourceConflict, message));
@@ -71,8 +76,11 @@ async fn read(app: &App, request: Request) -> Result<Wanted, Failure> {
         ("high_assurance", wanted.high_assurance == Some(true)),
         ("authentication_policy", wanted.authentication_policy.is_some()),
         ("subscription_uuid", wanted.subscription_uuid.is_some()),
-        ("multi_user", wanted.multi_user == Some(true)),
-        ("metadata.user_config_template", wanted.metadata.user_config_template.is_some()),
+        // Whoever may become other users does so for user endpoints, which need a template.
+        (
+            "multi_user without metadata.user_config_template",
+            wanted.multi_user == Some(true) && wanted.metadata.user_config_template.is_none(),
+        ),
     ];
     if let Some((member, _)) = unserved.iter().find(|(_, asked)| *asked) {
         return Err(Failure::not_served(member));
@@ -103,25 +111,35 @@ impl Wanted {
             owner,
             name: wanted.endpoint_name,
             display_name: wanted.display_name,
-            multi_user: false,
+            multi_user: wanted.multi_user == Some(true),
             public: wanted.public.unwrap_or(false),
             allowed_functions: wanted.allowed_functions,
             admins: wanted.admins.unwrap_or_default(),
             metadata: wanted.metadata,
             created: ambient::now(),
+            manager: None,
+            broker_at: None,
         }
     }
 }
 
-async fn register(app: &App, endpoint: Endpoint, reached: Reached) -> Result<Json<Registration>, Failure> {
+async fn register(
+    app: &App,
+    mut endpoint: Endpoint,
+    reached: Reached,
+) -> Result<Json<Registration>, Failure> {
     let id = endpoint.id;
     let secret = secret::fresh();
     let hash = Hash::of(&secret);
+    let broker_at = app.amqp.base(reached);
+    endpoint.broker_at = Some(broker_at.clone());
     let number = app.store.write(RegisterEndpoint { endpoint, secret: hash, now: ambient::now() }).await?;
+    // Between the question above and this write, somebody else has taken the id.
+    let number = number.ok_or_else(|| Failure::unknown_endpoint(id))?;
     app.post.endpoint_registered(id, number).map_err(|error| {
         tracing::error!(%error, endpoint = %id, "the queues of an endpoint could not be declared");
         Failure::unavailable("The broker does not answer; try again later")
     })?;
     let url = ConnectionUrl { holder: Holder::Endpoint(id), number, secret: &secret };
-    Ok(Json(Registration::new(id, &url.at(&app.amqp, reached))))
+    Ok(Json(Registration::new(id, &url.at(&broker_at))))
 }

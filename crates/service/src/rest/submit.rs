@@ -13,7 +13,9 @@ use super::caller::Caller;
 use super::failure::Failure;
 use crate::ambient;
 use crate::rules::{self, Verdict};
-use crate::store::{NewTask, Submit};
+use crate::store::{Endpoint, NewTask, Submit};
+use crate::user_endpoint::core::Outcome;
+use crate::user_endpoint::{self, Starter};
 
 /// Tasks in one request.
 const TASKS: usize = 100_000;
@@ -33,7 +35,7 @@ pub(super) async fn submit(
     let id: EndpointId = super::id(&id)?;
     let body = app.room.read(request, wire::rest::SUBMIT_LIMIT).await?;
     let wanted: Wanted<'_> = wire::json::decode(&body.bytes, wire::rest::SUBMIT_LIMIT)?;
-    may_submit(&app, id, caller, &wanted).await?;
+    let target = may_submit(&app, id, caller, &wanted).await?;
 
     let specification = match &wanted.resource_specification {
         None => "null".to_owned(),
@@ -52,6 +54,10 @@ pub(super) async fn submit(
         None => TaskGroupId::from_uuid(ambient::ordered_id()),
     };
 
+    let id = match target.is_manager() {
+        true => user_endpoint(&app, &target, caller, &wanted).await?,
+        false => id,
+    };
     let mut ids = BTreeMap::new();
     let mut tasks = Vec::with_capacity(wanted.tasks.values().map(Vec::len).sum());
     for (&function, payloads) in &wanted.tasks {
@@ -83,20 +89,53 @@ pub(super) async fn submit(
     }))
 }
 
+/// The endpoint that `manager` runs for this caller with this configuration, once it takes tasks.
+async fn user_endpoint(
+    app: &App,
+    manager: &Endpoint,
+    caller: IdentityId,
+    wanted: &Wanted<'_>,
+) -> Result<EndpointId, Failure> {
+    let config = wanted.user_endpoint_config.clone().unwrap_or_default();
+    if config.as_json().len() > SPECIFICATION {
+        return Err(Failure::new(Code::RequestMalformed, "user_endpoint_config: too long"));
+    }
+    let starter = Starter { store: app.store.clone(), post: app.post.clone() };
+    let wanted = user_endpoint::Wanted { identity: caller, config, runtime: wanted.user_runtime.clone() };
+    starter.ready(manager, wanted).await.map_err(|(id, outcome)| match outcome {
+        Outcome::Refused(why) => {
+            Failure::new(Code::SemanticallyInvalid, format!("Request payload failed validation: {why}"))
+        }
+        Outcome::Away => {
+            let message = format!("Endpoint {} is not connected: its user endpoints can't start", manager.id);
+            Failure::new(Code::ResourceConflict, message)
+        }
+        Outcome::Silent => {
+            let message = format!("User endpoint {id} was to be started by {}, and says nothing", manager.id);
+            Failure::new(Code::SemanticallyInvalid, message)
+        }
+        Outcome::Ready | Outcome::Broken => {
+            Failure::unavailable("The user endpoint could not be started; try again later")
+        }
+    })
+}
+
 /// All that can be said against a request before anything is written. It is refused whole, with the item named.
 async fn may_submit(
     app: &App,
     id: EndpointId,
     caller: IdentityId,
     wanted: &Wanted<'_>,
-) -> Result<(), Failure> {
+) -> Result<Endpoint, Failure> {
     let endpoint = app.store.endpoint(id).await?.ok_or_else(|| Failure::unknown_endpoint(id))?;
     match rules::submit(&endpoint, caller) {
         Verdict::Yes => {}
         Verdict::Forbidden => return Err(Failure::forbidden_endpoint(id)),
         Verdict::Unknown => return Err(Failure::unknown_endpoint(id)),
     }
-    if wanted.user_endpoint_config.as_ref().is_some_and(|config| !config.to_object().is_empty()) {
+    if !endpoint.is_manager()
+        && wanted.user_endpoint_config.as_ref().is_some_and(|config| !config.to_object().is_empty())
+    {
         let message = format!("user_endpoint_config: endpoint {id} has no template that could use it");
         return Err(Failure::new(Code::SemanticallyInvalid, message));
     }
@@ -120,5 +159,5 @@ async fn may_submit(
             return Err(Failure::new(Code::TaskPayloadTooLarge, message));
         }
     }
-    Ok(())
+    Ok(endpoint)
 }

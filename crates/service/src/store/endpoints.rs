@@ -25,6 +25,17 @@ pub struct Endpoint {
     pub admins: Vec<IdentityId>,
     pub metadata: Metadata,
     pub created: Timestamp,
+    /// The manager that starts it; absent: it is started by hand.
+    pub manager: Option<EndpointId>,
+    /// Where it was told to find the broker.
+    pub broker_at: Option<String>,
+}
+
+impl Endpoint {
+    /// A manager runs no tasks: it starts user endpoints, by its template.
+    pub fn is_manager(&self) -> bool {
+        self.metadata.user_config_template.is_some()
+    }
 }
 
 /// One uninterrupted life of an endpoint's process.
@@ -38,7 +49,8 @@ pub struct Run {
     pub since: Timestamp,
 }
 
-/// Adds an endpoint or replaces what is known of it, and adds its next credential. Answers that one's number.
+/// Adds an endpoint or replaces what is known of it, and adds its next credential. Answers that one's number, or
+/// nothing when the id is that of an endpoint with another owner or another manager: that one stays as it was.
 #[derive(Debug)]
 pub struct RegisterEndpoint {
     pub endpoint: Endpoint,
@@ -47,20 +59,24 @@ pub struct RegisterEndpoint {
 }
 
 impl Command for RegisterEndpoint {
-    type Output = i64;
+    type Output = Option<i64>;
 
-    async fn run(self, tx: &mut Tx) -> Result<i64, StoreError> {
+    async fn run(self, tx: &mut Tx) -> Result<Option<i64>, StoreError> {
         let endpoint = self.endpoint;
         let allowed = endpoint.allowed_functions.as_ref().map(text).transpose()?;
         // Without a display name the old one stays.
-        let number: i64 = sqlx::query_scalar(
+        let number: Option<i64> = sqlx::query_scalar(
             "INSERT INTO endpoints (id, owner_id, name, display_name, multi_user, public, allowed_functions_json, \
-             admins_json, metadata_json, created_us, credential) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 1) \
+             admins_json, metadata_json, created_us, manager_id, broker_at, credential) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1) \
              ON CONFLICT (id) DO UPDATE SET name = excluded.name, \
              display_name = coalesce(excluded.display_name, endpoints.display_name), \
              multi_user = excluded.multi_user, public = excluded.public, \
              allowed_functions_json = excluded.allowed_functions_json, admins_json = excluded.admins_json, \
-             metadata_json = excluded.metadata_json, credential = endpoints.credential + 1 RETURNING credential",
+             metadata_json = excluded.metadata_json, broker_at = excluded.broker_at, \
+             credential = endpoints.credential + 1 \
+             WHERE endpoints.owner_id = excluded.owner_id \
+             AND endpoints.manager_id IS NOT DISTINCT FROM excluded.manager_id RETURNING credential",
         )
         .bind(key(endpoint.id.as_uuid()))
         .bind(key(endpoint.owner.as_uuid()))
@@ -72,9 +88,13 @@ impl Command for RegisterEndpoint {
         .bind(text(&endpoint.admins)?)
         .bind(text(&endpoint.metadata)?)
         .bind(endpoint.created.as_microsecond())
-        .fetch_one(&mut *tx)
+        .bind(endpoint.manager.map(|manager| key(manager.as_uuid()).to_vec()))
+        .bind(endpoint.broker_at)
+        .fetch_optional(&mut *tx)
         .await?;
-        credentials::add(tx, Holder::Endpoint(endpoint.id), number, self.secret, self.now, None).await?;
+        if let Some(number) = number {
+            credentials::add(tx, Holder::Endpoint(endpoint.id), number, self.secret, self.now, None).await?;
+        }
         Ok(number)
     }
 }
@@ -126,12 +146,30 @@ impl Store {
     pub async fn endpoint(&self, endpoint: EndpointId) -> Result<Option<Endpoint>, StoreError> {
         let row = sqlx::query(
             "SELECT id, owner_id, name, display_name, multi_user, public, allowed_functions_json, admins_json, \
-             metadata_json, created_us FROM endpoints WHERE id = $1",
+             metadata_json, created_us, manager_id, broker_at FROM endpoints WHERE id = $1",
         )
         .bind(key(endpoint.as_uuid()))
         .fetch_optional(&self.readers)
         .await?;
         row.map(|row| endpoint_of(&row)).transpose()
+    }
+
+    /// The user endpoints that `manager` has started at some time.
+    pub async fn user_endpoints(&self, manager: EndpointId) -> Result<Vec<EndpointId>, StoreError> {
+        let rows = sqlx::query("SELECT id FROM endpoints WHERE manager_id = $1")
+            .bind(key(manager.as_uuid()))
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(|row| Ok(EndpointId::from_uuid(id(row, "id")?))).collect()
+    }
+
+    /// An identity's username and name.
+    pub async fn person(&self, identity: IdentityId) -> Result<Option<(String, String)>, StoreError> {
+        let row = sqlx::query("SELECT username, name FROM identities WHERE id = $1")
+            .bind(key(identity.as_uuid()))
+            .fetch_optional(&self.readers)
+            .await?;
+        row.map(|row| Ok((row.try_get("username")?, row.try_get("name")?))).transpose()
     }
 
     /// The open tasks of endpoints that are no more, with the endpoint.
@@ -187,5 +225,10 @@ fn endpoint_of(row: &SqliteRow) -> Result<Endpoint, StoreError> {
         admins: json(row.try_get("admins_json")?, "admins_json")?,
         metadata: json(row.try_get("metadata_json")?, "metadata_json")?,
         created: time(row, "created_us")?,
+        manager: match row.try_get::<Option<&[u8]>, _>("manager_id")? {
+            Some(_) => Some(EndpointId::from_uuid(id(row, "manager_id")?)),
+            None => None,
+        },
+        broker_at: row.try_get("broker_at")?,
     })
 }

@@ -63,6 +63,7 @@ impl From<sqlx::Error> for StoreError {
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "first", include_str!("migrations/0001_first.sql")),
     (2, "people", include_str!("migrations/0002_people.sql")),
+    (5, "user endpoints", include_str!("migrations/0005_user_endpoints.sql")),
 ];
 
 /// How long a statement waits for another connection's lock before it fails.

@@ -11,3 +11,4 @@ mod kill;
 mod path;
 mod rest;
 mod support;
+mod user_endpoints;

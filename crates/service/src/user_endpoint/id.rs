@@ -1,0 +1,138 @@
+//! The id of a user endpoint: the same for the same manager, identity, configuration and interpreter, so that every
+//! submit that wants the same finds the same. Host and platform of the submitter do not count: who moves from a
+//! laptop to a notebook server keeps the endpoint.
+
+use serde_json::{Map, Value};
+use uuid::Uuid;
+use wire::json::FreeForm;
+use wire::rest::submit::UserRuntime;
+use wire::{EndpointId, IdentityId};
+
+/// The id of the user endpoint that `manager` runs for `identity` with these choices.
+pub fn of(
+    manager: EndpointId,
+    identity: IdentityId,
+    config: &Map<String, Value>,
+    runtime: Option<&UserRuntime>,
+) -> EndpointId {
+    let python = runtime.and_then(python).unwrap_or_default();
+    let sdk = runtime.and_then(|it| it.globus_compute_sdk_version.as_deref()).unwrap_or_default();
+    let mut name = String::new();
+    // Each part begins with its length, so that no part can pass for the end of another and the start of a third.
+    for part in [&identity.to_string(), &canonical(config), &python, sdk] {
+        name.push_str(&format!("{}:{part};", part.len()));
+    }
+    EndpointId::from_uuid(Uuid::new_v5(manager.as_uuid(), name.as_bytes()))
+}
+
+/// `3.11.7`: newer clients name it, older ones send all of `sys.version`.
+fn python(runtime: &UserRuntime) -> Option<String> {
+    let named = runtime.python.as_ref().map(FreeForm::to_object);
+    if let Some(Value::String(version)) = named.as_ref().and_then(|it| it.get("version")) {
+        return Some(version.clone());
+    }
+    runtime.python_version.as_deref()?.split_whitespace().next().map(str::to_owned)
+}
+
+/// JSON with the members of every object in the order of their names, without blanks.
+fn canonical(object: &Map<String, Value>) -> String {
+    let mut text = String::new();
+    write_object(object, &mut text);
+    text
+}
+
+fn write(value: &Value, text: &mut String) {
+    match value {
+        Value::Object(object) => write_object(object, text),
+        Value::Array(items) => {
+            text.push('[');
+            for (at, item) in items.iter().enumerate() {
+                if at > 0 {
+                    text.push(',');
+                }
+                write(item, text);
+            }
+            text.push(']');
+        }
+        other => text.push_str(&other.to_string()),
+    }
+}
+
+fn write_object(object: &Map<String, Value>, text: &mut String) {
+    let mut members: Vec<_> = object.iter().collect();
+    members.sort_unstable_by_key(|&(name, _)| name);
+    text.push('{');
+    for (at, (name, value)) in members.into_iter().enumerate() {
+        if at > 0 {
+            text.push(',');
+        }
+        text.push_str(&Value::from(name.as_str()).to_string());
+        text.push(':');
+        write(value, text);
+    }
+    text.push('}');
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const MANAGER: EndpointId = EndpointId::from_uuid(Uuid::from_u128(1));
+    const ALICE: IdentityId = IdentityId::from_uuid(Uuid::from_u128(2));
+    const BOB: IdentityId = IdentityId::from_uuid(Uuid::from_u128(3));
+
+    fn runtime(value: Value) -> UserRuntime {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn id(config: &str, runtime: Option<&UserRuntime>) -> EndpointId {
+        let config: Value = serde_json::from_str(config).unwrap();
+        of(MANAGER, ALICE, config.as_object().unwrap(), runtime)
+    }
+
+    #[test]
+    fn the_same_choices_are_the_same_endpoint() {
+        let same =
+            [r#"{"a":1,"b":{"x":[1,"é"],"y":null}}"#, r#"{ "b": {"y":null,"x":[1,"\u00e9"]}, "a": 1 }"#];
+        assert_eq!(id(same[0], None), id(same[1], None));
+        let object = json!({"a": 1});
+        let object = object.as_object().unwrap();
+        assert_eq!(of(MANAGER, ALICE, object, None), of(MANAGER, ALICE, object, None));
+    }
+
+    #[test]
+    fn every_choice_counts() {
+        let base = id(r#"{"a":1}"#, None);
+        for other in [r#"{}"#, r#"{"a":"1"}"#, r#"{"a":2}"#, r#"{"a":1,"b":2}"#, r#"{"a":[1]}"#] {
+            assert_ne!(id(other, None), base, "{other}");
+        }
+        let object = json!({"a": 1});
+        let object = object.as_object().unwrap();
+        assert_ne!(of(MANAGER, BOB, object, None), base);
+        assert_ne!(of(EndpointId::from_uuid(Uuid::from_u128(9)), ALICE, object, None), base);
+    }
+
+    #[test]
+    fn of_the_runtime_only_versions_of_python_and_sdk_count() {
+        let here = runtime(json!({"globus_compute_sdk_version": "4.19.0", "globus_sdk_version": "4.9.1",
+            "python_version": "3.11.7 (main, Jan 1 2024) [GCC 12]",
+            "python": {"version": "3.11.7", "compiler": "GCC 12"}, "platform": {"node": "laptop"}}));
+        let there = runtime(json!({"globus_compute_sdk_version": "4.19.0", "globus_sdk_version": "4.0.0",
+            "python_version": "3.11.7 (conda, May 5 2025) [Clang 17]",
+            "python": {"version": "3.11.7", "compiler": "Clang 17"}, "platform": {"node": "cluster"}}));
+        let older_client = runtime(json!({"globus_compute_sdk_version": "4.19.0",
+            "python_version": "3.11.7 (main, Jan 1 2024) [GCC 12]"}));
+        let base = id("{}", Some(&here));
+        assert_eq!(id("{}", Some(&there)), base);
+        assert_eq!(id("{}", Some(&older_client)), base);
+        let other_python =
+            runtime(json!({"globus_compute_sdk_version": "4.19.0", "python": {"version": "3.12.1"}}));
+        let other_sdk =
+            runtime(json!({"globus_compute_sdk_version": "3.8.0", "python": {"version": "3.11.7"}}));
+        assert_ne!(id("{}", Some(&other_python)), base);
+        assert_ne!(id("{}", Some(&other_sdk)), base);
+        assert_ne!(id("{}", None), base);
+    }
+}

@@ -1,0 +1,275 @@
+//! User endpoints: a submit to a manager goes to the endpoint that the manager runs for this person with this
+//! configuration. It is found, or the manager is told to start it.
+//!
+//! What it is called is in [`id`]; how a start goes is decided by [`core`], and performed here: credentials and queues
+//! are made, the command is published, and whoever waits is woken by what the endpoint or its manager says first. No
+//! step polls.
+
+pub mod core;
+pub mod id;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use broker::{BadProperties, DeclareError, Message, Outcome as Published, Properties};
+use tokio::sync::{Notify, watch};
+use wire::json::FreeForm;
+use wire::message::Life;
+use wire::queue::{Registration, command_queue, exchange};
+use wire::rest::submit::UserRuntime;
+use wire::start::{CONTENT_TYPE, LinkedIdentity, START_ENDPOINT, StartArguments, StartEndpoint};
+use wire::{EndpointId, IdentityId};
+
+use self::core::{Action, Event, Outcome, Starts as Core};
+use crate::ambient;
+use crate::post::Post;
+use crate::post::url::ConnectionUrl;
+use crate::secret::{self, Hash};
+use crate::store::{Endpoint, Holder, RegisterEndpoint, Store, StoreError};
+
+/// How long the command may wait in the manager's queue, in milliseconds: who comes later finds nobody waiting.
+const COMMAND_LIFE: &str = "10000";
+
+/// The starts that are under way, and who waits for them. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Starts(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    state: Mutex<State>,
+    /// A manager has come.
+    connected: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    core: Core,
+    waiting: HashMap<EndpointId, watch::Sender<Option<Outcome>>>,
+    /// User endpoints whose managers have come and that were not commanded yet.
+    due: Vec<EndpointId>,
+}
+
+impl Starts {
+    /// What `user_endpoint` or its manager says, under the credential with this number.
+    pub fn heard(&self, user_endpoint: EndpointId, credential: i64, life: Life) {
+        let event = match life {
+            Life::Online { .. } => Event::Alive,
+            Life::FailedToStart(text) => Event::Reported { credential, text },
+            // One that leaves while another is wanted: its manager has the command and starts it again.
+            Life::Offline => return,
+        };
+        self.apply(user_endpoint, event);
+    }
+
+    /// `manager` reads its commands from now on.
+    pub fn connected(&self, manager: EndpointId) {
+        let mut state = self.state();
+        let due = state.core.connected(manager);
+        if !due.is_empty() {
+            state.due.extend(due);
+            self.0.connected.notify_waiters();
+        }
+    }
+
+    fn apply(&self, user_endpoint: EndpointId, event: Event) -> Vec<Action> {
+        let mut state = self.state();
+        let actions = state.core.apply(user_endpoint, event, ambient::now());
+        state.tell(user_endpoint, &actions);
+        actions
+    }
+
+    fn tick(&self, user_endpoint: EndpointId) {
+        let mut state = self.state();
+        let actions = state.core.tick(user_endpoint, ambient::now());
+        state.tell(user_endpoint, &actions);
+    }
+
+    /// Joins the start of `user_endpoint`, or begins it; then there is something to do besides waiting.
+    fn want(
+        &self,
+        user_endpoint: EndpointId,
+        manager: EndpointId,
+        connected: bool,
+    ) -> (watch::Receiver<Option<Outcome>>, Vec<Action>) {
+        let mut state = self.state();
+        let event = Event::Wanted { manager, connected };
+        let actions = state.core.apply(user_endpoint, event, ambient::now());
+        let sender = state.waiting.entry(user_endpoint).or_insert_with(|| watch::channel(None).0);
+        (sender.subscribe(), actions)
+    }
+
+    /// Whether the manager of `user_endpoint` has come since somebody waits for it.
+    fn take_due(&self, user_endpoint: EndpointId) -> bool {
+        let mut state = self.state();
+        let before = state.due.len();
+        state.due.retain(|due| *due != user_endpoint);
+        state.due.len() < before
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic while it was held cannot have left it half changed.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn tell(&mut self, user_endpoint: EndpointId, actions: &[Action]) {
+        for action in actions {
+            if let Action::Finish(outcome) = action
+                && let Some(waiting) = self.waiting.remove(&user_endpoint)
+            {
+                waiting.send_replace(Some(outcome.clone()));
+            }
+        }
+    }
+}
+
+/// Why a command could not be sent: our own trouble, told to nobody but the log.
+#[derive(Debug, thiserror::Error)]
+enum CommandError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Declare(#[from] DeclareError),
+    #[error(transparent)]
+    Properties(#[from] BadProperties),
+    #[error("the id belongs to another endpoint")]
+    Taken,
+    #[error("identity {0} is no more")]
+    Nobody(IdentityId),
+    #[error("the broker did not take the command: {0:?}")]
+    NotPublished(Published),
+}
+
+/// What a submit wants of a manager.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub identity: IdentityId,
+    pub config: FreeForm,
+    pub runtime: Option<UserRuntime>,
+}
+
+/// Finds and starts user endpoints. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Starter {
+    pub store: Store,
+    pub post: Post,
+}
+
+impl Starter {
+    /// The user endpoint of `manager` for what is wanted, once it takes tasks; or how that failed.
+    pub async fn ready(
+        &self,
+        manager: &Endpoint,
+        wanted: Wanted,
+    ) -> Result<EndpointId, (EndpointId, Outcome)> {
+        let id = id::of(manager.id, wanted.identity, &wanted.config.to_object(), wanted.runtime.as_ref());
+        if self.post.consumes(id) {
+            return Ok(id);
+        }
+        let starts = self.post.starts();
+        let (mut outcome, actions) = starts.want(id, manager.id, self.post.reads_commands(manager.id));
+        if actions.contains(&Action::Begin) {
+            let starter = self.clone();
+            let manager = manager.clone();
+            let at_once = actions.contains(&Action::Command);
+            // Not part of the request: others may have joined it by the time this client hangs up.
+            tokio::spawn(async move { starter.start(id, &manager, &wanted, at_once).await });
+        }
+        let ended = outcome.wait_for(Option::is_some).await;
+        match ended.ok().and_then(|ended| ended.clone()).unwrap_or(Outcome::Broken) {
+            Outcome::Ready => Ok(id),
+            other => Err((id, other)),
+        }
+    }
+
+    /// Watches over one start to its end.
+    async fn start(&self, id: EndpointId, manager: &Endpoint, wanted: &Wanted, at_once: bool) {
+        let starts = self.post.starts();
+        let mut commanded = false;
+        loop {
+            let connected = starts.0.connected.notified();
+            if !commanded && (at_once || starts.take_due(id)) {
+                commanded = true;
+                if let Err(error) = self.command(id, manager, wanted).await {
+                    tracing::error!(%error, user_endpoint = %id, "a user endpoint could not be started");
+                    starts.apply(id, Event::Failed);
+                }
+            }
+            let Some(due) = starts.state().core.due(id) else { return };
+            let wait = due.duration_since(ambient::now()).try_into().unwrap_or_default();
+            tokio::select! {
+                () = connected, if !commanded => {}
+                () = tokio::time::sleep(wait) => starts.tick(id),
+            }
+        }
+    }
+
+    async fn command(&self, id: EndpointId, manager: &Endpoint, wanted: &Wanted) -> Result<(), CommandError> {
+        let now = ambient::now();
+        let name = wire::start::user_endpoint_name(manager.id, id);
+        let endpoint = Endpoint {
+            id,
+            owner: wanted.identity,
+            name: name.clone(),
+            display_name: None,
+            multi_user: false,
+            public: false,
+            allowed_functions: manager.allowed_functions.clone(),
+            admins: Vec::new(),
+            metadata: Default::default(),
+            created: now,
+            manager: Some(manager.id),
+            broker_at: manager.broker_at.clone(),
+        };
+        let broker_at = manager.broker_at.as_deref().unwrap_or_default();
+        let secret = secret::fresh();
+        let register = RegisterEndpoint { endpoint, secret: Hash::of(&secret), now };
+        let number = self.store.write(register).await?;
+        let number = number.ok_or(CommandError::Taken)?;
+        self.post.user_endpoint_made(id)?;
+        let url = ConnectionUrl { holder: Holder::Endpoint(id), number, secret: &secret }.at(broker_at);
+        let (username, person) = self.person(wanted.identity).await?;
+        let command = StartEndpoint {
+            command: START_ENDPOINT.to_owned(),
+            args: Vec::new(),
+            kwargs: StartArguments {
+                name,
+                user_opts: wanted.config.clone(),
+                user_runtime: wanted.runtime.clone(),
+                amqp_creds: Registration::new(id, &url),
+            },
+            globus_username: username,
+            globus_effective_identity: wanted.identity,
+            globus_identity_set: person,
+        };
+        let properties = Properties::default()
+            .with_content_type(CONTENT_TYPE.into())
+            .with_content_encoding("utf-8".into())
+            .with_timestamp(u64::try_from(now.as_second()).unwrap_or_default())
+            .with_expiration(COMMAND_LIFE.into());
+        let queue = command_queue(manager.id);
+        let message = Message::new(exchange::COMMANDS, &queue, &properties, command.encode())?;
+        // Before it is sent: the answer may come faster than the confirmation.
+        self.post.starts().apply(id, Event::Commanded { credential: number });
+        tracing::info!(user_endpoint = %id, manager = %manager.id, "a manager is told to start a user endpoint");
+        match self.post.publish(message).await {
+            Published::Confirmed => Ok(()),
+            other => Err(CommandError::NotPublished(other)),
+        }
+    }
+
+    /// Who somebody is, as a manager maps identities to local users.
+    async fn person(&self, identity: IdentityId) -> Result<(String, Vec<LinkedIdentity>), CommandError> {
+        let known = self.store.person(identity).await?;
+        let (username, name) = known.ok_or(CommandError::Nobody(identity))?;
+        let rest = [
+            ("id", identity.to_string()),
+            ("username", username.clone()),
+            ("name", name),
+            ("status", "used".to_owned()),
+        ];
+        let rest = rest.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
+        Ok((username, vec![LinkedIdentity { sub: identity, rest }]))
+    }
+}

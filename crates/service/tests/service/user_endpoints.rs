@@ -1,0 +1,201 @@
+//! User endpoints: a manager, played by the test, is told to start them.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::message::Delivery;
+use lapin::options::BasicAckOptions;
+use lapin::{Channel, Connection, Consumer};
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Client, FakeEndpoint, Farcall, PAYLOAD, Registration, consume, open};
+
+/// A manager's AMQP side.
+struct FakeManager {
+    registration: Registration,
+    _connection: Connection,
+    _channel: Channel,
+    commands: Consumer,
+}
+
+impl FakeManager {
+    async fn connect(registration: Registration) -> FakeManager {
+        let (connection, channel) = open(registration.url()).await;
+        let queue = registration.0["command_queue_info"]["queue"].as_str().unwrap();
+        let commands = consume(&channel, queue, false).await.unwrap();
+        FakeManager { registration, _connection: connection, _channel: channel, commands }
+    }
+
+    fn id(&self) -> &str {
+        self.registration.id()
+    }
+
+    async fn command(&mut self) -> (Delivery, Value) {
+        let delivery = self.commands.next().await.unwrap().unwrap();
+        delivery.ack(BasicAckOptions::default()).await.unwrap();
+        let body = serde_json::from_slice(&delivery.data).unwrap();
+        (delivery, body)
+    }
+
+    /// Whether a command comes within a moment.
+    async fn idle(&mut self) -> bool {
+        tokio::time::timeout(Duration::from_millis(300), self.commands.next()).await.is_err()
+    }
+}
+
+async fn register(client: &Client, multi_user: bool) -> Registration {
+    let metadata = json!({"endpoint_version": "4.19.0", "user_config_template": "engine: {}"});
+    let mut body = json!({"endpoint_name": "manager", "metadata": metadata, "high_assurance": false});
+    if multi_user {
+        body["multi_user"] = json!(true);
+    }
+    Registration(client.post("/v3/endpoints", body).await.ok())
+}
+
+async fn submit(client: &Client, manager: &str, config: Value) -> Answer {
+    let function = client.function().await;
+    let body = json!({"tasks": {function: [PAYLOAD]}, "user_endpoint_config": config,
+        "user_runtime": {"globus_compute_sdk_version": "4.19.0", "python_version": "3.11.7 (main)"}});
+    client.post(&format!("/v3/endpoints/{manager}/submit"), body).await
+}
+
+/// The user endpoint as it comes up by the credentials in a command.
+async fn come_up(command: &Value) -> FakeEndpoint {
+    let endpoint = FakeEndpoint::connect(&Registration(command["kwargs"]["amqp_creds"].clone())).await;
+    endpoint.heartbeat(json!({"heartbeat_period": 30, "active": true})).await;
+    endpoint
+}
+
+#[tokio::test]
+async fn a_submit_starts_it_once_and_goes_to_it() {
+    let service = Farcall::start();
+    let client = service.client().await;
+    let mut manager = FakeManager::connect(register(&client, false).await).await;
+    let id = manager.id().to_owned();
+
+    let several: Vec<_> = (0..5)
+        .map(|_| {
+            let (client, id) = (client.clone(), id.clone());
+            tokio::spawn(
+                async move { submit(&client, &id, json!({"b": [1, {"y": 1, "x": 2}], "a": "é"})).await },
+            )
+        })
+        .collect();
+    let (delivery, command) = manager.command().await;
+    let properties = &delivery.properties;
+    assert_eq!(properties.content_type().as_ref().unwrap().as_str(), "application/json");
+    assert_eq!(properties.content_encoding().as_ref().unwrap().as_str(), "utf-8");
+    assert_eq!(properties.expiration().as_ref().unwrap().as_str(), "10000");
+    assert!(properties.timestamp().is_some());
+    assert_eq!(command["command"], "cmd_start_endpoint");
+    assert_eq!(command["globus_effective_identity"], client.id.as_str());
+    assert_eq!(command["globus_identity_set"][0]["sub"], client.id.as_str());
+    assert_eq!(command["globus_username"], command["globus_identity_set"][0]["username"]);
+    let user_endpoint = command["kwargs"]["amqp_creds"]["endpoint_id"].as_str().unwrap().to_owned();
+    assert_eq!(command["kwargs"]["name"], format!("uep.{id}.{user_endpoint}"));
+    assert_eq!(command["kwargs"]["user_opts"], json!({"b": [1, {"y": 1, "x": 2}], "a": "é"}));
+    assert_eq!(command["kwargs"]["user_runtime"]["globus_compute_sdk_version"], "4.19.0");
+    assert!(manager.idle().await, "five submits share one start");
+
+    let mut endpoint = come_up(&command).await;
+    for submit in several {
+        let answer = submit.await.unwrap().ok();
+        assert_eq!(answer["endpoint_id"], user_endpoint);
+        let task = endpoint.take().await;
+        endpoint.finish(&task, "done", false).await;
+    }
+
+    // It runs: another submit goes to it at once, however the configuration is spelled.
+    let answer = submit(&client, &id, json!({"a": "\u{e9}", "b": [1, {"x": 2, "y": 1}]})).await.ok();
+    assert_eq!(answer["endpoint_id"], user_endpoint);
+    assert!(manager.idle().await);
+
+    // Another configuration is another user endpoint.
+    let other = {
+        let (client, id) = (client.clone(), id.clone());
+        tokio::spawn(async move { submit(&client, &id, json!({})).await })
+    };
+    let (_, command) = manager.command().await;
+    assert_ne!(command["kwargs"]["amqp_creds"]["endpoint_id"], user_endpoint.as_str());
+    come_up(&command).await;
+    other.await.unwrap().ok();
+
+    // Nobody takes a user endpoint's place by registering its id.
+    let body = json!({"endpoint_name": "x", "metadata": {}});
+    client.put(&format!("/v3/endpoints/{user_endpoint}"), body).await.refused(409, "RESOURCE_CONFLICT");
+
+    // With its manager it goes.
+    client.delete(&format!("/v2/endpoints/{id}")).await.ok();
+    client.get(&format!("/v2/endpoints/{user_endpoint}/status")).await.refused(404, "ENDPOINT_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn what_the_manager_reports_is_the_answer_and_nothing_is_written() {
+    let service = Farcall::start();
+    let client = service.client().await;
+    let mut manager = FakeManager::connect(register(&client, false).await).await;
+    let id = manager.id().to_owned();
+    let refused = {
+        let (client, id) = (client.clone(), id.clone());
+        tokio::spawn(async move { submit(&client, &id, json!({"a": 1})).await })
+    };
+    let (_, command) = manager.command().await;
+    // As the manager's temporary child sends it: the user endpoint's credentials, no properties.
+    let notice = FakeEndpoint::connect(&Registration(command["kwargs"]["amqp_creds"].clone())).await;
+    notice.heartbeat(json!({"error": "Unable to start user endpoint", "heartbeat_period": 3})).await;
+    let body = refused.await.unwrap().refused(422, "SEMANTICALLY_INVALID");
+    assert_eq!(body["message"], "Request payload failed validation: Unable to start user endpoint");
+    notice.leave().await;
+
+    // The next one tries again, with another credential.
+    let again = {
+        let (client, id) = (client.clone(), id.clone());
+        tokio::spawn(async move { submit(&client, &id, json!({"a": 1})).await })
+    };
+    let (_, command) = manager.command().await;
+    let mut endpoint = come_up(&command).await;
+    let answer = again.await.unwrap().ok();
+    let tasks = answer["tasks"].as_object().unwrap().values().next().unwrap();
+    assert_eq!(endpoint.take().await, tasks[0], "the only task there is");
+}
+
+#[tokio::test]
+async fn a_manager_that_comes_back_in_time_gets_the_command() {
+    let service = Farcall::start();
+    let client = service.client().await;
+    let registration = register(&client, false).await;
+    let id = registration.id().to_owned();
+    let waiting = {
+        let (client, id) = (client.clone(), id.clone());
+        tokio::spawn(async move { submit(&client, &id, json!({})).await })
+    };
+    // Nobody reads commands yet: none must be published, or it would be too old later.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let mut manager = FakeManager::connect(registration).await;
+    let (_, command) = manager.command().await;
+    come_up(&command).await;
+    waiting.await.unwrap().ok();
+}
+
+#[tokio::test]
+async fn who_may_use_a_manager() {
+    let service = Farcall::start();
+    let (owner, stranger) = (service.client().await, service.client().await);
+    let unprivileged = register(&owner, false).await;
+    submit(&stranger, unprivileged.id(), json!({})).await.refused(404, "ENDPOINT_NOT_FOUND");
+
+    let mut privileged = FakeManager::connect(register(&owner, true).await).await;
+    let id = privileged.id().to_owned();
+    let theirs = {
+        let stranger = stranger.clone();
+        tokio::spawn(async move { submit(&stranger, &id, json!({})).await })
+    };
+    let (_, command) = privileged.command().await;
+    assert_eq!(command["globus_effective_identity"], stranger.id.as_str());
+    let endpoint = come_up(&command).await;
+    theirs.await.unwrap().ok();
+    // It is the stranger's, and the manager's owner sees nothing of it.
+    let path = format!("/v2/endpoints/{}/status", endpoint.id);
+    stranger.get(&path).await.ok();
+    owner.get(&path).await.refused(404, "ENDPOINT_NOT_FOUND");
+}
