@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::identity;
-use crate::store::{Client, Store, StoreError};
+use crate::identity::Identity;
+use crate::store::{Client, StoreError};
 
 /// The longest line of a request.
 const LINE: u64 = 64 << 10;
@@ -65,17 +65,17 @@ impl From<Client> for KnownClient {
 }
 
 /// Does what `request` asks for, on the open store.
-pub async fn perform(store: &Store, request: Request) -> Reply {
-    match attempt(store, request).await {
+pub async fn perform(identity: &Identity, request: Request) -> Reply {
+    match attempt(identity, request).await {
         Ok(reply) => reply,
         Err(error) => Reply::Failed(error.to_string()),
     }
 }
 
-async fn attempt(store: &Store, request: Request) -> Result<Reply, StoreError> {
+async fn attempt(identity: &Identity, request: Request) -> Result<Reply, StoreError> {
     Ok(match request {
         Request::AddClient { name } => {
-            let (client, client_secret) = identity::add_client(store, name).await?;
+            let (client, client_secret) = identity.add_client(name, None).await?;
             Reply::Added(AddedClient {
                 client_id: client.id.to_string(),
                 client_secret,
@@ -84,7 +84,7 @@ async fn attempt(store: &Store, request: Request) -> Result<Reply, StoreError> {
             })
         }
         Request::ListClients => {
-            Reply::Clients(store.clients().await?.into_iter().map(KnownClient::from).collect())
+            Reply::Clients(identity.clients().await?.into_iter().map(KnownClient::from).collect())
         }
     })
 }
@@ -93,19 +93,19 @@ async fn attempt(store: &Store, request: Request) -> Result<Reply, StoreError> {
 #[derive(Debug)]
 pub struct Server {
     socket: UnixListener,
-    store: Store,
+    identity: Identity,
 }
 
 impl Server {
     /// The caller holds the data directory's lock: a socket found there was left by one that died.
-    pub fn open(path: &Path, store: Store) -> io::Result<Server> {
+    pub fn open(path: &Path, identity: Identity) -> io::Result<Server> {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let socket = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(Server { socket, store })
+        Ok(Server { socket, identity })
     }
 
     pub async fn run(self, stop: Stop) {
@@ -115,9 +115,9 @@ impl Server {
                 () = stop.begun() => return,
             };
             let Ok((stream, _)) = accepted else { continue };
-            let store = self.store.clone();
+            let identity = self.identity.clone();
             tokio::spawn(async move {
-                match tokio::time::timeout(PATIENCE, answer(stream, &store)).await {
+                match tokio::time::timeout(PATIENCE, answer(stream, &identity)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => tracing::debug!(%error, "an administration request was broken off"),
                     Err(_) => tracing::debug!("an administration request took too long"),
@@ -127,12 +127,12 @@ impl Server {
     }
 }
 
-async fn answer(stream: UnixStream, store: &Store) -> io::Result<()> {
+async fn answer(stream: UnixStream, identity: &Identity) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
     BufReader::new(reader.take(LINE)).read_line(&mut line).await?;
     let reply = match serde_json::from_str(&line) {
-        Ok(request) => perform(store, request).await,
+        Ok(request) => perform(identity, request).await,
         Err(error) => Reply::Failed(format!("the request is not understood: {error}")),
     };
     let mut text = serde_json::to_vec(&reply)?;

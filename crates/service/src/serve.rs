@@ -87,12 +87,12 @@ impl Service {
         };
         let router =
             rest::router(app).merge(identity::routes::router(identity.clone())).fallback(rest::nowhere);
-        let admin = admin::Server::open(&directory.admin_socket(), store.clone()).map_err(|error| {
+        let admin = admin::Server::open(&directory.admin_socket(), identity.clone()).map_err(|error| {
             ServeError::Admin { path: directory.admin_socket().display().to_string(), error }
         })?;
         // The first start makes the signing key, which takes longer than a start may take.
         tokio::spawn(async move {
-            if let Err(error) = identity.key().await {
+            if let Err(error) = identity.keys().ring().await {
                 tracing::error!(%error, "there is no signing key, id tokens cannot be made");
             }
         });

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::DataDirectory;
 use crate::admin::{self, AddedClient, KnownClient, Reply, Request};
 use crate::directory::{Directory, DirectoryError};
+use crate::identity::Identity;
 use crate::store::Store;
 
 #[derive(Debug, Subcommand)]
@@ -66,7 +67,8 @@ async fn perform(directory: &Directory, request: Request) -> anyhow::Result<Repl
     match directory.lock() {
         Ok(_lock) => {
             let store = Store::open(&directory.database()).await?;
-            let reply = admin::perform(&store, request).await;
+            let identity = Identity::new(store.clone(), directory.keys());
+            let reply = admin::perform(&identity, request).await;
             store.close().await;
             Ok(reply)
         }

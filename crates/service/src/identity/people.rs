@@ -3,10 +3,13 @@
 //! Several identities of one person form a set with one that comes first. Whoever signs in as any of them acts as the
 //! first: what the person owns doesn't depend on which login was used that day.
 
+use std::sync::Arc;
+
+use jiff::Timestamp;
 use wire::IdentityId;
 
-use super::Identity;
-use crate::store::{Profile, StoreError};
+use super::{Identity, IdentityError};
+use crate::store::{Authenticated, Profile, StoreError};
 
 /// The longest username, as `name@domain`.
 pub const USERNAME_LIMIT: usize = 254;
@@ -37,9 +40,37 @@ impl Identity {
         }
     }
 
-    /// All identities linked with `id`, itself among them, the first of the set first.
-    pub async fn set_of(&self, id: IdentityId) -> Result<Vec<Profile>, StoreError> {
-        self.store.identity_set(id).await
+    /// All identities linked with `id`, itself among them, the first of the set first; empty when nobody has this id.
+    /// Remembered for a few seconds.
+    pub async fn set_of(&self, id: IdentityId, now: Timestamp) -> Result<Arc<[Profile]>, StoreError> {
+        let read = async {
+            let set = self.store.identity_set(id).await?;
+            Ok((!set.is_empty()).then(|| Arc::from(set)))
+        };
+        Ok(self.sets.get(id, now, read).await?.unwrap_or_default())
+    }
+
+    /// The identity of `id`, and its set.
+    pub async fn who(
+        &self,
+        id: IdentityId,
+        now: Timestamp,
+    ) -> Result<(Profile, Arc<[Profile]>), IdentityError> {
+        let set = self.set_of(id, now).await?;
+        let profile = set.iter().find(|profile| profile.id == id).cloned().ok_or(IdentityError::Gone)?;
+        Ok((profile, set))
+    }
+
+    /// Writes down that somebody showed to be `id`, just now.
+    pub async fn authenticated(&self, id: IdentityId, now: Timestamp) -> Result<(), StoreError> {
+        self.store.write(Authenticated { identity: id, at: now }).await?;
+        self.forget_person(id);
+        Ok(())
+    }
+
+    /// To be called when an identity was changed in the store.
+    pub(crate) fn forget_person(&self, id: IdentityId) {
+        self.sets.forget(|_, set| set.iter().any(|profile| profile.id == id));
     }
 }
 

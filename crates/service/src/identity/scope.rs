@@ -1,19 +1,26 @@
 //! What a token may be used for. The names are constants of the protocol and say nothing about where we run.
 
+use wire::ClientId;
 use wire::rest::auth::{
-    AUTH_RESOURCE_SERVER, COMPUTE_RESOURCE_SERVER, COMPUTE_SCOPE, EMAIL_SCOPE, MANAGE_PROJECTS_SCOPE,
-    OPENID_SCOPE, PROFILE_SCOPE, VIEW_IDENTITIES_SCOPE,
+    AUTH_RESOURCE_SERVER, COMPUTE_CLIENT, COMPUTE_RESOURCE_SERVER, COMPUTE_SCOPE, EMAIL_SCOPE,
+    GROUPS_RESOURCE_SERVER, MANAGE_PROJECTS_SCOPE, OPENID_SCOPE, PROFILE_SCOPE, VIEW_GROUPS_SCOPE,
+    VIEW_IDENTITIES_SCOPE,
 };
 
 /// What may be asked for at the identity service itself.
 pub const AUTH_SCOPES: [&str; 5] =
     [OPENID_SCOPE, EMAIL_SCOPE, PROFILE_SCOPE, MANAGE_PROJECTS_SCOPE, VIEW_IDENTITIES_SCOPE];
 
+/// What a resource server may ask for on behalf of whoever gave it a token: to see who that is, no more.
+const DEPENDENT_SCOPES: [&str; 5] =
+    [VIEW_GROUPS_SCOPE, OPENID_SCOPE, EMAIL_SCOPE, PROFILE_SCOPE, VIEW_IDENTITIES_SCOPE];
+
 /// Who honours a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ResourceServer {
     Auth,
     Compute,
+    Groups,
 }
 
 impl ResourceServer {
@@ -21,6 +28,7 @@ impl ResourceServer {
         match self {
             ResourceServer::Auth => AUTH_RESOURCE_SERVER,
             ResourceServer::Compute => COMPUTE_RESOURCE_SERVER,
+            ResourceServer::Groups => GROUPS_RESOURCE_SERVER,
         }
     }
 }
@@ -47,6 +55,7 @@ pub fn grants(scope: &str) -> Result<Vec<Grant>, ScopeError> {
     for name in wire::rest::auth::token::scopes(scope) {
         let resource_server = match name {
             COMPUTE_SCOPE => ResourceServer::Compute,
+            VIEW_GROUPS_SCOPE => ResourceServer::Groups,
             auth if AUTH_SCOPES.contains(&auth) => ResourceServer::Auth,
             unknown => return Err(ScopeError::Unknown(unknown.chars().take(200).collect())),
         };
@@ -60,6 +69,24 @@ pub fn grants(scope: &str) -> Result<Vec<Grant>, ScopeError> {
         grant.scopes.push(name.to_owned());
     }
     if grants.is_empty() { Err(ScopeError::Nothing) } else { Ok(grants) }
+}
+
+/// All that a resource server may get for a token that it was given.
+pub fn dependent() -> Vec<Grant> {
+    grants(&DEPENDENT_SCOPES.join(" ")).expect("they are known scopes")
+}
+
+pub fn is_dependent(scope: &str) -> bool {
+    DEPENDENT_SCOPES.contains(&scope)
+}
+
+/// Whom a token is for, as introspection says it: the resource server by its name and by the id of its application.
+pub fn audience(resource_server: &str, client: ClientId) -> Vec<String> {
+    let application = match resource_server {
+        COMPUTE_RESOURCE_SERVER => COMPUTE_CLIENT.to_owned(),
+        _ => client.to_string(),
+    };
+    vec![resource_server.to_owned(), application]
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection, SqlSafeStr};
 
-pub use clients::{AddClient, Client};
+pub use clients::{AddClient, Client, NativeApp, PutNativeApp, RemoveNativeApp, SetSecret};
 pub use credentials::{Credential, Holder, NewClientCredential, RetireOlder};
 pub use endpoints::{DeleteEndpoint, Endpoint, RegisterEndpoint, ReportRun, Run};
 pub use functions::{AddFunction, Function, FunctionAccess};
@@ -38,7 +38,7 @@ pub use tasks::{
     Acknowledge, Assignment, Delivered, Delivery, NewTask, Page, Progress, RecordResults, Recorded,
     ReportedResult, Submit, TaskRow,
 };
-pub use tokens::{AddToken, RevokeToken, Token};
+pub use tokens::{AddTokens, EndTokens, Token};
 pub use user_groups::{AddUserGroup, RemoveUserGroup, SetMember, UserGroup};
 pub use writer::{Command, Tx};
 

@@ -2,11 +2,15 @@
 
 use jiff::Timestamp;
 use sqlx::Row;
+use uuid::Uuid;
 use wire::{ClientId, IdentityId};
 
 use super::row::{id, key, time};
 use super::{Command, Store, StoreError, Tx};
 use crate::secret::Hash;
+
+/// Tokens that one identity may have; older ones end when it asks for more.
+const MOST: i64 = 10_000;
 
 /// What a token stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +23,12 @@ pub struct Token {
     pub resource_server: String,
     pub issued: Timestamp,
     pub expires: Timestamp,
+    /// The sign-in it goes back to, if a person made it.
+    pub session: Option<Uuid>,
+    /// Tokens that came from one code end together.
+    pub grant: Option<Uuid>,
+    /// The token for which a resource server was given this one; it ends with it.
+    pub parent: Option<Hash>,
 }
 
 impl Token {
@@ -27,68 +37,120 @@ impl Token {
     }
 }
 
-/// Adds a token, and forgets those that ended before it was issued.
+/// Adds tokens, all or none, and forgets those that have ended.
 #[derive(Debug)]
-pub struct AddToken {
-    pub hash: Hash,
-    pub token: Token,
-}
+pub struct AddTokens(pub Vec<(Hash, Token)>);
 
-impl Command for AddToken {
+impl Command for AddTokens {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        let Some((_, first)) = self.0.first() else { return Ok(()) };
         sqlx::query("DELETE FROM tokens WHERE expires_us < $1")
-            .bind(self.token.issued.as_microsecond())
+            .bind(first.issued.as_microsecond())
             .execute(&mut *tx)
             .await?;
         sqlx::query(
-            "INSERT INTO tokens (hash, identity_id, client_id, scope, resource_server, issued_us, expires_us) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            "DELETE FROM tokens WHERE identity_id = $1 AND issued_us < (SELECT issued_us FROM tokens \
+             WHERE identity_id = $1 ORDER BY issued_us DESC LIMIT 1 OFFSET $2)",
         )
-        .bind(self.hash.as_bytes())
-        .bind(key(self.token.identity.as_uuid()))
-        .bind(key(self.token.client.as_uuid()))
-        .bind(self.token.scope)
-        .bind(self.token.resource_server)
-        .bind(self.token.issued.as_microsecond())
-        .bind(self.token.expires.as_microsecond())
-        .execute(tx)
+        .bind(key(first.identity.as_uuid()))
+        .bind(MOST)
+        .execute(&mut *tx)
         .await?;
+        for (hash, token) in self.0 {
+            sqlx::query(
+                "INSERT INTO tokens (hash, identity_id, client_id, scope, resource_server, issued_us, expires_us, \
+                 session_id, grant_id, parent_hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            )
+            .bind(hash.as_bytes())
+            .bind(key(token.identity.as_uuid()))
+            .bind(key(token.client.as_uuid()))
+            .bind(token.scope)
+            .bind(token.resource_server)
+            .bind(token.issued.as_microsecond())
+            .bind(token.expires.as_microsecond())
+            .bind(token.session.map(key))
+            .bind(token.grant.map(key))
+            .bind(token.parent.map(|parent| parent.as_bytes().to_vec()))
+            .execute(&mut *tx)
+            .await?;
+        }
         Ok(())
     }
 }
 
-/// Forgets a token of `client`; another client's stays.
-#[derive(Debug)]
-pub struct RevokeToken {
-    pub hash: Hash,
-    pub client: ClientId,
+/// Which tokens end. Those that were made for one of them end with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndTokens {
+    /// This one, if it is `client`'s.
+    One { hash: Hash, client: ClientId },
+    /// Those that act for the identity, and those that were made for it as a client.
+    Of(IdentityId),
+    /// Those that a client asked for.
+    Client(ClientId),
+    /// Those that came from one code.
+    Grant(Uuid),
+    /// Those that go back to one sign-in.
+    Session(Uuid),
 }
 
-impl Command for RevokeToken {
-    type Output = ();
+impl EndTokens {
+    /// Whether `token`, whose hash is `hash`, is among them by itself.
+    pub fn names(&self, hash: &Hash, token: &Token) -> bool {
+        match *self {
+            EndTokens::One { hash: one, client } => *hash == one && token.client == client,
+            EndTokens::Of(identity) => {
+                token.identity == identity || token.client.as_uuid() == identity.as_uuid()
+            }
+            EndTokens::Client(client) => token.client == client,
+            EndTokens::Grant(grant) => token.grant == Some(grant),
+            EndTokens::Session(session) => token.session == Some(session),
+        }
+    }
+}
 
-    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM tokens WHERE hash = $1 AND client_id = $2")
-            .bind(self.hash.as_bytes())
-            .bind(key(self.client.as_uuid()))
-            .execute(tx)
-            .await?;
-        Ok(())
+impl Command for EndTokens {
+    /// How many ended.
+    type Output = u64;
+
+    async fn run(self, tx: &mut Tx) -> Result<u64, StoreError> {
+        let (which, values): (&str, Vec<Vec<u8>>) = match self {
+            EndTokens::One { hash, client } => {
+                ("hash = $1 AND client_id = $2", vec![hash.as_bytes().to_vec(), key(client.as_uuid())])
+            }
+            EndTokens::Of(identity) => ("identity_id = $1 OR client_id = $1", vec![key(identity.as_uuid())]),
+            EndTokens::Client(client) => ("client_id = $1", vec![key(client.as_uuid())]),
+            EndTokens::Grant(grant) => ("grant_id = $1", vec![key(grant)]),
+            EndTokens::Session(session) => ("session_id = $1", vec![key(session)]),
+        };
+        let sql = format!(
+            "WITH RECURSIVE ended (hash) AS (SELECT hash FROM tokens WHERE {which} \
+             UNION SELECT t.hash FROM tokens t JOIN ended e ON t.parent_hash = e.hash) \
+             DELETE FROM tokens WHERE hash IN (SELECT hash FROM ended)"
+        );
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+        for value in values {
+            query = query.bind(value);
+        }
+        Ok(query.execute(tx).await?.rows_affected())
     }
 }
 
 impl Store {
     pub async fn token(&self, hash: Hash) -> Result<Option<Token>, StoreError> {
         let row = sqlx::query(
-            "SELECT identity_id, client_id, scope, resource_server, issued_us, expires_us \
-             FROM tokens WHERE hash = $1",
+            "SELECT identity_id, client_id, scope, resource_server, issued_us, expires_us, session_id, grant_id, \
+             parent_hash FROM tokens WHERE hash = $1",
         )
         .bind(hash.as_bytes())
         .fetch_optional(&self.readers)
         .await?;
         let Some(row) = row else { return Ok(None) };
+        let optional = |column: &'static str| match row.try_get::<Option<&[u8]>, _>(column)? {
+            Some(_) => id(&row, column).map(Some),
+            None => Ok(None),
+        };
         Ok(Some(Token {
             identity: IdentityId::from_uuid(id(&row, "identity_id")?),
             client: ClientId::from_uuid(id(&row, "client_id")?),
@@ -96,6 +158,12 @@ impl Store {
             resource_server: row.try_get("resource_server")?,
             issued: time(&row, "issued_us")?,
             expires: time(&row, "expires_us")?,
+            session: optional("session_id")?,
+            grant: optional("grant_id")?,
+            parent: row
+                .try_get::<Option<&[u8]>, _>("parent_hash")?
+                .map(|bytes| Hash::from_stored(bytes).ok_or(StoreError::Corrupt("parent_hash")))
+                .transpose()?,
         }))
     }
 }

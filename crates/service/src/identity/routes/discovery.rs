@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use wire::rest::auth::openid::Configuration;
 
 use super::failure::Failure;
-use crate::identity::Identity;
+use crate::ambient;
 use crate::identity::scope::AUTH_SCOPES;
+use crate::identity::{Identity, IdentityError};
 use crate::origin::Origin;
 
 pub(super) async fn configuration(origin: Origin) -> Json<Configuration> {
@@ -27,10 +28,12 @@ pub(super) async fn configuration(origin: Origin) -> Json<Configuration> {
         claims_supported: texts(&[
             "at_hash",
             "aud",
+            "email",
             "exp",
             "iat",
             "iss",
             "name",
+            "nonce",
             "preferred_username",
             "sub",
         ]),
@@ -38,5 +41,6 @@ pub(super) async fn configuration(origin: Origin) -> Json<Configuration> {
 }
 
 pub(super) async fn keys(State(identity): State<Identity>) -> Result<Json<Value>, Failure> {
-    Ok(Json(json!({ "keys": [identity.key().await?.public()] })))
+    let ring = identity.keys().ring().await.map_err(IdentityError::from)?;
+    Ok(Json(json!({ "keys": ring.published(ambient::now()) })))
 }

@@ -9,26 +9,32 @@ use crate::identity::IdentityError;
 use crate::store::StoreError;
 
 #[derive(Debug)]
-pub(super) struct Failure {
+pub struct Failure {
     status: u16,
     // Boxed: it travels in every `Result`.
     body: Box<ErrorBody>,
 }
 
 impl Failure {
-    pub(super) fn oauth(error: OAuthError, description: impl Into<String>) -> Failure {
+    pub fn oauth(error: OAuthError, description: impl Into<String>) -> Failure {
         Failure { status: error.http_status(), body: Box::new(ErrorBody::oauth(error, description)) }
     }
 
-    pub(super) fn unauthorized() -> Failure {
+    /// Its name on the token routes; what isn't the client's fault is an `invalid_request` there only by name.
+    pub fn oauth_error(&self) -> OAuthError {
+        let known = self.body.error.as_deref().and_then(|name| serde_json::from_value(name.into()).ok());
+        known.unwrap_or(OAuthError::InvalidRequest)
+    }
+
+    pub fn unauthorized() -> Failure {
         Failure::new(401, "UNAUTHORIZED", "Unauthorized", "Call must be authenticated")
     }
 
-    pub(super) fn forbidden() -> Failure {
+    pub fn forbidden() -> Failure {
         Failure::new(403, "FORBIDDEN", "Forbidden", "The token's scope does not reach here")
     }
 
-    pub(super) fn bad_parameter(detail: impl Into<String>) -> Failure {
+    pub fn bad_parameter(detail: impl Into<String>) -> Failure {
         Failure::new(400, "BAD_REQUEST", "Bad request", detail)
     }
 
@@ -50,6 +56,9 @@ impl From<StoreError> for Failure {
 
 impl From<IdentityError> for Failure {
     fn from(error: IdentityError) -> Failure {
+        if let IdentityError::Gone = error {
+            return Failure::unauthorized();
+        }
         tracing::error!(%error, "an identity request failed");
         Failure::internal()
     }

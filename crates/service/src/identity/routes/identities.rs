@@ -1,55 +1,85 @@
-//! `GET /v2/api/identities?ids=…`: names of identities.
+//! `GET /v2/api/identities?ids=…` or `?usernames=…`: who identities are.
+//!
+//! E-mail and organization are told of the caller's own identities only. Unknown ones are left out, as the original
+//! does, and asking for a name never makes an identity (`provision` is read and changes nothing).
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::HeaderMap;
+use serde_json::{Value, json};
 use wire::IdentityId;
-use wire::rest::auth::AUTH_RESOURCE_SERVER;
-use wire::rest::auth::identity::{self as body, Identities};
+use wire::rest::auth::identity::{self as body};
 
+use super::bearer::Bearer;
 use super::failure::Failure;
+use super::form;
 use crate::ambient;
 use crate::identity::Identity;
-use crate::proof;
+use crate::store::{Kind, Profile};
 
 /// How many may be asked for at once.
 const MOST: usize = 100;
 
 pub(super) async fn identities(
     State(identity): State<Identity>,
-    headers: HeaderMap,
-    query: Result<Query<body::Query>, QueryRejection>,
-) -> Result<Json<Identities>, Failure> {
-    let bearer = proof::bearer(&headers).ok_or_else(Failure::unauthorized)?;
-    let token = identity.check(bearer, ambient::now()).await?.ok_or_else(Failure::unauthorized)?;
-    if token.resource_server != AUTH_RESOURCE_SERVER {
-        return Err(Failure::forbidden());
-    }
+    Bearer(token): Bearer,
+    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
+) -> Result<Json<Value>, Failure> {
     let Query(query) = query.map_err(|error| Failure::bad_parameter(error.body_text()))?;
-    let ids = query.ids.ok_or_else(|| Failure::bad_parameter("the parameter ids is missing"))?;
-    let ids: Vec<IdentityId> = ids
-        .split(',')
-        .map(|id| id.parse().map_err(|_| Failure::bad_parameter("ids: not a list of UUIDs")))
-        .collect::<Result<_, _>>()?;
-    if ids.len() > MOST {
-        return Err(Failure::bad_parameter(format!("ids: more than {MOST}")));
-    }
-    let mut identities = Vec::with_capacity(ids.len());
-    for id in ids {
-        // An unknown one is left out, as the original does.
-        if let Some(client) = identity.known(id).await? {
-            identities.push(body::Identity {
-                id: client.id,
-                username: client.username,
-                name: Some(client.name),
-                email: None,
-                organization: None,
-                status: "used".to_owned(),
-                identity_provider: None,
-                identity_type: Some("client".to_owned()),
-            });
+    form::once(&query).map_err(Failure::bad_parameter)?;
+    let get = |name: &str| query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    let mut found: Vec<Profile> = Vec::new();
+    match (get("ids"), get("usernames")) {
+        (Some(ids), None) => {
+            let ids: Vec<IdentityId> = list(ids, "ids")?
+                .map(|id| id.parse().map_err(|_| Failure::bad_parameter("ids: not a list of UUIDs")))
+                .collect::<Result<_, _>>()?;
+            for id in ids {
+                found.extend(identity.profile(id).await?);
+            }
         }
+        (None, Some(usernames)) => {
+            for username in list(usernames, "usernames")? {
+                found.extend(identity.profile_named(username).await?);
+            }
+        }
+        (Some(_), Some(_)) => return Err(Failure::bad_parameter("ids or usernames, not both")),
+        (None, None) => return Err(Failure::bad_parameter("one of ids and usernames is needed")),
     }
-    Ok(Json(Identities { identities }))
+    let own = identity.set_of(token.identity, ambient::now()).await?;
+    let told: Vec<body::Identity> = found
+        .into_iter()
+        .map(|profile| {
+            let mine = own.iter().any(|own| own.id == profile.id);
+            told(profile, mine)
+        })
+        .collect();
+    let mut answer = json!({ "identities": told });
+    if get("include").is_some_and(|include| include.split(',').any(|it| it == "identity_provider")) {
+        answer["included"] = json!({ "identity_providers": [] });
+    }
+    Ok(Json(answer))
+}
+
+fn list<'a>(text: &'a str, name: &str) -> Result<impl Iterator<Item = &'a str>, Failure> {
+    if text.split(',').count() > MOST {
+        return Err(Failure::bad_parameter(format!("{name}: more than {MOST}")));
+    }
+    Ok(text.split(',').map(str::trim).filter(|part| !part.is_empty()))
+}
+
+fn told(profile: Profile, mine: bool) -> body::Identity {
+    body::Identity {
+        id: profile.id,
+        username: profile.username,
+        name: Some(profile.name),
+        email: profile.email.filter(|_| mine),
+        organization: profile.organization.filter(|_| mine),
+        status: if profile.disabled { "closed" } else { "used" }.to_owned(),
+        identity_provider: None,
+        identity_type: Some(match profile.kind {
+            Kind::Person => "login".to_owned(),
+            Kind::Client => "client".to_owned(),
+        }),
+    }
 }

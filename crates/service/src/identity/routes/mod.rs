@@ -1,8 +1,11 @@
 //! The HTTP routes of the identity service, one file per route.
 
+mod bearer;
 mod discovery;
-mod failure;
+pub mod failure;
+pub mod form;
 mod identities;
+mod introspect;
 mod revoke;
 mod token;
 mod userinfo;
@@ -22,7 +25,8 @@ pub fn router(identity: Identity) -> Router {
         .route("/jwk.json", get(discovery::keys))
         .route("/v2/oauth2/token", post(token::token))
         .route("/v2/oauth2/token/revoke", post(revoke::revoke))
-        .route("/v2/oauth2/userinfo", get(userinfo::userinfo))
+        .route("/v2/oauth2/token/introspect", post(introspect::introspect))
+        .route("/v2/oauth2/userinfo", get(userinfo::userinfo).post(userinfo::userinfo))
         .route("/v2/api/identities", get(identities::identities))
         .layer(DefaultBodyLimit::max(FORM_LIMIT))
         .with_state(identity)

@@ -1,44 +1,32 @@
-//! `GET /v2/oauth2/userinfo`: who the token's identity is, and the identities linked with it.
+//! `GET` and `POST /v2/oauth2/userinfo`: who the token's identity is, and the identities linked with it.
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
-use wire::rest::auth::identity::{Linked, UserInfo};
-use wire::rest::auth::{AUTH_RESOURCE_SERVER, OPENID_SCOPE};
+use jiff::Timestamp;
+use wire::rest::auth::OPENID_SCOPE;
+use wire::rest::auth::identity::UserInfo;
 
+use super::bearer::Bearer;
 use super::failure::Failure;
 use crate::ambient;
 use crate::identity::Identity;
-use crate::proof;
+use crate::identity::id_token::linked;
 
 pub(super) async fn userinfo(
     State(identity): State<Identity>,
-    headers: HeaderMap,
+    bearer: Bearer,
 ) -> Result<Json<UserInfo>, Failure> {
-    let bearer = proof::bearer(&headers).ok_or_else(Failure::unauthorized)?;
-    let token = identity.check(bearer, ambient::now()).await?.ok_or_else(Failure::unauthorized)?;
-    if token.resource_server != AUTH_RESOURCE_SERVER || !token.covers(OPENID_SCOPE) {
-        return Err(Failure::forbidden());
-    }
-    let client = identity.known(token.identity).await?.ok_or_else(Failure::unauthorized)?;
+    let token = bearer.with(OPENID_SCOPE)?;
+    let (profile, set) = identity.who(token.identity, ambient::now()).await?;
     Ok(Json(UserInfo {
-        sub: client.id,
-        preferred_username: client.username.clone(),
-        name: Some(client.name.clone()),
-        email: None,
-        organization: None,
+        sub: profile.id,
+        preferred_username: profile.username,
+        name: Some(profile.name),
+        email: profile.email,
+        organization: profile.organization,
         identity_provider: None,
         identity_provider_display_name: None,
-        last_authentication: None,
-        identity_set: vec![Linked {
-            sub: client.id,
-            username: client.username,
-            name: Some(client.name),
-            email: None,
-            organization: None,
-            identity_provider: None,
-            identity_provider_display_name: None,
-            last_authentication: None,
-        }],
+        last_authentication: profile.authenticated.map(Timestamp::as_second),
+        identity_set: set.iter().map(linked).collect(),
     }))
 }

@@ -55,7 +55,7 @@ ALTER TABLE tokens ADD COLUMN session_id BLOB;
 ALTER TABLE tokens ADD COLUMN grant_id BLOB;
 -- The token for which a resource server was given this one.
 ALTER TABLE tokens ADD COLUMN parent_hash BLOB;
-CREATE INDEX tokens_by_identity ON tokens (identity_id);
+CREATE INDEX tokens_by_identity ON tokens (identity_id, issued_us);
 CREATE INDEX tokens_by_client ON tokens (client_id);
 CREATE INDEX tokens_by_grant ON tokens (grant_id) WHERE grant_id IS NOT NULL;
 CREATE INDEX tokens_by_parent ON tokens (parent_hash) WHERE parent_hash IS NOT NULL;

@@ -42,5 +42,10 @@ pub const PROFILE_SCOPE: &str = "profile";
 pub const MANAGE_PROJECTS_SCOPE: &str = "urn:globus:auth:scope:auth.globus.org:manage_projects";
 pub const VIEW_IDENTITIES_SCOPE: &str = "urn:globus:auth:scope:auth.globus.org:view_identities";
 
+/// The resource server that says who is in which group.
+pub const GROUPS_RESOURCE_SERVER: &str = "groups.api.globus.org";
+pub const VIEW_GROUPS_SCOPE: &str =
+    "urn:globus:auth:scope:groups.api.globus.org:view_my_groups_and_memberships";
+
 /// Appended to the identity service's base: the page that shows a code to copy.
 pub const CODE_PAGE: &str = "v2/web/auth-code";

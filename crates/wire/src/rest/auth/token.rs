@@ -174,4 +174,6 @@ pub struct ActiveToken {
     pub iss: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity_set: Option<Vec<crate::id::IdentityId>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_set_detail: Option<Vec<crate::rest::auth::identity::Linked>>,
 }

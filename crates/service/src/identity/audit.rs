@@ -1,0 +1,46 @@
+//! What is written down of logins, tokens and administration: who, what, when, and never a secret.
+//!
+//! Lines carry the target `farcall::audit`, so that a site can send them where it keeps such things. Only ids, names of
+//! scopes and names of errors go in: what somebody typed into a field could be a password.
+
+use wire::rest::auth::error::OAuthError;
+use wire::{ClientId, IdentityId};
+
+use super::tokens::Issued;
+
+/// The target of every line.
+pub const TARGET: &str = "farcall::audit";
+
+/// `how` is the name of the grant.
+pub fn tokens_issued(how: &str, issued: &[Issued]) {
+    for Issued { token, .. } in issued {
+        tracing::info!(
+            target: TARGET, act = "token issued", how, identity = %token.identity, client = %token.client,
+            scope = token.scope, until = %token.expires,
+        );
+    }
+}
+
+pub fn token_refused(how: &str, client: Option<ClientId>, error: OAuthError) {
+    let client = client.map(|client| client.to_string());
+    tracing::warn!(target: TARGET, act = "token refused", how, client, error = error.name());
+}
+
+pub fn token_revoked(client: ClientId) {
+    tracing::info!(target: TARGET, act = "token revoked", %client);
+}
+
+pub fn signed_in(identity: IdentityId, how: &str) {
+    tracing::info!(target: TARGET, act = "signed in", %identity, how);
+}
+
+/// `identity` is named only if there is one: what was typed instead might be a password.
+pub fn sign_in_refused(identity: Option<IdentityId>, how: &str, why: &str) {
+    let identity = identity.map(|identity| identity.to_string());
+    tracing::warn!(target: TARGET, act = "sign-in refused", identity, how, why);
+}
+
+/// `what` names the command, `subject` whom or what it was about.
+pub fn administered(what: &str, subject: &str) {
+    tracing::info!(target: TARGET, act = "administered", what, subject);
+}

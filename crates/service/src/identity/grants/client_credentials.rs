@@ -1,0 +1,38 @@
+//! `client_credentials`: a client identity gets tokens for itself.
+
+use axum::response::Response;
+use wire::rest::auth::OPENID_SCOPE;
+
+use super::{Asked, told};
+use crate::identity::audit;
+use crate::identity::id_token::Statement;
+use crate::identity::routes::failure::Failure;
+use crate::identity::tokens::Order;
+
+pub(super) async fn answer(asked: &Asked<'_>) -> Result<Response, Failure> {
+    let client = asked.confidential()?;
+    let grants = asked.scopes()?;
+    let order = Order {
+        identity: client.id,
+        client: client.client_id(),
+        grants: &grants,
+        session: None,
+        grant: None,
+        parent: None,
+    };
+    let issued = asked.identity.issue(order, asked.now).await?;
+    audit::tokens_issued("client_credentials", &issued);
+    let id_token = if issued.iter().any(|issued| issued.token.covers(OPENID_SCOPE)) {
+        let statement = Statement {
+            identity: client.id,
+            client: client.client_id(),
+            access_token: &issued[0].access_token,
+            nonce: None,
+            authenticated: None,
+        };
+        Some(asked.identity.id_token(statement, asked.origin, asked.now).await?)
+    } else {
+        None
+    };
+    told(issued.iter().map(|issued| issued.answer(None, None)).collect(), id_token)
+}

@@ -1,0 +1,75 @@
+//! The ways to a token: one file per grant, behind `POST /v2/oauth2/token`.
+//!
+//! A grant is told which application asks (it has shown who it is) and what its form says, and answers or fails in
+//! OAuth's form. A new one is a file here and a line in [`answer`].
+
+mod client_credentials;
+mod dependent_token;
+
+use axum::Json;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use wire::rest::auth::error::OAuthError;
+use wire::rest::auth::token::{IdToken, Token, TokenAnswer};
+
+use super::applications::Application;
+use super::routes::failure::Failure;
+use super::routes::form::Form;
+use super::scope::{self, Grant};
+use super::{Identity, audit};
+use crate::origin::Origin;
+use crate::store::Client;
+
+/// A request for tokens.
+pub struct Asked<'a> {
+    pub identity: &'a Identity,
+    pub origin: &'a Origin,
+    pub application: &'a Application,
+    pub form: &'a Form,
+    pub now: Timestamp,
+}
+
+pub async fn answer(asked: Asked<'_>) -> Result<Response, Failure> {
+    let grant_type = asked.form.need("grant_type")?;
+    let client = asked.application.id();
+    let (name, answered) = match grant_type {
+        "client_credentials" => ("client_credentials", client_credentials::answer(&asked).await),
+        dependent_token::GRANT_TYPE => ("dependent_token", dependent_token::answer(&asked).await),
+        _ => ("unknown", Err(Failure::oauth(OAuthError::UnsupportedGrantType, "this grant is not served"))),
+    };
+    answered.inspect_err(|failure| audit::token_refused(name, Some(client), failure.oauth_error()))
+}
+
+impl Asked<'_> {
+    /// The application, if it keeps a secret and has shown it.
+    fn confidential(&self) -> Result<&Client, Failure> {
+        match self.application {
+            Application::Confidential(client) => Ok(client),
+            Application::Native(_) => {
+                Err(Failure::oauth(OAuthError::UnauthorizedClient, "this grant is for clients with a secret"))
+            }
+        }
+    }
+
+    /// What the form's `scope` asks for.
+    fn scopes(&self) -> Result<Vec<Grant>, Failure> {
+        scope::grants(self.form.get("scope").unwrap_or_default())
+            .map_err(|error| Failure::oauth(OAuthError::InvalidScope, error.to_string()))
+    }
+}
+
+/// The answer of every grant but that for dependent tokens: the first token on top, the others below it.
+pub(super) fn told(mut tokens: Vec<Token>, id_token: Option<IdToken>) -> Result<Response, Failure> {
+    if tokens.is_empty() {
+        return Err(Failure::oauth(OAuthError::InvalidScope, "no scope"));
+    }
+    let other_tokens = tokens.split_off(1);
+    let token = tokens.remove(0);
+    Ok(fresh(TokenAnswer { token, id_token, other_tokens }))
+}
+
+/// Tokens are for whoever asked, and for no cache on the way.
+fn fresh(body: impl serde::Serialize) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}

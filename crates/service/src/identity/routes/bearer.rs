@@ -1,0 +1,35 @@
+//! Who calls a route of the identity service: the bearer of a token for it.
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use wire::rest::auth::AUTH_RESOURCE_SERVER;
+
+use super::failure::Failure;
+use crate::ambient;
+use crate::identity::Identity;
+use crate::proof;
+use crate::store::Token;
+
+pub(super) struct Bearer(pub(super) Arc<Token>);
+
+impl Bearer {
+    /// Refuses unless the token reaches `scope`.
+    pub(super) fn with(self, scope: &str) -> Result<Arc<Token>, Failure> {
+        if self.0.covers(scope) { Ok(self.0) } else { Err(Failure::forbidden()) }
+    }
+}
+
+impl FromRequestParts<Identity> for Bearer {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, identity: &Identity) -> Result<Bearer, Failure> {
+        let bearer = proof::bearer(&parts.headers).ok_or_else(Failure::unauthorized)?;
+        let token = identity.check(bearer, ambient::now()).await?.ok_or_else(Failure::unauthorized)?;
+        if token.resource_server != AUTH_RESOURCE_SERVER {
+            return Err(Failure::forbidden());
+        }
+        Ok(Bearer(token))
+    }
+}
