@@ -6,12 +6,16 @@
 //! A command decides nothing: it reads and writes what it is told, in one transaction, or changes nothing.
 
 mod clients;
+mod codes;
 mod credentials;
 mod endpoints;
 mod functions;
 mod groups;
 mod people;
+mod refresh_tokens;
 mod row;
+mod sessions;
+mod subjects;
 mod tasks;
 mod tokens;
 mod user_groups;
@@ -27,6 +31,7 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection, SqlSafeStr};
 
 pub use clients::{AddClient, Client, NativeApp, PutNativeApp, RemoveNativeApp, SetSecret};
+pub use codes::{AddCode, Code, CodeUse, UseCode};
 pub use credentials::{Credential, Holder, NewClientCredential, RetireOlder};
 pub use endpoints::{DeleteEndpoint, Endpoint, RegisterEndpoint, ReportRun, Run};
 pub use functions::{AddFunction, Function, FunctionAccess};
@@ -34,6 +39,9 @@ pub use groups::Group;
 pub use people::{
     AddPerson, Authenticated, Describe, Kind, Link, Profile, RemoveIdentity, SetDisabled, SetPassword, Taken,
 };
+pub use refresh_tokens::{AddRefreshToken, RefreshToken, RevokeRefreshToken, Rotate, Rotation};
+pub use sessions::{Authentication, EndSessions, Method, Session, SignIn, SignOut};
+pub use subjects::BindSubject;
 pub use tasks::{
     Acknowledge, Assignment, Delivered, Delivery, NewTask, Page, Progress, RecordResults, Recorded,
     ReportedResult, Submit, TaskRow,
@@ -63,6 +71,7 @@ impl From<sqlx::Error> for StoreError {
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "first", include_str!("migrations/0001_first.sql")),
     (2, "people", include_str!("migrations/0002_people.sql")),
+    (3, "sessions", include_str!("migrations/0003_sessions.sql")),
     (5, "user endpoints", include_str!("migrations/0005_user_endpoints.sql")),
 ];
 
