@@ -230,6 +230,14 @@ impl Command for RemoveIdentity {
             "DELETE FROM group_members WHERE identity_id = $1",
             "DELETE FROM project_admins WHERE kind = 'identity' AND subject_id = $1",
             "DELETE FROM passwords WHERE identity_id = $1",
+            "DELETE FROM codes WHERE identity_id = $1 OR session_id IN \
+             (SELECT id FROM sessions WHERE identity_id = $1)",
+            "DELETE FROM refresh_tokens WHERE identity_id = $1",
+            "DELETE FROM authentications WHERE identity_id = $1 OR session_id IN \
+             (SELECT id FROM sessions WHERE identity_id = $1)",
+            "DELETE FROM sessions WHERE identity_id = $1",
+            "DELETE FROM known_browsers WHERE identity_id = $1",
+            "DELETE FROM upstream_subjects WHERE identity_id = $1",
             "DELETE FROM clients WHERE identity_id = $1",
             "DELETE FROM identities WHERE id = $1",
         ] {
