@@ -75,6 +75,10 @@ impl Directory {
         }
     }
 
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     pub fn configuration(&self) -> PathBuf {
         self.root.join("farcall.yaml")
     }

@@ -11,6 +11,7 @@
 //! | [`task`], [`presence`] | what a task and an endpoint are doing, as pure state |
 //! | [`post`] | ties the store to the broker |
 //! | [`store`] | what is on disk |
+//! | [`up`] | a service and an endpoint on this machine, with one command |
 //! | [`directory`], [`config`], [`admin`], [`cli`] | the operator's side |
 //!
 //! A new route is a file in `rest/` and a line in its router; a new command a file in `cli/`; a new table a migration
@@ -34,3 +35,4 @@ pub mod serve;
 pub mod store;
 pub mod task;
 pub mod user_endpoint;
+pub mod up;

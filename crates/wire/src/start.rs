@@ -65,6 +65,14 @@ impl StartEndpoint {
     }
 }
 
+/// What an endpoint says on the descriptor of `start --report-fd`: it runs (status 0), or why not. One that left without
+/// a word has said why itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    pub status: u8,
+    pub text: String,
+}
+
 /// What a user endpoint reads from standard input: its configuration and its credentials.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StartDocument {

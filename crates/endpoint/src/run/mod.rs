@@ -29,7 +29,7 @@ use crate::interchange::{self, Idle, Interchange, Rules};
 use crate::journal;
 use crate::pid::PidFile;
 use crate::spool::{Keeper, Spool};
-use crate::start::{Report, RunDocument, inherit};
+use crate::start::{RunDocument, inherit, report};
 
 /// Bodies of tasks take at most so much memory.
 const WINDOW_BYTES: usize = 64 << 20;
@@ -73,8 +73,8 @@ struct Ready {
 
 impl Ready {
     fn tell(&mut self, outcome: &Outcome) {
-        if let Some(report) = self.report.take() {
-            Report::of(outcome).send(report);
+        if let Some(to) = self.report.take() {
+            report(outcome, to);
         }
     }
 }

@@ -9,33 +9,19 @@ use std::process::{Command, Stdio};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::pipe;
-use serde::{Deserialize, Serialize};
+use wire::start::Report;
 
 use super::Launch;
 use crate::exit::{Failure, Outcome, status};
 
-/// What the background process says once it knows: it runs (status 0), or why not. Saying nothing means that it has
-/// said why itself.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Report {
-    status: u8,
-    text: String,
-}
-
-impl Report {
-    pub(crate) fn of(outcome: &Outcome) -> Self {
-        match outcome {
-            Ok(()) => Self { status: 0, text: String::new() },
-            Err(failure) => Self { status: failure.status, text: failure.text.clone() },
-        }
-    }
-
-    /// Says it.
-    pub(crate) fn send(&self, to: OwnedFd) {
-        if let Ok(bytes) = serde_json::to_vec(self) {
-            // Whoever waited may have gone; the endpoint runs all the same.
-            let _ = File::from(to).write_all(&bytes);
-        }
+/// Says how it went. Whoever waited may have gone; the endpoint runs all the same.
+pub(crate) fn report(outcome: &Outcome, to: OwnedFd) {
+    let report = match outcome {
+        Ok(()) => Report { status: 0, text: String::new() },
+        Err(failure) => Report { status: failure.status, text: failure.text.clone() },
+    };
+    if let Ok(bytes) = serde_json::to_vec(&report) {
+        let _ = File::from(to).write_all(&bytes);
     }
 }
 

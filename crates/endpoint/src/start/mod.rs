@@ -24,7 +24,7 @@ use crate::directory::{Base, EndpointDir, unwritable};
 use crate::exit::{Failure, Outcome, status};
 use crate::pid::{self, Standing};
 
-pub(crate) use background::{Report, inherit};
+pub(crate) use background::{inherit, report};
 pub(crate) use setup::{RunDocument, shell};
 
 /// What `start` was asked to do.

@@ -3,6 +3,7 @@
 
 mod client;
 mod serve;
+mod up;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,6 +20,8 @@ struct Farcall {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a service and an endpoint on this machine, for oneself or for one command.
+    Up(up::UpCommand),
     /// Run the service.
     Serve(serve::Serve),
     /// Manage client identities, which log in with an id and a secret.
@@ -37,11 +40,12 @@ struct DataDirectory {
 /// Reads the command line and does what it says. Exit codes: 0 well, 1 failed, 2 not understood.
 pub fn main() -> ExitCode {
     let done = match Farcall::parse().command {
-        Command::Serve(serve) => serve.run(),
-        Command::Client(client) => client.run(),
+        Command::Up(up) => up.run(),
+        Command::Serve(serve) => serve.run().map(|()| ExitCode::SUCCESS),
+        Command::Client(client) => client.run().map(|()| ExitCode::SUCCESS),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("farcall: {error:#}");
             ExitCode::FAILURE

@@ -1,0 +1,163 @@
+//! `farcall up`.
+
+use std::fs::OpenOptions;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::{ExitCode, ExitStatus};
+
+use anyhow::Context as _;
+use clap::Args;
+use daemon::logging::{self, Form, Logging};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::directory::Directory;
+use crate::up::{self, Environment, Place, Up, Wish, quoted};
+
+#[derive(Debug, Args)]
+pub(super) struct UpCommand {
+    /// Where everything is kept [default: farcall in the user's data directory].
+    #[arg(long, env = "FARCALL_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where to listen for HTTP [default: 127.0.0.1:5000, or a free port if that is taken].
+    #[arg(long, value_name = "ADDRESS")]
+    http_listen: Option<SocketAddr>,
+    /// Where to listen for AMQP [default: 127.0.0.1:5672, or a free port if that is taken].
+    #[arg(long, value_name = "ADDRESS")]
+    amqp_listen: Option<SocketAddr>,
+    /// The program globus-compute-endpoint [default: the one beside this program, or on the PATH].
+    #[arg(long, value_name = "FILE")]
+    endpoint_binary: Option<PathBuf>,
+    /// Run this with everything up, and end with its status.
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+impl UpCommand {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let data_dir = match self.data_dir {
+            Some(directory) => directory,
+            None => usual_place()?,
+        };
+        let directory = Directory::prepare(&data_dir)?;
+        let place = Place::prepare(&directory)?;
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(place.service_log())
+            .with_context(|| format!("cannot write {}", place.service_log().display()))?;
+        logging::start(Logging { form: Form::Text, directives: "info", file: Some(log) })?;
+        let wish = Wish {
+            http_listen: self.http_listen,
+            amqp_listen: self.amqp_listen,
+            endpoint_binary: self.endpoint_binary,
+        };
+        tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+            // From here on no signal ends us without what we started being stopped.
+            let mut signals = Signals::catch()?;
+            let up = tokio::select! {
+                up = up::up(directory, place, wish) => up?,
+                // Nothing was accepted yet, and the endpoint ends with us.
+                () = signals.any() => return Ok(ExitCode::FAILURE),
+            };
+            match self.command.split_first() {
+                Some((program, arguments)) => run(up, signals, program, arguments).await,
+                None => wait(up, signals).await,
+            }
+        })
+    }
+}
+
+fn usual_place() -> anyhow::Result<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("XDG_DATA_HOME")
+        .or_else(|| Some(set("HOME")?.join(".local/share")))
+        .map(|data| data.join("farcall"))
+        .context("neither XDG_DATA_HOME nor HOME is set: say where to keep everything with --data-dir")
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn catch() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Says what to do, and keeps everything up until somebody stops us.
+async fn wait(mut up: Up, mut signals: Signals) -> anyhow::Result<ExitCode> {
+    let word = |path: PathBuf| quoted(&path.display().to_string());
+    println!("eval \"$(cat {})\"", word(up.place.environment()));
+    println!("python3 {}", word(up.place.hello()));
+    println!("tail -f {} {}", word(up.place.service_log()), word(up.place.endpoint_log()));
+    if !up.holds_something() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let ended = tokio::select! {
+        () = signals.any() => None,
+        why = up.endpoint_ended() => Some(why),
+    };
+    up.down().await;
+    match ended {
+        None => Ok(ExitCode::SUCCESS),
+        Some(why) => anyhow::bail!(why),
+    }
+}
+
+/// Runs a command with everything up.
+async fn run(up: Up, mut signals: Signals, program: &str, arguments: &[String]) -> anyhow::Result<ExitCode> {
+    let ended = attend(&up.environment, &mut signals, program, arguments).await;
+    up.down().await;
+    let status = ended.with_context(|| format!("cannot run {program}"))?;
+    Ok(ExitCode::from(as_a_shell_says(status)))
+}
+
+async fn attend(
+    environment: &Environment,
+    signals: &mut Signals,
+    program: &str,
+    arguments: &[String],
+) -> std::io::Result<ExitStatus> {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    environment.apply(&mut command);
+    let mut child = command.spawn()?;
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
+    loop {
+        tokio::select! {
+            status = child.wait() => return status,
+            // A terminal's interrupt reaches the command by itself: it decides what that means.
+            _ = signals.interrupt.recv() => {}
+            _ = signals.terminate.recv() => {
+                if let Some(pid) = pid {
+                    // It may end at this moment.
+                    let _ = kill(pid, Signal::SIGTERM);
+                }
+            }
+        }
+    }
+}
+
+/// A status as shells give it: killed by signal n is 128 + n.
+fn as_a_shell_says(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
+}

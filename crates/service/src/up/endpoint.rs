@@ -1,0 +1,199 @@
+//! The endpoint of `farcall up`: found running, or configured and started as a child of this process, and dying with it.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::num::NonZero;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, pipe};
+use serde::Deserialize;
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::{Child, Command};
+use wire::EndpointId;
+use wire::start::Report;
+
+use super::{Environment, Place};
+
+pub(super) const NAME: &str = "local";
+const PROGRAM: &str = "globus-compute-endpoint";
+
+/// What `start` leaves with when the endpoint runs already.
+const ALREADY_ACTIVE: i32 = 255;
+/// How long an endpoint may take to say that it runs: a long worker_init is no part of that.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// An endpoint leaves within its grace for running tasks, and 5 s.
+const LEAVING: Duration = Duration::from_secs(12);
+/// As much of what a failing program said is shown.
+const SHOWN_LINES: usize = 20;
+
+/// Where the endpoint's program is: as told, beside this one, or on the PATH.
+pub(super) fn program(told: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    if let Some(path) = told {
+        return fs::canonicalize(&path).with_context(|| format!("there is no {}", path.display()));
+    }
+    let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(PROGRAM)));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places =
+        beside.into_iter().chain(std::env::split_paths(&path).map(|directory| directory.join(PROGRAM)));
+    places.into_iter().find(|place| place.is_file()).with_context(|| {
+        format!(
+            "{PROGRAM} is neither beside this program nor on the PATH: say where it is with --endpoint-binary"
+        )
+    })
+}
+
+/// An endpoint that runs.
+#[derive(Debug)]
+pub struct Endpoint {
+    pub id: EndpointId,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl Endpoint {
+    pub(super) async fn find_or_start(
+        program: &Path,
+        place: &Place,
+        environment: &Environment,
+    ) -> anyhow::Result<Endpoint> {
+        if !place.endpoints().join(NAME).join("config.yaml").exists() {
+            configure(program, place, environment).await?;
+        }
+        let child = start(program, place, environment).await?;
+        let id = id(place).context("the endpoint runs, and its id cannot be read")?;
+        Ok(Endpoint { id, log: place.endpoint_log(), child })
+    }
+
+    pub(super) fn is_ours(&self) -> bool {
+        self.child.is_some()
+    }
+
+    pub(super) async fn ended(&mut self) -> String {
+        let Some(child) = &mut self.child else { return std::future::pending().await };
+        let how = match child.wait().await {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        };
+        self.child = None;
+        format!("the endpoint ended ({how}); its last words in {}:\n{}", self.log.display(), tail(&self.log))
+    }
+
+    pub(super) async fn stop(self) {
+        let Some(mut child) = self.child else { return };
+        if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
+            // It may have gone by itself.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+        if tokio::time::timeout(LEAVING, child.wait()).await.is_err() {
+            tracing::warn!("the endpoint does not stop, and is killed");
+            let _ = child.kill().await;
+        }
+    }
+}
+
+fn command(program: &Path, place: &Place, environment: &Environment) -> Command {
+    let mut command = Command::new(program);
+    command.arg("--config-dir").arg(place.endpoints());
+    environment.apply(&mut command);
+    command
+}
+
+/// As many workers as there are cores, so that a first try with many tasks uses the machine.
+fn configuration() -> String {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    format!(
+        "display_name: {NAME}
+engine:
+  type: GlobusComputeEngine
+  max_workers_per_node: {cores}
+  provider:
+    type: LocalProvider
+    init_blocks: 1
+    min_blocks: 0
+    max_blocks: 1
+"
+    )
+}
+
+async fn configure(program: &Path, place: &Place, environment: &Environment) -> anyhow::Result<()> {
+    let mut child = command(program, place, environment)
+        .args(["configure", NAME, "--endpoint-config", "/dev/stdin"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {}", program.display()))?;
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(configuration().as_bytes()).await?;
+    }
+    let done = child.wait_with_output().await?;
+    if !done.status.success() {
+        bail!("the endpoint could not be configured:\n{}", String::from_utf8_lossy(&done.stderr).trim_end());
+    }
+    Ok(())
+}
+
+/// Starts the endpoint and waits for its word that it runs. `None`: it runs already.
+async fn start(program: &Path, place: &Place, environment: &Environment) -> anyhow::Result<Option<Child>> {
+    let said = place.start_log();
+    let log = File::create(&said).with_context(|| format!("cannot write {}", said.display()))?;
+    // Made without close-on-exec: the child shall have its end, and learns its number.
+    let (ours, theirs) = pipe()?;
+    let mut child = command(program, place, environment)
+        .args(["start", NAME, "--die-with-parent", "--report-fd"])
+        .arg(theirs.as_raw_fd().to_string())
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .with_context(|| format!("cannot run {}", program.display()))?;
+    drop(theirs);
+    let report = tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(move || word(ours))).await;
+    match report {
+        Ok(Ok(Some(Report { status: 0, .. }))) => Ok(Some(child)),
+        Ok(Ok(Some(Report { text, .. }))) => bail!("the endpoint could not be started:\n{text}"),
+        Ok(_) => {
+            let status = child.wait().await?;
+            if status.code() == Some(ALREADY_ACTIVE) {
+                return Ok(None);
+            }
+            bail!("the endpoint could not be started ({status}):\n{}", tail(&said))
+        }
+        Err(_) => {
+            let _ = child.kill().await;
+            bail!(
+                "the endpoint did not say within {PATIENCE:?} that it runs:\n{}",
+                tail(&place.endpoint_log())
+            )
+        }
+    }
+}
+
+fn word(from: OwnedFd) -> Option<Report> {
+    let mut text = Vec::new();
+    File::from(from).read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+fn id(place: &Place) -> anyhow::Result<EndpointId> {
+    #[derive(Deserialize)]
+    struct Known {
+        endpoint_id: EndpointId,
+    }
+    let text = fs::read_to_string(place.endpoints().join(NAME).join("endpoint.json"))?;
+    Ok(serde_json::from_str::<Known>(&text)?.endpoint_id)
+}
+
+/// The last lines of a file that may be long.
+fn tail(path: &Path) -> String {
+    const LONGEST: usize = 64 << 10;
+    let bytes = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(LONGEST)..]);
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
+}

@@ -1,0 +1,195 @@
+//! `farcall up`: a service, an identity and an endpoint on this machine, ready to be used, with one command.
+//!
+//! What runs already is found and used, and left running at the end; what does not is started, and stopped at the end.
+//! No part of the service may depend on this module: it uses the service as an operator would.
+//!
+//! ```text
+//! DIR/up/          0700
+//!   identity.json  the client identity's id and secret
+//!   environment    what a shell evaluates
+//!   hello.py       something to run
+//!   service.log    of the service, when it was started here
+//!   start.log      what the endpoint's start printed
+//!   endpoints/     configuration directory of the endpoint `local`; the client's tokens, too
+//! ```
+
+mod endpoint;
+mod environment;
+mod service;
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use crate::admin::{self, Reply, Request};
+use crate::directory::Directory;
+
+pub use endpoint::Endpoint;
+pub use environment::{Environment, quoted};
+pub use service::Running;
+
+const HELLO: &str = include_str!("../../../../examples/hello.py");
+
+/// What `up` was asked for.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    pub http_listen: Option<SocketAddr>,
+    pub amqp_listen: Option<SocketAddr>,
+    /// `globus-compute-endpoint`, if it is not where it is looked for.
+    pub endpoint_binary: Option<PathBuf>,
+}
+
+/// The directory of what `up` makes beside the service's own.
+#[derive(Clone, Debug)]
+pub struct Place {
+    root: PathBuf,
+}
+
+impl Place {
+    /// Makes what is missing of it.
+    pub fn prepare(data: &Directory) -> anyhow::Result<Place> {
+        let place = Place { root: data.root().join("up") };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(place.endpoints())
+            .with_context(|| format!("cannot make {}", place.root.display()))?;
+        Ok(place)
+    }
+
+    pub fn environment(&self) -> PathBuf {
+        self.root.join("environment")
+    }
+
+    pub fn hello(&self) -> PathBuf {
+        self.root.join("hello.py")
+    }
+
+    pub fn service_log(&self) -> PathBuf {
+        self.root.join("service.log")
+    }
+
+    pub fn endpoint_log(&self) -> PathBuf {
+        self.endpoints().join(endpoint::NAME).join("endpoint.log")
+    }
+
+    fn start_log(&self) -> PathBuf {
+        self.root.join("start.log")
+    }
+
+    fn identity(&self) -> PathBuf {
+        self.root.join("identity.json")
+    }
+
+    fn endpoints(&self) -> PathBuf {
+        self.root.join("endpoints")
+    }
+}
+
+/// A service and an endpoint that are up.
+#[derive(Debug)]
+pub struct Up {
+    pub place: Place,
+    pub environment: Environment,
+    service: Running,
+    endpoint: Endpoint,
+}
+
+/// Finds or starts everything. Returns when tasks can be submitted, and run.
+pub async fn up(directory: Directory, place: Place, wish: Wish) -> anyhow::Result<Up> {
+    let program = endpoint::program(wish.endpoint_binary.clone())?;
+    let service = Running::find_or_start(&directory, &wish).await?;
+    match rest(&directory, &place, &program, &service).await {
+        Ok((environment, endpoint)) => Ok(Up { place, environment, service, endpoint }),
+        Err(error) => {
+            service.stop().await;
+            Err(error)
+        }
+    }
+}
+
+async fn rest(
+    directory: &Directory,
+    place: &Place,
+    program: &Path,
+    service: &Running,
+) -> anyhow::Result<(Environment, Endpoint)> {
+    let identity = identity(directory, place).await?;
+    let mut environment = Environment::new(service.addresses(), &identity, place);
+    let endpoint = Endpoint::find_or_start(program, place, &environment).await?;
+    environment.endpoint(endpoint.id);
+    let written = private(&place.environment(), &environment.script())
+        .and_then(|()| private(&place.hello(), HELLO))
+        .with_context(|| format!("cannot write into {}", place.root.display()));
+    match written {
+        Ok(()) => Ok((environment, endpoint)),
+        Err(error) => {
+            endpoint.stop().await;
+            Err(error)
+        }
+    }
+}
+
+impl Up {
+    /// Whether anything runs here only as long as this does.
+    pub fn holds_something(&self) -> bool {
+        self.service.is_ours() || self.endpoint.is_ours()
+    }
+
+    /// Waits until the endpoint ends that was started here; for ever, if none was.
+    pub async fn endpoint_ended(&mut self) -> String {
+        self.endpoint.ended().await
+    }
+
+    /// Stops what was started here, the endpoint first: its last results still find the service.
+    pub async fn down(self) {
+        self.endpoint.stop().await;
+        self.service.stop().await;
+    }
+}
+
+/// A client identity that needs no browser.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct ClientIdentity {
+    client_id: String,
+    client_secret: String,
+}
+
+/// The identity of the last time, or a new one when the service does not know that.
+async fn identity(directory: &Directory, place: &Place) -> anyhow::Result<ClientIdentity> {
+    let path = place.identity();
+    if let Ok(text) = fs::read_to_string(&path)
+        && let Ok(identity) = serde_json::from_str::<ClientIdentity>(&text)
+    {
+        let reply = admin::ask(&directory.admin_socket(), &Request::ListClients).await?;
+        if matches!(reply, Reply::Clients(known) if known.iter().any(|one| one.client_id == identity.client_id))
+        {
+            return Ok(identity);
+        }
+    }
+    let request = Request::AddClient { name: "up".to_owned() };
+    match admin::ask(&directory.admin_socket(), &request).await? {
+        Reply::Added(added) => {
+            let identity = ClientIdentity { client_id: added.client_id, client_secret: added.client_secret };
+            let text = serde_json::to_string(&identity)?;
+            private(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
+            Ok(identity)
+        }
+        Reply::Failed(why) => anyhow::bail!("no client identity could be made: {why}"),
+        reply => anyhow::bail!("no client identity could be made: {reply:?}"),
+    }
+}
+
+/// Writes a file that only its owner reads, whole or not at all.
+fn private(path: &Path, text: &str) -> io::Result<()> {
+    let unfinished = path.with_extension("new");
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    file.write_all(text.as_bytes())?;
+    fs::rename(unfinished, path)
+}

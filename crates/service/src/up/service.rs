@@ -1,0 +1,128 @@
+//! The service of `farcall up`: found running on the data directory, or started in this process.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use daemon::stop::{self, Trigger};
+use serde_json::Value;
+use tokio::task::JoinHandle;
+
+use super::Wish;
+use crate::config::{self, Config, Setting};
+use crate::directory::{Directory, DirectoryError};
+use crate::serve::{Addresses, ServeError, Service};
+
+/// How long a service that has the lock may take to say where it listens.
+const PATIENCE: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// A service that serves.
+#[derive(Debug)]
+pub struct Running {
+    addresses: Addresses,
+    ours: Option<Ours>,
+}
+
+#[derive(Debug)]
+struct Ours {
+    trigger: Trigger,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    pub(super) async fn find_or_start(directory: &Directory, wish: &Wish) -> anyhow::Result<Running> {
+        match start(directory, wish).await {
+            Ok(running) => Ok(running),
+            Err(error) if holds_the_lock(&error) => find(directory).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    pub fn is_ours(&self) -> bool {
+        self.ours.is_some()
+    }
+
+    pub(super) async fn stop(self) {
+        if let Some(Ours { trigger, task }) = self.ours {
+            trigger.begin();
+            if task.await.is_err() {
+                tracing::error!("the service broke off");
+            }
+        }
+    }
+}
+
+fn holds_the_lock(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(ServeError::Directory(DirectoryError::InUse(_))))
+}
+
+async fn start(directory: &Directory, wish: &Wish) -> anyhow::Result<Running> {
+    let service = match open(directory, wish.http_listen, wish.amqp_listen).await {
+        // Somebody else has the usual ports, and nobody asked for them: others do as well.
+        Err(error) if port_taken(&error) && wish.http_listen.is_none() && wish.amqp_listen.is_none() => {
+            let free = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+            open(directory, free, free).await?
+        }
+        other => other?,
+    };
+    let addresses = service.addresses();
+    tracing::info!(http = %addresses.http, amqp = %addresses.amqp, "the service serves");
+    let (trigger, stop) = stop::channel();
+    let task = tokio::spawn(service.run(stop));
+    Ok(Running { addresses, ours: Some(Ours { trigger, task }) })
+}
+
+async fn open(
+    directory: &Directory,
+    http: Option<SocketAddr>,
+    amqp: Option<SocketAddr>,
+) -> anyhow::Result<Service> {
+    let mut settings = config::from_environment(std::env::vars())?;
+    for (section, address) in [("http", http), ("amqp", amqp)] {
+        settings.extend(address.map(|address| Setting {
+            section: section.to_owned(),
+            key: "listen".to_owned(),
+            value: Value::String(address.to_string()),
+        }));
+    }
+    let config = Config::load(&directory.configuration(), settings)?;
+    Ok(Service::open(directory.clone(), config).await?)
+}
+
+fn port_taken(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(ServeError::Listen { error, .. }) if error.kind() == io::ErrorKind::AddrInUse)
+}
+
+/// The service that has the data directory; it may have begun a moment ago.
+async fn find(directory: &Directory) -> anyhow::Result<Running> {
+    let path = directory.addresses();
+    let said = async {
+        loop {
+            match std::fs::read_to_string(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => tokio::time::sleep(LOOK_AGAIN).await,
+                said => return said,
+            }
+        }
+    };
+    let text = tokio::time::timeout(PATIENCE, said)
+        .await
+        .context("another farcall uses the data directory and does not say where it listens")?
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    let addresses = read(&text).with_context(|| format!("{} is not understood", path.display()))?;
+    Ok(Running { addresses, ours: None })
+}
+
+fn read(text: &str) -> anyhow::Result<Addresses> {
+    let document: Value = serde_json::from_str(text)?;
+    let address = |name: &str, scheme: &str| {
+        let text = document[name].as_str().and_then(|text| text.strip_prefix(scheme)).unwrap_or_default();
+        text.parse::<SocketAddr>().with_context(|| format!("{name} is no address"))
+    };
+    Ok(Addresses { http: address("http", "http://")?, amqp: address("amqp", "amqp://")? })
+}

@@ -1,0 +1,131 @@
+"""`farcall up`: everything on one machine with one command, found again by the next one, and gone without a trace."""
+
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import environments
+import pytest
+from processes import marked, until
+from scene import ROOT, binary
+
+FREE = ["--http-listen", "127.0.0.1:0", "--amqp-listen", "127.0.0.1:0"]
+HELLO = ROOT / "examples" / "hello.py"
+GREETING = re.compile(r"Hello world, from Python 3\.\d+\.\d+ on ")
+
+
+def up(scene, *arguments, python=None, listen=FREE, **options):
+    """The command line of `up` in this scene's data directory, and its environment."""
+    command = [binary("farcall"), "up", "--data-dir", scene.directory / "data", *listen, *arguments]
+    return [str(part) for part in command], scene.environment(python, **options)
+
+
+def run(scene, *arguments, timeout=60, **options):
+    command, environment = up(scene, *arguments, **options)
+    return subprocess.run(
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout
+    )
+
+
+@pytest.mark.parametrize("release", ["4.19.0", "3.8.0"])
+def test_a_command_runs_with_everything_up(scene, release):
+    """The worker's Python is a bare one: what the PATH finds has no package at all."""
+    sdk = environments.python(f"sdk-{release}")
+    bare = subprocess.run(["python3", "-c", "import dill"], env=scene.environment(), capture_output=True)
+    assert bare.returncode != 0, "the interpreter of this test has packages"
+    done = run(scene, "--", sdk, HELLO)
+    assert done.returncode == 0, done.stderr
+    assert GREETING.match(done.stdout), done.stdout
+    assert done.stdout.count("\n") == 1, "nothing but the command's own output"
+    assert not marked(scene.mark)
+
+
+def test_the_exit_status_is_the_commands(scene):
+    script = 'test -n "$FARCALL_ENDPOINT_ID" && test -n "$FARCALL_AMQP_PORT" && test -n "$FARCALL_SERVICE_URL" || exit 1; '
+    assert run(scene, "--", "sh", "-c", script + "exit 7").returncode == 7
+    assert run(scene, "--", "sh", "-c", "kill -9 $$").returncode == 128 + signal.SIGKILL
+    absent = run(scene, "--", "no-such-program")
+    assert absent.returncode == 1 and "cannot run no-such-program" in absent.stderr
+    assert not marked(scene.mark)
+
+
+def test_a_termination_is_the_commands_to_answer(scene):
+    command, environment = up(scene, "--", "sh", "-c", "trap 'echo saving; exit 3' TERM; echo works; while :; do sleep 0.1; done")
+    process = scene.start("up", command, environment)
+    process.wait_for("works")
+    assert process.stop() == 3
+    assert "saving" in process.output()
+    assert not marked(scene.mark)
+
+
+def test_a_shell_evaluates_what_it_prints(scene):
+    command, environment = up(scene)
+    process = scene.start("up", command, environment)
+    process.wait_for("tail -f ")
+    evaluate, hello, logs = process.output().splitlines()
+    path = f"{environments.python('sdk-4.19.0').parent}:{environment['PATH']}"
+    shell = subprocess.run(
+        ["bash", "-euc", f"{evaluate}\n{hello}"], env=environment | {"PATH": path}, capture_output=True, text=True, timeout=60
+    )
+    assert shell.returncode == 0, shell.stderr
+    assert GREETING.match(shell.stdout)
+    _tail, _follow, *paths = shlex.split(logs)
+    service_log, endpoint_log = (Path(path).read_text() for path in paths)
+    assert "the service serves" in service_log and "Endpoint begins" in endpoint_log
+
+    again = run(scene)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines() == [evaluate, hello, logs], "what runs is found"
+    assert process.running()
+    assert run(scene, "--", "sh", "-c", "echo found").stdout == "found\n"
+    assert process.running(), "what was found is left running"
+
+    process._popen.send_signal(signal.SIGINT)
+    assert process.wait() == 0
+    assert not marked(scene.mark)
+
+
+def test_the_next_one_is_the_same_endpoint_and_identity(scene):
+    said = [run(scene, "--", "sh", "-c", "echo $FARCALL_ENDPOINT_ID $GLOBUS_COMPUTE_CLIENT_ID").stdout for _ in range(2)]
+    assert said[0] == said[1] and len(said[0].split()) == 2
+
+
+def test_killed_it_leaves_nothing_running_and_nothing_broken(scene):
+    command, environment = up(scene)
+    process = scene.start("up", command, environment)
+    process.wait_for("tail -f ")
+    assert len(marked(scene.mark)) > 1
+    process.kill()
+    until(lambda: not marked(scene.mark), "the endpoint went with it")
+    done = run(scene, "--", environments.python("sdk-4.19.0"), HELLO)
+    assert done.returncode == 0 and GREETING.match(done.stdout), done.stderr
+
+
+def test_ports_that_are_taken_are_no_obstacle_unless_they_were_asked_for(scene):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = "127.0.0.1:%d" % taken.getsockname()[1]
+        done = run(scene, listen=["--http-listen", address])
+    assert done.returncode == 1
+    assert f"cannot listen on {address}" in done.stderr
+    # The usual ones: whether somebody has them or not.
+    assert run(scene, "--", "sh", "-c", "echo up", listen=[]).stdout == "up\n"
+
+
+def test_an_endpoint_that_cannot_start_is_told_with_its_reason(scene):
+    lonely = scene.directory / "lonely"
+    lonely.mkdir()
+    shutil.copy(binary("farcall"), lonely)
+    command, environment = up(scene)
+    command[0] = str(lonely / "farcall")
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1 and "--endpoint-binary" in done.stderr
+
+    assert run(scene, "--", "true").returncode == 0
+    (scene.directory / "data" / "up" / "endpoints" / "local" / "config.yaml").write_text("engine: {type: NoEngine}\n")
+    done = run(scene, "--", "true")
+    assert done.returncode == 1 and "NoEngine" in done.stderr, done.stderr
+    assert not marked(scene.mark)
