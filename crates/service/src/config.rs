@@ -8,11 +8,14 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::limits::Limits;
+
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     pub http: Http,
     pub amqp: Amqp,
+    pub limits: Limits,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]

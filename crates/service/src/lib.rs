@@ -12,6 +12,7 @@
 //! | [`post`] | ties the store to the broker |
 //! | [`store`] | what is on disk |
 //! | [`up`] | a service and an endpoint on this machine, with one command |
+//! | [`retention`], [`limits`] | how long and how much |
 //! | [`directory`], [`config`], [`admin`], [`cli`] | the operator's side |
 //!
 //! A new route is a file in `rest/` and a line in its router; a new command a file in `cli/`; a new table a migration
@@ -24,11 +25,13 @@ pub mod config;
 pub mod directory;
 pub mod front;
 pub mod identity;
+pub mod limits;
 pub mod origin;
 pub mod post;
 pub mod presence;
 pub mod proof;
 pub mod rest;
+pub mod retention;
 pub mod rules;
 pub mod secret;
 pub mod serve;

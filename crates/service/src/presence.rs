@@ -18,16 +18,21 @@ const GRACE: SignedDuration = SignedDuration::from_secs(5);
 /// No endpoint is believed for longer without a word, whatever period it names.
 const LONGEST: SignedDuration = SignedDuration::from_hours(1);
 
+/// An endpoint that says it is there and takes nothing for so long is shown as such.
+const IDLE: SignedDuration = SignedDuration::from_secs(60);
+
 /// What an endpoint last said.
 #[derive(Clone, Debug, PartialEq)]
 struct Heard {
     /// Offline from here on unless it speaks again; absent: it has left.
     until: Option<Timestamp>,
     state: FreeForm,
+    /// The first of the heartbeats in a row at which it consumed nothing.
+    idle_since: Option<Timestamp>,
 }
 
 impl Heard {
-    fn new(report: &StatusReport, now: Timestamp) -> Heard {
+    fn new(report: &StatusReport, idle_since: Option<Timestamp>, now: Timestamp) -> Heard {
         let until = match report.life() {
             Life::Online { period } => {
                 let margin = SignedDuration::try_from_secs_f64(period * PERIODS).unwrap_or(LONGEST);
@@ -35,7 +40,7 @@ impl Heard {
             }
             Life::Offline | Life::FailedToStart(_) => None,
         };
-        Heard { until, state: report.global_state.clone() }
+        Heard { until, state: report.global_state.clone(), idle_since }
     }
 
     fn online(&self, now: Timestamp) -> bool {
@@ -48,8 +53,19 @@ impl Heard {
 pub struct Presence(Arc<Mutex<HashMap<EndpointId, Heard>>>);
 
 impl Presence {
-    pub fn heard(&self, report: &StatusReport, now: Timestamp) {
-        self.endpoints().insert(report.endpoint_id, Heard::new(report, now));
+    /// An endpoint has spoken; `consumes`: it takes tasks or commands at this moment.
+    pub fn heard(&self, report: &StatusReport, consumes: bool, now: Timestamp) {
+        let mut endpoints = self.endpoints();
+        let before = endpoints.get(&report.endpoint_id).filter(|heard| heard.online(now));
+        let idle_since = (!consumes).then(|| before.and_then(|heard| heard.idle_since).unwrap_or(now));
+        endpoints.insert(report.endpoint_id, Heard::new(report, idle_since, now));
+    }
+
+    /// Since when an endpoint that is online and consumes nothing at this moment has not consumed, if that is too long.
+    pub fn idle(&self, endpoint: EndpointId, now: Timestamp) -> Option<Timestamp> {
+        let endpoints = self.endpoints();
+        let heard = endpoints.get(&endpoint).filter(|heard| heard.online(now))?;
+        heard.idle_since.filter(|since| now.duration_since(*since) >= IDLE)
     }
 
     pub fn forget(&self, endpoint: EndpointId) {
@@ -106,7 +122,7 @@ mod tests {
 
     fn online_after(state: Value, seconds: i64) -> bool {
         let presence = Presence::default();
-        presence.heard(&report(state), NOW);
+        presence.heard(&report(state), true, NOW);
         presence.online(ID, NOW + SignedDuration::from_secs(seconds))
     }
 
@@ -128,12 +144,39 @@ mod tests {
     #[test]
     fn a_later_word_replaces_the_earlier() {
         let presence = Presence::default();
-        presence.heard(&report(json!({"heartbeat_period": 30})), NOW);
-        presence.heard(&report(json!({"heartbeat_period": 30, "active": false})), NOW);
+        presence.heard(&report(json!({"heartbeat_period": 30})), true, NOW);
+        presence.heard(&report(json!({"heartbeat_period": 30, "active": false})), true, NOW);
         assert!(!presence.online(ID, NOW));
         assert_eq!(presence.state(ID).to_object()["active"], json!(false));
         presence.forget(ID);
         assert!(presence.state(ID).to_object().is_empty());
+    }
+
+    #[test]
+    fn one_that_takes_nothing_is_known_after_a_minute() {
+        let after = |seconds| NOW + SignedDuration::from_secs(seconds);
+        let beats = |beats: &[(i64, bool)]| {
+            let presence = Presence::default();
+            for &(at, consumes) in beats {
+                presence.heard(&report(json!({"heartbeat_period": 30})), consumes, after(at));
+            }
+            presence
+        };
+        assert_eq!(beats(&[(0, false), (30, false)]).idle(ID, after(59)), None, "not yet a minute");
+        assert_eq!(beats(&[(0, false), (30, false)]).idle(ID, after(60)), Some(NOW));
+        assert_eq!(
+            beats(&[(0, false), (30, true), (60, false)]).idle(ID, after(119)),
+            None,
+            "it did in between"
+        );
+        assert_eq!(beats(&[(0, false), (60, true)]).idle(ID, after(60)), None, "it does now");
+        assert_eq!(beats(&[(0, false)]).idle(ID, after(66)), None, "it is offline");
+        assert_eq!(
+            beats(&[(0, false), (100, false)]).idle(ID, after(101)),
+            None,
+            "it was offline in between"
+        );
+        assert_eq!(beats(&[]).idle(ID, NOW), None);
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! What belongs to others and is not shared is answered as if it did not exist; "forbidden" is said only of what the
 //! caller may see.
 
-use wire::{FunctionId, IdentityId};
+use wire::{FunctionId, GroupId, IdentityId};
 
-use crate::store::{Endpoint, FunctionAccess};
+use crate::store::{Container, Endpoint, FunctionAccess, Group};
 
 /// The answer of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,9 +17,35 @@ pub enum Verdict {
     Unknown,
 }
 
-/// May `caller` see and call `function`?
-pub fn call(function: FunctionAccess, caller: IdentityId) -> Verdict {
-    if function.owner == caller || function.public { Verdict::Yes } else { Verdict::Unknown }
+/// May `caller`, a member of `groups`, see and call `function`?
+pub fn call(function: FunctionAccess, caller: IdentityId, groups: &[GroupId]) -> Verdict {
+    let shared = function.public || function.group.is_some_and(|group| groups.contains(&group));
+    if function.owner == caller || shared { Verdict::Yes } else { Verdict::Unknown }
+}
+
+/// Does [`call`] depend on the caller's groups?
+pub fn call_needs_groups(function: FunctionAccess, caller: IdentityId) -> bool {
+    function.group.is_some() && call(function, caller, &[]) != Verdict::Yes
+}
+
+/// May `caller`, a member of `groups`, delete `function`?
+pub fn delete(function: FunctionAccess, caller: IdentityId, groups: &[GroupId]) -> Verdict {
+    unless(function.owner == caller, call(function, caller, groups))
+}
+
+/// May `caller`, a member of `groups`, share functions with `group`?
+pub fn share(group: GroupId, groups: &[GroupId]) -> Verdict {
+    if groups.contains(&group) { Verdict::Yes } else { Verdict::Unknown }
+}
+
+/// May `caller` see and add to the task `group`? The same holds for its tasks and their results.
+pub fn tasks(group: &Group, caller: IdentityId) -> Verdict {
+    if group.owner == caller { Verdict::Yes } else { Verdict::Unknown }
+}
+
+/// May `caller` see `container`?
+pub fn container(container: &Container, caller: IdentityId) -> Verdict {
+    if container.owner == caller { Verdict::Yes } else { Verdict::Unknown }
 }
 
 /// May `caller` see that `endpoint` exists, and whether it is online?
@@ -31,7 +57,7 @@ pub fn see(endpoint: &Endpoint, caller: IdentityId) -> Verdict {
     }
 }
 
-/// May `caller` see how `endpoint` is configured, and delete it?
+/// May `caller` see how `endpoint` is configured, lock it, and delete it?
 pub fn manage(endpoint: &Endpoint, caller: IdentityId) -> Verdict {
     unless(manages(endpoint, caller), see(endpoint, caller))
 }
@@ -138,12 +164,63 @@ mod tests {
 
     #[test]
     fn functions() {
-        let function = |public| FunctionAccess { owner: OWNER, public };
-        assert_eq!(call(function(false), OWNER), Yes);
-        assert_eq!(call(function(false), OTHER), Unknown);
-        assert_eq!(call(function(true), OTHER), Yes);
-        assert!(permitted(&endpoint(false, None), FUNCTION));
-        assert!(permitted(&endpoint(false, Some(vec![FUNCTION])), FUNCTION));
-        assert!(!permitted(&endpoint(false, Some(vec![])), FUNCTION));
+        let group = GroupId::from_uuid(Uuid::from_u128(6));
+        let other_group = GroupId::from_uuid(Uuid::from_u128(7));
+        let function =
+            |public, shared: bool| FunctionAccess { owner: OWNER, public, group: shared.then_some(group) };
+        // public, shared with the group, caller, the caller's groups, may call, may delete
+        let table: [(bool, bool, IdentityId, &[GroupId], Verdict, Verdict); 9] = [
+            (false, false, OWNER, &[], Yes, Yes),
+            (false, true, OWNER, &[], Yes, Yes),
+            (true, true, OWNER, &[], Yes, Yes),
+            (false, false, OTHER, &[], Unknown, Unknown),
+            (false, false, OTHER, &[group], Unknown, Unknown),
+            (true, false, OTHER, &[], Yes, Forbidden),
+            (false, true, OTHER, &[], Unknown, Unknown),
+            (false, true, OTHER, &[other_group], Unknown, Unknown),
+            (false, true, OTHER, &[other_group, group], Yes, Forbidden),
+        ];
+        for (public, shared, caller, groups, calls, deletes) in table {
+            let function = function(public, shared);
+            assert_eq!(call(function, caller, groups), calls, "{function:?} {caller} {groups:?}");
+            assert_eq!(delete(function, caller, groups), deletes, "{function:?} {caller} {groups:?}");
+            let matters = call(function, caller, &[]) != call(function, caller, &[group]);
+            assert_eq!(call_needs_groups(function, caller), matters, "{function:?} {caller}");
+        }
+        assert_eq!(share(group, &[other_group, group]), Yes);
+        assert_eq!(share(group, &[other_group]), Unknown);
+    }
+
+    #[test]
+    fn allow_lists() {
+        let other = FunctionId::from_uuid(Uuid::from_u128(8));
+        let table: [(Option<Vec<FunctionId>>, bool); 4] = [
+            (None, true),
+            (Some(vec![]), false),
+            (Some(vec![other]), false),
+            (Some(vec![other, FUNCTION]), true),
+        ];
+        for (allowed, expected) in table {
+            assert_eq!(permitted(&endpoint(false, allowed.clone()), FUNCTION), expected, "{allowed:?}");
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_one_person_only() {
+        let id = Uuid::from_u128(9);
+        let group = Group { id: id.into(), owner: OWNER, queue: true };
+        let registered = Container {
+            id: id.into(),
+            owner: OWNER,
+            name: String::new(),
+            kind: "docker".into(),
+            location: "here".into(),
+            description: String::new(),
+            created: Timestamp::UNIX_EPOCH,
+        };
+        for (caller, expected) in [(OWNER, Yes), (ADMIN, Unknown), (OTHER, Unknown)] {
+            assert_eq!(tasks(&group, caller), expected);
+            assert_eq!(container(&registered, caller), expected);
+        }
     }
 }

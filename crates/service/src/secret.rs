@@ -24,6 +24,16 @@ impl Hash {
         Hash(Sha256::digest(secret.as_bytes()).into())
     }
 
+    /// Of several parts, each of which counts with its length: no two lists of parts run together.
+    pub fn of_parts(parts: &[&[u8]]) -> Hash {
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        Hash(hash.finalize().into())
+    }
+
     pub fn from_stored(bytes: &[u8]) -> Option<Hash> {
         bytes.try_into().ok().map(Hash)
     }

@@ -17,7 +17,8 @@ use crate::origin::Names;
 use crate::post::url::Outside;
 use crate::post::{Post, PostError};
 use crate::presence::Presence;
-use crate::rest::{App, Room};
+use crate::rest::{Answers, App, Rates, Room};
+use crate::retention::Retention;
 use crate::store::{Store, StoreError};
 use crate::{admin, front, identity, rest};
 
@@ -50,6 +51,7 @@ pub struct Addresses {
 /// A service that listens and is about to run.
 pub struct Service {
     addresses: Addresses,
+    retention: Retention,
     store: Store,
     post: Post,
     http: TcpListener,
@@ -69,16 +71,19 @@ impl Service {
         let (http, http_address) = listen(config.http.listen).await?;
         let (amqp, amqp_address) = listen(config.amqp.listen).await?;
         let addresses = Addresses { http: http_address, amqp: amqp_address };
-        let store = Store::open(&directory.database()).await?;
+        let store = Store::open(&directory.database()).await?.with_files_from(config.limits.file_from_bytes);
         let identity = Identity::new(store.clone(), directory.keys());
         let presence = Presence::default();
         let (post, broker) = Post::open(store.clone(), presence.clone()).await?;
         let app = App {
             store: store.clone(),
             identity: identity.clone(),
-            presence,
+            presence: presence.clone(),
             post: post.clone(),
-            room: Room::default(),
+            room: Room::new(&config.limits),
+            rates: Rates::new(&config.limits),
+            answers: Answers::new(store.clone()),
+            limits: config.limits,
             amqp: Outside {
                 host: config.amqp.public_host.clone(),
                 plain_port: Some(amqp_address.port()),
@@ -98,8 +103,11 @@ impl Service {
         });
         publish(&directory.addresses(), addresses)?;
         let names = Names::new(http_address, &config.http.public_names);
+        let retention =
+            Retention { store: store.clone(), post: post.clone(), presence, limits: config.limits };
         Ok(Service {
             addresses,
+            retention,
             store,
             post,
             http,
@@ -124,7 +132,8 @@ impl Service {
         tokio::join!(
             front::serve(self.http, self.router, self.names, stop.clone()),
             self.broker.run(amqp, async move { begun.begun().await }),
-            self.admin.run(stop),
+            self.admin.run(stop.clone()),
+            self.retention.run(stop),
         );
         if tokio::time::timeout(FINISH, self.post.finish()).await.is_err() {
             tracing::warn!("acknowledgements were not written in time: what they are of is sent again");

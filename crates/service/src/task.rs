@@ -3,19 +3,31 @@
 //! ```text
 //! waiting --the endpoint acknowledged it--> taken
 //!    |                                        |
-//!    +------------ its result came -----------+--> ended (succeeded or failed), and nothing changes any more
+//!    +------------ its result came -----------+--> ended (succeeded or failed)
+//!                                                    |
+//!                                                    +-- its result's time is over --> expired
 //! ```
 //!
 //! A result may come before the acknowledgement: endpoints acknowledge in batches. The first result ends the task;
-//! every later event is refused and changes nothing.
+//! every later event but its expiry is refused and changes nothing.
 
 use jiff::Timestamp;
 use wire::message::TaskState;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
-    Open { place: Place, progress: Option<TaskState> },
-    Ended { outcome: Outcome, at: Timestamp },
+    Open {
+        place: Place,
+        progress: Option<TaskState>,
+    },
+    Ended {
+        outcome: Outcome,
+        at: Timestamp,
+    },
+    /// It has ended, and what came of it is kept no more.
+    Expired {
+        at: Timestamp,
+    },
 }
 
 /// Who holds an open task.
@@ -42,23 +54,35 @@ pub enum Event {
         outcome: Outcome,
         at: Timestamp,
     },
+    /// The time for which results are kept is over.
+    Expire,
 }
 
-/// The task had ended before; the event changes nothing.
+/// The event is not legal in the state; it changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the task has ended")]
-pub struct Ended;
+pub enum Refused {
+    #[error("the task has ended")]
+    Ended,
+    #[error("the task has not ended")]
+    Open,
+}
 
 impl State {
     pub const NEW: State = State::Open { place: Place::Waiting, progress: None };
 
-    pub fn apply(self, event: Event) -> Result<State, Ended> {
-        let State::Open { place, progress } = self else { return Err(Ended) };
-        Ok(match event {
-            Event::Acknowledged => State::Open { place: Place::Taken, progress },
-            Event::Reported(state) => State::Open { place, progress: Some(state) },
-            Event::Result { outcome, at } => State::Ended { outcome, at },
-        })
+    pub fn apply(self, event: Event) -> Result<State, Refused> {
+        match (self, event) {
+            (State::Open { progress, .. }, Event::Acknowledged) => {
+                Ok(State::Open { place: Place::Taken, progress })
+            }
+            (State::Open { place, .. }, Event::Reported(state)) => {
+                Ok(State::Open { place, progress: Some(state) })
+            }
+            (State::Open { .. }, Event::Result { outcome, at }) => Ok(State::Ended { outcome, at }),
+            (State::Open { .. }, Event::Expire) => Err(Refused::Open),
+            (State::Ended { at, .. }, Event::Expire) => Ok(State::Expired { at }),
+            (State::Ended { .. } | State::Expired { .. }, _) => Err(Refused::Ended),
+        }
     }
 
     /// The status string that clients show.
@@ -69,7 +93,7 @@ impl State {
             State::Open { place: Place::Waiting, progress: None } if endpoint_online => TaskState::Received,
             State::Open { place: Place::Waiting, progress: None } => TaskState::WaitingForEp,
             State::Ended { outcome: Outcome::Succeeded, .. } => TaskState::Success,
-            State::Ended { outcome: Outcome::Failed, .. } => TaskState::Failed,
+            State::Ended { outcome: Outcome::Failed, .. } | State::Expired { .. } => TaskState::Failed,
         }
     }
 }
@@ -82,36 +106,55 @@ mod tests {
     const TAKEN: State = State::Open { place: Place::Taken, progress: None };
     const WON: State = State::Ended { outcome: Outcome::Succeeded, at: AT };
     const LOST: State = State::Ended { outcome: Outcome::Failed, at: AT };
+    const GONE: State = State::Expired { at: AT };
 
     fn result(outcome: Outcome) -> Event {
         Event::Result { outcome, at: AT }
     }
 
+    /// Every state with every event: what is not listed as legal here is refused.
     #[test]
     fn every_transition() {
+        let progress = |place| State::Open { place, progress: Some(TaskState::Running) };
         let running = || Event::Reported(TaskState::Running);
-        let table = [
-            (State::NEW, Event::Acknowledged, Ok(TAKEN)),
-            (
-                State::NEW,
-                running(),
-                Ok(State::Open { place: Place::Waiting, progress: Some(TaskState::Running) }),
-            ),
-            (State::NEW, result(Outcome::Succeeded), Ok(WON)),
-            (State::NEW, result(Outcome::Failed), Ok(LOST)),
-            (TAKEN, Event::Acknowledged, Ok(TAKEN)),
-            (TAKEN, running(), Ok(State::Open { place: Place::Taken, progress: Some(TaskState::Running) })),
-            (TAKEN, result(Outcome::Succeeded), Ok(WON)),
-            (TAKEN, result(Outcome::Failed), Ok(LOST)),
-            (WON, Event::Acknowledged, Err(Ended)),
-            (WON, running(), Err(Ended)),
-            (WON, result(Outcome::Failed), Err(Ended)),
-            (LOST, Event::Acknowledged, Err(Ended)),
-            (LOST, running(), Err(Ended)),
-            (LOST, result(Outcome::Succeeded), Err(Ended)),
+        let states = [State::NEW, TAKEN, progress(Place::Waiting), progress(Place::Taken), WON, LOST, GONE];
+        let events = [
+            Event::Acknowledged,
+            running(),
+            result(Outcome::Succeeded),
+            result(Outcome::Failed),
+            Event::Expire,
         ];
-        for (state, event, expected) in table {
-            assert_eq!(state.clone().apply(event.clone()), expected, "{state:?} {event:?}");
+        let legal = [
+            (State::NEW, Event::Acknowledged, TAKEN),
+            (State::NEW, running(), progress(Place::Waiting)),
+            (State::NEW, result(Outcome::Succeeded), WON),
+            (State::NEW, result(Outcome::Failed), LOST),
+            (TAKEN, Event::Acknowledged, TAKEN),
+            (TAKEN, running(), progress(Place::Taken)),
+            (TAKEN, result(Outcome::Succeeded), WON),
+            (TAKEN, result(Outcome::Failed), LOST),
+            (progress(Place::Waiting), Event::Acknowledged, progress(Place::Taken)),
+            (progress(Place::Waiting), running(), progress(Place::Waiting)),
+            (progress(Place::Waiting), result(Outcome::Succeeded), WON),
+            (progress(Place::Waiting), result(Outcome::Failed), LOST),
+            (progress(Place::Taken), Event::Acknowledged, progress(Place::Taken)),
+            (progress(Place::Taken), running(), progress(Place::Taken)),
+            (progress(Place::Taken), result(Outcome::Succeeded), WON),
+            (progress(Place::Taken), result(Outcome::Failed), LOST),
+            (WON, Event::Expire, GONE),
+            (LOST, Event::Expire, GONE),
+        ];
+        for state in &states {
+            for event in &events {
+                let next = legal.iter().find(|(from, by, _)| (from, by) == (state, event));
+                let expected = match (next, state) {
+                    (Some((_, _, next)), _) => Ok(next.clone()),
+                    (None, State::Open { .. }) => Err(Refused::Open),
+                    (None, _) => Err(Refused::Ended),
+                };
+                assert_eq!(state.clone().apply(event.clone()), expected, "{state:?} {event:?}");
+            }
         }
     }
 
@@ -122,5 +165,6 @@ mod tests {
         assert_eq!(TAKEN.status(true), TaskState::WaitingForNodes);
         assert_eq!(WON.status(false), TaskState::Success);
         assert_eq!(LOST.status(true), TaskState::Failed);
+        assert_eq!(GONE.status(true), TaskState::Failed);
     }
 }

@@ -62,7 +62,7 @@ impl Access for Rules {
         let Some(&user) = who.get::<User>() else { return false };
         match user.holder {
             Holder::Endpoint(endpoint) => {
-                let allowed = !self.standing.is_deleted(endpoint) && endpoint_may(endpoint, operation);
+                let allowed = !self.standing.is_barred(endpoint) && endpoint_may(endpoint, operation);
                 if let (true, Operation::Consume { queue }) = (allowed, operation) {
                     match Name::parse(queue) {
                         Some(Name::Tasks(_)) => self.standing.consumes(endpoint, user.number),

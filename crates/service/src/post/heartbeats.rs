@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use broker::{Answer, Published, Sink};
+use broker::{Answer, Handle, Published, Sink};
 use jiff::{SignedDuration, Timestamp};
 use tokio::runtime::Handle as Runtime;
 use wire::EndpointId;
@@ -22,16 +22,16 @@ use crate::user_endpoint::Starts;
 const RECOVERY: SignedDuration = SignedDuration::from_secs(60);
 
 /// The sink of the queue `heartbeats`. Clones share it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Heartbeats(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     store: Store,
     presence: Presence,
     results: Results,
     starts: Starts,
     runs: Mutex<HashMap<EndpointId, Run>>,
+    broker: Handle,
     runtime: Runtime,
 }
 
@@ -42,11 +42,12 @@ impl Heartbeats {
         presence: Presence,
         results: Results,
         starts: Starts,
+        broker: Handle,
     ) -> Result<Heartbeats, StoreError> {
         let runs: HashMap<_, _> = store.runs().await?.into_iter().collect();
         let known = runs.clone();
-        let inner =
-            Inner { store, presence, results, starts, runs: Mutex::new(runs), runtime: Runtime::current() };
+        let runs = Mutex::new(runs);
+        let inner = Inner { store, presence, results, starts, runs, broker, runtime: Runtime::current() };
         let heartbeats = Heartbeats(Arc::new(inner));
         for (endpoint, run) in known {
             heartbeats.give_up_later(endpoint, run);
@@ -60,7 +61,7 @@ impl Heartbeats {
             self.remember(endpoint, run);
         }
         self.0.starts.heard(endpoint, user.number, report.life());
-        self.0.presence.heard(&report, now);
+        self.0.presence.heard(&report, super::consumes(&self.0.broker, endpoint), now);
         let states: Vec<_> = report
             .task_statuses
             .into_iter()

@@ -12,6 +12,7 @@
 
 mod access;
 mod deliveries;
+mod functions;
 mod heartbeats;
 mod outbox;
 mod results;
@@ -23,12 +24,13 @@ use std::sync::Arc;
 
 use broker::{Broker, Confirm, DeclareError, ExchangeKind, Handle, Message, QueueOptions};
 use wire::queue::{self, HEARTBEAT_BINDING, HEARTBEAT_QUEUE, RESULT_BINDING, RESULT_QUEUE, exchange};
-use wire::{EndpointId, TaskId};
+use wire::{EndpointId, FunctionId, TaskId};
 
 use crate::presence::Presence;
 use crate::store::{Holder, Store, StoreError};
 use crate::user_endpoint::Starts;
 use deliveries::Deliveries;
+use functions::Functions;
 use heartbeats::Heartbeats;
 use outbox::Feeder;
 use results::{Ending, ResultSink, Results};
@@ -44,6 +46,7 @@ pub struct Post {
     tasks: Feeder,
     results: Results,
     starts: Starts,
+    functions: Functions,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +64,7 @@ impl Post {
         let (deliveries, delivery_feeding) = Feeder::new();
         let standing = Standing::default();
         let starts = Starts::default();
+        let functions = Functions::new(store.clone());
         let results = Results { store: store.clone(), deliveries: deliveries.clone() };
         let rules = access::Rules {
             store: store.clone(),
@@ -75,10 +79,12 @@ impl Post {
             tasks,
             results: results.clone(),
             starts: starts.clone(),
+            functions: functions.clone(),
         };
 
         let (sink, arrived) = ResultSink::new();
-        let heartbeats = Heartbeats::new(store.clone(), presence, results.clone(), starts).await?;
+        let heartbeats =
+            Heartbeats::new(store.clone(), presence, results.clone(), starts, broker.clone()).await?;
         broker.declare_exchange(exchange::TASKS, ExchangeKind::Direct, true)?;
         broker.declare_exchange(exchange::COMMANDS, ExchangeKind::Direct, true)?;
         broker.declare_exchange(exchange::RESULTS, ExchangeKind::Topic, true)?;
@@ -90,9 +96,8 @@ impl Post {
             .declare_queue(HEARTBEAT_QUEUE, QueueOptions { sink: Some(Arc::new(heartbeats)), ..durable })?;
         broker.bind(HEARTBEAT_QUEUE, exchange::HEARTBEATS, HEARTBEAT_BINDING)?;
 
-        tokio::spawn(
-            task_feeding.run(broker.clone(), Arc::new(Tasks::new(store.clone(), standing, results.clone()))),
-        );
+        let outbox = Tasks { store: store.clone(), standing, results: results.clone(), functions };
+        tokio::spawn(task_feeding.run(broker.clone(), Arc::new(outbox)));
         tokio::spawn(delivery_feeding.run(broker, Arc::new(Deliveries { store: store.clone() })));
         tokio::spawn(results.run(arrived));
         for endpoint in store.endpoint_ids().await? {
@@ -109,9 +114,24 @@ impl Post {
         self.tasks.wake(queue::task_queue(endpoint));
     }
 
-    /// Whether `endpoint` consumes its task queue at this moment.
+    /// Whether `endpoint` consumes its tasks, or a manager its commands, at this moment.
     pub fn consumes(&self, endpoint: EndpointId) -> bool {
-        self.broker.queue(&queue::task_queue(endpoint)).is_some_and(|queue| queue.consumers > 0)
+        consumes(&self.broker, endpoint)
+    }
+
+    /// Ends `tasks` of `endpoint` with an error that says `text`, unless they have ended.
+    pub async fn end(
+        &self,
+        endpoint: EndpointId,
+        tasks: Vec<TaskId>,
+        text: String,
+    ) -> Result<(), StoreError> {
+        self.results.end(endpoint, tasks, &Ending::new(text)).await
+    }
+
+    /// `endpoint` has been locked: its connections end, its tasks wait.
+    pub fn endpoint_locked(&self, endpoint: EndpointId) {
+        self.cut(endpoint, self.standing.barred(endpoint));
     }
 
     /// Whether `manager` reads its commands at this moment.
@@ -135,6 +155,11 @@ impl Post {
         self.declare(endpoint)
     }
 
+    /// `function` is no more: what was remembered of it is forgotten, and tasks of it end instead of being sent.
+    pub fn function_deleted(&self, function: FunctionId) {
+        self.functions.forget(function);
+    }
+
     /// `endpoint` has got credential `number`: its queues exist from now on, and its ghosts are gone.
     pub fn endpoint_registered(&self, endpoint: EndpointId, number: i64) -> Result<(), DeclareError> {
         self.cut(endpoint, self.standing.registered(endpoint, number));
@@ -147,7 +172,7 @@ impl Post {
         endpoint: EndpointId,
         orphans: Vec<TaskId>,
     ) -> Result<(), StoreError> {
-        self.cut(endpoint, self.standing.deleted(endpoint));
+        self.cut(endpoint, self.standing.barred(endpoint));
         self.broker.delete_queue(&queue::task_queue(endpoint));
         self.broker.delete_queue(&queue::command_queue(endpoint));
         self.end_orphans(endpoint, orphans).await
@@ -183,6 +208,12 @@ impl Post {
         self.broker.declare_queue(&commands, durable)?;
         self.broker.bind(&commands, exchange::COMMANDS, &commands)
     }
+}
+
+fn consumes(broker: &Handle, endpoint: EndpointId) -> bool {
+    [queue::task_queue(endpoint), queue::command_queue(endpoint)]
+        .iter()
+        .any(|name| broker.queue(name).is_some_and(|queue| queue.consumers > 0))
 }
 
 impl std::fmt::Debug for Post {

@@ -13,7 +13,7 @@ use wire::{EndpointId, TaskId};
 
 use super::outbox::Feeder;
 use crate::ambient;
-use crate::store::{RecordResults, Recorded, ReportedResult, Store, StoreError};
+use crate::store::{Kept, RecordResults, Recorded, ReportedResult, Store, StoreError};
 use crate::task::Outcome;
 
 /// Results recorded together at most.
@@ -108,7 +108,7 @@ impl Results {
         tasks: Vec<TaskId>,
         ending: &Ending,
     ) -> Result<(), StoreError> {
-        let results = tasks.into_iter().map(|task| ReportedResult {
+        let results = tasks.into_iter().map(|task| Arrived {
             task,
             endpoint,
             outcome: Outcome::Failed,
@@ -117,14 +117,35 @@ impl Results {
         self.record(results.collect()).await
     }
 
-    async fn record(&self, results: Vec<ReportedResult>) -> Result<(), StoreError> {
-        if results.is_empty() {
+    async fn record(&self, arrived: Vec<Arrived>) -> Result<(), StoreError> {
+        if arrived.is_empty() {
             return Ok(());
         }
-        let recorded = self.store.write(RecordResults { results, now: ambient::now() }).await?;
+        let mut messages = Vec::with_capacity(arrived.len());
+        let mut results = Vec::with_capacity(arrived.len());
+        for Arrived { task, endpoint, outcome, message } in arrived {
+            messages.push(message);
+            results.push(ReportedResult { task, endpoint, outcome, message: Kept::Here(Vec::new()) });
+        }
+        let mut files = Vec::new();
+        for (result, kept) in results.iter_mut().zip(self.store.keep(messages).await?) {
+            files.extend(kept.file());
+            result.message = kept;
+        }
+        let recorded = match self.store.write(RecordResults { results, now: ambient::now() }).await {
+            Ok(recorded) => recorded,
+            Err(error) => {
+                // The endpoint sends them again, to files of other names.
+                if let Err(error) = self.store.collect(files).await {
+                    tracing::debug!(%error, "files of results are left for the next collection");
+                }
+                return Err(error);
+            }
+        };
+        self.store.remove(recorded.freed).await;
         let (mut late, mut refused) = (0, 0);
         let mut groups = Vec::new();
-        for recorded in recorded {
+        for recorded in recorded.recorded {
             match recorded {
                 Recorded::New { deliver: Some(group) } => groups.push(group),
                 Recorded::New { deliver: None } => {}
@@ -147,12 +168,20 @@ impl Results {
     }
 }
 
-fn read(published: &Published) -> Result<ReportedResult, &'static str> {
+/// A result on its way into the store.
+struct Arrived {
+    task: TaskId,
+    endpoint: EndpointId,
+    outcome: Outcome,
+    message: Vec<u8>,
+}
+
+fn read(published: &Published) -> Result<Arrived, &'static str> {
     let Some(Name::ResultsOf(endpoint)) = Name::parse(published.routing_key()) else {
         return Err("its routing key names no endpoint");
     };
     let result = TaskResult::decode(published.body()).map_err(|_| "it is not a result")?;
-    Ok(ReportedResult {
+    Ok(Arrived {
         task: result.task_id,
         endpoint,
         outcome: if result.is_error() { Outcome::Failed } else { Outcome::Succeeded },

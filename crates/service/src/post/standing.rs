@@ -12,7 +12,8 @@ struct Connected {
     used: BTreeSet<i64>,
     /// The one that consumes the task queue, or did so last.
     consuming: i64,
-    deleted: bool,
+    /// It may not do anything until it is registered again.
+    barred: bool,
 }
 
 /// Clones share it.
@@ -38,26 +39,26 @@ impl Standing {
     pub(super) fn registered(&self, endpoint: EndpointId, number: i64) -> Vec<i64> {
         let mut endpoints = self.endpoints();
         let it = endpoints.entry(endpoint).or_default();
-        it.deleted = false;
+        it.barred = false;
         let kept = it.used.split_off(&number);
         std::mem::replace(&mut it.used, kept).into_iter().collect()
     }
 
     /// The endpoint exists, again perhaps.
     pub(super) fn made(&self, endpoint: EndpointId) {
-        self.endpoints().entry(endpoint).or_default().deleted = false;
+        self.endpoints().entry(endpoint).or_default().barred = false;
     }
 
-    /// The endpoint is no more: all the credentials that have been used.
-    pub(super) fn deleted(&self, endpoint: EndpointId) -> Vec<i64> {
+    /// The endpoint is deleted or locked: all the credentials that have been used.
+    pub(super) fn barred(&self, endpoint: EndpointId) -> Vec<i64> {
         let mut endpoints = self.endpoints();
         let it = endpoints.entry(endpoint).or_default();
-        it.deleted = true;
+        it.barred = true;
         std::mem::take(&mut it.used).into_iter().collect()
     }
 
-    pub(super) fn is_deleted(&self, endpoint: EndpointId) -> bool {
-        self.endpoints().get(&endpoint).is_some_and(|it| it.deleted)
+    pub(super) fn is_barred(&self, endpoint: EndpointId) -> bool {
+        self.endpoints().get(&endpoint).is_some_and(|it| it.barred)
     }
 
     fn endpoints(&self) -> std::sync::MutexGuard<'_, HashMap<EndpointId, Connected>> {

@@ -1,23 +1,17 @@
 //! The outbox towards endpoints: `<endpoint>.tasks`.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-
 use amq_protocol::types::{AMQPValue, FieldArray, FieldTable};
 use broker::{Message, Properties, Why};
 use wire::message::Task;
 use wire::queue::{Name, exchange, header};
 use wire::text::Text;
-use wire::{EndpointId, FunctionId, control};
+use wire::{EndpointId, control};
 
+use super::functions::Functions;
 use super::outbox::{BYTES, Loaded, Outbox, Row};
 use super::results::{Ending, Results};
 use super::standing::Standing;
 use crate::store::{Acknowledge, Assignment, Function, Store, StoreError};
-
-/// Functions remembered, and the most that one of them may measure to be remembered.
-const REMEMBERED: usize = 256;
-const REMEMBERED_BYTES: usize = 256 << 10;
 
 /// Tasks on their way to endpoints.
 #[derive(Debug)]
@@ -25,31 +19,7 @@ pub(super) struct Tasks {
     pub(super) store: Store,
     pub(super) standing: Standing,
     pub(super) results: Results,
-    functions: Mutex<HashMap<FunctionId, Arc<Function>>>,
-}
-
-impl Tasks {
-    pub(super) fn new(store: Store, standing: Standing, results: Results) -> Tasks {
-        Tasks { store, standing, results, functions: Mutex::default() }
-    }
-
-    async fn function(&self, id: FunctionId) -> Result<Option<Arc<Function>>, StoreError> {
-        let known = |functions: &Mutex<HashMap<_, Arc<Function>>>| {
-            functions.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
-        };
-        if let Some(function) = known(&self.functions) {
-            return Ok(Some(function));
-        }
-        let Some(function) = self.store.function(id).await?.map(Arc::new) else { return Ok(None) };
-        if function.code.len() <= REMEMBERED_BYTES {
-            let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
-            if functions.len() >= REMEMBERED {
-                functions.clear();
-            }
-            functions.insert(id, function.clone());
-        }
-        Ok(Some(function))
-    }
+    pub(super) functions: Functions,
 }
 
 impl Outbox for Tasks {
@@ -58,7 +28,7 @@ impl Outbox for Tasks {
         let page = self.store.waiting(endpoint, after, count, BYTES).await?;
         let mut loaded = Loaded { rows: Vec::with_capacity(page.rows.len()), more: page.more };
         for assignment in page.rows {
-            match self.function(assignment.function).await? {
+            match self.functions.get(assignment.function).await? {
                 Some(function) => match message(queue, &assignment, &function) {
                     Some(message) => loaded.rows.push(Row { seq: assignment.seq, message }),
                     None => return Err(StoreError::Corrupt("payload")),
@@ -75,7 +45,9 @@ impl Outbox for Tasks {
     async fn acknowledged(&self, queue: &str, seqs: &[i64]) -> Result<(), StoreError> {
         let Some(endpoint) = endpoint_of(queue) else { return Ok(()) };
         let credential = self.standing.consuming(endpoint);
-        self.store.write(Acknowledge { seqs: seqs.to_vec(), credential }).await
+        let freed = self.store.write(Acknowledge { endpoint, seqs: seqs.to_vec(), credential }).await?;
+        self.store.remove(freed).await;
+        Ok(())
     }
 
     async fn refused(&self, queue: &str, seqs: &[i64], why: Why) -> Result<(), StoreError> {

@@ -10,11 +10,20 @@ use wire::queue::{self, ResultConnection};
 use super::App;
 use super::caller::Caller;
 use super::failure::Failure;
+use super::route::{Method, Route};
 use crate::ambient;
 use crate::front::Reached;
 use crate::post::url::ConnectionUrl;
 use crate::secret::{self, Hash};
 use crate::store::{Holder, NewClientCredential};
+
+pub(super) const ROUTE: Route = Route::new(
+    Method::Get,
+    "/v2/get_amqp_result_connection_url",
+    "get_result_connection",
+    "ResultConnection",
+    "Where the results of one's task groups are delivered",
+);
 
 /// How long the credential opens connections.
 const LIFE: SignedDuration = SignedDuration::from_hours(24);

@@ -1,42 +1,123 @@
-//! `POST /v2/batch_status`.
+//! `POST /v2/batch_status`. However large the results are together, few of them are in memory at a time.
 
 use std::collections::{BTreeMap, HashMap};
 
-use axum::Json;
+use axum::body::Bytes;
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
+use futures_util::{StreamExt, stream};
+use wire::TaskId;
 use wire::rest::error::Code;
-use wire::rest::task::{Batch, Document, Documents};
+use wire::rest::task::{Batch, Document};
 
 use super::App;
 use super::caller::Caller;
 use super::failure::Failure;
+use super::route::{Method, Route};
 use super::task_document::document;
 use crate::ambient;
+use crate::store::TaskRow;
 
-/// Tasks in one request.
-const TASKS: usize = 10_000;
+/// Results read at a time: so many, and of so many bytes.
+const TOGETHER: usize = 1000;
+const BYTES: usize = 4 << 20;
+
+pub(super) const ROUTE: Route = Route {
+    body: Some("Batch"),
+    refusals: &[Code::BatchRunTooLarge],
+    ..Route::new(Method::Post, "/v2/batch_status", "get_batch_status", "Tasks", "What is known of many tasks")
+};
 
 pub(super) async fn batch_status(
     State(app): State<App>,
     Caller(caller): Caller,
     request: Request,
 ) -> Result<Response, Failure> {
-    let body = app.room.read(request, wire::rest::LIMIT).await?;
-    let wanted: Batch = wire::json::decode(&body.bytes, wire::rest::LIMIT)?;
-    if wanted.task_ids.len() > TASKS {
-        return Err(Failure::new(Code::BatchRunTooLarge, format!("task_ids: more than {TASKS}")));
+    let body = app.room.read(request, app.limits.body_bytes).await?;
+    let wanted: Batch = wire::json::decode(&body.bytes, app.limits.body_bytes)?;
+    drop(body);
+    let most = app.limits.tasks_per_status;
+    if wanted.task_ids.len() > most {
+        return Err(Failure::new(Code::BatchRunTooLarge, format!("task_ids: more than {most}")));
     }
-    let now = ambient::now();
     let found = app.store.tasks(&wanted.task_ids).await?;
-    let own: HashMap<_, _> = found.iter().filter(|it| it.owner == caller).map(|it| (it.id, it)).collect();
-    let mut results = BTreeMap::new();
-    for id in wanted.task_ids {
-        let told = match own.get(&id) {
-            Some(task) => document(task, app.presence.online(task.endpoint, now))?,
-            None => Document::unknown(id),
-        };
-        results.insert(id, told);
+    let own: HashMap<_, _> =
+        found.into_iter().filter(|it| it.owner == caller).map(|it| (it.id, it)).collect();
+    let asked: BTreeMap<_, _> = wanted.task_ids.into_iter().map(|id| (id, own.get(&id).cloned())).collect();
+    let pieces = stream::iter(together(asked)).enumerate().then(move |(index, tasks)| {
+        let app = app.clone();
+        async move { piece(&app, tasks, index == 0).await }
+    });
+    Ok(super::stream::json(r#"{"response":"batch","results":{"#, pieces, "}}"))
+}
+
+type Asked = (TaskId, Option<TaskRow>);
+
+/// In portions that are read at a time.
+fn together(asked: BTreeMap<TaskId, Option<TaskRow>>) -> Vec<Vec<Asked>> {
+    let mut portions: Vec<Vec<Asked>> = Vec::new();
+    let mut bytes = 0;
+    for (id, task) in asked {
+        bytes += task.as_ref().map_or(0, |task| task.result_bytes);
+        match portions.last_mut() {
+            Some(portion) if portion.len() < TOGETHER && bytes <= BYTES => portion.push((id, task)),
+            _ => {
+                bytes = task.as_ref().map_or(0, |task| task.result_bytes);
+                portions.push(vec![(id, task)]);
+            }
+        }
     }
-    Ok(Json(Documents::new(results)).into_response())
+    portions
+}
+
+async fn piece(app: &App, tasks: Vec<Asked>, first: bool) -> Result<Bytes, Failure> {
+    let ended: Vec<_> = tasks
+        .iter()
+        .filter_map(|(_, task)| task.as_ref())
+        .filter(|task| task.result_bytes > 0)
+        .map(|task| task.id)
+        .collect();
+    let results = app.store.results(&ended).await?;
+    let now = ambient::now();
+    let mut text = Vec::new();
+    for (index, (id, task)) in tasks.iter().enumerate() {
+        let told = match task {
+            Some(task) => {
+                let online = app.presence.online(task.endpoint, now);
+                document(task, results.get(id).map(Vec::as_slice), online, &app.limits)?
+            }
+            None => Document::unknown(*id),
+        };
+        if !first || index > 0 {
+            text.push(b',');
+        }
+        text.extend(format!("\"{id}\":").into_bytes());
+        text.extend(wire::json::encode(&told));
+    }
+    Ok(text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::task::State;
+
+    #[test]
+    fn a_portion_is_bounded_in_number_and_bytes() {
+        let task = |n: u128, result_bytes| {
+            let id = Uuid::from_u128(n);
+            let (owner, endpoint) = (id.into(), id.into());
+            (id.into(), Some(TaskRow { id: id.into(), owner, endpoint, state: State::NEW, result_bytes }))
+        };
+        let sizes = |tasks: Vec<Asked>| -> Vec<usize> {
+            together(tasks.into_iter().collect()).iter().map(Vec::len).collect()
+        };
+        assert!(sizes(vec![]).is_empty());
+        assert_eq!(sizes((0..2500).map(|n| task(n, 1)).collect()), [1000, 1000, 500]);
+        assert_eq!(sizes((0..3).map(|n| task(n, BYTES)).collect()), [1, 1, 1]);
+        assert_eq!(sizes((0..5).map(|n| task(n, BYTES / 2)).collect()), [2, 2, 1]);
+        assert_eq!(sizes(vec![task(1, 10 * BYTES), task(2, 1)]), [1, 1]);
+    }
 }

@@ -5,24 +5,25 @@ use std::time::Duration;
 
 use axum::body::{BodyDataStream, HttpBody};
 use axum::extract::Request;
+use axum::http::header;
 use futures_util::TryStreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wire::rest::error::Code;
 
 use super::failure::Failure;
+use crate::limits::Limits;
 
-/// Bytes of bodies in flight, over all requests. Beyond it, whoever needs more is asked to come again.
-const IN_FLIGHT: usize = 256 << 20;
 /// The semaphore counts in these.
 const UNIT: usize = 4 << 10;
 /// How much of a refused body is let pass by.
 const PASSED: usize = 256 << 20;
-/// A body that has not arrived by then is not waited for.
-const ARRIVAL: Duration = Duration::from_secs(60);
-
 /// The room for bodies. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Room(Arc<Semaphore>);
+pub struct Room {
+    free: Arc<Semaphore>,
+    /// A body that has not arrived by then is not waited for.
+    arrival: Duration,
+}
 
 /// A whole body. Its room is given back when it is dropped.
 #[derive(Debug)]
@@ -31,23 +32,25 @@ pub(super) struct Body {
     room: Option<OwnedSemaphorePermit>,
 }
 
-impl Default for Room {
-    fn default() -> Room {
-        Room::of(IN_FLIGHT)
-    }
-}
-
 impl Room {
-    fn of(bytes: usize) -> Room {
-        Room(Arc::new(Semaphore::new(bytes / UNIT)))
+    pub fn new(limits: &Limits) -> Room {
+        Room {
+            free: Arc::new(Semaphore::new(limits.bodies_in_flight_bytes / UNIT)),
+            arrival: Duration::from_secs(limits.body_seconds.into()),
+        }
     }
 
     /// Reads the body of `request`, of at most `limit` bytes. Room is taken as it arrives: a promise takes none.
     pub(super) async fn read(&self, request: Request, limit: usize) -> Result<Body, Failure> {
+        // What is small on the way and large in memory is not taken: no client of ours compresses.
+        let encoded = request.headers().get(header::CONTENT_ENCODING).is_some_and(|it| it != "identity");
         let promised = request.body().size_hint().lower();
         let mut chunks = request.into_body().into_data_stream();
         let received = async {
-            let received = if promised > limit as u64 {
+            let received = if encoded {
+                let message = "Content-Encoding: only identity is understood here";
+                Err(Failure::new(Code::RequestMalformed, message).with_status(415))
+            } else if promised > limit as u64 {
                 Err(too_large(limit))
             } else {
                 self.receive(&mut chunks, limit).await
@@ -57,8 +60,9 @@ impl Room {
             }
             received
         };
-        tokio::time::timeout(ARRIVAL, received).await.unwrap_or_else(|_| {
-            Err(Failure::new(Code::RequestMalformed, "The request's body did not arrive in time"))
+        tokio::time::timeout(self.arrival, received).await.unwrap_or_else(|_| {
+            let message = "The request's body did not arrive in time";
+            Err(Failure::new(Code::RequestMalformed, message).with_status(408))
         })
     }
 
@@ -71,7 +75,7 @@ impl Room {
                 return Err(too_large(limit));
             }
             let more = (body.bytes.len() + chunk.len()).div_ceil(UNIT) - held;
-            let more = self.0.clone().try_acquire_many_owned(u32::try_from(more).unwrap_or(u32::MAX));
+            let more = self.free.clone().try_acquire_many_owned(u32::try_from(more).unwrap_or(u32::MAX));
             let more = more.map_err(|_| {
                 Failure::unavailable("Too much is being received at this moment; try again shortly")
             })?;
@@ -112,7 +116,8 @@ mod tests {
 
     #[tokio::test]
     async fn room_is_taken_while_a_body_is_held_and_given_back() {
-        let room = Room::of(10 * UNIT);
+        let limits = Limits { bodies_in_flight_bytes: 10 * UNIT, ..Limits::default() };
+        let room = Room::new(&limits);
         let held = room.read(request(6 * UNIT), 8 * UNIT).await.unwrap();
         let refused = room.read(request(6 * UNIT), 8 * UNIT).await.unwrap_err();
         assert_eq!(refused.code(), Code::ServiceUnavailable);
@@ -121,6 +126,6 @@ mod tests {
         assert_eq!(room.read(request(8 * UNIT), 8 * UNIT).await.unwrap().bytes.len(), 8 * UNIT);
         let refused = room.read(request(8 * UNIT + 1), 8 * UNIT).await.unwrap_err();
         assert_eq!(refused.code(), Code::TaskPayloadTooLarge);
-        assert_eq!(room.0.available_permits(), 10);
+        assert_eq!(room.free.available_permits(), 10);
     }
 }

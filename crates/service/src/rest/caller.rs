@@ -28,6 +28,7 @@ impl FromRequestParts<App> for Caller {
         if token.resource_server != COMPUTE_RESOURCE_SERVER || !token.covers(COMPUTE_SCOPE) {
             return Err(Failure::new(Code::InsufficientAuthScope, "The token's scope does not reach here"));
         }
+        app.rates.take(token.identity, ambient::now()).map_err(Failure::too_many_requests)?;
         Ok(Caller(token.identity))
     }
 }

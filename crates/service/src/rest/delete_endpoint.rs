@@ -4,12 +4,25 @@ use axum::Json;
 use axum::extract::{Path, State};
 use wire::EndpointId;
 use wire::rest::Deleted;
+use wire::rest::error::Code;
 
 use super::App;
 use super::caller::Caller;
 use super::failure::Failure;
+use super::route::{Method, Route};
 use crate::rules::{self, Verdict};
 use crate::store::DeleteEndpoint;
+
+pub(super) const ROUTE: Route = Route {
+    refusals: &[Code::EndpointNotFound, Code::EndpointAccessForbidden],
+    ..Route::new(
+        Method::Delete,
+        "/v2/endpoints/{id}",
+        "delete_endpoint",
+        "Deleted",
+        "Delete an endpoint; its open tasks end",
+    )
+};
 
 pub(super) async fn delete(
     State(app): State<App>,

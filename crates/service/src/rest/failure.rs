@@ -6,52 +6,92 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
 use serde::Serialize;
 use wire::json::Malformed;
 use wire::rest::error::{Code, ErrorBody};
-use wire::{EndpointId, FunctionId, TaskGroupId, TaskId};
+use wire::{ContainerId, EndpointId, FunctionId, GroupId, TaskGroupId, TaskId};
 
 use crate::store::StoreError;
 
 /// A refused request. Boxed: it travels in every `Result`.
 #[derive(Clone, Debug)]
-pub struct Failure(Box<ErrorBody>);
+pub struct Failure(Box<Refusal>);
+
+#[derive(Clone, Debug)]
+struct Refusal {
+    body: ErrorBody,
+    /// How soon the client may come again, in seconds.
+    retry_after: u32,
+}
 
 /// How soon a client may come again when we cannot help it now, in seconds.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
+const RETRY_AFTER: u32 = 2;
 
 impl Failure {
     pub fn new(code: Code, message: impl Into<String>) -> Failure {
-        Failure(Box::new(ErrorBody::new(code, message)))
+        Failure::of(ErrorBody::new(code, message))
+    }
+
+    fn of(body: ErrorBody) -> Failure {
+        Failure(Box::new(Refusal { body, retry_after: RETRY_AFTER }))
     }
 
     pub fn unknown_endpoint(endpoint: EndpointId) -> Failure {
-        Failure(Box::new(ErrorBody::endpoint_not_found(endpoint)))
+        Failure::of(ErrorBody::endpoint_not_found(endpoint))
     }
 
     pub fn forbidden_endpoint(endpoint: EndpointId) -> Failure {
         let message = format!("Unauthorized access to endpoint {endpoint}");
         let body = ErrorBody::new(Code::EndpointAccessForbidden, message);
-        Failure(Box::new(body.with_args([endpoint.to_string()])))
+        Failure::of(body.with_args([endpoint.to_string()]))
     }
 
     pub fn unknown_function(function: FunctionId) -> Failure {
         let message = format!("Function {function} could not be resolved");
-        Failure(Box::new(ErrorBody::new(Code::FunctionNotFound, message).with_args([function.to_string()])))
+        Failure::of(ErrorBody::new(Code::FunctionNotFound, message).with_args([function.to_string()]))
+    }
+
+    pub fn forbidden_function(function: FunctionId) -> Failure {
+        let message = format!("Unauthorized access to function {function}");
+        let body = ErrorBody::new(Code::FunctionAccessForbidden, message);
+        Failure::of(body.with_args([function.to_string()]))
+    }
+
+    pub fn unknown_share(group: GroupId) -> Failure {
+        let message = format!("Group {group} could not be resolved");
+        Failure::of(ErrorBody::new(Code::AuthGroupNotFound, message).with_args([group.to_string()]))
+    }
+
+    pub fn unknown_container(container: ContainerId) -> Failure {
+        let message = format!("Container {container} could not be resolved");
+        Failure::of(ErrorBody::new(Code::ContainerNotFound, message).with_args([container.to_string()]))
+    }
+
+    pub fn locked(endpoint: EndpointId, until: Timestamp) -> Failure {
+        let message = format!("Endpoint {endpoint} was stopped from afar and is locked until {until:.0}");
+        Failure::of(ErrorBody::new(Code::ResourceLocked, message).with_args([endpoint.to_string()]))
+    }
+
+    pub fn too_many_requests(retry_after: u32) -> Failure {
+        let message = format!("Too many requests; come again in {retry_after} s");
+        let mut failure = Failure::new(Code::MaxRequestsExceeded, message);
+        failure.0.retry_after = retry_after;
+        failure
     }
 
     pub fn not_permitted(function: FunctionId, endpoint: EndpointId) -> Failure {
-        Failure(Box::new(ErrorBody::function_not_permitted(function, endpoint)))
+        Failure::of(ErrorBody::function_not_permitted(function, endpoint))
     }
 
     pub fn unknown_task(task: TaskId) -> Failure {
         let message = format!("Task {task} could not be resolved");
-        Failure(Box::new(ErrorBody::new(Code::TaskNotFound, message).with_args([task.to_string()])))
+        Failure::of(ErrorBody::new(Code::TaskNotFound, message).with_args([task.to_string()]))
     }
 
     pub fn unknown_group(group: TaskGroupId) -> Failure {
         let message = format!("Task group {group} could not be resolved");
-        Failure(Box::new(ErrorBody::new(Code::TaskGroupNotFound, message).with_args([group.to_string()])))
+        Failure::of(ErrorBody::new(Code::TaskGroupNotFound, message).with_args([group.to_string()]))
     }
 
     /// A member of a body names something that is not built: refused by name rather than ignored.
@@ -65,12 +105,12 @@ impl Failure {
 
     /// With another HTTP status than its code's.
     pub fn with_status(mut self, status: u16) -> Failure {
-        self.0.http_status_code = status;
+        self.0.body.http_status_code = status;
         self
     }
 
     pub fn code(&self) -> Code {
-        self.0.code
+        self.0.body.code
     }
 }
 
@@ -112,10 +152,10 @@ impl Failure {
     /// Writes the answer, now that the request's id is known.
     pub fn tell(&self, request_id: &str) -> Response {
         let status =
-            StatusCode::from_u16(self.0.http_status_code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, Json(Told { body: &self.0, request_id })).into_response();
+            StatusCode::from_u16(self.0.body.http_status_code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(Told { body: &self.0.body, request_id })).into_response();
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+            response.headers_mut().insert(header::RETRY_AFTER, self.0.retry_after.into());
         }
         if status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("Bearer realm=\"farcall\"");

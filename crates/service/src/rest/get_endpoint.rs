@@ -4,11 +4,24 @@ use axum::Json;
 use axum::extract::{Path, State};
 use wire::EndpointId;
 use wire::rest::endpoint::Endpoint;
+use wire::rest::error::Code;
 
 use super::App;
 use super::caller::Caller;
 use super::failure::Failure;
+use super::route::{Method, Route};
 use crate::rules::{self, Verdict};
+
+pub(super) const ROUTE: Route = Route {
+    refusals: &[Code::EndpointNotFound],
+    ..Route::new(
+        Method::Get,
+        "/v2/endpoints/{id}",
+        "get_endpoint",
+        "Endpoint",
+        "What is known of an endpoint",
+    )
+};
 
 pub(super) async fn get(
     State(app): State<App>,

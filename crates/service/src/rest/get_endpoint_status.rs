@@ -4,13 +4,26 @@ use axum::Json;
 use axum::extract::{Path, State};
 use wire::EndpointId;
 use wire::json::FreeForm;
-use wire::rest::endpoint::{Presence, Status};
+use wire::rest::endpoint::{Presence, Standing, Status, Tasks};
+use wire::rest::error::Code;
 
 use super::App;
 use super::caller::Caller;
 use super::failure::Failure;
+use super::route::{Method, Route};
 use crate::ambient;
 use crate::rules::{self, Verdict};
+
+pub(super) const ROUTE: Route = Route {
+    refusals: &[Code::EndpointNotFound],
+    ..Route::new(
+        Method::Get,
+        "/v2/endpoints/{id}/status",
+        "get_endpoint_status",
+        "EndpointStatus",
+        "Whether an endpoint is online, what it last said, and how many of its tasks stand where",
+    )
+};
 
 pub(super) async fn status(
     State(app): State<App>,
@@ -20,11 +33,32 @@ pub(super) async fn status(
     let id: EndpointId = super::id(&id)?;
     let endpoint = app.store.endpoint(id).await?.filter(|it| rules::see(it, caller) == Verdict::Yes);
     let endpoint = endpoint.ok_or_else(|| Failure::unknown_endpoint(id))?;
-    let online = app.presence.online(id, ambient::now());
+    let now = ambient::now();
+    let online = app.presence.online(id, now);
+    let status = if online { Presence::Online } else { Presence::Offline };
     // The state names users, hosts and the whole configuration.
-    let managed = rules::manage(&endpoint, caller) == Verdict::Yes;
-    Ok(Json(Status {
-        status: if online { Presence::Online } else { Presence::Offline },
-        details: if managed { app.presence.state(id) } else { FreeForm::default() },
-    }))
+    if rules::manage(&endpoint, caller) != Verdict::Yes {
+        return Ok(Json(Status { status, details: FreeForm::default(), farcall: None }));
+    }
+    let counters = app.store.counters(id).await?;
+    let consuming = app.post.consumes(id);
+    let notice = match app.presence.idle(id, now).filter(|_| !consuming) {
+        Some(since) => Some(format!(
+            "The endpoint is online and has taken nothing from its queue since {since:.0}: start it again"
+        )),
+        None if !online && counters.waiting > 0 => Some("Its tasks wait until it is online".to_owned()),
+        None => None,
+    };
+    let standing = Standing {
+        consuming,
+        notice,
+        tasks: Tasks {
+            waiting: counters.waiting,
+            taken: counters.taken,
+            succeeded: counters.succeeded,
+            failed: counters.failed,
+            late: counters.late,
+        },
+    };
+    Ok(Json(Status { status, details: app.presence.state(id), farcall: Some(standing) }))
 }

@@ -3,13 +3,26 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use wire::FunctionId;
+use wire::rest::error::Code;
 use wire::rest::function::Function;
 use wire::text::Text;
 
 use super::App;
 use super::caller::Caller;
 use super::failure::Failure;
+use super::route::{Method, Route};
 use crate::rules::{self, Verdict};
+
+pub(super) const ROUTE: Route = Route {
+    refusals: &[Code::FunctionNotFound],
+    ..Route::new(
+        Method::Get,
+        "/v2/functions/{id}",
+        "get_function",
+        "Function",
+        "A function that one may call",
+    )
+};
 
 pub(super) async fn get(
     State(app): State<App>,
@@ -17,9 +30,11 @@ pub(super) async fn get(
     Path(id): Path<String>,
 ) -> Result<Json<Function<'static>>, Failure> {
     let id: FunctionId = super::id(&id)?;
-    let function =
-        app.store.function(id).await?.filter(|it| rules::call(it.access(), caller) == Verdict::Yes);
-    let function = function.ok_or_else(|| Failure::unknown_function(id))?;
+    let function = app.store.function(id).await?.ok_or_else(|| Failure::unknown_function(id))?;
+    let groups = super::groups(&app, caller, [function.access()].iter()).await?;
+    if rules::call(function.access(), caller, &groups) != Verdict::Yes {
+        return Err(Failure::unknown_function(id));
+    }
     Ok(Json(Function {
         function_uuid: function.id,
         function_name: function.name,

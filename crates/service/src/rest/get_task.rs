@@ -4,12 +4,19 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use wire::TaskId;
+use wire::rest::error::Code;
 
 use super::App;
 use super::caller::Caller;
 use super::failure::Failure;
+use super::route::{Method, Route};
 use super::task_document::document;
 use crate::ambient;
+
+pub(super) const ROUTE: Route = Route {
+    refusals: &[Code::TaskNotFound],
+    ..Route::new(Method::Get, "/v2/tasks/{id}", "get_task", "Task", "What is known of a task")
+};
 
 pub(super) async fn get(
     State(app): State<App>,
@@ -20,5 +27,7 @@ pub(super) async fn get(
     let tasks = app.store.tasks(&[id]).await?;
     let task = tasks.iter().find(|task| task.owner == caller).ok_or_else(|| Failure::unknown_task(id))?;
     let online = app.presence.online(task.endpoint, ambient::now());
-    Ok(Json(document(task, online)?).into_response())
+    let results = app.store.results(&[id]).await?;
+    let result = results.get(&id).map(Vec::as_slice);
+    Ok(Json(document(task, result, online, &app.limits)?).into_response())
 }

@@ -1,25 +1,62 @@
-//! `GET /v2/taskgroup/{id}`.
+//! `GET /v2/taskgroup/{id}`. However many tasks the group has, few of them are in memory at a time.
 
-use axum::Json;
+use axum::body::Bytes;
 use axum::extract::{Path, State};
-use wire::TaskGroupId;
-use wire::rest::task_group::{Member, TaskGroup};
+use axum::response::Response;
+use futures_util::stream;
+use wire::rest::error::Code;
+use wire::rest::task_group::Member;
+use wire::{TaskGroupId, TaskId};
 
 use super::App;
 use super::caller::Caller;
 use super::failure::Failure;
+use super::route::{Method, Route};
+use crate::rules::{self, Verdict};
+
+/// Tasks read at a time.
+const TOGETHER: usize = 1000;
+
+pub(super) const ROUTE: Route = Route {
+    refusals: &[Code::TaskGroupNotFound],
+    ..Route::new(
+        Method::Get,
+        "/v2/taskgroup/{id}",
+        "get_task_group",
+        "TaskGroup",
+        "The tasks of a task group",
+    )
+};
 
 pub(super) async fn get(
     State(app): State<App>,
     Caller(caller): Caller,
     Path(id): Path<String>,
-) -> Result<Json<TaskGroup>, Failure> {
+) -> Result<Response, Failure> {
     let id: TaskGroupId = super::id(&id)?;
-    let group = app.store.group(id).await?.filter(|group| group.owner == caller);
+    let group = app.store.group(id).await?.filter(|group| rules::tasks(group, caller) == Verdict::Yes);
     let group = group.ok_or_else(|| Failure::unknown_group(id))?;
-    let tasks = app.store.group_tasks(id).await?.into_iter().map(|(id, submitted)| Member {
-        id,
-        created_at: Some(submitted.strftime("%Y-%m-%dT%H:%M:%S.%6f").to_string()),
+    let open = format!(
+        r#"{{"taskgroup_id":"{id}","create_websockets_queue":{queue},"tasks":["#,
+        queue = group.queue
+    );
+    let pages = stream::try_unfold(Some(None), move |after: Option<Option<TaskId>>| {
+        let app = app.clone();
+        async move {
+            let Some(after) = after else { return Ok(None) };
+            let tasks = app.store.group_tasks(id, after, TOGETHER).await?;
+            let last = tasks.last().map(|(task, _)| *task);
+            let mut text = Vec::new();
+            for (index, (task, submitted)) in tasks.iter().enumerate() {
+                if after.is_some() || index > 0 {
+                    text.push(b',');
+                }
+                let created_at = Some(submitted.strftime("%Y-%m-%dT%H:%M:%S.%6f").to_string());
+                text.extend(wire::json::encode(&Member { id: *task, created_at }));
+            }
+            let next = (tasks.len() == TOGETHER).then_some(last);
+            Ok::<_, Failure>(Some((Bytes::from(text), next)))
+        }
     });
-    Ok(Json(TaskGroup { taskgroup_id: id, create_websockets_queue: group.queue, tasks: tasks.collect() }))
+    Ok(super::stream::json(open, pages, "]}"))
 }

@@ -6,16 +6,28 @@
 mod amqp_result_url;
 mod batch_status;
 mod body;
+mod build_container;
 mod caller;
 mod delete_endpoint;
+mod delete_function;
 mod failure;
+mod get_allowed_functions;
+mod get_container;
 mod get_endpoint;
 mod get_endpoint_status;
 mod get_function;
 mod get_task;
 mod get_task_group;
+mod list_endpoints;
+mod lock_endpoint;
+pub mod openapi;
+mod rate;
+mod register_container;
 mod register_endpoint;
 mod register_function;
+mod resent;
+mod route;
+mod stream;
 mod submit;
 mod task_document;
 mod version;
@@ -23,17 +35,23 @@ mod version;
 use std::str::FromStr;
 
 use axum::Router;
-use axum::routing::{get, post, put};
+use axum::routing::{MethodRouter, get};
 use wire::rest::error::Code;
+use wire::{GroupId, IdentityId};
 
 pub use body::Room;
 pub use failure::Failure;
+pub use rate::Rates;
+pub use resent::Answers;
+use route::Route;
 
 use crate::identity::Identity;
+use crate::limits::Limits;
 use crate::post::Post;
 use crate::post::url::Outside;
 use crate::presence::Presence;
-use crate::store::Store;
+use crate::rules;
+use crate::store::{FunctionAccess, Store, StoreError};
 
 /// What the routes work with. Clones share it.
 #[derive(Clone, Debug)]
@@ -43,25 +61,57 @@ pub struct App {
     pub presence: Presence,
     pub post: Post,
     pub room: Room,
+    pub rates: Rates,
+    pub answers: Answers,
+    pub limits: Limits,
     /// Where the broker is found from outside.
     pub amqp: Outside,
 }
 
+/// Every route. The router and the OpenAPI document are made of it.
+fn routes() -> Vec<(Route, MethodRouter<App>)> {
+    vec![
+        version::ROUTE.served(version::version),
+        register_function::ROUTE.served(register_function::register),
+        get_function::ROUTE.served(get_function::get),
+        delete_function::ROUTE.served(delete_function::delete),
+        submit::ROUTE.served(submit::submit),
+        get_task::ROUTE.served(get_task::get),
+        batch_status::ROUTE.served(batch_status::batch_status),
+        get_task_group::ROUTE.served(get_task_group::get),
+        amqp_result_url::ROUTE.served(amqp_result_url::url),
+        register_endpoint::CREATE.served(register_endpoint::create),
+        register_endpoint::UPDATE.served(register_endpoint::update),
+        list_endpoints::ROUTE.served(list_endpoints::list),
+        get_endpoint::ROUTE.served(get_endpoint::get),
+        get_endpoint_status::ROUTE.served(get_endpoint_status::status),
+        delete_endpoint::ROUTE.served(delete_endpoint::delete),
+        lock_endpoint::ROUTE.served(lock_endpoint::lock),
+        lock_endpoint::OLD_ROUTE.served(lock_endpoint::lock),
+        get_allowed_functions::ROUTE.served(get_allowed_functions::get),
+        register_container::ROUTE.served(register_container::register),
+        get_container::ROUTE.served(get_container::get),
+        build_container::BUILD.served(build_container::build),
+        build_container::STATUS.served(build_container::status),
+    ]
+}
+
 pub fn router(app: App) -> Router {
-    Router::new()
-        .route("/v2/version", get(version::version))
-        .route("/v3/functions", post(register_function::register))
-        .route("/v2/functions/{id}", get(get_function::get))
-        .route("/v3/endpoints", post(register_endpoint::create))
-        .route("/v3/endpoints/{id}", put(register_endpoint::update))
-        .route("/v2/endpoints/{id}", get(get_endpoint::get).delete(delete_endpoint::delete))
-        .route("/v2/endpoints/{id}/status", get(get_endpoint_status::status))
-        .route("/v3/endpoints/{id}/submit", post(submit::submit))
-        .route("/v2/tasks/{id}", get(get_task::get))
-        .route("/v2/batch_status", post(batch_status::batch_status))
-        .route("/v2/taskgroup/{id}", get(get_task_group::get))
-        .route("/v2/get_amqp_result_connection_url", get(amqp_result_url::url))
-        .with_state(app)
+    let routes = routes().into_iter();
+    let router = routes.fold(Router::new(), |router, (route, handler)| router.route(route.path, handler));
+    router.route(openapi::PATH, get(openapi::document)).with_state(app)
+}
+
+/// The caller's groups, if the rules need to know them for one of `functions`.
+async fn groups<'f>(
+    app: &App,
+    caller: IdentityId,
+    mut functions: impl Iterator<Item = &'f FunctionAccess>,
+) -> Result<Vec<GroupId>, StoreError> {
+    match functions.any(|&function| rules::call_needs_groups(function, caller)) {
+        true => app.identity.groups_of(caller).await,
+        false => Ok(Vec::new()),
+    }
 }
 
 /// Every path that has no route.

@@ -14,12 +14,45 @@ use wire::rest::error::Code;
 use super::App;
 use super::caller::Caller;
 use super::failure::Failure;
+use super::route::{Method, Route};
 use crate::ambient;
 use crate::front::Reached;
 use crate::post::url::ConnectionUrl;
 use crate::rules::{self, Verdict};
 use crate::secret::{self, Hash};
-use crate::store::{Endpoint, Holder, RegisterEndpoint};
+use crate::store::{Endpoint, Holder, RegisterEndpoint, Registered};
+
+const REFUSALS: &[Code] = &[
+    Code::SemanticallyInvalid,
+    Code::EndpointNotFound,
+    Code::EndpointAccessForbidden,
+    Code::ResourceConflict,
+    Code::ResourceLocked,
+];
+
+pub(super) const CREATE: Route = Route {
+    body: Some("RegisterEndpoint"),
+    refusals: REFUSALS,
+    ..Route::new(
+        Method::Post,
+        "/v3/endpoints",
+        "register_endpoint",
+        "Registration",
+        "An endpoint comes for the first time",
+    )
+};
+
+pub(super) const UPDATE: Route = Route {
+    body: Some("RegisterEndpoint"),
+    refusals: REFUSALS,
+    ..Route::new(
+        Method::Put,
+        "/v3/endpoints/{id}",
+        "register_endpoint_again",
+        "Registration",
+        "An endpoint comes with its id",
+    )
+};
 
 /// The most that an endpoint's names may measure, in characters.
 const NAME_LIMIT: usize = 128;
@@ -56,8 +89,7 @@ pub(super) async fn update(
             let message = format!("Endpoint {id} is a user endpoint: its manager starts it");
             return Err(Failure::new(Code::ResourceConflict, message));
         }
-        let connected = app.post.consumes(id) || app.post.reads_commands(id);
-        if app.presence.online(id, ambient::now()) && connected {
+        if app.presence.online(id, ambient::now()) && app.post.consumes(id) {
             let message =
                 format!("Endpoint {id} is connected: stop it where it runs before it is started again");
             return Err(Failure::new(Code::ResourceConflict, message));
@@ -70,8 +102,8 @@ pub(super) async fn update(
 struct Wanted(Register);
 
 async fn read(app: &App, request: Request) -> Result<Wanted, Failure> {
-    let body = app.room.read(request, wire::rest::LIMIT).await?;
-    let wanted: Register = wire::json::decode(&body.bytes, wire::rest::LIMIT)?;
+    let body = app.room.read(request, app.limits.body_bytes).await?;
+    let wanted: Register = wire::json::decode(&body.bytes, app.limits.body_bytes)?;
     let unserved = [
         ("high_assurance", wanted.high_assurance == Some(true)),
         ("authentication_policy", wanted.authentication_policy.is_some()),
@@ -133,9 +165,13 @@ async fn register(
     let hash = Hash::of(&secret);
     let broker_at = app.amqp.base(reached);
     endpoint.broker_at = Some(broker_at.clone());
-    let number = app.store.write(RegisterEndpoint { endpoint, secret: hash, now: ambient::now() }).await?;
-    // Between the question above and this write, somebody else has taken the id.
-    let number = number.ok_or_else(|| Failure::unknown_endpoint(id))?;
+    let command = RegisterEndpoint { endpoint, secret: hash, now: ambient::now() };
+    let number = match app.store.write(command).await? {
+        Registered::As(number) => number,
+        Registered::LockedUntil(until) => return Err(Failure::locked(id, until)),
+        // Between the question above and this write, somebody else has taken the id.
+        Registered::OfAnother => return Err(Failure::unknown_endpoint(id)),
+    };
     app.post.endpoint_registered(id, number).map_err(|error| {
         tracing::error!(%error, endpoint = %id, "the queues of an endpoint could not be declared");
         Failure::unavailable("The broker does not answer; try again later")

@@ -9,25 +9,42 @@ use wire::rest::function::{Register, Registered};
 use super::App;
 use super::caller::Caller;
 use super::failure::Failure;
+use super::route::{Method, Route};
 use crate::ambient;
+use crate::rules::{self, Verdict};
 use crate::store::{AddFunction, Function};
 
 /// The most that a function's name and description may measure.
 const NAME_LIMIT: usize = 1 << 10;
 const DESCRIPTION_LIMIT: usize = 1 << 20;
 
+pub(super) const ROUTE: Route = Route {
+    body: Some("RegisterFunction"),
+    refusals: &[Code::SemanticallyInvalid, Code::AuthGroupNotFound],
+    ..Route::new(
+        Method::Post,
+        "/v3/functions",
+        "register_function",
+        "RegisteredFunction",
+        "Register a function",
+    )
+};
+
 pub(super) async fn register(
     State(app): State<App>,
     Caller(caller): Caller,
     request: Request,
 ) -> Result<Json<Registered>, Failure> {
-    let body = app.room.read(request, wire::rest::LIMIT).await?;
-    let wanted: Register<'_> = wire::json::decode(&body.bytes, wire::rest::LIMIT)?;
+    let body = app.room.read(request, app.limits.body_bytes).await?;
+    let wanted: Register<'_> = wire::json::decode(&body.bytes, app.limits.body_bytes)?;
     if wanted.ha_endpoint_id.is_some() {
         return Err(Failure::not_served("ha_endpoint_id"));
     }
-    if wanted.group.is_some() {
-        return Err(Failure::not_served("group"));
+    if let Some(group) = wanted.group {
+        let groups = app.identity.groups_of(caller).await?;
+        if rules::share(group, &groups) != Verdict::Yes {
+            return Err(Failure::unknown_share(group));
+        }
     }
     if wanted.function_name.is_empty() || wanted.function_name.len() > NAME_LIMIT {
         return Err(Failure::new(Code::RequestMalformed, "function_name: must have 1 to 1024 bytes"));
@@ -51,6 +68,7 @@ pub(super) async fn register(
             code,
             description: wanted.description,
             public: wanted.public.unwrap_or(false),
+            group: wanted.group,
             // Source runs on any interpreter; everything else may hold code of the one that packed it.
             python: meta.python_version.clone().filter(|_| !source),
             metadata: meta,

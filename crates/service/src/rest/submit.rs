@@ -1,9 +1,8 @@
 //! `POST /v3/endpoints/{id}/submit`: accepts tasks. The answer is sent when they are on disk, and not before.
 
-use std::collections::BTreeMap;
-
-use axum::Json;
 use axum::extract::{Path, Request, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use wire::rest::error::Code;
 use wire::rest::submit::{Submit as Wanted, Submitted};
 use wire::{EndpointId, IdentityId, RequestId, TaskGroupId, TaskId};
@@ -11,30 +10,57 @@ use wire::{EndpointId, IdentityId, RequestId, TaskGroupId, TaskId};
 use super::App;
 use super::caller::Caller;
 use super::failure::Failure;
+use super::route::{Method, Parameter, Route};
 use crate::ambient;
+use crate::limits::Limits;
 use crate::rules::{self, Verdict};
-use crate::store::{Endpoint, NewTask, Submit};
+use crate::secret::Hash;
+use crate::store::{Endpoint, Fingerprint, Kept, NewTask, Submission, Submit};
 use crate::user_endpoint::core::Outcome;
 use crate::user_endpoint::{self, Starter};
 
-/// Tasks in one request.
-const TASKS: usize = 100_000;
-/// Functions in one request.
-const FUNCTIONS: usize = 1_000;
-/// One packed payload, in bytes.
-const PAYLOAD: usize = 64 << 20;
 /// The resource specification, and the list of serializers.
 const SPECIFICATION: usize = 64 << 10;
+/// The header `Idempotency-Key`.
+const KEY: usize = 255;
+
+pub(super) const ROUTE: Route = Route {
+    header: &[Parameter {
+        name: "Idempotency-Key",
+        summary: "A submit with the same key and body is the same submit, however often it is sent",
+        values: &[],
+    }],
+    body: Some("Submit"),
+    refusals: &[
+        Code::EndpointNotFound,
+        Code::EndpointAccessForbidden,
+        Code::FunctionNotFound,
+        Code::FunctionNotPermitted,
+        Code::TaskGroupNotFound,
+        Code::ResourceConflict,
+        Code::BatchRunTooLarge,
+        Code::SemanticallyInvalid,
+    ],
+    ..Route::new(
+        Method::Post,
+        "/v3/endpoints/{id}/submit",
+        "submit",
+        "Submitted",
+        "Submit tasks to an endpoint",
+    )
+};
 
 pub(super) async fn submit(
     State(app): State<App>,
     Caller(caller): Caller,
     Path(id): Path<String>,
     request: Request,
-) -> Result<Json<Submitted>, Failure> {
+) -> Result<Response, Failure> {
     let id: EndpointId = super::id(&id)?;
-    let body = app.room.read(request, wire::rest::SUBMIT_LIMIT).await?;
-    let wanted: Wanted<'_> = wire::json::decode(&body.bytes, wire::rest::SUBMIT_LIMIT)?;
+    let key = key(request.headers())?;
+    let limit = app.limits.submit_bytes();
+    let body = app.room.read(request, limit).await?;
+    let wanted: Wanted<'_> = wire::json::decode(&body.bytes, limit)?;
     let target = may_submit(&app, id, caller, &wanted).await?;
 
     let specification = match &wanted.resource_specification {
@@ -48,45 +74,97 @@ pub(super) async fn submit(
     }
     let group = match wanted.task_group_id {
         Some(group) => {
-            let known = app.store.group(group).await?.filter(|known| known.owner == caller);
+            let known = app.store.group(group).await?;
+            let known = known.filter(|known| rules::tasks(known, caller) == Verdict::Yes);
             known.ok_or_else(|| Failure::unknown_group(group))?.id
         }
         None => TaskGroupId::from_uuid(ambient::ordered_id()),
+    };
+    let now = ambient::now();
+    let fingerprint = Fingerprint {
+        body: Hash::of_parts(&[caller.as_uuid().as_bytes(), id.as_uuid().as_bytes(), &body.bytes]),
+        key,
+        not_before: now - app.limits.resent(),
+        keys_not_before: now - app.limits.idempotency(),
     };
 
     let id = match target.is_manager() {
         true => user_endpoint(&app, &target, caller, &wanted).await?,
         false => id,
     };
-    let mut ids = BTreeMap::new();
-    let mut tasks = Vec::with_capacity(wanted.tasks.values().map(Vec::len).sum());
-    for (&function, payloads) in &wanted.tasks {
-        let made = payloads.iter().map(|payload| {
-            let id = TaskId::from_uuid(ambient::ordered_id());
-            tasks.push(NewTask { id, function, payload: payload.to_json().into_owned() });
-            id
-        });
-        ids.insert(function, made.collect());
-    }
+    let calls: Vec<_> = wanted.tasks.iter().map(|(&function, payloads)| (function, payloads.len())).collect();
+    let payloads = wanted.tasks.values().flatten().map(|payload| payload.to_json().into_owned().into_bytes());
+    let payloads = app.store.keep(payloads.collect()).await?;
+    let files: Vec<_> = payloads.iter().filter_map(Kept::file).collect();
+    let functions = calls.iter().flat_map(|&(function, count)| std::iter::repeat_n(function, count));
+    let tasks = functions.zip(payloads).map(|(function, payload)| NewTask {
+        id: TaskId::from_uuid(ambient::ordered_id()),
+        function,
+        payload,
+    });
+    let request = RequestId::from_uuid(ambient::ordered_id());
     let command = Submit {
+        request,
         group,
         owner: caller,
         queue: wanted.create_queue,
         endpoint: id,
         resource_specification: specification,
         result_serializers: serializers,
-        tasks,
+        tasks: tasks.collect(),
         now: ambient::now(),
+        fingerprint,
+        answering: app.answers.answering(),
     };
-    app.store.write(command).await?;
-    app.post.submitted(id);
-    Ok(Json(Submitted {
-        request_id: RequestId::from_uuid(ambient::random_id()),
-        task_group_id: group,
-        endpoint_id: id,
-        tasks: ids,
+    drop(wanted);
+    drop(body);
+    let ticket = app.answers.begin(request);
+    let (accepted, ticket) = match app.store.write(command).await {
+        Ok(Submission::New(accepted)) => {
+            app.post.submitted(accepted.endpoint);
+            (accepted, ticket)
+        }
+        Ok(Submission::Again(accepted)) => {
+            tracing::info!(request = %accepted.request, "a submit came again and gets the ids it had");
+            app.store.remove(files).await;
+            let ticket = app.answers.begin(accepted.request);
+            (accepted, ticket)
+        }
+        Ok(Submission::KeyOfAnother) => {
+            app.store.remove(files).await;
+            let message = "Idempotency-Key: it was used for another body";
+            return Err(Failure::new(Code::SemanticallyInvalid, message));
+        }
+        Ok(Submission::NoEndpoint) => {
+            app.store.remove(files).await;
+            return Err(Failure::unknown_endpoint(id));
+        }
+        Err(error) => {
+            if let Err(error) = app.store.collect(files).await {
+                tracing::debug!(%error, "files of payloads are left for the next collection");
+            }
+            return Err(error.into());
+        }
+    };
+    let mut ids = accepted.tasks.iter().copied();
+    let tasks = calls.into_iter().map(|(function, count)| (function, ids.by_ref().take(count).collect()));
+    Ok(ticket.answer(&Submitted {
+        request_id: accepted.request,
+        task_group_id: accepted.group,
+        endpoint_id: accepted.endpoint,
+        tasks: tasks.collect(),
         ha_warning: None,
     }))
+}
+
+/// The hash of the header `Idempotency-Key`.
+fn key(headers: &HeaderMap) -> Result<Option<Hash>, Failure> {
+    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+    if key.is_empty() || key.len() > KEY {
+        let message = format!("Idempotency-Key: must have 1 to {KEY} bytes");
+        return Err(Failure::new(Code::RequestMalformed, message));
+    }
+    Ok(Some(Hash::of_parts(&[key.as_bytes()])))
 }
 
 /// The endpoint that `manager` runs for this caller with this configuration, once it takes tasks.
@@ -139,23 +217,27 @@ async fn may_submit(
         let message = format!("user_endpoint_config: endpoint {id} has no template that could use it");
         return Err(Failure::new(Code::SemanticallyInvalid, message));
     }
-    let count: usize = wanted.tasks.values().map(Vec::len).sum();
+    let Limits { tasks_per_submit, functions_per_submit, payload_bytes, .. } = app.limits;
+    let count = wanted.count();
     if count == 0 {
         return Err(Failure::new(Code::RequestMalformed, "tasks: there are none"));
     }
-    if count > TASKS || wanted.tasks.len() > FUNCTIONS {
-        let message = format!("tasks: more than {TASKS} tasks or {FUNCTIONS} functions in one request");
+    if count > tasks_per_submit || wanted.tasks.len() > functions_per_submit {
+        let message = format!(
+            "tasks: more than {tasks_per_submit} tasks or {functions_per_submit} functions in one request"
+        );
         return Err(Failure::new(Code::BatchRunTooLarge, message));
     }
+    let known = app.store.function_access(wanted.tasks.keys().copied()).await?;
+    let groups = super::groups(app, caller, known.values()).await?;
     for (&function, payloads) in &wanted.tasks {
-        let known = app.store.function_access(function).await?;
-        let known = known.filter(|&it| rules::call(it, caller) == Verdict::Yes);
-        known.ok_or_else(|| Failure::unknown_function(function))?;
+        let access = known.get(&function).filter(|&&it| rules::call(it, caller, &groups) == Verdict::Yes);
+        access.ok_or_else(|| Failure::unknown_function(function))?;
         if !rules::permitted(&endpoint, function) {
             return Err(Failure::not_permitted(function, id));
         }
-        if payloads.iter().any(|payload| payload.held_bytes() > PAYLOAD) {
-            let message = format!("tasks.{function}: a payload exceeds the limit of {PAYLOAD} bytes");
+        if payloads.iter().any(|payload| payload.held_bytes() > payload_bytes) {
+            let message = format!("tasks.{function}: a payload exceeds the limit of {payload_bytes} bytes");
             return Err(Failure::new(Code::TaskPayloadTooLarge, message));
         }
     }

@@ -6,17 +6,34 @@ use wire::TaskId;
 use wire::message::TaskResult;
 use wire::rest::error::Code;
 use wire::rest::task::Document;
+use wire::text::Text;
 
 use super::failure::Failure;
+use crate::limits::Limits;
 use crate::store::TaskRow;
 use crate::task::{Outcome, State};
 
-/// The document of `task`. An open task at an endpoint that is offline says that it waits for it.
-pub(super) fn document(task: &TaskRow, endpoint_online: bool) -> Result<Document<'_>, Failure> {
-    let State::Ended { outcome, at } = &task.state else {
-        return Ok(Document::pending(task.id, task.state.status(endpoint_online)));
+/// The document of `task`, whose message of the end is `result`. An open task at an endpoint that is offline says that it
+/// waits for it.
+pub(super) fn document<'m>(
+    task: &TaskRow,
+    result: Option<&'m [u8]>,
+    endpoint_online: bool,
+    limits: &Limits,
+) -> Result<Document<'m>, Failure> {
+    let (outcome, at) = match (&task.state, result) {
+        (State::Open { .. }, _) => {
+            return Ok(Document::pending(task.id, task.state.status(endpoint_online)));
+        }
+        (State::Ended { outcome, at }, Some(_)) => (outcome, at),
+        // It may have expired since its state was read.
+        (State::Expired { at } | State::Ended { at, .. }, None) | (State::Expired { at }, Some(_)) => {
+            let text =
+                format!("The result of the task has expired: it was kept for {} days", limits.result_days);
+            return Ok(Document::failed(task.id, Text::plain(text), seconds(*at)));
+        }
     };
-    let message = task.result.as_deref().ok_or_else(|| corrupt(task.id))?;
+    let message = result.ok_or_else(|| corrupt(task.id))?;
     let result = TaskResult::decode(message).map_err(|_| corrupt(task.id))?;
     let mut details = result.details;
     if let Some(statuses) = result.task_statuses.filter(|statuses| !statuses.is_empty()) {

@@ -8,6 +8,14 @@ use wire::rest::error::Code;
 use wire::rest::version::{self as wire_version, Versions};
 
 use super::failure::Failure;
+use super::route::{Method, Parameter, Route};
+
+pub(super) const ROUTE: Route = Route {
+    token: false,
+    query: &[Parameter { name: "service", summary: "`all` for more than our own version", values: &[] }],
+    refusals: &[Code::RequestMalformed],
+    ..Route::new(Method::Get, "/v2/version", "get_version", "Version", "What the service is")
+};
 
 /// The version of the original's API that this one stands for.
 const API: &str = "1.50.0";

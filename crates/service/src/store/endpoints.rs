@@ -49,8 +49,7 @@ pub struct Run {
     pub since: Timestamp,
 }
 
-/// Adds an endpoint or replaces what is known of it, and adds its next credential. Answers that one's number, or
-/// nothing when the id is that of an endpoint with another owner or another manager: that one stays as it was.
+/// Adds an endpoint or replaces what is known of it, and adds its next credential.
 #[derive(Debug)]
 pub struct RegisterEndpoint {
     pub endpoint: Endpoint,
@@ -58,11 +57,33 @@ pub struct RegisterEndpoint {
     pub now: Timestamp,
 }
 
-impl Command for RegisterEndpoint {
-    type Output = Option<i64>;
+/// What became of a registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registered {
+    /// The number of its credential.
+    As(i64),
+    /// Nobody may register it before then.
+    LockedUntil(Timestamp),
+    /// It is that of an endpoint with another owner or another manager, which stays as it was.
+    OfAnother,
+}
 
-    async fn run(self, tx: &mut Tx) -> Result<Option<i64>, StoreError> {
+impl Command for RegisterEndpoint {
+    type Output = Registered;
+
+    async fn run(self, tx: &mut Tx) -> Result<Registered, StoreError> {
         let endpoint = self.endpoint;
+        let locked: Option<i64> = sqlx::query_scalar(
+            "SELECT locked_until_us FROM endpoints WHERE id = $1 AND owner_id = $2 AND locked_until_us > $3",
+        )
+        .bind(key(endpoint.id.as_uuid()))
+        .bind(key(endpoint.owner.as_uuid()))
+        .bind(self.now.as_microsecond())
+        .fetch_optional(&mut *tx)
+        .await?;
+        if let Some(until) = locked {
+            return Ok(Registered::LockedUntil(instant(until, "locked_until_us")?));
+        }
         let allowed = endpoint.allowed_functions.as_ref().map(text).transpose()?;
         // Without a display name the old one stays.
         let number: Option<i64> = sqlx::query_scalar(
@@ -73,7 +94,7 @@ impl Command for RegisterEndpoint {
              display_name = coalesce(excluded.display_name, endpoints.display_name), \
              multi_user = excluded.multi_user, public = excluded.public, \
              allowed_functions_json = excluded.allowed_functions_json, admins_json = excluded.admins_json, \
-             metadata_json = excluded.metadata_json, broker_at = excluded.broker_at, \
+             metadata_json = excluded.metadata_json, broker_at = excluded.broker_at, locked_until_us = NULL, \
              credential = endpoints.credential + 1 \
              WHERE endpoints.owner_id = excluded.owner_id \
              AND endpoints.manager_id IS NOT DISTINCT FROM excluded.manager_id RETURNING credential",
@@ -92,10 +113,30 @@ impl Command for RegisterEndpoint {
         .bind(endpoint.broker_at)
         .fetch_optional(&mut *tx)
         .await?;
-        if let Some(number) = number {
-            credentials::add(tx, Holder::Endpoint(endpoint.id), number, self.secret, self.now, None).await?;
-        }
-        Ok(number)
+        let Some(number) = number else { return Ok(Registered::OfAnother) };
+        credentials::add(tx, Holder::Endpoint(endpoint.id), number, self.secret, self.now, None).await?;
+        Ok(Registered::As(number))
+    }
+}
+
+/// Nobody may register the endpoint for a time, and its credentials open nothing any more.
+#[derive(Debug)]
+pub struct LockEndpoint {
+    pub endpoint: EndpointId,
+    pub until: Timestamp,
+}
+
+impl Command for LockEndpoint {
+    type Output = ();
+
+    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        credentials::remove_all(tx, Holder::Endpoint(self.endpoint)).await?;
+        sqlx::query("UPDATE endpoints SET locked_until_us = $2 WHERE id = $1")
+            .bind(key(self.endpoint.as_uuid()))
+            .bind(self.until.as_microsecond())
+            .execute(tx)
+            .await?;
+        Ok(())
     }
 }
 
@@ -170,6 +211,27 @@ impl Store {
             .fetch_optional(&self.readers)
             .await?;
         row.map(|row| Ok((row.try_get("username")?, row.try_get("name")?))).transpose()
+    }
+
+    /// The endpoints that `identity` owns or administers, and with `public` those that everybody sees; by name.
+    pub async fn endpoints_of(
+        &self,
+        identity: IdentityId,
+        public: bool,
+        count: usize,
+    ) -> Result<Vec<Endpoint>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT id, owner_id, name, display_name, multi_user, public, allowed_functions_json, admins_json, \
+             metadata_json, created_us, manager_id, broker_at FROM endpoints \
+             WHERE owner_id = $1 OR admins_json LIKE $2 OR (public AND $3) ORDER BY name, id LIMIT $4",
+        )
+        .bind(key(identity.as_uuid()))
+        .bind(format!("%\"{identity}\"%"))
+        .bind(public)
+        .bind(i64::try_from(count).unwrap_or(i64::MAX))
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(endpoint_of).collect()
     }
 
     /// The open tasks of endpoints that are no more, with the endpoint.

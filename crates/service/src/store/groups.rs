@@ -1,6 +1,7 @@
 //! Task groups.
 
 use sqlx::Row;
+use uuid::Uuid;
 use wire::{IdentityId, TaskGroupId, TaskId};
 
 use super::row::{id, key, time};
@@ -28,15 +29,21 @@ impl Store {
         }))
     }
 
-    /// The group's tasks in the order of their ids, with when they were submitted.
+    /// The first `count` of the group's tasks after `after`, in the order of their ids, with when they were submitted.
     pub async fn group_tasks(
         &self,
         group: TaskGroupId,
+        after: Option<TaskId>,
+        count: usize,
     ) -> Result<Vec<(TaskId, jiff::Timestamp)>, StoreError> {
-        let rows = sqlx::query("SELECT id, submitted_us FROM tasks WHERE group_id = $1 ORDER BY id")
-            .bind(key(group.as_uuid()))
-            .fetch_all(&self.readers)
-            .await?;
+        let rows = sqlx::query(
+            "SELECT id, submitted_us FROM tasks WHERE group_id = $1 AND id > $2 ORDER BY id LIMIT $3",
+        )
+        .bind(key(group.as_uuid()))
+        .bind(key(after.map_or(Uuid::nil(), |task| *task.as_uuid())))
+        .bind(i64::try_from(count).unwrap_or(i64::MAX))
+        .fetch_all(&self.readers)
+        .await?;
         rows.iter().map(|row| Ok((TaskId::from_uuid(id(row, "id")?), time(row, "submitted_us")?))).collect()
     }
 }

@@ -7,15 +7,21 @@
 
 mod clients;
 mod codes;
+mod containers;
+mod counters;
 mod credentials;
 mod endpoints;
+mod files;
 mod functions;
 mod groups;
+mod payloads;
 mod people;
 mod refresh_tokens;
+mod results;
 mod row;
 mod sessions;
 mod subjects;
+mod submissions;
 mod tasks;
 mod tokens;
 mod user_groups;
@@ -32,29 +38,37 @@ use sqlx::{ConnectOptions, Connection, SqlSafeStr};
 
 pub use clients::{AddClient, Client, NativeApp, PutNativeApp, RemoveNativeApp, SetSecret};
 pub use codes::{AddCode, Code, CodeUse, UseCode};
+pub use containers::{AddContainer, Container};
+pub use counters::Counters;
 pub use credentials::{Credential, Holder, NewClientCredential, RetireOlder};
-pub use endpoints::{DeleteEndpoint, Endpoint, RegisterEndpoint, ReportRun, Run};
-pub use functions::{AddFunction, Function, FunctionAccess};
+pub use endpoints::{DeleteEndpoint, Endpoint, LockEndpoint, RegisterEndpoint, Registered, ReportRun, Run};
+pub use functions::{AddFunction, DeleteFunction, Function, FunctionAccess};
 pub use groups::Group;
+pub use payloads::{FileId, Kept};
 pub use people::{
     AddPerson, Authenticated, Describe, Kind, Link, Profile, RemoveIdentity, SetDisabled, SetPassword, Taken,
 };
 pub use refresh_tokens::{AddRefreshToken, RefreshToken, RevokeRefreshToken, Rotate, Rotation};
+pub use results::{
+    Delivered, Delivery, ExpireResults, RecordResults, Recorded, RecordedResults, ReportedResult,
+};
 pub use sessions::{Authentication, EndSessions, Method, Session, SignIn, SignOut};
 pub use subjects::BindSubject;
-pub use tasks::{
-    Acknowledge, Assignment, Delivered, Delivery, NewTask, Page, Progress, RecordResults, Recorded,
-    ReportedResult, Submit, TaskRow,
-};
+pub use submissions::{Accepted, Answered, Answering, Fingerprint, ForgetSubmissions};
+pub use tasks::{Acknowledge, Assignment, NewTask, OpenTask, Page, Progress, Submission, Submit, TaskRow};
 pub use tokens::{AddTokens, EndTokens, Token};
 pub use user_groups::{AddUserGroup, RemoveUserGroup, SetMember, UserGroup};
 pub use writer::{Command, Tx};
+
+use payloads::Payloads;
 
 /// What can go wrong between us and the database. Nothing has been written when a command answers with one.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("the database failed: {0}")]
     Database(#[source] Arc<sqlx::Error>),
+    #[error("a payload's file failed: {0}")]
+    File(#[source] Arc<std::io::Error>),
     #[error("the database holds what this program cannot have written: {0}")]
     Corrupt(&'static str),
     #[error("the store is closed")]
@@ -72,6 +86,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "first", include_str!("migrations/0001_first.sql")),
     (2, "people", include_str!("migrations/0002_people.sql")),
     (3, "sessions", include_str!("migrations/0003_sessions.sql")),
+    (4, "life", include_str!("migrations/0004_life.sql")),
     (5, "user endpoints", include_str!("migrations/0005_user_endpoints.sql")),
 ];
 
@@ -83,10 +98,12 @@ const BUSY: Duration = Duration::from_secs(10);
 pub struct Store {
     readers: SqlitePool,
     writer: writer::Handle,
+    payloads: Payloads,
 }
 
 impl Store {
-    /// Opens the database in `file`, making and migrating it as needed. The caller holds the data directory's lock.
+    /// Opens the database in `file`, making and migrating it as needed, with the files of payloads in the directory
+    /// `payloads` beside it. The caller holds the data directory's lock.
     pub async fn open(file: &Path) -> Result<Store, StoreError> {
         let options = SqliteConnectOptions::new()
             .filename(file)
@@ -108,7 +125,14 @@ impl Store {
         let readers = SqlitePoolOptions::new()
             .max_connections(4)
             .connect_lazy_with(options.create_if_missing(false).read_only(true));
-        Ok(Store { readers, writer: writer::start(connection) })
+        let payloads = Payloads::open(&file.with_file_name("payloads"))?;
+        Ok(Store { readers, writer: writer::start(connection), payloads })
+    }
+
+    /// The same, with files for what has at least so many bytes.
+    pub fn with_files_from(mut self, bytes: usize) -> Store {
+        self.payloads.from = bytes;
+        self
     }
 
     /// Does `command` in a transaction that others may share; answers when it is on disk.

@@ -1,23 +1,24 @@
-//! Tasks, the outbox towards endpoints (`assignments`), results, and the outbox towards clients (`deliveries`).
+//! Tasks, and the outbox towards endpoints (`assignments`).
 //!
-//! The outboxes are the truth of the queues: what lies in them has not been acknowledged by the other side, and their
-//! rows are written in the transaction of the work they announce.
+//! The outbox is the truth of the queues: what lies in it has not been acknowledged by the other side, and its rows are
+//! written in the transaction of the work they announce.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
+use uuid::Uuid;
 use wire::message::TaskState;
-use wire::{EndpointId, FunctionId, IdentityId, TaskGroupId, TaskId};
+use wire::{EndpointId, FunctionId, IdentityId, RequestId, TaskGroupId, TaskId};
 
-use super::row::{id, instant, json, key, text, time};
+use super::counters::{self, Counters};
+use super::payloads::{FileId, Kept};
+use super::row::{ROWS, among, file, id, instant, json, kept, key, text};
+use super::submissions::{self, Accepted, Answering, Fingerprint, Known};
 use super::{Command, Store, StoreError, Tx};
 use crate::task::{Event, Outcome, Place, State};
-
-/// Rows per statement: keeps the number of bound values below what either database allows.
-const ROWS: usize = 1000;
 
 /// A task as submitted.
 #[derive(Clone, Debug)]
@@ -25,12 +26,13 @@ pub struct NewTask {
     pub id: TaskId,
     pub function: FunctionId,
     /// The packed arguments, as a JSON string.
-    pub payload: String,
+    pub payload: Kept,
 }
 
-/// Adds tasks, their outbox rows, and their group if it is new; all or nothing.
+/// Adds tasks, their outbox rows, and their group if it is new; all or nothing. Unless the same was accepted before.
 #[derive(Debug)]
 pub struct Submit {
+    pub request: RequestId,
     pub group: TaskGroupId,
     pub owner: IdentityId,
     /// Deliver the group's results to its queue from now on.
@@ -38,14 +40,57 @@ pub struct Submit {
     pub endpoint: EndpointId,
     pub resource_specification: String,
     pub result_serializers: Vec<String>,
+    /// In the order of the body.
     pub tasks: Vec<NewTask>,
     pub now: Timestamp,
+    pub fingerprint: Fingerprint,
+    pub answering: Answering,
+}
+
+/// What became of a submit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Submission {
+    New(Accepted),
+    /// It had been accepted before; nothing was written, and the files of its payloads belong to nobody.
+    Again(Accepted),
+    /// Its `Idempotency-Key` was used for another body; nothing was written.
+    KeyOfAnother,
+    /// The endpoint has been deleted in the meantime; nothing was written.
+    NoEndpoint,
 }
 
 impl Command for Submit {
-    type Output = ();
+    type Output = Submission;
 
-    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+    async fn run(self, tx: &mut Tx) -> Result<Submission, StoreError> {
+        match submissions::look(tx, self.owner, &self.fingerprint, &self.answering).await? {
+            Known::No => {}
+            Known::Accepted(accepted) => return Ok(Submission::Again(accepted)),
+            Known::OtherBody => return Ok(Submission::KeyOfAnother),
+        }
+        let endpoint = sqlx::query("SELECT 1 FROM endpoints WHERE id = $1")
+            .bind(key(self.endpoint.as_uuid()))
+            .fetch_optional(&mut *tx)
+            .await?;
+        if endpoint.is_none() {
+            return Ok(Submission::NoEndpoint);
+        }
+        let accepted = Accepted {
+            request: self.request,
+            group: self.group,
+            endpoint: self.endpoint,
+            tasks: self.tasks.iter().map(|task| task.id).collect(),
+        };
+        self.write(tx).await?;
+        submissions::remember(tx, self.owner, &self.fingerprint, &accepted, self.now).await?;
+        let waiting = i64::try_from(self.tasks.len()).unwrap_or(i64::MAX);
+        counters::count(tx, self.endpoint, Counters { waiting, ..Counters::default() }).await?;
+        Ok(Submission::New(accepted))
+    }
+}
+
+impl Submit {
+    async fn write(&self, tx: &mut Tx) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO task_groups (id, owner_id, queue, created_us) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (id) DO UPDATE SET queue = (task_groups.queue OR excluded.queue)",
@@ -73,14 +118,20 @@ impl Command for Submit {
             .execute(&mut *tx)
             .await?;
             QueryBuilder::<Sqlite>::new(
-                "INSERT INTO assignments (task_id, endpoint_id, function_id, payload, \
+                "INSERT INTO assignments (task_id, endpoint_id, function_id, payload, payload_file, payload_bytes, \
                  resource_specification_json, result_serializers_json) ",
             )
             .push_values(tasks, |mut row, task| {
+                let here = match &task.payload {
+                    Kept::Here(content) => Some(String::from_utf8_lossy(content).into_owned()),
+                    Kept::File { .. } => None,
+                };
                 row.push_bind(key(task.id.as_uuid()))
                     .push_bind(key(self.endpoint.as_uuid()))
                     .push_bind(key(task.function.as_uuid()))
-                    .push_bind(&task.payload)
+                    .push_bind(here)
+                    .push_bind(task.payload.file().map(|file| key(file.as_uuid())))
+                    .push_bind(i64::try_from(task.payload.len()).unwrap_or(i64::MAX))
                     .push_bind(&self.resource_specification)
                     .push_bind(&serializers);
             })
@@ -92,19 +143,23 @@ impl Command for Submit {
     }
 }
 
-/// The endpoint has acknowledged these outbox rows: they are its business now and are never sent again.
+/// The endpoint has acknowledged these outbox rows: they are its business now and are never sent again. Answers the
+/// files that belong to nobody from now on.
 #[derive(Debug)]
 pub struct Acknowledge {
+    pub endpoint: EndpointId,
     pub seqs: Vec<i64>,
     /// The number of the credential it holds.
     pub credential: i64,
 }
 
 impl Command for Acknowledge {
-    type Output = ();
+    type Output = Vec<FileId>;
 
-    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+    async fn run(self, tx: &mut Tx) -> Result<Vec<FileId>, StoreError> {
         let taken = stored(&State::Open { place: Place::Taken, progress: None });
+        let mut files = Vec::new();
+        let mut change = Counters::default();
         for seqs in self.seqs.chunks(ROWS) {
             let mut tasks = QueryBuilder::<Sqlite>::new("UPDATE tasks SET state = ");
             tasks.push_bind(taken).push(" WHERE state = ").push_bind(stored(&State::NEW));
@@ -115,9 +170,23 @@ impl Command for Acknowledge {
                 QueryBuilder::<Sqlite>::new("UPDATE assignments SET payload = NULL, credential = ");
             rows.push_bind(self.credential).push(" WHERE credential IS NULL AND seq IN ");
             among(&mut rows, seqs.iter().copied());
-            rows.build().execute(&mut *tx).await?;
+            let rows = rows.push(" RETURNING payload_file").build().fetch_all(&mut *tx).await?;
+            let count = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+            change.waiting -= count;
+            change.taken += count;
+            let before = files.len();
+            for row in &rows {
+                files.extend(file(row, "payload_file")?);
+            }
+            if files.len() > before {
+                let mut named =
+                    QueryBuilder::<Sqlite>::new("UPDATE assignments SET payload_file = NULL WHERE seq IN ");
+                among(&mut named, seqs.iter().copied());
+                named.build().execute(&mut *tx).await?;
+            }
         }
-        Ok(())
+        counters::count(tx, self.endpoint, change).await?;
+        Ok(files)
     }
 }
 
@@ -150,135 +219,16 @@ impl Command for Progress {
     }
 }
 
-/// A result as it arrived.
-#[derive(Clone, Debug)]
-pub struct ReportedResult {
-    pub task: TaskId,
-    /// The endpoint that published it, by its routing key.
-    pub endpoint: EndpointId,
-    pub outcome: Outcome,
-    /// The whole message.
-    pub message: Vec<u8>,
-}
-
-/// What became of a reported result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recorded {
-    /// It ended its task. `deliver` names the group whose queue has a new message, and whose group it is.
-    New { deliver: Option<(IdentityId, TaskGroupId)> },
-    /// The task had ended before.
-    Late,
-    /// No such task was sent to that endpoint.
-    Refused,
-}
-
-/// Ends tasks by their results, with the messages for their groups' queues. Answers in the order of the results.
-#[derive(Debug)]
-pub struct RecordResults {
-    pub results: Vec<ReportedResult>,
-    pub now: Timestamp,
-}
-
-impl Command for RecordResults {
-    type Output = Vec<Recorded>;
-
-    async fn run(self, tx: &mut Tx) -> Result<Vec<Recorded>, StoreError> {
-        let known = standings(tx, self.results.iter().map(|result| result.task)).await?;
-        let mut ended = HashSet::new();
-        let mut fresh = Vec::with_capacity(self.results.len());
-        let mut answers = Vec::with_capacity(self.results.len());
-        for result in self.results {
-            let standing = known.get(&result.task).filter(|standing| standing.endpoint == result.endpoint);
-            let Some(standing) = standing else {
-                answers.push(Recorded::Refused);
-                continue;
-            };
-            let event = Event::Result { outcome: result.outcome, at: self.now };
-            if ended.contains(&result.task) || standing.state.clone().apply(event).is_err() {
-                answers.push(Recorded::Late);
-                continue;
-            }
-            ended.insert(result.task);
-            answers
-                .push(Recorded::New { deliver: standing.queue.then_some((standing.owner, standing.group)) });
-            fresh.push((result, standing));
-        }
-        for fresh in fresh.chunks(ROWS) {
-            record(tx, fresh, self.now).await?;
-        }
-        Ok(answers)
-    }
-}
-
-async fn record(
-    tx: &mut Tx,
-    fresh: &[(ReportedResult, &Standing)],
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    QueryBuilder::<Sqlite>::new("INSERT INTO results (task_id, message) ")
-        .push_values(fresh, |mut row, (result, _)| {
-            row.push_bind(key(result.task.as_uuid())).push_bind(&result.message[..]);
-        })
-        .build()
-        .execute(&mut *tx)
-        .await?;
-    for outcome in [Outcome::Succeeded, Outcome::Failed] {
-        let tasks: Vec<_> = fresh.iter().filter(|(result, _)| result.outcome == outcome).collect();
-        if !tasks.is_empty() {
-            let mut update = QueryBuilder::<Sqlite>::new("UPDATE tasks SET progress_json = NULL, state = ");
-            update.push_bind(stored(&State::Ended { outcome, at: now }));
-            update.push(", ended_us = ").push_bind(now.as_microsecond()).push(" WHERE id IN ");
-            among(&mut update, tasks.iter().map(|(result, _)| key(result.task.as_uuid())));
-            update.build().execute(&mut *tx).await?;
-        }
-    }
-    let mut done = QueryBuilder::<Sqlite>::new("DELETE FROM assignments WHERE task_id IN ");
-    among(&mut done, fresh.iter().map(|(result, _)| key(result.task.as_uuid())));
-    done.build().execute(&mut *tx).await?;
-    let deliver: Vec<_> = fresh.iter().filter(|(_, standing)| standing.queue).collect();
-    if !deliver.is_empty() {
-        QueryBuilder::<Sqlite>::new("INSERT INTO deliveries (group_id, task_id) ")
-            .push_values(deliver, |mut row, (result, standing)| {
-                row.push_bind(key(standing.group.as_uuid())).push_bind(key(result.task.as_uuid()));
-            })
-            .build()
-            .execute(&mut *tx)
-            .await?;
-    }
-    Ok(())
-}
-
-/// The client has acknowledged these outbox rows of its group.
-#[derive(Debug)]
-pub struct Delivered {
-    pub group: TaskGroupId,
-    pub seqs: Vec<i64>,
-}
-
-impl Command for Delivered {
-    type Output = ();
-
-    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
-        for seqs in self.seqs.chunks(ROWS) {
-            let mut rows = QueryBuilder::<Sqlite>::new("DELETE FROM deliveries WHERE group_id = ");
-            rows.push_bind(key(self.group.as_uuid())).push(" AND seq IN ");
-            among(&mut rows, seqs.iter().copied());
-            rows.build().execute(&mut *tx).await?;
-        }
-        Ok(())
-    }
-}
-
 /// What must be known of a task to change it.
-struct Standing {
-    endpoint: EndpointId,
-    group: TaskGroupId,
-    owner: IdentityId,
-    queue: bool,
-    state: State,
+pub(super) struct Standing {
+    pub(super) endpoint: EndpointId,
+    pub(super) group: TaskGroupId,
+    pub(super) owner: IdentityId,
+    pub(super) queue: bool,
+    pub(super) state: State,
 }
 
-async fn standings(
+pub(super) async fn standings(
     tx: &mut Tx,
     tasks: impl ExactSizeIterator<Item = TaskId>,
 ) -> Result<HashMap<TaskId, Standing>, StoreError> {
@@ -316,14 +266,6 @@ pub struct Assignment {
     pub result_serializers: Vec<String>,
 }
 
-/// An outbox row towards a client.
-#[derive(Clone, Debug)]
-pub struct Delivery {
-    pub seq: i64,
-    pub ended: Timestamp,
-    pub message: Vec<u8>,
-}
-
 /// The rows that were read, in order.
 #[derive(Clone, Debug)]
 pub struct Page<T> {
@@ -332,15 +274,23 @@ pub struct Page<T> {
     pub more: bool,
 }
 
-/// A task as its owner may see it.
+/// A task as its owner may see it, without what came of it.
 #[derive(Clone, Debug)]
 pub struct TaskRow {
     pub id: TaskId,
     pub owner: IdentityId,
     pub endpoint: EndpointId,
     pub state: State,
-    /// The whole message that ended it.
-    pub result: Option<Vec<u8>>,
+    /// The size of the message that ended it; 0 without one.
+    pub result_bytes: usize,
+}
+
+/// A task that has not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenTask {
+    pub id: TaskId,
+    pub endpoint: EndpointId,
+    pub place: Place,
 }
 
 impl Store {
@@ -354,7 +304,8 @@ impl Store {
         bytes: usize,
     ) -> Result<Page<Assignment>, StoreError> {
         let mut rows = sqlx::query(
-            "SELECT seq, task_id, function_id, payload, resource_specification_json, result_serializers_json \
+            "SELECT seq, task_id, function_id, payload, payload_file, payload_bytes, \
+             resource_specification_json, result_serializers_json \
              FROM assignments WHERE endpoint_id = $1 AND credential IS NULL AND seq > $2 ORDER BY seq LIMIT $3",
         )
         .bind(key(endpoint.as_uuid()))
@@ -364,56 +315,31 @@ impl Store {
         let mut waiting = Vec::new();
         let mut held = 0;
         while let Some(row) = rows.try_next().await? {
-            let payload: String = row.try_get("payload")?;
+            let payload = kept(&row, "payload", "payload_file", "payload_bytes")?;
             held += payload.len();
-            waiting.push(Assignment {
+            let assignment = Assignment {
                 seq: row.try_get("seq")?,
                 task: TaskId::from_uuid(id(&row, "task_id")?),
                 function: FunctionId::from_uuid(id(&row, "function_id")?),
-                payload,
+                payload: String::new(),
                 resource_specification: row.try_get("resource_specification_json")?,
                 result_serializers: json(row.try_get("result_serializers_json")?, "result_serializers_json")?,
-            });
+            };
+            waiting.push((assignment, payload));
             if held >= bytes {
                 break;
             }
         }
+        // Files are read once the connection is free for others.
+        drop(rows);
         let more = waiting.len() >= count || held >= bytes;
-        Ok(Page { rows: waiting, more })
-    }
-
-    /// The first of the outbox rows after `after` of `owner`'s `group`, bounded like [`Store::waiting`]. Another's group
-    /// has none.
-    pub async fn undelivered(
-        &self,
-        owner: IdentityId,
-        group: TaskGroupId,
-        after: i64,
-        count: usize,
-        bytes: usize,
-    ) -> Result<Page<Delivery>, StoreError> {
-        let mut rows = sqlx::query(
-            "SELECT d.seq, t.ended_us, r.message FROM deliveries d JOIN results r ON r.task_id = d.task_id \
-             JOIN tasks t ON t.id = d.task_id JOIN task_groups g ON g.id = d.group_id \
-             WHERE d.group_id = $1 AND d.seq > $2 AND g.owner_id = $4 ORDER BY d.seq LIMIT $3",
-        )
-        .bind(key(group.as_uuid()))
-        .bind(after)
-        .bind(i64::try_from(count).unwrap_or(i64::MAX))
-        .bind(key(owner.as_uuid()))
-        .fetch(&self.readers);
-        let mut undelivered = Vec::new();
-        let mut held = 0;
-        while let Some(row) = rows.try_next().await? {
-            let message: Vec<u8> = row.try_get("message")?;
-            held += message.len();
-            undelivered.push(Delivery { seq: row.try_get("seq")?, ended: time(&row, "ended_us")?, message });
-            if held >= bytes {
-                break;
-            }
+        let mut rows = Vec::with_capacity(waiting.len());
+        for (assignment, payload) in waiting {
+            let payload = String::from_utf8(self.payloads.read(payload).await?);
+            let payload = payload.map_err(|_| StoreError::Corrupt("payload"))?;
+            rows.push(Assignment { payload, ..assignment });
         }
-        let more = undelivered.len() >= count || held >= bytes;
-        Ok(Page { rows: undelivered, more })
+        Ok(Page { rows, more })
     }
 
     /// The tasks of these outbox rows towards endpoints.
@@ -446,13 +372,43 @@ impl Store {
         rows.iter().map(|row| Ok(TaskId::from_uuid(id(row, "task_id")?))).collect()
     }
 
+    /// Open tasks that were submitted before `before`, the first `count` of those after `after`.
+    pub async fn open_before(
+        &self,
+        before: Timestamp,
+        after: Option<TaskId>,
+        count: usize,
+    ) -> Result<Vec<OpenTask>, StoreError> {
+        // A task's id begins with the milliseconds at which it was made.
+        let cut = u128::from(before.as_millisecond().max(0).cast_unsigned()) << 80;
+        let rows = sqlx::query(
+            "SELECT task_id, endpoint_id, credential FROM assignments \
+             WHERE task_id < $1 AND task_id > $2 ORDER BY task_id LIMIT $3",
+        )
+        .bind(key(Uuid::from_u128(cut)))
+        .bind(key(after.map_or(Uuid::nil(), |task| *task.as_uuid())))
+        .bind(i64::try_from(count).unwrap_or(i64::MAX))
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let credential: Option<i64> = row.try_get("credential")?;
+                Ok(OpenTask {
+                    id: TaskId::from_uuid(id(row, "task_id")?),
+                    endpoint: EndpointId::from_uuid(id(row, "endpoint_id")?),
+                    place: if credential.is_some() { Place::Taken } else { Place::Waiting },
+                })
+            })
+            .collect()
+    }
+
     /// Those of `tasks` that exist.
     pub async fn tasks(&self, tasks: &[TaskId]) -> Result<Vec<TaskRow>, StoreError> {
         let mut found = Vec::with_capacity(tasks.len());
         for tasks in tasks.chunks(ROWS) {
             let mut select = QueryBuilder::<Sqlite>::new(
-                "SELECT t.id, t.endpoint_id, t.state, t.progress_json, t.ended_us, g.owner_id, r.message \
-                 FROM tasks t JOIN task_groups g ON g.id = t.group_id \
+                "SELECT t.id, t.endpoint_id, t.state, t.progress_json, t.ended_us, g.owner_id, \
+                 coalesce(r.bytes, 0) AS bytes FROM tasks t JOIN task_groups g ON g.id = t.group_id \
                  LEFT JOIN results r ON r.task_id = t.id WHERE t.id IN ",
             );
             among(&mut select, tasks.iter().map(|task| key(task.as_uuid())));
@@ -462,7 +418,8 @@ impl Store {
                     owner: IdentityId::from_uuid(id(&row, "owner_id")?),
                     endpoint: EndpointId::from_uuid(id(&row, "endpoint_id")?),
                     state: state_of(&row)?,
-                    result: row.try_get("message")?,
+                    result_bytes: usize::try_from(row.try_get::<i64, _>("bytes")?)
+                        .map_err(|_| StoreError::Corrupt("bytes"))?,
                 });
             }
         }
@@ -470,26 +427,14 @@ impl Store {
     }
 }
 
-/// Pushes `($1, $2, ...)`.
-fn among<T>(query: &mut QueryBuilder<Sqlite>, values: impl Iterator<Item = T>)
-where
-    T: for<'q> sqlx::Encode<'q, Sqlite> + sqlx::Type<Sqlite> + Send,
-{
-    query.push("(");
-    let mut list = query.separated(", ");
-    for value in values {
-        list.push_bind(value);
-    }
-    query.push(")");
-}
-
 /// The number in the column `state`. Released numbers never change their meaning.
-fn stored(state: &State) -> i64 {
+pub(super) fn stored(state: &State) -> i64 {
     match state {
         State::Open { place: Place::Waiting, .. } => 0,
         State::Open { place: Place::Taken, .. } => 1,
         State::Ended { outcome: Outcome::Succeeded, .. } => 2,
         State::Ended { outcome: Outcome::Failed, .. } => 3,
+        State::Expired { .. } => 4,
     }
 }
 
@@ -499,15 +444,16 @@ fn state_of(row: &SqliteRow) -> Result<State, StoreError> {
         let progress = progress.map(|text| json(text, "progress_json")).transpose()?;
         Ok(State::Open { place, progress })
     };
-    let ended = |outcome| -> Result<State, StoreError> {
+    let ended = || -> Result<Timestamp, StoreError> {
         let at: i64 = row.try_get("ended_us")?;
-        Ok(State::Ended { outcome, at: instant(at, "ended_us")? })
+        instant(at, "ended_us")
     };
     match row.try_get::<i64, _>("state")? {
         0 => open(Place::Waiting),
         1 => open(Place::Taken),
-        2 => ended(Outcome::Succeeded),
-        3 => ended(Outcome::Failed),
+        2 => Ok(State::Ended { outcome: Outcome::Succeeded, at: ended()? }),
+        3 => Ok(State::Ended { outcome: Outcome::Failed, at: ended()? }),
+        4 => Ok(State::Expired { at: ended()? }),
         _ => Err(StoreError::Corrupt("state")),
     }
 }

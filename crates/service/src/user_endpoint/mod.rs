@@ -25,7 +25,7 @@ use crate::ambient;
 use crate::post::Post;
 use crate::post::url::ConnectionUrl;
 use crate::secret::{self, Hash};
-use crate::store::{Endpoint, Holder, RegisterEndpoint, Store, StoreError};
+use crate::store::{Endpoint, Holder, RegisterEndpoint, Registered, Store, StoreError};
 
 /// How long the command may wait in the manager's queue, in milliseconds: who comes later finds nobody waiting.
 const COMMAND_LIFE: &str = "10000";
@@ -225,8 +225,9 @@ impl Starter {
         let broker_at = manager.broker_at.as_deref().unwrap_or_default();
         let secret = secret::fresh();
         let register = RegisterEndpoint { endpoint, secret: Hash::of(&secret), now };
-        let number = self.store.write(register).await?;
-        let number = number.ok_or(CommandError::Taken)?;
+        let Registered::As(number) = self.store.write(register).await? else {
+            return Err(CommandError::Taken);
+        };
         self.post.user_endpoint_made(id)?;
         let url = ConnectionUrl { holder: Holder::Endpoint(id), number, secret: &secret }.at(broker_at);
         let (username, person) = self.person(wanted.identity).await?;

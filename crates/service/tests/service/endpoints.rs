@@ -157,7 +157,10 @@ async fn heartbeats_say_whether_it_is_online() {
     let client = service.client().await;
     let registration = client.register().await;
     let path = format!("/v2/endpoints/{}/status", registration.id());
-    assert_eq!(client.get(&path).await.ok(), json!({"status": "offline", "details": {}}));
+    let none = json!({"waiting": 0, "taken": 0, "succeeded": 0, "failed": 0, "late": 0});
+    let standing = json!({"consuming": false, "tasks": none});
+    let expected = json!({"status": "offline", "details": {}, "farcall": standing});
+    assert_eq!(client.get(&path).await.ok(), expected);
     let endpoint = FakeEndpoint::connect(&registration).await;
     endpoint.heartbeat(json!({"heartbeat_period": 30, "active": true, "total_workers": 2})).await;
     let status = client.get(&path).await.ok();

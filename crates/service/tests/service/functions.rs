@@ -85,12 +85,7 @@ async fn what_is_wrong_or_not_served_is_refused_by_name() {
             "SEMANTICALLY_INVALID",
             "ha_endpoint_id",
         ),
-        (
-            json!({"function_name": "f", "function_code": CODE, "group": id}),
-            422,
-            "SEMANTICALLY_INVALID",
-            "group",
-        ),
+        (json!({"function_name": "f", "function_code": CODE, "group": id}), 404, "AUTH_GROUP_NOT_FOUND", id),
     ];
     for (body, status, code, named) in table {
         let shown: String = body.to_string().chars().take(100).collect();

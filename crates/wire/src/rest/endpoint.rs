@@ -135,6 +135,32 @@ pub struct Status {
     /// `global_state` of the last heartbeat.
     #[serde(default)]
     pub details: FreeForm,
+    /// Ours: what the service itself sees, for those who manage the endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub farcall: Option<Standing>,
+}
+
+/// How an endpoint stands with the service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Whether it takes tasks, or a manager commands, from its queue at this moment.
+    pub consuming: bool,
+    /// What its owner should know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<String>,
+    pub tasks: Tasks,
+}
+
+/// How many of an endpoint's tasks stand where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tasks {
+    pub waiting: i64,
+    /// Acknowledged by the endpoint and not ended.
+    pub taken: i64,
+    pub succeeded: i64,
+    pub failed: i64,
+    /// Results that came for tasks that had ended.
+    pub late: i64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

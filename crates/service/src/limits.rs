@@ -1,0 +1,91 @@
+//! Every limit of the service that an operator may set, in one table; the section `limits` of the configuration.
+//!
+//! The defaults are generous to everybody who works and small beside what the machine has. A limit that is part of a
+//! protocol, or that no one could sensibly change, stands beside the code that holds to it.
+
+use jiff::SignedDuration;
+use serde::Deserialize;
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// One packed payload, in bytes.
+    pub payload_bytes: usize,
+    /// The body of any request but a submit, in bytes.
+    pub body_bytes: usize,
+    /// Bodies of all requests that are being received or worked on, in bytes. Beyond it, whoever needs more is asked
+    /// to come again.
+    pub bodies_in_flight_bytes: usize,
+    /// A body that has not arrived by then is not waited for.
+    pub body_seconds: u32,
+    /// Tasks in one submit, over all functions.
+    pub tasks_per_submit: usize,
+    pub functions_per_submit: usize,
+    /// Tasks that one request may ask about.
+    pub tasks_per_status: usize,
+    /// Payloads and results from this size on lie in files of their own, beside the database.
+    pub file_from_bytes: usize,
+    /// Requests of one identity: so many in a second for long,
+    pub requests_per_second: u32,
+    /// and so many at once after a rest.
+    pub requests_at_once: u32,
+    /// How long a submit whose answer was lost is known again.
+    pub resent_seconds: u32,
+    /// How long the key of `Idempotency-Key` is remembered.
+    pub idempotency_hours: u32,
+    /// How long a result is kept.
+    pub result_days: u32,
+    /// How long a task may wait for its endpoint.
+    pub task_days: u32,
+    /// How long a locked endpoint cannot be registered.
+    pub lock_seconds: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            payload_bytes: 64 << 20,
+            body_bytes: wire::rest::LIMIT,
+            bodies_in_flight_bytes: 256 << 20,
+            body_seconds: 60,
+            tasks_per_submit: wire::rest::submit::MAX_TASKS,
+            functions_per_submit: 1_000,
+            tasks_per_status: 10_000,
+            file_from_bytes: 64 << 10,
+            requests_per_second: 2_000,
+            requests_at_once: 20_000,
+            resent_seconds: 120,
+            idempotency_hours: 24,
+            result_days: 14,
+            task_days: 14,
+            lock_seconds: 300,
+        }
+    }
+}
+
+impl Limits {
+    /// The most that a submit's body may measure: one payload, its escapes, and a little.
+    pub fn submit_bytes(&self) -> usize {
+        self.payload_bytes + (wire::rest::SUBMIT_LIMIT - (64 << 20))
+    }
+
+    pub fn resent(&self) -> SignedDuration {
+        SignedDuration::from_secs(self.resent_seconds.into())
+    }
+
+    pub fn idempotency(&self) -> SignedDuration {
+        SignedDuration::from_hours(self.idempotency_hours.into())
+    }
+
+    pub fn result_life(&self) -> SignedDuration {
+        SignedDuration::from_hours(i64::from(self.result_days) * 24)
+    }
+
+    pub fn task_life(&self) -> SignedDuration {
+        SignedDuration::from_hours(i64::from(self.task_days) * 24)
+    }
+
+    pub fn lock(&self) -> SignedDuration {
+        SignedDuration::from_secs(self.lock_seconds.into())
+    }
+}

@@ -1,0 +1,44 @@
+//! `DELETE /v2/functions/{id}`: nobody can call it any more. Tasks of it that have not been sent end with an error.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use wire::FunctionId;
+use wire::rest::Deleted;
+use wire::rest::error::Code;
+
+use super::App;
+use super::caller::Caller;
+use super::failure::Failure;
+use super::route::{Method, Route};
+use crate::rules::{self, Verdict};
+use crate::store::DeleteFunction;
+
+pub(super) const ROUTE: Route = Route {
+    refusals: &[Code::FunctionNotFound, Code::FunctionAccessForbidden],
+    ..Route::new(
+        Method::Delete,
+        "/v2/functions/{id}",
+        "delete_function",
+        "Deleted",
+        "Delete a function of one's own",
+    )
+};
+
+pub(super) async fn delete(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Deleted>, Failure> {
+    let id: FunctionId = super::id(&id)?;
+    let known = app.store.function_access([id].into_iter()).await?;
+    let access = *known.get(&id).ok_or_else(|| Failure::unknown_function(id))?;
+    let groups = super::groups(&app, caller, [access].iter()).await?;
+    match rules::delete(access, caller, &groups) {
+        Verdict::Yes => {}
+        Verdict::Forbidden => return Err(Failure::forbidden_function(id)),
+        Verdict::Unknown => return Err(Failure::unknown_function(id)),
+    }
+    app.store.write(DeleteFunction(id)).await?;
+    app.post.function_deleted(id);
+    Ok(Json(Deleted::default()))
+}

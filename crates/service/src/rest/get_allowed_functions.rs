@@ -1,0 +1,39 @@
+//! `GET /v3/endpoints/{id}/allowed_functions`: which functions an endpoint runs. Whoever sees it may know.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use wire::EndpointId;
+use wire::rest::endpoint::AllowedFunctions;
+use wire::rest::error::Code;
+
+use super::App;
+use super::caller::Caller;
+use super::failure::Failure;
+use super::route::{Method, Route};
+use crate::rules::{self, Verdict};
+
+pub(super) const ROUTE: Route = Route {
+    refusals: &[Code::EndpointNotFound],
+    ..Route::new(
+        Method::Get,
+        "/v3/endpoints/{id}/allowed_functions",
+        "get_allowed_functions",
+        "AllowedFunctions",
+        "Which functions an endpoint runs",
+    )
+};
+
+pub(super) async fn get(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<AllowedFunctions>, Failure> {
+    let id: EndpointId = super::id(&id)?;
+    let endpoint = app.store.endpoint(id).await?.filter(|it| rules::see(it, caller) == Verdict::Yes);
+    let endpoint = endpoint.ok_or_else(|| Failure::unknown_endpoint(id))?;
+    Ok(Json(AllowedFunctions {
+        endpoint_id: id,
+        restricted: endpoint.allowed_functions.is_some(),
+        functions: endpoint.allowed_functions.unwrap_or_default(),
+    }))
+}

@@ -1,0 +1,61 @@
+//! `POST /v3/endpoints/{id}/lock`, and `/v2` for older SDKs: stops an endpoint from afar. Its connections end, its
+//! credentials open nothing any more, and for a time nobody may register it. Its tasks wait.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use wire::EndpointId;
+use wire::rest::endpoint::Locked;
+use wire::rest::error::Code;
+
+use super::App;
+use super::caller::Caller;
+use super::failure::Failure;
+use super::route::{Method, Route};
+use crate::ambient;
+use crate::rules::{self, Verdict};
+use crate::store::LockEndpoint;
+
+const REFUSALS: &[Code] = &[Code::EndpointNotFound, Code::EndpointAccessForbidden];
+
+pub(super) const ROUTE: Route = Route {
+    refusals: REFUSALS,
+    ..Route::new(
+        Method::Post,
+        "/v3/endpoints/{id}/lock",
+        "lock_endpoint",
+        "Locked",
+        "Stop an endpoint from afar and keep it from coming back for a time",
+    )
+};
+
+/// As SDKs up to 3.9 ask for it.
+pub(super) const OLD_ROUTE: Route = Route {
+    refusals: REFUSALS,
+    ..Route::new(
+        Method::Post,
+        "/v2/endpoints/{id}/lock",
+        "lock_endpoint_v2",
+        "Locked",
+        "As `lock_endpoint`, for SDKs up to 3.9",
+    )
+};
+
+pub(super) async fn lock(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Locked>, Failure> {
+    let id: EndpointId = super::id(&id)?;
+    let endpoint = app.store.endpoint(id).await?.ok_or_else(|| Failure::unknown_endpoint(id))?;
+    match rules::manage(&endpoint, caller) {
+        Verdict::Yes => {}
+        Verdict::Forbidden => return Err(Failure::forbidden_endpoint(id)),
+        Verdict::Unknown => return Err(Failure::unknown_endpoint(id)),
+    }
+    let until = ambient::now() + app.limits.lock();
+    app.store.write(LockEndpoint { endpoint: id, until }).await?;
+    app.post.endpoint_locked(id);
+    app.presence.forget(id);
+    let until = until.strftime("%Y-%m-%dT%H:%M:%S.%6f").to_string();
+    Ok(Json(Locked { endpoint_id: id, lock_expiration_timestamp: until }))
+}

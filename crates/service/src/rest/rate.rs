@@ -1,0 +1,100 @@
+//! How many requests of one identity are answered: so many a second for long, so many at once after a rest.
+//!
+//! Against abuse only: the stock Executor, at its most eager, stays far below the defaults.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use wire::IdentityId;
+
+use crate::limits::Limits;
+
+/// Identities remembered, beyond which those that have rested are forgotten.
+const REMEMBERED: usize = 10_000;
+
+/// What one identity may still ask.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    requests: f64,
+    at: Timestamp,
+}
+
+impl Bucket {
+    fn filled(self, rate: Rate, now: Timestamp) -> Bucket {
+        // A clock that goes back fills nothing.
+        let seconds = now.duration_since(self.at).as_secs_f64().max(0.0);
+        Bucket { requests: (self.requests + seconds * rate.each_second).min(rate.at_once), at: now }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Rate {
+    each_second: f64,
+    at_once: f64,
+}
+
+/// Everybody's buckets. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Rates {
+    rate: Rate,
+    buckets: Arc<Mutex<HashMap<IdentityId, Bucket>>>,
+}
+
+impl Rates {
+    pub fn new(limits: &Limits) -> Rates {
+        let rate = Rate {
+            each_second: f64::from(limits.requests_per_second.max(1)),
+            at_once: f64::from(limits.requests_at_once.max(1)),
+        };
+        Rates { rate, buckets: Arc::default() }
+    }
+
+    /// One more request of `identity`; or in how many seconds it may come again.
+    pub(super) fn take(&self, identity: IdentityId, now: Timestamp) -> Result<(), u32> {
+        // A panic while it was held cannot have left it half changed.
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if buckets.len() >= REMEMBERED && !buckets.contains_key(&identity) {
+            buckets.retain(|_, bucket| bucket.filled(self.rate, now).requests < self.rate.at_once);
+        }
+        let full = Bucket { requests: self.rate.at_once, at: now };
+        let bucket = buckets.entry(identity).or_insert(full);
+        *bucket = bucket.filled(self.rate, now);
+        if bucket.requests >= 1.0 {
+            bucket.requests -= 1.0;
+            return Ok(());
+        }
+        let seconds = ((1.0 - bucket.requests) / self.rate.each_second).ceil();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // between 1 and 1
+        Err(seconds.clamp(1.0, 3600.0) as u32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn so_many_at_once_and_then_so_many_a_second() {
+        let limits = Limits { requests_per_second: 2, requests_at_once: 3, ..Limits::default() };
+        let rates = Rates::new(&limits);
+        let [one, other] = [1, 2].map(|id| IdentityId::from_uuid(Uuid::from_u128(id)));
+        let at = |millis| Timestamp::UNIX_EPOCH + SignedDuration::from_millis(millis);
+        for _ in 0..3 {
+            rates.take(one, at(0)).unwrap();
+        }
+        assert_eq!(rates.take(one, at(0)), Err(1));
+        rates.take(other, at(0)).unwrap();
+        assert_eq!(rates.take(one, at(499)), Err(1));
+        rates.take(one, at(500)).unwrap();
+        assert_eq!(rates.take(one, at(500)), Err(1));
+        assert_eq!(rates.take(one, at(0)), Err(1), "the clock went back");
+        for _ in 0..3 {
+            rates.take(one, at(60_000)).unwrap();
+        }
+        assert_eq!(rates.take(one, at(60_000)), Err(1), "no more than at once, however long the rest");
+    }
+}

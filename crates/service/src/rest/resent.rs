@@ -1,0 +1,110 @@
+//! When a submit has been answered: until its answer has been handed to its connection, it may come again.
+//!
+//! ```text
+//! begin --> written, committed --> answer handed to the connection --> forgotten
+//!              |                         ^
+//!              +-- the connection ended -+--> stays known: its twin gets the same ids
+//! ```
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::Json;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::response::{IntoResponse, Response};
+use hyper::body::{Frame, SizeHint};
+use serde::Serialize;
+use tokio::sync::mpsc;
+use wire::RequestId;
+
+use crate::store::{Answered, Answering, Store};
+
+/// Answers that are recorded together at most.
+const TOGETHER: usize = 512;
+
+/// Follows answers to their connections. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Answers {
+    answering: Answering,
+    // Not bounded by itself: each request in flight sends one at most.
+    written: mpsc::UnboundedSender<RequestId>,
+}
+
+impl Answers {
+    pub fn new(store: Store) -> Answers {
+        let (written, mut requests) = mpsc::unbounded_channel();
+        let answering = Answering::default();
+        let answers = Answers { answering: answering.clone(), written };
+        tokio::spawn(async move {
+            let mut together = Vec::with_capacity(TOGETHER);
+            while requests.recv_many(&mut together, TOGETHER).await > 0 {
+                // Should it fail, an equal submit within two minutes gets these ids: late, not lost.
+                if let Err(error) = store.write(Answered(together.clone())).await {
+                    tracing::warn!(%error, "answered submits could not be forgotten");
+                }
+                together.drain(..).for_each(|request| answering.end(request));
+            }
+        });
+        answers
+    }
+
+    pub(super) fn answering(&self) -> Answering {
+        self.answering.clone()
+    }
+
+    /// `request` is being answered from now on.
+    pub(super) fn begin(&self, request: RequestId) -> Ticket {
+        self.answering.begin(request);
+        Ticket { answers: self.clone(), request, written: false }
+    }
+}
+
+/// One request on its way to its answer. Dropped before that, the request stays known.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    answers: Answers,
+    request: RequestId,
+    written: bool,
+}
+
+impl Ticket {
+    /// The answer, which is followed to its connection.
+    pub(super) fn answer(self, content: &impl Serialize) -> Response {
+        Json(content).into_response().map(|body| Body::new(Followed { body, ticket: self }))
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.written || self.answers.written.send(self.request).is_err() {
+            self.answers.answering.end(self.request);
+        }
+    }
+}
+
+struct Followed {
+    body: Body,
+    ticket: Ticket,
+}
+
+impl HttpBody for Followed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        self.ticket.written |= matches!(frame, Poll::Ready(_)) && self.body.is_end_stream();
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,21 @@
+//! Answers that are written as they are read from the store, so that a large one takes little memory.
+
+use axum::body::{Body, Bytes};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, StreamExt, stream};
+
+use super::failure::Failure;
+
+/// `open`, the pieces, `close`. A piece that fails ends the connection: half an answer must not pass for a whole.
+pub(super) fn json(
+    open: impl Into<Bytes>,
+    pieces: impl Stream<Item = Result<Bytes, Failure>> + Send + 'static,
+    close: &'static str,
+) -> Response {
+    let whole = stream::iter([Ok(open.into())])
+        .chain(pieces)
+        .chain(stream::iter([Ok(Bytes::from_static(close.as_bytes()))]))
+        .map(|piece| piece.map_err(|_| "the answer could not be completed"));
+    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(whole)).into_response()
+}

@@ -1,0 +1,242 @@
+//! Large payloads and results: files beside the database, named by the row that they belong to.
+//!
+//! ```text
+//! keep: write file, fsync file, fsync directory --> the row that names it is committed
+//! let go: the row is committed without it --> the file is removed
+//! ```
+//!
+//! A crash in between leaves at most a file that no row names. Its name is an id that holds the time at which it was
+//! made, and [`collect_before`](super::Store::collect_before) removes those that are old enough to belong to nobody at work.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::StoreError;
+use crate::ambient;
+use crate::limits::Limits;
+
+/// The name of a file: an id that sorts by time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileId(Uuid);
+
+impl FileId {
+    pub(super) fn from_uuid(id: Uuid) -> FileId {
+        FileId(id)
+    }
+
+    pub(super) fn as_uuid(&self) -> &Uuid {
+        &self.0
+    }
+
+    /// When it was made.
+    fn made(self) -> Option<Timestamp> {
+        let (seconds, nanos) = self.0.get_timestamp()?.to_unix();
+        Timestamp::new(seconds.try_into().ok()?, nanos.try_into().ok()?).ok()
+    }
+}
+
+/// Bytes, and where they are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// In the row.
+    Here(Vec<u8>),
+    /// In a file that is already on disk.
+    File { id: FileId, bytes: usize },
+}
+
+impl Kept {
+    pub fn len(&self) -> usize {
+        match self {
+            Kept::Here(content) => content.len(),
+            Kept::File { bytes, .. } => *bytes,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn file(&self) -> Option<FileId> {
+        match self {
+            Kept::Here(_) => None,
+            Kept::File { id, .. } => Some(*id),
+        }
+    }
+}
+
+/// The directory of the files. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct Payloads {
+    directory: Arc<Path>,
+    /// What is as large as this gets a file.
+    pub(super) from: usize,
+}
+
+impl Payloads {
+    pub(super) fn open(directory: &Path) -> Result<Payloads, StoreError> {
+        let payloads = Payloads { directory: directory.into(), from: Limits::default().file_from_bytes };
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        made.map(|()| payloads).map_err(|error| StoreError::File(Arc::new(error)))
+    }
+
+    /// Writes what is large to disk; the rest stays as it is. Answers in the same order. On an error, nothing is left.
+    pub(super) async fn keep(&self, contents: Vec<Vec<u8>>) -> Result<Vec<Kept>, StoreError> {
+        if contents.iter().all(|content| content.len() < self.from) {
+            return Ok(contents.into_iter().map(Kept::Here).collect());
+        }
+        self.blocking(move |payloads| {
+            let mut kept = Vec::with_capacity(contents.len());
+            let mut written = Vec::new();
+            let all = (|| {
+                for content in contents {
+                    if content.len() < payloads.from {
+                        kept.push(Kept::Here(content));
+                        continue;
+                    }
+                    let id = FileId(ambient::ordered_id());
+                    written.push(id);
+                    let mut file = OpenOptions::new()
+                        .write(true)
+                        .create_new(true)
+                        .mode(0o600)
+                        .open(payloads.path(id))?;
+                    file.write_all(&content)?;
+                    file.sync_data()?;
+                    kept.push(Kept::File { id, bytes: content.len() });
+                }
+                File::open(&payloads.directory)?.sync_all()
+            })();
+            if all.is_err() {
+                payloads.remove_now(&written);
+            }
+            all.map(|()| kept)
+        })
+        .await
+    }
+
+    pub(super) async fn read(&self, kept: Kept) -> Result<Vec<u8>, StoreError> {
+        let (id, bytes) = match kept {
+            Kept::Here(content) => return Ok(content),
+            Kept::File { id, bytes } => (id, bytes),
+        };
+        let content = self.blocking(move |payloads| std::fs::read(payloads.path(id))).await?;
+        if content.len() == bytes { Ok(content) } else { Err(StoreError::Corrupt("a payload's file")) }
+    }
+
+    /// Removes files that no row names any more.
+    pub(super) async fn remove(&self, files: Vec<FileId>) {
+        if files.is_empty() {
+            return;
+        }
+        let removed = self.blocking(move |payloads| {
+            payloads.remove_now(&files);
+            Ok(())
+        });
+        if let Err(error) = removed.await {
+            tracing::warn!(%error, "files of payloads could not be removed now; they are collected later");
+        }
+    }
+
+    /// The files that were made before `before`.
+    pub(super) async fn made_before(&self, before: Timestamp) -> Result<Vec<FileId>, StoreError> {
+        self.blocking(move |payloads| {
+            let mut found = Vec::new();
+            for entry in std::fs::read_dir(&payloads.directory)? {
+                let name = entry?.file_name();
+                let id = name.to_str().and_then(|name| Uuid::try_parse(name).ok()).map(FileId);
+                found.extend(id.filter(|id| id.made().is_some_and(|made| made < before)));
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    fn path(&self, id: FileId) -> PathBuf {
+        self.directory.join(id.0.as_simple().to_string())
+    }
+
+    fn remove_now(&self, files: &[FileId]) {
+        for &id in files {
+            match std::fs::remove_file(self.path(id)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(%error, "the file of a payload could not be removed; it is collected later");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Payloads) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let payloads = self.clone();
+        tokio::task::spawn_blocking(move || act(&payloads))
+            .await
+            .map_err(|_| StoreError::Closed)?
+            .map_err(|error| StoreError::File(Arc::new(error)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+
+    async fn payloads() -> (tempfile::TempDir, Payloads) {
+        let directory = tempfile::tempdir().unwrap();
+        let payloads = Payloads { from: 10, ..Payloads::open(directory.path()).unwrap() };
+        (directory, payloads)
+    }
+
+    #[tokio::test]
+    async fn what_is_large_lies_in_a_file_and_comes_back() {
+        let (directory, payloads) = payloads().await;
+        let contents = vec![vec![1; 9], vec![2; 10], vec![3; 1000], Vec::new()];
+        let kept = payloads.keep(contents.clone()).await.unwrap();
+        let files: Vec<_> = kept.iter().map(|it| it.file().is_some()).collect();
+        assert_eq!(files, [false, true, true, false]);
+        assert_eq!(kept.iter().map(Kept::len).collect::<Vec<_>>(), [9, 10, 1000, 0]);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2);
+        for (kept, content) in kept.iter().zip(&contents) {
+            assert_eq!(payloads.read(kept.clone()).await.unwrap(), *content);
+        }
+        payloads.remove(kept.iter().filter_map(Kept::file).collect()).await;
+        assert!(matches!(payloads.read(kept[1].clone()).await, Err(StoreError::File(_))));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_cut_short_is_not_taken_for_whole() {
+        let (directory, payloads) = payloads().await;
+        let kept = payloads.keep(vec![vec![2; 10]]).await.unwrap().remove(0);
+        let path = std::fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap().path();
+        std::fs::write(path, b"short").unwrap();
+        assert!(matches!(payloads.read(kept).await, Err(StoreError::Corrupt(_))));
+    }
+
+    #[tokio::test]
+    async fn files_tell_when_they_were_made_and_others_are_left_alone() {
+        let (directory, payloads) = payloads().await;
+        let kept = payloads.keep(vec![vec![2; 10]]).await.unwrap().remove(0);
+        std::fs::write(directory.path().join("somebody's"), b"notes").unwrap();
+        let now = ambient::now();
+        let hour = SignedDuration::from_hours(1);
+        assert_eq!(payloads.made_before(now - hour).await.unwrap(), []);
+        assert_eq!(payloads.made_before(now + hour).await.unwrap(), [kept.file().unwrap()]);
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_kept_whole_leaves_nothing() {
+        let (directory, payloads) = payloads().await;
+        let gone = Payloads { directory: directory.path().join("gone").into(), from: 10 };
+        assert!(matches!(gone.keep(vec![vec![2; 10]]).await, Err(StoreError::File(_))));
+        assert_eq!(payloads.made_before(Timestamp::MAX).await.unwrap(), []);
+    }
+}

@@ -1,0 +1,212 @@
+//! Submits that may come again: those whose answer may not have arrived, and those that name a key of their own.
+//!
+//! The stock SDK posts a submit once more when the reply was lost, and says nothing of that. What came is remembered in
+//! the transaction of its tasks; once the answer has been written to its connection, it is forgotten. So what is found
+//! here was never answered, and its twin gets the same ids. A twin of something that is being answered at this moment
+//! is another submit: equal calls at the same time are nothing unusual.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row, Sqlite};
+use uuid::Uuid;
+use wire::{EndpointId, IdentityId, RequestId, TaskGroupId, TaskId};
+
+use super::row::{ROWS, among, id, key};
+use super::{Command, StoreError, Tx};
+use crate::secret::Hash;
+
+/// By what a submit is known again.
+#[derive(Clone, Copy, Debug)]
+pub struct Fingerprint {
+    /// Of identity, endpoint and body.
+    pub body: Hash,
+    /// Of the header `Idempotency-Key`.
+    pub key: Option<Hash>,
+    /// Older ones without a key are no longer known.
+    pub not_before: Timestamp,
+    /// Older ones with a key are no longer known.
+    pub keys_not_before: Timestamp,
+}
+
+/// A submit that was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    pub request: RequestId,
+    pub group: TaskGroupId,
+    pub endpoint: EndpointId,
+    /// In the order of the body.
+    pub tasks: Vec<TaskId>,
+}
+
+/// The submits whose answers are on their way at this moment. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Answering(Arc<Mutex<HashSet<RequestId>>>);
+
+impl Answering {
+    pub fn begin(&self, request: RequestId) {
+        self.set().insert(request);
+    }
+
+    pub fn end(&self, request: RequestId) {
+        self.set().remove(&request);
+    }
+
+    fn has(&self, request: RequestId) -> bool {
+        self.set().contains(&request)
+    }
+
+    fn set(&self) -> std::sync::MutexGuard<'_, HashSet<RequestId>> {
+        // A panic while it was held cannot have left it half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is known of a submit before it is written.
+pub(super) enum Known {
+    No,
+    /// It was accepted before and never answered, or has the same key.
+    Accepted(Accepted),
+    /// Its key was used for something else.
+    OtherBody,
+}
+
+pub(super) async fn look(
+    tx: &mut Tx,
+    owner: IdentityId,
+    fingerprint: &Fingerprint,
+    answering: &Answering,
+) -> Result<Known, StoreError> {
+    if let Some(used) = &fingerprint.key {
+        let row = sqlx::query(
+            "SELECT id, fingerprint, group_id, endpoint_id, task_ids FROM submissions \
+             WHERE identity_id = $1 AND key_hash = $2 AND created_us >= $3 ORDER BY created_us LIMIT 1",
+        )
+        .bind(key(owner.as_uuid()))
+        .bind(used.as_bytes())
+        .bind(fingerprint.keys_not_before.as_microsecond())
+        .fetch_optional(tx)
+        .await?;
+        return Ok(match row {
+            None => Known::No,
+            Some(row) if row.try_get::<&[u8], _>("fingerprint")? == fingerprint.body.as_bytes() => {
+                Known::Accepted(accepted(&row)?)
+            }
+            Some(_) => Known::OtherBody,
+        });
+    }
+    let rows = sqlx::query(
+        "SELECT id, group_id, endpoint_id, task_ids FROM submissions \
+         WHERE fingerprint = $1 AND key_hash IS NULL AND created_us >= $2 ORDER BY created_us",
+    )
+    .bind(fingerprint.body.as_bytes())
+    .bind(fingerprint.not_before.as_microsecond())
+    .fetch_all(&mut *tx)
+    .await?;
+    for row in rows {
+        let accepted = accepted(&row)?;
+        if !answering.has(accepted.request) && !known_to_client(tx, &accepted).await? {
+            return Ok(Known::Accepted(accepted));
+        }
+    }
+    Ok(Known::No)
+}
+
+/// Whether the client has acknowledged the result of one of the tasks: then it knows their ids.
+async fn known_to_client(tx: &mut Tx, accepted: &Accepted) -> Result<bool, StoreError> {
+    for tasks in accepted.tasks.chunks(ROWS) {
+        let mut select = QueryBuilder::<Sqlite>::new(
+            "SELECT 1 FROM tasks t JOIN task_groups g ON g.id = t.group_id AND g.queue \
+             WHERE t.state > 1 AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.group_id = t.group_id \
+             AND d.task_id = t.id) AND t.id IN ",
+        );
+        among(&mut select, tasks.iter().map(|task| key(task.as_uuid())));
+        if select.push(" LIMIT 1").build().fetch_optional(&mut *tx).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+pub(super) async fn remember(
+    tx: &mut Tx,
+    owner: IdentityId,
+    fingerprint: &Fingerprint,
+    accepted: &Accepted,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let tasks: Vec<u8> = accepted.tasks.iter().flat_map(|task| *task.as_uuid().as_bytes()).collect();
+    sqlx::query(
+        "INSERT INTO submissions \
+         (id, identity_id, fingerprint, key_hash, group_id, endpoint_id, task_ids, created_us) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    )
+    .bind(key(accepted.request.as_uuid()))
+    .bind(key(owner.as_uuid()))
+    .bind(fingerprint.body.as_bytes())
+    .bind(fingerprint.key.as_ref().map(|key| key.as_bytes().to_vec()))
+    .bind(key(accepted.group.as_uuid()))
+    .bind(key(accepted.endpoint.as_uuid()))
+    .bind(tasks)
+    .bind(now.as_microsecond())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+fn accepted(row: &SqliteRow) -> Result<Accepted, StoreError> {
+    let tasks: &[u8] = row.try_get("task_ids")?;
+    let task = |bytes| Uuid::from_slice(bytes).map(TaskId::from_uuid);
+    Ok(Accepted {
+        request: RequestId::from_uuid(id(row, "id")?),
+        group: TaskGroupId::from_uuid(id(row, "group_id")?),
+        endpoint: EndpointId::from_uuid(id(row, "endpoint_id")?),
+        tasks: tasks
+            .chunks(16)
+            .map(task)
+            .collect::<Result<_, _>>()
+            .map_err(|_| StoreError::Corrupt("task_ids"))?,
+    })
+}
+
+/// The answers of these have been written to their connections: their twins are others. Those with a key stay known.
+#[derive(Debug)]
+pub struct Answered(pub Vec<RequestId>);
+
+impl Command for Answered {
+    type Output = ();
+
+    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        for requests in self.0.chunks(ROWS) {
+            let mut rows =
+                QueryBuilder::<Sqlite>::new("DELETE FROM submissions WHERE key_hash IS NULL AND id IN ");
+            among(&mut rows, requests.iter().map(|request| key(request.as_uuid())));
+            rows.build().execute(&mut *tx).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Forgets what is too old to be known again.
+#[derive(Debug)]
+pub struct ForgetSubmissions {
+    pub before: Timestamp,
+    pub keys_before: Timestamp,
+}
+
+impl Command for ForgetSubmissions {
+    type Output = ();
+
+    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        sqlx::query(
+            "DELETE FROM submissions WHERE created_us < $2 OR (created_us < $1 AND key_hash IS NULL)",
+        )
+        .bind(self.before.as_microsecond())
+        .bind(self.keys_before.as_microsecond())
+        .execute(tx)
+        .await?;
+        Ok(())
+    }
+}
