@@ -14,7 +14,7 @@ export CARGO_TERM_COLOR ?= auto
 help: ## what each target does
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: ## the main job from nothing: service, endpoint, and three functions through the stock SDK
+demo: ## the main job from nothing: `farcall up`, and the examples through the stock SDK
 	@demo/run
 
 build: ## both programs and everything the tests need, in target/debug

@@ -37,5 +37,5 @@ pub mod secret;
 pub mod serve;
 pub mod store;
 pub mod task;
-pub mod user_endpoint;
 pub mod up;
+pub mod user_endpoint;
