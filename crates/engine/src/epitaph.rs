@@ -13,8 +13,8 @@ const SUMMARY: u64 = 2048;
 /// How a job that is not running any more has ended.
 pub(crate) fn ended(state: JobState) -> Option<Ended> {
     match state {
-        JobState::Running => None,
-        JobState::Completed(output) => Some(Ended::Completed(epitaph(output))),
+        JobState::Pending | JobState::Running | JobState::Held => None,
+        JobState::Completed(output) | JobState::TimedOut(output) => Some(Ended::Completed(epitaph(output))),
         JobState::Failed(output) => Some(Ended::Failed(epitaph(output))),
         JobState::Cancelled(message) => {
             let message = Some(message).filter(|message| !message.is_empty());

@@ -1,11 +1,14 @@
 //! What the owner of an engine sees: submissions go in, events come out.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use wire::TaskId;
 
 use crate::config::EngineConfig;
+use crate::provider::Provider;
 use crate::shell::Command;
 use crate::start::{self, StartError};
 
@@ -50,13 +53,22 @@ pub struct Stopped;
 pub struct Engine;
 
 impl Engine {
+    /// As [`Self::start`], with blocks from a provider of the owner's.
+    pub async fn start_on(
+        config: EngineConfig,
+        provider: Arc<dyn Provider>,
+    ) -> Result<(Handle, Events), StartError> {
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let (outbox, events) = mpsc::unbounded_channel();
+        start::start(config, provider, inbox, outbox).await?;
+        Ok((Handle { commands }, events))
+    }
+
     /// Starts an engine on the runtime of the caller (a current-thread one is fastest) and asks for its first
     /// blocks at once. Every file and socket is made before this returns.
     pub async fn start(config: EngineConfig) -> Result<(Handle, Events), StartError> {
-        let (commands, inbox) = mpsc::unbounded_channel();
-        let (outbox, events) = mpsc::unbounded_channel();
-        start::start(config, inbox, outbox).await?;
-        Ok((Handle { commands }, events))
+        let provider = config.options.provider.build(config.scripts());
+        Self::start_on(config, provider).await
     }
 }
 
@@ -77,7 +89,8 @@ impl Handle {
         self.send(Command::Begin(tasks))
     }
 
-    /// Ends a task as cancelled; kills its worker when it runs. Does nothing to a task that has ended.
+    /// Ends a task as cancelled; kills its worker when it runs. Does nothing to a task that has ended, nor to one that
+    /// runs in a thread of a ThreadPoolEngine: threads can't be ended.
     pub fn cancel(&self, task: TaskId) -> Result<(), Stopped> {
         self.send(Command::Cancel(task))
     }
@@ -126,6 +139,21 @@ pub struct Report {
     pub provider_type: &'static str,
     pub queue: Option<String>,
     pub account: Option<String>,
+    /// What the last block that failed has said, until a task comes to a result. Ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_block_failure: Option<String>,
+    /// Of the pools only.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineInfo>,
+}
+
+/// What a pool tells of the one machine it runs on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct MachineInfo {
+    pub total_cores: u32,
+    /// In GiB, to one decimal.
+    pub total_mem: f64,
+    pub total_core_hrs: u32,
 }
 
 /// One node in a [`Report`].

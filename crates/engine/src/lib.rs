@@ -32,9 +32,12 @@ mod start;
 
 pub use allowlist::InvalidAllowlist;
 pub use config::{
-    AcceleratorName, Accelerators, Containers, CpuAffinity, EngineConfig, InvalidOptions, Options,
+    AcceleratorName, Accelerators, Address, Containers, CpuAffinity, EngineConfig, EngineKind, Finder,
+    InvalidOptions, Options,
 };
-pub use handle::{Engine, Event, Events, Handle, NodeInfo, Report, Stopped, Submission};
+pub use handle::{Engine, Event, Events, Handle, MachineInfo, NodeInfo, Report, Stopped, Submission};
 pub use launcher::Launcher;
-pub use provider::{BlockOptions, ProviderOptions};
+pub use provider::{
+    Answer, BlockOptions, Job, JobId, JobState, Output, Provider, ProviderOptions, SubmitError,
+};
 pub use start::StartError;

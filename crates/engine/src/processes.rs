@@ -1,19 +1,37 @@
 //! Ends processes with everything they have started.
 //!
 //! The node is the reaper of its orphans (a "child subreaper"), so nothing a worker leaves behind escapes to the
-//! system. What belongs to a worker is told by its session, and by the two variables that only its descendants
-//! have, which a new session does not wash off.
+//! system. What belongs to a worker is told by its session; by a variable that only its descendants have, which a new
+//! session does not wash off; and by a resource limit of its own, which an empty environment does not wash off either.
 
 use std::collections::HashSet;
 use std::fs;
 use std::time::Duration;
 
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 /// New processes may appear between two looks; a fork bomb is outrun within a few.
 const LOOKS: u32 = 200;
+
+/// Names the worker whose descendant a process is.
+pub(crate) const MARK: &str = "FARCALL_WORKER";
+
+pub(crate) fn mark(pool: &str, rank: u32) -> String {
+    format!("{pool}.{rank}")
+}
+
+/// Room for POSIX message queues, which next to nothing uses: a few bytes less say whose descendant a process is.
+pub(crate) const MARKED_LIMIT: Resource = Resource::RLIMIT_MSGQUEUE;
+
+/// What a worker of this rank has of [`MARKED_LIMIT`], soft and hard; none where it can't serve as a mark.
+pub(crate) fn limit_of(rank: u32) -> Option<(u64, u64)> {
+    let (soft, hard) = getrlimit(MARKED_LIMIT).ok()?;
+    (soft != RLIM_INFINITY).then_some(())?;
+    Some((soft.checked_sub(u64::from(rank) + 1)?, hard))
+}
 
 /// Makes this process the reaper of its orphans.
 pub(crate) fn adopt_orphans() {
@@ -23,10 +41,14 @@ pub(crate) fn adopt_orphans() {
 
 /// Kills what a dead worker has left behind, and waits until it is gone.
 pub(crate) async fn sweep(worker: Pid, pool: &str, rank: u32) {
-    let marks = [format!("PARSL_WORKER_POOL_ID={pool}"), format!("PARSL_WORKER_RANK={rank}")];
+    let marks = Marks {
+        session: worker,
+        variable: format!("{MARK}={}", mark(pool, rank)).into_bytes(),
+        limit: limit_of(rank).map(|(soft, _)| soft),
+    };
     for _ in 0..LOOKS {
         let _ = killpg(worker, Signal::SIGKILL); // nobody there is as good
-        let left: Vec<_> = processes().filter(|&pid| pid != worker && belongs(pid, worker, &marks)).collect();
+        let left: Vec<_> = processes().filter(|&pid| pid != worker && marks.are_on(pid)).collect();
         if left.is_empty() {
             return;
         }
@@ -90,13 +112,47 @@ fn zombie_of(pid: Pid, parent: Pid) -> bool {
     stat(pid).is_some_and(|stat| stat.is_dead() && stat.parent == parent)
 }
 
-fn belongs(pid: Pid, worker: Pid, marks: &[String]) -> bool {
-    let Some(stat) = stat(pid) else { return false };
-    if stat.is_dead() {
-        return false;
+/// What tells that a process descends from a worker.
+struct Marks {
+    session: Pid,
+    variable: Vec<u8>,
+    limit: Option<u64>,
+}
+
+impl Marks {
+    fn are_on(&self, pid: Pid) -> bool {
+        stat(pid).is_some_and(|stat| {
+            !stat.is_dead()
+                && (stat.session == self.session || self.in_environment(pid) || self.in_limits(pid))
+        })
     }
-    stat.session == worker || {
+
+    fn in_environment(&self, pid: Pid) -> bool {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        marks.iter().all(|mark| environment.split(|&byte| byte == 0).any(|entry| entry == mark.as_bytes()))
+        environment.split(|&byte| byte == 0).any(|entry| entry == self.variable)
     }
+
+    /// Other nodes' workers have the same limits, so only our descendants count.
+    fn in_limits(&self, pid: Pid) -> bool {
+        let Some(limit) = self.limit else { return false };
+        let text = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap_or_default();
+        let soft = text.lines().find_map(|line| {
+            line.strip_prefix("Max msgqueue size")?.split_ascii_whitespace().next()?.parse::<u64>().ok()
+        });
+        soft == Some(limit) && descends_from(pid, nix::unistd::getpid())
+    }
+}
+
+/// Process trees are not deeper than this; a loop in what /proc says must end, too.
+const DEEPEST: usize = 1000;
+
+fn descends_from(mut pid: Pid, ancestor: Pid) -> bool {
+    for _ in 0..DEEPEST {
+        match stat(pid) {
+            Some(stat) if stat.parent == ancestor => return true,
+            Some(stat) if stat.parent.as_raw() > 1 => pid = stat.parent,
+            _ => return false,
+        }
+    }
+    false
 }

@@ -11,17 +11,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use wire::TaskId;
 
 use crate::ambient::{self, Clock};
-use crate::config::EngineConfig;
-use crate::core::{Action, Core, Ended, Epitaph, Input, NodeKey, NodeName, Priority};
+use crate::config::{EngineConfig, EngineKind};
+use crate::core::{Action, Core, Ended, Epitaph, Input, Loss, NodeKey, NodeName, Priority};
 use crate::epitaph;
 use crate::handle::{Event, NodeInfo, Report, Submission};
 use crate::link::message::{self, Extras, Hello, ToEngine};
 use crate::link::server::{self, Line};
+use crate::node;
 use crate::outcome;
 use crate::provider::{Job, JobId, Provider, quote};
 
@@ -45,6 +46,14 @@ pub(crate) enum BlockNews {
     Ended { block: u32, ended: Ended },
 }
 
+/// How nodes come by their configuration and this run's keys.
+pub(crate) enum NodeConfig {
+    /// They read a file, of mode 0600.
+    File(PathBuf),
+    /// They see none of our files, and are handed it in their environment.
+    Environment(String),
+}
+
 /// So many commands, and so much news, are taken before what follows from them is done.
 const BATCH: usize = 256;
 
@@ -52,7 +61,7 @@ pub(crate) struct Shell {
     clock: Clock,
     core: Core,
     config: EngineConfig,
-    node_file: PathBuf,
+    nodes: NodeConfig,
     provider: Arc<dyn Provider>,
     events: mpsc::UnboundedSender<Event>,
     news: mpsc::UnboundedSender<BlockNews>,
@@ -63,6 +72,7 @@ pub(crate) struct Shell {
     submitting: HashSet<u32>,
     /// Cancellations under way; the engine does not leave before they are done.
     cancelling: JoinSet<()>,
+    polling: Option<JoinHandle<()>>,
     /// A result that came with the input just taken.
     result: Bytes,
     finished: bool,
@@ -73,7 +83,7 @@ impl Shell {
     pub(crate) fn new(
         config: EngineConfig,
         core: Core,
-        node_file: PathBuf,
+        nodes: NodeConfig,
         provider: Arc<dyn Provider>,
         events: mpsc::UnboundedSender<Event>,
     ) -> (Self, mpsc::UnboundedReceiver<BlockNews>) {
@@ -82,7 +92,7 @@ impl Shell {
             clock: Clock::start(),
             core,
             config,
-            node_file,
+            nodes,
             provider,
             events,
             news,
@@ -91,6 +101,7 @@ impl Shell {
             jobs: HashMap::new(),
             submitting: HashSet::new(),
             cancelling: JoinSet::new(),
+            polling: None,
             result: Bytes::new(),
             finished: false,
         };
@@ -159,9 +170,10 @@ impl Shell {
         match command {
             Command::Submit(submission) => {
                 let task = submission.id;
-                let input = match priority(&submission.resource_specification) {
+                let kind = &self.config.options.kind;
+                let input = match priority(kind, &submission.resource_specification) {
                     Ok(priority) => Input::Submitted { task, priority },
-                    Err(text) => Input::Refused { task, text },
+                    Err(loss) => Input::Refused { task, loss },
                 };
                 self.tasks.entry(task).or_insert(submission);
                 self.take(input);
@@ -304,15 +316,23 @@ impl Shell {
         self.submitting.insert(block);
         let options = &self.config.options;
         let words = self.config.node_command.iter().map(String::as_str);
-        let (file, number) = (self.node_file.to_string_lossy(), block.to_string());
-        let words = words.chain(["--config", &file, "--block", &number]);
+        let number = block.to_string();
+        let mut command: Vec<_> = words.chain(["--block", &number]).map(quote).collect();
+        let environment = match &self.nodes {
+            NodeConfig::File(path) => {
+                command.extend(["--config".to_owned(), quote(&path.to_string_lossy())]);
+                Vec::new()
+            }
+            NodeConfig::Environment(config) => vec![(node::CONFIG_VARIABLE.to_owned(), config.clone())],
+        };
         let job = Job {
             name: format!(
                 "parsl.{}.block-{block}.{}",
                 self.config.executor_label(),
                 ambient::since_epoch().as_secs_f64()
             ),
-            command: words.map(quote).collect::<Vec<_>>().join(" "),
+            command: command.join(" "),
+            environment,
         };
         tracing::info!(block, provider = options.provider.name(), "asking for a block");
         let (provider, news) = (Arc::clone(&self.provider), self.news.clone());
@@ -338,14 +358,14 @@ impl Shell {
         while self.cancelling.try_join_next().is_some() {}
     }
 
-    /// Asks for the state of every job in one call.
-    fn poll_blocks(&self) {
-        if self.jobs.is_empty() {
+    /// Asks for the state of every job in one call, and not again before it is answered.
+    fn poll_blocks(&mut self) {
+        if self.jobs.is_empty() || self.polling.as_ref().is_some_and(|polling| !polling.is_finished()) {
             return;
         }
         let (provider, news) = (Arc::clone(&self.provider), self.news.clone());
         let jobs: Vec<(u32, JobId)> = self.jobs.iter().map(|(block, job)| (*block, job.clone())).collect();
-        tokio::spawn(async move {
+        self.polling = Some(tokio::spawn(async move {
             let ids: Vec<_> = jobs.iter().map(|(_, job)| job.clone()).collect();
             let mut states = provider.status(&ids).await;
             for (block, job) in jobs {
@@ -353,7 +373,7 @@ impl Shell {
                     let _ = news.send(BlockNews::Ended { block, ended });
                 }
             }
-        });
+        }));
     }
 
     fn report(&self) -> Report {
@@ -385,7 +405,7 @@ impl Shell {
             pending_tasks: figures.waiting as u64,
             outstanding_tasks: figures.outstanding as u64,
             total_tasks: figures.accepted,
-            scaling_enabled: blocks.max_blocks > 0,
+            scaling_enabled: options.kind == EngineKind::Compute && blocks.max_blocks > 0,
             mem_per_worker: options.mem_per_worker,
             cores_per_worker: options.cores_per_worker,
             prefetch_capacity: options.prefetch_capacity,
@@ -394,10 +414,12 @@ impl Shell {
             max_workers_per_node: options.max_workers_per_node,
             nodes_per_block: blocks.nodes_per_block,
             node_info,
-            engine_type: "GlobusComputeEngine",
+            engine_type: options.kind.name(),
             provider_type: options.provider.name(),
             queue: None,
             account: None,
+            last_block_failure: self.core.last_block_failure(),
+            machine: (options.kind != EngineKind::Compute).then(node::machine_info),
         }
     }
 
@@ -421,20 +443,44 @@ impl Shell {
         if timeout(LEAVE, cancelled).await.is_err() {
             tracing::warn!("the provider did not cancel every block in time");
         }
-        let _ = fs::remove_file(&self.node_file); // its keys open nothing any more
+        if let NodeConfig::File(path) = &self.nodes {
+            let _ = fs::remove_file(path); // its keys open nothing any more
+        }
     }
 }
 
-/// The priority a task asks for; anything else can't be given by this engine.
-fn priority(specification: &serde_json::Map<String, serde_json::Value>) -> Result<Priority, String> {
+/// The priority a task asks for; anything else can't be given by these engines.
+fn priority(
+    kind: &EngineKind,
+    specification: &serde_json::Map<String, serde_json::Value>,
+) -> Result<Priority, Loss> {
+    if specification.is_empty() {
+        return Ok(Priority(None));
+    }
+    if *kind != EngineKind::Compute {
+        let text = format!(
+            "resource_specification is not supported on {}.  For MPI apps, use GlobusMPIEngine.",
+            kind.name()
+        );
+        return Err(Loss::NotStarted { text });
+    }
     let unknown: Vec<_> =
         specification.keys().filter(|key| *key != "priority").map(|key| format!("'{key}'")).collect();
+    let wrong = |what: String| {
+        let text = format!(
+            "Invalid Resource Specification Supplied: {{{what}}}. Task resource specification only accepts these types of \
+             resources: priority"
+        );
+        Loss::Specification { text }
+    };
     if !unknown.is_empty() {
-        return Err(format!(
-            "Invalid Resource Specification Supplied: {{{}}}. Task resource specification only accepts these \
-             types of resources: priority",
-            unknown.join(", ")
-        ));
+        return Err(wrong(unknown.join(", ")));
     }
-    Ok(Priority(specification.get("priority").and_then(serde_json::Value::as_f64)))
+    match specification.get("priority") {
+        None | Some(serde_json::Value::Null) => Ok(Priority(None)),
+        Some(value) => value
+            .as_f64()
+            .map(|priority| Priority(Some(priority)))
+            .ok_or_else(|| wrong(format!("'priority': {value}"))),
+    }
 }

@@ -8,19 +8,23 @@ use crate::exit::{Failure, Outcome};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// The file the engine wrote for the nodes of this run
+    /// The file the engine wrote for the nodes of this run; without it, FARCALL_NODE_CONFIG holds the same
     #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    config: Option<PathBuf>,
     /// The number of the block this node belongs to
     #[arg(long, value_name = "N")]
     block: u32,
 }
 
 pub(super) fn run(options: &Options) -> Outcome {
-    let logging =
-        daemon::logging::Logging { form: daemon::logging::Form::Text, directives: "info", file: None };
+    let config = match &options.config {
+        Some(path) => engine::node::Config::read(path),
+        None => engine::node::Config::from_environment(),
+    };
+    let config = config.map_err(Failure::error)?;
+    let directives = if config.debug() { "debug" } else { "info" };
+    let logging = daemon::logging::Logging { form: daemon::logging::Form::Text, directives, file: None };
     daemon::logging::start(logging).map_err(Failure::error)?;
-    let config = engine::node::Config::read(&options.config).map_err(Failure::error)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::error)?;
     runtime.block_on(async {

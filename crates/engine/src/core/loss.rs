@@ -27,6 +27,8 @@ pub(crate) enum Loss {
     TooLate { cause: Arc<str> },
     /// The task asks for what this engine can't give.
     Specification { text: String },
+    /// The task asks a pool for resources; a pool has none to give.
+    NotStarted { text: String },
 }
 
 impl Loss {
@@ -54,6 +56,7 @@ impl Loss {
                 )
             }
             Self::TooLate { cause } => format!("parsl.jobs.errors.TooManyJobFailuresError: {cause}"),
+            Self::NotStarted { text } => format!("Failed to start task: {text}"),
             Self::Specification { text } => {
                 format!("parsl.executors.errors.InvalidResourceSpecification: {text}")
             }
@@ -77,6 +80,9 @@ pub(crate) struct Failure {
 impl Failure {
     /// The text users see.
     pub(crate) fn text(&self) -> String {
+        if let [only @ Loss::NotStarted { .. }] = self.attempts.as_slice() {
+            return only.text();
+        }
         let (above, below) = ("+".repeat(68), "-".repeat(68));
         if let [only] = self.attempts.as_slice() {
             return format!("{above}\n{}{below}", only.traceback());

@@ -18,12 +18,13 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use wire::TaskId;
 
-pub(crate) use blocks::{Ended, Epitaph, Wanted};
+pub(crate) use blocks::{Ended, Epitaph, ScalingStrategy, Wanted};
 pub(crate) use loss::{Failure, Loss, NodeName};
 pub(crate) use nodes::NodeKey;
 pub(crate) use tasks::Priority;
@@ -39,6 +40,8 @@ pub(crate) struct Rules {
     pub(crate) prefetch: u32,
     pub(crate) heartbeat_period: Duration,
     pub(crate) heartbeat_threshold: Duration,
+    /// So long after it has joined, a node takes no more tasks; idle, it goes.
+    pub(crate) drain_period: Option<Duration>,
     /// The name in the texts of bad state.
     pub(crate) executor: Arc<str>,
     pub(crate) wanted: Wanted,
@@ -55,7 +58,7 @@ pub(crate) enum Input {
     /// A task asks for what can't be given: it ends so, without having been taken in.
     Refused {
         task: TaskId,
-        text: String,
+        loss: Loss,
     },
     /// The owner has written down that these have begun.
     Begun(Vec<TaskId>),
@@ -156,6 +159,9 @@ pub(crate) struct Core {
     next_sweep: Duration,
     /// When a node may turn out to have been given too much.
     look_again: Option<Duration>,
+    /// When each node begins to drain.
+    drains: BTreeSet<(Duration, NodeKey)>,
+    draining: BTreeSet<NodeKey>,
 }
 
 impl Core {
@@ -171,6 +177,8 @@ impl Core {
             blocks,
             next_sweep,
             look_again: None,
+            drains: BTreeSet::new(),
+            draining: BTreeSet::new(),
         }
     }
 
@@ -180,9 +188,10 @@ impl Core {
             Phase::Stopped => None,
             Phase::Stopping { until } => Some(until),
             Phase::Running | Phase::Bad { .. } => {
-                let idle = self.blocks.idle_until();
+                let idle = self.blocks.idle_until(self.tasks.len());
+                let drain = self.drains.first().map(|(at, _)| *at);
                 let sweep = (self.nodes.len() > 0).then_some(self.next_sweep);
-                idle.into_iter().chain(sweep).chain(self.look_again).min()
+                idle.into_iter().chain(drain).chain(sweep).chain(self.look_again).min()
             }
         }
     }
@@ -196,6 +205,11 @@ impl Core {
             outstanding: self.tasks.len(),
             accepted: self.tasks.arrivals(),
         }
+    }
+
+    /// What the last block that failed has left.
+    pub(crate) fn last_block_failure(&self) -> Option<String> {
+        self.blocks.last_failure()
     }
 
     /// Whether a block that was asked for is still wanted.
@@ -229,8 +243,8 @@ impl Core {
             }
             Input::Submitted { task, priority } => self.submitted(task, priority, now, actions),
             Input::Refused { task, .. } if self.tasks.get(task).is_some() => {}
-            Input::Refused { task, text } => {
-                let failure = Failure { attempts: vec![Loss::Specification { text }], began: now };
+            Input::Refused { task, loss } => {
+                let failure = Failure { attempts: vec![loss], began: now };
                 actions.push(Action::Fail { task, failure });
             }
             Input::Begun(tasks) => {
@@ -244,6 +258,7 @@ impl Core {
                 if self.blocks.is_live(block) && slots > 0 {
                     self.blocks.node_joined(block);
                     self.nodes.join(node, Arc::new(name), block, slots, now);
+                    self.drains.extend(self.rules.drain_period.map(|period| (now + period, node)));
                 } else {
                     actions.push(Action::Drop(node));
                 }
@@ -292,11 +307,10 @@ impl Core {
         self.judge(actions);
         match self.phase {
             Phase::Running => {
-                let step = self.blocks.scale(self.tasks.len(), now);
-                if let Scaling::Cancel(blocks) = &step {
-                    self.drop_nodes_of(blocks, now, actions);
-                }
-                push_scaling(step, actions);
+                self.drain(now, actions);
+                let step = self.blocks.scale(self.tasks.len(), self.draining.len(), now);
+                self.follow(step, now, actions);
+                self.trim(now, actions);
                 self.dispatch(now, actions);
                 self.relieve(now, actions);
             }
@@ -312,6 +326,53 @@ impl Core {
                 }
             }
             Phase::Bad { .. } | Phase::Stopped => {}
+        }
+    }
+
+    fn follow(&mut self, step: Scaling, now: Duration, actions: &mut Vec<Action>) {
+        if let Scaling::Cancel(blocks) = &step {
+            self.drop_nodes_of(blocks, now, actions);
+        }
+        push_scaling(step, actions);
+    }
+
+    /// Gives idle blocks back while others work, where the strategy says so.
+    fn trim(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let Some(most) = self.blocks.surplus(self.tasks.len(), now) else { return };
+        let mut idle = self.nodes.idle_blocks(self.blocks.max_idle(), now);
+        idle.truncate(most);
+        let step = self.blocks.give_back(idle);
+        self.follow(step, now, actions);
+    }
+
+    /// A node whose time is nearly over gets nothing new, gives back what it has not begun, and goes when it is idle.
+    fn drain(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        while let Some(&(at, key)) = self.drains.first() {
+            if at > now {
+                break;
+            }
+            self.drains.pop_first();
+            let Some(tasks) = self.nodes.drain(key) else { continue };
+            self.draining.insert(key);
+            let (assigned, sent): (Vec<_>, Vec<_>) = tasks
+                .into_iter()
+                .partition(|id| self.tasks.get(*id).is_some_and(|task| task.place == Place::Assigned(key)));
+            for id in assigned {
+                self.nodes.take_back(key, id, false, now);
+                self.tasks.wait_again(id);
+            }
+            if !sent.is_empty() {
+                self.nodes.recall(key, true);
+                actions.push(Action::Recall(key));
+            }
+        }
+        let idle = |key: &NodeKey| self.nodes.get(*key).is_none_or(|node| node.tasks.is_empty());
+        let gone: Vec<_> = self.draining.iter().copied().filter(idle).collect();
+        for key in gone {
+            self.draining.remove(&key);
+            if self.nodes.leave(key).is_some() {
+                actions.push(Action::Drop(key));
+            }
         }
     }
 

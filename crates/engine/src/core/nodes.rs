@@ -5,7 +5,7 @@
 //! while a node of long tasks is given nothing that it can't begin at once.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ pub(crate) struct Node {
     pub(crate) idle_since: Option<Duration>,
     /// It was asked to give back what no worker has begun, and has not answered yet.
     recalled: bool,
+    /// It takes nothing new.
+    draining: bool,
     pace: Pace,
 }
 
@@ -104,6 +106,7 @@ impl Nodes {
             heard: now,
             idle_since: Some(now),
             recalled: false,
+            draining: false,
             pace: Pace::default(),
         };
         self.slots += u64::from(slots);
@@ -175,6 +178,27 @@ impl Nodes {
         }
     }
 
+    /// Gives this node nothing new from now on, and says what it has.
+    pub(crate) fn drain(&mut self, key: NodeKey) -> Option<Vec<TaskId>> {
+        let node = self.all.get_mut(&key)?;
+        node.draining = true;
+        self.by_room.remove(&(Reverse(node.free()), key));
+        Some(node.tasks.iter().copied().collect())
+    }
+
+    /// Blocks all of whose nodes have been idle for so long, the longest idle first.
+    pub(crate) fn idle_blocks(&self, long: Duration, now: Duration) -> Vec<u32> {
+        let mut since = BTreeMap::new();
+        for node in self.all.values() {
+            let idle = node.idle_since.filter(|&since| now.saturating_sub(since) >= long);
+            let least = since.entry(node.block).or_insert(idle);
+            *least = (*least).zip(idle).map(|(one, other)| one.max(other));
+        }
+        let mut idle: Vec<_> = since.into_iter().filter_map(|(block, since)| Some((since?, block))).collect();
+        idle.sort_unstable();
+        idle.into_iter().map(|(_, block)| block).collect()
+    }
+
     pub(crate) fn give(&mut self, key: NodeKey, task: TaskId) {
         self.change(key, |node| {
             node.tasks.insert(task);
@@ -201,7 +225,7 @@ impl Nodes {
         let busy_before = busy(node);
         change(node);
         let (after, busy_after) = (node.free(), busy(node));
-        if before != after {
+        if before != after && !node.draining {
             self.by_room.remove(&(Reverse(before), key));
             self.by_room.insert((Reverse(after), key));
         }

@@ -23,8 +23,10 @@ fn rules() -> Rules {
         prefetch: 0,
         heartbeat_period: Duration::from_secs(30),
         heartbeat_threshold: Duration::from_secs(120),
+        drain_period: None,
         executor: "X".into(),
         wanted: Wanted {
+            strategy: ScalingStrategy::Simple,
             init: 1,
             min: 0,
             max: 1,

@@ -16,20 +16,25 @@ use crate::link::keys::Side;
 /// All that the nodes of one run have in common.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Config {
-    pub(crate) engine: SocketAddr,
+    /// Where the engine can be called; all are tried.
+    pub(crate) engines: Vec<SocketAddr>,
+    /// How long they are tried.
+    pub(crate) probe: Duration,
+    pub(crate) debug: bool,
     pub(crate) keys: Side,
     pub(crate) heartbeat_period: Duration,
     pub(crate) heartbeat_threshold: Duration,
-    /// Logs go to `<logs>/block-<n>/<uid>/`.
-    pub(crate) logs: PathBuf,
+    /// Logs go to `<logs>/block-<n>/<uid>/`; absent: to a directory of the node's own, which goes with it.
+    pub(crate) logs: Option<PathBuf>,
+    pub(crate) workers: Workers,
     pub(crate) max_workers: Option<u32>,
     pub(crate) cores_per_worker: f64,
     pub(crate) mem_per_worker: Option<f64>,
     pub(crate) cpu_affinity: CpuAffinity,
     pub(crate) accelerators: Vec<String>,
     pub(crate) python: Option<String>,
-    /// The directory that holds the worker's Python file.
-    pub(crate) worker_library: PathBuf,
+    /// The directory that holds the worker's Python; absent: the node writes its own.
+    pub(crate) worker_library: Option<PathBuf>,
     pub(crate) worker: WorkerConfig,
 }
 
@@ -37,11 +42,29 @@ pub struct Config {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct WorkerConfig {
     pub(crate) endpoint_id: EndpointId,
+    /// A relative one is the node's own.
     pub(crate) working_dir: PathBuf,
     pub(crate) run_in_sandbox: bool,
     pub(crate) allowed: Vec<String>,
     pub(crate) result_size_limit: u64,
+    /// Whether functions find `PARSL_WORKER_RANK` and its kin.
+    pub(crate) variables: bool,
+    /// The node's to fill in: how its threads are called, when workers are threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) thread_name_prefix: Option<String>,
 }
+
+/// What the workers of a node are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Workers {
+    /// Each a process, replaced when it has run so many tasks.
+    Processes { max_tasks: Option<u32> },
+    /// All of them threads of one process.
+    Threads { name_prefix: String },
+}
+
+/// Holds the configuration where nodes see none of the endpoint's files.
+pub const CONFIG_VARIABLE: &str = "FARCALL_NODE_CONFIG";
 
 /// Why a node's configuration can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +73,8 @@ pub enum ConfigError {
     Read { path: PathBuf, error: io::Error },
     #[error("{path} is not a node's configuration: {error}")]
     Shape { path: PathBuf, error: serde_json::Error },
+    #[error("{CONFIG_VARIABLE} holds no node's configuration")]
+    Environment,
 }
 
 impl Config {
@@ -57,6 +82,21 @@ impl Config {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let bytes = fs::read(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
         serde_json::from_slice(&bytes).map_err(|error| ConfigError::Shape { path: path.to_owned(), error })
+    }
+
+    /// Reads what the engine handed over in this process's environment.
+    pub fn from_environment() -> Result<Self, ConfigError> {
+        let text = std::env::var(CONFIG_VARIABLE).map_err(|_| ConfigError::Environment)?;
+        serde_json::from_str(&text).map_err(|_| ConfigError::Environment)
+    }
+
+    /// Whether `worker_debug` asks for more to be logged.
+    pub fn debug(&self) -> bool {
+        self.debug
+    }
+
+    pub(crate) fn to_text(&self) -> String {
+        serde_json::to_string(self).expect("a struct of strings and numbers")
     }
 
     /// Writes the file, readable by its owner only from its first byte on.
@@ -75,24 +115,29 @@ impl Config {
     /// A configuration whose every limit is absent.
     pub(crate) fn for_tests() -> Self {
         Self {
-            engine: ([127, 0, 0, 1], 1).into(),
+            engines: vec![([127, 0, 0, 1], 1).into()],
+            probe: Duration::from_secs(30),
+            debug: false,
             keys: crate::link::keys::make().unwrap().1,
             heartbeat_period: Duration::from_secs(30),
             heartbeat_threshold: Duration::from_secs(120),
-            logs: PathBuf::new(),
+            logs: None,
+            workers: Workers::Processes { max_tasks: None },
             max_workers: None,
             cores_per_worker: 1.0,
             mem_per_worker: None,
             cpu_affinity: CpuAffinity::None,
             accelerators: Vec::new(),
             python: None,
-            worker_library: PathBuf::new(),
+            worker_library: None,
             worker: WorkerConfig {
                 endpoint_id: EndpointId::from_uuid(uuid::Uuid::nil()),
                 working_dir: PathBuf::from("/"),
                 run_in_sandbox: false,
                 allowed: Vec::new(),
                 result_size_limit: 10 << 20,
+                variables: true,
+                thread_name_prefix: None,
             },
         }
     }

@@ -4,31 +4,31 @@
 //! byte for byte. It ends when its engine is gone, and nothing it has started outlives it. It may never keep a
 //! task: what it has not brought to an end is the engine's to judge.
 
+mod call;
 mod config;
 mod log;
 mod resources;
 mod slots;
+mod threads;
 pub(crate) mod worker;
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use tokio_rustls::TlsConnector;
 
-pub(crate) use config::WorkerConfig;
-pub use config::{Config, ConfigError};
+pub use config::{CONFIG_VARIABLE, Config, ConfigError};
+pub(crate) use config::{WorkerConfig, Workers};
 pub use resources::NoSlots;
+pub(crate) use resources::{cores_here, machine_info};
 
 use crate::link::frame::{self, Frame, Reader};
-use crate::link::keys;
 use crate::link::message::{self, Hello, Interpreter, ToNode};
 use crate::{ambient, processes};
 use resources::{Machine, Share};
@@ -40,8 +40,10 @@ use worker::{News, Recipe, Worker};
 pub enum NodeError {
     #[error("the run's keys can't be used: {0}")]
     Keys(String),
-    #[error("cannot reach the endpoint at {address}: {error}")]
-    Unreachable { address: std::net::SocketAddr, error: io::Error },
+    #[error("cannot reach the endpoint: {0}")]
+    Unreachable(String),
+    #[error("the endpoint does not speak as it should: {0}")]
+    Mumbled(String),
     #[error("no Python interpreter: {0} is not on the PATH of this node")]
     NoPython(String),
     #[error("cannot start the worker with {python}: {error}")]
@@ -62,20 +64,53 @@ pub async fn run(config: Config, block: u32, stop: impl Future<Output = ()>) -> 
     let count = resources::slots(&config, &machine)?;
     let shares: Result<Vec<_>, _> =
         (0..count).map(|rank| resources::share(&config, &machine, rank, count)).collect();
-    let logs = config.logs.join(format!("block-{block}")).join(&uid);
+    let own = OwnDirectory::path(&uid);
+    let root = config.logs.clone().unwrap_or_else(|| own.clone());
+    let logs = root.join(format!("block-{block}")).join(&uid);
+    let _own = (config.logs.is_none() || config.worker_library.is_none())
+        .then(|| OwnDirectory::make(own.clone()))
+        .transpose()
+        .map_err(|error| NodeError::Logs { path: own.clone(), error })?;
     std::fs::create_dir_all(&logs).map_err(|error| NodeError::Logs { path: logs.clone(), error })?;
+    let library = match &config.worker_library {
+        Some(library) => library.clone(),
+        None => {
+            let library = own.join("worker");
+            worker::install(&library).map_err(|error| NodeError::Logs { path: library.clone(), error })?;
+            library
+        }
+    };
+    // A relative directory is only asked for where the endpoint's files are out of sight.
+    let working_dir = own.join(&config.worker.working_dir);
+    let thread_name_prefix = match &config.workers {
+        Workers::Threads { name_prefix } => Some(name_prefix.clone()),
+        Workers::Processes { .. } => None,
+    };
+    let threads = thread_name_prefix.is_some();
+    let max_tasks = match config.workers {
+        Workers::Processes { max_tasks } => max_tasks,
+        Workers::Threads { .. } => None,
+    };
+    let worker = WorkerConfig { working_dir, thread_name_prefix, ..config.worker.clone() };
     let recipe = Recipe {
         python: interpreter(config.python.as_deref())?,
-        library: config.worker_library.clone(),
-        config: config.worker.clone(),
+        library,
+        config: worker,
         logs,
         pool: uid.clone(),
         block,
         count,
     };
     let (sender, news) = mpsc::unbounded_channel();
-    let mut node =
-        Node { recipe, shares: shares?, slots: Slots::new(count), workers: HashMap::new(), sender };
+    let mut node = Node {
+        recipe,
+        shares: shares?,
+        slots: Slots::new(count, max_tasks),
+        threads,
+        awaited: 0,
+        workers: HashMap::new(),
+        sender,
+    };
     for rank in 0..count {
         node.start(rank)?;
     }
@@ -152,6 +187,10 @@ struct Node {
     recipe: Recipe,
     shares: Vec<Share>,
     slots: Slots<Frame>,
+    /// Whether the workers are threads of one process.
+    threads: bool,
+    /// Threads that wait for their process to be started.
+    awaited: u32,
     workers: HashMap<u32, Worker>,
     sender: mpsc::UnboundedSender<News>,
 }
@@ -159,10 +198,19 @@ struct Node {
 impl Node {
     fn start(&mut self, rank: u32) -> Result<(), NodeError> {
         let share = self.shares.get(rank as usize).cloned().unwrap_or_default();
-        let worker = Worker::start(&self.recipe, rank, &share, self.sender.clone());
-        let worker =
-            worker.map_err(|error| NodeError::CannotStart { python: self.recipe.python.clone(), error })?;
-        self.workers.insert(rank, worker);
+        let failed = |error| NodeError::CannotStart { python: self.recipe.python.clone(), error };
+        if !self.threads {
+            let worker = Worker::start(&self.recipe, rank, &share, self.sender.clone()).map_err(failed)?;
+            self.workers.insert(rank, worker);
+            return Ok(());
+        }
+        // They die together, so the last to be asked for starts them all.
+        self.awaited += 1;
+        if self.awaited == self.recipe.count {
+            self.awaited = 0;
+            let workers = threads::start(&self.recipe, &share, &self.sender).map_err(failed)?;
+            self.workers.extend((0..).zip(workers));
+        }
         Ok(())
     }
 
@@ -173,9 +221,8 @@ impl Node {
         uid: String,
         block: u32,
     ) -> Result<(), NodeError> {
-        let unreachable = |error| NodeError::Unreachable { address: config.engine, error };
         // The interpreter starts while the link is made; the engine hears of this node once one worker works.
-        let (stream, interpreter) = tokio::join!(connect(config), self.first_ready(&mut news));
+        let (stream, interpreter) = tokio::join!(call::engine(config), self.first_ready(&mut news));
         let (stream, interpreter) = (stream?, interpreter?);
         let (reading, writing) = tokio::io::split(stream);
         let (sender, frames) = mpsc::unbounded_channel();
@@ -198,13 +245,14 @@ impl Node {
                     heard = Instant::now();
                     let step = match ToNode::read(frame) {
                         Ok(ToNode::Task(id, frame)) => self.slots.task_came(id, frame),
+                        Ok(ToNode::Abandon(id)) if self.threads => self.slots.forget(id),
                         Ok(ToNode::Abandon(id)) => self.slots.abandon(id),
                         Ok(ToNode::Recall) => {
                             out.send(message::unstarted(&self.slots.recall()));
                             None
                         }
                         Ok(ToNode::Beat) => None,
-                        Err(error) => break Err(unreachable(io::Error::new(io::ErrorKind::InvalidData, error))),
+                        Err(error) => break Err(NodeError::Mumbled(error.to_string())),
                     };
                     if let Err(error) = self.follow(step, None, &mut out) {
                         break Err(error);
@@ -324,10 +372,22 @@ impl Node {
     }
 }
 
-async fn connect(config: &Config) -> Result<tokio_rustls::client::TlsStream<TcpStream>, NodeError> {
-    let unreachable = |error| NodeError::Unreachable { address: config.engine, error };
-    let keys = config.keys.client().map_err(|error| NodeError::Keys(error.to_string()))?;
-    let stream = TcpStream::connect(config.engine).await.map_err(unreachable)?;
-    stream.set_nodelay(true).map_err(unreachable)?;
-    TlsConnector::from(Arc::new(keys)).connect(keys::server_name(), stream).await.map_err(unreachable)
+/// A directory on this machine for a node that sees none of the endpoint's files; it goes with the node.
+struct OwnDirectory(PathBuf);
+
+impl OwnDirectory {
+    fn path(uid: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("farcall-node-{uid}"))
+    }
+
+    fn make(path: PathBuf) -> io::Result<Self> {
+        std::fs::DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for OwnDirectory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0); // what can't be removed is the machine's to clean
+    }
 }

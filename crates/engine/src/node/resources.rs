@@ -7,6 +7,7 @@ use tokio::process::Command;
 
 use super::config::Config;
 use crate::config::CpuAffinity;
+use crate::handle::MachineInfo;
 
 /// No node has more workers than this, whatever its options say.
 const MOST_WORKERS: u32 = 4096;
@@ -43,6 +44,16 @@ impl Machine {
         let cuda_devices = if with_accelerators { cuda_devices().await } else { None };
         Self { cores, memory, cpus, cuda_devices }
     }
+}
+
+/// The cores this process may use.
+pub(crate) fn cores_here() -> u32 {
+    u32::try_from(allowed_cpus().len()).unwrap_or(u32::MAX)
+}
+
+/// What a pool's status says of this machine.
+pub(crate) fn machine_info() -> MachineInfo {
+    MachineInfo { total_cores: cores_here(), total_mem: available_memory(), total_core_hrs: 0 }
 }
 
 fn allowed_cpus() -> Vec<usize> {

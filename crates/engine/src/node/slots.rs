@@ -19,6 +19,8 @@ enum Worker {
     },
     Idle,
     Busy(TaskId),
+    /// It has run as many tasks as it may, and is being ended.
+    Retired,
     /// Killed on purpose; its task is reported when it is gone.
     Doomed(TaskId),
 }
@@ -45,12 +47,17 @@ pub(crate) struct Slots<T> {
     /// The last to become idle is the first to be busy again: its caches are warm, the others stay small.
     idle: Vec<u32>,
     waiting: VecDeque<(TaskId, T)>,
+    /// How many tasks each may run, and how many it has run.
+    most: Option<u32>,
+    ran: Vec<u32>,
 }
 
 impl<T> Slots<T> {
-    pub(crate) fn new(count: u32) -> Self {
+    /// Slots for so many workers, each ended when it has run `most` tasks.
+    pub(crate) fn new(count: u32, most: Option<u32>) -> Self {
         let workers = (0..count).map(|_| Worker::Starting { failed: 0 }).collect();
-        Self { workers, idle: Vec::new(), waiting: VecDeque::new() }
+        let ran = (0..count).map(|_| 0).collect();
+        Self { workers, idle: Vec::new(), waiting: VecDeque::new(), most, ran }
     }
 
     pub(crate) fn task_came(&mut self, id: TaskId, task: T) -> Option<Step<T>> {
@@ -72,6 +79,14 @@ impl<T> Slots<T> {
         let Some(worker) = self.workers.get_mut(rank as usize) else { return (false, None) };
         match worker {
             Worker::Busy(task) if *task == id => {
+                if let (Some(most), Some(ran)) = (self.most, self.ran.get_mut(rank as usize)) {
+                    *ran += 1;
+                    if *ran >= most {
+                        *ran = 0;
+                        *worker = Worker::Retired;
+                        return (true, Some(Step::Kill { rank }));
+                    }
+                }
                 *worker = Worker::Idle;
                 self.idle.push(rank);
                 (true, self.give())
@@ -88,6 +103,7 @@ impl<T> Slots<T> {
             Worker::Busy(task) | Worker::Doomed(task) => {
                 vec![Step::Lost { rank, task }, Step::Start { rank }]
             }
+            Worker::Retired => vec![Step::Start { rank }],
             Worker::Idle => {
                 self.idle.retain(|idle| *idle != rank);
                 vec![Step::Start { rank }]
@@ -100,11 +116,17 @@ impl<T> Slots<T> {
         }
     }
 
+    /// Drops a task that no worker has begun; one that has begun goes on.
+    pub(crate) fn forget(&mut self, id: TaskId) -> Option<Step<T>> {
+        let index = self.waiting.iter().position(|(waiting, _)| *waiting == id)?;
+        self.waiting.remove(index);
+        Some(Step::Lost { rank: 0, task: id })
+    }
+
     /// The engine does not want this task any more.
     pub(crate) fn abandon(&mut self, id: TaskId) -> Option<Step<T>> {
-        if let Some(index) = self.waiting.iter().position(|(waiting, _)| *waiting == id) {
-            self.waiting.remove(index);
-            return Some(Step::Lost { rank: 0, task: id });
+        if let Some(step) = self.forget(id) {
+            return Some(step);
         }
         let rank = self.workers.iter().position(|worker| *worker == Worker::Busy(id))?;
         self.workers[rank] = Worker::Doomed(id);
@@ -143,7 +165,7 @@ mod tests {
     }
 
     fn running(count: u32) -> Slots<u128> {
-        let mut slots = Slots::new(count);
+        let mut slots = Slots::new(count, None);
         for rank in 0..count {
             assert_eq!(slots.ready(rank), None);
         }
@@ -152,7 +174,7 @@ mod tests {
 
     #[test]
     fn tasks_wait_for_workers_and_workers_for_tasks() {
-        let mut slots = Slots::new(1);
+        let mut slots = Slots::new(1, None);
         assert_eq!(slots.task_came(id(1), 1), None, "the worker is still starting");
         assert_eq!(slots.task_came(id(2), 2), None);
         assert_eq!(slots.ready(0), Some(Step::Give { rank: 0, task: 1 }));
@@ -183,10 +205,33 @@ mod tests {
 
     #[test]
     fn an_interpreter_that_never_gets_ready_is_given_up() {
-        let mut slots = Slots::<u128>::new(1);
+        let mut slots = Slots::<u128>::new(1, None);
         assert_eq!(slots.died(0), vec![Step::Start { rank: 0 }]);
         assert_eq!(slots.died(0), vec![Step::Start { rank: 0 }]);
         assert_eq!(slots.died(0), vec![Step::GiveUp]);
+    }
+
+    #[test]
+    fn a_worker_is_replaced_when_it_has_run_as_many_tasks_as_it_may() {
+        let mut slots = Slots::new(1, Some(2));
+        slots.ready(0);
+        for n in 1..=3 {
+            slots.task_came(id(n), n);
+        }
+        assert_eq!(slots.ended(0, id(1)), (true, Some(Step::Give { rank: 0, task: 2 })));
+        assert_eq!(slots.ended(0, id(2)), (true, Some(Step::Kill { rank: 0 })));
+        assert_eq!(slots.died(0), vec![Step::Start { rank: 0 }], "nothing is lost");
+        assert_eq!(slots.ready(0), Some(Step::Give { rank: 0, task: 3 }));
+    }
+
+    #[test]
+    fn a_thread_goes_on_with_what_it_has_begun() {
+        let mut slots = running(1);
+        slots.task_came(id(1), 1);
+        slots.task_came(id(2), 2);
+        assert_eq!(slots.forget(id(2)), Some(Step::Lost { rank: 0, task: id(2) }));
+        assert_eq!(slots.forget(id(1)), None);
+        assert_eq!(slots.ended(0, id(1)), (true, None));
     }
 
     #[test]

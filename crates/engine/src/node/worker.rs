@@ -14,7 +14,7 @@ use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
-use super::config::WorkerConfig;
+use super::config::{CONFIG_VARIABLE, WorkerConfig};
 use super::log::{self, Log};
 use super::resources::Share;
 use crate::link::frame::{self, Frame, Reader};
@@ -58,12 +58,13 @@ pub(crate) struct Worker {
 /// interpreter cache its byte code.
 const PACKAGE: &str = "farcall_worker";
 
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 7] = [
     ("__init__.py", include_str!("worker_python/__init__.py")),
     ("errors.py", include_str!("worker_python/errors.py")),
     ("payloads.py", include_str!("worker_python/payloads.py")),
     ("pickles.py", include_str!("worker_python/pickles.py")),
     ("shell.py", include_str!("worker_python/shell.py")),
+    ("threads.py", include_str!("worker_python/threads.py")),
     ("timeout.py", include_str!("worker_python/timeout.py")),
 ];
 
@@ -95,6 +96,7 @@ impl Worker {
         let stream = UnixStream::from_std(here)?;
         let (reading, writing) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
         let log = Log::open(recipe.logs.join(format!("worker_{rank}.log")))?;
+        let there = [OwnedFd::from(there)];
         let child = command(recipe, rank, share, &there, writing)?.spawn()?;
         drop(there);
         tokio::spawn(log::copy(pipe::Receiver::from_owned_fd(reading)?, log));
@@ -103,7 +105,11 @@ impl Worker {
         let (tasks, inbox) = mpsc::unbounded_channel();
         let life = Life { child, pid, rank, pool: recipe.pool.clone(), news };
         tokio::spawn(life.live(stream, inbox));
-        Ok(Self { pid, tasks })
+        Ok(Self::new(pid, tasks))
+    }
+
+    pub(super) fn new(pid: Pid, tasks: mpsc::UnboundedSender<Frame>) -> Self {
+        Self { pid, tasks }
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -120,14 +126,16 @@ impl Worker {
     }
 }
 
-fn command(
+/// The process of one worker, or of several threads: one for each of the sockets.
+pub(super) fn command(
     recipe: &Recipe,
     rank: u32,
     share: &Share,
-    socket: &StdStream,
+    sockets: &[OwnedFd],
     output: OwnedFd,
 ) -> io::Result<Command> {
-    let socket = socket.as_raw_fd();
+    let sockets: Vec<_> = sockets.iter().map(OwnedFd::as_raw_fd).collect();
+    let names: Vec<_> = sockets.iter().map(i32::to_string).collect();
     let config = serde_json::to_string(&recipe.config)?;
     let errors = output.try_clone()?;
     let mut command = Command::new(&recipe.python);
@@ -136,18 +144,24 @@ fn command(
         .stdin(Stdio::null())
         .stdout(output)
         .stderr(errors)
-        .env("FARCALL_WORKER_SOCKET", socket.to_string())
+        .env("FARCALL_WORKER_SOCKET", names.join(","))
         .env("FARCALL_WORKER_CONFIG", config)
-        .env("PARSL_WORKER_RANK", rank.to_string())
-        .env("PARSL_WORKER_COUNT", recipe.count.to_string())
-        .env("PARSL_WORKER_POOL_ID", &recipe.pool)
-        .env("PARSL_WORKER_BLOCK_ID", recipe.block.to_string())
+        .env(processes::MARK, processes::mark(&recipe.pool, rank))
+        .env_remove(CONFIG_VARIABLE)
         .envs(share.environment.iter().map(|(name, value)| (*name, value.as_str())));
+    if recipe.config.variables {
+        command
+            .env("PARSL_WORKER_RANK", rank.to_string())
+            .env("PARSL_WORKER_COUNT", recipe.count.to_string())
+            .env("PARSL_WORKER_POOL_ID", &recipe.pool)
+            .env("PARSL_WORKER_BLOCK_ID", recipe.block.to_string());
+    }
     let mut cpus = nix::sched::CpuSet::new();
     for &cpu in share.cpus.iter().flatten() {
         cpus.set(cpu).map_err(io::Error::from)?;
     }
     let bound = share.cpus.is_some();
+    let limit = processes::limit_of(rank);
     // SAFETY: between fork and exec only async-signal-safe system calls are made, on values prepared before.
     unsafe {
         command.pre_exec(move || {
@@ -156,8 +170,13 @@ fn command(
             if bound {
                 nix::sched::sched_setaffinity(Pid::from_raw(0), &cpus)?;
             }
-            let socket = std::os::fd::BorrowedFd::borrow_raw(socket);
-            fcntl(socket, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            for &socket in &sockets {
+                let socket = std::os::fd::BorrowedFd::borrow_raw(socket);
+                fcntl(socket, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            }
+            if let Some((soft, hard)) = limit {
+                nix::sys::resource::setrlimit(processes::MARKED_LIMIT, soft, hard)?;
+            }
             Ok(())
         });
     }
@@ -220,10 +239,10 @@ impl Life {
 }
 
 /// Between a closed socket and the kill.
-const LAST_MOMENT: std::time::Duration = std::time::Duration::from_millis(200);
+pub(super) const LAST_MOMENT: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// How a process ended, for humans.
-fn describe(exit: io::Result<std::process::ExitStatus>) -> String {
+pub(super) fn describe(exit: io::Result<std::process::ExitStatus>) -> String {
     use std::os::unix::process::ExitStatusExt;
     match exit {
         Ok(status) => match (status.code(), status.signal()) {

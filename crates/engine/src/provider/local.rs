@@ -41,7 +41,7 @@ impl LocalProvider {
             "{}\nexport JOBNAME={}\n{}\n",
             self.blocks.worker_init,
             quote(&job.name),
-            self.blocks.launcher.wrap(&job.command, self.blocks.nodes_per_block)
+            self.blocks.launcher.wrap(&job.command, self.blocks.nodes_per_block, &self.scripts)
         );
         let write = |path: &Path, text: &str| {
             fs::write(path, text).map_err(|error| SubmitError::Script { path: path.to_owned(), error })
@@ -55,6 +55,7 @@ impl LocalProvider {
         };
         let child = Command::new("/bin/bash")
             .arg(&script)
+            .envs(job.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(file(&stdout)?)
             .stderr(file(&stderr)?)
@@ -192,7 +193,7 @@ mod tests {
     }
 
     fn job(command: &str) -> Job {
-        Job { name: "parsl.x.block-0.1".into(), command: command.into() }
+        Job { name: "parsl.x.block-0.1".into(), command: command.into(), environment: Vec::new() }
     }
 
     #[tokio::test]

@@ -22,52 +22,63 @@ use crate::launcher::Launcher;
 pub(crate) use local::quote;
 
 /// What a job is asked to do.
-#[derive(Clone, Debug)]
-pub(crate) struct Job {
+#[derive(Clone)]
+pub struct Job {
     /// `parsl.<label>.block-<n>.<time>`, as sites know it.
-    pub(crate) name: String,
+    pub name: String,
     /// Runs one node; the launcher multiplies it.
-    pub(crate) command: String,
+    pub command: String,
+    /// For the job's environment, and for no file: it may hold this run's keys.
+    pub environment: Vec<(String, String)>,
 }
 
 /// The scheduler's name for a job.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct JobId(pub(crate) String);
+pub struct JobId(pub String);
 
 /// How a job stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum JobState {
+pub enum JobState {
+    /// Waits for its turn.
+    Pending,
     Running,
+    /// Stopped by somebody who may let it go on.
+    Held,
     Completed(Output),
     Failed(Output),
+    /// Its walltime was over: no failure.
+    TimedOut(Output),
     Cancelled(String),
 }
 
 /// What a job that ended left behind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Output {
-    pub(crate) message: Option<String>,
-    pub(crate) exit_code: Option<i32>,
-    pub(crate) stdout: Option<PathBuf>,
-    pub(crate) stderr: Option<PathBuf>,
+pub struct Output {
+    pub message: Option<String>,
+    pub exit_code: Option<i32>,
+    pub stdout: Option<PathBuf>,
+    pub stderr: Option<PathBuf>,
 }
 
 /// Why a job could not be submitted.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SubmitError {
+pub enum SubmitError {
     #[error("cannot write {path}: {error}")]
     Script { path: PathBuf, error: std::io::Error },
     #[error("cannot run /bin/bash: {0}")]
     Shell(std::io::Error),
+    /// In the scheduler's words.
+    #[error("{0}")]
+    Refused(String),
 }
 
-pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Gives blocks.
-pub(crate) trait Provider: Send + Sync {
+pub trait Provider: Send + Sync {
     fn submit(&self, job: Job) -> Answer<'_, Result<JobId, SubmitError>>;
 
-    /// The state of all these jobs, asked in one go. A job it knows nothing about is absent.
+    /// The state of all these jobs, asked in one go. A job whose state it could not learn is absent, and asked for again.
     fn status<'a>(&'a self, jobs: &'a [JobId]) -> Answer<'a, HashMap<JobId, JobState>>;
 
     fn cancel<'a>(&'a self, jobs: &'a [JobId]) -> Answer<'a, ()>;
@@ -144,6 +155,10 @@ impl ProviderOptions {
         match self {
             Self::LocalProvider(blocks) => blocks,
         }
+    }
+
+    pub(crate) fn has_command_timeout(&self) -> bool {
+        self.blocks().cmd_timeout.is_some()
     }
 
     /// The class name users know.

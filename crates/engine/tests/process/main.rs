@@ -9,11 +9,14 @@ mod rig;
 
 use std::process::ExitCode;
 
+use engine::node::{Config, ConfigError};
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
-        ["node", "--config", file, "--block", block] => node(file, block),
+        ["node", "--block", block, "--config", file] => node(Config::read(file.as_ref()), block),
+        ["node", "--block", block] => node(Config::from_environment(), block),
         arguments if arguments.contains(&"--list") => {
             if !arguments.contains(&"--ignored") {
                 cases::ALL.iter().for_each(|(name, _)| println!("{name}: test"));
@@ -33,12 +36,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn node(file: &str, block: &str) -> ExitCode {
-    let outcome =
-        engine::node::Config::read(file.as_ref()).map_err(|error| error.to_string()).and_then(|config| {
-            let node = engine::node::run(config, block.parse().unwrap(), std::future::pending());
-            runtime().block_on(node).map_err(|error| error.to_string())
-        });
+fn node(config: Result<Config, ConfigError>, block: &str) -> ExitCode {
+    let outcome = config.map_err(|error| error.to_string()).and_then(|config| {
+        let node = engine::node::run(config, block.parse().unwrap(), std::future::pending());
+        runtime().block_on(node).map_err(|error| error.to_string())
+    });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {

@@ -38,12 +38,21 @@ MESSAGE_NAMES = {
 def main():
     del sys.path[0]  # this library's place; functions have no business here
     config = json.loads(os.environ.pop("FARCALL_WORKER_CONFIG"))
-    socket = int(os.environ.pop("FARCALL_WORKER_SOCKET"))
-    os.set_inheritable(socket, False)
-    Worker(socket, config).run()
+    sockets = [int(number) for number in os.environ.pop("FARCALL_WORKER_SOCKET").split(",")]
+    for socket in sockets:
+        os.set_inheritable(socket, False)
+    if "thread_name_prefix" in config:
+        from . import threads
+
+        threads.run(sockets, config)
+    else:
+        Worker(sockets[0], config).run()
 
 
 class Worker:
+    # What a function may raise without ending its process.
+    caught = Exception
+
     def __init__(self, socket, config):
         self.socket = socket
         self.buffer = bytearray()
@@ -109,7 +118,7 @@ class Worker:
         error = "null"
         try:
             result = json_string(self.call(memoryview(frame)[end_of_extras:], extras))
-        except Exception as exception:
+        except self.caught as exception:
             text, code, message = told(exception)
             result = json.dumps(text)
             error = json.dumps({"code": code, "user_message": message}, separators=(",", ":"))

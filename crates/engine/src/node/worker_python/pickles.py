@@ -6,6 +6,7 @@ by the interpreter's C code.
 """
 
 import __main__
+import _thread
 import builtins
 import io
 import pickle
@@ -19,16 +20,20 @@ PROTOCOL = 4
 
 HERE = "%d.%d" % sys.version_info[:2]
 
-_foreign = None
+# Threads read payloads at the same time.
+_origin = _thread._local()
 _dill = None
 _dill_sought = False
 
 
 def byte_code_of(version):
     """From which Python the byte code in the next payloads is, when that is known."""
-    global _foreign
     theirs = ".".join(version.split(".")[:2]) if version else HERE
-    _foreign = None if theirs == HERE else theirs
+    _origin.foreign = None if theirs == HERE else theirs
+
+
+def foreign():
+    return getattr(_origin, "foreign", None)
 
 
 def dill():
@@ -59,8 +64,8 @@ class Reader(pickle.Unpickler):
             return types.SimpleNamespace(**CONSTRUCTORS)
         if name == "__main__" and module in ("__builtin__", "builtins"):
             return __main__.__dict__
-        if name == "CodeType" and module == "types" and _foreign is not None:
-            raise WrongPython(_foreign)
+        if name == "CodeType" and module == "types" and foreign() is not None:
+            raise WrongPython(foreign())
         if (module, name) in SHELL_FUNCTIONS and module not in sys.modules:
             # Importing the SDK for these takes most of a second, and its releases don't read each other's.
             return shell_class(module, name)
@@ -77,8 +82,8 @@ class Reader(pickle.Unpickler):
 def constructor(name):
     """What dill's module calls by this name."""
     if name == "_create_code":
-        if _foreign is not None:
-            raise WrongPython(_foreign)
+        if foreign() is not None:
+            raise WrongPython(foreign())
         return create_code
     if name == "_create_function":
         return create_function

@@ -5,6 +5,7 @@ carry those names. Unlike the original, a command that outlives its walltime is 
 does not cost the user the result.
 """
 
+import _thread
 import contextlib
 import os
 import sys
@@ -106,9 +107,17 @@ MPIFunction.__module__ = MPI
 STAND_INS = {(cls.__module__, cls.__name__): cls for cls in (ShellResult, ShellFunction, MPIFunction)}
 
 
+_lock = _thread.RLock()
+
+
 @contextlib.contextmanager
 def importable():
     """While pickling: the pickler looks the classes up by the names it writes."""
+    with _lock:
+        yield from added_modules()
+
+
+def added_modules():
     names = ["globus_compute_sdk", "globus_compute_sdk.sdk", SHELL, MPI]
     added = [name for name in names if name not in sys.modules]
     for name in added:

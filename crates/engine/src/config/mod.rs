@@ -4,21 +4,35 @@
 //! An option without a meaning on this engine is still accepted when the contract lists it: a configuration that
 //! worked before must work here. [`Options::without_meaning`] names those that were set, with the reason.
 
-use std::net::IpAddr;
+pub(crate) mod address;
+mod devices;
+mod kind;
+pub(crate) mod strategy;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use wire::EndpointId;
 
+pub use address::{Address, Finder};
+pub use devices::{AcceleratorName, Accelerators, CpuAffinity};
+pub use kind::EngineKind;
+
+use crate::launcher::Launcher;
 use crate::provider::ProviderOptions;
 
-/// What a user writes under `engine:` for a GlobusComputeEngine, `type` excepted.
+/// What a user writes under `engine:`. The fields are those of a GlobusComputeEngine; a pool sets those it shares.
 ///
 /// Null-valued keys count as absent: whoever reads the file drops them before.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
+    #[serde(skip)]
+    pub kind: EngineKind,
+    /// The endpoint has its id from its directory; accepted.
+    pub endpoint_id: Option<Value>,
     pub label: Option<String>,
     pub provider: ProviderOptions,
 
@@ -41,7 +55,10 @@ pub struct Options {
     pub prefetch_capacity: u32,
 
     /// The address the engine listens on and nodes call. Absent: the loopback address.
-    pub address: Option<IpAddr>,
+    pub address: Option<Address>,
+    /// Whether nodes see the endpoint's files. When they don't, they are handed this run's keys in their environment.
+    /// Ours.
+    pub shared_file_system: bool,
     pub worker_port: Option<u16>,
     /// A port of this half-open range is taken when `worker_port` is absent; absent: any free port.
     pub worker_port_range: Option<(u16, u16)>,
@@ -58,25 +75,31 @@ pub struct Options {
     pub worker_logdir_root: Option<PathBuf>,
     pub block_error_handler: bool,
 
-    pub strategy: Option<serde_json::Value>,
-    pub job_status_kwargs: serde_json::Map<String, serde_json::Value>,
+    pub strategy: Option<Value>,
+    pub job_status_kwargs: serde_json::Map<String, Value>,
     /// In seconds.
     pub drain_period: Option<u64>,
     pub poll_period: Option<u64>,
     pub loopback_address: Option<String>,
     pub interchange_port_range: Option<(u16, u16)>,
     pub launch_cmd: Option<String>,
-    pub interchange_launch_cmd: Option<serde_json::Value>,
-    pub storage_access: Option<serde_json::Value>,
-    pub manager_selector: Option<serde_json::Value>,
+    pub interchange_launch_cmd: Option<Value>,
+    pub storage_access: Option<Value>,
+    pub manager_selector: Option<Value>,
     pub container_type: Option<Containers>,
     pub container_uri: Option<String>,
     pub container_cmd_options: Option<String>,
+    pub executor: Option<Value>,
+    pub remote_monitoring_radio: Option<Value>,
+    pub enable_mpi_mode: bool,
+    pub mpi_launcher: Option<Value>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
+            kind: EngineKind::default(),
+            endpoint_id: None,
             label: None,
             provider: ProviderOptions::default(),
             max_retries_on_system_failure: 0,
@@ -92,6 +115,7 @@ impl Default for Options {
             available_accelerators: Accelerators::default(),
             prefetch_capacity: 0,
             address: None,
+            shared_file_system: true,
             worker_port: None,
             worker_port_range: None,
             address_probe_timeout: None,
@@ -114,6 +138,10 @@ impl Default for Options {
             container_type: None,
             container_uri: None,
             container_cmd_options: None,
+            executor: None,
+            remote_monitoring_radio: None,
+            enable_mpi_mode: false,
+            mpi_launcher: None,
         }
     }
 }
@@ -133,121 +161,6 @@ pub enum Containers {
     Custom,
 }
 
-/// `available_accelerators`: a count, which names them "0", "1", …, or their names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Accelerators {
-    Count(u32),
-    Names(Vec<AcceleratorName>),
-}
-
-/// A name; integers are read as names too.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum AcceleratorName {
-    Text(String),
-    Number(i64),
-}
-
-impl Default for Accelerators {
-    fn default() -> Self {
-        Self::Names(Vec::new())
-    }
-}
-
-impl Accelerators {
-    /// The names, in order; a worker of rank `i` gets the `i`-th.
-    pub fn names(&self) -> Vec<String> {
-        match self {
-            Self::Count(count) => (0..*count).map(|index| index.to_string()).collect(),
-            Self::Names(names) => names
-                .iter()
-                .map(|name| match name {
-                    AcceleratorName::Text(text) => text.clone(),
-                    AcceleratorName::Number(number) => number.to_string(),
-                })
-                .collect(),
-        }
-    }
-}
-
-/// `cpu_affinity`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum CpuAffinity {
-    #[default]
-    None,
-    Block,
-    BlockReverse,
-    Alternating,
-    /// One list of CPUs per worker.
-    List(Vec<Vec<usize>>),
-}
-
-impl TryFrom<String> for CpuAffinity {
-    type Error = InvalidOptions;
-
-    fn try_from(text: String) -> Result<Self, InvalidOptions> {
-        let text = text.to_lowercase();
-        match text.as_str() {
-            "none" => Ok(Self::None),
-            "block" => Ok(Self::Block),
-            "block-reverse" => Ok(Self::BlockReverse),
-            "alternating" => Ok(Self::Alternating),
-            other => {
-                let lists =
-                    other.strip_prefix("list:").ok_or_else(|| InvalidOptions::Affinity(text.clone()))?;
-                lists
-                    .split(':')
-                    .map(cpu_list)
-                    .collect::<Option<Vec<_>>>()
-                    .map(Self::List)
-                    .ok_or(InvalidOptions::Affinity(text))
-            }
-        }
-    }
-}
-
-impl From<CpuAffinity> for String {
-    fn from(affinity: CpuAffinity) -> Self {
-        match affinity {
-            CpuAffinity::None => "none".into(),
-            CpuAffinity::Block => "block".into(),
-            CpuAffinity::BlockReverse => "block-reverse".into(),
-            CpuAffinity::Alternating => "alternating".into(),
-            CpuAffinity::List(lists) => {
-                let mut text = String::from("list");
-                for list in lists {
-                    let cpus: Vec<_> = list.iter().map(usize::to_string).collect();
-                    text.push(':');
-                    text.push_str(&cpus.join(","));
-                }
-                text
-            }
-        }
-    }
-}
-
-/// `a-b,c` as CPU numbers; none for anything else, and for more CPUs than any machine has.
-fn cpu_list(text: &str) -> Option<Vec<usize>> {
-    const MOST: usize = 1 << 16;
-    let mut cpus = Vec::new();
-    for part in text.split(',') {
-        let (first, last) = match part.split_once('-') {
-            Some((first, last)) => (first.trim().parse().ok()?, last.trim().parse().ok()?),
-            None => {
-                let only: usize = part.trim().parse().ok()?;
-                (only, only)
-            }
-        };
-        if last >= MOST || first > last {
-            return None;
-        }
-        cpus.extend(first..=last);
-    }
-    Some(cpus)
-}
-
 /// Why options can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidOptions {
@@ -256,17 +169,25 @@ pub enum InvalidOptions {
     #[error("{option} must be {must}")]
     Range { option: &'static str, must: &'static str },
     /// Running without it would not be what the user asked for, so the engine does not start.
-    #[error("{0} is not supported yet")]
-    Unsupported(&'static str),
+    #[error("{what} is not supported yet; meanwhile {meanwhile}")]
+    Unsupported { what: &'static str, meanwhile: &'static str },
+    #[error("{former} is now called {now}; its options keep their names")]
+    Renamed { former: &'static str, now: &'static str },
+    #[error(
+        "'{0}' is not a valid engine. Valid options are: GlobusComputeEngine, GlobusMPIEngine, ProcessPoolEngine, \
+         ThreadPoolEngine"
+    )]
+    UnknownEngine(String),
+    #[error("MPI mode is not supported on GlobusComputeEngine. Use GlobusMPIEngine instead.")]
+    Mpi,
     #[error("{0}")]
     Shape(String),
 }
 
 impl Options {
-    /// Reads the mapping under `engine:`; the key `type` is the caller's and must be gone.
-    pub fn from_value(value: serde_json::Value) -> Result<Self, InvalidOptions> {
-        let options: Self =
-            serde_json::from_value(value).map_err(|error| InvalidOptions::Shape(error.to_string()))?;
+    /// Reads the mapping under `engine:`; without a `type` it is a GlobusComputeEngine's.
+    pub fn from_value(value: Value) -> Result<Self, InvalidOptions> {
+        let options = kind::read(value)?;
         options.check()?;
         Ok(options)
     }
@@ -274,14 +195,34 @@ impl Options {
     /// Refuses values no node could work with.
     pub fn check(&self) -> Result<(), InvalidOptions> {
         let refuse = |option, must| Err(InvalidOptions::Range { option, must });
-        let unsupported = [
-            (self.container_type.is_some(), "container_type"),
-            (self.launch_cmd.is_some(), "launch_cmd"),
-            (self.drain_period.is_some(), "drain_period"),
-        ];
-        if let Some((_, option)) = unsupported.into_iter().find(|(set, _)| *set) {
-            return Err(InvalidOptions::Unsupported(option));
+        if self.container_type.is_some() {
+            let meanwhile = "run workers without a container";
+            return Err(InvalidOptions::Unsupported { what: "container_type", meanwhile });
         }
+        if self.executor.is_some() {
+            let meanwhile = "write its options under `engine` itself";
+            return Err(InvalidOptions::Unsupported { what: "executor, a Python object,", meanwhile });
+        }
+        if matches!(self.address, Some(Address::Found(Finder::AddressByQuery { .. }))) {
+            let meanwhile = "write the address itself: the query would go to a server on the internet";
+            return Err(InvalidOptions::Unsupported { what: "address_by_query", meanwhile });
+        }
+        if self.enable_mpi_mode || self.mpi_launcher.is_some() {
+            return Err(InvalidOptions::Mpi);
+        }
+        if self.kind.pool_size(1) == Some(0) {
+            return refuse("max_workers", "at least 1");
+        }
+        if matches!(self.kind, EngineKind::ProcessPool { max_tasks_per_child: Some(0), .. }) {
+            return refuse("max_tasks_per_child", "at least 1");
+        }
+        if self.drain_period == Some(0) {
+            return refuse("drain_period", "at least 1");
+        }
+        if self.worker_port_range.is_some_and(|(low, high)| low >= high) {
+            return refuse("worker_port_range", "two ports, the second above the first");
+        }
+        self.scaling()?;
         if !(self.cores_per_worker.is_finite() && self.cores_per_worker > 0.0) {
             return refuse("cores_per_worker", "greater than 0");
         }
@@ -302,29 +243,33 @@ impl Options {
 
     /// The options that are set but mean nothing here, each with the reason to log.
     pub fn without_meaning(&self) -> Vec<(&'static str, &'static str)> {
+        const INSIDE: &str = "the engine runs inside the endpoint";
         let mut found = Vec::new();
         let mut note = |set: bool, name, why| {
             if set {
                 found.push((name, why));
             }
         };
-        note(self.strategy.is_some(), "strategy", "blocks follow the strategy `simple`");
+        let threads = matches!(self.kind, EngineKind::ThreadPool { .. });
+        note(self.endpoint_id.is_some(), "endpoint_id", "the endpoint's directory says which one it is");
+        note(
+            self.scaling().is_ok_and(|scaling| scaling.period.is_some()),
+            "job_status_kwargs.strategy_period",
+            "blocks follow the tasks at once, without a period",
+        );
         note(!self.encrypted, "encrypted", "the link to nodes is always encrypted");
         note(
             self.poll_period.is_some(),
             "poll_period",
             "nothing polls: every hop is woken by what it waits for",
         );
-        note(self.loopback_address.is_some(), "loopback_address", "the engine runs inside the endpoint");
+        note(self.loopback_address.is_some(), "loopback_address", INSIDE);
+        note(self.interchange_port_range.is_some(), "interchange_port_range", INSIDE);
+        note(self.interchange_launch_cmd.is_some(), "interchange_launch_cmd", INSIDE);
         note(
-            self.interchange_port_range.is_some(),
-            "interchange_port_range",
-            "the engine runs inside the endpoint",
-        );
-        note(
-            self.interchange_launch_cmd.is_some(),
-            "interchange_launch_cmd",
-            "the engine runs inside the endpoint",
+            self.launch_cmd.is_some(),
+            "launch_cmd",
+            "nodes run the endpoint's own file, which knows no other worker pool",
         );
         note(self.storage_access.is_some(), "storage_access", "files are not staged");
         note(
@@ -332,13 +277,43 @@ impl Options {
             "manager_selector",
             "tasks always go to the node with most room",
         );
-        note(self.address_probe_timeout.is_some(), "address_probe_timeout", "one address is advertised");
+        note(
+            self.remote_monitoring_radio.is_some(),
+            "remote_monitoring_radio",
+            "it belongs to Parsl's monitoring, which has no part in an endpoint",
+        );
+        note(
+            self.container_uri.is_some() || self.container_cmd_options.is_some(),
+            "container_uri, container_cmd_options",
+            "without container_type, workers run in no container",
+        );
+        note(
+            threads && self.run_in_sandbox,
+            "run_in_sandbox",
+            "the threads of a process share one working directory",
+        );
+        let blocks = self.provider.blocks();
+        note(
+            self.kind == EngineKind::Compute && self.provider.has_command_timeout(),
+            "provider.cmd_timeout",
+            "blocks on this machine are started without a command that could hang",
+        );
+        note(
+            matches!(blocks.launcher, Launcher::SimpleLauncher { .. }) && blocks.nodes_per_block > 1,
+            "provider.nodes_per_block",
+            "SimpleLauncher starts one node, however many a block has",
+        );
         found
+    }
+
+    /// How blocks follow the tasks.
+    pub(crate) fn scaling(&self) -> Result<strategy::Scaling, InvalidOptions> {
+        strategy::read(self.strategy.as_ref(), &self.job_status_kwargs)
     }
 
     /// The name in logs, job names and status reports.
     pub fn label(&self) -> &str {
-        self.label.as_deref().unwrap_or("GlobusComputeEngine")
+        self.label.as_deref().unwrap_or(self.kind.name())
     }
 }
 
@@ -359,9 +334,17 @@ impl EngineConfig {
         self.run_dir.join(self.executor_label())
     }
 
+    /// Where job scripts and their outputs lie.
+    pub(crate) fn scripts(&self) -> PathBuf {
+        self.run_dir.join("submit_scripts")
+    }
+
     /// The label by which jobs, directories and texts name this engine.
     pub(crate) fn executor_label(&self) -> String {
-        format!("{}-HighThroughputExecutor", self.options.label())
+        match self.options.kind {
+            EngineKind::Compute => format!("{}-HighThroughputExecutor", self.options.label()),
+            EngineKind::ProcessPool { .. } | EngineKind::ThreadPool { .. } => self.options.label().to_owned(),
+        }
     }
 
     pub(crate) fn heartbeat_period(&self) -> Duration {

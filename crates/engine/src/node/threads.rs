@@ -1,0 +1,102 @@
+//! Workers that are threads of one process: each has a socket of its own, as if it were alone, and they die together.
+//!
+//! To the node's slots a thread is a worker like any other. It may never be killed by itself: there is no way.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdStream;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+use tokio::process::Child;
+use tokio::sync::{mpsc, watch};
+
+use super::log::{self, Log};
+use super::resources::Share;
+use super::worker::{LAST_MOMENT, News, Recipe, Worker, command, describe};
+use crate::link::frame::{self, Frame, Reader};
+use crate::processes;
+
+/// Starts the process and all its threads; the worker of rank `i` is the `i`-th.
+pub(super) fn start(
+    recipe: &Recipe,
+    share: &Share,
+    news: &mpsc::UnboundedSender<News>,
+) -> io::Result<Vec<Worker>> {
+    let mut ours = Vec::new();
+    let mut theirs = Vec::new();
+    for _ in 0..recipe.count {
+        let (here, there) = StdStream::pair()?;
+        here.set_nonblocking(true)?;
+        ours.push(UnixStream::from_std(here)?);
+        theirs.push(there);
+    }
+    let (reading, writing) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let log = Log::open(recipe.logs.join("worker_0.log"))?;
+    let descriptors: Vec<OwnedFd> = theirs.into_iter().map(OwnedFd::from).collect();
+    let child = command(recipe, 0, share, &descriptors, writing)?.spawn()?;
+    drop(descriptors);
+    tokio::spawn(log::copy(pipe::Receiver::from_owned_fd(reading)?, log));
+    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
+    let pid = pid.ok_or_else(|| io::Error::other("the worker has no process id"))?;
+    let (told, end) = watch::channel(None);
+    let (closed, one_closed) = mpsc::channel(1);
+    tokio::spawn(outlive(child, pid, recipe.pool.clone(), one_closed, told));
+    let workers = (0..).zip(ours).map(|(rank, stream)| {
+        let (tasks, inbox) = mpsc::unbounded_channel();
+        tokio::spawn(live(rank, stream, inbox, news.clone(), closed.clone(), end.clone()));
+        Worker::new(pid, tasks)
+    });
+    Ok(workers.collect())
+}
+
+/// Waits for the process, sweeps up behind it, and tells how it ended.
+async fn outlive(
+    mut child: Child,
+    pid: Pid,
+    pool: String,
+    mut one_closed: mpsc::Receiver<()>,
+    told: watch::Sender<Option<String>>,
+) {
+    let exit = tokio::select! {
+        exit = child.wait() => Some(exit),
+        // A thread that has lost its socket can bring no result, and it can't be replaced alone.
+        Some(()) = one_closed.recv() => tokio::time::timeout(LAST_MOMENT, child.wait()).await.ok(),
+    };
+    let how = match exit {
+        Some(exit) => describe(exit),
+        None => {
+            let _ = killpg(pid, Signal::SIGKILL); // gone already is as good
+            let _ = child.wait().await;
+            "It closed a connection and was killed.".to_owned()
+        }
+    };
+    processes::sweep(pid, &pool, 0).await;
+    let _ = told.send(Some(how)); // the node has left
+}
+
+/// One thread's conversation.
+async fn live(
+    rank: u32,
+    stream: UnixStream,
+    inbox: mpsc::UnboundedReceiver<Frame>,
+    news: mpsc::UnboundedSender<News>,
+    closed: mpsc::Sender<()>,
+    mut end: watch::Receiver<Option<String>>,
+) {
+    let (reading, writing) = stream.into_split();
+    let mut reader = Reader::new(reading);
+    let writer = tokio::spawn(frame::write(writing, inbox));
+    while let Ok(Some(frame)) = reader.next().await {
+        let _ = news.send(News::Said { rank, frame });
+    }
+    let _ = closed.try_send(()); // told already
+    let how = match end.wait_for(Option::is_some).await {
+        Ok(how) => how.clone().unwrap_or_default(),
+        Err(_) => "The worker process is gone.".to_owned(),
+    };
+    writer.abort();
+    let _ = news.send(News::Died { rank, how });
+}

@@ -1,0 +1,36 @@
+"""Workers that are threads of one process: each has a socket of its own, as if it were alone.
+
+They share directory, environment and modules, as the users of thread pools expect. A function that calls `sys.exit`
+ends its task and nobody else's; whatever ends the process ends all of them.
+"""
+
+import os
+import threading
+
+from . import Worker
+
+
+class Thread(Worker):
+    caught = BaseException
+
+    def enter(self, task_id):
+        os.environ["GC_TASK_UUID"] = task_id
+        try:
+            here = os.getcwd()
+        except OSError:
+            here = None  # somebody has removed it
+        if here != self.working_dir:
+            os.makedirs(self.working_dir, exist_ok=True)
+            os.chdir(self.working_dir)
+
+
+def run(sockets, config):
+    prefix = config["thread_name_prefix"] or "ThreadPoolEngine"
+    threads = [
+        threading.Thread(target=Thread(socket, config).run, name="%s_%d" % (prefix, rank))
+        for rank, socket in enumerate(sockets)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
