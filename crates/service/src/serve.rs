@@ -10,6 +10,7 @@ use broker::Listener;
 use daemon::stop::Stop;
 use tokio::net::TcpListener;
 
+use crate::admin::Administration;
 use crate::config::Config;
 use crate::directory::{Directory, DirectoryError};
 use crate::identity::Identity;
@@ -92,7 +93,8 @@ impl Service {
         };
         let router =
             rest::router(app).merge(identity::routes::router(identity.clone())).fallback(rest::nowhere);
-        let admin = admin::Server::open(&directory.admin_socket(), identity.clone()).map_err(|error| {
+        let administration = Administration { identity: identity.clone(), post: Some(post.clone()) };
+        let admin = admin::Server::open(&directory.admin_socket(), administration).map_err(|error| {
             ServeError::Admin { path: directory.admin_socket().display().to_string(), error }
         })?;
         // The first start makes the signing key, which takes longer than a start may take.
@@ -101,6 +103,9 @@ impl Service {
                 tracing::error!(%error, "there is no signing key, id tokens cannot be made");
             }
         });
+        if !store.anybody().await? {
+            welcome(&directory);
+        }
         publish(&directory.addresses(), addresses)?;
         let names = Names::new(http_address, &config.http.public_names);
         let retention =
@@ -145,6 +150,16 @@ impl Service {
             }
         }
     }
+}
+
+/// Tells the operator of a fresh service what to do next.
+fn welcome(directory: &Directory) {
+    let data = directory.root().display();
+    tracing::info!("nobody can log in yet; what to do next, in another terminal:");
+    tracing::info!(
+        "  farcall user add NAME@DOMAIN --administrator --data-dir {data}    (a person; asks for a password)"
+    );
+    tracing::info!("  farcall client add NAME --data-dir {data}    (a program; prints its id and secret)");
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {

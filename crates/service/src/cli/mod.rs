@@ -1,9 +1,14 @@
 //! The command line, one file per command.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a command's output is what it prints
 
+mod administer;
 mod client;
+mod group;
+mod key;
+mod password;
 mod serve;
 mod up;
+mod user;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,9 +29,18 @@ enum Command {
     Up(up::UpCommand),
     /// Run the service.
     Serve(serve::Serve),
-    /// Manage client identities, which log in with an id and a secret.
+    /// Manage people, who log in with a password.
+    #[command(subcommand)]
+    User(user::UserCommand),
+    /// Manage clients: programs that log in with an id and a secret, and applications for people.
     #[command(subcommand)]
     Client(client::ClientCommand),
+    /// Manage groups, with which functions can be shared.
+    #[command(subcommand)]
+    Group(group::GroupCommand),
+    /// Manage the keys that sign id tokens.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
 }
 
 /// Where the service keeps everything.
@@ -39,12 +53,16 @@ struct DataDirectory {
 
 /// Reads the command line and does what it says. Exit codes: 0 well, 1 failed, 2 not understood.
 pub fn main() -> ExitCode {
-    let done = match Farcall::parse().command {
+    let done = |ran: anyhow::Result<()>| ran.map(|()| ExitCode::SUCCESS);
+    let ended = match Farcall::parse().command {
         Command::Up(up) => up.run(),
-        Command::Serve(serve) => serve.run().map(|()| ExitCode::SUCCESS),
-        Command::Client(client) => client.run().map(|()| ExitCode::SUCCESS),
+        Command::Serve(serve) => done(serve.run()),
+        Command::User(user) => done(user.run()),
+        Command::Client(client) => done(client.run()),
+        Command::Group(group) => done(group.run()),
+        Command::Key(key) => done(key.run()),
     };
-    match done {
+    match ended {
         Ok(code) => code,
         Err(error) => {
             eprintln!("farcall: {error:#}");

@@ -78,11 +78,6 @@ impl Identity {
         }))
     }
 
-    /// All client identities, oldest first.
-    pub async fn clients(&self) -> Result<Vec<Client>, StoreError> {
-        self.store.clients().await
-    }
-
     /// Makes a client identity. Answers it with its secret, which nobody can read again.
     pub async fn add_client(
         &self,

@@ -141,6 +141,17 @@ impl Ring {
         Ring::load_or_make(directory)
     }
 
+    /// The name of the key in use.
+    pub fn kid(&self) -> &str {
+        self.public.common.key_id.as_deref().unwrap_or_default()
+    }
+
+    /// Earlier keys that are still published, and until when.
+    pub fn old(&self, now: Timestamp) -> impl Iterator<Item = (&str, Timestamp)> {
+        let old = self.old.iter().filter(move |old| old.until > now);
+        old.map(|old| (old.key.common.key_id.as_deref().unwrap_or_default(), old.until))
+    }
+
     /// The key in use.
     pub fn public(&self) -> &Jwk {
         &self.public

@@ -77,6 +77,11 @@ impl Identity {
         }
     }
 
+    /// What is on disk.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// The keys that sign id tokens.
     pub fn keys(&self) -> &Keys {
         &self.keys

@@ -107,4 +107,9 @@ impl Identity {
         self.tokens.forget(|hash, token| which.names(hash, token) || token.parent.is_some());
         Ok(ended)
     }
+
+    /// To be called when tokens were ended in the store.
+    pub(crate) fn forget_tokens(&self) {
+        self.tokens.forget(|_, _| true);
+    }
 }

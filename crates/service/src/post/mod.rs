@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use broker::{Broker, Confirm, DeclareError, ExchangeKind, Handle, Message, QueueOptions};
 use wire::queue::{self, HEARTBEAT_BINDING, HEARTBEAT_QUEUE, RESULT_BINDING, RESULT_QUEUE, exchange};
-use wire::{EndpointId, FunctionId, TaskId};
+use wire::{EndpointId, FunctionId, IdentityId, TaskId};
 
 use crate::presence::Presence;
 use crate::store::{Holder, Store, StoreError};
@@ -187,6 +187,17 @@ impl Post {
     async fn end_orphans(&self, endpoint: EndpointId, orphans: Vec<TaskId>) -> Result<(), StoreError> {
         let ending = Ending::new(format!("Endpoint {endpoint} was deleted before the task had ended"));
         self.results.end(endpoint, orphans, &ending).await
+    }
+
+    /// Ends the connections that `identity` opened with these credentials.
+    pub fn cut_client(&self, identity: IdentityId, numbers: Vec<i64>) {
+        for number in numbers {
+            let user = User { holder: Holder::Client(identity), number };
+            let ended = self.broker.cut(&user.to_string());
+            if ended > 0 {
+                tracing::info!(%user, ended, "the connections of somebody who was shut out were ended");
+            }
+        }
     }
 
     fn cut(&self, endpoint: EndpointId, numbers: Vec<i64>) {

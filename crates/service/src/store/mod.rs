@@ -46,7 +46,8 @@ pub use functions::{AddFunction, DeleteFunction, Function, FunctionAccess};
 pub use groups::Group;
 pub use payloads::{FileId, Kept};
 pub use people::{
-    AddPerson, Authenticated, Describe, Kind, Link, Profile, RemoveIdentity, SetDisabled, SetPassword, Taken,
+    AddPerson, Authenticated, Describe, EndEverything, Kind, Link, Profile, RemoveIdentity, SetDisabled,
+    SetPassword, Taken,
 };
 pub use refresh_tokens::{AddRefreshToken, RefreshToken, RevokeRefreshToken, Rotate, Rotation};
 pub use results::{

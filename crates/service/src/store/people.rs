@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteRow;
 use wire::IdentityId;
 
 use super::row::{id, instant, key, time};
-use super::{Command, Store, StoreError, Tx};
+use super::{Command, EndSessions, EndTokens, Holder, Store, StoreError, Tx, credentials};
 
 /// Who an identity belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +153,7 @@ impl Command for SetPassword {
     }
 }
 
-/// Lets an identity in again, or no longer. See [`super::EndTokens`] for what it holds already.
+/// Lets an identity in again, or no longer. See [`EndEverything`] for what it holds already.
 #[derive(Debug)]
 pub struct SetDisabled {
     pub identity: IdentityId,
@@ -170,6 +170,39 @@ impl Command for SetDisabled {
             .execute(tx)
             .await?;
         Ok(())
+    }
+}
+
+/// Ends all that an identity holds: sessions, tokens that act for it or came from its sessions, credentials of the
+/// broker. Answers the numbers of those credentials.
+#[derive(Debug)]
+pub struct EndEverything(pub IdentityId);
+
+impl Command for EndEverything {
+    type Output = Vec<i64>;
+
+    async fn run(self, tx: &mut Tx) -> Result<Vec<i64>, StoreError> {
+        let identity = key(self.0.as_uuid());
+        let sessions: Vec<Vec<u8>> =
+            sqlx::query_scalar("SELECT session_id FROM authentications WHERE identity_id = $1")
+                .bind(&identity)
+                .fetch_all(&mut *tx)
+                .await?;
+        for session in sessions {
+            let session = uuid::Uuid::from_slice(&session).map_err(|_| StoreError::Corrupt("session_id"))?;
+            EndTokens::Session(session).run(tx).await?;
+        }
+        EndTokens::Of(self.0).run(tx).await?;
+        EndSessions(self.0).run(tx).await?;
+        let holder = Holder::Client(self.0);
+        let numbers =
+            sqlx::query_scalar("SELECT number FROM credentials WHERE kind = $1 AND subject_id = $2")
+                .bind(holder.kind())
+                .bind(identity)
+                .fetch_all(&mut *tx)
+                .await?;
+        credentials::remove_all(tx, holder).await?;
+        Ok(numbers)
     }
 }
 

@@ -87,7 +87,7 @@ pub enum EndTokens {
     One { hash: Hash, client: ClientId },
     /// Those that act for the identity, and those that were made for it as a client.
     Of(IdentityId),
-    /// Those that a client asked for.
+    /// Those that a client asked for, and its codes and refresh tokens.
     Client(ClientId),
     /// Those that came from one code.
     Grant(Uuid),
@@ -124,6 +124,13 @@ impl Command for EndTokens {
             EndTokens::Grant(grant) => ("grant_id = $1", vec![key(grant)]),
             EndTokens::Session(session) => ("session_id = $1", vec![key(session)]),
         };
+        if let EndTokens::Client(client) = self {
+            for sql in
+                ["DELETE FROM codes WHERE client_id = $1", "DELETE FROM refresh_tokens WHERE client_id = $1"]
+            {
+                sqlx::query(sql).bind(key(client.as_uuid())).execute(&mut *tx).await?;
+            }
+        }
         let sql = format!(
             "WITH RECURSIVE ended (hash) AS (SELECT hash FROM tokens WHERE {which} \
              UNION SELECT t.hash FROM tokens t JOIN ended e ON t.parent_hash = e.hash) \

@@ -26,7 +26,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use crate::admin::{self, Reply, Request};
+use crate::admin;
+use crate::admin::request::{ClientRequest, Reply, Request};
 use crate::directory::Directory;
 
 pub use endpoint::Endpoint;
@@ -166,13 +167,13 @@ async fn identity(directory: &Directory, place: &Place) -> anyhow::Result<Client
     if let Ok(text) = fs::read_to_string(&path)
         && let Ok(identity) = serde_json::from_str::<ClientIdentity>(&text)
     {
-        let reply = admin::ask(&directory.admin_socket(), &Request::ListClients).await?;
+        let reply = admin::ask(&directory.admin_socket(), &Request::Client(ClientRequest::List)).await?;
         if matches!(reply, Reply::Clients(known) if known.iter().any(|one| one.client_id == identity.client_id))
         {
             return Ok(identity);
         }
     }
-    let request = Request::AddClient { name: "up".to_owned() };
+    let request = Request::Client(ClientRequest::Add { name: "up".to_owned(), resource_server: None });
     match admin::ask(&directory.admin_socket(), &request).await? {
         Reply::Added(added) => {
             let identity = ClientIdentity { client_id: added.client_id, client_secret: added.client_secret };

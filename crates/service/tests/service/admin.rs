@@ -19,7 +19,8 @@ async fn clients_are_made_and_listed_while_it_runs_and_when_it_does_not() {
     let list = service.command(&["client", "list", "--output", "json"]);
     let list: Value = serde_json::from_slice(&list.stdout).unwrap();
     let ids: Vec<_> = list.as_array().unwrap().iter().map(|it| &it["client_id"]).collect();
-    assert_eq!(ids, [&running["client_id"], &resting["client_id"]]);
+    let built_in = Value::from(wire::rest::auth::NATIVE_CLIENT);
+    assert_eq!(ids, [&running["client_id"], &resting["client_id"], &built_in]);
     assert!(!list.to_string().contains(running["client_secret"].as_str().unwrap()));
 
     service.start_again();

@@ -1,6 +1,6 @@
 //! A running service, and the parties that talk to it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -142,10 +142,35 @@ impl Farcall {
         farcall(&self.data(), arguments)
     }
 
+    /// A command that is done well and says so in JSON; `input` is its standard input.
+    #[track_caller]
+    pub fn administer(&self, arguments: &[&str], input: &str) -> Value {
+        let done = self.try_administer(arguments, input);
+        assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+        serde_json::from_slice(&done.stdout).unwrap()
+    }
+
+    pub fn try_administer(&self, arguments: &[&str], input: &str) -> Output {
+        let mut command = Command::new(binary());
+        command.args(arguments).args(["--output", "json"]).arg("--data-dir").arg(self.data());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        process.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        process.wait_with_output().unwrap()
+    }
+
     /// A new client identity, with a token for the compute routes.
     pub async fn client(&self) -> Client {
-        let added = self.command(&["client", "add", "tester", "--output", "json"]);
-        let added: Value = serde_json::from_slice(&added.stdout).unwrap();
+        self.new_client(&["client", "add", "tester"]).await
+    }
+
+    /// A client that may check tokens for `name`.
+    pub async fn resource_server(&self, name: &str) -> Client {
+        self.new_client(&["client", "add", "tester", "--resource-server", name]).await
+    }
+
+    async fn new_client(&self, arguments: &[&str]) -> Client {
+        let added = self.administer(arguments, "");
         let text = |name: &str| added[name].as_str().unwrap().to_owned();
         let (id, secret) = (text("client_id"), text("client_secret"));
         let mut client =

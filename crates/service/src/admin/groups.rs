@@ -1,0 +1,87 @@
+//! `farcall group …`.
+
+use wire::GroupId;
+
+use super::people::plain;
+use super::request::{GroupRequest, KnownGroup, Removed, Reply};
+use super::{AdminError, Administration};
+use crate::ambient;
+use crate::identity::audit;
+use crate::store::{AddUserGroup, RemoveUserGroup, SetMember, UserGroup};
+
+impl Administration {
+    pub(super) async fn group(&self, request: GroupRequest) -> Result<Reply, AdminError> {
+        let store = self.identity.store();
+        match request {
+            GroupRequest::Add { name, description } => {
+                plain(&name)?;
+                if name.parse::<GroupId>().is_ok() {
+                    return Err(AdminError::Refused(
+                        "a name that looks like an id would be taken for one".into(),
+                    ));
+                }
+                let group = UserGroup {
+                    id: GroupId::from_uuid(ambient::random_id()),
+                    name,
+                    description,
+                    created: ambient::now(),
+                };
+                let added = store.write(AddUserGroup(group.clone())).await?;
+                added.map_err(|_| AdminError::Taken(format!("the group {}", group.name)))?;
+                audit::administered("group add", &group.id.to_string());
+                Ok(Reply::Group(self.known_group(group).await?))
+            }
+            GroupRequest::List => {
+                let mut groups = Vec::new();
+                for group in store.user_groups().await? {
+                    groups.push(self.known_group(group).await?);
+                }
+                Ok(Reply::Groups(groups))
+            }
+            GroupRequest::Members { group, add, remove } => {
+                let group = self.found_group(&group).await?;
+                let mut changes = Vec::new();
+                for (users, member) in [(add, true), (remove, false)] {
+                    for user in users {
+                        changes.push((self.anybody(&user).await?.id, member));
+                    }
+                }
+                for (identity, member) in changes {
+                    store.write(SetMember { group: group.id, identity, member }).await?;
+                    let what = if member { "group members add" } else { "group members remove" };
+                    audit::administered(what, &format!("{} {identity}", group.id));
+                }
+                Ok(Reply::Group(self.known_group(group).await?))
+            }
+            GroupRequest::Remove { group } => {
+                let group = self.found_group(&group).await?;
+                store.write(RemoveUserGroup(group.id)).await?;
+                audit::administered("group remove", &group.id.to_string());
+                Ok(Reply::Removed(Removed { id: group.id.to_string(), name: group.name }))
+            }
+        }
+    }
+
+    async fn known_group(&self, group: UserGroup) -> Result<KnownGroup, AdminError> {
+        let mut members = Vec::new();
+        for id in self.identity.store().members(group.id).await? {
+            members.extend(self.identity.profile(id).await?.map(|profile| profile.username));
+        }
+        Ok(KnownGroup {
+            id: group.id.to_string(),
+            name: group.name,
+            description: group.description,
+            members,
+            created: group.created.to_string(),
+        })
+    }
+
+    /// By its name or its id.
+    async fn found_group(&self, group: &str) -> Result<UserGroup, AdminError> {
+        let found = match group.parse::<GroupId>() {
+            Ok(id) => self.identity.store().user_group(id).await?,
+            Err(_) => self.identity.store().user_group_named(group).await?,
+        };
+        found.ok_or_else(|| AdminError::Unknown(format!("group {group}")))
+    }
+}

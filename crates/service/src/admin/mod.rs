@@ -1,0 +1,156 @@
+//! Administration: of a service that runs, through `admin.sock` in its data directory; of one that doesn't, on its store.
+//!
+//! One request per connection, one line of JSON each way. Who may open the socket may administer: the directory lets
+//! its owner only. What is asked for and answered is in [`request`], what is done in a file per noun.
+
+mod clients;
+mod groups;
+mod keys;
+mod people;
+pub mod request;
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use daemon::stop::Stop;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use wire::IdentityId;
+
+use crate::identity::Identity;
+use crate::identity::password::PasswordError;
+use crate::identity::{IdentityError, key::KeyError};
+use crate::post::Post;
+use crate::store::{EndEverything, StoreError};
+use request::{Reply, Request};
+
+/// The longest line of a request.
+const LINE: u64 = 64 << 10;
+/// How long one request may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a request was not done. Nothing was changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    #[error("there is no {0}")]
+    Unknown(String),
+    #[error("{0} exists already")]
+    Taken(String),
+    #[error("{0}")]
+    Refused(String),
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<IdentityError> for AdminError {
+    fn from(error: IdentityError) -> AdminError {
+        match error {
+            IdentityError::Store(error) => error.into(),
+            IdentityError::Key(error) => error.into(),
+            IdentityError::Gone => AdminError::Unknown("such identity".to_owned()),
+        }
+    }
+}
+
+/// What administration works on. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Administration {
+    pub identity: Identity,
+    /// Absent while the service doesn't run: nobody is connected then.
+    pub post: Option<Post>,
+}
+
+impl Administration {
+    /// Does what `request` asks for.
+    pub async fn perform(&self, request: Request) -> Reply {
+        let done = match request {
+            Request::User(request) => self.user(request).await,
+            Request::Client(request) => self.client(request).await,
+            Request::Group(request) => self.group(request).await,
+            Request::Key(request) => self.key(request).await,
+        };
+        done.unwrap_or_else(|error| Reply::Failed(error.to_string()))
+    }
+
+    /// Ends all that `identity` holds: sessions, tokens, and connections to the broker.
+    async fn end_everything(&self, identity: IdentityId) -> Result<(), StoreError> {
+        let store = self.identity.store();
+        let credentials = store.write(EndEverything(identity)).await?;
+        self.identity.forget_tokens();
+        self.identity.forget_person(identity);
+        if let Some(post) = &self.post {
+            post.cut_client(identity, credentials);
+        }
+        Ok(())
+    }
+}
+
+/// The service's end of the socket.
+#[derive(Debug)]
+pub struct Server {
+    socket: UnixListener,
+    administration: Administration,
+}
+
+impl Server {
+    /// The caller holds the data directory's lock: a socket found there was left by one that died.
+    pub fn open(path: &Path, administration: Administration) -> io::Result<Server> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let socket = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(Server { socket, administration })
+    }
+
+    pub async fn run(self, stop: Stop) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.socket.accept() => accepted,
+                () = stop.begun() => return,
+            };
+            let Ok((stream, _)) = accepted else { continue };
+            let administration = self.administration.clone();
+            tokio::spawn(async move {
+                match tokio::time::timeout(PATIENCE, answer(stream, &administration)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::debug!(%error, "an administration request was broken off"),
+                    Err(_) => tracing::debug!("an administration request took too long"),
+                }
+            });
+        }
+    }
+}
+
+async fn answer(stream: UnixStream, administration: &Administration) -> io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut line = String::new();
+    BufReader::new(reader.take(LINE)).read_line(&mut line).await?;
+    let reply = match serde_json::from_str(&line) {
+        Ok(request) => administration.perform(request).await,
+        Err(_) => {
+            Reply::Failed("the request is not understood: are command and service of one version?".into())
+        }
+    };
+    let mut text = serde_json::to_vec(&reply)?;
+    text.push(b'\n');
+    writer.write_all(&text).await
+}
+
+/// Asks the service that holds the data directory.
+pub async fn ask(path: &Path, request: &Request) -> io::Result<Reply> {
+    let (reader, mut writer) = UnixStream::connect(path).await?.into_split();
+    let mut text = serde_json::to_vec(request)?;
+    text.push(b'\n');
+    writer.write_all(&text).await?;
+    let mut line = String::new();
+    BufReader::new(reader).read_line(&mut line).await?;
+    Ok(serde_json::from_str(&line)?)
+}

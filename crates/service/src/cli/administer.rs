@@ -1,0 +1,185 @@
+//! How every administrative command is done: through `admin.sock` while the service runs, on its store when it doesn't;
+//! and how its answer is printed.
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use comfy_table::Table;
+use serde::Serialize;
+
+use super::DataDirectory;
+use crate::admin::request::{AddedClient, KnownClient, KnownGroup, KnownKey, KnownUser, Reply, Request};
+use crate::admin::{self, Administration};
+use crate::directory::{Directory, DirectoryError};
+use crate::identity::Identity;
+use crate::store::Store;
+
+/// What every administrative command is told.
+#[derive(Debug, Args)]
+pub(super) struct Where {
+    #[command(flatten)]
+    directory: DataDirectory,
+    /// For people or for programs.
+    #[arg(long, value_enum, default_value_t = Output::Human)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Human,
+    Json,
+}
+
+impl Where {
+    /// Does what `request` says, and prints the answer.
+    pub(super) fn administer(self, request: Request) -> anyhow::Result<()> {
+        let directory = Directory::prepare(&self.directory.data_dir)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        match runtime.block_on(perform(&directory, request))? {
+            Reply::Failed(why) => bail!(why),
+            Reply::Added(client) => self.print(&client, || added(&client)),
+            Reply::Client(client) => self.print(&client, || client_sheet(&client)),
+            Reply::Clients(clients) => self.print(&clients, || client_table(&clients)),
+            Reply::User(user) => self.print(&user, || user_sheet(&user)),
+            Reply::Users(users) => self.print(&users, || user_table(&users)),
+            Reply::Group(group) => self.print(&group, || group_sheet(&group)),
+            Reply::Groups(groups) => self.print(&groups, || group_table(&groups)),
+            Reply::Keys(keys) => self.print(&keys, || key_table(&keys)),
+            Reply::Removed(removed) => {
+                self.print(&removed, || format!("{} ({}) was removed.", removed.name, removed.id))
+            }
+        }
+    }
+
+    fn print(&self, value: &impl Serialize, human: impl FnOnce() -> String) -> anyhow::Result<()> {
+        match self.output {
+            Output::Human => println!("{}", human()),
+            Output::Json => println!("{}", serde_json::to_string(value)?),
+        }
+        Ok(())
+    }
+}
+
+/// Through the service that holds the directory, else on the store itself.
+async fn perform(directory: &Directory, request: Request) -> anyhow::Result<Reply> {
+    match directory.lock() {
+        Ok(_lock) => {
+            let store = Store::open(&directory.database()).await?;
+            let identity = Identity::new(store.clone(), directory.keys());
+            let reply = Administration { identity, post: None }.perform(request).await;
+            store.close().await;
+            Ok(reply)
+        }
+        Err(DirectoryError::InUse(_)) => admin::ask(&directory.admin_socket(), &request)
+            .await
+            .context("the service holds the data directory, and its admin.sock does not answer"),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn added(client: &AddedClient) -> String {
+    format!(
+        "This is client {name}. Its secret is not shown again.\n\n\
+         export GLOBUS_COMPUTE_CLIENT_ID={id}\nexport GLOBUS_COMPUTE_CLIENT_SECRET={secret}",
+        name = client.name,
+        id = client.client_id,
+        secret = client.client_secret,
+    )
+}
+
+fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let mut table = Table::new();
+    table.set_header(head);
+    for row in rows {
+        table.add_row(row);
+    }
+    table.to_string()
+}
+
+/// One thing, a line for each of its members; those without a value are left out.
+fn sheet<const N: usize>(rows: [(&str, Option<String>); N]) -> String {
+    let lines = rows.into_iter().filter_map(|(name, value)| Some(format!("{name:<16}{}", value?)));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn list(names: &[String]) -> Option<String> {
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
+fn client_sheet(client: &KnownClient) -> String {
+    sheet([
+        ("Client ID", Some(client.client_id.clone())),
+        ("Name", Some(client.name.clone())),
+        ("Kind", Some(client.kind.clone())),
+        ("Username", client.username.clone()),
+        ("Resource server", client.resource_server.clone()),
+        ("Redirect URIs", list(&client.redirect_uris)),
+        ("Status", Some(client.status.clone())),
+        ("Made", Some(client.created.clone())),
+    ])
+}
+
+fn client_table(clients: &[KnownClient]) -> String {
+    let row = |it: &KnownClient| {
+        [&it.client_id, &it.name, &it.kind, &it.status, &it.created].map(|text| text.to_owned())
+    };
+    table(["Client ID", "Name", "Kind", "Status", "Made"], clients.iter().map(row))
+}
+
+fn user_sheet(user: &KnownUser) -> String {
+    let others: Vec<String> =
+        user.identity_set.iter().filter(|username| **username != user.username).cloned().collect();
+    let yes = |is: bool| Some(if is { "yes" } else { "no" }.to_owned());
+    sheet([
+        ("Username", Some(user.username.clone())),
+        ("ID", Some(user.id.clone())),
+        ("Name", Some(user.name.clone())),
+        ("E-mail", user.email.clone()),
+        ("Organization", user.organization.clone()),
+        ("Status", Some(user.status.clone())),
+        ("Administrator", yes(user.administrator)),
+        ("Password", yes(user.password)),
+        ("Linked with", list(&others)),
+        ("Acts as", user.linked_to.clone()),
+        ("Groups", list(&user.groups)),
+        ("Last sign-in", user.last_authentication.clone()),
+        ("Made", Some(user.created.clone())),
+    ])
+}
+
+fn user_table(users: &[KnownUser]) -> String {
+    let row = |it: &KnownUser| {
+        let role = if it.administrator { "administrator" } else { "" };
+        let linked = it.linked_to.clone().unwrap_or_default();
+        [it.username.clone(), it.name.clone(), it.status.clone(), role.to_owned(), linked, it.id.clone()]
+    };
+    table(["Username", "Name", "Status", "Role", "Acts as", "ID"], users.iter().map(row))
+}
+
+fn group_sheet(group: &KnownGroup) -> String {
+    sheet([
+        ("Group", Some(group.name.clone())),
+        ("ID", Some(group.id.clone())),
+        ("Description", group.description.clone()),
+        ("Members", list(&group.members)),
+        ("Made", Some(group.created.clone())),
+    ])
+}
+
+fn group_table(groups: &[KnownGroup]) -> String {
+    let row = |it: &KnownGroup| {
+        let description = it.description.clone().unwrap_or_default();
+        [it.name.clone(), description, it.members.len().to_string(), it.id.clone()]
+    };
+    table(["Group", "Description", "Members", "ID"], groups.iter().map(row))
+}
+
+fn key_table(keys: &[KnownKey]) -> String {
+    let row = |it: &KnownKey| {
+        let state = match &it.published_until {
+            None => "signs".to_owned(),
+            Some(until) => format!("published until {until}"),
+        };
+        [it.kid.clone(), state]
+    };
+    table(["Key", "State"], keys.iter().map(row))
+}

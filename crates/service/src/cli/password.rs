@@ -1,0 +1,68 @@
+//! Asking for a password: on the terminal without showing it, or as the first line of standard input. Never an
+//! argument: everybody on the machine sees those.
+
+use std::io::{BufRead, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
+
+use anyhow::{Context, bail};
+use nix::sys::termios::{self, LocalFlags, SetArg, Termios};
+
+use crate::admin::request::Password;
+use crate::identity::password::LONGEST;
+
+/// A new password, typed twice on a terminal.
+pub(super) fn new(username: &str) -> anyhow::Result<Password> {
+    if !std::io::stdin().is_terminal() {
+        return Ok(Password(line()?));
+    }
+    let first = prompt(&format!("New password of {username}: "))?;
+    if first != prompt("Again: ")? {
+        bail!("the two are not the same");
+    }
+    Ok(Password(first))
+}
+
+fn prompt(text: &str) -> anyhow::Result<String> {
+    eprint!("{text}");
+    std::io::stderr().flush()?;
+    let read = {
+        let _quiet = Quiet::new()?;
+        line()
+    };
+    eprintln!();
+    read
+}
+
+/// One line of standard input, without its end.
+fn line() -> anyhow::Result<String> {
+    let mut text = String::new();
+    let limit = LONGEST as u64 + 2;
+    std::io::stdin().lock().take(limit).read_line(&mut text).context("cannot read the password")?;
+    let password = text.strip_suffix('\n').unwrap_or(&text);
+    let password = password.strip_suffix('\r').unwrap_or(password);
+    if password.is_empty() {
+        bail!("there is no password on standard input");
+    }
+    Ok(password.to_owned())
+}
+
+/// The terminal shows nothing of what is typed while this lives.
+struct Quiet(Termios);
+
+impl Quiet {
+    fn new() -> anyhow::Result<Quiet> {
+        let before = termios::tcgetattr(std::io::stdin().as_fd()).context("cannot hide what is typed")?;
+        let mut quiet = before.clone();
+        quiet.local_flags.remove(LocalFlags::ECHO);
+        termios::tcsetattr(std::io::stdin().as_fd(), SetArg::TCSAFLUSH, &quiet)
+            .context("cannot hide what is typed")?;
+        Ok(Quiet(before))
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        // Nothing else can be done about a terminal that is gone.
+        let _ = termios::tcsetattr(std::io::stdin().as_fd(), SetArg::TCSAFLUSH, &self.0);
+    }
+}
