@@ -18,16 +18,16 @@ pub enum Form {
 
 /// What to log and where to.
 #[derive(Debug)]
-pub struct Logging {
+pub struct Logging<'a> {
     pub form: Form,
     /// The directives used when `FARCALL_LOG` is not set, such as `info` or `debug,hyper=info`.
-    pub directives: &'static str,
+    pub directives: &'a str,
     /// Standard error when absent.
     pub file: Option<File>,
 }
 
 /// Starts logging. A process calls it once; a later call is an error.
-pub fn start(logging: Logging) -> io::Result<()> {
+pub fn start(logging: Logging<'_>) -> io::Result<()> {
     let filter =
         EnvFilter::try_from_env("FARCALL_LOG").unwrap_or_else(|_| EnvFilter::new(logging.directives));
     let writer = match logging.file {

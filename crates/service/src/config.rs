@@ -1,175 +1,213 @@
 //! The configuration: `farcall.yaml`, then `FARCALL_SECTION__KEY` from the environment, then flags; the later wins.
 //!
-//! A key that does not exist is refused wherever it stands: a misspelt limit that is ignored is worse than none.
+//! The structures of this file are the one table of what can be set: names, types and defaults. [`layers`] lays the
+//! sources over each other. A key that does not exist is refused wherever it stands: a misspelt limit that is ignored
+//! is worse than none.
+
+pub mod layers;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize};
+
+pub use layers::{ConfigError, Loaded, Setting, Source, from_environment};
 
 use crate::limits::Limits;
 
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     pub http: Http,
     pub amqp: Amqp,
     pub limits: Limits,
+    pub tls: Tls,
+    pub metrics: Metrics,
+    pub log: Log,
 }
 
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
-    pub listen: SocketAddr,
-    /// Further names, `host:port`, under which clients reach us through a proxy.
+    /// Without TLS.
+    pub listen: Addresses,
+    /// With TLS. The same address in `amqp` makes one port for both, and in `listen` one for TLS and none.
+    pub tls_listen: Addresses,
+    /// Further names, `host:port`, under which clients reach us, through a proxy say.
     pub public_names: Vec<String>,
 }
 
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Amqp {
-    pub listen: SocketAddr,
-    /// The host in connection URLs. Absent: the address at which the request reached us.
+    pub listen: Addresses,
+    pub tls_listen: Addresses,
+    /// The host in the URLs that clients and endpoints get. Absent: the address at which the request reached us.
     pub public_host: Option<String>,
+    /// The port in them. Absent: the one we listen on.
+    pub public_port: Option<u16>,
+    /// Whether they say `amqps`. Absent: as the request came.
+    pub public_tls: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// PEM files, read anew when they change or on SIGHUP; relative to the data directory. The certificate's comes
+    /// with those between it and the root.
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// Where `/metrics` is told to whoever asks. Elsewhere it is told to this machine only.
+    pub listen: Addresses,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    pub form: LogForm,
+    /// What is logged, such as `info` or `debug,hyper=info`. FARCALL_LOG goes before.
+    pub filter: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogForm {
+    #[default]
+    Text,
+    Json,
 }
 
 impl Default for Http {
     fn default() -> Self {
-        Http { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 5000)), public_names: Vec::new() }
+        Http { listen: local(5000), tls_listen: Addresses::default(), public_names: Vec::new() }
     }
 }
 
 impl Default for Amqp {
     fn default() -> Self {
-        Amqp { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 5672)), public_host: None }
+        Amqp {
+            listen: local(5672),
+            tls_listen: Addresses::default(),
+            public_host: None,
+            public_port: None,
+            public_tls: None,
+        }
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    #[error("cannot read {path}: {error}")]
-    Read { path: PathBuf, error: std::io::Error },
-    #[error("{path}: {error}")]
-    File { path: PathBuf, error: String },
-    #[error("{variable}: {error}")]
-    Variable { variable: String, error: String },
-    #[error("the configuration is not valid: {0}")]
-    Invalid(#[from] serde_json::Error),
+impl Default for Log {
+    fn default() -> Self {
+        Log { form: LogForm::Text, filter: "info".to_owned() }
+    }
 }
 
-/// What the environment and the flags set: a path of keys, and the value.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Setting {
-    pub section: String,
-    pub key: String,
-    pub value: Value,
+fn local(port: u16) -> Addresses {
+    Addresses(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))])
+}
+
+/// One address or a list of them; an empty list listens nowhere.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(try_from = "OneOrMany", into = "Vec<SocketAddr>")]
+pub struct Addresses(pub Vec<SocketAddr>);
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected an address such as 127.0.0.1:5000, or a list of them")]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl TryFrom<OneOrMany> for Addresses {
+    type Error = String;
+
+    fn try_from(text: OneOrMany) -> Result<Addresses, String> {
+        let texts = match text {
+            OneOrMany::One(text) => vec![text],
+            OneOrMany::Many(texts) => texts,
+        };
+        let parse = |text: &String| {
+            text.parse().map_err(|_| format!("{text:?} is not an address such as 127.0.0.1:5000"))
+        };
+        Ok(Addresses(texts.iter().map(parse).collect::<Result<_, _>>()?))
+    }
+}
+
+impl From<Addresses> for Vec<SocketAddr> {
+    fn from(addresses: Addresses) -> Self {
+        addresses.0
+    }
 }
 
 impl Config {
-    /// Reads `file` (which may be absent) and lays `settings` over it, in their order.
-    pub fn load(file: &Path, settings: impl IntoIterator<Item = Setting>) -> Result<Config, ConfigError> {
-        let text = match std::fs::read_to_string(file) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(ConfigError::Read { path: file.to_owned(), error }),
-        };
-        let mut document = Value::Object(Map::new());
-        if !text.trim().is_empty() {
-            // Read once as what it must be, for an error that shows the line; then as what can be laid over.
-            let refused = |error: serde_saphyr::Error| ConfigError::File {
-                path: file.to_owned(),
-                error: error.to_string(),
-            };
-            serde_saphyr::from_str::<Config>(&text).map_err(refused)?;
-            let read: Value = serde_saphyr::from_str(&text).map_err(refused)?;
-            // A file of comments only is no document.
-            document = if read.is_null() { document } else { read };
+    /// What the types cannot say.
+    pub fn check(&self) -> Result<(), String> {
+        match (&self.tls.certificate, &self.tls.key) {
+            (Some(_), None) => return Err("tls.certificate needs tls.key".into()),
+            (None, Some(_)) => return Err("tls.key needs tls.certificate".into()),
+            _ => {}
         }
-        for setting in settings {
-            let root = document.as_object_mut();
-            let section =
-                root.map(|root| root.entry(setting.section).or_insert_with(|| Value::Object(Map::new())));
-            if let Some(Value::Object(section)) = section {
-                section.insert(setting.key, setting.value);
+        for (name, addresses) in
+            [("http.tls_listen", &self.http.tls_listen), ("amqp.tls_listen", &self.amqp.tls_listen)]
+        {
+            if !addresses.0.is_empty() && self.tls.certificate.is_none() {
+                return Err(format!("{name} needs tls.certificate and tls.key"));
             }
         }
-        Ok(serde_json::from_value(document)?)
+        if self.http.listen.0.is_empty() && self.http.tls_listen.0.is_empty() {
+            return Err("http.listen and http.tls_listen: nobody could reach the service".into());
+        }
+        if self.amqp.listen.0.is_empty() && self.amqp.tls_listen.0.is_empty() {
+            return Err("amqp.listen and amqp.tls_listen: no endpoint could reach the service".into());
+        }
+        if let Some(host) = &self.amqp.public_host
+            && (host.is_empty() || host.contains(['/', '@', '?', '#', ' ']) || host_has_port(host))
+        {
+            return Err(format!(
+                "amqp.public_host: {host:?} is no host name; the port goes into amqp.public_port"
+            ));
+        }
+        Ok(())
     }
 }
 
-/// The settings among `variables`: those named `FARCALL_SECTION__KEY`. Others of ours have no double underscore.
-pub fn from_environment(
-    variables: impl IntoIterator<Item = (String, String)>,
-) -> Result<Vec<Setting>, ConfigError> {
-    let mut settings = Vec::new();
-    for (variable, text) in variables {
-        let Some((section, key)) = variable.strip_prefix("FARCALL_").and_then(|name| name.split_once("__"))
-        else {
-            continue;
-        };
-        // A value that is not a list is taken as it stands.
-        let value = if text.trim_start().starts_with('[') {
-            serde_saphyr::from_str(&text).map_err(|error| ConfigError::Variable {
-                variable: variable.clone(),
-                error: error.to_string(),
-            })?
-        } else {
-            Value::String(text)
-        };
-        settings.push(Setting { section: section.to_lowercase(), key: key.to_lowercase(), value });
+/// `name:5671` rather than `name`, `192.0.2.1` or `[2001:db8::1]`.
+fn host_has_port(host: &str) -> bool {
+    match host.strip_prefix('[') {
+        Some(rest) => !rest.ends_with(']'),
+        None => host.contains(':'),
     }
-    Ok(settings)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn load(text: &str, settings: Vec<Setting>) -> Result<Config, ConfigError> {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("farcall.yaml");
-        std::fs::write(&file, text).unwrap();
-        Config::load(&file, settings)
-    }
-
-    fn environment(pairs: &[(&str, &str)]) -> Vec<Setting> {
-        from_environment(pairs.iter().map(|(name, value)| (name.to_string(), value.to_string()))).unwrap()
-    }
-
     #[test]
-    fn the_later_wins() {
-        let file =
-            "http:\n  listen: 127.0.0.1:1\namqp:\n  listen: 127.0.0.1:2\n  public_host: amqp.example.org\n";
-        let mut settings = environment(&[
-            ("FARCALL_HTTP__LISTEN", "127.0.0.1:3"),
-            ("FARCALL_AMQP__LISTEN", "127.0.0.1:4"),
-            ("FARCALL_HTTP__PUBLIC_NAMES", "[compute.example.org:443]"),
-            ("FARCALL_LOG", "debug"),
-            ("PATH", "/bin"),
-        ]);
-        settings.push(Setting { section: "amqp".into(), key: "listen".into(), value: "127.0.0.1:5".into() });
-        let config = load(file, settings).unwrap();
-        assert_eq!(config.http.listen.port(), 3);
-        assert_eq!(config.amqp.listen.port(), 5);
-        assert_eq!(config.amqp.public_host.as_deref(), Some("amqp.example.org"));
-        assert_eq!(config.http.public_names, ["compute.example.org:443"]);
-    }
-
-    #[test]
-    fn without_a_file_the_defaults_hold() {
-        let config = Config::load(Path::new("/nonexistent/farcall.yaml"), []).unwrap();
-        assert_eq!(config, Config::default());
-        assert_eq!(load("\n# nothing\n", Vec::new()).unwrap(), Config::default());
-    }
-
-    #[test]
-    fn what_does_not_exist_is_refused() {
-        assert!(load("http:\n  lisen: 127.0.0.1:1\n", Vec::new()).unwrap_err().to_string().contains("lisen"));
-        assert!(load("htp: {}\n", Vec::new()).is_err());
-        assert!(load("- http\n", Vec::new()).is_err());
-        assert!(load("", environment(&[("FARCALL_HTTP__LISEN", "127.0.0.1:1")])).is_err());
-        assert!(load("", environment(&[("FARCALL_HTP__LISTEN", "127.0.0.1:1")])).is_err());
-        assert!(load("", environment(&[("FARCALL_HTTP__LISTEN", "here")])).is_err());
+    fn what_does_not_fit_together_is_refused() {
+        let with = |edit: fn(&mut Config)| {
+            let mut config = Config::default();
+            edit(&mut config);
+            config.check().err().unwrap_or_default()
+        };
+        assert_eq!(with(|_| {}), "");
+        assert!(with(|it| it.tls.key = Some("k".into())).contains("tls.certificate"));
+        assert!(with(|it| it.tls.certificate = Some("c".into())).contains("tls.key"));
+        assert!(with(|it| it.http.tls_listen = local(443)).contains("http.tls_listen"));
+        assert!(with(|it| it.amqp.tls_listen = local(443)).contains("amqp.tls_listen"));
+        assert!(with(|it| it.http.listen = Addresses::default()).contains("nobody"));
+        assert!(with(|it| it.amqp.listen = Addresses::default()).contains("no endpoint"));
+        for host in ["", "a:1", "[::1]:5", "amqp://a", "a/b", "a b"] {
+            let config = Config {
+                amqp: Amqp { public_host: Some(host.into()), ..Amqp::default() },
+                ..Config::default()
+            };
+            assert!(config.check().is_err(), "{host:?}");
+        }
+        assert_eq!(with(|it| it.amqp.public_host = Some("[2001:db8::1]".into())), "");
     }
 }

@@ -3,6 +3,7 @@
 //! | module | does |
 //! |---|---|
 //! | [`serve`] | opens the parts and runs them |
+//! | [`doors`], [`certificates`] | sockets, what is spoken at each, TLS |
 //! | [`front`], [`origin`] | HTTP connections, request ids, the names we answer to |
 //! | [`identity`] | who asks: client identities, tokens |
 //! | [`rest`] | the compute routes |
@@ -13,6 +14,7 @@
 //! | [`store`] | what is on disk |
 //! | [`up`] | a service and an endpoint on this machine, with one command |
 //! | [`retention`], [`limits`] | how long and how much |
+//! | [`health`], [`figures`] | is it well, and how much is there |
 //! | [`directory`], [`config`], [`admin`], [`cli`] | the operator's side |
 //!
 //! A new route is a file in `rest/` and a line in its router; a new command a file in `cli/`; a new table a migration
@@ -20,10 +22,14 @@
 
 pub mod admin;
 pub mod ambient;
+pub mod certificates;
 pub mod cli;
 pub mod config;
 pub mod directory;
+pub mod doors;
+pub mod figures;
 pub mod front;
+pub mod health;
 pub mod identity;
 pub mod limits;
 pub mod origin;

@@ -14,6 +14,8 @@ use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Method, Uri, header};
 
+use crate::front::Reached;
+
 /// The port that is part of the stock SDK's one address for a self-hosted service.
 const STOCK_PORT: u16 = 5000;
 
@@ -23,12 +25,15 @@ pub struct Names(Arc<HashSet<String>>);
 
 impl Names {
     /// The local ones at the port that clients expect and at the one we listen on, and the public ones.
-    pub fn new(listening: SocketAddr, public: &[String]) -> Names {
+    pub fn new(listening: impl IntoIterator<Item = SocketAddr>, public: &[String]) -> Names {
         let mut names: HashSet<String> = public.iter().map(|name| name.to_ascii_lowercase()).collect();
-        for port in [STOCK_PORT, listening.port()] {
+        let mut local = |port| {
             names.extend(["localhost", "127.0.0.1", "[::1]"].map(|host| format!("{host}:{port}")));
-        }
-        names.insert(listening.to_string());
+        };
+        local(STOCK_PORT);
+        let listening: Vec<_> = listening.into_iter().collect();
+        listening.iter().for_each(|address| local(address.port()));
+        names.extend(listening.iter().map(SocketAddr::to_string));
         Names(Arc::new(names))
     }
 
@@ -55,10 +60,12 @@ fn named(authority: &Authority, scheme: Option<&str>) -> String {
 pub struct Origin(String);
 
 impl Origin {
-    fn of(target: &Uri, headers: &HeaderMap) -> Origin {
+    fn of(target: &Uri, headers: &HeaderMap, tls: bool) -> Origin {
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let host = target.authority().map(Authority::as_str).or(host).unwrap_or("localhost:5000");
-        Origin(format!("http://{host}"))
+        // A client behind `http_proxy=https://…` speaks of http inside the tunnel, and stays there.
+        let scheme = target.scheme_str().unwrap_or(if tls { "https" } else { "http" });
+        Origin(format!("{scheme}://{host}"))
     }
 }
 
@@ -72,7 +79,8 @@ impl<S: Sync> FromRequestParts<S> for Origin {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Origin, Infallible> {
-        Ok(Origin::of(&parts.uri, &parts.headers))
+        let tls = parts.extensions.get::<Reached>().is_some_and(|reached| reached.tls);
+        Ok(Origin::of(&parts.uri, &parts.headers, tls))
     }
 }
 
@@ -82,7 +90,7 @@ mod tests {
 
     #[test]
     fn only_our_own_names_are_answered() {
-        let names = Names::new("127.0.0.1:41234".parse().unwrap(), &["Compute.example.org:443".to_owned()]);
+        let names = Names::new(["127.0.0.1:41234".parse().unwrap()], &["Compute.example.org:443".to_owned()]);
         let table = [
             ("/v2/version", true),
             ("http://localhost:5000/v2/version", true),
@@ -107,8 +115,9 @@ mod tests {
     fn the_origin_is_what_the_client_named() {
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, "127.0.0.1:7".parse().unwrap());
-        assert_eq!(Origin::of(&"/x".parse().unwrap(), &headers).to_string(), "http://127.0.0.1:7");
+        assert_eq!(Origin::of(&"/x".parse().unwrap(), &headers, false).to_string(), "http://127.0.0.1:7");
+        assert_eq!(Origin::of(&"/x".parse().unwrap(), &headers, true).to_string(), "https://127.0.0.1:7");
         let absolute = "http://localhost:5000/x".parse().unwrap();
-        assert_eq!(Origin::of(&absolute, &headers).to_string(), "http://localhost:5000");
+        assert_eq!(Origin::of(&absolute, &headers, true).to_string(), "http://localhost:5000");
     }
 }

@@ -1,18 +1,21 @@
 //! `farcall serve`: opens the data directory, builds the parts, says where it listens, runs until it is stopped.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use axum::Router;
-use broker::Listener;
-use daemon::stop::Stop;
-use tokio::net::TcpListener;
+use daemon::stop::{Stage, Stop};
 
 use crate::admin::Administration;
-use crate::config::Config;
+use crate::certificates::{CertificateError, Certificates, Files};
+use crate::config::{Config, Tls};
 use crate::directory::{Directory, DirectoryError};
+use crate::doors::{self, Door, DoorError, House, Spoken};
+use crate::figures::Figures;
+use crate::front::Front;
+use crate::health::{self, Health};
 use crate::identity::Identity;
 use crate::origin::Names;
 use crate::post::url::Outside;
@@ -21,7 +24,7 @@ use crate::presence::Presence;
 use crate::rest::{Answers, App, Rates, Room};
 use crate::retention::Retention;
 use crate::store::{Store, StoreError};
-use crate::{admin, front, identity, rest};
+use crate::{admin, identity, rest};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -31,8 +34,10 @@ pub enum ServeError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Post(#[from] PostError),
-    #[error("cannot listen on {address}: {error}")]
-    Listen { address: SocketAddr, error: io::Error },
+    #[error(transparent)]
+    Door(#[from] DoorError),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     #[error("cannot write {path}: {error}")]
     Write { path: String, error: io::Error },
     #[error("cannot administer through {path}: {error}")]
@@ -41,12 +46,58 @@ pub enum ServeError {
 
 /// How long the last acknowledgements may take to reach the store.
 const FINISH: Duration = Duration::from_secs(3);
+/// How long what is being done may still take once the stop is hurried.
+const HURRY: Duration = Duration::from_millis(500);
 
-/// Where the running service listens; the content of `addresses.json`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Addresses {
-    pub http: SocketAddr,
-    pub amqp: SocketAddr,
+/// Where the running service listens: protocol and address, the most common first. The first of each protocol is the
+/// content of `addresses.json`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses(Vec<(&'static str, SocketAddr)>);
+
+impl Addresses {
+    fn of(doors: &[Door]) -> Addresses {
+        type Kind = (&'static str, fn(Spoken) -> bool);
+        let kinds: [Kind; 5] = [
+            ("http", |it| it.http),
+            ("amqp", |it| it.amqp),
+            ("https", |it| it.https),
+            ("amqps", |it| it.amqps),
+            ("metrics", |it| it.metrics),
+        ];
+        let of = |(name, speaks): Kind| {
+            let spoken = doors.iter().filter(move |door| speaks(door.spoken));
+            spoken.map(move |door| (name, door.address))
+        };
+        Addresses(kinds.into_iter().flat_map(of).collect())
+    }
+
+    /// The first place where `protocol` is spoken.
+    pub fn first(&self, protocol: &str) -> Option<SocketAddr> {
+        self.0.iter().find(|(name, _)| *name == protocol).map(|(_, address)| *address)
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let url = |(name, address): &(&str, SocketAddr)| {
+            let scheme = if *name == "metrics" { "http" } else { name };
+            ((*name).to_owned(), format!("{scheme}://{address}").into())
+        };
+        let first = self
+            .0
+            .iter()
+            .enumerate()
+            .filter(|(at, (name, _))| !self.0[..*at].iter().any(|(earlier, _)| earlier == name));
+        serde_json::Value::Object(first.map(|(_, it)| url(it)).collect())
+    }
+}
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (name, address)) in self.0.iter().enumerate() {
+            let blank = if at == 0 { "" } else { " " };
+            write!(f, "{blank}{name}://{address}")?;
+        }
+        Ok(())
+    }
 }
 
 /// A service that listens and is about to run.
@@ -55,27 +106,34 @@ pub struct Service {
     retention: Retention,
     store: Store,
     post: Post,
-    http: TcpListener,
-    names: Names,
-    router: Router,
-    amqp: TcpListener,
+    doors: Vec<Door>,
+    house: House,
+    certificates: Option<Certificates>,
     broker: broker::Broker,
     admin: admin::Server,
+    health: Health,
     directory: Directory,
     _lock: crate::directory::Lock,
 }
 
+/// The files of the certificate, if there is to be one.
+pub fn certificate_files(tls: &Tls, directory: &Path) -> Option<Files> {
+    let (certificate, key) = (tls.certificate.as_ref()?, tls.key.as_ref()?);
+    Some(Files { certificate: directory.join(certificate), key: directory.join(key) })
+}
+
 impl Service {
     /// Takes the data directory and the ports. Clients may connect as soon as this returns, and are served by `run`.
-    pub async fn open(directory: Directory, config: Config) -> Result<Service, ServeError> {
+    pub async fn open(directory: Directory, config: Config, stop: Stop) -> Result<Service, ServeError> {
         let lock = directory.lock()?;
-        let (http, http_address) = listen(config.http.listen).await?;
-        let (amqp, amqp_address) = listen(config.amqp.listen).await?;
-        let addresses = Addresses { http: http_address, amqp: amqp_address };
+        let certificates =
+            certificate_files(&config.tls, directory.root()).map(Certificates::open).transpose()?;
+        let doors = doors::open(&config).await?;
         let store = Store::open(&directory.database()).await?.with_files_from(config.limits.file_from_bytes);
         let identity = Identity::new(store.clone(), directory.keys());
         let presence = Presence::default();
-        let (post, broker) = Post::open(store.clone(), presence.clone()).await?;
+        let figures = Figures::default();
+        let (post, broker) = Post::open(store.clone(), presence.clone(), figures.clone()).await?;
         let app = App {
             store: store.clone(),
             identity: identity.clone(),
@@ -85,14 +143,15 @@ impl Service {
             rates: Rates::new(&config.limits),
             answers: Answers::new(store.clone()),
             limits: config.limits,
-            amqp: Outside {
-                host: config.amqp.public_host.clone(),
-                plain_port: Some(amqp_address.port()),
-                ..Outside::default()
-            },
+            amqp: outside(&config, &doors),
+            figures: figures.clone(),
         };
-        let router =
-            rest::router(app).merge(identity::routes::router(identity.clone())).fallback(rest::nowhere);
+        let health = Health::new(store.clone(), post.clone(), presence.clone(), figures.clone(), stop);
+        let inside = health::router(health.clone()).fallback(rest::nowhere);
+        let router = rest::router(app)
+            .merge(identity::routes::router(identity.clone()))
+            .merge(health::router(health.clone()))
+            .fallback(rest::nowhere);
         let administration = Administration { identity: identity.clone(), post: Some(post.clone()) };
         let admin = admin::Server::open(&directory.admin_socket(), administration).map_err(|error| {
             ServeError::Admin { path: directory.admin_socket().display().to_string(), error }
@@ -106,8 +165,12 @@ impl Service {
         if !store.anybody().await? {
             welcome(&directory);
         }
-        publish(&directory.addresses(), addresses)?;
-        let names = Names::new(http_address, &config.http.public_names);
+        let addresses = Addresses::of(&doors);
+        publish(&directory.addresses(), &addresses)?;
+        let listening = doors.iter().filter(|door| door.spoken.http || door.spoken.https);
+        let names = Names::new(listening.map(|door| door.address), &config.http.public_names);
+        let front = Front::new(router, inside, names, figures);
+        let house = House::new(front, post.broker().clone(), certificates.as_ref().map(Certificates::server));
         let retention =
             Retention { store: store.clone(), post: post.clone(), presence, limits: config.limits };
         Ok(Service {
@@ -115,35 +178,61 @@ impl Service {
             retention,
             store,
             post,
-            http,
-            names,
-            router,
-            amqp,
+            doors,
+            house,
+            certificates,
             broker,
             admin,
+            health,
             directory,
             _lock: lock,
         })
     }
 
-    pub fn addresses(&self) -> Addresses {
-        self.addresses
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
     }
 
-    /// Serves until `stop` begins: then accepts nothing more, finishes what is open, and closes the store.
+    /// Serves until `stop` begins: then accepts nothing more, finishes what is open, and closes the store. When the
+    /// stop is hurried, what is open is left.
     pub async fn run(self, stop: Stop) {
-        let amqp = vec![Listener { socket: self.amqp, tls: None }];
+        for door in self.doors {
+            let (house, stop) = (self.house.clone(), stop.clone());
+            tokio::spawn(async move { house.serve(door, stop).await });
+        }
+        let health = self.health;
+        let watchdog = tokio::spawn(daemon::ready::keep_telling(move || {
+            let health = health.clone();
+            async move { health.stop.stage() != Stage::Running || health.ready().await }
+        }));
         let begun = stop.clone();
-        tokio::join!(
-            front::serve(self.http, self.router, self.names, stop.clone()),
-            self.broker.run(amqp, async move { begun.begun().await }),
-            self.admin.run(stop.clone()),
-            self.retention.run(stop),
-        );
+        let working = async {
+            let certificates = async {
+                if let Some(certificates) = &self.certificates {
+                    certificates.watch(stop.clone()).await;
+                }
+            };
+            tokio::join!(
+                self.house.front.finish(stop.clone()),
+                self.broker.run(Vec::new(), async move { begun.begun().await }),
+                self.admin.run(stop.clone()),
+                self.retention.run(stop.clone()),
+                certificates,
+            );
+        };
+        let hurried = async {
+            stop.hurried().await;
+            tokio::time::sleep(HURRY).await;
+        };
+        tokio::select! {
+            () = working => {}
+            () = hurried => tracing::warn!("what was open was left: the stop was hurried"),
+        }
         if tokio::time::timeout(FINISH, self.post.finish()).await.is_err() {
             tracing::warn!("acknowledgements were not written in time: what they are of is sent again");
         }
         self.store.close().await;
+        watchdog.abort();
         for left in [self.directory.addresses(), self.directory.admin_socket()] {
             if let Err(error) = std::fs::remove_file(&left) {
                 tracing::debug!(%error, path = %left.display(), "nothing to remove");
@@ -162,20 +251,24 @@ fn welcome(directory: &Directory) {
     tracing::info!("  farcall client add NAME --data-dir {data}    (a program; prints its id and secret)");
 }
 
-async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
-    let refused = |error| ServeError::Listen { address, error };
-    let listener = TcpListener::bind(address).await.map_err(refused)?;
-    let bound = listener.local_addr().map_err(refused)?;
-    Ok((listener, bound))
+/// Where the broker is found from outside: what is configured, and the ports we really have.
+fn outside(config: &Config, doors: &[Door]) -> Outside {
+    let port = |speaks: fn(Spoken) -> bool| {
+        doors.iter().find(|door| speaks(door.spoken)).map(|door| door.address.port())
+    };
+    Outside {
+        host: config.amqp.public_host.clone(),
+        port: config.amqp.public_port,
+        tls: config.amqp.public_tls,
+        plain_port: port(|it| it.amqp),
+        tls_port: port(|it| it.amqps),
+    }
 }
 
 /// Writes the addresses where others look for them, whole or not at all.
-fn publish(path: &Path, addresses: Addresses) -> Result<(), ServeError> {
-    let text = serde_json::json!({
-        "http": format!("http://{}", addresses.http),
-        "amqp": format!("amqp://{}", addresses.amqp),
-    });
-    let unfinished = path.with_extension("new");
+fn publish(path: &Path, addresses: &Addresses) -> Result<(), ServeError> {
+    let text = addresses.json();
+    let unfinished: PathBuf = path.with_extension("new");
     let write = || {
         let mut file = std::fs::File::create(&unfinished)?;
         writeln!(file, "{text}")?;

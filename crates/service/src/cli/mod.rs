@@ -3,6 +3,7 @@
 
 mod administer;
 mod client;
+mod config;
 mod group;
 mod key;
 mod password;
@@ -10,10 +11,12 @@ mod serve;
 mod up;
 mod user;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, Loaded, Setting, from_environment};
 
 /// Farcall: call Python functions on far computers, self-hosted.
 #[derive(Debug, Parser)]
@@ -29,6 +32,9 @@ enum Command {
     Up(up::UpCommand),
     /// Run the service.
     Serve(serve::Serve),
+    /// Check or print the configuration.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Manage people, who log in with a password.
     #[command(subcommand)]
     User(user::UserCommand),
@@ -51,12 +57,32 @@ struct DataDirectory {
     data_dir: PathBuf,
 }
 
+/// What goes before the environment and the configuration file.
+#[derive(Debug, clap::Args)]
+struct Settings {
+    /// Set any key of the configuration; `farcall config print` lists them. Goes before FARCALL_SECTION__KEY in the
+    /// environment, which goes before the file.
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Settings {
+    fn load(&self, file: &Path) -> Result<Loaded, ConfigError> {
+        let mut settings = from_environment(std::env::vars());
+        for text in &self.set {
+            settings.push(Setting::from_flag(text)?);
+        }
+        Config::load(file, settings)
+    }
+}
+
 /// Reads the command line and does what it says. Exit codes: 0 well, 1 failed, 2 not understood.
 pub fn main() -> ExitCode {
     let done = |ran: anyhow::Result<()>| ran.map(|()| ExitCode::SUCCESS);
     let ended = match Farcall::parse().command {
         Command::Up(up) => up.run(),
         Command::Serve(serve) => done(serve.run()),
+        Command::Config(config) => done(config.run()),
         Command::User(user) => done(user.run()),
         Command::Client(client) => done(client.run()),
         Command::Group(group) => done(group.run()),

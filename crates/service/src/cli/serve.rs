@@ -4,10 +4,9 @@ use std::net::SocketAddr;
 
 use clap::Args;
 use daemon::logging::{self, Form, Logging};
-use serde_json::Value;
 
-use super::DataDirectory;
-use crate::config::{self, Config, Setting};
+use super::{DataDirectory, Settings};
+use crate::config::LogForm;
 use crate::directory::Directory;
 use crate::serve::Service;
 
@@ -15,36 +14,38 @@ use crate::serve::Service;
 pub(super) struct Serve {
     #[command(flatten)]
     directory: DataDirectory,
-    /// Where to listen for HTTP; port 0 takes a free one [default: 127.0.0.1:5000].
+    /// Where to listen for HTTP; port 0 takes a free one. Short for --set http.listen=ADDRESS.
     #[arg(long, value_name = "ADDRESS")]
     http_listen: Option<SocketAddr>,
-    /// Where to listen for AMQP; port 0 takes a free one [default: 127.0.0.1:5672].
+    /// Where to listen for AMQP; port 0 takes a free one. Short for --set amqp.listen=ADDRESS.
     #[arg(long, value_name = "ADDRESS")]
     amqp_listen: Option<SocketAddr>,
-    /// Log lines as JSON.
+    /// Log lines as JSON. Short for --set log.form=json.
     #[arg(long)]
     log_json: bool,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 impl Serve {
-    pub(super) fn run(self) -> anyhow::Result<()> {
-        let form = if self.log_json { Form::Json } else { Form::Text };
-        logging::start(Logging { form, directives: "info", file: None })?;
+    pub(super) fn run(mut self) -> anyhow::Result<()> {
         let directory = Directory::prepare(&self.directory.data_dir)?;
-        let mut settings = config::from_environment(std::env::vars())?;
         for (section, address) in [("http", self.http_listen), ("amqp", self.amqp_listen)] {
-            settings.extend(address.map(|address| Setting {
-                section: section.to_owned(),
-                key: "listen".to_owned(),
-                value: Value::String(address.to_string()),
-            }));
+            self.settings.set.extend(address.map(|address| format!("{section}.listen={address}")));
         }
-        let config = Config::load(&directory.configuration(), settings)?;
+        if self.log_json {
+            self.settings.set.push("log.form=json".to_owned());
+        }
+        let config = self.settings.load(&directory.configuration())?.config;
+        let form = match config.log.form {
+            LogForm::Text => Form::Text,
+            LogForm::Json => Form::Json,
+        };
+        logging::start(Logging { form, directives: &config.log.filter, file: None })?;
         tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
             let (_trigger, stop) = daemon::stop::on_signals()?;
-            let service = Service::open(directory, config).await?;
-            let addresses = service.addresses();
-            println!("farcall is ready: http://{} amqp://{}", addresses.http, addresses.amqp);
+            let service = Service::open(directory, config, stop.clone()).await?;
+            println!("farcall is ready: {}", service.addresses());
             daemon::ready::serving();
             let stopping = stop.clone();
             tokio::spawn(async move {

@@ -22,10 +22,11 @@ pub mod url;
 
 use std::sync::Arc;
 
-use broker::{Broker, Confirm, DeclareError, ExchangeKind, Handle, Message, QueueOptions};
+use broker::{Broker, Confirm, DeclareError, ExchangeKind, Handle, Message, QueueOptions, Stats};
 use wire::queue::{self, HEARTBEAT_BINDING, HEARTBEAT_QUEUE, RESULT_BINDING, RESULT_QUEUE, exchange};
 use wire::{EndpointId, FunctionId, IdentityId, TaskId};
 
+use crate::figures::Figures;
 use crate::presence::Presence;
 use crate::store::{Holder, Store, StoreError};
 use crate::user_endpoint::Starts;
@@ -59,13 +60,17 @@ pub enum PostError {
 
 impl Post {
     /// Sets everything up, with all that is unfinished in the store; the returned broker is to be run.
-    pub async fn open(store: Store, presence: Presence) -> Result<(Post, Broker), PostError> {
+    pub async fn open(
+        store: Store,
+        presence: Presence,
+        figures: Figures,
+    ) -> Result<(Post, Broker), PostError> {
         let (tasks, task_feeding) = Feeder::new();
         let (deliveries, delivery_feeding) = Feeder::new();
         let standing = Standing::default();
         let starts = Starts::default();
         let functions = Functions::new(store.clone());
-        let results = Results { store: store.clone(), deliveries: deliveries.clone() };
+        let results = Results { store: store.clone(), deliveries: deliveries.clone(), figures };
         let rules = access::Rules {
             store: store.clone(),
             standing: standing.clone(),
@@ -142,6 +147,16 @@ impl Post {
     /// The starts of user endpoints that are under way.
     pub fn starts(&self) -> &Starts {
         &self.starts
+    }
+
+    /// The broker, for connections that come in at the doors.
+    pub fn broker(&self) -> &Handle {
+        &self.broker
+    }
+
+    /// What the broker counts.
+    pub fn figures(&self) -> Stats {
+        self.broker.stats()
     }
 
     /// Publishes a message of our own.

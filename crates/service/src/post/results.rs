@@ -13,6 +13,7 @@ use wire::{EndpointId, TaskId};
 
 use super::outbox::Feeder;
 use crate::ambient;
+use crate::figures::{Figures, Times};
 use crate::store::{Kept, RecordResults, Recorded, ReportedResult, Store, StoreError};
 use crate::task::Outcome;
 
@@ -47,6 +48,7 @@ impl Sink for ResultSink {
 pub(super) struct Results {
     pub(super) store: Store,
     pub(super) deliveries: Feeder,
+    pub(super) figures: Figures,
 }
 
 /// An end that the service itself puts to a task.
@@ -113,6 +115,7 @@ impl Results {
             endpoint,
             outcome: Outcome::Failed,
             message: ending.message(task),
+            times: None,
         });
         self.record(results.collect()).await
     }
@@ -123,7 +126,9 @@ impl Results {
         }
         let mut messages = Vec::with_capacity(arrived.len());
         let mut results = Vec::with_capacity(arrived.len());
-        for Arrived { task, endpoint, outcome, message } in arrived {
+        let mut ends = Vec::with_capacity(arrived.len());
+        for Arrived { task, endpoint, outcome, message, times } in arrived {
+            ends.push((outcome, times));
             messages.push(message);
             results.push(ReportedResult { task, endpoint, outcome, message: Kept::Here(Vec::new()) });
         }
@@ -145,7 +150,10 @@ impl Results {
         self.store.remove(recorded.freed).await;
         let (mut late, mut refused) = (0, 0);
         let mut groups = Vec::new();
-        for recorded in recorded.recorded {
+        for (recorded, (outcome, times)) in recorded.recorded.into_iter().zip(ends) {
+            if matches!(recorded, Recorded::New { .. }) {
+                self.figures.ended(outcome, times);
+            }
             match recorded {
                 Recorded::New { deliver: Some(group) } => groups.push(group),
                 Recorded::New { deliver: None } => {}
@@ -153,6 +161,7 @@ impl Results {
                 Recorded::Refused => refused += 1,
             }
         }
+        self.figures.dropped(late, refused);
         groups.sort_unstable();
         groups.dedup();
         for (identity, group) in groups {
@@ -174,6 +183,8 @@ struct Arrived {
     endpoint: EndpointId,
     outcome: Outcome,
     message: Vec<u8>,
+    /// As far as the endpoint has told.
+    times: Option<Times>,
 }
 
 fn read(published: &Published) -> Result<Arrived, &'static str> {
@@ -181,10 +192,12 @@ fn read(published: &Published) -> Result<Arrived, &'static str> {
         return Err("its routing key names no endpoint");
     };
     let result = TaskResult::decode(published.body()).map_err(|_| "it is not a result")?;
+    let times = result.task_statuses.as_ref().and_then(|it| Times::of(result.task_id, it));
     Ok(Arrived {
         task: result.task_id,
         endpoint,
         outcome: if result.is_error() { Outcome::Failed } else { Outcome::Succeeded },
         message: published.body().to_vec(),
+        times,
     })
 }

@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn the_host_is_the_public_one_or_where_we_were_reached() {
-        let reached = |at: &str, tls| Reached { at: at.parse().unwrap(), tls };
+        let peer = "192.0.2.9:1".parse().unwrap();
+        let reached = |at: &str, tls| Reached { at: at.parse().unwrap(), tls, peer, metrics: false };
         let plain = Outside { plain_port: Some(4444), ..Outside::default() };
         let both = Outside { tls_port: Some(443), ..plain.clone() };
         let named = Outside { host: Some("amqp.example.org".into()), ..both.clone() };

@@ -45,6 +45,7 @@ pub use rate::Rates;
 pub use resent::Answers;
 use route::Route;
 
+use crate::figures::Figures;
 use crate::identity::Identity;
 use crate::limits::Limits;
 use crate::post::Post;
@@ -66,6 +67,7 @@ pub struct App {
     pub limits: Limits,
     /// Where the broker is found from outside.
     pub amqp: Outside,
+    pub figures: Figures,
 }
 
 /// Every route. The router and the OpenAPI document are made of it.

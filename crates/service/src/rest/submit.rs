@@ -103,6 +103,7 @@ pub(super) async fn submit(
         payload,
     });
     let request = RequestId::from_uuid(ambient::ordered_id());
+    let count = wanted.count();
     let command = Submit {
         request,
         group,
@@ -121,6 +122,7 @@ pub(super) async fn submit(
     let ticket = app.answers.begin(request);
     let (accepted, ticket) = match app.store.write(command).await {
         Ok(Submission::New(accepted)) => {
+            app.figures.submitted(count);
             app.post.submitted(accepted.endpoint);
             (accepted, ticket)
         }
@@ -180,7 +182,9 @@ async fn user_endpoint(
     }
     let starter = Starter { store: app.store.clone(), post: app.post.clone() };
     let wanted = user_endpoint::Wanted { identity: caller, config, runtime: wanted.user_runtime.clone() };
-    starter.ready(manager, wanted).await.map_err(|(id, outcome)| match outcome {
+    let ready = starter.ready(manager, wanted).await;
+    app.figures.start(ready.is_ok());
+    ready.map_err(|(id, outcome)| match outcome {
         Outcome::Refused(why) => {
             Failure::new(Code::SemanticallyInvalid, format!("Request payload failed validation: {why}"))
         }

@@ -204,15 +204,6 @@ impl Store {
         rows.iter().map(|row| Ok(EndpointId::from_uuid(id(row, "id")?))).collect()
     }
 
-    /// An identity's username and name.
-    pub async fn person(&self, identity: IdentityId) -> Result<Option<(String, String)>, StoreError> {
-        let row = sqlx::query("SELECT username, name FROM identities WHERE id = $1")
-            .bind(key(identity.as_uuid()))
-            .fetch_optional(&self.readers)
-            .await?;
-        row.map(|row| Ok((row.try_get("username")?, row.try_get("name")?))).transpose()
-    }
-
     /// The endpoints that `identity` owns or administers, and with `public` those that everybody sees; by name.
     pub async fn endpoints_of(
         &self,

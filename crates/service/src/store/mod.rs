@@ -5,6 +5,7 @@
 //!
 //! A command decides nothing: it reads and writes what it is told, in one transaction, or changes nothing.
 
+mod census;
 mod clients;
 mod codes;
 mod containers;
@@ -36,6 +37,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection, SqlSafeStr};
 
+pub use census::Census;
 pub use clients::{AddClient, Client, NativeApp, PutNativeApp, RemoveNativeApp, SetSecret};
 pub use codes::{AddCode, Code, CodeUse, UseCode};
 pub use containers::{AddContainer, Container};

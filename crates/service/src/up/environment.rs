@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use wire::EndpointId;
 
+use super::service::Local;
 use super::{ClientIdentity, Place};
-use crate::serve::Addresses;
 
 /// The SDK knows one address of a service of one's own by heart.
 const KNOWN_PORT: u16 = 5000;
@@ -18,7 +18,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    pub(super) fn new(addresses: Addresses, identity: &ClientIdentity, place: &Place) -> Environment {
+    pub(super) fn new(addresses: Local, identity: &ClientIdentity, place: &Place) -> Environment {
         let port = addresses.http.port();
         let origin = format!("http://127.0.0.1:{port}");
         let mut set = vec![
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     fn script(http: &str) -> String {
-        let addresses = Addresses { http: http.parse().unwrap(), amqp: "127.0.0.1:5672".parse().unwrap() };
+        let addresses = Local { http: http.parse().unwrap(), amqp: "127.0.0.1:5672".parse().unwrap() };
         let identity = ClientIdentity { client_id: "the-id".into(), client_secret: "the-secret".into() };
         let place = Place { root: "/data of o'brien/up".into() };
         let mut environment = Environment::new(addresses, &identity, &place);

@@ -5,23 +5,31 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use daemon::stop::{self, Trigger};
+use daemon::stop::{self, Stop, Trigger};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
 use super::Wish;
-use crate::config::{self, Config, Setting};
+use crate::config::{self, Config, Setting, Source};
 use crate::directory::{Directory, DirectoryError};
-use crate::serve::{Addresses, ServeError, Service};
+use crate::doors::DoorError;
+use crate::serve::{ServeError, Service};
 
 /// How long a service that has the lock may take to say where it listens.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+/// Where it is reached on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Local {
+    pub http: SocketAddr,
+    pub amqp: SocketAddr,
+}
+
 /// A service that serves.
 #[derive(Debug)]
 pub struct Running {
-    addresses: Addresses,
+    addresses: Local,
     ours: Option<Ours>,
 }
 
@@ -40,7 +48,7 @@ impl Running {
         }
     }
 
-    pub fn addresses(&self) -> Addresses {
+    pub fn addresses(&self) -> Local {
         self.addresses
     }
 
@@ -63,17 +71,19 @@ fn holds_the_lock(error: &anyhow::Error) -> bool {
 }
 
 async fn start(directory: &Directory, wish: &Wish) -> anyhow::Result<Running> {
-    let service = match open(directory, wish.http_listen, wish.amqp_listen).await {
+    let (trigger, stop) = stop::channel();
+    let service = match open(directory, wish.http_listen, wish.amqp_listen, stop.clone()).await {
         // Somebody else has the usual ports, and nobody asked for them: others do as well.
         Err(error) if port_taken(&error) && wish.http_listen.is_none() && wish.amqp_listen.is_none() => {
             let free = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-            open(directory, free, free).await?
+            open(directory, free, free, stop.clone()).await?
         }
         other => other?,
     };
-    let addresses = service.addresses();
+    let listening = service.addresses();
+    let of = |name: &str| listening.first(name).with_context(|| format!("{name} is not spoken without TLS"));
+    let addresses = Local { http: of("http")?, amqp: of("amqp")? };
     tracing::info!(http = %addresses.http, amqp = %addresses.amqp, "the service serves");
-    let (trigger, stop) = stop::channel();
     let task = tokio::spawn(service.run(stop));
     Ok(Running { addresses, ours: Some(Ours { trigger, task }) })
 }
@@ -82,21 +92,23 @@ async fn open(
     directory: &Directory,
     http: Option<SocketAddr>,
     amqp: Option<SocketAddr>,
+    stop: Stop,
 ) -> anyhow::Result<Service> {
-    let mut settings = config::from_environment(std::env::vars())?;
+    let mut settings = config::from_environment(std::env::vars());
     for (section, address) in [("http", http), ("amqp", amqp)] {
         settings.extend(address.map(|address| Setting {
             section: section.to_owned(),
             key: "listen".to_owned(),
             value: Value::String(address.to_string()),
+            source: Source::Flag(format!("--{section}-listen")),
         }));
     }
-    let config = Config::load(&directory.configuration(), settings)?;
-    Ok(Service::open(directory.clone(), config).await?)
+    let config = Config::load(&directory.configuration(), settings)?.config;
+    Ok(Service::open(directory.clone(), config, stop).await?)
 }
 
 fn port_taken(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(ServeError::Listen { error, .. }) if error.kind() == io::ErrorKind::AddrInUse)
+    matches!(error.downcast_ref(), Some(ServeError::Door(DoorError { error, .. })) if error.kind() == io::ErrorKind::AddrInUse)
 }
 
 /// The service that has the data directory; it may have begun a moment ago.
@@ -118,11 +130,11 @@ async fn find(directory: &Directory) -> anyhow::Result<Running> {
     Ok(Running { addresses, ours: None })
 }
 
-fn read(text: &str) -> anyhow::Result<Addresses> {
+fn read(text: &str) -> anyhow::Result<Local> {
     let document: Value = serde_json::from_str(text)?;
     let address = |name: &str, scheme: &str| {
         let text = document[name].as_str().and_then(|text| text.strip_prefix(scheme)).unwrap_or_default();
         text.parse::<SocketAddr>().with_context(|| format!("{name} is no address"))
     };
-    Ok(Addresses { http: address("http", "http://")?, amqp: address("amqp", "amqp://")? })
+    Ok(Local { http: address("http", "http://")?, amqp: address("amqp", "amqp://")? })
 }

@@ -260,17 +260,27 @@ impl Starter {
         }
     }
 
-    /// Who somebody is, as a manager maps identities to local users.
+    /// Who somebody is, as a manager maps identities to local users: the one that asks, and all linked with it.
     async fn person(&self, identity: IdentityId) -> Result<(String, Vec<LinkedIdentity>), CommandError> {
-        let known = self.store.person(identity).await?;
-        let (username, name) = known.ok_or(CommandError::Nobody(identity))?;
-        let rest = [
-            ("id", identity.to_string()),
-            ("username", username.clone()),
-            ("name", name),
-            ("status", "used".to_owned()),
-        ];
-        let rest = rest.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
-        Ok((username, vec![LinkedIdentity { sub: identity, rest }]))
+        let set = self.store.identity_set(identity).await?;
+        let asking = set.iter().find(|it| it.id == identity).ok_or(CommandError::Nobody(identity))?;
+        let username = asking.username.clone();
+        let linked = set.into_iter().map(|it| {
+            let text = |key: &str, value: Option<String>| Some((key.to_owned(), value?.into()));
+            let members = [
+                text("id", Some(it.id.to_string())),
+                text("username", Some(it.username)),
+                text("name", Some(it.name)),
+                text("email", it.email),
+                text("organization", it.organization),
+                text("status", Some("used".to_owned())),
+            ];
+            let mut rest: wire::json::Object = members.into_iter().flatten().collect();
+            if let Some(at) = it.authenticated {
+                rest.insert("last_authentication".to_owned(), at.as_second().into());
+            }
+            LinkedIdentity { sub: it.id, rest }
+        });
+        Ok((username, linked.collect()))
     }
 }

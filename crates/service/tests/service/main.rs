@@ -9,6 +9,7 @@ mod endpoints;
 mod functions;
 mod identity;
 mod kill;
+mod operation;
 mod path;
 mod rest;
 mod support;

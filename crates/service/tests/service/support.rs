@@ -27,6 +27,8 @@ pub struct Farcall {
     process: Option<Child>,
     pub http: String,
     pub amqp: String,
+    /// Further places it listens at.
+    pub others: Vec<String>,
     web: reqwest::Client,
 }
 
@@ -79,12 +81,22 @@ pub fn binary() -> &'static str {
 
 impl Farcall {
     pub fn start() -> Farcall {
+        let mut farcall = Farcall::prepared();
+        farcall.start_again();
+        farcall
+    }
+
+    /// With a directory and not started.
+    pub fn prepared() -> Farcall {
         let directory = tempfile::tempdir().unwrap();
         let web = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
         let (http, amqp) = (String::new(), String::new());
-        let mut farcall = Farcall { directory, process: None, http, amqp, web };
-        farcall.start_again();
-        farcall
+        Farcall { directory, process: None, http, amqp, others: Vec::new(), web }
+    }
+
+    /// A file beside the data directory.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
     }
 
     pub fn data(&self) -> PathBuf {
@@ -93,18 +105,26 @@ impl Farcall {
 
     /// Starts it on the addresses it had before, if it had any.
     pub fn start_again(&mut self) {
+        self.start_with(&[], &[]);
+    }
+
+    /// The same with further arguments and variables.
+    pub fn start_with(&mut self, arguments: &[&str], variables: &[(&str, &str)]) {
         let address = |known: &str| known.split("://").nth(1).unwrap_or("127.0.0.1:0").to_owned();
         let mut command = Command::new(binary());
         command.args(["serve", "--http-listen", &address(&self.http), "--amqp-listen", &address(&self.amqp)]);
         command.arg("--data-dir").arg(self.data()).stdout(Stdio::piped()).env_remove("NOTIFY_SOCKET");
+        command.args(arguments).envs(variables.iter().copied());
         let log = std::fs::File::options().create(true).append(true).open(self.log()).unwrap();
         let mut process = command.stderr(log).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let ready = line.trim().strip_prefix("farcall is ready: ");
         let ready = ready.unwrap_or_else(|| panic!("not ready: {line:?}\n{}", self.read_log()));
-        let (http, amqp) = ready.split_once(' ').unwrap();
-        (self.http, self.amqp) = (http.to_owned(), amqp.to_owned());
+        let mut places = ready.split(' ');
+        let mut next = || places.next().unwrap().to_owned();
+        (self.http, self.amqp) = (next(), next());
+        self.others = places.map(str::to_owned).collect();
         self.process = Some(process);
     }
 

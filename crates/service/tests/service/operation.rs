@@ -1,0 +1,269 @@
+//! Health, figures, doors, certificates, signals: what whoever operates the service relies on.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener as Bound};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use reqwest::Method;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::support::{FakeEndpoint, Farcall, farcall};
+
+/// The number of a figure on the page.
+fn figure(page: &str, name: &str) -> f64 {
+    let line = page.lines().find(|line| line.starts_with(&format!("{name} ")));
+    let line = line.unwrap_or_else(|| panic!("{name} is not on the page:\n{page}"));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+async fn text(service: &Farcall, path: &str) -> (u16, String) {
+    let answer = service.request(Method::GET, path).send().await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+#[tokio::test]
+async fn health_and_figures() {
+    let mut service = Farcall::prepared();
+    service.start_with(&["--set", "metrics.listen=127.0.0.1:0"], &[]);
+    assert_eq!(text(&service, "/healthz").await, (200, "alive\n".to_owned()));
+    assert_eq!(text(&service, "/readyz").await, (200, "ready\n".to_owned()));
+    let client = service.client().await;
+    let registration = client.register().await;
+    let mut endpoint = FakeEndpoint::connect(&registration).await;
+    endpoint.heartbeat(serde_json::json!({"heartbeat_period": 30})).await;
+    let function = client.function().await;
+    client.submit(registration.id(), &function, 3).await;
+    let first = endpoint.take().await;
+    endpoint.finish(&first, "done", false).await;
+    endpoint.finish(&first, "again", false).await;
+    let second = endpoint.take().await;
+    endpoint.finish(&second, "wrong", true).await;
+
+    let (status, page) = text(&service, "/metrics").await;
+    assert_eq!(status, 200);
+    let up = format!("farcall_endpoint_up{{endpoint=\"{}\"}}", registration.id());
+    for (name, expected) in [
+        ("farcall_submits_total", 1.0),
+        ("farcall_tasks_submitted_total", 3.0),
+        ("farcall_tasks_ended_total{outcome=\"success\"}", 1.0),
+        ("farcall_tasks_ended_total{outcome=\"failed\"}", 1.0),
+        ("farcall_results_late_total", 1.0),
+        ("farcall_endpoints", 1.0),
+        ("farcall_endpoints_online", 1.0),
+        (up.as_str(), 1.0),
+        ("farcall_broker_connections", 1.0),
+        ("farcall_http_requests_total{status=\"5xx\"}", 0.0),
+    ] {
+        assert_eq!(figure(&page, name), expected, "{name}");
+    }
+    let open = figure(&page, "farcall_tasks_open{state=\"waiting\"}")
+        + figure(&page, "farcall_tasks_open{state=\"taken\"}");
+    assert_eq!(open, 1.0);
+    assert!(figure(&page, "farcall_http_request_seconds_count") >= 5.0);
+    assert!(!page.contains(&client.id), "nobody is named");
+
+    // A request that a proxy passed on is nobody's of this machine.
+    let passed_on = service.request(Method::GET, "/metrics").header("X-Forwarded-For", "192.0.2.1");
+    assert_eq!(passed_on.send().await.unwrap().status(), 404);
+    // At a door of its own it is told, and nothing else is.
+    let inside = service.others[0].strip_prefix("metrics://").unwrap().to_owned();
+    let get = |path: &str| {
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: {inside}\r\nForwarded: for=x\r\nConnection: close\r\n\r\n");
+        let inside = inside.clone();
+        async move {
+            let mut stream = TcpStream::connect(inside).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer
+        }
+    };
+    assert!(get("/metrics").await.contains("farcall_submits_total 1"));
+    assert!(get("/v2/version").await.starts_with("HTTP/1.1 404"));
+}
+
+/// Authorities and certificates for a test.
+struct Pki {
+    authority: Issuer<'static, KeyPair>,
+    root: CertificateDer<'static>,
+}
+
+impl Pki {
+    fn new() -> Pki {
+        let key = KeyPair::generate().unwrap();
+        let mut parameters = CertificateParams::new(Vec::new()).unwrap();
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let root = parameters.self_signed(&key).unwrap().der().clone();
+        Pki { authority: Issuer::new(parameters, key), root }
+    }
+
+    /// Writes a certificate for `localhost` and its key; the certificate.
+    fn issue(&self, certificate: &Path, key: &Path) -> CertificateDer<'static> {
+        let pair = KeyPair::generate().unwrap();
+        let parameters = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let made = parameters.signed_by(&pair, &self.authority).unwrap();
+        std::fs::write(key, pair.serialize_pem()).unwrap();
+        std::fs::write(certificate, made.pem()).unwrap();
+        made.der().clone()
+    }
+
+    /// A connection that trusts this authority only.
+    async fn connect(&self, address: SocketAddr) -> tokio_rustls::client::TlsStream<TcpStream> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.root.clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+    }
+
+    async fn shown(&self, address: SocketAddr) -> CertificateDer<'static> {
+        let stream = self.connect(address).await;
+        stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
+    }
+}
+
+/// A service whose one port speaks everything.
+fn one_port() -> (Farcall, Pki, SocketAddr) {
+    let mut service = Farcall::prepared();
+    let pki = Pki::new();
+    pki.issue(&service.file("certificate.pem"), &service.file("key.pem"));
+    // The port must be known beforehand to be the same in all lists.
+    let address = Bound::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    (service.http, service.amqp) = (format!("http://{address}"), format!("amqp://{address}"));
+    let file = |name: &str| service.file(name).display().to_string();
+    let set = [
+        format!("http.tls_listen={address}"),
+        format!("amqp.tls_listen={address}"),
+        format!("tls.certificate={}", file("certificate.pem")),
+        format!("tls.key={}", file("key.pem")),
+        "amqp.public_host=localhost".to_owned(),
+    ];
+    let arguments: Vec<&str> = set.iter().flat_map(|it| ["--set", it.as_str()]).collect();
+    service.start_with(&arguments, &[]);
+    (service, pki, address)
+}
+
+#[tokio::test]
+async fn one_port_speaks_everything() {
+    let (service, pki, address) = one_port();
+    // Plain HTTP and plain AMQP.
+    let client = service.client().await;
+    let registration = client.register().await;
+    assert!(registration.url().starts_with("amqp://"), "as the request came");
+    FakeEndpoint::connect(&registration).await.leave().await;
+    // HTTP inside TLS, where the broker is told to be found inside TLS, too.
+    let mut stream = pki.connect(address).await;
+    let token = &client.token;
+    let request = format!(
+        "GET /v2/get_amqp_result_connection_url HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains("\"connection_url\":\"amqps://client."), "{answer}");
+    assert!(answer.contains(&format!("@localhost:{}/%2F", address.port())), "{answer}");
+    // AMQP inside TLS: the first frame is Connection.Start.
+    let mut stream = pki.connect(address).await;
+    stream.write_all(b"AMQP\x00\x00\x09\x01").await.unwrap();
+    let mut frame = [0; 11];
+    stream.read_exact(&mut frame).await.unwrap();
+    assert_eq!((frame[0], &frame[7..11]), (1, &[0, 10, 0, 10][..]));
+}
+
+#[tokio::test]
+async fn certificates_are_read_anew() {
+    let (service, pki, address) = one_port();
+    let (certificate, key) = (service.file("certificate.pem"), service.file("key.pem"));
+    let first = pki.shown(address).await;
+    // As a file that changes, at once whole.
+    let (new_certificate, new_key) = (service.file("new-certificate"), service.file("new-key"));
+    let second = pki.issue(&new_certificate, &new_key);
+    std::fs::rename(&new_key, &key).unwrap();
+    std::fs::rename(&new_certificate, &certificate).unwrap();
+    while pki.shown(address).await != second {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_ne!(first, second);
+    // A bad one is told of, and the old one stays; SIGHUP asks at once.
+    std::fs::write(&certificate, "nothing").unwrap();
+    service.signal(Signal::SIGHUP);
+    while !service.read_log().contains("the new certificate cannot be used, the old one stays") {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(pki.shown(address).await, second);
+}
+
+#[test]
+fn the_service_manager_hears_how_we_are() {
+    let mut service = Farcall::prepared();
+    let path = service.file("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let hear = || {
+        let mut text = [0; 4096];
+        let length = manager.recv(&mut text).unwrap();
+        String::from_utf8(text[..length].to_vec()).unwrap()
+    };
+    let socket = path.display().to_string();
+    service.start_with(&[], &[("NOTIFY_SOCKET", socket.as_str()), ("WATCHDOG_USEC", "300000")]);
+    assert_eq!(hear().trim(), "READY=1");
+    assert_eq!(hear().trim(), "WATCHDOG=1");
+    assert_eq!(hear().trim(), "WATCHDOG=1");
+    service.signal(Signal::SIGTERM);
+    while hear().trim() != "STOPPING=1" {}
+    assert!(service.stop_status().success());
+}
+
+#[test]
+fn a_second_signal_hurries() {
+    let mut service = Farcall::start();
+    // A request that never ends keeps an orderly stop waiting.
+    let mut stream = std::net::TcpStream::connect(service.http.strip_prefix("http://").unwrap()).unwrap();
+    let head = "POST /v2/oauth2/token HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\
+                Content-Type: application/x-www-form-urlencoded\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    service.signal(Signal::SIGTERM);
+    service.signal(Signal::SIGTERM);
+    std::thread::sleep(Duration::from_millis(100));
+    service.signal(Signal::SIGTERM);
+    assert!(service.stop_status().success());
+    assert!(service.read_log().contains("the stop was hurried"), "{}", service.read_log());
+}
+
+#[test]
+fn the_configuration_is_checked_and_printed() {
+    let service = Farcall::prepared();
+    std::fs::create_dir(service.data()).unwrap();
+    let file = service.data().join("farcall.yaml");
+    std::fs::write(&file, "amqp:\n  public_host: compute.example.org\n").unwrap();
+    assert!(farcall(&service.data(), &["config", "check"]).status.success());
+    let printed = farcall(&service.data(), &["config", "print", "--set", "http.listen=127.0.0.1:8080"]);
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    assert!(printed.contains("  listen: [\"127.0.0.1:8080\"]  # --set http.listen\n"), "{printed}");
+    assert!(
+        printed.contains(&format!("  public_host: \"compute.example.org\"  # {}\n", file.display())),
+        "{printed}"
+    );
+    assert!(printed.contains("  public_port: null  # default\n"), "{printed}");
+
+    std::fs::write(&file, "amqp:\n  public_hots: compute.example.org\n").unwrap();
+    let refused = farcall(&service.data(), &["config", "check"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains("there is no amqp.public_hots; did you mean amqp.public_host?"), "{said}");
+}
