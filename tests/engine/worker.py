@@ -13,6 +13,7 @@ from pathlib import Path
 SOURCE = Path(__file__).resolve().parents[2] / "crates/engine/src/node/worker_python"
 HEAD = struct.Struct(">IB")
 TASK, ENDED, READY = 1, 2, 4
+PACKET = 1 << 16
 
 # A worker that says nothing for so long has failed the test.
 PATIENCE = 60
@@ -42,22 +43,23 @@ class Worker:
             "result_size_limit": 10 * 1024 * 1024,
             **config,
         }
+        self.tasks, their_tasks = socket.socketpair(type=socket.SOCK_SEQPACKET)
         self.socket, theirs = socket.socketpair()
         self.socket.settimeout(PATIENCE)
-        with theirs, open(self.log, "wb") as log:
+        with their_tasks, theirs, open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 [
                     interpreter,
                     "-c",
                     f"__import__('sys').path.__setitem__(0, {str(library)!r}); __import__('farcall_worker').main()",
                 ],
-                pass_fds=[theirs.fileno()],
+                pass_fds=[their_tasks.fileno(), theirs.fileno()],
                 stdout=log,
                 stderr=log,
                 env={
                     **os.environ,
                     **(environment or {}),
-                    "FARCALL_WORKER_SOCKET": str(theirs.fileno()),
+                    "FARCALL_WORKER_SOCKETS": f"{their_tasks.fileno()},{theirs.fileno()}",
                     "FARCALL_WORKER_CONFIG": json.dumps(config),
                 },
             )
@@ -82,7 +84,9 @@ class Worker:
         task_id = uuid.uuid4()
         header = json.dumps(extras).encode() if extras else b""
         body = task_id.bytes + struct.pack(">I", len(header)) + header + message
-        self.socket.sendall(HEAD.pack(len(body) + 1, TASK) + body)
+        frame = HEAD.pack(len(body) + 1, TASK) + body
+        for at in range(0, len(frame), PACKET):
+            self.tasks.send(frame[at : at + PACKET])
         kind, answer = self._read()
         assert kind == ENDED and answer[:16] == task_id.bytes and answer[16:17] == b"\x01"
         envelope = json.loads(answer[17:])
@@ -111,6 +115,7 @@ class Worker:
         return result["data"]
 
     def close(self):
+        self.tasks.close()
         self.socket.close()
         try:
             self.process.wait(PATIENCE)

@@ -25,6 +25,7 @@ mod launcher;
 mod link;
 pub mod node;
 mod outcome;
+mod pace;
 mod processes;
 mod provider;
 mod shell;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use wire::TaskId;
 
 use super::loss::NodeName;
+use crate::pace::Pace;
 
 /// One connection of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,39 +33,6 @@ pub(crate) struct Node {
     /// It takes nothing new.
     draining: bool,
     pace: Pace,
-}
-
-/// How many tasks a node ended lately.
-#[derive(Debug, Default)]
-struct Pace {
-    window_began: Duration,
-    this: u32,
-    before: u32,
-}
-
-impl Pace {
-    const WINDOW: Duration = Duration::from_millis(10);
-
-    fn one_more(&mut self, now: Duration) {
-        let age = now.saturating_sub(self.window_began);
-        if age >= Self::WINDOW {
-            self.before = if age < Self::WINDOW * 2 { self.this } else { 0 };
-            self.this = 0;
-            self.window_began = now;
-        }
-        self.this += 1;
-    }
-
-    fn lately(&self, now: Duration) -> u32 {
-        let age = now.saturating_sub(self.window_began);
-        if age < Self::WINDOW {
-            self.this.max(self.before)
-        } else if age < Self::WINDOW * 2 {
-            self.this
-        } else {
-            0
-        }
-    }
 }
 
 impl Node {
@@ -165,11 +133,7 @@ impl Nodes {
         if most.0 <= 0 || least.0 >= -i64::from(self.prefetch) || node.recalled {
             return Err(None);
         }
-        if node.pace.lately(now) > 0 {
-            Err(Some(node.pace.window_began + Pace::WINDOW * 2))
-        } else {
-            Ok(*key)
-        }
+        if node.pace.lately(now) > 0 { Err(Some(node.pace.until())) } else { Ok(*key) }
     }
 
     pub(crate) fn recall(&mut self, key: NodeKey, recalled: bool) {

@@ -35,6 +35,16 @@ impl Frame {
         Self(bytes.freeze())
     }
 
+    /// A frame that came as one packet, when it is one.
+    pub(crate) fn from_packet(packet: &[u8]) -> Option<Self> {
+        let length = u32::from_be_bytes(*packet.first_chunk()?) as usize;
+        (length > 0 && packet.len() == length + 4).then(|| Self(Bytes::copy_from_slice(packet)))
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     pub(crate) fn kind(&self) -> u8 {
         self.0[HEAD - 1]
     }
@@ -58,21 +68,12 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     /// The next frame, or none when the other side has closed between two frames. Safe to cancel.
     pub(crate) async fn next(&mut self) -> io::Result<Option<Frame>> {
         loop {
-            let missing = match self.buffer.first_chunk::<4>() {
-                None => CHUNK,
-                Some(length) => {
-                    let length = u32::from_be_bytes(*length) as usize;
-                    if length == 0 || length > LONGEST {
-                        let text = format!("a frame of {length} bytes");
-                        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-                    }
-                    let whole = length + 4;
-                    if self.buffer.len() >= whole {
-                        return Ok(Some(Frame(self.buffer.split_to(whole).freeze())));
-                    }
-                    whole - self.buffer.len()
-                }
-            };
+            if let Some(frame) = self.here()? {
+                return Ok(Some(frame));
+            }
+            let whole =
+                self.buffer.first_chunk().map_or(CHUNK, |length| u32::from_be_bytes(*length) as usize + 4);
+            let missing = whole - self.buffer.len().min(whole);
             // Room grows with what has come, not with what a peer says will come.
             self.buffer.reserve(missing.min(self.buffer.len().max(CHUNK)));
             if self.from.read_buf(&mut self.buffer).await? == 0 {
@@ -83,6 +84,19 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 };
             }
         }
+    }
+}
+
+impl<R> Reader<R> {
+    /// The next frame, if it has come already.
+    pub(crate) fn here(&mut self) -> io::Result<Option<Frame>> {
+        let Some(length) = self.buffer.first_chunk() else { return Ok(None) };
+        let length = u32::from_be_bytes(*length) as usize;
+        if length == 0 || length > LONGEST {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} bytes")));
+        }
+        let whole = length + 4;
+        Ok((self.buffer.len() >= whole).then(|| Frame(self.buffer.split_to(whole).freeze())))
     }
 }
 

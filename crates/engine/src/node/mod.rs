@@ -9,6 +9,7 @@ mod config;
 mod log;
 mod resources;
 mod slots;
+mod task_socket;
 mod threads;
 pub(crate) mod worker;
 
@@ -28,11 +29,13 @@ pub(crate) use config::{WorkerConfig, Workers};
 pub use resources::NoSlots;
 pub(crate) use resources::{cores_here, machine_info};
 
+use crate::ambient::{self, Clock};
 use crate::link::frame::{self, Frame, Reader};
 use crate::link::message::{self, Hello, Interpreter, ToNode};
-use crate::{ambient, processes};
+use crate::processes;
 use resources::{Machine, Share};
 use slots::{Slots, Step};
+use task_socket::Load;
 use worker::{News, Recipe, Worker};
 
 /// Why a node ended early. It goes to the block's error file, and from there to the user.
@@ -103,6 +106,7 @@ pub async fn run(config: Config, block: u32, stop: impl Future<Output = ()>) -> 
     };
     let (sender, news) = mpsc::unbounded_channel();
     let mut node = Node {
+        clock: Clock::start(),
         recipe,
         shares: shares?,
         slots: Slots::new(count, max_tasks),
@@ -183,10 +187,14 @@ impl Outbox {
     }
 }
 
+/// So much news is taken before the link is looked at again.
+const BATCH: usize = 256;
+
 struct Node {
+    clock: Clock,
     recipe: Recipe,
     shares: Vec<Share>,
-    slots: Slots<Frame>,
+    slots: Slots<Load>,
     /// Whether the workers are threads of one process.
     threads: bool,
     /// Threads that wait for their process to be started.
@@ -237,30 +245,24 @@ impl Node {
         let mut beats = interval(config.heartbeat_period);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
+        let mut look_again = None;
+        let mut batch = Vec::new();
         let outcome = loop {
             tokio::select! {
                 frame = reader.next() => {
                     // However the link ended, the engine has lost us, and we have nobody to work for.
                     let Ok(Some(frame)) = frame else { break Ok(()) };
                     heard = Instant::now();
-                    let step = match ToNode::read(frame) {
-                        Ok(ToNode::Task(id, frame)) => self.slots.task_came(id, frame),
-                        Ok(ToNode::Abandon(id)) if self.threads => self.slots.forget(id),
-                        Ok(ToNode::Abandon(id)) => self.slots.abandon(id),
-                        Ok(ToNode::Recall) => {
-                            out.send(message::unstarted(&self.slots.recall()));
-                            None
-                        }
-                        Ok(ToNode::Beat) => None,
-                        Err(error) => break Err(NodeError::Mumbled(error.to_string())),
-                    };
-                    if let Err(error) = self.follow(step, None, &mut out) {
-                        break Err(error);
+                    let mut next = Some(frame);
+                    while let Some(frame) = next {
+                        self.obey(frame, &mut out)?;
+                        next = reader.here().map_err(|error| NodeError::Mumbled(error.to_string()))?;
                     }
+                    self.follow(None, &mut out)?;
                 }
-                Some(news) = news.recv() => {
-                    if let Err(error) = self.hear(news, &mut out) {
-                        break Err(error);
+                _ = news.recv_many(&mut batch, BATCH) => {
+                    for item in batch.drain(..) {
+                        self.hear(item, &mut out)?;
                     }
                 }
                 _ = beats.tick() => {
@@ -271,10 +273,47 @@ impl Node {
                     out.send(message::beat());
                 }
                 () = sleep_until(out.until.unwrap_or(heard)), if out.until.is_some() => out.release(),
+                () = sleep_until(look_again.unwrap_or(heard)), if look_again.is_some() => {
+                    look_again = None;
+                    self.slots.relieve(self.clock.now());
+                    self.follow(None, &mut out)?;
+                }
             }
+            look_again = look_again.or_else(|| Some(Instant::now() + self.slots.look_again()?));
         };
         writer.abort();
         outcome
+    }
+
+    fn obey(&mut self, frame: Frame, out: &mut Outbox) -> Result<(), NodeError> {
+        match ToNode::read(frame).map_err(|error| NodeError::Mumbled(error.to_string()))? {
+            ToNode::Task(id, frame) => self.slots.task_came(Load { id, frame }, self.clock.now()),
+            ToNode::Abandon(id) => {
+                self.take_back_all();
+                if self.threads {
+                    self.slots.forget(id);
+                } else {
+                    self.slots.abandon(id);
+                }
+            }
+            ToNode::Recall => {
+                self.take_back_all();
+                out.send(message::unstarted(&self.slots.recall()));
+            }
+            ToNode::Beat => {}
+        }
+        Ok(())
+    }
+
+    fn take_back_all(&mut self) {
+        for rank in self.slots.with_ahead() {
+            self.take_back(rank);
+        }
+    }
+
+    fn take_back(&mut self, rank: u32) {
+        let unread = self.workers.get_mut(&rank).map(Worker::take_back).unwrap_or_default();
+        self.slots.taken_back(rank, unread, self.clock.now());
     }
 
     /// Waits until one worker works, so that an interpreter that does not is told as the block's failure.
@@ -297,61 +336,52 @@ impl Node {
     }
 
     fn hear(&mut self, news: News, out: &mut Outbox) -> Result<(), NodeError> {
+        let now = self.clock.now();
+        let mut its_end = None;
         match news {
             News::Said { rank, frame } => match frame.kind() {
-                message::READY => {
-                    let step = self.slots.ready(rank);
-                    self.follow(step, None, out)
-                }
-                message::ENDED => {
-                    let Ok(task) = message::ended_task(&frame) else {
-                        self.kill(rank);
-                        return Ok(());
-                    };
-                    let (its_own, step) = self.slots.ended(rank, task);
-                    if its_own {
-                        if self.slots.is_behind() { out.hold(frame) } else { out.send(frame) }
+                message::READY => self.slots.ready(rank, now),
+                message::ENDED => match message::ended_task(&frame) {
+                    Ok(task) => {
+                        if self.slots.ended(rank, task, now) {
+                            if self.slots.is_behind() { out.hold(frame) } else { out.send(frame) }
+                        }
+                        if let Some(worker) = self.workers.get_mut(&rank) {
+                            worker.answered();
+                        }
                     }
-                    self.follow(step, None, out)
-                }
-                _ => {
-                    self.kill(rank);
-                    Ok(())
-                }
+                    Err(_) => self.kill(rank),
+                },
+                _ => self.kill(rank),
             },
             News::Died { rank, how } => {
-                self.workers.remove(&rank);
-                for step in self.slots.died(rank) {
-                    self.follow(Some(step), Some(&how), out)?;
-                }
-                Ok(())
+                let unread = self.workers.remove(&rank).map(|mut worker| worker.take_back());
+                self.slots.died(rank, unread.unwrap_or_default(), now);
+                its_end = Some(how);
             }
         }
+        self.follow(its_end.as_deref(), out)
     }
 
-    fn follow(
-        &mut self,
-        step: Option<Step<Frame>>,
-        how: Option<&str>,
-        out: &mut Outbox,
-    ) -> Result<(), NodeError> {
-        match step {
-            None => {}
-            Some(Step::Give { rank, task }) => {
-                if let Some(worker) = self.workers.get(&rank) {
-                    worker.give(task);
+    /// Takes the steps that have become due; `how` a worker has died, if that has led to them.
+    fn follow(&mut self, how: Option<&str>, out: &mut Outbox) -> Result<(), NodeError> {
+        while let Some(step) = self.slots.next_step() {
+            match step {
+                Step::Give { rank, task } => {
+                    if let Some(worker) = self.workers.get_mut(&rank) {
+                        worker.give(task);
+                    }
                 }
-            }
-            Some(Step::Kill { rank }) => self.kill(rank),
-            Some(Step::Start { rank }) => self.start(rank)?,
-            Some(Step::Lost { rank, task }) => {
-                out.send(message::worker_lost(task, rank, how));
-            }
-            Some(Step::GiveUp) => {
-                let log = self.recipe.logs.join("worker_0.log");
-                let output = std::fs::read_to_string(&log).unwrap_or_default();
-                let how = how.unwrap_or_default().to_owned();
-                return Err(NodeError::Fruitless { how, log, output });
+                Step::TakeBack { rank } => self.take_back(rank),
+                Step::Kill { rank } => self.kill(rank),
+                Step::Start { rank } => self.start(rank)?,
+                Step::Lost { rank, task } => out.send(message::worker_lost(task, rank, how)),
+                Step::GiveUp => {
+                    let log = self.recipe.logs.join("worker_0.log");
+                    let output = std::fs::read_to_string(&log).unwrap_or_default();
+                    let how = how.unwrap_or_default().to_owned();
+                    return Err(NodeError::Fruitless { how, log, output });
+                }
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 //! To the node's slots a thread is a worker like any other. It may never be killed by itself: there is no way.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream as StdStream;
 
 use nix::sys::signal::{Signal, killpg};
@@ -15,8 +15,9 @@ use tokio::sync::{mpsc, watch};
 
 use super::log::{self, Log};
 use super::resources::Share;
+use super::task_socket::TaskSocket;
 use super::worker::{LAST_MOMENT, News, Recipe, Worker, command, describe};
-use crate::link::frame::{self, Frame, Reader};
+use crate::link::frame::Reader;
 use crate::processes;
 
 /// Starts the process and all its threads; the worker of rank `i` is the `i`-th.
@@ -30,23 +31,24 @@ pub(super) fn start(
     for _ in 0..recipe.count {
         let (here, there) = StdStream::pair()?;
         here.set_nonblocking(true)?;
-        ours.push(UnixStream::from_std(here)?);
+        ours.push((TaskSocket::new()?, UnixStream::from_std(here)?));
         theirs.push(there);
     }
     let (reading, writing) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let log = Log::open(recipe.logs.join("worker_0.log"))?;
-    let descriptors: Vec<OwnedFd> = theirs.into_iter().map(OwnedFd::from).collect();
-    let child = command(recipe, 0, share, &descriptors, writing)?.spawn()?;
-    drop(descriptors);
+    let tasks = ours.iter().map(|(tasks, _)| tasks.theirs());
+    let sockets =
+        tasks.zip(theirs.iter().map(AsRawFd::as_raw_fd)).flat_map(|(tasks, results)| [tasks, results]);
+    let child = command(recipe, 0, share, sockets.collect(), writing)?.spawn()?;
+    drop(theirs);
     tokio::spawn(log::copy(pipe::Receiver::from_owned_fd(reading)?, log));
     let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
     let pid = pid.ok_or_else(|| io::Error::other("the worker has no process id"))?;
     let (told, end) = watch::channel(None);
     let (closed, one_closed) = mpsc::channel(1);
     tokio::spawn(outlive(child, pid, recipe.pool.clone(), one_closed, told));
-    let workers = (0..).zip(ours).map(|(rank, stream)| {
-        let (tasks, inbox) = mpsc::unbounded_channel();
-        tokio::spawn(live(rank, stream, inbox, news.clone(), closed.clone(), end.clone()));
+    let workers = (0..).zip(ours).map(|(rank, (tasks, results))| {
+        tokio::spawn(live(rank, results, news.clone(), closed.clone(), end.clone()));
         Worker::new(pid, tasks)
     });
     Ok(workers.collect())
@@ -80,15 +82,12 @@ async fn outlive(
 /// One thread's conversation.
 async fn live(
     rank: u32,
-    stream: UnixStream,
-    inbox: mpsc::UnboundedReceiver<Frame>,
+    results: UnixStream,
     news: mpsc::UnboundedSender<News>,
     closed: mpsc::Sender<()>,
     mut end: watch::Receiver<Option<String>>,
 ) {
-    let (reading, writing) = stream.into_split();
-    let mut reader = Reader::new(reading);
-    let writer = tokio::spawn(frame::write(writing, inbox));
+    let mut reader = Reader::new(results);
     while let Ok(Some(frame)) = reader.next().await {
         let _ = news.send(News::Said { rank, frame });
     }
@@ -97,6 +96,5 @@ async fn live(
         Ok(how) => how.clone().unwrap_or_default(),
         Err(_) => "The worker process is gone.".to_owned(),
     };
-    writer.abort();
     let _ = news.send(News::Died { rank, how });
 }

@@ -1,7 +1,8 @@
-//! One worker process: started in a session of its own, dying with its node, spoken to over a socket pair.
+//! One worker process: started in a session of its own, dying with its node. Tasks go to it by a socket of packets,
+//! results come back by a stream.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -17,7 +18,8 @@ use tokio::sync::mpsc;
 use super::config::{CONFIG_VARIABLE, WorkerConfig};
 use super::log::{self, Log};
 use super::resources::Share;
-use crate::link::frame::{self, Frame, Reader};
+use super::task_socket::{Load, TaskSocket};
+use crate::link::frame::{Frame, Reader};
 use crate::processes;
 
 /// What every worker of a node has in common.
@@ -51,7 +53,7 @@ pub(crate) enum News {
 #[derive(Debug)]
 pub(crate) struct Worker {
     pid: Pid,
-    tasks: mpsc::UnboundedSender<Frame>,
+    tasks: TaskSocket,
 }
 
 /// The worker's package, as the interpreter imports it; importing it keeps `__main__` clean and lets the
@@ -96,19 +98,19 @@ impl Worker {
         let stream = UnixStream::from_std(here)?;
         let (reading, writing) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
         let log = Log::open(recipe.logs.join(format!("worker_{rank}.log")))?;
-        let there = [OwnedFd::from(there)];
-        let child = command(recipe, rank, share, &there, writing)?.spawn()?;
+        let tasks = TaskSocket::new()?;
+        let sockets = vec![tasks.theirs(), there.as_raw_fd()];
+        let child = command(recipe, rank, share, sockets, writing)?.spawn()?;
         drop(there);
         tokio::spawn(log::copy(pipe::Receiver::from_owned_fd(reading)?, log));
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("the worker has no process id"))?;
-        let (tasks, inbox) = mpsc::unbounded_channel();
         let life = Life { child, pid, rank, pool: recipe.pool.clone(), news };
-        tokio::spawn(life.live(stream, inbox));
+        tokio::spawn(life.live(stream));
         Ok(Self::new(pid, tasks))
     }
 
-    pub(super) fn new(pid: Pid, tasks: mpsc::UnboundedSender<Frame>) -> Self {
+    pub(super) fn new(pid: Pid, tasks: TaskSocket) -> Self {
         Self { pid, tasks }
     }
 
@@ -117,8 +119,18 @@ impl Worker {
     }
 
     /// Sends one task; a worker that is gone will be told as dead.
-    pub(crate) fn give(&self, task: Frame) {
-        let _ = self.tasks.send(task);
+    pub(super) fn give(&mut self, task: Load) {
+        self.tasks.send(task);
+    }
+
+    /// It has answered: there may be room for what it could not be sent.
+    pub(super) fn answered(&mut self) {
+        self.tasks.send_left();
+    }
+
+    /// Everything that it has not read.
+    pub(super) fn take_back(&mut self) -> Vec<Load> {
+        self.tasks.take_back()
     }
 
     pub(crate) fn kill(&self) {
@@ -126,15 +138,14 @@ impl Worker {
     }
 }
 
-/// The process of one worker, or of several threads: one for each of the sockets.
+/// The process of one worker, or of several threads: each has two of the sockets, for tasks and for results.
 pub(super) fn command(
     recipe: &Recipe,
     rank: u32,
     share: &Share,
-    sockets: &[OwnedFd],
+    sockets: Vec<RawFd>,
     output: OwnedFd,
 ) -> io::Result<Command> {
-    let sockets: Vec<_> = sockets.iter().map(OwnedFd::as_raw_fd).collect();
     let names: Vec<_> = sockets.iter().map(i32::to_string).collect();
     let config = serde_json::to_string(&recipe.config)?;
     let errors = output.try_clone()?;
@@ -144,7 +155,7 @@ pub(super) fn command(
         .stdin(Stdio::null())
         .stdout(output)
         .stderr(errors)
-        .env("FARCALL_WORKER_SOCKET", names.join(","))
+        .env("FARCALL_WORKER_SOCKETS", names.join(","))
         .env("FARCALL_WORKER_CONFIG", config)
         .env(processes::MARK, processes::mark(&recipe.pool, rank))
         .env_remove(CONFIG_VARIABLE)
@@ -200,10 +211,8 @@ struct Life {
 }
 
 impl Life {
-    async fn live(mut self, stream: UnixStream, inbox: mpsc::UnboundedReceiver<Frame>) {
-        let (reading, writing) = stream.into_split();
-        let mut reader = Reader::new(reading);
-        let writer = tokio::spawn(frame::write(writing, inbox));
+    async fn live(mut self, results: UnixStream) {
+        let mut reader = Reader::new(results);
         let exited = loop {
             tokio::select! {
                 biased;
@@ -232,7 +241,6 @@ impl Life {
                 }
             }
         };
-        writer.abort();
         processes::sweep(self.pid, &self.pool, self.rank).await;
         let _ = self.news.send(News::Died { rank: self.rank, how });
     }

@@ -1,11 +1,14 @@
-"""The worker of a Farcall node: takes one task after another from a socket, runs it, answers.
+"""The worker of a Farcall node: takes one task after another from a socket, runs it, answers on another.
 
 Needs Python 3.8 or later and nothing else. It imports little, because a block's first result waits for it, and it
 leaves `__main__` alone, because that is where the functions of users keep what they want to find again.
 
-Frames, both ways: four bytes of length (big-endian, of all that follows), one byte of kind, the body.
+Frames, both ways: four bytes of length (big-endian, of all that follows), one byte of kind, the body. A task comes in
+packets of at most `PACKET` bytes, and a task is this worker's from the moment it has read the first: its node may take
+back what lies unread. So nothing may be read ahead here, and every answer is written before the next task is read.
 """
 
+import gc
 import json
 import os
 import struct
@@ -18,10 +21,15 @@ from .errors import CouldNotExecuteUserTask, ResultTooLarge
 TASK, ENDED, READY = 1, 2, 4
 HEAD = struct.Struct(">IB")
 EXTRAS_LENGTH = struct.Struct(">I")
-CHUNK = 1 << 16
+PACKET = 1 << 16
 
 # json.loads() also looks for spaces around; they cost as much as parsing a small message.
 parse = json.JSONDecoder().raw_decode
+
+scan = json.decoder.scanstring
+BEFORE_ID = '{"message_type":"task","data":{"task_id":"'
+AFTER_ID = len(BEFORE_ID) + 36
+BEFORE_BUFFER = '","container_id":null,"container":null,"task_buffer":"'
 
 MESSAGE_NAMES = {
     "task": "Task",
@@ -38,24 +46,26 @@ MESSAGE_NAMES = {
 def main():
     del sys.path[0]  # this library's place; functions have no business here
     config = json.loads(os.environ.pop("FARCALL_WORKER_CONFIG"))
-    sockets = [int(number) for number in os.environ.pop("FARCALL_WORKER_SOCKET").split(",")]
+    sockets = [int(number) for number in os.environ.pop("FARCALL_WORKER_SOCKETS").split(",")]
     for socket in sockets:
         os.set_inheritable(socket, False)
+    # What is here now stays: no collection needs to look at it again.
+    gc.freeze()
+    pairs = list(zip(sockets[::2], sockets[1::2]))
     if "thread_name_prefix" in config:
         from . import threads
 
-        threads.run(sockets, config)
+        threads.run(pairs, config)
     else:
-        Worker(sockets[0], config).run()
+        Worker(*pairs[0], config).run()
 
 
 class Worker:
     # What a function may raise without ending its process.
     caught = Exception
 
-    def __init__(self, socket, config):
-        self.socket = socket
-        self.buffer = bytearray()
+    def __init__(self, tasks, results, config):
+        self.tasks, self.results = tasks, results
         self.working_dir = os.path.realpath(config["working_dir"])
         self.sandbox = config["run_in_sandbox"]
         self.limit = config["result_size_limit"]
@@ -77,34 +87,30 @@ class Worker:
                 self.write(ENDED, frame[5:21], self.task(frame))
 
     def read(self):
-        """The next frame, whole; ends the worker when its node is gone. No two are on their way at once."""
-        frame = self.some()
-        while len(frame) < HEAD.size:
-            frame += self.some()
-        whole = HEAD.unpack_from(frame)[0] + 4
-        if len(frame) < whole:
-            start, frame = frame, bytearray(whole)
-            frame[: len(start)] = start
-            at = len(start)
-            with memoryview(frame) as view:
-                while at < whole:
-                    count = os.readv(self.socket, [view[at:]])
-                    if not count:
-                        os._exit(0)
-                    at += count
-        return frame
-
-    def some(self):
-        chunk = os.read(self.socket, CHUNK)
-        if not chunk:
+        """The next frame, whole; ends the worker when its node is gone."""
+        frame = os.read(self.tasks, PACKET)
+        if not frame:
             os._exit(0)
-        return chunk
+        whole = HEAD.unpack_from(frame)[0] + 4
+        if len(frame) == whole:
+            return frame
+        start, frame = frame, bytearray(whole)
+        frame[: len(start)] = start
+        at = len(start)
+        with memoryview(frame) as view:
+            while at < whole:
+                count = os.readv(self.tasks, [view[at:]])
+                if not count:
+                    os._exit(0)
+                at += count
+        return frame
 
     def write(self, kind, *parts):
         body = b"".join(parts)
-        data = memoryview(HEAD.pack(len(body) + 1, kind) + body)
-        while data:
-            data = data[os.write(self.socket, data) :]
+        data = HEAD.pack(len(body) + 1, kind) + body
+        written = os.write(self.results, data)
+        while written < len(data):
+            written += os.write(self.results, memoryview(data)[written:])
 
     def task(self, frame):
         start = time.time_ns()
@@ -197,6 +203,11 @@ def task_buffer(message):
     if message[:1] != b"\x01":
         raise ValueError("message had unknown protocol version %d" % message[0] if message else "empty message")
     text = str(message[1:], "utf-8")
+    if text.startswith(BEFORE_ID) and text.startswith(BEFORE_BUFFER, AFTER_ID):
+        # As it nearly always stands: only the one string needs to be read.
+        buffer, end = scan(text, AFTER_ID + len(BEFORE_BUFFER))
+        if text[end:] == "}}":
+            return buffer
     envelope = parse(text)[0] if text[:1] == "{" else json.loads(text)
     kind = envelope.get("message_type")
     if kind != "task":

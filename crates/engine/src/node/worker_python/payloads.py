@@ -66,14 +66,21 @@ class DillDataBase64(Strategy):
             return {}
         if payload == NO_ARGUMENTS:
             return ()
+        if payload == EMPTY_LIST:
+            return []
         return pickles.loads(from_base64(payload[3:]))
 
 
-NO_ARGUMENTS, NO_KEYWORDS = "00\ngAQpLg==\n", "00\ngAR9lC4=\n"
+NO_ARGUMENTS, EMPTY_LIST, NO_KEYWORDS = "00\ngAQpLg==\n", "00\ngARdlC4=\n", "00\ngAR9lC4=\n"
+NOTHING = "00\ngAROLg==\n"
 
 
 class DillCode(DillDataBase64):
     identifier, for_code = "01\n", True
+
+    @staticmethod
+    def decode(payload):
+        return pickles.function(payload, lambda: from_base64(payload[3:]))
 
 
 class PickleCode(Strategy):
@@ -280,24 +287,26 @@ def refusal(strategy, allowed):
 
 def decode_task(packed, allowed, function_python):
     """Function, arguments and keyword arguments. A length beyond the end is let pass, as it always was."""
-    values, at = [], 0
+    values, at, size = [], 0, len(packed)
     pickles.byte_code_of(function_python)
-    while at < len(packed):
+    while at < size:
         end = packed.find("\n", at)
         if end < 0:
             raise ValueError("not enough values to unpack (expected 2, got 1)")
         length = int(packed[at:end])
         if length < 0:
             raise ValueError("Length delimiter must be non-negative: %d" % length)
-        at = end + 1
-        values.append(decode(packed[at : at + length], allowed))
-        at += length
+        at = end + 1 + length
+        payload = packed[end + 1 : at]
+        values.append(decode(payload, allowed))
     assert len(values) == 3, "Unpack expects 3 buffers, got %d" % len(values)
     return values
 
 
 def encode_result(value, wanted):
     """By the first strategy that can; what a function returns may itself be a function."""
+    if value is None and not wanted:
+        return NOTHING
     for_code = callable(value)
     if not wanted:
         strategies = (DillDataBase64, DillCode)

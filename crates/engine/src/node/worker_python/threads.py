@@ -24,11 +24,11 @@ class Thread(Worker):
             os.chdir(self.working_dir)
 
 
-def run(sockets, config):
+def run(pairs, config):
     prefix = config["thread_name_prefix"] or "ThreadPoolEngine"
     threads = [
-        threading.Thread(target=Thread(socket, config).run, name="%s_%d" % (prefix, rank))
-        for rank, socket in enumerate(sockets)
+        threading.Thread(target=Thread(*pair, config).run, name="%s_%d" % (prefix, rank))
+        for rank, pair in enumerate(pairs)
     ]
     for thread in threads:
         thread.start()

@@ -1,0 +1,187 @@
+//! The socket that tasks go to a worker by: packets, of which the node keeps the worker's end as well.
+//!
+//! So it can take back what the worker has not read, and no task is ever with both. It may never give up a task that
+//! the worker has begun to read.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, sockopt};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use wire::TaskId;
+
+use super::slots::Burden;
+use crate::link::frame::Frame;
+use crate::link::message::ToNode;
+
+/// The worker reads so much at a time; a packet must not be longer.
+const PACKET: usize = 64 << 10;
+
+/// A socket must have room for as many tasks of this size as may be given ahead.
+const BULKY: usize = 8 << 10;
+const ROOM: usize = 512 << 10;
+
+/// A task as it crosses.
+#[derive(Clone, Debug)]
+pub(super) struct Load {
+    pub(super) id: TaskId,
+    pub(super) frame: Frame,
+}
+
+impl Burden for Load {
+    fn id(&self) -> TaskId {
+        self.id
+    }
+
+    fn is_bulky(&self) -> bool {
+        self.frame.as_bytes().len() > BULKY
+    }
+}
+
+impl Load {
+    /// Of a frame of many packets nothing can be had back.
+    fn from_packet(packet: &[u8]) -> Option<Self> {
+        match ToNode::read(Frame::from_packet(packet)?) {
+            Ok(ToNode::Task(id, frame)) => Some(Self { id, frame }),
+            _ => None,
+        }
+    }
+}
+
+/// Both ends.
+#[derive(Debug)]
+pub(super) struct TaskSocket {
+    ours: OwnedFd,
+    /// The worker has inherited this one.
+    theirs: OwnedFd,
+    /// What there has been no room for.
+    left: VecDeque<Load>,
+    /// Frames of many packets, which take their time.
+    bulky: mpsc::UnboundedSender<Frame>,
+}
+
+impl TaskSocket {
+    pub(super) fn new() -> io::Result<Self> {
+        let kind = SockType::SeqPacket;
+        let (ours, theirs) = socket::socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)?;
+        let _ = socket::setsockopt(&ours, sockopt::SndBuf, &ROOM); // what it gets must do
+        let (bulky, frames) = mpsc::unbounded_channel();
+        tokio::spawn(write_packets(ours.try_clone()?, frames));
+        Ok(Self { ours, theirs, left: VecDeque::new(), bulky })
+    }
+
+    /// What the worker reads from.
+    pub(super) fn theirs(&self) -> RawFd {
+        self.theirs.as_raw_fd()
+    }
+
+    pub(super) fn send(&mut self, task: Load) {
+        if task.is_bulky() {
+            let _ = self.bulky.send(task.frame); // it has failed: a worker that gets nothing is told as dead
+        } else {
+            self.left.push_back(task);
+            self.send_left();
+        }
+    }
+
+    /// Sends what there was no room for before.
+    pub(super) fn send_left(&mut self) {
+        while let Some(task) = self.left.front() {
+            if send_packet(self.ours.as_raw_fd(), task.frame.as_bytes()).is_err() {
+                return;
+            }
+            self.left.pop_front();
+        }
+    }
+
+    /// Everything that the worker has not read.
+    pub(super) fn take_back(&mut self) -> Vec<Load> {
+        let mut taken = Vec::new();
+        let mut packet = vec![0; PACKET];
+        while let Ok(length) = socket::recv(self.theirs.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT) {
+            taken.extend(packet.get(..length).and_then(Load::from_packet));
+        }
+        taken.extend(self.left.drain(..));
+        taken
+    }
+}
+
+fn send_packet(socket: RawFd, packet: &[u8]) -> nix::Result<()> {
+    socket::send(socket, packet, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL).map(drop)
+}
+
+/// Ends with its socket's owner.
+async fn write_packets(socket: OwnedFd, mut frames: mpsc::UnboundedReceiver<Frame>) -> io::Result<()> {
+    // SAFETY: an owned descriptor stays the same and open until it is dropped, here with its registration.
+    let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::WRITABLE)? };
+    while let Some(frame) = frames.recv().await {
+        for packet in frame.as_bytes().chunks(PACKET) {
+            let send = |socket: &OwnedFd| Ok(send_packet(socket.as_raw_fd(), packet)?);
+            socket.async_io(Interest::WRITABLE, send).await?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::link::message::{self, Extras};
+
+    fn load(n: u128, size: usize) -> Load {
+        let id = TaskId::from_uuid(Uuid::from_u128(n));
+        Load { id, frame: message::task(id, &Extras::default(), &vec![7; size]) }
+    }
+
+    fn read(socket: &TaskSocket) -> Vec<u8> {
+        let mut packet = vec![0; PACKET];
+        let length = socket::recv(socket.theirs.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT).unwrap();
+        packet.truncate(length);
+        packet
+    }
+
+    fn ids(loads: &[Load]) -> Vec<u128> {
+        loads.iter().map(|load| load.id.as_uuid().as_u128()).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_unread_comes_back_and_what_is_read_does_not() {
+        let mut socket = TaskSocket::new().unwrap();
+        (1..=4).for_each(|n| socket.send(load(n, 100)));
+        assert_eq!(read(&socket), load(1, 100).frame.as_bytes());
+        assert_eq!(ids(&socket.take_back()), [2, 3, 4]);
+        assert_eq!(ids(&socket.take_back()), []);
+    }
+
+    #[tokio::test]
+    async fn what_a_full_socket_does_not_take_keeps_its_place() {
+        let mut socket = TaskSocket::new().unwrap();
+        (1..=1000).for_each(|n| socket.send(load(n, BULKY - 100)));
+        assert!(!socket.left.is_empty());
+        assert_eq!(read(&socket), load(1, BULKY - 100).frame.as_bytes());
+        socket.send_left();
+        socket.send(load(1001, 1));
+        assert_eq!(ids(&socket.take_back()), (2..=1001).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_large_one_crosses_whole_while_it_is_read() {
+        let mut socket = TaskSocket::new().unwrap();
+        let large = load(1, 3 << 20);
+        socket.send(large.clone());
+        let mut got = Vec::new();
+        let mut packet = vec![0; PACKET];
+        while got.len() < large.frame.as_bytes().len() {
+            match socket::recv(socket.theirs.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT) {
+                Ok(length) => got.extend_from_slice(&packet[..length]),
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+        assert_eq!(got, large.frame.as_bytes());
+    }
+}
