@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use layers::{ConfigError, Loaded, Setting, Source, from_environment};
 
+use crate::identity::upstream::settings::Settings as IdentitySettings;
 use crate::limits::Limits;
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
@@ -24,6 +25,7 @@ pub struct Config {
     pub tls: Tls,
     pub metrics: Metrics,
     pub log: Log,
+    pub identity: IdentitySettings,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]

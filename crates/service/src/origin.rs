@@ -37,6 +37,22 @@ impl Names {
         Names(Arc::new(names))
     }
 
+    /// Whether pages are shown under `host`, the header of that name. Any port of this machine's own names will do: it
+    /// may be forwarded, and nobody else can be behind such a name.
+    pub fn shows_pages(&self, host: &str) -> bool {
+        let host = host.to_ascii_lowercase();
+        let (name, port) = match host.rfind(':') {
+            Some(at) if !host.ends_with(']') => host.split_at(at),
+            _ => (host.as_str(), ""),
+        };
+        let digits = port.strip_prefix(':').unwrap_or_default().bytes().all(|c| c.is_ascii_digit());
+        digits
+            && (["localhost", "127.0.0.1", "[::1]"].contains(&name)
+                || self.0.contains(&host)
+                || (port.is_empty()
+                    && ["80", "443"].iter().any(|port| self.0.contains(&format!("{name}:{port}")))))
+    }
+
     /// Whether a request for `target` is ours to answer.
     pub fn own(&self, method: &Method, target: &Uri) -> bool {
         match target.authority() {
@@ -66,6 +82,14 @@ impl Origin {
         // A client behind `http_proxy=https://…` speaks of http inside the tunnel, and stays there.
         let scheme = target.scheme_str().unwrap_or(if tls { "https" } else { "http" });
         Origin(format!("{scheme}://{host}"))
+    }
+}
+
+#[cfg(test)]
+impl Origin {
+    /// The origin that a browser knows us by, in a test.
+    pub(crate) fn at(text: &str) -> Origin {
+        Origin(text.to_owned())
     }
 }
 
@@ -109,6 +133,27 @@ mod tests {
             assert_eq!(names.own(&Method::GET, &target.parse().unwrap()), own, "{target}");
         }
         assert!(!names.own(&Method::CONNECT, &"localhost:5000".parse().unwrap()));
+    }
+
+    #[test]
+    fn pages_are_shown_under_our_own_names() {
+        let names = Names::new(["127.0.0.1:41234".parse().unwrap()], &["compute.example.org:443".to_owned()]);
+        for (host, shown) in [
+            ("localhost:5000", true),
+            ("LOCALHOST", true),
+            ("127.0.0.1:15000", true),
+            ("[::1]:5000", true),
+            ("[::1]", true),
+            ("compute.example.org", true),
+            ("compute.example.org:443", true),
+            ("compute.example.org:8443", false),
+            ("localhost.example.com:5000", false),
+            ("localhost:5000@example.com", false),
+            ("example.com", false),
+            ("", false),
+        ] {
+            assert_eq!(names.shows_pages(host), shown, "{host}");
+        }
     }
 
     #[test]

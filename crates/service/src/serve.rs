@@ -17,6 +17,9 @@ use crate::figures::Figures;
 use crate::front::Front;
 use crate::health::{self, Health};
 use crate::identity::Identity;
+use crate::identity::upstream::Upstreams;
+use crate::identity::upstream::settings::SettingsError;
+use crate::identity::web::Web;
 use crate::origin::Names;
 use crate::post::url::Outside;
 use crate::post::{Post, PostError};
@@ -38,6 +41,8 @@ pub enum ServeError {
     Door(#[from] DoorError),
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    #[error(transparent)]
+    Upstreams(#[from] SettingsError),
     #[error("cannot write {path}: {error}")]
     Write { path: String, error: io::Error },
     #[error("cannot administer through {path}: {error}")]
@@ -148,8 +153,13 @@ impl Service {
         };
         let health = Health::new(store.clone(), post.clone(), presence.clone(), figures.clone(), stop);
         let inside = health::router(health.clone()).fallback(rest::nowhere);
+        let listening = doors.iter().filter(|door| door.spoken.http || door.spoken.https);
+        let names = Names::new(listening.map(|door| door.address), &config.http.public_names);
+        let upstreams = Upstreams::new(&config.identity)?;
+        let web = Web::new(identity.clone(), upstreams, names.clone(), &config.identity.site_name);
         let router = rest::router(app)
             .merge(identity::routes::router(identity.clone()))
+            .merge(identity::web::router(web))
             .merge(health::router(health.clone()))
             .fallback(rest::nowhere);
         let administration = Administration { identity: identity.clone(), post: Some(post.clone()) };
@@ -167,8 +177,6 @@ impl Service {
         }
         let addresses = Addresses::of(&doors);
         publish(&directory.addresses(), &addresses)?;
-        let listening = doors.iter().filter(|door| door.spoken.http || door.spoken.https);
-        let names = Names::new(listening.map(|door| door.address), &config.http.public_names);
         let front = Front::new(router, inside, names, figures);
         let house = House::new(front, post.broker().clone(), certificates.as_ref().map(Certificates::server));
         let retention =

@@ -44,3 +44,23 @@ pub fn sign_in_refused(identity: Option<IdentityId>, how: &str, why: &str) {
 pub fn administered(what: &str, subject: &str) {
     tracing::info!(target: TARGET, act = "administered", what, subject);
 }
+
+/// A person let an application act for them.
+pub fn consented(identity: IdentityId, client: ClientId, scope: &str) {
+    tracing::info!(target: TARGET, act = "consented", %identity, %client, scope);
+}
+
+/// Somebody had a code twice: all that came from it has ended.
+pub fn code_reused(client: ClientId, identity: IdentityId) {
+    tracing::warn!(target: TARGET, act = "code reused", %client, %identity);
+}
+
+/// Somebody has a copy of a refresh token: all that came from the same sign-in has ended.
+pub fn refresh_token_reused(client: ClientId, identity: IdentityId) {
+    tracing::warn!(target: TARGET, act = "refresh token reused", %client, %identity);
+}
+
+/// An upstream's name for somebody was bound to an identity.
+pub fn bound(identity: IdentityId, upstream: &str) {
+    tracing::info!(target: TARGET, act = "bound to an upstream", %identity, upstream);
+}

@@ -11,6 +11,11 @@ impl Identity {
         Ok(self.store.groups_of(identity).await?.into_iter().map(|group| group.id).collect())
     }
 
+    /// The names of these groups, for people to read.
+    pub async fn groups_named(&self, identity: IdentityId) -> Result<Vec<String>, StoreError> {
+        Ok(self.store.groups_of(identity).await?.into_iter().map(|group| group.name).collect())
+    }
+
     /// Whether there is such a group: a function can't be shared with one that is not.
     pub async fn group_exists(&self, group: GroupId) -> Result<bool, StoreError> {
         Ok(self.store.user_group(group).await?.is_some())

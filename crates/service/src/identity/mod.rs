@@ -8,6 +8,10 @@
 //! | [`tokens`], [`scope`] | access tokens and what they reach |
 //! | [`id_token`], [`key`] | signed statements of who logged in, and the keys |
 //! | [`grants`] | the ways to a token, one file each |
+//! | [`codes`], [`refresh`] | what leads to tokens: codes, once; refresh tokens, in turns |
+//! | [`sessions`], [`demands`] | who signed in where, when and how; whether that will do |
+//! | [`web`], [`guesses`] | the pages of a browser; how often passwords may be guessed |
+//! | [`upstream`] | sign-in through the site's own identity providers |
 //! | [`routes`] | HTTP, one file per route |
 //! | [`memory`] | what was read from the store a moment ago |
 //! | [`audit`] | what is written down of all that |
@@ -20,16 +24,23 @@
 
 pub mod applications;
 pub mod audit;
+pub mod codes;
+pub mod demands;
 pub mod grants;
 pub mod groups;
+pub mod guesses;
 pub mod id_token;
 pub mod key;
 pub mod memory;
 pub mod password;
 pub mod people;
+pub mod refresh;
 pub mod routes;
 pub mod scope;
+pub mod sessions;
 pub mod tokens;
+pub mod upstream;
+pub mod web;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -94,10 +94,11 @@ impl Identity {
         Ok(token.filter(|token| token.expires > now))
     }
 
-    /// Ends `access_token` if it is one of `client`'s, and what a resource server was given for it.
+    /// Ends a token if it is one of `client`'s, and what a resource server was given for it; a refresh token as well,
+    /// with the access tokens beside it.
     pub async fn revoke(&self, access_token: &str, client: ClientId) -> Result<(), StoreError> {
         self.end_tokens(EndTokens::One { hash: Hash::of(access_token), client }).await?;
-        Ok(())
+        self.revoke_refresh_token(access_token, client).await
     }
 
     /// Ends tokens, here at once and on other processes within seconds; how many.

@@ -97,10 +97,11 @@ impl Command for UseCode {
         if used.rows_affected() == 1 {
             return Ok(CodeUse::First);
         }
-        let grant: Option<Vec<u8>> = sqlx::query_scalar("SELECT grant_id FROM codes WHERE hash = $1")
-            .bind(self.hash.as_bytes())
-            .fetch_optional(&mut *tx)
-            .await?;
+        let grant: Option<Vec<u8>> =
+            sqlx::query_scalar("UPDATE codes SET replayed = TRUE WHERE hash = $1 RETURNING grant_id")
+                .bind(self.hash.as_bytes())
+                .fetch_optional(&mut *tx)
+                .await?;
         if let Some(grant) = grant {
             end_grant(tx, grant).await?;
         }
@@ -143,5 +144,14 @@ impl Store {
             offline: row.try_get("offline")?,
             expires: time(&row, "expires_us")?,
         }))
+    }
+
+    /// Whether the code was used a second time.
+    pub async fn code_replayed(&self, hash: Hash) -> Result<bool, StoreError> {
+        let replayed: Option<bool> = sqlx::query_scalar("SELECT replayed FROM codes WHERE hash = $1")
+            .bind(hash.as_bytes())
+            .fetch_optional(&self.readers)
+            .await?;
+        Ok(replayed.unwrap_or(true))
     }
 }

@@ -3,8 +3,10 @@
 //! A grant is told which application asks (it has shown who it is) and what its form says, and answers or fails in
 //! OAuth's form. A new one is a file here and a line in [`answer`].
 
+mod authorization_code;
 mod client_credentials;
 mod dependent_token;
+mod refresh_token;
 
 use axum::Json;
 use axum::http::header;
@@ -34,6 +36,10 @@ pub async fn answer(asked: Asked<'_>) -> Result<Response, Failure> {
     let grant_type = asked.form.need("grant_type")?;
     let client = asked.application.id();
     let (name, answered) = match grant_type {
+        authorization_code::GRANT_TYPE => {
+            (authorization_code::GRANT_TYPE, authorization_code::answer(&asked).await)
+        }
+        refresh_token::GRANT_TYPE => (refresh_token::GRANT_TYPE, refresh_token::answer(&asked).await),
         "client_credentials" => ("client_credentials", client_credentials::answer(&asked).await),
         dependent_token::GRANT_TYPE => ("dependent_token", dependent_token::answer(&asked).await),
         _ => ("unknown", Err(Failure::oauth(OAuthError::UnsupportedGrantType, "this grant is not served"))),

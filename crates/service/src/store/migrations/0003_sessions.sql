@@ -53,7 +53,8 @@ CREATE TABLE codes (
     offline BOOLEAN NOT NULL,
     expires_us BIGINT NOT NULL,
     -- kept after its use, to notice a second one
-    used_us BIGINT
+    used_us BIGINT,
+    replayed BOOLEAN NOT NULL DEFAULT FALSE
 );
 CREATE INDEX codes_by_end ON codes (expires_us);
 CREATE INDEX codes_by_identity ON codes (identity_id);

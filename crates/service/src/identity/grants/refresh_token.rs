@@ -1,0 +1,65 @@
+//! `refresh_token`: a client that a person let act for them gets a fresh access token, and the next refresh token.
+
+use axum::response::Response;
+use wire::rest::auth::error::OAuthError;
+
+use super::{Asked, told};
+use crate::identity::routes::failure::Failure;
+use crate::identity::tokens::Order;
+use crate::identity::{audit, scope};
+use crate::store::{EndTokens, RefreshToken, Rotation};
+
+pub(super) const GRANT_TYPE: &str = "refresh_token";
+
+pub(super) async fn answer(asked: &Asked<'_>) -> Result<Response, Failure> {
+    let text = asked.form.need("refresh_token")?;
+    let refused = || {
+        Failure::oauth(OAuthError::InvalidGrant, "the refresh token is unknown, ended, used, or another's")
+    };
+    let known = asked.identity.refresh_token(text).await?.ok_or_else(refused)?;
+    if known.client != asked.application.id() {
+        return Err(refused());
+    }
+    let scope = narrowed(asked.form.get("scope"), &known)?;
+    let person = asked.identity.profile(known.identity).await?;
+    if known.expires <= asked.now || person.is_none_or(|person| person.disabled) {
+        return Err(refused());
+    }
+    let next = match asked.identity.rotate(text, &known, asked.now).await? {
+        Ok(next) => next,
+        Err(Rotation::Reused) => {
+            audit::refresh_token_reused(known.client, known.identity);
+            return Err(refused());
+        }
+        Err(_) => return Err(refused()),
+    };
+    let grants = scope::grants(&scope).map_err(|_| refused())?;
+    let order = Order {
+        identity: known.identity,
+        client: known.client,
+        grants: &grants,
+        session: Some(known.session),
+        grant: Some(known.grant),
+        parent: None,
+    };
+    let issued = asked.identity.issue(order, asked.now).await?;
+    audit::tokens_issued(GRANT_TYPE, &issued);
+    // Ended in the meantime: what was made here must not outlive that.
+    if asked.identity.refresh_token(&next).await?.is_none() {
+        asked.identity.end_tokens(EndTokens::Grant(known.grant)).await?;
+        return Err(refused());
+    }
+    let mut next = Some(next);
+    told(issued.iter().map(|issued| issued.answer(next.take(), None)).collect(), None)
+}
+
+/// The scopes of the new access token: those of the refresh token, or fewer when fewer are asked for.
+fn narrowed(asked: Option<&str>, known: &RefreshToken) -> Result<String, Failure> {
+    let Some(asked) = asked else { return Ok(known.scope.clone()) };
+    let own: Vec<&str> = known.scope.split(' ').collect();
+    let wanted = wire::rest::auth::token::scopes(asked);
+    if wanted.is_empty() || wanted.iter().any(|scope| !own.contains(scope)) {
+        return Err(Failure::oauth(OAuthError::InvalidScope, "more than the refresh token reaches"));
+    }
+    Ok(wanted.join(" "))
+}
