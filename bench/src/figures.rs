@@ -59,7 +59,7 @@ pub(crate) fn print(heading: &str, rows: &[Row]) {
 }
 
 /// The value below which the given share of the samples lies.
-fn quantile(samples: &[Duration], share: f64) -> Duration {
+pub(crate) fn quantile(samples: &[Duration], share: f64) -> Duration {
     let mut sorted = samples.to_vec();
     sorted.sort_unstable();
     let last = sorted.len().saturating_sub(1);

@@ -15,9 +15,11 @@ mod echo;
 mod engine;
 mod figures;
 mod link;
+mod load;
 mod path;
 mod payload;
 mod road;
+mod service;
 
 use clap::Parser;
 use tokio::runtime::{self, Runtime};
@@ -29,6 +31,8 @@ enum Command {
     Amqp(amqp::Options),
     /// Measures the whole path: submit over REST, endpoint, the client's own result queue.
     Path(path::Options),
+    /// Measures the service alone: submits, results, latency, memory, many endpoints.
+    Service(load::Options),
     /// Measures the engine alone: handed over in process, node, worker, and back.
     Engine(engine::Options),
     /// Plays the node program of `engine`.
@@ -47,6 +51,7 @@ fn main() -> anyhow::Result<()> {
     match Command::parse() {
         Command::Amqp(options) => many_threads()?.block_on(amqp::run(options)),
         Command::Path(options) => many_threads()?.block_on(path::run(options)),
+        Command::Service(options) => many_threads()?.block_on(load::run(options)),
         Command::Echo => many_threads()?.block_on(echo::run()),
         Command::Broker => many_threads()?.block_on(broker::run()),
         // As the endpoint and the node run them.

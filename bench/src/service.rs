@@ -1,0 +1,107 @@
+//! A service in a directory of its own, and one client of it.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use reqwest::Client;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use wire::FunctionId;
+use wire::queue::{Registration, ResultConnection};
+use wire::rest::function::Registered;
+
+use crate::children::{Running, Tree};
+use crate::payload::NoOp;
+
+/// Ends when dropped, and its directory with it.
+pub(crate) struct Service {
+    running: Running,
+    _directory: TempDir,
+    /// From its start to the line that says it is ready.
+    pub(crate) ready: Duration,
+    origin: String,
+    http: Client,
+    token: String,
+}
+
+impl Service {
+    pub(crate) async fn start(binaries: &Path) -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let data = directory.path().join("service");
+        let farcall = binaries.join("farcall");
+        let mut command = Command::new(&farcall);
+        command
+            .args(["serve", "--http-listen", "127.0.0.1:0", "--amqp-listen", "127.0.0.1:0", "--data-dir"])
+            .arg(&data);
+        let log = std::fs::File::create(directory.path().join("service.log"))?;
+        let mut running = Running::start(command.stdout(Stdio::piped()).stderr(log), b"")?;
+        let mut said = BufReader::new(running.stdout().context("a piped standard output")?);
+        let origin = loop {
+            let mut line = String::new();
+            ensure!(said.read_line(&mut line)? > 0, "the service ended before it was ready");
+            if let Some(rest) = line.trim().strip_prefix("farcall is ready: ") {
+                break rest.split(' ').next().context("an HTTP address")?.to_owned();
+            }
+        };
+        let ready = running.started.elapsed();
+        // Whatever else it prints must not fill the pipe.
+        std::thread::spawn(move || said.read_to_end(&mut Vec::new()));
+
+        let added = Command::new(&farcall)
+            .args(["client", "add", "bench", "--output", "json", "--data-dir"])
+            .arg(&data)
+            .output()?;
+        ensure!(added.status.success(), "no client was added: {}", String::from_utf8_lossy(&added.stderr));
+        let client: Value = serde_json::from_slice(&added.stdout)?;
+        let field =
+            |name: &str| client.get(name).and_then(Value::as_str).with_context(|| format!("no {name}"));
+
+        let http = Client::builder().no_proxy().build()?;
+        let form = [("grant_type", "client_credentials"), ("scope", wire::rest::auth::COMPUTE_SCOPE)];
+        let answer: Value = http
+            .post(format!("{origin}/v2/oauth2/token"))
+            .basic_auth(field("client_id")?, Some(field("client_secret")?))
+            .form(&form)
+            .send()
+            .await?
+            .error_for_status()?
+            .json()
+            .await?;
+        let token = answer.get("access_token").and_then(Value::as_str).context("no token")?.to_owned();
+        Ok(Self { ready, running, _directory: directory, origin, http, token })
+    }
+
+    /// The service's process.
+    pub(crate) fn tree(&self) -> Tree {
+        self.running.tree()
+    }
+
+    pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: Vec<u8>) -> anyhow::Result<T> {
+        let request = self.http.post(format!("{}{path}", self.origin)).bearer_auth(&self.token);
+        let answer = request.header("content-type", "application/json").body(body).send().await?;
+        let status = answer.status();
+        let body = answer.bytes().await?;
+        ensure!(status.is_success(), "{path} was refused with {status}: {}", String::from_utf8_lossy(&body));
+        Ok(serde_json::from_slice(&body)?)
+    }
+
+    pub(crate) async fn register_function(&self, no_op: &NoOp) -> anyhow::Result<FunctionId> {
+        let body = json!({ "function_name": "nothing", "function_code": no_op.function });
+        let registered: Registered = self.post("/v3/functions", serde_json::to_vec(&body)?).await?;
+        Ok(registered.function_uuid)
+    }
+
+    pub(crate) async fn register_endpoint(&self, name: &str) -> anyhow::Result<Registration> {
+        let body = json!({ "endpoint_name": name, "metadata": { "endpoint_version": "3.8.0" } });
+        self.post("/v3/endpoints", serde_json::to_vec(&body)?).await
+    }
+
+    pub(crate) async fn result_connection(&self) -> anyhow::Result<ResultConnection> {
+        let request = self.http.get(format!("{}/v2/get_amqp_result_connection_url", self.origin));
+        Ok(request.bearer_auth(&self.token).send().await?.error_for_status()?.json().await?)
+    }
+}
