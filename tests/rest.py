@@ -21,15 +21,16 @@ class Refused(Exception):
 class Rest:
     """One client identity at one service."""
 
-    def __init__(self, origin, client_id, client_secret):
+    def __init__(self, origin, client_id, client_secret, scope=SCOPE):
         self._origin = origin
+        self._scope = scope
         self._identity = (client_id, client_secret)
         self._token = None
 
     def token(self):
-        """An access token for the compute scope, fetched once."""
+        """An access token, fetched once."""
         if self._token is None:
-            form = urllib.parse.urlencode({"grant_type": "client_credentials", "scope": SCOPE}).encode()
+            form = urllib.parse.urlencode({"grant_type": "client_credentials", "scope": self._scope}).encode()
             basic = base64.b64encode(":".join(self._identity).encode()).decode()
             answer = self._ask("POST", "/v2/oauth2/token", form, f"Basic {basic}", "application/x-www-form-urlencoded")
             self._token = answer["access_token"]

@@ -23,12 +23,12 @@ pub(super) fn new(username: &str) -> anyhow::Result<Password> {
 }
 
 fn prompt(text: &str) -> anyhow::Result<String> {
+    // Quiet before it is asked for: nobody is so fast that it would be seen.
+    let quiet = Quiet::new()?;
     eprint!("{text}");
     std::io::stderr().flush()?;
-    let read = {
-        let _quiet = Quiet::new()?;
-        line()
-    };
+    let read = line();
+    drop(quiet);
     eprintln!();
     read
 }

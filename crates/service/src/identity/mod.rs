@@ -12,6 +12,7 @@
 //! | [`sessions`], [`demands`] | who signed in where, when and how; whether that will do |
 //! | [`web`], [`guesses`] | the pages of a browser; how often passwords may be guessed |
 //! | [`upstream`] | sign-in through the site's own identity providers |
+//! | [`projects`] | projects and authentication policies |
 //! | [`routes`] | HTTP, one file per route |
 //! | [`memory`] | what was read from the store a moment ago |
 //! | [`audit`] | what is written down of all that |
@@ -34,6 +35,7 @@ pub mod key;
 pub mod memory;
 pub mod password;
 pub mod people;
+pub mod projects;
 pub mod refresh;
 pub mod routes;
 pub mod scope;
@@ -45,10 +47,10 @@ pub mod web;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use wire::{ClientId, IdentityId};
+use wire::{ClientId, IdentityId, PolicyId};
 
 use crate::secret::Hash;
-use crate::store::{Profile, Store, StoreError, Token};
+use crate::store::{Policy, Profile, Store, StoreError, Token};
 use applications::Application;
 use key::{KeyError, Keys};
 use memory::Memory;
@@ -62,6 +64,7 @@ pub struct Identity {
     tokens: Memory<Hash, Arc<Token>>,
     applications: Memory<ClientId, Arc<Application>>,
     sets: Memory<IdentityId, Arc<[Profile]>>,
+    policies: Memory<PolicyId, Arc<Policy>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +88,7 @@ impl Identity {
             tokens: Memory::default(),
             applications: Memory::default(),
             sets: Memory::default(),
+            policies: Memory::default(),
         }
     }
 

@@ -200,4 +200,74 @@ mod tests {
         }
         assert!(hasher.work(|| ()).await.is_ok(), "there is room again");
     }
+
+    #[tokio::test]
+    async fn who_may_sign_in() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = crate::store::Store::open(&directory.path().join("farcall.db")).await.unwrap();
+        let identity = Identity::new(store.clone(), directory.path().to_owned());
+        let mut people = Vec::new();
+        for (n, username) in [(1, "alice@example.edu"), (2, "alice@lab.example.org"), (3, "bob@example.edu")]
+        {
+            let profile = Profile {
+                id: IdentityId::from_uuid(uuid::Uuid::from_u128(n)),
+                kind: Kind::Person,
+                username: username.to_owned(),
+                name: username.to_owned(),
+                email: None,
+                organization: None,
+                disabled: false,
+                administrator: false,
+                linked_to: None,
+                authenticated: None,
+                created: jiff::Timestamp::UNIX_EPOCH,
+            };
+            let password = match n {
+                3 => None,
+                _ => Some(identity.new_password(username, "correct horse").await.unwrap()),
+            };
+            store
+                .write(crate::store::AddPerson { profile: profile.clone(), password })
+                .await
+                .unwrap()
+                .unwrap();
+            people.push(profile);
+        }
+        let link = crate::store::Link { identity: people[1].id, primary: Some(people[0].id) };
+        store.write(link).await.unwrap();
+        let verify =
+            async |username: &str, password: &str| match identity.verify_password(username, password).await {
+                Ok(profile) => Some(profile.username),
+                Err(PasswordError::Refused) => None,
+                Err(other) => panic!("{other}"),
+            };
+        let alice = Some("alice@example.edu".to_owned());
+        let lab = Some("alice@lab.example.org".to_owned());
+        assert_eq!(verify(" Alice@Example.edu", "correct horse").await, alice);
+        assert_eq!(verify("alice@lab.example.org", "correct horse").await, lab);
+        for (username, password) in [
+            ("alice@example.edu", "correct horsf"),
+            ("alice@example.edu", ""),
+            ("alice@example.edu", &"x".repeat(LONGEST + 1)),
+            ("bob@example.edu", "correct horse"),
+            ("bob@example.edu", ""),
+            ("nobody@example.edu", "correct horse"),
+            ("alice", "correct horse"),
+        ] {
+            assert_eq!(verify(username, password).await, None, "{username} {password}");
+        }
+        let disable = async |id, disabled| {
+            store.write(crate::store::SetDisabled { identity: id, disabled }).await.unwrap();
+        };
+        disable(people[1].id, true).await;
+        assert_eq!(verify("alice@lab.example.org", "correct horse").await, None);
+        assert_eq!(verify("alice@example.edu", "correct horse").await, alice);
+        disable(people[1].id, false).await;
+        disable(people[0].id, true).await;
+        assert_eq!(
+            verify("alice@lab.example.org", "correct horse").await,
+            None,
+            "the first of the set counts"
+        );
+    }
 }

@@ -17,6 +17,7 @@ mod functions;
 mod groups;
 mod payloads;
 mod people;
+mod projects;
 mod refresh_tokens;
 mod results;
 mod row;
@@ -51,6 +52,7 @@ pub use people::{
     AddPerson, Authenticated, Describe, EndEverything, Kind, Link, Profile, RemoveIdentity, SetDisabled,
     SetPassword, Taken,
 };
+pub use projects::{AddPolicy, AddProject, Policy, Project};
 pub use refresh_tokens::{AddRefreshToken, RefreshToken, RevokeRefreshToken, Rotate, Rotation};
 pub use results::{
     Delivered, Delivery, ExpireResults, RecordResults, Recorded, RecordedResults, ReportedResult,

@@ -11,6 +11,8 @@ mod identity;
 mod kill;
 mod operation;
 mod path;
+mod people;
+mod resource_servers;
 mod rest;
 mod support;
 mod user_endpoints;

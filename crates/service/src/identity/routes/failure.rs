@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use wire::rest::auth::error::{ErrorBody, OAuthError};
 
 use crate::identity::IdentityError;
+use crate::identity::projects::ProjectError;
 use crate::store::StoreError;
 
 #[derive(Debug)]
@@ -38,6 +39,10 @@ impl Failure {
         Failure::new(400, "BAD_REQUEST", "Bad request", detail)
     }
 
+    pub fn not_found(detail: impl Into<String>) -> Failure {
+        Failure::new(404, "NOT_FOUND", "Not found", detail)
+    }
+
     fn internal() -> Failure {
         Failure::new(503, "UNAVAILABLE", "Service unavailable", "Try again later")
     }
@@ -61,6 +66,19 @@ impl From<IdentityError> for Failure {
         }
         tracing::error!(%error, "an identity request failed");
         Failure::internal()
+    }
+}
+
+impl From<ProjectError> for Failure {
+    fn from(error: ProjectError) -> Failure {
+        match error {
+            ProjectError::Invalid(text) => Failure::bad_parameter(text),
+            ProjectError::UnknownProject => Failure::not_found("There is no such project"),
+            ProjectError::TooMany => {
+                Failure::new(403, "FORBIDDEN", "Forbidden", "There are too many of them")
+            }
+            ProjectError::Store(error) => error.into(),
+        }
     }
 }
 

@@ -6,6 +6,9 @@ pub mod failure;
 pub mod form;
 mod identities;
 mod introspect;
+mod my_groups;
+mod policies;
+mod projects;
 mod revoke;
 mod token;
 mod userinfo;
@@ -28,6 +31,10 @@ pub fn router(identity: Identity) -> Router {
         .route("/v2/oauth2/token/introspect", post(introspect::introspect))
         .route("/v2/oauth2/userinfo", get(userinfo::userinfo).post(userinfo::userinfo))
         .route("/v2/api/identities", get(identities::identities))
+        .route("/v2/api/projects", get(projects::list).post(projects::create))
+        .route("/v2/api/policies", get(policies::list).post(policies::create))
+        .route("/v2/api/policies/{id}", get(policies::get))
+        .route("/v2/groups/my_groups", get(my_groups::list))
         .layer(DefaultBodyLimit::max(FORM_LIMIT))
         .with_state(identity)
 }

@@ -3,6 +3,7 @@
 //! Each case is a request and what is said to it. For every one of them the tables also hold that nothing in the store
 //! has changed, and that nothing secret came into the log: all that is made up as a secret contains [`NOT_FOR_LOGS`].
 
+mod projects;
 mod tokens;
 
 use std::fmt::Write as _;
