@@ -9,7 +9,7 @@ STAGE := checks/stage
 
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help demo build test test-long check fuzz bench environments unit e2e faults
+.PHONY: help demo build test test-long check fuzz bench environments unit e2e faults chaos
 
 help: ## what each target does
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -36,10 +36,13 @@ environments:
 	$(PYTHON) tests/environments.py
 
 e2e:
-	$(PYTEST) -n 2 --dist loadfile -m "not long" tests --ignore tests/faults
+	$(PYTEST) -n 2 --dist loadfile -m "not long" tests --ignore tests/faults --ignore tests/chaos
 
 faults:
-	$(PYTEST) -n 2 -m "not long" tests/faults
+	$(PYTEST) -n 2 -m "not long" tests/faults tests/chaos
+
+chaos: build environments ## everything that can break breaks, for an hour; FARCALL_CHAOS=SEED plays one run
+	$(PYTEST) -s $(if $(FARCALL_CHAOS),,-m long) tests/chaos
 
 test-long: build unit environments ## every test, those that take minutes too; run before an issue is called resolved
 	$(PYTEST) tests

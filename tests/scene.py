@@ -287,7 +287,7 @@ class Sdk:
         self.identity = identity
         self.python = environments.python(f"sdk-{release}")
 
-    def start(self, script, *arguments):
+    def start(self, script, *arguments, **variables):
         """Starts a script. It finds `executor`, `client` and `tell` of `clients/stock.py` defined."""
         scene = self.service.scene
         name = f"client-{self.release}-{len(scene.processes)}"
@@ -296,6 +296,7 @@ class Sdk:
         environment = self.service.client_environment(self.python, self.identity)
         environment["PYTHONPATH"] = str(ROOT / "tests" / "clients")
         environment["FARCALL_TEST_TOLD"] = str(scene.directory / f"{name}.told")
+        environment |= variables
         process = scene.start(name, [self.python, path, *arguments], environment)
         return Script(process, Path(environment["FARCALL_TEST_TOLD"]))
 
