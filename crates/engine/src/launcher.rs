@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::provider::quote;
 
-/// `launcher:` under a provider. `debug` is accepted everywhere: what it printed is in the script, which is kept.
+/// `launcher:` under a provider.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", deny_unknown_fields)]
 pub enum Launcher {
@@ -110,6 +110,22 @@ const CORES: &str = "export CORES=$(getconf _NPROCESSORS_ONLN)\n";
 const MACHINES: &str = "if [ -f \"$PBS_NODEFILE\" ]; then sort -u \"$PBS_NODEFILE\"; else echo localhost; fi";
 
 impl Launcher {
+    /// Whether it was asked to say less.
+    pub(crate) fn is_quiet(&self) -> bool {
+        match self {
+            Self::SingleNodeLauncher { debug, .. }
+            | Self::SimpleLauncher { debug }
+            | Self::WrappedLauncher { debug, .. }
+            | Self::SrunLauncher { debug, .. }
+            | Self::SrunMPILauncher { debug, .. }
+            | Self::AprunLauncher { debug, .. }
+            | Self::JsrunLauncher { debug, .. }
+            | Self::MpiExecLauncher { debug, .. }
+            | Self::MpiRunLauncher { debug, .. }
+            | Self::GnuParallelLauncher { debug } => !debug,
+        }
+    }
+
     /// The shell text that runs `command` once per node; files it needs go to `scripts`.
     ///
     /// The command's file comes from a here-document without quotes, so variables and substitutions in it are

@@ -299,6 +299,11 @@ impl Options {
             "blocks on this machine are started without a command that could hang",
         );
         note(
+            blocks.launcher.is_quiet(),
+            "provider.launcher.debug",
+            "launchers print nothing of their own; what they run is in the script, which is kept",
+        );
+        note(
             matches!(blocks.launcher, Launcher::SimpleLauncher { .. }) && blocks.nodes_per_block > 1,
             "provider.nodes_per_block",
             "SimpleLauncher starts one node, however many a block has",

@@ -9,6 +9,8 @@ use wire::TaskId;
 
 use super::*;
 
+mod scaling;
+
 fn id(n: u64) -> TaskId {
     TaskId::from_uuid(Uuid::from_u128(u128::from(n)))
 }

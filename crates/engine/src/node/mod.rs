@@ -13,7 +13,7 @@ mod task_socket;
 mod threads;
 pub(crate) mod worker;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -113,6 +113,7 @@ pub async fn run(config: Config, block: u32, stop: impl Future<Output = ()>) -> 
         threads,
         awaited: 0,
         workers: HashMap::new(),
+        dying: BTreeMap::new(),
         sender,
     };
     for rank in 0..count {
@@ -146,6 +147,9 @@ fn interpreter(wanted: Option<&str>) -> Result<PathBuf, NodeError> {
 fn is_executable(file: &Path) -> bool {
     nix::unistd::access(file, nix::unistd::AccessFlags::X_OK).is_ok() && file.is_file()
 }
+
+/// How long a cancelled task has to end by itself.
+const CANCEL_GRACE: Duration = Duration::from_secs(1);
 
 /// What goes to the engine. While tasks wait for a worker, nobody waits for one result: results go in company, which
 /// spares both sides most of their waking up.
@@ -200,6 +204,8 @@ struct Node {
     /// Threads that wait for their process to be started.
     awaited: u32,
     workers: HashMap<u32, Worker>,
+    /// Workers that were asked to end, and when they are killed if they have not.
+    dying: BTreeMap<u32, Instant>,
     sender: mpsc::UnboundedSender<News>,
 }
 
@@ -272,6 +278,7 @@ impl Node {
                     }
                     out.send(message::beat());
                 }
+                () = sleep_until(self.dying.values().min().copied().unwrap_or(heard)), if !self.dying.is_empty() => self.kill_dying(),
                 () = sleep_until(out.until.unwrap_or(heard)), if out.until.is_some() => out.release(),
                 () = sleep_until(look_again.unwrap_or(heard)), if look_again.is_some() => {
                     look_again = None;
@@ -356,6 +363,7 @@ impl Node {
             },
             News::Died { rank, how } => {
                 let unread = self.workers.remove(&rank).map(|mut worker| worker.take_back());
+                self.dying.remove(&rank);
                 self.slots.died(rank, unread.unwrap_or_default(), now);
                 its_end = Some(how);
             }
@@ -373,7 +381,12 @@ impl Node {
                     }
                 }
                 Step::TakeBack { rank } => self.take_back(rank),
-                Step::Kill { rank } => self.kill(rank),
+                Step::Kill { rank } => {
+                    if let Some(worker) = self.workers.get(&rank) {
+                        worker.terminate();
+                        self.dying.insert(rank, Instant::now() + CANCEL_GRACE);
+                    }
+                }
                 Step::Start { rank } => self.start(rank)?,
                 Step::Lost { rank, task } => out.send(message::worker_lost(task, rank, how)),
                 Step::GiveUp => {
@@ -385,6 +398,16 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    /// Kills those whose time to end by themselves is over.
+    fn kill_dying(&mut self) {
+        let now = Instant::now();
+        let over: Vec<_> = self.dying.iter().filter(|(_, at)| **at <= now).map(|(rank, _)| *rank).collect();
+        for rank in over {
+            self.dying.remove(&rank);
+            self.kill(rank);
+        }
     }
 
     fn kill(&self, rank: u32) {

@@ -213,10 +213,10 @@ impl<T: Burden> Slots<T> {
         if self.forget(id) {
             return;
         }
-        // What can't be taken back is being run, whatever results are still on their way before its own.
+        // Of what can't be taken back, the last is being run; the results of the others are on their way.
         for (worker, rank) in self.workers.iter_mut().zip(0..) {
             if let Worker::Ready(ready) = worker
-                && ready.given.contains(&id)
+                && ready.given.back() == Some(&id)
             {
                 ready.doomed = true;
                 self.steps.push_back(Step::Kill { rank });

@@ -133,6 +133,11 @@ impl Worker {
         self.tasks.take_back()
     }
 
+    /// Asks it, and all of its process group, to end.
+    pub(crate) fn terminate(&self) {
+        let _ = killpg(self.pid, Signal::SIGTERM); // gone already is as good
+    }
+
     pub(crate) fn kill(&self) {
         let _ = killpg(self.pid, Signal::SIGKILL); // gone already is as good
     }

@@ -37,12 +37,7 @@ impl LocalProvider {
 
     fn start(&self, job: &Job) -> Result<JobId, SubmitError> {
         let script = self.scripts.join(format!("{}.sh", job.name));
-        let text = format!(
-            "{}\nexport JOBNAME={}\n{}\n",
-            self.blocks.worker_init,
-            quote(&job.name),
-            self.blocks.launcher.wrap(&job.command, self.blocks.nodes_per_block, &self.scripts)
-        );
+        let text = self.blocks.script(job, &self.scripts);
         let write = |path: &Path, text: &str| {
             fs::write(path, text).map_err(|error| SubmitError::Script { path: path.to_owned(), error })
         };

@@ -8,7 +8,7 @@ mod local;
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -131,6 +131,18 @@ impl Default for BlockOptions {
             launcher: Launcher::default(),
             cmd_timeout: None,
         }
+    }
+}
+
+impl BlockOptions {
+    /// What a block's shell runs.
+    pub(crate) fn script(&self, job: &Job, scripts: &Path) -> String {
+        format!(
+            "{}\nexport JOBNAME={}\n{}\n",
+            self.worker_init,
+            quote(&job.name),
+            self.launcher.wrap(&job.command, self.nodes_per_block, scripts)
+        )
     }
 }
 

@@ -9,13 +9,15 @@ use serde_json::json;
 
 use crate::rig::{Outcome, Rig, alive, until};
 
-type Case = fn() -> Pin<Box<dyn Future<Output = ()>>>;
+pub(crate) type Case = fn() -> Pin<Box<dyn Future<Output = ()>>>;
 
 macro_rules! cases {
     ($($name:ident),+ $(,)?) => {
-        pub(crate) const ALL: &[(&str, Case)] = &[$((stringify!($name), || Box::pin($name()))),+];
+        pub(crate) const ALL: &[(&str, $crate::cases::Case)] = &[$((stringify!($name), || Box::pin($name()))),+];
     };
 }
+
+pub(crate) use cases;
 
 cases! {
     a_value_comes_back,
@@ -23,7 +25,6 @@ cases! {
     a_burst_comes_back_whole,
     functions_see_their_environment,
     a_worker_that_exits_costs_its_task_only,
-    what_a_worker_started_goes_with_it,
     a_retry_runs_elsewhere,
     a_lost_node_ends_its_tasks,
     a_block_that_does_not_start_is_told,
@@ -40,7 +41,6 @@ cases! {
     byte_code_of_another_python_is_refused,
     figures_are_those_of_the_nodes,
     killing_at_random_loses_nothing_and_repeats_nothing,
-    misbehaving_functions_cost_nobody_else,
 }
 
 async fn a_value_comes_back() {
@@ -124,38 +124,6 @@ async fn a_worker_that_exits_costs_its_task_only() {
         assert!(text.ends_with(&"-".repeat(68)), "{text}");
         assert_eq!(rig.end_of(next).await.value(), "fine", "after {source}");
     }
-}
-
-async fn what_a_worker_started_goes_with_it() {
-    let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
-    let source = "\
-def f(path):
-    import os, subprocess, time
-    for n in range(200):
-        kind = n % 3
-        if kind == 0:
-            subprocess.Popen(['sleep', '1000'], start_new_session=True)
-        elif kind == 1:
-            subprocess.Popen('sleep 1000 & sleep 1000 &', shell=True)
-        elif os.fork() == 0:
-            os.setsid()
-            if os.fork():
-                os._exit(0)
-            time.sleep(1000)
-    os._exit(9)
-";
-    let mark = rig.path().join("mark");
-    let lost = rig.call(source, json!([mark]));
-    let next = rig.call(
-        "def f():\n    import os, subprocess\n    pool = 'PARSL_WORKER_POOL_ID=' + os.environ['PARSL_WORKER_POOL_ID']\n    \
-         found = 0\n    for pid in filter(str.isdigit, os.listdir('/proc')):\n        try:\n            \
-         with open('/proc/%s/environ' % pid) as e, open('/proc/%s/stat' % pid) as s:\n                \
-         found += pool in e.read().split('\\0') and s.read().rsplit(')')[1].split()[0] != 'Z'\n        \
-         except OSError:\n            pass\n    return found\n",
-        json!([]),
-    );
-    rig.end_of(lost).await;
-    assert_eq!(rig.end_of(next).await.value(), 1, "only the fresh worker itself");
 }
 
 async fn a_retry_runs_elsewhere() {
@@ -359,7 +327,7 @@ def f(megabytes):
     assert!(kept <= 17 << 20, "{kept}");
 }
 
-fn walk(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
+pub(crate) fn walk(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {
         if entry.file_type().unwrap().is_dir() {
@@ -478,35 +446,4 @@ def f(path, n):
         }
         assert!(killed > 5 && returned > 300, "{killed} killed, {returned} returned");
     }
-}
-
-async fn misbehaving_functions_cost_nobody_else() {
-    let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
-    for (source, words) in [
-        ("return f()", "maximum recursion depth exceeded"),
-        ("return (i for i in ())", "All strategies failed."),
-        (
-            "import sys\n    sys.stdout.close()\n    sys.stderr = None\n    raise ValueError('quiet')",
-            "ValueError: quiet",
-        ),
-        ("import os\n    os.environ.clear()\n    os.chdir('/')\n    return 1", ""),
-        (
-            "import threading, time\n    threading.Thread(target=time.sleep, args=(1000,)).start()\n    return 1",
-            "",
-        ),
-        ("import sys\n    sys.exit('with a thread left')", "WorkerLost"),
-        ("import signal\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    return 1", ""),
-        ("import builtins\n    builtins.len = None\n    return 1", "WorkerLost"),
-    ] {
-        let outcome = rig.run(&format!("def f():\n    {source}\n"), json!([])).await;
-        match outcome {
-            Outcome::Raised { text, .. } => {
-                assert!(!words.is_empty() && text.contains(words), "{source}: {text}")
-            }
-            other => assert!(words.is_empty(), "{source}: {other:?}"),
-        }
-    }
-    // What the last ones did to their worker ends with it.
-    rig.run("def f():\n    import os\n    os._exit(0)\n", json!([])).await;
-    assert_eq!(rig.run("def f():\n    return len('fine')\n", json!([])).await.value(), 4);
 }

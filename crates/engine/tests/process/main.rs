@@ -4,12 +4,19 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)] // a test program
 
+mod blocks;
 mod cases;
+mod misbehaving;
+mod pools;
 mod rig;
 
 use std::process::ExitCode;
 
 use engine::node::{Config, ConfigError};
+
+fn all() -> impl Iterator<Item = &'static (&'static str, cases::Case)> {
+    [cases::ALL, pools::ALL, blocks::ALL, misbehaving::ALL].into_iter().flatten()
+}
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -19,15 +26,13 @@ fn main() -> ExitCode {
         ["node", "--block", block] => node(Config::from_environment(), block),
         arguments if arguments.contains(&"--list") => {
             if !arguments.contains(&"--ignored") {
-                cases::ALL.iter().for_each(|(name, _)| println!("{name}: test"));
+                all().for_each(|(name, _)| println!("{name}: test"));
             }
             ExitCode::SUCCESS
         }
         arguments => {
             let wanted: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-            for (name, case) in
-                cases::ALL.iter().filter(|(name, _)| wanted.is_empty() || wanted.contains(&name))
-            {
+            for (name, case) in all().filter(|(name, _)| wanted.is_empty() || wanted.contains(&name)) {
                 println!("test {name}");
                 runtime().block_on(case());
             }
@@ -38,7 +43,7 @@ fn main() -> ExitCode {
 
 fn node(config: Result<Config, ConfigError>, block: &str) -> ExitCode {
     let outcome = config.map_err(|error| error.to_string()).and_then(|config| {
-        let node = engine::node::run(config, block.parse().unwrap(), std::future::pending());
+        let node = engine::node::run(config, block.parse().unwrap(), terminated());
         runtime().block_on(node).map_err(|error| error.to_string())
     });
     match outcome {
@@ -48,6 +53,11 @@ fn node(config: Result<Config, ConfigError>, block: &str) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Ready when somebody asks this process to end.
+async fn terminated() {
+    tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap().recv().await;
 }
 
 fn runtime() -> tokio::runtime::Runtime {

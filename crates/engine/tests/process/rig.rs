@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Engine, EngineConfig, Event, Events, Handle, Options, Submission};
+use engine::{Engine, EngineConfig, Event, Events, Handle, Options, Provider, Submission};
 use uuid::Uuid;
 use wire::message::{TaskResult, decode};
 use wire::{EndpointId, TaskId};
@@ -53,8 +54,11 @@ impl Outcome {
 
 /// Options as a user writes them, with two workers unless they say otherwise.
 pub(crate) fn options(user: serde_json::Value) -> Options {
-    let mut options =
-        serde_json::json!({"max_workers_per_node": 2, "cores_per_worker": 0.5, "python": python()});
+    let mut options = if user.get("type").is_some() {
+        serde_json::json!({"max_workers": 2, "python": python()})
+    } else {
+        serde_json::json!({"max_workers_per_node": 2, "cores_per_worker": 0.5, "python": python()})
+    };
     options.as_object_mut().unwrap().extend(user.as_object().unwrap().clone());
     Options::from_value(options).unwrap()
 }
@@ -69,15 +73,25 @@ fn python() -> String {
 impl Rig {
     pub(crate) async fn start(user: serde_json::Value) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let (handle, events) = Engine::start(Self::config(dir.path(), user)).await.unwrap();
+        Self { handle, events, dir, begins: true, ended: HashMap::new(), next: 1 }
+    }
+
+    /// The same with blocks from another provider.
+    pub(crate) async fn start_on(provider: Arc<dyn Provider>, user: serde_json::Value) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (handle, events) = Engine::start_on(Self::config(dir.path(), user), provider).await.unwrap();
+        Self { handle, events, dir, begins: true, ended: HashMap::new(), next: 1 }
+    }
+
+    fn config(dir: &Path, user: serde_json::Value) -> EngineConfig {
         let program = std::env::current_exe().unwrap().to_string_lossy().into_owned();
-        let config = EngineConfig {
+        EngineConfig {
             endpoint: EndpointId::from_uuid(Uuid::from_u128(0xe9)),
-            run_dir: dir.path().to_owned(),
+            run_dir: dir.to_owned(),
             node_command: vec![program, "node".into()],
             options: options(user),
-        };
-        let (handle, events) = Engine::start(config).await.unwrap();
-        Self { handle, events, dir, begins: true, ended: HashMap::new(), next: 1 }
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -1,0 +1,250 @@
+//! Blocks with real processes: where nodes come from, how they end, and what is said of those that fail.
+
+use std::collections::{HashMap, HashSet};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use engine::{Answer, Job, JobId, JobState, Output, Provider, SubmitError};
+use serde_json::json;
+use tokio::sync::Notify;
+
+use crate::cases::{cases, walk};
+use crate::rig::{Outcome, Rig, until};
+
+cases! {
+    a_scheduler_that_keeps_jobs_waiting_is_asked_for_all_at_once,
+    a_node_drains_and_another_block_takes_over,
+    idle_blocks_go_while_others_work,
+    nodes_that_see_no_files_are_handed_what_they_need,
+    what_a_failed_block_has_said_is_in_the_status,
+    worker_init_activates_a_virtual_environment,
+    a_node_finds_its_engine_among_several_addresses,
+    jobs_and_their_files_are_named_as_sites_know_them,
+}
+
+/// A batch scheduler of one machine: jobs wait in a queue until they are let in.
+#[derive(Default)]
+struct Queue {
+    jobs: Mutex<HashMap<JobId, (JobState, Option<Job>, Option<Child>)>>,
+    /// How many jobs each call for their state was about.
+    asked: Mutex<Vec<usize>>,
+    submitted: AtomicUsize,
+    changed: Arc<Notify>,
+}
+
+impl Queue {
+    fn let_in(&self) {
+        for (state, job, child) in self.jobs.lock().unwrap().values_mut() {
+            if let Some(job) = job.take() {
+                let mut bash = Command::new("bash");
+                bash.args(["-c", &format!("exec {}", job.command)])
+                    .envs(job.environment)
+                    .stdin(Stdio::null());
+                *child = Some(bash.spawn().unwrap());
+                *state = JobState::Running;
+            }
+        }
+    }
+}
+
+impl Provider for Queue {
+    fn submit(&self, job: Job) -> Answer<'_, Result<JobId, SubmitError>> {
+        Box::pin(async move {
+            let number = self.submitted.fetch_add(1, Ordering::Relaxed);
+            if number == 1 {
+                return Err(SubmitError::Refused("sbatch: error: invalid partition".into()));
+            }
+            let id = JobId(format!("{number}.cluster"));
+            let state = if number == 0 { JobState::Held } else { JobState::Pending };
+            self.jobs.lock().unwrap().insert(id.clone(), (state, Some(job), None));
+            Ok(id)
+        })
+    }
+
+    fn status<'a>(&'a self, jobs: &'a [JobId]) -> Answer<'a, HashMap<JobId, JobState>> {
+        Box::pin(async move {
+            self.asked.lock().unwrap().push(jobs.len());
+            let mut known = self.jobs.lock().unwrap();
+            let known = jobs.iter().filter_map(|id| {
+                let (state, _, child) = known.get_mut(id)?;
+                if let Some(code) = child.as_mut().and_then(|child| child.try_wait().unwrap()) {
+                    let output = Output { exit_code: code.code(), ..Output::default() };
+                    *state = JobState::TimedOut(output);
+                }
+                Some((id.clone(), state.clone()))
+            });
+            known.collect()
+        })
+    }
+
+    fn cancel<'a>(&'a self, jobs: &'a [JobId]) -> Answer<'a, ()> {
+        Box::pin(async move {
+            for id in jobs {
+                if let Some((_, _, Some(child))) = self.jobs.lock().unwrap().get_mut(id) {
+                    let _ = child.kill();
+                    child.wait().unwrap();
+                }
+            }
+        })
+    }
+
+    fn status_period(&self) -> Duration {
+        Duration::from_millis(20)
+    }
+
+    fn changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.changed)
+    }
+}
+
+async fn a_scheduler_that_keeps_jobs_waiting_is_asked_for_all_at_once() {
+    let queue = Arc::new(Queue::default());
+    let options = json!({
+        "max_workers_per_node": 1,
+        "provider": {"type": "LocalProvider", "init_blocks": 4, "max_blocks": 4},
+    });
+    let mut rig = Rig::start_on(Arc::clone(&queue) as Arc<dyn Provider>, options).await;
+    let ids: Vec<_> = (0..8).map(|n| rig.call("def f(n): return n\n", json!([n]))).collect();
+    // Held and pending jobs are waited for; the refused one is told, and another asked for in its place.
+    until(|| queue.asked.lock().unwrap().len() > 3).await;
+    let failure = rig.handle.report().await.unwrap().last_block_failure.unwrap();
+    assert_eq!(failure, "\tFailed to start block 1: sbatch: error: invalid partition\n");
+    queue.let_in();
+    for (n, id) in ids.into_iter().enumerate() {
+        assert_eq!(rig.end_of(id).await.value(), n);
+    }
+    let asked = queue.asked.lock().unwrap().clone();
+    assert_eq!(asked.last(), Some(&4), "one call for all of them: {asked:?}");
+    assert_eq!(queue.submitted.load(Ordering::Relaxed), 5, "never more than four live");
+    rig.stop(Duration::ZERO).await;
+}
+
+/// Which node a task runs on.
+const NODE: &str = "def f():\n    import os\n    return os.getppid()\n";
+
+async fn a_node_drains_and_another_block_takes_over() {
+    let mut rig = Rig::start(json!({"drain_period": 1, "max_workers_per_node": 1})).await;
+    let wait = "def f():\n    import os, time\n    time.sleep(2)\n    return os.getppid()\n";
+    // It began before the node's time was over, and is let to its end; the one behind it runs on the next node.
+    let (long, behind) = (rig.call(wait, json!([])), rig.call(NODE, json!([])));
+    let long = rig.end_of(long).await;
+    let behind = rig.end_of(behind).await;
+    assert!(long.value().is_number() && behind.value().is_number());
+    assert_ne!(long, behind);
+    let mut nodes = HashSet::new();
+    while nodes.len() < 2 {
+        nodes.insert(rig.run(NODE, json!([])).await.value().as_i64());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(rig.handle.report().await.unwrap().last_block_failure, None, "draining is no failure");
+}
+
+async fn idle_blocks_go_while_others_work() {
+    let mut rig = Rig::start(json!({
+        "max_workers_per_node": 1,
+        "strategy": "htex_auto_scale",
+        "job_status_kwargs": {"max_idletime": 0.5},
+        "provider": {"type": "LocalProvider", "init_blocks": 3, "max_blocks": 3},
+    }))
+    .await;
+    let go = rig.path().join("go");
+    let wait = "def f(go):\n    import os, time\n    while not os.path.exists(go):\n        time.sleep(0.01)\n    return 'went'\n";
+    let long = rig.call(wait, json!([go]));
+    let managers = async |rig: &mut Rig, wanted| loop {
+        drop(tokio::time::timeout(Duration::from_millis(20), rig.next_event()).await);
+        if rig.handle.report().await.unwrap().managers == wanted {
+            break;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), managers(&mut rig, 1)).await.expect("two were idle");
+    std::fs::write(&go, "").unwrap();
+    assert_eq!(rig.end_of(long).await.value(), "went");
+    tokio::time::timeout(Duration::from_secs(60), managers(&mut rig, 0)).await.expect("then the last, too");
+    assert_eq!(rig.run("def f(): return 1\n", json!([])).await.value(), 1, "and one comes when it is needed");
+}
+
+async fn nodes_that_see_no_files_are_handed_what_they_need() {
+    let mut rig = Rig::start(json!({"shared_file_system": false})).await;
+    let look = "\
+def f():
+    import farcall_worker, os
+    return [os.getcwd(), farcall_worker.__file__, sorted(k for k in os.environ if k.startswith('FARCALL'))]
+";
+    let outcome = rig.run(look, json!([])).await;
+    let [directory, library, variables] = outcome.value().as_array().unwrap().as_slice() else { panic!() };
+    let own = std::path::Path::new(directory.as_str().unwrap()).parent().unwrap();
+    assert!(own.file_name().unwrap().to_str().unwrap().starts_with("farcall-node-"), "{own:?}");
+    assert!(library.as_str().unwrap().starts_with(own.to_str().unwrap()), "{library}");
+    assert_eq!(variables, &json!(["FARCALL_WORKER"]), "the keys are not for functions");
+    for file in walk(rig.path()) {
+        let text = String::from_utf8_lossy(&std::fs::read(&file).unwrap()).into_owned();
+        assert!(!text.contains("certificate"), "the keys lie in {file:?}");
+    }
+    rig.stop(Duration::ZERO).await;
+    until(|| !own.exists()).await;
+}
+
+async fn what_a_failed_block_has_said_is_in_the_status() {
+    let init = "echo 'loading python/3.12'; echo 'module: no such module' >&2; exit 3";
+    let options =
+        json!({"block_error_handler": false, "provider": {"type": "LocalProvider", "worker_init": init}});
+    let mut rig = Rig::start(options).await;
+    let said = async |rig: &mut Rig| loop {
+        drop(tokio::time::timeout(Duration::from_millis(20), rig.next_event()).await);
+        if let Some(failure) = rig.handle.report().await.unwrap().last_block_failure {
+            break failure;
+        }
+    };
+    let failure = tokio::time::timeout(Duration::from_secs(60), said(&mut rig)).await.unwrap();
+    for part in ["EXIT CODE: 3", "STDOUT: loading python/3.12", "STDERR: module: no such module"] {
+        assert!(failure.contains(part), "{failure}");
+    }
+    let report = serde_json::to_value(rig.handle.report().await.unwrap()).unwrap();
+    assert_eq!(report["last_block_failure"].as_str(), Some(failure.as_str()), "for the endpoint's status");
+    rig.stop(Duration::ZERO).await;
+}
+
+async fn worker_init_activates_a_virtual_environment() {
+    let dir = tempfile::tempdir().unwrap();
+    let python = crate::rig::options(json!({})).python.unwrap();
+    let made =
+        Command::new(python).args(["-m", "venv", "--without-pip"]).arg(dir.path().join("env")).status();
+    assert!(made.unwrap().success());
+    let init = format!("source {}/env/bin/activate", dir.path().display());
+    let options = json!({"python": null, "provider": {"type": "LocalProvider", "worker_init": init}});
+    let mut rig = Rig::start(options).await;
+    let outcome = rig
+        .run("def f():\n    import os, sys\n    return [sys.prefix, os.environ['VIRTUAL_ENV']]\n", json!([]))
+        .await;
+    let env = dir.path().join("env");
+    assert_eq!(outcome.value(), &json!([env, env]));
+}
+
+async fn a_node_finds_its_engine_among_several_addresses() {
+    let mut rig = Rig::start(json!({"address": {"type": "address_by_interface", "ifname": "lo"}})).await;
+    assert_eq!(rig.run("def f(): return 1\n", json!([])).await.value(), 1);
+    let mut rig = Rig::start(json!({"worker_port_range": [20000, 30000], "address": "127.0.0.1"})).await;
+    assert_eq!(rig.run("def f(): return 2\n", json!([])).await.value(), 2);
+}
+
+async fn jobs_and_their_files_are_named_as_sites_know_them() {
+    let mut rig = Rig::start(json!({"label": "Midway@RCC.UChicago", "provider": {"type": "LocalProvider", "worker_init": "export SEEN=yes"}})).await;
+    let outcome = rig.run("def f():\n    import os\n    return [os.environ['JOBNAME'], os.environ['CORES'], os.environ['SEEN']]\n", json!([])).await;
+    let name = outcome.value()[0].as_str().unwrap();
+    let time = name.strip_prefix("parsl.Midway@RCC.UChicago-HighThroughputExecutor.block-0.").unwrap();
+    assert!(time.parse::<f64>().unwrap() > 1.7e9, "{name}");
+    let scripts = rig.path().join("submit_scripts");
+    let text = std::fs::read_to_string(scripts.join(format!("{name}.sh"))).unwrap();
+    let (init, rest) = text.split_once('\n').unwrap();
+    assert_eq!(init, "export SEEN=yes", "before the node, in its shell");
+    assert!(rest.starts_with(&format!("export JOBNAME={name}\n")), "{text}");
+    for (suffix, content) in [(".sh.out", Some("")), (".sh.err", None), (".sh.ec", Some("-\n"))] {
+        let found = std::fs::read_to_string(scripts.join(format!("{name}{suffix}"))).unwrap();
+        assert!(content.is_none_or(|content| content == found), "{suffix}: {found}");
+    }
+    let Outcome::Returned(_) = outcome else { panic!() };
+    let logs = rig.path().join("Midway@RCC.UChicago-HighThroughputExecutor/block-0");
+    until(|| logs.exists() && walk(&logs).iter().any(|file| file.ends_with("worker_0.log"))).await;
+}

@@ -1,0 +1,202 @@
+//! Functions that do what functions should not. Each costs its own task at most, and the slot is as good as new.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::cases::cases;
+use crate::rig::{Outcome, Rig, alive};
+
+cases! {
+    what_a_worker_started_goes_with_it,
+    a_cancelled_function_may_clean_up,
+    misbehaving_functions_cost_nobody_else,
+    recursion_to_death_costs_its_task_only,
+    a_gigabyte_printed_leaves_a_bounded_file,
+    a_huge_result_is_refused_and_forgotten,
+    directory_and_environment_are_found_as_they_were,
+}
+
+async fn what_a_worker_started_goes_with_it() {
+    let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
+    let source = "\
+def f(path):
+    import os, subprocess, time
+    for n in range(200):
+        kind = n % 4
+        if kind == 0:
+            subprocess.Popen(['sleep', '1000'], start_new_session=True)
+        elif kind == 1:
+            subprocess.Popen('sleep 1000 & sleep 1000 &', shell=True)
+        elif kind == 2:
+            # Neither a variable nor a session tells whose this is.
+            subprocess.Popen('env -i setsid sleep 1000 &', shell=True)
+        elif os.fork() == 0:
+            os.setsid()
+            if os.fork():
+                os._exit(0)
+            time.sleep(1000)
+    os._exit(9)
+";
+    let mark = rig.path().join("mark");
+    let lost = rig.call(source, json!([mark]));
+    let next = rig.call(
+        "\
+def f():
+    import os
+    def parent(pid):
+        with open('/proc/%s/stat' % pid) as stat:
+            state, parent = stat.read().rsplit(')', 1)[1].split()[:2]
+        return '1' if state == 'Z' else parent
+    node, found = str(os.getppid()), 0
+    for pid in filter(str.isdigit, os.listdir('/proc')):
+        try:
+            above = parent(pid)
+            while above not in ('0', '1', node):
+                above = parent(above)
+            found += above == node
+        except OSError:
+            pass
+    return found
+",
+        json!([]),
+    );
+    rig.end_of(lost).await;
+    assert_eq!(rig.end_of(next).await.value(), 1, "of the node's descendants only the fresh worker itself");
+}
+
+/// Cancelling asks the process group first, and kills what does not listen.
+async fn a_cancelled_function_may_clean_up() {
+    let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
+    let (began, cleaned) = (rig.path().join("began"), rig.path().join("cleaned"));
+    let source = "\
+def f(began, cleaned):
+    import signal, sys, time
+    def clean(*_):
+        open(cleaned, 'w').close()
+        sys.exit()
+    signal.signal(signal.SIGTERM, clean)
+    open(began, 'w').close()
+    time.sleep(1000)
+";
+    let id = rig.call(source, json!([began, cleaned]));
+    while !began.exists() {
+        drop(tokio::time::timeout(Duration::from_millis(10), rig.next_event()).await);
+    }
+    rig.handle.cancel(id).unwrap();
+    let Outcome::Raised { code, .. } = rig.end_of(id).await else { panic!("cancelled") };
+    assert_eq!(code, "TaskCancelled");
+    assert!(cleaned.exists());
+    assert_eq!(rig.run("def f(): return 2\n", json!([])).await.value(), 2);
+}
+
+async fn misbehaving_functions_cost_nobody_else() {
+    let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
+    for (source, words) in [
+        ("return f()", "maximum recursion depth exceeded"),
+        ("return (i for i in ())", "All strategies failed."),
+        (
+            "import sys\n    sys.stdout.close()\n    sys.stderr = None\n    raise ValueError('quiet')",
+            "ValueError: quiet",
+        ),
+        ("import os\n    os.environ.clear()\n    os.chdir('/')\n    return 1", ""),
+        (
+            "import threading, time\n    threading.Thread(target=time.sleep, args=(1000,)).start()\n    return 1",
+            "",
+        ),
+        ("import sys\n    sys.exit('with a thread left')", "WorkerLost"),
+        ("import signal\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    return 1", ""),
+        ("import builtins\n    builtins.len = None\n    return 1", "WorkerLost"),
+    ] {
+        let outcome = rig.run(&format!("def f():\n    {source}\n"), json!([])).await;
+        match outcome {
+            Outcome::Raised { text, .. } => {
+                assert!(!words.is_empty() && text.contains(words), "{source}: {text}")
+            }
+            other => assert!(words.is_empty(), "{source}: {other:?}"),
+        }
+    }
+    // What the last ones did to their worker ends with it.
+    rig.run("def f():\n    import os\n    os._exit(0)\n", json!([])).await;
+    assert_eq!(rig.run("def f():\n    return len('fine')\n", json!([])).await.value(), 4);
+}
+
+async fn recursion_to_death_costs_its_task_only() {
+    let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
+    // Without the interpreter's own limit the stack ends first.
+    let source = "\
+def f():
+    import sys
+    sys.setrecursionlimit(10 ** 9)
+    class Deep:
+        def __repr__(self):
+            return repr(self)
+        def __hash__(self):
+            return hash((self,))
+    return hash(Deep())
+";
+    let outcome = rig.run(source, json!([])).await;
+    assert!(outcome.text().contains("parsl.executors.high_throughput.errors.WorkerLost: "), "{outcome:?}");
+    assert!(outcome.text().contains("SIGSEGV"), "{outcome:?}");
+    assert_eq!(rig.run("def f(): return 2\n", json!([])).await.value(), 2);
+}
+
+async fn a_gigabyte_printed_leaves_a_bounded_file() {
+    let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
+    let source = "\
+def f(megabytes):
+    import os
+    block = b'x' * (1 << 20)
+    for _ in range(megabytes):
+        view = memoryview(block)
+        while view:
+            view = view[os.write(2, view):]
+    return 'printed'
+";
+    assert_eq!(rig.run(source, json!([1024])).await.value(), "printed");
+    let kept: u64 =
+        crate::cases::walk(rig.path()).iter().map(|file| std::fs::metadata(file).unwrap().len()).sum();
+    assert!(kept <= 17 << 20, "{kept}");
+}
+
+async fn a_huge_result_is_refused_and_forgotten() {
+    let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
+    let pid = rig.run("def f():\n    import os\n    return os.getpid()\n", json!([])).await;
+    let outcome = rig.run("def f(n):\n    return 'x' * n\n", json!([100_000_000])).await;
+    let Outcome::Raised { code, text } = outcome else { panic!("too large") };
+    assert_eq!(code, "MaxResultSizeExceeded");
+    assert_eq!(text, "MaxResultSizeExceeded(100000005, 10485760)");
+    assert!(alive(pid.value().as_i64().unwrap()), "the worker stays");
+    let resident = "\
+def f():
+    with open('/proc/self/statm') as statm:
+        return int(statm.read().split()[1]) >> 8
+";
+    let resident = rig.run(resident, json!([])).await;
+    assert!(resident.value().as_u64().unwrap() < 100, "MB kept: {resident:?}");
+}
+
+async fn directory_and_environment_are_found_as_they_were() {
+    let mut rig = Rig::start(json!({"max_workers_per_node": 1, "run_in_sandbox": true})).await;
+    let spoil = "\
+def f():
+    import os, shutil
+    here = os.getcwd()
+    os.chdir('/')
+    shutil.rmtree(here)
+    os.environ.clear()
+    return here
+";
+    let look = "\
+def f():
+    import os
+    return [os.getcwd(), os.environ['GC_TASK_SANDBOX_DIR'], os.environ['GC_TASK_UUID']]
+";
+    let before = rig.run(spoil, json!([])).await;
+    let id = rig.call(look, json!([]));
+    let after = rig.end_of(id).await;
+    assert_eq!(after.value()[0], after.value()[1]);
+    assert_eq!(after.value()[2], json!(id));
+    assert!(after.value()[0].as_str().unwrap().ends_with(&id.to_string()));
+    assert_ne!(before.value(), &after.value()[0]);
+}
