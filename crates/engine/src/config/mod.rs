@@ -392,7 +392,7 @@ mod tests {
         assert_eq!(options.available_accelerators.names(), ["0", "opencl:gpu:1"]);
         assert_eq!(options.provider.blocks().max_blocks, 3);
         let names: Vec<_> = options.without_meaning().into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["encrypted"]);
+        assert_eq!(names, ["encrypted", "provider.launcher.debug"]);
         assert_eq!(Options::from_value(json!({})).unwrap(), Options::default());
     }
 
