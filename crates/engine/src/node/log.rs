@@ -40,7 +40,7 @@ impl Log {
 
 /// Copies until every writer has closed. A full disk must not stop a worker: what can't be written is dropped.
 pub(crate) async fn copy(mut from: pipe::Receiver, mut log: Log) {
-    let mut buffer = vec![0; 1 << 13];
+    let mut buffer = vec![0; 1 << 16];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         let _ = log.write(&buffer[..count]);
     }

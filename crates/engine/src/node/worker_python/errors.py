@@ -62,14 +62,15 @@ class PackageNeeded(ImportError):
 class WrongPython(Exception):
     """Byte code of another minor version: running it could end this process instead of the task."""
 
-    def __init__(self, theirs):
+    def __init__(self, theirs=None):
         import sys
 
+        of, use = ("Python " + theirs,) * 2 if theirs else ("another Python or of an old dill", "the client's Python")
         super().__init__(
-            "the function is byte code of Python %s, and this worker runs Python %d.%d, which can't run it. "
+            "the function is byte code of %s, and this worker runs Python %d.%d, which can't run it. "
             "Serialize the function as source: ComputeSerializer(strategy_code=AllCodeStrategies()), "
-            "PureSourceTextInspect or PureSourceDill; or use an endpoint with Python %s"
-            % ((theirs,) + sys.version_info[:2] + (theirs,))
+            "PureSourceTextInspect or PureSourceDill; or use an endpoint with %s"
+            % ((of,) + sys.version_info[:2] + (use,))
         )
 
 

@@ -30,6 +30,7 @@ def byte_code_of(version):
     """From which Python the byte code in the next payloads is, when that is known."""
     theirs = ".".join(version.split(".")[:2]) if version else HERE
     _origin.foreign = None if theirs == HERE else theirs
+    _origin.own = bool(version) and theirs == HERE
 
 
 def foreign():
@@ -238,15 +239,17 @@ def create_function(code, namespace, name=None, defaults=None, closure=None, att
 
 
 def create_code(*args):
-    # Since Python 3.10 the old line table comes first, for older readers.
+    # Since Python 3.10 the old line table comes first, for older readers; old releases of dill leave it out there, too,
+    # and only whoever knows that the code is of this version can tell it from that of an older one.
     fields = args[1:] if not isinstance(args[0], int) else args
     expected = 18 if sys.version_info >= (3, 11) else 16
-    if len(fields) == expected and (fields is args) == (sys.version_info < (3, 10)) and type(fields[6]) is bytes:
+    usual = (fields is args) == (sys.version_info < (3, 10)) or getattr(_origin, "own", False)
+    if len(fields) == expected and usual and type(fields[6]) is bytes:
         return types.CodeType(*fields)
     # Of another Python, or of an old dill: dill may know how to turn it into something.
     found = dill()
     if found is None:
-        raise WrongPython("another version")
+        raise WrongPython()
     return found._dill._create_code(*args)
 
 
