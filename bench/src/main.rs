@@ -14,6 +14,7 @@ mod contender;
 mod echo;
 mod engine;
 mod figures;
+mod identity;
 mod link;
 mod load;
 mod path;
@@ -33,6 +34,8 @@ enum Command {
     Path(path::Options),
     /// Measures the service alone: submits, results, latency, memory, many endpoints.
     Service(load::Options),
+    /// Measures the identity service: token checks, introspection, and both beside passwords.
+    Identity(identity::Options),
     /// Measures the engine alone: handed over in process, node, worker, and back.
     Engine(engine::Options),
     /// Plays the node program of `engine`.
@@ -52,6 +55,7 @@ fn main() -> anyhow::Result<()> {
         Command::Amqp(options) => many_threads()?.block_on(amqp::run(options)),
         Command::Path(options) => many_threads()?.block_on(path::run(options)),
         Command::Service(options) => many_threads()?.block_on(load::run(options)),
+        Command::Identity(options) => many_threads()?.block_on(identity::run(options)),
         Command::Echo => many_threads()?.block_on(echo::run()),
         Command::Broker => many_threads()?.block_on(broker::run()),
         // As the endpoint and the node run them.

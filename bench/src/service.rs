@@ -1,7 +1,7 @@
 //! A service in a directory of its own, and one client of it.
 
-use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -20,18 +20,39 @@ use crate::payload::NoOp;
 /// Ends when dropped, and its directory with it.
 pub(crate) struct Service {
     running: Running,
-    _directory: TempDir,
+    directory: TempDir,
+    farcall: PathBuf,
     /// From its start to the line that says it is ready.
     pub(crate) ready: Duration,
     origin: String,
     http: Client,
+    client_id: String,
+    client_secret: String,
     token: String,
+}
+
+fn data(directory: &TempDir) -> PathBuf {
+    directory.path().join("service")
+}
+
+fn administer(farcall: &Path, data: &Path, arguments: &[&str], input: &str) -> anyhow::Result<Value> {
+    let mut command = Command::new(farcall);
+    command.args(arguments).args(["--output", "json", "--data-dir"]).arg(data);
+    let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    process.stdin.take().context("a piped standard input")?.write_all(input.as_bytes())?;
+    let done = process.wait_with_output()?;
+    ensure!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+    Ok(serde_json::from_slice(&done.stdout)?)
+}
+
+fn text(value: &Value, name: &str) -> anyhow::Result<String> {
+    Ok(value.get(name).and_then(Value::as_str).with_context(|| format!("no {name}"))?.to_owned())
 }
 
 impl Service {
     pub(crate) async fn start(binaries: &Path) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
-        let data = directory.path().join("service");
+        let data = data(&directory);
         let farcall = binaries.join("farcall");
         let mut command = Command::new(&farcall);
         command
@@ -51,28 +72,48 @@ impl Service {
         // Whatever else it prints must not fill the pipe.
         std::thread::spawn(move || said.read_to_end(&mut Vec::new()));
 
-        let added = Command::new(&farcall)
-            .args(["client", "add", "bench", "--output", "json", "--data-dir"])
-            .arg(&data)
-            .output()?;
-        ensure!(added.status.success(), "no client was added: {}", String::from_utf8_lossy(&added.stderr));
-        let client: Value = serde_json::from_slice(&added.stdout)?;
-        let field =
-            |name: &str| client.get(name).and_then(Value::as_str).with_context(|| format!("no {name}"));
-
+        let client = administer(&farcall, &data, &["client", "add", "bench"], "")?;
         let http = Client::builder().no_proxy().build()?;
-        let form = [("grant_type", "client_credentials"), ("scope", wire::rest::auth::COMPUTE_SCOPE)];
-        let answer: Value = http
-            .post(format!("{origin}/v2/oauth2/token"))
-            .basic_auth(field("client_id")?, Some(field("client_secret")?))
-            .form(&form)
-            .send()
-            .await?
-            .error_for_status()?
-            .json()
-            .await?;
-        let token = answer.get("access_token").and_then(Value::as_str).context("no token")?.to_owned();
-        Ok(Self { ready, running, _directory: directory, origin, http, token })
+        let mut service = Self {
+            ready,
+            running,
+            directory,
+            farcall,
+            origin,
+            http,
+            client_id: text(&client, "client_id")?,
+            client_secret: text(&client, "client_secret")?,
+            token: String::new(),
+        };
+        service.token = service.grant(wire::rest::auth::COMPUTE_SCOPE).await?;
+        Ok(service)
+    }
+
+    /// A token of the client's for `scope`.
+    pub(crate) async fn grant(&self, scope: &str) -> anyhow::Result<String> {
+        let form = [("grant_type", "client_credentials"), ("scope", scope)];
+        let request = self.http.post(format!("{}/v2/oauth2/token", self.origin)).form(&form);
+        let request = request.basic_auth(&self.client_id, Some(&self.client_secret));
+        text(&request.send().await?.error_for_status()?.json().await?, "access_token")
+    }
+
+    /// Its token for compute.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Where it listens for HTTP.
+    pub(crate) fn address(&self) -> &str {
+        self.origin.trim_start_matches("http://")
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        data(&self.directory)
+    }
+
+    /// What an administrative command answers.
+    pub(crate) fn administer(&self, arguments: &[&str], input: &str) -> anyhow::Result<Value> {
+        administer(&self.farcall, &self.data(), arguments, input)
     }
 
     /// The service's process.

@@ -27,6 +27,8 @@ def own(place):
         environment = service.client_environment(python, identity)
         # The tokens of this test only.
         environment["GLOBUS_COMPUTE_USER_DIR"] = str(place)
+        # Tables with room for whole ids.
+        environment["COLUMNS"] = "300"
         return subprocess.run(
             [python.parent / "globus-compute-endpoint", "-c", place, *arguments],
             env=environment,

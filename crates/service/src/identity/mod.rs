@@ -47,10 +47,10 @@ pub mod web;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use wire::{ClientId, IdentityId, PolicyId};
+use wire::{ClientId, IdentityId};
 
 use crate::secret::Hash;
-use crate::store::{Policy, Profile, Store, StoreError, Token};
+use crate::store::{Profile, Store, StoreError, Token};
 use applications::Application;
 use key::{KeyError, Keys};
 use memory::Memory;
@@ -64,7 +64,6 @@ pub struct Identity {
     tokens: Memory<Hash, Arc<Token>>,
     applications: Memory<ClientId, Arc<Application>>,
     sets: Memory<IdentityId, Arc<[Profile]>>,
-    policies: Memory<PolicyId, Arc<Policy>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +87,6 @@ impl Identity {
             tokens: Memory::default(),
             applications: Memory::default(),
             sets: Memory::default(),
-            policies: Memory::default(),
         }
     }
 

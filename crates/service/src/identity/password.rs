@@ -1,7 +1,7 @@
 //! Passwords: argon2id, hashed and verified on threads of their own, few at a time.
 //!
-//! A check costs some 20 ms and 19 MiB on purpose. [`AT_ONCE`] of them run side by side, [`WAITING`] more wait; whoever
-//! comes then is told to come again. So nobody can make the service busy with passwords, and requests that ask for
+//! A check costs some 20 ms and 19 MiB on purpose. Half of the processors may be busy with them ([`at_once`]), and
+//! [`WAITING`] more wait; whoever comes then is told to come again. So nobody can make the service busy with passwords, and requests that ask for
 //! none never wait for one that does. Somebody who doesn't exist costs as much as somebody who does.
 
 use std::sync::Arc;
@@ -16,8 +16,6 @@ use super::Identity;
 use crate::ambient;
 use crate::store::{Kind, Profile, SetPassword, StoreError};
 
-/// Checks that run at a time. More would only slow each other down, and the rest of the service.
-const AT_ONCE: usize = 2;
 /// Checks that wait for their turn.
 const WAITING: usize = 64;
 /// OWASP's first choice for argon2id: 19 MiB, two passes, one lane.
@@ -54,11 +52,17 @@ pub struct Hasher {
     admitted: Arc<Semaphore>,
 }
 
+/// Checks that run at a time: the other processors are for the rest of the service.
+fn at_once() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).max(1))
+}
+
 impl Default for Hasher {
     fn default() -> Self {
+        let at_once = at_once();
         Hasher {
-            running: Arc::new(Semaphore::new(AT_ONCE)),
-            admitted: Arc::new(Semaphore::new(AT_ONCE + WAITING)),
+            running: Arc::new(Semaphore::new(at_once)),
+            admitted: Arc::new(Semaphore::new(at_once + WAITING)),
         }
     }
 }
@@ -180,9 +184,9 @@ mod tests {
     #[tokio::test]
     async fn too_many_at_once_are_turned_away_and_the_rest_gets_its_turn() {
         let hasher = Hasher::default();
-        let gate = Arc::new(std::sync::Barrier::new(AT_ONCE + 1));
+        let gate = Arc::new(std::sync::Barrier::new(at_once() + 1));
         let mut works = Vec::new();
-        for _ in 0..AT_ONCE {
+        for _ in 0..at_once() {
             let (hasher, gate) = (hasher.clone(), gate.clone());
             works.push(tokio::spawn(async move { hasher.work(move || drop(gate.wait())).await.is_ok() }));
         }

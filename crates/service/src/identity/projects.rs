@@ -3,9 +3,6 @@
 //! A policy belongs to a project, and a project to its administrators, by name or through a group. Nobody else sees
 //! either; that an endpoint asks for a policy is no secret, and what the policy asks is told with the refusal.
 
-use std::sync::Arc;
-
-use jiff::Timestamp;
 use wire::rest::auth::policy::NewPolicy;
 use wire::rest::auth::project::NewProject;
 use wire::{IdentityId, PolicyId, ProjectId};
@@ -48,12 +45,6 @@ impl Identity {
     /// The policies of those projects.
     pub async fn policies_of(&self, identity: IdentityId) -> Result<Vec<Policy>, StoreError> {
         self.store.policies_of(identity).await
-    }
-
-    /// The policy with this id, whoever's it is; remembered for a few seconds.
-    pub async fn policy(&self, policy: PolicyId, now: Timestamp) -> Result<Option<Arc<Policy>>, StoreError> {
-        let read = async { Ok(self.store.policy(policy).await?.map(Arc::new)) };
-        self.policies.get(policy, now, read).await
     }
 
     /// Makes a project for `caller`, who is its administrator if it names none.

@@ -150,14 +150,6 @@ impl Store {
         })
     }
 
-    pub async fn policy(&self, policy: PolicyId) -> Result<Option<Policy>, StoreError> {
-        let row = sqlx::query("SELECT * FROM policies WHERE id = $1")
-            .bind(key(policy.as_uuid()))
-            .fetch_optional(&self.readers)
-            .await?;
-        row.map(|row| policy_of(&row)).transpose()
-    }
-
     /// The policies of the projects that `identity` administers, oldest first.
     pub async fn policies_of(&self, identity: IdentityId) -> Result<Vec<Policy>, StoreError> {
         let sql =

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
 use wire::rest::auth::error::OAuthError;
 use wire::rest::auth::token::{ActiveToken, Introspection};
 
@@ -16,6 +17,7 @@ use crate::identity::applications::Application;
 use crate::identity::id_token::linked;
 use crate::identity::{Identity, scope};
 use crate::origin::Origin;
+use crate::store::{Method, Session};
 
 pub(super) async fn introspect(
     State(identity): State<Identity>,
@@ -31,6 +33,10 @@ pub(super) async fn introspect(
     let includes = |what: &str| include.split(',').any(|asked| asked.trim() == what);
     let token = identity.check(form.need("token")?, now).await?;
     let token = token.filter(|token| client.resource_server.as_ref() == Some(&token.resource_server));
+    let session = match token.as_ref().and_then(|token| token.session) {
+        Some(session) if includes("session_info") => identity.session_of(session).await?,
+        _ => None,
+    };
     let mut told = Introspection::default();
     if let Some(token) = token {
         let (profile, set) = identity.who(token.identity, now).await?;
@@ -49,8 +55,22 @@ pub(super) async fn introspect(
             aud: scope::audience(&token.resource_server, token.client),
             iss: origin.to_string(),
             identity_set: includes("identity_set").then(|| set.iter().map(|profile| profile.id).collect()),
+            session_info: session.map(|session| session_info(&session)),
             identity_set_detail: includes("identity_set_detail").then(|| set.iter().map(linked).collect()),
         });
     }
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(told)).into_response())
+}
+
+/// When and how the person of a session signed in, for a resource server whose rules ask.
+fn session_info(session: &Session) -> Value {
+    let authentications = session.authentications.iter().map(|it| {
+        let mut ways = vec![match it.method {
+            Method::Password => "pwd",
+            Method::Upstream(_) => "fed",
+        }];
+        ways.extend(it.mfa.then_some("mfa"));
+        (it.identity.to_string(), json!({ "auth_time": it.at.as_second(), "amr": ways }))
+    });
+    json!({ "session_id": session.id, "authentications": authentications.collect::<Map<_, _>>() })
 }

@@ -176,4 +176,6 @@ pub struct ActiveToken {
     pub identity_set: Option<Vec<crate::id::IdentityId>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity_set_detail: Option<Vec<crate::rest::auth::identity::Linked>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_info: Option<serde_json::Value>,
 }
