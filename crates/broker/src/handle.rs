@@ -179,12 +179,15 @@ pub struct Stats {
     pub paused: usize,
     pub published: u64,
     pub unroutable: u64,
+    /// How often a queue or its sink did not take a message.
     pub refused: u64,
     pub fed: u64,
     pub delivered: u64,
     pub redelivered: u64,
     pub acknowledged: u64,
     pub dropped: u64,
+    /// Fed, and gone with their window before anybody had them for good: their owner still has them.
+    pub forgotten: u64,
 }
 
 /// One queue.
@@ -339,6 +342,7 @@ impl Handle {
             redelivered: counts.redelivered,
             acknowledged: counts.acknowledged,
             dropped: counts.dropped,
+            forgotten: counts.forgotten,
         }
     }
 

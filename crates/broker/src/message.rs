@@ -13,11 +13,30 @@ use crate::frame::properties::{self, Summary};
 /// The properties of a message, parsed.
 pub use amq_protocol::protocol::BasicProperties as Properties;
 
-/// Exchange and routing key, shared by all messages of a publisher that says the same again.
-#[derive(Debug, PartialEq, Eq, Hash)]
+/// Exchange and routing key, in one allocation, shared by all messages of a publisher that says the same again.
+#[derive(Clone, Debug)]
 pub(crate) struct Address {
-    pub(crate) exchange: Box<str>,
-    pub(crate) routing_key: Box<str>,
+    text: Arc<str>,
+    /// Where the exchange ends and the routing key begins.
+    middle: u8,
+}
+
+impl Address {
+    /// Names longer than 255 bytes are cut there.
+    pub(crate) fn new(exchange: &str, routing_key: &str) -> Address {
+        let (exchange, routing_key) = (short(exchange), short(routing_key));
+        let text =
+            if exchange.is_empty() { routing_key.into() } else { [exchange, routing_key].concat().into() };
+        Address { text, middle: u8::try_from(exchange.len()).expect("a short string") }
+    }
+
+    pub(crate) fn exchange(&self) -> &str {
+        &self.text[..self.middle.into()]
+    }
+
+    pub(crate) fn routing_key(&self) -> &str {
+        &self.text[self.middle.into()..]
+    }
 }
 
 /// What is counted for a message besides its bytes: entries, headers of allocations, bookkeeping.
@@ -26,7 +45,7 @@ const OVERHEAD: usize = 256;
 /// One message. Cloning shares the bytes.
 #[derive(Clone, Debug)]
 pub struct Message {
-    address: Arc<Address>,
+    address: Address,
     properties: Bytes,
     body: Bytes,
     summary: Summary,
@@ -47,7 +66,7 @@ impl Message {
         properties: &Properties,
         body: impl Into<Bytes>,
     ) -> Result<Message, BadProperties> {
-        Message::assemble(address(exchange, routing_key), encode_properties(properties), body.into())
+        Message::assemble(Address::new(exchange, routing_key), encode_properties(properties), body.into())
     }
 
     /// A message with raw properties (flags and list), for example those of a [`Published`](crate::Published) one.
@@ -57,11 +76,11 @@ impl Message {
         properties: Bytes,
         body: impl Into<Bytes>,
     ) -> Result<Message, BadProperties> {
-        Message::assemble(address(exchange, routing_key), properties, body.into())
+        Message::assemble(Address::new(exchange, routing_key), properties, body.into())
     }
 
     pub(crate) fn assemble(
-        address: Arc<Address>,
+        address: Address,
         properties: Bytes,
         body: Bytes,
     ) -> Result<Message, BadProperties> {
@@ -70,21 +89,16 @@ impl Message {
     }
 
     /// As [`assemble`](Message::assemble), when the properties have been read already.
-    pub(crate) fn from_parts(
-        address: Arc<Address>,
-        properties: Bytes,
-        body: Bytes,
-        summary: Summary,
-    ) -> Message {
+    pub(crate) fn from_parts(address: Address, properties: Bytes, body: Bytes, summary: Summary) -> Message {
         Message { address, properties, body, summary }
     }
 
     pub fn exchange(&self) -> &str {
-        &self.address.exchange
+        self.address.exchange()
     }
 
     pub fn routing_key(&self) -> &str {
-        &self.address.routing_key
+        self.address.routing_key()
     }
 
     pub fn raw_properties(&self) -> &Bytes {
@@ -113,10 +127,6 @@ impl Message {
     pub(crate) fn weight(&self) -> usize {
         self.body.len() + self.properties.len() + OVERHEAD
     }
-}
-
-pub(crate) fn address(exchange: &str, routing_key: &str) -> Arc<Address> {
-    Arc::new(Address { exchange: short(exchange).into(), routing_key: short(routing_key).into() })
 }
 
 /// The longest prefix of whole characters that a short string holds.

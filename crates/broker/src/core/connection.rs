@@ -168,8 +168,17 @@ impl Core {
 
     fn drop_consumers(&mut self, channel: ChannelKey) {
         let Some(it) = self.channels.get_mut(channel) else { return };
-        for consumer in std::mem::take(&mut it.consumers) {
-            self.drop_consumer(consumer);
+        let gone = std::mem::take(&mut it.consumers);
+        let mut queues: Vec<QueueKey> =
+            gone.iter().filter_map(|it| self.consumers.remove(*it)).map(|it| it.queue).collect();
+        queues.sort_unstable();
+        queues.dedup();
+        // Once for each queue: a connection may have thousands of consumers on one.
+        for key in queues {
+            if let Some(queue) = self.queues.get_mut(key) {
+                queue.keep_consumers(|it| self.consumers.get(it).is_some());
+                self.left(key);
+            }
         }
     }
 
@@ -179,13 +188,20 @@ impl Core {
         if let Some(channel) = self.channels.get_mut(consumer.channel) {
             channel.consumers.retain(|it| *it != key);
         }
-        let Some(queue) = self.queues.get_mut(consumer.queue) else { return };
-        queue.remove_consumer(key);
+        if let Some(queue) = self.queues.get_mut(consumer.queue) {
+            queue.keep_consumers(|it| it != key);
+            self.left(consumer.queue);
+        }
+    }
+
+    /// A consumer of this queue went.
+    fn left(&mut self, key: QueueKey) {
+        let Some(queue) = self.queues.get_mut(key) else { return };
         queue.used = self.now;
         if queue.consumers.is_empty() && queue.attributes.auto_delete {
-            self.drop_queue(consumer.queue);
+            self.drop_queue(key);
         } else {
-            self.touch(consumer.queue);
+            self.touch(key);
         }
     }
 

@@ -140,16 +140,18 @@ impl Core {
     fn drop_exchange(&mut self, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.remove(key) else { return };
         self.exchange_names.remove(&exchange.name);
-        for (target, routing_key) in exchange.bindings {
+        // Once for each target: one may be bound a hundred thousand times.
+        let targets: HashSet<Target> = exchange.bindings.into_iter().map(|it| it.0).collect();
+        for target in targets {
             match target {
                 Target::Queue(queue) => {
                     if let Some(queue) = self.queues.get_mut(queue) {
-                        queue.bindings.retain(|it| it.0 != key || it.1 != routing_key);
+                        queue.bindings.retain(|it| it.0 != key);
                     }
                 }
                 Target::Exchange(other) => {
                     if let Some(other) = self.exchanges.get_mut(other) {
-                        other.sources.retain(|it| it.0 != key || it.1 != routing_key);
+                        other.sources.retain(|it| it.0 != key);
                     }
                 }
             }

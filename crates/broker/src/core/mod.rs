@@ -100,6 +100,7 @@ pub(crate) struct Counts {
     pub(crate) redelivered: u64,
     pub(crate) acknowledged: u64,
     pub(crate) dropped: u64,
+    pub(crate) forgotten: u64,
     /// Gauges, kept as counters so that nothing needs a walk.
     pub(crate) ready: usize,
     pub(crate) unacknowledged: usize,
@@ -218,6 +219,11 @@ impl Core {
         {
             queue.timer = Some(deadline);
             self.timers.push(Reverse((deadline, key)));
+            if self.timers.len() > 2 * self.queues.len() + 64 {
+                // Most are out of date: of queues that are gone, or of earlier deadlines.
+                let live = self.queues.iter().filter_map(|(key, queue)| Some(Reverse((queue.timer?, key))));
+                self.timers = live.collect();
+            }
         }
     }
 

@@ -100,14 +100,16 @@ impl Core {
             for queue in queues {
                 match self.offer(*queue, &message, connection, reply) {
                     Taken::Yes => {}
-                    Taken::No => refused = true,
+                    Taken::No => {
+                        refused = true;
+                        self.counts.refused += 1;
+                    }
                     Taken::Later => waiting += 1,
                 }
                 if let Some(connection) = connection {
                     self.consider_pause(connection, *queue);
                 }
             }
-            self.counts.refused += u64::from(refused);
             if waiting > 0 {
                 self.note_open(reply, Open { waiting, refused });
                 return;
@@ -275,6 +277,7 @@ impl Core {
                 let unacknowledged =
                     forgotten.iter().filter(|it| it.redelivered).map(|it| it.token).collect();
                 self.counts.ready -= forgotten.len();
+                self.counts.forgotten += forgotten.len() as u64;
                 self.release(key, weight);
                 self.effects.push(Effect::Ended { queue: key, window, unacknowledged });
                 self.effects.push(Effect::Discard(forgotten));

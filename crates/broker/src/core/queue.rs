@@ -64,7 +64,8 @@ pub(crate) struct Queue {
     /// The connection an exclusive queue belongs to.
     pub(crate) owner: Option<ConnectionKey>,
     pub(crate) sink: bool,
-    pub(crate) feed: Option<Feed>,
+    /// Boxed, with what else few queues have: most must be small, for ten thousand of them to stay in the caches.
+    pub(crate) feed: Option<Box<Feed>>,
     pub(crate) ready: VecDeque<Entry>,
     /// Bodies only: what length limits and windows count.
     pub(crate) ready_bytes: usize,
@@ -102,13 +103,9 @@ impl Queue {
             attributes,
             owner,
             sink: owned.sink,
-            feed: owned.backing.map(|(limit, unacknowledged)| Feed {
-                limit,
-                unacknowledged,
-                id: 0,
-                open: false,
-                wanted_messages: 0,
-                wanted_bytes: 0,
+            feed: owned.backing.map(|(limit, unacknowledged)| {
+                let (wanted_messages, wanted_bytes) = (0, 0);
+                Box::new(Feed { limit, unacknowledged, id: 0, open: false, wanted_messages, wanted_bytes })
             }),
             ready: VecDeque::new(),
             ready_bytes: 0,
@@ -206,9 +203,9 @@ impl Queue {
         }
     }
 
-    pub(crate) fn remove_consumer(&mut self, key: ConsumerKey) {
-        self.consumers.retain(|it| *it != key);
-        self.active.retain(|it| *it != key);
+    pub(crate) fn keep_consumers(&mut self, keep: impl Fn(ConsumerKey) -> bool) {
+        self.consumers.retain(|it| keep(*it));
+        self.active.retain(|it| keep(*it));
         if self.consumers.is_empty() {
             self.exclusive_consumer = false;
         }

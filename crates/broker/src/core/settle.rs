@@ -90,7 +90,10 @@ impl Core {
     pub(super) fn give_back(&mut self, unsettled: Unsettled, by_choice: bool) {
         self.unburden(&unsettled);
         let Unsettled { queue: key, mut entry, .. } = unsettled;
-        let Some(queue) = self.queues.get_mut(key) else { return };
+        let Some(queue) = self.queues.get_mut(key) else {
+            self.counts.dropped += 1;
+            return;
+        };
         entry.redelivered = true;
         entry.returns += u32::from(by_choice);
         let limit = queue.attributes.delivery_limit.unwrap_or(self.settings.delivery_limit);

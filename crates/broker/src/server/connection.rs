@@ -1,13 +1,14 @@
 //! One connection's task: reads while it may, performs what it read, writes what it is told.
 //!
 //! A connection is not read while its own output waits to be written, while it is paused for memory, while the owner
-//! thinks about its log-in, and while a large body waits for its turn. An idle connection holds no buffers.
+//! thinks about its log-in, and while a large body waits for its turn. An idle connection holds no buffers. A busy one
+//! gives way to the others after every [`TURN`].
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -32,8 +33,11 @@ use crate::session::{Session, Step, World};
 const READ: usize = 64 << 10;
 /// Encoded ahead of the socket.
 const WRITE: usize = 64 << 10;
-/// A client whose replies wait like this is not read.
+/// A client whose replies wait like this is not read. Deliveries don't count: the core bounds them, and whoever is
+/// sent a large one may be sending at the same time.
 const UNREAD: usize = 256 << 10;
+/// Read and written in one turn of this task; then others have theirs.
+const TURN: usize = 256 << 10;
 /// Bytes of arriving bodies that need no turn.
 const FREE_ARRIVAL: u64 = 256 << 10;
 /// Effects after which the lock is given to others.
@@ -80,8 +84,11 @@ pub(super) struct Connection<S> {
     /// Weight of what is left in `batch`.
     batched: usize,
     outgoing: Outgoing,
-    /// Weight of the deliveries in `outgoing`.
+    /// Weight of the deliveries in `outgoing`, and of the replies.
     encoded: usize,
+    replies: usize,
+    /// Bytes read and written since this task was polled.
+    turn: usize,
     unflushed: bool,
     frame_max: u32,
     pulse: Pulse,
@@ -93,6 +100,8 @@ pub(super) struct Connection<S> {
 struct Arrival {
     permits: Option<OwnedSemaphorePermit>,
     turn: Option<Turn>,
+    /// Whoever holds a turn must use it within this time, and by then.
+    allowed: Duration,
     deadline: Option<Instant>,
 }
 
@@ -103,7 +112,10 @@ struct Pulse {
     /// The end of the handshake or of a farewell.
     limit: Option<Instant>,
     read: Instant,
+    /// When the last bytes left, or a heartbeat was due.
     wrote: Instant,
+    /// When the client's side last took bytes.
+    took: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +150,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             batched: 0,
             outgoing: Outgoing::default(),
             encoded: 0,
+            replies: 0,
+            turn: 0,
             unflushed: false,
             frame_max: UNTUNED,
             pulse: Pulse {
@@ -146,6 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 limit: Some(now + shared.config.handshake_timeout),
                 read: now,
                 wrote: now,
+                took: now,
             },
             end: End::Open,
             shared,
@@ -300,6 +315,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if bytes.is_empty() {
                 return Poll::Ready(Ok(false));
             }
+            self.turn += bytes.len();
             self.pulse.read = ambient::now();
             if self.pending.is_empty() {
                 let used = self.cut(bytes);
@@ -333,10 +349,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Bytes of replies that wait for this client to read.
     fn unread(&self) -> usize {
-        self.outgoing.len() + self.batched + self.outbox.weight()
+        self.replies + self.batched + self.outbox.weight()
     }
 
-    /// Encodes what the outbox holds and writes it. `Ready` when everything is written.
+    /// Encodes what the outbox holds and writes it. `Ready` when everything is written; `Pending` also when this turn
+    /// is over.
     fn write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             while self.outgoing.len() < WRITE {
@@ -351,6 +368,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     continue;
                 };
                 self.batched -= output.weight();
+                self.replies += output.weight();
                 if let Output::Deliver { message, .. } = &output {
                     self.encoded += message.weight();
                 }
@@ -360,7 +378,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.outgoing.write(&output, self.frame_max);
             }
             if self.outgoing.is_empty() {
+                self.replies = 0;
                 break;
+            }
+            if self.turn >= TURN {
+                give_way(context);
+                return Poll::Pending;
             }
             let mut slices = [IoSlice::new(&[]); 32];
             let count = self.outgoing.slices(&mut slices);
@@ -370,7 +393,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             self.outgoing.advance(written);
             self.unflushed = true;
+            self.turn += written;
             self.pulse.wrote = ambient::now();
+            self.pulse.took = self.pulse.wrote;
             if self.outgoing.is_empty() && self.encoded > 0 {
                 let encoded = std::mem::take(&mut self.encoded);
                 self.shared.lock().core().written(self.key, encoded);
@@ -388,6 +413,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if let Some(turn) = &mut self.arrival.turn {
             let Poll::Ready(permit) = turn.as_mut().poll(context) else { return };
             self.arrival.turn = None;
+            self.arrival.deadline = Some(ambient::now() + self.arrival.allowed);
             match (&mut self.arrival.permits, permit) {
                 (Some(held), Some(more)) => held.merge(more),
                 (held, more) => *held = more,
@@ -407,16 +433,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let more = u32::try_from(need - held).unwrap_or(u32::MAX);
             let arriving = self.shared.arriving.clone();
             let mut turn: Turn = Box::pin(async move { arriving.acquire_many_owned(more).await.ok() });
+            // Thirty seconds and 64 kB/s. Whoever waits for a first turn keeps nobody from theirs, and may wait.
+            let allowed = Duration::from_secs(30 + beyond / (64 << 10));
+            self.arrival.allowed = allowed;
+            self.arrival.deadline = (held > 0).then(|| ambient::now() + allowed);
             match turn.as_mut().poll(context) {
-                Poll::Ready(permit) => match (&mut self.arrival.permits, permit) {
-                    (Some(held), Some(more)) => held.merge(more),
-                    (held, more) => *held = more,
-                },
+                Poll::Ready(permit) => {
+                    self.arrival.deadline = Some(ambient::now() + allowed);
+                    match (&mut self.arrival.permits, permit) {
+                        (Some(held), Some(more)) => held.merge(more),
+                        (held, more) => *held = more,
+                    }
+                }
                 Poll::Pending => self.arrival.turn = Some(turn),
             }
-            // Whoever holds a turn must use it: thirty seconds and 64 kB/s.
-            let allowed = Duration::from_secs(30 + beyond / (64 << 10));
-            self.arrival.deadline = Some(ambient::now() + allowed);
         }
     }
 
@@ -439,6 +469,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         loop {
             let now = ambient::now();
+            if self.paused && self.arrival.deadline.is_some() {
+                // What is not read can't arrive.
+                self.arrival.deadline = Some(now + self.arrival.allowed);
+            }
             if self.pulse.limit.is_some_and(|it| it <= now)
                 || self.arrival.deadline.is_some_and(|it| it <= now)
             {
@@ -462,9 +496,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         self.outgoing.write(&Output::Heartbeat, self.frame_max);
                     }
                 }
-                // A client that is not read can't be heard.
-                if !self.may_read() {
+                // A client that is not read can't be heard; one that does not read must at least take bytes.
+                if self.paused || self.log_in.is_some() || self.arrival.turn.is_some() {
                     self.pulse.read = now;
+                } else if self.unread() >= UNREAD {
+                    self.pulse.read = self.pulse.read.max(self.pulse.took);
                 }
                 if self.pulse.read + 2 * interval <= now {
                     self.end = End::Now;
@@ -501,7 +537,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn poll_once(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.outbox.waker.register(context.waker());
+        self.turn = 0;
         loop {
+            if self.turn >= TURN {
+                give_way(context);
+                return Poll::Pending;
+            }
             self.poll_signals(context);
             if self.end == End::Now {
                 return Poll::Ready(Ok(()));
@@ -533,6 +574,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
     }
+}
+
+/// Ends a turn: the task is woken again after the others, and after the sockets have been looked at.
+fn give_way(context: &mut Context<'_>) {
+    let mut others = pin!(tokio::task::yield_now());
+    // Polled once, it has asked for that.
+    let _ = others.as_mut().poll(context);
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Future for Connection<S> {

@@ -4,9 +4,10 @@ pub(crate) mod connection;
 pub(crate) mod outbox;
 pub(crate) mod shared;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -16,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use self::connection::{Connection, Origin};
+use self::outbox::{EVICT, Outbox};
 use self::shared::{CallReceiver, Shared};
 use crate::access::Access;
 use crate::config::Config;
@@ -116,7 +118,19 @@ async fn accept(listener: Listener, shared: Arc<Shared>) {
 }
 
 async fn serve_tls(tls: TlsAcceptor, stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
-    match tokio::time::timeout(shared.config.handshake_timeout, tls.accept(stream)).await {
+    // It has its place among the handshakes from the first byte on: the oldest of too many goes.
+    let place = Arc::new(Outbox::default());
+    shared.begin_handshake(&place);
+    let evicted = poll_fn(|context| {
+        place.waker.register(context.waker());
+        if place.signals() & EVICT == 0 { Poll::Pending } else { Poll::Ready(()) }
+    });
+    let accepted = tokio::select! {
+        () = evicted => return,
+        accepted = tokio::time::timeout(shared.config.handshake_timeout, tls.accept(stream)) => accepted,
+    };
+    place.settled();
+    match accepted {
         Ok(Ok(mut stream)) => {
             let origin = Origin { peer: Some(peer), tls: true };
             Connection::new(&mut stream, origin, shared).await;

@@ -11,10 +11,13 @@ use super::violation::{Code, Violation};
 use crate::frame::decode::{BadFrame, Frame};
 use crate::frame::properties::{self, Malformed, Summary};
 use crate::frame::table::{BadTable, Reader};
-use crate::message::{Address, Message, address};
+use crate::message::{Address, Message};
 
 pub(crate) const PUBLISH: (u16, u16) = (60, 40);
 pub(crate) const ACK: (u16, u16) = (60, 80);
+
+/// No properties at all.
+const BARE: &[u8] = &[0, 0];
 
 /// Bodies grow by at most this much before the bytes are there: a header may promise anything.
 const AHEAD: usize = 128 << 10;
@@ -52,7 +55,7 @@ pub(crate) struct UserId(pub(crate) Option<(u32, u8)>);
 enum Content {
     /// A publish was read, its header is next.
     Header {
-        address: Arc<Address>,
+        address: Address,
         mandatory: bool,
         immediate: bool,
     },
@@ -67,7 +70,7 @@ enum Content {
 }
 
 struct Arriving {
-    address: Arc<Address>,
+    address: Address,
     mandatory: bool,
     immediate: bool,
     properties: Bytes,
@@ -81,7 +84,7 @@ pub(crate) struct Assembly {
     /// Channels in the middle of a content.
     contents: HashMap<u16, Content>,
     /// The last address: publishers repeat themselves.
-    last: Option<Arc<Address>>,
+    last: Option<Address>,
     largest_body: u64,
     channel_max: u16,
     /// Bytes promised by bodies that are not complete.
@@ -152,8 +155,8 @@ impl Assembly {
         let routing_key = reader.short_string()?;
         let bits = reader.u8()?;
         let address = match &self.last {
-            Some(last) if *last.exchange == *exchange && *last.routing_key == *routing_key => last.clone(),
-            _ => self.last.insert(address(exchange, routing_key)).clone(),
+            Some(last) if last.exchange() == exchange && last.routing_key() == routing_key => last.clone(),
+            _ => self.last.insert(Address::new(exchange, routing_key)).clone(),
         };
         let (mandatory, immediate) = (bits & 1 != 0, bits & 2 != 0);
         self.contents.insert(channel, Content::Header { address, mandatory, immediate });
@@ -193,16 +196,9 @@ impl Assembly {
             }
             Err(error) => return Err(syntax(error).by(PUBLISH)),
         };
-        // Properties and body lie in one allocation when the body is small.
-        let mut buffer =
-            BytesMut::with_capacity(raw.len() + usize::try_from(declared).unwrap_or(AHEAD).min(AHEAD));
-        buffer.put_slice(raw);
-        let (properties, body) = if declared == 0 {
-            (buffer.freeze(), BytesMut::new())
-        } else {
-            let properties = buffer.split().freeze();
-            (properties, buffer)
-        };
+        let properties = if raw == BARE { Bytes::from_static(BARE) } else { Bytes::copy_from_slice(raw) };
+        // Exactly as large as it will be, unless it is large: then what is promised may be a lie.
+        let body = BytesMut::with_capacity(usize::try_from(declared).unwrap_or(AHEAD).min(AHEAD));
         let arriving = Arriving { address, mandatory, immediate, properties, summary, body, declared };
         if declared == 0 {
             return Ok(Some(arriving.complete(channel)));

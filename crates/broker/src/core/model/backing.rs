@@ -1,0 +1,199 @@
+//! One backed queue and its owner: what is fed, delivered, answered and forgotten.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::{SETTINGS, number_of};
+use crate::core::*;
+use crate::handle::Window;
+use crate::message::{Message, Properties};
+use crate::owner::{Demand, Fed, Want};
+
+#[derive(Clone, Debug)]
+enum BackedStep {
+    Add,
+    Consume,
+    Settle { which: usize, multiple: bool, verdict: u8 },
+    Cancel,
+    Vanish,
+}
+
+fn backed_step() -> impl Strategy<Value = BackedStep> {
+    prop_oneof![
+        6 => Just(BackedStep::Add),
+        3 => Just(BackedStep::Consume),
+        8 => (0usize..6, any::<bool>(), 0u8..4)
+            .prop_map(|(which, multiple, verdict)| BackedStep::Settle { which, multiple, verdict }),
+        1 => Just(BackedStep::Cancel),
+        2 => Just(BackedStep::Vanish),
+    ]
+}
+
+const WINDOW: Window = Window { messages: 5, bytes: 100 };
+const UNSETTLED: Window = Window { messages: 7, bytes: 200 };
+
+struct Owner {
+    core: Core,
+    connection: ConnectionKey,
+    channel: ChannelKey,
+    consumers: Vec<String>,
+    held: BTreeMap<u64, u64>,
+    /// The truth: what is not answered.
+    store: BTreeSet<u64>,
+    answered: BTreeSet<u64>,
+    fed_up_to: u64,
+    demand: Demand,
+    next: u64,
+    largest: usize,
+}
+
+impl Owner {
+    fn new() -> Owner {
+        let mut core = Core::new(SETTINGS);
+        core.declare_owned(
+            "q",
+            Attributes::default(),
+            Owned { sink: false, backing: Some((WINDOW, UNSETTLED)) },
+        )
+        .unwrap();
+        let connection = core.open_connection(false);
+        let channel = core.open_channel(connection, 1);
+        Owner {
+            core,
+            connection,
+            channel,
+            consumers: Vec::new(),
+            held: BTreeMap::new(),
+            store: BTreeSet::new(),
+            answered: BTreeSet::new(),
+            fed_up_to: 0,
+            demand: Demand::default(),
+            next: 1,
+            largest: 0,
+        }
+    }
+
+    fn size(number: u64) -> usize {
+        8 + (number as usize * 53) % 120
+    }
+
+    fn answer(&mut self, token: u64) {
+        assert!(self.store.remove(&token), "{token} was not the owner's any more");
+        assert!(self.answered.insert(token), "{token} was answered twice");
+    }
+
+    fn follow(&mut self) {
+        while !self.core.effects.is_empty() {
+            for effect in std::mem::take(&mut self.core.effects) {
+                match effect {
+                    Effect::Want { window, messages, bytes, .. } => {
+                        let fresh = self.demand.grant(Want { window, messages, bytes });
+                        if fresh {
+                            self.fed_up_to = 0;
+                        }
+                    }
+                    Effect::Acknowledged { token, .. } | Effect::Dropped { token, .. } => self.answer(token),
+                    Effect::Ended { window, unacknowledged, .. } => {
+                        assert_eq!(window, self.demand.window());
+                        assert!(unacknowledged.iter().all(|it| self.store.contains(it)));
+                        self.demand.close();
+                    }
+                    Effect::Send(_, Output::Deliver { tag, message, .. }) => {
+                        let number = number_of(&message);
+                        assert!(self.store.contains(&number));
+                        assert!(!self.held.values().any(|it| *it == number), "{number} is held already");
+                        self.held.insert(tag, number);
+                    }
+                    _ => {}
+                }
+            }
+            self.feed();
+        }
+    }
+
+    fn feed(&mut self) {
+        let mut batch = Vec::new();
+        for token in self.store.range(self.fed_up_to + 1..) {
+            if !self.demand.take(Owner::size(*token)) {
+                break;
+            }
+            self.fed_up_to = *token;
+            let body = format!("{:>1$}", token, Owner::size(*token));
+            self.largest = self.largest.max(body.len());
+            let message = Message::new("", "q", &Properties::default(), body).unwrap();
+            batch.push(Fed { token: *token, message, redelivered: false });
+        }
+        if !batch.is_empty() {
+            self.core.feed("q", self.demand.window(), batch).unwrap();
+        }
+    }
+
+    fn apply(&mut self, step: &BackedStep) {
+        match *step {
+            BackedStep::Add => {
+                self.store.insert(self.next);
+                self.next += 1;
+                self.feed();
+            }
+            BackedStep::Consume => {
+                let tag = format!("c{}", self.next);
+                let how = Consume { queue: "q", tag: tag.as_str().into(), no_ack: false, exclusive: false };
+                if self.core.consume(self.channel, how).is_ok() {
+                    self.consumers.push(tag);
+                }
+            }
+            BackedStep::Settle { which, multiple, verdict } => {
+                if let Some(tag) = self.held.keys().nth(which).copied() {
+                    let verdict =
+                        [Verdict::Acknowledge, Verdict::Acknowledge, Verdict::Requeue, Verdict::Drop]
+                            [verdict as usize];
+                    self.held.retain(|it, _| *it != tag && !(multiple && *it < tag));
+                    self.core.settle_delivery(self.channel, tag, multiple, verdict).unwrap();
+                }
+            }
+            BackedStep::Cancel => {
+                if let Some(tag) = self.consumers.pop() {
+                    self.core.cancel(self.channel, &tag);
+                }
+            }
+            BackedStep::Vanish => {
+                self.held.clear();
+                self.consumers.clear();
+                self.core.close_connection(self.connection);
+                self.follow();
+                let sizes = self.core.sizes();
+                assert_eq!((sizes.memory, self.core.counts.ready), (0, 0), "held without a consumer");
+                self.connection = self.core.open_connection(false);
+                self.channel = self.core.open_channel(self.connection, 1);
+            }
+        }
+        self.core.run();
+        self.follow();
+        let queue = self.core.queue("q").unwrap();
+        // Requeued ones come on top of the window; the byte limits may be passed by one message.
+        assert!(queue.unacknowledged <= UNSETTLED.messages);
+        assert!(queue.unacknowledged_bytes <= UNSETTLED.bytes + self.largest);
+        assert!(queue.ready.len() <= WINDOW.messages + UNSETTLED.messages);
+        assert_eq!(queue.unacknowledged, self.held.len());
+    }
+}
+
+proptest! {
+    /// See the parent's head: 8.
+    #[test]
+    fn a_window_answers_each_token_once(steps in prop::collection::vec(backed_step(), 0..120)) {
+        let mut owner = Owner::new();
+        for step in &steps {
+            owner.apply(step);
+        }
+        // A consumer that behaves empties the store.
+        owner.apply(&BackedStep::Vanish);
+        owner.apply(&BackedStep::Consume);
+        while !owner.held.is_empty() {
+            owner.apply(&BackedStep::Settle { which: 0, multiple: false, verdict: 0 });
+        }
+        prop_assert!(owner.store.is_empty(), "never fed: {:?}", owner.store);
+        prop_assert_eq!(owner.answered.len() as u64, owner.next - 1);
+    }
+}
