@@ -179,13 +179,17 @@ class Endpoint:
     It is ours, or `upstream`: the one that PyPI has put into that environment.
     """
 
-    def __init__(self, scene, service, name, python="sdk-4.19.0", workers=2, upstream=False):
+    def __init__(self, scene, service, name, python="sdk-4.19.0", workers=2, upstream=False, engine=None):
         self.scene = scene
         self.service = service
         self.name = name
         self.python = environments.python(python)
         self.program = self.python.parent / "globus-compute-endpoint" if upstream else binary("globus-compute-endpoint")
-        self.workers = workers
+        self.engine = engine or {
+            "type": "GlobusComputeEngine",
+            "max_workers_per_node": workers,
+            "provider": {"type": "LocalProvider", "init_blocks": 1, "min_blocks": 0, "max_blocks": 1},
+        }
         self.directory = scene.directory / "endpoints"
         self.process = None
         self.id = None
@@ -213,11 +217,7 @@ class Endpoint:
         config = {
             "display_name": self.name,
             "detach_endpoint": False,
-            "engine": {
-                "type": "GlobusComputeEngine",
-                "max_workers_per_node": self.workers,
-                "provider": {"type": "LocalProvider", "init_blocks": 1, "min_blocks": 0, "max_blocks": 1},
-            },
+            "engine": self.engine,
         }
         # JSON is YAML.
         (self.directory / self.name / "config.yaml").write_text(json.dumps(config, indent=2))

@@ -20,14 +20,19 @@ cases! {
     nodes_that_see_no_files_are_handed_what_they_need,
     what_a_failed_block_has_said_is_in_the_status,
     worker_init_activates_a_virtual_environment,
-    a_node_finds_its_engine_among_several_addresses,
+    a_node_finds_its_engine_where_it_listens,
     jobs_and_their_files_are_named_as_sites_know_them,
+    workers_are_bound_to_their_cpus,
+    what_fits_on_no_node_is_told,
 }
+
+/// A job's state, what it is to run, and the process that runs it.
+type Queued = (JobState, Option<Job>, Option<Child>);
 
 /// A batch scheduler of one machine: jobs wait in a queue until they are let in.
 #[derive(Default)]
 struct Queue {
-    jobs: Mutex<HashMap<JobId, (JobState, Option<Job>, Option<Child>)>>,
+    jobs: Mutex<HashMap<JobId, Queued>>,
     /// How many jobs each call for their state was about.
     asked: Mutex<Vec<usize>>,
     submitted: AtomicUsize,
@@ -222,7 +227,7 @@ async fn worker_init_activates_a_virtual_environment() {
     assert_eq!(outcome.value(), &json!([env, env]));
 }
 
-async fn a_node_finds_its_engine_among_several_addresses() {
+async fn a_node_finds_its_engine_where_it_listens() {
     let mut rig = Rig::start(json!({"address": {"type": "address_by_interface", "ifname": "lo"}})).await;
     assert_eq!(rig.run("def f(): return 1\n", json!([])).await.value(), 1);
     let mut rig = Rig::start(json!({"worker_port_range": [20000, 30000], "address": "127.0.0.1"})).await;
@@ -235,6 +240,9 @@ async fn jobs_and_their_files_are_named_as_sites_know_them() {
     let name = outcome.value()[0].as_str().unwrap();
     let time = name.strip_prefix("parsl.Midway@RCC.UChicago-HighThroughputExecutor.block-0.").unwrap();
     assert!(time.parse::<f64>().unwrap() > 1.7e9, "{name}");
+    let keys = rig.path().join("Midway@RCC.UChicago-HighThroughputExecutor/node.json");
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(keys).unwrap());
+    assert_eq!(mode & 0o777, 0o600, "the keys of this run are their owner's");
     let scripts = rig.path().join("submit_scripts");
     let text = std::fs::read_to_string(scripts.join(format!("{name}.sh"))).unwrap();
     let (init, rest) = text.split_once('\n').unwrap();
@@ -247,4 +255,30 @@ async fn jobs_and_their_files_are_named_as_sites_know_them() {
     let Outcome::Returned(_) = outcome else { panic!() };
     let logs = rig.path().join("Midway@RCC.UChicago-HighThroughputExecutor/block-0");
     until(|| logs.exists() && walk(&logs).iter().any(|file| file.ends_with("worker_0.log"))).await;
+}
+
+async fn workers_are_bound_to_their_cpus() {
+    let look = "\
+def f():
+    import os
+    names = ['OMP_NUM_THREADS', 'GOMP_CPU_AFFINITY', 'KMP_AFFINITY']
+    return [sorted(os.sched_getaffinity(0))] + [os.environ[name] for name in names]
+";
+    let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
+    let all = "def f():\n    import os\n    return sorted(os.sched_getaffinity(0))\n";
+    let all = rig.run(all, json!([])).await.value().as_array().unwrap().clone();
+    let first = all[0].as_u64().unwrap();
+    let options = json!({"max_workers_per_node": 1, "cpu_affinity": format!("list:{first}")});
+    let mut rig = Rig::start(options).await;
+    let expected = json!([[first], "1", first.to_string(), format!("explicit,proclist=[{first}]")]);
+    assert_eq!(rig.run(look, json!([])).await.value(), &expected);
+    let mut rig = Rig::start(json!({"max_workers_per_node": 1, "cpu_affinity": "block-reverse"})).await;
+    assert_eq!(rig.run(look, json!([])).await.value()[0], json!(all), "one worker: all of them");
+}
+
+/// A worker that needs more than a node has will never start: the tasks that wait for it are told at once.
+async fn what_fits_on_no_node_is_told() {
+    let mut rig = Rig::start(json!({"cores_per_worker": 100_000})).await;
+    let outcome = rig.run("def f(): pass\n", json!([])).await;
+    assert!(outcome.text().contains("no worker fits on this node: it has "), "{outcome:?}");
 }

@@ -297,6 +297,15 @@ async fn bad_requests_are_refused() {
     let words = "parsl.executors.errors.InvalidResourceSpecification: Invalid Resource Specification Supplied: \
                  {'num_nodes'}. Task resource specification only accepts these types of resources: priority\n";
     assert!(outcome.text().contains(words), "{outcome:?}");
+    for (specification, words) in [
+        (json!({"priority": "high"}), "Invalid Resource Specification Supplied: {'priority': \"high\"}. "),
+        (json!({"cores": 2, "memory": 4}), "Invalid Resource Specification Supplied: {'cores', 'memory'}. "),
+    ] {
+        let id = rig.submit("def f(): pass\n", json!([]), |submission| {
+            submission.resource_specification = specification.as_object().unwrap().clone();
+        });
+        assert!(rig.end_of(id).await.text().contains(words), "{words}");
+    }
     let id = rig.submit_buffer("nonsense", |_| ());
     assert!(rig.end_of(id).await.text().contains("ValueError"));
 }
