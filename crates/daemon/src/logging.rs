@@ -34,7 +34,12 @@ pub fn start(logging: Logging<'_>) -> io::Result<()> {
         Some(file) => BoxMakeWriter::new(Mutex::new(file)),
         None => BoxMakeWriter::new(io::stderr),
     };
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
+    // A line that can't be written (a full disk) is lost: saying so in the same place would end whoever logged it.
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer)
+        .with_ansi(false)
+        .log_internal_errors(false);
     match logging.form {
         Form::Text => lines.try_init(),
         Form::Json => lines.json().try_init(),

@@ -50,15 +50,15 @@ impl Heartbeat {
         Self { endpoint, run, state }
     }
 
-    /// One heartbeat, ready to be published.
-    pub(crate) fn encode(&self, engine: &engine::Report, active: bool) -> Vec<u8> {
+    /// One heartbeat. `told`: what earlier runs left is with the service, so what it still misses of them is lost.
+    pub(crate) fn encode(&self, engine: &engine::Report, active: bool, told: bool) -> Vec<u8> {
         let mut state = match serde_json::to_value(engine) {
             Ok(Value::Object(figures)) => figures,
             _ => Map::new(),
         };
         state.extend(self.state.clone());
         state.insert("active".to_owned(), active.into());
-        Pulse { run: self.run }.mark(&mut state);
+        Pulse { run: self.run, ready: told }.mark(&mut state);
         let global_state = state.into();
         StatusReport { endpoint_id: self.endpoint, global_state, task_statuses: Default::default() }.encode()
     }
@@ -90,10 +90,13 @@ mod tests {
         let start: Zoned = "2026-11-20T23:25:09.100051+00:00[UTC]".parse().unwrap();
         let info = Map::from_iter([("posix_ppid".to_owned(), 7.into())]);
         let heartbeat = Heartbeat::new(endpoint, run, info, "engine: {}\n", 30, &start);
-        let report = StatusReport::decode(&heartbeat.encode(&engine::Report::default(), true)).unwrap();
+        let read =
+            |told| StatusReport::decode(&heartbeat.encode(&engine::Report::default(), true, told)).unwrap();
+        let report = read(true);
         assert_eq!(report.endpoint_id, endpoint);
         assert_eq!(report.life(), Life::Online { period: 30.0 });
-        assert_eq!(Pulse::of(&report.global_state), Some(Pulse { run }));
+        assert_eq!(Pulse::of(&report.global_state), Some(Pulse { run, ready: true }));
+        assert_eq!(Pulse::of(&read(false).global_state), Some(Pulse { run, ready: false }));
         let state = report.global_state.to_object();
         assert_eq!(state["posix_ppid"], 7, "the manager's word goes before ours");
         assert_eq!(state["start_iso"], "2026-11-20T23:25:09.100051+00:00");
@@ -119,7 +122,7 @@ mod tests {
         ] {
             assert!(state.contains_key(name), "{name}");
         }
-        let last = StatusReport::decode(&heartbeat.encode(&engine::Report::default(), false)).unwrap();
+        let last = StatusReport::decode(&heartbeat.encode(&engine::Report::default(), false, true)).unwrap();
         assert_eq!(last.life(), Life::Offline);
     }
 }

@@ -87,10 +87,11 @@ impl Presence {
     }
 }
 
-/// Which life of the endpoint's process speaks: ours names it, upstream's is known by its start and its process.
+/// Which life of the endpoint's process speaks: ours names it, upstream's is known by its start and its process. Ours is
+/// silent about it here until it has told all it knows of the tasks that earlier ones took.
 pub fn run_name(state: &FreeForm) -> Option<String> {
     if let Some(pulse) = wire::control::Pulse::of(state) {
-        return Some(pulse.run.to_string());
+        return pulse.ready.then(|| pulse.run.to_string());
     }
     #[derive(Deserialize)]
     struct Process {
@@ -183,6 +184,9 @@ mod tests {
     fn runs_have_names() {
         let ours = json!({"farcall": {"run": "00000000-0000-4000-8000-000000000001"}, "start_unix": 1.5, "posix_pid": 7});
         assert_eq!(run_name(&free(ours)).as_deref(), Some("00000000-0000-4000-8000-000000000001"));
+        let telling = json!({"farcall": {"run": "00000000-0000-4000-8000-000000000001", "ready": false},
+            "start_unix": 1.5, "posix_pid": 7});
+        assert_eq!(run_name(&free(telling)), None, "it still sends what an earlier run left");
         let upstream = json!({"start_unix": 1795217109.100051, "posix_pid": 28607});
         assert_eq!(run_name(&free(upstream)).as_deref(), Some("1795217109.100051/28607"));
         let manager = json!({"heartbeat_period": 30});

@@ -28,6 +28,18 @@ pub struct Ability {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pulse {
     pub run: RunId,
+    /// Whether it has told all it knows of the tasks that earlier runs took. Absent: it has.
+    #[serde(default = "told", skip_serializing_if = "is_told")]
+    pub ready: bool,
+}
+
+fn told() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref)] // the form that serde calls
+fn is_told(ready: &bool) -> bool {
+    *ready
 }
 
 impl Pulse {

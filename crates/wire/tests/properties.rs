@@ -340,8 +340,8 @@ proptest! {
     }
 
     #[test]
-    fn ours_stand_beside_theirs(run in uuids(), mut state in objects(), ids in vec(uuids(), 0..5), cancel in any::<bool>(), version in texts()) {
-        let pulse = Pulse { run: run.into() };
+    fn ours_stand_beside_theirs(run in uuids(), mut state in objects(), ids in vec(uuids(), 0..5), cancel in any::<bool>(), ready in any::<bool>(), version in texts()) {
+        let pulse = Pulse { run: run.into(), ready };
         pulse.mark(&mut state);
         prop_assert_eq!(Pulse::of(&FreeForm::from(state)), Some(pulse));
         let control = Control::CancelTasks { task_ids: ids.into_iter().map(TaskId::from).collect() };

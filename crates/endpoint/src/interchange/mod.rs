@@ -180,6 +180,8 @@ pub(crate) struct Interchange {
     tasks: HashMap<TaskId, State>,
     /// Ended, in this run or an earlier one: their messages are answered by an acknowledgement.
     ended: HashSet<TaskId>,
+    /// What earlier runs left and the service does not have yet.
+    left: HashSet<TaskId>,
     /// The session of the link, while there is one.
     session: Option<u32>,
     /// Results in the spool (or in memory) that wait to be sent.
@@ -208,6 +210,7 @@ impl Interchange {
             rules,
             tasks: HashMap::new(),
             ended,
+            left: HashSet::new(),
             session: None,
             due: VecDeque::new(),
             in_flight: 0,
@@ -226,7 +229,13 @@ impl Interchange {
                 interchange.finish(task, None, result, actions);
             }
         }
+        interchange.left = interchange.tasks.keys().copied().collect();
         interchange
+    }
+
+    /// Whether the service has all that earlier runs left.
+    pub(crate) fn has_told(&self) -> bool {
+        self.left.is_empty()
     }
 
     /// Decides.

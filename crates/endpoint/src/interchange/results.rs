@@ -113,6 +113,7 @@ impl Interchange {
                 tracing::error!(%task, "its result in the spool can't be read; the next start reports the task");
                 self.in_flight -= 1;
                 self.tasks.remove(&task);
+                self.left.remove(&task);
                 self.ended.insert(task);
                 self.send_due(actions);
             }
@@ -132,6 +133,7 @@ impl Interchange {
                     actions.push(Action::Acknowledge(vec![tag]));
                 }
                 self.tasks.remove(&task);
+                self.left.remove(&task);
                 self.ended.insert(task);
                 self.idle.delivered += 1;
                 actions.push(Action::JournalEnded(vec![task]));

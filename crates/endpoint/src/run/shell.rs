@@ -121,7 +121,12 @@ impl Shell {
                 if let Ok(Ok(report)) = timeout(REPORTING, self.engine.report()).await {
                     self.report = report;
                 }
-                self.link.publish(session, Item::Heartbeat, self.heartbeat.encode(&self.report, active));
+                let told = self.interchange.has_told();
+                self.link.publish(
+                    session,
+                    Item::Heartbeat,
+                    self.heartbeat.encode(&self.report, active, told),
+                );
             }
             // The caller's own.
             Action::LeaveWithin(_) | Action::Leave => {}

@@ -25,6 +25,8 @@ mod sessions;
 mod subjects;
 mod submissions;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod tokens;
 mod user_groups;
 mod writer;
@@ -127,6 +129,8 @@ impl Store {
             .run_direct(None, &mut connection, false)
             .await
             .map_err(|error| sqlx::Error::Migrate(Box::new(error)))?;
+        // A database that can only be read serves nobody: better not to start than to refuse everything.
+        sqlx::raw_sql("PRAGMA user_version = 0").execute(&mut connection).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(4)
             .connect_lazy_with(options.create_if_missing(false).read_only(true));

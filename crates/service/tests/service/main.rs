@@ -3,16 +3,24 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, clippy::print_stdout)] // a test says no by panicking
 
 mod admin;
+mod bad_input;
 mod bad_oauth;
+mod containers;
+mod disk;
 mod door;
 mod endpoints;
 mod functions;
 mod identity;
 mod kill;
+mod limits;
 mod operation;
 mod path;
+mod payloads;
 mod people;
+mod resent;
 mod resource_servers;
 mod rest;
+mod retention;
+mod sharing;
 mod support;
 mod user_endpoints;

@@ -238,3 +238,46 @@ async fn an_endpoints_reports_feed_the_status() {
     endpoint.publish("heartbeats", &format!("{}.heartbeats", endpoint.id), &body).await.unwrap();
     assert_eq!(client.task(&task).await["status"], "success", "what has ended stays so");
 }
+
+#[tokio::test]
+async fn an_endpoint_counts_its_tasks_exactly() {
+    let service = Farcall::start();
+    let client = service.client().await;
+    let function = client.function().await;
+    let registration = client.register().await;
+    let path = format!("/v2/endpoints/{}/status", registration.id());
+    let counted = async |waiting: i64, taken: i64, succeeded: i64, failed: i64, late: i64| {
+        let expected = json!({"waiting": waiting, "taken": taken, "succeeded": succeeded, "failed": failed, "late": late});
+        loop {
+            // Acknowledgements are written in their own time; nothing else may differ meanwhile.
+            let status = client.get(&path).await.ok();
+            let tasks = &status["farcall"]["tasks"];
+            let open = tasks["waiting"].as_i64().unwrap() + tasks["taken"].as_i64().unwrap();
+            assert_eq!(open, waiting + taken, "{status}");
+            if *tasks == expected {
+                return status;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    client.submit(registration.id(), &function, 5).await;
+    let status = counted(5, 0, 0, 0, 0).await;
+    assert_eq!(status["farcall"]["notice"], "Its tasks wait until it is online");
+    let mut endpoint = FakeEndpoint::connect(&registration).await;
+    endpoint.heartbeat(json!({"heartbeat_period": 30})).await;
+    let tasks = [endpoint.take().await, endpoint.take().await, endpoint.take().await];
+    let status = counted(2, 3, 0, 0, 0).await;
+    assert_eq!((&status["farcall"]["consuming"], status["farcall"].get("notice")), (&json!(true), None));
+    endpoint.finish(&tasks[0], "5\n00\nab", false).await;
+    endpoint.finish(&tasks[1], "no", true).await;
+    counted(2, 1, 1, 1, 0).await;
+    endpoint.finish(&tasks[1], "5\n00\nab", false).await;
+    endpoint.finish(&tasks[0], "5\n00\nab", false).await;
+    counted(2, 1, 1, 1, 2).await;
+    // A result that overtakes its acknowledgement.
+    let (delivery, message) = endpoint.next().await;
+    endpoint.finish(message["data"]["task_id"].as_str().unwrap(), "5\n00\nab", false).await;
+    counted(1, 1, 2, 1, 2).await;
+    delivery.ack(BasicAckOptions::default()).await.unwrap();
+    counted(1, 1, 2, 1, 2).await;
+}

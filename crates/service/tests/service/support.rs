@@ -81,7 +81,14 @@ pub fn binary() -> &'static str {
 
 impl Farcall {
     pub fn start() -> Farcall {
+        Farcall::configured("")
+    }
+
+    /// With this `farcall.yaml`.
+    pub fn configured(yaml: &str) -> Farcall {
         let mut farcall = Farcall::prepared();
+        std::fs::create_dir(farcall.data()).unwrap();
+        std::fs::write(farcall.data().join("farcall.yaml"), yaml).unwrap();
         farcall.start_again();
         farcall
     }
@@ -111,7 +118,9 @@ impl Farcall {
     /// The same with further arguments and variables.
     pub fn start_with(&mut self, arguments: &[&str], variables: &[(&str, &str)]) {
         let address = |known: &str| known.split("://").nth(1).unwrap_or("127.0.0.1:0").to_owned();
-        let mut command = Command::new(binary());
+        // Files that may not grow end a process that does not mind: it shall see the error.
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", binary()]);
         command.args(["serve", "--http-listen", &address(&self.http), "--amqp-listen", &address(&self.amqp)]);
         command.arg("--data-dir").arg(self.data()).stdout(Stdio::piped()).env_remove("NOTIFY_SOCKET");
         command.args(arguments).envs(variables.iter().copied());
@@ -139,6 +148,42 @@ impl Farcall {
     pub fn signal(&self, signal: Signal) {
         let pid = self.process.as_ref().unwrap().id();
         kill(Pid::from_raw(pid.try_into().unwrap()), signal).unwrap();
+    }
+
+    /// The files of payloads.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.data().join("payloads")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+
+    /// Waits until there are so many files of payloads.
+    pub async fn files_until(&self, count: usize) {
+        while self.files().len() != count {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+
+    /// A connection of the test's own to the database.
+    pub async fn database(&self) -> sqlx::SqliteConnection {
+        let options = sqlx::sqlite::SqliteConnectOptions::new()
+            .filename(self.data().join("farcall.db"))
+            .busy_timeout(std::time::Duration::from_secs(10));
+        <sqlx::SqliteConnection as sqlx::Connection>::connect_with(&options).await.unwrap()
+    }
+
+    /// The most bytes that a file of the process may have: 0 makes its disk read-only.
+    pub fn limit_files(&self, bytes: &str) {
+        let pid = self.process.as_ref().unwrap().id().to_string();
+        let limited = Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={bytes}:")]).status();
+        assert!(limited.unwrap().success());
+    }
+
+    /// What it holds of the machine's memory.
+    pub fn resident_megabytes(&self) -> u64 {
+        let pid = self.process.as_ref().unwrap().id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() >> 10
     }
 
     /// SIGKILL, and nothing else.
@@ -411,6 +456,17 @@ impl FakeEndpoint {
 
     pub async fn leave(self) {
         self.connection.close(200, "".into()).await.unwrap();
+    }
+
+    /// Whether its connection lives on; waits a while for its end.
+    pub async fn is_connected_after_a_while(&self) -> bool {
+        for _ in 0..500 {
+            if !self.connection.status().connected() {
+                return false;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        true
     }
 
     /// The next task, not yet acknowledged.

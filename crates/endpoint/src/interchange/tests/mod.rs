@@ -501,3 +501,24 @@ fn what_earlier_runs_left() {
     let states: Vec<_> = result.task_statuses.unwrap().into_iter().map(|status| status.state).collect();
     assert_eq!(states, [TaskState::WaitingForLaunch, TaskState::ExecutionEnd]);
 }
+
+#[test]
+fn it_has_told_when_all_that_was_left_is_confirmed() {
+    let lost = vec![(task(2), b"lost".to_vec())];
+    let interchange = Interchange::new(rules(), vec![task(1)], lost, HashSet::new(), &mut Vec::new());
+    let mut bench = Bench { interchange };
+    bench.on(Input::LinkUp { session: 0 });
+    bench.kept(2);
+    bench.on(Input::Loaded { task: task(1), result: Some(b"r".to_vec()) });
+    bench.settled(1, Outcome::Confirmed);
+    assert!(!bench.interchange.has_told());
+    bench.settled(2, Outcome::Refused);
+    assert!(!bench.interchange.has_told());
+    bench.on(Input::Beat);
+    bench.on(Input::Loaded { task: task(2), result: Some(b"lost".to_vec()) });
+    bench.settled(2, Outcome::Confirmed);
+    assert!(bench.interchange.has_told());
+    bench.begin(3);
+    bench.end(3);
+    assert!(bench.interchange.has_told(), "of its own run's results nothing is to be feared");
+}

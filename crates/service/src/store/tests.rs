@@ -1,0 +1,284 @@
+//! The store under any order of what may happen: counters, states and outboxes always agree.
+
+use std::collections::HashMap;
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+use uuid::Uuid;
+use wire::{EndpointId, FunctionId, IdentityId, RequestId, TaskGroupId, TaskId};
+
+use super::*;
+use crate::secret::Hash;
+use crate::task::{Outcome, Place, State};
+
+const OWNER: IdentityId = IdentityId::from_uuid(Uuid::from_u128(1));
+const GROUP: TaskGroupId = TaskGroupId::from_uuid(Uuid::from_u128(2));
+const FUNCTION: FunctionId = FunctionId::from_uuid(Uuid::from_u128(3));
+
+fn endpoint(number: u8) -> EndpointId {
+    EndpointId::from_uuid(Uuid::from_u128(100 + u128::from(number)))
+}
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Submit {
+        endpoint: u8,
+        tasks: usize,
+    },
+    /// Of the tasks so far, these; whoever they belong to and however often.
+    Acknowledge {
+        endpoint: u8,
+        seqs: Vec<i64>,
+    },
+    Results {
+        endpoint: u8,
+        tasks: Vec<usize>,
+        outcome: Outcome,
+    },
+    Expire {
+        after_seconds: i64,
+    },
+}
+
+fn operations() -> impl Strategy<Value = Vec<Operation>> {
+    let which = || 0..2_u8;
+    let some = || prop::collection::vec(0..12_usize, 1..6);
+    let outcome = prop_oneof![Just(Outcome::Succeeded), Just(Outcome::Failed)];
+    let operation = prop_oneof![
+        (which(), 1..4_usize).prop_map(|(endpoint, tasks)| Operation::Submit { endpoint, tasks }),
+        (which(), prop::collection::vec(1..12_i64, 1..6))
+            .prop_map(|(endpoint, seqs)| Operation::Acknowledge { endpoint, seqs }),
+        (which(), some(), outcome).prop_map(|(endpoint, tasks, outcome)| Operation::Results {
+            endpoint,
+            tasks,
+            outcome
+        }),
+        (0..20_i64).prop_map(|after_seconds| Operation::Expire { after_seconds }),
+    ];
+    prop::collection::vec(operation, 1..25)
+}
+
+async fn opened() -> (tempfile::TempDir, Store) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(&directory.path().join("farcall.db")).await.unwrap().with_files_from(4);
+    for number in 0..2 {
+        let endpoint = Endpoint {
+            id: endpoint(number),
+            owner: OWNER,
+            name: "ep".into(),
+            display_name: None,
+            multi_user: false,
+            public: false,
+            allowed_functions: None,
+            admins: Vec::new(),
+            metadata: Default::default(),
+            created: Timestamp::UNIX_EPOCH,
+            manager: None,
+            broker_at: None,
+        };
+        let register = RegisterEndpoint { endpoint, secret: Hash::of("s"), now: Timestamp::UNIX_EPOCH };
+        assert_eq!(store.write(register).await.unwrap(), Registered::As(1));
+    }
+    (directory, store)
+}
+
+/// What the tests know of the store by themselves.
+#[derive(Default)]
+struct Model {
+    tasks: Vec<(TaskId, u8)>,
+    late: HashMap<u8, i64>,
+    requests: u128,
+}
+
+fn fingerprint(number: u128, now: Timestamp) -> Fingerprint {
+    let before = now - SignedDuration::from_secs(120);
+    Fingerprint {
+        body: Hash::of_parts(&[&number.to_be_bytes()]),
+        key: None,
+        not_before: before,
+        keys_not_before: before,
+    }
+}
+
+async fn submit(
+    store: &Store,
+    request: u128,
+    endpoint_number: u8,
+    tasks: &[TaskId],
+    now: Timestamp,
+) -> Submission {
+    // Every other payload is large enough for a file.
+    let payloads = tasks.iter().enumerate().map(|(index, _)| vec![b'1'; 1 + index % 2 * 7]).collect();
+    let payloads = store.keep(payloads).await.unwrap();
+    let new = |(&id, payload)| NewTask { id, function: FUNCTION, payload };
+    let command = Submit {
+        request: RequestId::from_uuid(Uuid::from_u128(request)),
+        group: GROUP,
+        owner: OWNER,
+        queue: true,
+        endpoint: endpoint(endpoint_number),
+        resource_specification: "null".into(),
+        result_serializers: Vec::new(),
+        tasks: tasks.iter().zip(payloads).map(new).collect(),
+        now,
+        fingerprint: fingerprint(request, now),
+        answering: Answering::default(),
+    };
+    store.write(command).await.unwrap()
+}
+
+async fn perform(store: &Store, model: &mut Model, operation: Operation, now: Timestamp) {
+    match operation {
+        Operation::Submit { endpoint: number, tasks } => {
+            let first = model.tasks.len() as u128;
+            let tasks: Vec<_> =
+                (0..tasks as u128).map(|n| TaskId::from_uuid(Uuid::from_u128(1000 + first + n))).collect();
+            model.requests += 1;
+            let done = submit(store, model.requests, number, &tasks, now).await;
+            assert!(matches!(done, Submission::New(_)));
+            model.tasks.extend(tasks.into_iter().map(|task| (task, number)));
+        }
+        Operation::Acknowledge { endpoint: number, seqs } => {
+            // The post only ever acknowledges what it has fed from this endpoint's outbox.
+            let page = store.waiting(endpoint(number), 0, 100, usize::MAX).await.unwrap();
+            let own: Vec<_> = page.rows.iter().map(|row| row.seq).filter(|seq| seqs.contains(seq)).collect();
+            for _ in 0..2 {
+                let command = Acknowledge { endpoint: endpoint(number), seqs: own.clone(), credential: 1 };
+                let freed = store.write(command).await.unwrap();
+                store.remove(freed).await;
+            }
+        }
+        Operation::Results { endpoint: number, tasks, outcome } => {
+            let messages = tasks.iter().map(|index| vec![b'r'; index % 2 * 7 + 1]).collect();
+            let messages = store.keep(messages).await.unwrap();
+            let results = tasks.iter().zip(messages).map(|(index, message)| {
+                let task = TaskId::from_uuid(Uuid::from_u128(1000 + *index as u128));
+                ReportedResult { task, endpoint: endpoint(number), outcome, message }
+            });
+            let done = store.write(RecordResults { results: results.collect(), now }).await.unwrap();
+            store.remove(done.freed).await;
+            for (index, recorded) in tasks.iter().zip(done.recorded) {
+                let known = model.tasks.get(*index).is_some_and(|(_, owner)| *owner == number);
+                assert_eq!(recorded == Recorded::Refused, !known, "task {index} of endpoint {number}");
+                if recorded == Recorded::Late {
+                    *model.late.entry(number).or_default() += 1;
+                }
+            }
+        }
+        Operation::Expire { after_seconds } => {
+            let before = now - SignedDuration::from_secs(after_seconds);
+            let (_, freed) = store.write(ExpireResults { before, count: 100 }).await.unwrap();
+            store.remove(freed).await;
+        }
+    }
+}
+
+async fn check(store: &Store, model: &Model, directory: &Path) {
+    let ids: Vec<_> = model.tasks.iter().map(|(task, _)| *task).collect();
+    let rows: HashMap<_, _> = store.tasks(&ids).await.unwrap().into_iter().map(|row| (row.id, row)).collect();
+    assert_eq!(rows.len(), ids.len(), "no task is lost");
+    let results = store.results(&ids).await.unwrap();
+    let mut files = 0;
+    for number in 0..2 {
+        let mut counted =
+            Counters { late: model.late.get(&number).copied().unwrap_or(0), ..Counters::default() };
+        let mut expired = 0;
+        for (task, _) in model.tasks.iter().filter(|(_, owner)| *owner == number) {
+            match &rows[task].state {
+                State::Open { place: Place::Waiting, .. } => counted.waiting += 1,
+                State::Open { place: Place::Taken, .. } => counted.taken += 1,
+                State::Ended { outcome: Outcome::Succeeded, .. } => counted.succeeded += 1,
+                State::Ended { outcome: Outcome::Failed, .. } => counted.failed += 1,
+                State::Expired { .. } => expired += 1,
+            }
+            let ended = matches!(rows[task].state, State::Ended { .. });
+            assert_eq!(results.contains_key(task), ended, "a result is there exactly while it is kept");
+        }
+        let kept = store.counters(endpoint(number)).await.unwrap();
+        // What has expired had ended, in one of two ways.
+        let ended = counted.succeeded + counted.failed + expired;
+        assert_eq!(kept.succeeded + kept.failed, ended);
+        assert!(kept.succeeded >= counted.succeeded && kept.failed >= counted.failed);
+        assert_eq!((kept.waiting, kept.taken, kept.late), (counted.waiting, counted.taken, counted.late));
+        let page = store.waiting(endpoint(number), 0, 1000, usize::MAX).await.unwrap();
+        assert_eq!(page.rows.len() as i64, counted.waiting, "the outbox holds what waits");
+        files += page.rows.iter().filter(|row| row.payload.len() >= 4).count();
+    }
+    files += results.values().filter(|message| message.len() >= 4).count();
+    let there = std::fs::read_dir(directory.join("payloads")).unwrap().count();
+    assert_eq!(there, files, "as many files as rows name");
+    let undelivered = store.undelivered(OWNER, GROUP, 0, 1000, usize::MAX).await.unwrap();
+    assert_eq!(undelivered.rows.len(), results.len(), "every kept result waits for its client");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn counters_states_outboxes_and_files_agree(operations in operations()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (directory, store) = opened().await;
+            let mut model = Model::default();
+            for (second, operation) in (0_i64..).zip(operations) {
+                let now = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1000 + second);
+                perform(&store, &mut model, operation, now).await;
+                check(&store, &model, directory.path()).await;
+            }
+            store.close().await;
+        });
+    }
+}
+
+#[tokio::test]
+async fn when_a_submit_is_known_again() {
+    let (_directory, store) = opened().await;
+    let now = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1000);
+    let later = |seconds| now + SignedDuration::from_secs(seconds);
+    let task = |n| TaskId::from_uuid(Uuid::from_u128(n));
+    let answering = Answering::default();
+    let again = async |request: u128, id: u128, fingerprint: Fingerprint, at: Timestamp| {
+        let payload = store.keep(vec![b"1".to_vec()]).await.unwrap().remove(0);
+        let command = Submit {
+            request: RequestId::from_uuid(Uuid::from_u128(request)),
+            group: GROUP,
+            owner: OWNER,
+            queue: false,
+            endpoint: endpoint(0),
+            resource_specification: "null".into(),
+            result_serializers: Vec::new(),
+            tasks: vec![NewTask { id: task(id), function: FUNCTION, payload }],
+            now: at,
+            fingerprint,
+            answering: answering.clone(),
+        };
+        match store.write(command).await.unwrap() {
+            Submission::New(accepted) => ("new", accepted.tasks),
+            Submission::Again(accepted) => ("again", accepted.tasks),
+            Submission::KeyOfAnother => ("key of another", Vec::new()),
+            Submission::NoEndpoint => ("no endpoint", Vec::new()),
+        }
+    };
+    let body = |at| fingerprint(7, at);
+    answering.begin(RequestId::from_uuid(Uuid::from_u128(1)));
+    assert_eq!(again(1, 1001, body(now), now).await.0, "new");
+    assert_eq!(again(2, 1002, body(now), now).await.0, "new", "the first is being answered");
+    answering.end(RequestId::from_uuid(Uuid::from_u128(1)));
+    assert_eq!(again(3, 1003, body(later(120)), later(120)).await, ("again", vec![task(1001)]));
+    assert_eq!(again(4, 1004, body(later(121)), later(121)).await.0, "new", "too late");
+    let answered = [1, 2, 4].map(|id| RequestId::from_uuid(Uuid::from_u128(id)));
+    store.write(Answered(answered.to_vec())).await.unwrap();
+    assert_eq!(again(5, 1005, body(now), now).await.0, "new", "they were answered");
+    let keyed = |number, at| Fingerprint { key: Some(Hash::of("key")), ..fingerprint(number, at) };
+    assert_eq!(again(6, 1006, keyed(7, now), now).await.0, "new", "a key is a name of its own");
+    store.write(Answered(vec![RequestId::from_uuid(Uuid::from_u128(6))])).await.unwrap();
+    assert_eq!(again(7, 1007, keyed(7, now), now).await, ("again", vec![task(1006)]));
+    assert_eq!(again(8, 1008, keyed(8, now), now).await.0, "key of another");
+    store.write(ForgetSubmissions { before: later(1), keys_before: now }).await.unwrap();
+    assert_eq!(again(9, 1009, keyed(7, now), now).await, ("again", vec![task(1006)]));
+    assert_eq!(again(10, 1010, body(now), now).await.0, "new", "5 is forgotten");
+    store.write(ForgetSubmissions { before: later(1), keys_before: later(1) }).await.unwrap();
+    assert_eq!(again(11, 1011, keyed(8, now), now).await.0, "new");
+    store.write(DeleteEndpoint(endpoint(0))).await.unwrap();
+    assert_eq!(again(12, 1012, fingerprint(9, now), now).await.0, "no endpoint");
+}

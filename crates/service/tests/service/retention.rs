@@ -1,0 +1,82 @@
+//! What has had its time goes, and says so. The store is put back in time while the service rests.
+
+use serde_json::json;
+
+use crate::support::{FakeEndpoint, Farcall};
+
+const DAY: i64 = 86_400_000_000;
+
+#[tokio::test]
+async fn a_result_expires_after_its_time_and_its_task_says_so() {
+    let mut service = Farcall::configured("limits:\n  result_days: 3\n");
+    let client = service.client().await;
+    let function = client.function().await;
+    let registration = client.register().await;
+    let submitted = client.submit(registration.id(), &function, 3).await;
+    let mut endpoint = FakeEndpoint::connect(&registration).await;
+    for _ in 0..2 {
+        let task = endpoint.take().await;
+        endpoint.finish(&task, &"r".repeat(100_000), false).await;
+    }
+    service.stop();
+    let mut database = service.database().await;
+    let older =
+        "UPDATE results SET ended_us = ended_us - $1 WHERE task_id = (SELECT min(task_id) FROM results)";
+    sqlx::query(older).bind(3 * DAY + 1).execute(&mut database).await.unwrap();
+    drop(database);
+    service.start_again();
+
+    let [old, young, open] = &submitted.tasks[..] else { panic!("three tasks") };
+    let document = client.task_until(old, |it| it["status"] == "failed").await;
+    assert!(
+        document["exception"].as_str().unwrap().contains("expired: it was kept for 3 days"),
+        "{document}"
+    );
+    assert!(document["completion_t"].is_string() && document.get("result").is_none());
+    assert_eq!(client.task(young).await["status"], "success");
+    assert_eq!(client.task(open).await["status"], "waiting-for-ep");
+    service.files_until(1).await;
+    // What is gone is not delivered, what is there is.
+    assert_eq!(client.results(&submitted.group).await.take(1).await, [young.clone()]);
+    let batch = client.post("/v2/batch_status", json!({"task_ids": submitted.tasks})).await.ok();
+    assert_eq!(batch["results"][old], document);
+}
+
+#[tokio::test]
+async fn a_task_that_nobody_takes_in_time_ends_with_an_error() {
+    let mut service = Farcall::start();
+    let client = service.client().await;
+    let function = client.function().await;
+    let registration = client.register().await;
+    let submitted = client.submit(registration.id(), &function, 3).await;
+    let mut endpoint = FakeEndpoint::connect(&registration).await;
+    let taken = endpoint.take().await;
+    client.task_until(&taken, |it| it["status"] == "waiting-for-nodes").await;
+    drop(endpoint);
+    service.stop();
+    // A task's id says when it was submitted: give two of them older ones.
+    let mut database = service.database().await;
+    let mut older = Vec::new();
+    for task in &submitted.tasks[..2] {
+        let id: uuid::Uuid = task.parse().unwrap();
+        let old = uuid::Uuid::from_u128(id.as_u128() - ((15 * 86_400_000_u128) << 80));
+        for table in ["tasks SET id", "assignments SET task_id"] {
+            let column = table.rsplit(' ').next().unwrap();
+            let change = format!("UPDATE {table} = $1 WHERE {column} = $2");
+            let change =
+                sqlx::query(sqlx::AssertSqlSafe(change)).bind(&old.as_bytes()[..]).bind(&id.as_bytes()[..]);
+            assert_eq!(change.execute(&mut database).await.unwrap().rows_affected(), 1);
+        }
+        older.push(old.to_string());
+    }
+    drop(database);
+    service.start_again();
+    for (task, why) in older.iter().zip(["took the task, brought no result in 14 days", "waited 14 days"]) {
+        let document = client.task_until(task, |it| it["status"] == "failed").await;
+        assert!(document["exception"].as_str().unwrap().contains(why), "{document}");
+    }
+    assert_eq!(client.task(&submitted.tasks[2]).await["status"], "waiting-for-ep");
+    let status = client.get(&format!("/v2/endpoints/{}/status", registration.id())).await.ok();
+    let expected = json!({"waiting": 1, "taken": 0, "succeeded": 0, "failed": 2, "late": 0});
+    assert_eq!(status["farcall"]["tasks"], expected);
+}

@@ -1,0 +1,62 @@
+"""schemathesis asks the service whatever its OpenAPI document allows and what it does not: no failure of ours, and no
+answer that the document does not tell of."""
+
+import os
+import subprocess
+
+import pytest
+
+import environments
+
+# What schemathesis checks. It may well find ways to be accepted: unknown members of bodies are ignored, as clients need.
+CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+
+
+def ask(service, examples, seed, *options):
+    """Runs schemathesis with so many examples for each operation."""
+    program = environments.python("schemathesis").parent / "schemathesis"
+    command = [
+        program,
+        *("run", f"{service.origin()}/openapi.json", "--checks", CHECKS),
+        *("--max-examples", examples, "--seed", seed, "--phases", "examples,coverage,fuzzing"),
+        *("--mode", "all", "--workers", 2, "--no-color", "--generation-database", "none"),
+        *options,
+    ]
+    environment = service.scene.environment(PYTHONHASHSEED=0)
+    directory = service.scene.directory / "schemathesis"
+    directory.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [str(part) for part in command],
+        env=environment,
+        cwd=directory,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=float(os.environ.get("PYTEST_TIMEOUT", 170)) if examples < 100 else 3000,
+    )
+    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-5_000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def service(shared_scene):
+    return shared_scene.service()
+
+
+def bearer(service):
+    return ("--header", f"Authorization: Bearer {service.rest().token()}")
+
+
+def test_with_a_token(service):
+    ask(service, 8, 1, *bearer(service))
+
+
+@pytest.mark.parametrize("header", [(), ("--header", "Authorization: Bearer wrong")], ids=["none", "wrong"])
+def test_without_a_valid_token(service, header):
+    ask(service, 1, 2, *header)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_for_long(service):
+    ask(service, 500, 3, *bearer(service))

@@ -1,0 +1,162 @@
+"""The service is killed and started again in the middle of what the stock SDK does, and nobody has to do anything."""
+
+import uuid
+
+import pytest
+
+from processes import until
+
+# Functions wait for a file that the test makes once the service is back.
+GATED = """
+import sys
+endpoint, gate = sys.argv[1:3]
+
+def gated(gate, value):
+    import pathlib, time
+    end = time.monotonic() + 120
+    while not pathlib.Path(gate).exists():
+        if time.monotonic() > end:
+            return "the gate never opened"
+        time.sleep(0.02)
+    return value
+"""
+
+
+@pytest.fixture
+def gate(endpoint):
+    return endpoint.scene.directory / f"gate-{uuid.uuid4()}"
+
+
+def restarted(service, endpoint, gate, script):
+    """Restarts the service once the script has told that it is in the middle; what it tells afterwards."""
+    script.hear()
+    service.kill()
+    service.start()
+    gate.touch()
+    told = script.finish()
+    until(endpoint.online, "the endpoint is online again", 60)
+    return told[1:]
+
+
+def test_a_thousand_tasks_in_flight(service, sdk, endpoint, gate):
+    script = sdk.start(
+        GATED
+        + """
+def plain(value):
+    return value
+
+import time
+with executor(endpoint) as ex:
+    futures = [ex.submit(gated, gate, n) for n in range(2)]
+    futures += [ex.submit(plain, n) for n in range(2, 1000)]
+    while not all(future.task_id for future in futures):
+        time.sleep(0.05)
+    tell("submitted")
+    tell(sum(future.result(timeout=120) for future in futures))
+    group = ex.task_group_id
+with executor(endpoint, task_group_id=group) as ex:
+    tell(sum(future.result(timeout=120) for future in ex.reload_tasks()))
+""",
+        endpoint.id,
+        gate,
+    )
+    assert restarted(service, endpoint, gate, script) == [499_500, 499_500]
+
+
+def test_the_batch_client(service, sdk, endpoint, gate):
+    script = sdk.start(
+        GATED
+        + """
+import time
+client = Client()
+function = client.register_function(gated)
+batch = client.create_batch()
+for value in range(5):
+    batch.add(function, args=(gate, value))
+tasks = client.batch_run(endpoint, batch)["tasks"][function]
+tell("submitted")
+end = time.monotonic() + 120
+while True:
+    found = client.get_batch_result(tasks)
+    if all(not found[task].get("pending") for task in tasks) or time.monotonic() > end:
+        break
+    time.sleep(0.1)
+tell([found[task]["result"] for task in tasks])
+""",
+        endpoint.id,
+        gate,
+    )
+    assert restarted(service, endpoint, gate, script) == [[0, 1, 2, 3, 4]]
+
+
+def test_a_pending_task_is_reloaded(service, sdk, endpoint, gate):
+    script = sdk.start(
+        GATED
+        + """
+import time
+ex = executor(endpoint)
+future = ex.submit(gated, gate, "value")
+while future.task_id is None:
+    time.sleep(0.01)
+tell("submitted")
+with executor(endpoint, task_group_id=ex.task_group_id) as again:
+    tell([future.result(timeout=120) for future in again.reload_tasks()])
+tell(future.result(timeout=120))
+ex.shutdown()
+""",
+        endpoint.id,
+        gate,
+    )
+    assert restarted(service, endpoint, gate, script) == [["value"], "value"]
+
+
+def test_ten_megabytes_each_way(service, sdk, endpoint, gate):
+    """7.5 MB of bytes are 10 MB as the SDK writes them: the most that a result may have."""
+    script = sdk.start(
+        GATED
+        + """
+def reverse(gate, data):
+    import pathlib, time
+    while not pathlib.Path(gate).exists():
+        time.sleep(0.02)
+    return data[::-1]
+
+import time
+data = bytes(range(250)) * 30_000
+with executor(endpoint) as ex:
+    future = ex.submit(reverse, gate, data)
+    while future.task_id is None:
+        time.sleep(0.05)
+    tell("submitted")
+    tell(future.result(timeout=120) == data[::-1])
+    task = future.task_id
+tell(Client().get_result(task) == data[::-1])
+""",
+        endpoint.id,
+        gate,
+    )
+    assert restarted(service, endpoint, gate, script) == [True, True]
+
+
+def test_registered_functions_and_groups_are_there_afterwards(service, sdk, endpoint, gate):
+    script = sdk.start(
+        GATED
+        + """
+import pathlib, time
+
+def greet(name):
+    return f"hello {name}"
+
+client = Client()
+function = client.register_function(greet, public=True)
+tell("registered")
+while not pathlib.Path(gate).exists():
+    time.sleep(0.02)
+with executor(endpoint) as ex:
+    tell(ex.submit_to_registered_function(function, args=("you",)).result(timeout=120))
+    tell(str(ex.submit(lambda: 1 / 0).exception(timeout=120)).count("ZeroDivisionError") > 0)
+""",
+        endpoint.id,
+        gate,
+    )
+    assert restarted(service, endpoint, gate, script) == ["hello you", True]

@@ -1,0 +1,74 @@
+"""SIGKILL of the service at random moments under load. Every future ends in one outcome, none is lost, nothing runs
+twice."""
+
+import random
+import time
+from collections import Counter
+
+import pytest
+
+from processes import until
+
+# Each task writes a line when it begins. Submits are many and small, so that a kill meets them in every stage.
+LOAD = """
+import sys, time
+endpoint, marks = sys.argv[1:3]
+
+def count(marks, n):
+    import os
+    with open(f"{marks}/begun", "a") as begun:
+        begun.write(f"{n}\\n")
+    return n
+
+import pathlib
+stop = pathlib.Path(marks, "stop")
+outcomes = []
+with executor(endpoint, batch_size=7) as ex:
+    futures = []
+    while not stop.exists():
+        futures += [ex.submit(count, marks, len(futures) + n) for n in range(20)]
+        time.sleep(0.05)
+    tell(len(futures))
+    for n, future in enumerate(futures):
+        error = future.exception(timeout=150)
+        outcomes.append(None if error is None and future.result() == n else str(error))
+tell(outcomes)
+"""
+
+
+def kills(scene, times, seed):
+    chance = random.Random(seed)
+    marks = scene.directory / "marks"
+    marks.mkdir()
+    service = scene.service()
+    endpoint = scene.endpoint(service, workers=2)
+    script = service.sdk("4.19.0").start(LOAD, endpoint.id, marks)
+    until(lambda: (marks / "begun").exists(), "the first task runs", 60)
+    for _ in range(times):
+        time.sleep(chance.uniform(0.05, 1.5))
+        service.kill()
+        time.sleep(chance.uniform(0, 0.3))
+        service.start()
+    time.sleep(1)
+    (marks / "stop").touch()
+    [submitted, outcomes] = script.finish(timeout=170)
+    assert submitted == len(outcomes) > 50
+    begun = Counter(map(int, (marks / "begun").read_text().split()))
+    twice = {n: count for n, count in begun.items() if count > 1}
+    assert not twice, twice
+    failed = {n: outcome for n, outcome in enumerate(outcomes) if outcome is not None}
+    assert not failed, failed
+    assert sorted(begun) == list(range(submitted))
+    counted = service.rest().get(f"/v2/endpoints/{endpoint.id}/status")["farcall"]["tasks"]
+    assert (counted["waiting"], counted["taken"], counted["failed"]) == (0, 0, 0), counted
+    assert counted["succeeded"] == submitted, counted
+
+
+def test_five_kills(scene):
+    kills(scene, 5, seed=6)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_fifty_kills(scene):
+    kills(scene, 50, seed=50)
