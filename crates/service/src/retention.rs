@@ -48,8 +48,11 @@ impl Retention {
         // Nobody was at work when the service started: every file without a row is left over.
         let mut files_before = ambient::now();
         loop {
-            let now = ambient::now();
-            match self.pass(now, files_before).await {
+            let pass = tokio::select! {
+                pass = self.pass(ambient::now(), files_before) => pass,
+                () = stop.begun() => return,
+            };
+            match pass {
                 Ok(done) if done != Pass::default() => tracing::info!(?done, "what had its time is gone"),
                 Ok(_) => {}
                 Err(error) => tracing::warn!(%error, "a pass of retention failed; the next one does it"),

@@ -8,6 +8,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, Bytes, HttpBody};
@@ -19,8 +20,9 @@ use wire::RequestId;
 
 use crate::store::{Answered, Answering, Store};
 
-/// Answers that are recorded together at most.
+/// Answers that are recorded together at most, and how long they gather: each record costs a transaction of its own.
 const TOGETHER: usize = 512;
+const GATHERING: Duration = Duration::from_millis(100);
 
 /// Follows answers to their connections. Clones share it.
 #[derive(Clone, Debug)]
@@ -37,7 +39,14 @@ impl Answers {
         let answers = Answers { answering: answering.clone(), written };
         tokio::spawn(async move {
             let mut together = Vec::with_capacity(TOGETHER);
-            while requests.recv_many(&mut together, TOGETHER).await > 0 {
+            while let Some(first) = requests.recv().await {
+                tokio::time::sleep(GATHERING).await;
+                together.push(first);
+                while together.len() < TOGETHER
+                    && let Ok(request) = requests.try_recv()
+                {
+                    together.push(request);
+                }
                 // Should it fail, an equal submit within two minutes gets these ids: late, not lost.
                 if let Err(error) = store.write(Answered(together.clone())).await {
                     tracing::warn!(%error, "answered submits could not be forgotten");
