@@ -42,6 +42,12 @@ pub enum Error {
     /// An answer that is no answer to what we asked.
     #[error("the service at {url} answered with what we can't read: {reason}")]
     Unreadable { url: String, reason: String },
+    /// Nobody has logged in, or the login has run out.
+    #[error("nobody is logged in")]
+    NotLoggedIn,
+    /// The token store can't be used.
+    #[error(transparent)]
+    Storage(#[from] crate::storage::StorageError),
     /// The HTTP client could not even be built.
     #[error("the HTTP client could not be built: {0}")]
     Unusable(String),

@@ -8,12 +8,18 @@ mod ambient;
 pub mod amqp;
 mod backoff;
 mod error;
+pub mod login;
 pub mod place;
 mod rest;
 mod retry;
+mod session;
+pub mod storage;
+mod tls;
 mod token;
 
 pub use error::{Error, Refusal};
 pub use place::Place;
 pub use rest::Service;
+pub use session::Who;
+pub use tls::Trust;
 pub use token::Credentials;

@@ -13,7 +13,24 @@ pub struct Place {
     pub identity: Url,
     /// Upstream's name of the environment, when it was chosen by name.
     pub environment: Option<String>,
+    /// What named the place, for people.
+    pub named_by: &'static str,
 }
+
+impl Place {
+    /// The part of the token store's namespace that upstream calls the environment. `sdk` is what the environment tells
+    /// the stock SDK, which shares the store: with it, both mean the same service. A place that only we know by its
+    /// address has a namespace of its own.
+    pub fn store(&self, sdk: Option<&str>) -> String {
+        match (&self.environment, sdk) {
+            (Some(name), _) => name.clone(),
+            (None, Some(name)) if self.named_by != CONFIGURATION => name.to_owned(),
+            (None, _) => self.service.as_str().trim_end_matches('/').to_owned(),
+        }
+    }
+}
+
+const CONFIGURATION: &str = "service_url in the configuration";
 
 /// Why no place could be told.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -41,6 +58,10 @@ pub struct Hints {
     pub globus_sdk_environment: Option<String>,
     /// `GLOBUS_SDK_SERVICE_URL_AUTH`.
     pub globus_sdk_service_url_auth: Option<String>,
+    /// Where the endpoint registered last.
+    pub remembered: Option<String>,
+    /// What the administrator of this machine says.
+    pub site: Option<String>,
 }
 
 impl Hints {
@@ -50,32 +71,39 @@ impl Hints {
             Some(value) => Some(url("GLOBUS_SDK_SERVICE_URL_AUTH", value)?),
             None => None,
         };
-        let at = |name, value: &str| {
+        let at = |name, value: &str, named_by| {
             let service = url(name, value)?;
             Ok(Place {
                 identity: identity.clone().unwrap_or_else(|| service.clone()),
                 service,
                 environment: None,
+                named_by,
             })
         };
         if let Some(value) = &self.service_url {
-            return at("service_url", value);
+            return at("service_url", value, CONFIGURATION);
         }
         if let Some(name) = &self.environment {
-            return named(name, identity);
+            return named(name, identity, "environment in the configuration");
         }
         if let Some(value) = &self.farcall_service_url {
-            return at("FARCALL_SERVICE_URL", value);
+            return at("FARCALL_SERVICE_URL", value, "FARCALL_SERVICE_URL in the environment");
         }
-        match &self.globus_sdk_environment {
-            Some(name) => named(name, identity),
+        if let Some(name) = &self.globus_sdk_environment {
+            return named(name, identity, "GLOBUS_SDK_ENVIRONMENT in the environment");
+        }
+        if let Some(value) = &self.remembered {
+            return at("the remembered address", value, "the endpoint's last start");
+        }
+        match &self.site {
+            Some(value) => at("service_url of the site", value, "the site's file"),
             None => Err(NoPlace::Unset),
         }
     }
 }
 
 /// Upstream's table of environments. Only a service on this machine is its own identity service.
-fn named(name: &str, identity: Option<Url>) -> Result<Place, NoPlace> {
+fn named(name: &str, identity: Option<Url>, named_by: &'static str) -> Result<Place, NoPlace> {
     let service = match name {
         "local" => "http://localhost:5000/".to_owned(),
         "preview" => "https://compute.api.preview.globus.org/".to_owned(),
@@ -93,7 +121,7 @@ fn named(name: &str, identity: Option<Url>) -> Result<Place, NoPlace> {
         (None, "preview") => url("environment", "https://auth.preview.globus.org/")?,
         (None, _) => return Err(NoPlace::NoIdentity(name.to_owned())),
     };
-    Ok(Place { service, identity, environment: Some(name.to_owned()) })
+    Ok(Place { service, identity, environment: Some(name.to_owned()), named_by })
 }
 
 fn url(name: &'static str, value: &str) -> Result<Url, NoPlace> {
@@ -149,6 +177,8 @@ mod tests {
             farcall_service_url: some("http://b/"),
             globus_sdk_environment: some("production"),
             globus_sdk_service_url_auth: some("http://c/"),
+            remembered: some("http://r/"),
+            site: some("http://s/"),
         };
         assert_eq!(shown(&hints), ("http://a/".into(), "http://c/".into()));
         let hints = Hints { service_url: None, ..hints };
@@ -157,6 +187,21 @@ mod tests {
         assert_eq!(shown(&hints), ("http://b/".into(), "http://c/".into()));
         let hints = Hints { farcall_service_url: None, ..hints };
         assert_eq!(shown(&hints), ("https://compute.api.globus.org/".into(), "http://c/".into()));
+        let hints = Hints { globus_sdk_environment: None, ..hints };
+        assert_eq!(shown(&hints).0, "http://r/");
+        let hints = Hints { remembered: None, ..hints };
+        assert_eq!(shown(&hints).0, "http://s/");
+    }
+
+    #[test]
+    fn the_token_store_is_the_stock_sdks_where_both_mean_one_service() {
+        let hints = Hints { farcall_service_url: some("http://h:1/"), ..Hints::default() };
+        assert_eq!(hints.place().unwrap().store(Some("local")), "local");
+        assert_eq!(hints.place().unwrap().store(None), "http://h:1");
+        let hints = Hints { service_url: some("http://h:1/"), ..Hints::default() };
+        assert_eq!(hints.place().unwrap().store(Some("local")), "http://h:1");
+        let hints = Hints { globus_sdk_environment: some("local"), ..Hints::default() };
+        assert_eq!(hints.place().unwrap().store(Some("local")), "local");
     }
 
     #[test]

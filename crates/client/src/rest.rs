@@ -2,19 +2,21 @@
 
 use std::time::Duration;
 
-use reqwest::header::RETRY_AFTER;
+use reqwest::header::{DATE, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::Mutex;
 use wire::EndpointId;
-use wire::queue::Registration;
+use wire::queue::{Registration, ResultConnection};
 
 use crate::ambient;
 use crate::error::{Error, Refusal};
+use crate::login::{AUTH, Auth, COMPUTE};
 use crate::place::Place;
 use crate::retry::{self, Outcome};
-use crate::token::{Credentials, Granted, SCOPE, Token};
+use crate::session::{Session, Who};
+use crate::storage::Token;
+use crate::tls::Trust;
 
 /// As long as upstream waits for an answer.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -28,29 +30,46 @@ const LONGEST_TEXT: usize = 4096;
 /// A service, asked on somebody's behalf.
 #[derive(Debug)]
 pub struct Service {
-    http: reqwest::Client,
+    http: Http,
     place: Place,
-    credentials: Credentials,
-    token: Mutex<Option<Token>>,
-}
-
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Token")
-    }
+    session: Session,
 }
 
 impl Service {
-    /// `agent` is the User-Agent header. Nothing is sent yet.
-    pub fn new(place: Place, credentials: Credentials, agent: &str) -> Result<Self, Error> {
-        let http = reqwest::Client::builder()
-            .user_agent(agent)
-            .timeout(TIMEOUT)
-            .connect_timeout(CONNECTING)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|error| Error::Unusable(error.to_string()))?;
-        Ok(Self { http, place, credentials, token: Mutex::new(None) })
+    /// `agent` is the User-Agent header; `client_id` that of the client people log in by. Nothing is sent yet.
+    pub fn new(place: Place, who: Who, client_id: &str, trust: &Trust, agent: &str) -> Result<Self, Error> {
+        let http = Http::new(agent, trust)?;
+        let auth = Auth::new(http.clone(), place.identity.clone(), client_id.to_owned());
+        Ok(Self { http, place, session: Session::new(auth, who) })
+    }
+
+    /// The identity service.
+    pub fn auth(&self) -> &Auth {
+        &self.session.auth
+    }
+
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Whether nobody has to log in first.
+    pub async fn logged_in(&self) -> Result<bool, Error> {
+        self.session.logged_in().await
+    }
+
+    /// Keeps the tokens of a login.
+    pub async fn keep(&self, tokens: &[Token]) -> Result<(), Error> {
+        self.session.keep(tokens).await
+    }
+
+    /// Logs out: revokes the tokens and forgets them.
+    pub async fn log_out(&self) -> Result<(), Error> {
+        self.session.forget().await
+    }
+
+    /// A token for the identity service itself.
+    pub async fn auth_token(&self) -> Result<String, Error> {
+        self.session.access(AUTH).await
     }
 
     /// What versions the service speaks and requires: `GET /v2/version?service=all`.
@@ -82,6 +101,28 @@ impl Service {
         Ok(())
     }
 
+    /// Where clients get results from: the broker's address.
+    pub async fn results_address(&self) -> Result<String, Error> {
+        let answer: ResultConnection =
+            self.ask(&Method::GET, "v2/get_amqp_result_connection_url", None::<&()>).await?;
+        Ok(answer.connection_url)
+    }
+
+    /// Stops an endpoint wherever it runs: the service locks it for a while.
+    pub async fn lock_endpoint(&self, id: EndpointId) -> Result<(), Error> {
+        let _: serde_json::Value =
+            self.ask(&Method::POST, &format!("v3/endpoints/{id}/lock"), None::<&()>).await?;
+        Ok(())
+    }
+
+    /// The service's clock as its answers tell it (`Date`, an HTTP date), without saying who asks.
+    pub async fn date(&self) -> Result<Option<String>, Error> {
+        let url = join(&self.place.service, "v2/version")?;
+        let answer =
+            self.http.client.get(url.clone()).send().await.map_err(|error| unreachable(&url, &error))?;
+        Ok(answer.headers().get(DATE).and_then(|date| date.to_str().ok()).map(str::to_owned))
+    }
+
     /// One request with a token; a token the service no longer takes is replaced once.
     async fn ask<B: Serialize, T: DeserializeOwned>(
         &self,
@@ -90,59 +131,72 @@ impl Service {
         body: Option<&B>,
     ) -> Result<T, Error> {
         let url = join(&self.place.service, path)?;
-        let request = |token: String| {
-            let request = self.http.request(method.clone(), url.clone()).bearer_auth(token);
-            match body {
-                Some(body) => request.json(body),
-                None => request,
-            }
-        };
-        let token = self.token().await?;
-        match repeat(&url, || request(token.clone())).await? {
-            Answer::Good(body) => read(&url, &body),
-            Answer::Refused(refusal) if refusal.status == StatusCode::UNAUTHORIZED.as_u16() => {
-                self.token.lock().await.take();
-                let token = self.token().await?;
-                match repeat(&url, || request(token.clone())).await? {
-                    Answer::Good(body) => read(&url, &body),
-                    Answer::Refused(refusal) => Err(Error::Refused(refusal)),
+        for attempt in 0.. {
+            let token = self.session.access(COMPUTE).await?;
+            let request = |http: &reqwest::Client| {
+                let request = http.request(method.clone(), url.clone()).bearer_auth(&token);
+                match body {
+                    Some(body) => request.json(body),
+                    None => request,
                 }
+            };
+            match self.http.repeat(&url, request).await? {
+                Answer::Good(body) => return read(&url, &body),
+                Answer::Refused(refusal)
+                    if refusal.status == StatusCode::UNAUTHORIZED.as_u16() && attempt == 0 =>
+                {
+                    self.session.refused(COMPUTE).await?;
+                }
+                Answer::Refused(refusal) => return Err(Error::Refused(refusal)),
             }
-            Answer::Refused(refusal) => Err(Error::Refused(refusal)),
         }
+        Err(Error::NotLoggedIn)
+    }
+}
+
+/// Sends requests, again and again while that may help.
+#[derive(Clone, Debug)]
+pub(crate) struct Http {
+    client: reqwest::Client,
+}
+
+impl Http {
+    pub(crate) fn new(agent: &str, trust: &Trust) -> Result<Self, Error> {
+        let unusable = |error: reqwest::Error| Error::Unusable(error.to_string());
+        let mut builder = reqwest::Client::builder()
+            .user_agent(agent)
+            .timeout(TIMEOUT)
+            .connect_timeout(CONNECTING)
+            .redirect(reqwest::redirect::Policy::none())
+            .tls_danger_accept_invalid_certs(trust.anybody);
+        if let Some(pem) = &trust.pem {
+            builder = builder
+                .tls_certs_merge(reqwest::Certificate::from_pem_bundle(pem.as_bytes()).map_err(unusable)?);
+        }
+        Ok(Self { client: builder.build().map_err(unusable)? })
     }
 
-    /// The token in use, or a new one.
-    async fn token(&self) -> Result<String, Error> {
-        let mut held = self.token.lock().await;
-        if let Some(token) = held.as_ref().and_then(|token| token.good(ambient::now())) {
-            return Ok(token.to_owned());
-        }
-        let url = join(&self.place.identity, "v2/oauth2/token")?;
-        let form = [("grant_type", "client_credentials"), ("scope", SCOPE)];
-        let Credentials { client_id, client_secret } = &self.credentials;
-        let request = || self.http.post(url.clone()).basic_auth(client_id, Some(client_secret)).form(&form);
-        let granted: Granted = match repeat(&url, request).await? {
-            Answer::Good(body) => read(&url, &body)?,
-            Answer::Refused(refusal) => return Err(Error::Unauthenticated(refusal)),
-        };
-        let text = granted.access_token.clone();
-        *held = Some(Token::new(granted, ambient::now()));
-        Ok(text)
+    /// Sends a request until its outcome stands.
+    pub(crate) async fn repeat(
+        &self,
+        url: &Url,
+        request: impl Fn(&reqwest::Client) -> RequestBuilder,
+    ) -> Result<Answer, Error> {
+        repeat(url, || request(&self.client)).await
     }
 }
 
 /// What a request ended in.
-enum Answer {
+pub(crate) enum Answer {
     Good(Vec<u8>),
     Refused(Refusal),
 }
 
-fn join(base: &Url, path: &str) -> Result<Url, Error> {
+pub(crate) fn join(base: &Url, path: &str) -> Result<Url, Error> {
     base.join(path).map_err(|error| Error::Unusable(format!("{base}{path}: {error}")))
 }
 
-fn read<T: DeserializeOwned>(url: &Url, body: &[u8]) -> Result<T, Error> {
+pub(crate) fn read<T: DeserializeOwned>(url: &Url, body: &[u8]) -> Result<T, Error> {
     serde_json::from_slice(body)
         .map_err(|error| Error::Unreadable { url: url.to_string(), reason: error.to_string() })
 }

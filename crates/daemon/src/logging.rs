@@ -1,7 +1,6 @@
 //! Where log lines go and how they look. Chosen once, at the start of a process.
 
-use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::sync::Mutex;
 
 use tracing_subscriber::EnvFilter;
@@ -17,13 +16,12 @@ pub enum Form {
 }
 
 /// What to log and where to.
-#[derive(Debug)]
 pub struct Logging<'a> {
     pub form: Form,
     /// The directives used when `FARCALL_LOG` is not set, such as `info` or `debug,hyper=info`.
     pub directives: &'a str,
     /// Standard error when absent.
-    pub file: Option<File>,
+    pub file: Option<Box<dyn Write + Send>>,
 }
 
 /// Starts logging. A process calls it once; a later call is an error.

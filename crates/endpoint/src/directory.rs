@@ -2,10 +2,13 @@
 //!
 //! ```text
 //! ~/.globus_compute/          the base: -c, else GLOBUS_COMPUTE_USER_DIR
+//!   storage.db                tokens, shared with the stock SDK
 //!   NAME/                     one endpoint
 //!     config.yaml             its configuration
 //!     endpoint.json           the id it is registered under
 //!     daemon.pid              the process that runs it
+//!     daemon.host             the host that process is on
+//!     service.json            where it is registered
 //!     endpoint.log
 //!     journal/                which tasks began and ended
 //!     unacked_results/        results the broker has not confirmed
@@ -38,6 +41,10 @@ struct Registered {
 }
 
 impl Base {
+    pub(crate) fn at(path: PathBuf) -> Self {
+        Self(path)
+    }
+
     /// The directory given, else the one the environment names, else the usual one.
     pub(crate) fn choose(given: Option<PathBuf>) -> Result<Self, Failure> {
         let chosen = given
@@ -52,6 +59,15 @@ impl Base {
     /// The directory of an endpoint of this name, whether it exists or not.
     pub(crate) fn named(&self, name: &str) -> EndpointDir {
         EndpointDir { path: self.0.join(name) }
+    }
+
+    /// The file of tokens, shared with the stock SDK.
+    pub(crate) fn token_store(&self) -> PathBuf {
+        self.0.join("storage.db")
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
     }
 
     /// Creates the base itself, private to its owner.
@@ -131,6 +147,11 @@ impl EndpointDir {
 
     pub(crate) fn pid_file(&self) -> PathBuf {
         self.path.join("daemon.pid")
+    }
+
+    /// The host that the process of the PID file runs on: homes are shared.
+    pub(crate) fn host_file(&self) -> PathBuf {
+        self.path.join("daemon.host")
     }
 
     pub(crate) fn log(&self) -> PathBuf {

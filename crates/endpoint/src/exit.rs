@@ -43,3 +43,12 @@ impl Failure {
 
 /// How a command ends.
 pub(crate) type Outcome = Result<(), Failure>;
+
+/// Runs what a command has to wait for.
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    // Fails only when it was done before.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::error)?;
+    runtime.block_on(work)
+}

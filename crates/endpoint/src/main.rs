@@ -10,7 +10,9 @@
 //! |---|---|
 //! | [`cli`] | commands, options, outputs, exit statuses |
 //! | [`directory`], [`pid`] | files of an endpoint; which process runs it |
+//! | [`account`] | which service, and as whom |
 //! | [`config`] | `config.yaml` |
+//! | [`log`] | the log file and its rotation |
 //! | [`start`] | everything up to the running process: checks, registration, going into the background |
 //! | [`run`] | the running process: performs what the interchange decides |
 //! | [`interchange`] | decides what happens to tasks and results |
@@ -18,6 +20,7 @@
 //!
 //! None but `console` prints; none but `ambient` reads a clock, draws an id or looks into the environment.
 
+mod account;
 mod ambient;
 mod cli;
 mod config;
@@ -27,6 +30,7 @@ mod exit;
 mod heartbeat;
 mod interchange;
 mod journal;
+mod log;
 mod pid;
 mod run;
 mod spool;

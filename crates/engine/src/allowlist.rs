@@ -28,6 +28,11 @@ pub enum InvalidAllowlist {
     OneKindOnly { got: String },
 }
 
+/// Whether a list of `allowed_serializers` makes sense.
+pub fn check_allowlist(list: &[String]) -> Result<(), InvalidAllowlist> {
+    resolve(list).map(drop)
+}
+
 /// The class names the list allows; empty when it is empty: then everything is allowed, `PickleCode` too.
 pub(crate) fn resolve(list: &[String]) -> Result<Vec<&'static str>, InvalidAllowlist> {
     if list.is_empty() {

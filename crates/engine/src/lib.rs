@@ -31,7 +31,7 @@ mod provider;
 mod shell;
 mod start;
 
-pub use allowlist::InvalidAllowlist;
+pub use allowlist::{InvalidAllowlist, check_allowlist};
 pub use config::{
     AcceleratorName, Accelerators, Address, Containers, CpuAffinity, EngineConfig, EngineKind, Finder,
     InvalidOptions, Options,

@@ -56,6 +56,11 @@ impl Address {
         Ok(Self(AMQPUri { scheme, authority, vhost, query }))
     }
 
+    /// The host and the port.
+    pub fn target(&self) -> (String, u16) {
+        (self.0.authority.host.clone(), self.0.authority.port)
+    }
+
     pub(crate) fn uri(&self) -> AMQPUri {
         self.0.clone()
     }

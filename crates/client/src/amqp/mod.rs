@@ -1,4 +1,4 @@
-//! One supervised AMQP link: consumes tasks, publishes results and heartbeats with confirms.
+//! One supervised AMQP link: consumes tasks and commands, publishes results and heartbeats with confirms.
 //!
 //! ```text
 //!            +--------------------- pause <---- lost ----+
@@ -36,6 +36,12 @@ pub struct Plan {
     pub tasks: Source,
     pub results: Target,
     pub heartbeats: Target,
+    /// Where messages to the endpoint itself come from, if the service has such a queue.
+    pub commands: Option<Source>,
+    /// Authorities to trust beside the system's, as PEM.
+    pub authorities: Option<String>,
+    /// The number of the first session: an owner that begins a second link goes on counting.
+    pub first_session: u32,
     /// How many unacknowledged tasks the broker may give out.
     pub prefetch: u16,
     /// Shown in the broker's lists of connections.
@@ -58,6 +64,7 @@ impl Plan {
     pub fn new(
         registration: &Registration,
         amqp_port: Option<u16>,
+        authorities: Option<String>,
         prefetch: u16,
         name: String,
     ) -> Result<Self, BadPlan> {
@@ -86,6 +93,12 @@ impl Plan {
             tasks: source("task_queue_info", &registration.task_queue_info)?,
             results: target("result_queue_info", &registration.result_queue_info)?,
             heartbeats: target("heartbeat_queue_info", &registration.heartbeat_queue_info)?,
+            commands: match &registration.command_queue_info {
+                Some(_) => Some(source("command_queue_info", &registration.command_queue_info)?),
+                None => None,
+            },
+            authorities,
+            first_session: 0,
             prefetch,
             name,
         })
@@ -149,6 +162,8 @@ pub enum Event {
         session: u32,
     },
     Delivered(Delivery),
+    /// A message to the endpoint itself; it is acknowledged by the link.
+    Commanded(Vec<u8>),
     Settled {
         item: Item,
         outcome: Outcome,

@@ -9,6 +9,7 @@ use lapin::options::{
     BasicQosOptions, ConfirmSelectOptions,
 };
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+use lapin::tcp::OwnedTLSConfig;
 use lapin::types::FieldTable;
 use lapin::{Channel, Confirmation, Connection, ConnectionProperties, Consumer, ErrorKind, PublisherConfirm};
 use tokio::sync::mpsc;
@@ -22,6 +23,9 @@ const OPENING: Duration = Duration::from_secs(30);
 const CLOSING: Duration = Duration::from_secs(2);
 
 const CONSUMER: &str = "farcall.tasks";
+const COMMANDS: &str = "farcall.commands";
+/// So many commands wait with us at most.
+const COMMANDS_AHEAD: u16 = 16;
 
 /// Why no session came to be.
 pub(super) enum Opening {
@@ -43,9 +47,10 @@ pub(super) struct Channels {
     tasks: Channel,
     results: Channel,
     heartbeats: Channel,
+    commands: Option<Channel>,
 }
 
-/// Connects (once per address) and opens the three channels.
+/// Connects (once per address) and opens a channel for each purpose.
 pub(super) async fn open(plan: &Plan) -> Result<Channels, Opening> {
     match tokio::time::timeout(OPENING, connect(plan)).await {
         Ok(opened) => opened,
@@ -56,13 +61,19 @@ pub(super) async fn open(plan: &Plan) -> Result<Channels, Opening> {
 async fn connect(plan: &Plan) -> Result<Channels, Opening> {
     let mut open: Vec<(&Address, Connection)> = Vec::new();
     let mut channels = Vec::new();
-    for address in [&plan.tasks.address, &plan.results.address, &plan.heartbeats.address] {
+    let commands = plan.commands.as_ref().map(|source| &source.address);
+    for address in
+        [&plan.tasks.address, &plan.results.address, &plan.heartbeats.address].into_iter().chain(commands)
+    {
         let index = match open.iter().position(|(known, _)| *known == address) {
             Some(index) => index,
             None => {
                 let named = ConnectionProperties::default().with_connection_name(plan.name.as_str().into());
-                let connection =
-                    Connection::connect_uri(address.uri(), named).await.map_err(|error| refused(&error))?;
+                let tls = OwnedTLSConfig { identity: None, cert_chain: plan.authorities.clone() };
+                let runtime = lapin::runtime::default_runtime().map_err(|error| failed(&error))?;
+                let connection = Connection::connect_uri_with_config(address.uri(), named, tls, runtime)
+                    .await
+                    .map_err(|error| refused(&error))?;
                 open.push((address, connection));
                 open.len() - 1
             }
@@ -70,6 +81,7 @@ async fn connect(plan: &Plan) -> Result<Channels, Opening> {
         let (_, connection) = &open[index];
         channels.push(connection.create_channel().await.map_err(|error| failed(&error))?);
     }
+    let commands = if plan.commands.is_some() { channels.pop() } else { None };
     let [tasks, results, heartbeats] = <[Channel; 3]>::try_from(channels)
         .map_err(|_| Opening::Failed("the channels could not be opened".to_owned()))?;
     for publisher in [&results, &heartbeats] {
@@ -77,7 +89,7 @@ async fn connect(plan: &Plan) -> Result<Channels, Opening> {
     }
     tasks.basic_qos(plan.prefetch, BasicQosOptions::default()).await.map_err(|error| failed(&error))?;
     let connections = open.into_iter().map(|(_, connection)| connection).collect();
-    Ok(Channels { connections, tasks, results, heartbeats })
+    Ok(Channels { connections, tasks, results, heartbeats, commands })
 }
 
 fn refused(error: &lapin::Error) -> Opening {
@@ -101,6 +113,7 @@ struct Session<'a> {
     number: u32,
     channels: &'a Channels,
     consumer: Option<Consumer>,
+    commanded: Option<Consumer>,
     /// The consumer was cancelled; what was on its way still comes out of it.
     cancelled: bool,
     outstanding: Outstanding,
@@ -124,6 +137,7 @@ pub(super) async fn run(
         number,
         channels: &channels,
         consumer: None,
+        commanded: None,
         cancelled: false,
         outstanding: Outstanding::default(),
         confirms: FuturesUnordered::new(),
@@ -147,6 +161,7 @@ impl Session<'_> {
         if *consume && let Err(reason) = self.start_consuming().await {
             return Lost::Broken(reason);
         }
+        self.commanded = consume_commands(self.plan, self.channels).await;
         loop {
             let done = tokio::select! {
                 biased;
@@ -157,6 +172,7 @@ impl Session<'_> {
                     Some(Command::Close) | None => return Lost::Closed,
                     Some(command) => self.obey(command, consume).await,
                 },
+                command = next(&mut self.commanded) => self.commanded(command).await,
                 delivery = next(&mut self.consumer) => self.delivered(delivery, *consume).await,
                 Some(event) = failures.next() => match event {
                     lapin::Event::Error(error) => Err(error.to_string()),
@@ -190,6 +206,21 @@ impl Session<'_> {
                 _ => Err(error.to_string()),
             },
         }
+    }
+
+    async fn commanded(
+        &mut self,
+        delivery: Option<lapin::Result<lapin::message::Delivery>>,
+    ) -> Result<(), String> {
+        let Some(Ok(delivery)) = delivery else {
+            tracing::warn!("the broker ended the consumer of commands");
+            self.commanded = None;
+            return Ok(());
+        };
+        tell(self.events, Event::Commanded(delivery.data)).await?;
+        let Some(channel) = &self.channels.commands else { return Ok(()) };
+        let options = BasicAckOptions { multiple: false };
+        channel.basic_ack(delivery.delivery_tag, options).await.map_err(|error| error.to_string())
     }
 
     async fn stop_consuming(&mut self) -> Result<(), String> {
@@ -316,4 +347,15 @@ async fn next(consumer: &mut Option<Consumer>) -> Option<lapin::Result<lapin::me
         Some(consumer) => consumer.next().await,
         None => std::future::pending().await,
     }
+}
+
+/// Commands are a convenience: an endpoint that gets none still does its work.
+async fn consume_commands(plan: &Plan, channels: &Channels) -> Option<Consumer> {
+    let (source, channel) = (plan.commands.as_ref()?, channels.commands.as_ref()?);
+    let consumer = async {
+        channel.basic_qos(COMMANDS_AHEAD, BasicQosOptions::default()).await?;
+        let options = BasicConsumeOptions::default();
+        channel.basic_consume(source.queue.clone(), COMMANDS.into(), options, FieldTable::default()).await
+    };
+    consumer.await.inspect_err(|error| tracing::warn!(%error, "no commands can be received")).ok()
 }

@@ -24,7 +24,7 @@ pub(super) async fn run(
 ) {
     let mut failures = 0;
     let mut consume = true;
-    for session in 0_u32.. {
+    for session in plan.first_session.. {
         let opened = tokio::select! {
             opened = session::open(&plan) => opened,
             () = closed(&mut commands, &mut consume) => {

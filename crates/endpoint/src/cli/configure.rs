@@ -39,6 +39,9 @@ pub(super) struct Options {
     /// Where the service is that the endpoint works for
     #[arg(long, value_name = "URL")]
     service_url: Option<String>,
+    /// Certificates of a private authority that the service is known by, as a PEM file
+    #[arg(long, value_name = "FILE")]
+    ca_certificates: Option<PathBuf>,
     // What later versions do is known by name, to be refused by name.
     #[arg(long, hide = true)]
     multi_user: bool,
@@ -74,6 +77,8 @@ pub(super) fn run(base: &Base, options: &Options) -> Outcome {
     };
     let text = with(text, "display_name", options.display_name.as_deref());
     let text = with(text, "service_url", options.service_url.as_deref());
+    let authorities = options.ca_certificates.as_ref().map(|path| path.display().to_string());
+    let text = with(text, "ca_certificates", authorities.as_deref());
     let endpoint = base.named(&options.name);
     let path = endpoint.config();
     Config::read(&path.display().to_string(), &text)?;

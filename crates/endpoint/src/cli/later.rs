@@ -3,31 +3,28 @@
 use crate::exit::{Failure, Outcome};
 
 /// Each command and what does its work today.
-const LATER: [(&str, &str); 9] = [
-    ("restart", "use `stop`, then `start`"),
-    ("delete", "use `stop`, then remove the endpoint's directory"),
-    ("login", "set GLOBUS_COMPUTE_CLIENT_ID and GLOBUS_COMPUTE_CLIENT_SECRET to those of a client identity"),
-    ("logout", "unset GLOBUS_COMPUTE_CLIENT_ID and GLOBUS_COMPUTE_CLIENT_SECRET"),
-    ("whoami", "look at GLOBUS_COMPUTE_CLIENT_ID: that is who you are"),
-    ("enable-on-boot", "write a systemd unit that runs `start` with `detach_endpoint: false`"),
-    ("disable-on-boot", "disable the systemd unit you wrote"),
-    ("self-diagnostic", "look into the endpoint's endpoint.log"),
-    ("python-exec", "run `python3 -m MODULE`"),
+const LATER: [(&str, &str); 3] = [
+    ("render-user-config", "use `render` for an endpoint's own configuration"),
+    ("migrate-to-template-capable", "keep single-user endpoints, one per user"),
+    (
+        "update_funcx_config",
+        "write the configuration anew: `configure` makes an example, `check` says whether it will do",
+    ),
 ];
 
 /// Refuses a command: one we know by name, or one nobody knows.
-pub(super) fn run(words: &[String]) -> Outcome {
+pub(super) fn run(words: &[String], known: &[String]) -> Outcome {
     let name = words.first().map(String::as_str).unwrap_or_default();
-    Err(match LATER.iter().find(|(later, _)| *later == name) {
-        Some((name, meanwhile)) => {
-            Failure::error(format!("{name} is not part of this version yet; meanwhile {meanwhile}"))
-        }
-        None => Failure::new(
-            2,
-            format!(
-                "Usage: globus-compute-endpoint [OPTIONS] COMMAND [ARGS]...\n\nError: No such command '{name}'.\n\
-                 Try 'globus-compute-endpoint --help'."
-            ),
+    if let Some((name, meanwhile)) = LATER.iter().find(|(later, _)| *later == name) {
+        return Err(Failure::error(format!("{name} is not part of this version yet; meanwhile {meanwhile}")));
+    }
+    let near = crate::config::nearest(name, known.iter().map(String::as_str));
+    let near = near.map(|near| format!(" Did you mean '{near}'?")).unwrap_or_default();
+    Err(Failure::new(
+        2,
+        format!(
+            "Usage: globus-compute-endpoint [OPTIONS] COMMAND [ARGS]...\n\
+             Try 'globus-compute-endpoint --help' for help.\n\nError: No such command '{name}'.{near}"
         ),
-    })
+    ))
 }

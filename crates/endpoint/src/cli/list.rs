@@ -2,10 +2,11 @@
 
 use std::io::IsTerminal as _;
 
-use crate::cli::table;
+use super::{Form, table};
 use crate::console::{self, say};
 use crate::directory::{Base, EndpointDir};
 use crate::exit::{Failure, Outcome};
+use crate::heartbeat::host_name;
 use crate::pid::{self, Standing};
 
 /// Tables are at least so wide, however narrow the terminal.
@@ -13,15 +14,35 @@ const NARROWEST: usize = 68;
 /// As wide as Python takes a terminal to be that can't be asked.
 const USUAL: usize = 80;
 
-pub(super) fn run(base: &Base) -> Outcome {
+pub(super) fn run(base: &Base, form: Form) -> Outcome {
     let endpoints = base.endpoints().map_err(Failure::error)?;
+    if form.json() {
+        let all: Vec<_> = endpoints.iter().map(shown).collect();
+        return super::say_json(&all);
+    }
     if endpoints.is_empty() {
         say("No endpoints configured!\n\n (Hint: globus-compute-endpoint configure)");
         return Ok(());
     }
     let rows: Vec<_> = endpoints.iter().map(row).collect();
     say(drawn(&rows, terminal_width().max(NARROWEST)));
+    for endpoint in &endpoints {
+        if let Standing::Elsewhere(host) = pid::standing(endpoint) {
+            super::note(format_args!("{} runs on {host}", endpoint.name()));
+        }
+    }
     Ok(())
+}
+
+/// A row for programs.
+fn shown(endpoint: &EndpointDir) -> serde_json::Value {
+    let [_, status, name] = row(endpoint);
+    let host = match pid::standing(endpoint) {
+        Standing::Alive(_) => Some(host_name()),
+        Standing::Elsewhere(host) => Some(host),
+        Standing::Absent | Standing::Dead => None,
+    };
+    serde_json::json!({"endpoint_id": endpoint.registered_id(), "status": status, "name": name, "host": host})
 }
 
 /// The columns are never narrower than in the users' guide.
@@ -29,18 +50,18 @@ fn drawn(rows: &[[String; 3]], width: usize) -> String {
     table::draw([("Endpoint ID", 36), ("Status", 12), ("Endpoint Name", 18)], rows, width)
 }
 
-fn row(endpoint: &EndpointDir) -> [String; 3] {
+pub(super) fn row(endpoint: &EndpointDir) -> [String; 3] {
     let id = endpoint.registered_id();
-    let status = match (id, pid::standing(&endpoint.pid_file())) {
+    let status = match (id, pid::standing(endpoint)) {
         (None, _) => "Initialized",
-        (Some(_), Standing::Alive(_)) => "Running",
+        (Some(_), Standing::Alive(_) | Standing::Elsewhere(_)) => "Running",
         (Some(_), Standing::Dead) => "Disconnected",
         (Some(_), Standing::Absent) => "Stopped",
     };
     [id.map_or_else(|| "None".to_owned(), |id| id.to_string()), status.to_owned(), endpoint.name()]
 }
 
-fn terminal_width() -> usize {
+pub(super) fn terminal_width() -> usize {
     if let Some(columns) = crate::ambient::variable("COLUMNS").and_then(|text| text.parse().ok()) {
         return columns;
     }

@@ -1,36 +1,73 @@
 //! The commands, their options and their words: those of upstream's 3.8 where it has them.
 
+mod boot;
+mod check;
 pub(crate) mod configure;
+mod delete;
+mod diagnostic;
+mod doctor;
 mod later;
 mod list;
+pub(crate) mod login;
 mod node;
 mod stop;
 mod table;
 
-use std::path::PathBuf;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use serde::Serialize;
 use wire::EndpointId;
 
 use crate::console::{complain, say};
 use crate::directory::Base;
 use crate::exit::{Failure, Outcome};
-use crate::{run, start};
+use crate::{ambient, run, start};
 
 /// What `version` prints and registration sends: the release of upstream's whose ways these are, because services
 /// measure it against their minimum. Our own version goes along as `farcall.version`.
 pub(crate) const VERSION: &str = "3.8.0";
 
+/// The name under which the SDK's package installs what is `self-diagnostic` here.
+const DIAGNOSTIC: &str = "globus-compute-diagnostic";
+
 /// Runs functions on this computer for the users of a Globus Compute service.
 #[derive(Debug, Parser)]
-#[command(name = "globus-compute-endpoint", disable_version_flag = true, arg_required_else_help = true)]
+#[command(
+    name = "globus-compute-endpoint",
+    disable_version_flag = true,
+    arg_required_else_help = true,
+    after_help = "An endpoint's life:\n  \
+        globus-compute-endpoint configure my_first_endpoint\n  \
+        globus-compute-endpoint start my_first_endpoint\n  \
+        globus-compute-endpoint list\n  \
+        globus-compute-endpoint stop my_first_endpoint\n\n\
+        When a start fails, `globus-compute-endpoint doctor my_first_endpoint` says what stands in the way."
+)]
 struct Cli {
     /// Where endpoints are kept [default: $GLOBUS_COMPUTE_USER_DIR, else ~/.globus_compute]
     #[arg(short, long, value_name = "DIR", global = true)]
     config_dir: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
     #[command(subcommand)]
     command: Command,
+}
+
+/// What most commands of upstream's take.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct Common {
+    /// Emit extra information generally only helpful for developers
+    #[arg(long, global = true)]
+    pub(crate) debug: bool,
+    /// Emit log lines to console as well as log
+    #[arg(long, global = true)]
+    pub(crate) log_to_console: bool,
+    /// Do not colorize the (console) log lines (they never are)
+    #[arg(long, global = true, hide = true)]
+    no_color: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -38,13 +75,47 @@ enum Command {
     /// Create an endpoint's directory and a configuration to start from
     Configure(Box<configure::Options>),
     /// Start an endpoint: register it, and run it in the background unless configured otherwise
+    ///
+    /// The first start asks for a login: it prints a link, and waits for the code that the page behind it shows. A
+    /// client identity in the environment (GLOBUS_COMPUTE_CLIENT_ID and GLOBUS_COMPUTE_CLIENT_SECRET) needs none.
     Start(StartOptions),
     /// Stop an endpoint that runs on this machine
-    Stop(Named),
+    Stop(stop::Options),
+    /// Stop an endpoint, then start it
+    Restart(StartOptions),
     /// List the endpoints on this machine
-    List,
+    ///
+    /// Initialized: never started. Running. Stopped: in order, by somebody. Disconnected: it ended unexpectedly, and
+    /// the next start cleans up.
+    List(Form),
+    /// Delete an endpoint and its configuration, here and at the service
+    Delete(delete::Options),
+    /// Log in to the service
+    Login(login::LoginOptions),
+    /// Log out: revoke and forget all tokens
+    Logout(login::LogoutOptions),
+    /// Show the currently logged-in identity
+    Whoami(login::WhoamiOptions),
     /// Print the version
     Version,
+    /// Start an endpoint when the machine starts, by a systemd unit
+    EnableOnBoot(Named),
+    /// Say how to disable what enable-on-boot did
+    DisableOnBoot(Named),
+    /// Collect what a helper needs to know into one file
+    SelfDiagnostic(diagnostic::Options),
+    /// Run a Python module
+    PythonExec(PythonExec),
+    /// Say whether a configuration will do, and where it won't
+    Check(check::Options),
+    /// Print a configuration with every default filled in
+    Render(check::Options),
+    /// Explain why an endpoint would not start
+    Doctor(doctor::Options),
+    /// Print a completion script for a shell
+    ///
+    /// For bash: source <(globus-compute-endpoint completion bash)
+    Completion { shell: clap_complete::Shell },
     /// Run one node of a block (batch jobs call this)
     #[command(hide = true)]
     Node(node::Options),
@@ -76,15 +147,56 @@ struct StartOptions {
     /// Stop when the process that started this one goes away; stay in the foreground
     #[arg(long, hide = true)]
     die_with_parent: bool,
+    /// Stay in the foreground, whatever the configuration says
+    #[arg(long, hide = true)]
+    foreground: bool,
     /// Tell on this descriptor whether the endpoint runs
     #[arg(long, hide = true)]
     report_fd: Option<i32>,
 }
 
+#[derive(Debug, Args)]
+struct PythonExec {
+    /// The module, as for `python3 -m`
+    module: String,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+/// How a table is printed.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Form {
+    /// How to print it
+    #[arg(long, value_enum, default_value_t = Output::Table, value_name = "FORM")]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+impl Form {
+    fn json(self) -> bool {
+        self.output == Output::Json
+    }
+}
+
 /// Runs a command line and says how it ended.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match command(cli) {
+    if ambient::called_as()
+        .is_some_and(|name| Path::new(&name).file_name().is_some_and(|name| name == DIAGNOSTIC))
+    {
+        let words = ambient::words().into_iter().skip(1);
+        let words = ["globus-compute-endpoint".into(), "self-diagnostic".into()].into_iter().chain(words);
+        return finish(command(Cli::parse_from(words)));
+    }
+    finish(command(Cli::parse()))
+}
+
+fn finish(outcome: Outcome) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { status, text }) => {
             if !text.is_empty() {
@@ -96,34 +208,87 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn command(cli: Cli) -> Outcome {
+    let common = cli.common;
     let base = || Base::choose(cli.config_dir.clone());
     match cli.command {
         Command::Configure(options) => configure::run(&base()?, &options),
-        Command::Start(options) => {
-            let StartOptions { named, endpoint_uuid, die_with_parent, report_fd } = options;
-            start::start(
-                &base()?,
-                start::Request { name: named.name, endpoint_uuid, die_with_parent, report_fd },
-            )
+        Command::Start(options) => start::start(&base()?, options.request(common)),
+        Command::Restart(options) => {
+            let base = base()?;
+            stop::local(&base.find(&options.named.name)?)?;
+            start::start(&base, options.request(common))
         }
         Command::StartUserEndpoint(Named { name }) => {
-            let request =
-                start::Request { name, endpoint_uuid: None, die_with_parent: true, report_fd: None };
+            let request = start::Request {
+                name,
+                endpoint_uuid: None,
+                die_with_parent: true,
+                foreground: true,
+                report_fd: None,
+                common,
+            };
             start::start(&base()?, request)
         }
-        Command::Stop(Named { name }) => stop::run(&base()?, &name),
-        Command::List => list::run(&base()?),
+        Command::Stop(options) => stop::run(&base()?, &options),
+        Command::List(form) => list::run(&base()?, form),
+        Command::Delete(options) => delete::run(&base()?, &options),
+        Command::Login(options) => login::login(&base()?, &options),
+        Command::Logout(options) => login::logout(&base()?, &options),
+        Command::Whoami(options) => login::whoami(&base()?, &options),
         Command::Version => {
             say(format_args!("Globus Compute endpoint version: {VERSION}"));
             Ok(())
         }
+        Command::EnableOnBoot(Named { name }) => boot::enable(&base()?, &name),
+        Command::DisableOnBoot(Named { name }) => boot::disable(&base()?, &name),
+        Command::SelfDiagnostic(options) => diagnostic::run(&base()?, &options),
+        Command::PythonExec(options) => {
+            let error = std::process::Command::new("python3")
+                .arg("-m")
+                .arg(&options.module)
+                .args(&options.arguments)
+                .exec();
+            Err(Failure::error(format!("python3: {error}")))
+        }
+        Command::Check(options) => check::check(&base()?, &options),
+        Command::Render(options) => check::render(&base()?, &options),
+        Command::Doctor(options) => doctor::run(&base()?, &options),
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "globus-compute-endpoint", &mut script);
+            say(String::from_utf8_lossy(&script).trim_end());
+            Ok(())
+        }
         Command::Node(options) => node::run(&options),
         Command::Run => run::main(),
-        Command::Other(words) => later::run(&words),
+        Command::Other(words) => {
+            let known = Cli::command();
+            let known: Vec<_> = known.get_subcommands().map(|it| it.get_name().to_owned()).collect();
+            later::run(&words, &known)
+        }
+    }
+}
+
+impl StartOptions {
+    fn request(self, common: Common) -> start::Request {
+        start::Request {
+            name: self.named.name,
+            endpoint_uuid: self.endpoint_uuid,
+            die_with_parent: self.die_with_parent,
+            foreground: self.foreground,
+            report_fd: self.report_fd,
+            common,
+        }
     }
 }
 
 /// A line of the kind upstream logs to the console.
-fn note(text: impl std::fmt::Display) {
+pub(crate) fn note(text: impl std::fmt::Display) {
     complain(format_args!("> {text}"));
+}
+
+/// What a table would show, for programs.
+fn say_json(value: &impl Serialize) -> Outcome {
+    say(serde_json::to_string_pretty(value).map_err(Failure::error)?);
+    Ok(())
 }

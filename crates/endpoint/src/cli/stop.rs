@@ -1,16 +1,18 @@
-//! `stop`: ends an endpoint that runs on this machine.
+//! `stop`: ends an endpoint that runs on this machine, or wherever it runs.
 
 use std::thread::sleep;
 use std::time::Duration;
 
+use clap::Args;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::account::About;
 use crate::ambient;
 use crate::cli::note;
 use crate::config::Config;
 use crate::directory::{Base, EndpointDir};
-use crate::exit::{Failure, Outcome, status};
+use crate::exit::{Failure, Outcome, block_on, status};
 use crate::pid::{self, Standing};
 
 /// An orderly stop takes the tasks' grace and at most so much more.
@@ -20,20 +22,53 @@ const HURRIED: Duration = Duration::from_secs(5);
 /// How often to look whether the process is gone. It is nobody's child here, so nothing wakes us.
 const LOOKING: Duration = Duration::from_millis(50);
 
-pub(super) fn run(base: &Base, name: &str) -> Outcome {
-    let endpoint = base.find(name)?;
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The endpoint's name, or the ID it is registered under
+    #[arg(default_value = "default", value_name = "NAME_OR_UUID")]
+    name: String,
+    /// Stop all endpoints with this ID, wherever they run: the service locks it for a while
+    #[arg(long)]
+    remote: bool,
+}
+
+pub(super) fn run(base: &Base, options: &Options) -> Outcome {
+    let endpoint = base.find(&options.name)?;
+    if options.remote {
+        remotely(base, &endpoint)?;
+    }
+    local(&endpoint)
+}
+
+fn remotely(base: &Base, endpoint: &EndpointDir) -> Outcome {
+    let (config, _) = Config::load(endpoint)?;
+    let id = endpoint
+        .registered_id()
+        .ok_or_else(|| Failure::error(format!("Endpoint <{}> could not be located", endpoint.name())))?;
+    block_on(async {
+        let about = About { endpoint: Some((endpoint, &config)), ..About::of(base) };
+        let account = about.account().await?;
+        account.service.lock_endpoint(id).await.map_err(|error| account.failed(error))
+    })
+}
+
+/// Stops it on this machine.
+pub(super) fn local(endpoint: &EndpointDir) -> Outcome {
     let name = endpoint.name();
-    match pid::standing(&endpoint.pid_file()) {
+    match pid::standing(endpoint) {
         Standing::Absent => {
             note(format_args!("Endpoint <{name}> is not active."));
             Ok(())
         }
         Standing::Dead => {
-            remove_pid_file(&endpoint)?;
+            remove_pid_file(endpoint)?;
             note(format_args!("Endpoint <{name}> has been cleaned up."));
             Ok(())
         }
-        Standing::Alive(pid) => end(&endpoint, &name, pid),
+        Standing::Elsewhere(host) => Err(Failure::error(format!(
+            "Endpoint <{name}> runs on {host}: stop it there, or wherever it is with `stop --remote {name}`"
+        ))),
+        Standing::Alive(pid) => end(endpoint, &name, pid),
     }
 }
 
@@ -63,13 +98,16 @@ fn end(endpoint: &EndpointDir, name: &str, pid: Pid) -> Outcome {
             return Ok(());
         }
     }
-    Err(Failure::error(format!("Endpoint <{name}> could not be terminated (process {pid})")))
+    Err(Failure::new(
+        status::ALREADY_ACTIVE,
+        format!("Endpoint <{name}> could not be terminated (process {pid})"),
+    ))
 }
 
 fn gone(endpoint: &EndpointDir, pid: Pid, wait: Duration) -> bool {
     let since = ambient::now();
     loop {
-        if pid::standing(&endpoint.pid_file()) != Standing::Alive(pid) && !pid::runs_endpoint(pid.as_raw()) {
+        if pid::standing(endpoint) != Standing::Alive(pid) && !pid::runs_endpoint(pid.as_raw()) {
             return true;
         }
         if ambient::now().duration_since(since) >= wait {
@@ -80,11 +118,6 @@ fn gone(endpoint: &EndpointDir, pid: Pid, wait: Duration) -> bool {
 }
 
 fn remove_pid_file(endpoint: &EndpointDir) -> Outcome {
-    let path = endpoint.pid_file();
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Failure::error(format!("{}: {error}", path.display())))
-        }
-        _ => Ok(()),
-    }
+    pid::clean_up(endpoint)
+        .map_err(|error| Failure::error(format!("{}: {error}", endpoint.pid_file().display())))
 }

@@ -2,11 +2,46 @@
 
 use std::fmt::Write as _;
 
+use super::nearest::nearest;
 use super::yaml::{Entry, Node, Place, Value, excerpt};
 use super::{BadConfig, Config, LEAST_HEARTBEAT_PERIOD, engine};
 
 /// Fields that are accepted and mean nothing here.
-const WITHOUT_MEANING: [&str; 4] = ["heartbeat_threshold", "log_dir", "stdout", "stderr"];
+const WITHOUT_MEANING: [&str; 3] = ["log_dir", "stdout", "stderr"];
+
+/// Every field of an endpoint that runs tasks, for whoever mistypes one.
+const KNOWN: [&str; 27] = [
+    "admins",
+    "allowed_functions",
+    "amqp_port",
+    "authentication_policy",
+    "ca_certificates",
+    "debug",
+    "detach_endpoint",
+    "display_name",
+    "endpoint_setup",
+    "endpoint_teardown",
+    "engine",
+    "environment",
+    "heartbeat_period",
+    "heartbeat_threshold",
+    "high_assurance",
+    "idle_heartbeats_hard",
+    "idle_heartbeats_soft",
+    "local_compute_services",
+    "log_dir",
+    "multi_user",
+    "public",
+    "service_url",
+    "shutdown_grace",
+    "stderr",
+    "stdout",
+    "subscription_id",
+    "log_size_limit",
+];
+
+/// How upstream calls what an endpoint that runs tasks is configured by.
+const MODEL: &str = "UserEndpointConfigModel";
 
 /// One thing wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,11 +51,17 @@ pub(super) struct Wrong {
     /// `Nope could not be found (type=value_error)`
     pub(super) what: String,
     pub(super) at: Option<Place>,
+    /// The known name that was probably meant.
+    pub(super) near: Option<&'static str>,
 }
 
 impl Wrong {
     pub(super) fn new(path: impl Into<String>, what: impl Into<String>, at: Option<Place>) -> Self {
-        Self { path: path.into(), what: what.into(), at }
+        Self { path: path.into(), what: what.into(), at, near: None }
+    }
+
+    pub(super) fn near(self, near: Option<&'static str>) -> Self {
+        Self { near, ..self }
     }
 
     /// Something a later version will do.
@@ -37,18 +78,13 @@ const NOT_A_LIST: &str = "value is not a valid list (type=type_error.list)";
 const NOT_A_DICT: &str = "value is not a valid dict (type=type_error.dict)";
 
 /// Takes the fields of a mapping one after the other; what is left over at the end is unknown.
-struct Fields<'a> {
+pub(super) struct Fields<'a> {
     left: Vec<&'a Entry>,
     wrong: Vec<Wrong>,
 }
 
 pub(super) fn read(file: &str, text: &str, node: &Node) -> Result<Config, BadConfig> {
-    let Value::Map(entries) = &node.value else {
-        return Err(BadConfig(
-            "Invalid config syntax: the document is not a mapping of keys to values".to_owned(),
-        ));
-    };
-    let mut fields = Fields { left: entries.iter().collect(), wrong: Vec::new() };
+    let mut fields = Fields::of(node)?;
 
     if let Some(entry) = fields.take("multi_user")
         && entry.node.value == Value::Bool(true)
@@ -56,7 +92,7 @@ pub(super) fn read(file: &str, text: &str, node: &Node) -> Result<Config, BadCon
         let meanwhile = "start single-user endpoints, one per user";
         let wrong =
             Wrong::later("multi_user", "a multi-user endpoint (multi_user: true)", meanwhile, entry.at);
-        return Err(report(file, text, &[wrong]));
+        return Err(report(MODEL, file, text, &[wrong]));
     }
     let display_name = fields.text("display_name").filter(|name| name != "None");
     let allowed_functions = fields.ids("allowed_functions");
@@ -92,51 +128,56 @@ pub(super) fn read(file: &str, text: &str, node: &Node) -> Result<Config, BadCon
     let detach_endpoint = fields.boolean("detach_endpoint").unwrap_or(true);
     let endpoint_setup = fields.text("endpoint_setup").filter(|text| !text.trim().is_empty());
     let endpoint_teardown = fields.text("endpoint_teardown").filter(|text| !text.trim().is_empty());
+    let heartbeat_threshold = fields.integer("heartbeat_threshold").unwrap_or(120_u64);
     let service_url = fields.text("service_url");
+    let ca_certificates = fields.text("ca_certificates").map(std::path::PathBuf::from);
+    let log_size_limit = fields.integer("log_size_limit").unwrap_or(100 << 20);
     let shutdown_grace = fields.integer("shutdown_grace").unwrap_or(5);
     for name in WITHOUT_MEANING {
         fields.take(name);
     }
 
-    let unknown = std::mem::take(&mut fields.left);
-    let mut wrong = fields.wrong;
-    wrong.extend(unknown.into_iter().map(|entry| {
-        Wrong::new(&entry.key, "extra fields not permitted (type=value_error.extra)", Some(entry.at))
-    }));
-    match engine {
-        Some(engine) if wrong.is_empty() => Ok(Config {
-            display_name,
-            allowed_functions,
-            admins,
-            authentication_policy,
-            subscription_id,
-            amqp_port,
-            heartbeat_period: heartbeat_period.max(LEAST_HEARTBEAT_PERIOD),
-            environment: if local { Some("local".to_owned()) } else { environment },
-            service_url,
-            shutdown_grace,
-            debug,
-            detach_endpoint,
-            endpoint_setup,
-            endpoint_teardown,
-            idle_heartbeats_soft,
-            idle_heartbeats_hard: idle_heartbeats_hard.max(idle_heartbeats_soft.saturating_add(1)),
-            engine,
-        }),
-        _ => Err(report(file, text, &wrong)),
-    }
+    fields.finish(MODEL, file, text, &KNOWN)?;
+    let engine = engine.expect("without an engine something was wrong");
+    Ok(Config {
+        display_name,
+        allowed_functions,
+        admins,
+        authentication_policy,
+        subscription_id,
+        amqp_port,
+        heartbeat_period: heartbeat_period.max(LEAST_HEARTBEAT_PERIOD),
+        environment: if local { Some("local".to_owned()) } else { environment },
+        heartbeat_threshold,
+        service_url,
+        ca_certificates,
+        log_size_limit,
+        shutdown_grace,
+        debug,
+        detach_endpoint,
+        endpoint_setup,
+        endpoint_teardown,
+        idle_heartbeats_soft,
+        idle_heartbeats_hard: idle_heartbeats_hard.max(idle_heartbeats_soft.saturating_add(1)),
+        engine,
+    })
 }
 
 /// Upstream's lines, then each place with a caret.
-fn report(file: &str, text: &str, wrong: &[Wrong]) -> BadConfig {
+fn report(model: &str, file: &str, text: &str, wrong: &[Wrong]) -> BadConfig {
     let errors = if wrong.len() == 1 { "error" } else { "errors" };
-    let mut out = format!("{} validation {errors} for UserEndpointConfigModel\n", wrong.len());
+    let mut out = format!("{} validation {errors} for {model}\n", wrong.len());
     for Wrong { path, what, .. } in wrong {
         // Writing to a string can't fail.
         let _ = writeln!(out, "{path}\n  {what}");
     }
-    for at in wrong.iter().filter_map(|wrong| wrong.at) {
-        let _ = writeln!(out, "\n{}", excerpt(file, text, at));
+    for Wrong { at, near, .. } in wrong {
+        if let Some(at) = at {
+            let _ = writeln!(out, "\n{}", excerpt(file, text, *at));
+        }
+        if let Some(near) = near {
+            let _ = writeln!(out, "  = help: the nearest name there is: {near}");
+        }
     }
     out.truncate(out.trim_end().len());
     out.push('\n');
@@ -144,6 +185,32 @@ fn report(file: &str, text: &str, wrong: &[Wrong]) -> BadConfig {
 }
 
 impl<'a> Fields<'a> {
+    /// Those of a document.
+    pub(super) fn of(node: &'a Node) -> Result<Self, BadConfig> {
+        let Value::Map(entries) = &node.value else {
+            return Err(BadConfig(
+                "Invalid config syntax: the document is not a mapping of keys to values".to_owned(),
+            ));
+        };
+        Ok(Self { left: entries.iter().collect(), wrong: Vec::new() })
+    }
+
+    /// What was wrong, and what nobody asked for: that is unknown.
+    pub(super) fn finish(
+        mut self,
+        model: &str,
+        file: &str,
+        text: &str,
+        known: &[&'static str],
+    ) -> Result<(), BadConfig> {
+        self.wrong.extend(self.left.into_iter().map(|entry| {
+            let what = "extra fields not permitted (type=value_error.extra)";
+            let near = nearest(&entry.key, known.iter().copied());
+            Wrong::new(&entry.key, what, Some(entry.at)).near(near)
+        }));
+        if self.wrong.is_empty() { Ok(()) } else { Err(report(model, file, text, &self.wrong)) }
+    }
+
     fn take(&mut self, name: &str) -> Option<&'a Entry> {
         let index = self.left.iter().position(|entry| entry.key == name)?;
         Some(self.left.remove(index))
@@ -163,7 +230,7 @@ impl<'a> Fields<'a> {
         value
     }
 
-    fn text(&mut self, name: &str) -> Option<String> {
+    pub(super) fn text(&mut self, name: &str) -> Option<String> {
         self.read(name, NOT_TEXT, |value| match value {
             Value::Text(text) => Some(text.clone()),
             Value::Int(number) => Some(number.to_string()),
@@ -173,17 +240,7 @@ impl<'a> Fields<'a> {
     }
 
     fn boolean(&mut self, name: &str) -> Option<bool> {
-        self.read(name, NOT_A_BOOLEAN, |value| match value {
-            Value::Bool(value) => Some(*value),
-            Value::Int(0) => Some(false),
-            Value::Int(1) => Some(true),
-            Value::Text(text) => match text.to_lowercase().as_str() {
-                "1" | "true" | "t" | "yes" | "y" | "on" => Some(true),
-                "0" | "false" | "f" | "no" | "n" | "off" => Some(false),
-                _ => None,
-            },
-            _ => None,
-        })
+        self.read(name, NOT_A_BOOLEAN, boolean)
     }
 
     fn integer<T: TryFrom<i64>>(&mut self, name: &str) -> Option<T> {
@@ -218,6 +275,21 @@ impl<'a> Fields<'a> {
             }
         }
         Some(ids)
+    }
+}
+
+/// Every spelling of yes and no that upstream takes.
+pub(super) fn boolean(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(value) => Some(*value),
+        Value::Int(0) => Some(false),
+        Value::Int(1) => Some(true),
+        Value::Text(text) => match text.to_lowercase().as_str() {
+            "1" | "true" | "t" | "yes" | "y" | "on" => Some(true),
+            "0" | "false" | "f" | "no" | "n" | "off" => Some(false),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

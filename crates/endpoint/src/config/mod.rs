@@ -2,15 +2,21 @@
 //!
 //! Errors keep upstream's lines first, for tools and support pages match them; then comes the place with a caret.
 
+mod catalogue;
 mod engine;
 mod fields;
+mod nearest;
+mod site;
 mod yaml;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use wire::{FunctionId, IdentityId, PolicyId, SubscriptionId};
 
 use crate::exit::Failure;
+
+pub(crate) use nearest::nearest;
+pub(crate) use site::Site;
 
 /// What a user can say about an endpoint, with defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,8 +32,14 @@ pub(crate) struct Config {
     pub(crate) heartbeat_period: u64,
     /// Of the environments upstream knows by name.
     pub(crate) environment: Option<String>,
+    /// In seconds; said to nobody, kept because configurations have it.
+    pub(crate) heartbeat_threshold: u64,
     /// Ours.
     pub(crate) service_url: Option<String>,
+    /// Ours: certificates of a private authority, as PEM.
+    pub(crate) ca_certificates: Option<PathBuf>,
+    /// Ours: the log is set aside at so many bytes.
+    pub(crate) log_size_limit: u64,
     /// Ours: the seconds that running tasks get when the endpoint stops.
     pub(crate) shutdown_grace: u64,
     pub(crate) debug: bool,
@@ -38,7 +50,7 @@ pub(crate) struct Config {
     pub(crate) idle_heartbeats_soft: u64,
     /// The same, whether there was ever a task or not.
     pub(crate) idle_heartbeats_hard: u64,
-    pub(crate) engine: engine::Options,
+    pub(crate) engine: engine::Engine,
 }
 
 /// A shorter period is raised to this many seconds.
@@ -67,13 +79,50 @@ impl Config {
         fields::read(file, text, &node)
     }
 
+    /// Everything a user can say, with every default filled in.
+    pub(crate) fn resolved(&self) -> serde_json::Value {
+        let Self { engine, .. } = self;
+        serde_json::json!({
+            "display_name": self.display_name,
+            "allowed_functions": self.allowed_functions,
+            "admins": self.admins,
+            "authentication_policy": self.authentication_policy,
+            "subscription_id": self.subscription_id,
+            "amqp_port": self.amqp_port,
+            "heartbeat_period": self.heartbeat_period,
+            "heartbeat_threshold": self.heartbeat_threshold,
+            "environment": self.environment,
+            "service_url": self.service_url,
+            "ca_certificates": self.ca_certificates,
+            "shutdown_grace": self.shutdown_grace,
+            "log_size_limit": self.log_size_limit,
+            "debug": self.debug,
+            "detach_endpoint": self.detach_endpoint,
+            "endpoint_setup": self.endpoint_setup,
+            "endpoint_teardown": self.endpoint_teardown,
+            "idle_heartbeats_soft": self.idle_heartbeats_soft,
+            "idle_heartbeats_hard": self.idle_heartbeats_hard,
+            "engine": engine.resolved(),
+        })
+    }
+
     /// Reads an endpoint's file; the text of it comes too.
     pub(crate) fn load(endpoint: &crate::directory::EndpointDir) -> Result<(Self, String), Failure> {
         if endpoint.config_py().is_file() {
             return Err(Failure::error(format!(
-                "{} is a Python program, which this endpoint does not run. Write the same values to config.yaml \
-                 beside it (`globus-compute-endpoint configure` makes an example) and remove config.py.",
-                endpoint.config_py().display()
+                "{} is a Python program, which this endpoint does not run.\n\n\
+                 To convert it, write to config.yaml beside it each argument of Config(...) as a line, and each object\n\
+                 as a mapping with its class as `type`:\n\n    \
+                 Config(                                     display_name: My cluster\n      \
+                 display_name=\"My cluster\",                 engine:\n      \
+                 executors=[GlobusComputeEngine(               type: GlobusComputeEngine\n        \
+                 max_workers_per_node=2,                       max_workers_per_node: 2\n        \
+                 provider=SlurmProvider(                       provider:\n          \
+                 partition=\"debug\",                             type: SlurmProvider\n        \
+                 ))])                                            partition: debug\n\n\
+                 `globus-compute-endpoint check {}` then says whether it will do. Last, remove config.py.",
+                endpoint.config_py().display(),
+                endpoint.name()
             )));
         }
         let path = endpoint.config();
@@ -162,6 +211,7 @@ mod tests {
           |
         4 | heart_beat_period: 3
           | ^^^^^^^^^^^^^^^^^
+          = help: the nearest name there is: heartbeat_period
         ");
     }
 
@@ -181,14 +231,14 @@ mod tests {
         assert!(config.detach_endpoint);
         assert_eq!(config.allowed_functions, None);
         assert_eq!(config.shutdown_grace, 5);
-        assert_eq!(config.engine.block().max_blocks, 1);
+        assert_eq!(config.engine.resolved()["provider"]["max_blocks"], 1);
     }
 
     #[test]
     fn a_fresh_configuration_is_a_good_one() {
         let config = good(crate::cli::configure::FRESH);
-        assert_eq!(config.engine.0.max_workers_per_node, Some(1));
-        assert_eq!((config.engine.block().init_blocks, config.engine.block().min_blocks), (1, 0));
+        let options = config.engine.runnable().unwrap();
+        assert_eq!(options.max_workers_per_node, Some(1));
     }
 
     #[test]
@@ -214,16 +264,14 @@ mod tests {
         for (text, name) in [
             ("multi_user: true\n", "multi_user"),
             (&format!("{LEAST}high_assurance: true\n"), "high_assurance"),
-            ("engine:\n  type: ThreadPoolEngine\n", "ThreadPoolEngine"),
             ("engine:\n  type: GlobusMPIEngine\n", "GlobusMPIEngine"),
             ("engine:\n  provider:\n    type: SlurmProvider\n", "SlurmProvider"),
-            (
-                "engine:\n  provider:\n    type: LocalProvider\n    launcher: {type: SrunLauncher}\n",
-                "SrunLauncher",
-            ),
             ("engine:\n  container_type: docker\n  container_uri: x\n", "container_type"),
         ] {
-            let found = bad(text);
+            let found = match Config::read("config.yaml", text) {
+                Ok(config) => config.engine.runnable().unwrap_err(),
+                Err(bad) => bad.0,
+            };
             assert!(found.contains(name) && found.contains("meanwhile"), "{text}\n{found}");
         }
         good("engine:\n  container_type: None\n");

@@ -14,6 +14,7 @@
 //!
 //! No IO, no clock, no channel: `apply(input)` puts actions into a list, and [`crate::run`] performs them in order.
 
+mod cancel;
 mod idle;
 mod intake;
 mod refusal;
@@ -29,6 +30,7 @@ use client::amqp::{Delivery, Outcome, Tag};
 use engine::Submission;
 use wire::{EndpointId, FunctionId, TaskId};
 
+use cancel::Cancelled;
 use idle::Count;
 pub(crate) use idle::Idle;
 use intake::{Intake, Refused};
@@ -94,6 +96,8 @@ pub(crate) enum Input {
         task: TaskId,
         outcome: Outcome,
     },
+    /// The service wants these ended, whatever they do.
+    Cancel(Vec<TaskId>),
     /// It is time for a heartbeat.
     Beat,
     /// The first signal.
@@ -108,6 +112,8 @@ pub(crate) enum Input {
 #[derive(Debug, PartialEq)]
 pub(crate) enum Action {
     Submit(Box<Task>),
+    /// End it; the engine says that it ended.
+    Cancel(TaskId),
     /// Write down that these begin.
     Journal(Vec<TaskId>),
     /// Write down that these began and will not after all.
@@ -182,6 +188,8 @@ pub(crate) struct Interchange {
     ended: HashSet<TaskId>,
     /// What earlier runs left and the service does not have yet.
     left: HashSet<TaskId>,
+    /// Cancelled before they came.
+    cancelled: Cancelled,
     /// The session of the link, while there is one.
     session: Option<u32>,
     /// Results in the spool (or in memory) that wait to be sent.
@@ -211,6 +219,7 @@ impl Interchange {
             tasks: HashMap::new(),
             ended,
             left: HashSet::new(),
+            cancelled: Cancelled::default(),
             session: None,
             due: VecDeque::new(),
             in_flight: 0,
@@ -238,6 +247,11 @@ impl Interchange {
         self.left.is_empty()
     }
 
+    /// Whether tasks are taken at the moment.
+    pub(crate) fn consumes(&self) -> bool {
+        self.consuming && matches!(self.phase, Phase::Running)
+    }
+
     /// Decides.
     pub(crate) fn apply(&mut self, input: Input, actions: &mut Vec<Action>) {
         match input {
@@ -259,6 +273,7 @@ impl Interchange {
             Input::NotKept { task, result } => self.kept(task, Err(result), actions),
             Input::Loaded { task, result } => self.loaded(task, result, actions),
             Input::Settled { task, outcome } => self.settled(task, &outcome, actions),
+            Input::Cancel(tasks) => self.cancel(tasks, actions),
             Input::Beat => self.beat(actions),
             Input::Hurry => self.hurry(actions),
             Input::Late => self.late(actions),
@@ -341,6 +356,9 @@ impl Interchange {
                 self.bytes += size;
                 self.tasks.insert(task, State::Waiting { tag, size });
                 actions.push(Action::Submit(Box::new(Task(submission))));
+                if self.cancelled.take(task) {
+                    actions.push(Action::Cancel(task));
+                }
                 self.make_room(actions);
             }
             Err(Refused { result, why }) => {

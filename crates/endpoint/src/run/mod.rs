@@ -4,13 +4,12 @@
 //! builds the parts; [`shell`] turns the crank.
 
 mod parent;
+mod renewal;
 mod shell;
 
-use std::fs::OpenOptions;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::os::fd::{FromRawFd as _, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use client::amqp::{self, Plan};
@@ -21,15 +20,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use wire::queue::Registration;
 
 use crate::ambient;
-use crate::config::Config;
+use crate::config::{Config, LEAST_HEARTBEAT_PERIOD};
 use crate::directory::EndpointDir;
 use crate::exit::{Failure, Outcome, status};
 use crate::heartbeat::{self, Heartbeat};
 use crate::interchange::{self, Idle, Interchange, Rules};
 use crate::journal;
+use crate::log::{Log, sentinel};
 use crate::pid::PidFile;
 use crate::spool::{Keeper, Spool};
 use crate::start::{RunDocument, inherit, report};
+use renewal::Renewal;
 
 /// Bodies of tasks take at most so much memory.
 const WINDOW_BYTES: usize = 64 << 20;
@@ -56,7 +57,7 @@ pub(crate) fn main() -> Outcome {
     let mut ready = Ready { report };
     let endpoint = EndpointDir::at(document.directory.clone());
     // It is ours since before this image; from here on it goes when we go.
-    let pid_file = PidFile::claim(endpoint.pid_file())
+    let pid_file = PidFile::claim(&endpoint, LEAST_HEARTBEAT_PERIOD)
         .map_err(|why| Failure::error(format!("{}: {why:?}", endpoint.pid_file().display())));
     let outcome = pid_file.and_then(|_pid_file| run(&endpoint, &document, &mut ready));
     if let Err(failure) = &outcome {
@@ -81,7 +82,7 @@ impl Ready {
 
 fn run(endpoint: &EndpointDir, document: &RunDocument, ready: &mut Ready) -> Outcome {
     let config = Config::read("the configuration", &document.config)?;
-    start_logging(endpoint, config.debug)?;
+    start_logging(endpoint, &config, document)?;
     // As upstream's daemon: what tasks write, their group may write too. No core files: they may hold credentials.
     umask(Mode::from_bits_truncate(0o002));
     if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
@@ -91,7 +92,7 @@ fn run(endpoint: &EndpointDir, document: &RunDocument, ready: &mut Ready) -> Out
         tracing::debug!("the process's cryptography was chosen already");
     }
     let id = document.registration.endpoint_id;
-    sentinel(endpoint, &format!("\n========== Endpoint begins: {id}"));
+    sentinel(&endpoint.log(), &format!("\n========== Endpoint begins: {id}"));
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::error)?;
     let outcome = runtime.block_on(serve(endpoint, document, &config, ready));
@@ -100,7 +101,7 @@ fn run(endpoint: &EndpointDir, document: &RunDocument, ready: &mut Ready) -> Out
     {
         tracing::error!("{}", failure.text);
     }
-    sentinel(endpoint, &format!("---------- Endpoint shutdown: {id}"));
+    sentinel(&endpoint.log(), &format!("---------- Endpoint shutdown: {id}"));
     outcome
 }
 
@@ -129,11 +130,13 @@ async fn serve(
     let spooled = spool.tasks().map_err(unusable(endpoint.spool()))?;
     let keeper = Keeper::start(spool).map_err(unusable(endpoint.spool()))?;
 
+    let options =
+        config.engine.runnable().map_err(|why| Failure::new(status::CONFIG, format!("Error: {why}")))?;
     let engine_config = EngineConfig {
         endpoint: id,
         run_dir: endpoint.path().to_owned(),
         node_command: node_command()?,
-        options: config.engine.0.clone(),
+        options: options.clone(),
     };
     for (option, why) in engine_config.options.without_meaning() {
         tracing::warn!("the option {option} has no effect: {why}");
@@ -141,7 +144,8 @@ async fn serve(
     let (engine, engine_events) = Engine::start(engine_config).await.map_err(|error| {
         Failure::new(status::CONFIG, format!("Error: the engine could not be started: {error}"))
     })?;
-    let (link, link_events) = amqp::start(plan(registration, config)?);
+    let (link, link_events) =
+        amqp::start(plan(registration, config, &options, document.authorities.clone())?);
 
     let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
     let host = heartbeat::host_name();
@@ -179,6 +183,9 @@ async fn serve(
         period: Duration::from_secs(config.heartbeat_period),
         stop,
         parent: document.parent,
+        endpoint: endpoint.clone(),
+        next_session: 0,
+        renewal: Renewal::new(endpoint, config, &options, document),
     };
     ready.tell(&Ok(()));
     daemon::ready::serving();
@@ -199,14 +206,19 @@ fn stop_on_hangup(trigger: daemon::stop::Trigger) -> Outcome {
     Ok(())
 }
 
-fn plan(registration: &Registration, config: &Config) -> Result<Plan, Failure> {
-    let block = config.engine.block();
-    let per_node = config.engine.0.max_workers_per_node.unwrap_or(1);
+fn plan(
+    registration: &Registration,
+    config: &Config,
+    options: &engine::Options,
+    authorities: Option<String>,
+) -> Result<Plan, Failure> {
+    let engine::ProviderOptions::LocalProvider(block) = &options.provider;
+    let per_node = options.max_workers_per_node.unwrap_or(1);
     let slots = per_node.saturating_mul(block.nodes_per_block).saturating_mul(block.max_blocks);
     let window = slots.saturating_mul(2).max(LEAST_WINDOW);
     let prefetch = u16::try_from(window).unwrap_or(u16::MAX);
     let name = format!("endpoint {}", registration.endpoint_id);
-    Plan::new(registration, config.amqp_port, prefetch, name)
+    Plan::new(registration, config.amqp_port, authorities, prefetch, name)
         .map_err(|error| Failure::new(status::DATAERR, format!("Invalid credential structure: {error}")))
 }
 
@@ -217,21 +229,16 @@ fn node_command() -> Result<Vec<String>, Failure> {
     Ok(vec![own.to_owned(), "node".to_owned()])
 }
 
-fn start_logging(endpoint: &EndpointDir, debug: bool) -> Outcome {
+fn start_logging(endpoint: &EndpointDir, config: &Config, document: &RunDocument) -> Outcome {
     let path = endpoint.log();
-    let file = open_log(&path).map_err(|error| Failure::error(format!("{}: {error}", path.display())))?;
-    let directives = if debug { "debug,hyper=info,rustls=info,lapin=info" } else { "info,lapin=warn" };
-    let logging =
-        daemon::logging::Logging { form: daemon::logging::Form::Text, directives, file: Some(file) };
-    daemon::logging::start(logging).map_err(Failure::error)
-}
-
-/// A line that tells where a run begins or ends, whatever the log's level is.
-fn sentinel(endpoint: &EndpointDir, line: &str) {
-    // A log that can't be written can't be told about either.
-    let _ = open_log(&endpoint.log()).and_then(|mut log| writeln!(log, "{line}"));
-}
-
-fn open_log(path: &Path) -> std::io::Result<std::fs::File> {
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+    let log = Log::open(&path, config.log_size_limit, document.console)
+        .map_err(|error| Failure::error(format!("{}: {error}", path.display())))?;
+    let directives = if document.debug {
+        "debug,hyper=info,rustls=info,lapin=info,sqlx=info"
+    } else {
+        "info,lapin=warn,sqlx=warn"
+    };
+    let form = daemon::logging::Form::Text;
+    daemon::logging::start(daemon::logging::Logging { form, directives, file: Some(Box::new(log)) })
+        .map_err(Failure::error)
 }

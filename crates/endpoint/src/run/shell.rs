@@ -7,11 +7,15 @@ use daemon::stop::{Stage, Stop};
 use engine::Submission;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
+use wire::control::Control;
 
 use super::parent;
+use super::renewal::Renewal;
+use crate::directory::EndpointDir;
 use crate::heartbeat::Heartbeat;
 use crate::interchange::{Action, Input, Interchange, Task};
 use crate::journal::{Journal, Written};
+use crate::pid;
 use crate::spool::{Done, Keeper};
 
 /// The engine answers at once, or it is in no state to answer.
@@ -35,6 +39,10 @@ pub(super) struct Shell {
     pub(super) period: Duration,
     pub(super) stop: Stop,
     pub(super) parent: Option<i32>,
+    pub(super) endpoint: EndpointDir,
+    pub(super) renewal: Renewal,
+    /// What the next link's sessions begin to count at.
+    pub(super) next_session: u32,
 }
 
 impl Shell {
@@ -69,7 +77,23 @@ impl Shell {
                     deadline = None;
                     Some(Input::Late)
                 }
-                _ = beats.tick() => Some(Input::Beat),
+                _ = beats.tick() => {
+                    if let Err(error) = pid::touch(&self.endpoint) {
+                        tracing::warn!(%error, "the PID file can't be touched");
+                    }
+                    Some(Input::Beat)
+                }
+                renewed = self.renewal.done(), if told < Stage::Stopping => match renewed {
+                    Ok(plan) => {
+                        (self.link, self.link_events) = amqp::start(plan);
+                        self.link.consume(self.interchange.consumes());
+                        None
+                    }
+                    Err(failure) => {
+                        tracing::error!("no new credentials: {}", failure.text);
+                        Some(Input::LinkEnded)
+                    }
+                },
                 () = &mut orphaned, if told < Stage::Stopping && self.parent.is_some() => {
                     self.parent = None;
                     Some(Input::Stop)
@@ -83,12 +107,52 @@ impl Shell {
                         Some(Input::EngineStopped)
                     }
                 },
-                Some(event) = self.link_events.recv() => link(event),
+                Some(event) = self.link_events.recv() => self.link(event, told == Stage::Running),
             };
             if let Some(input) = input {
                 self.interchange.apply(input, &mut actions);
             }
         }
+    }
+
+    fn link(&mut self, event: amqp::Event, running: bool) -> Option<Input> {
+        Some(match event {
+            amqp::Event::Up { session } => {
+                tracing::info!(session, "connected to the broker");
+                self.renewal.accepted();
+                self.next_session = session.saturating_add(1);
+                Input::LinkUp { session }
+            }
+            amqp::Event::Delivered(delivery) => Input::Delivered(delivery),
+            amqp::Event::Commanded(body) => match Control::decode(&body) {
+                Ok(Control::CancelTasks { task_ids }) => Input::Cancel(task_ids),
+                Err(error) => {
+                    tracing::warn!(%error, "a command nobody knows was dropped");
+                    return None;
+                }
+            },
+            amqp::Event::Settled { item: Item::Result(task), outcome } => Input::Settled { task, outcome },
+            amqp::Event::Settled { item: Item::Heartbeat, outcome: Outcome::Confirmed } => return None,
+            amqp::Event::Settled { item: Item::Heartbeat, outcome } => {
+                tracing::warn!(?outcome, "the broker did not take a heartbeat");
+                return None;
+            }
+            amqp::Event::Down { reason, pause } => {
+                tracing::warn!(%reason, ?pause, "no connection to the broker; trying again");
+                Input::LinkDown
+            }
+            amqp::Event::Ended(End::Closed) => Input::LinkEnded,
+            amqp::Event::Ended(End::AuthenticationRefused(reason))
+                if running && self.renewal.begin(self.next_session) =>
+            {
+                tracing::warn!(%reason, "the broker does not accept the credentials; registering again");
+                Input::LinkDown
+            }
+            amqp::Event::Ended(end) => {
+                tracing::error!(?end, "the broker is out of reach for good");
+                Input::LinkEnded
+            }
+        })
     }
 
     async fn perform(&mut self, action: Action) {
@@ -106,6 +170,9 @@ impl Shell {
             // An engine that has stopped needs neither: its closed channel says so.
             Action::Begin(tasks) => {
                 let _ = self.engine.begin(tasks);
+            }
+            Action::Cancel(task) => {
+                let _ = self.engine.cancel(task);
             }
             Action::StopEngine { grace } => {
                 let _ = self.engine.stop(grace);
@@ -206,29 +273,4 @@ fn spool(done: Done) -> Input {
             Input::Loaded { task, result: result.ok() }
         }
     }
-}
-
-fn link(event: amqp::Event) -> Option<Input> {
-    Some(match event {
-        amqp::Event::Up { session } => {
-            tracing::info!(session, "connected to the broker");
-            Input::LinkUp { session }
-        }
-        amqp::Event::Delivered(delivery) => Input::Delivered(delivery),
-        amqp::Event::Settled { item: Item::Result(task), outcome } => Input::Settled { task, outcome },
-        amqp::Event::Settled { item: Item::Heartbeat, outcome: Outcome::Confirmed } => return None,
-        amqp::Event::Settled { item: Item::Heartbeat, outcome } => {
-            tracing::warn!(?outcome, "the broker did not take a heartbeat");
-            return None;
-        }
-        amqp::Event::Down { reason, pause } => {
-            tracing::warn!(%reason, ?pause, "no connection to the broker; trying again");
-            Input::LinkDown
-        }
-        amqp::Event::Ended(End::Closed) => Input::LinkEnded,
-        amqp::Event::Ended(end) => {
-            tracing::error!(?end, "the broker is out of reach for good");
-            Input::LinkEnded
-        }
-    })
 }

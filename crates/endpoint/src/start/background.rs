@@ -56,6 +56,9 @@ pub(super) fn spawn(launch: &Launch) -> Outcome {
     if let Some(id) = launch.request.endpoint_uuid {
         command.arg("--endpoint-uuid").arg(id.to_string());
     }
+    if launch.request.common.debug {
+        command.arg("--debug");
+    }
     command.arg("--report-fd").arg(theirs.as_raw_fd().to_string()).stdin(input);
     let mut child = command.spawn().map_err(failed)?;
     drop(theirs);

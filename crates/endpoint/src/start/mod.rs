@@ -1,30 +1,38 @@
 //! From the command `start` to a running endpoint.
 //!
 //! ```text
-//! start ── in the background ──► spawns `start --report-fd`, waits for its word, leaves
-//!   │                                  │
-//!   └── in the foreground ─────────────┴──► setup ──► exec `_run`, with all it needs on standard input
+//! start ── log in, where nobody has ──► in the background: spawns `start --report-fd`, waits for its word, leaves
+//!   │                                                        │
+//!   └── in the foreground ───────────────────────────────────┴──► setup ──► exec `_run`, with all it needs on its
+//!                                                                           standard input
 //! ```
 //!
 //! Setup registers last, so nothing is registered that could not work. The running process is a fresh image of this
-//! program under the endpoint's title; no process is ever forked while threads run.
+//! program under the endpoint's title; no process is ever forked while threads run. A user endpoint that could not be
+//! started tells the service why, by the credentials its manager gave it.
 
 mod background;
 mod document;
+mod leftovers;
+mod notice;
 mod registration;
 mod setup;
 
+use std::io::IsTerminal as _;
 use std::os::fd::{FromRawFd as _, OwnedFd};
 
 use wire::EndpointId;
 use wire::start::StartDocument;
 
+use crate::account::About;
+use crate::cli::{Common, login};
 use crate::config::Config;
 use crate::directory::{Base, EndpointDir, unwritable};
-use crate::exit::{Failure, Outcome, status};
+use crate::exit::{Failure, Outcome, block_on, status};
 use crate::pid::{self, Standing};
 
 pub(crate) use background::{inherit, report};
+pub(crate) use registration::register;
 pub(crate) use setup::{RunDocument, shell};
 
 /// What `start` was asked to do.
@@ -34,12 +42,15 @@ pub(crate) struct Request {
     pub(crate) endpoint_uuid: Option<EndpointId>,
     /// Stop when the parent goes away; implies the foreground.
     pub(crate) die_with_parent: bool,
+    pub(crate) foreground: bool,
     /// We are the background process of another `start`, which waits for a word on this descriptor.
     pub(crate) report_fd: Option<i32>,
+    pub(crate) common: Common,
 }
 
 /// What is about to run.
 struct Launch {
+    base: Base,
     endpoint: EndpointDir,
     config: Config,
     /// The text the configuration was read from.
@@ -53,6 +64,16 @@ pub(crate) fn start(base: &Base, request: Request) -> Outcome {
     // SAFETY: the number comes from the `start` that spawned us and made this descriptor for us alone.
     let report = request.report_fd.map(|number| unsafe { OwnedFd::from_raw_fd(number) });
     let document = document::read(request.die_with_parent)?;
+    let credentials = document.as_ref().and_then(|document| document.amqp_creds.clone());
+    let outcome = go(base, request, document, report);
+    // A background process writes to who waits for it; that one has the same document, and tells.
+    if let (Err(failure), Some(credentials)) = (&outcome, credentials) {
+        notice::send(credentials, failure);
+    }
+    outcome
+}
+
+fn go(base: &Base, request: Request, document: Option<StartDocument>, report: Option<OwnedFd>) -> Outcome {
     let rendered = document.as_ref().and_then(|document| document.config.as_deref());
     let (endpoint, config, text) = match rendered {
         Some(text) => {
@@ -67,13 +88,22 @@ pub(crate) fn start(base: &Base, request: Request) -> Outcome {
             (endpoint, config, text)
         }
     };
-    if let Standing::Alive(pid) = pid::standing(&endpoint.pid_file())
-        && pid != nix::unistd::getpid()
-    {
-        return Err(already_active(&endpoint, &config));
+    if let Err(why) = config.engine.runnable() {
+        return Err(Failure::new(status::CONFIG, format!("Error: {why}")));
     }
-    let launch = Launch { endpoint, config, text, document, request };
-    let detach = launch.config.detach_endpoint && !launch.request.die_with_parent;
+    match pid::standing(&endpoint) {
+        Standing::Alive(pid) if pid != nix::unistd::getpid() => {
+            return Err(already_active(&endpoint, &config));
+        }
+        Standing::Elsewhere(host) => return Err(active_elsewhere(&endpoint, &host)),
+        _ => {}
+    }
+    let given = document.as_ref().is_some_and(|document| document.amqp_creds.is_some());
+    if report.is_none() && !given {
+        log_in_once(&About { endpoint: Some((&endpoint, &config)), ..About::of(base) })?;
+    }
+    let detach = config.detach_endpoint && !request.die_with_parent && !request.foreground;
+    let launch = Launch { base: base.clone(), endpoint, config, text, document, request };
     match report {
         Some(report) => setup::set_up(launch, Some(report)),
         None if detach => background::spawn(&launch),
@@ -81,7 +111,28 @@ pub(crate) fn start(base: &Base, request: Request) -> Outcome {
     }
 }
 
+/// The first start logs in, as long as somebody is there who could.
+fn log_in_once(about: &About<'_>) -> Outcome {
+    block_on(async {
+        let account = about.account().await?;
+        if !account.personal || account.service.logged_in().await.map_err(|error| account.failed(error))? {
+            return Ok(());
+        }
+        if !std::io::stdin().is_terminal() {
+            return Err(account.failed(client::Error::NotLoggedIn));
+        }
+        login::log_in(&account).await
+    })
+}
+
 fn already_active(endpoint: &EndpointDir, config: &Config) -> Failure {
     let name = config.display_name.clone().filter(|name| !name.is_empty()).unwrap_or_else(|| endpoint.name());
     Failure::new(status::ALREADY_ACTIVE, format!("Endpoint '{name}' is already active"))
+}
+
+fn active_elsewhere(endpoint: &EndpointDir, host: &str) -> Failure {
+    Failure::new(
+        status::ALREADY_ACTIVE,
+        format!("Endpoint '{}' is already active, on {host}", endpoint.name()),
+    )
 }

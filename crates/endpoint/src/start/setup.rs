@@ -1,9 +1,8 @@
 //! Everything between the command and the running endpoint, in the process that will run it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -15,10 +14,12 @@ use wire::queue::Registration;
 use wire::{EndpointId, FunctionId};
 
 use super::background::{self, inherit};
-use super::{Launch, already_active, registration};
+use super::{Launch, active_elsewhere, already_active, leftovers, register, registration};
+use crate::account::{About, credentials};
 use crate::console::say;
 use crate::directory::{EndpointDir, unwritable};
-use crate::exit::{Failure, Outcome, status};
+use crate::exit::{Failure, Outcome, block_on, status};
+use crate::log;
 use crate::pid::{NotClaimed, PidFile};
 use crate::spool::Spool;
 
@@ -37,6 +38,28 @@ pub(crate) struct RunDocument {
     pub(crate) parent: Option<i32>,
     /// Where somebody waits for word that we run.
     pub(crate) report_fd: Option<i32>,
+    /// Log more; log to the console, too.
+    pub(crate) debug: bool,
+    pub(crate) console: bool,
+    /// Authorities to trust beside the system's, as PEM.
+    pub(crate) authorities: Option<String>,
+    /// Where endpoints are kept, when we can register again by ourselves: not with credentials from a manager.
+    pub(crate) registers: Option<PathBuf>,
+    /// Who we are then, unless a person logged in.
+    pub(crate) client: Option<ClientIdentity>,
+}
+
+/// The credentials of a client identity, on their way from one image of this program to the next.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct ClientIdentity {
+    pub(crate) id: String,
+    pub(crate) secret: String,
+}
+
+impl std::fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.id)
+    }
 }
 
 /// Sets up and becomes the running endpoint; returns only if that fails.
@@ -49,16 +72,21 @@ pub(super) fn set_up(launch: Launch, report: Option<OwnedFd>) -> Outcome {
         // A session of our own: what happens to the terminal is not our affair. It fails for a session's leader only.
         let _ = nix::unistd::setsid();
     }
-    let Launch { endpoint, config, text, document, request } = &launch;
+    let Launch { base, endpoint, config, text, document, request } = &launch;
     let parent = request.die_with_parent.then(|| nix::unistd::getppid().as_raw());
-    let pid_file = match PidFile::claim(endpoint.pid_file()) {
+    let pid_file = match PidFile::claim(endpoint, config.heartbeat_period) {
         Ok((file, stale)) => {
             if stale {
                 write_log(endpoint, "A prior endpoint process ended without cleaning up; doing so now.")?;
+                let nodes = leftovers::end(endpoint);
+                if nodes > 0 {
+                    write_log(endpoint, &format!("It had left {nodes} node(s) running; they were ended."))?;
+                }
             }
             file
         }
         Err(NotClaimed::Alive) => return Err(already_active(endpoint, config)),
+        Err(NotClaimed::Elsewhere(host)) => return Err(active_elsewhere(endpoint, &host)),
         Err(NotClaimed::Io(error)) => return Err(unwritable(&endpoint.pid_file(), &error)),
     };
     if let Some(script) = &config.endpoint_setup {
@@ -72,9 +100,18 @@ pub(super) fn set_up(launch: Launch, report: Option<OwnedFd>) -> Outcome {
     })?;
     let log = open_log(endpoint)?;
     let known = endpoint.registered_id().or(request.endpoint_uuid);
-    let registration = match document.as_ref().and_then(|document| document.amqp_creds.clone()) {
+    let about = About { endpoint: Some((endpoint, config)), ..About::of(base) };
+    let given = document.as_ref().and_then(|document| document.amqp_creds.clone());
+    let registers = given.is_none().then(|| base.path().to_owned());
+    let registration = match given {
         Some(registration) => registration,
-        None => registration::register(endpoint, config, text, known)?,
+        None => block_on(async {
+            let account = about.account().await?;
+            let registration = register(&account, endpoint, config, text, known).await?;
+            crate::account::remember(endpoint, account.service.place())
+                .map_err(|error| unwritable(endpoint.path(), &error))?;
+            Ok(registration)
+        })?,
     };
     registration::check(&registration, known)?;
     let id = registration.endpoint_id;
@@ -96,6 +133,14 @@ pub(super) fn set_up(launch: Launch, report: Option<OwnedFd>) -> Outcome {
         allowed_functions: document.as_ref().and_then(|document| document.allowed_functions.clone()),
         parent,
         report_fd: report.as_ref().map(|report| report.as_raw_fd()),
+        debug: config.debug || request.common.debug,
+        console: request.common.log_to_console && report.is_none(),
+        authorities: about.trust()?.pem,
+        registers,
+        client: credentials()?.map(|(credentials, _)| ClientIdentity {
+            id: credentials.client_id,
+            secret: credentials.client_secret,
+        }),
     };
     let title = title(id, &endpoint.name(), config.environment.as_deref());
     if let Some(report) = &report {
@@ -117,12 +162,14 @@ fn become_runner(document: &RunDocument, title: &str, log: File) -> io::Error {
         Err(error) => return error,
     };
     keep_only(document.report_fd);
-    Command::new("/proc/self/exe")
+    let mut command = Command::new("/proc/self/exe");
+    if !document.console {
+        command.stdout(Stdio::from(log)).stderr(Stdio::from(errors));
+    }
+    command
         .arg0(title)
         .arg("_run")
         .stdin(Stdio::from(input))
-        .stdout(Stdio::from(log))
-        .stderr(Stdio::from(errors))
         .current_dir(&document.directory)
         // Tasks must not find them in their environment.
         .env_remove("GLOBUS_COMPUTE_CLIENT_SECRET")
@@ -172,13 +219,7 @@ pub(crate) fn shell(what: &str, script: &str) -> Outcome {
 }
 
 fn open_log(endpoint: &EndpointDir) -> Result<File, Failure> {
-    let path = endpoint.log();
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|error| unwritable(&path, &error))
+    log::open(&endpoint.log()).map_err(|error| unwritable(&endpoint.log(), &error))
 }
 
 fn write_log(endpoint: &EndpointDir, line: &str) -> Outcome {

@@ -51,7 +51,7 @@ impl UpCommand {
             .mode(0o600)
             .open(place.service_log())
             .with_context(|| format!("cannot write {}", place.service_log().display()))?;
-        logging::start(Logging { form: Form::Text, directives: "info", file: Some(log) })?;
+        logging::start(Logging { form: Form::Text, directives: "info", file: Some(Box::new(log)) })?;
         let wish = Wish {
             http_listen: self.http_listen,
             amqp_listen: self.amqp_listen,

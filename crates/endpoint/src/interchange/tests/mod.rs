@@ -522,3 +522,17 @@ fn it_has_told_when_all_that_was_left_is_confirmed() {
     bench.end(3);
     assert!(bench.interchange.has_told(), "of its own run's results nothing is to be feared");
 }
+
+#[test]
+fn the_service_cancels_wherever_a_task_stands() {
+    let mut bench = Bench::up(rules());
+    bench.deliver(1);
+    bench.begin(2);
+    let cancelled = bench.on(Input::Cancel(vec![task(1), task(2), task(3)]));
+    assert_eq!(cancelled, [Action::Cancel(task(1)), Action::Cancel(task(2))]);
+    let late = bench.deliver(3);
+    assert!(late.contains(&Action::Cancel(task(3))), "it was cancelled before it came: {late:?}");
+    // Once it has ended there is nothing to cancel.
+    bench.on(Input::Ended { task: task(2), result: b"r".to_vec() });
+    assert_eq!(bench.on(Input::Cancel(vec![task(2)])), []);
+}

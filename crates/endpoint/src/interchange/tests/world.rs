@@ -24,6 +24,7 @@ struct World {
     waiting: Vec<TaskId>,
     assigned: Vec<TaskId>,
     running: Vec<TaskId>,
+    cancelled: Vec<TaskId>,
     began: BTreeMap<TaskId, u32>,
     // The disks. A result is whether it is one of a run (else the report of a loss).
     journal: BTreeMap<TaskId, &'static str>,
@@ -66,6 +67,7 @@ impl World {
         self.waiting.clear();
         self.assigned.clear();
         self.running.clear();
+        self.cancelled.clear();
         self.writing.clear();
         self.keeping.clear();
         self.loading.clear();
@@ -75,6 +77,13 @@ impl World {
         for action in actions {
             match action {
                 Action::Submit(task) => self.waiting.push(task.0.id),
+                Action::Cancel(task) => {
+                    for place in [&mut self.waiting, &mut self.assigned, &mut self.running] {
+                        if let Some(index) = place.iter().position(|other| *other == task) {
+                            self.cancelled.push(place.remove(index));
+                        }
+                    }
+                }
                 Action::Journal(tasks) => self.writing.push_back(tasks),
                 Action::JournalReturned(tasks) => tasks.into_iter().for_each(|task| {
                     self.writing.iter_mut().for_each(|batch| batch.retain(|other| *other != task));
@@ -148,6 +157,10 @@ impl World {
                 });
                 Some(Input::Journaled(tasks))
             }
+            4 if !self.cancelled.is_empty() => {
+                let task = self.cancelled.pop()?;
+                Some(Input::Ended { task, result: b"cancelled".to_vec() })
+            }
             4 => {
                 let task = self.running.pop()?;
                 Some(Input::Ended { task, result: GOOD.to_vec() })
@@ -186,6 +199,7 @@ impl World {
                     self.lose_session();
                     Some(Input::LinkDown)
                 }
+                _ if choice < 70 => Some(Input::Cancel(vec![task(u128::from(choice / 10) % TASKS + 1)])),
                 _ => Some(Input::Beat),
             },
             _ => None,
@@ -200,7 +214,8 @@ impl World {
         self.perform(actions);
         let mut engine_runs = true;
         for _ in 0..200 {
-            if engine_runs && self.assigned.is_empty() && self.running.is_empty() {
+            if engine_runs && self.assigned.is_empty() && self.running.is_empty() && self.cancelled.is_empty()
+            {
                 engine_runs = false;
                 let mut actions = Vec::new();
                 interchange.apply(Input::EngineStopped, &mut actions);

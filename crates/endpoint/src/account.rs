@@ -1,0 +1,277 @@
+//! Which service an endpoint or a command speaks to, and as whom.
+//!
+//! Upstream's names in the environment keep working. With nothing configured there is no service: every command says
+//! how to name one, and nothing is sent to the hosted service unasked.
+
+use std::path::{Path, PathBuf};
+
+use client::login::NATIVE_CLIENT;
+use client::place::{Hints, NoPlace};
+use client::storage::TokenStore;
+use client::{Credentials, Error, Place, Refusal, Service, Trust, Who};
+use serde::{Deserialize, Serialize};
+
+use crate::ambient::variable;
+use crate::config::{Config, Site};
+use crate::directory::{Base, EndpointDir, write_private};
+use crate::exit::{Failure, status};
+
+/// The site's file, unless the environment names another.
+const SITE: &str = "/etc/farcall/endpoint.yaml";
+
+/// What decides where the service is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct About<'a> {
+    pub(crate) base: &'a Base,
+    /// The endpoint it is about, if it is about one.
+    pub(crate) endpoint: Option<(&'a EndpointDir, &'a Config)>,
+    /// Said on the command line.
+    pub(crate) service_url: Option<&'a str>,
+    /// A client identity that the environment no longer holds.
+    pub(crate) client: Option<&'a Credentials>,
+}
+
+/// A service and who we are there.
+#[derive(Debug)]
+pub(crate) struct Account {
+    pub(crate) service: Service,
+    /// Who, and where that came from, for people.
+    pub(crate) identity: String,
+    /// A person's: it needs a login.
+    pub(crate) personal: bool,
+}
+
+/// What an endpoint remembers of its last registration.
+#[derive(Serialize, Deserialize)]
+struct Remembered {
+    service_url: String,
+}
+
+impl<'a> About<'a> {
+    /// What concerns no endpoint.
+    pub(crate) fn of(base: &'a Base) -> Self {
+        Self { base, endpoint: None, service_url: None, client: None }
+    }
+
+    /// The place that the configuration, the environment, the endpoint's memory or the site names.
+    pub(crate) fn place(&self) -> Result<Place, Failure> {
+        let config = self.endpoint.map(|(_, config)| config);
+        let site = site()?;
+        let hints = Hints {
+            service_url: self
+                .service_url
+                .map(str::to_owned)
+                .or_else(|| config.and_then(|config| config.service_url.clone())),
+            environment: config.and_then(|config| config.environment.clone()),
+            farcall_service_url: variable("FARCALL_SERVICE_URL"),
+            globus_sdk_environment: sdk_environment(),
+            globus_sdk_service_url_auth: variable("GLOBUS_SDK_SERVICE_URL_AUTH"),
+            remembered: self.endpoint.and_then(|(endpoint, _)| remembered(endpoint)),
+            site: site.service_url,
+        };
+        hints.place().map_err(|error| nowhere(&error))
+    }
+
+    /// Whom to believe besides the system's authorities.
+    pub(crate) fn trust(&self) -> Result<Trust, Failure> {
+        let config = self.endpoint.and_then(|(_, config)| config.ca_certificates.clone());
+        let verify = variable("GLOBUS_SDK_VERIFY_SSL");
+        let switch = verify.as_deref().map(str::to_lowercase);
+        let anybody = matches!(switch.as_deref(), Some("n" | "no" | "f" | "false" | "off" | "0"));
+        let everybody = matches!(switch.as_deref(), Some("y" | "yes" | "t" | "true" | "on" | "1"));
+        let named = verify.filter(|_| !anybody && !everybody).map(PathBuf::from);
+        let path = match config.or(named) {
+            Some(path) => Some(path),
+            None => site()?.ca_certificates,
+        };
+        let pem = match path {
+            Some(path) => Some(std::fs::read_to_string(&path).map_err(|error| {
+                Failure::new(
+                    status::CONFIG,
+                    format!("Error: the certificates in {}: {error}", path.display()),
+                )
+            })?),
+            None => None,
+        };
+        Ok(Trust { pem, anybody })
+    }
+
+    /// The service, with the identity of the environment or else the stored login's.
+    pub(crate) async fn account(&self) -> Result<Account, Failure> {
+        let place = self.place()?;
+        let trust = self.trust()?;
+        let environment = place.store(sdk_environment().as_deref());
+        let given = match self.client {
+            Some(client) => Some((client.clone(), "the environment")),
+            None => credentials()?,
+        };
+        let (who, identity, client_id) = match given {
+            Some((credentials, origin)) => {
+                let identity = format!("the client identity {}, from {origin}", credentials.client_id);
+                (Who::Client(credentials), identity, NATIVE_CLIENT.to_owned())
+            }
+            None => {
+                let path = self.base.token_store();
+                let mut store =
+                    TokenStore::open(&path, format!("user/{environment}")).await.map_err(Failure::error)?;
+                let tokens = store.tokens().await.map_err(Failure::error)?;
+                let id = tokens.iter().find_map(|token| token.identity_id.clone());
+                let identity = format!(
+                    "{}, from the login stored in {}",
+                    id.map_or_else(|| "nobody".to_owned(), |id| format!("the identity {id}")),
+                    path.display()
+                );
+                let client_id =
+                    variable("GLOBUS_COMPUTE_CLIENT_ID").unwrap_or_else(|| NATIVE_CLIENT.to_owned());
+                (Who::Person(Box::new(store)), identity, client_id)
+            }
+        };
+        let personal = matches!(who, Who::Person(_));
+        let agent = format!("farcall-endpoint/{}", env!("CARGO_PKG_VERSION"));
+        let service =
+            Service::new(place, who, &client_id, &trust, &agent).map_err(|error| failed(error, &identity))?;
+        Ok(Account { service, identity, personal })
+    }
+}
+
+impl Account {
+    /// What a command says when the service would not have it.
+    pub(crate) fn failed(&self, error: Error) -> Failure {
+        failed(error, &self.identity)
+    }
+}
+
+/// The credentials of a client identity in the environment, and the variable that named it.
+pub(crate) fn credentials() -> Result<Option<(Credentials, &'static str)>, Failure> {
+    const IDS: [(&str, &str); 2] = [
+        ("GLOBUS_COMPUTE_CLIENT_ID", "GLOBUS_COMPUTE_CLIENT_ID in the environment"),
+        ("FUNCX_SDK_CLIENT_ID", "FUNCX_SDK_CLIENT_ID in the environment"),
+    ];
+    let id = IDS.iter().find_map(|(name, origin)| Some((variable(name)?, *origin)));
+    let secret = variable("GLOBUS_COMPUTE_CLIENT_SECRET").or_else(|| variable("FUNCX_SDK_CLIENT_SECRET"));
+    match (id, secret) {
+        (Some((client_id, origin)), Some(client_secret)) => {
+            Ok(Some((Credentials { client_id, client_secret }, origin)))
+        }
+        (None, Some(_)) => Err(Failure::error(
+            "Both GLOBUS_COMPUTE_CLIENT_ID and GLOBUS_COMPUTE_CLIENT_SECRET must be set to use a client identity. \
+             Either set both environment variables, or unset them to use a normal login.",
+        )),
+        (_, None) => Ok(None),
+    }
+}
+
+/// What tells the stock SDK its environment.
+pub(crate) fn sdk_environment() -> Option<String> {
+    variable("GLOBUS_SDK_ENVIRONMENT").or_else(|| variable("FUNCX_SDK_ENVIRONMENT"))
+}
+
+/// Where the site's file is.
+pub(crate) fn site_file() -> PathBuf {
+    variable("FARCALL_SITE_FILE").map_or_else(|| PathBuf::from(SITE), PathBuf::from)
+}
+
+fn site() -> Result<Site, Failure> {
+    Site::load(&site_file()).map_err(|bad| Failure::new(status::CONFIG, format!("Error: {bad}")))
+}
+
+fn memory(endpoint: &EndpointDir) -> PathBuf {
+    endpoint.path().join("service.json")
+}
+
+fn remembered(endpoint: &EndpointDir) -> Option<String> {
+    let text = std::fs::read(memory(endpoint)).ok()?;
+    serde_json::from_slice::<Remembered>(&text).ok().map(|remembered| remembered.service_url)
+}
+
+/// Writes down where an endpoint is registered: its next start needs no more to find it.
+pub(crate) fn remember(endpoint: &EndpointDir, place: &Place) -> std::io::Result<()> {
+    let remembered = Remembered { service_url: place.service.to_string() };
+    let path: &Path = &memory(endpoint);
+    write_private(path, &serde_json::to_vec(&remembered).map_err(std::io::Error::other)?)
+}
+
+fn nowhere(error: &NoPlace) -> Failure {
+    Failure::new(
+        status::CONFIG,
+        format!(
+            "Error: {error}\n  Say where your service is by one of\n    \
+             service_url: https://...     in config.yaml (`configure --service-url` writes it)\n    \
+             FARCALL_SERVICE_URL=...      in the environment\n    \
+             GLOBUS_SDK_ENVIRONMENT=local in the environment, for a service on this machine\n    \
+             service_url: https://...     in {}, for everybody on this machine",
+            site_file().display()
+        ),
+    )
+}
+
+/// What upstream's endpoint prints and the status it leaves with, for each failure.
+pub(crate) fn failed(error: Error, identity: &str) -> Failure {
+    let whose = format!("\nThe identity in use is {identity}.");
+    match error {
+        Error::Refused(Refusal { status: code @ (404 | 409 | 423), text, .. }) => {
+            // A lock has nothing to do with who asks.
+            let whose = if code == 423 { "" } else { &whose };
+            blocked(status::UNAVAILABLE, &text, whose)
+        }
+        Error::Refused(Refusal { status: 400 | 422, text, .. }) => blocked(status::DATAERR, &text, ""),
+        Error::Refused(Refusal { status: 403, .. }) => Failure::error(format!("{error}{whose}")),
+        Error::Unauthenticated(refusal) => {
+            let mut text = format!(
+                "Compute CLI Error: An Auth API error occurred.\nHTTP status: {}\nError code: {}\nError message: {}",
+                refusal.status,
+                refusal.code.as_deref().unwrap_or("none"),
+                refusal.message.as_deref().unwrap_or(&refusal.text)
+            );
+            if refusal.status == 400 && refusal.code.as_deref() == Some("invalid_grant") {
+                text += "\nYour credentials may have expired. Please login again with\n\n    \
+                         $ globus-compute-endpoint login --force";
+            }
+            Failure::new(status::NOPERM, text + &whose)
+        }
+        Error::NotLoggedIn => Failure::new(
+            status::NOPERM,
+            "Error: nobody is logged in. Run\n\n    $ globus-compute-endpoint login\n\n\
+             or set GLOBUS_COMPUTE_CLIENT_ID and GLOBUS_COMPUTE_CLIENT_SECRET to those of a client identity.",
+        ),
+        Error::Unreachable { .. } => Failure::new(
+            status::TEMPFAIL,
+            format!(
+                "Network failure; unable to reach the service: {error}\nPlease check the connection and try again."
+            ),
+        ),
+        Error::Unreadable { .. } => Failure::new(status::SOFTWARE, format!("Error: {error}")),
+        Error::Storage(_) | Error::Unusable(_) | Error::Refused(_) => Failure::error(error),
+    }
+}
+
+fn blocked(status: u8, text: &str, whose: &str) -> Failure {
+    Failure::new(status, format!("Endpoint registration blocked.  [{text}]{whose}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_has_its_status() {
+        let refused =
+            |status| Error::Refused(Refusal { status, code: None, message: None, text: "why".into() });
+        for (http, exit) in [(404, 69), (409, 69), (423, 69), (400, 65), (422, 65)] {
+            let failure = failed(refused(http), "me, from there");
+            assert_eq!(failure.status, exit, "{http}");
+            assert!(failure.text.starts_with("Endpoint registration blocked.  [why]"), "{http}: {failure:?}");
+            assert_eq!(failure.text.contains("me, from there"), [404, 409].contains(&http), "{http}");
+        }
+        let forbidden = failed(refused(403), "me, from there");
+        assert_eq!(forbidden.status, 1);
+        assert!(forbidden.text.contains("me, from there"));
+        assert_eq!(failed(Error::Unreachable { url: "u".into(), reason: "r".into() }, "").status, 75);
+        let refusal =
+            Refusal { status: 400, code: Some("invalid_grant".into()), message: None, text: String::new() };
+        let failure = failed(Error::Unauthenticated(refusal), "me");
+        assert_eq!(failure.status, 77);
+        assert!(failure.text.starts_with("Compute CLI Error: An Auth API error occurred."));
+        assert!(failure.text.contains("expired"));
+    }
+}

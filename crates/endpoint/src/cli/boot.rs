@@ -1,0 +1,193 @@
+//! `enable-on-boot`, `disable-on-boot`: a systemd unit that runs an endpoint.
+
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use crate::account::About;
+use crate::ambient;
+use crate::config::Config;
+use crate::console::say;
+use crate::directory::{Base, EndpointDir};
+use crate::exit::{Failure, Outcome, block_on};
+use crate::heartbeat::user_name;
+use crate::pid::{self, Standing};
+
+/// Where units lie, unless the environment names another place.
+const UNITS: &str = "/etc/systemd/system";
+
+const NO_SYSTEMD: &str = "Systemd not found. On-boot persistence is currently only implemented for systemd; check this \
+                          machine's init system documentation for alternatives.";
+
+pub(super) fn enable(base: &Base, name: &str) -> Outcome {
+    let units = units()?;
+    let endpoint = base.find(name)?;
+    let (config, _) = Config::load(&endpoint)?;
+    let name = endpoint.name();
+    if let Standing::Alive(_) | Standing::Elsewhere(_) = pid::standing(&endpoint) {
+        return Err(Failure::error(format!(
+            "Cannot enable on-boot persistence for an endpoint that is currently running. Stop endpoint {name} and \
+             try again."
+        )));
+    }
+    // Nobody can log in under systemd: it is done now, unless the unit is given credentials of a client identity.
+    if !credentials(&endpoint).exists() {
+        block_on(async {
+            let about = About { endpoint: Some((&endpoint, &config)), ..About::of(base) };
+            let account = about.account().await?;
+            if account.personal
+                && !account.service.logged_in().await.map_err(|error| account.failed(error))?
+            {
+                super::login::log_in(&account).await?;
+            }
+            Ok(())
+        })?;
+    }
+    let program = ambient::own_path().map_err(Failure::error)?;
+    let text = unit(&program, base.path(), &endpoint, &user_name());
+    let path = units.join(format!("{}.service", service(&name)));
+    let written = OpenOptions::new().write(true).create_new(true).open(&path);
+    match written.and_then(|mut file| file.write_all(text.as_bytes())) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            return Err(Failure::error(format!(
+                "Cannot create systemd unit file - a file with the name {} already exists",
+                path.display()
+            )));
+        }
+        Err(error) => {
+            return Err(Failure::error(format!(
+                "{error}: '{}'\n\nUnable to create systemd unit file.  (Do you need to be root?)\n\n\
+                 ----- Systemd unit file content -----\n{text}",
+                path.display()
+            )));
+        }
+    }
+    say(format_args!(
+        "Systemd service installed. Run\n   sudo systemctl enable {}.service --now\nto enable the service and start \
+         the endpoint.",
+        service(&name)
+    ));
+    if let Ok(Some(_)) = crate::account::credentials() {
+        say(format_args!(
+            "\nThe environment names a client identity, which the service does not see. To run as it, write\n   \
+             GLOBUS_COMPUTE_CLIENT_ID=...\n   GLOBUS_COMPUTE_CLIENT_SECRET=...\nto {} (mode 0600).",
+            credentials(&endpoint).display()
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn disable(base: &Base, name: &str) -> Outcome {
+    let units = units()?;
+    let name = base.find(name)?.name();
+    let service = service(&name);
+    let path = units.join(format!("{service}.service"));
+    if !path.exists() {
+        return Err(Failure::error(format!(
+            "There does not appear to be an existing systemd unit for endpoint {name} (unit file {} not found)",
+            path.display()
+        )));
+    }
+    say(format_args!(
+        "Run the following to disable on-boot-persistence:\n   systemctl stop {service}\n   systemctl disable \
+         {service}\n   rm {}",
+        path.display()
+    ));
+    Ok(())
+}
+
+fn units() -> Result<PathBuf, Failure> {
+    let path = ambient::variable("FARCALL_SYSTEMD_UNITS").map_or_else(|| PathBuf::from(UNITS), PathBuf::from);
+    if path.is_dir() { Ok(path) } else { Err(Failure::error(NO_SYSTEMD)) }
+}
+
+fn service(name: &str) -> String {
+    format!("globus-compute-endpoint-{name}")
+}
+
+/// Where the service finds a client identity's credentials, if somebody put them there.
+fn credentials(endpoint: &EndpointDir) -> PathBuf {
+    endpoint.path().join("client.env")
+}
+
+/// The unit. It runs the endpoint in the foreground whatever its configuration says, and does not start again what a
+/// new start can't cure.
+fn unit(program: &Path, base: &Path, endpoint: &EndpointDir, user: &str) -> String {
+    let name = endpoint.name();
+    format!(
+        "[Unit]\n\
+         Description=Globus Compute Endpoint \"{}\"\n\
+         Wants=network-online.target\n\
+         After=network-online.target\n\
+         StartLimitIntervalSec=0\n\
+         \n\
+         [Service]\n\
+         # Optional: GLOBUS_COMPUTE_CLIENT_ID=... and GLOBUS_COMPUTE_CLIENT_SECRET=..., one a line, mode 0600.\n\
+         EnvironmentFile=-{}\n\
+         ExecStart={} --config-dir {} start --foreground {}\n\
+         User={user}\n\
+         Type=simple\n\
+         Restart=always\n\
+         RestartSec=1\n\
+         # The configuration, the identity or the registration must change first.\n\
+         RestartPreventExitStatus=65 77 78\n\
+         \n\
+         [Install]\n\
+         WantedBy=multi-user.target\n",
+        name.replace('%', "%%"),
+        // A path by itself is not split at blanks.
+        credentials(endpoint).display().to_string().replace('%', "%%"),
+        quoted(&program.display().to_string()),
+        quoted(&base.display().to_string()),
+        quoted(&name),
+    )
+}
+
+/// A word of a command line in a unit.
+fn quoted(word: &str) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+@:,".contains(letter);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    let word = word.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$");
+    format!("\"{word}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unit() {
+        let endpoint = EndpointDir::at(PathBuf::from("/home/u ser/.globus_compute/my_first_endpoint"));
+        let text = unit(
+            Path::new("/opt/bin/globus-compute-endpoint"),
+            Path::new("/home/u ser/.globus_compute"),
+            &endpoint,
+            "me",
+        );
+        insta::assert_snapshot!(text, @r#"
+        [Unit]
+        Description=Globus Compute Endpoint "my_first_endpoint"
+        Wants=network-online.target
+        After=network-online.target
+        StartLimitIntervalSec=0
+
+        [Service]
+        # Optional: GLOBUS_COMPUTE_CLIENT_ID=... and GLOBUS_COMPUTE_CLIENT_SECRET=..., one a line, mode 0600.
+        EnvironmentFile=-/home/u ser/.globus_compute/my_first_endpoint/client.env
+        ExecStart=/opt/bin/globus-compute-endpoint --config-dir "/home/u ser/.globus_compute" start --foreground my_first_endpoint
+        User=me
+        Type=simple
+        Restart=always
+        RestartSec=1
+        # The configuration, the identity or the registration must change first.
+        RestartPreventExitStatus=65 77 78
+
+        [Install]
+        WantedBy=multi-user.target
+        "#);
+        assert_eq!(quoted("a%b"), "\"a%%b\"");
+    }
+}

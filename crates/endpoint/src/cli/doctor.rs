@@ -1,0 +1,244 @@
+//! `doctor`: why an endpoint would not start. It looks at everything a start needs, and changes nothing.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::Form;
+use crate::account::About;
+use crate::ambient;
+use crate::config::Config;
+use crate::console::say;
+use crate::directory::{Base, EndpointDir};
+use crate::exit::{Failure, Outcome, block_on};
+use crate::pid::{self, Standing};
+
+/// More than this, and tokens and time stamps stop meaning the same on both sides.
+const SKEW: i64 = 60;
+/// Less room than this, and the next results may find none.
+const ROOM: u64 = 64 << 20;
+const CONNECTING: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The endpoint's name, or the ID it is registered under
+    #[arg(default_value = "default", value_name = "NAME_OR_UUID")]
+    name: String,
+    #[command(flatten)]
+    form: Form,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Finding {
+    what: &'static str,
+    good: bool,
+    text: String,
+}
+
+pub(super) fn run(base: &Base, options: &Options) -> Outcome {
+    let mut findings = Vec::new();
+    look(base, &options.name, &mut findings);
+    let bad = findings.iter().filter(|finding| !finding.good).count();
+    if options.form.json() {
+        super::say_json(&findings)?;
+    } else {
+        for Finding { what, good, text } in &findings {
+            let mark = if *good { "ok  " } else { "FAIL" };
+            say(format_args!("{mark} {what:13} {}", text.trim_end().replace('\n', "\n                   ")));
+        }
+    }
+    match bad {
+        0 => Ok(()),
+        1 => Err(Failure::new(1, "1 thing stands in the way")),
+        _ => Err(Failure::new(1, format!("{bad} things stand in the way"))),
+    }
+}
+
+fn look(base: &Base, name: &str, findings: &mut Vec<Finding>) {
+    let mut find = |what, result: Result<String, String>| {
+        let good = result.is_ok();
+        findings.push(Finding { what, good, text: result.unwrap_or_else(|text| text) });
+        good
+    };
+    let endpoint = match base.find(name) {
+        Ok(endpoint) => endpoint,
+        Err(missing) => {
+            find("directory", Err(said(&missing)));
+            return;
+        }
+    };
+    find("directory", disk(&endpoint));
+    find(
+        "process",
+        match pid::standing(&endpoint) {
+            Standing::Absent => Ok("it does not run".to_owned()),
+            Standing::Alive(pid) => Ok(format!("it runs (process {pid})")),
+            Standing::Elsewhere(host) => Err(format!("it runs on {host}; stop it there first")),
+            Standing::Dead => Ok("it ended unexpectedly; the next start cleans up".to_owned()),
+        },
+    );
+    let config = match Config::load(&endpoint) {
+        Ok((config, _)) => config,
+        Err(bad) => {
+            find("configuration", Err(said(&bad)));
+            return;
+        }
+    };
+    let runnable = config.engine.runnable();
+    find(
+        "configuration",
+        runnable.as_ref().map(|_| endpoint.config().display().to_string()).map_err(Clone::clone),
+    );
+    let own = runnable.as_ref().ok().and_then(|options| options.python.clone());
+    let init = worker_init(&config);
+    find("interpreter", interpreter(own.as_deref().unwrap_or("python3"), &init));
+    let about = About { endpoint: Some((&endpoint, &config)), ..About::of(base) };
+    let place = about.place();
+    let there = find(
+        "service",
+        place.as_ref().map(|place| format!("{}, by {}", place.service, place.named_by)).map_err(said),
+    );
+    if there {
+        block_on(async {
+            ask(&about, config.amqp_port, &mut find).await;
+            Ok(())
+        })
+        .unwrap_or_else(|failure| {
+            find("service", Err(said(&failure)));
+        });
+    }
+}
+
+/// What needs the service's answers.
+async fn ask(
+    about: &About<'_>,
+    port: Option<u16>,
+    find: &mut impl FnMut(&'static str, Result<String, String>) -> bool,
+) {
+    let account = match about.account().await {
+        Ok(account) => account,
+        Err(failure) => {
+            find("identity", Err(said(&failure)));
+            return;
+        }
+    };
+    match account.service.date().await {
+        Ok(date) => {
+            find("reachability", Ok(format!("{} answers", account.service.place().service)));
+            if let Some(date) = date {
+                find("clock", clock(&date));
+            }
+        }
+        Err(error) => {
+            find("reachability", Err(error.to_string()));
+            return;
+        }
+    }
+    let logged_in = account.service.logged_in().await;
+    if !find(
+        "identity",
+        match logged_in {
+            Ok(true) => Ok(account.identity.clone()),
+            Ok(false) => Err("nobody is logged in: run `globus-compute-endpoint login`".to_owned()),
+            Err(error) => Err(error.to_string()),
+        },
+    ) {
+        return;
+    }
+    match account.service.results_address().await {
+        Ok(url) => {
+            find("broker", broker(&url, port));
+        }
+        Err(error) => {
+            find("broker", Err(said(&account.failed(error))));
+        }
+    }
+}
+
+fn said(failure: &Failure) -> String {
+    failure.text.strip_prefix("Error: ").unwrap_or(&failure.text).trim().to_owned()
+}
+
+/// Whether what must not be lost can be written.
+fn disk(endpoint: &EndpointDir) -> Result<String, String> {
+    let path = endpoint.path();
+    let told = |error: std::io::Error| format!("{}: {error}", path.display());
+    let probe = path.join(".doctor");
+    let written = fs::File::create(&probe).and_then(|mut file| {
+        file.write_all(&[0; 4096])?;
+        file.sync_all()
+    });
+    // What could not be made need not be removed.
+    let _ = fs::remove_file(&probe);
+    written.map_err(told)?;
+    let room = nix::sys::statvfs::statvfs(path).map_err(|error| told(error.into()))?;
+    let free = room.blocks_available().saturating_mul(room.fragment_size());
+    if free < ROOM {
+        return Err(format!("{}: only {} MB are free", path.display(), free >> 20));
+    }
+    Ok(format!("{} can be written, {} MB are free", path.display(), free >> 20))
+}
+
+/// What runs before the workers, from the provider's parameters.
+fn worker_init(config: &Config) -> String {
+    config.engine.resolved()["provider"]["worker_init"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Whether the workers' interpreter is there and new enough; dill is welcome and not needed.
+fn interpreter(python: &str, init: &str) -> Result<String, String> {
+    let script = "import sys\ntry:\n import dill\n d = 'dill ' + dill.__version__\nexcept ImportError:\n d = 'no dill'\n\
+                  print('%d.%d.%d' % sys.version_info[:3], sys.executable, d, sep='|')";
+    let output = Command::new("/bin/bash")
+        .arg("-c")
+        .arg(format!("{init}\nexec \"$0\" -c \"$1\""))
+        .args([python, script])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("/bin/bash: {error}"))?;
+    let out = String::from_utf8_lossy(&output.stdout);
+    let line = out.lines().last().unwrap_or_default();
+    let parts: Vec<_> = line.split('|').collect();
+    let [version, path, dill] = parts[..] else {
+        return Err(format!("{python} can't be run: {}", String::from_utf8_lossy(&output.stderr).trim()));
+    };
+    let number = |index| version.split('.').nth(index).and_then(|part| part.parse::<u32>().ok()).unwrap_or(0);
+    if (number(0), number(1)) < (3, 8) {
+        return Err(format!("{path} is Python {version}; workers need 3.8 or later"));
+    }
+    Ok(format!("Python {version} at {path}, {dill}"))
+}
+
+fn clock(date: &str) -> Result<String, String> {
+    let theirs = jiff::fmt::rfc2822::DateTimeParser::new()
+        .relaxed_weekday(true)
+        .parse_timestamp(date)
+        .map_err(|_| format!("the service's clock can't be read: {date}"))?;
+    let ours = i64::try_from(ambient::since_epoch().as_secs()).unwrap_or(i64::MAX);
+    let skew = ours.saturating_sub(theirs.as_second());
+    if skew.abs() > SKEW {
+        return Err(format!("this machine's clock is {skew} s ahead of the service's"));
+    }
+    Ok("this machine's clock and the service's agree".to_owned())
+}
+
+/// Whether somebody listens where the broker is.
+fn broker(url: &str, port: Option<u16>) -> Result<String, String> {
+    let address = client::amqp::Address::parse(url, port).map_err(|error| error.to_string())?;
+    let (host, port) = address.target();
+    let shown = format!("{host}:{port}");
+    let found = (host.as_str(), port).to_socket_addrs().map_err(|error| format!("{shown}: {error}"))?;
+    let mut why = format!("{shown}: no such host");
+    for candidate in found {
+        match TcpStream::connect_timeout(&candidate, CONNECTING) {
+            Ok(_) => return Ok(format!("{shown} takes connections")),
+            Err(error) => why = format!("{shown}: {error}"),
+        }
+    }
+    Err(why)
+}

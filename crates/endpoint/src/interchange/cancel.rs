@@ -1,0 +1,70 @@
+//! Cancellation: what the service wants ended is ended by the engine, wherever it stands; what has not come yet is ended
+//! as soon as it comes.
+
+use std::collections::{HashSet, VecDeque};
+
+use wire::TaskId;
+
+use super::{Action, Interchange, State};
+
+/// So many cancellations wait for their tasks; the oldest is forgotten first, and its task then runs for nothing.
+const REMEMBERED: usize = 16_384;
+
+/// Tasks that were cancelled before they came.
+#[derive(Debug, Default)]
+pub(super) struct Cancelled {
+    known: HashSet<TaskId>,
+    order: VecDeque<TaskId>,
+}
+
+impl Cancelled {
+    fn remember(&mut self, task: TaskId) {
+        if self.known.insert(task) {
+            self.order.push_back(task);
+        }
+        while self.order.len() > REMEMBERED {
+            if let Some(oldest) = self.order.pop_front() {
+                self.known.remove(&oldest);
+            }
+        }
+    }
+
+    /// Whether this task was cancelled; asked when it comes.
+    pub(super) fn take(&mut self, task: TaskId) -> bool {
+        // Its place in the order stays until it is the oldest: nobody minds.
+        self.known.remove(&task)
+    }
+}
+
+impl Interchange {
+    pub(super) fn cancel(&mut self, tasks: Vec<TaskId>, actions: &mut Vec<Action>) {
+        for task in tasks {
+            match self.tasks.get(&task) {
+                Some(State::Waiting { .. } | State::Assigned { .. } | State::Running { .. }) => {
+                    actions.push(Action::Cancel(task));
+                }
+                // It has its end already.
+                Some(State::Finished(_)) => {}
+                None if self.ended.contains(&task) => {}
+                None => self.cancelled.remember(task),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cancellations_that_wait_are_bounded() {
+        let mut cancelled = Cancelled::default();
+        let task = |number: usize| TaskId::from_uuid(uuid::Uuid::from_u128(number as u128));
+        for number in 0..=REMEMBERED {
+            cancelled.remember(task(number));
+        }
+        assert!(!cancelled.take(task(0)), "the oldest is forgotten");
+        assert!(cancelled.take(task(1)));
+        assert!(!cancelled.take(task(1)), "asked once");
+    }
+}

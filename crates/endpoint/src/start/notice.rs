@@ -1,0 +1,79 @@
+//! Tells the service why a user endpoint could not be started, by a status report of its own: whoever submitted to it
+//! learns the reason.
+
+use std::time::Duration;
+
+use client::amqp::{self, Event, Item, Plan};
+use wire::message::StatusReport;
+use wire::queue::Registration;
+
+use crate::exit::{Failure, block_on, status};
+
+/// We leave anyway; nobody waits longer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// As long as the service waits for another word from an endpoint that said this.
+const PERIOD: u64 = 3;
+
+/// Sends the reason. That it could not be sent changes nothing: the failure is printed as well.
+pub(super) fn send(credentials: Registration, failure: &Failure) {
+    let endpoint_id = credentials.endpoint_id;
+    let state = serde_json::Map::from_iter([
+        ("error".to_owned(), text(failure).into()),
+        ("heartbeat_period".to_owned(), PERIOD.into()),
+    ]);
+    let report =
+        StatusReport { endpoint_id, global_state: state.into(), task_statuses: Default::default() }.encode();
+    // It takes no tasks and no commands.
+    let Ok(mut plan) = Plan::new(&credentials, None, None, 1, format!("endpoint {endpoint_id}")) else {
+        return;
+    };
+    plan.commands = None;
+    let work = async {
+        let (link, mut events) = amqp::start(plan);
+        link.consume(false);
+        while let Some(event) = events.recv().await {
+            match event {
+                Event::Up { session } => link.publish(session, Item::Heartbeat, report.clone()),
+                Event::Settled { .. } => link.close(),
+                Event::Ended(_) => break,
+                Event::Delivered(_) | Event::Commanded(_) | Event::Down { .. } => {}
+            }
+        }
+    };
+    // Nobody is left to be told.
+    let _ = block_on(async {
+        let _ = tokio::time::timeout(PATIENCE, work).await;
+        Ok(())
+    });
+}
+
+/// In the form upstream's endpoint gives it.
+fn text(failure: &Failure) -> String {
+    let said = failure.text.strip_prefix("Error: ").unwrap_or(&failure.text);
+    match failure.status {
+        status::GENERIC => format!("Failed to start or unexpected error:\n  (ClickException) {said}"),
+        code => format!("Failed to start or unexpected error:\n  (SystemExit) {code}\n{said}")
+            .trim_end()
+            .to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_in_upstreams_form() {
+        let bad = Failure::error("1 validation error for UserEndpointConfigModel\nfoo\n  extra");
+        assert_eq!(
+            text(&bad),
+            "Failed to start or unexpected error:\n  (ClickException) 1 validation error for \
+             UserEndpointConfigModel\nfoo\n  extra"
+        );
+        let failed = Failure::new(78, "Error: endpoint_setup failed");
+        assert_eq!(
+            text(&failed),
+            "Failed to start or unexpected error:\n  (SystemExit) 78\nendpoint_setup failed"
+        );
+    }
+}
