@@ -9,7 +9,7 @@ STAGE := checks/stage
 
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help demo build test test-long check fuzz bench environments unit e2e faults chaos
+.PHONY: help demo build portable test test-long check fuzz bench environments unit e2e faults chaos
 
 help: ## what each target does
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -61,6 +61,16 @@ $(DENY):
 
 $(TOOLS)/cargo-nextest-0.9.143/bin/cargo-nextest:
 	env -u CARGO_TARGET_DIR cargo install --locked --quiet --version 0.9.143 --root $(TOOLS)/cargo-nextest-0.9.143 cargo-nextest
+
+ZIGBUILD := $(TOOLS)/cargo-zigbuild-0.23.0
+# zig brings the C library's symbols of every version; it comes from PyPI, like everything Python.
+portable: ## programs for glibc 2.28 and later (RHEL 8), in target/x86_64-unknown-linux-gnu/dist
+	test -x $(ZIGBUILD)/bin/python || $(PYTHON) -m venv $(ZIGBUILD)
+	$(ZIGBUILD)/bin/python -m pip install --quiet cargo-zigbuild==0.23.0 ziglang==0.15.2
+	PATH="$(ZIGBUILD)/bin:$$PATH" cargo zigbuild --workspace --bins --profile dist --target x86_64-unknown-linux-gnu.2.28
+	for program in farcall globus-compute-endpoint; do \
+	  $(PYTHON) checks/glibc.py $${CARGO_TARGET_DIR:-target}/x86_64-unknown-linux-gnu/dist/$$program 2.28 || exit 1; \
+	done
 
 FUZZ_SECONDS ?= 60
 CARGO_FUZZ := $(TOOLS)/cargo-fuzz-0.13.2/bin/cargo-fuzz

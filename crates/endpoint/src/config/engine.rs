@@ -427,7 +427,8 @@ fn ports(nodes: &[Node]) -> Option<Json> {
 
 fn find<'a>(node: &'a Node, key: &str) -> Option<&'a Entry> {
     let Value::Map(entries) = &node.value else { return None };
-    entries.iter().find(|entry| entry.key == key)
+    // Null means not given.
+    entries.iter().find(|entry| entry.key == key && entry.node.value != Value::Null)
 }
 
 #[cfg(test)]

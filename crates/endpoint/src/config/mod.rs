@@ -7,6 +7,8 @@ mod engine;
 mod fields;
 mod nearest;
 mod site;
+#[cfg(test)]
+mod sites;
 mod yaml;
 
 use std::path::{Path, PathBuf};

@@ -89,7 +89,10 @@ impl World {
                     self.writing.iter_mut().for_each(|batch| batch.retain(|other| *other != task));
                     self.journal.remove(&task);
                 }),
+                // The journal is written in order: the end of a task that was cancelled while its beginning waits to be
+                // written comes after it.
                 Action::JournalEnded(tasks) => tasks.into_iter().for_each(|task| {
+                    self.writing.iter_mut().for_each(|batch| batch.retain(|other| *other != task));
                     self.journal.insert(task, "ended");
                 }),
                 Action::Acknowledge(tags) => tags.into_iter().for_each(|tag| {

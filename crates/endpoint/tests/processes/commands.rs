@@ -1,0 +1,236 @@
+//! Commands beside the life of an endpoint: what they print, what they leave with, and where they look for the service.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::fake::FakeService;
+use crate::home::{Home, signal, wait_until};
+use crate::{ID, home, registration};
+
+#[test]
+fn a_restart_stops_and_starts() {
+    let service = FakeService::start(|_| (200, registration(ID)));
+    let home = Home::new(&service);
+    home.run(&["configure", "ep"]);
+    let fresh = home.run(&["restart", "ep"]);
+    assert_eq!(fresh.status, 0, "{fresh:?}");
+    assert_eq!(fresh.err, "> Endpoint <ep> is not active.\n");
+    let pid = home.pid("ep");
+    let again = home.run(&["restart", ID]);
+    assert_eq!((again.status, again.err.as_str()), (0, "> Endpoint <ep> is now stopped\n"), "{again:?}");
+    assert!(!home::alive(pid) && home::alive(home.pid("ep")));
+    home.run(&["stop", "ep"]);
+}
+
+#[test]
+fn delete_asks_and_tells_the_service() {
+    let service = FakeService::start(|request| match request.line.as_str() {
+        line if line.starts_with("GET") => (200, json!({"status": "offline"})),
+        line if line.starts_with("DELETE") => (200, json!({"result": 302})),
+        _ => (200, registration(ID)),
+    });
+    let home = Home::new(&service);
+    home.run(&["configure", "ep"]);
+    home.run(&["start", "ep"]);
+    home.run(&["stop", "ep"]);
+    let unanswered = home.run(&["delete", "ep"]);
+    assert_eq!(unanswered.status, 1);
+    assert!(
+        unanswered.out.starts_with("Are you sure you want to delete endpoint < ep >? [y/N]: "),
+        "{unanswered:?}"
+    );
+    assert!(unanswered.err.ends_with("Aborted!\n"), "{unanswered:?}");
+    let deleted = home.run(&["delete", ID, "--yes"]);
+    let path = home.path("ep").display().to_string();
+    assert_eq!(
+        deleted.err,
+        format!(
+            "> Endpoint {ID} has been deleted from the web service\n> Endpoint {path} has been deleted from {path}\n"
+        )
+    );
+    assert!(!home.path("ep").exists());
+    assert_eq!(service.asked().last().unwrap().line, format!("DELETE /v2/endpoints/{ID}"));
+    assert!(home.run(&["delete", "ep", "--yes"]).err.contains("There is no endpoint configuration"));
+}
+
+#[test]
+fn delete_spares_what_the_service_will_not_give_up() {
+    let service = FakeService::start(|request| match request.line.as_str() {
+        line if line.starts_with("GET") => (200, json!({"status": "online"})),
+        line if line.starts_with("DELETE") => (403, json!({"code": "FORBIDDEN"})),
+        _ => (200, registration(ID)),
+    });
+    let home = Home::new(&service);
+    home.configure("ep", "engine: {}\n");
+    fs::write(home.path("ep/endpoint.json"), format!("{{\"endpoint_id\": \"{ID}\"}}")).unwrap();
+    let online = home.run(&["delete", "ep", "--yes"]);
+    assert_eq!(online.status, 255, "{online:?}");
+    assert!(online.err.contains("is currently running.  To proceed with deletion"), "{online:?}");
+    let forced = home.run(&["delete", "ep", "--yes", "--force"]);
+    assert_eq!(forced.status, 0, "{forced:?}");
+    assert!(
+        forced.err.contains("could not be deleted from the web service: [{\"code\":\"FORBIDDEN\"}]"),
+        "{forced:?}"
+    );
+    assert!(!home.path("ep").exists());
+    let unknown = home.run(&["delete", ID, "--yes"]);
+    assert!(unknown.err.contains("Please add the --force flag"), "{unknown:?}");
+}
+
+#[test]
+fn tables_for_programs() {
+    let service = FakeService::start(|_| (200, registration(ID)));
+    let home = Home::new(&service);
+    home.run(&["configure", "ep"]);
+    let listed = home.run(&["list", "--output", "json"]).out;
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(listed, json!([{"endpoint_id": null, "status": "Initialized", "name": "ep", "host": null}]));
+}
+
+#[test]
+fn an_endpoint_on_another_host_is_named() {
+    let service = FakeService::start(|_| (200, registration(ID)));
+    let home = Home::new(&service);
+    home.configure("ep", "engine: {}\n");
+    fs::write(home.path("ep/endpoint.json"), format!("{{\"endpoint_id\": \"{ID}\"}}")).unwrap();
+    fs::write(home.path("ep/daemon.pid"), "17\n").unwrap();
+    fs::write(home.path("ep/daemon.host"), "login02\n30\n").unwrap();
+    let listed = home.run(&["list"]);
+    assert!(listed.out.contains("| Running "), "{listed:?}");
+    assert_eq!(listed.err, "> ep runs on login02\n");
+    let stopped = home.run(&["stop", "ep"]);
+    assert_eq!(stopped.status, 1);
+    assert!(stopped.err.contains("Endpoint <ep> runs on login02"), "{stopped:?}");
+    let started = home.run(&["start", "ep"]);
+    assert_eq!(
+        (started.status, started.err.as_str()),
+        (255, "Endpoint 'ep' is already active, on login02\n")
+    );
+    assert_eq!(service.asked().len(), 0);
+}
+
+/// The site's file, the environment, the configuration: each goes before the one after, and the last start is remembered.
+#[test]
+fn where_the_service_is() {
+    let service = FakeService::start(|_| (200, registration(ID)));
+    let home = Home::new(&service);
+    home.run(&["configure", "ep"]);
+    let site = home.path("site.yaml");
+    fs::write(&site, format!("service_url: {}\n", service.url())).unwrap();
+    let bare = |words: &[&str], site: &str| {
+        let mut command = home.command(words);
+        command.env_remove("FARCALL_SERVICE_URL").env("FARCALL_SITE_FILE", site);
+        let output = command.output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (status, err) = bare(&["start", "ep"], "/nowhere/site.yaml");
+    assert_eq!(status, 78);
+    for word in ["service_url", "FARCALL_SERVICE_URL", "GLOBUS_SDK_ENVIRONMENT", "/nowhere/site.yaml"] {
+        assert!(err.contains(word), "{err}");
+    }
+    for command in [&["login"][..], &["logout"], &["whoami"]] {
+        assert_eq!(bare(command, "/nowhere/site.yaml").0, 78, "{command:?}");
+    }
+    let (status, err) = bare(&["start", "ep"], &site.display().to_string());
+    assert_eq!(status, 0, "{err}");
+    home.run(&["stop", "ep"]);
+    let (status, err) = bare(&["start", "ep"], "/nowhere/site.yaml");
+    assert_eq!(status, 0, "it remembers: {err}");
+    home.run(&["stop", "ep"]);
+    fs::write(&site, "service-url: x\n").unwrap();
+    let (status, err) = bare(&["whoami"], &site.display().to_string());
+    assert_eq!(status, 78);
+    assert!(err.contains("extra fields not permitted") && err.contains("service_url"), "{err}");
+}
+
+#[test]
+fn a_configuration_is_checked_and_rendered_without_a_service() {
+    let service = FakeService::start(|_| (500, json!({})));
+    let home = Home::new(&service);
+    home.configure("ep", "engine:\n  type: GlobusComputeEngine\n  max_worker_per_node: 2\n");
+    let bad = home.run(&["check", "ep"]);
+    assert_eq!(bad.status, 1);
+    let path = home.path("ep/config.yaml").display().to_string();
+    assert_eq!(
+        bad.err,
+        format!(
+            "Error: 1 validation error for UserEndpointConfigModel\nengine\n  HighThroughputExecutor.__init__() got an \
+             unexpected keyword argument 'max_worker_per_node' (type=value_error)\n\n --> {path}:3:3\n  |\n3 |   \
+             max_worker_per_node: 2\n  |   ^^^^^^^^^^^^^^^^^^^\n  = help: the nearest name there is: \
+             max_workers_per_node\n\n"
+        )
+    );
+    home.configure("ep", "engine:\n  provider:\n    type: SlurmProvider\n    walltime: 1:30:00\n");
+    let later = home.run(&["check", "ep"]);
+    assert_eq!(later.status, 78);
+    assert!(later.err.contains("SlurmProvider is not part of this version yet; meanwhile"), "{later:?}");
+    assert_eq!(home.run(&["start", "ep"]).status, 78);
+    let rendered: serde_json::Value = serde_json::from_str(&home.run(&["render", "ep"]).out).unwrap();
+    assert_eq!(rendered["engine"]["provider"]["walltime"], "1:30:00");
+    assert_eq!(rendered["engine"]["provider"]["launcher"]["type"], "SingleNodeLauncher");
+    assert_eq!(rendered["heartbeat_period"], 30);
+    home.configure("ep", "engine: {}\n");
+    let good = home.run(&["check", &path]);
+    assert_eq!((good.status, good.out), (0, format!("{path}: good\n")));
+    assert_eq!(service.asked().len(), 0);
+}
+
+#[test]
+fn shells_and_modules() {
+    let service = FakeService::start(|_| (500, json!({})));
+    let home = Home::new(&service);
+    let script = home.run(&["completion", "bash"]);
+    assert!(script.status == 0 && script.out.contains("enable-on-boot"), "{script:?}");
+    let module = home.run(&["python-exec", "json.tool", "--help"]);
+    assert!(module.status == 0 && module.out.contains("json.tool"), "{module:?}");
+    let mistyped = home.run(&["lsit"]);
+    assert_eq!(mistyped.status, 2);
+    assert!(mistyped.err.ends_with("Error: No such command 'lsit'. Did you mean 'list'?\n"), "{mistyped:?}");
+    let later = home.run(&["render-user-config"]);
+    assert!(later.status == 1 && later.err.contains("not part of this version yet; meanwhile"), "{later:?}");
+}
+
+/// What a dead endpoint left running ends before the next one begins.
+#[test]
+fn leftover_nodes_are_ended() {
+    let service = FakeService::start(|_| (200, registration(ID)));
+    let home = Home::new(&service);
+    home.run(&["configure", "ep"]);
+    assert_eq!(home.run(&["start", "ep"]).status, 0);
+    let pid = home.pid("ep");
+    let nodes = || home::nodes_of(&home.path("ep"));
+    wait_until(|| !nodes().is_empty());
+    let left = nodes();
+    // The node must not notice that its endpoint has gone: it sleeps.
+    left.iter().for_each(|node| signal(*node, libc::SIGSTOP));
+    signal(pid, libc::SIGKILL);
+    wait_until(|| !home::alive(pid));
+    assert!(left.iter().all(|node| home::alive(*node)));
+    assert_eq!(home.run(&["start", "ep"]).status, 0);
+    assert!(left.iter().all(|node| !home::alive(*node)), "the nodes of the dead endpoint are gone");
+    let log = fs::read_to_string(home.path("ep/endpoint.log")).unwrap();
+    assert!(log.contains("It had left 1 node(s) running; they were ended."), "{log}");
+    home.run(&["stop", "ep"]);
+}
+
+#[test]
+fn the_log_can_be_seen_on_the_console() {
+    let service = FakeService::start(|_| (200, registration(ID)));
+    let home = Home::new(&service);
+    home.configure("ep", "detach_endpoint: false\nengine: {}\n");
+    let mut child = home
+        .command(&["start", "ep", "--log-to-console", "--debug"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = home.path("ep/endpoint.log");
+    wait_until(|| fs::read_to_string(&log).is_ok_and(|log| log.contains("the endpoint runs")));
+    signal(i32::try_from(child.id()).unwrap(), libc::SIGTERM);
+    let status = child.wait().unwrap();
+    assert!(status.success(), "{status}");
+    let mut shown = String::new();
+    std::io::Read::read_to_string(child.stderr.as_mut().unwrap(), &mut shown).unwrap();
+    assert!(shown.contains("the endpoint runs"), "{shown}");
+}

@@ -1,0 +1,188 @@
+"""People log in: the link and the pasted code, the store that the stock packages share, renewal, and who is who.
+
+The identity service is a stand-in, so that each step of the conversation can be told."""
+
+import json
+import re
+import sqlite3
+import stat
+import subprocess
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+import environments
+from scene import binary
+from terminal import Terminal
+
+ME = "11111111-1111-4111-8111-111111111111"
+LINKED = "22222222-2222-4222-8222-222222222222"
+ENDPOINT = "7b4a1a3e-3f55-4c7e-9d1a-0f4f0b6f8c11"
+
+
+@pytest.fixture
+def release():
+    return "3.8.0"
+
+
+class Person:
+    """Somebody at a terminal, with a home of their own, and the stand-in for a service."""
+
+    def __init__(self, scene, lifetime=172800):
+        self.scene = scene
+        self.stock = environments.python("sdk-3.8.0")
+        script = Path(__file__).resolve().parent.parent / "clients" / "identity_stand_in.py"
+        self.service = scene.start("stand-in", [self.stock, script, str(lifetime)], scene.environment(self.stock))
+        self.port = self.service.wait_for(r"listening on (\d+)")[1]
+        self.base = scene.directory / "base"
+
+    def environment(self, **extra):
+        return self.scene.environment(
+            self.stock,
+            GLOBUS_SDK_ENVIRONMENT="local",
+            GLOBUS_SDK_SERVICE_URL_AUTH=f"http://localhost:{self.port}/",
+            GLOBUS_COMPUTE_USER_DIR=self.base,
+            **extra,
+        )
+
+    def ours(self):
+        # The stock packages find localhost:5000 through `http_proxy`; ours is told the port.
+        return self.environment(FARCALL_SERVICE_URL=f"http://localhost:{self.port}/")
+
+    def run(self, *arguments, upstream=False, **extra):
+        program = self.stock.parent / "globus-compute-endpoint" if upstream else binary("globus-compute-endpoint")
+        environment = self.environment(http_proxy=f"http://127.0.0.1:{self.port}") if upstream else self.ours()
+        done = subprocess.run(
+            [str(program), *arguments],
+            env=environment | extra,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return done
+
+    def type(self, *arguments, upstream=False):
+        program = self.stock.parent / "globus-compute-endpoint" if upstream else binary("globus-compute-endpoint")
+        environment = self.environment(http_proxy=f"http://127.0.0.1:{self.port}") if upstream else self.ours()
+        return Terminal([program, *arguments], environment, self.scene.directory)
+
+    def log_in(self, terminal):
+        """Opens the link and pastes the code."""
+        link = terminal.read(r"Please authenticate with Globus here:\s*-+\s*(http\S+)\s*-+")[1]
+        terminal.read(r"Enter the resulting Authorization Code here: ")
+        parameters = urllib.parse.parse_qs(urllib.parse.urlsplit(link).query)
+        assert parameters["access_type"] == ["offline"] and parameters["code_challenge_method"] == ["S256"]
+        terminal.type(f"good-{parameters['code_challenge'][0]}")
+        return parameters
+
+    def asked(self):
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"http://127.0.0.1:{self.port}/asked", timeout=10) as answer:
+            return json.load(answer)
+
+    def namespaces(self):
+        with sqlite3.connect(self.base / "storage.db") as store:
+            return {row for row in store.execute("SELECT namespace, resource_server FROM token_storage")}
+
+
+@pytest.fixture
+def person(scene):
+    return Person(scene)
+
+
+def test_the_first_start_logs_in(person):
+    assert person.run("configure", "ep").returncode == 0
+    first = person.type("start", "ep")
+    parameters = person.log_in(first)
+    assert parameters["client_id"] == ["4cf29807-cf21-49ec-9443-ff9a3fb9f81c"]
+    status, screen = first.finish()
+    assert status == 0 and f"Starting endpoint; registered ID: {ENDPOINT}" in screen, screen
+    assert person.run("stop", "ep").returncode == 0
+    # The tokens lie where the stock packages look for them, for nobody else.
+    assert person.namespaces() == {("user/local", "auth.globus.org"), ("user/local", "funcx_service")}
+    assert stat.S_IMODE((person.base / "storage.db").stat().st_mode) == 0o600
+    # The second start asks nobody.
+    again = person.run("start", "ep")
+    assert again.returncode == 0, again.stderr
+    assert person.run("stop", "ep").returncode == 0
+    assert [line for line in person.asked() if "oauth2/token" in line] == ["POST /v2/oauth2/token authorization_code"]
+
+
+def test_whoami_of_either_agrees(person):
+    assert "Please log in again" in person.run("whoami").stderr
+    login = person.type("login")
+    person.log_in(login)
+    assert login.finish()[0] == 0
+    assert "Already logged in. Use --force to run login flow anyway" in person.run("login").stderr
+    ours, theirs = person.run("whoami"), person.run("whoami", upstream=True)
+    assert ours.returncode == theirs.returncode == 0, theirs.stderr
+    assert ours.stdout.split() == theirs.stdout.split()
+    assert ME in ours.stdout and "ada@example.org" in ours.stdout
+    linked = person.run("whoami", "--linked-identities")
+    assert LINKED in linked.stdout and ME in linked.stdout
+    assert linked.stdout.split() == person.run("whoami", "--linked-identities", upstream=True).stdout.split()
+    told = json.loads(person.run("whoami", "--output", "json").stdout)
+    assert told == [{"username": "ada@example.org", "name": "Ada L.", "id": ME, "email": "ada@mail.example.org"}]
+    out = person.run("logout")
+    assert "Logout succeeded and all cached credentials were revoked" in out.stderr
+    assert person.asked().count("POST /v2/oauth2/token/revoke") == 4
+    assert person.run("whoami", upstream=True).returncode == 1
+
+
+def test_a_login_of_upstreams_is_ours(person):
+    login = person.type("login", upstream=True)
+    person.log_in(login)
+    status, screen = login.finish()
+    assert status == 0, screen
+    ours = person.run("whoami")
+    assert ours.returncode == 0 and ME in ours.stdout, ours.stderr
+
+
+def test_tokens_are_renewed(scene):
+    # They count as expired at once.
+    person = Person(scene, lifetime=1)
+    login = person.type("login")
+    person.log_in(login)
+    assert login.finish()[0] == 0
+    for _ in range(2):
+        assert ME in person.run("whoami").stdout
+    renewals = [line for line in person.asked() if line.endswith("refresh_token")]
+    assert len(renewals) == 2, "each time by the newest refresh token"
+
+
+def test_a_wrong_code_and_no_answer(person):
+    wrong = person.type("login")
+    wrong.read("Authorization Code here: ")
+    wrong.type("nonsense")
+    status, screen = wrong.finish()
+    assert status == 77 and "An Auth API error occurred" in screen and "invalid_grant" in screen, screen
+    nobody = person.run("login")
+    assert nobody.returncode == 1 and nobody.stderr.strip().endswith("Aborted!")
+    person.run("configure", "ep")
+    started = person.run("start", "ep")
+    assert started.returncode == 77 and "globus-compute-endpoint login" in started.stderr
+
+
+def test_the_environment_goes_before_the_login(person):
+    login = person.type("login")
+    person.log_in(login)
+    assert login.finish()[0] == 0
+    credentials = {"GLOBUS_COMPUTE_CLIENT_ID": LINKED, "GLOBUS_COMPUTE_CLIENT_SECRET": "secret"}
+    told = person.run("login", **credentials)
+    assert f"the client identity {LINKED}, from GLOBUS_COMPUTE_CLIENT_ID in the environment" in told.stderr
+    both = person.run("whoami", GLOBUS_COMPUTE_CLIENT_SECRET="secret")
+    assert "Both GLOBUS_COMPUTE_CLIENT_ID and GLOBUS_COMPUTE_CLIENT_SECRET must be set" in both.stderr
+
+
+def test_a_token_goes_to_no_other_service(scene, person):
+    login = person.type("login")
+    person.log_in(login)
+    assert login.finish()[0] == 0
+    other = Person(scene)
+    assert other.base == person.base and other.port != person.port
+    refused = other.run("whoami")
+    assert refused.returncode == 1 and "Please log in again" in refused.stderr
+    assert not re.search("userinfo", " ".join(other.asked()))
