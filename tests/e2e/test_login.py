@@ -44,6 +44,7 @@ class Person:
             GLOBUS_SDK_ENVIRONMENT="local",
             GLOBUS_SDK_SERVICE_URL_AUTH=f"http://localhost:{self.port}/",
             GLOBUS_COMPUTE_USER_DIR=self.base,
+            COLUMNS=200,
             **extra,
         )
 
@@ -71,7 +72,7 @@ class Person:
 
     def log_in(self, terminal):
         """Opens the link and pastes the code."""
-        link = terminal.read(r"Please authenticate with Globus here:\s*-+\s*(http\S+)\s*-+")[1]
+        link = terminal.read(r"Please authenticate with Globus here:\n-+\n(http\S+)\n-+\n")[1]
         terminal.read(r"Enter the resulting Authorization Code here: ")
         parameters = urllib.parse.parse_qs(urllib.parse.urlsplit(link).query)
         assert parameters["access_type"] == ["offline"] and parameters["code_challenge_method"] == ["S256"]
