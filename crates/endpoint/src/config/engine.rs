@@ -10,6 +10,9 @@ use super::fields::Wrong;
 use super::nearest::nearest;
 use super::yaml::{Entry, Node, Value};
 
+/// No node has more.
+const MOST_ACCELERATORS: u64 = 4096;
+
 /// A part with a type: the engine, its provider, the provider's launcher.
 #[derive(Clone, Debug, PartialEq)]
 struct Part {
@@ -32,6 +35,10 @@ impl Engine {
         let mut all = resolved(&self.own);
         if all.get("label").is_some_and(Json::is_null) {
             all.insert("label".to_owned(), self.own.class.name.into());
+        }
+        if let Some(count) = all.get("available_accelerators").and_then(Json::as_u64) {
+            let names = (0..count.min(MOST_ACCELERATORS)).map(|index| Json::from(index.to_string()));
+            all.insert("available_accelerators".to_owned(), names.collect());
         }
         if let Some(Json::Object(given)) = all.remove("job_status_kwargs") {
             let mut whole = Map::from_iter([
@@ -472,7 +479,7 @@ mod tests {
             json!({"max_idletime": 90, "strategy": "simple", "strategy_period": 5.0})
         );
         assert_eq!(given("available_accelerators: [0, 1]\n")["available_accelerators"], json!(["0", "1"]));
-        assert_eq!(given("available_accelerators: 4\n")["available_accelerators"], 4);
+        assert_eq!(given("available_accelerators: 2\n")["available_accelerators"], json!(["0", "1"]));
         let mpi = "type: GlobusMPIEngine\nmax_workers_per_node: 2\n";
         assert_eq!(given(mpi)["max_workers_per_block"], 2);
         let mpi = "type: GlobusMPIEngine\nprovider:\n  type: SlurmProvider\n  max_workers_per_block: 3\n";

@@ -42,7 +42,7 @@ fn all() -> Vec<Pid> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw)).collect()
 }
 
-/// Whether a process is a node whose configuration lies in the endpoint's directory: `… node --config FILE …`.
+/// Whether a process is a node whose configuration lies in the endpoint's directory: `… node … --config FILE`.
 fn is_node_of(pid: Pid, endpoint: &EndpointDir) -> bool {
     let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { return false };
     let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();

@@ -130,7 +130,7 @@ pub(crate) fn nodes_of(endpoint: &std::path::Path) -> Vec<i32> {
     pids.filter(|pid| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        line.contains(&format!(" node --config {inside}/"))
+        line.contains(" node ") && line.contains(&format!(" --config {inside}/"))
     })
     .collect()
 }
