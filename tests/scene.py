@@ -56,8 +56,8 @@ class Scene:
         self.processes.append(process)
         return process
 
-    def service(self, name="service"):
-        service = Service(self, name)
+    def service(self, name="service", settings=()):
+        service = Service(self, name, settings)
         self.services.append(service)
         service.start()
         return service
@@ -101,9 +101,11 @@ class Scene:
 class Service:
     """`farcall serve` with a data directory of its own."""
 
-    def __init__(self, scene, name):
+    def __init__(self, scene, name, settings=()):
         self.scene = scene
         self.name = name
+        # Of its configuration, as `section.key=value`.
+        self.settings = settings
         self.data = scene.directory / f"{name}-data"
         self.process = None
         self.http_port = 0
@@ -117,6 +119,7 @@ class Service:
             [
                 *(binary("farcall"), "serve", "--data-dir", self.data),
                 *("--http-listen", f"127.0.0.1:{self.http_port}", "--amqp-listen", f"127.0.0.1:{self.amqp_port}"),
+                *(part for setting in self.settings for part in ("--set", setting)),
             ],
             self.scene.environment(),
         )
@@ -179,7 +182,7 @@ class Endpoint:
     It is ours, or `upstream`: the one that PyPI has put into that environment.
     """
 
-    def __init__(self, scene, service, name, python="sdk-4.19.0", workers=2, upstream=False, engine=None):
+    def __init__(self, scene, service, name, python="sdk-4.19.0", workers=2, upstream=False, engine=None, variables=None):
         self.scene = scene
         self.service = service
         self.name = name
@@ -190,12 +193,13 @@ class Endpoint:
             "max_workers_per_node": workers,
             "provider": {"type": "LocalProvider", "init_blocks": 1, "min_blocks": 0, "max_blocks": 1},
         }
+        self.variables = variables or {}
         self.directory = scene.directory / "endpoints"
         self.process = None
         self.id = None
 
     def environment(self):
-        return self.service.client_environment(self.python) | {"FARCALL_SERVICE_URL": self.service.origin()}
+        return self.service.client_environment(self.python) | {"FARCALL_SERVICE_URL": self.service.origin()} | self.variables
 
     def command(self, *arguments):
         return [self.program, "-c", self.directory, *arguments]
@@ -286,6 +290,8 @@ class Sdk:
         self.release = release
         self.identity = identity
         self.python = environments.python(f"sdk-{release}")
+        # In place of those that lead to the service.
+        self.variables = None
 
     def start(self, script, *arguments, **variables):
         """Starts a script. It finds `executor`, `client` and `tell` of `clients/stock.py` defined."""
@@ -293,7 +299,7 @@ class Sdk:
         name = f"client-{self.release}-{len(scene.processes)}"
         path = scene.directory / f"{name}.py"
         path.write_text("from stock import *\n\n" + textwrap.dedent(script))
-        environment = self.service.client_environment(self.python, self.identity)
+        environment = self.variables or self.service.client_environment(self.python, self.identity)
         environment["PYTHONPATH"] = str(ROOT / "tests" / "clients")
         environment["FARCALL_TEST_TOLD"] = str(scene.directory / f"{name}.told")
         environment |= variables

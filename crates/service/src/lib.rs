@@ -14,6 +14,7 @@
 //! | [`store`] | what is on disk |
 //! | [`up`] | a service and an endpoint on this machine, with one command |
 //! | [`retention`], [`limits`] | how long and how much |
+//! | [`client_environment`], [`doctor`] | what clients must set, and what is wrong with an installation |
 //! | [`health`], [`figures`] | is it well, and how much is there |
 //! | [`directory`], [`config`], [`admin`], [`cli`] | the operator's side |
 //!
@@ -24,8 +25,10 @@ pub mod admin;
 pub mod ambient;
 pub mod certificates;
 pub mod cli;
+pub mod client_environment;
 pub mod config;
 pub mod directory;
+pub mod doctor;
 pub mod doors;
 pub mod figures;
 pub mod front;

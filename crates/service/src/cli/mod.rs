@@ -4,6 +4,8 @@
 mod administer;
 mod client;
 mod config;
+mod doctor;
+mod env;
 mod group;
 mod key;
 mod password;
@@ -35,6 +37,10 @@ enum Command {
     /// Check or print the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Print what a client must set to reach a service, for eval.
+    Env(env::Env),
+    /// Look for what is wrong with an installation, and say how to mend it.
+    Doctor(doctor::Doctor),
     /// Manage people, who log in with a password.
     #[command(subcommand)]
     User(user::UserCommand),
@@ -83,6 +89,8 @@ pub fn main() -> ExitCode {
         Command::Up(up) => up.run(),
         Command::Serve(serve) => done(serve.run()),
         Command::Config(config) => done(config.run()),
+        Command::Env(env) => done(env.run()),
+        Command::Doctor(doctor) => doctor.run(),
         Command::User(user) => done(user.run()),
         Command::Client(client) => done(client.run()),
         Command::Group(group) => done(group.run()),

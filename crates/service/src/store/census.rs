@@ -1,9 +1,13 @@
 //! How much there is, for those who watch the service; and whether the store works at all.
 
+use std::path::Path;
+
+use sqlx::Connection;
+use sqlx::sqlite::SqliteConnectOptions;
 use wire::EndpointId;
 
 use super::row::id;
-use super::{Command, Store, StoreError, Tx};
+use super::{BUSY, Command, Store, StoreError, Tx};
 
 /// What lies in the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,5 +68,14 @@ impl Store {
     pub async fn works(&self) -> Result<(), StoreError> {
         sqlx::query_scalar::<_, i64>("SELECT 1").fetch_one(&self.readers).await?;
         self.write(Probe).await
+    }
+
+    /// Looks through the database in `file` without opening it for anything else; `ok`, or what is wrong.
+    pub async fn inspect(file: &Path) -> Result<String, StoreError> {
+        let options = SqliteConnectOptions::new().filename(file).read_only(true).busy_timeout(BUSY);
+        let mut connection = sqlx::SqliteConnection::connect_with(&options).await?;
+        let said = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok(said)
     }
 }

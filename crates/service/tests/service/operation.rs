@@ -267,3 +267,58 @@ fn the_configuration_is_checked_and_printed() {
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(said.contains("there is no amqp.public_hots; did you mean amqp.public_host?"), "{said}");
 }
+
+#[test]
+fn the_doctor_finds_what_is_wrong_and_says_how_to_mend_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut service = Farcall::start();
+    let place = |url: &str| url.split("://").nth(1).unwrap().to_owned();
+    let (http, amqp) = (place(&service.http), place(&service.amqp));
+    let listen = [format!("http.listen={http}"), format!("amqp.listen={amqp}")];
+    let examine = |service: &Farcall, more: &[&str]| {
+        let mut arguments = vec!["doctor", "--set", &listen[0], "--set", &listen[1]];
+        arguments.extend(more);
+        let done = farcall(&service.data(), &arguments);
+        (done.status.code(), String::from_utf8(done.stdout).unwrap())
+    };
+    let (status, said) = examine(&service, &[]);
+    assert_eq!(status, Some(0), "{said}");
+    for expected in [
+        format!("well     http: {http} is ready"),
+        format!("well     broker: {amqp} greets"),
+        "well     database: ".to_owned(),
+        "well     data directory: ".to_owned(),
+        "clients set: export GLOBUS_SDK_ENVIRONMENT='local'".to_owned(),
+    ] {
+        assert!(said.contains(&expected), "{expected}\n{said}");
+    }
+    assert!(service.stop().success());
+
+    // Somebody else has the port, the directory is open, and there is no certificate.
+    let _taken = Bound::bind(&http).unwrap();
+    std::fs::set_permissions(service.data(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (status, said) = examine(&service, &["--set", "tls.certificate=c.pem", "--set", "tls.key=k.pem"]);
+    assert_eq!(status, Some(1), "{said}");
+    for expected in [
+        format!("WRONG    port: {http} is in use\n         -> stop what listens there"),
+        format!("well     port: {amqp} is free"),
+        "is open to others\n         -> chmod 700".to_owned(),
+        "WRONG    certificate: cannot read".to_owned(),
+    ] {
+        assert!(said.contains(&expected), "{expected}\n{said}");
+    }
+
+    // A database that is none.
+    std::fs::write(
+        service.data().join("farcall.db"),
+        "not a database, and long enough to have a header".repeat(100),
+    )
+    .unwrap();
+    let (status, said) = examine(&service, &[]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("WRONG    database: "), "{said}");
+
+    let refused = farcall(&service.data(), &["doctor", "--set", "http.lisen=x"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8(refused.stdout).unwrap().contains("did you mean http.listen?"));
+}

@@ -1,0 +1,39 @@
+//! `farcall doctor`. Exit codes: 0 nothing is wrong, 1 something is.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{DataDirectory, Settings};
+use crate::doctor::{self, Verdict};
+
+#[derive(Debug, Args)]
+pub(super) struct Doctor {
+    #[command(flatten)]
+    directory: DataDirectory,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Doctor {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        let root = self.directory.data_dir;
+        let config = match self.settings.load(&root.join("farcall.yaml")) {
+            Ok(loaded) => loaded.config,
+            Err(error) => {
+                println!(
+                    "WRONG    configuration: {error}\n         -> mend it; `farcall config check` tries it again"
+                );
+                return Ok(ExitCode::FAILURE);
+            }
+        };
+        println!("well     configuration: it is understood");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let findings = runtime.block_on(doctor::examine(&root, &config));
+        for finding in &findings {
+            println!("{finding}");
+        }
+        let worst = findings.iter().map(|finding| finding.verdict).max();
+        Ok(if worst == Some(Verdict::Wrong) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+}

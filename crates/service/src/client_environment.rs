@@ -1,0 +1,201 @@
+//! What a client must have in its environment to reach a service, wherever that is. Pure.
+//!
+//! The stock SDK knows one address of a service of one's own, `http://localhost:5000`, and takes no other. Where the
+//! service is elsewhere it is reached through `http_proxy`, for it answers requests in the form that proxies get.
+//! Only the addresses of identity and broker may be any.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use axum::http::Uri;
+
+use crate::up::quoted;
+
+/// The port of the one address.
+const KNOWN_PORT: u16 = 5000;
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0:?} is not the URL of a service, such as http://localhost:5000 or https://compute.example.org")]
+pub struct NotAService(String);
+
+/// How a service is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach {
+    tls: bool,
+    host: String,
+    port: u16,
+    /// On the client's machine: the root of a private authority.
+    pub authority: Option<PathBuf>,
+}
+
+/// What to set, what to unset, and what to know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Variables {
+    pub set: Vec<(&'static str, String)>,
+    pub unset: Vec<&'static str>,
+    pub notes: Vec<&'static str>,
+}
+
+impl Reach {
+    pub fn parse(url: &str) -> Result<Reach, NotAService> {
+        let bad = || NotAService(url.to_owned());
+        let parsed: Uri = url.parse().map_err(|_| bad())?;
+        let tls = match parsed.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(bad()),
+        };
+        let authority = parsed.authority().ok_or_else(bad)?;
+        if !matches!(parsed.path(), "" | "/") || parsed.query().is_some() || authority.as_str().contains('@')
+        {
+            return Err(bad());
+        }
+        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        Ok(Reach { tls, host: authority.host().to_ascii_lowercase(), port, authority: None })
+    }
+
+    /// On the client's own machine, or at the near end of a tunnel.
+    fn local(&self) -> bool {
+        let bare = self.host.trim_matches(['[', ']']);
+        bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+
+    fn base(&self) -> String {
+        let usual = if self.tls { 443 } else { 80 };
+        let scheme = if self.tls { "https" } else { "http" };
+        match self.port {
+            port if port == usual => format!("{scheme}://{}", self.host),
+            port => format!("{scheme}://{}:{port}", self.host),
+        }
+    }
+
+    pub fn variables(&self) -> Variables {
+        let mut it = Variables::default();
+        let base = self.base();
+        let known = self.local() && !self.tls && self.port == KNOWN_PORT;
+        it.set.push(("GLOBUS_SDK_ENVIRONMENT", "local".to_owned()));
+        let auth = if known { "http://localhost:5000".to_owned() } else { base.clone() };
+        // Clients append paths to it as it stands.
+        it.set.push(("GLOBUS_SDK_SERVICE_URL_AUTH", format!("{auth}/")));
+        it.set.push(("FARCALL_SERVICE_URL", base.clone()));
+        if known {
+            it.notes.push("The service is where the SDK looks for it.");
+            return it;
+        }
+        it.notes.push("The SDK reaches the service as a proxy for http://localhost:5000.");
+        it.set.push(("http_proxy", base));
+        // Another spelling would go before, or exempt localhost.
+        it.unset.extend(["HTTP_PROXY", "NO_PROXY"]);
+        if self.tls || self.local() {
+            it.unset.push("no_proxy");
+        } else {
+            // What is asked of identity goes straight to it.
+            it.set.push(("no_proxy", self.host.clone()));
+        }
+        if self.tls {
+            it.notes.push(
+                "The SDK's HTTP library does not verify the certificate of a proxy; identity and broker are verified.",
+            );
+        }
+        if let Some(authority) = &self.authority {
+            let authority = authority.display().to_string();
+            it.notes
+                .push("The private authority: for HTTPS, and for AMQPS and everything else in this shell.");
+            it.set.push(("GLOBUS_SDK_VERIFY_SSL", authority.clone()));
+            it.set.push(("SSL_CERT_FILE", authority));
+        }
+        it
+    }
+}
+
+impl Variables {
+    /// What a shell evaluates.
+    pub fn script(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        for note in &self.notes {
+            let _ = writeln!(text, "# {note}");
+        }
+        for (name, value) in &self.set {
+            let _ = writeln!(text, "export {name}={}", quoted(value));
+        }
+        if !self.unset.is_empty() {
+            let _ = writeln!(text, "unset {}", self.unset.join(" "));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value<'a>(variables: &'a Variables, name: &str) -> Option<&'a str> {
+        variables.set.iter().find(|(of, _)| *of == name).map(|(_, value)| value.as_str())
+    }
+
+    #[test]
+    fn every_case() {
+        // URL, auth base, proxy, exemption
+        let table = [
+            ("http://localhost:5000", "http://localhost:5000/", None, None),
+            ("http://127.0.0.1:5000/", "http://localhost:5000/", None, None),
+            ("http://localhost:5001", "http://localhost:5001/", Some("http://localhost:5001"), None),
+            ("https://localhost:5000", "https://localhost:5000/", Some("https://localhost:5000"), None),
+            (
+                "http://compute.example.org:5000",
+                "http://compute.example.org:5000/",
+                Some("http://compute.example.org:5000"),
+                Some("compute.example.org"),
+            ),
+            (
+                "https://Compute.example.org:443",
+                "https://compute.example.org/",
+                Some("https://compute.example.org"),
+                None,
+            ),
+            (
+                "http://[2001:db8::1]",
+                "http://[2001:db8::1]/",
+                Some("http://[2001:db8::1]"),
+                Some("[2001:db8::1]"),
+            ),
+        ];
+        for (url, auth, proxy, exempt) in table {
+            let variables = Reach::parse(url).unwrap().variables();
+            assert_eq!(value(&variables, "GLOBUS_SDK_ENVIRONMENT"), Some("local"));
+            assert_eq!(value(&variables, "GLOBUS_SDK_SERVICE_URL_AUTH"), Some(auth), "{url}");
+            assert_eq!(value(&variables, "http_proxy"), proxy, "{url}");
+            assert_eq!(value(&variables, "no_proxy"), exempt, "{url}");
+            assert_eq!(value(&variables, "SSL_CERT_FILE"), None, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_private_authority() {
+        let mut reach = Reach::parse("https://compute.example.org").unwrap();
+        reach.authority = Some("/etc/it's/ca.pem".into());
+        let variables = reach.variables();
+        assert_eq!(value(&variables, "GLOBUS_SDK_VERIFY_SSL"), Some("/etc/it's/ca.pem"));
+        let script = variables.script();
+        assert!(script.contains(r"export SSL_CERT_FILE='/etc/it'\''s/ca.pem'"), "{script}");
+        assert!(script.ends_with("unset HTTP_PROXY NO_PROXY no_proxy\n"), "{script}");
+    }
+
+    #[test]
+    fn what_is_no_service() {
+        for url in [
+            "",
+            "localhost:5000",
+            "ftp://a",
+            "http://",
+            "http://a/b",
+            "http://a?b",
+            "http://me@a",
+            "amqp://a",
+        ] {
+            assert!(Reach::parse(url).is_err(), "{url}");
+        }
+    }
+}
