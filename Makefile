@@ -75,12 +75,15 @@ portable: ## programs for glibc 2.28 and later (RHEL 8), in target/x86_64-unknow
 FUZZ_SECONDS ?= 60
 CARGO_FUZZ := $(TOOLS)/cargo-fuzz-0.13.2/bin/cargo-fuzz
 # The first directory takes what is found, the others are where it starts from.
-fuzz: $(CARGO_FUZZ) ## both fuzzing targets for FUZZ_SECONDS each; needs a nightly compiler
-	cd crates/wire/fuzz && mkdir -p corpus/message corpus/buffers && \
-	  for target in message buffers; do \
-	    env -u CARGO_TARGET_DIR RUSTUP_TOOLCHAIN=nightly $(CARGO_FUZZ) fuzz run --fuzz-dir . $$target \
-	      corpus/$$target seeds/$$target $$(ls -d ../tests/golden/common-* ../tests/golden/endpoint-*) \
+FUZZ = mkdir -p corpus/$$target && env -u CARGO_TARGET_DIR RUSTUP_TOOLCHAIN=nightly $(CARGO_FUZZ) fuzz run --fuzz-dir . \
+  $$target corpus/$$target seeds/$$target
+fuzz: $(CARGO_FUZZ) ## every fuzzing target for FUZZ_SECONDS each; needs a nightly compiler
+	cd crates/wire/fuzz && for target in message buffers; do \
+	    $(FUZZ) $$(ls -d ../tests/golden/common-* ../tests/golden/endpoint-*) \
 	      -- -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -timeout=10 || exit 1; \
+	  done
+	cd crates/broker/fuzz && for target in frames session; do \
+	    $(FUZZ) -- -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -timeout=10 || exit 1; \
 	  done
 
 $(CARGO_FUZZ):

@@ -1,4 +1,5 @@
-"""Clients that none of us wrote, each in a conversation of its own with RabbitMQ and with ours.
+"""Clients that none of us wrote, each in a conversation of its own with RabbitMQ and with ours. lapin's is an example
+program of the crate `broker`.
 
 Every conversation declares and binds, publishes with confirms, has an unroutable message returned, consumes with a
 prefetch and refuses a message once, runs into a missing queue, then loses its broker to a kill, comes back to the one
@@ -14,6 +15,7 @@ from pathlib import Path
 import environments
 import pytest
 from processes import Process
+from scene import binary
 
 CLIENTS = Path(__file__).resolve().parent / "clients"
 LOSS = "waiting for the end of the broker"
@@ -45,6 +47,7 @@ CONVERSATIONS = {
     "kombu-pyamqp": python("kombu_pyamqp.py"),
     "aio-pika": python("aio_pika_robust.py"),
     "amqplib": node,
+    "lapin": lambda: [binary("examples/conversation")],
 }
 
 

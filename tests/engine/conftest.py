@@ -1,3 +1,5 @@
+"""The environments of both SDK releases, made before the first test that asks for one."""
+
 import sys
 from pathlib import Path
 

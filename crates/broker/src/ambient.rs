@@ -1,5 +1,5 @@
 //! The clock and the randomness of this crate; everything else is told.
-#![allow(clippy::disallowed_methods)]
+#![allow(clippy::disallowed_methods, reason = "the one module that may ask them")]
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 

@@ -1,10 +1,39 @@
-//! What the fuzz targets hold, on random bytes and in every test run.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
+//! What the fuzz targets hold, on their seeds and on random bytes, in every test run.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a failed unwrap is a failed test, which says with which seed it failed"
+)]
 
 #[path = "../fuzz/holds.rs"]
 mod holds;
 
+use std::path::Path;
+
 use proptest::prelude::*;
+
+/// Hands over every seed of a target, by name.
+fn replay(target: &str, holds: fn(&[u8])) {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
+    let mut seeds: Vec<_> = directory.read_dir().unwrap().map(|it| it.unwrap().path()).collect();
+    assert!(seeds.len() > 10, "{} seeds in {}", seeds.len(), directory.display());
+    seeds.sort();
+    for seed in seeds {
+        println!("{}", seed.display());
+        holds(&std::fs::read(&seed).unwrap());
+    }
+}
+
+#[test]
+fn the_seeds_of_frames_come_to_an_end() {
+    replay("frames", holds::frames);
+}
+
+#[test]
+fn the_seeds_of_session_leave_nothing_behind() {
+    replay("session", holds::session);
+}
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]

@@ -43,8 +43,7 @@ impl Heartbeat {
         put("config_raw", config.into());
         put("start_iso", start.strftime("%Y-%m-%dT%H:%M:%S.%6f%:z").to_string().into());
         let micros = start.timestamp().as_microsecond();
-        // A moment of our time has a fraction of microseconds at this precision.
-        #[allow(clippy::cast_precision_loss)]
+        #[allow(clippy::cast_precision_loss, reason = "moments of our time keep their microseconds")]
         put("start_unix", (micros as f64 / 1e6).into());
         put("heartbeat_period", period.into());
         Self { endpoint, run, state }

@@ -1,3 +1,4 @@
+//! Bytes from the first one on, before any log-in. What must hold is in `holds.rs`; this may only hand it bytes.
 #![no_main]
 
 #[path = "../holds.rs"]

@@ -1,3 +1,4 @@
+//! A client that has logged in and does what the bytes say. What must hold is in `holds.rs`; this may only hand it bytes.
 #![no_main]
 
 #[path = "../holds.rs"]

@@ -247,8 +247,8 @@ impl<'a> Fields<'a> {
         self.read(name, NOT_AN_INTEGER, |value| {
             let number = match value {
                 Value::Int(number) => *number,
-                // As Python's int(): towards zero. A float beyond the range ends at its edge and is refused there.
-                #[allow(clippy::cast_possible_truncation)]
+                // A float beyond the range ends at its edge and is refused there.
+                #[allow(clippy::cast_possible_truncation, reason = "as Python's int(): towards zero")]
                 Value::Float(number) if number.is_finite() => number.trunc() as i64,
                 Value::Text(text) => text.trim().parse().ok()?,
                 _ => return None,
