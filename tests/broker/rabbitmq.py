@@ -41,12 +41,13 @@ def install():
 
 
 class RabbitMQ:
-    """One node. `kept` names durable queues that are there from the start."""
+    """One node. `kept` names durable queues that are there from the start; above `watermark` it blocks publishers."""
 
     name = "rabbitmq"
 
-    def __init__(self, kept=()):
+    def __init__(self, kept=(), watermark="512MB", schedulers=2):
         install()
+        self._schedulers = schedulers
         self.directory = Path(tempfile.mkdtemp(prefix="farcall-rabbitmq-"))
         self.port, self._distribution, self._mapper = free_ports(3)
         self._processes = []
@@ -59,7 +60,7 @@ class RabbitMQ:
             f"load_definitions = {self.directory}/definitions.json\n"
             "log.file.level = info\n"
             "disk_free_limit.absolute = 50MB\n"
-            "vm_memory_high_watermark.absolute = 512MB\n"
+            f"vm_memory_high_watermark.absolute = {watermark}\n"
         )
         if os.geteuid() == 0:
             _hand_over(self.directory)
@@ -81,7 +82,7 @@ class RabbitMQ:
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
             "RABBITMQ_PID_FILE": str(self.directory / "rabbitmq.pid"),
             "RABBITMQ_DIST_PORT": str(self._distribution),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{loopback} +S 2:2 +sbwt none",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{loopback} +S {self._schedulers}:{self._schedulers} +sbwt none",
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_EPMD_PORT": str(self._mapper),
         }

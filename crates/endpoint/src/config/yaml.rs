@@ -106,7 +106,10 @@ impl<'de> Visitor<'de> for AnyValue {
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        #[allow(clippy::cast_precision_loss, reason = "beyond what fits, a number is only ever read as a float")]
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "beyond what fits, a number is only ever read as a float"
+        )]
         Ok(i64::try_from(value).map_or(Value::Float(value as f64), Value::Int))
     }
 
