@@ -61,6 +61,11 @@ impl Identity {
         Ok((profile, set))
     }
 
+    /// Whether `id`, or one that is linked with it, administers the service.
+    pub async fn administers(&self, id: IdentityId, now: Timestamp) -> Result<bool, StoreError> {
+        Ok(self.set_of(id, now).await?.iter().any(|own| own.administrator && !own.disabled))
+    }
+
     /// Writes down that somebody showed to be `id`, just now.
     pub async fn authenticated(&self, id: IdentityId, now: Timestamp) -> Result<(), StoreError> {
         self.store.write(Authenticated { identity: id, at: now }).await?;

@@ -12,7 +12,7 @@ use super::caller::Caller;
 use super::failure::Failure;
 use super::route::{Method, Route};
 use crate::ambient;
-use crate::rules::{self, Verdict};
+use crate::rules::Verdict;
 use crate::store::LockEndpoint;
 
 const REFUSALS: &[Code] = &[Code::EndpointNotFound, Code::EndpointAccessForbidden];
@@ -47,7 +47,7 @@ pub(super) async fn lock(
 ) -> Result<Json<Locked>, Failure> {
     let id: EndpointId = super::id(&id)?;
     let endpoint = app.store.endpoint(id).await?.ok_or_else(|| Failure::unknown_endpoint(id))?;
-    match rules::manage(&endpoint, caller) {
+    match super::manage(&app, &endpoint, caller).await? {
         Verdict::Yes => {}
         Verdict::Forbidden => return Err(Failure::forbidden_endpoint(id)),
         Verdict::Unknown => return Err(Failure::unknown_endpoint(id)),

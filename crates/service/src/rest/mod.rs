@@ -45,14 +45,15 @@ pub use rate::Rates;
 pub use resent::Answers;
 use route::Route;
 
+use crate::ambient;
 use crate::figures::Figures;
 use crate::identity::Identity;
 use crate::limits::Limits;
 use crate::post::Post;
 use crate::post::url::Outside;
 use crate::presence::Presence;
-use crate::rules;
-use crate::store::{FunctionAccess, Store, StoreError};
+use crate::rules::{self, Verdict};
+use crate::store::{Endpoint, FunctionAccess, Store, StoreError};
 
 /// What the routes work with. Clones share it.
 #[derive(Clone, Debug)]
@@ -102,6 +103,17 @@ pub fn router(app: App) -> Router {
     let routes = routes().into_iter();
     let router = routes.fold(Router::new(), |router, (route, handler)| router.route(route.path, handler));
     router.route(openapi::PATH, get(openapi::document)).with_state(app)
+}
+
+/// May `caller` stop or delete `endpoint`? The service's administrators may.
+async fn manage(app: &App, endpoint: &Endpoint, caller: IdentityId) -> Result<Verdict, StoreError> {
+    match rules::manage(endpoint, caller) {
+        Verdict::Yes => Ok(Verdict::Yes),
+        refused => Ok(match app.identity.administers(caller, ambient::now()).await? {
+            true => Verdict::Yes,
+            false => refused,
+        }),
+    }
 }
 
 /// The caller's groups, if the rules need to know them for one of `functions`.

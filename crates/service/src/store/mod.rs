@@ -54,7 +54,7 @@ pub use people::{
     AddPerson, Authenticated, Describe, EndEverything, Kind, Link, Profile, RemoveIdentity, SetDisabled,
     SetPassword, Taken,
 };
-pub use projects::{AddPolicy, AddProject, Policy, Project};
+pub use projects::{AddPolicy, AddProject, Policy, Project, Projects};
 pub use refresh_tokens::{AddRefreshToken, RefreshToken, RevokeRefreshToken, Rotate, Rotation};
 pub use results::{
     Delivered, Delivery, ExpireResults, RecordResults, Recorded, RecordedResults, ReportedResult,

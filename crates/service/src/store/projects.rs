@@ -100,7 +100,24 @@ impl Command for AddPolicy {
     }
 }
 
-/// Projects that `$1`, or one that is linked with it, administers by itself or through a group.
+/// Whose projects and policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Projects {
+    All,
+    /// Those that it administers, or one that is linked with it, by itself or through a group.
+    Of(IdentityId),
+}
+
+impl Projects {
+    /// What stands behind `WHERE project IN`, and the value of its `$1`.
+    fn sql(self) -> (&'static str, Vec<u8>) {
+        match self {
+            Projects::All => ("SELECT id FROM projects WHERE $1 IS NOT NULL", Vec::new()),
+            Projects::Of(identity) => (ADMINISTERED, key(identity.as_uuid())),
+        }
+    }
+}
+
 const ADMINISTERED: &str = "SELECT p.project_id FROM identities a \
     JOIN identities i ON i.id = coalesce(a.primary_id, a.id) OR i.primary_id = coalesce(a.primary_id, a.id) \
     LEFT JOIN group_members m ON m.identity_id = i.id \
@@ -109,16 +126,14 @@ const ADMINISTERED: &str = "SELECT p.project_id FROM identities a \
     WHERE a.id = $1";
 
 impl Store {
-    /// The projects that `identity` administers, oldest first.
-    pub async fn projects_of(&self, identity: IdentityId) -> Result<Vec<Project>, StoreError> {
+    /// Oldest first.
+    pub async fn projects(&self, which: Projects) -> Result<Vec<Project>, StoreError> {
+        let (ids, subject) = which.sql();
         let sql = format!(
-            "SELECT id, display_name, contact_email, created_us FROM projects WHERE id IN ({ADMINISTERED}) \
+            "SELECT id, display_name, contact_email, created_us FROM projects WHERE id IN ({ids}) \
              ORDER BY created_us, id"
         );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(key(identity.as_uuid()))
-            .fetch_all(&self.readers)
-            .await?;
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(subject).fetch_all(&self.readers).await?;
         let mut projects = Vec::with_capacity(rows.len());
         for row in rows {
             projects.push(self.whole_project(&row).await?);
@@ -150,14 +165,11 @@ impl Store {
         })
     }
 
-    /// The policies of the projects that `identity` administers, oldest first.
-    pub async fn policies_of(&self, identity: IdentityId) -> Result<Vec<Policy>, StoreError> {
-        let sql =
-            format!("SELECT * FROM policies WHERE project_id IN ({ADMINISTERED}) ORDER BY created_us, id");
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(key(identity.as_uuid()))
-            .fetch_all(&self.readers)
-            .await?;
+    /// The policies of those projects, oldest first.
+    pub async fn policies(&self, which: Projects) -> Result<Vec<Policy>, StoreError> {
+        let (ids, subject) = which.sql();
+        let sql = format!("SELECT * FROM policies WHERE project_id IN ({ids}) ORDER BY created_us, id");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(subject).fetch_all(&self.readers).await?;
         rows.iter().map(policy_of).collect()
     }
 }
