@@ -12,19 +12,20 @@ import environments
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
 
-def ask(service, examples, seed, *options):
+def ask(service, examples, seed, phases, *options, config=""):
     """Runs schemathesis with so many examples for each operation."""
     program = environments.python("schemathesis").parent / "schemathesis"
     command = [
         program,
         *("run", f"{service.origin()}/openapi.json", "--checks", CHECKS),
-        *("--max-examples", examples, "--seed", seed, "--phases", "examples,coverage,fuzzing"),
+        *("--max-examples", examples, "--seed", seed, "--phases", phases),
         *("--mode", "all", "--workers", 2, "--no-color", "--generation-database", "none"),
         *options,
     ]
     environment = service.scene.environment(PYTHONHASHSEED=0)
     directory = service.scene.directory / "schemathesis"
     directory.mkdir(exist_ok=True)
+    (directory / "schemathesis.toml").write_text(config)
     done = subprocess.run(
         [str(part) for part in command],
         env=environment,
@@ -48,15 +49,24 @@ def bearer(service):
 
 
 def test_with_a_token(service):
-    ask(service, 8, 1, *bearer(service))
+    ask(service, 4, 1, "coverage,fuzzing", *bearer(service))
+
+
+def test_an_endpoint_that_exists(service):
+    body = {"endpoint_name": "asked", "metadata": {}}
+    endpoint = service.rest().post("/v3/endpoints", body)["endpoint_id"]
+    config = f'[parameters]\n"path.id" = "{endpoint}"\n'
+    own = ("--include-path-regex", "^/v[23]/endpoints/", "--exclude-method", "DELETE")
+    told = ask(service, 20, 2, "fuzzing", *own, *bearer(service), config=config)
+    assert "- GET" not in told, "it found nothing of the endpoint"
 
 
 @pytest.mark.parametrize("header", [(), ("--header", "Authorization: Bearer wrong")], ids=["none", "wrong"])
 def test_without_a_valid_token(service, header):
-    ask(service, 1, 2, *header)
+    ask(service, 3, 3, "fuzzing", *header)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_for_long(service):
-    ask(service, 500, 3, *bearer(service))
+    ask(service, 500, 4, "coverage,fuzzing", *bearer(service))
