@@ -320,6 +320,14 @@ mod tests {
     }
 
     #[test]
+    fn what_the_documentation_shows_is_right() {
+        let page = include_str!("../../../../docs/operation.md");
+        let shown = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let config = load(shown, Vec::new()).unwrap().config;
+        assert_eq!(config.http.tls_listen, config.amqp.tls_listen, "one port");
+    }
+
+    #[test]
     fn distances() {
         for (one, other, expected) in
             [("", "", 0), ("a", "", 1), ("lisen", "listen", 1), ("kitten", "sitting", 3)]
