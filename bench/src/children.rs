@@ -94,9 +94,7 @@ impl Tree {
                 let line = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
                 nanoseconds += line.split(' ').next().and_then(|ran| ran.parse::<u64>().ok()).unwrap_or(0);
             }
-            let program = fs::read_link(format!("/proc/{id}/exe")).unwrap_or_default();
-            let python = program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("python"));
-            *(if python { &mut spent.python } else { &mut spent.native }) +=
+            *(if is_python(id) { &mut spent.python } else { &mut spent.native }) +=
                 Duration::from_nanos(nanoseconds);
         }
         Ok(spent)
@@ -104,15 +102,26 @@ impl Tree {
 
     /// Memory in proportion: what processes share counts once.
     pub(crate) fn memory_kib(&self) -> anyhow::Result<u64> {
-        let mut sum = 0;
-        for id in self.processes()? {
-            let rollup = fs::read_to_string(Path::new("/proc").join(id.to_string()).join("smaps_rollup"))
-                .unwrap_or_default();
-            let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
-            sum += pss.and_then(|kib| kib.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0);
-        }
-        Ok(sum)
+        Ok(self.processes()?.into_iter().map(pss_kib).sum())
     }
+
+    /// The largest Python process, or the largest process of ours besides the root.
+    pub(crate) fn largest_kib(&self, python: bool) -> anyhow::Result<u64> {
+        let others = self.processes()?.into_iter().filter(|id| *id != self.root && is_python(*id) == python);
+        Ok(others.map(pss_kib).max().unwrap_or(0))
+    }
+}
+
+fn is_python(id: u32) -> bool {
+    let program = fs::read_link(format!("/proc/{id}/exe")).unwrap_or_default();
+    program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("python"))
+}
+
+fn pss_kib(id: u32) -> u64 {
+    let path = Path::new("/proc").join(id.to_string()).join("smaps_rollup");
+    let rollup = fs::read_to_string(path).unwrap_or_default();
+    let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
+    pss.and_then(|kib| kib.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
 /// The fields of a process's `stat` after its name: state, parent, …

@@ -1,7 +1,8 @@
 //! The engine alone: tasks handed over in process, through its link, a node and its Python workers, and back.
 //!
 //! Beside it the floor, a bare relay of the same hops (this process, TCP, another process, a socket pair, Python,
-//! and back) that does no work, and what Python itself offers, `concurrent.futures.ProcessPoolExecutor`.
+//! and back) that does no work, what Python itself offers, `concurrent.futures.ProcessPoolExecutor`, and the original's
+//! engine without the original's endpoint, Parsl's `HighThroughputExecutor`.
 
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -21,7 +22,7 @@ use wire::{EndpointId, TaskId};
 
 use crate::ambient;
 use crate::children::Tree;
-use crate::figures::{self, Row};
+use crate::figures::{self, Figure, Row};
 use crate::payload::NoOp;
 
 #[derive(Args)]
@@ -37,6 +38,12 @@ pub(crate) struct Options {
     burst: usize,
     #[arg(long, default_value_t = 2)]
     workers: u32,
+    /// An interpreter without packages, for the figures of a stock one.
+    #[arg(long, default_value = "python3")]
+    stock_python: String,
+    /// Leaves out Parsl's HighThroughputExecutor, which takes its time.
+    #[arg(long)]
+    without_htex: bool,
 }
 
 /// What `globus-compute-endpoint node` is told, in this program's words.
@@ -57,8 +64,15 @@ pub(crate) struct RelayOptions {
 }
 
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
-    let rows = vec![floor(&options).await?, ours(&options).await?, process_pool(&options)?];
+    let (engine, more) = ours(&options).await?;
+    let mut rows = vec![floor(&options).await?, engine];
+    rows.push(python_peer(&options, "ProcessPoolExecutor", PROCESS_POOL)?);
+    if !options.without_htex {
+        rows.push(python_peer(&options, "Parsl HTEX", HTEX)?);
+    }
     figures::print("The engine alone", &rows);
+    let bare = bare(&options).await?;
+    figures::print_pairs("Also", &[more, bare].concat());
     Ok(())
 }
 
@@ -194,14 +208,12 @@ impl Owner {
     }
 }
 
-async fn ours(options: &Options) -> anyhow::Result<Row> {
-    let no_op = NoOp::packed_by(&options.python)?;
+async fn start(python: &str, workers: u32, buffer: String) -> anyhow::Result<(Owner, tempfile::TempDir)> {
     let directory = tempfile::tempdir()?;
-    let started = Instant::now();
     let engine_options = serde_json::json!({
-        "max_workers_per_node": options.workers,
+        "max_workers_per_node": workers,
         "cores_per_worker": 1e-9,
-        "python": options.python,
+        "python": python,
     });
     let config = EngineConfig {
         endpoint: EndpointId::from_uuid(ambient::id()),
@@ -210,7 +222,14 @@ async fn ours(options: &Options) -> anyhow::Result<Row> {
         options: engine::Options::from_value(engine_options)?,
     };
     let (handle, events) = Engine::start(config).await?;
-    let mut owner = Owner { handle, events, buffer: no_op.task_buffer() };
+    Ok((Owner { handle, events, buffer }, directory))
+}
+
+async fn ours(options: &Options) -> anyhow::Result<(Row, Vec<Figure>)> {
+    let no_op = NoOp::packed_by(&options.python)?;
+    let python = options.python.to_string_lossy().into_owned();
+    let started = Instant::now();
+    let (mut owner, _directory) = start(&python, options.workers, no_op.task_buffer()).await?;
     owner.handle.submit(owner.submission())?;
     owner.ended(1).await?;
     let first_result = started.elapsed();
@@ -240,9 +259,22 @@ async fn ours(options: &Options) -> anyhow::Result<Row> {
     let after = tree.spent()?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let memory_kib = tree.memory_kib()?;
+    // What is only a lambda needs dill, to be read and to be written.
+    let mut more = vec![pss("worker after tasks with dill", tree.largest_kib(true)?)];
+    more.extend(
+        [
+            ("1 MB arguments", rate(&mut owner, "lambda data: None", &"x".repeat(MEGABYTE)).await?),
+            ("1 MB results", rate(&mut owner, "lambda data: 'x' * 1000000", "").await?),
+            (
+                "1 MB arguments and results, both ways together",
+                2.0 * rate(&mut owner, "lambda data: data", &"x".repeat(MEGABYTE)).await?,
+            ),
+        ]
+        .map(|(name, rate)| Figure { name, value: format!("{rate:.0} MB/s") }),
+    );
     owner.handle.stop(Duration::ZERO)?;
     while owner.events.recv().await.is_some() {}
-    Ok(Row {
+    let row = Row {
         contender: format!("engine, {} workers", options.workers),
         first_result,
         serial,
@@ -252,7 +284,60 @@ async fn ours(options: &Options) -> anyhow::Result<Row> {
         native: after.native.saturating_sub(before.native),
         python: after.python.saturating_sub(before.python),
         memory_kib,
-    })
+    };
+    Ok((row, more))
+}
+
+const MEGABYTE: usize = 1_000_000;
+
+/// Megabytes a second, of tasks that take or return one each; as pickles, which are what the SDK sends.
+async fn rate(owner: &mut Owner, function: &str, argument: &str) -> anyhow::Result<f64> {
+    const TASKS: usize = 200;
+    let function = format!("st\nf:f = {function}\n");
+    let argument = format!("11\n[\"{argument}\"]");
+    owner.buffer = wire::buffer::pack(&[&function, &argument, "11\n{}"]);
+    for _ in 0..4 {
+        owner.handle.submit(owner.submission())?;
+    }
+    owner.ended(4).await?;
+    let submissions: Vec<_> = (0..TASKS).map(|_| owner.submission()).collect();
+    let began = Instant::now();
+    for submission in submissions {
+        owner.handle.submit(submission)?;
+    }
+    owner.ended(TASKS).await?;
+    Ok(TASKS as f64 / began.elapsed().as_secs_f64())
+}
+
+/// An interpreter without packages, and a task that needs none.
+async fn bare(options: &Options) -> anyhow::Result<Vec<Figure>> {
+    let buffer = wire::buffer::pack(&["st\nf:def f():\n    pass\n", "11\n[]", "11\n{}"]);
+    let started = Instant::now();
+    let (mut owner, _directory) = start(&options.stock_python, options.workers, buffer).await?;
+    owner.handle.submit(owner.submission())?;
+    owner.ended(1).await?;
+    let first_result = started.elapsed();
+    for _ in 0..200 {
+        owner.handle.submit(owner.submission())?;
+    }
+    owner.ended(200).await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let tree = Tree::of_this_process();
+    let figures = vec![
+        Figure {
+            name: "first result, stock interpreter",
+            value: format!("{:.0} ms", first_result.as_secs_f64() * 1e3),
+        },
+        pss("worker without dill", tree.largest_kib(true)?),
+        pss("node", tree.largest_kib(false)?),
+    ];
+    owner.handle.stop(Duration::ZERO)?;
+    while owner.events.recv().await.is_some() {}
+    Ok(figures)
+}
+
+fn pss(name: &'static str, kib: u64) -> Figure {
+    Figure { name, value: format!("{:.1} MB PSS", kib as f64 / 1024.0) }
 }
 
 /// What the script prints.
@@ -265,10 +350,40 @@ struct PoolFigures {
     spent: f64,
 }
 
-fn process_pool(options: &Options) -> anyhow::Result<Row> {
+const PROCESS_POOL: &str = r#"
+from concurrent.futures import ProcessPoolExecutor
+
+def started(workers):
+    pool = ProcessPoolExecutor(workers)
+    return pool.submit, pool.shutdown
+"#;
+
+const HTEX: &str = r#"
+import tempfile
+
+def started(workers):
+    import parsl
+    from parsl.executors import HighThroughputExecutor
+    from parsl.providers import LocalProvider
+
+    executor = HighThroughputExecutor(
+        label="htex",
+        address="127.0.0.1",
+        max_workers_per_node=workers,
+        cores_per_worker=1e-9,
+        provider=LocalProvider(init_blocks=1, min_blocks=1, max_blocks=1),
+    )
+    kernel = parsl.load(
+        parsl.Config(executors=[executor], run_dir=tempfile.mkdtemp(), strategy="none", initialize_logging=False)
+    )
+    return lambda function: executor.submit(function, {}), kernel.cleanup
+"#;
+
+/// What Python offers for the same: `started` gives a function that submits, and one that stops.
+fn python_peer(options: &Options, name: &str, peer: &str) -> anyhow::Result<Row> {
     const SCRIPT: &str = r#"
 import json, resource, sys, time
-from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures import wait
 
 def noop():
     pass
@@ -279,33 +394,34 @@ def spent():
 if __name__ == "__main__":
     serial_count, burst_count, workers = map(int, sys.argv[1:])
     began = time.perf_counter()
-    with ProcessPoolExecutor(workers) as pool:
-        pool.submit(noop).result()
-        first = time.perf_counter() - began
-        wait([pool.submit(noop) for _ in range(200)])
-        serial = []
-        for _ in range(serial_count):
-            at = time.perf_counter()
-            pool.submit(noop).result()
-            serial.append(time.perf_counter() - at)
-        began = time.perf_counter()
-        futures = [pool.submit(noop) for _ in range(burst_count)]
-        sent = time.perf_counter() - began
-        wait(futures)
-        burst = time.perf_counter() - began
+    submit, stop = started(workers)
+    submit(noop).result()
+    first = time.perf_counter() - began
+    wait([submit(noop) for _ in range(200)])
+    serial = []
+    for _ in range(serial_count):
+        at = time.perf_counter()
+        submit(noop).result()
+        serial.append(time.perf_counter() - at)
+    began = time.perf_counter()
+    futures = [submit(noop) for _ in range(burst_count)]
+    sent = time.perf_counter() - began
+    wait(futures)
+    burst = time.perf_counter() - began
+    stop()
     # Its processes are gone now, so what they used is counted; nearly all of it was the burst's.
-    print(json.dumps({"first": first, "serial": serial, "sent": sent, "burst": burst, "spent": spent()}))
+    print(json.dumps({"first": first, "serial": serial, "sent": sent, "burst": burst, "spent": spent()}), flush=True)
 "#;
     let counts = [options.serial.to_string(), options.burst.to_string(), options.workers.to_string()];
     let file = tempfile::NamedTempFile::with_suffix(".py")?;
-    std::fs::write(file.path(), SCRIPT)?;
+    std::fs::write(file.path(), [peer, SCRIPT].concat())?;
     let output =
         Command::new(&options.python).arg(file.path()).args(counts).stderr(Stdio::inherit()).output()?;
     let figures: PoolFigures =
-        serde_json::from_slice(&output.stdout).context("the process pool's figures")?;
+        serde_json::from_slice(&output.stdout).with_context(|| format!("the figures of {name}"))?;
     let seconds = Duration::from_secs_f64;
     Ok(Row {
-        contender: format!("ProcessPoolExecutor, {} workers", options.workers),
+        contender: format!("{name}, {} workers", options.workers),
         first_result: seconds(figures.first),
         serial: figures.serial.into_iter().map(seconds).collect(),
         sent_in: seconds(figures.sent),

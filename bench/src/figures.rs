@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::nodes;
+
 /// One contender's row.
 pub(crate) struct Row {
     pub(crate) contender: String,
@@ -55,6 +57,44 @@ pub(crate) fn print(heading: &str, rows: &[Row]) {
     println!("|---|---|---|---|---|---|---|---|---|");
     for (index, row) in rows.iter().enumerate() {
         row.print((index > 0).then_some(first));
+    }
+}
+
+/// Something measured by itself.
+#[derive(Clone)]
+pub(crate) struct Figure {
+    pub(crate) name: &'static str,
+    pub(crate) value: String,
+}
+
+pub(crate) fn print_pairs(heading: &str, figures: &[Figure]) {
+    println!("\n{heading}:\n\n| measure | seen |\n|---|---|");
+    for figure in figures {
+        println!("| {} | {} |", figure.name, figure.value);
+    }
+}
+
+pub(crate) fn print_json(figures: &impl serde::Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(figures)?);
+    Ok(())
+}
+
+pub(crate) fn print_nodes(slots: u32, rows: &[nodes::Figures]) {
+    println!("\nNodes of {slots} slots, their workers stubs:\n");
+    println!(
+        "| nodes | joined within | tasks | dispatched and ended | engine's CPU per task, ms | engine's peak memory |"
+    );
+    println!("|---|---|---|---|---|---|");
+    for row in rows {
+        println!(
+            "| {} | {:.1} s | {} | {:.0}/s | {:.3} | {:.0} MB |",
+            row.nodes,
+            row.joined.as_secs_f64(),
+            row.ended,
+            row.ended as f64 / row.burst.as_secs_f64(),
+            milliseconds(row.cpu) / row.ended as f64,
+            row.peak_kib as f64 / 1024.0,
+        );
     }
 }
 

@@ -17,6 +17,7 @@ mod figures;
 mod identity;
 mod link;
 mod load;
+mod nodes;
 mod path;
 mod payload;
 mod road;
@@ -38,6 +39,11 @@ enum Command {
     Identity(identity::Options),
     /// Measures the engine alone: handed over in process, node, worker, and back.
     Engine(engine::Options),
+    /// Measures one engine with very many nodes, whose workers are stubs.
+    Nodes(nodes::Options),
+    /// Plays the node program of `nodes`.
+    #[command(hide = true)]
+    Simulate(nodes::SimulateOptions),
     /// Plays the node program of `engine`.
     #[command(hide = true)]
     Node(engine::NodeOptions),
@@ -60,6 +66,8 @@ fn main() -> anyhow::Result<()> {
         Command::Broker => many_threads()?.block_on(broker::run()),
         // As the endpoint and the node run them.
         Command::Engine(options) => one_thread()?.block_on(engine::run(options)),
+        Command::Nodes(options) => one_thread()?.block_on(nodes::run(options)),
+        Command::Simulate(options) => one_thread()?.block_on(nodes::simulate(options)),
         Command::Node(options) => one_thread()?.block_on(engine::node(options)),
         Command::Relay(options) => one_thread()?.block_on(engine::relay(options)),
     }

@@ -467,26 +467,30 @@ impl Core {
 
     fn dispatch(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let mut asked = Vec::new();
-        let stopping = self.phase != Phase::Running;
         while self.tasks.waiting() > 0 {
             let Some(key) = self.nodes.choose(now) else { break };
             let Some(name) = self.nodes.get(key).map(|node| Arc::clone(&node.name)) else { break };
-            let Some((id, task)) = self.tasks.next() else { break };
-            debug_assert!(!stopping || task.begun != Begun::No, "what has not begun was returned");
-            task.node = Some(name);
-            task.place = match task.begun {
-                Begun::Yes => {
-                    actions.push(Action::Send { node: key, task: id });
-                    Place::Sent(key)
-                }
-                Begun::Asked => Place::Assigned(key),
-                Begun::No => {
-                    task.begun = Begun::Asked;
-                    asked.push(id);
-                    Place::Assigned(key)
-                }
-            };
-            self.nodes.give(key, id);
+            for _ in 0..self.nodes.at_a_time(key, self.tasks.waiting()) {
+                let Some((id, task)) = self.tasks.next() else { break };
+                debug_assert!(
+                    self.phase == Phase::Running || task.begun != Begun::No,
+                    "what has not begun was returned"
+                );
+                task.node = Some(Arc::clone(&name));
+                task.place = match task.begun {
+                    Begun::Yes => {
+                        actions.push(Action::Send { node: key, task: id });
+                        Place::Sent(key)
+                    }
+                    Begun::Asked => Place::Assigned(key),
+                    Begun::No => {
+                        task.begun = Begun::Asked;
+                        asked.push(id);
+                        Place::Assigned(key)
+                    }
+                };
+                self.nodes.give(key, id);
+            }
         }
         if !asked.is_empty() {
             actions.push(Action::Assign(asked));

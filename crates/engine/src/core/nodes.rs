@@ -113,6 +113,14 @@ impl Nodes {
         (self.slots, self.busy_slots)
     }
 
+    /// How many tasks this node should get at a time while so many wait: where all free slots will be taken anyway, a
+    /// node's are filled at once, for they cross the link in company.
+    pub(crate) fn at_a_time(&self, key: NodeKey, waiting: usize) -> usize {
+        let free = self.all.get(&key).map_or(0, Node::free);
+        let plenty = waiting as u64 >= self.slots - self.busy_slots;
+        usize::try_from(free).ok().filter(|free| plenty && *free > 0).unwrap_or(1)
+    }
+
     /// The node for the next task: the one with most free slots, else one whose pace allows more.
     pub(crate) fn choose(&self, now: Duration) -> Option<NodeKey> {
         self.by_room.iter().take(LOOKED_AT).map(|(_, key)| *key).find(|key| {

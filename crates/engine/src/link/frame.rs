@@ -130,6 +130,10 @@ pub(crate) async fn write(
             gathered.clear();
         }
         to.flush().await?;
+        if gathered.capacity() > CHUNK {
+            // There may be very many connections, and bursts are over at some time.
+            gathered = BytesMut::new();
+        }
     }
     to.shutdown().await
 }

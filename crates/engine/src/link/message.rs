@@ -119,6 +119,12 @@ pub(crate) fn task(id: TaskId, extras: &Extras, body: &[u8]) -> Frame {
     Frame::new(TASK, &[id.as_uuid().as_bytes(), &length.to_be_bytes(), &extras, body])
 }
 
+/// What a worker says.
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) fn ended(id: TaskId, result: &[u8]) -> Frame {
+    Frame::new(ENDED, &[id.as_uuid().as_bytes(), result])
+}
+
 /// The task an `ENDED` frame is about.
 pub(crate) fn ended_task(frame: &Frame) -> Result<TaskId, Malformed> {
     take_id(&mut frame.body(), ENDED)
@@ -186,7 +192,7 @@ mod tests {
             slots: 2,
             interpreter: Interpreter { python: "3.11.7".into(), ..Interpreter::default() },
         };
-        let frame = Frame::new(ENDED, &[id.as_uuid().as_bytes(), b"\x01{}"]);
+        let frame = ended(id, b"\x01{}");
         for (frame, said) in [
             (hello(&hello_said), ToEngine::Hello(hello_said.clone())),
             (frame, ToEngine::Ended { task: id, result: Bytes::from_static(b"\x01{}") }),

@@ -8,6 +8,8 @@ mod call;
 mod config;
 mod log;
 mod resources;
+#[cfg(feature = "simulation")]
+mod simulated;
 mod slots;
 mod task_socket;
 mod threads;
@@ -28,6 +30,8 @@ pub use config::{CONFIG_VARIABLE, Config, ConfigError};
 pub(crate) use config::{WorkerConfig, Workers};
 pub use resources::NoSlots;
 pub(crate) use resources::{cores_here, machine_info};
+#[cfg(feature = "simulation")]
+pub use simulated::simulate;
 
 use crate::ambient::{self, Clock};
 use crate::link::frame::{self, Frame, Reader};

@@ -40,7 +40,6 @@ cases! {
     big_values_cross,
     byte_code_of_another_python_is_refused,
     figures_are_those_of_the_nodes,
-    killing_at_random_loses_nothing_and_repeats_nothing,
 }
 
 async fn a_value_comes_back() {
@@ -414,45 +413,4 @@ async fn figures_are_those_of_the_nodes() {
     assert!(job.parse::<u32>().is_ok(), "a process id: {job}");
     assert_eq!(nodes[0].worker_count, 2);
     assert!(nodes[0].python_version.as_deref().unwrap().starts_with("3."));
-}
-
-/// Kills workers and nodes while tasks run. Every task ends once (the rig insists), none has run more often than the
-/// retries allow, and what returned has run.
-async fn killing_at_random_loses_nothing_and_repeats_nothing() {
-    let source = "\
-def f(path, n):
-    import os, time
-    with open(path, 'a') as file:
-        file.write('%d\\n' % n)
-    time.sleep(0.003)
-    return [os.getpid(), os.getppid()]
-";
-    for retries in [0, 2] {
-        let options = json!({"max_retries_on_system_failure": retries, "max_workers_per_node": 3});
-        let mut rig = Rig::start(options).await;
-        let path = rig.path().join("ran");
-        let ids: Vec<_> = (0..400).map(|n| rig.call(source, json!([path, n]))).collect();
-        let (mut killed, mut returned) = (0, 0);
-        for (n, id) in ids.iter().enumerate() {
-            if let Outcome::Returned(pids) = rig.end_of(*id).await {
-                returned += 1;
-                // A worker now and then, its node less often, and something must come back in between.
-                let victim = match n % 40 {
-                    7 | 19 => &pids[0],
-                    31 => &pids[1],
-                    _ => continue,
-                };
-                let victim = nix::unistd::Pid::from_raw(victim.as_i64().unwrap() as i32);
-                killed += usize::from(nix::sys::signal::kill(victim, nix::sys::signal::SIGKILL).is_ok());
-            }
-        }
-        let ran = std::fs::read_to_string(&path).unwrap();
-        let mut times = vec![0; ids.len()];
-        ran.lines().for_each(|line| times[line.parse::<usize>().unwrap()] += 1);
-        assert!(times.iter().all(|times| *times <= 1 + retries), "{times:?}");
-        for (id, times) in ids.iter().zip(&times) {
-            assert!(*times > 0 || matches!(rig.known(*id), Some(Outcome::Raised { .. })));
-        }
-        assert!(killed > 5 && returned > 300, "{killed} killed, {returned} returned");
-    }
 }

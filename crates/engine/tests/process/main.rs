@@ -6,8 +6,10 @@
 
 mod blocks;
 mod cases;
+mod loss;
 mod misbehaving;
 mod pools;
+mod proxy;
 mod rig;
 
 use std::process::ExitCode;
@@ -15,7 +17,7 @@ use std::process::ExitCode;
 use engine::node::{Config, ConfigError};
 
 fn all() -> impl Iterator<Item = &'static (&'static str, cases::Case)> {
-    [cases::ALL, pools::ALL, blocks::ALL, misbehaving::ALL].into_iter().flatten()
+    [cases::ALL, pools::ALL, blocks::ALL, misbehaving::ALL, loss::ALL].into_iter().flatten()
 }
 
 fn main() -> ExitCode {
@@ -23,6 +25,14 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         ["node", "--block", block, "--config", file] => node(Config::read(file.as_ref()), block),
+        ["node-by", proxy, "--block", block, "--config", file] => node(by(proxy, file), block),
+        ["simulate", nodes, slots, "--block", block, "--config", file] => {
+            let config = Config::read(file.as_ref()).unwrap();
+            let (block, nodes, slots) =
+                (block.parse().unwrap(), nodes.parse().unwrap(), slots.parse().unwrap());
+            runtime().block_on(engine::node::simulate(config, block, nodes, slots)).unwrap();
+            ExitCode::SUCCESS
+        }
         ["node", "--block", block] => node(Config::from_environment(), block),
         arguments if arguments.contains(&"--list") => {
             if !arguments.contains(&"--ignored") {
@@ -58,6 +68,15 @@ fn node(config: Result<Config, ConfigError>, block: &str) -> ExitCode {
 /// Ready when somebody asks this process to end.
 async fn terminated() {
     tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap().recv().await;
+}
+
+/// A node's configuration with another way to the engine.
+fn by(proxy: &str, file: &str) -> Result<Config, ConfigError> {
+    let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    config["engines"] = serde_json::json!([proxy]);
+    let own = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(own.path(), config.to_string()).unwrap();
+    Config::read(own.path())
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -10,6 +10,8 @@ use uuid::Uuid;
 use wire::message::{TaskResult, decode};
 use wire::{EndpointId, TaskId};
 
+use crate::proxy::Proxy;
+
 /// Longer than anything here takes on a crowded machine; a test that waits so long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -73,7 +75,24 @@ fn python() -> String {
 impl Rig {
     pub(crate) async fn start(user: serde_json::Value) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (handle, events) = Engine::start(Self::config(dir.path(), user)).await.unwrap();
+        Self::start_in(dir, &["node"], user).await
+    }
+
+    /// An engine whose nodes call it through a proxy.
+    pub(crate) async fn start_behind_proxy(user: serde_json::Value) -> (Self, Proxy) {
+        let dir = tempfile::tempdir().unwrap();
+        let node_file = dir.path().join("GlobusComputeEngine-HighThroughputExecutor/node.json");
+        let proxy = Proxy::start(node_file).await;
+        let address = proxy.address.to_string();
+        (Self::start_in(dir, &["node-by", &address], user).await, proxy)
+    }
+
+    /// An engine whose blocks run this program with these words first.
+    pub(crate) async fn start_in(dir: tempfile::TempDir, words: &[&str], user: serde_json::Value) -> Self {
+        let mut config = Self::config(dir.path(), user);
+        config.node_command.truncate(1);
+        config.node_command.extend(words.iter().map(|word| (*word).to_owned()));
+        let (handle, events) = Engine::start(config).await.unwrap();
         Self { handle, events, dir, begins: true, ended: HashMap::new(), next: 1 }
     }
 
