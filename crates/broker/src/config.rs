@@ -19,6 +19,8 @@ pub struct Config {
     pub memory_limit: usize,
     /// Bytes of bodies that are still arriving, over all connections; further large ones wait for their turn.
     pub arriving_limit: usize,
+    /// For a large body to arrive, besides a second for each 64 kB of it.
+    pub arrival_timeout: Duration,
     /// Deliveries written ahead to one connection.
     pub output_window: usize,
     /// How often consumers may requeue a message (nack, reject, recover) before it is dropped.
@@ -43,6 +45,7 @@ impl Default for Config {
             heartbeat: 60,
             memory_limit: 512 << 20,
             arriving_limit: 256 << 20,
+            arrival_timeout: Duration::from_secs(30),
             output_window: 512 << 10,
             delivery_limit: 20,
             handshake_timeout: Duration::from_secs(10),

@@ -251,3 +251,56 @@ pub(crate) struct Sizes {
     pub(crate) memory: usize,
     pub(crate) paused: usize,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTINGS: Settings = Settings { memory_limit: 1 << 20, output_window: 1 << 20, delivery_limit: 20 };
+
+    #[test]
+    fn timers_of_queues_that_are_gone_are_forgotten() {
+        let mut core = Core::new(SETTINGS);
+        let connection = core.open_connection(false);
+        for number in 0..10_000u64 {
+            // Deleted long before its disuse would have deleted it.
+            let attributes =
+                Attributes { expires: Some(u64::from(u32::MAX) - number), ..Attributes::default() };
+            core.declare_queue("q", connection, attributes).unwrap();
+            core.run();
+            core.delete_queue("q", connection, false, false).unwrap();
+            core.run();
+        }
+        assert!(core.timers.len() < 100, "{} timers of no queue", core.timers.len());
+        // Those that are left still fire.
+        let attributes = Attributes { expires: Some(5), ..Attributes::default() };
+        core.declare_queue("q", connection, attributes).unwrap();
+        core.run();
+        assert_eq!(core.deadline(), Some(5));
+        core.set_now(5);
+        core.tick();
+        assert_eq!(core.sizes().queues, 0);
+    }
+
+    #[test]
+    fn a_target_that_is_bound_often_goes_at_once() {
+        let mut core = Core::new(SETTINGS);
+        let connection = core.open_connection(false);
+        core.declare_queue("q", connection, Attributes::default()).unwrap();
+        let kind = crate::handle::ExchangeKind::Direct;
+        let attributes = ExchangeAttributes { kind, durable: false, auto_delete: false, internal: false };
+        for name in ["x", "y"] {
+            core.declare_exchange(name, attributes).unwrap();
+        }
+        for number in 0..50_000 {
+            core.bind_queue("q", "x", &number.to_string()).unwrap();
+        }
+        core.bind_queue("q", "y", "k").unwrap();
+        core.bind_exchange("y", "x", "k").unwrap();
+        assert_eq!(core.delete_exchange("x", false), Ok(true));
+        assert_eq!(core.queue("q").unwrap().bindings.len(), 1);
+        let mut found = Vec::new();
+        core.route("y", "k", &mut found).unwrap();
+        assert_eq!(found.len(), 1);
+    }
+}

@@ -433,8 +433,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let more = u32::try_from(need - held).unwrap_or(u32::MAX);
             let arriving = self.shared.arriving.clone();
             let mut turn: Turn = Box::pin(async move { arriving.acquire_many_owned(more).await.ok() });
-            // Thirty seconds and 64 kB/s. Whoever waits for a first turn keeps nobody from theirs, and may wait.
-            let allowed = Duration::from_secs(30 + beyond / (64 << 10));
+            // Whoever waits for a first turn keeps nobody from theirs, and may wait.
+            let allowed = self.shared.config.arrival_timeout + Duration::from_secs(beyond / (64 << 10));
             self.arrival.allowed = allowed;
             self.arrival.deadline = (held > 0).then(|| ambient::now() + allowed);
             match turn.as_mut().poll(context) {

@@ -6,6 +6,8 @@
     reason = "a test kit: each test uses its part, a failed unwrap is a failed test"
 )]
 
+pub mod piped;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
