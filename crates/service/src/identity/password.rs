@@ -188,7 +188,7 @@ mod tests {
         let mut works = Vec::new();
         for _ in 0..at_once() {
             let (hasher, gate) = (hasher.clone(), gate.clone());
-            works.push(tokio::spawn(async move { hasher.work(move || drop(gate.wait())).await.is_ok() }));
+            works.push(tokio::spawn(async move { hasher.work(move || gate.wait()).await.is_ok() }));
         }
         for _ in 0..WAITING {
             let hasher = hasher.clone();
