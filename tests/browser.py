@@ -24,7 +24,8 @@ class Browser:
     """One browser with a profile of its own. `scripts=False` is a browser that runs none."""
 
     def __init__(self, scene, name="browser", scripts=True, dark=False):
-        self.directory = tempfile.mkdtemp(dir=scene.directory, prefix=f"{name}-")
+        # Not in the scene's directory: the browser puts a socket there, whose path may not be long.
+        self.directory = tempfile.mkdtemp(prefix="browser-")
         driver = shutil.which("chromedriver")
         assert driver, "chromedriver is missing: run tests/system"
         environment = scene.environment()

@@ -66,13 +66,38 @@ def make(name):
     return python(name)
 
 
+def node_modules(source):
+    """The `node_modules` of the lock file in `source`, installed once into the user's cache. Nothing of a package runs
+    while it is installed."""
+    lock = Path(source) / "package-lock.json"
+    directory = _cache() / f"node-{hashlib.sha256(lock.read_bytes()).hexdigest()[:16]}"
+    if not (directory / COMPLETE).exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        with open(directory.parent / f"{directory.name}.lock", "w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            if not (directory / COMPLETE).exists():
+                for name in ("package.json", "package-lock.json"):
+                    shutil.copy(Path(source) / name, directory)
+                done = subprocess.run(
+                    ["npm", "ci", "--silent", "--ignore-scripts"], cwd=directory, capture_output=True, text=True
+                )
+                if done.returncode != 0:
+                    raise SystemExit(f"npm ci failed for {source}:\n{done.stdout}{done.stderr}")
+                (directory / COMPLETE).touch()
+    return directory / "node_modules"
+
+
+def _cache():
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "farcall" / "environments"
+
+
 def _directory(name):
     wanted = REQUIREMENTS / f"{name}.txt"
     if not wanted.exists():
         raise SystemExit(f"no environment is called {name}; there are {', '.join(names())}")
     digest = hashlib.sha256(wanted.read_bytes() + os.fsencode(_base())).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "farcall" / "environments" / f"{name}-{digest}"
+    return _cache() / f"{name}-{digest}"
 
 
 def _base():

@@ -16,7 +16,7 @@ MARK = "FARCALL_TEST_SCENE"
 class Process:
     """A running program."""
 
-    def __init__(self, name, command, environment, directory, stdin=None):
+    def __init__(self, name, command, environment, directory, stdin=None, terminal=None):
         self.name = name
         self.command = [str(part) for part in command]
         self.log = Path(directory) / f"{name}.log"
@@ -27,8 +27,8 @@ class Process:
                 self.command,
                 env=environment,
                 cwd=directory,
-                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-                stdout=log,
+                stdin=terminal or (subprocess.DEVNULL if stdin is None else subprocess.PIPE),
+                stdout=terminal or log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )

@@ -15,6 +15,7 @@ import uuid
 from pathlib import Path
 
 import environments
+from console import Console
 from processes import MARK, Process, marked, until
 from rest import Refused, Rest
 
@@ -56,8 +57,18 @@ class Scene:
         self.processes.append(process)
         return process
 
-    def service(self, name="service", settings=()):
+    def console(self, name, command, environment):
+        """Starts a program at a terminal of its own."""
+        console = Console(name, command, environment, self.directory)
+        self.processes.append(console)
+        return console
+
+    def service(self, name="service", settings=(), configuration=None):
+        """Starts a service; `configuration` is the text of its `farcall.yaml`."""
         service = Service(self, name, settings)
+        if configuration:
+            service.data.mkdir()
+            (service.data / "farcall.yaml").write_text(configuration)
         self.services.append(service)
         service.start()
         return service
@@ -140,6 +151,29 @@ class Service:
         assert added.returncode == 0, added.stderr
         identity = json.loads(added.stdout)
         return identity["client_id"], identity["client_secret"]
+
+    def administer(self, *arguments, stdin=None):
+        """Runs a `farcall` command that administers this service, and returns what it answers."""
+        done = subprocess.run(
+            [binary("farcall"), *arguments, "--data-dir", self.data, "--output", "json"],
+            env=self.scene.environment(),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def add_person(self, username, password, name="Alice Liddell"):
+        """Makes a person who signs in with a password, and returns their id."""
+        return self.administer("user", "add", username, "--name", name, stdin=password + "\n")["id"]
+
+    def person_environment(self, python=None):
+        """What makes an unmodified SDK or endpoint ask a person to log in at this service."""
+        environment = self.client_environment(python)
+        del environment["GLOBUS_COMPUTE_CLIENT_ID"], environment["GLOBUS_COMPUTE_CLIENT_SECRET"]
+        return environment
 
     def origin(self):
         return f"http://127.0.0.1:{self.http_port}"

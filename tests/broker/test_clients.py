@@ -6,10 +6,7 @@ prefetch and refuses a message once, runs into a missing queue, then loses its b
 that takes its place, and does it all again. What it says on the way must be the same with both brokers.
 """
 
-import hashlib
 import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import environments
@@ -28,17 +25,7 @@ def python(script):
 def node():
     """Node with amqplib, installed once per lock file into the user's cache."""
     source = CLIENTS / "node"
-    digest = hashlib.sha256((source / "package-lock.json").read_bytes()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    directory = cache / "farcall" / "environments" / f"node-{digest}"
-    if not (directory / "complete").exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(source / name, directory)
-        done = subprocess.run(["npm", "ci", "--silent", "--ignore-scripts"], cwd=directory, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        (directory / "complete").touch()
-    return ["env", f"NODE_PATH={directory}/node_modules", "node", source / "conversation.js"]
+    return ["env", f"NODE_PATH={environments.node_modules(source)}", "node", source / "conversation.js"]
 
 
 CONVERSATIONS = {

@@ -5,7 +5,7 @@
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use crate::store::Authentication;
+use crate::store::{Authentication, Policy};
 
 /// What an application asks of the session when it sends somebody here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +32,18 @@ pub struct Terms {
     pub mfa: bool,
     /// How old a sign-in may be.
     pub timeout: Option<SignedDuration>,
+}
+
+impl From<&Policy> for Terms {
+    fn from(policy: &Policy) -> Terms {
+        let seconds = policy.authentication_assurance_timeout;
+        Terms {
+            include: policy.domain_constraints_include.clone(),
+            exclude: policy.domain_constraints_exclude.clone(),
+            mfa: policy.required_mfa,
+            timeout: seconds.map(|it| SignedDuration::from_secs(i64::try_from(it).unwrap_or(i64::MAX))),
+        }
+    }
 }
 
 /// One identity in a session.

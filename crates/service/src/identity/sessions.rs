@@ -13,6 +13,7 @@ use super::demands::{Shown, Terms};
 use crate::ambient;
 use crate::secret::{self, Hash};
 use crate::store::{Authentication, Profile, Session, SignIn, SignOut, StoreError};
+use wire::PolicyId;
 
 /// How long the cookie of a session means something.
 pub const SESSION_LIFE: SignedDuration = SignedDuration::from_hours(12);
@@ -101,8 +102,9 @@ impl Identity {
     }
 
     /// What a policy asks of a session.
-    pub async fn terms(&self, policy: uuid::Uuid) -> Result<Option<Terms>, StoreError> {
-        self.store.terms(policy).await
+    pub async fn terms(&self, policy: uuid::Uuid, now: Timestamp) -> Result<Option<Terms>, StoreError> {
+        let policy = self.policy(PolicyId::from_uuid(policy), now).await?;
+        Ok(policy.map(|policy| Terms::from(&*policy)))
     }
 
     /// The session that a token goes back to, whether or not its browser is still signed in.

@@ -76,6 +76,8 @@ pub enum CodeUse {
     First,
     /// It had been used: all that it gave has ended with this.
     Again,
+    /// It has ended, unused.
+    Late,
 }
 
 /// Uses a code up. The second use ends what the first one gave.
@@ -89,22 +91,24 @@ impl Command for UseCode {
     type Output = CodeUse;
 
     async fn run(self, tx: &mut Tx) -> Result<CodeUse, StoreError> {
-        let used = sqlx::query("UPDATE codes SET used_us = $2 WHERE hash = $1 AND used_us IS NULL")
-            .bind(self.hash.as_bytes())
-            .bind(self.now.as_microsecond())
-            .execute(&mut *tx)
-            .await?;
+        let used = sqlx::query(
+            "UPDATE codes SET used_us = $2 WHERE hash = $1 AND used_us IS NULL AND expires_us > $2",
+        )
+        .bind(self.hash.as_bytes())
+        .bind(self.now.as_microsecond())
+        .execute(&mut *tx)
+        .await?;
         if used.rows_affected() == 1 {
             return Ok(CodeUse::First);
         }
-        let grant: Option<Vec<u8>> =
-            sqlx::query_scalar("UPDATE codes SET replayed = TRUE WHERE hash = $1 RETURNING grant_id")
-                .bind(self.hash.as_bytes())
-                .fetch_optional(&mut *tx)
-                .await?;
-        if let Some(grant) = grant {
-            end_grant(tx, grant).await?;
-        }
+        let grant: Option<Vec<u8>> = sqlx::query_scalar(
+            "UPDATE codes SET replayed = TRUE WHERE hash = $1 AND used_us IS NOT NULL RETURNING grant_id",
+        )
+        .bind(self.hash.as_bytes())
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(grant) = grant else { return Ok(CodeUse::Late) };
+        end_grant(tx, grant).await?;
         Ok(CodeUse::Again)
     }
 }

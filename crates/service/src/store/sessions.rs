@@ -1,13 +1,12 @@
 //! Browser sessions: who signed in where, when and how; and the browsers that have done so before.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use sqlx::Row;
 use uuid::Uuid;
 use wire::IdentityId;
 
-use super::row::{id, json, key, time};
+use super::row::{id, key, time};
 use super::{Command, Store, StoreError, Tx};
-use crate::identity::demands::Terms;
 use crate::secret::Hash;
 
 /// How somebody showed to be an identity.
@@ -259,29 +258,6 @@ impl Store {
             identity: IdentityId::from_uuid(id(&row, "identity_id")?),
             expires: time(&row, "expires_us")?,
             authentications,
-        }))
-    }
-
-    /// What a policy asks of a session.
-    pub async fn terms(&self, policy: Uuid) -> Result<Option<Terms>, StoreError> {
-        let row = sqlx::query(
-            "SELECT required_mfa, authentication_assurance_timeout, domain_constraints_include_json, \
-             domain_constraints_exclude_json FROM policies WHERE id = $1",
-        )
-        .bind(key(policy))
-        .fetch_optional(&self.readers)
-        .await?;
-        let Some(row) = row else { return Ok(None) };
-        let domains = |column: &'static str| -> Result<Option<Vec<String>>, StoreError> {
-            let text: Option<String> = row.try_get(column)?;
-            text.map(|text| json(&text, column)).transpose()
-        };
-        let seconds: Option<i64> = row.try_get("authentication_assurance_timeout")?;
-        Ok(Some(Terms {
-            include: domains("domain_constraints_include_json")?,
-            exclude: domains("domain_constraints_exclude_json")?,
-            mfa: row.try_get("required_mfa")?,
-            timeout: seconds.map(SignedDuration::from_secs),
         }))
     }
 

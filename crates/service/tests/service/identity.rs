@@ -10,7 +10,7 @@ const PROJECTS: &str = "urn:globus:auth:scope:auth.globus.org:manage_projects";
 impl Answer {
     /// A refusal in OAuth's form.
     #[track_caller]
-    fn oauth(self, status: u16, error: &str) {
+    pub fn oauth(self, status: u16, error: &str) {
         assert_eq!(self.status, status, "{}", self.body);
         assert_eq!(self.body["error"], error);
         assert!(self.body["error_description"].is_string());

@@ -22,5 +22,7 @@ mod resource_servers;
 mod rest;
 mod retention;
 mod sharing;
+mod sign_in;
 mod support;
 mod user_endpoints;
+mod visitor;

@@ -36,12 +36,16 @@ pub(super) async fn answer(asked: &Asked<'_>) -> Result<Response, Failure> {
         return Err(refused());
     }
     // Used up from here on. What it gave ends if this is the second time, late or not: a client does it once.
-    if asked.identity.use_code(text, &code, asked.now).await? == CodeUse::Again {
-        audit::code_reused(code.client, code.identity);
-        return Err(refused());
+    match asked.identity.use_code(text, &code, asked.now).await? {
+        CodeUse::First => {}
+        CodeUse::Again => {
+            audit::code_reused(code.client, code.identity);
+            return Err(refused());
+        }
+        CodeUse::Late => return Err(refused()),
     }
     let person = asked.identity.profile(code.identity).await?.ok_or_else(refused)?;
-    if code.expires <= asked.now || person.disabled {
+    if person.disabled {
         return Err(refused());
     }
     let grants = scope::grants(&code.scope).map_err(|_| refused())?;

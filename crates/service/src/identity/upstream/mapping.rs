@@ -69,7 +69,6 @@ mod tests {
             title: "Campus".into(),
             issuer: "https://idp".into(),
             client_id: "farcall".into(),
-            client_secret: None,
             client_secret_file: None,
             scopes: Vec::new(),
             username_claim: claim.into(),

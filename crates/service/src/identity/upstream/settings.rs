@@ -17,7 +17,7 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 /// Client identities live in this domain: no upstream may speak for one.
 const CLIENTS: &str = "clients.auth.globus.org";
@@ -36,7 +36,7 @@ impl Default for Settings {
     }
 }
 
-#[derive(Clone, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct UpstreamSettings {
     /// Lower-case letters, digits and hyphens.
@@ -45,8 +45,7 @@ pub struct UpstreamSettings {
     pub title: String,
     pub issuer: String,
     pub client_id: String,
-    #[serde(default, serialize_with = "hidden")]
-    pub client_secret: Option<String>,
+    /// In a file of its own: the configuration is printed, and kept where more people read.
     #[serde(default)]
     pub client_secret_file: Option<PathBuf>,
     #[serde(default = "usual_scopes")]
@@ -71,27 +70,12 @@ pub enum Accounts {
     Known,
 }
 
-/// The configuration can be printed; the secret in it cannot.
-fn hidden<S: Serializer>(secret: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
-    secret.as_ref().map(|_| "(hidden)").serialize(serializer)
-}
-
 fn usual_scopes() -> Vec<String> {
     ["openid", "profile", "email"].map(str::to_owned).to_vec()
 }
 
 fn usual_claim() -> String {
     "preferred_username".to_owned()
-}
-
-impl std::fmt::Debug for UpstreamSettings {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("UpstreamSettings")
-            .field("name", &self.name)
-            .field("issuer", &self.issuer)
-            .field("domains", &self.domains)
-            .finish_non_exhaustive()
-    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -114,8 +98,6 @@ pub enum SettingsError {
     Shared { domain: String, first: String, second: String },
     #[error("identity.upstreams: {name}: cannot read {path}: {error}")]
     Secret { name: String, path: PathBuf, error: std::io::Error },
-    #[error("identity.upstreams: {name}: give client_secret or client_secret_file, not both")]
-    TwoSecrets { name: String },
 }
 
 impl Settings {
@@ -158,14 +140,10 @@ impl Settings {
 impl UpstreamSettings {
     /// The secret, from where it is kept.
     pub fn secret(&self) -> Result<Option<String>, SettingsError> {
-        let name = || self.name.clone();
-        match (&self.client_secret, &self.client_secret_file) {
-            (Some(_), Some(_)) => Err(SettingsError::TwoSecrets { name: name() }),
-            (None, Some(path)) => match std::fs::read_to_string(path) {
-                Ok(secret) => Ok(Some(secret.trim().to_owned())),
-                Err(error) => Err(SettingsError::Secret { name: name(), path: path.clone(), error }),
-            },
-            (secret, None) => Ok(secret.clone()),
+        let Some(path) = &self.client_secret_file else { return Ok(None) };
+        match std::fs::read_to_string(path) {
+            Ok(secret) => Ok(Some(secret.trim().to_owned())),
+            Err(error) => Err(SettingsError::Secret { name: self.name.clone(), path: path.clone(), error }),
         }
     }
 }
@@ -192,7 +170,6 @@ mod tests {
             title: name.to_owned(),
             issuer: issuer.to_owned(),
             client_id: "farcall".to_owned(),
-            client_secret: None,
             client_secret_file: None,
             scopes: usual_scopes(),
             username_claim: usual_claim(),

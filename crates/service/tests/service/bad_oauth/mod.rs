@@ -3,6 +3,8 @@
 //! Each case is a request and what is said to it. For every one of them the tables also hold that nothing in the store
 //! has changed, and that nothing secret came into the log: all that is made up as a secret contains [`NOT_FOR_LOGS`].
 
+mod codes;
+mod pages;
 mod projects;
 mod tokens;
 
@@ -36,6 +38,10 @@ pub enum Said {
     Compute(u16, &'static str),
     /// Introspection: it is not active, and nothing else.
     Inactive,
+    /// A page: the status. Nobody is sent anywhere.
+    Page(u16),
+    /// The client is told by a redirect: the `error`.
+    Sent(&'static str),
     /// Revocation: answered like everything else, and nothing is done.
     Ignored,
 }
@@ -53,6 +59,15 @@ impl Said {
                 Said::Problem(expected, code) => status == expected && body["errors"][0]["code"] == code,
                 Said::Compute(expected, code) => status == expected && body["code"] == code,
                 Said::Inactive => status == 200 && *body == serde_json::json!({"active": false}),
+                Said::Page(expected) => {
+                    let text = body.as_str().unwrap_or_default();
+                    status == expected && !answer.headers.contains_key("location") && text.contains("<main>")
+                }
+                Said::Sent(error) => {
+                    let to =
+                        answer.headers.get("location").and_then(|to| to.to_str().ok()).unwrap_or_default();
+                    status == 303 && to.contains(&format!("?error={error}&")) && !to.contains("code=")
+                }
                 Said::Ignored => status == 200 && *body == serde_json::json!({"active": false}),
             }
     }

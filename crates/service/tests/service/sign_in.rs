@@ -1,0 +1,251 @@
+//! People sign in: sessions, codes, tokens that follow from them, and how all of that ends.
+
+use serde_json::{Value, json};
+use sqlx::Connection as _;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+
+use crate::support::{Answer, Farcall};
+use crate::visitor::{Visitor, authorize, exchange, person, refresh};
+
+const ALICE: &str = "alice@example.org";
+
+/// Changes the stopped or running service's store behind its back: time can't be waited for.
+async fn change(service: &Farcall, sql: &'static str) {
+    let options = SqliteConnectOptions::new().filename(service.data().join("farcall.db"));
+    let mut database = SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::raw_sql(sql).execute(&mut database).await.unwrap();
+    database.close().await.unwrap();
+}
+
+async fn user_info(service: &Farcall, token: &Value) -> Answer {
+    let request = service.request(reqwest::Method::GET, "/v2/oauth2/userinfo");
+    crate::support::send(request.bearer_auth(token.as_str().unwrap())).await
+}
+
+#[tokio::test]
+async fn a_code_becomes_tokens_and_an_id_token() {
+    let service = Farcall::start();
+    let alice = person(&service, ALICE);
+    let code = Visitor::new(&service).code(&authorize(&service, &[("nonce", Some("n1"))]), ALICE).await;
+    let answer = exchange(&service, &code, &[]).await;
+    assert_eq!(answer.headers["cache-control"], "no-store");
+    let answer = answer.ok();
+    assert_eq!(answer["resource_server"], "auth.globus.org");
+    assert_eq!(answer["other_tokens"][0]["resource_server"], "funcx_service");
+    assert_eq!(answer["state"], "_default");
+    for token in [&answer, &answer["other_tokens"][0]] {
+        assert!(token["refresh_token"].is_string() && token["expires_in"] == 172_800);
+    }
+    let info = user_info(&service, &answer["access_token"]).await.ok();
+    assert_eq!((info["sub"].as_str(), info["preferred_username"].as_str()), (Some(&*alice), Some(ALICE)));
+    let claims = answer["id_token"].as_str().unwrap().split('.').nth(1).unwrap().to_owned();
+    let claims = base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, claims).unwrap();
+    let claims: Value = serde_json::from_slice(&claims).unwrap();
+    assert_eq!((claims["sub"].as_str(), &claims["nonce"]), (Some(&*alice), &json!("n1")));
+    assert!(claims["auth_time"].is_i64());
+}
+
+#[tokio::test]
+async fn without_offline_there_is_nothing_to_refresh() {
+    let service = Farcall::start();
+    person(&service, ALICE);
+    let code = Visitor::new(&service).code(&authorize(&service, &[("access_type", None)]), ALICE).await;
+    let answer = exchange(&service, &code, &[]).await.ok();
+    assert!(answer.get("refresh_token").is_none());
+    assert!(answer["other_tokens"][0].get("refresh_token").is_none());
+}
+
+#[tokio::test]
+async fn a_code_used_twice_ends_what_it_gave() {
+    let service = Farcall::start();
+    person(&service, ALICE);
+    let mut visitor = Visitor::new(&service);
+    let asked = authorize(&service, &[]);
+    let code = visitor.code(&asked, ALICE).await;
+    let given = exchange(&service, &code, &[]).await.ok();
+    let other = visitor.allow(&asked).await;
+    let other = exchange(&service, &other, &[]).await.ok();
+    user_info(&service, &given["access_token"]).await.ok();
+    // Whoever can't show the verifier ends nothing.
+    let wrong = "x".repeat(43);
+    exchange(&service, &code, &[("code_verifier", &wrong)]).await.oauth(400, "invalid_grant");
+    user_info(&service, &given["access_token"]).await.ok();
+    exchange(&service, &code, &[]).await.oauth(400, "invalid_grant");
+    assert_eq!(user_info(&service, &given["access_token"]).await.status, 401);
+    refresh(&service, given["refresh_token"].as_str().unwrap()).await.oauth(400, "invalid_grant");
+    let compute = given["other_tokens"][0]["refresh_token"].as_str().unwrap();
+    refresh(&service, compute).await.oauth(400, "invalid_grant");
+    user_info(&service, &other["access_token"]).await.ok();
+    assert!(service.read_log().contains("code reused"));
+}
+
+#[tokio::test]
+async fn one_of_many_exchanges_at_once_wins_and_then_nobody() {
+    let service = Farcall::start();
+    person(&service, ALICE);
+    let code = Visitor::new(&service).code(&authorize(&service, &[]), ALICE).await;
+    let all = futures_util::future::join_all((0..8).map(|_| exchange(&service, &code, &[]))).await;
+    let given: Vec<_> = all.into_iter().filter(|answer| answer.status == 200).collect();
+    assert!(given.len() <= 1, "a code is good for one exchange");
+    for answer in given {
+        let token = answer.ok()["access_token"].clone();
+        assert_eq!(user_info(&service, &token).await.status, 401, "and what it gave has ended");
+    }
+}
+
+#[tokio::test]
+async fn refresh_tokens_rotate_and_a_lost_answer_locks_nobody_out() {
+    let service = Farcall::start();
+    person(&service, ALICE);
+    let code = Visitor::new(&service).code(&authorize(&service, &[]), ALICE).await;
+    let given = exchange(&service, &code, &[]).await.ok();
+    let first = given["refresh_token"].as_str().unwrap();
+    let next = refresh(&service, first).await.ok();
+    assert_eq!(next["other_tokens"], json!([]));
+    assert_eq!(next["scope"], given["scope"]);
+    let second = next["refresh_token"].as_str().unwrap();
+    assert_ne!(first, second);
+    // The answer was lost: asked again, the same successor is given, and both access tokens are good.
+    let again = refresh(&service, first).await.ok();
+    assert_eq!(again["refresh_token"], next["refresh_token"]);
+    user_info(&service, &next["access_token"]).await.ok();
+    user_info(&service, &again["access_token"]).await.ok();
+    // Once the successor is used, the old one is a copy in somebody's hands.
+    let third = refresh(&service, second).await.ok();
+    refresh(&service, first).await.oauth(400, "invalid_grant");
+    refresh(&service, third["refresh_token"].as_str().unwrap()).await.oauth(400, "invalid_grant");
+    for ended in [&given, &next, &again, &third, &given["other_tokens"][0]] {
+        let status = user_info(&service, &ended["access_token"]).await.status.as_u16();
+        assert_eq!(status, 401, "all from the same sign-in has ended");
+    }
+    assert!(service.read_log().contains("refresh token reused"));
+}
+
+#[tokio::test]
+async fn the_grace_for_a_lost_answer_is_short() {
+    let service = Farcall::start();
+    person(&service, ALICE);
+    let code = Visitor::new(&service).code(&authorize(&service, &[]), ALICE).await;
+    let given = exchange(&service, &code, &[]).await.ok();
+    let first = given["refresh_token"].as_str().unwrap();
+    let next = refresh(&service, first).await.ok();
+    change(
+        &service,
+        "UPDATE refresh_tokens SET used_us = used_us - 11 * 60 * 1000000 WHERE used_us IS NOT NULL",
+    )
+    .await;
+    refresh(&service, first).await.oauth(400, "invalid_grant");
+    refresh(&service, next["refresh_token"].as_str().unwrap()).await.oauth(400, "invalid_grant");
+}
+
+#[tokio::test]
+async fn who_is_disabled_is_out_everywhere_and_comes_back_with_nothing() {
+    let service = Farcall::start();
+    person(&service, ALICE);
+    let mut visitor = Visitor::new(&service);
+    let asked = authorize(&service, &[]);
+    let code = visitor.code(&asked, ALICE).await;
+    let given = exchange(&service, &code, &[]).await.ok();
+    let pending = visitor.allow(&asked).await;
+    service.administer(&["user", "disable", ALICE], "");
+    assert_eq!(user_info(&service, &given["access_token"]).await.status, 401);
+    refresh(&service, given["refresh_token"].as_str().unwrap()).await.oauth(400, "invalid_grant");
+    exchange(&service, &pending, &[]).await.oauth(400, "invalid_grant");
+    assert!(visitor.get(&asked).await.body.contains("Sign in to go on."));
+    let refused = visitor.sign_in(&asked, ALICE, crate::visitor::PASSWORD).await;
+    assert_eq!(refused.status, 401);
+    let nobody = visitor.sign_in(&asked, "nobody@example.org", crate::visitor::PASSWORD).await;
+    let plain = |shown: &crate::visitor::Shown, name: &str| {
+        let start = shown.body.find("role=\"alert\"").unwrap();
+        shown.body[start..].split("<form").next().unwrap().replace(name, "")
+    };
+    assert_eq!(plain(&refused, ALICE), plain(&nobody, "nobody@example.org"), "said alike");
+    service.administer(&["user", "enable", ALICE], "");
+    assert_eq!(user_info(&service, &given["access_token"]).await.status, 401);
+    visitor.code(&asked, ALICE).await;
+}
+
+#[tokio::test]
+async fn a_session_lasts_through_a_restart_and_ends_with_the_sign_out() {
+    let mut service = Farcall::start();
+    person(&service, ALICE);
+    let mut visitor = Visitor::new(&service);
+    let asked = authorize(&service, &[]);
+    let planted = "a".repeat(43);
+    visitor.cookies.insert("farcall_session".to_owned(), planted.clone());
+    visitor.code(&asked, ALICE).await;
+    assert_ne!(visitor.cookies["farcall_session"], planted, "a planted session is worth nothing");
+    service.stop();
+    service.start_again();
+    visitor.allow(&asked).await;
+    let old = visitor.cookies["farcall_session"].clone();
+    let page = visitor.get("/v2/web/logout").await;
+    let (action, proof) = page.form("/v2/web/logout");
+    visitor.post(&action, &[("proof", &proof)]).await;
+    assert!(!visitor.cookies.contains_key("farcall_session"));
+    visitor.cookies.insert("farcall_session".to_owned(), old);
+    assert!(visitor.get(&asked).await.body.contains("Sign in to go on."), "the old cookie opens nothing");
+}
+
+#[tokio::test]
+async fn what_an_application_demands_of_the_session_is_asked_for() {
+    let service = Farcall::start();
+    let alice = person(&service, ALICE);
+    let linked = "alice.liddell@example.edu";
+    person(&service, linked);
+    service.administer(&["user", "link", linked, ALICE], "");
+    let mut visitor = Visitor::new(&service);
+    let plain = authorize(&service, &[]);
+    visitor.code(&plain, ALICE).await;
+    let asks = "Sign in to go on.";
+    for (what, demand, asked) in [
+        ("her id", ("session_required_identities", alice.as_str()), false),
+        ("her other name", ("session_required_identities", linked), true),
+        ("her domain", ("session_required_single_domain", "example.com,example.org"), false),
+        ("another domain", ("session_required_single_domain", "example.edu"), true),
+        ("a second factor", ("session_required_mfa", "True"), true),
+        ("no second factor", ("session_required_mfa", "False"), false),
+        ("a policy that isn't there", ("session_required_policies", alice.as_str()), true),
+        ("now", ("prompt", "login"), true),
+    ] {
+        let page = visitor.get(&authorize(&service, &[(demand.0, Some(demand.1))])).await;
+        assert_eq!(page.body.contains(asks), asked, "{what}");
+    }
+    // Signing in as the other identity of the same person adds to the session.
+    let both = format!("{alice},{linked}");
+    let both = authorize(&service, &[("session_required_identities", Some(&both))]);
+    let sent = visitor.sign_in(&both, linked, crate::visitor::PASSWORD).await;
+    let on = sent.sent_to().to_owned();
+    let code = visitor.allow(&on).await;
+    let given = exchange(&service, &code, &[]).await.ok();
+    let info = user_info(&service, &given["access_token"]).await.ok();
+    assert_eq!(info["sub"], alice, "the person acts as the first of the set");
+    // A sign-in of now is done once.
+    let fresh = authorize(&service, &[("prompt", Some("login"))]);
+    let sent = visitor.sign_in(&fresh, ALICE, crate::visitor::PASSWORD).await;
+    let on = sent.sent_to().to_owned();
+    assert!(!visitor.get(&on).await.body.contains(asks));
+    assert!(visitor.get(&fresh).await.body.contains(asks), "and asked for again the next time");
+}
+
+#[tokio::test]
+async fn a_code_goes_to_a_program_that_listens_if_it_is_registered() {
+    let service = Farcall::start();
+    person(&service, ALICE);
+    let app = service
+        .administer(&["client", "add", "viewer", "--native", "--redirect-uri", "http://127.0.0.1/done"], "");
+    let app = app["client_id"].as_str().unwrap();
+    let uri = "http://127.0.0.1:61234/done";
+    let asked = authorize(&service, &[("client_id", Some(app)), ("redirect_uri", Some(uri))]);
+    let mut visitor = Visitor::new(&service);
+    let page = visitor.get(&asked).await;
+    let policy = page.headers["content-security-policy"].to_str().unwrap();
+    assert!(policy.contains("form-action 'self' http://127.0.0.1:61234;"), "{policy}");
+    let code = visitor.code(&asked, ALICE).await;
+    exchange(&service, &code, &[("client_id", app), ("redirect_uri", uri)]).await.ok();
+    let denied = visitor.get(&asked).await;
+    let (action, proof) = denied.form("/v2/web/consent");
+    let sent = visitor.post(&action, &[("proof", &proof), ("answer", "deny")]).await;
+    assert_eq!(sent.parameter("error"), "access_denied");
+    assert!(sent.sent_to().starts_with(uri));
+}
