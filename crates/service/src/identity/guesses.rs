@@ -200,7 +200,8 @@ mod tests {
     fn it_never_grows_past_its_bound() {
         let mut guesses = Guesses::default();
         for n in 0..u32::try_from(MOST).unwrap() + 50 {
-            guesses.begin(&[account(&n.to_string())], at(i64::from(n) / 100)).unwrap();
+            let now = at(0) + SignedDuration::from_millis(i64::from(n));
+            guesses.begin(&[account(&n.to_string())], now).unwrap();
         }
         assert_eq!(guesses.0.len(), MOST);
         assert!(!guesses.0.contains_key(&account("0")));

@@ -102,9 +102,9 @@ impl Identity {
     }
 
     /// What a policy asks of a session.
-    pub async fn terms(&self, policy: uuid::Uuid, now: Timestamp) -> Result<Option<Terms>, StoreError> {
-        let policy = self.policy(PolicyId::from_uuid(policy), now).await?;
-        Ok(policy.map(|policy| Terms::from(&*policy)))
+    pub async fn terms(&self, policy: uuid::Uuid) -> Result<Option<Terms>, StoreError> {
+        let policy = self.store.policy(PolicyId::from_uuid(policy)).await?;
+        Ok(policy.as_ref().map(Terms::from))
     }
 
     /// The session that a token goes back to, whether or not its browser is still signed in.

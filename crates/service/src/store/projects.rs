@@ -165,6 +165,14 @@ impl Store {
         })
     }
 
+    pub async fn policy(&self, policy: PolicyId) -> Result<Option<Policy>, StoreError> {
+        let row = sqlx::query("SELECT * FROM policies WHERE id = $1")
+            .bind(key(policy.as_uuid()))
+            .fetch_optional(&self.readers)
+            .await?;
+        row.map(|row| policy_of(&row)).transpose()
+    }
+
     /// The policies of those projects, oldest first.
     pub async fn policies(&self, which: Projects) -> Result<Vec<Policy>, StoreError> {
         let (ids, subject) = which.sql();

@@ -119,7 +119,7 @@ async fn bad_requests_for_tokens_are_refused_in_oauths_form() {
         ("wrong secret in the form", None, &wrong_in_form, 401, "invalid_client"),
         ("no grant", own, "scope=openid", 400, "invalid_request"),
         ("unknown grant", own, "grant_type=password", 400, "unsupported_grant_type"),
-        ("not built", own, "grant_type=refresh_token&refresh_token=x", 400, "unsupported_grant_type"),
+        ("unknown refresh token", own, "grant_type=refresh_token&refresh_token=x", 400, "invalid_grant"),
         ("no scope", own, "grant_type=client_credentials", 400, "invalid_scope"),
         ("unknown scope", own, "grant_type=client_credentials&scope=all", 400, "invalid_scope"),
         (

@@ -81,7 +81,10 @@ pub fn code_page(service: &Farcall) -> String {
 
 impl Visitor {
     pub fn new(service: &Farcall) -> Visitor {
-        let web = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+        let web = reqwest::Client::builder()
+            .no_proxy()
+            .pool_max_idle_per_host(0)
+            .redirect(reqwest::redirect::Policy::none());
         Visitor { web: web.build().unwrap(), http: service.http.clone(), cookies: BTreeMap::new() }
     }
 

@@ -21,7 +21,7 @@ const LARGEST: usize = 256 << 10;
 /// How long a discovery document and its keys are believed.
 const BELIEVED: SignedDuration = SignedDuration::from_hours(1);
 /// How soon keys may be read again.
-const AGAIN: SignedDuration = SignedDuration::from_secs(10);
+const AGAIN: SignedDuration = SignedDuration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProviderError {

@@ -71,7 +71,7 @@ impl Web {
         let shown = present.map(Present::shown).unwrap_or_default();
         let mut terms: Vec<(Uuid, Option<Terms>)> = Vec::new();
         for policy in &asking.demands.policies {
-            terms.push((*policy, self.identity.terms(*policy, visit.now).await?));
+            terms.push((*policy, self.identity.terms(*policy).await?));
         }
         Ok(demands::unmet(&asking.demands, &terms, &shown, visit.began(), visit.now))
     }
