@@ -229,6 +229,50 @@ async fn what_an_application_demands_of_the_session_is_asked_for() {
 }
 
 #[tokio::test]
+async fn a_policy_is_asked_at_the_sign_in() {
+    let service = Farcall::start();
+    let alice = person(&service, ALICE);
+    let mut visitor = Visitor::new(&service);
+    let scope = "openid urn:globus:auth:scope:auth.globus.org:manage_projects";
+    let code = visitor.code(&authorize(&service, &[("scope", Some(scope))]), ALICE).await;
+    let token = exchange(&service, &code, &[]).await.ok()["access_token"].as_str().unwrap().to_owned();
+    let post = |path: &str, body: Value| {
+        crate::support::send(service.request(reqwest::Method::POST, path).bearer_auth(&token).json(&body))
+    };
+    let project =
+        json!({"display_name": "P", "contact_email": ALICE, "admin_ids": [alice], "admin_group_ids": []});
+    let project = post("/v2/api/projects", json!({"project": project})).await.ok()["project"]["id"].clone();
+    let mut policies = Vec::new();
+    for terms in [
+        json!({"domain_constraints_include": ["example.org"]}),
+        json!({"domain_constraints_include": ["example.edu"]}),
+        json!({"domain_constraints_exclude": ["example.org"]}),
+        json!({"high_assurance": true, "authentication_assurance_timeout": 1800}),
+        json!({"high_assurance": true, "authentication_assurance_timeout": 1800, "required_mfa": true}),
+    ] {
+        let mut policy = json!({"project_id": project, "display_name": "p", "description": "d"});
+        policy.as_object_mut().unwrap().extend(terms.as_object().unwrap().clone());
+        let made = post("/v2/api/policies", json!({"policy": policy})).await.ok();
+        policies.push(made["policy"]["id"].as_str().unwrap().to_owned());
+    }
+    let words = |at: usize| {
+        let asked = authorize(&service, &[("session_required_policies", Some(&policies[at]))]);
+        let (visitor, asked) = (&visitor, asked);
+        async move {
+            let page = crate::support::send(visitor.request(reqwest::Method::GET, &asked)).await;
+            page.body.as_str().unwrap().to_owned()
+        }
+    };
+    assert!(words(0).await.contains("It may"));
+    assert!(words(1).await.contains("a username that ends in @example.edu"));
+    assert!(words(2).await.contains("cannot be done with a username that ends in @example.org"));
+    assert!(words(3).await.contains("It may"));
+    assert!(words(4).await.contains("a sign-in with a second factor"));
+    change(&service, "UPDATE authentications SET at_us = at_us - 1801 * 1000000").await;
+    assert!(words(3).await.contains("not older than 30 minutes"));
+}
+
+#[tokio::test]
 async fn a_code_goes_to_a_program_that_listens_if_it_is_registered() {
     let service = Farcall::start();
     person(&service, ALICE);
