@@ -142,6 +142,7 @@ const fn required(name: &'static str) -> Parameter {
 /// Every engine's.
 const BASE: &[Parameter] = &[
     text("label"),
+    text("endpoint_id"),
     count("max_retries_on_system_failure", 0),
     said("working_dir", "tasks_working_dir"),
     flag("run_in_sandbox", false),
@@ -176,6 +177,11 @@ const BLOCKS_ENGINE: &[Parameter] = &[
     counted("address_probe_timeout"),
     text("worker_logdir_root"),
     flag("block_error_handler", true),
+    // Python objects, for the engine to refuse by name.
+    p("executor", Kind::Free, Fallback::Null),
+    p("remote_monitoring_radio", Kind::Free, Fallback::Null),
+    // Ours.
+    flag("shared_file_system", true),
 ];
 
 const WORKERS: &[Parameter] = &[
