@@ -1,7 +1,8 @@
 """People log in: the link and the pasted code, the store that the stock packages share, renewal, and who is who.
 
-The identity service is a stand-in, so that each step of the conversation can be told."""
+The identity service is a stand-in but for the last test, so that each step of the conversation can be told."""
 
+import html.parser
 import json
 import re
 import sqlite3
@@ -187,3 +188,117 @@ def test_a_token_goes_to_no_other_service(scene, person):
     refused = other.run("whoami")
     assert refused.returncode == 1 and "Please log in again" in refused.stderr
     assert not re.search("userinfo", " ".join(other.asked()))
+
+
+class Form(html.parser.HTMLParser):
+    """The first form of a page with a button: where it goes, and what it sends."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.action = None
+        self.fields = {}
+        self.whole = False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if self.whole:
+            return
+        if tag == "form":
+            self.action = attributes["action"]
+        elif tag in ("input", "button") and self.action and attributes.get("name"):
+            # Of several buttons the first is the one that goes on.
+            self.fields.setdefault(attributes["name"], attributes.get("value") or "")
+
+    def handle_endtag(self, tag):
+        self.whole = self.whole or tag == "form"
+
+
+def sign_in(link, username, password):
+    """Opens the link as a browser without scripts does, and returns the code that its last page shows."""
+    cookies = urllib.request.HTTPCookieProcessor()
+    browser = urllib.request.build_opener(urllib.request.ProxyHandler({}), cookies)
+    origin = "{0.scheme}://{0.netloc}".format(urllib.parse.urlsplit(link))
+    with browser.open(link, timeout=60) as answer:
+        page, where = answer.read().decode(), answer.geturl()
+    for _ in range(4):
+        found = re.search(r"[?&]code=([^&]+)", where)
+        if found:
+            return urllib.parse.unquote(found[1])
+        form = Form(page)
+        fields = form.fields | {name: value for name, value in (("username", username), ("password", password)) if name in form.fields}
+        request = urllib.request.Request(
+            urllib.parse.urljoin(where, form.action),
+            urllib.parse.urlencode(fields).encode(),
+            {"Origin": origin, "Content-Type": "application/x-www-form-urlencoded"},
+        )
+        with browser.open(request, timeout=60) as answer:
+            page, where = answer.read().decode(), answer.geturl()
+    raise AssertionError(f"no code came:\n{page}")
+
+
+def test_the_whole_way_with_our_service(scene):
+    """A person of our own service logs in by its pages, runs an endpoint, and is told whose endpoint another's is."""
+    service = scene.service()
+    for name in ("ada", "bob"):
+        added = subprocess.run(
+            [
+                *(binary("farcall"), "user", "add", f"{name}@example.org", "--data-dir", service.data),
+                *("--name", name, "--email", f"{name}@mail.example.org"),
+            ],
+            input="correct horse battery staple\n",
+            env=scene.environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert added.returncode == 0, added.stderr
+    stock = environments.python("sdk-3.8.0")
+
+    def environment(who):
+        return scene.environment(
+            stock,
+            GLOBUS_SDK_ENVIRONMENT="local",
+            GLOBUS_SDK_SERVICE_URL_AUTH=f"http://localhost:{service.http_port}/",
+            FARCALL_SERVICE_URL=f"http://localhost:{service.http_port}/",
+            GLOBUS_COMPUTE_USER_DIR=scene.directory / who,
+            COLUMNS=200,
+        )
+
+    def run(who, *words, program=None):
+        extra = {"http_proxy": service.origin()} if program else {}
+        return subprocess.run(
+            [str(program or binary("globus-compute-endpoint")), *words],
+            env=environment(who) | extra,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def log_in(terminal, who):
+        link = terminal.read(r"here:\n-+\n(http\S+)\n-+\n")[1]
+        terminal.read("Authorization Code here: ")
+        terminal.type(sign_in(link, f"{who}@example.org", "correct horse battery staple"))
+        status, screen = terminal.finish()
+        assert status == 0, screen
+        return screen
+
+    run("ada", "configure", "ep")
+    program = binary("globus-compute-endpoint")
+    screen = log_in(Terminal([program, "start", "ep"], environment("ada"), scene.directory), "ada")
+    registered = re.search(r"registered ID: (\S+)", screen)[1]
+    try:
+        upstream = stock.parent / "globus-compute-endpoint"
+        ours, theirs = run("ada", "whoami"), run("ada", "whoami", program=upstream)
+        assert ours.returncode == theirs.returncode == 0, ours.stderr + theirs.stderr
+        assert ours.stdout.split() == theirs.stdout.split() and "ada" in ours.stdout
+    finally:
+        assert run("ada", "stop", "ep").returncode == 0
+    # The directory in other hands: the refusal says whose login was used.
+    log_in(Terminal([program, "login"], environment("bob"), scene.directory), "bob")
+    run("bob", "configure", "ep")
+    (scene.directory / "bob" / "ep" / "endpoint.json").write_text(json.dumps({"endpoint_id": registered}))
+    refused = run("bob", "start", "ep")
+    assert refused.returncode in (1, 69), refused.stderr
+    assert re.search(r"The identity in use is the identity \S+, from the login stored in \S+storage\.db", refused.stderr), refused.stderr

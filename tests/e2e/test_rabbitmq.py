@@ -2,9 +2,11 @@
 what it ends when told to, and what it does when the broker goes away."""
 
 import base64
+import http.server
 import json
 import pickle
 import sys
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -19,6 +21,7 @@ from rabbitmq import RabbitMQ  # noqa: E402
 from processes import until  # noqa: E402
 from scene import Endpoint  # noqa: E402
 
+CONFIG = {"heartbeat_period": 5, "engine": {"type": "GlobusComputeEngine", "max_workers_per_node": 1}}
 FUNCTION = "00000000-0000-4000-8000-0000000000f1"
 
 
@@ -62,14 +65,16 @@ class Stage:
         self.endpoint = Endpoint(scene, None, name)
         self.endpoint.id = self.id
         self.endpoint.directory.mkdir(exist_ok=True)
-        config = {"heartbeat_period": 5, "engine": {"type": "GlobusComputeEngine", "max_workers_per_node": 1}}
+        self.start(scene, name)
+        scene.endpoints.append(self.endpoint)
+
+    def start(self, scene, name):
         self.endpoint.process = scene.start(
             name,
             self.endpoint.command("start", name, "--die-with-parent"),
             scene.environment(self.endpoint.python),
-            json.dumps({"amqp_creds": self.registration(), "config": json.dumps(config)}),
+            json.dumps({"amqp_creds": self.registration(), "config": json.dumps(CONFIG)}),
         )
-        scene.endpoints.append(self.endpoint)
 
     def connect(self):
         credentials = pika.PlainCredentials("guest", "guest")
@@ -84,8 +89,8 @@ class Stage:
         self.connection = until(connected, "the broker takes connections", 60)
         self.channel = self.connection.channel()
 
-    def registration(self):
-        url = f"amqp://guest:guest@127.0.0.1:{self.broker.port}/%2F"
+    def registration(self, password="guest"):
+        url = f"amqp://guest:{password}@127.0.0.1:{self.broker.port}/%2F"
 
         def publish(name):
             kwargs = {"exchange": name, "routing_key": f"{self.id}.{name}", "mandatory": True, "properties": {"delivery_mode": 2}}
@@ -214,3 +219,61 @@ def test_the_broker_is_killed_and_comes_back(scene):
         stage.endpoint.stop()
     finally:
         broker.stop()
+
+
+class Registered(Stage):
+    """An endpoint that registers with a service, which gives it the wrong password at first."""
+
+    def start(self, scene, name):
+        self.registrations = []
+        stage = self
+
+        class Service(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.answer({"api": "1.0.0", "min_sdk_version": "1.0.0", "min_ep_version": "1.0.0a0"})
+
+            def do_POST(self):
+                self.rfile.read(int(self.headers["Content-Length"]))
+                if self.path == "/v2/oauth2/token":
+                    token = {"access_token": "t", "scope": "s", "expires_in": 1000, "token_type": "Bearer"}
+                    return self.answer(token | {"resource_server": "funcx_service", "other_tokens": []})
+                stage.registrations.append(self.command)
+                return self.answer(stage.registration("guest" if len(stage.registrations) > 2 else "wrong"))
+
+            do_PUT = do_POST
+
+            def answer(self, body):
+                data = json.dumps(body).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_):
+                pass
+
+        self.service = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Service)
+        threading.Thread(target=self.service.serve_forever, daemon=True).start()
+        directory = self.endpoint.directory / name
+        directory.mkdir()
+        (directory / "config.yaml").write_text(json.dumps(CONFIG | {"detach_endpoint": False}))
+        environment = scene.environment(
+            self.endpoint.python,
+            FARCALL_SERVICE_URL=f"http://127.0.0.1:{self.service.server_port}/",
+            GLOBUS_COMPUTE_CLIENT_ID="00000000-0000-4000-8000-0000000000c1",
+            GLOBUS_COMPUTE_CLIENT_SECRET="a secret of the test",
+        )
+        self.endpoint.process = scene.start(name, self.endpoint.command("start", name), environment)
+
+
+def test_refused_credentials_are_renewed(scene, rabbitmq):
+    """Nobody has to start it again: the endpoint registers until the broker accepts it."""
+    stage = Registered(scene, rabbitmq, "renews")
+    task = stage.submit(DOUBLE, 1)
+    assert stage.result()["task_id"] == task
+    assert stage.registrations == ["POST", "PUT", "PUT"]
+    log = (stage.endpoint.directory / "renews" / "endpoint.log").read_text()
+    assert "registering again" in log and "guest:" not in log and "a secret of the test" not in log
+    stage.endpoint.stop()
+    stage.service.shutdown()

@@ -185,16 +185,12 @@ def test_the_unit_is_one_that_systemd_takes(scene):
     assert "--foreground" in unit.read_text() and "EnvironmentFile=-" in unit.read_text()
 
 
-def test_a_cancelled_task_ends(scene):
-    """The service tells the endpoint; its worker is free again."""
-    import json
-
+def test_it_hears_the_service(scene):
+    """The credentials of a registration open the endpoint's command queue, too."""
     service = scene.service()
-    endpoint = scene.endpoint(service, "cancels", workers=1)
-    registered = json.loads((endpoint.directory / "cancels" / "endpoint.json").read_text())
-    assert registered["endpoint_id"] == endpoint.id
-    log = (endpoint.directory / "cancels" / "endpoint.log").read_text()
-    assert "no commands can be received" not in log
+    endpoint = scene.endpoint(service, "hears", workers=1)
+    log = (endpoint.directory / "hears" / "endpoint.log").read_text()
+    assert "connected to the broker" in log and "no commands can be received" not in log
 
 
 def test_helpers_get_what_they_need(scene):
