@@ -190,28 +190,25 @@ def test_a_token_goes_to_no_other_service(scene, person):
     assert not re.search("userinfo", " ".join(other.asked()))
 
 
-class Form(html.parser.HTMLParser):
-    """The first form of a page with a button: where it goes, and what it sends."""
+class Forms(html.parser.HTMLParser):
+    """The forms of a page: where each goes, and what it sends."""
 
     def __init__(self, page):
         super().__init__()
-        self.action = None
-        self.fields = {}
-        self.whole = False
+        self.forms = []
         self.feed(page)
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
-        if self.whole:
-            return
         if tag == "form":
-            self.action = attributes["action"]
-        elif tag in ("input", "button") and self.action and attributes.get("name"):
+            self.forms.append((attributes["action"], {}))
+        elif tag in ("input", "button") and self.forms and attributes.get("name"):
             # Of several buttons the first is the one that goes on.
-            self.fields.setdefault(attributes["name"], attributes.get("value") or "")
+            self.forms[-1][1].setdefault(attributes["name"], attributes.get("value") or "")
 
-    def handle_endtag(self, tag):
-        self.whole = self.whole or tag == "form"
+    def onwards(self):
+        """The form that signs in, or that allows."""
+        return next((action, fields) for action, fields in self.forms if "password" in fields or "answer" in fields)
 
 
 def sign_in(link, username, password):
@@ -225,10 +222,11 @@ def sign_in(link, username, password):
         found = re.search(r"[?&]code=([^&]+)", where)
         if found:
             return urllib.parse.unquote(found[1])
-        form = Form(page)
-        fields = form.fields | {name: value for name, value in (("username", username), ("password", password)) if name in form.fields}
+        action, fields = Forms(page).onwards()
+        if "password" in fields:
+            fields |= {"username": username, "password": password}
         request = urllib.request.Request(
-            urllib.parse.urljoin(where, form.action),
+            urllib.parse.urljoin(where, action),
             urllib.parse.urlencode(fields).encode(),
             {"Origin": origin, "Content-Type": "application/x-www-form-urlencoded"},
         )

@@ -1,7 +1,8 @@
 //! Ends what an endpoint that died left running: its nodes on this machine. Their workers die with them.
+//!
+//! Most nodes end with the process that started them; what a launcher took out of that process's reach does not.
 
 use std::fs;
-use std::os::unix::ffi::OsStrExt as _;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -45,10 +46,6 @@ fn all() -> Vec<Pid> {
 /// Whether a process is a node whose configuration lies in the endpoint's directory: `… node … --config FILE`.
 fn is_node_of(pid: Pid, endpoint: &EndpointDir) -> bool {
     let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { return false };
-    let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-    let mut inside = endpoint.path().as_os_str().as_bytes().to_vec();
-    inside.push(b'/');
-    words
-        .windows(3)
-        .any(|three| three[0] == b"node" && three[1] == b"--config" && three[2].starts_with(&inside))
+    let line = String::from_utf8_lossy(&line).replace('\0', " ");
+    line.contains(" node ") && line.contains(&format!(" --config {}/", endpoint.path().display()))
 }

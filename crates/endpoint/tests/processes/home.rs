@@ -121,16 +121,3 @@ pub(crate) fn wait_until(mut condition: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(10));
     }
 }
-
-/// The nodes whose configuration lies in an endpoint's directory.
-pub(crate) fn nodes_of(endpoint: &std::path::Path) -> Vec<i32> {
-    let inside = endpoint.display().to_string();
-    let entries = fs::read_dir("/proc").unwrap().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        line.contains(" node ") && line.contains(&format!(" --config {inside}/"))
-    })
-    .collect()
-}
