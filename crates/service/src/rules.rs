@@ -168,8 +168,9 @@ mod tests {
         let other_group = GroupId::from_uuid(Uuid::from_u128(7));
         let function =
             |public, shared: bool| FunctionAccess { owner: OWNER, public, group: shared.then_some(group) };
+        type Row<'a> = (bool, bool, IdentityId, &'a [GroupId], Verdict, Verdict);
         // public, shared with the group, caller, the caller's groups, may call, may delete
-        let table: [(bool, bool, IdentityId, &[GroupId], Verdict, Verdict); 9] = [
+        let table: [Row<'_>; 9] = [
             (false, false, OWNER, &[], Yes, Yes),
             (false, true, OWNER, &[], Yes, Yes),
             (true, true, OWNER, &[], Yes, Yes),
