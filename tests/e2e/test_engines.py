@@ -71,7 +71,7 @@ def test_what_worker_init_said_last_is_in_the_error_of_the_task(shared_scene, se
 
 def test_what_can_not_run_yet_is_refused_by_name(shared_scene, service):
     for engine, words in [
-        ({"type": "HighThroughputEngine"}, "HighThroughputEngine is now called GlobusComputeEngine"),
+        ({"type": "HighThroughputEngine"}, "HighThroughputEngine is now called GlobusComputeEngine; its options keep their names"),
         ({"type": "GlobusMPIEngine"}, "GlobusMPIEngine is not supported yet; meanwhile use GlobusComputeEngine"),
     ]:
         endpoint = Endpoint(shared_scene, service, engine["type"].lower(), engine=engine)

@@ -194,6 +194,8 @@ const WORKERS: &[Parameter] = &[
 ];
 
 pub(super) const COMPUTE: &str = "GlobusComputeEngine";
+/// The first one's name in old releases.
+pub(super) const FORMER: &str = "HighThroughputEngine";
 pub(super) const MPI: &str = "GlobusMPIEngine";
 
 pub(super) static ENGINES: [Class; 4] = [

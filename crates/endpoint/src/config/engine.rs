@@ -204,8 +204,15 @@ fn read_part(
             match catalogue::find(classes, name) {
                 Some(class) => class,
                 None => {
-                    let what = format!("{name} could not be found (type=value_error)");
-                    let near = nearest(name, classes.iter().map(|class| class.name));
+                    let mut what = format!("{name} could not be found (type=value_error)");
+                    let mut near = nearest(name, classes.iter().map(|class| class.name));
+                    if name == catalogue::FORMER {
+                        what = format!(
+                            "{name} is now called {}; its options keep their names (type=value_error)",
+                            catalogue::COMPUTE
+                        );
+                        near = None;
+                    }
                     wrong.push(Wrong::new(format!("{shown} -> type"), what, Some(*at)).near(near));
                     return None;
                 }
