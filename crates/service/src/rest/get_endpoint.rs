@@ -31,25 +31,25 @@ pub(super) async fn get(
     let id: EndpointId = super::id(&id)?;
     let endpoint = app.store.endpoint(id).await?.filter(|it| rules::see(it, caller) == Verdict::Yes);
     let endpoint = endpoint.ok_or_else(|| Failure::unknown_endpoint(id))?;
+    // Whoever may use a manager has to know what it takes.
+    let usable = endpoint.is_manager() && rules::submit(&endpoint, caller) == Verdict::Yes;
+    let schema = endpoint.metadata.user_config_schema.clone().filter(|_| usable);
     let private = (rules::manage(&endpoint, caller) == Verdict::Yes).then_some(endpoint.metadata);
-    let (config, host, user, version) = match private {
-        Some(it) => (it.endpoint_config, it.hostname, it.local_user, it.endpoint_version),
-        None => (None, None, None, None),
-    };
+    let private = private.unwrap_or_default();
     Ok(Json(Endpoint {
         uuid: endpoint.id,
         name: endpoint.name,
         display_name: endpoint.display_name,
         multi_user: endpoint.multi_user,
         public: endpoint.public,
-        endpoint_config: config,
-        user_config_template: None,
-        user_config_schema: None,
+        endpoint_config: private.endpoint_config,
+        user_config_template: private.user_config_template,
+        user_config_schema: schema,
         description: None,
-        hostname: host,
-        local_user: user,
+        hostname: private.hostname,
+        local_user: private.local_user,
         ip_address: None,
-        endpoint_version: version,
+        endpoint_version: private.endpoint_version,
         sdk_version: None,
         subscription_uuid: None,
     }))

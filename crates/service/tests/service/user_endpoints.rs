@@ -44,7 +44,8 @@ impl FakeManager {
 }
 
 async fn register(client: &Client, multi_user: bool) -> Registration {
-    let metadata = json!({"endpoint_version": "4.19.0", "user_config_template": "engine: {}"});
+    let metadata = json!({"endpoint_version": "4.19.0", "user_config_template": "engine: {}",
+        "user_config_schema": {"type": "object"}});
     let mut body = json!({"endpoint_name": "manager", "metadata": metadata, "high_assurance": false});
     if multi_user {
         body["multi_user"] = json!(true);
@@ -184,8 +185,14 @@ async fn who_may_use_a_manager() {
     let unprivileged = register(&owner, false).await;
     submit(&stranger, unprivileged.id(), json!({})).await.refused(404, "ENDPOINT_NOT_FOUND");
 
+    let mine = owner.get(&format!("/v2/endpoints/{}", unprivileged.id())).await.ok();
+    assert_eq!(mine["user_config_template"], "engine: {}");
+
     let mut privileged = FakeManager::connect(register(&owner, true).await).await;
     let id = privileged.id().to_owned();
+    let shown = stranger.get(&format!("/v2/endpoints/{id}")).await.ok();
+    assert_eq!(shown["user_config_schema"], json!({"type": "object"}), "who may use it knows what it takes");
+    assert_eq!(shown["user_config_template"], Value::Null);
     let theirs = {
         let stranger = stranger.clone();
         tokio::spawn(async move { submit(&stranger, &id, json!({})).await })
