@@ -148,7 +148,7 @@ mod tests {
             guesses.begin(&alice, now).unwrap();
             let wait = guesses.begin(&alice, now).unwrap_err();
             waits.push(wait.as_secs());
-            now = now + wait;
+            now += wait;
         }
         assert_eq!(waits[..6], [1, 2, 4, 8, 16, 32]);
         assert_eq!(waits[10..], [900; 4]);
