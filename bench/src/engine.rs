@@ -259,7 +259,10 @@ async fn ours(options: &Options) -> anyhow::Result<(Row, Vec<Figure>)> {
     let after = tree.spent()?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let memory_kib = tree.memory_kib()?;
-    // What is only a lambda needs dill, to be read and to be written.
+    // What returns a function needs dill; the largest worker is the one that ran it.
+    owner.buffer = wire::buffer::pack(&["st\nf:f = lambda: lambda: 1\n", "11\n[]", "11\n{}"]);
+    owner.handle.submit(owner.submission())?;
+    owner.ended(1).await?;
     let mut more = vec![pss("worker after tasks with dill", tree.largest_kib(true)?)];
     more.extend(
         [
@@ -412,11 +415,19 @@ if __name__ == "__main__":
     # Its processes are gone now, so what they used is counted; nearly all of it was the burst's.
     print(json.dumps({"first": first, "serial": serial, "sent": sent, "burst": burst, "spent": spent()}), flush=True)
 "#;
+    // Parsl starts programs of its own by their names.
+    let bin = options.python.parent().context("the Python has a directory")?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(std::iter::once(bin.to_owned()).chain(std::env::split_paths(&path)))?;
     let counts = [options.serial.to_string(), options.burst.to_string(), options.workers.to_string()];
     let file = tempfile::NamedTempFile::with_suffix(".py")?;
     std::fs::write(file.path(), [peer, SCRIPT].concat())?;
-    let output =
-        Command::new(&options.python).arg(file.path()).args(counts).stderr(Stdio::inherit()).output()?;
+    let output = Command::new(&options.python)
+        .arg(file.path())
+        .args(counts)
+        .env("PATH", path)
+        .stderr(Stdio::inherit())
+        .output()?;
     let figures: PoolFigures =
         serde_json::from_slice(&output.stdout).with_context(|| format!("the figures of {name}"))?;
     let seconds = Duration::from_secs_f64;

@@ -65,7 +65,8 @@ pub(crate) struct Shell {
     provider: Arc<dyn Provider>,
     events: mpsc::UnboundedSender<Event>,
     news: mpsc::UnboundedSender<BlockNews>,
-    tasks: HashMap<TaskId, Submission>,
+    /// Boxed: there may be a million, and a table has room for twice as many.
+    tasks: HashMap<TaskId, Box<Submission>>,
     lines: HashMap<NodeKey, (Hello, Line)>,
     jobs: HashMap<u32, JobId>,
     /// Blocks whose submission has not been answered yet.
@@ -175,7 +176,7 @@ impl Shell {
                     Ok(priority) => Input::Submitted { task, priority },
                     Err(loss) => Input::Refused { task, loss },
                 };
-                self.tasks.entry(task).or_insert(submission);
+                self.tasks.entry(task).or_insert_with(|| Box::new(submission));
                 self.take(input);
             }
             Command::Begin(tasks) => self.take(Input::Begun(tasks)),
