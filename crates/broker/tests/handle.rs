@@ -201,6 +201,8 @@ async fn a_publish_says_what_became_of_it() {
     assert_eq!((stats.published, stats.unroutable, stats.refused), (8, 1, 3), "{stats:?}");
 }
 
+type Argument = (&'static str, AMQPValue);
+
 /// Every way to declare, in process and through a socket: the same is accepted, the same is refused.
 #[tokio::test]
 async fn declarations_mean_the_same_inside_and_outside() {
@@ -210,7 +212,7 @@ async fn declarations_mean_the_same_inside_and_outside() {
     let millis = Duration::from_millis;
     let plain = QueueOptions::default;
     let number = |name: &'static str, value: i32| (name, AMQPValue::LongInt(value));
-    let cases: [(QueueOptions, bool, bool, Vec<(&'static str, AMQPValue)>); 8] = [
+    let cases: [(QueueOptions, bool, bool, Vec<Argument>); 8] = [
         (plain(), false, false, vec![]),
         (QueueOptions { durable: true, ..plain() }, true, false, vec![]),
         (QueueOptions { auto_delete: true, ..plain() }, false, true, vec![]),
@@ -240,7 +242,7 @@ async fn declarations_mean_the_same_inside_and_outside() {
             vec![number("x-max-length", 5), ("x-overflow", AMQPValue::LongString("reject-publish".into()))],
         ),
     ];
-    let outside = async |name: &str, durable, auto_delete, arguments: &[(&'static str, AMQPValue)]| {
+    let outside = async |name: &str, durable, auto_delete, arguments: &[Argument]| {
         let channel = connection.create_channel().await.unwrap();
         let mut table = FieldTable::default();
         for (name, value) in arguments {
