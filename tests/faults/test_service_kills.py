@@ -38,7 +38,8 @@ tell(outcomes)
 
 
 def kills(scene, rounds, seed):
-    """Kills so often in each round; each has a program of its own, which ends before the next begins."""
+    """Kills so often in each round. Each has a program of its own: the stock SDK gives up for good ("SDK thread quit
+    unexpectedly") when too many of its connections in a row are lost."""
     chance = random.Random(seed)
     service = scene.service()
     endpoint = scene.endpoint(service, workers=2)
@@ -79,4 +80,4 @@ def test_five_kills(scene):
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_fifty_kills(scene):
-    kills(scene, [10] * 5, seed=50)
+    kills(scene, [5] * 10, seed=50)
