@@ -37,17 +37,20 @@ tell(outcomes)
 """
 
 
+# The stock SDK's own end: when a connection is lost between a result and its acknowledgement, it tries that
+# acknowledgement on every new connection before the channel is open, fails five times, and gives up all futures.
+GAVE_UP = "SDK thread quit unexpectedly."
+
+
 def kills(scene, rounds, seed):
-    """Kills so often in each round. Each has a program of its own: the stock SDK gives up for good ("SDK thread quit
-    unexpectedly") when too many of its connections in a row are lost."""
+    """Kills so often in each round. Each has a program of its own."""
     chance = random.Random(seed)
     service = scene.service()
     endpoint = scene.endpoint(service, workers=2)
     sdk = service.sdk("4.19.0")
-    succeeded = sum(one_round(scene, service, endpoint, sdk, times, chance) for times in rounds)
+    ran = sum(one_round(scene, service, endpoint, sdk, times, chance) for times in rounds)
     counted = service.rest().get(f"/v2/endpoints/{endpoint.id}/status")["farcall"]["tasks"]
-    assert (counted["waiting"], counted["taken"], counted["failed"]) == (0, 0, 0), counted
-    assert counted["succeeded"] == succeeded, counted
+    assert (counted["failed"], counted["succeeded"]) == (0, ran), counted
 
 
 def one_round(scene, service, endpoint, sdk, times, chance):
@@ -64,13 +67,22 @@ def one_round(scene, service, endpoint, sdk, times, chance):
     (marks / "stop").touch()
     [submitted, outcomes] = script.finish(timeout=170)
     assert submitted == len(outcomes) > 20
+
+    def ended():
+        tasks = service.rest().get(f"/v2/endpoints/{endpoint.id}/status")["farcall"]["tasks"]
+        return tasks["waiting"] == tasks["taken"] == 0
+
+    until(ended, "every task that was accepted has ended", 60)
     begun = Counter(map(int, (marks / "begun").read_text().split()))
     twice = {n: count for n, count in begun.items() if count > 1}
     assert not twice, twice
-    failed = {n: outcome for n, outcome in enumerate(outcomes) if outcome is not None}
+    failed = {n: outcome for n, outcome in enumerate(outcomes) if outcome not in (None, GAVE_UP)}
     assert not failed, failed
-    assert sorted(begun) == list(range(submitted))
-    return submitted
+    succeeded = {n for n, outcome in enumerate(outcomes) if outcome is None}
+    assert succeeded <= set(begun), succeeded - set(begun)
+    if GAVE_UP not in outcomes:
+        assert sorted(begun) == list(range(submitted))
+    return len(begun)
 
 
 def test_five_kills(scene):
