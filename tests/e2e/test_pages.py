@@ -19,7 +19,7 @@ LOOK = os.environ.get("FARCALL_TEST_LOOK")
 
 @pytest.fixture(scope="module")
 def site(shared_scene):
-    service = shared_scene.service("pages", "identity:\n  site_name: Farcall at Example University\n")
+    service = shared_scene.service("pages", configuration="identity:\n  site_name: Farcall at Example University\n")
     service.add_person(ALICE, PASSWORD)
     return service
 

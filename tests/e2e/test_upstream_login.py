@@ -66,7 +66,7 @@ class Site:
     def __init__(self, scene):
         self.campus, self.lab = Provider(scene, "campus", CAMPUS), Provider(scene, "lab", LAB)
         upstreams = [self.campus.settings("open"), self.lab.settings("known")]
-        self.service = scene.service("upstream", json.dumps({"identity": {"upstreams": upstreams}}))
+        self.service = scene.service("upstream", configuration=json.dumps({"identity": {"upstreams": upstreams}}))
         for provider in (self.campus, self.lab):
             self.start(provider)
 
