@@ -8,6 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{COMPUTE, Farcall, binary, farcall, send};
+use crate::visitor::{Visitor, authorize, exchange, person};
 
 const PASSWORD: &str = "correct horse battery";
 const TASK: &str = "/v2/tasks/00000000-0000-4000-8000-000000000000";
@@ -313,4 +314,43 @@ async fn groups_have_members() {
 
     service.administer(&["group", "remove", "climate"], "");
     assert_eq!(service.administer(&["group", "list"], ""), json!([]));
+}
+
+#[tokio::test]
+async fn administrators_of_the_service_stop_any_endpoint_and_see_every_project() {
+    let service = Farcall::start();
+    let client = service.client().await;
+    let endpoint = client.register().await.id().to_owned();
+    let manage = "urn:globus:auth:scope:auth.globus.org:manage_projects";
+    let projects = client.with_token(&client.grant(manage).await.ok()["access_token"]);
+    let project = json!({"project": {"display_name": "P", "contact_email": "p@example.edu"}});
+    projects.post("/v2/api/projects", project).await.ok();
+    let mut tokens = Vec::new();
+    for username in ["alice@example.edu", "bob@example.edu"] {
+        person(&service, username);
+        let scope = format!("openid {manage} {COMPUTE}");
+        let asked = authorize(&service, &[("scope", Some(&scope))]);
+        let code = Visitor::new(&service).code(&asked, username).await;
+        let answer = exchange(&service, &code, &[]).await.ok();
+        tokens.push((answer["access_token"].clone(), answer["other_tokens"][0]["access_token"].clone()));
+    }
+    service.administer(&["user", "edit", "alice@example.edu", "--administrator", "true"], "");
+    let seen =
+        async |token: &Value| client.with_token(token).get("/v2/api/projects").await.ok()["projects"].clone();
+    let [(alice_auth, alice), (bob_auth, bob)] = &tokens[..] else { panic!() };
+    assert_eq!(seen(alice_auth).await[0]["display_name"], "P");
+    assert_eq!(seen(bob_auth).await, json!([]));
+    let lock = format!("/v3/endpoints/{endpoint}/lock");
+    let post = async |token: &Value| send(client.with_token(token).request(Method::POST, &lock)).await;
+    post(bob).await.refused(404, "ENDPOINT_NOT_FOUND");
+    post(alice).await.ok();
+    let endpoint = format!("/v2/endpoints/{endpoint}");
+    client.with_token(bob).delete(&endpoint).await.refused(404, "ENDPOINT_NOT_FOUND");
+    client.with_token(alice).delete(&endpoint).await.ok();
+
+    // What a person holds ends with a new password, and with being disabled.
+    service.administer(&["user", "reset", "bob@example.edu"], PASSWORD);
+    assert_eq!(client.with_token(bob_auth).get("/v2/oauth2/userinfo").await.status, 401);
+    service.administer(&["user", "disable", "alice@example.edu"], "");
+    client.with_token(alice).get(TASK).await.refused(401, "INVALID_AUTH_TOKEN");
 }
