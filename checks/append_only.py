@@ -3,6 +3,8 @@
 A database that has run a migration never runs it again, and a golden file that is edited to please the code proves
 nothing. The history that counts begins with the last commit that changed this file: changing it says, for everyone
 to see, that what is there now is the new beginning.
+
+Begun anew on 2026-11-21: migrations 2 to 5 grew together, and no site had run them.
 """
 
 import subprocess
