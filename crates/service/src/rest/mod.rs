@@ -1,6 +1,6 @@
 //! The HTTP routes of the compute service, one file per route.
 //!
-//! A route says who calls ([`caller`]), reads its body within limits ([`body`]), asks the [`rules`](crate::rules),
+//! A route says who calls ([`caller`]), reads its body within limits ([`body`]), asks the [`rules`],
 //! and answers or [fails](failure). What is not served has no route.
 
 mod amqp_result_url;
