@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -113,6 +114,7 @@ struct Scene {
     service: Service,
     function: FunctionId,
     no_op: NoOp,
+    bodies: AtomicU64,
 }
 
 impl Scene {
@@ -120,11 +122,17 @@ impl Scene {
         let service = Service::start(&options.binaries).await?;
         let no_op = NoOp::carried();
         let function = service.register_function(&no_op).await?;
-        Ok(Self { service, function, no_op })
+        Ok(Self { service, function, no_op, bodies: AtomicU64::new(0) })
     }
 
     fn body(&self, count: usize, group: Option<TaskGroupId>) -> anyhow::Result<Vec<u8>> {
-        let payloads = vec![self.no_op.arguments.as_str(); count];
+        // Equal bodies are not what clients send, and take longer: each might be one that is sent again.
+        let mut payloads = vec![self.no_op.arguments.clone(); count];
+        let number = format!("{:021}", self.bodies.fetch_add(1, Ordering::Relaxed));
+        for payload in &mut payloads {
+            payload.truncate(payload.len() - number.len());
+            payload.push_str(&number);
+        }
         let mut body = json!({ "create_queue": true, "tasks": { self.function.to_string(): payloads } });
         if let Some(group) = group {
             body["task_group_id"] = json!(group);
@@ -138,10 +146,11 @@ impl Scene {
 
     /// Submits so many tasks in batches, several at a time.
     async fn fill(&self, endpoint: EndpointId, group: TaskGroupId, count: usize) -> anyhow::Result<Duration> {
-        let body = self.body(BATCH, Some(group))?;
+        let batches = count.div_ceil(BATCH);
+        let bodies: Vec<_> = (0..batches).map(|_| self.body(BATCH, Some(group))).collect::<Result<_, _>>()?;
         let began = Instant::now();
-        stream::iter(0..count.div_ceil(BATCH))
-            .map(|_| self.submit(endpoint, body.clone()))
+        stream::iter(bodies)
+            .map(|body| self.submit(endpoint, body))
             .buffer_unordered(8)
             .try_for_each(|_| async { Ok(()) })
             .await?;
@@ -287,13 +296,14 @@ async fn singles(options: &Options) -> anyhow::Result<()> {
     let scene = Arc::new(Scene::open(options).await?);
     let endpoint = scene.service.register_endpoint("nobody").await?.endpoint_id;
     let group = scene.group(endpoint).await?;
-    let body = scene.body(1, Some(group))?;
+    let mut bodies =
+        (0..options.seconds * 1_000).map(|_| scene.body(1, Some(group))).collect::<Result<Vec<_>, _>>()?;
     let began = Instant::now();
     let mut requests = Vec::new();
     for number in 0..options.seconds * 1_000 {
         let due = began + Duration::from_millis(number);
         tokio::time::sleep_until(due.into()).await;
-        let (scene, body) = (scene.clone(), body.clone());
+        let (scene, body) = (scene.clone(), bodies.pop().unwrap_or_default());
         requests.push(tokio::spawn(async move {
             scene.submit(endpoint, body).await?;
             anyhow::Ok(due.elapsed())
