@@ -285,7 +285,7 @@ impl Core {
             }
             Input::Unstarted { node, tasks } => {
                 self.nodes.heard(node, now);
-                self.nodes.recall(node, false);
+                self.nodes.recall_answered(node);
                 for task in tasks {
                     if self.is_at(task, node) {
                         self.nodes.take_back(node, task, false, now);
@@ -362,7 +362,7 @@ impl Core {
                 self.tasks.wait_again(id);
             }
             if !sent.is_empty() {
-                self.nodes.recall(key, true);
+                self.nodes.recall(key);
                 actions.push(Action::Recall(key));
             }
         }
@@ -501,7 +501,7 @@ impl Core {
     fn relieve(&mut self, now: Duration, actions: &mut Vec<Action>) {
         self.look_again = match self.nodes.stuck(now) {
             Ok(node) => {
-                self.nodes.recall(node, true);
+                self.nodes.recall(node);
                 actions.push(Action::Recall(node));
                 None
             }

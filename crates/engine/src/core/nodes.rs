@@ -18,6 +18,16 @@ use crate::pace::Pace;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct NodeKey(pub(crate) u64);
 
+/// Whether a node was asked to give back what no worker has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recall {
+    No,
+    /// And has not answered yet.
+    Asked,
+    /// And had nothing to give back: asking again makes sense once it has ended a task or got another.
+    Answered,
+}
+
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) name: Arc<NodeName>,
@@ -28,8 +38,7 @@ pub(crate) struct Node {
     pub(crate) heard: Duration,
     /// When it last became idle.
     pub(crate) idle_since: Option<Duration>,
-    /// It was asked to give back what no worker has begun, and has not answered yet.
-    recalled: bool,
+    recall: Recall,
     /// It takes nothing new.
     draining: bool,
     pace: Pace,
@@ -73,7 +82,7 @@ impl Nodes {
             tasks: HashSet::new(),
             heard: now,
             idle_since: Some(now),
-            recalled: false,
+            recall: Recall::No,
             draining: false,
             pace: Pace::default(),
         };
@@ -138,15 +147,23 @@ impl Nodes {
             return Err(None);
         };
         let Some(node) = self.all.get(key) else { return Err(None) };
-        if most.0 <= 0 || least.0 >= -i64::from(self.prefetch) || node.recalled {
+        if most.0 <= 0 || least.0 >= -i64::from(self.prefetch) || node.recall != Recall::No {
             return Err(None);
         }
         if node.pace.lately(now) > 0 { Err(Some(node.pace.until())) } else { Ok(*key) }
     }
 
-    pub(crate) fn recall(&mut self, key: NodeKey, recalled: bool) {
+    pub(crate) fn recall(&mut self, key: NodeKey) {
+        self.set_recall(key, Recall::Asked);
+    }
+
+    pub(crate) fn recall_answered(&mut self, key: NodeKey) {
+        self.set_recall(key, Recall::Answered);
+    }
+
+    fn set_recall(&mut self, key: NodeKey, recall: Recall) {
         if let Some(node) = self.all.get_mut(&key) {
-            node.recalled = recalled;
+            node.recall = recall;
         }
     }
 
@@ -197,6 +214,9 @@ impl Nodes {
         let busy_before = busy(node);
         change(node);
         let (after, busy_after) = (node.free(), busy(node));
+        if before != after && node.recall == Recall::Answered {
+            node.recall = Recall::No;
+        }
         if before != after && !node.draining {
             self.by_room.remove(&(Reverse(before), key));
             self.by_room.insert((Reverse(after), key));

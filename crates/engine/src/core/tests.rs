@@ -204,6 +204,26 @@ fn what_a_slow_node_has_not_begun_goes_to_one_that_is_free() {
 }
 
 #[test]
+fn a_node_that_had_nothing_to_give_back_is_asked_again_only_after_a_change() {
+    let mut core = Core::new(rules());
+    core.apply(Input::Started, ms(0));
+    core.apply(join(1, 1), ms(0));
+    for n in 0..4 {
+        core.apply(submit(n), ms(0));
+    }
+    core.apply(begun(&[0]), ms(0));
+    core.apply(ended(1, 0), ms(1));
+    core.apply(begun(&[1, 2]), ms(1));
+    core.apply(Input::Cancelled(id(3)), ms(1));
+    core.apply(join(2, 1), ms(2));
+    assert_eq!(core.apply(Input::Tick, ms(60)), [Action::Recall(NodeKey(1))]);
+    let nothing = Input::Unstarted { node: NodeKey(1), tasks: vec![] };
+    assert_eq!(core.apply(nothing, ms(61)), []);
+    assert_eq!(core.apply(Input::Tick, ms(62)), []);
+    assert_eq!(core.apply(ended(1, 1), ms(63)), [Action::Deliver(id(1))]);
+}
+
+#[test]
 fn a_lost_node_takes_with_it_what_it_was_sent_and_gives_back_what_it_was_not() {
     table(
         rules(),
@@ -710,7 +730,10 @@ impl World {
     /// is given back.
     fn come_to_rest(&mut self) {
         let wanted = self.rules.wanted;
+        let mut steps = 0;
         while !self.bad && self.ended.len() as u64 != self.submitted {
+            steps += 1;
+            assert!(steps < 10_000, "the world does not come to rest");
             let open = self.nodes.keys().any(|node| !self.drains(*node));
             if !self.unanswered.is_empty() {
                 self.apply(Op::AnswerBegun { upto: usize::MAX });
