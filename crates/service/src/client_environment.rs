@@ -10,8 +10,6 @@ use std::path::PathBuf;
 
 use axum::http::Uri;
 
-use crate::up::quoted;
-
 /// The port of the one address.
 const KNOWN_PORT: u16 = 5000;
 
@@ -125,6 +123,11 @@ impl Variables {
         }
         text
     }
+}
+
+/// One word of a shell, whatever it holds.
+pub fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

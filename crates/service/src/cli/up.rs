@@ -15,8 +15,9 @@ use nix::unistd::Pid;
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::client_environment::quoted;
 use crate::directory::Directory;
-use crate::up::{self, Environment, Place, Up, Wish, quoted};
+use crate::up::{self, Environment, Place, Up, Wish};
 
 #[derive(Debug, Args)]
 pub(super) struct UpCommand {

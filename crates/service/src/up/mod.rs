@@ -31,7 +31,7 @@ use crate::admin::request::{ClientRequest, Reply, Request};
 use crate::directory::Directory;
 
 pub use endpoint::Endpoint;
-pub use environment::{Environment, quoted};
+pub use environment::Environment;
 pub use service::Running;
 
 const HELLO: &str = include_str!("../../../../examples/hello.py");
@@ -121,7 +121,7 @@ async fn rest(
     service: &Running,
 ) -> anyhow::Result<(Environment, Endpoint)> {
     let identity = identity(directory, place).await?;
-    let mut environment = Environment::new(service.addresses(), &identity, place);
+    let mut environment = Environment::new(service.addresses(), &identity, place)?;
     let endpoint = Endpoint::find_or_start(program, place, &environment).await?;
     environment.endpoint(endpoint.id);
     let written = private(&place.environment(), &environment.script())
