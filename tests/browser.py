@@ -98,8 +98,10 @@ class Browser:
         self._ask("POST", f"{self.session}/element/{self.find(selector)}/click", {})
 
     def button(self, words):
-        """Clicks the button, or the link that looks like one, with these words."""
+        """Clicks the button, or the link that looks like one, with these words; returns on the page it leads to."""
+        left = self.find("html")
         self.click(f"//*[self::button or self::a][normalize-space()='{words}']")
+        until(lambda: self._is_on_another_page_than(left), f"{words!r} leads to another page")
 
     def focused(self):
         """The id, name or words of what has the focus."""
@@ -132,6 +134,13 @@ class Browser:
             until(lambda: self._shows(words), f"the page shows {words!r}", timeout)
         except AssertionError as error:
             raise AssertionError(f"{error}; it shows:\n{self.url()}\n{self.text()}") from None
+
+    def _is_on_another_page_than(self, root):
+        try:
+            return self.find("html") != root
+        except WebDriverError:
+            # Between two pages.
+            return False
 
     def _shows(self, words):
         try:
