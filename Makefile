@@ -55,6 +55,7 @@ check: $(DENY) ## formatting, lints, licences, bans, documentation links, and th
 	$(PYTHON) checks/arrows.py
 	$(PYTHON) checks/links.py
 	$(PYTHON) checks/append_only.py
+	$(PYTHON) checks/results.py
 
 $(DENY):
 	env -u CARGO_TARGET_DIR cargo install --locked --quiet --version 0.20.2 --root $(TOOLS)/cargo-deny-0.20.2 cargo-deny
@@ -89,6 +90,5 @@ fuzz: $(CARGO_FUZZ) ## every fuzzing target for FUZZ_SECONDS each; needs a night
 $(CARGO_FUZZ):
 	env -u CARGO_TARGET_DIR cargo install --locked --quiet --version 0.13.2 --root $(TOOLS)/cargo-fuzz-0.13.2 cargo-fuzz
 
-bench: ## every benchmark; bench/README.md says what each figure means
-	cargo bench --workspace
-	bench/run
+bench: ## every benchmark, and bench/RESULTS.md anew; `bench/run PART…` runs some; bench/README.md says what they mean
+	$(PYTHON) bench/run

@@ -17,7 +17,6 @@ use wire::{EndpointId, FunctionId, TaskId, Text, buffer};
 use crate::ambient;
 use crate::children::Running;
 use crate::contender::Programs;
-use crate::figures;
 use crate::link::{self, Prepared};
 use crate::payload::NoOp;
 use crate::road::{Arrival, Road, measure};
@@ -50,7 +49,6 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         }
     };
     let connection = link::connect(&url).await?;
-    let mut rows = Vec::new();
     for contender in options.programs.contenders() {
         let directory = tempfile::tempdir()?;
         let channel = connection.create_channel().await?;
@@ -63,21 +61,19 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         let mut road = Amqp { channel, endpoint, function, no_op: &no_op, prepared: Vec::new(), results };
         road.prepare(1)?;
         road.send().await?;
-        rows.push(
-            measure(
-                contender.name().to_owned(),
-                &mut road,
-                running.started,
-                running.tree(),
-                contender.serial(options.serial),
-                options.burst,
-            )
-            .await
-            .with_context(|| format!("while measuring {}", contender.name()))?,
-        );
+        let row = measure(
+            contender.name().to_owned(),
+            &mut road,
+            running.started,
+            running.tree(),
+            contender.serial(options.serial),
+            options.burst,
+        )
+        .await
+        .with_context(|| format!("while measuring {}", contender.name()))?;
+        row.tell();
         road.channel.close(200, "measured".into()).await?;
     }
-    figures::print("Through AMQP", &rows);
     Ok(())
 }
 

@@ -22,8 +22,11 @@ use wire::{EndpointId, TaskId};
 
 use crate::ambient;
 use crate::children::Tree;
-use crate::figures::{self, Figure, Row};
+use crate::figures::{Row, megabytes, milliseconds, tell};
 use crate::payload::NoOp;
+
+/// The subject of our own figures.
+const ENGINE: &str = "engine";
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -64,16 +67,15 @@ pub(crate) struct RelayOptions {
 }
 
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
-    let (engine, more) = ours(&options).await?;
-    let mut rows = vec![floor(&options).await?, engine];
-    rows.push(python_peer(&options, "ProcessPoolExecutor", PROCESS_POOL)?);
+    // First, while this process has held nothing else.
+    let engine = ours(&options).await?;
+    floor(&options).await?.tell();
+    engine.tell();
+    python_peer(&options, "ProcessPoolExecutor", PROCESS_POOL)?.tell();
     if !options.without_htex {
-        rows.push(python_peer(&options, "Parsl HTEX", HTEX)?);
+        python_peer(&options, "Parsl HTEX", HTEX)?.tell();
     }
-    figures::print("The engine alone", &rows);
-    let bare = bare(&options).await?;
-    figures::print_pairs("Also", &[more, bare].concat());
-    Ok(())
+    bare(&options).await
 }
 
 pub(crate) async fn node(options: NodeOptions) -> anyhow::Result<()> {
@@ -147,7 +149,7 @@ async fn floor(options: &Options) -> anyhow::Result<Row> {
     drop(link);
     relay.wait()?;
     Ok(Row {
-        contender: "bare relay, one Python echo".into(),
+        contender: "bare relay".into(),
         first_result,
         serial,
         sent_in,
@@ -155,7 +157,7 @@ async fn floor(options: &Options) -> anyhow::Result<Row> {
         tasks: options.burst,
         native: after.native.saturating_sub(before.native),
         python: after.python.saturating_sub(before.python),
-        memory_kib,
+        memory_kib: Some(memory_kib),
     })
 }
 
@@ -225,7 +227,7 @@ async fn start(python: &str, workers: u32, buffer: String) -> anyhow::Result<(Ow
     Ok((Owner { handle, events, buffer }, directory))
 }
 
-async fn ours(options: &Options) -> anyhow::Result<(Row, Vec<Figure>)> {
+async fn ours(options: &Options) -> anyhow::Result<Row> {
     let no_op = NoOp::packed_by(&options.python)?;
     let python = options.python.to_string_lossy().into_owned();
     let started = Instant::now();
@@ -263,22 +265,16 @@ async fn ours(options: &Options) -> anyhow::Result<(Row, Vec<Figure>)> {
     owner.buffer = wire::buffer::pack(&["st\nf:f = lambda: lambda: 1\n", "11\n[]", "11\n{}"]);
     owner.handle.submit(owner.submission())?;
     owner.ended(1).await?;
-    let mut more = vec![pss("worker after tasks with dill", tree.largest_kib(true)?)];
-    more.extend(
-        [
-            ("1 MB arguments", rate(&mut owner, "lambda data: None", &"x".repeat(MEGABYTE)).await?),
-            ("1 MB results", rate(&mut owner, "lambda data: 'x' * 1000000", "").await?),
-            (
-                "1 MB arguments and results, both ways together",
-                2.0 * rate(&mut owner, "lambda data: data", &"x".repeat(MEGABYTE)).await?,
-            ),
-        ]
-        .map(|(name, rate)| Figure { name, value: format!("{rate:.0} MB/s") }),
-    );
+    tell(ENGINE, "worker that ran a dill task, PSS", megabytes(tree.largest_kib(true)?), "MB");
+    let argument = "x".repeat(MEGABYTE);
+    tell(ENGINE, "1 MB arguments", rate(&mut owner, "lambda data: None", &argument).await?, "MB/s");
+    tell(ENGINE, "1 MB results", rate(&mut owner, "lambda data: 'x' * 1000000", "").await?, "MB/s");
+    let both = 2.0 * rate(&mut owner, "lambda data: data", &argument).await?;
+    tell(ENGINE, "1 MB both ways, together", both, "MB/s");
     owner.handle.stop(Duration::ZERO)?;
     while owner.events.recv().await.is_some() {}
-    let row = Row {
-        contender: format!("engine, {} workers", options.workers),
+    Ok(Row {
+        contender: ENGINE.into(),
         first_result,
         serial,
         sent_in,
@@ -286,9 +282,8 @@ async fn ours(options: &Options) -> anyhow::Result<(Row, Vec<Figure>)> {
         tasks: options.burst,
         native: after.native.saturating_sub(before.native),
         python: after.python.saturating_sub(before.python),
-        memory_kib,
-    };
-    Ok((row, more))
+        memory_kib: Some(memory_kib),
+    })
 }
 
 const MEGABYTE: usize = 1_000_000;
@@ -313,7 +308,7 @@ async fn rate(owner: &mut Owner, function: &str, argument: &str) -> anyhow::Resu
 }
 
 /// An interpreter without packages, and a task that needs none.
-async fn bare(options: &Options) -> anyhow::Result<Vec<Figure>> {
+async fn bare(options: &Options) -> anyhow::Result<()> {
     let buffer = wire::buffer::pack(&["st\nf:def f():\n    pass\n", "11\n[]", "11\n{}"]);
     let started = Instant::now();
     let (mut owner, _directory) = start(&options.stock_python, options.workers, buffer).await?;
@@ -326,21 +321,12 @@ async fn bare(options: &Options) -> anyhow::Result<Vec<Figure>> {
     owner.ended(200).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let tree = Tree::of_this_process();
-    let figures = vec![
-        Figure {
-            name: "first result, stock interpreter",
-            value: format!("{:.0} ms", first_result.as_secs_f64() * 1e3),
-        },
-        pss("worker without dill", tree.largest_kib(true)?),
-        pss("node", tree.largest_kib(false)?),
-    ];
+    tell(ENGINE, "first result, stock interpreter", milliseconds(first_result), "ms");
+    tell(ENGINE, "worker that needed no dill, PSS", megabytes(tree.largest_kib(true)?), "MB");
+    tell(ENGINE, "node, PSS", megabytes(tree.largest_kib(false)?), "MB");
     owner.handle.stop(Duration::ZERO)?;
     while owner.events.recv().await.is_some() {}
-    Ok(figures)
-}
-
-fn pss(name: &'static str, kib: u64) -> Figure {
-    Figure { name, value: format!("{:.1} MB PSS", kib as f64 / 1024.0) }
+    Ok(())
 }
 
 /// What the script prints.
@@ -432,7 +418,7 @@ if __name__ == "__main__":
         serde_json::from_slice(&output.stdout).with_context(|| format!("the figures of {name}"))?;
     let seconds = Duration::from_secs_f64;
     Ok(Row {
-        contender: format!("{name}, {} workers", options.workers),
+        contender: name.into(),
         first_result: seconds(figures.first),
         serial: figures.serial.into_iter().map(seconds).collect(),
         sent_in: seconds(figures.sent),
@@ -440,6 +426,6 @@ if __name__ == "__main__":
         tasks: options.burst,
         native: Duration::ZERO,
         python: seconds(figures.spent),
-        memory_kib: 0,
+        memory_kib: None,
     })
 }

@@ -1,11 +1,22 @@
-//! What was measured, and the Markdown table that shows it.
-#![allow(clippy::print_stdout, reason = "the table is what this program is for")]
+//! What was measured: one number a line on standard output, as JSON, for whoever makes tables of them.
+//!
+//! ```json
+//! {"subject":"engine","measure":"serial, median","value":0.131,"unit":"ms"}
+//! ```
+//!
+//! The subject is who was measured; subjects with the same measures stand side by side in `bench/RESULTS.md`.
+#![allow(clippy::print_stdout, reason = "the figures are what this program is for")]
 
 use std::time::Duration;
 
-use crate::nodes;
+use serde_json::json;
 
-/// One contender's row.
+/// Tells one figure.
+pub(crate) fn tell(subject: &str, measure: &str, value: f64, unit: &str) {
+    println!("{}", json!({"subject": subject, "measure": measure, "value": value, "unit": unit}));
+}
+
+/// One contender on a road that others travel, too.
 pub(crate) struct Row {
     pub(crate) contender: String,
     /// From the start of its process to the first result.
@@ -20,81 +31,25 @@ pub(crate) struct Row {
     /// Processor time that the burst cost, of our own processes and of the Python workers.
     pub(crate) native: Duration,
     pub(crate) python: Duration,
-    /// Proportional memory of all its processes, once it is idle again.
-    pub(crate) memory_kib: u64,
+    /// Proportional memory of all its processes, once it is idle again; unless it was not looked at.
+    pub(crate) memory_kib: Option<u64>,
 }
 
 impl Row {
-    fn print(&self, floor: Option<&Row>) {
-        let per_task = |spent: Duration| spent.as_secs_f64() * 1e3 / self.tasks as f64;
-        let median = quantile(&self.serial, 0.5);
-        let above = floor.map_or_else(String::new, |floor| {
-            format!(" (+{:.2})", milliseconds(median) - milliseconds(quantile(&floor.serial, 0.5)))
-        });
-        println!(
-            "| {} | {:.0} ms | {:.2}{above} | {:.2} | {:.0}/s | {:.0}/s | {:.3} | {:.3} | {:.1} MB |",
-            self.contender,
-            milliseconds(self.first_result),
-            milliseconds(median),
-            milliseconds(quantile(&self.serial, 0.95)),
-            self.tasks as f64 / self.sent_in.as_secs_f64(),
-            self.tasks as f64 / self.burst.as_secs_f64(),
-            per_task(self.native),
-            per_task(self.python),
-            self.memory_kib as f64 / 1024.0,
-        );
-    }
-}
-
-/// Prints the rows under a heading; the first is the floor that the others are compared with.
-pub(crate) fn print(heading: &str, rows: &[Row]) {
-    let [first, ..] = rows else { return };
-    println!("\n{heading}: {} serial, burst of {}\n", first.serial.len(), first.tasks);
-    println!(
-        "| contender | first result | serial median, ms | p95, ms | sent | burst | own CPU per task, ms | Python CPU \
-         per task, ms | memory |"
-    );
-    println!("|---|---|---|---|---|---|---|---|---|");
-    for (index, row) in rows.iter().enumerate() {
-        row.print((index > 0).then_some(first));
-    }
-}
-
-/// Something measured by itself.
-#[derive(Clone)]
-pub(crate) struct Figure {
-    pub(crate) name: &'static str,
-    pub(crate) value: String,
-}
-
-pub(crate) fn print_pairs(heading: &str, figures: &[Figure]) {
-    println!("\n{heading}:\n\n| measure | seen |\n|---|---|");
-    for figure in figures {
-        println!("| {} | {} |", figure.name, figure.value);
-    }
-}
-
-pub(crate) fn print_json(figures: &impl serde::Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string(figures)?);
-    Ok(())
-}
-
-pub(crate) fn print_nodes(slots: u32, rows: &[nodes::Figures]) {
-    println!("\nNodes of {slots} slots, their workers stubs:\n");
-    println!(
-        "| nodes | joined within | tasks | dispatched and ended | engine's CPU per task, ms | engine's peak memory |"
-    );
-    println!("|---|---|---|---|---|---|");
-    for row in rows {
-        println!(
-            "| {} | {:.1} s | {} | {:.0}/s | {:.3} | {:.0} MB |",
-            row.nodes,
-            row.joined.as_secs_f64(),
-            row.ended,
-            row.ended as f64 / row.burst.as_secs_f64(),
-            milliseconds(row.cpu) / row.ended as f64,
-            row.peak_kib as f64 / 1024.0,
-        );
+    pub(crate) fn tell(&self) {
+        let per_task = |spent: Duration| milliseconds(spent) / self.tasks as f64;
+        let per_second = |time: Duration| self.tasks as f64 / time.as_secs_f64();
+        let tell = |measure, value, unit| tell(&self.contender, measure, value, unit);
+        tell("first result", milliseconds(self.first_result), "ms");
+        tell("serial, median", milliseconds(quantile(&self.serial, 0.5)), "ms");
+        tell("serial, p95", milliseconds(quantile(&self.serial, 0.95)), "ms");
+        tell("sent", per_second(self.sent_in), "/s");
+        tell("burst", per_second(self.burst), "/s");
+        tell("native CPU per task", per_task(self.native), "ms");
+        tell("Python CPU per task", per_task(self.python), "ms");
+        if let Some(kib) = self.memory_kib {
+            tell("memory", megabytes(kib), "MB");
+        }
     }
 }
 
@@ -106,8 +61,16 @@ pub(crate) fn quantile(samples: &[Duration], share: f64) -> Duration {
     sorted.get((last as f64 * share).round() as usize).copied().unwrap_or_default()
 }
 
-fn milliseconds(duration: Duration) -> f64 {
+pub(crate) fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
+}
+
+pub(crate) fn microseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}
+
+pub(crate) fn megabytes(kib: u64) -> f64 {
+    kib as f64 / 1024.0
 }
 
 #[cfg(test)]

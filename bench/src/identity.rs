@@ -1,7 +1,6 @@
 //! The identity service: how many tokens it checks, and whether passwords hold anybody up.
 //!
 //! The client is plain sockets with requests prepared beforehand, one open request per connection, on the same cores.
-#![allow(clippy::print_stdout, reason = "the table is what this program is for")]
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::figures::quantile;
+use crate::figures::{microseconds, milliseconds, quantile, tell};
 use crate::service::Service;
 
 /// Password checks in flight in the last row.
@@ -48,8 +47,6 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let openid = service.grant("openid").await?;
     let length = Duration::from_secs(options.seconds);
 
-    println!("\nThe identity service, {} connections\n", options.connections);
-    println!("| what | rate | p50, ms | p99, ms | service's CPU per request, ms |\n|---|---|---|---|---|");
     let check = Exchange {
         request: format!(
             "GET /v2/oauth2/userinfo HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {openid}\r\n\r\n"
@@ -69,11 +66,11 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         [("token checks (`userinfo`)", &check), ("introspection, with the set", &introspect)]
     {
         let measured = measure(&service, exchange, options.connections, length).await?;
-        measured.print(what);
+        measured.tell(what);
     }
 
     let quiet = measure(&service, &check, 1, length).await?;
-    quiet.print("token checks, one after another");
+    quiet.tell("token checks, one after another");
     service.administer(&["user", "add", "bench@example.edu"], PASSWORD)?;
     let over = Arc::new(AtomicBool::new(false));
     let done = Arc::new(AtomicU64::new(0));
@@ -91,7 +88,9 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let began = Instant::now();
     let busy = measure(&service, &check, 1, length).await?;
     let rate = done.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64();
-    busy.print(&format!("the same while {PASSWORDS} passwords are in flight ({rate:.0} hashed per second)"));
+    let subject = format!("the same while {PASSWORDS} passwords are in flight");
+    busy.tell(&subject);
+    tell(&subject, "passwords hashed", rate, "/s");
     over.store(true, Ordering::Relaxed);
     for password in passwords {
         password.await??;
@@ -124,15 +123,12 @@ struct Measured {
 }
 
 impl Measured {
-    fn print(&self, what: &str) {
-        let milliseconds = |share| quantile(&self.latencies, share).as_secs_f64() * 1e3;
-        println!(
-            "| {what} | {:.0}/s | {:.2} | {:.2} | {:.3} |",
-            self.latencies.len() as f64 / self.took.as_secs_f64(),
-            milliseconds(0.5),
-            milliseconds(0.99),
-            self.cost.as_secs_f64() * 1e3 / self.latencies.len() as f64,
-        );
+    fn tell(&self, what: &str) {
+        let requests = self.latencies.len() as f64;
+        tell(what, "rate", requests / self.took.as_secs_f64(), "/s");
+        tell(what, "p50", milliseconds(quantile(&self.latencies, 0.5)), "ms");
+        tell(what, "p99", milliseconds(quantile(&self.latencies, 0.99)), "ms");
+        tell(what, "service's CPU each", microseconds(self.cost) / requests, "µs");
     }
 }
 

@@ -1,6 +1,5 @@
 //! The service alone, under the loads that its goals name. Endpoints and clients are played here, natively; what they
 //! cost is on the same cores, and not counted where a row says `CPU`.
-#![allow(clippy::print_stdout, reason = "the table is what this program is for")]
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,7 +24,7 @@ use wire::rest::submit::Submitted;
 use wire::text::Text;
 use wire::{EndpointId, FunctionId, TaskGroupId, TaskId};
 
-use crate::figures::quantile;
+use crate::figures::{megabytes, microseconds, milliseconds, quantile, tell};
 use crate::link;
 use crate::payload::NoOp;
 use crate::road::Arrival;
@@ -73,7 +72,6 @@ impl Options {
 }
 
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
-    println!("\nThe service alone\n\n| what | goal | seen |\n|---|---|---|");
     if options.wants("start") {
         start(&options).await?;
     }
@@ -99,14 +97,6 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         endpoints(&options).await?;
     }
     Ok(())
-}
-
-fn row(what: &str, goal: &str, seen: &str) {
-    println!("| {what} | {goal} | {seen} |");
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }
 
 /// A service with a function, and how to submit it to an endpoint.
@@ -268,9 +258,8 @@ async fn start(options: &Options) -> anyhow::Result<()> {
     for _ in 0..5 {
         samples.push(Service::start(&options.binaries).await?.ready);
     }
-    let (median, worst) = (quantile(&samples, 0.5), quantile(&samples, 1.0));
-    let seen = format!("{:.0} ms, at most {:.0} ms", milliseconds(median), milliseconds(worst));
-    row("start, to ready, in an empty directory", "< 500 ms", &seen);
+    tell("start to ready, in an empty directory", "median", milliseconds(quantile(&samples, 0.5)), "ms");
+    tell("start to ready, in an empty directory", "worst", milliseconds(quantile(&samples, 1.0)), "ms");
     Ok(())
 }
 
@@ -282,12 +271,9 @@ async fn submits(options: &Options) -> anyhow::Result<()> {
     let before = scene.service.tree().spent()?.native;
     let took = scene.fill(endpoint, group, options.tasks).await?;
     let spent = scene.service.tree().spent()?.native.saturating_sub(before);
-    let seen = format!(
-        "{:.0}/s, {:.1} µs CPU of the service each",
-        options.tasks as f64 / took.as_secs_f64(),
-        spent.as_secs_f64() * 1e6 / options.tasks as f64
-    );
-    row("durable submits in batches of 128", "≥ 15,000 tasks/s", &seen);
+    let subject = "durable submits in batches of 128";
+    tell(subject, "tasks", options.tasks as f64 / took.as_secs_f64(), "/s");
+    tell(subject, "CPU of the service each", microseconds(spent) / options.tasks as f64, "µs");
     Ok(())
 }
 
@@ -313,9 +299,9 @@ async fn singles(options: &Options) -> anyhow::Result<()> {
     for request in requests {
         samples.push(request.await??);
     }
-    let at = |share| milliseconds(quantile(&samples, share));
-    let seen = format!("p50 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms", at(0.5), at(0.99), at(0.999));
-    row("single submits at 1,000/s", "p99 < 15 ms", &seen);
+    for (measure, share) in [("median", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
+        tell("single submits at 1,000/s", measure, milliseconds(quantile(&samples, share)), "ms");
+    }
     Ok(())
 }
 
@@ -347,13 +333,10 @@ async fn results(options: &Options) -> anyhow::Result<()> {
     confirmed.0?;
     let last = last?;
     let spent = scene.service.tree().spent()?.native.saturating_sub(before);
-    let seen = format!(
-        "{:.0}/s recorded, {:.0}/s delivered, {:.1} µs CPU of the service each",
-        count as f64 / confirmed.1.as_secs_f64(),
-        count as f64 / (last - began).as_secs_f64(),
-        spent.as_secs_f64() * 1e6 / count as f64
-    );
-    row("results recorded and forwarded", "≥ 10,000/s", &seen);
+    let per_second = |took: Duration| count as f64 / took.as_secs_f64();
+    tell("results", "recorded", per_second(confirmed.1), "/s");
+    tell("results", "delivered", per_second(last - began), "/s");
+    tell("results", "CPU of the service each", microseconds(spent) / count as f64, "µs");
     Ok(())
 }
 
@@ -376,9 +359,10 @@ async fn latency(options: &Options) -> anyhow::Result<()> {
         finished?;
         samples.push(received? - began);
     }
-    let at = |share| milliseconds(quantile(&samples, share));
-    let seen = format!("median {:.2} ms, p95 {:.2} ms", at(0.5), at(0.95));
-    row("an endpoint's publish to the client's delivery, idle", "median < 3 ms", &seen);
+    for (measure, share) in [("median", 0.5), ("p95", 0.95)] {
+        let subject = "an endpoint's publish to the client's delivery, idle";
+        tell(subject, measure, milliseconds(quantile(&samples, share)), "ms");
+    }
     Ok(())
 }
 
@@ -416,16 +400,12 @@ async fn stored(options: &Options) -> anyhow::Result<()> {
     // The very first round warms caches and statements.
     let early = quantile(&costs[1..3], 0.5);
     let late = quantile(&costs[rounds - 2..], 0.5);
-    let micros = |cost: Duration| cost.as_secs_f64() * 1e6;
-    let seen = format!(
-        "{:.2} ({:.1} µs CPU at {}, {:.1} µs at {})",
-        micros(late) / micros(early),
-        micros(early),
-        2 * count,
-        micros(late),
-        rounds * count
-    );
-    row("cost of a task among many stored, against among few", "≤ 1.3", &seen);
+    for (subject, stored, cost) in
+        [("a task among few stored", 2 * count, early), ("a task among many stored", rounds * count, late)]
+    {
+        tell(subject, "stored", stored as f64, "");
+        tell(subject, "CPU of the service each", microseconds(cost), "µs");
+    }
     Ok(())
 }
 
@@ -435,10 +415,10 @@ async fn waiting(options: &Options) -> anyhow::Result<()> {
     let group = scene.group(endpoint).await?;
     let took = scene.fill(endpoint, group, options.waiting).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let megabytes = scene.service.tree().memory_kib()? as f64 / 1024.0;
-    let seen =
-        format!("{megabytes:.1} MB; submitted at {:.0}/s", options.waiting as f64 / took.as_secs_f64());
-    row(&format!("memory while {} tasks wait", options.waiting), "< 150 MB", &seen);
+    let subject = "tasks that wait";
+    tell(subject, "stored", options.waiting as f64, "");
+    tell(subject, "memory of the service", megabytes(scene.service.tree().memory_kib()?), "MB");
+    tell(subject, "tasks", options.waiting as f64 / took.as_secs_f64(), "/s");
     Ok(())
 }
 
@@ -491,12 +471,9 @@ async fn endpoints(options: &Options) -> anyhow::Result<()> {
         }
     }
     let spent = tree.spent()?.native.saturating_sub(before);
-    let seen = format!(
-        "{:.3} of a core, {:.0} MB",
-        spent.as_secs_f64() / counting.elapsed().as_secs_f64(),
-        tree.memory_kib()? as f64 / 1024.0
-    );
-    let what = format!("{count} endpoints, one connection each, a heartbeat every {} s", BEAT.as_secs());
-    row(&what, "< 0.2 of a core, < 400 MB", &seen);
+    let subject = "endpoints, a connection each, a heartbeat every 30 s";
+    tell(subject, "connected", count as f64, "");
+    tell(subject, "of a core", spent.as_secs_f64() / counting.elapsed().as_secs_f64(), "");
+    tell(subject, "memory of the service", megabytes(tree.memory_kib()?), "MB");
     Ok(())
 }

@@ -15,7 +15,7 @@ use wire::message::Task;
 use wire::{EndpointId, TaskId};
 
 use crate::ambient;
-use crate::figures;
+use crate::figures::{megabytes, milliseconds, tell};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -43,21 +43,38 @@ pub(crate) struct SimulateOptions {
 }
 
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Figures {
-    pub(crate) nodes: u32,
-    pub(crate) joined: Duration,
-    pub(crate) burst: Duration,
-    pub(crate) ended: usize,
-    pub(crate) cpu: Duration,
+struct Figures {
+    nodes: u32,
+    joined: Duration,
+    burst: Duration,
+    ended: usize,
+    cpu: Duration,
     /// The most that the engine's process ever held.
-    pub(crate) peak_kib: u64,
+    peak_kib: u64,
+}
+
+impl Figures {
+    fn tell(&self) {
+        let subject = if self.nodes == 1 { "one node".to_owned() } else { format!("{} nodes", self.nodes) };
+        let tell = |measure, value, unit| tell(&subject, measure, value, unit);
+        tell("joined within", self.joined.as_secs_f64(), "s");
+        tell("tasks ended", self.ended as f64, "");
+        tell("dispatched and ended", self.ended as f64 / self.burst.as_secs_f64(), "/s");
+        tell("engine's CPU per task", milliseconds(self.cpu) / self.ended as f64, "ms");
+        tell("engine's peak memory", megabytes(self.peak_kib), "MB");
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "the process that started this one reads it")]
+fn tell_parent(figures: &Figures) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(figures)?);
+    Ok(())
 }
 
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     if options.alone {
-        return figures::print_json(&measure(&options).await?);
+        return tell_parent(&measure(&options).await?);
     }
-    let mut rows = Vec::new();
     for nodes in [1, options.nodes] {
         // A process of its own, so that its memory is its own.
         let output = Command::new(std::env::current_exe()?)
@@ -66,9 +83,9 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
             .stderr(std::process::Stdio::inherit())
             .output()?;
         ensure!(output.status.success(), "{nodes} nodes were not measured");
-        rows.push(serde_json::from_slice(&output.stdout).context("the figures")?);
+        let seen: Figures = serde_json::from_slice(&output.stdout).context("the figures")?;
+        seen.tell();
     }
-    figures::print_nodes(options.slots, &rows);
     Ok(())
 }
 

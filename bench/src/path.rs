@@ -10,10 +10,10 @@ use wire::rest::submit::Submitted;
 use wire::{EndpointId, FunctionId, TaskGroupId};
 
 use crate::contender::Programs;
+use crate::link;
 use crate::payload::NoOp;
 use crate::road::{Arrival, Road, measure};
 use crate::service::Service;
-use crate::{figures, link};
 
 /// What the stock SDK sends in one request.
 const BATCH: usize = 128;
@@ -37,28 +37,25 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let no_op = NoOp::packed_by(&options.programs.python)?;
     let service = Service::start(&options.programs.binaries).await?;
     let function = service.register_function(&no_op).await?;
-    let mut rows = Vec::new();
     for contender in options.programs.contenders() {
         let directory = tempfile::tempdir()?;
         let registration = service.register_endpoint(contender.name()).await?;
         let endpoint = registration.endpoint_id;
         let running = contender.start(&options.programs, directory.path(), &no_op, registration)?;
         let mut road = Path::open(&service, endpoint, function, &no_op, options.connections).await?;
-        rows.push(
-            measure(
-                contender.name().to_owned(),
-                &mut road,
-                running.started,
-                running.tree(),
-                contender.serial(options.serial),
-                options.burst,
-            )
-            .await
-            .with_context(|| format!("while measuring {}", contender.name()))?,
-        );
+        let row = measure(
+            contender.name().to_owned(),
+            &mut road,
+            running.started,
+            running.tree(),
+            contender.serial(options.serial),
+            options.burst,
+        )
+        .await
+        .with_context(|| format!("while measuring {}", contender.name()))?;
+        row.tell();
         road.connection.close(200, "measured".into()).await?;
     }
-    figures::print("The whole path", &rows);
     Ok(())
 }
 

@@ -87,6 +87,6 @@ pub(crate) async fn measure(
         tasks: burst,
         native: after.native.saturating_sub(before.native),
         python: after.python.saturating_sub(before.python),
-        memory_kib: tree.memory_kib()?,
+        memory_kib: Some(tree.memory_kib()?),
     })
 }

@@ -1,0 +1,13 @@
+"""How a benchmark in Python tells what it measured: as `bench/src/figures.rs` does, one number a line, as JSON."""
+
+import json
+
+
+def tell(subject, measure, value, unit):
+    """Tells one figure: of whom, what, how much."""
+    print(json.dumps({"subject": subject, "measure": measure, "value": value, "unit": unit}), flush=True)
+
+
+def note(text):
+    """Tells what a reader of the figures must know: a version, a smaller load for one of the subjects."""
+    print(json.dumps({"note": text}), flush=True)
