@@ -303,3 +303,42 @@ def _directory(endpoint):
     directory = endpoint.scene.directory / f"shared-{uuid.uuid4()}"
     directory.mkdir()
     return directory
+
+
+def test_the_stock_executor_never_meets_the_rate_limit(service, sdk, endpoint):
+    """As it comes, and as eager as it lets itself be made; with the limits as they come."""
+    told = sdk.run(
+        """
+        import sys
+
+        def distinct(n):
+            # Another function each time: one more request each.
+            space = {}
+            exec(f"def f{n}():\\n    return {n}", space)
+            return space[f"f{n}"]
+
+        def same(n):
+            return n
+
+        with Executor(endpoint_id=sys.argv[1]) as ex:
+            futures = [ex.submit(same, n) for n in range(500)]
+            tell(sum(future.result(timeout=100) for future in futures))
+        eager = [
+            Executor(endpoint_id=sys.argv[1], batch_size=8, api_burst_limit=8, api_burst_window_s=1) for _ in range(5)
+        ]
+        client = Client()
+        functions = [client.register_function(distinct(n)) for n in range(100)]
+        futures = [ex.submit_to_registered_function(id, ()) for id in functions[:10] for ex in eager]
+        tell(len([future.result(timeout=100) for future in futures]))
+        for _ in range(100):
+            client.get_endpoint_status(sys.argv[1])
+        for ex in eager:
+            ex.shutdown()
+        """,
+        endpoint.id,
+        timeout=170,
+    )
+    assert told == [sum(range(500)), 50]
+    log = service.process.output()
+    assert log.count("status=200") > 200
+    assert "status=429" not in log

@@ -7,16 +7,17 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, access, geteuid};
-use rustls::client::verify_server_name;
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -31,8 +32,12 @@ use crate::store::Store;
 
 /// Below this the next result may not fit.
 const DISK_LOW: u64 = 256 << 20;
+/// With fewer, large payloads soon find no place.
+const FILES_LOW: u64 = 1_000;
 /// Below this somebody should look.
 const DISK_SHORT: u64 = 4 << 30;
+/// 2025, in seconds: this program was written later.
+const WRITTEN: i64 = 1_735_689_600;
 /// How long before its end a certificate is worth a word.
 const SOON: SignedDuration = SignedDuration::from_hours(24 * 14);
 /// How long a door may take to answer.
@@ -91,7 +96,8 @@ fn wrong(of: &'static str, seen: impl Into<String>, mend: impl Into<String>) -> 
 }
 
 /// Looks at everything that `config` makes of the data directory `root`.
-pub async fn examine(root: &Path, config: &Config) -> Vec<Finding> {
+/// `authority`: the file whose certificates clients are told to trust, if they are told.
+pub async fn examine(root: &Path, config: &Config, authority: Option<&Path>) -> Vec<Finding> {
     let mut findings = vec![directory(root)];
     findings.push(disk(root));
     findings.push(clock());
@@ -107,7 +113,7 @@ pub async fn examine(root: &Path, config: &Config) -> Vec<Finding> {
         }
     }
     if let Some(files) = certificate_files(&config.tls, root) {
-        findings.extend(certificate(&files, &names(config), ambient::now()));
+        findings.extend(certificate(&files, &names(config), authority, ambient::now()));
     }
     findings.push(outside(config));
     findings
@@ -143,10 +149,17 @@ fn disk(root: &Path) -> Finding {
         return warning(OF, format!("{} could not be asked", there.display()), "look with `df`");
     };
     let free = known.blocks_available().saturating_mul(known.fragment_size());
+    let files = (known.files() > 0).then(|| known.files_available());
+    room(free, files, there)
+}
+
+/// Whether so many bytes, and so many files if those are limited, are enough.
+fn room(free: u64, files: Option<u64>, there: &Path) -> Finding {
+    const OF: &str = "disk";
     let shown = format!("{:.1} GB free below {}", free as f64 / 1e9, there.display());
     let mend = "make room, or shorten limits.result_days";
-    if known.files() > 0 && known.files_available() < 1_000 {
-        return wrong(OF, format!("{} files may still be made", known.files_available()), mend);
+    if let Some(files) = files.filter(|files| *files < FILES_LOW) {
+        return wrong(OF, format!("{files} files may still be made below {}", there.display()), mend);
     }
     match free {
         free if free < DISK_LOW => wrong(OF, shown, mend),
@@ -157,22 +170,25 @@ fn disk(root: &Path) -> Finding {
 
 /// Tokens, commands to managers and certificates all go by it.
 fn clock() -> Finding {
-    const OF: &str = "clock";
-    let mend = "run a time service, such as chrony or systemd-timesyncd";
-    let now = ambient::now();
-    // No copy of this program is older than itself.
-    if now.strftime("%Y").to_string().as_str() < "2025" {
-        return wrong(OF, format!("it says {now:.0}"), mend);
-    }
-    let kept = [
+    let keepers = [
         "/run/systemd/timesync/synchronized",
         "/run/chrony/chronyd.pid",
         "/run/chronyd.pid",
         "/run/ntpd.pid",
     ];
-    match kept.iter().find(|path| Path::new(path).exists()) {
-        Some(_) => well(OF, format!("{now:.0}, kept by a time service")),
-        None => warning(OF, format!("{now:.0}; no time service was found that keeps it"), mend),
+    time(ambient::now(), keepers.iter().any(|path| Path::new(path).exists()))
+}
+
+fn time(now: Timestamp, kept: bool) -> Finding {
+    const OF: &str = "clock";
+    let mend = "run a time service, such as chrony or systemd-timesyncd";
+    // No copy of this program is older than itself.
+    if now.as_second() < WRITTEN {
+        return wrong(OF, format!("it says {now:.0}"), mend);
+    }
+    match kept {
+        true => well(OF, format!("{now:.0}, kept by a time service")),
+        false => warning(OF, format!("{now:.0}; no time service was found that keeps it"), mend),
     }
 }
 
@@ -280,7 +296,7 @@ fn names(config: &Config) -> Vec<String> {
     names
 }
 
-fn certificate(files: &Files, names: &[String], now: Timestamp) -> Vec<Finding> {
+fn certificate(files: &Files, names: &[String], authority: Option<&Path>, now: Timestamp) -> Vec<Finding> {
     const OF: &str = "certificate";
     let chain = match files.read() {
         Ok(read) => read.cert,
@@ -313,22 +329,10 @@ fn certificate(files: &Files, names: &[String], now: Timestamp) -> Vec<Finding> 
         });
         findings.push(match covered {
             true => well(OF, format!("it is for {name}")),
-            false => wrong(OF, format!("it is not for {name}"), format!("have it issued for {name}, too")),
+            false => wrong(OF, format!("it is not for {name}"), "have it issued for it, too"),
         });
     }
-    findings.push(match trusted(&chain) {
-        Some(true) => well("trust", "clients that trust the public authorities trust it"),
-        Some(false) => warning(
-            "trust",
-            "its authority is not among those that everybody trusts",
-            "clients need the authority's certificate: `farcall env URL --ca FILE` says how it is set",
-        ),
-        None => warning(
-            "trust",
-            "no public authorities were found here to compare with",
-            "install ca-certificates",
-        ),
-    });
+    findings.push(trust(&chain, authority, now));
     findings
 }
 
@@ -337,15 +341,63 @@ fn ends(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
     Timestamp::from_second(read.validity().not_after.timestamp()).ok()
 }
 
-/// Whether the last of the chain was issued by an authority of this machine; nothing if there are none.
-fn trusted(chain: &[CertificateDer<'_>]) -> Option<bool> {
-    let bundle = AUTHORITIES.iter().map(PathBuf::from).find(|path| path.exists())?;
-    let known: Vec<CertificateDer<'static>> =
-        CertificateDer::pem_file_iter(bundle).ok()?.filter_map(Result::ok).collect();
-    let (_, last) = X509Certificate::from_der(chain.last()?).ok()?;
-    Some(known.iter().any(|authority| {
-        X509Certificate::from_der(authority).is_ok_and(|(_, it)| it.subject() == last.issuer())
-    }))
+/// Whether clients would trust the chain: those that trust what everybody does, or those that are told to trust what is
+/// in the file `authority`.
+fn trust(chain: &[CertificateDer<'_>], authority: Option<&Path>, now: Timestamp) -> Finding {
+    const OF: &str = "trust";
+    let public = || AUTHORITIES.iter().map(Path::new).find(|path| path.exists());
+    let Some(bundle) = authority.or_else(public) else {
+        let seen = "no public authorities were found here to compare with";
+        return warning(OF, seen, "install ca-certificates");
+    };
+    let whom = match authority {
+        Some(file) => format!("the authority in {}", file.display()),
+        None => "the public authorities".to_owned(),
+    };
+    let mut roots = RootCertStore::empty();
+    match CertificateDer::pem_file_iter(bundle) {
+        Ok(read) => drop(roots.add_parsable_certificates(read.filter_map(Result::ok))),
+        Err(error) => {
+            return wrong(OF, format!("{}: {error}", bundle.display()), "give another file to --ca");
+        }
+    }
+    if roots.is_empty() {
+        let seen = format!("{} holds no certificate of an authority", bundle.display());
+        return wrong(OF, seen, "give another file to --ca");
+    }
+    match verify(chain, &roots, now) {
+        Ok(()) => well(OF, format!("clients that trust {whom} trust it")),
+        Err(rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        )) => match authority {
+            Some(_) => wrong(
+                OF,
+                format!("clients that trust {whom} do not trust it"),
+                "have it issued by that authority, and see that tls.certificate holds the whole chain",
+            ),
+            None => warning(
+                OF,
+                format!("clients that trust {whom} do not trust it"),
+                "with an authority of your own, clients need its certificate: `farcall env URL --ca FILE` says how it \
+                 is set, and `farcall doctor --ca FILE` whether it fits; else the chain may lack what is between",
+            ),
+        },
+        Err(error) => {
+            wrong(OF, format!("clients that trust {whom} refuse it: {error}"), "have it issued anew")
+        }
+    }
+}
+
+/// As a client verifies it, but for the name.
+fn verify(chain: &[CertificateDer<'_>], roots: &RootCertStore, now: Timestamp) -> Result<(), rustls::Error> {
+    let Some((leaf, between)) = chain.split_first() else {
+        return Err(CertificateError::BadEncoding.into());
+    };
+    let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
+    let at =
+        UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now.as_second()).unwrap_or_default()));
+    let leaf = ParsedCertificate::try_from(leaf)?;
+    verify_server_cert_signed_by_trust_anchor(&leaf, roots, between, at, algorithms.all)
 }
 
 /// Where clients and endpoints will be sent.
@@ -387,7 +439,7 @@ mod tests {
     fn a_certificate_and_its_names() {
         let directory = tempfile::tempdir().unwrap();
         let files = Files { certificate: directory.path().join("c"), key: directory.path().join("k") };
-        let missing = certificate(&files, &[], Timestamp::UNIX_EPOCH);
+        let missing = certificate(&files, &[], None, Timestamp::UNIX_EPOCH);
         assert_eq!(missing[0].verdict, Verdict::Wrong);
         let made = rcgen::generate_simple_self_signed(vec!["compute.example.org".to_owned()]).unwrap();
         std::fs::write(&files.certificate, made.cert.pem()).unwrap();
@@ -395,13 +447,73 @@ mod tests {
         let ends = ends(made.cert.der()).unwrap();
         let names = ["compute.example.org".to_owned(), "other.example.org".to_owned()];
         let verdicts = |at: Timestamp| -> Vec<Verdict> {
-            certificate(&files, &names, at).iter().take(3).map(|finding| finding.verdict).collect()
+            certificate(&files, &names, None, at).iter().take(3).map(|finding| finding.verdict).collect()
         };
         use Verdict::{Warning, Well, Wrong};
         assert_eq!(verdicts(ends - SignedDuration::from_hours(24 * 30)), [Well, Well, Wrong]);
         assert_eq!(verdicts(ends - SignedDuration::from_hours(24)), [Warning, Well, Wrong]);
         assert_eq!(verdicts(ends), [Wrong, Well, Wrong]);
-        assert!(trusted(&[made.cert.der().clone()]).is_none_or(|trusted| !trusted));
+    }
+
+    /// An authority, what it has issued, and what somebody of the same name has.
+    #[test]
+    fn a_chain_is_trusted_as_clients_do() {
+        use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+        let directory = tempfile::tempdir().unwrap();
+        let now = ambient::now();
+        let authority = |file: &str| {
+            let key = KeyPair::generate().unwrap();
+            let mut parameters = CertificateParams::new(Vec::new()).unwrap();
+            parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let path = directory.path().join(file);
+            std::fs::write(&path, parameters.self_signed(&key).unwrap().pem()).unwrap();
+            (path, Issuer::new(parameters, key))
+        };
+        let issue = |issuer: &Issuer<'static, KeyPair>, parameters: CertificateParams| {
+            let key = KeyPair::generate().unwrap();
+            let made = parameters.signed_by(&key, issuer).unwrap();
+            (made.der().clone(), Issuer::new(parameters, key))
+        };
+        let named = || CertificateParams::new(vec!["compute.example.org".to_owned()]).unwrap();
+        let ((ours, root), (other, namesake)) = (authority("ours"), authority("other"));
+        let (leaf, _) = issue(&root, named());
+        let (forged, _) = issue(&namesake, named());
+        let mut middle = CertificateParams::new(Vec::new()).unwrap();
+        middle.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        middle.distinguished_name.push(rcgen::DnType::CommonName, "between");
+        let (between, middle) = issue(&root, middle);
+        let (far, _) = issue(&middle, named());
+        let empty = directory.path().join("empty");
+        std::fs::write(&empty, "").unwrap();
+
+        use Verdict::{Warning, Well, Wrong};
+        let says = |chain: &[CertificateDer<'static>], authority: Option<&Path>| {
+            trust(chain, authority, now).verdict
+        };
+        let leaf = std::slice::from_ref(&leaf);
+        assert_eq!(says(leaf, Some(&ours)), Well);
+        assert_eq!(says(leaf, Some(&other)), Wrong, "the name of the authority is not enough");
+        assert_eq!(says(&[forged], Some(&ours)), Wrong);
+        assert_eq!(says(leaf, Some(&empty)), Wrong);
+        assert_eq!(says(leaf, Some(&directory.path().join("none"))), Wrong);
+        assert_eq!(says(leaf, None), Warning, "nobody trusts it without being told");
+        assert_eq!(says(&[far.clone(), between], Some(&ours)), Well);
+        assert_eq!(says(&[far], Some(&ours)), Wrong, "what is between is missing");
+    }
+
+    #[test]
+    fn disks_and_clocks() {
+        use Verdict::{Warning, Well, Wrong};
+        let room = |free, files| room(free, files, Path::new("/srv")).verdict;
+        assert_eq!(room(100 << 30, None), Well);
+        assert_eq!(room(100 << 30, Some(1 << 20)), Well);
+        assert_eq!(room(100 << 30, Some(10)), Wrong, "files can run out before bytes do");
+        assert_eq!(room(1 << 30, None), Warning);
+        assert_eq!(room(1 << 20, None), Wrong);
+        let now = Timestamp::from_second(WRITTEN).unwrap();
+        assert_eq!(time(now, true).verdict, Well);
+        assert_eq!(time(now, false).verdict, Warning);
+        assert_eq!(time(Timestamp::UNIX_EPOCH, true).verdict, Wrong);
     }
 
     #[test]

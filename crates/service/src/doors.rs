@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::Config;
 use crate::front::{Front, Reached};
+use crate::prompt::Prompt;
 
 /// Connections at a time that have not said what they speak, or wait for a place; further ones wait to be accepted.
 const UNDECIDED: usize = 1_024;
@@ -173,7 +174,10 @@ impl House {
         });
         match decided.await {
             Ok(Ok(Some(First::Tls))) => self.enter_tls(stream, reached, spoken, permit, stop).await,
-            Ok(Ok(Some(first))) => self.admit(stream, first, reached, permit, stop).await,
+            Ok(Ok(Some(First::Http))) => {
+                self.admit(Prompt::new(stream), First::Http, reached, permit, stop).await;
+            }
+            Ok(Ok(Some(First::Amqp))) => self.admit(stream, First::Amqp, reached, permit, stop).await,
             Ok(Ok(None)) => {}
             Ok(Err(error)) => tracing::debug!(%peer, %error, "a connection was lost at once"),
             Err(_) => tracing::debug!(%peer, "a connection said nothing"),

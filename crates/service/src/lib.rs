@@ -3,7 +3,7 @@
 //! | module | does |
 //! |---|---|
 //! | [`serve`] | opens the parts and runs them |
-//! | [`doors`], [`certificates`] | sockets, what is spoken at each, TLS |
+//! | [`doors`], [`certificates`], [`prompt`] | sockets, what is spoken at each, TLS |
 //! | [`front`], [`origin`] | HTTP connections, request ids, the names we answer to |
 //! | [`identity`] | who asks: client identities, tokens |
 //! | [`rest`] | the compute routes |
@@ -38,6 +38,7 @@ pub mod limits;
 pub mod origin;
 pub mod post;
 pub mod presence;
+pub mod prompt;
 pub mod proof;
 pub mod rest;
 pub mod retention;

@@ -37,8 +37,14 @@ pub struct Limits {
     pub result_days: u32,
     /// How long a task may wait for its endpoint.
     pub task_days: u32,
+    /// How long it is still known of an expired task that there was one.
+    pub expired_days: u32,
     /// How long a locked endpoint cannot be registered.
     pub lock_seconds: u32,
+    /// How long an endpoint may be online and take nothing before its status says so.
+    pub idle_seconds: u32,
+    /// How often in a row a user endpoint that died is started for the tasks that it left, before they are given up.
+    pub restarts: u32,
 }
 
 impl Default for Limits {
@@ -58,7 +64,10 @@ impl Default for Limits {
             idempotency_hours: 24,
             result_days: 14,
             task_days: 14,
+            expired_days: 90,
             lock_seconds: 300,
+            idle_seconds: 60,
+            restarts: 5,
         }
     }
 }
@@ -83,6 +92,14 @@ impl Limits {
 
     pub fn task_life(&self) -> SignedDuration {
         SignedDuration::from_hours(i64::from(self.task_days) * 24)
+    }
+
+    pub fn expired_life(&self) -> SignedDuration {
+        SignedDuration::from_hours(i64::from(self.expired_days) * 24)
+    }
+
+    pub fn idle(&self) -> SignedDuration {
+        SignedDuration::from_secs(self.idle_seconds.into())
     }
 
     pub fn lock(&self) -> SignedDuration {

@@ -12,14 +12,13 @@ use wire::EndpointId;
 use wire::json::FreeForm;
 use wire::message::{Life, StatusReport};
 
+use crate::limits::Limits;
+
 /// An endpoint that is late is given this many of its own periods, and a little.
 const PERIODS: f64 = 2.0;
 const GRACE: SignedDuration = SignedDuration::from_secs(5);
 /// No endpoint is believed for longer without a word, whatever period it names.
 const LONGEST: SignedDuration = SignedDuration::from_hours(1);
-
-/// An endpoint that says it is there and takes nothing for so long is shown as such.
-const IDLE: SignedDuration = SignedDuration::from_secs(60);
 
 /// What an endpoint last said.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,10 +48,18 @@ impl Heard {
 }
 
 /// What all endpoints last said. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct Presence(Arc<Mutex<HashMap<EndpointId, Heard>>>);
+#[derive(Clone, Debug)]
+pub struct Presence {
+    endpoints: Arc<Mutex<HashMap<EndpointId, Heard>>>,
+    /// An endpoint that says it is there and takes nothing for so long is shown as such.
+    idle: SignedDuration,
+}
 
 impl Presence {
+    pub fn new(limits: &Limits) -> Presence {
+        Presence { endpoints: Arc::default(), idle: limits.idle() }
+    }
+
     /// An endpoint has spoken; `consumes`: it takes tasks or commands at this moment.
     pub fn heard(&self, report: &StatusReport, consumes: bool, now: Timestamp) {
         let mut endpoints = self.endpoints();
@@ -65,7 +72,7 @@ impl Presence {
     pub fn idle(&self, endpoint: EndpointId, now: Timestamp) -> Option<Timestamp> {
         let endpoints = self.endpoints();
         let heard = endpoints.get(&endpoint).filter(|heard| heard.online(now))?;
-        heard.idle_since.filter(|since| now.duration_since(*since) >= IDLE)
+        heard.idle_since.filter(|since| now.duration_since(*since) >= self.idle)
     }
 
     pub fn forget(&self, endpoint: EndpointId) {
@@ -83,7 +90,7 @@ impl Presence {
 
     fn endpoints(&self) -> std::sync::MutexGuard<'_, HashMap<EndpointId, Heard>> {
         // A panic while it was held cannot have left it half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -112,6 +119,10 @@ mod tests {
     const ID: EndpointId = EndpointId::from_uuid(Uuid::from_u128(1));
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
+    fn presence() -> Presence {
+        Presence::new(&Limits::default())
+    }
+
     fn free(state: Value) -> FreeForm {
         FreeForm::from(state.as_object().unwrap())
     }
@@ -122,14 +133,14 @@ mod tests {
     }
 
     fn online_after(state: Value, seconds: i64) -> bool {
-        let presence = Presence::default();
+        let presence = presence();
         presence.heard(&report(state), true, NOW);
         presence.online(ID, NOW + SignedDuration::from_secs(seconds))
     }
 
     #[test]
     fn online_until_it_is_overdue_or_leaves() {
-        assert!(!Presence::default().online(ID, NOW), "never heard of");
+        assert!(!presence().online(ID, NOW), "never heard of");
         assert!(online_after(json!({"heartbeat_period": 30, "active": true}), 64));
         assert!(!online_after(json!({"heartbeat_period": 30, "active": true}), 65));
         assert!(online_after(json!({"heartbeat_period": 5.0}), 14));
@@ -144,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_later_word_replaces_the_earlier() {
-        let presence = Presence::default();
+        let presence = presence();
         presence.heard(&report(json!({"heartbeat_period": 30})), true, NOW);
         presence.heard(&report(json!({"heartbeat_period": 30, "active": false})), true, NOW);
         assert!(!presence.online(ID, NOW));
@@ -157,7 +168,7 @@ mod tests {
     fn one_that_takes_nothing_is_known_after_a_minute() {
         let after = |seconds| NOW + SignedDuration::from_secs(seconds);
         let beats = |beats: &[(i64, bool)]| {
-            let presence = Presence::default();
+            let presence = presence();
             for &(at, consumes) in beats {
                 presence.heard(&report(json!({"heartbeat_period": 30})), consumes, after(at));
             }

@@ -1,5 +1,5 @@
-//! What has had its time goes: results, tasks that nobody takes, files that no row names, submits that are too old to
-//! come again.
+//! What has had its time goes: results, much later what is known of their tasks, tasks that nobody takes, files that no
+//! row names, submits that are too old to come again.
 //!
 //! A reconciler: each pass compares what is there with what should be, and may be repeated or missed. It remembers
 //! nothing, and the time is passed in.
@@ -13,7 +13,7 @@ use crate::ambient;
 use crate::limits::Limits;
 use crate::post::Post;
 use crate::presence::Presence;
-use crate::store::{ExpireResults, ForgetSubmissions, Store, StoreError};
+use crate::store::{ExpireResults, ForgetSubmissions, ForgetTasks, Store, StoreError};
 use crate::task::Place;
 
 /// Between two passes.
@@ -36,6 +36,8 @@ pub struct Retention {
 pub struct Pass {
     /// Results that are kept no more.
     pub expired: usize,
+    /// Expired tasks of which nothing is known any more.
+    pub forgotten: usize,
     /// Tasks that were ended because nobody took them in time.
     pub abandoned: usize,
     /// Files that no row named.
@@ -73,6 +75,14 @@ impl Retention {
             self.store.remove(freed).await;
             done.expired += expired;
             if expired < TOGETHER {
+                break;
+            }
+        }
+        loop {
+            let before = now - self.limits.result_life() - self.limits.expired_life();
+            let forgotten = self.store.write(ForgetTasks { before, count: TOGETHER }).await?;
+            done.forgotten += forgotten;
+            if forgotten < TOGETHER {
                 break;
             }
         }

@@ -1,9 +1,9 @@
 //! `farcall serve`: opens the data directory, builds the parts, says where it listens, runs until it is stopped.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use daemon::stop::{Stage, Stop};
@@ -11,7 +11,7 @@ use daemon::stop::{Stage, Stop};
 use crate::admin::Administration;
 use crate::certificates::{CertificateError, Certificates, Files};
 use crate::config::{Config, Tls};
-use crate::directory::{Directory, DirectoryError};
+use crate::directory::{Directory, DirectoryError, write_whole};
 use crate::doors::{self, Door, DoorError, House, Spoken};
 use crate::figures::Figures;
 use crate::front::Front;
@@ -27,6 +27,8 @@ use crate::presence::Presence;
 use crate::rest::{Answers, App, Rates, Room};
 use crate::retention::Retention;
 use crate::store::{Store, StoreError};
+use crate::user_endpoint::Starter;
+use crate::user_endpoint::keeper::Keeper;
 use crate::{admin, identity, rest};
 
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +111,7 @@ impl fmt::Display for Addresses {
 pub struct Service {
     addresses: Addresses,
     retention: Retention,
+    keeper: Keeper,
     store: Store,
     post: Post,
     doors: Vec<Door>,
@@ -136,9 +139,11 @@ impl Service {
         let doors = doors::open(&config).await?;
         let store = Store::open(&directory.database()).await?.with_files_from(config.limits.file_from_bytes);
         let identity = Identity::new(store.clone(), directory.keys());
-        let presence = Presence::default();
+        let presence = Presence::new(&config.limits);
         let figures = Figures::default();
         let (post, broker) = Post::open(store.clone(), presence.clone(), figures.clone()).await?;
+        let starter = Starter { store: store.clone(), post: post.clone() };
+        let keeper = Keeper::new(starter, presence.clone(), config.limits.restarts);
         let app = App {
             store: store.clone(),
             identity: identity.clone(),
@@ -147,6 +152,7 @@ impl Service {
             room: Room::new(&config.limits),
             rates: Rates::new(&config.limits),
             answers: Answers::new(store.clone()),
+            keeper: keeper.clone(),
             limits: config.limits,
             amqp: outside(&config, &doors),
             figures: figures.clone(),
@@ -184,6 +190,7 @@ impl Service {
         Ok(Service {
             addresses,
             retention,
+            keeper,
             store,
             post,
             doors,
@@ -225,6 +232,7 @@ impl Service {
                 self.broker.run(Vec::new(), async move { begun.begun().await }),
                 self.admin.run(stop.clone()),
                 self.retention.run(stop.clone()),
+                self.keeper.run(stop.clone()),
                 certificates,
             );
         };
@@ -273,14 +281,8 @@ fn outside(config: &Config, doors: &[Door]) -> Outside {
     }
 }
 
-/// Writes the addresses where others look for them, whole or not at all.
+/// Writes the addresses where others look for them.
 fn publish(path: &Path, addresses: &Addresses) -> Result<(), ServeError> {
-    let text = addresses.json();
-    let unfinished: PathBuf = path.with_extension("new");
-    let write = || {
-        let mut file = std::fs::File::create(&unfinished)?;
-        writeln!(file, "{text}")?;
-        std::fs::rename(&unfinished, path)
-    };
-    write().map_err(|error| ServeError::Write { path: path.display().to_string(), error })
+    write_whole(path, format!("{}\n", addresses.json()).as_bytes())
+        .map_err(|error| ServeError::Write { path: path.display().to_string(), error })
 }

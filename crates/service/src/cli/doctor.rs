@@ -1,5 +1,6 @@
 //! `farcall doctor`. Exit codes: 0 nothing is wrong, 1 something is.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -13,6 +14,9 @@ pub(super) struct Doctor {
     directory: DataDirectory,
     #[command(flatten)]
     settings: Settings,
+    /// The certificate of the authority that clients are told to trust: does ours fit it?
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
 }
 
 impl Doctor {
@@ -29,7 +33,7 @@ impl Doctor {
         };
         println!("well     configuration: it is understood");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let findings = runtime.block_on(doctor::examine(&root, &config));
+        let findings = runtime.block_on(doctor::examine(&root, &config, self.ca.as_deref()));
         for finding in &findings {
             println!("{finding}");
         }

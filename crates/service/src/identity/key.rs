@@ -8,8 +8,6 @@
 //! Rotating makes a new key and keeps the public half of the old one published for as long as an id token lives. The
 //! private half of the old one is gone.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::RwLock;
 
 use super::tokens::TOKEN_LIFE;
+use crate::directory::write_whole;
 
 /// How id tokens are signed; also what the discovery document says.
 pub const ALGORITHM: Algorithm = Algorithm::RS512;
@@ -187,17 +186,8 @@ fn make(path: &Path) -> Result<Vec<u8>, KeyError> {
     Ok(pem.into_bytes())
 }
 
-/// Writes a file for its owner only, whole or not at all.
 fn keep(path: &Path, content: &[u8]) -> Result<(), KeyError> {
-    let unfinished = path.with_extension("new");
-    let write = || {
-        let mut options = std::fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        std::fs::rename(&unfinished, path)
-    };
-    write().map_err(|error| KeyError::File { path: path.to_owned(), error })
+    write_whole(path, content).map_err(|error| KeyError::File { path: path.to_owned(), error })
 }
 
 #[cfg(test)]

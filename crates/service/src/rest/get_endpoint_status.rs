@@ -46,6 +46,7 @@ pub(super) async fn status(
         Some(since) => Some(format!(
             "The endpoint is online and has taken nothing from its queue since {since:.0}: start it again"
         )),
+        None if !consuming && app.keeper.told(id).is_some() => app.keeper.told(id),
         None if !online && counters.waiting > 0 => Some("Its tasks wait until it is online".to_owned()),
         None => None,
     };

@@ -54,6 +54,7 @@ use crate::post::url::Outside;
 use crate::presence::Presence;
 use crate::rules::{self, Verdict};
 use crate::store::{Endpoint, FunctionAccess, Store, StoreError};
+use crate::user_endpoint::keeper::Keeper;
 
 /// What the routes work with. Clones share it.
 #[derive(Clone, Debug)]
@@ -65,6 +66,7 @@ pub struct App {
     pub room: Room,
     pub rates: Rates,
     pub answers: Answers,
+    pub keeper: Keeper,
     pub limits: Limits,
     /// Where the broker is found from outside.
     pub amqp: Outside,

@@ -165,7 +165,7 @@ async fn register(
     let hash = Hash::of(&secret);
     let broker_at = app.amqp.base(reached);
     endpoint.broker_at = Some(broker_at.clone());
-    let command = RegisterEndpoint { endpoint, secret: hash, now: ambient::now() };
+    let command = RegisterEndpoint { endpoint, choices: None, secret: hash, now: ambient::now() };
     let number = match app.store.write(command).await? {
         Registered::As(number) => number,
         Registered::LockedUntil(until) => return Err(Failure::locked(id, until)),

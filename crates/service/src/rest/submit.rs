@@ -15,7 +15,7 @@ use crate::ambient;
 use crate::limits::Limits;
 use crate::rules::{self, Verdict};
 use crate::secret::Hash;
-use crate::store::{Endpoint, Fingerprint, Kept, NewTask, Submission, Submit};
+use crate::store::{Choices, Endpoint, Fingerprint, Kept, NewTask, Submission, Submit};
 use crate::user_endpoint::core::Outcome;
 use crate::user_endpoint::{self, Starter};
 
@@ -124,6 +124,10 @@ pub(super) async fn submit(
         Ok(Submission::New(accepted)) => {
             app.figures.submitted(count);
             app.post.submitted(accepted.endpoint);
+            if target.is_manager() {
+                // It may have left since it was found.
+                app.post.starts().stir();
+            }
             (accepted, ticket)
         }
         Ok(Submission::Again(accepted)) => {
@@ -181,7 +185,8 @@ async fn user_endpoint(
         return Err(Failure::new(Code::RequestMalformed, "user_endpoint_config: too long"));
     }
     let starter = Starter { store: app.store.clone(), post: app.post.clone() };
-    let wanted = user_endpoint::Wanted { identity: caller, config, runtime: wanted.user_runtime.clone() };
+    let choices = Choices { config, runtime: wanted.user_runtime.clone() };
+    let wanted = user_endpoint::Wanted { identity: caller, choices };
     let ready = starter.ready(manager, wanted).await;
     app.figures.start(ready.is_ok());
     ready.map_err(|(id, outcome)| match outcome {

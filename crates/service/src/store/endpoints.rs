@@ -1,9 +1,12 @@
 //! Registered endpoints, and the run each of them reported last.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use wire::json::FreeForm;
 use wire::rest::endpoint::Metadata;
+use wire::rest::submit::UserRuntime;
 use wire::{EndpointId, FunctionId, IdentityId, TaskId};
 
 use super::credentials::{self, Holder};
@@ -38,6 +41,24 @@ impl Endpoint {
     }
 }
 
+/// With what a user endpoint was asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Choices {
+    pub config: FreeForm,
+    pub runtime: Option<UserRuntime>,
+}
+
+/// A user endpoint that has open tasks.
+#[derive(Clone, Debug)]
+pub struct UserEndpoint {
+    pub id: EndpointId,
+    pub manager: EndpointId,
+    pub owner: IdentityId,
+    pub choices: Choices,
+    /// The first of the tasks that it has not acknowledged.
+    pub first: Option<i64>,
+}
+
 /// One uninterrupted life of an endpoint's process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
@@ -53,6 +74,8 @@ pub struct Run {
 #[derive(Debug)]
 pub struct RegisterEndpoint {
     pub endpoint: Endpoint,
+    /// Of a user endpoint.
+    pub choices: Option<Choices>,
     pub secret: Hash,
     pub now: Timestamp,
 }
@@ -88,13 +111,14 @@ impl Command for RegisterEndpoint {
         // Without a display name the old one stays.
         let number: Option<i64> = sqlx::query_scalar(
             "INSERT INTO endpoints (id, owner_id, name, display_name, multi_user, public, allowed_functions_json, \
-             admins_json, metadata_json, created_us, manager_id, broker_at, credential) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1) \
+             admins_json, metadata_json, created_us, manager_id, broker_at, choices_json, credential) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 1) \
              ON CONFLICT (id) DO UPDATE SET name = excluded.name, \
              display_name = coalesce(excluded.display_name, endpoints.display_name), \
              multi_user = excluded.multi_user, public = excluded.public, \
              allowed_functions_json = excluded.allowed_functions_json, admins_json = excluded.admins_json, \
-             metadata_json = excluded.metadata_json, broker_at = excluded.broker_at, locked_until_us = NULL, \
+             metadata_json = excluded.metadata_json, broker_at = excluded.broker_at, \
+             choices_json = excluded.choices_json, locked_until_us = NULL, \
              credential = endpoints.credential + 1 \
              WHERE endpoints.owner_id = excluded.owner_id \
              AND endpoints.manager_id IS NOT DISTINCT FROM excluded.manager_id RETURNING credential",
@@ -111,6 +135,7 @@ impl Command for RegisterEndpoint {
         .bind(endpoint.created.as_microsecond())
         .bind(endpoint.manager.map(|manager| key(manager.as_uuid()).to_vec()))
         .bind(endpoint.broker_at)
+        .bind(self.choices.as_ref().map(text).transpose()?)
         .fetch_optional(&mut *tx)
         .await?;
         let Some(number) = number else { return Ok(Registered::OfAnother) };
@@ -140,6 +165,10 @@ impl Command for LockEndpoint {
     }
 }
 
+/// The open tasks of an endpoint: in two halves, each of which an index finds.
+const OPEN_TASKS: &str = "SELECT task_id, seq FROM assignments WHERE endpoint_id = $1 AND credential IS NULL \
+    UNION ALL SELECT task_id, seq FROM assignments WHERE endpoint_id = $1 AND credential IS NOT NULL ORDER BY seq";
+
 /// Forgets an endpoint and its credentials. Its tasks stay, and with them their results; answers those that are open.
 #[derive(Debug)]
 pub struct DeleteEndpoint(pub EndpointId);
@@ -153,10 +182,7 @@ impl Command for DeleteEndpoint {
             .bind(key(self.0.as_uuid()))
             .execute(&mut *tx)
             .await?;
-        let rows = sqlx::query("SELECT task_id FROM assignments WHERE endpoint_id = $1 ORDER BY seq")
-            .bind(key(self.0.as_uuid()))
-            .fetch_all(tx)
-            .await?;
+        let rows = sqlx::query(OPEN_TASKS).bind(key(self.0.as_uuid())).fetch_all(tx).await?;
         rows.iter().map(|row| Ok(TaskId::from_uuid(id(row, "task_id")?))).collect()
     }
 }
@@ -202,6 +228,35 @@ impl Store {
             .fetch_all(&self.readers)
             .await?;
         rows.iter().map(|row| Ok(EndpointId::from_uuid(id(row, "id")?))).collect()
+    }
+
+    /// The user endpoints that have open tasks, as far as it is known with what they were asked for.
+    pub async fn user_endpoints_with_tasks(&self) -> Result<Vec<UserEndpoint>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT e.id, e.manager_id, e.owner_id, e.choices_json, (SELECT min(a.seq) FROM assignments a \
+             WHERE a.endpoint_id = e.id AND a.credential IS NULL) AS first \
+             FROM endpoints e JOIN endpoint_tasks t ON t.endpoint_id = e.id \
+             WHERE e.manager_id IS NOT NULL AND e.choices_json IS NOT NULL AND t.waiting + t.taken > 0",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(UserEndpoint {
+                    id: EndpointId::from_uuid(id(row, "id")?),
+                    manager: EndpointId::from_uuid(id(row, "manager_id")?),
+                    owner: IdentityId::from_uuid(id(row, "owner_id")?),
+                    choices: json(row.try_get("choices_json")?, "choices_json")?,
+                    first: row.try_get("first")?,
+                })
+            })
+            .collect()
+    }
+
+    /// The open tasks of `endpoint`.
+    pub async fn open_tasks(&self, endpoint: EndpointId) -> Result<Vec<TaskId>, StoreError> {
+        let rows = sqlx::query(OPEN_TASKS).bind(key(endpoint.as_uuid())).fetch_all(&self.readers).await?;
+        rows.iter().map(|row| Ok(TaskId::from_uuid(id(row, "task_id")?))).collect()
     }
 
     /// The endpoints that `identity` owns or administers, and with `public` those that everybody sees; by name.

@@ -46,7 +46,10 @@ pub use codes::{AddCode, Code, CodeUse, UseCode};
 pub use containers::{AddContainer, Container};
 pub use counters::Counters;
 pub use credentials::{Credential, Holder, NewClientCredential, RetireOlder};
-pub use endpoints::{DeleteEndpoint, Endpoint, LockEndpoint, RegisterEndpoint, Registered, ReportRun, Run};
+pub use endpoints::{
+    Choices, DeleteEndpoint, Endpoint, LockEndpoint, RegisterEndpoint, Registered, ReportRun, Run,
+    UserEndpoint,
+};
 pub use functions::{AddFunction, DeleteFunction, Function, FunctionAccess};
 pub use groups::Group;
 pub use payloads::{FileId, Kept};
@@ -57,7 +60,7 @@ pub use people::{
 pub use projects::{AddPolicy, AddProject, Policy, Project, Projects};
 pub use refresh_tokens::{AddRefreshToken, RefreshToken, RevokeRefreshToken, Rotate, Rotation};
 pub use results::{
-    Delivered, Delivery, ExpireResults, RecordResults, Recorded, RecordedResults, ReportedResult,
+    Delivered, Delivery, ExpireResults, ForgetTasks, RecordResults, Recorded, RecordedResults, ReportedResult,
 };
 pub use sessions::{Authentication, EndSessions, Method, Session, SignIn, SignOut};
 pub use subjects::BindSubject;
@@ -95,6 +98,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "sessions", include_str!("migrations/0003_sessions.sql")),
     (4, "life", include_str!("migrations/0004_life.sql")),
     (5, "user endpoints", include_str!("migrations/0005_user_endpoints.sql")),
+    (6, "choices", include_str!("migrations/0006_choices.sql")),
 ];
 
 /// How long a statement waits for another connection's lock before it fails.

@@ -3,7 +3,7 @@
 //! A result is recorded, with the message for its group's queue, in one transaction; it is kept for its time and then
 //! forgotten, and its task says that it has expired.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
@@ -13,7 +13,7 @@ use wire::{EndpointId, IdentityId, TaskGroupId, TaskId};
 use super::counters::{self, Counters};
 use super::payloads::{FileId, Kept};
 use super::row::{ROWS, among, file, id, kept, key, time};
-use super::tasks::{Page, Standing, standings, stored};
+use super::tasks::{Page, Standing, standings, stored, submitted_before};
 use super::{Command, Store, StoreError, Tx};
 use crate::task::{Event, Outcome, State};
 
@@ -213,6 +213,49 @@ impl Command for ExpireResults {
         among(&mut outbox, tasks.iter().cloned());
         outbox.build().execute(&mut *tx).await?;
         Ok((tasks.len(), freed))
+    }
+}
+
+/// Forgets tasks that ended before `before` and have expired, at most `count` of them, and groups that are empty then.
+#[derive(Debug)]
+pub struct ForgetTasks {
+    pub before: Timestamp,
+    pub count: usize,
+}
+
+impl Command for ForgetTasks {
+    type Output = usize;
+
+    async fn run(self, tx: &mut Tx) -> Result<usize, StoreError> {
+        // Who ended before then was submitted before then: the look ends there, and begins with the oldest.
+        let rows = sqlx::query(
+            "SELECT id, group_id FROM tasks WHERE id < $1 AND state = $2 AND ended_us < $3 ORDER BY id LIMIT $4",
+        )
+        .bind(submitted_before(self.before))
+        .bind(stored(&State::Expired { at: self.before }))
+        .bind(self.before.as_microsecond())
+        .bind(i64::try_from(self.count.min(ROWS)).unwrap_or(i64::MAX))
+        .fetch_all(&mut *tx)
+        .await?;
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let mut tasks = Vec::with_capacity(rows.len());
+        let mut groups = BTreeSet::new();
+        for row in &rows {
+            tasks.push(key(id(row, "id")?));
+            groups.insert(key(id(row, "group_id")?));
+        }
+        let mut forgotten = QueryBuilder::<Sqlite>::new("DELETE FROM tasks WHERE id IN ");
+        among(&mut forgotten, tasks.into_iter());
+        forgotten.build().execute(&mut *tx).await?;
+        let mut empty = QueryBuilder::<Sqlite>::new(
+            "DELETE FROM task_groups WHERE NOT EXISTS (SELECT 1 FROM tasks WHERE group_id = task_groups.id) \
+             AND id IN ",
+        );
+        among(&mut empty, groups.into_iter());
+        empty.build().execute(&mut *tx).await?;
+        Ok(rows.len())
     }
 }
 

@@ -379,13 +379,11 @@ impl Store {
         after: Option<TaskId>,
         count: usize,
     ) -> Result<Vec<OpenTask>, StoreError> {
-        // A task's id begins with the milliseconds at which it was made.
-        let cut = u128::from(before.as_millisecond().max(0).cast_unsigned()) << 80;
         let rows = sqlx::query(
             "SELECT task_id, endpoint_id, credential FROM assignments \
              WHERE task_id < $1 AND task_id > $2 ORDER BY task_id LIMIT $3",
         )
-        .bind(key(Uuid::from_u128(cut)))
+        .bind(submitted_before(before))
         .bind(key(after.map_or(Uuid::nil(), |task| *task.as_uuid())))
         .bind(i64::try_from(count).unwrap_or(i64::MAX))
         .fetch_all(&self.readers)
@@ -425,6 +423,12 @@ impl Store {
         }
         Ok(found)
     }
+}
+
+/// What the ids of tasks that were submitted before `before` are below: they begin with the milliseconds at which
+/// they were made.
+pub(super) fn submitted_before(before: Timestamp) -> Vec<u8> {
+    key(Uuid::from_u128(u128::from(before.as_millisecond().max(0).cast_unsigned()) << 80))
 }
 
 /// The number in the column `state`. Released numbers never change their meaning.

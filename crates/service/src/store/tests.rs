@@ -76,7 +76,8 @@ async fn opened() -> (tempfile::TempDir, Store) {
             manager: None,
             broker_at: None,
         };
-        let register = RegisterEndpoint { endpoint, secret: Hash::of("s"), now: Timestamp::UNIX_EPOCH };
+        let register =
+            RegisterEndpoint { endpoint, choices: None, secret: Hash::of("s"), now: Timestamp::UNIX_EPOCH };
         assert_eq!(store.write(register).await.unwrap(), Registered::As(1));
     }
     (directory, store)
@@ -263,6 +264,12 @@ async fn when_a_submit_is_known_again() {
     answering.begin(RequestId::from_uuid(Uuid::from_u128(1)));
     assert_eq!(again(1, 1001, body(now), now).await.0, "new");
     assert_eq!(again(2, 1002, body(now), now).await.0, "new", "the first is being answered");
+    store.write(Garble(1)).await.unwrap();
+    answering.begin(RequestId::from_uuid(Uuid::from_u128(2)));
+    assert_eq!(again(20, 1020, body(now), now).await.0, "new", "what is being answered is not looked at");
+    store.write(Answered(vec![RequestId::from_uuid(Uuid::from_u128(20))])).await.unwrap();
+    answering.end(RequestId::from_uuid(Uuid::from_u128(2)));
+    store.write(Garble(16)).await.unwrap();
     answering.end(RequestId::from_uuid(Uuid::from_u128(1)));
     assert_eq!(again(3, 1003, body(later(120)), later(120)).await, ("again", vec![task(1001)]));
     assert_eq!(again(4, 1004, body(later(121)), later(121)).await.0, "new", "too late");
@@ -281,4 +288,22 @@ async fn when_a_submit_is_known_again() {
     assert_eq!(again(11, 1011, keyed(8, now), now).await.0, "new");
     store.write(DeleteEndpoint(endpoint(0))).await.unwrap();
     assert_eq!(again(12, 1012, fingerprint(9, now), now).await.0, "no endpoint");
+}
+
+/// Keeps so many bytes of the id of the first submit's task: fewer than all can't be read.
+#[derive(Debug)]
+struct Garble(i64);
+
+impl Command for Garble {
+    type Output = ();
+
+    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        sqlx::query("UPDATE submissions SET task_ids = substr($2, -$1) WHERE id = $3")
+            .bind(self.0)
+            .bind(row::key(Uuid::from_u128(1001)))
+            .bind(row::key(Uuid::from_u128(1)))
+            .execute(tx)
+            .await?;
+        Ok(())
+    }
 }

@@ -18,9 +18,8 @@ mod environment;
 mod service;
 
 use std::fs;
-use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -28,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::admin;
 use crate::admin::request::{ClientRequest, Reply, Request};
-use crate::directory::Directory;
+use crate::directory::{Directory, write_whole};
 
 pub use endpoint::Endpoint;
 pub use environment::Environment;
@@ -124,8 +123,8 @@ async fn rest(
     let mut environment = Environment::new(service.addresses(), &identity, place)?;
     let endpoint = Endpoint::find_or_start(program, place, &environment).await?;
     environment.endpoint(endpoint.id);
-    let written = private(&place.environment(), &environment.script())
-        .and_then(|()| private(&place.hello(), HELLO))
+    let written = write_whole(&place.environment(), environment.script().as_bytes())
+        .and_then(|()| write_whole(&place.hello(), HELLO.as_bytes()))
         .with_context(|| format!("cannot write into {}", place.root.display()));
     match written {
         Ok(()) => Ok((environment, endpoint)),
@@ -178,19 +177,11 @@ async fn identity(directory: &Directory, place: &Place) -> anyhow::Result<Client
         Reply::Added(added) => {
             let identity = ClientIdentity { client_id: added.client_id, client_secret: added.client_secret };
             let text = serde_json::to_string(&identity)?;
-            private(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
+            write_whole(&path, text.as_bytes())
+                .with_context(|| format!("cannot write {}", path.display()))?;
             Ok(identity)
         }
         Reply::Failed(why) => anyhow::bail!("no client identity could be made: {why}"),
         reply => anyhow::bail!("no client identity could be made: {reply:?}"),
     }
-}
-
-/// Writes a file that only its owner reads, whole or not at all.
-fn private(path: &Path, text: &str) -> io::Result<()> {
-    let unfinished = path.with_extension("new");
-    let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-    file.write_all(text.as_bytes())?;
-    fs::rename(unfinished, path)
 }

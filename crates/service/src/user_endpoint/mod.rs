@@ -3,20 +3,21 @@
 //!
 //! What it is called is in [`id`]; how a start goes is decided by [`core`], and performed here: credentials and queues
 //! are made, the command is published, and whoever waits is woken by what the endpoint or its manager says first. No
-//! step polls.
+//! step polls. One that dies is started again for the tasks it leaves: [`restarts`], [`keeper`].
 
 pub mod core;
 pub mod id;
+pub mod keeper;
+pub mod restarts;
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use broker::{BadProperties, DeclareError, Message, Outcome as Published, Properties};
 use tokio::sync::{Notify, watch};
-use wire::json::FreeForm;
 use wire::message::Life;
 use wire::queue::{Registration, command_queue, exchange};
-use wire::rest::submit::UserRuntime;
 use wire::start::{CONTENT_TYPE, LinkedIdentity, START_ENDPOINT, StartArguments, StartEndpoint};
 use wire::{EndpointId, IdentityId};
 
@@ -25,7 +26,7 @@ use crate::ambient;
 use crate::post::Post;
 use crate::post::url::ConnectionUrl;
 use crate::secret::{self, Hash};
-use crate::store::{Endpoint, Holder, RegisterEndpoint, Registered, Store, StoreError};
+use crate::store::{Choices, Endpoint, Holder, RegisterEndpoint, Registered, Store, StoreError};
 
 /// How long the command may wait in the manager's queue, in milliseconds: who comes later finds nobody waiting.
 const COMMAND_LIFE: &str = "10000";
@@ -39,6 +40,8 @@ struct Inner {
     state: Mutex<State>,
     /// A manager has come.
     connected: Notify,
+    /// User endpoints with open tasks should be looked after.
+    stirred: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -56,13 +59,29 @@ impl Starts {
             Life::Online { .. } => Event::Alive,
             Life::FailedToStart(text) => Event::Reported { credential, text },
             // One that leaves while another is wanted: its manager has the command and starts it again.
-            Life::Offline => return,
+            Life::Offline => return self.stir(),
         };
         self.apply(user_endpoint, event);
     }
 
+    /// Something happened that those who look after user endpoints should know.
+    pub fn stir(&self) {
+        self.0.stirred.notify_one();
+    }
+
+    /// When something like that happens; or has happened since the last time.
+    pub fn stirred(&self) -> impl Future<Output = ()> + '_ {
+        self.0.stirred.notified()
+    }
+
+    /// Whether `user_endpoint` is being started.
+    pub fn under_way(&self, user_endpoint: EndpointId) -> bool {
+        self.state().core.due(user_endpoint).is_some()
+    }
+
     /// `manager` reads its commands from now on.
     pub fn connected(&self, manager: EndpointId) {
+        self.stir();
         let mut state = self.state();
         let due = state.core.connected(manager);
         if !due.is_empty() {
@@ -145,8 +164,7 @@ enum CommandError {
 #[derive(Clone, Debug)]
 pub struct Wanted {
     pub identity: IdentityId,
-    pub config: FreeForm,
-    pub runtime: Option<UserRuntime>,
+    pub choices: Choices,
 }
 
 /// Finds and starts user endpoints. Clones share everything.
@@ -163,7 +181,8 @@ impl Starter {
         manager: &Endpoint,
         wanted: Wanted,
     ) -> Result<EndpointId, (EndpointId, Outcome)> {
-        let id = id::of(manager.id, wanted.identity, &wanted.config.to_object(), wanted.runtime.as_ref());
+        let Choices { config, runtime } = &wanted.choices;
+        let id = id::of(manager.id, wanted.identity, &config.to_object(), runtime.as_ref());
         if self.post.consumes(id) {
             return Ok(id);
         }
@@ -224,7 +243,8 @@ impl Starter {
         };
         let broker_at = manager.broker_at.as_deref().unwrap_or_default();
         let secret = secret::fresh();
-        let register = RegisterEndpoint { endpoint, secret: Hash::of(&secret), now };
+        let choices = Some(wanted.choices.clone());
+        let register = RegisterEndpoint { endpoint, choices, secret: Hash::of(&secret), now };
         let Registered::As(number) = self.store.write(register).await? else {
             return Err(CommandError::Taken);
         };
@@ -236,8 +256,8 @@ impl Starter {
             args: Vec::new(),
             kwargs: StartArguments {
                 name,
-                user_opts: wanted.config.clone(),
-                user_runtime: wanted.runtime.clone(),
+                user_opts: wanted.choices.config.clone(),
+                user_runtime: wanted.choices.runtime.clone(),
                 amqp_creds: Registration::new(id, &url),
             },
             globus_username: username,

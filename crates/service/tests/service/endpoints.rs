@@ -270,3 +270,38 @@ async fn what_is_wrong_or_not_served_is_refused_by_name() {
     client.get(&format!("/v2/endpoints/{id}")).await.refused(404, "ENDPOINT_NOT_FOUND");
     client.put("/v3/endpoints/me", endpoint_body()).await.refused(400, "INVALID_UUID");
 }
+
+/// It says that it lives, and takes nothing: its status says so after a while, and no more once it takes.
+#[tokio::test]
+async fn one_that_is_online_and_takes_nothing_is_shown_as_such() {
+    let service = Farcall::configured("limits:\n  idle_seconds: 1\n");
+    let client = service.client().await;
+    let registration = client.register().await;
+    let path = format!("/v2/endpoints/{}/status", registration.id());
+    let notice = async || client.get(&path).await.ok()["farcall"]["notice"].clone();
+    // Its consumer is cancelled, its connection stays.
+    let mut endpoint = FakeEndpoint::connect(&registration).await;
+    endpoint.heartbeat(json!({"heartbeat_period": 30, "active": true})).await;
+    assert_eq!(notice().await, Value::Null);
+    endpoint.rest().await;
+    endpoint.heartbeat(json!({"heartbeat_period": 30, "active": true})).await;
+    loop {
+        let said = notice().await;
+        if said.as_str().is_some_and(|said| {
+            said.starts_with("The endpoint is online and has taken nothing from its queue since ")
+        }) {
+            break;
+        }
+        assert_eq!(said, Value::Null);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let status = client.get(&path).await.ok();
+    assert_eq!((&status["status"], &status["farcall"]["consuming"]), (&json!("online"), &json!(false)));
+    let page = service.request(reqwest::Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+    assert!(page.contains("\nfarcall_endpoints_online_taking_nothing 1\n"), "{page}");
+    endpoint.work_again(&registration).await;
+    assert_eq!(notice().await, Value::Null);
+    let function = client.function().await;
+    let submitted = client.submit(registration.id(), &function, 1).await;
+    assert_eq!(endpoint.take().await, submitted.tasks[0]);
+}

@@ -91,10 +91,36 @@ async fn health_and_figures() {
     assert!(get("/v2/version").await.starts_with("HTTP/1.1 404"));
 }
 
+/// What is logged while a request is worked on carries the id that its answer tells, in either form of the log.
+#[tokio::test]
+async fn a_request_is_found_in_the_log_by_its_id() {
+    for form in ["text", "json"] {
+        let service = Farcall::configured(&format!("log:\n  form: {form}\n"));
+        let client = service.client().await;
+        let function = client.function().await;
+        let registration = client.register().await;
+        let submitted = client.submit(registration.id(), &function, 1).await;
+        let mut endpoint = FakeEndpoint::connect(&registration).await;
+        let task = endpoint.take().await;
+        endpoint.finish(&task, &"r".repeat(100_000), false).await;
+        // Somebody takes a file away.
+        service.files().iter().for_each(|file| std::fs::remove_file(file).unwrap());
+        let refused = client.get(&format!("/v2/tasks/{}", submitted.tasks[0])).await;
+        let id = refused.refused(503, "SERVICE_UNAVAILABLE")["request_id"].as_str().unwrap().to_owned();
+        let log = service.read_log();
+        let lines: Vec<_> = log.lines().filter(|line| line.contains(&id)).collect();
+        assert!(lines.iter().any(|line| line.contains("a request failed at the store")), "{log}");
+        assert!(lines.iter().any(|line| line.contains("503") && line.contains("/v2/tasks/")), "{log}");
+        // Another request's lines are its own.
+        let other = client.get("/v2/endpoints").await.headers["x-request-id"].to_str().unwrap().to_owned();
+        assert!(!service.read_log().lines().any(|line| line.contains(&id) && line.contains(&other)));
+    }
+}
+
 /// Authorities and certificates for a test.
 struct Pki {
     authority: Issuer<'static, KeyPair>,
-    root: CertificateDer<'static>,
+    root: rcgen::Certificate,
 }
 
 impl Pki {
@@ -102,14 +128,25 @@ impl Pki {
         let key = KeyPair::generate().unwrap();
         let mut parameters = CertificateParams::new(Vec::new()).unwrap();
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let root = parameters.self_signed(&key).unwrap().der().clone();
+        let root = parameters.self_signed(&key).unwrap();
         Pki { authority: Issuer::new(parameters, key), root }
     }
 
     /// Writes a certificate for `localhost` and its key; the certificate.
     fn issue(&self, certificate: &Path, key: &Path) -> CertificateDer<'static> {
+        self.issue_until(certificate, key, 4000)
+    }
+
+    /// The authority's certificate.
+    fn pem(&self) -> String {
+        self.root.pem()
+    }
+
+    /// The same, good until the beginning of that year.
+    fn issue_until(&self, certificate: &Path, key: &Path, year: i32) -> CertificateDer<'static> {
         let pair = KeyPair::generate().unwrap();
-        let parameters = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let mut parameters = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        parameters.not_after = rcgen::date_time_ymd(year, 1, 1);
         let made = parameters.signed_by(&pair, &self.authority).unwrap();
         std::fs::write(key, pair.serialize_pem()).unwrap();
         std::fs::write(certificate, made.pem()).unwrap();
@@ -119,7 +156,7 @@ impl Pki {
     /// A connection that trusts this authority only.
     async fn connect(&self, address: SocketAddr) -> tokio_rustls::client::TlsStream<TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(self.root.clone()).unwrap();
+        roots.add(self.root.der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -321,4 +358,81 @@ fn the_doctor_finds_what_is_wrong_and_says_how_to_mend_it() {
     let refused = farcall(&service.data(), &["doctor", "--set", "http.lisen=x"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8(refused.stdout).unwrap().contains("did you mean http.listen?"));
+}
+
+/// What the doctor says of a certificate, from the command line: its end, its names, and whether clients trust it.
+#[test]
+fn the_doctor_looks_at_the_certificate_as_clients_do() {
+    let service = Farcall::prepared();
+    std::fs::create_dir(service.data()).unwrap();
+    let pki = Pki::new();
+    let (certificate, key) = (service.file("certificate.pem"), service.file("key.pem"));
+    let authority = service.file("authority.pem");
+    std::fs::write(&authority, pki.pem()).unwrap();
+    let set = [
+        format!("tls.certificate={}", certificate.display()),
+        format!("tls.key={}", key.display()),
+        "http.listen=127.0.0.1:0".to_owned(),
+        "amqp.listen=127.0.0.1:0".to_owned(),
+    ];
+    let examine = |host: &str, ca: Option<&Path>| {
+        let host = format!("amqp.public_host={host}");
+        let mut arguments = vec!["doctor", "--set", &host];
+        arguments.extend(set.iter().flat_map(|it| ["--set", it.as_str()]));
+        let ca = ca.map(|path| path.display().to_string());
+        arguments.extend(ca.iter().flat_map(|ca| ["--ca", ca.as_str()]));
+        let done = farcall(&service.data(), &arguments);
+        (done.status.code(), String::from_utf8(done.stdout).unwrap())
+    };
+    let says = |(status, said): (Option<i32>, String), wanted: Option<i32>, lines: &[&str]| {
+        assert_eq!(status, wanted, "{said}");
+        lines.iter().for_each(|line| assert!(said.contains(line), "{line}\n{said}"));
+    };
+    pki.issue(&certificate, &key);
+    let trusted =
+        format!("well     trust: clients that trust the authority in {} trust it", authority.display());
+    let good = ["well     certificate: it is for localhost", trusted.as_str()];
+    std::fs::set_permissions(service.data(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    says(examine("localhost", Some(&authority)), Some(0), &good);
+    // Nobody trusts it who is not told to; that may be meant so.
+    let private = ["warning  trust: ", "`farcall env URL --ca FILE` says how it is set"];
+    says(examine("localhost", None), Some(0), &private);
+    // The right authority's name, and another's key.
+    let other = service.file("other.pem");
+    std::fs::write(&other, Pki::new().pem()).unwrap();
+    says(examine("localhost", Some(&other)), Some(1), &["WRONG    trust: ", "do not trust it"]);
+    let wrong =
+        ["WRONG    certificate: it is not for compute.example.org\n         -> have it issued for it, too"];
+    says(examine("compute.example.org", Some(&authority)), Some(1), &wrong);
+    // One that has ended.
+    pki.issue_until(&certificate, &key, 2020);
+    let ended = ["has ended, on 2020-01-01", "-> renew it", "WRONG    trust: "];
+    says(examine("localhost", Some(&authority)), Some(1), &ended);
+    // The key of another.
+    pki.issue(&service.file("unused.pem"), &key);
+    says(
+        examine("localhost", Some(&authority)),
+        Some(1),
+        &["WRONG    certificate: ", "cannot be used together"],
+    );
+}
+
+/// The service runs, and somebody else has the broker's port.
+#[test]
+fn the_doctor_asks_who_answers() {
+    let service = Farcall::start();
+    let stranger = Bound::bind("127.0.0.1:0").unwrap();
+    let address = stranger.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in stranger.incoming() {
+            let _ = stream.unwrap().write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    let http = format!("http.listen={}", service.http.split("://").nth(1).unwrap());
+    let amqp = format!("amqp.listen={address}");
+    let done = farcall(&service.data(), &["doctor", "--set", &http, "--set", &amqp]);
+    let said = String::from_utf8(done.stdout).unwrap();
+    assert_eq!(done.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("WRONG    broker: {address} answers, and is no broker")), "{said}");
+    assert!(said.contains(" is ready\n"), "{said}");
 }

@@ -80,3 +80,55 @@ async fn a_task_that_nobody_takes_in_time_ends_with_an_error() {
     let expected = json!({"waiting": 1, "taken": 0, "succeeded": 0, "failed": 2, "late": 0});
     assert_eq!(status["farcall"]["tasks"], expected);
 }
+
+#[tokio::test]
+async fn an_expired_task_is_known_for_its_time_and_then_forgotten() {
+    let mut service = Farcall::configured("limits:\n  result_days: 3\n  expired_days: 10\n");
+    let client = service.client().await;
+    let function = client.function().await;
+    let registration = client.register().await;
+    // Two groups of one task, which end; and one that is long open.
+    let (young, old) = (
+        client.submit(registration.id(), &function, 1).await,
+        client.submit(registration.id(), &function, 1).await,
+    );
+    let mut endpoint = FakeEndpoint::connect(&registration).await;
+    for _ in 0..2 {
+        let task = endpoint.take().await;
+        endpoint.finish(&task, "5\n00\nab", false).await;
+    }
+    let open = client.submit(registration.id(), &function, 1).await;
+    drop(endpoint);
+    service.stop();
+    let mut database = service.database().await;
+    // By so many days, submit and end.
+    let mut age = async |task: &str, days: i64| {
+        let id: uuid::Uuid = task.parse().unwrap();
+        let aged = uuid::Uuid::from_u128(id.as_u128() - ((u128::try_from(days).unwrap() * 86_400_000) << 80));
+        for change in [
+            "UPDATE tasks SET id = $1, ended_us = ended_us - $3 WHERE id = $2",
+            "UPDATE results SET task_id = $1, ended_us = ended_us - $3 WHERE task_id = $2",
+            "UPDATE assignments SET task_id = $1 WHERE task_id = $2 AND $3 > 0",
+        ] {
+            let change = sqlx::query(change).bind(aged.as_bytes().to_vec()).bind(id.as_bytes().to_vec());
+            change.bind(days * DAY).execute(&mut database).await.unwrap();
+        }
+        aged.to_string()
+    };
+    let young_task = age(&young.tasks[0], 12).await;
+    let old_task = age(&old.tasks[0], 14).await;
+    let open_task = age(&open.tasks[0], 13).await;
+    drop(database);
+    service.start_again();
+    while client.get(&format!("/v2/tasks/{old_task}")).await.status != 404 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    client.get(&format!("/v2/taskgroup/{}", old.group)).await.refused(404, "TASK_GROUP_NOT_FOUND");
+    let document = client.task_until(&young_task, |it| it["status"] == "failed").await;
+    assert!(document["exception"].as_str().unwrap().contains("expired"), "{document}");
+    client.get(&format!("/v2/taskgroup/{}", young.group)).await.ok();
+    assert_eq!(client.task(&open_task).await["status"], "waiting-for-ep");
+    let status = client.get(&format!("/v2/endpoints/{}/status", registration.id())).await.ok();
+    let expected = json!({"waiting": 1, "taken": 0, "succeeded": 2, "failed": 0, "late": 0});
+    assert_eq!(status["farcall"]["tasks"], expected, "what is counted stays");
+}

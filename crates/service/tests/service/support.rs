@@ -458,6 +458,18 @@ impl FakeEndpoint {
         self.connection.close(200, "".into()).await.unwrap();
     }
 
+    /// Consumes nothing from now on.
+    pub async fn rest(&mut self) {
+        let options = lapin::options::BasicCancelOptions::default();
+        self.channel.basic_cancel(self.tasks.tag(), options).await.unwrap();
+    }
+
+    /// Consumes its tasks again.
+    pub async fn work_again(&mut self, registration: &Registration) {
+        let queue = registration.0["task_queue_info"]["queue"].as_str().unwrap();
+        self.tasks = consume(&self.channel, queue, true).await.unwrap();
+    }
+
     /// Whether its connection lives on; waits a while for its end.
     pub async fn is_connected_after_a_while(&self) -> bool {
         for _ in 0..500 {

@@ -111,6 +111,12 @@ async fn a_submit_starts_it_once_and_goes_to_it() {
     assert_eq!(answer["endpoint_id"], user_endpoint);
     assert!(manager.idle().await);
 
+    // It is its user's endpoint, and listed among them as the manager is its owner's.
+    let listed = client.get("/v2/endpoints").await.ok();
+    let listed: Vec<_> = listed.as_array().unwrap().iter().map(|it| it["uuid"].as_str().unwrap()).collect();
+    assert_eq!(listed.len(), 2);
+    assert!(listed.contains(&id.as_str()) && listed.contains(&user_endpoint.as_str()));
+
     // Another configuration is another user endpoint.
     let other = {
         let (client, id) = (client.clone(), id.clone());
@@ -205,4 +211,119 @@ async fn who_may_use_a_manager() {
     let path = format!("/v2/endpoints/{}/status", endpoint.id);
     stranger.get(&path).await.ok();
     owner.get(&path).await.refused(404, "ENDPOINT_NOT_FOUND");
+}
+
+/// A manager that serves everybody maps people to accounts of its machine by all their identities.
+#[tokio::test]
+async fn a_privileged_manager_is_told_all_identities_of_whoever_submits() {
+    use crate::visitor::{Visitor, authorize, exchange, person};
+    let (work, home) = ("alice@example.edu", "alice@lab.example.org");
+    let service = Farcall::start();
+    let owner = service.client().await;
+    let mut manager = FakeManager::connect(register(&owner, true).await).await;
+    let (alice, second) = (person(&service, work), person(&service, home));
+    service.administer(&["user", "link", home, work], "");
+    let code = Visitor::new(&service).code(&authorize(&service, &[]), work).await;
+    let given = exchange(&service, &code, &[]).await.ok();
+    let client = owner.with_token(&given["other_tokens"][0]["access_token"]);
+    let id = manager.id().to_owned();
+    let hers = {
+        let client = client.clone();
+        tokio::spawn(async move { submit(&client, &id, json!({})).await })
+    };
+    let (_, command) = manager.command().await;
+    assert_eq!(command["globus_effective_identity"], alice);
+    assert_eq!(command["globus_username"], work);
+    let set = command["globus_identity_set"].as_array().unwrap();
+    let told: Vec<_> =
+        set.iter().map(|it| (it["sub"].as_str().unwrap(), it["username"].as_str().unwrap())).collect();
+    assert_eq!(told, [(alice.as_str(), work), (second.as_str(), home)]);
+    assert!(
+        set.iter().all(|it| it["sub"] == it["id"] && it["name"] == "Somebody" && it["status"] == "used"),
+        "{set:?}"
+    );
+    assert!(set[0]["last_authentication"].is_i64(), "she has signed in as that one: {}", set[0]);
+    let mut endpoint = come_up(&command).await;
+    let answer = hers.await.unwrap().ok();
+    assert_eq!(answer["endpoint_id"], endpoint.id.as_str());
+    endpoint.take().await;
+}
+
+/// Submits two tasks to a user endpoint that is there, and lets it leave without them.
+async fn left_alone(service: &Farcall) -> (Client, FakeManager, Value, Vec<String>) {
+    let client = service.client().await;
+    let mut manager = FakeManager::connect(register(&client, false).await).await;
+    let id = manager.id().to_owned();
+    let first = {
+        let (client, id) = (client.clone(), id.clone());
+        tokio::spawn(async move { submit(&client, &id, json!({"queue": "short"})).await })
+    };
+    let (_, command) = manager.command().await;
+    let mut endpoint = come_up(&command).await;
+    first.await.unwrap().ok();
+    endpoint.take().await;
+    endpoint.rest().await;
+    // It is there and consumes no more: what it is sent now waits.
+    let function = client.function().await;
+    let body = json!({"tasks": {&function: [PAYLOAD, PAYLOAD]}});
+    let answer = client.post(&format!("/v3/endpoints/{}/submit", endpoint.id), body).await.ok();
+    let tasks = answer["tasks"][&function].as_array().unwrap();
+    let tasks = tasks.iter().map(|id| id.as_str().unwrap().to_owned()).collect();
+    endpoint.heartbeat(json!({"heartbeat_period": 0})).await;
+    endpoint.leave().await;
+    (client, manager, command, tasks)
+}
+
+#[tokio::test]
+async fn one_that_leaves_tasks_behind_is_started_again() {
+    let mut service = Farcall::start();
+    let (client, mut manager, before, tasks) = left_alone(&service).await;
+    let (_, command) = manager.command().await;
+    for same in ["name", "user_opts", "user_runtime"] {
+        assert_eq!(command["kwargs"][same], before["kwargs"][same], "{same}");
+    }
+    assert_eq!(command["globus_effective_identity"], before["globus_effective_identity"]);
+    assert_ne!(command["kwargs"]["amqp_creds"], before["kwargs"]["amqp_creds"]);
+    // The service dies before anything comes of it, and its manager comes back.
+    service.kill();
+    service.start_again();
+    let mut manager = FakeManager::connect(manager.registration).await;
+    let (_, command) = manager.command().await;
+    let mut endpoint = come_up(&command).await;
+    assert_eq!([endpoint.take().await, endpoint.take().await], tasks[..]);
+    for task in &tasks {
+        endpoint.finish(task, "5\n00\nab", false).await;
+        assert_eq!(client.task(task).await["status"], "success");
+    }
+}
+
+#[tokio::test]
+async fn one_that_never_comes_up_again_is_given_up_and_its_tasks_say_so() {
+    let service = Farcall::configured("limits:\n  restarts: 2\n");
+    let (client, mut manager, command, tasks) = left_alone(&service).await;
+    let path =
+        format!("/v2/endpoints/{}/status", command["kwargs"]["amqp_creds"]["endpoint_id"].as_str().unwrap());
+    for tried in 1..=2 {
+        let (_, command) = manager.command().await;
+        let notice = FakeEndpoint::connect(&Registration(command["kwargs"]["amqp_creds"].clone())).await;
+        notice.heartbeat(json!({"error": "the partition is closed", "heartbeat_period": 3})).await;
+        notice.leave().await;
+        if tried == 1 {
+            let said = format!("again, {tried} of 2 times so far; last: the partition is closed");
+            while !client.get(&path).await.ok()["farcall"]["notice"]
+                .as_str()
+                .is_some_and(|it| it.ends_with(&said))
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+    for task in &tasks {
+        let document = client.task_until(task, |it| it["status"] == "failed").await;
+        let why = document["exception"].as_str().unwrap();
+        assert!(why.contains("was started again 2 times in vain: the partition is closed"), "{document}");
+    }
+    assert!(manager.idle().await);
+    let counted = client.get(&path).await.ok()["farcall"]["tasks"].clone();
+    assert_eq!((&counted["waiting"], &counted["taken"]), (&json!(0), &json!(0)), "{counted}");
 }
