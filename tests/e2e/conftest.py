@@ -1,13 +1,22 @@
-"""The whole path, shared by the tests of one file: a service, and per release of the SDK an endpoint."""
+"""The whole path, shared by the tests of one file: a service, and for each cell of the matrix an endpoint and an SDK.
+
+A file that says nothing runs with our endpoint and both releases of the SDK; one that defines `cell` or `release` itself
+runs with those.
+"""
 
 import pytest
+from matrix import OURS, cells
 
-RELEASES = ["4.19.0", "3.8.0"]
 
-
-@pytest.fixture(scope="module", params=RELEASES)
-def release(request):
+@pytest.fixture(scope="module", params=cells(endpoint=[OURS]), ids=str)
+def cell(request):
     return request.param
+
+
+@pytest.fixture(scope="module")
+def release(cell):
+    """Of the SDK."""
+    return cell.sdk
 
 
 @pytest.fixture(scope="module")
@@ -16,9 +25,8 @@ def service(shared_scene):
 
 
 @pytest.fixture(scope="module")
-def endpoint(shared_scene, service, release):
-    """Our endpoint; its workers' Python has what the release's environment has."""
-    return shared_scene.endpoint(service, f"endpoint-{release}", python=f"sdk-{release}")
+def endpoint(shared_scene, service, cell):
+    return cell.endpoint_in(shared_scene, service)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,12 @@ SCHEMA = {
 
 
 @pytest.fixture(scope="module")
+def release():
+    """That the other SDK gets on with a manager is shown in every cell of the matrix."""
+    return "4.19.0"
+
+
+@pytest.fixture(scope="module")
 def manager(shared_scene, service):
     return shared_scene.manager(service, TEMPLATE, schema=SCHEMA)
 

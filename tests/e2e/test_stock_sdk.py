@@ -1,8 +1,46 @@
-"""The stock SDK from PyPI gets its results through everything of ours: service, broker, endpoint, node, worker."""
+"""The stock SDK from PyPI gets its results through everything of ours: service, broker, endpoint, node, worker; and
+through upstream's endpoints.
+
+The first scenario is played in every cell of the matrix, the others on its diagonal."""
 
 import uuid
 
+import pytest
+from matrix import cells, diagonal
 
+
+everywhere = pytest.mark.parametrize("cell", cells(), indirect=True, ids=str, scope="module")
+on_the_diagonal = pytest.mark.parametrize("cell", diagonal(), indirect=True, ids=str, scope="module")
+
+
+@everywhere
+def test_a_first_session(sdk, endpoint):
+    """A value, some at once, an error, a result taken up by its group, and one over REST alone."""
+    told = sdk.run(
+        """
+        import sys
+
+        def inverse(x):
+            return 1 / x
+
+        with executor(sys.argv[1]) as ex:
+            tell(ex.submit(inverse, 4).result(timeout=100))
+            futures = [ex.submit(inverse, x) for x in (1, 2, 4)]
+            tell([future.result(timeout=60) for future in futures])
+            tell("ZeroDivisionError: division by zero" in str(ex.submit(inverse, 0).exception(timeout=60)))
+            group = ex.task_group_id
+        with executor(sys.argv[1], task_group_id=group) as ex:
+            ended = list(ex.reload_tasks())
+            tell(sorted(future.result(timeout=60) for future in ended if future.exception(timeout=60) is None))
+        tell(Client().get_result(futures[1].task_id))
+        """,
+        endpoint.id,
+        timeout=170,
+    )
+    assert told == [0.25, [1.0, 0.5, 0.25], True, [0.25, 0.25, 0.5, 1.0], 0.5]
+
+
+@on_the_diagonal
 def test_a_value(sdk, endpoint):
     told = sdk.run(
         """
@@ -19,6 +57,7 @@ def test_a_value(sdk, endpoint):
     assert told == [42]
 
 
+@on_the_diagonal
 def test_arguments_of_every_kind(sdk, endpoint):
     told = sdk.run(
         """
@@ -38,6 +77,7 @@ def test_arguments_of_every_kind(sdk, endpoint):
     assert told == [True]
 
 
+@on_the_diagonal
 def test_an_error_comes_with_its_traceback(sdk, endpoint):
     told = sdk.run(
         """
@@ -59,6 +99,7 @@ def test_an_error_comes_with_its_traceback(sdk, endpoint):
     assert "ZeroDivisionError: division by zero" in text
 
 
+@on_the_diagonal
 def test_two_hundred_at_once(sdk, endpoint):
     told = sdk.run(
         """
@@ -76,6 +117,7 @@ def test_two_hundred_at_once(sdk, endpoint):
     assert told == [[n * n for n in range(200)]]
 
 
+@on_the_diagonal
 def test_thousands_at_once(sdk, endpoint):
     """More than any window on the way holds at a time."""
     told = sdk.run(
@@ -95,6 +137,7 @@ def test_thousands_at_once(sdk, endpoint):
     assert told == [-sum(range(4000))]
 
 
+@on_the_diagonal
 def test_two_tasks_run_side_by_side(sdk, endpoint):
     """Each waits until the other has begun: one worker alone would never end them."""
     told = sdk.run(
@@ -121,6 +164,7 @@ def test_two_tasks_run_side_by_side(sdk, endpoint):
     assert told == [["met", "met"]]
 
 
+@on_the_diagonal
 def test_what_a_function_prints_harms_nothing(sdk, endpoint):
     told = sdk.run(
         """
@@ -142,6 +186,7 @@ def test_what_a_function_prints_harms_nothing(sdk, endpoint):
     assert told == ["", ""]
 
 
+@on_the_diagonal
 def test_a_megabyte_each_way(sdk, endpoint):
     told = sdk.run(
         """
@@ -159,6 +204,7 @@ def test_a_megabyte_each_way(sdk, endpoint):
     assert told == [True]
 
 
+@on_the_diagonal
 def test_a_registered_function_runs_by_its_id(sdk, endpoint):
     told = sdk.run(
         """
@@ -176,6 +222,7 @@ def test_a_registered_function_runs_by_its_id(sdk, endpoint):
     assert told == ["hello you"]
 
 
+@on_the_diagonal
 def test_the_batch_client(sdk, endpoint):
     """`Client` asks over REST and never opens a result queue."""
     told = sdk.run(
@@ -216,6 +263,7 @@ def test_the_batch_client(sdk, endpoint):
     assert told == [["value", 2], ["error", True], ["value", 3], [2, 3], "success"]
 
 
+@on_the_diagonal
 def test_a_task_group_is_shared_and_reloaded(sdk, endpoint):
     """A second program, given only the group's id, gets the results of the first."""
     group = sdk.run(
@@ -256,6 +304,7 @@ def test_a_task_group_is_shared_and_reloaded(sdk, endpoint):
     assert told == [task_ids, [100, 101, 102, 103, 104], True, group_id]
 
 
+@on_the_diagonal
 def test_a_pending_task_is_reloaded(sdk, endpoint):
     """The first program leaves while its task runs; the second awaits the same task over the group's queue."""
     directory = _directory(endpoint)
@@ -296,6 +345,13 @@ def test_a_pending_task_is_reloaded(sdk, endpoint):
     assert second.hear() is False
     (directory / "go").touch()
     assert second.finish() == [False, "seen"]
+
+
+def test_endpoints_leave_in_order(shared_scene):
+    """The last one of this file."""
+    for endpoint in shared_scene.endpoints:
+        endpoint.stop()
+        assert not endpoint.online(), endpoint.name
 
 
 def _directory(endpoint):
