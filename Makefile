@@ -9,7 +9,17 @@ STAGE := checks/stage
 
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help demo build portable test test-long check fuzz bench environments unit e2e faults chaos
+# What `make install` installs, and where. DESTDIR is put before every path, for whoever makes packages.
+PREFIX ?= /usr/local
+PROFILE ?= dist
+# A directory of programs that are built already; empty: they are built as PROFILE says.
+BINARIES ?=
+BUILT = $(or $(BINARIES),$(or $(CARGO_TARGET_DIR),target)/$(PROFILE:dev=debug))
+PROGRAMS := farcall globus-compute-endpoint
+UNIT = $(DESTDIR)$(PREFIX)/lib/systemd/system/farcall.service
+COMPLETIONS = $(DESTDIR)$(PREFIX)/share
+
+.PHONY: help demo build install uninstall portable test test-long check fuzz bench environments unit e2e faults chaos
 
 help: ## what each target does
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -19,6 +29,25 @@ demo: ## the main job from nothing: `farcall up`, and the examples through the s
 
 build: ## both programs and everything the tests need, in target/debug
 	cargo build --workspace --all-targets
+
+install: ## both programs, their completions and the unit for systemd, below PREFIX (/usr/local)
+	$(if $(BINARIES),,cargo build --locked --workspace --bins --profile $(PROFILE))
+	install -d $(COMPLETIONS)/bash-completion/completions $(COMPLETIONS)/zsh/site-functions $(COMPLETIONS)/fish/vendor_completions.d
+	for program in $(PROGRAMS); do \
+	  install -D -m 755 $(BUILT)/$$program $(DESTDIR)$(PREFIX)/bin/$$program && \
+	  $(BUILT)/$$program completion bash > $(COMPLETIONS)/bash-completion/completions/$$program && \
+	  $(BUILT)/$$program completion zsh > $(COMPLETIONS)/zsh/site-functions/_$$program && \
+	  $(BUILT)/$$program completion fish > $(COMPLETIONS)/fish/vendor_completions.d/$$program.fish || exit 1; \
+	done
+	install -d $(dir $(UNIT))
+	sed 's|/usr/local/bin|$(PREFIX)/bin|' docs/farcall.service > $(UNIT)
+
+uninstall: ## removes what `make install` has put below PREFIX
+	for program in $(PROGRAMS); do \
+	  rm -f $(DESTDIR)$(PREFIX)/bin/$$program $(COMPLETIONS)/bash-completion/completions/$$program \
+	    $(COMPLETIONS)/zsh/site-functions/_$$program $(COMPLETIONS)/fish/vendor_completions.d/$$program.fish; \
+	done
+	rm -f $(UNIT)
 
 test: ## every test but the long ones; needs `make check` beside it to be what CI runs
 	@$(STAGE) build 5 $(MAKE) --no-print-directory build

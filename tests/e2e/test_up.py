@@ -1,5 +1,7 @@
 """`farcall up`: everything on one machine with one command, found again by the next one, and gone without a trace."""
 
+import json
+import os
 import re
 import shlex
 import shutil
@@ -66,7 +68,7 @@ def test_a_shell_evaluates_what_it_prints(scene):
     command, environment = up(scene)
     process = scene.start("up", command, environment)
     process.wait_for("tail -f ")
-    evaluate, hello, logs = process.output().splitlines()
+    hint, evaluate, hello, logs = process.output().splitlines()
     path = f"{environments.python('sdk-4.19.0').parent}:{environment['PATH']}"
     shell = subprocess.run(
         ["bash", "-euc", f"{evaluate}\n{hello}"], env=environment | {"PATH": path}, capture_output=True, text=True, timeout=60
@@ -80,6 +82,7 @@ def test_a_shell_evaluates_what_it_prints(scene):
     again = run(scene)
     assert again.returncode == 0, again.stderr
     assert again.stdout.splitlines() == [evaluate, hello, logs], "what runs is found"
+    assert again.stderr.splitlines() == [hint]
     assert process.running()
     assert run(scene, "--", "sh", "-c", "echo found").stdout == "found\n"
     assert process.running(), "what was found is left running"
@@ -92,6 +95,40 @@ def test_a_shell_evaluates_what_it_prints(scene):
 def test_the_next_one_is_the_same_endpoint_and_identity(scene):
     said = [run(scene, "--", "sh", "-c", "echo $FARCALL_ENDPOINT_ID $GLOBUS_COMPUTE_CLIENT_ID").stdout for _ in range(2)]
     assert said[0] == said[1] and len(said[0].split()) == 2
+
+
+def test_a_person_owns_what_the_client_makes(scene):
+    """The person has no password until somebody gives one; the client acts for them."""
+
+    def administer(*words, **options):
+        command = [binary("farcall"), "user", *words, "--data-dir", scene.directory / "data"]
+        done = subprocess.run(command, env=scene.environment(), capture_output=True, text=True, timeout=30, **options)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    whoami = ["--", binary("globus-compute-endpoint"), "whoami", "--linked-identities"]
+    done = run(scene, *whoami, COLUMNS=300)
+    assert done.returncode == 0, done.stderr
+    [person] = json.loads(administer("list", "--output", "json"))
+    client = json.loads((scene.directory / "data" / "up" / "identity.json").read_text())
+    assert person["username"] == client["person"] and person["username"].endswith("@localhost")
+    assert person["administrator"] and not person["password"]
+    assert person["id"] in done.stdout and client["client_id"] in done.stdout
+    administer("reset", person["username"], input="correct horse battery\n")
+    assert json.loads(administer("list", "--output", "json"))[0]["password"]
+    # What the client held has ended with the old password; it logs in anew by itself.
+    assert run(scene, *whoami).returncode == 0
+
+
+def test_an_ordinary_user_needs_no_root(scene):
+    if os.geteuid() != 0:
+        return  # every other test of this file shows it
+    command, environment = up(scene, "--", environments.python("sdk-4.19.0"), HELLO)
+    ordinary = ["unshare", "--user", "--map-user=65534", "--map-group=65534", "--"]
+    done = subprocess.run(
+        [*ordinary, *command], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0 and GREETING.match(done.stdout), done.stderr
 
 
 def test_killed_it_leaves_nothing_running_and_nothing_broken(scene):

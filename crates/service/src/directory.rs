@@ -87,6 +87,10 @@ impl Directory {
         self.root.join("farcall.db")
     }
 
+    pub fn payloads(&self) -> PathBuf {
+        self.root.join("payloads")
+    }
+
     pub fn keys(&self) -> PathBuf {
         self.root.join("keys")
     }

@@ -23,7 +23,7 @@ use crate::identity::Identity;
 use crate::identity::password::PasswordError;
 use crate::identity::{IdentityError, key::KeyError};
 use crate::post::Post;
-use crate::store::{EndEverything, StoreError};
+use crate::store::{EndConnections, EndEverything, Kind, StoreError};
 use request::{Reply, Request};
 
 /// The longest line of a request.
@@ -84,10 +84,19 @@ impl Administration {
         let credentials = store.write(EndEverything(identity)).await?;
         self.identity.forget_tokens();
         self.identity.forget_person(identity);
+        self.cut(identity, credentials);
+        // What a client has opened at the broker was opened for the one it acts as.
+        let client = store.profile(identity).await?.filter(|it| it.kind == Kind::Client);
+        if let Some(first) = client.and_then(|client| client.linked_to) {
+            self.cut(first, store.write(EndConnections(first)).await?);
+        }
+        Ok(())
+    }
+
+    fn cut(&self, identity: IdentityId, credentials: Vec<i64>) {
         if let Some(post) = &self.post {
             post.cut_client(identity, credentials);
         }
-        Ok(())
     }
 }
 

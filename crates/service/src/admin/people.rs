@@ -47,7 +47,7 @@ impl Administration {
                 ("user reset", person)
             }
             UserRequest::Link { user, with } => {
-                let (person, first) = (self.person(&user).await?, self.person(&with).await?);
+                let (person, first) = (self.anybody(&user).await?, self.person(&with).await?);
                 if person.primary() == first.primary() {
                     return Err(AdminError::Refused(format!("{user} and {with} are linked already")));
                 }
@@ -63,7 +63,7 @@ impl Administration {
                 ("user link", person)
             }
             UserRequest::Unlink { user } => {
-                let person = self.person(&user).await?;
+                let person = self.anybody(&user).await?;
                 if person.linked_to.is_none() {
                     return Err(AdminError::Refused(format!("{user} is not linked to another")));
                 }

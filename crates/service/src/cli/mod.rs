@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a command's output is what it prints
 
 mod administer;
+mod backup;
 mod client;
 mod config;
 mod doctor;
@@ -13,10 +14,11 @@ mod serve;
 mod up;
 mod user;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Loaded, Setting, from_environment};
 
@@ -41,6 +43,10 @@ enum Command {
     Env(env::Env),
     /// Look for what is wrong with an installation, and say how to mend it.
     Doctor(doctor::Doctor),
+    /// Copy a service's data to another directory, while it runs or not.
+    Backup(backup::Backup),
+    /// Make a data directory of a backup.
+    Restore(backup::Restore),
     /// Manage people, who log in with a password.
     #[command(subcommand)]
     User(user::UserCommand),
@@ -53,6 +59,10 @@ enum Command {
     /// Manage the keys that sign id tokens.
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Print a completion script for a shell.
+    ///
+    /// For bash: source <(farcall completion bash).
+    Completion { shell: clap_complete::Shell },
 }
 
 /// Where the service keeps everything.
@@ -91,10 +101,18 @@ pub fn main() -> ExitCode {
         Command::Config(config) => done(config.run()),
         Command::Env(env) => done(env.run()),
         Command::Doctor(doctor) => doctor.run(),
+        Command::Backup(backup) => done(backup.run()),
+        Command::Restore(restore) => done(restore.run()),
         Command::User(user) => done(user.run()),
         Command::Client(client) => done(client.run()),
         Command::Group(group) => done(group.run()),
         Command::Key(key) => done(key.run()),
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Farcall::command(), "farcall", &mut script);
+            let written = std::io::stdout().write_all(&script);
+            written.map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::from)
+        }
     };
     match ended {
         Ok(code) => code,

@@ -105,6 +105,11 @@ impl Signals {
 
 /// Says what to do, and keeps everything up until somebody stops us.
 async fn wait(mut up: Up, mut signals: Signals) -> anyhow::Result<ExitCode> {
+    eprintln!(
+        "{person} owns what runs here. For a password to log in with: farcall user reset {person} --data-dir {data}",
+        person = up.person,
+        data = quoted(&up.place.data().display().to_string()),
+    );
     let word = |path: PathBuf| quoted(&path.display().to_string());
     println!("eval \"$(cat {})\"", word(up.place.environment()));
     println!("python3 {}", word(up.place.hello()));

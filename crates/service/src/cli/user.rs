@@ -74,6 +74,7 @@ pub(super) enum UserCommand {
     },
     /// Link USER with another: whoever signs in as USER acts as that one from then on.
     Link {
+        /// A person, or the id of a client.
         user: String,
         /// The one that USER is linked with.
         with: String,

@@ -9,6 +9,7 @@ mod census;
 mod clients;
 mod codes;
 mod containers;
+mod copy;
 mod counters;
 mod credentials;
 mod endpoints;
@@ -35,6 +36,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -44,6 +46,7 @@ pub use census::Census;
 pub use clients::{AddClient, Client, NativeApp, PutNativeApp, RemoveNativeApp, SetSecret};
 pub use codes::{AddCode, Code, CodeUse, UseCode};
 pub use containers::{AddContainer, Container};
+pub use copy::{copy_database, files_named, tasks_in};
 pub use counters::Counters;
 pub use credentials::{Credential, Holder, NewClientCredential, RetireOlder};
 pub use endpoints::{
@@ -54,8 +57,8 @@ pub use functions::{AddFunction, DeleteFunction, Function, FunctionAccess};
 pub use groups::Group;
 pub use payloads::{FileId, Kept};
 pub use people::{
-    AddPerson, Authenticated, Describe, EndEverything, Kind, Link, Profile, RemoveIdentity, SetDisabled,
-    SetPassword, Taken,
+    AddPerson, Authenticated, Describe, EndConnections, EndEverything, Kind, Link, Profile, RemoveIdentity,
+    SetDisabled, SetPassword, Taken,
 };
 pub use projects::{AddPolicy, AddProject, Policy, Project, Projects};
 pub use refresh_tokens::{AddRefreshToken, RefreshToken, RevokeRefreshToken, Rotate, Rotation};
@@ -83,6 +86,14 @@ pub enum StoreError {
     Corrupt(&'static str),
     #[error("the store is closed")]
     Closed,
+    #[error(
+        "the database was written by a newer version of farcall (it has change {0}, this version knows {known}): run that \
+         version or a later one, or restore a backup that was made before the upgrade",
+        known = MIGRATIONS.len()
+    )]
+    Newer(i64),
+    #[error("the path of a copy of the database has to be UTF-8")]
+    Path,
 }
 
 impl From<sqlx::Error> for StoreError {
@@ -132,7 +143,10 @@ impl Store {
         sqlx::migrate::Migrator::with_migrations(migrations.collect())
             .run_direct(None, &mut connection, false)
             .await
-            .map_err(|error| sqlx::Error::Migrate(Box::new(error)))?;
+            .map_err(|error| match error {
+                MigrateError::VersionMissing(version) => StoreError::Newer(version),
+                error => sqlx::Error::Migrate(Box::new(error)).into(),
+            })?;
         // A database that can only be read serves nobody: better not to start than to refuse everything.
         sqlx::raw_sql("PRAGMA user_version = 0").execute(&mut connection).await?;
         let readers = SqlitePoolOptions::new()

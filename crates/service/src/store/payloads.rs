@@ -8,7 +8,7 @@
 //! A crash in between leaves at most a file that no row names. Its name is an id that holds the time at which it was
 //! made, and [`collect_before`](super::Store::collect_before) removes those that are old enough to belong to nobody at work.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -32,6 +32,11 @@ impl FileId {
 
     pub(super) fn as_uuid(&self) -> &Uuid {
         &self.0
+    }
+
+    /// What the file is called.
+    pub fn name(self) -> String {
+        self.0.as_simple().to_string()
     }
 
     /// When it was made.
@@ -158,10 +163,17 @@ impl Payloads {
     }
 
     fn path(&self, id: FileId) -> PathBuf {
-        self.directory.join(id.0.as_simple().to_string())
+        self.directory.join(id.name())
     }
 
     fn remove_now(&self, files: &[FileId]) {
+        let directory = File::open(&self.directory);
+        if let Ok(directory) = &directory
+            && matches!(directory.try_lock_shared(), Err(TryLockError::WouldBlock))
+        {
+            // A backup is being made, and is going to copy them: they are collected later.
+            return;
+        }
         for &id in files {
             match std::fs::remove_file(self.path(id)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -210,6 +222,19 @@ mod tests {
         }
         payloads.remove(kept.iter().filter_map(Kept::file).collect()).await;
         assert!(matches!(payloads.read(kept[1].clone()).await, Err(StoreError::File(_))));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_removed_while_a_backup_holds_the_directory() {
+        let (directory, payloads) = payloads().await;
+        let kept = payloads.keep(vec![vec![2; 10]]).await.unwrap().remove(0);
+        let backup = File::open(directory.path()).unwrap();
+        backup.lock().unwrap();
+        payloads.remove(vec![kept.file().unwrap()]).await;
+        assert_eq!(payloads.read(kept.clone()).await.unwrap(), [2; 10]);
+        drop(backup);
+        payloads.remove(vec![kept.file().unwrap()]).await;
+        assert!(payloads.read(kept).await.is_err());
     }
 
     #[tokio::test]

@@ -194,11 +194,23 @@ impl Command for EndEverything {
         }
         EndTokens::Of(self.0).run(tx).await?;
         EndSessions(self.0).run(tx).await?;
+        EndConnections(self.0).run(tx).await
+    }
+}
+
+/// Ends an identity's credentials for the broker. Answers their numbers: who is connected by one has to be cut off.
+#[derive(Debug)]
+pub struct EndConnections(pub IdentityId);
+
+impl Command for EndConnections {
+    type Output = Vec<i64>;
+
+    async fn run(self, tx: &mut Tx) -> Result<Vec<i64>, StoreError> {
         let holder = Holder::Client(self.0);
         let numbers =
             sqlx::query_scalar("SELECT number FROM credentials WHERE kind = $1 AND subject_id = $2")
                 .bind(holder.kind())
-                .bind(identity)
+                .bind(key(self.0.as_uuid()))
                 .fetch_all(&mut *tx)
                 .await?;
         credentials::remove_all(tx, holder).await?;

@@ -51,7 +51,11 @@ mod tests {
 
     fn script(http: &str) -> String {
         let addresses = Local { http: http.parse().unwrap(), amqp: "127.0.0.1:5672".parse().unwrap() };
-        let identity = ClientIdentity { client_id: "the-id".into(), client_secret: "the-secret".into() };
+        let identity = ClientIdentity {
+            client_id: "the-id".into(),
+            client_secret: "the-secret".into(),
+            person: "me@localhost".into(),
+        };
         let place = Place { root: "/data of o'brien/up".into() };
         let mut environment = Environment::new(addresses, &identity, &place).unwrap();
         environment.endpoint("e58b2276-b397-4246-b1a2-607d8e3b5838".parse().unwrap());

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! DIR/up/          0700
-//!   identity.json  the client identity's id and secret
+//!   identity.json  the client identity's id and secret, and whom it acts for
 //!   environment    what a shell evaluates
 //!   hello.py       something to run
 //!   service.log    of the service, when it was started here
@@ -26,8 +26,9 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use crate::admin;
-use crate::admin::request::{ClientRequest, Reply, Request};
+use crate::admin::request::{AddedClient, ClientRequest, Reply, Request, UserRequest};
 use crate::directory::{Directory, write_whole};
+use crate::identity::people;
 
 pub use endpoint::Endpoint;
 pub use environment::Environment;
@@ -60,6 +61,11 @@ impl Place {
             .create(place.endpoints())
             .with_context(|| format!("cannot make {}", place.root.display()))?;
         Ok(place)
+    }
+
+    /// The service's data directory.
+    pub fn data(&self) -> &Path {
+        self.root.parent().unwrap_or(&self.root)
     }
 
     pub fn environment(&self) -> PathBuf {
@@ -96,6 +102,8 @@ impl Place {
 pub struct Up {
     pub place: Place,
     pub environment: Environment,
+    /// The username of who owns what is made here.
+    pub person: String,
     service: Running,
     endpoint: Endpoint,
 }
@@ -105,7 +113,7 @@ pub async fn up(directory: Directory, place: Place, wish: Wish) -> anyhow::Resul
     let program = endpoint::program(wish.endpoint_binary.clone())?;
     let service = Running::find_or_start(&directory, &wish).await?;
     match rest(&directory, &place, &program, &service).await {
-        Ok((environment, endpoint)) => Ok(Up { place, environment, service, endpoint }),
+        Ok((environment, person, endpoint)) => Ok(Up { place, environment, person, service, endpoint }),
         Err(error) => {
             service.stop().await;
             Err(error)
@@ -118,7 +126,7 @@ async fn rest(
     place: &Place,
     program: &Path,
     service: &Running,
-) -> anyhow::Result<(Environment, Endpoint)> {
+) -> anyhow::Result<(Environment, String, Endpoint)> {
     let identity = identity(directory, place).await?;
     let mut environment = Environment::new(service.addresses(), &identity, place)?;
     let endpoint = Endpoint::find_or_start(program, place, &environment).await?;
@@ -127,7 +135,7 @@ async fn rest(
         .and_then(|()| write_whole(&place.hello(), HELLO.as_bytes()))
         .with_context(|| format!("cannot write into {}", place.root.display()));
     match written {
-        Ok(()) => Ok((environment, endpoint)),
+        Ok(()) => Ok((environment, identity.person, endpoint)),
         Err(error) => {
             endpoint.stop().await;
             Err(error)
@@ -153,11 +161,13 @@ impl Up {
     }
 }
 
-/// A client identity that needs no browser.
+/// A client identity that needs no browser, and the person it acts for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct ClientIdentity {
     client_id: String,
     client_secret: String,
+    /// Who owns what is made here.
+    person: String,
 }
 
 /// The identity of the last time, or a new one when the service does not know that.
@@ -172,16 +182,50 @@ async fn identity(directory: &Directory, place: &Place) -> anyhow::Result<Client
             return Ok(identity);
         }
     }
-    let request = Request::Client(ClientRequest::Add { name: "up".to_owned(), resource_server: None });
-    match admin::ask(&directory.admin_socket(), &request).await? {
-        Reply::Added(added) => {
-            let identity = ClientIdentity { client_id: added.client_id, client_secret: added.client_secret };
-            let text = serde_json::to_string(&identity)?;
-            write_whole(&path, text.as_bytes())
-                .with_context(|| format!("cannot write {}", path.display()))?;
-            Ok(identity)
-        }
-        Reply::Failed(why) => anyhow::bail!("no client identity could be made: {why}"),
-        reply => anyhow::bail!("no client identity could be made: {reply:?}"),
+    let person = person(directory).await?;
+    let add = Request::Client(ClientRequest::Add { name: "up".to_owned(), resource_server: None });
+    let added: AddedClient = match admin::ask(&directory.admin_socket(), &add).await? {
+        Reply::Added(added) => added,
+        reply => anyhow::bail!("no client identity could be made: {}", why(reply)),
+    };
+    let link = Request::User(UserRequest::Link { user: added.client_id.clone(), with: person.clone() });
+    match admin::ask(&directory.admin_socket(), &link).await? {
+        Reply::User(_) => {}
+        reply => anyhow::bail!("the client identity could not be linked with {person}: {}", why(reply)),
+    }
+    let identity = ClientIdentity { client_id: added.client_id, client_secret: added.client_secret, person };
+    let text = serde_json::to_string(&identity)?;
+    write_whole(&path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(identity)
+}
+
+/// The person who owns what is made here: one without a password, who logs in once `farcall user reset` has given one.
+async fn person(directory: &Directory) -> anyhow::Result<String> {
+    let name = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|user| user.name);
+    let username = name
+        .and_then(|name| people::username(&format!("{name}@localhost")))
+        .unwrap_or_else(|| "me@localhost".to_owned());
+    let show = Request::User(UserRequest::Show { user: username.clone() });
+    if matches!(admin::ask(&directory.admin_socket(), &show).await?, Reply::User(_)) {
+        return Ok(username);
+    }
+    let add = UserRequest::Add {
+        username,
+        name: None,
+        email: None,
+        organization: None,
+        administrator: true,
+        password: None,
+    };
+    match admin::ask(&directory.admin_socket(), &Request::User(add)).await? {
+        Reply::User(person) => Ok(person.username),
+        reply => anyhow::bail!("no person could be made: {}", why(reply)),
+    }
+}
+
+fn why(reply: Reply) -> String {
+    match reply {
+        Reply::Failed(why) => why,
+        reply => format!("{reply:?}"),
     }
 }

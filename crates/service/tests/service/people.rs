@@ -210,6 +210,54 @@ async fn who_is_shut_out_loses_everything_at_once() {
     assert!(gone.contains("there is no client"), "{gone}");
 }
 
+#[tokio::test]
+async fn a_linked_client_acts_for_the_person() {
+    let service = Farcall::start();
+    let client = service.client().await;
+    let alice = person(&service, "alice@example.edu");
+    let before = client.get(TASK).await;
+    before.refused(404, "TASK_NOT_FOUND");
+    let linked = service.administer(&["user", "link", &client.id, "alice@example.edu"], "");
+    assert_eq!(linked["linked_to"], "alice@example.edu");
+    client.get(TASK).await.refused(401, "INVALID_AUTH_TOKEN");
+
+    let token = client.grant(COMPUTE).await.ok()["access_token"].clone();
+    let openid = client.with_token(&client.grant("openid").await.ok()["access_token"]);
+    let client = client.with_token(&token);
+    assert_eq!(openid.get("/v2/oauth2/userinfo").await.ok()["sub"], alice.as_str());
+    let endpoint = client.register().await;
+    let mut browser = Visitor::new(&service);
+    let code = browser.code(&authorize(&service, &[("scope", Some(COMPUTE))]), "alice@example.edu").await;
+    let herself = client.with_token(&exchange(&service, &code, &[]).await.ok()["access_token"]);
+    let owned = herself.get("/v2/endpoints").await.ok();
+    assert_eq!(owned[0]["uuid"], endpoint.id(), "what it makes is hers: {owned}");
+
+    // The client is shut out: what it opened for her is closed, and she stays.
+    let url = client.get("/v2/get_amqp_result_connection_url").await.ok();
+    let (connection, _channel) = crate::support::open(url["connection_url"].as_str().unwrap()).await;
+    service.administer(&["client", "disable", &client.id], "");
+    client.get(TASK).await.refused(401, "INVALID_AUTH_TOKEN");
+    while connection.status().connected() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    herself.get(TASK).await.refused(404, "TASK_NOT_FOUND");
+    service.administer(&["client", "enable", &client.id], "");
+
+    // She is shut out: so is the client.
+    let token = client.grant(COMPUTE).await.ok()["access_token"].clone();
+    let client = client.with_token(&token);
+    service.administer(&["user", "disable", "alice@example.edu"], "");
+    client.get(TASK).await.refused(401, "INVALID_AUTH_TOKEN");
+    assert_eq!(client.grant(COMPUTE).await.body["error"], "invalid_client");
+
+    // By itself again.
+    service.administer(&["user", "unlink", &client.id], "");
+    let openid = client.with_token(&client.grant("openid").await.ok()["access_token"]);
+    assert_eq!(openid.get("/v2/oauth2/userinfo").await.ok()["sub"], client.id.as_str());
+    let said = refused(&service, &["user", "link", "alice@example.edu", &client.id], "");
+    assert!(said.contains("is a client"), "{said}");
+}
+
 #[track_caller]
 fn refused_client(service: &Farcall, id: &str) -> String {
     refused(service, &["client", "show", id], "")

@@ -1,7 +1,9 @@
-//! `client_credentials`: a client identity gets tokens for itself.
+//! `client_credentials`: a client identity gets tokens for itself, or for the person it is linked with.
 
 use axum::response::Response;
+use wire::IdentityId;
 use wire::rest::auth::OPENID_SCOPE;
+use wire::rest::auth::error::OAuthError;
 
 use super::{Asked, told};
 use crate::identity::audit;
@@ -12,8 +14,9 @@ use crate::identity::tokens::Order;
 pub(super) async fn answer(asked: &Asked<'_>) -> Result<Response, Failure> {
     let client = asked.confidential()?;
     let grants = asked.scopes()?;
+    let identity = acts_as(asked, client.id).await?;
     let order = Order {
-        identity: client.id,
+        identity,
         client: client.client_id(),
         grants: &grants,
         session: None,
@@ -24,7 +27,7 @@ pub(super) async fn answer(asked: &Asked<'_>) -> Result<Response, Failure> {
     audit::tokens_issued("client_credentials", &issued);
     let id_token = if issued.iter().any(|issued| issued.token.covers(OPENID_SCOPE)) {
         let statement = Statement {
-            identity: client.id,
+            identity,
             client: client.client_id(),
             access_token: &issued[0].access_token,
             nonce: None,
@@ -35,4 +38,12 @@ pub(super) async fn answer(asked: &Asked<'_>) -> Result<Response, Failure> {
         None
     };
     told(issued.iter().map(|issued| issued.answer(None, None)).collect(), id_token)
+}
+
+/// The first of the client's set, who must not be disabled.
+async fn acts_as(asked: &Asked<'_>, client: IdentityId) -> Result<IdentityId, Failure> {
+    let refused = || Failure::oauth(OAuthError::InvalidClient, "the client, or who it acts for, is disabled");
+    let set = asked.identity.set_of(client, asked.now).await?;
+    let first = set.first().ok_or_else(refused)?;
+    if first.disabled { Err(refused()) } else { Ok(first.id) }
 }

@@ -1,0 +1,55 @@
+//! `farcall backup` and `farcall restore`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::DataDirectory;
+use crate::backup::{self, Copied};
+use crate::directory::Directory;
+
+#[derive(Debug, Args)]
+pub(super) struct Backup {
+    /// Where to put it: a directory that does not exist yet.
+    to: PathBuf,
+    #[command(flatten)]
+    directory: DataDirectory,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Restore {
+    /// What `farcall backup` has made.
+    from: PathBuf,
+    #[command(flatten)]
+    directory: DataDirectory,
+}
+
+impl Backup {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let root = &self.directory.data_dir;
+        if !root.join("farcall.db").is_file() {
+            anyhow::bail!("{} holds no service's data", root.display());
+        }
+        let copied = runtime()?.block_on(backup::make(&Directory::prepare(root)?, &self.to))?;
+        println!("{} holds {}.", self.to.display(), told(copied));
+        Ok(())
+    }
+}
+
+impl Restore {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let root = &self.directory.data_dir;
+        let copied = runtime()?.block_on(backup::restore(&self.from, root))?;
+        println!("{} holds {}.", root.display(), told(copied));
+        Ok(())
+    }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+fn told(Copied { tasks, files }: Copied) -> String {
+    let plural = |count, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
+    format!("{} and {}", plural(tasks, "task"), plural(files as u64, "large payload"))
+}

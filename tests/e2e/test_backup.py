@@ -1,0 +1,141 @@
+"""`farcall backup` while tasks run, and `farcall restore`: what was there before the backup is there after it."""
+
+import json
+import re
+import subprocess
+
+import environments
+from scene import Service, binary
+
+# More than what is kept in the database's own rows.
+LARGE = 300_000
+
+SUBMIT = """
+import sys, threading
+
+def echo(number, padding):
+    return number, padding
+
+with executor(sys.argv[1]) as ex:
+    tell(str(ex.task_group_id))
+    for number in range(1_000):
+        ex.submit(echo, number, "x" * int(sys.argv[2])).result(timeout=90)
+        tell(number)
+"""
+
+WAITING = """
+import sys
+
+def echo(number, padding):
+    return number, len(padding)
+
+client = Client()
+batch = client.create_batch()
+function = client.register_function(echo)
+for number in range(20):
+    batch.add(function, args=(number, "x" * int(sys.argv[2])))
+tell(client.batch_run(sys.argv[1], batch)["tasks"][function])
+"""
+
+COLLECT = """
+import sys, time
+
+client = Client()
+for task in sys.argv[1:]:
+    while client.get_task(task)["pending"]:
+        time.sleep(0.1)
+    tell(client.get_result(task))
+"""
+
+
+def farcall(scene, *arguments):
+    command = [str(part) for part in (binary("farcall"), *arguments)]
+    return subprocess.run(command, env=scene.environment(), capture_output=True, text=True, timeout=60)
+
+
+def test_under_load(scene):
+    service = scene.service()
+    sdk = service.sdk("4.19.0")
+    busy = scene.endpoint(service, "busy")
+    idle = scene.endpoint(service, "idle")
+    idle.stop()
+    waiting = sdk.run(WAITING, idle.id, LARGE)[0]
+
+    # Large payloads come and go all the time while the backup is made.
+    load = sdk.start(SUBMIT, busy.id, str(LARGE))
+    load.hear(3)
+    for name in ("first", "second"):
+        seen = len(load.told())
+        done = farcall(scene, "backup", scene.directory / name, "--data-dir", service.data)
+        assert done.returncode == 0, done.stderr
+        tasks, payloads = map(int, re.search(r"holds (\d+) tasks and (\d+) large payloads?\.", done.stdout).groups())
+        assert tasks >= 20 + seen - 1 and payloads >= 20
+        load.hear(seen + 2)
+    again = farcall(scene, "backup", scene.directory / "first", "--data-dir", service.data)
+    assert again.returncode == 1 and "exists already" in again.stderr
+    assert sorted(path.name for path in scene.directory.glob("*.unfinished")) == []
+    load.process.kill()
+    busy.stop()
+    service.kill()
+
+    # On another machine, after this one was lost.
+    restored = Service(scene, "restored")
+    restored.http_port, restored.amqp_port = service.http_port, service.amqp_port
+    restored.identity = service.identity
+    done = farcall(scene, "restore", scene.directory / "second", "--data-dir", restored.data)
+    assert done.returncode == 0, done.stderr
+    scene.services.append(restored)
+    restored.start()
+    for endpoint in (busy, idle):
+        endpoint.service = restored
+    # Its id, its function and its tasks are known: they run now.
+    known = idle.id
+    idle.start()
+    assert idle.id == known
+    results = restored.sdk("4.19.0").run(COLLECT, *waiting)
+    assert results == [[number, LARGE] for number in range(20)]
+    doctor = farcall(scene, "doctor", "--data-dir", restored.data)
+    assert "database" in doctor.stdout
+
+
+def test_it_is_put_where_nothing_is(scene):
+    service = scene.service()
+    service.administer("user", "add", "alice@example.org", "--no-password")
+    (service.data / "farcall.yaml").write_text("log: {filter: warn}\n")
+    (service.data / "tls" / "key.pem").write_text("a key")
+    service.stop()
+    done = farcall(scene, "backup", scene.directory / "backup", "--data-dir", service.data)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{scene.directory}/backup holds 0 tasks and 0 large payloads.\n"
+    assert not list(service.data.glob("farcall.db-*")), "it leaves nothing behind"
+
+    target = scene.directory / "target"
+    done = farcall(scene, "restore", scene.directory / "backup", "--data-dir", target)
+    assert done.returncode == 0, done.stderr
+    users = json.loads(farcall(scene, "user", "list", "--data-dir", target, "--output", "json").stdout)
+    assert [user["username"] for user in users] == ["alice@example.org"]
+    for name in ("farcall.yaml", "tls/key.pem", "keys/id-token.pem"):
+        assert (target / name).read_bytes() == (service.data / name).read_bytes()
+        assert (target / name).stat().st_mode == (service.data / name).stat().st_mode
+
+    for directory, words in [
+        ((scene.directory / "backup", target), "holds a service's data already"),
+        ((scene.directory / "home", scene.directory / "other"), "is no backup: it has no farcall.db"),
+    ]:
+        done = farcall(scene, "restore", directory[0], "--data-dir", directory[1])
+        assert done.returncode == 1 and words in done.stderr, done.stderr
+    done = farcall(scene, "backup", scene.directory / "none", "--data-dir", scene.directory / "empty")
+    assert done.returncode == 1 and "holds no service's data" in done.stderr
+
+
+def test_a_newer_data_directory_is_refused(scene):
+    service = scene.service()
+    service.stop()
+    change = (
+        "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); "
+        "db.execute(\"INSERT INTO _sqlx_migrations VALUES (9999, 'later', '2030-01-01', 1, x'00', 1)\"); db.commit()"
+    )
+    subprocess.run([environments.python("tests"), "-c", change, service.data / "farcall.db"], check=True)
+    done = farcall(scene, "serve", "--data-dir", service.data)
+    assert done.returncode == 1
+    assert "the database was written by a newer version of farcall (it has change 9999" in done.stderr
