@@ -18,8 +18,10 @@ mod identity;
 mod link;
 mod load;
 mod nodes;
+mod past;
 mod path;
 mod payload;
+mod reporter;
 mod road;
 mod service;
 

@@ -19,7 +19,8 @@ use crate::payload::NoOp;
 
 /// Ends when dropped, and its directory with it.
 pub(crate) struct Service {
-    running: Running,
+    /// Absent while it is stopped.
+    running: Option<Running>,
     directory: TempDir,
     farcall: PathBuf,
     /// From its start to the line that says it is ready.
@@ -49,34 +50,40 @@ fn text(value: &Value, name: &str) -> anyhow::Result<String> {
     Ok(value.get(name).and_then(Value::as_str).with_context(|| format!("no {name}"))?.to_owned())
 }
 
+/// Starts it, and waits until it is ready; where it listens for HTTP.
+fn serve(farcall: &Path, directory: &TempDir) -> anyhow::Result<(Running, String)> {
+    let mut command = Command::new(farcall);
+    command
+        .args(["serve", "--http-listen", "127.0.0.1:0", "--amqp-listen", "127.0.0.1:0", "--data-dir"])
+        .arg(data(directory));
+    let log = std::fs::File::create(directory.path().join("service.log"))?;
+    let mut running = Running::start(command.stdout(Stdio::piped()).stderr(log), b"")?;
+    let mut said = BufReader::new(running.stdout().context("a piped standard output")?);
+    let origin = loop {
+        let mut line = String::new();
+        ensure!(said.read_line(&mut line)? > 0, "the service ended before it was ready");
+        if let Some(rest) = line.trim().strip_prefix("farcall is ready: ") {
+            break rest.split(' ').next().context("an HTTP address")?.to_owned();
+        }
+    };
+    // Whatever else it prints must not fill the pipe.
+    std::thread::spawn(move || said.read_to_end(&mut Vec::new()));
+    Ok((running, origin))
+}
+
 impl Service {
     pub(crate) async fn start(binaries: &Path) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         let data = data(&directory);
         let farcall = binaries.join("farcall");
-        let mut command = Command::new(&farcall);
-        command
-            .args(["serve", "--http-listen", "127.0.0.1:0", "--amqp-listen", "127.0.0.1:0", "--data-dir"])
-            .arg(&data);
-        let log = std::fs::File::create(directory.path().join("service.log"))?;
-        let mut running = Running::start(command.stdout(Stdio::piped()).stderr(log), b"")?;
-        let mut said = BufReader::new(running.stdout().context("a piped standard output")?);
-        let origin = loop {
-            let mut line = String::new();
-            ensure!(said.read_line(&mut line)? > 0, "the service ended before it was ready");
-            if let Some(rest) = line.trim().strip_prefix("farcall is ready: ") {
-                break rest.split(' ').next().context("an HTTP address")?.to_owned();
-            }
-        };
+        let (running, origin) = serve(&farcall, &directory)?;
         let ready = running.started.elapsed();
-        // Whatever else it prints must not fill the pipe.
-        std::thread::spawn(move || said.read_to_end(&mut Vec::new()));
 
         let client = administer(&farcall, &data, &["client", "add", "bench"], "")?;
         let http = Client::builder().no_proxy().build()?;
         let mut service = Self {
             ready,
-            running,
+            running: Some(running),
             directory,
             farcall,
             origin,
@@ -118,7 +125,35 @@ impl Service {
 
     /// The service's process.
     pub(crate) fn tree(&self) -> Tree {
-        self.running.tree()
+        self.running.as_ref().expect("costs are asked of a service that runs").tree()
+    }
+
+    /// Ends it, and waits until its database is closed.
+    pub(crate) fn stop(&mut self) {
+        self.running = None;
+    }
+
+    /// Starts it in the same directory, at other ports.
+    pub(crate) fn start_again(&mut self) -> anyhow::Result<()> {
+        let (running, origin) = serve(&self.farcall, &self.directory)?;
+        (self.running, self.origin) = (Some(running), origin);
+        Ok(())
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.data().join("farcall.db")
+    }
+
+    /// The size of the database.
+    pub(crate) fn stored_bytes(&self) -> anyhow::Result<u64> {
+        Ok(std::fs::metadata(self.database())?.len())
+    }
+
+    /// A number of `/metrics`.
+    pub(crate) async fn figure(&self, name: &str) -> anyhow::Result<f64> {
+        let page = self.http.get(format!("{}/metrics", self.origin)).send().await?.text().await?;
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.with_context(|| format!("{name} is not told"))?.parse()?)
     }
 
     pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: Vec<u8>) -> anyhow::Result<T> {
