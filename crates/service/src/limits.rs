@@ -13,8 +13,8 @@ pub struct Limits {
     pub payload_bytes: usize,
     /// The body of any request but a submit, in bytes.
     pub body_bytes: usize,
-    /// Bodies of all requests that are being received or worked on, in bytes. Beyond it, whoever needs more is asked
-    /// to come again.
+    /// Bodies of all requests that are being received or worked on, in bytes, in memory and in files. Beyond it, whoever
+    /// needs more is asked to come again.
     pub bodies_in_flight_bytes: usize,
     /// A body that has not arrived by then is not waited for.
     pub body_seconds: u32,

@@ -149,7 +149,7 @@ impl Service {
             identity: identity.clone(),
             presence: presence.clone(),
             post: post.clone(),
-            room: Room::new(&config.limits),
+            room: Room::new(&config.limits, &directory.payloads()),
             rates: Rates::new(&config.limits),
             answers: Answers::new(store.clone()),
             keeper: keeper.clone(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker::{Answer, Published, Sink};
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use wire::message::{ErrorDetails, TaskResult};
 use wire::queue::{self, Name};
@@ -129,8 +130,8 @@ impl Results {
         let mut ends = Vec::with_capacity(arrived.len());
         for Arrived { task, endpoint, outcome, message, times } in arrived {
             ends.push((outcome, times));
-            messages.push(message);
-            results.push(ReportedResult { task, endpoint, outcome, message: Kept::Here(Vec::new()) });
+            messages.push(message.into());
+            results.push(ReportedResult { task, endpoint, outcome, message: Kept::Here(Bytes::new()) });
         }
         let mut files = Vec::new();
         for (result, kept) in results.iter_mut().zip(self.store.keep(messages).await?) {

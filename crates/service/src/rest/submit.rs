@@ -1,5 +1,7 @@
 //! `POST /v3/endpoints/{id}/submit`: accepts tasks. The answer is sent when they are on disk, and not before.
 
+use std::borrow::Cow;
+
 use axum::extract::{Path, Request, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
@@ -93,7 +95,10 @@ pub(super) async fn submit(
         false => id,
     };
     let calls: Vec<_> = wanted.tasks.iter().map(|(&function, payloads)| (function, payloads.len())).collect();
-    let payloads = wanted.tasks.values().flatten().map(|payload| payload.to_json().into_owned().into_bytes());
+    let payloads = wanted.tasks.values().flatten().map(|payload| match payload.to_json() {
+        Cow::Borrowed(there) => body.bytes.slice_ref(there.as_bytes()),
+        Cow::Owned(text) => text.into(),
+    });
     let payloads = app.store.keep(payloads.collect()).await?;
     let files: Vec<_> = payloads.iter().filter_map(Kept::file).collect();
     let functions = calls.iter().flat_map(|&(function, count)| std::iter::repeat_n(function, count));
@@ -118,9 +123,11 @@ pub(super) async fn submit(
         answering: app.answers.answering(),
     };
     drop(wanted);
-    drop(body);
     let ticket = app.answers.begin(request);
-    let (accepted, ticket) = match app.store.write(command).await {
+    let written = app.store.write(command).await;
+    // Its payloads are where it lies until then.
+    drop(body);
+    let (accepted, ticket) = match written {
         Ok(Submission::New(accepted)) => {
             app.figures.submitted(count);
             app.post.submitted(accepted.endpoint);

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite};
 
@@ -11,7 +12,7 @@ use super::{Store, StoreError};
 
 impl Store {
     /// Writes what is large to files of its own, which a row is to name soon. Answers in the same order.
-    pub async fn keep(&self, contents: Vec<Vec<u8>>) -> Result<Vec<Kept>, StoreError> {
+    pub async fn keep(&self, contents: Vec<Bytes>) -> Result<Vec<Kept>, StoreError> {
         self.payloads.keep(contents).await
     }
 

@@ -55,7 +55,7 @@ pub use endpoints::{
 };
 pub use functions::{AddFunction, DeleteFunction, Function, FunctionAccess};
 pub use groups::Group;
-pub use payloads::{FileId, Kept};
+pub use payloads::{FileId, Kept, scratch};
 pub use people::{
     AddPerson, Authenticated, Describe, EndConnections, EndEverything, Kind, Link, Profile, RemoveIdentity,
     SetDisabled, SetPassword, Taken,

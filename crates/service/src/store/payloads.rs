@@ -14,6 +14,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -50,7 +51,7 @@ impl FileId {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kept {
     /// In the row.
-    Here(Vec<u8>),
+    Here(Bytes),
     /// In a file that is already on disk.
     File { id: FileId, bytes: usize },
 }
@@ -75,6 +76,15 @@ impl Kept {
     }
 }
 
+/// A file in `directory` for what is on its way. It has no name, so that nothing is left of it when it is closed.
+pub fn scratch(directory: &Path) -> io::Result<File> {
+    // Should we die before it has lost its name, it is collected like any file that no row names.
+    let path = directory.join(ambient::ordered_id().as_simple().to_string());
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
+}
+
 /// The directory of the files. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Payloads {
@@ -91,7 +101,7 @@ impl Payloads {
     }
 
     /// Writes what is large to disk; the rest stays as it is. Answers in the same order. On an error, nothing is left.
-    pub(super) async fn keep(&self, contents: Vec<Vec<u8>>) -> Result<Vec<Kept>, StoreError> {
+    pub(super) async fn keep(&self, contents: Vec<Bytes>) -> Result<Vec<Kept>, StoreError> {
         if contents.iter().all(|content| content.len() < self.from) {
             return Ok(contents.into_iter().map(Kept::Here).collect());
         }
@@ -127,7 +137,7 @@ impl Payloads {
 
     pub(super) async fn read(&self, kept: Kept) -> Result<Vec<u8>, StoreError> {
         let (id, bytes) = match kept {
-            Kept::Here(content) => return Ok(content),
+            Kept::Here(content) => return Ok(content.into()),
             Kept::File { id, bytes } => (id, bytes),
         };
         let content = self.blocking(move |payloads| std::fs::read(payloads.path(id))).await?;
@@ -211,8 +221,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_large_lies_in_a_file_and_comes_back() {
         let (directory, payloads) = payloads().await;
-        let contents = vec![vec![1; 9], vec![2; 10], vec![3; 1000], Vec::new()];
-        let kept = payloads.keep(contents.clone()).await.unwrap();
+        let contents = [vec![1; 9], vec![2; 10], vec![3; 1000], Vec::new()].map(Bytes::from);
+        let kept = payloads.keep(contents.to_vec()).await.unwrap();
         let files: Vec<_> = kept.iter().map(|it| it.file().is_some()).collect();
         assert_eq!(files, [false, true, true, false]);
         assert_eq!(kept.iter().map(Kept::len).collect::<Vec<_>>(), [9, 10, 1000, 0]);
@@ -240,7 +250,7 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_was_cut_short_is_not_taken_for_whole() {
         let (directory, payloads) = payloads().await;
-        let kept = payloads.keep(vec![vec![2; 10]]).await.unwrap().remove(0);
+        let kept = payloads.keep(vec![vec![2; 10].into()]).await.unwrap().remove(0);
         let path = std::fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap().path();
         std::fs::write(path, b"short").unwrap();
         assert!(matches!(payloads.read(kept).await, Err(StoreError::Corrupt(_))));
@@ -249,7 +259,7 @@ mod tests {
     #[tokio::test]
     async fn files_tell_when_they_were_made_and_others_are_left_alone() {
         let (directory, payloads) = payloads().await;
-        let kept = payloads.keep(vec![vec![2; 10]]).await.unwrap().remove(0);
+        let kept = payloads.keep(vec![vec![2; 10].into()]).await.unwrap().remove(0);
         std::fs::write(directory.path().join("somebody's"), b"notes").unwrap();
         let now = ambient::now();
         let hour = SignedDuration::from_hours(1);
@@ -261,7 +271,7 @@ mod tests {
     async fn what_could_not_be_kept_whole_leaves_nothing() {
         let (directory, payloads) = payloads().await;
         let gone = Payloads { directory: directory.path().join("gone").into(), from: 10 };
-        assert!(matches!(gone.keep(vec![vec![2; 10]]).await, Err(StoreError::File(_))));
+        assert!(matches!(gone.keep(vec![vec![2; 10].into()]).await, Err(StoreError::File(_))));
         assert_eq!(payloads.made_before(Timestamp::MAX).await.unwrap(), []);
     }
 }

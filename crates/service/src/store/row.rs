@@ -48,7 +48,7 @@ pub(super) fn kept(
     bytes: &'static str,
 ) -> Result<Kept, StoreError> {
     if let Some(content) = row.try_get::<Option<&[u8]>, _>(here)? {
-        return Ok(Kept::Here(content.to_vec()));
+        return Ok(Kept::Here(content.to_vec().into()));
     }
     let Some(id) = row.try_get::<Option<&[u8]>, _>(file)? else { return Err(StoreError::Corrupt(here)) };
     let id = FileId::from_uuid(Uuid::from_slice(id).map_err(|_| StoreError::Corrupt(file))?);

@@ -109,7 +109,7 @@ async fn submit(
     now: Timestamp,
 ) -> Submission {
     // Every other payload is large enough for a file.
-    let payloads = tasks.iter().enumerate().map(|(index, _)| vec![b'1'; 1 + index % 2 * 7]).collect();
+    let payloads = tasks.iter().enumerate().map(|(index, _)| vec![b'1'; 1 + index % 2 * 7].into()).collect();
     let payloads = store.keep(payloads).await.unwrap();
     let new = |(&id, payload)| NewTask { id, function: FUNCTION, payload };
     let command = Submit {
@@ -150,7 +150,7 @@ async fn perform(store: &Store, model: &mut Model, operation: Operation, now: Ti
             }
         }
         Operation::Results { endpoint: number, tasks, outcome } => {
-            let messages = tasks.iter().map(|index| vec![b'r'; index % 2 * 7 + 1]).collect();
+            let messages = tasks.iter().map(|index| vec![b'r'; index % 2 * 7 + 1].into()).collect();
             let messages = store.keep(messages).await.unwrap();
             let results = tasks.iter().zip(messages).map(|(index, message)| {
                 let task = TaskId::from_uuid(Uuid::from_u128(1000 + *index as u128));
@@ -239,7 +239,7 @@ async fn when_a_submit_is_known_again() {
     let task = |n| TaskId::from_uuid(Uuid::from_u128(n));
     let answering = Answering::default();
     let again = async |request: u128, id: u128, fingerprint: Fingerprint, at: Timestamp| {
-        let payload = store.keep(vec![b"1".to_vec()]).await.unwrap().remove(0);
+        let payload = store.keep(vec![b"1".to_vec().into()]).await.unwrap().remove(0);
         let command = Submit {
             request: RequestId::from_uuid(Uuid::from_u128(request)),
             group: GROUP,

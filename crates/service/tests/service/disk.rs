@@ -22,7 +22,7 @@ async fn a_full_disk_refuses_what_cannot_be_kept_and_forgets_nothing() {
 
     service.limit_files("0");
     let submit = format!("/v3/endpoints/{}/submit", registration.id());
-    for payload in [PAYLOAD.to_owned(), "x".repeat(100_000)] {
+    for payload in [PAYLOAD.to_owned(), "x".repeat(100_000), "x".repeat(3 << 20)] {
         let answer = client.post(&submit, json!({"tasks": {&function: [payload]}})).await;
         let retry: u32 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
         assert!(retry > 0);

@@ -136,3 +136,45 @@ async fn a_group_of_many_tasks_is_told_whole() {
     let empty = json!({"create_queue": true, "tasks": {&function: [PAYLOAD]}});
     client.post(&format!("/v3/endpoints/{}/submit", registration.id()), empty).await.ok();
 }
+
+/// Six bodies of 30 MB that arrive at the same time: they lie in files, one or two at a time in memory.
+#[tokio::test]
+async fn many_large_bodies_at_once_take_little_memory() {
+    let service = Farcall::start();
+    let client = service.client().await;
+    let function = client.function().await;
+    let endpoint = client.register().await;
+    let path = format!("/v3/endpoints/{}/submit", endpoint.id());
+    let body = json!({"tasks": {&function: ["x\n".repeat(10 << 20)]}}).to_string();
+    let (most, last) = body.split_at(body.len() - 1);
+    let before = service.resident_megabytes();
+    let mut streams = Vec::new();
+    for _ in 0..6 {
+        let mut stream = TcpStream::connect(service.http.strip_prefix("http://").unwrap()).await.unwrap();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Length: {}\r\n\
+             Connection: close\r\n\r\n",
+            client.token,
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(most.as_bytes()).await.unwrap();
+        streams.push(stream);
+    }
+    let arriving = service.resident_megabytes();
+    assert!(arriving < before + 50, "{before} MB before, {arriving} MB with 180 MB on their way");
+    // Two are finished at once, the others leave.
+    let mut others = streams.split_off(2);
+    for stream in &mut streams {
+        stream.write_all(last.as_bytes()).await.unwrap();
+    }
+    for stream in &mut streams {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    let most = service.most_resident_megabytes();
+    assert!(most < before + 150, "{before} MB before, at most {most} MB");
+    others.clear();
+    assert_eq!(service.files().len(), 2, "the payloads of those two");
+}

@@ -180,9 +180,18 @@ impl Farcall {
 
     /// What it holds of the machine's memory.
     pub fn resident_megabytes(&self) -> u64 {
+        self.megabytes("VmRSS:")
+    }
+
+    /// The most that it has held so far.
+    pub fn most_resident_megabytes(&self) -> u64 {
+        self.megabytes("VmHWM:")
+    }
+
+    fn megabytes(&self, name: &str) -> u64 {
         let pid = self.process.as_ref().unwrap().id();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() >> 10
     }
 
