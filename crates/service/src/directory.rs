@@ -95,10 +95,6 @@ impl Directory {
         self.root.join("keys")
     }
 
-    pub fn payloads(&self) -> PathBuf {
-        self.root.join("payloads")
-    }
-
     pub fn admin_socket(&self) -> PathBuf {
         self.root.join("admin.sock")
     }

@@ -237,7 +237,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_removed_while_a_backup_holds_the_directory() {
         let (directory, payloads) = payloads().await;
-        let kept = payloads.keep(vec![vec![2; 10]]).await.unwrap().remove(0);
+        let kept = payloads.keep(vec![vec![2; 10].into()]).await.unwrap().remove(0);
         let backup = File::open(directory.path()).unwrap();
         backup.lock().unwrap();
         payloads.remove(vec![kept.file().unwrap()]).await;
