@@ -114,8 +114,22 @@ class RabbitMQ:
 
     def restart(self):
         """Kills it as a crash would, and starts it again on the same port."""
-        self._kill()
+        self.kill()
         self.start()
+
+    def leave(self):
+        """Has it stop in order, which takes a while. `start` starts it again, on the same port."""
+        os.kill(self.pid(), signal.SIGTERM)
+        self._server.wait(90)
+
+    def kill(self):
+        """Ends it as a crash would. `start` starts it again, on the same port."""
+        self._kill()
+
+    def control(self, *arguments):
+        """Runs `rabbitmqctl`."""
+        process = self._run("rabbitmqctl", PROGRAMS / "rabbitmqctl", *arguments)
+        assert process.wait(60) == 0, process.output()
 
     def _kill(self):
         # The start script and what it started share a process group that is ours alone.
@@ -124,7 +138,8 @@ class RabbitMQ:
         except ProcessLookupError:
             return
         self._server.wait()
-        until(lambda: not alive(self.pid()), "RabbitMQ is gone")
+        if (self.directory / "rabbitmq.pid").exists():
+            until(lambda: not alive(self.pid()), "RabbitMQ is gone")
 
     def stop(self):
         self._kill()

@@ -81,7 +81,7 @@ class World:
         return 2, self.endpoint.start
 
     def kill_node(self):
-        return self._kill("node", " node --config")
+        return self._kill("node", " node --block")
 
     def kill_worker(self):
         return self._kill("worker", "Executor/worker")
@@ -99,7 +99,7 @@ class World:
         return self._pause(self.endpoint.process.pid)
 
     def pause_node(self):
-        return self._pause(*self._pids(" node --config")[:1])
+        return self._pause(*self._pids(" node --block")[:1])
 
     def _pause(self, *pids):
         for pid in pids:

@@ -1,0 +1,197 @@
+"""Plays the service at a broker, and keeps account: what was given out, what was answered, what lies in the queue again.
+
+The endpoint is given its credentials on standard input, as a manager gives them. Results are left in their queue until
+the account is made up, so that a broker which is killed can't give out one result twice.
+"""
+
+import json
+import re
+import uuid
+from collections import Counter, defaultdict
+
+import pika
+from processes import alive, marked, until
+from scene import Endpoint
+
+FUNCTION = "00000000-0000-4000-8000-0000000000f1"
+CONFIG = {
+    "heartbeat_period": 5,
+    "shutdown_grace": 2,
+    "engine": {
+        "type": "GlobusComputeEngine",
+        "max_workers_per_node": 2,
+        "provider": {"type": "LocalProvider", "init_blocks": 1, "min_blocks": 1, "max_blocks": 1},
+    },
+}
+
+# It tells that it begins in one short write: whole or absent, whoever is killed.
+WORK = """def work(marks, seconds, size):
+    import os, time
+    with open(os.path.join(marks, str(os.getpid())), "a") as begun:
+        begun.write(os.environ["GC_TASK_UUID"] + "\\n")
+    time.sleep(seconds)
+    return "x" * size
+"""
+
+
+def task_body(task, *args):
+    """A task as the service writes it: a function as source, its arguments as JSON."""
+    buffers = (f"st\nwork:{WORK}", f"11\n{json.dumps(args)}", "11\n{}")
+    data = {
+        "task_id": task,
+        "container_id": None,
+        "container": None,
+        "task_buffer": "".join(f"{len(buffer)}\n{buffer}" for buffer in buffers),
+    }
+    return b"\x01" + json.dumps({"message_type": "task", "data": data}).encode()
+
+
+class Ledger:
+    """The queues of one endpoint, and everything that went through them. `port` is where the endpoint finds the broker,
+    if not where the broker is."""
+
+    def __init__(self, scene, broker, name, port=None, query="", user="guest", password="guest"):
+        self.scene = scene
+        self.broker = broker
+        self.name = name
+        self.port = port or broker.port
+        self.query = query
+        self.user, self.password = user, password
+        self.id = str(uuid.uuid4())
+        self.given = []
+        self.marks = scene.directory / f"marks-{name}"
+        self.marks.mkdir()
+        self.endpoint = Endpoint(scene, None, name)
+        self.endpoint.id = self.id
+        self.endpoint.directory = scene.directory / f"home-{name}"
+        self.endpoint.directory.mkdir()
+        scene.endpoints.append(self.endpoint)
+        self.connect()
+        for exchange, kind in (("tasks", "direct"), ("commands", "direct"), ("results", "topic"), ("heartbeats", "topic")):
+            self.channel.exchange_declare(exchange, kind, durable=True)
+            self.channel.queue_declare(self.queue(exchange), durable=True)
+            self.channel.queue_bind(self.queue(exchange), exchange, self.queue(exchange))
+
+    def queue(self, name):
+        return f"{self.id}.{name}"
+
+    def connect(self):
+        """Connects; again, after the broker was away."""
+        credentials = pika.PlainCredentials("guest", "guest")
+        where = pika.ConnectionParameters("127.0.0.1", self.broker.port, credentials=credentials, heartbeat=0)
+
+        def connected():
+            try:
+                return pika.BlockingConnection(where)
+            except pika.exceptions.AMQPError:
+                return None
+
+        self.connection = until(connected, "the broker takes connections", 60)
+        self.channel = self.connection.channel()
+        self.channel.confirm_delivery()
+
+    def registration(self):
+        url = f"amqp://{self.user}:{self.password}@127.0.0.1:{self.port}/%2F{self.query}"
+
+        def source(name):
+            return {"connection_url": url, "queue": self.queue(name), "exchange": name}
+
+        def target(name):
+            kwargs = {"exchange": name, "routing_key": self.queue(name), "mandatory": True, "properties": {"delivery_mode": 2}}
+            return source(name) | {"queue_publish_kwargs": kwargs}
+
+        return {
+            "endpoint_id": self.id,
+            "task_queue_info": source("tasks"),
+            "command_queue_info": source("commands"),
+            "result_queue_info": target("results"),
+            "heartbeat_queue_info": target("heartbeats"),
+        }
+
+    def start(self, config=None, **variables):
+        """Starts the endpoint, once more after its end; says nothing of whether it gets far."""
+        self.endpoint.process = self.scene.start(
+            self.name,
+            self.endpoint.command("start", self.name, "--die-with-parent"),
+            self.scene.environment(self.endpoint.python, **variables),
+            json.dumps({"amqp_creds": self.registration(), "config": json.dumps(CONFIG | (config or {}))}),
+        )
+        return self
+
+    def log(self):
+        try:
+            return (self.endpoint.directory / self.name / "endpoint.log").read_text()
+        except FileNotFoundError:
+            return ""
+
+    def says(self, pattern, times=1, timeout=60):
+        """Waits until the log holds `pattern`, so many times."""
+        until(lambda: len(re.findall(pattern, self.log())) >= times, f"{self.name}'s log says {pattern!r}", timeout)
+
+    def give(self, count, seconds=0.0, size=8):
+        """Gives tasks out, and returns their ids. On disk at the broker when this returns."""
+        tasks = [str(uuid.uuid4()) for _ in range(count)]
+        for task in tasks:
+            properties = pika.BasicProperties(headers={"task_uuid": task, "function_uuid": FUNCTION}, delivery_mode=2)
+            self.channel.basic_publish("tasks", self.queue("tasks"), task_body(task, str(self.marks), seconds, size), properties)
+        self.given += tasks
+        return tasks
+
+    def waiting(self, name):
+        return self.channel.queue_declare(self.queue(name), passive=True).method.message_count
+
+    def begun(self):
+        """How often each task has begun."""
+        return Counter(line for file in self.marks.iterdir() for line in file.read_text().splitlines())
+
+    def pids(self, words):
+        """Processes of this endpoint: ` node --block`, or `Executor/worker`."""
+        home = str(self.endpoint.directory)
+        found = marked(self.scene.mark).items()
+        return [pid for pid, command in found if words in command and home in command and alive(pid)]
+
+    def settled(self, timeout=90):
+        """Waits until every task given out has its result. The endpoint runs."""
+
+        def all_answered():
+            assert self.endpoint.process.running(), f"{self.name} ended:\n{self.endpoint.process.output()}\n{self.log()}"
+            return self.waiting("tasks") == 0 and self.waiting("results") >= len(self.given)
+
+        until(all_answered, f"{self.name} answers {len(self.given)} tasks", timeout)
+
+    def account(self):
+        """What became of each task: its different results, as lists of (code, text). The endpoint has ended. Fails unless
+        each task given out has exactly one result or is back in its queue, and began at most once."""
+        assert not self.endpoint.process.running()
+        results, back = defaultdict(set), Counter()
+        while True:
+            method, _, body = self.channel.basic_get(self.queue("results"), auto_ack=True)
+            if method is None:
+                break
+            data = json.loads(body[1:])["data"]
+            # A confirmation that was lost has a result sent again, to the letter.
+            results[data["task_id"]].add(((data["error_details"] or {}).get("code"), data["data"]))
+        while True:
+            method, properties, _ = self.channel.basic_get(self.queue("tasks"), auto_ack=True)
+            if method is None:
+                break
+            back[properties.headers["task_uuid"]] += 1
+        given = set(self.given)
+        assert set(results) <= given and set(back) <= given
+        strange = {}
+        begun = self.begun()
+        for task in given:
+            if len(results[task]) + back[task] != 1:
+                strange[task] = f"{results[task]}, {back[task]} times in the queue, begun {begun[task]} times"
+            elif begun[task] > 1 or (back[task] and begun[task]):
+                strange[task] = f"begun {begun[task]} times, {back[task]} times in the queue"
+            elif results[task] and next(iter(results[task]))[0] is None and begun[task] != 1:
+                strange[task] = f"a value, begun {begun[task]} times"
+        assert not strange, f"{strange}\n{self.log()[-4000:]}"
+        return {task: next(iter(results[task])) if results[task] else None for task in self.given}
+
+    def close(self):
+        """Waits for all results, stops the endpoint, and makes up the account."""
+        self.settled()
+        self.endpoint.stop()
+        return self.account()
