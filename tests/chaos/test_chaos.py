@@ -173,6 +173,12 @@ def run(scene, seed, tasks, seconds):
         print("\n".join(world.log))
 
 
+def known(world, entries):
+    """What the service says of tasks: how many of each status."""
+    found = world.service.rest().post("/v2/batch_status", {"task_ids": [entry["task"] for entry in entries]})["results"]
+    return Counter(task["status"] for task in found.values())
+
+
 def balance(world, account, begun):
     """The account of the client against the account of the workers, and that of the service."""
     entries = account["entries"]
@@ -183,7 +189,8 @@ def balance(world, account, begun):
     accepted = [entry for entry in entries if entry["task"]]
     refused = Counter(entry["how"][1][:200] for entry in entries if not entry["task"])
     assert len(accepted) > len(entries) / 2, f"hardly anything was accepted: {refused.most_common(3)}"
-    assert [entry for entry in accepted if entry["how"][0] == "gave up"] == [], "an accepted task without an end"
+    given_up = [entry for entry in accepted if entry["how"][0] == "gave up"]
+    assert given_up == [], f"accepted tasks without an end; the service says {known(world, given_up[:1000])}"
     strange = [entry for entry in accepted if entry["how"][0] == "error" and not LOST.search(entry["how"][1])]
     assert strange == [], "an outcome that nothing explains"
     lost = [entry for entry in accepted if entry["how"][0] == "error"]

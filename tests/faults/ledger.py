@@ -1,7 +1,6 @@
 """Plays the service at a broker, and keeps account: what was given out, what was answered, what lies in the queue again.
 
-The endpoint is given its credentials on standard input, as a manager gives them. Results are left in their queue until
-the account is made up, so that a broker which is killed can't give out one result twice.
+The endpoint is given its credentials on standard input, as a manager gives them.
 """
 
 import json
@@ -46,6 +45,9 @@ def task_body(task, *args):
     return b"\x01" + json.dumps({"message_type": "task", "data": data}).encode()
 
 
+CONNECTED = "connected to the broker session="
+
+
 class Ledger:
     """The queues of one endpoint, and everything that went through them. `port` is where the endpoint finds the broker,
     if not where the broker is."""
@@ -59,6 +61,8 @@ class Ledger:
         self.user, self.password = user, password
         self.id = str(uuid.uuid4())
         self.given = []
+        # The different results of each task, in the order they came.
+        self.results = defaultdict(list)
         self.marks = scene.directory / f"marks-{name}"
         self.marks.mkdir()
         self.endpoint = Endpoint(scene, None, name)
@@ -110,6 +114,7 @@ class Ledger:
 
     def start(self, config=None, **variables):
         """Starts the endpoint, once more after its end; says nothing of whether it gets far."""
+        self.connections = self.log().count(CONNECTED)
         self.endpoint.process = self.scene.start(
             self.name,
             self.endpoint.command("start", self.name, "--die-with-parent"),
@@ -140,6 +145,16 @@ class Ledger:
     def waiting(self, name):
         return self.channel.queue_declare(self.queue(name), passive=True).method.message_count
 
+    def errors(self):
+        """What the endpoint has told the service instead of a heartbeat."""
+        told = []
+        while True:
+            method, _, body = self.channel.basic_get(self.queue("heartbeats"), auto_ack=True)
+            if method is None:
+                return told
+            error = json.loads(body[1:])["data"]["global_state"].get("error")
+            told += [error] if error else []
+
     def begun(self):
         """How often each task has begun."""
         return Counter(line for file in self.marks.iterdir() for line in file.read_text().splitlines())
@@ -155,22 +170,33 @@ class Ledger:
 
         def all_answered():
             assert self.endpoint.process.running(), f"{self.name} ended:\n{self.endpoint.process.output()}\n{self.log()}"
-            return self.waiting("tasks") == 0 and self.waiting("results") >= len(self.given)
+            # A process that has not come so far yet would not stop in order.
+            connected = self.log().count(CONNECTED) > self.connections
+            return connected and self.answered() == len(self.given)
 
         until(all_answered, f"{self.name} answers {len(self.given)} tasks", timeout)
 
-    def account(self):
-        """What became of each task: its different results, as lists of (code, text). The endpoint has ended. Fails unless
-        each task given out has exactly one result or is back in its queue, and began at most once."""
-        assert not self.endpoint.process.running()
-        results, back = defaultdict(set), Counter()
+    def answered(self):
+        """Takes the results that have come; how many tasks have one."""
         while True:
             method, _, body = self.channel.basic_get(self.queue("results"), auto_ack=True)
             if method is None:
-                break
+                return len(self.results)
             data = json.loads(body[1:])["data"]
+            result = ((data["error_details"] or {}).get("code"), data["data"])
             # A confirmation that was lost has a result sent again, to the letter.
-            results[data["task_id"]].add(((data["error_details"] or {}).get("code"), data["data"]))
+            if result not in self.results[data["task_id"]]:
+                self.results[data["task_id"]].append(result)
+
+    def account(self, forgetful=False):
+        """What became of each task: (code, text), or `None`. The endpoint has ended. Fails unless each task given out has
+        exactly one result or is back in its queue, and began at most once. A `forgetful` endpoint could not write down
+        that it had sent a result, and tells after it that the task was lost: the first one counts."""
+        assert not self.endpoint.process.running()
+        self.answered()
+        results, back = defaultdict(list), Counter()
+        for task, told in self.results.items():
+            results[task] = told[:1] if forgetful and all("ManagerLost" in text for _, text in told[1:]) else told
         while True:
             method, properties, _ = self.channel.basic_get(self.queue("tasks"), auto_ack=True)
             if method is None:
@@ -185,13 +211,13 @@ class Ledger:
                 strange[task] = f"{results[task]}, {back[task]} times in the queue, begun {begun[task]} times"
             elif begun[task] > 1 or (back[task] and begun[task]):
                 strange[task] = f"begun {begun[task]} times, {back[task]} times in the queue"
-            elif results[task] and next(iter(results[task]))[0] is None and begun[task] != 1:
+            elif results[task] and results[task][0][0] is None and begun[task] != 1:
                 strange[task] = f"a value, begun {begun[task]} times"
         assert not strange, f"{strange}\n{self.log()[-4000:]}"
-        return {task: next(iter(results[task])) if results[task] else None for task in self.given}
+        return {task: results[task][0] if results[task] else None for task in self.given}
 
-    def close(self):
+    def close(self, forgetful=False):
         """Waits for all results, stops the endpoint, and makes up the account."""
         self.settled()
         self.endpoint.stop()
-        return self.account()
+        return self.account(forgetful)

@@ -5,7 +5,7 @@ import json
 import threading
 
 import pytest
-from ledger import CONFIG, Ledger
+from ledger import CONFIG, CONNECTED, Ledger
 from processes import until
 from rabbitmq import RabbitMQ
 
@@ -65,6 +65,7 @@ class Registered(Ledger):
             GLOBUS_COMPUTE_CLIENT_ID="00000000-0000-4000-8000-0000000000c1",
             GLOBUS_COMPUTE_CLIENT_SECRET="a secret of the test",
         )
+        self.connections = self.log().count(CONNECTED)
         self.endpoint.process = self.scene.start(self.name, self.endpoint.command("start", self.name), environment)
 
 

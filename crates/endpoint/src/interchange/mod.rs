@@ -118,7 +118,7 @@ pub(crate) enum Action {
     Journal(Vec<TaskId>),
     /// Write down that these began and will not after all.
     JournalReturned(Vec<TaskId>),
-    /// Write down that these have ended.
+    /// Write down that these have ended, and then, not before, take their results out of the spool.
     JournalEnded(Vec<TaskId>),
     Acknowledge(Vec<Tag>),
     GiveBack(Vec<Tag>),
@@ -135,7 +135,6 @@ pub(crate) enum Action {
         task: TaskId,
         result: Vec<u8>,
     },
-    Forget(TaskId),
     Consume(bool),
     Heartbeat {
         session: u32,

@@ -137,7 +137,6 @@ impl Interchange {
                 self.ended.insert(task);
                 self.idle.delivered += 1;
                 actions.push(Action::JournalEnded(vec![task]));
-                actions.push(Action::Forget(task));
             }
             Outcome::Returned(_) | Outcome::Refused => {
                 tracing::warn!(%task, ?outcome, "the broker did not take the result; it is kept and sent again");

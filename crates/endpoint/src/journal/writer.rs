@@ -27,6 +27,8 @@ pub(super) const RECORDS_OF_A_SEGMENT: usize = (8 << 20) / RECORD;
 pub(crate) enum Written {
     /// These tasks are on disk as begun.
     Begun(Vec<TaskId>),
+    /// These tasks are written down as ended: no later run of this endpoint takes them for lost, unless the power goes.
+    Ended(Vec<TaskId>),
     /// The journal can't be written any more. Said once; nothing follows.
     Failed(String),
 }
@@ -62,6 +64,7 @@ impl Journal {
             open: open.clone(),
             segments: 0,
             records: 0,
+            length: 0,
         };
         writer.head(now)?;
         writer.file.sync_data()?;
@@ -109,13 +112,14 @@ impl Journal {
         self.written.blocking_recv().expect("the journal answers")
     }
 
-    /// Writes what is left and ends the thread.
-    pub(crate) fn close(mut self) {
+    /// Writes what is left and ends the thread. Returns what was written and not told yet.
+    pub(crate) fn close(mut self) -> Vec<Written> {
         self.orders = None;
         if let Some(thread) = self.thread.take() {
             // A writer that panicked has nothing more to write.
             let _ = thread.join();
         }
+        std::iter::from_fn(|| self.written.try_recv().ok()).collect()
     }
 
     fn order(&mut self, order: Order) {
@@ -135,6 +139,8 @@ struct Writer {
     open: HashSet<TaskId>,
     segments: u32,
     records: usize,
+    /// Of the segment's whole records.
+    length: u64,
 }
 
 impl Writer {
@@ -145,31 +151,26 @@ impl Writer {
     ) -> io::Result<()> {
         while let Ok(first) = inbox.recv() {
             let now = (self.clock)();
-            let mut begun = Vec::new();
-            let mut bytes = Vec::new();
+            let mut batch = Batch::default();
             for order in std::iter::once(first).chain(inbox.try_iter()) {
-                match order {
-                    Order::Begin(tasks) => {
-                        tasks.iter().for_each(|task| encode(&mut bytes, Kind::Begun(*task), now));
-                        self.open.extend(&tasks);
-                        begun.extend(tasks);
-                    }
-                    Order::HandBack(tasks) => tasks.iter().for_each(|task| {
-                        encode(&mut bytes, Kind::Returned(*task), now);
-                        self.open.remove(task);
-                    }),
-                    Order::End(tasks) => tasks.iter().for_each(|task| {
-                        encode(&mut bytes, Kind::Ended(*task), now);
-                        self.open.remove(task);
-                    }),
-                }
+                self.add(&mut batch, order, now);
             }
-            self.file.write_all(&bytes)?;
-            self.records += bytes.len() / RECORD;
-            if !begun.is_empty() {
-                self.file.sync_data()?;
-                // Nobody waits for it any more: the owner has gone.
-                let _ = outbox.send(Written::Begun(begun));
+            let written = self.write(&batch);
+            if written.is_err() {
+                // What could not be written whole shall not be found: a task that never began would count as lost. What
+                // only says that tasks are done with may find room, still.
+                self.file.set_len(self.length)?;
+                self.file.write_all(&batch.settled)?;
+            }
+            // Nobody waits for it any more: the owner has gone.
+            if !batch.ended.is_empty() {
+                let _ = outbox.send(Written::Ended(batch.ended));
+            }
+            written?;
+            self.length += batch.bytes.len() as u64;
+            self.records += batch.bytes.len() / RECORD;
+            if !batch.begun.is_empty() {
+                let _ = outbox.send(Written::Begun(batch.begun));
             }
             if self.records >= RECORDS_OF_A_SEGMENT {
                 self.segments += 1;
@@ -180,13 +181,58 @@ impl Writer {
         self.file.sync_data()
     }
 
+    fn add(&mut self, batch: &mut Batch, order: Order, now: Duration) {
+        match order {
+            Order::Begin(tasks) => {
+                tasks.iter().for_each(|task| encode(&mut batch.bytes, Kind::Begun(*task), now));
+                self.open.extend(&tasks);
+                batch.begun.extend(tasks);
+            }
+            Order::HandBack(tasks) => tasks.iter().for_each(|task| {
+                batch.settle(Kind::Returned(*task), now);
+                self.open.remove(task);
+            }),
+            Order::End(tasks) => {
+                for task in &tasks {
+                    batch.settle(Kind::Ended(*task), now);
+                    self.open.remove(task);
+                }
+                batch.ended.extend(tasks);
+            }
+        }
+    }
+
+    fn write(&mut self, batch: &Batch) -> io::Result<()> {
+        self.file.write_all(&batch.bytes)?;
+        // The others go to disk with the next sync.
+        if batch.begun.is_empty() { Ok(()) } else { self.file.sync_data() }
+    }
+
     /// The first records of a segment.
     fn head(&mut self, now: Duration) -> io::Result<()> {
         let mut bytes = Vec::new();
         encode(&mut bytes, Kind::Run(self.run), now);
         self.open.iter().for_each(|task| encode(&mut bytes, Kind::Begun(*task), now));
         self.records = 0;
+        self.length = bytes.len() as u64;
         self.file.write_all(&bytes)
+    }
+}
+
+/// What is written at once.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    /// Those of the records that make no task count as begun.
+    settled: Vec<u8>,
+    begun: Vec<TaskId>,
+    ended: Vec<TaskId>,
+}
+
+impl Batch {
+    fn settle(&mut self, kind: Kind, now: Duration) {
+        encode(&mut self.bytes, kind, now);
+        encode(&mut self.settled, kind, now);
     }
 }
 

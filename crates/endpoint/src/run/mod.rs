@@ -29,7 +29,7 @@ use crate::journal;
 use crate::log::{Log, sentinel};
 use crate::pid::PidFile;
 use crate::spool::{Keeper, Spool};
-use crate::start::{RunDocument, inherit, report};
+use crate::start::{RunDocument, inherit, notify, report};
 use renewal::Renewal;
 
 /// Bodies of tasks take at most so much memory.
@@ -62,6 +62,10 @@ pub(crate) fn main() -> Outcome {
     let outcome = pid_file.and_then(|_pid_file| run(&endpoint, &document, &mut ready));
     if let Err(failure) = &outcome {
         tracing::error!("{}", failure.text);
+        // Who waits for word has the credentials too; nobody else would tell the service why there is no endpoint.
+        if ready.report.is_none() && document.registers.is_none() {
+            notify(document.registration.clone(), failure);
+        }
         ready.tell(&outcome);
     }
     outcome

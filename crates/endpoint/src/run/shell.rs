@@ -98,7 +98,7 @@ impl Shell {
                     self.parent = None;
                     Some(Input::Stop)
                 }
-                Some(written) = self.journal.written() => Some(journal(written)),
+                Some(written) = self.journal.written() => self.journaled(written),
                 Some(done) = self.keeper.done() => Some(spool(done)),
                 event = next(&mut self.engine_events) => match event {
                     Some(event) => Some(engine(event)),
@@ -179,7 +179,6 @@ impl Shell {
             }
             Action::Keep { task, result } => self.keeper.keep(task, result),
             Action::Load(task) => self.keeper.load(task),
-            Action::Forget(task) => self.keeper.forget(task),
             Action::Publish { session, task, result } => {
                 self.link.publish(session, Item::Result(task), result)
             }
@@ -219,8 +218,27 @@ impl Shell {
         };
         // A broker that doesn't answer doesn't keep us.
         let _ = timeout(FAREWELL, ended).await;
+        for written in self.journal.close() {
+            if let Written::Ended(tasks) = written {
+                tasks.into_iter().for_each(|task| self.keeper.forget(task));
+            }
+        }
         self.keeper.close();
-        self.journal.close();
+    }
+
+    fn journaled(&mut self, written: Written) -> Option<Input> {
+        match written {
+            Written::Begun(tasks) => Some(Input::Journaled(tasks)),
+            Written::Ended(tasks) => {
+                // Until now the spool was the only one to know that there is a result.
+                tasks.into_iter().for_each(|task| self.keeper.forget(task));
+                None
+            }
+            Written::Failed(why) => {
+                tracing::error!("the journal can't be written, so no task can begin: {why}");
+                Some(Input::JournalFailed)
+            }
+        }
     }
 }
 
@@ -246,16 +264,6 @@ fn engine(event: engine::Event) -> Input {
         engine::Event::Bad { text } => {
             tracing::error!("the engine can't run tasks any more: {text}");
             Input::EngineBad
-        }
-    }
-}
-
-fn journal(written: Written) -> Input {
-    match written {
-        Written::Begun(tasks) => Input::Journaled(tasks),
-        Written::Failed(why) => {
-            tracing::error!("the journal can't be written, so no task can begin: {why}");
-            Input::JournalFailed
         }
     }
 }

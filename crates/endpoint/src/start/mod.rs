@@ -32,6 +32,7 @@ use crate::exit::{Failure, Outcome, block_on, status};
 use crate::pid::{self, Standing};
 
 pub(crate) use background::{inherit, report};
+pub(crate) use notice::send as notify;
 pub(crate) use registration::register;
 pub(crate) use setup::{RunDocument, shell};
 

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PERIOD: u64 = 3;
 
 /// Sends the reason. That it could not be sent changes nothing: the failure is printed as well.
-pub(super) fn send(credentials: Registration, failure: &Failure) {
+pub(crate) fn send(credentials: Registration, failure: &Failure) {
     let endpoint_id = credentials.endpoint_id;
     let state = serde_json::Map::from_iter([
         ("error".to_owned(), text(failure).into()),

@@ -112,10 +112,7 @@ fn one_tasks_walk() {
     );
     assert_eq!(bench.end(1), [Action::Keep { task: task(1), result: b"r".to_vec() }]);
     assert_eq!(bench.kept(1), [publish(0, 1)]);
-    assert_eq!(
-        bench.settled(1, Outcome::Confirmed),
-        [Action::JournalEnded(vec![task(1)]), Action::Forget(task(1))]
-    );
+    assert_eq!(bench.settled(1, Outcome::Confirmed), [Action::JournalEnded(vec![task(1)])]);
     assert_eq!(bench.deliver(1), [Action::Acknowledge(vec![tag(0, 1)])], "and never runs again");
 }
 
@@ -280,10 +277,7 @@ fn results_without_an_answer_are_sent_again_after_a_lost_session() {
     bench.on(loaded(1));
     bench.on(loaded(2));
     for number in [1, 2] {
-        assert_eq!(
-            bench.settled(number, Outcome::Confirmed),
-            [Action::JournalEnded(vec![task(number)]), Action::Forget(task(number))]
-        );
+        assert_eq!(bench.settled(number, Outcome::Confirmed), [Action::JournalEnded(vec![task(number)])]);
     }
 }
 
@@ -297,7 +291,7 @@ fn only_so_many_results_are_on_their_way() {
     assert_eq!(bench.kept(1), [publish(0, 1)]);
     assert_eq!(bench.kept(2), [publish(0, 2)]);
     assert_eq!(bench.kept(3), [], "the third waits in the spool");
-    assert_eq!(bench.settled(1, Outcome::Confirmed)[2..], [Action::Load(task(3))]);
+    assert_eq!(bench.settled(1, Outcome::Confirmed)[1..], [Action::Load(task(3))]);
 }
 
 #[test]
@@ -370,7 +364,7 @@ fn an_orderly_stop() {
     assert_eq!(bench.on(Input::EngineStopped), [], "a result is on its way to the spool");
     assert_eq!(bench.kept(3), [publish(0, 3)]);
     assert_eq!(
-        bench.settled(3, Outcome::Confirmed)[2..],
+        bench.settled(3, Outcome::Confirmed)[1..],
         [Action::Heartbeat { session: 0, active: false }, Action::Leave]
     );
     assert_eq!(bench.on(Input::Late), [], "left already");

@@ -94,6 +94,8 @@ impl World {
                 Action::JournalEnded(tasks) => tasks.into_iter().for_each(|task| {
                     self.writing.iter_mut().for_each(|batch| batch.retain(|other| *other != task));
                     self.journal.insert(task, "ended");
+                    assert!(self.received.contains_key(&task), "{task} was forgotten and nobody has it");
+                    self.spool.remove(&task);
                 }),
                 Action::Acknowledge(tags) => tags.into_iter().for_each(|tag| {
                     if let Some(task) = self.unacknowledged.remove(&tag) {
@@ -125,10 +127,6 @@ impl World {
                     if Some(session) == self.session {
                         self.on_their_way.push((task, result == GOOD));
                     }
-                }
-                Action::Forget(task) => {
-                    assert!(self.received.contains_key(&task), "{task} was forgotten and nobody has it");
-                    self.spool.remove(&task);
                 }
                 Action::Consume(take) => self.taking = take,
                 Action::Leave => self.left = true,
