@@ -1,6 +1,9 @@
 """Upstream's endpoint 4.19.0, unmodified, against our service: a manager that starts a user endpoint for each
 configuration that is asked for."""
 
+import os
+import signal
+
 import pytest
 from processes import until
 
@@ -95,6 +98,47 @@ def test_a_manager_without_privileges_serves_its_owner_only(service, manager, re
         manager.id,
     )
     assert "ENDPOINT_NOT_FOUND" in text
+
+
+@pytest.mark.long
+def test_a_user_endpoint_that_is_killed_is_started_again(scene):
+    """Nobody submits anew. What it had not acknowledged runs on the new one; what it had is said to be lost."""
+    service = scene.service()
+    manager = scene.manager(service, TEMPLATE + "    heartbeat_period: 5\n", schema=SCHEMA)
+    begun = scene.directory / "begun"
+    script = service.sdk("4.19.0").start(
+        """
+        import sys
+
+        def once(begun):
+            import os, pathlib, time
+            with open(begun, "a") as file:
+                file.write(f"{os.getpid()}\\n")
+            while len(pathlib.Path(begun).read_text().split()) == 1:
+                time.sleep(0.1)
+            return "again"
+
+        def where():
+            import os
+
+            return os.getpid()
+
+        with executor(sys.argv[1]) as ex:
+            future = ex.submit(once, sys.argv[2])
+            error = future.exception(timeout=150)
+            tell(str(error or future.result()))
+            tell(ex.submit(where).result(timeout=60))
+        """,
+        manager.id,
+        begun,
+    )
+    until(lambda: begun.exists() and begun.read_text().endswith("\n"), "the task runs", 60)
+    first = int(begun.read_text())
+    os.kill(first, signal.SIGKILL)
+    said, pid = script.finish(timeout=175)
+    assert said == "again" or "loss of endpoint" in said, said
+    assert pid != first
+    assert "a user endpoint is gone and has open tasks: it is started again" in service.process.output()
 
 
 def test_the_same_manager_after_a_restart(service, manager):

@@ -149,7 +149,16 @@ tell(Client().get_result(task) == data[::-1])
     assert restarted(service, endpoint, gate, script) == [True, True]
 
 
-def test_registered_functions_and_groups_are_there_afterwards(service, sdk, endpoint, gate):
+def test_registered_functions_and_groups_are_there_afterwards(service, sdk, endpoint, gate, release):
+    """One's own, one of source, and one of somebody else who shares nothing: it is refused as before."""
+    [private] = service.sdk(release, service.add_client("stranger")).run(
+        """
+        def secret(value):
+            return value
+
+        tell(Client().register_function(secret))
+        """
+    )
     script = sdk.start(
         GATED
         + """
@@ -160,14 +169,62 @@ def greet(name):
 
 client = Client()
 function = client.register_function(greet, public=True)
+shout = function
+if hasattr(client, "register_source_code"):
+    shout = client.register_source_code("def shout(name):\\n    return f'hello {name}'\\n", "shout")
 tell("registered")
 while not pathlib.Path(gate).exists():
     time.sleep(0.02)
 with executor(endpoint) as ex:
     tell(ex.submit_to_registered_function(function, args=("you",)).result(timeout=120))
+    tell(ex.submit_to_registered_function(shout, args=("you",)).result(timeout=120))
     tell(str(ex.submit(lambda: 1 / 0).exception(timeout=120)).count("ZeroDivisionError") > 0)
+with executor(endpoint) as ex:
+    error = ex.submit_to_registered_function(sys.argv[3], args=([],)).exception(timeout=120)
+    tell("FUNCTION_NOT_FOUND" in str(error))
+""",
+        endpoint.id,
+        gate,
+        private,
+    )
+    assert restarted(service, endpoint, gate, script) == ["hello you", "hello you", True, True]
+
+
+def test_every_strategy_in_flight(service, sdk, endpoint, gate):
+    """Each strategy's task is accepted before and runs after the restart, errors too."""
+    script = sdk.start(
+        GATED
+        + """
+import time
+from globus_compute_sdk import serialize
+from globus_compute_sdk.serialize import ComputeSerializer
+
+def failing(gate, value):
+    import pathlib, time
+    while not pathlib.Path(gate).exists():
+        time.sleep(0.02)
+    return value / 0
+
+strategies = [
+    *(dict(strategy_code=name) for name in ("DillCode", "DillCodeSource", "CombinedCode", "PureSourceTextInspect")),
+    *(dict(strategy_data=name) for name in ("DillDataBase64", "JSONData")),
+]
+executors = []
+futures = []
+for chosen in strategies:
+    chosen = {kind: getattr(serialize, name)() for kind, name in chosen.items()}
+    ex = executor(endpoint, serializer=ComputeSerializer(**chosen))
+    executors.append(ex)
+    futures.append((ex.submit(gated, gate, 7), ex.submit(failing, gate, 7)))
+while not all(future.task_id for pair in futures for future in pair):
+    time.sleep(0.05)
+tell("submitted")
+tell([good.result(timeout=120) for good, _ in futures])
+tell(all("ZeroDivisionError" in str(bad.exception(timeout=120)) for _, bad in futures))
+for ex in executors:
+    ex.shutdown()
 """,
         endpoint.id,
         gate,
     )
-    assert restarted(service, endpoint, gate, script) == ["hello you", True]
+    assert restarted(service, endpoint, gate, script) == [[7] * 6, True]

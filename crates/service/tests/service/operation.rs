@@ -14,6 +14,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use wire::message::{Actor, TaskResult, TaskState, TaskTransition};
+use wire::text::Text;
 
 use crate::support::{FakeEndpoint, Farcall, farcall};
 
@@ -29,6 +31,27 @@ async fn text(service: &Farcall, path: &str) -> (u16, String) {
     (answer.status().as_u16(), answer.text().await.unwrap())
 }
 
+/// A result as endpoints send it, of a task that waited and ran for so long.
+fn timed_result(task: &str, waited: Duration, ran: Duration) -> Vec<u8> {
+    let task_id: wire::TaskId = task.parse().unwrap();
+    let (seconds, nanos) = task_id.as_uuid().get_timestamp().unwrap().to_unix();
+    let begun = Duration::new(seconds, nanos) + waited;
+    let at = |state, time: Duration| TaskTransition {
+        timestamp: time.as_nanos().try_into().unwrap(),
+        state,
+        actor: Actor::Worker,
+    };
+    let transitions = vec![at(TaskState::ExecutionStart, begun), at(TaskState::ExecutionEnd, begun + ran)];
+    TaskResult {
+        task_id,
+        data: Text::plain("done"),
+        details: None,
+        error_details: None,
+        task_statuses: Some(transitions),
+    }
+    .encode()
+}
+
 #[tokio::test]
 async fn health_and_figures() {
     let mut service = Farcall::prepared();
@@ -42,7 +65,8 @@ async fn health_and_figures() {
     let function = client.function().await;
     client.submit(registration.id(), &function, 3).await;
     let first = endpoint.take().await;
-    endpoint.finish(&first, "done", false).await;
+    let done = timed_result(&first, Duration::from_secs(2), Duration::from_secs(40));
+    endpoint.publish("results", &format!("{}.results", registration.id()), &done).await.unwrap();
     endpoint.finish(&first, "again", false).await;
     let second = endpoint.take().await;
     endpoint.finish(&second, "wrong", true).await;
@@ -61,6 +85,12 @@ async fn health_and_figures() {
         (up.as_str(), 1.0),
         ("farcall_broker_connections", 1.0),
         ("farcall_http_requests_total{status=\"5xx\"}", 0.0),
+        ("farcall_task_queue_seconds_count", 1.0),
+        ("farcall_task_queue_seconds_bucket{le=\"1\"}", 0.0),
+        ("farcall_task_queue_seconds_bucket{le=\"3\"}", 1.0),
+        ("farcall_task_run_seconds_sum", 40.0),
+        ("farcall_task_run_seconds_bucket{le=\"10\"}", 0.0),
+        ("farcall_task_run_seconds_bucket{le=\"60\"}", 1.0),
     ] {
         assert_eq!(figure(&page, name), expected, "{name}");
     }
