@@ -210,3 +210,73 @@ fn failures_are_told_until_a_task_comes_to_a_result_and_never_without_bound() {
     core.apply(ended(1, 1), ms(0));
     assert_eq!(core.last_block_failure(), None);
 }
+
+#[test]
+fn a_block_that_never_called_home_is_the_engines_end() {
+    let mut core = table(rules(), &[(Input::Started, &[Action::SubmitBlocks(vec![0])]), (submit(1), &[])]);
+    let actions = core.apply(Input::BlockEnded { block: 0, ended: failed(3) }, ms(0));
+    let [Action::Fail { task, failure }, Action::Bad(text)] = actions.as_slice() else {
+        panic!("{actions:?}")
+    };
+    assert_eq!(*task, id(1));
+    assert!(text.starts_with("Error 1:\n\tJob is marked as MISSING"), "{text}");
+    assert!(text.ends_with("\tEXIT CODE: 3\n"), "{text}");
+    assert!(
+        failure.text().contains("BadStateException: Executor X failed due to: Error 1:"),
+        "{}",
+        failure.text()
+    );
+    let late = core.apply(submit(2), ms(0));
+    let [Action::Fail { failure, .. }] = late.as_slice() else { panic!("{late:?}") };
+    assert!(
+        failure.text().contains("parsl.jobs.errors.TooManyJobFailuresError: Error 1:"),
+        "{}",
+        failure.text()
+    );
+    assert_eq!(core.apply(Input::Stop { grace: ms(0) }, ms(0)), [Action::Finish]);
+}
+
+#[test]
+fn accidents_of_blocks_that_work_are_forgiven_until_they_become_a_habit() {
+    let mut core = Core::new(rules());
+    core.apply(Input::Started, ms(0));
+    core.apply(submit(1), ms(0));
+    for block in 0..2 {
+        let node = u64::from(block);
+        core.apply(join_block(node, block, 1), ms(0));
+        let actions = core.apply(Input::BlockEnded { block, ended: failed(1) }, ms(0));
+        assert_eq!(actions, [Action::SubmitBlocks(vec![block + 1])], "another one for the task that waits");
+        core.apply(Input::NodeLost(NodeKey(node)), ms(0));
+    }
+    core.apply(join_block(2, 2, 1), ms(0));
+    let actions = core.apply(Input::BlockEnded { block: 2, ended: failed(1) }, ms(0));
+    assert!(matches!(actions.last(), Some(Action::Bad(_))), "{actions:?}");
+}
+
+#[test]
+fn a_block_is_asked_for_when_there_is_work_and_given_back_when_there_is_none() {
+    let wanted = Wanted { init: 0, max: 3, workers_per_node: 2, ..rules().wanted };
+    let mut core = Core::new(Rules { wanted, ..rules() });
+    assert_eq!(core.apply(Input::Started, ms(0)), []);
+    assert_eq!(core.apply(submit(0), ms(0)), [Action::SubmitBlocks(vec![0])]);
+    assert_eq!(core.apply(submit(1), ms(0)), [], "one block has room for two");
+    assert_eq!(core.apply(submit(2), ms(0)), [Action::SubmitBlocks(vec![1])]);
+    for n in 3..20 {
+        core.apply(submit(n), ms(0));
+    }
+    assert_eq!(core.apply(submit(20), ms(0)), [], "never more than max_blocks");
+    for n in 0..=20 {
+        core.apply(Input::Cancelled(id(n)), ms(0));
+    }
+    let later = core.wake_at().unwrap();
+    assert_eq!(later, Duration::from_secs(120));
+    assert_eq!(core.apply(Input::Tick, later), [Action::CancelBlocks(vec![0, 1, 2])]);
+    assert_eq!(core.apply(submit(30), later), [Action::SubmitBlocks(vec![3])]);
+}
+
+#[test]
+fn a_node_of_a_block_that_is_gone_is_turned_away() {
+    let mut core = Core::new(rules());
+    core.apply(Input::Started, ms(0));
+    assert_eq!(core.apply(join_block(1, 7, 1), ms(0)), [Action::Drop(NodeKey(1))]);
+}
