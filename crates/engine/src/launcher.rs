@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::node::CONFIG_VARIABLE;
 use crate::provider::quote;
 
 /// `launcher:` under a provider.
@@ -106,6 +107,9 @@ impl Default for Launcher {
 
 const CORES: &str = "export CORES=$(getconf _NPROCESSORS_ONLN)\n";
 
+/// The same in a Slurm job, which may have been given less than the machine.
+const SLURM_CORES: &str = "export CORES=${SLURM_CPUS_ON_NODE:-$(getconf _NPROCESSORS_ONLN)}\n";
+
 /// The machines of a PBS job, each once; this one where there is no such job.
 const MACHINES: &str = "if [ -f \"$PBS_NODEFILE\" ]; then sort -u \"$PBS_NODEFILE\"; else echo localhost; fi";
 
@@ -136,6 +140,9 @@ impl Launcher {
         let with_file = |line: String| {
             format!("{CORES}cat > {file} << FARCALL_EOF\n{command}\nFARCALL_EOF\nchmod u+x {file}\n{line}")
         };
+        let in_slurm = |line: String| {
+            with_file(format!("{SLURM_CORES}export NODES=${{SLURM_JOB_NUM_NODES:-{nodes}}}\n{line}"))
+        };
         match self {
             Self::SimpleLauncher { .. } => command.to_owned(),
             Self::WrappedLauncher { prepend, .. } => format!("{prepend} {command}"),
@@ -144,12 +151,16 @@ impl Launcher {
             Self::SingleNodeLauncher { fail_on_any, .. } => {
                 format!("{CORES}{}", each(command, nodes, *fail_on_any))
             }
-            Self::SrunLauncher { overrides, .. } => with_file(format!(
-                "export NODES=$SLURM_JOB_NUM_NODES\nsrun --ntasks {nodes} -l {overrides} bash {file}"
-            )),
+            Self::SrunLauncher { overrides, .. } => {
+                in_slurm(format!("srun --ntasks {nodes} -l {overrides} bash {file}"))
+            }
             Self::SrunMPILauncher { overrides, .. } => {
-                let one = format!("srun --exclusive --nodes 1 --ntasks 1 -l {overrides} bash {file}");
-                with_file(format!("export NODES=$SLURM_JOB_NUM_NODES\n{}", each(&one, nodes, false)))
+                let one = format!("srun $SHARE -l {overrides} bash {file}");
+                in_slurm(format!(
+                    "SHARE=\"--exclusive --nodes $((NODES / {nodes}))\"\n\
+                     [ {nodes} -le $NODES ] || SHARE=\"--ntasks $((NODES * CORES / {nodes}))\"\n{}",
+                    each(&one, nodes, false)
+                ))
             }
             Self::AprunLauncher { overrides, .. } => {
                 with_file(format!("aprun -n {nodes} -N 1 {overrides} /bin/bash {file}"))
@@ -169,11 +180,13 @@ impl Launcher {
             }
             Self::GnuParallelLauncher { .. } => {
                 let hosts = format!("{directory}/\"$JOBNAME.nodes\"");
-                // To parallel, a colon is this machine without a login.
-                with_file(format!(
-                    "{{ {MACHINES}; }} | sed 's/^localhost$/:/' > {hosts}\n\
-                     seq {nodes} | parallel --sshloginfile {hosts} --jobs 1 --env JOBNAME /bin/bash {file}"
-                ))
+                // A login starts with an environment of its own: what `worker_init` has made of this one goes with the
+                // command, but for the keys, which go into no file. To parallel, a colon is this machine without a login.
+                format!(
+                    "{CORES}{{ (unset {CONFIG_VARIABLE}; export -p); cat << FARCALL_EOF\n{command}\nFARCALL_EOF\n}} > {file}\n\
+                     {{ {MACHINES}; }} | sed 's/^localhost$/:/' > {hosts}\n\
+                     seq {nodes} | parallel --sshloginfile {hosts} --jobs 1 /bin/bash {file}"
+                )
             }
         }
     }
@@ -235,108 +248,91 @@ mod tests {
         assert_eq!(run(&Launcher::default(), "(exit 7)", 1).0, 7, "alone, its own status");
     }
 
-    /// Stands in for a launching program: says how it was called, and runs the file as often as it was asked to.
+    /// Stands in for a launching program: notes how it was called, and runs the file as often as it was asked to.
     const STAND_IN: &str = "#!/bin/bash
-echo \"${0##*/} $*\"
+word=\"${0##*/}\"; for one; do word=\"$word|${one##*/of a block/}\"; done; echo \"$word\" >> \"$CALLS\"
 times=1
 while [ $# -gt 0 ]; do
   case $1 in -n|-np|--ntasks) times=$2; shift;; *.sh) file=$1;; esac
   shift
 done
-for _ in $(seq $times); do bash $file & done
+for _ in $(seq $times); do bash \"$file\" & done
 wait -n
 ";
 
-    /// Runs a launcher on a PATH of stand-ins, in a directory with a space; what it printed, sorted.
-    fn run_with_stand_ins(
-        launcher: &serde_json::Value,
+    /// What a launcher has done on a PATH of stand-ins, in a directory with a space.
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    struct Called {
+        launcher: Launcher,
         nodes: u32,
-        environment: &[(&str, &str)],
-    ) -> (i32, Vec<String>) {
+        environment: std::collections::BTreeMap<String, String>,
+        calls: Vec<String>,
+        file: String,
+        hosts: Option<String>,
+    }
+
+    /// The status and the output of the launcher's script, and what it has called.
+    fn call(golden: &Called, command: &str) -> (i32, String, Called) {
         use std::os::unix::fs::PermissionsExt as _;
         let scratch = tempfile::tempdir().unwrap();
-        let scripts = scratch.path().join("of a block");
+        let (scripts, calls) = (scratch.path().join("of a block"), scratch.path().join("calls"));
         std::fs::create_dir(&scripts).unwrap();
         for name in ["srun", "aprun", "jsrun", "mpiexec", "mpirun"] {
             let path = scratch.path().join(name);
-            std::fs::write(&path, STAND_IN.replace("bash $file", "bash \"$file\"")).unwrap();
+            std::fs::write(&path, STAND_IN).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         }
-        let launcher: Launcher = serde_json::from_value(launcher.clone()).unwrap();
-        let text = launcher.wrap("echo node of $JOBNAME; exit 7", nodes, &scripts);
-        let path = format!("{}:{}", scratch.path().display(), std::env::var("PATH").unwrap());
-        let output = Command::new("bash")
-            .args(["-c", &text])
-            .env("PATH", path)
+        let mut bash = Command::new("bash");
+        bash.args(["-c", &golden.launcher.wrap(command, golden.nodes, &scripts)])
+            .env("PATH", format!("{}:{}", scratch.path().display(), std::env::var("PATH").unwrap()))
             .env("JOBNAME", "job")
-            .envs(environment.iter().copied())
-            .output()
-            .unwrap();
-        let printed = String::from_utf8(output.stdout).unwrap().replace(&*scripts.to_string_lossy(), "DIR");
-        let mut lines: Vec<_> = printed.lines().map(str::to_owned).collect();
-        lines.sort();
-        (output.status.code().unwrap(), lines)
-    }
-
-    #[test]
-    fn programs_of_batch_systems_and_mpi_are_called_as_sites_know_it() {
-        let node = "node of job";
-        for (launcher, nodes, expected) in [
-            (
-                serde_json::json!({"type": "SrunLauncher", "overrides": "-c 128"}),
-                2,
-                vec![node, node, "srun --ntasks 2 -l -c 128 bash DIR/cmd_job.sh"],
-            ),
-            (
-                serde_json::json!({"type": "AprunLauncher", "debug": false}),
-                2,
-                vec!["aprun -n 2 -N 1 /bin/bash DIR/cmd_job.sh", node, node],
-            ),
-            (
-                serde_json::json!({"type": "JsrunLauncher"}),
-                1,
-                vec!["jsrun -n 1 -r 1 /bin/bash DIR/cmd_job.sh", node],
-            ),
-            (
-                serde_json::json!({"type": "MpiExecLauncher", "bind_cmd": "--cpu-bind", "overrides": "--ppn 1"}),
-                2,
-                vec![
-                    "mpiexec --cpu-bind none --ppn 1 -n 2 --hostfile DIR/job.nodes /usr/bin/sh DIR/cmd_job.sh",
-                    node,
-                    node,
-                ],
-            ),
-            (
-                serde_json::json!({"type": "MpiRunLauncher"}),
-                3,
-                vec!["mpirun -np 3 /bin/bash DIR/cmd_job.sh", node, node, node],
-            ),
-        ] {
-            let (code, lines) = run_with_stand_ins(&launcher, nodes, &[]);
-            assert_eq!(lines, expected, "{launcher}");
-            assert_eq!(code, 7, "the exit status comes through: {launcher}");
+            .env("CALLS", &calls)
+            .env_remove("PBS_NODEFILE");
+        for (name, value) in &golden.environment {
+            let nodefile = scratch.path().join("nodes");
+            match name.as_str() {
+                "PBS_NODEFILE" => {
+                    std::fs::write(&nodefile, value).unwrap();
+                    bash.env(name, nodefile)
+                }
+                _ => bash.env(name, value),
+            };
         }
-        let (code, lines) = run_with_stand_ins(&serde_json::json!({"type": "SrunMPILauncher"}), 2, &[]);
-        let once = "srun --exclusive --nodes 1 --ntasks 1 -l bash DIR/cmd_job.sh";
-        assert_eq!((code, lines), (1, vec![node.to_owned(), node.into(), once.into(), once.into()]));
+        let output = bash.output().unwrap();
+        let mut calls: Vec<_> = std::fs::read_to_string(calls).unwrap().lines().map(str::to_owned).collect();
+        calls.sort();
+        let called = Called {
+            launcher: golden.launcher.clone(),
+            nodes: golden.nodes,
+            environment: golden.environment.clone(),
+            calls,
+            file: std::fs::read_to_string(scripts.join("cmd_job.sh")).unwrap(),
+            hosts: std::fs::read_to_string(scripts.join("job.nodes")).ok(),
+        };
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap(), called)
+    }
+
+    /// The golden calls are Parsl's (`tests/engine/make_launchers.py`).
+    fn golden() -> Vec<Called> {
+        serde_json::from_str(include_str!("../tests/golden/launchers.json")).unwrap()
     }
 
     #[test]
-    fn the_machines_of_a_pbs_job_are_named_once() {
-        let scratch = tempfile::tempdir().unwrap();
-        let (scripts, nodefile) = (scratch.path(), scratch.path().join("nodefile"));
-        std::fs::write(&nodefile, "b\na\nb\na\n").unwrap();
-        let hosts = |environment: Option<&Path>| {
-            let launcher: Launcher =
-                serde_json::from_value(serde_json::json!({"type": "MpiExecLauncher"})).unwrap();
-            let text = format!("mpiexec() {{ true; }}\n{}", launcher.wrap("true", 2, scripts));
-            let mut bash = Command::new("bash");
-            bash.args(["-c", &text]).env("JOBNAME", "job").env_remove("PBS_NODEFILE");
-            environment.map(|path| bash.env("PBS_NODEFILE", path));
-            assert!(bash.status().unwrap().success());
-            std::fs::read_to_string(scripts.join("job.nodes")).unwrap()
-        };
-        assert_eq!(hosts(Some(&nodefile)), "a\nb\n");
-        assert_eq!(hosts(None), "localhost\n");
+    fn programs_of_batch_systems_and_mpi_are_called_as_parsl_calls_them() {
+        for golden in golden() {
+            let (_, _, called) = call(&golden, "echo node of $JOBNAME");
+            assert_eq!(called, golden);
+        }
+    }
+
+    /// Theirs forget the status of what they wait for.
+    #[test]
+    fn the_exit_status_of_nodes_comes_through_such_programs() {
+        for golden in golden() {
+            let (code, out, _) = call(&golden, "echo of $JOBNAME; exit 7");
+            let several = matches!(golden.launcher, Launcher::SrunMPILauncher { .. });
+            assert_eq!(code, if several { 1 } else { 7 }, "{golden:?}");
+            assert!(out.lines().count() >= golden.nodes as usize && out.lines().all(|line| line == "of job"));
+        }
     }
 }
