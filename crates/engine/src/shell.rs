@@ -444,8 +444,11 @@ impl Shell {
         if timeout(LEAVE, cancelled).await.is_err() {
             tracing::warn!("the provider did not cancel every block in time");
         }
-        if let NodeConfig::File(path) = &self.nodes {
-            let _ = fs::remove_file(path); // its keys open nothing any more
+        match &self.nodes {
+            NodeConfig::File(path) => {
+                let _ = fs::remove_file(path); // its keys open nothing any more
+            }
+            NodeConfig::Environment(_) => node::remove_abandoned(),
         }
     }
 }

@@ -58,11 +58,12 @@ impl Frame {
 pub(crate) struct Reader<R> {
     from: R,
     buffer: BytesMut,
+    received: u64,
 }
 
 impl<R: AsyncRead + Unpin> Reader<R> {
     pub(crate) fn new(from: R) -> Self {
-        Self { from, buffer: BytesMut::new() }
+        Self { from, buffer: BytesMut::new(), received: 0 }
     }
 
     /// The next frame, or none when the other side has closed between two frames. Safe to cancel.
@@ -76,7 +77,9 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             let missing = whole - self.buffer.len().min(whole);
             // Room grows with what has come, not with what a peer says will come.
             self.buffer.reserve(missing.min(self.buffer.len().max(CHUNK)));
-            if self.from.read_buf(&mut self.buffer).await? == 0 {
+            let count = self.from.read_buf(&mut self.buffer).await?;
+            self.received += count as u64;
+            if count == 0 {
                 return if self.buffer.is_empty() {
                     Ok(None)
                 } else {
@@ -88,6 +91,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 }
 
 impl<R> Reader<R> {
+    /// How many bytes have come: a sign of life, while a long frame takes its time.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
     /// The next frame, if it has come already.
     pub(crate) fn here(&mut self) -> io::Result<Option<Frame>> {
         let Some(length) = self.buffer.first_chunk() else { return Ok(None) };

@@ -108,6 +108,7 @@ async fn converse(
     }
     let mut beats = interval(period);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut received = 0;
     loop {
         tokio::select! {
             frame = reader.next() => {
@@ -122,6 +123,11 @@ async fn converse(
             }
             _ = beats.tick() => {
                 let _ = beat.send(message::beat());
+                if reader.received() > received {
+                    received = reader.received();
+                    // Its own beats may stand behind a frame that fills the link.
+                    let _ = news.send(News::Said { node, message: ToEngine::Beat });
+                }
             }
             _ = &mut is_cut => break,
             _ = &mut writing => break,

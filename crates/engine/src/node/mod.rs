@@ -7,6 +7,7 @@
 mod call;
 mod config;
 mod log;
+mod own_directory;
 mod resources;
 #[cfg(feature = "simulation")]
 mod simulated;
@@ -18,7 +19,6 @@ pub(crate) mod worker;
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
@@ -28,6 +28,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 pub use config::{CONFIG_VARIABLE, Config, ConfigError};
 pub(crate) use config::{WorkerConfig, Workers};
+pub(crate) use own_directory::remove_abandoned;
 pub use resources::NoSlots;
 pub(crate) use resources::{cores_here, machine_info};
 #[cfg(feature = "simulation")]
@@ -37,6 +38,7 @@ use crate::ambient::{self, Clock};
 use crate::link::frame::{self, Frame, Reader};
 use crate::link::message::{self, Hello, Interpreter, ToNode};
 use crate::processes;
+use own_directory::OwnDirectory;
 use resources::{Machine, Share};
 use slots::{Slots, Step};
 use task_socket::Load;
@@ -71,11 +73,14 @@ pub async fn run(config: Config, block: u32, stop: impl Future<Output = ()>) -> 
     let count = resources::slots(&config, &machine)?;
     let shares: Result<Vec<_>, _> =
         (0..count).map(|rank| resources::share(&config, &machine, rank, count)).collect();
-    let own = OwnDirectory::path(&uid);
+    let own = own_directory::path(&uid);
     let root = config.logs.clone().unwrap_or_else(|| own.clone());
     let logs = root.join(format!("block-{block}")).join(&uid);
     let _own = (config.logs.is_none() || config.worker_library.is_none())
-        .then(|| OwnDirectory::make(own.clone()))
+        .then(|| {
+            remove_abandoned();
+            OwnDirectory::make(own.clone())
+        })
         .transpose()
         .map_err(|error| NodeError::Logs { path: own.clone(), error })?;
     std::fs::create_dir_all(&logs).map_err(|error| NodeError::Logs { path: logs.clone(), error })?;
@@ -254,7 +259,7 @@ impl Node {
         let mut reader = Reader::new(reading);
         let mut beats = interval(config.heartbeat_period);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut heard = Instant::now();
+        let (mut heard, mut received) = (Instant::now(), 0);
         let mut look_again = None;
         let mut batch = Vec::new();
         let outcome = loop {
@@ -277,6 +282,10 @@ impl Node {
                 }
                 _ = beats.tick() => {
                     processes::reap(&self.workers.values().map(Worker::pid).collect());
+                    // The engine's own beats may stand behind a frame that fills the link.
+                    if reader.received() > received {
+                        (heard, received) = (Instant::now(), reader.received());
+                    }
                     if heard.elapsed() > config.heartbeat_threshold {
                         break Ok(());
                     }
@@ -426,25 +435,5 @@ impl Node {
             worker.kill();
             processes::sweep(worker.pid(), &self.recipe.pool, rank).await;
         }
-    }
-}
-
-/// A directory on this machine for a node that sees none of the endpoint's files; it goes with the node.
-struct OwnDirectory(PathBuf);
-
-impl OwnDirectory {
-    fn path(uid: &str) -> PathBuf {
-        std::env::temp_dir().join(format!("farcall-node-{uid}"))
-    }
-
-    fn make(path: PathBuf) -> io::Result<Self> {
-        std::fs::DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for OwnDirectory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0); // what can't be removed is the machine's to clean
     }
 }

@@ -18,6 +18,7 @@ cases! {
     a_node_drains_and_another_block_takes_over,
     idle_blocks_go_while_others_work,
     nodes_that_see_no_files_are_handed_what_they_need,
+    a_killed_node_leaves_nothing_where_it_kept_its_own_files,
     what_a_failed_block_has_said_is_in_the_status,
     worker_init_activates_a_virtual_environment,
     a_node_finds_its_engine_where_it_listens,
@@ -189,6 +190,29 @@ def f():
     }
     rig.stop(Duration::ZERO).await;
     until(|| !own.exists()).await;
+}
+
+/// The next node on that machine sees to it, and the engine where it stands.
+async fn a_killed_node_leaves_nothing_where_it_kept_its_own_files() {
+    let look =
+        "def f():\n    import farcall_worker, os\n    return [os.getppid(), farcall_worker.__file__]\n";
+    // A task may be sent to a node of which nobody knows yet that it is dead.
+    let options = json!({"shared_file_system": false, "max_retries_on_system_failure": 9});
+    let mut rig = Rig::start(options).await;
+    let kill = async |rig: &mut Rig| {
+        let outcome = rig.run(look, json!([])).await;
+        let library = std::path::PathBuf::from(outcome.value()[1].as_str().unwrap());
+        let own = library.ancestors().find(|path| path.parent() == Some(&std::env::temp_dir())).unwrap();
+        let pid = nix::unistd::Pid::from_raw(outcome.value()[0].as_i64().unwrap() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).unwrap();
+        own.to_owned()
+    };
+    let first = kill(&mut rig).await;
+    let second = kill(&mut rig).await;
+    assert_ne!(first, second);
+    assert!(!first.exists(), "{first:?}");
+    rig.stop(Duration::ZERO).await;
+    until(|| !second.exists()).await;
 }
 
 async fn what_a_failed_block_has_said_is_in_the_status() {

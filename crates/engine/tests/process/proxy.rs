@@ -1,10 +1,11 @@
-//! A link between node and engine that can be cut in every way a network cuts one.
+//! A link between node and engine that fails in every way a network does.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -16,7 +17,15 @@ pub(crate) enum Cut {
     /// Nothing crosses any more, and nobody is told.
     Blackhole,
     /// The node sees its connection closed, the engine does not.
-    HalfOpen,
+    NodeOnly,
+    /// The engine sees its connection closed, the node does not.
+    EngineOnly,
+    /// The engine is told that no more will come from the node, and what it says still reaches the node.
+    HalfClosed,
+    /// A part of what comes next arrives; then both sides are closed.
+    Torn,
+    /// All of it arrives, so many bytes in a second.
+    Slow(u64),
 }
 
 /// Forwards connections to the engine whose files lie in a directory.
@@ -49,30 +58,79 @@ impl Proxy {
 }
 
 async fn forward(mut node: TcpStream, mut engine: TcpStream, mut cut: watch::Receiver<Option<Cut>>) {
-    let how = tokio::select! {
-        _ = tokio::io::copy_bidirectional(&mut node, &mut engine) => return,
-        changed = cut.changed() => match changed {
-            Ok(()) => *cut.borrow(),
-            Err(_) => return,
-        },
+    let speed = AtomicU64::new(u64::MAX);
+    let how = {
+        let ((mut node, mut to_node), (mut engine, mut to_engine)) = (node.split(), engine.split());
+        let mut there = std::pin::pin!(carry(&mut node, &mut to_engine, &speed));
+        let mut back = std::pin::pin!(carry(&mut engine, &mut to_node, &speed));
+        loop {
+            tokio::select! {
+                () = &mut there => return,
+                () = &mut back => return,
+                changed = cut.changed() => match (changed, *cut.borrow_and_update()) {
+                    (Ok(()), Some(Cut::Slow(bytes))) => speed.store(bytes, Ordering::Relaxed),
+                    (Ok(()), Some(how)) => break how,
+                    _ => return,
+                },
+            }
+        }
     };
     match how {
-        Some(Cut::Reset) => {
+        Cut::Reset => {
             for stream in [node, engine] {
                 stream.set_zero_linger().unwrap();
             }
         }
-        Some(Cut::Blackhole) => {
+        Cut::Blackhole => {
             let _kept = (node, engine);
-            tokio::time::sleep(Duration::from_secs(3600)).await;
+            std::future::pending::<()>().await;
         }
-        Some(Cut::HalfOpen) => {
-            let _ = node.shutdown().await; // closed already is as good
+        Cut::NodeOnly => {
             drop(node);
-            // What the engine sends is taken, as by a host that has gone without a word; and nothing comes back.
-            let mut nothing = [0; 4096];
-            while engine.read(&mut nothing).await.is_ok_and(|count| count > 0) {}
+            swallow(engine).await;
         }
-        None => {}
+        Cut::EngineOnly => {
+            drop(engine);
+            swallow(node).await;
+        }
+        Cut::HalfClosed => {
+            let _ = engine.shutdown().await; // closed already is as good
+            carry(&mut engine, &mut node, &speed).await;
+        }
+        Cut::Torn => {
+            let mut piece = [0; 4096];
+            let (from, to) = (&mut node, &mut engine);
+            if let Ok(count) = from.read(&mut piece).await {
+                let _ = to.write_all(&piece[..count / 2]).await; // closed already is as good
+            }
+        }
+        Cut::Slow(_) => unreachable!("it goes on"),
     }
+}
+
+/// Carries everything one way until either end is closed.
+async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, speed: &AtomicU64) {
+    const BEAT: Duration = Duration::from_millis(10);
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let Ok(count @ 1..) = from.read(&mut buffer).await else { return };
+        let mut rest = &buffer[..count];
+        while !rest.is_empty() {
+            let speed = speed.load(Ordering::Relaxed);
+            let at_once = if speed == u64::MAX { rest.len() } else { rest.len().min((speed / 100) as usize) };
+            if to.write_all(&rest[..at_once]).await.is_err() {
+                return;
+            }
+            rest = &rest[at_once..];
+            if speed < u64::MAX {
+                tokio::time::sleep(BEAT).await;
+            }
+        }
+    }
+}
+
+/// Takes what is sent, as a host does that has gone without a word; and nothing comes back.
+async fn swallow(mut stream: TcpStream) {
+    let mut nothing = [0; 4096];
+    while stream.read(&mut nothing).await.is_ok_and(|count| count > 0) {}
 }

@@ -1,0 +1,118 @@
+//! A directory on this machine for a node that sees none of the endpoint's files.
+//!
+//! It goes with its node. A node that is killed can't see to that, so whoever comes next does: the node holds a lock on
+//! its directory, which the system lets go of when the process is gone, and a directory that nobody holds is abandoned.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg, OFlag};
+
+const PREFIX: &str = "farcall-node-";
+
+/// Somebody who tidies up may hold or remove the directory between its making and its locking.
+const TRIES: u32 = 1000;
+const BETWEEN_TRIES: Duration = Duration::from_millis(1);
+
+pub(super) fn path(uid: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("{PREFIX}{uid}"))
+}
+
+/// Removes the directories that killed nodes of this user have left on this machine.
+pub(crate) fn remove_abandoned() {
+    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_name().to_string_lossy().starts_with(PREFIX)
+            && let Some(_held) = hold(&path)
+        {
+            let _ = fs::remove_dir_all(&path); // what can't be removed is the machine's to clean
+        }
+    }
+}
+
+/// Takes the lock of one of this user's directories, if nobody has it.
+fn hold(path: &Path) -> Option<Flock<File>> {
+    let flags = (OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).bits();
+    let directory = File::options().read(true).custom_flags(flags).open(path).ok()?;
+    let ours = directory.metadata().is_ok_and(|it| it.uid() == nix::unistd::geteuid().as_raw());
+    Flock::lock(directory, FlockArg::LockExclusiveNonblock).ok().filter(|_| ours)
+}
+
+pub(super) struct OwnDirectory {
+    path: PathBuf,
+    _held: Flock<File>,
+}
+
+impl OwnDirectory {
+    pub(super) fn make(path: PathBuf) -> io::Result<Self> {
+        for _ in 0..TRIES {
+            match DirBuilder::new().mode(0o700).create(&path) {
+                // Left by a try before, while somebody else held it.
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+            if let Some(held) = hold(&path) {
+                let same = |it: &fs::Metadata| Some(it.ino()) == held.metadata().ok().map(|held| held.ino());
+                if fs::symlink_metadata(&path).is_ok_and(|it| same(&it)) {
+                    return Ok(Self { path, _held: held });
+                }
+            }
+            std::thread::sleep(BETWEEN_TRIES);
+        }
+        Err(io::ErrorKind::ResourceBusy.into())
+    }
+}
+
+impl Drop for OwnDirectory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path); // what can't be removed is the machine's to clean
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_holds_is_removed_and_what_somebody_holds_is_not() {
+        let path = |name: &str| super::path(&format!("test-{name}-{}", std::process::id()));
+        let held = OwnDirectory::make(path("held")).unwrap();
+        fs::write(held.path.join("log"), "words").unwrap();
+        let abandoned = path("abandoned");
+        fs::create_dir(&abandoned).unwrap();
+        fs::write(abandoned.join("log"), "words").unwrap();
+        let link = path("link");
+        std::os::unix::fs::symlink("/", &link).unwrap();
+        remove_abandoned();
+        assert!(held.path.join("log").exists());
+        // Another test's node may be at it.
+        while abandoned.exists() {
+            std::thread::yield_now();
+            remove_abandoned();
+        }
+        fs::remove_file(link).unwrap();
+        let path = held.path.clone();
+        drop(held);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn nodes_and_those_who_tidy_up_do_not_get_in_each_others_way() {
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        let uid = format!("race-{thread}-{}", std::process::id());
+                        let own = OwnDirectory::make(super::path(&uid)).unwrap();
+                        fs::write(own.path.join("log"), "words").unwrap();
+                        remove_abandoned();
+                        assert!(own.path.join("log").exists());
+                    }
+                });
+            }
+        });
+    }
+}
