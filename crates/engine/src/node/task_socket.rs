@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, sockopt};
 use tokio::io::Interest;
@@ -115,12 +115,13 @@ fn send_packet(socket: RawFd, packet: &[u8]) -> nix::Result<()> {
 
 /// Ends with its socket's owner.
 async fn write_packets(socket: OwnedFd, mut frames: mpsc::UnboundedReceiver<Frame>) -> io::Result<()> {
-    // SAFETY: an owned descriptor stays the same and open until it is dropped, here with its registration.
-    let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::WRITABLE)? };
     while let Some(frame) = frames.recv().await {
+        // For this frame only: otherwise each task that the worker reads would wake this process up for nothing.
+        // SAFETY: an owned descriptor stays the same and open until it is dropped, after its registration.
+        let writable = unsafe { AsyncFd::register_with_interest(socket.as_fd(), Interest::WRITABLE)? };
         for packet in frame.as_bytes().chunks(PACKET) {
-            let send = |socket: &OwnedFd| Ok(send_packet(socket.as_raw_fd(), packet)?);
-            socket.async_io(Interest::WRITABLE, send).await?;
+            let send = |socket: &BorrowedFd<'_>| Ok(send_packet(socket.as_raw_fd(), packet)?);
+            writable.async_io(Interest::WRITABLE, send).await?;
         }
     }
     Ok(())

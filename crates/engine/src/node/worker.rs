@@ -143,6 +143,12 @@ impl Worker {
     }
 }
 
+/// The C library gives freed memory back to the system as soon as it can, and a worker of megabytes would get every
+/// page anew for every task, which takes longer than all the copying. These bytes it may keep. The worker takes the
+/// variables away before a function sees them.
+const KEPT_MEMORY: [(&str, &str); 2] =
+    [("MALLOC_TRIM_THRESHOLD_", "16777216"), ("MALLOC_MMAP_THRESHOLD_", "8388608")];
+
 /// The process of one worker, or of several threads: each has two of the sockets, for tasks and for results.
 pub(super) fn command(
     recipe: &Recipe,
@@ -165,6 +171,9 @@ pub(super) fn command(
         .env(processes::MARK, processes::mark(&recipe.pool, rank))
         .env_remove(CONFIG_VARIABLE)
         .envs(share.environment.iter().map(|(name, value)| (*name, value.as_str())));
+    let own = KEPT_MEMORY.into_iter().filter(|(name, _)| std::env::var_os(name).is_none());
+    let names: Vec<_> = own.clone().map(|(name, _)| name).collect();
+    command.envs(own).env("FARCALL_WORKER_OWN_VARIABLES", names.join(","));
     if recipe.config.variables {
         command
             .env("PARSL_WORKER_RANK", rank.to_string())

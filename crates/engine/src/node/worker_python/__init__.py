@@ -47,6 +47,8 @@ def main():
     del sys.path[0]  # this library's place; functions have no business here
     config = json.loads(os.environ.pop("FARCALL_WORKER_CONFIG"))
     sockets = [int(number) for number in os.environ.pop("FARCALL_WORKER_SOCKETS").split(",")]
+    for name in os.environ.pop("FARCALL_WORKER_OWN_VARIABLES", "").split(","):
+        os.environ.pop(name, None)
     for socket in sockets:
         os.set_inheritable(socket, False)
     # What is here now stays: no collection needs to look at it again.
@@ -71,7 +73,7 @@ class Worker:
         self.limit = config["result_size_limit"]
         self.allowed = frozenset(config["allowed"])
         self.details = details(config["endpoint_id"])
-        self.details_json = json.dumps(self.details, separators=(",", ":"))
+        self.details_json = json.dumps(self.details, separators=(",", ":")).encode()
 
     def run(self):
         about = {
@@ -84,7 +86,7 @@ class Worker:
         while True:
             frame = self.read()
             if frame[4] == TASK:
-                self.write(ENDED, frame[5:21], self.task(frame))
+                self.write(ENDED, frame[5:21], *self.task(frame))
 
     def read(self):
         """The next frame, whole; ends the worker when its node is gone."""
@@ -106,11 +108,13 @@ class Worker:
         return frame
 
     def write(self, kind, *parts):
-        body = b"".join(parts)
-        data = HEAD.pack(len(body) + 1, kind) + body
-        written = os.write(self.results, data)
-        while written < len(data):
-            written += os.write(self.results, memoryview(data)[written:])
+        # Gathered by the system, not here: what is large is copied once.
+        parts = (HEAD.pack(sum(map(len, parts)) + 1, kind),) + parts
+        whole, written = sum(map(len, parts)), os.writev(self.results, parts)
+        if written < whole:
+            rest = memoryview(b"".join(parts))
+            while written < whole:
+                written += os.write(self.results, rest[written:])
 
     def task(self, frame):
         start = time.time_ns()
@@ -121,18 +125,18 @@ class Worker:
             self.enter(task_id)
         except Exception:
             return self.not_entered(task_id, start)
-        error = "null"
+        error = b"null"
         try:
-            result = json_string(self.call(memoryview(frame)[end_of_extras:], extras))
+            result = self.call(memoryview(frame)[end_of_extras:], extras)
         except self.caught as exception:
             text, code, message = told(exception)
-            result = json.dumps(text)
-            error = json.dumps({"code": code, "user_message": message}, separators=(",", ":"))
+            result = json.dumps(text).encode()
+            error = json.dumps({"code": code, "user_message": message}, separators=(",", ":")).encode()
             note(text)
         except BaseException as exception:  # SystemExit, KeyboardInterrupt: this process is to end
             leave(exception)
         flush()
-        return self.packed(task_id, result, self.details_json, error, "worker", "execution-start", start)
+        return packed(task_id, result, self.details_json, error, b"worker", b"execution-start", start)
 
     def enter(self, task_id):
         """Makes the environment and the directory that the function finds."""
@@ -150,6 +154,7 @@ class Worker:
             os.chdir(directory)
 
     def call(self, message, extras):
+        """What the function returns, as it stands in the answer."""
         function, args, kwargs = payloads.decode_task(
             task_buffer(message), self.allowed, extras.get("function_python")
         )
@@ -162,7 +167,7 @@ class Worker:
         result = payloads.encode_result(value, extras.get("result_serializers"))
         if len(result) > self.limit:
             raise ResultTooLarge(len(result), self.limit)
-        return result
+        return result.json() if isinstance(result, payloads.Base64) else json.dumps(result).encode()
 
     def not_entered(self, task_id, start):
         """The engine's own failure, in the form that such failures have."""
@@ -175,28 +180,24 @@ class Worker:
                 "code": "RemoteExecutionError",
                 "user_message": "An error occurred during the execution of this task",
             }
-        )
-        return self.packed(task_id, json.dumps(text), "null", error, "interchange", "waiting-for-launch", start)
-
-    @staticmethod
-    def packed(task_id, result, details, error, actor, first_state, start):
-        return (
-            '\x01{"message_type":"result","data":{"task_id":"%s","data":%s,"details":%s,"error_details":%s,'
-            '"task_statuses":[{"timestamp":%d,"state":"%s","actor":"%s"},'
-            '{"timestamp":%d,"state":"execution-end","actor":"%s"}]}}'
-            % (task_id, result, details, error, start, first_state, actor, time.time_ns(), actor)
         ).encode()
+        text = json.dumps(text).encode()
+        return packed(task_id, text, b"null", error, b"interchange", b"waiting-for-launch", start)
+
+
+def packed(task_id, result, details, error, actor, first_state, start):
+    """A result message in its parts; what is JSON comes as JSON."""
+    return (
+        b'\x01{"message_type":"result","data":{"task_id":"%b","data":' % task_id.encode(),
+        result,
+        b',"details":%b,"error_details":%b,"task_statuses":[{"timestamp":%d,"state":"%b","actor":"%b"},'
+        b'{"timestamp":%d,"state":"execution-end","actor":"%b"}]}}'
+        % (details, error, start, first_state, actor, time.time_ns(), actor),
+    )
 
 
 def hyphenated(digits):
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
-
-
-def json_string(text):
-    # Base64 needs no other escape than that of its newlines, and is most of what is ever sent.
-    if text.startswith(("00\n", "01\n")):
-        return '"' + text.replace("\n", "\\n") + '"'
-    return json.dumps(text)
 
 
 def task_buffer(message):
