@@ -216,7 +216,7 @@ class Endpoint:
     It is ours, or `upstream`: the one that PyPI has put into that environment.
     """
 
-    def __init__(self, scene, service, name, python="sdk-4.19.0", workers=2, upstream=False, engine=None, variables=None):
+    def __init__(self, scene, service, name, python="sdk-4.19.0", workers=2, upstream=False, engine=None, config=None, variables=None):
         self.scene = scene
         self.service = service
         self.name = name
@@ -227,6 +227,7 @@ class Endpoint:
             "max_workers_per_node": workers,
             "provider": {"type": "LocalProvider", "init_blocks": 1, "min_blocks": 0, "max_blocks": 1},
         }
+        self.config = config or {}
         self.variables = variables or {}
         self.directory = scene.directory / "endpoints"
         self.process = None
@@ -256,6 +257,7 @@ class Endpoint:
             "display_name": self.name,
             "detach_endpoint": False,
             "engine": self.engine,
+            **self.config,
         }
         # JSON is YAML.
         (self.directory / self.name / "config.yaml").write_text(json.dumps(config, indent=2))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scene import Endpoint
+from scene import Endpoint, until
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +65,90 @@ def test_what_worker_init_said_last_is_in_the_error_of_the_task(shared_scene, se
         """,
         endpoint.id,
     )
-    for part in ["BadStateException: Executor ", "EXIT CODE: 3", "STDOUT: loading python/3.12", "STDERR: module: no such module"]:
+    said = ["EXIT CODE: 3", "STDOUT: loading python/3.12", "STDERR: module: no such module"]
+    for part in ["BadStateException: Executor ", *said]:
         assert part in text, text
+    # The endpoint has said so with its last heartbeat.
+    status = until(lambda: _offline(service, endpoint), "the endpoint has left", 60)
+    for part in said:
+        assert part in status["details"]["last_block_failure"], status
+
+
+def _offline(service, endpoint):
+    status = service.rest().get(f"/v2/endpoints/{endpoint.id}/status")
+    return status if status["status"] == "offline" else None
+
+
+def test_what_a_block_has_said_is_in_the_status_of_its_endpoint(shared_scene, service, sdk):
+    # Only this heals a block of this endpoint.
+    healed = shared_scene.directory / "healed"
+    init = f"test -e {healed} || {{ echo 'loading python/3.12'; echo 'module: no such module' >&2; exit 3; }}"
+    engine = {
+        "type": "GlobusComputeEngine",
+        "block_error_handler": False,
+        "max_workers_per_node": 1,
+        "provider": {"type": "LocalProvider", "worker_init": init},
+    }
+    endpoint = shared_scene.endpoint(service, "broken-block", engine=engine, config={"heartbeat_period": 5})
+    script = """
+        import sys, time
+        from globus_compute_sdk import Client
+
+        client, said = Client(), "last_block_failure"
+        status = lambda: client.get_endpoint_status(sys.argv[1])["details"]
+        while said not in status():
+            time.sleep(0.2)
+        tell(status()[said])
+        open(sys.argv[2], "w").close()
+        with executor(sys.argv[1]) as ex:
+            tell(ex.submit(abs, -42).result(timeout=60))
+        while said in status():
+            time.sleep(0.2)
+        """
+    text, value = sdk.run(script, endpoint.id, str(healed))
+    for part in ["\tEXIT CODE: 3\n", "\tSTDOUT: loading python/3.12\n", "\tSTDERR: module: no such module\n"]:
+        assert part in text, text
+    assert value == 42
+
+
+# As a login to another machine: an environment of its own, and a command in words.
+LOGIN = """#!/bin/bash
+echo "$1" >> {log}
+shift
+[ "$1" = -- ] && shift
+cd
+exec env -i HOME="$HOME" SHELL=/bin/bash PATH=/usr/bin:/bin bash -c "$*"
+"""
+
+
+def test_gnu_parallel_starts_a_node_on_each_machine_of_a_job(shared_scene, service, sdk):
+    place = shared_scene.directory / "two machines"
+    (place / "bin").mkdir(parents=True)
+    (place / "met").mkdir()
+    (place / "bin/ssh").write_text(LOGIN.format(log=f"'{place}/logins'"))
+    (place / "bin/ssh").chmod(0o755)
+    (place / "nodefile").write_text("node-b\nnode-a\nnode-b\n")
+    init = f"export PATH='{place}/bin':\"$PATH\" PBS_NODEFILE='{place}/nodefile' MODULE=\"loaded 'here'\""
+    provider = {"type": "LocalProvider", "nodes_per_block": 2, "worker_init": init, "launcher": {"type": "GnuParallelLauncher"}}
+    engine = {"type": "GlobusComputeEngine", "max_workers_per_node": 1, "provider": provider}
+    endpoint = shared_scene.endpoint(service, "parallel", engine=engine)
+    script = """
+        import sys
+
+        def meet(place):
+            import os, time
+            open(os.path.join(place, str(os.getppid())), "w").close()
+            while len(os.listdir(place)) < 2:
+                time.sleep(0.01)
+            return [os.getppid(), os.environ["MODULE"]]
+
+        with executor(sys.argv[1]) as ex:
+            for future in [ex.submit(meet, sys.argv[2]) for _ in range(2)]:
+                tell(future.result(timeout=60))
+        """
+    (one, module), (other, _) = sdk.run(script, endpoint.id, str(place / "met"))
+    assert one != other and module == "loaded 'here'"
+    assert sorted((place / "logins").read_text().split()) == ["node-a", "node-b"]
 
 
 def test_what_can_not_run_yet_is_refused_by_name(shared_scene, service):

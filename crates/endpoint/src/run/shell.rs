@@ -101,7 +101,13 @@ impl Shell {
                 Some(written) = self.journal.written() => self.journaled(written),
                 Some(done) = self.keeper.done() => Some(spool(done)),
                 event = next(&mut self.engine_events) => match event {
-                    Some(event) => Some(engine(event)),
+                    Some(event) => {
+                        if let engine::Event::Bad { text } = &event {
+                            // The engine may be gone before the last heartbeat asks it.
+                            self.report.last_block_failure = Some(text.clone());
+                        }
+                        Some(engine(event))
+                    }
                     None => {
                         self.engine_events = None;
                         Some(Input::EngineStopped)
