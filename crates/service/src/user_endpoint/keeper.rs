@@ -71,7 +71,8 @@ impl Keeper {
             let post = &self.starter.post;
             let seen = Seen {
                 first: user_endpoint.first,
-                lives: post.consumes(id) || self.presence.online(id, now) || post.starts().under_way(id),
+                lives: post.consumes(id) || self.presence.online(id, now),
+                starting: post.starts().under_way(id),
                 manager_connected: post.reads_commands(user_endpoint.manager),
             };
             let decision = self.restarts().look(id, seen, now);

@@ -29,8 +29,9 @@ const OURS: SignedDuration = SignedDuration::from_secs(10);
 pub struct Seen {
     /// The first of the tasks in its queue.
     pub first: Option<i64>,
-    /// It consumes, or was heard of lately, or is being started.
+    /// It consumes, or was heard of lately.
     pub lives: bool,
+    pub starting: bool,
     pub manager_connected: bool,
 }
 
@@ -77,6 +78,9 @@ impl Restarts {
         }
         if seen.lives {
             self.cases.entry(id).and_modify(|case| case.gone_since = None);
+            return Decision::Leave;
+        }
+        if seen.starting {
             return Decision::Leave;
         }
         let new = Case { first: seen.first, gone_since: None, tries: 0, not_before: now, last: None };
@@ -144,7 +148,7 @@ mod tests {
     }
 
     fn gone(first: i64) -> Seen {
-        Seen { first: Some(first), lives: false, manager_connected: true }
+        Seen { first: Some(first), lives: false, starting: false, manager_connected: true }
     }
 
     #[test]
@@ -156,7 +160,11 @@ mod tests {
         assert_eq!(restarts.look(ID, lives, at(2)), Decision::Leave, "it was only cut off");
         assert_eq!(restarts.look(ID, gone(1), at(4)), Decision::Leave);
         assert_eq!(restarts.look(ID, gone(1), at(6)), Decision::Start);
-        assert_eq!(restarts.look(ID, lives, at(6)), Decision::Leave, "it is being started");
+        let starting = Seen { starting: true, ..gone(1) };
+        assert_eq!(restarts.look(ID, starting, at(30)), Decision::Leave);
+        assert!(restarts.told(ID).is_some(), "its owner may know");
+        assert_eq!(restarts.look(ID, lives, at(31)), Decision::Leave);
+        assert_eq!(restarts.told(ID), None, "it is there again");
     }
 
     #[test]

@@ -304,11 +304,15 @@ fn a_second_signal_hurries() {
     let head = "POST /v2/oauth2/token HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\
                 Content-Type: application/x-www-form-urlencoded\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();
-    service.signal(Signal::SIGTERM);
-    service.signal(Signal::SIGTERM);
-    std::thread::sleep(Duration::from_millis(100));
-    service.signal(Signal::SIGTERM);
-    assert!(service.stop_status().success());
+    // Signals that come before the last was heard of are one.
+    let status = loop {
+        service.signal(Signal::SIGTERM);
+        std::thread::sleep(Duration::from_millis(50));
+        if let Some(status) = service.ended() {
+            break status;
+        }
+    };
+    assert!(status.success());
     assert!(service.read_log().contains("the stop was hurried"), "{}", service.read_log());
 }
 
@@ -425,8 +429,7 @@ fn the_doctor_looks_at_the_certificate_as_clients_do() {
     std::fs::set_permissions(service.data(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     says(examine("localhost", Some(&authority)), Some(0), &good);
     // Nobody trusts it who is not told to; that may be meant so.
-    let private = ["warning  trust: ", "`farcall env URL --ca FILE` says how it is set"];
-    says(examine("localhost", None), Some(0), &private);
+    says(examine("localhost", None), Some(0), &["warning  trust: "]);
     // The right authority's name, and another's key.
     let other = service.file("other.pem");
     std::fs::write(&other, Pki::new().pem()).unwrap();

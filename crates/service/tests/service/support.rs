@@ -207,6 +207,11 @@ impl Farcall {
         self.stop_status()
     }
 
+    /// How it left, if it has.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.process.as_mut().unwrap().try_wait().unwrap()
+    }
+
     /// How it left, after a signal.
     pub fn stop_status(&mut self) -> std::process::ExitStatus {
         self.process.take().unwrap().wait().unwrap()
