@@ -3,10 +3,12 @@
 Whatever a program leaves behind is found by a mark in its environment, so a test can say that nothing was.
 """
 
+import fcntl
 import os
 import re
 import signal
 import subprocess
+import termios
 import time
 from pathlib import Path
 
@@ -31,6 +33,8 @@ class Process:
                 stdout=terminal or log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                # The terminal of the new session.
+                preexec_fn=terminal and (lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)),
             )
         if stdin is not None:
             self._popen.stdin.write(stdin.encode())

@@ -15,9 +15,9 @@ import uuid
 from pathlib import Path
 
 import environments
-from console import Console
 from processes import MARK, Process, marked, until
 from rest import Refused, Rest
+from terminal import Terminal
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -57,11 +57,11 @@ class Scene:
         self.processes.append(process)
         return process
 
-    def console(self, name, command, environment):
+    def terminal(self, command, environment, name=None):
         """Starts a program at a terminal of its own."""
-        console = Console(name, command, environment, self.directory)
-        self.processes.append(console)
-        return console
+        terminal = Terminal(command, environment, self.directory, name)
+        self.processes.append(terminal)
+        return terminal
 
     def service(self, name="service", settings=(), configuration=None):
         """Starts a service; `configuration` is the text of its `farcall.yaml`."""

@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
+import subprocess
 
 import pytest
 
-from processes import alive, until
+from processes import alive, marked, until
 from scene import Endpoint
 
 
@@ -129,3 +131,75 @@ def test_another_identity_finds_nothing(shared_scene, service, sdk):
         endpoint.id,
     )
     assert "ENDPOINT_NOT_FOUND" in text
+
+
+def test_stop_remote_ends_it_wherever_it_runs(shared_scene, service):
+    """From another computer: the service cuts it off, and refuses it for a while."""
+    endpoint = shared_scene.endpoint(service, "far")
+    here = Endpoint(shared_scene, service, "near")
+    here.directory = shared_scene.directory / "another-home"
+    here.configure()
+    (here.directory / "near" / "endpoint.json").write_text(json.dumps({"endpoint_id": endpoint.id}))
+    stopped = here.run("stop", "--remote", "near")
+    assert (stopped.returncode, stopped.stderr) == (0, "> Endpoint <near> is not active.\n")
+    assert endpoint.process.wait(60) == 0
+    assert "no new credentials: Endpoint registration blocked." in (endpoint.directory / "far" / "endpoint.log").read_text()
+    refused = here.run("start", "near")
+    assert refused.returncode == 69 and refused.stderr.startswith("Endpoint registration blocked.  ["), refused.stderr
+
+
+SLEEP = """
+import sys
+
+def sleep(path):
+    import os, time
+    with open(path, "w") as file:
+        file.write(str(os.getpid()))
+    time.sleep(600)
+
+with executor(sys.argv[1]) as ex:
+    ex.submit(sleep, sys.argv[2]).result()
+"""
+
+
+def test_a_start_after_a_crash_ends_nodes_and_workers(scene, release):
+    """A node that can't notice the crash, because it was stopped in its tracks, and the worker that it feeds."""
+    service = scene.service()
+    endpoint = scene.endpoint(service, "crashes", workers=1)
+    began = scene.directory / "began"
+    client = service.sdk(release).start(SLEEP, endpoint.id, str(began))
+    until(lambda: began.exists() and began.read_text(), "the task runs", 60)
+    client.process.kill()
+    worker = int(began.read_text())
+    [node] = [pid for pid, line in marked(scene.mark).items() if " node " in line and not line.startswith("/bin/sh")]
+    os.kill(node, signal.SIGSTOP)
+    endpoint.kill()
+    endpoint.start()
+    path = endpoint.directory / "crashes" / "endpoint.log"
+    until(lambda: path.read_text().count("the endpoint runs") == 2, "it runs again", 60)
+    assert not alive(node)
+    until(lambda: not alive(worker), "its worker is gone", 30)
+    log = path.read_text()
+    assert "A prior endpoint process ended without cleaning up; doing so now." in log
+    endpoint.stop()
+
+
+def test_a_home_that_cannot_be_written_gives_one_clear_error(scene):
+    """On a read-only file system: no command hangs, none leaves anything half done."""
+    service = scene.service()
+    endpoint = Endpoint(scene, service, "stuck")
+    endpoint.configure()
+    seal = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && shift && exec "$@"'
+    for words, status in (("start", 73), ("configure", 73)):
+        name = "stuck" if words == "start" else "another"
+        done = subprocess.run(
+            ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", seal, "sh", str(endpoint.directory)]
+            + [str(part) for part in endpoint.command(words, name)],
+            env=endpoint.environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == status, done.stderr
+        assert len(done.stderr.splitlines()) == 1 and "Read-only file system" in done.stderr, done.stderr

@@ -16,7 +16,6 @@ import pytest
 
 import environments
 from scene import binary
-from terminal import Terminal
 
 ME = "11111111-1111-4111-8111-111111111111"
 LINKED = "22222222-2222-4222-8222-222222222222"
@@ -69,7 +68,7 @@ class Person:
     def type(self, *arguments, upstream=False):
         program = self.stock.parent / "globus-compute-endpoint" if upstream else binary("globus-compute-endpoint")
         environment = self.environment(http_proxy=f"http://127.0.0.1:{self.port}") if upstream else self.ours()
-        return Terminal([program, *arguments], environment, self.scene.directory)
+        return self.scene.terminal([program, *arguments], environment)
 
     def log_in(self, terminal):
         """Opens the link and pastes the code."""
@@ -284,7 +283,7 @@ def test_the_whole_way_with_our_service(scene):
 
     run("ada", "configure", "ep")
     program = binary("globus-compute-endpoint")
-    screen = log_in(Terminal([program, "start", "ep"], environment("ada"), scene.directory), "ada")
+    screen = log_in(scene.terminal([program, "start", "ep"], environment("ada")), "ada")
     registered = re.search(r"registered ID: (\S+)", screen)[1]
     try:
         upstream = stock.parent / "globus-compute-endpoint"
@@ -294,7 +293,7 @@ def test_the_whole_way_with_our_service(scene):
     finally:
         assert run("ada", "stop", "ep").returncode == 0
     # The directory in other hands: the refusal says whose login was used.
-    log_in(Terminal([program, "login"], environment("bob"), scene.directory), "bob")
+    log_in(scene.terminal([program, "login"], environment("bob")), "bob")
     run("bob", "configure", "ep")
     (scene.directory / "bob" / "ep" / "endpoint.json").write_text(json.dumps({"endpoint_id": registered}))
     refused = run("bob", "start", "ep")

@@ -47,7 +47,7 @@ class Person:
 
     def terminal(self, *command):
         self.count += 1
-        return self.scene.console(f"{self.home.name}-{self.count}", command, self.environment)
+        return self.scene.terminal(command, self.environment, f"{self.home.name}-{self.count}")
 
     def endpoint(self, *arguments):
         return self.terminal(self.python.parent / "globus-compute-endpoint", *arguments)
@@ -77,7 +77,7 @@ def log_in(terminal, browser, username=ALICE, password=PASSWORD):
     """Does all that a person does when a program asks to log in."""
     browser.go(address(terminal))
     sign_in(browser, username, password)
-    terminal.say(allow(browser))
+    terminal.type(allow(browser))
 
 
 def finish(terminal, status=0, timeout=60):
@@ -190,7 +190,7 @@ def test_a_demanded_sign_in_and_a_used_up_code(service, people, person):
         browser.go(address(demand))
         sign_in(browser, ALICE, PASSWORD)
         used = allow(browser)
-        demand.say(used)
+        demand.type(used)
         demand.wait_for("first is done")
         seen = demand.output().count("/v2/oauth2/authorize?")
         until(lambda: demand.output().count("/v2/oauth2/authorize?") > seen - 1 and "prompt=login" in demand.output(), "it asks again")
@@ -199,10 +199,10 @@ def test_a_demanded_sign_in_and_a_used_up_code(service, people, person):
         browser.wait_for("asks that you sign in as")
         assert "The endpoint wants to be sure" in browser.text()
         sign_in(browser, ALICE, PASSWORD)
-        demand.say(allow(browser))
+        demand.type(allow(browser))
         demand.wait_for("second is done")
     until(lambda: demand.output().count("/v2/oauth2/authorize?") >= 3, "it asks for the third time")
-    demand.say(used)
+    demand.type(used)
     shown = finish(demand, status=1)
     assert "AuthAPIError" in shown and " 400, " in shown
     # What the code had given was replaced by the second log-in, which is another grant and stays.
@@ -227,5 +227,5 @@ def test_a_reset_password_ends_everything(service, people, person):
         sign_in(browser, name, PASSWORD)
         browser.wait_for("is not right")
         sign_in(browser, name, "another password")
-        again.say(allow(browser))
+        again.type(allow(browser))
     finish(again)

@@ -52,9 +52,10 @@ def task_body(task, source, *args):
 class Stage:
     """The queues of one endpoint, and somebody who plays the service."""
 
-    def __init__(self, scene, broker, name):
+    def __init__(self, scene, broker, name, **config):
         self.id = str(uuid.uuid4())
         self.broker = broker
+        self.config = CONFIG | config
         self.connect()
         for exchange, kind in (("tasks", "direct"), ("commands", "direct"), ("results", "topic"), ("heartbeats", "topic")):
             self.channel.exchange_declare(exchange, kind, durable=True)
@@ -73,7 +74,7 @@ class Stage:
             name,
             self.endpoint.command("start", name, "--die-with-parent"),
             scene.environment(self.endpoint.python),
-            json.dumps({"amqp_creds": self.registration(), "config": json.dumps(CONFIG)}),
+            json.dumps({"amqp_creds": self.registration(), "config": json.dumps(self.config)}),
         )
 
     def connect(self):
@@ -128,6 +129,10 @@ class Stage:
             self.connection.process_data_events(0.05)
         raise AssertionError("no result came")
 
+    def log(self):
+        path = self.endpoint.directory / self.endpoint.name / "endpoint.log"
+        return path.read_text() if path.exists() else ""
+
     def waiting(self, suffix):
         return self.channel.queue_declare(f"{self.id}.{suffix}", passive=True).method.message_count
 
@@ -147,6 +152,17 @@ def test_a_task_and_a_heartbeat(stage):
     assert result["task_id"] == task and result["error_details"] is None, result
     assert pickle.loads(base64.b64decode(result["data"].partition("\n")[2])) == 42
     until(lambda: stage.waiting("heartbeats") > 0, "a heartbeat comes", 30)
+
+
+def test_one_connection_carries_everything(stage):
+    """Three channels and the one of commands: the addresses agree."""
+    until(lambda: "connected to the broker" in stage.log(), "it is connected", 60)
+    until(lambda: stage.waiting("heartbeats") > 0, "a heartbeat comes", 30)
+    links = [str(link.readlink()) for link in Path(f"/proc/{stage.endpoint.process.pid}/fd").iterdir()]
+    sockets = {link.removeprefix("socket:[").rstrip("]") for link in links if link.startswith("socket:")}
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    to_broker = [line for line in lines if line[9] in sockets and int(line[2].split(":")[1], 16) == stage.broker.port]
+    assert len(to_broker) == 1, to_broker
 
 
 def test_told_to_end_tasks_it_ends_them(stage, tmp_path):
@@ -224,6 +240,9 @@ def test_the_broker_is_killed_and_comes_back(scene):
 class Registered(Stage):
     """An endpoint that registers with a service, which gives it the wrong password at first."""
 
+    # What the service says no with when it is asked again.
+    refuses = None
+
     def start(self, scene, name):
         self.registrations = []
         stage = self
@@ -238,13 +257,15 @@ class Registered(Stage):
                     token = {"access_token": "t", "scope": "s", "expires_in": 1000, "token_type": "Bearer"}
                     return self.answer(token | {"resource_server": "funcx_service", "other_tokens": []})
                 stage.registrations.append(self.command)
+                if stage.refuses and len(stage.registrations) > 1:
+                    return self.answer({"code": "RESOURCE_LOCKED"}, stage.refuses)
                 return self.answer(stage.registration("guest" if len(stage.registrations) > 2 else "wrong"))
 
             do_PUT = do_POST
 
-            def answer(self, body):
+            def answer(self, body, status=200):
                 data = json.dumps(body).encode()
-                self.send_response(200)
+                self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
@@ -257,7 +278,7 @@ class Registered(Stage):
         threading.Thread(target=self.service.serve_forever, daemon=True).start()
         directory = self.endpoint.directory / name
         directory.mkdir()
-        (directory / "config.yaml").write_text(json.dumps(CONFIG | {"detach_endpoint": False}))
+        (directory / "config.yaml").write_text(json.dumps(self.config | {"detach_endpoint": False}))
         environment = scene.environment(
             self.endpoint.python,
             FARCALL_SERVICE_URL=f"http://127.0.0.1:{self.service.server_port}/",
@@ -277,3 +298,59 @@ def test_refused_credentials_are_renewed(scene, rabbitmq):
     assert "registering again" in log and "guest:" not in log and "a secret of the test" not in log
     stage.endpoint.stop()
     stage.service.shutdown()
+
+
+class Unwanted(Registered):
+    refuses = 423
+
+
+def test_an_endpoint_that_the_service_refuses_ends_in_order(scene, rabbitmq, tmp_path):
+    """The broker does not take its credentials any more, and the service gives it no new ones."""
+    ran = tmp_path / "ran"
+    stage = Unwanted(
+        scene, rabbitmq, "unwanted", endpoint_setup=f"echo setup >> {ran}", endpoint_teardown=f"echo teardown >> {ran}"
+    )
+    assert stage.endpoint.process.wait(60) == 0
+    assert "no new credentials: Endpoint registration blocked." in stage.log()
+    assert ran.read_text() == "setup\nteardown\n"
+    stage.service.shutdown()
+
+
+NOTE = "def note(path):\n    open(path, 'a').write('x')\n"
+
+
+def test_a_task_that_ended_is_answered_from_the_journal(scene, stage, tmp_path):
+    """Its message comes again: in the same run, and in the next."""
+    noted = tmp_path / "noted"
+    task = stage.submit(NOTE, str(noted))
+    assert stage.result()["task_id"] == task
+    for again in (False, True):
+        if again:
+            stage.endpoint.stop()
+            stage.start(scene, stage.endpoint.name)
+        stage.submit(NOTE, str(noted), task=task)
+        other = stage.submit(DOUBLE, 1)
+        assert stage.result()["task_id"] == other
+        until(lambda: stage.waiting("tasks") == 0, "the queue is empty", 30)
+        assert noted.read_text() == "x"
+
+
+def test_a_consumer_that_the_broker_ends_is_noticed(stage):
+    queue = f"{stage.id}.tasks"
+    until(lambda: "connected to the broker" in stage.log(), "it is connected", 60)
+    stage.channel.queue_delete(queue)
+    until(lambda: "the broker ended the consumer" in stage.log(), "it says so", 60)
+    stage.channel.queue_declare(queue, durable=True)
+    stage.channel.queue_bind(queue, "tasks", queue)
+    task = stage.submit(DOUBLE, 1)
+    assert stage.result()["task_id"] == task
+
+
+def test_idle_after_its_tasks_it_stops_by_itself(scene, rabbitmq, tmp_path):
+    ran = tmp_path / "ran"
+    stage = Stage(scene, rabbitmq, "idle", idle_heartbeats_soft=1, endpoint_teardown=f"echo teardown >> {ran}")
+    task = stage.submit(DOUBLE, 1)
+    assert stage.result()["task_id"] == task
+    assert stage.endpoint.process.wait(60) == 0
+    assert "nothing to do for long enough; stopping" in stage.log()
+    assert ran.read_text() == "teardown\n"

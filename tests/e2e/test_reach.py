@@ -4,12 +4,12 @@ localhost:5000 is tried in a network of its own, where that port is free.
 """
 
 import os
-import socket
 import subprocess
 import sys
 
 import environments
 import pytest
+from authority import private_service
 from scene import binary
 
 RELEASES = ["4.19.0", "3.8.0"]
@@ -27,29 +27,7 @@ with executor(sys.argv[1]) as ex:
 
 @pytest.fixture(scope="module")
 def private(shared_scene, tmp_path_factory):
-    """A service whose one port speaks HTTP and AMQP inside TLS, its certificate from a private authority."""
-    directory = tmp_path_factory.mktemp("authority")
-    openssl(directory, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-            "-subj", "/CN=A private authority", "-keyout", "ca.key", "-out", "ca.pem")
-    openssl(directory, "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=localhost",
-            "-keyout", "key.pem", "-out", "request.pem")
-    (directory / "names").write_text("subjectAltName=DNS:localhost\n")
-    openssl(directory, "x509", "-req", "-in", "request.pem", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
-            "-days", "2", "-extfile", "names", "-out", "certificate.pem")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"127.0.0.1:{port}"
-    service = shared_scene.service("private", settings=[
-        f"http.tls_listen={address}",
-        f"amqp.tls_listen={address}",
-        f"tls.certificate={directory / 'certificate.pem'}",
-        f"tls.key={directory / 'key.pem'}",
-        "amqp.public_host=localhost",
-    ])
-    service.tls_url = f"https://localhost:{port}"
-    service.authority = directory / "ca.pem"
-    return service
+    return private_service(shared_scene, tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +35,6 @@ def endpoint(shared_scene, private):
     """Ours, which talks to the shared port inside TLS only."""
     variables = environment(private.tls_url, "--ca", private.authority)
     return shared_scene.endpoint(private, "inside-tls", variables=variables)
-
-
-def openssl(directory, *arguments):
-    done = subprocess.run(["openssl", *arguments], cwd=directory, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def environment(*arguments):

@@ -9,7 +9,6 @@ import pytest
 
 from processes import alive, until
 from scene import Endpoint, binary
-from terminal import Terminal
 
 ID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 
@@ -76,7 +75,7 @@ class Session:
 
     def run(self, *words, status=0):
         environment = self.endpoint.environment() | {"FARCALL_SYSTEMD_UNITS": str(self.units)}
-        ended, screen = Terminal(self.endpoint.command(*words), environment, self.scene.directory).finish()
+        ended, screen = self.scene.terminal(self.endpoint.command(*words), environment).finish()
         assert ended == status, screen
         return screen
 
@@ -130,6 +129,17 @@ def test_a_session_at_a_terminal(scene):
     session.shows(STARTED, "restart", "my_first_endpoint")
     session.shows(STOPPED, "stop", registered)
 
+    # In the foreground, ended by Ctrl-C.
+    (directory / "config.yaml").write_text(f"detach_endpoint: false\n{CONFIG}")
+    runs = (directory / "endpoint.log").read_text().count("the endpoint runs")
+    foreground = scene.terminal(endpoint.command("start", "my_first_endpoint"), endpoint.environment())
+    foreground.read(STARTED.replace("<ID>", registered))
+    until(lambda: (directory / "endpoint.log").read_text().count("the endpoint runs") > runs, "it runs", 60)
+    foreground.interrupt()
+    assert foreground.finish()[0] == 0
+    session.shows("| <ID> | Stopped | my_first_endpoint |", "list")
+    (directory / "config.yaml").write_text(CONFIG)
+
     # On boot, with the configuration as it was made.
     session.shows(ENABLED, "enable-on-boot", "my_first_endpoint")
     session.shows("already exists", "enable-on-boot", "my_first_endpoint", status=1)
@@ -152,7 +162,7 @@ def test_a_session_at_a_terminal(scene):
     # Two questions: no is the answer that changes nothing.
     for answer, status in (("n", 1), ("y", 0)):
         environment = endpoint.environment()
-        delete = Terminal(endpoint.command("delete", "my_first_endpoint"), environment, scene.directory)
+        delete = scene.terminal(endpoint.command("delete", "my_first_endpoint"), environment)
         delete.read(r"Are you sure you want to delete endpoint < my_first_endpoint >\? \[y/N\]: ")
         delete.type(answer)
         ended, screen = delete.finish()

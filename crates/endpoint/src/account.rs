@@ -85,12 +85,7 @@ impl<'a> About<'a> {
             None => site()?.ca_certificates,
         };
         let pem = match path {
-            Some(path) => Some(std::fs::read_to_string(&path).map_err(|error| {
-                Failure::new(
-                    status::CONFIG,
-                    format!("Error: the certificates in {}: {error}", path.display()),
-                )
-            })?),
+            Some(path) => Some(authorities(&path)?),
             None => None,
         };
         Ok(Trust { pem, anybody })
@@ -138,6 +133,19 @@ impl Account {
     /// What a command says when the service would not have it.
     pub(crate) fn failed(&self, error: Error) -> Failure {
         failed(error, &self.identity)
+    }
+}
+
+/// What a file of certificates says.
+fn authorities(path: &Path) -> Result<String, Failure> {
+    let bad = |why: String| Failure::new(status::CONFIG, format!("Error: {why}"));
+    let pem = std::fs::read_to_string(path)
+        .map_err(|error| bad(format!("the certificates in {}: {error}", path.display())))?;
+    // Whatever else a file holds is passed over in silence by whoever reads it.
+    if pem.contains("-----BEGIN CERTIFICATE-----") {
+        Ok(pem)
+    } else {
+        Err(bad(format!("{} holds no certificates in PEM form", path.display())))
     }
 }
 

@@ -4,6 +4,8 @@ use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserIn
 use reqwest::Url;
 use thiserror::Error;
 
+use super::guard::LONGEST_FRAME;
+
 /// How long opening a connection may take, in milliseconds.
 const CONNECTION_TIMEOUT: u64 = 15_000;
 
@@ -47,7 +49,13 @@ impl Address {
         };
         let query = AMQPQueryString {
             heartbeat: number(&url, "heartbeat")?,
-            frame_max: number(&url, "frame_max")?,
+            // Without a limit of ours, the broker could ask for buffers of any size.
+            frame_max: Some(
+                number(&url, "frame_max")?
+                    .filter(|most| *most > 0)
+                    .unwrap_or(LONGEST_FRAME)
+                    .min(LONGEST_FRAME),
+            ),
             channel_max: number(&url, "channel_max")?,
             connection_timeout: Some(CONNECTION_TIMEOUT),
             auth_mechanism: None,

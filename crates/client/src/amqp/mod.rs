@@ -16,9 +16,11 @@
 
 mod acks;
 mod address;
+mod guard;
 mod headers;
 mod session;
 mod supervisor;
+mod transport;
 
 use std::time::Duration;
 

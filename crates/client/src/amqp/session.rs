@@ -15,7 +15,7 @@ use lapin::{Channel, Confirmation, Connection, ConnectionProperties, Consumer, E
 use tokio::sync::mpsc;
 
 use super::acks::Outstanding;
-use super::{Address, Command, Delivery, Event, Item, Outcome, Plan, Tag, Target, headers};
+use super::{Address, Command, Delivery, Event, Item, Outcome, Plan, Tag, Target, headers, transport};
 
 /// Opening takes no longer; then it counts as failed.
 const OPENING: Duration = Duration::from_secs(30);
@@ -70,10 +70,8 @@ async fn connect(plan: &Plan) -> Result<Channels, Opening> {
             None => {
                 let named = ConnectionProperties::default().with_connection_name(plan.name.as_str().into());
                 let tls = OwnedTLSConfig { identity: None, cert_chain: plan.authorities.clone() };
-                let runtime = lapin::runtime::default_runtime().map_err(|error| failed(&error))?;
-                let connection = Connection::connect_uri_with_config(address.uri(), named, tls, runtime)
-                    .await
-                    .map_err(|error| refused(&error))?;
+                let connection =
+                    transport::connect(address.uri(), tls, named).await.map_err(|error| refused(&error))?;
                 open.push((address, connection));
                 open.len() - 1
             }

@@ -84,6 +84,13 @@ impl PartialEq for Class {
 }
 
 impl Class {
+    /// How Python calls it in an error.
+    pub(super) fn call(&self) -> String {
+        // A function, and no class.
+        let function = self.constructor.starts_with(|letter: char| letter.is_ascii_lowercase());
+        if function { format!("{}()", self.constructor) } else { format!("{}.__init__()", self.constructor) }
+    }
+
     pub(super) fn parameter(&self, name: &str) -> Option<&'static Parameter> {
         self.all().find(|parameter| parameter.name == name)
     }

@@ -177,12 +177,13 @@ fn check(node: &Node, own: &Part, provider: Option<&Part>, wrong: &mut Vec<Wrong
     if own.given.contains_key("container_uri")
         && let Some(provider) = provider.filter(|provider| managed.contains(&provider.class.name))
     {
+        let name = provider.class.name;
         let what = format!(
-            "container_uri is not compatible with {} because this provider manages containers internally \
-             (type=value_error)",
-            provider.class.name
+            "The 'container_uri' field is not compatible with {name} because this provider manages containers \
+             internally. For more information on how to configure {name}, please refer to Parsl documentation: \
+             https://parsl.readthedocs.io/en/stable/stubs/parsl.providers.{name}.html (type=value_error)"
         );
-        wrong.push(Wrong::new("engine", what, at("container_uri")));
+        wrong.push(Wrong::new("engine -> __root__", what, at("container_uri")));
     }
 }
 
@@ -245,10 +246,7 @@ fn read_part(
                 }
                 Ok(Read::Nothing) => {}
                 Ok(Read::Idle(seconds)) => idle(&mut given, seconds),
-                Err(what) => {
-                    let place = format!("{shown} -> {}", entry.key);
-                    wrong.push(Wrong::new(place, what, Some(entry.node.at)));
-                }
+                Err(what) => wrong.extend(refused(parameter, &shown, entry, what)),
             },
             Err(what) => {
                 let known = class.all().map(|parameter| parameter.name).chain(parts(class));
@@ -256,13 +254,62 @@ fn read_part(
             }
         }
     }
-    for parameter in class.all() {
-        if parameter.fallback == Fallback::Required && !given.contains_key(parameter.name) {
-            let what = "field required (type=value_error.missing)";
-            wrong.push(Wrong::new(format!("{shown} -> {}", parameter.name), what, Some(node.at)));
-        }
+    let missing: Vec<_> = class
+        .all()
+        .filter(|it| it.fallback == Fallback::Required && !given.contains_key(it.name))
+        .map(|parameter| format!("'{}'", parameter.name))
+        .collect();
+    if let Some((last, others)) = missing.split_last() {
+        let what = format!(
+            "{} missing {} required positional argument{}: {}{last} (type=value_error)",
+            class.call(),
+            missing.len(),
+            if others.is_empty() { "" } else { "s" },
+            if others.is_empty() { String::new() } else { format!("{} and ", others.join(", ")) },
+        );
+        wrong.push(Wrong::new(&shown, what, Some(node.at)));
     }
     Some(Part { class, given })
+}
+
+/// What upstream says of a value that its parameter does not take.
+fn refused(parameter: &Parameter, shown: &str, entry: &Entry, what: String) -> Vec<Wrong> {
+    let place = format!("{shown} -> {}", entry.key);
+    let node = &entry.node;
+    let one = |what: String| vec![Wrong::new(&place, what, Some(node.at))];
+    match (parameter.kind, &node.value) {
+        // Only the engine itself looks at it.
+        (Kind::Containers, _) => vec![Wrong::new(shown, what, Some(node.at))],
+        (Kind::Ports, Value::List(nodes)) if nodes.len() == 2 => {
+            let numbers = nodes.iter().enumerate().filter(|(_, node)| count(&node.value).is_none());
+            let wrong: Vec<_> = numbers
+                .map(|(index, node)| {
+                    let what = "value is not a valid integer (type=type_error.integer)";
+                    Wrong::new(format!("{place} -> {index}"), what, Some(node.at))
+                })
+                .collect();
+            if wrong.is_empty() { one(what) } else { wrong }
+        }
+        (Kind::Ports, Value::List(nodes)) => {
+            let length = nodes.len();
+            one(format!(
+                "wrong tuple length {length}, expected 2 (type=value_error.tuple.length; actual_length={length}; \
+                 expected_length=2)"
+            ))
+        }
+        (Kind::Ports, _) => one("value is not a valid tuple (type=type_error.tuple)".to_owned()),
+        // It may be either.
+        (Kind::Address, _) => {
+            let mut wrong = Vec::new();
+            read_part(node, &["engine", "address"], &ADDRESSES, "", &mut wrong);
+            // What is called by its right name and lacks something was no text.
+            if wrong.first().is_none_or(|first| first.path != place || !matches!(node.value, Value::Map(_))) {
+                wrong.insert(0, Wrong::new(&place, "str type expected (type=type_error.str)", Some(node.at)));
+            }
+            wrong
+        }
+        _ => one(what),
+    }
 }
 
 /// The keys of a class that hold further parts.
@@ -295,10 +342,7 @@ fn parameter(class: &'static Class, key: &str) -> Result<&'static Parameter, Str
             .and_then(|engine| engine.parameter(key))
             .ok_or_else(String::new);
     }
-    Err(format!(
-        "{}.__init__() got an unexpected keyword argument '{key}' (type=value_error)",
-        class.constructor
-    ))
+    Err(format!("{} got an unexpected keyword argument '{key}' (type=value_error)", class.call()))
 }
 
 /// What a value was read as.
@@ -506,21 +550,27 @@ mod tests {
     fn what_no_engine_could_work_with() {
         for (text, what) in [
             ("worker_port_range: [2, 1]\n", "two port numbers expected"),
-            ("worker_port_range: [1]\n", "two port numbers expected"),
+            ("worker_port_range: [1]\n", "wrong tuple length 1, expected 2"),
             ("strategy: best\n", "best is no strategy"),
             ("container_type: lxc\n", "lxc is not a valid container_type"),
             ("enable_mpi_mode: true\n", "MPI mode is not supported on GlobusComputeEngine."),
             ("max_workers_per_node: -1\n", "value is not a valid integer"),
-            ("provider: {type: KubernetesProvider}\n", "field required"),
+            (
+                "provider: {type: KubernetesProvider}\n",
+                "KubernetesProvider.__init__() missing 1 required positional argument: 'image'",
+            ),
             ("provider: {max_blocks: 1}\n", "field required"),
             (
                 "type: ThreadPoolEngine\nprovider: {type: LocalProvider}\n",
                 "ThreadPoolEngine takes no provider",
             ),
-            ("address: {type: address_by_interface}\n", "field required"),
+            (
+                "address: {type: address_by_interface}\n",
+                "address_by_interface() missing 1 required positional argument: 'ifname'",
+            ),
             (
                 "container_uri: x\nprovider: {type: KubernetesProvider, image: x}\n",
-                "container_uri is not compatible",
+                "The 'container_uri' field is not compatible with KubernetesProvider",
             ),
             (
                 "allowed_serializers: [globus_compute_sdk.serialize.DillCodeSource]\n",

@@ -203,6 +203,8 @@ impl<'a> Fields<'a> {
         text: &str,
         known: &[&'static str],
     ) -> Result<(), BadConfig> {
+        // In the order of their names, as upstream tells them.
+        self.left.sort_by(|one, other| one.key.cmp(&other.key));
         self.wrong.extend(self.left.into_iter().map(|entry| {
             let what = "extra fields not permitted (type=value_error.extra)";
             let near = nearest(&entry.key, known.iter().copied());

@@ -45,8 +45,8 @@ impl Interchange {
                 }
                 // It has its end already.
                 Some(State::Finished(_)) => {}
-                None if self.ended.contains(&task) => {}
-                None => self.cancelled.remember(task),
+                // It has not come, or ended long ago: nobody asks the journal for that.
+                Some(State::LookedUp { .. }) | None => self.cancelled.remember(task),
             }
         }
     }

@@ -30,6 +30,7 @@ use client::amqp::{Delivery, Outcome, Tag};
 use engine::Submission;
 use wire::{EndpointId, FunctionId, TaskId};
 
+use crate::journal::Filter;
 use cancel::Cancelled;
 use idle::Count;
 pub(crate) use idle::Idle;
@@ -77,6 +78,11 @@ pub(crate) enum Input {
     /// These are on disk as begun.
     Journaled(Vec<TaskId>),
     JournalFailed,
+    /// The journal knows whether this task ever began.
+    LookedUp {
+        task: TaskId,
+        known: bool,
+    },
     /// The result lies in the spool.
     Kept {
         task: TaskId,
@@ -120,6 +126,8 @@ pub(crate) enum Action {
     JournalReturned(Vec<TaskId>),
     /// Write down that these have ended, and then, not before, take their results out of the spool.
     JournalEnded(Vec<TaskId>),
+    /// Ask the journal whether this task ever began.
+    LookUp(TaskId),
     Acknowledge(Vec<Tag>),
     GiveBack(Vec<Tag>),
     /// Nobody can do anything with these messages.
@@ -161,6 +169,10 @@ impl PartialEq for Task {
 /// Where a task stands.
 #[derive(Debug)]
 enum State {
+    /// It may have ended long ago: the journal is asked.
+    LookedUp {
+        delivery: Delivery,
+    },
     /// With the engine, its message unacknowledged.
     Waiting {
         tag: Tag,
@@ -184,7 +196,7 @@ pub(crate) struct Interchange {
     intake: Intake,
     tasks: HashMap<TaskId, State>,
     /// Ended, in this run or an earlier one: their messages are answered by an acknowledgement.
-    ended: HashSet<TaskId>,
+    ended: Filter,
     /// What earlier runs left and the service does not have yet.
     left: HashSet<TaskId>,
     /// Cancelled before they came.
@@ -209,7 +221,7 @@ impl Interchange {
         rules: Rules,
         spooled: Vec<TaskId>,
         lost: Vec<(TaskId, Vec<u8>)>,
-        ended: HashSet<TaskId>,
+        ended: Filter,
         actions: &mut Vec<Action>,
     ) -> Self {
         let mut interchange = Self {
@@ -264,6 +276,7 @@ impl Interchange {
             Input::Delivered(delivery) => self.delivered(delivery, actions),
             Input::Assigned(tasks) => self.assigned(tasks, actions),
             Input::Journaled(tasks) => self.journaled(tasks, actions),
+            Input::LookedUp { task, known } => self.looked_up(task, known, actions),
             Input::Ended { task, result } => self.ended(task, result, actions),
             Input::Returned(tasks) => self.returned(tasks, actions),
             Input::EngineBad | Input::JournalFailed | Input::Stop => self.begin_stop(actions),
@@ -319,12 +332,12 @@ impl Interchange {
                 return;
             }
         };
-        if self.ended.contains(&task) {
-            actions.push(Action::Acknowledge(vec![tag]));
-            return;
-        }
         match self.tasks.get_mut(&task) {
-            Some(State::Waiting { tag: known, .. } | State::Assigned { tag: known, .. }) => {
+            Some(
+                State::LookedUp { delivery: Delivery { tag: known, .. } }
+                | State::Waiting { tag: known, .. }
+                | State::Assigned { tag: known, .. },
+            ) => {
                 if known.session == tag.session {
                     // The queue holds the task twice; one message is enough to be answered.
                     actions.push(Action::Acknowledge(vec![tag]));
@@ -348,6 +361,34 @@ impl Interchange {
             actions.push(Action::GiveBack(vec![tag]));
             return;
         }
+        if self.ended.may_hold(task) {
+            self.bytes += delivery.body.len();
+            self.tasks.insert(task, State::LookedUp { delivery });
+            actions.push(Action::LookUp(task));
+        } else {
+            self.take_in(task, delivery, actions);
+        }
+        self.make_room(actions);
+    }
+
+    /// The journal has told whether this task ever began.
+    fn looked_up(&mut self, task: TaskId, known: bool, actions: &mut Vec<Action>) {
+        let Some(State::LookedUp { .. }) = self.tasks.get(&task) else { return };
+        let Some(State::LookedUp { delivery }) = self.tasks.remove(&task) else { return };
+        self.bytes -= delivery.body.len();
+        if known {
+            actions.push(Action::Acknowledge(vec![delivery.tag]));
+        } else if matches!(self.phase, Phase::Running) {
+            self.take_in(task, delivery, actions);
+        } else {
+            actions.push(Action::GiveBack(vec![delivery.tag]));
+        }
+        self.make_room(actions);
+    }
+
+    /// A task that never was here.
+    fn take_in(&mut self, task: TaskId, delivery: Delivery, actions: &mut Vec<Action>) {
+        let tag = delivery.tag;
         self.idle.received += 1;
         match self.intake.admit(task, delivery) {
             Ok(submission) => {
@@ -358,7 +399,6 @@ impl Interchange {
                 if self.cancelled.take(task) {
                     actions.push(Action::Cancel(task));
                 }
-                self.make_room(actions);
             }
             Err(Refused { result, why }) => {
                 tracing::warn!(%task, %why, "the task is refused");
@@ -421,7 +461,7 @@ impl Interchange {
             }
             Some(State::Waiting { tag, size } | State::Assigned { tag, size }) => (Some(*tag), *size),
             Some(State::Running { size }) => (None, *size),
-            Some(State::Finished(_)) | None => {
+            Some(State::LookedUp { .. } | State::Finished(_)) | None => {
                 tracing::error!(%task, "the engine ended a task that it does not have");
                 return;
             }

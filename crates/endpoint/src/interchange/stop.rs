@@ -65,7 +65,7 @@ impl Interchange {
                     written.push(task);
                 }
                 // It was written down as begun and its message is gone: the engine owes it an end.
-                Some(State::Running { .. } | State::Finished(_)) | None => continue,
+                Some(State::LookedUp { .. } | State::Running { .. } | State::Finished(_)) | None => continue,
             }
             self.tasks.remove(&task);
         }
@@ -84,7 +84,7 @@ impl Interchange {
         }
         let left = |(task, state): (&TaskId, &State)| match state {
             State::Waiting { .. } | State::Assigned { .. } => Some(*task),
-            State::Running { .. } | State::Finished(_) => None,
+            State::LookedUp { .. } | State::Running { .. } | State::Finished(_) => None,
         };
         let left: Vec<_> = self.tasks.iter().filter_map(left).collect();
         self.returned(left, actions);

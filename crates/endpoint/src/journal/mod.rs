@@ -5,8 +5,17 @@
 //! a worker; that of its end follows when the broker has its result. At the next start, what began and has not ended
 //! was lost, unless its result lies in the spool.
 //!
-//! Segments are kept as long as a message could come again ([`KEPT`]).
+//! ```text
+//! begun, ended, returned --> segment --is full, or its run is over--> [`Ended`]: sorted ids, kept [`KEPT`]
+//!                               |
+//!                               +--open tasks--> the head of the next segment
+//! ```
+//!
+//! What ended is in memory for as long as its segment is written, and on disk as long as its message could come again.
+//! A [`Filter`] of one size spares nearly every new task the look-up.
 
+mod ended;
+mod filter;
 mod record;
 mod writer;
 
@@ -19,6 +28,8 @@ use std::time::Duration;
 
 use wire::{RunId, TaskId};
 
+pub(crate) use ended::Ended;
+pub(crate) use filter::Filter;
 pub(crate) use writer::{Journal, Written};
 
 use record::{Kind, RECORD, Record};
@@ -30,80 +41,84 @@ pub(crate) const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 pub(crate) type Clock = fn() -> Duration;
 
 /// What earlier runs left behind.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(crate) struct Past {
     /// Began, and no end is known.
     pub(crate) open: HashSet<TaskId>,
     /// Ended.
-    pub(crate) ended: HashSet<TaskId>,
+    pub(crate) ended: Ended,
+    /// Holds each of those that ended.
+    pub(crate) filter: Filter,
 }
 
-/// A segment that was read.
-#[derive(Debug)]
-struct Segment {
-    path: PathBuf,
-    /// When its last record was written, in seconds since 1970.
+/// What the segments of earlier runs say.
+#[derive(Debug, Default)]
+struct Segments {
+    /// Oldest first.
+    paths: Vec<PathBuf>,
+    open: HashSet<TaskId>,
+    ended: HashSet<TaskId>,
+    /// When the last record was written, in seconds since 1970.
     newest: u32,
 }
 
-/// Opens the journal in `directory`: reads what earlier runs left, begins a segment of this run, and drops segments
-/// that nobody will ask for again.
+/// Opens the journal in `directory`: reads what earlier runs left, begins a segment of this run, and drops what
+/// nobody will ask for again.
 pub(crate) fn open(directory: &Path, run: RunId, clock: Clock) -> io::Result<(Journal, Past)> {
     let now = clock();
     match fs::DirBuilder::new().mode(0o700).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    let (segments, past) = read(directory)?;
-    let journal = Journal::start(directory.to_owned(), run, clock, &past.open)?;
-    // Open tasks of old segments stand in the new one by now.
-    for segment in segments {
-        if Duration::from_secs(u64::from(segment.newest)) + KEPT < now {
-            fs::remove_file(&segment.path)?;
-        }
+    let segments = read(directory)?;
+    let (mut ended, mut filter) = Ended::open(directory, now)?;
+    let closed = if ended::is_over(segments.newest, now) { HashSet::new() } else { segments.ended };
+    closed.iter().for_each(|task| filter.insert(*task));
+    ended.gather(run, segments.newest, closed.into_iter().collect())?;
+    // What it holds of the segments is on disk once more; the new one begins with their open tasks.
+    let journal = Journal::start(directory.to_owned(), run, clock, &segments.open, ended.clone())?;
+    // The oldest goes first: what is left of them never holds a beginning without its end.
+    for path in segments.paths {
+        fs::remove_file(path)?;
     }
-    Ok((journal, past))
+    Ok((journal, Past { open: segments.open, ended, filter }))
 }
 
 /// Reads all segments, oldest first.
-fn read(directory: &Path) -> io::Result<(Vec<Segment>, Past)> {
-    let mut paths = Vec::new();
+fn read(directory: &Path) -> io::Result<Segments> {
+    let mut found = Segments::default();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == writer::EXTENSION) {
-            paths.push(path);
+            found.paths.push(path);
         }
     }
     // Their names begin with the time they were begun at.
-    paths.sort();
-    let mut past = Past::default();
-    let mut segments = Vec::new();
-    for path in paths {
-        let mut newest = 0;
+    found.paths.sort();
+    for path in &found.paths {
         let mut bytes = Vec::new();
-        fs::File::open(&path)?.read_to_end(&mut bytes)?;
+        fs::File::open(path)?.read_to_end(&mut bytes)?;
         for record in records(&bytes) {
-            newest = record.seconds;
+            found.newest = found.newest.max(record.seconds);
             match record.kind {
                 Kind::Run(_) => {}
                 Kind::Begun(task) => {
                     // An end that was carried over may stand before a begin that was carried over too.
-                    if !past.ended.contains(&task) {
-                        past.open.insert(task);
+                    if !found.ended.contains(&task) {
+                        found.open.insert(task);
                     }
                 }
                 Kind::Returned(task) => {
-                    past.open.remove(&task);
+                    found.open.remove(&task);
                 }
                 Kind::Ended(task) => {
-                    past.open.remove(&task);
-                    past.ended.insert(task);
+                    found.open.remove(&task);
+                    found.ended.insert(task);
                 }
             }
         }
-        segments.push(Segment { path, newest });
     }
-    Ok((segments, past))
+    Ok(found)
 }
 
 /// The records of a segment up to the first that is torn.
@@ -150,15 +165,55 @@ mod tests {
         past
     }
 
+    /// Of the first numbers, those that ended.
+    fn ended(past: &Past) -> Vec<u128> {
+        (0..10)
+            .filter(|number| {
+                let ended = past.ended.contains(task(*number)).unwrap();
+                assert!(!ended || past.filter.may_hold(task(*number)));
+                ended
+            })
+            .collect()
+    }
+
+    /// What is written next, but for ends.
+    fn next(journal: &mut Journal) -> Written {
+        loop {
+            match journal.written_blocking() {
+                Written::Ended(_) => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn asked(journal: &mut Journal, number: u128) -> bool {
+        journal.look_up(task(number));
+        match next(journal) {
+            Written::LookedUp { task: about, known } if about == task(number) => known,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn files(directory: &Path, extension: &str) -> usize {
+        let all = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        all.filter(|path| path.extension().is_some_and(|it| it == extension)).count()
+    }
+
     #[test]
     fn the_next_run_knows_what_was_open() {
         let scratch = tempfile::tempdir().unwrap();
         let directory = scratch.path().join("journal");
-        assert_eq!(live(&directory, 1, now, &[1, 2, 3], &[2]), Past::default());
+        let past = live(&directory, 1, now, &[1, 2, 3], &[2]);
+        assert_eq!((past.open.len(), ended(&past)), (0, vec![]));
         let past = live(&directory, 2, now, &[4], &[1, 4]);
-        assert_eq!(past, Past { open: tasks(&[1, 3]), ended: tasks(&[2]) });
+        assert_eq!((past.open.clone(), ended(&past)), (tasks(&[1, 3]), vec![2]));
         let past = live(&directory, 3, now, &[], &[]);
-        assert_eq!(past, Past { open: tasks(&[3]), ended: tasks(&[1, 2, 4]) });
+        assert_eq!((past.open.clone(), ended(&past)), (tasks(&[3]), vec![1, 2, 4]));
+        assert_eq!(
+            (files(&directory, "segment"), files(&directory, "ended")),
+            (1, 1),
+            "runs leave few files"
+        );
     }
 
     #[test]
@@ -169,10 +224,13 @@ mod tests {
         journal.begin(vec![task(1), task(2)]);
         journal.written_blocking();
         journal.hand_back(vec![task(1), task(2)]);
+        assert!(!asked(&mut journal, 1));
         journal.begin(vec![task(2)]);
         journal.written_blocking();
+        assert!(asked(&mut journal, 2), "what began is never to begin again");
         journal.close();
-        assert_eq!(read(&directory).unwrap().1, Past { open: tasks(&[2]), ended: HashSet::new() });
+        let found = read(&directory).unwrap();
+        assert_eq!((found.open, found.ended), (tasks(&[2]), HashSet::new()));
     }
 
     #[test]
@@ -187,44 +245,89 @@ mod tests {
             // A power loss may leave zeros where the file was lengthened and never written.
             torn.extend_from_slice(&[0; 100]);
             fs::write(&path, &torn).unwrap();
-            let (_, past) = read(&directory).unwrap();
             let complete = keep / RECORD;
-            assert_eq!(past.open.len(), complete.saturating_sub(1).min(2), "{keep} bytes");
+            assert_eq!(
+                read(&directory).unwrap().open.len(),
+                complete.saturating_sub(1).min(2),
+                "{keep} bytes"
+            );
         }
         let past = live(&directory, 2, now, &[3], &[]);
         assert_eq!(past.open, tasks(&[1, 2]));
-        assert_eq!(read(&directory).unwrap().1.open, tasks(&[1, 2, 3]), "the new run's segment is whole");
+        assert_eq!(read(&directory).unwrap().open, tasks(&[1, 2, 3]), "the new run's segment is whole");
     }
 
     #[test]
-    fn old_segments_go_and_open_tasks_stay() {
+    fn what_ended_long_ago_goes_and_open_tasks_stay() {
         let scratch = tempfile::tempdir().unwrap();
         let directory = scratch.path().join("journal");
         live(&directory, 1, now, &[1, 2], &[2]);
-        assert_eq!(live(&directory, 2, late, &[], &[]).ended, tasks(&[2]));
-        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "the first run's segment is gone");
+        assert_eq!(ended(&live(&directory, 2, now, &[], &[])), [2]);
+        assert_eq!(files(&directory, "ended"), 1);
         let past = live(&directory, 3, late, &[], &[]);
-        assert_eq!(past, Past { open: tasks(&[1]), ended: HashSet::new() });
+        assert_eq!((past.open.clone(), ended(&past)), (tasks(&[1]), vec![]));
+        assert_eq!((files(&directory, "segment"), files(&directory, "ended")), (1, 0));
     }
 
     #[test]
-    fn a_long_run_begins_new_segments() {
+    fn lists_of_what_ended_that_are_torn_are_told_and_left_alone() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = scratch.path().join("journal");
+        live(&directory, 1, now, &[1, 2], &[1, 2]);
+        live(&directory, 2, now, &[], &[]);
+        let path = |extension: &str| {
+            let all = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path());
+            all.into_iter().find(|path| path.extension().is_some_and(|it| it == extension)).unwrap()
+        };
+        let list = path("ended");
+        let whole = fs::read(&list).unwrap();
+        assert_eq!(whole.len(), 2 * 16 + 8);
+        for (number, torn) in (3..).zip([&whole[..0], &whole[..39], &[0; 40][..]]) {
+            fs::write(&list, torn).unwrap();
+            assert_eq!(ended(&live(&directory, number, now, &[], &[])), [0_u128; 0]);
+            assert!(list.exists());
+        }
+    }
+
+    /// A million tasks, and the endpoint that ran them holds no more than before.
+    #[test]
+    fn what_ended_takes_no_memory_and_is_known_for_days() {
+        const ALL: u128 = 1_000_000;
         let scratch = tempfile::tempdir().unwrap();
         let directory = scratch.path().join("journal");
         let (mut journal, _) = open(&directory, run(1), now).unwrap();
-        let many: Vec<TaskId> =
-            (0..u128::try_from(writer::RECORDS_OF_A_SEGMENT).unwrap() + 10).map(task).collect();
-        let (most, last) = many.split_at(many.len() - 1);
-        journal.begin(most.to_vec());
-        journal.written_blocking();
-        journal.end(most[1..].to_vec());
-        journal.begin(last.to_vec());
-        journal.written_blocking();
+        let resident = || {
+            let status = fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap().to_owned();
+            line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+        };
+        let mut through = |numbers: std::ops::Range<u128>| {
+            for from in numbers.step_by(20_000) {
+                let batch: Vec<_> = (from..from + 20_000).map(task).collect();
+                journal.begin(batch.clone());
+                next(&mut journal);
+                journal.end(batch);
+            }
+            assert!(asked(&mut journal, 0), "what ended first is known");
+        };
+        through(0..200_000);
+        let before = resident();
+        through(200_000..ALL);
+        let grown = resident().saturating_sub(before);
+        // Held in memory, 800,000 ids took five times as much.
+        assert!(grown < 6_000, "{grown} kB more after a million tasks");
+        assert!(asked(&mut journal, ALL / 2) && asked(&mut journal, ALL - 1) && !asked(&mut journal, ALL));
         journal.close();
-        assert!(fs::read_dir(&directory).unwrap().count() > 1);
-        let (_, past) = read(&directory).unwrap();
-        assert_eq!(past.open, [many[0], last[0]].into());
-        assert_eq!(past.ended.len(), most.len() - 1);
+        let (mut journal, past) = open(&directory, run(2), now).unwrap();
+        assert!(past.open.is_empty());
+        for number in [0, ALL / 3, ALL - 1] {
+            assert!(past.ended.contains(task(number)).unwrap() && past.filter.may_hold(task(number)));
+            assert!(asked(&mut journal, number));
+        }
+        journal.close();
+        let on_disk: u64 =
+            fs::read_dir(&directory).unwrap().map(|it| it.unwrap().metadata().unwrap().len()).sum();
+        assert!(on_disk < 17_000_000, "{on_disk} bytes for a million tasks");
     }
 
     proptest! {

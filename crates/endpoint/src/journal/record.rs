@@ -63,8 +63,8 @@ impl Record {
     }
 }
 
-/// FNV-1a: it only has to tell a torn record from a whole one.
-fn checksum(bytes: &[u8]) -> u64 {
+/// FNV-1a: it only has to tell what is torn from what is whole.
+pub(super) fn checksum(bytes: &[u8]) -> u64 {
     bytes
         .iter()
         .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))

@@ -3,7 +3,7 @@
 //! Everything that asks while one sync is under way shares the next one (group commit).
 
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,13 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use wire::{RunId, TaskId};
 
-use super::Clock;
 use super::record::{Kind, RECORD, Record};
+use super::{Clock, Ended};
 
 pub(super) const EXTENSION: &str = "segment";
 
-/// A segment holds so many records (8 MiB); then the next one begins.
-pub(super) const RECORDS_OF_A_SEGMENT: usize = (8 << 20) / RECORD;
+/// A segment holds so many records (2 MiB); then the next one begins.
+const RECORDS_OF_A_SEGMENT: usize = (2 << 20) / RECORD;
 
 /// What the journal tells its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub(crate) enum Written {
     Begun(Vec<TaskId>),
     /// These tasks are written down as ended: no later run of this endpoint takes them for lost, unless the power goes.
     Ended(Vec<TaskId>),
+    /// Whether the task ever began here and was not handed back.
+    LookedUp { task: TaskId, known: bool },
     /// The journal can't be written any more. Said once; nothing follows.
     Failed(String),
 }
@@ -37,6 +39,7 @@ enum Order {
     Begin(Vec<TaskId>),
     HandBack(Vec<TaskId>),
     End(Vec<TaskId>),
+    LookUp(TaskId),
 }
 
 /// The journal of this run. The orders that wait are bounded by the tasks the owner holds.
@@ -54,14 +57,19 @@ impl Journal {
         run: RunId,
         clock: Clock,
         open: &HashSet<TaskId>,
+        ended: Ended,
     ) -> io::Result<Self> {
         let now = clock();
+        let path = path(&directory, run, now, 0);
         let mut writer = Writer {
-            file: segment(&directory, run, now, 0)?,
+            file: create(&path)?,
+            path,
             directory,
             run,
             clock,
             open: open.clone(),
+            closed: HashSet::new(),
+            ended,
             segments: 0,
             records: 0,
             length: 0,
@@ -102,6 +110,11 @@ impl Journal {
         }
     }
 
+    /// Asks whether this task ever began; [`Written::LookedUp`] follows.
+    pub(crate) fn look_up(&mut self, task: TaskId) {
+        self.order(Order::LookUp(task));
+    }
+
     /// What was written, in order.
     pub(crate) async fn written(&mut self) -> Option<Written> {
         self.written.recv().await
@@ -134,9 +147,15 @@ struct Writer {
     directory: PathBuf,
     run: RunId,
     clock: Clock,
+    /// The segment that is written.
     file: File,
+    path: PathBuf,
     /// Began and not ended; a new segment begins with them, so that old ones can go.
     open: HashSet<TaskId>,
+    /// Ended in this segment.
+    closed: HashSet<TaskId>,
+    /// Ended before it.
+    ended: Ended,
     segments: u32,
     records: usize,
     /// Of the segment's whole records.
@@ -167,15 +186,17 @@ impl Writer {
                 let _ = outbox.send(Written::Ended(batch.ended));
             }
             written?;
+            for task in batch.asked {
+                let known = self.knows(task)?;
+                let _ = outbox.send(Written::LookedUp { task, known });
+            }
             self.length += batch.bytes.len() as u64;
             self.records += batch.bytes.len() / RECORD;
             if !batch.begun.is_empty() {
                 let _ = outbox.send(Written::Begun(batch.begun));
             }
             if self.records >= RECORDS_OF_A_SEGMENT {
-                self.segments += 1;
-                self.file = segment(&self.directory, self.run, now, self.segments)?;
-                self.head(now)?;
+                self.next_segment(now)?;
             }
         }
         self.file.sync_data()
@@ -196,9 +217,11 @@ impl Writer {
                 for task in &tasks {
                     batch.settle(Kind::Ended(*task), now);
                     self.open.remove(task);
+                    self.closed.insert(*task);
                 }
                 batch.ended.extend(tasks);
             }
+            Order::LookUp(task) => batch.asked.push(task),
         }
     }
 
@@ -206,6 +229,26 @@ impl Writer {
         self.file.write_all(&batch.bytes)?;
         // The others go to disk with the next sync.
         if batch.begun.is_empty() { Ok(()) } else { self.file.sync_data() }
+    }
+
+    fn knows(&self, task: TaskId) -> io::Result<bool> {
+        Ok(self.open.contains(&task) || self.closed.contains(&task) || self.ended.contains(task)?)
+    }
+
+    /// Begins a new segment; of the old one, what ended stays as a list.
+    fn next_segment(&mut self, now: Duration) -> io::Result<()> {
+        self.segments += 1;
+        let path = path(&self.directory, self.run, now, self.segments);
+        self.file = create(&path)?;
+        let old = std::mem::replace(&mut self.path, path);
+        self.head(now)?;
+        self.file.sync_data()?;
+        let closed: Vec<_> = std::mem::take(&mut self.closed).into_iter().collect();
+        if !closed.is_empty() {
+            self.ended.add(self.run, self.segments, seconds(now), closed)?;
+        }
+        fs::remove_file(old)?;
+        self.ended.expire(now)
     }
 
     /// The first records of a segment.
@@ -227,6 +270,7 @@ struct Batch {
     settled: Vec<u8>,
     begun: Vec<TaskId>,
     ended: Vec<TaskId>,
+    asked: Vec<TaskId>,
 }
 
 impl Batch {
@@ -237,12 +281,18 @@ impl Batch {
 }
 
 fn encode(bytes: &mut Vec<u8>, kind: Kind, now: Duration) {
-    // In 2106 the second count ends and stays; segments are then dropped late, at worst.
-    let seconds = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
-    bytes.extend_from_slice(&Record { kind, seconds }.encode());
+    bytes.extend_from_slice(&Record { kind, seconds: seconds(now) }.encode());
 }
 
-fn segment(directory: &Path, run: RunId, now: Duration, number: u32) -> io::Result<File> {
-    let name = format!("{:016}-{run}-{number:06}.{EXTENSION}", now.as_millis());
-    OpenOptions::new().append(true).create_new(true).mode(0o600).open(directory.join(name))
+/// In 2106 the count of seconds ends and stays; what ended is then dropped late, at worst.
+fn seconds(now: Duration) -> u32 {
+    u32::try_from(now.as_secs()).unwrap_or(u32::MAX)
+}
+
+fn path(directory: &Path, run: RunId, now: Duration, number: u32) -> PathBuf {
+    directory.join(format!("{:016}-{run}-{number:06}.{EXTENSION}", now.as_millis()))
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)
 }

@@ -64,7 +64,9 @@ pub(crate) fn main() -> Outcome {
         tracing::error!("{}", failure.text);
         // Who waits for word has the credentials too; nobody else would tell the service why there is no endpoint.
         if ready.report.is_none() && document.registers.is_none() {
-            notify(document.registration.clone(), failure);
+            let config = Config::read("", &document.config).ok();
+            let authorities = document.authorities.clone();
+            notify(document.registration.clone(), config.as_ref(), authorities, failure);
         }
         ready.tell(&outcome);
     }
@@ -86,7 +88,24 @@ impl Ready {
 
 fn run(endpoint: &EndpointDir, document: &RunDocument, ready: &mut Ready) -> Outcome {
     let config = Config::read("the configuration", &document.config)?;
-    start_logging(endpoint, &config, document)?;
+    let outcome = run_configured(endpoint, document, &config, ready);
+    if let Err(failure) = crate::start::tear_down(&config) {
+        tracing::error!("{}", failure.text);
+    }
+    sentinel(
+        &endpoint.log(),
+        &format!("---------- Endpoint shutdown: {}", document.registration.endpoint_id),
+    );
+    outcome
+}
+
+fn run_configured(
+    endpoint: &EndpointDir,
+    document: &RunDocument,
+    config: &Config,
+    ready: &mut Ready,
+) -> Outcome {
+    start_logging(endpoint, config, document)?;
     // As upstream's daemon: what tasks write, their group may write too. No core files: they may hold credentials.
     umask(Mode::from_bits_truncate(0o002));
     if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
@@ -95,18 +114,13 @@ fn run(endpoint: &EndpointDir, document: &RunDocument, ready: &mut Ready) -> Out
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         tracing::debug!("the process's cryptography was chosen already");
     }
-    let id = document.registration.endpoint_id;
-    sentinel(&endpoint.log(), &format!("\n========== Endpoint begins: {id}"));
+    sentinel(
+        &endpoint.log(),
+        &format!("\n========== Endpoint begins: {}", document.registration.endpoint_id),
+    );
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::error)?;
-    let outcome = runtime.block_on(serve(endpoint, document, &config, ready));
-    if let Some(script) = &config.endpoint_teardown
-        && let Err(failure) = crate::start::shell("endpoint_teardown", script)
-    {
-        tracing::error!("{}", failure.text);
-    }
-    sentinel(&endpoint.log(), &format!("---------- Endpoint shutdown: {id}"));
-    outcome
+    runtime.block_on(serve(endpoint, document, config, ready))
 }
 
 async fn serve(
@@ -130,7 +144,7 @@ async fn serve(
     let spool = Spool::open(endpoint.spool()).map_err(unusable(endpoint.spool()))?;
     let (journal, past) = journal::open(&endpoint.journal(), run, ambient::since_epoch)
         .map_err(unusable(endpoint.journal()))?;
-    spool.adopt(&past.ended).map_err(unusable(endpoint.spool()))?;
+    spool.adopt(|task| past.ended.contains(task)).map_err(unusable(endpoint.spool()))?;
     let spooled = spool.tasks().map_err(unusable(endpoint.spool()))?;
     let keeper = Keeper::start(spool).map_err(unusable(endpoint.spool()))?;
 
@@ -170,7 +184,7 @@ async fn serve(
         idle: Idle { soft: config.idle_heartbeats_soft, hard: config.idle_heartbeats_hard },
     };
     let mut actions = Vec::new();
-    let interchange = Interchange::new(rules, spooled, lost, past.ended, &mut actions);
+    let interchange = Interchange::new(rules, spooled, lost, past.filter, &mut actions);
     let start = ambient::local_time();
     let heartbeat =
         Heartbeat::new(id, run, document.ep_info.clone(), &document.config, config.heartbeat_period, &start);

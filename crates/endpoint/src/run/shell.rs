@@ -170,6 +170,7 @@ impl Shell {
             Action::Journal(tasks) => self.journal.begin(tasks),
             Action::JournalReturned(tasks) => self.journal.hand_back(tasks),
             Action::JournalEnded(tasks) => self.journal.end(tasks),
+            Action::LookUp(task) => self.journal.look_up(task),
             Action::Acknowledge(tags) => self.link.acknowledge(tags),
             Action::GiveBack(tags) => self.link.give_back(tags),
             Action::Reject(tags) => self.link.reject(tags),
@@ -240,6 +241,7 @@ impl Shell {
                 tasks.into_iter().for_each(|task| self.keeper.forget(task));
                 None
             }
+            Written::LookedUp { task, known } => Some(Input::LookedUp { task, known }),
             Written::Failed(why) => {
                 tracing::error!("the journal can't be written, so no task can begin: {why}");
                 Some(Input::JournalFailed)

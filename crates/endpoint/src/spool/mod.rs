@@ -8,7 +8,6 @@
 mod keeper;
 mod recent;
 
-use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -50,9 +49,9 @@ impl Spool {
     }
 
     /// Gives files of their own to results that a killed run left together, but for tasks that have `ended`.
-    pub(crate) fn adopt(&self, ended: &HashSet<TaskId>) -> io::Result<()> {
+    pub(crate) fn adopt(&self, ended: impl Fn(TaskId) -> io::Result<bool>) -> io::Result<()> {
         for (task, result) in recent::left_behind(&self.directory)? {
-            if !ended.contains(&task) {
+            if !ended(task)? {
                 self.keep(task, &result)?;
             }
         }
@@ -231,7 +230,7 @@ mod tests {
         fs::write(&recent, [&whole[..], &[0; 50]].concat()).unwrap();
         let spool = Spool::open(scratch.path().to_owned()).unwrap();
         assert_eq!(spool.tasks().unwrap(), [], "not before they are adopted");
-        spool.adopt(&[task(2)].into()).unwrap();
+        spool.adopt(|ended| Ok(ended == task(2))).unwrap();
         assert_eq!(spool.tasks().unwrap(), [task(1), task(3)]);
         assert!(!recent.exists());
         // A keeper that starts then sends them from their files.

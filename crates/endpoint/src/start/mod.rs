@@ -34,7 +34,7 @@ use crate::pid::{self, Standing};
 pub(crate) use background::{inherit, report};
 pub(crate) use notice::send as notify;
 pub(crate) use registration::register;
-pub(crate) use setup::{RunDocument, shell};
+pub(crate) use setup::{RunDocument, tear_down};
 
 /// What `start` was asked to do.
 #[derive(Debug)]
@@ -65,11 +65,15 @@ pub(crate) fn start(base: &Base, request: Request) -> Outcome {
     // SAFETY: the number comes from the `start` that spawned us and made this descriptor for us alone.
     let report = request.report_fd.map(|number| unsafe { OwnedFd::from_raw_fd(number) });
     let document = document::read(request.die_with_parent)?;
-    let credentials = document.as_ref().and_then(|document| document.amqp_creds.clone());
+    let given = document.as_ref().and_then(|it| Some((it.amqp_creds.clone()?, it.config.clone())));
+    let endpoint = base.named(&request.name);
     let outcome = go(base, request, document, report);
     // A background process writes to who waits for it; that one has the same document, and tells.
-    if let (Err(failure), Some(credentials)) = (&outcome, credentials) {
-        notice::send(credentials, failure);
+    if let (Err(failure), Some((credentials, text))) = (&outcome, given) {
+        let config = text.and_then(|text| Config::read("", &text).ok());
+        let about = About { endpoint: config.as_ref().map(|config| (&endpoint, config)), ..About::of(base) };
+        let authorities = about.trust().ok().and_then(|trust| trust.pem);
+        notice::send(credentials, config.as_ref(), authorities, failure);
     }
     outcome
 }

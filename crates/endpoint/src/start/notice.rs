@@ -7,6 +7,7 @@ use client::amqp::{self, Event, Item, Plan};
 use wire::message::StatusReport;
 use wire::queue::Registration;
 
+use crate::config::Config;
 use crate::exit::{Failure, block_on, status};
 
 /// We leave anyway; nobody waits longer.
@@ -14,8 +15,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// As long as the service waits for another word from an endpoint that said this.
 const PERIOD: u64 = 3;
 
-/// Sends the reason. That it could not be sent changes nothing: the failure is printed as well.
-pub(crate) fn send(credentials: Registration, failure: &Failure) {
+/// Sends the reason, by the way that the configuration (as far as it can be read) names. That it could not be sent
+/// changes nothing: the failure is printed as well.
+pub(crate) fn send(
+    credentials: Registration,
+    config: Option<&Config>,
+    authorities: Option<String>,
+    failure: &Failure,
+) {
     let endpoint_id = credentials.endpoint_id;
     let state = serde_json::Map::from_iter([
         ("error".to_owned(), text(failure).into()),
@@ -24,9 +31,9 @@ pub(crate) fn send(credentials: Registration, failure: &Failure) {
     let report =
         StatusReport { endpoint_id, global_state: state.into(), task_statuses: Default::default() }.encode();
     // It takes no tasks and no commands.
-    let Ok(mut plan) = Plan::new(&credentials, None, None, 1, format!("endpoint {endpoint_id}")) else {
-        return;
-    };
+    let port = config.and_then(|config| config.amqp_port);
+    let name = format!("endpoint {endpoint_id}");
+    let Ok(mut plan) = Plan::new(&credentials, port, authorities, 1, name) else { return };
     plan.commands = None;
     let work = async {
         let (link, mut events) = amqp::start(plan);

@@ -1,8 +1,9 @@
 //! Everything between the command and the running endpoint, in the process that will run it.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -16,7 +17,8 @@ use wire::{EndpointId, FunctionId};
 use super::background::{self, inherit};
 use super::{Launch, active_elsewhere, already_active, leftovers, register, registration};
 use crate::account::{About, credentials};
-use crate::console::say;
+use crate::config::Config;
+use crate::console::{complain, say};
 use crate::directory::{EndpointDir, unwritable};
 use crate::exit::{Failure, Outcome, block_on, status};
 use crate::log;
@@ -72,7 +74,7 @@ pub(super) fn set_up(launch: Launch, report: Option<OwnedFd>) -> Outcome {
         // A session of our own: what happens to the terminal is not our affair. It fails for a session's leader only.
         let _ = nix::unistd::setsid();
     }
-    let Launch { base, endpoint, config, text, document, request } = &launch;
+    let Launch { endpoint, config, request, .. } = &launch;
     let parent = request.die_with_parent.then(|| nix::unistd::getppid().as_raw());
     let pid_file = match PidFile::claim(endpoint, config.heartbeat_period) {
         Ok((file, stale)) => {
@@ -92,6 +94,18 @@ pub(super) fn set_up(launch: Launch, report: Option<OwnedFd>) -> Outcome {
     if let Some(script) = &config.endpoint_setup {
         shell("endpoint_setup", script)?;
     }
+    let Err(failure) = go_on(&launch, report.as_ref(), parent);
+    // What `endpoint_setup` made is undone, whatever stood in the way after it.
+    if let Err(also) = tear_down(&launch.config) {
+        complain(also.text);
+    }
+    drop(pid_file);
+    Err(failure)
+}
+
+/// What follows `endpoint_setup`; it ends in this process's becoming the endpoint, or in a failure.
+fn go_on(launch: &Launch, report: Option<&OwnedFd>, parent: Option<i32>) -> Result<Infallible, Failure> {
+    let Launch { base, endpoint, config, text, document, request } = launch;
     Spool::open(endpoint.spool()).map_err(|error| {
         Failure::new(
             status::CANTCREAT,
@@ -106,11 +120,20 @@ pub(super) fn set_up(launch: Launch, report: Option<OwnedFd>) -> Outcome {
     let registration = match given {
         Some(registration) => registration,
         None => block_on(async {
-            let account = about.account().await?;
-            let registration = register(&account, endpoint, config, text, known).await?;
-            crate::account::remember(endpoint, account.service.place())
-                .map_err(|error| unwritable(endpoint.path(), &error))?;
-            Ok(registration)
+            // Whoever stops us now finds everything as it was before.
+            let (_trigger, stop) = daemon::stop::on_signals().map_err(Failure::error)?;
+            let registering = async {
+                let account = about.account().await?;
+                let registration = register(&account, endpoint, config, text, known).await?;
+                crate::account::remember(endpoint, account.service.place())
+                    .map_err(|error| unwritable(endpoint.path(), &error))?;
+                Ok(registration)
+            };
+            tokio::select! {
+                biased;
+                () = stop.begun() => Err(Failure::new(status::GENERIC, "Aborted!")),
+                registration = registering => registration,
+            }
         })?,
     };
     registration::check(&registration, known)?;
@@ -120,7 +143,6 @@ pub(super) fn set_up(launch: Launch, report: Option<OwnedFd>) -> Outcome {
         say(warning);
     }
     say(format_args!("Starting endpoint; registered ID: {id}"));
-
     let document = RunDocument {
         directory: endpoint.path().to_owned(),
         registration,
@@ -132,7 +154,7 @@ pub(super) fn set_up(launch: Launch, report: Option<OwnedFd>) -> Outcome {
             .unwrap_or_default(),
         allowed_functions: document.as_ref().and_then(|document| document.allowed_functions.clone()),
         parent,
-        report_fd: report.as_ref().map(|report| report.as_raw_fd()),
+        report_fd: report.map(AsRawFd::as_raw_fd),
         debug: config.debug || request.common.debug,
         console: request.common.log_to_console && report.is_none(),
         authorities: about.trust()?.pem,
@@ -143,12 +165,16 @@ pub(super) fn set_up(launch: Launch, report: Option<OwnedFd>) -> Outcome {
         }),
     };
     let title = title(id, &endpoint.name(), config.environment.as_deref());
-    if let Some(report) = &report {
+    if let Some(report) = report {
         inherit(report, true).map_err(Failure::error)?;
     }
     let error = become_runner(&document, &title, log);
-    drop(pid_file);
     Err(Failure::new(status::SOFTWARE, format!("Error: {error}")))
+}
+
+/// Runs `endpoint_teardown`, once at the end of every endpoint that got past its `endpoint_setup`.
+pub(crate) fn tear_down(config: &Config) -> Outcome {
+    config.endpoint_teardown.as_deref().map_or(Ok(()), |script| shell("endpoint_teardown", script))
 }
 
 /// Replaces this process by the running endpoint.
@@ -203,7 +229,7 @@ fn title(id: EndpointId, name: &str, environment: Option<&str>) -> String {
 }
 
 /// Runs a script of the configuration; its last words are told when it fails.
-pub(crate) fn shell(what: &str, script: &str) -> Outcome {
+fn shell(what: &str, script: &str) -> Outcome {
     let output =
         Command::new("/bin/sh").arg("-c").arg(script).stdin(Stdio::null()).output().map_err(|error| {
             Failure::new(status::CONFIG, format!("Error: {what} could not be run: {error}"))

@@ -110,6 +110,56 @@ fn an_endpoint_on_another_host_is_named() {
     assert_eq!(service.asked().len(), 0);
 }
 
+#[test]
+fn stop_remote_asks_the_service_to_lock() {
+    let service = FakeService::start(|request| match request.line.as_str() {
+        line if line.ends_with("/lock") => (200, json!({})),
+        _ => (200, registration(ID)),
+    });
+    let home = Home::new(&service);
+    home.configure("ep", "engine: {}\n");
+    let unknown = home.run(&["stop", "--remote", "ep"]);
+    assert_eq!((unknown.status, unknown.err.as_str()), (1, "Error: Endpoint <ep> could not be located\n"));
+    assert_eq!(service.asked().len(), 0);
+    assert_eq!(home.run(&["start", "ep"]).status, 0);
+    let stopped = home.run(&["stop", "--remote", "ep"]);
+    assert_eq!((stopped.status, stopped.err.as_str()), (0, "> Endpoint <ep> is now stopped\n"));
+    assert_eq!(service.asked().last().unwrap().line, format!("POST /v3/endpoints/{ID}/lock"));
+    // It runs on another machine, or nowhere: the service is asked all the same.
+    let elsewhere = home.run(&["stop", "--remote", ID]);
+    assert_eq!((elsewhere.status, elsewhere.err.as_str()), (0, "> Endpoint <ep> is not active.\n"));
+    let locks = service.asked().iter().filter(|request| request.line.ends_with("/lock")).count();
+    assert_eq!(locks, 2);
+}
+
+#[test]
+fn logout_spares_running_endpoints() {
+    let service = FakeService::start(|_| (200, registration(ID)));
+    let home = Home::new(&service);
+    for name in ["one", "two"] {
+        home.run(&["configure", name]);
+    }
+    assert_eq!(home.run(&["start", "one"]).status, 0);
+    let spared = home.run(&["logout"]);
+    assert_eq!(spared.status, 0);
+    assert_eq!(
+        spared.err,
+        "> The following endpoints are currently running: one\nPlease use logout --force to proceed\n"
+    );
+    let pid = home.pid("one");
+    let forced = home.run(&["logout", "--force"]);
+    assert_eq!(forced.status, 0, "{forced:?}");
+    assert!(
+        forced.err.starts_with(
+            "> Logout succeeded and all cached credentials were revoked\n> The environment still"
+        ),
+        "{forced:?}"
+    );
+    assert!(home::alive(pid), "what runs, runs on");
+    assert_eq!(home.run(&["stop", "one"]).status, 0);
+    assert_eq!(home.run(&["logout"]).status, 0);
+}
+
 /// The site's file, the environment, the configuration: each goes before the one after, and the last start is remembered.
 #[test]
 fn where_the_service_is() {

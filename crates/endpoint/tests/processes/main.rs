@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // a failed unwrap here is a failed test
 
 mod commands;
+mod ends;
 mod fake;
 mod home;
+mod words;
 
 use std::fs;
 use std::io::Write as _;
@@ -115,6 +117,8 @@ fn an_endpoints_life() {
     let body: serde_json::Value = serde_json::from_str(&asked[2].body).unwrap();
     assert_eq!(body["endpoint_name"], "my_first_endpoint");
     assert_eq!(body["metadata"]["farcall"]["cancel"], true);
+    let version = body["metadata"]["endpoint_version"].as_str().unwrap();
+    assert_eq!(home.run(&["version"]).out, format!("Globus Compute endpoint version: {version}\n"));
     assert_eq!(
         body["metadata"]["endpoint_config"],
         fs::read_to_string(home.path("my_first_endpoint/config.yaml")).unwrap()

@@ -49,7 +49,7 @@ struct Bench {
 impl Bench {
     fn new(rules: Rules) -> Self {
         let mut actions = Vec::new();
-        let interchange = Interchange::new(rules, Vec::new(), Vec::new(), HashSet::new(), &mut actions);
+        let interchange = Interchange::new(rules, Vec::new(), Vec::new(), Filter::default(), &mut actions);
         assert_eq!(actions, []);
         Self { interchange }
     }
@@ -113,7 +113,9 @@ fn one_tasks_walk() {
     assert_eq!(bench.end(1), [Action::Keep { task: task(1), result: b"r".to_vec() }]);
     assert_eq!(bench.kept(1), [publish(0, 1)]);
     assert_eq!(bench.settled(1, Outcome::Confirmed), [Action::JournalEnded(vec![task(1)])]);
-    assert_eq!(bench.deliver(1), [Action::Acknowledge(vec![tag(0, 1)])], "and never runs again");
+    assert_eq!(bench.deliver(1), [Action::LookUp(task(1))]);
+    let known = bench.on(Input::LookedUp { task: task(1), known: true });
+    assert_eq!(known, [Action::Acknowledge(vec![tag(0, 1)])], "and never runs again");
 }
 
 #[test]
@@ -458,11 +460,13 @@ fn an_idle_endpoint_stops_when_it_is_told_to() {
 fn what_earlier_runs_left() {
     let lost_result = lost(task(2), endpoint(), "vm", 7);
     let mut actions = Vec::new();
+    let mut ended = Filter::default();
+    ended.insert(task(3));
     let mut interchange = Interchange::new(
         rules(),
         vec![task(1)],
         vec![(task(1), b"not this one".to_vec()), (task(2), lost_result.clone())],
-        [task(3)].into(),
+        ended,
         &mut actions,
     );
     assert_eq!(
@@ -477,10 +481,16 @@ fn what_earlier_runs_left() {
     };
     assert_eq!(on(Input::Kept { task: task(2), result: lost_result.clone() }), []);
     assert_eq!(on(Input::LinkUp { session: 0 })[1..], [Action::Load(task(1)), Action::Load(task(2))]);
-    for number in [1, 2, 3] {
+    for number in [1, 2] {
         let again = on(Input::Delivered(delivery(tag(0, 1), task(number), b"x")));
         assert_eq!(again, [Action::Acknowledge(vec![tag(0, 1)])], "task {number} does not run again");
     }
+    assert_eq!(on(Input::Delivered(delivery(tag(0, 1), task(3), b"x"))), [Action::LookUp(task(3))]);
+    assert_eq!(
+        on(Input::LookedUp { task: task(3), known: true }),
+        [Action::Acknowledge(vec![tag(0, 1)])],
+        "task 3 does not run again"
+    );
     let result = TaskResult::decode(&lost_result).unwrap();
     assert_eq!(
         result.data.to_str(),
@@ -499,7 +509,7 @@ fn what_earlier_runs_left() {
 #[test]
 fn it_has_told_when_all_that_was_left_is_confirmed() {
     let lost = vec![(task(2), b"lost".to_vec())];
-    let interchange = Interchange::new(rules(), vec![task(1)], lost, HashSet::new(), &mut Vec::new());
+    let interchange = Interchange::new(rules(), vec![task(1)], lost, Filter::default(), &mut Vec::new());
     let mut bench = Bench { interchange };
     bench.on(Input::LinkUp { session: 0 });
     bench.kept(2);
@@ -529,4 +539,42 @@ fn the_service_cancels_wherever_a_task_stands() {
     // Once it has ended there is nothing to cancel.
     bench.on(Input::Ended { task: task(2), result: b"r".to_vec() });
     assert_eq!(bench.on(Input::Cancel(vec![task(2)])), []);
+}
+
+/// The filter says that a task may have ended; only the journal knows.
+#[test]
+fn what_may_have_ended_waits_for_the_journals_word() {
+    let mut ended = Filter::default();
+    (1..=4).for_each(|number| ended.insert(task(number)));
+    let mut actions = Vec::new();
+    let interchange = Interchange::new(rules(), Vec::new(), Vec::new(), ended, &mut actions);
+    let mut bench = Bench { interchange };
+    bench.on(Input::LinkUp { session: 0 });
+    let asks = |number| [Action::LookUp(task(number))];
+    assert_eq!(bench.on(Input::Delivered(delivery(tag(0, 1), task(1), b"x"))), asks(1));
+    let twice = bench.on(Input::Delivered(delivery(tag(0, 2), task(1), b"x")));
+    assert_eq!(twice, [Action::Acknowledge(vec![tag(0, 2)])], "one message is enough to be answered");
+    // A new session brings the message again; the word of the journal is for the new one.
+    bench.on(Input::LinkDown);
+    bench.on(Input::LinkUp { session: 1 });
+    assert_eq!(bench.on(Input::Delivered(delivery(tag(1, 1), task(1), b"x"))), []);
+    let known = bench.on(Input::LookedUp { task: task(1), known: true });
+    assert_eq!(known, [Action::Acknowledge(vec![tag(1, 1)])]);
+    assert_eq!(bench.on(Input::LookedUp { task: task(1), known: true }), [], "told once");
+    // A filter errs; the task runs then, or is cancelled, as any other.
+    bench.on(Input::Delivered(delivery(tag(1, 2), task(2), b"x")));
+    assert_eq!(bench.on(Input::Cancel(vec![task(2)])), []);
+    let new = bench.on(Input::LookedUp { task: task(2), known: false });
+    assert!(matches!(&new[..], [Action::Submit(_), Action::Cancel(_)]), "{new:?}");
+    // What is asked about takes its room.
+    let long = [b'x'; 1000];
+    let full = bench.on(Input::Delivered(delivery(tag(1, 3), task(3), &long)));
+    assert_eq!(full, [Action::LookUp(task(3)), Action::Consume(false)]);
+    let room = bench.on(Input::LookedUp { task: task(3), known: true });
+    assert_eq!(room, [Action::Acknowledge(vec![tag(1, 3)]), Action::Consume(true)]);
+    // An endpoint that stops takes nothing.
+    bench.on(Input::Delivered(delivery(tag(1, 4), task(4), b"x")));
+    bench.on(Input::Stop);
+    let stopping = bench.on(Input::LookedUp { task: task(4), known: false });
+    assert_eq!(stopping, [Action::GiveBack(vec![tag(1, 4)])]);
 }

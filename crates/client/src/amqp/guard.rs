@@ -1,0 +1,330 @@
+//! Looks at what a broker sends before the AMQP library parses it: frames no longer than agreed, tables nested no
+//! deeper than [`DEEPEST`], no method that only clients send.
+//!
+//! The library's parser recurses into tables without a limit, and an overflown stack aborts the process: a broker, or
+//! whoever stands in its place, could end every endpoint with a few kilobytes. Nothing is understood here and nothing
+//! is changed; a stream in which something is wrong ends with an error.
+
+use std::io;
+
+/// Tables and arrays inside each other.
+const DEEPEST: usize = 32;
+/// The longest frame we agree to: a quarter of RabbitMQ's, for the library's buffers are sixty-four times as long.
+pub(super) const LONGEST_FRAME: u32 = 32_768;
+
+const HEADER: usize = 7;
+const METHOD: u8 = 1;
+const CONTENT_HEADER: u8 = 2;
+const BODY: u8 = 3;
+const HEARTBEAT: u8 = 8;
+/// `AMQP` and four numbers: what a broker says that speaks another version.
+const GREETING: &[u8] = b"AMQP";
+const GREETING_LENGTH: usize = 8;
+
+/// The one method of a broker's that holds a table: `connection.start`, after two octets of version.
+const START: [u8; 4] = [0, 10, 0, 10];
+/// Methods with tables that only clients send, as class and method.
+const CLIENTS_OWN: [[u8; 4]; 8] = [
+    [0, 10, 0, 11],
+    [0, 40, 0, 10],
+    [0, 40, 0, 30],
+    [0, 40, 0, 40],
+    [0, 50, 0, 10],
+    [0, 50, 0, 20],
+    [0, 50, 0, 50],
+    [0, 60, 0, 20],
+];
+
+/// Follows a stream frame by frame.
+#[derive(Debug, Default)]
+pub(super) struct Guard {
+    /// The frame that has not come whole: all of it, when it must be looked into, else its header.
+    held: Vec<u8>,
+    /// Octets of a frame that nobody looks into.
+    skip: usize,
+    /// Something was wrong; nothing that follows is good.
+    broken: bool,
+}
+
+/// Why a stream ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Hostile {
+    #[error("the broker sent a frame of {0} octets, beyond {LONGEST_FRAME}")]
+    TooLong(usize),
+    #[error("the broker sent a table nested deeper than {DEEPEST}")]
+    TooDeep,
+    #[error("the broker sent what is no AMQP")]
+    Malformed,
+    #[error("the broker sent a method that only clients send")]
+    NotABrokers,
+}
+
+impl From<Hostile> for io::Error {
+    fn from(hostile: Hostile) -> Self {
+        Self::new(io::ErrorKind::InvalidData, hostile)
+    }
+}
+
+impl Guard {
+    /// Looks at the next octets of the stream.
+    pub(super) fn inspect(&mut self, mut bytes: &[u8]) -> Result<(), Hostile> {
+        if self.broken {
+            return Err(Hostile::Malformed);
+        }
+        while !bytes.is_empty() {
+            if self.skip > 0 {
+                let skipped = self.skip.min(bytes.len());
+                self.skip -= skipped;
+                bytes = &bytes[skipped..];
+                continue;
+            }
+            match self.frame(bytes) {
+                Ok(rest) => bytes = rest,
+                Err(hostile) => {
+                    self.broken = true;
+                    return Err(hostile);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what belongs to the frame that has begun; the rest is left.
+    fn frame<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Hostile> {
+        let rest = self.hold(bytes, HEADER);
+        let Some((header, payload)) = self.held.split_first_chunk::<HEADER>() else { return Ok(rest) };
+        let [kind, _, _, size @ ..] = *header;
+        let size = u32::from_be_bytes(size) as usize;
+        if header.starts_with(GREETING) {
+            self.skip = GREETING_LENGTH - HEADER;
+            self.held.clear();
+            return Ok(rest);
+        }
+        if !matches!(kind, METHOD | CONTENT_HEADER | BODY | HEARTBEAT) {
+            return Err(Hostile::Malformed);
+        }
+        // The payload and the octet that ends a frame.
+        let left = size.saturating_add(1);
+        if left.saturating_add(HEADER) > LONGEST_FRAME as usize {
+            return Err(Hostile::TooLong(left.saturating_add(HEADER)));
+        }
+        if matches!(kind, BODY | HEARTBEAT) {
+            self.skip = left;
+            self.held.clear();
+            return Ok(rest);
+        }
+        let rest = if payload.len() < left { self.hold(rest, HEADER + left) } else { rest };
+        if self.held.len() == HEADER + left {
+            self.look(kind, size)?;
+        }
+        Ok(rest)
+    }
+
+    /// Keeps octets until there are so many.
+    fn hold<'a>(&mut self, bytes: &'a [u8], until: usize) -> &'a [u8] {
+        let (taken, rest) = bytes.split_at(until.saturating_sub(self.held.len()).min(bytes.len()));
+        self.held.extend_from_slice(taken);
+        rest
+    }
+
+    /// Looks into a frame that is there whole.
+    fn look(&mut self, kind: u8, size: usize) -> Result<(), Hostile> {
+        let payload = &self.held[HEADER..HEADER + size];
+        match kind {
+            METHOD => method(payload)?,
+            _ => content_header(payload)?,
+        }
+        self.held.clear();
+        Ok(())
+    }
+}
+
+fn method(payload: &[u8]) -> Result<(), Hostile> {
+    let (name, arguments) = payload.split_first_chunk::<4>().ok_or(Hostile::Malformed)?;
+    if *name == START {
+        let mut reader = Reader(arguments);
+        reader.take(2)?;
+        return reader.table();
+    }
+    if CLIENTS_OWN.contains(name) { Err(Hostile::NotABrokers) } else { Ok(()) }
+}
+
+/// Class, weight, size of the body, flags, and of the properties those that stand before the table.
+fn content_header(payload: &[u8]) -> Result<(), Hostile> {
+    let mut reader = Reader(payload);
+    reader.take(2 + 2 + 8)?;
+    let flags = u16::from_be_bytes(reader.array()?);
+    for property in [15, 14] {
+        if flags & (1 << property) != 0 {
+            let [length] = reader.array()?;
+            reader.take(length.into())?;
+        }
+    }
+    if flags & (1 << 13) != 0 { reader.table() } else { Ok(()) }
+}
+
+/// Octets of which nothing is believed.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, length: usize) -> Result<&'a [u8], Hostile> {
+        let (head, tail) = self.0.split_at_checked(length).ok_or(Hostile::Malformed)?;
+        self.0 = tail;
+        Ok(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Hostile> {
+        let (head, tail) = self.0.split_first_chunk::<N>().ok_or(Hostile::Malformed)?;
+        self.0 = tail;
+        Ok(*head)
+    }
+
+    fn long(&mut self) -> Result<&'a [u8], Hostile> {
+        let length = u32::from_be_bytes(self.array()?) as usize;
+        self.take(length)
+    }
+
+    /// Walks one table, its length first, without recursion.
+    fn table(&mut self) -> Result<(), Hostile> {
+        // What is open: its octets, and whether its fields have names.
+        let mut open = vec![(Reader(self.long()?), true)];
+        while let Some((inner, named)) = open.last_mut() {
+            if inner.0.is_empty() {
+                open.pop();
+                continue;
+            }
+            if *named {
+                let [length] = inner.array()?;
+                inner.take(length.into())?;
+            }
+            let [kind] = inner.array()?;
+            let length = match kind {
+                b'V' => 0,
+                b't' | b'b' | b'B' => 1,
+                b's' | b'U' | b'u' => 2,
+                b'I' | b'i' | b'f' => 4,
+                b'D' => 5,
+                b'L' | b'l' | b'd' | b'T' => 8,
+                b'S' | b'x' => {
+                    inner.long()?;
+                    0
+                }
+                b'A' | b'F' => {
+                    let deeper = Reader(inner.long()?);
+                    if open.len() == DEEPEST {
+                        return Err(Hostile::TooDeep);
+                    }
+                    open.push((deeper, kind == b'F'));
+                    continue;
+                }
+                _ => return Err(Hostile::Malformed),
+            };
+            inner.take(length)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn long(bytes: &[u8]) -> Vec<u8> {
+        [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
+    }
+
+    /// A table in which so many tables and arrays lie inside each other.
+    fn nested(depth: usize, letter: u8) -> Vec<u8> {
+        let mut value = Vec::new();
+        for level in 1..depth {
+            let name: &[u8] = if level == depth - 1 || letter == b'F' { b"\x01x" } else { b"" };
+            value = [name, &[letter], &long(&value)].concat();
+        }
+        long(&value)
+    }
+
+    fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+        [&[kind, 0, 1], long(payload).as_slice(), &[0xce]].concat()
+    }
+
+    fn start(table: &[u8]) -> Vec<u8> {
+        frame(METHOD, &[&START, &[0, 9][..], table, &long(b"PLAIN"), &long(b"en_US")].concat())
+    }
+
+    fn header(table: &[u8]) -> Vec<u8> {
+        let fixed = [0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0b1110_0000, 0];
+        frame(CONTENT_HEADER, &[&fixed[..], b"\x04text\x05utf-8", table].concat())
+    }
+
+    fn whole(bytes: &[u8]) -> Result<(), Hostile> {
+        Guard::default().inspect(bytes)
+    }
+
+    #[test]
+    fn tables_are_followed_to_their_depth() {
+        for letter in [b'A', b'F'] {
+            for make in [start as fn(&[u8]) -> Vec<u8>, header] {
+                assert_eq!(whole(&make(&nested(DEEPEST, letter))), Ok(()));
+                assert_eq!(whole(&make(&nested(DEEPEST + 1, letter))), Err(Hostile::TooDeep));
+                assert_eq!(whole(&make(&nested(4_000, letter))), Err(Hostile::TooDeep));
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_broker_says_passes() {
+        let table = b"\x01at\x01\x01bS\x00\x00\x00\x02hi\x01cI\0\0\0\x07\x01dV\x01eA\0\0\0\x03t\x01V\x01fF\0\0\0\0\x01gD\0\0\0\0\0";
+        let deliver = frame(METHOD, b"\0\x3c\0\x3cwhatever");
+        let all = [
+            start(&long(table)),
+            deliver,
+            header(&long(table)),
+            frame(BODY, &[7; 5000]),
+            frame(HEARTBEAT, b""),
+            frame(METHOD, &[0, 60, 0, 80, 1]),
+        ]
+        .concat();
+        assert_eq!(whole(&all), Ok(()));
+        assert_eq!(whole(b"AMQP\0\0\x09\x01"), Ok(()));
+        // However it is cut.
+        for size in [1, 2, 3, 7, 8, 100] {
+            let mut guard = Guard::default();
+            for part in all.chunks(size) {
+                assert_eq!(guard.inspect(part), Ok(()), "{size}");
+            }
+            assert_eq!((guard.held.len(), guard.skip), (0, 0), "{size}");
+        }
+    }
+
+    #[test]
+    fn what_no_broker_says_ends_the_stream() {
+        let consume =
+            frame(METHOD, &[&[0, 60, 0, 20, 0, 0][..], b"\x01q\x01t\x00", &nested(3, b'A')].concat());
+        for (bytes, why) in [
+            (consume, Hostile::NotABrokers),
+            (frame(METHOD, &[0, 10]), Hostile::Malformed),
+            (frame(9, b""), Hostile::Malformed),
+            (b"HTTP/1.1 400 Bad Request\r\n".to_vec(), Hostile::Malformed),
+            (frame(CONTENT_HEADER, &[0, 60]), Hostile::Malformed),
+            (start(&long(b"\x01aZ")), Hostile::Malformed),
+            (start(&long(b"\x01aF\xff\xff\xff\xff")), Hostile::Malformed),
+            (vec![BODY, 0, 1, 0xff, 0xff, 0xff, 0xff], Hostile::TooLong(0x1_0000_0007)),
+            (vec![METHOD, 0, 1, 0, 0, 0x80, 0], Hostile::TooLong(32_776)),
+        ] {
+            let mut guard = Guard::default();
+            assert_eq!(guard.inspect(&bytes), Err(why), "{bytes:?}");
+            assert!(guard.inspect(b"").is_err(), "it stays broken");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_octets_can_be_looked_at(bytes in prop::collection::vec(any::<u8>(), 0..300), cut in 1..50_usize) {
+            let at_once = whole(&bytes);
+            let mut guard = Guard::default();
+            let parts: Result<(), Hostile> = bytes.chunks(cut).try_for_each(|part| guard.inspect(part));
+            prop_assert_eq!(at_once, parts);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! `endpoint_teardown` runs once, however an endpoint comes to an orderly end.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::json;
+
+use crate::fake::FakeService;
+use crate::home::{Home, signal, wait_until};
+use crate::{ID, registration};
+
+/// Both scripts write down that they ran.
+fn configure(home: &Home, name: &str, more: &str) {
+    let ran = |what: &str| format!("echo {what} >> {}", home.path(name).join("ran").display());
+    home.configure(
+        name,
+        &format!(
+            "endpoint_setup: '{}'\nendpoint_teardown: '{}'\nengine: {{}}\n{more}",
+            ran("setup"),
+            ran("teardown")
+        ),
+    );
+}
+
+fn ran(home: &Home, name: &str) -> String {
+    fs::read_to_string(home.path(name).join("ran")).unwrap_or_default()
+}
+
+fn foreground(mut command: Command) -> Child {
+    command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn runs(home: &Home, name: &str) -> bool {
+    fs::read_to_string(home.path(name).join("endpoint.log"))
+        .is_ok_and(|log| log.contains("the endpoint runs"))
+}
+
+#[test]
+fn stopped_by_a_command() {
+    let service = FakeService::start(|_| (200, registration(ID)));
+    let home = Home::new(&service);
+    configure(&home, "ep", "");
+    assert_eq!(home.run(&["start", "ep"]).status, 0);
+    assert_eq!(ran(&home, "ep"), "setup\n");
+    assert_eq!(home.run(&["stop", "ep"]).status, 0);
+    assert_eq!(ran(&home, "ep"), "setup\nteardown\n");
+    home.run(&["stop", "ep"]);
+    assert_eq!(ran(&home, "ep"), "setup\nteardown\n", "it runs no more");
+}
+
+#[test]
+fn by_each_signal_and_by_two() {
+    let service = FakeService::start(|_| (200, registration(ID)));
+    let home = Home::new(&service);
+    let table = [
+        ("term", vec![libc::SIGTERM]),
+        ("int", vec![libc::SIGINT]),
+        ("quit", vec![libc::SIGQUIT]),
+        ("hup", vec![libc::SIGHUP]),
+        ("twice", vec![libc::SIGTERM, libc::SIGTERM]),
+    ];
+    let started: Vec<_> = table
+        .iter()
+        .map(|(name, signals)| {
+            configure(&home, name, "detach_endpoint: false\n");
+            (name, signals, foreground(home.command(&["start", name])))
+        })
+        .collect();
+    for (name, signals, mut child) in started {
+        wait_until(|| runs(&home, name));
+        for number in signals {
+            signal(i32::try_from(child.id()).unwrap(), *number);
+        }
+        assert!(child.wait().unwrap().success(), "{name}");
+        assert_eq!(ran(&home, name), "setup\nteardown\n", "{name}");
+    }
+}
+
+/// Nothing to do for as long as it may be: this endpoint never had a task, so the hard limit counts.
+#[test]
+fn idle_for_too_long() {
+    let service = FakeService::start(|_| (200, registration(ID)));
+    let home = Home::new(&service);
+    let idle =
+        "idle_heartbeats_soft: 1\nidle_heartbeats_hard: 1\nheartbeat_period: 5\ndetach_endpoint: false\n";
+    configure(&home, "ep", idle);
+    let mut child = foreground(home.command(&["start", "ep"]));
+    assert!(child.wait().unwrap().success());
+    assert_eq!(ran(&home, "ep"), "setup\nteardown\n");
+    let log = fs::read_to_string(home.path("ep/endpoint.log")).unwrap();
+    assert!(log.contains("nothing to do for long enough; stopping"), "{log}");
+}
+
+/// Whatever stands in the way after `endpoint_setup`, what that made is undone.
+#[test]
+fn a_start_that_fails_after_the_setup() {
+    for (status, answer) in [(423, json!({"code": "RESOURCE_LOCKED"})), (200, json!({"endpoint_id": ID}))] {
+        let service = FakeService::start(move |_| (status, answer.clone()));
+        let home = Home::new(&service);
+        configure(&home, "ep", "");
+        assert_ne!(home.run(&["start", "ep"]).status, 0);
+        assert_eq!(ran(&home, "ep"), "setup\nteardown\n", "refused by the service with {status}");
+    }
+    let service = FakeService::start(|_| (200, registration(ID)));
+    let home = Home::new(&service);
+    // Before the registration, and after it.
+    for (name, blocked) in [("spool", "unacked_results"), ("journal", "journal")] {
+        configure(&home, name, "");
+        fs::write(home.path(name).join(blocked), "in the way").unwrap();
+        assert_eq!(home.run(&["start", name]).status, 73, "{name}");
+        assert_eq!(ran(&home, name), "setup\nteardown\n", "{name}");
+        assert!(!home.path(name).join("daemon.pid").exists(), "{name}");
+    }
+    configure(&home, "away", "");
+    let away =
+        home.command(&["start", "away"]).env("FARCALL_SERVICE_URL", "http://127.0.0.1:9/").output().unwrap();
+    assert_eq!(away.status.code(), Some(75));
+    assert_eq!(ran(&home, "away"), "setup\nteardown\n");
+}
+
+/// A service that doesn't answer doesn't keep whoever wants to stop.
+#[test]
+fn interrupted_while_it_registers() {
+    let (asked, heard) = std::sync::mpsc::channel();
+    let service = FakeService::start(move |_| {
+        asked.send(()).unwrap();
+        // The thread ends with the test's process.
+        loop {
+            std::thread::park();
+        }
+    });
+    let home = Home::new(&service);
+    configure(&home, "ep", "detach_endpoint: false\n");
+    let child = foreground(home.command(&["start", "ep"]));
+    heard.recv().unwrap();
+    signal(i32::try_from(child.id()).unwrap(), libc::SIGINT);
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    assert_eq!(String::from_utf8(ended.stderr).unwrap(), "Aborted!\n");
+    assert_eq!(ran(&home, "ep"), "setup\nteardown\n");
+    assert!(!home.path("ep/daemon.pid").exists());
+}
+
+#[test]
+fn a_setup_that_fails_is_not_torn_down_and_a_teardown_that_fails_is_told() {
+    let service = FakeService::start(|_| (200, registration(ID)));
+    let home = Home::new(&service);
+    home.configure(
+        "ep",
+        "endpoint_setup: 'echo half; exit 3'\nendpoint_teardown: 'touch ../ran'\nengine: {}\n",
+    );
+    let failed = home.run(&["start", "ep"]);
+    assert_eq!(failed.status, 78);
+    assert_eq!(failed.err, "Error: endpoint_setup failed (exit status: 3):\n  half\n");
+    assert!(!home.path("ran").exists());
+    home.configure("ep", "endpoint_teardown: 'echo stuck; exit 4'\nengine: {}\n");
+    assert_eq!(home.run(&["start", "ep"]).status, 0);
+    assert_eq!(home.run(&["stop", "ep"]).status, 0);
+    let log = fs::read_to_string(home.path("ep/endpoint.log")).unwrap();
+    assert!(log.contains("endpoint_teardown failed (exit status: 4):") && log.contains("stuck"), "{log}");
+}
