@@ -37,9 +37,10 @@ tell(outcomes)
 """
 
 
-# The stock SDK's own end: when a connection is lost between a result and its acknowledgement, it tries that
-# acknowledgement on every new connection before the channel is open, fails five times, and gives up all futures.
-GAVE_UP = "SDK thread quit unexpectedly."
+# The stock SDK's own ends, with which it gives up all futures: when a connection is lost between a result and its
+# acknowledgement, it tries that acknowledgement on every new connection before the channel is open, and fails five
+# times; and when three connections are lost within seconds, as on a busy machine.
+GAVE_UP = ("SDK thread quit unexpectedly.", "Unable to sustain channel after ")
 
 
 def kills(scene, rounds, seed):
@@ -76,11 +77,12 @@ def one_round(scene, service, endpoint, sdk, times, chance):
     begun = Counter(map(int, (marks / "begun").read_text().split()))
     twice = {n: count for n, count in begun.items() if count > 1}
     assert not twice, twice
-    failed = {n: outcome for n, outcome in enumerate(outcomes) if outcome not in (None, GAVE_UP)}
+    errors = {n: outcome for n, outcome in enumerate(outcomes) if outcome is not None}
+    failed = {n: outcome for n, outcome in errors.items() if not outcome.startswith(GAVE_UP)}
     assert not failed, failed
     succeeded = {n for n, outcome in enumerate(outcomes) if outcome is None}
     assert succeeded <= set(begun), succeeded - set(begun)
-    if GAVE_UP not in outcomes:
+    if not errors:
         assert sorted(begun) == list(range(submitted))
     return len(begun)
 
