@@ -1,13 +1,18 @@
-"""One user's tasks, while every party dies, sleeps and loses its connections, in turn and together.
+"""One user's tasks, while every party dies, sleeps, is stopped and loses its connections, in turn and together.
 
 What must hold at the end, whatever the seed:
 - no future ended twice, no client waits for a result in vain, and every task that the service accepted has ended;
 - a task that ended in a value ended in its own value, byte for byte; a task that fails fails with its own error;
 - any other outcome names the party that was lost, and only if a party was killed that could lose it;
-- no task began twice, and one that ended in a value or in its own error began once.
+- with our endpoint no task began twice, and one that ended in a value or in its own error began once.
 
-A run is known by its seed. `FARCALL_CHAOS=SEED` plays one; a seed that fails is written into `seeds`, and played from
-then on.
+With upstream's endpoint tasks may run twice: it does not look whether it has run one before, and acknowledges up to half
+a second late. Its double runs are counted, and each needs a cause: an endpoint or a connection of it that broke. It may
+also lose results that it had sent and nobody had confirmed; the service ends their tasks as lost, once it is started
+again.
+
+A run is known by whose endpoint it has and its seed. `FARCALL_CHAOS=SEED` plays one with ours, `FARCALL_CHAOS=3.8.0/SEED`
+with upstream's; what fails is written into `seeds`, and played from then on.
 """
 
 import json
@@ -21,20 +26,22 @@ from pathlib import Path
 
 import pytest
 from links import Link
-from processes import alive, marked
+from matrix import OURS
+from processes import alive, marked, until
 from scene import Endpoint
 
 SAVED = Path(__file__).parent / "seeds"
-PLAYED = [line.split()[0] for line in SAVED.read_text().splitlines() if line[:1].isdigit()]
-SEEDS = [os.environ["FARCALL_CHAOS"]] if "FARCALL_CHAOS" in os.environ else PLAYED
-LONG = [str(seed) for seed in range(1000, 1020)]
-LOST = re.compile(r"(Worker|Manager)Lost")
+PLAYED = [line.split()[0] for line in SAVED.read_text().splitlines() if line and line[0] != "#"]
+RUNS = [os.environ["FARCALL_CHAOS"]] if "FARCALL_CHAOS" in os.environ else PLAYED
+LONG = [str(seed) for seed in range(1000, 1020)] + [f"3.8.0/{seed}" for seed in range(1020, 1024)]
 
 
 class Far(Endpoint):
     """Our endpoint, with its broker behind a link."""
 
     amqp_port = None
+    # A party that was lost, in the words of whoever misses it.
+    lost = re.compile(r"(Worker|Manager)Lost")
 
     def configure(self):
         super().configure()
@@ -42,17 +49,59 @@ class Far(Endpoint):
         config = json.loads(path.read_text()) | {"amqp_port": self.amqp_port, "heartbeat_period": 5}
         path.write_text(json.dumps(config))
 
+    def settle(self):
+        """What its owner does once everything works again."""
+
+
+class Upstream(Far):
+    """Upstream's endpoint. When it dies, the processes of its engine go too, as with the machine they are all on."""
+
+    lost = re.compile(r"(Worker|Manager)Lost|Task failure due to loss of endpoint")
+
+    def _others(self):
+        return {self.service.process.pid, *self.users}
+
+    # The processes of the scene that are neither the endpoint's nor the service's.
+    users = ()
+
+    def kill(self):
+        if self.process.running():
+            super().kill()
+        for pid in marked(self.scene.mark):
+            if pid not in self._others():
+                _send(pid, signal.SIGKILL)
+
+    def stop(self):
+        """Asks it to; it may hang, or have left by itself with an error, when its broker is out of reach."""
+        if self.process.running():
+            _send(self.process.pid, signal.SIGTERM)
+            try:
+                until(lambda: not self.process.running(), "it has left", 15)
+            except AssertionError:
+                pass
+        self.kill()
+
+    def settle(self):
+        """A new start: the service waits a minute for what the earlier ones had taken, and ends it."""
+        self.stop()
+        self.start()
+
 
 class World:
     """All parties, and what can be done to them. What breaks something returns how to mend it."""
 
-    def __init__(self, scene, dice):
+    def __init__(self, scene, dice, whose=OURS):
         self.dice = dice
         self.service = scene.service()
         self.rest_link = Link(self.service.http_port)
         self.client_link = Link(self.service.amqp_port)
         self.endpoint_link = Link(self.service.amqp_port)
-        self.endpoint = Far(scene, self.service, "far", workers=2)
+        if whose == OURS:
+            self.endpoint = Far(scene, self.service, "far", workers=2)
+        else:
+            self.endpoint = Upstream(scene, self.service, "far", python=f"sdk-{whose}", workers=2, upstream=True)
+            # What dies within its engine is that engine's own.
+            self.BREAKS = [one for one in self.BREAKS if "node" not in one.__name__ and "worker" not in one.__name__]
         self.endpoint.amqp_port = self.endpoint_link.port
         scene.endpoints.append(self.endpoint)
         self.endpoint.configure()
@@ -60,22 +109,34 @@ class World:
         self.scene = scene
         self.log = []
         self.killed = Counter()
+        # What may have made an endpoint forget that it runs a task, or a service that it was acknowledged.
+        self.broke = Counter()
 
     def _pids(self, words):
         return [pid for pid, command in marked(self.scene.mark).items() if words in command and alive(pid)]
 
     def kill_service(self):
+        self.broke["service"] += 1
         self.service.kill()
+        return 1, self.service.start
+
+    def stop_service(self):
+        """In order, and away for a while."""
+        self.broke["service"] += 1
+        # It may be asleep: who sleeps does not hear.
+        _send(self.service.process.pid, signal.SIGCONT)
+        self.service.stop()
         return 1, self.service.start
 
     def kill_endpoint(self):
         self.killed["endpoint"] += 1
+        self.broke["endpoint"] += 1
         self.endpoint.kill()
         return 2, self.endpoint.start
 
     def stop_endpoint(self):
         self.killed["endpoint"] += 1
-        # It may be asleep: who sleeps does not hear.
+        self.broke["endpoint"] += 1
         _send(self.endpoint.process.pid, signal.SIGCONT)
         self.endpoint.stop()
         return 2, self.endpoint.start
@@ -101,6 +162,9 @@ class World:
     def pause_node(self):
         return self._pause(*self._pids(" node --block")[:1])
 
+    def pause_worker(self):
+        return self._pause(*self._pids("Executor/worker")[:1])
+
     def _pause(self, *pids):
         for pid in pids:
             _send(pid, signal.SIGSTOP)
@@ -113,6 +177,7 @@ class World:
         return self._hurt(self.client_link)
 
     def cut_endpoint(self):
+        self.broke["endpoint's link"] += 1
         return self._hurt(self.endpoint_link)
 
     def _hurt(self, link):
@@ -120,8 +185,8 @@ class World:
         return 0, link.mend
 
     BREAKS = [
-        *(kill_service, kill_endpoint, stop_endpoint, kill_node, kill_worker),
-        *(pause_service, pause_endpoint, pause_node, cut_rest, cut_client, cut_endpoint),
+        *(kill_service, stop_service, kill_endpoint, stop_endpoint, kill_node, kill_worker),
+        *(pause_service, pause_endpoint, pause_node, pause_worker, cut_rest, cut_client, cut_endpoint),
     ]
 
     def chaos(self, until):
@@ -146,31 +211,44 @@ def _send(pid, number):
         pass  # it died in this moment
 
 
-def run(scene, seed, tasks, seconds):
-    world = World(scene, random.Random(f"chaos {seed}"))
+def run(scene, name, tasks, seconds):
+    whose, _, seed = name.rpartition("/")
+    world = World(scene, random.Random(f"chaos {seed}"), whose or OURS)
     marks = scene.directory / "marks"
     marks.mkdir()
-    sdk = world.service.sdk("4.19.0")
-    script = sdk.start(
-        (Path(__file__).parent / "client.py").read_text(),
-        *(world.endpoint.id, world.client_link.port, seed, tasks, seconds, marks, scene.directory / "mended"),
-        http_proxy=f"http://127.0.0.1:{world.rest_link.port}",
-    )
+    script = client(world, world.rest_link, seed, tasks, seconds, marks)
     script.hear()
     try:
         world.chaos(time.monotonic() + seconds)
         script.hear(2, timeout=120)
+        world.endpoint.settle()
         (scene.directory / "mended").touch()
         account = script.finish(timeout=240)[-1]
-        begun = Counter(line.split()[0] for file in marks.iterdir() for line in file.read_text().splitlines())
-        balance(world, account, begun)
+        balance(world, account, begun_by(marks))
     except AssertionError as failure:
-        if seed not in PLAYED:
+        if name not in PLAYED:
             with open(SAVED, "a") as saved:
-                saved.write(f"{seed} {str(failure).splitlines()[0][:100]}\n")
+                saved.write(f"{name} {str(failure).splitlines()[0][:100]}\n")
         raise
     finally:
         print("\n".join(world.log))
+
+
+def client(world, rest, seed, tasks, seconds, marks):
+    """The user's script, which reaches REST and the broker through links of its own."""
+    directory = world.scene.directory
+    script = world.service.sdk("4.19.0").start(
+        (Path(__file__).parent / "client.py").read_text(),
+        *(world.endpoint.id, world.client_link.port, seed, tasks, seconds, marks, directory / "mended"),
+        http_proxy=f"http://127.0.0.1:{rest.port}",
+    )
+    world.endpoint.users = (script.process.pid,)
+    return script
+
+
+def begun_by(marks):
+    """How often each task began."""
+    return Counter(line.split()[0] for file in marks.iterdir() for line in file.read_text().splitlines())
 
 
 def known(world, entries):
@@ -191,13 +269,18 @@ def balance(world, account, begun):
     assert len(accepted) > len(entries) / 2, f"hardly anything was accepted: {refused.most_common(3)}"
     given_up = [entry for entry in accepted if entry["how"][0] == "gave up"]
     assert given_up == [], f"accepted tasks without an end; the service says {known(world, given_up[:1000])}"
-    strange = [entry for entry in accepted if entry["how"][0] == "error" and not LOST.search(entry["how"][1])]
+    strange = [entry for entry in accepted if entry["how"][0] == "error" and not world.endpoint.lost.search(entry["how"][1])]
     assert strange == [], "an outcome that nothing explains"
     lost = [entry for entry in accepted if entry["how"][0] == "error"]
-    assert not lost or world.killed, "a lost party, and none was killed"
+    assert not lost or world.killed or world.broke, "a lost party, and none was killed"
     twice = {task: times for task, times in begun.items() if times > 1}
-    assert twice == {}, "begun twice"
-    unbegun = [entry for entry in accepted if entry["how"][0] in ("value", "failed") and begun[entry["task"]] != 1]
+    if isinstance(world.endpoint, Upstream):
+        # Each break may deliver once more what was not acknowledged: half a second's tasks.
+        print(f"{len(twice)} tasks began twice or more, breaks {dict(world.broke)}")
+        assert not twice or max(twice.values()) <= 1 + world.broke.total(), "more runs than breaks explain"
+    else:
+        assert twice == {}, "begun twice"
+    unbegun = [entry for entry in accepted if entry["how"][0] in ("value", "failed") and begun[entry["task"]] == 0]
     assert unbegun == [], "an outcome of a function that did not run"
     rest = world.service.rest()
     ids = [entry["task"] for entry in accepted]
@@ -209,13 +292,63 @@ def balance(world, account, begun):
 
 
 @pytest.mark.timeout(500)
-@pytest.mark.parametrize("seed", SEEDS)
-def test_the_ledger_balances(scene, seed):
-    run(scene, seed, tasks=10_000, seconds=25)
+@pytest.mark.parametrize("name", RUNS)
+def test_the_ledger_balances(scene, name):
+    run(scene, name, tasks=10_000 if "/" not in name else 2_000, seconds=25)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", LONG)
-def test_the_ledger_balances_for_longer(scene, seed):
-    run(scene, seed, tasks=20_000, seconds=120)
+@pytest.mark.parametrize("name", LONG)
+def test_the_ledger_balances_for_longer(scene, name):
+    run(scene, name, tasks=20_000 if "/" not in name else 10_000, seconds=120)
+
+
+def test_a_watcher_that_gave_up_is_followed_by_another(scene):
+    """The stock SDK's watcher tries five times to reach the broker, then fails its futures. The tasks run all the same, and
+    a new program that reloads them has every result."""
+    service = scene.service()
+    link = Link(service.amqp_port)
+    endpoint = scene.endpoint(service)
+    gate = scene.directory / "gate"
+    script = service.sdk("4.19.0").start(
+        """
+        import os, random, sys, time
+        endpoint, port, gate = sys.argv[1:]
+
+        def gated(gate, value):
+            import pathlib, time
+            while not pathlib.Path(gate).exists():
+                time.sleep(0.01)
+            return value
+
+        # It waits up to ten seconds between two attempts; here, always the least of its choice.
+        random.uniform = lambda low, high: low
+        ex = executor(endpoint, amqp_port=int(port))
+        futures = [ex.submit(gated, gate, value) for value in range(20)]
+        while not all(future.task_id for future in futures):
+            time.sleep(0.02)
+        tell(str(ex.task_group_id))
+        tell([type(future.exception(timeout=60)).__name__ for future in futures])
+        # Threads of the SDK that wait for what it gave up would keep this process for ever.
+        os._exit(0)
+        """,
+        *(endpoint.id, link.port, gate),
+    )
+    group = script.hear()
+    link.cut()
+    # Each failed with the watcher's error, and none with a task's.
+    assert "TaskExecutionFailed" not in script.finish()[1]
+    link.mend()
+    gate.touch()
+    told = service.sdk("4.19.0").run(
+        """
+        import sys
+        endpoint, group = sys.argv[1:]
+
+        with executor(endpoint, task_group_id=group) as ex:
+            tell(sorted(future.result(timeout=60) for future in ex.reload_tasks()))
+        """,
+        *(endpoint.id, group),
+    )
+    assert told == [list(range(20))]
