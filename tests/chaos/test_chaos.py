@@ -118,7 +118,7 @@ class World:
     def kill_service(self):
         self.broke["service"] += 1
         self.service.kill()
-        return 1, self.service.start
+        return 1, lambda: _start(self.service)
 
     def stop_service(self):
         """In order, and away for a while."""
@@ -126,20 +126,20 @@ class World:
         # It may be asleep: who sleeps does not hear.
         _send(self.service.process.pid, signal.SIGCONT)
         self.service.stop()
-        return 1, self.service.start
+        return 1, lambda: _start(self.service)
 
     def kill_endpoint(self):
         self.killed["endpoint"] += 1
         self.broke["endpoint"] += 1
         self.endpoint.kill()
-        return 2, self.endpoint.start
+        return 2, lambda: _start(self.endpoint)
 
     def stop_endpoint(self):
         self.killed["endpoint"] += 1
         self.broke["endpoint"] += 1
         _send(self.endpoint.process.pid, signal.SIGCONT)
         self.endpoint.stop()
-        return 2, self.endpoint.start
+        return 2, lambda: _start(self.endpoint)
 
     def kill_node(self):
         return self._kill("node", " node --block")
@@ -204,6 +204,12 @@ class World:
             time.sleep(self.dice.uniform(0.2, 1.5))
 
 
+def _start(party):
+    """Unless it has been started already, after two breaks at once."""
+    if not party.process.running():
+        party.start()
+
+
 def _send(pid, number):
     try:
         os.kill(pid, number)
@@ -216,7 +222,7 @@ def run(scene, name, tasks, seconds):
     world = World(scene, random.Random(f"chaos {seed}"), whose or OURS)
     marks = scene.directory / "marks"
     marks.mkdir()
-    script = client(world, world.rest_link, seed, tasks, seconds, marks)
+    script = client(world, seed, tasks, seconds, marks)
     script.hear()
     try:
         world.chaos(time.monotonic() + seconds)
@@ -234,13 +240,13 @@ def run(scene, name, tasks, seconds):
         print("\n".join(world.log))
 
 
-def client(world, rest, seed, tasks, seconds, marks):
+def client(world, seed, tasks, seconds, marks):
     """The user's script, which reaches REST and the broker through links of its own."""
     directory = world.scene.directory
     script = world.service.sdk("4.19.0").start(
         (Path(__file__).parent / "client.py").read_text(),
         *(world.endpoint.id, world.client_link.port, seed, tasks, seconds, marks, directory / "mended"),
-        http_proxy=f"http://127.0.0.1:{rest.port}",
+        http_proxy=f"http://127.0.0.1:{world.rest_link.port}",
     )
     world.endpoint.users = (script.process.pid,)
     return script
