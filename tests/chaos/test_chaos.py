@@ -82,9 +82,23 @@ class Upstream(Far):
         self.kill()
 
     def settle(self):
-        """A new start: the service waits a minute for what the earlier ones had taken, and ends it."""
-        self.stop()
-        self.start()
+        """Lets it run what it can, and starts it again if some tasks never end: the service gives what earlier runs had
+        taken a minute after the new one's first report, and ends it as lost."""
+        quiet = [None, time.monotonic()]
+
+        def done():
+            status = self.service.rest().get(f"/v2/endpoints/{self.id}/status")
+            tasks = status["farcall"]["tasks"]
+            if tasks != quiet[0]:
+                quiet[:] = tasks, time.monotonic()
+            # Its report of an idle engine is one of these last seconds: it sends one every five.
+            idle = tasks["waiting"] == 0 and status["details"].get("outstanding_tasks", 0) == 0
+            return tasks["taken"] == tasks["waiting"] == 0 or (idle and time.monotonic() > quiet[1] + 12)
+
+        until(done, "upstream's endpoint has run what it has", 150)
+        if quiet[0]["taken"]:
+            self.stop()
+            self.start()
 
 
 class World:
