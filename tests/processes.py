@@ -70,7 +70,8 @@ class Process:
 
     def kill(self):
         """SIGKILL to this one process, as a crash would end it: what it started has to notice by itself."""
-        os.kill(self.pid, signal.SIGKILL)
+        if self.running():
+            os.kill(self.pid, signal.SIGKILL)
         self.wait()
 
     def stop(self, grace=20):

@@ -65,8 +65,7 @@ class Upstream(Far):
     users = ()
 
     def kill(self):
-        if self.process.running():
-            super().kill()
+        super().kill()
         for pid in marked(self.scene.mark):
             if pid not in self._others():
                 _send(pid, signal.SIGKILL)

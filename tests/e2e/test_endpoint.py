@@ -50,7 +50,7 @@ def test_started_by_credentials_on_standard_input(shared_scene, service, sdk):
     until(endpoint.online, "the endpoint is online", 60)
     assert sdk.run(DOUBLE, endpoint.id) == [42]
     endpoint.stop()
-    assert not endpoint.online()
+    until(lambda: not endpoint.online(), "the endpoint is offline", 10)
 
 
 def test_detached_listed_and_stopped(shared_scene, service, sdk):
@@ -74,7 +74,7 @@ def test_detached_listed_and_stopped(shared_scene, service, sdk):
     stopped = endpoint.run("stop", "detached")
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
     assert not alive(pid)
-    assert not endpoint.online()
+    until(lambda: not endpoint.online(), "the endpoint is offline", 10)
     [line] = [line for line in endpoint.run("list").stdout.splitlines() if "detached" in line]
     assert "Stopped" in line
 

@@ -7,6 +7,7 @@ import uuid
 
 import pytest
 from matrix import cells, diagonal
+from processes import until
 
 
 everywhere = pytest.mark.parametrize("cell", cells(), indirect=True, ids=str, scope="module")
@@ -351,7 +352,7 @@ def test_endpoints_leave_in_order(shared_scene):
     """The last one of this file."""
     for endpoint in shared_scene.endpoints:
         endpoint.stop()
-        assert not endpoint.online(), endpoint.name
+        until(lambda: not endpoint.online(), f"{endpoint.name} is offline", 10)
 
 
 def _directory(endpoint):

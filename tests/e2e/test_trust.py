@@ -110,7 +110,7 @@ def test_upstreams_names_in_the_environment(shared_scene, private):
         "unverified", endpoint.command("start", endpoint.name), endpoint.environment()
     )
     until(lambda: endpoint.log().count("no connection to the broker") > 0, "it does not believe the broker", 60)
-    assert not endpoint.online()
+    until(lambda: not endpoint.online(), "the endpoint is offline", 10)
     endpoint.stop()
 
 
