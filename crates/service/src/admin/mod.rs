@@ -9,9 +9,11 @@ mod keys;
 mod people;
 pub mod request;
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use daemon::stop::Stop;
@@ -114,7 +116,8 @@ impl Server {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let socket = UnixListener::bind(path)?;
+        let near = Near::new(path)?;
+        let socket = UnixListener::bind(&near.path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
         Ok(Server { socket, administration })
     }
@@ -153,9 +156,32 @@ async fn answer(stream: UnixStream, administration: &Administration) -> io::Resu
     writer.write_all(&text).await
 }
 
+/// A path for a socket's address, which holds about a hundred bytes: directories below a home may be longer. An open
+/// directory has a short name.
+struct Near {
+    path: PathBuf,
+    _directory: Option<File>,
+}
+
+impl Near {
+    const LONGEST: usize = 100;
+
+    fn new(path: &Path) -> io::Result<Near> {
+        match (path.parent(), path.file_name()) {
+            (Some(directory), Some(name)) if path.as_os_str().len() > Near::LONGEST => {
+                let directory = File::open(directory)?;
+                let short = format!("/proc/self/fd/{}", directory.as_raw_fd());
+                Ok(Near { path: PathBuf::from(short).join(name), _directory: Some(directory) })
+            }
+            _ => Ok(Near { path: path.to_owned(), _directory: None }),
+        }
+    }
+}
+
 /// Asks the service that holds the data directory.
 pub async fn ask(path: &Path, request: &Request) -> io::Result<Reply> {
-    let (reader, mut writer) = UnixStream::connect(path).await?.into_split();
+    let near = Near::new(path)?;
+    let (reader, mut writer) = UnixStream::connect(&near.path).await?.into_split();
     let mut text = serde_json::to_vec(request)?;
     text.push(b'\n');
     writer.write_all(&text).await?;

@@ -36,7 +36,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::migrate::MigrateError;
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -112,6 +112,13 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (6, "choices", include_str!("migrations/0006_choices.sql")),
 ];
 
+fn migrator(migrations: &[(i64, &'static str, &'static str)]) -> Migrator {
+    let migrations = migrations.iter().map(|&(version, name, sql)| {
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    });
+    Migrator::with_migrations(migrations.collect())
+}
+
 /// How long a statement waits for another connection's lock before it fails.
 const BUSY: Duration = Duration::from_secs(10);
 
@@ -136,17 +143,10 @@ impl Store {
             .busy_timeout(BUSY)
             .disable_statement_logging();
         let mut connection = sqlx::SqliteConnection::connect_with(&options).await?;
-        let migrations = MIGRATIONS.iter().map(|&(version, name, sql)| {
-            let kind = sqlx::migrate::MigrationType::Simple;
-            sqlx::migrate::Migration::new(version, name.into(), kind, sql.into_sql_str(), false)
-        });
-        sqlx::migrate::Migrator::with_migrations(migrations.collect())
-            .run_direct(None, &mut connection, false)
-            .await
-            .map_err(|error| match error {
-                MigrateError::VersionMissing(version) => StoreError::Newer(version),
-                error => sqlx::Error::Migrate(Box::new(error)).into(),
-            })?;
+        migrator(MIGRATIONS).run_direct(None, &mut connection, false).await.map_err(|error| match error {
+            MigrateError::VersionMissing(version) => StoreError::Newer(version),
+            error => sqlx::Error::Migrate(Box::new(error)).into(),
+        })?;
         // A database that can only be read serves nobody: better not to start than to refuse everything.
         sqlx::raw_sql("PRAGMA user_version = 0").execute(&mut connection).await?;
         let readers = SqlitePoolOptions::new()

@@ -307,3 +307,22 @@ impl Command for Garble {
         Ok(())
     }
 }
+
+#[tokio::test]
+async fn a_database_of_each_earlier_version_is_opened_and_a_later_one_refused() {
+    let newest = MIGRATIONS.len();
+    for known in 1..=newest {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("farcall.db");
+        let options = SqliteConnectOptions::new().filename(&file).create_if_missing(true);
+        let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+        migrator(&MIGRATIONS[..known]).run_direct(None, &mut connection, false).await.unwrap();
+        connection.close().await.unwrap();
+        let store = Store::open(&file).await.unwrap();
+        assert!(!store.anybody().await.unwrap(), "{known}");
+        store.close().await;
+        let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+        let earlier = migrator(&MIGRATIONS[..newest - 1]).run_direct(None, &mut connection, false).await;
+        assert!(matches!(earlier, Err(MigrateError::VersionMissing(_))), "{earlier:?}");
+    }
+}
