@@ -11,13 +11,14 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 def run(name, *arguments):
     print(f"\n\033[1mpython {' '.join([f'examples/{name}', *arguments])}\033[0m", flush=True)
     began = time.perf_counter()
-    done = subprocess.run([sys.executable, EXAMPLES / name, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run([sys.executable, EXAMPLES / name, *arguments], stdout=subprocess.PIPE, check=True)
     took = time.perf_counter() - began
+    shown = done.stdout.decode().rstrip()
     # A progress bar overwrites itself: what stood there last is what counts.
-    for line in done.stdout.rstrip("\n").split("\n"):
-        print("  ", line.rpartition("\r")[2])
+    for line in shown.split("\n"):
+        print("  ", line.rstrip("\r").rpartition("\r")[2])
     print(f"   ({took:.2f} s, the SDK's own start included)", flush=True)
-    return done.stdout.strip()
+    return shown.strip()
 
 
 run("hello.py")

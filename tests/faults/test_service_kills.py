@@ -12,6 +12,7 @@ from processes import until
 # Each task writes a line when it begins. Submits are many and small, so that a kill meets them in every stage.
 LOAD = """
 import os, sys, time
+from globus_sdk import GlobusAPIError
 from globus_compute_sdk.errors import TaskExecutionFailed
 from globus_compute_sdk.sdk.executor import _RESULT_WATCHERS
 endpoint, marks = sys.argv[1:3]
@@ -53,7 +54,7 @@ for n, future in enumerate(futures):
     if error is None:
         outcomes.append(None if future.result() == n else "another value")
     else:
-        outcomes.append(str(error) if isinstance(error, TaskExecutionFailed) else "gave up")
+        outcomes.append(str(error) if isinstance(error, (TaskExecutionFailed, GlobusAPIError)) else "gave up")
 tell(outcomes)
 # Threads of the SDK that wait for what it gave up would keep this process for ever.
 os._exit(0)
