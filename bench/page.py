@@ -42,12 +42,10 @@ def made():
 
 
 def unexplained():
-    """Complaints: goals that were not met, and nobody says what limits them."""
+    """The goals that were not met, and of which `goals.toml` does not say what limits them."""
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for goal in tomllib.loads(GOALS.read_text())["goal"]:
-        verdict = _verdict(goal, results)
-        if verdict != "met" and "limits" not in goal:
-            yield f"{goal['goal']}: {verdict}, and `limits` does not say why"
+    goals = tomllib.loads(GOALS.read_text())["goal"]
+    return [goal["goal"] for goal in goals if _verdict(goal, results) != "met" and "limits" not in goal]
 
 
 def _head(results):
@@ -82,13 +80,13 @@ def _goals(table, results):
         yield "|---|---|---|---|"
         for goal in goals:
             yield f"| {goal['goal']} | {_seen(goal, results)} | {_verdict(goal, results)} | {goal['part']} |"
-        limits = [goal for goal in goals if "limits" in goal and _verdict(goal, results) != "met"]
+        limits = [goal for goal in goals if _verdict(goal, results) != "met"]
         if limits:
             yield ""
             yield "What limits those that were not met:"
             yield ""
             for goal in limits:
-                yield f"- *{goal['goal']}*: {goal['limits']}"
+                yield f"- *{goal['goal']}*: {goal.get('limits', 'not looked into yet.')}"
 
 
 def value(goal, results):
