@@ -71,10 +71,17 @@ def test_configure_writes_it_down(shared_scene, private):
     assert done.returncode == 0, done.stderr
     rendered = json.loads(endpoint.run("render", "written").stdout)
     assert (rendered["service_url"], rendered["ca_certificates"]) == (private.tls_url, str(private.authority))
-    whoami = endpoint.run("doctor", "written")
-    assert "ok   reachability" in whoami.stdout and "ok   identity" in whoami.stdout, whoami.stdout
-    private_only = (endpoint.directory / "written" / "config.yaml").read_text().replace("ca_certificates", "#")
-    (endpoint.directory / "written" / "config.yaml").write_text(private_only)
+    config = endpoint.directory / "written" / "config.yaml"
+    text = config.read_text()
+    # The port that the service names is nobody's; ours is.
+    wrong = endpoint.run("doctor", "written")
+    assert "ok   reachability" in wrong.stdout and "ok   identity" in wrong.stdout, wrong.stdout
+    assert "FAIL broker        localhost:9: " in wrong.stdout, wrong.stdout
+    config.write_text(f"{text}amqp_port: {private.tls_port}\n")
+    right = endpoint.run("doctor", "written")
+    assert right.returncode == 0 and f"ok   broker        localhost:{private.tls_port} takes" in right.stdout, right.stdout
+    # Without the authority.
+    config.write_text(text.replace("ca_certificates", "#"))
     doubt = endpoint.run("doctor", "written")
     assert doubt.returncode == 1 and "FAIL reachability" in doubt.stdout, doubt.stdout
     assert "certificate" in doubt.stdout, doubt.stdout

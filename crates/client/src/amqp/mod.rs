@@ -24,8 +24,9 @@ mod transport;
 
 use std::time::Duration;
 
-use lapin::BasicProperties;
+use lapin::tcp::OwnedTLSConfig;
 use lapin::types::ShortString;
+use lapin::{BasicProperties, ConnectionProperties};
 use tokio::sync::mpsc;
 use wire::TaskId;
 use wire::queue::{PublishInfo, QueueInfo, Registration};
@@ -205,6 +206,18 @@ enum Command {
 #[derive(Clone, Debug)]
 pub struct Handle {
     commands: mpsc::UnboundedSender<Command>,
+}
+
+/// Whether the broker at `address` takes a connection of ours: its certificate, our credentials, the virtual host. Why not,
+/// in the words of whoever refused.
+pub async fn greet(address: &Address, authorities: Option<String>) -> Result<(), String> {
+    let tls = OwnedTLSConfig { identity: None, cert_chain: authorities };
+    let named = ConnectionProperties::default().with_connection_name("doctor".into());
+    let connection =
+        transport::connect(address.uri(), tls, named).await.map_err(|error| error.to_string())?;
+    // It was only a greeting: a broker that doesn't answer the farewell is left without one.
+    let _ = connection.close(200, "only asking".into()).await;
+    Ok(())
 }
 
 /// Events wait here when the owner is busy; deliveries stay with the broker meanwhile.

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::{TcpStream, ToSocketAddrs as _};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use clap::Args;
+use client::amqp::{self, Address};
 use serde::Serialize;
 
 use super::Form;
@@ -153,7 +153,8 @@ async fn ask(
     }
     match account.service.results_address().await {
         Ok(url) => {
-            find("broker", broker(&url, port));
+            let authorities = about.trust().ok().and_then(|trust| trust.pem);
+            find("broker", broker(&url, port, authorities).await);
         }
         Err(error) => {
             find("broker", Err(said(&account.failed(error))));
@@ -227,18 +228,58 @@ fn clock(date: &str) -> Result<String, String> {
     Ok("this machine's clock and the service's agree".to_owned())
 }
 
-/// Whether somebody listens where the broker is.
-fn broker(url: &str, port: Option<u16>) -> Result<String, String> {
-    let address = client::amqp::Address::parse(url, port).map_err(|error| error.to_string())?;
+/// Whether the broker takes connections of ours, certificates and all.
+async fn broker(url: &str, port: Option<u16>, authorities: Option<String>) -> Result<String, String> {
+    let address = Address::parse(url, port).map_err(|error| error.to_string())?;
     let (host, port) = address.target();
     let shown = format!("{host}:{port}");
-    let found = (host.as_str(), port).to_socket_addrs().map_err(|error| format!("{shown}: {error}"))?;
-    let mut why = format!("{shown}: no such host");
-    for candidate in found {
-        match TcpStream::connect_timeout(&candidate, CONNECTING) {
-            Ok(_) => return Ok(format!("{shown} takes connections")),
-            Err(error) => why = format!("{shown}: {error}"),
-        }
+    match tokio::time::timeout(CONNECTING, amqp::greet(&address, authorities)).await {
+        Ok(Ok(())) => Ok(format!("{shown} takes our connections")),
+        Ok(Err(why)) => Err(format!("{shown}: {why}")),
+        Err(_) => Err(format!("{shown} does not answer")),
     }
-    Err(why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_that_disagree_are_told_with_the_difference() {
+        let told = |ahead: i64| {
+            let ours = i64::try_from(ambient::since_epoch().as_secs()).unwrap();
+            let theirs = jiff::Timestamp::from_second(ours - ahead).unwrap();
+            clock(&jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&theirs).unwrap())
+        };
+        assert_eq!(told(0), Ok("this machine's clock and the service's agree".to_owned()));
+        assert!(told(SKEW / 2).is_ok());
+        for ahead in [600, -600] {
+            // A second may pass meanwhile.
+            let why = told(ahead).unwrap_err();
+            let near =
+                |seconds: i64| why == format!("this machine's clock is {seconds} s ahead of the service's");
+            assert!(near(ahead) || near(ahead + 1), "{why}");
+        }
+        assert!(clock("yesterday").unwrap_err().contains("can't be read"));
+    }
+
+    #[test]
+    fn an_interpreter_that_will_not_do() {
+        assert!(interpreter("/nowhere/python3", "").unwrap_err().contains("/nowhere/python3 can't be run"));
+        let scratch = tempfile::tempdir().unwrap();
+        let old = scratch.path().join("python3");
+        fs::write(&old, "#!/bin/sh\necho '3.7.17|/usr/bin/python3|no dill'\n").unwrap();
+        let bash = format!("chmod +x {}", old.display());
+        let why = interpreter(&old.display().to_string(), &bash).unwrap_err();
+        assert_eq!(why, "/usr/bin/python3 is Python 3.7.17; workers need 3.8 or later");
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written() {
+        let scratch = tempfile::tempdir().unwrap();
+        let endpoint = |name: &str| EndpointDir::at(scratch.path().join(name));
+        assert!(disk(&endpoint("")).unwrap().contains("can be written"));
+        assert!(disk(&endpoint("missing")).unwrap_err().contains("No such file"));
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0, "nothing is left");
+    }
 }
