@@ -46,9 +46,14 @@ pub(super) async fn status(
         Some(since) => Some(format!(
             "The endpoint is online and has taken nothing from its queue since {since:.0}: start it again"
         )),
-        None if !consuming && app.keeper.told(id).is_some() => app.keeper.told(id),
-        None if !online && counters.waiting > 0 => Some("Its tasks wait until it is online".to_owned()),
-        None => None,
+        None if consuming || online || counters.waiting + counters.taken == 0 => None,
+        None => match endpoint.manager {
+            Some(manager) if !app.post.reads_commands(manager) => {
+                Some("Its tasks wait until its manager is online".to_owned())
+            }
+            Some(_) => app.keeper.told(id),
+            None => (counters.waiting > 0).then(|| "Its tasks wait until it is online".to_owned()),
+        },
     };
     let standing = Standing {
         consuming,

@@ -287,6 +287,9 @@ async fn one_that_leaves_tasks_behind_is_started_again() {
     // The service dies before anything comes of it, and its manager comes back.
     service.kill();
     service.start_again();
+    let id = before["kwargs"]["amqp_creds"]["endpoint_id"].as_str().unwrap();
+    let status = client.get(&format!("/v2/endpoints/{id}/status")).await.ok();
+    assert_eq!(status["farcall"]["notice"], "Its tasks wait until its manager is online");
     let mut manager = FakeManager::connect(manager.registration).await;
     let (_, command) = manager.command().await;
     let mut endpoint = come_up(&command).await;
