@@ -1,5 +1,5 @@
 """A machine for one page of the guide: a network of its own with nothing but a loopback, and copies of /etc, /usr/local
-and /var/lib that are written instead of the real ones. Run by `unshare --user --map-root-user --net --mount`, which
+and /var/lib that are written instead of the real ones. No right is needed for that. Run by `unshare --user --map-root-user --net --mount`, which
 makes us root of it all; stays until it is killed.
 """
 
@@ -22,14 +22,35 @@ def main():
     os.makedirs(scratch)
     mount("-t", "tmpfs", "tmpfs", scratch)
     for number, directory in enumerate(["/etc", "/usr/local", "/var/lib"]):
-        upper, work = f"{scratch}/{number}-upper", f"{scratch}/{number}-work"
-        os.mkdir(upper)
-        os.mkdir(work)
-        mount("-t", "overlay", "overlay", "-o", f"lowerdir={directory},upperdir={upper},workdir={work},userxattr", directory)
-    with open("/etc/hosts", "a") as hosts:
-        hosts.write(f"127.0.0.1 localhost {names}\n")
+        original = f"{scratch}/{number}"
+        os.mkdir(original)
+        mount("--rbind", directory, original)
+        mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", directory)
+        fill(original, directory, 3)
+    with open(f"{scratch}/0/hosts") as hosts:
+        known = hosts.read()
+    os.remove("/etc/hosts")
+    with open("/etc/hosts", "w") as hosts:
+        hosts.write(f"{known}\n127.0.0.1 localhost {names}\n")
     print("the machine is there", flush=True)
     signal.pause()
+
+
+def fill(original, directory, depth):
+    """Directories that can be written, as deep as anybody installs anything, and links to what is in them."""
+    try:
+        entries = list(os.scandir(original))
+    except PermissionError:
+        return
+    for entry in entries:
+        path = os.path.join(directory, entry.name)
+        if depth and entry.is_dir(follow_symlinks=False):
+            os.mkdir(path)
+            fill(entry.path, path, depth - 1)
+        elif entry.is_symlink():
+            os.symlink(os.readlink(entry.path), path)
+        else:
+            os.symlink(entry.path, path)
 
 
 def mount(*arguments):
