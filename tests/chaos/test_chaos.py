@@ -242,7 +242,7 @@ def run(scene, name, tasks, seconds):
         script.hear(2, timeout=120)
         world.endpoint.settle()
         (scene.directory / "mended").touch()
-        account = script.finish(timeout=240)[-1]
+        account = script.finish(timeout=330)[-1]
         balance(world, account, begun_by(marks))
     except AssertionError as failure:
         if name not in PLAYED:
@@ -310,7 +310,7 @@ def balance(world, account, begun):
     assert {task: status["status"] for task, status in statuses.items()} == wanted, "the service and the client disagree"
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(700)
 @pytest.mark.parametrize("name", RUNS)
 def test_the_ledger_balances(scene, name):
     run(scene, name, tasks=10_000 if "/" not in name else 2_000, seconds=25)
