@@ -68,7 +68,7 @@ e2e:
 	$(PYTEST) -n 2 --dist loadfile -m "not long" tests --ignore tests/faults --ignore tests/chaos
 
 faults:
-	$(PYTEST) -n 2 -m "not long" tests/faults tests/chaos
+	$(PYTEST) -n 2 --dist worksteal -m "not long" tests/chaos tests/faults
 
 chaos: build environments ## everything that can break breaks, for an hour; FARCALL_CHAOS=SEED plays one run
 	$(PYTEST) -s $(if $(FARCALL_CHAOS),,-m long) tests/chaos
