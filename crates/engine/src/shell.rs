@@ -260,6 +260,9 @@ impl Shell {
                 Action::Assign(tasks) => self.tell(Event::Assigned(tasks)),
                 Action::Send { node, task } => self.send(node, task),
                 Action::Abandon { node, task } => {
+                    if matches!(self.config.options.kind, EngineKind::ThreadPool { .. }) {
+                        tracing::warn!(%task, "cancelled; if it has begun, it goes on: threads can't be ended");
+                    }
                     if let Some((_, line)) = self.lines.get(&node) {
                         line.send(message::abandon(task));
                     }

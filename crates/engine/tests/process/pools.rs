@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::cases::cases;
-use crate::rig::{Outcome, Rig, until};
+use crate::rig::{Outcome, Rig};
 
 cases! {
     a_process_pool_runs_tasks_beside_each_other,
@@ -149,13 +149,19 @@ async fn a_thread_that_runs_can_not_be_cancelled() {
     while !began.exists() {
         drop(tokio::time::timeout(std::time::Duration::from_millis(10), rig.next_event()).await);
     }
+    let log = rig.path().join("log");
+    let file = std::sync::Arc::new(std::fs::File::create(&log).unwrap());
+    let logging = tracing::subscriber::set_default(tracing_subscriber::fmt().with_writer(file).finish());
     rig.handle.cancel(running).unwrap();
     rig.handle.cancel(waiting).unwrap();
     let Outcome::Raised { code, .. } = rig.end_of(waiting).await else { panic!("cancelled") };
     assert_eq!(code, "TaskCancelled");
     std::fs::write(&go, "").unwrap();
     assert_eq!(rig.end_of(running).await.value(), "done");
-    until(|| began.exists()).await;
+    drop(logging);
+    let said = std::fs::read_to_string(log).unwrap();
+    assert!(said.contains("if it has begun, it goes on: threads can't be ended"), "{said}");
+    assert!(said.contains(&running.to_string()), "{said}");
 }
 
 async fn a_thread_that_computes_too_long_is_interrupted() {

@@ -127,7 +127,9 @@ class Worker:
             return self.not_entered(task_id, start)
         error = b"null"
         try:
-            result = self.call(memoryview(frame)[end_of_extras:], extras)
+            # Slices of what is large are views.
+            message = frame if len(frame) <= PACKET else memoryview(frame)
+            result = self.call(message[end_of_extras:], extras)
         except self.caught as exception:
             text, code, message = told(exception)
             result = json.dumps(text).encode()
@@ -140,7 +142,7 @@ class Worker:
 
     def enter(self, task_id):
         """Makes the environment and the directory that the function finds."""
-        if "GC_TASK_SANDBOX_DIR" in os.environ:
+        if is_set("GC_TASK_SANDBOX_DIR"):
             del os.environ["GC_TASK_SANDBOX_DIR"]
         os.environ["GC_TASK_UUID"] = task_id
         directory = self.working_dir
@@ -158,7 +160,7 @@ class Worker:
         function, args, kwargs = payloads.decode_task(
             task_buffer(message), self.allowed, extras.get("function_python")
         )
-        if "GC_TASK_TIMEOUT" in os.environ:
+        if is_set("GC_TASK_TIMEOUT"):
             from .timeout import limited
 
             value = limited(float(os.environ["GC_TASK_TIMEOUT"]), function, args, kwargs)
@@ -198,6 +200,12 @@ def packed(task_id, result, details, error, actor, first_state, start):
 
 def hyphenated(digits):
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+def is_set(name):
+    """Whether a variable is set. Asking `os.environ` for one that is not takes as long as making a whole answer."""
+    known = getattr(os.environ, "_data", None)
+    return name in os.environ if type(known) is not dict else name.encode() in known
 
 
 def task_buffer(message):

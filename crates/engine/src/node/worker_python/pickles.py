@@ -28,6 +28,9 @@ _dill_sought = False
 
 def byte_code_of(version):
     """From which Python the byte code in the next payloads is, when that is known."""
+    if getattr(_origin, "version", "") == version:
+        return
+    _origin.version = version
     theirs = ".".join(version.split(".")[:2]) if version else HERE
     _origin.foreign = None if theirs == HERE else theirs
     _origin.own = bool(version) and theirs == HERE
