@@ -83,7 +83,8 @@ class Upstream(Far):
     def settle(self):
         """Lets it run what it can, and starts it again if some tasks never end: the service gives what earlier runs had
         taken a minute after the new one's first report, and ends it as lost."""
-        quiet = [None, time.monotonic()]
+        began = time.monotonic()
+        quiet = [None, began]
 
         def done():
             status = self.service.rest().get(f"/v2/endpoints/{self.id}/status")
@@ -92,10 +93,12 @@ class Upstream(Far):
                 quiet[:] = tasks, time.monotonic()
             # Its report of an idle engine is one of these last seconds: it sends one every five.
             idle = tasks["waiting"] == 0 and status["details"].get("outstanding_tasks", 0) == 0
-            return tasks["taken"] == tasks["waiting"] == 0 or (idle and time.monotonic() > quiet[1] + 12)
+            # One that has left by itself, or never comes to an end, needs the new start as well.
+            over = not self.process.running() or time.monotonic() > began + 90
+            return tasks["taken"] == tasks["waiting"] == 0 or over or (idle and time.monotonic() > quiet[1] + 12)
 
-        until(done, "upstream's endpoint has run what it has", 150)
-        if quiet[0]["taken"]:
+        until(done, "upstream's endpoint has run what it has", 120)
+        if quiet[0]["taken"] or quiet[0]["waiting"]:
             self.stop()
             self.start()
 
