@@ -54,7 +54,7 @@ test: ## every test but the long ones; needs `make check` beside it to be what C
 	@$(STAGE) "unit and property" 3 $(MAKE) --no-print-directory unit
 	@$(STAGE) environments 3 $(MAKE) --no-print-directory environments
 	@$(STAGE) "end to end" 8 $(MAKE) --no-print-directory e2e
-	@$(STAGE) faults 4 $(MAKE) --no-print-directory faults
+	@$(STAGE) faults 7 $(MAKE) --no-print-directory faults
 
 unit: $(NEXTEST)
 	$(NEXTEST) nextest run --workspace
@@ -95,7 +95,7 @@ $(TOOLS)/cargo-nextest-0.9.143/bin/cargo-nextest:
 
 ZIGBUILD := $(TOOLS)/cargo-zigbuild-0.23.0
 # zig brings the C library's symbols of every version; it comes from PyPI, like everything Python.
-portable: ## programs for glibc 2.28 and later (RHEL 8; not tried to its end yet), in target/x86_64-unknown-linux-gnu/dist
+portable: ## programs for glibc 2.28 and later (RHEL 8), in target/x86_64-unknown-linux-gnu/dist
 	test -x $(ZIGBUILD)/bin/python || $(PYTHON) -m venv $(ZIGBUILD)
 	$(ZIGBUILD)/bin/python -m pip install --quiet cargo-zigbuild==0.23.0 ziglang==0.15.2
 	PATH="$(ZIGBUILD)/bin:$$PATH" cargo zigbuild --workspace --bins --profile dist --target x86_64-unknown-linux-gnu.2.28

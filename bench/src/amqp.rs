@@ -16,7 +16,8 @@ use wire::{EndpointId, FunctionId, TaskId, Text, buffer};
 
 use crate::ambient;
 use crate::children::Running;
-use crate::contender::Programs;
+use crate::contender::{Contender, Programs};
+use crate::figures::{megabytes, milliseconds, tell};
 use crate::link::{self, Prepared};
 use crate::payload::NoOp;
 use crate::road::{Arrival, Road, measure};
@@ -31,7 +32,8 @@ pub(crate) struct Options {
     /// Tasks sent at once.
     #[arg(long, default_value_t = 5000)]
     burst: usize,
-    /// A broker that is already there, with a user who may declare; else ours is started.
+    /// A broker that is already there, with a user who may declare, and which keeps messages on disk; else ours is
+    /// started, which keeps none.
     #[arg(long)]
     broker: Option<String>,
 }
@@ -55,8 +57,12 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         let endpoint = EndpointId::from_uuid(ambient::id());
         declare(&channel, endpoint).await?;
         let results = link::arrivals(&channel, queue::RESULT_QUEUE).await?;
-        let running =
-            contender.start(&options.programs, directory.path(), &no_op, transient(endpoint, &url))?;
+        let first_beat = link::first(&channel, queue::HEARTBEAT_QUEUE).await?;
+        let registration = match &options.broker {
+            Some(_) => Registration::new(endpoint, &url),
+            None => transient(endpoint, &url),
+        };
+        let running = contender.start(&options.programs, directory.path(), &no_op, registration)?;
         let function = FunctionId::from_uuid(ambient::id());
         let mut road = Amqp { channel, endpoint, function, no_op: &no_op, prepared: Vec::new(), results };
         road.prepare(1)?;
@@ -72,6 +78,15 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("while measuring {}", contender.name()))?;
         row.tell();
+        // The echo sends no heartbeats.
+        if !matches!(contender, Contender::Echo) {
+            let ready = first_beat.await.context("it sent no heartbeat")? - running.started;
+            tell(contender.name(), "ready", milliseconds(ready), "ms");
+            tell(contender.name(), "processes", running.tree().count()? as f64, "");
+        }
+        if matches!(contender, Contender::Farcall) {
+            tell(contender.name(), "memory without workers", megabytes(running.tree().native_kib()?), "MB");
+        }
         road.channel.close(200, "measured".into()).await?;
     }
     Ok(())

@@ -105,6 +105,15 @@ impl Tree {
         Ok(self.processes()?.into_iter().map(pss_kib).sum())
     }
 
+    pub(crate) fn count(&self) -> anyhow::Result<usize> {
+        Ok(self.processes()?.len())
+    }
+
+    /// The same without Python's processes.
+    pub(crate) fn native_kib(&self) -> anyhow::Result<u64> {
+        Ok(self.processes()?.into_iter().filter(|id| !is_python(*id)).map(pss_kib).sum())
+    }
+
     /// The largest Python process, or the largest process of ours besides the root.
     pub(crate) fn largest_kib(&self, python: bool) -> anyhow::Result<u64> {
         let others = self.processes()?.into_iter().filter(|id| *id != self.root && is_python(*id) == python);

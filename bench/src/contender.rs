@@ -76,7 +76,11 @@ impl Contender {
                 programs.workers
             ),
         };
-        let document = serde_json::json!({ "amqp_creds": registration, "config": &config });
+        let document = serde_json::json!({
+            "amqp_creds": registration,
+            "config": &config,
+            "ep_info": { "posix_ppid": std::process::id() },
+        });
         let log = std::fs::File::create(directory.join(format!("{}.log", self.name())))?;
         let mut command = match self {
             Self::Echo => {

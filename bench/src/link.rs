@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use anyhow::Context;
 use futures_util::StreamExt;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use wire::message::{Message, decode};
 
 use crate::road::Arrival;
@@ -72,6 +72,23 @@ pub(crate) async fn arrivals(
                 return;
             }
         }
+    });
+    Ok(receiver)
+}
+
+/// When the first message comes into a queue; what is in it already is dropped.
+pub(crate) async fn first(channel: &Channel, queue: &str) -> anyhow::Result<oneshot::Receiver<Instant>> {
+    channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await?;
+    let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+    let mut consumer =
+        channel.basic_consume(queue.into(), "first".into(), options, FieldTable::default()).await?;
+    let (sender, receiver) = oneshot::channel();
+    tokio::spawn(async move {
+        if let Some(Ok(_)) = consumer.next().await {
+            let _ = sender.send(Instant::now());
+        }
+        // The others: nobody wants them, and they must not pile up.
+        while let Some(Ok(_)) = consumer.next().await {}
     });
     Ok(receiver)
 }

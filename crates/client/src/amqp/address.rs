@@ -8,6 +8,8 @@ use super::guard::LONGEST_FRAME;
 
 /// How long opening a connection may take, in milliseconds.
 const CONNECTION_TIMEOUT: u64 = 15_000;
+/// Seconds between heartbeats, when neither the address nor the broker wants fewer.
+const HEARTBEAT: u16 = 60;
 
 /// Where a broker is and who we are there. Its `Debug` form holds no password.
 #[derive(Clone, PartialEq, Eq)]
@@ -48,7 +50,8 @@ impl Address {
             path => unescape(path),
         };
         let query = AMQPQueryString {
-            heartbeat: number(&url, "heartbeat")?,
+            // Without heartbeats, a broker that has gone silent would never be noticed.
+            heartbeat: Some(number(&url, "heartbeat")?.unwrap_or(HEARTBEAT)),
             // Without a limit of ours, the broker could ask for buffers of any size.
             frame_max: Some(
                 number(&url, "frame_max")?

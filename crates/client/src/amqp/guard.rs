@@ -11,6 +11,8 @@ use std::io;
 const DEEPEST: usize = 32;
 /// The longest frame we agree to: a quarter of RabbitMQ's, for the library's buffers are sixty-four times as long.
 pub(super) const LONGEST_FRAME: u32 = 32_768;
+/// Brokers take no longer messages by default, nor does ours.
+pub(super) const LARGEST_BODY: u64 = 160 << 20;
 
 const HEADER: usize = 7;
 const METHOD: u8 = 1;
@@ -42,6 +44,8 @@ pub(super) struct Guard {
     held: Vec<u8>,
     /// Octets of a frame that nobody looks into.
     skip: usize,
+    /// Octets of bodies that came since they were last asked for.
+    bodies: usize,
     /// Something was wrong; nothing that follows is good.
     broken: bool,
 }
@@ -53,6 +57,8 @@ pub(super) enum Hostile {
     TooLong(usize),
     #[error("the broker sent a table nested deeper than {DEEPEST}")]
     TooDeep,
+    #[error("the broker announced a message of {0} octets, beyond {LARGEST_BODY}")]
+    TooLarge(u64),
     #[error("the broker sent what is no AMQP")]
     Malformed,
     #[error("the broker sent a method that only clients send")]
@@ -89,6 +95,11 @@ impl Guard {
         Ok(())
     }
 
+    /// How many octets of bodies came since the last call.
+    pub(super) fn bodies(&mut self) -> usize {
+        std::mem::take(&mut self.bodies)
+    }
+
     /// Takes what belongs to the frame that has begun; the rest is left.
     fn frame<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Hostile> {
         let rest = self.hold(bytes, HEADER);
@@ -109,6 +120,7 @@ impl Guard {
             return Err(Hostile::TooLong(left.saturating_add(HEADER)));
         }
         if matches!(kind, BODY | HEARTBEAT) {
+            self.bodies += if kind == BODY { size } else { 0 };
             self.skip = left;
             self.held.clear();
             return Ok(rest);
@@ -152,7 +164,11 @@ fn method(payload: &[u8]) -> Result<(), Hostile> {
 /// Class, weight, size of the body, flags, and of the properties those that stand before the table.
 fn content_header(payload: &[u8]) -> Result<(), Hostile> {
     let mut reader = Reader(payload);
-    reader.take(2 + 2 + 8)?;
+    reader.take(2 + 2)?;
+    let size = u64::from_be_bytes(reader.array()?);
+    if size > LARGEST_BODY {
+        return Err(Hostile::TooLarge(size));
+    }
     let flags = u16::from_be_bytes(reader.array()?);
     for property in [15, 14] {
         if flags & (1 << property) != 0 {
@@ -286,6 +302,9 @@ mod tests {
         ]
         .concat();
         assert_eq!(whole(&all), Ok(()));
+        let mut guard = Guard::default();
+        assert_eq!(guard.inspect(&all), Ok(()));
+        assert_eq!((guard.bodies(), guard.bodies()), (5000, 0));
         assert_eq!(whole(b"AMQP\0\0\x09\x01"), Ok(()));
         // However it is cut.
         for size in [1, 2, 3, 7, 8, 100] {
@@ -307,6 +326,10 @@ mod tests {
             (frame(9, b""), Hostile::Malformed),
             (b"HTTP/1.1 400 Bad Request\r\n".to_vec(), Hostile::Malformed),
             (frame(CONTENT_HEADER, &[0, 60]), Hostile::Malformed),
+            (
+                frame(CONTENT_HEADER, &[0, 60, 0, 0, 0x7f, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+                Hostile::TooLarge(0x7f << 56),
+            ),
             (start(&long(b"\x01aZ")), Hostile::Malformed),
             (start(&long(b"\x01aF\xff\xff\xff\xff")), Hostile::Malformed),
             (vec![BODY, 0, 1, 0xff, 0xff, 0xff, 0xff], Hostile::TooLong(0x1_0000_0007)),

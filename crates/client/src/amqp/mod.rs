@@ -16,6 +16,7 @@
 
 mod acks;
 mod address;
+mod backlog;
 mod guard;
 mod headers;
 mod session;
@@ -213,10 +214,13 @@ pub struct Handle {
 pub async fn greet(address: &Address, authorities: Option<String>) -> Result<(), String> {
     let tls = OwnedTLSConfig { identity: None, cert_chain: authorities };
     let named = ConnectionProperties::default().with_connection_name("doctor".into());
-    let connection =
-        transport::connect(address.uri(), tls, named).await.map_err(|error| error.to_string())?;
+    let backlog = backlog::Backlog::default();
+    let connection = transport::connect(address.uri(), tls, named, backlog.clone())
+        .await
+        .map_err(|error| error.to_string())?;
     // It was only a greeting: a broker that doesn't answer the farewell is left without one.
     let _ = connection.close(200, "only asking".into()).await;
+    backlog.end();
     Ok(())
 }
 

@@ -15,10 +15,11 @@ use lapin::{Channel, Confirmation, Connection, ConnectionProperties, Consumer, E
 use tokio::sync::mpsc;
 
 use super::acks::Outstanding;
+use super::backlog::Backlog;
 use super::{Address, Command, Delivery, Event, Item, Outcome, Plan, Tag, Target, headers, transport};
 
 /// Opening takes no longer; then it counts as failed.
-const OPENING: Duration = Duration::from_secs(30);
+pub(super) const OPENING: Duration = Duration::from_secs(30);
 /// Closing politely takes no longer.
 const CLOSING: Duration = Duration::from_secs(2);
 
@@ -48,17 +49,22 @@ pub(super) struct Channels {
     results: Channel,
     heartbeats: Channel,
     commands: Option<Channel>,
+    backlog: Backlog,
 }
 
 /// Connects (once per address) and opens a channel for each purpose.
 pub(super) async fn open(plan: &Plan) -> Result<Channels, Opening> {
-    match tokio::time::timeout(OPENING, connect(plan)).await {
-        Ok(opened) => opened,
-        Err(_) => Err(Opening::Failed(format!("the broker did not answer within {} s", OPENING.as_secs()))),
+    let backlog = Backlog::default();
+    let opened = tokio::time::timeout(OPENING, connect(plan, &backlog)).await.unwrap_or_else(|_| {
+        Err(Opening::Failed(format!("the broker did not answer within {} s", OPENING.as_secs())))
+    });
+    if opened.is_err() {
+        backlog.end();
     }
+    opened
 }
 
-async fn connect(plan: &Plan) -> Result<Channels, Opening> {
+async fn connect(plan: &Plan, backlog: &Backlog) -> Result<Channels, Opening> {
     let mut open: Vec<(&Address, Connection)> = Vec::new();
     let mut channels = Vec::new();
     let commands = plan.commands.as_ref().map(|source| &source.address);
@@ -70,8 +76,9 @@ async fn connect(plan: &Plan) -> Result<Channels, Opening> {
             None => {
                 let named = ConnectionProperties::default().with_connection_name(plan.name.as_str().into());
                 let tls = OwnedTLSConfig { identity: None, cert_chain: plan.authorities.clone() };
-                let connection =
-                    transport::connect(address.uri(), tls, named).await.map_err(|error| refused(&error))?;
+                let connection = transport::connect(address.uri(), tls, named, backlog.clone())
+                    .await
+                    .map_err(|error| refused(&error))?;
                 open.push((address, connection));
                 open.len() - 1
             }
@@ -87,7 +94,7 @@ async fn connect(plan: &Plan) -> Result<Channels, Opening> {
     }
     tasks.basic_qos(plan.prefetch, BasicQosOptions::default()).await.map_err(|error| failed(&error))?;
     let connections = open.into_iter().map(|(_, connection)| connection).collect();
-    Ok(Channels { connections, tasks, results, heartbeats, commands })
+    Ok(Channels { connections, tasks, results, heartbeats, commands, backlog: backlog.clone() })
 }
 
 fn refused(error: &lapin::Error) -> Opening {
@@ -148,6 +155,7 @@ pub(super) async fn run(
             let _ = tokio::time::timeout(CLOSING, connection.close(200, "stopping".into())).await;
         }
     }
+    channels.backlog.end();
     lost
 }
 
@@ -215,6 +223,7 @@ impl Session<'_> {
             self.commanded = None;
             return Ok(());
         };
+        self.channels.backlog.taken(delivery.data.len());
         tell(self.events, Event::Commanded(delivery.data)).await?;
         let Some(channel) = &self.channels.commands else { return Ok(()) };
         let options = BasicAckOptions { multiple: false };
@@ -304,6 +313,7 @@ impl Session<'_> {
         let outcome = match confirmation.map_err(|error| error.to_string())? {
             Confirmation::Ack(None) => Outcome::Confirmed,
             Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => {
+                self.channels.backlog.taken(returned.delivery.data.len());
                 Outcome::Returned(returned.reply_text.to_string())
             }
             Confirmation::Nack(None) => Outcome::Refused,
@@ -319,6 +329,7 @@ impl Session<'_> {
     ) -> Result<(), String> {
         match delivery {
             Some(Ok(delivery)) => {
+                self.channels.backlog.taken(delivery.data.len());
                 let tag = Tag { session: self.number, number: delivery.delivery_tag };
                 self.outstanding.delivered(tag.number);
                 let headers = headers::to_json(&delivery.properties);

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -12,23 +12,32 @@ use async_rs::util::Task;
 use async_rs::{Runtime, Tokio};
 use futures_io::{AsyncRead, AsyncWrite};
 use futures_util::Stream;
+use futures_util::future::{Either, select};
 use lapin::tcp::{AMQPUriTcpExt as _, AsyncTcpStream, OwnedTLSConfig};
 use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties};
 
+use super::backlog::Backlog;
 use super::guard::Guard;
+use super::session::OPENING;
 
 /// Connects.
 pub(super) async fn connect(
     uri: AMQPUri,
     tls: OwnedTLSConfig,
     properties: ConnectionProperties,
+    backlog: Backlog,
 ) -> lapin::Result<Connection> {
     let tokio = Tokio::current();
     let guarded = Runtime::new(Guarded(tokio.clone()));
     let stream = async move |uri: AMQPUri, _| {
-        let stream = uri.connect_with_config_async(tls.as_ref(), &Runtime::new(tokio.clone())).await?;
-        Ok(AsyncTcpStream::Plain(Watched { stream, guard: Guard::default() }))
+        let runtime = Runtime::new(tokio.clone());
+        let connecting = pin!(uri.connect_with_config_async(tls.as_ref(), &runtime));
+        // The library has no limit for TLS; whoever waits for the connection has gone by then.
+        let Either::Left((stream, _)) = select(connecting, pin!(tokio.sleep(OPENING))).await else {
+            return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+        };
+        Ok(AsyncTcpStream::Plain(Watched::new(stream?, backlog.clone())))
     };
     Connection::connector(uri, guarded, stream, properties).await
 }
@@ -87,7 +96,7 @@ impl Reactor for Guarded {
         let connecting = self.0.tcp_connect_addr(address);
         async move {
             let stream = AsyncTcpStream::Plain(connecting.await?);
-            Ok(Watched { stream, guard: Guard::default() })
+            Ok(Watched::new(stream, Backlog::default()))
         }
     }
 }
@@ -96,6 +105,13 @@ impl Reactor for Guarded {
 struct Watched {
     stream: AsyncTcpStream<<Tokio as Reactor>::TcpStream>,
     guard: Guard,
+    backlog: Backlog,
+}
+
+impl Watched {
+    fn new(stream: AsyncTcpStream<<Tokio as Reactor>::TcpStream>, backlog: Backlog) -> Self {
+        Self { stream, guard: Guard::default(), backlog }
+    }
 }
 
 impl AsyncRead for Watched {
@@ -104,8 +120,17 @@ impl AsyncRead for Watched {
         context: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
+        let long = self.backlog.is_long(context.waker());
+        if self.backlog.is_over() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        if long {
+            return Poll::Pending;
+        }
         let read = ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         self.guard.inspect(&buffer[..read])?;
+        let bodies = self.guard.bodies();
+        self.backlog.came(bodies);
         Poll::Ready(Ok(read))
     }
 }
@@ -155,8 +180,8 @@ mod tests {
             let _ = stream.read(&mut greeting).await;
         });
         let address = super::super::Address::parse(&format!("amqp://{address}/"), None).unwrap();
-        let refused =
-            connect(address.uri(), OwnedTLSConfig::default(), ConnectionProperties::default()).await;
+        let (tls, properties) = (OwnedTLSConfig::default(), ConnectionProperties::default());
+        let refused = connect(address.uri(), tls, properties, Backlog::default()).await;
         broker.await.unwrap();
         refused.map(|_| "connected").unwrap_err().to_string()
     }
