@@ -9,9 +9,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use crate::ambient;
+
+/// What a program is started with hands this on.
+const MARK: &str = "FARCALL_BENCH";
+
 /// A running program. Dropping it ends it: politely first, for it has children of its own.
 pub(crate) struct Running {
     child: Child,
+    mark: String,
     pub(crate) started: Instant,
 }
 
@@ -19,17 +25,19 @@ impl Running {
     /// Starts a program that reads `document` from its standard input.
     pub(crate) fn start(command: &mut Command, document: &[u8]) -> anyhow::Result<Self> {
         let started = Instant::now();
+        let id = ambient::id().to_string();
         let mut child = command
+            .env(MARK, &id)
             .stdin(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot start {}", command.get_program().display()))?;
         child.stdin.take().context("a piped standard input")?.write_all(document)?;
-        Ok(Self { child, started })
+        Ok(Self { child, mark: format!("{MARK}={id}"), started })
     }
 
     /// The program's processes.
     pub(crate) fn tree(&self) -> Tree {
-        Tree { root: self.child.id() }
+        Tree { root: self.child.id(), mark: Some(self.mark.clone()) }
     }
 
     pub(crate) fn stdout(&mut self) -> Option<std::process::ChildStdout> {
@@ -52,9 +60,10 @@ impl Drop for Running {
     }
 }
 
-/// A process and its descendants.
+/// A process, its descendants, and what carries its mark: upstream's processes leave their parents.
 pub(crate) struct Tree {
     root: u32,
+    mark: Option<String>,
 }
 
 /// Processor time used so far.
@@ -65,23 +74,28 @@ pub(crate) struct Spent {
 
 impl Tree {
     pub(crate) fn of_this_process() -> Self {
-        Self { root: std::process::id() }
+        Self { root: std::process::id(), mark: None }
     }
 
     fn processes(&self) -> anyhow::Result<Vec<u32>> {
         let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        let mut found = vec![self.root];
         for entry in fs::read_dir("/proc")? {
             let Some(id) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
             if let Some(parent) = stat(id).and_then(|fields| fields.get(1)?.parse().ok()) {
                 children.entry(parent).or_default().push(id);
             }
+            if id != self.root && self.mark.as_ref().is_some_and(|mark| carries(id, mark)) {
+                found.push(id);
+            }
         }
-        let mut found = vec![self.root];
         let mut next = 0;
         while let Some(id) = found.get(next) {
             found.extend(children.remove(id).unwrap_or_default());
             next += 1;
         }
+        found.sort_unstable();
+        found.dedup();
         Ok(found)
     }
 
@@ -119,6 +133,12 @@ impl Tree {
         let others = self.processes()?.into_iter().filter(|id| *id != self.root && is_python(*id) == python);
         Ok(others.map(pss_kib).max().unwrap_or(0))
     }
+}
+
+/// Whether a process has this line in its environment.
+fn carries(id: u32, line: &str) -> bool {
+    let environment = fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
+    environment.split(|byte| *byte == 0).any(|one| one == line.as_bytes())
 }
 
 fn is_python(id: u32) -> bool {

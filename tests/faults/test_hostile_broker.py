@@ -9,7 +9,7 @@ import pytest
 from hostile import SCENARIOS, Hostile
 from ledger import CONFIG, Ledger
 
-AT_ONCE = 8
+AT_ONCE = 18
 # An endpoint at work in a debug build takes less than 60 MB; the window of tasks may take 64 MB more, and a body as much
 # again while it comes.
 MEGABYTES = 400
