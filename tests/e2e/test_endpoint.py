@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -182,6 +183,22 @@ def test_a_start_after_a_crash_ends_nodes_and_workers(scene, release):
     log = path.read_text()
     assert "A prior endpoint process ended without cleaning up; doing so now." in log
     endpoint.stop()
+
+
+def test_users_are_found_as_the_system_finds_them(scene, tmp_path):
+    """Users that stand in no file, as with LDAP or SSSD: the C library is asked, and answers from wherever it is told to."""
+    wrapper = next(Path("/usr/lib").glob("*/libnss_wrapper.so"), None)
+    assert wrapper, "libnss_wrapper is missing: run tests/system"
+    (tmp_path / "users").write_text(f"ada.lovelace:x:{os.getuid()}:{os.getgid()}:Ada:{tmp_path}:/bin/sh\n")
+    (tmp_path / "groups").write_text(f"analysts:x:{os.getgid()}:\n")
+    elsewhere = {
+        "LD_PRELOAD": str(wrapper),
+        "NSS_WRAPPER_PASSWD": str(tmp_path / "users"),
+        "NSS_WRAPPER_GROUP": str(tmp_path / "groups"),
+    }
+    service = scene.service()
+    endpoint = scene.endpoint(service, variables=elsewhere)
+    assert service.rest().get(f"/v2/endpoints/{endpoint.id}")["local_user"] == "ada.lovelace"
 
 
 def test_a_home_that_cannot_be_written_gives_one_clear_error(scene):

@@ -6,7 +6,7 @@ use client::amqp::Delivery;
 use engine::Submission;
 use serde_json::{Map, Value};
 use wire::control::FUNCTION_PYTHON;
-use wire::message::Task;
+use wire::message::{LIMIT, Task};
 use wire::queue::header;
 use wire::{EndpointId, FunctionId, TaskId};
 
@@ -40,9 +40,16 @@ impl Intake {
         }
     }
 
-    /// What the engine gets. The body is not looked into: the worker does that.
+    /// What the engine gets. The body is measured, and not looked into: the worker does that.
     pub(super) fn admit(&self, task: TaskId, delivery: Delivery) -> Result<Submission, Refused> {
         let failed = |why: String| Refused { result: refusal::failed_to_start(task, &why), why };
+        // A longer frame would end the link to a node, and everything that runs there with it.
+        if delivery.body.len() > LIMIT {
+            return Err(failed(format!(
+                "the message has {} bytes, and at most {LIMIT} are taken",
+                delivery.body.len()
+            )));
+        }
         let headers = &delivery.headers;
         let function = text(headers, header::FUNCTION_UUID)
             .ok_or_else(|| failed(format!("the message has no header {}", header::FUNCTION_UUID)))?;

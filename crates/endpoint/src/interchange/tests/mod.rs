@@ -195,6 +195,15 @@ fn bad_headers_end_in_an_error_result_that_names_them() {
 }
 
 #[test]
+fn a_body_that_no_link_carries_ends_in_an_error_result() {
+    let mut bench = Bench::up(rules());
+    let message = delivery(tag(0, 1), task(1), &vec![b' '; wire::message::LIMIT + 1]);
+    let (data, _) = refusal(&bench.on(Input::Delivered(message)));
+    assert!(data.starts_with("Failed to start task: the message has 83886081 bytes"), "{data}");
+    assert_eq!(bench.kept(1)[0], Action::Acknowledge(vec![tag(0, 1)]), "never a stuck queue");
+}
+
+#[test]
 fn good_headers_reach_the_engine() {
     let mut bench = Bench::up(rules());
     let mut message = delivery(tag(0, 1), task(1), b"body");
