@@ -223,7 +223,8 @@ fn clock(date: &str) -> Result<String, String> {
     let ours = i64::try_from(ambient::since_epoch().as_secs()).unwrap_or(i64::MAX);
     let skew = ours.saturating_sub(theirs.as_second());
     if skew.abs() > SKEW {
-        return Err(format!("this machine's clock is {skew} s ahead of the service's"));
+        let side = if skew > 0 { "ahead of" } else { "behind" };
+        return Err(format!("this machine's clock is {} s {side} the service's", skew.abs()));
     }
     Ok("this machine's clock and the service's agree".to_owned())
 }
@@ -253,12 +254,12 @@ mod tests {
         };
         assert_eq!(told(0), Ok("this machine's clock and the service's agree".to_owned()));
         assert!(told(SKEW / 2).is_ok());
-        for ahead in [600, -600] {
-            // A second may pass meanwhile.
+        // A second may pass meanwhile.
+        for (ahead, seconds, side) in [(600, [600, 601], "ahead of"), (-600, [600, 599], "behind")] {
             let why = told(ahead).unwrap_err();
             let near =
-                |seconds: i64| why == format!("this machine's clock is {seconds} s ahead of the service's");
-            assert!(near(ahead) || near(ahead + 1), "{why}");
+                |seconds: i64| why == format!("this machine's clock is {seconds} s {side} the service's");
+            assert!(seconds.into_iter().any(near), "{why}");
         }
         assert!(clock("yesterday").unwrap_err().contains("can't be read"));
     }

@@ -1,6 +1,6 @@
 //! Health, figures, doors, certificates, signals: what whoever operates the service relies on.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener as Bound};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -301,9 +301,13 @@ fn a_second_signal_hurries() {
     let mut service = Farcall::start();
     // A request that never ends keeps an orderly stop waiting.
     let mut stream = std::net::TcpStream::connect(service.http.strip_prefix("http://").unwrap()).unwrap();
-    let head = "POST /v2/oauth2/token HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\
+    let head = "POST /v2/oauth2/token HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\
                 Content-Type: application/x-www-form-urlencoded\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();
+    // Told to go on, it is at work.
+    let mut answer = [0; 21];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 100 Continue");
     // Signals that come before the last was heard of are one.
     let status = loop {
         service.signal(Signal::SIGTERM);
