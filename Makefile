@@ -53,7 +53,7 @@ test: ## every test but the long ones; needs `make check` beside it to be what C
 	@$(STAGE) build 5 $(MAKE) --no-print-directory build
 	@$(STAGE) "unit and property" 3 $(MAKE) --no-print-directory unit
 	@$(STAGE) environments 3 $(MAKE) --no-print-directory environments
-	@$(STAGE) "end to end" 8 $(MAKE) --no-print-directory e2e
+	@$(STAGE) "end to end" 10 $(MAKE) --no-print-directory e2e
 	@$(STAGE) faults 7 $(MAKE) --no-print-directory faults
 
 unit: $(NEXTEST)
