@@ -30,8 +30,15 @@ class Browser:
         assert driver, "chromedriver is missing: run tests/system"
         environment = scene.environment()
         environment["TMPDIR"] = self.directory
-        self.process = scene.start(f"{name}-driver", [driver, "--port=0"], environment)
-        port = self.process.wait_for(r"started successfully on port (\d+)")[1]
+        # The driver takes a port at random without asking whether it is free, and ends when it isn't.
+        for _ in range(10):
+            self.process = scene.start(f"{name}-driver", [driver, "--port=0"], environment)
+            said = self.process.wait_for(r"started successfully on port (?P<port>\d+)|Address already in use")
+            if said["port"]:
+                break
+            self.process.stop()
+        port = said["port"]
+        assert port, "ten ports at random, and none was free"
         self.address = f"http://127.0.0.1:{port}"
         options = {
             "args": [
@@ -99,9 +106,13 @@ class Browser:
 
     def button(self, words):
         """Clicks the button, or the link that looks like one, with these words; returns on the page it leads to."""
+        self.follow(f"//*[self::button or self::a][normalize-space()='{words}']")
+
+    def follow(self, selector):
+        """Clicks; returns on the page that leads to."""
         left = self.find("html")
-        self.click(f"//*[self::button or self::a][normalize-space()='{words}']")
-        until(lambda: self._is_on_another_page_than(left), f"{words!r} leads to another page")
+        self.click(selector)
+        until(lambda: self._is_on_another_page_than(left), f"{selector} leads to another page")
 
     def focused(self):
         """The id, name or words of what has the focus."""

@@ -93,9 +93,9 @@ def sign_in_at(site, browser, provider, login, **changes):
     browser.wait_for("Sign-in")
     browser.type("input[name=login]", login)
     browser.type("input[name=password]", "whatever")
-    browser.click("button[type=submit]")
+    browser.follow("button[type=submit]")
     browser.wait_for("Authorize")
-    browser.click("button[type=submit]")
+    browser.follow("button[type=submit]")
 
 
 def test_a_campus_login(site, browser):
@@ -111,7 +111,7 @@ def test_a_campus_login(site, browser):
     browser.button("Not you? Sign in as somebody else")
     browser.go(f"http://127.0.0.1:{site.campus.port}/session/end")
     browser.wait_for("sign-out")
-    browser.click("button[value=yes]")
+    browser.follow("button[value=yes]")
     sign_in_at(site, browser, site.campus, "bob")
     browser.wait_for("You are bob@example.edu")
 
@@ -167,7 +167,7 @@ def test_new_keys_are_noticed_and_a_dead_provider_is_told(site, browser):
     browser.wait_for("Sign in to go on.")
     browser.go(f"http://127.0.0.1:{site.campus.port}/session/end")
     browser.wait_for("sign-out")
-    browser.click("button[value=yes]")
+    browser.follow("button[value=yes]")
     browser.go(address(site.service))
     browser.button("Sign in with The Campus")
     browser.wait_for("Sign-in")
@@ -205,5 +205,5 @@ def test_a_sign_in_of_now_is_a_sign_in_of_now(site, browser):
     browser.wait_for("Sign-in")
     browser.type("input[name=login]", "alice")
     browser.type("input[name=password]", "whatever")
-    browser.click("button[type=submit]")
+    browser.follow("button[type=submit]")
     browser.wait_for("It may")
