@@ -21,11 +21,11 @@ class Refused(Exception):
 class Rest:
     """One client identity at one service."""
 
-    def __init__(self, origin, client_id, client_secret, scope=SCOPE):
+    def __init__(self, origin, client_id, client_secret, scope=SCOPE, token=None):
         self._origin = origin
         self._scope = scope
         self._identity = (client_id, client_secret)
-        self._token = None
+        self._token = token
 
     def token(self):
         """An access token, fetched once."""
@@ -41,6 +41,12 @@ class Rest:
 
     def post(self, path, body):
         return self._ask("POST", path, json.dumps(body).encode(), f"Bearer {self.token()}", "application/json")
+
+    def put(self, path, body):
+        return self._ask("PUT", path, json.dumps(body).encode(), f"Bearer {self.token()}", "application/json")
+
+    def delete(self, path):
+        return self._ask("DELETE", path, None, f"Bearer {self.token()}", None)
 
     def _ask(self, method, path, body, authorization, content_type):
         headers = {"Authorization": authorization}
