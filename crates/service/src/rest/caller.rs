@@ -1,5 +1,7 @@
 //! Who calls: the bearer of a token for the compute scope.
 
+use std::sync::Arc;
+
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use wire::IdentityId;
@@ -10,14 +12,28 @@ use super::App;
 use super::failure::Failure;
 use crate::ambient;
 use crate::proof;
+use crate::store::Token;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caller(pub(super) IdentityId);
+
+/// The same, with the application through which they call.
+#[derive(Clone, Debug)]
+pub(super) struct CallerToken(pub(super) Arc<Token>);
 
 impl FromRequestParts<App> for Caller {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Caller, Failure> {
+        let CallerToken(token) = CallerToken::from_request_parts(parts, app).await?;
+        Ok(Caller(token.identity))
+    }
+}
+
+impl FromRequestParts<App> for CallerToken {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<CallerToken, Failure> {
         let bearer = proof::bearer(&parts.headers)
             .ok_or_else(|| Failure::new(Code::UserUnauthenticated, "A bearer token is needed here"))?;
         let token = app
@@ -29,6 +45,6 @@ impl FromRequestParts<App> for Caller {
             return Err(Failure::new(Code::InsufficientAuthScope, "The token's scope does not reach here"));
         }
         app.rates.take(token.identity, ambient::now()).map_err(Failure::too_many_requests)?;
-        Ok(Caller(token.identity))
+        Ok(CallerToken(token))
     }
 }

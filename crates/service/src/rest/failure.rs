@@ -73,6 +73,11 @@ impl Failure {
         Failure::of(ErrorBody::new(Code::ResourceLocked, message).with_args([endpoint.to_string()]))
     }
 
+    /// Who was let in a moment ago and is no more.
+    pub fn shut_out() -> Failure {
+        Failure::new(Code::InvalidAuthToken, "The token has ended: its owner or its application is shut out")
+    }
+
     pub fn too_many_requests(retry_after: u32) -> Failure {
         let message = format!("Too many requests; come again in {retry_after} s");
         let mut failure = Failure::new(Code::MaxRequestsExceeded, message);

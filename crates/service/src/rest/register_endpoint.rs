@@ -1,18 +1,18 @@
 //! `POST /v3/endpoints` and `PUT /v3/endpoints/{id}`: an endpoint comes and is told where its queues are.
 //!
-//! A `PUT` with an id that nobody has makes the endpoint: whoever set up a service anew need not set up its endpoints
-//! anew. Before the answer the connections of earlier credentials are cut, so that a restarted endpoint never fights
+//! A `PUT` with an id that nobody has had makes the endpoint: whoever set up a service anew need not set up its
+//! endpoints anew. The id of one that was deleted stays its owner's. Before the answer the connections of earlier credentials are cut, so that a restarted endpoint never fights
 //! its own ghost; one that is connected and was heard of lately is no ghost, and the newcomer gets 409.
 
 use axum::Json;
 use axum::extract::{Extension, Path, Request, State};
-use wire::EndpointId;
 use wire::queue::Registration;
 use wire::rest::endpoint::Register;
 use wire::rest::error::Code;
+use wire::{ClientId, EndpointId};
 
 use super::App;
-use super::caller::Caller;
+use super::caller::CallerToken;
 use super::failure::Failure;
 use super::route::{Method, Route};
 use crate::ambient;
@@ -21,6 +21,7 @@ use crate::post::url::ConnectionUrl;
 use crate::rules::{self, Verdict};
 use crate::secret::{self, Hash};
 use crate::store::{Endpoint, Holder, RegisterEndpoint, Registered};
+use crate::user_endpoint;
 
 const REFUSALS: &[Code] = &[
     Code::SemanticallyInvalid,
@@ -61,23 +62,24 @@ const LIST_LIMIT: usize = 10_000;
 
 pub(super) async fn create(
     State(app): State<App>,
-    Caller(caller): Caller,
+    CallerToken(token): CallerToken,
     Extension(reached): Extension<Reached>,
     request: Request,
 ) -> Result<Json<Registration>, Failure> {
     let wanted = read(&app, request).await?;
     let id = EndpointId::from_uuid(ambient::random_id());
-    register(&app, wanted.into_endpoint(id, caller), reached).await
+    register(&app, wanted.into_endpoint(id, token.identity), token.client, reached).await
 }
 
 pub(super) async fn update(
     State(app): State<App>,
-    Caller(caller): Caller,
+    CallerToken(token): CallerToken,
     Path(id): Path<String>,
     Extension(reached): Extension<Reached>,
     request: Request,
 ) -> Result<Json<Registration>, Failure> {
     let id: EndpointId = super::id(&id)?;
+    let caller = token.identity;
     let wanted = read(&app, request).await?;
     if let Some(known) = app.store.endpoint(id).await? {
         match rules::register(&known, caller) {
@@ -94,8 +96,11 @@ pub(super) async fn update(
                 format!("Endpoint {id} is connected: stop it where it runs before it is started again");
             return Err(Failure::new(Code::ResourceConflict, message));
         }
+    } else if user_endpoint::id::is_one(id) {
+        // Others can compute it before it is there; only its manager's start makes it.
+        return Err(Failure::unknown_endpoint(id));
     }
-    register(&app, wanted.into_endpoint(id, caller), reached).await
+    register(&app, wanted.into_endpoint(id, caller), token.client, reached).await
 }
 
 /// A registration that asks for nothing we do not serve.
@@ -158,6 +163,7 @@ impl Wanted {
 async fn register(
     app: &App,
     mut endpoint: Endpoint,
+    client: ClientId,
     reached: Reached,
 ) -> Result<Json<Registration>, Failure> {
     let id = endpoint.id;
@@ -165,12 +171,14 @@ async fn register(
     let hash = Hash::of(&secret);
     let broker_at = app.amqp.base(reached);
     endpoint.broker_at = Some(broker_at.clone());
-    let command = RegisterEndpoint { endpoint, choices: None, secret: hash, now: ambient::now() };
+    let (client, now) = (Some(client), ambient::now());
+    let command = RegisterEndpoint { endpoint, choices: None, client, secret: hash, now };
     let number = match app.store.write(command).await? {
         Registered::As(number) => number,
         Registered::LockedUntil(until) => return Err(Failure::locked(id, until)),
-        // Between the question above and this write, somebody else has taken the id.
+        // It was another's before it was deleted, or somebody else has taken it since the question above.
         Registered::OfAnother => return Err(Failure::unknown_endpoint(id)),
+        Registered::ShutOut => return Err(Failure::shut_out()),
     };
     app.post.endpoint_registered(id, number).map_err(|error| {
         tracing::error!(%error, endpoint = %id, "the queues of an endpoint could not be declared");

@@ -7,7 +7,7 @@
 use jiff::Timestamp;
 use sqlx::Row;
 use uuid::Uuid;
-use wire::{EndpointId, IdentityId};
+use wire::{ClientId, EndpointId, IdentityId};
 
 use super::row::{instant, key};
 use super::{Command, Store, StoreError, Tx};
@@ -71,7 +71,7 @@ impl Command for NewClientCredential {
             .execute(&mut *tx)
             .await?;
         let number = last.unwrap_or(0) + 1;
-        add(tx, holder, number, self.secret, self.now, Some(self.expires)).await?;
+        add(tx, holder, number, self.secret, self.now, Some(self.expires), None).await?;
         Ok(number)
     }
 }
@@ -105,10 +105,11 @@ pub(super) async fn add(
     secret: Hash,
     now: Timestamp,
     expires: Option<Timestamp>,
+    client: Option<ClientId>,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO credentials (kind, subject_id, number, secret_hash, created_us, expires_us) \
-         VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO credentials (kind, subject_id, number, secret_hash, created_us, expires_us, client_id) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(holder.kind())
     .bind(key(holder.subject()))
@@ -116,6 +117,7 @@ pub(super) async fn add(
     .bind(secret.as_bytes())
     .bind(now.as_microsecond())
     .bind(expires.map(Timestamp::as_microsecond))
+    .bind(client.map(|client| key(client.as_uuid())))
     .execute(tx)
     .await?;
     Ok(())

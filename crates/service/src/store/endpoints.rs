@@ -7,7 +7,7 @@ use sqlx::sqlite::SqliteRow;
 use wire::json::FreeForm;
 use wire::rest::endpoint::Metadata;
 use wire::rest::submit::UserRuntime;
-use wire::{EndpointId, FunctionId, IdentityId, TaskId};
+use wire::{ClientId, EndpointId, FunctionId, IdentityId, TaskId};
 
 use super::credentials::{self, Holder};
 use super::row::{id, instant, json, key, text, time};
@@ -76,6 +76,8 @@ pub struct RegisterEndpoint {
     pub endpoint: Endpoint,
     /// Of a user endpoint.
     pub choices: Option<Choices>,
+    /// The application that asks for it in its owner's name; absent: the service itself.
+    pub client: Option<ClientId>,
     pub secret: Hash,
     pub now: Timestamp,
 }
@@ -87,8 +89,10 @@ pub enum Registered {
     As(i64),
     /// Nobody may register it before then.
     LockedUntil(Timestamp),
-    /// It is that of an endpoint with another owner or another manager, which stays as it was.
+    /// It is, or was, that of an endpoint with another owner or another manager, which stays as it was.
     OfAnother,
+    /// Its owner, or the application that asks, is disabled or gone.
+    ShutOut,
 }
 
 impl Command for RegisterEndpoint {
@@ -96,8 +100,25 @@ impl Command for RegisterEndpoint {
 
     async fn run(self, tx: &mut Tx) -> Result<Registered, StoreError> {
         let endpoint = self.endpoint;
+        if !lives(tx, endpoint.owner, self.client).await? {
+            return Ok(Registered::ShutOut);
+        }
+        // Of an earlier life of it, if it was deleted.
+        let retired = sqlx::query("SELECT owner_id, credential FROM retired_endpoints WHERE id = $1")
+            .bind(key(endpoint.id.as_uuid()))
+            .fetch_optional(&mut *tx)
+            .await?;
+        let mut last = 0;
+        if let Some(retired) = retired {
+            if id(&retired, "owner_id")? != *endpoint.owner.as_uuid() {
+                return Ok(Registered::OfAnother);
+            }
+            last = retired.try_get("credential")?;
+        }
         let locked: Option<i64> = sqlx::query_scalar(
-            "SELECT locked_until_us FROM endpoints WHERE id = $1 AND owner_id = $2 AND locked_until_us > $3",
+            "SELECT locked_until_us FROM endpoints WHERE id = $1 AND owner_id = $2 AND locked_until_us > $3 \
+             UNION ALL SELECT locked_until_us FROM retired_endpoints \
+             WHERE id = $1 AND owner_id = $2 AND locked_until_us > $3",
         )
         .bind(key(endpoint.id.as_uuid()))
         .bind(key(endpoint.owner.as_uuid()))
@@ -112,7 +133,7 @@ impl Command for RegisterEndpoint {
         let number: Option<i64> = sqlx::query_scalar(
             "INSERT INTO endpoints (id, owner_id, name, display_name, multi_user, public, allowed_functions_json, \
              admins_json, metadata_json, created_us, manager_id, broker_at, choices_json, credential) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 1) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
              ON CONFLICT (id) DO UPDATE SET name = excluded.name, \
              display_name = coalesce(excluded.display_name, endpoints.display_name), \
              multi_user = excluded.multi_user, public = excluded.public, \
@@ -136,12 +157,35 @@ impl Command for RegisterEndpoint {
         .bind(endpoint.manager.map(|manager| key(manager.as_uuid()).to_vec()))
         .bind(endpoint.broker_at)
         .bind(self.choices.as_ref().map(text).transpose()?)
+        .bind(last + 1)
         .fetch_optional(&mut *tx)
         .await?;
         let Some(number) = number else { return Ok(Registered::OfAnother) };
-        credentials::add(tx, Holder::Endpoint(endpoint.id), number, self.secret, self.now, None).await?;
+        sqlx::query("DELETE FROM retired_endpoints WHERE id = $1")
+            .bind(key(endpoint.id.as_uuid()))
+            .execute(&mut *tx)
+            .await?;
+        let holder = Holder::Endpoint(endpoint.id);
+        credentials::add(tx, holder, number, self.secret, self.now, None, self.client).await?;
         Ok(Registered::As(number))
     }
+}
+
+/// Whether `owner` and the application in its name may still do anything. Asked in the transaction that hands something
+/// out: being shut out then comes before or after it, and ends it.
+async fn lives(tx: &mut Tx, owner: IdentityId, client: Option<ClientId>) -> Result<bool, StoreError> {
+    let own: Option<bool> = sqlx::query_scalar("SELECT disabled FROM identities WHERE id = $1")
+        .bind(key(owner.as_uuid()))
+        .fetch_optional(&mut *tx)
+        .await?;
+    let Some(client) = client else { return Ok(own == Some(false)) };
+    let asking: Option<bool> = sqlx::query_scalar(
+        "SELECT disabled FROM identities WHERE id = $1 UNION ALL SELECT disabled FROM native_apps WHERE id = $1",
+    )
+    .bind(key(client.as_uuid()))
+    .fetch_optional(tx)
+    .await?;
+    Ok(own == Some(false) && asking == Some(false))
 }
 
 /// Nobody may register the endpoint for a time, and its credentials open nothing any more.
@@ -169,7 +213,8 @@ impl Command for LockEndpoint {
 const OPEN_TASKS: &str = "SELECT task_id, seq FROM assignments WHERE endpoint_id = $1 AND credential IS NULL \
     UNION ALL SELECT task_id, seq FROM assignments WHERE endpoint_id = $1 AND credential IS NOT NULL ORDER BY seq";
 
-/// Forgets an endpoint and its credentials. Its tasks stay, and with them their results; answers those that are open.
+/// Forgets an endpoint and its credentials, but not whose id it was. Its tasks stay, and with them their results;
+/// answers those that are open.
 #[derive(Debug)]
 pub struct DeleteEndpoint(pub EndpointId);
 
@@ -178,6 +223,14 @@ impl Command for DeleteEndpoint {
 
     async fn run(self, tx: &mut Tx) -> Result<Vec<TaskId>, StoreError> {
         credentials::remove_all(tx, Holder::Endpoint(self.0)).await?;
+        sqlx::query(
+            "INSERT INTO retired_endpoints (id, owner_id, credential, locked_until_us) \
+             SELECT id, owner_id, credential, locked_until_us FROM endpoints WHERE id = $1 \
+             ON CONFLICT (id) DO NOTHING",
+        )
+        .bind(key(self.0.as_uuid()))
+        .execute(&mut *tx)
+        .await?;
         sqlx::query("DELETE FROM endpoints WHERE id = $1")
             .bind(key(self.0.as_uuid()))
             .execute(&mut *tx)

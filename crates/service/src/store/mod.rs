@@ -110,6 +110,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (4, "life", include_str!("migrations/0004_life.sql")),
     (5, "user endpoints", include_str!("migrations/0005_user_endpoints.sql")),
     (6, "choices", include_str!("migrations/0006_choices.sql")),
+    (7, "shut out", include_str!("migrations/0007_shut_out.sql")),
 ];
 
 fn migrator(migrations: &[(i64, &'static str, &'static str)]) -> Migrator {

@@ -61,6 +61,16 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
 async fn opened() -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(&directory.path().join("farcall.db")).await.unwrap().with_files_from(4);
+    let client = Client {
+        id: OWNER,
+        username: "owner@example.edu".into(),
+        name: "owner".into(),
+        secret: Hash::of("s"),
+        disabled: false,
+        resource_server: None,
+        created: Timestamp::UNIX_EPOCH,
+    };
+    store.write(AddClient(client)).await.unwrap();
     for number in 0..2 {
         let endpoint = Endpoint {
             id: endpoint(number),
@@ -76,8 +86,8 @@ async fn opened() -> (tempfile::TempDir, Store) {
             manager: None,
             broker_at: None,
         };
-        let register =
-            RegisterEndpoint { endpoint, choices: None, secret: Hash::of("s"), now: Timestamp::UNIX_EPOCH };
+        let now = Timestamp::UNIX_EPOCH;
+        let register = RegisterEndpoint { endpoint, choices: None, client: None, secret: Hash::of("s"), now };
         assert_eq!(store.write(register).await.unwrap(), Registered::As(1));
     }
     (directory, store)

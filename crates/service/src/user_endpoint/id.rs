@@ -25,6 +25,11 @@ pub fn of(
     EndpointId::from_uuid(Uuid::new_v5(manager.as_uuid(), name.as_bytes()))
 }
 
+/// Whether `id` can be a user endpoint's: no other ids are made of a name.
+pub fn is_one(id: EndpointId) -> bool {
+    id.as_uuid().get_version() == Some(uuid::Version::Sha1)
+}
+
 /// `3.11.7`: newer clients name it, older ones send all of `sys.version`.
 fn python(runtime: &UserRuntime) -> Option<String> {
     let named = runtime.python.as_ref().map(FreeForm::to_object);

@@ -152,7 +152,7 @@ enum CommandError {
     Declare(#[from] DeclareError),
     #[error(transparent)]
     Properties(#[from] BadProperties),
-    #[error("the id belongs to another endpoint")]
+    #[error("the id belongs to another endpoint, or who it is for is shut out")]
     Taken,
     #[error("identity {0} is no more")]
     Nobody(IdentityId),
@@ -184,7 +184,20 @@ impl Starter {
         let Choices { config, runtime } = &wanted.choices;
         let id = id::of(manager.id, wanted.identity, &config.to_object(), runtime.as_ref());
         if self.post.consumes(id) {
-            return Ok(id);
+            // Who computes an id may have taken it: that it takes tasks says nothing about whose it is.
+            return match self.store.endpoint(id).await {
+                Ok(Some(it)) if it.owner == wanted.identity && it.manager == Some(manager.id) => Ok(id),
+                Ok(Some(_)) => {
+                    tracing::error!(user_endpoint = %id, "the id of a user endpoint belongs to another endpoint");
+                    Err((id, Outcome::Broken))
+                }
+                // It has just been deleted; the next submit starts it again.
+                Ok(None) => Err((id, Outcome::Broken)),
+                Err(error) => {
+                    tracing::error!(%error, user_endpoint = %id, "a user endpoint could not be looked up");
+                    Err((id, Outcome::Broken))
+                }
+            };
         }
         let starts = self.post.starts();
         let (mut outcome, actions) = starts.want(id, manager.id, self.post.reads_commands(manager.id));
@@ -244,7 +257,7 @@ impl Starter {
         let broker_at = manager.broker_at.as_deref().unwrap_or_default();
         let secret = secret::fresh();
         let choices = Some(wanted.choices.clone());
-        let register = RegisterEndpoint { endpoint, choices, secret: Hash::of(&secret), now };
+        let register = RegisterEndpoint { endpoint, choices, client: None, secret: Hash::of(&secret), now };
         let Registered::As(number) = self.store.write(register).await? else {
             return Err(CommandError::Taken);
         };

@@ -239,6 +239,50 @@ async fn a_deleted_endpoint_is_cut_off_and_its_open_tasks_end() {
     open(again.url()).await;
 }
 
+/// Other people's submits would go to whoever took it.
+#[tokio::test]
+async fn the_id_of_a_deleted_endpoint_stays_its_owners() {
+    let mut service = Farcall::start();
+    let (owner, stranger) = (service.client().await, service.client().await);
+    let registration = owner.register().await;
+    let id = registration.id();
+    let unused = "5f0c8e1e-7c0b-4d1c-9a55-d0a1c7a5e001";
+    let manager = json!({"endpoint_name": "ep", "multi_user": true,
+        "metadata": {"user_config_template": "engine: {}"}});
+    owner.delete(&format!("/v2/endpoints/{id}")).await.ok();
+    for restarted in [false, true] {
+        for body in [endpoint_body(), manager.clone()] {
+            let refused = stranger.put(&format!("/v3/endpoints/{id}"), body).await;
+            let refused = refused.refused(404, "ENDPOINT_NOT_FOUND");
+            assert_eq!(refused["message"], format!("Endpoint {id} could not be resolved"));
+        }
+        for path in [format!("/v2/endpoints/{id}"), format!("/v2/endpoints/{id}/status")] {
+            stranger.get(&path).await.refused(404, "ENDPOINT_NOT_FOUND");
+            owner.get(&path).await.refused(404, "ENDPOINT_NOT_FOUND");
+        }
+        if !restarted {
+            service.stop();
+            service.start_again();
+        }
+    }
+    stranger.register_again(unused).await;
+
+    // The owner may use it again. Its credentials are numbered on: none of an earlier life passes for one of this.
+    let again = owner.register_again(id).await;
+    assert!(again.url().contains(&format!("ep.{id}.2:")), "{}", again.url());
+    let mut endpoint = FakeEndpoint::connect(&again).await;
+    let function = owner.function().await;
+    let submitted = owner.submit(id, &function, 1).await;
+    assert_eq!(endpoint.take().await, submitted.tasks[0]);
+    stranger.put(&format!("/v3/endpoints/{id}"), manager).await.refused(404, "ENDPOINT_NOT_FOUND");
+
+    // A lock is not lifted by deleting what it is on.
+    owner.post(&format!("/v3/endpoints/{id}/lock"), json!({})).await.ok();
+    owner.delete(&format!("/v2/endpoints/{id}")).await.ok();
+    owner.put(&format!("/v3/endpoints/{id}"), endpoint_body()).await.refused(423, "RESOURCE_LOCKED");
+    stranger.put(&format!("/v3/endpoints/{id}"), endpoint_body()).await.refused(404, "ENDPOINT_NOT_FOUND");
+}
+
 #[tokio::test]
 async fn what_is_wrong_or_not_served_is_refused_by_name() {
     let service = Farcall::start();

@@ -136,6 +136,52 @@ async fn a_submit_starts_it_once_and_goes_to_it() {
     client.get(&format!("/v2/endpoints/{user_endpoint}/status")).await.refused(404, "ENDPOINT_NOT_FOUND");
 }
 
+/// The id follows from manager, person and configuration: others can compute it before it is there.
+#[tokio::test]
+async fn nobody_takes_the_id_of_a_user_endpoint_before_it_is_there_or_after() {
+    let service = Farcall::start();
+    let (client, stranger) = (service.client().await, service.client().await);
+    let mut manager = FakeManager::connect(register(&client, false).await).await;
+    let id = manager.id().to_owned();
+    let start = |client: &Client, id: &str| {
+        let (client, id) = (client.clone(), id.to_owned());
+        tokio::spawn(async move { submit(&client, &id, json!({"a": 1})).await })
+    };
+    let first = start(&client, &id);
+    let (_, command) = manager.command().await;
+    let user_endpoint = command["kwargs"]["amqp_creds"]["endpoint_id"].as_str().unwrap().to_owned();
+    come_up(&command).await.leave().await;
+    let task = first.await.unwrap().ok()["tasks"].as_object().unwrap().values().next().unwrap()[0].clone();
+    let path = format!("/v3/endpoints/{user_endpoint}");
+    stranger.put(&path, json!({"endpoint_name": "x"})).await.refused(404, "ENDPOINT_NOT_FOUND");
+    client.delete(&format!("/v2/endpoints/{user_endpoint}")).await.ok();
+    assert_eq!(client.task(task.as_str().unwrap()).await["status"], "failed");
+    // As if it never had been.
+    let mut database = service.database().await;
+    sqlx::query("DELETE FROM retired_endpoints").execute(&mut database).await.unwrap();
+    stranger.put(&path, json!({"endpoint_name": "x"})).await.refused(404, "ENDPOINT_NOT_FOUND");
+    client.put(&path, json!({"endpoint_name": "x"})).await.refused(404, "ENDPOINT_NOT_FOUND");
+
+    // One that took it when that was possible is sent nothing, although it takes tasks.
+    let taken = stranger.register().await;
+    let thief = FakeEndpoint::connect(&taken).await;
+    let again = start(&client, &id);
+    let (_, command) = manager.command().await;
+    let user_endpoint = come_up(&command).await;
+    again.await.unwrap().ok();
+    user_endpoint.leave().await;
+    let identity = uuid::Uuid::parse_str(&stranger.id).unwrap().as_bytes().to_vec();
+    sqlx::query("UPDATE endpoints SET owner_id = $1, manager_id = NULL WHERE manager_id IS NOT NULL")
+        .bind(identity)
+        .execute(&mut database)
+        .await
+        .unwrap();
+    let passing = FakeEndpoint::connect(&Registration(command["kwargs"]["amqp_creds"].clone())).await;
+    submit(&client, &id, json!({"a": 1})).await.refused(503, "SERVICE_UNAVAILABLE");
+    passing.leave().await;
+    thief.leave().await;
+}
+
 #[tokio::test]
 async fn what_the_manager_reports_is_the_answer_and_nothing_is_written() {
     let service = Farcall::start();
