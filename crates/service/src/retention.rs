@@ -89,7 +89,7 @@ impl Retention {
         done.abandoned = self.abandon(now).await?;
         done.collected = self.store.collect_before(files_before).await?;
         let (before, keys_before) = (now - self.limits.resent(), now - self.limits.idempotency());
-        self.store.write(ForgetSubmissions { before, keys_before }).await?;
+        while self.store.write(ForgetSubmissions { before, keys_before, count: TOGETHER }).await? {}
         Ok(done)
     }
 

@@ -124,7 +124,7 @@ pub(super) async fn submit(
     };
     drop(wanted);
     let ticket = app.answers.begin(request);
-    let written = app.store.write(command).await;
+    let written = app.store.submit(command).await;
     // Its payloads are where it lies until then.
     drop(body);
     let (accepted, ticket) = match written {

@@ -10,6 +10,8 @@ mod clients;
 mod codes;
 mod containers;
 mod copy;
+#[cfg(test)]
+mod cost;
 mod counters;
 mod credentials;
 mod endpoints;
@@ -111,6 +113,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (5, "user endpoints", include_str!("migrations/0005_user_endpoints.sql")),
     (6, "choices", include_str!("migrations/0006_choices.sql")),
     (7, "shut out", include_str!("migrations/0007_shut_out.sql")),
+    (8, "load", include_str!("migrations/0008_load.sql")),
 ];
 
 fn migrator(migrations: &[(i64, &'static str, &'static str)]) -> Migrator {

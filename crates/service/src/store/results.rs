@@ -205,11 +205,7 @@ impl Command for ExpireResults {
         expired.push_bind(stored(&State::Expired { at: self.before })).push(" WHERE id IN ");
         among(&mut expired, tasks.iter().cloned());
         expired.build().execute(&mut *tx).await?;
-        let mut outbox = QueryBuilder::<Sqlite>::new(
-            "DELETE FROM deliveries WHERE group_id IN (SELECT group_id FROM tasks WHERE id IN ",
-        );
-        among(&mut outbox, tasks.iter().cloned());
-        outbox.push(") AND task_id IN ");
+        let mut outbox = QueryBuilder::<Sqlite>::new("DELETE FROM deliveries WHERE task_id IN ");
         among(&mut outbox, tasks.iter().cloned());
         outbox.build().execute(&mut *tx).await?;
         Ok((tasks.len(), freed))

@@ -5,7 +5,7 @@
 //! here was never answered, and its twin gets the same ids. A twin of something that is being answered at this moment
 //! is another submit: equal calls at the same time are nothing unusual.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -15,9 +15,11 @@ use uuid::Uuid;
 use wire::{EndpointId, IdentityId, RequestId, TaskGroupId, TaskId};
 
 use super::row::{ROWS, among, id, key};
-use super::{Command, StoreError, Tx};
+use super::{Command, Store, StoreError, Tx};
 use crate::secret::Hash;
 
+/// Equal ones that are found: most of many equal calls at the same time are being answered.
+const FOUND: i64 = 1000;
 /// Equal ones that are looked at: each but the last was never answered and has results that its client knows.
 const LOOKED_AT: usize = 16;
 
@@ -77,13 +79,20 @@ pub(super) enum Known {
     Accepted(Accepted),
     /// Its key was used for something else.
     OtherBody,
+    /// These are equal and were never answered: whether their client knows their results has to be read first.
+    Unread(Vec<RequestId>),
 }
+
+/// Of equal submits that were never answered, whether their client knows their results. It takes as long as they have
+/// tasks, and so is read beside the writer.
+pub(super) type Read = HashMap<RequestId, bool>;
 
 pub(super) async fn look(
     tx: &mut Tx,
     owner: IdentityId,
     fingerprint: &Fingerprint,
     answering: &Answering,
+    read: &Read,
 ) -> Result<Known, StoreError> {
     if let Some(used) = &fingerprint.key {
         let row = sqlx::query(
@@ -105,42 +114,65 @@ pub(super) async fn look(
     }
     let rows = sqlx::query(
         "SELECT id FROM submissions \
-         WHERE fingerprint = $1 AND key_hash IS NULL AND created_us >= $2 ORDER BY created_us",
+         WHERE fingerprint = $1 AND key_hash IS NULL AND created_us >= $2 ORDER BY created_us LIMIT $3",
     )
     .bind(fingerprint.body.as_bytes())
     .bind(fingerprint.not_before.as_microsecond())
+    .bind(FOUND)
     .fetch_all(&mut *tx)
     .await?;
     let rows = rows.iter().map(|row| Ok(RequestId::from_uuid(id(row, "id")?)));
-    let equal = rows.collect::<Result<Vec<_>, StoreError>>()?;
-    // Of many equal calls at the same time, most are being answered.
-    for request in answering.others(equal).into_iter().take(LOOKED_AT) {
-        let row = sqlx::query("SELECT id, group_id, endpoint_id, task_ids FROM submissions WHERE id = $1")
-            .bind(key(request.as_uuid()))
-            .fetch_one(&mut *tx)
-            .await?;
-        let accepted = accepted(&row)?;
-        if !known_to_client(tx, &accepted).await? {
-            return Ok(Known::Accepted(accepted));
-        }
+    let equal = answering.others(rows.collect::<Result<Vec<_>, StoreError>>()?);
+    let mut equal = equal.into_iter().take(LOOKED_AT).skip_while(|request| read.get(request) == Some(&true));
+    let Some(request) = equal.next() else { return Ok(Known::No) };
+    if !read.contains_key(&request) {
+        return Ok(Known::Unread(std::iter::once(request).chain(equal).collect()));
     }
-    Ok(Known::No)
+    let row = sqlx::query("SELECT id, group_id, endpoint_id, task_ids FROM submissions WHERE id = $1")
+        .bind(key(request.as_uuid()))
+        .fetch_one(&mut *tx)
+        .await?;
+    Ok(Known::Accepted(accepted(&row)?))
 }
 
-/// Whether the client has acknowledged the result of one of the tasks: then it knows their ids.
-async fn known_to_client(tx: &mut Tx, accepted: &Accepted) -> Result<bool, StoreError> {
-    for tasks in accepted.tasks.chunks(ROWS) {
-        let mut select = QueryBuilder::<Sqlite>::new(
-            "SELECT 1 FROM tasks t JOIN task_groups g ON g.id = t.group_id AND g.queue \
-             WHERE t.state > 1 AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.group_id = t.group_id \
-             AND d.task_id = t.id) AND t.id IN ",
-        );
-        among(&mut select, tasks.iter().map(|task| key(task.as_uuid())));
-        if select.push(" LIMIT 1").build().fetch_optional(&mut *tx).await?.is_some() {
-            return Ok(true);
+impl Store {
+    /// Adds to `read` what is to be known of `requests`: up to the first whose results its client doesn't know.
+    pub(super) async fn read_unanswered(
+        &self,
+        requests: Vec<RequestId>,
+        read: &mut Read,
+    ) -> Result<(), StoreError> {
+        for request in requests {
+            let row =
+                sqlx::query("SELECT id, group_id, endpoint_id, task_ids FROM submissions WHERE id = $1")
+                    .bind(key(request.as_uuid()))
+                    .fetch_optional(&self.readers)
+                    .await?;
+            // It may have been answered meanwhile.
+            let Some(row) = row else { continue };
+            let known = self.known_to_client(&accepted(&row)?).await?;
+            read.insert(request, known);
+            if !known {
+                break;
+            }
         }
+        Ok(())
     }
-    Ok(false)
+
+    /// Whether the client has acknowledged the result of one of the tasks: then it knows their ids.
+    async fn known_to_client(&self, accepted: &Accepted) -> Result<bool, StoreError> {
+        for tasks in accepted.tasks.chunks(ROWS) {
+            let mut select = QueryBuilder::<Sqlite>::new(
+                "SELECT 1 FROM tasks t JOIN task_groups g ON g.id = t.group_id AND g.queue WHERE t.state > 1 \
+                 AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.task_id = t.id) AND t.id IN ",
+            );
+            among(&mut select, tasks.iter().map(|task| key(task.as_uuid())));
+            if select.push(" LIMIT 1").build().fetch_optional(&self.readers).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }
 
 pub(super) async fn remember(
@@ -202,24 +234,36 @@ impl Command for Answered {
     }
 }
 
-/// Forgets what is too old to be known again.
+/// Forgets what is too old to be known again, at most `count` of each kind. Answers whether there may be more.
 #[derive(Debug)]
 pub struct ForgetSubmissions {
     pub before: Timestamp,
     pub keys_before: Timestamp,
+    pub count: usize,
 }
 
 impl Command for ForgetSubmissions {
-    type Output = ();
+    type Output = bool;
 
-    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
-        sqlx::query(
-            "DELETE FROM submissions WHERE created_us < $2 OR (created_us < $1 AND key_hash IS NULL)",
-        )
-        .bind(self.before.as_microsecond())
-        .bind(self.keys_before.as_microsecond())
-        .execute(tx)
-        .await?;
-        Ok(())
+    async fn run(self, tx: &mut Tx) -> Result<bool, StoreError> {
+        let mut more = false;
+        for (before, forget) in [
+            (
+                self.before,
+                "DELETE FROM submissions WHERE id IN (SELECT id FROM submissions \
+                 WHERE key_hash IS NULL AND created_us < $1 ORDER BY created_us LIMIT $2)",
+            ),
+            (
+                self.keys_before,
+                "DELETE FROM submissions WHERE id IN (SELECT id FROM submissions \
+                 WHERE created_us < $1 ORDER BY created_us LIMIT $2)",
+            ),
+        ] {
+            let count = i64::try_from(self.count).unwrap_or(i64::MAX);
+            let done =
+                sqlx::query(forget).bind(before.as_microsecond()).bind(count).execute(&mut *tx).await?;
+            more |= done.rows_affected() >= self.count as u64;
+        }
+        Ok(more)
     }
 }

@@ -16,7 +16,7 @@ use wire::{EndpointId, FunctionId, IdentityId, RequestId, TaskGroupId, TaskId};
 use super::counters::{self, Counters};
 use super::payloads::{FileId, Kept};
 use super::row::{ROWS, among, file, id, instant, json, kept, key, text};
-use super::submissions::{self, Accepted, Answering, Fingerprint, Known};
+use super::submissions::{self, Accepted, Answering, Fingerprint, Known, Read};
 use super::{Command, Store, StoreError, Tx};
 use crate::task::{Event, Outcome, Place, State};
 
@@ -59,33 +59,66 @@ pub enum Submission {
     NoEndpoint,
 }
 
-impl Command for Submit {
-    type Output = Submission;
+/// A submit, and what has been read for it so far.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) submit: Submit,
+    pub(super) read: Read,
+}
 
-    async fn run(self, tx: &mut Tx) -> Result<Submission, StoreError> {
-        match submissions::look(tx, self.owner, &self.fingerprint, &self.answering).await? {
+/// What became of an attempt.
+#[derive(Debug)]
+pub(super) enum Attempted {
+    Done(Submission),
+    /// What equal submits came to has to be read before it is tried again; nothing was written.
+    Unread(Box<Attempt>, Vec<RequestId>),
+}
+
+impl Command for Attempt {
+    type Output = Attempted;
+
+    async fn run(self, tx: &mut Tx) -> Result<Attempted, StoreError> {
+        let submit = &self.submit;
+        match submissions::look(tx, submit.owner, &submit.fingerprint, &submit.answering, &self.read).await? {
             Known::No => {}
-            Known::Accepted(accepted) => return Ok(Submission::Again(accepted)),
-            Known::OtherBody => return Ok(Submission::KeyOfAnother),
+            Known::Accepted(accepted) => return Ok(Attempted::Done(Submission::Again(accepted))),
+            Known::OtherBody => return Ok(Attempted::Done(Submission::KeyOfAnother)),
+            Known::Unread(requests) => return Ok(Attempted::Unread(Box::new(self), requests)),
         }
         let endpoint = sqlx::query("SELECT 1 FROM endpoints WHERE id = $1")
-            .bind(key(self.endpoint.as_uuid()))
+            .bind(key(submit.endpoint.as_uuid()))
             .fetch_optional(&mut *tx)
             .await?;
         if endpoint.is_none() {
-            return Ok(Submission::NoEndpoint);
+            return Ok(Attempted::Done(Submission::NoEndpoint));
         }
         let accepted = Accepted {
-            request: self.request,
-            group: self.group,
-            endpoint: self.endpoint,
-            tasks: self.tasks.iter().map(|task| task.id).collect(),
+            request: submit.request,
+            group: submit.group,
+            endpoint: submit.endpoint,
+            tasks: submit.tasks.iter().map(|task| task.id).collect(),
         };
-        self.write(tx).await?;
-        submissions::remember(tx, self.owner, &self.fingerprint, &accepted, self.now).await?;
-        let waiting = i64::try_from(self.tasks.len()).unwrap_or(i64::MAX);
-        counters::count(tx, self.endpoint, Counters { waiting, ..Counters::default() }).await?;
-        Ok(Submission::New(accepted))
+        submit.write(tx).await?;
+        submissions::remember(tx, submit.owner, &submit.fingerprint, &accepted, submit.now).await?;
+        let waiting = i64::try_from(submit.tasks.len()).unwrap_or(i64::MAX);
+        counters::count(tx, submit.endpoint, Counters { waiting, ..Counters::default() }).await?;
+        Ok(Attempted::Done(Submission::New(accepted)))
+    }
+}
+
+impl Store {
+    /// Does a submit. What takes as long as equal ones have tasks is read beside the writer.
+    pub async fn submit(&self, submit: Submit) -> Result<Submission, StoreError> {
+        let mut attempt = Attempt { submit, read: Read::new() };
+        loop {
+            match self.write(attempt).await? {
+                Attempted::Done(done) => return Ok(done),
+                Attempted::Unread(again, requests) => {
+                    attempt = *again;
+                    self.read_unanswered(requests, &mut attempt.read).await?;
+                }
+            }
+        }
     }
 }
 

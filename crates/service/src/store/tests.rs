@@ -11,11 +11,11 @@ use super::*;
 use crate::secret::Hash;
 use crate::task::{Outcome, Place, State};
 
-const OWNER: IdentityId = IdentityId::from_uuid(Uuid::from_u128(1));
-const GROUP: TaskGroupId = TaskGroupId::from_uuid(Uuid::from_u128(2));
-const FUNCTION: FunctionId = FunctionId::from_uuid(Uuid::from_u128(3));
+pub(super) const OWNER: IdentityId = IdentityId::from_uuid(Uuid::from_u128(1));
+pub(super) const GROUP: TaskGroupId = TaskGroupId::from_uuid(Uuid::from_u128(2));
+pub(super) const FUNCTION: FunctionId = FunctionId::from_uuid(Uuid::from_u128(3));
 
-fn endpoint(number: u8) -> EndpointId {
+pub(super) fn endpoint(number: u8) -> EndpointId {
     EndpointId::from_uuid(Uuid::from_u128(100 + u128::from(number)))
 }
 
@@ -58,7 +58,7 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
     prop::collection::vec(operation, 1..25)
 }
 
-async fn opened() -> (tempfile::TempDir, Store) {
+pub(super) async fn opened() -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(&directory.path().join("farcall.db")).await.unwrap().with_files_from(4);
     let client = Client {
@@ -101,7 +101,7 @@ struct Model {
     requests: u128,
 }
 
-fn fingerprint(number: u128, now: Timestamp) -> Fingerprint {
+pub(super) fn fingerprint(number: u128, now: Timestamp) -> Fingerprint {
     let before = now - SignedDuration::from_secs(120);
     Fingerprint {
         body: Hash::of_parts(&[&number.to_be_bytes()]),
@@ -111,18 +111,19 @@ fn fingerprint(number: u128, now: Timestamp) -> Fingerprint {
     }
 }
 
-async fn submit(
+/// A submit of `tasks` with the body `request`.
+pub(super) async fn submission(
     store: &Store,
     request: u128,
     endpoint_number: u8,
     tasks: &[TaskId],
     now: Timestamp,
-) -> Submission {
+) -> Submit {
     // Every other payload is large enough for a file.
     let payloads = tasks.iter().enumerate().map(|(index, _)| vec![b'1'; 1 + index % 2 * 7].into()).collect();
     let payloads = store.keep(payloads).await.unwrap();
     let new = |(&id, payload)| NewTask { id, function: FUNCTION, payload };
-    let command = Submit {
+    Submit {
         request: RequestId::from_uuid(Uuid::from_u128(request)),
         group: GROUP,
         owner: OWNER,
@@ -134,8 +135,7 @@ async fn submit(
         now,
         fingerprint: fingerprint(request, now),
         answering: Answering::default(),
-    };
-    store.write(command).await.unwrap()
+    }
 }
 
 async fn perform(store: &Store, model: &mut Model, operation: Operation, now: Timestamp) {
@@ -145,7 +145,8 @@ async fn perform(store: &Store, model: &mut Model, operation: Operation, now: Ti
             let tasks: Vec<_> =
                 (0..tasks as u128).map(|n| TaskId::from_uuid(Uuid::from_u128(1000 + first + n))).collect();
             model.requests += 1;
-            let done = submit(store, model.requests, number, &tasks, now).await;
+            let submit = submission(store, model.requests, number, &tasks, now).await;
+            let done = store.submit(submit).await.unwrap();
             assert!(matches!(done, Submission::New(_)));
             model.tasks.extend(tasks.into_iter().map(|task| (task, number)));
         }
@@ -263,12 +264,15 @@ async fn when_a_submit_is_known_again() {
             fingerprint,
             answering: answering.clone(),
         };
-        match store.write(command).await.unwrap() {
+        match store.submit(command).await.unwrap() {
             Submission::New(accepted) => ("new", accepted.tasks),
             Submission::Again(accepted) => ("again", accepted.tasks),
             Submission::KeyOfAnother => ("key of another", Vec::new()),
             Submission::NoEndpoint => ("no endpoint", Vec::new()),
         }
+    };
+    let forget = async |before, keys_before| {
+        while store.write(ForgetSubmissions { before, keys_before, count: 1 }).await.unwrap() {}
     };
     let body = |at| fingerprint(7, at);
     answering.begin(RequestId::from_uuid(Uuid::from_u128(1)));
@@ -291,10 +295,10 @@ async fn when_a_submit_is_known_again() {
     store.write(Answered(vec![RequestId::from_uuid(Uuid::from_u128(6))])).await.unwrap();
     assert_eq!(again(7, 1007, keyed(7, now), now).await, ("again", vec![task(1006)]));
     assert_eq!(again(8, 1008, keyed(8, now), now).await.0, "key of another");
-    store.write(ForgetSubmissions { before: later(1), keys_before: now }).await.unwrap();
+    forget(later(1), now).await;
     assert_eq!(again(9, 1009, keyed(7, now), now).await, ("again", vec![task(1006)]));
     assert_eq!(again(10, 1010, body(now), now).await.0, "new", "5 is forgotten");
-    store.write(ForgetSubmissions { before: later(1), keys_before: later(1) }).await.unwrap();
+    forget(later(1), later(1)).await;
     assert_eq!(again(11, 1011, keyed(8, now), now).await.0, "new");
     store.write(DeleteEndpoint(endpoint(0))).await.unwrap();
     assert_eq!(again(12, 1012, fingerprint(9, now), now).await.0, "no endpoint");
