@@ -12,7 +12,7 @@ from pathlib import Path
 
 import environments
 import pytest
-from processes import marked, until
+from processes import alive, marked, until
 from scene import ROOT, binary
 
 FREE = ["--http-listen", "127.0.0.1:0", "--amqp-listen", "127.0.0.1:0"]
@@ -62,6 +62,60 @@ def test_a_termination_is_the_commands_to_answer(scene):
     assert process.stop() == 3
     assert "saving" in process.output()
     assert not marked(scene.mark)
+
+
+def test_a_termination_ends_everything_that_the_command_has_started(scene):
+    """Its children, and those in sessions of their own, with an empty environment, or deaf to SIGTERM."""
+    script = """
+    sleep 1000 &
+    echo child $!
+    setsid env -i sleep 1000 &
+    echo child $!
+    (setsid sh -c 'trap "" TERM; echo child $$; while :; do sleep 0.1; done' &)
+    python3 -c 'import time; time.sleep(1000)'
+    """
+    command, environment = up(scene, "--", "sh", "-c", script)
+    process = scene.start("up", command, environment)
+    until(lambda: process.output().count("child ") == 3, "the children run")
+    children = [int(pid) for pid in re.findall(r"child (\d+)", process.output())]
+    assert all(alive(child) for child in children)
+    assert process.stop(60) == 128 + signal.SIGTERM
+    assert [child for child in children if alive(child)] == []
+    assert not marked(scene.mark)
+
+
+def test_what_a_command_leaves_behind_ends_with_it(scene):
+    done = run(scene, "--", "sh", "-c", "setsid env -i sleep 1000 > /dev/null 2>&1 & echo $!; exit 7")
+    assert done.returncode == 7
+    assert not alive(int(done.stdout))
+
+
+PROXIES = """
+import os
+import sys
+
+from globus_compute_sdk import Executor
+
+def proxies():
+    import os
+
+    return {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
+
+with Executor(endpoint_id=os.environ["FARCALL_ENDPOINT_ID"]) as executor:
+    print(sorted(executor.submit(proxies).result(60).items()))
+print(os.environ["http_proxy"] == os.environ["FARCALL_SERVICE_URL"], "no_proxy" in os.environ)
+"""
+
+
+def test_the_workers_keep_the_proxy_that_the_user_had(scene):
+    """And the endpoint reaches the service all the same. What leads the SDK to the service is the command's only."""
+    script = scene.directory / "proxies.py"
+    script.write_text(PROXIES)
+    outside = {"http_proxy": "http://192.0.2.1:9", "https_proxy": "http://192.0.2.1:9", "no_proxy": "localhost,.example.org"}
+    for told in ({}, outside):
+        done = run(scene, "--", environments.python("sdk-4.19.0"), script, **told)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines() == [str(sorted(told.items())), "True False"]
 
 
 def test_a_shell_evaluates_what_it_prints(scene):

@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn the_link_is_that_of_the_stock_sdk() {
-        let http = Http::new("test", &crate::tls::Trust::default()).unwrap();
+        let http = Http::new("test", &crate::tls::Trust::default(), false).unwrap();
         let auth = Auth::new(http, Url::parse("http://localhost:5000/").unwrap(), NATIVE_CLIENT.to_owned());
         let login = auth.begin("host").unwrap();
         let pairs: std::collections::BTreeMap<_, _> = login.url.query_pairs().into_owned().collect();

@@ -3,6 +3,8 @@
 //! Upstream's names keep working (`GLOBUS_SDK_ENVIRONMENT`, `GLOBUS_SDK_SERVICE_URL_AUTH`); ours come before them.
 //! Nothing configured means nowhere: no request is ever sent to the hosted service unasked.
 
+use std::net::IpAddr;
+
 use reqwest::Url;
 use thiserror::Error;
 
@@ -18,6 +20,12 @@ pub struct Place {
 }
 
 impl Place {
+    /// Whether both are at addresses of this machine, where no proxy can reach them for us. What goes by the name `local`
+    /// is where the stock SDK finds it: through `http_proxy`, if that is set.
+    pub fn is_local(&self) -> bool {
+        self.environment.is_none() && [&self.service, &self.identity].into_iter().all(is_loopback)
+    }
+
     /// The part of the token store's namespace that upstream calls the environment. `sdk` is what the environment tells
     /// the stock SDK, which shares the store: with it, both mean the same service. A place that only we know by its
     /// address has a namespace of its own.
@@ -124,6 +132,12 @@ fn named(name: &str, identity: Option<Url>, named_by: &'static str) -> Result<Pl
     Ok(Place { service, identity, environment: Some(name.to_owned()), named_by })
 }
 
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 fn url(name: &'static str, value: &str) -> Result<Url, NoPlace> {
     let refused = || NoPlace::NotAUrl { name, value: value.to_owned() };
     let mut url = Url::parse(value).map_err(|_| refused())?;
@@ -167,6 +181,31 @@ mod tests {
             shown(&hints),
             ("https://site.example/compute/".into(), "https://site.example/compute/".into())
         );
+    }
+
+    #[test]
+    fn no_proxy_stands_before_this_machine() {
+        let table = [
+            ("http://127.0.0.1:5000", true),
+            ("http://localhost:1", true),
+            ("https://LOCALHOST", true),
+            ("http://[::1]:2/", true),
+            ("http://127.9.9.9", true),
+            ("https://localhost.example.org", false),
+            ("http://10.0.0.1", false),
+        ];
+        for (url, local) in table {
+            let hints = Hints { farcall_service_url: some(url), ..Hints::default() };
+            assert_eq!(hints.place().unwrap().is_local(), local, "{url}");
+        }
+        let elsewhere = Hints {
+            farcall_service_url: some("http://localhost"),
+            globus_sdk_service_url_auth: some("https://auth.example.org"),
+            ..Hints::default()
+        };
+        assert!(!elsewhere.place().unwrap().is_local());
+        let named = Hints { globus_sdk_environment: some("local"), ..Hints::default() };
+        assert!(!named.place().unwrap().is_local());
     }
 
     #[test]

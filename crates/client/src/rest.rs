@@ -38,7 +38,7 @@ pub struct Service {
 impl Service {
     /// `agent` is the User-Agent header; `client_id` that of the client people log in by. Nothing is sent yet.
     pub fn new(place: Place, who: Who, client_id: &str, trust: &Trust, agent: &str) -> Result<Self, Error> {
-        let http = Http::new(agent, trust)?;
+        let http = Http::new(agent, trust, place.is_local())?;
         let auth = Auth::new(http.clone(), place.identity.clone(), client_id.to_owned());
         Ok(Self { http, place, session: Session::new(auth, who) })
     }
@@ -161,7 +161,8 @@ pub(crate) struct Http {
 }
 
 impl Http {
-    pub(crate) fn new(agent: &str, trust: &Trust) -> Result<Self, Error> {
+    /// With `direct`, through no proxy that the environment names.
+    pub(crate) fn new(agent: &str, trust: &Trust, direct: bool) -> Result<Self, Error> {
         let unusable = |error: reqwest::Error| Error::Unusable(error.to_string());
         let mut builder = reqwest::Client::builder()
             .user_agent(agent)
@@ -169,6 +170,9 @@ impl Http {
             .connect_timeout(CONNECTING)
             .redirect(reqwest::redirect::Policy::none())
             .tls_danger_accept_invalid_certs(trust.anybody);
+        if direct {
+            builder = builder.no_proxy();
+        }
         if let Some(pem) = &trust.pem {
             builder = builder
                 .tls_certs_merge(reqwest::Certificate::from_pem_bundle(pem.as_bytes()).map_err(unusable)?);

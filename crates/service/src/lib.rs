@@ -13,6 +13,7 @@
 //! | [`post`] | ties the store to the broker |
 //! | [`store`] | what is on disk |
 //! | [`up`] | a service and an endpoint on this machine, with one command |
+//! | [`attended`] | a command that runs meanwhile, with every process that comes of it |
 //! | [`backup`] | copies of a data directory |
 //! | [`retention`], [`limits`] | how long and how much |
 //! | [`client_environment`], [`doctor`] | what clients must set, and what is wrong with an installation |
@@ -24,6 +25,7 @@
 
 pub mod admin;
 pub mod ambient;
+pub mod attended;
 pub mod backup;
 pub mod certificates;
 pub mod cli;

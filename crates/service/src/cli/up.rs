@@ -3,21 +3,18 @@
 use std::fs::OpenOptions;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::process::{ExitCode, ExitStatus};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
 use daemon::logging::{self, Form, Logging};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tokio::process::Command;
-use tokio::signal::unix::{SignalKind, signal};
 
+use crate::attended::{self, Signals, as_a_shell_says};
 use crate::client_environment::quoted;
 use crate::directory::Directory;
-use crate::up::{self, Environment, Place, Up, Wish};
+use crate::up::{self, Place, Up, Wish};
 
 #[derive(Debug, Args)]
 pub(super) struct UpCommand {
@@ -82,27 +79,6 @@ fn usual_place() -> anyhow::Result<PathBuf> {
         .context("neither XDG_DATA_HOME nor HOME is set: say where to keep everything with --data-dir")
 }
 
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn catch() -> std::io::Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn any(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
 /// Says what to do, and keeps everything up until somebody stops us.
 async fn wait(mut up: Up, mut signals: Signals) -> anyhow::Result<ExitCode> {
     eprintln!(
@@ -130,40 +106,11 @@ async fn wait(mut up: Up, mut signals: Signals) -> anyhow::Result<ExitCode> {
 
 /// Runs a command with everything up.
 async fn run(up: Up, mut signals: Signals, program: &str, arguments: &[String]) -> anyhow::Result<ExitCode> {
-    let ended = attend(&up.environment, &mut signals, program, arguments).await;
+    let mut command = Command::new(program);
+    command.args(arguments);
+    up.environment.apply(&mut command);
+    let ended = attended::run(command, &mut signals, up.endpoint_process(), std::future::pending()).await;
     up.down().await;
     let status = ended.with_context(|| format!("cannot run {program}"))?;
     Ok(ExitCode::from(as_a_shell_says(status)))
-}
-
-async fn attend(
-    environment: &Environment,
-    signals: &mut Signals,
-    program: &str,
-    arguments: &[String],
-) -> std::io::Result<ExitStatus> {
-    let mut command = Command::new(program);
-    command.args(arguments);
-    environment.apply(&mut command);
-    let mut child = command.spawn()?;
-    let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
-    loop {
-        tokio::select! {
-            status = child.wait() => return status,
-            // A terminal's interrupt reaches the command by itself: it decides what that means.
-            _ = signals.interrupt.recv() => {}
-            _ = signals.terminate.recv() => {
-                if let Some(pid) = pid {
-                    // It may end at this moment.
-                    let _ = kill(pid, Signal::SIGTERM);
-                }
-            }
-        }
-    }
-}
-
-/// A status as shells give it: killed by signal n is 128 + n.
-fn as_a_shell_says(status: ExitStatus) -> u8 {
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
-    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }

@@ -73,6 +73,11 @@ impl Endpoint {
         self.child.is_some()
     }
 
+    pub(super) fn process(&self) -> Option<Pid> {
+        let pid = self.child.as_ref()?.id()?;
+        i32::try_from(pid).ok().map(Pid::from_raw)
+    }
+
     pub(super) async fn ended(&mut self) -> String {
         let Some(child) = &mut self.child else { return std::future::pending().await };
         let how = match child.wait().await {
@@ -84,10 +89,11 @@ impl Endpoint {
     }
 
     pub(super) async fn stop(self) {
+        let process = self.process();
         let Some(mut child) = self.child else { return };
-        if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
+        if let Some(pid) = process {
             // It may have gone by itself.
-            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+            let _ = kill(pid, Signal::SIGTERM);
         }
         if tokio::time::timeout(LEAVING, child.wait()).await.is_err() {
             tracing::warn!("the endpoint does not stop, and is killed");
@@ -99,7 +105,7 @@ impl Endpoint {
 fn command(program: &Path, place: &Place, environment: &Environment) -> Command {
     let mut command = Command::new(program);
     command.arg("--config-dir").arg(place.endpoints());
-    environment.apply(&mut command);
+    environment.apply_to_endpoint(&mut command);
     command
 }
 

@@ -1,10 +1,16 @@
 //! What the stock SDK and our endpoint need in their environment to use what is up. Pure.
+//!
+//! The proxy by which the SDK reaches the service is the client's only: the endpoint and its workers keep the proxies that
+//! the user had, or none.
 
 use wire::EndpointId;
 
 use super::service::Local;
 use super::{ClientIdentity, Place};
 use crate::client_environment::{NotAService, Reach, Variables};
+
+/// What [`Reach::variables`] says of proxies.
+const PROXIES: [&str; 2] = ["http_proxy", "no_proxy"];
 
 /// Variables, and their values.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,11 +43,22 @@ impl Environment {
         self.0.script()
     }
 
+    /// For a client.
     pub fn apply(&self, command: &mut tokio::process::Command) {
         for name in &self.0.unset {
             command.env_remove(name);
         }
         command.envs(self.0.set.iter().map(|(name, value)| (name, value)));
+    }
+
+    /// For the endpoint.
+    pub(super) fn apply_to_endpoint(&self, command: &mut tokio::process::Command) {
+        command.envs(self.without_proxies());
+    }
+
+    fn without_proxies(&self) -> impl Iterator<Item = (&str, &str)> {
+        let all = self.0.set.iter().map(|(name, value)| (*name, value.as_str()));
+        all.filter(|(name, _)| !PROXIES.contains(name))
     }
 }
 
@@ -49,7 +66,7 @@ impl Environment {
 mod tests {
     use super::*;
 
-    fn script(http: &str) -> String {
+    fn environment(http: &str) -> Environment {
         let addresses = Local { http: http.parse().unwrap(), amqp: "127.0.0.1:5672".parse().unwrap() };
         let identity = ClientIdentity {
             client_id: "the-id".into(),
@@ -59,7 +76,19 @@ mod tests {
         let place = Place { root: "/data of o'brien/up".into() };
         let mut environment = Environment::new(addresses, &identity, &place).unwrap();
         environment.endpoint("e58b2276-b397-4246-b1a2-607d8e3b5838".parse().unwrap());
-        environment.script()
+        environment
+    }
+
+    fn script(http: &str) -> String {
+        environment(http).script()
+    }
+
+    #[test]
+    fn the_endpoint_gets_no_proxy() {
+        let environment = environment("127.0.0.1:5999");
+        let names: Vec<_> = environment.without_proxies().map(|(name, _)| name).collect();
+        assert!(names.contains(&"FARCALL_SERVICE_URL"), "{names:?}");
+        assert!(!names.iter().any(|name| name.ends_with("_proxy")), "{names:?}");
     }
 
     #[test]

@@ -23,6 +23,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::admin;
@@ -147,6 +148,11 @@ impl Up {
     /// Whether anything runs here only as long as this does.
     pub fn holds_something(&self) -> bool {
         self.service.is_ours() || self.endpoint.is_ours()
+    }
+
+    /// The process of the endpoint, if it was started here.
+    pub fn endpoint_process(&self) -> Option<Pid> {
+        self.endpoint.process()
     }
 
     /// Waits until the endpoint ends that was started here; for ever, if none was.

@@ -1,0 +1,226 @@
+//! A command that a program of ours runs for its user, and every process that comes of it.
+//!
+//! The command is in our process group, so that a terminal is its own to read and to interrupt. What it starts is found
+//! as our descendants: this process is the reaper of orphans (a "child subreaper") meanwhile, so that neither a new
+//! session nor a second fork leads out. When the command has ended, what it left behind is ended too.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::{Pid, getpid};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How long processes get between SIGTERM and SIGKILL, when it is not theirs to decide.
+const GRACE: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// A fork bomb is outrun within a few looks after the grace, or not at all.
+const LOOKS_AFTER_GRACE: u32 = 200;
+
+/// The signals that stop this process, caught.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    pub fn catch() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    pub async fn any(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Runs the command to its end, and ends what it left behind. A SIGTERM for us goes to all of it, and the command decides
+/// when it ends; when `over` comes to its end, the command ends whether it wants to or not. `other` is a child of ours that
+/// does not belong to it.
+pub async fn run(
+    mut command: Command,
+    signals: &mut Signals,
+    other: Option<Pid>,
+    over: impl Future<Output = ()>,
+) -> io::Result<ExitStatus> {
+    // A kernel that can't leaves orphans to the system's first process.
+    let _ = nix::sys::prctl::set_child_subreaper(true);
+    let mut ended = signal(SignalKind::child())?;
+    let mut child = command.spawn()?;
+    let tree = Tree { command: child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw), other };
+    tokio::pin!(over);
+    let status = loop {
+        tokio::select! {
+            status = child.wait() => break status,
+            // A terminal's interrupt reaches the command by itself: it decides what that means.
+            _ = signals.interrupt.recv() => {}
+            _ = signals.terminate.recv() => tree.signal(Signal::SIGTERM),
+            _ = ended.recv() => tree.reap(),
+            () = &mut over => break end(&mut child, &tree).await,
+        }
+    };
+    tree.end().await;
+    status
+}
+
+/// A status as shells give it: killed by signal n is 128 + n.
+pub fn as_a_shell_says(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
+}
+
+async fn end(child: &mut Child, tree: &Tree) -> io::Result<ExitStatus> {
+    tree.signal(Signal::SIGTERM);
+    if let Ok(status) = tokio::time::timeout(GRACE, child.wait()).await {
+        return status;
+    }
+    child.kill().await?;
+    child.wait().await
+}
+
+/// The command's processes: our descendants, but for another child of ours and its own.
+struct Tree {
+    command: Option<Pid>,
+    other: Option<Pid>,
+}
+
+impl Tree {
+    fn signal(&self, signal: Signal) {
+        for pid in self.living() {
+            let _ = kill(pid, signal); // it may end at this moment
+        }
+    }
+
+    /// Ends what is left: asks, then kills.
+    async fn end(&self) {
+        let mut asked = HashSet::new();
+        let asking = tokio::time::timeout(GRACE, async {
+            loop {
+                self.reap();
+                let left = self.living();
+                if left.is_empty() {
+                    return;
+                }
+                for pid in left {
+                    if asked.insert(pid) {
+                        let _ = kill(pid, Signal::SIGTERM);
+                    }
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        });
+        if asking.await.is_ok() {
+            return;
+        }
+        for _ in 0..LOOKS_AFTER_GRACE {
+            self.signal(Signal::SIGKILL);
+            self.reap();
+            if self.living().is_empty() {
+                return;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        tracing::warn!(left = self.living().len(), "processes of the command do not end");
+    }
+
+    fn living(&self) -> Vec<Pid> {
+        descendants(&processes(), getpid(), self.other)
+    }
+
+    /// Takes in the exit statuses of adopted orphans; the command and the other child have somebody who waits.
+    fn reap(&self) {
+        for process in processes() {
+            let awaited = [self.command, self.other].contains(&Some(process.pid));
+            if process.dead && process.parent == getpid() && !awaited {
+                let _ = waitpid(process.pid, Some(WaitPidFlag::WNOHANG));
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Process {
+    pid: Pid,
+    parent: Pid,
+    /// It has ended, and nobody has waited for it yet.
+    dead: bool,
+}
+
+fn processes() -> Vec<Process> {
+    let entries = fs::read_dir("/proc").into_iter().flatten();
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok().map(Pid::from_raw));
+    pids.filter_map(|pid| parse(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)).collect()
+}
+
+fn parse(pid: Pid, stat: &str) -> Option<Process> {
+    // The name stands in parentheses and may hold anything.
+    let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
+    let dead = matches!(fields.next()?, "Z" | "X");
+    Some(Process { pid, parent: Pid::from_raw(fields.next()?.parse().ok()?), dead })
+}
+
+/// The living descendants of `root`, without `spared` and its own.
+fn descendants(processes: &[Process], root: Pid, spared: Option<Pid>) -> Vec<Pid> {
+    let mut children: HashMap<Pid, Vec<Process>> = HashMap::new();
+    for process in processes {
+        children.entry(process.parent).or_default().push(*process);
+    }
+    let (mut found, mut open) = (Vec::new(), vec![root]);
+    while let Some(parent) = open.pop() {
+        // Taken out: a loop in what /proc said, piece by piece, ends as well.
+        for process in children.remove(&parent).unwrap_or_default() {
+            if Some(process.pid) != spared {
+                open.push(process.pid);
+                found.extend((!process.dead).then_some(process.pid));
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descendants_without_the_other_child_and_its_own() {
+        let process =
+            |pid, parent, dead| Process { pid: Pid::from_raw(pid), parent: Pid::from_raw(parent), dead };
+        let processes = [
+            process(1, 0, false),
+            process(10, 1, false), // we
+            process(11, 10, false),
+            process(12, 11, true),
+            process(13, 12, false),
+            process(20, 10, false), // the other child
+            process(21, 20, false),
+            process(30, 1, false),
+            process(41, 42, false), // a loop
+            process(42, 41, false),
+        ];
+        let mut found = descendants(&processes, Pid::from_raw(10), Some(Pid::from_raw(20)));
+        found.sort();
+        assert_eq!(found, [11, 13].map(Pid::from_raw));
+    }
+
+    #[test]
+    fn a_name_may_hold_anything() {
+        let pid = Pid::from_raw(7);
+        let parsed = parse(pid, "7 (a) Z 9 (b)) S 3 7 7 0 -1");
+        assert_eq!(parsed, Some(Process { pid, parent: Pid::from_raw(3), dead: false }));
+        assert_eq!(parse(pid, "7 (x) Z 3 7"), Some(Process { pid, parent: Pid::from_raw(3), dead: true }));
+        assert_eq!(parse(pid, ""), None);
+    }
+}
