@@ -363,22 +363,27 @@ impl Node {
                 message::READY => self.slots.ready(rank, now),
                 message::ENDED => match message::ended_task(&frame) {
                     Ok(task) => {
-                        if self.slots.ended(rank, task, now) {
-                            if self.slots.is_behind() { out.hold(frame) } else { out.send(frame) }
+                        if !self.slots.ended(rank, task, now) {
+                            self.kill_for(rank, worker::STRANGE_ANSWER);
+                        } else if self.slots.is_behind() {
+                            out.hold(frame);
+                        } else {
+                            out.send(frame);
                         }
                         if let Some(worker) = self.workers.get_mut(&rank) {
                             worker.answered();
                         }
                     }
-                    Err(_) => self.kill(rank),
+                    Err(_) => self.kill_for(rank, worker::CLOSED),
                 },
-                _ => self.kill(rank),
+                _ => self.kill_for(rank, worker::CLOSED),
             },
             News::Died { rank, how } => {
-                let unread = self.workers.remove(&rank).map(|mut worker| worker.take_back());
+                let mut worker = self.workers.remove(&rank);
+                let unread = worker.as_mut().map(Worker::take_back).unwrap_or_default();
                 self.dying.remove(&rank);
-                self.slots.died(rank, unread.unwrap_or_default(), now);
-                its_end = Some(how);
+                self.slots.died(rank, unread, now);
+                its_end = worker.and_then(|worker| worker.offence()).map(str::to_owned).or(Some(how));
             }
         }
         self.follow(its_end.as_deref(), out)
@@ -420,6 +425,15 @@ impl Node {
         for rank in over {
             self.dying.remove(&rank);
             self.kill(rank);
+        }
+    }
+
+    fn kill_for(&mut self, rank: u32, offence: &'static str) {
+        if self.threads {
+            // They die together.
+            self.workers.values_mut().for_each(|worker| worker.kill_for(offence));
+        } else if let Some(worker) = self.workers.get_mut(&rank) {
+            worker.kill_for(offence);
         }
     }
 

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use super::log::{self, Log};
 use super::resources::Share;
 use super::task_socket::TaskSocket;
-use super::worker::{LAST_MOMENT, News, Recipe, Worker, command, describe};
+use super::worker::{CLOSED, LAST_MOMENT, News, Recipe, Worker, command, describe};
 use crate::link::frame::Reader;
 use crate::processes;
 
@@ -72,7 +72,7 @@ async fn outlive(
         None => {
             let _ = killpg(pid, Signal::SIGKILL); // gone already is as good
             let _ = child.wait().await;
-            "It closed a connection and was killed.".to_owned()
+            CLOSED.to_owned()
         }
     };
     processes::sweep(pid, &pool, 0).await;

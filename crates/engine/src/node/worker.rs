@@ -54,6 +54,8 @@ pub(crate) enum News {
 pub(crate) struct Worker {
     pid: Pid,
     tasks: TaskSocket,
+    /// What it did that it is killed for.
+    offence: Option<&'static str>,
 }
 
 /// The worker's package, as the interpreter imports it; importing it keeps `__main__` clean and lets the
@@ -111,7 +113,7 @@ impl Worker {
     }
 
     pub(super) fn new(pid: Pid, tasks: TaskSocket) -> Self {
-        Self { pid, tasks }
+        Self { pid, tasks, offence: None }
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -140,6 +142,16 @@ impl Worker {
 
     pub(crate) fn kill(&self) {
         let _ = killpg(self.pid, Signal::SIGKILL); // gone already is as good
+    }
+
+    /// Kills it for something that no worker does by itself; the first such thing is told.
+    pub(super) fn kill_for(&mut self, offence: &'static str) {
+        self.offence.get_or_insert(offence);
+        self.kill();
+    }
+
+    pub(super) fn offence(&self) -> Option<&'static str> {
+        self.offence
     }
 }
 
@@ -250,7 +262,7 @@ impl Life {
                     Err(_) => {
                         let _ = killpg(self.pid, Signal::SIGKILL);
                         let _ = self.child.wait().await;
-                        "It closed its connection and was killed.".to_owned()
+                        CLOSED.to_owned()
                     }
                 }
             }
@@ -262,6 +274,15 @@ impl Life {
 
 /// Between a closed socket and the kill.
 pub(super) const LAST_MOMENT: std::time::Duration = std::time::Duration::from_millis(200);
+
+/// Why a worker is killed that can't answer any more.
+pub(super) const CLOSED: &str = "The worker's connection to its node was closed or used by something else, and the \
+                                 worker was killed. A function must leave file descriptors alone that it has not opened.";
+
+/// Why a worker is killed that answers what it was not asked.
+pub(super) const STRANGE_ANSWER: &str = "The worker sent a result for a task that it was not running, and was killed. \
+                                         A function must leave file descriptors alone that it has not opened, and a \
+                                         process that it forks must end with os._exit().";
 
 /// How a process ended, for humans.
 pub(super) fn describe(exit: io::Result<std::process::ExitStatus>) -> String {

@@ -13,6 +13,10 @@ cases! {
     a_cancelled_task_takes_its_own_processes_with_it_and_nobody_elses,
     a_task_that_was_cancelled_in_the_queue_never_runs,
     misbehaving_functions_cost_nobody_else,
+    a_forked_child_that_returns_is_ended_and_its_parent_answers,
+    what_a_function_forks_in_a_thread_does_not_answer,
+    a_process_pool_and_a_daemon_of_a_function_work_without_the_workers_sockets,
+    an_answer_that_does_not_belong_is_the_end_of_the_worker,
     recursion_to_death_costs_its_task_only,
     a_gigabyte_printed_leaves_a_bounded_file,
     a_huge_result_is_refused_and_forgotten,
@@ -205,6 +209,127 @@ async fn misbehaving_functions_cost_nobody_else() {
     // What the last ones did to their worker ends with it.
     rig.run("def f():\n    import os\n    os._exit(0)\n", json!([])).await;
     assert_eq!(rig.run("def f():\n    return len('fine')\n", json!([])).await.value(), 4);
+}
+
+/// Forks as Python does, and as a C library does, which Python is not told of.
+const FORKS: [(&str, &str); 2] =
+    [("Python", "__import__('os').fork()"), ("C", "__import__('ctypes').CDLL(None).fork()")];
+
+/// Everything that a child may do on its way back into the worker; its parent waits for it.
+fn forking(fork: &str) -> String {
+    format!(
+        "\
+def f(n, way):
+    import os, sys, time
+    child = {fork}
+    if child == 0:
+        if way == 'raises':
+            raise ValueError('in the child')
+        if way == 'exits':
+            sys.exit(3)
+        if way == 'is late':
+            time.sleep(0.2)
+        return 'from the child'
+    if way == 'is late':
+        return [n, None]
+    return [n, os.waitpid(child, 0)[1]]
+"
+    )
+}
+
+async fn a_forked_child_that_returns_is_ended_and_its_parent_answers() {
+    let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
+    for (whose, fork) in FORKS {
+        for (way, status) in [
+            ("returns", json!(0)),
+            ("raises", json!(1 << 8)),
+            ("exits", json!(3 << 8)),
+            ("is late", json!(null)),
+        ] {
+            for n in 0..3 {
+                let outcome = rig.run(&forking(fork), json!([n, way])).await;
+                assert_eq!(outcome.value(), &json!([n, status]), "{whose}: a child that {way}");
+            }
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(
+        rig.run("def f():\n    return 2\n", json!([])).await.value(),
+        2,
+        "the late children say nothing"
+    );
+}
+
+async fn what_a_function_forks_in_a_thread_does_not_answer() {
+    let mut rig = Rig::start(json!({"type": "ThreadPoolEngine", "max_workers": 2})).await;
+    for (whose, fork) in FORKS {
+        for n in 0..4 {
+            let outcome = rig.run(&forking(fork), json!([n, "returns"])).await;
+            assert_eq!(outcome.value(), &json!([n, 0]), "{whose}");
+        }
+    }
+}
+
+async fn a_process_pool_and_a_daemon_of_a_function_work_without_the_workers_sockets() {
+    let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
+    let pool = "\
+def f(n):
+    import multiprocessing
+    with multiprocessing.get_context('fork').Pool(2) as pool:
+        return pool.map(abs, range(-n, 0))
+";
+    assert_eq!(rig.run(pool, json!([4])).await.value(), &json!([4, 3, 2, 1]));
+    let daemon = "\
+def f(path):
+    import os, time
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            names = ['/proc/self/fd/%s' % fd for fd in os.listdir('/proc/self/fd')]
+            kinds = [os.readlink(name) for name in names if os.path.lexists(name)]
+            with open(path + '~', 'w') as file:
+                file.write(' '.join([str(os.getpid())] + [kind for kind in kinds if 'socket' in kind]))
+            os.rename(path + '~', path)
+            time.sleep(1000)
+        os._exit(0)
+    os.wait()
+    return os.getpid()
+";
+    let path = rig.path().join("daemon");
+    let worker = rig.run(daemon, json!([path])).await.value().clone();
+    crate::rig::until(|| path.exists()).await;
+    let told = std::fs::read_to_string(&path).unwrap();
+    let daemon: i64 = told.parse().expect("its process id and no socket of the worker's");
+    let pid = "def f():\n    import os\n    return os.getpid()\n";
+    assert_eq!(rig.run(pid, json!([])).await.value(), &worker, "the same worker goes on");
+    assert!(alive(daemon), "the daemon outlives its task");
+    rig.stop(Duration::ZERO).await;
+    crate::rig::until(|| !alive(daemon)).await;
+}
+
+/// The function finds the socket that results go by, and writes results of its own.
+async fn an_answer_that_does_not_belong_is_the_end_of_the_worker() {
+    let source = "\
+def f(tasks):
+    import os, socket, struct, time, uuid
+    for fd in map(int, os.listdir('/proc/self/fd')):
+        try:
+            with socket.socket(fileno=os.dup(fd)) as end:
+                kind = end.type
+        except OSError:
+            continue
+        if kind == socket.SOCK_STREAM:
+            for task in tasks:
+                body = uuid.UUID(task or os.environ['GC_TASK_UUID']).bytes + b'nonsense'
+                os.write(fd, struct.pack('>IB', len(body) + 1, 2) + body)
+    time.sleep(1000)
+";
+    let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
+    let strange = "11111111-0000-0000-0000-000000000000";
+    let outcome = rig.run(source, json!([[strange]])).await;
+    assert!(outcome.text().contains("WorkerLost"), "{outcome:?}");
+    assert!(outcome.text().contains("result for a task that it was not running"), "{outcome:?}");
+    assert_eq!(rig.run("def f(): return 2\n", json!([])).await.value(), 2, "the slot is as good as new");
 }
 
 async fn recursion_to_death_costs_its_task_only() {

@@ -51,6 +51,8 @@ def main():
         os.environ.pop(name, None)
     for socket in sockets:
         os.set_inheritable(socket, False)
+    # What a function forks has no part in the conversation of worker and node.
+    os.register_at_fork(after_in_child=lambda: close(sockets))
     # What is here now stays: no collection needs to look at it again.
     gc.freeze()
     pairs = list(zip(sockets[::2], sockets[1::2]))
@@ -62,12 +64,25 @@ def main():
         Worker(*pairs[0], config).run()
 
 
+def close(sockets):
+    for socket in sockets:
+        try:
+            os.close(socket)
+        except OSError:
+            pass  # the function has closed it
+
+
+# Kept here: functions may replace what they find in a module.
+process_id = os.getpid
+
+
 class Worker:
     # What a function may raise without ending its process.
     caught = Exception
 
     def __init__(self, tasks, results, config):
         self.tasks, self.results = tasks, results
+        self.process = process_id()
         self.working_dir = os.path.realpath(config["working_dir"])
         self.sandbox = config["run_in_sandbox"]
         self.limit = config["result_size_limit"]
@@ -138,6 +153,9 @@ class Worker:
         except BaseException as exception:  # SystemExit, KeyboardInterrupt: this process is to end
             leave(exception)
         flush()
+        if process_id() != self.process:
+            # A child that the function has forked and that has come back from it. Its parent answers.
+            os._exit(0 if error == b"null" else 1)
         return packed(task_id, result, self.details_json, error, b"worker", b"execution-start", start)
 
     def enter(self, task_id):
