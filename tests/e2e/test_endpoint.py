@@ -220,3 +220,37 @@ def test_a_home_that_cannot_be_written_gives_one_clear_error(scene):
         )
         assert done.returncode == status, done.stderr
         assert len(done.stderr.splitlines()) == 1 and "Read-only file system" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("handed_down", [True, False])
+def test_a_task_that_uses_the_sdk_is_the_endpoints_client(shared_scene, service, sdk, handed_down):
+    name = "passes-identity" if handed_down else "keeps-identity"
+    config = {} if handed_down else {"pass_client_identity": False}
+    endpoint = shared_scene.endpoint(service, name, config=config)
+    told = sdk.run(
+        """
+        import sys
+
+        def variables():
+            import os
+            return [name for name in sorted(os.environ) if name.endswith(("_CLIENT_ID", "_CLIENT_SECRET"))]
+
+        def names_of_endpoints():
+            from globus_compute_sdk import Client
+            return [endpoint["name"] for endpoint in Client(do_version_check=False).get_endpoints()]
+
+        with executor(sys.argv[1]) as ex:
+            names = ex.submit(variables).result(timeout=60)
+            tell(names)
+            if names:
+                tell(ex.submit(names_of_endpoints).result(timeout=60))
+        """,
+        endpoint.id,
+    )
+    if handed_down:
+        variables, names = told
+        assert variables == ["GLOBUS_COMPUTE_CLIENT_ID", "GLOBUS_COMPUTE_CLIENT_SECRET"]
+        assert name in names
+    else:
+        assert told == [[]]
+    endpoint.stop()

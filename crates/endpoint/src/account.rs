@@ -149,6 +149,14 @@ fn authorities(path: &Path) -> Result<String, Failure> {
     }
 }
 
+/// The variables that hold a client identity.
+pub(crate) const CLIENT_IDENTITY: [&str; 4] = [
+    "GLOBUS_COMPUTE_CLIENT_ID",
+    "GLOBUS_COMPUTE_CLIENT_SECRET",
+    "FUNCX_SDK_CLIENT_ID",
+    "FUNCX_SDK_CLIENT_SECRET",
+];
+
 /// The credentials of a client identity in the environment, and the variable that named it.
 pub(crate) fn credentials() -> Result<Option<(Credentials, &'static str)>, Failure> {
     const IDS: [(&str, &str); 2] = [

@@ -10,7 +10,7 @@ use super::{BadConfig, Config, LEAST_HEARTBEAT_PERIOD, engine};
 const WITHOUT_MEANING: [&str; 3] = ["log_dir", "stdout", "stderr"];
 
 /// Every field of an endpoint that runs tasks, for whoever mistypes one.
-const KNOWN: [&str; 27] = [
+const KNOWN: [&str; 28] = [
     "admins",
     "allowed_functions",
     "amqp_port",
@@ -31,6 +31,7 @@ const KNOWN: [&str; 27] = [
     "local_compute_services",
     "log_dir",
     "multi_user",
+    "pass_client_identity",
     "public",
     "service_url",
     "shutdown_grace",
@@ -133,6 +134,7 @@ pub(super) fn read(file: &str, text: &str, node: &Node) -> Result<Config, BadCon
     let ca_certificates = fields.text("ca_certificates").map(std::path::PathBuf::from);
     let log_size_limit = fields.integer("log_size_limit").unwrap_or(100 << 20);
     let shutdown_grace = fields.integer("shutdown_grace").unwrap_or(5);
+    let pass_client_identity = fields.boolean("pass_client_identity").unwrap_or(true);
     for name in WITHOUT_MEANING {
         fields.take(name);
     }
@@ -153,6 +155,7 @@ pub(super) fn read(file: &str, text: &str, node: &Node) -> Result<Config, BadCon
         ca_certificates,
         log_size_limit,
         shutdown_grace,
+        pass_client_identity,
         debug,
         detach_endpoint,
         endpoint_setup,

@@ -44,6 +44,8 @@ pub(crate) struct Config {
     pub(crate) log_size_limit: u64,
     /// Ours: the seconds that running tasks get when the endpoint stops.
     pub(crate) shutdown_grace: u64,
+    /// Ours: whether tasks find the client identity of the environment in theirs, as with upstream.
+    pub(crate) pass_client_identity: bool,
     pub(crate) debug: bool,
     pub(crate) detach_endpoint: bool,
     pub(crate) endpoint_setup: Option<String>,
@@ -98,6 +100,7 @@ impl Config {
             "ca_certificates": self.ca_certificates,
             "shutdown_grace": self.shutdown_grace,
             "log_size_limit": self.log_size_limit,
+            "pass_client_identity": self.pass_client_identity,
             "debug": self.debug,
             "detach_endpoint": self.detach_endpoint,
             "endpoint_setup": self.endpoint_setup,
@@ -233,6 +236,7 @@ mod tests {
         assert!(config.detach_endpoint);
         assert_eq!(config.allowed_functions, None);
         assert_eq!(config.shutdown_grace, 5);
+        assert!(config.pass_client_identity);
         assert_eq!(config.engine.resolved()["provider"]["max_blocks"], 1);
     }
 
@@ -247,13 +251,15 @@ mod tests {
     fn values_are_read_as_upstream_reads_them() {
         let config = good(&format!(
             "{LEAST}display_name: None\nheartbeat_period: 7.9\nallowed_functions: []\namqp_port: 443\n\
-             detach_endpoint: 'off'\nheartbeat_threshold: 200\nlog_dir: null\n"
+             detach_endpoint: 'off'\npass_client_identity: no\nheartbeat_threshold: 200\nlog_dir: null\n"
         ));
         assert_eq!(config.display_name, None);
         assert_eq!(config.heartbeat_period, 7);
         assert_eq!(config.allowed_functions, Some(vec![]));
         assert_eq!(config.amqp_port, Some(443));
         assert!(!config.detach_endpoint);
+        assert!(!config.pass_client_identity);
+        assert!(bad(&format!("{LEAST}pass_client_identity: maybe\n")).contains("pass_client_identity"));
         assert_eq!(good(&format!("{LEAST}heartbeat_period: 1\n")).heartbeat_period, LEAST_HEARTBEAT_PERIOD);
         assert_eq!(
             good(&format!("{LEAST}idle_heartbeats_soft: 9\nidle_heartbeats_hard: 3\n")).idle_heartbeats_hard,

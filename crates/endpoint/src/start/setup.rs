@@ -168,7 +168,7 @@ fn go_on(launch: &Launch, report: Option<&OwnedFd>, parent: Option<i32>) -> Resu
     if let Some(report) = report {
         inherit(report, true).map_err(Failure::error)?;
     }
-    let error = become_runner(&document, &title, log);
+    let error = become_runner(&document, &title, log, config.pass_client_identity);
     Err(Failure::new(status::SOFTWARE, format!("Error: {error}")))
 }
 
@@ -177,8 +177,8 @@ pub(crate) fn tear_down(config: &Config) -> Outcome {
     config.endpoint_teardown.as_deref().map_or(Ok(()), |script| shell("endpoint_teardown", script))
 }
 
-/// Replaces this process by the running endpoint.
-fn become_runner(document: &RunDocument, title: &str, log: File) -> io::Error {
+/// Replaces this process by the running endpoint, whose environment is that of its tasks.
+fn become_runner(document: &RunDocument, title: &str, log: File, pass_client_identity: bool) -> io::Error {
     let prepare = || -> io::Result<(File, File)> {
         let bytes = serde_json::to_vec(document).map_err(io::Error::other)?;
         Ok((background::memory_file(&bytes)?, log.try_clone()?))
@@ -192,15 +192,13 @@ fn become_runner(document: &RunDocument, title: &str, log: File) -> io::Error {
     if !document.console {
         command.stdout(Stdio::from(log)).stderr(Stdio::from(errors));
     }
-    command
-        .arg0(title)
-        .arg("_run")
-        .stdin(Stdio::from(input))
-        .current_dir(&document.directory)
-        // Tasks must not find them in their environment.
-        .env_remove("GLOBUS_COMPUTE_CLIENT_SECRET")
-        .env_remove("FUNCX_SDK_CLIENT_SECRET")
-        .exec()
+    if !pass_client_identity {
+        // Both or neither: with the id alone, the SDK in a task asks for a login.
+        for name in crate::account::CLIENT_IDENTITY {
+            command.env_remove(name);
+        }
+    }
+    command.arg0(title).arg("_run").stdin(Stdio::from(input)).current_dir(&document.directory).exec()
 }
 
 /// Closes what we inherited by accident when the new image begins: a terminal, a pipe somebody waits on.
