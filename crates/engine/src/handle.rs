@@ -120,6 +120,9 @@ impl Handle {
 pub struct Report {
     pub managers: u32,
     pub active_managers: u32,
+    /// Nodes that have called and whose interpreter is still starting; they are among `managers`. Ours.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub starting_managers: u32,
     pub total_workers: u32,
     pub idle_workers: u32,
     pub pending_tasks: u64,
@@ -142,9 +145,17 @@ pub struct Report {
     /// What the last block that failed has said, until a task comes to a result. Ours.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_block_failure: Option<String>,
+    /// Why a node that is connected has fewer slots than it could have: a worker did not start. Ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slots_missing: Option<String>,
     /// Of the pools only.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub machine: Option<MachineInfo>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// What a pool tells of the one machine it runs on.

@@ -20,7 +20,7 @@ use crate::config::{EngineConfig, EngineKind};
 use crate::core::{Action, Core, Ended, Epitaph, Input, Loss, NodeKey, NodeName, Priority};
 use crate::epitaph;
 use crate::handle::{Event, NodeInfo, Report, Submission};
-use crate::link::message::{self, Extras, Hello, ToEngine};
+use crate::link::message::{self, Extras, Hello, Interpreter, ToEngine};
 use crate::link::server::{self, Line};
 use crate::node;
 use crate::outcome;
@@ -54,6 +54,17 @@ pub(crate) enum NodeConfig {
     Environment(String),
 }
 
+/// A node that has said hello.
+struct Connected {
+    hello: Hello,
+    line: Line,
+    called: Duration,
+    /// Known once its first worker is ready.
+    interpreter: Option<Interpreter>,
+    /// Why it has fewer slots than it could have.
+    shortage: Option<String>,
+}
+
 /// So many commands, and so much news, are taken before what follows from them is done.
 const BATCH: usize = 256;
 
@@ -67,7 +78,7 @@ pub(crate) struct Shell {
     news: mpsc::UnboundedSender<BlockNews>,
     /// Boxed: there may be a million, and a table has room for twice as many.
     tasks: HashMap<TaskId, Box<Submission>>,
-    lines: HashMap<NodeKey, (Hello, Line)>,
+    lines: HashMap<NodeKey, Connected>,
     jobs: HashMap<u32, JobId>,
     /// Blocks whose submission has not been answered yet.
     submitting: HashSet<u32>,
@@ -191,11 +202,12 @@ impl Shell {
     fn hear(&mut self, news: server::News) {
         match news {
             server::News::Joined { node, hello, line } => {
-                let name = NodeName { uid: hello.uid.clone(), host: hello.host.clone() };
-                let (block, slots) = (hello.block, hello.slots);
-                tracing::info!(block, slots, uid = name.uid, host = name.host, "node joined");
-                self.lines.insert(node, (hello, line));
-                self.take(Input::NodeJoined { node, block, name, slots });
+                let block = hello.block;
+                tracing::info!(block, uid = hello.uid, host = hello.host, "node starting");
+                let called = self.clock.now();
+                let connected = Connected { hello, line, called, interpreter: None, shortage: None };
+                self.lines.insert(node, connected);
+                self.take(Input::NodeStarting { node, block });
             }
             server::News::Said { node, message } => match message {
                 ToEngine::Ended { task, result } => {
@@ -208,8 +220,19 @@ impl Shell {
                     let hint = hint.map(|hint| self.explain(task, hint));
                     self.take(Input::WorkerLost { node, task, rank, hint });
                 }
+                ToEngine::Ready(interpreter) => self.node_ready(node, interpreter),
+                ToEngine::Slots { slots, why } => {
+                    let Some(connected) = self.lines.get_mut(&node) else { return };
+                    let Hello { block, uid, host, .. } = &connected.hello;
+                    tracing::warn!(block, uid, host, slots, why, "a node has fewer slots than it could have");
+                    connected.shortage = Some(format!("node {uid} on {host}: {why}"));
+                    connected.hello.slots = slots;
+                    self.take(Input::NodeSlots { node, slots });
+                }
                 ToEngine::Unstarted(tasks) => self.take(Input::Unstarted { node, tasks }),
-                ToEngine::Beat | ToEngine::Hello(_) => self.take(Input::NodeHeard(node)),
+                ToEngine::Beat | ToEngine::Hello(_) | ToEngine::OtherVersion(_) => {
+                    self.take(Input::NodeHeard(node))
+                }
             },
             server::News::HungUp(node) => {
                 if self.lines.remove(&node).is_some() {
@@ -217,6 +240,19 @@ impl Shell {
                 }
                 self.take(Input::NodeLost(node));
             }
+        }
+    }
+
+    fn node_ready(&mut self, node: NodeKey, interpreter: Interpreter) {
+        let Some(connected) = self.lines.get_mut(&node) else { return };
+        let Hello { block, uid, host, slots, .. } = connected.hello.clone();
+        let python = &interpreter.python;
+        let seconds = self.clock.now().saturating_sub(connected.called).as_secs_f64();
+        tracing::info!(block, slots, uid, host, python, seconds, "node joined");
+        // It joins once, whatever it says.
+        if connected.interpreter.replace(interpreter).is_none() {
+            let name = NodeName { uid, host };
+            self.take(Input::NodeJoined { node, block, name, slots });
         }
     }
 
@@ -263,13 +299,13 @@ impl Shell {
                     if matches!(self.config.options.kind, EngineKind::ThreadPool { .. }) {
                         tracing::warn!(%task, "cancelled; if it has begun, it goes on: threads can't be ended");
                     }
-                    if let Some((_, line)) = self.lines.get(&node) {
-                        line.send(message::abandon(task));
+                    if let Some(connected) = self.lines.get(&node) {
+                        connected.line.send(message::abandon(task));
                     }
                 }
                 Action::Recall(node) => {
-                    if let Some((_, line)) = self.lines.get(&node) {
-                        line.send(message::recall());
+                    if let Some(connected) = self.lines.get(&node) {
+                        connected.line.send(message::recall());
                     }
                 }
                 Action::Deliver(task) => {
@@ -307,12 +343,12 @@ impl Shell {
     }
 
     fn send(&self, node: NodeKey, task: TaskId) {
-        if let (Some((_, line)), Some(submission)) = (self.lines.get(&node), self.tasks.get(&task)) {
+        if let (Some(connected), Some(submission)) = (self.lines.get(&node), self.tasks.get(&task)) {
             let extras = Extras {
                 result_serializers: submission.result_serializers.clone(),
                 function_python: submission.function_python.clone(),
             };
-            line.send(message::task(task, &extras, &submission.body));
+            connected.line.send(message::task(task, &extras, &submission.body));
         }
     }
 
@@ -386,11 +422,11 @@ impl Shell {
         let (figures, now) = (self.core.figures(), self.clock.now());
         let count = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
         let mut node_info: BTreeMap<String, Vec<NodeInfo>> = BTreeMap::new();
-        let (mut managers, mut active) = (0, 0);
+        let starting = count(self.core.starting() as u64);
+        let mut active = 0;
         for (key, block, slots, idle_since) in self.core.nodes() {
-            managers += 1;
             active += 1;
-            let interpreter = self.lines.get(&key).map(|(hello, _)| &hello.interpreter);
+            let interpreter = self.lines.get(&key).and_then(|connected| connected.interpreter.as_ref());
             let job = self.jobs.get(&block).map_or_else(String::new, |job| job.0.clone());
             node_info.entry(job).or_default().push(NodeInfo {
                 worker_count: slots,
@@ -402,8 +438,9 @@ impl Shell {
             });
         }
         Report {
-            managers,
+            managers: active + starting,
             active_managers: active,
+            starting_managers: starting,
             total_workers: count(figures.slots),
             idle_workers: count(figures.slots - figures.busy),
             pending_tasks: figures.waiting as u64,
@@ -423,6 +460,7 @@ impl Shell {
             queue: None,
             account: None,
             last_block_failure: self.core.last_block_failure(),
+            slots_missing: self.lines.values().filter_map(|connected| connected.shortage.clone()).min(),
             machine: (options.kind != EngineKind::Compute).then(node::machine_info),
         }
     }

@@ -18,6 +18,7 @@ use crate::config::{EngineConfig, EngineKind, InvalidOptions, Options, address};
 use crate::core::{Core, Rules, Wanted};
 use crate::handle::Event;
 use crate::link::keys::{self, KeyError};
+use crate::link::message;
 use crate::link::server;
 use crate::node::{self, worker};
 use crate::provider::Provider;
@@ -151,6 +152,7 @@ fn node_config(
     };
     let threads = matches!(workers, node::Workers::Threads { .. });
     node::Config {
+        version: message::VERSION.to_owned(),
         engines,
         probe: Duration::from_secs(options.address_probe_timeout.unwrap_or(30)),
         debug: options.worker_debug,
@@ -167,6 +169,7 @@ fn node_config(
         accelerators: options.available_accelerators.names(),
         python: options.python.clone(),
         worker_library: shared.then_some(worker_library),
+        start_limit: Duration::from_secs(options.worker_start_timeout),
         worker: node::WorkerConfig {
             endpoint_id: config.endpoint,
             working_dir: if shared {
@@ -297,6 +300,7 @@ mod tests {
             ("drain_period", json!(3600)),
             ("poll_period", json!(10)),
             ("address_probe_timeout", json!(5)),
+            ("worker_start_timeout", json!(1200)),
             ("worker_logdir_root", json!("/tmp/logs")),
             ("manager_selector", json!({"type": "RandomManagerSelector"})),
             ("block_error_handler", json!(false)),
@@ -356,6 +360,7 @@ mod tests {
             ("run_in_sandbox", json!(true)),
             ("result_size_limit", json!(1000)),
             ("python", json!("python3.12")),
+            ("worker_start_timeout", json!(1200)),
             ("max_workers", json!(77)),
         ];
         for (engine, own) in [

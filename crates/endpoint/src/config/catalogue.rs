@@ -157,6 +157,7 @@ const BASE: &[Parameter] = &[
     // Ours.
     count("result_size_limit", 10 * 1024 * 1024),
     text("python"),
+    count("worker_start_timeout", 600),
 ];
 
 const BLOCKS_ENGINE: &[Parameter] = &[

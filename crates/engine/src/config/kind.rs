@@ -68,6 +68,7 @@ struct PoolOptions {
     allowed_serializers: Vec<String>,
     result_size_limit: u64,
     python: Option<String>,
+    worker_start_timeout: u64,
     max_workers: Option<u32>,
     thread_name_prefix: Option<String>,
     max_tasks_per_child: Option<u32>,
@@ -75,7 +76,7 @@ struct PoolOptions {
 
 impl Default for PoolOptions {
     fn default() -> Self {
-        let Options { working_dir, result_size_limit, .. } = Options::default();
+        let Options { working_dir, result_size_limit, worker_start_timeout, .. } = Options::default();
         Self {
             label: None,
             endpoint_id: None,
@@ -85,6 +86,7 @@ impl Default for PoolOptions {
             allowed_serializers: Vec::new(),
             result_size_limit,
             python: None,
+            worker_start_timeout,
             max_workers: None,
             thread_name_prefix: None,
             max_tasks_per_child: None,
@@ -143,6 +145,7 @@ fn pool(name: &str, own: PoolOptions) -> Result<Options, InvalidOptions> {
         allowed_serializers: own.allowed_serializers,
         result_size_limit: own.result_size_limit,
         python: own.python,
+        worker_start_timeout: own.worker_start_timeout,
         ..Options::default()
     })
 }

@@ -45,6 +45,8 @@ pub struct Options {
     /// The interpreter that runs the workers, looked up on the node's PATH after `worker_init`. Ours; absent means
     /// the first `python3`, else `python`.
     pub python: Option<String>,
+    /// How long a worker may take to be ready, in seconds. Ours; what the original waits for has no end.
+    pub worker_start_timeout: u64,
 
     pub max_workers_per_node: Option<u32>,
     pub cores_per_worker: f64,
@@ -108,6 +110,7 @@ impl Default for Options {
             allowed_serializers: Vec::new(),
             result_size_limit: 10 * 1024 * 1024,
             python: None,
+            worker_start_timeout: 600,
             max_workers_per_node: None,
             cores_per_worker: 1.0,
             mem_per_worker: None,
@@ -148,6 +151,9 @@ impl Default for Options {
 
 /// No queue takes a longer one.
 const MOST_RESULT: u64 = 64 << 20;
+
+/// A day: in seconds.
+const MOST_START: u64 = 86_400;
 
 /// `container_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -234,6 +240,9 @@ impl Options {
         }
         if !(128..=MOST_RESULT).contains(&self.result_size_limit) {
             return refuse("result_size_limit", "between 128 and 67108864");
+        }
+        if !(1..=MOST_START).contains(&self.worker_start_timeout) {
+            return refuse("worker_start_timeout", "between 1 and 86400");
         }
         if self.heartbeat_period == 0 || self.heartbeat_threshold <= self.heartbeat_period {
             return refuse("heartbeat_threshold", "greater than heartbeat_period, and that at least 1");
@@ -405,6 +414,7 @@ mod tests {
             (json!({"mem_per_worker": -1.0}), "mem_per_worker must be greater than 0"),
             (json!({"max_workers_per_node": 0}), "max_workers_per_node must be at least 1"),
             (json!({"result_size_limit": 100}), "result_size_limit must be between 128 and"),
+            (json!({"worker_start_timeout": 0}), "worker_start_timeout must be between 1 and 86400"),
             (json!({"heartbeat_period": 120}), "heartbeat_threshold must be greater than heartbeat_period"),
             (json!({"cpu_affinity": "sideways"}), "cpu_affinity `sideways` is none of: none, block"),
             (json!({"cpu_affinity": "list:5-1"}), "is none of"),

@@ -18,7 +18,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,10 +67,21 @@ pub(crate) enum Input {
         block: u32,
         ended: Ended,
     },
+    /// A node has said hello; it gets tasks once it has joined.
+    NodeStarting {
+        node: NodeKey,
+        block: u32,
+    },
+    /// One of its workers works.
     NodeJoined {
         node: NodeKey,
         block: u32,
         name: NodeName,
+        slots: u32,
+    },
+    /// It has so many slots now.
+    NodeSlots {
+        node: NodeKey,
         slots: u32,
     },
     NodeHeard(NodeKey),
@@ -155,6 +166,8 @@ pub(crate) struct Core {
     phase: Phase,
     tasks: Tasks,
     nodes: Nodes,
+    /// Nodes whose first worker is starting: the block of each, and when it was last heard.
+    starting: BTreeMap<NodeKey, (u32, Duration)>,
     blocks: Blocks,
     next_sweep: Duration,
     /// When a node may turn out to have been given too much.
@@ -174,6 +187,7 @@ impl Core {
             phase: Phase::Running,
             tasks: Tasks::default(),
             nodes,
+            starting: BTreeMap::new(),
             blocks,
             next_sweep,
             look_again: None,
@@ -190,7 +204,7 @@ impl Core {
             Phase::Running | Phase::Bad { .. } => {
                 let idle = self.blocks.idle_until(self.tasks.len());
                 let drain = self.drains.first().map(|(at, _)| *at);
-                let sweep = (self.nodes.len() > 0).then_some(self.next_sweep);
+                let sweep = (self.nodes.len() + self.starting.len() > 0).then_some(self.next_sweep);
                 idle.into_iter().chain(drain).chain(sweep).chain(self.look_again).min()
             }
         }
@@ -215,6 +229,11 @@ impl Core {
     /// Whether a block that was asked for is still wanted.
     pub(crate) fn wants_block(&self, block: u32) -> bool {
         self.blocks.is_live(block)
+    }
+
+    /// Nodes that have called and whose first worker is not ready yet.
+    pub(crate) fn starting(&self) -> usize {
+        self.starting.len()
     }
 
     /// Each node's block, slots, and since when it has been idle.
@@ -254,7 +273,15 @@ impl Core {
             }
             Input::Cancelled(task) => self.cancelled(task, now, actions),
             Input::BlockEnded { block, ended } => self.blocks.job_ended(block, ended),
+            Input::NodeStarting { node, block } => {
+                if self.blocks.is_live(block) {
+                    self.starting.insert(node, (block, now));
+                } else {
+                    actions.push(Action::Drop(node));
+                }
+            }
             Input::NodeJoined { node, block, name, slots } => {
+                self.starting.remove(&node);
                 if self.blocks.is_live(block) && slots > 0 {
                     self.blocks.node_joined(block);
                     self.nodes.join(node, Arc::new(name), block, slots, now);
@@ -263,7 +290,16 @@ impl Core {
                     actions.push(Action::Drop(node));
                 }
             }
-            Input::NodeHeard(node) => self.nodes.heard(node, now),
+            Input::NodeSlots { node, slots } => {
+                self.nodes.heard(node, now);
+                self.nodes.resize(node, slots);
+            }
+            Input::NodeHeard(node) => {
+                self.nodes.heard(node, now);
+                if let Some((_, heard)) = self.starting.get_mut(&node) {
+                    *heard = now;
+                }
+            }
             Input::NodeLost(node) => self.node_lost(node, now, actions),
             Input::TaskEnded { node, task } => {
                 self.nodes.heard(node, now);
@@ -426,6 +462,7 @@ impl Core {
     }
 
     fn node_lost(&mut self, key: NodeKey, now: Duration, actions: &mut Vec<Action>) {
+        self.starting.remove(&key);
         let Some(node) = self.nodes.leave(key) else { return };
         let mut tasks: Vec<_> = node.tasks.into_iter().collect();
         tasks.sort_unstable_by_key(|id| self.tasks.get(*id).map(|task| task.order));
@@ -520,10 +557,10 @@ impl Core {
 
     fn drop_silent(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let deadline = self.rules.heartbeat_threshold;
-        let mut silent: Vec<_> = self
-            .nodes
-            .iter()
-            .filter(|(_, node)| now.saturating_sub(node.heard) > deadline)
+        let starting = self.starting.iter().map(|(key, (_, heard))| (*key, *heard));
+        let mut silent: Vec<_> = (self.nodes.iter().map(|(key, node)| (key, node.heard)))
+            .chain(starting)
+            .filter(|(_, heard)| now.saturating_sub(*heard) > deadline)
             .map(|(key, _)| key)
             .collect();
         silent.sort_unstable();
@@ -534,8 +571,12 @@ impl Core {
     }
 
     fn drop_nodes_of(&mut self, blocks: &[u32], now: Duration, actions: &mut Vec<Action>) {
-        let mut nodes: Vec<_> =
-            self.nodes.iter().filter(|(_, node)| blocks.contains(&node.block)).map(|(key, _)| key).collect();
+        let starting = self.starting.iter().map(|(key, (block, _))| (*key, *block));
+        let mut nodes: Vec<_> = (self.nodes.iter().map(|(key, node)| (key, node.block)))
+            .chain(starting)
+            .filter(|(_, block)| blocks.contains(block))
+            .map(|(key, _)| key)
+            .collect();
         nodes.sort_unstable();
         for key in nodes {
             self.node_lost(key, now, actions);

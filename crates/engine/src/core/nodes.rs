@@ -91,6 +91,11 @@ impl Nodes {
         self.all.insert(key, node);
     }
 
+    /// The node has so many slots now.
+    pub(crate) fn resize(&mut self, key: NodeKey, slots: u32) {
+        self.change(key, |node| node.slots = slots);
+    }
+
     pub(crate) fn leave(&mut self, key: NodeKey) -> Option<Node> {
         let node = self.all.remove(&key)?;
         self.by_room.remove(&(Reverse(node.free()), key));
@@ -209,11 +214,12 @@ impl Nodes {
 
     fn change(&mut self, key: NodeKey, change: impl FnOnce(&mut Node)) {
         let Some(node) = self.all.get_mut(&key) else { return };
-        let before = node.free();
+        let (before, slots_before) = (node.free(), u64::from(node.slots));
         let busy = |node: &Node| u64::from(node.slots.min(node.tasks.len() as u32));
         let busy_before = busy(node);
         change(node);
         let (after, busy_after) = (node.free(), busy(node));
+        self.slots = self.slots - slots_before + u64::from(node.slots);
         if before != after && node.recall == Recall::Answered {
             node.recall = Recall::No;
         }

@@ -11,6 +11,7 @@ mod dispatch;
 mod endings;
 mod promises;
 mod scaling;
+mod starting;
 
 fn id(n: u64) -> TaskId {
     TaskId::from_uuid(Uuid::from_u128(u128::from(n)))

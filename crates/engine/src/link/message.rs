@@ -4,8 +4,10 @@
 //! |---|---|---|---|
 //! | `TASK` | engine, node | node, worker | task id, length of the extras, extras (JSON or nothing), the task message |
 //! | `ENDED` | worker, node | node, engine | task id, the result message |
-//! | `HELLO` | node | engine | JSON: who it is |
-//! | `READY` | worker | node | JSON: which interpreter it is |
+//! | `HELLO` | node | engine | JSON: who it is; sent before its interpreter is there |
+//! | `REFUSED` | engine | node | text: why it is not let in |
+//! | `READY` | worker, node | node, engine | JSON: which interpreter it is; a node's first worker is ready |
+//! | `SLOTS` | node | engine | how many slots it has now; text: why not all |
 //! | `LOST` | node | engine | task id, rank, hint: its worker died |
 //! | `ABANDON` | engine | node | task id: kill what runs it |
 //! | `RECALL` | engine | node | nothing: give back what no worker has begun |
@@ -28,6 +30,8 @@ const ABANDON: u8 = 6;
 const BEAT: u8 = 7;
 const RECALL: u8 = 8;
 const UNSTARTED: u8 = 9;
+const SLOTS: u8 = 10;
+const REFUSED: u8 = 11;
 
 /// The other side does not speak as it should.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +47,19 @@ pub(crate) struct Extras {
     pub(crate) function_python: Option<String>,
 }
 
+/// The version that both ends of a link must be of: the frames and what stands in them have changed between versions.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What a node of another version than its engine's is told, if it is of another.
+pub(crate) fn mismatch(node: &str, engine: &str) -> Option<String> {
+    (node != engine).then(|| {
+        format!(
+            "this node is of version {node} and its endpoint runs version {engine}: restart the endpoint, so that both \
+             are of the version that is installed"
+        )
+    })
+}
+
 /// Who a node is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hello {
@@ -51,7 +68,13 @@ pub(crate) struct Hello {
     pub(crate) host: String,
     pub(crate) block: u32,
     pub(crate) slots: u32,
-    pub(crate) interpreter: Interpreter,
+}
+
+/// As much of a hello as is understood of any version.
+#[derive(Deserialize)]
+struct AnyHello {
+    #[serde(default)]
+    version: String,
 }
 
 /// Which interpreter a worker runs on.
@@ -67,8 +90,22 @@ pub(crate) struct Interpreter {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ToEngine {
     Hello(Hello),
-    Ended { task: TaskId, result: Bytes },
-    WorkerLost { task: TaskId, rank: u32, hint: Option<String> },
+    /// A node of another version, which may say who it is in other words.
+    OtherVersion(String),
+    Ready(Interpreter),
+    Slots {
+        slots: u32,
+        why: String,
+    },
+    Ended {
+        task: TaskId,
+        result: Bytes,
+    },
+    WorkerLost {
+        task: TaskId,
+        rank: u32,
+        hint: Option<String>,
+    },
     Unstarted(Vec<TaskId>),
     Beat,
 }
@@ -80,6 +117,7 @@ pub(crate) enum ToNode {
     Task(TaskId, Frame),
     Abandon(TaskId),
     Recall,
+    Refused(String),
     Beat,
 }
 
@@ -103,6 +141,21 @@ pub(crate) fn abandon(task: TaskId) -> Frame {
 pub(crate) fn hello(hello: &Hello) -> Frame {
     let json = serde_json::to_vec(hello).expect("a struct of strings and numbers");
     Frame::new(HELLO, &[&json])
+}
+
+/// What a node without workers says; of the others' first worker it is forwarded.
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) fn ready(interpreter: &Interpreter) -> Frame {
+    let json = serde_json::to_vec(interpreter).expect("a struct of strings");
+    Frame::new(READY, &[&json])
+}
+
+pub(crate) fn refused(why: &str) -> Frame {
+    Frame::new(REFUSED, &[why.as_bytes()])
+}
+
+pub(crate) fn slots(slots: u32, why: &str) -> Frame {
+    Frame::new(SLOTS, &[&slots.to_be_bytes(), why.as_bytes()])
 }
 
 pub(crate) fn worker_lost(task: TaskId, rank: u32, hint: Option<&str>) -> Frame {
@@ -137,16 +190,31 @@ fn take_id(body: &mut Bytes, kind: u8) -> Result<TaskId, Malformed> {
     Ok(id)
 }
 
+fn text(body: &[u8]) -> String {
+    String::from_utf8_lossy(body).into_owned()
+}
+
 impl ToEngine {
     pub(crate) fn read(frame: &Frame) -> Result<Self, Malformed> {
         let (kind, mut body) = (frame.kind(), frame.body());
         Ok(match kind {
-            HELLO => Self::Hello(serde_json::from_slice(&body).map_err(|_| Malformed(kind))?),
+            HELLO => {
+                let any: AnyHello = serde_json::from_slice(&body).map_err(|_| Malformed(kind))?;
+                if any.version != VERSION {
+                    return Ok(Self::OtherVersion(any.version));
+                }
+                Self::Hello(serde_json::from_slice(&body).map_err(|_| Malformed(kind))?)
+            }
+            READY => Self::Ready(interpreter(frame)?),
+            SLOTS => {
+                let slots = body.try_get_u32().map_err(|_| Malformed(kind))?;
+                Self::Slots { slots, why: text(&body) }
+            }
             ENDED => Self::Ended { task: take_id(&mut body, kind)?, result: body },
             LOST => {
                 let task = take_id(&mut body, kind)?;
                 let rank = body.try_get_u32().map_err(|_| Malformed(kind))?;
-                let hint = String::from_utf8_lossy(&body).into_owned();
+                let hint = text(&body);
                 Self::WorkerLost { task, rank, hint: Some(hint).filter(|hint| !hint.is_empty()) }
             }
             UNSTARTED => {
@@ -166,6 +234,7 @@ impl ToNode {
             TASK => Self::Task(take_id(&mut frame.body(), kind)?, frame),
             ABANDON => Self::Abandon(take_id(&mut frame.body(), kind)?),
             RECALL => Self::Recall,
+            REFUSED => Self::Refused(text(&frame.body())),
             BEAT => Self::Beat,
             _ => return Err(Malformed(kind)),
         })
@@ -185,16 +254,20 @@ mod tests {
     fn what_is_said_is_understood() {
         let id = TaskId::from_uuid(Uuid::from_u128(7));
         let hello_said = Hello {
-            version: "1".into(),
+            version: VERSION.into(),
             uid: "0123456789ab".into(),
             host: "vm".into(),
             block: 3,
             slots: 2,
-            interpreter: Interpreter { python: "3.11.7".into(), ..Interpreter::default() },
         };
+        let other = Frame::new(HELLO, &[br#"{"version":"0.0.9","name":"uid"}"#]);
+        let python = Interpreter { python: "3.11.7".into(), ..Interpreter::default() };
         let frame = ended(id, b"\x01{}");
         for (frame, said) in [
             (hello(&hello_said), ToEngine::Hello(hello_said.clone())),
+            (other, ToEngine::OtherVersion("0.0.9".into())),
+            (ready(&python), ToEngine::Ready(python)),
+            (slots(7, "full"), ToEngine::Slots { slots: 7, why: "full".into() }),
             (frame, ToEngine::Ended { task: id, result: Bytes::from_static(b"\x01{}") }),
             (worker_lost(id, 9, None), ToEngine::WorkerLost { task: id, rank: 9, hint: None }),
             (
@@ -209,15 +282,16 @@ mod tests {
         let sent = task(id, &Extras { function_python: Some("3.9".into()), ..Extras::default() }, b"body");
         assert_eq!(ToNode::read(sent.clone()).unwrap(), ToNode::Task(id, sent));
         assert_eq!(ToNode::read(recall()).unwrap(), ToNode::Recall);
+        assert_eq!(ToNode::read(refused("no")).unwrap(), ToNode::Refused("no".into()));
         assert_eq!(ToNode::read(abandon(id)).unwrap(), ToNode::Abandon(id));
     }
 
     #[test]
     fn what_is_mumbled_is_refused() {
-        for kind in 0..=9 {
-            let frame = Frame::new(kind, &[b"short"]);
+        for kind in 0..=12 {
+            let frame = Frame::new(kind, &[b"..."]);
             assert!(kind == BEAT || ToEngine::read(&frame).is_err(), "{kind}");
-            assert!(kind == BEAT || kind == RECALL || ToNode::read(frame).is_err(), "{kind}");
+            assert!([BEAT, RECALL, REFUSED].contains(&kind) || ToNode::read(frame).is_err(), "{kind}");
         }
     }
 }

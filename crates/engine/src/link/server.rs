@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{ReadHalf, WriteHalf};
+use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -72,7 +72,7 @@ pub(crate) async fn answer_calls(
                     drop(permit);
                     converse(node, greeted, news, period).await;
                 }
-                Ok(Err(error)) => tracing::warn!(%host, %error, "a call was not a node of this run"),
+                Ok(Err(error)) => tracing::warn!(%host, %error, "a call did not become a node of this run"),
                 Err(_) => tracing::warn!(%host, "a call never said who it is"),
             }
         });
@@ -83,11 +83,17 @@ type Greeted = (Hello, Reader<ReadHalf<TlsStream<TcpStream>>>, WriteHalf<TlsStre
 
 async fn greet(stream: TcpStream, acceptor: TlsAcceptor) -> io::Result<Greeted> {
     stream.set_nodelay(true)?;
-    let (reading, writing) = tokio::io::split(acceptor.accept(stream).await?);
+    let (reading, mut writing) = tokio::io::split(acceptor.accept(stream).await?);
     let mut reader = Reader::new(reading);
     let frame = reader.next().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
     match ToEngine::read(&frame) {
         Ok(ToEngine::Hello(hello)) => Ok((hello, reader, writing)),
+        Ok(ToEngine::OtherVersion(version)) => {
+            let why = message::mismatch(&version, message::VERSION).unwrap_or_default();
+            writing.write_all(message::refused(&why).as_bytes()).await?;
+            writing.shutdown().await?;
+            Err(io::Error::new(io::ErrorKind::InvalidData, why))
+        }
         _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the first frame is not a hello")),
     }
 }
@@ -135,4 +141,63 @@ async fn converse(
     }
     writing.abort();
     let _ = news.send(News::HungUp(node)); // nobody left to tell is as good
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_rustls::TlsConnector;
+
+    use super::*;
+    use crate::link::keys;
+    use crate::link::message::ToNode;
+
+    /// What the engine answers to a first frame: how it ends, and the frames that come before.
+    async fn answer(first: &Frame) -> (Vec<ToNode>, Option<News>) {
+        let (engine, node) = keys::make().unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(engine.server().unwrap()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (news, mut heard) = mpsc::unbounded_channel();
+        let engine = tokio::spawn(answer_calls(listener, acceptor, news, Duration::from_secs(60)));
+        let connector = TlsConnector::from(Arc::new(node.client().unwrap()));
+        let stream = TcpStream::connect(address).await.unwrap();
+        let stream = connector.connect(keys::server_name(), stream).await.unwrap();
+        let (reading, mut writing) = tokio::io::split(stream);
+        writing.write_all(first.as_bytes()).await.unwrap();
+        let mut reader = Reader::new(reading);
+        let mut said = Vec::new();
+        let joined = loop {
+            tokio::select! {
+                frame = reader.next() => match frame {
+                    Ok(Some(frame)) => said.push(ToNode::read(frame).unwrap()),
+                    Ok(None) | Err(_) => break None,
+                },
+                news = heard.recv() => break news,
+            }
+        };
+        engine.abort();
+        (said, joined)
+    }
+
+    #[tokio::test]
+    async fn a_node_is_let_in_by_its_hello_and_one_of_another_version_is_told_both() {
+        let hello = Hello {
+            version: message::VERSION.into(),
+            uid: "0123456789ab".into(),
+            host: "vm".into(),
+            block: 0,
+            slots: 1,
+        };
+        let (_, joined) = answer(&message::hello(&hello)).await;
+        assert!(matches!(&joined, Some(News::Joined { hello: said, .. }) if *said == hello), "{joined:?}");
+        let other = message::hello(&Hello { version: "0.0.9".into(), ..hello });
+        let (said, joined) = answer(&other).await;
+        let [ToNode::Refused(why)] = said.as_slice() else { panic!("{said:?}") };
+        let words =
+            format!("this node is of version 0.0.9 and its endpoint runs version {}: ", message::VERSION);
+        assert!(why.starts_with(&words), "{why}");
+        assert!(joined.is_none(), "{joined:?}");
+        let (said, joined) = answer(&message::beat()).await;
+        assert!(said.is_empty() && joined.is_none(), "{said:?} {joined:?}");
+    }
 }

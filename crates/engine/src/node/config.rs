@@ -12,10 +12,13 @@ use wire::EndpointId;
 
 use crate::config::CpuAffinity;
 use crate::link::keys::Side;
+use crate::link::message;
 
 /// All that the nodes of one run have in common.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Config {
+    /// Of the engine that wrote it.
+    pub(crate) version: String,
     /// Where the engine can be called; all are tried.
     pub(crate) engines: Vec<SocketAddr>,
     /// How long they are tried.
@@ -35,7 +38,16 @@ pub struct Config {
     pub(crate) python: Option<String>,
     /// The directory that holds the worker's Python; absent: the node writes its own.
     pub(crate) worker_library: Option<PathBuf>,
+    /// How long a worker may take to be ready.
+    pub(crate) start_limit: Duration,
     pub(crate) worker: WorkerConfig,
+}
+
+/// As much of a configuration as is understood of any version.
+#[derive(Deserialize)]
+struct AnyConfig {
+    #[serde(default)]
+    version: String,
 }
 
 /// What a worker needs to know; it reads this from its environment.
@@ -75,18 +87,23 @@ pub enum ConfigError {
     Shape { path: PathBuf, error: serde_json::Error },
     #[error("{CONFIG_VARIABLE} holds no node's configuration")]
     Environment,
+    #[error("{0}")]
+    Version(String),
 }
 
 impl Config {
     /// Reads the file the engine wrote.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let bytes = fs::read(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
-        serde_json::from_slice(&bytes).map_err(|error| ConfigError::Shape { path: path.to_owned(), error })
+        let shape = |error| ConfigError::Shape { path: path.to_owned(), error };
+        same_version(serde_json::from_slice(&bytes).map_err(shape)?)?;
+        serde_json::from_slice(&bytes).map_err(shape)
     }
 
     /// Reads what the engine handed over in this process's environment.
     pub fn from_environment() -> Result<Self, ConfigError> {
         let text = std::env::var(CONFIG_VARIABLE).map_err(|_| ConfigError::Environment)?;
+        same_version(serde_json::from_str(&text).map_err(|_| ConfigError::Environment)?)?;
         serde_json::from_str(&text).map_err(|_| ConfigError::Environment)
     }
 
@@ -110,11 +127,17 @@ impl Config {
     }
 }
 
+/// The file of a program may be replaced while its endpoint runs: then its nodes are of another version.
+fn same_version(any: AnyConfig) -> Result<(), ConfigError> {
+    message::mismatch(message::VERSION, &any.version).map_or(Ok(()), |text| Err(ConfigError::Version(text)))
+}
+
 #[cfg(test)]
 impl Config {
     /// A configuration whose every limit is absent.
     pub(crate) fn for_tests() -> Self {
         Self {
+            version: message::VERSION.to_owned(),
             engines: vec![([127, 0, 0, 1], 1).into()],
             probe: Duration::from_secs(30),
             debug: false,
@@ -130,6 +153,7 @@ impl Config {
             accelerators: Vec::new(),
             python: None,
             worker_library: None,
+            start_limit: Duration::from_secs(600),
             worker: WorkerConfig {
                 endpoint_id: EndpointId::from_uuid(uuid::Uuid::nil()),
                 working_dir: PathBuf::from("/"),

@@ -4,8 +4,8 @@
 //! and never more than twice the bound is kept.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
 
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
@@ -46,6 +46,16 @@ pub(crate) async fn copy(mut from: pipe::Receiver, mut log: Log) {
     }
 }
 
+/// The end of a file, of `most` bytes at most; a character that is cut begins with a replacement.
+pub(crate) fn tail(path: &Path, most: u64) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(io::SeekFrom::Start(length.saturating_sub(most)))?;
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,5 +73,9 @@ mod tests {
         assert!(fs::read(&path).unwrap().ends_with(b"last words"));
         let kept: u64 = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
         assert!(kept <= 2 * BOUND, "{kept}");
+        assert_eq!(tail(&path, 5).unwrap(), "words");
+        fs::write(&path, "é").unwrap();
+        assert_eq!(tail(&path, 1024).unwrap(), "é");
+        assert_eq!(tail(&path, 1).unwrap(), "\u{fffd}");
     }
 }

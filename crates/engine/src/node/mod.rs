@@ -16,7 +16,7 @@ mod task_socket;
 mod threads;
 pub(crate) mod worker;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ pub use simulated::simulate;
 
 use crate::ambient::{self, Clock};
 use crate::link::frame::{self, Frame, Reader};
-use crate::link::message::{self, Hello, Interpreter, ToNode};
+use crate::link::message::{self, Hello, ToNode};
 use crate::processes;
 use own_directory::OwnDirectory;
 use resources::{Machine, Share};
@@ -57,8 +57,10 @@ pub enum NodeError {
     NoPython(String),
     #[error("cannot start the worker with {python}: {error}")]
     CannotStart { python: PathBuf, error: io::Error },
-    #[error("workers do not start: {how} Its output is in {log}:\n{output}")]
-    Fruitless { how: String, log: PathBuf, output: String },
+    #[error("workers do not start: {0}")]
+    Fruitless(String),
+    #[error("the endpoint refuses this node: {0}")]
+    Refused(String),
     #[error("cannot write logs in {path}: {error}")]
     Logs { path: PathBuf, error: io::Error },
     #[error(transparent)]
@@ -112,7 +114,14 @@ pub async fn run(config: Config, block: u32, stop: impl Future<Output = ()>) -> 
         pool: uid.clone(),
         block,
         count,
+        start_limit: config.start_limit,
     };
+    let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
+    let version = message::VERSION.to_owned();
+    let (frames, outgoing) = mpsc::unbounded_channel();
+    let mut out = Outbox::new(frames);
+    // The first word on the link; nothing the interpreter does can hold it up.
+    out.send(message::hello(&Hello { version, uid, host, block, slots: count }));
     let (sender, news) = mpsc::unbounded_channel();
     let mut node = Node {
         clock: Clock::start(),
@@ -121,17 +130,17 @@ pub async fn run(config: Config, block: u32, stop: impl Future<Output = ()>) -> 
         slots: Slots::new(count, max_tasks),
         threads,
         awaited: 0,
+        ready: false,
         workers: HashMap::new(),
         dying: BTreeMap::new(),
+        overdue: HashSet::new(),
+        endings: HashMap::new(),
         sender,
     };
-    for rank in 0..count {
-        node.start(rank)?;
-    }
     let outcome = {
         let mut stop = pin!(stop);
         tokio::select! {
-            outcome = node.serve(&config, news, uid, block) => outcome,
+            outcome = node.serve(&config, news, out, outgoing) => outcome,
             () = &mut stop => Ok(()),
         }
     };
@@ -200,6 +209,9 @@ impl Outbox {
     }
 }
 
+/// So many bytes of a worker's output are told when it does not start.
+const TOLD: u64 = 1024;
+
 /// So much news is taken before the link is looked at again.
 const BATCH: usize = 256;
 
@@ -212,19 +224,31 @@ struct Node {
     threads: bool,
     /// Threads that wait for their process to be started.
     awaited: u32,
+    /// Whether the engine knows that a worker works.
+    ready: bool,
     workers: HashMap<u32, Worker>,
     /// Workers that were asked to end, and when they are killed if they have not.
     dying: BTreeMap<u32, Instant>,
+    /// Workers that are ended because they were not ready in time.
+    overdue: HashSet<u32>,
+    /// How the last worker of each slot has ended, until the next is ready.
+    endings: HashMap<u32, String>,
     sender: mpsc::UnboundedSender<News>,
 }
 
 impl Node {
+    /// Starts the worker of this slot. One that can't be started counts as one that has died.
     fn start(&mut self, rank: u32) -> Result<(), NodeError> {
         let share = self.shares.get(rank as usize).cloned().unwrap_or_default();
         let failed = |error| NodeError::CannotStart { python: self.recipe.python.clone(), error };
         if !self.threads {
-            let worker = Worker::start(&self.recipe, rank, &share, self.sender.clone()).map_err(failed)?;
-            self.workers.insert(rank, worker);
+            match Worker::start(&self.recipe, rank, &share, self.sender.clone()) {
+                Ok(worker) => drop(self.workers.insert(rank, worker)),
+                Err(error) => {
+                    self.endings.insert(rank, format!("{}.", failed(error)));
+                    self.slots.died(rank, Vec::new(), self.clock.now());
+                }
+            }
             return Ok(());
         }
         // They die together, so the last to be asked for starts them all.
@@ -241,21 +265,16 @@ impl Node {
         &mut self,
         config: &Config,
         mut news: mpsc::UnboundedReceiver<News>,
-        uid: String,
-        block: u32,
+        mut out: Outbox,
+        outgoing: mpsc::UnboundedReceiver<Frame>,
     ) -> Result<(), NodeError> {
-        // The interpreter starts while the link is made; the engine hears of this node once one worker works.
-        let (stream, interpreter) = tokio::join!(call::engine(config), self.first_ready(&mut news));
-        let (stream, interpreter) = (stream?, interpreter?);
-        let (reading, writing) = tokio::io::split(stream);
-        let (sender, frames) = mpsc::unbounded_channel();
-        let mut out = Outbox::new(sender);
-        let writer = tokio::spawn(frame::write(writing, frames));
-        let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
-        let version = env!("CARGO_PKG_VERSION").to_owned();
-        let hello = Hello { version, uid, host, block, slots: self.recipe.count, interpreter };
-        out.send(message::hello(&hello));
-
+        for rank in 0..self.recipe.count {
+            self.start(rank)?;
+        }
+        self.follow(None, &mut out)?;
+        // The interpreters start while the link is made.
+        let (reading, writing) = tokio::io::split(call::engine(config).await?);
+        let writer = tokio::spawn(frame::write(writing, outgoing));
         let mut reader = Reader::new(reading);
         let mut beats = interval(config.heartbeat_period);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -290,6 +309,9 @@ impl Node {
                         break Ok(());
                     }
                     out.send(message::beat());
+                    let overdue = self.slots.end_overdue(self.recipe.start_limit, self.clock.now());
+                    self.overdue.extend(overdue);
+                    self.follow(None, &mut out)?;
                 }
                 () = sleep_until(self.dying.values().min().copied().unwrap_or(heard)), if !self.dying.is_empty() => self.kill_dying(),
                 () = sleep_until(out.until.unwrap_or(heard)), if out.until.is_some() => out.release(),
@@ -320,6 +342,7 @@ impl Node {
                 self.take_back_all();
                 out.send(message::unstarted(&self.slots.recall()));
             }
+            ToNode::Refused(why) => return Err(NodeError::Refused(why)),
             ToNode::Beat => {}
         }
         Ok(())
@@ -336,31 +359,19 @@ impl Node {
         self.slots.taken_back(rank, unread, self.clock.now());
     }
 
-    /// Waits until one worker works, so that an interpreter that does not is told as the block's failure.
-    async fn first_ready(
-        &mut self,
-        news: &mut mpsc::UnboundedReceiver<News>,
-    ) -> Result<Interpreter, NodeError> {
-        let mut nowhere = Outbox::new(mpsc::unbounded_channel().0);
-        loop {
-            let Some(item) = news.recv().await else { continue };
-            if let News::Said { frame, .. } = &item
-                && frame.kind() == message::READY
-                && let Ok(interpreter) = message::interpreter(frame)
-            {
-                self.hear(item, &mut nowhere)?;
-                return Ok(interpreter);
-            }
-            self.hear(item, &mut nowhere)?;
-        }
-    }
-
     fn hear(&mut self, news: News, out: &mut Outbox) -> Result<(), NodeError> {
         let now = self.clock.now();
         let mut its_end = None;
         match news {
             News::Said { rank, frame } => match frame.kind() {
-                message::READY => self.slots.ready(rank, now),
+                message::READY => {
+                    if !self.ready {
+                        self.ready = true;
+                        out.send(frame);
+                    }
+                    self.endings.remove(&rank);
+                    self.slots.ready(rank, now);
+                }
                 message::ENDED => match message::ended_task(&frame) {
                     Ok(task) => {
                         if !self.slots.ended(rank, task, now) {
@@ -382,8 +393,15 @@ impl Node {
                 let mut worker = self.workers.remove(&rank);
                 let unread = worker.as_mut().map(Worker::take_back).unwrap_or_default();
                 self.dying.remove(&rank);
+                let how = if self.overdue.remove(&rank) {
+                    let limit = self.recipe.start_limit.as_secs();
+                    format!("It was not ready within {limit} s (worker_start_timeout) and was killed.")
+                } else {
+                    worker.and_then(|worker| worker.offence()).map_or(how, str::to_owned)
+                };
+                self.endings.insert(rank, how.clone());
                 self.slots.died(rank, unread, now);
-                its_end = worker.and_then(|worker| worker.offence()).map(str::to_owned).or(Some(how));
+                its_end = Some(how);
             }
         }
         self.follow(its_end.as_deref(), out)
@@ -407,15 +425,30 @@ impl Node {
                 }
                 Step::Start { rank } => self.start(rank)?,
                 Step::Lost { rank, task } => out.send(message::worker_lost(task, rank, how)),
-                Step::GiveUp => {
-                    let log = self.recipe.logs.join("worker_0.log");
-                    let output = std::fs::read_to_string(&log).unwrap_or_default();
-                    let how = how.unwrap_or_default().to_owned();
-                    return Err(NodeError::Fruitless { how, log, output });
+                // A thread's slot can't be closed alone.
+                Step::Close { rank } | Step::GiveUp { rank } if self.threads || self.slots.open() == 0 => {
+                    return Err(NodeError::Fruitless(self.last_words(rank)));
+                }
+                Step::Close { rank } | Step::GiveUp { rank } => {
+                    let why = format!("worker {rank} does not start: {}", self.last_words(rank));
+                    tracing::warn!(rank, "a slot is closed: {why}");
+                    out.send(message::slots(self.slots.open(), &why));
                 }
             }
         }
         Ok(())
+    }
+
+    /// How the worker of this rank has ended, and the end of what it has printed.
+    fn last_words(&self, rank: u32) -> String {
+        let how = self.endings.get(&rank).map(String::as_str).unwrap_or_default();
+        let path = self.recipe.logs.join(worker::log_name(if self.threads { 0 } else { rank }));
+        match log::tail(&path, TOLD) {
+            Ok(output) if !output.trim().is_empty() => {
+                format!("{how} The end of its output, in {}:\n{}", path.display(), output.trim_end())
+            }
+            _ => how.to_owned(),
+        }
     }
 
     /// Kills those whose time to end by themselves is over.

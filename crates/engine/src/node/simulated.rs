@@ -38,17 +38,17 @@ async fn one(config: Arc<Config>, calls: Arc<Semaphore>, block: u32, slots: u32)
     let (out, frames) = mpsc::unbounded_channel();
     let writer = tokio::spawn(frame::write(writing, frames));
     let hello = Hello {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: message::VERSION.to_owned(),
         uid: ambient::node_uid(),
         host: "simulated".to_owned(),
         block,
         slots,
-        interpreter: Interpreter::default(),
     };
     let send = |frame| {
         let _ = out.send(frame); // the link is gone, which its reader tells
     };
     send(message::hello(&hello));
+    send(message::ready(&Interpreter::default()));
     let mut reader = Reader::new(reading);
     let mut beats = interval(config.heartbeat_period);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -61,6 +61,7 @@ async fn one(config: Arc<Config>, calls: Arc<Semaphore>, block: u32, slots: u32)
                     // What has come has ended.
                     Ok(ToNode::Recall) => send(message::unstarted(&[])),
                     Ok(ToNode::Abandon(_) | ToNode::Beat) => {}
+                    Ok(ToNode::Refused(why)) => return Err(NodeError::Refused(why)),
                     Err(error) => return Err(NodeError::Mumbled(error.to_string())),
                 }
             }

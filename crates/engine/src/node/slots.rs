@@ -2,8 +2,11 @@
 //!
 //! ```text
 //! starting --ready--> idle --task--> busy --ended--> idle, or busy with the next that was given ahead
-//!     \__________________\______________\--died--> starting (a fresh one)
+//!    │ \__________________\______________\--died--> starting (a fresh one)
+//!    └──died too often before it was ready, or not ready in time──> closed
 //! ```
+//!
+//! A slot whose worker does not start is closed, and the others go on. When all are closed the node gives up.
 //!
 //! A worker that ends its tasks quickly is given some ahead: they lie in its socket, so it need not wait for the node
 //! after each. What lies there unread can be taken back, and is: when the worker turns out to be slow, when another
@@ -16,7 +19,7 @@ use wire::TaskId;
 
 use crate::pace::Pace;
 
-/// A worker has died this often in a row before it was ready: the interpreter does not work here.
+/// A worker has died this often in a row before it was ready: it does not start here.
 const FRUITLESS_STARTS: u32 = 3;
 
 /// A worker is given ahead what it ends in this part of a window of its pace: 2.5 ms.
@@ -30,8 +33,14 @@ const STALLED: Duration = Duration::from_millis(5);
 
 #[derive(Debug)]
 enum Worker {
-    Starting { failed: u32 },
+    /// So many before it died while they were starting; this one began `since`.
+    Starting {
+        failed: u32,
+        since: Duration,
+    },
     Ready(Ready),
+    /// No worker starts here.
+    Closed,
 }
 
 #[derive(Debug, Default)]
@@ -62,8 +71,10 @@ pub(crate) enum Step<T> {
     Start { rank: u32 },
     /// Tell the engine that this task was lost with its worker.
     Lost { rank: u32, task: TaskId },
-    /// No worker can be started here.
-    GiveUp,
+    /// Tell the engine that this slot is closed: its worker does not start.
+    Close { rank: u32 },
+    /// Every slot is closed; this one was the last.
+    GiveUp { rank: u32 },
 }
 
 /// A task that can wait for a worker.
@@ -90,7 +101,8 @@ pub(crate) struct Slots<T> {
 impl<T: Burden> Slots<T> {
     /// Slots for so many workers, each ended when it has run `most` tasks.
     pub(crate) fn new(count: u32, most: Option<u32>) -> Self {
-        let workers = (0..count).map(|_| Worker::Starting { failed: 0 }).collect();
+        let starting = |_| Worker::Starting { failed: 0, since: Duration::ZERO };
+        let workers = (0..count).map(starting).collect();
         let (waiting, steps) = (VecDeque::new(), VecDeque::new());
         Self { workers, idle: Vec::new(), waiting, ahead: 0, most, steps }
     }
@@ -107,7 +119,7 @@ impl<T: Burden> Slots<T> {
 
     pub(crate) fn ready(&mut self, rank: u32, now: Duration) {
         if let Some(worker) = self.workers.get_mut(rank as usize)
-            && matches!(worker, Worker::Starting { .. })
+            && matches!(worker, Worker::Starting { failed, .. } if *failed < FRUITLESS_STARTS)
         {
             *worker = Worker::Ready(Ready::default());
             self.idle.push(rank);
@@ -146,7 +158,7 @@ impl<T: Burden> Slots<T> {
     pub(crate) fn died(&mut self, rank: u32, unread: Vec<T>, now: Duration) {
         self.put_back(rank, unread);
         let Some(worker) = self.workers.get_mut(rank as usize) else { return };
-        match std::mem::replace(worker, Worker::Starting { failed: 0 }) {
+        match std::mem::replace(worker, Worker::Starting { failed: 0, since: now }) {
             Worker::Ready(ready) => {
                 self.idle.retain(|idle| *idle != rank);
                 self.ahead -= ready.given.len().saturating_sub(1);
@@ -154,15 +166,39 @@ impl<T: Burden> Slots<T> {
                 self.steps.extend(ready.given.into_iter().map(|task| Step::Lost { rank, task }));
                 self.steps.push_back(Step::Start { rank });
             }
-            Worker::Starting { failed } if failed + 1 >= FRUITLESS_STARTS => {
-                self.steps.push_back(Step::GiveUp);
-            }
-            Worker::Starting { failed } => {
-                *worker = Worker::Starting { failed: failed + 1 };
+            Worker::Starting { failed, .. } if failed + 1 < FRUITLESS_STARTS => {
+                *worker = Worker::Starting { failed: failed + 1, since: now };
                 self.steps.push_back(Step::Start { rank });
             }
+            Worker::Starting { .. } => {
+                *worker = Worker::Closed;
+                let last = self.open() == 0;
+                self.steps.push_back(if last { Step::GiveUp { rank } } else { Step::Close { rank } });
+            }
+            Worker::Closed => *worker = Worker::Closed,
         }
         self.give(now);
+    }
+
+    /// How many slots are not closed.
+    pub(crate) fn open(&self) -> u32 {
+        self.workers.iter().map(|worker| u32::from(!matches!(worker, Worker::Closed))).sum()
+    }
+
+    /// Ends workers that have been starting for longer than `limit`, and says which: they get no second try.
+    pub(crate) fn end_overdue(&mut self, limit: Duration, now: Duration) -> Vec<u32> {
+        let mut overdue = Vec::new();
+        for (worker, rank) in self.workers.iter_mut().zip(0..) {
+            if let Worker::Starting { failed, since } = worker
+                && *failed < FRUITLESS_STARTS
+                && now.saturating_sub(*since) > limit
+            {
+                *failed = FRUITLESS_STARTS;
+                self.steps.push_back(Step::Kill { rank });
+                overdue.push(rank);
+            }
+        }
+        overdue
     }
 
     /// What this worker had not read waits again, at the head of the line.
@@ -411,10 +447,53 @@ mod tests {
     #[test]
     fn an_interpreter_that_never_gets_ready_is_given_up() {
         let mut slots = Slots::<Load>::new(1, None);
-        for expected in [Step::Start { rank: 0 }, Step::Start { rank: 0 }, Step::GiveUp] {
+        for expected in [Step::Start { rank: 0 }, Step::Start { rank: 0 }, Step::GiveUp { rank: 0 }] {
             slots.died(0, vec![], ms(0));
             assert_eq!(steps(&mut slots), [expected]);
         }
+    }
+
+    #[test]
+    fn a_slot_whose_worker_does_not_start_is_closed_and_the_others_go_on() {
+        let mut slots = Slots::new(3, None);
+        slots.ready(0, ms(0));
+        assert_eq!(come(&mut slots, [1, 2]), [give(0, 1)]);
+        for expected in [Step::Start { rank: 1 }, Step::Start { rank: 1 }, Step::Close { rank: 1 }] {
+            assert_eq!(slots.open(), 3);
+            slots.died(1, vec![], ms(0));
+            assert_eq!(steps(&mut slots), [expected]);
+        }
+        assert_eq!(slots.open(), 2);
+        assert_eq!(end(&mut slots, 0, 1), [give(0, 2)], "what was running and what waits goes on");
+        slots.died(1, vec![], ms(0));
+        slots.ready(1, ms(0));
+        assert_eq!((steps(&mut slots), slots.open()), (vec![], 2), "closed is closed");
+        // The one that worked before dies and does not come back, and neither does the last.
+        slots.died(0, vec![], ms(0));
+        assert_eq!(steps(&mut slots), [Step::Lost { rank: 0, task: id(2) }, Step::Start { rank: 0 }]);
+        (0..3).for_each(|_| slots.died(0, vec![], ms(0)));
+        assert_eq!(steps(&mut slots).last(), Some(&Step::Close { rank: 0 }));
+        (0..3).for_each(|_| slots.died(2, vec![], ms(0)));
+        assert_eq!(steps(&mut slots).last(), Some(&Step::GiveUp { rank: 2 }));
+    }
+
+    #[test]
+    fn a_worker_that_is_not_ready_in_time_is_ended_and_gets_no_second_try() {
+        let (mut slots, limit) = (Slots::<Load>::new(2, None), ms(100));
+        slots.ready(0, ms(50));
+        assert_eq!(slots.end_overdue(limit, ms(100)), [0; 0]);
+        assert_eq!(slots.end_overdue(limit, ms(101)), [1]);
+        assert_eq!(steps(&mut slots), [Step::Kill { rank: 1 }]);
+        assert_eq!(slots.end_overdue(limit, ms(300)), [0; 0], "once");
+        slots.died(1, vec![], ms(300));
+        assert_eq!(steps(&mut slots), [Step::Close { rank: 1 }]);
+        // A fresh worker has all the time again.
+        slots.died(0, vec![], ms(400));
+        assert_eq!(steps(&mut slots), [Step::Start { rank: 0 }]);
+        assert_eq!(slots.end_overdue(limit, ms(500)), [0; 0]);
+        assert_eq!(slots.end_overdue(limit, ms(501)), [0]);
+        slots.died(0, vec![], ms(501));
+        assert_eq!(steps(&mut slots), [Step::Kill { rank: 0 }, Step::GiveUp { rank: 0 }]);
     }
 
     #[test]
@@ -605,7 +684,8 @@ mod tests {
                             Step::Kill { rank } => stubs[rank as usize].alive = false,
                             Step::Lost { task, .. } => told.push(task.as_uuid().as_u128()),
                             Step::Start { .. } => {}
-                            Step::GiveUp => return Ok(()),
+                            Step::Close { .. } => {}
+                            Step::GiveUp { .. } => return Ok(()),
                         }
                     }
                     // A death is told when all that was said is heard.

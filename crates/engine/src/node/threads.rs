@@ -12,11 +12,12 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::process::Child;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 use super::log::{self, Log};
 use super::resources::Share;
 use super::task_socket::TaskSocket;
-use super::worker::{CLOSED, LAST_MOMENT, News, Recipe, Worker, command, describe};
+use super::worker::{CLOSED, LAST_MOMENT, News, Recipe, Worker, command, describe, log_name};
 use crate::link::frame::Reader;
 use crate::processes;
 
@@ -35,18 +36,18 @@ pub(super) fn start(
         theirs.push(there);
     }
     let (reading, writing) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-    let log = Log::open(recipe.logs.join("worker_0.log"))?;
+    let log = Log::open(recipe.logs.join(log_name(0)))?;
     let tasks = ours.iter().map(|(tasks, _)| tasks.theirs());
     let sockets =
         tasks.zip(theirs.iter().map(AsRawFd::as_raw_fd)).flat_map(|(tasks, results)| [tasks, results]);
     let child = command(recipe, 0, share, sockets.collect(), writing)?.spawn()?;
     drop(theirs);
-    tokio::spawn(log::copy(pipe::Receiver::from_owned_fd(reading)?, log));
+    let copying = tokio::spawn(log::copy(pipe::Receiver::from_owned_fd(reading)?, log));
     let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
     let pid = pid.ok_or_else(|| io::Error::other("the worker has no process id"))?;
     let (told, end) = watch::channel(None);
     let (closed, one_closed) = mpsc::channel(1);
-    tokio::spawn(outlive(child, pid, recipe.pool.clone(), one_closed, told));
+    tokio::spawn(outlive(child, pid, recipe.pool.clone(), copying, one_closed, told));
     let workers = (0..).zip(ours).map(|(rank, (tasks, results))| {
         tokio::spawn(live(rank, results, news.clone(), closed.clone(), end.clone()));
         Worker::new(pid, tasks)
@@ -59,6 +60,7 @@ async fn outlive(
     mut child: Child,
     pid: Pid,
     pool: String,
+    copying: JoinHandle<()>,
     mut one_closed: mpsc::Receiver<()>,
     told: watch::Sender<Option<String>>,
 ) {
@@ -76,6 +78,7 @@ async fn outlive(
         }
     };
     processes::sweep(pid, &pool, 0).await;
+    let _ = tokio::time::timeout(LAST_MOMENT, copying).await; // its last words may be quoted
     let _ = told.send(Some(how)); // the node has left
 }
 

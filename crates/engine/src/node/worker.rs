@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, killpg};
@@ -14,6 +15,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::config::{CONFIG_VARIABLE, WorkerConfig};
 use super::log::{self, Log};
@@ -33,6 +35,8 @@ pub(crate) struct Recipe {
     pub(crate) pool: String,
     pub(crate) block: u32,
     pub(crate) count: u32,
+    /// A worker that is not ready by then is ended.
+    pub(crate) start_limit: Duration,
 }
 
 /// What a worker tells its node.
@@ -87,6 +91,11 @@ pub(crate) fn install(library: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// The file in which a worker's output lies.
+pub(super) fn log_name(rank: u32) -> String {
+    format!("worker_{rank}.log")
+}
+
 impl Worker {
     /// Starts the worker of this rank; its news arrive in `news` until the last one, its death.
     pub(crate) fn start(
@@ -99,15 +108,15 @@ impl Worker {
         here.set_nonblocking(true)?;
         let stream = UnixStream::from_std(here)?;
         let (reading, writing) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-        let log = Log::open(recipe.logs.join(format!("worker_{rank}.log")))?;
+        let log = Log::open(recipe.logs.join(log_name(rank)))?;
         let tasks = TaskSocket::new()?;
         let sockets = vec![tasks.theirs(), there.as_raw_fd()];
         let child = command(recipe, rank, share, sockets, writing)?.spawn()?;
         drop(there);
-        tokio::spawn(log::copy(pipe::Receiver::from_owned_fd(reading)?, log));
+        let copying = tokio::spawn(log::copy(pipe::Receiver::from_owned_fd(reading)?, log));
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("the worker has no process id"))?;
-        let life = Life { child, pid, rank, pool: recipe.pool.clone(), news };
+        let life = Life { child, pid, rank, pool: recipe.pool.clone(), copying, news };
         tokio::spawn(life.live(stream));
         Ok(Self::new(pid, tasks))
     }
@@ -233,6 +242,8 @@ struct Life {
     pid: Pid,
     rank: u32,
     pool: String,
+    /// Ends when nobody can print any more.
+    copying: JoinHandle<()>,
     news: mpsc::UnboundedSender<News>,
 }
 
@@ -268,12 +279,13 @@ impl Life {
             }
         };
         processes::sweep(self.pid, &self.pool, self.rank).await;
+        let _ = tokio::time::timeout(LAST_MOMENT, self.copying).await; // its last words may be quoted
         let _ = self.news.send(News::Died { rank: self.rank, how });
     }
 }
 
 /// Between a closed socket and the kill.
-pub(super) const LAST_MOMENT: std::time::Duration = std::time::Duration::from_millis(200);
+pub(super) const LAST_MOMENT: Duration = Duration::from_millis(200);
 
 /// Why a worker is killed that can't answer any more.
 pub(super) const CLOSED: &str = "The worker's connection to its node was closed or used by something else, and the \

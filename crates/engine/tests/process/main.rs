@@ -11,13 +11,14 @@ mod misbehaving;
 mod pools;
 mod proxy;
 mod rig;
+mod starting;
 
 use std::process::ExitCode;
 
 use engine::node::{Config, ConfigError};
 
 fn all() -> impl Iterator<Item = &'static (&'static str, cases::Case)> {
-    [cases::ALL, pools::ALL, blocks::ALL, misbehaving::ALL, loss::ALL].into_iter().flatten()
+    [cases::ALL, pools::ALL, blocks::ALL, misbehaving::ALL, loss::ALL, starting::ALL].into_iter().flatten()
 }
 
 fn main() -> ExitCode {
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     match arguments.as_slice() {
         ["node", "--block", block, "--config", file] => node(Config::read(file.as_ref()), block),
         ["node-by", proxy, "--block", block, "--config", file] => node(by(proxy, file), block),
+        ["node-of", version, "--block", block, "--config", file] => node(of(version, file), block),
         ["simulate", nodes, slots, "--block", block, "--config", file] => {
             let config = Config::read(file.as_ref()).unwrap();
             let (block, nodes, slots) =
@@ -72,8 +74,17 @@ async fn terminated() {
 
 /// A node's configuration with another way to the engine.
 fn by(proxy: &str, file: &str) -> Result<Config, ConfigError> {
+    changed(file, "engines", serde_json::json!([proxy]))
+}
+
+/// The configuration that an engine of another version would write.
+fn of(version: &str, file: &str) -> Result<Config, ConfigError> {
+    changed(file, "version", serde_json::json!(version))
+}
+
+fn changed(file: &str, key: &str, value: serde_json::Value) -> Result<Config, ConfigError> {
     let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
-    config["engines"] = serde_json::json!([proxy]);
+    config[key] = value;
     let own = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(own.path(), config.to_string()).unwrap();
     Config::read(own.path())

@@ -1,0 +1,80 @@
+//! Nodes between their hello and their first worker, and nodes that lose slots.
+
+use super::*;
+
+fn starting(node: u64) -> Input {
+    Input::NodeStarting { node: NodeKey(node), block: 0 }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_node_gets_tasks_when_it_has_joined_and_not_before() {
+    let core = table(
+        Rules { prefetch: 5, ..rules() },
+        &[
+            (Input::Started, &[Action::SubmitBlocks(vec![0])]),
+            (starting(1), &[]),
+            (submit(1), &[]),
+            (join(1, 1), &[assign(&[1])]),
+            (begun(&[1]), &[send(1, 1)]),
+        ],
+    );
+    assert_eq!((core.starting(), core.figures().slots), (0, 1));
+}
+
+#[test]
+fn a_node_that_starts_is_silent_for_as_long_as_any_other_may_be() {
+    let mut core = table(
+        rules(),
+        &[(Input::Started, &[Action::SubmitBlocks(vec![0])]), (starting(1), &[]), (submit(1), &[])],
+    );
+    core.apply(Input::NodeHeard(NodeKey(1)), SECOND * 60);
+    assert_eq!(core.apply(Input::Tick, SECOND * 150), []);
+    assert_eq!(core.starting(), 1);
+    assert_eq!(core.apply(Input::Tick, SECOND * 181), [Action::Drop(NodeKey(1))]);
+    assert_eq!(core.starting(), 0);
+}
+
+#[test]
+fn a_node_that_starts_goes_with_its_block() {
+    let mut core = table(rules(), &[(Input::Started, &[Action::SubmitBlocks(vec![0])]), (starting(1), &[])]);
+    core.apply(Input::Tick, SECOND);
+    let actions = core.apply(Input::Tick, SECOND * 121);
+    assert_eq!(actions, [Action::Drop(NodeKey(1)), Action::CancelBlocks(vec![0])]);
+    assert_eq!(core.apply(starting(2), SECOND * 122), [Action::Drop(NodeKey(2))], "its block is gone");
+}
+
+#[test]
+fn a_block_whose_node_only_said_hello_never_had_one() {
+    let mut core = table(
+        rules(),
+        &[
+            (Input::Started, &[Action::SubmitBlocks(vec![0])]),
+            (starting(1), &[]),
+            (Input::NodeLost(NodeKey(1)), &[]),
+        ],
+    );
+    let actions = core.apply(Input::BlockEnded { block: 0, ended: failed(1) }, ms(0));
+    assert!(matches!(actions.as_slice(), [Action::Bad(text)] if text.contains("MISSING")), "{actions:?}");
+}
+
+#[test]
+fn a_node_that_loses_a_slot_gets_less_and_what_it_has_stays() {
+    let resize = |slots| Input::NodeSlots { node: NodeKey(1), slots };
+    let core = table(
+        rules(),
+        &[
+            (Input::Started, &[Action::SubmitBlocks(vec![0])]),
+            (join(1, 3), &[]),
+            (submit(1), &[assign(&[1])]),
+            (submit(2), &[assign(&[2])]),
+            (begun(&[1, 2]), &[send(1, 1), send(1, 2)]),
+            (resize(1), &[]),
+            (submit(3), &[]),
+            // Of a node that is not there.
+            (Input::NodeSlots { node: NodeKey(9), slots: 7 }, &[]),
+        ],
+    );
+    assert_eq!((core.figures().slots, core.figures().busy), (1, 1));
+}
