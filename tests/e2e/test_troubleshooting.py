@@ -190,6 +190,11 @@ def result_too_large(somebody):
 
 
 @symptom
+def generator_returned(somebody):
+    return somebody.task("def function():\n    return (n for n in range(3))\n")
+
+
+@symptom
 def worker_lost(somebody):
     return somebody.task("def function():\n    import os\n    os.kill(os.getpid(), 9)\n")
 

@@ -129,7 +129,7 @@ def test_a_closure_as_a_result_needs_dill(start):
     assert decode("sdk-4.19.0", result["data"]) == ["called", 42]
     refused = start().error(text)
     assert "needs the package 'dill'" in refused and f"{bare()} -m pip install dill" in refused
-    assert refused.endswith("Serialization failed: All strategies failed.\n")
+    assert "Serialization failed: All strategies failed. The function returned a value of type 'function'" in refused
 
 
 def test_details_and_transitions(worker):
@@ -213,24 +213,82 @@ def test_messages_that_are_no_tasks(worker):
         assert worker.send(nonsense)["error_details"]["code"] == "RemoteExecutionError"
 
 
-def test_the_size_limit_counts_characters(start):
+def test_the_size_limit_counts_what_the_value_takes(start):
     worker = start(result_size_limit=1000)
     text = "def f(n): return 'x' * n"
+    frame = 18  # what pickling adds to a text
     assert worker.value(text, 900) == "x" * 900
-    result = worker.run(source(text, "[2000]"))
-    length = len("00\n") + len(worker_base64(2000))
-    assert result["data"] == f"MaxResultSizeExceeded({length}, 1000)"
+    largest = worker.run(source(text, f"[{1000 - frame}]"))
+    assert largest["error_details"] is None and len(largest["data"]) > 1300, "as text it takes more, as it always did"
+    result = worker.run(source(text, f"[{1001 - frame}]"))
+    explanation = (
+        "The result takes 1001 bytes, and this endpoint lets a result take 1000 bytes (engine.result_size_limit: 1000 "
+        "in its config.yaml). Write it to a file and return the file's name, or have the endpoint's owner raise the limit."
+    )
+    assert result["data"] == f"MaxResultSizeExceeded(1001, 1000)\n{explanation}"
     assert result["error_details"] == {
         "code": "MaxResultSizeExceeded",
-        "user_message": f"remote error: Task result of {length}B exceeded current limit of 1000B",
+        "user_message": "remote error: Task result of 1001B exceeded current limit of 1000B",
     }
+    dill = "globus_compute_sdk.serialize.DillDataBase64"
+    for count, code in [(1000 - frame, None), (1001 - frame, "MaxResultSizeExceeded")]:
+        error = worker.run(source(text, f"[{count}]"), result_serializers=[dill])["error_details"]
+        assert (error and error["code"]) == code
 
 
-def worker_base64(count):
-    import codecs
-    import pickle
+def test_ten_megabytes_of_bytes_return(start):
+    worker = start()
+    result = worker.run(source("def f(): return bytes(9_900_000)"))
+    assert result["error_details"] is None, result["data"]
+    refused = worker.error("def f(): return bytes(10_500_000)")
+    assert "The result takes 10.5 MB, and this endpoint lets a result take 10.5 MB (engine.result_size_limit: 10485760" in refused
+    assert "serializ" not in refused and "pickl" not in refused, "the SDK would take it for a problem of serializing"
 
-    return codecs.encode(pickle.dumps("x" * count, 4), "base64").decode()
+
+def test_no_limit_lets_a_message_grow_beyond_what_crosses(start):
+    worker = start(result_size_limit=64 << 20)
+    text = "def f(n): return '\"' * n"
+    result = worker.run(source(text, "[21000000]"), result_serializers=[JSON])
+    assert result["error_details"]["code"] == "MaxResultSizeExceeded"
+    assert "takes 84.0 MB as text, and no message may take more than 82.8 MB" in result["data"]
+    assert worker.value("def f(): return 1") == 1
+
+
+UNSENDABLE = {
+    "(i for i in ())": "returned a generator, which can't leave its process: return a list of what it yields",
+    "wait()": "returned a coroutine, which nobody has run (it is an `async def`, or calls one)",
+    "again()": "returned an asynchronous generator, which can't leave its process",
+}
+
+
+@pytest.mark.parametrize("expression", UNSENDABLE)
+def test_a_generator_or_coroutine_is_told_in_a_sentence(worker, expression):
+    text = f"def f():\n    async def wait(): pass\n    async def again(): yield\n    return {expression}\n"
+    for options in ({}, {"result_serializers": [JSON]}):
+        result = worker.run(source(text), **options)
+        assert result["error_details"]["code"] == "RemoteExecutionError"
+        assert result["data"].startswith(f"TypeError: The function {UNSENDABLE[expression]}"), result["data"]
+        assert result["data"].count("\n") == 1, "one sentence and no traceback"
+
+
+@pytest.mark.parametrize(
+    ("expression", "name", "bare"),
+    [
+        ("__import__('socket').socket()", "socket.socket", "cannot pickle 'socket' object"),
+        ("memoryview(b'x')", "memoryview", "cannot pickle"),
+        ("{'deep': [(i for i in ())]}", "dict", "cannot pickle 'generator' object"),
+        ("Refuses()", "__main__.Refuses", "not this one"),
+    ],
+)
+def test_what_cannot_be_sent_is_named(worker, expression, name, bare):
+    text = "def f():\n    class Refuses:\n        def __reduce__(self): raise ValueError('not this one')\n"
+    text += f"    Refuses.__module__, Refuses.__qualname__ = '__main__', 'Refuses'\n    return {expression}\n"
+    last = worker.error(text).rstrip("\n").splitlines()[-1]
+    assert last.startswith(
+        "globus_compute_sdk.errors.error_types.SerializationError: Serialization failed: All strategies failed. "
+        f"The function returned a value of type '{name}', of which it is said: "
+    )
+    assert bare in last and last.endswith("Return what can be sent, such as numbers, text, lists and dicts")
 
 
 def test_result_serializers_are_tried_in_order(worker):
@@ -241,9 +299,7 @@ def test_result_serializers_are_tried_in_order(worker):
     assert "Strategy failures:" in refused
     assert "Invalid strategy-like 'nowhere.Nothing'. Expected either" in refused
     assert "Object of type set is not JSON serializable" in refused
-    assert refused.endswith("Serialization failed: All strategies failed.\n")
-    unpicklable = worker.run(source("def f(): return (i for i in ())"))
-    assert unpicklable["data"].endswith("Serialization failed: All strategies failed.\n")
+    assert "Serialization failed: All strategies failed. The function returned a value of type 'set'" in refused
 
 
 def test_a_timeout_interrupts_a_sleeping_call(start):

@@ -184,7 +184,7 @@ async fn misbehaving_functions_cost_nobody_else() {
     let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
     for (source, words) in [
         ("return f()", "maximum recursion depth exceeded"),
-        ("return (i for i in ())", "All strategies failed."),
+        ("return (i for i in ())", "TypeError: The function returned a generator"),
         (
             "import sys\n    sys.stdout.close()\n    sys.stderr = None\n    raise ValueError('quiet')",
             "ValueError: quiet",
@@ -376,7 +376,7 @@ async fn a_huge_result_is_refused_and_forgotten() {
     let outcome = rig.run("def f(n):\n    return 'x' * n\n", json!([100_000_000])).await;
     let Outcome::Raised { code, text } = outcome else { panic!("too large") };
     assert_eq!(code, "MaxResultSizeExceeded");
-    assert_eq!(text, "MaxResultSizeExceeded(100000005, 10485760)");
+    assert!(text.starts_with("MaxResultSizeExceeded(100000005, 10485760)\n"), "{text}");
     assert!(alive(pid.value().as_i64().unwrap()), "the worker stays");
     let resident = "\
 def f():

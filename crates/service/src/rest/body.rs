@@ -196,7 +196,10 @@ async fn drain(chunks: &mut BodyDataStream) {
 }
 
 fn too_large(limit: usize) -> Failure {
-    let message = format!("The request's body exceeds the limit of {limit} bytes");
+    let message = format!(
+        "The request's body takes more than {limit} bytes (limits.payload_bytes of the service for a submit, \
+         limits.body_bytes for other requests). Put large data into a file that the endpoint can read, and send its name"
+    );
     Failure::new(Code::TaskPayloadTooLarge, message)
 }
 

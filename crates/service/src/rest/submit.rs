@@ -252,8 +252,13 @@ async fn may_submit(
         if !rules::permitted(&endpoint, function) {
             return Err(Failure::not_permitted(function, id));
         }
-        if payloads.iter().any(|payload| payload.held_bytes() > payload_bytes) {
-            let message = format!("tasks.{function}: a payload exceeds the limit of {payload_bytes} bytes");
+        if let Some(held) =
+            payloads.iter().map(|payload| payload.held_bytes()).find(|held| *held > payload_bytes)
+        {
+            let message = format!(
+                "tasks.{function}: a payload takes {held} bytes, and the service takes {payload_bytes} bytes \
+                 (limits.payload_bytes). Put large data into a file that the endpoint can read, and send its name"
+            );
             return Err(Failure::new(Code::TaskPayloadTooLarge, message));
         }
     }

@@ -47,12 +47,18 @@ async fn the_operator_sets_them() {
     client.post(&path, three).await.refused(413, "BATCH_RUN_TOO_LARGE");
     let long = json!({"tasks": {a: ["x".repeat(101)]}});
     let refused = client.post(&path, long).await.refused(413, "TASK_PAYLOAD_TOO_LARGE");
-    assert!(refused["message"].as_str().unwrap().contains(a.as_str()), "{refused}");
+    let text = refused["message"].as_str().unwrap();
+    assert!(text.contains(a.as_str()), "{refused}");
+    assert!(
+        text.contains("takes 101 bytes, and the service takes 100 bytes (limits.payload_bytes)"),
+        "{refused}"
+    );
     let id = "00000000-0000-4000-8000-000000000000";
     let many = json!({"task_ids": [id, id, id]});
     client.post("/v2/batch_status", many).await.refused(413, "BATCH_RUN_TOO_LARGE");
     let body = json!({"function_name": "f", "function_code": CODE, "description": "x".repeat(1000)});
-    client.post("/v3/functions", body).await.refused(413, "TASK_PAYLOAD_TOO_LARGE");
+    let refused = client.post("/v3/functions", body).await.refused(413, "TASK_PAYLOAD_TOO_LARGE");
+    assert!(refused["message"].as_str().unwrap().contains("more than 1000 bytes (limits."), "{refused}");
 }
 
 #[tokio::test]

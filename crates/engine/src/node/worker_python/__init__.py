@@ -16,12 +16,14 @@ import sys
 import time
 
 from . import payloads
-from .errors import CouldNotExecuteUserTask, ResultTooLarge
+from .errors import CouldNotExecuteUserTask, MessageTooLarge, ResultTooLarge, Unsendable
 
 TASK, ENDED, READY = 1, 2, 4
 HEAD = struct.Struct(">IB")
 EXTRAS_LENGTH = struct.Struct(">I")
 PACKET = 1 << 16
+# A result message with its text is below 80 MiB, whatever limit is configured.
+LONGEST_TEXT = 79 << 20
 
 # json.loads() also looks for spaces around; they cost as much as parsing a small message.
 parse = json.JSONDecoder().raw_decode
@@ -187,7 +189,10 @@ class Worker:
         result = payloads.encode_result(value, extras.get("result_serializers"))
         if len(result) > self.limit:
             raise ResultTooLarge(len(result), self.limit)
-        return result.json() if isinstance(result, payloads.Base64) else json.dumps(result).encode()
+        text = result.json() if isinstance(result, payloads.Base64) else json.dumps(result).encode()
+        if len(text) > LONGEST_TEXT:
+            raise MessageTooLarge(len(text), LONGEST_TEXT)
+        return text
 
     def not_entered(self, task_id, start):
         """The engine's own failure, in the form that such failures have."""
@@ -195,12 +200,7 @@ class Worker:
 
         text = "+" * 68 + "\n" + traceback.format_exc() + "-" * 68
         note(text)
-        error = json.dumps(
-            {
-                "code": "RemoteExecutionError",
-                "user_message": "An error occurred during the execution of this task",
-            }
-        ).encode()
+        error = json.dumps(dict(zip(("code", "user_message"), UNSAID))).encode()
         text = json.dumps(text).encode()
         return packed(task_id, text, b"null", error, b"interchange", b"waiting-for-launch", start)
 
@@ -248,7 +248,12 @@ def task_buffer(message):
 def told(exception):
     """What the user is told of an exception: text, code and message."""
     if isinstance(exception, (CouldNotExecuteUserTask, ResultTooLarge)):
-        return repr(exception), type(exception).__name__, "remote error: %s" % (exception,)
+        text = repr(exception)
+        if isinstance(exception, ResultTooLarge):
+            text += "\n" + exception.explanation()
+        return text, type(exception).__name__, "remote error: %s" % (exception,)
+    if isinstance(exception, Unsendable):
+        return "TypeError: %s\n" % exception, *UNSAID
     import traceback
 
     trace = exception.__traceback__
@@ -263,9 +268,12 @@ def told(exception):
     return (
         # Lone surrogates can't cross as UTF-8.
         text.encode("utf-8", "backslashreplace").decode(),
-        "RemoteExecutionError",
-        "An error occurred during the execution of this task",
+        *UNSAID,
     )
+
+
+# Code and message of errors whose text says it.
+UNSAID = "RemoteExecutionError", "An error occurred during the execution of this task"
 
 
 def note(text):

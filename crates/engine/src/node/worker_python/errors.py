@@ -34,6 +34,31 @@ class ResultTooLarge(Exception):
     def __str__(self):
         return "Task result of %dB exceeded current limit of %dB" % self.args
 
+    def explanation(self):
+        # The SDK gives wrong advice where a text speaks of serializing.
+        return (
+            "The result takes %s, and this endpoint lets a result take %s (engine.result_size_limit: %d in its "
+            "config.yaml). Write it to a file and return the file's name, or have the endpoint's owner raise the limit."
+            % (megabytes(self.args[0]), megabytes(self.args[1]), self.args[1])
+        )
+
+
+@known_as(SDK, "MaxResultSizeExceeded")
+class MessageTooLarge(ResultTooLarge):
+    def explanation(self):
+        return (
+            "The result takes %s as text, and no message may take more than %s. Write it to a file and return the "
+            "file's name." % tuple(map(megabytes, self.args))
+        )
+
+
+def megabytes(size):
+    return "%.1f MB" % (size / 1e6) if size >= 100000 else "%d bytes" % size
+
+
+class Unsendable(Exception):
+    """What a function returned is nothing that could be sent; one sentence says it all."""
+
 
 @known_as("globus_compute_endpoint.exceptions", "CouldNotExecuteUserTaskError")
 class CouldNotExecuteUserTask(Exception):

@@ -8,21 +8,23 @@ import binascii
 import json
 import struct
 import sys
+import types
 
 from . import pickles
-from .errors import DeserializationError, SerdeError, SerializationError
+from .errors import DeserializationError, SerdeError, SerializationError, Unsendable
 
 
 class Base64:
-    """A strategy's name, and lines of 76 characters, whose newlines count where sizes are limited."""
+    """A strategy's name, and bytes that cross as lines of 76 characters."""
 
-    __slots__ = ("identifier", "text")
+    __slots__ = ("identifier", "data")
 
     def __init__(self, identifier, data):
-        self.identifier, self.text = identifier[:-1].encode(), binascii.b2a_base64(data, newline=False)
+        self.identifier, self.data = identifier[:-1].encode(), data
 
     def __len__(self):
-        return len(self.identifier) + 1 + len(self.text) + (len(self.text) + 75) // 76
+        """What the value takes, as its user knows it; as text it takes a third more."""
+        return len(self.data)
 
     def __str__(self):
         return self.joined(b"", b"\n").decode()
@@ -33,7 +35,7 @@ class Base64:
 
     def joined(self, quote, newline):
         """Made once, in the form it is sent in: a megabyte has seventeen thousand lines."""
-        text, at, parts = self.text, 0, [quote + self.identifier]
+        text, at, parts = binascii.b2a_base64(self.data, newline=False), 0, [quote + self.identifier]
         if len(text) <= 76:
             return newline.join((parts[0], text, quote))
         while len(text) - at >= MANY_LINES.size:
@@ -346,10 +348,41 @@ def encode_result(value, wanted):
     failures = []
     for strategy in strategies:
         try:
-            return suitable(strategy, for_code).encode(value)
+            strategy = suitable(strategy, for_code)
+            return getattr(strategy, "packed", strategy.encode)(value)
         except Exception as exception:
             failures.append(exception)
-    raise SerializationError("All strategies failed.") from gathered(failures)
+    if type(value) in NEVER_SENT:
+        raise Unsendable(NEVER_SENT[type(value)])
+    told = next((words(failure) for failure in failures if not isinstance(failure, SerdeError)), "")
+    raise SerializationError(
+        "All strategies failed. The function returned a value of type '%s'%s. Return what can be sent, such as "
+        "numbers, text, lists and dicts" % (name_of(type(value)), told and ", of which it is said: " + told)
+    ) from gathered(failures)
+
+
+# Types of which nothing can be sent, and what to return in their place.
+NEVER_SENT = {
+    types.GeneratorType: "The function returned a generator, which can't leave its process: return a list of what it "
+    "yields, as in `return list(...)`.",
+    types.CoroutineType: "The function returned a coroutine, which nobody has run (it is an `async def`, or calls "
+    "one): define it with `def` and return `asyncio.run(...)`.",
+    types.AsyncGeneratorType: "The function returned an asynchronous generator, which can't leave its process: run "
+    "it with `asyncio.run(...)` and return a list of what it yields.",
+}
+
+
+def name_of(cls):
+    return cls.__qualname__ if cls.__module__ == "builtins" else "%s.%s" % (cls.__module__, cls.__qualname__)
+
+
+def words(failure):
+    """What an exception says, in one line of bounded length."""
+    try:
+        text = " ".join(str(failure).split()) or type(failure).__name__
+    except Exception:
+        text = type(failure).__name__
+    return text if len(text) <= 500 else text[:500] + "..."
 
 
 def suitable(strategy, for_code):

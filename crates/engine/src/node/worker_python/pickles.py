@@ -222,7 +222,7 @@ def dumps_any(value):
     try:
         data = pickle.dumps(value, PROTOCOL)
     except Exception as error:
-        raise PackageNeeded("dill", "Serializing a value of type %s" % type(value).__name__) from error
+        raise PackageNeeded("dill", "Serializing a value of type %s (%s)" % (type(value).__name__, error)) from error
     return data
 
 
