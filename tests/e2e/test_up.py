@@ -46,6 +46,26 @@ def test_a_command_runs_with_everything_up(scene, release):
     assert not marked(scene.mark)
 
 
+FIRST_TRIES = """
+import os
+from globus_compute_sdk import Executor, ShellFunction
+
+def much():
+    return bytes(9_900_000)
+
+with Executor(endpoint_id=os.environ["FARCALL_ENDPOINT_ID"]) as executor:
+    shell = executor.submit(ShellFunction("pwd; echo told >&2"))
+    print(len(executor.submit(much).result(timeout=60)), repr(shell.result(timeout=60).stderr))
+"""
+
+
+def test_first_tries_meet_no_warning_and_no_limit(scene):
+    """A ShellFunction has a sandbox, and so no warning at the end of its standard error; 9.9 MB come back."""
+    done = run(scene, "--", environments.python("sdk-4.19.0"), "-c", FIRST_TRIES)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "9900000 'told\\n'\n"
+
+
 def test_the_exit_status_is_the_commands(scene):
     script = 'test -n "$FARCALL_ENDPOINT_ID" && test -n "$FARCALL_AMQP_PORT" && test -n "$FARCALL_SERVICE_URL" || exit 1; '
     assert run(scene, "--", "sh", "-c", script + "exit 7").returncode == 7

@@ -109,7 +109,8 @@ fn command(program: &Path, place: &Place, environment: &Environment) -> Command 
     command
 }
 
-/// As many workers as there are cores, so that a first try with many tasks uses the machine.
+/// As many workers as there are cores, so that a first try with many tasks uses the machine. Sandboxes, for without
+/// them a ShellFunction's standard error ends with a warning.
 fn configuration() -> String {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     format!(
@@ -117,6 +118,7 @@ fn configuration() -> String {
 engine:
   type: GlobusComputeEngine
   max_workers_per_node: {cores}
+  run_in_sandbox: true
   provider:
     type: LocalProvider
     init_blocks: 1
