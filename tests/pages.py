@@ -4,7 +4,8 @@ What a block is, its info string says; readers see only the first word of it, as
 
     sh                    commands, run in the terminal `here`, a shell that lives as long as the page
     sh on=NAME            commands in another terminal, of somebody with a home of their own
-    sh stays              commands that go on, each in a terminal of its own, until the page is at its end
+    sh stays              commands that go on until the page is at its end; what follows is typed into a new terminal
+    sh stays apart        the same in another terminal, opened for it; what follows is typed where the page was before
     sh fails              commands of which the last fails
     sh login=USERNAME     commands that ask somebody to log in
     text                  what the commands before it print; `…` stands for anything within a line

@@ -1,11 +1,17 @@
 """`farcall backup` while tasks run, and `farcall restore`: what was there before the backup is there after it."""
 
+import contextlib
 import json
+import os
 import re
+import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 
 import environments
-from scene import Service, binary
+import pages
+from scene import ROOT, Service, binary
 
 # More than what is kept in the database's own rows.
 LARGE = 300_000
@@ -125,7 +131,73 @@ def test_it_is_put_where_nothing_is(scene):
         done = farcall(scene, "restore", directory[0], "--data-dir", directory[1])
         assert done.returncode == 1 and words in done.stderr, done.stderr
     done = farcall(scene, "backup", scene.directory / "none", "--data-dir", scene.directory / "empty")
-    assert done.returncode == 1 and "holds no service's data" in done.stderr
+    assert done.returncode == 1 and "empty is not the data directory of a service: it does not exist" in done.stderr
+
+
+# A user that every system has, and that is nobody else's here: it plays the service's.
+USER = "daemon"
+# `sudo` and `systemctl` of this machine, as far as the page goes; the users are real.
+PLAYED = f"""
+sudo() {{
+    if [ "$1" = -u ]; then shift 2; setpriv --reuid={USER} --regid={USER} --clear-groups -- "$@"; else "$@"; fi
+}}
+systemctl() {{ true; }}
+"""
+
+
+def test_the_services_user_backs_up_and_restores_as_the_guide_says():
+    """With two users for real: /var/lib belongs to root, what is in it to the service's user."""
+    assert os.geteuid() == 0, "one user can't become another: run this as root"
+    page = ROOT / "docs" / "guide" / "service.md"
+    lines = page.read_text().splitlines()
+    begin, end = lines.index("## Back up and restore"), lines.index("## Upgrade")
+    blocks = [block for block in pages.blocks(page) if begin < block.line < end and block.language == "sh"]
+    assert len(blocks) == 2
+    admin = next(line for line in lines if line.startswith("admin() "))
+
+    def here(text):
+        return text.replace("/var/lib", f"{place}/var/lib").replace("-o farcall", f"-o {USER}").replace("-u farcall", f"-u {USER}")
+
+    # Not below pytest's own directory, which is root's alone.
+    with tempfile.TemporaryDirectory() as directory:
+        place = Path(directory)
+        data = place / "var" / "lib" / "farcall"
+        data.parent.mkdir(parents=True)
+        for path in (place, place / "var", data.parent):
+            path.chmod(0o755)
+        shutil.copy(binary("farcall"), place / "farcall")
+        environment = {"PATH": f"{place}:{os.environ['PATH']}"}
+
+        def run(*commands):
+            script = "\n".join(["set -e", PLAYED, here(admin), *map(here, commands)])
+            return subprocess.run(["bash", "-c", script], env=environment, cwd=place, capture_output=True, text=True, timeout=60)
+
+        @contextlib.contextmanager
+        def serving():
+            command = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--", place / "farcall", "serve"]
+            command += ["--data-dir", data, "--http-listen", "127.0.0.1:0", "--amqp-listen", "127.0.0.1:0"]
+            with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as service:
+                try:
+                    assert "farcall is ready" in service.stdout.readline()
+                    yield
+                finally:
+                    service.terminate()
+
+        assert run("sudo install -d -m 700 -o farcall /var/lib/farcall").returncode == 0
+        with serving():
+            assert run("admin user add alice@example.org --no-password").returncode == 0
+            done = run(blocks[0].text)
+            assert done.returncode == 0 and pages.shows(done.stdout, here(blocks[0].shown), {}), done.stdout + done.stderr
+        done = run(blocks[1].text)
+        assert done.returncode == 0 and pages.shows(done.stdout, here(blocks[1].shown), {}), done.stdout + done.stderr
+        with serving():
+            assert "alice@example.org" in run("admin user list").stdout
+        # Nobody's but the service's user's, in the backup as well.
+        uid = data.stat().st_uid
+        assert uid != 0 and data.stat().st_mode & 0o777 == 0o700
+        for path in [*data.rglob("*"), *(data.parent / "backups").rglob("*")]:
+            assert path.stat().st_uid == uid and path.stat().st_mode & 0o077 == 0, f"{path}: {oct(path.stat().st_mode)}"
+        assert (data.parent / "farcall.lost" / "farcall.db").exists()
 
 
 def test_a_newer_data_directory_is_refused(scene):

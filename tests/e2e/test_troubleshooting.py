@@ -323,6 +323,10 @@ def already_active(somebody):
     ).stderr.replace(somebody.endpoint.name, "cluster")
 
 
+def serving(data):
+    return [binary("farcall"), "serve", "--data-dir", data, "--http-listen", "127.0.0.1:0", "--amqp-listen", "127.0.0.1:0"]
+
+
 @symptom
 def unknown_authority(somebody):
     private = somebody.directory / "private"
@@ -334,8 +338,7 @@ def unknown_authority(somebody):
         check=True, capture_output=True,
     )
     settings = ["http.tls_listen=127.0.0.1:0", "tls.certificate=tls/certificate.pem", "tls.key=tls/key.pem"]
-    command = [binary("farcall"), "serve", "--data-dir", data, "--http-listen", "127.0.0.1:0", "--amqp-listen", "127.0.0.1:0"]
-    command += [part for setting in settings for part in ("--set", setting)]
+    command = serving(data) + [part for setting in settings for part in ("--set", setting)]
     process = somebody.scene.start("private", command, somebody.scene.environment())
     port = process.wait_for(r"https://127\.0\.0\.1:(\d+)")[1]
     printed = somebody.compute("start", somebody.configured(), **somebody.there() | {"FARCALL_SERVICE_URL": f"https://localhost:{port}"})
@@ -389,7 +392,9 @@ def unknown_name(somebody):
 @symptom
 def newer_database(somebody):
     data = somebody.directory / "data"
-    somebody.farcall("client", "add", "x", "--data-dir", data)
+    process = somebody.scene.start("older", serving(data), somebody.scene.environment())
+    process.wait_for("farcall is ready")
+    assert process.stop() == 0
     change = (
         "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); "
         "db.execute(\"INSERT INTO _sqlx_migrations VALUES (9999, 'later', '2030-01-01', 1, x'00', 1)\"); db.commit()"

@@ -57,6 +57,8 @@ class Machine:
         # Ids that the pages show, and what they are here.
         self.ids = {}
         self.terminals = {}
+        # Terminals in which something goes on.
+        self.left = []
         scratch = scene.directory / "scratch"
         command = ["unshare", "--user", "--map-root-user", "--net", "--mount", "--propagation", "private"]
         holder = scene.start("machine", [*command, environments.python("tests"), TOOLS / "inside.py", HOST, scratch], scene.environment())
@@ -77,10 +79,10 @@ class Machine:
             # What the site's authority has given its operator.
             for file in ("fullchain.pem", "privkey.pem"):
                 shutil.copy(self.files / file, home)
-        path = [TOOLS / "bin", home / ".local" / "bin", "/usr/local/bin", *os.environ["PATH"].split(os.pathsep)]
+        path = [TOOLS / "bin", "/usr/local/bin", *os.environ["PATH"].split(os.pathsep)]
         if self.page.stem != "install" and self.page != FIRST and name != "server":
-            # Installed, as the page before says.
-            path.append(binary("farcall").parent)
+            # Installed, and found by the shell, as the page before says.
+            path += [home / ".local" / "bin", binary("farcall").parent]
         return self.scene.environment() | {
             "PATH": os.pathsep.join(map(str, path)),
             "HOME": str(home),
@@ -106,7 +108,7 @@ class Machine:
 
     def terminal(self, name):
         if name not in self.terminals:
-            self.terminals[name] = Shell(self, name)
+            self.terminals[name] = Shell(self, name, len(self.left))
         return self.terminals[name]
 
     def script(self, block):
@@ -134,23 +136,35 @@ class Machine:
                 self.environment(name)
                 (target / file[0]).write_text(block.text)
             return
+        if block.words == ["stays"]:
+            # The reader's terminal has something to do from here on.
+            terminal = self.terminal(name)
+            terminal.leave(block)
+            del self.terminals[name]
+            self.left.append(terminal)
+            self.wait(block, terminal.printed, terminal.running)
+            return
         if "stays" in block.words:
             environment = self.environment(name)
             command = self.enter("env", f"--chdir={environment['HOME']}", "bash", "--noprofile", "--norc", self.script(block))
             process = self.scene.start(f"{block.page.stem}-{block.line}", command, environment)
-
-            def shown():
-                assert process.running() or pages.shows(process.output(), block.shown, self.ids), f"{block} ended:\n{process.output()}"
-                return pages.shows(process.output(), block.shown, self.ids)
-
-            try:
-                until(shown, f"{block} shows what the page says", 120)
-            except AssertionError:
-                raise AssertionError(f"{block} shows\n{process.output()}\nand the page says\n{block.shown}") from None
+            self.wait(block, process.output, process.running)
             return
         printed = self.terminal(name).run(block)
         if block.shown is not None:
             assert pages.shows(printed, block.shown, self.ids), f"{block} shows\n{printed}\nand the page says\n{block.shown}"
+
+    def wait(self, block, printed, running):
+        """Waits until what goes on has printed what the page shows."""
+
+        def shown():
+            assert running() or pages.shows(printed(), block.shown, self.ids), f"{block} ended:\n{printed()}"
+            return pages.shows(printed(), block.shown, self.ids)
+
+        try:
+            until(shown, f"{block} shows what the page says", 120)
+        except AssertionError:
+            raise AssertionError(f"{block} shows\n{printed()}\nand the page says\n{block.shown}") from None
 
     def close(self):
         for terminal in self.terminals.values():
@@ -165,6 +179,8 @@ class Machine:
                     pass
             while self.running() and time.monotonic() < end:
                 time.sleep(0.05)
+        for terminal in self.left:
+            terminal.close()
         self.holder.kill()
 
     def running(self):
@@ -174,9 +190,9 @@ class Machine:
 class Shell:
     """A shell at one terminal: blocks run in it one after another, and keep what they have set."""
 
-    def __init__(self, machine, name):
+    def __init__(self, machine, name, number):
         self.machine = machine
-        self.log = machine.scene.directory / f"terminal-{name}.log"
+        self.log = machine.scene.directory / f"terminal-{name}-{number}.log"
         environment = machine.environment(name)
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
@@ -200,8 +216,7 @@ class Shell:
         if "fails" in block.words:
             # A command that fails doesn't end the terminal.
             path.write_text(path.read_text().replace("set -e\n", "", 1).replace("\nset +e\n", "\n"))
-        self.process.stdin.write(line.encode())
-        self.process.stdin.flush()
+        self.type(line)
 
         def ended():
             text = self.log.read_text(errors="replace")[self.seen :]
@@ -213,6 +228,20 @@ class Shell:
         assert failed == ("fails" in block.words), f"{block} {'fails' if failed else 'does not fail'}:\n{block.text}\n{printed}"
         self.seen += found.end()
         return printed
+
+    def leave(self, block):
+        """Runs what does not end by itself."""
+        self.type(f". {self.machine.script(block)} < /dev/null\n")
+
+    def type(self, line):
+        self.process.stdin.write(line.encode())
+        self.process.stdin.flush()
+
+    def printed(self):
+        return self.log.read_text(errors="replace")[self.seen :]
+
+    def running(self):
+        return self.process.poll() is None
 
     def close(self):
         self.process.stdin.close()

@@ -23,7 +23,12 @@ pub enum DirectoryError {
     File { path: PathBuf, error: io::Error },
     #[error("{0} is in use by another farcall: stop it first, or give this one a data directory of its own")]
     InUse(PathBuf),
+    #[error("{path} is not the data directory of a service: {why}. {ANOTHER}")]
+    NotThere { path: PathBuf, why: &'static str },
 }
+
+/// What to do where there is no service's data.
+const ANOTHER: &str = "Name the service's directory with --data-dir DIR or in FARCALL_DATA_DIR; `farcall serve` makes a new one";
 
 /// A data directory that exists, readable by its owner only.
 #[derive(Clone, Debug)]
@@ -56,6 +61,18 @@ impl Directory {
             make(root.join(inner))?;
         }
         Ok(Directory { root })
+    }
+
+    /// The directory in `root`, which a service has used. Nothing is made.
+    pub fn open(root: &Path) -> Result<Directory, DirectoryError> {
+        let root = existing(root)?;
+        let directory = Directory { root };
+        let database = directory.database();
+        match database.try_exists() {
+            Ok(true) => Ok(directory),
+            Ok(false) => Err(DirectoryError::NotThere { path: directory.root, why: "it has no farcall.db" }),
+            Err(error) => Err(DirectoryError::File { path: database, error }),
+        }
     }
 
     /// Takes the lock, or says that another process has it.
@@ -104,6 +121,20 @@ impl Directory {
     }
 }
 
+/// `root` in full, if it is a directory: a service may not have used it yet.
+pub fn existing(root: &Path) -> Result<PathBuf, DirectoryError> {
+    let refused = |error| DirectoryError::File { path: root.to_owned(), error };
+    let path = std::path::absolute(root).map_err(refused)?;
+    match std::fs::metadata(&path) {
+        Ok(known) if known.is_dir() => std::fs::canonicalize(&path).map_err(refused),
+        Ok(_) => Err(DirectoryError::NotThere { path, why: "it is no directory" }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(DirectoryError::NotThere { path, why: "it does not exist" })
+        }
+        Err(error) => Err(DirectoryError::File { path, error }),
+    }
+}
+
 /// Writes a file that only its owner reads, whole or not at all.
 pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     let unfinished = path.with_extension("new");
@@ -131,6 +162,28 @@ mod tests {
         assert!(matches!(directory.lock(), Err(DirectoryError::InUse(_))));
         drop(held);
         directory.lock().unwrap();
+    }
+
+    #[test]
+    fn only_what_a_service_has_used_is_opened_and_nothing_is_made() {
+        let outside = tempfile::tempdir().unwrap();
+        let (none, empty, file) =
+            (outside.path().join("none"), outside.path().join("empty"), outside.path().join("file"));
+        std::fs::create_dir(&empty).unwrap();
+        std::fs::write(&file, "").unwrap();
+        for (root, why) in
+            [(&none, "it does not exist"), (&empty, "it has no farcall.db"), (&file, "it is no directory")]
+        {
+            let refused = Directory::open(root).unwrap_err().to_string();
+            let named = format!("{} is not the data directory of a service: {why}. ", root.display());
+            assert!(refused.starts_with(&named), "{refused}");
+            assert!(refused.contains("--data-dir DIR or in FARCALL_DATA_DIR"), "{refused}");
+        }
+        assert!(!none.exists() && std::fs::read_dir(&empty).unwrap().count() == 0);
+        existing(&empty).unwrap();
+        let made = Directory::prepare(&none).unwrap();
+        std::fs::write(made.database(), "").unwrap();
+        assert_eq!(Directory::open(&none).unwrap().root(), made.root());
     }
 
     #[test]

@@ -124,14 +124,8 @@ fn directory(root: &Path) -> Finding {
     let shown = root.display();
     let known = match std::fs::metadata(root) {
         Ok(known) => known,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return warning(OF, format!("{shown} does not exist"), "the first `farcall serve` makes it");
-        }
         Err(error) => return wrong(OF, format!("{shown}: {error}"), "run this as the service's user"),
     };
-    if !known.is_dir() {
-        return wrong(OF, format!("{shown} is no directory"), "give another --data-dir");
-    }
     if access(root, AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK).is_err() {
         let mend = format!("chown -R it to the service's user, who is now {}", geteuid());
         return wrong(OF, format!("{shown} cannot be written by this user"), mend);

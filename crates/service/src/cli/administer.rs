@@ -7,6 +7,7 @@ use comfy_table::Table;
 use serde::Serialize;
 
 use super::DataDirectory;
+use super::console::say;
 use crate::admin::request::{AddedClient, KnownClient, KnownGroup, KnownKey, KnownUser, Reply, Request};
 use crate::admin::{self, Administration};
 use crate::directory::{Directory, DirectoryError};
@@ -30,9 +31,15 @@ enum Output {
 }
 
 impl Where {
+    /// Fails where no service's data is: before a password is asked for, say.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        Directory::open(&self.directory.data_dir)?;
+        Ok(())
+    }
+
     /// Does what `request` says, and prints the answer.
     pub(super) fn administer(self, request: Request) -> anyhow::Result<()> {
-        let directory = Directory::prepare(&self.directory.data_dir)?;
+        let directory = Directory::open(&self.directory.data_dir)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         match runtime.block_on(perform(&directory, request))? {
             Reply::Failed(why) => bail!(why),
@@ -52,8 +59,8 @@ impl Where {
 
     fn print(&self, value: &impl Serialize, human: impl FnOnce() -> String) -> anyhow::Result<()> {
         match self.output {
-            Output::Human => println!("{}", human()),
-            Output::Json => println!("{}", serde_json::to_string(value)?),
+            Output::Human => say(human())?,
+            Output::Json => say(serde_json::to_string(value)?)?,
         }
         Ok(())
     }

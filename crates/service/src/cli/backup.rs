@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::DataDirectory;
+use super::console::say;
 use crate::backup::{self, Copied};
 use crate::directory::Directory;
 
@@ -26,12 +27,9 @@ pub(super) struct Restore {
 
 impl Backup {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let root = &self.directory.data_dir;
-        if !root.join("farcall.db").is_file() {
-            anyhow::bail!("{} holds no service's data", root.display());
-        }
-        let copied = runtime()?.block_on(backup::make(&Directory::prepare(root)?, &self.to))?;
-        println!("{} holds {}.", self.to.display(), told(copied));
+        let directory = Directory::open(&self.directory.data_dir)?;
+        let copied = runtime()?.block_on(backup::make(&directory, &self.to))?;
+        say(format_args!("{} holds {}.", self.to.display(), told(copied)))?;
         Ok(())
     }
 }
@@ -40,7 +38,7 @@ impl Restore {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let root = &self.directory.data_dir;
         let copied = runtime()?.block_on(backup::restore(&self.from, root))?;
-        println!("{} holds {}.", root.display(), told(copied));
+        say(format_args!("{} holds {}.", root.display(), told(copied)))?;
         Ok(())
     }
 }

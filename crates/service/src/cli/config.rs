@@ -3,7 +3,9 @@
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
+use super::console::say;
 use super::{DataDirectory, Settings};
+use crate::directory;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
@@ -27,23 +29,24 @@ impl ConfigCommand {
             ConfigCommand::Check(common) => (common, false),
             ConfigCommand::Print(common) => (common, true),
         };
-        let file = common.directory.data_dir.join("farcall.yaml");
+        let root = directory::existing(&common.directory.data_dir)?;
+        let file = root.join("farcall.yaml");
         let loaded = common.settings.load(&file)?;
         if !print {
-            println!("The configuration is right.");
+            say("The configuration is right.")?;
             return Ok(());
         }
         let mut section = "";
         for (of, key, value, source) in loaded.values() {
             if of != section {
-                println!("{of}:");
+                say(format_args!("{of}:"))?;
                 section = of;
             }
             let value = match value {
                 Value::Null => "null".to_owned(),
                 other => other.to_string(),
             };
-            println!("  {key}: {value}  # {source}");
+            say(format_args!("  {key}: {value}  # {source}"))?;
         }
         Ok(())
     }

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::console::say;
 use super::{DataDirectory, Settings};
+use crate::directory;
 use crate::doctor::{self, Verdict};
 
 #[derive(Debug, Args)]
@@ -21,21 +23,27 @@ pub(super) struct Doctor {
 
 impl Doctor {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let root = self.directory.data_dir;
-        let config = match self.settings.load(&root.join("farcall.yaml")) {
-            Ok(loaded) => loaded.config,
+        let root = match directory::existing(&self.directory.data_dir) {
+            Ok(root) => root,
             Err(error) => {
-                println!(
-                    "WRONG    configuration: {error}\n         -> mend it; `farcall config check` tries it again"
-                );
+                say(format_args!("WRONG    data directory: {error}"))?;
                 return Ok(ExitCode::FAILURE);
             }
         };
-        println!("well     configuration: it is understood");
+        let config = match self.settings.load(&root.join("farcall.yaml")) {
+            Ok(loaded) => loaded.config,
+            Err(error) => {
+                say(format_args!(
+                    "WRONG    configuration: {error}\n         -> mend it; `farcall config check` tries it again"
+                ))?;
+                return Ok(ExitCode::FAILURE);
+            }
+        };
+        say("well     configuration: it is understood")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let findings = runtime.block_on(doctor::examine(&root, &config, self.ca.as_deref()));
         for finding in &findings {
-            println!("{finding}");
+            say(finding)?;
         }
         let worst = findings.iter().map(|finding| finding.verdict).max();
         Ok(if worst == Some(Verdict::Wrong) { ExitCode::FAILURE } else { ExitCode::SUCCESS })

@@ -6,7 +6,9 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::Value;
 
+use super::console::write;
 use crate::client_environment::Reach;
+use crate::directory::Directory;
 
 #[derive(Debug, Args)]
 pub(super) struct Env {
@@ -26,7 +28,7 @@ impl Env {
         let url = match (self.url, &self.data_dir) {
             (Some(url), _) => url,
             (None, Some(directory)) => {
-                let path = directory.join("addresses.json");
+                let path = Directory::open(directory)?.addresses();
                 let text = std::fs::read_to_string(&path)
                     .with_context(|| format!("cannot read {}: does the service run?", path.display()))?;
                 let addresses: Value = serde_json::from_str(&text)?;
@@ -37,7 +39,7 @@ impl Env {
         };
         let mut reach = Reach::parse(&url)?;
         reach.authority = self.ca.map(std::path::absolute).transpose()?;
-        print!("{}", reach.variables().script());
+        write(reach.variables().script())?;
         Ok(())
     }
 }

@@ -1,10 +1,10 @@
-//! The command line, one file per command.
-#![allow(clippy::print_stdout, clippy::print_stderr)] // a command's output is what it prints
+//! The command line, one file per command. None but `console` prints.
 
 mod administer;
 mod backup;
 mod client;
 mod config;
+mod console;
 mod doctor;
 mod env;
 mod group;
@@ -14,7 +14,6 @@ mod serve;
 mod up;
 mod user;
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -110,14 +109,13 @@ pub fn main() -> ExitCode {
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Farcall::command(), "farcall", &mut script);
-            let written = std::io::stdout().write_all(&script);
-            written.map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::from)
+            done(console::write(String::from_utf8_lossy(&script)).map_err(anyhow::Error::from))
         }
     };
     match ended {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("farcall: {error:#}");
+            console::complain(format_args!("farcall: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use anyhow::{Context, bail};
 use nix::sys::termios::{self, LocalFlags, SetArg, Termios};
 
+use super::console::complain;
 use crate::admin::request::Password;
 use crate::identity::password::LONGEST;
 
@@ -25,11 +26,10 @@ pub(super) fn new(username: &str) -> anyhow::Result<Password> {
 fn prompt(text: &str) -> anyhow::Result<String> {
     // Quiet before it is asked for: nobody is so fast that it would be seen.
     let quiet = Quiet::new()?;
-    eprint!("{text}");
-    std::io::stderr().flush()?;
+    write!(std::io::stderr(), "{text}").context("cannot ask for the password")?;
     let read = line();
     drop(quiet);
-    eprintln!();
+    complain("");
     read
 }
 

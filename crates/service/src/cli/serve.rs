@@ -6,6 +6,7 @@ use clap::Args;
 use daemon::logging::{self, Form, Logging};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use super::console::say;
 use super::{DataDirectory, Settings};
 use crate::config::LogForm;
 use crate::directory::Directory;
@@ -47,7 +48,9 @@ impl Serve {
         tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
             let (_trigger, stop) = daemon::stop::on_signals()?;
             let service = Service::open(directory, config, stop.clone()).await?;
-            println!("farcall is ready: {}", service.addresses());
+            if let Err(error) = say(format_args!("farcall is ready: {}", service.addresses())) {
+                tracing::warn!(%error, "that the service is ready could not be said");
+            }
             daemon::ready::serving();
             let stopping = stop.clone();
             tokio::spawn(async move {

@@ -11,6 +11,7 @@ use clap::Args;
 use daemon::logging::{self, Form, Logging};
 use tokio::process::Command;
 
+use super::console::{complain, say};
 use crate::attended::{self, Signals, as_a_shell_says};
 use crate::client_environment::quoted;
 use crate::directory::Directory;
@@ -79,17 +80,25 @@ fn usual_place() -> anyhow::Result<PathBuf> {
         .context("neither XDG_DATA_HOME nor HOME is set: say where to keep everything with --data-dir")
 }
 
-/// Says what to do, and keeps everything up until somebody stops us.
-async fn wait(mut up: Up, mut signals: Signals) -> anyhow::Result<ExitCode> {
-    eprintln!(
+/// What to do now.
+fn tell(up: &Up) -> std::io::Result<()> {
+    complain(format_args!(
         "{person} owns what runs here. For a password to log in with: farcall user reset {person} --data-dir {data}",
         person = up.person,
         data = quoted(&up.place.data().display().to_string()),
-    );
+    ));
     let word = |path: PathBuf| quoted(&path.display().to_string());
-    println!("eval \"$(cat {})\"", word(up.place.environment()));
-    println!("python3 {}", word(up.place.hello()));
-    println!("tail -f {} {}", word(up.place.service_log()), word(up.place.endpoint_log()));
+    say(format_args!("eval \"$(cat {})\"", word(up.place.environment())))?;
+    say(format_args!("python3 {}", word(up.place.hello())))?;
+    say(format_args!("tail -f {} {}", word(up.place.service_log()), word(up.place.endpoint_log())))
+}
+
+/// Says what to do, and keeps everything up until somebody stops us.
+async fn wait(mut up: Up, mut signals: Signals) -> anyhow::Result<ExitCode> {
+    if let Err(error) = tell(&up) {
+        up.down().await;
+        return Err(error.into());
+    }
     if !up.holds_something() {
         return Ok(ExitCode::SUCCESS);
     }

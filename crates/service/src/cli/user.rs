@@ -99,6 +99,7 @@ impl UserCommand {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let (at, request) = match self {
             UserCommand::Add { username, name, email, organization, administrator, no_password, at } => {
+                at.check()?;
                 let password = if no_password { None } else { Some(password::new(&username)?) };
                 (at, UserRequest::Add { username, name, email, organization, administrator, password })
             }
@@ -110,6 +111,7 @@ impl UserCommand {
             UserCommand::Enable { user, at } => (at, UserRequest::Enable { user }),
             UserCommand::Disable { user, at } => (at, UserRequest::Disable { user }),
             UserCommand::Reset { user, at } => {
+                at.check()?;
                 let password = password::new(&user)?;
                 (at, UserRequest::Reset { user, password })
             }

@@ -24,5 +24,6 @@ mod retention;
 mod sharing;
 mod sign_in;
 mod support;
+mod terminal;
 mod user_endpoints;
 mod visitor;

@@ -111,12 +111,12 @@ async fn people_are_administered_while_it_runs_and_when_it_does_not() {
 
 #[test]
 fn a_password_is_asked_for_without_showing_it() {
-    let directory = tempfile::tempdir().unwrap();
+    let service = Farcall::start();
     let run = |typed: &str| {
         let pty = nix::pty::openpty(None, None).unwrap();
         let slave = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
         let mut command = Command::new(binary());
-        command.args(["user", "add", "bob@example.edu", "--data-dir"]).arg(directory.path().join("data"));
+        command.args(["user", "add", "bob@example.edu", "--data-dir"]).arg(service.data());
         command.stdin(slave(&pty.slave)).stderr(slave(&pty.slave)).stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();
         drop((command, pty.slave));
