@@ -114,6 +114,7 @@ pub async fn restore(from: &Path, root: &Path) -> Result<Copied, BackupError> {
     // The database comes last: a service that finds it finds everything.
     let unfinished = database.with_extension("restored");
     at(&backup, copy(&backup, &unfinished))?;
+    at(&unfinished, store::private(&unfinished))?;
     let files = store::files_named(&unfinished).await?;
     for file in &files {
         let (from_file, to) = (file.within(&from.join("payloads")), file.within(&data.payloads()));

@@ -2,13 +2,14 @@
 //! its own, because a backup is made by another process than the service.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
 use super::payloads::FileId;
 use super::row::file;
-use super::{BUSY, StoreError};
+use super::{BUSY, StoreError, private};
 
 async fn connect(file: &Path, read_only: bool) -> Result<SqliteConnection, StoreError> {
     let options = SqliteConnectOptions::new()
@@ -20,8 +21,10 @@ async fn connect(file: &Path, read_only: bool) -> Result<SqliteConnection, Store
     Ok(SqliteConnection::connect_with(&options).await?)
 }
 
-/// Writes the database as it is at one moment to the file `to`, which must not exist. Others may go on writing it.
+/// Writes the database as it is at one moment to the file `to`, which must not exist, or be empty. Others may go on writing it.
 pub async fn copy_database(from: &Path, to: &Path) -> Result<(), StoreError> {
+    // SQLite fills a file that is empty.
+    private(to).map_err(|error| StoreError::File(Arc::new(error)))?;
     let to = to.to_str().ok_or(StoreError::Path)?;
     let mut connection = connect(from, false).await?;
     sqlx::query("VACUUM INTO $1").bind(to).execute(&mut connection).await?;

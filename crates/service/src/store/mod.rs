@@ -34,6 +34,9 @@ mod tokens;
 mod user_groups;
 mod writer;
 
+use std::fs::{OpenOptions, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,7 +85,7 @@ use payloads::Payloads;
 pub enum StoreError {
     #[error("the database failed: {0}")]
     Database(#[source] Arc<sqlx::Error>),
-    #[error("a payload's file failed: {0}")]
+    #[error("a file of the store failed: {0}")]
     File(#[source] Arc<std::io::Error>),
     #[error("the database holds what this program cannot have written: {0}")]
     Corrupt(&'static str),
@@ -126,6 +129,20 @@ fn migrator(migrations: &[(i64, &'static str, &'static str)]) -> Migrator {
 /// How long a statement waits for another connection's lock before it fails.
 const BUSY: Duration = Duration::from_secs(10);
 
+/// Makes `file` and what SQLite keeps beside it their owner's only; what SQLite makes later has the mode of `file`.
+pub fn private(file: &Path) -> io::Result<()> {
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(file)?;
+    for beside in ["", "-wal", "-shm"] {
+        let mut path = file.as_os_str().to_owned();
+        path.push(beside);
+        match std::fs::set_permissions(&path, Permissions::from_mode(0o600)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// The open store. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -138,6 +155,7 @@ impl Store {
     /// Opens the database in `file`, making and migrating it as needed, with the files of payloads in the directory
     /// `payloads` beside it. The caller holds the data directory's lock.
     pub async fn open(file: &Path) -> Result<Store, StoreError> {
+        private(file).map_err(|error| StoreError::File(Arc::new(error)))?;
         let options = SqliteConnectOptions::new()
             .filename(file)
             .create_if_missing(true)

@@ -1,6 +1,7 @@
 //! The operator's side: the data directory, its lock, `farcall client`.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -48,6 +49,50 @@ async fn one_process_serves_a_directory_and_nobody_else_reads_it() {
     let addresses: Value = serde_json::from_slice(&addresses).unwrap();
     assert_eq!(addresses["http"], service.http);
     assert_eq!(addresses["amqp"], service.amqp);
+}
+
+/// Everything that the service keeps is its owner's only, whoever may look into the directory; what an older version left
+/// open is closed at the next start, and what was copied from it, too.
+#[tokio::test]
+async fn no_file_is_open_to_others() {
+    let mut service = Farcall::configured("limits: {file_from_bytes: 16}\n");
+    let client = service.client().await;
+    let endpoint = client.register().await;
+    client.submit(endpoint.id(), &client.function().await, 1).await;
+    while !service.data().join("keys/id-token.pem").exists() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let (before, backup, restored) =
+        (service.file("before"), service.file("backup"), service.file("restored"));
+    assert!(service.command(&["backup", before.to_str().unwrap()]).status.success());
+    let open = |path: &Path| std::fs::set_permissions(path, PermissionsExt::from_mode(0o644)).unwrap();
+    for name in ["farcall.db", "farcall.db-wal", "farcall.db-shm"] {
+        open(&service.data().join(name));
+    }
+    open(&before.join("farcall.db"));
+    service.kill();
+    service.start_again();
+    assert!(service.command(&["backup", backup.to_str().unwrap()]).status.success());
+    assert!(farcall(&restored, &["restore", before.to_str().unwrap()]).status.success());
+    for root in [service.data(), backup, restored] {
+        let found = files(&root);
+        for name in ["farcall.db", "keys/id-token.pem"] {
+            assert!(found.contains(&root.join(name)), "{name}: {found:?}");
+        }
+        assert!(found.iter().any(|path| path.starts_with(root.join("payloads"))), "{found:?}");
+        for path in found.iter().filter(|path| !path.ends_with("farcall.yaml")) {
+            // What is being written has another name at the next moment.
+            let mode = std::fs::metadata(path).map_or(0, |known| known.permissions().mode());
+            assert_eq!(mode & 0o077, 0, "{} {mode:o}", path.display());
+        }
+    }
+    let logs = ["farcall.db-wal", "farcall.db-shm"].map(|name| service.data().join(name));
+    assert!(logs.iter().all(|path| path.exists()), "they were looked at");
+}
+
+fn files(below: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(below).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
 #[tokio::test]
