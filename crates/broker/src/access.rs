@@ -61,10 +61,12 @@ pub struct LoggedIn {
 }
 
 /// Why a log-in did not succeed. The difference matters: a client that reads "wrong password" may give up for good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// These credentials are wrong: 403 ACCESS_REFUSED.
     Denied,
+    /// They were right once and open nothing any more: the same, with why.
+    Ended(String),
     /// The owner can't say now. The client is asked to come again (its connection ends without a 403, and after the
     /// state in which pika takes a lost connection for wrong credentials).
     Unavailable,

@@ -8,6 +8,7 @@
 //! | [`identity`] | who asks: client identities, tokens |
 //! | [`rest`] | the compute routes |
 //! | [`rules`] | who may do what |
+//! | [`management`] | what those who manage an endpoint do with it |
 //! | [`user_endpoint`] | the endpoints that managers start |
 //! | [`task`], [`presence`] | what a task and an endpoint are doing, as pure state |
 //! | [`post`] | ties the store to the broker |
@@ -39,6 +40,7 @@ pub mod front;
 pub mod health;
 pub mod identity;
 pub mod limits;
+pub mod management;
 pub mod origin;
 pub mod post;
 pub mod presence;

@@ -17,6 +17,7 @@ use crate::figures::Figures;
 use crate::front::Front;
 use crate::health::{self, Health};
 use crate::identity::Identity;
+use crate::identity::audit::By;
 use crate::identity::upstream::Upstreams;
 use crate::identity::upstream::settings::SettingsError;
 use crate::identity::web::Web;
@@ -168,7 +169,9 @@ impl Service {
             .merge(identity::web::router(web))
             .merge(health::router(health.clone()))
             .fallback(rest::nowhere);
-        let administration = Administration { identity: identity.clone(), post: Some(post.clone()) };
+        // The server puts in who asks.
+        let by = By::Operator { uid: nix::unistd::getuid().as_raw() };
+        let administration = Administration { identity: identity.clone(), post: Some(post.clone()), by };
         let admin = admin::Server::open(&directory.admin_socket(), administration).map_err(|error| {
             ServeError::Admin { path: directory.admin_socket().display().to_string(), error }
         })?;

@@ -210,7 +210,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 };
                 shared.access.log_in(login).await
             };
-            if let Err(Refusal::Denied) = answer {
+            if let Err(Refusal::Denied | Refusal::Ended(_)) = answer {
                 // Guessing is slow work.
                 tokio::time::sleep(shared.config.refusal_delay).await;
             }

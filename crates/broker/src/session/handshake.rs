@@ -95,10 +95,14 @@ impl Session {
         let who = match answer {
             Ok(it) => Some((it.principal, it.limits)),
             Err(Refusal::Unavailable) => None,
-            Err(Refusal::Denied) => {
+            Err(refusal) => {
                 if hears.authentication_failure {
-                    let text = "Login was refused using authentication mechanism PLAIN. For details see the broker \
-                                logfile.";
+                    let text = match refusal {
+                        Refusal::Ended(why) => why,
+                        _ => "Login was refused using authentication mechanism PLAIN. For details see the broker \
+                              logfile."
+                            .to_owned(),
+                    };
                     self.fail(&Violation::new(Code::AccessRefused, text), world);
                     return Step::Continue;
                 }

@@ -8,9 +8,7 @@ use super::request::{AddedClient, ClientRequest, KnownClient, Removed, Reply};
 use super::{AdminError, Administration};
 use crate::ambient;
 use crate::identity::audit;
-use crate::store::{
-    Client, EndTokens, NativeApp, PutNativeApp, RemoveIdentity, RemoveNativeApp, SetDisabled,
-};
+use crate::store::{Client, NativeApp, PutNativeApp, RemoveIdentity, RemoveNativeApp, SetDisabled};
 
 /// Where codes of one native application may be sent.
 const MOST_REDIRECTS: usize = 20;
@@ -37,7 +35,7 @@ impl Administration {
                 Found::Confidential(client) => {
                     let client_secret = self.identity.reset_client(&client).await?;
                     self.end_everything(client.id).await?;
-                    audit::administered("client reset", &client.id.to_string());
+                    audit::administered("client reset", &client.id.to_string(), self.by);
                     Ok(Reply::Added(added(client, client_secret)))
                 }
                 Found::Native(_) => Err(AdminError::Refused(format!("{client} keeps no secret"))),
@@ -56,7 +54,7 @@ impl Administration {
             return Err(AdminError::Refused(text));
         }
         let (client, secret) = self.identity.add_client(name, resource_server).await?;
-        audit::administered("client add", &client.id.to_string());
+        audit::administered("client add", &client.id.to_string(), self.by);
         Ok(Reply::Added(added(client, secret)))
     }
 
@@ -76,7 +74,7 @@ impl Administration {
             created: ambient::now(),
         };
         self.identity.store().write(PutNativeApp(app.clone())).await?;
-        audit::administered("client add", &app.id.to_string());
+        audit::administered("client add", &app.id.to_string(), self.by);
         Ok(Reply::Client(app.into()))
     }
 
@@ -95,11 +93,10 @@ impl Administration {
         };
         self.identity.forget_application(id);
         if disabled {
-            self.identity.end_tokens(EndTokens::Client(id)).await?;
             self.end_everything(IdentityId::from_uuid(*id.as_uuid())).await?;
         }
         let what = if disabled { "client disable" } else { "client enable" };
-        audit::administered(what, &id.to_string());
+        audit::administered(what, &id.to_string(), self.by);
         Ok(Reply::Client(known))
     }
 
@@ -117,14 +114,14 @@ impl Administration {
                 return Err(AdminError::Refused(text.to_owned()));
             }
             Found::Native(app) => {
-                self.identity.end_tokens(EndTokens::Client(app.id)).await?;
+                self.end_everything(IdentityId::from_uuid(*app.id.as_uuid())).await?;
                 store.write(RemoveNativeApp(app.id)).await?;
                 (app.id, app.name)
             }
         };
         self.identity.forget_application(id);
         self.identity.forget_tokens();
-        audit::administered("client remove", &id.to_string());
+        audit::administered("client remove", &id.to_string(), self.by);
         Ok(Reply::Removed(Removed { id: id.to_string(), name }))
     }
 

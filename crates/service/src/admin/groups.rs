@@ -28,7 +28,7 @@ impl Administration {
                 };
                 let added = store.write(AddUserGroup(group.clone())).await?;
                 added.map_err(|_| AdminError::Taken(format!("the group {}", group.name)))?;
-                audit::administered("group add", &group.id.to_string());
+                audit::administered("group add", &group.id.to_string(), self.by);
                 Ok(Reply::Group(self.known_group(group).await?))
             }
             GroupRequest::List => {
@@ -48,15 +48,22 @@ impl Administration {
                 }
                 for (identity, member) in changes {
                     store.write(SetMember { group: group.id, identity, member }).await?;
+                    if !member {
+                        self.end_tokens(identity).await?;
+                    }
                     let what = if member { "group members add" } else { "group members remove" };
-                    audit::administered(what, &format!("{} {identity}", group.id));
+                    audit::administered(what, &format!("{} {identity}", group.id), self.by);
                 }
                 Ok(Reply::Group(self.known_group(group).await?))
             }
             GroupRequest::Remove { group } => {
                 let group = self.found_group(&group).await?;
+                let members = store.members(group.id).await?;
                 store.write(RemoveUserGroup(group.id)).await?;
-                audit::administered("group remove", &group.id.to_string());
+                for member in members {
+                    self.end_tokens(member).await?;
+                }
+                audit::administered("group remove", &group.id.to_string(), self.by);
                 Ok(Reply::Removed(Removed { id: group.id.to_string(), name: group.name }))
             }
         }

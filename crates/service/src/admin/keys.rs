@@ -12,7 +12,7 @@ impl Administration {
             KeyRequest::List => self.identity.keys().ring().await?,
             KeyRequest::Rotate => {
                 let ring = self.identity.keys().rotate(now).await?;
-                audit::administered("key rotate", ring.kid());
+                audit::administered("key rotate", ring.kid(), self.by);
                 ring
             }
         };

@@ -21,11 +21,13 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use wire::IdentityId;
 
+use crate::ambient;
 use crate::identity::Identity;
+use crate::identity::audit::By;
 use crate::identity::password::PasswordError;
 use crate::identity::{IdentityError, key::KeyError};
 use crate::post::Post;
-use crate::store::{EndConnections, EndEverything, Kind, StoreError};
+use crate::store::{EndAccess, EndEverything, StoreError};
 use request::{Reply, Request};
 
 /// The longest line of a request.
@@ -66,6 +68,8 @@ pub struct Administration {
     pub identity: Identity,
     /// Absent while the service doesn't run: nobody is connected then.
     pub post: Option<Post>,
+    /// Who asks.
+    pub by: By,
 }
 
 impl Administration {
@@ -80,25 +84,25 @@ impl Administration {
         done.unwrap_or_else(|error| Reply::Failed(error.to_string()))
     }
 
-    /// Ends all that `identity` holds: sessions, tokens, and connections to the broker.
-    async fn end_everything(&self, identity: IdentityId) -> Result<(), StoreError> {
-        let store = self.identity.store();
-        let credentials = store.write(EndEverything(identity)).await?;
+    /// Ends the access tokens of `identity`: what a resource server remembers by one, such as a group that they are no
+    /// member of any more, is over. Programs get others by themselves.
+    async fn end_tokens(&self, identity: IdentityId) -> Result<(), StoreError> {
+        self.identity.store().write(EndAccess { identity, now: ambient::now() }).await?;
         self.identity.forget_tokens();
         self.identity.forget_person(identity);
-        self.cut(identity, credentials);
-        // What a client has opened at the broker was opened for the one it acts as.
-        let client = store.profile(identity).await?.filter(|it| it.kind == Kind::Client);
-        if let Some(first) = client.and_then(|client| client.linked_to) {
-            self.cut(first, store.write(EndConnections(first)).await?);
-        }
         Ok(())
     }
 
-    fn cut(&self, identity: IdentityId, credentials: Vec<i64>) {
+    /// Ends all that `identity` holds: sessions, tokens, and connections to the broker, those of its endpoints too.
+    async fn end_everything(&self, identity: IdentityId) -> Result<(), StoreError> {
+        let end = EndEverything { identity, now: ambient::now() };
+        let ended = self.identity.store().write(end).await?;
+        self.identity.forget_tokens();
+        self.identity.forget_person(identity);
         if let Some(post) = &self.post {
-            post.cut_client(identity, credentials);
+            post.shut_out(&ended, self.by);
         }
+        Ok(())
     }
 }
 
@@ -129,7 +133,9 @@ impl Server {
                 () = stop.begun() => return,
             };
             let Ok((stream, _)) = accepted else { continue };
-            let administration = self.administration.clone();
+            let Ok(peer) = stream.peer_cred() else { continue };
+            let by = By::Operator { uid: peer.uid() };
+            let administration = Administration { by, ..self.administration.clone() };
             tokio::spawn(async move {
                 match tokio::time::timeout(PATIENCE, answer(stream, &administration)).await {
                     Ok(Ok(())) => {}

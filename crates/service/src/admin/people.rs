@@ -73,7 +73,7 @@ impl Administration {
             }
             UserRequest::Remove { user } => return self.remove_user(&user).await,
         };
-        audit::administered(what, &user.id.to_string());
+        audit::administered(what, &user.id.to_string(), self.by);
         self.identity.forget_person(user.id);
         self.shown(self.known(user.id).await?).await
     }
@@ -121,7 +121,7 @@ impl Administration {
         self.end_everything(person.id).await?;
         self.identity.store().write(RemoveIdentity(person.id)).await?;
         self.identity.forget_person(person.id);
-        audit::administered("user remove", &person.id.to_string());
+        audit::administered("user remove", &person.id.to_string(), self.by);
         Ok(Reply::Removed(Removed { id: person.id.to_string(), name: person.username }))
     }
 

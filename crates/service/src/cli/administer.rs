@@ -12,6 +12,7 @@ use crate::admin::request::{AddedClient, KnownClient, KnownGroup, KnownKey, Know
 use crate::admin::{self, Administration};
 use crate::directory::{Directory, DirectoryError};
 use crate::identity::Identity;
+use crate::identity::audit::By;
 use crate::store::Store;
 
 /// What every administrative command is told.
@@ -72,7 +73,8 @@ async fn perform(directory: &Directory, request: Request) -> anyhow::Result<Repl
         Ok(_lock) => {
             let store = Store::open(&directory.database()).await?;
             let identity = Identity::new(store.clone(), directory.keys());
-            let reply = Administration { identity, post: None }.perform(request).await;
+            let by = By::Operator { uid: nix::unistd::getuid().as_raw() };
+            let reply = Administration { identity, post: None, by }.perform(request).await;
             store.close().await;
             Ok(reply)
         }

@@ -8,9 +8,10 @@ use jiff::Timestamp;
 use wire::{ClientId, IdentityId};
 
 use super::Identity;
+use super::ended::Ended;
 use crate::ambient;
 use crate::secret::{self, Hash};
-use crate::store::{AddClient, Client, EndTokens, NativeApp, SetSecret, StoreError};
+use crate::store::{AddClient, Client, NativeApp, SetSecret, StoreError};
 
 /// What a client identity's username ends in.
 const CLIENT_DOMAIN: &str = "clients.auth.globus.org";
@@ -78,6 +79,14 @@ impl Identity {
         }))
     }
 
+    /// That the client identity whose id and secret these are is disabled, if it is.
+    pub async fn disabled_client(&self, id: &str, secret: &str) -> Result<Option<Ended>, StoreError> {
+        let Ok(id) = id.parse::<IdentityId>() else { return Ok(None) };
+        let known = self.store.client(id).await?;
+        let known = known.filter(|client| client.disabled && client.secret.admits(secret));
+        Ok(known.map(|client| Ended::Disabled(client.username)))
+    }
+
     /// Makes a client identity. Answers it with its secret, which nobody can read again.
     pub async fn add_client(
         &self,
@@ -99,12 +108,11 @@ impl Identity {
         Ok((client, secret))
     }
 
-    /// Gives a client another secret, and ends all that was got with the old one.
+    /// Gives a client another secret. What was got with the old one is the caller's to end.
     pub async fn reset_client(&self, client: &Client) -> Result<String, StoreError> {
         let secret = secret::fresh();
         self.store.write(SetSecret { client: client.id, secret: Hash::of(&secret) }).await?;
         self.forget_application(client.client_id());
-        self.end_tokens(EndTokens::Client(client.client_id())).await?;
         Ok(secret)
     }
 

@@ -3,6 +3,8 @@
 //! Lines carry the target `farcall::audit`, so that a site can send them where it keeps such things. Only ids, names of
 //! scopes and names of errors go in: what somebody typed into a field could be a password.
 
+use std::fmt;
+
 use wire::rest::auth::error::OAuthError;
 use wire::{ClientId, IdentityId};
 
@@ -10,6 +12,24 @@ use super::tokens::Issued;
 
 /// The target of every line.
 pub const TARGET: &str = "farcall::audit";
+
+/// Who did something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// A user of this machine, through `admin.sock` or on the data directory itself.
+    Operator { uid: u32 },
+    /// Over HTTP.
+    Identity(IdentityId),
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            By::Operator { uid } => write!(f, "operator with uid {uid}"),
+            By::Identity(identity) => write!(f, "{identity}"),
+        }
+    }
+}
 
 /// `how` is the name of the grant.
 pub fn tokens_issued(how: &str, issued: &[Issued]) {
@@ -41,8 +61,13 @@ pub fn sign_in_refused(identity: Option<IdentityId>, how: &str, why: &str) {
 }
 
 /// `what` names the command, `subject` whom or what it was about.
-pub fn administered(what: &str, subject: &str) {
-    tracing::info!(target: TARGET, act = "administered", what, subject);
+pub fn administered(what: &str, subject: &str, by: By) {
+    tracing::info!(target: TARGET, act = "administered", what, subject, %by);
+}
+
+/// Connections to the broker were ended, and their credentials with them: those of `holder`.
+pub fn cut_off(holder: &str, connections: usize, by: By) {
+    tracing::info!(target: TARGET, act = "cut off", holder, connections, %by);
 }
 
 /// A person let an application act for them.

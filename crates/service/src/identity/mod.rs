@@ -14,6 +14,7 @@
 //! | [`upstream`] | sign-in through the site's own identity providers |
 //! | [`projects`] | projects and authentication policies |
 //! | [`routes`] | HTTP, one file per route |
+//! | [`ended`] | why something opens nothing any more |
 //! | [`memory`] | what was read from the store a moment ago |
 //! | [`audit`] | what is written down of all that |
 //!
@@ -27,6 +28,7 @@ pub mod applications;
 pub mod audit;
 pub mod codes;
 pub mod demands;
+pub mod ended;
 pub mod grants;
 pub mod groups;
 pub mod guesses;

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use wire::IdentityId;
 
 use super::Identity;
+use super::ended::Ended;
 use crate::ambient;
 use crate::store::{Kind, Profile, SetPassword, StoreError};
 
@@ -28,9 +29,12 @@ pub const LONGEST: usize = 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
-    /// Unknown, disabled, without a password, or with another one: said alike, at the same cost.
+    /// Unknown, without a password, or with another one: said alike, at the same cost.
     #[error("unknown user or wrong password")]
     Refused,
+    /// The password is right, and the account, or the first of its set, is disabled.
+    #[error("{0}")]
+    Disabled(Ended),
     /// Too many are being checked.
     #[error("too many passwords are being checked; try again in a moment")]
     Busy,
@@ -114,9 +118,10 @@ impl Hasher {
 }
 
 impl Identity {
-    /// The person whose username and password these are: enabled, and so is the first of the set.
+    /// The person whose username and password these are: enabled, and so is the first of the set. Only who has the right
+    /// password is told that the account is disabled.
     pub async fn verify_password(&self, username: &str, password: &str) -> Result<Profile, PasswordError> {
-        let person = self.profile_named(username).await?.filter(|it| it.kind == Kind::Person && !it.disabled);
+        let person = self.profile_named(username).await?.filter(|it| it.kind == Kind::Person);
         let hash = match &person {
             Some(person) => self.store.password(person.id).await?,
             None => None,
@@ -125,12 +130,15 @@ impl Identity {
         let password = if password.len() > LONGEST { String::new() } else { password.to_owned() };
         let right = self.passwords.verify(password, hash).await?;
         let person = person.filter(|_| right).ok_or(PasswordError::Refused)?;
-        if let Some(first) = person.linked_to
-            && self.profile(first).await?.is_none_or(|first| first.disabled)
-        {
-            return Err(PasswordError::Refused);
+        if person.disabled {
+            return Err(PasswordError::Disabled(Ended::Disabled(person.username)));
         }
-        Ok(person)
+        let Some(first) = person.linked_to else { return Ok(person) };
+        match self.profile(first).await? {
+            Some(first) if !first.disabled => Ok(person),
+            Some(first) => Err(PasswordError::Disabled(Ended::Disabled(first.username))),
+            None => Err(PasswordError::Disabled(Ended::Removed)),
+        }
     }
 
     /// Gives `identity` a password. Sessions and tokens made with the old one are the caller's to end.
@@ -243,8 +251,12 @@ mod tests {
             async |username: &str, password: &str| match identity.verify_password(username, password).await {
                 Ok(profile) => Some(profile.username),
                 Err(PasswordError::Refused) => None,
+                Err(PasswordError::Disabled(why)) => Some(why.to_string()),
                 Err(other) => panic!("{other}"),
             };
+        let disabled = |username: &str| {
+            Some(format!("The account {username} is disabled: ask who administers this service"))
+        };
         let alice = Some("alice@example.edu".to_owned());
         let lab = Some("alice@lab.example.org".to_owned());
         assert_eq!(verify(" Alice@Example.edu", "correct horse").await, alice);
@@ -264,14 +276,16 @@ mod tests {
             store.write(crate::store::SetDisabled { identity: id, disabled }).await.unwrap();
         };
         disable(people[1].id, true).await;
-        assert_eq!(verify("alice@lab.example.org", "correct horse").await, None);
+        assert_eq!(verify("alice@lab.example.org", "correct horse").await, disabled("alice@lab.example.org"));
+        assert_eq!(verify("alice@lab.example.org", "wrong").await, None, "strangers are told nothing");
         assert_eq!(verify("alice@example.edu", "correct horse").await, alice);
         disable(people[1].id, false).await;
         disable(people[0].id, true).await;
         assert_eq!(
             verify("alice@lab.example.org", "correct horse").await,
-            None,
+            disabled("alice@example.edu"),
             "the first of the set counts"
         );
+        assert_eq!(verify("alice@lab.example.org", "wrong").await, None);
     }
 }

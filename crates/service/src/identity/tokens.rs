@@ -59,8 +59,8 @@ impl Issued {
 }
 
 impl Identity {
-    /// Makes the tokens of `order`: on disk when this returns.
-    pub async fn issue(&self, order: Order<'_>, now: Timestamp) -> Result<Vec<Issued>, StoreError> {
+    /// Makes the tokens of `order`: on disk when this returns. None for who is shut out.
+    pub async fn issue(&self, order: Order<'_>, now: Timestamp) -> Result<Option<Vec<Issued>>, StoreError> {
         let longest = now + TOKEN_LIFE;
         let expires = order.parent.map_or(longest, |(_, ends)| ends.min(longest));
         let issued: Vec<Issued> = order
@@ -82,8 +82,8 @@ impl Identity {
             })
             .collect();
         let rows = issued.iter().map(|it| (Hash::of(&it.access_token), it.token.clone())).collect();
-        self.store.write(AddTokens(rows)).await?;
-        Ok(issued)
+        let added = self.store.write(AddTokens(rows)).await?;
+        Ok(added.then_some(issued))
     }
 
     /// What `access_token` stands for, unless it is unknown or has ended.

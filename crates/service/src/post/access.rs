@@ -14,6 +14,7 @@ use super::outbox::Feeder;
 use super::standing::Standing;
 use super::url::User;
 use crate::ambient;
+use crate::identity::ended;
 use crate::store::{Holder, RetireOlder, Store};
 use crate::user_endpoint::Starts;
 
@@ -39,9 +40,14 @@ impl Access for Rules {
                 Refusal::Unavailable
             };
             let known = self.store.credential(user.holder, user.number).await.map_err(unavailable)?;
-            let credential = known.filter(|it| it.secret.admits(&login.password)).ok_or(Refusal::Denied)?;
-            if credential.expires.is_some_and(|expires| expires <= ambient::now()) {
-                return Err(Refusal::Denied);
+            let now = ambient::now();
+            let Some(credential) = known.filter(|it| it.secret.admits(&login.password)) else {
+                let why = ended::why(&self.store, &login.password, now).await.map_err(unavailable)?;
+                return Err(why.map_or(Refusal::Denied, |why| Refusal::Ended(why.to_string())));
+            };
+            if let Some(expired) = credential.expires.filter(|expires| *expires <= now) {
+                let text = format!("This connection URL expired at {expired:.0}: get a new one");
+                return Err(Refusal::Ended(text));
             }
             if let Holder::Endpoint(endpoint) = user.holder {
                 if credential.supersedes {
@@ -72,7 +78,7 @@ impl Access for Rules {
                 }
                 allowed
             }
-            Holder::Client(identity) => client_may(identity, operation),
+            Holder::Client(identity) => !self.standing.is_shut_out(user) && client_may(identity, operation),
         }
     }
 

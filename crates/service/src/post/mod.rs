@@ -26,9 +26,11 @@ use broker::{Broker, Confirm, DeclareError, ExchangeKind, Handle, Message, Queue
 use wire::queue::{self, HEARTBEAT_BINDING, HEARTBEAT_QUEUE, RESULT_BINDING, RESULT_QUEUE, exchange};
 use wire::{EndpointId, FunctionId, IdentityId, TaskId};
 
+use crate::ambient;
 use crate::figures::Figures;
+use crate::identity::audit::{self, By};
 use crate::presence::Presence;
-use crate::store::{Holder, Store, StoreError};
+use crate::store::{Ended, Holder, Store, StoreError};
 use crate::user_endpoint::Starts;
 use deliveries::Deliveries;
 use functions::Functions;
@@ -48,6 +50,7 @@ pub struct Post {
     results: Results,
     starts: Starts,
     functions: Functions,
+    presence: Presence,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +88,7 @@ impl Post {
             results: results.clone(),
             starts: starts.clone(),
             functions: functions.clone(),
+            presence: presence.clone(),
         };
 
         let (sink, arrived) = ResultSink::new();
@@ -135,8 +139,8 @@ impl Post {
     }
 
     /// `endpoint` has been locked: its connections end, its tasks wait.
-    pub fn endpoint_locked(&self, endpoint: EndpointId) {
-        self.cut(endpoint, self.standing.barred(endpoint));
+    pub fn endpoint_locked(&self, endpoint: EndpointId, by: By) {
+        self.stop_endpoint(endpoint, by);
     }
 
     /// Whether `manager` reads its commands at this moment.
@@ -186,8 +190,9 @@ impl Post {
         &self,
         endpoint: EndpointId,
         orphans: Vec<TaskId>,
+        by: By,
     ) -> Result<(), StoreError> {
-        self.cut(endpoint, self.standing.barred(endpoint));
+        self.stop_endpoint(endpoint, by);
         self.broker.delete_queue(&queue::task_queue(endpoint));
         self.broker.delete_queue(&queue::command_queue(endpoint));
         self.end_orphans(endpoint, orphans).await
@@ -204,25 +209,39 @@ impl Post {
         self.results.end(endpoint, orphans, &ending).await
     }
 
-    /// Ends the connections that `identity` opened with these credentials.
-    pub fn cut_client(&self, identity: IdentityId, numbers: Vec<i64>) {
-        for number in numbers {
+    /// Ends the connections of somebody who was shut out, and of the endpoints that were theirs. Log-ins that are under
+    /// way come to nothing, too.
+    pub fn shut_out(&self, ended: &Ended, by: By) {
+        for &(identity, number) in &ended.clients {
             let user = User { holder: Holder::Client(identity), number };
-            let ended = self.broker.cut(&user.to_string());
-            if ended > 0 {
-                tracing::info!(%user, ended, "the connections of somebody who was shut out were ended");
-            }
+            self.standing.shut_out(user, ambient::now());
+            audit::cut_off(&user.to_string(), self.broker.cut(&user.to_string()), by);
+        }
+        for &endpoint in &ended.endpoints {
+            self.stop_endpoint(endpoint, by);
         }
     }
 
-    fn cut(&self, endpoint: EndpointId, numbers: Vec<i64>) {
-        for number in numbers {
-            let user = User { holder: Holder::Endpoint(endpoint), number };
-            let ended = self.broker.cut(&user.to_string());
-            if ended > 0 {
-                tracing::info!(%user, ended, "the connections of an earlier credential were ended");
-            }
+    /// `identity` has got credential `number`.
+    pub fn client_credential_made(&self, identity: IdentityId, number: i64) {
+        self.standing.let_in(User { holder: Holder::Client(identity), number });
+    }
+
+    /// `endpoint` may do nothing until it is registered again.
+    fn stop_endpoint(&self, endpoint: EndpointId, by: By) {
+        let connections = self.cut(endpoint, self.standing.barred(endpoint));
+        audit::cut_off(&endpoint.to_string(), connections, by);
+        self.presence.forget(endpoint);
+    }
+
+    /// How many connections ended.
+    fn cut(&self, endpoint: EndpointId, numbers: Vec<i64>) -> usize {
+        let users = numbers.into_iter().map(|number| User { holder: Holder::Endpoint(endpoint), number });
+        let ended = users.map(|user| self.broker.cut(&user.to_string())).sum();
+        if ended > 0 {
+            tracing::info!(%endpoint, ended, "connections of an endpoint's earlier credentials were ended");
         }
+        ended
     }
 
     fn declare(&self, endpoint: EndpointId) -> Result<(), DeclareError> {

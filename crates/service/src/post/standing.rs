@@ -3,7 +3,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use jiff::{SignedDuration, Timestamp};
 use wire::EndpointId;
+
+use super::url::User;
 
 /// What is known of one endpoint's connections.
 #[derive(Clone, Debug, Default)]
@@ -16,11 +19,33 @@ struct Connected {
     barred: bool,
 }
 
+/// Longer than a log-in may take.
+const LOG_IN: SignedDuration = SignedDuration::from_mins(2);
+
 /// Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Standing(Arc<Mutex<HashMap<EndpointId, Connected>>>);
+pub(super) struct Standing {
+    endpoints: Arc<Mutex<HashMap<EndpointId, Connected>>>,
+    /// Clients' users who were shut out a moment ago. Their credentials are gone; a log-in that had read one is not done.
+    shut_out: Arc<Mutex<HashMap<User, Timestamp>>>,
+}
 
 impl Standing {
+    pub(super) fn shut_out(&self, user: User, now: Timestamp) {
+        let mut users = self.shut_out.lock().unwrap_or_else(PoisonError::into_inner);
+        users.retain(|_, since| now.duration_since(*since) < LOG_IN);
+        users.insert(user, now);
+    }
+
+    /// A credential of this name was made anew.
+    pub(super) fn let_in(&self, user: User) {
+        self.shut_out.lock().unwrap_or_else(PoisonError::into_inner).remove(&user);
+    }
+
+    pub(super) fn is_shut_out(&self, user: User) -> bool {
+        self.shut_out.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&user)
+    }
+
     pub(super) fn logged_in(&self, endpoint: EndpointId, number: i64) {
         self.endpoints().entry(endpoint).or_default().used.insert(number);
     }
@@ -63,6 +88,6 @@ impl Standing {
 
     fn endpoints(&self) -> std::sync::MutexGuard<'_, HashMap<EndpointId, Connected>> {
         // A panic while it was held cannot have left it half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -37,7 +37,8 @@ pub(super) async fn url(
     let now = ambient::now();
     let command =
         NewClientCredential { identity: caller, secret: Hash::of(&secret), now, expires: now + LIFE };
-    let number = app.store.write(command).await?;
+    let number = app.store.write(command).await?.ok_or_else(Failure::shut_out)?;
+    app.post.client_credential_made(caller, number);
     let url = ConnectionUrl { holder: Holder::Client(caller), number, secret: &secret };
     Ok(Json(ResultConnection {
         queue_prefix: queue::client_prefix(caller),

@@ -36,15 +36,17 @@ impl FromRequestParts<App> for CallerToken {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<CallerToken, Failure> {
         let bearer = proof::bearer(&parts.headers)
             .ok_or_else(|| Failure::new(Code::UserUnauthenticated, "A bearer token is needed here"))?;
-        let token = app
-            .identity
-            .check(bearer, ambient::now())
-            .await?
-            .ok_or_else(|| Failure::new(Code::InvalidAuthToken, "The token is unknown or has ended"))?;
+        let now = ambient::now();
+        let Some(token) = app.identity.check(bearer, now).await? else {
+            let why = app.identity.why_ended(bearer, now).await?;
+            let text =
+                why.map_or_else(|| "The token is unknown or has ended".to_owned(), |it| it.to_string());
+            return Err(Failure::new(Code::InvalidAuthToken, text));
+        };
         if token.resource_server != COMPUTE_RESOURCE_SERVER || !token.covers(COMPUTE_SCOPE) {
             return Err(Failure::new(Code::InsufficientAuthScope, "The token's scope does not reach here"));
         }
-        app.rates.take(token.identity, ambient::now()).map_err(Failure::too_many_requests)?;
+        app.rates.take(token.identity, now).map_err(Failure::too_many_requests)?;
         Ok(CallerToken(token))
     }
 }

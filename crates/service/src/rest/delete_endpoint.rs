@@ -11,7 +11,6 @@ use super::caller::Caller;
 use super::failure::Failure;
 use super::route::{Method, Route};
 use crate::rules::Verdict;
-use crate::store::DeleteEndpoint;
 
 pub(super) const ROUTE: Route = Route {
     refusals: &[Code::EndpointNotFound, Code::EndpointAccessForbidden],
@@ -36,11 +35,6 @@ pub(super) async fn delete(
         Verdict::Forbidden => return Err(Failure::forbidden_endpoint(id)),
         Verdict::Unknown => return Err(Failure::unknown_endpoint(id)),
     }
-    // With a manager go the endpoints that only it could start.
-    for id in app.store.user_endpoints(id).await?.into_iter().chain([id]) {
-        let orphans = app.store.write(DeleteEndpoint(id)).await?;
-        app.post.endpoint_deleted(id, orphans).await?;
-        app.presence.forget(id);
-    }
+    app.management(caller).delete(id).await?;
     Ok(Json(Deleted::default()))
 }

@@ -75,7 +75,7 @@ impl Failure {
 
     /// Who was let in a moment ago and is no more.
     pub fn shut_out() -> Failure {
-        Failure::new(Code::InvalidAuthToken, "The token has ended: its owner or its application is shut out")
+        Failure::new(Code::InvalidAuthToken, "The account or the application is disabled or was removed")
     }
 
     pub fn too_many_requests(retry_after: u32) -> Failure {

@@ -13,7 +13,6 @@ use super::failure::Failure;
 use super::route::{Method, Route};
 use crate::ambient;
 use crate::rules::Verdict;
-use crate::store::LockEndpoint;
 
 const REFUSALS: &[Code] = &[Code::EndpointNotFound, Code::EndpointAccessForbidden];
 
@@ -53,9 +52,7 @@ pub(super) async fn lock(
         Verdict::Unknown => return Err(Failure::unknown_endpoint(id)),
     }
     let until = ambient::now() + app.limits.lock();
-    app.store.write(LockEndpoint { endpoint: id, until }).await?;
-    app.post.endpoint_locked(id);
-    app.presence.forget(id);
+    app.management(caller).lock(id, until).await?;
     let until = until.strftime("%Y-%m-%dT%H:%M:%S.%6f").to_string();
     Ok(Json(Locked { endpoint_id: id, lock_expiration_timestamp: until }))
 }

@@ -48,7 +48,9 @@ use route::Route;
 use crate::ambient;
 use crate::figures::Figures;
 use crate::identity::Identity;
+use crate::identity::audit::By;
 use crate::limits::Limits;
+use crate::management::Management;
 use crate::post::Post;
 use crate::post::url::Outside;
 use crate::presence::Presence;
@@ -71,6 +73,13 @@ pub struct App {
     /// Where the broker is found from outside.
     pub amqp: Outside,
     pub figures: Figures,
+}
+
+impl App {
+    /// What `caller` does with endpoints that they manage.
+    fn management(&self, caller: IdentityId) -> Management<'_> {
+        Management { store: &self.store, post: Some(&self.post), by: By::Identity(caller) }
+    }
 }
 
 /// Every route. The router and the OpenAPI document are made of it.

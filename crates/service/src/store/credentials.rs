@@ -10,6 +10,7 @@ use uuid::Uuid;
 use wire::{ClientId, EndpointId, IdentityId};
 
 use super::row::{instant, key};
+use super::shut_out::lives;
 use super::{Command, Store, StoreError, Tx};
 use crate::secret::Hash;
 
@@ -44,7 +45,7 @@ pub struct Credential {
     pub supersedes: bool,
 }
 
-/// A client's next credential. Answers its number.
+/// A client's next credential. Answers its number; nothing if they are shut out.
 #[derive(Debug)]
 pub struct NewClientCredential {
     pub identity: IdentityId,
@@ -54,9 +55,12 @@ pub struct NewClientCredential {
 }
 
 impl Command for NewClientCredential {
-    type Output = i64;
+    type Output = Option<i64>;
 
-    async fn run(self, tx: &mut Tx) -> Result<i64, StoreError> {
+    async fn run(self, tx: &mut Tx) -> Result<Option<i64>, StoreError> {
+        if !lives(tx, self.identity, None).await? {
+            return Ok(None);
+        }
         let holder = Holder::Client(self.identity);
         let last: Option<i64> =
             sqlx::query_scalar("SELECT max(number) FROM credentials WHERE kind = $1 AND subject_id = $2")
@@ -72,7 +76,7 @@ impl Command for NewClientCredential {
             .await?;
         let number = last.unwrap_or(0) + 1;
         add(tx, holder, number, self.secret, self.now, Some(self.expires), None).await?;
-        Ok(number)
+        Ok(Some(number))
     }
 }
 

@@ -11,6 +11,7 @@ use wire::{ClientId, EndpointId, FunctionId, IdentityId, TaskId};
 
 use super::credentials::{self, Holder};
 use super::row::{id, instant, json, key, text, time};
+use super::shut_out::lives;
 use super::{Command, Store, StoreError, Tx};
 use crate::secret::Hash;
 
@@ -171,24 +172,8 @@ impl Command for RegisterEndpoint {
     }
 }
 
-/// Whether `owner` and the application in its name may still do anything. Asked in the transaction that hands something
-/// out: being shut out then comes before or after it, and ends it.
-async fn lives(tx: &mut Tx, owner: IdentityId, client: Option<ClientId>) -> Result<bool, StoreError> {
-    let own: Option<bool> = sqlx::query_scalar("SELECT disabled FROM identities WHERE id = $1")
-        .bind(key(owner.as_uuid()))
-        .fetch_optional(&mut *tx)
-        .await?;
-    let Some(client) = client else { return Ok(own == Some(false)) };
-    let asking: Option<bool> = sqlx::query_scalar(
-        "SELECT disabled FROM identities WHERE id = $1 UNION ALL SELECT disabled FROM native_apps WHERE id = $1",
-    )
-    .bind(key(client.as_uuid()))
-    .fetch_optional(tx)
-    .await?;
-    Ok(own == Some(false) && asking == Some(false))
-}
-
-/// Nobody may register the endpoint for a time, and its credentials open nothing any more.
+/// Nobody may register the endpoint for a time, and its credentials open nothing any more; of a manager, nor do those of
+/// its user endpoints. Answers these.
 #[derive(Debug)]
 pub struct LockEndpoint {
     pub endpoint: EndpointId,
@@ -196,13 +181,39 @@ pub struct LockEndpoint {
 }
 
 impl Command for LockEndpoint {
-    type Output = ();
+    type Output = Vec<EndpointId>;
 
-    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+    async fn run(self, tx: &mut Tx) -> Result<Vec<EndpointId>, StoreError> {
         credentials::remove_all(tx, Holder::Endpoint(self.endpoint)).await?;
         sqlx::query("UPDATE endpoints SET locked_until_us = $2 WHERE id = $1")
             .bind(key(self.endpoint.as_uuid()))
             .bind(self.until.as_microsecond())
+            .execute(&mut *tx)
+            .await?;
+        let rows = sqlx::query("SELECT id FROM endpoints WHERE manager_id = $1")
+            .bind(key(self.endpoint.as_uuid()))
+            .fetch_all(&mut *tx)
+            .await?;
+        let mut user_endpoints = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let user_endpoint = EndpointId::from_uuid(id(row, "id")?);
+            credentials::remove_all(tx, Holder::Endpoint(user_endpoint)).await?;
+            user_endpoints.push(user_endpoint);
+        }
+        Ok(user_endpoints)
+    }
+}
+
+/// Its owner may register the endpoint again.
+#[derive(Debug)]
+pub struct UnlockEndpoint(pub EndpointId);
+
+impl Command for UnlockEndpoint {
+    type Output = ();
+
+    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        sqlx::query("UPDATE endpoints SET locked_until_us = NULL WHERE id = $1")
+            .bind(key(self.0.as_uuid()))
             .execute(tx)
             .await?;
         Ok(())

@@ -25,6 +25,7 @@ mod refresh_tokens;
 mod results;
 mod row;
 mod sessions;
+mod shut_out;
 mod subjects;
 mod submissions;
 mod tasks;
@@ -56,14 +57,13 @@ pub use counters::Counters;
 pub use credentials::{Credential, Holder, NewClientCredential, RetireOlder};
 pub use endpoints::{
     Choices, DeleteEndpoint, Endpoint, LockEndpoint, RegisterEndpoint, Registered, ReportRun, Run,
-    UserEndpoint,
+    UnlockEndpoint, UserEndpoint,
 };
 pub use functions::{AddFunction, DeleteFunction, Function, FunctionAccess};
 pub use groups::Group;
 pub use payloads::{FileId, Kept, scratch};
 pub use people::{
-    AddPerson, Authenticated, Describe, EndConnections, EndEverything, Kind, Link, Profile, RemoveIdentity,
-    SetDisabled, SetPassword, Taken,
+    AddPerson, Authenticated, Describe, Kind, Link, Profile, RemoveIdentity, SetDisabled, SetPassword, Taken,
 };
 pub use projects::{AddPolicy, AddProject, Policy, Project, Projects};
 pub use refresh_tokens::{AddRefreshToken, RefreshToken, RevokeRefreshToken, Rotate, Rotation};
@@ -71,6 +71,7 @@ pub use results::{
     Delivered, Delivery, ExpireResults, ForgetTasks, RecordResults, Recorded, RecordedResults, ReportedResult,
 };
 pub use sessions::{Authentication, EndSessions, Method, Session, SignIn, SignOut};
+pub use shut_out::{EndAccess, EndEverything, Ended};
 pub use subjects::BindSubject;
 pub use submissions::{Accepted, Answered, Answering, Fingerprint, ForgetSubmissions};
 pub use tasks::{Acknowledge, Assignment, NewTask, OpenTask, Page, Progress, Submission, Submit, TaskRow};

@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteRow;
 use wire::IdentityId;
 
 use super::row::{id, instant, key, time};
-use super::{Command, EndSessions, EndTokens, Holder, Store, StoreError, Tx, credentials};
+use super::{Command, Store, StoreError, Tx};
 
 /// Who an identity belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,51 +170,6 @@ impl Command for SetDisabled {
             .execute(tx)
             .await?;
         Ok(())
-    }
-}
-
-/// Ends all that an identity holds: sessions, tokens that act for it or came from its sessions, credentials of the
-/// broker. Answers the numbers of those credentials.
-#[derive(Debug)]
-pub struct EndEverything(pub IdentityId);
-
-impl Command for EndEverything {
-    type Output = Vec<i64>;
-
-    async fn run(self, tx: &mut Tx) -> Result<Vec<i64>, StoreError> {
-        let identity = key(self.0.as_uuid());
-        let sessions: Vec<Vec<u8>> =
-            sqlx::query_scalar("SELECT session_id FROM authentications WHERE identity_id = $1")
-                .bind(&identity)
-                .fetch_all(&mut *tx)
-                .await?;
-        for session in sessions {
-            let session = uuid::Uuid::from_slice(&session).map_err(|_| StoreError::Corrupt("session_id"))?;
-            EndTokens::Session(session).run(tx).await?;
-        }
-        EndTokens::Of(self.0).run(tx).await?;
-        EndSessions(self.0).run(tx).await?;
-        EndConnections(self.0).run(tx).await
-    }
-}
-
-/// Ends an identity's credentials for the broker. Answers their numbers: who is connected by one has to be cut off.
-#[derive(Debug)]
-pub struct EndConnections(pub IdentityId);
-
-impl Command for EndConnections {
-    type Output = Vec<i64>;
-
-    async fn run(self, tx: &mut Tx) -> Result<Vec<i64>, StoreError> {
-        let holder = Holder::Client(self.0);
-        let numbers =
-            sqlx::query_scalar("SELECT number FROM credentials WHERE kind = $1 AND subject_id = $2")
-                .bind(holder.kind())
-                .bind(key(self.0.as_uuid()))
-                .fetch_all(&mut *tx)
-                .await?;
-        credentials::remove_all(tx, holder).await?;
-        Ok(numbers)
     }
 }
 

@@ -7,7 +7,7 @@
 //!                     | later, or once the successor was used: somebody has a copy; all from the same code ends
 //! ```
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sqlx::Row;
 use uuid::Uuid;
 use wire::{ClientId, IdentityId};
@@ -33,7 +33,10 @@ pub struct RefreshToken {
     pub expires: Timestamp,
 }
 
-/// Adds the first token of a chain, and forgets those that have ended.
+/// For so long after its end somebody who comes with a token is told that it has ended.
+const TOLD: SignedDuration = SignedDuration::from_hours(24 * 30);
+
+/// Adds the first token of a chain, and forgets those that ended long ago.
 #[derive(Debug)]
 pub struct AddRefreshToken {
     pub hash: Hash,
@@ -45,7 +48,7 @@ impl Command for AddRefreshToken {
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
         sqlx::query("DELETE FROM refresh_tokens WHERE expires_us < $1")
-            .bind(self.token.issued.as_microsecond())
+            .bind((self.token.issued - TOLD).as_microsecond())
             .execute(&mut *tx)
             .await?;
         insert(tx, self.hash, &self.token).await

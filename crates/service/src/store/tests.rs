@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use uuid::Uuid;
-use wire::{EndpointId, FunctionId, IdentityId, RequestId, TaskGroupId, TaskId};
+use wire::{ClientId, EndpointId, FunctionId, IdentityId, RequestId, TaskGroupId, TaskId};
 
 use super::*;
 use crate::secret::Hash;
@@ -339,4 +339,59 @@ async fn a_database_of_each_earlier_version_is_opened_and_a_later_one_refused() 
         let earlier = migrator(&MIGRATIONS[..newest - 1]).run_direct(None, &mut connection, false).await;
         assert!(matches!(earlier, Err(MigrateError::VersionMissing(_))), "{earlier:?}");
     }
+}
+
+/// What is handed out and the shutting out come one after the other: nothing is handed out to who has been shut out.
+#[tokio::test]
+async fn nothing_is_handed_out_to_who_is_shut_out() {
+    let (_directory, store) = opened().await;
+    let now = Timestamp::UNIX_EPOCH;
+    let client = ClientId::from_uuid(*OWNER.as_uuid());
+    let token = Token {
+        identity: OWNER,
+        client,
+        scope: "openid".into(),
+        resource_server: "auth.globus.org".into(),
+        issued: now,
+        expires: now + SignedDuration::from_hours(1),
+        session: None,
+        grant: None,
+        parent: None,
+    };
+    let url = |secret: &str| NewClientCredential {
+        identity: OWNER,
+        secret: Hash::of(secret),
+        now,
+        expires: now + SignedDuration::from_hours(1),
+    };
+    let register = async |by| {
+        let endpoint = store.endpoint(endpoint(0)).await.unwrap().unwrap();
+        let client = Some(by);
+        let command = RegisterEndpoint { endpoint, choices: None, client, secret: Hash::of("e"), now };
+        store.write(command).await.unwrap()
+    };
+    assert!(store.write(AddTokens(vec![(Hash::of("t"), token.clone())])).await.unwrap());
+    assert_eq!(store.write(url("u")).await.unwrap(), Some(1));
+    assert_eq!(register(client).await, Registered::As(2));
+
+    store.write(SetDisabled { identity: OWNER, disabled: true }).await.unwrap();
+    let ended = store.write(EndEverything { identity: OWNER, now }).await.unwrap();
+    assert_eq!(ended.clients, [(OWNER, 1)]);
+    assert_eq!(ended.endpoints.len(), 2, "{ended:?}");
+    for secret in ["t", "u", "e", "s"] {
+        assert_eq!(store.shut_out_with(Hash::of(secret)).await.unwrap(), Some(OWNER), "{secret}");
+    }
+    assert_eq!(store.shut_out_with(Hash::of("another")).await.unwrap(), None);
+    assert!(!store.write(AddTokens(vec![(Hash::of("t2"), token.clone())])).await.unwrap());
+    assert_eq!(store.write(url("u2")).await.unwrap(), None);
+    assert_eq!(register(client).await, Registered::ShutOut);
+
+    store.write(SetDisabled { identity: OWNER, disabled: false }).await.unwrap();
+    let unknown = ClientId::from_uuid(Uuid::from_u128(77));
+    assert_eq!(register(unknown).await, Registered::ShutOut, "the application counts, too");
+    assert_eq!(register(client).await, Registered::As(3));
+    // What is remembered is forgotten in time.
+    let later = now + SignedDuration::from_hours(24 * 365);
+    store.write(EndEverything { identity: OWNER, now: later }).await.unwrap();
+    assert_eq!(store.shut_out_with(Hash::of("s")).await.unwrap(), None);
 }

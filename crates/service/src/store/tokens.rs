@@ -1,16 +1,20 @@
 //! Access tokens, by their hash.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sqlx::Row;
 use uuid::Uuid;
 use wire::{ClientId, IdentityId};
 
 use super::row::{id, key, time};
+use super::shut_out::lives;
 use super::{Command, Store, StoreError, Tx};
 use crate::secret::Hash;
 
 /// Tokens that one identity may have; older ones end when it asks for more.
 const MOST: i64 = 10_000;
+
+/// For so long after its end somebody who comes with a token is told that it has ended.
+const TOLD: SignedDuration = SignedDuration::from_hours(24 * 7);
 
 /// What a token stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,17 +41,21 @@ impl Token {
     }
 }
 
-/// Adds tokens, all or none, and forgets those that have ended.
+/// Adds tokens of one identity and one application, all or none, and forgets those that ended long ago. Answers whether they
+/// were added: not when one of both is shut out.
 #[derive(Debug)]
 pub struct AddTokens(pub Vec<(Hash, Token)>);
 
 impl Command for AddTokens {
-    type Output = ();
+    type Output = bool;
 
-    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
-        let Some((_, first)) = self.0.first() else { return Ok(()) };
+    async fn run(self, tx: &mut Tx) -> Result<bool, StoreError> {
+        let Some((_, first)) = self.0.first() else { return Ok(true) };
+        if !lives(tx, first.identity, Some(first.client)).await? {
+            return Ok(false);
+        }
         sqlx::query("DELETE FROM tokens WHERE expires_us < $1")
-            .bind(first.issued.as_microsecond())
+            .bind((first.issued - TOLD).as_microsecond())
             .execute(&mut *tx)
             .await?;
         sqlx::query(
@@ -76,7 +84,7 @@ impl Command for AddTokens {
             .execute(&mut *tx)
             .await?;
         }
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -22,6 +22,7 @@ mod resource_servers;
 mod rest;
 mod retention;
 mod sharing;
+mod shut_out;
 mod sign_in;
 mod support;
 mod terminal;

@@ -148,11 +148,22 @@ async fn who_is_disabled_is_out_everywhere_and_comes_back_with_nothing() {
     let given = exchange(&service, &code, &[]).await.ok();
     let pending = visitor.allow(&asked).await;
     service.administer(&["user", "disable", ALICE], "");
-    assert_eq!(user_info(&service, &given["access_token"]).await.status, 401);
-    refresh(&service, given["refresh_token"].as_str().unwrap()).await.oauth(400, "invalid_grant");
+    let told = user_info(&service, &given["access_token"]).await;
+    assert_eq!(told.status, 401);
+    let text = format!("The account {ALICE} is disabled: ask who administers this service");
+    assert_eq!(told.body["errors"][0]["detail"], text);
+    let told = refresh(&service, given["refresh_token"].as_str().unwrap()).await;
+    assert_eq!(told.body["error_description"], text);
+    told.oauth(400, "invalid_grant");
+    refresh(&service, "unknown").await.oauth(400, "invalid_grant");
     exchange(&service, &pending, &[]).await.oauth(400, "invalid_grant");
     assert!(visitor.get(&asked).await.body.contains("Sign in to go on."));
-    let refused = visitor.sign_in(&asked, ALICE, crate::visitor::PASSWORD).await;
+    // Who has the password is told; a stranger sees what he sees of an account that isn't there.
+    let told = visitor.sign_in(&asked, ALICE, crate::visitor::PASSWORD).await;
+    assert_eq!(told.status, 403);
+    let text = format!("The account {ALICE} is disabled: ask who administers this service.");
+    assert!(told.body.contains(&text), "{}", told.body);
+    let refused = visitor.sign_in(&asked, ALICE, "a wrong password").await;
     assert_eq!(refused.status, 401);
     let nobody = visitor.sign_in(&asked, "nobody@example.org", crate::visitor::PASSWORD).await;
     let plain = |shown: &crate::visitor::Shown, name: &str| {

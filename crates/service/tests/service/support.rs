@@ -484,6 +484,11 @@ impl FakeEndpoint {
         self.tasks = consume(&self.channel, queue, true).await.unwrap();
     }
 
+    /// Whether the service answers it still.
+    pub async fn is_connected(&self) -> bool {
+        self.connection.create_channel().await.is_ok()
+    }
+
     /// Whether its connection lives on; waits a while for its end.
     pub async fn is_connected_after_a_while(&self) -> bool {
         for _ in 0..500 {

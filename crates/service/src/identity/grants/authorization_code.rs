@@ -8,7 +8,7 @@ use subtle::ConstantTimeEq;
 use wire::rest::auth::OPENID_SCOPE;
 use wire::rest::auth::error::OAuthError;
 
-use super::{Asked, told};
+use super::{Asked, shut_out, told};
 use crate::identity::id_token::Statement;
 use crate::identity::routes::failure::Failure;
 use crate::identity::tokens::Order;
@@ -42,11 +42,15 @@ pub(super) async fn answer(asked: &Asked<'_>) -> Result<Response, Failure> {
             audit::code_reused(code.client, code.identity);
             return Err(refused());
         }
-        CodeUse::Late => return Err(refused()),
+        CodeUse::Late => {
+            let text =
+                format!("the code expired at {:.0}: log in again, and use the code at once", code.expires);
+            return Err(Failure::oauth(OAuthError::InvalidGrant, text));
+        }
     }
     let person = asked.identity.profile(code.identity).await?.ok_or_else(refused)?;
     if person.disabled {
-        return Err(refused());
+        return Err(shut_out());
     }
     let grants = scope::grants(&code.scope).map_err(|_| refused())?;
     let order = Order {
@@ -57,7 +61,7 @@ pub(super) async fn answer(asked: &Asked<'_>) -> Result<Response, Failure> {
         grant: Some(code.grant),
         parent: None,
     };
-    let issued = asked.identity.issue(order, asked.now).await?;
+    let issued = asked.identity.issue(order, asked.now).await?.ok_or_else(shut_out)?;
     audit::tokens_issued(GRANT_TYPE, &issued);
     let mut tokens = Vec::with_capacity(issued.len());
     for one in &issued {

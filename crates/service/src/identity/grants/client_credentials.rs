@@ -5,8 +5,9 @@ use wire::IdentityId;
 use wire::rest::auth::OPENID_SCOPE;
 use wire::rest::auth::error::OAuthError;
 
-use super::{Asked, told};
+use super::{Asked, shut_out, told};
 use crate::identity::audit;
+use crate::identity::ended::Ended;
 use crate::identity::id_token::Statement;
 use crate::identity::routes::failure::Failure;
 use crate::identity::tokens::Order;
@@ -23,7 +24,7 @@ pub(super) async fn answer(asked: &Asked<'_>) -> Result<Response, Failure> {
         grant: None,
         parent: None,
     };
-    let issued = asked.identity.issue(order, asked.now).await?;
+    let issued = asked.identity.issue(order, asked.now).await?.ok_or_else(shut_out)?;
     audit::tokens_issued("client_credentials", &issued);
     let id_token = if issued.iter().any(|issued| issued.token.covers(OPENID_SCOPE)) {
         let statement = Statement {
@@ -42,8 +43,11 @@ pub(super) async fn answer(asked: &Asked<'_>) -> Result<Response, Failure> {
 
 /// The first of the client's set, who must not be disabled.
 async fn acts_as(asked: &Asked<'_>, client: IdentityId) -> Result<IdentityId, Failure> {
-    let refused = || Failure::oauth(OAuthError::InvalidClient, "the client, or who it acts for, is disabled");
     let set = asked.identity.set_of(client, asked.now).await?;
-    let first = set.first().ok_or_else(refused)?;
-    if first.disabled { Err(refused()) } else { Ok(first.id) }
+    let refused = |text: String| Failure::oauth(OAuthError::InvalidClient, text);
+    let first = set.first().ok_or_else(|| refused(Ended::Removed.to_string()))?;
+    if first.disabled {
+        return Err(refused(Ended::Disabled(first.username.clone()).to_string()));
+    }
+    Ok(first.id)
 }

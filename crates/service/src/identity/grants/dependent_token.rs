@@ -4,7 +4,7 @@
 use axum::response::Response;
 use wire::rest::auth::error::OAuthError;
 
-use super::{Asked, fresh};
+use super::{Asked, fresh, shut_out};
 use crate::identity::audit;
 use crate::identity::routes::failure::Failure;
 use crate::identity::scope;
@@ -42,7 +42,7 @@ pub(super) async fn answer(asked: &Asked<'_>) -> Result<Response, Failure> {
         grant: None,
         parent: Some((Hash::of(given), token.expires)),
     };
-    let issued = asked.identity.issue(order, asked.now).await?;
+    let issued = asked.identity.issue(order, asked.now).await?.ok_or_else(shut_out)?;
     audit::tokens_issued("dependent_token", &issued);
     Ok(fresh(issued.iter().map(|issued| issued.answer(None, None)).collect::<Vec<_>>()))
 }

@@ -65,6 +65,11 @@ impl Asked<'_> {
     }
 }
 
+/// For whom, or for whose application, is shut out since the grant was judged.
+fn shut_out() -> Failure {
+    Failure::oauth(OAuthError::InvalidGrant, "the account or the application is disabled or was removed")
+}
+
 /// The answer of every grant but that for dependent tokens: the first token on top, the others below it.
 pub(super) fn told(mut tokens: Vec<Token>, id_token: Option<IdToken>) -> Result<Response, Failure> {
     if tokens.is_empty() {

@@ -3,7 +3,7 @@
 use axum::response::Response;
 use wire::rest::auth::error::OAuthError;
 
-use super::{Asked, told};
+use super::{Asked, shut_out, told};
 use crate::identity::routes::failure::Failure;
 use crate::identity::tokens::Order;
 use crate::identity::{audit, scope};
@@ -16,20 +16,31 @@ pub(super) async fn answer(asked: &Asked<'_>) -> Result<Response, Failure> {
     let refused = || {
         Failure::oauth(OAuthError::InvalidGrant, "the refresh token is unknown, ended, used, or another's")
     };
-    let known = asked.identity.refresh_token(text).await?.ok_or_else(refused)?;
+    let why = async || {
+        let why = asked.identity.why_ended(text, asked.now).await?;
+        Ok::<Failure, Failure>(
+            why.map_or_else(refused, |why| Failure::oauth(OAuthError::InvalidGrant, why.to_string())),
+        )
+    };
+    let Some(known) = asked.identity.refresh_token(text).await? else { return Err(why().await?) };
     if known.client != asked.application.id() {
         return Err(refused());
     }
     let scope = narrowed(asked.form.get("scope"), &known)?;
     let person = asked.identity.profile(known.identity).await?;
-    if known.expires <= asked.now || person.is_none_or(|person| person.disabled) {
-        return Err(refused());
+    if known.expires <= asked.now {
+        return Err(why().await?);
+    }
+    if person.is_none_or(|person| person.disabled) {
+        return Err(shut_out());
     }
     let next = match asked.identity.rotate(text, &known, asked.now).await? {
         Ok(next) => next,
         Err(Rotation::Reused) => {
             audit::refresh_token_reused(known.client, known.identity);
-            return Err(refused());
+            let text = "the refresh token was used before: another program has a copy, so the login has ended: log in \
+                        again";
+            return Err(Failure::oauth(OAuthError::InvalidGrant, text));
         }
         Err(_) => return Err(refused()),
     };
@@ -42,7 +53,7 @@ pub(super) async fn answer(asked: &Asked<'_>) -> Result<Response, Failure> {
         grant: Some(known.grant),
         parent: None,
     };
-    let issued = asked.identity.issue(order, asked.now).await?;
+    let issued = asked.identity.issue(order, asked.now).await?.ok_or_else(shut_out)?;
     audit::tokens_issued(GRANT_TYPE, &issued);
     // Ended in the meantime: what was made here must not outlive that.
     if asked.identity.refresh_token(&next).await?.is_none() {

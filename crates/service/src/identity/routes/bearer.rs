@@ -26,7 +26,10 @@ impl FromRequestParts<Identity> for Bearer {
 
     async fn from_request_parts(parts: &mut Parts, identity: &Identity) -> Result<Bearer, Failure> {
         let bearer = proof::bearer(&parts.headers).ok_or_else(Failure::unauthorized)?;
-        let token = identity.check(bearer, ambient::now()).await?.ok_or_else(Failure::unauthorized)?;
+        let now = ambient::now();
+        let Some(token) = identity.check(bearer, now).await? else {
+            return Err(Failure::ended(identity.why_ended(bearer, now).await?));
+        };
         if token.resource_server != AUTH_RESOURCE_SERVER {
             return Err(Failure::forbidden());
         }

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use wire::rest::auth::error::{ErrorBody, OAuthError};
 
 use crate::identity::IdentityError;
+use crate::identity::ended::Ended;
 use crate::identity::projects::ProjectError;
 use crate::store::StoreError;
 
@@ -31,8 +32,22 @@ impl Failure {
         Failure::new(401, "UNAUTHORIZED", "Unauthorized", "Call must be authenticated")
     }
 
+    /// Of a token that is not good any more.
+    pub fn ended(why: Option<Ended>) -> Failure {
+        match why {
+            Some(why) => Failure::new(401, "UNAUTHORIZED", "Unauthorized", why.to_string()),
+            None => Failure::unauthorized(),
+        }
+    }
+
     pub fn forbidden() -> Failure {
         Failure::new(403, "FORBIDDEN", "Forbidden", "The token's scope does not reach here")
+    }
+
+    /// The token has not this scope.
+    pub fn needs(scope: &str) -> Failure {
+        let text = format!("This needs a token with the scope {scope}");
+        Failure::new(403, "FORBIDDEN", "Forbidden", text)
     }
 
     pub fn bad_parameter(detail: impl Into<String>) -> Failure {

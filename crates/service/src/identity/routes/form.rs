@@ -103,6 +103,20 @@ impl Form {
                 (None, _) => return Err(refused("no client authentication")),
             }
         };
-        application.ok_or_else(|| refused("unknown client or wrong secret"))
+        if let Some(application) = application {
+            return Ok(application);
+        }
+        // Who has the secret of a disabled client is told so.
+        let basic = proof::basic(&self.headers);
+        let shown = match &basic {
+            Some((id, secret)) => Some((id.as_str(), secret.as_str())),
+            None => named.zip(secret),
+        };
+        if let Some((id, secret)) = shown
+            && let Some(ended) = identity.disabled_client(id, secret).await?
+        {
+            return Err(refused(&ended.to_string()));
+        }
+        Err(refused("unknown client or wrong secret"))
     }
 }

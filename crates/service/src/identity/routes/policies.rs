@@ -41,7 +41,7 @@ pub(super) async fn create(
     let caller = bearer.with(MANAGE_PROJECTS_SCOPE)?.identity;
     let Json(body) = body.map_err(|error| Failure::bad_parameter(error.body_text()))?;
     let policy = identity.add_policy(caller, body.policy).await?;
-    audit::administered("policy add", &format!("{} by {caller}", policy.id));
+    audit::administered("policy add", &policy.id.to_string(), audit::By::Identity(caller));
     Ok(Json(Answer { policy: told(policy) }))
 }
 

@@ -32,7 +32,7 @@ pub(super) async fn create(
     let caller = bearer.with(MANAGE_PROJECTS_SCOPE)?.identity;
     let Json(body) = body.map_err(|error| Failure::bad_parameter(error.body_text()))?;
     let project = identity.add_project(caller, body.project).await?;
-    audit::administered("project add", &format!("{} by {caller}", project.id));
+    audit::administered("project add", &project.id.to_string(), audit::By::Identity(caller));
     Ok(Json(Created { project: told(&identity, project).await? }))
 }
 

@@ -62,7 +62,7 @@ pub enum NotLetIn {
     Unknown,
     #[error("the username belongs to an identity that signs in in another way")]
     Taken,
-    #[error("the identity, or the first of its set, is disabled")]
+    #[error("your account is disabled: ask who administers this service")]
     Disabled,
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -43,7 +43,7 @@ pub enum Untrusted {
     Unreadable,
     #[error("The address of this page does not say which application asks.")]
     NoClient,
-    #[error("The application that asks is not known here.")]
+    #[error("The application that asks is not known here, or is disabled.")]
     UnknownClient,
     #[error("This application cannot sign people in.")]
     NotForPeople,

@@ -1,7 +1,8 @@
 //! The sign-in page, and what its forms do.
 //!
-//! A wrong password, an unknown name, a disabled person and one without a password are answered with the same words at
-//! the same cost. Somebody who has guessed too often is told how long to wait, whether or not there is such a person.
+//! A wrong password, an unknown name and one without a password are answered with the same words at the same cost,
+//! disabled or not; that an account is disabled is told to who has its password. Somebody who has guessed too often is
+//! told how long to wait, whether or not there is such a person.
 
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -14,6 +15,7 @@ use super::request::{AuthorizeError, Request};
 use super::{Posted, Refused, Visit, Web};
 use crate::identity::audit;
 use crate::identity::demands::Need;
+use crate::identity::ended::Ended;
 use crate::identity::guesses::By;
 use crate::identity::password::PasswordError;
 use crate::identity::people;
@@ -37,6 +39,8 @@ pub(super) struct SignInPage<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
     Refused,
+    /// The password was right.
+    Disabled(Ended),
     Wait(SignedDuration),
     Busy,
 }
@@ -45,6 +49,7 @@ impl Trouble {
     fn status(&self) -> StatusCode {
         match self {
             Trouble::Refused => StatusCode::UNAUTHORIZED,
+            Trouble::Disabled(_) => StatusCode::FORBIDDEN,
             Trouble::Wait(_) => StatusCode::TOO_MANY_REQUESTS,
             Trouble::Busy => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -134,6 +139,7 @@ fn told(trouble: &Trouble) -> String {
             "The username or the password is not right, or this account cannot sign in with a password."
                 .to_owned()
         }
+        Trouble::Disabled(why) => format!("{why}."),
         Trouble::Wait(wait) => format!(
             "There were too many attempts that were not right, from this account or this address. Wait {}, then try \
              again. Nothing was tried just now.",
@@ -234,6 +240,12 @@ async fn guess(
         Ok(profile) => {
             web.guesses().right(&by);
             Ok(Ok(profile))
+        }
+        Err(PasswordError::Disabled(why)) => {
+            web.guesses().right(&by);
+            let whom = web.identity.profile_named(&typed).await?.map(|profile| profile.id);
+            audit::sign_in_refused(whom, "password", "disabled");
+            Ok(Err(Trouble::Disabled(why)))
         }
         Err(PasswordError::Busy) => {
             web.guesses().undone(&by);

@@ -25,3 +25,6 @@ CREATE TABLE ended_secrets (
     until_us BIGINT NOT NULL
 );
 CREATE INDEX ended_secrets_by_end ON ended_secrets (until_us);
+-- What an application holds ends with it.
+CREATE INDEX refresh_tokens_by_client ON refresh_tokens (client_id);
+CREATE INDEX codes_by_client ON codes (client_id);

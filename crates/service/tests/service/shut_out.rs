@@ -1,0 +1,256 @@
+//! Who is shut out loses every connection and credential, those of their endpoints too; is told so; and comes back when
+//! they are let in again.
+
+use std::time::{Duration, Instant};
+
+use lapin::{Connection, ConnectionProperties};
+use serde_json::{Value, json};
+
+use crate::support::{COMPUTE, Client, FakeEndpoint, Farcall, Registration, endpoint_body, open};
+use crate::visitor::{Visitor, authorize, exchange, person};
+
+const TASK: &str = "/v2/tasks/00000000-0000-4000-8000-000000000000";
+const ALICE: &str = "alice@example.edu";
+/// Five times what is promised.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
+/// Waits for the end of each of these connections.
+async fn end(connections: &[&Connection]) {
+    let since = Instant::now();
+    while connections.iter().any(|it| it.status().connected()) {
+        assert!(since.elapsed() < AT_ONCE, "a connection lives on");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Why a connection URL opens nothing.
+async fn refused(url: &str) -> String {
+    let opened = Connection::connect(url, ConnectionProperties::default()).await;
+    opened.err().map(|error| error.to_string()).unwrap_or_else(|| panic!("{url} opens a connection"))
+}
+
+/// `username` at the compute routes, through the SDK's application.
+async fn herself(service: &Farcall, any: &Client, username: &str) -> Client {
+    let code = Visitor::new(service).code(&authorize(service, &[("scope", Some(COMPUTE))]), username).await;
+    any.with_token(&exchange(service, &code, &[]).await.ok()["access_token"])
+}
+
+fn by_me() -> String {
+    format!("by=operator with uid {}", nix::unistd::getuid())
+}
+
+#[tokio::test]
+async fn a_disabled_client_loses_its_endpoints_until_it_is_let_in_again() {
+    let mut service = Farcall::start();
+    let client = service.client().await;
+    let registration = client.register().await;
+    let (id, function) = (registration.id().to_owned(), client.function().await);
+    let (connection, _channel) = open(registration.url()).await;
+    let results = client.get("/v2/get_amqp_result_connection_url").await.ok();
+    let results = results["connection_url"].as_str().unwrap();
+    let (collecting, _channel) = open(results).await;
+    let waiting = client.submit(&id, &function, 1).await;
+
+    service.administer(&["client", "disable", &client.id], "");
+    end(&[&connection, &collecting]).await;
+    let log = service.read_log();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains(&by_me())).collect();
+    for said in ["client disable", &format!("holder=\"{id}\" connections=1")] {
+        assert!(lines.iter().any(|line| line.contains(said)), "{said}: {log}");
+    }
+    let told = format!(
+        "The account {}@clients.auth.globus.org is disabled: ask who administers this service",
+        client.id
+    );
+    for (url, restarted) in [(registration.url(), false), (results, false), (registration.url(), true)] {
+        if restarted {
+            service.stop();
+            service.start_again();
+        }
+        let why = refused(url).await;
+        assert!(why.contains(&told), "{why}");
+    }
+    let answer = client.put(&format!("/v3/endpoints/{id}"), endpoint_body()).await;
+    assert_eq!(answer.refused(401, "INVALID_AUTH_TOKEN")["message"], told);
+    let answer = client.grant(COMPUTE).await;
+    assert_eq!(
+        (&answer.body["error"], &answer.body["error_description"]),
+        (&json!("invalid_client"), &json!(told))
+    );
+    // A stranger learns nothing.
+    let mut stranger = client.clone();
+    stranger.secret = "wrong".into();
+    let answer = stranger.grant(COMPUTE).await;
+    assert_eq!(answer.body["error_description"], "unknown client or wrong secret");
+    assert!(!refused(&registration.url().replace("://ep.", "://ep.x")).await.contains("disabled"));
+
+    service.administer(&["client", "enable", &client.id], "");
+    assert!(refused(registration.url()).await.contains("This login was ended by who administers"));
+    let answer = client.get(TASK).await.refused(401, "INVALID_AUTH_TOKEN");
+    assert_eq!(answer["message"], "This login was ended by who administers the service: log in again");
+    let client = client.with_token(&client.grant(COMPUTE).await.ok()["access_token"]);
+    let mut endpoint = FakeEndpoint::connect(&client.register_again(&id).await).await;
+    assert_eq!(endpoint.take().await, waiting.tasks[0]);
+}
+
+#[tokio::test]
+async fn what_a_person_runs_ends_with_them_however_they_are_shut_out() {
+    let service = Farcall::start();
+    let (any, other) = (service.client().await, service.client().await);
+    let bystander = FakeEndpoint::connect(&other.register().await).await;
+    for command in ["disable", "reset", "remove"] {
+        let id = person(&service, ALICE);
+        let alice = herself(&service, &any, ALICE).await;
+        let plain = alice.register().await;
+        // Her manager, and a user endpoint of somebody else's that runs on her machine.
+        let template = json!({"endpoint_name": "m", "metadata": {"user_config_template": "engine: {}"}});
+        let manager = Registration(alice.post("/v3/endpoints", template).await.ok());
+        let child = other.register().await;
+        let mut database = service.database().await;
+        sqlx::query("UPDATE endpoints SET manager_id = $1 WHERE id = $2")
+            .bind(uuid::Uuid::parse_str(manager.id()).unwrap().as_bytes().to_vec())
+            .bind(uuid::Uuid::parse_str(child.id()).unwrap().as_bytes().to_vec())
+            .execute(&mut database)
+            .await
+            .unwrap();
+        let (first, _channel) = open(plain.url()).await;
+        let (second, _channel) = open(manager.url()).await;
+        let (third, _channel) = open(child.url()).await;
+        service.administer(&["user", command, ALICE], "another password");
+        end(&[&first, &second, &third]).await;
+        for registration in [&plain, &manager, &child] {
+            refused(registration.url()).await;
+        }
+        alice.get(TASK).await.refused(401, "INVALID_AUTH_TOKEN");
+        if command == "disable" {
+            service.administer(&["user", "enable", ALICE], "");
+            let alice = herself(&service, &any, ALICE).await;
+            open(alice.register_again(plain.id()).await.url()).await;
+        }
+        if command != "remove" {
+            service.administer(&["user", "remove", ALICE], "");
+        }
+        let told = alice.get(TASK).await.refused(401, "INVALID_AUTH_TOKEN");
+        assert_eq!(told["message"], "The account was removed: ask who administers this service");
+        assert!(service.read_log().contains(&id));
+    }
+    assert!(bystander.is_connected().await, "others' endpoints live on");
+}
+
+#[tokio::test]
+async fn with_a_linked_client_end_the_endpoints_that_it_registered_and_no_others() {
+    let service = Farcall::start();
+    let client = service.client().await;
+    person(&service, ALICE);
+    let alice = herself(&service, &client, ALICE).await;
+    service.administer(&["user", "link", &client.id, ALICE], "");
+    let linked = client.with_token(&client.grant(COMPUTE).await.ok()["access_token"]);
+    let hers = FakeEndpoint::connect(&alice.register().await).await;
+    let its = linked.register().await;
+    let (connection, _channel) = open(its.url()).await;
+    service.administer(&["client", "disable", &client.id], "");
+    end(&[&connection]).await;
+    assert!(refused(its.url()).await.contains("is disabled"));
+    assert!(hers.is_connected().await);
+    alice.register_again(its.id()).await;
+}
+
+#[tokio::test]
+async fn a_locked_manager_is_cut_off_with_its_user_endpoints() {
+    let service = Farcall::start();
+    let client = service.client().await;
+    let (manager, child) = (client.register().await, client.register().await);
+    let mut database = service.database().await;
+    sqlx::query("UPDATE endpoints SET manager_id = $1 WHERE id = $2")
+        .bind(uuid::Uuid::parse_str(manager.id()).unwrap().as_bytes().to_vec())
+        .bind(uuid::Uuid::parse_str(child.id()).unwrap().as_bytes().to_vec())
+        .execute(&mut database)
+        .await
+        .unwrap();
+    let (first, _channel) = open(manager.url()).await;
+    let (second, _channel) = open(child.url()).await;
+    client.post(&format!("/v3/endpoints/{}/lock", manager.id()), Value::Null).await.ok();
+    end(&[&first, &second]).await;
+    refused(manager.url()).await;
+    refused(child.url()).await;
+    client.delete(&format!("/v2/endpoints/{}", manager.id())).await.ok();
+    let log = service.read_log();
+    for act in ["endpoint lock", "endpoint delete"] {
+        let line = log.lines().find(|line| line.contains(act)).unwrap_or_else(|| panic!("{act}: {log}"));
+        assert!(line.contains(manager.id()) && line.contains(&format!("by={}", client.id)), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_taken_out_of_a_group_gets_no_further_with_what_they_hold() {
+    let service = Farcall::start();
+    let (owner, member) = (service.client().await, service.client().await);
+    let group = service.administer(&["group", "add", "climate"], "")["id"].as_str().unwrap().to_owned();
+    for username in [&owner.id, &member.id] {
+        service.administer(&["group", "members", &group, "--add", username], "");
+    }
+    let body = json!({"function_name": "f", "function_code": crate::support::CODE, "serialized": true,
+        "group": group});
+    let owner = owner.with_token(&owner.grant(COMPUTE).await.ok()["access_token"]);
+    let function = owner.post("/v3/functions", body).await.ok()["function_uuid"].as_str().unwrap().to_owned();
+    let path = format!("/v2/functions/{function}");
+    let member = member.with_token(&member.grant(COMPUTE).await.ok()["access_token"]);
+    member.get(&path).await.ok();
+    let endpoint = FakeEndpoint::connect(&member.register().await).await;
+    service.administer(&["group", "members", &group, "--remove", &member.id], "");
+    let told = member.get(&path).await.refused(401, "INVALID_AUTH_TOKEN");
+    assert_eq!(told["message"], "This login was ended by who administers the service: log in again");
+    let log = service.read_log();
+    let line = log.lines().find(|line| line.contains("group members remove")).unwrap();
+    assert!(line.contains(&by_me()) && line.contains(&member.id), "{line}");
+    let member = member.with_token(&member.grant(COMPUTE).await.ok()["access_token"]);
+    member.get(&path).await.refused(404, "FUNCTION_NOT_FOUND");
+    assert!(endpoint.is_connected().await, "what runs has nothing of the group");
+
+    // With the whole group.
+    service.administer(&["group", "remove", &group], "");
+    owner.get(&path).await.refused(401, "INVALID_AUTH_TOKEN");
+}
+
+#[tokio::test]
+async fn who_is_disabled_while_the_service_does_not_run_finds_nothing_open() {
+    let mut service = Farcall::start();
+    let client = service.client().await;
+    let registration = client.register().await;
+    open(registration.url()).await;
+    service.stop();
+    service.administer(&["client", "disable", &client.id], "");
+    service.start_again();
+    assert!(refused(registration.url()).await.contains("is disabled"));
+    client.get(TASK).await.refused(401, "INVALID_AUTH_TOKEN");
+}
+
+#[tokio::test]
+async fn what_has_expired_says_so() {
+    let mut service = Farcall::start();
+    let client = service.client().await;
+    person(&service, ALICE);
+    let code = Visitor::new(&service).code(&authorize(&service, &[]), ALICE).await;
+    let given = exchange(&service, &code, &[]).await.ok();
+    let late = Visitor::new(&service).code(&authorize(&service, &[]), ALICE).await;
+    let url = client.get("/v2/get_amqp_result_connection_url").await.ok();
+    service.stop();
+    let mut database = service.database().await;
+    for table in ["tokens", "refresh_tokens", "credentials", "codes"] {
+        let sql = format!("UPDATE {table} SET expires_us = 1767225600000000");
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut database).await.unwrap();
+    }
+    service.start_again();
+    let told = "The login expired at 2026-01-01T00:00:00Z: log in again";
+    assert_eq!(client.get(TASK).await.refused(401, "INVALID_AUTH_TOKEN")["message"], told);
+    let answer = crate::visitor::refresh(&service, given["refresh_token"].as_str().unwrap()).await;
+    assert_eq!(
+        (&answer.body["error"], &answer.body["error_description"]),
+        (&json!("invalid_grant"), &json!(told))
+    );
+    let answer = exchange(&service, &late, &[]).await;
+    let said = answer.body["error_description"].as_str().unwrap();
+    assert!(said.starts_with("the code expired at 2026-01-01"), "{said}");
+    let why = refused(url["connection_url"].as_str().unwrap()).await;
+    assert!(why.contains("expired at 2026-01-01") && why.contains("get a new one"), "{why}");
+}
