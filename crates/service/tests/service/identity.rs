@@ -81,12 +81,29 @@ async fn who_somebody_is() {
     assert_eq!(info["name"], "tester");
     let other = service.client().await;
     let unknown = "00000000-0000-4000-8000-000000000000";
-    let found = auth.get(&format!("/v2/api/identities?ids={},{},{unknown}", client.id, other.id)).await.ok();
-    let ids: Vec<_> =
-        found["identities"].as_array().unwrap().iter().map(|it| it["id"].as_str().unwrap()).collect();
-    assert_eq!(ids, [&client.id, &other.id]);
-    assert_eq!(auth.get("/v2/api/identities?ids=me").await.status, 400);
-    assert_eq!(auth.get("/v2/api/identities").await.status, 400);
+    let path = format!("/v2/api/identities?ids={},{},{unknown}", client.id, other.id);
+    let view = "urn:globus:auth:scope:auth.globus.org:view_identities";
+    // The scopes of the stock SDK and endpoint are for oneself: `whoami` asks so.
+    let stock = format!("openid {PROJECTS}");
+    let both = [client.id.as_str(), &other.id];
+    for (scope, seen) in [(view, &both[..]), (&stock, &both[..1]), (PROJECTS, &both[..1])] {
+        let some = client.with_token(&client.grant(scope).await.ok()["access_token"]);
+        let found = some.get(&path).await.ok();
+        let ids: Vec<_> =
+            found["identities"].as_array().unwrap().iter().map(|it| it["id"].as_str().unwrap()).collect();
+        assert_eq!(ids, seen, "{scope}");
+        let usernames = format!("/v2/api/identities?usernames={}@clients.auth.globus.org", other.id);
+        let found = some.get(&usernames).await.ok();
+        assert_eq!(found["identities"].as_array().unwrap().len(), seen.len() - 1, "{scope}");
+        assert_eq!(some.get("/v2/api/identities?ids=me").await.status, 400);
+        assert_eq!(some.get("/v2/api/identities").await.status, 400);
+    }
+    for scope in ["openid", "email", "profile", "openid email profile"] {
+        let some = client.with_token(&client.grant(scope).await.ok()["access_token"]);
+        let refused = some.get(&path).await;
+        assert_eq!(refused.status, 403, "{scope}");
+        assert!(refused.body.to_string().contains(view), "{}", refused.body);
+    }
     // A token for the compute routes says nothing here, and nobody's says less.
     assert_eq!(client.get("/v2/oauth2/userinfo").await.status, 403);
     assert_eq!(client.get(&format!("/v2/api/identities?ids={}", client.id)).await.status, 403);

@@ -123,7 +123,8 @@ async fn identities_are_looked_up_by_ids_and_by_usernames() {
         &["user", "add", "alice@example.edu", "--name", "Alice", "--email", "a@example.edu"],
         "correct horse battery",
     );
-    let auth = client.with_token(&client.grant("openid").await.ok()["access_token"]);
+    let scope = "urn:globus:auth:scope:auth.globus.org:view_identities";
+    let auth = client.with_token(&client.grant(scope).await.ok()["access_token"]);
     let found = auth
         .get("/v2/api/identities?usernames=ALICE@example.edu,nobody@example.edu&provision=false&include=identity_provider")
         .await

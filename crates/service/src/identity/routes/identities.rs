@@ -1,5 +1,7 @@
 //! `GET /v2/api/identities?ids=…` or `?usernames=…`: who identities are.
 //!
+//! A token needs the scope that the consent page calls seeing other people's names. One for managing projects sees the
+//! caller's own identities: the stock endpoint's `whoami` asks for them with it. With any other scope nobody is told.
 //! E-mail and organization are told of the caller's own identities only. Unknown ones are left out, as the original
 //! does, and asking for a name never makes an identity (`provision` is read and changes nothing).
 
@@ -9,6 +11,7 @@ use axum::extract::{Query, State};
 use serde_json::{Value, json};
 use wire::IdentityId;
 use wire::rest::auth::identity::{self as body};
+use wire::rest::auth::{MANAGE_PROJECTS_SCOPE, VIEW_IDENTITIES_SCOPE};
 
 use super::bearer::Bearer;
 use super::failure::Failure;
@@ -25,6 +28,10 @@ pub(super) async fn identities(
     Bearer(token): Bearer,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Json<Value>, Failure> {
+    let everybody = token.covers(VIEW_IDENTITIES_SCOPE);
+    if !everybody && !token.covers(MANAGE_PROJECTS_SCOPE) {
+        return Err(Failure::needs(VIEW_IDENTITIES_SCOPE));
+    }
     let Query(query) = query.map_err(|error| Failure::bad_parameter(error.body_text()))?;
     form::once(&query).map_err(Failure::bad_parameter)?;
     let get = |name: &str| query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
@@ -49,10 +56,9 @@ pub(super) async fn identities(
     let own = identity.set_of(token.identity, ambient::now()).await?;
     let told: Vec<body::Identity> = found
         .into_iter()
-        .map(|profile| {
-            let mine = own.iter().any(|own| own.id == profile.id);
-            told(profile, mine)
-        })
+        .map(|profile| (own.iter().any(|own| own.id == profile.id), profile))
+        .filter(|(mine, _)| everybody || *mine)
+        .map(|(mine, profile)| told(profile, mine))
         .collect();
     let mut answer = json!({ "identities": told });
     if get("include").is_some_and(|include| include.split(',').any(|it| it == "identity_provider")) {

@@ -372,6 +372,9 @@ async fn bad_tokens() {
     let (openid, id_token) = (access_token(&granted), granted["id_token"].as_str().unwrap().to_owned());
     let projects =
         access_token(&client.grant("urn:globus:auth:scope:auth.globus.org:manage_projects").await.ok());
+    let names =
+        access_token(&client.grant("urn:globus:auth:scope:auth.globus.org:view_identities").await.ok());
+    let email = access_token(&client.grant("openid email profile").await.ok());
     let revoked = access_token(&client.grant(COMPUTE).await.ok());
     super::send(by(form(&service, REVOKE, format!("token={revoked}")), &client)).await.ok();
     let claims = json!({"sub": client.id, "aud": client.id, "scope": COMPUTE, "exp": 9_999_999_999_u64});
@@ -443,26 +446,37 @@ async fn bad_tokens() {
             said: Problem(401, "UNAUTHORIZED"),
         },
         Case {
+            what: "identities with openid alone",
+            request: with(&identities, &openid),
+            said: Problem(403, "FORBIDDEN"),
+        },
+        Case {
+            what: "identities with all that is about oneself",
+            request: with(&identities, &email),
+            said: Problem(403, "FORBIDDEN"),
+        },
+        Case {
             what: "identities twice",
-            request: with(&format!("{identities}&ids={STRANGER}"), &openid),
+            request: with(&format!("{identities}&ids={STRANGER}"), &names),
             said: Problem(400, "BAD_REQUEST"),
         },
         Case {
             what: "identities by both",
-            request: with(&format!("{identities}&usernames=a@b"), &openid),
+            request: with(&format!("{identities}&usernames=a@b"), &names),
             said: Problem(400, "BAD_REQUEST"),
         },
         Case {
             what: "identities by a statement",
-            request: with("/v2/api/identities?ids='%20OR%201=1", &openid),
+            request: with("/v2/api/identities?ids='%20OR%201=1", &names),
             said: Problem(400, "BAD_REQUEST"),
         },
         Case {
             what: "a thousand identities",
-            request: with(&format!("/v2/api/identities?ids={}", [STRANGER; 1000].join(",")), &openid),
+            request: with(&format!("/v2/api/identities?ids={}", [STRANGER; 1000].join(",")), &names),
             said: Problem(400, "BAD_REQUEST"),
         },
     ]);
-    let secrets = [client.secret.as_str(), &client.token, &openid, &id_token, &projects, &revoked];
+    let secrets =
+        [client.secret.as_str(), &client.token, &openid, &id_token, &projects, &names, &email, &revoked];
     play(&service, cases, &secrets).await;
 }
