@@ -343,7 +343,7 @@ def test_a_shell_function_past_its_walltime_is_killed_without_the_sdk(start, tmp
     worker.run(entry["buffer"])  # the stand-ins are there now
     text = """def f(path):
         import sys
-        shell = sys.modules["farcall_worker.shell"].ShellFunction()
+        shell = sys.modules["farcall-worker.shell"].ShellFunction()
         shell.__dict__.update(cmd="echo begun; sleep 1000; touch " + path, stdout=None, stderr=None, walltime=0.5,
                               snippet_lines=10, return_dict=True)
         return shell()
@@ -351,6 +351,75 @@ def test_a_shell_function_past_its_walltime_is_killed_without_the_sdk(start, tmp
     result = worker.value(text, str(tmp_path / "late"))
     assert (result["returncode"], result["exception_name"]) == (124, "subprocess.TimeoutExpired")
     assert (result["stdout"], result["stderr"]) == ("begun\n", "")
+
+
+def test_a_shell_result_within_another_value_names_the_sdk_and_leaves_no_module(start):
+    """Also while a value is being pickled, which may run code of the function's."""
+    text = """def f():
+        import sys
+        shell = sys.modules["farcall-worker.shell"].ShellFunction()
+        shell.__dict__.update(cmd="echo said", stdout=None, stderr=None, walltime=None, snippet_lines=10)
+        class Looks:
+            def __reduce__(self):
+                found = [name for name in sys.modules if name.startswith("globus_compute_sdk")]
+                try:
+                    import globus_compute_sdk
+                except ImportError:
+                    found.append("not importable")
+                return str, (" ".join(found),)
+        result = shell()
+        return [result, result, Looks()]
+    """
+    shell = next(e for e in GOLDEN["sdk-4.19.0"]["entries"] if e["name"] == "DillCode/ShellFunction")
+    for interpreter, found in [(bare(), "not importable"), (environments.python("sdk-4.19.0"), "")]:
+        worker = start(interpreter)
+        worker.run(shell["buffer"])  # the stand-ins are there now
+        result = worker.run(source(text))
+        assert result["error_details"] is None, result["data"]
+        script = """if True:
+            import json, sys
+            from globus_compute_sdk.sdk.shell_function import ShellResult
+            from globus_compute_sdk.serialize import ComputeSerializer
+            first, second, found = ComputeSerializer().deserialize(sys.stdin.read())
+            assert type(first) is ShellResult and first is second, (first, second)
+            print(json.dumps([first.stdout, found]))
+        """
+        read = subprocess.run(
+            [environments.python("sdk-4.19.0"), "-c", script], input=result["data"], capture_output=True, text=True
+        )
+        assert read.returncode == 0, read.stderr
+        assert json.loads(read.stdout) == ["said\n", found]
+
+
+def path_of(interpreter, **environment):
+    """The path as a script of this interpreter has it, without the script's own directory."""
+    script = "import json, sys; print(json.dumps(sys.path[sys.path[:1] == ['']:]))"
+    return json.loads(subprocess.run([interpreter, "-c", script], env=os.environ | environment, capture_output=True).stdout)
+
+
+@pytest.mark.parametrize("safe", [{}, {"PYTHONSAFEPATH": "1"}])
+def test_the_path_is_what_the_environment_makes_it(start, tmp_path, safe):
+    """Neither the library nor the directory that the node runs in is on it, whether that would be or not."""
+    ours = tmp_path / "ours"
+    (ours / "deep").mkdir(parents=True)
+    (ours / "farcall_worker.py").write_text("whose = 'the user'")
+    (ours / "payloads.py").write_text("whose = 'the user'")
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "json.py").write_text("raise SystemExit('the current directory is no place to import from')")
+    environment = {"PYTHONPATH": f"{ours}:{ours / 'deep'}", **safe}
+    worker = start(environment=environment, start_in=here)
+    assert worker.value("def f():\n    import sys\n    return sys.path") == path_of(bare(), **environment)
+    for name in ("farcall_worker", "payloads"):
+        assert worker.value(f"def f():\n    import {name}\n    return {name}.whose") == "the user"
+    for name in ("worker", "pickles", "shell", "threads", "timeout", "errors"):
+        assert "ModuleNotFoundError" in worker.error(f"def f():\n    import {name}")
+
+
+def test_no_module_of_the_workers_can_be_imported_by_its_name(start):
+    look = "def f():\n    import sys\n    return [name for name in sys.modules if 'farcall' in name]"
+    names = start().value(look)
+    assert names and not any(name.isidentifier() for name in names)
 
 
 def test_a_payload_that_needs_more_names_it(start):

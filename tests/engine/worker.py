@@ -29,9 +29,9 @@ def source(text, args="[]", kwargs="{}"):
 
 
 class Worker:
-    def __init__(self, interpreter, directory, environment=None, **config):
+    def __init__(self, interpreter, directory, environment=None, start_in=None, **config):
         library = Path(directory) / "library"
-        shutil.copytree(SOURCE, library / "farcall_worker", dirs_exist_ok=True,
+        shutil.copytree(SOURCE, library / "farcall-worker", dirs_exist_ok=True,
                         ignore=shutil.ignore_patterns("__pycache__"))
         self.working_dir = Path(directory) / "work"
         self.log = Path(directory) / "worker.log"
@@ -51,11 +51,13 @@ class Worker:
                 [
                     interpreter,
                     "-c",
-                    f"__import__('sys').path.__setitem__(0, {str(library)!r}); __import__('farcall_worker').main()",
+                    f"(lambda path: path.__setitem__(slice(path[:1].count('')), [{str(library)!r}]))(__import__('sys').path); "
+                    "__import__('farcall-worker').main()",
                 ],
                 pass_fds=[their_tasks.fileno(), theirs.fileno()],
                 stdout=log,
                 stderr=log,
+                cwd=start_in,
                 env={
                     **os.environ,
                     **(environment or {}),

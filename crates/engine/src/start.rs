@@ -20,7 +20,7 @@ use crate::handle::Event;
 use crate::link::keys::{self, KeyError};
 use crate::link::message;
 use crate::link::server;
-use crate::node::{self, worker};
+use crate::node::{self, library};
 use crate::provider::Provider;
 use crate::shell::{Command, NodeConfig, Shell};
 
@@ -75,16 +75,18 @@ pub(crate) async fn start(
     let addresses = address::with_port(&place.advertise, port);
 
     let directory = config.engine_dir();
-    let library = directory.join("worker");
     make_directory(&directory)?;
     make_directory(&config.scripts())?;
     let write = |path: &Path| {
         let path = path.to_owned();
         move |error| StartError::Write { path, error }
     };
-    let nodes = node_config(&config, addresses, node_keys, allowed, library.clone());
+    let mut library = directory.join("worker");
+    if config.options.shared_file_system {
+        library = library::install(&library).map_err(write(&library))?;
+    }
+    let nodes = node_config(&config, addresses, node_keys, allowed, library);
     let nodes = if config.options.shared_file_system {
-        worker::install(&library).map_err(write(&library))?;
         let file = directory.join("node.json");
         nodes.write(&file).map_err(write(&file))?;
         NodeConfig::File(file)

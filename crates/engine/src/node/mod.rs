@@ -6,6 +6,7 @@
 
 mod call;
 mod config;
+pub(crate) mod library;
 mod log;
 mod own_directory;
 mod resources;
@@ -89,9 +90,8 @@ pub async fn run(config: Config, block: u32, stop: impl Future<Output = ()>) -> 
     let library = match &config.worker_library {
         Some(library) => library.clone(),
         None => {
-            let library = own.join("worker");
-            worker::install(&library).map_err(|error| NodeError::Logs { path: library.clone(), error })?;
-            library
+            let root = own.join("worker");
+            library::install(&root).map_err(|error| NodeError::Logs { path: root, error })?
         }
     };
     // A relative directory is only asked for where the endpoint's files are out of sight.

@@ -28,7 +28,7 @@ use crate::processes;
 #[derive(Clone, Debug)]
 pub(crate) struct Recipe {
     pub(crate) python: PathBuf,
-    /// The directory of the worker's Python file.
+    /// The directory of the worker's package, as [`super::library::install`] has made it.
     pub(crate) library: PathBuf,
     pub(crate) config: WorkerConfig,
     pub(crate) logs: PathBuf,
@@ -62,11 +62,11 @@ pub(crate) struct Worker {
     offence: Option<&'static str>,
 }
 
-/// The worker's package, as the interpreter imports it; importing it keeps `__main__` clean and lets the
-/// interpreter cache its byte code.
-const PACKAGE: &str = "farcall_worker";
+/// The worker's package: no name that functions could import by accident, or have a module by. Importing it keeps
+/// `__main__` clean and lets the interpreter cache its byte code.
+pub(super) const PACKAGE: &str = "farcall-worker";
 
-const FILES: [(&str, &str); 7] = [
+pub(super) const FILES: [(&str, &str); 7] = [
     ("__init__.py", include_str!("worker_python/__init__.py")),
     ("errors.py", include_str!("worker_python/errors.py")),
     ("payloads.py", include_str!("worker_python/payloads.py")),
@@ -75,21 +75,6 @@ const FILES: [(&str, &str); 7] = [
     ("threads.py", include_str!("worker_python/threads.py")),
     ("timeout.py", include_str!("worker_python/timeout.py")),
 ];
-
-/// Puts the worker's Python into `library`, for every node of this run.
-pub(crate) fn install(library: &Path) -> io::Result<()> {
-    let package = library.join(PACKAGE);
-    std::fs::create_dir_all(&package)?;
-    for (name, source) in FILES {
-        let path = package.join(name);
-        // An equal file is left alone: its cached byte code stays valid.
-        if std::fs::read(&path).is_ok_and(|present| present == source.as_bytes()) {
-            continue;
-        }
-        std::fs::write(path, source)?;
-    }
-    Ok(())
-}
 
 /// The file in which a worker's output lies.
 pub(super) fn log_name(rank: u32) -> String {
@@ -230,10 +215,13 @@ pub(super) fn command(
 }
 
 /// Binds no name: functions see a clean `__main__`. The library takes the place of the current directory on the
-/// path, and the worker takes it off again.
+/// path, which is not there when `PYTHONSAFEPATH` is set; the worker takes it off again.
 fn bootstrap(library: &Path) -> String {
     let library = serde_json::Value::from(library.to_string_lossy());
-    format!("__import__('sys').path.__setitem__(0, {library}); __import__('{PACKAGE}').main()")
+    format!(
+        "(lambda path: path.__setitem__(slice(path[:1].count('')), [{library}]))(__import__('sys').path); \
+         __import__('{PACKAGE}').main()"
+    )
 }
 
 /// The part of a worker that lives as long as its process.

@@ -21,6 +21,7 @@ cases! {
     a_killed_node_leaves_nothing_where_it_kept_its_own_files,
     what_a_failed_block_has_said_is_in_the_status,
     worker_init_activates_a_virtual_environment,
+    the_path_of_workers_is_what_worker_init_makes_of_it,
     a_node_finds_its_engine_where_it_listens,
     jobs_and_their_files_are_named_as_sites_know_them,
     workers_are_bound_to_their_cpus,
@@ -175,8 +176,8 @@ async fn nodes_that_see_no_files_are_handed_what_they_need() {
     let mut rig = Rig::start(json!({"shared_file_system": false})).await;
     let look = "\
 def f():
-    import farcall_worker, os
-    return [os.getcwd(), farcall_worker.__file__, sorted(k for k in os.environ if k.startswith('FARCALL'))]
+    import os, sys
+    return [os.getcwd(), sys.modules['farcall-worker'].__file__, sorted(k for k in os.environ if k.startswith('FARCALL'))]
 ";
     let outcome = rig.run(look, json!([])).await;
     let [directory, library, variables] = outcome.value().as_array().unwrap().as_slice() else { panic!() };
@@ -195,7 +196,7 @@ def f():
 /// The next node on that machine sees to it, and the engine where it stands.
 async fn a_killed_node_leaves_nothing_where_it_kept_its_own_files() {
     let look =
-        "def f():\n    import farcall_worker, os\n    return [os.getppid(), farcall_worker.__file__]\n";
+        "def f():\n    import os, sys\n    return [os.getppid(), sys.modules['farcall-worker'].__file__]\n";
     // A task may be sent to a node of which nobody knows yet that it is dead.
     let options = json!({"shared_file_system": false, "max_retries_on_system_failure": 9});
     let mut rig = Rig::start(options).await;
@@ -249,6 +250,26 @@ async fn worker_init_activates_a_virtual_environment() {
         .await;
     let env = dir.path().join("env");
     assert_eq!(outcome.value(), &json!([env, env]));
+}
+
+async fn the_path_of_workers_is_what_worker_init_makes_of_it() {
+    for safe in ["", "export PYTHONSAFEPATH=1; "] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("farcall_worker.py"), "whose = 'the user'").unwrap();
+        std::fs::write(dir.path().join("json.py"), "raise SystemExit('not on the path')").unwrap();
+        let (first, here) = (dir.path().join("first"), dir.path().display());
+        let init = format!("{safe}export PYTHONPATH={}:{here}/second; cd {here}", first.display());
+        std::fs::create_dir(&first).unwrap();
+        std::fs::rename(dir.path().join("farcall_worker.py"), first.join("farcall_worker.py")).unwrap();
+        let mut rig = Rig::start(json!({"provider": {"type": "LocalProvider", "worker_init": init}})).await;
+        let look = "\
+def f():
+    import farcall_worker, sys
+    return [sys.path[:2], farcall_worker.whose, [p for p in sys.path if 'worker' in p or p == '']]
+";
+        let outcome = rig.run(look, json!([])).await;
+        assert_eq!(outcome.value(), &json!([[first, format!("{here}/second")], "the user", []]), "{init}");
+    }
 }
 
 async fn a_node_finds_its_engine_where_it_listens() {

@@ -1,7 +1,8 @@
 """The worker of a Farcall node: takes one task after another from a socket, runs it, answers on another.
 
 Needs Python 3.8 or later and nothing else. It imports little, because a block's first result waits for it, and it
-leaves `__main__` alone, because that is where the functions of users keep what they want to find again.
+leaves `__main__` alone, because that is where the functions of users keep what they want to find again. The name of this
+package is none that a program could import by accident, and its directory is not on the path when functions run.
 
 Frames, both ways: four bytes of length (big-endian, of all that follows), one byte of kind, the body. A task comes in
 packets of at most `PACKET` bytes, and a task is this worker's from the moment it has read the first: its node may take

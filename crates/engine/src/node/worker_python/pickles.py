@@ -207,23 +207,25 @@ def dumps(value):
         return plain.getvalue()
     except NotPlain:
         pass
-    if "%s.shell" % __package__ in sys.modules:
-        from . import shell
-
-        with shell.importable():
-            return dumps_any(value)
-    return dumps_any(value)
-
-
-def dumps_any(value):
     found = dill()
-    if found is not None:
-        return found.dumps(value)
     try:
-        data = pickle.dumps(value, PROTOCOL)
+        if "%s.shell" % __package__ in sys.modules:
+            return dumps_with_stand_ins(value, found)
+        return pickle.dumps(value, PROTOCOL) if found is None else found.dumps(value)
     except Exception as error:
+        if found is not None:
+            raise
         raise PackageNeeded("dill", "Serializing a value of type %s (%s)" % (type(value).__name__, error)) from error
-    return data
+
+
+def dumps_with_stand_ins(value, found):
+    """When functions of the SDK have run without it: the value may hold what they returned."""
+    from . import shell
+
+    pickler, protocol = (pickle._Pickler, PROTOCOL) if found is None else (found.Pickler, found.settings["protocol"])
+    data = io.BytesIO()
+    shell.writer(pickler)(data, protocol).dump(value)
+    return data.getvalue()
 
 
 # What dill's constructors do. The first two are for every function and so are always ours: dill's take as long as

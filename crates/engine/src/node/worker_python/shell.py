@@ -5,11 +5,10 @@ carry those names. Unlike the original, a command that outlives its walltime is 
 does not cost the user the result.
 """
 
-import _thread
 import contextlib
 import os
+import pickle
 import sys
-import types
 
 SHELL = "globus_compute_sdk.sdk.shell_function"
 MPI = "globus_compute_sdk.sdk.mpi_function"
@@ -107,29 +106,20 @@ MPIFunction.__module__ = MPI
 STAND_INS = {(cls.__module__, cls.__name__): cls for cls in (ShellResult, ShellFunction, MPIFunction)}
 
 
-_lock = _thread.RLock()
+def writer(pickler):
+    """A pickler written in Python that names the stand-ins as what they stand for.
 
+    The usual one looks a class up by its name before it writes it, and so would have to find these among the modules of
+    this process, where functions would find them, too.
+    """
 
-@contextlib.contextmanager
-def importable():
-    """While pickling: the pickler looks the classes up by the names it writes."""
-    with _lock:
-        yield from added_modules()
+    class Writer(pickler):
+        def save(self, value, *more, **options):
+            if not any(value is cls for cls in STAND_INS.values()) or id(value) in self.memo:
+                return super().save(value, *more, **options)
+            super().save(value.__module__)
+            super().save(value.__name__)
+            self.write(pickle.STACK_GLOBAL)
+            self.memoize(value)
 
-
-def added_modules():
-    names = ["globus_compute_sdk", "globus_compute_sdk.sdk", SHELL, MPI]
-    added = [name for name in names if name not in sys.modules]
-    for name in added:
-        sys.modules[name] = types.ModuleType(name)
-        parent, _, last = name.rpartition(".")
-        if parent in added:
-            setattr(sys.modules[parent], last, sys.modules[name])
-    for (module, name), cls in STAND_INS.items():
-        if module in added:
-            setattr(sys.modules[module], name, cls)
-    try:
-        yield
-    finally:
-        for name in added:
-            del sys.modules[name]
+    return Writer
