@@ -20,7 +20,7 @@ ALLOWED = {
 }
 
 # What a crate's tests may use besides.
-ALLOWED_IN_TESTS = {"client": {"broker"}, "endpoint": {"broker"}, "engine": {"engine"}}
+ALLOWED_IN_TESTS = {"client": {"broker"}, "endpoint": {"broker"}, "engine": {"engine", "daemon"}}
 
 
 def main():

@@ -83,7 +83,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
 
 pub(crate) async fn node(options: NodeOptions) -> anyhow::Result<()> {
     let config = engine::node::Config::read(&options.config)?;
-    Ok(engine::node::run(config, options.block, std::future::pending()).await?)
+    Ok(engine::node::run(config, options.block, None, std::future::pending()).await?)
 }
 
 /// Forwards bytes between a connection and a Python process that sends them back.
@@ -222,6 +222,7 @@ async fn start(python: &str, workers: u32, buffer: String) -> anyhow::Result<(Ow
         "python": python,
     });
     let config = EngineConfig {
+        open_files: None,
         endpoint: EndpointId::from_uuid(ambient::id()),
         run_dir: directory.path().to_owned(),
         node_command: vec![std::env::current_exe()?.to_string_lossy().into_owned(), "node".into()],

@@ -107,6 +107,7 @@ async fn measure(options: &Options) -> anyhow::Result<Figures> {
     let words = ["simulate", &options.nodes.to_string(), &options.slots.to_string()].map(str::to_owned);
     let program = std::env::current_exe()?.to_string_lossy().into_owned();
     let config = EngineConfig {
+        open_files: None,
         endpoint: EndpointId::from_uuid(ambient::id()),
         run_dir: directory.path().to_owned(),
         node_command: std::iter::once(program).chain(words).collect(),

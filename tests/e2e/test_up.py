@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import shlex
 import shutil
 import signal
@@ -136,6 +137,32 @@ def test_the_workers_keep_the_proxy_that_the_user_had(scene):
         done = run(scene, "--", environments.python("sdk-4.19.0"), script, **told)
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines() == [str(sorted(told.items())), "True False"]
+
+
+LIMITS = """
+import os, resource
+from globus_compute_sdk import Executor
+
+def limits():
+    import resource
+    return resource.getrlimit(resource.RLIMIT_NOFILE)
+
+print(*resource.getrlimit(resource.RLIMIT_NOFILE), flush=True)
+with Executor(endpoint_id=os.environ["FARCALL_ENDPOINT_ID"]) as executor:
+    print(*executor.submit(limits).result())
+with open("/proc/%d/limits" % os.getppid()) as ours:
+    print(*[line.split()[3:5] for line in ours if line.startswith("Max open files")][0])
+"""
+
+
+def test_open_files_are_limited_for_users_as_they_were_and_for_us_by_the_hard_limit(scene):
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    command, environment = up(scene, "--", environments.python("sdk-4.19.0"), "-c", LIMITS)
+    command = ["bash", "-c", 'ulimit -Sn 300; exec "$@"', "bash", *command]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    theirs = f"300 {hard}"
+    assert done.stdout.splitlines() == [theirs, theirs, f"{hard} {hard}"], "COMMAND, a task, and we"
 
 
 def test_a_shell_evaluates_what_it_prints(scene):

@@ -67,7 +67,7 @@ impl Engine {
     /// Starts an engine on the runtime of the caller (a current-thread one is fastest) and asks for its first
     /// blocks at once. Every file and socket is made before this returns.
     pub async fn start(config: EngineConfig) -> Result<(Handle, Events), StartError> {
-        let provider = config.options.provider.build(config.scripts());
+        let provider = config.options.provider.build(config.scripts(), config.open_files);
         Self::start_on(config, provider).await
     }
 }

@@ -8,10 +8,11 @@ use std::collections::HashSet;
 use std::fs;
 use std::time::Duration;
 
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
+use tokio::process::Command;
 
 /// New processes may appear between two looks; a fork bomb is outrun within a few.
 const LOOKS: u32 = 200;
@@ -33,29 +34,48 @@ pub(crate) fn limit_of(rank: u32) -> Option<(u64, u64)> {
     Some((soft.checked_sub(u64::from(rank) + 1)?, hard))
 }
 
+/// Gives a process that is to be started the limit of open files that users had.
+pub(crate) fn limit_open_files(command: &mut Command, soft: Option<u64>) {
+    let Some(soft) = soft else { return };
+    // SAFETY: between fork and exec only system calls are made.
+    unsafe {
+        command.pre_exec(move || {
+            let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+            Ok(setrlimit(Resource::RLIMIT_NOFILE, soft.min(hard), hard)?)
+        });
+    }
+}
+
 /// Makes this process the reaper of its orphans.
 pub(crate) fn adopt_orphans() {
     // A kernel that can't leaves orphans to the system's first process, as upstream does.
     let _ = nix::sys::prctl::set_child_subreaper(true);
 }
 
-/// Kills what a dead worker has left behind, and waits until it is gone.
-pub(crate) async fn sweep(worker: Pid, pool: &str, rank: u32) {
+/// Kills what dead workers of a pool have left behind, and waits until it is gone. Many are looked for at once: each
+/// look reads all processes of the machine.
+pub(crate) async fn sweep(pool: &str, workers: &[(Pid, u32)]) {
     let marks = Marks {
-        session: worker,
-        variable: format!("{MARK}={}", mark(pool, rank)).into_bytes(),
-        limit: limit_of(rank).map(|(soft, _)| soft),
+        sessions: workers.iter().map(|(worker, _)| *worker).collect(),
+        variables: workers
+            .iter()
+            .map(|(_, rank)| format!("{MARK}={}", mark(pool, *rank)).into_bytes())
+            .collect(),
+        limits: workers.iter().filter_map(|(_, rank)| Some(limit_of(*rank)?.0)).collect(),
     };
     for _ in 0..LOOKS {
-        let _ = killpg(worker, Signal::SIGKILL); // nobody there is as good
-        let left: Vec<_> = processes().filter(|&pid| pid != worker && marks.are_on(pid)).collect();
+        for (worker, _) in workers {
+            let _ = killpg(*worker, Signal::SIGKILL); // nobody there is as good
+        }
+        let left: Vec<_> =
+            processes().filter(|pid| !marks.sessions.contains(pid) && marks.are_on(*pid)).collect();
         if left.is_empty() {
             return;
         }
         for pid in left {
             let _ = kill(pid, Signal::SIGKILL);
         }
-        reap(&HashSet::new());
+        reap(&marks.sessions);
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
@@ -112,34 +132,33 @@ fn zombie_of(pid: Pid, parent: Pid) -> bool {
     stat(pid).is_some_and(|stat| stat.is_dead() && stat.parent == parent)
 }
 
-/// What tells that a process descends from a worker.
+/// What tells that a process descends from one of some workers.
 struct Marks {
-    session: Pid,
-    variable: Vec<u8>,
-    limit: Option<u64>,
+    sessions: HashSet<Pid>,
+    variables: HashSet<Vec<u8>>,
+    limits: HashSet<u64>,
 }
 
 impl Marks {
     fn are_on(&self, pid: Pid) -> bool {
         stat(pid).is_some_and(|stat| {
             !stat.is_dead()
-                && (stat.session == self.session || self.in_environment(pid) || self.in_limits(pid))
+                && (self.sessions.contains(&stat.session) || self.in_environment(pid) || self.in_limits(pid))
         })
     }
 
     fn in_environment(&self, pid: Pid) -> bool {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|&byte| byte == 0).any(|entry| entry == self.variable)
+        environment.split(|&byte| byte == 0).any(|entry| self.variables.contains(entry))
     }
 
     /// Other nodes' workers have the same limits, so only our descendants count.
     fn in_limits(&self, pid: Pid) -> bool {
-        let Some(limit) = self.limit else { return false };
         let text = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap_or_default();
         let soft = text.lines().find_map(|line| {
             line.strip_prefix("Max msgqueue size")?.split_ascii_whitespace().next()?.parse::<u64>().ok()
         });
-        soft == Some(limit) && descends_from(pid, nix::unistd::getpid())
+        soft.is_some_and(|soft| self.limits.contains(&soft)) && descends_from(pid, nix::unistd::getpid())
     }
 }
 

@@ -233,7 +233,13 @@ mod tests {
         let place = address::resolve(options.address.as_ref()).unwrap();
         let ports = ports(&options, place.listen);
         let endpoint = wire::EndpointId::from_uuid(uuid::Uuid::nil());
-        let config = EngineConfig { endpoint, run_dir: "/run".into(), node_command: Vec::new(), options };
+        let config = EngineConfig {
+            endpoint,
+            run_dir: "/run".into(),
+            node_command: Vec::new(),
+            open_files: None,
+            options,
+        };
         let allowed = allowlist::resolve(&config.options.allowed_serializers).unwrap();
         let (_, keys) = keys::make().unwrap();
         let nodes =

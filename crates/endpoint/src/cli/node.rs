@@ -25,11 +25,13 @@ pub(super) fn run(options: &Options) -> Outcome {
     let directives = if config.debug() { "debug" } else { "info" };
     let logging = daemon::logging::Logging { form: daemon::logging::Form::Text, directives, file: None };
     daemon::logging::start(logging).map_err(Failure::error)?;
+    let raised = daemon::open_files::raise();
+    let open_files = raised.inherited().map(|inherited| inherited.soft());
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::error)?;
     runtime.block_on(async {
         let (_trigger, stop) = daemon::stop::on_signals().map_err(Failure::error)?;
-        engine::node::run(config, options.block, async move { stop.begun().await })
+        engine::node::run(config, options.block, open_files, async move { stop.begun().await })
             .await
             .map_err(Failure::error)
     })

@@ -111,6 +111,8 @@ fn run_configured(
     if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
         tracing::warn!(%error, "core files could not be switched off");
     }
+    // It holds until we return: `endpoint_teardown` gets what users had.
+    let raised = daemon::open_files::raise();
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         tracing::debug!("the process's cryptography was chosen already");
     }
@@ -120,13 +122,15 @@ fn run_configured(
     );
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::error)?;
-    runtime.block_on(serve(endpoint, document, config, ready))
+    let open_files = raised.inherited().map(|inherited| inherited.soft());
+    runtime.block_on(serve(endpoint, document, config, open_files, ready))
 }
 
 async fn serve(
     endpoint: &EndpointDir,
     document: &RunDocument,
     config: &Config,
+    open_files: Option<u64>,
     ready: &mut Ready,
 ) -> Outcome {
     let (trigger, stop) = daemon::stop::on_signals().map_err(Failure::error)?;
@@ -154,6 +158,7 @@ async fn serve(
         endpoint: id,
         run_dir: endpoint.path().to_owned(),
         node_command: node_command()?,
+        open_files,
         options: options.clone(),
     };
     for (option, why) in engine_config.options.without_meaning() {

@@ -339,6 +339,8 @@ pub struct EngineConfig {
     pub run_dir: PathBuf,
     /// The program a block runs; the engine appends `--config FILE --block N`.
     pub node_command: Vec<String>,
+    /// The limit of open files that users had, when the owner has raised its own: blocks get it back.
+    pub open_files: Option<u64>,
     pub options: Options,
 }
 

@@ -7,7 +7,6 @@ use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
 /// Per file.
@@ -15,7 +14,8 @@ const BOUND: u64 = 8 << 20;
 
 pub(crate) struct Log {
     path: PathBuf,
-    file: File,
+    /// Open while there is something to write: there may be many workers, and most print nothing most of the time.
+    file: Option<File>,
     written: u64,
 }
 
@@ -23,26 +23,35 @@ impl Log {
     pub(crate) fn open(path: PathBuf) -> io::Result<Self> {
         let file = File::options().create(true).append(true).open(&path)?;
         let written = file.metadata()?.len();
-        Ok(Self { path, file, written })
+        Ok(Self { path, file: None, written })
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.written + bytes.len() as u64 > BOUND {
             fs::rename(&self.path, self.path.with_added_extension("1"))?;
-            self.file = File::options().create(true).append(true).open(&self.path)?;
+            self.file = None;
             self.written = 0;
         }
-        self.file.write_all(bytes)?;
+        let file = match &mut self.file {
+            Some(file) => file,
+            closed => closed.insert(File::options().create(true).append(true).open(&self.path)?),
+        };
+        file.write_all(bytes)?;
         self.written += bytes.len() as u64;
         Ok(())
     }
 }
 
 /// Copies until every writer has closed. A full disk must not stop a worker: what can't be written is dropped.
-pub(crate) async fn copy(mut from: pipe::Receiver, mut log: Log) {
+pub(crate) async fn copy(from: pipe::Receiver, mut log: Log) {
     let mut buffer = vec![0; 1 << 16];
-    while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        let _ = log.write(&buffer[..count]);
+    while from.readable().await.is_ok() {
+        match from.try_read(&mut buffer) {
+            Ok(0) => return,
+            Ok(count) => drop(log.write(&buffer[..count])),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => log.file = None,
+            Err(_) => return,
+        }
     }
 }
 

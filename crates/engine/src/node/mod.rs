@@ -6,6 +6,7 @@
 
 mod call;
 mod config;
+mod descriptors;
 pub(crate) mod library;
 mod log;
 mod own_directory;
@@ -39,6 +40,7 @@ use crate::ambient::{self, Clock};
 use crate::link::frame::{self, Frame, Reader};
 use crate::link::message::{self, Hello, ToNode};
 use crate::processes;
+use descriptors::Descriptors;
 use own_directory::OwnDirectory;
 use resources::{Machine, Share};
 use slots::{Slots, Step};
@@ -68,12 +70,26 @@ pub enum NodeError {
     NoSlots(#[from] NoSlots),
 }
 
-/// Runs one node of `block` until its engine is gone or `stop` is ready.
-pub async fn run(config: Config, block: u32, stop: impl Future<Output = ()>) -> Result<(), NodeError> {
+/// Runs one node of `block` until its engine is gone or `stop` is ready. `open_files` is the limit that workers get,
+/// when this process has raised its own.
+pub async fn run(
+    config: Config,
+    block: u32,
+    open_files: Option<u64>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), NodeError> {
     processes::adopt_orphans();
     let uid = ambient::node_uid();
     let machine = Machine::here(!config.accelerators.is_empty()).await;
-    let count = resources::slots(&config, &machine)?;
+    let threads = matches!(config.workers, Workers::Threads { .. });
+    let wanted = resources::slots(&config, &machine)?;
+    let (count, shortage) = Descriptors::here().fit(wanted, threads);
+    if let Some(why) = &shortage {
+        tracing::warn!("{why}");
+        if count == 0 {
+            return Err(NoSlots::Descriptors(why.clone()).into());
+        }
+    }
     let shares: Result<Vec<_>, _> =
         (0..count).map(|rank| resources::share(&config, &machine, rank, count)).collect();
     let own = own_directory::path(&uid);
@@ -100,7 +116,6 @@ pub async fn run(config: Config, block: u32, stop: impl Future<Output = ()>) -> 
         Workers::Threads { name_prefix } => Some(name_prefix.clone()),
         Workers::Processes { .. } => None,
     };
-    let threads = thread_name_prefix.is_some();
     let max_tasks = match config.workers {
         Workers::Processes { max_tasks } => max_tasks,
         Workers::Threads { .. } => None,
@@ -115,6 +130,7 @@ pub async fn run(config: Config, block: u32, stop: impl Future<Output = ()>) -> 
         block,
         count,
         start_limit: config.start_limit,
+        open_files,
     };
     let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
     let version = message::VERSION.to_owned();
@@ -122,6 +138,9 @@ pub async fn run(config: Config, block: u32, stop: impl Future<Output = ()>) -> 
     let mut out = Outbox::new(frames);
     // The first word on the link; nothing the interpreter does can hold it up.
     out.send(message::hello(&Hello { version, uid, host, block, slots: count }));
+    if let Some(why) = shortage {
+        out.send(message::slots(count, &why));
+    }
     let (sender, news) = mpsc::unbounded_channel();
     let mut node = Node {
         clock: Clock::start(),
@@ -476,11 +495,9 @@ impl Node {
         }
     }
 
-    /// Kills every worker with all it has started.
+    /// Kills every worker with all it has started, side by side.
     async fn end(&mut self) {
-        for (rank, worker) in self.workers.drain() {
-            worker.kill();
-            processes::sweep(worker.pid(), &self.recipe.pool, rank).await;
-        }
+        let workers: Vec<_> = self.workers.drain().map(|(rank, worker)| (worker.pid(), rank)).collect();
+        processes::sweep(&self.recipe.pool, &workers).await;
     }
 }

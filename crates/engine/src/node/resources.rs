@@ -29,6 +29,8 @@ pub(crate) struct Machine {
 pub enum NoSlots {
     #[error("no worker fits on this node: it has {0}")]
     TooSmall(String),
+    #[error("no worker can be started on this node: {0}")]
+    Descriptors(String),
     #[error("cpu_affinity needs {0}")]
     Affinity(String),
 }

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, sockopt};
 use tokio::io::Interest;
@@ -54,7 +55,7 @@ impl Load {
 /// Both ends.
 #[derive(Debug)]
 pub(super) struct TaskSocket {
-    ours: OwnedFd,
+    ours: Arc<OwnedFd>,
     /// The worker has inherited this one.
     theirs: OwnedFd,
     /// What there has been no room for.
@@ -69,7 +70,8 @@ impl TaskSocket {
         let (ours, theirs) = socket::socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)?;
         let _ = socket::setsockopt(&ours, sockopt::SndBuf, &ROOM); // what it gets must do
         let (bulky, frames) = mpsc::unbounded_channel();
-        tokio::spawn(write_packets(ours.try_clone()?, frames));
+        let ours = Arc::new(ours);
+        tokio::spawn(write_packets(Arc::clone(&ours), frames));
         Ok(Self { ours, theirs, left: VecDeque::new(), bulky })
     }
 
@@ -114,7 +116,7 @@ fn send_packet(socket: RawFd, packet: &[u8]) -> nix::Result<()> {
 }
 
 /// Ends with its socket's owner.
-async fn write_packets(socket: OwnedFd, mut frames: mpsc::UnboundedReceiver<Frame>) -> io::Result<()> {
+async fn write_packets(socket: Arc<OwnedFd>, mut frames: mpsc::UnboundedReceiver<Frame>) -> io::Result<()> {
     while let Some(frame) = frames.recv().await {
         // For this frame only: otherwise each task that the worker reads would wake this process up for nothing.
         // SAFETY: an owned descriptor stays the same and open until it is dropped, after its registration.

@@ -77,7 +77,7 @@ async fn outlive(
             CLOSED.to_owned()
         }
     };
-    processes::sweep(pid, &pool, 0).await;
+    processes::sweep(&pool, &[(pid, 0)]).await;
     let _ = tokio::time::timeout(LAST_MOMENT, copying).await; // its last words may be quoted
     let _ = told.send(Some(how)); // the node has left
 }

@@ -37,6 +37,8 @@ pub(crate) struct Recipe {
     pub(crate) count: u32,
     /// A worker that is not ready by then is ended.
     pub(crate) start_limit: Duration,
+    /// The limit of open files that users had.
+    pub(crate) open_files: Option<u64>,
 }
 
 /// What a worker tells its node.
@@ -192,6 +194,7 @@ pub(super) fn command(
         cpus.set(cpu).map_err(io::Error::from)?;
     }
     let bound = share.cpus.is_some();
+    processes::limit_open_files(&mut command, recipe.open_files);
     let limit = processes::limit_of(rank);
     // SAFETY: between fork and exec only async-signal-safe system calls are made, on values prepared before.
     unsafe {
@@ -266,7 +269,11 @@ impl Life {
                 }
             }
         };
-        processes::sweep(self.pid, &self.pool, self.rank).await;
+        if self.news.is_closed() {
+            // The node leaves, and sweeps up behind all of its workers at once.
+            return;
+        }
+        processes::sweep(&self.pool, &[(self.pid, self.rank)]).await;
         let _ = tokio::time::timeout(LAST_MOMENT, self.copying).await; // its last words may be quoted
         let _ = self.news.send(News::Died { rank: self.rank, how });
     }

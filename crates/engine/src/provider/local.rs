@@ -26,13 +26,14 @@ const CANCEL_GRACE: Duration = Duration::from_secs(2);
 pub(super) struct LocalProvider {
     scripts: PathBuf,
     blocks: BlockOptions,
+    open_files: Option<u64>,
     jobs: Arc<Mutex<HashMap<JobId, JobState>>>,
     changed: Arc<Notify>,
 }
 
 impl LocalProvider {
-    pub(super) fn new(scripts: PathBuf, blocks: BlockOptions) -> Self {
-        Self { scripts, blocks, jobs: Arc::default(), changed: Arc::default() }
+    pub(super) fn new(scripts: PathBuf, blocks: BlockOptions, open_files: Option<u64>) -> Self {
+        Self { scripts, blocks, open_files, jobs: Arc::default(), changed: Arc::default() }
     }
 
     fn start(&self, job: &Job) -> Result<JobId, SubmitError> {
@@ -48,7 +49,9 @@ impl LocalProvider {
         let file = |path: &Path| {
             fs::File::create(path).map_err(|error| SubmitError::Script { path: path.to_owned(), error })
         };
-        let child = Command::new("/bin/bash")
+        let mut bash = Command::new("/bin/bash");
+        processes::limit_open_files(&mut bash, self.open_files);
+        let child = bash
             .arg(&script)
             .envs(job.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
@@ -184,7 +187,7 @@ mod tests {
 
     fn provider(scripts: &Path, worker_init: &str) -> LocalProvider {
         let blocks = BlockOptions { worker_init: worker_init.into(), ..BlockOptions::default() };
-        LocalProvider::new(scripts.to_owned(), blocks)
+        LocalProvider::new(scripts.to_owned(), blocks, None)
     }
 
     fn job(command: &str) -> Job {

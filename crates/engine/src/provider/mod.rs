@@ -180,10 +180,13 @@ impl ProviderOptions {
         }
     }
 
-    /// The provider itself; its scripts and their outputs go to `scripts`.
-    pub(crate) fn build(&self, scripts: PathBuf) -> Arc<dyn Provider> {
+    /// The provider itself; its scripts and their outputs go to `scripts`, and blocks on this machine get this limit of
+    /// open files.
+    pub(crate) fn build(&self, scripts: PathBuf, open_files: Option<u64>) -> Arc<dyn Provider> {
         match self {
-            Self::LocalProvider(blocks) => Arc::new(local::LocalProvider::new(scripts, blocks.clone())),
+            Self::LocalProvider(blocks) => {
+                Arc::new(local::LocalProvider::new(scripts, blocks.clone(), open_files))
+            }
         }
     }
 }

@@ -7,6 +7,7 @@
 mod blocks;
 mod cases;
 mod loss;
+mod many;
 mod misbehaving;
 mod pools;
 mod proxy;
@@ -18,7 +19,9 @@ use std::process::ExitCode;
 use engine::node::{Config, ConfigError};
 
 fn all() -> impl Iterator<Item = &'static (&'static str, cases::Case)> {
-    [cases::ALL, pools::ALL, blocks::ALL, misbehaving::ALL, loss::ALL, starting::ALL].into_iter().flatten()
+    [cases::ALL, pools::ALL, blocks::ALL, misbehaving::ALL, loss::ALL, starting::ALL, many::ALL]
+        .into_iter()
+        .flatten()
 }
 
 fn main() -> ExitCode {
@@ -55,7 +58,9 @@ fn main() -> ExitCode {
 
 fn node(config: Result<Config, ConfigError>, block: &str) -> ExitCode {
     let outcome = config.map_err(|error| error.to_string()).and_then(|config| {
-        let node = engine::node::run(config, block.parse().unwrap(), terminated());
+        let raised = daemon::open_files::raise();
+        let open_files = raised.inherited().map(|inherited| inherited.soft());
+        let node = engine::node::run(config, block.parse().unwrap(), open_files, terminated());
         runtime().block_on(node).map_err(|error| error.to_string())
     });
     match outcome {

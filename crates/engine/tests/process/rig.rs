@@ -109,6 +109,7 @@ impl Rig {
             endpoint: EndpointId::from_uuid(Uuid::from_u128(0xe9)),
             run_dir: dir.to_owned(),
             node_command: vec![program, "node".into()],
+            open_files: None,
             options: options(user),
         }
     }

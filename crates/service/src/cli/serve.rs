@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 
 use clap::Args;
 use daemon::logging::{self, Form, Logging};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::console::say;
 use super::{DataDirectory, Settings};
@@ -44,7 +43,7 @@ impl Serve {
             LogForm::Json => Form::Json,
         };
         logging::start(Logging { form, directives: &config.log.filter, file: None })?;
-        raise_descriptors();
+        let _raised = daemon::open_files::raise();
         tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
             let (_trigger, stop) = daemon::stop::on_signals()?;
             let service = Service::open(directory, config, stop.clone()).await?;
@@ -60,14 +59,5 @@ impl Serve {
             service.run(stop).await;
             Ok(())
         })
-    }
-}
-
-/// As many open files as we may have: every endpoint and client is one or more, and the usual soft limit is 1,024.
-fn raise_descriptors() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::warn!(%error, "the limit of open files could not be raised");
     }
 }

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Args;
 use daemon::logging::{self, Form, Logging};
+use daemon::open_files::Inherited;
 use tokio::process::Command;
 
 use super::console::{complain, say};
@@ -51,7 +52,9 @@ impl UpCommand {
             .open(place.service_log())
             .with_context(|| format!("cannot write {}", place.service_log().display()))?;
         logging::start(Logging { form: Form::Text, directives: "info", file: Some(Box::new(log)) })?;
+        let raised = daemon::open_files::raise();
         let wish = Wish {
+            open_files: raised.inherited(),
             http_listen: self.http_listen,
             amqp_listen: self.amqp_listen,
             endpoint_binary: self.endpoint_binary,
@@ -65,7 +68,7 @@ impl UpCommand {
                 () = signals.any() => return Ok(ExitCode::FAILURE),
             };
             match self.command.split_first() {
-                Some((program, arguments)) => run(up, signals, program, arguments).await,
+                Some((program, arguments)) => run(up, signals, raised.inherited(), program, arguments).await,
                 None => wait(up, signals).await,
             }
         })
@@ -114,10 +117,19 @@ async fn wait(mut up: Up, mut signals: Signals) -> anyhow::Result<ExitCode> {
 }
 
 /// Runs a command with everything up.
-async fn run(up: Up, mut signals: Signals, program: &str, arguments: &[String]) -> anyhow::Result<ExitCode> {
+async fn run(
+    up: Up,
+    mut signals: Signals,
+    open_files: Option<Inherited>,
+    program: &str,
+    arguments: &[String],
+) -> anyhow::Result<ExitCode> {
     let mut command = Command::new(program);
     command.args(arguments);
     up.environment.apply(&mut command);
+    if let Some(open_files) = open_files {
+        open_files.give_back(command.as_std_mut());
+    }
     let ended = attended::run(command, &mut signals, up.endpoint_process(), std::future::pending()).await;
     up.down().await;
     let status = ended.with_context(|| format!("cannot run {program}"))?;

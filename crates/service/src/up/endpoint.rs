@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use daemon::open_files::Inherited;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, pipe};
 use serde::Deserialize;
@@ -31,8 +32,31 @@ const LEAVING: Duration = Duration::from_secs(12);
 /// As much of what a failing program said is shown.
 const SHOWN_LINES: usize = 20;
 
+/// The endpoint's program, and the limit of open files that users had.
+#[derive(Debug)]
+pub(super) struct Program {
+    path: PathBuf,
+    open_files: Option<Inherited>,
+}
+
+impl Program {
+    pub(super) fn find(told: Option<PathBuf>, open_files: Option<Inherited>) -> anyhow::Result<Program> {
+        Ok(Program { path: place(told)?, open_files })
+    }
+
+    fn command(&self, place: &Place, environment: &Environment) -> Command {
+        let mut command = Command::new(&self.path);
+        command.arg("--config-dir").arg(place.endpoints());
+        environment.apply_to_endpoint(&mut command);
+        if let Some(open_files) = self.open_files {
+            open_files.give_back(command.as_std_mut());
+        }
+        command
+    }
+}
+
 /// Where the endpoint's program is: as told, beside this one, or on the PATH.
-pub(super) fn program(told: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+fn place(told: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     if let Some(path) = told {
         return fs::canonicalize(&path).with_context(|| format!("there is no {}", path.display()));
     }
@@ -57,7 +81,7 @@ pub struct Endpoint {
 
 impl Endpoint {
     pub(super) async fn find_or_start(
-        program: &Path,
+        program: &Program,
         place: &Place,
         environment: &Environment,
     ) -> anyhow::Result<Endpoint> {
@@ -102,13 +126,6 @@ impl Endpoint {
     }
 }
 
-fn command(program: &Path, place: &Place, environment: &Environment) -> Command {
-    let mut command = Command::new(program);
-    command.arg("--config-dir").arg(place.endpoints());
-    environment.apply_to_endpoint(&mut command);
-    command
-}
-
 /// As many workers as there are cores, so that a first try with many tasks uses the machine. Sandboxes, for without
 /// them a ShellFunction's standard error ends with a warning.
 fn configuration() -> String {
@@ -128,14 +145,15 @@ engine:
     )
 }
 
-async fn configure(program: &Path, place: &Place, environment: &Environment) -> anyhow::Result<()> {
-    let mut child = command(program, place, environment)
+async fn configure(program: &Program, place: &Place, environment: &Environment) -> anyhow::Result<()> {
+    let mut child = program
+        .command(place, environment)
         .args(["configure", NAME, "--endpoint-config", "/dev/stdin"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .with_context(|| format!("cannot run {}", program.display()))?;
+        .with_context(|| format!("cannot run {}", program.path.display()))?;
     if let Some(mut input) = child.stdin.take() {
         input.write_all(configuration().as_bytes()).await?;
     }
@@ -147,19 +165,20 @@ async fn configure(program: &Path, place: &Place, environment: &Environment) -> 
 }
 
 /// Starts the endpoint and waits for its word that it runs. `None`: it runs already.
-async fn start(program: &Path, place: &Place, environment: &Environment) -> anyhow::Result<Option<Child>> {
+async fn start(program: &Program, place: &Place, environment: &Environment) -> anyhow::Result<Option<Child>> {
     let said = place.start_log();
     let log = File::create(&said).with_context(|| format!("cannot write {}", said.display()))?;
     // Made without close-on-exec: the child shall have its end, and learns its number.
     let (ours, theirs) = pipe()?;
-    let mut child = command(program, place, environment)
+    let mut child = program
+        .command(place, environment)
         .args(["start", NAME, "--die-with-parent", "--report-fd"])
         .arg(theirs.as_raw_fd().to_string())
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
         .spawn()
-        .with_context(|| format!("cannot run {}", program.display()))?;
+        .with_context(|| format!("cannot run {}", program.path.display()))?;
     drop(theirs);
     let report = tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(move || word(ours))).await;
     match report {

@@ -23,6 +23,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use daemon::open_files::Inherited;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,7 @@ use crate::directory::{Directory, write_whole};
 use crate::identity::people;
 
 pub use endpoint::Endpoint;
+use endpoint::Program;
 pub use environment::Environment;
 pub use service::Running;
 
@@ -40,6 +42,8 @@ const HELLO: &str = include_str!("../../../../examples/hello.py");
 /// What `up` was asked for.
 #[derive(Clone, Debug)]
 pub struct Wish {
+    /// The limit of open files that the endpoint gets, when ours is raised.
+    pub open_files: Option<Inherited>,
     pub http_listen: Option<SocketAddr>,
     pub amqp_listen: Option<SocketAddr>,
     /// `globus-compute-endpoint`, if it is not where it is looked for.
@@ -111,7 +115,7 @@ pub struct Up {
 
 /// Finds or starts everything. Returns when tasks can be submitted, and run.
 pub async fn up(directory: Directory, place: Place, wish: Wish) -> anyhow::Result<Up> {
-    let program = endpoint::program(wish.endpoint_binary.clone())?;
+    let program = Program::find(wish.endpoint_binary.clone(), wish.open_files)?;
     let service = Running::find_or_start(&directory, &wish).await?;
     match rest(&directory, &place, &program, &service).await {
         Ok((environment, person, endpoint)) => Ok(Up { place, environment, person, service, endpoint }),
@@ -125,7 +129,7 @@ pub async fn up(directory: Directory, place: Place, wish: Wish) -> anyhow::Resul
 async fn rest(
     directory: &Directory,
     place: &Place,
-    program: &Path,
+    program: &Program,
     service: &Running,
 ) -> anyhow::Result<(Environment, String, Endpoint)> {
     let identity = identity(directory, place).await?;
