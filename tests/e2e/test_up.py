@@ -105,6 +105,15 @@ def test_a_termination_ends_everything_that_the_command_has_started(scene):
     assert not marked(scene.mark)
 
 
+def test_a_shell_that_waits_for_its_child_is_not_waited_for(scene):
+    """bash answers a signal when the child that it waits for has ended."""
+    command, environment = up(scene, "--", "bash", "-c", "trap 'echo saving; exit 3' TERM; echo works; sleep 1000; exit 4")
+    process = scene.start("up", command, environment)
+    process.wait_for("works")
+    assert process.stop(60) == 3
+    assert "saving" in process.output()
+
+
 def test_what_a_command_leaves_behind_ends_with_it(scene):
     done = run(scene, "--", "sh", "-c", "setsid env -i sleep 1000 > /dev/null 2>&1 & echo $!; exit 7")
     assert done.returncode == 7

@@ -46,9 +46,10 @@ impl Signals {
     }
 }
 
-/// Runs the command to its end, and ends what it left behind. A SIGTERM for us goes to all of it, and the command decides
-/// when it ends; when `over` comes to its end, the command ends whether it wants to or not. `other` is a child of ours that
-/// does not belong to it.
+/// Runs the command to its end, and ends what it left behind. A SIGTERM for us goes to the command, which may end its
+/// children in order; to the rest of its process group, too, if it has not ended a while later, as a shell that waits for a
+/// child; and when it ends, it decides. What has a group of its own is the command's to end, until it has ended. When `over`
+/// comes to its end, the command ends whether it wants to or not. `other` is a child of ours that does not belong to it.
 pub async fn run(
     mut command: Command,
     signals: &mut Signals,
@@ -60,13 +61,27 @@ pub async fn run(
     let mut ended = signal(SignalKind::child())?;
     let mut child = command.spawn()?;
     let tree = Tree { command: child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw), other };
+    let mut all_at = None;
     tokio::pin!(over);
     let status = loop {
+        let late = async {
+            match all_at {
+                Some(moment) => tokio::time::sleep_until(moment).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             status = child.wait() => break status,
             // A terminal's interrupt reaches the command by itself: it decides what that means.
             _ = signals.interrupt.recv() => {}
-            _ = signals.terminate.recv() => tree.signal(Signal::SIGTERM),
+            _ = signals.terminate.recv() => {
+                tree.signal_the_command();
+                all_at = all_at.or_else(|| Some(tokio::time::Instant::now() + GRACE));
+            }
+            () = late => {
+                tree.signal_the_group();
+                all_at = None;
+            }
             _ = ended.recv() => tree.reap(),
             () = &mut over => break end(&mut child, &tree).await,
         }
@@ -82,7 +97,7 @@ pub fn as_a_shell_says(status: ExitStatus) -> u8 {
 }
 
 async fn end(child: &mut Child, tree: &Tree) -> io::Result<ExitStatus> {
-    tree.signal(Signal::SIGTERM);
+    tree.signal_the_command();
     if let Ok(status) = tokio::time::timeout(GRACE, child.wait()).await {
         return status;
     }
@@ -97,9 +112,16 @@ struct Tree {
 }
 
 impl Tree {
-    fn signal(&self, signal: Signal) {
-        for pid in self.living() {
-            let _ = kill(pid, signal); // it may end at this moment
+    fn signal_the_command(&self) {
+        if let Some(pid) = self.command {
+            let _ = kill(pid, Signal::SIGTERM); // it may end at this moment
+        }
+    }
+
+    fn signal_the_group(&self) {
+        let group = nix::unistd::getpgrp();
+        for process in self.living().iter().filter(|process| process.group == group) {
+            let _ = kill(process.pid, Signal::SIGTERM); // it may end at this moment
         }
     }
 
@@ -113,9 +135,9 @@ impl Tree {
                 if left.is_empty() {
                     return;
                 }
-                for pid in left {
-                    if asked.insert(pid) {
-                        let _ = kill(pid, Signal::SIGTERM);
+                for process in left {
+                    if asked.insert(process.pid) {
+                        let _ = kill(process.pid, Signal::SIGTERM);
                     }
                 }
                 tokio::time::sleep(LOOK_AGAIN).await;
@@ -125,17 +147,20 @@ impl Tree {
             return;
         }
         for _ in 0..LOOKS_AFTER_GRACE {
-            self.signal(Signal::SIGKILL);
-            self.reap();
-            if self.living().is_empty() {
+            let left = self.living();
+            if left.is_empty() {
                 return;
             }
+            for process in left {
+                let _ = kill(process.pid, Signal::SIGKILL);
+            }
+            self.reap();
             tokio::time::sleep(LOOK_AGAIN).await;
         }
         tracing::warn!(left = self.living().len(), "processes of the command do not end");
     }
 
-    fn living(&self) -> Vec<Pid> {
+    fn living(&self) -> Vec<Process> {
         descendants(&processes(), getpid(), self.other)
     }
 
@@ -154,6 +179,7 @@ impl Tree {
 struct Process {
     pid: Pid,
     parent: Pid,
+    group: Pid,
     /// It has ended, and nobody has waited for it yet.
     dead: bool,
 }
@@ -168,11 +194,12 @@ fn parse(pid: Pid, stat: &str) -> Option<Process> {
     // The name stands in parentheses and may hold anything.
     let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
     let dead = matches!(fields.next()?, "Z" | "X");
-    Some(Process { pid, parent: Pid::from_raw(fields.next()?.parse().ok()?), dead })
+    let mut number = || fields.next()?.parse().ok().map(Pid::from_raw);
+    Some(Process { pid, parent: number()?, group: number()?, dead })
 }
 
 /// The living descendants of `root`, without `spared` and its own.
-fn descendants(processes: &[Process], root: Pid, spared: Option<Pid>) -> Vec<Pid> {
+fn descendants(processes: &[Process], root: Pid, spared: Option<Pid>) -> Vec<Process> {
     let mut children: HashMap<Pid, Vec<Process>> = HashMap::new();
     for process in processes {
         children.entry(process.parent).or_default().push(*process);
@@ -183,7 +210,7 @@ fn descendants(processes: &[Process], root: Pid, spared: Option<Pid>) -> Vec<Pid
         for process in children.remove(&parent).unwrap_or_default() {
             if Some(process.pid) != spared {
                 open.push(process.pid);
-                found.extend((!process.dead).then_some(process.pid));
+                found.extend((!process.dead).then_some(process));
             }
         }
     }
@@ -194,10 +221,12 @@ fn descendants(processes: &[Process], root: Pid, spared: Option<Pid>) -> Vec<Pid
 mod tests {
     use super::*;
 
+    fn process(pid: i32, parent: i32, dead: bool) -> Process {
+        Process { pid: Pid::from_raw(pid), parent: Pid::from_raw(parent), group: Pid::from_raw(1), dead }
+    }
+
     #[test]
     fn descendants_without_the_other_child_and_its_own() {
-        let process =
-            |pid, parent, dead| Process { pid: Pid::from_raw(pid), parent: Pid::from_raw(parent), dead };
         let processes = [
             process(1, 0, false),
             process(10, 1, false), // we
@@ -210,17 +239,18 @@ mod tests {
             process(41, 42, false), // a loop
             process(42, 41, false),
         ];
-        let mut found = descendants(&processes, Pid::from_raw(10), Some(Pid::from_raw(20)));
-        found.sort();
-        assert_eq!(found, [11, 13].map(Pid::from_raw));
+        let found = descendants(&processes, Pid::from_raw(10), Some(Pid::from_raw(20)));
+        let mut found: Vec<_> = found.iter().map(|process| process.pid.as_raw()).collect();
+        found.sort_unstable();
+        assert_eq!(found, [11, 13]);
     }
 
     #[test]
     fn a_name_may_hold_anything() {
         let pid = Pid::from_raw(7);
-        let parsed = parse(pid, "7 (a) Z 9 (b)) S 3 7 7 0 -1");
-        assert_eq!(parsed, Some(Process { pid, parent: Pid::from_raw(3), dead: false }));
-        assert_eq!(parse(pid, "7 (x) Z 3 7"), Some(Process { pid, parent: Pid::from_raw(3), dead: true }));
+        let parsed = parse(pid, "7 (a) Z 9 (b)) S 3 1 7 0 -1");
+        assert_eq!(parsed, Some(process(7, 3, false)));
+        assert_eq!(parse(pid, "7 (x) Z 3 1 7"), Some(process(7, 3, true)));
         assert_eq!(parse(pid, ""), None);
     }
 }
