@@ -189,6 +189,46 @@ def test_a_token_goes_to_no_other_service(scene, person):
     assert not re.search("userinfo", " ".join(other.asked()))
 
 
+def evaluated(person):
+    """The environment of a shell that has evaluated `farcall env` for this person's service, and nothing else."""
+    program = 'eval "$("$@")" && exec env -0'
+    command = ["sh", "-c", program, "sh", str(binary("farcall")), "env", f"http://localhost:{person.port}"]
+    done = subprocess.run(command, env=person.scene.environment(person.stock), capture_output=True, text=True, check=True)
+    return dict(line.split("=", 1) for line in done.stdout.split("\0") if line) | {"COLUMNS": "200"}
+
+
+def test_one_login_serves_sdk_and_endpoint_and_no_other_service(scene, person):
+    """Whichever shell each is started from; `whoami` says who the endpoint is."""
+    ours, stock = binary("globus-compute-endpoint"), person.stock.parent / "globus-compute-endpoint"
+    bare, shell = scene.environment(person.stock, COLUMNS=200), evaluated(person)
+
+    def run(program, environment, *arguments):
+        return subprocess.run(
+            [str(program), *arguments], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+        )
+
+    login = scene.terminal([stock, "login"], shell)
+    person.log_in(login)
+    assert login.finish()[0] == 0
+    url = f"http://localhost:{person.port}"
+    for environment in (bare, shell, bare | {"FARCALL_SERVICE_URL": url}):
+        if "FARCALL_SERVICE_URL" in environment:
+            told = run(ours, environment, "whoami")
+            assert told.returncode == 0 and ME in told.stdout, told.stderr
+        name = f"ep{len(environment)}"
+        assert run(ours, environment, "configure", name, "--service-url", url).returncode == 0
+        started = run(ours, environment, "start", name)
+        assert started.returncode == 0, started.stderr
+        assert run(ours, environment, "stop", name).returncode == 0
+    assert len([line for line in person.asked() if "oauth2/token" in line]) == 1, "one login"
+
+    other = Person(scene)
+    for program in (stock, ours):
+        assert run(program, evaluated(other), "whoami").returncode == 1
+    assert run(ours, bare | {"FARCALL_SERVICE_URL": f"http://localhost:{other.port}"}, "whoami").returncode == 1
+    assert not re.search("userinfo|refresh_token", " ".join(other.asked()))
+
+
 class Forms(html.parser.HTMLParser):
     """The forms of a page: where each goes, and what it sends."""
 

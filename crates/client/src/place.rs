@@ -23,22 +23,56 @@ impl Place {
     /// Whether both are at addresses of this machine, where no proxy can reach them for us. What goes by the name `local`
     /// is where the stock SDK finds it: through `http_proxy`, if that is set.
     pub fn is_local(&self) -> bool {
-        self.environment.is_none() && [&self.service, &self.identity].into_iter().all(is_loopback)
+        self.environment.is_none()
+            && [&self.service, &self.identity]
+                .iter()
+                .all(|url| is_loopback(url.host_str().unwrap_or_default()))
     }
 
-    /// The part of the token store's namespace that upstream calls the environment. `sdk` is what the environment tells
-    /// the stock SDK, which shares the store: with it, both mean the same service. A place that only we know by its
-    /// address has a namespace of its own.
-    pub fn store(&self, sdk: Option<&str>) -> String {
-        match (&self.environment, sdk) {
-            (Some(name), _) => name.clone(),
-            (None, Some(name)) if self.named_by != CONFIGURATION => name.to_owned(),
-            (None, _) => self.service.as_str().trim_end_matches('/').to_owned(),
+    /// The login that is meant here. `sdk` is what the environment tells the stock SDK, and `shell` the address that it
+    /// tells us; `chosen` says that somebody chose the directory of endpoints.
+    pub fn login(&self, sdk: Option<&str>, shell: Option<&str>, chosen: bool) -> Login {
+        if let Some(name) = &self.environment {
+            return Login::InTheBase(name.clone());
+        }
+        let same =
+            shell.and_then(|value| url("FARCALL_SERVICE_URL", value).ok()) == Some(self.service.clone());
+        match sdk {
+            // The SDK in this shell means the same service, and keeps its tokens there.
+            Some(name) if same => Login::InTheBase(name.to_owned()),
+            _ if chosen => Login::InTheBase(self.service.as_str().trim_end_matches('/').to_owned()),
+            _ => Login::OfTheService {
+                directory: user_directory(self.service.host_str().unwrap_or_default(), self.service.port()),
+                name: SDK.to_owned(),
+            },
         }
     }
 }
 
-const CONFIGURATION: &str = "service_url in the configuration";
+/// Where the tokens of a login lie. The name is the part of the token store's namespace that upstream calls the environment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Login {
+    /// In the store of the directory of endpoints.
+    InTheBase(String),
+    /// In the store of the service's user directory, below the home directory: where the stock SDK keeps them that was led
+    /// to the service by `farcall env` or `farcall connect`.
+    OfTheService { directory: String, name: String },
+}
+
+/// What `farcall env` and `farcall connect` tell the SDK as its environment.
+const SDK: &str = "local";
+
+/// Below the home directory: the directory that `farcall env` and `farcall connect` make the stock SDK's own
+/// (`GLOBUS_COMPUTE_USER_DIR`) for the service at this host. Each service has one, so that no token of one is sent to
+/// another. `port` is absent if it is the usual one.
+pub fn user_directory(host: &str, port: Option<u16>) -> String {
+    let bare = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+    let name = if is_loopback(&bare) { "localhost".to_owned() } else { bare.replace(':', "-") };
+    match port {
+        Some(port) => format!(".farcall/{name}_{port}"),
+        None => format!(".farcall/{name}"),
+    }
+}
 
 /// Why no place could be told.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -89,7 +123,7 @@ impl Hints {
             })
         };
         if let Some(value) = &self.service_url {
-            return at("service_url", value, CONFIGURATION);
+            return at("service_url", value, "service_url in the configuration");
         }
         if let Some(name) = &self.environment {
             return named(name, identity, "environment in the configuration");
@@ -132,8 +166,7 @@ fn named(name: &str, identity: Option<Url>, named_by: &'static str) -> Result<Pl
     Ok(Place { service, identity, environment: Some(name.to_owned()), named_by })
 }
 
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
+fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
@@ -181,6 +214,20 @@ mod tests {
             shown(&hints),
             ("https://site.example/compute/".into(), "https://site.example/compute/".into())
         );
+    }
+
+    #[test]
+    fn each_service_has_a_directory() {
+        let table = [
+            ("compute.example.org", None, ".farcall/compute.example.org"),
+            ("Compute.Example.org", Some(8443), ".farcall/compute.example.org_8443"),
+            ("127.0.0.1", Some(5000), ".farcall/localhost_5000"),
+            ("[::1]", None, ".farcall/localhost"),
+            ("[2001:db8::1]", None, ".farcall/2001-db8--1"),
+        ];
+        for (host, port, expected) in table {
+            assert_eq!(user_directory(host, port), expected);
+        }
     }
 
     #[test]
@@ -233,14 +280,31 @@ mod tests {
     }
 
     #[test]
-    fn the_token_store_is_the_stock_sdks_where_both_mean_one_service() {
-        let hints = Hints { farcall_service_url: some("http://h:1/"), ..Hints::default() };
-        assert_eq!(hints.place().unwrap().store(Some("local")), "local");
-        assert_eq!(hints.place().unwrap().store(None), "http://h:1");
-        let hints = Hints { service_url: some("http://h:1/"), ..Hints::default() };
-        assert_eq!(hints.place().unwrap().store(Some("local")), "http://h:1");
-        let hints = Hints { globus_sdk_environment: some("local"), ..Hints::default() };
-        assert_eq!(hints.place().unwrap().store(Some("local")), "local");
+    fn the_login_is_the_stock_sdks_where_both_mean_one_service() {
+        let at = |url| Hints { service_url: some(url), ..Hints::default() }.place().unwrap();
+        let in_the_base = |name: &str| Login::InTheBase(name.into());
+        let own = Login::OfTheService { directory: ".farcall/h_1".into(), name: "local".into() };
+        let local = Some("local");
+        // service, the SDK's environment, the shell's service, a chosen directory
+        let table = [
+            ("http://h:1/", None, None, false, own.clone()),
+            ("http://h:1/", None, Some("http://h:1"), false, own.clone()),
+            ("http://h:1/", local, Some("http://h:1"), true, in_the_base("local")),
+            ("http://h:1/", local, Some("http://h:1/"), false, in_the_base("local")),
+            ("http://h:1/", local, Some("http://h:2"), false, own.clone()),
+            ("http://h:1/", local, Some("http://h:2"), true, in_the_base("http://h:1")),
+            ("http://h:1/", local, None, false, own.clone()),
+            ("http://h:1/", None, None, true, in_the_base("http://h:1")),
+        ];
+        for (service, sdk, shell, chosen, expected) in table {
+            assert_eq!(
+                at(service).login(sdk, shell, chosen),
+                expected,
+                "{service} {sdk:?} {shell:?} {chosen}"
+            );
+        }
+        let named = Hints { globus_sdk_environment: some("local"), ..Hints::default() };
+        assert_eq!(named.place().unwrap().login(local, None, false), in_the_base("local"));
     }
 
     #[test]

@@ -95,7 +95,11 @@ impl<'a> About<'a> {
     pub(crate) async fn account(&self) -> Result<Account, Failure> {
         let place = self.place()?;
         let trust = self.trust()?;
-        let environment = place.store(sdk_environment().as_deref());
+        let login = place.login(
+            sdk_environment().as_deref(),
+            variable("FARCALL_SERVICE_URL").as_deref(),
+            !self.base.is_the_usual(),
+        );
         let given = match self.client {
             Some(client) => Some((client.clone(), "the environment")),
             None => credentials()?,
@@ -106,9 +110,9 @@ impl<'a> About<'a> {
                 (Who::Client(credentials), identity, NATIVE_CLIENT.to_owned())
             }
             None => {
-                let path = self.base.token_store();
+                let (path, name) = self.base.token_store(&login)?;
                 let mut store =
-                    TokenStore::open(&path, format!("user/{environment}")).await.map_err(Failure::error)?;
+                    TokenStore::open(&path, format!("user/{name}")).await.map_err(Failure::error)?;
                 let tokens = store.tokens().await.map_err(Failure::error)?;
                 let id = tokens.iter().find_map(|token| token.identity_id.clone());
                 let identity = format!(

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! ~/.globus_compute/          the base: -c, else GLOBUS_COMPUTE_USER_DIR
-//!   storage.db                tokens, shared with the stock SDK
+//!   storage.db                tokens, shared with the stock SDK; of a service that only its address names, in
+//!                             ~/.farcall/HOST, unless somebody chose the base
 //!   NAME/                     one endpoint
 //!     config.yaml             its configuration
 //!     endpoint.json           the id it is registered under
@@ -19,6 +20,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use client::place::Login;
 use serde::{Deserialize, Serialize};
 use wire::EndpointId;
 
@@ -40,6 +42,15 @@ struct Registered {
     endpoint_id: EndpointId,
 }
 
+fn home() -> Result<PathBuf, Failure> {
+    let home = ambient::variable("HOME");
+    home.map(PathBuf::from).ok_or_else(|| Failure::error("no home directory: set HOME"))
+}
+
+fn usual() -> Result<PathBuf, Failure> {
+    Ok(home()?.join(".globus_compute"))
+}
+
 impl Base {
     pub(crate) fn at(path: PathBuf) -> Self {
         Self(path)
@@ -49,7 +60,7 @@ impl Base {
     pub(crate) fn choose(given: Option<PathBuf>) -> Result<Self, Failure> {
         let chosen = given
             .or_else(|| ambient::variable("GLOBUS_COMPUTE_USER_DIR").map(PathBuf::from))
-            .or_else(|| ambient::variable("HOME").map(|home| Path::new(&home).join(".globus_compute")))
+            .or_else(|| usual().ok())
             .ok_or_else(|| Failure::error("no home directory: set HOME, or say where with --config-dir"))?;
         std::path::absolute(&chosen)
             .map(Self)
@@ -61,9 +72,18 @@ impl Base {
         EndpointDir { path: self.0.join(name) }
     }
 
-    /// The file of tokens, shared with the stock SDK.
-    pub(crate) fn token_store(&self) -> PathBuf {
-        self.0.join("storage.db")
+    /// Whether nobody chose another.
+    pub(crate) fn is_the_usual(&self) -> bool {
+        usual().is_ok_and(|usual| usual == self.0)
+    }
+
+    /// The file of tokens, shared with the stock SDK, and the name of the login in it.
+    pub(crate) fn token_store<'l>(&self, login: &'l Login) -> Result<(PathBuf, &'l str), Failure> {
+        let (directory, name) = match login {
+            Login::InTheBase(name) => (self.0.clone(), name),
+            Login::OfTheService { directory, name } => (home()?.join(directory), name),
+        };
+        Ok((directory.join("storage.db"), name))
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -1,14 +1,16 @@
 //! What a client must have in its environment to reach a service, wherever that is. Pure.
 //!
-//! The stock SDK knows one address of a service of one's own, `http://localhost:5000`, and takes no other. Where the
-//! service is elsewhere it is reached through `http_proxy`, for it answers requests in the form that proxies get.
-//! Only the addresses of identity and broker may be any.
+//! The stock SDK knows one address of a service of one's own, `http://localhost:5000`, and takes no other. A service that is
+//! elsewhere is reached through `http_proxy`: through a forwarder on the client's own machine
+//! ([`connect`](crate::connect)), or, without verification, through the service itself, for it answers requests in the form
+//! that proxies get. Only the addresses of identity and broker may be any.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use axum::http::Uri;
+use client::place::user_directory;
 
 /// The port of the one address.
 const KNOWN_PORT: u16 = 5000;
@@ -31,6 +33,8 @@ pub struct Reach {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Variables {
     pub set: Vec<(&'static str, String)>,
+    /// Set to what lies at this path below the home directory.
+    pub below_home: Vec<(&'static str, String)>,
     pub unset: Vec<&'static str>,
     pub notes: Vec<&'static str>,
 }
@@ -59,13 +63,58 @@ impl Reach {
         bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
     }
 
-    fn base(&self) -> String {
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn tls(&self) -> bool {
+        self.tls
+    }
+
+    /// The port, unless it is the usual one.
+    fn unusual_port(&self) -> Option<u16> {
         let usual = if self.tls { 443 } else { 80 };
+        (self.port != usual).then_some(self.port)
+    }
+
+    /// The URL, without a slash at the end.
+    pub fn base(&self) -> String {
         let scheme = if self.tls { "https" } else { "http" };
-        match self.port {
-            port if port == usual => format!("{scheme}://{}", self.host),
-            port => format!("{scheme}://{}:{port}", self.host),
+        match self.unusual_port() {
+            None => format!("{scheme}://{}", self.host),
+            Some(port) => format!("{scheme}://{}:{port}", self.host),
         }
+    }
+
+    /// Where the SDK keeps what it knows of this service, below the home directory.
+    pub fn user_directory(&self) -> String {
+        user_directory(&self.host, self.unusual_port())
+    }
+
+    /// Whether requests and tokens stay on this machine, as far as we know.
+    pub fn is_safe_without_a_forwarder(&self) -> bool {
+        self.local() && !self.tls
+    }
+
+    /// For a client that reaches the service by a forwarder on its own machine, whose URL `proxy` is.
+    pub fn through(&self, proxy: String) -> Variables {
+        let base = self.base();
+        let mut it = Variables::default();
+        it.set.push(("GLOBUS_SDK_ENVIRONMENT", "local".to_owned()));
+        // Logins go straight to it, and are verified: a browser has to find it by this address, too.
+        it.set.push(("GLOBUS_SDK_SERVICE_URL_AUTH", format!("{base}/")));
+        it.set.push(("FARCALL_SERVICE_URL", base));
+        it.set.push(("http_proxy", proxy));
+        it.below_home.push(("GLOBUS_COMPUTE_USER_DIR", self.user_directory()));
+        it.unset.extend(["HTTP_PROXY", "NO_PROXY", "no_proxy"]);
+        if let Some(authority) = &self.authority {
+            it.set.push(("GLOBUS_SDK_VERIFY_SSL", authority.display().to_string()));
+        }
+        it
     }
 
     pub fn variables(&self) -> Variables {
@@ -77,6 +126,7 @@ impl Reach {
         // Clients append paths to it as it stands.
         it.set.push(("GLOBUS_SDK_SERVICE_URL_AUTH", format!("{auth}/")));
         it.set.push(("FARCALL_SERVICE_URL", base.clone()));
+        it.below_home.push(("GLOBUS_COMPUTE_USER_DIR", self.user_directory()));
         if known {
             it.notes.push("The service is where the SDK looks for it.");
             return it;
@@ -93,7 +143,7 @@ impl Reach {
         }
         if self.tls {
             it.notes.push(
-                "The SDK's HTTP library does not verify the certificate of a proxy; identity and broker are verified.",
+                "INSECURE: the SDK's HTTP library does not verify the certificate of a proxy. Use `farcall connect` instead.",
             );
         }
         if let Some(authority) = &self.authority {
@@ -118,10 +168,24 @@ impl Variables {
         for (name, value) in &self.set {
             let _ = writeln!(text, "export {name}={}", quoted(value));
         }
+        for (name, path) in &self.below_home {
+            let _ = writeln!(text, "export {name}=\"$HOME\"/{}", quoted(path));
+        }
         if !self.unset.is_empty() {
             let _ = writeln!(text, "unset {}", self.unset.join(" "));
         }
         text
+    }
+
+    /// The same for a program that is about to be started, by somebody with this home directory.
+    pub fn apply(&self, command: &mut tokio::process::Command, home: Option<&Path>) {
+        for name in &self.unset {
+            command.env_remove(name);
+        }
+        command.envs(self.set.iter().map(|(name, value)| (name, value)));
+        if let Some(home) = home {
+            command.envs(self.below_home.iter().map(|(name, path)| (name, home.join(path))));
+        }
     }
 }
 
@@ -184,6 +248,36 @@ mod tests {
         let script = variables.script();
         assert!(script.contains(r"export SSL_CERT_FILE='/etc/it'\''s/ca.pem'"), "{script}");
         assert!(script.ends_with("unset HTTP_PROXY NO_PROXY no_proxy\n"), "{script}");
+    }
+
+    #[test]
+    fn by_a_forwarder() {
+        let mut reach = Reach::parse("https://Compute.example.org:8443/").unwrap();
+        reach.authority = Some("/etc/ca.pem".into());
+        insta::assert_snapshot!(reach.through("http://farcall:secret@127.0.0.1:41000".into()).script(), @r#"
+        export GLOBUS_SDK_ENVIRONMENT='local'
+        export GLOBUS_SDK_SERVICE_URL_AUTH='https://compute.example.org:8443/'
+        export FARCALL_SERVICE_URL='https://compute.example.org:8443'
+        export http_proxy='http://farcall:secret@127.0.0.1:41000'
+        export GLOBUS_SDK_VERIFY_SSL='/etc/ca.pem'
+        export GLOBUS_COMPUTE_USER_DIR="$HOME"/'.farcall/compute.example.org_8443'
+        unset HTTP_PROXY NO_PROXY no_proxy
+        "#);
+    }
+
+    #[test]
+    fn what_needs_a_forwarder() {
+        let table = [
+            ("http://localhost:5000", true),
+            ("http://127.0.0.1:5001", true),
+            ("http://[::1]:5001", true),
+            ("https://localhost:5000", false),
+            ("http://compute.example.org:5000", false),
+            ("https://compute.example.org", false),
+        ];
+        for (url, safe) in table {
+            assert_eq!(Reach::parse(url).unwrap().is_safe_without_a_forwarder(), safe, "{url}");
+        }
     }
 
     #[test]

@@ -25,6 +25,8 @@ impl Environment {
         let mut variables = Reach::parse(&format!("http://127.0.0.1:{}", addresses.http.port()))?.variables();
         // Some shells take no comments where they evaluate.
         variables.notes.clear();
+        // `up` has a directory of its own for it.
+        variables.below_home.clear();
         variables.set.extend([
             ("FARCALL_AMQP_PORT", addresses.amqp.port().to_string()),
             ("GLOBUS_COMPUTE_CLIENT_ID", identity.client_id.clone()),
@@ -45,10 +47,7 @@ impl Environment {
 
     /// For a client.
     pub fn apply(&self, command: &mut tokio::process::Command) {
-        for name in &self.0.unset {
-            command.env_remove(name);
-        }
-        command.envs(self.0.set.iter().map(|(name, value)| (name, value)));
+        self.0.apply(command, None);
     }
 
     /// For the endpoint.
