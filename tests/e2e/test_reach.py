@@ -1,4 +1,5 @@
-"""How the unmodified SDK reaches a service: every case of `farcall env`, its output evaluated by a shell.
+"""How the unmodified SDK reaches a service by variables alone: every case of `farcall env`, its output evaluated by a shell.
+The way to a service elsewhere that is safe is in `test_connect.py`.
 
 localhost:5000 is tried in a network of its own, where that port is free.
 """
@@ -33,25 +34,26 @@ def private(shared_scene, tmp_path_factory):
 @pytest.fixture(scope="module")
 def endpoint(shared_scene, private):
     """Ours, which talks to the shared port inside TLS only."""
-    variables = environment(private.tls_url, "--ca", private.authority)
+    variables = environment(private.tls_url, "--insecure", "--ca", private.authority)
     return shared_scene.endpoint(private, "inside-tls", variables=variables)
 
 
 def environment(*arguments):
     """What a shell holds after evaluating the output of `farcall env`, beyond what it held before."""
     program = 'eval "$("$@")" && exec env -0'
-    before = {"PATH": os.environ["PATH"], "HTTP_PROXY": "http://192.0.2.1:1", "NO_PROXY": "localhost", "no_proxy": "localhost"}
+    before = {"PATH": os.environ["PATH"], "HOME": "/home/of somebody", "HTTP_PROXY": "http://192.0.2.1:1", "NO_PROXY": "localhost", "no_proxy": "localhost"}
     done = subprocess.run(
         ["sh", "-c", program, "sh", str(binary("farcall")), "env", *map(str, arguments)],
         env=before, capture_output=True, text=True, check=True,
     )
     held = dict(line.split("=", 1) for line in done.stdout.split("\0") if line)
-    return {name: value for name, value in held.items() if name not in ("PATH", "PWD", "OLDPWD", "SHLVL", "_")}
+    assert held.pop("GLOBUS_COMPUTE_USER_DIR").startswith("/home/of somebody/.farcall/localhost")
+    return {name: value for name, value in held.items() if name not in ("PATH", "HOME", "PWD", "OLDPWD", "SHLVL", "_")}
 
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_through_a_private_authority_on_one_port(private, release, reached):
-    told = reached(private, release, environment(private.tls_url, "--ca", private.authority))
+    told = reached(private, release, environment(private.tls_url, "--insecure", "--ca", private.authority))
     assert told == [42]
 
 

@@ -8,6 +8,7 @@ import subprocess
 import environments
 import pages
 import pytest
+from authority import private_service
 from processes import until
 from scene import ROOT, Endpoint, binary
 
@@ -327,8 +328,8 @@ def serving(data):
     return [binary("farcall"), "serve", "--data-dir", data, "--http-listen", "127.0.0.1:0", "--amqp-listen", "127.0.0.1:0"]
 
 
-@symptom
-def unknown_authority(somebody):
+def unknown(somebody):
+    """A service with a certificate of an authority that nobody knows, and its URL."""
     private = somebody.directory / "private"
     data = private / "data"
     (data / "tls").mkdir(parents=True)
@@ -339,11 +340,38 @@ def unknown_authority(somebody):
     )
     settings = ["http.tls_listen=127.0.0.1:0", "tls.certificate=tls/certificate.pem", "tls.key=tls/key.pem"]
     command = serving(data) + [part for setting in settings for part in ("--set", setting)]
-    process = somebody.scene.start("private", command, somebody.scene.environment())
+    process = somebody.scene.start("unknown", command, somebody.scene.environment())
     port = process.wait_for(r"https://127\.0\.0\.1:(\d+)")[1]
-    printed = somebody.compute("start", somebody.configured(), **somebody.there() | {"FARCALL_SERVICE_URL": f"https://localhost:{port}"})
+    return process, f"https://localhost:{port}"
+
+
+@symptom
+def unknown_authority(somebody):
+    process, url = unknown(somebody)
+    printed = somebody.compute("start", somebody.configured(), **somebody.there() | {"FARCALL_SERVICE_URL": url})
     assert process.stop() == 0
     return printed
+
+
+@symptom
+def not_believed(somebody):
+    process, url = unknown(somebody)
+    printed = somebody.farcall("connect", url, "--", "true")
+    assert process.stop() == 0
+    return printed
+
+
+@symptom
+def away(somebody):
+    private = private_service(somebody.scene, somebody.directory)
+    program = "echo begun; read line; " + 'python3 -c "import urllib.request as r; r.urlopen(\'http://localhost:5000/v2/version\')" 2> /dev/null'
+    client = subprocess.Popen(
+        [str(word) for word in (binary("farcall"), "connect", private.tls_url, "--ca", private.authority, "--", "sh", "-c", program)],
+        env=somebody.scene.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )
+    assert client.stdout.readline() == "begun\n"
+    private.stop()
+    return client.communicate("\n", timeout=60)[1]
 
 
 @symptom

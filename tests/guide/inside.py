@@ -1,4 +1,5 @@
-"""A machine for one page of the guide: a network of its own with nothing but a loopback, and copies of /etc, /usr/local
+"""A machine for one page of the guide: a network of its own with nothing but a loopback (which has a second address, that of the machine's names, so that not
+everybody who comes seems to be on this machine), and copies of /etc, /usr/local
 and /var/lib that are written instead of the real ones. No right is needed for that. Run by `unshare --user --map-root-user --net --mount`, which
 makes us root of it all; stays until it is killed.
 """
@@ -12,6 +13,8 @@ import subprocess
 import sys
 
 SIOCSIFFLAGS = 0x8914
+SIOCSIFADDR = 0x8916
+OUTSIDE = "192.0.2.10"
 UP_AND_RUNNING = 0x41
 
 
@@ -19,6 +22,8 @@ def main():
     names, scratch = sys.argv[1], sys.argv[2]
     with socket.socket() as any_socket:
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh", b"lo", UP_AND_RUNNING))
+        address = struct.pack("16sHH4s8x", b"lo:1", socket.AF_INET, 0, socket.inet_aton(OUTSIDE))
+        fcntl.ioctl(any_socket, SIOCSIFADDR, address)
     os.makedirs(scratch)
     mount("-t", "tmpfs", "tmpfs", scratch)
     for number, directory in enumerate(["/etc", "/usr/local", "/var/lib"]):
@@ -31,7 +36,7 @@ def main():
         known = hosts.read()
     os.remove("/etc/hosts")
     with open("/etc/hosts", "w") as hosts:
-        hosts.write(f"{known}\n127.0.0.1 localhost {names}\n")
+        hosts.write(f"{known}\n127.0.0.1 localhost\n{OUTSIDE} {names}\n")
     print("the machine is there", flush=True)
     signal.pause()
 

@@ -372,8 +372,8 @@ fn trust(chain: &[CertificateDer<'_>], authority: Option<&Path>, now: Timestamp)
             None => warning(
                 OF,
                 format!("clients that trust {whom} do not trust it"),
-                "with an authority of your own, clients need its certificate: `farcall env URL --ca FILE` says how it \
-                 is set, and `farcall doctor --ca FILE` whether it fits; else the chain may lack what is between",
+                "with an authority of your own, clients need its certificate: `farcall connect URL --ca FILE` takes \
+                 it, and `farcall doctor --ca FILE` says whether it fits; else the chain may lack what is between",
             ),
         },
         Err(error) => {
@@ -418,9 +418,10 @@ fn outside(config: &Config) -> Finding {
             "the addresses of the broker follow from how each request arrives",
             "set amqp.public_host to the name by which others reach this machine",
         ),
-        (_, _, Some(host)) => {
-            well(OF, format!("they find the broker at {host}; `farcall env URL` says what they must set"))
-        }
+        (_, _, Some(host)) => well(
+            OF,
+            format!("they find the broker at {host}; `farcall connect URL` leads them to the service"),
+        ),
     }
 }
 

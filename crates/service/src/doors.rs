@@ -164,7 +164,7 @@ impl House {
     ) {
         // Small frames and answers are the rule here; waiting to join them costs a round trip.
         let (Ok(at), Ok(())) = (stream.local_addr(), stream.set_nodelay(true)) else { return };
-        let reached = Reached { at, tls: false, peer, metrics: spoken.metrics };
+        let reached = Reached { at, tls: false, peer, metrics: spoken.metrics, forwarder: None };
         let decided = tokio::time::timeout(PATIENCE, async {
             let mut byte = [0];
             if stream.peek(&mut byte).await? == 0 {

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use daemon::stop::Stop;
 use futures_util::FutureExt;
@@ -29,6 +30,7 @@ use wire::rest::error::Code;
 use crate::ambient;
 use crate::figures::Figures;
 use crate::origin::Names;
+use crate::post::url::{BROKER, FORWARDER_PORT, Outside};
 use crate::rest::Failure;
 
 /// Open connections at a time; further ones wait.
@@ -47,6 +49,8 @@ pub struct Reached {
     pub peer: SocketAddr,
     /// At a door for health and metrics.
     pub metrics: bool,
+    /// The port on the client's own machine where its forwarder takes AMQP (`farcall connect`).
+    pub forwarder: Option<NonZeroU16>,
 }
 
 /// Answers requests. Clones share it.
@@ -56,6 +60,7 @@ pub struct Front {
     /// What is answered at the doors for metrics.
     inside: Router,
     names: Names,
+    outside: Outside,
     figures: Figures,
     connections: Arc<Semaphore>,
 }
@@ -67,8 +72,9 @@ impl std::fmt::Debug for Front {
 }
 
 impl Front {
-    pub fn new(router: Router, inside: Router, names: Names, figures: Figures) -> Front {
-        Front { router, inside, names, figures, connections: Arc::new(Semaphore::new(CONNECTIONS)) }
+    pub fn new(router: Router, inside: Router, names: Names, outside: Outside, figures: Figures) -> Front {
+        let connections = Arc::new(Semaphore::new(CONNECTIONS));
+        Front { router, inside, names, outside, figures, connections }
     }
 
     /// Serves one connection to its end. `waiting` is its place among those that are not served yet.
@@ -119,9 +125,10 @@ impl Front {
         let began = Instant::now();
         let id = ambient::ordered_id().to_string();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let forwarder = forwarder(request.headers());
         let response = if self.names.own(&method, request.uri()) {
             let mut request = request.map(Body::new);
-            request.extensions_mut().insert(reached);
+            request.extensions_mut().insert(Reached { forwarder, ..reached });
             let router = if reached.metrics { self.inside.clone() } else { self.router.clone() };
             // What is logged on the way carries the id that the client sees.
             let span = tracing::info_span!("request", id);
@@ -142,11 +149,22 @@ impl Front {
         if let Ok(value) = HeaderValue::from_str(&id) {
             response.headers_mut().insert("x-request-id", value);
         }
+        // A forwarder has to know where the broker really is.
+        if forwarder.is_some()
+            && let Ok(value) = HeaderValue::from_str(&self.outside.base(reached))
+        {
+            response.headers_mut().insert(BROKER, value);
+        }
         let (status, took) = (response.status().as_u16(), began.elapsed());
         self.figures.answered(status, took);
         tracing::info!(%method, path, status, ?took, request = id, "http");
         response
     }
+}
+
+/// The port that a forwarder names. It is a port of the client's own machine, and nothing else can be named.
+fn forwarder(headers: &HeaderMap) -> Option<NonZeroU16> {
+    headers.get(FORWARDER_PORT)?.to_str().ok()?.parse().ok()
 }
 
 /// We are nobody's proxy.

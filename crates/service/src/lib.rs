@@ -14,6 +14,7 @@
 //! | [`post`] | ties the store to the broker |
 //! | [`store`] | what is on disk |
 //! | [`up`] | a service and an endpoint on this machine, with one command |
+//! | [`connect`] | a client's own forwarder to a service elsewhere |
 //! | [`attended`] | a command that runs meanwhile, with every process that comes of it |
 //! | [`backup`] | copies of a data directory |
 //! | [`retention`], [`limits`] | how long and how much |
@@ -32,6 +33,7 @@ pub mod certificates;
 pub mod cli;
 pub mod client_environment;
 pub mod config;
+pub mod connect;
 pub mod directory;
 pub mod doctor;
 pub mod doors;

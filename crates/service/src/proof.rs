@@ -1,23 +1,33 @@
-//! What a request brings along to show who sends it: the two forms of the header `Authorization`.
+//! What a request brings along to show who sends it: the two forms of the header `Authorization`, and what proxies are
+//! shown.
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 /// The token of `Authorization: Bearer …`.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
-    credentials(headers, "bearer").filter(|token| !token.is_empty())
+    credentials(headers, &header::AUTHORIZATION, "bearer").filter(|token| !token.is_empty())
 }
 
 /// The user and password of `Authorization: Basic …`.
 pub fn basic(headers: &HeaderMap) -> Option<(String, String)> {
-    let decoded = STANDARD.decode(credentials(headers, "basic")?).ok()?;
+    user_and_password(headers, &header::AUTHORIZATION)
+}
+
+/// The same of `Proxy-Authorization`.
+pub fn proxy_basic(headers: &HeaderMap) -> Option<(String, String)> {
+    user_and_password(headers, &header::PROXY_AUTHORIZATION)
+}
+
+fn user_and_password(headers: &HeaderMap, name: &HeaderName) -> Option<(String, String)> {
+    let decoded = STANDARD.decode(credentials(headers, name, "basic")?).ok()?;
     let (user, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
     Some((user.to_owned(), password.to_owned()))
 }
 
-fn credentials<'h>(headers: &'h HeaderMap, scheme: &str) -> Option<&'h str> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+fn credentials<'h>(headers: &'h HeaderMap, name: &HeaderName, scheme: &str) -> Option<&'h str> {
+    let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     // Two headers could mean two senders: believe neither.
     if values.next().is_some() {

@@ -145,6 +145,7 @@ impl Service {
         let (post, broker) = Post::open(store.clone(), presence.clone(), figures.clone()).await?;
         let starter = Starter { store: store.clone(), post: post.clone() };
         let keeper = Keeper::new(starter, presence.clone(), config.limits.restarts);
+        let outside = outside(&config, &doors);
         let app = App {
             store: store.clone(),
             identity: identity.clone(),
@@ -155,7 +156,7 @@ impl Service {
             answers: Answers::new(store.clone()),
             keeper: keeper.clone(),
             limits: config.limits,
-            amqp: outside(&config, &doors),
+            amqp: outside.clone(),
             figures: figures.clone(),
         };
         let health = Health::new(store.clone(), post.clone(), presence.clone(), figures.clone(), stop);
@@ -186,7 +187,7 @@ impl Service {
         }
         let addresses = Addresses::of(&doors);
         publish(&directory.addresses(), &addresses)?;
-        let front = Front::new(router, inside, names, figures);
+        let front = Front::new(router, inside, names, outside, figures);
         let house = House::new(front, post.broker().clone(), certificates.as_ref().map(Certificates::server));
         let retention =
             Retention { store: store.clone(), post: post.clone(), presence, limits: config.limits };

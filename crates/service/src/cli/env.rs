@@ -1,4 +1,5 @@
-//! `farcall env`: what a client must set, for `eval "$(farcall env URL)"`.
+//! `farcall env`: what a client must set, for `eval "$(farcall env URL)"`. It recommends nothing by which tokens could be
+//! taken on their way, unless it is told to.
 
 use std::path::PathBuf;
 
@@ -18,6 +19,9 @@ pub(super) struct Env {
     /// On the client's machine: the certificate of the private authority that has signed the service's.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// Recommend a way on which anybody between here and the service can read and use the client's tokens.
+    #[arg(long)]
+    insecure: bool,
     /// The data directory of a service that runs on this machine.
     #[arg(long, env = "FARCALL_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -38,8 +42,27 @@ impl Env {
             (None, None) => anyhow::bail!("give the service's URL or its data directory"),
         };
         let mut reach = Reach::parse(&url)?;
+        if !reach.is_safe_without_a_forwarder() && !self.insecure {
+            anyhow::bail!(refusal(&reach));
+        }
         reach.authority = self.ca.map(std::path::absolute).transpose()?;
         write(reach.variables().script())?;
         Ok(())
     }
+}
+
+fn refusal(reach: &Reach) -> String {
+    let url = reach.base();
+    let why = match reach.tls() {
+        true => "the SDK reaches it as a proxy, and its HTTP library verifies no proxy's certificate",
+        false => "the SDK reaches it without TLS",
+    };
+    let instead = match reach.tls() {
+        true => format!("farcall connect {url} -- COMMAND"),
+        false => "farcall connect https://… -- COMMAND, where the service has TLS".to_owned(),
+    };
+    format!(
+        "no variables lead the SDK safely to {url}: {why}, so anybody in between can take its tokens. Run the program by \
+         `{instead}`; or, if you trust everybody in between, add --insecure"
+    )
 }

@@ -4,6 +4,7 @@ mod administer;
 mod backup;
 mod client;
 mod config;
+mod connect;
 mod console;
 mod doctor;
 mod env;
@@ -38,7 +39,9 @@ enum Command {
     /// Check or print the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
-    /// Print what a client must set to reach a service, for eval.
+    /// Open a safe way from this machine to a service elsewhere, for oneself or for one command.
+    Connect(connect::Connect),
+    /// Print what a client must set to reach a service on this machine, for eval.
     Env(env::Env),
     /// Look for what is wrong with an installation, and say how to mend it.
     Doctor(doctor::Doctor),
@@ -98,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Up(up) => up.run(),
         Command::Serve(serve) => done(serve.run()),
         Command::Config(config) => done(config.run()),
+        Command::Connect(connect) => connect.run(),
         Command::Env(env) => done(env.run()),
         Command::Doctor(doctor) => doctor.run(),
         Command::Backup(backup) => done(backup.run()),

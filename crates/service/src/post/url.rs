@@ -1,12 +1,18 @@
 //! The URL under which an endpoint or a client reaches the broker, and its user name there.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
+use axum::http::HeaderName;
 use wire::{EndpointId, IdentityId};
 
 use crate::front::Reached;
 use crate::store::Holder;
+
+/// A header of requests that come by `farcall connect`: the port, on the client's own machine, that leads to the broker.
+pub const FORWARDER_PORT: HeaderName = HeaderName::from_static("farcall-amqp-port");
+/// The header of the answer to such a request: where the broker is, as `amqps://host:port`.
+pub const BROKER: HeaderName = HeaderName::from_static("farcall-amqp");
 
 /// A broker user's name: `ep.<endpoint>.<n>` or `client.<identity>.<n>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,6 +75,10 @@ pub struct Outside {
 impl Outside {
     /// `amqps://host:port` for whoever reached us over HTTP at `reached`.
     pub fn base(&self, reached: Reached) -> String {
+        if let Some(port) = reached.forwarder {
+            // Only ever the client's own machine, whatever a request says.
+            return format!("amqp://{}:{port}", Ipv4Addr::LOCALHOST);
+        }
         let tls = self.tls.unwrap_or(match (self.plain_port, self.tls_port) {
             (Some(_), Some(_)) => reached.tls,
             (_, tls) => tls.is_some(),
@@ -91,6 +101,8 @@ fn local(reached: IpAddr) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU16;
+
     use uuid::Uuid;
 
     use super::*;
@@ -122,7 +134,8 @@ mod tests {
     #[test]
     fn the_host_is_the_public_one_or_where_we_were_reached() {
         let peer = "192.0.2.9:1".parse().unwrap();
-        let reached = |at: &str, tls| Reached { at: at.parse().unwrap(), tls, peer, metrics: false };
+        let reached =
+            |at: &str, tls| Reached { at: at.parse().unwrap(), tls, peer, metrics: false, forwarder: None };
         let plain = Outside { plain_port: Some(4444), ..Outside::default() };
         let both = Outside { tls_port: Some(443), ..plain.clone() };
         let named = Outside { host: Some("amqp.example.org".into()), ..both.clone() };
@@ -141,6 +154,8 @@ mod tests {
         for (outside, at, tls, expected) in table {
             assert_eq!(outside.base(reached(at, tls)), expected, "{outside:?} {at} {tls}");
         }
+        let forwarded = Reached { forwarder: NonZeroU16::new(41_000), ..reached("192.0.2.1:443", true) };
+        assert_eq!(named.base(forwarded), "amqp://127.0.0.1:41000");
         let url = ConnectionUrl { holder: HOLDER, number: 3, secret: "s" };
         assert_eq!(
             url.at("amqps://localhost:443"),

@@ -68,3 +68,22 @@ async fn bodies_are_held_to_their_limits() {
     stream.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 413");
 }
+
+#[tokio::test]
+async fn a_forwarder_names_a_port_of_the_clients_machine_and_nothing_else() {
+    let service = Farcall::start();
+    let client = service.client().await;
+    let ask = async |port: &str| {
+        let request = service.request(Method::GET, "/v2/get_amqp_result_connection_url");
+        let answer = send(request.bearer_auth(&client.token).header("farcall-amqp-port", port)).await;
+        let url = answer.body["connection_url"].as_str().unwrap_or_default();
+        let place = url.rsplit('@').next().unwrap_or_default().to_owned();
+        (place, answer.headers.get("farcall-amqp").map(|at| at.to_str().unwrap().to_owned()))
+    };
+    let really = service.amqp.strip_prefix("amqp://").unwrap().replace("127.0.0.1", "localhost");
+    let (place, broker) = ask("41000").await;
+    assert_eq!((place.as_str(), broker), ("127.0.0.1:41000/%2F", Some(format!("amqp://{really}"))));
+    for wrong in ["0", "65536", "-1", "evil.example:5672", "41000@evil.example", "41000/", ""] {
+        assert_eq!(ask(wrong).await, (format!("{really}/%2F"), None), "{wrong:?}");
+    }
+}

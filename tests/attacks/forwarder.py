@@ -1,0 +1,182 @@
+"""Attacks on the way from a client to a service elsewhere (`farcall connect`)."""
+
+import os
+import socket
+import ssl
+import subprocess
+import threading
+import urllib.parse
+
+import environments
+from authority import openssl, private_service
+from processes import alive, until
+from scene import binary
+from table import attack, played_elsewhere
+
+# Sends a token through the proxy as often as a line is typed.
+SENDS = """
+import os, sys, urllib.error, urllib.request
+
+for line in sys.stdin:
+    request = urllib.request.Request("http://localhost:5000/v2/version", headers={"Authorization": "Bearer the-token"})
+    try:
+        print(urllib.request.urlopen(request, timeout=30).status, flush=True)
+    except urllib.error.HTTPError as refused:
+        print(refused.code, flush=True)
+"""
+
+
+class Relay:
+    """Passes connections on to a service as they are, until it ends the TLS itself, with a certificate of its own making."""
+
+    def __init__(self, directory, port):
+        openssl(directory, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", "own.key", "-out", "own.pem")
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(directory / "own.pem", directory / "own.key")
+        self.port = port
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = "https://localhost:%d" % self.listener.getsockname()[1]
+        self.attacks = False
+        self.tried = 0
+        self.read = b""
+        self.open = []
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.attack if self.attacks else self.relay, args=[near], daemon=True).start()
+
+    def relay(self, near):
+        far = socket.create_connection(("127.0.0.1", self.port))
+        self.open += [near, far]
+        for source, target in (near, far), (far, near):
+            threading.Thread(target=self.copy, args=[source, target], daemon=True).start()
+
+    @staticmethod
+    def copy(source, target):
+        try:
+            while data := source.recv(65536):
+                target.sendall(data)
+        except OSError:
+            pass
+
+    def attack(self, near):
+        self.tried += 1
+        try:
+            with self.context.wrap_socket(near, server_side=True) as inside:
+                while data := inside.recv(65536):
+                    self.read += data
+        except OSError:
+            pass
+
+    def begin_to_attack(self):
+        self.attacks = True
+        for connection in self.open:
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it has ended
+            connection.close()
+
+
+def connect(service, *command, url=None):
+    return [str(word) for word in [binary("farcall"), "connect", url or service.tls_url, "--ca", service.authority, "--", *command]]
+
+
+@attack("a relay with a certificate of its own making, between client and service", "reads the client's token")
+def reads_the_token(scene):
+    service = private_service(scene, scene.directory)
+    relay = Relay(scene.directory, service.tls_port)
+    client = subprocess.Popen(
+        connect(service, environments.python("tests"), "-c", SENDS, url=relay.url), env=scene.environment(),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )
+
+    def send():
+        client.stdin.write("\n")
+        client.stdin.flush()
+        return client.stdout.readline().strip()
+
+    assert send() == "200"
+    relay.begin_to_attack()
+    assert [send(), send()] == ["503", "503"]
+    _, said = client.communicate(timeout=30)
+    assert client.returncode == 0 and "is not believed: invalid peer certificate" in said, said
+    # Also one who is there from the beginning.
+    refused = subprocess.run(
+        connect(service, "echo", "ran", url=relay.url), env=scene.environment(), capture_output=True, text=True, timeout=60
+    )
+    assert (refused.returncode, refused.stdout) == (1, "") and "is not believed" in refused.stderr
+    assert relay.tried >= 3 and relay.read == b""
+    relay.listener.close()
+
+
+def forwarder(scene, service, script="echo proxy $http_proxy; sleep 1000"):
+    """A forwarder whose command tells its address, which only that command should know."""
+    process = scene.start("connect", connect(service, "sh", "-c", script), scene.environment())
+    proxy = urllib.parse.urlsplit(process.wait_for(r"^proxy (http://\S+)")[1])
+    return process, proxy
+
+
+def ask(proxy, head):
+    with socket.create_connection((proxy.hostname, proxy.port), timeout=30) as stranger:
+        stranger.sendall(head.encode())
+        answer = b""
+        while data := stranger.recv(65536):
+            answer += data
+    return answer.decode()
+
+
+@attack("another program on the client's machine, without the password", "uses the forwarder")
+def uses_the_forwarder(scene):
+    import base64
+
+    service = private_service(scene, scene.directory)
+    process, proxy = forwarder(scene, service)
+    listening = subprocess.run(["ss", "-ltnH", f"sport = :{proxy.port}"], capture_output=True, text=True).stdout
+    assert listening.split()[3] == f"127.0.0.1:{proxy.port}", listening
+
+    def basic(text):
+        return "Proxy-Authorization: Basic " + base64.b64encode(text.encode()).decode() + "\r\n"
+
+    right = basic(f"{proxy.username}:{proxy.password}")
+    targets = [
+        ("GET", "http://localhost:5000/v2/version"), ("GET", "/v2/version"),
+        ("GET", f"http://127.0.0.1:{service.http_port}/v2/version"), ("CONNECT", f"127.0.0.1:{service.http_port}"),
+    ]
+    for method, target in targets:
+        for shown in ("", basic("farcall:"), basic(f"farcall:{proxy.password[:-1]}"), basic(f"other:{proxy.password}"), right * 2,
+                      right.replace("Proxy-", "")):
+            answer = ask(proxy, f"{method} {target} HTTP/1.1\r\nHost: x\r\n{shown}Connection: close\r\n\r\n")
+            assert answer.startswith("HTTP/1.1 407 "), (method, target, shown, answer)
+            assert "min_ep_version" not in answer
+    known = ask(proxy, f"GET {targets[0][1]} HTTP/1.1\r\nHost: x\r\n{right}Connection: close\r\n\r\n")
+    assert known.startswith("HTTP/1.1 200 "), known
+    # Headers without end are not read to their end.
+    endless = ask(proxy, f"GET / HTTP/1.1\r\nX: {'x' * 100_000}")
+    assert endless == "" or endless.startswith("HTTP/1.1 431 "), endless
+    process.stop(60)
+
+
+@attack("another program on the client's machine", "waits for the forwarder to die, and takes its port")
+def takes_the_port(scene):
+    """The command dies with it, and holds the port until it is dead."""
+    service = private_service(scene, scene.directory)
+    process, proxy = forwarder(scene, service, "echo proxy $http_proxy; echo command $$; exec sleep 1000")
+    command = int(process.wait_for(r"^command (\d+)")[1])
+    held = [os.readlink(entry) for entry in os.scandir(f"/proc/{command}/fd")]
+    assert sum(name.startswith("socket:") for name in held) >= 2, held
+    process.kill()
+    until(lambda: not alive(command), "the command has ended", 10)
+
+
+played_elsewhere(
+    "a client, or whoever can add a header to its requests",
+    "has the service name another host as its broker",
+    "crates/service/tests/service/door.rs::a_forwarder_names_a_port_of_the_clients_machine_and_nothing_else",
+)
