@@ -1,9 +1,11 @@
 //! Where log lines go and how they look. Chosen once, at the start of a process.
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
+use std::str::FromStr as _;
 use std::sync::Mutex;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, ParseError};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 /// How log lines look.
@@ -24,10 +26,48 @@ pub struct Logging<'a> {
     pub file: Option<Box<dyn Write + Send>>,
 }
 
+/// The variable that goes before any other directives.
+pub const VARIABLE: &str = "FARCALL_LOG";
+
+/// Why directives are no filter.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FilterError {
+    #[error(
+        "{0:?} is no level: write trace, debug, info, warn, error or off; TARGET=LEVEL is for one target only"
+    )]
+    Level(String),
+    #[error(
+        "{directives:?} is no filter ({error}): write a level, such as info, or TARGET=LEVEL, or several with commas"
+    )]
+    Directive { directives: String, error: String },
+}
+
+/// Reads directives. A word by itself has to be a level: as a target, which it could be too, a mistyped level would end all
+/// logging.
+pub fn filter(directives: &str) -> Result<EnvFilter, FilterError> {
+    let level = |word: &&str| !word.is_empty() && LevelFilter::from_str(word).is_ok();
+    let mut words = directives.split(',').map(str::trim).filter(|word| !word.contains('='));
+    // The names of spans and of their fields may be words by themselves.
+    if let Some(word) = words.find(|word| !level(word)).filter(|_| !directives.contains('[')) {
+        return Err(FilterError::Level(word.to_owned()));
+    }
+    let refused = |error: ParseError| {
+        let (directives, error) = (directives.to_owned(), error.to_string());
+        FilterError::Directive { directives, error }
+    };
+    EnvFilter::try_new(directives).map_err(refused)
+}
+
 /// Starts logging. A process calls it once; a later call is an error.
 pub fn start(logging: Logging<'_>) -> io::Result<()> {
-    let filter =
-        EnvFilter::try_from_env("FARCALL_LOG").unwrap_or_else(|_| EnvFilter::new(logging.directives));
+    let usual = || filter(logging.directives).map_err(|error| io::Error::new(ErrorKind::InvalidInput, error));
+    let (filter, refused) = match std::env::var(VARIABLE).ok().filter(|text| !text.is_empty()) {
+        Some(text) => match filter(&text) {
+            Ok(filter) => (filter, None),
+            Err(error) => (usual()?, Some(error)),
+        },
+        None => (usual()?, None),
+    };
     let writer = match logging.file {
         Some(file) => BoxMakeWriter::new(Mutex::new(file)),
         None => BoxMakeWriter::new(io::stderr),
@@ -42,5 +82,39 @@ pub fn start(logging: Logging<'_>) -> io::Result<()> {
         Form::Text => lines.try_init(),
         Form::Json => lines.json().try_init(),
     }
-    .map_err(io::Error::other)
+    .map_err(io::Error::other)?;
+    if let Some(error) = refused {
+        tracing::warn!(%error, used = logging.directives, "{VARIABLE} is not used");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters() {
+        for good in [
+            "info",
+            "INFO",
+            "off",
+            "debug,hyper=info",
+            "service::front=trace, warn",
+            "[request{id=1}]=debug",
+            "2",
+        ] {
+            assert!(filter(good).is_ok(), "{good}");
+        }
+        for (bad, said) in [
+            ("inof", "\"inof\" is no level"),
+            ("", "\"\" is no level"),
+            ("info,hyper", "\"hyper\" is no level"),
+            ("hyper=loud", "\"hyper=loud\" is no filter"),
+            ("info;debug", "\"info;debug\" is no level"),
+        ] {
+            let error = filter(bad).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.starts_with(said), "{bad}: {error}");
+        }
+    }
 }

@@ -5,6 +5,7 @@
 //! is worse than none.
 
 pub mod layers;
+mod unfit;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use layers::{ConfigError, Loaded, Setting, Source, from_environment};
+pub use unfit::Unfit;
 
 use crate::identity::upstream::settings::Settings as IdentitySettings;
 use crate::limits::Limits;
@@ -142,74 +144,5 @@ impl TryFrom<OneOrMany> for Addresses {
 impl From<Addresses> for Vec<SocketAddr> {
     fn from(addresses: Addresses) -> Self {
         addresses.0
-    }
-}
-
-impl Config {
-    /// What the types cannot say.
-    pub fn check(&self) -> Result<(), String> {
-        match (&self.tls.certificate, &self.tls.key) {
-            (Some(_), None) => return Err("tls.certificate needs tls.key".into()),
-            (None, Some(_)) => return Err("tls.key needs tls.certificate".into()),
-            _ => {}
-        }
-        for (name, addresses) in
-            [("http.tls_listen", &self.http.tls_listen), ("amqp.tls_listen", &self.amqp.tls_listen)]
-        {
-            if !addresses.0.is_empty() && self.tls.certificate.is_none() {
-                return Err(format!("{name} needs tls.certificate and tls.key"));
-            }
-        }
-        if self.http.listen.0.is_empty() && self.http.tls_listen.0.is_empty() {
-            return Err("http.listen and http.tls_listen: nobody could reach the service".into());
-        }
-        if self.amqp.listen.0.is_empty() && self.amqp.tls_listen.0.is_empty() {
-            return Err("amqp.listen and amqp.tls_listen: no endpoint could reach the service".into());
-        }
-        if let Some(host) = &self.amqp.public_host
-            && (host.is_empty() || host.contains(['/', '@', '?', '#', ' ']) || host_has_port(host))
-        {
-            return Err(format!(
-                "amqp.public_host: {host:?} is no host name; the port goes into amqp.public_port"
-            ));
-        }
-        Ok(())
-    }
-}
-
-/// `name:5671` rather than `name`, `192.0.2.1` or `[2001:db8::1]`.
-fn host_has_port(host: &str) -> bool {
-    match host.strip_prefix('[') {
-        Some(rest) => !rest.ends_with(']'),
-        None => host.contains(':'),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_does_not_fit_together_is_refused() {
-        let with = |edit: fn(&mut Config)| {
-            let mut config = Config::default();
-            edit(&mut config);
-            config.check().err().unwrap_or_default()
-        };
-        assert_eq!(with(|_| {}), "");
-        assert!(with(|it| it.tls.key = Some("k".into())).contains("tls.certificate"));
-        assert!(with(|it| it.tls.certificate = Some("c".into())).contains("tls.key"));
-        assert!(with(|it| it.http.tls_listen = local(443)).contains("http.tls_listen"));
-        assert!(with(|it| it.amqp.tls_listen = local(443)).contains("amqp.tls_listen"));
-        assert!(with(|it| it.http.listen = Addresses::default()).contains("nobody"));
-        assert!(with(|it| it.amqp.listen = Addresses::default()).contains("no endpoint"));
-        for host in ["", "a:1", "[::1]:5", "amqp://a", "a/b", "a b"] {
-            let config = Config {
-                amqp: Amqp { public_host: Some(host.into()), ..Amqp::default() },
-                ..Config::default()
-            };
-            assert!(config.check().is_err(), "{host:?}");
-        }
-        assert_eq!(with(|it| it.amqp.public_host = Some("[2001:db8::1]".into())), "");
     }
 }

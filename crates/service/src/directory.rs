@@ -92,6 +92,12 @@ impl Directory {
         }
     }
 
+    /// Whether a process holds the lock of the directory in `root`.
+    pub fn is_held(root: &Path) -> bool {
+        let Ok(file) = File::open(root.join("lock")) else { return false };
+        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+    }
+
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -160,7 +166,9 @@ mod tests {
         }
         let held = directory.lock().unwrap();
         assert!(matches!(directory.lock(), Err(DirectoryError::InUse(_))));
+        assert!(Directory::is_held(&root));
         drop(held);
+        assert!(!Directory::is_held(&root));
         directory.lock().unwrap();
     }
 

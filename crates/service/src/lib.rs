@@ -18,7 +18,7 @@
 //! | [`attended`] | a command that runs meanwhile, with every process that comes of it |
 //! | [`backup`] | copies of a data directory |
 //! | [`retention`], [`limits`] | how long and how much |
-//! | [`client_environment`], [`doctor`] | what clients must set, and what is wrong with an installation |
+//! | [`client_environment`], [`doctor`], [`obstacle`] | what clients must set, and what is wrong with an installation |
 //! | [`health`], [`figures`] | is it well, and how much is there |
 //! | [`directory`], [`config`], [`admin`], [`cli`] | the operator's side |
 //!
@@ -43,6 +43,7 @@ pub mod health;
 pub mod identity;
 pub mod limits;
 pub mod management;
+pub mod obstacle;
 pub mod origin;
 pub mod post;
 pub mod presence;

@@ -5,7 +5,9 @@ use serde_json::Value;
 
 use super::console::say;
 use super::{DataDirectory, Settings};
-use crate::directory;
+use crate::config::ConfigError;
+use crate::directory::{self, Directory};
+use crate::obstacle;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
@@ -31,8 +33,18 @@ impl ConfigCommand {
         };
         let root = directory::existing(&common.directory.data_dir)?;
         let file = root.join("farcall.yaml");
-        let loaded = common.settings.load(&file)?;
+        let loaded = match common.settings.load(&file) {
+            Err(ConfigError::Unfit(unfit)) if !print => {
+                return refused(unfit.0.iter().map(ToString::to_string).collect());
+            }
+            loaded => loaded?,
+        };
         if !print {
+            let log = std::env::var(daemon::logging::VARIABLE).ok();
+            let found = obstacle::find(&loaded.config, &root, log.as_deref(), Directory::is_held(&root));
+            if !found.is_empty() {
+                return refused(found.iter().map(|it| format!("{it}\n    -> {}", it.mend())).collect());
+            }
             say("The configuration is right.")?;
             return Ok(());
         }
@@ -50,4 +62,13 @@ impl ConfigCommand {
         }
         Ok(())
     }
+}
+
+fn refused(problems: Vec<String>) -> anyhow::Result<()> {
+    let count = match problems.len() {
+        1 => "1 problem was found".to_owned(),
+        count => format!("{count} problems were found"),
+    };
+    let lines = problems.iter().map(|problem| format!("\n  {problem}"));
+    anyhow::bail!("{count}:{}", lines.collect::<String>())
 }

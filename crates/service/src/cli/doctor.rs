@@ -26,22 +26,21 @@ impl Doctor {
         let root = match directory::existing(&self.directory.data_dir) {
             Ok(root) => root,
             Err(error) => {
-                say(format_args!("WRONG    data directory: {error}"))?;
+                say(format_args!("FAIL     data directory: {error}"))?;
                 return Ok(ExitCode::FAILURE);
             }
         };
         let config = match self.settings.load(&root.join("farcall.yaml")) {
             Ok(loaded) => loaded.config,
             Err(error) => {
-                say(format_args!(
-                    "WRONG    configuration: {error}\n         -> mend it; `farcall config check` tries it again"
-                ))?;
+                let error = error.to_string().replace('\n', "\nFAIL     configuration: ");
+                say(format_args!("FAIL     configuration: {error}"))?;
                 return Ok(ExitCode::FAILURE);
             }
         };
-        say("well     configuration: it is understood")?;
+        let log = std::env::var(daemon::logging::VARIABLE).ok();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let findings = runtime.block_on(doctor::examine(&root, &config, self.ca.as_deref()));
+        let findings = runtime.block_on(doctor::examine(&root, &config, self.ca.as_deref(), log.as_deref()));
         for finding in &findings {
             say(finding)?;
         }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::Config;
+use super::{Config, Unfit, unfit};
 
 /// Where a value stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +43,22 @@ pub enum ConfigError {
     Value { source_of_it: Source, name: String, error: String },
     #[error("{0}: expected SECTION.KEY=VALUE")]
     Flag(String),
-    #[error("{0}")]
-    Unfit(String),
+    #[error(transparent)]
+    Unfit(#[from] AllUnfit),
+}
+
+/// Everything that is unfit in a configuration, at least one thing.
+#[derive(Debug, thiserror::Error)]
+pub struct AllUnfit(pub Vec<Unfit>);
+
+impl fmt::Display for AllUnfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, unfit) in self.0.iter().enumerate() {
+            let before = if number == 0 { "" } else { "\n" };
+            write!(f, "{before}{unfit}")?;
+        }
+        Ok(())
+    }
 }
 
 fn or_perhaps(name: &Option<String>) -> String {
@@ -99,8 +113,8 @@ impl Config {
         for setting in read(file)?.into_iter().chain(settings) {
             loaded.lay(setting)?;
         }
-        loaded.config.check().map_err(ConfigError::Unfit)?;
-        Ok(loaded)
+        let unfit = unfit::find(&loaded.config);
+        if unfit.is_empty() { Ok(loaded) } else { Err(AllUnfit(unfit).into()) }
     }
 }
 
@@ -255,7 +269,7 @@ mod tests {
         let mut settings = environment(&[
             ("FARCALL_HTTP__LISTEN", "127.0.0.1:3"),
             ("FARCALL_AMQP__LISTEN", "[::1]:4"),
-            ("FARCALL_AMQP__PUBLIC_HOST", "443"),
+            ("FARCALL_IDENTITY__SITE_NAME", "443"),
             ("FARCALL_HTTP__PUBLIC_NAMES", "[compute.example.org:443]"),
             ("FARCALL_LOG__FORM", "json"),
             ("FARCALL_LOG", "debug"),
@@ -266,7 +280,7 @@ mod tests {
         let config = &loaded.config;
         assert_eq!(config.http.listen.0, ["127.0.0.1:3".parse().unwrap()]);
         assert_eq!(config.amqp.listen.0, ["127.0.0.1:5".parse().unwrap()]);
-        assert_eq!(config.amqp.public_host.as_deref(), Some("443"), "a word, though it looks like a number");
+        assert_eq!(config.identity.site_name, "443", "a word, though it looks like a number");
         assert_eq!(config.amqp.public_port, Some(443));
         assert_eq!(config.http.public_names, ["compute.example.org:443"]);
         assert_eq!(config.log.form, LogForm::Json);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use reqwest::Method;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -158,6 +158,7 @@ impl Pki {
         let key = KeyPair::generate().unwrap();
         let mut parameters = CertificateParams::new(Vec::new()).unwrap();
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let root = parameters.self_signed(&key).unwrap();
         Pki { authority: Issuer::new(parameters, key), root }
     }
@@ -177,6 +178,7 @@ impl Pki {
         let pair = KeyPair::generate().unwrap();
         let mut parameters = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         parameters.not_after = rcgen::date_time_ymd(year, 1, 1);
+        parameters.use_authority_key_identifier_extension = true;
         let made = parameters.signed_by(&pair, &self.authority).unwrap();
         std::fs::write(key, pair.serialize_pem()).unwrap();
         std::fs::write(certificate, made.pem()).unwrap();
@@ -326,7 +328,8 @@ fn the_configuration_is_checked_and_printed() {
     std::fs::create_dir(service.data()).unwrap();
     let file = service.data().join("farcall.yaml");
     std::fs::write(&file, "amqp:\n  public_host: compute.example.org\n").unwrap();
-    assert!(farcall(&service.data(), &["config", "check"]).status.success());
+    let free = ["config", "check", "--set", "http.listen=127.0.0.1:0", "--set", "amqp.listen=127.0.0.1:0"];
+    assert!(farcall(&service.data(), &free).status.success());
     let printed = farcall(&service.data(), &["config", "print", "--set", "http.listen=127.0.0.1:8080"]);
     let printed = String::from_utf8(printed.stdout).unwrap();
     assert!(printed.contains("  listen: [\"127.0.0.1:8080\"]  # --set http.listen\n"), "{printed}");
@@ -341,6 +344,38 @@ fn the_configuration_is_checked_and_printed() {
     assert_eq!(refused.status.code(), Some(1));
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(said.contains("there is no amqp.public_hots; did you mean amqp.public_host?"), "{said}");
+
+    // Everything that is wrong, at once.
+    let taken = Bound::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let holder = Bound::bind(taken).unwrap();
+    for (yaml, expected) in [
+        (
+            "http: {public_names: ['https://c.example']}\nlimits: {payload_bytes: 0}\nlog: {filter: inof}\n"
+                .to_owned(),
+            vec![
+                "3 problems were found:\n".to_owned(),
+                "http.public_names: \"https://c.example\" is not a name and a port: write c.example:443\n"
+                    .to_owned(),
+                "limits.payload_bytes: 0 means nothing here: ".to_owned(),
+                "log.filter: \"inof\" is no level: ".to_owned(),
+            ],
+        ),
+        (
+            format!("http: {{listen: '{taken}'}}\ntls: {{certificate: c.pem, key: k.pem}}\n"),
+            vec![
+                "2 problems were found:\n".to_owned(),
+                format!("cannot read {}", service.data().join("c.pem").display()),
+                format!("{taken} is in use\n    -> stop what listens there"),
+            ],
+        ),
+    ] {
+        std::fs::write(&file, yaml).unwrap();
+        let refused = farcall(&service.data(), &["config", "check", "--set", "amqp.listen=127.0.0.1:0"]);
+        assert_eq!(refused.status.code(), Some(1));
+        let said = String::from_utf8(refused.stderr).unwrap();
+        expected.iter().for_each(|line| assert!(said.contains(line), "{line}\n{said}"));
+    }
+    drop(holder);
 }
 
 #[test]
@@ -359,11 +394,11 @@ fn the_doctor_finds_what_is_wrong_and_says_how_to_mend_it() {
     let (status, said) = examine(&service, &[]);
     assert_eq!(status, Some(0), "{said}");
     for expected in [
-        format!("well     http: {http} is ready"),
-        format!("well     broker: {amqp} greets"),
-        "well     database: ".to_owned(),
-        "well     data directory: ".to_owned(),
-        "clients set: export GLOBUS_SDK_ENVIRONMENT='local'".to_owned(),
+        format!("ok       http: {http} is ready"),
+        format!("ok       broker: {amqp} greets"),
+        "ok       database: ".to_owned(),
+        "ok       data directory: ".to_owned(),
+        format!("only this machine is served; clients set what `farcall env http://{http}` prints"),
     ] {
         assert!(said.contains(&expected), "{expected}\n{said}");
     }
@@ -375,10 +410,10 @@ fn the_doctor_finds_what_is_wrong_and_says_how_to_mend_it() {
     let (status, said) = examine(&service, &["--set", "tls.certificate=c.pem", "--set", "tls.key=k.pem"]);
     assert_eq!(status, Some(1), "{said}");
     for expected in [
-        format!("WRONG    port: {http} is in use\n         -> stop what listens there"),
-        format!("well     port: {amqp} is free"),
+        format!("FAIL     port: {http} is in use\n         -> stop what listens there"),
+        format!("ok       port: {amqp} is free"),
         "is open to others\n         -> chmod 700".to_owned(),
-        "WRONG    certificate: cannot read".to_owned(),
+        "FAIL     certificate: cannot read".to_owned(),
     ] {
         assert!(said.contains(&expected), "{expected}\n{said}");
     }
@@ -391,7 +426,7 @@ fn the_doctor_finds_what_is_wrong_and_says_how_to_mend_it() {
     .unwrap();
     let (status, said) = examine(&service, &[]);
     assert_eq!(status, Some(1), "{said}");
-    assert!(said.contains("WRONG    database: "), "{said}");
+    assert!(said.contains("FAIL     database: "), "{said}");
 
     let refused = farcall(&service.data(), &["doctor", "--set", "http.lisen=x"]);
     assert_eq!(refused.status.code(), Some(1));
@@ -428,8 +463,8 @@ fn the_doctor_looks_at_the_certificate_as_clients_do() {
     };
     pki.issue(&certificate, &key);
     let trusted =
-        format!("well     trust: clients that trust the authority in {} trust it", authority.display());
-    let good = ["well     certificate: it is for localhost", trusted.as_str()];
+        format!("ok       trust: clients that trust the authority in {} trust it", authority.display());
+    let good = ["ok       certificate: it is for localhost", trusted.as_str()];
     std::fs::set_permissions(service.data(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     says(examine("localhost", Some(&authority)), Some(0), &good);
     // Nobody trusts it who is not told to; that may be meant so.
@@ -437,24 +472,24 @@ fn the_doctor_looks_at_the_certificate_as_clients_do() {
     // The right authority's name, and another's key.
     let other = service.file("other.pem");
     std::fs::write(&other, Pki::new().pem()).unwrap();
-    says(examine("localhost", Some(&other)), Some(1), &["WRONG    trust: ", "do not trust it"]);
+    says(examine("localhost", Some(&other)), Some(1), &["FAIL     trust: ", "do not trust it"]);
     let wrong =
-        ["WRONG    certificate: it is not for compute.example.org\n         -> have it issued for it, too"];
+        ["FAIL     certificate: it is not for compute.example.org\n         -> have it issued for it, too"];
     says(examine("compute.example.org", Some(&authority)), Some(1), &wrong);
     // One that has ended.
     pki.issue_until(&certificate, &key, 2020);
-    let ended = ["has ended, on 2020-01-01", "-> renew it", "WRONG    trust: "];
+    let ended = ["has ended, on 2020-01-01", "-> renew it", "FAIL     trust: "];
     says(examine("localhost", Some(&authority)), Some(1), &ended);
     // The key of another.
     pki.issue(&service.file("unused.pem"), &key);
     says(
         examine("localhost", Some(&authority)),
         Some(1),
-        &["WRONG    certificate: ", "cannot be used together"],
+        &["FAIL     certificate: ", "cannot be used together"],
     );
 }
 
-/// The service runs, and somebody else has the broker's port.
+/// The service runs, and not with the settings that the doctor is given; or somebody else has its broker's port.
 #[test]
 fn the_doctor_asks_who_answers() {
     let service = Farcall::start();
@@ -467,9 +502,21 @@ fn the_doctor_asks_who_answers() {
     });
     let http = format!("http.listen={}", service.http.split("://").nth(1).unwrap());
     let amqp = format!("amqp.listen={address}");
-    let done = farcall(&service.data(), &["doctor", "--set", &http, "--set", &amqp]);
-    let said = String::from_utf8(done.stdout).unwrap();
-    assert_eq!(done.status.code(), Some(1), "{said}");
-    assert!(said.contains(&format!("WRONG    broker: {address} answers, and is no broker")), "{said}");
+    let examine = || {
+        let done = farcall(&service.data(), &["doctor", "--set", &http, "--set", &amqp]);
+        (done.status.code(), String::from_utf8(done.stdout).unwrap())
+    };
+    let (status, said) = examine();
+    assert_eq!(status, Some(0), "{said}");
+    let listens = service.amqp.split("://").nth(1).unwrap();
+    let other =
+        format!("warning  settings: the service runs with other settings than these: amqp at {listens}");
+    assert!(said.contains(&other) && said.contains(&format!("ok       broker: {listens} greets")), "{said}");
+
+    let addresses = format!("{{\"http\": \"{}\", \"amqp\": \"amqp://{address}\"}}", service.http);
+    std::fs::write(service.data().join("addresses.json"), addresses).unwrap();
+    let (status, said) = examine();
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains(&format!("FAIL     broker: {address} answers, and is no broker")), "{said}");
     assert!(said.contains(" is ready\n"), "{said}");
 }
