@@ -204,7 +204,7 @@ def test_it_hears_the_service(scene):
 
 
 def test_helpers_get_what_they_need(scene):
-    """`doctor` says what stands in the way, `globus-compute-diagnostic` collects, and no secret is told."""
+    """`doctor` says what is wrong, `globus-compute-diagnostic` collects, and no secret is told."""
     service = scene.service()
     endpoint = Endpoint(scene, service, "ep")
     endpoint.configure()

@@ -141,7 +141,7 @@ impl Account {
 }
 
 /// What a file of certificates says.
-fn authorities(path: &Path) -> Result<String, Failure> {
+pub(crate) fn authorities(path: &Path) -> Result<String, Failure> {
     let bad = |why: String| Failure::new(status::CONFIG, format!("Error: {why}"));
     let pem = std::fs::read_to_string(path)
         .map_err(|error| bad(format!("the certificates in {}: {error}", path.display())))?;

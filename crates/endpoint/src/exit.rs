@@ -39,6 +39,11 @@ impl Failure {
     pub(crate) fn error(message: impl std::fmt::Display) -> Self {
         Self::new(status::GENERIC, format!("Error: {message}"))
     }
+
+    /// What it says, for where it is known to be an error.
+    pub(crate) fn bare(&self) -> &str {
+        self.text.strip_prefix("Error: ").unwrap_or(&self.text).trim()
+    }
 }
 
 /// How a command ends.

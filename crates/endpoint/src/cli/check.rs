@@ -33,8 +33,10 @@ fn read(base: &Base, name: &str) -> Result<(PathBuf, Config), Failure> {
 
 pub(super) fn check(base: &Base, options: &Options) -> Outcome {
     let (path, config) = read(base, &options.name)?;
-    if let Err(why) = config.engine.runnable() {
-        return Err(Failure::new(status::CONFIG, format!("Error: {}: {why}", path.display())));
+    let problems = config.problems();
+    if !problems.is_empty() {
+        let lines = problems.iter().map(|problem| format!("Error: {}: {problem}", path.display()));
+        return Err(Failure::new(status::CONFIG, lines.collect::<Vec<_>>().join("\n")));
     }
     say(format_args!("{}: good", path.display()));
     Ok(())

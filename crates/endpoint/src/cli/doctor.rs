@@ -55,8 +55,8 @@ pub(super) fn run(base: &Base, options: &Options) -> Outcome {
     }
     match bad {
         0 => Ok(()),
-        1 => Err(Failure::new(1, "1 thing stands in the way")),
-        _ => Err(Failure::new(1, format!("{bad} things stand in the way"))),
+        1 => Err(Failure::new(1, "1 problem found")),
+        _ => Err(Failure::new(1, format!("{bad} problems found"))),
     }
 }
 
@@ -90,12 +90,14 @@ fn look(base: &Base, name: &str, findings: &mut Vec<Finding>) {
             return;
         }
     };
-    let runnable = config.engine.runnable();
-    find(
-        "configuration",
-        runnable.as_ref().map(|_| endpoint.config().display().to_string()).map_err(Clone::clone),
-    );
-    let own = runnable.as_ref().ok().and_then(|options| options.python.clone());
+    let problems = config.problems();
+    for problem in &problems {
+        find("configuration", Err(problem.to_string()));
+    }
+    if problems.is_empty() {
+        find("configuration", Ok(endpoint.config().display().to_string()));
+    }
+    let own = config.engine.runnable().ok().and_then(|options| options.python);
     let init = worker_init(&config);
     find("interpreter", interpreter(own.as_deref().unwrap_or("python3"), &init));
     let about = About { endpoint: Some((&endpoint, &config)), ..About::of(base) };
@@ -163,7 +165,7 @@ async fn ask(
 }
 
 fn said(failure: &Failure) -> String {
-    failure.text.strip_prefix("Error: ").unwrap_or(&failure.text).trim().to_owned()
+    failure.bare().to_owned()
 }
 
 /// Whether what must not be lost can be written.
@@ -188,7 +190,9 @@ fn disk(endpoint: &EndpointDir) -> Result<String, String> {
 
 /// What runs before the workers, from the provider's parameters.
 fn worker_init(config: &Config) -> String {
-    config.engine.resolved()["provider"]["worker_init"].as_str().unwrap_or_default().to_owned()
+    let engine = config.engine.resolved();
+    let init = engine.get("provider").and_then(|provider| provider.get("worker_init")?.as_str());
+    init.unwrap_or_default().to_owned()
 }
 
 /// Whether the workers' interpreter is there and new enough; dill is welcome and not needed.
@@ -262,6 +266,14 @@ mod tests {
             assert!(seconds.into_iter().any(near), "{why}");
         }
         assert!(clock("yesterday").unwrap_err().contains("can't be read"));
+    }
+
+    #[test]
+    fn what_runs_before_the_workers() {
+        let of = |text: &str| worker_init(&Config::read("f", text).unwrap());
+        assert_eq!(of("engine: {provider: {type: LocalProvider, worker_init: echo 1}}"), "echo 1");
+        assert_eq!(of("engine: {}"), "");
+        assert_eq!(of("engine: {type: ThreadPoolEngine}"), "", "it has no provider");
     }
 
     #[test]

@@ -37,14 +37,14 @@ const DIAGNOSTIC: &str = "globus-compute-diagnostic";
 #[derive(Debug, Parser)]
 #[command(
     name = "globus-compute-endpoint",
-    disable_version_flag = true,
+    version = concat!(env!("CARGO_PKG_VERSION"), " (Globus Compute endpoint version: 3.8.0)"),
     arg_required_else_help = true,
     after_help = "An endpoint's life:\n  \
         globus-compute-endpoint configure my_first_endpoint\n  \
         globus-compute-endpoint start my_first_endpoint\n  \
         globus-compute-endpoint list\n  \
         globus-compute-endpoint stop my_first_endpoint\n\n\
-        When a start fails, `globus-compute-endpoint doctor my_first_endpoint` says what stands in the way."
+        When a start fails, `globus-compute-endpoint doctor my_first_endpoint` says what is wrong."
 )]
 struct Cli {
     /// Where endpoints are kept [default: $GLOBUS_COMPUTE_USER_DIR, else ~/.globus_compute]

@@ -6,6 +6,7 @@ mod catalogue;
 mod engine;
 mod fields;
 mod nearest;
+mod problem;
 mod site;
 #[cfg(test)]
 mod sites;
