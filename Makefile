@@ -86,6 +86,7 @@ check: $(DENY) ## formatting, lints, licences, bans, documentation links, and th
 	$(PYTHON) checks/append_only.py
 	$(PYTHON) checks/results.py
 	$(PYTHON) checks/conformance.py
+	$(PYTHON) checks/log_fields.py
 
 $(DENY):
 	env -u CARGO_TARGET_DIR cargo install --locked --quiet --version 0.20.2 --root $(TOOLS)/cargo-deny-0.20.2 cargo-deny

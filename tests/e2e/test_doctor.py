@@ -123,7 +123,7 @@ def test_a_certificate_is_verified_as_python_does(tmp_path, fault):
     if said is None:
         assert f"ok       trust: clients that trust the authority in {tmp_path}/root.pem trust it" in printed, printed
         assert f"ok       certificate: it is for {HOST}" in printed, printed
-        assert f"ok       clients: they go to https://{HOST} (`farcall env https://{HOST}` says how)" in printed, printed
+        assert f"ok       clients: they go to https://{HOST} (`farcall connect https://{HOST}` says how)" in printed, printed
         return
     assert said in printed and "-> have it issued with `" in printed, printed
     assert ("Python 3.13 or later refuse it" in printed) == (strict or fault == "several"), printed

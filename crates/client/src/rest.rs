@@ -223,7 +223,7 @@ async fn repeat(url: &Url, request: impl Fn() -> RequestBuilder) -> Result<Answe
         match retry::pause(outcome, attempt, ambient::fraction()) {
             None => return ended,
             Some(pause) => {
-                tracing::debug!(%url, ?outcome, ?pause, "asking again");
+                tracing::debug!(%url, ?outcome, pause_s = pause.as_secs_f64(), "asking again");
                 tokio::time::sleep(pause).await;
             }
         }

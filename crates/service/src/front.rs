@@ -24,8 +24,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::ServiceExt;
-use tracing::Instrument;
+use tracing::{Instrument, field};
 use wire::rest::error::Code;
+use wire::{ClientId, IdentityId};
 
 use crate::ambient;
 use crate::figures::Figures;
@@ -126,13 +127,17 @@ impl Front {
         let id = ambient::ordered_id().to_string();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let forwarder = forwarder(request.headers());
+        // What is logged on the way carries the id that the client sees, from where it comes, and, once that is known, whose
+        // request it is.
+        let span = tracing::info_span!(
+            "request", id, peer = %reached.peer.ip(), identity = field::Empty, client = field::Empty
+        );
         let response = if self.names.own(&method, request.uri()) {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(Reached { forwarder, ..reached });
             let router = if reached.metrics { self.inside.clone() } else { self.router.clone() };
-            // What is logged on the way carries the id that the client sees.
-            let span = tracing::info_span!("request", id);
-            match AssertUnwindSafe(router.oneshot(request).instrument(span)).catch_unwind().await {
+            let answered = router.oneshot(request).instrument(span.clone());
+            match AssertUnwindSafe(answered).catch_unwind().await {
                 Ok(Ok(response)) => response,
                 Ok(Err(never)) => match never {},
                 Err(_) => {
@@ -157,7 +162,8 @@ impl Front {
         }
         let (status, took) = (response.status().as_u16(), began.elapsed());
         self.figures.answered(status, took);
-        tracing::info!(%method, path, status, ?took, request = id, "http");
+        let took_ms = took.as_micros() as f64 / 1_000.0;
+        span.in_scope(|| tracing::info!(%method, path, status, took_ms, "http"));
         response
     }
 }
@@ -165,6 +171,16 @@ impl Front {
 /// The port that a forwarder names. It is a port of the client's own machine, and nothing else can be named.
 fn forwarder(headers: &HeaderMap) -> Option<NonZeroU16> {
     headers.get(FORWARDER_PORT)?.to_str().ok()?.parse().ok()
+}
+
+/// The log names `identity` as who sends the request that is being answered.
+pub fn sent_by(identity: IdentityId) {
+    tracing::Span::current().record("identity", field::display(identity));
+}
+
+/// The same for an application that has shown who it is.
+pub fn sent_by_client(client: ClientId) {
+    tracing::Span::current().record("client", field::display(client));
 }
 
 /// We are nobody's proxy.

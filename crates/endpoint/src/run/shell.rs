@@ -144,7 +144,7 @@ impl Shell {
                 return None;
             }
             amqp::Event::Down { reason, pause } => {
-                tracing::warn!(%reason, ?pause, "no connection to the broker; trying again");
+                tracing::warn!(%reason, pause_s = pause.as_secs_f64(), "no connection to the broker; trying again");
                 Input::LinkDown
             }
             amqp::Event::Ended(End::Closed) => Input::LinkEnded,

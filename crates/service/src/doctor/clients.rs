@@ -121,7 +121,7 @@ mod tests {
             (
                 "amqp.public_host=c.example http.public_names=[c.example:443]",
                 Well,
-                "they go to https://c.example (`farcall env https://c.example` says how)",
+                "they go to https://c.example (`farcall connect https://c.example` says how)",
             ),
             (
                 "amqp.public_host=c.example http.public_names=[c.example:8443] http.tls_listen=0.0.0.0:8443",

@@ -10,9 +10,8 @@ use wire::rest::error::Code;
 
 use super::App;
 use super::failure::Failure;
-use crate::ambient;
-use crate::proof;
 use crate::store::Token;
+use crate::{ambient, front, proof};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caller(pub(super) IdentityId);
@@ -43,6 +42,7 @@ impl FromRequestParts<App> for CallerToken {
                 why.map_or_else(|| "The token is unknown or has ended".to_owned(), |it| it.to_string());
             return Err(Failure::new(Code::InvalidAuthToken, text));
         };
+        front::sent_by(token.identity);
         if token.resource_server != COMPUTE_RESOURCE_SERVER || !token.covers(COMPUTE_SCOPE) {
             return Err(Failure::new(Code::InsufficientAuthScope, "The token's scope does not reach here"));
         }

@@ -7,10 +7,9 @@ use axum::http::request::Parts;
 use wire::rest::auth::AUTH_RESOURCE_SERVER;
 
 use super::failure::Failure;
-use crate::ambient;
 use crate::identity::Identity;
-use crate::proof;
 use crate::store::Token;
+use crate::{ambient, front, proof};
 
 pub(super) struct Bearer(pub(super) Arc<Token>);
 
@@ -30,6 +29,7 @@ impl FromRequestParts<Identity> for Bearer {
         let Some(token) = identity.check(bearer, now).await? else {
             return Err(Failure::ended(identity.why_ended(bearer, now).await?));
         };
+        front::sent_by(token.identity);
         if token.resource_server != AUTH_RESOURCE_SERVER {
             return Err(Failure::forbidden());
         }

@@ -15,7 +15,7 @@ use wire::rest::auth::error::OAuthError;
 use super::failure::Failure;
 use crate::identity::Identity;
 use crate::identity::applications::Application;
-use crate::proof;
+use crate::{front, proof};
 
 /// The most parameters that a form may have.
 const MOST: usize = 40;
@@ -104,6 +104,7 @@ impl Form {
             }
         };
         if let Some(application) = application {
+            front::sent_by_client(application.id());
             return Ok(application);
         }
         // Who has the secret of a disabled client is told so.

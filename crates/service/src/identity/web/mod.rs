@@ -41,7 +41,7 @@ use super::sessions::Present;
 use super::upstream::Upstreams;
 use super::{Identity, IdentityError};
 use crate::ambient;
-use crate::front::Reached;
+use crate::front::{self, Reached};
 use crate::origin::{Names, Origin};
 use crate::store::StoreError;
 use browser::Browser;
@@ -88,7 +88,13 @@ impl Web {
     /// Who is signed in.
     pub(super) async fn present(&self, visit: &Visit) -> Result<Option<Present>, StoreError> {
         match visit.browser.session() {
-            Some(cookie) => self.identity.present(cookie, visit.now).await,
+            Some(cookie) => {
+                let present = self.identity.present(cookie, visit.now).await?;
+                if let Some(present) = &present {
+                    front::sent_by(present.primary().id);
+                }
+                Ok(present)
+            }
             None => Ok(None),
         }
     }
