@@ -89,7 +89,9 @@ impl State {
     pub fn status(&self, endpoint_online: bool) -> TaskState {
         match self {
             State::Open { progress: Some(state), .. } => *state,
-            State::Open { place: Place::Taken, progress: None } => TaskState::WaitingForNodes,
+            // Our endpoints acknowledge a task when it begins. Upstream's do when their executor has it, and never say
+            // when it begins: they may be a little ahead of the truth, and no task that runs is said to wait.
+            State::Open { place: Place::Taken, progress: None } => TaskState::Running,
             State::Open { place: Place::Waiting, progress: None } if endpoint_online => TaskState::Received,
             State::Open { place: Place::Waiting, progress: None } => TaskState::WaitingForEp,
             State::Ended { outcome: Outcome::Succeeded, .. } => TaskState::Success,
@@ -162,7 +164,8 @@ mod tests {
     fn status_strings() {
         assert_eq!(State::NEW.status(false), TaskState::WaitingForEp);
         assert_eq!(State::NEW.status(true), TaskState::Received);
-        assert_eq!(TAKEN.status(true), TaskState::WaitingForNodes);
+        assert_eq!(TAKEN.status(true), TaskState::Running);
+        assert_eq!(TAKEN.status(false), TaskState::Running);
         assert_eq!(WON.status(false), TaskState::Success);
         assert_eq!(LOST.status(true), TaskState::Failed);
         assert_eq!(GONE.status(true), TaskState::Failed);

@@ -18,7 +18,7 @@ async fn a_full_disk_refuses_what_cannot_be_kept_and_forgets_nothing() {
     let mut endpoint = FakeEndpoint::connect(&registration).await;
     let [first, second] = [endpoint.take().await, endpoint.take().await];
     endpoint.finish(&first, "5\n00\nab", false).await;
-    client.task_until(&second, |it| it["status"] == "waiting-for-nodes").await;
+    client.task_until(&second, |it| it["status"] == "running").await;
 
     service.limit_files("0");
     let submit = format!("/v3/endpoints/{}/submit", registration.id());
@@ -32,7 +32,7 @@ async fn a_full_disk_refuses_what_cannot_be_kept_and_forgets_nothing() {
     client.post("/v3/endpoints", crate::support::endpoint_body()).await.refused(503, "SERVICE_UNAVAILABLE");
     // What is there can be read.
     assert_eq!(client.task(&first).await["status"], "success");
-    assert_eq!(client.task(&second).await["status"], "waiting-for-nodes");
+    assert_eq!(client.task(&second).await["status"], "running");
     // A result that can't be kept stays with the endpoint.
     let key = format!("{}.results", endpoint.id);
     for text in ["5\n00\nab".to_owned(), "r".repeat(100_000)] {
@@ -71,7 +71,7 @@ async fn what_is_acknowledged_while_the_disk_is_full_is_not_sent_again() {
     // That one's line was lost; the next ones are not.
     client.submit(registration.id(), &function, 1).await;
     assert!(service.read_log().contains("/submit"));
-    client.task_until(&submitted.tasks[0], |it| it["status"] == "waiting-for-nodes").await;
+    client.task_until(&submitted.tasks[0], |it| it["status"] == "running").await;
     endpoint.leave().await;
     let mut endpoint = FakeEndpoint::connect(&registration).await;
     assert_eq!(endpoint.take().await, submitted.tasks[1]);

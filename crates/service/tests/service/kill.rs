@@ -19,7 +19,7 @@ async fn between_a_submit_and_its_result() {
     let [taken, finished] = [endpoint.take().await, endpoint.take().await];
     endpoint.finish(&finished, "finished", false).await;
     // The acknowledgement is written in its own time; a status shows it.
-    client.task_until(&taken, |it| it["status"] == "waiting-for-nodes").await;
+    client.task_until(&taken, |it| it["status"] == "running").await;
     service.kill();
     drop(endpoint);
     service.start_again();
@@ -110,14 +110,14 @@ async fn what_an_endpoints_earlier_run_took_and_never_reported_is_lost() {
     first.heartbeat(run(1)).await;
     let submitted = client.submit(registration.id(), &function, 4).await;
     let [lost, spooled] = [first.take().await, first.take().await];
-    client.task_until(&spooled, |it| it["status"] == "waiting-for-nodes").await;
+    client.task_until(&spooled, |it| it["status"] == "running").await;
     first.leave().await;
 
     let again = client.register_again(registration.id()).await;
     let mut second = FakeEndpoint::connect(&again).await;
     second.heartbeat(run(2)).await;
     let running = second.take().await;
-    client.task_until(&running, |it| it["status"] == "waiting-for-nodes").await;
+    client.task_until(&running, |it| it["status"] == "running").await;
     second.finish(&spooled, "spooled", false).await;
     service.stop();
 
@@ -133,10 +133,6 @@ async fn what_an_endpoints_earlier_run_took_and_never_reported_is_lost() {
     let document = client.task_until(&lost, |it| it.get("completion_t").is_some()).await;
     assert!(document["exception"].as_str().unwrap().contains("loss of endpoint"), "{document}");
     assert_eq!(client.task(&spooled).await["result"], "spooled");
-    assert_eq!(
-        client.task(&running).await["status"],
-        "waiting-for-nodes",
-        "it belongs to the run that lives"
-    );
+    assert_eq!(client.task(&running).await["status"], "running", "it belongs to the run that lives");
     assert_eq!(client.task(&submitted.tasks[3]).await["status"], "waiting-for-ep");
 }

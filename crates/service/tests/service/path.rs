@@ -43,7 +43,7 @@ async fn a_task_goes_out_and_its_result_comes_back() {
     };
     assert_eq!(serializers.as_slice().len(), 1);
     delivery.ack(BasicAckOptions::default()).await.unwrap();
-    client.task_until(task, |it| it["status"] == "waiting-for-nodes").await;
+    client.task_until(task, |it| it["status"] == "running").await;
 
     let sent = result(task, "5\n00\nab", false);
     let confirmed = endpoint.publish("results", &format!("{}.results", endpoint.id), &sent).await.unwrap();
