@@ -113,7 +113,7 @@ impl Backing for Keeper {
         self.tell(Told::Want(want));
     }
 
-    fn acknowledged(&self, _queue: &Arc<str>, tokens: &[u64]) {
+    fn acknowledged(&self, _queue: &Arc<str>, _user: &Arc<str>, tokens: &[u64]) {
         self.tell(Told::Gone(tokens.to_vec()));
     }
 

@@ -134,8 +134,8 @@ pub trait Backing: Send + Sync + 'static {
     /// [`Handle::feed`](crate::Handle::feed), now or when there is something to feed.
     fn want(&self, queue: &Arc<str>, want: Want);
 
-    /// Consumers have these.
-    fn acknowledged(&self, queue: &Arc<str>, tokens: &[u64]);
+    /// A consumer has these; `user` is who it logged in as (empty inside the process).
+    fn acknowledged(&self, queue: &Arc<str>, user: &Arc<str>, tokens: &[u64]);
 
     /// These will not be delivered any more, and why.
     fn dropped(&self, queue: &Arc<str>, tokens: &[u64], why: Why);

@@ -35,13 +35,18 @@ impl Management<'_> {
     /// Ends its connections and its open tasks, and forgets it. With a manager go the endpoints that only it could start.
     pub async fn delete(&self, endpoint: EndpointId) -> Result<(), StoreError> {
         audit::administered("endpoint delete", &endpoint.to_string(), self.by);
-        for id in self.store.user_endpoints(endpoint).await?.into_iter().chain([endpoint]) {
-            let orphans = self.store.write(DeleteEndpoint(id)).await?;
-            // While the service doesn't run they are left for its next start.
-            if let Some(post) = self.post {
-                post.endpoint_deleted(id, orphans, self.by).await?;
+        let (store, post, by) = (self.store.clone(), self.post.cloned(), self.by);
+        // Whoever asked may leave: it comes to its end.
+        let deleting = tokio::spawn(async move {
+            for id in store.user_endpoints(endpoint).await?.into_iter().chain([endpoint]) {
+                store.write(DeleteEndpoint(id)).await?;
+                // While the service doesn't run, open tasks are left for its next start.
+                if let Some(post) = &post {
+                    post.endpoint_deleted(id, by).await?;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        });
+        deleting.await.map_err(|_| StoreError::Closed)?
     }
 }

@@ -19,6 +19,8 @@ const PERIODS: f64 = 2.0;
 const GRACE: SignedDuration = SignedDuration::from_secs(5);
 /// No endpoint is believed for longer without a word, whatever period it names.
 const LONGEST: SignedDuration = SignedDuration::from_hours(1);
+/// An endpoint's own words are kept when they measure no more than this, in bytes.
+const KEPT: usize = 64 << 10;
 
 /// What an endpoint last said.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,7 +41,9 @@ impl Heard {
             }
             Life::Offline | Life::FailedToStart(_) => None,
         };
-        Heard { until, state: report.global_state.clone(), idle_since }
+        // Stock endpoints say some kilobytes of themselves.
+        let said = Some(&report.global_state).filter(|state| state.as_json().len() <= KEPT);
+        Heard { until, state: said.cloned().unwrap_or_default(), idle_since }
     }
 
     fn online(&self, now: Timestamp) -> bool {
@@ -86,6 +90,11 @@ impl Presence {
     /// The endpoint's own words, if it has said anything.
     pub fn state(&self, endpoint: EndpointId) -> FreeForm {
         self.endpoints().get(&endpoint).map(|heard| heard.state.clone()).unwrap_or_default()
+    }
+
+    #[cfg(test)]
+    pub fn remembers(&self, endpoint: EndpointId) -> bool {
+        self.endpoints().contains_key(&endpoint)
     }
 
     fn endpoints(&self) -> std::sync::MutexGuard<'_, HashMap<EndpointId, Heard>> {

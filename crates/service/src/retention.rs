@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::ambient;
 use crate::limits::Limits;
-use crate::post::Post;
+use crate::post::{Ending, Post};
 use crate::presence::Presence;
 use crate::store::{ExpireResults, ForgetSubmissions, ForgetTasks, Store, StoreError};
 use crate::task::Place;
@@ -69,6 +69,7 @@ impl Retention {
     /// One pass, at `now`. Files made before `files_before` belong to nobody at work.
     pub async fn pass(&self, now: Timestamp, files_before: Timestamp) -> Result<Pass, StoreError> {
         let mut done = Pass::default();
+        self.post.end_orphans().await?;
         loop {
             let expire = ExpireResults { before: now - self.limits.result_life(), count: TOGETHER };
             let (expired, freed) = self.store.write(expire).await?;
@@ -102,6 +103,7 @@ impl Retention {
         loop {
             let open = self.store.open_before(now - self.limits.task_life(), after, TOGETHER).await?;
             after = open.last().map(|task| task.id);
+            let mut endings = Vec::new();
             for task in &open {
                 if task.place == Place::Taken && self.presence.online(task.endpoint, now) {
                     continue;
@@ -115,9 +117,10 @@ impl Retention {
                         task.endpoint
                     ),
                 };
-                self.post.end(task.endpoint, vec![task.id], text).await?;
-                abandoned += 1;
+                endings.push(Ending { endpoint: task.endpoint, task: task.id, why: text.into() });
             }
+            self.post.end(&endings).await?;
+            abandoned += endings.len();
             if open.len() < TOGETHER {
                 return Ok(abandoned);
             }

@@ -115,7 +115,7 @@ impl Core {
         let (queue, connection, no_ack) = (consumer.queue, channel.connection, consumer.no_ack);
         let weight = entry.message.weight();
         if no_ack {
-            self.note_settled_by_delivery(queue, &entry);
+            self.note_settled_by_delivery(queue, connection, &entry);
         } else {
             consumer.outstanding += 1;
             self.counts.unacknowledged += 1;
@@ -135,10 +135,13 @@ impl Core {
     }
 
     /// A delivery without acknowledgement is the queue's last word about the message.
-    fn note_settled_by_delivery(&mut self, queue: QueueKey, entry: &Entry) {
+    fn note_settled_by_delivery(&mut self, queue: QueueKey, connection: ConnectionKey, entry: &Entry) {
         self.counts.acknowledged += 1;
-        if self.queues.get(queue).is_some_and(|it| it.feed.is_some()) {
-            self.effects.push(Effect::Acknowledged { queue, token: entry.token });
+        if self.queues.get(queue).is_some_and(|it| it.feed.is_some())
+            && let Some(connection) = self.connections.get(connection)
+        {
+            let user = connection.user.clone();
+            self.effects.push(Effect::Acknowledged { queue, user, token: entry.token });
         }
     }
 
@@ -210,7 +213,7 @@ impl Core {
         };
         if no_ack {
             let weight = entry.message.weight();
-            self.note_settled_by_delivery(key, &entry);
+            self.note_settled_by_delivery(key, connection, &entry);
             self.release(key, weight);
         } else {
             self.counts.unacknowledged += 1;

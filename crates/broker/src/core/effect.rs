@@ -37,6 +37,7 @@ pub(crate) enum Effect {
     },
     Acknowledged {
         queue: QueueKey,
+        user: Arc<str>,
         token: u64,
     },
     Dropped {

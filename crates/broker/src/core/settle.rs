@@ -1,5 +1,7 @@
 //! Acknowledgements, rejections, and what comes back from consumers that are no more.
 
+use std::sync::Arc;
+
 use super::connection::Unsettled;
 use super::queue::Entry;
 use super::{ChannelKey, Core, Effect, Error, QueueKey};
@@ -23,6 +25,8 @@ impl Core {
         verdict: Verdict,
     ) -> Result<(), Error> {
         let Some(channel) = self.channels.get_mut(key) else { return Ok(()) };
+        let Some(connection) = self.connections.get(channel.connection) else { return Ok(()) };
+        let user = connection.user.clone();
         if multiple {
             if tag != 0 && !channel.unacked.contains(tag) {
                 return Err(Error::UnknownTag);
@@ -32,7 +36,7 @@ impl Core {
                 while let Some(unsettled) =
                     self.channels.get_mut(key).and_then(|it| it.unacked.take_up_to(last))
                 {
-                    self.acknowledge(unsettled);
+                    self.acknowledge(unsettled, &user);
                 }
             } else {
                 let mut taken = Vec::new();
@@ -46,7 +50,7 @@ impl Core {
         } else {
             let unsettled = channel.unacked.take(tag).ok_or(Error::UnknownTag)?;
             match verdict {
-                Verdict::Acknowledge => self.acknowledge(unsettled),
+                Verdict::Acknowledge => self.acknowledge(unsettled, &user),
                 verdict => self.reject(unsettled, verdict),
             }
         }
@@ -64,13 +68,13 @@ impl Core {
         self.unpark_channel(key);
     }
 
-    fn acknowledge(&mut self, unsettled: Unsettled) {
+    fn acknowledge(&mut self, unsettled: Unsettled, user: &Arc<str>) {
         self.unburden(&unsettled);
         self.counts.acknowledged += 1;
         let Unsettled { queue: key, entry, .. } = unsettled;
         self.release(key, entry.message.weight());
         if self.queues.get(key).is_some_and(|it| it.feed.is_some()) {
-            self.effects.push(Effect::Acknowledged { queue: key, token: entry.token });
+            self.effects.push(Effect::Acknowledged { queue: key, user: user.clone(), token: entry.token });
             // A backed queue may have been held up by what was unacknowledged.
             self.touch(key);
         }

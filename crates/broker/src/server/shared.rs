@@ -64,7 +64,7 @@ struct After<'a> {
 pub(crate) enum Call {
     Offer { sink: Arc<dyn Sink>, published: Published, ticket: u64 },
     Want { backing: Arc<dyn Backing>, queue: Arc<str>, want: Want },
-    Acknowledged { backing: Arc<dyn Backing>, queue: Arc<str>, tokens: Vec<u64> },
+    Acknowledged { backing: Arc<dyn Backing>, queue: Arc<str>, user: Arc<str>, tokens: Vec<u64> },
     Dropped { backing: Arc<dyn Backing>, queue: Arc<str>, tokens: Vec<u64>, why: Why },
     Ended { backing: Arc<dyn Backing>, queue: Arc<str>, window: u64, unacknowledged: Vec<u64> },
 }
@@ -279,13 +279,18 @@ impl Locked<'_> {
                         after.calls.push(Call::Want { backing, queue, want });
                     }
                 }
-                Effect::Acknowledged { queue, token } => {
+                Effect::Acknowledged { queue, user, token } => {
                     if let Some((queue, backing)) = backing(&guarded.state.ties, queue) {
                         match after.calls.last_mut() {
-                            Some(Call::Acknowledged { queue: same, tokens, .. }) if *same == queue => {
+                            Some(Call::Acknowledged { queue: same, user: by, tokens, .. })
+                                if *same == queue && *by == user =>
+                            {
                                 tokens.push(token);
                             }
-                            _ => after.calls.push(Call::Acknowledged { backing, queue, tokens: vec![token] }),
+                            _ => {
+                                let tokens = vec![token];
+                                after.calls.push(Call::Acknowledged { backing, queue, user, tokens });
+                            }
                         }
                     }
                 }
@@ -359,7 +364,9 @@ pub(crate) fn perform(shared: &Arc<Shared>, calls: Vec<Call>) {
                 sink.accept(published, Answer { ticket: Some(ticket), shared: shared.clone() });
             }
             Call::Want { backing, queue, want } => backing.want(&queue, want),
-            Call::Acknowledged { backing, queue, tokens } => backing.acknowledged(&queue, &tokens),
+            Call::Acknowledged { backing, queue, user, tokens } => {
+                backing.acknowledged(&queue, &user, &tokens);
+            }
             Call::Dropped { backing, queue, tokens, why } => backing.dropped(&queue, &tokens, why),
             Call::Ended { backing, queue, window, unacknowledged } => {
                 backing.ended(&queue, window, &unacknowledged);

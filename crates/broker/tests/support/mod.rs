@@ -186,7 +186,7 @@ impl Backing for Store {
         self.pump(queue);
     }
 
-    fn acknowledged(&self, _queue: &Arc<str>, tokens: &[u64]) {
+    fn acknowledged(&self, _queue: &Arc<str>, _user: &Arc<str>, tokens: &[u64]) {
         let mut inner = self.inner.lock().unwrap();
         for token in tokens {
             assert!(inner.messages.remove(token).is_some(), "{token} was acknowledged twice");

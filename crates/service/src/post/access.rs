@@ -54,7 +54,9 @@ impl Access for Rules {
                     let retire = RetireOlder { endpoint, used: user.number };
                     self.store.write(retire).await.map_err(unavailable)?;
                 }
-                self.standing.logged_in(endpoint, user.number);
+                if !self.standing.logged_in(endpoint, user.number) {
+                    return Err(Refusal::Denied);
+                }
             }
             let limits = match user.holder {
                 Holder::Endpoint(_) => ENDPOINT,
@@ -68,13 +70,11 @@ impl Access for Rules {
         let Some(&user) = who.get::<User>() else { return false };
         match user.holder {
             Holder::Endpoint(endpoint) => {
-                let allowed = !self.standing.is_barred(endpoint) && endpoint_may(endpoint, operation);
-                if let (true, Operation::Consume { queue }) = (allowed, operation) {
-                    match Name::parse(queue) {
-                        Some(Name::Tasks(_)) => self.standing.consumes(endpoint, user.number),
-                        Some(Name::Commands(_)) => self.starts.connected(endpoint),
-                        _ => {}
-                    }
+                let allowed = self.standing.admits(endpoint) && endpoint_may(endpoint, operation);
+                if let (true, Operation::Consume { queue }) = (allowed, operation)
+                    && let Some(Name::Commands(_)) = Name::parse(queue)
+                {
+                    self.starts.connected(endpoint);
                 }
                 allowed
             }

@@ -30,7 +30,7 @@ impl Outbox for Deliveries {
         Ok(Loaded { rows, more: page.more })
     }
 
-    async fn acknowledged(&self, queue: &str, seqs: &[i64]) -> Result<(), StoreError> {
+    async fn acknowledged(&self, queue: &str, _user: &str, seqs: &[i64]) -> Result<(), StoreError> {
         let Some((_, group)) = group_of(queue) else { return Ok(()) };
         self.store.write(Delivered { group, seqs: seqs.to_vec() }).await
     }
@@ -38,7 +38,7 @@ impl Outbox for Deliveries {
     async fn refused(&self, queue: &str, seqs: &[i64], why: Why) -> Result<(), StoreError> {
         match why {
             // A client that cannot use a result here still finds it over REST.
-            Why::Rejected | Why::DeliveryLimit => self.acknowledged(queue, seqs).await,
+            Why::Rejected | Why::DeliveryLimit => self.acknowledged(queue, "", seqs).await,
             Why::Expired | Why::Overflow | Why::Purged | Why::Deleted => Ok(()),
         }
     }

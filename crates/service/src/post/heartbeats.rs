@@ -1,25 +1,42 @@
 //! Heartbeats come in: endpoints are online or leave, tasks come along, and a new run of an endpoint shows that the
 //! one before it is over.
+//!
+//! ```text
+//! broker --the newest of each endpoint--> waiting --each in turn--> presence, starts, runs
+//!                                                      |--> what they say of tasks: one bounded statement
+//!                                                      +--> confirmed
+//! ```
+//!
+//! However fast an endpoint speaks, one of its heartbeats is handled at a time and one waits. One that a newer one has
+//! overtaken is confirmed unread: the newer says it all again.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use broker::{Answer, Handle, Published, Sink};
 use jiff::{SignedDuration, Timestamp};
-use tokio::runtime::Handle as Runtime;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use wire::EndpointId;
 use wire::message::StatusReport;
 use wire::queue::Name;
 
-use super::results::{Ending, Results};
+use super::complaints::Complaints;
+use super::results::Results;
+use super::standing::Standing;
+use super::turns::Turns;
 use super::url::User;
 use crate::ambient;
 use crate::presence::{self, Presence};
-use crate::store::{Progress, ReportRun, Run, Store, StoreError};
+use crate::store::{Progress, Report, Run, Store, StoreError, Which};
 use crate::user_endpoint::Starts;
 
 /// How long a new run may take to report what the one before it left behind.
 const RECOVERY: SignedDuration = SignedDuration::from_secs(60);
+/// Heartbeats handled together.
+const TOGETHER: usize = 64;
+/// The most that one may measure: stock endpoints say some kilobytes of themselves, and nothing of tasks.
+const LIMIT: usize = 512 << 10;
 
 /// The sink of the queue `heartbeats`. Clones share it.
 #[derive(Clone)]
@@ -30,9 +47,27 @@ struct Inner {
     presence: Presence,
     results: Results,
     starts: Starts,
-    runs: Mutex<HashMap<EndpointId, Run>>,
+    standing: Standing,
     broker: Handle,
-    runtime: Runtime,
+    waiting: Mutex<Turns<Beat>>,
+    arrived: Notify,
+    runs: Mutex<HashMap<EndpointId, Known>>,
+    dropped: Complaints,
+}
+
+/// A heartbeat that waits.
+struct Beat {
+    endpoint: EndpointId,
+    user: User,
+    message: Published,
+    answer: Answer,
+}
+
+/// The run that an endpoint has shown last.
+struct Known {
+    run: Run,
+    /// What earlier runs left is given up by this task in time.
+    watch: Option<AbortHandle>,
 }
 
 impl Heartbeats {
@@ -42,111 +77,202 @@ impl Heartbeats {
         presence: Presence,
         results: Results,
         starts: Starts,
+        standing: Standing,
         broker: Handle,
     ) -> Result<Heartbeats, StoreError> {
-        let runs: HashMap<_, _> = store.runs().await?.into_iter().collect();
-        let known = runs.clone();
-        let runs = Mutex::new(runs);
-        let inner = Inner { store, presence, results, starts, runs, broker, runtime: Runtime::current() };
-        let heartbeats = Heartbeats(Arc::new(inner));
+        let known = store.runs().await?;
+        let heartbeats = Heartbeats(Arc::new(Inner {
+            store,
+            presence,
+            results,
+            starts,
+            standing,
+            broker,
+            waiting: Mutex::default(),
+            arrived: Notify::new(),
+            runs: Mutex::default(),
+            dropped: Complaints::default(),
+        }));
         for (endpoint, run) in known {
-            heartbeats.give_up_later(endpoint, run);
+            heartbeats.begun(endpoint, run);
         }
         Ok(heartbeats)
     }
 
-    fn heard(&self, user: User, report: StatusReport, now: Timestamp) {
-        let endpoint = report.endpoint_id;
-        if let Some(run) = self.changed(user, &report, now) {
-            self.remember(endpoint, run);
+    /// Handles what arrives, for as long as the service runs.
+    pub(super) async fn run(self) {
+        loop {
+            let arrived = self.0.arrived.notified();
+            let waiting = !self.waiting().is_empty();
+            if waiting {
+                self.handle_some(ambient::now()).await;
+            } else {
+                arrived.await;
+            }
         }
-        self.0.starts.heard(endpoint, user.number, report.life());
-        self.0.presence.heard(&report, super::consumes(&self.0.broker, endpoint), now);
-        let states: Vec<_> = report
-            .task_statuses
-            .into_iter()
-            .filter_map(|(task, transitions)| Some((task, transitions.last()?.state)))
-            .collect();
-        if !states.is_empty() {
-            let store = self.0.store.clone();
-            self.0.runtime.spawn(async move {
-                if let Err(error) = store.write(Progress { endpoint, states }).await {
-                    tracing::warn!(%error, %endpoint, "the progress of tasks could not be written");
+    }
+
+    /// `endpoint` is no more: nothing of it is remembered.
+    pub(super) fn forget(&self, endpoint: EndpointId) {
+        if let Some(Known { watch: Some(watch), .. }) = self.runs().remove(&endpoint) {
+            watch.abort();
+        }
+        self.0.presence.forget(endpoint);
+    }
+
+    /// Handles some of those that wait, and confirms them.
+    async fn handle_some(&self, now: Timestamp) {
+        let mut answers = Vec::new();
+        let mut report = Report::default();
+        while answers.len() < TOGETHER && report.progress.len() < Report::MOST {
+            let Some(beat) = self.waiting().take() else { break };
+            match StatusReport::decode(beat.message.body()) {
+                Ok(said) if said.endpoint_id == beat.endpoint => {
+                    self.heard(beat.user, said, &mut report, now)
                 }
-            });
+                Ok(_) => self.complain(beat.user, "it speaks for another endpoint", now),
+                Err(_) => self.complain(beat.user, "it is not a status report", now),
+            }
+            answers.push(beat.answer);
         }
+        if (!report.runs.is_empty() || !report.progress.is_empty())
+            // Should it fail, the next start of the service takes the next heartbeat for a new run: later, not wrong.
+            && let Err(error) = self.0.store.write(report).await
+        {
+            tracing::warn!(%error, "what heartbeats say could not be written");
+        }
+        Answer::all_safe(answers);
+    }
+
+    pub(super) fn heard(&self, user: User, said: StatusReport, report: &mut Report, now: Timestamp) {
+        let endpoint = said.endpoint_id;
+        if !self.0.standing.admits(endpoint) {
+            return;
+        }
+        if let Some(run) = self.changed(user, &said, now) {
+            tracing::info!(%endpoint, run = run.name, "an endpoint has begun a run");
+            report.runs.push((endpoint, run));
+        }
+        self.0.starts.heard(endpoint, user.number, said.life());
+        self.0.presence.heard(&said, super::consumes(&self.0.broker, endpoint), now);
+        if !self.0.standing.admits(endpoint) {
+            // It was deleted or locked in between.
+            self.forget(endpoint);
+        }
+        // Of too many, those of the newest tasks.
+        let room = Report::MOST - report.progress.len();
+        let states = said.task_statuses.into_iter().rev().take(room);
+        report.progress.extend(states.filter_map(|(task, transitions)| {
+            Some(Progress { endpoint, task, state: transitions.last()?.state })
+        }));
     }
 
     /// The run that has just shown itself, if this report is the first of it.
-    fn changed(&self, user: User, report: &StatusReport, now: Timestamp) -> Option<Run> {
-        let name = presence::run_name(&report.global_state)?;
-        let mut runs = self.0.runs.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = runs.get(&report.endpoint_id);
-        // A ghost may still say a last word under its old credential.
-        if known.is_some_and(|known| known.name == name || user.number < known.credential) {
-            return None;
+    fn changed(&self, user: User, said: &StatusReport, now: Timestamp) -> Option<Run> {
+        let name = presence::run_name(&said.global_state)?;
+        {
+            let runs = self.runs();
+            let known = runs.get(&said.endpoint_id).map(|it| &it.run);
+            // A ghost may still say a last word under its old credential.
+            if known.is_some_and(|known| known.name == name || user.number < known.credential) {
+                return None;
+            }
         }
         let run = Run { name, credential: user.number, since: now };
-        runs.insert(report.endpoint_id, run.clone());
+        self.begun(said.endpoint_id, run.clone());
         Some(run)
     }
 
-    fn remember(&self, endpoint: EndpointId, run: Run) {
-        tracing::info!(%endpoint, run = run.name, "an endpoint has begun a run");
-        let heartbeats = self.clone();
-        self.0.runtime.spawn(async move {
-            // Should it fail, the next start of the service takes the next report for a new run: later, not wrong.
-            if let Err(error) = heartbeats.0.store.write(ReportRun { endpoint, run: run.clone() }).await {
-                tracing::warn!(%error, %endpoint, "a run could not be written");
-            }
-            heartbeats.give_up_later(endpoint, run);
+    /// `endpoint` has begun `run`. One task watches over all that its earlier runs left, however many those are.
+    fn begun(&self, endpoint: EndpointId, run: Run) {
+        let mut runs = self.runs();
+        let watch = runs.remove(&endpoint).and_then(|before| before.watch);
+        let watch = watch.unwrap_or_else(|| {
+            let (heartbeats, run) = (self.clone(), run.clone());
+            tokio::spawn(async move { heartbeats.watch(endpoint, run).await }).abort_handle()
         });
+        runs.insert(endpoint, Known { run, watch: Some(watch) });
     }
 
-    /// Once `run` has had its time, what its endpoint took under older credentials and has not ended is lost.
-    fn give_up_later(&self, endpoint: EndpointId, run: Run) {
-        let wait = (run.since + RECOVERY).duration_since(ambient::now());
-        let heartbeats = self.clone();
-        self.0.runtime.spawn(async move {
+    /// Once `run` has had its time, what its endpoint took under older credentials and has not ended is lost; and so on
+    /// with the run that it has begun meanwhile.
+    async fn watch(&self, endpoint: EndpointId, mut run: Run) {
+        loop {
+            let wait = (run.since + RECOVERY).duration_since(ambient::now());
             tokio::time::sleep(wait.try_into().unwrap_or_default()).await;
-            if let Err(error) = heartbeats.give_up(endpoint, &run).await {
+            if let Err(error) = self.give_up(endpoint, &run).await {
                 tracing::error!(%error, %endpoint, "the tasks of a lost run could not be ended");
             }
-        });
+            let mut runs = self.runs();
+            match runs.get_mut(&endpoint) {
+                Some(known) if known.run != run => run = known.run.clone(),
+                Some(known) => {
+                    known.watch = None;
+                    return;
+                }
+                None => return,
+            }
+        }
     }
 
     async fn give_up(&self, endpoint: EndpointId, run: &Run) -> Result<(), StoreError> {
-        let lost = self.0.store.taken_before(endpoint, run.credential).await?;
-        if lost.is_empty() {
-            return Ok(());
-        }
-        tracing::warn!(%endpoint, tasks = lost.len(), "tasks of an endpoint's earlier run are lost");
         let text = format!(
             "Task failure due to loss of endpoint {endpoint}: it took the task and was started again without reporting it"
         );
-        self.0.results.end(endpoint, lost, &Ending::new(text)).await
+        let lost = self.0.results.end_open(endpoint, Which::TakenBefore(run.credential), &text).await?;
+        if lost > 0 {
+            tracing::warn!(%endpoint, tasks = lost, "tasks of an endpoint's earlier run were lost");
+        }
+        Ok(())
+    }
+
+    fn complain(&self, user: impl std::fmt::Display, why: &str, now: Timestamp) {
+        if let Some(count) = self.0.dropped.count(1, now) {
+            tracing::warn!(%user, why, count, "heartbeats were dropped; this is the last of them");
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Turns<Beat>> {
+        // A panic while it was held cannot have left it half changed.
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn runs(&self) -> MutexGuard<'_, HashMap<EndpointId, Known>> {
+        self.0.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(super) fn remembers(&self, endpoint: EndpointId) -> bool {
+        self.runs().contains_key(&endpoint)
     }
 }
 
 impl Sink for Heartbeats {
     fn accept(&self, message: Published, answer: Answer) {
-        match read(&message) {
-            Ok((user, report)) => self.heard(user, report, ambient::now()),
-            Err(why) => tracing::warn!(user = %message.user, why, "a heartbeat was dropped"),
+        let (user, endpoint) = match sender(&message) {
+            Ok(sender) => sender,
+            Err(why) => {
+                self.complain(&message.user, why, ambient::now());
+                return answer.safe();
+            }
+        };
+        let beat = Beat { endpoint, user, message, answer };
+        let before = self.waiting().replace(endpoint, beat);
+        match before {
+            Some(before) => before.answer.safe(),
+            None => self.0.arrived.notify_one(),
         }
-        // Heartbeats are not kept: the next one says it all again.
-        answer.safe();
     }
 }
 
-fn read(message: &Published) -> Result<(User, StatusReport), &'static str> {
+/// Who has sent it, for which endpoint.
+fn sender(message: &Published) -> Result<(User, EndpointId), &'static str> {
     let user = User::parse(&message.user).ok_or("its sender is no user of ours")?;
     let Some(Name::HeartbeatsOf(endpoint)) = Name::parse(message.routing_key()) else {
         return Err("its routing key names no endpoint");
     };
-    let report = StatusReport::decode(message.body()).map_err(|_| "it is not a status report")?;
-    if report.endpoint_id != endpoint {
-        return Err("it speaks for another endpoint");
+    if message.body().len() > LIMIT {
+        return Err("it is larger than 512 KiB");
     }
-    Ok((user, report))
+    Ok((user, endpoint))
 }

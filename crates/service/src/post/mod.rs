@@ -11,6 +11,7 @@
 //! no access for people (see [`rules`](crate::rules)) and speaks no HTTP.
 
 mod access;
+mod complaints;
 mod deliveries;
 mod functions;
 mod heartbeats;
@@ -18,25 +19,29 @@ mod outbox;
 mod results;
 mod standing;
 mod tasks;
+#[cfg(test)]
+mod tests;
+mod turns;
 pub mod url;
 
 use std::sync::Arc;
 
 use broker::{Broker, Confirm, DeclareError, ExchangeKind, Handle, Message, QueueOptions, Stats};
 use wire::queue::{self, HEARTBEAT_BINDING, HEARTBEAT_QUEUE, RESULT_BINDING, RESULT_QUEUE, exchange};
-use wire::{EndpointId, FunctionId, IdentityId, TaskId};
+use wire::{EndpointId, FunctionId, IdentityId};
 
 use crate::ambient;
 use crate::figures::Figures;
 use crate::identity::audit::{self, By};
 use crate::presence::Presence;
-use crate::store::{Ended, Holder, Store, StoreError};
+use crate::store::{Ended, Holder, Store, StoreError, Which};
 use crate::user_endpoint::Starts;
 use deliveries::Deliveries;
 use functions::Functions;
 use heartbeats::Heartbeats;
 use outbox::Feeder;
-use results::{Ending, ResultSink, Results};
+pub use results::Ending;
+use results::{ResultSink, Results};
 use standing::Standing;
 use tasks::Tasks;
 use url::User;
@@ -49,6 +54,7 @@ pub struct Post {
     tasks: Feeder,
     results: Results,
     starts: Starts,
+    heartbeats: Heartbeats,
     functions: Functions,
     presence: Presence,
 }
@@ -73,7 +79,12 @@ impl Post {
         let standing = Standing::default();
         let starts = Starts::default();
         let functions = Functions::new(store.clone());
-        let results = Results { store: store.clone(), deliveries: deliveries.clone(), figures };
+        let results = Results {
+            store: store.clone(),
+            deliveries: deliveries.clone(),
+            figures,
+            dropped: Arc::default(),
+        };
         let rules = access::Rules {
             store: store.clone(),
             standing: standing.clone(),
@@ -81,39 +92,49 @@ impl Post {
             starts: starts.clone(),
         };
         let (server, broker) = Broker::new(broker::Config::default(), Arc::new(rules));
+        let sink = ResultSink::default();
+        let heartbeats = Heartbeats::new(
+            store.clone(),
+            presence,
+            results.clone(),
+            starts.clone(),
+            standing.clone(),
+            broker.clone(),
+        )
+        .await?;
         let post = Post {
             broker: broker.clone(),
             standing: standing.clone(),
             tasks,
             results: results.clone(),
-            starts: starts.clone(),
+            starts,
+            heartbeats: heartbeats.clone(),
             functions: functions.clone(),
             presence: presence.clone(),
         };
 
-        let (sink, arrived) = ResultSink::new();
-        let heartbeats =
-            Heartbeats::new(store.clone(), presence, results.clone(), starts, broker.clone()).await?;
         broker.declare_exchange(exchange::TASKS, ExchangeKind::Direct, true)?;
         broker.declare_exchange(exchange::COMMANDS, ExchangeKind::Direct, true)?;
         broker.declare_exchange(exchange::RESULTS, ExchangeKind::Topic, true)?;
         broker.declare_exchange(exchange::HEARTBEATS, ExchangeKind::Topic, true)?;
         let durable = QueueOptions { durable: true, ..QueueOptions::default() };
-        broker.declare_queue(RESULT_QUEUE, QueueOptions { sink: Some(sink), ..durable.clone() })?;
+        broker.declare_queue(
+            RESULT_QUEUE,
+            QueueOptions { sink: Some(Arc::new(sink.clone())), ..durable.clone() },
+        )?;
         broker.bind(RESULT_QUEUE, exchange::RESULTS, RESULT_BINDING)?;
-        broker
-            .declare_queue(HEARTBEAT_QUEUE, QueueOptions { sink: Some(Arc::new(heartbeats)), ..durable })?;
+        let beats = Arc::new(heartbeats.clone());
+        broker.declare_queue(HEARTBEAT_QUEUE, QueueOptions { sink: Some(beats), ..durable })?;
         broker.bind(HEARTBEAT_QUEUE, exchange::HEARTBEATS, HEARTBEAT_BINDING)?;
 
-        let outbox = Tasks { store: store.clone(), standing, results: results.clone(), functions };
+        let outbox = Tasks { store: store.clone(), results: results.clone(), functions };
         tokio::spawn(task_feeding.run(broker.clone(), Arc::new(outbox)));
         tokio::spawn(delivery_feeding.run(broker, Arc::new(Deliveries { store: store.clone() })));
-        tokio::spawn(results.run(arrived));
+        tokio::spawn(results.run(sink));
+        tokio::spawn(heartbeats.run());
         for endpoint in store.endpoint_ids().await? {
+            standing.made(endpoint);
             post.declare(endpoint)?;
-        }
-        for (endpoint, task) in store.orphans().await? {
-            post.end_orphans(endpoint, vec![task]).await?;
         }
         Ok((post, server))
     }
@@ -128,14 +149,22 @@ impl Post {
         consumes(&self.broker, endpoint)
     }
 
-    /// Ends `tasks` of `endpoint` with an error that says `text`, unless they have ended.
-    pub async fn end(
-        &self,
-        endpoint: EndpointId,
-        tasks: Vec<TaskId>,
-        text: String,
-    ) -> Result<(), StoreError> {
-        self.results.end(endpoint, tasks, &Ending::new(text)).await
+    /// Ends tasks with errors of ours, unless they have ended; some in each transaction.
+    pub async fn end(&self, endings: &[Ending]) -> Result<(), StoreError> {
+        self.results.end(endings).await.map(|_| ())
+    }
+
+    /// Ends the open tasks of `endpoint` with an error that says `why`; some in each transaction.
+    pub async fn end_open(&self, endpoint: EndpointId, why: &str) -> Result<(), StoreError> {
+        self.results.end_open(endpoint, Which::All, why).await.map(|_| ())
+    }
+
+    /// Ends what endpoints left that are no more: their deletion did not come to its end.
+    pub async fn end_orphans(&self) -> Result<(), StoreError> {
+        for endpoint in self.results.store.endpoints_survived().await? {
+            self.end_orphans_of(endpoint).await?;
+        }
+        Ok(())
     }
 
     /// `endpoint` has been locked: its connections end, its tasks wait.
@@ -185,17 +214,15 @@ impl Post {
         self.declare(endpoint)
     }
 
-    /// `endpoint` is no more, and `orphans` are the tasks it leaves unfinished.
-    pub async fn endpoint_deleted(
-        &self,
-        endpoint: EndpointId,
-        orphans: Vec<TaskId>,
-        by: By,
-    ) -> Result<(), StoreError> {
-        self.stop_endpoint(endpoint, by);
+    /// `endpoint` is no more: its connections end, nothing of it is remembered, and its open tasks end.
+    pub async fn endpoint_deleted(&self, endpoint: EndpointId, by: By) -> Result<(), StoreError> {
+        let connections = self.cut(endpoint, self.standing.deleted(endpoint));
+        audit::cut_off(&endpoint.to_string(), connections, by);
+        self.heartbeats.forget(endpoint);
         self.broker.delete_queue(&queue::task_queue(endpoint));
         self.broker.delete_queue(&queue::command_queue(endpoint));
-        self.end_orphans(endpoint, orphans).await
+        self.tasks.gone(queue::task_queue(endpoint));
+        self.end_orphans_of(endpoint).await
     }
 
     /// Waits until what endpoints and clients have acknowledged is in the store. For when the broker has stopped.
@@ -204,9 +231,9 @@ impl Post {
         self.results.deliveries.finish().await;
     }
 
-    async fn end_orphans(&self, endpoint: EndpointId, orphans: Vec<TaskId>) -> Result<(), StoreError> {
-        let ending = Ending::new(format!("Endpoint {endpoint} was deleted before the task had ended"));
-        self.results.end(endpoint, orphans, &ending).await
+    async fn end_orphans_of(&self, endpoint: EndpointId) -> Result<(), StoreError> {
+        let why = format!("Endpoint {endpoint} was deleted before the task had ended");
+        self.end_open(endpoint, &why).await
     }
 
     /// Ends the connections of somebody who was shut out, and of the endpoints that were theirs. Log-ins that are under

@@ -37,8 +37,13 @@ pub(super) trait Outbox: Send + Sync + 'static {
         count: usize,
     ) -> impl Future<Output = Result<Loaded, StoreError>> + Send;
 
-    /// Consumers have these.
-    fn acknowledged(&self, queue: &str, seqs: &[i64]) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// A consumer has these, which logged in as `user`.
+    fn acknowledged(
+        &self,
+        queue: &str,
+        user: &str,
+        seqs: &[i64],
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Consumers refused these for good.
     fn refused(
@@ -157,18 +162,30 @@ impl Line {
     }
 }
 
+/// What became of messages.
+#[derive(Clone, Debug)]
+enum End {
+    /// By this user.
+    Acknowledged(Arc<str>),
+    Dropped(Why),
+}
+
 #[derive(Debug)]
 enum Event {
     Want(Arc<str>, Want),
     /// Something was written to the outbox of this queue.
     Woken(Arc<str>),
     Loaded(Arc<str>, u64, Result<Loaded, StoreError>),
-    Acknowledged(Arc<str>, Vec<u64>),
-    Dropped(Arc<str>, Vec<u64>, Why),
+    Settle(Arc<str>, Vec<u64>, End),
     Settled(Arc<str>, usize),
     Ended(Arc<str>, u64, Vec<u64>),
     /// Answer when nothing is on its way to the store any more.
     Finish(oneshot::Sender<()>),
+    /// This queue is no more.
+    Gone(Arc<str>),
+    /// Answer which queues are remembered.
+    #[cfg(test)]
+    Lines(oneshot::Sender<Vec<Arc<str>>>),
 }
 
 /// Tells the feeding task what happened; the broker's [`Backing`] of every queue of a kind. Clones share it.
@@ -197,11 +214,23 @@ impl Feeder {
         self.tell(Event::Woken(queue.into()));
     }
 
+    /// `queue` was deleted: nothing of it is remembered.
+    pub(super) fn gone(&self, queue: String) {
+        self.tell(Event::Gone(queue.into()));
+    }
+
     /// Waits until every acknowledgement heard of so far is in the store: lost ones would be sent again.
     pub(super) async fn finish(&self) {
         let (answer, answered) = oneshot::channel();
         self.tell(Event::Finish(answer));
         let _ = answered.await;
+    }
+
+    #[cfg(test)]
+    pub(super) async fn lines(&self) -> Vec<Arc<str>> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Event::Lines(answer));
+        answered.await.unwrap()
     }
 
     fn tell(&self, event: Event) {
@@ -215,12 +244,12 @@ impl Backing for Feeder {
         self.tell(Event::Want(queue.clone(), want));
     }
 
-    fn acknowledged(&self, queue: &Arc<str>, tokens: &[u64]) {
-        self.tell(Event::Acknowledged(queue.clone(), tokens.to_vec()));
+    fn acknowledged(&self, queue: &Arc<str>, user: &Arc<str>, tokens: &[u64]) {
+        self.tell(Event::Settle(queue.clone(), tokens.to_vec(), End::Acknowledged(user.clone())));
     }
 
     fn dropped(&self, queue: &Arc<str>, tokens: &[u64], why: Why) {
-        self.tell(Event::Dropped(queue.clone(), tokens.to_vec(), why));
+        self.tell(Event::Settle(queue.clone(), tokens.to_vec(), End::Dropped(why)));
     }
 
     fn ended(&self, queue: &Arc<str>, window: u64, unacknowledged: &[u64]) {
@@ -292,13 +321,9 @@ impl Feeding {
                     feeder.tell(Event::Woken(queue));
                 });
             }
-            Event::Acknowledged(queue, tokens) => {
+            Event::Settle(queue, tokens, end) => {
                 lines.entry(queue.clone()).or_default().settling += tokens.len();
-                self.settle(queue, tokens, None, outbox);
-            }
-            Event::Dropped(queue, tokens, why) => {
-                lines.entry(queue.clone()).or_default().settling += tokens.len();
-                self.settle(queue, tokens, Some(why), outbox);
+                self.settle(queue, tokens, end, outbox);
             }
             Event::Settled(queue, count) => {
                 let load = lines.get_mut(&queue).and_then(|line| line.settled(count));
@@ -306,9 +331,16 @@ impl Feeding {
                 forget_idle(lines, &queue);
             }
             Event::Finish(_) => {}
+            Event::Gone(queue) => {
+                lines.remove(&queue);
+            }
+            #[cfg(test)]
+            Event::Lines(answer) => answer.send(lines.keys().cloned().collect()).unwrap(),
             Event::Ended(queue, window, unacknowledged) => {
                 if let Some(line) = lines.get_mut(&queue) {
-                    line.ended(window, &unacknowledged);
+                    // Of a queue that is no more, it doesn't matter any more what was delivered.
+                    let lasts = broker.queue(&queue).is_some();
+                    line.ended(window, if lasts { &unacknowledged } else { &[] });
                 }
                 forget_idle(lines, &queue);
             }
@@ -325,26 +357,31 @@ impl Feeding {
     }
 
     /// Writes what became of messages, until it is written.
-    fn settle<O: Outbox>(&self, queue: Arc<str>, tokens: Vec<u64>, refused: Option<Why>, outbox: &Arc<O>) {
+    fn settle<O: Outbox>(&self, queue: Arc<str>, tokens: Vec<u64>, end: End, outbox: &Arc<O>) {
         let (feeder, outbox) = (self.feeder.clone(), outbox.clone());
         let seqs: Vec<i64> = tokens.into_iter().map(u64::cast_signed).collect();
         tokio::spawn(async move {
-            loop {
-                let written = match refused {
-                    None => outbox.acknowledged(&queue, &seqs).await,
-                    Some(why) => outbox.refused(&queue, &seqs, why).await,
-                };
-                match written {
-                    Ok(()) | Err(StoreError::Closed) => break,
-                    Err(error) => tracing::error!(%error, %queue, "an acknowledgement could not be written"),
+            for seqs in seqs.chunks(ROWS) {
+                loop {
+                    let written = match &end {
+                        End::Acknowledged(user) => outbox.acknowledged(&queue, user, seqs).await,
+                        End::Dropped(why) => outbox.refused(&queue, seqs, *why).await,
+                    };
+                    match written {
+                        Ok(()) | Err(StoreError::Closed) => break,
+                        Err(error) => {
+                            tracing::error!(%error, %queue, "an acknowledgement could not be written")
+                        }
+                    }
+                    tokio::time::sleep(PAUSE).await;
                 }
-                tokio::time::sleep(PAUSE).await;
             }
             feeder.tell(Event::Settled(queue, seqs.len()));
         });
     }
 }
 
+/// Forgets a line that has nothing to remember.
 fn forget_idle(lines: &mut HashMap<Arc<str>, Line>, queue: &Arc<str>) {
     if lines.get(queue).is_some_and(Line::idle) {
         lines.remove(queue);

@@ -1,21 +1,23 @@
 //! Results come in. Each is confirmed to its endpoint only when it is recorded, together with the message for its
 //! task group: in one transaction, shared by all that wait.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use broker::{Answer, Published, Sink};
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 use wire::message::{ErrorDetails, TaskResult};
 use wire::queue::{self, Name};
 use wire::text::Text;
 use wire::{EndpointId, TaskId};
 
+use super::complaints::Complaints;
 use super::outbox::Feeder;
+use super::turns::Turns;
 use crate::ambient;
 use crate::figures::{Figures, Times};
-use crate::store::{Kept, RecordResults, Recorded, ReportedResult, Store, StoreError};
+use crate::store::{Kept, RecordResults, Recorded, ReportedResult, Store, StoreError, Which};
 use crate::task::Outcome;
 
 /// Results recorded together at most.
@@ -23,24 +25,55 @@ const TOGETHER: usize = 256;
 /// How long a store that failed is left alone.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// The sink of the queue `results`: hands everything to the recording task.
-#[derive(Debug)]
-pub(super) struct ResultSink {
+/// The sink of the queue `results`: what has arrived and waits for the recording task, each endpoint's in its turn.
+/// Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ResultSink(Arc<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
     // Not bounded by itself: the broker pauses publishers whose messages wait here too long.
-    arrived: mpsc::UnboundedSender<(Published, Answer)>,
+    turns: Mutex<Turns<(Published, Answer)>>,
+    arrived: Notify,
 }
 
 impl ResultSink {
-    pub(super) fn new() -> (Arc<ResultSink>, mpsc::UnboundedReceiver<(Published, Answer)>) {
-        let (sender, arrived) = mpsc::unbounded_channel();
-        (Arc::new(ResultSink { arrived: sender }), arrived)
+    /// The next ones, at most [`TOGETHER`]; waits for the first.
+    async fn next(&self) -> Vec<(Published, Answer)> {
+        loop {
+            let arrived = self.0.arrived.notified();
+            let mut batch = Vec::new();
+            {
+                let mut turns = self.turns();
+                while batch.len() < TOGETHER
+                    && let Some(result) = turns.take()
+                {
+                    batch.push(result);
+                }
+            }
+            if !batch.is_empty() {
+                return batch;
+            }
+            arrived.await;
+        }
+    }
+
+    fn turns(&self) -> MutexGuard<'_, Turns<(Published, Answer)>> {
+        // A panic while it was held cannot have left it half changed.
+        self.0.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Sink for ResultSink {
     fn accept(&self, message: Published, answer: Answer) {
+        // Its permission was looked at: an endpoint publishes under its own keys. Others', if any, share a turn.
+        let endpoint = match Name::parse(message.routing_key()) {
+            Some(Name::ResultsOf(endpoint)) => endpoint,
+            _ => EndpointId::from_uuid(uuid::Uuid::nil()),
+        };
         // When the service stops the answer is dropped with it: a refusal, and the endpoint keeps the result.
-        let _ = self.arrived.send((message, answer));
+        self.turns().push(endpoint, (message, answer));
+        self.0.arrived.notify_one();
     }
 }
 
@@ -50,23 +83,31 @@ pub(super) struct Results {
     pub(super) store: Store,
     pub(super) deliveries: Feeder,
     pub(super) figures: Figures,
+    pub(super) dropped: Arc<Dropped>,
+}
+
+/// What is said of results that change nothing.
+#[derive(Debug, Default)]
+pub(super) struct Dropped {
+    unread: Complaints,
+    late: Complaints,
+    refused: Complaints,
 }
 
 /// An end that the service itself puts to a task.
 #[derive(Clone, Debug)]
-pub(super) struct Ending {
-    text: String,
+pub struct Ending {
+    pub endpoint: EndpointId,
+    pub task: TaskId,
+    /// What the task's owner is told.
+    pub why: Arc<str>,
 }
 
 impl Ending {
-    pub(super) fn new(text: String) -> Ending {
-        Ending { text }
-    }
-
-    fn message(&self, task: TaskId) -> Vec<u8> {
+    fn message(&self) -> Vec<u8> {
         TaskResult {
-            task_id: task,
-            data: Text::plain(self.text.as_str()),
+            task_id: self.task,
+            data: Text::plain(&*self.why),
             details: None,
             error_details: Some(ErrorDetails {
                 code: "RemoteExecutionError".to_owned(),
@@ -79,22 +120,27 @@ impl Ending {
 }
 
 impl Results {
-    /// Records what arrives until the service stops.
-    pub(super) async fn run(self, mut arrived: mpsc::UnboundedReceiver<(Published, Answer)>) {
-        let mut batch = Vec::with_capacity(TOGETHER);
-        while arrived.recv_many(&mut batch, TOGETHER).await > 0 {
+    /// Records what arrives, for as long as the service runs.
+    pub(super) async fn run(self, sink: ResultSink) {
+        loop {
+            let batch = sink.next().await;
             let mut results = Vec::with_capacity(batch.len());
             let mut answers = Vec::with_capacity(batch.len());
-            for (published, answer) in batch.drain(..) {
+            for (published, answer) in batch {
                 // What cannot be read would not get better by being sent again.
                 match read(&published) {
                     Ok(result) => results.push(result),
-                    Err(why) => tracing::warn!(user = %published.user, why, "a result was dropped"),
+                    Err(why) => {
+                        if let Some(count) = self.dropped.unread.count(1, ambient::now()) {
+                            let user = &published.user;
+                            tracing::warn!(%user, why, count, "results were dropped; this is the last of them");
+                        }
+                    }
                 }
                 answers.push(answer);
             }
             match self.record(results).await {
-                Ok(()) => Answer::all_safe(answers),
+                Ok(_) => Answer::all_safe(answers),
                 Err(error) => {
                     tracing::error!(%error, "results could not be recorded, their endpoints keep them");
                     drop(answers);
@@ -104,26 +150,47 @@ impl Results {
         }
     }
 
-    /// Ends `tasks` of `endpoint` with an error of ours, unless they have ended.
-    pub(super) async fn end(
-        &self,
-        endpoint: EndpointId,
-        tasks: Vec<TaskId>,
-        ending: &Ending,
-    ) -> Result<(), StoreError> {
-        let results = tasks.into_iter().map(|task| Arrived {
-            task,
-            endpoint,
-            outcome: Outcome::Failed,
-            message: ending.message(task),
-            times: None,
-        });
-        self.record(results.collect()).await
+    /// Ends tasks with errors of ours, unless they have ended: some in each transaction. Answers how many it ended.
+    pub(super) async fn end(&self, endings: &[Ending]) -> Result<usize, StoreError> {
+        let mut ended = 0;
+        for endings in endings.chunks(TOGETHER) {
+            let results = endings.iter().map(|ending| Arrived {
+                task: ending.task,
+                endpoint: ending.endpoint,
+                outcome: Outcome::Failed,
+                message: ending.message(),
+                times: None,
+            });
+            ended += self.record(results.collect()).await?;
+        }
+        Ok(ended)
     }
 
-    async fn record(&self, arrived: Vec<Arrived>) -> Result<(), StoreError> {
+    /// Ends open tasks of `endpoint` with an error that says `why`, step by step. Answers how many those were.
+    pub(super) async fn end_open(
+        &self,
+        endpoint: EndpointId,
+        which: Which,
+        why: &str,
+    ) -> Result<usize, StoreError> {
+        let why: Arc<str> = why.into();
+        // What is submitted from now on is another matter.
+        let last = self.store.last_assignment().await?;
+        let mut ended = 0;
+        loop {
+            let tasks = self.store.open_tasks(endpoint, which, last, TOGETHER).await?;
+            let endings = tasks.into_iter().map(|task| Ending { endpoint, task, why: why.clone() });
+            match self.end(&endings.collect::<Vec<_>>()).await? {
+                0 => return Ok(ended),
+                more => ended += more,
+            }
+        }
+    }
+
+    /// Answers how many tasks have ended by these.
+    async fn record(&self, arrived: Vec<Arrived>) -> Result<usize, StoreError> {
         if arrived.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let mut messages = Vec::with_capacity(arrived.len());
         let mut results = Vec::with_capacity(arrived.len());
@@ -149,10 +216,11 @@ impl Results {
             }
         };
         self.store.remove(recorded.freed).await;
-        let (mut late, mut refused) = (0, 0);
+        let (mut ended, mut late, mut refused) = (0, 0, 0);
         let mut groups = Vec::new();
         for (recorded, (outcome, times)) in recorded.recorded.into_iter().zip(ends) {
             if matches!(recorded, Recorded::New { .. }) {
+                ended += 1;
                 self.figures.ended(outcome, times);
             }
             match recorded {
@@ -168,13 +236,14 @@ impl Results {
         for (identity, group) in groups {
             self.deliveries.wake(queue::client_queue(identity, group));
         }
-        if late > 0 {
+        let now = ambient::now();
+        if let Some(late) = self.dropped.late.count(late, now) {
             tracing::info!(late, "results of tasks that had ended were dropped");
         }
-        if refused > 0 {
+        if let Some(refused) = self.dropped.refused.count(refused, now) {
             tracing::warn!(refused, "results of tasks that their sender was never sent were dropped");
         }
-        Ok(())
+        Ok(ended)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which credentials are in use, as far as the access table and the hand-over need it.
+//! Which endpoints there are, and which of their credentials are in use, as far as the access table needs it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,16 +13,14 @@ use super::url::User;
 struct Connected {
     /// The credentials that have logged in since the service started.
     used: BTreeSet<i64>,
-    /// The one that consumes the task queue, or did so last.
-    consuming: i64,
-    /// It may not do anything until it is registered again.
+    /// It is locked: it may not do anything until it is registered again.
     barred: bool,
 }
 
 /// Longer than a log-in may take.
 const LOG_IN: SignedDuration = SignedDuration::from_mins(2);
 
-/// Clones share it.
+/// The endpoints that exist, and nobody else. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Standing {
     endpoints: Arc<Mutex<HashMap<EndpointId, Connected>>>,
@@ -46,18 +44,12 @@ impl Standing {
         self.shut_out.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&user)
     }
 
-    pub(super) fn logged_in(&self, endpoint: EndpointId, number: i64) {
-        self.endpoints().entry(endpoint).or_default().used.insert(number);
-    }
-
-    /// The credential that consumes the task queue from now on.
-    pub(super) fn consumes(&self, endpoint: EndpointId, number: i64) {
-        self.endpoints().entry(endpoint).or_default().consuming = number;
-    }
-
-    /// The credential that consumes the task queue, or did so last: the one that acknowledges.
-    pub(super) fn consuming(&self, endpoint: EndpointId) -> i64 {
-        self.endpoints().get(&endpoint).map_or(0, |it| it.consuming)
+    /// A credential has opened a connection. Answers whether its endpoint exists: it may be deleted at this moment.
+    pub(super) fn logged_in(&self, endpoint: EndpointId, number: i64) -> bool {
+        let mut endpoints = self.endpoints();
+        let Some(it) = endpoints.get_mut(&endpoint) else { return false };
+        it.used.insert(number);
+        true
     }
 
     /// A new credential was handed out: the earlier ones that have been used, whose connections must end.
@@ -74,20 +66,31 @@ impl Standing {
         self.endpoints().entry(endpoint).or_default().barred = false;
     }
 
-    /// The endpoint is deleted or locked: all the credentials that have been used.
+    /// The endpoint is locked: all the credentials that have been used.
     pub(super) fn barred(&self, endpoint: EndpointId) -> Vec<i64> {
         let mut endpoints = self.endpoints();
-        let it = endpoints.entry(endpoint).or_default();
+        let Some(it) = endpoints.get_mut(&endpoint) else { return Vec::new() };
         it.barred = true;
         std::mem::take(&mut it.used).into_iter().collect()
     }
 
-    pub(super) fn is_barred(&self, endpoint: EndpointId) -> bool {
-        self.endpoints().get(&endpoint).is_some_and(|it| it.barred)
+    /// The endpoint is no more: all the credentials that have been used.
+    pub(super) fn deleted(&self, endpoint: EndpointId) -> Vec<i64> {
+        self.endpoints().remove(&endpoint).map_or_else(Vec::new, |it| it.used.into_iter().collect())
+    }
+
+    /// Whether it exists and is not locked.
+    pub(super) fn admits(&self, endpoint: EndpointId) -> bool {
+        self.endpoints().get(&endpoint).is_some_and(|it| !it.barred)
     }
 
     fn endpoints(&self) -> std::sync::MutexGuard<'_, HashMap<EndpointId, Connected>> {
         // A panic while it was held cannot have left it half changed.
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(super) fn remembers(&self, endpoint: EndpointId) -> bool {
+        self.endpoints().contains_key(&endpoint)
     }
 }

@@ -10,14 +10,13 @@ use wire::{EndpointId, control};
 use super::functions::Functions;
 use super::outbox::{BYTES, Loaded, Outbox, Row};
 use super::results::{Ending, Results};
-use super::standing::Standing;
+use super::url::User;
 use crate::store::{Acknowledge, Assignment, Function, Store, StoreError};
 
 /// Tasks on their way to endpoints.
 #[derive(Debug)]
 pub(super) struct Tasks {
     pub(super) store: Store,
-    pub(super) standing: Standing,
     pub(super) results: Results,
     pub(super) functions: Functions,
 }
@@ -27,6 +26,7 @@ impl Outbox for Tasks {
         let Some(endpoint) = endpoint_of(queue) else { return Ok(Loaded::default()) };
         let page = self.store.waiting(endpoint, after, count, BYTES).await?;
         let mut loaded = Loaded { rows: Vec::with_capacity(page.rows.len()), more: page.more };
+        let mut endings = Vec::new();
         for assignment in page.rows {
             match self.functions.get(assignment.function).await? {
                 Some(function) => match message(queue, &assignment, &function) {
@@ -34,17 +34,19 @@ impl Outbox for Tasks {
                     None => return Err(StoreError::Corrupt("payload")),
                 },
                 None => {
-                    let why = format!("Function {} is no more", assignment.function);
-                    self.results.end(endpoint, vec![assignment.task], &Ending::new(why)).await?;
+                    let why = format!("Function {} is no more", assignment.function).into();
+                    endings.push(Ending { endpoint, task: assignment.task, why });
                 }
             }
         }
+        self.results.end(&endings).await?;
         Ok(loaded)
     }
 
-    async fn acknowledged(&self, queue: &str, seqs: &[i64]) -> Result<(), StoreError> {
-        let Some(endpoint) = endpoint_of(queue) else { return Ok(()) };
-        let credential = self.standing.consuming(endpoint);
+    async fn acknowledged(&self, queue: &str, user: &str, seqs: &[i64]) -> Result<(), StoreError> {
+        // Whoever has taken them: a later run of the endpoint may consume by now.
+        let (Some(endpoint), Some(user)) = (endpoint_of(queue), User::parse(user)) else { return Ok(()) };
+        let credential = user.number;
         let freed = self.store.write(Acknowledge { endpoint, seqs: seqs.to_vec(), credential }).await?;
         self.store.remove(freed).await;
         Ok(())
@@ -60,7 +62,8 @@ impl Outbox for Tasks {
             Why::Purged | Why::Deleted => return Ok(()),
         };
         let tasks = self.store.assigned(seqs).await?;
-        self.results.end(endpoint, tasks, &Ending::new(text.to_owned())).await
+        let endings = tasks.into_iter().map(|task| Ending { endpoint, task, why: text.into() });
+        self.results.end(&endings.collect::<Vec<_>>()).await.map(|_| ())
     }
 }
 

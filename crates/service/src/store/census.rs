@@ -48,8 +48,8 @@ impl Store {
             Ok::<_, StoreError>(count)
         };
         let mut census = Census {
-            waiting: count("SELECT count(*) FROM assignments WHERE credential IS NULL").await?,
-            taken: count("SELECT count(*) FROM assignments WHERE credential IS NOT NULL").await?,
+            waiting: count("SELECT coalesce(sum(waiting), 0) FROM endpoint_tasks").await?,
+            taken: count("SELECT coalesce(sum(taken), 0) FROM endpoint_tasks").await?,
             deliveries: count("SELECT count(*) FROM deliveries").await?,
             ..Census::default()
         };

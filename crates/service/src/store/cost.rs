@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use jiff::{SignedDuration, Timestamp};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, SqliteConnection};
-use uuid::Uuid;
 use wire::TaskId;
+use wire::message::TaskState;
 
 use super::tasks::{Attempt, Attempted};
-use super::tests::{endpoint, opened, submission};
+use super::tests::{endpoint, opened, submission, task};
 use super::*;
 use crate::task::Outcome;
 
@@ -45,10 +45,6 @@ const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
 fn at(seconds: i64) -> Timestamp {
     NOW + SignedDuration::from_secs(seconds)
-}
-
-fn task(n: usize) -> TaskId {
-    TaskId::from_uuid(Uuid::from_u128(1000 + n as u128))
 }
 
 fn tasks(range: std::ops::Range<usize>) -> Vec<TaskId> {
@@ -158,4 +154,82 @@ async fn expiry_does_not_cost_what_is_stored() {
         cost.push(steps);
     }
     assert_grows_with_the_log("expiry", cost[0], cost[1]);
+}
+
+#[tokio::test]
+async fn what_heartbeats_say_is_bounded_and_costs_what_it_is() {
+    let mut cost = Vec::new();
+    for (stored, said) in [(1000, 1000), (8000, 1000), (1000, 20_000)] {
+        let mut metered = Metered::new().await;
+        metered.submit(1, &tasks(0..stored)).await;
+        let state = TaskState::Running;
+        let progress = (0..said).map(|n| Progress { endpoint: endpoint(0), task: task(n), state }).collect();
+        let (_, steps) = metered.run(Report { runs: Vec::new(), progress }).await;
+        cost.push(steps);
+    }
+    assert_grows_with_the_log("a report", cost[0], cost[1]);
+    assert_grows_with_the_log("a report of much", cost[0], cost[2]);
+}
+
+#[tokio::test]
+async fn a_heartbeat_speaks_of_its_endpoints_own_open_tasks() {
+    let (_directory, store) = opened().await;
+    let first = submission(&store, 1, 0, &tasks(0..3), NOW).await;
+    store.submit(first).await.unwrap();
+    let other = submission(&store, 2, 1, &tasks(3..4), NOW).await;
+    store.submit(other).await.unwrap();
+    let message = store.keep(vec![b"r".to_vec().into()]).await.unwrap().remove(0);
+    let ended = ReportedResult { task: task(2), endpoint: endpoint(0), outcome: Outcome::Succeeded, message };
+    store.write(RecordResults { results: vec![ended], now: NOW }).await.unwrap();
+    let said = |n| Progress { endpoint: endpoint(0), task: task(n), state: TaskState::Running };
+    store.write(Report { runs: Vec::new(), progress: (1..6).map(said).collect() }).await.unwrap();
+    let mut told = Vec::new();
+    for n in 0..4 {
+        told.push(store.tasks(&[task(n)]).await.unwrap()[0].state.status(true));
+    }
+    let received = TaskState::Received;
+    assert_eq!(told, [received, TaskState::Running, TaskState::Success, received]);
+}
+
+#[tokio::test]
+async fn many_open_tasks_are_read_some_at_a_time() {
+    let mut cost = Vec::new();
+    for stored in [500, 4000] {
+        let mut metered = Metered::new().await;
+        metered.submit(1, &tasks(0..stored)).await;
+        let page = metered.store.waiting(endpoint(0), 0, stored / 2, usize::MAX).await.unwrap();
+        let seqs = page.rows.iter().map(|row| row.seq).collect();
+        metered.run(Acknowledge { endpoint: endpoint(0), seqs, credential: 1 }).await;
+        metered.meter.take();
+        for (which, count) in [(Which::All, 100), (Which::TakenBefore(2), 100), (Which::TakenBefore(1), 0)] {
+            let found = metered.store.open_tasks(endpoint(0), which, i64::MAX, 100).await.unwrap();
+            assert_eq!(found.len(), count, "{which:?}");
+        }
+        cost.push(metered.meter.take());
+        let (deleted, steps) = metered.run(DeleteEndpoint(endpoint(0))).await;
+        let () = deleted;
+        cost.push(steps);
+        assert_eq!(metered.store.endpoints_survived().await.unwrap(), [endpoint(0)]);
+    }
+    assert_grows_with_the_log("a page of open tasks", cost[0], cost[2]);
+    assert_grows_with_the_log("the end of an endpoint", cost[1], cost[3]);
+}
+
+#[tokio::test]
+async fn registrations_whose_answers_were_lost_do_not_pile_up() {
+    let (_directory, store) = opened().await;
+    let found = store.endpoint(endpoint(0)).await.unwrap().unwrap();
+    for n in 2..=100 {
+        let secret = crate::secret::Hash::of("s");
+        let again =
+            RegisterEndpoint { endpoint: found.clone(), choices: None, client: None, secret, now: NOW };
+        assert_eq!(store.write(again).await.unwrap(), Registered::As(n));
+    }
+    let mut kept = Vec::new();
+    for n in 1..=100 {
+        if store.credential(Holder::Endpoint(endpoint(0)), n).await.unwrap().is_some() {
+            kept.push(n);
+        }
+    }
+    assert_eq!(kept, (85..=100).collect::<Vec<_>>());
 }

@@ -127,6 +127,21 @@ pub(super) async fn add(
     Ok(())
 }
 
+/// Credentials of one endpoint that are kept until a newer one is used: of registrations whose answers were lost.
+const KEPT: i64 = 16;
+
+/// Forgets credentials of `endpoint` that are so old that many newer ones were handed out.
+pub(super) async fn keep_newest(tx: &mut Tx, endpoint: EndpointId, newest: i64) -> Result<(), StoreError> {
+    let holder = Holder::Endpoint(endpoint);
+    sqlx::query("DELETE FROM credentials WHERE kind = $1 AND subject_id = $2 AND number <= $3")
+        .bind(holder.kind())
+        .bind(key(holder.subject()))
+        .bind(newest - KEPT)
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
 pub(super) async fn remove_all(tx: &mut Tx, holder: Holder) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM credentials WHERE kind = $1 AND subject_id = $2")
         .bind(holder.kind())

@@ -7,7 +7,7 @@ use sqlx::sqlite::SqliteRow;
 use wire::json::FreeForm;
 use wire::rest::endpoint::Metadata;
 use wire::rest::submit::UserRuntime;
-use wire::{ClientId, EndpointId, FunctionId, IdentityId, TaskId};
+use wire::{ClientId, EndpointId, FunctionId, IdentityId};
 
 use super::credentials::{self, Holder};
 use super::row::{id, instant, json, key, text, time};
@@ -168,6 +168,7 @@ impl Command for RegisterEndpoint {
             .await?;
         let holder = Holder::Endpoint(endpoint.id);
         credentials::add(tx, holder, number, self.secret, self.now, None, self.client).await?;
+        credentials::keep_newest(tx, endpoint.id, number).await?;
         Ok(Registered::As(number))
     }
 }
@@ -220,19 +221,15 @@ impl Command for UnlockEndpoint {
     }
 }
 
-/// The open tasks of an endpoint: in two halves, each of which an index finds.
-const OPEN_TASKS: &str = "SELECT task_id, seq FROM assignments WHERE endpoint_id = $1 AND credential IS NULL \
-    UNION ALL SELECT task_id, seq FROM assignments WHERE endpoint_id = $1 AND credential IS NOT NULL ORDER BY seq";
-
-/// Forgets an endpoint and its credentials, but not whose id it was. Its tasks stay, and with them their results;
-/// answers those that are open.
+/// Forgets an endpoint and its credentials, but not whose id it was. Its tasks stay, and with them their results; those
+/// that are open are to be ended, and no more are added.
 #[derive(Debug)]
 pub struct DeleteEndpoint(pub EndpointId);
 
 impl Command for DeleteEndpoint {
-    type Output = Vec<TaskId>;
+    type Output = ();
 
-    async fn run(self, tx: &mut Tx) -> Result<Vec<TaskId>, StoreError> {
+    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
         credentials::remove_all(tx, Holder::Endpoint(self.0)).await?;
         sqlx::query(
             "INSERT INTO retired_endpoints (id, owner_id, credential, locked_until_us) \
@@ -242,33 +239,7 @@ impl Command for DeleteEndpoint {
         .bind(key(self.0.as_uuid()))
         .execute(&mut *tx)
         .await?;
-        sqlx::query("DELETE FROM endpoints WHERE id = $1")
-            .bind(key(self.0.as_uuid()))
-            .execute(&mut *tx)
-            .await?;
-        let rows = sqlx::query(OPEN_TASKS).bind(key(self.0.as_uuid())).fetch_all(tx).await?;
-        rows.iter().map(|row| Ok(TaskId::from_uuid(id(row, "task_id")?))).collect()
-    }
-}
-
-/// Remembers the run that an endpoint has begun to report.
-#[derive(Debug)]
-pub struct ReportRun {
-    pub endpoint: EndpointId,
-    pub run: Run,
-}
-
-impl Command for ReportRun {
-    type Output = ();
-
-    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
-        sqlx::query("UPDATE endpoints SET run = $2, run_credential = $3, run_since_us = $4 WHERE id = $1")
-            .bind(key(self.endpoint.as_uuid()))
-            .bind(self.run.name)
-            .bind(self.run.credential)
-            .bind(self.run.since.as_microsecond())
-            .execute(tx)
-            .await?;
+        sqlx::query("DELETE FROM endpoints WHERE id = $1").bind(key(self.0.as_uuid())).execute(tx).await?;
         Ok(())
     }
 }
@@ -317,12 +288,6 @@ impl Store {
             .collect()
     }
 
-    /// The open tasks of `endpoint`.
-    pub async fn open_tasks(&self, endpoint: EndpointId) -> Result<Vec<TaskId>, StoreError> {
-        let rows = sqlx::query(OPEN_TASKS).bind(key(endpoint.as_uuid())).fetch_all(&self.readers).await?;
-        rows.iter().map(|row| Ok(TaskId::from_uuid(id(row, "task_id")?))).collect()
-    }
-
     /// The endpoints that `identity` owns or administers, and with `public` those that everybody sees; by name.
     pub async fn endpoints_of(
         &self,
@@ -342,22 +307,6 @@ impl Store {
         .fetch_all(&self.readers)
         .await?;
         rows.iter().map(endpoint_of).collect()
-    }
-
-    /// The open tasks of endpoints that are no more, with the endpoint.
-    pub async fn orphans(&self) -> Result<Vec<(EndpointId, TaskId)>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT endpoint_id, task_id FROM assignments \
-             WHERE endpoint_id NOT IN (SELECT id FROM endpoints) ORDER BY seq",
-        )
-        .fetch_all(&self.readers)
-        .await?;
-        rows.iter()
-            .map(|row| {
-                let endpoint = EndpointId::from_uuid(id(row, "endpoint_id")?);
-                Ok((endpoint, TaskId::from_uuid(id(row, "task_id")?)))
-            })
-            .collect()
     }
 
     pub async fn endpoint_ids(&self) -> Result<Vec<EndpointId>, StoreError> {

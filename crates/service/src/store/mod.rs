@@ -18,10 +18,14 @@ mod endpoints;
 mod files;
 mod functions;
 mod groups;
+mod open_tasks;
 mod payloads;
 mod people;
+#[cfg(test)]
+mod plans;
 mod projects;
 mod refresh_tokens;
+mod reports;
 mod results;
 mod row;
 mod sessions;
@@ -56,17 +60,19 @@ pub use copy::{copy_database, files_named, tasks_in};
 pub use counters::Counters;
 pub use credentials::{Credential, Holder, NewClientCredential, RetireOlder};
 pub use endpoints::{
-    Choices, DeleteEndpoint, Endpoint, LockEndpoint, RegisterEndpoint, Registered, ReportRun, Run,
-    UnlockEndpoint, UserEndpoint,
+    Choices, DeleteEndpoint, Endpoint, LockEndpoint, RegisterEndpoint, Registered, Run, UnlockEndpoint,
+    UserEndpoint,
 };
 pub use functions::{AddFunction, DeleteFunction, Function, FunctionAccess};
 pub use groups::Group;
+pub use open_tasks::{OpenTask, Which};
 pub use payloads::{FileId, Kept, scratch};
 pub use people::{
     AddPerson, Authenticated, Describe, Kind, Link, Profile, RemoveIdentity, SetDisabled, SetPassword, Taken,
 };
 pub use projects::{AddPolicy, AddProject, Policy, Project, Projects};
 pub use refresh_tokens::{AddRefreshToken, RefreshToken, RevokeRefreshToken, Rotate, Rotation};
+pub use reports::{Progress, Report};
 pub use results::{
     Delivered, Delivery, ExpireResults, ForgetTasks, RecordResults, Recorded, RecordedResults, ReportedResult,
 };
@@ -74,7 +80,7 @@ pub use sessions::{Authentication, EndSessions, Method, Session, SignIn, SignOut
 pub use shut_out::{EndAccess, EndEverything, Ended};
 pub use subjects::BindSubject;
 pub use submissions::{Accepted, Answered, Answering, Fingerprint, ForgetSubmissions};
-pub use tasks::{Acknowledge, Assignment, NewTask, OpenTask, Page, Progress, Submission, Submit, TaskRow};
+pub use tasks::{Acknowledge, Assignment, NewTask, Page, Submission, Submit, TaskRow};
 pub use tokens::{AddTokens, EndTokens, Token};
 pub use user_groups::{AddUserGroup, RemoveUserGroup, SetMember, UserGroup};
 pub use writer::{Command, Tx};
@@ -156,6 +162,14 @@ impl Store {
     /// Opens the database in `file`, making and migrating it as needed, with the files of payloads in the directory
     /// `payloads` beside it. The caller holds the data directory's lock.
     pub async fn open(file: &Path) -> Result<Store, StoreError> {
+        Store::open_with(file, |options| options.disable_statement_logging()).await
+    }
+
+    /// The same, with further options.
+    async fn open_with(
+        file: &Path,
+        further: fn(SqliteConnectOptions) -> SqliteConnectOptions,
+    ) -> Result<Store, StoreError> {
         private(file).map_err(|error| StoreError::File(Arc::new(error)))?;
         let options = SqliteConnectOptions::new()
             .filename(file)
@@ -163,8 +177,8 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(BUSY)
-            .disable_statement_logging();
+            .busy_timeout(BUSY);
+        let options = further(options);
         let mut connection = sqlx::SqliteConnection::connect_with(&options).await?;
         migrator(MIGRATIONS).run_direct(None, &mut connection, false).await.map_err(|error| match error {
             MigrateError::VersionMissing(version) => StoreError::Newer(version),
@@ -188,6 +202,12 @@ impl Store {
     /// Does `command` in a transaction that others may share; answers when it is on disk.
     pub async fn write<C: Command>(&self, command: C) -> Result<C::Output, StoreError> {
         self.writer.write(command).await
+    }
+
+    /// How many commands the writer was given.
+    #[cfg(test)]
+    pub fn commands(&self) -> usize {
+        self.writer.written.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Closes the readers, and ends the writer when it has finished what was asked before. It goes last: who closes the

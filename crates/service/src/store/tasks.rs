@@ -10,7 +10,6 @@ use jiff::Timestamp;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
 use uuid::Uuid;
-use wire::message::TaskState;
 use wire::{EndpointId, FunctionId, IdentityId, RequestId, TaskGroupId, TaskId};
 
 use super::counters::{self, Counters};
@@ -18,7 +17,7 @@ use super::payloads::{FileId, Kept};
 use super::row::{ROWS, among, file, id, instant, json, kept, key, text};
 use super::submissions::{self, Accepted, Answering, Fingerprint, Known, Read};
 use super::{Command, Store, StoreError, Tx};
-use crate::task::{Event, Outcome, Place, State};
+use crate::task::{Outcome, Place, State};
 
 /// A task as submitted.
 #[derive(Clone, Debug)]
@@ -223,35 +222,6 @@ impl Command for Acknowledge {
     }
 }
 
-/// What an endpoint says of its open tasks.
-#[derive(Debug)]
-pub struct Progress {
-    pub endpoint: EndpointId,
-    pub states: Vec<(TaskId, TaskState)>,
-}
-
-impl Command for Progress {
-    type Output = ();
-
-    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
-        let known = standings(tx, self.states.iter().map(|(task, _)| *task)).await?;
-        for (task, progress) in self.states {
-            let Some(standing) = known.get(&task).filter(|standing| standing.endpoint == self.endpoint)
-            else {
-                continue;
-            };
-            if standing.state.clone().apply(Event::Reported(progress)).is_ok() {
-                sqlx::query("UPDATE tasks SET progress_json = $2 WHERE id = $1")
-                    .bind(key(task.as_uuid()))
-                    .bind(text(&progress)?)
-                    .execute(&mut *tx)
-                    .await?;
-            }
-        }
-        Ok(())
-    }
-}
-
 /// What must be known of a task to change it.
 pub(super) struct Standing {
     pub(super) endpoint: EndpointId,
@@ -318,14 +288,6 @@ pub struct TaskRow {
     pub result_bytes: usize,
 }
 
-/// A task that has not ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OpenTask {
-    pub id: TaskId,
-    pub endpoint: EndpointId,
-    pub place: Place,
-}
-
 impl Store {
     /// The first of `endpoint`'s outbox rows after `after` that it has not acknowledged: at most `count` of them, and
     /// no more once their payloads have reached `bytes`.
@@ -386,51 +348,6 @@ impl Store {
             }
         }
         Ok(tasks)
-    }
-
-    /// The tasks that `endpoint` acknowledged under a credential older than `credential` and has not ended.
-    pub async fn taken_before(
-        &self,
-        endpoint: EndpointId,
-        credential: i64,
-    ) -> Result<Vec<TaskId>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT task_id FROM assignments \
-             WHERE endpoint_id = $1 AND credential IS NOT NULL AND credential < $2 ORDER BY seq",
-        )
-        .bind(key(endpoint.as_uuid()))
-        .bind(credential)
-        .fetch_all(&self.readers)
-        .await?;
-        rows.iter().map(|row| Ok(TaskId::from_uuid(id(row, "task_id")?))).collect()
-    }
-
-    /// Open tasks that were submitted before `before`, the first `count` of those after `after`.
-    pub async fn open_before(
-        &self,
-        before: Timestamp,
-        after: Option<TaskId>,
-        count: usize,
-    ) -> Result<Vec<OpenTask>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT task_id, endpoint_id, credential FROM assignments \
-             WHERE task_id < $1 AND task_id > $2 ORDER BY task_id LIMIT $3",
-        )
-        .bind(submitted_before(before))
-        .bind(key(after.map_or(Uuid::nil(), |task| *task.as_uuid())))
-        .bind(i64::try_from(count).unwrap_or(i64::MAX))
-        .fetch_all(&self.readers)
-        .await?;
-        rows.iter()
-            .map(|row| {
-                let credential: Option<i64> = row.try_get("credential")?;
-                Ok(OpenTask {
-                    id: TaskId::from_uuid(id(row, "task_id")?),
-                    endpoint: EndpointId::from_uuid(id(row, "endpoint_id")?),
-                    place: if credential.is_some() { Place::Taken } else { Place::Waiting },
-                })
-            })
-            .collect()
     }
 
     /// Those of `tasks` that exist.

@@ -59,8 +59,15 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
 }
 
 pub(super) async fn opened() -> (tempfile::TempDir, Store) {
+    opened_with(|options| options.disable_statement_logging()).await
+}
+
+pub(super) async fn opened_with(
+    further: fn(SqliteConnectOptions) -> SqliteConnectOptions,
+) -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(&directory.path().join("farcall.db")).await.unwrap().with_files_from(4);
+    let store = Store::open_with(&directory.path().join("farcall.db"), further).await.unwrap();
+    let store = store.with_files_from(4);
     let client = Client {
         id: OWNER,
         username: "owner@example.edu".into(),
@@ -109,6 +116,10 @@ pub(super) fn fingerprint(number: u128, now: Timestamp) -> Fingerprint {
         not_before: before,
         keys_not_before: before,
     }
+}
+
+pub(super) fn task(n: usize) -> TaskId {
+    TaskId::from_uuid(Uuid::from_u128(1000 + n as u128))
 }
 
 /// A submit of `tasks` with the body `request`.

@@ -37,6 +37,8 @@ pub trait Command: Send + 'static {
 #[derive(Clone, Debug)]
 pub(super) struct Handle {
     requests: mpsc::Sender<Request>,
+    #[cfg(test)]
+    pub(super) written: std::sync::Arc<std::sync::atomic::AtomicUsize>,
 }
 
 enum Request {
@@ -92,6 +94,8 @@ impl Handle {
         let (answer, answered) = oneshot::channel();
         let work = Box::new(Slot { command: Some(command), output: None, answer });
         self.requests.send(Request::Write(work)).await.map_err(|_| StoreError::Closed)?;
+        #[cfg(test)]
+        self.written.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         answered.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -107,7 +111,11 @@ impl Handle {
 pub(super) fn start(connection: SqliteConnection) -> Handle {
     let (requests, waiting) = mpsc::channel(WAITING);
     tokio::spawn(run(connection, waiting));
-    Handle { requests }
+    Handle {
+        requests,
+        #[cfg(test)]
+        written: Default::default(),
+    }
 }
 
 async fn run(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Request>) {

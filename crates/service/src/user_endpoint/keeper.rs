@@ -19,8 +19,6 @@ use crate::store::{StoreError, UserEndpoint};
 
 /// Between two looks, while there are open tasks.
 const LOOK: Duration = Duration::from_secs(1);
-/// Tasks that are told together.
-const TOGETHER: usize = 500;
 
 /// Clones share everything.
 #[derive(Clone, Debug)]
@@ -81,10 +79,7 @@ impl Keeper {
                 Decision::Start => self.start(user_endpoint),
                 Decision::GiveUp(why) => {
                     tracing::warn!(user_endpoint = %id, why, "the tasks of a user endpoint are given up");
-                    let tasks = self.starter.store.open_tasks(id).await?;
-                    for tasks in tasks.chunks(TOGETHER) {
-                        post.end(id, tasks.to_vec(), why.clone()).await?;
-                    }
+                    post.end_open(id, &why).await?;
                 }
             }
         }

@@ -134,10 +134,11 @@ impl Starts {
 impl State {
     fn tell(&mut self, user_endpoint: EndpointId, actions: &[Action]) {
         for action in actions {
-            if let Action::Finish(outcome) = action
-                && let Some(waiting) = self.waiting.remove(&user_endpoint)
-            {
-                waiting.send_replace(Some(outcome.clone()));
+            if let Action::Finish(outcome) = action {
+                self.due.retain(|due| *due != user_endpoint);
+                if let Some(waiting) = self.waiting.remove(&user_endpoint) {
+                    waiting.send_replace(Some(outcome.clone()));
+                }
             }
         }
     }

@@ -13,6 +13,7 @@ mod functions;
 mod identity;
 mod kill;
 mod limits;
+mod load;
 mod operation;
 mod path;
 mod payloads;

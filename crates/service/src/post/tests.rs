@@ -1,0 +1,192 @@
+//! What the post remembers of endpoints, and how it ends many tasks.
+
+use std::time::Duration;
+
+use broker::{ConsumeOptions, Consumer};
+use jiff::Timestamp;
+use serde_json::json;
+use uuid::Uuid;
+use wire::message::StatusReport;
+use wire::{FunctionId, RequestId, TaskGroupId, TaskId};
+
+use super::*;
+use crate::limits::Limits;
+use crate::secret::Hash;
+use crate::store::{
+    AddClient, AddFunction, Answering, Choices, Client, DeleteEndpoint, Endpoint, Fingerprint, Function,
+    NewTask, RegisterEndpoint, Registered, Report, Submission, Submit,
+};
+
+const OWNER: IdentityId = IdentityId::from_uuid(Uuid::from_u128(1));
+const ENDPOINT: EndpointId = EndpointId::from_uuid(Uuid::from_u128(2));
+const FUNCTION: FunctionId = FunctionId::from_uuid(Uuid::from_u128(3));
+const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+struct Scene {
+    _directory: tempfile::TempDir,
+    store: Store,
+    presence: Presence,
+    post: Post,
+}
+
+impl Scene {
+    /// With one endpoint.
+    async fn new() -> Scene {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("farcall.db")).await.unwrap();
+        let presence = Presence::new(&Limits::default());
+        let (post, broker) = Post::open(store.clone(), presence.clone(), Figures::default()).await.unwrap();
+        tokio::spawn(broker.run(Vec::new(), std::future::pending()));
+        let client = Client {
+            id: OWNER,
+            username: "owner@example.edu".into(),
+            name: "owner".into(),
+            secret: Hash::of("s"),
+            disabled: false,
+            resource_server: None,
+            created: NOW,
+        };
+        store.write(AddClient(client)).await.unwrap();
+        let scene = Scene { _directory: directory, store, presence, post };
+        scene.register().await;
+        scene
+    }
+
+    async fn register(&self) {
+        let endpoint = Endpoint {
+            id: ENDPOINT,
+            owner: OWNER,
+            name: "ep".into(),
+            display_name: None,
+            multi_user: false,
+            public: false,
+            allowed_functions: None,
+            admins: Vec::new(),
+            metadata: Default::default(),
+            created: NOW,
+            manager: None,
+            broker_at: None,
+        };
+        let choices: Option<Choices> = None;
+        let register = RegisterEndpoint { endpoint, choices, client: None, secret: Hash::of("s"), now: NOW };
+        let Registered::As(number) = self.store.write(register).await.unwrap() else { panic!("refused") };
+        self.post.endpoint_registered(ENDPOINT, number).unwrap();
+    }
+
+    /// Submits `count` tasks of a function that exists.
+    async fn submit(&self, count: usize) -> Vec<TaskId> {
+        let function = Function {
+            id: FUNCTION,
+            owner: OWNER,
+            name: "f".into(),
+            code: "7\n01\ngASV".into(),
+            description: None,
+            public: false,
+            group: None,
+            metadata: Default::default(),
+            python: None,
+            created: NOW,
+        };
+        self.store.write(AddFunction(function)).await.unwrap();
+        let tasks: Vec<_> = (0..count).map(|_| TaskId::from_uuid(crate::ambient::ordered_id())).collect();
+        let mut new = Vec::new();
+        for &id in &tasks {
+            let payload = self.store.keep(vec![b"\"5\\n00\\nab\"".to_vec().into()]).await.unwrap().remove(0);
+            new.push(NewTask { id, function: FUNCTION, payload });
+        }
+        let submit = Submit {
+            request: RequestId::from_uuid(crate::ambient::ordered_id()),
+            group: TaskGroupId::from_uuid(Uuid::from_u128(4)),
+            owner: OWNER,
+            queue: true,
+            endpoint: ENDPOINT,
+            resource_specification: "null".into(),
+            result_serializers: Vec::new(),
+            tasks: new,
+            now: NOW,
+            fingerprint: Fingerprint {
+                body: Hash::of("b"),
+                key: None,
+                not_before: NOW,
+                keys_not_before: NOW,
+            },
+            answering: Answering::default(),
+        };
+        assert!(matches!(self.store.submit(submit).await.unwrap(), Submission::New(_)));
+        self.post.submitted(ENDPOINT);
+        tasks
+    }
+
+    fn heard(&self) {
+        let state = json!({"heartbeat_period": 30, "start_unix": 1.5, "posix_pid": 7});
+        let said = StatusReport {
+            endpoint_id: ENDPOINT,
+            global_state: state.as_object().unwrap().into(),
+            task_statuses: Default::default(),
+        };
+        let user = User { holder: Holder::Endpoint(ENDPOINT), number: 1 };
+        self.post.heartbeats.heard(user, said, &mut Report::default(), crate::ambient::now());
+    }
+
+    async fn consume(&self) -> Consumer {
+        let options = ConsumeOptions { exclusive: true, no_ack: false, prefetch: 10 };
+        let mut consumer = self.post.broker.consume(&queue::task_queue(ENDPOINT), options).unwrap();
+        let delivery = consumer.next().await;
+        assert!(delivery.is_some());
+        consumer
+    }
+
+    /// Where something of the endpoint is remembered.
+    async fn remembers(&self) -> Vec<&'static str> {
+        let mut places = Vec::new();
+        places.extend(self.post.standing.remembers(ENDPOINT).then_some("standing"));
+        places.extend(self.post.heartbeats.remembers(ENDPOINT).then_some("runs"));
+        places.extend(self.presence.remembers(ENDPOINT).then_some("presence"));
+        places.extend(self.post.starts.under_way(ENDPOINT).then_some("starts"));
+        places.extend((!self.post.tasks.lines().await.is_empty()).then_some("lines"));
+        places
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_remembered_of_a_deleted_endpoint() {
+    let scene = Scene::new().await;
+    assert!(scene.post.standing.logged_in(ENDPOINT, 1));
+    scene.submit(3).await;
+    scene.heard();
+    let consumer = scene.consume().await;
+    assert_eq!(scene.remembers().await, ["standing", "runs", "presence", "lines"]);
+    scene.store.write(DeleteEndpoint(ENDPOINT)).await.unwrap();
+    scene.post.endpoint_deleted(ENDPOINT, By::Operator { uid: 0 }).await.unwrap();
+    drop(consumer);
+    // What was on its way when it was deleted.
+    assert!(!scene.post.standing.logged_in(ENDPOINT, 1));
+    scene.heard();
+    // The broker tells the end of the queue from a task of its own.
+    for _ in 0..1000 {
+        if scene.remembers().await.is_empty() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(scene.remembers().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn many_tasks_end_in_steps() {
+    let scene = Scene::new().await;
+    let tasks = scene.submit(600).await;
+    let ended = async |scene: &Scene| {
+        let rows = scene.store.tasks(&tasks).await.unwrap();
+        rows.iter().filter(|row| matches!(row.state, crate::task::State::Ended { .. })).count()
+    };
+    let before = scene.store.commands();
+    let endings: Vec<_> =
+        tasks[..300].iter().map(|&task| Ending { endpoint: ENDPOINT, task, why: "over".into() }).collect();
+    scene.post.end(&endings).await.unwrap();
+    assert_eq!((ended(&scene).await, scene.store.commands() - before), (300, 2));
+    scene.store.write(DeleteEndpoint(ENDPOINT)).await.unwrap();
+    let before = scene.store.commands();
+    scene.post.end_orphans().await.unwrap();
+    assert_eq!((ended(&scene).await, scene.store.commands() - before), (600, 2));
+}
