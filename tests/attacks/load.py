@@ -158,6 +158,11 @@ played_elsewhere(
 )
 played_elsewhere(
     "somebody with an account",
+    "holds the writer with a submit of very many tasks",
+    "crates/service/src/store/large_submits/tests.rs::a_submit_of_any_size_is_written_in_bounded_steps",
+)
+played_elsewhere(
+    "somebody with an account",
     "finds a request whose statement reads a whole table of tasks",
     "crates/service/src/store/plans.rs::no_statement_reads_more_of_a_growing_table_than_it_answers",
 )

@@ -74,6 +74,7 @@ impl Post {
         presence: Presence,
         figures: Figures,
     ) -> Result<(Post, Broker), PostError> {
+        store.settle_all().await?;
         let (tasks, task_feeding) = Feeder::new();
         let (deliveries, delivery_feeding) = Feeder::new();
         let standing = Standing::default();

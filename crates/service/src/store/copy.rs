@@ -37,7 +37,8 @@ pub async fn files_named(database: &Path) -> Result<Vec<FileId>, StoreError> {
     let mut connection = connect(database, true).await?;
     let rows = sqlx::query(
         "SELECT payload_file AS file FROM assignments WHERE payload_file IS NOT NULL \
-         UNION SELECT file FROM results WHERE file IS NOT NULL",
+         UNION SELECT file FROM results WHERE file IS NOT NULL \
+         UNION SELECT payload_file FROM staged_tasks WHERE payload_file IS NOT NULL",
     )
     .fetch_all(&mut connection)
     .await?;

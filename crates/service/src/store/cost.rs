@@ -83,7 +83,7 @@ impl Metered {
     /// Submits, and reads beside the writer what has to be read: the steps of either.
     async fn submit(&mut self, request: u128, tasks: &[TaskId]) -> (Submission, u64) {
         let submit = submission(&self.store, request, 0, tasks, NOW).await;
-        let mut attempt = Attempt { submit, read: Default::default() };
+        let mut attempt = Attempt { submit, staged: false, read: Default::default() };
         let mut whole = 0;
         loop {
             let (done, steps) = self.run(attempt).await;

@@ -26,7 +26,9 @@ impl Store {
         let mut collected = 0;
         for files in files.chunks(ROWS) {
             let mut named = HashSet::new();
-            for (table, column) in [("assignments", "payload_file"), ("results", "file")] {
+            for (table, column) in
+                [("assignments", "payload_file"), ("results", "file"), ("staged_tasks", "payload_file")]
+            {
                 let select = format!("SELECT {column} AS file FROM {table} WHERE {column} IN ");
                 let mut select = QueryBuilder::<Sqlite>::new(select);
                 among(&mut select, files.iter().map(|file| key(file.as_uuid())));

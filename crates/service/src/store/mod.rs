@@ -18,6 +18,7 @@ mod endpoints;
 mod files;
 mod functions;
 mod groups;
+mod large_submits;
 mod open_tasks;
 mod payloads;
 mod people;
@@ -124,6 +125,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (6, "choices", include_str!("migrations/0006_choices.sql")),
     (7, "shut out", include_str!("migrations/0007_shut_out.sql")),
     (8, "load", include_str!("migrations/0008_load.sql")),
+    (12, "large submits", include_str!("migrations/0012_large_submits.sql")),
 ];
 
 fn migrator(migrations: &[(i64, &'static str, &'static str)]) -> Migrator {
@@ -206,8 +208,14 @@ impl Store {
 
     /// How many commands the writer was given.
     #[cfg(test)]
-    pub fn commands(&self) -> usize {
-        self.writer.written.load(std::sync::atomic::Ordering::Relaxed)
+    pub fn commands(&self) -> u64 {
+        self.writer.watch.commands.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// The most steps of SQLite's machine that one of them has made.
+    #[cfg(test)]
+    fn most_steps(&self) -> u64 {
+        self.writer.watch.most.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Closes the readers, and ends the writer when it has finished what was asked before. It goes last: who closes the

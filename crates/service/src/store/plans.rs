@@ -15,20 +15,31 @@ use super::tests::{GROUP, OWNER, endpoint, opened_with, submission, task};
 use super::*;
 use crate::task::Outcome;
 
-const GROWING: [&str; 6] = ["tasks", "assignments", "results", "deliveries", "submissions", "task_groups"];
+const GROWING: [&str; 7] =
+    ["tasks", "assignments", "results", "deliveries", "submissions", "task_groups", "staged_tasks"];
 
-/// Columns that name one row, or a few.
-const NARROW: [&str; 8] =
-    ["rowid=?", "id=?", "task_id=?", "seq=?", "file=?", "payload_file=?", "fingerprint=?", "key_hash=?"];
+/// Columns that name one row, or a few; and up to a place that a statement with a limit has found.
+const NARROW: [&str; 9] = [
+    "rowid=?",
+    "id=?",
+    "task_id=?",
+    "seq=?",
+    "file=?",
+    "payload_file=?",
+    "fingerprint=?",
+    "place<?",
+    "key_hash=?",
+];
 
 /// Beginnings of statements that read more than they answer, and why that is no harm.
-const LISTED: [(&str, &str); 4] = [
+const LISTED: [(&str, &str); 5] = [
     ("SELECT max(seq) FROM assignments", "the last entry of the table"),
     (
         "SELECT count(*) FROM deliveries",
         "beside the writer, for the page of figures, every five seconds at most",
     ),
     ("SELECT e.id, e.manager_id, e.owner_id, e.choices_json", "min(seq) is the first entry of its index"),
+    ("SELECT request_id FROM staged_submits UNION ALL", "the first row of either, when the service starts"),
     ("DELETE FROM task_groups WHERE NOT EXISTS", "whether a group has tasks is one entry of their index"),
 ];
 
@@ -128,6 +139,17 @@ async fn play(store: &Store) {
     let mut keyed = submission(store, 2, 1, &[task(5)], now).await;
     keyed.fingerprint.key = Some(crate::secret::Hash::of("key"));
     store.submit(keyed).await.unwrap();
+    for n in [3, 4] {
+        let beside = store.clone().with_files_from(usize::MAX);
+        let many: Vec<_> = (0..=large_submits::TASKS).map(|i| task(n * 10_000 + i)).collect();
+        let large = submission(&beside, n as u128, 1, &many, now).await;
+        if n == 3 {
+            store.submit(large).await.unwrap();
+        } else {
+            drop(store.stage(&large).await.unwrap());
+        }
+    }
+    store.settle_all().await.unwrap();
     let page = store.waiting(endpoint(0), 0, 10, 1000).await.unwrap();
     let seqs: Vec<_> = page.rows.iter().map(|row| row.seq).collect();
     assert_eq!(store.assigned(&seqs).await.unwrap().len(), 3);
@@ -159,6 +181,16 @@ async fn play(store: &Store) {
     store.write(Delivered { group: GROUP, seqs }).await.unwrap();
     store.write(ExpireResults { before: later, count: 10 }).await.unwrap();
     store.write(ForgetTasks { before: Timestamp::MAX, count: 10 }).await.unwrap();
+    let left = submission(store, 6, 1, &[task(90_000)], now).await;
+    let request = left.request;
+    let staged = store.stage(&left).await.unwrap();
+    let accept = tasks::Attempt { submit: left, staged: true, read: Default::default() };
+    store.write(accept).await.unwrap();
+    store.write(DeleteEndpoint(endpoint(1))).await.unwrap();
+    assert!(!staged.settle().await.unwrap());
+    store.settle_accepted(request).await.unwrap();
+    let gone = submission(&store, 5, 1, &[task(9)], now).await;
+    assert_eq!(store.submit(gone).await.unwrap(), Submission::NoEndpoint);
     store.write(Answered(vec![wire::RequestId::from_uuid(uuid::Uuid::nil())])).await.unwrap();
     store.write(ForgetSubmissions { before: later, keys_before: later, count: 10 }).await.unwrap();
 }

@@ -16,7 +16,7 @@ use super::counters::{self, Counters};
 use super::payloads::{FileId, Kept};
 use super::row::{ROWS, among, file, id, instant, json, kept, key, text};
 use super::submissions::{self, Accepted, Answering, Fingerprint, Known, Read};
-use super::{Command, Store, StoreError, Tx};
+use super::{Command, Store, StoreError, Tx, large_submits};
 use crate::task::{Outcome, Place, State};
 
 /// A task as submitted.
@@ -26,6 +26,16 @@ pub struct NewTask {
     pub function: FunctionId,
     /// The packed arguments, as a JSON string.
     pub payload: Kept,
+}
+
+impl NewTask {
+    /// What lies in the row.
+    pub(super) fn payload_here(&self) -> Option<String> {
+        match &self.payload {
+            Kept::Here(content) => Some(String::from_utf8_lossy(content).into_owned()),
+            Kept::File { .. } => None,
+        }
+    }
 }
 
 /// Adds tasks, their outbox rows, and their group if it is new; all or nothing. Unless the same was accepted before.
@@ -62,6 +72,8 @@ pub enum Submission {
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) submit: Submit,
+    /// Its tasks have been staged.
+    pub(super) staged: bool,
     pub(super) read: Read,
 }
 
@@ -97,32 +109,52 @@ impl Command for Attempt {
             endpoint: submit.endpoint,
             tasks: submit.tasks.iter().map(|task| task.id).collect(),
         };
-        submit.write(tx).await?;
+        submit.write_group(tx).await?;
         submissions::remember(tx, submit.owner, &submit.fingerprint, &accepted, submit.now).await?;
-        let waiting = i64::try_from(submit.tasks.len()).unwrap_or(i64::MAX);
-        counters::count(tx, submit.endpoint, Counters { waiting, ..Counters::default() }).await?;
+        if self.staged {
+            large_submits::accept(tx, submit).await?;
+        } else {
+            submit.write_tasks(tx).await?;
+            let waiting = i64::try_from(submit.tasks.len()).unwrap_or(i64::MAX);
+            counters::count(tx, submit.endpoint, Counters { waiting, ..Counters::default() }).await?;
+        }
         Ok(Attempted::Done(Submission::New(accepted)))
     }
 }
 
 impl Store {
-    /// Does a submit. What takes as long as equal ones have tasks is read beside the writer.
+    /// Does a submit. What takes as long as equal ones have tasks is read beside the writer; many tasks are written in
+    /// steps.
     pub async fn submit(&self, submit: Submit) -> Result<Submission, StoreError> {
-        let mut attempt = Attempt { submit, read: Read::new() };
-        loop {
+        let staged = match large_submits::is_large(&submit.tasks) {
+            true => Some(self.stage(&submit).await?),
+            false => None,
+        };
+        let mut attempt = Attempt { submit, staged: staged.is_some(), read: Read::new() };
+        let done = loop {
             match self.write(attempt).await? {
-                Attempted::Done(done) => return Ok(done),
+                Attempted::Done(done) => break done,
                 Attempted::Unread(again, requests) => {
                     attempt = *again;
                     self.read_unanswered(requests, &mut attempt.read).await?;
                 }
             }
+        };
+        if let Some(staged) = staged {
+            let exists = staged.settle().await?;
+            if !exists && matches!(done, Submission::New(_)) {
+                return Ok(Submission::NoEndpoint);
+            }
         }
+        if let Submission::Again(accepted) = &done {
+            self.settle_accepted(accepted.request).await?;
+        }
+        Ok(done)
     }
 }
 
 impl Submit {
-    async fn write(&self, tx: &mut Tx) -> Result<(), StoreError> {
+    async fn write_group(&self, tx: &mut Tx) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO task_groups (id, owner_id, queue, created_us) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (id) DO UPDATE SET queue = (task_groups.queue OR excluded.queue)",
@@ -131,8 +163,12 @@ impl Submit {
         .bind(key(self.owner.as_uuid()))
         .bind(self.queue)
         .bind(self.now.as_microsecond())
-        .execute(&mut *tx)
+        .execute(tx)
         .await?;
+        Ok(())
+    }
+
+    async fn write_tasks(&self, tx: &mut Tx) -> Result<(), StoreError> {
         let serializers = text(&self.result_serializers)?;
         for tasks in self.tasks.chunks(ROWS) {
             QueryBuilder::<Sqlite>::new(
@@ -154,14 +190,10 @@ impl Submit {
                  resource_specification_json, result_serializers_json) ",
             )
             .push_values(tasks, |mut row, task| {
-                let here = match &task.payload {
-                    Kept::Here(content) => Some(String::from_utf8_lossy(content).into_owned()),
-                    Kept::File { .. } => None,
-                };
                 row.push_bind(key(task.id.as_uuid()))
                     .push_bind(key(self.endpoint.as_uuid()))
                     .push_bind(key(task.function.as_uuid()))
-                    .push_bind(here)
+                    .push_bind(task.payload_here())
                     .push_bind(task.payload.file().map(|file| key(file.as_uuid())))
                     .push_bind(i64::try_from(task.payload.len()).unwrap_or(i64::MAX))
                     .push_bind(&self.resource_specification)

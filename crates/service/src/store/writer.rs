@@ -38,7 +38,7 @@ pub trait Command: Send + 'static {
 pub(super) struct Handle {
     requests: mpsc::Sender<Request>,
     #[cfg(test)]
-    pub(super) written: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+    pub(super) watch: std::sync::Arc<watch::Watch>,
 }
 
 enum Request {
@@ -66,6 +66,8 @@ struct Slot<C: Command> {
     command: Option<C>,
     output: Option<C::Output>,
     answer: oneshot::Sender<Result<C::Output, StoreError>>,
+    #[cfg(test)]
+    watch: std::sync::Arc<watch::Watch>,
 }
 
 impl<C: Command> Work for Slot<C> {
@@ -77,6 +79,8 @@ impl<C: Command> Work for Slot<C> {
             if let Some(command) = self.command.take() {
                 self.output = Some(command.run(tx).await?);
             }
+            #[cfg(test)]
+            self.watch.count();
             Ok(())
         })
     }
@@ -92,10 +96,14 @@ impl<C: Command> Work for Slot<C> {
 impl Handle {
     pub(super) async fn write<C: Command>(&self, command: C) -> Result<C::Output, StoreError> {
         let (answer, answered) = oneshot::channel();
-        let work = Box::new(Slot { command: Some(command), output: None, answer });
+        let work = Box::new(Slot {
+            command: Some(command),
+            output: None,
+            answer,
+            #[cfg(test)]
+            watch: self.watch.clone(),
+        });
         self.requests.send(Request::Write(work)).await.map_err(|_| StoreError::Closed)?;
-        #[cfg(test)]
-        self.written.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         answered.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -110,12 +118,19 @@ impl Handle {
 /// Starts the writer on its own connection.
 pub(super) fn start(connection: SqliteConnection) -> Handle {
     let (requests, waiting) = mpsc::channel(WAITING);
-    tokio::spawn(run(connection, waiting));
-    Handle {
+    #[cfg(test)]
+    let watch = std::sync::Arc::<watch::Watch>::default();
+    let handle = Handle {
         requests,
         #[cfg(test)]
-        written: Default::default(),
-    }
+        watch: watch.clone(),
+    };
+    tokio::spawn(async move {
+        #[cfg(test)]
+        let connection = watch.over(connection).await;
+        run(connection, waiting).await;
+    });
+    handle
 }
 
 async fn run(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Request>) {
@@ -180,6 +195,40 @@ async fn execute(connection: &mut SqliteConnection, sql: &'static str) -> Result
     Ok(())
 }
 
+/// What commands cost, for tests.
+#[cfg(test)]
+pub(super) mod watch {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    use super::Tx;
+
+    #[derive(Debug, Default)]
+    pub struct Watch {
+        pub commands: AtomicU64,
+        /// Steps of SQLite's machine: since the last command, and the most that one has made.
+        steps: AtomicU64,
+        pub most: AtomicU64,
+    }
+
+    impl Watch {
+        pub async fn over(self: Arc<Self>, mut connection: Tx) -> Tx {
+            let step = move || {
+                self.steps.fetch_add(1, Relaxed);
+                true
+            };
+            connection.lock_handle().await.unwrap().set_progress_handler(1, step);
+            connection
+        }
+
+        /// A command is done.
+        pub fn count(&self) {
+            self.commands.fetch_add(1, Relaxed);
+            self.most.fetch_max(self.steps.swap(0, Relaxed), Relaxed);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,7 +262,8 @@ mod tests {
 
     fn slot(value: i64, fail: bool) -> (Box<dyn Work>, oneshot::Receiver<Result<i64, StoreError>>) {
         let (answer, answered) = oneshot::channel();
-        (Box::new(Slot { command: Some(Add { value, fail }), output: None, answer }), answered)
+        let watch = Default::default();
+        (Box::new(Slot { command: Some(Add { value, fail }), output: None, answer, watch }), answered)
     }
 
     #[tokio::test]
