@@ -29,6 +29,8 @@ pub struct Limits {
     pub requests_per_second: u32,
     /// and so many at once after a rest.
     pub requests_at_once: u32,
+    /// Endpoints that one identity may have, and as many user endpoints besides.
+    pub endpoints_per_identity: u32,
     /// How long a submit whose answer was lost is known again.
     pub resent_seconds: u32,
     /// How long the key of `Idempotency-Key` is remembered.
@@ -60,6 +62,7 @@ impl Default for Limits {
             file_from_bytes: 64 << 10,
             requests_per_second: 2_000,
             requests_at_once: 20_000,
+            endpoints_per_identity: 1_000,
             resent_seconds: 120,
             idempotency_hours: 24,
             result_days: 14,

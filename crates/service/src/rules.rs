@@ -80,7 +80,7 @@ pub fn permitted(endpoint: &Endpoint, function: FunctionId) -> bool {
 
 /// A privileged manager decides itself, by its identity mapping, whom it serves as what user.
 fn serves_everybody(endpoint: &Endpoint) -> bool {
-    endpoint.multi_user && endpoint.is_manager()
+    endpoint.multi_user && endpoint.is_manager
 }
 
 fn manages(endpoint: &Endpoint, caller: IdentityId) -> bool {
@@ -100,7 +100,6 @@ mod tests {
     use jiff::Timestamp;
     use uuid::Uuid;
     use wire::EndpointId;
-    use wire::rest::endpoint::Metadata;
 
     use super::Verdict::{Forbidden, Unknown, Yes};
     use super::*;
@@ -120,7 +119,7 @@ mod tests {
             public,
             allowed_functions: allowed,
             admins: vec![ADMIN],
-            metadata: Metadata::default(),
+            is_manager: false,
             created: Timestamp::UNIX_EPOCH,
             manager: None,
             broker_at: None,
@@ -129,8 +128,7 @@ mod tests {
 
     #[test]
     fn managers() {
-        let template = Metadata { user_config_template: Some("engine: {}".into()), ..Metadata::default() };
-        let own = Endpoint { metadata: template, ..endpoint(false, None) };
+        let own = Endpoint { is_manager: true, ..endpoint(false, None) };
         assert_eq!(submit(&own, OWNER), Yes);
         assert_eq!(
             (submit(&own, OTHER), see(&own, OTHER)),

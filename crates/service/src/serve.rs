@@ -143,7 +143,8 @@ impl Service {
         let presence = Presence::new(&config.limits);
         let figures = Figures::default();
         let (post, broker) = Post::open(store.clone(), presence.clone(), figures.clone()).await?;
-        let starter = Starter { store: store.clone(), post: post.clone() };
+        let most = config.limits.endpoints_per_identity;
+        let starter = Starter { store: store.clone(), post: post.clone(), most };
         let keeper = Keeper::new(starter, presence.clone(), config.limits.restarts);
         let outside = outside(&config, &doors);
         let app = App {

@@ -78,6 +78,14 @@ impl Failure {
         Failure::new(Code::InvalidAuthToken, "The account or the application is disabled or was removed")
     }
 
+    pub fn too_many_endpoints(kind: &str, most: u32) -> Failure {
+        let message = format!(
+            "You have {most} {kind}, as many as one identity may have here: delete one, or ask the service's \
+             administrator to raise limits.endpoints_per_identity"
+        );
+        Failure::new(Code::ResourceConflict, message)
+    }
+
     pub fn too_many_requests(retry_after: u32) -> Failure {
         let message = format!("Too many requests; come again in {retry_after} s");
         let mut failure = Failure::new(Code::MaxRequestsExceeded, message);

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use wire::EndpointId;
-use wire::rest::endpoint::Endpoint;
+use wire::rest::endpoint::{Endpoint, Metadata};
 use wire::rest::error::Code;
 
 use super::App;
@@ -32,10 +32,14 @@ pub(super) async fn get(
     let endpoint = app.store.endpoint(id).await?.filter(|it| rules::see(it, caller) == Verdict::Yes);
     let endpoint = endpoint.ok_or_else(|| Failure::unknown_endpoint(id))?;
     // Whoever may use a manager has to know what it takes.
-    let usable = endpoint.is_manager() && rules::submit(&endpoint, caller) == Verdict::Yes;
-    let schema = endpoint.metadata.user_config_schema.clone().filter(|_| usable);
-    let private = (rules::manage(&endpoint, caller) == Verdict::Yes).then_some(endpoint.metadata);
-    let private = private.unwrap_or_default();
+    let usable = endpoint.is_manager && rules::submit(&endpoint, caller) == Verdict::Yes;
+    let managed = rules::manage(&endpoint, caller) == Verdict::Yes;
+    let metadata = match usable || managed {
+        true => app.store.endpoint_metadata(id).await?,
+        false => Metadata::default(),
+    };
+    let schema = metadata.user_config_schema.clone().filter(|_| usable);
+    let private = if managed { metadata } else { Metadata::default() };
     Ok(Json(Endpoint {
         uuid: endpoint.id,
         name: endpoint.name,

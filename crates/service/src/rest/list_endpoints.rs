@@ -1,8 +1,15 @@
 //! `GET /v2/endpoints`: one's own; with `role=any` those that one administers and those that are public, too.
+//!
+//! It is read in pages and told as it is read: however long the list, memory holds a page of it.
 
-use axum::Json;
+use std::collections::VecDeque;
+
+use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
+use axum::response::Response;
+use futures_util::stream;
+use wire::IdentityId;
 use wire::rest::endpoint::{Listed, Query as Wanted, Role};
 use wire::rest::error::Code;
 
@@ -10,10 +17,12 @@ use super::App;
 use super::caller::Caller;
 use super::failure::Failure;
 use super::route::{Method, Parameter, Route};
-use crate::rules::{self, Verdict};
+use crate::store::{ListedEndpoint, Seen};
 
-/// Endpoints in one answer.
+/// Endpoints in one answer: all of one's own, and those of others until there are so many.
 const LISTED: usize = 10_000;
+/// Read at a time.
+const PAGE: usize = 500;
 
 pub(super) const ROUTE: Route = Route {
     query: &[Parameter {
@@ -29,22 +38,52 @@ pub(super) async fn list(
     State(app): State<App>,
     Caller(caller): Caller,
     query: Result<Query<Wanted>, QueryRejection>,
-) -> Result<Json<Vec<Listed>>, Failure> {
+) -> Result<Response, Failure> {
     let Query(wanted) = query.map_err(|error| Failure::new(Code::RequestMalformed, error.body_text()))?;
-    let role = wanted.role.unwrap_or_default();
-    let endpoints = app.store.endpoints_of(caller, role == Role::Any, LISTED).await?;
-    let listed = endpoints.into_iter().filter(|endpoint| match role {
-        Role::Owner => endpoint.owner == caller,
-        Role::Any => rules::see(endpoint, caller) == Verdict::Yes,
-    });
-    Ok(Json(
-        listed
-            .map(|endpoint| Listed {
+    let all = [Seen::Owned, Seen::Administered, Seen::Public];
+    let reasons = match wanted.role.unwrap_or_default() {
+        Role::Owner => &all[..1],
+        Role::Any => &all[..],
+    };
+    let list = List { app, caller, reasons: reasons.to_vec().into(), last: None, count: 0 };
+    let pieces = stream::try_unfold(list, List::next);
+    Ok(super::stream::json("[", pieces, "]"))
+}
+
+/// What is still to be told.
+struct List {
+    app: App,
+    caller: IdentityId,
+    reasons: VecDeque<Seen>,
+    /// The last one told of the first reason.
+    last: Option<ListedEndpoint>,
+    count: usize,
+}
+
+impl List {
+    async fn next(mut self) -> Result<Option<(Bytes, List)>, Failure> {
+        let Some(&seen) = self.reasons.front() else { return Ok(None) };
+        let page = self.app.store.listed_endpoints(self.caller, seen, self.last.as_ref(), PAGE).await?;
+        let mut text = Vec::new();
+        for endpoint in &page {
+            if self.count > 0 {
+                text.push(b',');
+            }
+            text.extend(wire::json::encode(&Listed {
                 uuid: endpoint.id,
-                name: endpoint.name,
-                display_name: endpoint.display_name,
+                name: endpoint.name.clone(),
+                display_name: endpoint.display_name.clone(),
                 owner: endpoint.owner,
-            })
-            .collect(),
-    ))
+            }));
+            self.count += 1;
+        }
+        if page.len() < PAGE {
+            self.reasons.pop_front();
+        }
+        self.last = page.into_iter().last().filter(|_| self.reasons.front() == Some(&seen));
+        if self.count >= LISTED {
+            self.reasons.retain(|reason| *reason == Seen::Owned);
+        }
+        Ok(Some((text.into(), self)))
+    }
 }

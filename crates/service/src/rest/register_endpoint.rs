@@ -6,10 +6,10 @@
 
 use axum::Json;
 use axum::extract::{Extension, Path, Request, State};
+use wire::EndpointId;
 use wire::queue::Registration;
 use wire::rest::endpoint::Register;
 use wire::rest::error::Code;
-use wire::{ClientId, EndpointId};
 
 use super::App;
 use super::caller::CallerToken;
@@ -20,7 +20,7 @@ use crate::front::Reached;
 use crate::post::url::ConnectionUrl;
 use crate::rules::{self, Verdict};
 use crate::secret::{self, Hash};
-use crate::store::{Endpoint, Holder, RegisterEndpoint, Registered};
+use crate::store::{Endpoint, Holder, RegisterEndpoint, Registered, Token};
 use crate::user_endpoint;
 
 const REFUSALS: &[Code] = &[
@@ -68,7 +68,7 @@ pub(super) async fn create(
 ) -> Result<Json<Registration>, Failure> {
     let wanted = read(&app, request).await?;
     let id = EndpointId::from_uuid(ambient::random_id());
-    register(&app, wanted.into_endpoint(id, token.identity), token.client, reached).await
+    register(&app, wanted, id, &token, reached).await
 }
 
 pub(super) async fn update(
@@ -100,7 +100,7 @@ pub(super) async fn update(
         // Others can compute it before it is there; only its manager's start makes it.
         return Err(Failure::unknown_endpoint(id));
     }
-    register(&app, wanted.into_endpoint(id, caller), token.client, reached).await
+    register(&app, wanted, id, &token, reached).await
 }
 
 /// A registration that asks for nothing we do not serve.
@@ -140,45 +140,47 @@ async fn read(app: &App, request: Request) -> Result<Wanted, Failure> {
     Ok(Wanted(wanted))
 }
 
-impl Wanted {
-    fn into_endpoint(self, id: EndpointId, owner: wire::IdentityId) -> Endpoint {
-        let wanted = self.0;
-        Endpoint {
-            id,
-            owner,
-            name: wanted.endpoint_name,
-            display_name: wanted.display_name,
-            multi_user: wanted.multi_user == Some(true),
-            public: wanted.public.unwrap_or(false),
-            allowed_functions: wanted.allowed_functions,
-            admins: wanted.admins.unwrap_or_default(),
-            metadata: wanted.metadata,
-            created: ambient::now(),
-            manager: None,
-            broker_at: None,
-        }
-    }
-}
-
 async fn register(
     app: &App,
-    mut endpoint: Endpoint,
-    client: ClientId,
+    Wanted(wanted): Wanted,
+    id: EndpointId,
+    token: &Token,
     reached: Reached,
 ) -> Result<Json<Registration>, Failure> {
-    let id = endpoint.id;
-    let secret = secret::fresh();
-    let hash = Hash::of(&secret);
+    let now = ambient::now();
     let broker_at = app.amqp.base(reached);
-    endpoint.broker_at = Some(broker_at.clone());
-    let (client, now) = (Some(client), ambient::now());
-    let command = RegisterEndpoint { endpoint, choices: None, client, secret: hash, now };
+    let endpoint = Endpoint {
+        id,
+        owner: token.identity,
+        name: wanted.endpoint_name,
+        display_name: wanted.display_name,
+        multi_user: wanted.multi_user == Some(true),
+        public: wanted.public.unwrap_or(false),
+        allowed_functions: wanted.allowed_functions,
+        admins: wanted.admins.unwrap_or_default(),
+        is_manager: wanted.metadata.user_config_template.is_some(),
+        created: now,
+        manager: None,
+        broker_at: Some(broker_at.clone()),
+    };
+    let secret = secret::fresh();
+    let most = app.limits.endpoints_per_identity;
+    let command = RegisterEndpoint {
+        endpoint,
+        metadata: wanted.metadata,
+        choices: None,
+        client: Some(token.client),
+        most,
+        secret: Hash::of(&secret),
+        now,
+    };
     let number = match app.store.write(command).await? {
         Registered::As(number) => number,
         Registered::LockedUntil(until) => return Err(Failure::locked(id, until)),
         // It was another's before it was deleted, or somebody else has taken it since the question above.
         Registered::OfAnother => return Err(Failure::unknown_endpoint(id)),
         Registered::ShutOut => return Err(Failure::shut_out()),
+        Registered::TooMany => return Err(Failure::too_many_endpoints("endpoints", most)),
     };
     app.post.endpoint_registered(id, number).map_err(|error| {
         tracing::error!(%error, endpoint = %id, "the queues of an endpoint could not be declared");

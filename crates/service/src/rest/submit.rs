@@ -90,7 +90,7 @@ pub(super) async fn submit(
         keys_not_before: now - app.limits.idempotency(),
     };
 
-    let id = match target.is_manager() {
+    let id = match target.is_manager {
         true => user_endpoint(&app, &target, caller, &wanted).await?,
         false => id,
     };
@@ -131,7 +131,7 @@ pub(super) async fn submit(
         Ok(Submission::New(accepted)) => {
             app.figures.submitted(count);
             app.post.submitted(accepted.endpoint);
-            if target.is_manager() {
+            if target.is_manager {
                 // It may have left since it was found.
                 app.post.starts().stir();
             }
@@ -191,7 +191,8 @@ async fn user_endpoint(
     if config.as_json().len() > SPECIFICATION {
         return Err(Failure::new(Code::RequestMalformed, "user_endpoint_config: too long"));
     }
-    let starter = Starter { store: app.store.clone(), post: app.post.clone() };
+    let most = app.limits.endpoints_per_identity;
+    let starter = Starter { store: app.store.clone(), post: app.post.clone(), most };
     let choices = Choices { config, runtime: wanted.user_runtime.clone() };
     let wanted = user_endpoint::Wanted { identity: caller, choices };
     let ready = starter.ready(manager, wanted).await;
@@ -208,6 +209,7 @@ async fn user_endpoint(
             let message = format!("User endpoint {id} was to be started by {}, and says nothing", manager.id);
             Failure::new(Code::SemanticallyInvalid, message)
         }
+        Outcome::TooMany => Failure::too_many_endpoints("user endpoints", most),
         Outcome::Ready | Outcome::Broken => {
             Failure::unavailable("The user endpoint could not be started; try again later")
         }
@@ -227,7 +229,7 @@ async fn may_submit(
         Verdict::Forbidden => return Err(Failure::forbidden_endpoint(id)),
         Verdict::Unknown => return Err(Failure::unknown_endpoint(id)),
     }
-    if !endpoint.is_manager()
+    if !endpoint.is_manager
         && wanted.user_endpoint_config.as_ref().is_some_and(|config| !config.to_object().is_empty())
     {
         let message = format!("user_endpoint_config: endpoint {id} has no template that could use it");

@@ -2,15 +2,15 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row};
 use wire::json::FreeForm;
 use wire::rest::endpoint::Metadata;
 use wire::rest::submit::UserRuntime;
 use wire::{ClientId, EndpointId, FunctionId, IdentityId};
 
 use super::credentials::{self, Holder};
-use super::row::{id, instant, json, key, text, time};
+use super::row::{ROWS, id, instant, json, key, text, time};
 use super::shut_out::lives;
 use super::{Command, Store, StoreError, Tx};
 use crate::secret::Hash;
@@ -27,7 +27,8 @@ pub struct Endpoint {
     /// Absent: any function.
     pub allowed_functions: Option<Vec<FunctionId>>,
     pub admins: Vec<IdentityId>,
-    pub metadata: Metadata,
+    /// It runs no tasks: it starts user endpoints, by its template.
+    pub is_manager: bool,
     pub created: Timestamp,
     /// The manager that starts it; absent: it is started by hand.
     pub manager: Option<EndpointId>,
@@ -35,10 +36,44 @@ pub struct Endpoint {
     pub broker_at: Option<String>,
 }
 
-impl Endpoint {
-    /// A manager runs no tasks: it starts user endpoints, by its template.
-    pub fn is_manager(&self) -> bool {
-        self.metadata.user_config_template.is_some()
+/// What a list shows of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedEndpoint {
+    pub id: EndpointId,
+    pub name: String,
+    pub display_name: Option<String>,
+    pub owner: IdentityId,
+}
+
+/// Why somebody sees an endpoint in a list. Each endpoint has one reason, the first that holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    Owned,
+    Administered,
+    Public,
+}
+
+impl Seen {
+    /// Those after the name `$2` and the id `$3` that `$1` sees for this reason, along an index.
+    pub(super) fn sql(self) -> &'static str {
+        match self {
+            Seen::Owned => {
+                "SELECT id, name, display_name, owner_id FROM endpoints \
+                 WHERE owner_id = $1 AND (name, id) > ($2, $3) ORDER BY name, id LIMIT $4"
+            }
+            Seen::Administered => {
+                "SELECT e.id, e.name, e.display_name, e.owner_id \
+                 FROM endpoint_admins a JOIN endpoints e ON e.id = a.endpoint_id \
+                 WHERE a.identity_id = $1 AND e.owner_id <> $1 AND (e.name, e.id) > ($2, $3) \
+                 ORDER BY e.name, e.id LIMIT $4"
+            }
+            Seen::Public => {
+                "SELECT e.id, e.name, e.display_name, e.owner_id FROM endpoints e \
+                 WHERE e.public AND (e.name, e.id) > ($2, $3) AND e.owner_id <> $1 AND NOT EXISTS \
+                 (SELECT 1 FROM endpoint_admins a WHERE a.identity_id = $1 AND a.endpoint_id = e.id) \
+                 ORDER BY e.name, e.id LIMIT $4"
+            }
+        }
     }
 }
 
@@ -75,10 +110,13 @@ pub struct Run {
 #[derive(Debug)]
 pub struct RegisterEndpoint {
     pub endpoint: Endpoint,
+    pub metadata: Metadata,
     /// Of a user endpoint.
     pub choices: Option<Choices>,
     /// The application that asks for it in its owner's name; absent: the service itself.
     pub client: Option<ClientId>,
+    /// So many endpoints may its owner have; user endpoints are counted apart.
+    pub most: u32,
     pub secret: Hash,
     pub now: Timestamp,
 }
@@ -94,6 +132,8 @@ pub enum Registered {
     OfAnother,
     /// Its owner, or the application that asks, is disabled or gone.
     ShutOut,
+    /// Its owner has as many as one may have.
+    TooMany,
 }
 
 impl Command for RegisterEndpoint {
@@ -129,17 +169,20 @@ impl Command for RegisterEndpoint {
         if let Some(until) = locked {
             return Ok(Registered::LockedUntil(instant(until, "locked_until_us")?));
         }
+        if is_one_too_many(tx, &endpoint, self.most).await? {
+            return Ok(Registered::TooMany);
+        }
         let allowed = endpoint.allowed_functions.as_ref().map(text).transpose()?;
         // Without a display name the old one stays.
         let number: Option<i64> = sqlx::query_scalar(
             "INSERT INTO endpoints (id, owner_id, name, display_name, multi_user, public, allowed_functions_json, \
-             admins_json, metadata_json, created_us, manager_id, broker_at, choices_json, credential) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
+             is_manager, created_us, manager_id, broker_at, choices_json, credential) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
              ON CONFLICT (id) DO UPDATE SET name = excluded.name, \
              display_name = coalesce(excluded.display_name, endpoints.display_name), \
              multi_user = excluded.multi_user, public = excluded.public, \
-             allowed_functions_json = excluded.allowed_functions_json, admins_json = excluded.admins_json, \
-             metadata_json = excluded.metadata_json, broker_at = excluded.broker_at, \
+             allowed_functions_json = excluded.allowed_functions_json, is_manager = excluded.is_manager, \
+             broker_at = excluded.broker_at, \
              choices_json = excluded.choices_json, locked_until_us = NULL, \
              credential = endpoints.credential + 1 \
              WHERE endpoints.owner_id = excluded.owner_id \
@@ -152,8 +195,7 @@ impl Command for RegisterEndpoint {
         .bind(endpoint.multi_user)
         .bind(endpoint.public)
         .bind(allowed)
-        .bind(text(&endpoint.admins)?)
-        .bind(text(&endpoint.metadata)?)
+        .bind(endpoint.is_manager)
         .bind(endpoint.created.as_microsecond())
         .bind(endpoint.manager.map(|manager| key(manager.as_uuid()).to_vec()))
         .bind(endpoint.broker_at)
@@ -166,11 +208,56 @@ impl Command for RegisterEndpoint {
             .bind(key(endpoint.id.as_uuid()))
             .execute(&mut *tx)
             .await?;
+        describe(tx, endpoint.id, &self.metadata, &endpoint.admins).await?;
         let holder = Holder::Endpoint(endpoint.id);
         credentials::add(tx, holder, number, self.secret, self.now, None, self.client).await?;
         credentials::keep_newest(tx, endpoint.id, number).await?;
         Ok(Registered::As(number))
     }
+}
+
+/// Whether `endpoint` would be new, and its owner has `most` of its kind.
+async fn is_one_too_many(tx: &mut Tx, endpoint: &Endpoint, most: u32) -> Result<bool, StoreError> {
+    let full = sqlx::query_scalar(
+        "SELECT NOT EXISTS (SELECT 1 FROM endpoints WHERE id = $1) AND (SELECT count(*) FROM \
+         (SELECT 1 FROM endpoints WHERE owner_id = $2 AND (manager_id IS NOT NULL) = $3 LIMIT $4)) >= $4",
+    )
+    .bind(key(endpoint.id.as_uuid()))
+    .bind(key(endpoint.owner.as_uuid()))
+    .bind(endpoint.manager.is_some())
+    .bind(most)
+    .fetch_one(tx)
+    .await?;
+    Ok(full)
+}
+
+/// Replaces what `endpoint` says of itself, and who administers it.
+async fn describe(
+    tx: &mut Tx,
+    endpoint: EndpointId,
+    metadata: &Metadata,
+    admins: &[IdentityId],
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO endpoint_metadata (endpoint_id, metadata_json) VALUES ($1, $2) \
+         ON CONFLICT (endpoint_id) DO UPDATE SET metadata_json = excluded.metadata_json",
+    )
+    .bind(key(endpoint.as_uuid()))
+    .bind(text(metadata)?)
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query("DELETE FROM endpoint_admins WHERE endpoint_id = $1")
+        .bind(key(endpoint.as_uuid()))
+        .execute(&mut *tx)
+        .await?;
+    for some in admins.chunks(ROWS) {
+        let mut insert = QueryBuilder::new("INSERT INTO endpoint_admins (identity_id, endpoint_id) ");
+        insert.push_values(some, |mut row, admin| {
+            row.push_bind(key(admin.as_uuid())).push_bind(key(endpoint.as_uuid()));
+        });
+        insert.push(" ON CONFLICT DO NOTHING").build().execute(&mut *tx).await?;
+    }
+    Ok(())
 }
 
 /// Nobody may register the endpoint for a time, and its credentials open nothing any more; of a manager, nor do those of
@@ -247,13 +334,29 @@ impl Command for DeleteEndpoint {
 impl Store {
     pub async fn endpoint(&self, endpoint: EndpointId) -> Result<Option<Endpoint>, StoreError> {
         let row = sqlx::query(
-            "SELECT id, owner_id, name, display_name, multi_user, public, allowed_functions_json, admins_json, \
-             metadata_json, created_us, manager_id, broker_at FROM endpoints WHERE id = $1",
+            "SELECT id, owner_id, name, display_name, multi_user, public, allowed_functions_json, is_manager, \
+             created_us, manager_id, broker_at FROM endpoints WHERE id = $1",
         )
         .bind(key(endpoint.as_uuid()))
         .fetch_optional(&self.readers)
         .await?;
-        row.map(|row| endpoint_of(&row)).transpose()
+        let Some(row) = row else { return Ok(None) };
+        let admins = sqlx::query("SELECT identity_id FROM endpoint_admins WHERE endpoint_id = $1")
+            .bind(key(endpoint.as_uuid()))
+            .fetch_all(&self.readers)
+            .await?;
+        let admins = admins.iter().map(|row| Ok(IdentityId::from_uuid(id(row, "identity_id")?)));
+        endpoint_of(&row, admins.collect::<Result<_, StoreError>>()?).map(Some)
+    }
+
+    /// What `endpoint` said of itself when it was registered.
+    pub async fn endpoint_metadata(&self, endpoint: EndpointId) -> Result<Metadata, StoreError> {
+        let row = sqlx::query("SELECT metadata_json FROM endpoint_metadata WHERE endpoint_id = $1")
+            .bind(key(endpoint.as_uuid()))
+            .fetch_optional(&self.readers)
+            .await?;
+        let Some(row) = row else { return Ok(Metadata::default()) };
+        json(row.try_get("metadata_json")?, "metadata_json")
     }
 
     /// The user endpoints that `manager` has started at some time.
@@ -288,25 +391,34 @@ impl Store {
             .collect()
     }
 
-    /// The endpoints that `identity` owns or administers, and with `public` those that everybody sees; by name.
-    pub async fn endpoints_of(
+    /// A page of the endpoints that `identity` sees for the reason `seen`, by name; those after `last`.
+    pub async fn listed_endpoints(
         &self,
         identity: IdentityId,
-        public: bool,
+        seen: Seen,
+        last: Option<&ListedEndpoint>,
         count: usize,
-    ) -> Result<Vec<Endpoint>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT id, owner_id, name, display_name, multi_user, public, allowed_functions_json, admins_json, \
-             metadata_json, created_us, manager_id, broker_at FROM endpoints \
-             WHERE owner_id = $1 OR admins_json LIKE $2 OR (public AND $3) ORDER BY name, id LIMIT $4",
-        )
-        .bind(key(identity.as_uuid()))
-        .bind(format!("%\"{identity}\"%"))
-        .bind(public)
-        .bind(i64::try_from(count).unwrap_or(i64::MAX))
-        .fetch_all(&self.readers)
-        .await?;
-        rows.iter().map(endpoint_of).collect()
+    ) -> Result<Vec<ListedEndpoint>, StoreError> {
+        // An endpoint's name is not empty.
+        let (name, after) =
+            last.map_or((String::new(), Vec::new()), |it| (it.name.clone(), key(it.id.as_uuid())));
+        let rows = sqlx::query(seen.sql())
+            .bind(key(identity.as_uuid()))
+            .bind(name)
+            .bind(after)
+            .bind(i64::try_from(count).unwrap_or(i64::MAX))
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(ListedEndpoint {
+                    id: EndpointId::from_uuid(id(row, "id")?),
+                    name: row.try_get("name")?,
+                    display_name: row.try_get("display_name")?,
+                    owner: IdentityId::from_uuid(id(row, "owner_id")?),
+                })
+            })
+            .collect()
     }
 
     pub async fn endpoint_ids(&self) -> Result<Vec<EndpointId>, StoreError> {
@@ -333,7 +445,7 @@ impl Store {
     }
 }
 
-fn endpoint_of(row: &SqliteRow) -> Result<Endpoint, StoreError> {
+fn endpoint_of(row: &SqliteRow, admins: Vec<IdentityId>) -> Result<Endpoint, StoreError> {
     let allowed: Option<&str> = row.try_get("allowed_functions_json")?;
     Ok(Endpoint {
         id: EndpointId::from_uuid(id(row, "id")?),
@@ -343,8 +455,8 @@ fn endpoint_of(row: &SqliteRow) -> Result<Endpoint, StoreError> {
         multi_user: row.try_get("multi_user")?,
         public: row.try_get("public")?,
         allowed_functions: allowed.map(|text| json(text, "allowed_functions_json")).transpose()?,
-        admins: json(row.try_get("admins_json")?, "admins_json")?,
-        metadata: json(row.try_get("metadata_json")?, "metadata_json")?,
+        admins,
+        is_manager: row.try_get("is_manager")?,
         created: time(row, "created_us")?,
         manager: match row.try_get::<Option<&[u8]>, _>("manager_id")? {
             Some(_) => Some(EndpointId::from_uuid(id(row, "manager_id")?)),

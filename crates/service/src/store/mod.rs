@@ -61,8 +61,8 @@ pub use copy::{copy_database, files_named, tasks_in};
 pub use counters::Counters;
 pub use credentials::{Credential, Holder, NewClientCredential, RetireOlder};
 pub use endpoints::{
-    Choices, DeleteEndpoint, Endpoint, LockEndpoint, RegisterEndpoint, Registered, Run, UnlockEndpoint,
-    UserEndpoint,
+    Choices, DeleteEndpoint, Endpoint, ListedEndpoint, LockEndpoint, RegisterEndpoint, Registered, Run, Seen,
+    UnlockEndpoint, UserEndpoint,
 };
 pub use functions::{AddFunction, DeleteFunction, Function, FunctionAccess};
 pub use groups::Group;
@@ -125,6 +125,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (6, "choices", include_str!("migrations/0006_choices.sql")),
     (7, "shut out", include_str!("migrations/0007_shut_out.sql")),
     (8, "load", include_str!("migrations/0008_load.sql")),
+    (9, "shares", include_str!("migrations/0009_shares.sql")),
     (12, "large submits", include_str!("migrations/0012_large_submits.sql")),
 ];
 

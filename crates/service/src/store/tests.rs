@@ -88,13 +88,21 @@ pub(super) async fn opened_with(
             public: false,
             allowed_functions: None,
             admins: Vec::new(),
-            metadata: Default::default(),
+            is_manager: false,
             created: Timestamp::UNIX_EPOCH,
             manager: None,
             broker_at: None,
         };
         let now = Timestamp::UNIX_EPOCH;
-        let register = RegisterEndpoint { endpoint, choices: None, client: None, secret: Hash::of("s"), now };
+        let register = RegisterEndpoint {
+            endpoint,
+            metadata: Default::default(),
+            choices: None,
+            client: None,
+            most: 2,
+            secret: Hash::of("s"),
+            now,
+        };
         assert_eq!(store.write(register).await.unwrap(), Registered::As(1));
     }
     (directory, store)
@@ -378,7 +386,9 @@ async fn nothing_is_handed_out_to_who_is_shut_out() {
     let register = async |by| {
         let endpoint = store.endpoint(endpoint(0)).await.unwrap().unwrap();
         let client = Some(by);
-        let command = RegisterEndpoint { endpoint, choices: None, client, secret: Hash::of("e"), now };
+        let metadata = Default::default();
+        let secret = Hash::of("e");
+        let command = RegisterEndpoint { endpoint, metadata, choices: None, client, most: 2, secret, now };
         store.write(command).await.unwrap()
     };
     assert!(store.write(AddTokens(vec![(Hash::of("t"), token.clone())])).await.unwrap());
@@ -405,4 +415,68 @@ async fn nothing_is_handed_out_to_who_is_shut_out() {
     let later = now + SignedDuration::from_hours(24 * 365);
     store.write(EndEverything { identity: OWNER, now: later }).await.unwrap();
     assert_eq!(store.shut_out_with(Hash::of("s")).await.unwrap(), None);
+}
+
+/// What was in the row before lies beside it afterwards, and says the same.
+#[tokio::test]
+async fn endpoints_made_before_metadata_lay_apart_keep_theirs() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("farcall.db");
+    let options = SqliteConnectOptions::new().filename(&file).create_if_missing(true);
+    let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    let before = MIGRATIONS.iter().position(|(version, ..)| *version == 9).unwrap();
+    migrator(&MIGRATIONS[..before]).run_direct(None, &mut connection, false).await.unwrap();
+    let admin = IdentityId::from_uuid(Uuid::from_u128(0xabcdef << 40));
+    let rows = [
+        (0, "[]".to_owned(), r#"{"hostname": "h", "other": [1]}"#),
+        (1, format!("[\"{admin}\", \"{OWNER}\", \"{admin}\"]"), r#"{"user_config_template": "engine: {}"}"#),
+    ];
+    for (number, admins, metadata) in rows {
+        sqlx::query(
+            "INSERT INTO endpoints (id, owner_id, name, multi_user, public, admins_json, metadata_json, created_us, \
+             credential) VALUES ($1, $2, 'ep', FALSE, FALSE, $3, $4, 0, 1)",
+        )
+        .bind(row::key(endpoint(number).as_uuid()))
+        .bind(row::key(OWNER.as_uuid()))
+        .bind(admins)
+        .bind(metadata)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    }
+    connection.close().await.unwrap();
+    let store = Store::open(&file).await.unwrap();
+    let plain = store.endpoint(endpoint(0)).await.unwrap().unwrap();
+    assert_eq!((plain.is_manager, plain.admins), (false, Vec::new()));
+    let metadata = store.endpoint_metadata(endpoint(0)).await.unwrap();
+    assert_eq!(serde_json::to_value(metadata).unwrap(), serde_json::json!({"hostname": "h", "other": [1]}));
+    let manager = store.endpoint(endpoint(1)).await.unwrap().unwrap();
+    assert!(manager.is_manager);
+    assert_eq!(
+        manager.admins.iter().collect::<std::collections::HashSet<_>>(),
+        [admin, OWNER].iter().collect()
+    );
+    assert!(store.endpoint_metadata(endpoint(1)).await.unwrap().user_config_template.is_some());
+    let listed = store.listed_endpoints(admin, Seen::Administered, None, 10).await.unwrap();
+    assert_eq!(listed.iter().map(|it| it.id).collect::<Vec<_>>(), [endpoint(1)]);
+}
+
+/// However many endpoints others have, and however much they say of themselves, a list goes along an index.
+#[tokio::test]
+async fn lists_of_endpoints_scan_no_table() {
+    let (_directory, store) = opened().await;
+    for seen in [Seen::Owned, Seen::Administered, Seen::Public] {
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", seen.sql())))
+            .bind(row::key(OWNER.as_uuid()))
+            .bind("ep")
+            .bind(row::key(OWNER.as_uuid()))
+            .bind(10_i64)
+            .fetch_all(&store.readers)
+            .await
+            .unwrap();
+        let plan: Vec<String> = rows.iter().map(|row| sqlx::Row::get(row, "detail")).collect();
+        assert!(plan.iter().any(|step| step.contains("USING")), "{seen:?}: {plan:?}");
+        assert!(!plan.iter().any(|step| step.starts_with("SCAN")), "{seen:?}: {plan:?}");
+    }
+    store.close().await;
 }

@@ -30,6 +30,8 @@ pub enum Outcome {
     Away,
     /// The manager got the command, and nothing was heard since.
     Silent,
+    /// Whoever wants it has as many user endpoints as one may have.
+    TooMany,
     /// We failed ourselves.
     Broken,
 }
@@ -42,6 +44,8 @@ pub enum Event {
     Commanded { credential: i64 },
     /// The command could not be made or published.
     Failed,
+    /// Whoever wants it may have no more user endpoints.
+    TooMany,
     /// The user endpoint says that it is alive.
     Alive,
     /// A report of failure, sent with this credential.
@@ -95,6 +99,7 @@ impl Starts {
                 Vec::new()
             }
             Event::Failed => self.finish(user_endpoint, Outcome::Broken),
+            Event::TooMany => self.finish(user_endpoint, Outcome::TooMany),
             Event::Alive => self.finish(user_endpoint, Outcome::Ready),
             Event::Reported { credential, text } => {
                 // A report about an earlier attempt may come late.

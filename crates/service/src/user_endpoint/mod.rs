@@ -155,6 +155,8 @@ enum CommandError {
     Properties(#[from] BadProperties),
     #[error("the id belongs to another endpoint, or who it is for is shut out")]
     Taken,
+    #[error("its owner has as many user endpoints as one may have")]
+    TooMany,
     #[error("identity {0} is no more")]
     Nobody(IdentityId),
     #[error("the broker did not take the command: {0:?}")]
@@ -173,6 +175,8 @@ pub struct Wanted {
 pub struct Starter {
     pub store: Store,
     pub post: Post,
+    /// User endpoints that one identity may have.
+    pub most: u32,
 }
 
 impl Starter {
@@ -224,9 +228,13 @@ impl Starter {
             let connected = starts.0.connected.notified();
             if !commanded && (at_once || starts.take_due(id)) {
                 commanded = true;
-                if let Err(error) = self.command(id, manager, wanted).await {
-                    tracing::error!(%error, user_endpoint = %id, "a user endpoint could not be started");
-                    starts.apply(id, Event::Failed);
+                match self.command(id, manager, wanted).await {
+                    Ok(()) => {}
+                    Err(CommandError::TooMany) => drop(starts.apply(id, Event::TooMany)),
+                    Err(error) => {
+                        tracing::error!(%error, user_endpoint = %id, "a user endpoint could not be started");
+                        starts.apply(id, Event::Failed);
+                    }
                 }
             }
             let Some(due) = starts.state().core.due(id) else { return };
@@ -250,7 +258,7 @@ impl Starter {
             public: false,
             allowed_functions: manager.allowed_functions.clone(),
             admins: Vec::new(),
-            metadata: Default::default(),
+            is_manager: false,
             created: now,
             manager: Some(manager.id),
             broker_at: manager.broker_at.clone(),
@@ -258,9 +266,21 @@ impl Starter {
         let broker_at = manager.broker_at.as_deref().unwrap_or_default();
         let secret = secret::fresh();
         let choices = Some(wanted.choices.clone());
-        let register = RegisterEndpoint { endpoint, choices, client: None, secret: Hash::of(&secret), now };
-        let Registered::As(number) = self.store.write(register).await? else {
-            return Err(CommandError::Taken);
+        let register = RegisterEndpoint {
+            endpoint,
+            metadata: Default::default(),
+            choices,
+            client: None,
+            most: self.most,
+            secret: Hash::of(&secret),
+            now,
+        };
+        let number = match self.store.write(register).await? {
+            Registered::As(number) => number,
+            Registered::TooMany => return Err(CommandError::TooMany),
+            Registered::LockedUntil(_) | Registered::OfAnother | Registered::ShutOut => {
+                return Err(CommandError::Taken);
+            }
         };
         self.post.user_endpoint_made(id)?;
         let url = ConnectionUrl { holder: Holder::Endpoint(id), number, secret: &secret }.at(broker_at);

@@ -109,6 +109,7 @@ impl Restarts {
             Outcome::Ready => "it came up and took no task".to_owned(),
             Outcome::Refused(why) => why,
             Outcome::Silent => "nothing was heard of it".to_owned(),
+            Outcome::TooMany => "its owner has as many user endpoints as one may have".to_owned(),
             // Nobody has tried.
             Outcome::Away | Outcome::Broken => {
                 case.tries = case.tries.saturating_sub(1);

@@ -22,6 +22,7 @@ mod resent;
 mod resource_servers;
 mod rest;
 mod retention;
+mod shares;
 mod sharing;
 mod shut_out;
 mod sign_in;

@@ -1,0 +1,100 @@
+//! What one client may take of what all share: endpoints, connections, room for bodies, credentials.
+
+use serde_json::json;
+
+use crate::support::{Client, Farcall, endpoint_body};
+
+/// A registration with so many bytes of metadata.
+fn heavy(name: &str, bytes: usize) -> serde_json::Value {
+    let mut body = endpoint_body();
+    body["endpoint_name"] = json!(name);
+    body["metadata"]["endpoint_config"] = json!("#".repeat(bytes));
+    body
+}
+
+async fn listed(client: &Client, role: &str) -> Vec<String> {
+    let listed = client.get(&format!("/v2/endpoints?role={role}")).await.ok();
+    listed.as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap().to_owned()).collect()
+}
+
+/// 40 endpoints of 1 MB: a list shows four members of each.
+#[tokio::test]
+async fn a_list_of_endpoints_reads_what_it_shows() {
+    let service = Farcall::start();
+    let client = service.client().await;
+    for number in 0..40 {
+        client.post("/v3/endpoints", heavy(&format!("ep{number:02}"), 1_000_000)).await.ok();
+    }
+    let before = service.most_resident_megabytes();
+    for role in ["owner", "any"] {
+        let names = listed(&client, role).await;
+        assert_eq!(names, (0..40).map(|number| format!("ep{number:02}")).collect::<Vec<_>>());
+    }
+    let peak = service.most_resident_megabytes();
+    assert!(peak < before + 20, "{before} MB before, {peak} MB after two lists");
+}
+
+/// Who may see what stays as it was, and nothing is listed twice.
+#[tokio::test]
+async fn a_list_has_the_own_first_then_the_administered_then_the_public() {
+    let service = Farcall::start();
+    let (client, other) = (service.client().await, service.client().await);
+    let register = async |by: &Client, name: &str, more: serde_json::Value| {
+        let mut body = endpoint_body();
+        body["endpoint_name"] = json!(name);
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        by.post("/v3/endpoints", body).await.ok()["endpoint_id"].as_str().unwrap().to_owned()
+    };
+    register(&client, "z-own", json!({"public": true, "admins": [&client.id]})).await;
+    register(&client, "y-own", json!({})).await;
+    let lent = register(&other, "b-lent", json!({"public": true, "admins": [&client.id]})).await;
+    register(&other, "c-lent", json!({"admins": [&client.id, &other.id]})).await;
+    register(&other, "a-public", json!({"public": true})).await;
+    register(&other, "a-private", json!({})).await;
+    assert_eq!(listed(&client, "owner").await, ["y-own", "z-own"]);
+    assert_eq!(listed(&client, "any").await, ["y-own", "z-own", "b-lent", "c-lent", "a-public"]);
+    // Registered anew without them: its administrators are others now.
+    other.put(&format!("/v3/endpoints/{lent}"), endpoint_body()).await.ok();
+    assert_eq!(listed(&client, "any").await, ["y-own", "z-own", "c-lent", "a-public"]);
+    client.get(&format!("/v2/endpoints/{lent}")).await.refused(404, "ENDPOINT_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn an_identity_has_so_many_endpoints() {
+    let service = Farcall::configured("limits:\n  endpoints_per_identity: 3\n");
+    let (client, other) = (service.client().await, service.client().await);
+    let first = client.register().await;
+    client.register().await;
+    client.register().await;
+    let refused = client.post("/v3/endpoints", endpoint_body()).await.refused(409, "RESOURCE_CONFLICT");
+    let message = refused["message"].as_str().unwrap();
+    assert!(
+        message.contains("3 endpoints") && message.contains("limits.endpoints_per_identity"),
+        "{message}"
+    );
+    let unknown = "/v3/endpoints/00000000-0000-4000-8000-000000000001";
+    client.put(unknown, endpoint_body()).await.refused(409, "RESOURCE_CONFLICT");
+    // Those that exist come again, others' are not counted, and a deleted one makes room.
+    client.register_again(first.id()).await;
+    other.register().await;
+    client.delete(&format!("/v2/endpoints/{}", first.id())).await.ok();
+    client.register().await;
+}
+
+/// A list of more than is read at a time.
+#[tokio::test]
+async fn a_long_list_comes_whole() {
+    let service = Farcall::start();
+    let client = service.client().await;
+    client.register().await;
+    let mut database = service.database().await;
+    let copy = "INSERT INTO endpoints (id, owner_id, name, multi_user, public, created_us, credential) \
+                WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1300) \
+                SELECT randomblob(16), owner_id, 'same', multi_user, public, created_us, 1 \
+                FROM endpoints, n";
+    sqlx::query(copy).execute(&mut database).await.unwrap();
+    let listed = client.get("/v2/endpoints").await.ok();
+    let ids: std::collections::HashSet<_> =
+        listed.as_array().unwrap().iter().map(|it| it["uuid"].as_str().unwrap()).collect();
+    assert_eq!((listed.as_array().unwrap().len(), ids.len()), (1301, 1301));
+}
