@@ -1,5 +1,9 @@
 """Attacks of somebody who takes more than their share of what all use."""
 
+import socket
+import time
+
+import pika
 import pytest
 
 from rest import Refused
@@ -14,6 +18,21 @@ played_elsewhere(
     "somebody with an account",
     "makes the lists of others slow by endpoints that name them",
     "crates/service/src/store/tests.rs::lists_of_endpoints_scan_no_table",
+)
+played_elsewhere(
+    "somebody with an account",
+    "opens connections to the broker for all of their endpoints",
+    "crates/service/tests/service/shares.rs::an_identity_has_its_share_of_the_connections_to_the_broker",
+)
+played_elsewhere(
+    "somebody without an account",
+    "reads nothing of an answer",
+    "crates/service/src/pace.rs::an_answer_is_read",
+)
+played_elsewhere(
+    "somebody with an account",
+    "sends a body too slowly to end",
+    "crates/service/src/pace.rs::a_body_brings_its_least_in_each_window_and_all_in_time",
 )
 
 
@@ -31,3 +50,110 @@ def registers_endpoints_without_end(scene):
         assert "limits.endpoints_per_identity" in refused.value.body
     assert len(attacker.get("/v2/endpoints")) == 20
     other.post("/v3/endpoints", endpoint)
+
+
+def connect(port, source="127.0.0.1"):
+    """A connection to `port`, from `source`: each address of this machine's loopback counts as one."""
+    return socket.create_connection(("127.0.0.1", port), timeout=30, source_address=(source, 0))
+
+
+def ask(service, source="127.0.0.1"):
+    """Whether the service answers a request from `source`."""
+    with connect(service.http_port, source) as stream:
+        stream.sendall(b"GET /v2/version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        return stream.makefile("rb").readline().startswith(b"HTTP/1.1 200")
+
+
+def greets(service, source="127.0.0.1"):
+    """Whether the broker greets somebody from `source`."""
+    with connect(service.amqp_port, source) as stream:
+        stream.sendall(b"AMQP\x00\x00\x09\x01")
+        return stream.makefile("rb").read(1) == b"\x01"
+
+
+def ended(stream, within=30):
+    """Whether the other side ends `stream` within some seconds, and what it said before."""
+    stream.settimeout(within)
+    said = b""
+    try:
+        while part := stream.recv(65536):
+            said += part
+    except ConnectionResetError:
+        pass
+    return said
+
+
+@attack("somebody without an account", "opens connections and says nothing, or a part of a request")
+def opens_connections_and_leaves_them(scene):
+    service = scene.service(configuration="limits:\n  http_connections: 40\n  amqp_connections: 40\n  head_seconds: 2\n")
+    held = []
+    for said in (b"", b"GET /v2/ver", b"GET /v2/version HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+        for _ in range(60):
+            stream = connect(service.http_port)
+            stream.sendall(said)
+            held.append(stream)
+            if said.endswith(b"\r\n\r\n"):
+                assert stream.recv(17) == b"HTTP/1.1 200 OK\r\n"
+        # From elsewhere, and from the same address.
+        assert ask(service, "127.0.0.2") and ask(service)
+        assert greets(service, "127.0.0.2") and greets(service)
+    # A head that comes drop by drop is waited for as long as one that stops.
+    dripping = connect(service.http_port, "127.0.0.3")
+    dripping.settimeout(0.1)
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        try:
+            dripping.sendall(b"G")
+            if dripping.recv(1) == b"":
+                break
+        except TimeoutError:
+            pass
+        except OSError:
+            break
+    else:
+        raise AssertionError("the head was waited for")
+    for stream in held:
+        stream.close()
+
+
+@attack("somebody without an account", "opens connections to the broker and never logs in")
+def never_logs_in(scene):
+    service = scene.service(configuration="limits:\n  amqp_connections: 40\n")
+    held = [connect(service.amqp_port) for _ in range(60)]
+    for stream in held:
+        try:
+            stream.sendall(b"AMQP\x00\x00\x09\x01")
+        except OSError:
+            pass  # it had to make room
+    assert greets(service, "127.0.0.2") and greets(service)
+    assert ask(service)
+    # The newest are still heard, the oldest made room.
+    assert held[-1].recv(1) == b"\x01"
+    assert len(ended(held[0])) < 1000
+    registration = service.rest().post("/v3/endpoints", {"endpoint_name": "ep", "metadata": {}})
+    url = registration["task_queue_info"]["connection_url"]
+    pika.BlockingConnection(pika.URLParameters(url)).close()
+    for stream in held:
+        stream.close()
+
+
+@attack("somebody with an account", "begins large uploads and lets them stall")
+def lets_uploads_stall(scene):
+    # Four times the largest body: an identity may have a quarter, an address half.
+    configuration = f"limits:\n  payload_bytes: 1000\n  bodies_in_flight_bytes: {4 * ((16 << 20) + 1000)}\n"
+    service = scene.service(configuration=configuration)
+    attacker, other = service.rest(), service.rest(service.add_client("other"))
+    large = {"endpoint_name": "ep", "metadata": {}, "unknown": "x" * (8 << 20)}
+    stalled = []
+    for _ in range(8):
+        stream = connect(service.http_port)
+        head = (
+            "POST /v3/endpoints HTTP/1.1\r\nHost: localhost\r\n"
+            f"Authorization: Bearer {attacker.token()}\r\nContent-Length: {15 << 20}\r\n\r\n"
+        )
+        stream.sendall(head.encode() + b"{" + b" " * (14 << 20))
+        stalled.append(stream)
+        # Somebody else is not asked to come again, from the same address and with a large body.
+        other.put("/v3/endpoints/00000000-0000-4000-8000-000000000001", large)
+    for stream in stalled:
+        stream.close()

@@ -27,7 +27,8 @@ pub struct Config {
     pub delivery_limit: u32,
     /// From the first byte to the open connection.
     pub handshake_timeout: Duration,
-    /// Connections in their handshake at a time; one more pushes out the oldest.
+    /// Connections in their handshake at a time. An address may have half of what others leave; one more pushes out its
+    /// oldest.
     pub handshakes: usize,
     /// Log-ins asked of the owner at a time; further ones wait.
     pub log_ins: usize,

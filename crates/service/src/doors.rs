@@ -13,14 +13,15 @@ use broker::Handle;
 use daemon::stop::Stop;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::Config;
+use crate::connections::{Connections, Place};
 use crate::front::{Front, Reached};
+use crate::limits::Limits;
 use crate::prompt::Prompt;
 
-/// Connections at a time that have not said what they speak, or wait for a place; further ones wait to be accepted.
+/// Connections at a time that have not said what they speak.
 const UNDECIDED: usize = 1_024;
 /// How long one of them may take, TLS handshake included.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -118,7 +119,8 @@ pub struct House {
     pub front: Front,
     pub broker: Handle,
     pub tls: Option<Arc<rustls::ServerConfig>>,
-    undecided: Arc<Semaphore>,
+    /// Those that have not said what they speak. What they will speak has room of its own.
+    undecided: Connections,
 }
 
 impl std::fmt::Debug for House {
@@ -128,22 +130,28 @@ impl std::fmt::Debug for House {
 }
 
 impl House {
-    pub fn new(front: Front, broker: Handle, tls: Option<Arc<rustls::ServerConfig>>) -> House {
-        House { front, broker, tls, undecided: Arc::new(Semaphore::new(UNDECIDED)) }
+    pub fn new(
+        front: Front,
+        broker: Handle,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        limits: &Limits,
+    ) -> House {
+        let undecided = Connections::new(UNDECIDED.min(limits.http_connections / 4));
+        House { front, broker, tls, undecided }
     }
 
     /// Lets everybody in until `stop` begins.
     pub async fn serve(&self, door: Door, stop: Stop) {
         loop {
-            let Ok(permit) = self.undecided.clone().acquire_owned().await else { return };
             let accepted = tokio::select! {
                 accepted = door.socket.accept() => accepted,
                 () = stop.begun() => return,
             };
             match accepted {
                 Ok((stream, peer)) => {
+                    let Some(place) = self.undecided.enter(peer.ip()) else { continue };
                     let (house, spoken, stop) = (self.clone(), door.spoken, stop.clone());
-                    tokio::spawn(async move { house.enter(stream, peer, spoken, permit, stop).await });
+                    tokio::spawn(async move { house.enter(stream, peer, spoken, place, stop).await });
                 }
                 Err(error) => {
                     // Out of descriptors, mostly: give others the time to close some.
@@ -154,18 +162,11 @@ impl House {
         }
     }
 
-    async fn enter(
-        self,
-        stream: TcpStream,
-        peer: SocketAddr,
-        spoken: Spoken,
-        permit: OwnedSemaphorePermit,
-        stop: Stop,
-    ) {
+    async fn enter(self, stream: TcpStream, peer: SocketAddr, spoken: Spoken, place: Place, stop: Stop) {
         // Small frames and answers are the rule here; waiting to join them costs a round trip.
         let (Ok(at), Ok(())) = (stream.local_addr(), stream.set_nodelay(true)) else { return };
         let reached = Reached { at, tls: false, peer, metrics: spoken.metrics, forwarder: None };
-        let decided = tokio::time::timeout(PATIENCE, async {
+        let decided = timely(&place, async {
             let mut byte = [0];
             if stream.peek(&mut byte).await? == 0 {
                 return Ok(None);
@@ -173,58 +174,53 @@ impl House {
             Ok::<_, io::Error>(spoken.first(byte[0], false))
         });
         match decided.await {
-            Ok(Ok(Some(First::Tls))) => self.enter_tls(stream, reached, spoken, permit, stop).await,
-            Ok(Ok(Some(First::Http))) => {
-                self.admit(Prompt::new(stream), First::Http, reached, permit, stop).await;
+            Ok(Some(First::Tls)) => self.enter_tls(stream, reached, spoken, place, stop).await,
+            Ok(Some(First::Http)) => {
+                self.admit(Prompt::new(stream), First::Http, reached, place, stop).await;
             }
-            Ok(Ok(Some(First::Amqp))) => self.admit(stream, First::Amqp, reached, permit, stop).await,
-            Ok(Ok(None)) => {}
-            Ok(Err(error)) => tracing::debug!(%peer, %error, "a connection was lost at once"),
-            Err(_) => tracing::debug!(%peer, "a connection said nothing"),
+            Ok(Some(First::Amqp)) => self.admit(stream, First::Amqp, reached, place, stop).await,
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%peer, %error, "a connection did not say what it speaks"),
         }
     }
 
-    async fn enter_tls(
-        self,
-        stream: TcpStream,
-        reached: Reached,
-        spoken: Spoken,
-        permit: OwnedSemaphorePermit,
-        stop: Stop,
-    ) {
+    async fn enter_tls(self, stream: TcpStream, reached: Reached, spoken: Spoken, place: Place, stop: Stop) {
         let Some(tls) = self.tls.clone() else { return };
-        let decided = tokio::time::timeout(PATIENCE, async {
+        let decided = timely(&place, async {
             let mut stream = TlsAcceptor::from(tls).accept(stream).await?;
             let first = stream.fill_buf().await?.first().and_then(|byte| spoken.first(*byte, true));
             Ok::<_, io::Error>(first.map(|first| (stream, first)))
         });
         let reached = Reached { tls: true, ..reached };
         match decided.await {
-            Ok(Ok(Some((stream, first)))) => self.admit(stream, first, reached, permit, stop).await,
-            Ok(Ok(None)) => {}
-            Ok(Err(error)) => tracing::debug!(peer = %reached.peer, %error, "a TLS handshake failed"),
-            Err(_) => tracing::debug!(peer = %reached.peer, "a TLS handshake took too long"),
+            Ok(Some((stream, first))) => self.admit(stream, first, reached, place, stop).await,
+            Ok(None) => {}
+            Err(error) => tracing::debug!(peer = %reached.peer, %error, "a TLS handshake failed"),
         }
     }
 
-    async fn admit<S>(
-        self,
-        stream: S,
-        first: First,
-        reached: Reached,
-        permit: OwnedSemaphorePermit,
-        stop: Stop,
-    ) where
+    async fn admit<S>(self, stream: S, first: First, reached: Reached, place: Place, stop: Stop)
+    where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         match first {
             First::Amqp => {
-                drop(permit);
+                drop(place);
                 self.broker.serve(stream, Some(reached.peer), reached.tls).await;
             }
-            First::Http => self.front.serve(stream, reached, permit, stop).await,
+            First::Http => self.front.serve(stream, reached, place, stop).await,
             First::Tls => {}
         }
+    }
+}
+
+/// What `decided` says in time, and before `place` has to make room.
+async fn timely<T>(place: &Place, decided: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::select! {
+        decided = tokio::time::timeout(PATIENCE, decided) => decided.unwrap_or_else(|_| {
+            Err(io::Error::new(io::ErrorKind::TimedOut, "it took too long"))
+        }),
+        () = place.evicted() => Err(io::Error::other("too many of this address have not said what they speak")),
     }
 }
 

@@ -1,13 +1,15 @@
 //! The front for HTTP: names, request ids, and the answer when a handler breaks.
 //!
-//! HTTP/1.1, with TLS or without; [`doors`](crate::doors) brings the connections. They are bounded in number, and a
-//! client that does not finish its headers is not waited for.
+//! HTTP/1.1, with TLS or without; [`doors`](crate::doors) brings the connections. They are bounded in number, each
+//! address has its [share](crate::connections), and a client has to keep [pace](crate::pace).
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -17,27 +19,32 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use daemon::stop::Stop;
 use futures_util::FutureExt;
-use hyper::body::Incoming;
+use hyper::body::{Bytes, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tower::ServiceExt;
 use tracing::{Instrument, field};
 use wire::rest::error::Code;
 use wire::{ClientId, IdentityId};
 
 use crate::ambient;
+use crate::connections::{Connections, Place};
 use crate::figures::Figures;
+use crate::limits::Limits;
 use crate::origin::Names;
+use crate::pace::{Arriving, Pace, Progress, Watched};
 use crate::post::url::{BROKER, FORWARDER_PORT, Outside};
 use crate::rest::Failure;
+use crate::shares::Share;
 
-/// Open connections at a time; further ones wait.
-const CONNECTIONS: usize = 8192;
-/// How long a client may take for the headers of a request, and may leave a connection idle.
-const HEADERS: Duration = Duration::from_secs(120);
+/// How long an evicted connection may take to be flushed.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// What is told where too many connections of an address are worked for.
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nConnection: close\r\n\
+    Content-Type: text/plain\r\nContent-Length: 60\r\n\r\n\
+    Too many requests from this address are answered; try again\n";
 /// How long open requests get when the service stops.
 const FINISH: Duration = Duration::from_secs(5);
 
@@ -63,7 +70,69 @@ pub struct Front {
     names: Names,
     outside: Outside,
     figures: Figures,
-    connections: Arc<Semaphore>,
+    connections: Connections,
+    pace: Pace,
+    /// How long a connection may be idle.
+    idle: Duration,
+}
+
+/// A request that is worked for, until its answer has been handed to its connection. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Working(Arc<Work>);
+
+#[derive(Debug)]
+struct Work {
+    place: Arc<Place>,
+    progress: Arc<Progress>,
+    /// Of the requests that are worked for, what it takes of its caller's.
+    share: OnceLock<Share<IdentityId>>,
+}
+
+impl Working {
+    fn begin(place: Arc<Place>, progress: Arc<Progress>) -> Working {
+        place.begin();
+        progress.begin();
+        Working(Arc::new(Work { place, progress, share: OnceLock::new() }))
+    }
+
+    /// Whose request it is, with what it takes of their share.
+    pub(crate) fn counts_for(&self, share: Share<IdentityId>) {
+        // A request has one caller; whoever asks for it twice has a share already.
+        let _ = self.0.share.set(share);
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.progress.end();
+        self.place.end();
+    }
+}
+
+/// The body of an answer, with the request that it answers.
+struct Answer {
+    body: Body,
+    _working: Working,
+}
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 impl std::fmt::Debug for Front {
@@ -73,25 +142,44 @@ impl std::fmt::Debug for Front {
 }
 
 impl Front {
-    pub fn new(router: Router, inside: Router, names: Names, outside: Outside, figures: Figures) -> Front {
-        let connections = Arc::new(Semaphore::new(CONNECTIONS));
-        Front { router, inside, names, outside, figures, connections }
+    pub fn new(
+        router: Router,
+        inside: Router,
+        names: Names,
+        outside: Outside,
+        figures: Figures,
+        limits: &Limits,
+    ) -> Front {
+        let connections = Connections::new(limits.http_connections);
+        let idle = Duration::from_secs(limits.idle_connection_seconds.into());
+        Front { router, inside, names, outside, figures, connections, pace: Pace::new(limits), idle }
     }
 
     /// Serves one connection to its end. `waiting` is its place among those that are not served yet.
-    pub(crate) async fn serve<S>(self, stream: S, reached: Reached, waiting: OwnedSemaphorePermit, stop: Stop)
+    pub(crate) async fn serve<S>(self, mut stream: S, reached: Reached, waiting: Place, stop: Stop)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Ok(_permit) = self.connections.clone().acquire_owned().await else { return };
+        let place = self.connections.enter(reached.peer.ip());
         drop(waiting);
+        let Some(place) = place.map(Arc::new) else {
+            tracing::debug!(peer = %reached.peer, "too many connections of an address are worked for");
+            let _ = tokio::time::timeout(FAREWELL, stream.write_all(TOO_MANY)).await;
+            return;
+        };
+        let progress = Arc::new(Progress::default());
+        let stream = Watched::new(stream, self.pace, progress.clone());
         let front = self.clone();
-        let service = service_fn(move |request| {
-            let front = front.clone();
-            async move { Ok::<_, Infallible>(front.answer(request, reached).await) }
-        });
+        let service = {
+            let (place, progress) = (place.clone(), progress.clone());
+            service_fn(move |request| {
+                let front = front.clone();
+                let working = Working::begin(place.clone(), progress.clone());
+                async move { Ok::<_, Infallible>(front.answer(request, reached, working).await) }
+            })
+        };
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(HEADERS);
+        http.timer(TokioTimer::new()).header_read_timeout(self.idle);
         let serving = http.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(serving);
         let ended = tokio::select! {
@@ -99,6 +187,12 @@ impl Front {
             () = stop.begun() => {
                 serving.as_mut().graceful_shutdown();
                 serving.await
+            }
+            () = place.evicted() => {
+                // It is idle: at most the end of an answer is on its way.
+                serving.as_mut().graceful_shutdown();
+                let _ = tokio::time::timeout(FAREWELL, serving).await;
+                return;
             }
         };
         if let Err(error) = ended {
@@ -109,10 +203,8 @@ impl Front {
     /// Waits, once `stop` has begun, until open requests have ended or had their time.
     pub async fn finish(&self, stop: Stop) {
         stop.begun().await;
-        // Every permit is back when every connection has ended.
-        let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
         tokio::select! {
-            ended = tokio::time::timeout(FINISH, self.connections.acquire_many(all)) => {
+            ended = tokio::time::timeout(FINISH, self.connections.ended()) => {
                 if ended.is_err() {
                     tracing::warn!("requests that did not end in time were left");
                 }
@@ -122,7 +214,7 @@ impl Front {
     }
 
     /// One request, from its name to its logged answer.
-    async fn answer(&self, request: Request<Incoming>, reached: Reached) -> Response {
+    async fn answer(&self, request: Request<Incoming>, reached: Reached, working: Working) -> Response {
         let began = Instant::now();
         let id = ambient::ordered_id().to_string();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -133,8 +225,9 @@ impl Front {
             "request", id, peer = %reached.peer.ip(), identity = field::Empty, client = field::Empty
         );
         let response = if self.names.own(&method, request.uri()) {
-            let mut request = request.map(Body::new);
+            let mut request = request.map(|body| Body::new(Arriving::new(body, self.pace)));
             request.extensions_mut().insert(Reached { forwarder, ..reached });
+            request.extensions_mut().insert(working.clone());
             let router = if reached.metrics { self.inside.clone() } else { self.router.clone() };
             let answered = router.oneshot(request).instrument(span.clone());
             match AssertUnwindSafe(answered).catch_unwind().await {
@@ -164,7 +257,7 @@ impl Front {
         self.figures.answered(status, took);
         let took_ms = took.as_micros() as f64 / 1_000.0;
         span.in_scope(|| tracing::info!(%method, path, status, took_ms, "http"));
-        response
+        response.map(|body| Body::new(Answer { body, _working: working }))
     }
 }
 

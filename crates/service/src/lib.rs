@@ -18,6 +18,7 @@
 //! | [`attended`] | a command that runs meanwhile, with every process that comes of it |
 //! | [`backup`] | copies of a data directory |
 //! | [`retention`], [`limits`] | how long and how much |
+//! | [`shares`], [`connections`], [`pace`] | how much one of many may take, and how slow a client may be |
 //! | [`client_environment`], [`doctor`], [`obstacle`] | what clients must set, and what is wrong with an installation |
 //! | [`health`], [`figures`] | is it well, and how much is there |
 //! | [`directory`], [`config`], [`admin`], [`cli`] | the operator's side |
@@ -34,6 +35,7 @@ pub mod cli;
 pub mod client_environment;
 pub mod config;
 pub mod connect;
+pub mod connections;
 pub mod directory;
 pub mod doctor;
 pub mod doors;
@@ -45,6 +47,7 @@ pub mod limits;
 pub mod management;
 pub mod obstacle;
 pub mod origin;
+pub mod pace;
 pub mod post;
 pub mod presence;
 pub mod prompt;
@@ -54,6 +57,7 @@ pub mod retention;
 pub mod rules;
 pub mod secret;
 pub mod serve;
+pub mod shares;
 pub mod store;
 pub mod task;
 pub mod up;

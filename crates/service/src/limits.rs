@@ -13,11 +13,23 @@ pub struct Limits {
     pub payload_bytes: usize,
     /// The body of any request but a submit, in bytes.
     pub body_bytes: usize,
-    /// Bodies of all requests that are being received or worked on, in bytes, in memory and in files. Beyond it, whoever
-    /// needs more is asked to come again.
+    /// Bodies of all requests that are being received or worked on, in bytes, in memory and in files. An address may
+    /// have half of what others leave, and an identity half of what others leave of half of it; beyond that, they are
+    /// asked to come again.
     pub bodies_in_flight_bytes: usize,
-    /// A body that has not arrived by then is not waited for.
+    /// A body that has not arrived by then is not waited for,
     pub body_seconds: u32,
+    /// nor one of which less arrives, measured over ten seconds.
+    pub body_bytes_per_second: u32,
+    /// How long the head of a request may take from its first byte.
+    pub head_seconds: u32,
+    /// How long an HTTP connection may be idle.
+    pub idle_connection_seconds: u32,
+    /// HTTP connections at a time. An address may have half of what others leave: one more ends its longest idle one.
+    pub http_connections: usize,
+    /// AMQP connections that are logged in. An address may have half of what others leave, and an identity, with its
+    /// endpoints, half of what others leave of half of it.
+    pub amqp_connections: usize,
     /// Tasks in one submit, over all functions.
     pub tasks_per_submit: usize,
     pub functions_per_submit: usize,
@@ -54,8 +66,13 @@ impl Default for Limits {
         Limits {
             payload_bytes: 64 << 20,
             body_bytes: wire::rest::LIMIT,
-            bodies_in_flight_bytes: 256 << 20,
-            body_seconds: 60,
+            bodies_in_flight_bytes: 512 << 20,
+            body_seconds: 600,
+            body_bytes_per_second: 16 << 10,
+            head_seconds: 10,
+            idle_connection_seconds: 120,
+            http_connections: 8_192,
+            amqp_connections: 16_384,
             tasks_per_submit: wire::rest::submit::MAX_TASKS,
             functions_per_submit: 1_000,
             tasks_per_status: 10_000,
@@ -79,6 +96,37 @@ impl Limits {
     /// The most that a submit's body may measure: one payload, its escapes, and a little.
     pub fn submit_bytes(&self) -> usize {
         self.payload_bytes + (wire::rest::SUBMIT_LIMIT - (64 << 20))
+    }
+
+    /// What fits together; otherwise why not.
+    pub fn check(&self) -> Result<(), String> {
+        let least = 4 * self.submit_bytes().max(self.body_bytes);
+        if self.http_connections < 8 || self.amqp_connections < 8 {
+            return Err("limits.http_connections, limits.amqp_connections: must be at least 8".into());
+        }
+        if self.bodies_in_flight_bytes < least {
+            return Err(format!(
+                "limits.bodies_in_flight_bytes: an identity may have a quarter of it, and {} would not hold the largest \
+                 body: set it to {least} or more, or lower limits.payload_bytes",
+                self.bodies_in_flight_bytes
+            ));
+        }
+        Ok(())
+    }
+
+    /// Lowers the numbers of connections to what so many open files allow; whether it had to.
+    pub fn fit(&mut self, descriptors: usize) -> bool {
+        // For the database, files of bodies and payloads, and what listens.
+        let room = descriptors - (descriptors / 4).min(1_024);
+        // A quarter more of each may be about to say what they speak, or who they are.
+        let wanted = (self.http_connections.saturating_add(self.amqp_connections) / 4).saturating_mul(5);
+        if wanted <= room {
+            return false;
+        }
+        let lowered = |connections: usize| connections.saturating_mul(room) / wanted;
+        self.http_connections = lowered(self.http_connections);
+        self.amqp_connections = lowered(self.amqp_connections);
+        true
     }
 
     pub fn resent(&self) -> SignedDuration {
@@ -107,5 +155,19 @@ impl Limits {
 
     pub fn lock(&self) -> SignedDuration {
         SignedDuration::from_secs(self.lock_seconds.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_fit_into_the_open_files() {
+        let mut limits = Limits::default();
+        assert!(!limits.fit(100_000) && limits == Limits::default());
+        assert!(limits.fit(4_096));
+        assert_eq!((limits.http_connections, limits.amqp_connections), (819, 1_638));
+        assert!(!limits.fit(4_096), "and then they do");
     }
 }

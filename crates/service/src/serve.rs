@@ -27,6 +27,7 @@ use crate::post::{Post, PostError};
 use crate::presence::Presence;
 use crate::rest::{Answers, App, Rates, Room};
 use crate::retention::Retention;
+use crate::shares::Shares;
 use crate::store::{Store, StoreError};
 use crate::user_endpoint::Starter;
 use crate::user_endpoint::keeper::Keeper;
@@ -142,7 +143,8 @@ impl Service {
         let identity = Identity::new(store.clone(), directory.keys());
         let presence = Presence::new(&config.limits);
         let figures = Figures::default();
-        let (post, broker) = Post::open(store.clone(), presence.clone(), figures.clone()).await?;
+        let (post, broker) =
+            Post::open(store.clone(), presence.clone(), figures.clone(), &config.limits).await?;
         let most = config.limits.endpoints_per_identity;
         let starter = Starter { store: store.clone(), post: post.clone(), most };
         let keeper = Keeper::new(starter, presence.clone(), config.limits.restarts);
@@ -154,6 +156,7 @@ impl Service {
             post: post.clone(),
             room: Room::new(&config.limits, &directory.payloads()),
             rates: Rates::new(&config.limits),
+            at_once: Shares::new(config.limits.http_connections / 2),
             answers: Answers::new(store.clone()),
             keeper: keeper.clone(),
             limits: config.limits,
@@ -188,8 +191,13 @@ impl Service {
         }
         let addresses = Addresses::of(&doors);
         publish(&directory.addresses(), &addresses)?;
-        let front = Front::new(router, inside, names, outside, figures);
-        let house = House::new(front, post.broker().clone(), certificates.as_ref().map(Certificates::server));
+        let front = Front::new(router, inside, names, outside, figures, &config.limits);
+        let house = House::new(
+            front,
+            post.broker().clone(),
+            certificates.as_ref().map(Certificates::server),
+            &config.limits,
+        );
         let retention =
             Retention { store: store.clone(), post: post.clone(), presence, limits: config.limits };
         Ok(Service {

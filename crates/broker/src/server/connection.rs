@@ -129,7 +129,7 @@ enum End {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(super) fn new(stream: S, origin: Origin, shared: Arc<Shared>) -> Connection<S> {
         let (key, outbox) = shared.lock().connect(false);
-        shared.begin_handshake(&outbox);
+        shared.begin_handshake(&outbox, origin.peer);
         let now = ambient::now();
         Connection {
             stream,

@@ -1,6 +1,7 @@
 //! The shell: sockets, timers, and nothing that decides.
 
 pub(crate) mod connection;
+mod handshakes;
 pub(crate) mod outbox;
 pub(crate) mod shared;
 
@@ -120,7 +121,7 @@ async fn accept(listener: Listener, shared: Arc<Shared>) {
 async fn serve_tls(tls: TlsAcceptor, stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
     // It has its place among the handshakes from the first byte on: the oldest of too many goes.
     let place = Arc::new(Outbox::default());
-    shared.begin_handshake(&place);
+    shared.begin_handshake(&place, Some(peer));
     let evicted = poll_fn(|context| {
         place.waker.register(context.waker());
         if place.signals() & EVICT == 0 { Poll::Pending } else { Poll::Ready(()) }

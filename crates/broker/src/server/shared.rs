@@ -6,13 +6,15 @@
 //! a task of the broker: the owner may hold locks of its own that its sinks and backings take too.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::outbox::{EVICT, Outbox, SETTLED, STOP};
+use super::handshakes::Handshakes;
+use super::outbox::{Outbox, STOP};
 use crate::access::Access;
 use crate::ambient;
 use crate::config::Config;
@@ -35,7 +37,7 @@ pub(crate) struct Shared {
     armed: AtomicU64,
     started: Instant,
     guarded: Mutex<Guarded>,
-    handshakes: Mutex<VecDeque<Arc<Outbox>>>,
+    handshakes: Mutex<Handshakes>,
     calls: CallSender,
     /// Told whenever a connection ends.
     pub(crate) ended: Notify,
@@ -103,7 +105,7 @@ impl Shared {
             armed: AtomicU64::new(u64::MAX),
             started: ambient::now(),
             guarded: Mutex::new(guarded),
-            handshakes: Mutex::new(VecDeque::new()),
+            handshakes: Mutex::default(),
             calls,
             ended: Notify::new(),
             config,
@@ -158,18 +160,10 @@ impl Shared {
         }
     }
 
-    /// A connection begins its handshake; the oldest of too many has to go.
-    pub(crate) fn begin_handshake(&self, outbox: &Arc<Outbox>) {
+    /// A connection begins its handshake; the oldest of too many of its address has to go.
+    pub(crate) fn begin_handshake(&self, outbox: &Arc<Outbox>, peer: Option<SocketAddr>) {
         let mut handshakes = self.handshakes.lock().unwrap_or_else(PoisonError::into_inner);
-        handshakes.push_back(outbox.clone());
-        if handshakes.len() > self.config.handshakes {
-            handshakes.retain(|it| it.signals() & (SETTLED | EVICT) == 0);
-            while handshakes.len() > self.config.handshakes {
-                if let Some(oldest) = handshakes.pop_front() {
-                    oldest.signal(EVICT);
-                }
-            }
-        }
+        handshakes.begin(outbox, peer.map(|peer| peer.ip()), self.config.handshakes);
     }
 
     /// Connections whose tasks have not ended.

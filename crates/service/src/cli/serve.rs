@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 
 use clap::Args;
 use daemon::logging::{self, Form, Logging};
+use nix::sys::resource::{Resource, getrlimit};
 
 use super::console::say;
 use super::{DataDirectory, Settings};
 use crate::config::LogForm;
 use crate::directory::Directory;
+use crate::limits::Limits;
 use crate::serve::Service;
 
 #[derive(Debug, Args)]
@@ -37,13 +39,14 @@ impl Serve {
         if self.log_json {
             self.settings.set.push("log.form=json".to_owned());
         }
-        let config = self.settings.load(&directory.configuration())?.config;
+        let mut config = self.settings.load(&directory.configuration())?.config;
         let form = match config.log.form {
             LogForm::Text => Form::Text,
             LogForm::Json => Form::Json,
         };
         logging::start(Logging { form, directives: &config.log.filter, file: None })?;
         let _raised = daemon::open_files::raise();
+        fit_descriptors(&mut config.limits);
         tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
             let (_trigger, stop) = daemon::stop::on_signals()?;
             let service = Service::open(directory, config, stop.clone()).await?;
@@ -59,5 +62,20 @@ impl Serve {
             service.run(stop).await;
             Ok(())
         })
+    }
+}
+
+/// Fewer connections than the configuration allows, where we may not have as many open files.
+fn fit_descriptors(limits: &mut Limits) {
+    let Ok((descriptors, _)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    if limits.fit(usize::try_from(descriptors).unwrap_or(usize::MAX)) {
+        let (http_connections, amqp_connections) = (limits.http_connections, limits.amqp_connections);
+        tracing::warn!(
+            descriptors,
+            http_connections,
+            amqp_connections,
+            "the limit of open files has no room for the connections that are configured: raise it \
+             (LimitNOFILE in the unit, ulimit -n)"
+        );
     }
 }

@@ -40,6 +40,8 @@ pub enum Unfit {
     Zero { key: String, usual: String },
     #[error("{key}: {value} is too long: write {most} at most, a hundred years")]
     TooLong { key: String, value: u64, most: u64 },
+    #[error("{0}")]
+    Limits(String),
     #[error("log.filter: {0}")]
     Filter(FilterError),
     #[error(transparent)]
@@ -141,6 +143,7 @@ fn numbers(config: &Config, found: &mut Vec<Unfit>) {
     if config.amqp.public_port == Some(0) {
         found.push(Unfit::Zero { key: "amqp.public_port".into(), usual: String::new() });
     }
+    let before = found.len();
     let usual = table(Limits::default());
     for (name, value) in table(config.limits) {
         let key = format!("limits.{name}");
@@ -157,6 +160,10 @@ fn numbers(config: &Config, found: &mut Vec<Unfit>) {
         if value > most {
             found.push(Unfit::TooLong { key, value, most });
         }
+    }
+    // What a number means beside the others is asked once each means something.
+    if found.len() == before {
+        found.extend(config.limits.check().err().map(Unfit::Limits));
     }
 }
 
@@ -258,6 +265,11 @@ mod tests {
                 &["limits.requests_per_second: 0", "limits.result_days: 0"],
             ),
             (&["limits.restarts=0", "limits.expired_days=0", "limits.file_from_bytes=0"], &[]),
+            (
+                &["limits.bodies_in_flight_bytes=67108864"],
+                &["limits.bodies_in_flight_bytes: an identity may"],
+            ),
+            (&["limits.amqp_connections=7"], &["limits.http_connections, limits.amqp_connections: must be"]),
             (&["limits.result_days=36500"], &[]),
             (&["limits.result_days=36501"], &["limits.result_days: 36501 is too long: write 36500 at most"]),
             (&["limits.idempotency_hours=4000000000"], &["limits.idempotency_hours: 4000000000 is too long"]),

@@ -4,6 +4,7 @@
 //! its own task groups. Nothing is declared, bound, deleted or purged from outside, and passive declares only find
 //! what one may use.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use broker::{Access, Limits, LogInFuture, LoggedIn, Login, Operation, Principal, QueueOptions, Refusal};
@@ -15,13 +16,38 @@ use super::standing::Standing;
 use super::url::User;
 use crate::ambient;
 use crate::identity::ended;
+use crate::shares::{Share, Shares, network};
 use crate::store::{Holder, RetireOlder, Store};
 use crate::user_endpoint::Starts;
 
-/// What an endpoint and a client may use of the broker.
+/// What one credential of an endpoint and of a client may use of the broker. A client's programs share theirs: its
+/// connections are bounded by what its identity may have.
 const ENDPOINT: Limits =
     Limits { connections: 20, channels: 16, consumers: 16, body: wire::message::LIMIT as u64 };
-const CLIENT: Limits = Limits { connections: 200, channels: 16, consumers: 200, body: 0 };
+const CLIENT: Limits = Limits { connections: usize::MAX, channels: 16, consumers: 200, body: 0 };
+
+/// The connections that are logged in, by address and by identity: an endpoint's count for its owner. Identities share
+/// half, so that those of one address leave room for others there.
+#[derive(Debug)]
+pub(super) struct Open {
+    by_address: Shares<IpAddr>,
+    by_identity: Shares<IdentityId>,
+}
+
+impl Open {
+    pub(super) fn new(limits: &crate::limits::Limits) -> Open {
+        let size = limits.amqp_connections;
+        Open { by_address: Shares::new(size), by_identity: Shares::new(size / 2) }
+    }
+}
+
+/// Somebody who is logged in, with what the connection takes of their shares.
+#[derive(Debug)]
+struct Member {
+    user: User,
+    _address: Option<Share<IpAddr>>,
+    _identity: Share<IdentityId>,
+}
 
 #[derive(Debug)]
 pub(super) struct Rules {
@@ -29,6 +55,31 @@ pub(super) struct Rules {
     pub(super) standing: Standing,
     pub(super) deliveries: Feeder,
     pub(super) starts: Starts,
+    pub(super) open: Open,
+}
+
+impl Rules {
+    /// `user` as somebody who is logged in from `peer`, if there is room for one more connection of theirs.
+    async fn member(&self, user: User, peer: Option<SocketAddr>) -> Result<Member, Refusal> {
+        let unavailable = |error| {
+            tracing::error!(%error, user = %user, "a log-in could not be checked");
+            Refusal::Unavailable
+        };
+        let identity = match user.holder {
+            Holder::Client(identity) => identity,
+            Holder::Endpoint(endpoint) => {
+                let owner = self.store.endpoint_owner(endpoint).await.map_err(unavailable)?;
+                owner.ok_or(Refusal::Denied)?
+            }
+        };
+        let full = || {
+            tracing::warn!(%identity, ?peer, "an identity or address has its share of limits.amqp_connections");
+            Refusal::Unavailable
+        };
+        let _identity = self.open.by_identity.take(identity, 1).ok_or_else(full)?;
+        let address = peer.map(|peer| self.open.by_address.take(network(peer.ip()), 1).ok_or_else(full));
+        Ok(Member { user, _address: address.transpose()?, _identity })
+    }
 }
 
 impl Access for Rules {
@@ -49,6 +100,7 @@ impl Access for Rules {
                 let text = format!("This connection URL expired at {expired:.0}: get a new one");
                 return Err(Refusal::Ended(text));
             }
+            let member = self.member(user, login.peer).await?;
             if let Holder::Endpoint(endpoint) = user.holder {
                 if credential.supersedes {
                     let retire = RetireOlder { endpoint, used: user.number };
@@ -62,12 +114,12 @@ impl Access for Rules {
                 Holder::Endpoint(_) => ENDPOINT,
                 Holder::Client(_) => CLIENT,
             };
-            Ok(LoggedIn { principal: Principal::new(login.user).with(Arc::new(user)), limits })
+            Ok(LoggedIn { principal: Principal::new(login.user).with(Arc::new(member)), limits })
         })
     }
 
     fn may(&self, who: &Principal, operation: &Operation<'_>) -> bool {
-        let Some(&user) = who.get::<User>() else { return false };
+        let Some(&Member { user, .. }) = who.get::<Member>() else { return false };
         match user.holder {
             Holder::Endpoint(endpoint) => {
                 let allowed = self.standing.admits(endpoint) && endpoint_may(endpoint, operation);
@@ -83,7 +135,7 @@ impl Access for Rules {
     }
 
     fn unknown_queue(&self, who: &Principal, queue: &str) -> Option<QueueOptions> {
-        let user = who.get::<User>()?;
+        let user = who.get::<Member>()?.user;
         match (Name::parse(queue)?, user.holder) {
             // A group costs a row until somebody consumes its queue.
             (Name::Client(owner, _), Holder::Client(identity)) if owner == identity => Some(QueueOptions {

@@ -33,6 +33,7 @@ use wire::{EndpointId, FunctionId, IdentityId};
 use crate::ambient;
 use crate::figures::Figures;
 use crate::identity::audit::{self, By};
+use crate::limits::Limits;
 use crate::presence::Presence;
 use crate::store::{Ended, Holder, Store, StoreError, Which};
 use crate::user_endpoint::Starts;
@@ -73,6 +74,7 @@ impl Post {
         store: Store,
         presence: Presence,
         figures: Figures,
+        limits: &Limits,
     ) -> Result<(Post, Broker), PostError> {
         store.settle_all().await?;
         let (tasks, task_feeding) = Feeder::new();
@@ -91,12 +93,16 @@ impl Post {
             standing: standing.clone(),
             deliveries,
             starts: starts.clone(),
+            open: access::Open::new(limits),
         };
-        let (server, broker) = Broker::new(broker::Config::default(), Arc::new(rules));
+        let defaults = broker::Config::default();
+        let handshakes = defaults.handshakes.min(limits.amqp_connections / 4);
+        let settings = broker::Config { handshakes, ..defaults };
+        let (server, broker) = Broker::new(settings, Arc::new(rules));
         let sink = ResultSink::default();
         let heartbeats = Heartbeats::new(
             store.clone(),
-            presence,
+            presence.clone(),
             results.clone(),
             starts.clone(),
             standing.clone(),

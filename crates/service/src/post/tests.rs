@@ -35,7 +35,10 @@ impl Scene {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("farcall.db")).await.unwrap();
         let presence = Presence::new(&Limits::default());
-        let (post, broker) = Post::open(store.clone(), presence.clone(), Figures::default()).await.unwrap();
+        let (post, broker) =
+            Post::open(store.clone(), presence.clone(), Figures::default(), &Limits::default())
+                .await
+                .unwrap();
         tokio::spawn(broker.run(Vec::new(), std::future::pending()));
         let client = Client {
             id: OWNER,
@@ -62,13 +65,21 @@ impl Scene {
             public: false,
             allowed_functions: None,
             admins: Vec::new(),
-            metadata: Default::default(),
+            is_manager: false,
             created: NOW,
             manager: None,
             broker_at: None,
         };
         let choices: Option<Choices> = None;
-        let register = RegisterEndpoint { endpoint, choices, client: None, secret: Hash::of("s"), now: NOW };
+        let register = RegisterEndpoint {
+            endpoint,
+            metadata: Default::default(),
+            choices,
+            client: None,
+            most: 1_000,
+            secret: Hash::of("s"),
+            now: NOW,
+        };
         let Registered::As(number) = self.store.write(register).await.unwrap() else { panic!("refused") };
         self.post.endpoint_registered(ENDPOINT, number).unwrap();
     }

@@ -1,4 +1,5 @@
-//! Request bodies: how large one may be, how much of all of them may be in flight, how long one may take.
+//! Request bodies: how large one may be, and how much of all of them may be in flight. How long one may take is
+//! decided by its [pace](crate::pace).
 //!
 //! ```text
 //! arriving, up to 1 MiB: in memory --------------------------+
@@ -6,24 +7,32 @@
 //! ```
 //!
 //! However many large bodies arrive at a time and however slowly, memory holds as much of them as the largest single
-//! body may measure.
+//! body may measure. The room is [shared](crate::shares) twice: by address, and half of it by identity, so that whoever
+//! sends much leaves room for others from the same address, too.
 
+use std::error::Error;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{BodyDataStream, HttpBody};
 use axum::extract::Request;
-use axum::http::header;
+use axum::http::{Extensions, header};
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wire::IdentityId;
 use wire::rest::error::Code;
 
+use super::caller::Caller;
 use super::failure::Failure;
+use crate::front::Reached;
 use crate::limits::Limits;
+use crate::pace::TooSlow;
+use crate::shares::{Share, Shares, network};
 use crate::store;
 
 /// The semaphores count in these.
@@ -32,18 +41,19 @@ const UNIT: usize = 4 << 10;
 const LARGE: usize = 1 << 20;
 /// How long a large body waits for others that are worked on.
 const TURN: Duration = Duration::from_secs(20);
-/// How much of a refused body is let pass by.
+/// How much of a refused body is let pass by, and for how long.
 const PASSED: usize = 256 << 20;
+const PASSING: Duration = Duration::from_secs(60);
+
 /// The room for bodies. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Room {
-    free: Arc<Semaphore>,
+    by_address: Shares<IpAddr>,
+    by_identity: Shares<IdentityId>,
     /// Memory for large bodies.
     memory: Arc<Semaphore>,
     /// Where files are made.
     directory: Arc<Path>,
-    /// A body that has not arrived by then is not waited for.
-    arrival: Duration,
 }
 
 /// A whole body. Its room is given back when it is dropped.
@@ -54,10 +64,18 @@ pub(super) struct Body {
 }
 
 /// What a body takes of the room.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Taken {
-    room: Option<OwnedSemaphorePermit>,
+    address: Share<IpAddr>,
+    /// Of one whose sender is known.
+    identity: Option<Share<IdentityId>>,
     _memory: Option<OwnedSemaphorePermit>,
+}
+
+impl Taken {
+    fn grow(&mut self, units: usize) -> bool {
+        self.address.grow(units) && self.identity.as_mut().is_none_or(|identity| identity.grow(units))
+    }
 }
 
 /// What has arrived of a body.
@@ -75,10 +93,10 @@ impl Room {
     pub fn new(limits: &Limits, directory: &Path) -> Room {
         let largest = limits.submit_bytes().max(limits.body_bytes).max(LARGE);
         Room {
-            free: Arc::new(Semaphore::new(limits.bodies_in_flight_bytes / UNIT)),
+            by_address: Shares::new(limits.bodies_in_flight_bytes / UNIT),
+            by_identity: Shares::new(limits.bodies_in_flight_bytes / UNIT / 2),
             memory: Arc::new(Semaphore::new(largest.div_ceil(UNIT))),
             directory: directory.into(),
-            arrival: Duration::from_secs(limits.body_seconds.into()),
         }
     }
 
@@ -87,42 +105,48 @@ impl Room {
         // What is small on the way and large in memory is not taken: no client of ours compresses.
         let encoded = request.headers().get(header::CONTENT_ENCODING).is_some_and(|it| it != "identity");
         let promised = request.body().size_hint().lower();
+        let taken = self.taken(request.extensions())?;
         let mut chunks = request.into_body().into_data_stream();
-        let received = async {
-            let received = if encoded {
-                let message = "Content-Encoding: only identity is understood here";
-                Err(Failure::new(Code::RequestMalformed, message).with_status(415))
-            } else if promised > limit as u64 {
-                Err(too_large(limit))
-            } else {
-                self.receive(&mut chunks, limit).await
-            };
-            if received.is_err() {
-                drain(&mut chunks).await;
-            }
-            received
+        let received = if encoded {
+            let message = "Content-Encoding: only identity is understood here";
+            Err(Failure::new(Code::RequestMalformed, message).with_status(415))
+        } else if promised > limit as u64 {
+            Err(too_large(limit))
+        } else {
+            self.receive(&mut chunks, limit, taken).await
         };
-        let received = tokio::time::timeout(self.arrival, received).await.unwrap_or_else(|_| {
-            let message = "The request's body did not arrive in time";
-            Err(Failure::new(Code::RequestMalformed, message).with_status(408))
-        })?;
-        self.whole(received).await
+        if received.is_err() {
+            let _ = tokio::time::timeout(PASSING, drain(&mut chunks)).await;
+        }
+        self.whole(received?).await
     }
 
-    async fn receive(&self, chunks: &mut BodyDataStream, limit: usize) -> Result<Arriving, Failure> {
-        let mut body = Arriving { held: Vec::new(), file: None, length: 0, taken: Taken::default() };
-        let broken = |_| Failure::new(Code::RequestMalformed, "The request's body could not be read");
-        while let Some(chunk) = chunks.try_next().await.map_err(broken)? {
+    /// The shares of whoever sends a request; nothing of them is taken yet.
+    fn taken(&self, request: &Extensions) -> Result<Taken, Failure> {
+        let address = request.get::<Reached>().map_or(IpAddr::from([0; 4]), |it| network(it.peer.ip()));
+        let address = self.by_address.take(address, 0).ok_or_else(busy)?;
+        let identity = match request.get::<Caller>() {
+            Some(&Caller(identity)) => Some(self.by_identity.take(identity, 0).ok_or_else(busy)?),
+            None => None,
+        };
+        Ok(Taken { address, identity, _memory: None })
+    }
+
+    async fn receive(
+        &self,
+        chunks: &mut BodyDataStream,
+        limit: usize,
+        taken: Taken,
+    ) -> Result<Arriving, Failure> {
+        let mut body = Arriving { held: Vec::new(), file: None, length: 0, taken };
+        while let Some(chunk) = chunks.try_next().await.map_err(|error| broken(&error))? {
             let length = body.length + chunk.len();
             if length > limit {
                 return Err(too_large(limit));
             }
             let more = length.div_ceil(UNIT) - body.length.div_ceil(UNIT);
-            let more = self.free.clone().try_acquire_many_owned(u32::try_from(more).unwrap_or(u32::MAX));
-            let more = more.map_err(|_| busy())?;
-            match &mut body.taken.room {
-                Some(room) => room.merge(more),
-                None => body.taken.room = Some(more),
+            if !body.taken.grow(more) {
+                return Err(busy());
             }
             body.held.extend_from_slice(&chunk);
             body.length = length;
@@ -180,7 +204,23 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn busy() -> Failure {
-    Failure::unavailable("Too much is being received at this moment; try again shortly")
+    Failure::unavailable(
+        "Too many request bodies of yours, or from your address, are being received; try again shortly \
+         (limits.bodies_in_flight_bytes)",
+    )
+}
+
+fn broken(error: &axum::Error) -> Failure {
+    let mut cause: Option<&dyn Error> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<TooSlow>() {
+            let message = "The request's body did not arrive in time: it came slower than \
+                           limits.body_bytes_per_second or took longer than limits.body_seconds";
+            return Failure::new(Code::RequestMalformed, message).with_status(408);
+        }
+        cause = error.source();
+    }
+    Failure::new(Code::RequestMalformed, "The request's body could not be read")
 }
 
 /// Lets a refused body pass by, up to a point: a client that is still sending when its connection ends would
@@ -211,20 +251,39 @@ mod tests {
         Request::new(axum::body::Body::from(vec![0; size]))
     }
 
+    /// A request of `size` bytes, by identity number `who` from address `from`.
+    fn sent(size: usize, who: u128, from: u8) -> Request {
+        let mut request = request(size);
+        let at = std::net::SocketAddr::from(([127, 0, 0, 1], 5000));
+        let peer = std::net::SocketAddr::from(([192, 0, 2, from], 1));
+        request.extensions_mut().insert(Reached { at, tls: false, peer, metrics: false, forwarder: None });
+        request.extensions_mut().insert(Caller(IdentityId::from_uuid(uuid::Uuid::from_u128(who))));
+        request
+    }
+
     #[tokio::test]
-    async fn room_is_taken_while_a_body_is_held_and_given_back() {
-        let limits = Limits { bodies_in_flight_bytes: 10 * UNIT, ..Limits::default() };
+    async fn an_identity_has_a_quarter_and_an_address_half_of_what_others_leave() {
+        let limits = Limits { bodies_in_flight_bytes: 40 * UNIT, ..Limits::default() };
         let directory = tempfile::tempdir().unwrap();
         let room = Room::new(&limits, directory.path());
-        let held = room.read(request(6 * UNIT), 8 * UNIT).await.unwrap();
-        let refused = room.read(request(6 * UNIT), 8 * UNIT).await.unwrap_err();
-        assert_eq!(refused.code(), Code::ServiceUnavailable);
-        room.read(request(4 * UNIT), 8 * UNIT).await.unwrap();
-        drop(held);
-        assert_eq!(room.read(request(8 * UNIT), 8 * UNIT).await.unwrap().bytes.len(), 8 * UNIT);
-        let refused = room.read(request(8 * UNIT + 1), 8 * UNIT).await.unwrap_err();
-        assert_eq!(refused.code(), Code::TaskPayloadTooLarge);
-        assert_eq!(room.free.available_permits(), 10);
+        let read = async |units: usize, who, from| room.read(sent(units * UNIT, who, from), 50 * UNIT).await;
+        let held = read(10, 1, 1).await.unwrap();
+        for from in [1, 2] {
+            assert_eq!(read(1, 1, from).await.unwrap_err().code(), Code::ServiceUnavailable, "from anywhere");
+        }
+        let second = read(5, 2, 1).await.unwrap();
+        let third = read(2, 3, 1).await.unwrap();
+        assert_eq!(read(2, 4, 1).await.unwrap_err().code(), Code::ServiceUnavailable);
+        read(1, 4, 1).await.unwrap();
+        // Identities alone never take all that their address has: what is sent without one finds room.
+        let nobody = room.by_address.take(network([192, 0, 2, 1].into()), 3);
+        assert!(nobody.is_some());
+        assert!(room.by_address.take(network([192, 0, 2, 1].into()), 1).is_none(), "half of the room");
+        assert!(room.by_address.take(network([192, 0, 2, 2].into()), 10).is_some(), "half of the rest");
+        drop((held, second, third, nobody));
+        assert_eq!(read(10, 1, 1).await.unwrap().bytes.len(), 10 * UNIT);
+        assert_eq!(read(51, 1, 1).await.unwrap_err().code(), Code::TaskPayloadTooLarge);
+        assert!(room.by_address.take([192, 0, 2, 1].into(), 20).is_some(), "all was given back");
     }
 
     #[tokio::test]
@@ -250,11 +309,7 @@ mod tests {
         drop(first);
         assert_eq!(second.await.unwrap().bytes, sent);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "files have no names");
-        let all = limits.bodies_in_flight_bytes / UNIT;
-        assert_eq!(
-            (room.free.available_permits(), room.memory.available_permits()),
-            (all, (20 << 20) / UNIT)
-        );
+        assert_eq!(room.memory.available_permits(), (20 << 20) / UNIT);
     }
 
     #[tokio::test]
@@ -264,6 +319,5 @@ mod tests {
         let refused = room.read(request(LARGE + 1), LARGE * 2).await.unwrap_err();
         assert_eq!(refused.code(), Code::ServiceUnavailable);
         room.read(request(LARGE), LARGE * 2).await.unwrap();
-        assert_eq!(room.free.available_permits(), Limits::default().bodies_in_flight_bytes / UNIT);
     }
 }

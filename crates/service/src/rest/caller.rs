@@ -1,4 +1,5 @@
-//! Who calls: the bearer of a token for the compute scope.
+//! Who calls: the bearer of a token for the compute scope. Each caller has a [share](crate::shares) of the requests that
+//! are answered at a time.
 
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use wire::rest::error::Code;
 
 use super::App;
 use super::failure::Failure;
+use crate::front::Working;
 use crate::store::Token;
 use crate::{ambient, front, proof};
 
@@ -47,6 +49,15 @@ impl FromRequestParts<App> for CallerToken {
             return Err(Failure::new(Code::InsufficientAuthScope, "The token's scope does not reach here"));
         }
         app.rates.take(token.identity, now).map_err(Failure::too_many_requests)?;
+        if let Some(working) = parts.extensions.get::<Working>() {
+            let share = app.at_once.take(token.identity, 1).ok_or_else(|| {
+                Failure::unavailable(
+                    "Too many requests of yours are answered at this moment; try again shortly",
+                )
+            })?;
+            working.counts_for(share);
+        }
+        parts.extensions.insert(Caller(token.identity));
         Ok(CallerToken(token))
     }
 }

@@ -55,6 +55,7 @@ use crate::post::Post;
 use crate::post::url::Outside;
 use crate::presence::Presence;
 use crate::rules::{self, Verdict};
+use crate::shares::Shares;
 use crate::store::{Endpoint, FunctionAccess, Store, StoreError};
 use crate::user_endpoint::keeper::Keeper;
 
@@ -67,6 +68,8 @@ pub struct App {
     pub post: Post,
     pub room: Room,
     pub rates: Rates,
+    /// Requests that are answered at a time, by their callers.
+    pub at_once: Shares<IdentityId>,
     pub answers: Answers,
     pub keeper: Keeper,
     pub limits: Limits,

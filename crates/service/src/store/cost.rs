@@ -221,8 +221,15 @@ async fn registrations_whose_answers_were_lost_do_not_pile_up() {
     let found = store.endpoint(endpoint(0)).await.unwrap().unwrap();
     for n in 2..=100 {
         let secret = crate::secret::Hash::of("s");
-        let again =
-            RegisterEndpoint { endpoint: found.clone(), choices: None, client: None, secret, now: NOW };
+        let again = RegisterEndpoint {
+            endpoint: found.clone(),
+            metadata: Default::default(),
+            choices: None,
+            client: None,
+            most: 1_000,
+            secret,
+            now: NOW,
+        };
         assert_eq!(store.write(again).await.unwrap(), Registered::As(n));
     }
     let mut kept = Vec::new();

@@ -349,6 +349,14 @@ impl Store {
         endpoint_of(&row, admins.collect::<Result<_, StoreError>>()?).map(Some)
     }
 
+    pub async fn endpoint_owner(&self, endpoint: EndpointId) -> Result<Option<IdentityId>, StoreError> {
+        let row = sqlx::query("SELECT owner_id FROM endpoints WHERE id = $1")
+            .bind(key(endpoint.as_uuid()))
+            .fetch_optional(&self.readers)
+            .await?;
+        row.map(|row| Ok(IdentityId::from_uuid(id(&row, "owner_id")?))).transpose()
+    }
+
     /// What `endpoint` said of itself when it was registered.
     pub async fn endpoint_metadata(&self, endpoint: EndpointId) -> Result<Metadata, StoreError> {
         let row = sqlx::query("SELECT metadata_json FROM endpoint_metadata WHERE endpoint_id = $1")

@@ -9,7 +9,6 @@
 //! What is staged is in tables of its own, where nothing else looks. What is accepted will be released whatever
 //! happens, unless its endpoint is deleted; then the submit was for an endpoint that is no more.
 
-use jiff::Timestamp;
 use sqlx::{QueryBuilder, Row, Sqlite};
 use wire::{EndpointId, RequestId};
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Client, Farcall, endpoint_body};
+use crate::support::{Client, Farcall, endpoint_body, open};
 
 /// A registration with so many bytes of metadata.
 fn heavy(name: &str, bytes: usize) -> serde_json::Value {
@@ -97,4 +97,32 @@ async fn a_long_list_comes_whole() {
     let ids: std::collections::HashSet<_> =
         listed.as_array().unwrap().iter().map(|it| it["uuid"].as_str().unwrap()).collect();
     assert_eq!((listed.as_array().unwrap().len(), ids.len()), (1301, 1301));
+}
+
+/// Whether a connection is refused. Clients that would take a refusal for wrong credentials are let in first, and told to
+/// come again.
+async fn is_sent_away(url: &str) -> bool {
+    let connected = lapin::Connection::connect(url, lapin::ConnectionProperties::default()).await;
+    let Ok(connection) = connected else { return true };
+    let channel = connection.create_channel().await;
+    channel.is_err()
+}
+
+/// Connections of endpoints count for their owner.
+#[tokio::test]
+async fn an_identity_has_its_share_of_the_connections_to_the_broker() {
+    let service = Farcall::configured("limits:\n  amqp_connections: 40\n");
+    let (client, other) = (service.client().await, service.client().await);
+    let registrations = [client.register().await, client.register().await];
+    let mut held = Vec::new();
+    for number in 0..10 {
+        held.push(open(registrations[number % 2].url()).await);
+    }
+    assert!(is_sent_away(registrations[0].url()).await);
+    let results = client.get("/v2/get_amqp_result_connection_url").await.ok();
+    assert!(is_sent_away(results["connection_url"].as_str().unwrap()).await, "its client, too");
+    let others = other.register().await;
+    open(others.url()).await;
+    held.pop().unwrap().0.close(200, "".into()).await.unwrap();
+    open(registrations[1].url()).await;
 }
