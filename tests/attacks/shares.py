@@ -157,3 +157,25 @@ def lets_uploads_stall(scene):
         other.put("/v3/endpoints/00000000-0000-4000-8000-000000000001", large)
     for stream in stalled:
         stream.close()
+
+
+@attack("somebody with an account", "asks for addresses of their results without end")
+def asks_for_addresses_without_end(scene):
+    service = scene.service()
+    attacker = service.rest()
+
+    def address():
+        return attacker.get("/v2/get_amqp_result_connection_url")["connection_url"]
+
+    first = address()
+    connection = pika.BlockingConnection(pika.URLParameters(first))
+    asked = {address() for _ in range(300)}
+    assert len(asked) <= 16
+    # What is connected stays so, and the first address opens connections still.
+    connection.process_data_events()
+    assert connection.is_open
+    connection.close()
+    pika.BlockingConnection(pika.URLParameters(first)).close()
+    # Others are not slower for what was asked: their first address is their first credential.
+    other = service.rest(service.add_client("other"))
+    assert ".1:" in other.get("/v2/get_amqp_result_connection_url")["connection_url"]

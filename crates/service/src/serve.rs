@@ -158,6 +158,7 @@ impl Service {
             rates: Rates::new(&config.limits),
             at_once: Shares::new(config.limits.http_connections / 2),
             answers: Answers::new(store.clone()),
+            addresses: rest::Addresses::default(),
             keeper: keeper.clone(),
             limits: config.limits,
             amqp: outside.clone(),

@@ -39,6 +39,7 @@ use axum::routing::{MethodRouter, get};
 use wire::rest::error::Code;
 use wire::{GroupId, IdentityId};
 
+pub use amqp_result_url::Addresses;
 pub use body::Room;
 pub use failure::Failure;
 pub use rate::Rates;
@@ -71,6 +72,7 @@ pub struct App {
     /// Requests that are answered at a time, by their callers.
     pub at_once: Shares<IdentityId>,
     pub answers: Answers,
+    pub addresses: Addresses,
     pub keeper: Keeper,
     pub limits: Limits,
     /// Where the broker is found from outside.

@@ -1,8 +1,8 @@
 //! Broker users and the hashes of their passwords.
 //!
 //! An endpoint's credential does not end by time: it ends with the endpoint, or once a newer registration's has been
-//! used, so that a registration whose answer was lost locks nobody out. A client's opens connections for a day; a
-//! connection that is open stays.
+//! used, so that a registration whose answer was lost locks nobody out. A client's opens connections for a time; a
+//! connection that is open stays. Whoever asks for many has the newest of them.
 
 use jiff::Timestamp;
 use sqlx::Row;
@@ -13,6 +13,9 @@ use super::row::{instant, key};
 use super::shut_out::lives;
 use super::{Command, Store, StoreError, Tx};
 use crate::secret::Hash;
+
+/// Credentials that one holder has; one more ends the oldest.
+const ALIVE: i64 = 16;
 
 /// Whose credential it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,6 +78,7 @@ impl Command for NewClientCredential {
             .execute(&mut *tx)
             .await?;
         let number = last.unwrap_or(0) + 1;
+        keep_newest(tx, holder, number).await?;
         add(tx, holder, number, self.secret, self.now, Some(self.expires), None).await?;
         Ok(Some(number))
     }
@@ -102,6 +106,17 @@ impl Command for RetireOlder {
     }
 }
 
+/// Makes room for credential `number` of `holder`.
+pub(super) async fn keep_newest(tx: &mut Tx, holder: Holder, number: i64) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM credentials WHERE kind = $1 AND subject_id = $2 AND number <= $3")
+        .bind(holder.kind())
+        .bind(key(holder.subject()))
+        .bind(number - ALIVE)
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
 pub(super) async fn add(
     tx: &mut Tx,
     holder: Holder,
@@ -124,21 +139,6 @@ pub(super) async fn add(
     .bind(client.map(|client| key(client.as_uuid())))
     .execute(tx)
     .await?;
-    Ok(())
-}
-
-/// Credentials of one endpoint that are kept until a newer one is used: of registrations whose answers were lost.
-const KEPT: i64 = 16;
-
-/// Forgets credentials of `endpoint` that are so old that many newer ones were handed out.
-pub(super) async fn keep_newest(tx: &mut Tx, endpoint: EndpointId, newest: i64) -> Result<(), StoreError> {
-    let holder = Holder::Endpoint(endpoint);
-    sqlx::query("DELETE FROM credentials WHERE kind = $1 AND subject_id = $2 AND number <= $3")
-        .bind(holder.kind())
-        .bind(key(holder.subject()))
-        .bind(newest - KEPT)
-        .execute(tx)
-        .await?;
     Ok(())
 }
 

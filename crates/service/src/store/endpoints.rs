@@ -210,8 +210,8 @@ impl Command for RegisterEndpoint {
             .await?;
         describe(tx, endpoint.id, &self.metadata, &endpoint.admins).await?;
         let holder = Holder::Endpoint(endpoint.id);
+        credentials::keep_newest(tx, holder, number).await?;
         credentials::add(tx, holder, number, self.secret, self.now, None, self.client).await?;
-        credentials::keep_newest(tx, endpoint.id, number).await?;
         Ok(Registered::As(number))
     }
 }

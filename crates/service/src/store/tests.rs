@@ -480,3 +480,39 @@ async fn lists_of_endpoints_scan_no_table() {
     }
     store.close().await;
 }
+
+/// However many credentials somebody asks for, the newest are alive, and making one costs the same.
+#[tokio::test]
+async fn a_holder_has_the_newest_credentials() {
+    let (_directory, store) = opened().await;
+    let now = Timestamp::UNIX_EPOCH;
+    let client = Holder::Client(OWNER);
+    for number in 1..=40 {
+        let expires = now + SignedDuration::from_hours(24);
+        let command =
+            NewClientCredential { identity: OWNER, secret: Hash::of(&number.to_string()), now, expires };
+        assert_eq!(store.write(command).await.unwrap(), Some(number));
+    }
+    let endpoint_row = store.endpoint(endpoint(0)).await.unwrap().unwrap();
+    for number in 2..=40 {
+        let register = RegisterEndpoint {
+            endpoint: endpoint_row.clone(),
+            metadata: Default::default(),
+            choices: None,
+            client: None,
+            most: 2,
+            secret: Hash::of("s"),
+            now,
+        };
+        assert_eq!(store.write(register).await.unwrap(), Registered::As(number));
+    }
+    for holder in [client, Holder::Endpoint(endpoint(0))] {
+        let mut alive = Vec::new();
+        for number in 1..=40 {
+            if store.credential(holder, number).await.unwrap().is_some() {
+                alive.push(number);
+            }
+        }
+        assert_eq!(alive, (25..=40).collect::<Vec<_>>(), "{holder:?}");
+    }
+}

@@ -126,3 +126,31 @@ async fn an_identity_has_its_share_of_the_connections_to_the_broker() {
     held.pop().unwrap().0.close(200, "".into()).await.unwrap();
     open(registrations[1].url()).await;
 }
+
+/// An address for results leaves nothing behind: asked for at every reconnection, it is the same for a time.
+#[tokio::test]
+async fn addresses_for_results_do_not_pile_up() {
+    let service = Farcall::start();
+    let client = service.client().await;
+    let ask = async || {
+        let answer = client.get("/v2/get_amqp_result_connection_url").await.ok();
+        answer["connection_url"].as_str().unwrap().to_owned()
+    };
+    let first = ask().await;
+    let (connection, _channel) = open(&first).await;
+    for _ in 0..300 {
+        let last = ask().await;
+        assert_eq!(last, first);
+    }
+    open(&first).await;
+    let mut database = service.database().await;
+    let alive: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM credentials").fetch_one(&mut database).await.unwrap();
+    assert_eq!(alive, 1);
+    // What ends all that somebody has ends this, too: the next address is another.
+    sqlx::query("DELETE FROM credentials").execute(&mut database).await.unwrap();
+    let another = ask().await;
+    assert_ne!(another, first);
+    open(&another).await;
+    assert!(connection.status().connected());
+}
