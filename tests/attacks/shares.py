@@ -34,6 +34,11 @@ played_elsewhere(
     "sends a body too slowly to end",
     "crates/service/src/pace.rs::a_body_brings_its_least_in_each_window_and_all_in_time",
 )
+played_elsewhere(
+    "somebody with an account",
+    "signs in, and asks for codes and tokens, without end",
+    "crates/service/src/store/tests.rs::what_one_person_leaves_by_signing_in_is_bounded",
+)
 
 
 @attack("somebody with an account", "registers endpoints without end")

@@ -10,6 +10,11 @@ use super::row::{id, key, time};
 use super::{Command, Store, StoreError, Tx};
 use crate::secret::Hash;
 
+/// Codes that are kept of one person; older ones end when more are made, some hundred later at the latest.
+const MOST: i64 = 1_000;
+/// Codes that ended long before are forgotten so many at a time: faster than they are made.
+const FORGOTTEN: i64 = 100;
+
 /// What a code stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Code {
@@ -43,11 +48,25 @@ impl Command for AddCode {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM codes WHERE expires_us < $1")
-            .bind(self.forget.as_microsecond())
+        let code = self.code;
+        sqlx::query(
+            "DELETE FROM codes WHERE hash IN (SELECT hash FROM codes WHERE expires_us < $1 LIMIT $2)",
+        )
+        .bind(self.forget.as_microsecond())
+        .bind(FORGOTTEN)
+        .execute(&mut *tx)
+        .await?;
+        // Finding the oldest takes as many steps as there are codes: it is done now and then.
+        if self.hash.now_and_then() {
+            sqlx::query(
+                "DELETE FROM codes WHERE hash IN (SELECT hash FROM codes WHERE identity_id = $1 \
+                 ORDER BY expires_us DESC LIMIT -1 OFFSET $2)",
+            )
+            .bind(key(code.identity.as_uuid()))
+            .bind(MOST)
             .execute(&mut *tx)
             .await?;
-        let code = self.code;
+        }
         sqlx::query(
             "INSERT INTO codes (hash, client_id, identity_id, session_id, grant_id, redirect_uri, challenge, \
              scope, state, nonce, offline, expires_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",

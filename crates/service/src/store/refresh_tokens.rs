@@ -17,6 +17,12 @@ use super::row::{id, key, time};
 use super::{Command, Store, StoreError, Tx};
 use crate::secret::Hash;
 
+/// Refresh tokens that are kept of one person, used ones included; when there are more, some hundred later at the latest,
+/// the oldest used ones go first.
+const MOST: i64 = 20_000;
+/// Those that have ended are forgotten so many at a time: faster than they are made.
+const FORGOTTEN: i64 = 100;
+
 /// What a refresh token stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefreshToken {
@@ -47,15 +53,30 @@ impl Command for AddRefreshToken {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM refresh_tokens WHERE expires_us < $1")
-            .bind((self.token.issued - TOLD).as_microsecond())
-            .execute(&mut *tx)
-            .await?;
+        sqlx::query(
+            "DELETE FROM refresh_tokens WHERE hash IN \
+             (SELECT hash FROM refresh_tokens WHERE expires_us < $1 LIMIT $2)",
+        )
+        .bind((self.token.issued - TOLD).as_microsecond())
+        .bind(FORGOTTEN)
+        .execute(&mut *tx)
+        .await?;
         insert(tx, self.hash, &self.token).await
     }
 }
 
 async fn insert(tx: &mut Tx, hash: Hash, token: &RefreshToken) -> Result<(), StoreError> {
+    // Finding the oldest takes as many steps as there are tokens: it is done now and then.
+    if hash.now_and_then() {
+        sqlx::query(
+            "DELETE FROM refresh_tokens WHERE hash IN (SELECT hash FROM refresh_tokens WHERE identity_id = $1 \
+             ORDER BY used_us IS NOT NULL, issued_us DESC LIMIT -1 OFFSET $2)",
+        )
+        .bind(key(token.identity.as_uuid()))
+        .bind(MOST)
+        .execute(&mut *tx)
+        .await?;
+    }
     sqlx::query(
         "INSERT INTO refresh_tokens (hash, chain_id, grant_id, session_id, identity_id, client_id, scope, \
          resource_server, chain_key, issued_us, expires_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",

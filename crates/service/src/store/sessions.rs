@@ -57,6 +57,10 @@ pub struct Session {
     pub authentications: Vec<Authentication>,
 }
 
+/// Browsers in which one identity is signed in, and in which it is known; the longest unused ones are signed out and
+/// forgotten when there are more.
+const BROWSERS: i64 = 100;
+
 impl Session {
     pub fn authentication(&self, identity: IdentityId) -> Option<&Authentication> {
         self.authentications.iter().find(|it| it.identity == identity)
@@ -86,7 +90,7 @@ impl Command for SignIn {
 
     async fn run(self, tx: &mut Tx) -> Result<Uuid, StoreError> {
         let identity = key(self.authentication.identity.as_uuid());
-        forget(tx, self.now).await?;
+        forget(tx, self.authentication.identity, self.now).await?;
         if let Some(other) = self.ends {
             SignOut(other).run(tx).await?;
         }
@@ -144,17 +148,25 @@ impl Command for SignIn {
              ON CONFLICT (browser_hash, identity_id) DO UPDATE SET seen_us = excluded.seen_us",
         )
         .bind(self.browser.as_bytes())
-        .bind(identity)
+        .bind(&identity)
         .bind(self.now.as_microsecond())
-        .execute(tx)
+        .execute(&mut *tx)
         .await?;
+        for sql in [
+            "DELETE FROM known_browsers WHERE identity_id = $1 AND browser_hash IN (SELECT browser_hash \
+             FROM known_browsers WHERE identity_id = $1 ORDER BY seen_us DESC LIMIT -1 OFFSET $2)",
+            "UPDATE sessions SET cookie_hash = NULL, expires_us = created_us WHERE id IN (SELECT id FROM sessions \
+             WHERE identity_id = $1 AND cookie_hash IS NOT NULL ORDER BY expires_us DESC LIMIT -1 OFFSET $2)",
+        ] {
+            sqlx::query(sql).bind(&identity).bind(BROWSERS).execute(&mut *tx).await?;
+        }
         Ok(session)
     }
 }
 
-/// Sessions whose cookie has ended and to which nothing refers any more.
-async fn forget(tx: &mut Tx, now: Timestamp) -> Result<(), StoreError> {
-    const ENDED: &str = "SELECT s.id FROM sessions s WHERE s.expires_us < $1 \
+/// An identity's sessions whose cookie has ended and to which nothing refers any more.
+async fn forget(tx: &mut Tx, identity: IdentityId, now: Timestamp) -> Result<(), StoreError> {
+    const ENDED: &str = "SELECT s.id FROM sessions s WHERE s.identity_id = $2 AND s.expires_us < $1 \
         AND NOT EXISTS (SELECT 1 FROM tokens t WHERE t.session_id = s.id) \
         AND NOT EXISTS (SELECT 1 FROM refresh_tokens r WHERE r.session_id = s.id) \
         AND NOT EXISTS (SELECT 1 FROM codes c WHERE c.session_id = s.id)";
@@ -162,7 +174,8 @@ async fn forget(tx: &mut Tx, now: Timestamp) -> Result<(), StoreError> {
         format!("DELETE FROM authentications WHERE session_id IN ({ENDED})"),
         format!("DELETE FROM sessions WHERE id IN ({ENDED})"),
     ] {
-        sqlx::query(sqlx::AssertSqlSafe(sql)).bind(now.as_microsecond()).execute(&mut *tx).await?;
+        let sql = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(now.as_microsecond());
+        sql.bind(key(identity.as_uuid())).execute(&mut *tx).await?;
     }
     Ok(())
 }

@@ -516,3 +516,80 @@ async fn a_holder_has_the_newest_credentials() {
         assert_eq!(alive, (25..=40).collect::<Vec<_>>(), "{holder:?}");
     }
 }
+
+async fn count(store: &Store, table: &str) -> i64 {
+    let sql = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
+    sqlx::query_scalar(sql).fetch_one(&store.readers).await.unwrap()
+}
+
+/// A hash for which what need not be done each time is done.
+fn due(number: u64) -> Hash {
+    let mut bytes = [0; 32];
+    bytes[24..].copy_from_slice(&number.to_be_bytes());
+    Hash::from_stored(&bytes).unwrap()
+}
+
+/// Whoever signs in in browser after browser, and makes code after code and token after token, leaves so many.
+#[tokio::test]
+async fn what_one_person_leaves_by_signing_in_is_bounded() {
+    let (_directory, store) = opened().await;
+    let now = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1000);
+    let mut last = Uuid::nil();
+    for number in 0..150 {
+        let at = now + SignedDuration::from_secs(number);
+        let sign_in = SignIn {
+            session: Uuid::from_u128(5000 + number as u128),
+            continues: None,
+            ends: None,
+            cookie: due(number as u64),
+            browser: due(number as u64),
+            authentication: Authentication { identity: OWNER, method: Method::Password, mfa: false, at },
+            now: at,
+            expires: at + SignedDuration::from_hours(12),
+            forget_browsers: Timestamp::UNIX_EPOCH,
+        };
+        last = store.write(sign_in).await.unwrap();
+    }
+    assert!(count(&store, "sessions").await <= 101);
+    assert_eq!(count(&store, "sessions WHERE cookie_hash IS NOT NULL").await, 100);
+    assert_eq!(count(&store, "known_browsers").await, 100);
+    assert!(store.session_by_cookie(due(149), now).await.unwrap().is_some());
+    assert!(store.session_by_cookie(due(49), now).await.unwrap().is_none());
+    let codes = (0..1_100).map(|number| {
+        let code = Code {
+            client: ClientId::from_uuid(*OWNER.as_uuid()),
+            identity: OWNER,
+            session: last,
+            grant: Uuid::from_u128(number as u128),
+            redirect_uri: "r".into(),
+            challenge: "c".into(),
+            scope: "s".into(),
+            state: None,
+            nonce: None,
+            offline: false,
+            expires: now + SignedDuration::from_secs(number),
+        };
+        store.write(AddCode { hash: due(number as u64), code, forget: Timestamp::UNIX_EPOCH })
+    });
+    for added in futures_util::future::join_all(codes).await {
+        added.unwrap();
+    }
+    assert!(count(&store, "codes").await <= 1_001);
+    let token = |number: i64| Token {
+        identity: OWNER,
+        client: ClientId::from_uuid(*OWNER.as_uuid()),
+        scope: "s".into(),
+        resource_server: "r".into(),
+        issued: now + SignedDuration::from_secs(number),
+        expires: now + SignedDuration::from_hours(48),
+        session: None,
+        grant: None,
+        parent: None,
+    };
+    let many = (0..11_000).map(|number| (due(number as u64), token(number))).collect();
+    assert!(store.write(AddTokens(many)).await.unwrap());
+    assert!(store.write(AddTokens(vec![(due(20_000), token(20_000))])).await.unwrap());
+    assert_eq!(count(&store, "tokens").await, 10_001);
+    assert!(store.token(due(20_000)).await.unwrap().is_some());
+    assert!(store.token(due(999)).await.unwrap().is_none());
+}

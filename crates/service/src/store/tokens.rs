@@ -10,8 +10,10 @@ use super::shut_out::lives;
 use super::{Command, Store, StoreError, Tx};
 use crate::secret::Hash;
 
-/// Tokens that one identity may have; older ones end when it asks for more.
+/// Tokens that one identity may have; older ones end when it asks for more, some hundred later at the latest.
 const MOST: i64 = 10_000;
+/// Tokens that have ended are forgotten so many at a time: faster than they are made, and nobody waits for all.
+const FORGOTTEN: i64 = 100;
 
 /// For so long after its end somebody who comes with a token is told that it has ended.
 const TOLD: SignedDuration = SignedDuration::from_hours(24 * 7);
@@ -50,22 +52,28 @@ impl Command for AddTokens {
     type Output = bool;
 
     async fn run(self, tx: &mut Tx) -> Result<bool, StoreError> {
-        let Some((_, first)) = self.0.first() else { return Ok(true) };
+        let Some((hash, first)) = self.0.first() else { return Ok(true) };
         if !lives(tx, first.identity, Some(first.client)).await? {
             return Ok(false);
         }
-        sqlx::query("DELETE FROM tokens WHERE expires_us < $1")
-            .bind((first.issued - TOLD).as_microsecond())
-            .execute(&mut *tx)
-            .await?;
         sqlx::query(
-            "DELETE FROM tokens WHERE identity_id = $1 AND issued_us < (SELECT issued_us FROM tokens \
-             WHERE identity_id = $1 ORDER BY issued_us DESC LIMIT 1 OFFSET $2)",
+            "DELETE FROM tokens WHERE hash IN (SELECT hash FROM tokens WHERE expires_us < $1 LIMIT $2)",
         )
-        .bind(key(first.identity.as_uuid()))
-        .bind(MOST)
+        .bind((first.issued - TOLD).as_microsecond())
+        .bind(FORGOTTEN)
         .execute(&mut *tx)
         .await?;
+        // Finding the oldest takes as many steps as there are tokens: it is done now and then.
+        if hash.now_and_then() {
+            sqlx::query(
+                "DELETE FROM tokens WHERE hash IN (SELECT hash FROM tokens WHERE identity_id = $1 \
+                 ORDER BY issued_us DESC LIMIT -1 OFFSET $2)",
+            )
+            .bind(key(first.identity.as_uuid()))
+            .bind(MOST)
+            .execute(&mut *tx)
+            .await?;
+        }
         for (hash, token) in self.0 {
             sqlx::query(
                 "INSERT INTO tokens (hash, identity_id, client_id, scope, resource_server, issued_us, expires_us, \
