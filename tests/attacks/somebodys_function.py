@@ -17,3 +17,11 @@ row("leaves a daemon that keeps what its worker had open",
     "a_process_pool_and_a_daemon_of_a_function_work_without_the_workers_sockets")
 row("writes results for others' tasks into its worker's connection",
     "an_answer_that_does_not_belong_is_the_end_of_the_worker")
+row("raises what is no Exception, what can't be printed, or a hundred megabytes",
+    "what_a_function_raises_is_told_and_the_worker_goes_on")
+row("replaces what its worker needs of Python, and keeps the process from ending",
+    "what_a_function_does_to_its_worker_ends_with_it")
+row("spoils the process of a thread pool", "a_spoiled_thread_does_not_hold_its_slot")
+row("leaves an alarm that would go off in another function", "an_alarm_that_was_forgotten_goes_off_in_no_other_function")
+row("closes its worker's connection, and opens files in its place",
+    "a_function_that_closes_what_it_has_not_opened_is_told")

@@ -282,9 +282,12 @@ impl Life {
 /// Between a closed socket and the kill.
 pub(super) const LAST_MOMENT: Duration = Duration::from_millis(200);
 
-/// Why a worker is killed that can't answer any more.
+/// The worker's own status when it can't reach its node.
+const CUT_OFF: i32 = 197;
+
+/// Why a worker ends that can't answer any more.
 pub(super) const CLOSED: &str = "The worker's connection to its node was closed or used by something else, and the \
-                                 worker was killed. A function must leave file descriptors alone that it has not opened.";
+                                 worker ended. A function must leave file descriptors alone that it has not opened.";
 
 /// Why a worker is killed that answers what it was not asked.
 pub(super) const STRANGE_ANSWER: &str = "The worker sent a result for a task that it was not running, and was killed. \
@@ -296,6 +299,7 @@ pub(super) fn describe(exit: io::Result<std::process::ExitStatus>) -> String {
     use std::os::unix::process::ExitStatusExt;
     match exit {
         Ok(status) => match (status.code(), status.signal()) {
+            (Some(CUT_OFF), _) => CLOSED.to_owned(),
             (Some(code), _) => format!("The worker process exited with status {code}."),
             (None, Some(signal)) => {
                 let name = Signal::try_from(signal).map(Signal::as_str).unwrap_or("an unknown signal");

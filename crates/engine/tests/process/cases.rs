@@ -103,9 +103,8 @@ async fn a_worker_that_exits_costs_its_task_only() {
         ("import ctypes\n    ctypes.string_at(0)", "ended by SIGSEGV"),
         (
             "import os\n    os.closerange(3, 256)\n    import time\n    time.sleep(1000)",
-            "closed its connection",
+            "connection to its node was closed",
         ),
-        ("raise KeyboardInterrupt()", "exited with status 1"),
         ("import os, signal\n    os.killpg(0, signal.SIGTERM)", "ended by SIGTERM"),
     ] {
         let lost = rig.call(&format!("def f():\n    {source}\n"), json!([]));

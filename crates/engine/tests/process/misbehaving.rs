@@ -13,6 +13,11 @@ cases! {
     a_cancelled_task_takes_its_own_processes_with_it_and_nobody_elses,
     a_task_that_was_cancelled_in_the_queue_never_runs,
     misbehaving_functions_cost_nobody_else,
+    what_a_function_raises_is_told_and_the_worker_goes_on,
+    what_a_function_does_to_its_worker_ends_with_it,
+    a_spoiled_thread_does_not_hold_its_slot,
+    an_alarm_that_was_forgotten_goes_off_in_no_other_function,
+    a_function_that_closes_what_it_has_not_opened_is_told,
     a_forked_child_that_returns_is_ended_and_its_parent_answers,
     what_a_function_forks_in_a_thread_does_not_answer,
     a_process_pool_and_a_daemon_of_a_function_work_without_the_workers_sockets,
@@ -196,7 +201,7 @@ async fn misbehaving_functions_cost_nobody_else() {
         ),
         ("import sys\n    sys.exit('with a thread left')", "WorkerLost"),
         ("import signal\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    return 1", ""),
-        ("import builtins\n    builtins.len = None\n    return 1", "WorkerLost"),
+        ("import builtins\n    builtins.len = None\n    return 1", ""),
     ] {
         let outcome = rig.run(&format!("def f():\n    {source}\n"), json!([])).await;
         match outcome {
@@ -410,4 +415,109 @@ def f():
     assert_eq!(after.value()[2], json!(id));
     assert!(after.value()[0].as_str().unwrap().ends_with(&id.to_string()));
     assert_ne!(before.value(), &after.value()[0]);
+}
+
+async fn what_a_function_raises_is_told_and_the_worker_goes_on() {
+    let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
+    let pid = "def f():\n    import os\n    return os.getpid()\n";
+    let worker = rig.run(pid, json!([])).await.value().clone();
+    for (body, words) in [
+        ("raise KeyboardInterrupt", "\nKeyboardInterrupt\n"),
+        ("import asyncio; raise asyncio.CancelledError('in time')", "CancelledError: in time\n"),
+        (
+            "raise type('Panic', (BaseException,), {'__module__': 'm'})('of an extension')",
+            "Panic: of an extension\n",
+        ),
+        ("raise GeneratorExit", "\nGeneratorExit\n"),
+        (
+            "raise type('E', (Exception,), {'__module__': 'm', '__str__': lambda self: 1 / 0})",
+            "m.E: <exception str() failed>\n",
+        ),
+        (
+            "a = ValueError('a'); a.__cause__ = KeyError('b'); a.__cause__.__cause__ = a; raise a",
+            "ValueError: a\n",
+        ),
+        ("raise ValueError('x' * 100_000_000)", "characters of this error are left out]"),
+        ("import sys; sys.setrecursionlimit(60); f()", "RecursionError"),
+    ] {
+        let outcome = rig.run(&format!("def f():\n    {body}\n"), json!([])).await;
+        assert!(
+            outcome.text().contains(words),
+            "{body}: {}",
+            &outcome.text()[..outcome.text().len().min(1000)]
+        );
+        assert!(outcome.text().len() < 11 << 20, "{body}");
+        if !body.contains("recursion") {
+            assert_eq!(rig.run(pid, json!([])).await.value(), &worker, "{body}");
+        }
+    }
+    for reduce in ["raise ValueError('no')", "return type(self), (type(self)(),)", "raise KeyboardInterrupt"]
+    {
+        let source = format!(
+            "def f():\n    class R:\n        def __reduce__(self):\n            {reduce}\n    return R()\n"
+        );
+        let id = rig.submit(&source, json!([]), |_| ());
+        let Outcome::Raised { code, text } = rig.end_of(id).await else { panic!("{reduce}") };
+        assert_eq!(code, "RemoteExecutionError");
+        assert!(!text.contains("WorkerLost"), "{reduce}: {text}");
+        assert_eq!(rig.run("def f(): return 2\n", json!([])).await.value(), 2, "{reduce}");
+    }
+}
+
+/// What spoils a worker costs one more task at most, and that is told to be submitted again.
+async fn what_a_function_does_to_its_worker_ends_with_it() {
+    let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
+    for spoil in [
+        "import json; json.dumps = json.loads = None",
+        "import sys; sys.modules['traceback'] = sys.modules['json'] = sys.modules['pickle'] = None",
+        "import os\n    for name in ('read', 'write', 'writev', 'chdir', 'environ', '_exit', 'getpid'): setattr(os, name, None)",
+        "import os; os.environ = type('D', (dict,), {'__setitem__': lambda self, *pair: 1 / 0})()",
+        "import sys; sys.setrecursionlimit(40)",
+        "import sys; sys.stdout.close()",
+        "import threading, time; threading.Thread(target=time.sleep, args=(1000,)).start(); __builtins__['len'] = None",
+        "import atexit, builtins, time; atexit.register(time.sleep, 1000); builtins.len = None",
+    ] {
+        let spoiling = rig.run(&format!("def f():\n    {spoil}\n    return 1\n"), json!([])).await;
+        let victim = rig.run("def f(): raise ValueError('mine')\n", json!([])).await;
+        let told = "This worker is not as it was";
+        if spoiling == Outcome::Returned(json!(1)) && !spoil.contains("close") {
+            assert!(victim.text().contains(told), "{spoil}: {victim:?}");
+        } else {
+            assert!(victim.text().ends_with("ValueError: mine\n"), "{spoil}: {victim:?}");
+        }
+        let next = "def f():\n    import json, os, sys, traceback\n    print('works')\n    return len(json.dumps(os.getcwd())) > 3\n";
+        assert_eq!(rig.run(next, json!([])).await.value(), true, "{spoil}");
+    }
+}
+
+async fn a_spoiled_thread_does_not_hold_its_slot() {
+    let mut rig = Rig::start(json!({"type": "ThreadPoolEngine", "max_workers": 1})).await;
+    let spoil = "def f():\n    import builtins, sys\n    sys.modules['traceback'] = builtins.len = None\n    return 1\n";
+    assert_eq!(rig.run(spoil, json!([])).await.value(), 1);
+    let victim = rig.run("def f(): raise ValueError('mine')\n", json!([])).await;
+    assert!(victim.text().contains("This worker is not as it was"), "{victim:?}");
+    assert_eq!(rig.run("def f(): return len('fine')\n", json!([])).await.value(), 4);
+}
+
+async fn an_alarm_that_was_forgotten_goes_off_in_no_other_function() {
+    let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
+    let forget = "def f():\n    import signal\n    signal.setitimer(signal.ITIMER_REAL, 0.2)\n    return 1\n";
+    assert_eq!(rig.run(forget, json!([])).await.value(), 1);
+    let sleep = "def f():\n    import time\n    time.sleep(0.4)\n    return 2\n";
+    assert_eq!(rig.run(sleep, json!([])).await.value(), 2);
+}
+
+async fn a_function_that_closes_what_it_has_not_opened_is_told() {
+    let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
+    for then in ["pass", "time.sleep(1000)", "builtins.kept = [open('/dev/null', 'r+') for _ in range(40)]"] {
+        let source = format!(
+            "def f():\n    import builtins, os, time\n    os.closerange(3, 256)\n    {then}\n    return 1\n"
+        );
+        let outcome = rig.run(&source, json!([])).await;
+        assert!(
+            outcome.text().contains("must leave file descriptors alone that it has not opened"),
+            "{then}: {outcome:?}"
+        );
+        assert_eq!(rig.run("def f(): return 2\n", json!([])).await.value(), 2, "{then}");
+    }
 }

@@ -9,12 +9,14 @@ packets of at most `PACKET` bytes, and a task is this worker's from the moment i
 back what lies unread. So nothing may be read ahead here, and every answer is written before the next task is read.
 """
 
+import builtins
 import gc
 import json
 import os
 import struct
 import sys
 import time
+from _signal import ITIMER_REAL, setitimer
 
 from . import payloads
 from .errors import CouldNotExecuteUserTask, MessageTooLarge, ResultTooLarge, Unsendable
@@ -23,6 +25,10 @@ TASK, ENDED, READY = 1, 2, 4
 HEAD = struct.Struct(">IB")
 EXTRAS_LENGTH = struct.Struct(">I")
 PACKET = 1 << 16
+# As much of an error is told, from its beginning and its end.
+LONGEST_ERROR = 10 << 20
+# The status of a process whose connection to its node is closed.
+CUT_OFF = 197
 # A result message with its text is below 80 MiB, whatever limit is configured.
 LONGEST_TEXT = 79 << 20
 
@@ -75,17 +81,25 @@ def close(sockets):
             pass  # the function has closed it
 
 
-# Kept here: functions may replace what they find in a module.
-process_id = os.getpid
+# What the worker needs to answer, kept here: functions may replace what they find in a module.
+process_id, leave_process = os.getpid, os._exit
+receive, receive_into, send, send_parts = os.read, os.readv, os.write, os.writev
+to_json, from_json, now = json.dumps, json.loads, time.time_ns
+len, map, sum, type, isinstance = len, map, sum, type, isinstance
+OUTPUT = sys.stdout, sys.stderr
 
 
 class Worker:
-    # What a function may raise without ending its process.
-    caught = Exception
+    # What ends its process when a function raises it, and whether a function's alarm is this worker's.
+    ends, has_alarm = SystemExit, True
 
     def __init__(self, tasks, results, config):
         self.tasks, self.results = tasks, results
         self.process = process_id()
+        # Whether the next function would not find this process as it must be.
+        self.spoiled = False
+        self.umask = os.umask(0)
+        os.umask(self.umask)
         self.working_dir = os.path.realpath(config["working_dir"])
         self.sandbox = config["run_in_sandbox"]
         self.limit = config["result_size_limit"]
@@ -100,17 +114,26 @@ class Worker:
             "dill": self.details["dill_version"],
             "sdk": self.details["globus_compute_sdk_version"],
         }
-        self.write(READY, json.dumps(about).encode())
-        while True:
-            frame = self.read()
-            if frame[4] == TASK:
-                self.write(ENDED, frame[5:21], *self.task(frame))
+        # Whatever goes wrong here, no answer can come any more: the process is to end, whatever threads are left.
+        status = 1
+        try:
+            self.write(READY, to_json(about).encode())
+            while not self.spoiled:
+                frame = self.read()
+                if frame[4] == TASK:
+                    self.write(ENDED, frame[5:21], *self.answer(frame))
+        except OSError:
+            status = CUT_OFF
+        except BaseException as exception:
+            note(told(exception)[0])
+        finally:
+            leave_process(status)
 
     def read(self):
         """The next frame, whole; ends the worker when its node is gone."""
-        frame = os.read(self.tasks, PACKET)
+        frame = receive(self.tasks, PACKET)
         if not frame:
-            os._exit(0)
+            leave_process(CUT_OFF)
         whole = HEAD.unpack_from(frame)[0] + 4
         if len(frame) == whole:
             return frame
@@ -119,46 +142,53 @@ class Worker:
         at = len(start)
         with memoryview(frame) as view:
             while at < whole:
-                count = os.readv(self.tasks, [view[at:]])
+                count = receive_into(self.tasks, [view[at:]])
                 if not count:
-                    os._exit(0)
+                    leave_process(CUT_OFF)
                 at += count
         return frame
 
     def write(self, kind, *parts):
         # Gathered by the system, not here: what is large is copied once.
         parts = (HEAD.pack(sum(map(len, parts)) + 1, kind),) + parts
-        whole, written = sum(map(len, parts)), os.writev(self.results, parts)
+        whole, written = sum(map(len, parts)), send_parts(self.results, parts)
         if written < whole:
             rest = memoryview(b"".join(parts))
             while written < whole:
-                written += os.write(self.results, rest[written:])
+                written += send(self.results, rest[written:])
 
-    def task(self, frame):
-        start = time.time_ns()
-        task_id = hyphenated(frame[5:21].hex())
-        end_of_extras = 25 + EXTRAS_LENGTH.unpack_from(frame, 21)[0]
-        extras = json.loads(frame[25:end_of_extras]) if end_of_extras > 25 else {}
-        try:
-            self.enter(task_id)
-        except Exception:
-            return self.not_entered(task_id, start)
+    def answer(self, frame):
+        start, task_id = now(), hyphenated(frame[5:21].hex())
         error = b"null"
         try:
-            # Slices of what is large are views.
-            message = frame if len(frame) <= PACKET else memoryview(frame)
-            result = self.call(message[end_of_extras:], extras)
-        except self.caught as exception:
-            text, code, message = told(exception)
-            result = json.dumps(text).encode()
-            error = json.dumps({"code": code, "user_message": message}, separators=(",", ":")).encode()
-            note(text)
-        except BaseException as exception:  # SystemExit, KeyboardInterrupt: this process is to end
-            leave(exception)
-        flush()
+            end_of_extras = 25 + EXTRAS_LENGTH.unpack_from(frame, 21)[0]
+            extras = from_json(frame[25:end_of_extras]) if end_of_extras > 25 else {}
+            try:
+                self.enter(task_id)
+            except OSError:
+                return self.not_entered(task_id, start)
+            try:
+                # Slices of what is large are views.
+                message = frame if len(frame) <= PACKET else memoryview(frame)
+                result = self.call(message[end_of_extras:], extras)
+            except self.ends as exception:
+                leave(exception)
+            except BaseException as exception:
+                text, code, message = told(exception)
+                if not works():
+                    self.spoiled, text = True, text + SPOILED
+                result, error = failed(text, code, message)
+            if self.has_alarm and "signal" in sys.modules:
+                # An alarm that the function has forgotten would go off in another.
+                setitimer(ITIMER_REAL, 0)
+            self.spoiled = not flush() or self.spoiled
+        except BaseException as exception:
+            # Not the function's own failure: a part of Python that the worker needs is not what it was.
+            self.spoiled = True
+            result, error = failed(told(exception)[0] + SPOILED, *UNSAID)
         if process_id() != self.process:
             # A child that the function has forked and that has come back from it. Its parent answers.
-            os._exit(0 if error == b"null" else 1)
+            leave_process(0 if error == b"null" else 1)
         return packed(task_id, result, self.details_json, error, b"worker", b"execution-start", start)
 
     def enter(self, task_id):
@@ -173,6 +203,7 @@ class Worker:
         try:
             os.chdir(directory)
         except FileNotFoundError:
+            os.umask(self.umask)  # a function may have left one that lets nobody in
             os.makedirs(directory, exist_ok=True)
             os.chdir(directory)
 
@@ -190,7 +221,7 @@ class Worker:
         result = payloads.encode_result(value, extras.get("result_serializers"))
         if len(result) > self.limit:
             raise ResultTooLarge(len(result), self.limit)
-        text = result.json() if isinstance(result, payloads.Base64) else json.dumps(result).encode()
+        text = result.json() if isinstance(result, payloads.Base64) else to_json(result).encode()
         if len(text) > LONGEST_TEXT:
             raise MessageTooLarge(len(text), LONGEST_TEXT)
         return text
@@ -200,10 +231,45 @@ class Worker:
         import traceback
 
         text = "+" * 68 + "\n" + traceback.format_exc() + "-" * 68
-        note(text)
-        error = json.dumps(dict(zip(("code", "user_message"), UNSAID))).encode()
-        text = json.dumps(text).encode()
-        return packed(task_id, text, b"null", error, b"interchange", b"waiting-for-launch", start)
+        result, error = failed(text, *UNSAID)
+        return packed(task_id, result, b"null", error, b"interchange", b"waiting-for-launch", start)
+
+
+# Said of a task whose worker is ended because of what has been done to it.
+SPOILED = (
+    "\nThis worker is not as it was: this function or an earlier one has changed what Python itself needs (builtins, "
+    "modules such as os and json, limits). The worker was ended; if this function is not the one, submit it again.\n"
+)
+
+
+def works():
+    """Whether this process can still do what every task needs, as far as can be told when one has failed."""
+    try:
+        return (
+            all(sys.modules.get(module.__name__) is module for module in NEEDED)
+            and sys.getrecursionlimit() >= 200
+            and payloads.decode_task(SAMPLE, (), None) == [len, (), {"a": [1]}]
+            and payloads.decode(str(payloads.encode_result({"a": [1]}, ())), ()) == {"a": [1]}
+            and json.loads(json.dumps({"a": [1]})) == {"a": [1]}
+            and "NotADirectoryError" in printed(NotADirectoryError())
+            and "GC_TASK_UUID" in os.environ
+        )
+    except BaseException:
+        return False
+
+
+NEEDED = builtins, json, os, sys, time, payloads.pickles.pickle
+# A call of `len`.
+SAMPLE = "".join(
+    "%d\n%s" % (len(part), part) for part in ("00\ngARjYnVpbHRpbnMKbGVuCi4=\n", "00\ngAQpLg==\n", '11\n{"a": [1]}')
+)
+
+
+def failed(text, code, message):
+    """Result and error of a task, as they stand in the answer."""
+    note(text)
+    error = to_json({"code": code, "user_message": message}, separators=(",", ":")).encode()
+    return to_json(text).encode(), error
 
 
 def packed(task_id, result, details, error, actor, first_state, start):
@@ -255,22 +321,29 @@ def told(exception):
         return text, type(exception).__name__, "remote error: %s" % (exception,)
     if isinstance(exception, Unsendable):
         return "TypeError: %s\n" % exception, *UNSAID
+    try:
+        text = printed(exception)
+    except BaseException as second:  # an exception that can't be printed
+        text = "%s (%s while printing it)\n" % (type(exception).__name__, type(second).__name__)
+    if len(text) > LONGEST_ERROR:
+        left_out = len(text) - LONGEST_ERROR
+        start, end = text[: LONGEST_ERROR // 2], text[-LONGEST_ERROR // 2 :]
+        text = "%s\n[%d characters of this error are left out]\n%s" % (start, left_out, end)
+    # Lone surrogates can't cross as UTF-8.
+    return text.encode("utf-8", "backslashreplace").decode(), *UNSAID
+
+
+def printed(exception):
     import traceback
 
     trace = exception.__traceback__
+    if trace is None:
+        return "".join(traceback.format_exception_only(type(exception), exception))
     here = os.path.dirname(__file__)
     # The frames of the agent say nothing to the user; the last one stays, whoever it belongs to.
     while trace.tb_next is not None and os.path.dirname(trace.tb_frame.f_code.co_filename) == here:
         trace = trace.tb_next
-    try:
-        text = "".join(traceback.format_exception(type(exception), exception, trace))
-    except Exception as second:  # an exception that can't be printed
-        text = "%s (%s while printing it)\n" % (type(exception).__name__, type(second).__name__)
-    return (
-        # Lone surrogates can't cross as UTF-8.
-        text.encode("utf-8", "backslashreplace").decode(),
-        *UNSAID,
-    )
+    return "".join(traceback.format_exception(type(exception), exception, trace))
 
 
 # Code and message of errors whose text says it.
@@ -280,25 +353,27 @@ UNSAID = "RemoteExecutionError", "An error occurred during the execution of this
 def note(text):
     try:
         sys.stderr.write(text + "\n")
-    except Exception:
+    except BaseException:
         pass  # the function may have done anything to it
 
 
 def flush():
+    """Writes out what the function has printed, and says whether the next one can print."""
+    works = True
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except Exception:
-            pass  # the function may have closed it
+        except BaseException:
+            # The function may have put anything in its place; closing it is another thing.
+            works = works and stream is not OUTPUT[0] and stream is not OUTPUT[1]
+    return works
 
 
 def leave(exception):
     """A function wants this process to end, and it ends at once, whatever threads are left."""
-    if not isinstance(exception, SystemExit):
-        note(told(exception)[0])
     flush()
-    code = exception.code if isinstance(exception, SystemExit) else 1
-    os._exit(0 if code is None else code & 0xFF if isinstance(code, int) else 1)
+    code = exception.code
+    leave_process(0 if code is None else code & 0xFF if isinstance(code, int) else 1)
 
 
 def details(endpoint_id):

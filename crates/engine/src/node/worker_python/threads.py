@@ -11,7 +11,7 @@ from . import Worker
 
 
 class Thread(Worker):
-    caught = BaseException
+    ends, has_alarm = (), False
 
     def enter(self, task_id):
         os.environ["GC_TASK_UUID"] = task_id
