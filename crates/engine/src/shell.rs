@@ -409,7 +409,10 @@ impl Shell {
             let ids: Vec<_> = jobs.iter().map(|(_, job)| job.clone()).collect();
             let mut states = provider.status(&ids).await;
             for (block, job) in jobs {
-                if let Some(ended) = states.remove(&job).and_then(epitaph::ended) {
+                let Some(state) = states.remove(&job) else { continue };
+                // It reads what the job has left, on a file system that may stand still.
+                let ended = tokio::task::spawn_blocking(move || epitaph::ended(state)).await;
+                if let Ok(Some(ended)) = ended {
                     let _ = news.send(BlockNews::Ended { block, ended });
                 }
             }

@@ -1,29 +1,117 @@
-//! What workers print: to one bounded file per worker.
+//! What workers print: to one bounded file per worker, all of them written by one thread.
 //!
 //! When a file has reached its bound it becomes `<name>.1` and a new one begins: the newest output is always there
-//! and never more than twice the bound is kept.
+//! and never more than twice the bound is kept. A file system that stands still keeps the thread waiting, and in the end
+//! a worker that prints more than its pipe holds; the node and its heartbeats never wait.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tokio::net::unix::pipe;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 /// Per file.
 const BOUND: u64 = 8 << 20;
+/// At most so much is read from a worker at once, and so often before the thread has written it.
+const CHUNK: usize = 1 << 16;
+const CHUNKS: usize = 64;
 
-pub(crate) struct Log {
+enum Order {
+    Write {
+        path: Arc<PathBuf>,
+        bytes: Vec<u8>,
+    },
+    /// Nothing more comes for this file.
+    Close {
+        path: Arc<PathBuf>,
+        written: oneshot::Sender<()>,
+    },
+}
+
+/// The thread that writes the logs. It ends with the last clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Writer {
+    orders: mpsc::Sender<Order>,
+}
+
+impl Writer {
+    pub(crate) fn start() -> io::Result<Self> {
+        let (orders, inbox) = mpsc::channel(CHUNKS);
+        std::thread::Builder::new().name("worker-logs".to_owned()).spawn(move || work(inbox))?;
+        Ok(Self { orders })
+    }
+
+    /// Copies what comes out of `from` to the file at `path`. It ends when every writer has closed and all is in the file.
+    pub(crate) fn keep(&self, from: OwnedFd, path: PathBuf) -> io::Result<JoinHandle<()>> {
+        let from = pipe::Receiver::from_owned_fd(from)?;
+        Ok(tokio::spawn(copy(from, Arc::new(path), self.orders.clone())))
+    }
+}
+
+async fn copy(from: pipe::Receiver, path: Arc<PathBuf>, orders: mpsc::Sender<Order>) {
+    while from.readable().await.is_ok() {
+        // There may be many workers, and most print nothing most of the time: a buffer is made when it is needed.
+        let mut bytes = Vec::with_capacity(CHUNK);
+        match from.try_read_buf(&mut bytes) {
+            Ok(1..) => {
+                let order = Order::Write { path: Arc::clone(&path), bytes };
+                if orders.send(order).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(0) | Err(_) => break,
+        }
+    }
+    let (written, done) = oneshot::channel();
+    if orders.send(Order::Close { path, written }).await.is_ok() {
+        let _ = done.await; // the thread has gone
+    }
+}
+
+/// A full disk must not stop a worker: what can't be written is dropped.
+fn work(mut inbox: mpsc::Receiver<Order>) {
+    let mut logs: HashMap<Arc<PathBuf>, Log> = HashMap::new();
+    while let Some(order) = inbox.blocking_recv() {
+        match order {
+            Order::Write { path, bytes } => {
+                if !logs.contains_key(&path)
+                    && let Ok(log) = Log::open(path.to_path_buf())
+                {
+                    logs.insert(Arc::clone(&path), log);
+                }
+                if let Some(log) = logs.get_mut(&path) {
+                    let _ = log.write(&bytes);
+                }
+            }
+            Order::Close { path, written } => {
+                logs.remove(&path);
+                let _ = written.send(()); // nobody waits for it
+            }
+        }
+        if inbox.is_empty() {
+            logs.values_mut().for_each(|log| log.file = None);
+        }
+    }
+}
+
+struct Log {
     path: PathBuf,
-    /// Open while there is something to write: there may be many workers, and most print nothing most of the time.
+    /// Open while there is something to write: a descriptor for each worker would be many.
     file: Option<File>,
     written: u64,
 }
 
 impl Log {
-    pub(crate) fn open(path: PathBuf) -> io::Result<Self> {
+    fn open(path: PathBuf) -> io::Result<Self> {
         let file = File::options().create(true).append(true).open(&path)?;
         let written = file.metadata()?.len();
-        Ok(Self { path, file: None, written })
+        Ok(Self { path, file: Some(file), written })
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -39,19 +127,6 @@ impl Log {
         file.write_all(bytes)?;
         self.written += bytes.len() as u64;
         Ok(())
-    }
-}
-
-/// Copies until every writer has closed. A full disk must not stop a worker: what can't be written is dropped.
-pub(crate) async fn copy(from: pipe::Receiver, mut log: Log) {
-    let mut buffer = vec![0; 1 << 16];
-    while from.readable().await.is_ok() {
-        match from.try_read(&mut buffer) {
-            Ok(0) => return,
-            Ok(count) => drop(log.write(&buffer[..count])),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => log.file = None,
-            Err(_) => return,
-        }
     }
 }
 
@@ -86,5 +161,42 @@ mod tests {
         fs::write(&path, "é").unwrap();
         assert_eq!(tail(&path, 1024).unwrap(), "é");
         assert_eq!(tail(&path, 1).unwrap(), "\u{fffd}");
+    }
+
+    #[tokio::test]
+    async fn what_a_worker_printed_is_in_its_file_when_the_copying_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = Writer::start().unwrap();
+        let (reading, writing) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        let path = dir.path().join("worker_0.log");
+        let copying = writer.keep(reading, path.clone()).unwrap();
+        File::from(writing).write_all(b"words").unwrap();
+        copying.await.unwrap();
+        assert_eq!(fs::read(path).unwrap(), b"words");
+    }
+
+    /// A pipe for a file: whoever writes it waits until somebody reads.
+    #[tokio::test]
+    async fn a_file_that_stands_still_keeps_nobody_else_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("worker_0.log");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut file = File::options().read(true).write(true).open(&path).unwrap();
+        let writer = Writer::start().unwrap();
+        let (reading, writing) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        let copying = writer.keep(reading, path.clone()).unwrap();
+        let printing = tokio::task::spawn_blocking(move || {
+            let _ = File::from(writing).write_all(&vec![b'x'; 16 << 20]);
+        });
+        // This thread goes on; whoever prints waits, and memory is bounded.
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        assert!(!printing.is_finished() && !copying.is_finished());
+        // The thread ends with the test's process.
+        std::thread::spawn(move || {
+            let mut buffer = vec![0; CHUNK];
+            while file.read(&mut buffer).is_ok() {}
+        });
+        printing.await.unwrap();
+        copying.await.unwrap();
     }
 }

@@ -125,6 +125,7 @@ pub async fn run(
         python: interpreter(config.python.as_deref())?,
         library,
         config: worker,
+        writer: log::Writer::start().map_err(|error| NodeError::Logs { path: logs.clone(), error })?,
         logs,
         pool: uid.clone(),
         block,

@@ -9,12 +9,10 @@ use std::os::unix::net::UnixStream as StdStream;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::net::UnixStream;
-use tokio::net::unix::pipe;
 use tokio::process::Child;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::log::{self, Log};
 use super::resources::Share;
 use super::task_socket::TaskSocket;
 use super::worker::{CLOSED, LAST_MOMENT, News, Recipe, Worker, command, describe, log_name};
@@ -36,13 +34,12 @@ pub(super) fn start(
         theirs.push(there);
     }
     let (reading, writing) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-    let log = Log::open(recipe.logs.join(log_name(0)))?;
     let tasks = ours.iter().map(|(tasks, _)| tasks.theirs());
     let sockets =
         tasks.zip(theirs.iter().map(AsRawFd::as_raw_fd)).flat_map(|(tasks, results)| [tasks, results]);
     let child = command(recipe, 0, share, sockets.collect(), writing)?.spawn()?;
     drop(theirs);
-    let copying = tokio::spawn(log::copy(pipe::Receiver::from_owned_fd(reading)?, log));
+    let copying = recipe.writer.keep(reading, recipe.logs.join(log_name(0)))?;
     let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
     let pid = pid.ok_or_else(|| io::Error::other("the worker has no process id"))?;
     let (told, end) = watch::channel(None);

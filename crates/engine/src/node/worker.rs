@@ -12,13 +12,12 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::net::UnixStream;
-use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::config::{CONFIG_VARIABLE, WorkerConfig};
-use super::log::{self, Log};
+use super::log;
 use super::resources::Share;
 use super::task_socket::{Load, TaskSocket};
 use crate::link::frame::{Frame, Reader};
@@ -32,6 +31,7 @@ pub(crate) struct Recipe {
     pub(crate) library: PathBuf,
     pub(crate) config: WorkerConfig,
     pub(crate) logs: PathBuf,
+    pub(crate) writer: log::Writer,
     pub(crate) pool: String,
     pub(crate) block: u32,
     pub(crate) count: u32,
@@ -95,12 +95,11 @@ impl Worker {
         here.set_nonblocking(true)?;
         let stream = UnixStream::from_std(here)?;
         let (reading, writing) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-        let log = Log::open(recipe.logs.join(log_name(rank)))?;
         let tasks = TaskSocket::new()?;
         let sockets = vec![tasks.theirs(), there.as_raw_fd()];
         let child = command(recipe, rank, share, sockets, writing)?.spawn()?;
         drop(there);
-        let copying = tokio::spawn(log::copy(pipe::Receiver::from_owned_fd(reading)?, log));
+        let copying = recipe.writer.keep(reading, recipe.logs.join(log_name(rank)))?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("the worker has no process id"))?;
         let life = Life { child, pid, rank, pool: recipe.pool.clone(), copying, news };

@@ -36,27 +36,29 @@ impl LocalProvider {
         Self { scripts, blocks, open_files, jobs: Arc::default(), changed: Arc::default() }
     }
 
-    fn start(&self, job: &Job) -> Result<JobId, SubmitError> {
+    async fn start(&self, job: &Job) -> Result<JobId, SubmitError> {
         let script = self.scripts.join(format!("{}.sh", job.name));
         let text = self.blocks.script(job, &self.scripts);
-        let write = |path: &Path, text: &str| {
-            fs::write(path, text).map_err(|error| SubmitError::Script { path: path.to_owned(), error })
-        };
-        write(&script, &text)?;
         let status = with_suffix(&script, ".ec");
-        write(&status, "-\n")?;
         let (stdout, stderr) = (with_suffix(&script, ".out"), with_suffix(&script, ".err"));
-        let file = |path: &Path| {
-            fs::File::create(path).map_err(|error| SubmitError::Script { path: path.to_owned(), error })
-        };
+        let paths = (script.clone(), status.clone(), stdout.clone(), stderr.clone());
+        // The file system may stand still; the engine must not.
+        let made = tokio::task::spawn_blocking(move || {
+            let (script, status, stdout, stderr) = paths;
+            write(&script, &text)?;
+            write(&status, "-\n")?;
+            Ok((create(&stdout)?, create(&stderr)?))
+        });
+        let (out, errors) =
+            made.await.unwrap_or_else(|error| Err(SubmitError::Shell(io::Error::other(error))))?;
         let mut bash = Command::new("/bin/bash");
         processes::limit_open_files(&mut bash, self.open_files);
         let child = bash
             .arg(&script)
             .envs(job.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
-            .stdout(file(&stdout)?)
-            .stderr(file(&stderr)?)
+            .stdout(out)
+            .stderr(errors)
             .process_group(0)
             .spawn()
             .map_err(SubmitError::Shell)?;
@@ -91,7 +93,7 @@ impl LocalProvider {
 
 impl Provider for LocalProvider {
     fn submit(&self, job: Job) -> Answer<'_, Result<JobId, SubmitError>> {
-        Box::pin(async move { self.start(&job) })
+        Box::pin(async move { self.start(&job).await })
     }
 
     fn status<'a>(&'a self, jobs: &'a [JobId]) -> Answer<'a, HashMap<JobId, JobState>> {
@@ -145,7 +147,7 @@ async fn ended(mut child: Child, status: &Path, output: Output) -> JobState {
     let exit: io::Result<_> = child.wait().await;
     match exit.map(|status| status.code()) {
         Ok(Some(code)) => {
-            let _ = fs::write(status, format!("{code}\n")); // for the reader of the directory only
+            let _ = tokio::fs::write(status, format!("{code}\n")).await; // for the reader of the directory only
             let output = Output { exit_code: Some(code), ..output };
             if code == 0 { JobState::Completed(output) } else { JobState::Failed(output) }
         }
@@ -153,6 +155,14 @@ async fn ended(mut child: Child, status: &Path, output: Output) -> JobState {
         Ok(None) => JobState::Cancelled("Killed".into()),
         Err(error) => JobState::Failed(Output { message: Some(error.to_string()), ..output }),
     }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), SubmitError> {
+    fs::write(path, text).map_err(|error| SubmitError::Script { path: path.to_owned(), error })
+}
+
+fn create(path: &Path) -> Result<fs::File, SubmitError> {
+    fs::File::create(path).map_err(|error| SubmitError::Script { path: path.to_owned(), error })
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
