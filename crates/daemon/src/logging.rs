@@ -1,9 +1,13 @@
 //! Where log lines go and how they look. Chosen once, at the start of a process.
+//!
+//! A process that sends heartbeats writes through a [`Background`]: a file system that stands still then costs lines of
+//! the log, never the heartbeats.
 
 use std::io::{self, ErrorKind, Write};
 use std::str::FromStr as _;
 use std::sync::Mutex;
 
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{LevelFilter, ParseError};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
@@ -22,8 +26,50 @@ pub struct Logging<'a> {
     pub form: Form,
     /// The directives used when `FARCALL_LOG` is not set, such as `info` or `debug,hyper=info`.
     pub directives: &'a str,
-    /// Standard error when absent.
-    pub file: Option<Box<dyn Write + Send>>,
+    pub to: To<'a>,
+}
+
+/// Where lines go.
+pub enum To<'a> {
+    /// Standard error; whoever logs waits for it.
+    Stderr,
+    /// A file; whoever logs waits for it.
+    File(Box<dyn Write + Send>),
+    /// A thread that writes; nobody waits for it.
+    Background(&'a Background),
+}
+
+/// So many lines wait for the thread that writes them; those that come then are lost, and counted.
+const LINES: usize = 8192;
+
+/// A thread that writes lines. Dropped, it gets a second for those that wait.
+#[derive(Debug)]
+pub struct Background {
+    lines: NonBlocking,
+    _last: WorkerGuard,
+}
+
+impl Background {
+    /// Starts the thread, which writes to `to`.
+    pub fn start(to: impl Write + Send + 'static) -> Self {
+        let (lines, last) = NonBlockingBuilder::default()
+            .lossy(true)
+            .buffered_lines_limit(LINES)
+            .thread_name("log")
+            .finish(to);
+        Self { lines, _last: last }
+    }
+
+    /// Writes a line whatever the filter says.
+    pub fn say(&self, line: &str) {
+        // It only joins those that wait.
+        let _ = self.lines.clone().write_all(format!("{line}\n").as_bytes());
+    }
+
+    /// How many lines were lost.
+    pub fn lost(&self) -> usize {
+        self.lines.error_counter().dropped_lines()
+    }
 }
 
 /// The variable that goes before any other directives.
@@ -68,9 +114,10 @@ pub fn start(logging: Logging<'_>) -> io::Result<()> {
         },
         None => (usual()?, None),
     };
-    let writer = match logging.file {
-        Some(file) => BoxMakeWriter::new(Mutex::new(file)),
-        None => BoxMakeWriter::new(io::stderr),
+    let writer = match logging.to {
+        To::File(file) => BoxMakeWriter::new(Mutex::new(file)),
+        To::Stderr => BoxMakeWriter::new(io::stderr),
+        To::Background(background) => BoxMakeWriter::new(background.lines.clone()),
     };
     // A line that can't be written (a full disk) is lost: saying so in the same place would end whoever logged it.
     let lines = tracing_subscriber::fmt()
@@ -92,6 +139,7 @@ pub fn start(logging: Logging<'_>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::mpsc;
 
     #[test]
     fn filters() {
@@ -116,5 +164,40 @@ mod tests {
             let error = filter(bad).err().map(|error| error.to_string()).unwrap_or_default();
             assert!(error.starts_with(said), "{bad}: {error}");
         }
+    }
+
+    /// Writes once it is told to.
+    struct Stalled {
+        go: mpsc::Receiver<()>,
+        written: mpsc::Sender<Vec<u8>>,
+    }
+
+    impl Write for Stalled {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            let _ = self.go.recv();
+            let _ = self.written.send(line.to_vec());
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_writer_that_stands_still_keeps_nobody_waiting_and_takes_no_memory() {
+        let (go, stalled) = mpsc::channel();
+        let (written, lines) = mpsc::channel();
+        let background = Background::start(Stalled { go: stalled, written });
+        background.say("the first");
+        for _ in 0..3 * LINES {
+            background.say("another");
+        }
+        // One may be with the thread already.
+        assert!(background.lost() >= 2 * LINES - 1, "{}", background.lost());
+        drop(go);
+        assert_eq!(lines.recv().unwrap(), b"the first\n");
+        drop(background);
+        assert!(lines.try_iter().count() >= LINES - 1, "what waited is written in the end");
     }
 }

@@ -204,8 +204,11 @@ fn remembered(endpoint: &EndpointDir) -> Option<String> {
     serde_json::from_slice::<Remembered>(&text).ok().map(|remembered| remembered.service_url)
 }
 
-/// Writes down where an endpoint is registered: its next start needs no more to find it.
+/// Writes down where an endpoint is registered, unless that is known: its next start needs no more to find it.
 pub(crate) fn remember(endpoint: &EndpointDir, place: &Place) -> std::io::Result<()> {
+    if remembered(endpoint).as_deref() == Some(place.service.as_str()) {
+        return Ok(());
+    }
     let remembered = Remembered { service_url: place.service.to_string() };
     let path: &Path = &memory(endpoint);
     write_private(path, &serde_json::to_vec(&remembered).map_err(std::io::Error::other)?)

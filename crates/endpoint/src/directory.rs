@@ -8,8 +8,9 @@
 //!     config.yaml             its configuration
 //!     endpoint.json           the id it is registered under
 //!     daemon.pid              the process that runs it
-//!     daemon.host             the host that process is on
+//!     daemon.host             which process that is: its host, its boot, its start
 //!     service.json            where it is registered
+//!     failure.json            why its last run failed, if it did
 //!     endpoint.log
 //!     journal/                which tasks began and ended
 //!     unacked_results/        results the broker has not confirmed
@@ -169,13 +170,18 @@ impl EndpointDir {
         self.path.join("daemon.pid")
     }
 
-    /// The host that the process of the PID file runs on: homes are shared.
+    /// Which process the PID file means: numbers are used again, and homes are shared.
     pub(crate) fn host_file(&self) -> PathBuf {
         self.path.join("daemon.host")
     }
 
     pub(crate) fn log(&self) -> PathBuf {
         self.path.join("endpoint.log")
+    }
+
+    /// Why the last run failed.
+    pub(crate) fn failure_file(&self) -> PathBuf {
+        self.path.join("failure.json")
     }
 
     pub(crate) fn journal(&self) -> PathBuf {
@@ -196,8 +202,11 @@ impl EndpointDir {
         serde_json::from_slice::<Registered>(&text).ok().map(|registered| registered.endpoint_id)
     }
 
-    /// Writes `endpoint.json`, for its owner only.
+    /// Writes `endpoint.json`, for its owner only, unless it says so already.
     pub(crate) fn remember_id(&self, endpoint_id: EndpointId) -> io::Result<()> {
+        if self.registered_id() == Some(endpoint_id) {
+            return Ok(());
+        }
         let text = format!("{{\"endpoint_id\": \"{endpoint_id}\"}}");
         write_private(&self.path.join("endpoint.json"), text.as_bytes())
     }

@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Writes log lines.
 #[derive(Debug)]
@@ -37,6 +38,11 @@ impl Log {
         std::fs::rename(&self.path, earlier)?;
         self.file = open(&self.path)?;
         self.size = 0;
+        self.redirect()
+    }
+
+    /// What this process and its children write to their standard output and error goes here, too.
+    pub(crate) fn redirect(&self) -> io::Result<()> {
         if !self.console {
             nix::unistd::dup2_stdout(self.file.as_fd())?;
             nix::unistd::dup2_stderr(self.file.as_fd())?;
@@ -66,20 +72,85 @@ impl Write for Log {
     }
 }
 
+/// Holds lines back until the log is this process's to write. What a process that never gets so far had to log goes with
+/// it: it says on its terminal why it ends.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Later(Arc<(Mutex<Gate>, Condvar)>);
+
+#[derive(Debug, Default)]
+enum Gate {
+    #[default]
+    Shut,
+    Open(Log),
+    Gone,
+}
+
+impl Later {
+    /// Lines go to this log from now on.
+    pub(crate) fn open(&self, log: Log) {
+        self.set(Gate::Open(log));
+    }
+
+    /// Drops what waits, if the log was never opened.
+    pub(crate) fn give_up(&self) {
+        if matches!(*self.gate(), Gate::Shut) {
+            self.set(Gate::Gone);
+        }
+    }
+
+    fn set(&self, gate: Gate) {
+        *self.gate() = gate;
+        self.0.1.notify_all();
+    }
+
+    fn gate(&self) -> MutexGuard<'_, Gate> {
+        // What a panic has left is a log all the same.
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Write for Later {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let shut = |gate: &mut Gate| matches!(gate, Gate::Shut);
+        let gate = self.0.1.wait_while(self.gate(), shut);
+        match &mut *gate.unwrap_or_else(PoisonError::into_inner) {
+            Gate::Open(log) => log.write(line),
+            Gate::Shut | Gate::Gone => Ok(line.len()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Opens the file to be appended to, for its owner only.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }
 
-/// A line that tells where a run begins or ends, whatever the log's level is.
-pub(crate) fn sentinel(path: &Path, line: &str) {
-    // A log that can't be written can't be told about either.
-    let _ = open(path).and_then(|mut log| writeln!(log, "{line}"));
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_wait_for_the_log() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("endpoint.log");
+        let later = Later::default();
+        let mut writer = later.clone();
+        let thread = std::thread::spawn(move || writer.write_all(b"early\n").unwrap());
+        assert!(!path.exists());
+        later.open(Log::open(&path, 0, true).unwrap());
+        thread.join().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "early\n");
+        later.give_up();
+        later.clone().write_all(b"an open log stays open\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "early\nan open log stays open\n");
+        let refused = Later::default();
+        refused.give_up();
+        refused.clone().write_all(b"nowhere\n").unwrap();
+    }
 
     #[test]
     fn a_long_log_is_set_aside_once() {

@@ -9,7 +9,7 @@
 //! | module | knows |
 //! |---|---|
 //! | [`cli`] | commands, options, outputs, exit statuses |
-//! | [`directory`], [`pid`] | files of an endpoint; which process runs it |
+//! | [`directory`], [`pid`], [`last_words`] | files of an endpoint; which process runs it; why the last one failed |
 //! | [`account`] | which service, and as whom |
 //! | [`config`] | `config.yaml` |
 //! | [`log`] | the log file and its rotation |
@@ -30,6 +30,7 @@ mod exit;
 mod heartbeat;
 mod interchange;
 mod journal;
+mod last_words;
 mod log;
 mod pid;
 mod run;

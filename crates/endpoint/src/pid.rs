@@ -1,9 +1,16 @@
-//! The PID file: which process runs an endpoint, on which host, and whether it still does.
+//! The files that say which process runs an endpoint: `daemon.pid` and `daemon.host`.
 //!
-//! One line, the PID and a newline, as upstream writes it; the host stands in a file beside it, because homes are
-//! shared. A number alone may have been given to another process since; a process counts only if its command line is
-//! that of an endpoint. On another host nobody can look: there the file's age tells, which a running endpoint keeps
-//! young. No file lock: on a network file system those hang.
+//! `daemon.pid` is one line, the PID, as upstream writes and reads it. The same number may be another process by now, or
+//! on another host, so `daemon.host` says whose it is: the host, its boot, and when the process started. That file is the
+//! claim. It is written whole under a name of its own and then linked to its place, which succeeds for one process only,
+//! on network file systems too; a lock would hang there. The files are removed by the process that wrote them, and by
+//! whoever sees for certain that this process has ended.
+//!
+//! On another host nobody can look. There the age of `daemon.pid` tells, which a running endpoint keeps young.
+
+mod process;
+mod record;
+mod watch;
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -11,49 +18,70 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use nix::unistd::Pid;
-
 use crate::ambient;
 use crate::directory::EndpointDir;
-use crate::heartbeat::host_name;
 
-/// What a PID file says.
+pub(crate) use process::Process;
+use record::Record;
+pub(crate) use watch::{Said, Watch};
+
+/// What the files say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// No file: nobody runs it.
     Absent,
-    /// The process lives.
-    Alive(Pid),
-    /// It lives on another host, as far as one can tell from here.
+    /// The process lives, on this host.
+    Alive(Process),
+    /// It ran on another host a moment ago.
     Elsewhere(String),
-    /// The file is there, and the process is not.
+    /// It ran on another host, which has not touched the file for long. It may be stopped, and go on later.
+    Silent(String),
+    /// It has ended.
     Dead,
 }
 
 /// How an endpoint stands.
 pub(crate) fn standing(endpoint: &EndpointDir) -> Standing {
-    let path = endpoint.pid_file();
-    let Ok(text) = fs::read_to_string(&path) else {
-        return if path.exists() { Standing::Dead } else { Standing::Absent };
+    let number = match fs::read_to_string(endpoint.pid_file()) {
+        Ok(text) => Some(text.trim().parse::<i32>().ok().filter(|number| *number > 0)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(_) => Some(None),
     };
-    if let Some((host, period)) = written_by(&endpoint.host_file())
-        && host != host_name()
-    {
-        let young =
-            fs::metadata(&path).and_then(|file| file.modified()).is_ok_and(|time| is_young(time, period));
-        return if young { Standing::Elsewhere(host) } else { Standing::Dead };
-    }
-    match text.trim().parse() {
-        Ok(number) if number > 0 && runs_endpoint(number) => Standing::Alive(Pid::from_raw(number)),
-        _ => Standing::Dead,
+    let record = Record::read(&endpoint.host_file());
+    match (number, record) {
+        (None, None) => Standing::Absent,
+        // Between its two files, or somebody has removed one of them.
+        (None, Some(record)) => judge(endpoint, &record),
+        (Some(number), Some(record)) if number == Some(record.pid) => judge(endpoint, &record),
+        // Upstream's: there is only the number, and the title that its process has.
+        (Some(Some(number)), _) => match Process::titled(number, endpoint.registered_id()) {
+            Some(process) => Standing::Alive(process),
+            None => Standing::Dead,
+        },
+        (Some(None), _) => Standing::Dead,
     }
 }
 
-/// The host, and how often its endpoint touches the PID file, in seconds.
-fn written_by(path: &Path) -> Option<(String, u64)> {
-    let text = fs::read_to_string(path).ok()?;
-    let mut lines = text.lines();
-    Some((lines.next()?.to_owned(), lines.next()?.parse().ok()?))
+fn judge(endpoint: &EndpointDir, record: &Record) -> Standing {
+    if record.boot == record::boot() {
+        if let Some(process) = Process::started(record.pid, record.started) {
+            return Standing::Alive(process);
+        }
+        if record.namespace == record::namespace() {
+            return Standing::Dead;
+        }
+    } else if record.host == crate::heartbeat::host_name() {
+        // This host, before it was started again.
+        return Standing::Dead;
+    }
+    let touched = [endpoint.pid_file(), endpoint.host_file()]
+        .iter()
+        .filter_map(|path| fs::metadata(path).and_then(|file| file.modified()).ok())
+        .max();
+    match touched {
+        Some(time) if is_young(time, record.period) => Standing::Elsewhere(record.host.clone()),
+        _ => Standing::Silent(record.host.clone()),
+    }
 }
 
 /// Clocks of hosts may differ by a minute; three heartbeats may be late.
@@ -62,17 +90,13 @@ fn is_young(time: SystemTime, period: u64) -> bool {
     ambient::since_epoch().abs_diff(since) < Duration::from_secs(period.saturating_mul(3).saturating_add(60))
 }
 
-/// Whether a process lives whose command line is that of an endpoint: ours, or upstream's.
-pub(crate) fn runs_endpoint(pid: i32) -> bool {
-    let directory = PathBuf::from(format!("/proc/{pid}"));
-    let Ok(command_line) = fs::read(directory.join("cmdline")) else { return false };
-    // A zombie has no command line left; it will never answer a signal.
-    let command_line = String::from_utf8_lossy(&command_line);
-    command_line.contains("Globus Compute Endpoint") || command_line.contains("globus-compute-endpoint")
+/// Removes what a process that has ended left behind; nothing, when it has not.
+pub(crate) fn clean_up(endpoint: &EndpointDir) -> io::Result<()> {
+    if standing(endpoint) == Standing::Dead { remove(endpoint) } else { Ok(()) }
 }
 
-/// Removes what a process that is gone left behind.
-pub(crate) fn clean_up(endpoint: &EndpointDir) -> io::Result<()> {
+/// The claim goes last: as long as it is there, nobody else writes a PID.
+fn remove(endpoint: &EndpointDir) -> io::Result<()> {
     for path in [endpoint.pid_file(), endpoint.host_file()] {
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -82,14 +106,31 @@ pub(crate) fn clean_up(endpoint: &EndpointDir) -> io::Result<()> {
     Ok(())
 }
 
-/// The file of the process that runs an endpoint. Dropped, it is removed; what this process becomes by exec inherits
-/// it.
+/// The claim of the process that runs an endpoint. Dropped, its files are removed, if they are still its own.
 #[derive(Debug)]
 pub(crate) struct PidFile {
-    endpoint: EndpointDir,
+    claim: Claim,
 }
 
-/// Why a process can't have the file.
+/// What was written, and where: it tells whether it is still there.
+#[derive(Clone, Debug)]
+pub(crate) struct Claim {
+    endpoint: EndpointDir,
+    record: Record,
+}
+
+/// What ran the endpoint before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// Nothing, or what has left in order.
+    Nothing,
+    /// A process that has ended without removing its files.
+    Dead,
+    /// A process on another host: it may only be stopped, and hold results.
+    Silent,
+}
+
+/// Why a process can't have the files.
 #[derive(Debug)]
 pub(crate) enum NotClaimed {
     Alive,
@@ -98,92 +139,232 @@ pub(crate) enum NotClaimed {
 }
 
 impl PidFile {
-    /// Makes the file this process's own; `period` is how often it will be touched, in seconds. Of two that try at once,
-    /// one wins. True: somebody else left it behind.
-    pub(crate) fn claim(endpoint: &EndpointDir, period: u64) -> Result<(Self, bool), NotClaimed> {
-        let own = std::process::id();
-        let path = endpoint.pid_file();
-        let file = || Self { endpoint: endpoint.clone() };
-        let mut stale = false;
+    /// Makes the files this process's own; `period` is how often they will be touched, in seconds. Of two that try at
+    /// once, one wins.
+    pub(crate) fn claim(endpoint: &EndpointDir, period: u64) -> Result<(Self, Before), NotClaimed> {
+        let record = Record::own(period).map_err(NotClaimed::Io)?;
+        let mut before = Before::Nothing;
         loop {
             match standing(endpoint) {
-                Standing::Alive(pid) if pid.as_raw().unsigned_abs() == own => return Ok((file(), stale)),
                 Standing::Alive(_) => return Err(NotClaimed::Alive),
                 Standing::Elsewhere(host) => return Err(NotClaimed::Elsewhere(host)),
                 Standing::Dead => {
-                    stale = true;
-                    clean_up(endpoint).map_err(NotClaimed::Io)?;
+                    before = Before::Dead;
+                    remove(endpoint).map_err(NotClaimed::Io)?;
+                }
+                // The queue is ours, so it is superseded; awake again, it sees that in this file.
+                Standing::Silent(_) => {
+                    before = Before::Silent;
+                    remove(endpoint).map_err(NotClaimed::Io)?;
                 }
                 Standing::Absent => {}
             }
-            match fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path) {
-                Ok(mut written) => {
-                    written.write_all(format!("{own}\n").as_bytes()).map_err(NotClaimed::Io)?;
-                    fs::write(endpoint.host_file(), format!("{}\n{period}\n", host_name()))
-                        .map_err(NotClaimed::Io)?;
-                    return Ok((file(), stale));
-                }
+            let claim = Claim { endpoint: endpoint.clone(), record: record.clone() };
+            match claim.write() {
+                Ok(()) => return Ok((Self { claim }, before)),
                 // Somebody was quicker: look who.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(NotClaimed::Io(error)),
             }
         }
     }
+
+    /// To ask from elsewhere whether the files are still ours.
+    pub(crate) fn claimed(&self) -> Claim {
+        self.claim.clone()
+    }
 }
 
-/// Tells other hosts that the process lives.
-pub(crate) fn touch(endpoint: &EndpointDir) -> io::Result<()> {
-    let now = SystemTime::UNIX_EPOCH + ambient::since_epoch();
-    File::options().write(true).open(endpoint.pid_file())?.set_modified(now)
+impl Claim {
+    /// Whether no other process has the files. Files that can't be read are nobody else's as far as one can tell.
+    pub(crate) fn holds(&self) -> bool {
+        Record::read(&self.endpoint.host_file()).is_none_or(|record| record == self.record)
+    }
+
+    /// Tells other hosts that the process lives. Files that somebody removed are written again.
+    pub(crate) fn touch(&self) -> io::Result<()> {
+        let now = SystemTime::UNIX_EPOCH + ambient::since_epoch();
+        match File::options().write(true).open(self.endpoint.pid_file()) {
+            Ok(file) => file.set_modified(now),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.write().or_else(ignore_existing),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write(&self) -> io::Result<()> {
+        match link(&self.endpoint.host_file(), &self.record.text()) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.has_written() => {}
+            other => other?,
+        }
+        link(&self.endpoint.pid_file(), &format!("{}\n", self.record.pid))
+    }
+
+    fn has_written(&self) -> bool {
+        Record::read(&self.endpoint.host_file()).is_some_and(|record| record == self.record)
+    }
 }
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        // Gone already: somebody tidied up.
-        let _ = clean_up(&self.endpoint);
+        if self.claim.has_written() {
+            // Gone already: somebody tidied up.
+            let _ = remove(&self.claim.endpoint);
+        }
     }
+}
+
+fn ignore_existing(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
+}
+
+/// Makes a file that is whole as soon as it is there, and fails when there is one: an exclusive open does neither on
+/// every network file system.
+fn link(path: &Path, content: &str) -> io::Result<()> {
+    let draft = draft(path);
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(&draft)
+        .and_then(|mut file| file.write_all(content.as_bytes()))
+        .and_then(|()| fs::hard_link(&draft, path));
+    // Whatever it was good for, it was.
+    let _ = fs::remove_file(&draft);
+    written
+}
+
+/// A name that no other process, on whatever host, uses.
+fn draft(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{}", ambient::run_id()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::unistd::Pid;
+
+    fn pid(standing: &Standing) -> Option<Pid> {
+        match standing {
+            Standing::Alive(process) => Some(process.pid()),
+            _ => None,
+        }
+    }
 
     fn endpoint(scratch: &tempfile::TempDir) -> EndpointDir {
         EndpointDir::at(scratch.path().to_owned())
     }
 
-    #[test]
-    fn standings() {
-        let scratch = tempfile::tempdir().unwrap();
-        let endpoint = endpoint(&scratch);
-        assert_eq!(standing(&endpoint), Standing::Absent);
-        // This test's own process lives, and is no endpoint by its command line unless the harness says so.
-        for dead in ["", "garbage", "-1", "0", "999999999", "1\n"] {
-            fs::write(endpoint.pid_file(), dead).unwrap();
-            assert_eq!(standing(&endpoint), Standing::Dead, "{dead:?}");
-        }
-        fs::write(endpoint.host_file(), "elsewhere\n30\n").unwrap();
-        assert_eq!(standing(&endpoint), Standing::Elsewhere("elsewhere".to_owned()));
-        assert!(matches!(PidFile::claim(&endpoint, 30), Err(NotClaimed::Elsewhere(_))));
+    /// A claim as a process on another host has written it.
+    fn foreign(endpoint: &EndpointDir) -> Record {
+        let mut record = Record::own(30).unwrap();
+        (record.host, record.boot) = ("elsewhere".to_owned(), "another boot".to_owned());
+        fs::write(endpoint.host_file(), record.text()).unwrap();
+        fs::write(endpoint.pid_file(), format!("{}\n", record.pid)).unwrap();
+        record
+    }
+
+    fn age(endpoint: &EndpointDir) {
         let old = SystemTime::UNIX_EPOCH + ambient::since_epoch() - Duration::from_secs(3600);
-        File::options().write(true).open(endpoint.pid_file()).unwrap().set_modified(old).unwrap();
-        assert_eq!(standing(&endpoint), Standing::Dead, "nobody has touched it for an hour");
-        touch(&endpoint).unwrap();
-        assert_eq!(standing(&endpoint), Standing::Elsewhere("elsewhere".to_owned()));
+        for path in [endpoint.pid_file(), endpoint.host_file()] {
+            File::options().write(true).open(path).unwrap().set_modified(old).unwrap();
+        }
     }
 
     #[test]
-    fn a_stale_file_is_taken_over_and_removed_in_the_end() {
+    fn a_number_alone_is_alive_only_by_its_title() {
+        let scratch = tempfile::tempdir().unwrap();
+        let endpoint = endpoint(&scratch);
+        assert_eq!(standing(&endpoint), Standing::Absent);
+        let own = format!("{}\n", std::process::id());
+        // This test's own process lives, and is no endpoint by its title.
+        for dead in ["", "garbage", "-1", "0", "999999999", "1\n", &own] {
+            fs::write(endpoint.pid_file(), dead).unwrap();
+            assert_eq!(standing(&endpoint), Standing::Dead, "{dead:?}");
+        }
+    }
+
+    #[test]
+    fn on_this_host_the_start_of_the_process_tells() {
+        let scratch = tempfile::tempdir().unwrap();
+        let endpoint = endpoint(&scratch);
+        let (file, before) = PidFile::claim(&endpoint, 30).unwrap();
+        assert_eq!(before, Before::Nothing);
+        assert_eq!(pid(&standing(&endpoint)), Some(Pid::this()));
+        assert!(matches!(PidFile::claim(&endpoint, 30), Err(NotClaimed::Alive)));
+        let record = file.claim.record.clone();
+        let changed = [
+            (Record { started: record.started + 1, ..record.clone() }, "another process has the number"),
+            (Record { boot: "earlier".to_owned(), ..record.clone() }, "the host was started again"),
+            (Record { pid: 999_999_999, ..record.clone() }, "the process has gone"),
+        ];
+        for (other, why) in changed {
+            fs::write(endpoint.host_file(), other.text()).unwrap();
+            fs::write(endpoint.pid_file(), format!("{}\n", other.pid)).unwrap();
+            assert_eq!(standing(&endpoint), Standing::Dead, "{why}");
+        }
+        // Seen from another container on the same host, its processes can't be looked at.
+        let mut contained = record;
+        (contained.pid, contained.namespace) = (999_999_999, "pid:[1]".to_owned());
+        fs::write(endpoint.host_file(), contained.text()).unwrap();
+        fs::write(endpoint.pid_file(), "999999999\n").unwrap();
+        assert!(matches!(standing(&endpoint), Standing::Elsewhere(_)));
+    }
+
+    #[test]
+    fn on_another_host_the_age_tells() {
+        let scratch = tempfile::tempdir().unwrap();
+        let endpoint = endpoint(&scratch);
+        foreign(&endpoint);
+        assert_eq!(standing(&endpoint), Standing::Elsewhere("elsewhere".to_owned()));
+        assert!(matches!(PidFile::claim(&endpoint, 30), Err(NotClaimed::Elsewhere(_))));
+        age(&endpoint);
+        assert_eq!(standing(&endpoint), Standing::Silent("elsewhere".to_owned()));
+        clean_up(&endpoint).unwrap();
+        assert!(endpoint.pid_file().exists(), "nobody knows that it has ended");
+        let (_, before) = PidFile::claim(&endpoint, 30).unwrap();
+        assert_eq!(before, Before::Silent);
+    }
+
+    #[test]
+    fn a_dead_ones_files_are_taken_over_and_removed_in_the_end() {
         let scratch = tempfile::tempdir().unwrap();
         let endpoint = endpoint(&scratch);
         fs::write(endpoint.pid_file(), "999999999\n").unwrap();
-        let (file, stale) = PidFile::claim(&endpoint, 30).unwrap();
-        assert!(stale);
-        assert_eq!(fs::read_to_string(endpoint.pid_file()).unwrap(), format!("{}\n", std::process::id()));
+        let (file, before) = PidFile::claim(&endpoint, 30).unwrap();
+        assert_eq!(before, Before::Dead);
+        let own = format!("{}\n", std::process::id());
+        assert_eq!(fs::read_to_string(endpoint.pid_file()).unwrap(), own, "as upstream reads it");
         drop(file);
-        assert!(!endpoint.pid_file().exists() && !endpoint.host_file().exists());
-        let (file, stale) = PidFile::claim(&endpoint, 30).unwrap();
-        assert!(!stale);
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0, "no draft is left either");
+    }
+
+    #[test]
+    fn who_is_superseded_notices_and_removes_nothing() {
+        let scratch = tempfile::tempdir().unwrap();
+        let endpoint = endpoint(&scratch);
+        let (file, _) = PidFile::claim(&endpoint, 30).unwrap();
+        let claim = file.claimed();
+        assert!(claim.holds());
+        // Somebody's tidying takes nothing from it.
+        fs::remove_file(endpoint.pid_file()).unwrap();
+        assert!(claim.holds());
+        claim.touch().unwrap();
+        assert_eq!(pid(&standing(&endpoint)), Some(Pid::this()), "it is written again");
+        let other = foreign(&endpoint);
+        assert!(!claim.holds());
+        claim.touch().unwrap();
         drop(file);
+        assert_eq!(Record::read(&endpoint.host_file()), Some(other));
+        assert!(endpoint.pid_file().exists());
+    }
+
+    #[test]
+    fn of_two_that_link_at_once_one_wins() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("file");
+        link(&path, "one").unwrap();
+        assert_eq!(link(&path, "other").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one");
     }
 }

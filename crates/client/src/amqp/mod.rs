@@ -10,6 +10,9 @@
 //!                                   Ended(..)
 //! ```
 //!
+//! A session is up once the broker has granted it the task queue, which it grants to one at a time: an owner that hears
+//! `Up` knows that no other process has the endpoint's tasks ([`Plan::exclusive`]).
+//!
 //! A session is one life of the connection. Whatever belongs to a session (delivery tags, publications without an
 //! answer) is void after its `Down`: the owner, who knows what it wanted to send, sends it again after the next `Up`.
 //! The link retries, spreads its retries and says what happens; it never looks into a message.
@@ -46,6 +49,8 @@ pub struct Plan {
     pub authorities: Option<String>,
     /// The number of the first session: an owner that begins a second link goes on counting.
     pub first_session: u32,
+    /// No session is up unless the task queue is granted to it alone. Without it, a session may only publish.
+    pub exclusive: bool,
     /// How many unacknowledged tasks the broker may give out.
     pub prefetch: u16,
     /// Shown in the broker's lists of connections.
@@ -103,6 +108,7 @@ impl Plan {
             },
             authorities,
             first_session: 0,
+            exclusive: true,
             prefetch,
             name,
         })
@@ -175,6 +181,8 @@ pub enum Event {
     /// The session is over; the next attempt follows after a pause.
     Down {
         reason: String,
+        /// Another process has the task queue.
+        taken: bool,
         pause: Duration,
     },
     /// Nothing follows.

@@ -39,7 +39,20 @@ pub(super) enum Opening {
 /// Why a session is over.
 pub(super) enum Lost {
     Closed,
-    Broken(String),
+    Broken(Broken),
+}
+
+/// What broke a session.
+pub(super) struct Broken {
+    pub(super) reason: String,
+    /// Another process has the task queue.
+    pub(super) taken: bool,
+}
+
+impl From<String> for Broken {
+    fn from(reason: String) -> Self {
+        Self { reason, taken: false }
+    }
 }
 
 /// Everything a session holds open.
@@ -164,34 +177,43 @@ impl Session<'_> {
         let mut failures = futures_util::stream::select_all(
             self.channels.connections.iter().map(|connection| Box::pin(connection.events_listener())),
         );
-        if *consume && let Err(reason) = self.start_consuming().await {
-            return Lost::Broken(reason);
+        if let Err(broken) = self.begin(*consume).await {
+            return Lost::Broken(broken);
         }
         self.commanded = consume_commands(self.plan, self.channels).await;
         loop {
             let done = tokio::select! {
                 biased;
                 Some((item, confirmation)) = self.confirms.next(), if !self.confirms.is_empty() => {
-                    self.settled(item, confirmation).await
+                    self.settled(item, confirmation).await.map_err(Broken::from)
                 }
                 command = commands.recv() => match command {
                     Some(Command::Close) | None => return Lost::Closed,
                     Some(command) => self.obey(command, consume).await,
                 },
-                command = next(&mut self.commanded) => self.commanded(command).await,
+                command = next(&mut self.commanded) => self.commanded(command).await.map_err(Broken::from),
                 delivery = next(&mut self.consumer) => self.delivered(delivery, *consume).await,
                 Some(event) = failures.next() => match event {
-                    lapin::Event::Error(error) => Err(error.to_string()),
+                    lapin::Event::Error(error) => Err(error.to_string().into()),
                     _ => Ok(()),
                 },
             };
-            if let Err(reason) = done {
-                return Lost::Broken(reason);
+            if let Err(broken) = done {
+                return Lost::Broken(broken);
             }
         }
     }
 
-    async fn start_consuming(&mut self) -> Result<(), String> {
+    /// The task queue is asked for before anything else, whether tasks are wanted or not: who has it has the endpoint.
+    async fn begin(&mut self, consume: bool) -> Result<(), Broken> {
+        if consume || self.plan.exclusive {
+            self.start_consuming().await?;
+        }
+        tell(self.events, Event::Up { session: self.number }).await?;
+        if consume { Ok(()) } else { Ok(self.stop_consuming().await?) }
+    }
+
+    async fn start_consuming(&mut self) -> Result<(), Broken> {
         let options = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
         let queue = self.plan.tasks.queue.clone();
         match self.channels.tasks.basic_consume(queue, CONSUMER.into(), options, FieldTable::default()).await
@@ -204,12 +226,13 @@ impl Session<'_> {
                 ErrorKind::ProtocolError(said)
                     if *said.kind() == AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) =>
                 {
-                    Err(format!(
+                    let reason = format!(
                         "another process already takes this endpoint's tasks ({})",
                         said.get_message()
-                    ))
+                    );
+                    Err(Broken { reason, taken: true })
                 }
-                _ => Err(error.to_string()),
+                _ => Err(error.to_string().into()),
             },
         }
     }
@@ -242,14 +265,14 @@ impl Session<'_> {
         Ok(())
     }
 
-    async fn obey(&mut self, command: Command, consume: &mut bool) -> Result<(), String> {
+    async fn obey(&mut self, command: Command, consume: &mut bool) -> Result<(), Broken> {
         let ours = |tags: Vec<Tag>| {
             let session = self.number;
             tags.into_iter().filter(move |tag| tag.session == session).map(|tag| tag.number)
         };
         match command {
             Command::Publish { session, item, body } if session == self.number => {
-                self.publish(item, &body).await
+                Ok(self.publish(item, &body).await?)
             }
             Command::Publish { .. } => Ok(()),
             Command::Acknowledge(tags) => {
@@ -263,15 +286,15 @@ impl Session<'_> {
                 }
                 Ok(())
             }
-            Command::GiveBack(tags) => self.nack(ours(tags).collect(), true).await,
-            Command::Reject(tags) => self.nack(ours(tags).collect(), false).await,
+            Command::GiveBack(tags) => Ok(self.nack(ours(tags).collect(), true).await?),
+            Command::Reject(tags) => Ok(self.nack(ours(tags).collect(), false).await?),
             Command::Consume(take) => {
                 *consume = take;
                 match take {
                     // A cancelled consumer runs dry first.
                     true if self.consumer.is_none() => self.start_consuming().await,
                     true => Ok(()),
-                    false => self.stop_consuming().await,
+                    false => Ok(self.stop_consuming().await?),
                 }
             }
             // The caller ends the session itself.
@@ -326,22 +349,23 @@ impl Session<'_> {
         &mut self,
         delivery: Option<lapin::Result<lapin::message::Delivery>>,
         consume: bool,
-    ) -> Result<(), String> {
+    ) -> Result<(), Broken> {
         match delivery {
             Some(Ok(delivery)) => {
                 self.channels.backlog.taken(delivery.data.len());
                 let tag = Tag { session: self.number, number: delivery.delivery_tag };
                 self.outstanding.delivered(tag.number);
                 let headers = headers::to_json(&delivery.properties);
-                tell(self.events, Event::Delivered(Delivery { tag, headers, body: delivery.data })).await
+                Ok(tell(self.events, Event::Delivered(Delivery { tag, headers, body: delivery.data }))
+                    .await?)
             }
-            Some(Err(error)) => Err(error.to_string()),
+            Some(Err(error)) => Err(error.to_string().into()),
             None if self.cancelled => {
                 self.consumer = None;
                 self.cancelled = false;
                 if consume { self.start_consuming().await } else { Ok(()) }
             }
-            None => Err("the broker ended the consumer".to_owned()),
+            None => Err("the broker ended the consumer".to_owned().into()),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::session::{self, Lost, Opening};
+use super::session::{self, Broken, Lost, Opening};
 use super::{Command, End, Event, Plan};
 use crate::ambient;
 use crate::backoff::Backoff;
@@ -32,12 +32,9 @@ pub(super) async fn run(
                 return;
             }
         };
-        let reason = match opened {
+        let Broken { reason, taken } = match opened {
             Ok(channels) => {
                 let since = ambient::now();
-                if events.send(Event::Up { session }).await.is_err() {
-                    return;
-                }
                 let lost = session::run(&plan, session, channels, &mut consume, &mut commands, &events).await;
                 if ambient::now().duration_since(since) >= GOOD {
                     failures = 0;
@@ -47,14 +44,14 @@ pub(super) async fn run(
                         let _ = events.send(Event::Ended(End::Closed)).await;
                         return;
                     }
-                    Lost::Broken(reason) => reason,
+                    Lost::Broken(broken) => broken,
                 }
             }
             Err(Opening::AuthenticationRefused(reason)) => {
                 let _ = events.send(Event::Ended(End::AuthenticationRefused(reason))).await;
                 return;
             }
-            Err(Opening::Failed(reason)) => reason,
+            Err(Opening::Failed(reason)) => Broken { reason, taken: false },
         };
         if failures >= ATTEMPTS {
             let _ = events.send(Event::Ended(End::GaveUp(reason))).await;
@@ -62,7 +59,7 @@ pub(super) async fn run(
         }
         let pause = PAUSES.pause(failures, ambient::fraction());
         failures += 1;
-        if events.send(Event::Down { reason, pause }).await.is_err() {
+        if events.send(Event::Down { reason, taken, pause }).await.is_err() {
             return;
         }
         tokio::select! {

@@ -120,7 +120,9 @@ fn unit(program: &Path, base: &Path, endpoint: &EndpointDir, user: &str) -> Stri
          Description=Globus Compute Endpoint \"{}\"\n\
          Wants=network-online.target\n\
          After=network-online.target\n\
-         StartLimitIntervalSec=0\n\
+         # A network that is away for an hour is waited for; what fails for longer is given up.\n\
+         StartLimitIntervalSec=4h\n\
+         StartLimitBurst=240\n\
          \n\
          [Service]\n\
          # Optional: GLOBUS_COMPUTE_CLIENT_ID=... and GLOBUS_COMPUTE_CLIENT_SECRET=..., one a line, mode 0600.\n\
@@ -129,9 +131,9 @@ fn unit(program: &Path, base: &Path, endpoint: &EndpointDir, user: &str) -> Stri
          User={user}\n\
          Type=simple\n\
          Restart=always\n\
-         RestartSec=1\n\
-         # The configuration, the identity or the registration must change first.\n\
-         RestartPreventExitStatus=65 77 78\n\
+         RestartSec=15\n\
+         # The configuration, the identity or the registration must change first, or it runs elsewhere.\n\
+         RestartPreventExitStatus=65 77 78 255\n\
          \n\
          [Install]\n\
          WantedBy=multi-user.target\n",
@@ -172,7 +174,9 @@ mod tests {
         Description=Globus Compute Endpoint "my_first_endpoint"
         Wants=network-online.target
         After=network-online.target
-        StartLimitIntervalSec=0
+        # A network that is away for an hour is waited for; what fails for longer is given up.
+        StartLimitIntervalSec=4h
+        StartLimitBurst=240
 
         [Service]
         # Optional: GLOBUS_COMPUTE_CLIENT_ID=... and GLOBUS_COMPUTE_CLIENT_SECRET=..., one a line, mode 0600.
@@ -181,9 +185,9 @@ mod tests {
         User=me
         Type=simple
         Restart=always
-        RestartSec=1
-        # The configuration, the identity or the registration must change first.
-        RestartPreventExitStatus=65 77 78
+        RestartSec=15
+        # The configuration, the identity or the registration must change first, or it runs elsewhere.
+        RestartPreventExitStatus=65 77 78 255
 
         [Install]
         WantedBy=multi-user.target

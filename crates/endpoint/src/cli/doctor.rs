@@ -78,8 +78,11 @@ fn look(base: &Base, name: &str, findings: &mut Vec<Finding>) {
         "process",
         match pid::standing(&endpoint) {
             Standing::Absent => Ok("it does not run".to_owned()),
-            Standing::Alive(pid) => Ok(format!("it runs (process {pid})")),
+            Standing::Alive(process) => Ok(format!("it runs (process {})", process.pid())),
             Standing::Elsewhere(host) => Err(format!("it runs on {host}; stop it there first")),
+            Standing::Silent(host) => {
+                Ok(format!("it ran on {host}, which has not been heard of for long; a start here takes over"))
+            }
             Standing::Dead => Ok("it ended unexpectedly; the next start cleans up".to_owned()),
         },
     );

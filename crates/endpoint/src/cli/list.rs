@@ -7,6 +7,7 @@ use crate::console::{self, say};
 use crate::directory::{Base, EndpointDir};
 use crate::exit::{Failure, Outcome};
 use crate::heartbeat::host_name;
+use crate::last_words::LastWords;
 use crate::pid::{self, Standing};
 
 /// Tables are at least so wide, however narrow the terminal.
@@ -27,8 +28,20 @@ pub(super) fn run(base: &Base, form: Form) -> Outcome {
     let rows: Vec<_> = endpoints.iter().map(row).collect();
     say(drawn(&rows, terminal_width().max(NARROWEST)));
     for endpoint in &endpoints {
-        if let Standing::Elsewhere(host) = pid::standing(endpoint) {
-            super::note(format_args!("{} runs on {host}", endpoint.name()));
+        match pid::standing(endpoint) {
+            Standing::Elsewhere(host) => super::note(format_args!("{} runs on {host}", endpoint.name())),
+            Standing::Silent(host) => super::note(format_args!(
+                "{} ran on {host}, which has not been heard of for long",
+                endpoint.name()
+            )),
+            Standing::Absent | Standing::Alive(_) | Standing::Dead => {}
+        }
+        if let Some(LastWords { time, text, .. }) = LastWords::read(endpoint) {
+            super::note(format_args!(
+                "{} failed at {time}: {}",
+                endpoint.name(),
+                text.trim_start_matches("Error: ")
+            ));
         }
     }
     Ok(())
@@ -39,10 +52,13 @@ fn shown(endpoint: &EndpointDir) -> serde_json::Value {
     let [_, status, name] = row(endpoint);
     let host = match pid::standing(endpoint) {
         Standing::Alive(_) => Some(host_name()),
-        Standing::Elsewhere(host) => Some(host),
+        Standing::Elsewhere(host) | Standing::Silent(host) => Some(host),
         Standing::Absent | Standing::Dead => None,
     };
-    serde_json::json!({"endpoint_id": endpoint.registered_id(), "status": status, "name": name, "host": host})
+    let failure = LastWords::read(endpoint);
+    serde_json::json!({
+        "endpoint_id": endpoint.registered_id(), "status": status, "name": name, "host": host, "failure": failure
+    })
 }
 
 /// The columns are never narrower than in the users' guide.
@@ -55,7 +71,7 @@ pub(super) fn row(endpoint: &EndpointDir) -> [String; 3] {
     let status = match (id, pid::standing(endpoint)) {
         (None, _) => "Initialized",
         (Some(_), Standing::Alive(_) | Standing::Elsewhere(_)) => "Running",
-        (Some(_), Standing::Dead) => "Disconnected",
+        (Some(_), Standing::Silent(_) | Standing::Dead) => "Disconnected",
         (Some(_), Standing::Absent) => "Stopped",
     };
     [id.map_or_else(|| "None".to_owned(), |id| id.to_string()), status.to_owned(), endpoint.name()]

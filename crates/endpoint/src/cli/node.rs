@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use daemon::logging::{self, Background, Form, Logging, To};
 
 use crate::exit::{Failure, Outcome};
 
@@ -23,8 +24,10 @@ pub(super) fn run(options: &Options) -> Outcome {
     };
     let config = config.map_err(Failure::error)?;
     let directives = if config.debug() { "debug" } else { "info" };
-    let logging = daemon::logging::Logging { form: daemon::logging::Form::Text, directives, file: None };
-    daemon::logging::start(logging).map_err(Failure::error)?;
+    // Its standard error is a file, on a shared file system mostly.
+    let lines = Background::start(std::io::stderr());
+    logging::start(Logging { form: Form::Text, directives, to: To::Background(&lines) })
+        .map_err(Failure::error)?;
     let raised = daemon::open_files::raise();
     let open_files = raised.inherited().map(|inherited| inherited.soft());
     let runtime =

@@ -4,8 +4,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use clap::Args;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use crate::account::About;
 use crate::ambient;
@@ -13,7 +12,7 @@ use crate::cli::note;
 use crate::config::Config;
 use crate::directory::{Base, EndpointDir};
 use crate::exit::{Failure, Outcome, block_on, status};
-use crate::pid::{self, Standing};
+use crate::pid::{self, Process, Standing};
 
 /// An orderly stop takes the tasks' grace and at most so much more.
 const BEYOND_GRACE: Duration = Duration::from_secs(8);
@@ -61,36 +60,37 @@ pub(super) fn local(endpoint: &EndpointDir) -> Outcome {
             Ok(())
         }
         Standing::Dead => {
-            remove_pid_file(endpoint)?;
+            clean_up(endpoint)?;
             note(format_args!("Endpoint <{name}> has been cleaned up."));
             Ok(())
         }
         Standing::Elsewhere(host) => Err(Failure::error(format!(
             "Endpoint <{name}> runs on {host}: stop it there, or wherever it is with `stop --remote {name}`"
         ))),
-        Standing::Alive(pid) => end(endpoint, &name, pid),
+        Standing::Silent(host) => Err(Failure::error(format!(
+            "Endpoint <{name}> ran on {host}, which has not been heard of for long: stop it there. If {host} is gone \
+             for good, `start {name}` here takes over"
+        ))),
+        Standing::Alive(process) => end(endpoint, &name, process),
     }
 }
 
 /// First signal: stop in order. Second: stop now. Last: be stopped.
-fn end(endpoint: &EndpointDir, name: &str, pid: Pid) -> Outcome {
+fn end(endpoint: &EndpointDir, name: &str, process: Process) -> Outcome {
     let grace = Config::load(endpoint).map_or(5, |(config, _)| config.shutdown_grace);
     let patience = Duration::from_secs(grace) + BEYOND_GRACE;
     for (signal, wait) in
         [(Signal::SIGTERM, patience), (Signal::SIGTERM, HURRIED), (Signal::SIGKILL, HURRIED)]
     {
-        match kill(pid, signal) {
-            Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
-            Err(error) => {
-                return Err(Failure::new(
-                    status::NOPERM,
-                    format!("Error: process {pid} can't be ended: {error}"),
-                ));
-            }
+        if let Err(error) = process.signal(signal) {
+            return Err(Failure::new(
+                status::NOPERM,
+                format!("Error: process {} can't be ended: {error}", process.pid()),
+            ));
         }
-        if gone(endpoint, pid, wait) {
+        if gone(process, wait) {
             let orderly = signal == Signal::SIGTERM;
-            remove_pid_file(endpoint)?;
+            clean_up(endpoint)?;
             if !orderly {
                 note(format_args!("Endpoint <{name}> did not gracefully shutdown"));
             }
@@ -100,14 +100,14 @@ fn end(endpoint: &EndpointDir, name: &str, pid: Pid) -> Outcome {
     }
     Err(Failure::new(
         status::ALREADY_ACTIVE,
-        format!("Endpoint <{name}> could not be terminated (process {pid})"),
+        format!("Endpoint <{name}> could not be terminated (process {})", process.pid()),
     ))
 }
 
-fn gone(endpoint: &EndpointDir, pid: Pid, wait: Duration) -> bool {
+fn gone(process: Process, wait: Duration) -> bool {
     let since = ambient::now();
     loop {
-        if pid::standing(endpoint) != Standing::Alive(pid) && !pid::runs_endpoint(pid.as_raw()) {
+        if !process.lives() {
             return true;
         }
         if ambient::now().duration_since(since) >= wait {
@@ -117,7 +117,7 @@ fn gone(endpoint: &EndpointDir, pid: Pid, wait: Duration) -> bool {
     }
 }
 
-fn remove_pid_file(endpoint: &EndpointDir) -> Outcome {
+fn clean_up(endpoint: &EndpointDir) -> Outcome {
     pid::clean_up(endpoint)
         .map_err(|error| Failure::error(format!("{}: {error}", endpoint.pid_file().display())))
 }

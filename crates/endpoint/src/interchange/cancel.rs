@@ -43,8 +43,8 @@ impl Interchange {
                 Some(State::Waiting { .. } | State::Assigned { .. } | State::Running { .. }) => {
                     actions.push(Action::Cancel(task));
                 }
-                // It has its end already.
-                Some(State::Finished(_)) => {}
+                // It has its end already, or an earlier run has it.
+                Some(State::Awaited { .. } | State::Finished(_)) => {}
                 // It has not come, or ended long ago: nobody asks the journal for that.
                 Some(State::LookedUp { .. }) | None => self.cancelled.remember(task),
             }

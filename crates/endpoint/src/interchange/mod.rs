@@ -14,6 +14,7 @@
 //!
 //! No IO, no clock, no channel: `apply(input)` puts actions into a list, and [`crate::run`] performs them in order.
 
+mod awaited;
 mod cancel;
 mod idle;
 mod intake;
@@ -53,6 +54,19 @@ pub(crate) struct Rules {
     pub(crate) grace: Duration,
     /// Heartbeats without work until the endpoint stops by itself.
     pub(crate) idle: Idle,
+}
+
+/// What earlier runs left.
+#[derive(Debug, Default)]
+pub(crate) struct Left {
+    /// Their results lie in the spool.
+    pub(crate) spooled: Vec<TaskId>,
+    /// They had begun, and nobody knows of an end; with the results that say so.
+    pub(crate) lost: Vec<(TaskId, Vec<u8>)>,
+    /// They had ended.
+    pub(crate) ended: Filter,
+    /// The earlier run may only be stopped, on another host: what it still puts into the spool is awaited for a while.
+    pub(crate) awaited: bool,
 }
 
 /// What happened.
@@ -102,6 +116,17 @@ pub(crate) enum Input {
         task: TaskId,
         outcome: Outcome,
     },
+    /// Another process has claimed the endpoint while this one stood still.
+    Superseded,
+    /// It is time to look what an earlier run has put into the spool since.
+    Look {
+        last: bool,
+    },
+    /// The results of these lie in the spool now, and after the last look nothing more is awaited.
+    Found {
+        tasks: Vec<TaskId>,
+        last: bool,
+    },
     /// The service wants these ended, whatever they do.
     Cancel(Vec<TaskId>),
     /// It is time for a heartbeat.
@@ -138,6 +163,11 @@ pub(crate) enum Action {
         result: Vec<u8>,
     },
     Load(TaskId),
+    /// Look whether an earlier run has put the results of these into the spool; the last time, tidy up after it.
+    LookFor {
+        tasks: Vec<TaskId>,
+        last: bool,
+    },
     Publish {
         session: u32,
         task: TaskId,
@@ -151,6 +181,8 @@ pub(crate) enum Action {
     StopEngine {
         grace: Duration,
     },
+    /// Come back with [`Input::Stop`] after this time.
+    StopWithin(Duration),
     /// Come back with [`Input::Late`] after this time.
     LeaveWithin(Duration),
     Leave,
@@ -186,6 +218,10 @@ enum State {
     Running {
         size: usize,
     },
+    /// An earlier run had it and may still bring its result; else this one counts.
+    Awaited {
+        lost: Vec<u8>,
+    },
     Finished(Finished),
 }
 
@@ -215,15 +251,9 @@ pub(crate) struct Interchange {
 }
 
 impl Interchange {
-    /// Begins with what earlier runs left: results in the spool, tasks that had begun (`lost` makes their results),
-    /// and tasks that had ended.
-    pub(crate) fn new(
-        rules: Rules,
-        spooled: Vec<TaskId>,
-        lost: Vec<(TaskId, Vec<u8>)>,
-        ended: Filter,
-        actions: &mut Vec<Action>,
-    ) -> Self {
+    /// Begins with what earlier runs left.
+    pub(crate) fn new(rules: Rules, left: Left, actions: &mut Vec<Action>) -> Self {
+        let Left { spooled, lost, ended, awaited } = left;
         let mut interchange = Self {
             intake: Intake { endpoint: rules.endpoint, allowed: rules.allowed.clone() },
             rules,
@@ -244,9 +274,14 @@ impl Interchange {
             interchange.tasks.insert(task, State::Finished(finished));
             interchange.due.push_back(task);
         }
-        for (task, result) in lost {
-            if !interchange.tasks.contains_key(&task) {
-                interchange.finish(task, None, result, actions);
+        for (task, lost) in lost {
+            if interchange.tasks.contains_key(&task) {
+                continue;
+            }
+            if awaited {
+                interchange.tasks.insert(task, State::Awaited { lost });
+            } else {
+                interchange.finish(task, None, lost, actions);
             }
         }
         interchange.left = interchange.tasks.keys().copied().collect();
@@ -279,7 +314,10 @@ impl Interchange {
             Input::LookedUp { task, known } => self.looked_up(task, known, actions),
             Input::Ended { task, result } => self.ended(task, result, actions),
             Input::Returned(tasks) => self.returned(tasks, actions),
-            Input::EngineBad | Input::JournalFailed | Input::Stop => self.begin_stop(actions),
+            Input::EngineBad => self.engine_bad(actions),
+            Input::JournalFailed | Input::Superseded | Input::Stop => self.begin_stop(actions),
+            Input::Look { last } => self.look(last, actions),
+            Input::Found { tasks, last } => self.found(tasks, last, actions),
             Input::EngineStopped => self.engine_stopped(actions),
             Input::Kept { task, result } => self.kept(task, Ok(result), actions),
             Input::NotKept { task, result } => self.kept(task, Err(result), actions),
@@ -350,7 +388,7 @@ impl Interchange {
                 finished.tag = Some(tag);
                 return;
             }
-            Some(State::Running { .. } | State::Finished(_)) => {
+            Some(State::Running { .. } | State::Awaited { .. } | State::Finished(_)) => {
                 actions.push(Action::Acknowledge(vec![tag]));
                 return;
             }
@@ -461,7 +499,7 @@ impl Interchange {
             }
             Some(State::Waiting { tag, size } | State::Assigned { tag, size }) => (Some(*tag), *size),
             Some(State::Running { size }) => (None, *size),
-            Some(State::LookedUp { .. } | State::Finished(_)) | None => {
+            Some(State::LookedUp { .. } | State::Awaited { .. } | State::Finished(_)) | None => {
                 tracing::error!(%task, "the engine ended a task that it does not have");
                 return;
             }

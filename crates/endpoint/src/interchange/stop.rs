@@ -8,6 +8,8 @@ use wire::TaskId;
 
 /// What an orderly stop takes at most beyond the tasks' grace.
 const BEYOND_GRACE: Duration = Duration::from_secs(5);
+/// An engine that can't run tasks any more says why to those that wait in the queue, for so long.
+const LAST_ROUND: Duration = Duration::from_secs(3);
 /// The results still have to be kept; the engine still has to end.
 const HURRIED: Duration = Duration::from_secs(2);
 
@@ -40,6 +42,14 @@ impl Interchange {
         actions.push(Action::LeaveWithin(self.rules.grace + BEYOND_GRACE));
     }
 
+    /// The engine fails whatever it is given, with the reason. What is in the queue by now shall have that, too: after our
+    /// end nobody could tell.
+    pub(super) fn engine_bad(&self, actions: &mut Vec<Action>) {
+        if self.phase == Phase::Running {
+            actions.push(Action::StopWithin(LAST_ROUND));
+        }
+    }
+
     pub(super) fn hurry(&mut self, actions: &mut Vec<Action>) {
         self.begin_stop(actions);
         if let Phase::Stopping { engine, hurried: false } = self.phase {
@@ -65,7 +75,13 @@ impl Interchange {
                     written.push(task);
                 }
                 // It was written down as begun and its message is gone: the engine owes it an end.
-                Some(State::LookedUp { .. } | State::Running { .. } | State::Finished(_)) | None => continue,
+                Some(
+                    State::LookedUp { .. }
+                    | State::Running { .. }
+                    | State::Awaited { .. }
+                    | State::Finished(_),
+                )
+                | None => continue,
             }
             self.tasks.remove(&task);
         }
@@ -84,7 +100,9 @@ impl Interchange {
         }
         let left = |(task, state): (&TaskId, &State)| match state {
             State::Waiting { .. } | State::Assigned { .. } => Some(*task),
-            State::LookedUp { .. } | State::Running { .. } | State::Finished(_) => None,
+            State::LookedUp { .. } | State::Running { .. } | State::Awaited { .. } | State::Finished(_) => {
+                None
+            }
         };
         let left: Vec<_> = self.tasks.iter().filter_map(left).collect();
         self.returned(left, actions);

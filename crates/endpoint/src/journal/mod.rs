@@ -40,6 +40,9 @@ pub(crate) const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Tells the time since 1970.
 pub(crate) type Clock = fn() -> Duration;
 
+/// Tells whether the endpoint is still this process's: one that stood still may have been superseded meanwhile.
+pub(crate) type Fence = Box<dyn Fn() -> bool + Send>;
+
 /// What earlier runs left behind.
 #[derive(Debug, Default)]
 pub(crate) struct Past {
@@ -64,7 +67,7 @@ struct Segments {
 
 /// Opens the journal in `directory`: reads what earlier runs left, begins a segment of this run, and drops what
 /// nobody will ask for again.
-pub(crate) fn open(directory: &Path, run: RunId, clock: Clock) -> io::Result<(Journal, Past)> {
+pub(crate) fn open(directory: &Path, run: RunId, clock: Clock, fence: Fence) -> io::Result<(Journal, Past)> {
     let now = clock();
     match fs::DirBuilder::new().mode(0o700).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -76,7 +79,7 @@ pub(crate) fn open(directory: &Path, run: RunId, clock: Clock) -> io::Result<(Jo
     closed.iter().for_each(|task| filter.insert(*task));
     ended.gather(run, segments.newest, closed.into_iter().collect())?;
     // What it holds of the segments is on disk once more; the new one begins with their open tasks.
-    let journal = Journal::start(directory.to_owned(), run, clock, &segments.open, ended.clone())?;
+    let journal = Journal::start(directory.to_owned(), run, (clock, fence), &segments.open, ended.clone())?;
     // The oldest goes first: what is left of them never holds a beginning without its end.
     for path in segments.paths {
         fs::remove_file(path)?;
@@ -155,7 +158,7 @@ mod tests {
 
     /// Writes as a run does, and leaves as SIGKILL leaves: whatever was synced is there.
     fn live(directory: &Path, number: u128, clock: Clock, begun: &[u128], ended: &[u128]) -> Past {
-        let (mut journal, past) = open(directory, run(number), clock).unwrap();
+        let (mut journal, past) = open(directory, run(number), clock, Box::new(|| true)).unwrap();
         journal.begin(begun.iter().map(|number| task(*number)).collect());
         if !begun.is_empty() {
             assert_eq!(journal.written_blocking(), Written::Begun(begun.iter().map(|n| task(*n)).collect()));
@@ -220,7 +223,7 @@ mod tests {
     fn what_was_handed_back_may_begin_again() {
         let scratch = tempfile::tempdir().unwrap();
         let directory = scratch.path().join("journal");
-        let (mut journal, _) = open(&directory, run(1), now).unwrap();
+        let (mut journal, _) = open(&directory, run(1), now, Box::new(|| true)).unwrap();
         journal.begin(vec![task(1), task(2)]);
         journal.written_blocking();
         journal.hand_back(vec![task(1), task(2)]);
@@ -295,7 +298,7 @@ mod tests {
         const ALL: u128 = 1_000_000;
         let scratch = tempfile::tempdir().unwrap();
         let directory = scratch.path().join("journal");
-        let (mut journal, _) = open(&directory, run(1), now).unwrap();
+        let (mut journal, _) = open(&directory, run(1), now, Box::new(|| true)).unwrap();
         let resident = || {
             let status = fs::read_to_string("/proc/self/status").unwrap();
             let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap().to_owned();
@@ -318,7 +321,7 @@ mod tests {
         assert!(grown < 6_000, "{grown} kB more after a million tasks");
         assert!(asked(&mut journal, ALL / 2) && asked(&mut journal, ALL - 1) && !asked(&mut journal, ALL));
         journal.close();
-        let (mut journal, past) = open(&directory, run(2), now).unwrap();
+        let (mut journal, past) = open(&directory, run(2), now, Box::new(|| true)).unwrap();
         assert!(past.open.is_empty());
         for number in [0, ALL / 3, ALL - 1] {
             assert!(past.ended.contains(task(number)).unwrap() && past.filter.may_hold(task(number)));
@@ -351,5 +354,22 @@ mod tests {
             bytes[bit / 8] ^= 1 << (bit % 8);
             prop_assert_eq!(Record::decode(&bytes), None);
         }
+    }
+
+    #[test]
+    fn a_journal_of_another_process_is_not_written() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = scratch.path().join("journal");
+        let (mut journal, _) = open(&directory, run(1), now, Box::new(|| false)).unwrap();
+        let segment = || {
+            let path = fs::read_dir(&directory).unwrap().next().unwrap().unwrap().path();
+            fs::read(path).unwrap()
+        };
+        let before = segment();
+        journal.begin(vec![task(1)]);
+        assert_eq!(journal.written_blocking(), Written::Superseded);
+        journal.end(vec![task(2)]);
+        assert_eq!(journal.close(), []);
+        assert_eq!(segment(), before);
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use wire::{RunId, TaskId};
 
 use super::record::{Kind, RECORD, Record};
-use super::{Clock, Ended};
+use super::{Clock, Ended, Fence};
 
 pub(super) const EXTENSION: &str = "segment";
 
@@ -31,6 +31,8 @@ pub(crate) enum Written {
     Ended(Vec<TaskId>),
     /// Whether the task ever began here and was not handed back.
     LookedUp { task: TaskId, known: bool },
+    /// Another process has claimed the endpoint. Nothing was written, and nothing follows.
+    Superseded,
     /// The journal can't be written any more. Said once; nothing follows.
     Failed(String),
 }
@@ -55,7 +57,7 @@ impl Journal {
     pub(super) fn start(
         directory: PathBuf,
         run: RunId,
-        clock: Clock,
+        (clock, fence): (Clock, Fence),
         open: &HashSet<TaskId>,
         ended: Ended,
     ) -> io::Result<Self> {
@@ -67,6 +69,7 @@ impl Journal {
             directory,
             run,
             clock,
+            fence,
             open: open.clone(),
             closed: HashSet::new(),
             ended,
@@ -125,6 +128,11 @@ impl Journal {
         self.written.blocking_recv().expect("the journal answers")
     }
 
+    /// The journal is another process's now: nothing more is written.
+    pub(crate) fn abandon(&mut self) {
+        self.orders = None;
+    }
+
     /// Writes what is left and ends the thread. Returns what was written and not told yet.
     pub(crate) fn close(mut self) -> Vec<Written> {
         self.orders = None;
@@ -147,6 +155,7 @@ struct Writer {
     directory: PathBuf,
     run: RunId,
     clock: Clock,
+    fence: Fence,
     /// The segment that is written.
     file: File,
     path: PathBuf,
@@ -169,6 +178,11 @@ impl Writer {
         outbox: &mpsc::UnboundedSender<Written>,
     ) -> io::Result<()> {
         while let Ok(first) = inbox.recv() {
+            if !(self.fence)() {
+                // An owner that has gone needs no answer.
+                let _ = outbox.send(Written::Superseded);
+                return Ok(());
+            }
             let now = (self.clock)();
             let mut batch = Batch::default();
             for order in std::iter::once(first).chain(inbox.try_iter()) {

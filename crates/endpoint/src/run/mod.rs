@@ -1,36 +1,45 @@
 //! The running endpoint: brings what happens to the interchange and performs what it decides.
 //!
-//! Everything lives on one thread, but for the journal's and the spool's disks and the AMQP library's own. This file
-//! builds the parts; [`shell`] turns the crank.
+//! Everything lives on one thread, but for the files and the AMQP library's own: no file system keeps heartbeats waiting.
+//! This file builds the parts, once the endpoint is ours ([`fence`]); [`shell`] turns the crank.
 
+mod disk;
+mod fence;
+mod first;
 mod parent;
 mod renewal;
 mod shell;
 
-use std::io::Read as _;
-use std::os::fd::{FromRawFd as _, OwnedFd};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use client::amqp::{self, Plan};
+use daemon::logging::{self, Background, Form, Logging, To};
+use daemon::stop::{Stop, Trigger};
 use engine::{Engine, EngineConfig};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use wire::RunId;
 use wire::queue::Registration;
 
 use crate::ambient;
-use crate::config::{Config, LEAST_HEARTBEAT_PERIOD};
+use crate::config::Config;
 use crate::directory::EndpointDir;
 use crate::exit::{Failure, Outcome, status};
 use crate::heartbeat::{self, Heartbeat};
-use crate::interchange::{self, Idle, Interchange, Rules};
-use crate::journal;
-use crate::log::{Log, sentinel};
-use crate::pid::PidFile;
-use crate::spool::{Keeper, Spool};
+use crate::interchange::{self, Idle, Interchange, Left, Rules};
+use crate::last_words::LastWords;
+use crate::log::Later;
+use crate::pid::Before;
 use crate::start::{RunDocument, inherit, notify, report};
+use disk::Disk;
+use first::First;
 use renewal::Renewal;
+use shell::Ending;
 
 /// Bodies of tasks take at most so much memory.
 const WINDOW_BYTES: usize = 64 << 20;
@@ -56,46 +65,75 @@ pub(crate) fn main() -> Outcome {
     }
     let mut ready = Ready { report };
     let endpoint = EndpointDir::at(document.directory.clone());
-    // It is ours since before this image; from here on it goes when we go.
-    let pid_file = PidFile::claim(&endpoint, LEAST_HEARTBEAT_PERIOD)
-        .map_err(|why| Failure::error(format!("{}: {why:?}", endpoint.pid_file().display())));
-    let outcome = pid_file.and_then(|_pid_file| run(&endpoint, &document, &mut ready));
+    let terminal = Terminal::keep(ready.told());
+    let outcome = run(&endpoint, &document, &mut ready);
     if let Err(failure) = &outcome {
-        tracing::error!("{}", failure.text);
-        // Who waits for word has the credentials too; nobody else would tell the service why there is no endpoint.
-        if ready.report.is_none() && document.registers.is_none() {
+        let told = ready.told();
+        // Who waits for word has the credentials too; nobody else would tell the service why there is no endpoint. One
+        // that runs elsewhere needs no excuse.
+        if told && document.registers.is_none() && failure.status != status::ALREADY_ACTIVE {
             let config = Config::read("", &document.config).ok();
             let authorities = document.authorities.clone();
             notify(document.registration.clone(), config.as_ref(), authorities, failure);
         }
-        ready.tell(&outcome);
+        ready.tell(Err(failure));
+        // Whoever waited says it; else it belongs to where we were started, whatever has become of our output since.
+        if told {
+            terminal.say(&failure.text);
+        }
+        return Err(Failure::new(failure.status, ""));
     }
     outcome
 }
 
+/// Standard error as it was when the process started.
+struct Terminal(Option<File>);
+
+impl Terminal {
+    /// Keeps it, if nobody waits for our word: who does, waits for the end of our output, too.
+    fn keep(ours: bool) -> Self {
+        Self(ours.then(|| std::io::stderr().as_fd().try_clone_to_owned().map(File::from).ok()).flatten())
+    }
+
+    fn say(mut self, text: &str) {
+        if let Some(terminal) = &mut self.0 {
+            // A terminal that is gone needs no words.
+            let _ = writeln!(terminal, "{text}");
+        }
+    }
+}
+
 /// Whoever waits for word that we run; told once.
-struct Ready {
+pub(super) struct Ready {
     report: Option<OwnedFd>,
 }
 
 impl Ready {
-    fn tell(&mut self, outcome: &Outcome) {
+    fn tell(&mut self, outcome: Result<&str, &Failure>) {
         if let Some(to) = self.report.take() {
             report(outcome, to);
         }
+    }
+
+    /// Whether nobody waits, or no more.
+    fn told(&self) -> bool {
+        self.report.is_none()
     }
 }
 
 fn run(endpoint: &EndpointDir, document: &RunDocument, ready: &mut Ready) -> Outcome {
     let config = Config::read("the configuration", &document.config)?;
-    let outcome = run_configured(endpoint, document, &config, ready);
+    let later = Later::default();
+    let lines = Background::start(later.clone());
+    let outcome = run_configured(endpoint, document, &config, ready, (&later, &lines));
+    if let Err(failure) = &outcome {
+        tracing::error!("{}", failure.text);
+    }
     if let Err(failure) = crate::start::tear_down(&config) {
         tracing::error!("{}", failure.text);
     }
-    sentinel(
-        &endpoint.log(),
-        &format!("---------- Endpoint shutdown: {}", document.registration.endpoint_id),
-    );
+    lines.say(&format!("---------- Endpoint shutdown: {}", document.registration.endpoint_id));
+    later.give_up();
     outcome
 }
 
@@ -104,8 +142,10 @@ fn run_configured(
     document: &RunDocument,
     config: &Config,
     ready: &mut Ready,
+    (later, lines): (&Later, &Background),
 ) -> Outcome {
-    start_logging(endpoint, config, document)?;
+    lines.say(&format!("\n========== Endpoint begins: {}", document.registration.endpoint_id));
+    start_logging(lines, document)?;
     // As upstream's daemon: what tasks write, their group may write too. No core files: they may hold credentials.
     umask(Mode::from_bits_truncate(0o002));
     if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
@@ -116,14 +156,10 @@ fn run_configured(
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         tracing::debug!("the process's cryptography was chosen already");
     }
-    sentinel(
-        &endpoint.log(),
-        &format!("\n========== Endpoint begins: {}", document.registration.endpoint_id),
-    );
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::error)?;
     let open_files = raised.inherited().map(|inherited| inherited.soft());
-    runtime.block_on(serve(endpoint, document, config, open_files, ready))
+    runtime.block_on(serve(endpoint, document, config, open_files, ready, later))
 }
 
 async fn serve(
@@ -132,28 +168,61 @@ async fn serve(
     config: &Config,
     open_files: Option<u64>,
     ready: &mut Ready,
+    later: &Later,
 ) -> Outcome {
     let (trigger, stop) = daemon::stop::on_signals().map_err(Failure::error)?;
     stop_on_hangup(trigger.clone())?;
     let registration = &document.registration;
-    let id = registration.endpoint_id;
     let run = ambient::run_id();
-    let now = ambient::since_epoch();
-
-    let unusable = |path: PathBuf| {
-        move |error: std::io::Error| {
-            Failure::new(status::CANTCREAT, format!("Error: {}: {error}", path.display()))
-        }
-    };
-    let spool = Spool::open(endpoint.spool()).map_err(unusable(endpoint.spool()))?;
-    let (journal, past) = journal::open(&endpoint.journal(), run, ambient::since_epoch)
-        .map_err(unusable(endpoint.journal()))?;
-    spool.adopt(|task| past.ended.contains(task)).map_err(unusable(endpoint.spool()))?;
-    let spooled = spool.tasks().map_err(unusable(endpoint.spool()))?;
-    let keeper = Keeper::start(spool).map_err(unusable(endpoint.spool()))?;
-
     let options =
         config.engine.runnable().map_err(|why| Failure::new(status::CONFIG, format!("Error: {why}")))?;
+    let (link, mut link_events) =
+        amqp::start(plan(registration, config, &options, document.authorities.clone())?);
+    let callers = fence::Callers { stop: &stop, parent: document.parent, waiting: ready.report.as_ref() };
+    let session = fence::granted(&mut link_events, callers, &endpoint.name(), fence::PATIENCE).await?;
+    let (place, settings, lines, console) =
+        (endpoint.clone(), config.clone(), later.clone(), document.console);
+    // The file system may stand still; the connection to the broker must not.
+    let opened = tokio::task::spawn_blocking(move || disk::open(&place, &settings, run, &lines, console));
+    let disk = opened.await.map_err(Failure::error)??;
+    let claim = disk.pid_file.claimed();
+    let held = Held { run, options, open_files, disk, link, link_events, session, trigger, stop };
+    let outcome = work(endpoint, document, config, held, ready).await;
+    if let Err(failure) = &outcome
+        && claim.holds()
+        && let Err(error) = LastWords::write(endpoint, failure)
+    {
+        tracing::error!(%error, "why the endpoint ends could not be written down for `list`");
+    }
+    outcome
+}
+
+/// What a run has once the endpoint is its own.
+struct Held {
+    run: RunId,
+    options: engine::Options,
+    /// The limit that users had.
+    open_files: Option<u64>,
+    disk: Disk,
+    link: amqp::Handle,
+    link_events: mpsc::Receiver<amqp::Event>,
+    session: u32,
+    trigger: Trigger,
+    stop: Stop,
+}
+
+/// Runs the endpoint that is ours.
+async fn work(
+    endpoint: &EndpointDir,
+    document: &RunDocument,
+    config: &Config,
+    held: Held,
+    ready: &mut Ready,
+) -> Outcome {
+    let Held { run, options, open_files, disk, link, link_events, session, trigger, stop } = held;
+    let Disk { pid_file, watch, journal, keeper, past, spooled, before } = disk;
+    let id = document.registration.endpoint_id;
+    let now = ambient::since_epoch();
     let engine_config = EngineConfig {
         endpoint: id,
         run_dir: endpoint.path().to_owned(),
@@ -167,8 +236,6 @@ async fn serve(
     let (engine, engine_events) = Engine::start(engine_config).await.map_err(|error| {
         Failure::new(status::CONFIG, format!("Error: the engine could not be started: {error}"))
     })?;
-    let (link, link_events) =
-        amqp::start(plan(registration, config, &options, document.authorities.clone())?);
 
     let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
     let host = heartbeat::host_name();
@@ -189,7 +256,8 @@ async fn serve(
         idle: Idle { soft: config.idle_heartbeats_soft, hard: config.idle_heartbeats_hard },
     };
     let mut actions = Vec::new();
-    let interchange = Interchange::new(rules, spooled, lost, past.filter, &mut actions);
+    let left = Left { spooled, lost, ended: past.filter, awaited: before == Before::Silent };
+    let interchange = Interchange::new(rules, left, &mut actions);
     let start = ambient::local_time();
     let heartbeat =
         Heartbeat::new(id, run, document.ep_info.clone(), &document.config, config.heartbeat_period, &start);
@@ -201,21 +269,43 @@ async fn serve(
         engine_events: Some(engine_events),
         journal,
         keeper,
+        watch,
         heartbeat,
         report: engine::Report::default(),
         period: Duration::from_secs(config.heartbeat_period),
         stop,
         parent: document.parent,
-        endpoint: endpoint.clone(),
         next_session: 0,
-        renewal: Renewal::new(endpoint, config, &options, document),
+        renewal: Renewal::new(endpoint, config, &options, document, pid_file.claimed()),
+        first: First::new(&options, endpoint.name()),
+        superseded: false,
+        bad: None,
     };
-    ready.tell(&Ok(()));
     daemon::ready::serving();
-    shell.turn(actions).await;
+    let ending = shell.turn(session, actions, ready).await;
     daemon::ready::stopping();
-    drop(trigger);
-    Ok(())
+    drop((trigger, pid_file));
+    match ending {
+        Ending::Ordinary => Ok(()),
+        Ending::Bad { text, worked } => Err(Failure::new(
+            // What never worked needs another configuration; what did may work again.
+            if worked { status::SOFTWARE } else { status::CONFIG },
+            format!(
+                "Error: endpoint '{}' can't run tasks: none of its blocks works.\n{}\nThe log is {}",
+                endpoint.name(),
+                text.trim_end(),
+                endpoint.log().display()
+            ),
+        )),
+        Ending::Superseded => Err(Failure::new(
+            status::ALREADY_ACTIVE,
+            format!(
+                "Endpoint '{}' is run by another process by now: this one stood still for so long that it was \
+                 superseded",
+                endpoint.name()
+            ),
+        )),
+    }
 }
 
 /// Upstream's endpoint also stops by SIGHUP; other daemons read their configuration again.
@@ -252,16 +342,12 @@ fn node_command() -> Result<Vec<String>, Failure> {
     Ok(vec![own.to_owned(), "node".to_owned()])
 }
 
-fn start_logging(endpoint: &EndpointDir, config: &Config, document: &RunDocument) -> Outcome {
-    let path = endpoint.log();
-    let log = Log::open(&path, config.log_size_limit, document.console)
-        .map_err(|error| Failure::error(format!("{}: {error}", path.display())))?;
+fn start_logging(lines: &Background, document: &RunDocument) -> Outcome {
     let directives = if document.debug {
         "debug,hyper=info,rustls=info,lapin=info,sqlx=info"
     } else {
         "info,lapin=warn,sqlx=warn"
     };
-    let form = daemon::logging::Form::Text;
-    daemon::logging::start(daemon::logging::Logging { form, directives, file: Some(Box::new(log)) })
+    logging::start(Logging { form: Form::Text, directives, to: To::Background(lines) })
         .map_err(Failure::error)
 }

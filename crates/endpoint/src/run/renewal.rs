@@ -13,7 +13,8 @@ use super::plan;
 use crate::account::About;
 use crate::config::Config;
 use crate::directory::{Base, EndpointDir};
-use crate::exit::{Failure, status};
+use crate::exit::{Failure, block_on, status};
+use crate::pid::Claim;
 use crate::start::{RunDocument, register};
 
 /// Between one registration and the next, at first and at most: a service that gives credentials its broker refuses is
@@ -42,6 +43,7 @@ struct Way {
     text: String,
     authorities: Option<String>,
     client: Option<Credentials>,
+    claim: Claim,
 }
 
 impl Renewal {
@@ -50,8 +52,10 @@ impl Renewal {
         config: &Config,
         options: &engine::Options,
         document: &RunDocument,
+        claim: Claim,
     ) -> Self {
         let way = document.registers.as_ref().map(|base| Way {
+            claim: claim.clone(),
             base: Base::at(base.clone()),
             endpoint: endpoint.clone(),
             config: config.clone(),
@@ -101,7 +105,10 @@ impl Way {
         let mut pause = first;
         loop {
             tokio::time::sleep(pause).await;
-            match self.once().await {
+            // It reads what a login has left, on a file system that may stand still.
+            let way = self.clone();
+            let once = tokio::task::spawn_blocking(move || block_on(way.once()));
+            match once.await.map_err(Failure::error)? {
                 Ok(plan) => return Ok(Plan { first_session, ..plan }),
                 // The service is out of reach: it will come back.
                 Err(failure) if failure.status == status::TEMPFAIL => {
@@ -114,6 +121,10 @@ impl Way {
     }
 
     async fn once(&self) -> Result<Plan, Failure> {
+        // Another process may have made ours invalid by registering, and then its are the only ones that count.
+        if !self.claim.holds() {
+            return Err(Failure::new(status::ALREADY_ACTIVE, "another process runs the endpoint"));
+        }
         let about = About {
             endpoint: Some((&self.endpoint, &self.config)),
             client: self.client.as_ref(),

@@ -6,22 +6,27 @@ use client::amqp::{self, End, Item, Outcome};
 use daemon::stop::{Stage, Stop};
 use engine::Submission;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until, timeout};
 use wire::control::Control;
 
-use super::parent;
+use super::first::{self, First};
 use super::renewal::Renewal;
-use crate::directory::EndpointDir;
+use super::{Ready, parent};
+use crate::exit::status;
 use crate::heartbeat::Heartbeat;
 use crate::interchange::{Action, Input, Interchange, Task};
 use crate::journal::{Journal, Written};
-use crate::pid;
+use crate::pid::{Said, Watch};
 use crate::spool::{Done, Keeper};
 
 /// The engine answers at once, or it is in no state to answer.
 const REPORTING: Duration = Duration::from_secs(1);
 /// The broker gets so long to confirm the last heartbeat and to say farewell.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How often to look what an earlier run, on another host, brings yet; and how long at most.
+const AWAITING: Duration = Duration::from_secs(2);
+const AWAITED: Duration = Duration::from_secs(120);
 
 /// Everything a run consists of.
 pub(super) struct Shell {
@@ -33,21 +38,47 @@ pub(super) struct Shell {
     pub(super) engine_events: Option<engine::Events>,
     pub(super) journal: Journal,
     pub(super) keeper: Keeper,
+    pub(super) watch: Watch,
     pub(super) heartbeat: Heartbeat,
     /// The engine's last figures: the last heartbeat is sent without it.
     pub(super) report: engine::Report,
     pub(super) period: Duration,
     pub(super) stop: Stop,
     pub(super) parent: Option<i32>,
-    pub(super) endpoint: EndpointDir,
     pub(super) renewal: Renewal,
     /// What the next link's sessions begin to count at.
     pub(super) next_session: u32,
+    /// Another process has the endpoint: nothing of it is written any more.
+    pub(super) superseded: bool,
+    pub(super) first: First,
+    /// Why no block works any more.
+    pub(super) bad: Option<String>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    Ordinary,
+    /// No block works; whether one ever did.
+    Bad {
+        text: String,
+        worked: bool,
+    },
+    Superseded,
 }
 
 impl Shell {
-    /// Runs until the interchange leaves. `actions` are those of its beginning.
-    pub(super) async fn turn(mut self, mut actions: Vec<Action>) {
+    /// Runs until the interchange leaves. `session` is the link's, and `actions` are those of the beginning.
+    pub(super) async fn turn(mut self, session: u32, mut actions: Vec<Action>, ready: &mut Ready) -> Ending {
+        if let Some(input) = self.link(amqp::Event::Up { session }, true) {
+            self.interchange.apply(input, &mut actions);
+        }
+        let mut looks = interval_at(Instant::now() + AWAITING, AWAITING);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut nodes = interval(first::LOOKING);
+        nodes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last_round: Option<Instant> = None;
+        let awaited_until = Instant::now() + AWAITED;
         let mut beats = interval_at(Instant::now() + self.period, self.period);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut deadline: Option<Instant> = None;
@@ -59,6 +90,7 @@ impl Shell {
                 match action {
                     Action::Leave => return self.leave().await,
                     Action::LeaveWithin(time) => deadline = Some(Instant::now() + time),
+                    Action::StopWithin(time) => last_round = Some(Instant::now() + time),
                     other => self.perform(other).await,
                 }
             }
@@ -77,18 +109,38 @@ impl Shell {
                     deadline = None;
                     Some(Input::Late)
                 }
-                _ = beats.tick() => {
-                    if let Err(error) = pid::touch(&self.endpoint) {
-                        tracing::warn!(%error, "the PID file can't be touched");
+                () = late(last_round), if last_round.is_some() => {
+                    last_round = None;
+                    Some(Input::Stop)
+                }
+                _ = nodes.tick(), if !ready.told() && self.bad.is_none() => {
+                    self.report().await;
+                    if let Some(note) = self.first.look(&self.report) {
+                        ready.tell(Ok(&note));
                     }
+                    None
+                }
+                _ = beats.tick() => {
+                    self.watch.look();
                     Some(Input::Beat)
                 }
+                _ = looks.tick(), if self.interchange.awaits() => {
+                    Some(Input::Look { last: Instant::now() >= awaited_until })
+                }
+                said = self.watch.said() => match said {
+                    Said::Superseded => self.supersede(),
+                    Said::Untouched(error) => {
+                        tracing::warn!(%error, "the PID file can't be touched");
+                        None
+                    }
+                },
                 renewed = self.renewal.done(), if told < Stage::Stopping => match renewed {
                     Ok(plan) => {
                         (self.link, self.link_events) = amqp::start(plan);
                         self.link.consume(self.interchange.consumes());
                         None
                     }
+                    Err(failure) if failure.status == status::ALREADY_ACTIVE => self.supersede(),
                     Err(failure) => {
                         tracing::error!("no new credentials: {}", failure.text);
                         Some(Input::LinkEnded)
@@ -99,12 +151,16 @@ impl Shell {
                     Some(Input::Stop)
                 }
                 Some(written) = self.journal.written() => self.journaled(written),
-                Some(done) = self.keeper.done() => Some(spool(done)),
+                Some(done) = self.keeper.done() => Some(spooled(done)),
                 event = next(&mut self.engine_events) => match event {
                     Some(event) => {
                         if let engine::Event::Bad { text } = &event {
                             // The engine may be gone before the last heartbeat asks it.
                             self.report.last_block_failure = Some(text.clone());
+                            self.bad = Some(text.clone());
+                        }
+                        if matches!(event, engine::Event::Assigned(_)) {
+                            self.first.saw();
                         }
                         Some(engine(event))
                     }
@@ -143,8 +199,10 @@ impl Shell {
                 tracing::warn!(?outcome, "the broker did not take a heartbeat");
                 return None;
             }
-            amqp::Event::Down { reason, pause } => {
+            amqp::Event::Down { reason, pause, .. } => {
                 tracing::warn!(%reason, pause_s = pause.as_secs_f64(), "no connection to the broker; trying again");
+                // It may have gone to another process.
+                self.watch.look();
                 Input::LinkDown
             }
             amqp::Event::Ended(End::Closed) => Input::LinkEnded,
@@ -186,14 +244,13 @@ impl Shell {
             }
             Action::Keep { task, result } => self.keeper.keep(task, result),
             Action::Load(task) => self.keeper.load(task),
+            Action::LookFor { tasks, last } => self.keeper.find(tasks, last),
             Action::Publish { session, task, result } => {
                 self.link.publish(session, Item::Result(task), result)
             }
             Action::Consume(take) => self.link.consume(take),
             Action::Heartbeat { session, active } => {
-                if let Ok(Ok(report)) = timeout(REPORTING, self.engine.report()).await {
-                    self.report = report;
-                }
+                self.report().await;
                 let told = self.interchange.has_told();
                 self.link.publish(
                     session,
@@ -202,7 +259,16 @@ impl Shell {
                 );
             }
             // The caller's own.
-            Action::LeaveWithin(_) | Action::Leave => {}
+            Action::LeaveWithin(_) | Action::StopWithin(_) | Action::Leave => {}
+        }
+    }
+
+    async fn report(&mut self) {
+        if let Ok(Ok(report)) = timeout(REPORTING, self.engine.report()).await {
+            self.report = report;
+            if first::works(&self.report) {
+                self.first.saw();
+            }
         }
     }
 
@@ -213,8 +279,23 @@ impl Shell {
         }
     }
 
+    /// Another process has claimed the endpoint. What is left of this run goes to the end of its own file of results,
+    /// where that process looks; the broker has heard the last of it.
+    fn supersede(&mut self) -> Option<Input> {
+        if std::mem::replace(&mut self.superseded, true) {
+            return None;
+        }
+        tracing::error!(
+            "another process runs this endpoint by now; leaving, without touching what is its own"
+        );
+        self.journal.abandon();
+        self.keeper.abandon();
+        self.link.close();
+        Some(Input::Superseded)
+    }
+
     /// Says farewell to the broker and closes what is on disk.
-    async fn leave(mut self) {
+    async fn leave(mut self) -> Ending {
         self.link.close();
         let ended = async {
             while let Some(event) = self.link_events.recv().await {
@@ -231,6 +312,11 @@ impl Shell {
             }
         }
         self.keeper.close();
+        match self.bad {
+            _ if self.superseded => Ending::Superseded,
+            Some(text) => Ending::Bad { text, worked: self.first.seen() },
+            None => Ending::Ordinary,
+        }
     }
 
     fn journaled(&mut self, written: Written) -> Option<Input> {
@@ -242,6 +328,7 @@ impl Shell {
                 None
             }
             Written::LookedUp { task, known } => Some(Input::LookedUp { task, known }),
+            Written::Superseded => self.supersede(),
             Written::Failed(why) => {
                 tracing::error!("the journal can't be written, so no task can begin: {why}");
                 Some(Input::JournalFailed)
@@ -276,13 +363,14 @@ fn engine(event: engine::Event) -> Input {
     }
 }
 
-fn spool(done: Done) -> Input {
+fn spooled(done: Done) -> Input {
     match done {
         Done::Kept { task, result } => Input::Kept { task, result },
         Done::NotKept { task, result, error } => {
             tracing::error!(%task, %error, "a result can't be kept on disk; it is held in memory until it is sent");
             Input::NotKept { task, result }
         }
+        Done::Found { tasks, last } => Input::Found { tasks, last },
         Done::Loaded { task, result } => {
             let result =
                 result.inspect_err(|error| tracing::error!(%task, %error, "a kept result can't be read"));

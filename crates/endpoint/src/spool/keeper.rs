@@ -1,19 +1,31 @@
 //! Works the spool on a thread of its own: a slow disk must not hold up what needs none.
 
+use std::collections::HashMap;
+use std::fs;
 use std::io;
+use std::path::PathBuf;
 use std::sync::mpsc as blocking;
 use std::thread::JoinHandle;
 
 use tokio::sync::mpsc;
-use wire::TaskId;
+use wire::{RunId, TaskId};
 
 use super::Spool;
 use super::recent::Recent;
 
 enum Order {
-    Keep { task: TaskId, result: Vec<u8> },
+    Keep {
+        task: TaskId,
+        result: Vec<u8>,
+    },
     Load(TaskId),
     Forget(TaskId),
+    Find {
+        tasks: Vec<TaskId>,
+        last: bool,
+    },
+    /// Another run has the spool.
+    Abandon,
 }
 
 /// What was done, in the order it was asked for.
@@ -22,6 +34,7 @@ pub(crate) enum Done {
     Kept { task: TaskId, result: Vec<u8> },
     NotKept { task: TaskId, result: Vec<u8>, error: String },
     Loaded { task: TaskId, result: io::Result<Vec<u8>> },
+    Found { tasks: Vec<TaskId>, last: bool },
 }
 
 /// The spool at work. The orders that wait are bounded by the tasks the owner holds.
@@ -33,11 +46,11 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    pub(crate) fn start(spool: Spool) -> io::Result<Self> {
-        let recent = Recent::create(&spool.directory)?;
+    pub(crate) fn start(spool: Spool, run: RunId) -> io::Result<Self> {
+        let recent = Recent::create(&spool.directory, run)?;
         let (orders, inbox) = blocking::channel();
         let (outbox, done) = mpsc::unbounded_channel();
-        let mut worker = Worker { spool, recent, outbox };
+        let mut worker = Worker { spool, recent, outbox, read: HashMap::new(), abandoned: false };
         let thread =
             std::thread::Builder::new().name("spool".to_owned()).spawn(move || worker.work(&inbox))?;
         Ok(Self { orders: Some(orders), done, thread: Some(thread) })
@@ -53,6 +66,16 @@ impl Keeper {
 
     pub(crate) fn forget(&self, task: TaskId) {
         self.order(Order::Forget(task));
+    }
+
+    /// Looks whether an earlier run has put results of these tasks here; the last time, its file is removed.
+    pub(crate) fn find(&self, tasks: Vec<TaskId>, last: bool) {
+        self.order(Order::Find { tasks, last });
+    }
+
+    /// The spool is another run's now: what still comes goes to the end of this run's own file, where that run looks.
+    pub(crate) fn abandon(&self) {
+        self.order(Order::Abandon);
     }
 
     pub(crate) async fn done(&mut self) -> Option<Done> {
@@ -80,6 +103,9 @@ struct Worker {
     spool: Spool,
     recent: Recent,
     outbox: mpsc::UnboundedSender<Done>,
+    /// How long the files of earlier runs were when they were read.
+    read: HashMap<PathBuf, u64>,
+    abandoned: bool,
 }
 
 impl Worker {
@@ -95,16 +121,22 @@ impl Worker {
                         self.tell(Done::Loaded { task, result });
                     }
                     Order::Forget(task) => self.forget(task),
+                    Order::Find { tasks, last } => self.find(&tasks, last),
+                    Order::Abandon => self.abandoned = true,
                 }
             }
             self.keep(keeping);
             if self.recent.is_long()
+                && !self.abandoned
                 && let Err(error) = self.move_out()
             {
                 tracing::warn!(%error, "results that wait could not be given files of their own");
             }
         }
-        if let Err(error) = self.move_out() {
+        if self.abandoned {
+            return;
+        }
+        if let Err(error) = self.move_out().and_then(|()| fs::remove_file(self.recent.path())) {
             tracing::error!(%error, "results that wait stay where the next start finds them");
         }
     }
@@ -123,6 +155,17 @@ impl Worker {
                 }
             }
         }
+    }
+
+    fn find(&mut self, tasks: &[TaskId], last: bool) {
+        let found = self.spool.find(tasks, self.recent.path(), &mut self.read).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the results of an earlier run can't be read");
+            Vec::new()
+        });
+        if last && let Err(error) = self.spool.tidy(self.recent.path()) {
+            tracing::warn!(%error, "an earlier run's file of results can't be removed; the next start does it");
+        }
+        self.tell(Done::Found { tasks: found, last });
     }
 
     fn forget(&mut self, task: TaskId) {

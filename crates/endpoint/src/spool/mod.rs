@@ -8,6 +8,7 @@
 mod keeper;
 mod recent;
 
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -48,17 +49,61 @@ impl Spool {
         Ok(spool)
     }
 
-    /// Gives files of their own to results that a killed run left together, but for tasks that have `ended`.
-    pub(crate) fn adopt(&self, ended: impl Fn(TaskId) -> io::Result<bool>) -> io::Result<()> {
-        for (task, result) in recent::left_behind(&self.directory)? {
-            if !ended(task)? {
-                self.keep(task, &result)?;
+    /// Gives files of their own to results that earlier runs left together, but for tasks that have `ended`. With
+    /// `leave`, their files stay: a run that is only stopped writes on.
+    pub(crate) fn adopt(&self, leave: bool, ended: impl Fn(TaskId) -> io::Result<bool>) -> io::Result<()> {
+        for path in self.recents()? {
+            for (task, result) in recent::left_behind(&path)? {
+                if !ended(task)? {
+                    self.keep(task, &result)?;
+                }
+            }
+            if !leave {
+                fs::remove_file(&path)?;
             }
         }
-        match fs::remove_file(self.directory.join(recent::NAME)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+        Ok(())
+    }
+
+    /// Which of these tasks have a result by now; each in a file of its own. `own` is this run's file, `read` the
+    /// lengths of the others that were read before.
+    fn find(
+        &self,
+        wanted: &[TaskId],
+        own: &Path,
+        read: &mut HashMap<PathBuf, u64>,
+    ) -> io::Result<Vec<TaskId>> {
+        let missing: HashSet<_> = wanted.iter().copied().collect();
+        for path in self.recents()?.into_iter().filter(|path| path != own) {
+            let length = fs::metadata(&path)?.len();
+            if read.get(&path) == Some(&length) {
+                continue;
+            }
+            for (task, result) in recent::left_behind(&path)? {
+                if missing.contains(&task) {
+                    self.keep(task, &result)?;
+                }
+            }
+            read.insert(path, length);
         }
+        Ok(wanted.iter().copied().filter(|task| holds_result_of(&self.path(*task), *task)).collect())
+    }
+
+    /// Removes the files of other runs.
+    fn tidy(&self, own: &Path) -> io::Result<()> {
+        self.recents()?.iter().filter(|path| *path != own).try_for_each(fs::remove_file)
+    }
+
+    /// The files of results that lie together.
+    fn recents(&self) -> io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            if recent::is_one(&path) {
+                found.push(path);
+            }
+        }
+        Ok(found)
     }
 
     /// Writes a result, whole or not at all.
@@ -90,7 +135,7 @@ impl Spool {
         for entry in fs::read_dir(&self.directory)? {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if name == recent::NAME {
+            if recent::is_one(&path) {
                 continue;
             }
             if name.starts_with('.') {
@@ -181,7 +226,8 @@ mod tests {
 
     /// What a keeper left: as after SIGKILL if it is not closed.
     fn keeper(directory: &Path) -> Keeper {
-        Keeper::start(Spool::open(directory.to_owned()).unwrap()).unwrap()
+        let run = crate::ambient::run_id();
+        Keeper::start(Spool::open(directory.to_owned()).unwrap(), run).unwrap()
     }
 
     async fn kept(keeper: &mut Keeper, numbers: &[u128]) {
@@ -221,16 +267,17 @@ mod tests {
         let mut killed = keeper(scratch.path());
         kept(&mut killed, &[1, 2, 3]).await;
         std::mem::forget(killed);
-        let recent = scratch.path().join(recent::NAME);
+        let spool = Spool { directory: scratch.path().to_owned() };
+        let recent = spool.recents().unwrap().remove(0);
         let whole = fs::read(&recent).unwrap();
         for torn in 0..=whole.len() {
             fs::write(&recent, &whole[..torn]).unwrap();
-            assert!(recent::left_behind(scratch.path()).unwrap().len() <= 3, "{torn} bytes");
+            assert!(recent::left_behind(&recent).unwrap().len() <= 3, "{torn} bytes");
         }
         fs::write(&recent, [&whole[..], &[0; 50]].concat()).unwrap();
         let spool = Spool::open(scratch.path().to_owned()).unwrap();
         assert_eq!(spool.tasks().unwrap(), [], "not before they are adopted");
-        spool.adopt(|ended| Ok(ended == task(2))).unwrap();
+        spool.adopt(false, |ended| Ok(ended == task(2))).unwrap();
         assert_eq!(spool.tasks().unwrap(), [task(1), task(3)]);
         assert!(!recent.exists());
         // A keeper that starts then sends them from their files.
@@ -271,7 +318,8 @@ mod tests {
         assert!(
             matches!(keeper.done().await, Some(Done::Loaded { result: Ok(bytes), .. }) if bytes == long(1))
         );
-        assert!(fs::metadata(scratch.path().join(recent::NAME)).unwrap().len() < 10 << 20);
+        let spool = Spool { directory: scratch.path().to_owned() };
+        assert!(fs::metadata(&spool.recents().unwrap()[0]).unwrap().len() < 10 << 20);
         keeper.close();
     }
 

@@ -1,4 +1,4 @@
-//! The results of the last moments, in one file that only grows: most are confirmed so soon that a file of their own
+//! The results of the last moments, in one file of this run that only grows: most are confirmed so soon that a file of their own
 //! would cost more than all the rest of a task.
 //!
 //! ```text
@@ -12,14 +12,14 @@ use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
-use wire::TaskId;
 use wire::message::TaskResult;
+use wire::{RunId, TaskId};
 
-/// A name that is nobody else's business.
-pub(super) const NAME: &str = ".recent";
+/// How the names of these files begin; the run follows.
+const NAME: &str = ".recent";
 
 const HEAD: usize = 20;
 /// Emptying a short file is not worth the call.
@@ -31,17 +31,21 @@ const LONG: u64 = 32 << 20;
 #[derive(Debug)]
 pub(super) struct Recent {
     file: File,
+    path: PathBuf,
     size: u64,
     places: HashMap<TaskId, (u64, usize)>,
 }
 
 impl Recent {
-    /// Begins an empty file in `directory`.
-    pub(super) fn create(directory: &Path) -> io::Result<Self> {
-        let file =
-            OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(directory.join(NAME))?;
-        file.set_len(0)?;
-        Ok(Self { file, size: 0, places: HashMap::new() })
+    /// Begins this run's file in `directory`.
+    pub(super) fn create(directory: &Path, run: RunId) -> io::Result<Self> {
+        let path = directory.join(format!("{NAME}-{run}"));
+        let file = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&path)?;
+        Ok(Self { file, path, size: 0, places: HashMap::new() })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Writes results, all or none.
@@ -99,13 +103,14 @@ impl Recent {
     }
 }
 
-/// What a run that was killed left in its file: whole results, up to the first that is none.
-pub(super) fn left_behind(directory: &Path) -> io::Result<Vec<(TaskId, Vec<u8>)>> {
-    let bytes = match fs::read(directory.join(NAME)) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
+/// Whether a file of the spool is one of these.
+pub(super) fn is_one(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(NAME))
+}
+
+/// What a run left in its file: whole results, up to the first that is none.
+pub(super) fn left_behind(path: &Path) -> io::Result<Vec<(TaskId, Vec<u8>)>> {
+    let bytes = fs::read(path)?;
     let mut results = Vec::new();
     let mut rest = bytes.as_slice();
     while let Some((task, result, after)) = first(rest) {

@@ -12,12 +12,13 @@ use nix::unistd::pipe;
 use wire::start::Report;
 
 use super::Launch;
+use crate::cli::note;
 use crate::exit::{Failure, Outcome, status};
 
-/// Says how it went. Whoever waited may have gone; the endpoint runs all the same.
-pub(crate) fn report(outcome: &Outcome, to: OwnedFd) {
+/// Says how it went, and, if well, what is still to be said. Whoever waited may have gone; the endpoint runs all the same.
+pub(crate) fn report(outcome: Result<&str, &Failure>, to: OwnedFd) {
     let report = match outcome {
-        Ok(()) => Report { status: 0, text: String::new() },
+        Ok(note) => Report { status: 0, text: note.to_owned() },
         Err(failure) => Report { status: failure.status, text: failure.text.clone() },
     };
     if let Ok(bytes) = serde_json::to_vec(&report) {
@@ -65,7 +66,12 @@ pub(super) fn spawn(launch: &Launch) -> Outcome {
     let mut said = Vec::new();
     File::from(ours).read_to_end(&mut said).map_err(failed)?;
     match serde_json::from_slice(&said) {
-        Ok(Report { status: 0, .. }) => Ok(()),
+        Ok(Report { status: 0, text }) => {
+            if !text.is_empty() {
+                note(text);
+            }
+            Ok(())
+        }
         Ok(Report { status, text }) => Err(Failure::new(status, text)),
         Err(_) => {
             let ended = child.wait().map_err(failed)?;

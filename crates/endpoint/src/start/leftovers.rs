@@ -2,7 +2,10 @@
 //!
 //! Most nodes end with the process that started them; what a launcher took out of that process's reach does not.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -17,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const LOOKING: Duration = Duration::from_millis(20);
 
 /// Ends the nodes; how many there were.
-pub(super) fn end(endpoint: &EndpointDir) -> usize {
+pub(crate) fn end(endpoint: &EndpointDir) -> usize {
     let nodes: Vec<Pid> = all().into_iter().filter(|pid| is_node_of(*pid, endpoint)).collect();
     for (signal, looks) in [
         (Signal::SIGTERM, PATIENCE.as_millis() / LOOKING.as_millis()),
@@ -43,9 +46,36 @@ fn all() -> Vec<Pid> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw)).collect()
 }
 
-/// Whether a process is a node whose configuration lies in the endpoint's directory: `… node … --config FILE`.
+/// Whether a process is a node whose configuration lies in the endpoint's directory.
 fn is_node_of(pid: Pid, endpoint: &EndpointDir) -> bool {
-    let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { return false };
-    let line = String::from_utf8_lossy(&line).replace('\0', " ");
-    line.contains(" node ") && line.contains(&format!(" --config {}/", endpoint.path().display()))
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| is_node(&line, endpoint.path()))
+}
+
+/// `PROGRAM node … --config FILE …`, word by word: an editor that has such a file open is no node.
+fn is_node(line: &[u8], directory: &Path) -> bool {
+    let mut words = line.split(|octet| *octet == 0).skip(1);
+    words.next() == Some(b"node")
+        && words.any(|word| word == b"--config")
+        && words.next().is_some_and(|file| Path::new(OsStr::from_bytes(file)).starts_with(directory))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_told_by_its_words() {
+        let table = [
+            ("/opt/ep|node|--block|0|--config|/home/u/ep/run/node.json", true),
+            ("/opt/ep|node|--config|/home/u/ep/run/node.json|--block|0", true),
+            ("/opt/ep|node|--config|/home/u/ep2/run/node.json", false),
+            ("less| node  --config /home/u/ep/run/node.json", false),
+            ("vim|node|/home/u/ep/--config", false),
+            ("", false),
+        ];
+        for (line, expected) in table {
+            let words = line.replace('|', "\0");
+            assert_eq!(is_node(words.as_bytes(), Path::new("/home/u/ep")), expected, "{line}");
+        }
+    }
 }

@@ -7,7 +7,8 @@
 //!                                                                           standard input
 //! ```
 //!
-//! Setup registers last, so nothing is registered that could not work. The running process is a fresh image of this
+//! Setup registers last, so nothing is registered that could not work. Until the running process has the endpoint's task
+//! queue to itself, nothing of an endpoint that has run before is written: another process may run it still. The running process is a fresh image of this
 //! program under the endpoint's title; no process is ever forked while threads run. A user endpoint that could not be
 //! started tells the service why, by the credentials its manager gave it.
 
@@ -32,6 +33,7 @@ use crate::exit::{Failure, Outcome, block_on, status};
 use crate::pid::{self, Standing};
 
 pub(crate) use background::{inherit, report};
+pub(crate) use leftovers::end as end_leftovers;
 pub(crate) use notice::send as notify;
 pub(crate) use registration::register;
 pub(crate) use setup::{RunDocument, tear_down};
@@ -97,11 +99,9 @@ fn go(base: &Base, request: Request, document: Option<StartDocument>, report: Op
         return Err(Failure::new(status::CONFIG, format!("Error: {why}")));
     }
     match pid::standing(&endpoint) {
-        Standing::Alive(pid) if pid != nix::unistd::getpid() => {
-            return Err(already_active(&endpoint, &config));
-        }
+        Standing::Alive(_) => return Err(already_active(&endpoint, &config)),
         Standing::Elsewhere(host) => return Err(active_elsewhere(&endpoint, &host)),
-        _ => {}
+        Standing::Absent | Standing::Silent(_) | Standing::Dead => {}
     }
     let given = document.as_ref().is_some_and(|document| document.amqp_creds.is_some());
     if report.is_none() && !given {
@@ -130,12 +130,12 @@ fn log_in_once(about: &About<'_>) -> Outcome {
     })
 }
 
-fn already_active(endpoint: &EndpointDir, config: &Config) -> Failure {
+pub(crate) fn already_active(endpoint: &EndpointDir, config: &Config) -> Failure {
     let name = config.display_name.clone().filter(|name| !name.is_empty()).unwrap_or_else(|| endpoint.name());
     Failure::new(status::ALREADY_ACTIVE, format!("Endpoint '{name}' is already active"))
 }
 
-fn active_elsewhere(endpoint: &EndpointDir, host: &str) -> Failure {
+pub(crate) fn active_elsewhere(endpoint: &EndpointDir, host: &str) -> Failure {
     Failure::new(
         status::ALREADY_ACTIVE,
         format!("Endpoint '{}' is already active, on {host}", endpoint.name()),

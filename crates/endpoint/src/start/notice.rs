@@ -35,6 +35,7 @@ pub(crate) fn send(
     let name = format!("endpoint {endpoint_id}");
     let Ok(mut plan) = Plan::new(&credentials, port, authorities, 1, name) else { return };
     plan.commands = None;
+    plan.exclusive = false;
     let work = async {
         let (link, mut events) = amqp::start(plan);
         link.consume(false);

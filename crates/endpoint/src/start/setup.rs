@@ -1,29 +1,26 @@
 //! Everything between the command and the running endpoint, in the process that will run it.
 
 use std::convert::Infallible;
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use wire::queue::Registration;
 use wire::{EndpointId, FunctionId};
 
 use super::background::{self, inherit};
-use super::{Launch, active_elsewhere, already_active, leftovers, register, registration};
+use super::{Launch, register, registration};
 use crate::account::{About, credentials};
 use crate::config::Config;
 use crate::console::{complain, say};
-use crate::directory::{EndpointDir, unwritable};
+use crate::directory::unwritable;
 use crate::exit::{Failure, Outcome, block_on, status};
-use crate::log;
-use crate::pid::{NotClaimed, PidFile};
-use crate::spool::Spool;
 
 /// All that the running process is told, on its standard input: no secret stands in a command line or a file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -74,23 +71,8 @@ pub(super) fn set_up(launch: Launch, report: Option<OwnedFd>) -> Outcome {
         // A session of our own: what happens to the terminal is not our affair. It fails for a session's leader only.
         let _ = nix::unistd::setsid();
     }
-    let Launch { endpoint, config, request, .. } = &launch;
+    let Launch { config, request, .. } = &launch;
     let parent = request.die_with_parent.then(|| nix::unistd::getppid().as_raw());
-    let pid_file = match PidFile::claim(endpoint, config.heartbeat_period) {
-        Ok((file, stale)) => {
-            if stale {
-                write_log(endpoint, "A prior endpoint process ended without cleaning up; doing so now.")?;
-                let nodes = leftovers::end(endpoint);
-                if nodes > 0 {
-                    write_log(endpoint, &format!("It had left {nodes} node(s) running; they were ended."))?;
-                }
-            }
-            file
-        }
-        Err(NotClaimed::Alive) => return Err(already_active(endpoint, config)),
-        Err(NotClaimed::Elsewhere(host)) => return Err(active_elsewhere(endpoint, &host)),
-        Err(NotClaimed::Io(error)) => return Err(unwritable(&endpoint.pid_file(), &error)),
-    };
     if let Some(script) = &config.endpoint_setup {
         shell("endpoint_setup", script)?;
     }
@@ -99,20 +81,20 @@ pub(super) fn set_up(launch: Launch, report: Option<OwnedFd>) -> Outcome {
     if let Err(also) = tear_down(&launch.config) {
         complain(also.text);
     }
-    drop(pid_file);
     Err(failure)
 }
 
 /// What follows `endpoint_setup`; it ends in this process's becoming the endpoint, or in a failure.
 fn go_on(launch: &Launch, report: Option<&OwnedFd>, parent: Option<i32>) -> Result<Infallible, Failure> {
     let Launch { base, endpoint, config, text, document, request } = launch;
-    Spool::open(endpoint.spool()).map_err(|error| {
-        Failure::new(
-            status::CANTCREAT,
-            format!("Error: {}: {error}\n  Endpoint will not start.", endpoint.spool().display()),
-        )
-    })?;
-    let log = open_log(endpoint)?;
+    for path in [endpoint.spool(), endpoint.journal()] {
+        can_be_a_directory(&path).map_err(|error| {
+            Failure::new(
+                status::CANTCREAT,
+                format!("Error: {}: {error}\n  Endpoint will not start.", path.display()),
+            )
+        })?;
+    }
     let known = endpoint.registered_id().or(request.endpoint_uuid);
     let about = About { endpoint: Some((endpoint, config)), ..About::of(base) };
     let given = document.as_ref().and_then(|document| document.amqp_creds.clone());
@@ -168,7 +150,7 @@ fn go_on(launch: &Launch, report: Option<&OwnedFd>, parent: Option<i32>) -> Resu
     if let Some(report) = report {
         inherit(report, true).map_err(Failure::error)?;
     }
-    let error = become_runner(&document, &title, log, config.pass_client_identity);
+    let error = become_runner(&document, &title, config.pass_client_identity);
     Err(Failure::new(status::SOFTWARE, format!("Error: {error}")))
 }
 
@@ -178,20 +160,17 @@ pub(crate) fn tear_down(config: &Config) -> Outcome {
 }
 
 /// Replaces this process by the running endpoint, whose environment is that of its tasks.
-fn become_runner(document: &RunDocument, title: &str, log: File, pass_client_identity: bool) -> io::Error {
-    let prepare = || -> io::Result<(File, File)> {
-        let bytes = serde_json::to_vec(document).map_err(io::Error::other)?;
-        Ok((background::memory_file(&bytes)?, log.try_clone()?))
-    };
-    let (input, errors) = match prepare() {
-        Ok(files) => files,
+fn become_runner(document: &RunDocument, title: &str, pass_client_identity: bool) -> io::Error {
+    let prepared = serde_json::to_vec(document)
+        .map_err(io::Error::other)
+        .and_then(|bytes| background::memory_file(&bytes));
+    let input = match prepared {
+        Ok(input) => input,
         Err(error) => return error,
     };
     keep_only(document.report_fd);
+    // What it says until it has the endpoint to itself goes to where we speak; then it has a log.
     let mut command = Command::new("/proc/self/exe");
-    if !document.console {
-        command.stdout(Stdio::from(log)).stderr(Stdio::from(errors));
-    }
     if !pass_client_identity {
         // Both or neither: with the id alone, the SDK in a task asks for a login.
         for name in crate::account::CLIENT_IDENTITY {
@@ -242,13 +221,16 @@ fn shell(what: &str, script: &str) -> Outcome {
     Err(Failure::new(status::CONFIG, format!("Error: {what} failed ({}):\n  {last}", output.status)))
 }
 
-fn open_log(endpoint: &EndpointDir) -> Result<File, Failure> {
-    log::open(&endpoint.log()).map_err(|error| unwritable(&endpoint.log(), &error))
-}
-
-fn write_log(endpoint: &EndpointDir, line: &str) -> Outcome {
-    let mut log = open_log(endpoint)?;
-    writeln!(log, "{line}").map_err(|error| unwritable(&endpoint.log(), &error))
+/// Whether something may be written below `path`, as far as looking tells: nothing is written yet.
+fn can_be_a_directory(path: &Path) -> io::Result<()> {
+    let parent = path.parent().unwrap_or(path);
+    let found = match path.metadata() {
+        Ok(found) if found.is_dir() => path,
+        Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => parent,
+        Err(error) => return Err(error),
+    };
+    Ok(access(found, AccessFlags::W_OK | AccessFlags::X_OK)?)
 }
 
 #[cfg(test)]

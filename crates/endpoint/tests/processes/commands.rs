@@ -1,6 +1,7 @@
 //! Commands beside the life of an endpoint: what they print, what they leave with, and where they look for the service.
 
 use std::fs;
+use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
@@ -85,7 +86,11 @@ fn tables_for_programs() {
     home.run(&["configure", "ep"]);
     let listed = home.run(&["list", "--output", "json"]).out;
     let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
-    assert_eq!(listed, json!([{"endpoint_id": null, "status": "Initialized", "name": "ep", "host": null}]));
+    assert_eq!(
+        listed,
+        json!([{"endpoint_id": null, "status": "Initialized", "name": "ep", "host": null,
+                              "failure": null}])
+    );
 }
 
 #[test]
@@ -94,8 +99,9 @@ fn an_endpoint_on_another_host_is_named() {
     let home = Home::new(&service);
     home.configure("ep", "engine: {}\n");
     fs::write(home.path("ep/endpoint.json"), format!("{{\"endpoint_id\": \"{ID}\"}}")).unwrap();
+    let record = "login02\n30\n17\n4711\nanother boot\npid:[1]\n";
     fs::write(home.path("ep/daemon.pid"), "17\n").unwrap();
-    fs::write(home.path("ep/daemon.host"), "login02\n30\n").unwrap();
+    fs::write(home.path("ep/daemon.host"), record).unwrap();
     let listed = home.run(&["list"]);
     assert!(listed.out.contains("| Running "), "{listed:?}");
     assert_eq!(listed.err, "> ep runs on login02\n");
@@ -107,6 +113,19 @@ fn an_endpoint_on_another_host_is_named() {
         (started.status, started.err.as_str()),
         (255, "Endpoint 'ep' is already active, on login02\n")
     );
+    // Silent for long, it may still only be stopped: nothing of it is removed by looking.
+    let old = SystemTime::now() - Duration::from_secs(3600);
+    for file in ["ep/daemon.pid", "ep/daemon.host"] {
+        fs::File::options().write(true).open(home.path(file)).unwrap().set_modified(old).unwrap();
+    }
+    assert!(home.run(&["list"]).out.contains("| Disconnected "));
+    let stopped = home.run(&["stop", "ep"]);
+    assert_eq!(stopped.status, 1);
+    assert!(
+        stopped.err.contains("ran on login02, which has not been heard of for long: stop it there"),
+        "{stopped:?}"
+    );
+    assert_eq!(fs::read_to_string(home.path("ep/daemon.host")).unwrap(), record);
     assert_eq!(service.asked().len(), 0);
 }
 
@@ -248,18 +267,26 @@ fn leftover_nodes_are_ended() {
     let home = Home::new(&service);
     home.run(&["configure", "ep"]);
     fs::write(home.path("ep/daemon.pid"), "999999999\n").unwrap();
-    // By its command line it is a node of this endpoint's; the other is somebody else's.
-    let node = |file: &str| {
-        let words = ["-c", "while :; do sleep 0.2; done", "node", "--config", file];
-        std::process::Command::new("/bin/sh").args(words).spawn().unwrap()
+    // By its command line it is a node of this endpoint's; the others are somebody else's, and an editor.
+    let program = home.path("node");
+    fs::write(&program, "while :; do sleep 0.2; done").unwrap();
+    let run = |words: &[&str]| {
+        let mut command = std::process::Command::new("/bin/sh");
+        command.current_dir(home.path("")).args(words).spawn().unwrap()
     };
-    let mut own = node(&home.path("ep/engine/node.json").display().to_string());
-    let mut other = node("/elsewhere/ep/engine/node.json");
+    let file = home.path("ep/engine/node.json").display().to_string();
+    let mut own = run(&["node", "--config", &file]);
+    let mut others = [
+        run(&["node", "--config", "/elsewhere/ep/engine/node.json"]),
+        run(&["-c", "while :; do sleep 0.2; done", "less", &format!("a node --config {file}")]),
+    ];
     assert_eq!(home.run(&["start", "ep"]).status, 0);
     assert!(!own.wait().unwrap().success());
-    assert!(other.try_wait().unwrap().is_none(), "it is not ours to end");
-    other.kill().unwrap();
-    other.wait().unwrap();
+    for other in &mut others {
+        assert!(other.try_wait().unwrap().is_none(), "it is not ours to end");
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
     let log = fs::read_to_string(home.path("ep/endpoint.log")).unwrap();
     assert!(log.contains("It had left 1 node(s) running; they were ended."), "{log}");
     home.run(&["stop", "ep"]);

@@ -1,11 +1,14 @@
 //! The program as users and managers meet it: processes, files, exit statuses. The service is a small HTTP server of
-//! the test's own, and there is no broker: an endpoint runs without one and keeps trying.
+//! the test's own; the broker is ours, within the test.
 #![allow(clippy::unwrap_used, clippy::panic)] // a failed unwrap here is a failed test
 
+mod bad;
 mod commands;
 mod ends;
 mod fake;
+mod fence;
 mod home;
+mod queues;
 mod words;
 
 use std::fs;
@@ -17,21 +20,9 @@ use serde_json::json;
 
 use fake::FakeService;
 use home::{Home, signal, wait_until};
+use queues::registration;
 
 const ID: &str = "7b4a1a3e-3f55-4c7e-9d1a-0f4f0b6f8c11";
-
-/// What a service answers to a registration.
-fn registration(id: &str) -> serde_json::Value {
-    // Port 9 is nobody's: the endpoint keeps trying.
-    let publish = |name: &str| {
-        json!({"connection_url": "amqp://u:p@127.0.0.1:9/", "exchange": name, "queue": name,
-               "queue_publish_kwargs": {"exchange": name, "routing_key": format!("{id}.{name}"), "mandatory": true,
-                                        "properties": {"delivery_mode": 2}}})
-    };
-    json!({"endpoint_id": id,
-           "task_queue_info": {"connection_url": "amqp://u:p@127.0.0.1:9/", "queue": format!("{id}.tasks"), "exchange": "tasks"},
-           "result_queue_info": publish("results"), "heartbeat_queue_info": publish("heartbeats")})
-}
 
 #[test]
 fn an_endpoints_life() {

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
-use daemon::logging::{self, Form, Logging};
+use daemon::logging::{self, Form, Logging, To};
 use daemon::open_files::Inherited;
 use tokio::process::Command;
 
@@ -51,7 +51,7 @@ impl UpCommand {
             .mode(0o600)
             .open(place.service_log())
             .with_context(|| format!("cannot write {}", place.service_log().display()))?;
-        logging::start(Logging { form: Form::Text, directives: "info", file: Some(Box::new(log)) })?;
+        logging::start(Logging { form: Form::Text, directives: "info", to: To::File(Box::new(log)) })?;
         let raised = daemon::open_files::raise();
         let wish = Wish {
             open_files: raised.inherited(),

@@ -49,7 +49,7 @@ struct Bench {
 impl Bench {
     fn new(rules: Rules) -> Self {
         let mut actions = Vec::new();
-        let interchange = Interchange::new(rules, Vec::new(), Vec::new(), Filter::default(), &mut actions);
+        let interchange = Interchange::new(rules, Left::default(), &mut actions);
         assert_eq!(actions, []);
         Self { interchange }
     }
@@ -438,11 +438,24 @@ fn time_runs_out() {
 
 #[test]
 fn trouble_that_lasts_ends_the_run_in_order() {
-    for trouble in [Input::EngineBad, Input::JournalFailed, Input::LinkEnded] {
+    for trouble in [Input::Superseded, Input::JournalFailed, Input::LinkEnded] {
         let mut bench = Bench::up(rules());
         let shown = format!("{trouble:?}");
         assert_eq!(bench.on(trouble)[0], Action::Consume(false), "{shown}");
     }
+}
+
+/// Tasks that wait in the queue get the reason, too: for a moment they are still taken, and the engine fails them.
+#[test]
+fn an_engine_that_is_no_good_has_a_last_round() {
+    let mut bench = Bench::up(rules());
+    assert_eq!(bench.on(Input::EngineBad), [Action::StopWithin(Duration::from_secs(3))]);
+    assert!(matches!(&bench.deliver(1)[..], [Action::Submit(_)]));
+    let result = b"no block works".to_vec();
+    let ended = bench.on(Input::Ended { task: task(1), result: result.clone() });
+    assert_eq!(ended, [Action::Keep { task: task(1), result }]);
+    assert_eq!(bench.on(Input::Stop)[0], Action::Consume(false));
+    assert_eq!(bench.on(Input::EngineBad), [], "it stops already");
 }
 
 #[test]
@@ -471,13 +484,13 @@ fn what_earlier_runs_left() {
     let mut actions = Vec::new();
     let mut ended = Filter::default();
     ended.insert(task(3));
-    let mut interchange = Interchange::new(
-        rules(),
-        vec![task(1)],
-        vec![(task(1), b"not this one".to_vec()), (task(2), lost_result.clone())],
+    let left = Left {
+        spooled: vec![task(1)],
+        lost: vec![(task(1), b"not this one".to_vec()), (task(2), lost_result.clone())],
         ended,
-        &mut actions,
-    );
+        awaited: false,
+    };
+    let mut interchange = Interchange::new(rules(), left, &mut actions);
     assert_eq!(
         actions,
         [Action::Keep { task: task(2), result: lost_result.clone() }],
@@ -518,7 +531,8 @@ fn what_earlier_runs_left() {
 #[test]
 fn it_has_told_when_all_that_was_left_is_confirmed() {
     let lost = vec![(task(2), b"lost".to_vec())];
-    let interchange = Interchange::new(rules(), vec![task(1)], lost, Filter::default(), &mut Vec::new());
+    let left = Left { spooled: vec![task(1)], lost, ..Left::default() };
+    let interchange = Interchange::new(rules(), left, &mut Vec::new());
     let mut bench = Bench { interchange };
     bench.on(Input::LinkUp { session: 0 });
     bench.kept(2);
@@ -556,7 +570,7 @@ fn what_may_have_ended_waits_for_the_journals_word() {
     let mut ended = Filter::default();
     (1..=4).for_each(|number| ended.insert(task(number)));
     let mut actions = Vec::new();
-    let interchange = Interchange::new(rules(), Vec::new(), Vec::new(), ended, &mut actions);
+    let interchange = Interchange::new(rules(), Left { ended, ..Left::default() }, &mut actions);
     let mut bench = Bench { interchange };
     bench.on(Input::LinkUp { session: 0 });
     let asks = |number| [Action::LookUp(task(number))];
@@ -586,4 +600,41 @@ fn what_may_have_ended_waits_for_the_journals_word() {
     bench.on(Input::Stop);
     let stopping = bench.on(Input::LookedUp { task: task(4), known: false });
     assert_eq!(stopping, [Action::GiveBack(vec![tag(1, 4)])]);
+}
+
+/// The earlier run is on another host and may only be stopped: its results count as long as they can come.
+#[test]
+fn what_another_run_may_still_have_is_awaited_and_then_lost() {
+    let lost = vec![(task(1), b"lost 1".to_vec()), (task(2), b"lost 2".to_vec())];
+    let left = Left { lost, awaited: true, ..Left::default() };
+    let mut actions = Vec::new();
+    let interchange = Interchange::new(rules(), left, &mut actions);
+    assert_eq!(actions, [], "nothing is lost yet");
+    let mut bench = Bench { interchange };
+    bench.on(Input::LinkUp { session: 0 });
+    assert!(bench.interchange.awaits() && !bench.interchange.has_told());
+    // The broker delivers again what the earlier run never acknowledged.
+    assert_eq!(bench.deliver(1), [Action::Acknowledge(vec![tag(0, 1)])], "it does not begin twice");
+    let both = vec![task(1), task(2)];
+    assert_eq!(bench.on(Input::Look { last: false }), [Action::LookFor { tasks: both, last: false }]);
+    assert_eq!(bench.on(Input::Found { tasks: vec![task(2)], last: false }), [Action::Load(task(2))]);
+    let result = b"it ran".to_vec();
+    let loaded = bench.on(Input::Loaded { task: task(2), result: Some(result.clone()) });
+    assert_eq!(loaded, [Action::Publish { session: 0, task: task(2), result }]);
+    assert_eq!(bench.on(Input::Look { last: true }), [Action::LookFor { tasks: vec![task(1)], last: true }]);
+    let ended = bench.on(Input::Found { tasks: vec![], last: true });
+    assert_eq!(ended, [Action::Keep { task: task(1), result: b"lost 1".to_vec() }]);
+    assert!(!bench.interchange.awaits());
+    assert_eq!(bench.on(Input::Look { last: false }), []);
+}
+
+#[test]
+fn when_all_that_was_awaited_has_come_the_earlier_run_is_tidied_up_after() {
+    let left = Left { lost: vec![(task(1), b"lost".to_vec())], awaited: true, ..Left::default() };
+    let mut bench = Bench { interchange: Interchange::new(rules(), left, &mut Vec::new()) };
+    bench.on(Input::LinkUp { session: 0 });
+    let tidies = Action::LookFor { tasks: vec![], last: true };
+    let found = bench.on(Input::Found { tasks: vec![task(1)], last: false });
+    assert_eq!(found, [Action::Load(task(1)), tidies]);
+    assert_eq!(bench.on(Input::Found { tasks: vec![], last: true }), []);
 }

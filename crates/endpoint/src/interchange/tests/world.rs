@@ -51,7 +51,8 @@ impl World {
         let mut ended = Filter::tiny();
         of("ended").into_iter().for_each(|task| ended.insert(task));
         let mut actions = Vec::new();
-        let interchange = Interchange::new(rules(), spooled, lost, ended, &mut actions);
+        let left = Left { spooled, lost, ended, awaited: false };
+        let interchange = Interchange::new(rules(), left, &mut actions);
         self.perform(actions);
         interchange
     }
@@ -135,7 +136,11 @@ impl World {
                 }
                 Action::Consume(take) => self.taking = take,
                 Action::Leave => self.left = true,
-                Action::Heartbeat { .. } | Action::StopEngine { .. } | Action::LeaveWithin(_) => {}
+                Action::LookFor { .. } => panic!("every earlier run has ended"),
+                Action::Heartbeat { .. }
+                | Action::StopEngine { .. }
+                | Action::StopWithin(_)
+                | Action::LeaveWithin(_) => {}
             }
         }
     }

@@ -1,0 +1,176 @@
+//! The fence before everything an endpoint has on disk: the broker gives its task queue to one process at a time.
+//!
+//! Another process may run the endpoint on a host that shares our file system, or may have done so until it was stopped.
+//! Journal and results are its own as long as it has the queue. So nothing is opened before the queue is granted, and a
+//! process that is refused leaves everything as it was, its log included: until then it speaks where it was started.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
+
+use client::amqp::{End, Event};
+use daemon::stop::Stop;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::parent;
+use crate::cli::note;
+use crate::exit::{Failure, status};
+
+/// A broker gives up a connection whose other end has vanished after two of its heartbeats: two minutes, mostly.
+pub(super) const PATIENCE: Duration = Duration::from_secs(180);
+/// How often to look whether who started us still waits.
+const LOOKING: Duration = Duration::from_millis(200);
+
+/// Who may call the start off while it waits.
+pub(super) struct Callers<'a> {
+    pub(super) stop: &'a Stop,
+    pub(super) parent: Option<i32>,
+    /// The `start` that waits for our word.
+    pub(super) waiting: Option<&'a OwnedFd>,
+}
+
+/// Waits until the queue is granted; the number of the session.
+pub(super) async fn granted(
+    events: &mut mpsc::Receiver<Event>,
+    callers: Callers<'_>,
+    name: &str,
+    patience: Duration,
+) -> Result<u32, Failure> {
+    let deadline = Instant::now() + patience;
+    let called_off = || Failure::new(status::GENERIC, "Aborted!");
+    let mut refusal = Refusal::default();
+    loop {
+        let event = tokio::select! {
+            biased;
+            () = callers.stop.begun() => return Err(called_off()),
+            () = parent::gone(callers.parent) => return Err(called_off()),
+            () = gone(callers.waiting) => return Err(called_off()),
+            () = sleep_until(deadline) => return Err(refusal.last(name, patience)),
+            event = events.recv() => event,
+        };
+        match event {
+            Some(Event::Up { session }) => return Ok(session),
+            Some(Event::Down { reason, taken, .. }) => {
+                if let Some(text) = refusal.heard(reason, taken, patience) {
+                    note(text);
+                }
+            }
+            Some(Event::Ended(End::AuthenticationRefused(reason))) => {
+                return Err(Failure::new(
+                    status::NOPERM,
+                    format!(
+                        "Error: the broker does not accept the credentials of endpoint '{name}': {reason}"
+                    ),
+                ));
+            }
+            Some(Event::Ended(_)) | None => return Err(refusal.last(name, patience)),
+            Some(Event::Delivered(_) | Event::Commanded(_) | Event::Settled { .. }) => {}
+        }
+    }
+}
+
+/// Why the queue is not ours yet.
+#[derive(Debug, Default)]
+struct Refusal {
+    reason: String,
+    taken: Option<bool>,
+}
+
+impl Refusal {
+    /// What to say of another refusal: nothing, when it is of the same kind as the last.
+    fn heard(&mut self, reason: String, taken: bool, patience: Duration) -> Option<String> {
+        let news = self.taken != Some(taken);
+        (self.reason, self.taken) = (reason, Some(taken));
+        let seconds = patience.as_secs();
+        let Self { reason, .. } = self;
+        news.then(|| match taken {
+            true => format!("{reason}; waiting for up to {seconds} s until it has gone"),
+            false => format!("no connection to the broker: {reason}; trying again for up to {seconds} s"),
+        })
+    }
+
+    fn last(&self, name: &str, patience: Duration) -> Failure {
+        let (reason, seconds) = (&self.reason, patience.as_secs());
+        match self.taken {
+            Some(true) => Failure::new(
+                status::ALREADY_ACTIVE,
+                format!(
+                    "Endpoint '{name}' is already active: {reason}, and did so for {seconds} s. Stop it where it \
+                     runs; `globus-compute-endpoint stop --remote {name}` stops it wherever it is."
+                ),
+            ),
+            _ => Failure::new(
+                status::TEMPFAIL,
+                format!(
+                    "Error: endpoint '{name}' could not connect to the broker within {seconds} s: {reason}\n  \
+                     Start it again when the broker can be reached."
+                ),
+            ),
+        }
+    }
+}
+
+/// Waits until nobody reads our word any more; for ever when nobody ever did.
+async fn gone(waiting: Option<&OwnedFd>) {
+    let Some(waiting) = waiting else { return std::future::pending().await };
+    loop {
+        let mut reader = [PollFd::new(waiting.as_fd(), PollFlags::empty())];
+        let gone = poll(&mut reader, PollTimeout::ZERO).is_ok()
+            && reader[0].revents().is_some_and(|found| found.contains(PollFlags::POLLERR));
+        if gone {
+            return;
+        }
+        sleep(LOOKING).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn after(heard: Vec<Event>) -> Result<u32, Failure> {
+        let (trigger, stop) = daemon::stop::channel();
+        let (outbox, mut events) = mpsc::channel(10);
+        for event in heard {
+            outbox.send(event).await.unwrap();
+        }
+        let callers = Callers { stop: &stop, parent: None, waiting: None };
+        let answer = granted(&mut events, callers, "ep", Duration::from_millis(50)).await;
+        drop((trigger, outbox));
+        answer
+    }
+
+    fn down(taken: bool) -> Event {
+        Event::Down { reason: "why".to_owned(), taken, pause: Duration::ZERO }
+    }
+
+    #[tokio::test]
+    async fn what_the_broker_says_and_what_becomes_of_the_start() {
+        assert_eq!(after(vec![down(true), down(false), Event::Up { session: 3 }]).await, Ok(3));
+        let refused = |heard| async { after(heard).await.unwrap_err() };
+        let taken = refused(vec![down(false), down(true)]).await;
+        assert_eq!(taken.status, status::ALREADY_ACTIVE);
+        assert!(taken.text.starts_with("Endpoint 'ep' is already active: why"), "{}", taken.text);
+        assert_eq!(refused(vec![down(false)]).await.status, status::TEMPFAIL);
+        let refusal = Event::Ended(End::AuthenticationRefused("no".to_owned()));
+        assert_eq!(refused(vec![refusal]).await.status, status::NOPERM);
+    }
+
+    #[test]
+    fn the_same_refusal_is_said_once() {
+        let mut refusal = Refusal::default();
+        let mut said = |taken| refusal.heard("why".to_owned(), taken, PATIENCE);
+        assert_eq!(said(true).unwrap(), "why; waiting for up to 180 s until it has gone");
+        assert_eq!(said(true), None);
+        assert!(said(false).unwrap().contains("no connection to the broker: why"));
+    }
+
+    #[tokio::test]
+    async fn whoever_waited_and_went_calls_it_off() {
+        let (ours, theirs) = nix::unistd::pipe().unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(10), gone(Some(&theirs))).await.is_err());
+        drop(ours);
+        gone(Some(&theirs)).await;
+    }
+}

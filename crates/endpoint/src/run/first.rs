@@ -1,0 +1,98 @@
+//! How long a `start` waits: until the first node works, or for a while.
+//!
+//! A node may be in a batch system's queue for days, so the wait has an end, and then `start` says so. Who asked for no
+//! first block has none to wait for.
+
+use std::time::Duration;
+
+use engine::{Options, ProviderOptions, Report};
+use tokio::time::Instant;
+
+/// As long as somebody waits at a terminal.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How often the engine is asked.
+pub(super) const LOOKING: Duration = Duration::from_millis(100);
+
+/// The wait for the first node.
+#[derive(Debug)]
+pub(super) struct First {
+    name: String,
+    until: Option<Instant>,
+    seen: bool,
+}
+
+impl First {
+    pub(super) fn new(options: &Options, name: String) -> Self {
+        let ProviderOptions::LocalProvider(blocks) = &options.provider;
+        let awaited = blocks.init_blocks.min(blocks.max_blocks) > 0;
+        Self { name, until: awaited.then(|| Instant::now() + PATIENCE), seen: false }
+    }
+
+    /// Whether a node has ever worked.
+    pub(super) fn seen(&self) -> bool {
+        self.seen
+    }
+
+    /// There is a node.
+    pub(super) fn saw(&mut self) {
+        self.seen = true;
+    }
+
+    /// What the engine says; the answer is for whoever waits, once there is one.
+    pub(super) fn look(&self, report: &Report) -> Option<String> {
+        if works(report) {
+            return Some(String::new());
+        }
+        let Some(until) = self.until else {
+            return Some(format!(
+                "endpoint '{}' starts no node before its first task (init_blocks: 0), so whether one works is not known",
+                self.name
+            ));
+        };
+        (Instant::now() >= until).then(|| {
+            let said =
+                report.last_block_failure.as_deref().map(|text| format!(". The last block failed:\n{text}"));
+            format!(
+                "no node of endpoint '{}' has called within {} s; it goes on trying{}",
+                self.name,
+                PATIENCE.as_secs(),
+                said.unwrap_or_else(|| ", and tasks wait meanwhile".to_owned())
+            )
+        })
+    }
+}
+
+/// Whether a node has called whose interpreter is there.
+pub(super) fn works(report: &Report) -> bool {
+    report.managers > report.starting_managers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn first(init: u32) -> First {
+        let mut options = Options::default();
+        let ProviderOptions::LocalProvider(blocks) = &mut options.provider;
+        blocks.init_blocks = init;
+        First::new(&options, "ep".to_owned())
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_is_told_of_a_node_or_of_none() {
+        let waits = first(1);
+        assert_eq!(waits.look(&Report::default()), None);
+        let failed = Report { last_block_failure: Some("\tno luck".to_owned()), ..Report::default() };
+        assert_eq!(waits.look(&failed), None, "another block may work");
+        let starting = Report { managers: 1, starting_managers: 1, ..Report::default() };
+        assert_eq!(waits.look(&starting), None, "its interpreter may never come");
+        let up = Report { managers: 1, ..Report::default() };
+        assert_eq!(waits.look(&up).as_deref(), Some(""));
+        let none = first(0).look(&Report::default()).unwrap();
+        assert!(none.contains("init_blocks: 0"), "{none}");
+        let mut late = first(1);
+        late.until = Some(Instant::now());
+        let said = late.look(&failed).unwrap();
+        assert!(said.contains("within 20 s") && said.contains("no luck"), "{said}");
+    }
+}

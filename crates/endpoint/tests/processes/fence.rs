@@ -1,0 +1,165 @@
+//! One endpoint, two processes: who has the task queue has the files, and a signal reaches nobody else.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use crate::fake::FakeService;
+use crate::home::{Home, alive, signal, wait_until};
+use crate::{ID, registration};
+
+/// A file: what it holds and when it was written last.
+type Found = (Vec<u8>, SystemTime);
+
+/// Every file below a directory.
+fn files(directory: &Path) -> BTreeMap<PathBuf, Found> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            found.extend(files(&entry.path()));
+        } else if entry.file_type().unwrap().is_file() {
+            let modified = entry.metadata().unwrap().modified().unwrap();
+            found.insert(entry.path(), (fs::read(entry.path()).unwrap(), modified));
+        }
+    }
+    found
+}
+
+/// Makes the files of a running endpoint look as they do from another host that has not heard of it for an hour.
+fn as_from_another_host(home: &Home, name: &str) {
+    let path = home.path(name).join("daemon.host");
+    let text = fs::read_to_string(&path).unwrap();
+    let mut lines: Vec<_> = text.lines().collect();
+    (lines[0], lines[4]) = ("login02", "another boot");
+    fs::write(&path, lines.join("\n") + "\n").unwrap();
+    let old = SystemTime::now() - Duration::from_secs(3600);
+    for path in [path, home.path(name).join("daemon.pid")] {
+        fs::File::options().write(true).open(path).unwrap().set_modified(old).unwrap();
+    }
+}
+
+/// The first still has the queue, whatever its files look like: the second waits, and nothing of the first's changes.
+#[test]
+fn a_process_that_is_refused_leaves_every_file_as_it_was() {
+    let answer = registration(ID);
+    let service = FakeService::start(move |_| (200, answer.clone()));
+    let home = Home::new(&service);
+    home.configure(
+        "ep",
+        "engine: {provider: {type: LocalProvider, init_blocks: 0}}\nheartbeat_period: 600\n",
+    );
+    assert_eq!(home.run(&["start", "ep"]).status, 0);
+    let first = home.pid("ep");
+    as_from_another_host(&home, "ep");
+    let before = files(&home.path("ep"));
+    let mut second = home.command(&["start", "ep"]);
+    let mut second = second.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut said = std::io::BufReader::new(second.stderr.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+    assert!(line.contains("another process already takes this endpoint's tasks"), "{line}");
+    // Whoever waits for it goes: it is called off.
+    signal(i32::try_from(second.id()).unwrap(), libc::SIGKILL);
+    second.wait().unwrap();
+    // Its output is closed once it has ended, too.
+    std::io::Read::read_to_string(&mut said, &mut line).unwrap();
+    assert_eq!(files(&home.path("ep")), before);
+    assert!(alive(first));
+    signal(first, libc::SIGTERM);
+    wait_until(|| !alive(first));
+    assert_eq!(
+        fs::read(home.path("ep/daemon.host")).unwrap(),
+        before[&home.path("ep/daemon.host")].0,
+        "not its own"
+    );
+}
+
+/// A number may be anybody's by now: another endpoint's, or that of a program which only shows such a title.
+#[test]
+fn a_stop_signals_nobody_but_the_endpoint_named() {
+    let service = FakeService::start(|_| (200, registration(ID)));
+    let home = Home::new(&service);
+    let other = "7b4a1a3e-3f55-4c7e-9d1a-0f4f0b6f8c12";
+    home.configure("ep", "engine: {}\n");
+    fs::write(home.path("ep/endpoint.json"), format!("{{\"endpoint_id\": \"{ID}\"}}")).unwrap();
+    let titles = [
+        format!("less Globus Compute Endpoint ({ID}, ep)"),
+        format!("Globus Compute Endpoint ({other}, other) [start]"),
+        "globus-compute-endpoint".to_owned(),
+    ];
+    for title in titles {
+        let mut bystander = Command::new("sleep").arg0(&title).arg("600").spawn().unwrap();
+        let pid = i32::try_from(bystander.id()).unwrap();
+        wait_until(|| {
+            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(title.as_bytes()))
+        });
+        fs::write(home.path("ep/daemon.pid"), format!("{pid}\n")).unwrap();
+        let stopped = home.run(&["stop", "ep"]);
+        assert_eq!((stopped.status, &*stopped.err), (0, "> Endpoint <ep> has been cleaned up.\n"), "{title}");
+        assert_eq!(bystander.try_wait().unwrap(), None, "{title}");
+        bystander.kill().unwrap();
+        bystander.wait().unwrap();
+    }
+    // Another endpoint of ours got the number of one that was killed.
+    home.configure("other", "engine: {provider: {type: LocalProvider, init_blocks: 0}}\n");
+    assert_eq!(home.run(&["start", "other"]).status, 0);
+    let pid = home.pid("other");
+    let record = fs::read_to_string(home.path("other/daemon.host")).unwrap();
+    let mut lines: Vec<_> = record.lines().map(str::to_owned).collect();
+    lines[3] = (lines[3].parse::<u64>().unwrap() - 1).to_string();
+    fs::write(home.path("ep/daemon.host"), lines.join("\n") + "\n").unwrap();
+    fs::write(home.path("ep/daemon.pid"), format!("{pid}\n")).unwrap();
+    assert_eq!(home.run(&["stop", "ep"]).err, "> Endpoint <ep> has been cleaned up.\n");
+    assert!(alive(pid));
+    assert_eq!(home.run(&["stop", "other"]).err, "> Endpoint <other> is now stopped\n");
+    assert!(!alive(pid));
+}
+
+/// Without a broker there is no saying who has the endpoint: whoever starts it is told, and can call it off.
+#[test]
+fn a_broker_that_is_away_is_waited_for_with_nothing_written() {
+    let mut answer = registration(ID);
+    for queue in ["task_queue_info", "result_queue_info", "heartbeat_queue_info"] {
+        // Nobody's port.
+        answer[queue]["connection_url"] = "amqp://u:p@127.0.0.1:9/".into();
+    }
+    let service = FakeService::start(move |_| (200, answer.clone()));
+    let home = Home::new(&service);
+    home.configure("ep", "engine: {}\ndetach_endpoint: false\n");
+    let mut command = home.command(&["start", "ep"]);
+    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut said = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+    assert!(line.starts_with("> no connection to the broker: "), "{line}");
+    for file in ["daemon.pid", "daemon.host", "journal", "unacked_results", "endpoint.log"] {
+        assert!(!home.path("ep").join(file).exists(), "{file}");
+    }
+    signal(i32::try_from(child.id()).unwrap(), libc::SIGTERM);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    std::io::Read::read_to_string(&mut said, &mut line).unwrap();
+    assert!(line.ends_with("Aborted!\n"), "{line}");
+}
+
+#[test]
+fn credentials_that_the_broker_refuses_are_told() {
+    let mut answer = registration(ID);
+    for queue in ["task_queue_info", "result_queue_info", "heartbeat_queue_info"] {
+        let url = answer[queue]["connection_url"].as_str().unwrap().replace("u:p@", "u:wrong@");
+        answer[queue]["connection_url"] = url.into();
+    }
+    let service = FakeService::start(move |_| (200, answer.clone()));
+    let home = Home::new(&service);
+    home.configure("ep", "engine: {}\n");
+    let refused = home.run(&["start", "ep"]);
+    assert_eq!(refused.status, 77, "{refused:?}");
+    assert!(
+        refused.err.contains("the broker does not accept the credentials of endpoint 'ep'"),
+        "{refused:?}"
+    );
+    assert!(!refused.err.contains("wrong"), "no password on a terminal");
+}

@@ -1,0 +1,68 @@
+//! The broker of these tests: one for all, with queues of its own for each registration.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use broker::{
+    Access, Broker, Config, ExchangeKind, Handle, Limits, Listener, LogInFuture, LoggedIn, Login, Operation,
+    Principal, QueueOptions, Refusal,
+};
+use serde_json::{Value, json};
+
+const EXCHANGES: [&str; 2] = ["results", "heartbeats"];
+
+/// Everybody may do everything, but for who has the wrong password.
+struct Open;
+
+impl Access for Open {
+    fn log_in<'a>(&'a self, login: Login) -> LogInFuture<'a> {
+        Box::pin(async move {
+            match login.password.as_str() {
+                "p" => Ok(LoggedIn { principal: Principal::new(login.user), limits: Limits::default() }),
+                _ => Err(Refusal::Denied),
+            }
+        })
+    }
+
+    fn may(&self, _: &Principal, _: &Operation<'_>) -> bool {
+        true
+    }
+}
+
+/// The broker, and its address. It ends with the tests' process.
+fn broker() -> &'static (Handle, String) {
+    static BROKER: OnceLock<(Handle, String)> = OnceLock::new();
+    BROKER.get_or_init(|| {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (broker, handle) = Broker::new(Config::default(), Arc::new(Open));
+        let socket = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = socket.local_addr().unwrap().to_string();
+        for exchange in EXCHANGES {
+            handle.declare_exchange(exchange, ExchangeKind::Topic, true).unwrap();
+            handle.declare_queue(exchange, QueueOptions::default()).unwrap();
+            handle.bind(exchange, exchange, "#").unwrap();
+        }
+        std::thread::spawn(move || {
+            runtime.block_on(broker.run(vec![Listener { socket, tls: None }], std::future::pending()));
+        });
+        (handle, address)
+    })
+}
+
+/// What a service answers to a registration: queues that nobody has used.
+pub(crate) fn registration(id: &str) -> Value {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let (handle, address) = broker();
+    let tasks = format!("{id}.{number}.tasks");
+    handle.declare_queue(&tasks, QueueOptions::default()).unwrap();
+    let url = format!("amqp://u:p@{address}/");
+    let publish = |name: &str| {
+        json!({"connection_url": url, "exchange": name, "queue": name,
+               "queue_publish_kwargs": {"exchange": name, "routing_key": format!("{id}.{name}"), "mandatory": true,
+                                        "properties": {"delivery_mode": 2}}})
+    };
+    json!({"endpoint_id": id, "task_queue_info": {"connection_url": url, "queue": tasks, "exchange": "tasks"},
+           "result_queue_info": publish("results"), "heartbeat_queue_info": publish("heartbeats")})
+}

@@ -1,0 +1,26 @@
+"""What others on an endpoint's host, or on its file system, can bring it to do."""
+
+from table import played_elsewhere
+
+FENCE = "crates/endpoint/tests/processes/fence.rs"
+
+played_elsewhere(
+    "somebody on the endpoint's host",
+    "a program with the endpoint's title on its command line, or another endpoint with its number, ends by its `stop`",
+    f"{FENCE}::a_stop_signals_nobody_but_the_endpoint_named",
+)
+played_elsewhere(
+    "somebody on the endpoint's host",
+    "a program that names a node's file on its command line ends as a leftover of the endpoint",
+    "crates/endpoint/tests/processes/commands.rs::leftover_nodes_are_ended",
+)
+played_elsewhere(
+    "a second process of the endpoint, on another host",
+    "takes journal and results from one that still runs, by starting",
+    f"{FENCE}::a_process_that_is_refused_leaves_every_file_as_it_was",
+)
+played_elsewhere(
+    "a second process of the endpoint, on another host",
+    "has results reported as lost that a process which stood still has",
+    "tests/faults/test_superseded.py::test_results_of_a_process_that_stood_still_arrive_once",
+)

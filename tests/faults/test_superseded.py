@@ -1,0 +1,134 @@
+"""Two processes of one endpoint, on two hosts that share its directory: the first stands still (a stalled file system, a
+suspended machine) until a second one takes over, and then goes on.
+
+The second host is this one under another name and with another boot id, in namespaces of its own.
+"""
+
+import os
+import signal
+
+from processes import until
+from scene import Endpoint
+from test_kill import GATED, begun, marks  # noqa: F401  (a fixture)
+
+OTHER_HOST = """
+hostname login02
+mount --bind "$0" /proc/sys/kernel/random/boot_id
+exec "$@"
+"""
+
+
+class OnAnotherHost(Endpoint):
+    """The same directory, seen from another host."""
+
+    def command(self, *arguments):
+        boot = self.scene.directory / "boot_id"
+        boot.write_text("00000000-0000-4000-8000-00000000b007\n")
+        user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+        return ["unshare", *user, "--mount", "--uts", "sh", "-c", OTHER_HOST, boot, *super().command(*arguments)]
+
+
+def path(endpoint, name):
+    return endpoint.directory / endpoint.name / name
+
+
+def log(endpoint):
+    return path(endpoint, "endpoint.log").read_text(errors="replace")
+
+
+def age(endpoint, seconds=600):
+    """As if the process had not touched its files for so long."""
+    for name in ("daemon.pid", "daemon.host"):
+        try:
+            found = path(endpoint, name).stat()
+        except FileNotFoundError:
+            continue
+        os.utime(path(endpoint, name), (found.st_atime - seconds, found.st_mtime - seconds))
+
+
+def taken_over(scene, service, first):
+    """Stops `first` and starts another process of the same endpoint on another host."""
+    os.kill(first.process.pid, signal.SIGSTOP)
+    # The connection ends, as it does when heartbeats are missing for two minutes.
+    service.kill()
+    service.start()
+    age(first)
+    second = OnAnotherHost(scene, service, first.name)
+    scene.endpoints.append(second)
+    second.start()
+    return second
+
+
+def test_results_of_a_process_that_stood_still_arrive_once(scene, marks):  # noqa: F811
+    service = scene.service()
+    first = scene.endpoint(service, workers=2)
+    script = service.sdk("4.19.0").start(
+        GATED
+        + """
+with executor(endpoint) as ex:
+    futures = [submitted(ex, "one"), submitted(ex, "two")]
+    tell("submitted")
+    tell([outcome(future) for future in futures])
+    third = submitted(ex, "three")
+    tell(outcome(third))
+""",
+        first.id,
+        marks,
+    )
+    script.hear()
+    for name in ("one", "two"):
+        until(lambda: begun(marks, name), "the task runs")
+    second = taken_over(scene, service, first)
+    assert first.process.running()
+    # The tasks end under the first one's nodes while it stands still.
+    for name in ("one", "two", "three"):
+        (marks / f"{name}.open").touch()
+    os.kill(first.process.pid, signal.SIGCONT)
+    assert script.hear(2) == [["value", "one ran"], ["value", "two ran"]]
+    assert first.process.wait() == 255
+    assert "another process runs this endpoint by now" in log(first)
+
+    # The second has its files still, and works.
+    assert script.finish()[2] == ["value", "three ran"]
+    assert [len(begun(marks, name)) for name in ("one", "two", "three")] == [1, 1, 1]
+    pid = int(path(second, "daemon.pid").read_text())
+    assert path(second, "daemon.host").read_text().splitlines()[:3:2] == ["login02", str(pid)]
+    second.stop()
+    assert not path(second, "daemon.pid").exists()
+    assert [name.name for name in path(second, "unacked_results").iterdir() if name.stat().st_size] == []
+
+
+def test_results_in_the_spool_are_sent_by_who_takes_over(scene, marks):  # noqa: F811
+    service = scene.service()
+    first = scene.endpoint(service, workers=2)
+    script = service.sdk("4.19.0").start(
+        GATED
+        + """
+with executor(endpoint) as ex:
+    futures = [submitted(ex, "one"), submitted(ex, "two")]
+    tell("submitted")
+    tell([outcome(future) for future in futures])
+""",
+        first.id,
+        marks,
+    )
+    script.hear()
+    for name in ("one", "two"):
+        until(lambda: begun(marks, name), "the task runs")
+    service.kill()
+    for name in ("one", "two"):
+        (marks / f"{name}.open").touch()
+
+    def size():
+        return sum(name.stat().st_size for name in path(first, "unacked_results").iterdir())
+
+    until(lambda: size() > 600, "both results lie in the spool")
+    second = taken_over(scene, service, first)
+    assert script.finish() == ["submitted", [["value", "one ran"], ["value", "two ran"]]]
+    # Awake again long after, it leaves, and takes nothing with it.
+    kept = {name: path(second, name).read_bytes() for name in ("daemon.pid", "daemon.host")}
+    os.kill(first.process.pid, signal.SIGCONT)
+    assert first.process.wait() == 255
+    assert {name: path(second, name).read_bytes() for name in kept} == kept
+    assert second.online()
+    second.stop()
