@@ -1,0 +1,92 @@
+"""The file system of an endpoint's directory stands still for longer than anybody waits for a heartbeat. Heartbeats go on,
+what runs runs on, and what needs the files goes on once they are back."""
+
+import os
+import time
+from pathlib import Path
+
+import environments
+from processes import until
+from scene import Endpoint
+from test_kill import GATED, begun, marks  # noqa: F401  (a fixture)
+
+# In seconds: between two heartbeats to the service, which calls an endpoint offline after 15 s without one.
+PERIOD = 5
+# A node that has heard nothing of the endpoint for so long ends with its tasks, and the other way round.
+THRESHOLD = 3
+STALL = 18
+
+
+class OnAStallingFileSystem(Endpoint):
+    """Its files are reached through a file system that stands still while `flag` exists."""
+
+    def __init__(self, scene, service, name, **options):
+        super().__init__(scene, service, name, **options)
+        self.flag = scene.directory / "stalled"
+        self.mount = scene.directory / "mounted"
+        for directory in (self.directory, self.mount):
+            directory.mkdir(exist_ok=True)
+
+    def command(self, *arguments):
+        user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+        stalling = [environments.python("file-systems"), Path(__file__).with_name("stalling.py")]
+        where = [self.directory, self.mount, self.flag, "--"]
+        return ["unshare", *user, "--mount", *stalling, *where, self.program, "-c", self.mount, *arguments]
+
+
+def test_what_runs_survives_a_file_system_that_stands_still(scene, marks):  # noqa: F811
+    service = scene.service()
+    engine = {
+        "type": "GlobusComputeEngine",
+        "max_workers_per_node": 2,
+        "heartbeat_period": 1,
+        "heartbeat_threshold": THRESHOLD,
+        "provider": {"type": "LocalProvider", "init_blocks": 1, "min_blocks": 0, "max_blocks": 1},
+    }
+    endpoint = OnAStallingFileSystem(scene, service, "endpoint", engine=engine, config={"heartbeat_period": PERIOD})
+    scene.endpoints.append(endpoint)
+    endpoint.configure()
+    endpoint.start()
+    script = service.sdk("4.19.0").start(
+        GATED
+        + """
+import os
+
+def talks(marks, name):
+    import os, pathlib, time
+    pathlib.Path(marks, name).write_text(f"{os.getpid()}\\n")
+    while not pathlib.Path(marks, name + ".open").exists():
+        time.sleep(0.02)
+    # More than any pipe holds, through the node into a log that stands still.
+    for _ in range(4000):
+        print("words " * 20, flush=True)
+    return name + " ran"
+
+with executor(endpoint) as ex:
+    running, talking = submitted(ex, "running"), ex.submit(talks, marks, "talking")
+    tell("submitted")
+    while not os.path.exists(os.path.join(marks, "stalled")):
+        time.sleep(0.02)
+    waiting = submitted(ex, "waiting")
+    tell("submitted")
+    tell([outcome(future) for future in (running, talking, waiting)])
+""",
+        endpoint.id,
+        marks,
+    )
+    script.hear()
+    for name in ("running", "talking"):
+        until(lambda: begun(marks, name), "the task runs")
+    endpoint.flag.touch()
+    for name in ("stalled", "waiting.open", "talking.open"):
+        (marks / name).touch()
+    script.hear(2)
+    end = time.monotonic() + STALL
+    while time.monotonic() < end:
+        assert endpoint.online(), "the service hears of it"
+        time.sleep(0.5)
+    (marks / "running.open").touch()
+    endpoint.flag.unlink()
+    assert script.hear(3) == [["value", f"{name} ran"] for name in ("running", "talking", "waiting")]
+    script.finish()
+    assert [len(begun(marks, name)) for name in ("running", "talking", "waiting")] == [1, 1, 1]
