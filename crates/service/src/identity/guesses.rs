@@ -1,8 +1,15 @@
-//! How often passwords may be guessed: less and less, per account and per address. Pure.
+//! How often passwords may be guessed, per account and per address. Pure.
 //!
 //! Every attempt is counted before its password is looked at, so many at once gain nothing; a right one is forgiven.
-//! After some wrong ones each further one makes the next wait twice as long. Browsers in which somebody has signed in
-//! before have a count of their own: strangers who guess hold up strangers only.
+//!
+//! | counted by | after so many wrong ones | then |
+//! |---|---|---|
+//! | account, in browsers that never signed in to it | 5 | each makes the next wait twice as long, up to [`LONGEST`] |
+//! | account and browser that signed in to it before | 10 | the same |
+//! | address, in browsers that never signed in to the account | 50 | one in [`PACE`] |
+//!
+//! An address can be a whole campus behind one router: it is slowed, never closed. Who has signed in before with their
+//! browser is held up by nobody else, neither by who guesses at the account nor by who shares the address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,6 +22,8 @@ use crate::secret::Hash;
 const MOST: usize = 20_000;
 /// The longest wait.
 const LONGEST: SignedDuration = SignedDuration::from_mins(15);
+/// Between two attempts from an address that has used up what is free.
+const PACE: SignedDuration = SignedDuration::from_secs(10);
 /// A count is forgotten when nothing was tried for so long.
 const FORGOTTEN: SignedDuration = SignedDuration::from_hours(2);
 
@@ -41,7 +50,15 @@ impl By {
         }
     }
 
-    /// How many wrong ones cost nothing. One address can be a whole campus.
+    /// What an attempt is counted by. `known`: the person has signed in with this browser before.
+    pub fn all(account: Hash, browser: Hash, known: bool, address: IpAddr) -> Vec<By> {
+        match known {
+            true => vec![By::Known { account, browser }],
+            false => vec![By::Account(account), By::address(address)],
+        }
+    }
+
+    /// How many wrong ones cost nothing.
     fn free(self) -> u32 {
         match self {
             By::Account(_) => 5,
@@ -74,7 +91,12 @@ impl Guesses {
             count.wrong = count.wrong.saturating_add(1);
             count.last = now;
             if let Some(over) = count.wrong.checked_sub(by.free()) {
-                let wait = SignedDuration::from_secs(1 << over.min(20)).min(LONGEST);
+                let wait = match by {
+                    By::Address(_) => PACE,
+                    By::Account(_) | By::Known { .. } => {
+                        SignedDuration::from_secs(1 << over.min(20)).min(LONGEST)
+                    }
+                };
                 count.until = now.checked_add(wait).unwrap_or(now);
             }
             self.0.insert(by, count);
@@ -109,7 +131,16 @@ impl Guesses {
     fn count(&mut self, by: By, now: Timestamp) -> Count {
         let new = Count { wrong: 0, last: now, until: now };
         if let Some(count) = self.0.get(&by) {
-            return if now.duration_since(count.last) > FORGOTTEN { new } else { *count };
+            let since = now.duration_since(count.last);
+            return match by {
+                _ if since > FORGOTTEN => new,
+                // What an address has tried wears off, one attempt after the other.
+                By::Address(_) => {
+                    let worn = u32::try_from(since.as_secs() / PACE.as_secs()).unwrap_or_default();
+                    Count { wrong: count.wrong.saturating_sub(worn), ..*count }
+                }
+                By::Account(_) | By::Known { .. } => *count,
+            };
         }
         if self.0.len() >= MOST {
             self.0.retain(|_, count| now.duration_since(count.last) <= FORGOTTEN);
@@ -185,15 +216,50 @@ mod tests {
     }
 
     #[test]
-    fn one_address_guessing_at_many_accounts_is_held_up() {
+    fn one_address_guessing_at_many_accounts_is_slowed_and_not_closed() {
         let mut guesses = Guesses::default();
         let network = |n: u32| By::address(format!("2001:db8::{n:x}").parse().unwrap());
         assert_eq!(network(1), network(2), "one network is one address");
-        let mut tried = 0;
-        while guesses.begin(&[account(&tried.to_string()), network(tried)], at(0)).is_ok() {
+        let (mut tried, mut looked) = (0, 0);
+        let mut guess = |now| {
             tried += 1;
+            guesses.begin(&[account(&tried.to_string()), network(tried)], now)
+        };
+        let mut now = at(0);
+        for _ in 0..200 {
+            match guess(now) {
+                Ok(()) => looked += 1,
+                Err(wait) => {
+                    assert_eq!(wait, PACE, "never longer");
+                    now += wait;
+                }
+            }
         }
-        assert_eq!(tried, 50);
+        assert_eq!(looked, 50 + 75);
+        // After a rest a few are free again.
+        now += PACE * 6;
+        let free = (0..20).take_while(|_| guess(now).is_ok()).count();
+        assert!((5..=7).contains(&free), "{free}");
+    }
+
+    #[test]
+    fn a_browser_that_signed_in_before_is_not_held_up_by_its_address() {
+        let mut guesses = Guesses::default();
+        let address = "192.0.2.1".parse().unwrap();
+        let by = |name: &str, known| By::all(Hash::of(name), Hash::of("b"), known, address);
+        for n in 0..60 {
+            let _ = guesses.begin(&by(&n.to_string(), false), at(0));
+            let _ = guesses.begin(&by("alice", false), at(0));
+        }
+        assert_eq!(guesses.begin(&by("bob", false), at(0)), Err(PACE), "strangers there wait a little");
+        assert!(guesses.begin(&by("alice", false), at(0)).is_err());
+        assert!(guesses.begin(&by("alice", true), at(0)).is_ok());
+        // And not the other way round, either.
+        for _ in 0..100 {
+            let _ = guesses.begin(&by("mallory", true), at(0));
+        }
+        assert_eq!(guesses.begin(&by("carol", false), at(0) + PACE), Ok(()));
+        assert!(guesses.begin(&by("mallory", true), at(0)).is_err(), "it has its own limit");
     }
 
     #[test]

@@ -176,6 +176,46 @@ async fn who_is_disabled_is_out_everywhere_and_comes_back_with_nothing() {
     visitor.code(&asked, ALICE).await;
 }
 
+/// All of a campus comes from one address.
+#[tokio::test]
+async fn who_guesses_slows_their_address_and_closes_nobody_out_of_a_browser_that_was_there_before() {
+    let service = Farcall::start();
+    let (bob, carol) = ("bob@example.edu", "carol@example.edu");
+    for username in [ALICE, bob, carol] {
+        person(&service, username);
+    }
+    let asked = authorize(&service, &[]);
+    let mut known = Visitor::new(&service);
+    known.code(&asked, ALICE).await;
+    let page = known.get("/v2/web/logout").await;
+    let (action, proof) = page.form("/v2/web/logout");
+    known.post(&action, &[("proof", &proof)]).await;
+
+    let mut stranger = Visitor::new(&service);
+    let page = stranger.get(&asked).await;
+    let (action, proof) = page.form("/v2/web/sign-in");
+    let mut refused = 0;
+    for n in 0..60 {
+        // At Alice's account, too, until that is closed for browsers that she never used.
+        let username = if n < 6 { ALICE.to_owned() } else { format!("nobody{n}@example.edu") };
+        let pairs = [("proof", proof.as_str()), ("username", &username), ("password", "wrong")];
+        let shown = stranger.post(&action, &pairs).await;
+        refused += u32::from(shown.status == 429);
+    }
+    assert!(refused >= 9, "{refused}");
+    // Her own browser lets her in.
+    known.code(&asked, ALICE).await;
+    // A browser that never was there waits, and not for long.
+    let shown = Visitor::new(&service).sign_in(&asked, bob, crate::visitor::PASSWORD).await;
+    assert_eq!(shown.status, 429);
+    let wait: u32 = shown.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=10).contains(&wait), "{wait}");
+    let shown = Visitor::new(&service).sign_in(&asked, ALICE, crate::visitor::PASSWORD).await;
+    assert_eq!(shown.status, 429, "a stranger's browser with her password");
+    tokio::time::sleep(std::time::Duration::from_secs(wait.into())).await;
+    Visitor::new(&service).code(&asked, bob).await;
+}
+
 #[tokio::test]
 async fn a_session_lasts_through_a_restart_and_ends_with_the_sign_out() {
     let mut service = Farcall::start();

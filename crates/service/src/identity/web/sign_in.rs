@@ -229,9 +229,7 @@ async fn guess(
         Some(profile) => web.identity.browser_known(visit.browser.hash(), profile.id).await?,
         None => false,
     };
-    let browser = visit.browser.hash();
-    let by =
-        [if known { By::Known { account, browser } } else { By::Account(account) }, By::address(visit.peer)];
+    let by = By::all(account, visit.browser.hash(), known, visit.peer);
     if let Err(wait) = web.guesses().begin(&by, visit.now) {
         audit::sign_in_refused(None, "password", "too many attempts");
         return Ok(Err(Trouble::Wait(wait)));
