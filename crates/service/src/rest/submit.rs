@@ -75,11 +75,13 @@ pub(super) async fn submit(
         return Err(Failure::new(Code::RequestMalformed, message));
     }
     let group = match wanted.task_group_id {
-        Some(group) => {
-            let known = app.store.group(group).await?;
-            let known = known.filter(|known| rules::tasks(known, caller) == Verdict::Yes);
-            known.ok_or_else(|| Failure::unknown_group(group))?.id
-        }
+        // One that the client made up becomes theirs with this submit.
+        Some(group) => match app.store.group(group).await? {
+            Some(known) if rules::tasks(&known, caller) != Verdict::Yes => {
+                return Err(Failure::unknown_group(group));
+            }
+            _ => group,
+        },
         None => TaskGroupId::from_uuid(ambient::ordered_id()),
     };
     let now = ambient::now();
@@ -147,6 +149,10 @@ pub(super) async fn submit(
             app.store.remove(files).await;
             let message = "Idempotency-Key: it was used for another body";
             return Err(Failure::new(Code::SemanticallyInvalid, message));
+        }
+        Ok(Submission::GroupOfAnother) => {
+            app.store.remove(files).await;
+            return Err(Failure::unknown_group(group));
         }
         Ok(Submission::NoEndpoint) => {
             app.store.remove(files).await;

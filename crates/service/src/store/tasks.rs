@@ -66,6 +66,8 @@ pub enum Submission {
     KeyOfAnother,
     /// The endpoint has been deleted in the meantime; nothing was written.
     NoEndpoint,
+    /// The task group is somebody else's; nothing was written.
+    GroupOfAnother,
 }
 
 /// A submit, and what has been read for it so far.
@@ -109,7 +111,9 @@ impl Command for Attempt {
             endpoint: submit.endpoint,
             tasks: submit.tasks.iter().map(|task| task.id).collect(),
         };
-        submit.write_group(tx).await?;
+        if !submit.own_group(tx).await? {
+            return Ok(Attempted::Done(Submission::GroupOfAnother));
+        }
         submissions::remember(tx, submit.owner, &submit.fingerprint, &accepted, submit.now).await?;
         if self.staged {
             large_submits::accept(tx, submit).await?;
@@ -154,10 +158,12 @@ impl Store {
 }
 
 impl Submit {
-    async fn write_group(&self, tx: &mut Tx) -> Result<(), StoreError> {
-        sqlx::query(
+    /// Makes the group, unless it is there. Answers whether it is the submitter's.
+    async fn own_group(&self, tx: &mut Tx) -> Result<bool, StoreError> {
+        let own = sqlx::query(
             "INSERT INTO task_groups (id, owner_id, queue, created_us) VALUES ($1, $2, $3, $4) \
-             ON CONFLICT (id) DO UPDATE SET queue = (task_groups.queue OR excluded.queue)",
+             ON CONFLICT (id) DO UPDATE SET queue = (task_groups.queue OR excluded.queue) \
+             WHERE task_groups.owner_id = excluded.owner_id",
         )
         .bind(key(self.group.as_uuid()))
         .bind(key(self.owner.as_uuid()))
@@ -165,7 +171,7 @@ impl Submit {
         .bind(self.now.as_microsecond())
         .execute(tx)
         .await?;
-        Ok(())
+        Ok(own.rows_affected() == 1)
     }
 
     async fn write_tasks(&self, tx: &mut Tx) -> Result<(), StoreError> {

@@ -288,6 +288,7 @@ async fn when_a_submit_is_known_again() {
             Submission::Again(accepted) => ("again", accepted.tasks),
             Submission::KeyOfAnother => ("key of another", Vec::new()),
             Submission::NoEndpoint => ("no endpoint", Vec::new()),
+            Submission::GroupOfAnother => ("group of another", Vec::new()),
         }
     };
     let forget = async |before, keys_before| {

@@ -17,6 +17,34 @@ async fn every_form_of_version() {
 }
 
 #[tokio::test]
+async fn a_task_group_that_the_client_made_up_is_theirs() {
+    let service = Farcall::start();
+    let (client, other) = (service.client().await, service.client().await);
+    let (function, foreign) = (client.function().await, other.function().await);
+    let registration = client.register().await;
+    let mut endpoint = crate::support::FakeEndpoint::connect(&registration).await;
+    let own = "0b9e3a52-5d4f-4e6a-b7c9-6f3f6c0a7d11";
+    client.get(&format!("/v2/taskgroup/{own}")).await.refused(404, "TASK_GROUP_NOT_FOUND");
+    // Its results are waited for before anything is sent to it.
+    let mut results = client.results(own).await;
+    for _ in 0..2 {
+        let submitted = client.submit_to_group(registration.id(), &function, 1, Some(own)).await;
+        assert_eq!(submitted.group, own);
+        let task = endpoint.take().await;
+        endpoint.finish(&task, "done", false).await;
+        assert_eq!(results.take(1).await, submitted.tasks);
+    }
+    let group = client.get(&format!("/v2/taskgroup/{own}")).await.ok();
+    assert_eq!(group["tasks"].as_array().unwrap().len(), 2);
+    // Nobody else's.
+    let theirs = other.register().await;
+    let body = json!({"tasks": {&foreign: [PAYLOAD]}, "task_group_id": own});
+    let path = format!("/v3/endpoints/{}/submit", theirs.id());
+    other.post(&path, body).await.refused(404, "TASK_GROUP_NOT_FOUND");
+    other.get(&format!("/v2/taskgroup/{own}")).await.refused(404, "TASK_GROUP_NOT_FOUND");
+}
+
+#[tokio::test]
 async fn what_was_submitted_is_known_at_once() {
     let service = Farcall::start();
     let (client, other) = (service.client().await, service.client().await);
@@ -64,7 +92,7 @@ async fn a_bad_submit_is_refused_whole_with_the_item_named() {
         (other.register().await, client.submit(endpoint.id(), &function, 1).await.group);
     let submit = |endpoint: &str| format!("/v3/endpoints/{endpoint}/submit");
     let call = |function: &str| json!({function: [PAYLOAD]});
-    let table: [(&str, Value, u16, &str, &str); 16] = [
+    let table: [(&str, Value, u16, &str, &str); 15] = [
         (endpoint.id(), json!({}), 400, "REQUEST_MALFORMED", "tasks"),
         (endpoint.id(), json!({"tasks": {}}), 400, "REQUEST_MALFORMED", "tasks"),
         (endpoint.id(), json!({"tasks": {&function: []}}), 400, "REQUEST_MALFORMED", "tasks"),
@@ -92,13 +120,6 @@ async fn a_bad_submit_is_refused_whole_with_the_item_named() {
             404,
             "FUNCTION_NOT_FOUND",
             &foreign,
-        ),
-        (
-            endpoint.id(),
-            json!({"tasks": call(&function), "task_group_id": ID}),
-            404,
-            "TASK_GROUP_NOT_FOUND",
-            ID,
         ),
         (
             endpoint.id(),
