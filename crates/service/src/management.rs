@@ -1,4 +1,4 @@
-//! What those who manage an endpoint do with it: lock it, delete it. Over REST and by `farcall endpoint …`, while the
+//! What those who manage an endpoint do with it: lock and unlock it, drop its waiting tasks, delete it. Over REST and by `farcall endpoint …`, while the
 //! service runs and when it doesn't. Each act is written down with who did it.
 //!
 //! Whether somebody may is asked before (see [`rules`](crate::rules)).
@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use wire::EndpointId;
 
 use crate::identity::audit::{self, By};
-use crate::post::Post;
-use crate::store::{DeleteEndpoint, LockEndpoint, Store, StoreError};
+use crate::post::{self, Post};
+use crate::store::{DeleteEndpoint, LockEndpoint, Store, StoreError, UnlockEndpoint};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Management<'a> {
@@ -48,5 +48,39 @@ impl Management<'_> {
             Ok(())
         });
         deleting.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Its owner may start it again.
+    pub async fn unlock(&self, endpoint: EndpointId) -> Result<(), StoreError> {
+        self.store.write(UnlockEndpoint(endpoint)).await?;
+        audit::administered("endpoint unlock", &endpoint.to_string(), self.by);
+        Ok(())
+    }
+
+    /// Ends the tasks that the endpoint has not acknowledged, with an error that says who dropped them. Answers how many
+    /// those were.
+    pub async fn drop_waiting(&self, endpoint: EndpointId) -> Result<usize, StoreError> {
+        let text = format!(
+            "The task was dropped by {} while it waited for endpoint {endpoint}: it has not run. Submit it again if it is \
+             still wanted.",
+            self.who().await?
+        );
+        let dropped = match self.post {
+            Some(post) => post.end_waiting(endpoint, &text).await?,
+            None => post::end_waiting_at_rest(self.store, endpoint, &text).await?,
+        };
+        audit::administered("endpoint drop", &format!("{endpoint} tasks={dropped}"), self.by);
+        Ok(dropped)
+    }
+
+    /// As the owners of tasks are told.
+    async fn who(&self) -> Result<String, StoreError> {
+        Ok(match self.by {
+            By::Operator { uid } => format!("the operator of the service (uid {uid})"),
+            By::Identity(id) => match self.store.profile(id).await? {
+                Some(profile) => profile.username,
+                None => id.to_string(),
+            },
+        })
     }
 }

@@ -4,6 +4,7 @@
 //! its owner only. What is asked for and answered is in [`request`], what is done in a file per noun.
 
 mod clients;
+mod endpoints;
 mod groups;
 mod keys;
 mod people;
@@ -80,6 +81,7 @@ impl Administration {
             Request::Client(request) => self.client(request).await,
             Request::Group(request) => self.group(request).await,
             Request::Key(request) => self.key(request).await,
+            Request::Endpoint(request) => self.endpoint(request).await,
         };
         done.unwrap_or_else(|error| Reply::Failed(error.to_string()))
     }

@@ -13,6 +13,7 @@ pub enum Request {
     Client(ClientRequest),
     Group(GroupRequest),
     Key(KeyRequest),
+    Endpoint(EndpointRequest),
 }
 
 /// `user` is a username or an id, wherever it stands.
@@ -91,6 +92,30 @@ pub enum KeyRequest {
     Rotate,
 }
 
+/// `endpoint` is an id: names of endpoints need not be unique.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+pub enum EndpointRequest {
+    List,
+    Show {
+        endpoint: String,
+    },
+    Lock {
+        endpoint: String,
+        minutes: u32,
+    },
+    Unlock {
+        endpoint: String,
+    },
+    /// Ends its waiting tasks.
+    Drop {
+        endpoint: String,
+    },
+    Delete {
+        endpoint: String,
+    },
+}
+
 #[derive(Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(transparent)]
 pub struct Password(pub String);
@@ -112,6 +137,9 @@ pub enum Reply {
     Group(KnownGroup),
     Groups(Vec<KnownGroup>),
     Keys(Vec<KnownKey>),
+    Endpoint(KnownEndpoint),
+    Endpoints(Vec<KnownEndpoint>),
+    Dropped(Dropped),
     Removed(Removed),
     Failed(String),
 }
@@ -180,6 +208,30 @@ pub struct KnownKey {
     pub kid: String,
     /// Absent: it is the one in use.
     pub published_until: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct KnownEndpoint {
+    pub id: String,
+    pub name: String,
+    pub display_name: Option<String>,
+    /// The username of its owner, or their id if they are no more.
+    pub owner: String,
+    /// The manager that starts it, if it is a user endpoint.
+    pub manager: Option<String>,
+    /// `online`, `offline` or `locked`; `unknown` while the service doesn't run.
+    pub status: String,
+    pub locked_until: Option<String>,
+    /// Its tasks that it has not taken, and those that it has and that have not ended.
+    pub waiting: i64,
+    pub taken: i64,
+    pub created: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Dropped {
+    pub endpoint: String,
+    pub dropped: usize,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]

@@ -8,7 +8,9 @@ use serde::Serialize;
 
 use super::DataDirectory;
 use super::console::say;
-use crate::admin::request::{AddedClient, KnownClient, KnownGroup, KnownKey, KnownUser, Reply, Request};
+use crate::admin::request::{
+    AddedClient, KnownClient, KnownEndpoint, KnownGroup, KnownKey, KnownUser, Reply, Request,
+};
 use crate::admin::{self, Administration};
 use crate::directory::{Directory, DirectoryError};
 use crate::identity::Identity;
@@ -52,6 +54,11 @@ impl Where {
             Reply::Group(group) => self.print(&group, || group_sheet(&group)),
             Reply::Groups(groups) => self.print(&groups, || group_table(&groups)),
             Reply::Keys(keys) => self.print(&keys, || key_table(&keys)),
+            Reply::Endpoint(endpoint) => self.print(&endpoint, || endpoint_sheet(&endpoint)),
+            Reply::Endpoints(endpoints) => self.print(&endpoints, || endpoint_table(&endpoints)),
+            Reply::Dropped(dropped) => self.print(&dropped, || {
+                format!("{} waiting tasks of {} were dropped.", dropped.dropped, dropped.endpoint)
+            }),
             Reply::Removed(removed) => {
                 self.print(&removed, || format!("{} ({}) was removed.", removed.name, removed.id))
             }
@@ -180,6 +187,29 @@ fn group_table(groups: &[KnownGroup]) -> String {
         [it.name.clone(), description, it.members.len().to_string(), it.id.clone()]
     };
     table(["Group", "Description", "Members", "ID"], groups.iter().map(row))
+}
+
+fn endpoint_sheet(endpoint: &KnownEndpoint) -> String {
+    sheet([
+        ("Endpoint", Some(endpoint.name.clone())),
+        ("ID", Some(endpoint.id.clone())),
+        ("Display name", endpoint.display_name.clone()),
+        ("Owner", Some(endpoint.owner.clone())),
+        ("Manager", endpoint.manager.clone()),
+        ("Status", Some(endpoint.status.clone())),
+        ("Locked until", endpoint.locked_until.clone()),
+        ("Waiting tasks", Some(endpoint.waiting.to_string())),
+        ("Taken tasks", Some(endpoint.taken.to_string())),
+        ("Made", Some(endpoint.created.clone())),
+    ])
+}
+
+fn endpoint_table(endpoints: &[KnownEndpoint]) -> String {
+    let row = |it: &KnownEndpoint| {
+        let (waiting, taken) = (it.waiting.to_string(), it.taken.to_string());
+        [it.name.clone(), it.owner.clone(), it.status.clone(), waiting, taken, it.id.clone()]
+    };
+    table(["Endpoint", "Owner", "Status", "Waiting", "Taken", "ID"], endpoints.iter().map(row))
 }
 
 fn key_table(keys: &[KnownKey]) -> String {

@@ -7,6 +7,7 @@ mod config;
 mod connect;
 mod console;
 mod doctor;
+mod endpoint;
 mod env;
 mod group;
 mod key;
@@ -58,6 +59,9 @@ enum Command {
     /// Manage groups, with which functions can be shared.
     #[command(subcommand)]
     Group(group::GroupCommand),
+    /// See and manage every endpoint of the service, whoever owns it.
+    #[command(subcommand)]
+    Endpoint(endpoint::EndpointCommand),
     /// Manage the keys that sign id tokens.
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -109,6 +113,7 @@ pub fn main() -> ExitCode {
         Command::User(user) => done(user.run()),
         Command::Client(client) => done(client.run()),
         Command::Group(group) => done(group.run()),
+        Command::Endpoint(endpoint) => done(endpoint.run()),
         Command::Key(key) => done(key.run()),
         Command::Completion { shell } => {
             let mut script = Vec::new();

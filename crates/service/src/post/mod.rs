@@ -41,7 +41,7 @@ use deliveries::Deliveries;
 use functions::Functions;
 use heartbeats::Heartbeats;
 use outbox::Feeder;
-pub use results::Ending;
+pub use results::{Ending, end_waiting_at_rest};
 use results::{ResultSink, Results};
 use standing::Standing;
 use tasks::Tasks;
@@ -166,6 +166,11 @@ impl Post {
         self.results.end_open(endpoint, Which::All, why).await.map(|_| ())
     }
 
+    /// Ends the tasks that `endpoint` has not acknowledged with an error that says `why`. Answers how many those were.
+    pub async fn end_waiting(&self, endpoint: EndpointId, why: &str) -> Result<usize, StoreError> {
+        self.results.end_open(endpoint, Which::Waiting, why).await
+    }
+
     /// Ends what endpoints left that are no more: their deletion did not come to its end.
     pub async fn end_orphans(&self) -> Result<(), StoreError> {
         for endpoint in self.results.store.endpoints_survived().await? {
@@ -177,6 +182,11 @@ impl Post {
     /// `endpoint` has been locked: its connections end, its tasks wait.
     pub fn endpoint_locked(&self, endpoint: EndpointId, by: By) {
         self.stop_endpoint(endpoint, by);
+    }
+
+    /// Whether `endpoint` was heard of lately.
+    pub fn online(&self, endpoint: EndpointId) -> bool {
+        self.presence.online(endpoint, ambient::now())
     }
 
     /// Whether `manager` reads its commands at this moment.

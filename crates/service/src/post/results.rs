@@ -247,6 +247,36 @@ impl Results {
     }
 }
 
+/// Ends the tasks that `endpoint` has not acknowledged while the service doesn't run: nobody waits to be told. Answers how
+/// many those were.
+pub async fn end_waiting_at_rest(
+    store: &Store,
+    endpoint: EndpointId,
+    why: &str,
+) -> Result<usize, StoreError> {
+    let why: Arc<str> = why.into();
+    let last = store.last_assignment().await?;
+    let mut ended = 0;
+    loop {
+        let tasks = store.open_tasks(endpoint, Which::Waiting, last, TOGETHER).await?;
+        let messages = tasks.iter().map(|&task| Ending { endpoint, task, why: why.clone() }.message().into());
+        let kept = store.keep(messages.collect()).await?;
+        let results = tasks.into_iter().zip(kept).map(|(task, message)| ReportedResult {
+            task,
+            endpoint,
+            outcome: Outcome::Failed,
+            message,
+        });
+        let record = RecordResults { results: results.collect(), now: ambient::now() };
+        let recorded = store.write(record).await?;
+        store.remove(recorded.freed).await;
+        match recorded.recorded.iter().filter(|it| matches!(it, Recorded::New { .. })).count() {
+            0 => return Ok(ended),
+            more => ended += more,
+        }
+    }
+}
+
 /// A result on its way into the store.
 struct Arrived {
     task: TaskId,

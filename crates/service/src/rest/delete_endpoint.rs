@@ -10,7 +10,6 @@ use super::App;
 use super::caller::Caller;
 use super::failure::Failure;
 use super::route::{Method, Route};
-use crate::rules::Verdict;
 
 pub(super) const ROUTE: Route = Route {
     refusals: &[Code::EndpointNotFound, Code::EndpointAccessForbidden],
@@ -29,12 +28,7 @@ pub(super) async fn delete(
     Path(id): Path<String>,
 ) -> Result<Json<Deleted>, Failure> {
     let id: EndpointId = super::id(&id)?;
-    let endpoint = app.store.endpoint(id).await?.ok_or_else(|| Failure::unknown_endpoint(id))?;
-    match super::manage(&app, &endpoint, caller).await? {
-        Verdict::Yes => {}
-        Verdict::Forbidden => return Err(Failure::forbidden_endpoint(id)),
-        Verdict::Unknown => return Err(Failure::unknown_endpoint(id)),
-    }
+    super::managed(&app, id, caller).await?;
     app.management(caller).delete(id).await?;
     Ok(Json(Deleted::default()))
 }

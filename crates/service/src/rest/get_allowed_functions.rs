@@ -10,7 +10,6 @@ use super::App;
 use super::caller::Caller;
 use super::failure::Failure;
 use super::route::{Method, Route};
-use crate::rules::{self, Verdict};
 
 pub(super) const ROUTE: Route = Route {
     refusals: &[Code::EndpointNotFound],
@@ -29,8 +28,7 @@ pub(super) async fn get(
     Path(id): Path<String>,
 ) -> Result<Json<AllowedFunctions>, Failure> {
     let id: EndpointId = super::id(&id)?;
-    let endpoint = app.store.endpoint(id).await?.filter(|it| rules::see(it, caller) == Verdict::Yes);
-    let endpoint = endpoint.ok_or_else(|| Failure::unknown_endpoint(id))?;
+    let endpoint = super::seen(&app, id, caller).await?;
     Ok(Json(AllowedFunctions {
         endpoint_id: id,
         restricted: endpoint.allowed_functions.is_some(),

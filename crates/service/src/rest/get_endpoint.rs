@@ -11,6 +11,7 @@ use super::caller::Caller;
 use super::failure::Failure;
 use super::route::{Method, Route};
 use crate::rules::{self, Verdict};
+use crate::store::Endpoint as Known;
 
 pub(super) const ROUTE: Route = Route {
     refusals: &[Code::EndpointNotFound],
@@ -29,18 +30,27 @@ pub(super) async fn get(
     Path(id): Path<String>,
 ) -> Result<Json<Endpoint>, Failure> {
     let id: EndpointId = super::id(&id)?;
-    let endpoint = app.store.endpoint(id).await?.filter(|it| rules::see(it, caller) == Verdict::Yes);
-    let endpoint = endpoint.ok_or_else(|| Failure::unknown_endpoint(id))?;
+    let endpoint = super::seen(&app, id, caller).await?;
     // Whoever may use a manager has to know what it takes.
     let usable = endpoint.is_manager && rules::submit(&endpoint, caller) == Verdict::Yes;
-    let managed = rules::manage(&endpoint, caller) == Verdict::Yes;
+    let managed = super::manage(&app, &endpoint, caller).await? == Verdict::Yes;
+    document(&app, endpoint, usable, managed).await.map(Json)
+}
+
+/// What is told of `endpoint`: what a manager takes to who may use it, how it is configured to who manages it.
+pub(super) async fn document(
+    app: &App,
+    endpoint: Known,
+    usable: bool,
+    managed: bool,
+) -> Result<Endpoint, Failure> {
     let metadata = match usable || managed {
-        true => app.store.endpoint_metadata(id).await?,
+        true => app.store.endpoint_metadata(endpoint.id).await?,
         false => Metadata::default(),
     };
     let schema = metadata.user_config_schema.clone().filter(|_| usable);
     let private = if managed { metadata } else { Metadata::default() };
-    Ok(Json(Endpoint {
+    Ok(Endpoint {
         uuid: endpoint.id,
         name: endpoint.name,
         display_name: endpoint.display_name,
@@ -56,5 +66,5 @@ pub(super) async fn get(
         endpoint_version: private.endpoint_version,
         sdk_version: None,
         subscription_uuid: None,
-    }))
+    })
 }

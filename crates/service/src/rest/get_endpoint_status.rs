@@ -12,7 +12,7 @@ use super::caller::Caller;
 use super::failure::Failure;
 use super::route::{Method, Route};
 use crate::ambient;
-use crate::rules::{self, Verdict};
+use crate::rules::Verdict;
 
 pub(super) const ROUTE: Route = Route {
     refusals: &[Code::EndpointNotFound],
@@ -31,13 +31,12 @@ pub(super) async fn status(
     Path(id): Path<String>,
 ) -> Result<Json<Status>, Failure> {
     let id: EndpointId = super::id(&id)?;
-    let endpoint = app.store.endpoint(id).await?.filter(|it| rules::see(it, caller) == Verdict::Yes);
-    let endpoint = endpoint.ok_or_else(|| Failure::unknown_endpoint(id))?;
+    let endpoint = super::seen(&app, id, caller).await?;
     let now = ambient::now();
     let online = app.presence.online(id, now);
     let status = if online { Presence::Online } else { Presence::Offline };
     // The state names users, hosts and the whole configuration.
-    if rules::manage(&endpoint, caller) != Verdict::Yes {
+    if super::manage(&app, &endpoint, caller).await? != Verdict::Yes {
         return Ok(Json(Status { status, details: FreeForm::default(), farcall: None }));
     }
     let counters = app.store.counters(id).await?;

@@ -12,7 +12,6 @@ use super::caller::Caller;
 use super::failure::Failure;
 use super::route::{Method, Route};
 use crate::ambient;
-use crate::rules::Verdict;
 
 const REFUSALS: &[Code] = &[Code::EndpointNotFound, Code::EndpointAccessForbidden];
 
@@ -45,12 +44,7 @@ pub(super) async fn lock(
     Path(id): Path<String>,
 ) -> Result<Json<Locked>, Failure> {
     let id: EndpointId = super::id(&id)?;
-    let endpoint = app.store.endpoint(id).await?.ok_or_else(|| Failure::unknown_endpoint(id))?;
-    match super::manage(&app, &endpoint, caller).await? {
-        Verdict::Yes => {}
-        Verdict::Forbidden => return Err(Failure::forbidden_endpoint(id)),
-        Verdict::Unknown => return Err(Failure::unknown_endpoint(id)),
-    }
+    super::managed(&app, id, caller).await?;
     let until = ambient::now() + app.limits.lock();
     app.management(caller).lock(id, until).await?;
     let until = until.strftime("%Y-%m-%dT%H:%M:%S.%6f").to_string();

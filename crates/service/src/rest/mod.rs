@@ -10,6 +10,7 @@ mod build_container;
 mod caller;
 mod delete_endpoint;
 mod delete_function;
+mod drop_tasks;
 mod failure;
 mod get_allowed_functions;
 mod get_container;
@@ -30,6 +31,7 @@ mod route;
 mod stream;
 mod submit;
 mod task_document;
+mod unlock_endpoint;
 mod version;
 
 use std::str::FromStr;
@@ -37,7 +39,7 @@ use std::str::FromStr;
 use axum::Router;
 use axum::routing::{MethodRouter, get};
 use wire::rest::error::Code;
-use wire::{GroupId, IdentityId};
+use wire::{EndpointId, GroupId, IdentityId};
 
 pub use amqp_result_url::Addresses;
 pub use body::Room;
@@ -107,6 +109,8 @@ fn routes() -> Vec<(Route, MethodRouter<App>)> {
         delete_endpoint::ROUTE.served(delete_endpoint::delete),
         lock_endpoint::ROUTE.served(lock_endpoint::lock),
         lock_endpoint::OLD_ROUTE.served(lock_endpoint::lock),
+        unlock_endpoint::ROUTE.served(unlock_endpoint::unlock),
+        drop_tasks::ROUTE.served(drop_tasks::drop_tasks),
         get_allowed_functions::ROUTE.served(get_allowed_functions::get),
         register_container::ROUTE.served(register_container::register),
         get_container::ROUTE.served(get_container::get),
@@ -121,7 +125,26 @@ pub fn router(app: App) -> Router {
     router.route(openapi::PATH, get(openapi::document)).with_state(app)
 }
 
-/// May `caller` stop or delete `endpoint`? The service's administrators may.
+/// The endpoint, if `caller` may see it. The service's administrators see each.
+async fn seen(app: &App, id: EndpointId, caller: IdentityId) -> Result<Endpoint, Failure> {
+    let unknown = || Failure::unknown_endpoint(id);
+    let endpoint = app.store.endpoint(id).await?.ok_or_else(unknown)?;
+    let seen = rules::see(&endpoint, caller) == Verdict::Yes
+        || app.identity.administers(caller, ambient::now()).await?;
+    seen.then_some(endpoint).ok_or_else(unknown)
+}
+
+/// The endpoint, if `caller` manages it.
+async fn managed(app: &App, id: EndpointId, caller: IdentityId) -> Result<Endpoint, Failure> {
+    let endpoint = app.store.endpoint(id).await?.ok_or_else(|| Failure::unknown_endpoint(id))?;
+    match manage(app, &endpoint, caller).await? {
+        Verdict::Yes => Ok(endpoint),
+        Verdict::Forbidden => Err(Failure::forbidden_endpoint(id)),
+        Verdict::Unknown => Err(Failure::unknown_endpoint(id)),
+    }
+}
+
+/// May `caller` see how `endpoint` is configured, stop it, or delete it? The service's administrators may.
 async fn manage(app: &App, endpoint: &Endpoint, caller: IdentityId) -> Result<Verdict, StoreError> {
     match rules::manage(endpoint, caller) {
         Verdict::Yes => Ok(Verdict::Yes),

@@ -6,10 +6,11 @@
 
 use axum::Json;
 use axum::extract::{Extension, Path, Request, State};
-use wire::EndpointId;
+use axum::response::{IntoResponse, Response};
 use wire::queue::Registration;
-use wire::rest::endpoint::Register;
+use wire::rest::endpoint::{Change, Register};
 use wire::rest::error::Code;
+use wire::{EndpointId, IdentityId};
 
 use super::App;
 use super::caller::CallerToken;
@@ -20,7 +21,7 @@ use crate::front::Reached;
 use crate::post::url::ConnectionUrl;
 use crate::rules::{self, Verdict};
 use crate::secret::{self, Hash};
-use crate::store::{Endpoint, Holder, RegisterEndpoint, Registered, Token};
+use crate::store::{ChangeEndpoint, Endpoint, Holder, RegisterEndpoint, Registered, Token};
 use crate::user_endpoint;
 
 const REFUSALS: &[Code] = &[
@@ -44,14 +45,14 @@ pub(super) const CREATE: Route = Route {
 };
 
 pub(super) const UPDATE: Route = Route {
-    body: Some("RegisterEndpoint"),
+    body: Some("UpdateEndpoint"),
     refusals: REFUSALS,
     ..Route::new(
         Method::Put,
         "/v3/endpoints/{id}",
         "register_endpoint_again",
-        "Registration",
-        "An endpoint comes with its id",
+        "UpdatedEndpoint",
+        "An endpoint comes with its id; without `endpoint_name`: change what is said of one",
     )
 };
 
@@ -77,10 +78,16 @@ pub(super) async fn update(
     Path(id): Path<String>,
     Extension(reached): Extension<Reached>,
     request: Request,
-) -> Result<Json<Registration>, Failure> {
+) -> Result<Response, Failure> {
     let id: EndpointId = super::id(&id)?;
     let caller = token.identity;
-    let wanted = read(&app, request).await?;
+    let body = app.room.read(request, app.limits.body_bytes).await?;
+    let change: Change = wire::json::decode(&body.bytes, app.limits.body_bytes)?;
+    if change.endpoint_name.is_none() {
+        return change_endpoint(&app, id, caller, change).await.map(IntoResponse::into_response);
+    }
+    let wanted = judge(wire::json::decode(&body.bytes, app.limits.body_bytes)?)?;
+    drop(body);
     if let Some(known) = app.store.endpoint(id).await? {
         match rules::register(&known, caller) {
             Verdict::Yes => {}
@@ -100,7 +107,43 @@ pub(super) async fn update(
         // Others can compute it before it is there; only its manager's start makes it.
         return Err(Failure::unknown_endpoint(id));
     }
-    register(&app, wanted, id, &token, reached).await
+    register(&app, wanted, id, &token, reached).await.map(IntoResponse::into_response)
+}
+
+/// A `PUT` that names no endpoint changes what is said of one that is there. Answers the endpoint.
+async fn change_endpoint(
+    app: &App,
+    id: EndpointId,
+    caller: IdentityId,
+    change: Change,
+) -> Result<Json<wire::rest::endpoint::Endpoint>, Failure> {
+    if let Some(member) = change.others.keys().next() {
+        let message = format!("endpoint_name: is missing, and without it {member} can't be changed");
+        return Err(Failure::new(Code::RequestMalformed, message));
+    }
+    check_names([change.display_name.as_ref()])?;
+    check_lists(&[
+        change.allowed_functions.as_ref().map_or(0, Vec::len),
+        change.admins.as_ref().map_or(0, Vec::len),
+    ])?;
+    let known = app.store.endpoint(id).await?.ok_or_else(|| Failure::unknown_endpoint(id))?;
+    match rules::register(&known, caller) {
+        Verdict::Yes => {}
+        Verdict::Forbidden => return Err(Failure::forbidden_endpoint(id)),
+        Verdict::Unknown => return Err(Failure::unknown_endpoint(id)),
+    }
+    let Change { endpoint_name: _, display_name, public, allowed_functions, admins, others: _ } = change;
+    if known.manager.is_some() && (public.is_some() || allowed_functions.is_some() || admins.is_some()) {
+        let message =
+            format!("Endpoint {id} is a user endpoint: its manager decides all but its display_name");
+        return Err(Failure::new(Code::ResourceConflict, message));
+    }
+    let change =
+        ChangeEndpoint { endpoint: id, owner: caller, display_name, public, allowed_functions, admins };
+    app.store.write(change).await?;
+    let changed = app.store.endpoint(id).await?.ok_or_else(|| Failure::unknown_endpoint(id))?;
+    let usable = changed.is_manager;
+    super::get_endpoint::document(app, changed, usable, true).await.map(Json)
 }
 
 /// A registration that asks for nothing we do not serve.
@@ -108,7 +151,10 @@ struct Wanted(Register);
 
 async fn read(app: &App, request: Request) -> Result<Wanted, Failure> {
     let body = app.room.read(request, app.limits.body_bytes).await?;
-    let wanted: Register = wire::json::decode(&body.bytes, app.limits.body_bytes)?;
+    judge(wire::json::decode(&body.bytes, app.limits.body_bytes)?)
+}
+
+fn judge(wanted: Register) -> Result<Wanted, Failure> {
     let unserved = [
         ("high_assurance", wanted.high_assurance == Some(true)),
         ("authentication_policy", wanted.authentication_policy.is_some()),
@@ -122,22 +168,36 @@ async fn read(app: &App, request: Request) -> Result<Wanted, Failure> {
     if let Some((member, _)) = unserved.iter().find(|(_, asked)| *asked) {
         return Err(Failure::not_served(member));
     }
-    let names = [Some(&wanted.endpoint_name), wanted.display_name.as_ref()];
-    if wanted.endpoint_name.is_empty()
-        || names.into_iter().flatten().any(|name| name.chars().count() > NAME_LIMIT)
-    {
-        let message = format!(
-            "endpoint_name, display_name: must have at most {NAME_LIMIT} characters, and the former 1"
-        );
-        return Err(Failure::new(Code::RequestMalformed, message));
+    if wanted.endpoint_name.is_empty() {
+        return Err(bad_names());
     }
-    let lists =
-        [wanted.allowed_functions.as_ref().map_or(0, Vec::len), wanted.admins.as_ref().map_or(0, Vec::len)];
-    if lists.into_iter().any(|length| length > LIST_LIMIT) {
+    check_names([Some(&wanted.endpoint_name), wanted.display_name.as_ref()])?;
+    check_lists(&[
+        wanted.allowed_functions.as_ref().map_or(0, Vec::len),
+        wanted.admins.as_ref().map_or(0, Vec::len),
+    ])?;
+    Ok(Wanted(wanted))
+}
+
+fn check_names<const N: usize>(names: [Option<&String>; N]) -> Result<(), Failure> {
+    match names.into_iter().flatten().any(|name| name.chars().count() > NAME_LIMIT) {
+        true => Err(bad_names()),
+        false => Ok(()),
+    }
+}
+
+fn bad_names() -> Failure {
+    let message =
+        format!("endpoint_name, display_name: must have at most {NAME_LIMIT} characters, and the former 1");
+    Failure::new(Code::RequestMalformed, message)
+}
+
+fn check_lists(lengths: &[usize]) -> Result<(), Failure> {
+    if lengths.iter().any(|length| *length > LIST_LIMIT) {
         let message = format!("allowed_functions, admins: more than {LIST_LIMIT}");
         return Err(Failure::new(Code::RequestMalformed, message));
     }
-    Ok(Wanted(wanted))
+    Ok(())
 }
 
 async fn register(

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row};
+use sqlx::{QueryBuilder, Row, Sqlite};
 use wire::json::FreeForm;
 use wire::rest::endpoint::Metadata;
 use wire::rest::submit::UserRuntime;
@@ -51,6 +51,8 @@ pub enum Seen {
     Owned,
     Administered,
     Public,
+    /// By an administrator of the service, for whom this is the one reason.
+    Every,
 }
 
 impl Seen {
@@ -73,8 +75,29 @@ impl Seen {
                  (SELECT 1 FROM endpoint_admins a WHERE a.identity_id = $1 AND a.endpoint_id = e.id) \
                  ORDER BY e.name, e.id LIMIT $4"
             }
+            Seen::Every => {
+                "SELECT id, name, display_name, owner_id FROM endpoints \
+                 WHERE $1 = $1 AND (name, id) > ($2, $3) ORDER BY name, id LIMIT $4"
+            }
         }
     }
+}
+
+/// An endpoint as a list of all of them shows it.
+#[derive(Clone, Debug)]
+pub struct EndpointLine {
+    pub id: EndpointId,
+    pub owner: IdentityId,
+    /// Absent: nobody has this identity any more.
+    pub owner_name: Option<String>,
+    pub name: String,
+    pub display_name: Option<String>,
+    pub manager: Option<EndpointId>,
+    pub locked_until: Option<Timestamp>,
+    /// Its tasks that it has not acknowledged, and those that it has and that have not ended.
+    pub waiting: i64,
+    pub taken: i64,
+    pub created: Timestamp,
 }
 
 /// With what a user endpoint was asked for.
@@ -246,6 +269,10 @@ async fn describe(
     .bind(text(metadata)?)
     .execute(&mut *tx)
     .await?;
+    set_admins(tx, endpoint, admins).await
+}
+
+async fn set_admins(tx: &mut Tx, endpoint: EndpointId, admins: &[IdentityId]) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM endpoint_admins WHERE endpoint_id = $1")
         .bind(key(endpoint.as_uuid()))
         .execute(&mut *tx)
@@ -258,6 +285,39 @@ async fn describe(
         insert.push(" ON CONFLICT DO NOTHING").build().execute(&mut *tx).await?;
     }
     Ok(())
+}
+
+/// Changes what is said of an endpoint of `owner`; `None` leaves a member as it is.
+#[derive(Debug)]
+pub struct ChangeEndpoint {
+    pub endpoint: EndpointId,
+    pub owner: IdentityId,
+    pub display_name: Option<String>,
+    pub public: Option<bool>,
+    pub allowed_functions: Option<Vec<FunctionId>>,
+    pub admins: Option<Vec<IdentityId>>,
+}
+
+impl Command for ChangeEndpoint {
+    type Output = ();
+
+    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        let changed = sqlx::query(
+            "UPDATE endpoints SET display_name = coalesce($3, display_name), public = coalesce($4, public), \
+             allowed_functions_json = coalesce($5, allowed_functions_json) WHERE id = $1 AND owner_id = $2",
+        )
+        .bind(key(self.endpoint.as_uuid()))
+        .bind(key(self.owner.as_uuid()))
+        .bind(self.display_name)
+        .bind(self.public)
+        .bind(self.allowed_functions.as_ref().map(text).transpose()?)
+        .execute(&mut *tx)
+        .await?;
+        if let (Some(admins), 1) = (self.admins, changed.rows_affected()) {
+            set_admins(tx, self.endpoint, &admins).await?;
+        }
+        Ok(())
+    }
 }
 
 /// Nobody may register the endpoint for a time, and its credentials open nothing any more; of a manager, nor do those of
@@ -427,6 +487,43 @@ impl Store {
                 })
             })
             .collect()
+    }
+
+    /// All endpoints or `one`, by name, at most `count`.
+    pub async fn endpoint_lines(
+        &self,
+        one: Option<EndpointId>,
+        count: usize,
+    ) -> Result<Vec<EndpointLine>, StoreError> {
+        let mut select = QueryBuilder::<Sqlite>::new(
+            "SELECT e.id, e.owner_id, i.username, e.name, e.display_name, e.manager_id, e.locked_until_us, \
+             e.created_us, coalesce(t.waiting, 0) AS waiting, coalesce(t.taken, 0) AS taken FROM endpoints e \
+             LEFT JOIN identities i ON i.id = e.owner_id LEFT JOIN endpoint_tasks t ON t.endpoint_id = e.id",
+        );
+        if let Some(one) = one {
+            select.push(" WHERE e.id = ").push_bind(key(one.as_uuid()));
+        }
+        select.push(" ORDER BY e.name, e.id LIMIT ").push_bind(i64::try_from(count).unwrap_or(i64::MAX));
+        let rows = select.build().fetch_all(&self.readers).await?;
+        let line = |row: &SqliteRow| {
+            let locked: Option<i64> = row.try_get("locked_until_us")?;
+            Ok(EndpointLine {
+                id: EndpointId::from_uuid(id(row, "id")?),
+                owner: IdentityId::from_uuid(id(row, "owner_id")?),
+                owner_name: row.try_get("username")?,
+                name: row.try_get("name")?,
+                display_name: row.try_get("display_name")?,
+                manager: match row.try_get::<Option<&[u8]>, _>("manager_id")? {
+                    Some(_) => Some(EndpointId::from_uuid(id(row, "manager_id")?)),
+                    None => None,
+                },
+                locked_until: locked.map(|micros| instant(micros, "locked_until_us")).transpose()?,
+                waiting: row.try_get("waiting")?,
+                taken: row.try_get("taken")?,
+                created: time(row, "created_us")?,
+            })
+        };
+        rows.iter().map(line).collect()
     }
 
     pub async fn endpoint_ids(&self) -> Result<Vec<EndpointId>, StoreError> {

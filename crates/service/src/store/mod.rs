@@ -61,8 +61,8 @@ pub use copy::{copy_database, files_named, tasks_in};
 pub use counters::Counters;
 pub use credentials::{Credential, Holder, NewClientCredential, RetireOlder};
 pub use endpoints::{
-    Choices, DeleteEndpoint, Endpoint, ListedEndpoint, LockEndpoint, RegisterEndpoint, Registered, Run, Seen,
-    UnlockEndpoint, UserEndpoint,
+    ChangeEndpoint, Choices, DeleteEndpoint, Endpoint, EndpointLine, ListedEndpoint, LockEndpoint,
+    RegisterEndpoint, Registered, Run, Seen, UnlockEndpoint, UserEndpoint,
 };
 pub use functions::{AddFunction, DeleteFunction, Function, FunctionAccess};
 pub use groups::Group;

@@ -22,6 +22,8 @@ pub struct OpenTask {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
     All,
+    /// Those that it has not acknowledged.
+    Waiting,
     /// Those that it acknowledged under a credential older than this one.
     TakenBefore(i64),
 }
@@ -44,7 +46,7 @@ impl Store {
     ) -> Result<Vec<TaskId>, StoreError> {
         let mut found = Vec::new();
         let before = match which {
-            Which::All => {
+            Which::All | Which::Waiting => {
                 let rows = sqlx::query(
                     "SELECT task_id FROM assignments WHERE endpoint_id = $1 AND credential IS NULL \
                      AND seq <= $2 ORDER BY seq LIMIT $3",
@@ -61,7 +63,7 @@ impl Store {
             }
             Which::TakenBefore(credential) => credential,
         };
-        if found.len() < count {
+        if found.len() < count && which != Which::Waiting {
             let rows = sqlx::query(
                 "SELECT task_id FROM assignments \
                  WHERE endpoint_id = $1 AND credential IS NOT NULL AND credential < $2 \

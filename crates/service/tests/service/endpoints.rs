@@ -151,6 +151,41 @@ async fn an_endpoint_that_is_connected_and_alive_is_not_replaced() {
     client.put(&path, endpoint_body()).await.ok();
 }
 
+/// As the SDK's `update_endpoint(id, {"display_name": …})` sends it.
+#[tokio::test]
+async fn what_is_said_of_an_endpoint_changes_without_registering_it() {
+    let service = Farcall::start();
+    let (client, other) = (service.client().await, service.client().await);
+    let registration = client.register().await;
+    let path = format!("/v3/endpoints/{}", registration.id());
+    let endpoint = FakeEndpoint::connect(&registration).await;
+    endpoint.heartbeat(json!({"heartbeat_period": 30, "active": true})).await;
+    let changed = client.put(&path, json!({"display_name": "Debug queue"})).await.ok();
+    assert_eq!((&changed["display_name"], &changed["name"]), (&json!("Debug queue"), &json!("ep")));
+    assert_eq!(changed["endpoint_config"], "engine: {}");
+    client.put(&path, json!({"public": true, "admins": [other.id]})).await.ok();
+    let seen = client.get(&format!("/v2/endpoints/{}", registration.id())).await.ok();
+    assert_eq!((&seen["display_name"], &seen["public"]), (&json!("Debug queue"), &json!(true)));
+    assert_eq!(other.get(&format!("/v2/endpoints/{}", registration.id())).await.ok()["hostname"], "h");
+    // It runs on, and its credential opens.
+    assert!(endpoint.is_connected().await);
+    open(registration.url()).await;
+    for (body, named) in [
+        (json!({"display_name": "x".repeat(129)}), "display_name"),
+        (json!({"display_name": "x", "metadata": {}}), "endpoint_name"),
+        (json!({"high_assurance": true}), "endpoint_name"),
+    ] {
+        let refused = client.put(&path, body).await.refused(400, "REQUEST_MALFORMED");
+        assert!(refused["message"].as_str().unwrap().contains(named), "{refused}");
+    }
+    other.put(&path, json!({"display_name": "mine"})).await.refused(403, "ENDPOINT_ACCESS_FORBIDDEN");
+    let hidden = client.register().await;
+    let hidden = format!("/v3/endpoints/{}", hidden.id());
+    other.put(&hidden, json!({"display_name": "mine"})).await.refused(404, "ENDPOINT_NOT_FOUND");
+    let unknown = "/v3/endpoints/00000000-0000-4000-8000-000000000000";
+    client.put(unknown, json!({"display_name": "new"})).await.refused(404, "ENDPOINT_NOT_FOUND");
+}
+
 #[tokio::test]
 async fn heartbeats_say_whether_it_is_online() {
     let service = Farcall::start();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, clippy::print_stdout)] // a test says no by panicking
 
 mod admin;
+mod administrators;
 mod bad_input;
 mod bad_oauth;
 mod containers;

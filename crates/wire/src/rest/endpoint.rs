@@ -37,6 +37,26 @@ pub struct Register {
     pub admins: Option<Vec<IdentityId>>,
 }
 
+/// Body of `PUT /v3/endpoints/{id}` without `endpoint_name`: changes what is said of an endpoint that is there, and leaves
+/// its connections and credentials alone. What is absent stays as it was.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// Present: the body is a [`Register`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint_name: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_functions: Option<Vec<FunctionId>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admins: Option<Vec<IdentityId>>,
+    /// What only a registration changes.
+    #[serde(flatten)]
+    pub others: Object,
+}
+
 /// What an endpoint says of itself. The service keeps it and understands `farcall` only.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Metadata {
@@ -176,6 +196,20 @@ pub struct Locked {
     pub endpoint_id: EndpointId,
     /// `2021-07-01T00:00:00.000000`
     pub lock_expiration_timestamp: String,
+}
+
+/// Answer of `DELETE /v3/endpoints/{id}/lock`: ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unlocked {
+    pub endpoint_id: EndpointId,
+}
+
+/// Answer of `DELETE /v3/endpoints/{id}/tasks`: ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    pub endpoint_id: EndpointId,
+    /// How many tasks ended with an error instead of waiting on.
+    pub dropped: usize,
 }
 
 /// Answer of `GET /v3/endpoints/{id}/allowed_functions`.
