@@ -174,6 +174,15 @@ mod tests {
     }
 
     #[test]
+    fn words_that_are_too_long_are_not_kept() {
+        let presence = presence();
+        let long = "x".repeat(KEPT);
+        presence.heard(&report(json!({"heartbeat_period": 30, "long": long})), true, NOW);
+        assert!(presence.online(ID, NOW));
+        assert!(presence.state(ID).to_object().is_empty());
+    }
+
+    #[test]
     fn one_that_takes_nothing_is_known_after_a_minute() {
         let after = |seconds| NOW + SignedDuration::from_secs(seconds);
         let beats = |beats: &[(i64, bool)]| {

@@ -20,6 +20,8 @@ use crate::task::Place;
 const PAUSE: Duration = Duration::from_secs(600);
 /// What one transaction takes at most: those who wait for it wait shortly.
 const TOGETHER: usize = 500;
+/// The same for submits that are forgotten, which hold the ids of their tasks.
+const SUBMITS: usize = 100;
 /// A file younger than this may belong to a request at work.
 const AT_WORK: SignedDuration = SignedDuration::from_hours(1);
 
@@ -90,7 +92,7 @@ impl Retention {
         done.abandoned = self.abandon(now).await?;
         done.collected = self.store.collect_before(files_before).await?;
         let (before, keys_before) = (now - self.limits.resent(), now - self.limits.idempotency());
-        while self.store.write(ForgetSubmissions { before, keys_before, count: TOGETHER }).await? {}
+        while self.store.write(ForgetSubmissions { before, keys_before, count: SUBMITS }).await? {}
         Ok(done)
     }
 

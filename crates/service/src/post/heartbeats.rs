@@ -106,6 +106,8 @@ impl Heartbeats {
             let waiting = !self.waiting().is_empty();
             if waiting {
                 self.handle_some(ambient::now()).await;
+                // With nothing to write it has waited for nobody.
+                tokio::task::yield_now().await;
             } else {
                 arrived.await;
             }

@@ -117,7 +117,7 @@ impl Post {
             starts,
             heartbeats: heartbeats.clone(),
             functions: functions.clone(),
-            presence: presence.clone(),
+            presence,
         };
 
         broker.declare_exchange(exchange::TASKS, ExchangeKind::Direct, true)?;

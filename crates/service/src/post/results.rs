@@ -20,8 +20,9 @@ use crate::figures::{Figures, Times};
 use crate::store::{Kept, RecordResults, Recorded, ReportedResult, Store, StoreError, Which};
 use crate::task::Outcome;
 
-/// Results recorded together at most.
+/// Results recorded together at most, and bytes of them.
 const TOGETHER: usize = 256;
+const BYTES: usize = 4 << 20;
 /// How long a store that failed is left alone.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -38,17 +39,20 @@ struct Waiting {
 }
 
 impl ResultSink {
-    /// The next ones, at most [`TOGETHER`]; waits for the first.
+    /// The next ones, at most [`TOGETHER`] and about [`BYTES`]; waits for the first.
     async fn next(&self) -> Vec<(Published, Answer)> {
         loop {
             let arrived = self.0.arrived.notified();
             let mut batch = Vec::new();
             {
                 let mut turns = self.turns();
+                let mut bytes = 0;
                 while batch.len() < TOGETHER
-                    && let Some(result) = turns.take()
+                    && bytes < BYTES
+                    && let Some((message, answer)) = turns.take()
                 {
-                    batch.push(result);
+                    bytes += message.body().len();
+                    batch.push((message, answer));
                 }
             }
             if !batch.is_empty() {

@@ -25,7 +25,7 @@ mod tests;
 /// Tasks that one transaction writes, and bytes of their payloads.
 pub(super) const TASKS: usize = 500;
 const BYTES: usize = 4 << 20;
-const BYTES_OF_ROWS: i64 = BYTES as i64;
+const BYTES_OF_ROWS: i64 = 4 << 20;
 
 /// Whether a submit is written in steps.
 pub(super) fn is_large(tasks: &[NewTask]) -> bool {

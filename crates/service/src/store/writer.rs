@@ -204,15 +204,15 @@ pub(super) mod watch {
     use super::Tx;
 
     #[derive(Debug, Default)]
-    pub(in crate::store) struct Watch {
-        pub commands: AtomicU64,
+    pub(crate) struct Watch {
+        pub(crate) commands: AtomicU64,
         /// Steps of SQLite's machine: since the last command, and the most that one has made.
         steps: AtomicU64,
-        pub most: AtomicU64,
+        pub(crate) most: AtomicU64,
     }
 
     impl Watch {
-        pub(in crate::store) async fn over(self: Arc<Self>, mut connection: Tx) -> Tx {
+        pub(crate) async fn over(self: Arc<Self>, mut connection: Tx) -> Tx {
             let step = move || {
                 self.steps.fetch_add(1, Relaxed);
                 true
@@ -222,7 +222,7 @@ pub(super) mod watch {
         }
 
         /// A command is done.
-        pub(in crate::store) fn count(&self) {
+        pub(crate) fn count(&self) {
             self.commands.fetch_add(1, Relaxed);
             self.most.fetch_max(self.steps.swap(0, Relaxed), Relaxed);
         }
