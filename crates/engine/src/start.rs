@@ -107,8 +107,7 @@ pub(crate) async fn start(
 fn rules(config: &EngineConfig) -> Rules {
     let options = &config.options;
     let blocks = options.provider.blocks();
-    let accelerators =
-        u32::try_from(options.available_accelerators.names().len()).ok().filter(|count| *count > 0);
+    let accelerators = Some(options.available_accelerators.len()).filter(|count| *count > 0);
     let workers_per_node = options.max_workers_per_node.into_iter().chain(accelerators).min().unwrap_or(1);
     let scaling = options.scaling().unwrap_or_default();
     Rules {
@@ -168,7 +167,7 @@ fn node_config(
         cores_per_worker: if pool.is_some() { f64::MIN_POSITIVE } else { options.cores_per_worker },
         mem_per_worker: options.mem_per_worker,
         cpu_affinity: options.cpu_affinity.clone(),
-        accelerators: options.available_accelerators.names(),
+        accelerators: options.available_accelerators.clone(),
         python: options.python.clone(),
         worker_library: shared.then_some(worker_library),
         start_limit: Duration::from_secs(options.worker_start_timeout),

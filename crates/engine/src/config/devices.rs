@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::InvalidOptions;
 
-/// `available_accelerators`: a count, which names them "0", "1", …, or their names.
+/// `available_accelerators`: how many, or their names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Accelerators {
@@ -27,7 +27,19 @@ impl Default for Accelerators {
 }
 
 impl Accelerators {
-    /// The names, in order; a worker of rank `i` gets the `i`-th.
+    pub(crate) fn len(&self) -> u32 {
+        match self {
+            Self::Count(count) => *count,
+            Self::Names(names) => u32::try_from(names.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The names, in order; a worker of rank `i` gets the `i`-th. Where nothing else names them, a number of them are
+    /// called "0", "1" and so on.
     pub fn names(&self) -> Vec<String> {
         match self {
             Self::Count(count) => (0..*count).map(|index| index.to_string()).collect(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use wire::EndpointId;
 
-use crate::config::CpuAffinity;
+use crate::config::{Accelerators, CpuAffinity};
 use crate::link::keys::Side;
 use crate::link::message;
 
@@ -34,7 +34,7 @@ pub struct Config {
     pub(crate) cores_per_worker: f64,
     pub(crate) mem_per_worker: Option<f64>,
     pub(crate) cpu_affinity: CpuAffinity,
-    pub(crate) accelerators: Vec<String>,
+    pub(crate) accelerators: Accelerators,
     pub(crate) python: Option<String>,
     /// The directory that holds the worker's Python; absent: the node writes its own.
     pub(crate) worker_library: Option<PathBuf>,
@@ -150,7 +150,7 @@ impl Config {
             cores_per_worker: 1.0,
             mem_per_worker: None,
             cpu_affinity: CpuAffinity::None,
-            accelerators: Vec::new(),
+            accelerators: Accelerators::default(),
             python: None,
             worker_library: None,
             start_limit: Duration::from_secs(600),

@@ -4,6 +4,8 @@
 //! byte for byte. It ends when its engine is gone, and nothing it has started outlives it. It may never keep a
 //! task: what it has not brought to an end is the engine's to judge.
 
+mod accelerators;
+mod allotment;
 mod call;
 mod config;
 mod descriptors;
@@ -80,7 +82,7 @@ pub async fn run(
 ) -> Result<(), NodeError> {
     processes::adopt_orphans();
     let uid = ambient::node_uid();
-    let machine = Machine::here(!config.accelerators.is_empty()).await;
+    let machine = Machine::here(&config.accelerators).await;
     let threads = matches!(config.workers, Workers::Threads { .. });
     let wanted = resources::slots(&config, &machine)?;
     let (count, shortage) = Descriptors::here().fit(wanted, threads);

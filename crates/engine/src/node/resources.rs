@@ -1,12 +1,12 @@
 //! How many slots a node has, and what each of its workers finds in its environment.
 
 use std::fs;
-use std::process::Stdio;
+use std::path::Path;
 
-use tokio::process::Command;
-
+use super::accelerators::{NVIDIA_SMI_LIMIT, Visible, cuda_devices};
+use super::allotment::{self, Allotment};
 use super::config::Config;
-use crate::config::CpuAffinity;
+use crate::config::{Accelerators, CpuAffinity};
 use crate::handle::MachineInfo;
 
 /// No node has more workers than this, whatever its options say.
@@ -15,13 +15,10 @@ const MOST_WORKERS: u32 = 4096;
 /// The machine, as far as slots depend on it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Machine {
-    pub(crate) cores: f64,
-    /// In GiB.
-    pub(crate) memory: f64,
+    pub(crate) allotment: Allotment,
     /// The CPUs this process may run on, sorted.
     pub(crate) cpus: Vec<usize>,
-    /// NVIDIA devices, when there are any.
-    pub(crate) cuda_devices: Option<u32>,
+    pub(crate) accelerators: Visible,
 }
 
 /// Why no slot can be had.
@@ -29,6 +26,8 @@ pub(crate) struct Machine {
 pub enum NoSlots {
     #[error("no worker fits on this node: it has {0}")]
     TooSmall(String),
+    #[error("{0}")]
+    Accelerators(String),
     #[error("no worker can be started on this node: {0}")]
     Descriptors(String),
     #[error("cpu_affinity needs {0}")]
@@ -36,26 +35,32 @@ pub enum NoSlots {
 }
 
 impl Machine {
-    /// Looks at this machine; the batch script may say better by `PARSL_CORES` and `PARSL_MEMORY_GB`.
-    pub(crate) async fn here(with_accelerators: bool) -> Self {
-        let told =
-            |name: &str| std::env::var(name).ok()?.trim().parse::<f64>().ok().filter(|value| *value > 0.0);
+    /// Looks at this machine, and at what of it is ours.
+    pub(crate) async fn here(asked: &Accelerators) -> Self {
         let cpus = allowed_cpus();
-        let cores = told("PARSL_CORES").unwrap_or(cpus.len() as f64);
-        let memory = told("PARSL_MEMORY_GB").unwrap_or_else(available_memory);
-        let cuda_devices = if with_accelerators { cuda_devices().await } else { None };
-        Self { cores, memory, cpus, cuda_devices }
+        let allotment = allotment::here(cpus.len(), available_memory());
+        let mut accelerators = Visible::by(|name| std::env::var(name).ok());
+        let by_count = matches!(asked, Accelerators::Count(_));
+        if !asked.is_empty() && !(by_count && !accelerators.is_silent()) {
+            accelerators.cuda_devices = cuda_devices(Path::new("nvidia-smi"), NVIDIA_SMI_LIMIT).await;
+        }
+        Self { allotment, cpus, accelerators }
     }
+}
+
+fn allotment_here() -> Allotment {
+    allotment::here(allowed_cpus().len(), available_memory())
 }
 
 /// The cores this process may use.
 pub(crate) fn cores_here() -> u32 {
-    u32::try_from(allowed_cpus().len()).unwrap_or(u32::MAX)
+    allotment_here().cores.value as u32
 }
 
 /// What a pool's status says of this machine.
 pub(crate) fn machine_info() -> MachineInfo {
-    MachineInfo { total_cores: cores_here(), total_mem: available_memory(), total_core_hrs: 0 }
+    let Allotment { cores, memory } = allotment_here();
+    MachineInfo { total_cores: cores.value as u32, total_mem: memory.value, total_core_hrs: 0 }
 }
 
 fn allowed_cpus() -> Vec<usize> {
@@ -65,35 +70,33 @@ fn allowed_cpus() -> Vec<usize> {
     if cpus.is_empty() { vec![0] } else { cpus }
 }
 
-/// In GiB, to one decimal.
+/// In GiB.
 fn available_memory() -> f64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib = text.lines().find_map(|line| {
         line.strip_prefix("MemAvailable:")?.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()
     });
-    (kib.unwrap_or(0.0) / f64::from(1 << 20) * 10.0).round() / 10.0
-}
-
-async fn cuda_devices() -> Option<u32> {
-    let output =
-        Command::new("nvidia-smi").arg("-L").stdin(Stdio::null()).stderr(Stdio::null()).output().await;
-    let output = output.ok().filter(|output| output.status.success())?;
-    u32::try_from(String::from_utf8_lossy(&output.stdout).lines().count()).ok().filter(|count| *count > 0)
+    kib.unwrap_or(0.0) / f64::from(1 << 20)
 }
 
 /// The number of slots: what the machine has by what a worker needs, no more than the options allow.
 pub(crate) fn slots(config: &Config, machine: &Machine) -> Result<u32, NoSlots> {
     let floor = |have: f64, need: f64| (have / need).floor().clamp(0.0, f64::from(MOST_WORKERS)) as u32;
+    let Allotment { cores, memory } = &machine.allotment;
     let mut count =
-        floor(machine.cores, config.cores_per_worker).min(config.max_workers.unwrap_or(MOST_WORKERS));
+        floor(cores.value, config.cores_per_worker).min(config.max_workers.unwrap_or(MOST_WORKERS));
     if let Some(need) = config.mem_per_worker {
-        count = count.min(floor(machine.memory, need));
+        count = count.min(floor(memory.value, need));
     }
     if !config.accelerators.is_empty() {
-        count = count.min(u32::try_from(config.accelerators.len()).unwrap_or(u32::MAX));
+        machine.accelerators.check(&config.accelerators).map_err(NoSlots::Accelerators)?;
+        count = count.min(config.accelerators.len());
     }
     if count == 0 {
-        return Err(NoSlots::TooSmall(format!("{} cores and {} GiB", machine.cores, machine.memory)));
+        return Err(NoSlots::TooSmall(format!(
+            "{} cores (by {}) and {} GiB (by {})",
+            cores.value, cores.source, memory.value, memory.source
+        )));
     }
     Ok(count)
 }
@@ -107,13 +110,7 @@ pub(crate) struct Share {
 }
 
 pub(crate) fn share(config: &Config, machine: &Machine, rank: u32, count: u32) -> Result<Share, NoSlots> {
-    let mut environment = Vec::new();
-    if let Some(name) = config.accelerators.get(rank as usize) {
-        environment.push(("CUDA_VISIBLE_DEVICES", cuda_device(name, count, machine.cuda_devices)));
-        environment.push(("ROCR_VISIBLE_DEVICES", name.clone()));
-        environment.push(("ZE_AFFINITY_MASK", name.clone()));
-        environment.push(("ZE_ENABLE_PCI_ID_DEVICE_ORDER", "1".to_owned()));
-    }
+    let mut environment = machine.accelerators.share(&config.accelerators, rank, count);
     let cpus = cpus(&config.cpu_affinity, &machine.cpus, rank as usize, count as usize)?;
     if let Some(cpus) = &cpus {
         let list = cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
@@ -122,15 +119,6 @@ pub(crate) fn share(config: &Config, machine: &Machine, rank: u32, count: u32) -
         environment.push(("KMP_AFFINITY", format!("explicit,proclist=[{list}]")));
     }
     Ok(Share { environment, cpus })
-}
-
-/// Several workers share one NVIDIA device when there are more of them than devices.
-fn cuda_device(name: &str, workers: u32, devices: Option<u32>) -> String {
-    let shared = || {
-        let per_device = workers / devices?;
-        Some((name.parse::<u32>().ok()?.checked_div(per_device)?).to_string())
-    };
-    shared().unwrap_or_else(|| name.to_owned())
 }
 
 fn cpus(
@@ -173,9 +161,12 @@ fn cpus(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::allotment::Measured;
 
     fn machine() -> Machine {
-        Machine { cores: 8.0, memory: 10.5, cpus: (0..8).collect(), cuda_devices: None }
+        let measured = |value| Measured { value, source: "itself".into() };
+        let allotment = Allotment { cores: measured(8.0), memory: measured(10.5) };
+        Machine { allotment, cpus: (0..8).collect(), accelerators: Visible::default() }
     }
 
     fn config(change: impl FnOnce(&mut Config)) -> Config {
@@ -193,8 +184,9 @@ mod tests {
         assert_eq!(count(|c| c.cores_per_worker = 1e-9), Ok(MOST_WORKERS));
         assert_eq!(count(|c| c.mem_per_worker = Some(4.0)), Ok(2));
         assert_eq!(count(|c| c.max_workers = Some(3)), Ok(3));
-        assert_eq!(count(|c| c.accelerators = vec!["a".into(), "b".into()]), Ok(2));
-        assert!(count(|c| c.cores_per_worker = 9.0).is_err());
+        assert_eq!(count(|c| c.accelerators = Accelerators::Count(2)), Ok(2));
+        let words = "no worker fits on this node: it has 8 cores (by itself) and 10.5 GiB (by itself)";
+        assert_eq!(count(|c| c.cores_per_worker = 9.0).unwrap_err().to_string(), words);
     }
 
     #[test]
@@ -209,23 +201,5 @@ mod tests {
         assert_eq!(shares("list:0-2,5:7", 2), [vec![0, 1, 2, 5], vec![7]]);
         assert!(cpus(&CpuAffinity::List(vec![vec![0]]), &[0, 1], 0, 2).is_err());
         assert!(cpus(&CpuAffinity::Block, &[0, 1], 0, 3).is_err());
-    }
-
-    #[test]
-    fn each_worker_sees_its_accelerator() {
-        let config = config(|c| c.accelerators = vec!["0".into(), "1".into(), "opencl:gpu:1".into()]);
-        let share = share(&config, &machine(), 2, 3).unwrap();
-        assert_eq!(
-            share.environment,
-            [
-                ("CUDA_VISIBLE_DEVICES", "opencl:gpu:1".to_owned()),
-                ("ROCR_VISIBLE_DEVICES", "opencl:gpu:1".to_owned()),
-                ("ZE_AFFINITY_MASK", "opencl:gpu:1".to_owned()),
-                ("ZE_ENABLE_PCI_ID_DEVICE_ORDER", "1".to_owned()),
-            ]
-        );
-        assert_eq!(cuda_device("3", 4, Some(2)), "1", "two workers to a device");
-        assert_eq!(cuda_device("3", 4, Some(8)), "3", "fewer workers than devices: the plain name");
-        assert_eq!(cuda_device("x", 4, Some(2)), "x");
     }
 }

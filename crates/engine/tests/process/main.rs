@@ -6,6 +6,7 @@
 
 mod blocks;
 mod cases;
+mod granted;
 mod loss;
 mod many;
 mod misbehaving;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 use engine::node::{Config, ConfigError};
 
 fn all() -> impl Iterator<Item = &'static (&'static str, cases::Case)> {
-    [cases::ALL, pools::ALL, blocks::ALL, misbehaving::ALL, loss::ALL, starting::ALL, many::ALL]
+    [cases::ALL, pools::ALL, blocks::ALL, misbehaving::ALL, loss::ALL, starting::ALL, many::ALL, granted::ALL]
         .into_iter()
         .flatten()
 }

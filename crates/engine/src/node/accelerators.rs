@@ -1,0 +1,281 @@
+//! Which accelerator each worker sees: by the names in the options, or, of a number of them, by what the environment of
+//! the batch job grants.
+//!
+//! A list of names means what it means with Parsl: they are handed out as they stand. A number means so many of those
+//! that the scheduler has granted, whatever these are called; only where it says nothing they are called 0, 1 and so on.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::config::Accelerators;
+
+const CUDA: &str = "CUDA_VISIBLE_DEVICES";
+const ROCR: &str = "ROCR_VISIBLE_DEVICES";
+/// Counts among those that [`ROCR`] leaves visible.
+const HIP: &str = "HIP_VISIBLE_DEVICES";
+const LEVEL_ZERO: &str = "ZE_AFFINITY_MASK";
+const LEVEL_ZERO_ORDER: &str = "ZE_ENABLE_PCI_ID_DEVICE_ORDER";
+
+/// A driver that hangs must not hang the node.
+pub(super) const NVIDIA_SMI_LIMIT: Duration = Duration::from_secs(10);
+
+/// Numbers, UUIDs, MIG instances or tiles, as they stand in a variable; absent where it is not set.
+type Granted = Option<Vec<String>>;
+
+/// What the environment grants, and how many NVIDIA devices there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Visible {
+    cuda: Granted,
+    rocr: Granted,
+    hip: Granted,
+    level_zero: Granted,
+    pub(super) cuda_devices: Option<u32>,
+}
+
+impl Visible {
+    /// By the variables of a job.
+    pub(super) fn by(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let granted = |name| variable(name).as_deref().map(list);
+        let (cuda, level_zero) = (granted(CUDA), granted(LEVEL_ZERO));
+        Self { cuda, rocr: granted(ROCR), hip: granted(HIP), level_zero, cuda_devices: None }
+    }
+
+    pub(super) fn is_silent(&self) -> bool {
+        self.kinds().is_empty()
+    }
+
+    /// Each kind of which the environment says something: its variable, and what it grants.
+    fn kinds(&self) -> Vec<(&'static str, Vec<String>)> {
+        let roc = match (&self.rocr, &self.hip) {
+            (Some(rocr), Some(hip)) => Some((ROCR, of_those(rocr, hip))),
+            (Some(rocr), None) => Some((ROCR, rocr.clone())),
+            (None, Some(hip)) => Some((HIP, hip.clone())),
+            (None, None) => None,
+        };
+        let kind = |name, granted: &Granted| granted.clone().map(|granted| (name, granted));
+        [kind(CUDA, &self.cuda), roc, kind(LEVEL_ZERO, &self.level_zero)].into_iter().flatten().collect()
+    }
+
+    /// Refuses to hand out more than there are.
+    pub(super) fn check(&self, asked: &Accelerators) -> Result<(), String> {
+        let &Accelerators::Count(asked) = asked else { return Ok(()) };
+        let kinds = self.kinds();
+        let enough = |(_, granted): &(_, Vec<String>)| granted.len() >= asked as usize;
+        if kinds.is_empty() || kinds.iter().any(enough) {
+            return Ok(());
+        }
+        let granted: Vec<_> = kinds
+            .iter()
+            .map(|(name, granted)| format!("{name}={} grants {}", granted.join(","), granted.len()))
+            .collect();
+        Err(format!(
+            "available_accelerators asks for {asked} accelerators, and {}. Ask for no more, or let workers share some by a \
+             list of their names",
+            granted.join(", ")
+        ))
+    }
+
+    /// What the worker of this rank finds in its environment.
+    pub(super) fn share(&self, asked: &Accelerators, rank: u32, workers: u32) -> Vec<(&'static str, String)> {
+        let &Accelerators::Count(count) = asked else { return self.named(asked, rank, workers) };
+        if self.is_silent() {
+            return self.named(asked, rank, workers);
+        }
+        let mut environment = Vec::new();
+        for (name, granted) in self.kinds() {
+            // Another kind has enough; this one stays as it is.
+            let Some(device) = granted.get(rank as usize).filter(|_| granted.len() >= count as usize) else {
+                continue;
+            };
+            environment.push((name, device.clone()));
+            if name == ROCR && self.hip.is_some() {
+                environment.push((HIP, "0".to_owned()));
+            }
+        }
+        environment
+    }
+
+    /// As Parsl does: the name for every kind, and of NVIDIA's devices one for several workers when there are more of them.
+    fn named(&self, asked: &Accelerators, rank: u32, workers: u32) -> Vec<(&'static str, String)> {
+        let Some(name) = asked.names().into_iter().nth(rank as usize) else { return Vec::new() };
+        vec![
+            (CUDA, cuda_device(&name, workers, self.cuda_devices)),
+            (ROCR, name.clone()),
+            (LEVEL_ZERO, name),
+            (LEVEL_ZERO_ORDER, "1".to_owned()),
+        ]
+    }
+}
+
+/// The entries of a variable, up to the first that names no device: there the drivers stop, too.
+fn list(text: &str) -> Vec<String> {
+    let names = text.split(',').map(str::trim);
+    let device = |name: &&str| !["", "-1", "NoDevFiles", "none", "void"].contains(name);
+    names.take_while(device).map(str::to_owned).collect()
+}
+
+/// The devices that `places` picks among `devices`: by their place, or by a name of their own.
+fn of_those(devices: &[String], places: &[String]) -> Vec<String> {
+    let pick = |place: &String| match place.parse::<usize>() {
+        Ok(index) => devices.get(index).cloned(),
+        Err(_) => Some(place.clone()),
+    };
+    places.iter().map_while(pick).collect()
+}
+
+fn cuda_device(name: &str, workers: u32, devices: Option<u32>) -> String {
+    let shared = || {
+        let per_device = workers / devices?;
+        Some((name.parse::<u32>().ok()?.checked_div(per_device)?).to_string())
+    };
+    shared().unwrap_or_else(|| name.to_owned())
+}
+
+/// How many NVIDIA devices there are, if any; nothing that takes longer than `limit` is waited for.
+pub(super) async fn cuda_devices(nvidia_smi: &Path, limit: Duration) -> Option<u32> {
+    let mut command = Command::new(nvidia_smi);
+    command.arg("-L").stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let Ok(output) = timeout(limit, command.output()).await else {
+        tracing::warn!(limit_s = limit.as_secs(), "nvidia-smi -L does not end, and is not waited for");
+        return None;
+    };
+    let output = output.ok().filter(|output| output.status.success())?;
+    u32::try_from(String::from_utf8_lossy(&output.stdout).lines().count()).ok().filter(|count| *count > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::AcceleratorName;
+
+    fn visible(variables: &[(&str, &str)]) -> Visible {
+        Visible::by(|name| {
+            variables.iter().find(|(set, _)| *set == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    fn shares(visible: &Visible, asked: &Accelerators, workers: u32) -> Vec<String> {
+        let text = |share: Vec<(&str, String)>| {
+            share.into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+        };
+        (0..workers).map(|rank| text(visible.share(asked, rank, workers))).collect()
+    }
+
+    #[test]
+    fn a_number_of_accelerators_are_those_that_the_environment_grants() {
+        let cuda = "CUDA_VISIBLE_DEVICES";
+        for (variables, count, expected) in [
+            (&[(cuda, "4,5")][..], 2, ["CUDA_VISIBLE_DEVICES=4", "CUDA_VISIBLE_DEVICES=5"]),
+            (&[(cuda, " 4, 5 ,6")], 2, ["CUDA_VISIBLE_DEVICES=4", "CUDA_VISIBLE_DEVICES=5"]),
+            (
+                &[(cuda, "GPU-8932f937,GPU-1234")],
+                2,
+                ["CUDA_VISIBLE_DEVICES=GPU-8932f937", "CUDA_VISIBLE_DEVICES=GPU-1234"],
+            ),
+            (
+                &[(cuda, "MIG-GPU-8932f937/1/0,MIG-77")],
+                2,
+                ["CUDA_VISIBLE_DEVICES=MIG-GPU-8932f937/1/0", "CUDA_VISIBLE_DEVICES=MIG-77"],
+            ),
+            (&[(ROCR, "2,3")], 2, ["ROCR_VISIBLE_DEVICES=2", "ROCR_VISIBLE_DEVICES=3"]),
+            (&[(HIP, "2,3")], 2, ["HIP_VISIBLE_DEVICES=2", "HIP_VISIBLE_DEVICES=3"]),
+            (
+                &[(ROCR, "4,5,6,7"), (HIP, "2,3")],
+                2,
+                [
+                    "ROCR_VISIBLE_DEVICES=6 HIP_VISIBLE_DEVICES=0",
+                    "ROCR_VISIBLE_DEVICES=7 HIP_VISIBLE_DEVICES=0",
+                ],
+            ),
+            (
+                &[(ROCR, "GPU-a,GPU-b"), (HIP, "1,GPU-a")],
+                2,
+                [
+                    "ROCR_VISIBLE_DEVICES=GPU-b HIP_VISIBLE_DEVICES=0",
+                    "ROCR_VISIBLE_DEVICES=GPU-a HIP_VISIBLE_DEVICES=0",
+                ],
+            ),
+            (&[(LEVEL_ZERO, "1.0,1.1")], 2, ["ZE_AFFINITY_MASK=1.0", "ZE_AFFINITY_MASK=1.1"]),
+            // Slurm may say the same to all kinds of drivers.
+            (
+                &[(cuda, "4,5"), (ROCR, "4,5")],
+                2,
+                [
+                    "CUDA_VISIBLE_DEVICES=4 ROCR_VISIBLE_DEVICES=4",
+                    "CUDA_VISIBLE_DEVICES=5 ROCR_VISIBLE_DEVICES=5",
+                ],
+            ),
+            (&[(cuda, "NoDevFiles"), (ROCR, "4,5")], 2, ["ROCR_VISIBLE_DEVICES=4", "ROCR_VISIBLE_DEVICES=5"]),
+        ] {
+            let (visible, asked) = (visible(variables), Accelerators::Count(count));
+            assert_eq!(visible.check(&asked), Ok(()), "{variables:?}");
+            assert_eq!(shares(&visible, &asked, count), expected, "{variables:?}");
+        }
+    }
+
+    #[test]
+    fn more_than_the_environment_grants_is_refused_with_both() {
+        for (variables, words) in [
+            (
+                &[(CUDA, "4,5")][..],
+                "available_accelerators asks for 3 accelerators, and CUDA_VISIBLE_DEVICES=4,5 grants 2. ",
+            ),
+            (&[(CUDA, "")], "asks for 3 accelerators, and CUDA_VISIBLE_DEVICES= grants 0. "),
+            (&[(CUDA, "0,-1,1,2")], "CUDA_VISIBLE_DEVICES=0 grants 1. "),
+            (
+                &[(CUDA, "NoDevFiles"), (LEVEL_ZERO, "0")],
+                "CUDA_VISIBLE_DEVICES= grants 0, ZE_AFFINITY_MASK=0 grants 1. ",
+            ),
+            (&[(ROCR, "0,1,2"), (HIP, "2,3")], "ROCR_VISIBLE_DEVICES=2 grants 1. "),
+        ] {
+            let refused = visible(variables).check(&Accelerators::Count(3)).unwrap_err();
+            assert!(refused.contains(words), "{refused}");
+        }
+    }
+
+    #[test]
+    fn names_and_numbers_without_a_grant_mean_what_they_mean_with_parsl() {
+        let name = |text: &str| AcceleratorName::Text(text.into());
+        let names = Accelerators::Names(vec![name("0"), name("1"), name("opencl:gpu:1")]);
+        let granted = visible(&[(CUDA, "4,5")]);
+        assert_eq!(granted.check(&names), Ok(()), "a list is not compared with what is granted");
+        assert_eq!(
+            granted.share(&names, 2, 3),
+            [
+                ("CUDA_VISIBLE_DEVICES", "opencl:gpu:1".to_owned()),
+                ("ROCR_VISIBLE_DEVICES", "opencl:gpu:1".to_owned()),
+                ("ZE_AFFINITY_MASK", "opencl:gpu:1".to_owned()),
+                ("ZE_ENABLE_PCI_ID_DEVICE_ORDER", "1".to_owned()),
+            ]
+        );
+        let silent = Visible { cuda_devices: Some(2), ..visible(&[]) };
+        let shared: Vec<_> =
+            (0..4).map(|rank| silent.share(&Accelerators::Count(4), rank, 4)[0].1.clone()).collect();
+        assert_eq!(shared, ["0", "0", "1", "1"], "two workers to a device");
+        assert_eq!(cuda_device("3", 4, Some(8)), "3", "fewer workers than devices: the plain name");
+        assert_eq!(cuda_device("x", 4, Some(2)), "x");
+        assert_eq!(granted.share(&Accelerators::default(), 0, 1), []);
+    }
+
+    #[tokio::test]
+    async fn a_driver_that_hangs_is_not_waited_for() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let program = |name: &str, does: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, format!("#!/bin/sh\n{does}\n")).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            path
+        };
+        let (hangs, two) = (program("hangs", "exec sleep 1000"), program("two", "echo GPU 0; echo GPU 1"));
+        let fails = program("fails", "echo GPU 0; exit 9");
+        assert_eq!(cuda_devices(&hangs, Duration::from_millis(50)).await, None);
+        assert_eq!(cuda_devices(&two, Duration::from_secs(60)).await, Some(2));
+        assert_eq!(cuda_devices(&fails, Duration::from_secs(60)).await, None);
+        assert_eq!(cuda_devices(&dir.path().join("none"), Duration::from_secs(60)).await, None);
+    }
+}
