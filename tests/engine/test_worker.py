@@ -337,6 +337,18 @@ def test_a_directory_that_cannot_be_made_is_the_engines_failure(start, tmp_path)
     ]
 
 
+def test_an_empty_sandbox_goes_with_its_task_and_what_is_left_there_stays(start, tmp_path):
+    work = tmp_path / "work"
+    worker = start(run_in_sandbox=True, working_dir=str(work))
+    assert not Path(worker.value("def f():\n import os\n return os.getcwd()")).exists()
+    removes = "def f():\n import os\n os.rmdir(os.getcwd())\n return 'removed'"
+    assert worker.value(removes) == "removed"
+    assert "ValueError" in worker.error("def f(): raise ValueError()")
+    assert list(work.iterdir()) == []
+    kept = Path(worker.value("def f():\n import os\n open('data', 'w').close()\n return os.getcwd()"))
+    assert [path.name for path in kept.iterdir()] == ["data"] and kept.parent == work
+
+
 def test_a_shell_function_past_its_walltime_is_killed_without_the_sdk(start, tmp_path):
     worker = start(run_in_sandbox=True)
     entry = next(e for e in GOLDEN["sdk-4.19.0"]["entries"] if e["name"] == "DillCode/ShellFunction")

@@ -84,6 +84,7 @@ def close(sockets):
 # What the worker needs to answer, kept here: functions may replace what they find in a module.
 process_id, leave_process = os.getpid, os._exit
 receive, receive_into, send, send_parts = os.read, os.readv, os.write, os.writev
+change_directory, remove_directory = os.chdir, os.rmdir
 to_json, from_json, now = json.dumps, json.loads, time.time_ns
 len, map, sum, type, isinstance = len, map, sum, type, isinstance
 OUTPUT = sys.stdout, sys.stderr
@@ -189,7 +190,17 @@ class Worker:
         if process_id() != self.process:
             # A child that the function has forked and that has come back from it. Its parent answers.
             leave_process(0 if error == b"null" else 1)
+        if self.sandbox:
+            self.leave_sandbox(task_id)
         return packed(task_id, result, self.details_json, error, b"worker", b"execution-start", start)
+
+    def leave_sandbox(self, task_id):
+        """Removes it when it is empty. What a function leaves there is its user's, as with upstream."""
+        try:
+            change_directory(self.working_dir)
+            remove_directory(task_id)
+        except OSError:
+            pass  # not empty, or removed by the function
 
     def enter(self, task_id):
         """Makes the environment and the directory that the function finds."""
