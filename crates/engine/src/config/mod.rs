@@ -216,6 +216,10 @@ impl Options {
         if self.enable_mpi_mode || self.mpi_launcher.is_some() {
             return Err(InvalidOptions::Mpi);
         }
+        if self.label.as_deref().is_some_and(|label| !is_part_of_a_name(label)) {
+            let must = "part of a file's name: of 128 bytes at most, without `/` and control characters, and not `.` or `..`";
+            return refuse("label", must);
+        }
         if self.kind.pool_size(1) == Some(0) {
             return refuse("max_workers", "at least 1");
         }
@@ -327,8 +331,18 @@ impl Options {
 
     /// The name in logs, job names and status reports.
     pub fn label(&self) -> &str {
-        self.label.as_deref().unwrap_or(self.kind.name())
+        self.label.as_deref().filter(|label| !label.is_empty()).unwrap_or(self.kind.name())
     }
+}
+
+/// Files have names of 255 bytes at most, and more than the label stands in them.
+const LONGEST_LABEL: usize = 128;
+
+/// Directories, scripts and logs are named by it: it must not lead out of where they lie.
+fn is_part_of_a_name(label: &str) -> bool {
+    label.len() <= LONGEST_LABEL
+        && !["..", "."].contains(&label)
+        && !label.chars().any(|character| character == '/' || character.is_control())
 }
 
 /// Everything an engine needs to start.
@@ -405,6 +419,43 @@ mod tests {
         let names: Vec<_> = options.without_meaning().into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["encrypted", "provider.launcher.debug"]);
         assert_eq!(Options::from_value(json!({})).unwrap(), Options::default());
+    }
+
+    #[test]
+    fn a_label_can_not_leave_its_directory() {
+        for (label, fine) in [
+            ("Midway@RCC.UChicago", true),
+            ("..a", true),
+            ("a b $x", true),
+            ("", true),
+            (&"x".repeat(128), true),
+            ("..", false),
+            (".", false),
+            ("../../../tmp/x", false),
+            ("/tmp/x", false),
+            ("a/b", false),
+            ("a\nb", false),
+            ("a\0b", false),
+            (&"x".repeat(129), false),
+        ] {
+            for kind in ["GlobusComputeEngine", "ThreadPoolEngine"] {
+                let read = Options::from_value(json!({"type": kind, "label": label}));
+                assert_eq!(read.is_ok(), fine, "{label:?}");
+                let Ok(options) = read else { continue };
+                let endpoint = EndpointId::from_uuid(uuid::Uuid::nil());
+                let config = EngineConfig {
+                    endpoint,
+                    run_dir: "/run".into(),
+                    node_command: Vec::new(),
+                    open_files: None,
+                    options,
+                };
+                assert_eq!(config.engine_dir().parent(), Some(std::path::Path::new("/run")), "{label:?}");
+                assert_ne!(config.engine_dir(), config.run_dir);
+            }
+        }
+        let refused = Options::from_value(json!({"label": "../x"})).unwrap_err().to_string();
+        assert!(refused.starts_with("label must be part of a file's name: "), "{refused}");
     }
 
     #[test]
