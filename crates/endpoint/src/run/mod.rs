@@ -343,10 +343,12 @@ fn node_command() -> Result<Vec<String>, Failure> {
 }
 
 fn start_logging(lines: &Background, document: &RunDocument) -> Outcome {
+    // lapin calls the end of any connection an error, also of one that was closed in order. We are told of each, and log it
+    // with what is done about it.
     let directives = if document.debug {
         "debug,hyper=info,rustls=info,lapin=info,sqlx=info"
     } else {
-        "info,lapin=warn,sqlx=warn"
+        "info,lapin=off,sqlx=warn"
     };
     logging::start(Logging { form: Form::Text, directives, to: To::Background(lines) })
         .map_err(Failure::error)

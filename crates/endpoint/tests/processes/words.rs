@@ -1,6 +1,7 @@
 //! What each command says: its help, and what it prints when all is well. Snapshots, so that no word changes unseen.
 
 use std::fs;
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 
@@ -135,4 +136,70 @@ fn what_each_command_prints() {
         .replace(&service.url(), "<SERVICE>/")
         .replace(&format!("\"host\": \"{host}\""), "\"host\": \"<HOST>\"");
     insta::assert_snapshot!(said);
+}
+
+#[test]
+fn the_version_of_both() {
+    let service = FakeService::start(|_| (500, json!({})));
+    let said = Home::new(&service).run(&["--version"]);
+    let ours = env!("CARGO_PKG_VERSION");
+    let expected = format!("globus-compute-endpoint {ours} (Globus Compute endpoint version: 3.8.0)\n");
+    assert_eq!((said.status, said.out), (0, expected));
+}
+
+/// `globus-compute-endpoint … | head -1`: whoever reads may go before the end.
+#[test]
+fn nobody_reads_to_the_end() {
+    let service = FakeService::start(|request| answer(&request.line));
+    let home = Home::new(&service);
+    let units = home.path("units");
+    fs::create_dir(&units).unwrap();
+    let lines: &[&[&str]] = &[
+        &["--help"],
+        &["--version"],
+        &["nonsense"],
+        &["configure", "ep"],
+        &["check", "ep"],
+        &["render", "ep"],
+        &["doctor", "ep"],
+        &["start", "ep"],
+        &["list"],
+        &["restart", "ep"],
+        &["stop", "ep"],
+        &["login"],
+        &["whoami"],
+        &["logout"],
+        &["version"],
+        &["self-diagnostic", "--print-only"],
+        &["python-exec", "platform"],
+        &["enable-on-boot", "ep"],
+        &["disable-on-boot", "ep"],
+        &["completion", "bash"],
+        &["delete", "ep", "--yes"],
+    ];
+    for command in COMMANDS.iter().filter(|command| **command != "help") {
+        assert!(lines.iter().any(|line| line[0] == *command), "{command} is not in the table");
+    }
+    for (out, err) in [(true, false), (false, true), (true, true)] {
+        for words in lines {
+            let closed = || -> Stdio {
+                let (reader, writer) = std::io::pipe().unwrap();
+                drop(reader);
+                writer.into()
+            };
+            let mut command = home.command(words);
+            command.env("FARCALL_SYSTEMD_UNITS", &units);
+            command.stdout(if out { closed() } else { Stdio::piped() });
+            command.stderr(if err { closed() } else { Stdio::piped() });
+            let done = command.spawn().unwrap().wait_with_output().unwrap();
+            let said = [done.stdout, done.stderr].map(|it| String::from_utf8(it).unwrap()).concat();
+            // Python has its own way to say that nobody listens.
+            let status = done.status.code().filter(|status| *status != 101);
+            assert!(
+                status.is_some() && !said.contains("panicked"),
+                "{words:?} {out} {err}: {} {said}",
+                done.status
+            );
+        }
+    }
 }

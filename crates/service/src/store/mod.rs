@@ -43,7 +43,7 @@ mod writer;
 use std::fs::{OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,6 +95,8 @@ pub enum StoreError {
     Database(#[source] Arc<sqlx::Error>),
     #[error("a file of the store failed: {0}")]
     File(#[source] Arc<std::io::Error>),
+    #[error("the database {} is read-only for this user: make it the service's user's own", .0.display())]
+    ReadOnly(PathBuf),
     #[error("the database holds what this program cannot have written: {0}")]
     Corrupt(&'static str),
     #[error("the store is closed")]
@@ -146,7 +148,10 @@ pub fn private(file: &Path) -> io::Result<()> {
         let mut path = file.as_os_str().to_owned();
         path.push(beside);
         match std::fs::set_permissions(&path, Permissions::from_mode(0o600)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            // Somebody else's, who lets us write it, is theirs to close.
+            Err(error) if ![ErrorKind::NotFound, ErrorKind::PermissionDenied].contains(&error.kind()) => {
+                return Err(error);
+            }
             _ => {}
         }
     }
@@ -173,7 +178,12 @@ impl Store {
         file: &Path,
         further: fn(SqliteConnectOptions) -> SqliteConnectOptions,
     ) -> Result<Store, StoreError> {
-        private(file).map_err(|error| StoreError::File(Arc::new(error)))?;
+        private(file).map_err(|error| match error.kind() {
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                StoreError::ReadOnly(file.to_owned())
+            }
+            _ => StoreError::File(Arc::new(error)),
+        })?;
         let options = SqliteConnectOptions::new()
             .filename(file)
             .create_if_missing(true)

@@ -298,6 +298,39 @@ fn the_service_manager_hears_how_we_are() {
     assert!(service.stop_status().success());
 }
 
+/// Of each request the log says who sent it, from where, and how long it took, in the unit of its name.
+#[tokio::test]
+async fn the_log_says_who_asks_and_from_where() {
+    let mut service = Farcall::prepared();
+    service.start_with(&["--log-json"], &[]);
+    let client = service.client().await;
+    client.function().await;
+    client.with_token(&"nobody's".into()).get("/v2/endpoints").await;
+    service.administer(&["user", "add", "alice@example.org"], "correct horse battery\n");
+    assert!(service.stop().success());
+    let log = service.read_log();
+    let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let requests: Vec<_> = lines.filter(|line| line["fields"]["message"] == "http").collect();
+    let of = |path: &str| {
+        let found = requests.iter().find(|line| line["fields"]["path"] == path);
+        found.unwrap_or_else(|| panic!("{path} is not in the log:\n{log}"))
+    };
+    let id = serde_json::Value::from(client.id.as_str());
+    let nobody = serde_json::Value::Null;
+    for (path, identity, application) in [
+        ("/v2/oauth2/token", &nobody, &id),
+        ("/v3/functions", &id, &nobody),
+        ("/v2/endpoints", &nobody, &nobody),
+    ] {
+        let line = of(path);
+        let span = &line["span"];
+        assert_eq!((&span["identity"], &span["client"]), (identity, application), "{line}");
+        assert_eq!(span["peer"], "127.0.0.1", "{line}");
+        assert!(span["id"].as_str().is_some_and(|id| id.len() == 36), "{line}");
+        assert!(line["fields"]["took_ms"].as_f64().is_some_and(|took| took > 0.0), "{line}");
+    }
+}
+
 #[test]
 fn a_second_signal_hurries() {
     let mut service = Farcall::start();

@@ -1,0 +1,52 @@
+"""An orderly stop is nothing to worry about: no party logs an error, whoever goes first and whatever is at work."""
+
+import re
+
+import pytest
+from processes import until
+
+# Tasks of all kinds: done, at work when the stop comes, not begun.
+WORK = """
+import sys, time
+
+def done():
+    return 1
+
+def long():
+    import time
+    time.sleep(60)
+
+with executor(sys.argv[1]) as ex:
+    ex.submit(done).result(timeout=60)
+    futures = [ex.submit(long) for _ in range(4)]
+    while not all(future.task_id for future in futures):
+        time.sleep(0.05)
+    tell([future.task_id for future in futures])
+    time.sleep(60)
+"""
+
+
+def errors(scene):
+    """What any log of the scene calls an error, and every failure that is no line of a log."""
+    logs = [path for path in scene.directory.rglob("*.log") if path.is_file() and not path.name.startswith("client-")]
+    assert {path.name for path in logs} >= {"service.log", "endpoint.log"}, logs
+    lines = [(path, line) for path in logs for line in path.read_text(errors="replace").splitlines()]
+    return [f"{path.relative_to(scene.directory)}: {line}" for path, line in lines if re.search(r"\bERROR\b|\bCRITICAL\b|panicked|Traceback", line)]
+
+
+@pytest.mark.parametrize("first", ["endpoint", "service"])
+def test_nobody_logs_an_error(scene, first):
+    service = scene.service()
+    endpoint = scene.endpoint(service, "ep", workers=2, config={"shutdown_grace": 1})
+    work = service.sdk("4.19.0").start(WORK, endpoint.id)
+    tasks = work.hear()
+    rest = service.rest()
+
+    def running():
+        return [task for task in tasks if rest.get(f"/v2/tasks/{task}")["status"] == "running"]
+
+    until(lambda: len(running()) == 2, "two tasks run", 60)
+    for party in [endpoint, service] if first == "endpoint" else [service, endpoint]:
+        assert party.process.stop(40) == 0, party.process.output()
+    work.process.kill()
+    assert errors(scene) == []
