@@ -310,8 +310,13 @@ impl Handle {
     /// [`Access`](crate::Access) first has no connection of theirs left when this returns: log-ins still on their
     /// way are stopped by [`Operation::Open`](crate::Operation::Open).
     pub fn cut(&self, user: &str) -> usize {
+        self.cut_whose(|it| it == user)
+    }
+
+    /// The same for every user that `whose` names. It is called for each connection while the broker's state is locked.
+    pub fn cut_whose(&self, whose: impl Fn(&str) -> bool) -> usize {
         let mut locked = self.shared.lock_by_owner();
-        let connections: Vec<_> = locked.core().connections_of(user).collect();
+        let connections: Vec<_> = locked.core().connections_whose(whose).collect();
         for connection in &connections {
             // What it held is given back here and now; its task only has to say farewell.
             locked.core().close_connection(*connection);

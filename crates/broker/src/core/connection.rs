@@ -293,8 +293,16 @@ impl Core {
         self.channels.get(channel).map(|it| it.connection)
     }
 
+    /// Connections of the users that `whose` names.
+    pub(crate) fn connections_whose<'a>(
+        &'a self,
+        whose: impl Fn(&str) -> bool + 'a,
+    ) -> impl Iterator<Item = ConnectionKey> + 'a {
+        self.connections.iter().filter(move |it| !it.1.local && whose(&it.1.user)).map(|it| it.0)
+    }
+
     /// Connections of this user.
     pub(crate) fn connections_of<'a>(&'a self, user: &'a str) -> impl Iterator<Item = ConnectionKey> + 'a {
-        self.connections.iter().filter(move |it| !it.1.local && *it.1.user == *user).map(|it| it.0)
+        self.connections_whose(move |it| it == user)
     }
 }

@@ -259,7 +259,11 @@ impl Post {
         for &(identity, number) in &ended.clients {
             let user = User { holder: Holder::Client(identity), number };
             self.standing.shut_out(user, ambient::now());
-            audit::cut_off(&user.to_string(), self.broker.cut(&user.to_string()), by);
+        }
+        for &holder in &ended.holders {
+            let own =
+                |user: &str| User::parse(user).is_some_and(|user| user.holder == Holder::Client(holder));
+            audit::cut_off(&format!("client.{holder}"), self.broker.cut_whose(own), by);
         }
         for &endpoint in &ended.endpoints {
             self.stop_endpoint(endpoint, by);

@@ -23,6 +23,9 @@ pub struct EndEverything {
 /// Who is connected to the broker with what has ended, and has to be cut off.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ended {
+    /// Whose connections end, also those whose credentials had ended before.
+    pub holders: Vec<IdentityId>,
+    /// The credentials of theirs that were alive.
     pub clients: Vec<(IdentityId, i64)>,
     pub endpoints: Vec<EndpointId>,
 }
@@ -60,6 +63,7 @@ impl Command for EndEverything {
         for holder in holders {
             let holder = uuid::Uuid::from_slice(&holder).map_err(|_| StoreError::Corrupt("primary_id"))?;
             let holder = IdentityId::from_uuid(holder);
+            ended.holders.push(holder);
             let numbers = EndConnections(holder).run(tx).await?;
             ended.clients.extend(numbers.into_iter().map(|number| (holder, number)));
         }
