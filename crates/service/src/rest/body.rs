@@ -60,7 +60,23 @@ pub struct Room {
 #[derive(Debug)]
 pub(super) struct Body {
     pub(super) bytes: Bytes,
-    _room: Taken,
+    /// Of a large one: all of it.
+    file: Option<File>,
+    taken: Taken,
+}
+
+/// A large body that nobody works on: it waits in its file.
+#[derive(Debug)]
+pub(super) struct Aside(Arriving);
+
+impl Body {
+    /// Gives the memory of a large body to others, for as long as something else is waited for.
+    pub(super) fn set_aside(mut self) -> Result<Aside, Body> {
+        let Some(file) = self.file.take() else { return Err(self) };
+        let Body { bytes, mut taken, .. } = self;
+        taken.memory = None;
+        Ok(Aside(Arriving { held: Vec::new(), file: Some(file), length: bytes.len(), taken }))
+    }
 }
 
 /// What a body takes of the room.
@@ -69,7 +85,7 @@ struct Taken {
     address: Share<IpAddr>,
     /// Of one whose sender is known.
     identity: Option<Share<IdentityId>>,
-    _memory: Option<OwnedSemaphorePermit>,
+    memory: Option<OwnedSemaphorePermit>,
 }
 
 impl Taken {
@@ -129,7 +145,7 @@ impl Room {
             Some(&Caller(identity)) => Some(self.by_identity.take(identity, 0).ok_or_else(busy)?),
             None => None,
         };
-        Ok(Taken { address, identity, _memory: None })
+        Ok(Taken { address, identity, memory: None })
     }
 
     async fn receive(
@@ -173,21 +189,26 @@ impl Room {
         .await
     }
 
+    /// A body that was set aside, in memory again.
+    pub(super) async fn take_up(&self, aside: Aside) -> Result<Body, Failure> {
+        self.whole(aside.0).await
+    }
+
     /// All of a body in memory, when there is a place for it.
     async fn whole(&self, mut body: Arriving) -> Result<Body, Failure> {
         let Some(mut file) = body.file.take() else {
-            return Ok(Body { bytes: body.held.into(), _room: body.taken });
+            return Ok(Body { bytes: body.held.into(), file: None, taken: body.taken });
         };
         let needed = u32::try_from(body.length.div_ceil(UNIT)).unwrap_or(u32::MAX);
         let memory = tokio::time::timeout(TURN, self.memory.clone().acquire_many_owned(needed));
         let Ok(Ok(memory)) = memory.await else { return Err(busy()) };
-        body.taken._memory = Some(memory);
+        body.taken.memory = Some(memory);
         blocking(move || {
+            file.write_all(&std::mem::take(&mut body.held))?;
             let mut bytes = Vec::with_capacity(body.length);
             file.rewind()?;
             file.read_to_end(&mut bytes)?;
-            bytes.append(&mut body.held);
-            Ok(Body { bytes: bytes.into(), _room: body.taken })
+            Ok(Body { bytes: bytes.into(), file: Some(file), taken: body.taken })
         })
         .await
     }
@@ -304,6 +325,15 @@ mod tests {
         tokio::pin!(second);
         let waits = tokio::time::timeout(Duration::from_millis(200), second.as_mut()).await;
         assert!(waits.is_err(), "there is memory for one of them");
+        // While it waits for something else, another one has its turn.
+        let aside = first.set_aside().unwrap();
+        assert_eq!(second.as_mut().await.unwrap().bytes, sent);
+        let first = room.take_up(aside).await.unwrap();
+        assert_eq!(first.bytes, sent);
+        let second = room.read(body(), 20 << 20);
+        tokio::pin!(second);
+        let waits = tokio::time::timeout(Duration::from_millis(200), second.as_mut()).await;
+        assert!(waits.is_err());
         // What is small does not wait for those that are large.
         room.read(request(LARGE), LARGE).await.unwrap();
         drop(first);

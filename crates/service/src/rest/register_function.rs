@@ -17,6 +17,8 @@ use crate::store::{AddFunction, Function};
 /// The most that a function's name and description may measure.
 const NAME_LIMIT: usize = 1 << 10;
 const DESCRIPTION_LIMIT: usize = 1 << 20;
+/// The most that a version or an identifier may measure.
+const META_LIMIT: usize = 256;
 
 pub(super) const ROUTE: Route = Route {
     body: Some("RegisterFunction"),
@@ -59,6 +61,11 @@ pub(super) async fn register(
         return Err(Failure::new(Code::RequestMalformed, "function_code: not one packed buffer"));
     }
     let meta = wanted.meta.unwrap_or_default();
+    let texts = [&meta.python_version, &meta.sdk_version, &meta.serde_identifier];
+    if texts.into_iter().flatten().any(|text| text.len() > META_LIMIT) {
+        let message = format!("meta: a text has more than {META_LIMIT} bytes");
+        return Err(Failure::new(Code::RequestMalformed, message));
+    }
     let id = FunctionId::from_uuid(ambient::random_id());
     app.store
         .write(AddFunction(Function {

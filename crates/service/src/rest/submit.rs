@@ -61,8 +61,8 @@ pub(super) async fn submit(
     let id: EndpointId = super::id(&id)?;
     let key = key(request.headers())?;
     let limit = app.limits.submit_bytes();
-    let body = app.room.read(request, limit).await?;
-    let wanted: Wanted<'_> = wire::json::decode(&body.bytes, limit)?;
+    let mut body = app.room.read(request, limit).await?;
+    let mut wanted: Wanted<'_> = wire::json::decode(&body.bytes, limit)?;
     let target = may_submit(&app, id, caller, &wanted).await?;
 
     let specification = match &wanted.resource_specification {
@@ -93,7 +93,21 @@ pub(super) async fn submit(
     };
 
     let id = match target.is_manager {
-        true => user_endpoint(&app, &target, caller, &wanted).await?,
+        true => {
+            let choices = choices(&wanted)?;
+            drop(wanted);
+            // The start may take long, and others need the memory of a large body.
+            let (id, whole) = match body.set_aside() {
+                Ok(aside) => {
+                    let id = user_endpoint(&app, &target, caller, choices).await?;
+                    (id, app.room.take_up(aside).await?)
+                }
+                Err(small) => (user_endpoint(&app, &target, caller, choices).await?, small),
+            };
+            body = whole;
+            wanted = wire::json::decode(&body.bytes, limit)?;
+            id
+        }
         false => id,
     };
     let calls: Vec<_> = wanted.tasks.iter().map(|(&function, payloads)| (function, payloads.len())).collect();
@@ -186,20 +200,24 @@ fn key(headers: &HeaderMap) -> Result<Option<Hash>, Failure> {
     Ok(Some(Hash::of_parts(&[key.as_bytes()])))
 }
 
+/// What a user endpoint is asked for with.
+fn choices(wanted: &Wanted<'_>) -> Result<Choices, Failure> {
+    let config = wanted.user_endpoint_config.clone().unwrap_or_default();
+    if config.as_json().len() > SPECIFICATION {
+        return Err(Failure::new(Code::RequestMalformed, "user_endpoint_config: too long"));
+    }
+    Ok(Choices { config, runtime: wanted.user_runtime.clone() })
+}
+
 /// The endpoint that `manager` runs for this caller with this configuration, once it takes tasks.
 async fn user_endpoint(
     app: &App,
     manager: &Endpoint,
     caller: IdentityId,
-    wanted: &Wanted<'_>,
+    choices: Choices,
 ) -> Result<EndpointId, Failure> {
-    let config = wanted.user_endpoint_config.clone().unwrap_or_default();
-    if config.as_json().len() > SPECIFICATION {
-        return Err(Failure::new(Code::RequestMalformed, "user_endpoint_config: too long"));
-    }
     let most = app.limits.endpoints_per_identity;
     let starter = Starter { store: app.store.clone(), post: app.post.clone(), most };
-    let choices = Choices { config, runtime: wanted.user_runtime.clone() };
     let wanted = user_endpoint::Wanted { identity: caller, choices };
     let ready = starter.ready(manager, wanted).await;
     app.figures.start(ready.is_ok());

@@ -1,8 +1,9 @@
 //! What one client may take of what all share: endpoints, connections, room for bodies, credentials.
 
+use futures_util::StreamExt;
 use serde_json::json;
 
-use crate::support::{Client, Farcall, endpoint_body, open};
+use crate::support::{Client, Farcall, Registration, consume, endpoint_body, open};
 
 /// A registration with so many bytes of metadata.
 fn heavy(name: &str, bytes: usize) -> serde_json::Value {
@@ -127,6 +128,25 @@ async fn an_identity_has_its_share_of_the_connections_to_the_broker() {
     open(registrations[1].url()).await;
 }
 
+/// A connection outlives the credential that opened it, but not its owner's being shut out.
+#[tokio::test]
+async fn who_is_shut_out_loses_connections_whose_credentials_had_ended() {
+    let service = Farcall::start();
+    let client = service.client().await;
+    let answer = client.get("/v2/get_amqp_result_connection_url").await.ok();
+    let (connection, _channel) = open(answer["connection_url"].as_str().unwrap()).await;
+    sqlx::query("DELETE FROM credentials").execute(&mut service.database().await).await.unwrap();
+    assert!(connection.status().connected());
+    service.administer(&["client", "disable", &client.id], "");
+    tokio::time::timeout(std::time::Duration::from_secs(10), async {
+        while connection.status().connected() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+}
+
 /// An address for results leaves nothing behind: asked for at every reconnection, it is the same for a time.
 #[tokio::test]
 async fn addresses_for_results_do_not_pile_up() {
@@ -153,4 +173,39 @@ async fn addresses_for_results_do_not_pile_up() {
     assert_ne!(another, first);
     open(&another).await;
     assert!(connection.status().connected());
+}
+
+/// What is kept of a function is read at every submit.
+#[tokio::test]
+async fn what_a_function_says_of_its_origin_is_short() {
+    let service = Farcall::start();
+    let client = service.client().await;
+    let body = |version: String| json!({"function_name": "f", "function_code": crate::support::CODE, "meta": {"python_version": version}});
+    let refused = client.post("/v3/functions", body("3".repeat(257))).await.refused(400, "REQUEST_MALFORMED");
+    assert!(refused["message"].as_str().unwrap().contains("meta"), "{refused}");
+    client.post("/v3/functions", body("3".repeat(256))).await.ok();
+}
+
+/// While a user endpoint is being started, the memory for large bodies is somebody else's.
+#[tokio::test]
+async fn a_submit_that_waits_for_its_user_endpoint_holds_no_memory() {
+    let service = Farcall::configured("limits:\n  payload_bytes: 10485760\n");
+    let (client, other) = (service.client().await, service.client().await);
+    let mut manager = endpoint_body();
+    manager["metadata"]["user_config_template"] = json!("engine: {}");
+    let manager = Registration(client.post("/v3/endpoints", manager).await.ok());
+    let (_connection, channel) = open(manager.url()).await;
+    let commands = manager.0["command_queue_info"]["queue"].as_str().unwrap();
+    let mut commands = consume(&channel, commands, false).await.unwrap();
+    // More than half of the largest body: there is memory for one of them.
+    let payload = "1".repeat(8 << 20);
+    let large = |function: &str| json!({"tasks": {function: [&payload, &payload]}});
+    let body = large(&client.function().await);
+    let path = format!("/v3/endpoints/{}/submit", manager.id());
+    let waiting = tokio::spawn(async move { client.post(&path, body).await });
+    commands.next().await.unwrap().unwrap();
+    let (function, endpoint) = (other.function().await, other.register().await);
+    other.post(&format!("/v3/endpoints/{}/submit", endpoint.id()), large(&function)).await.ok();
+    assert!(!waiting.is_finished(), "its user endpoint does not come");
+    waiting.abort();
 }
