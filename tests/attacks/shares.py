@@ -1,13 +1,22 @@
 """Attacks of somebody who takes more than their share of what all use."""
 
+import re
+import resource
 import socket
+import sys
 import time
+import urllib.parse
+from pathlib import Path
 
 import pika
 import pytest
-
+from pika import spec
 from rest import Refused
 from table import attack, played_elsewhere
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "broker"))
+
+from peer import Peer  # noqa: E402
 
 played_elsewhere(
     "somebody with an account",
@@ -184,3 +193,85 @@ def asks_for_addresses_without_end(scene):
     # Others are not slower for what was asked: their first address is their first credential.
     other = service.rest(service.add_client("other"))
     assert ".1:" in other.get("/v2/get_amqp_result_connection_url")["connection_url"]
+
+
+def endpoint_at_the_broker(service, identity):
+    """A new endpoint of `identity`: its connection to the broker, frame by frame, and under what it publishes results."""
+    registration = service.rest(identity).post("/v3/endpoints", {"endpoint_name": "ep", "metadata": {}})
+    url = urllib.parse.urlparse(registration["task_queue_info"]["connection_url"])
+    return Peer(service.amqp_port).open(url.username, url.password), f"{registration['endpoint_id']}.results"
+
+
+@attack("a malicious endpoint", "promises large results to the broker that never come")
+def promises_results_that_never_come(scene):
+    service = scene.service()
+    attacker, key = endpoint_at_the_broker(service, service.identity)
+    channels = range(1, 9)
+    attacker.channel(*channels)
+    for channel in channels:
+        attacker.send(channel, spec.Basic.Publish(0, "results", key))
+        attacker.header(channel, 60 << 20)
+        attacker.frame(spec.FRAME_BODY, channel, b"x" * 1_000)
+    # The large message of another's endpoint is taken, if only to be refused: no task of theirs is named in it.
+    other, key = endpoint_at_the_broker(service, service.add_client("other"))
+    other.channel(1).confirming()
+    other.publish(1, "results", key, b"x" * 5_000_000)
+    assert len(other.settle()) == 1
+    attacker.drop()
+    other.close()
+
+
+def resident_megabytes(service):
+    """The most memory that the service's process has held."""
+    status = Path(f"/proc/{service.process.pid}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) >> 10
+
+
+@attack("somebody without an account", "opens 10,000 connections and leaves them", long=True)
+def opens_ten_thousand_connections(scene):
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    service = scene.service()
+    held = []
+    for port, said in ((service.http_port, b"GET /v2/ver"), (service.amqp_port, b"AMQP\x00\x00\x09\x01")):
+        for _ in range(10_000):
+            held.append(connect(port))
+            held[-1].sendall(said)
+        assert ask(service, "127.0.0.2") and ask(service)
+        assert greets(service, "127.0.0.2") and greets(service)
+    for stream in held:
+        stream.close()
+
+
+@attack("somebody with an account", "begins four uploads of 64 MiB and lets them stall", long=True)
+def lets_large_uploads_stall(scene):
+    service = scene.service()
+    attacker, other = service.rest(), service.rest(service.add_client("other"))
+    function = other.post("/v3/functions", {"function_name": "f", "function_code": "7\n01\ngASV"})["function_uuid"]
+    endpoint = other.post("/v3/endpoints", {"endpoint_name": "ep", "metadata": {}})["endpoint_id"]
+    stalled = []
+    for _ in range(4):
+        stream = connect(service.http_port)
+        head = (
+            f"POST /v3/endpoints/{endpoint}/submit HTTP/1.1\r\nHost: localhost\r\n"
+            f"Authorization: Bearer {attacker.token()}\r\nContent-Length: {70 << 20}\r\n\r\n"
+        )
+        stream.sendall(head.encode() + b"{" + b" " * (63 << 20))
+        stalled.append(stream)
+        other.post(f"/v3/endpoints/{endpoint}/submit", {"tasks": {function: ["1" * (40 << 20)]}})
+    # They end when nothing more has come for ten seconds.
+    said = [ended(stream, within=60)[:12] for stream in stalled]
+    assert set(said) <= {b"HTTP/1.1 408", b"HTTP/1.1 503"}, said
+
+
+@attack("somebody with an account", "lists 1,000 endpoints of 1 MB each", long=True)
+def lists_a_thousand_large_endpoints(scene):
+    service = scene.service()
+    attacker = service.rest()
+    endpoint = {"endpoint_name": "ep", "metadata": {"endpoint_config": "#" * 1_000_000}}
+    for _ in range(1000):
+        attacker.post("/v3/endpoints", endpoint)
+    before = resident_megabytes(service)
+    for role in ("owner", "any"):
+        assert len(attacker.get(f"/v2/endpoints?role={role}")) == 1000
+    assert resident_megabytes(service) < before + 20

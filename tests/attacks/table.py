@@ -22,16 +22,18 @@ class Attack:
     play: Optional[Callable] = None
     # That test, as `path::name`.
     elsewhere: Optional[str] = None
+    # At a size that takes minutes: for `make test-long`.
+    long: bool = False
 
     def __str__(self):
         return f"{self.attacker}: {self.tries}"
 
 
-def attack(attacker, tries):
-    """Marks a function `play(scene)` as a row of the table."""
+def attack(attacker, tries, long=False):
+    """Marks a function `play(scene)` as a row of the table; a `long` one takes minutes."""
 
     def row(play):
-        ATTACKS.append(Attack(attacker, tries, play=play))
+        ATTACKS.append(Attack(attacker, tries, play=play, long=long))
         return play
 
     return row

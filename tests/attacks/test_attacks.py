@@ -16,7 +16,8 @@ for module in sorted(HERE.glob("*.py")):
     if module.stem not in ("table", "conftest") and not module.stem.startswith("test_"):
         importlib.import_module(module.stem)
 
-PLAYED = [attack for attack in ATTACKS if attack.play]
+LONG = (pytest.mark.long, pytest.mark.timeout(900))
+PLAYED = [pytest.param(attack, marks=LONG if attack.long else ()) for attack in ATTACKS if attack.play]
 ELSEWHERE = [attack for attack in ATTACKS if attack.elsewhere]
 
 

@@ -76,12 +76,13 @@ pub enum Refusal {
 #[derive(Clone)]
 pub struct Principal {
     user: Arc<str>,
+    holder: Option<Arc<str>>,
     attachment: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Principal {
     pub fn new(user: impl Into<Arc<str>>) -> Principal {
-        Principal { user: user.into(), attachment: None }
+        Principal { user: user.into(), holder: None, attachment: None }
     }
 
     /// Carries something of the owner's, read back with [`Principal::get`]: so that
@@ -89,6 +90,16 @@ impl Principal {
     pub fn with(mut self, attachment: Arc<dyn Any + Send + Sync>) -> Principal {
         self.attachment = Some(attachment);
         self
+    }
+
+    /// Whose share of what all use its connections take, together with those of others that name the same; otherwise its own.
+    pub fn counted_for(mut self, holder: impl Into<Arc<str>>) -> Principal {
+        self.holder = Some(holder.into());
+        self
+    }
+
+    pub(crate) fn holder(&self) -> &Arc<str> {
+        self.holder.as_ref().unwrap_or(&self.user)
     }
 
     pub fn user(&self) -> &str {

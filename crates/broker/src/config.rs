@@ -17,7 +17,8 @@ pub struct Config {
     /// Bytes of messages (waiting, delivered and unacknowledged, at sinks) above which connections that publish into
     /// the queues that hold them are paused.
     pub memory_limit: usize,
-    /// Bytes of bodies that are still arriving, over all connections; further large ones wait for their turn.
+    /// Bytes of bodies that are still arriving, over all connections. Further large ones wait for their turn, and those of
+    /// one holder beyond half of what others leave.
     pub arriving_limit: usize,
     /// For a large body to arrive, besides a second for each 64 kB of it.
     pub arrival_timeout: Duration,

@@ -14,9 +14,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
+use super::arriving::Share;
 use super::outbox::{CUT, EVICT, Outbox, STOP};
 use super::shared::Shared;
 use crate::access::{LoggedIn, Login, Refusal};
@@ -50,7 +50,7 @@ thread_local! {
 }
 
 type LogIn = Pin<Box<dyn Future<Output = Result<LoggedIn, Refusal>> + Send>>;
-type Turn = Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>;
+type Turn = Pin<Box<dyn Future<Output = Option<Share>> + Send>>;
 
 /// Where the stream came from.
 #[derive(Clone, Copy, Debug)]
@@ -98,7 +98,7 @@ pub(super) struct Connection<S> {
 /// The turn of bodies that are arriving.
 #[derive(Default)]
 struct Arrival {
-    permits: Option<OwnedSemaphorePermit>,
+    permits: Option<Share>,
     turn: Option<Turn>,
     /// Whoever holds a turn must use it within this time, and by then.
     allowed: Duration,
@@ -426,13 +426,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             return;
         }
-        let all = self.shared.config.arriving_limit >> 10;
-        let need = usize::try_from(beyond.div_ceil(1024)).unwrap_or(usize::MAX).min(all);
-        let held = self.arrival.permits.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let most = self.shared.arriving.most();
+        let need = usize::try_from(beyond.div_ceil(1024)).unwrap_or(usize::MAX).min(most);
+        let held = self.arrival.permits.as_ref().map_or(0, |it| it.amount);
         if need > held {
-            let more = u32::try_from(need - held).unwrap_or(u32::MAX);
-            let arriving = self.shared.arriving.clone();
-            let mut turn: Turn = Box::pin(async move { arriving.acquire_many_owned(more).await.ok() });
+            let holder = self.session.holder().clone();
+            let mut turn: Turn = Box::pin(self.shared.arriving.clone().take(holder, need - held));
             // Whoever waits for a first turn keeps nobody from theirs, and may wait.
             let allowed = self.shared.config.arrival_timeout + Duration::from_secs(beyond / (64 << 10));
             self.arrival.allowed = allowed;

@@ -1,5 +1,6 @@
 //! The shell: sockets, timers, and nothing that decides.
 
+pub(crate) mod arriving;
 pub(crate) mod connection;
 mod handshakes;
 pub(crate) mod outbox;

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::arriving::Arriving;
 use super::handshakes::Handshakes;
 use super::outbox::{Outbox, STOP};
 use crate::access::Access;
@@ -29,7 +30,7 @@ pub(crate) struct Shared {
     pub(crate) access: Arc<dyn Access>,
     pub(crate) log_ins: Arc<Semaphore>,
     /// Kilobytes that arriving bodies may take.
-    pub(crate) arriving: Arc<Semaphore>,
+    pub(crate) arriving: Arriving,
     /// Makes the names the server gives unguessable.
     pub(crate) secret: u64,
     pub(crate) timer: Notify,
@@ -99,7 +100,7 @@ impl Shared {
         };
         Shared {
             log_ins: Arc::new(Semaphore::new(config.log_ins)),
-            arriving: Arc::new(Semaphore::new(config.arriving_limit >> 10)),
+            arriving: Arriving::new(config.arriving_limit >> 10),
             secret: ambient::secret(),
             timer: Notify::new(),
             armed: AtomicU64::new(u64::MAX),

@@ -125,6 +125,11 @@ impl Session {
         }
     }
 
+    /// Whose share of what all use this connection takes.
+    pub(crate) fn holder(&self) -> &Arc<str> {
+        self.who.holder()
+    }
+
     pub(crate) fn is_running(&self) -> bool {
         matches!(self.phase, Phase::Running)
     }

@@ -45,6 +45,7 @@ impl Open {
 #[derive(Debug)]
 struct Member {
     user: User,
+    identity: IdentityId,
     _address: Option<Share<IpAddr>>,
     _identity: Share<IdentityId>,
 }
@@ -78,7 +79,7 @@ impl Rules {
         };
         let _identity = self.open.by_identity.take(identity, 1).ok_or_else(full)?;
         let address = peer.map(|peer| self.open.by_address.take(network(peer.ip()), 1).ok_or_else(full));
-        Ok(Member { user, _address: address.transpose()?, _identity })
+        Ok(Member { user, identity, _address: address.transpose()?, _identity })
     }
 }
 
@@ -114,7 +115,8 @@ impl Access for Rules {
                 Holder::Endpoint(_) => ENDPOINT,
                 Holder::Client(_) => CLIENT,
             };
-            Ok(LoggedIn { principal: Principal::new(login.user).with(Arc::new(member)), limits })
+            let principal = Principal::new(login.user).counted_for(member.identity.to_string());
+            Ok(LoggedIn { principal: principal.with(Arc::new(member)), limits })
         })
     }
 
