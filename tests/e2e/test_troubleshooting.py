@@ -330,8 +330,7 @@ def serving(data):
 
 def unknown(somebody):
     """A service with a certificate of an authority that nobody knows, and its URL."""
-    private = somebody.directory / "private"
-    data = private / "data"
+    data = somebody.directory / "private" / "data"
     (data / "tls").mkdir(parents=True)
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=an unknown authority",

@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use clap::Args;
 use tokio::process::Command;
 
+use super::console::{complain, say};
 use crate::attended::{self, Signals, as_a_shell_says};
 use crate::client_environment::{Reach, quoted};
 use crate::connect::{self, Forwarder};
@@ -44,7 +45,7 @@ impl Connect {
             let mut signals = Signals::catch()?;
             let authority = reach.authority.clone();
             let forwarder = tokio::select! {
-                forwarder = Forwarder::open(reach.clone(), authority.as_deref(), say) => forwarder?,
+                forwarder = Forwarder::open(reach.clone(), authority.as_deref(), tell) => forwarder?,
                 () = signals.any() => return Ok(ExitCode::FAILURE),
             };
             match self.command.split_first() {
@@ -62,8 +63,8 @@ impl Connect {
     }
 }
 
-fn say(text: &str) {
-    eprintln!("farcall connect: {text}");
+fn tell(text: &str) {
+    complain(format_args!("farcall connect: {text}"));
 }
 
 async fn run(
@@ -78,7 +79,7 @@ async fn run(
     let forwarding = tokio::spawn(forwarder.run());
     let broken = async {
         let _ = forwarding.await;
-        say("the forwarder broke, and what was run ends with it");
+        tell("the forwarder broke, and what was run ends with it");
     };
     let ended = attended::run(command, &mut signals, None, broken).await;
     let status = ended.with_context(|| format!("cannot run {program}"))?;
@@ -95,9 +96,9 @@ async fn wait(forwarder: Forwarder, mut signals: Signals, directory: &Path) -> a
         .create(directory)
         .and_then(|()| write_whole(&path, script.as_bytes()))
         .with_context(|| format!("cannot write {}", path.display()))?;
-    println!("eval \"$(cat {})\"", quoted(&path.display().to_string()));
-    eprintln!(
-        "That holds for as long as this runs. A shell that has evaluated it is of no use afterwards: leave it."
+    say(format_args!("eval \"$(cat {})\"", quoted(&path.display().to_string())))?;
+    complain(
+        "That holds for as long as this runs. A shell that has evaluated it is of no use afterwards: leave it.",
     );
     let ended = tokio::select! {
         () = signals.any() => Ok(ExitCode::SUCCESS),
