@@ -123,6 +123,25 @@ def test_without_a_command_it_says_what_to_evaluate(private, endpoint, shared_sc
     assert not file.exists()
 
 
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_person_logs_in(private, shared_scene, release, tmp_path):
+    """The link leads straight to the service: a browser opens it."""
+    who, password = f"alice-{release}@example.org", "correct horse battery"
+    private.add_person(who, password)
+    environment = surroundings(private, HOME=tmp_path, SSL_CERT_FILE=private.authority)
+    del environment["GLOBUS_COMPUTE_CLIENT_ID"], environment["GLOBUS_COMPUTE_CLIENT_SECRET"]
+    script = "from globus_compute_sdk import Client; print(len(Client().get_endpoints()), 'endpoints')"
+    words = command(private, environments.python(f"sdk-{release}"), "-c", script)
+    first = subprocess.run(
+        [environments.python("tests"), ROOT / "tests" / "guide" / "person.py", who, password, *words],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120,
+    )
+    assert first.returncode == 0 and f"{private.tls_url}/v2/oauth2/authorize?" in first.stdout, first.stdout + first.stderr
+    again = subprocess.run(words, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    assert again.stdout == "0 endpoints\n", again.stderr
+    assert (tmp_path / ".farcall" / f"localhost_{private.tls_port}" / "storage.db").exists()
+
+
 class Behind(Endpoint):
     """Upstream's endpoint, which is led to the service by a forwarder and nothing else."""
 
