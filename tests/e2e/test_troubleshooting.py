@@ -324,6 +324,16 @@ def already_active(somebody):
     ).stderr.replace(somebody.endpoint.name, "cluster")
 
 
+@symptom
+def throttled(somebody):
+    """As the Executor comes; each call is awaited before the next."""
+    return somebody.script(
+        CALL.replace("print(executor.submit(function).result(timeout=60))", "[executor.submit(function).result(timeout=60) for _ in range(5)]").replace(
+            "FUNCTION", "def function():\n    return 1"
+        )
+    )
+
+
 def serving(data):
     return [binary("farcall"), "serve", "--data-dir", data, "--http-listen", "127.0.0.1:0", "--amqp-listen", "127.0.0.1:0"]
 
