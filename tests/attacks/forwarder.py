@@ -180,3 +180,13 @@ played_elsewhere(
     "has the service name another host as its broker",
     "crates/service/tests/service/door.rs::a_forwarder_names_a_port_of_the_clients_machine_and_nothing_else",
 )
+played_elsewhere(
+    "another host that a client asks through its forwarder, by plain HTTP",
+    "reads what the client shows the service",
+    "tests/e2e/test_connect.py::test_requests_to_other_hosts_pass_through",
+)
+played_elsewhere(
+    "another service that somebody uses, too",
+    "is sent a token of the first",
+    "tests/e2e/test_login.py::test_one_login_serves_sdk_and_endpoint_and_no_other_service",
+)

@@ -33,14 +33,15 @@ with executor(sys.argv[1]) as ex:
     print(ex.submit(double, 21).result(timeout=90))
 """
 
-# Asks for the service's version through the proxy as often as a line is typed, and says what came of it.
+# Asks the service through the proxy for each path that is typed, and says what came of it.
 ASK = """
 import os, sys, urllib.error, urllib.request
 
 for line in sys.stdin:
+    headers = {"Authorization": "Bearer " + os.environ["TOKEN"]}
     try:
-        with urllib.request.urlopen("http://localhost:5000/v2/version", timeout=30) as answer:
-            print(answer.status, flush=True)
+        with urllib.request.urlopen(urllib.request.Request("http://localhost:5000" + line.strip(), headers=headers), timeout=30) as answer:
+            print(answer.status, answer.read().decode(), flush=True)
     except urllib.error.HTTPError as refused:
         print(refused.code, refused.read().decode(), flush=True)
 """
@@ -213,30 +214,46 @@ for url in "http://localhost:{plain}/a?b", "https://localhost:{tls}/c":
     assert inside["authorization"] == "Bearer of-somebody"
 
 
+def greeted(port):
+    """What the broker answers to a client's greeting, by the port of a forwarder."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        client.sendall(b"AMQP\0\0\x09\x01")
+        try:
+            return client.recv(7)
+        except ConnectionResetError:
+            return b""
+
+
 def test_an_absent_service_is_told_and_found_again(scene, tmp_path):
+    """Its broker, too."""
     service = private_service(scene, tmp_path)
     process = subprocess.Popen(
-        command(service, environments.python("tests"), "-c", ASK), env=surroundings(service),
+        command(service, environments.python("tests"), "-c", ASK), env=surroundings(service, TOKEN=service.rest().token()),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open(tmp_path / "said", "w"), text=True,
     )
 
-    def ask():
-        process.stdin.write("\n")
+    def ask(path="/v2/version"):
+        process.stdin.write(f"{path}\n")
         process.stdin.flush()
         return process.stdout.readline().strip()
 
     def said():
         return (tmp_path / "said").read_text()
 
-    assert ask() == "200"
+    url = json.loads(ask("/v2/get_amqp_result_connection_url").removeprefix("200 "))["connection_url"]
+    port = int(re.fullmatch(r"amqp://client\.\S+@127\.0\.0\.1:(\d+)/%2F", url)[1])
+    # A method frame: Connection.Start.
+    assert greeted(port)[:3] == b"\x01\0\0"
     assert said() == ""
     service.stop()
     for _ in range(2):
         answer = ask()
         assert answer.startswith("503 ") and f"{service.tls_url} can't be reached: " in answer
+        assert greeted(port) == b""
     assert said().count("farcall connect: ") == 1 and "can't be reached: Connection refused" in said(), said()
     service.start()
-    assert ask() == "200"
+    assert ask().startswith("200 ")
+    assert greeted(port)[:3] == b"\x01\0\0"
     assert said().splitlines()[1:] == [f"farcall connect: localhost:{service.tls_port} is reached again"]
     process.stdin.close()
     assert process.wait(30) == 0

@@ -4,6 +4,7 @@ import json
 import re
 import socket
 import subprocess
+import time
 
 import environments
 import pages
@@ -332,6 +333,49 @@ def throttled(somebody):
             "FUNCTION", "def function():\n    return 1"
         )
     )
+
+
+@pytest.mark.long
+def test_two_who_collect_one_group_share_its_results(service, endpoint, tmp_path):
+    """And who comes when the tasks have ended has every result."""
+    sdk = service.sdk("4.19.0")
+    [group] = sdk.run(
+        """
+        import os, sys, time
+
+        def wait_for(path):
+            import pathlib, time
+            while not pathlib.Path(path).exists():
+                time.sleep(0.05)
+            return 1
+
+        ex = executor(sys.argv[1])
+        futures = [ex.submit(wait_for, sys.argv[2]) for _ in range(8)]
+        while not all(future.task_id for future in futures):
+            time.sleep(0.05)
+        tell(str(ex.task_group_id))
+        os._exit(0)
+        """,
+        endpoint.id,
+        tmp_path / "go",
+    )
+    collect = """
+        import concurrent.futures, os, sys, time
+
+        ex = executor(sys.argv[1], task_group_id=sys.argv[2])
+        futures = list(ex.reload_tasks())
+        tell(len(futures))
+        done, _ = concurrent.futures.wait(futures, timeout=15)
+        tell(sum(future.result() for future in done))
+        os._exit(0)
+        """
+    both = [sdk.start(collect, endpoint.id, group) for _ in range(2)]
+    assert [one.hear(1) for one in both] == [8, 8]
+    time.sleep(3)  # both watch the group's queue by now
+    (tmp_path / "go").touch()
+    shares = [one.finish()[1] for one in both]
+    assert sum(shares) == 8 and 0 < shares[0] < 8, shares
+    assert sdk.run(collect, endpoint.id, group) == [8, 8]
 
 
 def serving(data):

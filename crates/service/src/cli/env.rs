@@ -13,7 +13,7 @@ use crate::directory::Directory;
 
 #[derive(Debug, Args)]
 pub(super) struct Env {
-    /// Where clients reach the service, such as `https://compute.example.org`; without it, where the service of the data
+    /// Where clients reach the service, such as `http://localhost:5000`; without it, where the service of the data
     /// directory listens.
     url: Option<String>,
     /// On the client's machine: the certificate of the private authority that has signed the service's.
