@@ -1,5 +1,6 @@
 """Attacks on the way from a client to a service elsewhere (`farcall connect`)."""
 
+import base64
 import os
 import socket
 import ssl
@@ -134,10 +135,9 @@ def ask(proxy, head):
 
 @attack("another program on the client's machine, without the password", "uses the forwarder")
 def uses_the_forwarder(scene):
-    import base64
-
     service = private_service(scene, scene.directory)
     process, proxy = forwarder(scene, service)
+    silent = socket.create_connection((proxy.hostname, proxy.port), timeout=50)
     listening = subprocess.run(["ss", "-ltnH", f"sport = :{proxy.port}"], capture_output=True, text=True).stdout
     assert listening.split()[3] == f"127.0.0.1:{proxy.port}", listening
 
@@ -160,6 +160,8 @@ def uses_the_forwarder(scene):
     # Headers without end are not read to their end.
     endless = ask(proxy, f"GET / HTTP/1.1\r\nX: {'x' * 100_000}")
     assert endless == "" or endless.startswith("HTTP/1.1 431 "), endless
+    # Nor is a connection kept for long on which nobody shows the password.
+    assert silent.recv(1) == b""
     process.stop(60)
 
 
