@@ -38,10 +38,10 @@ def endpoint(shared_scene, private):
     return shared_scene.endpoint(private, "inside-tls", variables=variables)
 
 
-def environment(*arguments):
+def environment(*arguments, exempt="localhost"):
     """What a shell holds after evaluating the output of `farcall env`, beyond what it held before."""
     program = 'eval "$("$@")" && exec env -0'
-    before = {"PATH": os.environ["PATH"], "HOME": "/home/of somebody", "HTTP_PROXY": "http://192.0.2.1:1", "NO_PROXY": "localhost", "no_proxy": "localhost"}
+    before = {"PATH": os.environ["PATH"], "HOME": "/home/of somebody", "HTTP_PROXY": "http://192.0.2.1:1", "NO_PROXY": exempt, "no_proxy": exempt}
     done = subprocess.run(
         ["sh", "-c", program, "sh", str(binary("farcall")), "env", *map(str, arguments)],
         env=before, capture_output=True, text=True, check=True,
@@ -89,8 +89,9 @@ def test_the_endpoint_is_inside_tls_too(private, endpoint):
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_where_the_sdk_looks_by_itself(scene, release):
-    """`localhost:5000`, as `farcall serve` listens without being told."""
-    variables = environment("http://localhost:5000")
+    """`localhost:5000`, as `farcall serve` listens without being told; a proxy that is there does not come in between."""
+    variables = environment("http://localhost:5000", exempt="")
+    assert variables["HTTP_PROXY"] == "http://192.0.2.1:1"
     assert "http_proxy" not in variables
     python = environments.python(f"sdk-{release}")
     script = scene.directory / "alone.py"

@@ -39,6 +39,32 @@ pub struct Variables {
     pub notes: Vec<&'static str>,
 }
 
+/// The proxies that a client's environment names already.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// One for plain HTTP.
+    any: bool,
+    /// Which hosts are asked without it.
+    exempt: Option<String>,
+}
+
+impl Proxies {
+    /// Of an environment.
+    pub fn of(variable: impl Fn(&str) -> Option<String>) -> Proxies {
+        let one =
+            |names: &[&str]| names.iter().find_map(|name| variable(name)).filter(|value| !value.is_empty());
+        Proxies {
+            any: one(&["http_proxy", "HTTP_PROXY"]).or_else(|| one(&["all_proxy", "ALL_PROXY"])).is_some(),
+            exempt: one(&["no_proxy", "NO_PROXY"]),
+        }
+    }
+
+    /// Of this process.
+    pub fn here() -> Proxies {
+        Proxies::of(|name| std::env::var(name).ok())
+    }
+}
+
 impl Reach {
     pub fn parse(url: &str) -> Result<Reach, NotAService> {
         let bad = || NotAService(url.to_owned());
@@ -117,7 +143,8 @@ impl Reach {
         it
     }
 
-    pub fn variables(&self) -> Variables {
+    /// For a client that has only variables, in an environment that names these proxies.
+    pub fn variables(&self, proxies: &Proxies) -> Variables {
         let mut it = Variables::default();
         let base = self.base();
         let known = self.local() && !self.tls && self.port == KNOWN_PORT;
@@ -129,6 +156,12 @@ impl Reach {
         it.below_home.push(("GLOBUS_COMPUTE_USER_DIR", self.user_directory()));
         if known {
             it.notes.push("The service is where the SDK looks for it.");
+            if proxies.any {
+                // It would be asked for this machine's own name, and be shown the token.
+                let exempt = ["localhost", "127.0.0.1"].into_iter().chain(proxies.exempt.as_deref());
+                it.set.push(("no_proxy", exempt.collect::<Vec<_>>().join(",")));
+                it.unset.push("NO_PROXY");
+            }
             return it;
         }
         it.notes.push("The SDK reaches the service as a proxy for http://localhost:5000.");
@@ -230,7 +263,7 @@ mod tests {
             ),
         ];
         for (url, auth, proxy, exempt) in table {
-            let variables = Reach::parse(url).unwrap().variables();
+            let variables = Reach::parse(url).unwrap().variables(&Proxies::default());
             assert_eq!(value(&variables, "GLOBUS_SDK_ENVIRONMENT"), Some("local"));
             assert_eq!(value(&variables, "GLOBUS_SDK_SERVICE_URL_AUTH"), Some(auth), "{url}");
             assert_eq!(value(&variables, "http_proxy"), proxy, "{url}");
@@ -240,10 +273,37 @@ mod tests {
     }
 
     #[test]
+    fn a_proxy_that_is_there_does_not_stand_before_this_machine() {
+        let of = |held: &[(&str, &str)]| {
+            let held = |name: &str| Some(held.iter().find(|(of, _)| *of == name)?.1.to_owned());
+            Reach::parse("http://localhost:5000").unwrap().variables(&Proxies::of(held))
+        };
+        let table: [(&[(&str, &str)], Option<&str>); 5] = [
+            (&[], None),
+            (&[("no_proxy", "a")], None),
+            (&[("http_proxy", "http://p")], Some("localhost,127.0.0.1")),
+            (
+                &[("HTTP_PROXY", "http://p"), ("NO_PROXY", ".example.org")],
+                Some("localhost,127.0.0.1,.example.org"),
+            ),
+            (
+                &[("all_proxy", "http://p"), ("no_proxy", "a,b"), ("NO_PROXY", "c")],
+                Some("localhost,127.0.0.1,a,b"),
+            ),
+        ];
+        for (held, exempt) in table {
+            let variables = of(held);
+            assert_eq!(value(&variables, "no_proxy"), exempt, "{held:?}");
+            assert_eq!(value(&variables, "http_proxy"), None, "{held:?}");
+            assert_eq!(variables.unset.contains(&"NO_PROXY"), exempt.is_some(), "{held:?}");
+        }
+    }
+
+    #[test]
     fn a_private_authority() {
         let mut reach = Reach::parse("https://compute.example.org").unwrap();
         reach.authority = Some("/etc/it's/ca.pem".into());
-        let variables = reach.variables();
+        let variables = reach.variables(&Proxies::default());
         assert_eq!(value(&variables, "GLOBUS_SDK_VERIFY_SSL"), Some("/etc/it's/ca.pem"));
         let script = variables.script();
         assert!(script.contains(r"export SSL_CERT_FILE='/etc/it'\''s/ca.pem'"), "{script}");

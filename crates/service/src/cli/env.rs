@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::console::write;
-use crate::client_environment::Reach;
+use crate::client_environment::{Proxies, Reach};
 use crate::directory::Directory;
 
 #[derive(Debug, Args)]
@@ -49,7 +49,7 @@ impl Env {
             anyhow::bail!(refusal(&reach));
         }
         reach.authority = self.ca.map(std::path::absolute).transpose()?;
-        write(reach.variables().script())?;
+        write(reach.variables(&Proxies::here()).script())?;
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use wire::EndpointId;
 
 use super::service::Local;
 use super::{ClientIdentity, Place};
-use crate::client_environment::{NotAService, Reach, Variables};
+use crate::client_environment::{NotAService, Proxies, Reach, Variables};
 
 /// What [`Reach::variables`] says of proxies.
 const PROXIES: [&str; 2] = ["http_proxy", "no_proxy"];
@@ -21,8 +21,10 @@ impl Environment {
         addresses: Local,
         identity: &ClientIdentity,
         place: &Place,
+        proxies: &Proxies,
     ) -> Result<Environment, NotAService> {
-        let mut variables = Reach::parse(&format!("http://127.0.0.1:{}", addresses.http.port()))?.variables();
+        let mut variables =
+            Reach::parse(&format!("http://127.0.0.1:{}", addresses.http.port()))?.variables(proxies);
         // Some shells take no comments where they evaluate.
         variables.notes.clear();
         // `up` has a directory of its own for it.
@@ -73,7 +75,7 @@ mod tests {
             person: "me@localhost".into(),
         };
         let place = Place { root: "/data of o'brien/up".into() };
-        let mut environment = Environment::new(addresses, &identity, &place).unwrap();
+        let mut environment = Environment::new(addresses, &identity, &place, &Proxies::default()).unwrap();
         environment.endpoint("e58b2276-b397-4246-b1a2-607d8e3b5838".parse().unwrap());
         environment
     }

@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::admin;
 use crate::admin::request::{AddedClient, ClientRequest, Reply, Request, UserRequest};
+use crate::client_environment::Proxies;
 use crate::directory::{Directory, write_whole};
 use crate::identity::people;
 
@@ -133,7 +134,7 @@ async fn rest(
     service: &Running,
 ) -> anyhow::Result<(Environment, String, Endpoint)> {
     let identity = identity(directory, place).await?;
-    let mut environment = Environment::new(service.addresses(), &identity, place)?;
+    let mut environment = Environment::new(service.addresses(), &identity, place, &Proxies::here())?;
     let endpoint = Endpoint::find_or_start(program, place, &environment).await?;
     environment.endpoint(endpoint.id);
     let written = write_whole(&place.environment(), environment.script().as_bytes())
