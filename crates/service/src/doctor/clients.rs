@@ -69,6 +69,10 @@ fn here(config: &Config, running: Option<&Running>) -> Finding {
             OF,
             "only this machine is served, at another port after each start; `farcall env --data-dir DIR` says which",
         ),
+        // The SDK does not verify it by itself, wherever it is.
+        false if url.starts_with("https://") => {
+            well(OF, format!("only this machine is served; clients run behind `farcall connect {url}`"))
+        }
         false => {
             well(OF, format!("only this machine is served; clients set what `farcall env {url}` prints"))
         }
@@ -108,7 +112,7 @@ mod tests {
         let table = [
             ("", Well, "clients set what `farcall env http://localhost:5000` prints"),
             ("http.listen=127.0.0.1:5001", Well, "`farcall env http://127.0.0.1:5001`"),
-            ("http.listen=[] http.tls_listen=127.0.0.1:443", Well, "`farcall env https://127.0.0.1:443`"),
+            ("http.listen=[] http.tls_listen=127.0.0.1:443", Well, "`farcall connect https://127.0.0.1:443`"),
             ("http.listen=127.0.0.1:0", Well, "another port after each start"),
             ("http.listen=0.0.0.0:5000", Warning, "others reach HTTP, but not the broker"),
             ("http.listen=0.0.0.0:5000 amqp.listen=0.0.0.0:5672", Warning, "follow from how each request"),
