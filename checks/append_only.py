@@ -5,6 +5,7 @@ nothing. The history that counts begins with the last commit that changed this f
 to see, that what is there now is the new beginning.
 
 Begun anew on 2026-11-21: migrations 2 to 5 grew together, and no site had run them.
+Begun anew on 2026-11-30: migration 7 was added in two commits of one day, and no site had run it.
 """
 
 import subprocess

@@ -173,6 +173,7 @@ async fn what_is_said_of_an_endpoint_changes_without_registering_it() {
     for (body, named) in [
         (json!({"display_name": "x".repeat(129)}), "display_name"),
         (json!({"display_name": "x", "metadata": {}}), "endpoint_name"),
+        (json!({"display_name": "x", "endpoint_name": null}), "endpoint_name"),
         (json!({"high_assurance": true}), "endpoint_name"),
     ] {
         let refused = client.put(&path, body).await.refused(400, "REQUEST_MALFORMED");

@@ -41,8 +41,8 @@ pub struct Register {
 /// its connections and credentials alone. What is absent stays as it was.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Change {
-    /// Present: the body is a [`Register`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Present, whatever it is: the body is a [`Register`].
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub endpoint_name: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
