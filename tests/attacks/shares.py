@@ -232,15 +232,15 @@ def opens_ten_thousand_connections(scene):
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     service = scene.service()
-    held = []
     for port, said in ((service.http_port, b"GET /v2/ver"), (service.amqp_port, b"AMQP\x00\x00\x09\x01")):
+        held = []
         for _ in range(10_000):
             held.append(connect(port))
             held[-1].sendall(said)
         assert ask(service, "127.0.0.2") and ask(service)
         assert greets(service, "127.0.0.2") and greets(service)
-    for stream in held:
-        stream.close()
+        for stream in held:
+            stream.close()
 
 
 @attack("somebody with an account", "begins four uploads of 64 MiB and lets them stall", long=True)

@@ -71,8 +71,8 @@ pub(super) struct Aside(Arriving);
 
 impl Body {
     /// Gives the memory of a large body to others, for as long as something else is waited for.
-    pub(super) fn set_aside(mut self) -> Result<Aside, Body> {
-        let Some(file) = self.file.take() else { return Err(self) };
+    pub(super) fn set_aside(mut self) -> Result<Aside, Box<Body>> {
+        let Some(file) = self.file.take() else { return Err(Box::new(self)) };
         let Body { bytes, mut taken, .. } = self;
         taken.memory = None;
         Ok(Aside(Arriving { held: Vec::new(), file: Some(file), length: bytes.len(), taken }))

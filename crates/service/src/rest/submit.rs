@@ -102,7 +102,7 @@ pub(super) async fn submit(
                     let id = user_endpoint(&app, &target, caller, choices).await?;
                     (id, app.room.take_up(aside).await?)
                 }
-                Err(small) => (user_endpoint(&app, &target, caller, choices).await?, small),
+                Err(small) => (user_endpoint(&app, &target, caller, choices).await?, *small),
             };
             body = whole;
             wanted = wire::json::decode(&body.bytes, limit)?;
