@@ -132,6 +132,10 @@ fn run(endpoint: &EndpointDir, document: &RunDocument, ready: &mut Ready) -> Out
     if let Err(failure) = crate::start::tear_down(&config) {
         tracing::error!("{}", failure.text);
     }
+    let lost = lines.lost();
+    if lost > 0 {
+        tracing::warn!(lines = lost, "lines of this log were lost while it could not be written");
+    }
     lines.say(&format!("---------- Endpoint shutdown: {}", document.registration.endpoint_id));
     later.give_up();
     outcome

@@ -88,12 +88,7 @@ pub(super) fn set_up(launch: Launch, report: Option<OwnedFd>) -> Outcome {
 fn go_on(launch: &Launch, report: Option<&OwnedFd>, parent: Option<i32>) -> Result<Infallible, Failure> {
     let Launch { base, endpoint, config, text, document, request } = launch;
     for path in [endpoint.spool(), endpoint.journal()] {
-        can_be_a_directory(&path).map_err(|error| {
-            Failure::new(
-                status::CANTCREAT,
-                format!("Error: {}: {error}\n  Endpoint will not start.", path.display()),
-            )
-        })?;
+        can_be_a_directory(&path).map_err(|error| unwritable(&path, &error))?;
     }
     let known = endpoint.registered_id().or(request.endpoint_uuid);
     let about = About { endpoint: Some((endpoint, config)), ..About::of(base) };
