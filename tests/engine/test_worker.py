@@ -295,6 +295,8 @@ def test_result_serializers_are_tried_in_order(worker):
     paths = ["nowhere.Nothing", JSON, "globus_compute_sdk.serialize.DillDataBase64"]
     assert worker.run(source("def f(): return 1"), result_serializers=paths)["data"] == "11\n1"
     assert worker.run(source("def f(): return {1}"), result_serializers=paths)["data"].startswith("00\n")
+    refused = worker.run(source("def f(): return 1"), result_serializers=paths[:1])["data"]
+    assert refused.endswith("Serialization failed: All strategies failed.\n"), "the value is not to blame"
     refused = worker.run(source("def f(): return {1}"), result_serializers=paths[:2])["data"]
     assert "Strategy failures:" in refused
     assert "Invalid strategy-like 'nowhere.Nothing'. Expected either" in refused

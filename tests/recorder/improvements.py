@@ -39,6 +39,14 @@ IMPROVEMENTS = {
         "A serializer that nobody knows is refused with one error, not with the chain of those that looked for it.",
         "All strategies failed.", "Invalid strategy-like 'globus_compute_sdk.serialize.Nothing'",
     ),
+    "an unpicklable result: a generator": Improvement(
+        "A generator or coroutine that is returned is told in one sentence, with what to return in its place.",
+        "All strategies failed.", "TypeError: The function returned a generator, which can't leave its process",
+    ),
+    "a result too big": Improvement(
+        "The size of a result is what its value takes, not the text that this is packed as; the error says the limit's key.",
+        "MaxResultSizeExceeded(14", "MaxResultSizeExceeded(11000009, 10485760)\nThe result takes 11.0 MB, and",
+    ),
     "malformed: two buffers": Improvement(MALFORMED, "decoding with 'base64' codec failed", "binascii.Error: Invalid base64-encoded string"),
     "malformed: nothing": Improvement(MALFORMED, "cannot detect_protocol_version on empty data", "ValueError: empty message"),
     "malformed: another version": Improvement(MALFORMED, "UnrecognizedProtocolVersion", "ValueError: message had unknown protocol version 2"),

@@ -312,11 +312,11 @@ def f(path):
     crate::rig::until(|| !alive(daemon)).await;
 }
 
-/// The function finds the socket that results go by, and writes results of its own.
+/// The function finds the socket that results go by, and writes results of its own: for another task, or its own twice.
 async fn an_answer_that_does_not_belong_is_the_end_of_the_worker() {
     let source = "\
 def f(tasks):
-    import os, socket, struct, time, uuid
+    import json, os, socket, struct, time, uuid
     for fd in map(int, os.listdir('/proc/self/fd')):
         try:
             with socket.socket(fileno=os.dup(fd)) as end:
@@ -325,7 +325,11 @@ def f(tasks):
             continue
         if kind == socket.SOCK_STREAM:
             for task in tasks:
-                body = uuid.UUID(task or os.environ['GC_TASK_UUID']).bytes + b'nonsense'
+                task = task or os.environ['GC_TASK_UUID']
+                result = {'task_id': task, 'data': '11\\n[\"forged\"]', 'details': None, 'error_details': None}
+                result['task_statuses'] = []
+                message = json.dumps({'message_type': 'result', 'data': result}).encode()
+                body = uuid.UUID(task).bytes + b'\\x01' + message
                 os.write(fd, struct.pack('>IB', len(body) + 1, 2) + body)
     time.sleep(1000)
 ";
@@ -335,6 +339,12 @@ def f(tasks):
     assert!(outcome.text().contains("WorkerLost"), "{outcome:?}");
     assert!(outcome.text().contains("result for a task that it was not running"), "{outcome:?}");
     assert_eq!(rig.run("def f(): return 2\n", json!([])).await.value(), 2, "the slot is as good as new");
+    assert_eq!(
+        rig.run(source, json!([[null, null]])).await.value(),
+        &json!(["forged"]),
+        "it may say so itself"
+    );
+    assert_eq!(rig.run("def f(): return 3\n", json!([])).await.value(), 3, "but once");
 }
 
 async fn recursion_to_death_costs_its_task_only() {
@@ -473,6 +483,7 @@ async fn what_a_function_does_to_its_worker_ends_with_it() {
         "import os\n    for name in ('read', 'write', 'writev', 'chdir', 'environ', '_exit', 'getpid'): setattr(os, name, None)",
         "import os; os.environ = type('D', (dict,), {'__setitem__': lambda self, *pair: 1 / 0})()",
         "import sys; sys.setrecursionlimit(40)",
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))",
         "import sys; sys.stdout.close()",
         "import threading, time; threading.Thread(target=time.sleep, args=(1000,)).start(); __builtins__['len'] = None",
         "import atexit, builtins, time; atexit.register(time.sleep, 1000); builtins.len = None",

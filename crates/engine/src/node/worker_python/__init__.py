@@ -264,6 +264,7 @@ def works():
             and json.loads(json.dumps({"a": [1]})) == {"a": [1]}
             and "NotADirectoryError" in printed(NotADirectoryError())
             and "GC_TASK_UUID" in os.environ
+            and os.close(os.open(os.devnull, os.O_RDONLY)) is None
         )
     except BaseException:
         return False

@@ -358,11 +358,15 @@ def encode_result(value, wanted):
             failures.append(exception)
     if type(value) in NEVER_SENT:
         raise Unsendable(NEVER_SENT[type(value)])
-    told = next((words(failure) for failure in failures if not isinstance(failure, SerdeError)), "")
-    raise SerializationError(
-        "All strategies failed. The function returned a value of type '%s'%s. Return what can be sent, such as "
-        "numbers, text, lists and dicts" % (name_of(type(value)), told and ", of which it is said: " + told)
-    ) from gathered(failures)
+    # Strategies that refused are told below; what an actual attempt met is what the user can do something about.
+    told = [words(failure) for failure in failures if not isinstance(failure, SerdeError)]
+    explanation = "All strategies failed."
+    if told:
+        explanation += (
+            " The function returned a value of type '%s', of which it is said: %s. Return what can be sent, such as "
+            "numbers, text, lists and dicts" % (name_of(type(value)), told[0])
+        )
+    raise SerializationError(explanation) from gathered(failures)
 
 
 # Types of which nothing can be sent, and what to return in their place.
