@@ -128,8 +128,9 @@ impl Scene {
         tasks
     }
 
-    fn heard(&self) {
-        let state = json!({"heartbeat_period": 30, "start_unix": 1.5, "posix_pid": 7});
+    /// The endpoint speaks in its run `number`.
+    fn heard(&self, number: u32) {
+        let state = json!({"heartbeat_period": 30, "start_unix": 1.5, "posix_pid": number});
         let said = StatusReport {
             endpoint_id: ENDPOINT,
             global_state: state.as_object().unwrap().into(),
@@ -164,7 +165,7 @@ async fn nothing_is_remembered_of_a_deleted_endpoint() {
     let scene = Scene::new().await;
     assert!(scene.post.standing.logged_in(ENDPOINT, 1));
     scene.submit(3).await;
-    scene.heard();
+    scene.heard(1);
     let consumer = scene.consume().await;
     assert_eq!(scene.remembers().await, ["standing", "runs", "presence", "lines"]);
     scene.store.write(DeleteEndpoint(ENDPOINT)).await.unwrap();
@@ -172,7 +173,7 @@ async fn nothing_is_remembered_of_a_deleted_endpoint() {
     drop(consumer);
     // What was on its way when it was deleted.
     assert!(!scene.post.standing.logged_in(ENDPOINT, 1));
-    scene.heard();
+    scene.heard(1);
     // The broker tells the end of the queue from a task of its own.
     for _ in 0..1000 {
         if scene.remembers().await.is_empty() {
@@ -200,4 +201,14 @@ async fn many_tasks_end_in_steps() {
     let before = scene.store.commands();
     scene.post.end_orphans().await.unwrap();
     assert_eq!((ended(&scene).await, scene.store.commands() - before), (600, 2));
+}
+
+#[tokio::test]
+async fn however_many_runs_an_endpoint_reports_one_task_watches_over_them() {
+    let scene = Scene::new().await;
+    scene.heard(1);
+    let metrics = tokio::runtime::Handle::current().metrics();
+    let alive = metrics.num_alive_tasks();
+    (2..1000).for_each(|number| scene.heard(number));
+    assert_eq!(metrics.num_alive_tasks(), alive);
 }

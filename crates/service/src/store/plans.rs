@@ -120,7 +120,7 @@ fn wasteful(sql: &str, plan: &[String]) -> Option<String> {
         if how == "SCAN" {
             return Some(step.clone());
         }
-        let found = step.split_once('(').map_or("", |(_, by)| by.trim_end_matches(')'));
+        let found = step.split_once('(').and_then(|(_, by)| by.split_once(')')).map_or("", |(by, _)| by);
         let narrow = found.split(" AND ").any(|by| NARROW.contains(&by));
         let bounded = sql.contains("LIMIT") && !sorts;
         if how == "SEARCH" && !narrow && !bounded {
@@ -274,4 +274,5 @@ fn plans_are_told_apart() {
     assert!(!wasteful("SELECT 1 FROM tasks WHERE group_id = $1 LIMIT 1", &sorted[..1]));
     assert!(!wasteful("SELECT 1 FROM tasks WHERE id = $1", &["SEARCH tasks USING INDEX a (id=?)"]));
     assert!(!wasteful("SELECT 1 FROM endpoints", &["SCAN endpoints"]));
+    assert!(!wasteful("SELECT 1 FROM results r", &["SEARCH r USING INDEX a (task_id=?) LEFT-JOIN"]));
 }

@@ -247,7 +247,7 @@ impl Command for ForgetTasks {
         forgotten.build().execute(&mut *tx).await?;
         let mut empty = QueryBuilder::<Sqlite>::new(
             "DELETE FROM task_groups WHERE NOT EXISTS (SELECT 1 FROM tasks WHERE group_id = task_groups.id) \
-             AND id IN ",
+             AND NOT EXISTS (SELECT 1 FROM staged_submits WHERE group_id = task_groups.id) AND id IN ",
         );
         among(&mut empty, groups.into_iter());
         empty.build().execute(&mut *tx).await?;
