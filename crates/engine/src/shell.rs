@@ -247,8 +247,8 @@ impl Shell {
         let Some(connected) = self.lines.get_mut(&node) else { return };
         let Hello { block, uid, host, slots, .. } = connected.hello.clone();
         let python = &interpreter.python;
-        let seconds = self.clock.now().saturating_sub(connected.called).as_secs_f64();
-        tracing::info!(block, slots, uid, host, python, seconds, "node joined");
+        let after_s = self.clock.now().saturating_sub(connected.called).as_secs_f64();
+        tracing::info!(block, slots, uid, host, python, after_s, "node joined");
         // It joins once, whatever it says.
         if connected.interpreter.replace(interpreter).is_none() {
             let name = NodeName { uid, host };

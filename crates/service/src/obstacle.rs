@@ -158,6 +158,9 @@ mod tests {
     use super::*;
     use crate::config::Setting;
 
+    /// Settings, what FARCALL_LOG holds, and the beginnings of what is found and of what to do about it.
+    type Row<'a> = (Vec<String>, Option<&'a str>, Vec<(String, &'a str)>);
+
     /// What is in the way, in these files and with these settings: the beginning of what is said and of what to do.
     #[test]
     fn what_is_in_the_way_is_found() {
@@ -182,7 +185,7 @@ mod tests {
             [format!("tls.certificate={certificate}"), format!("tls.key={key}")]
         };
         let of = |settings: &[&str]| settings.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
-        let table: Vec<(Vec<String>, Option<&str>, Vec<(String, &str)>)> = vec![
+        let table: Vec<Row> = vec![
             (Vec::new(), None, Vec::new()),
             (tls("c.pem", "k.pem").to_vec(), None, Vec::new()),
             (

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::{Finding, warning, well};
+use crate::client_environment::Reach;
 use crate::config::Config;
 
 const OF: &str = "clients";
@@ -35,12 +36,18 @@ pub(super) fn outside(config: &Config, running: Option<&Running>, refused: bool)
             let seen = format!("they go to {url}, and refuse its certificate; the broker is at {host}");
             warning(OF, seen, "mend what is said of certificate and trust")
         }
-        (Some(host), .., Some(url)) => {
-            let command = if url.starts_with("https:") { "connect" } else { "env" };
-            let seen =
-                format!("they go to {url} (`farcall {command} {url}` says how); the broker is at {host}");
-            well(OF, seen)
-        }
+        (Some(host), .., Some(url)) => match leading(&url) {
+            Some(command) => {
+                let seen =
+                    format!("they go to {url} (`farcall {command} {url}` says how); the broker is at {host}");
+                well(OF, seen)
+            }
+            None => warning(
+                OF,
+                format!("they go to {url}, without TLS: anybody in between can take their tokens"),
+                "listen at http.tls_listen and amqp.tls_listen, with a certificate; or serve this machine only",
+            ),
+        },
         (Some(host), true, _, None) => warning(
             OF,
             format!("they find the broker at {host}; pages to sign in are shown under localhost only"),
@@ -51,6 +58,16 @@ pub(super) fn outside(config: &Config, running: Option<&Running>, refused: bool)
             format!("they find the broker at {host}, and nothing says where they reach HTTP"),
             "set http.public_names to the name and port of the proxy or tunnel, or listen where others reach it",
         ),
+    }
+}
+
+/// The command that leads clients to `url`, unless none does so safely.
+fn leading(url: &str) -> Option<&'static str> {
+    let reach = Reach::parse(url).ok()?;
+    match (reach.is_safe_without_a_forwarder(), reach.tls()) {
+        (true, _) => Some("env"),
+        (false, true) => Some("connect"),
+        (false, false) => None,
     }
 }
 
@@ -69,10 +86,10 @@ fn here(config: &Config, running: Option<&Running>) -> Finding {
             OF,
             "only this machine is served, at another port after each start; `farcall env --data-dir DIR` says which",
         ),
-        // The SDK does not verify it by itself, wherever it is.
-        false if url.starts_with("https://") => {
-            well(OF, format!("only this machine is served; clients run behind `farcall connect {url}`"))
-        }
+        false if leading(&url) == Some("connect") => well(
+            OF,
+            format!("only this machine is served; clients run their programs by `farcall connect {url}`"),
+        ),
         false => {
             well(OF, format!("only this machine is served; clients set what `farcall env {url}` prints"))
         }
@@ -112,7 +129,11 @@ mod tests {
         let table = [
             ("", Well, "clients set what `farcall env http://localhost:5000` prints"),
             ("http.listen=127.0.0.1:5001", Well, "`farcall env http://127.0.0.1:5001`"),
-            ("http.listen=[] http.tls_listen=127.0.0.1:443", Well, "`farcall connect https://127.0.0.1:443`"),
+            (
+                "http.listen=[] http.tls_listen=127.0.0.1:443",
+                Well,
+                "by `farcall connect https://127.0.0.1:443`",
+            ),
             ("http.listen=127.0.0.1:0", Well, "another port after each start"),
             ("http.listen=0.0.0.0:5000", Warning, "others reach HTTP, but not the broker"),
             ("http.listen=0.0.0.0:5000 amqp.listen=0.0.0.0:5672", Warning, "follow from how each request"),
@@ -134,13 +155,13 @@ mod tests {
             ),
             (
                 "amqp.public_host=c.example http.public_names=[c.example:5000] http.listen=0.0.0.0:5000",
-                Well,
-                "they go to http://c.example:5000 ",
+                Warning,
+                "they go to http://c.example:5000, without TLS",
             ),
             (
                 "amqp.public_host=c.example http.public_names=[c.example:80]",
-                Well,
-                "they go to http://c.example ",
+                Warning,
+                "they go to http://c.example, without TLS",
             ),
         ];
         for (settings, verdict, said) in table {
