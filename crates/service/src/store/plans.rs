@@ -191,7 +191,7 @@ async fn play(store: &Store) {
     store.write(DeleteEndpoint(endpoint(1))).await.unwrap();
     assert!(!staged.settle().await.unwrap());
     store.settle_accepted(request).await.unwrap();
-    let gone = submission(&store, 5, 1, &[task(9)], now).await;
+    let gone = submission(store, 5, 1, &[task(9)], now).await;
     assert_eq!(store.submit(gone).await.unwrap(), Submission::NoEndpoint);
     store.write(Answered(vec![wire::RequestId::from_uuid(uuid::Uuid::nil())])).await.unwrap();
     store.write(ForgetSubmissions { before: later, keys_before: later, count: 10 }).await.unwrap();
