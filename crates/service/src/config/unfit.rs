@@ -11,8 +11,15 @@ use crate::limits::Limits;
 
 /// Limits of which 0 says something: that there is none of it, or that it is switched off. Of any other it would refuse
 /// everything.
-const MAY_BE_ZERO: &[&str] =
-    &["file_from_bytes", "resent_seconds", "idempotency_hours", "expired_days", "lock_seconds", "restarts"];
+const MAY_BE_ZERO: &[&str] = &[
+    "file_from_bytes",
+    "resent_seconds",
+    "idempotency_hours",
+    "expired_days",
+    "lock_seconds",
+    "restarts",
+    "body_bytes_per_second",
+];
 /// A hundred years. Longer, and a time before or after now is none that can be written.
 const MOST_DAYS: u64 = 36_500;
 
@@ -265,6 +272,8 @@ mod tests {
                 &["limits.requests_per_second: 0", "limits.result_days: 0"],
             ),
             (&["limits.restarts=0", "limits.expired_days=0", "limits.file_from_bytes=0"], &[]),
+            // No minimum.
+            (&["limits.body_bytes_per_second=0"], &[]),
             (
                 &["limits.bodies_in_flight_bytes=67108864"],
                 &["limits.bodies_in_flight_bytes: an identity may"],

@@ -104,7 +104,7 @@ pub enum StoreError {
     #[error(
         "the database was written by a newer version of farcall (it has change {0}, this version knows {known}): run that \
          version or a later one, or restore a backup that was made before the upgrade",
-        known = MIGRATIONS.len()
+        known = MIGRATIONS.last().map_or(0, |(version, ..)| *version)
     )]
     Newer(i64),
     #[error("the path of a copy of the database has to be UTF-8")]
