@@ -17,6 +17,8 @@ use tokio::task::JoinHandle;
 
 /// Per file.
 const BOUND: u64 = 8 << 20;
+/// So many bytes of a worker's output are told when it does not start.
+const TOLD: u64 = 1024;
 /// At most so much is read from a worker at once, and so often before the thread has written it.
 const CHUNK: usize = 1 << 16;
 const CHUNKS: usize = 64;
@@ -29,7 +31,8 @@ enum Order {
     /// Nothing more comes for this file.
     Close {
         path: Arc<PathBuf>,
-        written: oneshot::Sender<()>,
+        /// Told the end of what has been written.
+        written: oneshot::Sender<String>,
     },
 }
 
@@ -46,14 +49,15 @@ impl Writer {
         Ok(Self { orders })
     }
 
-    /// Copies what comes out of `from` to the file at `path`. It ends when every writer has closed and all is in the file.
-    pub(crate) fn keep(&self, from: OwnedFd, path: PathBuf) -> io::Result<JoinHandle<()>> {
+    /// Copies what comes out of `from` to the file at `path`. It ends when every writer has closed and all is in the file,
+    /// with the end of it.
+    pub(crate) fn keep(&self, from: OwnedFd, path: PathBuf) -> io::Result<JoinHandle<String>> {
         let from = pipe::Receiver::from_owned_fd(from)?;
         Ok(tokio::spawn(copy(from, Arc::new(path), self.orders.clone())))
     }
 }
 
-async fn copy(from: pipe::Receiver, path: Arc<PathBuf>, orders: mpsc::Sender<Order>) {
+async fn copy(from: pipe::Receiver, path: Arc<PathBuf>, orders: mpsc::Sender<Order>) -> String {
     while from.readable().await.is_ok() {
         // There may be many workers, and most print nothing most of the time: a buffer is made when it is needed.
         let mut bytes = Vec::with_capacity(CHUNK);
@@ -61,7 +65,7 @@ async fn copy(from: pipe::Receiver, path: Arc<PathBuf>, orders: mpsc::Sender<Ord
             Ok(1..) => {
                 let order = Order::Write { path: Arc::clone(&path), bytes };
                 if orders.send(order).await.is_err() {
-                    return;
+                    return String::new();
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -69,8 +73,9 @@ async fn copy(from: pipe::Receiver, path: Arc<PathBuf>, orders: mpsc::Sender<Ord
         }
     }
     let (written, done) = oneshot::channel();
-    if orders.send(Order::Close { path, written }).await.is_ok() {
-        let _ = done.await; // the thread has gone
+    match orders.send(Order::Close { path, written }).await {
+        Ok(()) => done.await.unwrap_or_default(),
+        Err(_) => String::new(), // the thread has gone
     }
 }
 
@@ -91,7 +96,7 @@ fn work(mut inbox: mpsc::Receiver<Order>) {
             }
             Order::Close { path, written } => {
                 logs.remove(&path);
-                let _ = written.send(()); // nobody waits for it
+                let _ = written.send(tail(&path, TOLD).unwrap_or_default()); // nobody waits for it
             }
         }
         if inbox.is_empty() {
@@ -131,7 +136,7 @@ impl Log {
 }
 
 /// The end of a file, of `most` bytes at most; a character that is cut begins with a replacement.
-pub(crate) fn tail(path: &Path, most: u64) -> io::Result<String> {
+fn tail(path: &Path, most: u64) -> io::Result<String> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
     file.seek(io::SeekFrom::Start(length.saturating_sub(most)))?;

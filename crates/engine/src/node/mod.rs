@@ -231,8 +231,11 @@ impl Outbox {
     }
 }
 
-/// So many bytes of a worker's output are told when it does not start.
-const TOLD: u64 = 1024;
+/// How a worker has ended, and the end of what it had printed.
+struct Ending {
+    how: String,
+    output: String,
+}
 
 /// So much news is taken before the link is looked at again.
 const BATCH: usize = 256;
@@ -254,7 +257,7 @@ struct Node {
     /// Workers that are ended because they were not ready in time.
     overdue: HashSet<u32>,
     /// How the last worker of each slot has ended, until the next is ready.
-    endings: HashMap<u32, String>,
+    endings: HashMap<u32, Ending>,
     sender: mpsc::UnboundedSender<News>,
 }
 
@@ -267,7 +270,8 @@ impl Node {
             match Worker::start(&self.recipe, rank, &share, self.sender.clone()) {
                 Ok(worker) => drop(self.workers.insert(rank, worker)),
                 Err(error) => {
-                    self.endings.insert(rank, format!("{}.", failed(error)));
+                    let how = format!("{}.", failed(error));
+                    self.endings.insert(rank, Ending { how, output: String::new() });
                     self.slots.died(rank, Vec::new(), self.clock.now());
                 }
             }
@@ -411,7 +415,7 @@ impl Node {
                 },
                 _ => self.kill_for(rank, worker::CLOSED),
             },
-            News::Died { rank, how } => {
+            News::Died { rank, how, output } => {
                 let mut worker = self.workers.remove(&rank);
                 let unread = worker.as_mut().map(Worker::take_back).unwrap_or_default();
                 self.dying.remove(&rank);
@@ -421,7 +425,7 @@ impl Node {
                 } else {
                     worker.and_then(|worker| worker.offence()).map_or(how, str::to_owned)
                 };
-                self.endings.insert(rank, how.clone());
+                self.endings.insert(rank, Ending { how: how.clone(), output });
                 self.slots.died(rank, unread, now);
                 its_end = Some(how);
             }
@@ -463,13 +467,11 @@ impl Node {
 
     /// How the worker of this rank has ended, and the end of what it has printed.
     fn last_words(&self, rank: u32) -> String {
-        let how = self.endings.get(&rank).map(String::as_str).unwrap_or_default();
+        let Some(Ending { how, output }) = self.endings.get(&rank) else { return String::new() };
         let path = self.recipe.logs.join(worker::log_name(if self.threads { 0 } else { rank }));
-        match log::tail(&path, TOLD) {
-            Ok(output) if !output.trim().is_empty() => {
-                format!("{how} The end of its output, in {}:\n{}", path.display(), output.trim_end())
-            }
-            _ => how.to_owned(),
+        match output.trim() {
+            "" => how.clone(),
+            output => format!("{how} The end of its output, in {}:\n{output}", path.display()),
         }
     }
 

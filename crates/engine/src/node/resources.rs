@@ -40,8 +40,9 @@ impl Machine {
         let cpus = allowed_cpus();
         let allotment = allotment::here(cpus.len(), available_memory());
         let mut accelerators = Visible::by(|name| std::env::var(name).ok());
-        let by_count = matches!(asked, Accelerators::Count(_));
-        if !asked.is_empty() && !(by_count && !accelerators.is_silent()) {
+        // A number of those that are granted needs no look at the driver.
+        let as_parsl = accelerators.is_silent() || matches!(asked, Accelerators::Names(_));
+        if as_parsl && !asked.is_empty() {
             accelerators.cuda_devices = cuda_devices(Path::new("nvidia-smi"), NVIDIA_SMI_LIMIT).await;
         }
         Self { allotment, cpus, accelerators }

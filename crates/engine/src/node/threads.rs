@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::resources::Share;
 use super::task_socket::TaskSocket;
-use super::worker::{CLOSED, LAST_MOMENT, News, Recipe, Worker, command, describe, log_name};
+use super::worker::{CLOSED, LAST_MOMENT, News, Recipe, Worker, command, describe, last_words, log_name};
 use crate::link::frame::Reader;
 use crate::processes;
 
@@ -57,9 +57,9 @@ async fn outlive(
     mut child: Child,
     pid: Pid,
     pool: String,
-    copying: JoinHandle<()>,
+    copying: JoinHandle<String>,
     mut one_closed: mpsc::Receiver<()>,
-    told: watch::Sender<Option<String>>,
+    told: watch::Sender<Option<(String, String)>>,
 ) {
     let exit = tokio::select! {
         exit = child.wait() => Some(exit),
@@ -75,8 +75,8 @@ async fn outlive(
         }
     };
     processes::sweep(&pool, &[(pid, 0)]).await;
-    let _ = tokio::time::timeout(LAST_MOMENT, copying).await; // its last words may be quoted
-    let _ = told.send(Some(how)); // the node has left
+    let output = last_words(copying).await;
+    let _ = told.send(Some((how, output))); // the node has left
 }
 
 /// One thread's conversation.
@@ -85,16 +85,16 @@ async fn live(
     results: UnixStream,
     news: mpsc::UnboundedSender<News>,
     closed: mpsc::Sender<()>,
-    mut end: watch::Receiver<Option<String>>,
+    mut end: watch::Receiver<Option<(String, String)>>,
 ) {
     let mut reader = Reader::new(results);
     while let Ok(Some(frame)) = reader.next().await {
         let _ = news.send(News::Said { rank, frame });
     }
     let _ = closed.try_send(()); // told already
-    let how = match end.wait_for(Option::is_some).await {
+    let (how, output) = match end.wait_for(Option::is_some).await {
         Ok(how) => how.clone().unwrap_or_default(),
-        Err(_) => "The worker process is gone.".to_owned(),
+        Err(_) => ("The worker process is gone.".to_owned(), String::new()),
     };
-    let _ = news.send(News::Died { rank, how });
+    let _ = news.send(News::Died { rank, how, output });
 }

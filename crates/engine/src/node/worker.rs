@@ -52,6 +52,8 @@ pub(crate) enum News {
     Died {
         rank: u32,
         how: String,
+        /// The end of what it has printed.
+        output: String,
     },
 }
 
@@ -232,8 +234,8 @@ struct Life {
     pid: Pid,
     rank: u32,
     pool: String,
-    /// Ends when nobody can print any more.
-    copying: JoinHandle<()>,
+    /// Ends when nobody can print any more, with the end of what was printed.
+    copying: JoinHandle<String>,
     news: mpsc::UnboundedSender<News>,
 }
 
@@ -273,9 +275,15 @@ impl Life {
             return;
         }
         processes::sweep(&self.pool, &[(self.pid, self.rank)]).await;
-        let _ = tokio::time::timeout(LAST_MOMENT, self.copying).await; // its last words may be quoted
-        let _ = self.news.send(News::Died { rank: self.rank, how });
+        let output = last_words(self.copying).await;
+        let _ = self.news.send(News::Died { rank: self.rank, how, output });
     }
+}
+
+/// The end of what a worker has printed, unless its file system stands still.
+pub(super) async fn last_words(copying: JoinHandle<String>) -> String {
+    let copied = tokio::time::timeout(LAST_MOMENT, copying).await;
+    copied.ok().and_then(Result::ok).unwrap_or_default()
 }
 
 /// Between a closed socket and the kill.
