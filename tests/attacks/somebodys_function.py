@@ -25,3 +25,13 @@ row("spoils the process of a thread pool", "a_spoiled_thread_does_not_hold_its_s
 row("leaves an alarm that would go off in another function", "an_alarm_that_was_forgotten_goes_off_in_no_other_function")
 row("closes its worker's connection, and opens files in its place",
     "a_function_that_closes_what_it_has_not_opened_is_told")
+played_elsewhere(
+    WHO,
+    "starts what nothing but its parent ties to it, on each of many workers, and waits for the node's end",
+    "crates/engine/tests/process/many.rs::a_soft_limit_of_open_files_is_the_users_and_workers_are_ended_side_by_side",
+)
+played_elsewhere(
+    "a user of a template of user endpoints",
+    "leads its logs and scripts out of the endpoint's directory by the engine's label",
+    "crates/engine/src/config/mod.rs::a_label_can_not_leave_its_directory",
+)
