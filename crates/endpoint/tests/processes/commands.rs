@@ -114,7 +114,7 @@ fn an_endpoint_on_another_host_is_named() {
         (255, "Endpoint 'ep' is already active, on login02\n")
     );
     // Silent for long, it may still only be stopped: nothing of it is removed by looking.
-    let old = SystemTime::now() - Duration::from_secs(3600);
+    let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_500_000_000);
     for file in ["ep/daemon.pid", "ep/daemon.host"] {
         fs::File::options().write(true).open(home.path(file)).unwrap().set_modified(old).unwrap();
     }

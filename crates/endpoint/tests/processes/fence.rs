@@ -29,14 +29,14 @@ fn files(directory: &Path) -> BTreeMap<PathBuf, Found> {
     found
 }
 
-/// Makes the files of a running endpoint look as they do from another host that has not heard of it for an hour.
+/// Makes the files of a running endpoint look as they do from another host that has not heard of it for years.
 fn as_from_another_host(home: &Home, name: &str) {
     let path = home.path(name).join("daemon.host");
     let text = fs::read_to_string(&path).unwrap();
     let mut lines: Vec<_> = text.lines().collect();
     (lines[0], lines[4]) = ("login02", "another boot");
     fs::write(&path, lines.join("\n") + "\n").unwrap();
-    let old = SystemTime::now() - Duration::from_secs(3600);
+    let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_500_000_000);
     for path in [path, home.path(name).join("daemon.pid")] {
         fs::File::options().write(true).open(path).unwrap().set_modified(old).unwrap();
     }
