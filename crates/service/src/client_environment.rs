@@ -278,7 +278,8 @@ mod tests {
             let held = |name: &str| Some(held.iter().find(|(of, _)| *of == name)?.1.to_owned());
             Reach::parse("http://localhost:5000").unwrap().variables(&Proxies::of(held))
         };
-        let table: [(&[(&str, &str)], Option<&str>); 5] = [
+        type Held = [(&'static str, &'static str)];
+        let table: [(&Held, Option<&str>); 5] = [
             (&[], None),
             (&[("no_proxy", "a")], None),
             (&[("http_proxy", "http://p")], Some("localhost,127.0.0.1")),

@@ -58,6 +58,11 @@ impl Writer {
 }
 
 async fn copy(from: pipe::Receiver, path: Arc<PathBuf>, orders: mpsc::Sender<Order>) -> String {
+    // The file is there from the start: an empty one says that the worker has printed nothing.
+    let begun = Order::Write { path: Arc::clone(&path), bytes: Vec::new() };
+    if orders.send(begun).await.is_err() {
+        return String::new();
+    }
     while from.readable().await.is_ok() {
         // There may be many workers, and most print nothing most of the time: a buffer is made when it is needed.
         let mut bytes = Vec::with_capacity(CHUNK);
