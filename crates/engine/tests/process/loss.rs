@@ -103,7 +103,8 @@ async fn accidents(seed: u64, retries: usize, among: &[Accident], most: usize) {
         assert!(*times > 0 || matches!(rig.known(*id), Some(Outcome::Raised { .. })));
     }
     assert!(among.iter().all(|accident| happened.contains(accident)), "seed {seed:x}: {happened:?}");
-    assert!(returned > 300, "{returned} returned");
+    // Each accident costs what ran; about a quarter of all, as the accidents fall.
+    assert!(returned > 250, "{returned} returned");
 }
 
 async fn killing_at_random_loses_nothing_and_repeats_nothing() {
