@@ -1,6 +1,6 @@
 //! Who is connected, by address, and who has to make room.
 //!
-//! An address may have so many connections as [`shares`](crate::shares) say. One more ends the one of its own that has
+//! An address may have so many connections as [`crate::shares`] say. One more ends the one of its own that has
 //! been idle for longest: so a client that opens connections and leaves them locks out nobody, not even those who
 //! come from the same address. Connections that are worked for are not ended; when all of an address's are, one more
 //! is refused.

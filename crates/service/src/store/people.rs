@@ -153,7 +153,7 @@ impl Command for SetPassword {
     }
 }
 
-/// Lets an identity in again, or no longer. See [`EndEverything`] for what it holds already.
+/// Lets an identity in again, or no longer. See [`EndEverything`](super::EndEverything) for what it holds already.
 #[derive(Debug)]
 pub struct SetDisabled {
     pub identity: IdentityId,
