@@ -1,6 +1,7 @@
 """Attacks by volume: what one client or endpoint sends must not keep others waiting."""
 
 import json
+import select
 import socket
 import threading
 import time
@@ -122,34 +123,36 @@ def a_submit_again_whose_results_lie_unread(scene):
         f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {rest.token()}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     ).encode()
-    tasks = []
 
-    def consume():
-        for method, _, message in endpoint.channel.consume(f"{endpoint.id}.tasks", inactivity_timeout=1):
+    def lose(after):
+        """Submits, resets the connection `after` some seconds; the tasks, if they were accepted and no answer was there."""
+        with socket.create_connection(("127.0.0.1", service.http_port)) as connection:
+            connection.sendall(head + body)
+            answered = select.select([connection], [], [], after)[0]
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        tasks = []
+        for method, _, message in endpoint.channel.consume(f"{endpoint.id}.tasks", inactivity_timeout=0.5):
             if method is None:
                 break
             endpoint.channel.basic_ack(method.delivery_tag)
             tasks.append(json.loads(message[1:])["data"]["task_id"])
             endpoint.result(tasks[-1])
         endpoint.channel.cancel()
+        return [] if answered else tasks
 
     def again():
         return rest.post(path, json.loads(body))
 
-    # The connection is reset before the answer: what was accepted meanwhile is known again, the rest is as if never sent.
-    with socket.create_connection(("127.0.0.1", service.http_port)) as lost:
-        lost.sendall(head + body)
-        time.sleep(2)
-        lost.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-    consume()
+    # Too early, and it was never sent; too late, and it was answered.
+    lost = next(filter(None, (lose(0.02 * 1.5**n) for n in range(10))), [])
     answers = []
     sending = threading.Thread(target=lambda: answers.extend(again() for _ in range(2)))
     sending.start()
     victim.submit_until(lambda: not sending.is_alive())
     sending.join()
     assert all(len(answer["tasks"][code]) == 2000 for answer in answers)
-    if tasks:
-        assert sorted(answers[0]["tasks"][code]) == sorted(tasks), "the lost submit gets the ids it had"
+    if lost:
+        assert sorted(answers[0]["tasks"][code]) == sorted(lost), "the lost submit gets the ids it had"
     endpoint.connection.close()
 
 

@@ -313,8 +313,8 @@ def test_an_endpoint_that_the_service_refuses_ends_in_order(scene, rabbitmq, tmp
     stage = Unwanted(
         scene, rabbitmq, "unwanted", endpoint_setup=f"echo setup >> {ran}", endpoint_teardown=f"echo teardown >> {ran}"
     )
-    assert stage.endpoint.process.wait(60) == 0
-    assert "no new credentials: Endpoint registration blocked." in stage.log()
+    assert stage.endpoint.process.wait(60) == 69
+    assert "no new credentials: Endpoint registration blocked." in stage.endpoint.process.output()
     assert ran.read_text() == "setup\nteardown\n"
     stage.service.shutdown()
 

@@ -116,9 +116,9 @@ def test_upstreams_names_in_the_environment(shared_scene, private):
     endpoint.process = shared_scene.start(
         "unverified", endpoint.command("start", endpoint.name), endpoint.environment()
     )
-    until(lambda: endpoint.log().count("no connection to the broker") > 0, "it does not believe the broker", 60)
+    endpoint.process.wait_for("no connection to the broker")
     until(lambda: not endpoint.online(), "the endpoint is offline", 10)
-    endpoint.stop()
+    endpoint.process.kill()
 
 
 def test_a_user_endpoint_believes_whom_its_configuration_names(shared_scene, private):

@@ -30,23 +30,40 @@ pub(super) struct Callers<'a> {
     pub(super) waiting: Option<&'a OwnedFd>,
 }
 
+impl Callers<'_> {
+    /// Waits until one of them calls the start off.
+    pub(super) async fn called_off(&self) -> Failure {
+        tokio::select! {
+            () = self.stop.begun() => {}
+            () = parent::gone(self.parent) => {}
+            () = gone(self.waiting) => {}
+        }
+        Failure::new(status::GENERIC, "Aborted!")
+    }
+}
+
+/// Why the queue is not granted.
+#[derive(Debug)]
+pub(super) enum Denied {
+    /// The broker does not accept the credentials. Another registration may bring others.
+    Credentials(Failure),
+    ForGood(Failure),
+}
+
 /// Waits until the queue is granted; the number of the session.
 pub(super) async fn granted(
     events: &mut mpsc::Receiver<Event>,
-    callers: Callers<'_>,
+    callers: &Callers<'_>,
     name: &str,
     patience: Duration,
-) -> Result<u32, Failure> {
+) -> Result<u32, Denied> {
     let deadline = Instant::now() + patience;
-    let called_off = || Failure::new(status::GENERIC, "Aborted!");
     let mut refusal = Refusal::default();
     loop {
         let event = tokio::select! {
             biased;
-            () = callers.stop.begun() => return Err(called_off()),
-            () = parent::gone(callers.parent) => return Err(called_off()),
-            () = gone(callers.waiting) => return Err(called_off()),
-            () = sleep_until(deadline) => return Err(refusal.last(name, patience)),
+            failure = callers.called_off() => return Err(Denied::ForGood(failure)),
+            () = sleep_until(deadline) => return Err(Denied::ForGood(refusal.last(name, patience))),
             event = events.recv() => event,
         };
         match event {
@@ -57,14 +74,14 @@ pub(super) async fn granted(
                 }
             }
             Some(Event::Ended(End::AuthenticationRefused(reason))) => {
-                return Err(Failure::new(
+                return Err(Denied::Credentials(Failure::new(
                     status::NOPERM,
                     format!(
                         "Error: the broker does not accept the credentials of endpoint '{name}': {reason}"
                     ),
-                ));
+                )));
             }
-            Some(Event::Ended(_)) | None => return Err(refusal.last(name, patience)),
+            Some(Event::Ended(_)) | None => return Err(Denied::ForGood(refusal.last(name, patience))),
             Some(Event::Delivered(_) | Event::Commanded(_) | Event::Settled { .. }) => {}
         }
     }
@@ -129,14 +146,14 @@ async fn gone(waiting: Option<&OwnedFd>) {
 mod tests {
     use super::*;
 
-    async fn after(heard: Vec<Event>) -> Result<u32, Failure> {
+    async fn after(heard: Vec<Event>) -> Result<u32, Denied> {
         let (trigger, stop) = daemon::stop::channel();
         let (outbox, mut events) = mpsc::channel(10);
         for event in heard {
             outbox.send(event).await.unwrap();
         }
         let callers = Callers { stop: &stop, parent: None, waiting: None };
-        let answer = granted(&mut events, callers, "ep", Duration::from_millis(50)).await;
+        let answer = granted(&mut events, &callers, "ep", Duration::from_millis(50)).await;
         drop((trigger, outbox));
         answer
     }
@@ -147,14 +164,21 @@ mod tests {
 
     #[tokio::test]
     async fn what_the_broker_says_and_what_becomes_of_the_start() {
-        assert_eq!(after(vec![down(true), down(false), Event::Up { session: 3 }]).await, Ok(3));
-        let refused = |heard| async { after(heard).await.unwrap_err() };
+        assert_eq!(after(vec![down(true), down(false), Event::Up { session: 3 }]).await.unwrap(), 3);
+        let refused = |heard| async {
+            match after(heard).await.unwrap_err() {
+                Denied::ForGood(failure) => failure,
+                Denied::Credentials(failure) => panic!("{failure:?}"),
+            }
+        };
         let taken = refused(vec![down(false), down(true)]).await;
         assert_eq!(taken.status, status::ALREADY_ACTIVE);
         assert!(taken.text.starts_with("Endpoint 'ep' is already active: why"), "{}", taken.text);
         assert_eq!(refused(vec![down(false)]).await.status, status::TEMPFAIL);
         let refusal = Event::Ended(End::AuthenticationRefused("no".to_owned()));
-        assert_eq!(refused(vec![refusal]).await.status, status::NOPERM);
+        assert!(
+            matches!(after(vec![refusal]).await, Err(Denied::Credentials(it)) if it.status == status::NOPERM)
+        );
     }
 
     #[test]

@@ -37,6 +37,7 @@ use crate::log::Later;
 use crate::pid::Before;
 use crate::start::{RunDocument, inherit, notify, report};
 use disk::Disk;
+use fence::Denied;
 use first::First;
 use renewal::Renewal;
 use shell::Ending;
@@ -180,17 +181,37 @@ async fn serve(
     let run = ambient::run_id();
     let options =
         config.engine.runnable().map_err(|why| Failure::new(status::CONFIG, format!("Error: {why}")))?;
-    let (link, mut link_events) =
-        amqp::start(plan(registration, config, &options, document.authorities.clone())?);
     let callers = fence::Callers { stop: &stop, parent: document.parent, waiting: ready.report.as_ref() };
-    let session = fence::granted(&mut link_events, callers, &endpoint.name(), fence::PATIENCE).await?;
+    let mut renewal = Renewal::new(endpoint, config, &options, document);
+    let mut plan = plan(registration, config, &options, document.authorities.clone())?;
+    let (link, link_events, session) = loop {
+        let (link, mut events) = amqp::start(plan);
+        let refused = match fence::granted(&mut events, &callers, &endpoint.name(), fence::PATIENCE).await {
+            Ok(session) => break (link, events, session),
+            Err(Denied::ForGood(failure)) => return Err(failure),
+            Err(Denied::Credentials(failure)) => failure,
+        };
+        if !renewal.begin(0) {
+            return Err(refused);
+        }
+        tracing::warn!("{}; registering again", refused.text);
+        plan = tokio::select! {
+            biased;
+            failure = callers.called_off() => return Err(failure),
+            renewed = renewal.done() => renewed.map_err(|failure| {
+                Failure::new(failure.status, format!("Error: no new credentials: {}", failure.text))
+            })?,
+        };
+    };
+    renewal.accepted();
     let (place, settings, lines, console) =
         (endpoint.clone(), config.clone(), later.clone(), document.console);
     // The file system may stand still; the connection to the broker must not.
     let opened = tokio::task::spawn_blocking(move || disk::open(&place, &settings, run, &lines, console));
     let disk = opened.await.map_err(Failure::error)??;
     let claim = disk.pid_file.claimed();
-    let held = Held { run, options, open_files, disk, link, link_events, session, trigger, stop };
+    renewal.claimed(disk.pid_file.claimed());
+    let held = Held { run, options, open_files, disk, link, link_events, session, renewal, trigger, stop };
     let outcome = work(endpoint, document, config, held, ready).await;
     if let Err(failure) = &outcome
         && claim.holds()
@@ -211,6 +232,7 @@ struct Held {
     link: amqp::Handle,
     link_events: mpsc::Receiver<amqp::Event>,
     session: u32,
+    renewal: Renewal,
     trigger: Trigger,
     stop: Stop,
 }
@@ -223,7 +245,7 @@ async fn work(
     held: Held,
     ready: &mut Ready,
 ) -> Outcome {
-    let Held { run, options, open_files, disk, link, link_events, session, trigger, stop } = held;
+    let Held { run, options, open_files, disk, link, link_events, session, renewal, trigger, stop } = held;
     let Disk { pid_file, watch, journal, keeper, past, spooled, before } = disk;
     let id = document.registration.endpoint_id;
     let now = ambient::since_epoch();
@@ -280,7 +302,7 @@ async fn work(
         stop,
         parent: document.parent,
         next_session: 0,
-        renewal: Renewal::new(endpoint, config, &options, document, pid_file.claimed()),
+        renewal,
         first: First::new(&options, endpoint.name()),
         superseded: false,
         bad: None,

@@ -43,7 +43,8 @@ struct Way {
     text: String,
     authorities: Option<String>,
     client: Option<Credentials>,
-    claim: Claim,
+    /// Absent until the endpoint is ours.
+    claim: Option<Claim>,
 }
 
 impl Renewal {
@@ -52,10 +53,9 @@ impl Renewal {
         config: &Config,
         options: &engine::Options,
         document: &RunDocument,
-        claim: Claim,
     ) -> Self {
         let way = document.registers.as_ref().map(|base| Way {
-            claim: claim.clone(),
+            claim: None,
             base: Base::at(base.clone()),
             endpoint: endpoint.clone(),
             config: config.clone(),
@@ -80,6 +80,13 @@ impl Renewal {
         self.in_vain += 1;
         self.under_way = Some(Box::pin(way.clone().register(pause, first_session)));
         true
+    }
+
+    /// From here on it registers for the process that holds `claim` only.
+    pub(super) fn claimed(&mut self, claim: Claim) {
+        if let Some(way) = &mut self.way {
+            way.claim = Some(claim);
+        }
     }
 
     /// The broker accepts us.
@@ -122,7 +129,7 @@ impl Way {
 
     async fn once(&self) -> Result<Plan, Failure> {
         // Another process may have made ours invalid by registering, and then its are the only ones that count.
-        if !self.claim.holds() {
+        if self.claim.as_ref().is_some_and(|claim| !claim.holds()) {
             return Err(Failure::new(status::ALREADY_ACTIVE, "another process runs the endpoint"));
         }
         let about = About {
