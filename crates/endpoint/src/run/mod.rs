@@ -212,7 +212,7 @@ async fn serve(
     let claim = disk.pid_file.claimed();
     renewal.claimed(disk.pid_file.claimed());
     let held = Held { run, options, open_files, disk, link, link_events, session, renewal, trigger, stop };
-    let outcome = work(endpoint, document, config, held, ready).await;
+    let outcome = Box::pin(work(endpoint, document, config, held, ready)).await;
     if let Err(failure) = &outcome
         && claim.holds()
         && let Err(error) = LastWords::write(endpoint, failure)
