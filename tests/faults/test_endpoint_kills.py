@@ -33,6 +33,9 @@ def kills(scene, broker, rounds, seed):
             killed[victim] += 1
             ledger.start()
             continue
+        if victim == "node":
+            # A first block that dies before it has joined does not work, and the endpoint would end and say so.
+            until(lambda: "node joined" in ledger.log().rsplit("the endpoint runs", 1)[-1], "a node joins", 60)
         for pid in ledger.pids({"node": " node --block", "worker": "Executor/worker"}[victim])[:1]:
             killed[victim] += 1
             try:
