@@ -49,6 +49,10 @@ const LEAST_WINDOW: u32 = 1_000;
 /// So many results are on their way to the broker at once.
 const RESULTS_IN_FLIGHT: usize = 1_024;
 
+/// A start registers again so often when the broker refuses the credentials that a registration brought: somebody may be
+/// waiting for it. A running endpoint has more patience.
+const REGISTRATIONS_AT_START: u32 = 3;
+
 /// The command `_run`: what `start` becomes.
 pub(crate) fn main() -> Outcome {
     let mut text = Vec::new();
@@ -183,6 +187,7 @@ async fn serve(
         config.engine.runnable().map_err(|why| Failure::new(status::CONFIG, format!("Error: {why}")))?;
     let callers = fence::Callers { stop: &stop, parent: document.parent, waiting: ready.report.as_ref() };
     let mut renewal = Renewal::new(endpoint, config, &options, document);
+    let mut registrations = REGISTRATIONS_AT_START;
     let mut plan = plan(registration, config, &options, document.authorities.clone())?;
     let (link, link_events, session) = loop {
         let (link, mut events) = amqp::start(plan);
@@ -191,9 +196,10 @@ async fn serve(
             Err(Denied::ForGood(failure)) => return Err(failure),
             Err(Denied::Credentials(failure)) => failure,
         };
-        if !renewal.begin(0) {
+        if registrations == 0 || !renewal.begin(0) {
             return Err(refused);
         }
+        registrations -= 1;
         tracing::warn!("{}; registering again", refused.text);
         plan = tokio::select! {
             biased;
