@@ -1,6 +1,6 @@
 /* A disk that is full from the N-th write on, for one directory and one program: preloaded into it, this library counts
- * what needs room (writes, new files and directories, renames, syncs) and lets it fail with ENOSPC from FULL_AT on, until
- * the file FULL_MENDED exists. FULL_LOG gets a line for each failure; FULL_COUNT holds the number so far, for every
+ * what needs room (writes, new files and directories, renames, syncs) and lets it fail with ENOSPC from FULL_AT on, or from
+ * the first FULL_WHAT of a path with FULL_WHERE in it on, until the file FULL_MENDED exists. FULL_LOG gets a line for each failure; FULL_COUNT holds the number so far, for every
  * process of the program, one image after another. */
 
 #define _GNU_SOURCE
@@ -17,8 +17,9 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-static const char *below, *mended, *log_path;
+static const char *below, *mended, *log_path, *full_what, *full_where;
 static long full_at;
+/* How many so far, and whether FULL_WHAT has come. */
 static long *count;
 
 static void *real(const char *name) { return dlsym(RTLD_NEXT, name); }
@@ -35,10 +36,12 @@ __attribute__((constructor)) static void begin(void) {
     if (!endpoint || !getenv("FULL_BELOW")) return;
     file = open_(getenv("FULL_COUNT"), O_RDWR);
     if (file < 0) return;
-    count = mmap(NULL, sizeof *count, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    count = mmap(NULL, 2 * sizeof *count, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     close(file);
     if (count == MAP_FAILED) { count = NULL; return; }
     full_at = atol(getenv("FULL_AT"));
+    full_what = getenv("FULL_WHAT");
+    full_where = getenv("FULL_WHERE");
     mended = getenv("FULL_MENDED");
     log_path = getenv("FULL_LOG");
     below = getenv("FULL_BELOW");
@@ -48,7 +51,9 @@ __attribute__((constructor)) static void begin(void) {
 static int fails(const char *what, const char *path) {
     if (!below || strncmp(path, below, strlen(below)) != 0) return 0;
     long number = __atomic_add_fetch(count, 1, __ATOMIC_SEQ_CST);
-    if (full_at == 0 || number < full_at || access(mended, F_OK) == 0) return 0;
+    if (full_what && strcmp(what, full_what) == 0 && strstr(path, full_where)) count[1] = 1;
+    int full = full_what ? count[1] != 0 : full_at != 0 && number >= full_at;
+    if (!full || access(mended, F_OK) == 0) return 0;
     int (*open_)(const char *, int, ...) = real("open");
     ssize_t (*write_)(int, const void *, size_t) = real("write");
     char line[PATH_MAX + 64];
