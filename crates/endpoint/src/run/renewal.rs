@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::directory::{Base, EndpointDir};
 use crate::exit::{Failure, block_on, status};
 use crate::pid::Claim;
-use crate::start::{RunDocument, register};
+use crate::start::{RunDocument, refuse_if_active, register};
 
 /// Between one registration and the next, at first and at most: a service that gives credentials its broker refuses is
 /// not asked in a circle.
@@ -128,9 +128,13 @@ impl Way {
     }
 
     async fn once(&self) -> Result<Plan, Failure> {
-        // Another process may have made ours invalid by registering, and then its are the only ones that count.
-        if self.claim.as_ref().is_some_and(|claim| !claim.holds()) {
-            return Err(Failure::new(status::ALREADY_ACTIVE, "another process runs the endpoint"));
+        // Another process may have registered, which made our credentials invalid: then only its own count.
+        match &self.claim {
+            Some(claim) if !claim.holds() => {
+                return Err(Failure::new(status::ALREADY_ACTIVE, "another process runs the endpoint"));
+            }
+            Some(_) => {}
+            None => refuse_if_active(&self.endpoint, &self.config)?,
         }
         let about = About {
             endpoint: Some((&self.endpoint, &self.config)),

@@ -98,11 +98,7 @@ fn go(base: &Base, request: Request, document: Option<StartDocument>, report: Op
     if let Err(why) = config.engine.runnable() {
         return Err(Failure::new(status::CONFIG, format!("Error: {why}")));
     }
-    match pid::standing(&endpoint) {
-        Standing::Alive(_) => return Err(already_active(&endpoint, &config)),
-        Standing::Elsewhere(host) => return Err(active_elsewhere(&endpoint, &host)),
-        Standing::Absent | Standing::Silent(_) | Standing::Dead => {}
-    }
+    refuse_if_active(&endpoint, &config)?;
     let given = document.as_ref().is_some_and(|document| document.amqp_creds.is_some());
     if report.is_none() && !given {
         log_in_once(&About { endpoint: Some((&endpoint, &config)), ..About::of(base) })?;
@@ -128,6 +124,16 @@ fn log_in_once(about: &About<'_>) -> Outcome {
         }
         login::log_in(&account).await
     })
+}
+
+/// Refuses an endpoint that another process runs. Asked again before every registration that precedes the claim of the
+/// PID file: the new credentials would invalidate those of the other process.
+pub(crate) fn refuse_if_active(endpoint: &EndpointDir, config: &Config) -> Outcome {
+    match pid::standing(endpoint) {
+        Standing::Alive(_) => Err(already_active(endpoint, config)),
+        Standing::Elsewhere(host) => Err(active_elsewhere(endpoint, &host)),
+        Standing::Absent | Standing::Silent(_) | Standing::Dead => Ok(()),
+    }
 }
 
 pub(crate) fn already_active(endpoint: &EndpointDir, config: &Config) -> Failure {

@@ -15,7 +15,7 @@ use wire::queue::Registration;
 use wire::{EndpointId, FunctionId};
 
 use super::background::{self, inherit};
-use super::{Launch, register, registration};
+use super::{Launch, refuse_if_active, register, registration};
 use crate::account::{About, credentials};
 use crate::config::Config;
 use crate::console::{complain, say};
@@ -101,6 +101,8 @@ fn go_on(launch: &Launch, report: Option<&OwnedFd>, parent: Option<i32>) -> Resu
             let (_trigger, stop) = daemon::stop::on_signals().map_err(Failure::error)?;
             let registering = async {
                 let account = about.account().await?;
+                // `endpoint_setup` may have taken long enough for another start to be done.
+                refuse_if_active(endpoint, config)?;
                 let registration = register(&account, endpoint, config, text, known).await?;
                 crate::account::remember(endpoint, account.service.place())
                     .map_err(|error| unwritable(endpoint.path(), &error))?;

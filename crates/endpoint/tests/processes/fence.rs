@@ -78,6 +78,35 @@ fn a_process_that_is_refused_leaves_every_file_as_it_was() {
     );
 }
 
+/// Another start of the same endpoint is done while the first still runs its `endpoint_setup`: the first must not
+/// register, which would invalidate the credentials of the process that runs.
+#[test]
+fn a_start_that_was_overtaken_does_not_register() {
+    let service = FakeService::start(|_| (200, registration(ID)));
+    let home = Home::new(&service);
+    // Only the first of them makes the directory, and waits until it is allowed to go on.
+    let setup = "if mkdir first; then while [ ! -e go_on ]; do sleep 0.05; done; fi; true";
+    home.configure(
+        "ep",
+        &format!("endpoint_setup: '{setup}'\nengine: {{provider: {{type: LocalProvider, init_blocks: 0}}}}\n"),
+    );
+    let start = || {
+        let mut command = home.command(&["start", "ep"]);
+        command.current_dir(home.path(""));
+        command
+    };
+    let first = start().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until(|| home.path("first").exists());
+    assert!(start().output().unwrap().status.success());
+    fs::write(home.path("go_on"), "").unwrap();
+    let refused = first.wait_with_output().unwrap();
+    let err = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!((refused.status.code(), &*err), (Some(255), "Endpoint 'ep' is already active\n"));
+    let registrations = service.asked().iter().filter(|request| request.line.contains("/v3/endpoints")).count();
+    assert_eq!(registrations, 1, "the second one's");
+    assert_eq!(home.run(&["stop", "ep"]).status, 0);
+}
+
 /// A number may be anybody's by now: another endpoint's, or that of a program which only shows such a title.
 #[test]
 fn a_stop_signals_nobody_but_the_endpoint_named() {
