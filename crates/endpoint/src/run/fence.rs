@@ -7,7 +7,7 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
-use client::amqp::{End, Event};
+use client::amqp::{End, Event, Plan};
 use daemon::stop::Stop;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc;
@@ -17,7 +17,8 @@ use super::parent;
 use crate::cli::note;
 use crate::exit::{Failure, status};
 
-/// A broker gives up a connection whose other end has vanished after two of its heartbeats: two minutes, mostly.
+/// How long a start tries to get the queue, registrations included. A broker closes a connection whose other end has
+/// vanished after two of its heartbeats: usually two minutes.
 pub(super) const PATIENCE: Duration = Duration::from_secs(180);
 /// How often to look whether who started us still waits.
 const LOOKING: Duration = Duration::from_millis(200);
@@ -55,21 +56,20 @@ pub(super) async fn granted(
     events: &mut mpsc::Receiver<Event>,
     callers: &Callers<'_>,
     name: &str,
-    patience: Duration,
+    deadline: Instant,
 ) -> Result<u32, Denied> {
-    let deadline = Instant::now() + patience;
     let mut refusal = Refusal::default();
     loop {
         let event = tokio::select! {
             biased;
             failure = callers.called_off() => return Err(Denied::ForGood(failure)),
-            () = sleep_until(deadline) => return Err(Denied::ForGood(refusal.last(name, patience))),
+            () = sleep_until(deadline) => return Err(Denied::ForGood(refusal.last(name))),
             event = events.recv() => event,
         };
         match event {
             Some(Event::Up { session }) => return Ok(session),
             Some(Event::Down { reason, taken, .. }) => {
-                if let Some(text) = refusal.heard(reason, taken, patience) {
+                if let Some(text) = refusal.heard(reason, taken) {
                     note(text);
                 }
             }
@@ -81,7 +81,7 @@ pub(super) async fn granted(
                     ),
                 )));
             }
-            Some(Event::Ended(_)) | None => return Err(Denied::ForGood(refusal.last(name, patience))),
+            Some(Event::Ended(_)) | None => return Err(Denied::ForGood(refusal.last(name))),
             Some(Event::Delivered(_) | Event::Commanded(_) | Event::Settled { .. }) => {}
         }
     }
@@ -96,10 +96,10 @@ struct Refusal {
 
 impl Refusal {
     /// What to say of another refusal: nothing, when it is of the same kind as the last.
-    fn heard(&mut self, reason: String, taken: bool, patience: Duration) -> Option<String> {
+    fn heard(&mut self, reason: String, taken: bool) -> Option<String> {
         let news = self.taken != Some(taken);
         (self.reason, self.taken) = (reason, Some(taken));
-        let seconds = patience.as_secs();
+        let seconds = PATIENCE.as_secs();
         let Self { reason, .. } = self;
         news.then(|| match taken {
             true => format!("{reason}; waiting for up to {seconds} s until it has gone"),
@@ -107,8 +107,8 @@ impl Refusal {
         })
     }
 
-    fn last(&self, name: &str, patience: Duration) -> Failure {
-        let (reason, seconds) = (&self.reason, patience.as_secs());
+    fn last(&self, name: &str) -> Failure {
+        let (reason, seconds) = (&self.reason, PATIENCE.as_secs());
         match self.taken {
             Some(true) => Failure::new(
                 status::ALREADY_ACTIVE,
@@ -125,6 +125,31 @@ impl Refusal {
                 ),
             ),
         }
+    }
+}
+
+/// Waits for the new credentials of a registration.
+pub(super) async fn renewed(
+    registering: impl Future<Output = Result<Plan, Failure>>,
+    callers: &Callers<'_>,
+    name: &str,
+    deadline: Instant,
+) -> Result<Plan, Failure> {
+    tokio::select! {
+        biased;
+        failure = callers.called_off() => Err(failure),
+        () = sleep_until(deadline) => Err(Failure::new(
+            status::TEMPFAIL,
+            format!(
+                "Error: the broker refused the credentials of endpoint '{name}', and the service gave no new ones \
+                 within {} s.\n  Start it again when the service can be reached.",
+                PATIENCE.as_secs()
+            ),
+        )),
+        renewed = registering => renewed.map_err(|failure| match failure.status {
+            status::ALREADY_ACTIVE => failure,
+            status => Failure::new(status, format!("Error: no new credentials: {}", failure.bare())),
+        }),
     }
 }
 
@@ -153,7 +178,8 @@ mod tests {
             outbox.send(event).await.unwrap();
         }
         let callers = Callers { stop: &stop, parent: None, waiting: None };
-        let answer = granted(&mut events, &callers, "ep", Duration::from_millis(50)).await;
+        let deadline = Instant::now() + Duration::from_millis(50);
+        let answer = granted(&mut events, &callers, "ep", deadline).await;
         drop((trigger, outbox));
         answer
     }
@@ -181,10 +207,20 @@ mod tests {
         );
     }
 
+    #[tokio::test]
+    async fn a_registration_that_does_not_end_ends_the_start() {
+        let (_trigger, stop) = daemon::stop::channel();
+        let callers = Callers { stop: &stop, parent: None, waiting: None };
+        let deadline = Instant::now() + Duration::from_millis(50);
+        let late = renewed(std::future::pending(), &callers, "ep", deadline).await.unwrap_err();
+        assert_eq!(late.status, status::TEMPFAIL);
+        assert!(late.text.contains("gave no new ones within 180 s"), "{}", late.text);
+    }
+
     #[test]
     fn the_same_refusal_is_said_once() {
         let mut refusal = Refusal::default();
-        let mut said = |taken| refusal.heard("why".to_owned(), taken, PATIENCE);
+        let mut said = |taken| refusal.heard("why".to_owned(), taken);
         assert_eq!(said(true).unwrap(), "why; waiting for up to 180 s until it has gone");
         assert_eq!(said(true), None);
         assert!(said(false).unwrap().contains("no connection to the broker: why"));

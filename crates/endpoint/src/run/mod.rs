@@ -23,6 +23,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use wire::RunId;
 use wire::queue::Registration;
 
@@ -189,9 +190,10 @@ async fn serve(
     let mut renewal = Renewal::new(endpoint, config, &options, document);
     let mut registrations = REGISTRATIONS_AT_START;
     let mut plan = plan(registration, config, &options, document.authorities.clone())?;
+    let (name, deadline) = (endpoint.name(), Instant::now() + fence::PATIENCE);
     let (link, link_events, session) = loop {
         let (link, mut events) = amqp::start(plan);
-        let refused = match fence::granted(&mut events, &callers, &endpoint.name(), fence::PATIENCE).await {
+        let refused = match fence::granted(&mut events, &callers, &name, deadline).await {
             Ok(session) => break (link, events, session),
             Err(Denied::ForGood(failure)) => return Err(failure),
             Err(Denied::Credentials(failure)) => failure,
@@ -201,13 +203,7 @@ async fn serve(
         }
         registrations -= 1;
         tracing::warn!("{}; registering again", refused.text);
-        plan = tokio::select! {
-            biased;
-            failure = callers.called_off() => return Err(failure),
-            renewed = renewal.done() => renewed.map_err(|failure| {
-                Failure::new(failure.status, format!("Error: no new credentials: {}", failure.text))
-            })?,
-        };
+        plan = fence::renewed(renewal.done(), &callers, &name, deadline).await?;
     };
     renewal.accepted();
     let (place, settings, lines, console) =
