@@ -55,5 +55,9 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Res
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::error)?;
-    runtime.block_on(work)
+    let result = runtime.block_on(work);
+    // A look-up of a host's name may still be under way when the command is called off; dropping the runtime would wait
+    // for it.
+    runtime.shutdown_background();
+    result
 }

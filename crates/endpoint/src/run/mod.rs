@@ -50,6 +50,9 @@ const LEAST_WINDOW: u32 = 1_000;
 /// So many results are on their way to the broker at once.
 const RESULTS_IN_FLIGHT: usize = 1_024;
 
+/// What threads get to end when all else has ended.
+const LAST_THREADS: Duration = Duration::from_millis(500);
+
 /// A start registers again so often when the broker refuses the credentials that a registration brought: somebody may be
 /// waiting for it. A running endpoint has more patience.
 const REGISTRATIONS_AT_START: u32 = 3;
@@ -169,7 +172,10 @@ fn run_configured(
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::error)?;
     let open_files = raised.inherited().map(|inherited| inherited.soft());
-    runtime.block_on(serve(endpoint, document, config, open_files, ready, later))
+    let outcome = runtime.block_on(serve(endpoint, document, config, open_files, ready, later));
+    // A thread may still wait for a service or a file system that does not answer; dropping the runtime would wait for it.
+    runtime.shutdown_timeout(LAST_THREADS);
+    outcome
 }
 
 async fn serve(

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::fake::FakeService;
 use crate::home::{Home, signal, wait_until};
-use crate::{ID, registration};
+use crate::{ID, registration, registration_of, revoke};
 
 /// Both scripts write down that they ran.
 fn configure(home: &Home, name: &str, more: &str) {
@@ -139,6 +139,38 @@ fn interrupted_while_it_registers() {
     assert_eq!(String::from_utf8(ended.stderr).unwrap(), "Aborted!\n");
     assert_eq!(ran(&home, "ep"), "setup\nteardown\n");
     assert!(!home.path("ep/daemon.pid").exists());
+}
+
+/// The endpoint registers again, since the broker accepts its credentials no more, and the service does not answer.
+#[test]
+fn stopped_while_it_registers_again() {
+    let (asked, heard) = std::sync::mpsc::channel();
+    let registrations = std::sync::atomic::AtomicU32::new(0);
+    let service = FakeService::start(move |_| {
+        if registrations.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0 {
+            return (200, registration_of("revoked", ID));
+        }
+        asked.send(()).unwrap();
+        // The thread ends with the test's process.
+        loop {
+            std::thread::park();
+        }
+    });
+    let home = Home::new(&service);
+    configure(&home, "ep", "detach_endpoint: false\n");
+    let mut child = foreground(home.command(&["start", "ep"]));
+    wait_until(|| runs(&home, "ep"));
+    revoke("revoked");
+    heard.recv().unwrap();
+    signal(i32::try_from(child.id()).unwrap(), libc::SIGTERM);
+    // An answer is waited for by six attempts of a minute each.
+    let since = std::time::Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        assert!(since.elapsed().as_secs() < 50, "it waits for the service");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(child.wait().unwrap().success());
+    assert_eq!(ran(&home, "ep"), "setup\nteardown\n");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use serde_json::json;
 
 use fake::FakeService;
 use home::{Home, signal, wait_until};
-use queues::registration;
+use queues::{registration, registration_of, revoke};
 
 const ID: &str = "7b4a1a3e-3f55-4c7e-9d1a-0f4f0b6f8c11";
 

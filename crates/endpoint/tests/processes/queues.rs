@@ -1,7 +1,8 @@
 //! The broker of these tests: one for all, with queues of its own for each registration.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use broker::{
     Access, Broker, Config, ExchangeKind, Handle, Limits, Listener, LogInFuture, LoggedIn, Login, Operation,
@@ -11,14 +12,25 @@ use serde_json::{Value, json};
 
 const EXCHANGES: [&str; 2] = ["results", "heartbeats"];
 
-/// Everybody may do everything, but for who has the wrong password.
+/// Everybody may do everything, except with a wrong password or with credentials that were revoked.
 struct Open;
+
+fn revoked() -> &'static Mutex<HashSet<String>> {
+    static REVOKED: OnceLock<Mutex<HashSet<String>>> = OnceLock::new();
+    REVOKED.get_or_init(Mutex::default)
+}
+
+/// The broker cuts this user's connections and accepts none of theirs any more.
+pub(crate) fn revoke(user: &str) {
+    revoked().lock().unwrap().insert(user.to_owned());
+    assert!(broker().0.cut(user) > 0, "{user} was connected");
+}
 
 impl Access for Open {
     fn log_in<'a>(&'a self, login: Login) -> LogInFuture<'a> {
         Box::pin(async move {
             match login.password.as_str() {
-                "p" => Ok(LoggedIn { principal: Principal::new(login.user), limits: Limits::default() }),
+                "p" if !revoked().lock().unwrap().contains(&login.user) => Ok(LoggedIn { principal: Principal::new(login.user), limits: Limits::default() }),
                 _ => Err(Refusal::Denied),
             }
         })
@@ -52,12 +64,17 @@ fn broker() -> &'static (Handle, String) {
 
 /// What a service answers to a registration: queues that nobody has used.
 pub(crate) fn registration(id: &str) -> Value {
+    registration_of("u", id)
+}
+
+/// The same, with this user's credentials.
+pub(crate) fn registration_of(user: &str, id: &str) -> Value {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let (handle, address) = broker();
     let tasks = format!("{id}.{number}.tasks");
     handle.declare_queue(&tasks, QueueOptions::default()).unwrap();
-    let url = format!("amqp://u:p@{address}/");
+    let url = format!("amqp://{user}:p@{address}/");
     let publish = |name: &str| {
         json!({"connection_url": url, "exchange": name, "queue": name,
                "queue_publish_kwargs": {"exchange": name, "routing_key": format!("{id}.{name}"), "mandatory": true,
