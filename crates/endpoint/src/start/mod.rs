@@ -70,8 +70,11 @@ pub(crate) fn start(base: &Base, request: Request) -> Outcome {
     let given = document.as_ref().and_then(|it| Some((it.amqp_creds.clone()?, it.config.clone())));
     let endpoint = base.named(&request.name);
     let outcome = go(base, request, document, report);
-    // A background process writes to who waits for it; that one has the same document, and tells.
-    if let (Err(failure), Some((credentials, text))) = (&outcome, given) {
+    // A background process reports to the `start` that waits for it, which has the same document and tells the service. An
+    // endpoint that runs already has not failed: the report would make it count as offline.
+    if let (Err(failure), Some((credentials, text))) = (&outcome, given)
+        && failure.status != status::ALREADY_ACTIVE
+    {
         let config = text.and_then(|text| Config::read("", &text).ok());
         let about = About { endpoint: config.as_ref().map(|config| (&endpoint, config)), ..About::of(base) };
         let authorities = about.trust().ok().and_then(|trust| trust.pem);

@@ -281,6 +281,36 @@ fn a_user_endpoint_starts_from_its_document() {
     assert!(!home.run(&["list"]).out.contains("uep"), "without a config.yaml it is not listed");
 }
 
+/// The service would take the running endpoint for one that could not be started.
+#[test]
+fn a_second_start_of_a_user_endpoint_reports_no_failure() {
+    let service = FakeService::start(|_| (500, json!({})));
+    let home = Home::new(&service);
+    let start = |credentials: serde_json::Value| {
+        let document = json!({"amqp_creds": credentials, "config": "engine: {}\n"});
+        let mut command = home.command(&["start", "uep", "--die-with-parent"]);
+        let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(document.to_string().as_bytes()).unwrap();
+        child
+    };
+    let mut first = start(registration(ID));
+    wait_until(|| {
+        fs::read_to_string(home.path("uep/endpoint.log")).is_ok_and(|log| log.contains("the endpoint runs"))
+    });
+    // A broker that nobody is to speak to.
+    let broker = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    broker.set_nonblocking(true).unwrap();
+    let mut credentials = registration(ID);
+    for queue in ["task_queue_info", "result_queue_info", "heartbeat_queue_info"] {
+        credentials[queue]["connection_url"] = format!("amqp://u:p@{}/", broker.local_addr().unwrap()).into();
+    }
+    let second = start(credentials).wait_with_output().unwrap();
+    assert_eq!(second.status.code(), Some(255), "{second:?}");
+    assert_eq!(broker.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    signal(i32::try_from(first.id()).unwrap(), libc::SIGTERM);
+    assert!(first.wait().unwrap().success());
+}
+
 #[test]
 fn a_user_endpoint_dies_with_its_manager() {
     let service = FakeService::start(|_| (500, json!({})));
