@@ -196,7 +196,16 @@ impl Claim {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.has_written() => {}
             other => other?,
         }
-        link(&self.endpoint.pid_file(), &format!("{}\n", self.record.pid))
+        match link(&self.endpoint.pid_file(), &format!("{}\n", self.record.pid)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.has_written_pid() => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Whether the PID file holds this process's PID. NFS may say that a file exists which the same call has just made: its
+    /// answer was lost, and the call was sent again.
+    fn has_written_pid(&self) -> bool {
+        fs::read_to_string(self.endpoint.pid_file()).is_ok_and(|text| text.trim() == self.record.pid.to_string())
     }
 
     fn has_written(&self) -> bool {
@@ -357,6 +366,16 @@ mod tests {
         drop(file);
         assert_eq!(Record::read(&endpoint.host_file()), Some(other));
         assert!(endpoint.pid_file().exists());
+    }
+
+    #[test]
+    fn files_that_it_has_written_itself_are_no_obstacle() {
+        let scratch = tempfile::tempdir().unwrap();
+        let endpoint = endpoint(&scratch);
+        let (file, _) = PidFile::claim(&endpoint, 30).unwrap();
+        file.claim.write().unwrap();
+        fs::write(endpoint.pid_file(), "17\n").unwrap();
+        assert_eq!(file.claim.write().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
     }
 
     #[test]
