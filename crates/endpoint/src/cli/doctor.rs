@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use client::amqp::{self, Address};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::Form;
 use crate::account::About;
@@ -165,6 +166,34 @@ async fn ask(
             find("broker", Err(said(&account.failed(error))));
         }
     }
+    let known = about.endpoint.and_then(|(endpoint, _)| endpoint.registered_id());
+    let Some(id) = known else { return };
+    match account.service.endpoint_status::<Value>(id).await {
+        Ok(status) if status["status"] == "online" => {
+            find("nodes", nodes(&status["details"]));
+        }
+        // The service does not know the endpoint any more: its next start registers it again.
+        Ok(_) | Err(client::Error::Refused(client::Refusal { status: 404, .. })) => {}
+        Err(error) => {
+            find("nodes", Err(said(&account.failed(error))));
+        }
+    }
+}
+
+/// What an endpoint that is online reports of its nodes and workers, and what keeps them from working.
+fn nodes(report: &Value) -> Result<String, String> {
+    let count = |name: &str| report[name].as_u64().unwrap_or(0);
+    let (nodes, starting) = (count("managers"), count("starting_managers"));
+    let mut text = format!("nodes: {nodes}, workers: {}", count("total_workers"));
+    if starting > 0 {
+        text += &format!("; nodes that are still starting their workers: {starting}");
+    }
+    let missing = report["slots_missing"].as_str().map(|why| ("workers are missing", why));
+    let failed = report["last_block_failure"].as_str().map(|why| ("the last block failed", why));
+    match missing.or(failed) {
+        Some((what, why)) => Err(format!("{text}; {what}: {}", why.trim())),
+        None => Ok(text),
+    }
 }
 
 fn said(failure: &Failure) -> String {
@@ -250,6 +279,8 @@ async fn broker(url: &str, port: Option<u16>, authorities: Option<String>) -> Re
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -269,6 +300,29 @@ mod tests {
             assert!(seconds.into_iter().any(near), "{why}");
         }
         assert!(clock("yesterday").unwrap_err().contains("can't be read"));
+    }
+
+    #[test]
+    fn nodes_that_start_and_workers_that_are_missing() {
+        let table = [
+            (json!({"managers": 2, "total_workers": 8}), Ok("nodes: 2, workers: 8")),
+            (json!({}), Ok("nodes: 0, workers: 0")),
+            (
+                json!({"managers": 2, "starting_managers": 1, "total_workers": 4}),
+                Ok("nodes: 2, workers: 4; nodes that are still starting their workers: 1"),
+            ),
+            (
+                json!({"managers": 1, "total_workers": 3, "slots_missing": "node 1 on vm: no module\n"}),
+                Err("nodes: 1, workers: 3; workers are missing: node 1 on vm: no module"),
+            ),
+            (
+                json!({"managers": 0, "last_block_failure": "exit code 3"}),
+                Err("nodes: 0, workers: 0; the last block failed: exit code 3"),
+            ),
+        ];
+        for (report, expected) in table {
+            assert_eq!(nodes(&report).as_deref().map_err(String::as_str), expected, "{report}");
+        }
     }
 
     #[test]

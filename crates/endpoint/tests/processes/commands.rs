@@ -245,6 +245,29 @@ fn a_configuration_is_checked_and_rendered_without_a_service() {
     assert_eq!(service.asked().len(), 0);
 }
 
+/// A running endpoint reports its nodes to the service only; whoever looks for its workers asks the doctor.
+#[test]
+fn the_doctor_tells_of_nodes_that_start_and_workers_that_are_missing() {
+    let details = json!({"managers": 2, "starting_managers": 1, "total_workers": 3, "slots_missing": "node 1 on vm: a reason"});
+    let service = FakeService::start(move |request| match request.line.as_str() {
+        line if line.ends_with("/status") => (200, json!({"status": "online", "details": details})),
+        _ => (200, registration(ID)),
+    });
+    let home = Home::new(&service);
+    home.configure("ep", "engine: {}\n");
+    let nodes = || {
+        let told = home.run(&["doctor", "ep", "--output", "json"]);
+        let told: serde_json::Value = serde_json::from_str(&told.out).unwrap();
+        told.as_array().unwrap().iter().find(|finding| finding["what"] == "nodes").cloned()
+    };
+    assert_eq!(nodes(), None, "it was never registered");
+    fs::write(home.path("ep/endpoint.json"), format!("{{\"endpoint_id\": \"{ID}\"}}")).unwrap();
+    let finding = nodes().unwrap();
+    assert_eq!(finding["good"], false);
+    let text = finding["text"].as_str().unwrap();
+    assert!(text.contains("still starting their workers: 1") && text.ends_with("a reason"), "{text}");
+}
+
 #[test]
 fn shells_and_modules() {
     let service = FakeService::start(|_| (500, json!({})));
