@@ -1,8 +1,8 @@
-//! How long to wait before trying again. Pure: the random fraction is given.
+//! Computes the pause before a retry. Pure: the random fraction is a parameter.
 
 use std::time::Duration;
 
-/// A pause that doubles from attempt to attempt, spread at random, between two bounds.
+/// Pauses between two bounds: the upper limit doubles from attempt to attempt, and chance spreads the pauses below it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Backoff {
     pub(crate) least: Duration,
@@ -10,8 +10,8 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// The pause before attempt `attempt` (the first repetition is 0): uniform between the least pause and a limit
-    /// that doubles up to the greatest one. `fraction` is in `0.0..1.0`.
+    /// The pause before the retry of this number, from 0: uniform between the least pause and a limit that doubles up to the
+    /// greatest. `fraction` is in `0.0..1.0`.
     pub(crate) fn pause(self, attempt: u32, fraction: f64) -> Duration {
         let limit = self.least.saturating_mul(2_u32.saturating_pow(attempt.saturating_add(1))).min(self.most);
         self.least + (limit.saturating_sub(self.least)).mul_f64(fraction.clamp(0.0, 1.0))

@@ -1,16 +1,16 @@
-//! What can go wrong between us and a service, by what the caller can do about it.
+//! Errors of requests to a service. One variant for each thing that the caller can do about it.
 
 use thiserror::Error;
 
-/// An answer of the service (or of the identity service) that is a refusal.
+/// A refusal by the service or the identity service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub status: u16,
     /// The service's own name for the failure, such as `RESOURCE_LOCKED`.
     pub code: Option<String>,
-    /// What it says about it, when the body could be read.
+    /// The service's message, when the body could be read.
     pub message: Option<String>,
-    /// The body as it came (cut at 4 KiB), for those who print it whole.
+    /// The body as it came, cut at 4,096 characters.
     pub text: String,
 }
 
@@ -27,28 +27,28 @@ impl std::fmt::Display for Refusal {
     }
 }
 
-/// Why a request got no good answer.
+/// Why a request failed.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The service understood and said no; asking again changes nothing.
+    /// The service refused the request; a retry changes nothing.
     #[error("the service refused: {0}")]
     Refused(Refusal),
-    /// The identity service gave no token.
+    /// The identity service issued no token.
     #[error("the identity service refused: {0}")]
     Unauthenticated(Refusal),
-    /// Nobody answered, or only with passing trouble, as often as we asked.
+    /// No answer, or only temporary errors, in all attempts.
     #[error("the service at {url} could not be reached: {reason}")]
     Unreachable { url: String, reason: String },
-    /// An answer that is no answer to what we asked.
-    #[error("the service at {url} answered with what we can't read: {reason}")]
+    /// The answer can't be decoded.
+    #[error("the service at {url} sent an answer that can't be decoded: {reason}")]
     Unreadable { url: String, reason: String },
-    /// Nobody has logged in, or the login has run out.
+    /// Nobody has logged in, or the login has expired.
     #[error("nobody is logged in")]
     NotLoggedIn,
     /// The token store can't be used.
     #[error(transparent)]
-    Storage(#[from] crate::storage::StorageError),
-    /// The HTTP client could not even be built.
+    TokenStore(#[from] crate::token_store::TokenStoreError),
+    /// The HTTP client could not be built.
     #[error("the HTTP client could not be built: {0}")]
     Unusable(String),
 }

@@ -1,25 +1,27 @@
-//! Speaks to a Farcall service (or any Globus Compute service): REST with retries, tokens, one supervised AMQP
+//! The client of a Farcall service (or any Globus Compute service): REST with retries, tokens, one supervised AMQP
 //! connection.
 //!
-//! It may never decide what a message means: it carries. It never reads the environment or a configuration file either:
-//! [`place`] is told what they say.
+//! This crate transports messages and never decides what one means. It never reads the environment or a configuration
+//! file: callers pass what these say (see [`service_address`]).
 
-mod ambient;
+mod access_tokens;
 pub mod amqp;
 mod backoff;
+mod clock;
+mod credentials;
 mod error;
+mod http;
 pub mod login;
-pub mod place;
-mod rest;
+mod random;
 mod retry;
-mod session;
-pub mod storage;
-mod tls;
-mod token;
+mod service;
+pub mod service_address;
+pub mod token_store;
+mod trust;
 
+pub use access_tokens::TokenSource;
+pub use credentials::Credentials;
 pub use error::{Error, Refusal};
-pub use place::Place;
-pub use rest::Service;
-pub use session::Who;
-pub use tls::Trust;
-pub use token::Credentials;
+pub use service::Service;
+pub use service_address::ServiceAddress;
+pub use trust::Trust;

@@ -1,7 +1,8 @@
-//! The identity service's side of a login: the link a person opens, the code they paste, tokens and their renewal.
+//! Requests to the identity service: the link that a person opens to log in, tokens for the code that they paste, renewal of
+//! tokens, identities.
 //!
-//! The flow is the stock SDK's: authorization code with PKCE, no listening port, no device grant. Nothing here prints or
-//! asks anybody; whoever calls does.
+//! The flow is the stock SDK's: authorization code with PKCE, no listening port, no device grant. This module neither prints
+//! nor prompts; its callers do.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,30 +10,30 @@ use reqwest::Url;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::ambient;
+use crate::credentials::{Credentials, SCOPE};
 use crate::error::Error;
-use crate::rest::{Answer, Http, join, read};
-use crate::storage::{Extra, Token};
-use crate::token::{Credentials, SCOPE};
+use crate::http::{Http, Reply, decode, join};
+use crate::token_store::{Extra, Token};
+use crate::{clock, random};
 
-/// The client that people log in by, unless their environment names another.
+/// The OAuth client that people log in with, unless their environment names another.
 pub const NATIVE_CLIENT: &str = "4cf29807-cf21-49ec-9443-ff9a3fb9f81c";
-/// Whose tokens are for the compute service.
+/// The resource server of tokens for the compute service.
 pub const COMPUTE: &str = "funcx_service";
-/// Whose tokens are for the identity service itself.
+/// The resource server of tokens for the identity service itself.
 pub const AUTH: &str = "auth.globus.org";
-/// What the command line asks the identity service for.
+/// The scopes that the command line asks the identity service for.
 pub const AUTH_SCOPES: &str = "openid urn:globus:auth:scope:auth.globus.org:manage_projects";
 
-/// A login under way.
-pub struct Login {
+/// A login that waits for its code.
+pub struct PendingLogin {
     /// The link to open.
     pub url: Url,
     verifier: String,
     redirect_uri: String,
 }
 
-/// Speaks to an identity service.
+/// An identity service.
 #[derive(Clone, Debug)]
 pub struct Auth {
     http: Http,
@@ -40,7 +41,7 @@ pub struct Auth {
     client_id: String,
 }
 
-/// What the service answers to a request for tokens.
+/// The answer to a request for tokens.
 #[derive(Deserialize)]
 struct Granted {
     #[serde(flatten)]
@@ -77,7 +78,7 @@ pub struct Identity {
     pub email: Option<String>,
 }
 
-/// Who a token speaks for.
+/// The identity that a token belongs to.
 #[derive(Clone, Debug, Deserialize)]
 pub struct UserInfo {
     pub sub: String,
@@ -87,7 +88,7 @@ pub struct UserInfo {
     pub identity_set: Vec<Linked>,
 }
 
-/// One of somebody's identities.
+/// An identity that is linked to another.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Linked {
     pub sub: String,
@@ -107,9 +108,9 @@ impl Auth {
         &self.identity
     }
 
-    /// Begins a login; `label` tells the person which program asks.
-    pub fn begin(&self, label: &str) -> Result<Login, Error> {
-        let verifier = URL_SAFE_NO_PAD.encode(ambient::secret());
+    /// Begins a login; `label` shows the person which program asks.
+    pub fn begin(&self, label: &str) -> Result<PendingLogin, Error> {
+        let verifier = URL_SAFE_NO_PAD.encode(random::secret());
         let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.as_bytes()));
         let redirect_uri = join(&self.identity, "v2/web/auth-code")?.to_string();
         let mut url = join(&self.identity, "v2/oauth2/authorize")?;
@@ -123,11 +124,11 @@ impl Auth {
             .append_pair("code_challenge_method", "S256")
             .append_pair("access_type", "offline")
             .append_pair("prefill_named_grant", label);
-        Ok(Login { url, verifier, redirect_uri })
+        Ok(PendingLogin { url, verifier, redirect_uri })
     }
 
-    /// Turns the pasted code into tokens.
-    pub async fn finish(&self, login: &Login, code: &str) -> Result<Vec<Token>, Error> {
+    /// Exchanges the pasted code for tokens.
+    pub async fn finish(&self, login: &PendingLogin, code: &str) -> Result<Vec<Token>, Error> {
         let form = [
             ("client_id", self.client_id.as_str()),
             ("grant_type", "authorization_code"),
@@ -148,46 +149,46 @@ impl Auth {
         ];
         let granted = self.grant(&form, None).await?;
         let mut renewed = self.tokens(granted, token.identity_id.clone()).remove(0);
-        // A service that does not rotate them may leave it out.
+        // A service that does not rotate refresh tokens may leave it out.
         renewed.refresh_token = renewed.refresh_token.or_else(|| token.refresh_token.clone());
         Ok(renewed)
     }
 
-    /// A token of a client identity.
+    /// Gets a token for a client identity.
     pub(crate) async fn client(&self, credentials: &Credentials, scope: &str) -> Result<Token, Error> {
         let form = [("grant_type", "client_credentials"), ("scope", scope)];
         let granted = self.grant(&form, Some(credentials)).await?;
         Ok(self.tokens(granted, Some(credentials.client_id.clone())).remove(0))
     }
 
-    /// Makes a token worthless, wherever it is.
+    /// Revokes a token.
     pub async fn revoke(&self, token: &str) -> Result<(), Error> {
         let url = join(&self.identity, "v2/oauth2/token/revoke")?;
         let form = [("client_id", self.client_id.as_str()), ("token", token)];
-        match self.http.repeat(&url, |http| http.post(url.clone()).form(&form)).await? {
-            Answer::Good(_) => Ok(()),
-            Answer::Refused(refusal) => Err(Error::Unauthenticated(refusal)),
+        match self.http.send(&url, |http| http.post(url.clone()).form(&form)).await? {
+            Reply::Success(_) => Ok(()),
+            Reply::Refused(refusal) => Err(Error::Unauthenticated(refusal)),
         }
     }
 
-    /// Who a token speaks for.
+    /// The identity that a token belongs to.
     pub async fn user_info(&self, access_token: &str) -> Result<UserInfo, Error> {
-        self.ask("v2/oauth2/userinfo", access_token).await
+        self.get("v2/oauth2/userinfo", access_token).await
     }
 
-    /// The identity with this id.
+    /// Looks an identity up by its id.
     pub async fn identity_of(&self, access_token: &str, id: &str) -> Result<Option<Identity>, Error> {
         let mut url = join(&self.identity, "v2/api/identities")?;
         url.query_pairs_mut().append_pair("ids", id);
-        let found: Identities = self.ask(url.as_str(), access_token).await?;
+        let found: Identities = self.get(url.as_str(), access_token).await?;
         Ok(found.identities.into_iter().next())
     }
 
-    async fn ask<T: serde::de::DeserializeOwned>(&self, path: &str, access_token: &str) -> Result<T, Error> {
+    async fn get<T: serde::de::DeserializeOwned>(&self, path: &str, access_token: &str) -> Result<T, Error> {
         let url = join(&self.identity, path)?;
-        match self.http.repeat(&url, |http| http.get(url.clone()).bearer_auth(access_token)).await? {
-            Answer::Good(body) => read(&url, &body),
-            Answer::Refused(refusal) => Err(Error::Unauthenticated(refusal)),
+        match self.http.send(&url, |http| http.get(url.clone()).bearer_auth(access_token)).await? {
+            Reply::Success(body) => decode(&url, &body),
+            Reply::Refused(refusal) => Err(Error::Unauthenticated(refusal)),
         }
     }
 
@@ -200,15 +201,15 @@ impl Auth {
                 None => request,
             }
         };
-        match self.http.repeat(&url, request).await? {
-            Answer::Good(body) => read(&url, &body),
-            Answer::Refused(refusal) => Err(Error::Unauthenticated(refusal)),
+        match self.http.send(&url, request).await? {
+            Reply::Success(body) => decode(&url, &body),
+            Reply::Refused(refusal) => Err(Error::Unauthenticated(refusal)),
         }
     }
 
-    /// At least one: the one at the top.
+    /// The tokens of an answer; at least one.
     fn tokens(&self, granted: Granted, identity: Option<String>) -> Vec<Token> {
-        let now = ambient::since_epoch();
+        let now = clock::since_epoch();
         let identity = granted.id_token.as_deref().and_then(subject).or(identity);
         let token = |granted: GrantedToken| Token {
             resource_server: granted.resource_server,
@@ -224,8 +225,7 @@ impl Auth {
     }
 }
 
-/// The `sub` of an ID token. Its signature need not be checked: it came from the token endpoint itself, in the answer to
-/// our own request.
+/// The `sub` of an ID token. Its signature is not checked: the token came in the identity service's answer to our request.
 fn subject(id_token: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Claims {
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn the_link_is_that_of_the_stock_sdk() {
-        let http = Http::new("test", &crate::tls::Trust::default(), false).unwrap();
+        let http = Http::new("test", &crate::trust::Trust::default(), false).unwrap();
         let auth = Auth::new(http, Url::parse("http://localhost:5000/").unwrap(), NATIVE_CLIENT.to_owned());
         let login = auth.begin("host").unwrap();
         let pairs: std::collections::BTreeMap<_, _> = login.url.query_pairs().into_owned().collect();

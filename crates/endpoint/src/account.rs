@@ -6,14 +6,15 @@
 use std::path::{Path, PathBuf};
 
 use client::login::NATIVE_CLIENT;
-use client::place::{Hints, NoPlace};
-use client::storage::TokenStore;
-use client::{Credentials, Error, Place, Refusal, Service, Trust, Who};
+use client::service_address::{AddressError, AddressSources};
+use client::token_store::TokenStore;
+use client::{Credentials, Error, Refusal, Service, ServiceAddress, TokenSource, Trust};
 use serde::{Deserialize, Serialize};
 
-use crate::ambient::variable;
+use crate::certificates::read_authorities;
 use crate::config::{Config, Site};
 use crate::directory::{Base, EndpointDir, write_private};
+use crate::environment::variable;
 use crate::exit::{Failure, status};
 
 /// The site's file, unless the environment names another.
@@ -21,11 +22,11 @@ const SITE: &str = "/etc/farcall/endpoint.yaml";
 
 /// What decides where the service is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct About<'a> {
+pub(crate) struct AccountSettings<'a> {
     pub(crate) base: &'a Base,
     /// The endpoint it is about, if it is about one.
     pub(crate) endpoint: Option<(&'a EndpointDir, &'a Config)>,
-    /// Said on the command line.
+    /// WatchEvent on the command line.
     pub(crate) service_url: Option<&'a str>,
     /// A client identity that the environment no longer holds.
     pub(crate) client: Option<&'a Credentials>,
@@ -35,7 +36,7 @@ pub(crate) struct About<'a> {
 #[derive(Debug)]
 pub(crate) struct Account {
     pub(crate) service: Service,
-    /// Who, and where that came from, for people.
+    /// TokenSource, and where that came from, for people.
     pub(crate) identity: String,
     /// A person's: it needs a login.
     pub(crate) personal: bool,
@@ -47,17 +48,17 @@ struct Remembered {
     service_url: String,
 }
 
-impl<'a> About<'a> {
+impl<'a> AccountSettings<'a> {
     /// What concerns no endpoint.
     pub(crate) fn of(base: &'a Base) -> Self {
         Self { base, endpoint: None, service_url: None, client: None }
     }
 
     /// The place that the configuration, the environment, the endpoint's memory or the site names.
-    pub(crate) fn place(&self) -> Result<Place, Failure> {
+    pub(crate) fn address(&self) -> Result<ServiceAddress, Failure> {
         let config = self.endpoint.map(|(_, config)| config);
         let site = site()?;
-        let hints = Hints {
+        let sources = AddressSources {
             service_url: self
                 .service_url
                 .map(str::to_owned)
@@ -69,7 +70,7 @@ impl<'a> About<'a> {
             remembered: self.endpoint.and_then(|(endpoint, _)| remembered(endpoint)),
             site: site.service_url,
         };
-        hints.place().map_err(|error| nowhere(&error))
+        sources.resolve().map_err(|error| no_address(&error))
     }
 
     /// Whom to believe besides the system's authorities.
@@ -85,7 +86,7 @@ impl<'a> About<'a> {
             None => site()?.ca_certificates,
         };
         let pem = match path {
-            Some(path) => Some(authorities(&path)?),
+            Some(path) => Some(read_authorities(&path)?),
             None => None,
         };
         Ok(Trust { pem, anybody })
@@ -93,9 +94,9 @@ impl<'a> About<'a> {
 
     /// The service, with the identity of the environment or else the stored login's.
     pub(crate) async fn account(&self) -> Result<Account, Failure> {
-        let place = self.place()?;
+        let address = self.address()?;
         let trust = self.trust()?;
-        let login = place.login(
+        let login = address.token_location(
             sdk_environment().as_deref(),
             variable("FARCALL_SERVICE_URL").as_deref(),
             !self.base.is_the_usual(),
@@ -104,10 +105,10 @@ impl<'a> About<'a> {
             Some(client) => Some((client.clone(), "the environment")),
             None => credentials()?,
         };
-        let (who, identity, client_id) = match given {
+        let (source, identity, client_id) = match given {
             Some((credentials, origin)) => {
                 let identity = format!("the client identity {}, from {origin}", credentials.client_id);
-                (Who::Client(credentials), identity, NATIVE_CLIENT.to_owned())
+                (TokenSource::ClientIdentity(credentials), identity, NATIVE_CLIENT.to_owned())
             }
             None => {
                 let (path, name) = self.base.token_store(&login)?;
@@ -122,13 +123,13 @@ impl<'a> About<'a> {
                 );
                 let client_id =
                     variable("GLOBUS_COMPUTE_CLIENT_ID").unwrap_or_else(|| NATIVE_CLIENT.to_owned());
-                (Who::Person(Box::new(store)), identity, client_id)
+                (TokenSource::StoredLogin(Box::new(store)), identity, client_id)
             }
         };
-        let personal = matches!(who, Who::Person(_));
+        let personal = matches!(source, TokenSource::StoredLogin(_));
         let agent = format!("farcall-endpoint/{}", env!("CARGO_PKG_VERSION"));
-        let service =
-            Service::new(place, who, &client_id, &trust, &agent).map_err(|error| failed(error, &identity))?;
+        let service = Service::new(address, source, &client_id, &trust, &agent)
+            .map_err(|error| failed(error, &identity))?;
         Ok(Account { service, identity, personal })
     }
 }
@@ -137,19 +138,6 @@ impl Account {
     /// What a command says when the service would not have it.
     pub(crate) fn failed(&self, error: Error) -> Failure {
         failed(error, &self.identity)
-    }
-}
-
-/// What a file of certificates says.
-pub(crate) fn authorities(path: &Path) -> Result<String, Failure> {
-    let bad = |why: String| Failure::new(status::CONFIG, format!("Error: {why}"));
-    let pem = std::fs::read_to_string(path)
-        .map_err(|error| bad(format!("the certificates in {}: {error}", path.display())))?;
-    // Whatever else a file holds is passed over in silence by whoever reads it.
-    if pem.contains("-----BEGIN CERTIFICATE-----") {
-        Ok(pem)
-    } else {
-        Err(bad(format!("{} holds no certificates in PEM form", path.display())))
     }
 }
 
@@ -205,16 +193,16 @@ fn remembered(endpoint: &EndpointDir) -> Option<String> {
 }
 
 /// Writes down where an endpoint is registered, unless that is known: its next start needs no more to find it.
-pub(crate) fn remember(endpoint: &EndpointDir, place: &Place) -> std::io::Result<()> {
-    if remembered(endpoint).as_deref() == Some(place.service.as_str()) {
+pub(crate) fn remember(endpoint: &EndpointDir, address: &ServiceAddress) -> std::io::Result<()> {
+    if remembered(endpoint).as_deref() == Some(address.service.as_str()) {
         return Ok(());
     }
-    let remembered = Remembered { service_url: place.service.to_string() };
+    let remembered = Remembered { service_url: address.service.to_string() };
     let path: &Path = &memory(endpoint);
     write_private(path, &serde_json::to_vec(&remembered).map_err(std::io::Error::other)?)
 }
 
-fn nowhere(error: &NoPlace) -> Failure {
+fn no_address(error: &AddressError) -> Failure {
     Failure::new(
         status::CONFIG,
         format!(
@@ -264,7 +252,7 @@ pub(crate) fn failed(error: Error, identity: &str) -> Failure {
             ),
         ),
         Error::Unreadable { .. } => Failure::new(status::SOFTWARE, format!("Error: {error}")),
-        Error::Storage(_) | Error::Unusable(_) | Error::Refused(_) => Failure::error(error),
+        Error::TokenStore(_) | Error::Unusable(_) | Error::Refused(_) => Failure::error(error),
     }
 }
 

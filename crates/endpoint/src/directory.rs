@@ -21,11 +21,11 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use client::place::Login;
+use client::service_address::TokenLocation;
 use serde::{Deserialize, Serialize};
 use wire::EndpointId;
 
-use crate::ambient;
+use crate::environment;
 use crate::exit::{Failure, status};
 
 /// Where all endpoints of a user lie.
@@ -44,7 +44,7 @@ struct Registered {
 }
 
 fn home() -> Result<PathBuf, Failure> {
-    let home = ambient::variable("HOME");
+    let home = environment::variable("HOME");
     home.map(PathBuf::from).ok_or_else(|| Failure::error("no home directory: set HOME"))
 }
 
@@ -60,7 +60,7 @@ impl Base {
     /// The directory given, else the one the environment names, else the usual one.
     pub(crate) fn choose(given: Option<PathBuf>) -> Result<Self, Failure> {
         let chosen = given
-            .or_else(|| ambient::variable("GLOBUS_COMPUTE_USER_DIR").map(PathBuf::from))
+            .or_else(|| environment::variable("GLOBUS_COMPUTE_USER_DIR").map(PathBuf::from))
             .or_else(|| usual().ok())
             .ok_or_else(|| Failure::error("no home directory: set HOME, or say where with --config-dir"))?;
         std::path::absolute(&chosen)
@@ -79,10 +79,10 @@ impl Base {
     }
 
     /// The file of tokens, shared with the stock SDK, and the name of the login in it.
-    pub(crate) fn token_store<'l>(&self, login: &'l Login) -> Result<(PathBuf, &'l str), Failure> {
+    pub(crate) fn token_store<'l>(&self, login: &'l TokenLocation) -> Result<(PathBuf, &'l str), Failure> {
         let (directory, name) = match login {
-            Login::InTheBase(name) => (self.0.clone(), name),
-            Login::OfTheService { directory, name } => (home()?.join(directory), name),
+            TokenLocation::EndpointsDirectory(name) => (self.0.clone(), name),
+            TokenLocation::ServiceDirectory { directory, name } => (home()?.join(directory), name),
         };
         Ok((directory.join("storage.db"), name))
     }

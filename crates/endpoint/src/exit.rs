@@ -47,7 +47,7 @@ impl Failure {
 }
 
 /// How a command ends.
-pub(crate) type Outcome = Result<(), Failure>;
+pub(crate) type CommandResult = Result<(), Failure>;
 
 /// Runs what a command has to wait for.
 pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {

@@ -1,11 +1,13 @@
 //! What a heartbeat says: the engine's figures, who and where this process is, and when the next one comes.
 
 use jiff::Zoned;
-use nix::unistd::{User, getgid, getgroups, getpid, getppid, getsid, getuid};
+use nix::unistd::{getgid, getgroups, getpid, getppid, getsid, getuid};
 use serde_json::{Map, Value};
 use wire::control::Pulse;
 use wire::message::StatusReport;
 use wire::{EndpointId, RunId};
+
+use crate::host::user_name;
 
 /// The part that stays the same for a run.
 #[derive(Clone, Debug)]
@@ -60,20 +62,6 @@ impl Heartbeat {
         Pulse { run: self.run, ready: told }.mark(&mut state);
         let global_state = state.into();
         StatusReport { endpoint_id: self.endpoint, global_state, task_statuses: Default::default() }.encode()
-    }
-}
-
-/// This machine's name.
-pub(crate) fn host_name() -> String {
-    nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-/// The name of the user this process runs as; the number, for a user without a name.
-pub(crate) fn user_name() -> String {
-    let uid = getuid();
-    match User::from_uid(uid) {
-        Ok(Some(user)) => user.name,
-        _ => uid.to_string(),
     }
 }
 

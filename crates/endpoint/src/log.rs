@@ -75,47 +75,47 @@ impl Write for Log {
 /// Holds lines back until the log is this process's to write. What a process that never gets so far had to log goes with
 /// it: it says on its terminal why it ends.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Later(Arc<(Mutex<Gate>, Condvar)>);
+pub(crate) struct DeferredLog(Arc<(Mutex<State>, Condvar)>);
 
 #[derive(Debug, Default)]
-enum Gate {
+enum State {
     #[default]
-    Shut,
+    Waiting,
     Open(Log),
-    Gone,
+    Discarded,
 }
 
-impl Later {
+impl DeferredLog {
     /// Lines go to this log from now on.
     pub(crate) fn open(&self, log: Log) {
-        self.set(Gate::Open(log));
+        self.set(State::Open(log));
     }
 
     /// Drops what waits, if the log was never opened.
-    pub(crate) fn give_up(&self) {
-        if matches!(*self.gate(), Gate::Shut) {
-            self.set(Gate::Gone);
+    pub(crate) fn discard(&self) {
+        if matches!(*self.state(), State::Waiting) {
+            self.set(State::Discarded);
         }
     }
 
-    fn set(&self, gate: Gate) {
-        *self.gate() = gate;
+    fn set(&self, state: State) {
+        *self.state() = state;
         self.0.1.notify_all();
     }
 
-    fn gate(&self) -> MutexGuard<'_, Gate> {
+    fn state(&self) -> MutexGuard<'_, State> {
         // What a panic has left is a log all the same.
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Write for Later {
+impl Write for DeferredLog {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let shut = |gate: &mut Gate| matches!(gate, Gate::Shut);
-        let gate = self.0.1.wait_while(self.gate(), shut);
-        match &mut *gate.unwrap_or_else(PoisonError::into_inner) {
-            Gate::Open(log) => log.write(line),
-            Gate::Shut | Gate::Gone => Ok(line.len()),
+        let waiting = |state: &mut State| matches!(state, State::Waiting);
+        let state = self.0.1.wait_while(self.state(), waiting);
+        match &mut *state.unwrap_or_else(PoisonError::into_inner) {
+            State::Open(log) => log.write(line),
+            State::Waiting | State::Discarded => Ok(line.len()),
         }
     }
 
@@ -137,18 +137,18 @@ mod tests {
     fn lines_wait_for_the_log() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("endpoint.log");
-        let later = Later::default();
-        let mut writer = later.clone();
+        let deferred_log = DeferredLog::default();
+        let mut writer = deferred_log.clone();
         let thread = std::thread::spawn(move || writer.write_all(b"early\n").unwrap());
         assert!(!path.exists());
-        later.open(Log::open(&path, 0, true).unwrap());
+        deferred_log.open(Log::open(&path, 0, true).unwrap());
         thread.join().unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "early\n");
-        later.give_up();
-        later.clone().write_all(b"an open log stays open\n").unwrap();
+        deferred_log.discard();
+        deferred_log.clone().write_all(b"an open log stays open\n").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "early\nan open log stays open\n");
-        let refused = Later::default();
-        refused.give_up();
+        let refused = DeferredLog::default();
+        refused.discard();
         refused.clone().write_all(b"nowhere\n").unwrap();
     }
 

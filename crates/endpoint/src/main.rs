@@ -9,7 +9,7 @@
 //! | module | knows |
 //! |---|---|
 //! | [`cli`] | commands, options, outputs, exit statuses |
-//! | [`directory`], [`pid`], [`last_words`] | files of an endpoint; which process runs it; why the last one failed |
+//! | [`directory`], [`pid`], [`last_failure`] | files of an endpoint; which process runs it; why the last one failed |
 //! | [`account`] | which service, and as whom |
 //! | [`config`] | `config.yaml` |
 //! | [`log`] | the log file and its rotation |
@@ -21,21 +21,27 @@
 //! None but `console` prints; none but `ambient` reads a clock, draws an id or looks into the environment.
 
 mod account;
-mod ambient;
+mod certificates;
 mod cli;
+mod clock;
 mod config;
 mod console;
 mod directory;
+mod environment;
 mod exit;
 mod heartbeat;
+mod host;
 mod interchange;
 mod journal;
-mod last_words;
+mod last_failure;
 mod log;
+mod login;
 mod pid;
+mod random;
 mod run;
 mod spool;
 mod start;
+mod version;
 
 use std::process::ExitCode;
 

@@ -18,16 +18,16 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::ambient;
 use crate::directory::EndpointDir;
+use crate::{clock, random};
 
 pub(crate) use process::Process;
 use record::Record;
-pub(crate) use watch::{Said, Watch};
+pub(crate) use watch::{PidFileWatch, WatchEvent};
 
 /// What the files say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum ProcessState {
     /// No file: nobody runs it.
     Absent,
     /// The process lives, on this host.
@@ -41,7 +41,7 @@ pub(crate) enum Standing {
 }
 
 /// How an endpoint stands.
-pub(crate) fn standing(endpoint: &EndpointDir) -> Standing {
+pub(crate) fn process_state(endpoint: &EndpointDir) -> ProcessState {
     let number = match fs::read_to_string(endpoint.pid_file()) {
         Ok(text) => Some(text.trim().parse::<i32>().ok().filter(|number| *number > 0)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -49,50 +49,50 @@ pub(crate) fn standing(endpoint: &EndpointDir) -> Standing {
     };
     let record = Record::read(&endpoint.host_file());
     match (number, record) {
-        (None, None) => Standing::Absent,
+        (None, None) => ProcessState::Absent,
         // Between its two files, or somebody has removed one of them.
         (None, Some(record)) => judge(endpoint, &record),
         (Some(number), Some(record)) if number == Some(record.pid) => judge(endpoint, &record),
         // Upstream's: there is only the number, and the title that its process has.
         (Some(Some(number)), _) => match Process::titled(number, endpoint.registered_id()) {
-            Some(process) => Standing::Alive(process),
-            None => Standing::Dead,
+            Some(process) => ProcessState::Alive(process),
+            None => ProcessState::Dead,
         },
-        (Some(None), _) => Standing::Dead,
+        (Some(None), _) => ProcessState::Dead,
     }
 }
 
-fn judge(endpoint: &EndpointDir, record: &Record) -> Standing {
+fn judge(endpoint: &EndpointDir, record: &Record) -> ProcessState {
     if record.boot == record::boot() {
         if let Some(process) = Process::started(record.pid, record.started) {
-            return Standing::Alive(process);
+            return ProcessState::Alive(process);
         }
         if record.namespace == record::namespace() {
-            return Standing::Dead;
+            return ProcessState::Dead;
         }
-    } else if record.host == crate::heartbeat::host_name() {
+    } else if record.host == crate::host::host_name() {
         // This host, before it was started again.
-        return Standing::Dead;
+        return ProcessState::Dead;
     }
     let touched = [endpoint.pid_file(), endpoint.host_file()]
         .iter()
         .filter_map(|path| fs::metadata(path).and_then(|file| file.modified()).ok())
         .max();
     match touched {
-        Some(time) if is_young(time, record.period) => Standing::Elsewhere(record.host.clone()),
-        _ => Standing::Silent(record.host.clone()),
+        Some(time) if is_young(time, record.period) => ProcessState::Elsewhere(record.host.clone()),
+        _ => ProcessState::Silent(record.host.clone()),
     }
 }
 
 /// Clocks of hosts may differ by a minute; three heartbeats may be late.
 fn is_young(time: SystemTime, period: u64) -> bool {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    ambient::since_epoch().abs_diff(since) < Duration::from_secs(period.saturating_mul(3).saturating_add(60))
+    clock::since_epoch().abs_diff(since) < Duration::from_secs(period.saturating_mul(3).saturating_add(60))
 }
 
 /// Removes what a process that has ended left behind; nothing, when it has not.
 pub(crate) fn clean_up(endpoint: &EndpointDir) -> io::Result<()> {
-    if standing(endpoint) == Standing::Dead { remove(endpoint) } else { Ok(()) }
+    if process_state(endpoint) == ProcessState::Dead { remove(endpoint) } else { Ok(()) }
 }
 
 /// The claim goes last: as long as it is there, nobody else writes a PID.
@@ -121,9 +121,9 @@ pub(crate) struct Claim {
 
 /// What ran the endpoint before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Before {
+pub(crate) enum PreviousRun {
     /// Nothing, or what has left in order.
-    Nothing,
+    Clean,
     /// A process that has ended without removing its files.
     Dead,
     /// A process on another host: it may only be stopped, and hold results.
@@ -132,7 +132,7 @@ pub(crate) enum Before {
 
 /// Why a process can't have the files.
 #[derive(Debug)]
-pub(crate) enum NotClaimed {
+pub(crate) enum ClaimError {
     Alive,
     Elsewhere(String),
     Io(io::Error),
@@ -141,36 +141,36 @@ pub(crate) enum NotClaimed {
 impl PidFile {
     /// Makes the files this process's own; `period` is how often they will be touched, in seconds. Of two that try at
     /// once, one wins.
-    pub(crate) fn claim(endpoint: &EndpointDir, period: u64) -> Result<(Self, Before), NotClaimed> {
-        let record = Record::own(period).map_err(NotClaimed::Io)?;
-        let mut before = Before::Nothing;
+    pub(crate) fn acquire(endpoint: &EndpointDir, period: u64) -> Result<(Self, PreviousRun), ClaimError> {
+        let record = Record::own(period).map_err(ClaimError::Io)?;
+        let mut before = PreviousRun::Clean;
         loop {
-            match standing(endpoint) {
-                Standing::Alive(_) => return Err(NotClaimed::Alive),
-                Standing::Elsewhere(host) => return Err(NotClaimed::Elsewhere(host)),
-                Standing::Dead => {
-                    before = Before::Dead;
-                    remove(endpoint).map_err(NotClaimed::Io)?;
+            match process_state(endpoint) {
+                ProcessState::Alive(_) => return Err(ClaimError::Alive),
+                ProcessState::Elsewhere(host) => return Err(ClaimError::Elsewhere(host)),
+                ProcessState::Dead => {
+                    before = PreviousRun::Dead;
+                    remove(endpoint).map_err(ClaimError::Io)?;
                 }
                 // The queue is ours, so it is superseded; awake again, it sees that in this file.
-                Standing::Silent(_) => {
-                    before = Before::Silent;
-                    remove(endpoint).map_err(NotClaimed::Io)?;
+                ProcessState::Silent(_) => {
+                    before = PreviousRun::Silent;
+                    remove(endpoint).map_err(ClaimError::Io)?;
                 }
-                Standing::Absent => {}
+                ProcessState::Absent => {}
             }
             let claim = Claim { endpoint: endpoint.clone(), record: record.clone() };
             match claim.write() {
                 Ok(()) => return Ok((Self { claim }, before)),
                 // Somebody was quicker: look who.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(NotClaimed::Io(error)),
+                Err(error) => return Err(ClaimError::Io(error)),
             }
         }
     }
 
     /// To ask from elsewhere whether the files are still ours.
-    pub(crate) fn claimed(&self) -> Claim {
+    pub(crate) fn claim(&self) -> Claim {
         self.claim.clone()
     }
 }
@@ -183,7 +183,7 @@ impl Claim {
 
     /// Tells other hosts that the process lives. Files that somebody removed are written again.
     pub(crate) fn touch(&self) -> io::Result<()> {
-        let now = SystemTime::UNIX_EPOCH + ambient::since_epoch();
+        let now = SystemTime::UNIX_EPOCH + clock::since_epoch();
         match File::options().write(true).open(self.endpoint.pid_file()) {
             Ok(file) => file.set_modified(now),
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.write().or_else(ignore_existing),
@@ -205,7 +205,8 @@ impl Claim {
     /// Whether the PID file holds this process's PID. NFS may say that a file exists which the same call has just made: its
     /// answer was lost, and the call was sent again.
     fn has_written_pid(&self) -> bool {
-        fs::read_to_string(self.endpoint.pid_file()).is_ok_and(|text| text.trim() == self.record.pid.to_string())
+        fs::read_to_string(self.endpoint.pid_file())
+            .is_ok_and(|text| text.trim() == self.record.pid.to_string())
     }
 
     fn has_written(&self) -> bool {
@@ -245,7 +246,7 @@ fn link(path: &Path, content: &str) -> io::Result<()> {
 /// A name that no other process, on whatever host, uses.
 fn draft(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.{}", ambient::run_id()))
+    path.with_file_name(format!(".{name}.{}", random::run_id()))
 }
 
 #[cfg(test)]
@@ -253,9 +254,9 @@ mod tests {
     use super::*;
     use nix::unistd::Pid;
 
-    fn pid(standing: &Standing) -> Option<Pid> {
+    fn pid(standing: &ProcessState) -> Option<Pid> {
         match standing {
-            Standing::Alive(process) => Some(process.pid()),
+            ProcessState::Alive(process) => Some(process.pid()),
             _ => None,
         }
     }
@@ -274,7 +275,7 @@ mod tests {
     }
 
     fn age(endpoint: &EndpointDir) {
-        let old = SystemTime::UNIX_EPOCH + ambient::since_epoch() - Duration::from_secs(3600);
+        let old = SystemTime::UNIX_EPOCH + clock::since_epoch() - Duration::from_secs(3600);
         for path in [endpoint.pid_file(), endpoint.host_file()] {
             File::options().write(true).open(path).unwrap().set_modified(old).unwrap();
         }
@@ -284,12 +285,12 @@ mod tests {
     fn a_number_alone_is_alive_only_by_its_title() {
         let scratch = tempfile::tempdir().unwrap();
         let endpoint = endpoint(&scratch);
-        assert_eq!(standing(&endpoint), Standing::Absent);
+        assert_eq!(process_state(&endpoint), ProcessState::Absent);
         let own = format!("{}\n", std::process::id());
         // This test's own process lives, and is no endpoint by its title.
         for dead in ["", "garbage", "-1", "0", "999999999", "1\n", &own] {
             fs::write(endpoint.pid_file(), dead).unwrap();
-            assert_eq!(standing(&endpoint), Standing::Dead, "{dead:?}");
+            assert_eq!(process_state(&endpoint), ProcessState::Dead, "{dead:?}");
         }
     }
 
@@ -297,10 +298,10 @@ mod tests {
     fn on_this_host_the_start_of_the_process_tells() {
         let scratch = tempfile::tempdir().unwrap();
         let endpoint = endpoint(&scratch);
-        let (file, before) = PidFile::claim(&endpoint, 30).unwrap();
-        assert_eq!(before, Before::Nothing);
-        assert_eq!(pid(&standing(&endpoint)), Some(Pid::this()));
-        assert!(matches!(PidFile::claim(&endpoint, 30), Err(NotClaimed::Alive)));
+        let (file, before) = PidFile::acquire(&endpoint, 30).unwrap();
+        assert_eq!(before, PreviousRun::Clean);
+        assert_eq!(pid(&process_state(&endpoint)), Some(Pid::this()));
+        assert!(matches!(PidFile::acquire(&endpoint, 30), Err(ClaimError::Alive)));
         let record = file.claim.record.clone();
         let changed = [
             (Record { started: record.started + 1, ..record.clone() }, "another process has the number"),
@@ -310,14 +311,14 @@ mod tests {
         for (other, why) in changed {
             fs::write(endpoint.host_file(), other.text()).unwrap();
             fs::write(endpoint.pid_file(), format!("{}\n", other.pid)).unwrap();
-            assert_eq!(standing(&endpoint), Standing::Dead, "{why}");
+            assert_eq!(process_state(&endpoint), ProcessState::Dead, "{why}");
         }
         // Seen from another container on the same host, its processes can't be looked at.
         let mut contained = record;
         (contained.pid, contained.namespace) = (999_999_999, "pid:[1]".to_owned());
         fs::write(endpoint.host_file(), contained.text()).unwrap();
         fs::write(endpoint.pid_file(), "999999999\n").unwrap();
-        assert!(matches!(standing(&endpoint), Standing::Elsewhere(_)));
+        assert!(matches!(process_state(&endpoint), ProcessState::Elsewhere(_)));
     }
 
     #[test]
@@ -325,14 +326,14 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let endpoint = endpoint(&scratch);
         foreign(&endpoint);
-        assert_eq!(standing(&endpoint), Standing::Elsewhere("elsewhere".to_owned()));
-        assert!(matches!(PidFile::claim(&endpoint, 30), Err(NotClaimed::Elsewhere(_))));
+        assert_eq!(process_state(&endpoint), ProcessState::Elsewhere("elsewhere".to_owned()));
+        assert!(matches!(PidFile::acquire(&endpoint, 30), Err(ClaimError::Elsewhere(_))));
         age(&endpoint);
-        assert_eq!(standing(&endpoint), Standing::Silent("elsewhere".to_owned()));
+        assert_eq!(process_state(&endpoint), ProcessState::Silent("elsewhere".to_owned()));
         clean_up(&endpoint).unwrap();
         assert!(endpoint.pid_file().exists(), "nobody knows that it has ended");
-        let (_, before) = PidFile::claim(&endpoint, 30).unwrap();
-        assert_eq!(before, Before::Silent);
+        let (_, before) = PidFile::acquire(&endpoint, 30).unwrap();
+        assert_eq!(before, PreviousRun::Silent);
     }
 
     #[test]
@@ -340,8 +341,8 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let endpoint = endpoint(&scratch);
         fs::write(endpoint.pid_file(), "999999999\n").unwrap();
-        let (file, before) = PidFile::claim(&endpoint, 30).unwrap();
-        assert_eq!(before, Before::Dead);
+        let (file, before) = PidFile::acquire(&endpoint, 30).unwrap();
+        assert_eq!(before, PreviousRun::Dead);
         let own = format!("{}\n", std::process::id());
         assert_eq!(fs::read_to_string(endpoint.pid_file()).unwrap(), own, "as upstream reads it");
         drop(file);
@@ -352,14 +353,14 @@ mod tests {
     fn who_is_superseded_notices_and_removes_nothing() {
         let scratch = tempfile::tempdir().unwrap();
         let endpoint = endpoint(&scratch);
-        let (file, _) = PidFile::claim(&endpoint, 30).unwrap();
-        let claim = file.claimed();
+        let (file, _) = PidFile::acquire(&endpoint, 30).unwrap();
+        let claim = file.claim();
         assert!(claim.holds());
         // Somebody's tidying takes nothing from it.
         fs::remove_file(endpoint.pid_file()).unwrap();
         assert!(claim.holds());
         claim.touch().unwrap();
-        assert_eq!(pid(&standing(&endpoint)), Some(Pid::this()), "it is written again");
+        assert_eq!(pid(&process_state(&endpoint)), Some(Pid::this()), "it is written again");
         let other = foreign(&endpoint);
         assert!(!claim.holds());
         claim.touch().unwrap();
@@ -372,7 +373,7 @@ mod tests {
     fn files_that_it_has_written_itself_are_no_obstacle() {
         let scratch = tempfile::tempdir().unwrap();
         let endpoint = endpoint(&scratch);
-        let (file, _) = PidFile::claim(&endpoint, 30).unwrap();
+        let (file, _) = PidFile::acquire(&endpoint, 30).unwrap();
         file.claim.write().unwrap();
         fs::write(endpoint.pid_file(), "17\n").unwrap();
         assert_eq!(file.claim.write().unwrap_err().kind(), io::ErrorKind::AlreadyExists);

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use axum::http::Uri;
-use client::place::user_directory;
+use client::service_address::user_directory;
 
 /// The port of the one address.
 const KNOWN_PORT: u16 = 5000;

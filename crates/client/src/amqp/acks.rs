@@ -1,8 +1,8 @@
-//! Turns acknowledgements of single messages into as few AMQP methods as their order allows. Pure.
+//! Combines acknowledgements of single messages into as few AMQP methods as their order allows. Pure.
 
 use std::collections::BTreeSet;
 
-/// The deliveries of one session without an answer.
+/// The deliveries of one session that are not answered yet.
 #[derive(Debug, Default)]
 pub(crate) struct Outstanding {
     numbers: BTreeSet<u64>,
@@ -12,7 +12,7 @@ pub(crate) struct Outstanding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ack {
     pub(crate) number: u64,
-    /// It answers every earlier delivery too.
+    /// It acknowledges every earlier delivery as well.
     pub(crate) multiple: bool,
 }
 
@@ -21,17 +21,17 @@ impl Outstanding {
         self.numbers.insert(number);
     }
 
-    /// Forgets a delivery that was answered otherwise. False: it was not outstanding.
+    /// Removes a delivery that is answered by a `basic.nack`. False: it was not outstanding.
     pub(crate) fn settled(&mut self, number: u64) -> bool {
         self.numbers.remove(&number)
     }
 
-    /// The acks for these deliveries. One that is not outstanding gets none: a second ack is a protocol error.
+    /// The acks for these deliveries. One that is not outstanding gets none: to ack it twice is a protocol error.
     pub(crate) fn acknowledge(&mut self, numbers: impl IntoIterator<Item = u64>) -> Vec<Ack> {
         let mut wanted: BTreeSet<u64> =
             numbers.into_iter().filter(|number| self.numbers.remove(number)).collect();
         let mut acks = Vec::new();
-        // Everything below the oldest delivery that still waits can go in one method.
+        // One method acknowledges everything below the oldest delivery that stays outstanding.
         let covered = match self.numbers.first() {
             Some(oldest_waiting) => {
                 let above = wanted.split_off(oldest_waiting);

@@ -1,21 +1,21 @@
-//! Reads the AMQP addresses a service hands out, as pika reads them.
+//! Parses the AMQP addresses that a service hands out, as pika parses them.
 
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use reqwest::Url;
 use thiserror::Error;
 
-use super::guard::LONGEST_FRAME;
+use super::frame_check::FRAME_LIMIT;
 
 /// How long opening a connection may take, in milliseconds.
 const CONNECTION_TIMEOUT: u64 = 15_000;
-/// Seconds between heartbeats, when neither the address nor the broker wants fewer.
+/// Seconds between heartbeats, unless the address or the broker asks for fewer.
 const HEARTBEAT: u16 = 60;
 
-/// Where a broker is and who we are there. Its `Debug` form holds no password.
+/// A broker's address with our credentials. The `Debug` form leaves the password out.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address(AMQPUri);
 
-/// Why a text is no AMQP address. The text is not shown: it may hold a password.
+/// Why a text is no AMQP address. It does not quote the text, which may contain a password.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadAddress {
     #[error("not a URL")]
@@ -29,7 +29,7 @@ pub enum BadAddress {
 }
 
 impl Address {
-    /// Reads an address; `port` goes before the port it names.
+    /// Parses an address; `port` replaces the port in it.
     pub fn parse(text: &str, port: Option<u16>) -> Result<Self, BadAddress> {
         let url = Url::parse(text).map_err(|_| BadAddress::NotAUrl)?;
         let scheme = match url.scheme() {
@@ -50,14 +50,11 @@ impl Address {
             path => unescape(path),
         };
         let query = AMQPQueryString {
-            // Without heartbeats, a broker that has gone silent would never be noticed.
+            // Without heartbeats, the silence of a dead broker would never be noticed.
             heartbeat: Some(number(&url, "heartbeat")?.unwrap_or(HEARTBEAT)),
-            // Without a limit of ours, the broker could ask for buffers of any size.
+            // Without a limit of ours, the broker could make us allocate buffers of any size.
             frame_max: Some(
-                number(&url, "frame_max")?
-                    .filter(|most| *most > 0)
-                    .unwrap_or(LONGEST_FRAME)
-                    .min(LONGEST_FRAME),
+                number(&url, "frame_max")?.filter(|most| *most > 0).unwrap_or(FRAME_LIMIT).min(FRAME_LIMIT),
             ),
             channel_max: number(&url, "channel_max")?,
             connection_timeout: Some(CONNECTION_TIMEOUT),
@@ -88,7 +85,7 @@ impl std::fmt::Debug for Address {
     }
 }
 
-/// A number of the query; every other option is pika's alone and ignored.
+/// A number in the query. Options that only pika knows are ignored.
 fn number<T: std::str::FromStr>(url: &Url, name: &'static str) -> Result<Option<T>, BadAddress> {
     match url.query_pairs().find(|(key, _)| key == name) {
         Some((_, value)) => value.parse().map(Some).map_err(|_| BadAddress::Query(name)),
@@ -96,7 +93,7 @@ fn number<T: std::str::FromStr>(url: &Url, name: &'static str) -> Result<Option<
     }
 }
 
-/// Undoes percent-encoding; what is no such escape stays.
+/// Decodes percent-encoding; leaves malformed escapes as they are.
 fn unescape(text: &str) -> String {
     let bytes = text.as_bytes();
     let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));

@@ -1,16 +1,16 @@
-//! How much of what a broker has sent waits until we take it: beyond a limit, nothing more is read, and TCP tells the
-//! broker. The library would queue it all.
+//! Limits the messages that wait in memory: beyond the limit nothing more is read from the socket, so that TCP slows the
+//! broker down. The library alone would queue everything.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use super::guard::LARGEST_BODY;
+use super::frame_check::BODY_LIMIT;
 
-/// One message of the largest size may always come whole, beside what waits.
-const MOST: usize = LARGEST_BODY as usize + (32 << 20);
+/// Leaves room for one message of the largest size beside those that wait.
+const LIMIT_BYTES: usize = BODY_LIMIT as usize + (32 << 20);
 
-/// Bodies of one connection or several that share it, and whether anybody still wants them.
+/// The bytes of messages that wait, for all connections of a session; and whether the session is over.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Backlog(Arc<Inner>);
 
@@ -18,24 +18,24 @@ pub(super) struct Backlog(Arc<Inner>);
 struct Inner {
     bytes: AtomicUsize,
     over: AtomicBool,
-    /// Who reads; a session may have several connections.
+    /// The connections that wait until they may read.
     readers: Mutex<Vec<Waker>>,
 }
 
 impl Backlog {
-    /// Bytes of bodies came.
-    pub(super) fn came(&self, bytes: usize) {
+    /// Counts bytes of bodies that came.
+    pub(super) fn add(&self, bytes: usize) {
         self.0.bytes.fetch_add(bytes, Ordering::AcqRel);
     }
 
-    /// A message was taken.
-    pub(super) fn taken(&self, bytes: usize) {
+    /// Counts a message as taken by the session.
+    pub(super) fn remove(&self, bytes: usize) {
         let less = |waiting: usize| Some(waiting.saturating_sub(bytes));
         let _ = self.0.bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
         self.wake();
     }
 
-    /// Ends the connection: the library goes on with one whose opening nobody waits for.
+    /// Ends the connections. Without it, the library goes on with a connection whose opening nobody waits for.
     pub(super) fn end(&self) {
         self.0.over.store(true, Ordering::Release);
         self.wake();
@@ -54,12 +54,12 @@ impl Backlog {
         self.0.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether nothing more is to be read; the reader is woken when that may have changed.
-    pub(super) fn is_long(&self, reader: &Waker) -> bool {
+    /// Whether reading must pause; the reader is woken when that may have changed.
+    pub(super) fn is_full(&self, reader: &Waker) -> bool {
         let mut readers = self.readers();
         if !readers.iter().any(|known| known.will_wake(reader)) {
             readers.push(reader.clone());
         }
-        self.0.bytes.load(Ordering::Acquire) > MOST
+        self.0.bytes.load(Ordering::Acquire) > LIMIT_BYTES
     }
 }

@@ -1,10 +1,10 @@
-//! AMQP tables and properties, and their JSON forms.
+//! Converts AMQP tables and properties from and to JSON.
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use serde_json::{Map, Value};
 
-/// Deeper values are left out: nothing we read nests at all.
+/// Values nested deeper are left out: no header that we read is nested.
 const DEPTH: usize = 8;
 
 /// The headers of a delivery. What has no JSON form is left out.
@@ -46,8 +46,8 @@ fn json(value: &AMQPValue, depth: usize) -> Option<Value> {
     })
 }
 
-/// The properties a service asks a publisher to set, by their AMQP names. One that can't be set is an error: to leave
-/// it out could change what happens to the message.
+/// The message properties that a service asks for, by their AMQP names. One that can't be set is an error: leaving it out could
+/// change what happens to the message.
 pub(crate) fn properties(wanted: &Map<String, Value>) -> Result<BasicProperties, String> {
     let mut properties = BasicProperties::default();
     for (name, value) in wanted {

@@ -5,22 +5,22 @@
 //!            v                                           |
 //!  start -> connecting -- Up{session} --> session -------+
 //!            |                              |
-//!            +--- refused for good ---+     +--- close() ---> Ended(Closed)
+//!            +--- refused ------------+     +--- close() ---> Ended(Closed)
 //!                                     v
 //!                                   Ended(..)
 //! ```
 //!
-//! A session is up once the broker has granted it the task queue, which it grants to one at a time: an owner that hears
-//! `Up` knows that no other process has the endpoint's tasks ([`Plan::exclusive`]).
+//! A session lasts from one connect to the loss of the connection. It is up once the broker has granted it the task queue,
+//! which one consumer can have at a time: after `Up` the owner of the link knows that no other process takes the endpoint's
+//! tasks ([`LinkConfig::exclusive`]).
 //!
-//! A session is one life of the connection. Whatever belongs to a session (delivery tags, publications without an
-//! answer) is void after its `Down`: the owner, who knows what it wanted to send, sends it again after the next `Up`.
-//! The link retries, spreads its retries and says what happens; it never looks into a message.
+//! Delivery tags, and publications without an answer, are void after the `Down` of their session: the owner publishes again
+//! after the next `Up`. The link retries with random pauses and reports what happens; it never looks into a message.
 
 mod acks;
 mod address;
 mod backlog;
-mod guard;
+mod frame_check;
 mod headers;
 mod session;
 mod supervisor;
@@ -37,29 +37,29 @@ use wire::queue::{PublishInfo, QueueInfo, Registration};
 
 pub use address::{Address, BadAddress};
 
-/// Where messages come from and go to.
+/// What a link connects to: the queues and exchanges, and how.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct LinkConfig {
     pub tasks: Source,
     pub results: Target,
     pub heartbeats: Target,
-    /// Where messages to the endpoint itself come from, if the service has such a queue.
+    /// The queue of commands to the endpoint, if the service has one.
     pub commands: Option<Source>,
-    /// Authorities to trust beside the system's, as PEM.
+    /// Authorities to trust in addition to the system's, as PEM.
     pub authorities: Option<String>,
-    /// The number of the first session: an owner that begins a second link goes on counting.
+    /// The number of the first session: an owner that starts a second link continues the count.
     pub first_session: u32,
-    /// No session is up unless the task queue is granted to it alone. Without it, a session may only publish.
+    /// A session is up only once the task queue is granted to it alone. If false, a session may only publish.
     pub exclusive: bool,
-    /// How many unacknowledged tasks the broker may give out.
+    /// How many unacknowledged tasks the broker may deliver.
     pub prefetch: u16,
-    /// Shown in the broker's lists of connections.
+    /// The connection's name in the broker's lists.
     pub name: String,
 }
 
-/// Why a registration makes no plan.
+/// Why a registration can't be turned into a link.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadPlan {
+pub enum BadLinkConfig {
     #[error("{0} is missing")]
     Missing(&'static str),
     #[error("the address in {0}: {1}")]
@@ -68,26 +68,27 @@ pub enum BadPlan {
     Argument(&'static str, String),
 }
 
-impl Plan {
-    /// What a registration says, with `amqp_port` in place of the ports it names.
+impl LinkConfig {
+    /// Takes queues and credentials from a registration; `amqp_port` replaces the ports in it.
     pub fn new(
         registration: &Registration,
         amqp_port: Option<u16>,
         authorities: Option<String>,
         prefetch: u16,
         name: String,
-    ) -> Result<Self, BadPlan> {
+    ) -> Result<Self, BadLinkConfig> {
         let address =
-            |what, url: &str| Address::parse(url, amqp_port).map_err(|bad| BadPlan::Address(what, bad));
+            |what, url: &str| Address::parse(url, amqp_port).map_err(|bad| BadLinkConfig::Address(what, bad));
         let short = |what, text: &str| {
-            ShortString::try_new(text).map_err(|error| BadPlan::Argument(what, format!("{text:?}: {error}")))
+            ShortString::try_new(text)
+                .map_err(|error| BadLinkConfig::Argument(what, format!("{text:?}: {error}")))
         };
         let source = |what, info: &Option<QueueInfo>| {
-            let info = info.as_ref().ok_or(BadPlan::Missing(what))?;
+            let info = info.as_ref().ok_or(BadLinkConfig::Missing(what))?;
             Ok(Source { address: address(what, &info.connection_url)?, queue: short(what, &info.queue)? })
         };
         let target = |what, info: &Option<PublishInfo>| {
-            let info = info.as_ref().ok_or(BadPlan::Missing(what))?;
+            let info = info.as_ref().ok_or(BadLinkConfig::Missing(what))?;
             let arguments = &info.queue_publish_kwargs;
             let wanted = arguments.properties.clone().unwrap_or_default();
             Ok(Target {
@@ -95,7 +96,8 @@ impl Plan {
                 exchange: short(what, &arguments.exchange)?,
                 routing_key: short(what, &arguments.routing_key)?,
                 mandatory: arguments.mandatory.unwrap_or(false),
-                properties: headers::properties(&wanted).map_err(|error| BadPlan::Argument(what, error))?,
+                properties: headers::properties(&wanted)
+                    .map_err(|error| BadLinkConfig::Argument(what, error))?,
             })
         };
         Ok(Self {
@@ -115,7 +117,7 @@ impl Plan {
     }
 }
 
-/// A queue to consume from, alone.
+/// A queue to consume from.
 #[derive(Clone, Debug)]
 pub struct Source {
     pub address: Address,
@@ -132,7 +134,7 @@ pub struct Target {
     pub properties: BasicProperties,
 }
 
-/// Names one delivery, in one session.
+/// Identifies one delivery of one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tag {
     pub session: u32,
@@ -143,63 +145,63 @@ pub struct Tag {
 #[derive(Clone, Debug)]
 pub struct Delivery {
     pub tag: Tag,
-    /// The AMQP headers as JSON; what has no JSON form is left out.
+    /// The AMQP headers as JSON; values without a JSON form are left out.
     pub headers: serde_json::Map<String, serde_json::Value>,
     pub body: Vec<u8>,
 }
 
-/// What was published.
+/// What a publication carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Item {
     Result(TaskId),
     Heartbeat,
 }
 
-/// What the broker said to a publication.
+/// The broker's answer to a publication.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum PublishStatus {
     Confirmed,
-    /// It has no queue for the message and gave it back.
+    /// No queue takes the message: the broker returned it, with this text.
     Returned(String),
-    /// It did not take responsibility.
+    /// The broker answered with `basic.nack`.
     Refused,
 }
 
-/// What the link tells its owner, in order.
+/// What happens on a link, in order.
 #[derive(Clone, Debug)]
 pub enum Event {
     Up {
         session: u32,
     },
     Delivered(Delivery),
-    /// A message to the endpoint itself; it is acknowledged by the link.
+    /// A command to the endpoint. The link has acknowledged it.
     Commanded(Vec<u8>),
     Settled {
         item: Item,
-        outcome: Outcome,
+        status: PublishStatus,
     },
-    /// The session is over; the next attempt follows after a pause.
+    /// The session is over, or could not be opened; the next attempt follows after the pause.
     Down {
         reason: String,
-        /// Another process has the task queue.
-        taken: bool,
+        /// Another process consumes from the task queue.
+        queue_taken: bool,
         pause: Duration,
     },
-    /// Nothing follows.
-    Ended(End),
+    /// The last event.
+    Ended(LinkEnd),
 }
 
-/// Why a link ended for good.
+/// Why a link ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum LinkEnd {
     Closed,
     /// The broker does not accept the credentials.
     AuthenticationRefused(String),
-    /// So many attempts failed in a row that nobody is there any more.
+    /// Too many attempts failed in a row.
     GaveUp(String),
 }
 
-/// What the owner asks of the link.
+/// Requests of the owner.
 #[derive(Debug)]
 enum Command {
     Publish { session: u32, item: Item, body: Vec<u8> },
@@ -210,72 +212,72 @@ enum Command {
     Close,
 }
 
-/// Speaks to a link. Its calls never wait: the length of their queue is bounded by the deliveries and publications
-/// without an answer, which the owner bounds.
+/// Sends requests to a link. No call waits: their queue is bounded by the deliveries and publications without an answer, which
+/// the owner limits.
 #[derive(Clone, Debug)]
 pub struct Handle {
     commands: mpsc::UnboundedSender<Command>,
 }
 
-/// Whether the broker at `address` takes a connection of ours: its certificate, our credentials, the virtual host. Why not,
-/// in the words of whoever refused.
-pub async fn greet(address: &Address, authorities: Option<String>) -> Result<(), String> {
+/// Opens a connection to the broker at `address` and closes it: checks its certificate, our credentials and the virtual host. The
+/// error is the text of whoever refused.
+pub async fn check_connection(address: &Address, authorities: Option<String>) -> Result<(), String> {
     let tls = OwnedTLSConfig { identity: None, cert_chain: authorities };
     let named = ConnectionProperties::default().with_connection_name("doctor".into());
     let backlog = backlog::Backlog::default();
     let connection = transport::connect(address.uri(), tls, named, backlog.clone())
         .await
         .map_err(|error| error.to_string())?;
-    // It was only a greeting: a broker that doesn't answer the farewell is left without one.
+    // The check is done, whether or not the broker answers the close.
     let _ = connection.close(200, "only asking".into()).await;
     backlog.end();
     Ok(())
 }
 
-/// Events wait here when the owner is busy; deliveries stay with the broker meanwhile.
-const EVENTS: usize = 1024;
+/// How many events wait while the owner is busy; further deliveries stay with the broker.
+const EVENT_QUEUE: usize = 1024;
 
-/// Starts a link on the runtime of the caller.
-pub fn start(plan: Plan) -> (Handle, mpsc::Receiver<Event>) {
+/// Starts a link on the current runtime.
+pub fn start(config: LinkConfig) -> (Handle, mpsc::Receiver<Event>) {
     let (commands, inbox) = mpsc::unbounded_channel();
-    let (outbox, events) = mpsc::channel(EVENTS);
-    tokio::spawn(supervisor::run(plan, inbox, outbox));
+    let (outbox, events) = mpsc::channel(EVENT_QUEUE);
+    tokio::spawn(supervisor::run(config, inbox, outbox));
     (Handle { commands }, events)
 }
 
 impl Handle {
-    /// Publishes in this session; when it is over, nothing happens.
+    /// Publishes in this session; does nothing when the session is over.
     pub fn publish(&self, session: u32, item: Item, body: Vec<u8>) {
         self.send(Command::Publish { session, item, body });
     }
 
-    /// These messages are safe with us.
+    /// Acknowledges messages: the endpoint has them safe.
     pub fn acknowledge(&self, tags: Vec<Tag>) {
         self.send(Command::Acknowledge(tags));
     }
 
-    /// These messages go back to the queue.
+    /// Returns messages to the queue.
     pub fn give_back(&self, tags: Vec<Tag>) {
         self.send(Command::GiveBack(tags));
     }
 
-    /// Nobody can do anything with these messages: the queue drops them (or sets them aside, where it is told to).
+    /// Rejects messages that can't be processed: the queue drops them, or dead-letters them if so configured.
     pub fn reject(&self, tags: Vec<Tag>) {
         self.send(Command::Reject(tags));
     }
 
-    /// Takes messages, or stops taking them; what was delivered stays ours. It outlives sessions.
+    /// Starts or stops consuming, also in later sessions; delivered messages stay delivered.
     pub fn consume(&self, take: bool) {
         self.send(Command::Consume(take));
     }
 
-    /// Closes the connection in an orderly way; `Ended` follows.
+    /// Closes the connection; `Ended` follows.
     pub fn close(&self) {
         self.send(Command::Close);
     }
 
     fn send(&self, command: Command) {
-        // A link that has ended needs no commands: its `Ended` tells the owner.
+        // A link that has ended has sent `Ended` to the owner.
         let _ = self.commands.send(command);
     }
 }

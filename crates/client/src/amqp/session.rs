@@ -1,4 +1,4 @@
-//! One life of the connection: its channels, its consumer, its publications without an answer.
+//! One session of the link: its channels, its consumers, and the publications that the broker has not answered.
 
 use std::time::Duration;
 
@@ -16,46 +16,47 @@ use tokio::sync::mpsc;
 
 use super::acks::Outstanding;
 use super::backlog::Backlog;
-use super::{Address, Command, Delivery, Event, Item, Outcome, Plan, Tag, Target, headers, transport};
+use super::transport::OPEN_TIMEOUT;
+use super::{
+    Address, Command, Delivery, Event, Item, LinkConfig, PublishStatus, Tag, Target, headers, transport,
+};
 
-/// Opening takes no longer; then it counts as failed.
-pub(super) const OPENING: Duration = Duration::from_secs(30);
-/// Closing politely takes no longer.
-const CLOSING: Duration = Duration::from_secs(2);
+/// How long the broker may take to answer a close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-const CONSUMER: &str = "farcall.tasks";
-const COMMANDS: &str = "farcall.commands";
-/// So many commands wait with us at most.
-const COMMANDS_AHEAD: u16 = 16;
+const TASK_CONSUMER: &str = "farcall.tasks";
+const COMMAND_CONSUMER: &str = "farcall.commands";
+/// How many unacknowledged commands the broker may deliver.
+const COMMAND_PREFETCH: u16 = 16;
 
-/// Why no session came to be.
-pub(super) enum Opening {
-    /// For good.
+/// Why a session could not be opened.
+pub(super) enum OpenError {
+    /// The broker does not accept the credentials: a retry can't help.
     AuthenticationRefused(String),
-    /// For now.
+    /// A retry may help.
     Failed(String),
 }
 
 /// Why a session is over.
-pub(super) enum Lost {
+pub(super) enum SessionEnd {
     Closed,
-    Broken(Broken),
+    Disconnected(Disconnect),
 }
 
-/// What broke a session.
-pub(super) struct Broken {
+/// How a session was lost.
+pub(super) struct Disconnect {
     pub(super) reason: String,
-    /// Another process has the task queue.
-    pub(super) taken: bool,
+    /// Another process consumes from the task queue.
+    pub(super) queue_taken: bool,
 }
 
-impl From<String> for Broken {
+impl From<String> for Disconnect {
     fn from(reason: String) -> Self {
-        Self { reason, taken: false }
+        Self { reason, queue_taken: false }
     }
 }
 
-/// Everything a session holds open.
+/// The open connections and channels of a session.
 pub(super) struct Channels {
     connections: Vec<Connection>,
     tasks: Channel,
@@ -66,10 +67,10 @@ pub(super) struct Channels {
 }
 
 /// Connects (once per address) and opens a channel for each purpose.
-pub(super) async fn open(plan: &Plan) -> Result<Channels, Opening> {
+pub(super) async fn open(config: &LinkConfig) -> Result<Channels, OpenError> {
     let backlog = Backlog::default();
-    let opened = tokio::time::timeout(OPENING, connect(plan, &backlog)).await.unwrap_or_else(|_| {
-        Err(Opening::Failed(format!("the broker did not answer within {} s", OPENING.as_secs())))
+    let opened = tokio::time::timeout(OPEN_TIMEOUT, connect(config, &backlog)).await.unwrap_or_else(|_| {
+        Err(OpenError::Failed(format!("the broker did not answer within {} s", OPEN_TIMEOUT.as_secs())))
     });
     if opened.is_err() {
         backlog.end();
@@ -77,18 +78,19 @@ pub(super) async fn open(plan: &Plan) -> Result<Channels, Opening> {
     opened
 }
 
-async fn connect(plan: &Plan, backlog: &Backlog) -> Result<Channels, Opening> {
+async fn connect(config: &LinkConfig, backlog: &Backlog) -> Result<Channels, OpenError> {
     let mut open: Vec<(&Address, Connection)> = Vec::new();
     let mut channels = Vec::new();
-    let commands = plan.commands.as_ref().map(|source| &source.address);
-    for address in
-        [&plan.tasks.address, &plan.results.address, &plan.heartbeats.address].into_iter().chain(commands)
+    let commands = config.commands.as_ref().map(|source| &source.address);
+    for address in [&config.tasks.address, &config.results.address, &config.heartbeats.address]
+        .into_iter()
+        .chain(commands)
     {
         let index = match open.iter().position(|(known, _)| *known == address) {
             Some(index) => index,
             None => {
-                let named = ConnectionProperties::default().with_connection_name(plan.name.as_str().into());
-                let tls = OwnedTLSConfig { identity: None, cert_chain: plan.authorities.clone() };
+                let named = ConnectionProperties::default().with_connection_name(config.name.as_str().into());
+                let tls = OwnedTLSConfig { identity: None, cert_chain: config.authorities.clone() };
                 let connection = transport::connect(address.uri(), tls, named, backlog.clone())
                     .await
                     .map_err(|error| refused(&error))?;
@@ -99,40 +101,40 @@ async fn connect(plan: &Plan, backlog: &Backlog) -> Result<Channels, Opening> {
         let (_, connection) = &open[index];
         channels.push(connection.create_channel().await.map_err(|error| failed(&error))?);
     }
-    let commands = if plan.commands.is_some() { channels.pop() } else { None };
+    let commands = if config.commands.is_some() { channels.pop() } else { None };
     let [tasks, results, heartbeats] = <[Channel; 3]>::try_from(channels)
-        .map_err(|_| Opening::Failed("the channels could not be opened".to_owned()))?;
+        .map_err(|_| OpenError::Failed("the channels could not be opened".to_owned()))?;
     for publisher in [&results, &heartbeats] {
         publisher.confirm_select(ConfirmSelectOptions::default()).await.map_err(|error| failed(&error))?;
     }
-    tasks.basic_qos(plan.prefetch, BasicQosOptions::default()).await.map_err(|error| failed(&error))?;
+    tasks.basic_qos(config.prefetch, BasicQosOptions::default()).await.map_err(|error| failed(&error))?;
     let connections = open.into_iter().map(|(_, connection)| connection).collect();
     Ok(Channels { connections, tasks, results, heartbeats, commands, backlog: backlog.clone() })
 }
 
-fn refused(error: &lapin::Error) -> Opening {
+fn refused(error: &lapin::Error) -> OpenError {
     match error.kind() {
-        ErrorKind::ProtocolError(said)
-            if *said.kind() == AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) =>
+        ErrorKind::ProtocolError(error)
+            if *error.kind() == AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) =>
         {
-            Opening::AuthenticationRefused(said.get_message().to_string())
+            OpenError::AuthenticationRefused(error.get_message().to_string())
         }
         _ => failed(error),
     }
 }
 
-fn failed(error: &lapin::Error) -> Opening {
-    Opening::Failed(error.to_string())
+fn failed(error: &lapin::Error) -> OpenError {
+    OpenError::Failed(error.to_string())
 }
 
-/// A session at work.
+/// A running session.
 struct Session<'a> {
-    plan: &'a Plan,
+    config: &'a LinkConfig,
     number: u32,
     channels: &'a Channels,
     consumer: Option<Consumer>,
-    commanded: Option<Consumer>,
-    /// The consumer was cancelled; what was on its way still comes out of it.
+    command_consumer: Option<Consumer>,
+    /// The consumer was cancelled; it still yields the deliveries that were under way.
     cancelled: bool,
     outstanding: Outstanding,
     confirms: FuturesUnordered<Confirming>,
@@ -143,111 +145,120 @@ type Confirming = std::pin::Pin<Box<dyn Future<Output = (Item, lapin::Result<Con
 
 /// Carries messages until the session is lost or closed.
 pub(super) async fn run(
-    plan: &Plan,
+    config: &LinkConfig,
     number: u32,
     channels: Channels,
     consume: &mut bool,
     commands: &mut mpsc::UnboundedReceiver<Command>,
     events: &mpsc::Sender<Event>,
-) -> Lost {
+) -> SessionEnd {
     let session = Session {
-        plan,
+        config,
         number,
         channels: &channels,
         consumer: None,
-        commanded: None,
+        command_consumer: None,
         cancelled: false,
         outstanding: Outstanding::default(),
         confirms: FuturesUnordered::new(),
         events,
     };
-    let lost = session.carry(consume, commands).await;
-    if matches!(lost, Lost::Closed) {
+    let end = session.run(consume, commands).await;
+    if matches!(end, SessionEnd::Closed) {
         for connection in &channels.connections {
-            // A broker that doesn't answer the farewell is left without one.
-            let _ = tokio::time::timeout(CLOSING, connection.close(200, "stopping".into())).await;
+            // The session is over, whether or not the broker answers.
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close(200, "stopping".into())).await;
         }
     }
     channels.backlog.end();
-    lost
+    end
 }
 
 impl Session<'_> {
-    async fn carry(mut self, consume: &mut bool, commands: &mut mpsc::UnboundedReceiver<Command>) -> Lost {
+    async fn run(
+        mut self,
+        consume: &mut bool,
+        commands: &mut mpsc::UnboundedReceiver<Command>,
+    ) -> SessionEnd {
         let mut failures = futures_util::stream::select_all(
             self.channels.connections.iter().map(|connection| Box::pin(connection.events_listener())),
         );
-        if let Err(broken) = self.begin(*consume).await {
-            return Lost::Broken(broken);
+        if let Err(disconnect) = self.open_queue(*consume).await {
+            return SessionEnd::Disconnected(disconnect);
         }
-        self.commanded = consume_commands(self.plan, self.channels).await;
+        self.command_consumer = consume_commands(self.config, self.channels).await;
         loop {
             let done = tokio::select! {
                 biased;
                 Some((item, confirmation)) = self.confirms.next(), if !self.confirms.is_empty() => {
-                    self.settled(item, confirmation).await.map_err(Broken::from)
+                    self.settled(item, confirmation).await.map_err(Disconnect::from)
                 }
                 command = commands.recv() => match command {
-                    Some(Command::Close) | None => return Lost::Closed,
-                    Some(command) => self.obey(command, consume).await,
+                    Some(Command::Close) | None => return SessionEnd::Closed,
+                    Some(command) => self.execute(command, consume).await,
                 },
-                command = next(&mut self.commanded) => self.commanded(command).await.map_err(Broken::from),
+                command = next(&mut self.command_consumer) => self.command_received(command).await.map_err(Disconnect::from),
                 delivery = next(&mut self.consumer) => self.delivered(delivery, *consume).await,
                 Some(event) = failures.next() => match event {
                     lapin::Event::Error(error) => Err(error.to_string().into()),
                     _ => Ok(()),
                 },
             };
-            if let Err(broken) = done {
-                return Lost::Broken(broken);
+            if let Err(disconnect) = done {
+                return SessionEnd::Disconnected(disconnect);
             }
         }
     }
 
-    /// The task queue is asked for before anything else, whether tasks are wanted or not: who has it has the endpoint.
-    async fn begin(&mut self, consume: bool) -> Result<(), Broken> {
-        if consume || self.plan.exclusive {
+    /// Requests the task queue before anything else, even if no tasks are wanted yet: the process that consumes from it owns the
+    /// endpoint.
+    async fn open_queue(&mut self, consume: bool) -> Result<(), Disconnect> {
+        if consume || self.config.exclusive {
             self.start_consuming().await?;
         }
-        tell(self.events, Event::Up { session: self.number }).await?;
+        send(self.events, Event::Up { session: self.number }).await?;
         if consume { Ok(()) } else { Ok(self.stop_consuming().await?) }
     }
 
-    async fn start_consuming(&mut self) -> Result<(), Broken> {
+    async fn start_consuming(&mut self) -> Result<(), Disconnect> {
         let options = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
-        let queue = self.plan.tasks.queue.clone();
-        match self.channels.tasks.basic_consume(queue, CONSUMER.into(), options, FieldTable::default()).await
+        let queue = self.config.tasks.queue.clone();
+        match self
+            .channels
+            .tasks
+            .basic_consume(queue, TASK_CONSUMER.into(), options, FieldTable::default())
+            .await
         {
             Ok(consumer) => {
                 self.consumer = Some(consumer);
                 Ok(())
             }
             Err(error) => match error.kind() {
-                ErrorKind::ProtocolError(said)
-                    if *said.kind() == AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) =>
+                ErrorKind::ProtocolError(error)
+                    if *error.kind() == AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) =>
                 {
                     let reason = format!(
                         "another process already takes this endpoint's tasks ({})",
-                        said.get_message()
+                        error.get_message()
                     );
-                    Err(Broken { reason, taken: true })
+                    Err(Disconnect { reason, queue_taken: true })
                 }
                 _ => Err(error.to_string().into()),
             },
         }
     }
 
-    async fn commanded(
+    async fn command_received(
         &mut self,
         delivery: Option<lapin::Result<lapin::message::Delivery>>,
     ) -> Result<(), String> {
         let Some(Ok(delivery)) = delivery else {
             tracing::warn!("the broker ended the consumer of commands");
-            self.commanded = None;
+            self.command_consumer = None;
             return Ok(());
         };
-        self.channels.backlog.taken(delivery.data.len());
-        tell(self.events, Event::Commanded(delivery.data)).await?;
+        self.channels.backlog.remove(delivery.data.len());
+        send(self.events, Event::Commanded(delivery.data)).await?;
         let Some(channel) = &self.channels.commands else { return Ok(()) };
         let options = BasicAckOptions { multiple: false };
         channel.basic_ack(delivery.delivery_tag, options).await.map_err(|error| error.to_string())
@@ -258,14 +269,14 @@ impl Session<'_> {
             self.cancelled = true;
             self.channels
                 .tasks
-                .basic_cancel(CONSUMER.into(), BasicCancelOptions::default())
+                .basic_cancel(TASK_CONSUMER.into(), BasicCancelOptions::default())
                 .await
                 .map_err(|error| error.to_string())?;
         }
         Ok(())
     }
 
-    async fn obey(&mut self, command: Command, consume: &mut bool) -> Result<(), Broken> {
+    async fn execute(&mut self, command: Command, consume: &mut bool) -> Result<(), Disconnect> {
         let ours = |tags: Vec<Tag>| {
             let session = self.number;
             tags.into_iter().filter(move |tag| tag.session == session).map(|tag| tag.number)
@@ -291,13 +302,13 @@ impl Session<'_> {
             Command::Consume(take) => {
                 *consume = take;
                 match take {
-                    // A cancelled consumer runs dry first.
+                    // A cancelled consumer must be emptied first.
                     true if self.consumer.is_none() => self.start_consuming().await,
                     true => Ok(()),
                     false => Ok(self.stop_consuming().await?),
                 }
             }
-            // The caller ends the session itself.
+            // The caller ends the session.
             Command::Close => Ok(()),
         }
     }
@@ -314,8 +325,8 @@ impl Session<'_> {
 
     async fn publish(&mut self, item: Item, body: &[u8]) -> Result<(), String> {
         let (channel, target): (&Channel, &Target) = match item {
-            Item::Result(_) => (&self.channels.results, &self.plan.results),
-            Item::Heartbeat => (&self.channels.heartbeats, &self.plan.heartbeats),
+            Item::Result(_) => (&self.channels.results, &self.config.results),
+            Item::Heartbeat => (&self.channels.heartbeats, &self.config.heartbeats),
         };
         let options = BasicPublishOptions { mandatory: target.mandatory, immediate: false };
         let confirm: PublisherConfirm = channel
@@ -333,30 +344,30 @@ impl Session<'_> {
     }
 
     async fn settled(&mut self, item: Item, confirmation: lapin::Result<Confirmation>) -> Result<(), String> {
-        let outcome = match confirmation.map_err(|error| error.to_string())? {
-            Confirmation::Ack(None) => Outcome::Confirmed,
+        let status = match confirmation.map_err(|error| error.to_string())? {
+            Confirmation::Ack(None) => PublishStatus::Confirmed,
             Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => {
-                self.channels.backlog.taken(returned.delivery.data.len());
-                Outcome::Returned(returned.reply_text.to_string())
+                self.channels.backlog.remove(returned.delivery.data.len());
+                PublishStatus::Returned(returned.reply_text.to_string())
             }
-            Confirmation::Nack(None) => Outcome::Refused,
+            Confirmation::Nack(None) => PublishStatus::Refused,
             Confirmation::NotRequested => return Err("the broker dropped publisher confirms".to_owned()),
         };
-        tell(self.events, Event::Settled { item, outcome }).await
+        send(self.events, Event::Settled { item, status }).await
     }
 
     async fn delivered(
         &mut self,
         delivery: Option<lapin::Result<lapin::message::Delivery>>,
         consume: bool,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), Disconnect> {
         match delivery {
             Some(Ok(delivery)) => {
-                self.channels.backlog.taken(delivery.data.len());
+                self.channels.backlog.remove(delivery.data.len());
                 let tag = Tag { session: self.number, number: delivery.delivery_tag };
                 self.outstanding.delivered(tag.number);
                 let headers = headers::to_json(&delivery.properties);
-                Ok(tell(self.events, Event::Delivered(Delivery { tag, headers, body: delivery.data }))
+                Ok(send(self.events, Event::Delivered(Delivery { tag, headers, body: delivery.data }))
                     .await?)
             }
             Some(Err(error)) => Err(error.to_string().into()),
@@ -370,11 +381,11 @@ impl Session<'_> {
     }
 }
 
-async fn tell(events: &mpsc::Sender<Event>, event: Event) -> Result<(), String> {
-    events.send(event).await.map_err(|_| "nobody listens".to_owned())
+async fn send(events: &mpsc::Sender<Event>, event: Event) -> Result<(), String> {
+    events.send(event).await.map_err(|_| "the owner of the link is gone".to_owned())
 }
 
-/// The next delivery; without a consumer there is none to come.
+/// The next delivery; waits for ever without a consumer.
 async fn next(consumer: &mut Option<Consumer>) -> Option<lapin::Result<lapin::message::Delivery>> {
     match consumer {
         Some(consumer) => consumer.next().await,
@@ -382,13 +393,15 @@ async fn next(consumer: &mut Option<Consumer>) -> Option<lapin::Result<lapin::me
     }
 }
 
-/// Commands are a convenience: an endpoint that gets none still does its work.
-async fn consume_commands(plan: &Plan, channels: &Channels) -> Option<Consumer> {
-    let (source, channel) = (plan.commands.as_ref()?, channels.commands.as_ref()?);
+/// Consumes commands. An endpoint works without them too.
+async fn consume_commands(config: &LinkConfig, channels: &Channels) -> Option<Consumer> {
+    let (source, channel) = (config.commands.as_ref()?, channels.commands.as_ref()?);
     let consumer = async {
-        channel.basic_qos(COMMANDS_AHEAD, BasicQosOptions::default()).await?;
+        channel.basic_qos(COMMAND_PREFETCH, BasicQosOptions::default()).await?;
         let options = BasicConsumeOptions::default();
-        channel.basic_consume(source.queue.clone(), COMMANDS.into(), options, FieldTable::default()).await
+        channel
+            .basic_consume(source.queue.clone(), COMMAND_CONSUMER.into(), options, FieldTable::default())
+            .await
     };
-    consumer.await.inspect_err(|error| tracing::warn!(%error, "no commands can be received")).ok()
+    consumer.await.inspect_err(|error| tracing::warn!(%error, "the endpoint can't receive commands")).ok()
 }

@@ -1,78 +1,79 @@
-//! Keeps one session after the other alive, with pauses between them.
+//! Opens one session after another, with pauses in between, until the link ends.
 
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::session::{self, Broken, Lost, Opening};
-use super::{Command, End, Event, Plan};
-use crate::ambient;
+use super::session::{self, Disconnect, OpenError, SessionEnd};
+use super::{Command, Event, LinkConfig, LinkEnd};
 use crate::backoff::Backoff;
+use crate::{clock, random};
 
-/// As upstream's endpoint pauses: never below half a second, never above ten.
+/// The pauses of upstream's endpoint: between half a second and ten.
 const PAUSES: Backoff = Backoff { least: Duration::from_millis(500), most: Duration::from_secs(10) };
-/// As upstream's: so many failures in a row, and nobody is there any more.
+/// After this many failures in a row the link gives up, as upstream's endpoint does.
 const ATTEMPTS: u32 = 7200;
-/// A session that lived so long was a good one: failures are counted anew.
-const GOOD: Duration = Duration::from_secs(60);
+/// After a session that lasted this long, the count of failures begins anew.
+const STABLE_SESSION: Duration = Duration::from_secs(60);
 
-/// Runs a link until it ends for good or nobody listens any more.
+/// Runs a link until it ends or its owner is gone.
 pub(super) async fn run(
-    plan: Plan,
+    config: LinkConfig,
     mut commands: mpsc::UnboundedReceiver<Command>,
     events: mpsc::Sender<Event>,
 ) {
     let mut failures = 0;
     let mut consume = true;
-    for session in plan.first_session.. {
+    for session in config.first_session.. {
         let opened = tokio::select! {
-            opened = session::open(&plan) => opened,
+            opened = session::open(&config) => opened,
             () = closed(&mut commands, &mut consume) => {
-                let _ = events.send(Event::Ended(End::Closed)).await;
+                let _ = events.send(Event::Ended(LinkEnd::Closed)).await;
                 return;
             }
         };
-        let Broken { reason, taken } = match opened {
+        let Disconnect { reason, queue_taken } = match opened {
             Ok(channels) => {
-                let since = ambient::now();
-                let lost = session::run(&plan, session, channels, &mut consume, &mut commands, &events).await;
-                if ambient::now().duration_since(since) >= GOOD {
+                let since = clock::now();
+                let end =
+                    session::run(&config, session, channels, &mut consume, &mut commands, &events).await;
+                if clock::now().duration_since(since) >= STABLE_SESSION {
                     failures = 0;
                 }
-                match lost {
-                    Lost::Closed => {
-                        let _ = events.send(Event::Ended(End::Closed)).await;
+                match end {
+                    SessionEnd::Closed => {
+                        let _ = events.send(Event::Ended(LinkEnd::Closed)).await;
                         return;
                     }
-                    Lost::Broken(broken) => broken,
+                    SessionEnd::Disconnected(disconnect) => disconnect,
                 }
             }
-            Err(Opening::AuthenticationRefused(reason)) => {
-                let _ = events.send(Event::Ended(End::AuthenticationRefused(reason))).await;
+            Err(OpenError::AuthenticationRefused(reason)) => {
+                let _ = events.send(Event::Ended(LinkEnd::AuthenticationRefused(reason))).await;
                 return;
             }
-            Err(Opening::Failed(reason)) => Broken { reason, taken: false },
+            Err(OpenError::Failed(reason)) => Disconnect { reason, queue_taken: false },
         };
         if failures >= ATTEMPTS {
-            let _ = events.send(Event::Ended(End::GaveUp(reason))).await;
+            let _ = events.send(Event::Ended(LinkEnd::GaveUp(reason))).await;
             return;
         }
-        let pause = PAUSES.pause(failures, ambient::fraction());
+        let pause = PAUSES.pause(failures, random::fraction());
         failures += 1;
-        if events.send(Event::Down { reason, taken, pause }).await.is_err() {
+        if events.send(Event::Down { reason, queue_taken, pause }).await.is_err() {
             return;
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = closed(&mut commands, &mut consume) => {
-                let _ = events.send(Event::Ended(End::Closed)).await;
+                let _ = events.send(Event::Ended(LinkEnd::Closed)).await;
                 return;
             }
         }
     }
 }
 
-/// Waits, without a session, for the wish to close. Other commands belong to sessions that are over.
+/// Waits, between sessions, until the owner closes the link. Other requests belong to sessions that are over.
 async fn closed(commands: &mut mpsc::UnboundedReceiver<Command>, consume: &mut bool) {
     loop {
         match commands.recv().await {

@@ -1,4 +1,4 @@
-//! The way to the broker: TCP or TLS as the AMQP library makes it, with a [`Guard`] between it and the library.
+//! Connects to the broker: TCP or TLS as the AMQP library opens it, with a [`FrameCheck`] between the socket and the library.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,10 +18,11 @@ use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties};
 
 use super::backlog::Backlog;
-use super::guard::Guard;
-use super::session::OPENING;
+use super::frame_check::FrameCheck;
+/// How long opening a connection or a session may take.
+pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Connects.
+/// Opens a connection.
 pub(super) async fn connect(
     uri: AMQPUri,
     tls: OwnedTLSConfig,
@@ -29,26 +30,26 @@ pub(super) async fn connect(
     backlog: Backlog,
 ) -> lapin::Result<Connection> {
     let tokio = Tokio::current();
-    let guarded = Runtime::new(Guarded(tokio.clone()));
+    let checked = Runtime::new(CheckedTokio(tokio.clone()));
     let stream = async move |uri: AMQPUri, _| {
         let runtime = Runtime::new(tokio.clone());
         let connecting = pin!(uri.connect_with_config_async(tls.as_ref(), &runtime));
-        // The library has no limit for TLS; whoever waits for the connection has gone by then.
-        let Either::Left((stream, _)) = select(connecting, pin!(tokio.sleep(OPENING))).await else {
+        // The library has no time limit for the TLS handshake. The caller of this function has given up by then.
+        let Either::Left((stream, _)) = select(connecting, pin!(tokio.sleep(OPEN_TIMEOUT))).await else {
             return Err(io::Error::from(io::ErrorKind::TimedOut).into());
         };
-        Ok(AsyncTcpStream::Plain(Watched::new(stream?, backlog.clone())))
+        Ok(AsyncTcpStream::Plain(CheckedStream::new(stream?, backlog.clone())))
     };
-    Connection::connector(uri, guarded, stream, properties).await
+    Connection::connector(uri, checked, stream, properties).await
 }
 
-/// Tokio, whose connections are watched.
+/// Tokio, with every connection checked.
 #[derive(Clone, Debug)]
-struct Guarded(Tokio);
+struct CheckedTokio(Tokio);
 
-impl RuntimeKit for Guarded {}
+impl RuntimeKit for CheckedTokio {}
 
-impl Executor for Guarded {
+impl Executor for CheckedTokio {
     type Task<T: Send + 'static> = <Tokio as Executor>::Task<T>;
 
     fn block_on<T, F: Future<Output = T>>(&self, work: F) -> T {
@@ -70,8 +71,8 @@ impl Executor for Guarded {
     }
 }
 
-impl Reactor for Guarded {
-    type TcpStream = Watched;
+impl Reactor for CheckedTokio {
+    type TcpStream = CheckedStream;
     type Sleep = <Tokio as Reactor>::Sleep;
 
     fn register<H: io::Read + io::Write + AsFd + AsRawFd + Send + 'static>(
@@ -96,46 +97,46 @@ impl Reactor for Guarded {
         let connecting = self.0.tcp_connect_addr(address);
         async move {
             let stream = AsyncTcpStream::Plain(connecting.await?);
-            Ok(Watched::new(stream, Backlog::default()))
+            Ok(CheckedStream::new(stream, Backlog::default()))
         }
     }
 }
 
-/// A connection whose every octet from the broker is looked at before anybody else has it.
-struct Watched {
+/// A connection that checks every octet from the broker before the library gets it.
+struct CheckedStream {
     stream: AsyncTcpStream<<Tokio as Reactor>::TcpStream>,
-    guard: Guard,
+    check: FrameCheck,
     backlog: Backlog,
 }
 
-impl Watched {
+impl CheckedStream {
     fn new(stream: AsyncTcpStream<<Tokio as Reactor>::TcpStream>, backlog: Backlog) -> Self {
-        Self { stream, guard: Guard::default(), backlog }
+        Self { stream, check: FrameCheck::default(), backlog }
     }
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for CheckedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let long = self.backlog.is_long(context.waker());
+        let full = self.backlog.is_full(context.waker());
         if self.backlog.is_over() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        if long {
+        if full {
             return Poll::Pending;
         }
         let read = ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        self.guard.inspect(&buffer[..read])?;
-        let bodies = self.guard.bodies();
-        self.backlog.came(bodies);
+        self.check.inspect(&buffer[..read])?;
+        let bodies = self.check.bodies();
+        self.backlog.add(bodies);
         Poll::Ready(Ok(read))
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for CheckedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -167,7 +168,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
-    /// A broker that says nothing but these octets.
+    /// A broker that sends nothing but these octets.
     async fn says(octets: Vec<u8>) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -186,7 +187,7 @@ mod tests {
         refused.map(|_| "connected").unwrap_err().to_string()
     }
 
-    /// Without the guard, this ends the process: the library's parser runs out of stack.
+    /// Without the check, this ends the process: the library's parser runs out of stack.
     #[tokio::test]
     async fn a_hostile_greeting_costs_the_connection_and_no_more() {
         let mut value = Vec::new();
@@ -201,6 +202,6 @@ mod tests {
         let said = says(frame).await;
         assert!(said.contains("nested deeper"), "{said}");
         let said = says(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()).await;
-        assert!(said.contains("no AMQP"), "{said}");
+        assert!(said.contains("not AMQP"), "{said}");
     }
 }

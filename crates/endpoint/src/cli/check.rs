@@ -7,7 +7,7 @@ use clap::Args;
 use crate::config::Config;
 use crate::console::say;
 use crate::directory::Base;
-use crate::exit::{Failure, Outcome, status};
+use crate::exit::{CommandResult, Failure, status};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -31,7 +31,7 @@ fn read(base: &Base, name: &str) -> Result<(PathBuf, Config), Failure> {
     Ok((endpoint.config(), config))
 }
 
-pub(super) fn check(base: &Base, options: &Options) -> Outcome {
+pub(super) fn check(base: &Base, options: &Options) -> CommandResult {
     let (path, config) = read(base, &options.name)?;
     let problems = config.problems();
     if !problems.is_empty() {
@@ -42,7 +42,7 @@ pub(super) fn check(base: &Base, options: &Options) -> Outcome {
     Ok(())
 }
 
-pub(super) fn render(base: &Base, options: &Options) -> Outcome {
+pub(super) fn render(base: &Base, options: &Options) -> CommandResult {
     let (_, config) = read(base, &options.name)?;
     super::say_json(&config.resolved())
 }

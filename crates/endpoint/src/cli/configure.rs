@@ -7,23 +7,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config::Config;
+use crate::config::{Config, INITIAL};
 use crate::console::say;
 use crate::directory::{Base, check_name, unwritable};
-use crate::exit::{Failure, Outcome};
-
-/// The configuration of a new endpoint: it runs functions on this machine, one at a time.
-pub(crate) const FRESH: &str = "\
-display_name: null
-engine:
-  max_workers_per_node: 1
-  type: GlobusComputeEngine
-  provider:
-    type: LocalProvider
-    init_blocks: 1
-    max_blocks: 1
-    min_blocks: 0
-";
+use crate::exit::{CommandResult, Failure};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -67,13 +54,13 @@ pub(super) struct Options {
     subscription_id: Option<String>,
 }
 
-pub(super) fn run(base: &Base, options: &Options) -> Outcome {
+pub(super) fn run(base: &Base, options: &Options) -> CommandResult {
     check_name(&options.name)?;
     refuse_later(options)?;
     let text = match &options.endpoint_config {
         Some(path) => fs::read_to_string(path)
             .map_err(|error| Failure::error(format!("{}: {error}", path.display())))?,
-        None => FRESH.to_owned(),
+        None => INITIAL.to_owned(),
     };
     let text = with(text, "display_name", options.display_name.as_deref());
     let text = with(text, "service_url", options.service_url.as_deref());
@@ -109,7 +96,7 @@ pub(super) fn run(base: &Base, options: &Options) -> Outcome {
 }
 
 /// What a later version builds is refused by name: nothing half-works.
-fn refuse_later(options: &Options) -> Outcome {
+fn refuse_later(options: &Options) -> CommandResult {
     let policy = "let the service's own rules decide who may use the endpoint";
     let later = [
         (options.multi_user, "--multi-user", "configure single-user endpoints, one per user"),
@@ -152,10 +139,10 @@ mod tests {
 
     #[test]
     fn a_key_is_set_where_it_stands() {
-        let set = with(FRESH.to_owned(), "display_name", Some("My \"box\""));
+        let set = with(INITIAL.to_owned(), "display_name", Some("My \"box\""));
         assert!(set.starts_with("display_name: \"My \\\"box\\\"\"\nengine:\n"), "{set}");
-        let set = with(FRESH.to_owned(), "service_url", Some("http://h:1/"));
+        let set = with(INITIAL.to_owned(), "service_url", Some("http://h:1/"));
         assert!(set.starts_with("service_url: \"http://h:1/\"\ndisplay_name: null\n"), "{set}");
-        assert_eq!(with(FRESH.to_owned(), "display_name", None), FRESH);
+        assert_eq!(with(INITIAL.to_owned(), "display_name", None), INITIAL);
     }
 }

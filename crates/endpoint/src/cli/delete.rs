@@ -6,12 +6,12 @@ use clap::Args;
 use serde_json::Value;
 use wire::EndpointId;
 
-use super::login::ask;
-use super::{note, stop};
-use crate::account::About;
+use super::stop;
+use crate::account::AccountSettings;
 use crate::config::Config;
+use crate::console::{ask, note, say};
 use crate::directory::{Base, EndpointDir, unwritable};
-use crate::exit::{Failure, Outcome, block_on, status};
+use crate::exit::{CommandResult, Failure, block_on, status};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -26,7 +26,7 @@ pub(super) struct Options {
     yes: bool,
 }
 
-pub(super) fn run(base: &Base, options: &Options) -> Outcome {
+pub(super) fn run(base: &Base, options: &Options) -> CommandResult {
     let given: Option<EndpointId> = options.name.parse().ok();
     let endpoint = match base.find(&options.name) {
         Ok(endpoint) => Some(endpoint),
@@ -80,7 +80,7 @@ fn confirmed(endpoint: Option<&EndpointDir>, given: Option<EndpointId>) -> Resul
         {
             "y" | "yes" => return Ok(true),
             "" | "n" | "no" => return Ok(false),
-            _ => crate::console::say("Error: invalid input"),
+            _ => say("Error: invalid input"),
         }
     }
 }
@@ -91,10 +91,10 @@ fn remotely(
     config: Option<&Config>,
     id: EndpointId,
     force: bool,
-) -> Outcome {
-    let about = About { endpoint: endpoint.zip(config), ..About::of(base) };
+) -> CommandResult {
+    let settings = AccountSettings { endpoint: endpoint.zip(config), ..AccountSettings::of(base) };
     let deleted = block_on(async {
-        let account = about.account().await?;
+        let account = settings.account().await?;
         let outcome: Result<(), client::Error> = async {
             let status: Value = account.service.endpoint_status(id).await?;
             if status["status"] == "online" && !force {

@@ -11,10 +11,10 @@ use std::process::{Command, Stdio};
 
 use clap::Args;
 
-use crate::ambient;
-use crate::console::say;
+use crate::console::{note, say};
 use crate::directory::{Base, EndpointDir};
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandResult, Failure};
+use crate::{clock, environment, version};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -38,18 +38,22 @@ pub(super) struct Options {
 /// Files of an endpoint that a helper looks into; nothing with credentials is among them.
 const ENDINGS: [&str; 5] = ["yaml", "log", "py", "j2", "json"];
 
-pub(super) fn run(base: &Base, options: &Options) -> Outcome {
+pub(super) fn run(base: &Base, options: &Options) -> CommandResult {
     let mut text = String::new();
     let mut section = |name: &str, body: String| {
         if options.verbose {
-            super::note(format_args!("collected: {name}"));
+            note(format_args!("collected: {name}"));
         }
         // Writing to a string can't fail.
         let _ = writeln!(text, "== Diagnostic: {name} ==\n{}\n", masked(body.trim_end()));
     };
     section(
         "Version",
-        format!("Globus Compute endpoint version: {}\nFarcall {}", super::VERSION, env!("CARGO_PKG_VERSION")),
+        format!(
+            "Globus Compute endpoint version: {}\nFarcall {}",
+            version::UPSTREAM,
+            env!("CARGO_PKG_VERSION")
+        ),
     );
     section("Hardware", command("lscpu", &[]));
     section("Memory", read_text(Path::new("/proc/meminfo"), 2));
@@ -77,7 +81,7 @@ pub(super) fn run(base: &Base, options: &Options) -> Outcome {
         return Ok(());
     }
     let name =
-        format!("globus_compute_diagnostic_{}.txt.gz", ambient::utc_time().strftime("%Y-%m-%d-%H-%M-%SZ"));
+        format!("globus_compute_diagnostic_{}.txt.gz", clock::utc_time().strftime("%Y-%m-%d-%H-%M-%SZ"));
     let file = fs::File::create(&name).map_err(|error| Failure::error(format!("{name}: {error}")))?;
     let mut packer = Command::new("gzip")
         .arg("-c")
@@ -133,7 +137,7 @@ fn read_text(path: &Path, kilobytes: u64) -> String {
 fn environment() -> String {
     let named = ["GLOBUS_", "FUNCX_", "FARCALL_", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE"];
     let mut text = String::new();
-    for (name, value) in ambient::variables() {
+    for (name, value) in environment::variables() {
         if named.iter().any(|start| name.starts_with(start)) {
             let value = if name.contains("SECRET") { "(set)" } else { &value };
             let _ = writeln!(text, "{name}={value}");

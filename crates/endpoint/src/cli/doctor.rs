@@ -11,13 +11,13 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Form;
-use crate::account::About;
-use crate::ambient;
+use crate::account::AccountSettings;
+use crate::clock;
 use crate::config::Config;
 use crate::console::say;
 use crate::directory::{Base, EndpointDir};
-use crate::exit::{Failure, Outcome, block_on};
-use crate::pid::{self, Standing};
+use crate::exit::{CommandResult, Failure, block_on};
+use crate::pid::{self, ProcessState};
 
 /// More than this, and tokens and time stamps stop meaning the same on both sides.
 const SKEW: i64 = 60;
@@ -42,7 +42,7 @@ struct Finding {
     text: String,
 }
 
-pub(super) fn run(base: &Base, options: &Options) -> Outcome {
+pub(super) fn run(base: &Base, options: &Options) -> CommandResult {
     let mut findings = Vec::new();
     look(base, &options.name, &mut findings);
     let bad = findings.iter().filter(|finding| !finding.good).count();
@@ -77,14 +77,14 @@ fn look(base: &Base, name: &str, findings: &mut Vec<Finding>) {
     find("directory", disk(&endpoint));
     find(
         "process",
-        match pid::standing(&endpoint) {
-            Standing::Absent => Ok("it does not run".to_owned()),
-            Standing::Alive(process) => Ok(format!("it runs (process {})", process.pid())),
-            Standing::Elsewhere(host) => Err(format!("it runs on {host}; stop it there first")),
-            Standing::Silent(host) => {
+        match pid::process_state(&endpoint) {
+            ProcessState::Absent => Ok("it does not run".to_owned()),
+            ProcessState::Alive(process) => Ok(format!("it runs (process {})", process.pid())),
+            ProcessState::Elsewhere(host) => Err(format!("it runs on {host}; stop it there first")),
+            ProcessState::Silent(host) => {
                 Ok(format!("it ran on {host}, which has not been heard of for long; a start here takes over"))
             }
-            Standing::Dead => Ok("it ended unexpectedly; the next start cleans up".to_owned()),
+            ProcessState::Dead => Ok("it ended unexpectedly; the next start cleans up".to_owned()),
         },
     );
     let config = match Config::load(&endpoint) {
@@ -104,15 +104,15 @@ fn look(base: &Base, name: &str, findings: &mut Vec<Finding>) {
     let own = config.engine.runnable().ok().and_then(|options| options.python);
     let init = worker_init(&config);
     find("interpreter", interpreter(own.as_deref().unwrap_or("python3"), &init));
-    let about = About { endpoint: Some((&endpoint, &config)), ..About::of(base) };
-    let place = about.place();
+    let settings = AccountSettings { endpoint: Some((&endpoint, &config)), ..AccountSettings::of(base) };
+    let place = settings.address();
     let there = find(
         "service",
         place.as_ref().map(|place| format!("{}, by {}", place.service, place.named_by)).map_err(said),
     );
     if there {
         block_on(async {
-            ask(&about, config.amqp_port, &mut find).await;
+            ask(&settings, config.amqp_port, &mut find).await;
             Ok(())
         })
         .unwrap_or_else(|failure| {
@@ -123,11 +123,11 @@ fn look(base: &Base, name: &str, findings: &mut Vec<Finding>) {
 
 /// What needs the service's answers.
 async fn ask(
-    about: &About<'_>,
+    settings: &AccountSettings<'_>,
     port: Option<u16>,
     find: &mut impl FnMut(&'static str, Result<String, String>) -> bool,
 ) {
-    let account = match about.account().await {
+    let account = match settings.account().await {
         Ok(account) => account,
         Err(failure) => {
             find("identity", Err(said(&failure)));
@@ -136,7 +136,7 @@ async fn ask(
     };
     match account.service.date().await {
         Ok(date) => {
-            find("reachability", Ok(format!("{} answers", account.service.place().service)));
+            find("reachability", Ok(format!("{} answers", account.service.address().service)));
             if let Some(date) = date {
                 find("clock", clock(&date));
             }
@@ -159,14 +159,14 @@ async fn ask(
     }
     match account.service.results_address().await {
         Ok(url) => {
-            let authorities = about.trust().ok().and_then(|trust| trust.pem);
+            let authorities = settings.trust().ok().and_then(|trust| trust.pem);
             find("broker", broker(&url, port, authorities).await);
         }
         Err(error) => {
             find("broker", Err(said(&account.failed(error))));
         }
     }
-    let known = about.endpoint.and_then(|(endpoint, _)| endpoint.registered_id());
+    let known = settings.endpoint.and_then(|(endpoint, _)| endpoint.registered_id());
     let Some(id) = known else { return };
     match account.service.endpoint_status::<Value>(id).await {
         Ok(status) if status["status"] == "online" => {
@@ -256,7 +256,7 @@ fn clock(date: &str) -> Result<String, String> {
         .relaxed_weekday(true)
         .parse_timestamp(date)
         .map_err(|_| format!("the service's clock can't be read: {date}"))?;
-    let ours = i64::try_from(ambient::since_epoch().as_secs()).unwrap_or(i64::MAX);
+    let ours = i64::try_from(clock::since_epoch().as_secs()).unwrap_or(i64::MAX);
     let skew = ours.saturating_sub(theirs.as_second());
     if skew.abs() > SKEW {
         let side = if skew > 0 { "ahead of" } else { "behind" };
@@ -270,7 +270,7 @@ async fn broker(url: &str, port: Option<u16>, authorities: Option<String>) -> Re
     let address = Address::parse(url, port).map_err(|error| error.to_string())?;
     let (host, port) = address.target();
     let shown = format!("{host}:{port}");
-    match tokio::time::timeout(CONNECTING, amqp::greet(&address, authorities)).await {
+    match tokio::time::timeout(CONNECTING, amqp::check_connection(&address, authorities)).await {
         Ok(Ok(())) => Ok(format!("{shown} takes our connections")),
         Ok(Err(why)) => Err(format!("{shown}: {why}")),
         Err(_) => Err(format!("{shown} does not answer")),
@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn clocks_that_disagree_are_told_with_the_difference() {
         let told = |ahead: i64| {
-            let ours = i64::try_from(ambient::since_epoch().as_secs()).unwrap();
+            let ours = i64::try_from(clock::since_epoch().as_secs()).unwrap();
             let theirs = jiff::Timestamp::from_second(ours - ahead).unwrap();
             clock(&jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&theirs).unwrap())
         };

@@ -3,19 +3,20 @@
 use std::io::IsTerminal as _;
 
 use super::{Form, table};
-use crate::console::{self, say};
+use crate::console::{self, note, say};
 use crate::directory::{Base, EndpointDir};
-use crate::exit::{Failure, Outcome};
-use crate::heartbeat::host_name;
-use crate::last_words::LastWords;
-use crate::pid::{self, Standing};
+use crate::environment;
+use crate::exit::{CommandResult, Failure};
+use crate::host::host_name;
+use crate::last_failure::LastFailure;
+use crate::pid::{self, ProcessState};
 
 /// Tables are at least so wide, however narrow the terminal.
 const NARROWEST: usize = 68;
 /// As wide as Python takes a terminal to be that can't be asked.
 const USUAL: usize = 80;
 
-pub(super) fn run(base: &Base, form: Form) -> Outcome {
+pub(super) fn run(base: &Base, form: Form) -> CommandResult {
     let endpoints = base.endpoints().map_err(Failure::error)?;
     if form.json() {
         let all: Vec<_> = endpoints.iter().map(shown).collect();
@@ -28,16 +29,15 @@ pub(super) fn run(base: &Base, form: Form) -> Outcome {
     let rows: Vec<_> = endpoints.iter().map(row).collect();
     say(drawn(&rows, terminal_width().max(NARROWEST)));
     for endpoint in &endpoints {
-        match pid::standing(endpoint) {
-            Standing::Elsewhere(host) => super::note(format_args!("{} runs on {host}", endpoint.name())),
-            Standing::Silent(host) => super::note(format_args!(
-                "{} ran on {host}, which has not been heard of for long",
-                endpoint.name()
-            )),
-            Standing::Absent | Standing::Alive(_) | Standing::Dead => {}
+        match pid::process_state(endpoint) {
+            ProcessState::Elsewhere(host) => note(format_args!("{} runs on {host}", endpoint.name())),
+            ProcessState::Silent(host) => {
+                note(format_args!("{} ran on {host}, which has not been heard of for long", endpoint.name()))
+            }
+            ProcessState::Absent | ProcessState::Alive(_) | ProcessState::Dead => {}
         }
-        if let Some(LastWords { time, text, .. }) = LastWords::read(endpoint) {
-            super::note(format_args!(
+        if let Some(LastFailure { time, text, .. }) = LastFailure::read(endpoint) {
+            note(format_args!(
                 "{} failed at {time}: {}",
                 endpoint.name(),
                 text.trim_start_matches("Error: ")
@@ -50,12 +50,12 @@ pub(super) fn run(base: &Base, form: Form) -> Outcome {
 /// A row for programs.
 fn shown(endpoint: &EndpointDir) -> serde_json::Value {
     let [_, status, name] = row(endpoint);
-    let host = match pid::standing(endpoint) {
-        Standing::Alive(_) => Some(host_name()),
-        Standing::Elsewhere(host) | Standing::Silent(host) => Some(host),
-        Standing::Absent | Standing::Dead => None,
+    let host = match pid::process_state(endpoint) {
+        ProcessState::Alive(_) => Some(host_name()),
+        ProcessState::Elsewhere(host) | ProcessState::Silent(host) => Some(host),
+        ProcessState::Absent | ProcessState::Dead => None,
     };
-    let failure = LastWords::read(endpoint);
+    let failure = LastFailure::read(endpoint);
     serde_json::json!({
         "endpoint_id": endpoint.registered_id(), "status": status, "name": name, "host": host, "failure": failure
     })
@@ -68,17 +68,17 @@ fn drawn(rows: &[[String; 3]], width: usize) -> String {
 
 pub(super) fn row(endpoint: &EndpointDir) -> [String; 3] {
     let id = endpoint.registered_id();
-    let status = match (id, pid::standing(endpoint)) {
+    let status = match (id, pid::process_state(endpoint)) {
         (None, _) => "Initialized",
-        (Some(_), Standing::Alive(_) | Standing::Elsewhere(_)) => "Running",
-        (Some(_), Standing::Silent(_) | Standing::Dead) => "Disconnected",
-        (Some(_), Standing::Absent) => "Stopped",
+        (Some(_), ProcessState::Alive(_) | ProcessState::Elsewhere(_)) => "Running",
+        (Some(_), ProcessState::Silent(_) | ProcessState::Dead) => "Disconnected",
+        (Some(_), ProcessState::Absent) => "Stopped",
     };
     [id.map_or_else(|| "None".to_owned(), |id| id.to_string()), status.to_owned(), endpoint.name()]
 }
 
 pub(super) fn terminal_width() -> usize {
-    if let Some(columns) = crate::ambient::variable("COLUMNS").and_then(|text| text.parse().ok()) {
+    if let Some(columns) = environment::variable("COLUMNS").and_then(|text| text.parse().ok()) {
         return columns;
     }
     if !std::io::stdout().is_terminal() {

@@ -1,18 +1,16 @@
 //! `login`, `logout`, `whoami`: who we are towards a service.
 
-use std::io::{BufRead as _, Write as _};
-
 use clap::Args;
 use serde_json::json;
 
 use super::list::terminal_width;
-use super::{Form, note, table};
-use crate::account::{About, Account};
-use crate::console::say;
+use super::{Form, table};
+use crate::account::AccountSettings;
+use crate::console::{note, say};
 use crate::directory::Base;
-use crate::exit::{Failure, Outcome, block_on};
-use crate::heartbeat::host_name;
-use crate::pid::{self, Standing};
+use crate::exit::{CommandResult, Failure, block_on};
+use crate::login::log_in;
+use crate::pid::{self, ProcessState};
 
 #[derive(Debug, Args)]
 pub(super) struct LoginOptions {
@@ -46,13 +44,13 @@ pub(super) struct WhoamiOptions {
     service_url: Option<String>,
 }
 
-fn about<'a>(base: &'a Base, service_url: Option<&'a str>) -> About<'a> {
-    About { service_url, ..About::of(base) }
+fn settings<'a>(base: &'a Base, service_url: Option<&'a str>) -> AccountSettings<'a> {
+    AccountSettings { service_url, ..AccountSettings::of(base) }
 }
 
-pub(super) fn login(base: &Base, options: &LoginOptions) -> Outcome {
+pub(super) fn login(base: &Base, options: &LoginOptions) -> CommandResult {
     block_on(async {
-        let account = about(base, options.service_url.as_deref()).account().await?;
+        let account = settings(base, options.service_url.as_deref()).account().await?;
         if !account.personal {
             note(format_args!("No login is needed: {} is used", account.identity));
             return Ok(());
@@ -66,35 +64,13 @@ pub(super) fn login(base: &Base, options: &LoginOptions) -> Outcome {
     })
 }
 
-/// The long link, and the code that is pasted back.
-pub(crate) async fn log_in(account: &Account) -> Outcome {
-    let login = account.service.auth().begin(&host_name()).map_err(|error| account.failed(error))?;
-    let prompt = "Please authenticate with Globus here:";
-    let rule = "-".repeat(prompt.len());
-    say(format_args!("{prompt}\n{rule}\n{}\n{rule}\n", login.url));
-    let code = ask("Enter the resulting Authorization Code here: ")?;
-    let tokens = account.service.auth().finish(&login, &code).await.map_err(|error| account.failed(error))?;
-    account.service.keep(&tokens).await.map_err(|error| account.failed(error))
-}
-
-/// Asks the person; the end of the input is a refusal to answer.
-pub(super) fn ask(prompt: &str) -> Result<String, Failure> {
-    let mut out = std::io::stdout().lock();
-    // Whoever can't see the question can't answer it either.
-    let _ = write!(out, "{prompt}").and_then(|()| out.flush());
-    drop(out);
-    let mut answer = String::new();
-    match std::io::stdin().lock().read_line(&mut answer) {
-        Ok(0) | Err(_) => Err(Failure::new(1, "Aborted!")),
-        Ok(_) => Ok(answer.trim().to_owned()),
-    }
-}
-
-pub(super) fn logout(base: &Base, options: &LogoutOptions) -> Outcome {
+pub(super) fn logout(base: &Base, options: &LogoutOptions) -> CommandResult {
     let endpoints = base.endpoints().map_err(Failure::error)?;
     let running: Vec<String> = endpoints
         .iter()
-        .filter(|endpoint| matches!(pid::standing(endpoint), Standing::Alive(_) | Standing::Elsewhere(_)))
+        .filter(|endpoint| {
+            matches!(pid::process_state(endpoint), ProcessState::Alive(_) | ProcessState::Elsewhere(_))
+        })
         .map(|endpoint| endpoint.name())
         .collect();
     if !running.is_empty() && !options.force {
@@ -105,7 +81,7 @@ pub(super) fn logout(base: &Base, options: &LogoutOptions) -> Outcome {
         return Ok(());
     }
     block_on(async {
-        let account = about(base, options.service_url.as_deref()).account().await?;
+        let account = settings(base, options.service_url.as_deref()).account().await?;
         account.service.log_out().await.map_err(|error| account.failed(error))?;
         note("Logout succeeded and all cached credentials were revoked");
         if !account.personal {
@@ -117,14 +93,14 @@ pub(super) fn logout(base: &Base, options: &LogoutOptions) -> Outcome {
 
 const NOT_LOGGED_IN: &str = "Unable to retrieve user information. Please log in again.";
 
-pub(super) fn whoami(base: &Base, options: &WhoamiOptions) -> Outcome {
+pub(super) fn whoami(base: &Base, options: &WhoamiOptions) -> CommandResult {
     let rows = block_on(async {
-        let account = about(base, options.service_url.as_deref()).account().await?;
+        let account = settings(base, options.service_url.as_deref()).account().await?;
         if !account.service.logged_in().await.map_err(|error| account.failed(error))? {
             return Err(Failure::error(NOT_LOGGED_IN));
         }
         let refused = |error: client::Error| match error {
-            client::Error::Unreachable { .. } | client::Error::Storage(_) => account.failed(error),
+            client::Error::Unreachable { .. } | client::Error::TokenStore(_) => account.failed(error),
             _ => Failure::error(NOT_LOGGED_IN),
         };
         let token = account.service.auth_token().await.map_err(refused)?;

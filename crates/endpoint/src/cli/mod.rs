@@ -1,17 +1,17 @@
 //! The commands, their options and their words: those of upstream's 3.8 where it has them.
 
-mod boot;
 mod check;
-pub(crate) mod configure;
+mod configure;
 mod delete;
 mod diagnostic;
 mod doctor;
-mod later;
 mod list;
-pub(crate) mod login;
+mod login;
 mod node;
+mod on_boot;
 mod stop;
 mod table;
+mod unsupported;
 
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -23,12 +23,8 @@ use wire::EndpointId;
 
 use crate::console::{complain, say};
 use crate::directory::Base;
-use crate::exit::{Failure, Outcome};
-use crate::{ambient, run, start};
-
-/// What `version` prints and registration sends: the release of upstream's whose ways these are, because services
-/// measure it against their minimum. Our own version goes along as `farcall.version`.
-pub(crate) const VERSION: &str = "3.8.0";
+use crate::exit::{CommandResult, Failure};
+use crate::{environment, run, start, version};
 
 /// The name under which the SDK's package installs what is `self-diagnostic` here.
 const DIAGNOSTIC: &str = "globus-compute-diagnostic";
@@ -58,13 +54,13 @@ struct Cli {
 
 /// What most commands of upstream's take.
 #[derive(Clone, Copy, Debug, Default, Args)]
-pub(crate) struct Common {
+struct Common {
     /// Emit extra information generally only helpful for developers
     #[arg(long, global = true)]
-    pub(crate) debug: bool,
+    debug: bool,
     /// Emit log lines to console as well as log
     #[arg(long, global = true)]
-    pub(crate) log_to_console: bool,
+    log_to_console: bool,
     /// Do not colorize the (console) log lines (they never are)
     #[arg(long, global = true, hide = true)]
     no_color: bool,
@@ -185,17 +181,17 @@ impl Form {
 
 /// Runs a command line and says how it ended.
 pub(crate) fn main() -> ExitCode {
-    if ambient::called_as()
+    if environment::called_as()
         .is_some_and(|name| Path::new(&name).file_name().is_some_and(|name| name == DIAGNOSTIC))
     {
-        let words = ambient::words().into_iter().skip(1);
+        let words = environment::arguments().into_iter().skip(1);
         let words = ["globus-compute-endpoint".into(), "self-diagnostic".into()].into_iter().chain(words);
         return finish(command(Cli::parse_from(words)));
     }
     finish(command(Cli::parse()))
 }
 
-fn finish(outcome: Outcome) -> ExitCode {
+fn finish(outcome: CommandResult) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { status, text }) => {
@@ -207,7 +203,7 @@ fn finish(outcome: Outcome) -> ExitCode {
     }
 }
 
-fn command(cli: Cli) -> Outcome {
+fn command(cli: Cli) -> CommandResult {
     let common = cli.common;
     let base = || Base::choose(cli.config_dir.clone());
     match cli.command {
@@ -225,7 +221,8 @@ fn command(cli: Cli) -> Outcome {
                 die_with_parent: true,
                 foreground: true,
                 report_fd: None,
-                common,
+                debug: common.debug,
+                log_to_console: common.log_to_console,
             };
             start::start(&base()?, request)
         }
@@ -236,11 +233,11 @@ fn command(cli: Cli) -> Outcome {
         Command::Logout(options) => login::logout(&base()?, &options),
         Command::Whoami(options) => login::whoami(&base()?, &options),
         Command::Version => {
-            say(format_args!("Globus Compute endpoint version: {VERSION}"));
+            say(format_args!("Globus Compute endpoint version: {}", version::UPSTREAM));
             Ok(())
         }
-        Command::EnableOnBoot(Named { name }) => boot::enable(&base()?, &name),
-        Command::DisableOnBoot(Named { name }) => boot::disable(&base()?, &name),
+        Command::EnableOnBoot(Named { name }) => on_boot::enable(&base()?, &name),
+        Command::DisableOnBoot(Named { name }) => on_boot::disable(&base()?, &name),
         Command::SelfDiagnostic(options) => diagnostic::run(&base()?, &options),
         Command::PythonExec(options) => {
             let error = std::process::Command::new("python3")
@@ -264,7 +261,7 @@ fn command(cli: Cli) -> Outcome {
         Command::Other(words) => {
             let known = Cli::command();
             let known: Vec<_> = known.get_subcommands().map(|it| it.get_name().to_owned()).collect();
-            later::run(&words, &known)
+            unsupported::run(&words, &known)
         }
     }
 }
@@ -277,18 +274,14 @@ impl StartOptions {
             die_with_parent: self.die_with_parent,
             foreground: self.foreground,
             report_fd: self.report_fd,
-            common,
+            debug: common.debug,
+            log_to_console: common.log_to_console,
         }
     }
 }
 
-/// A line of the kind upstream logs to the console.
-pub(crate) fn note(text: impl std::fmt::Display) {
-    complain(format_args!("> {text}"));
-}
-
 /// What a table would show, for programs.
-fn say_json(value: &impl Serialize) -> Outcome {
+fn say_json(value: &impl Serialize) -> CommandResult {
     say(serde_json::to_string_pretty(value).map_err(Failure::error)?);
     Ok(())
 }

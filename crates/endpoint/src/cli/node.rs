@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use daemon::logging::{self, Background, Form, Logging, To};
 
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandResult, Failure};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -17,7 +17,7 @@ pub(super) struct Options {
     block: u32,
 }
 
-pub(super) fn run(options: &Options) -> Outcome {
+pub(super) fn run(options: &Options) -> CommandResult {
     let config = match &options.config {
         Some(path) => engine::node::Config::read(path),
         None => engine::node::Config::from_environment(),

@@ -6,13 +6,13 @@ use std::time::Duration;
 use clap::Args;
 use nix::sys::signal::Signal;
 
-use crate::account::About;
-use crate::ambient;
-use crate::cli::note;
+use crate::account::AccountSettings;
+use crate::clock;
 use crate::config::Config;
+use crate::console::note;
 use crate::directory::{Base, EndpointDir};
-use crate::exit::{Failure, Outcome, block_on, status};
-use crate::pid::{self, Process, Standing};
+use crate::exit::{CommandResult, Failure, block_on, status};
+use crate::pid::{self, Process, ProcessState};
 
 /// An orderly stop takes the tasks' grace and at most so much more.
 const BEYOND_GRACE: Duration = Duration::from_secs(8);
@@ -31,7 +31,7 @@ pub(super) struct Options {
     remote: bool,
 }
 
-pub(super) fn run(base: &Base, options: &Options) -> Outcome {
+pub(super) fn run(base: &Base, options: &Options) -> CommandResult {
     let endpoint = base.find(&options.name)?;
     if options.remote {
         remotely(base, &endpoint)?;
@@ -39,44 +39,44 @@ pub(super) fn run(base: &Base, options: &Options) -> Outcome {
     local(&endpoint)
 }
 
-fn remotely(base: &Base, endpoint: &EndpointDir) -> Outcome {
+fn remotely(base: &Base, endpoint: &EndpointDir) -> CommandResult {
     let (config, _) = Config::load(endpoint)?;
     let id = endpoint
         .registered_id()
         .ok_or_else(|| Failure::error(format!("Endpoint <{}> could not be located", endpoint.name())))?;
     block_on(async {
-        let about = About { endpoint: Some((endpoint, &config)), ..About::of(base) };
-        let account = about.account().await?;
+        let settings = AccountSettings { endpoint: Some((endpoint, &config)), ..AccountSettings::of(base) };
+        let account = settings.account().await?;
         account.service.lock_endpoint(id).await.map_err(|error| account.failed(error))
     })
 }
 
 /// Stops it on this machine.
-pub(super) fn local(endpoint: &EndpointDir) -> Outcome {
+pub(super) fn local(endpoint: &EndpointDir) -> CommandResult {
     let name = endpoint.name();
-    match pid::standing(endpoint) {
-        Standing::Absent => {
+    match pid::process_state(endpoint) {
+        ProcessState::Absent => {
             note(format_args!("Endpoint <{name}> is not active."));
             Ok(())
         }
-        Standing::Dead => {
+        ProcessState::Dead => {
             clean_up(endpoint)?;
             note(format_args!("Endpoint <{name}> has been cleaned up."));
             Ok(())
         }
-        Standing::Elsewhere(host) => Err(Failure::error(format!(
+        ProcessState::Elsewhere(host) => Err(Failure::error(format!(
             "Endpoint <{name}> runs on {host}: stop it there, or wherever it is with `stop --remote {name}`"
         ))),
-        Standing::Silent(host) => Err(Failure::error(format!(
+        ProcessState::Silent(host) => Err(Failure::error(format!(
             "Endpoint <{name}> ran on {host}, which has not been heard of for long: stop it there. If {host} is gone \
              for good, `start {name}` here takes over"
         ))),
-        Standing::Alive(process) => end(endpoint, &name, process),
+        ProcessState::Alive(process) => end(endpoint, &name, process),
     }
 }
 
 /// First signal: stop in order. Second: stop now. Last: be stopped.
-fn end(endpoint: &EndpointDir, name: &str, process: Process) -> Outcome {
+fn end(endpoint: &EndpointDir, name: &str, process: Process) -> CommandResult {
     let grace = Config::load(endpoint).map_or(5, |(config, _)| config.shutdown_grace);
     let patience = Duration::from_secs(grace) + BEYOND_GRACE;
     for (signal, wait) in
@@ -105,19 +105,19 @@ fn end(endpoint: &EndpointDir, name: &str, process: Process) -> Outcome {
 }
 
 fn gone(process: Process, wait: Duration) -> bool {
-    let since = ambient::now();
+    let since = clock::now();
     loop {
         if !process.lives() {
             return true;
         }
-        if ambient::now().duration_since(since) >= wait {
+        if clock::now().duration_since(since) >= wait {
             return false;
         }
         sleep(LOOKING);
     }
 }
 
-fn clean_up(endpoint: &EndpointDir) -> Outcome {
+fn clean_up(endpoint: &EndpointDir) -> CommandResult {
     pid::clean_up(endpoint)
         .map_err(|error| Failure::error(format!("{}: {error}", endpoint.pid_file().display())))
 }

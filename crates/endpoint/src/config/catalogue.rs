@@ -1,11 +1,11 @@
-//! What can stand under `engine:`: every engine, provider and launcher, its parameters and their defaults.
+//! The table of every engine, provider and launcher that can stand under `engine:`, with their parameters and defaults.
 //!
-//! A table and nothing else: [`super::engine`] reads configurations by it. It lists also what this version can't run
-//! yet, because a configuration must be readable before it can be refused by name.
+//! [`super::engine`] reads configurations with it. It also lists what this version can't run yet: a configuration must be
+//! readable before an error can name what is not supported.
 
 use serde_json::{Map, Value, json};
 
-/// What a parameter takes.
+/// The kind of a parameter's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Text,
@@ -21,16 +21,16 @@ pub(super) enum Kind {
     /// Two port numbers.
     Ports,
     Map,
-    /// Anything.
+    /// Any value.
     Free,
-    /// A literal address, or how to find one.
+    /// An address, or a mapping that says how to find one.
     Address,
-    /// A name; the object of older examples is read as what it means.
+    /// A name; the object of older examples is accepted too.
     Strategy,
     Containers,
 }
 
-/// What a parameter is when it is not given.
+/// The default of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Fallback {
     Null,
@@ -70,7 +70,7 @@ pub(super) struct Parameter {
 #[derive(Debug)]
 pub(super) struct Class {
     pub(super) name: &'static str,
-    /// How upstream's errors call what takes its parameters.
+    /// The Python name of the constructor, for upstream's errors.
     pub(super) constructor: &'static str,
     pub(super) parameters: &'static [&'static [Parameter]],
     pub(super) provider: bool,
@@ -84,9 +84,9 @@ impl PartialEq for Class {
 }
 
 impl Class {
-    /// How Python calls it in an error.
+    /// How Python names the constructor in an error.
     pub(super) fn call(&self) -> String {
-        // A function, and no class.
+        // Some are functions.
         let function = self.constructor.starts_with(|letter: char| letter.is_ascii_lowercase());
         if function { format!("{}()", self.constructor) } else { format!("{}.__init__()", self.constructor) }
     }
@@ -95,7 +95,7 @@ impl Class {
         self.all().find(|parameter| parameter.name == name)
     }
 
-    /// Later groups go before earlier ones: a class may have another default than its kin.
+    /// All parameters. Later groups override earlier ones: a class may have its own default.
     pub(super) fn all(&self) -> impl Iterator<Item = &'static Parameter> {
         self.parameters.iter().rev().flat_map(|group| group.iter())
     }
@@ -122,7 +122,7 @@ const fn text(name: &'static str) -> Parameter {
     p(name, Kind::Text, Fallback::Null)
 }
 
-const fn said(name: &'static str, value: &'static str) -> Parameter {
+const fn text_default(name: &'static str, value: &'static str) -> Parameter {
     p(name, Kind::Text, Fallback::Text(value))
 }
 
@@ -130,7 +130,7 @@ const fn count(name: &'static str, value: u32) -> Parameter {
     p(name, Kind::Count, Fallback::Count(value))
 }
 
-const fn counted(name: &'static str) -> Parameter {
+const fn optional_count(name: &'static str) -> Parameter {
     p(name, Kind::Count, Fallback::Null)
 }
 
@@ -146,15 +146,15 @@ const fn required(name: &'static str) -> Parameter {
     p(name, Kind::Text, Fallback::Required)
 }
 
-/// Every engine's.
+/// Parameters of every engine.
 const BASE: &[Parameter] = &[
     text("label"),
     text("endpoint_id"),
     count("max_retries_on_system_failure", 0),
-    said("working_dir", "tasks_working_dir"),
+    text_default("working_dir", "tasks_working_dir"),
     flag("run_in_sandbox", false),
     p("allowed_serializers", Kind::Texts, Fallback::NoTexts),
-    // Ours.
+    // Not upstream's.
     count("result_size_limit", 10 * 1024 * 1024),
     text("python"),
     count("worker_start_timeout", 600),
@@ -170,8 +170,8 @@ const BLOCKS_ENGINE: &[Parameter] = &[
     text("launch_cmd"),
     p("interchange_launch_cmd", Kind::Free, Fallback::Null),
     p("address", Kind::Address, Fallback::Null),
-    said("loopback_address", "127.0.0.1"),
-    counted("worker_port"),
+    text_default("loopback_address", "127.0.0.1"),
+    optional_count("worker_port"),
     p("worker_ports", Kind::Ports, Fallback::Null),
     p("worker_port_range", Kind::Ports, Fallback::Ports(54000, 55000)),
     p("interchange_port_range", Kind::Ports, Fallback::Ports(55000, 56000)),
@@ -180,29 +180,29 @@ const BLOCKS_ENGINE: &[Parameter] = &[
     count("prefetch_capacity", 0),
     count("heartbeat_threshold", 120),
     count("heartbeat_period", 30),
-    counted("drain_period"),
+    optional_count("drain_period"),
     count("poll_period", 10),
-    counted("address_probe_timeout"),
+    optional_count("address_probe_timeout"),
     text("worker_logdir_root"),
     flag("block_error_handler", true),
     // Python objects, for the engine to refuse by name.
     p("executor", Kind::Free, Fallback::Null),
     p("remote_monitoring_radio", Kind::Free, Fallback::Null),
-    // Ours.
+    // Not upstream's.
     flag("shared_file_system", true),
 ];
 
 const WORKERS: &[Parameter] = &[
-    counted("max_workers_per_node"),
+    optional_count("max_workers_per_node"),
     p("cores_per_worker", Kind::Number, Fallback::Number(1.0)),
     p("mem_per_worker", Kind::Number, Fallback::Null),
-    said("cpu_affinity", "none"),
+    text_default("cpu_affinity", "none"),
     p("available_accelerators", Kind::Accelerators, Fallback::NoTexts),
     p("manager_selector", Kind::Free, Fallback::Null),
 ];
 
 pub(super) const COMPUTE: &str = "GlobusComputeEngine";
-/// The first one's name in old releases.
+/// The name of `GlobusComputeEngine` in old releases.
 pub(super) const FORMER: &str = "HighThroughputEngine";
 pub(super) const MPI: &str = "GlobusMPIEngine";
 
@@ -220,7 +220,7 @@ pub(super) static ENGINES: [Class; 4] = [
         parameters: &[
             BASE,
             BLOCKS_ENGINE,
-            &[count("max_workers_per_block", 1), said("mpi_launcher", "mpiexec")],
+            &[count("max_workers_per_block", 1), text_default("mpi_launcher", "mpiexec")],
         ],
         provider: true,
         launcher: false,
@@ -228,14 +228,14 @@ pub(super) static ENGINES: [Class; 4] = [
     Class {
         name: "ThreadPoolEngine",
         constructor: "ThreadPoolExecutor",
-        parameters: &[BASE, &[counted("max_workers"), said("thread_name_prefix", "")]],
+        parameters: &[BASE, &[optional_count("max_workers"), text_default("thread_name_prefix", "")]],
         provider: false,
         launcher: false,
     },
     Class {
         name: "ProcessPoolEngine",
         constructor: "ProcessPoolExecutor",
-        parameters: &[BASE, &[counted("max_workers"), counted("max_tasks_per_child")]],
+        parameters: &[BASE, &[optional_count("max_workers"), optional_count("max_tasks_per_child")]],
         provider: false,
         launcher: false,
     },
@@ -249,7 +249,7 @@ const BLOCKS: &[Parameter] = &[
     p("parallelism", Kind::Number, Fallback::Number(1.0)),
 ];
 
-const BATCH: &[Parameter] = &[said("worker_init", ""), said("scheduler_options", "")];
+const BATCH: &[Parameter] = &[text_default("worker_init", ""), text_default("scheduler_options", "")];
 
 const CLOUD: &[Parameter] = &[
     count("init_blocks", 1),
@@ -257,10 +257,10 @@ const CLOUD: &[Parameter] = &[
     count("max_blocks", 10),
     count("nodes_per_block", 1),
     p("parallelism", Kind::Number, Fallback::Number(1.0)),
-    said("worker_init", ""),
+    text_default("worker_init", ""),
 ];
 
-/// A provider that runs launchers.
+/// A provider that has a launcher.
 const fn provider(name: &'static str, parameters: &'static [&'static [Parameter]]) -> Class {
     Class { name, constructor: name, parameters, provider: false, launcher: true }
 }
@@ -268,7 +268,7 @@ const fn provider(name: &'static str, parameters: &'static [&'static [Parameter]
 pub(super) const LOCAL: &str = "LocalProvider";
 
 pub(super) static PROVIDERS: [Class; 11] = [
-    provider(LOCAL, &[BLOCKS, &[said("worker_init", ""), count("cmd_timeout", 30)]]),
+    provider(LOCAL, &[BLOCKS, &[text_default("worker_init", ""), count("cmd_timeout", 30)]]),
     provider(
         "SlurmProvider",
         &[
@@ -280,12 +280,12 @@ pub(super) static PROVIDERS: [Class; 11] = [
                 text("qos"),
                 text("constraint"),
                 text("clusters"),
-                counted("cores_per_node"),
-                counted("mem_per_node"),
-                counted("gpus_per_node"),
+                optional_count("cores_per_node"),
+                optional_count("mem_per_node"),
+                optional_count("gpus_per_node"),
                 text("gres"),
                 walltime("00:10:00"),
-                said("regex_job_id", r"Submitted batch job (?P<id>\S*)"),
+                text_default("regex_job_id", r"Submitted batch job (?P<id>\S*)"),
                 count("status_batch_size", 50),
                 flag("exclusive", true),
                 count("cmd_timeout", 10),
@@ -300,7 +300,7 @@ pub(super) static PROVIDERS: [Class; 11] = [
             &[
                 text("account"),
                 text("queue"),
-                said("select_options", ""),
+                text_default("select_options", ""),
                 count("cpus_per_node", 1),
                 walltime("00:20:00"),
                 count("cmd_timeout", 120),
@@ -319,8 +319,8 @@ pub(super) static PROVIDERS: [Class; 11] = [
             &[
                 text("project"),
                 text("queue"),
-                counted("cores_per_block"),
-                counted("cores_per_node"),
+                optional_count("cores_per_block"),
+                optional_count("cores_per_node"),
                 flag("bsub_redirection", false),
                 flag("request_by_nodes", true),
                 walltime("00:10:00"),
@@ -338,12 +338,12 @@ pub(super) static PROVIDERS: [Class; 11] = [
             BLOCKS,
             BATCH,
             &[
-                counted("cores_per_slot"),
+                optional_count("cores_per_slot"),
                 p("mem_per_slot", Kind::Number, Fallback::Null),
                 p("environment", Kind::Map, Fallback::NoMap),
-                said("project", ""),
+                text_default("project", ""),
                 p("transfer_input_files", Kind::Texts, Fallback::NoTexts),
-                said("requirements", ""),
+                text_default("requirements", ""),
                 count("cmd_chunk_size", 100),
                 walltime("00:10:00"),
                 count("cmd_timeout", 60),
@@ -358,11 +358,11 @@ pub(super) static PROVIDERS: [Class; 11] = [
             &[
                 count("init_blocks", 4),
                 required("image"),
-                said("namespace", "default"),
+                text_default("namespace", "default"),
                 p("max_cpu", Kind::Number, Fallback::Number(2.0)),
-                said("max_mem", "500Mi"),
+                text_default("max_mem", "500Mi"),
                 p("init_cpu", Kind::Number, Fallback::Number(1.0)),
-                said("init_mem", "250Mi"),
+                text_default("init_mem", "250Mi"),
                 p("extra_requests", Kind::Map, Fallback::Null),
                 p("extra_limits", Kind::Map, Fallback::Null),
                 text("pod_name"),
@@ -385,13 +385,13 @@ pub(super) static PROVIDERS: [Class; 11] = [
             &[
                 required("image_id"),
                 required("key_name"),
-                said("instance_type", "t2.small"),
-                said("region", "us-east-2"),
+                text_default("instance_type", "t2.small"),
+                text_default("region", "us-east-2"),
                 p("spot_max_bid", Kind::Number, Fallback::Number(0.0)),
                 text("key_file"),
                 text("profile"),
-                said("iam_instance_profile_arn", ""),
-                said("state_file", "awsproviderstate.json"),
+                text_default("iam_instance_profile_arn", ""),
+                text_default("state_file", "awsproviderstate.json"),
                 walltime("01:00:00"),
                 flag("linger", false),
             ],
@@ -403,9 +403,9 @@ pub(super) static PROVIDERS: [Class; 11] = [
             CLOUD,
             &[
                 p("vm_reference", Kind::Map, Fallback::Required),
-                said("location", "westus"),
-                said("group_name", "parsl.group"),
-                said("vnet_name", "parsl.vnet"),
+                text_default("location", "westus"),
+                text_default("group_name", "parsl.group"),
+                text_default("vnet_name", "parsl.vnet"),
                 text("key_name"),
                 text("key_file"),
                 flag("linger", false),
@@ -422,20 +422,20 @@ pub(super) static PROVIDERS: [Class; 11] = [
                 required("region"),
                 required("os_project"),
                 required("os_family"),
-                said("google_version", "v1"),
-                said("instance_type", "n1-standard-1"),
+                text_default("google_version", "v1"),
+                text_default("instance_type", "n1-standard-1"),
             ],
         ],
     ),
 ];
 
-/// A launcher; each takes `debug`.
+/// A launcher.
 const fn launcher(name: &'static str, parameters: &'static [&'static [Parameter]]) -> Class {
     Class { name, constructor: name, parameters, provider: false, launcher: false }
 }
 
 const DEBUG: &[Parameter] = &[flag("debug", true)];
-const OVERRIDES: &[Parameter] = &[said("overrides", "")];
+const OVERRIDES: &[Parameter] = &[text_default("overrides", "")];
 
 pub(super) const SINGLE_NODE: &str = "SingleNodeLauncher";
 
@@ -448,16 +448,16 @@ pub(super) static LAUNCHERS: [Class; 10] = [
     launcher("AprunLauncher", &[DEBUG, OVERRIDES]),
     launcher("JsrunLauncher", &[DEBUG, OVERRIDES]),
     launcher("GnuParallelLauncher", &[DEBUG]),
-    launcher("MpiExecLauncher", &[DEBUG, OVERRIDES, &[said("bind_cmd", "--bind-to")]]),
-    launcher("MpiRunLauncher", &[DEBUG, OVERRIDES, &[said("bash_location", "/bin/bash")]]),
+    launcher("MpiExecLauncher", &[DEBUG, OVERRIDES, &[text_default("bind_cmd", "--bind-to")]]),
+    launcher("MpiRunLauncher", &[DEBUG, OVERRIDES, &[text_default("bash_location", "/bin/bash")]]),
 ];
 
-/// The launcher of a provider that names none.
+/// The default launcher of a provider.
 pub(super) fn usual_launcher(provider: &str) -> &'static str {
     if provider == "TorqueProvider" { "AprunLauncher" } else { SINGLE_NODE }
 }
 
-/// How an address is found when it is not given literally, and what each way takes.
+/// The ways to find an address, with their parameters.
 pub(super) static ADDRESSES: [Class; 4] = [
     launcher("address_by_interface", &[&[required("ifname")]]),
     launcher("address_by_hostname", &[]),

@@ -1,32 +1,34 @@
-//! The block under `engine:`: which engine, provider and launcher, and their parameters, read by the catalogue.
+//! Reads the block under `engine:`: engine, provider and launcher with their parameters, as the catalogue describes them.
 //!
-//! Upstream's readings hold, and a few friendlier ones: walltimes without quotes, port ranges as lists, `strategy` as
-//! the object of older examples, numbers in quotes (templates write them), `None` as text for nothing.
+//! Accepts what upstream accepts, and more: walltimes without quotes, port ranges as lists, `strategy` as the object of older
+//! examples, numbers in quotes (templates write them), `None` as text for nothing.
 
 use serde_json::{Map, Value as Json, json};
 
 use super::catalogue::{self, ADDRESSES, Class, ENGINES, Fallback, Kind, LAUNCHERS, PROVIDERS, Parameter};
-use super::fields::Wrong;
 use super::nearest::nearest;
+use super::parameter_value::{self, ParameterValue};
+use super::scalar::count;
+use super::validation_error::ValidationError;
 use super::yaml::{Entry, Node, Value};
 
-/// No node has more.
+/// More than any node has.
 const MOST_ACCELERATORS: u64 = 4096;
 
-/// A part with a type: the engine, its provider, the provider's launcher.
+/// A mapping with a `type`: the engine, its provider, or the provider's launcher.
 #[derive(Clone, Debug, PartialEq)]
-struct Part {
+struct Component {
     class: &'static Class,
-    /// What was given, in the form the catalogue says; defaults are not here.
+    /// The parameters that are set, converted as the catalogue says. Defaults are not in it.
     given: Map<String, Json>,
 }
 
 /// What stands under `engine:`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Engine {
-    own: Part,
-    provider: Option<Part>,
-    launcher: Option<Part>,
+    own: Component,
+    provider: Option<Component>,
+    launcher: Option<Component>,
 }
 
 impl Engine {
@@ -57,7 +59,7 @@ impl Engine {
             let provider = match &self.provider {
                 Some(provider) => provider,
                 None => {
-                    usual = part(&PROVIDERS, catalogue::LOCAL);
+                    usual = default_component(&PROVIDERS, catalogue::LOCAL);
                     &usual
                 }
             };
@@ -65,7 +67,10 @@ impl Engine {
             if provider.class.launcher {
                 let launcher = match &self.launcher {
                     Some(launcher) => resolved(launcher),
-                    None => resolved(&part(&LAUNCHERS, catalogue::usual_launcher(provider.class.name))),
+                    None => resolved(&default_component(
+                        &LAUNCHERS,
+                        catalogue::usual_launcher(provider.class.name),
+                    )),
                 };
                 shown.insert("launcher".to_owned(), launcher.into());
             }
@@ -74,8 +79,7 @@ impl Engine {
         all
     }
 
-    /// The parts of this configuration by name that this version can't run, each with what to use meanwhile; else the
-    /// options for the engine.
+    /// The options for the engine. The error names what this version can't run, and what to use meanwhile.
     pub(crate) fn runnable(&self) -> Result<engine::Options, String> {
         if let Some(provider) = self.provider.as_ref().filter(|it| it.class.name != catalogue::LOCAL) {
             return Err(format!(
@@ -102,57 +106,57 @@ impl Engine {
     }
 }
 
-fn part(classes: &'static [Class], name: &'static str) -> Part {
+fn default_component(classes: &'static [Class], name: &'static str) -> Component {
     let class = catalogue::find(classes, name).expect("the catalogue holds the names it uses");
-    Part { class, given: Map::new() }
+    Component { class, given: Map::new() }
 }
 
-fn resolved(part: &Part) -> Map<String, Json> {
+fn resolved(part: &Component) -> Map<String, Json> {
     let mut all = Map::from_iter([("type".to_owned(), part.class.name.into())]);
     all.extend(part.class.defaults());
     all.extend(part.given.clone());
     all
 }
 
-fn typed(part: &Part) -> Map<String, Json> {
+fn typed(part: &Component) -> Map<String, Json> {
     let mut all = part.given.clone();
     all.insert("type".to_owned(), part.class.name.into());
     all
 }
 
 /// Reads the block.
-pub(super) fn read(node: &Node) -> Result<Engine, Vec<Wrong>> {
-    let mut wrong = Vec::new();
-    let own = read_part(node, &["engine"], &ENGINES, catalogue::COMPUTE, &mut wrong);
+pub(super) fn read(node: &Node) -> Result<Engine, Vec<ValidationError>> {
+    let mut errors = Vec::new();
+    let own = read_component(node, &["engine"], &ENGINES, catalogue::COMPUTE, &mut errors);
     let mut provider = None;
     let mut launcher = None;
     if let Some(entry) = find(node, "provider") {
         if own.as_ref().is_some_and(|own| !own.class.provider) {
             let name = own.as_ref().map_or("", |own| own.class.name);
-            wrong.push(Wrong::new(
+            errors.push(ValidationError::new(
                 "engine",
                 format!("{name} takes no provider (type=value_error)"),
                 Some(entry.at),
             ));
         } else {
             let path = ["engine", "provider"];
-            provider = read_part(&entry.node, &path, &PROVIDERS, "", &mut wrong);
+            provider = read_component(&entry.node, &path, &PROVIDERS, "", &mut errors);
             if let Some(entry) = find(&entry.node, "launcher") {
                 let path = ["engine", "provider", "launcher"];
-                launcher = read_part(&entry.node, &path, &LAUNCHERS, "", &mut wrong);
+                launcher = read_component(&entry.node, &path, &LAUNCHERS, "", &mut errors);
             }
         }
     }
-    let Some(mut own) = own else { return Err(wrong) };
+    let Some(mut own) = own else { return Err(errors) };
     if let Some(provider) = &mut provider {
-        hoist(&mut own, provider);
+        move_to_engine(&mut own, provider);
     }
-    check(node, &own, provider.as_ref(), &mut wrong);
-    if wrong.is_empty() { Ok(Engine { own, provider, launcher }) } else { Err(wrong) }
+    check(node, &own, provider.as_ref(), &mut errors);
+    if errors.is_empty() { Ok(Engine { own, provider, launcher }) } else { Err(errors) }
 }
 
-/// Upstream's own tutorial puts this under the provider.
-fn hoist(own: &mut Part, provider: &mut Part) {
+/// Moves `max_workers_per_block` to the engine: upstream's tutorial puts it under the provider.
+fn move_to_engine(own: &mut Component, provider: &mut Component) {
     if own.class.name == catalogue::MPI
         && let Some(count) = provider.given.remove("max_workers_per_block")
     {
@@ -160,13 +164,13 @@ fn hoist(own: &mut Part, provider: &mut Part) {
     }
 }
 
-/// What no table can say.
-fn check(node: &Node, own: &Part, provider: Option<&Part>, wrong: &mut Vec<Wrong>) {
+/// Checks what the catalogue can't express.
+fn check(node: &Node, own: &Component, provider: Option<&Component>, errors: &mut Vec<ValidationError>) {
     let at = |name: &str| find(node, name).map(|entry| entry.at);
     if let Some(Json::Array(list)) = own.given.get("allowed_serializers") {
         let list: Vec<String> = list.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect();
         if let Err(error) = engine::check_allowlist(&list) {
-            wrong.push(Wrong::new(
+            errors.push(ValidationError::new(
                 "engine",
                 format!("{error} (type=value_error)"),
                 at("allowed_serializers"),
@@ -183,21 +187,25 @@ fn check(node: &Node, own: &Part, provider: Option<&Part>, wrong: &mut Vec<Wrong
              internally. For more information on how to configure {name}, please refer to Parsl documentation: \
              https://parsl.readthedocs.io/en/stable/stubs/parsl.providers.{name}.html (type=value_error)"
         );
-        wrong.push(Wrong::new("engine -> __root__", what, at("container_uri")));
+        errors.push(ValidationError::new("engine -> __root__", what, at("container_uri")));
     }
 }
 
-/// Reads a mapping with a `type`; `usual` is its class when it names none.
-fn read_part(
+/// Reads a mapping with a `type`; `usual` is the class of one without.
+fn read_component(
     node: &Node,
     path: &[&str],
     classes: &'static [Class],
     usual: &str,
-    wrong: &mut Vec<Wrong>,
-) -> Option<Part> {
+    errors: &mut Vec<ValidationError>,
+) -> Option<Component> {
     let shown = path.join(" -> ");
     let Value::Map(entries) = &node.value else {
-        wrong.push(Wrong::new(shown, "value is not a valid dict (type=type_error.dict)", Some(node.at)));
+        errors.push(ValidationError::new(
+            shown,
+            "value is not a valid dict (type=type_error.dict)",
+            Some(node.at),
+        ));
         return None;
     };
     let class = match find(node, "type") {
@@ -214,21 +222,21 @@ fn read_part(
                         );
                         near = None;
                     }
-                    wrong.push(Wrong::new(format!("{shown} -> type"), what, Some(*at)).near(near));
+                    errors.push(ValidationError::new(format!("{shown} -> type"), what, Some(*at)).near(near));
                     return None;
                 }
             }
         }
         Some(entry) => {
             let what = "str type expected (type=type_error.str)";
-            wrong.push(Wrong::new(format!("{shown} -> type"), what, Some(entry.at)));
+            errors.push(ValidationError::new(format!("{shown} -> type"), what, Some(entry.at)));
             return None;
         }
         None => match catalogue::find(classes, usual) {
             Some(class) => class,
             None => {
                 let what = "field required (type=value_error.missing)";
-                wrong.push(Wrong::new(format!("{shown} -> type"), what, Some(node.at)));
+                errors.push(ValidationError::new(format!("{shown} -> type"), what, Some(node.at)));
                 return None;
             }
         },
@@ -236,21 +244,23 @@ fn read_part(
     let mut given = Map::new();
     for entry in entries {
         // Null means not given: templates rely on it.
-        if entry.node.value == Value::Null || is_part(class, &entry.key) {
+        if entry.node.value == Value::Null || is_component(class, &entry.key) {
             continue;
         }
         match parameter(class, &entry.key) {
             Ok(parameter) => match value(parameter, &entry.node) {
-                Ok(Read::Value(value)) => {
+                Ok(ParameterValue::Value(value)) => {
                     given.insert(parameter.name.to_owned(), value);
                 }
-                Ok(Read::Nothing) => {}
-                Ok(Read::Idle(seconds)) => idle(&mut given, seconds),
-                Err(what) => wrong.extend(refused(parameter, &shown, entry, what)),
+                Ok(ParameterValue::Nothing) => {}
+                Ok(ParameterValue::IdleTime(seconds)) => idle(&mut given, seconds),
+                Err(what) => errors.extend(refused(parameter, &shown, entry, what)),
             },
             Err(what) => {
-                let known = class.all().map(|parameter| parameter.name).chain(parts(class));
-                wrong.push(Wrong::new(&shown, what, Some(entry.at)).near(nearest(&entry.key, known)));
+                let known = class.all().map(|parameter| parameter.name).chain(component_keys(class));
+                errors.push(
+                    ValidationError::new(&shown, what, Some(entry.at)).near(nearest(&entry.key, known)),
+                );
             }
         }
     }
@@ -267,28 +277,28 @@ fn read_part(
             if others.is_empty() { "" } else { "s" },
             if others.is_empty() { String::new() } else { format!("{} and ", others.join(", ")) },
         );
-        wrong.push(Wrong::new(&shown, what, Some(node.at)));
+        errors.push(ValidationError::new(&shown, what, Some(node.at)));
     }
-    Some(Part { class, given })
+    Some(Component { class, given })
 }
 
-/// What upstream says of a value that its parameter does not take.
-fn refused(parameter: &Parameter, shown: &str, entry: &Entry, what: String) -> Vec<Wrong> {
+/// The errors for a value that its parameter does not accept, in upstream's words.
+fn refused(parameter: &Parameter, shown: &str, entry: &Entry, what: String) -> Vec<ValidationError> {
     let place = format!("{shown} -> {}", entry.key);
     let node = &entry.node;
-    let one = |what: String| vec![Wrong::new(&place, what, Some(node.at))];
+    let one = |what: String| vec![ValidationError::new(&place, what, Some(node.at))];
     match (parameter.kind, &node.value) {
-        // Only the engine itself looks at it.
-        (Kind::Containers, _) => vec![Wrong::new(shown, what, Some(node.at))],
+        // Upstream checks it in the engine, so the error has the engine's path.
+        (Kind::Containers, _) => vec![ValidationError::new(shown, what, Some(node.at))],
         (Kind::Ports, Value::List(nodes)) if nodes.len() == 2 => {
             let numbers = nodes.iter().enumerate().filter(|(_, node)| count(&node.value).is_none());
-            let wrong: Vec<_> = numbers
+            let errors: Vec<_> = numbers
                 .map(|(index, node)| {
                     let what = "value is not a valid integer (type=type_error.integer)";
-                    Wrong::new(format!("{place} -> {index}"), what, Some(node.at))
+                    ValidationError::new(format!("{place} -> {index}"), what, Some(node.at))
                 })
                 .collect();
-            if wrong.is_empty() { one(what) } else { wrong }
+            if errors.is_empty() { one(what) } else { errors }
         }
         (Kind::Ports, Value::List(nodes)) => {
             let length = nodes.len();
@@ -298,30 +308,34 @@ fn refused(parameter: &Parameter, shown: &str, entry: &Entry, what: String) -> V
             ))
         }
         (Kind::Ports, _) => one("value is not a valid tuple (type=type_error.tuple)".to_owned()),
-        // It may be either.
+        // It may be a text or a mapping: upstream reports both errors.
         (Kind::Address, _) => {
-            let mut wrong = Vec::new();
-            read_part(node, &["engine", "address"], &ADDRESSES, "", &mut wrong);
-            // What is called by its right name and lacks something was no text.
-            if wrong.first().is_none_or(|first| first.path != place || !matches!(node.value, Value::Map(_))) {
-                wrong.insert(0, Wrong::new(&place, "str type expected (type=type_error.str)", Some(node.at)));
+            let mut errors = Vec::new();
+            read_component(node, &["engine", "address"], &ADDRESSES, "", &mut errors);
+            // A mapping with a known type that lacks a parameter is not reported as no text.
+            if errors.first().is_none_or(|first| first.path != place || !matches!(node.value, Value::Map(_)))
+            {
+                errors.insert(
+                    0,
+                    ValidationError::new(&place, "str type expected (type=type_error.str)", Some(node.at)),
+                );
             }
-            wrong
+            errors
         }
         _ => one(what),
     }
 }
 
-/// The keys of a class that hold further parts.
-fn parts(class: &Class) -> impl Iterator<Item = &'static str> {
+/// The keys of a class that hold further components.
+fn component_keys(class: &Class) -> impl Iterator<Item = &'static str> {
     let own = [("type", true), ("provider", class.provider), ("launcher", class.launcher)];
     own.into_iter().filter(|(_, has)| *has).map(|(name, _)| name)
 }
 
-fn is_part(class: &Class, key: &str) -> bool {
-    // A provider where none belongs is told by name elsewhere.
+fn is_component(class: &Class, key: &str) -> bool {
+    // A provider where none belongs has an error of its own.
     key == "provider" && catalogue::find(&ENGINES, class.name).is_some()
-        || parts(class).any(|part| part == key)
+        || component_keys(class).any(|part| part == key)
 }
 
 fn parameter(class: &'static Class, key: &str) -> Result<&'static Parameter, String> {
@@ -345,15 +359,6 @@ fn parameter(class: &'static Class, key: &str) -> Result<&'static Parameter, Str
     Err(format!("{} got an unexpected keyword argument '{key}' (type=value_error)", class.call()))
 }
 
-/// What a value was read as.
-enum Read {
-    Value(Json),
-    /// As good as not given.
-    Nothing,
-    /// The idle time of a strategy's object form.
-    Idle(Json),
-}
-
 fn idle(given: &mut Map<String, Json>, seconds: Json) {
     let kwargs = given.entry("job_status_kwargs").or_insert_with(|| Map::new().into());
     if let Some(kwargs) = kwargs.as_object_mut() {
@@ -361,126 +366,22 @@ fn idle(given: &mut Map<String, Json>, seconds: Json) {
     }
 }
 
-/// Reads one value as its parameter wants it.
-fn value(parameter: &Parameter, node: &Node) -> Result<Read, String> {
-    let read = match (parameter.kind, &node.value) {
-        (Kind::Text, value) => Json::from(text(value).ok_or("str type expected (type=type_error.str)")?),
-        (Kind::Flag, value) => Json::from(
-            super::fields::boolean(value)
-                .ok_or("value could not be parsed to a boolean (type=type_error.bool)")?,
-        ),
-        (Kind::Count, value) => {
-            Json::from(count(value).ok_or("value is not a valid integer (type=type_error.integer)")?)
-        }
-        (Kind::Number, value) => number(value).ok_or("value is not a valid float (type=type_error.float)")?,
-        (Kind::Walltime, value) => Json::from(
-            walltime(value)
-                .ok_or("a time as HH:MM:SS expected, or a number of seconds (type=value_error)")?,
-        ),
-        (Kind::Texts, Value::List(nodes)) => {
-            texts(nodes).ok_or("a list of texts expected (type=type_error.list)")?
-        }
-        (Kind::Accelerators, Value::List(nodes)) => {
-            texts(nodes).ok_or("a list of names expected, or a count (type=type_error.list)")?
-        }
-        (Kind::Accelerators, value) => {
-            Json::from(count(value).ok_or("a list of names expected, or a count (type=type_error.list)")?)
-        }
-        (Kind::Ports, Value::List(nodes)) => {
-            ports(nodes).ok_or("two port numbers expected (type=value_error)")?
-        }
-        (Kind::Map, Value::Map(_)) | (Kind::Free, _) => node.to_json(),
-        (Kind::Map, _) => return Err("value is not a valid dict (type=type_error.dict)".to_owned()),
-        (Kind::Address, Value::Text(address)) => Json::from(address.as_str()),
-        (Kind::Address, Value::Map(_)) => return address(node),
-        (Kind::Strategy, Value::Text(name)) => match name.as_str() {
-            "None" => return Ok(Read::Nothing),
-            "simple" | "htex_auto_scale" | "none" => Json::from(name.as_str()),
-            other => {
-                return Err(format!(
-                    "{other} is no strategy; there are simple, htex_auto_scale and none (type=value_error)"
-                ));
-            }
-        },
-        (Kind::Strategy, Value::Map(_)) => {
-            return Ok(match node.to_json().get("max_idletime") {
-                Some(seconds) => Read::Idle(seconds.clone()),
-                None => Read::Nothing,
-            });
-        }
-        (Kind::Strategy, _) => return Err("str type expected (type=type_error.str)".to_owned()),
-        (Kind::Containers, Value::Text(name)) => match name.as_str() {
-            "None" | "none" | "null" => return Ok(Read::Nothing),
-            "docker" | "podman" | "podman-hpc" | "apptainer" | "singularity" | "custom" => {
-                Json::from(name.as_str())
-            }
-            other => return Err(format!("{other} is not a valid container_type (type=value_error)")),
-        },
-        (Kind::Texts, _) => return Err("value is not a valid list (type=type_error.list)".to_owned()),
-        (Kind::Ports, _) => return Err("two port numbers expected (type=value_error)".to_owned()),
-        (Kind::Address | Kind::Containers, _) => {
-            return Err("str type expected (type=type_error.str)".to_owned());
-        }
-    };
-    Ok(Read::Value(read))
+/// Converts a value as its parameter requires.
+fn value(parameter: &Parameter, node: &Node) -> Result<ParameterValue, String> {
+    match (parameter.kind, &node.value) {
+        (Kind::Address, Value::Map(_)) => address(node),
+        _ => parameter_value::read(parameter, node),
+    }
 }
 
-fn address(node: &Node) -> Result<Read, String> {
-    let mut wrong = Vec::new();
-    let part = read_part(node, &["engine", "address"], &ADDRESSES, "", &mut wrong);
-    match (part, wrong.into_iter().next()) {
-        (Some(part), None) => Ok(Read::Value(resolved(&part).into())),
-        (_, Some(wrong)) => Err(wrong.what),
+fn address(node: &Node) -> Result<ParameterValue, String> {
+    let mut errors = Vec::new();
+    let part = read_component(node, &["engine", "address"], &ADDRESSES, "", &mut errors);
+    match (part, errors.into_iter().next()) {
+        (Some(part), None) => Ok(ParameterValue::Value(resolved(&part).into())),
+        (_, Some(error)) => Err(error.what),
         (None, None) => Err("str type expected (type=type_error.str)".to_owned()),
     }
-}
-
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::Text(text) => Some(text.clone()),
-        Value::Int(number) => Some(number.to_string()),
-        Value::Float(number) => Some(number.to_string()),
-        _ => None,
-    }
-}
-
-fn count(value: &Value) -> Option<u64> {
-    match value {
-        Value::Int(number) => u64::try_from(*number).ok(),
-        Value::Text(text) => text.trim().parse().ok(),
-        _ => None,
-    }
-}
-
-fn number(value: &Value) -> Option<Json> {
-    match value {
-        Value::Int(number) => Some((*number).into()),
-        Value::Float(number) => Some((*number).into()),
-        Value::Text(text) => text.trim().parse::<f64>().ok().map(Json::from),
-        _ => None,
-    }
-}
-
-/// Schedulers take more forms than this checks; a bare number is seconds, as YAML 1.1 reads a walltime without quotes.
-fn walltime(value: &Value) -> Option<String> {
-    match value {
-        Value::Text(text) if text.contains(':') || text.contains('-') => Some(text.clone()),
-        other => {
-            let seconds = count(other)?;
-            Some(format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60))
-        }
-    }
-}
-
-fn texts(nodes: &[Node]) -> Option<Json> {
-    nodes.iter().map(|node| text(&node.value).map(Json::from)).collect()
-}
-
-fn ports(nodes: &[Node]) -> Option<Json> {
-    let [first, last] = nodes else { return None };
-    let port = |node: &Node| count(&node.value).and_then(|number| u16::try_from(number).ok());
-    let (first, last) = (port(first)?, port(last)?);
-    (first < last).then(|| json!([first, last]))
 }
 
 fn find<'a>(node: &'a Node, key: &str) -> Option<&'a Entry> {
@@ -495,7 +396,7 @@ mod tests {
 
     fn given(text: &str) -> Map<String, Json> {
         let node = super::super::yaml::read(text).unwrap();
-        read(&node).unwrap_or_else(|wrong| panic!("{text}: {wrong:?}")).resolved()
+        read(&node).unwrap_or_else(|errors| panic!("{text}: {errors:?}")).resolved()
     }
 
     fn refused(text: &str) -> String {

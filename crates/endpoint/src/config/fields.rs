@@ -1,15 +1,15 @@
-//! The top level of a configuration, field by field.
-
-use std::fmt::Write as _;
+//! Reads the top level of a configuration, field by field.
 
 use super::nearest::nearest;
-use super::yaml::{Entry, Node, Place, Value, excerpt};
+use super::scalar::{boolean, uuid};
+use super::validation_error::{ValidationError, report};
+use super::yaml::{Entry, Node, Value};
 use super::{BadConfig, Config, LEAST_HEARTBEAT_PERIOD, engine};
 
-/// Fields that are accepted and mean nothing here.
+/// Fields that are accepted and have no effect.
 const WITHOUT_MEANING: [&str; 3] = ["log_dir", "stdout", "stderr"];
 
-/// Every field of an endpoint that runs tasks, for whoever mistypes one.
+/// Every field of an endpoint that runs tasks; the nearest one is suggested for a mistyped name.
 const KNOWN: [&str; 28] = [
     "admins",
     "allowed_functions",
@@ -41,35 +41,8 @@ const KNOWN: [&str; 28] = [
     "log_size_limit",
 ];
 
-/// How upstream calls what an endpoint that runs tasks is configured by.
+/// Upstream's name of the configuration of an endpoint that runs tasks.
 const MODEL: &str = "UserEndpointConfigModel";
-
-/// One thing wrong with a configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wrong {
-    /// `engine -> provider -> type`
-    pub(super) path: String,
-    /// `Nope could not be found (type=value_error)`
-    pub(super) what: String,
-    pub(super) at: Option<Place>,
-    /// The known name that was probably meant.
-    pub(super) near: Option<&'static str>,
-}
-
-impl Wrong {
-    pub(super) fn new(path: impl Into<String>, what: impl Into<String>, at: Option<Place>) -> Self {
-        Self { path: path.into(), what: what.into(), at, near: None }
-    }
-
-    pub(super) fn near(self, near: Option<&'static str>) -> Self {
-        Self { near, ..self }
-    }
-
-    /// Something a later version will do.
-    pub(super) fn later(path: &str, name: &str, meanwhile: &str, at: Place) -> Self {
-        Self::new(path, format!("{name} is not part of this version yet; meanwhile {meanwhile}"), Some(at))
-    }
-}
 
 const NOT_AN_INTEGER: &str = "value is not a valid integer (type=type_error.integer)";
 const NOT_A_BOOLEAN: &str = "value could not be parsed to a boolean (type=type_error.bool)";
@@ -78,10 +51,10 @@ const NOT_A_UUID: &str = "value is not a valid uuid (type=type_error.uuid)";
 const NOT_A_LIST: &str = "value is not a valid list (type=type_error.list)";
 const NOT_A_DICT: &str = "value is not a valid dict (type=type_error.dict)";
 
-/// Takes the fields of a mapping one after the other; what is left over at the end is unknown.
+/// Takes the fields of a mapping one by one; those that are left at the end are unknown.
 pub(super) struct Fields<'a> {
     left: Vec<&'a Entry>,
-    wrong: Vec<Wrong>,
+    errors: Vec<ValidationError>,
 }
 
 pub(super) fn read(file: &str, text: &str, node: &Node) -> Result<Config, BadConfig> {
@@ -91,9 +64,13 @@ pub(super) fn read(file: &str, text: &str, node: &Node) -> Result<Config, BadCon
         && entry.node.value == Value::Bool(true)
     {
         let meanwhile = "start single-user endpoints, one per user";
-        let wrong =
-            Wrong::later("multi_user", "a multi-user endpoint (multi_user: true)", meanwhile, entry.at);
-        return Err(report(MODEL, file, text, &[wrong]));
+        let error = ValidationError::unsupported(
+            "multi_user",
+            "a multi-user endpoint (multi_user: true)",
+            meanwhile,
+            entry.at,
+        );
+        return Err(report(MODEL, file, text, &[error]));
     }
     let display_name = fields.text("display_name").filter(|name| name != "None");
     let allowed_functions = fields.ids("allowed_functions");
@@ -108,19 +85,28 @@ pub(super) fn read(file: &str, text: &str, node: &Node) -> Result<Config, BadCon
         && entry.node.value == Value::Bool(true)
     {
         let meanwhile = "leave the line out";
-        fields.wrong.push(Wrong::later("high_assurance", "a high-assurance endpoint", meanwhile, entry.at));
+        fields.errors.push(ValidationError::unsupported(
+            "high_assurance",
+            "a high-assurance endpoint",
+            meanwhile,
+            entry.at,
+        ));
     }
     let debug = fields.boolean("debug").unwrap_or(false);
     let engine = match fields.take("engine") {
         Some(Entry { node, .. }) if matches!(node.value, Value::Map(_)) => {
-            engine::read(node).map_err(|wrong| fields.wrong.extend(wrong)).ok()
+            engine::read(node).map_err(|errors| fields.errors.extend(errors)).ok()
         }
         Some(entry) => {
-            fields.wrong.push(Wrong::new("engine", NOT_A_DICT, Some(entry.at)));
+            fields.errors.push(ValidationError::new("engine", NOT_A_DICT, Some(entry.at)));
             None
         }
         None => {
-            fields.wrong.push(Wrong::new("engine", "field required (type=value_error.missing)", None));
+            fields.errors.push(ValidationError::new(
+                "engine",
+                "field required (type=value_error.missing)",
+                None,
+            ));
             None
         }
     };
@@ -140,7 +126,7 @@ pub(super) fn read(file: &str, text: &str, node: &Node) -> Result<Config, BadCon
     }
 
     fields.finish(MODEL, file, text, &KNOWN)?;
-    let engine = engine.expect("without an engine something was wrong");
+    let engine = engine.expect("without an engine there is an error");
     Ok(Config {
         display_name,
         allowed_functions,
@@ -166,39 +152,18 @@ pub(super) fn read(file: &str, text: &str, node: &Node) -> Result<Config, BadCon
     })
 }
 
-/// Upstream's lines, then each place with a caret.
-fn report(model: &str, file: &str, text: &str, wrong: &[Wrong]) -> BadConfig {
-    let errors = if wrong.len() == 1 { "error" } else { "errors" };
-    let mut out = format!("{} validation {errors} for {model}\n", wrong.len());
-    for Wrong { path, what, .. } in wrong {
-        // Writing to a string can't fail.
-        let _ = writeln!(out, "{path}\n  {what}");
-    }
-    for Wrong { at, near, .. } in wrong {
-        if let Some(at) = at {
-            let _ = writeln!(out, "\n{}", excerpt(file, text, *at));
-        }
-        if let Some(near) = near {
-            let _ = writeln!(out, "  = help: the nearest name there is: {near}");
-        }
-    }
-    out.truncate(out.trim_end().len());
-    out.push('\n');
-    BadConfig(out)
-}
-
 impl<'a> Fields<'a> {
-    /// Those of a document.
+    /// The fields of a document.
     pub(super) fn of(node: &'a Node) -> Result<Self, BadConfig> {
         let Value::Map(entries) = &node.value else {
             return Err(BadConfig(
                 "Invalid config syntax: the document is not a mapping of keys to values".to_owned(),
             ));
         };
-        Ok(Self { left: entries.iter().collect(), wrong: Vec::new() })
+        Ok(Self { left: entries.iter().collect(), errors: Vec::new() })
     }
 
-    /// What was wrong, and what nobody asked for: that is unknown.
+    /// Reports all errors, unknown fields among them.
     pub(super) fn finish(
         mut self,
         model: &str,
@@ -206,14 +171,14 @@ impl<'a> Fields<'a> {
         text: &str,
         known: &[&'static str],
     ) -> Result<(), BadConfig> {
-        // In the order of their names, as upstream tells them.
+        // Sorted by name, as upstream reports them.
         self.left.sort_by(|one, other| one.key.cmp(&other.key));
-        self.wrong.extend(self.left.into_iter().map(|entry| {
+        self.errors.extend(self.left.into_iter().map(|entry| {
             let what = "extra fields not permitted (type=value_error.extra)";
             let near = nearest(&entry.key, known.iter().copied());
-            Wrong::new(&entry.key, what, Some(entry.at)).near(near)
+            ValidationError::new(&entry.key, what, Some(entry.at)).near(near)
         }));
-        if self.wrong.is_empty() { Ok(()) } else { Err(report(model, file, text, &self.wrong)) }
+        if self.errors.is_empty() { Ok(()) } else { Err(report(model, file, text, &self.errors)) }
     }
 
     fn take(&mut self, name: &str) -> Option<&'a Entry> {
@@ -221,7 +186,7 @@ impl<'a> Fields<'a> {
         Some(self.left.remove(index))
     }
 
-    /// A field with a value. Null is none.
+    /// A field with a value; null counts as not given.
     fn given(&mut self, name: &str) -> Option<&'a Entry> {
         self.take(name).filter(|entry| entry.node.value != Value::Null)
     }
@@ -230,7 +195,7 @@ impl<'a> Fields<'a> {
         let entry = self.given(name)?;
         let value = read(&entry.node.value);
         if value.is_none() {
-            self.wrong.push(Wrong::new(name, what, Some(entry.at)));
+            self.errors.push(ValidationError::new(name, what, Some(entry.at)));
         }
         value
     }
@@ -269,37 +234,20 @@ impl<'a> Fields<'a> {
     fn ids<T: std::str::FromStr>(&mut self, name: &str) -> Option<Vec<T>> {
         let entry = self.given(name)?;
         let Value::List(nodes) = &entry.node.value else {
-            self.wrong.push(Wrong::new(name, NOT_A_LIST, Some(entry.at)));
+            self.errors.push(ValidationError::new(name, NOT_A_LIST, Some(entry.at)));
             return None;
         };
         let mut ids = Vec::new();
         for (index, node) in nodes.iter().enumerate() {
             match uuid(&node.value) {
                 Some(id) => ids.push(id),
-                None => self.wrong.push(Wrong::new(format!("{name} -> {index}"), NOT_A_UUID, Some(node.at))),
+                None => self.errors.push(ValidationError::new(
+                    format!("{name} -> {index}"),
+                    NOT_A_UUID,
+                    Some(node.at),
+                )),
             }
         }
         Some(ids)
     }
-}
-
-/// Every spelling of yes and no that upstream takes.
-pub(super) fn boolean(value: &Value) -> Option<bool> {
-    match value {
-        Value::Bool(value) => Some(*value),
-        Value::Int(0) => Some(false),
-        Value::Int(1) => Some(true),
-        Value::Text(text) => match text.to_lowercase().as_str() {
-            "1" | "true" | "t" | "yes" | "y" | "on" => Some(true),
-            "0" | "false" | "f" | "no" | "n" | "off" => Some(false),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
-/// Any spelling of a UUID that Python takes; ours takes one.
-fn uuid<T: std::str::FromStr>(value: &Value) -> Option<T> {
-    let Value::Text(text) = value else { return None };
-    uuid::Uuid::parse_str(text.trim()).ok()?.hyphenated().to_string().parse().ok()
 }

@@ -1,15 +1,19 @@
-//! An endpoint's configuration: `config.yaml`, or the text a user endpoint gets on standard input.
+//! An endpoint's configuration: `config.yaml`, or the text that a user endpoint gets on standard input.
 //!
-//! Errors keep upstream's lines first, for tools and support pages match them; then comes the place with a caret.
+//! Errors begin with upstream's lines, which tools and support pages match; then follows the position with a caret.
 
 mod catalogue;
 mod engine;
 mod fields;
+mod initial;
 mod nearest;
+mod parameter_value;
 mod problem;
+mod scalar;
 mod site;
 #[cfg(test)]
 mod sites;
+mod validation_error;
 mod yaml;
 
 use std::path::{Path, PathBuf};
@@ -18,14 +22,15 @@ use wire::{FunctionId, IdentityId, PolicyId, SubscriptionId};
 
 use crate::exit::Failure;
 
+pub(crate) use initial::INITIAL;
 pub(crate) use nearest::nearest;
 pub(crate) use site::Site;
 
-/// What a user can say about an endpoint, with defaults filled in.
+/// The settings of an endpoint, with defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Config {
     pub(crate) display_name: Option<String>,
-    /// `None`: every function may run. Empty: none may.
+    /// `None` allows every function, an empty list none.
     pub(crate) allowed_functions: Option<Vec<FunctionId>>,
     pub(crate) admins: Option<Vec<IdentityId>>,
     pub(crate) authentication_policy: Option<PolicyId>,
@@ -33,27 +38,27 @@ pub(crate) struct Config {
     pub(crate) amqp_port: Option<u16>,
     /// In seconds, at least [`LEAST_HEARTBEAT_PERIOD`].
     pub(crate) heartbeat_period: u64,
-    /// Of the environments upstream knows by name.
+    /// Upstream's name of an environment.
     pub(crate) environment: Option<String>,
-    /// In seconds; said to nobody, kept because configurations have it.
+    /// In seconds. Has no effect; kept because configurations contain it.
     pub(crate) heartbeat_threshold: u64,
-    /// Ours.
+    /// Not upstream's.
     pub(crate) service_url: Option<String>,
-    /// Ours: certificates of a private authority, as PEM.
+    /// Not upstream's: a PEM file of a private authority's certificates.
     pub(crate) ca_certificates: Option<PathBuf>,
-    /// Ours: the log is set aside at so many bytes.
+    /// Not upstream's: the size in bytes at which the log file is rotated.
     pub(crate) log_size_limit: u64,
-    /// Ours: the seconds that running tasks get when the endpoint stops.
+    /// Not upstream's: seconds that running tasks may take to end when the endpoint stops.
     pub(crate) shutdown_grace: u64,
-    /// Ours: whether tasks find the client identity of the environment in theirs, as with upstream.
+    /// Not upstream's: whether tasks inherit the client identity in the endpoint's environment. Upstream's always do.
     pub(crate) pass_client_identity: bool,
     pub(crate) debug: bool,
     pub(crate) detach_endpoint: bool,
     pub(crate) endpoint_setup: Option<String>,
     pub(crate) endpoint_teardown: Option<String>,
-    /// Heartbeats without a task, after at least one, until the endpoint stops; 0 is never.
+    /// The endpoint stops after this many heartbeats without a task, once it has had one; 0 is never.
     pub(crate) idle_heartbeats_soft: u64,
-    /// The same, whether there was ever a task or not.
+    /// The same for an endpoint that never had a task.
     pub(crate) idle_heartbeats_hard: u64,
     pub(crate) engine: engine::Engine,
 }
@@ -61,7 +66,7 @@ pub(crate) struct Config {
 /// A shorter period is raised to this many seconds.
 pub(crate) const LEAST_HEARTBEAT_PERIOD: u64 = 5;
 
-/// A configuration that can't be used. Shown as it is.
+/// The text of what is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BadConfig(pub(crate) String);
 
@@ -78,13 +83,13 @@ impl From<BadConfig> for Failure {
 }
 
 impl Config {
-    /// Reads a configuration; `file` is what errors call it.
+    /// Reads a configuration; errors name it `file`.
     pub(crate) fn read(file: &str, text: &str) -> Result<Self, BadConfig> {
         let node = yaml::read(text).map_err(|error| BadConfig(format!("Invalid config syntax: {error}")))?;
         fields::read(file, text, &node)
     }
 
-    /// Everything a user can say, with every default filled in.
+    /// All settings as JSON, with every default filled in.
     pub(crate) fn resolved(&self) -> serde_json::Value {
         let Self { engine, .. } = self;
         serde_json::json!({
@@ -112,7 +117,7 @@ impl Config {
         })
     }
 
-    /// Reads an endpoint's file; the text of it comes too.
+    /// Reads an endpoint's file. Returns its text as well.
     pub(crate) fn load(endpoint: &crate::directory::EndpointDir) -> Result<(Self, String), Failure> {
         if endpoint.config_py().is_file() {
             return Err(Failure::error(format!(
@@ -242,8 +247,8 @@ mod tests {
     }
 
     #[test]
-    fn a_fresh_configuration_is_a_good_one() {
-        let config = good(crate::cli::configure::FRESH);
+    fn the_initial_configuration_is_valid() {
+        let config = good(INITIAL);
         let options = config.engine.runnable().unwrap();
         assert_eq!(options.max_workers_per_node, Some(1));
     }

@@ -1,6 +1,6 @@
-//! The known name that a mistyped one most likely means.
+//! Finds the known name that is nearest to a mistyped one.
 
-/// The nearest of `known`, if any is near: two slips, or one for every three letters.
+/// The nearest of `known`, if it differs in at most two letters or in one of three.
 pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let slips = (name.chars().count() / 3).clamp(1, 6);
     known
@@ -11,7 +11,7 @@ pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) 
         .map(|(_, candidate)| candidate)
 }
 
-/// Letters to insert, drop or change; two that changed places count as one.
+/// The number of letters to insert, remove or change; two swapped letters count as one.
 fn distance(one: &str, other: &str) -> usize {
     let one: Vec<char> = one.to_lowercase().chars().collect();
     let other: Vec<char> = other.to_lowercase().chars().collect();

@@ -1,19 +1,19 @@
-//! What a configuration says that can be read and can't be used: found before anything is started.
+//! Finds settings that can be read but not used, before anything is started.
 
 use std::fmt;
 
-use client::place::Hints;
+use client::service_address::AddressSources;
 
 use super::Config;
-use crate::account;
+use crate::certificates::read_authorities;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Problem {
-    /// The engine can't be run as it is described.
+    /// The engine can't run with these options.
     Engine(String),
     /// `service_url` is no URL.
     Service(String),
-    /// `ca_certificates` can't be read, or holds none.
+    /// `ca_certificates` can't be read, or contains no certificate.
     Certificates(String),
     /// `amqp_port` is 0.
     Port,
@@ -41,15 +41,15 @@ impl fmt::Display for Problem {
 }
 
 impl Config {
-    /// Everything that is wrong. Reads files, and starts nothing.
+    /// All problems. Reads files and starts nothing.
     pub(crate) fn problems(&self) -> Vec<Problem> {
         let mut found: Vec<Problem> = self.engine.runnable().err().map(Problem::Engine).into_iter().collect();
         if let Some(url) = &self.service_url {
-            let hints = Hints { service_url: Some(url.clone()), ..Hints::default() };
-            found.extend(hints.place().err().map(|error| Problem::Service(error.to_string())));
+            let sources = AddressSources { service_url: Some(url.clone()), ..AddressSources::default() };
+            found.extend(sources.resolve().err().map(|error| Problem::Service(error.to_string())));
         }
         if let Some(path) = &self.ca_certificates {
-            let refused = account::authorities(path).err();
+            let refused = read_authorities(path).err();
             found.extend(refused.map(|failure| Problem::Certificates(failure.bare().to_owned())));
         }
         if self.amqp_port == Some(0) {

@@ -1,11 +1,11 @@
-//! The site's file: what an administrator says to every endpoint of a machine. `/etc/farcall/endpoint.yaml`.
+//! The site file, `/etc/farcall/endpoint.yaml`: an administrator's settings for all endpoints of a machine.
 
 use std::path::PathBuf;
 
 use super::BadConfig;
 use super::fields::Fields;
 
-/// What the file may say.
+/// The settings of the site file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Site {
     pub(crate) service_url: Option<String>,
@@ -13,7 +13,7 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// Reads the file; one that is not there says nothing.
+    /// Reads the file; a missing file sets nothing.
     pub(crate) fn load(path: &std::path::Path) -> Result<Self, BadConfig> {
         match std::fs::read_to_string(path) {
             Ok(text) => Self::read(&path.display().to_string(), &text),

@@ -1,19 +1,19 @@
-//! A YAML document as a tree that remembers where everything stood, so that an error can point at it.
+//! Parses YAML into a tree whose nodes know their position, so that errors can point at it.
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
-/// A value and where it stands, counted from 1.
+/// A value and its position.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Node {
-    pub(crate) at: Place,
+    pub(crate) at: Position,
     pub(crate) value: Value,
 }
 
 /// A line and a column, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub(crate) struct Place {
+pub(crate) struct Position {
     pub(crate) line: u64,
     pub(crate) column: u64,
 }
@@ -32,19 +32,19 @@ pub(crate) enum Value {
 /// One key of a mapping and its value.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Entry {
-    pub(crate) at: Place,
+    pub(crate) at: Position,
     pub(crate) key: String,
     pub(crate) node: Node,
 }
 
-/// Reads one document. The error's text holds an excerpt with a caret.
+/// Parses one document. The error's text contains an excerpt with a caret.
 pub(crate) fn read(text: &str) -> Result<Node, String> {
     let options = serde_saphyr::options! { legacy_octal_numbers: true };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
 }
 
 impl Node {
-    /// The value as JSON. Keys without a value are left out of mappings: they count as not given.
+    /// The value as JSON. Keys whose value is null are left out: they count as not given.
     pub(crate) fn to_json(&self) -> serde_json::Value {
         match &self.value {
             Value::Null => serde_json::Value::Null,
@@ -64,11 +64,11 @@ impl Node {
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<Value>::deserialize(deserializer)?;
-        Ok(Self { at: Place::of(&spanned.referenced), value: spanned.value })
+        Ok(Self { at: Position::of(&spanned.referenced), value: spanned.value })
     }
 }
 
-impl Place {
+impl Position {
     fn of(location: &serde_saphyr::Location) -> Self {
         Self { line: location.line(), column: location.column() }
     }
@@ -132,14 +132,14 @@ impl<'de> Visitor<'de> for AnyValue {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut map = Vec::new();
         while let Some((key, node)) = entries.next_entry::<Spanned<String>, Node>()? {
-            map.push(Entry { at: Place::of(&key.referenced), key: key.value, node });
+            map.push(Entry { at: Position::of(&key.referenced), key: key.value, node });
         }
         Ok(Value::Map(map))
     }
 }
 
-/// The line a place stands on, with a caret below it.
-pub(crate) fn excerpt(file: &str, text: &str, at: Place) -> String {
+/// The line at a position, with a caret below it.
+pub(crate) fn excerpt(file: &str, text: &str, at: Position) -> String {
     let line = usize::try_from(at.line).ok().and_then(|line| text.lines().nth(line.checked_sub(1)?));
     let Some(line) = line else { return format!("  --> {file}") };
     let number = at.line.to_string();
@@ -159,7 +159,7 @@ pub(crate) fn excerpt(file: &str, text: &str, at: Place) -> String {
 mod tests {
     use super::*;
 
-    fn map(node: &Node) -> Vec<(&str, Place, &Value)> {
+    fn map(node: &Node) -> Vec<(&str, Position, &Value)> {
         match &node.value {
             Value::Map(entries) => {
                 entries.iter().map(|it| (it.key.as_str(), it.at, &it.node.value)).collect()
@@ -172,7 +172,7 @@ mod tests {
     fn every_value_and_its_place() {
         let text = "a: null\nb: yes\nc: 3\nd: 1.5\ne: 10:30:00\nf: [x, 0755]\ng:\n  h: ~\n  i: '5'\n";
         let node = read(text).unwrap();
-        let at = |line, column| Place { line, column };
+        let at = |line, column| Position { line, column };
         let found = map(&node);
         assert_eq!(found[0], ("a", at(1, 1), &Value::Null));
         assert_eq!(found[1], ("b", at(2, 1), &Value::Bool(true)));
@@ -200,8 +200,8 @@ mod tests {
 
     #[test]
     fn the_caret_stands_under_the_word() {
-        let shown = excerpt("config.yaml", "a: 1\n  foo: 2\n", Place { line: 2, column: 3 });
+        let shown = excerpt("config.yaml", "a: 1\n  foo: 2\n", Position { line: 2, column: 3 });
         assert_eq!(shown, " --> config.yaml:2:3\n  |\n2 |   foo: 2\n  |   ^^^");
-        assert_eq!(excerpt("f", "", Place::default()), "  --> f");
+        assert_eq!(excerpt("f", "", Position::default()), "  --> f");
     }
 }

@@ -3,7 +3,7 @@
 
 use wire::TaskId;
 
-use super::results::{Finished, Place, Sending};
+use super::results::{Finished, ResultLocation, SendState};
 use super::{Action, Interchange, State};
 
 impl Interchange {
@@ -22,7 +22,11 @@ impl Interchange {
     pub(super) fn found(&mut self, tasks: Vec<TaskId>, last: bool, actions: &mut Vec<Action>) {
         for task in tasks {
             if let Some(state @ State::Awaited { .. }) = self.tasks.get_mut(&task) {
-                *state = State::Finished(Finished { tag: None, place: Place::Spool, sending: Sending::Due });
+                *state = State::Finished(Finished {
+                    tag: None,
+                    place: ResultLocation::Spool,
+                    sending: SendState::Due,
+                });
                 self.due.push_back(task);
             }
         }

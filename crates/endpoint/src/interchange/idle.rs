@@ -10,7 +10,7 @@ pub(crate) struct Idle {
 
 /// What moved, and how many heartbeats passed without.
 #[derive(Debug, Default)]
-pub(super) struct Count {
+pub(super) struct IdleCounter {
     /// Something moved once.
     moved: bool,
     /// Since the last heartbeat.
@@ -20,7 +20,7 @@ pub(super) struct Count {
     hard: u64,
 }
 
-impl Count {
+impl IdleCounter {
     /// Counts one heartbeat; whether the endpoint has been idle for as many as it may. `empty`: it holds no task.
     pub(super) fn beat(&mut self, Idle { soft, hard }: Idle, empty: bool) -> bool {
         let (received, delivered) = (std::mem::take(&mut self.received), std::mem::take(&mut self.delivered));

@@ -10,7 +10,7 @@ use wire::message::{LIMIT, Task};
 use wire::queue::header;
 use wire::{EndpointId, FunctionId, TaskId};
 
-use super::refusal;
+use super::error_results;
 
 /// What may come in.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Intake {
 
 /// A task that will not run: the result that says so.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(super) struct RefusedTask {
     pub(super) result: Vec<u8>,
     pub(super) why: String,
 }
@@ -41,8 +41,8 @@ impl Intake {
     }
 
     /// What the engine gets. The body is measured, and not looked into: the worker does that.
-    pub(super) fn admit(&self, task: TaskId, delivery: Delivery) -> Result<Submission, Refused> {
-        let failed = |why: String| Refused { result: refusal::failed_to_start(task, &why), why };
+    pub(super) fn admit(&self, task: TaskId, delivery: Delivery) -> Result<Submission, RefusedTask> {
+        let failed = |why: String| RefusedTask { result: error_results::failed_to_start(task, &why), why };
         // A longer frame would end the link to a node, and everything that runs there with it.
         if delivery.body.len() > LIMIT {
             return Err(failed(format!(
@@ -61,8 +61,8 @@ impl Intake {
             failed(format!("the header {} is no list of texts", header::RESULT_SERIALIZERS))
         })?;
         if self.allowed.as_ref().is_some_and(|allowed| !allowed.contains(&function)) {
-            let (result, why) = refusal::not_allowed(task, function, self.endpoint);
-            return Err(Refused { result, why });
+            let (result, why) = error_results::not_allowed(task, function, self.endpoint);
+            return Err(RefusedTask { result, why });
         }
         Ok(Submission {
             id: task,

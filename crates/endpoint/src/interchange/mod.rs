@@ -16,9 +16,9 @@
 
 mod awaited;
 mod cancel;
+mod error_results;
 mod idle;
 mod intake;
-mod refusal;
 mod results;
 mod stop;
 #[cfg(test)]
@@ -27,22 +27,22 @@ mod tests;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use client::amqp::{Delivery, Outcome, Tag};
+use client::amqp::{Delivery, PublishStatus, Tag};
 use engine::Submission;
 use wire::{EndpointId, FunctionId, TaskId};
 
 use crate::journal::Filter;
 use cancel::Cancelled;
-use idle::Count;
+pub(crate) use error_results::lost;
 pub(crate) use idle::Idle;
-use intake::{Intake, Refused};
-pub(crate) use refusal::lost;
-use results::{Finished, Place, Sending};
+use idle::IdleCounter;
+use intake::{Intake, RefusedTask};
+use results::{Finished, ResultLocation, SendState};
 use stop::Phase;
 
 /// What the interchange decides by.
 #[derive(Clone, Debug)]
-pub(crate) struct Rules {
+pub(crate) struct Settings {
     pub(crate) endpoint: EndpointId,
     /// `None`: every function may run.
     pub(crate) allowed: Option<HashSet<FunctionId>>,
@@ -58,7 +58,7 @@ pub(crate) struct Rules {
 
 /// What earlier runs left.
 #[derive(Debug, Default)]
-pub(crate) struct Left {
+pub(crate) struct Leftovers {
     /// Their results lie in the spool.
     pub(crate) spooled: Vec<TaskId>,
     /// They had begun, and nobody knows of an end; with the results that say so.
@@ -114,7 +114,7 @@ pub(crate) enum Input {
     },
     Settled {
         task: TaskId,
-        outcome: Outcome,
+        status: PublishStatus,
     },
     /// Another process has claimed the endpoint while this one stood still.
     Superseded,
@@ -228,7 +228,7 @@ enum State {
 /// The kernel.
 #[derive(Debug)]
 pub(crate) struct Interchange {
-    rules: Rules,
+    settings: Settings,
     intake: Intake,
     tasks: HashMap<TaskId, State>,
     /// Ended, in this run or an earlier one: their messages are answered by an acknowledgement.
@@ -247,16 +247,16 @@ pub(crate) struct Interchange {
     bytes: usize,
     consuming: bool,
     phase: Phase,
-    idle: Count,
+    idle: IdleCounter,
 }
 
 impl Interchange {
     /// Begins with what earlier runs left.
-    pub(crate) fn new(rules: Rules, left: Left, actions: &mut Vec<Action>) -> Self {
-        let Left { spooled, lost, ended, awaited } = left;
+    pub(crate) fn new(settings: Settings, left: Leftovers, actions: &mut Vec<Action>) -> Self {
+        let Leftovers { spooled, lost, ended, awaited } = left;
         let mut interchange = Self {
-            intake: Intake { endpoint: rules.endpoint, allowed: rules.allowed.clone() },
-            rules,
+            intake: Intake { endpoint: settings.endpoint, allowed: settings.allowed.clone() },
+            settings,
             tasks: HashMap::new(),
             ended,
             left: HashSet::new(),
@@ -267,10 +267,10 @@ impl Interchange {
             bytes: 0,
             consuming: true,
             phase: Phase::Running,
-            idle: Count::default(),
+            idle: IdleCounter::default(),
         };
         for task in spooled {
-            let finished = Finished { tag: None, place: Place::Spool, sending: Sending::Due };
+            let finished = Finished { tag: None, place: ResultLocation::Spool, sending: SendState::Due };
             interchange.tasks.insert(task, State::Finished(finished));
             interchange.due.push_back(task);
         }
@@ -289,7 +289,7 @@ impl Interchange {
     }
 
     /// Whether the service has all that earlier runs left.
-    pub(crate) fn has_told(&self) -> bool {
+    pub(crate) fn has_reported_leftovers(&self) -> bool {
         self.left.is_empty()
     }
 
@@ -322,7 +322,7 @@ impl Interchange {
             Input::Kept { task, result } => self.kept(task, Ok(result), actions),
             Input::NotKept { task, result } => self.kept(task, Err(result), actions),
             Input::Loaded { task, result } => self.loaded(task, result, actions),
-            Input::Settled { task, outcome } => self.settled(task, &outcome, actions),
+            Input::Settled { task, status } => self.settled(task, &status, actions),
             Input::Cancel(tasks) => self.cancel(tasks, actions),
             Input::Beat => self.beat(actions),
             Input::Hurry => self.hurry(actions),
@@ -343,9 +343,9 @@ impl Interchange {
         self.session = None;
         for (task, state) in &mut self.tasks {
             if let State::Finished(finished) = state
-                && matches!(finished.sending, Sending::Sent(_))
+                && matches!(finished.sending, SendState::Sent(_))
             {
-                finished.sending = Sending::Due;
+                finished.sending = SendState::Due;
                 self.in_flight -= 1;
                 self.due.push_back(*task);
             }
@@ -384,7 +384,7 @@ impl Interchange {
                 }
                 return;
             }
-            Some(State::Finished(finished)) if finished.place == Place::Writing => {
+            Some(State::Finished(finished)) if finished.place == ResultLocation::Writing => {
                 finished.tag = Some(tag);
                 return;
             }
@@ -394,7 +394,7 @@ impl Interchange {
             }
             None => {}
         }
-        if self.bytes >= self.rules.bytes {
+        if self.bytes >= self.settings.bytes {
             // It was on its way when we stopped taking; the queue keeps it until there is room.
             actions.push(Action::GiveBack(vec![tag]));
             return;
@@ -438,7 +438,7 @@ impl Interchange {
                     actions.push(Action::Cancel(task));
                 }
             }
-            Err(Refused { result, why }) => {
+            Err(RefusedTask { result, why }) => {
                 tracing::warn!(%task, %why, "the task is refused");
                 self.finish(task, Some(tag), result, actions);
             }
@@ -514,10 +514,10 @@ impl Interchange {
         if !matches!(self.phase, Phase::Running) {
             return;
         }
-        if self.consuming && self.bytes >= self.rules.bytes {
+        if self.consuming && self.bytes >= self.settings.bytes {
             self.consuming = false;
             actions.push(Action::Consume(false));
-        } else if !self.consuming && self.bytes < self.rules.bytes.div_ceil(2) {
+        } else if !self.consuming && self.bytes < self.settings.bytes.div_ceil(2) {
             self.consuming = true;
             actions.push(Action::Consume(true));
         }
@@ -529,14 +529,14 @@ impl Interchange {
         }
         for (task, state) in &mut self.tasks {
             if let State::Finished(finished) = state
-                && finished.sending == Sending::Later
+                && finished.sending == SendState::Later
             {
-                finished.sending = Sending::Due;
+                finished.sending = SendState::Due;
                 self.due.push_back(*task);
             }
         }
         self.send_due(actions);
-        if self.idle.beat(self.rules.idle, self.tasks.is_empty()) {
+        if self.idle.beat(self.settings.idle, self.tasks.is_empty()) {
             tracing::info!("nothing to do for long enough; stopping");
             self.begin_stop(actions);
         }

@@ -1,6 +1,6 @@
 //! Results on their way out: into the spool, to the broker, and out of the spool once the broker has confirmed them.
 
-use client::amqp::{Outcome, Tag};
+use client::amqp::{PublishStatus, Tag};
 use wire::TaskId;
 
 use super::{Action, Interchange, State};
@@ -10,13 +10,13 @@ use super::{Action, Interchange, State};
 pub(super) struct Finished {
     /// The message, when the task ended without having begun: acknowledged once the result is kept.
     pub(super) tag: Option<Tag>,
-    pub(super) place: Place,
-    pub(super) sending: Sending,
+    pub(super) place: ResultLocation,
+    pub(super) sending: SendState,
 }
 
 /// Where the bytes of a result are.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum ResultLocation {
     /// On their way to the spool.
     Writing,
     Spool,
@@ -25,7 +25,7 @@ pub(super) enum Place {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sending {
+pub(super) enum SendState {
     /// In the queue of results to send, or on its way into it.
     Due,
     /// Being read from the spool to be sent.
@@ -45,30 +45,30 @@ impl Interchange {
         result: Vec<u8>,
         actions: &mut Vec<Action>,
     ) {
-        let finished = Finished { tag, place: Place::Writing, sending: Sending::Due };
+        let finished = Finished { tag, place: ResultLocation::Writing, sending: SendState::Due };
         self.tasks.insert(task, State::Finished(finished));
         actions.push(Action::Keep { task, result });
     }
 
     pub(super) fn kept(&mut self, task: TaskId, kept: Result<Vec<u8>, Vec<u8>>, actions: &mut Vec<Action>) {
         let Some(State::Finished(finished)) = self.tasks.get_mut(&task) else { return };
-        let room = self.in_flight < self.rules.in_flight;
+        let room = self.in_flight < self.settings.in_flight;
         let result = match kept {
             Ok(result) => {
-                finished.place = Place::Spool;
+                finished.place = ResultLocation::Spool;
                 if let Some(tag) = finished.tag.take() {
                     actions.push(Action::Acknowledge(vec![tag]));
                 }
                 result
             }
             Err(result) => {
-                finished.place = Place::Memory(result.clone());
+                finished.place = ResultLocation::Memory(result.clone());
                 result
             }
         };
         match self.session {
             Some(session) if room => {
-                finished.sending = Sending::Sent(session);
+                finished.sending = SendState::Sent(session);
                 self.in_flight += 1;
                 actions.push(Action::Publish { session, task, result });
             }
@@ -79,19 +79,19 @@ impl Interchange {
     /// Sends results that wait, as many as may be on their way.
     pub(super) fn send_due(&mut self, actions: &mut Vec<Action>) {
         let Some(session) = self.session else { return };
-        while self.in_flight < self.rules.in_flight {
+        while self.in_flight < self.settings.in_flight {
             let Some(task) = self.due.pop_front() else { return };
             let Some(State::Finished(finished)) = self.tasks.get_mut(&task) else { continue };
             match &finished.place {
-                Place::Spool => {
-                    finished.sending = Sending::Loading;
+                ResultLocation::Spool => {
+                    finished.sending = SendState::Loading;
                     actions.push(Action::Load(task));
                 }
-                Place::Memory(result) => {
-                    finished.sending = Sending::Sent(session);
+                ResultLocation::Memory(result) => {
+                    finished.sending = SendState::Sent(session);
                     actions.push(Action::Publish { session, task, result: result.clone() });
                 }
-                Place::Writing => continue,
+                ResultLocation::Writing => continue,
             }
             self.in_flight += 1;
         }
@@ -101,11 +101,11 @@ impl Interchange {
         let Some(State::Finished(finished)) = self.tasks.get_mut(&task) else { return };
         match (self.session, result) {
             (Some(session), Some(result)) => {
-                finished.sending = Sending::Sent(session);
+                finished.sending = SendState::Sent(session);
                 actions.push(Action::Publish { session, task, result });
             }
             (None, Some(_)) => {
-                finished.sending = Sending::Due;
+                finished.sending = SendState::Due;
                 self.in_flight -= 1;
                 self.due.push_back(task);
             }
@@ -120,14 +120,14 @@ impl Interchange {
         }
     }
 
-    pub(super) fn settled(&mut self, task: TaskId, outcome: &Outcome, actions: &mut Vec<Action>) {
+    pub(super) fn settled(&mut self, task: TaskId, status: &PublishStatus, actions: &mut Vec<Action>) {
         let Some(State::Finished(finished)) = self.tasks.get_mut(&task) else { return };
-        if !matches!(finished.sending, Sending::Sent(session) if Some(session) == self.session) {
+        if !matches!(finished.sending, SendState::Sent(session) if Some(session) == self.session) {
             return;
         }
         self.in_flight -= 1;
-        match outcome {
-            Outcome::Confirmed => {
+        match status {
+            PublishStatus::Confirmed => {
                 // Only a result that never reached the spool still has its message.
                 if let Some(tag) = finished.tag.take() {
                     actions.push(Action::Acknowledge(vec![tag]));
@@ -138,9 +138,9 @@ impl Interchange {
                 self.idle.delivered += 1;
                 actions.push(Action::JournalEnded(vec![task]));
             }
-            Outcome::Returned(_) | Outcome::Refused => {
-                tracing::warn!(%task, ?outcome, "the broker did not take the result; it is kept and sent again");
-                finished.sending = Sending::Later;
+            PublishStatus::Returned(_) | PublishStatus::Refused => {
+                tracing::warn!(%task, outcome = ?status, "the broker did not take the result; it is kept and sent again");
+                finished.sending = SendState::Later;
             }
         }
         self.send_due(actions);

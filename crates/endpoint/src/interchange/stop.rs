@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Interchange, Place, Sending, State};
+use super::{Action, Interchange, ResultLocation, SendState, State};
 use wire::TaskId;
 
 /// What an orderly stop takes at most beyond the tasks' grace.
@@ -18,7 +18,7 @@ const HURRIED: Duration = Duration::from_secs(2);
 pub(super) enum Phase {
     Running,
     Stopping {
-        engine: Engine,
+        engine: EngineState,
         /// Nobody waits for the broker any more.
         hurried: bool,
     },
@@ -26,7 +26,7 @@ pub(super) enum Phase {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Engine {
+pub(super) enum EngineState {
     Ending,
     Ended,
 }
@@ -36,10 +36,10 @@ impl Interchange {
         if self.phase != Phase::Running {
             return;
         }
-        self.phase = Phase::Stopping { engine: Engine::Ending, hurried: false };
+        self.phase = Phase::Stopping { engine: EngineState::Ending, hurried: false };
         actions.push(Action::Consume(false));
-        actions.push(Action::StopEngine { grace: self.rules.grace });
-        actions.push(Action::LeaveWithin(self.rules.grace + BEYOND_GRACE));
+        actions.push(Action::StopEngine { grace: self.settings.grace });
+        actions.push(Action::LeaveWithin(self.settings.grace + BEYOND_GRACE));
     }
 
     /// The engine fails whatever it is given, with the reason. What is in the queue by now shall have that, too: after our
@@ -96,7 +96,7 @@ impl Interchange {
     pub(super) fn engine_stopped(&mut self, actions: &mut Vec<Action>) {
         self.begin_stop(actions);
         if let Phase::Stopping { hurried, .. } = self.phase {
-            self.phase = Phase::Stopping { engine: Engine::Ended, hurried };
+            self.phase = Phase::Stopping { engine: EngineState::Ended, hurried };
         }
         let left = |(task, state): (&TaskId, &State)| match state {
             State::Waiting { .. } | State::Assigned { .. } => Some(*task),
@@ -119,14 +119,14 @@ impl Interchange {
 
     /// Leaves once nothing is left to wait for.
     pub(super) fn leave_when_done(&mut self, actions: &mut Vec<Action>) {
-        let Phase::Stopping { engine: Engine::Ended, hurried } = self.phase else { return };
+        let Phase::Stopping { engine: EngineState::Ended, hurried } = self.phase else { return };
         // Without the broker, what lies in the spool is safe; without the spool, only the broker is.
         let safe = |state: &State| match state {
             State::Finished(finished) => match (&finished.place, self.session, hurried) {
-                (Place::Writing, ..) | (Place::Memory(_), Some(_), false) => false,
-                (Place::Memory(_), ..) => true,
-                (Place::Spool, Some(_), false) => finished.sending == Sending::Later,
-                (Place::Spool, ..) => true,
+                (ResultLocation::Writing, ..) | (ResultLocation::Memory(_), Some(_), false) => false,
+                (ResultLocation::Memory(_), ..) => true,
+                (ResultLocation::Spool, Some(_), false) => finished.sending == SendState::Later,
+                (ResultLocation::Spool, ..) => true,
             },
             _ => true,
         };

@@ -30,7 +30,7 @@ use wire::{RunId, TaskId};
 
 pub(crate) use ended::Ended;
 pub(crate) use filter::Filter;
-pub(crate) use writer::{Journal, Written};
+pub(crate) use writer::{Journal, JournalEvent};
 
 use record::{Kind, RECORD, Record};
 
@@ -45,7 +45,7 @@ pub(crate) type Fence = Box<dyn Fn() -> bool + Send>;
 
 /// What earlier runs left behind.
 #[derive(Debug, Default)]
-pub(crate) struct Past {
+pub(crate) struct EarlierRuns {
     /// Began, and no end is known.
     pub(crate) open: HashSet<TaskId>,
     /// Ended.
@@ -67,7 +67,12 @@ struct Segments {
 
 /// Opens the journal in `directory`: reads what earlier runs left, begins a segment of this run, and drops what
 /// nobody will ask for again.
-pub(crate) fn open(directory: &Path, run: RunId, clock: Clock, fence: Fence) -> io::Result<(Journal, Past)> {
+pub(crate) fn open(
+    directory: &Path,
+    run: RunId,
+    clock: Clock,
+    fence: Fence,
+) -> io::Result<(Journal, EarlierRuns)> {
     let now = clock();
     match fs::DirBuilder::new().mode(0o700).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -84,7 +89,7 @@ pub(crate) fn open(directory: &Path, run: RunId, clock: Clock, fence: Fence) -> 
     for path in segments.paths {
         fs::remove_file(path)?;
     }
-    Ok((journal, Past { open: segments.open, ended, filter }))
+    Ok((journal, EarlierRuns { open: segments.open, ended, filter }))
 }
 
 /// Reads all segments, oldest first.
@@ -157,33 +162,36 @@ mod tests {
     }
 
     /// Writes as a run does, and leaves as SIGKILL leaves: whatever was synced is there.
-    fn live(directory: &Path, number: u128, clock: Clock, begun: &[u128], ended: &[u128]) -> Past {
-        let (mut journal, past) = open(directory, run(number), clock, Box::new(|| true)).unwrap();
+    fn live(directory: &Path, number: u128, clock: Clock, begun: &[u128], ended: &[u128]) -> EarlierRuns {
+        let (mut journal, earlier_runs) = open(directory, run(number), clock, Box::new(|| true)).unwrap();
         journal.begin(begun.iter().map(|number| task(*number)).collect());
         if !begun.is_empty() {
-            assert_eq!(journal.written_blocking(), Written::Begun(begun.iter().map(|n| task(*n)).collect()));
+            assert_eq!(
+                journal.written_blocking(),
+                JournalEvent::Begun(begun.iter().map(|n| task(*n)).collect())
+            );
         }
         journal.end(ended.iter().map(|number| task(*number)).collect());
         journal.close();
-        past
+        earlier_runs
     }
 
     /// Of the first numbers, those that ended.
-    fn ended(past: &Past) -> Vec<u128> {
+    fn ended(earlier_runs: &EarlierRuns) -> Vec<u128> {
         (0..10)
             .filter(|number| {
-                let ended = past.ended.contains(task(*number)).unwrap();
-                assert!(!ended || past.filter.may_hold(task(*number)));
+                let ended = earlier_runs.ended.contains(task(*number)).unwrap();
+                assert!(!ended || earlier_runs.filter.may_hold(task(*number)));
                 ended
             })
             .collect()
     }
 
     /// What is written next, but for ends.
-    fn next(journal: &mut Journal) -> Written {
+    fn next(journal: &mut Journal) -> JournalEvent {
         loop {
             match journal.written_blocking() {
-                Written::Ended(_) => {}
+                JournalEvent::Ended(_) => {}
                 other => return other,
             }
         }
@@ -192,7 +200,7 @@ mod tests {
     fn asked(journal: &mut Journal, number: u128) -> bool {
         journal.look_up(task(number));
         match next(journal) {
-            Written::LookedUp { task: about, known } if about == task(number) => known,
+            JournalEvent::LookedUp { task: about, known } if about == task(number) => known,
             other => panic!("{other:?}"),
         }
     }
@@ -206,12 +214,12 @@ mod tests {
     fn the_next_run_knows_what_was_open() {
         let scratch = tempfile::tempdir().unwrap();
         let directory = scratch.path().join("journal");
-        let past = live(&directory, 1, now, &[1, 2, 3], &[2]);
-        assert_eq!((past.open.len(), ended(&past)), (0, vec![]));
-        let past = live(&directory, 2, now, &[4], &[1, 4]);
-        assert_eq!((past.open.clone(), ended(&past)), (tasks(&[1, 3]), vec![2]));
-        let past = live(&directory, 3, now, &[], &[]);
-        assert_eq!((past.open.clone(), ended(&past)), (tasks(&[3]), vec![1, 2, 4]));
+        let earlier_runs = live(&directory, 1, now, &[1, 2, 3], &[2]);
+        assert_eq!((earlier_runs.open.len(), ended(&earlier_runs)), (0, vec![]));
+        let earlier_runs = live(&directory, 2, now, &[4], &[1, 4]);
+        assert_eq!((earlier_runs.open.clone(), ended(&earlier_runs)), (tasks(&[1, 3]), vec![2]));
+        let earlier_runs = live(&directory, 3, now, &[], &[]);
+        assert_eq!((earlier_runs.open.clone(), ended(&earlier_runs)), (tasks(&[3]), vec![1, 2, 4]));
         assert_eq!(
             (files(&directory, "segment"), files(&directory, "ended")),
             (1, 1),
@@ -255,8 +263,8 @@ mod tests {
                 "{keep} bytes"
             );
         }
-        let past = live(&directory, 2, now, &[3], &[]);
-        assert_eq!(past.open, tasks(&[1, 2]));
+        let earlier_runs = live(&directory, 2, now, &[3], &[]);
+        assert_eq!(earlier_runs.open, tasks(&[1, 2]));
         assert_eq!(read(&directory).unwrap().open, tasks(&[1, 2, 3]), "the new run's segment is whole");
     }
 
@@ -267,8 +275,8 @@ mod tests {
         live(&directory, 1, now, &[1, 2], &[2]);
         assert_eq!(ended(&live(&directory, 2, now, &[], &[])), [2]);
         assert_eq!(files(&directory, "ended"), 1);
-        let past = live(&directory, 3, late, &[], &[]);
-        assert_eq!((past.open.clone(), ended(&past)), (tasks(&[1]), vec![]));
+        let earlier_runs = live(&directory, 3, late, &[], &[]);
+        assert_eq!((earlier_runs.open.clone(), ended(&earlier_runs)), (tasks(&[1]), vec![]));
         assert_eq!((files(&directory, "segment"), files(&directory, "ended")), (1, 0));
     }
 
@@ -321,10 +329,13 @@ mod tests {
         assert!(grown < 6_000, "{grown} kB more after a million tasks");
         assert!(asked(&mut journal, ALL / 2) && asked(&mut journal, ALL - 1) && !asked(&mut journal, ALL));
         journal.close();
-        let (mut journal, past) = open(&directory, run(2), now, Box::new(|| true)).unwrap();
-        assert!(past.open.is_empty());
+        let (mut journal, earlier_runs) = open(&directory, run(2), now, Box::new(|| true)).unwrap();
+        assert!(earlier_runs.open.is_empty());
         for number in [0, ALL / 3, ALL - 1] {
-            assert!(past.ended.contains(task(number)).unwrap() && past.filter.may_hold(task(number)));
+            assert!(
+                earlier_runs.ended.contains(task(number)).unwrap()
+                    && earlier_runs.filter.may_hold(task(number))
+            );
             assert!(asked(&mut journal, number));
         }
         journal.close();
@@ -334,7 +345,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever bytes lie there, reading them never panics and never goes past a torn record.
+        /// Whatever bytes lie there, reading them never panics and never goes earlier_runs a torn record.
         #[test]
         fn any_bytes_can_be_read(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
             prop_assert!(records(&bytes).count() <= bytes.len() / RECORD);
@@ -367,7 +378,7 @@ mod tests {
         };
         let before = segment();
         journal.begin(vec![task(1)]);
-        assert_eq!(journal.written_blocking(), Written::Superseded);
+        assert_eq!(journal.written_blocking(), JournalEvent::Superseded);
         journal.end(vec![task(2)]);
         assert_eq!(journal.close(), []);
         assert_eq!(segment(), before);

@@ -24,7 +24,7 @@ const RECORDS_OF_A_SEGMENT: usize = (2 << 20) / RECORD;
 
 /// What the journal tells its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Written {
+pub(crate) enum JournalEvent {
     /// These tasks are on disk as begun.
     Begun(Vec<TaskId>),
     /// These tasks are written down as ended: no later run of this endpoint takes them for lost, unless the power goes.
@@ -33,7 +33,7 @@ pub(crate) enum Written {
     LookedUp { task: TaskId, known: bool },
     /// Another process has claimed the endpoint. Nothing was written, and nothing follows.
     Superseded,
-    /// The journal can't be written any more. Said once; nothing follows.
+    /// The journal can't be written any more. WatchEvent once; nothing follows.
     Failed(String),
 }
 
@@ -48,7 +48,7 @@ enum Order {
 #[derive(Debug)]
 pub(crate) struct Journal {
     orders: Option<blocking::Sender<Order>>,
-    written: mpsc::UnboundedReceiver<Written>,
+    written: mpsc::UnboundedReceiver<JournalEvent>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -85,13 +85,13 @@ impl Journal {
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
             if let Err(error) = writer.work(&inbox, &outbox) {
                 // An owner that has gone needs no answer.
-                let _ = outbox.send(Written::Failed(format!("{}: {error}", writer.directory.display())));
+                let _ = outbox.send(JournalEvent::Failed(format!("{}: {error}", writer.directory.display())));
             }
         })?;
         Ok(Self { orders: Some(orders), written, thread: Some(thread) })
     }
 
-    /// Writes that these tasks begin; [`Written::Begun`] follows when it is on disk.
+    /// Writes that these tasks begin; [`JournalEvent::Begun`] follows when it is on disk.
     pub(crate) fn begin(&mut self, tasks: Vec<TaskId>) {
         if !tasks.is_empty() {
             self.order(Order::Begin(tasks));
@@ -113,18 +113,18 @@ impl Journal {
         }
     }
 
-    /// Asks whether this task ever began; [`Written::LookedUp`] follows.
+    /// Asks whether this task ever began; [`JournalEvent::LookedUp`] follows.
     pub(crate) fn look_up(&mut self, task: TaskId) {
         self.order(Order::LookUp(task));
     }
 
     /// What was written, in order.
-    pub(crate) async fn written(&mut self) -> Option<Written> {
+    pub(crate) async fn written(&mut self) -> Option<JournalEvent> {
         self.written.recv().await
     }
 
     #[cfg(test)]
-    pub(super) fn written_blocking(&mut self) -> Written {
+    pub(super) fn written_blocking(&mut self) -> JournalEvent {
         self.written.blocking_recv().expect("the journal answers")
     }
 
@@ -134,7 +134,7 @@ impl Journal {
     }
 
     /// Writes what is left and ends the thread. Returns what was written and not told yet.
-    pub(crate) fn close(mut self) -> Vec<Written> {
+    pub(crate) fn close(mut self) -> Vec<JournalEvent> {
         self.orders = None;
         if let Some(thread) = self.thread.take() {
             // A writer that panicked has nothing more to write.
@@ -175,12 +175,12 @@ impl Writer {
     fn work(
         &mut self,
         inbox: &blocking::Receiver<Order>,
-        outbox: &mpsc::UnboundedSender<Written>,
+        outbox: &mpsc::UnboundedSender<JournalEvent>,
     ) -> io::Result<()> {
         while let Ok(first) = inbox.recv() {
             if !(self.fence)() {
                 // An owner that has gone needs no answer.
-                let _ = outbox.send(Written::Superseded);
+                let _ = outbox.send(JournalEvent::Superseded);
                 return Ok(());
             }
             let now = (self.clock)();
@@ -197,17 +197,17 @@ impl Writer {
             }
             // Nobody waits for it any more: the owner has gone.
             if !batch.ended.is_empty() {
-                let _ = outbox.send(Written::Ended(batch.ended));
+                let _ = outbox.send(JournalEvent::Ended(batch.ended));
             }
             written?;
             for task in batch.asked {
                 let known = self.knows(task)?;
-                let _ = outbox.send(Written::LookedUp { task, known });
+                let _ = outbox.send(JournalEvent::LookedUp { task, known });
             }
             self.length += batch.bytes.len() as u64;
             self.records += batch.bytes.len() / RECORD;
             if !batch.begun.is_empty() {
-                let _ = outbox.send(Written::Begun(batch.begun));
+                let _ = outbox.send(JournalEvent::Begun(batch.begun));
             }
             if self.records >= RECORDS_OF_A_SEGMENT {
                 self.next_segment(now)?;

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use crate::heartbeat::host_name;
+use crate::host::host_name;
 
 /// One process of all hosts and times. In the file, a line each, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]

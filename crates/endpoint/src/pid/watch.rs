@@ -10,29 +10,30 @@ use super::Claim;
 
 /// What was seen.
 #[derive(Debug)]
-pub(crate) enum Said {
+pub(crate) enum WatchEvent {
     /// Another process has claimed the files.
     Superseded,
-    Untouched(io::Error),
+    /// The modification time of the PID file could not be set.
+    TouchFailed(io::Error),
 }
 
 /// The thread. It ends with its owner; while the file system stands still, nobody waits for it.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct PidFileWatch {
     looks: blocking::SyncSender<()>,
-    said: mpsc::UnboundedReceiver<Said>,
+    said: mpsc::UnboundedReceiver<WatchEvent>,
 }
 
-impl Watch {
+impl PidFileWatch {
     pub(crate) fn start(claim: Claim) -> io::Result<Self> {
         let (looks, inbox) = blocking::sync_channel(1);
         let (outbox, said) = mpsc::unbounded_channel();
         std::thread::Builder::new().name("pid-file".to_owned()).spawn(move || {
             while inbox.recv().is_ok() {
                 let said = if claim.holds() {
-                    claim.touch().err().map(Said::Untouched)
+                    claim.touch().err().map(WatchEvent::TouchFailed)
                 } else {
-                    Some(Said::Superseded)
+                    Some(WatchEvent::Superseded)
                 };
                 if said.is_some_and(|said| outbox.send(said).is_err()) {
                     return;
@@ -48,7 +49,7 @@ impl Watch {
     }
 
     /// What was seen; for ever, when all is as it should be.
-    pub(crate) async fn said(&mut self) -> Said {
+    pub(crate) async fn said(&mut self) -> WatchEvent {
         match self.said.recv().await {
             Some(said) => said,
             None => std::future::pending().await,

@@ -7,14 +7,14 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
-use client::amqp::{End, Event, Plan};
+use client::amqp::{Event, LinkConfig, LinkEnd};
 use daemon::stop::Stop;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::parent;
-use crate::cli::note;
+use crate::console::note;
 use crate::exit::{Failure, status};
 
 /// How long a start tries to get the queue, registrations included. A broker closes a connection whose other end has
@@ -24,14 +24,14 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(180);
 const LOOKING: Duration = Duration::from_millis(200);
 
 /// Who may call the start off while it waits.
-pub(super) struct Callers<'a> {
+pub(super) struct StartAborts<'a> {
     pub(super) stop: &'a Stop,
     pub(super) parent: Option<i32>,
     /// The `start` that waits for our word.
     pub(super) waiting: Option<&'a OwnedFd>,
 }
 
-impl Callers<'_> {
+impl StartAborts<'_> {
     /// Waits until one of them calls the start off.
     pub(super) async fn called_off(&self) -> Failure {
         tokio::select! {
@@ -45,43 +45,44 @@ impl Callers<'_> {
 
 /// Why the queue is not granted.
 #[derive(Debug)]
-pub(super) enum Denied {
+pub(super) enum NotGranted {
     /// The broker does not accept the credentials. Another registration may bring others.
-    Credentials(Failure),
-    ForGood(Failure),
+    CredentialsRefused(Failure),
+    /// The start has failed.
+    Final(Failure),
 }
 
 /// Waits until the queue is granted; the number of the session.
 pub(super) async fn granted(
     events: &mut mpsc::Receiver<Event>,
-    callers: &Callers<'_>,
+    callers: &StartAborts<'_>,
     name: &str,
     deadline: Instant,
-) -> Result<u32, Denied> {
+) -> Result<u32, NotGranted> {
     let mut refusal = Refusal::default();
     loop {
         let event = tokio::select! {
             biased;
-            failure = callers.called_off() => return Err(Denied::ForGood(failure)),
-            () = sleep_until(deadline) => return Err(Denied::ForGood(refusal.last(name))),
+            failure = callers.called_off() => return Err(NotGranted::Final(failure)),
+            () = sleep_until(deadline) => return Err(NotGranted::Final(refusal.last(name))),
             event = events.recv() => event,
         };
         match event {
             Some(Event::Up { session }) => return Ok(session),
-            Some(Event::Down { reason, taken, .. }) => {
-                if let Some(text) = refusal.heard(reason, taken) {
+            Some(Event::Down { reason, queue_taken, .. }) => {
+                if let Some(text) = refusal.heard(reason, queue_taken) {
                     note(text);
                 }
             }
-            Some(Event::Ended(End::AuthenticationRefused(reason))) => {
-                return Err(Denied::Credentials(Failure::new(
+            Some(Event::Ended(LinkEnd::AuthenticationRefused(reason))) => {
+                return Err(NotGranted::CredentialsRefused(Failure::new(
                     status::NOPERM,
                     format!(
                         "Error: the broker does not accept the credentials of endpoint '{name}': {reason}"
                     ),
                 )));
             }
-            Some(Event::Ended(_)) | None => return Err(Denied::ForGood(refusal.last(name))),
+            Some(Event::Ended(_)) | None => return Err(NotGranted::Final(refusal.last(name))),
             Some(Event::Delivered(_) | Event::Commanded(_) | Event::Settled { .. }) => {}
         }
     }
@@ -91,17 +92,17 @@ pub(super) async fn granted(
 #[derive(Debug, Default)]
 struct Refusal {
     reason: String,
-    taken: Option<bool>,
+    queue_taken: Option<bool>,
 }
 
 impl Refusal {
     /// What to say of another refusal: nothing, when it is of the same kind as the last.
-    fn heard(&mut self, reason: String, taken: bool) -> Option<String> {
-        let news = self.taken != Some(taken);
-        (self.reason, self.taken) = (reason, Some(taken));
+    fn heard(&mut self, reason: String, queue_taken: bool) -> Option<String> {
+        let news = self.queue_taken != Some(queue_taken);
+        (self.reason, self.queue_taken) = (reason, Some(queue_taken));
         let seconds = PATIENCE.as_secs();
         let Self { reason, .. } = self;
-        news.then(|| match taken {
+        news.then(|| match queue_taken {
             true => format!("{reason}; waiting for up to {seconds} s until it has gone"),
             false => format!("no connection to the broker: {reason}; trying again for up to {seconds} s"),
         })
@@ -109,7 +110,7 @@ impl Refusal {
 
     fn last(&self, name: &str) -> Failure {
         let (reason, seconds) = (&self.reason, PATIENCE.as_secs());
-        match self.taken {
+        match self.queue_taken {
             Some(true) => Failure::new(
                 status::ALREADY_ACTIVE,
                 format!(
@@ -130,11 +131,11 @@ impl Refusal {
 
 /// Waits for the new credentials of a registration.
 pub(super) async fn renewed(
-    registering: impl Future<Output = Result<Plan, Failure>>,
-    callers: &Callers<'_>,
+    registering: impl Future<Output = Result<LinkConfig, Failure>>,
+    callers: &StartAborts<'_>,
     name: &str,
     deadline: Instant,
-) -> Result<Plan, Failure> {
+) -> Result<LinkConfig, Failure> {
     tokio::select! {
         biased;
         failure = callers.called_off() => Err(failure),
@@ -171,21 +172,21 @@ async fn gone(waiting: Option<&OwnedFd>) {
 mod tests {
     use super::*;
 
-    async fn after(heard: Vec<Event>) -> Result<u32, Denied> {
+    async fn after(heard: Vec<Event>) -> Result<u32, NotGranted> {
         let (trigger, stop) = daemon::stop::channel();
         let (outbox, mut events) = mpsc::channel(10);
         for event in heard {
             outbox.send(event).await.unwrap();
         }
-        let callers = Callers { stop: &stop, parent: None, waiting: None };
+        let callers = StartAborts { stop: &stop, parent: None, waiting: None };
         let deadline = Instant::now() + Duration::from_millis(50);
         let answer = granted(&mut events, &callers, "ep", deadline).await;
         drop((trigger, outbox));
         answer
     }
 
-    fn down(taken: bool) -> Event {
-        Event::Down { reason: "why".to_owned(), taken, pause: Duration::ZERO }
+    fn down(queue_taken: bool) -> Event {
+        Event::Down { reason: "why".to_owned(), queue_taken, pause: Duration::ZERO }
     }
 
     #[tokio::test]
@@ -193,24 +194,24 @@ mod tests {
         assert_eq!(after(vec![down(true), down(false), Event::Up { session: 3 }]).await.unwrap(), 3);
         let refused = |heard| async {
             match after(heard).await.unwrap_err() {
-                Denied::ForGood(failure) => failure,
-                Denied::Credentials(failure) => panic!("{failure:?}"),
+                NotGranted::Final(failure) => failure,
+                NotGranted::CredentialsRefused(failure) => panic!("{failure:?}"),
             }
         };
-        let taken = refused(vec![down(false), down(true)]).await;
-        assert_eq!(taken.status, status::ALREADY_ACTIVE);
-        assert!(taken.text.starts_with("Endpoint 'ep' is already active: why"), "{}", taken.text);
+        let queue_taken = refused(vec![down(false), down(true)]).await;
+        assert_eq!(queue_taken.status, status::ALREADY_ACTIVE);
+        assert!(queue_taken.text.starts_with("Endpoint 'ep' is already active: why"), "{}", queue_taken.text);
         assert_eq!(refused(vec![down(false)]).await.status, status::TEMPFAIL);
-        let refusal = Event::Ended(End::AuthenticationRefused("no".to_owned()));
+        let refusal = Event::Ended(LinkEnd::AuthenticationRefused("no".to_owned()));
         assert!(
-            matches!(after(vec![refusal]).await, Err(Denied::Credentials(it)) if it.status == status::NOPERM)
+            matches!(after(vec![refusal]).await, Err(NotGranted::CredentialsRefused(it)) if it.status == status::NOPERM)
         );
     }
 
     #[tokio::test]
     async fn a_registration_that_does_not_end_ends_the_start() {
         let (_trigger, stop) = daemon::stop::channel();
-        let callers = Callers { stop: &stop, parent: None, waiting: None };
+        let callers = StartAborts { stop: &stop, parent: None, waiting: None };
         let deadline = Instant::now() + Duration::from_millis(50);
         let late = renewed(std::future::pending(), &callers, "ep", deadline).await.unwrap_err();
         assert_eq!(late.status, status::TEMPFAIL);
@@ -220,7 +221,7 @@ mod tests {
     #[test]
     fn the_same_refusal_is_said_once() {
         let mut refusal = Refusal::default();
-        let mut said = |taken| refusal.heard("why".to_owned(), taken);
+        let mut said = |queue_taken| refusal.heard("why".to_owned(), queue_taken);
         assert_eq!(said(true).unwrap(), "why; waiting for up to 180 s until it has gone");
         assert_eq!(said(true), None);
         assert!(said(false).unwrap().contains("no connection to the broker: why"));

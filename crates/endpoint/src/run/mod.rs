@@ -1,21 +1,22 @@
 //! The running endpoint: brings what happens to the interchange and performs what it decides.
 //!
 //! Everything lives on one thread, but for the files and the AMQP library's own: no file system keeps heartbeats waiting.
-//! This file builds the parts, once the endpoint is ours ([`fence`]); [`shell`] turns the crank.
+//! This file builds the parts, once the endpoint is ours ([`fence`]); [`driver`] turns the crank.
 
-mod disk;
+mod driver;
 mod fence;
-mod first;
+mod first_node;
+mod leftovers;
 mod parent;
 mod renewal;
-mod shell;
+mod storage;
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
 use std::time::Duration;
 
-use client::amqp::{self, Plan};
+use client::amqp::{self, LinkConfig};
 use daemon::logging::{self, Background, Form, Logging, To};
 use daemon::stop::{Stop, Trigger};
 use engine::{Engine, EngineConfig};
@@ -27,21 +28,21 @@ use tokio::time::Instant;
 use wire::RunId;
 use wire::queue::Registration;
 
-use crate::ambient;
 use crate::config::Config;
 use crate::directory::EndpointDir;
-use crate::exit::{Failure, Outcome, status};
-use crate::heartbeat::{self, Heartbeat};
-use crate::interchange::{self, Idle, Interchange, Left, Rules};
-use crate::last_words::LastWords;
-use crate::log::Later;
-use crate::pid::Before;
-use crate::start::{RunDocument, inherit, notify, report};
-use disk::Disk;
-use fence::Denied;
-use first::First;
+use crate::exit::{CommandResult, Failure, status};
+use crate::heartbeat::Heartbeat;
+use crate::interchange::{self, Idle, Interchange, Leftovers, Settings};
+use crate::last_failure::LastFailure;
+use crate::log::DeferredLog;
+use crate::pid::PreviousRun;
+use crate::start::{RunDocument, inherit, report, report_failure};
+use crate::{clock, host, random};
+use driver::RunEnd;
+use fence::NotGranted;
+use first_node::FirstNodeWait;
 use renewal::Renewal;
-use shell::Ending;
+use storage::Storage;
 
 /// Bodies of tasks take at most so much memory.
 const WINDOW_BYTES: usize = 64 << 20;
@@ -58,7 +59,7 @@ const LAST_THREADS: Duration = Duration::from_millis(500);
 const REGISTRATIONS_AT_START: u32 = 3;
 
 /// The command `_run`: what `start` becomes.
-pub(crate) fn main() -> Outcome {
+pub(crate) fn main() -> CommandResult {
     let mut text = Vec::new();
     std::io::stdin().read_to_end(&mut text).map_err(Failure::error)?;
     let document: RunDocument = serde_json::from_slice(&text).map_err(|error| {
@@ -72,7 +73,7 @@ pub(crate) fn main() -> Outcome {
     if let Some(report) = &report {
         inherit(report, false).map_err(Failure::error)?;
     }
-    let mut ready = Ready { report };
+    let mut ready = ReadyReport { report };
     let endpoint = EndpointDir::at(document.directory.clone());
     let terminal = Terminal::keep(ready.told());
     let outcome = run(&endpoint, &document, &mut ready);
@@ -83,7 +84,7 @@ pub(crate) fn main() -> Outcome {
         if told && document.registers.is_none() && failure.status != status::ALREADY_ACTIVE {
             let config = Config::read("", &document.config).ok();
             let authorities = document.authorities.clone();
-            notify(document.registration.clone(), config.as_ref(), authorities, failure);
+            report_failure(document.registration.clone(), config.as_ref(), authorities, failure);
         }
         ready.tell(Err(failure));
         // Whoever waited says it; else it belongs to where we were started, whatever has become of our output since.
@@ -113,11 +114,11 @@ impl Terminal {
 }
 
 /// Whoever waits for word that we run; told once.
-pub(super) struct Ready {
+pub(super) struct ReadyReport {
     report: Option<OwnedFd>,
 }
 
-impl Ready {
+impl ReadyReport {
     fn tell(&mut self, outcome: Result<&str, &Failure>) {
         if let Some(to) = self.report.take() {
             report(outcome, to);
@@ -130,11 +131,11 @@ impl Ready {
     }
 }
 
-fn run(endpoint: &EndpointDir, document: &RunDocument, ready: &mut Ready) -> Outcome {
+fn run(endpoint: &EndpointDir, document: &RunDocument, ready: &mut ReadyReport) -> CommandResult {
     let config = Config::read("the configuration", &document.config)?;
-    let later = Later::default();
-    let lines = Background::start(later.clone());
-    let outcome = run_configured(endpoint, document, &config, ready, (&later, &lines));
+    let deferred_log = DeferredLog::default();
+    let lines = Background::start(deferred_log.clone());
+    let outcome = run_configured(endpoint, document, &config, ready, (&deferred_log, &lines));
     if let Err(failure) = &outcome {
         tracing::error!("{}", failure.text);
     }
@@ -146,7 +147,7 @@ fn run(endpoint: &EndpointDir, document: &RunDocument, ready: &mut Ready) -> Out
         tracing::warn!(lines = lost, "lines of this log were lost while it could not be written");
     }
     lines.say(&format!("---------- Endpoint shutdown: {}", document.registration.endpoint_id));
-    later.give_up();
+    deferred_log.discard();
     outcome
 }
 
@@ -154,9 +155,9 @@ fn run_configured(
     endpoint: &EndpointDir,
     document: &RunDocument,
     config: &Config,
-    ready: &mut Ready,
-    (later, lines): (&Later, &Background),
-) -> Outcome {
+    ready: &mut ReadyReport,
+    (deferred_log, lines): (&DeferredLog, &Background),
+) -> CommandResult {
     lines.say(&format!("\n========== Endpoint begins: {}", document.registration.endpoint_id));
     start_logging(lines, document)?;
     // As upstream's daemon: what tasks write, their group may write too. No core files: they may hold credentials.
@@ -172,7 +173,7 @@ fn run_configured(
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::error)?;
     let open_files = raised.inherited().map(|inherited| inherited.soft());
-    let outcome = runtime.block_on(serve(endpoint, document, config, open_files, ready, later));
+    let outcome = runtime.block_on(serve(endpoint, document, config, open_files, ready, deferred_log));
     // A thread may still wait for a service or a file system that does not answer; dropping the runtime would wait for it.
     runtime.shutdown_timeout(LAST_THREADS);
     outcome
@@ -183,16 +184,16 @@ async fn serve(
     document: &RunDocument,
     config: &Config,
     open_files: Option<u64>,
-    ready: &mut Ready,
-    later: &Later,
-) -> Outcome {
+    ready: &mut ReadyReport,
+    deferred_log: &DeferredLog,
+) -> CommandResult {
     let (trigger, stop) = daemon::stop::on_signals().map_err(Failure::error)?;
     stop_on_hangup(trigger.clone())?;
     let registration = &document.registration;
-    let run = ambient::run_id();
+    let run = random::run_id();
     let options =
         config.engine.runnable().map_err(|why| Failure::new(status::CONFIG, format!("Error: {why}")))?;
-    let callers = fence::Callers { stop: &stop, parent: document.parent, waiting: ready.report.as_ref() };
+    let callers = fence::StartAborts { stop: &stop, parent: document.parent, waiting: ready.report.as_ref() };
     let mut renewal = Renewal::new(endpoint, config, &options, document);
     let mut registrations = REGISTRATIONS_AT_START;
     let mut plan = plan(registration, config, &options, document.authorities.clone())?;
@@ -201,8 +202,8 @@ async fn serve(
         let (link, mut events) = amqp::start(plan);
         let refused = match fence::granted(&mut events, &callers, &name, deadline).await {
             Ok(session) => break (link, events, session),
-            Err(Denied::ForGood(failure)) => return Err(failure),
-            Err(Denied::Credentials(failure)) => failure,
+            Err(NotGranted::Final(failure)) => return Err(failure),
+            Err(NotGranted::CredentialsRefused(failure)) => failure,
         };
         if registrations == 0 || !renewal.begin(0) {
             return Err(refused);
@@ -213,17 +214,18 @@ async fn serve(
     };
     renewal.accepted();
     let (place, settings, lines, console) =
-        (endpoint.clone(), config.clone(), later.clone(), document.console);
+        (endpoint.clone(), config.clone(), deferred_log.clone(), document.console);
     // The file system may stand still; the connection to the broker must not.
-    let opened = tokio::task::spawn_blocking(move || disk::open(&place, &settings, run, &lines, console));
+    let opened = tokio::task::spawn_blocking(move || storage::open(&place, &settings, run, &lines, console));
     let disk = opened.await.map_err(Failure::error)??;
-    let claim = disk.pid_file.claimed();
-    renewal.claimed(disk.pid_file.claimed());
-    let held = Held { run, options, open_files, disk, link, link_events, session, renewal, trigger, stop };
+    let claim = disk.pid_file.claim();
+    renewal.claimed(disk.pid_file.claim());
+    let held =
+        OwnedEndpoint { run, options, open_files, disk, link, link_events, session, renewal, trigger, stop };
     let outcome = Box::pin(work(endpoint, document, config, held, ready)).await;
     if let Err(failure) = &outcome
         && claim.holds()
-        && let Err(error) = LastWords::write(endpoint, failure)
+        && let Err(error) = LastFailure::write(endpoint, failure)
     {
         tracing::error!(%error, "why the endpoint ends could not be written down for `list`");
     }
@@ -231,12 +233,12 @@ async fn serve(
 }
 
 /// What a run has once the endpoint is its own.
-struct Held {
+struct OwnedEndpoint {
     run: RunId,
     options: engine::Options,
     /// The limit that users had.
     open_files: Option<u64>,
-    disk: Disk,
+    disk: Storage,
     link: amqp::Handle,
     link_events: mpsc::Receiver<amqp::Event>,
     session: u32,
@@ -250,13 +252,14 @@ async fn work(
     endpoint: &EndpointDir,
     document: &RunDocument,
     config: &Config,
-    held: Held,
-    ready: &mut Ready,
-) -> Outcome {
-    let Held { run, options, open_files, disk, link, link_events, session, renewal, trigger, stop } = held;
-    let Disk { pid_file, watch, journal, keeper, past, spooled, before } = disk;
+    held: OwnedEndpoint,
+    ready: &mut ReadyReport,
+) -> CommandResult {
+    let OwnedEndpoint { run, options, open_files, disk, link, link_events, session, renewal, trigger, stop } =
+        held;
+    let Storage { pid_file, watch, journal, spool_thread, earlier_runs, spooled, before } = disk;
     let id = document.registration.endpoint_id;
-    let now = ambient::since_epoch();
+    let now = clock::since_epoch();
     let engine_config = EngineConfig {
         endpoint: id,
         run_dir: endpoint.path().to_owned(),
@@ -272,16 +275,16 @@ async fn work(
     })?;
 
     let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-    let host = heartbeat::host_name();
-    let lost: Vec<_> = past
+    let host_name = host::host_name();
+    let lost: Vec<_> = earlier_runs
         .open
         .iter()
         .filter(|task| spooled.binary_search(task).is_err())
-        .map(|task| (*task, interchange::lost(*task, id, &host, nanos)))
+        .map(|task| (*task, interchange::lost(*task, id, &host_name, nanos)))
         .collect();
     tracing::info!(endpoint = %id, %run, lost = lost.len(), unsent = spooled.len(), "the endpoint runs");
     let allowed = document.allowed_functions.clone().or_else(|| config.allowed_functions.clone());
-    let rules = Rules {
+    let settings = Settings {
         endpoint: id,
         allowed: allowed.map(|functions| functions.into_iter().collect()),
         bytes: WINDOW_BYTES,
@@ -290,19 +293,20 @@ async fn work(
         idle: Idle { soft: config.idle_heartbeats_soft, hard: config.idle_heartbeats_hard },
     };
     let mut actions = Vec::new();
-    let left = Left { spooled, lost, ended: past.filter, awaited: before == Before::Silent };
-    let interchange = Interchange::new(rules, left, &mut actions);
-    let start = ambient::local_time();
+    let left =
+        Leftovers { spooled, lost, ended: earlier_runs.filter, awaited: before == PreviousRun::Silent };
+    let interchange = Interchange::new(settings, left, &mut actions);
+    let start = clock::local_time();
     let heartbeat =
         Heartbeat::new(id, run, document.ep_info.clone(), &document.config, config.heartbeat_period, &start);
-    let shell = shell::Shell {
+    let driver = driver::Driver {
         interchange,
         link,
         link_events,
         engine,
         engine_events: Some(engine_events),
         journal,
-        keeper,
+        spool_thread,
         watch,
         heartbeat,
         report: engine::Report::default(),
@@ -311,17 +315,17 @@ async fn work(
         parent: document.parent,
         next_session: 0,
         renewal,
-        first: First::new(&options, endpoint.name()),
+        first: FirstNodeWait::new(&options, endpoint.name()),
         superseded: false,
         bad: None,
     };
     daemon::ready::serving();
-    let ending = shell.turn(session, actions, ready).await;
+    let ending = driver.turn(session, actions, ready).await;
     daemon::ready::stopping();
     drop((trigger, pid_file));
     match ending {
-        Ending::Ordinary => Ok(()),
-        Ending::Bad { text, worked } => Err(Failure::new(
+        RunEnd::Ordinary => Ok(()),
+        RunEnd::Bad { text, worked } => Err(Failure::new(
             // What never worked needs another configuration; what did may work again.
             if worked { status::SOFTWARE } else { status::CONFIG },
             format!(
@@ -331,7 +335,7 @@ async fn work(
                 endpoint.log().display()
             ),
         )),
-        Ending::Superseded => Err(Failure::new(
+        RunEnd::Superseded => Err(Failure::new(
             status::ALREADY_ACTIVE,
             format!(
                 "Endpoint '{}' is run by another process by now: this one stood still for so long that it was \
@@ -343,7 +347,7 @@ async fn work(
 }
 
 /// Upstream's endpoint also stops by SIGHUP; other daemons read their configuration again.
-fn stop_on_hangup(trigger: daemon::stop::Trigger) -> Outcome {
+fn stop_on_hangup(trigger: daemon::stop::Trigger) -> CommandResult {
     let mut hangups = signal(SignalKind::hangup()).map_err(Failure::error)?;
     tokio::spawn(async move {
         while hangups.recv().await.is_some() {
@@ -358,14 +362,14 @@ fn plan(
     config: &Config,
     options: &engine::Options,
     authorities: Option<String>,
-) -> Result<Plan, Failure> {
+) -> Result<LinkConfig, Failure> {
     let engine::ProviderOptions::LocalProvider(block) = &options.provider;
     let per_node = options.max_workers_per_node.unwrap_or(1);
     let slots = per_node.saturating_mul(block.nodes_per_block).saturating_mul(block.max_blocks);
     let window = slots.saturating_mul(2).max(LEAST_WINDOW);
     let prefetch = u16::try_from(window).unwrap_or(u16::MAX);
     let name = format!("endpoint {}", registration.endpoint_id);
-    Plan::new(registration, config.amqp_port, authorities, prefetch, name)
+    LinkConfig::new(registration, config.amqp_port, authorities, prefetch, name)
         .map_err(|error| Failure::new(status::DATAERR, format!("Invalid credential structure: {error}")))
 }
 
@@ -376,7 +380,7 @@ fn node_command() -> Result<Vec<String>, Failure> {
     Ok(vec![own.to_owned(), "node".to_owned()])
 }
 
-fn start_logging(lines: &Background, document: &RunDocument) -> Outcome {
+fn start_logging(lines: &Background, document: &RunDocument) -> CommandResult {
     // lapin calls the end of any connection an error, also of one that was closed in order. We are told of each, and log it
     // with what is done about it.
     let directives = if document.debug {

@@ -7,10 +7,10 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use client::Credentials;
-use client::amqp::Plan;
+use client::amqp::LinkConfig;
 
 use super::plan;
-use crate::account::About;
+use crate::account::AccountSettings;
 use crate::config::Config;
 use crate::directory::{Base, EndpointDir};
 use crate::exit::{Failure, block_on, status};
@@ -24,18 +24,18 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// So many registrations in a row may bring credentials that the broker refuses.
 const IN_VAIN: u32 = 10;
 
-type Registering = Pin<Box<dyn Future<Output = Result<Plan, Failure>>>>;
+type Registering = Pin<Box<dyn Future<Output = Result<LinkConfig, Failure>>>>;
 
 /// Registers again when it must.
 pub(super) struct Renewal {
-    way: Option<Way>,
+    way: Option<RegistrationSettings>,
     under_way: Option<Registering>,
     in_vain: u32,
 }
 
 /// What a registration takes.
 #[derive(Clone)]
-struct Way {
+struct RegistrationSettings {
     base: Base,
     endpoint: EndpointDir,
     config: Config,
@@ -54,7 +54,7 @@ impl Renewal {
         options: &engine::Options,
         document: &RunDocument,
     ) -> Self {
-        let way = document.registers.as_ref().map(|base| Way {
+        let way = document.registers.as_ref().map(|base| RegistrationSettings {
             claim: None,
             base: Base::at(base.clone()),
             endpoint: endpoint.clone(),
@@ -95,7 +95,7 @@ impl Renewal {
     }
 
     /// The outcome of what is under way; for ever, when nothing is.
-    pub(super) async fn done(&mut self) -> Result<Plan, Failure> {
+    pub(super) async fn done(&mut self) -> Result<LinkConfig, Failure> {
         match &mut self.under_way {
             Some(registering) => {
                 let outcome = registering.await;
@@ -107,8 +107,8 @@ impl Renewal {
     }
 }
 
-impl Way {
-    async fn register(self, first: Duration, first_session: u32) -> Result<Plan, Failure> {
+impl RegistrationSettings {
+    async fn register(self, first: Duration, first_session: u32) -> Result<LinkConfig, Failure> {
         let mut pause = first;
         loop {
             tokio::time::sleep(pause).await;
@@ -116,7 +116,7 @@ impl Way {
             let way = self.clone();
             let once = tokio::task::spawn_blocking(move || block_on(way.once()));
             match once.await.map_err(Failure::error)? {
-                Ok(plan) => return Ok(Plan { first_session, ..plan }),
+                Ok(plan) => return Ok(LinkConfig { first_session, ..plan }),
                 // The service is out of reach: it will come back.
                 Err(failure) if failure.status == status::TEMPFAIL => {
                     tracing::warn!("{}", failure.text);
@@ -127,7 +127,7 @@ impl Way {
         }
     }
 
-    async fn once(&self) -> Result<Plan, Failure> {
+    async fn once(&self) -> Result<LinkConfig, Failure> {
         // Another process may have registered, which made our credentials invalid: then only its own count.
         match &self.claim {
             Some(claim) if !claim.holds() => {
@@ -136,12 +136,12 @@ impl Way {
             Some(_) => {}
             None => refuse_if_active(&self.endpoint, &self.config)?,
         }
-        let about = About {
+        let settings = AccountSettings {
             endpoint: Some((&self.endpoint, &self.config)),
             client: self.client.as_ref(),
-            ..About::of(&self.base)
+            ..AccountSettings::of(&self.base)
         };
-        let account = about.account().await?;
+        let account = settings.account().await?;
         let known = self.endpoint.registered_id();
         let registration = register(&account, &self.endpoint, &self.config, &self.text, known).await?;
         plan(&registration, &self.config, &self.options, self.authorities.clone())

@@ -5,7 +5,7 @@
 //! nobody's. Everything is written before it is published and nothing is synced: it survives the end of this process,
 //! however it comes; after a power loss the journal still knows that the task began.
 
-mod keeper;
+mod io_thread;
 mod recent;
 
 use std::collections::{HashMap, HashSet};
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use wire::TaskId;
 use wire::message::TaskResult;
 
-pub(crate) use keeper::{Done, Keeper};
+pub(crate) use io_thread::{SpoolEvent, SpoolThread};
 
 /// The directory of results.
 #[derive(Clone, Debug)]
@@ -224,19 +224,19 @@ mod tests {
         TaskId::from_uuid(uuid::Uuid::from_u128(number))
     }
 
-    /// What a keeper left: as after SIGKILL if it is not closed.
-    fn keeper(directory: &Path) -> Keeper {
-        let run = crate::ambient::run_id();
-        Keeper::start(Spool::open(directory.to_owned()).unwrap(), run).unwrap()
+    /// What a spool_thread left: as after SIGKILL if it is not closed.
+    fn spool_thread(directory: &Path) -> SpoolThread {
+        let run = crate::random::run_id();
+        SpoolThread::start(Spool::open(directory.to_owned()).unwrap(), run).unwrap()
     }
 
-    async fn kept(keeper: &mut Keeper, numbers: &[u128]) {
+    async fn kept(spool_thread: &mut SpoolThread, numbers: &[u128]) {
         for number in numbers {
-            keeper.keep(task(*number), message(task(*number)));
+            spool_thread.keep(task(*number), message(task(*number)));
         }
         for number in numbers {
-            match keeper.done().await {
-                Some(Done::Kept { task: known, result }) => {
+            match spool_thread.done().await {
+                Some(SpoolEvent::Kept { task: known, result }) => {
                     assert_eq!((known, result), (task(*number), message(task(*number))));
                 }
                 other => panic!("{other:?}"),
@@ -247,15 +247,15 @@ mod tests {
     #[tokio::test]
     async fn what_waits_has_a_file_of_its_own_in_the_end() {
         let scratch = tempfile::tempdir().unwrap();
-        let mut keeper = keeper(scratch.path());
-        kept(&mut keeper, &[1, 2, 3]).await;
-        keeper.load(task(2));
+        let mut spool_thread = spool_thread(scratch.path());
+        kept(&mut spool_thread, &[1, 2, 3]).await;
+        spool_thread.load(task(2));
         assert!(
-            matches!(keeper.done().await, Some(Done::Loaded { result: Ok(bytes), .. }) if bytes == message(task(2)))
+            matches!(spool_thread.done().await, Some(SpoolEvent::Loaded { result: Ok(bytes), .. }) if bytes == message(task(2)))
         );
-        keeper.forget(task(1));
-        keeper.forget(task(9));
-        keeper.close();
+        spool_thread.forget(task(1));
+        spool_thread.forget(task(9));
+        spool_thread.close();
         let spool = Spool::open(scratch.path().to_owned()).unwrap();
         assert_eq!(spool.tasks().unwrap(), [task(2), task(3)]);
         assert_eq!(spool.read(task(3)).unwrap(), message(task(3)));
@@ -264,7 +264,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_killed_run_left_is_adopted_but_for_what_had_ended() {
         let scratch = tempfile::tempdir().unwrap();
-        let mut killed = keeper(scratch.path());
+        let mut killed = spool_thread(scratch.path());
         kept(&mut killed, &[1, 2, 3]).await;
         std::mem::forget(killed);
         let spool = Spool { directory: scratch.path().to_owned() };
@@ -280,21 +280,21 @@ mod tests {
         spool.adopt(false, |ended| Ok(ended == task(2))).unwrap();
         assert_eq!(spool.tasks().unwrap(), [task(1), task(3)]);
         assert!(!recent.exists());
-        // A keeper that starts then sends them from their files.
-        let mut keeper = keeper(scratch.path());
-        keeper.load(task(1));
+        // A spool_thread that starts then sends them from their files.
+        let mut spool_thread = spool_thread(scratch.path());
+        spool_thread.load(task(1));
         assert!(
-            matches!(keeper.done().await, Some(Done::Loaded { result: Ok(bytes), .. }) if bytes == message(task(1)))
+            matches!(spool_thread.done().await, Some(SpoolEvent::Loaded { result: Ok(bytes), .. }) if bytes == message(task(1)))
         );
-        keeper.forget(task(1));
-        keeper.close();
+        spool_thread.forget(task(1));
+        spool_thread.close();
         assert_eq!(spool.tasks().unwrap(), [task(3)]);
     }
 
     #[tokio::test]
     async fn a_long_file_is_emptied() {
         let scratch = tempfile::tempdir().unwrap();
-        let mut keeper = keeper(scratch.path());
+        let mut spool_thread = spool_thread(scratch.path());
         let data = "x".repeat(4 << 20);
         let long = |number| {
             let data = Text::plain(data.as_str());
@@ -308,19 +308,19 @@ mod tests {
             .encode()
         };
         for number in 1..=9 {
-            keeper.keep(task(number), long(number));
-            keeper.done().await;
+            spool_thread.keep(task(number), long(number));
+            spool_thread.done().await;
             if number > 1 {
-                keeper.forget(task(number));
+                spool_thread.forget(task(number));
             }
         }
-        keeper.load(task(1));
+        spool_thread.load(task(1));
         assert!(
-            matches!(keeper.done().await, Some(Done::Loaded { result: Ok(bytes), .. }) if bytes == long(1))
+            matches!(spool_thread.done().await, Some(SpoolEvent::Loaded { result: Ok(bytes), .. }) if bytes == long(1))
         );
         let spool = Spool { directory: scratch.path().to_owned() };
         assert!(fs::metadata(&spool.recents().unwrap()[0]).unwrap().len() < 10 << 20);
-        keeper.close();
+        spool_thread.close();
     }
 
     #[test]

@@ -12,8 +12,8 @@ use nix::unistd::pipe;
 use wire::start::Report;
 
 use super::Launch;
-use crate::cli::note;
-use crate::exit::{Failure, Outcome, status};
+use crate::console::note;
+use crate::exit::{CommandResult, Failure, status};
 
 /// Says how it went, and, if well, what is still to be said. Whoever waited may have gone; the endpoint runs all the same.
 pub(crate) fn report(outcome: Result<&str, &Failure>, to: OwnedFd) {
@@ -41,7 +41,7 @@ pub(super) fn memory_file(content: &[u8]) -> std::io::Result<File> {
 }
 
 /// Starts the background process and waits until it runs or has failed.
-pub(super) fn spawn(launch: &Launch) -> Outcome {
+pub(super) fn spawn(launch: &Launch) -> CommandResult {
     let failed = |error: std::io::Error| Failure::new(status::SOFTWARE, format!("Error: {error}"));
     let input = match &launch.document {
         Some(document) => Stdio::from(memory_file(&document.encode()).map_err(failed)?),
@@ -57,7 +57,7 @@ pub(super) fn spawn(launch: &Launch) -> Outcome {
     if let Some(id) = launch.request.endpoint_uuid {
         command.arg("--endpoint-uuid").arg(id.to_string());
     }
-    if launch.request.common.debug {
+    if launch.request.debug {
         command.arg("--debug");
     }
     command.arg("--report-fd").arg(theirs.as_raw_fd().to_string()).stdin(input);

@@ -14,8 +14,7 @@
 
 mod background;
 mod document;
-mod leftovers;
-mod notice;
+mod failure_report;
 mod registration;
 mod setup;
 
@@ -25,16 +24,15 @@ use std::os::fd::{FromRawFd as _, OwnedFd};
 use wire::EndpointId;
 use wire::start::StartDocument;
 
-use crate::account::About;
-use crate::cli::{Common, login};
+use crate::account::AccountSettings;
 use crate::config::Config;
 use crate::directory::{Base, EndpointDir, unwritable};
-use crate::exit::{Failure, Outcome, block_on, status};
-use crate::pid::{self, Standing};
+use crate::exit::{CommandResult, Failure, block_on, status};
+use crate::login::log_in;
+use crate::pid::{self, ProcessState};
 
 pub(crate) use background::{inherit, report};
-pub(crate) use leftovers::end as end_leftovers;
-pub(crate) use notice::send as notify;
+pub(crate) use failure_report::send as report_failure;
 pub(crate) use registration::register;
 pub(crate) use setup::{RunDocument, tear_down};
 
@@ -48,10 +46,11 @@ pub(crate) struct Request {
     pub(crate) foreground: bool,
     /// We are the background process of another `start`, which waits for a word on this descriptor.
     pub(crate) report_fd: Option<i32>,
-    pub(crate) common: Common,
+    pub(crate) debug: bool,
+    pub(crate) log_to_console: bool,
 }
 
-/// What is about to run.
+/// What is settings to run.
 struct Launch {
     base: Base,
     endpoint: EndpointDir,
@@ -63,7 +62,7 @@ struct Launch {
 }
 
 /// Starts an endpoint. In the foreground this returns only if it could not be started.
-pub(crate) fn start(base: &Base, request: Request) -> Outcome {
+pub(crate) fn start(base: &Base, request: Request) -> CommandResult {
     // SAFETY: the number comes from the `start` that spawned us and made this descriptor for us alone.
     let report = request.report_fd.map(|number| unsafe { OwnedFd::from_raw_fd(number) });
     let document = document::read(request.die_with_parent)?;
@@ -76,14 +75,22 @@ pub(crate) fn start(base: &Base, request: Request) -> Outcome {
         && failure.status != status::ALREADY_ACTIVE
     {
         let config = text.and_then(|text| Config::read("", &text).ok());
-        let about = About { endpoint: config.as_ref().map(|config| (&endpoint, config)), ..About::of(base) };
-        let authorities = about.trust().ok().and_then(|trust| trust.pem);
-        notice::send(credentials, config.as_ref(), authorities, failure);
+        let settings = AccountSettings {
+            endpoint: config.as_ref().map(|config| (&endpoint, config)),
+            ..AccountSettings::of(base)
+        };
+        let authorities = settings.trust().ok().and_then(|trust| trust.pem);
+        failure_report::send(credentials, config.as_ref(), authorities, failure);
     }
     outcome
 }
 
-fn go(base: &Base, request: Request, document: Option<StartDocument>, report: Option<OwnedFd>) -> Outcome {
+fn go(
+    base: &Base,
+    request: Request,
+    document: Option<StartDocument>,
+    report: Option<OwnedFd>,
+) -> CommandResult {
     let rendered = document.as_ref().and_then(|document| document.config.as_deref());
     let (endpoint, config, text) = match rendered {
         Some(text) => {
@@ -104,7 +111,7 @@ fn go(base: &Base, request: Request, document: Option<StartDocument>, report: Op
     refuse_if_active(&endpoint, &config)?;
     let given = document.as_ref().is_some_and(|document| document.amqp_creds.is_some());
     if report.is_none() && !given {
-        log_in_once(&About { endpoint: Some((&endpoint, &config)), ..About::of(base) })?;
+        log_in_once(&AccountSettings { endpoint: Some((&endpoint, &config)), ..AccountSettings::of(base) })?;
     }
     let detach = config.detach_endpoint && !request.die_with_parent && !request.foreground;
     let launch = Launch { base: base.clone(), endpoint, config, text, document, request };
@@ -116,26 +123,26 @@ fn go(base: &Base, request: Request, document: Option<StartDocument>, report: Op
 }
 
 /// The first start logs in, as long as somebody is there who could.
-fn log_in_once(about: &About<'_>) -> Outcome {
+fn log_in_once(settings: &AccountSettings<'_>) -> CommandResult {
     block_on(async {
-        let account = about.account().await?;
+        let account = settings.account().await?;
         if !account.personal || account.service.logged_in().await.map_err(|error| account.failed(error))? {
             return Ok(());
         }
         if !std::io::stdin().is_terminal() {
             return Err(account.failed(client::Error::NotLoggedIn));
         }
-        login::log_in(&account).await
+        log_in(&account).await
     })
 }
 
 /// Refuses an endpoint that another process runs. Asked again before every registration that precedes the claim of the
 /// PID file: the new credentials would invalidate those of the other process.
-pub(crate) fn refuse_if_active(endpoint: &EndpointDir, config: &Config) -> Outcome {
-    match pid::standing(endpoint) {
-        Standing::Alive(_) => Err(already_active(endpoint, config)),
-        Standing::Elsewhere(host) => Err(active_elsewhere(endpoint, &host)),
-        Standing::Absent | Standing::Silent(_) | Standing::Dead => Ok(()),
+pub(crate) fn refuse_if_active(endpoint: &EndpointDir, config: &Config) -> CommandResult {
+    match pid::process_state(endpoint) {
+        ProcessState::Alive(_) => Err(already_active(endpoint, config)),
+        ProcessState::Elsewhere(host) => Err(active_elsewhere(endpoint, &host)),
+        ProcessState::Absent | ProcessState::Silent(_) | ProcessState::Dead => Ok(()),
     }
 }
 

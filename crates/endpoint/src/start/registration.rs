@@ -7,11 +7,10 @@ use wire::rest::endpoint::{Metadata, Register};
 use wire::rest::version::Versions;
 
 use crate::account::Account;
-use crate::cli::VERSION;
 use crate::config::Config;
 use crate::directory::EndpointDir;
 use crate::exit::{Failure, status};
-use crate::heartbeat;
+use crate::{host, version};
 
 /// Registers with the service the configuration, the environment or the site names.
 pub(crate) async fn register(
@@ -23,10 +22,11 @@ pub(crate) async fn register(
 ) -> Result<Registration, Failure> {
     let failed = |error| account.failed(error);
     let versions: Versions = account.service.versions().await.map_err(failed)?;
-    if older(VERSION, &versions.min_ep_version) {
+    if older(version::UPSTREAM, &versions.min_ep_version) {
         return Err(Failure::error(format!(
-            "VersionMismatch: the service wants endpoints of version {} or later, and this one is {VERSION}",
-            versions.min_ep_version
+            "VersionMismatch: the service wants endpoints of version {} or later, and this one is {}",
+            versions.min_ep_version,
+            version::UPSTREAM
         )));
     }
     account.service.register(known, &body(endpoint, config, text)).await.map_err(failed)
@@ -58,9 +58,9 @@ fn body(endpoint: &EndpointDir, config: &Config, text: &str) -> Register {
         display_name: config.display_name.clone(),
         multi_user: None,
         metadata: Metadata {
-            endpoint_version: Some(VERSION.to_owned()),
-            hostname: Some(heartbeat::host_name()),
-            local_user: Some(heartbeat::user_name()),
+            endpoint_version: Some(version::UPSTREAM.to_owned()),
+            hostname: Some(host::host_name()),
+            local_user: Some(host::user_name()),
             endpoint_config: Some(text.to_owned()),
             farcall: Some(Ability { version: env!("CARGO_PKG_VERSION").to_owned(), cancel: true }),
             ..Metadata::default()

@@ -16,11 +16,11 @@ use wire::{EndpointId, FunctionId};
 
 use super::background::{self, inherit};
 use super::{Launch, refuse_if_active, register, registration};
-use crate::account::{About, credentials};
+use crate::account::{AccountSettings, credentials};
 use crate::config::Config;
 use crate::console::{complain, say};
 use crate::directory::unwritable;
-use crate::exit::{Failure, Outcome, block_on, status};
+use crate::exit::{CommandResult, Failure, block_on, status};
 
 /// All that the running process is told, on its standard input: no secret stands in a command line or a file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -62,7 +62,7 @@ impl std::fmt::Debug for ClientIdentity {
 }
 
 /// Sets up and becomes the running endpoint; returns only if that fails.
-pub(super) fn set_up(launch: Launch, report: Option<OwnedFd>) -> Outcome {
+pub(super) fn set_up(launch: Launch, report: Option<OwnedFd>) -> CommandResult {
     // Who started us has told nobody else: what we write is the user's alone.
     umask(Mode::from_bits_truncate(0o077));
     if let Some(report) = &report {
@@ -91,7 +91,7 @@ fn go_on(launch: &Launch, report: Option<&OwnedFd>, parent: Option<i32>) -> Resu
         can_be_a_directory(&path).map_err(|error| unwritable(&path, &error))?;
     }
     let known = endpoint.registered_id().or(request.endpoint_uuid);
-    let about = About { endpoint: Some((endpoint, config)), ..About::of(base) };
+    let settings = AccountSettings { endpoint: Some((endpoint, config)), ..AccountSettings::of(base) };
     let given = document.as_ref().and_then(|document| document.amqp_creds.clone());
     let registers = given.is_none().then(|| base.path().to_owned());
     let registration = match given {
@@ -100,11 +100,11 @@ fn go_on(launch: &Launch, report: Option<&OwnedFd>, parent: Option<i32>) -> Resu
             // Whoever stops us now finds everything as it was before.
             let (_trigger, stop) = daemon::stop::on_signals().map_err(Failure::error)?;
             let registering = async {
-                let account = about.account().await?;
+                let account = settings.account().await?;
                 // `endpoint_setup` may have taken long enough for another start to be done.
                 refuse_if_active(endpoint, config)?;
                 let registration = register(&account, endpoint, config, text, known).await?;
-                crate::account::remember(endpoint, account.service.place())
+                crate::account::remember(endpoint, account.service.address())
                     .map_err(|error| unwritable(endpoint.path(), &error))?;
                 Ok(registration)
             };
@@ -134,9 +134,9 @@ fn go_on(launch: &Launch, report: Option<&OwnedFd>, parent: Option<i32>) -> Resu
         allowed_functions: document.as_ref().and_then(|document| document.allowed_functions.clone()),
         parent,
         report_fd: report.map(AsRawFd::as_raw_fd),
-        debug: config.debug || request.common.debug,
-        console: request.common.log_to_console && report.is_none(),
-        authorities: about.trust()?.pem,
+        debug: config.debug || request.debug,
+        console: request.log_to_console && report.is_none(),
+        authorities: settings.trust()?.pem,
         registers,
         client: credentials()?.map(|(credentials, _)| ClientIdentity {
             id: credentials.client_id,
@@ -152,7 +152,7 @@ fn go_on(launch: &Launch, report: Option<&OwnedFd>, parent: Option<i32>) -> Resu
 }
 
 /// Runs `endpoint_teardown`, once at the end of every endpoint that got past its `endpoint_setup`.
-pub(crate) fn tear_down(config: &Config) -> Outcome {
+pub(crate) fn tear_down(config: &Config) -> CommandResult {
     config.endpoint_teardown.as_deref().map_or(Ok(()), |script| shell("endpoint_teardown", script))
 }
 
@@ -203,7 +203,7 @@ fn title(id: EndpointId, name: &str, environment: Option<&str>) -> String {
 }
 
 /// Runs a script of the configuration; its last words are told when it fails.
-fn shell(what: &str, script: &str) -> Outcome {
+fn shell(what: &str, script: &str) -> CommandResult {
     let output =
         Command::new("/bin/sh").arg("-c").arg(script).stdin(Stdio::null()).output().map_err(|error| {
             Failure::new(status::CONFIG, format!("Error: {what} could not be run: {error}"))

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
-use crate::fake::FakeService;
+use crate::fake_service::FakeService;
 use crate::home::{Home, signal, wait_until};
 use crate::{ID, home, registration};
 

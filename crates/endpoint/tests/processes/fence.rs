@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use crate::fake::FakeService;
+use crate::fake_service::FakeService;
 use crate::home::{Home, alive, signal, wait_until};
 use crate::{ID, registration};
 
@@ -88,7 +88,9 @@ fn a_start_that_was_overtaken_does_not_register() {
     let setup = "if mkdir first; then while [ ! -e go_on ]; do sleep 0.05; done; fi; true";
     home.configure(
         "ep",
-        &format!("endpoint_setup: '{setup}'\nengine: {{provider: {{type: LocalProvider, init_blocks: 0}}}}\n"),
+        &format!(
+            "endpoint_setup: '{setup}'\nengine: {{provider: {{type: LocalProvider, init_blocks: 0}}}}\n"
+        ),
     );
     let start = || {
         let mut command = home.command(&["start", "ep"]);
@@ -102,7 +104,8 @@ fn a_start_that_was_overtaken_does_not_register() {
     let refused = first.wait_with_output().unwrap();
     let err = String::from_utf8(refused.stderr).unwrap();
     assert_eq!((refused.status.code(), &*err), (Some(255), "Endpoint 'ep' is already active\n"));
-    let registrations = service.asked().iter().filter(|request| request.line.contains("/v3/endpoints")).count();
+    let registrations =
+        service.asked().iter().filter(|request| request.line.contains("/v3/endpoints")).count();
     assert_eq!(registrations, 1, "the second one's");
     assert_eq!(home.run(&["stop", "ep"]).status, 0);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::fake::FakeService;
+use crate::fake_service::FakeService;
 
 pub(crate) struct Home {
     directory: TempDir,

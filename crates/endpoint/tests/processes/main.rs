@@ -2,14 +2,14 @@
 //! the test's own; the broker is ours, within the test.
 #![allow(clippy::unwrap_used, clippy::panic)] // a failed unwrap here is a failed test
 
-mod bad;
+mod command_output;
 mod commands;
-mod ends;
-mod fake;
+mod engine_failures;
+mod fake_service;
 mod fence;
 mod home;
 mod queues;
-mod words;
+mod teardown;
 
 use std::fs;
 use std::io::Write as _;
@@ -18,7 +18,7 @@ use std::process::Stdio;
 
 use serde_json::json;
 
-use fake::FakeService;
+use fake_service::FakeService;
 use home::{Home, signal, wait_until};
 use queues::{registration, registration_of, revoke};
 

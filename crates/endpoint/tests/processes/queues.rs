@@ -30,7 +30,9 @@ impl Access for Open {
     fn log_in<'a>(&'a self, login: Login) -> LogInFuture<'a> {
         Box::pin(async move {
             match login.password.as_str() {
-                "p" if !revoked().lock().unwrap().contains(&login.user) => Ok(LoggedIn { principal: Principal::new(login.user), limits: Limits::default() }),
+                "p" if !revoked().lock().unwrap().contains(&login.user) => {
+                    Ok(LoggedIn { principal: Principal::new(login.user), limits: Limits::default() })
+                }
                 _ => Err(Refusal::Denied),
             }
         })

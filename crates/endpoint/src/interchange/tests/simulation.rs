@@ -10,7 +10,7 @@ use super::*;
 const TASKS: u128 = 6;
 
 #[derive(Default)]
-struct World {
+struct Simulation {
     // The broker.
     queue: VecDeque<TaskId>,
     unacknowledged: BTreeMap<Tag, TaskId>,
@@ -38,7 +38,7 @@ struct World {
 
 const GOOD: &[u8] = b"good";
 
-impl World {
+impl Simulation {
     fn start(&mut self) -> Interchange {
         self.taking = true;
         self.left = false;
@@ -51,8 +51,8 @@ impl World {
         let mut ended = Filter::tiny();
         of("ended").into_iter().for_each(|task| ended.insert(task));
         let mut actions = Vec::new();
-        let left = Left { spooled, lost, ended, awaited: false };
-        let interchange = Interchange::new(rules(), left, &mut actions);
+        let left = Leftovers { spooled, lost, ended, awaited: false };
+        let interchange = Interchange::new(settings(), left, &mut actions);
         self.perform(actions);
         interchange
     }
@@ -192,7 +192,7 @@ impl World {
             7 => {
                 let (task, good) = self.on_their_way.pop()?;
                 self.received.entry(task).or_default().push(good);
-                Some(Input::Settled { task, outcome: Outcome::Confirmed })
+                Some(Input::Settled { task, status: PublishStatus::Confirmed })
             }
             8 => match self.session {
                 None => {
@@ -255,42 +255,42 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
     #[test]
     fn every_task_begins_at_most_once_and_ends(choices in prop::collection::vec(any::<u8>(), 0..200)) {
-        let mut world = World { queue: (1..=TASKS).map(task).collect(), ..World::default() };
-        let mut interchange = world.start();
+        let mut simulation = Simulation { queue: (1..=TASKS).map(task).collect(), ..Simulation::default() };
+        let mut interchange = simulation.start();
         for choice in choices {
             if choice == 253 {
-                world.crash();
-                interchange = world.start();
+                simulation.crash();
+                interchange = simulation.start();
             } else if choice >= 254 {
-                world.stop(&mut interchange);
-                world.crash();
-                prop_assert!(!world.journal.values().any(|state| *state == "begun")
-                    || world.journal.iter().filter(|(_, state)| **state == "begun").all(|(task, _)| world.spool.contains_key(task)),
+                simulation.stop(&mut interchange);
+                simulation.crash();
+                prop_assert!(!simulation.journal.values().any(|state| *state == "begun")
+                    || simulation.journal.iter().filter(|(_, state)| **state == "begun").all(|(task, _)| simulation.spool.contains_key(task)),
                     "an orderly stop leaves nothing to be reported as lost");
-                interchange = world.start();
-            } else if let Some(input) = world.event(choice) {
+                interchange = simulation.start();
+            } else if let Some(input) = simulation.event(choice) {
                 let mut actions = Vec::new();
                 interchange.apply(input, &mut actions);
-                world.perform(actions);
+                simulation.perform(actions);
             }
         }
         // From here on nothing goes wrong any more.
         for round in 0..400_u16 {
             let choice = u8::try_from(round % 9).unwrap();
-            if let Some(input) = world.event(choice) {
+            if let Some(input) = simulation.event(choice) {
                 let mut actions = Vec::new();
                 interchange.apply(input, &mut actions);
-                world.perform(actions);
+                simulation.perform(actions);
             }
         }
         for number in 1..=TASKS {
             let task = task(number);
-            let began = world.began.get(&task).copied().unwrap_or(0);
+            let began = simulation.began.get(&task).copied().unwrap_or(0);
             prop_assert!(began <= 1, "{} began {} times", task, began);
-            let results = world.received.get(&task).cloned().unwrap_or_default();
+            let results = simulation.received.get(&task).cloned().unwrap_or_default();
             prop_assert!(!results.is_empty(), "{} never ended", task);
             prop_assert!(results.iter().all(|good| *good == results[0]), "{} ended in two ways: {:?}", task, results);
         }
-        prop_assert!(world.spool.is_empty() && world.queue.is_empty() && world.unacknowledged.is_empty());
+        prop_assert!(simulation.spool.is_empty() && simulation.queue.is_empty() && simulation.unacknowledged.is_empty());
     }
 }

@@ -6,13 +6,13 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ambient;
+use crate::clock;
 use crate::directory::{EndpointDir, write_private};
 use crate::exit::Failure;
 
 /// The end of a run.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct LastWords {
+pub(crate) struct LastFailure {
     /// When, with the offset from UTC.
     pub(crate) time: String,
     /// The exit status.
@@ -20,9 +20,9 @@ pub(crate) struct LastWords {
     pub(crate) text: String,
 }
 
-impl LastWords {
+impl LastFailure {
     pub(crate) fn write(endpoint: &EndpointDir, failure: &Failure) -> io::Result<()> {
-        let time = ambient::local_time().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string();
+        let time = clock::local_time().strftime("%Y-%m-%dT%H:%M:%S%:z").to_string();
         let words = Self { time, status: failure.status, text: failure.text.clone() };
         write_private(&endpoint.failure_file(), &serde_json::to_vec(&words).map_err(io::Error::other)?)
     }
@@ -33,7 +33,7 @@ impl LastWords {
     }
 
     /// Another run begins.
-    pub(crate) fn forget(endpoint: &EndpointDir) -> io::Result<()> {
+    pub(crate) fn remove(endpoint: &EndpointDir) -> io::Result<()> {
         match fs::remove_file(endpoint.failure_file()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),

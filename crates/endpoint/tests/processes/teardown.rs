@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::json;
 
-use crate::fake::FakeService;
+use crate::fake_service::FakeService;
 use crate::home::{Home, signal, wait_until};
 use crate::{ID, registration, registration_of, revoke};
 
@@ -103,7 +103,7 @@ fn a_start_that_fails_after_the_setup() {
     }
     let service = FakeService::start(|_| (200, registration(ID)));
     let home = Home::new(&service);
-    // Before the registration, and after it.
+    // PreviousRun the registration, and after it.
     for (name, blocked) in [("spool", "unacked_results"), ("journal", "journal")] {
         configure(&home, name, "");
         fs::write(home.path(name).join(blocked), "in the way").unwrap();

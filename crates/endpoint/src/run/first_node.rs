@@ -15,13 +15,13 @@ pub(super) const LOOKING: Duration = Duration::from_millis(100);
 
 /// The wait for the first node.
 #[derive(Debug)]
-pub(super) struct First {
+pub(super) struct FirstNodeWait {
     name: String,
     until: Option<Instant>,
     seen: bool,
 }
 
-impl First {
+impl FirstNodeWait {
     pub(super) fn new(options: &Options, name: String) -> Self {
         let ProviderOptions::LocalProvider(blocks) = &options.provider;
         let awaited = blocks.init_blocks.min(blocks.max_blocks) > 0;
@@ -71,11 +71,11 @@ pub(super) fn works(report: &Report) -> bool {
 mod tests {
     use super::*;
 
-    fn first(init: u32) -> First {
+    fn first(init: u32) -> FirstNodeWait {
         let mut options = Options::default();
         let ProviderOptions::LocalProvider(blocks) = &mut options.provider;
         blocks.init_blocks = init;
-        First::new(&options, "ep".to_owned())
+        FirstNodeWait::new(&options, "ep".to_owned())
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::fake::FakeService;
+use crate::fake_service::FakeService;
 use crate::home::{Home, Ran};
 use crate::{ID, registration};
 

@@ -1,27 +1,27 @@
-//! Where a service is: the address of its REST interface and that of its identity service.
+//! Finds a service's addresses: that of its REST interface and that of its identity service.
 //!
-//! Upstream's names keep working (`GLOBUS_SDK_ENVIRONMENT`, `GLOBUS_SDK_SERVICE_URL_AUTH`); ours come before them.
-//! Nothing configured means nowhere: no request is ever sent to the hosted service unasked.
+//! Upstream's names keep working (`GLOBUS_SDK_ENVIRONMENT`, `GLOBUS_SDK_SERVICE_URL_AUTH`); ours take precedence. When
+//! nothing is configured there is no address: no request goes to the hosted service unless somebody names it.
 
 use std::net::IpAddr;
 
 use reqwest::Url;
 use thiserror::Error;
 
-/// The two addresses. Both end with a slash.
+/// The two addresses of a service. Both end with a slash.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ServiceAddress {
     pub service: Url,
     pub identity: Url,
     /// Upstream's name of the environment, when it was chosen by name.
     pub environment: Option<String>,
-    /// What named the place, for people.
+    /// The setting that named the address, for people.
     pub named_by: &'static str,
 }
 
-impl Place {
-    /// Whether both are at addresses of this machine, where no proxy can reach them for us. What goes by the name `local`
-    /// is where the stock SDK finds it: through `http_proxy`, if that is set.
+impl ServiceAddress {
+    /// Whether both addresses are loopback addresses, which no proxy can reach for us. The environment called `local` does not
+    /// count: the stock SDK reaches it through `http_proxy`, if that is set.
     pub fn is_local(&self) -> bool {
         self.environment.is_none()
             && [&self.service, &self.identity]
@@ -29,19 +29,21 @@ impl Place {
                 .all(|url| is_loopback(url.host_str().unwrap_or_default()))
     }
 
-    /// The login that is meant here. `sdk` is what the environment tells the stock SDK, and `shell` the address that it
-    /// tells us; `chosen` says that somebody chose the directory of endpoints.
-    pub fn login(&self, sdk: Option<&str>, shell: Option<&str>, chosen: bool) -> Login {
+    /// Where the login for this service is stored. `sdk` is the stock SDK's environment by name, `shell` the value of
+    /// `FARCALL_SERVICE_URL`; `chosen` says that somebody chose the directory of endpoints.
+    pub fn token_location(&self, sdk: Option<&str>, shell: Option<&str>, chosen: bool) -> TokenLocation {
         if let Some(name) = &self.environment {
-            return Login::InTheBase(name.clone());
+            return TokenLocation::EndpointsDirectory(name.clone());
         }
         let same =
             shell.and_then(|value| url("FARCALL_SERVICE_URL", value).ok()) == Some(self.service.clone());
         match sdk {
-            // The SDK in this shell means the same service, and keeps its tokens there.
-            Some(name) if same => Login::InTheBase(name.to_owned()),
-            _ if chosen => Login::InTheBase(self.service.as_str().trim_end_matches('/').to_owned()),
-            _ => Login::OfTheService {
+            // The SDK in this shell uses the same service, and keeps its tokens there.
+            Some(name) if same => TokenLocation::EndpointsDirectory(name.to_owned()),
+            _ if chosen => {
+                TokenLocation::EndpointsDirectory(self.service.as_str().trim_end_matches('/').to_owned())
+            }
+            _ => TokenLocation::ServiceDirectory {
                 directory: user_directory(self.service.host_str().unwrap_or_default(), self.service.port()),
                 name: SDK.to_owned(),
             },
@@ -49,22 +51,22 @@ impl Place {
     }
 }
 
-/// Where the tokens of a login lie. The name is the part of the token store's namespace that upstream calls the environment.
+/// Where the tokens of a login are stored. The name is the part of the store's namespace that upstream calls the environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Login {
-    /// In the store of the directory of endpoints.
-    InTheBase(String),
-    /// In the store of the service's user directory, below the home directory: where the stock SDK keeps them that was led
-    /// to the service by `farcall env` or `farcall connect`.
-    OfTheService { directory: String, name: String },
+pub enum TokenLocation {
+    /// In the token store of the directory of endpoints.
+    EndpointsDirectory(String),
+    /// In the token store of the service's user directory, below the home directory. The stock SDK keeps them there too, when
+    /// `farcall env` or `farcall connect` set it up.
+    ServiceDirectory { directory: String, name: String },
 }
 
-/// What `farcall env` and `farcall connect` tell the SDK as its environment.
+/// The name of the environment that `farcall env` and `farcall connect` set for the SDK.
 const SDK: &str = "local";
 
-/// Below the home directory: the directory that `farcall env` and `farcall connect` make the stock SDK's own
-/// (`GLOBUS_COMPUTE_USER_DIR`) for the service at this host. Each service has one, so that no token of one is sent to
-/// another. `port` is absent if it is the usual one.
+/// The directory, below the home directory, that `farcall env` and `farcall connect` set as the stock SDK's user directory
+/// (`GLOBUS_COMPUTE_USER_DIR`) for the service at this host. Each service has its own, so that no token is sent to another
+/// service. `port` is absent if it is the default of the scheme.
 pub fn user_directory(host: &str, port: Option<u16>) -> String {
     let bare = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
     let name = if is_loopback(&bare) { "localhost".to_owned() } else { bare.replace(':', "-") };
@@ -74,9 +76,9 @@ pub fn user_directory(host: &str, port: Option<u16>) -> String {
     }
 }
 
-/// Why no place could be told.
+/// Why there is no address.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum NoPlace {
+pub enum AddressError {
     #[error("no service is configured")]
     Unset,
     #[error("{name} is not a URL of the form http(s)://host[:port]/: {value}")]
@@ -87,9 +89,9 @@ pub enum NoPlace {
     NoIdentity(String),
 }
 
-/// What may say where the service is; the first that says so wins.
+/// The settings that may name the service, in the order in which they take precedence.
 #[derive(Clone, Debug, Default)]
-pub struct Hints {
+pub struct AddressSources {
     /// `service_url` of the endpoint's configuration.
     pub service_url: Option<String>,
     /// `environment` of the configuration (or `local`, for `local_compute_services`).
@@ -100,22 +102,22 @@ pub struct Hints {
     pub globus_sdk_environment: Option<String>,
     /// `GLOBUS_SDK_SERVICE_URL_AUTH`.
     pub globus_sdk_service_url_auth: Option<String>,
-    /// Where the endpoint registered last.
+    /// The address that the endpoint registered at last.
     pub remembered: Option<String>,
-    /// What the administrator of this machine says.
+    /// `service_url` of this machine's site file.
     pub site: Option<String>,
 }
 
-impl Hints {
-    /// The place these hints name.
-    pub fn place(&self) -> Result<Place, NoPlace> {
+impl AddressSources {
+    /// The address that these settings name.
+    pub fn resolve(&self) -> Result<ServiceAddress, AddressError> {
         let identity = match &self.globus_sdk_service_url_auth {
             Some(value) => Some(url("GLOBUS_SDK_SERVICE_URL_AUTH", value)?),
             None => None,
         };
         let at = |name, value: &str, named_by| {
             let service = url(name, value)?;
-            Ok(Place {
+            Ok(ServiceAddress {
                 identity: identity.clone().unwrap_or_else(|| service.clone()),
                 service,
                 environment: None,
@@ -139,13 +141,13 @@ impl Hints {
         }
         match &self.site {
             Some(value) => at("service_url of the site", value, "the site's file"),
-            None => Err(NoPlace::Unset),
+            None => Err(AddressError::Unset),
         }
     }
 }
 
-/// Upstream's table of environments. Only a service on this machine is its own identity service.
-fn named(name: &str, identity: Option<Url>, named_by: &'static str) -> Result<Place, NoPlace> {
+/// Upstream's table of environments. Only the service called `local` is its own identity service.
+fn named(name: &str, identity: Option<Url>, named_by: &'static str) -> Result<ServiceAddress, AddressError> {
     let service = match name {
         "local" => "http://localhost:5000/".to_owned(),
         "preview" => "https://compute.api.preview.globus.org/".to_owned(),
@@ -161,9 +163,9 @@ fn named(name: &str, identity: Option<Url>, named_by: &'static str) -> Result<Pl
         (None, "local") => service.clone(),
         (None, "production") => url("environment", "https://auth.globus.org/")?,
         (None, "preview") => url("environment", "https://auth.preview.globus.org/")?,
-        (None, _) => return Err(NoPlace::NoIdentity(name.to_owned())),
+        (None, _) => return Err(AddressError::NoIdentity(name.to_owned())),
     };
-    Ok(Place { service, identity, environment: Some(name.to_owned()), named_by })
+    Ok(ServiceAddress { service, identity, environment: Some(name.to_owned()), named_by })
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -171,8 +173,8 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn url(name: &'static str, value: &str) -> Result<Url, NoPlace> {
-    let refused = || NoPlace::NotAUrl { name, value: value.to_owned() };
+fn url(name: &'static str, value: &str) -> Result<Url, AddressError> {
+    let refused = || AddressError::NotAUrl { name, value: value.to_owned() };
     let mut url = Url::parse(value).map_err(|_| refused())?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
         return Err(refused());
@@ -192,26 +194,32 @@ mod tests {
         Some(text.to_owned())
     }
 
-    fn shown(hints: &Hints) -> (String, String) {
-        let place = hints.place().unwrap();
-        (place.service.to_string(), place.identity.to_string())
+    fn shown(sources: &AddressSources) -> (String, String) {
+        let address = sources.resolve().unwrap();
+        (address.service.to_string(), address.identity.to_string())
     }
 
     #[test]
     fn nothing_configured_is_nowhere() {
-        assert_eq!(Hints::default().place(), Err(NoPlace::Unset));
-        let only_identity =
-            Hints { globus_sdk_service_url_auth: some("http://localhost:5000/"), ..Hints::default() };
-        assert_eq!(only_identity.place(), Err(NoPlace::Unset));
+        assert_eq!(AddressSources::default().resolve(), Err(AddressError::Unset));
+        let only_identity = AddressSources {
+            globus_sdk_service_url_auth: some("http://localhost:5000/"),
+            ..AddressSources::default()
+        };
+        assert_eq!(only_identity.resolve(), Err(AddressError::Unset));
     }
 
     #[test]
     fn our_service_is_its_own_identity_service() {
-        let hints = Hints { farcall_service_url: some("http://127.0.0.1:8080"), ..Hints::default() };
-        assert_eq!(shown(&hints), ("http://127.0.0.1:8080/".into(), "http://127.0.0.1:8080/".into()));
-        let hints = Hints { service_url: some("https://site.example/compute"), ..Hints::default() };
+        let sources = AddressSources {
+            farcall_service_url: some("http://127.0.0.1:8080"),
+            ..AddressSources::default()
+        };
+        assert_eq!(shown(&sources), ("http://127.0.0.1:8080/".into(), "http://127.0.0.1:8080/".into()));
+        let sources =
+            AddressSources { service_url: some("https://site.example/compute"), ..AddressSources::default() };
         assert_eq!(
-            shown(&hints),
+            shown(&sources),
             ("https://site.example/compute/".into(), "https://site.example/compute/".into())
         );
     }
@@ -242,22 +250,22 @@ mod tests {
             ("http://10.0.0.1", false),
         ];
         for (url, local) in table {
-            let hints = Hints { farcall_service_url: some(url), ..Hints::default() };
-            assert_eq!(hints.place().unwrap().is_local(), local, "{url}");
+            let sources = AddressSources { farcall_service_url: some(url), ..AddressSources::default() };
+            assert_eq!(sources.resolve().unwrap().is_local(), local, "{url}");
         }
-        let elsewhere = Hints {
+        let elsewhere = AddressSources {
             farcall_service_url: some("http://localhost"),
             globus_sdk_service_url_auth: some("https://auth.example.org"),
-            ..Hints::default()
+            ..AddressSources::default()
         };
-        assert!(!elsewhere.place().unwrap().is_local());
-        let named = Hints { globus_sdk_environment: some("local"), ..Hints::default() };
-        assert!(!named.place().unwrap().is_local());
+        assert!(!elsewhere.resolve().unwrap().is_local());
+        let named = AddressSources { globus_sdk_environment: some("local"), ..AddressSources::default() };
+        assert!(!named.resolve().unwrap().is_local());
     }
 
     #[test]
     fn the_configuration_goes_before_the_environment() {
-        let hints = Hints {
+        let sources = AddressSources {
             service_url: some("http://a/"),
             environment: some("local"),
             farcall_service_url: some("http://b/"),
@@ -266,64 +274,65 @@ mod tests {
             remembered: some("http://r/"),
             site: some("http://s/"),
         };
-        assert_eq!(shown(&hints), ("http://a/".into(), "http://c/".into()));
-        let hints = Hints { service_url: None, ..hints };
-        assert_eq!(shown(&hints), ("http://localhost:5000/".into(), "http://c/".into()));
-        let hints = Hints { environment: None, ..hints };
-        assert_eq!(shown(&hints), ("http://b/".into(), "http://c/".into()));
-        let hints = Hints { farcall_service_url: None, ..hints };
-        assert_eq!(shown(&hints), ("https://compute.api.globus.org/".into(), "http://c/".into()));
-        let hints = Hints { globus_sdk_environment: None, ..hints };
-        assert_eq!(shown(&hints).0, "http://r/");
-        let hints = Hints { remembered: None, ..hints };
-        assert_eq!(shown(&hints).0, "http://s/");
+        assert_eq!(shown(&sources), ("http://a/".into(), "http://c/".into()));
+        let sources = AddressSources { service_url: None, ..sources };
+        assert_eq!(shown(&sources), ("http://localhost:5000/".into(), "http://c/".into()));
+        let sources = AddressSources { environment: None, ..sources };
+        assert_eq!(shown(&sources), ("http://b/".into(), "http://c/".into()));
+        let sources = AddressSources { farcall_service_url: None, ..sources };
+        assert_eq!(shown(&sources), ("https://compute.api.globus.org/".into(), "http://c/".into()));
+        let sources = AddressSources { globus_sdk_environment: None, ..sources };
+        assert_eq!(shown(&sources).0, "http://r/");
+        let sources = AddressSources { remembered: None, ..sources };
+        assert_eq!(shown(&sources).0, "http://s/");
     }
 
     #[test]
     fn the_login_is_the_stock_sdks_where_both_mean_one_service() {
-        let at = |url| Hints { service_url: some(url), ..Hints::default() }.place().unwrap();
-        let in_the_base = |name: &str| Login::InTheBase(name.into());
-        let own = Login::OfTheService { directory: ".farcall/h_1".into(), name: "local".into() };
+        let at =
+            |url| AddressSources { service_url: some(url), ..AddressSources::default() }.resolve().unwrap();
+        let endpoints_directory = |name: &str| TokenLocation::EndpointsDirectory(name.into());
+        let own = TokenLocation::ServiceDirectory { directory: ".farcall/h_1".into(), name: "local".into() };
         let local = Some("local");
         // service, the SDK's environment, the shell's service, a chosen directory
         let table = [
             ("http://h:1/", None, None, false, own.clone()),
             ("http://h:1/", None, Some("http://h:1"), false, own.clone()),
-            ("http://h:1/", local, Some("http://h:1"), true, in_the_base("local")),
-            ("http://h:1/", local, Some("http://h:1/"), false, in_the_base("local")),
+            ("http://h:1/", local, Some("http://h:1"), true, endpoints_directory("local")),
+            ("http://h:1/", local, Some("http://h:1/"), false, endpoints_directory("local")),
             ("http://h:1/", local, Some("http://h:2"), false, own.clone()),
-            ("http://h:1/", local, Some("http://h:2"), true, in_the_base("http://h:1")),
+            ("http://h:1/", local, Some("http://h:2"), true, endpoints_directory("http://h:1")),
             ("http://h:1/", local, None, false, own.clone()),
-            ("http://h:1/", None, None, true, in_the_base("http://h:1")),
+            ("http://h:1/", None, None, true, endpoints_directory("http://h:1")),
         ];
         for (service, sdk, shell, chosen, expected) in table {
             assert_eq!(
-                at(service).login(sdk, shell, chosen),
+                at(service).token_location(sdk, shell, chosen),
                 expected,
                 "{service} {sdk:?} {shell:?} {chosen}"
             );
         }
-        let named = Hints { globus_sdk_environment: some("local"), ..Hints::default() };
-        assert_eq!(named.place().unwrap().login(local, None, false), in_the_base("local"));
+        let named = AddressSources { globus_sdk_environment: some("local"), ..AddressSources::default() };
+        assert_eq!(named.resolve().unwrap().token_location(local, None, false), endpoints_directory("local"));
     }
 
     #[test]
     fn upstreams_environments_keep_their_names() {
-        let named = |name| Hints { globus_sdk_environment: some(name), ..Hints::default() };
+        let named = |name| AddressSources { globus_sdk_environment: some(name), ..AddressSources::default() };
         assert_eq!(
             shown(&named("local")),
             ("http://localhost:5000/".into(), "http://localhost:5000/".into())
         );
         assert_eq!(shown(&named("production")).1, "https://auth.globus.org/");
-        assert_eq!(named("staging").place(), Err(NoPlace::NoIdentity("staging".into())));
+        assert_eq!(named("staging").resolve(), Err(AddressError::NoIdentity("staging".into())));
     }
 
     #[test]
     fn what_is_no_web_address_is_refused_by_name() {
         for value in ["", "localhost:5000", "ftp://x/", "/path"] {
-            let hints = Hints { farcall_service_url: some(value), ..Hints::default() };
-            let refused = NoPlace::NotAUrl { name: "FARCALL_SERVICE_URL", value: value.into() };
-            assert_eq!(hints.place(), Err(refused), "{value:?}");
+            let sources = AddressSources { farcall_service_url: some(value), ..AddressSources::default() };
+            let refused = AddressError::NotAUrl { name: "FARCALL_SERVICE_URL", value: value.into() };
+            assert_eq!(sources.resolve(), Err(refused), "{value:?}");
         }
     }
 }

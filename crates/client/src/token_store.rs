@@ -1,8 +1,8 @@
 //! The token store that the SDK, upstream's endpoint and ours share: `storage.db`, an SQLite file for its owner only.
 //!
-//! Its tables and its namespaces are those of the stock SDK, so whoever logs in by one is logged in for the others. A
-//! token of ours also says which identity service gave it, in a member that the SDK keeps and does not read: a token is
-//! never sent to another service than its own.
+//! Tables and namespaces are those of the stock SDK: a login with one of the three programs is a login for all. A token of
+//! ours also names the identity service that issued it, in a member that the SDK keeps and does not read: no token is sent to
+//! another service.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 
-/// Another process of the same user may be writing.
+/// How long to wait while another process of the user writes.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// A token as it is stored. The `Debug` form holds no secret.
+/// A token as it is stored. The `Debug` form leaves the secrets out.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token {
     pub resource_server: String,
@@ -31,10 +31,10 @@ pub struct Token {
     pub extra: Option<Extra>,
 }
 
-/// What the SDK keeps for others.
+/// The member that the SDK keeps for other programs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extra {
-    /// The identity service that gave the token.
+    /// The identity service that issued the token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub farcall_identity_service: Option<String>,
 }
@@ -46,7 +46,7 @@ impl std::fmt::Debug for Token {
 }
 
 impl Token {
-    /// Whether the token may be sent to this identity service, or the compute service beside it.
+    /// Whether the token may be sent to this identity service and to the compute service beside it.
     pub fn belongs_to(&self, identity: &str) -> bool {
         let known = self.extra.as_ref().and_then(|extra| extra.farcall_identity_service.as_deref());
         known.is_none_or(|known| known == identity)
@@ -55,14 +55,14 @@ impl Token {
 
 /// Why the store can't be used.
 #[derive(Debug, thiserror::Error)]
-pub enum StorageError {
+pub enum TokenStoreError {
     #[error("{path}: {error}")]
     Io { path: PathBuf, error: io::Error },
     #[error("{path}: {error}")]
     Sqlite { path: PathBuf, error: sqlx::Error },
 }
 
-/// The store, at one namespace.
+/// One namespace of the store.
 #[derive(Debug)]
 pub struct TokenStore {
     path: PathBuf,
@@ -71,18 +71,18 @@ pub struct TokenStore {
 }
 
 impl TokenStore {
-    /// Opens the store, and makes it when it is not there.
-    pub async fn open(path: &Path, namespace: String) -> Result<Self, StorageError> {
-        let io = |error| StorageError::Io { path: path.to_owned(), error };
+    /// Opens the store; creates it if it does not exist.
+    pub async fn open(path: &Path, namespace: String) -> Result<Self, TokenStoreError> {
+        let io = |error| TokenStoreError::Io { path: path.to_owned(), error };
         if let Some(parent) = path.parent() {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(io)?;
         }
         OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(io)?;
-        let failed = |error| StorageError::Sqlite { path: path.to_owned(), error };
+        let failed = |error| TokenStoreError::Sqlite { path: path.to_owned(), error };
         let options =
             SqliteConnectOptions::new().filename(path).busy_timeout(BUSY).disable_statement_logging();
         let mut connection = options.connect().await.map_err(failed)?;
-        // Whoever makes the file makes the tables: the SDK looks only whether the file exists.
+        // The program that creates the file must create the tables: the SDK only looks whether the file exists.
         for statement in [
             "CREATE TABLE IF NOT EXISTS token_storage (\
              namespace VARCHAR NOT NULL, resource_server VARCHAR NOT NULL, token_data_json VARCHAR NOT NULL, \
@@ -101,21 +101,21 @@ impl TokenStore {
         &self.path
     }
 
-    /// Every token of the namespace. What is no token counts as absent: a login replaces it.
-    pub async fn tokens(&mut self) -> Result<Vec<Token>, StorageError> {
+    /// Every token of the namespace. A row that is no token counts as absent: the next login replaces it.
+    pub async fn tokens(&mut self) -> Result<Vec<Token>, TokenStoreError> {
         let rows: Vec<(String,)> = sqlx::query_as(
             "SELECT token_data_json FROM token_storage WHERE namespace = $1 ORDER BY resource_server",
         )
         .bind(&self.namespace)
         .fetch_all(&mut self.connection)
         .await
-        .map_err(|error| StorageError::Sqlite { path: self.path.clone(), error })?;
+        .map_err(|error| TokenStoreError::Sqlite { path: self.path.clone(), error })?;
         Ok(rows.iter().filter_map(|(text,)| serde_json::from_str(text).ok()).collect())
     }
 
-    /// Stores tokens, each in place of the one of its resource server.
-    pub async fn store(&mut self, tokens: &[Token]) -> Result<(), StorageError> {
-        let failed = |error| StorageError::Sqlite { path: self.path.clone(), error };
+    /// Stores tokens; each replaces the one of the same resource server.
+    pub async fn store(&mut self, tokens: &[Token]) -> Result<(), TokenStoreError> {
+        let failed = |error| TokenStoreError::Sqlite { path: self.path.clone(), error };
         let mut transaction = self.connection.begin().await.map_err(failed)?;
         for token in tokens {
             let text = serde_json::to_string(token).expect("texts and numbers are JSON");
@@ -133,13 +133,13 @@ impl TokenStore {
     }
 
     /// Removes every token of the namespace.
-    pub async fn clear(&mut self) -> Result<(), StorageError> {
+    pub async fn clear(&mut self) -> Result<(), TokenStoreError> {
         sqlx::query("DELETE FROM token_storage WHERE namespace = $1")
             .bind(&self.namespace)
             .execute(&mut self.connection)
             .await
             .map(drop)
-            .map_err(|error| StorageError::Sqlite { path: self.path.clone(), error })
+            .map_err(|error| TokenStoreError::Sqlite { path: self.path.clone(), error })
     }
 }
 

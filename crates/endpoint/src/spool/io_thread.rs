@@ -30,7 +30,7 @@ enum Order {
 
 /// What was done, in the order it was asked for.
 #[derive(Debug)]
-pub(crate) enum Done {
+pub(crate) enum SpoolEvent {
     Kept { task: TaskId, result: Vec<u8> },
     NotKept { task: TaskId, result: Vec<u8>, error: String },
     Loaded { task: TaskId, result: io::Result<Vec<u8>> },
@@ -39,13 +39,13 @@ pub(crate) enum Done {
 
 /// The spool at work. The orders that wait are bounded by the tasks the owner holds.
 #[derive(Debug)]
-pub(crate) struct Keeper {
+pub(crate) struct SpoolThread {
     orders: Option<blocking::Sender<Order>>,
-    done: mpsc::UnboundedReceiver<Done>,
+    done: mpsc::UnboundedReceiver<SpoolEvent>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Keeper {
+impl SpoolThread {
     pub(crate) fn start(spool: Spool, run: RunId) -> io::Result<Self> {
         let recent = Recent::create(&spool.directory, run)?;
         let (orders, inbox) = blocking::channel();
@@ -78,7 +78,7 @@ impl Keeper {
         self.order(Order::Abandon);
     }
 
-    pub(crate) async fn done(&mut self) -> Option<Done> {
+    pub(crate) async fn done(&mut self) -> Option<SpoolEvent> {
         self.done.recv().await
     }
 
@@ -102,7 +102,7 @@ impl Keeper {
 struct Worker {
     spool: Spool,
     recent: Recent,
-    outbox: mpsc::UnboundedSender<Done>,
+    outbox: mpsc::UnboundedSender<SpoolEvent>,
     /// How long the files of earlier runs were when they were read.
     read: HashMap<PathBuf, u64>,
     abandoned: bool,
@@ -118,7 +118,7 @@ impl Worker {
                     Order::Load(task) => {
                         self.keep(std::mem::take(&mut keeping));
                         let result = self.recent.read(task).unwrap_or_else(|| self.spool.read(task));
-                        self.tell(Done::Loaded { task, result });
+                        self.tell(SpoolEvent::Loaded { task, result });
                     }
                     Order::Forget(task) => self.forget(task),
                     Order::Find { tasks, last } => self.find(&tasks, last),
@@ -147,11 +147,13 @@ impl Worker {
             return;
         }
         match self.recent.append(&results) {
-            Ok(()) => results.into_iter().for_each(|(task, result)| self.tell(Done::Kept { task, result })),
+            Ok(()) => {
+                results.into_iter().for_each(|(task, result)| self.tell(SpoolEvent::Kept { task, result }))
+            }
             Err(error) => {
                 let error = error.to_string();
                 for (task, result) in results {
-                    self.tell(Done::NotKept { task, result, error: error.clone() });
+                    self.tell(SpoolEvent::NotKept { task, result, error: error.clone() });
                 }
             }
         }
@@ -165,7 +167,7 @@ impl Worker {
         if last && let Err(error) = self.spool.tidy(self.recent.path()) {
             tracing::warn!(%error, "an earlier run's file of results can't be removed; the next start does it");
         }
-        self.tell(Done::Found { tasks: found, last });
+        self.tell(SpoolEvent::Found { tasks: found, last });
     }
 
     fn forget(&mut self, task: TaskId) {
@@ -190,7 +192,7 @@ impl Worker {
         self.recent.empty()
     }
 
-    fn tell(&self, done: Done) {
+    fn tell(&self, done: SpoolEvent) {
         // An owner that has gone needs no answer; what is kept is kept.
         let _ = self.outbox.send(done);
     }

@@ -4,14 +4,15 @@ use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::account::About;
-use crate::ambient;
+use crate::account::AccountSettings;
 use crate::config::Config;
 use crate::console::say;
 use crate::directory::{Base, EndpointDir};
-use crate::exit::{Failure, Outcome, block_on};
-use crate::heartbeat::user_name;
-use crate::pid::{self, Standing};
+use crate::environment;
+use crate::exit::{CommandResult, Failure, block_on};
+use crate::host::user_name;
+use crate::login::log_in;
+use crate::pid::{self, ProcessState};
 
 /// Where units lie, unless the environment names another place.
 const UNITS: &str = "/etc/systemd/system";
@@ -19,12 +20,12 @@ const UNITS: &str = "/etc/systemd/system";
 const NO_SYSTEMD: &str = "Systemd not found. On-boot persistence is currently only implemented for systemd; check this \
                           machine's init system documentation for alternatives.";
 
-pub(super) fn enable(base: &Base, name: &str) -> Outcome {
+pub(super) fn enable(base: &Base, name: &str) -> CommandResult {
     let units = units()?;
     let endpoint = base.find(name)?;
     let (config, _) = Config::load(&endpoint)?;
     let name = endpoint.name();
-    if let Standing::Alive(_) | Standing::Elsewhere(_) = pid::standing(&endpoint) {
+    if let ProcessState::Alive(_) | ProcessState::Elsewhere(_) = pid::process_state(&endpoint) {
         return Err(Failure::error(format!(
             "Cannot enable on-boot persistence for an endpoint that is currently running. Stop endpoint {name} and \
              try again."
@@ -33,17 +34,18 @@ pub(super) fn enable(base: &Base, name: &str) -> Outcome {
     // Nobody can log in under systemd: it is done now, unless the unit is given credentials of a client identity.
     if !credentials(&endpoint).exists() {
         block_on(async {
-            let about = About { endpoint: Some((&endpoint, &config)), ..About::of(base) };
-            let account = about.account().await?;
+            let settings =
+                AccountSettings { endpoint: Some((&endpoint, &config)), ..AccountSettings::of(base) };
+            let account = settings.account().await?;
             if account.personal
                 && !account.service.logged_in().await.map_err(|error| account.failed(error))?
             {
-                super::login::log_in(&account).await?;
+                log_in(&account).await?;
             }
             Ok(())
         })?;
     }
-    let program = ambient::own_path().map_err(Failure::error)?;
+    let program = environment::own_path().map_err(Failure::error)?;
     let text = unit(&program, base.path(), &endpoint, &user_name());
     let path = units.join(format!("{}.service", service(&name)));
     let written = OpenOptions::new().write(true).create_new(true).open(&path);
@@ -78,7 +80,7 @@ pub(super) fn enable(base: &Base, name: &str) -> Outcome {
     Ok(())
 }
 
-pub(super) fn disable(base: &Base, name: &str) -> Outcome {
+pub(super) fn disable(base: &Base, name: &str) -> CommandResult {
     let units = units()?;
     let name = base.find(name)?.name();
     let service = service(&name);
@@ -98,7 +100,8 @@ pub(super) fn disable(base: &Base, name: &str) -> Outcome {
 }
 
 fn units() -> Result<PathBuf, Failure> {
-    let path = ambient::variable("FARCALL_SYSTEMD_UNITS").map_or_else(|| PathBuf::from(UNITS), PathBuf::from);
+    let path =
+        environment::variable("FARCALL_SYSTEMD_UNITS").map_or_else(|| PathBuf::from(UNITS), PathBuf::from);
     if path.is_dir() { Ok(path) } else { Err(Failure::error(NO_SYSTEMD)) }
 }
 

@@ -1,9 +1,9 @@
-//! A client identity's credentials, and the scope of what this crate asks a service for.
+//! The credentials of a client identity, and the scope that this crate asks for.
 
-/// The scope of everything this crate asks a service for.
+/// The scope of the service's REST interface.
 pub(crate) const SCOPE: &str = "https://auth.globus.org/scopes/facd7ccc-c5f4-42aa-916b-a0e270e2c2a9/all";
 
-/// Who a client identity is. The `Debug` form holds no secret.
+/// The id and the secret of a client identity. The `Debug` form leaves the secret out.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     pub client_id: String,

@@ -1,32 +1,31 @@
-//! Looks at what a broker sends before the AMQP library parses it: frames no longer than agreed, tables nested no
-//! deeper than [`DEEPEST`], no method that only clients send.
+//! Checks what a broker sends before the AMQP library parses it: no frame longer than agreed, no table nested deeper than
+//! [`MAX_DEPTH`], no method that only clients send.
 //!
-//! The library's parser recurses into tables without a limit, and an overflown stack aborts the process: a broker, or
-//! whoever stands in its place, could end every endpoint with a few kilobytes. Nothing is understood here and nothing
-//! is changed; a stream in which something is wrong ends with an error.
+//! The library's parser recurses into tables without a limit, and a stack overflow aborts the process: a hostile broker could
+//! end every endpoint with a few kilobytes. This module changes nothing; a stream that fails a check ends with an error.
 
 use std::io;
 
-/// Tables and arrays inside each other.
-const DEEPEST: usize = 32;
-/// The longest frame we agree to: a quarter of RabbitMQ's, for the library's buffers are sixty-four times as long.
-pub(super) const LONGEST_FRAME: u32 = 32_768;
-/// Brokers take no longer messages by default, nor does ours.
-pub(super) const LARGEST_BODY: u64 = 160 << 20;
+/// How deep tables and arrays may be nested.
+const MAX_DEPTH: usize = 32;
+/// The longest frame we agree to: a quarter of RabbitMQ's, because the library's buffers are sixty-four times as long.
+pub(super) const FRAME_LIMIT: u32 = 32_768;
+/// The largest message. Brokers accept none that is longer by default, and neither does ours.
+pub(super) const BODY_LIMIT: u64 = 160 << 20;
 
 const HEADER: usize = 7;
 const METHOD: u8 = 1;
 const CONTENT_HEADER: u8 = 2;
 const BODY: u8 = 3;
 const HEARTBEAT: u8 = 8;
-/// `AMQP` and four numbers: what a broker says that speaks another version.
+/// `AMQP` and four numbers: the answer of a broker that speaks another version.
 const GREETING: &[u8] = b"AMQP";
 const GREETING_LENGTH: usize = 8;
 
-/// The one method of a broker's that holds a table: `connection.start`, after two octets of version.
+/// The only method of a broker that contains a table: `connection.start`, after two octets of version.
 const START: [u8; 4] = [0, 10, 0, 10];
 /// Methods with tables that only clients send, as class and method.
-const CLIENTS_OWN: [[u8; 4]; 8] = [
+const CLIENT_METHODS: [[u8; 4]; 8] = [
     [0, 10, 0, 11],
     [0, 40, 0, 10],
     [0, 40, 0, 30],
@@ -37,45 +36,45 @@ const CLIENTS_OWN: [[u8; 4]; 8] = [
     [0, 60, 0, 20],
 ];
 
-/// Follows a stream frame by frame.
+/// Checks a stream frame by frame.
 #[derive(Debug, Default)]
-pub(super) struct Guard {
-    /// The frame that has not come whole: all of it, when it must be looked into, else its header.
+pub(super) struct FrameCheck {
+    /// The frame that is not complete: all of it if its content is checked, else its header.
     held: Vec<u8>,
-    /// Octets of a frame that nobody looks into.
+    /// How many octets follow of a frame whose content is not checked.
     skip: usize,
-    /// Octets of bodies that came since they were last asked for.
+    /// How many octets of bodies came since [`Self::bodies`] was called.
     bodies: usize,
-    /// Something was wrong; nothing that follows is good.
+    /// A check failed; everything that follows is refused.
     broken: bool,
 }
 
-/// Why a stream ends.
+/// Which check failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Hostile {
-    #[error("the broker sent a frame of {0} octets, beyond {LONGEST_FRAME}")]
-    TooLong(usize),
-    #[error("the broker sent a table nested deeper than {DEEPEST}")]
+pub(super) enum FrameError {
+    #[error("the broker sent a frame of {0} octets, beyond {FRAME_LIMIT}")]
+    FrameTooLong(usize),
+    #[error("the broker sent a table nested deeper than {MAX_DEPTH}")]
     TooDeep,
-    #[error("the broker announced a message of {0} octets, beyond {LARGEST_BODY}")]
-    TooLarge(u64),
-    #[error("the broker sent what is no AMQP")]
+    #[error("the broker announced a message of {0} octets, beyond {BODY_LIMIT}")]
+    BodyTooLarge(u64),
+    #[error("the broker sent data that is not AMQP")]
     Malformed,
     #[error("the broker sent a method that only clients send")]
-    NotABrokers,
+    ClientMethod,
 }
 
-impl From<Hostile> for io::Error {
-    fn from(hostile: Hostile) -> Self {
-        Self::new(io::ErrorKind::InvalidData, hostile)
+impl From<FrameError> for io::Error {
+    fn from(error: FrameError) -> Self {
+        Self::new(io::ErrorKind::InvalidData, error)
     }
 }
 
-impl Guard {
-    /// Looks at the next octets of the stream.
-    pub(super) fn inspect(&mut self, mut bytes: &[u8]) -> Result<(), Hostile> {
+impl FrameCheck {
+    /// Checks the next octets of the stream.
+    pub(super) fn inspect(&mut self, mut bytes: &[u8]) -> Result<(), FrameError> {
         if self.broken {
-            return Err(Hostile::Malformed);
+            return Err(FrameError::Malformed);
         }
         while !bytes.is_empty() {
             if self.skip > 0 {
@@ -86,9 +85,9 @@ impl Guard {
             }
             match self.frame(bytes) {
                 Ok(rest) => bytes = rest,
-                Err(hostile) => {
+                Err(error) => {
                     self.broken = true;
-                    return Err(hostile);
+                    return Err(error);
                 }
             }
         }
@@ -100,8 +99,8 @@ impl Guard {
         std::mem::take(&mut self.bodies)
     }
 
-    /// Takes what belongs to the frame that has begun; the rest is left.
-    fn frame<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Hostile> {
+    /// Consumes the octets of the current frame and returns the rest.
+    fn frame<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], FrameError> {
         let rest = self.hold(bytes, HEADER);
         let Some((header, payload)) = self.held.split_first_chunk::<HEADER>() else { return Ok(rest) };
         let [kind, _, _, size @ ..] = *header;
@@ -112,12 +111,12 @@ impl Guard {
             return Ok(rest);
         }
         if !matches!(kind, METHOD | CONTENT_HEADER | BODY | HEARTBEAT) {
-            return Err(Hostile::Malformed);
+            return Err(FrameError::Malformed);
         }
         // The payload and the octet that ends a frame.
         let left = size.saturating_add(1);
-        if left.saturating_add(HEADER) > LONGEST_FRAME as usize {
-            return Err(Hostile::TooLong(left.saturating_add(HEADER)));
+        if left.saturating_add(HEADER) > FRAME_LIMIT as usize {
+            return Err(FrameError::FrameTooLong(left.saturating_add(HEADER)));
         }
         if matches!(kind, BODY | HEARTBEAT) {
             self.bodies += if kind == BODY { size } else { 0 };
@@ -127,20 +126,20 @@ impl Guard {
         }
         let rest = if payload.len() < left { self.hold(rest, HEADER + left) } else { rest };
         if self.held.len() == HEADER + left {
-            self.look(kind, size)?;
+            self.check_content(kind, size)?;
         }
         Ok(rest)
     }
 
-    /// Keeps octets until there are so many.
+    /// Moves octets into `held` until it has `until`; returns the rest.
     fn hold<'a>(&mut self, bytes: &'a [u8], until: usize) -> &'a [u8] {
         let (taken, rest) = bytes.split_at(until.saturating_sub(self.held.len()).min(bytes.len()));
         self.held.extend_from_slice(taken);
         rest
     }
 
-    /// Looks into a frame that is there whole.
-    fn look(&mut self, kind: u8, size: usize) -> Result<(), Hostile> {
+    /// Checks the content of a complete frame.
+    fn check_content(&mut self, kind: u8, size: usize) -> Result<(), FrameError> {
         let payload = &self.held[HEADER..HEADER + size];
         match kind {
             METHOD => method(payload)?,
@@ -151,23 +150,23 @@ impl Guard {
     }
 }
 
-fn method(payload: &[u8]) -> Result<(), Hostile> {
-    let (name, arguments) = payload.split_first_chunk::<4>().ok_or(Hostile::Malformed)?;
+fn method(payload: &[u8]) -> Result<(), FrameError> {
+    let (name, arguments) = payload.split_first_chunk::<4>().ok_or(FrameError::Malformed)?;
     if *name == START {
         let mut reader = Reader(arguments);
         reader.take(2)?;
         return reader.table();
     }
-    if CLIENTS_OWN.contains(name) { Err(Hostile::NotABrokers) } else { Ok(()) }
+    if CLIENT_METHODS.contains(name) { Err(FrameError::ClientMethod) } else { Ok(()) }
 }
 
-/// Class, weight, size of the body, flags, and of the properties those that stand before the table.
-fn content_header(payload: &[u8]) -> Result<(), Hostile> {
+/// Checks class, weight, size of the body, flags, and those properties that precede the table.
+fn content_header(payload: &[u8]) -> Result<(), FrameError> {
     let mut reader = Reader(payload);
     reader.take(2 + 2)?;
     let size = u64::from_be_bytes(reader.array()?);
-    if size > LARGEST_BODY {
-        return Err(Hostile::TooLarge(size));
+    if size > BODY_LIMIT {
+        return Err(FrameError::BodyTooLarge(size));
     }
     let flags = u16::from_be_bytes(reader.array()?);
     for property in [15, 14] {
@@ -179,30 +178,30 @@ fn content_header(payload: &[u8]) -> Result<(), Hostile> {
     if flags & (1 << 13) != 0 { reader.table() } else { Ok(()) }
 }
 
-/// Octets of which nothing is believed.
+/// Reads octets that may be anything.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Result<&'a [u8], Hostile> {
-        let (head, tail) = self.0.split_at_checked(length).ok_or(Hostile::Malformed)?;
+    fn take(&mut self, length: usize) -> Result<&'a [u8], FrameError> {
+        let (head, tail) = self.0.split_at_checked(length).ok_or(FrameError::Malformed)?;
         self.0 = tail;
         Ok(head)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Hostile> {
-        let (head, tail) = self.0.split_first_chunk::<N>().ok_or(Hostile::Malformed)?;
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], FrameError> {
+        let (head, tail) = self.0.split_first_chunk::<N>().ok_or(FrameError::Malformed)?;
         self.0 = tail;
         Ok(*head)
     }
 
-    fn long(&mut self) -> Result<&'a [u8], Hostile> {
+    fn long(&mut self) -> Result<&'a [u8], FrameError> {
         let length = u32::from_be_bytes(self.array()?) as usize;
         self.take(length)
     }
 
-    /// Walks one table, its length first, without recursion.
-    fn table(&mut self) -> Result<(), Hostile> {
-        // What is open: its octets, and whether its fields have names.
+    /// Checks one table, which begins with its length, without recursion.
+    fn table(&mut self) -> Result<(), FrameError> {
+        // The open tables and arrays: the octets that are left of each, and whether its fields have names.
         let mut open = vec![(Reader(self.long()?), true)];
         while let Some((inner, named)) = open.last_mut() {
             if inner.0.is_empty() {
@@ -227,13 +226,13 @@ impl<'a> Reader<'a> {
                 }
                 b'A' | b'F' => {
                     let deeper = Reader(inner.long()?);
-                    if open.len() == DEEPEST {
-                        return Err(Hostile::TooDeep);
+                    if open.len() == MAX_DEPTH {
+                        return Err(FrameError::TooDeep);
                     }
                     open.push((deeper, kind == b'F'));
                     continue;
                 }
-                _ => return Err(Hostile::Malformed),
+                _ => return Err(FrameError::Malformed),
             };
             inner.take(length)?;
         }
@@ -250,7 +249,7 @@ mod tests {
         [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
     }
 
-    /// A table in which so many tables and arrays lie inside each other.
+    /// A table with tables or arrays nested this deep.
     fn nested(depth: usize, letter: u8) -> Vec<u8> {
         let mut value = Vec::new();
         for level in 1..depth {
@@ -273,17 +272,17 @@ mod tests {
         frame(CONTENT_HEADER, &[&fixed[..], b"\x04text\x05utf-8", table].concat())
     }
 
-    fn whole(bytes: &[u8]) -> Result<(), Hostile> {
-        Guard::default().inspect(bytes)
+    fn whole(bytes: &[u8]) -> Result<(), FrameError> {
+        FrameCheck::default().inspect(bytes)
     }
 
     #[test]
     fn tables_are_followed_to_their_depth() {
         for letter in [b'A', b'F'] {
             for make in [start as fn(&[u8]) -> Vec<u8>, header] {
-                assert_eq!(whole(&make(&nested(DEEPEST, letter))), Ok(()));
-                assert_eq!(whole(&make(&nested(DEEPEST + 1, letter))), Err(Hostile::TooDeep));
-                assert_eq!(whole(&make(&nested(4_000, letter))), Err(Hostile::TooDeep));
+                assert_eq!(whole(&make(&nested(MAX_DEPTH, letter))), Ok(()));
+                assert_eq!(whole(&make(&nested(MAX_DEPTH + 1, letter))), Err(FrameError::TooDeep));
+                assert_eq!(whole(&make(&nested(4_000, letter))), Err(FrameError::TooDeep));
             }
         }
     }
@@ -302,17 +301,17 @@ mod tests {
         ]
         .concat();
         assert_eq!(whole(&all), Ok(()));
-        let mut guard = Guard::default();
-        assert_eq!(guard.inspect(&all), Ok(()));
-        assert_eq!((guard.bodies(), guard.bodies()), (5000, 0));
+        let mut check = FrameCheck::default();
+        assert_eq!(check.inspect(&all), Ok(()));
+        assert_eq!((check.bodies(), check.bodies()), (5000, 0));
         assert_eq!(whole(b"AMQP\0\0\x09\x01"), Ok(()));
         // However it is cut.
         for size in [1, 2, 3, 7, 8, 100] {
-            let mut guard = Guard::default();
+            let mut check = FrameCheck::default();
             for part in all.chunks(size) {
-                assert_eq!(guard.inspect(part), Ok(()), "{size}");
+                assert_eq!(check.inspect(part), Ok(()), "{size}");
             }
-            assert_eq!((guard.held.len(), guard.skip), (0, 0), "{size}");
+            assert_eq!((check.held.len(), check.skip), (0, 0), "{size}");
         }
     }
 
@@ -321,23 +320,23 @@ mod tests {
         let consume =
             frame(METHOD, &[&[0, 60, 0, 20, 0, 0][..], b"\x01q\x01t\x00", &nested(3, b'A')].concat());
         for (bytes, why) in [
-            (consume, Hostile::NotABrokers),
-            (frame(METHOD, &[0, 10]), Hostile::Malformed),
-            (frame(9, b""), Hostile::Malformed),
-            (b"HTTP/1.1 400 Bad Request\r\n".to_vec(), Hostile::Malformed),
-            (frame(CONTENT_HEADER, &[0, 60]), Hostile::Malformed),
+            (consume, FrameError::ClientMethod),
+            (frame(METHOD, &[0, 10]), FrameError::Malformed),
+            (frame(9, b""), FrameError::Malformed),
+            (b"HTTP/1.1 400 Bad Request\r\n".to_vec(), FrameError::Malformed),
+            (frame(CONTENT_HEADER, &[0, 60]), FrameError::Malformed),
             (
                 frame(CONTENT_HEADER, &[0, 60, 0, 0, 0x7f, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
-                Hostile::TooLarge(0x7f << 56),
+                FrameError::BodyTooLarge(0x7f << 56),
             ),
-            (start(&long(b"\x01aZ")), Hostile::Malformed),
-            (start(&long(b"\x01aF\xff\xff\xff\xff")), Hostile::Malformed),
-            (vec![BODY, 0, 1, 0xff, 0xff, 0xff, 0xff], Hostile::TooLong(0x1_0000_0007)),
-            (vec![METHOD, 0, 1, 0, 0, 0x80, 0], Hostile::TooLong(32_776)),
+            (start(&long(b"\x01aZ")), FrameError::Malformed),
+            (start(&long(b"\x01aF\xff\xff\xff\xff")), FrameError::Malformed),
+            (vec![BODY, 0, 1, 0xff, 0xff, 0xff, 0xff], FrameError::FrameTooLong(0x1_0000_0007)),
+            (vec![METHOD, 0, 1, 0, 0, 0x80, 0], FrameError::FrameTooLong(32_776)),
         ] {
-            let mut guard = Guard::default();
-            assert_eq!(guard.inspect(&bytes), Err(why), "{bytes:?}");
-            assert!(guard.inspect(b"").is_err(), "it stays broken");
+            let mut check = FrameCheck::default();
+            assert_eq!(check.inspect(&bytes), Err(why), "{bytes:?}");
+            assert!(check.inspect(b"").is_err(), "it stays broken");
         }
     }
 
@@ -345,8 +344,8 @@ mod tests {
         #[test]
         fn any_octets_can_be_looked_at(bytes in prop::collection::vec(any::<u8>(), 0..300), cut in 1..50_usize) {
             let at_once = whole(&bytes);
-            let mut guard = Guard::default();
-            let parts: Result<(), Hostile> = bytes.chunks(cut).try_for_each(|part| guard.inspect(part));
+            let mut check = FrameCheck::default();
+            let parts: Result<(), FrameError> = bytes.chunks(cut).try_for_each(|part| check.inspect(part));
             prop_assert_eq!(at_once, parts);
         }
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use client::amqp::{self, Event, Item, Plan};
+use client::amqp::{self, Event, Item, LinkConfig};
 use wire::message::StatusReport;
 use wire::queue::Registration;
 
@@ -33,7 +33,7 @@ pub(crate) fn send(
     // It takes no tasks and no commands.
     let port = config.and_then(|config| config.amqp_port);
     let name = format!("endpoint {endpoint_id}");
-    let Ok(mut plan) = Plan::new(&credentials, port, authorities, 1, name) else { return };
+    let Ok(mut plan) = LinkConfig::new(&credentials, port, authorities, 1, name) else { return };
     plan.commands = None;
     plan.exclusive = false;
     let work = async {

@@ -2,22 +2,22 @@
 
 use std::time::Duration;
 
-use client::amqp::{self, End, Item, Outcome};
+use client::amqp::{self, Item, LinkEnd, PublishStatus};
 use daemon::stop::{Stage, Stop};
 use engine::Submission;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until, timeout};
 use wire::control::Control;
 
-use super::first::{self, First};
+use super::first_node::{self, FirstNodeWait};
 use super::renewal::Renewal;
-use super::{Ready, parent};
+use super::{ReadyReport, parent};
 use crate::exit::status;
 use crate::heartbeat::Heartbeat;
 use crate::interchange::{Action, Input, Interchange, Task};
-use crate::journal::{Journal, Written};
-use crate::pid::{Said, Watch};
-use crate::spool::{Done, Keeper};
+use crate::journal::{Journal, JournalEvent};
+use crate::pid::{PidFileWatch, WatchEvent};
+use crate::spool::{SpoolEvent, SpoolThread};
 
 /// The engine answers at once, or it is in no state to answer.
 const REPORTING: Duration = Duration::from_secs(1);
@@ -29,7 +29,7 @@ const AWAITING: Duration = Duration::from_secs(2);
 const AWAITED: Duration = Duration::from_secs(120);
 
 /// Everything a run consists of.
-pub(super) struct Shell {
+pub(super) struct Driver {
     pub(super) interchange: Interchange,
     pub(super) link: amqp::Handle,
     pub(super) link_events: mpsc::Receiver<amqp::Event>,
@@ -37,8 +37,8 @@ pub(super) struct Shell {
     /// Gone once the engine has stopped.
     pub(super) engine_events: Option<engine::Events>,
     pub(super) journal: Journal,
-    pub(super) keeper: Keeper,
-    pub(super) watch: Watch,
+    pub(super) spool_thread: SpoolThread,
+    pub(super) watch: PidFileWatch,
     pub(super) heartbeat: Heartbeat,
     /// The engine's last figures: the last heartbeat is sent without it.
     pub(super) report: engine::Report,
@@ -50,14 +50,14 @@ pub(super) struct Shell {
     pub(super) next_session: u32,
     /// Another process has the endpoint: nothing of it is written any more.
     pub(super) superseded: bool,
-    pub(super) first: First,
+    pub(super) first: FirstNodeWait,
     /// Why no block works any more.
     pub(super) bad: Option<String>,
 }
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(super) enum RunEnd {
     Ordinary,
     /// No block works; whether one ever did.
     Bad {
@@ -67,15 +67,20 @@ pub(super) enum Ending {
     Superseded,
 }
 
-impl Shell {
+impl Driver {
     /// Runs until the interchange leaves. `session` is the link's, and `actions` are those of the beginning.
-    pub(super) async fn turn(mut self, session: u32, mut actions: Vec<Action>, ready: &mut Ready) -> Ending {
+    pub(super) async fn turn(
+        mut self,
+        session: u32,
+        mut actions: Vec<Action>,
+        ready: &mut ReadyReport,
+    ) -> RunEnd {
         if let Some(input) = self.link(amqp::Event::Up { session }, true) {
             self.interchange.apply(input, &mut actions);
         }
         let mut looks = interval_at(Instant::now() + AWAITING, AWAITING);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut nodes = interval(first::LOOKING);
+        let mut nodes = interval(first_node::LOOKING);
         nodes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_round: Option<Instant> = None;
         let awaited_until = Instant::now() + AWAITED;
@@ -128,8 +133,8 @@ impl Shell {
                     Some(Input::Look { last: Instant::now() >= awaited_until })
                 }
                 said = self.watch.said() => match said {
-                    Said::Superseded => self.supersede(),
-                    Said::Untouched(error) => {
+                    WatchEvent::Superseded => self.supersede(),
+                    WatchEvent::TouchFailed(error) => {
                         tracing::warn!(%error, "the PID file can't be touched");
                         None
                     }
@@ -151,7 +156,7 @@ impl Shell {
                     Some(Input::Stop)
                 }
                 Some(written) = self.journal.written() => self.journaled(written),
-                Some(done) = self.keeper.done() => Some(spooled(done)),
+                Some(done) = self.spool_thread.done() => Some(spooled(done)),
                 event = next(&mut self.engine_events) => match event {
                     Some(event) => {
                         if let engine::Event::Bad { text } = &event {
@@ -193,10 +198,10 @@ impl Shell {
                     return None;
                 }
             },
-            amqp::Event::Settled { item: Item::Result(task), outcome } => Input::Settled { task, outcome },
-            amqp::Event::Settled { item: Item::Heartbeat, outcome: Outcome::Confirmed } => return None,
-            amqp::Event::Settled { item: Item::Heartbeat, outcome } => {
-                tracing::warn!(?outcome, "the broker did not take a heartbeat");
+            amqp::Event::Settled { item: Item::Result(task), status } => Input::Settled { task, status },
+            amqp::Event::Settled { item: Item::Heartbeat, status: PublishStatus::Confirmed } => return None,
+            amqp::Event::Settled { item: Item::Heartbeat, status } => {
+                tracing::warn!(outcome = ?status, "the broker did not take a heartbeat");
                 return None;
             }
             amqp::Event::Down { reason, pause, .. } => {
@@ -205,8 +210,8 @@ impl Shell {
                 self.watch.look();
                 Input::LinkDown
             }
-            amqp::Event::Ended(End::Closed) => Input::LinkEnded,
-            amqp::Event::Ended(End::AuthenticationRefused(reason))
+            amqp::Event::Ended(LinkEnd::Closed) => Input::LinkEnded,
+            amqp::Event::Ended(LinkEnd::AuthenticationRefused(reason))
                 if running && self.renewal.begin(self.next_session) =>
             {
                 tracing::warn!(%reason, "the broker does not accept the credentials; registering again");
@@ -242,16 +247,16 @@ impl Shell {
             Action::StopEngine { grace } => {
                 let _ = self.engine.stop(grace);
             }
-            Action::Keep { task, result } => self.keeper.keep(task, result),
-            Action::Load(task) => self.keeper.load(task),
-            Action::LookFor { tasks, last } => self.keeper.find(tasks, last),
+            Action::Keep { task, result } => self.spool_thread.keep(task, result),
+            Action::Load(task) => self.spool_thread.load(task),
+            Action::LookFor { tasks, last } => self.spool_thread.find(tasks, last),
             Action::Publish { session, task, result } => {
                 self.link.publish(session, Item::Result(task), result)
             }
             Action::Consume(take) => self.link.consume(take),
             Action::Heartbeat { session, active } => {
                 self.report().await;
-                let told = self.interchange.has_told();
+                let told = self.interchange.has_reported_leftovers();
                 self.link.publish(
                     session,
                     Item::Heartbeat,
@@ -266,7 +271,7 @@ impl Shell {
     async fn report(&mut self) {
         if let Ok(Ok(report)) = timeout(REPORTING, self.engine.report()).await {
             self.report = report;
-            if first::works(&self.report) {
+            if first_node::works(&self.report) {
                 self.first.saw();
             }
         }
@@ -289,13 +294,13 @@ impl Shell {
             "another process runs this endpoint by now; leaving, without touching what is its own"
         );
         self.journal.abandon();
-        self.keeper.abandon();
+        self.spool_thread.abandon();
         self.link.close();
         Some(Input::Superseded)
     }
 
     /// Says farewell to the broker and closes what is on disk.
-    async fn leave(mut self) -> Ending {
+    async fn leave(mut self) -> RunEnd {
         self.link.close();
         let ended = async {
             while let Some(event) = self.link_events.recv().await {
@@ -307,29 +312,29 @@ impl Shell {
         // A broker that doesn't answer doesn't keep us.
         let _ = timeout(FAREWELL, ended).await;
         for written in self.journal.close() {
-            if let Written::Ended(tasks) = written {
-                tasks.into_iter().for_each(|task| self.keeper.forget(task));
+            if let JournalEvent::Ended(tasks) = written {
+                tasks.into_iter().for_each(|task| self.spool_thread.forget(task));
             }
         }
-        self.keeper.close();
+        self.spool_thread.close();
         match self.bad {
-            _ if self.superseded => Ending::Superseded,
-            Some(text) => Ending::Bad { text, worked: self.first.seen() },
-            None => Ending::Ordinary,
+            _ if self.superseded => RunEnd::Superseded,
+            Some(text) => RunEnd::Bad { text, worked: self.first.seen() },
+            None => RunEnd::Ordinary,
         }
     }
 
-    fn journaled(&mut self, written: Written) -> Option<Input> {
+    fn journaled(&mut self, written: JournalEvent) -> Option<Input> {
         match written {
-            Written::Begun(tasks) => Some(Input::Journaled(tasks)),
-            Written::Ended(tasks) => {
+            JournalEvent::Begun(tasks) => Some(Input::Journaled(tasks)),
+            JournalEvent::Ended(tasks) => {
                 // Until now the spool was the only one to know that there is a result.
-                tasks.into_iter().for_each(|task| self.keeper.forget(task));
+                tasks.into_iter().for_each(|task| self.spool_thread.forget(task));
                 None
             }
-            Written::LookedUp { task, known } => Some(Input::LookedUp { task, known }),
-            Written::Superseded => self.supersede(),
-            Written::Failed(why) => {
+            JournalEvent::LookedUp { task, known } => Some(Input::LookedUp { task, known }),
+            JournalEvent::Superseded => self.supersede(),
+            JournalEvent::Failed(why) => {
                 tracing::error!("the journal can't be written, so no task can begin: {why}");
                 Some(Input::JournalFailed)
             }
@@ -363,15 +368,15 @@ fn engine(event: engine::Event) -> Input {
     }
 }
 
-fn spooled(done: Done) -> Input {
+fn spooled(done: SpoolEvent) -> Input {
     match done {
-        Done::Kept { task, result } => Input::Kept { task, result },
-        Done::NotKept { task, result, error } => {
-            tracing::error!(%task, %error, "a result can't be kept on disk; it is held in memory until it is sent");
+        SpoolEvent::Kept { task, result } => Input::Kept { task, result },
+        SpoolEvent::NotKept { task, result, error } => {
+            tracing::error!(%task, %error, "a result can't be kept on storage; it is held in memory until it is sent");
             Input::NotKept { task, result }
         }
-        Done::Found { tasks, last } => Input::Found { tasks, last },
-        Done::Loaded { task, result } => {
+        SpoolEvent::Found { tasks, last } => Input::Found { tasks, last },
+        SpoolEvent::Loaded { task, result } => {
             let result =
                 result.inspect_err(|error| tracing::error!(%task, %error, "a kept result can't be read"));
             Input::Loaded { task, result: result.ok() }

@@ -1,6 +1,6 @@
 //! Commands of upstream's that a later version brings: refused by name, with what to do meanwhile.
 
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CommandResult, Failure};
 
 /// Each command and what does its work today.
 const LATER: [(&str, &str); 3] = [
@@ -13,7 +13,7 @@ const LATER: [(&str, &str); 3] = [
 ];
 
 /// Refuses a command: one we know by name, or one nobody knows.
-pub(super) fn run(words: &[String], known: &[String]) -> Outcome {
+pub(super) fn run(words: &[String], known: &[String]) -> CommandResult {
     let name = words.first().map(String::as_str).unwrap_or_default();
     if let Some((name, meanwhile)) = LATER.iter().find(|(later, _)| *later == name) {
         return Err(Failure::error(format!("{name} is not part of this version yet; meanwhile {meanwhile}")));

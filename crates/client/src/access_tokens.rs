@@ -1,66 +1,66 @@
-//! Who we are towards a service, and the tokens that show it: a client identity's, or a person's from the store.
+//! Access tokens for a service: those of a client identity, or of a person's login from the token store.
 
 use tokio::sync::Mutex;
 
-use crate::ambient;
+use crate::clock;
+use crate::credentials::{Credentials, SCOPE};
 use crate::error::Error;
 use crate::login::{AUTH, AUTH_SCOPES, Auth, COMPUTE};
-use crate::storage::{Token, TokenStore};
-use crate::token::{Credentials, SCOPE};
+use crate::token_store::{Token, TokenStore};
 
-/// A token is renewed so many seconds before it runs out, as the SDK does.
-const EARLY: i64 = 60;
+/// Tokens are renewed this many seconds before they expire, as in the SDK.
+const RENEWED_BEFORE_EXPIRY_SECONDS: i64 = 60;
 
-/// Who asks.
+/// Where access tokens come from.
 #[derive(Debug)]
-pub enum Who {
-    /// A client identity; its tokens are kept in memory.
-    Client(Credentials),
-    /// A person who logged in.
-    Person(Box<TokenStore>),
+pub enum TokenSource {
+    /// The credentials of a client identity. Its tokens are kept in memory only.
+    ClientIdentity(Credentials),
+    /// The login of a person.
+    StoredLogin(Box<TokenStore>),
 }
 
-/// Gives tokens, renewed when it is time.
+/// Hands out access tokens, and renews them before they expire.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct AccessTokens {
     pub(crate) auth: Auth,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    who: Who,
-    held: Vec<Token>,
+    source: TokenSource,
+    cached: Vec<Token>,
 }
 
-impl Session {
-    pub(crate) fn new(auth: Auth, who: Who) -> Self {
-        Self { auth, state: Mutex::new(State { who, held: Vec::new() }) }
+impl AccessTokens {
+    pub(crate) fn new(auth: Auth, source: TokenSource) -> Self {
+        Self { auth, state: Mutex::new(State { source, cached: Vec::new() }) }
     }
 
     /// An access token for a resource server.
     pub(crate) async fn access(&self, server: &str) -> Result<String, Error> {
         let mut state = self.state.lock().await;
-        let now = ambient::since_epoch();
-        if let Some(token) = held(&state.held, server)
-            && good(token, now)
+        let now = clock::since_epoch();
+        if let Some(token) = state.cached.iter().find(|token| token.resource_server == server)
+            && is_fresh(token, now)
         {
             return Ok(token.access_token.clone());
         }
-        let State { who, held: known } = &mut *state;
-        let token = match who {
-            Who::Client(credentials) => {
+        let State { source, cached } = &mut *state;
+        let token = match source {
+            TokenSource::ClientIdentity(credentials) => {
                 let scope = if server == COMPUTE { SCOPE } else { AUTH_SCOPES };
                 self.auth.client(credentials, scope).await?
             }
-            Who::Person(store) => {
+            TokenSource::StoredLogin(store) => {
                 let stored = store.tokens().await?;
                 let identity = self.auth.identity().as_str();
                 let token = stored
                     .into_iter()
                     .find(|token| token.resource_server == server && token.belongs_to(identity))
                     .ok_or(Error::NotLoggedIn)?;
-                if good(&token, now) {
+                if is_fresh(&token, now) {
                     token
                 } else if token.refresh_token.is_some() {
                     let renewed = self.auth.refresh(&token).await?;
@@ -72,16 +72,16 @@ impl Session {
             }
         };
         let text = token.access_token.clone();
-        known.retain(|token| token.resource_server != server);
-        known.push(token);
+        cached.retain(|token| token.resource_server != server);
+        cached.push(token);
         Ok(text)
     }
 
-    /// The service does not take the token any more: the next one is new.
-    pub(crate) async fn refused(&self, server: &str) -> Result<(), Error> {
+    /// Drops the token of a resource server, which rejects it: the next one is new.
+    pub(crate) async fn reject(&self, server: &str) -> Result<(), Error> {
         let mut state = self.state.lock().await;
-        state.held.retain(|token| token.resource_server != server);
-        if let Who::Person(store) = &mut state.who {
+        state.cached.retain(|token| token.resource_server != server);
+        if let TokenSource::StoredLogin(store) = &mut state.source {
             let mut stale: Vec<_> =
                 store.tokens().await?.into_iter().filter(|token| token.resource_server == server).collect();
             for token in &mut stale {
@@ -92,40 +92,40 @@ impl Session {
         Ok(())
     }
 
-    /// Whether nobody has to log in before tokens can be given.
+    /// Whether tokens can be had without a login.
     pub(crate) async fn logged_in(&self) -> Result<bool, Error> {
         let mut state = self.state.lock().await;
-        let Who::Person(store) = &mut state.who else { return Ok(true) };
+        let TokenSource::StoredLogin(store) = &mut state.source else { return Ok(true) };
         let identity = self.auth.identity().as_str();
         let tokens = store.tokens().await?;
-        let now = ambient::since_epoch();
+        let now = clock::since_epoch();
         let usable = |server: &str, scopes: &str| {
             tokens.iter().any(|token| {
                 let scope: Vec<_> = token.scope.split(' ').collect();
                 token.resource_server == server
                     && token.belongs_to(identity)
-                    && (token.refresh_token.is_some() || good(token, now))
+                    && (token.refresh_token.is_some() || is_fresh(token, now))
                     && scopes.split(' ').all(|wanted| scope.contains(&wanted))
             })
         };
         Ok(usable(COMPUTE, SCOPE) && usable(AUTH, AUTH_SCOPES))
     }
 
-    /// Keeps the tokens of a login.
-    pub(crate) async fn keep(&self, tokens: &[Token]) -> Result<(), Error> {
+    /// Stores the tokens of a login.
+    pub(crate) async fn store(&self, tokens: &[Token]) -> Result<(), Error> {
         let mut state = self.state.lock().await;
-        state.held.clear();
-        if let Who::Person(store) = &mut state.who {
+        state.cached.clear();
+        if let TokenSource::StoredLogin(store) = &mut state.source {
             store.store(tokens).await?;
         }
         Ok(())
     }
 
-    /// Revokes and forgets every token of the store.
+    /// Revokes every token of the store and removes them.
     pub(crate) async fn forget(&self) -> Result<(), Error> {
         let mut state = self.state.lock().await;
-        state.held.clear();
-        if let Who::Person(store) = &mut state.who {
+        state.cached.clear();
+        if let TokenSource::StoredLogin(store) = &mut state.source {
             for token in store.tokens().await? {
                 if token.belongs_to(self.auth.identity().as_str()) {
                     self.auth.revoke(&token.access_token).await?;
@@ -140,10 +140,6 @@ impl Session {
     }
 }
 
-fn held<'a>(tokens: &'a [Token], server: &str) -> Option<&'a Token> {
-    tokens.iter().find(|token| token.resource_server == server)
-}
-
-fn good(token: &Token, now: i64) -> bool {
-    now < token.expires_at_seconds.saturating_sub(EARLY)
+fn is_fresh(token: &Token, now: i64) -> bool {
+    now < token.expires_at_seconds.saturating_sub(RENEWED_BEFORE_EXPIRY_SECONDS)
 }
