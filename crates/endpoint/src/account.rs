@@ -1,7 +1,7 @@
-//! Which service an endpoint or a command speaks to, and as whom.
+//! Finds the service that an endpoint or a command uses, and the identity to use there.
 //!
-//! Upstream's names in the environment keep working. With nothing configured there is no service: every command says
-//! how to name one, and nothing is sent to the hosted service unasked.
+//! Upstream's environment variables keep working. When nothing is configured there is no service: every command says how to
+//! name one, and sends nothing to the hosted service.
 
 use std::path::{Path, PathBuf};
 
@@ -20,41 +20,41 @@ use crate::exit::{Failure, status};
 /// The site's file, unless the environment names another.
 const SITE: &str = "/etc/farcall/endpoint.yaml";
 
-/// What decides where the service is.
+/// The settings that decide which service and which identity are used.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AccountSettings<'a> {
     pub(crate) base: &'a Base,
-    /// The endpoint it is about, if it is about one.
+    /// The endpoint, for commands about one.
     pub(crate) endpoint: Option<(&'a EndpointDir, &'a Config)>,
     /// WatchEvent on the command line.
     pub(crate) service_url: Option<&'a str>,
-    /// A client identity that the environment no longer holds.
+    /// A client identity that takes precedence over the environment, which no longer contains it.
     pub(crate) client: Option<&'a Credentials>,
 }
 
-/// A service and who we are there.
+/// A service and the identity used there.
 #[derive(Debug)]
 pub(crate) struct Account {
     pub(crate) service: Service,
     /// TokenSource, and where that came from, for people.
     pub(crate) identity: String,
-    /// A person's: it needs a login.
+    /// The identity is a person's, who must log in.
     pub(crate) personal: bool,
 }
 
-/// What an endpoint remembers of its last registration.
+/// `service.json`: where the endpoint registered last.
 #[derive(Serialize, Deserialize)]
 struct Remembered {
     service_url: String,
 }
 
 impl<'a> AccountSettings<'a> {
-    /// What concerns no endpoint.
+    /// For commands that concern no endpoint.
     pub(crate) fn of(base: &'a Base) -> Self {
         Self { base, endpoint: None, service_url: None, client: None }
     }
 
-    /// The place that the configuration, the environment, the endpoint's memory or the site names.
+    /// The address that the configuration, the environment, the last registration or the site file names.
     pub(crate) fn address(&self) -> Result<ServiceAddress, Failure> {
         let config = self.endpoint.map(|(_, config)| config);
         let site = site()?;
@@ -73,7 +73,7 @@ impl<'a> AccountSettings<'a> {
         sources.resolve().map_err(|error| no_address(&error))
     }
 
-    /// Whom to believe besides the system's authorities.
+    /// The authorities to trust in addition to the system's.
     pub(crate) fn trust(&self) -> Result<Trust, Failure> {
         let config = self.endpoint.and_then(|(_, config)| config.ca_certificates.clone());
         let verify = variable("GLOBUS_SDK_VERIFY_SSL");
@@ -92,14 +92,14 @@ impl<'a> AccountSettings<'a> {
         Ok(Trust { pem, anybody })
     }
 
-    /// The service, with the identity of the environment or else the stored login's.
+    /// The service, with the client identity of the environment, or else the stored login.
     pub(crate) async fn account(&self) -> Result<Account, Failure> {
         let address = self.address()?;
         let trust = self.trust()?;
         let login = address.token_location(
             sdk_environment().as_deref(),
             variable("FARCALL_SERVICE_URL").as_deref(),
-            !self.base.is_the_usual(),
+            !self.base.is_default(),
         );
         let given = match self.client {
             Some(client) => Some((client.clone(), "the environment")),
@@ -135,13 +135,13 @@ impl<'a> AccountSettings<'a> {
 }
 
 impl Account {
-    /// What a command says when the service would not have it.
+    /// The failure of a command whose request failed.
     pub(crate) fn failed(&self, error: Error) -> Failure {
         failed(error, &self.identity)
     }
 }
 
-/// The variables that hold a client identity.
+/// The environment variables of a client identity.
 pub(crate) const CLIENT_IDENTITY: [&str; 4] = [
     "GLOBUS_COMPUTE_CLIENT_ID",
     "GLOBUS_COMPUTE_CLIENT_SECRET",
@@ -169,12 +169,12 @@ pub(crate) fn credentials() -> Result<Option<(Credentials, &'static str)>, Failu
     }
 }
 
-/// What tells the stock SDK its environment.
+/// The environment that the stock SDK is told to use.
 pub(crate) fn sdk_environment() -> Option<String> {
     variable("GLOBUS_SDK_ENVIRONMENT").or_else(|| variable("FUNCX_SDK_ENVIRONMENT"))
 }
 
-/// Where the site's file is.
+/// The path of the site file.
 pub(crate) fn site_file() -> PathBuf {
     variable("FARCALL_SITE_FILE").map_or_else(|| PathBuf::from(SITE), PathBuf::from)
 }
@@ -192,7 +192,7 @@ fn remembered(endpoint: &EndpointDir) -> Option<String> {
     serde_json::from_slice::<Remembered>(&text).ok().map(|remembered| remembered.service_url)
 }
 
-/// Writes down where an endpoint is registered, unless that is known: its next start needs no more to find it.
+/// Records where an endpoint is registered, so that its next start finds the service.
 pub(crate) fn remember(endpoint: &EndpointDir, address: &ServiceAddress) -> std::io::Result<()> {
     if remembered(endpoint).as_deref() == Some(address.service.as_str()) {
         return Ok(());
@@ -216,12 +216,12 @@ fn no_address(error: &AddressError) -> Failure {
     )
 }
 
-/// What upstream's endpoint prints and the status it leaves with, for each failure.
+/// The message and the exit status of upstream's endpoint for each error.
 pub(crate) fn failed(error: Error, identity: &str) -> Failure {
     let whose = format!("\nThe identity in use is {identity}.");
     match error {
         Error::Refused(Refusal { status: code @ (404 | 409 | 423), text, .. }) => {
-            // A lock has nothing to do with who asks.
+            // A lock does not depend on the identity.
             let whose = if code == 423 { "" } else { &whose };
             blocked(status::UNAVAILABLE, &text, whose)
         }

@@ -1,9 +1,9 @@
-//! The directories and files of endpoints, and their names.
+//! The directories and files of endpoints.
 //!
 //! ```text
 //! ~/.globus_compute/          the base: -c, else GLOBUS_COMPUTE_USER_DIR
-//!   storage.db                tokens, shared with the stock SDK; of a service that only its address names, in
-//!                             ~/.farcall/HOST, unless somebody chose the base
+//!   storage.db                tokens, shared with the stock SDK; for a service that is named by its address, in
+//!                             ~/.farcall/HOST instead, unless the base was chosen explicitly
 //!   NAME/                     one endpoint
 //!     config.yaml             its configuration
 //!     endpoint.json           the id it is registered under
@@ -28,7 +28,7 @@ use wire::EndpointId;
 use crate::environment;
 use crate::exit::{Failure, status};
 
-/// Where all endpoints of a user lie.
+/// The directory of all endpoints of a user.
 #[derive(Clone, Debug)]
 pub(crate) struct Base(PathBuf);
 
@@ -48,7 +48,7 @@ fn home() -> Result<PathBuf, Failure> {
     home.map(PathBuf::from).ok_or_else(|| Failure::error("no home directory: set HOME"))
 }
 
-fn usual() -> Result<PathBuf, Failure> {
+fn default_base() -> Result<PathBuf, Failure> {
     Ok(home()?.join(".globus_compute"))
 }
 
@@ -61,7 +61,7 @@ impl Base {
     pub(crate) fn choose(given: Option<PathBuf>) -> Result<Self, Failure> {
         let chosen = given
             .or_else(|| environment::variable("GLOBUS_COMPUTE_USER_DIR").map(PathBuf::from))
-            .or_else(|| usual().ok())
+            .or_else(|| default_base().ok())
             .ok_or_else(|| Failure::error("no home directory: set HOME, or say where with --config-dir"))?;
         std::path::absolute(&chosen)
             .map(Self)
@@ -73,9 +73,9 @@ impl Base {
         EndpointDir { path: self.0.join(name) }
     }
 
-    /// Whether nobody chose another.
-    pub(crate) fn is_the_usual(&self) -> bool {
-        usual().is_ok_and(|usual| usual == self.0)
+    /// Whether it is the default directory.
+    pub(crate) fn is_default(&self) -> bool {
+        default_base().is_ok_and(|default| default == self.0)
     }
 
     /// The file of tokens, shared with the stock SDK, and the name of the login in it.
@@ -96,7 +96,7 @@ impl Base {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)
     }
 
-    /// Every directory that holds a configuration, by name.
+    /// Every directory with a configuration, sorted by name.
     pub(crate) fn endpoints(&self) -> io::Result<Vec<EndpointDir>> {
         let entries = match fs::read_dir(&self.0) {
             Ok(entries) => entries,
@@ -114,7 +114,7 @@ impl Base {
         Ok(found)
     }
 
-    /// The endpoint a user means by a name, or by the id it is registered under.
+    /// Finds an endpoint by its name, or by the id it is registered under.
     pub(crate) fn find(&self, name_or_id: &str) -> Result<EndpointDir, Failure> {
         let (found, place) = match name_or_id.parse::<EndpointId>() {
             Ok(id) => {
@@ -170,7 +170,7 @@ impl EndpointDir {
         self.path.join("daemon.pid")
     }
 
-    /// Which process the PID file means: numbers are used again, and homes are shared.
+    /// Identifies the process of the PID file: PIDs are reused, and hosts share home directories.
     pub(crate) fn host_file(&self) -> PathBuf {
         self.path.join("daemon.host")
     }
@@ -196,13 +196,13 @@ impl EndpointDir {
         self.config().is_file() || self.config_py().is_file()
     }
 
-    /// The id in `endpoint.json`; none when there is no such file or nothing readable in it.
+    /// The id in `endpoint.json`; none if the file is missing or can't be read.
     pub(crate) fn registered_id(&self) -> Option<EndpointId> {
         let text = fs::read(self.path.join("endpoint.json")).ok()?;
         serde_json::from_slice::<Registered>(&text).ok().map(|registered| registered.endpoint_id)
     }
 
-    /// Writes `endpoint.json`, for its owner only, unless it says so already.
+    /// Writes `endpoint.json`, unless it contains this id already. Only its owner may read it.
     pub(crate) fn remember_id(&self, endpoint_id: EndpointId) -> io::Result<()> {
         if self.registered_id() == Some(endpoint_id) {
             return Ok(());
@@ -211,7 +211,7 @@ impl EndpointDir {
         write_private(&self.path.join("endpoint.json"), text.as_bytes())
     }
 
-    /// Creates the directory, for its owner only; whether it is new.
+    /// Creates the directory, which only its owner may enter; false if it exists.
     pub(crate) fn create(&self) -> io::Result<bool> {
         match fs::DirBuilder::new().mode(0o700).create(&self.path) {
             Ok(()) => Ok(true),
@@ -221,7 +221,7 @@ impl EndpointDir {
     }
 }
 
-/// Writes a whole file that only its owner can read, or leaves the old one.
+/// Replaces a file atomically; only its owner may read it.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
@@ -233,7 +233,7 @@ pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     fs::rename(&draft, path)
 }
 
-/// Whether a name will do for a new endpoint; the failures upstream's users know.
+/// Checks the name of a new endpoint, with upstream's error messages.
 pub(crate) fn check_name(name: &str) -> Result<(), Failure> {
     let refuse = |why: String| Err(Failure::error(format!("Invalid endpoint name: {why}")));
     if name.parse::<EndpointId>().is_ok() {

@@ -1,24 +1,24 @@
-//! How a command fails: what it prints and the status it leaves with.
+//! How a command ends: its message and its exit status.
 
-/// The exit statuses upstream's users know, by their sysexits names.
+/// The exit statuses of upstream's endpoint, by their names in `sysexits.h`.
 pub(crate) mod status {
-    /// What can't be done, for any other reason.
+    /// Any other failure.
     pub(crate) const GENERIC: u8 = 1;
-    /// The service found our data wrong.
+    /// EX_DATAERR: the service rejects the request's data, or sent an incomplete registration.
     pub(crate) const DATAERR: u8 = 65;
-    /// The service will not have this endpoint now.
+    /// EX_UNAVAILABLE: the service refuses the registration.
     pub(crate) const UNAVAILABLE: u8 = 69;
-    /// The service answered nonsense.
+    /// EX_SOFTWARE: an answer of the service can't be used, or no block works any more.
     pub(crate) const SOFTWARE: u8 = 70;
-    /// What we need to write can't be written.
+    /// EX_CANTCREAT: a file can't be written.
     pub(crate) const CANTCREAT: u8 = 73;
-    /// Try again later.
+    /// EX_TEMPFAIL: the service or the broker can't be reached; a retry may help.
     pub(crate) const TEMPFAIL: u8 = 75;
-    /// We are not who we would have to be.
+    /// EX_NOPERM: this identity may not do that.
     pub(crate) const NOPERM: u8 = 77;
-    /// The configuration does not work.
+    /// EX_CONFIG: the configuration does not work.
     pub(crate) const CONFIG: u8 = 78;
-    /// It already runs.
+    /// The endpoint already runs.
     pub(crate) const ALREADY_ACTIVE: u8 = 255;
 }
 
@@ -26,7 +26,7 @@ pub(crate) mod status {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) status: u8,
-    /// Printed as it is, to standard error. Empty: nothing is printed.
+    /// Printed to standard error; nothing is printed if it is empty.
     pub(crate) text: String,
 }
 
@@ -40,18 +40,18 @@ impl Failure {
         Self::new(status::GENERIC, format!("Error: {message}"))
     }
 
-    /// What it says, for where it is known to be an error.
+    /// The text without `Error: `, for places that say so themselves.
     pub(crate) fn bare(&self) -> &str {
         self.text.strip_prefix("Error: ").unwrap_or(&self.text).trim()
     }
 }
 
-/// How a command ends.
+/// The result of a command.
 pub(crate) type CommandResult = Result<(), Failure>;
 
-/// Runs what a command has to wait for.
+/// Runs asynchronous work of a command.
 pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    // Fails only when it was done before.
+    // Fails only if a provider is installed already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::error)?;

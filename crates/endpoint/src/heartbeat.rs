@@ -1,4 +1,4 @@
-//! What a heartbeat says: the engine's figures, who and where this process is, and when the next one comes.
+//! Builds heartbeats: the engine's report, the host, user and process of this endpoint, and the period.
 
 use jiff::Zoned;
 use nix::unistd::{getgid, getgroups, getpid, getppid, getsid, getuid};
@@ -9,7 +9,7 @@ use wire::{EndpointId, RunId};
 
 use crate::host::user_name;
 
-/// The part that stays the same for a run.
+/// The part of a heartbeat that stays the same during a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Heartbeat {
     endpoint: EndpointId,
@@ -18,7 +18,7 @@ pub(crate) struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// `ep_info` is what a manager says of a user endpoint; `config` is the text of the configuration.
+    /// `ep_info` is what a manager sends about a user endpoint; `config` is the text of the configuration.
     pub(crate) fn new(
         endpoint: EndpointId,
         run: RunId,
@@ -51,15 +51,16 @@ impl Heartbeat {
         Self { endpoint, run, state }
     }
 
-    /// One heartbeat. `told`: what earlier runs left is with the service, so what it still misses of them is lost.
-    pub(crate) fn encode(&self, engine: &engine::Report, active: bool, told: bool) -> Vec<u8> {
+    /// Encodes one heartbeat. `leftovers_reported`: the service has all results of earlier runs, so that it may count their other
+    /// tasks as lost.
+    pub(crate) fn encode(&self, engine: &engine::Report, active: bool, leftovers_reported: bool) -> Vec<u8> {
         let mut state = match serde_json::to_value(engine) {
-            Ok(Value::Object(figures)) => figures,
+            Ok(Value::Object(report)) => report,
             _ => Map::new(),
         };
         state.extend(self.state.clone());
         state.insert("active".to_owned(), active.into());
-        Pulse { run: self.run, ready: told }.mark(&mut state);
+        Pulse { run: self.run, ready: leftovers_reported }.mark(&mut state);
         let global_state = state.into();
         StatusReport { endpoint_id: self.endpoint, global_state, task_statuses: Default::default() }.encode()
     }
@@ -71,7 +72,7 @@ mod tests {
     use wire::message::Life;
 
     #[test]
-    fn a_heartbeat_says_what_the_contract_lists() {
+    fn a_heartbeat_contains_what_the_contract_lists() {
         let endpoint: EndpointId = "e58b2276-b397-4246-b1a2-607d8e3b5838".parse().unwrap();
         let run: RunId = "00000000-0000-4000-8000-000000000001".parse().unwrap();
         let start: Zoned = "2026-11-20T23:25:09.100051+00:00[UTC]".parse().unwrap();

@@ -1,5 +1,4 @@
-//! Why an endpoint's last run failed, for whoever asks later: `failure.json`, written as the run ends and removed when the
-//! next one begins.
+//! Records why an endpoint's last run failed: `failure.json`, written when the run ends and removed when the next one begins.
 
 use std::fs;
 use std::io;
@@ -10,10 +9,10 @@ use crate::clock;
 use crate::directory::{EndpointDir, write_private};
 use crate::exit::Failure;
 
-/// The end of a run.
+/// Why a run failed.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LastFailure {
-    /// When, with the offset from UTC.
+    /// When it ended, with the offset from UTC.
     pub(crate) time: String,
     /// The exit status.
     pub(crate) status: u8,
@@ -27,12 +26,12 @@ impl LastFailure {
         write_private(&endpoint.failure_file(), &serde_json::to_vec(&words).map_err(io::Error::other)?)
     }
 
-    /// Those of the last run, unless it ended well or another has begun.
+    /// That of the last run; none if it ended well or another run has begun.
     pub(crate) fn read(endpoint: &EndpointDir) -> Option<Self> {
         serde_json::from_slice(&fs::read(endpoint.failure_file()).ok()?).ok()
     }
 
-    /// Another run begins.
+    /// Removes the record, because another run begins.
     pub(crate) fn remove(endpoint: &EndpointDir) -> io::Result<()> {
         match fs::remove_file(endpoint.failure_file()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -1,7 +1,7 @@
-//! The endpoint's log: a file that is set aside when it grows too long, and the console beside it where asked for.
+//! The endpoint's log file with its rotation, and a copy of its lines on the console if asked for.
 //!
-//! One earlier file is kept, `endpoint.log.1`. What the process and its children write to their standard output and error
-//! lies in the same file, so these move along.
+//! One earlier file is kept, `endpoint.log.1`. Standard output and error of this process and its children are redirected to the
+//! log, also after a rotation.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -16,23 +16,23 @@ pub(crate) struct Log {
     path: PathBuf,
     file: File,
     size: u64,
-    /// Zero: it is never set aside.
+    /// The size in bytes at which the file is rotated; zero is never.
     limit: u64,
-    /// Lines go to standard error, too.
+    /// Whether lines go to standard error as well.
     console: bool,
 }
 
 impl Log {
-    /// Opens the log and begins where it ended.
+    /// Opens the log to append to it.
     pub(crate) fn open(path: &Path, limit: u64, console: bool) -> io::Result<Self> {
         let file = open(path)?;
         let kind = file.metadata()?;
-        // What is no plain file (a pipe, a terminal) can't be set aside.
+        // Only a regular file can be rotated, no pipe and no terminal.
         let limit = if kind.is_file() { limit } else { 0 };
         Ok(Self { path: path.to_owned(), file, size: kind.len(), limit, console })
     }
 
-    fn set_aside(&mut self) -> io::Result<()> {
+    fn rotate(&mut self) -> io::Result<()> {
         let mut earlier = self.path.clone().into_os_string();
         earlier.push(".1");
         std::fs::rename(&self.path, earlier)?;
@@ -41,7 +41,7 @@ impl Log {
         self.redirect()
     }
 
-    /// What this process and its children write to their standard output and error goes here, too.
+    /// Redirects standard output and error of this process, and of the children it will have, to the log.
     pub(crate) fn redirect(&self) -> io::Result<()> {
         if !self.console {
             nix::unistd::dup2_stdout(self.file.as_fd())?;
@@ -55,11 +55,11 @@ impl Write for Log {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let length = line.len() as u64;
         if self.limit > 0 && self.size > 0 && self.size.saturating_add(length) > self.limit {
-            // A log that can't be set aside is written on.
-            let _ = self.set_aside();
+            // If the rotation fails, the file grows.
+            let _ = self.rotate();
         }
         if self.console {
-            // A console that is gone takes nothing from the file.
+            // The file gets the line even if the console is gone.
             let _ = io::stderr().write_all(line);
         }
         self.file.write_all(line)?;
@@ -72,8 +72,8 @@ impl Write for Log {
     }
 }
 
-/// Holds lines back until the log is this process's to write. What a process that never gets so far had to log goes with
-/// it: it says on its terminal why it ends.
+/// Holds lines back until this process may write the log: until then another process may own it. If it never may, the lines are
+/// dropped; the process prints on its terminal why it ends.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DeferredLog(Arc<(Mutex<State>, Condvar)>);
 
@@ -86,12 +86,12 @@ enum State {
 }
 
 impl DeferredLog {
-    /// Lines go to this log from now on.
+    /// Writes the lines that wait, and all later ones, to this log.
     pub(crate) fn open(&self, log: Log) {
         self.set(State::Open(log));
     }
 
-    /// Drops what waits, if the log was never opened.
+    /// Drops the lines that wait, if the log was never opened.
     pub(crate) fn discard(&self) {
         if matches!(*self.state(), State::Waiting) {
             self.set(State::Discarded);
@@ -104,7 +104,7 @@ impl DeferredLog {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // What a panic has left is a log all the same.
+        // A panic can't leave it half changed.
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -124,7 +124,7 @@ impl Write for DeferredLog {
     }
 }
 
-/// Opens the file to be appended to, for its owner only.
+/// Opens a file to append to it; only its owner may read it.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }

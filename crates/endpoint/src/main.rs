@@ -6,19 +6,20 @@
 //!                                                          engine ── launcher ──► node ──► Python workers
 //! ```
 //!
-//! | module | knows |
+//! | module | contains |
 //! |---|---|
 //! | [`cli`] | commands, options, outputs, exit statuses |
-//! | [`directory`], [`pid`], [`last_failure`] | files of an endpoint; which process runs it; why the last one failed |
-//! | [`account`] | which service, and as whom |
+//! | [`directory`], [`pid`], [`last_failure`] | an endpoint's files; which process runs it; why its last run failed |
+//! | [`account`], [`login`], [`certificates`] | which service, with which identity, and which authorities are trusted |
 //! | [`config`] | `config.yaml` |
 //! | [`log`] | the log file and its rotation |
 //! | [`start`] | everything up to the running process: checks, registration, going into the background |
-//! | [`run`] | the running process: performs what the interchange decides |
+//! | [`run`] | the running process: performs the interchange's decisions |
 //! | [`interchange`] | decides what happens to tasks and results |
-//! | [`journal`], [`spool`] | what must not be lost, on disk |
+//! | [`journal`], [`spool`] | on disk: which tasks began and ended; results that are not confirmed |
+//! | [`heartbeat`] | the content of a heartbeat |
 //!
-//! None but `console` prints; none but `ambient` reads a clock, draws an id or looks into the environment.
+//! Only `console` prints, only `clock` reads the clock, only `random` draws ids, and only `environment` reads the environment.
 
 mod account;
 mod certificates;

@@ -1,12 +1,11 @@
 //! The files that say which process runs an endpoint: `daemon.pid` and `daemon.host`.
 //!
-//! `daemon.pid` is one line, the PID, as upstream writes and reads it. The same number may be another process by now, or
-//! on another host, so `daemon.host` says whose it is: the host, its boot, and when the process started. That file is the
-//! claim. It is written whole under a name of its own and then linked to its place, which succeeds for one process only,
-//! on network file systems too; a lock would hang there. The files are removed by the process that wrote them, and by
-//! whoever sees for certain that this process has ended.
+//! `daemon.pid` contains only the PID, as upstream writes and reads it. The same PID may belong to another process by now, or
+//! exist on another host. So `daemon.host` identifies the process: its host, boot and start time. That file is the claim. It is
+//! written under a temporary name and then hard-linked, which succeeds for one process only, also on network file systems; a lock
+//! could hang there. The files are removed by the process that wrote them, or by one that knows that this process has ended.
 //!
-//! On another host nobody can look. There the age of `daemon.pid` tells, which a running endpoint keeps young.
+//! A process on another host can't be looked up. There the age of `daemon.pid` decides: a running endpoint touches it regularly.
 
 mod process;
 mod record;
@@ -25,22 +24,22 @@ pub(crate) use process::Process;
 use record::Record;
 pub(crate) use watch::{PidFileWatch, WatchEvent};
 
-/// What the files say.
+/// The state of the process that runs an endpoint, as the files show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ProcessState {
-    /// No file: nobody runs it.
+    /// No file: no process runs the endpoint.
     Absent,
-    /// The process lives, on this host.
+    /// The process lives on this host.
     Alive(Process),
-    /// It ran on another host a moment ago.
+    /// The process is on another host, and has touched the file lately.
     Elsewhere(String),
-    /// It ran on another host, which has not touched the file for long. It may be stopped, and go on later.
+    /// The process is on another host, and has not touched the file for long. It may be suspended and continue later.
     Silent(String),
-    /// It has ended.
+    /// The process has ended without removing its files.
     Dead,
 }
 
-/// How an endpoint stands.
+/// The state of the process that runs an endpoint.
 pub(crate) fn process_state(endpoint: &EndpointDir) -> ProcessState {
     let number = match fs::read_to_string(endpoint.pid_file()) {
         Ok(text) => Some(text.trim().parse::<i32>().ok().filter(|number| *number > 0)),
@@ -50,10 +49,10 @@ pub(crate) fn process_state(endpoint: &EndpointDir) -> ProcessState {
     let record = Record::read(&endpoint.host_file());
     match (number, record) {
         (None, None) => ProcessState::Absent,
-        // Between its two files, or somebody has removed one of them.
+        // The process is about to write its second file, or somebody has removed one of them.
         (None, Some(record)) => judge(endpoint, &record),
         (Some(number), Some(record)) if number == Some(record.pid) => judge(endpoint, &record),
-        // Upstream's: there is only the number, and the title that its process has.
+        // Upstream's endpoint: only the PID and the title of its process identify it.
         (Some(Some(number)), _) => match Process::titled(number, endpoint.registered_id()) {
             Some(process) => ProcessState::Alive(process),
             None => ProcessState::Dead,
@@ -71,7 +70,7 @@ fn judge(endpoint: &EndpointDir, record: &Record) -> ProcessState {
             return ProcessState::Dead;
         }
     } else if record.host == crate::host::host_name() {
-        // This host, before it was started again.
+        // This host, before its last boot.
         return ProcessState::Dead;
     }
     let touched = [endpoint.pid_file(), endpoint.host_file()]
@@ -84,18 +83,18 @@ fn judge(endpoint: &EndpointDir, record: &Record) -> ProcessState {
     }
 }
 
-/// Clocks of hosts may differ by a minute; three heartbeats may be late.
+/// Whether a file was touched lately: clocks of hosts may differ by a minute, and three heartbeats may be late.
 fn is_young(time: SystemTime, period: u64) -> bool {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     clock::since_epoch().abs_diff(since) < Duration::from_secs(period.saturating_mul(3).saturating_add(60))
 }
 
-/// Removes what a process that has ended left behind; nothing, when it has not.
+/// Removes the files of a process that has ended; does nothing if it has not.
 pub(crate) fn clean_up(endpoint: &EndpointDir) -> io::Result<()> {
     if process_state(endpoint) == ProcessState::Dead { remove(endpoint) } else { Ok(()) }
 }
 
-/// The claim goes last: as long as it is there, nobody else writes a PID.
+/// Removes the claim last: while it exists, no other process writes a PID.
 fn remove(endpoint: &EndpointDir) -> io::Result<()> {
     for path in [endpoint.pid_file(), endpoint.host_file()] {
         match fs::remove_file(&path) {
@@ -106,31 +105,31 @@ fn remove(endpoint: &EndpointDir) -> io::Result<()> {
     Ok(())
 }
 
-/// The claim of the process that runs an endpoint. Dropped, its files are removed, if they are still its own.
+/// The PID file of this process. Dropping it removes the files, if they are still its own.
 #[derive(Debug)]
 pub(crate) struct PidFile {
     claim: Claim,
 }
 
-/// What was written, and where: it tells whether it is still there.
+/// A handle to check whether this process's claim is still in place.
 #[derive(Clone, Debug)]
 pub(crate) struct Claim {
     endpoint: EndpointDir,
     record: Record,
 }
 
-/// What ran the endpoint before.
+/// How the previous run of the endpoint ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PreviousRun {
-    /// Nothing, or what has left in order.
+    /// There was none, or it has removed its files.
     Clean,
-    /// A process that has ended without removing its files.
+    /// Its process has ended without removing its files.
     Dead,
-    /// A process on another host: it may only be stopped, and hold results.
+    /// Its process is on another host and silent. It may only be suspended, and have results.
     Silent,
 }
 
-/// Why a process can't have the files.
+/// Why the files can't be claimed.
 #[derive(Debug)]
 pub(crate) enum ClaimError {
     Alive,
@@ -139,8 +138,7 @@ pub(crate) enum ClaimError {
 }
 
 impl PidFile {
-    /// Makes the files this process's own; `period` is how often they will be touched, in seconds. Of two that try at
-    /// once, one wins.
+    /// Claims the files for this process, which will touch them every `period` seconds. Of two that try at once, one succeeds.
     pub(crate) fn acquire(endpoint: &EndpointDir, period: u64) -> Result<(Self, PreviousRun), ClaimError> {
         let record = Record::own(period).map_err(ClaimError::Io)?;
         let mut before = PreviousRun::Clean;
@@ -152,7 +150,7 @@ impl PidFile {
                     before = PreviousRun::Dead;
                     remove(endpoint).map_err(ClaimError::Io)?;
                 }
-                // The queue is ours, so it is superseded; awake again, it sees that in this file.
+                // We have the queue, so that process is superseded. Once it continues, it sees that in this file.
                 ProcessState::Silent(_) => {
                     before = PreviousRun::Silent;
                     remove(endpoint).map_err(ClaimError::Io)?;
@@ -162,26 +160,26 @@ impl PidFile {
             let claim = Claim { endpoint: endpoint.clone(), record: record.clone() };
             match claim.write() {
                 Ok(()) => return Ok((Self { claim }, before)),
-                // Somebody was quicker: look who.
+                // Another process was quicker: look again.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(ClaimError::Io(error)),
             }
         }
     }
 
-    /// To ask from elsewhere whether the files are still ours.
+    /// A handle to check whether the files are still this process's.
     pub(crate) fn claim(&self) -> Claim {
         self.claim.clone()
     }
 }
 
 impl Claim {
-    /// Whether no other process has the files. Files that can't be read are nobody else's as far as one can tell.
+    /// Whether no other process has claimed the files. Files that can't be read don't count as another's.
     pub(crate) fn holds(&self) -> bool {
         Record::read(&self.endpoint.host_file()).is_none_or(|record| record == self.record)
     }
 
-    /// Tells other hosts that the process lives. Files that somebody removed are written again.
+    /// Shows other hosts that the process lives. Writes the files again if somebody removed them.
     pub(crate) fn touch(&self) -> io::Result<()> {
         let now = SystemTime::UNIX_EPOCH + clock::since_epoch();
         match File::options().write(true).open(self.endpoint.pid_file()) {
@@ -217,7 +215,7 @@ impl Claim {
 impl Drop for PidFile {
     fn drop(&mut self) {
         if self.claim.has_written() {
-            // Gone already: somebody tidied up.
+            // They may be removed already.
             let _ = remove(&self.claim.endpoint);
         }
     }
@@ -227,8 +225,8 @@ fn ignore_existing(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
 }
 
-/// Makes a file that is whole as soon as it is there, and fails when there is one: an exclusive open does neither on
-/// every network file system.
+/// Creates a file atomically with its content; fails if it exists. An exclusive open guarantees neither on every network file
+/// system.
 fn link(path: &Path, content: &str) -> io::Result<()> {
     let draft = draft(path);
     let written = fs::OpenOptions::new()
@@ -238,12 +236,12 @@ fn link(path: &Path, content: &str) -> io::Result<()> {
         .open(&draft)
         .and_then(|mut file| file.write_all(content.as_bytes()))
         .and_then(|()| fs::hard_link(&draft, path));
-    // Whatever it was good for, it was.
+    // The link, if there is one, keeps the content.
     let _ = fs::remove_file(&draft);
     written
 }
 
-/// A name that no other process, on whatever host, uses.
+/// A temporary name that no process on any host uses.
 fn draft(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.{}", random::run_id()))

@@ -1,5 +1,5 @@
-//! Tasks of an earlier run that may only be stopped, on another host: their results, if it still has them, come by the
-//! spool. When it has had its time, the tasks count as lost.
+//! Waits for results of an earlier run that may only be suspended, on another host: it writes them to the spool. After a time
+//! limit its tasks count as lost.
 
 use wire::TaskId;
 
@@ -24,7 +24,7 @@ impl Interchange {
             if let Some(state @ State::Awaited { .. }) = self.tasks.get_mut(&task) {
                 *state = State::Finished(Finished {
                     tag: None,
-                    place: ResultLocation::Spool,
+                    location: ResultLocation::Spool,
                     sending: SendState::Due,
                 });
                 self.due.push_back(task);
@@ -32,7 +32,7 @@ impl Interchange {
         }
         self.send_due(actions);
         if !last && !self.awaits() {
-            // All has come: nothing of that run is needed any more.
+            // All results have come: that run's file is not needed any more.
             actions.push(Action::LookFor { tasks: Vec::new(), last: true });
         }
         for task in if last { self.awaited() } else { Vec::new() } {

@@ -1,5 +1,4 @@
-//! Cancellation: what the service wants ended is ended by the engine, wherever it stands; what has not come yet is ended
-//! as soon as it comes.
+//! Cancels tasks: the engine ends those that it has; a task that has not been delivered yet is ended when it comes.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -7,10 +6,10 @@ use wire::TaskId;
 
 use super::{Action, Interchange, State};
 
-/// So many cancellations wait for their tasks; the oldest is forgotten first, and its task then runs for nothing.
+/// How many cancellations may wait for their tasks. Beyond that the oldest is dropped, and its task runs.
 const REMEMBERED: usize = 16_384;
 
-/// Tasks that were cancelled before they came.
+/// Tasks that were cancelled before they were delivered.
 #[derive(Debug, Default)]
 pub(super) struct Cancelled {
     known: HashSet<TaskId>,
@@ -29,9 +28,9 @@ impl Cancelled {
         }
     }
 
-    /// Whether this task was cancelled; asked when it comes.
+    /// Whether this task was cancelled; removes it.
     pub(super) fn take(&mut self, task: TaskId) -> bool {
-        // Its place in the order stays until it is the oldest: nobody minds.
+        // Its entry in `order` stays until it is the oldest, which does no harm.
         self.known.remove(&task)
     }
 }
@@ -43,9 +42,9 @@ impl Interchange {
                 Some(State::Waiting { .. } | State::Assigned { .. } | State::Running { .. }) => {
                     actions.push(Action::Cancel(task));
                 }
-                // It has its end already, or an earlier run has it.
+                // It has ended, or an earlier run has it.
                 Some(State::Awaited { .. } | State::Finished(_)) => {}
-                // It has not come, or ended long ago: nobody asks the journal for that.
+                // It has not been delivered, or it ended earlier; the journal is not asked for that.
                 Some(State::LookedUp { .. }) | None => self.cancelled.remember(task),
             }
         }

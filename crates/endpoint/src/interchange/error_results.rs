@@ -1,4 +1,4 @@
-//! The error results the endpoint itself writes, in the words upstream's users know.
+//! The error results that the endpoint itself produces, in upstream's words.
 
 use wire::message::{Actor, ErrorDetails, TaskResult, TaskState, TaskTransition};
 use wire::{EndpointId, FunctionId, TaskId, Text};
@@ -6,10 +6,10 @@ use wire::{EndpointId, FunctionId, TaskId, Text};
 const REMOTE: &str = "RemoteExecutionError";
 const REMOTE_MESSAGE: &str = "An error occurred during the execution of this task";
 
-/// The function is not on the endpoint's list. The text comes too.
+/// The function is not on the endpoint's list. Returns the message as well.
 pub(super) fn not_allowed(task: TaskId, function: FunctionId, endpoint: EndpointId) -> (Vec<u8>, String) {
     let text = format!("Function {function} not permitted on endpoint {endpoint}");
-    // A text of its own keeps upstream's order of the members.
+    // Formatted here to keep upstream's order of the members.
     let details = format!("{{\"fid\":\"{function}\",\"eid\":\"{endpoint}\"}}");
     let details = serde_json::from_str(&details).expect("two ids in braces are an object");
     let result = TaskResult {
@@ -25,12 +25,12 @@ pub(super) fn not_allowed(task: TaskId, function: FunctionId, endpoint: Endpoint
     (result.encode(), text)
 }
 
-/// The message is not one the engine could take.
+/// The message can't be given to the engine.
 pub(super) fn failed_to_start(task: TaskId, why: &str) -> Vec<u8> {
     failure(task, format!("Failed to start task: {why}"), Vec::new())
 }
 
-/// The task had begun when its endpoint was lost. `now` is in nanoseconds since 1970.
+/// The task had begun when its endpoint died. `now` is in nanoseconds since 1970.
 pub(crate) fn lost(task: TaskId, endpoint: EndpointId, host: &str, now: u64) -> Vec<u8> {
     let (above, below) = ("+".repeat(68), "-".repeat(68));
     let text = format!(

@@ -1,17 +1,18 @@
-//! When an endpoint that has nothing to do stops by itself.
+//! Decides when an idle endpoint stops by itself.
 
-/// When an endpoint that has nothing to do stops; counted in heartbeats.
+/// After how many heartbeats without work the endpoint stops.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Idle {
-    /// After at least one task; 0 is never, whatever `hard` says.
+    /// The limit once it has had a task; 0 is never, and disables `hard` too.
     pub(crate) soft: u64,
+    /// The limit otherwise.
     pub(crate) hard: u64,
 }
 
-/// What moved, and how many heartbeats passed without.
+/// Counts tasks and results, and heartbeats without any.
 #[derive(Debug, Default)]
 pub(super) struct IdleCounter {
-    /// Something moved once.
+    /// There was a task once.
     moved: bool,
     /// Since the last heartbeat.
     pub(super) received: u64,
@@ -21,7 +22,7 @@ pub(super) struct IdleCounter {
 }
 
 impl IdleCounter {
-    /// Counts one heartbeat; whether the endpoint has been idle for as many as it may. `empty`: it holds no task.
+    /// Counts one heartbeat. True: the endpoint has been idle for the limit. `empty`: it has no task.
     pub(super) fn beat(&mut self, Idle { soft, hard }: Idle, empty: bool) -> bool {
         let (received, delivered) = (std::mem::take(&mut self.received), std::mem::take(&mut self.delivered));
         if soft == 0 {

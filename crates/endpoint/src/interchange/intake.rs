@@ -1,4 +1,4 @@
-//! Reads a delivered message: whose task it is, whether it may run, what the engine needs to know.
+//! Parses a delivered message: which task it is, whether it may run, and what the engine needs.
 
 use std::collections::HashSet;
 
@@ -12,14 +12,14 @@ use wire::{EndpointId, FunctionId, TaskId};
 
 use super::error_results;
 
-/// What may come in.
+/// Which tasks are accepted.
 #[derive(Clone, Debug)]
 pub(super) struct Intake {
     pub(super) endpoint: EndpointId,
     pub(super) allowed: Option<HashSet<FunctionId>>,
 }
 
-/// A task that will not run: the result that says so.
+/// A task that will not run, with its error result.
 #[derive(Debug)]
 pub(super) struct RefusedTask {
     pub(super) result: Vec<u8>,
@@ -27,7 +27,7 @@ pub(super) struct RefusedTask {
 }
 
 impl Intake {
-    /// The task a message is about: by its header, else by its body.
+    /// The task of a message: from its header, else from its body.
     pub(super) fn identify(&self, delivery: &Delivery) -> Result<TaskId, String> {
         match text(&delivery.headers, header::TASK_UUID) {
             Some(text) => text.parse().map_err(|_| format!("{} is no id: {:.60}", header::TASK_UUID, text)),
@@ -40,10 +40,10 @@ impl Intake {
         }
     }
 
-    /// What the engine gets. The body is measured, and not looked into: the worker does that.
+    /// The submission for the engine. Only the size of the body is checked; the worker parses it.
     pub(super) fn admit(&self, task: TaskId, delivery: Delivery) -> Result<Submission, RefusedTask> {
         let failed = |why: String| RefusedTask { result: error_results::failed_to_start(task, &why), why };
-        // A longer frame would end the link to a node, and everything that runs there with it.
+        // A longer frame would end the link to a node, and with it all tasks that run there.
         if delivery.body.len() > LIMIT {
             return Err(failed(format!(
                 "the message has {} bytes, and at most {LIMIT} are taken",
@@ -78,7 +78,7 @@ fn text<'a>(headers: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     headers.get(name)?.as_str()
 }
 
-/// A text that holds JSON; null, `null` and nothing are all nothing.
+/// A text with JSON in it. An absent header, null and the text `null` all mean an empty object.
 fn specification(header: Option<&Value>) -> Result<Map<String, Value>, String> {
     let value = match header {
         None | Some(Value::Null) => return Ok(Map::new()),

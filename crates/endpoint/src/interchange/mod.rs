@@ -1,4 +1,4 @@
-//! The endpoint's kernel: between the service's queues and the engine, deciding and doing nothing else.
+//! The endpoint's core: decides what happens to tasks and results between the service's queues and the engine.
 //!
 //! ```text
 //! delivered --> waiting --engine picks a node--> assigned --journaled, acknowledged--> running
@@ -8,11 +8,11 @@
 //!                       finished --kept in the spool--> published --confirmed--> gone
 //! ```
 //!
-//! A task's message is acknowledged when the task is written down as begun, never before; its result leaves the spool
-//! when the broker has confirmed it. A task that began is never given to the engine again, whatever the broker
-//! delivers: what began in an earlier run and left no result is reported as lost, once.
+//! A task's message is acknowledged once the task is recorded as begun, never before; its result leaves the spool once the broker
+//! has confirmed it. A task that began is never given to the engine again, even if it is delivered again. A task that began in an
+//! earlier run and left no result is reported as lost, once.
 //!
-//! No IO, no clock, no channel: `apply(input)` puts actions into a list, and [`crate::run`] performs them in order.
+//! No IO, no clock, no channel: `apply(input)` appends actions to a list, and [`crate::run`] performs them in order.
 
 mod awaited;
 mod cancel;
@@ -40,36 +40,36 @@ use intake::{Intake, RefusedTask};
 use results::{Finished, ResultLocation, SendState};
 use stop::Phase;
 
-/// What the interchange decides by.
+/// The settings of the interchange.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) endpoint: EndpointId,
-    /// `None`: every function may run.
+    /// The allowed functions; `None` allows all.
     pub(crate) allowed: Option<HashSet<FunctionId>>,
-    /// Bodies of tasks that have not ended may take so many bytes; beyond it, nothing more is taken.
+    /// The limit, in bytes, for the bodies of tasks that have not ended. At the limit no task is taken.
     pub(crate) bytes: usize,
-    /// So many results may be on their way to the broker; the others wait in the spool.
+    /// How many results may await the broker's confirmation; others wait in the spool.
     pub(crate) in_flight: usize,
-    /// What running tasks get when the endpoint stops.
+    /// How long running tasks may take to end when the endpoint stops.
     pub(crate) grace: Duration,
-    /// Heartbeats without work until the endpoint stops by itself.
+    /// When the endpoint stops because it is idle.
     pub(crate) idle: Idle,
 }
 
-/// What earlier runs left.
+/// What earlier runs left behind.
 #[derive(Debug, Default)]
 pub(crate) struct Leftovers {
-    /// Their results lie in the spool.
+    /// Tasks whose results are in the spool.
     pub(crate) spooled: Vec<TaskId>,
-    /// They had begun, and nobody knows of an end; with the results that say so.
+    /// Tasks that began and whose end is not known, with the results that report them as lost.
     pub(crate) lost: Vec<(TaskId, Vec<u8>)>,
-    /// They had ended.
+    /// Tasks that ended.
     pub(crate) ended: Filter,
-    /// The earlier run may only be stopped, on another host: what it still puts into the spool is awaited for a while.
+    /// The earlier run may only be suspended, on another host: its results are awaited for a while.
     pub(crate) awaited: bool,
 }
 
-/// What happened.
+/// An event.
 #[derive(Debug)]
 pub(crate) enum Input {
     LinkUp {
@@ -80,34 +80,34 @@ pub(crate) enum Input {
     Delivered(Delivery),
     /// The engine picked nodes for these.
     Assigned(Vec<TaskId>),
-    /// The engine is done with a task.
+    /// The engine has a task's result.
     Ended {
         task: TaskId,
         result: Vec<u8>,
     },
-    /// The engine hands these back: they never began.
+    /// The engine returns these tasks: they never began.
     Returned(Vec<TaskId>),
     EngineBad,
     EngineStopped,
     /// These are on disk as begun.
     Journaled(Vec<TaskId>),
     JournalFailed,
-    /// The journal knows whether this task ever began.
+    /// The journal's answer: whether this task ever began.
     LookedUp {
         task: TaskId,
         known: bool,
     },
-    /// The result lies in the spool.
+    /// The result is in the spool.
     Kept {
         task: TaskId,
         result: Vec<u8>,
     },
-    /// It does not: the spool can't be written.
+    /// The result could not be written to the spool.
     NotKept {
         task: TaskId,
         result: Vec<u8>,
     },
-    /// A result was read from the spool again; `None`: it can't be read.
+    /// A result was read from the spool; `None` if it can't be read.
     Loaded {
         task: TaskId,
         result: Option<Vec<u8>>,
@@ -116,18 +116,18 @@ pub(crate) enum Input {
         task: TaskId,
         status: PublishStatus,
     },
-    /// Another process has claimed the endpoint while this one stood still.
+    /// Another process has claimed the endpoint while this one was suspended.
     Superseded,
-    /// It is time to look what an earlier run has put into the spool since.
+    /// It is time to look for results that an earlier run has written to the spool since.
     Look {
         last: bool,
     },
-    /// The results of these lie in the spool now, and after the last look nothing more is awaited.
+    /// The results of these tasks are in the spool now. After the last look none is awaited any more.
     Found {
         tasks: Vec<TaskId>,
         last: bool,
     },
-    /// The service wants these ended, whatever they do.
+    /// The service cancels these tasks.
     Cancel(Vec<TaskId>),
     /// It is time for a heartbeat.
     Beat,
@@ -135,27 +135,27 @@ pub(crate) enum Input {
     Stop,
     /// The second.
     Hurry,
-    /// The time for an orderly stop is over.
+    /// The time limit of the stop is over.
     Late,
 }
 
-/// What must be done, in order.
+/// What to do, in this order.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Action {
     Submit(Box<Task>),
-    /// End it; the engine says that it ended.
+    /// Cancel the task; the engine reports its end.
     Cancel(TaskId),
-    /// Write down that these begin.
+    /// Record that these tasks begin.
     Journal(Vec<TaskId>),
-    /// Write down that these began and will not after all.
+    /// Record that these tasks, recorded as begun, do not begin.
     JournalReturned(Vec<TaskId>),
-    /// Write down that these have ended, and then, not before, take their results out of the spool.
+    /// Record that these tasks have ended; after that, remove their results from the spool.
     JournalEnded(Vec<TaskId>),
-    /// Ask the journal whether this task ever began.
+    /// Look up in the journal whether this task ever began.
     LookUp(TaskId),
     Acknowledge(Vec<Tag>),
     GiveBack(Vec<Tag>),
-    /// Nobody can do anything with these messages.
+    /// Reject messages that can't be processed.
     Reject(Vec<Tag>),
     Begin(Vec<TaskId>),
     Keep {
@@ -163,7 +163,7 @@ pub(crate) enum Action {
         result: Vec<u8>,
     },
     Load(TaskId),
-    /// Look whether an earlier run has put the results of these into the spool; the last time, tidy up after it.
+    /// Look for results of these tasks that an earlier run has written; the last time, remove its file.
     LookFor {
         tasks: Vec<TaskId>,
         last: bool,
@@ -181,14 +181,14 @@ pub(crate) enum Action {
     StopEngine {
         grace: Duration,
     },
-    /// Come back with [`Input::Stop`] after this time.
+    /// Apply [`Input::Stop`] after this time.
     StopWithin(Duration),
-    /// Come back with [`Input::Late`] after this time.
+    /// Apply [`Input::Late`] after this time.
     LeaveWithin(Duration),
     Leave,
 }
 
-/// A task for the engine. Submissions compare by id: the engine takes one of each.
+/// A task for the engine. Submissions compare by id.
 #[derive(Debug)]
 pub(crate) struct Task(pub(crate) Submission);
 
@@ -198,10 +198,10 @@ impl PartialEq for Task {
     }
 }
 
-/// Where a task stands.
+/// The state of a task.
 #[derive(Debug)]
 enum State {
-    /// It may have ended long ago: the journal is asked.
+    /// It may have ended earlier: the journal is asked.
     LookedUp {
         delivery: Delivery,
     },
@@ -218,32 +218,32 @@ enum State {
     Running {
         size: usize,
     },
-    /// An earlier run had it and may still bring its result; else this one counts.
+    /// An earlier run had it and may still deliver its result; otherwise `lost` is its result.
     Awaited {
         lost: Vec<u8>,
     },
     Finished(Finished),
 }
 
-/// The kernel.
+/// The core's state.
 #[derive(Debug)]
 pub(crate) struct Interchange {
     settings: Settings,
     intake: Intake,
     tasks: HashMap<TaskId, State>,
-    /// Ended, in this run or an earlier one: their messages are answered by an acknowledgement.
+    /// Tasks that ended, in this run or an earlier one: their messages are only acknowledged.
     ended: Filter,
-    /// What earlier runs left and the service does not have yet.
-    left: HashSet<TaskId>,
-    /// Cancelled before they came.
+    /// Tasks of earlier runs whose results the service does not have yet.
+    unreported: HashSet<TaskId>,
+    /// Tasks that were cancelled before they were delivered.
     cancelled: Cancelled,
-    /// The session of the link, while there is one.
+    /// The session of the link; `None` while disconnected.
     session: Option<u32>,
-    /// Results in the spool (or in memory) that wait to be sent.
+    /// Results, in the spool or in memory, that wait to be published.
     due: VecDeque<TaskId>,
-    /// Results that are loading or sent and not settled.
+    /// How many results are being read, or published and not answered.
     in_flight: usize,
-    /// The bytes of tasks that have not ended.
+    /// The size of the bodies of tasks that have not ended, in bytes.
     bytes: usize,
     consuming: bool,
     phase: Phase,
@@ -251,7 +251,7 @@ pub(crate) struct Interchange {
 }
 
 impl Interchange {
-    /// Begins with what earlier runs left.
+    /// Starts with the leftovers of earlier runs.
     pub(crate) fn new(settings: Settings, left: Leftovers, actions: &mut Vec<Action>) -> Self {
         let Leftovers { spooled, lost, ended, awaited } = left;
         let mut interchange = Self {
@@ -259,7 +259,7 @@ impl Interchange {
             settings,
             tasks: HashMap::new(),
             ended,
-            left: HashSet::new(),
+            unreported: HashSet::new(),
             cancelled: Cancelled::default(),
             session: None,
             due: VecDeque::new(),
@@ -270,7 +270,7 @@ impl Interchange {
             idle: IdleCounter::default(),
         };
         for task in spooled {
-            let finished = Finished { tag: None, place: ResultLocation::Spool, sending: SendState::Due };
+            let finished = Finished { tag: None, location: ResultLocation::Spool, sending: SendState::Due };
             interchange.tasks.insert(task, State::Finished(finished));
             interchange.due.push_back(task);
         }
@@ -284,21 +284,21 @@ impl Interchange {
                 interchange.finish(task, None, lost, actions);
             }
         }
-        interchange.left = interchange.tasks.keys().copied().collect();
+        interchange.unreported = interchange.tasks.keys().copied().collect();
         interchange
     }
 
-    /// Whether the service has all that earlier runs left.
+    /// Whether the service has all results of earlier runs.
     pub(crate) fn has_reported_leftovers(&self) -> bool {
-        self.left.is_empty()
+        self.unreported.is_empty()
     }
 
-    /// Whether tasks are taken at the moment.
+    /// Whether tasks are consumed at the moment.
     pub(crate) fn consumes(&self) -> bool {
         self.consuming && matches!(self.phase, Phase::Running)
     }
 
-    /// Decides.
+    /// Handles one event.
     pub(crate) fn apply(&mut self, input: Input, actions: &mut Vec<Action>) {
         match input {
             Input::LinkUp { session } => self.link_up(session, actions),
@@ -337,8 +337,8 @@ impl Interchange {
         self.send_due(actions);
     }
 
-    /// Tags and publications of the session are void: the broker delivers again what was not acknowledged, and what
-    /// was not confirmed is sent again.
+    /// Tags and publications of the session are void: the broker delivers unacknowledged messages again, and unconfirmed results
+    /// are published again.
     fn link_down(&mut self, actions: &mut Vec<Action>) {
         self.session = None;
         for (task, state) in &mut self.tasks {
@@ -365,7 +365,7 @@ impl Interchange {
         let task = match self.intake.identify(&delivery) {
             Ok(task) => task,
             Err(why) => {
-                tracing::error!(%why, "a message without a task's id was rejected");
+                tracing::error!(%why, "a message without a task id was rejected");
                 actions.push(Action::Reject(vec![tag]));
                 return;
             }
@@ -377,14 +377,14 @@ impl Interchange {
                 | State::Assigned { tag: known, .. },
             ) => {
                 if known.session == tag.session {
-                    // The queue holds the task twice; one message is enough to be answered.
+                    // The queue contains the task twice; one message is enough.
                     actions.push(Action::Acknowledge(vec![tag]));
                 } else {
                     *known = tag;
                 }
                 return;
             }
-            Some(State::Finished(finished)) if finished.place == ResultLocation::Writing => {
+            Some(State::Finished(finished)) if finished.location == ResultLocation::Writing => {
                 finished.tag = Some(tag);
                 return;
             }
@@ -395,7 +395,7 @@ impl Interchange {
             None => {}
         }
         if self.bytes >= self.settings.bytes {
-            // It was on its way when we stopped taking; the queue keeps it until there is room.
+            // It was under way when we stopped consuming; the queue keeps it until there is room.
             actions.push(Action::GiveBack(vec![tag]));
             return;
         }
@@ -404,12 +404,12 @@ impl Interchange {
             self.tasks.insert(task, State::LookedUp { delivery });
             actions.push(Action::LookUp(task));
         } else {
-            self.take_in(task, delivery, actions);
+            self.accept(task, delivery, actions);
         }
         self.make_room(actions);
     }
 
-    /// The journal has told whether this task ever began.
+    /// Handles the journal's answer whether this task ever began.
     fn looked_up(&mut self, task: TaskId, known: bool, actions: &mut Vec<Action>) {
         let Some(State::LookedUp { .. }) = self.tasks.get(&task) else { return };
         let Some(State::LookedUp { delivery }) = self.tasks.remove(&task) else { return };
@@ -417,15 +417,15 @@ impl Interchange {
         if known {
             actions.push(Action::Acknowledge(vec![delivery.tag]));
         } else if matches!(self.phase, Phase::Running) {
-            self.take_in(task, delivery, actions);
+            self.accept(task, delivery, actions);
         } else {
             actions.push(Action::GiveBack(vec![delivery.tag]));
         }
         self.make_room(actions);
     }
 
-    /// A task that never was here.
-    fn take_in(&mut self, task: TaskId, delivery: Delivery, actions: &mut Vec<Action>) {
+    /// Takes a task that this endpoint has never had.
+    fn accept(&mut self, task: TaskId, delivery: Delivery, actions: &mut Vec<Action>) {
         let tag = delivery.tag;
         self.idle.received += 1;
         match self.intake.admit(task, delivery) {
@@ -509,7 +509,7 @@ impl Interchange {
         self.make_room(actions);
     }
 
-    /// Stops and resumes taking tasks as the window fills and empties.
+    /// Stops consuming when the memory limit is reached, and resumes when half of it is free.
     fn make_room(&mut self, actions: &mut Vec<Action>) {
         if !matches!(self.phase, Phase::Running) {
             return;

@@ -1,4 +1,4 @@
-//! Results on their way out: into the spool, to the broker, and out of the spool once the broker has confirmed them.
+//! Handles results: writes them to the spool, publishes them, and removes them once the broker has confirmed them.
 
 use client::amqp::{PublishStatus, Tag};
 use wire::TaskId;
@@ -8,36 +8,36 @@ use super::{Action, Interchange, State};
 /// A result that the broker has not confirmed.
 #[derive(Debug)]
 pub(super) struct Finished {
-    /// The message, when the task ended without having begun: acknowledged once the result is kept.
+    /// The message of a task that ended without having begun: acknowledged once the result is kept.
     pub(super) tag: Option<Tag>,
-    pub(super) place: ResultLocation,
+    pub(super) location: ResultLocation,
     pub(super) sending: SendState,
 }
 
 /// Where the bytes of a result are.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ResultLocation {
-    /// On their way to the spool.
+    /// Being written to the spool.
     Writing,
     Spool,
-    /// Here, because the spool could not be written.
+    /// In memory, because the spool could not be written.
     Memory(Vec<u8>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SendState {
-    /// In the queue of results to send, or on its way into it.
+    /// Waits to be published, or is about to.
     Due,
-    /// Being read from the spool to be sent.
+    /// Being read from the spool to be published.
     Loading,
-    /// Sent in this session.
+    /// Published in this session.
     Sent(u32),
-    /// Given back by the broker; tried again with the next heartbeat.
+    /// Not accepted by the broker; published again at the next heartbeat.
     Later,
 }
 
 impl Interchange {
-    /// A task has its result: into the spool with it.
+    /// Writes a task's result to the spool.
     pub(super) fn finish(
         &mut self,
         task: TaskId,
@@ -45,7 +45,7 @@ impl Interchange {
         result: Vec<u8>,
         actions: &mut Vec<Action>,
     ) {
-        let finished = Finished { tag, place: ResultLocation::Writing, sending: SendState::Due };
+        let finished = Finished { tag, location: ResultLocation::Writing, sending: SendState::Due };
         self.tasks.insert(task, State::Finished(finished));
         actions.push(Action::Keep { task, result });
     }
@@ -55,14 +55,14 @@ impl Interchange {
         let room = self.in_flight < self.settings.in_flight;
         let result = match kept {
             Ok(result) => {
-                finished.place = ResultLocation::Spool;
+                finished.location = ResultLocation::Spool;
                 if let Some(tag) = finished.tag.take() {
                     actions.push(Action::Acknowledge(vec![tag]));
                 }
                 result
             }
             Err(result) => {
-                finished.place = ResultLocation::Memory(result.clone());
+                finished.location = ResultLocation::Memory(result.clone());
                 result
             }
         };
@@ -76,13 +76,13 @@ impl Interchange {
         }
     }
 
-    /// Sends results that wait, as many as may be on their way.
+    /// Publishes waiting results, up to the limit.
     pub(super) fn send_due(&mut self, actions: &mut Vec<Action>) {
         let Some(session) = self.session else { return };
         while self.in_flight < self.settings.in_flight {
             let Some(task) = self.due.pop_front() else { return };
             let Some(State::Finished(finished)) = self.tasks.get_mut(&task) else { continue };
-            match &finished.place {
+            match &finished.location {
                 ResultLocation::Spool => {
                     finished.sending = SendState::Loading;
                     actions.push(Action::Load(task));
@@ -110,10 +110,10 @@ impl Interchange {
                 self.due.push_back(task);
             }
             (_, None) => {
-                tracing::error!(%task, "its result in the spool can't be read; the next start reports the task");
+                tracing::error!(%task, "a result in the spool can't be read; the next start reports the task");
                 self.in_flight -= 1;
                 self.tasks.remove(&task);
-                self.left.remove(&task);
+                self.unreported.remove(&task);
                 self.ended.insert(task);
                 self.send_due(actions);
             }
@@ -128,18 +128,18 @@ impl Interchange {
         self.in_flight -= 1;
         match status {
             PublishStatus::Confirmed => {
-                // Only a result that never reached the spool still has its message.
+                // Only a result that was never written to the spool still has its message.
                 if let Some(tag) = finished.tag.take() {
                     actions.push(Action::Acknowledge(vec![tag]));
                 }
                 self.tasks.remove(&task);
-                self.left.remove(&task);
+                self.unreported.remove(&task);
                 self.ended.insert(task);
                 self.idle.delivered += 1;
                 actions.push(Action::JournalEnded(vec![task]));
             }
             PublishStatus::Returned(_) | PublishStatus::Refused => {
-                tracing::warn!(%task, outcome = ?status, "the broker did not take the result; it is kept and sent again");
+                tracing::warn!(%task, outcome = ?status, "the broker did not accept the result; it is kept and sent again");
                 finished.sending = SendState::Later;
             }
         }

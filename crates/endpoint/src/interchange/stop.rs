@@ -1,25 +1,25 @@
-//! The end of a run: nothing new, what has not begun goes back, what runs gets its grace, results are sent or stay in
-//! the spool.
+//! Stops a run: takes no new tasks, returns those that have not begun, gives running tasks their grace, publishes results or
+//! leaves them in the spool.
 
 use std::time::Duration;
 
 use super::{Action, Interchange, ResultLocation, SendState, State};
 use wire::TaskId;
 
-/// What an orderly stop takes at most beyond the tasks' grace.
+/// The time limit of a stop, beyond the tasks' grace.
 const BEYOND_GRACE: Duration = Duration::from_secs(5);
-/// An engine that can't run tasks any more says why to those that wait in the queue, for so long.
-const LAST_ROUND: Duration = Duration::from_secs(3);
-/// The results still have to be kept; the engine still has to end.
+/// How long an endpoint without a working block takes tasks, to fail them with the reason.
+const FAILING_TASKS: Duration = Duration::from_secs(3);
+/// The time limit of a hurried stop: results must be kept, and the engine must end.
 const HURRIED: Duration = Duration::from_secs(2);
 
-/// How far the run has come.
+/// The phase of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Running,
     Stopping {
         engine: EngineState,
-        /// Nobody waits for the broker any more.
+        /// The stop does not wait for the broker.
         hurried: bool,
     },
     Left,
@@ -42,11 +42,10 @@ impl Interchange {
         actions.push(Action::LeaveWithin(self.settings.grace + BEYOND_GRACE));
     }
 
-    /// The engine fails whatever it is given, with the reason. What is in the queue by now shall have that, too: after our
-    /// end nobody could tell.
+    /// The engine fails every task with the reason. Tasks that are in the queue by now get it too, before the endpoint ends.
     pub(super) fn engine_bad(&self, actions: &mut Vec<Action>) {
         if self.phase == Phase::Running {
-            actions.push(Action::StopWithin(LAST_ROUND));
+            actions.push(Action::StopWithin(FAILING_TASKS));
         }
     }
 
@@ -59,7 +58,7 @@ impl Interchange {
         }
     }
 
-    /// The engine says that these never began.
+    /// Handles tasks that the engine returns: they never began.
     pub(super) fn returned(&mut self, tasks: Vec<TaskId>, actions: &mut Vec<Action>) {
         let mut tags = Vec::new();
         let mut written = Vec::new();
@@ -74,7 +73,7 @@ impl Interchange {
                     self.bytes -= size;
                     written.push(task);
                 }
-                // It was written down as begun and its message is gone: the engine owes it an end.
+                // It is recorded as begun and its message is acknowledged: the engine must report its end.
                 Some(
                     State::LookedUp { .. }
                     | State::Running { .. }
@@ -111,18 +110,18 @@ impl Interchange {
     pub(super) fn late(&mut self, actions: &mut Vec<Action>) {
         if matches!(self.phase, Phase::Stopping { .. }) {
             tracing::warn!(
-                "leaving without waiting any longer; what is not confirmed is sent at the next start"
+                "leaving without waiting any longer; unconfirmed results are sent at the next start"
             );
             self.leave(actions);
         }
     }
 
-    /// Leaves once nothing is left to wait for.
+    /// Leaves when there is nothing to wait for.
     pub(super) fn leave_when_done(&mut self, actions: &mut Vec<Action>) {
         let Phase::Stopping { engine: EngineState::Ended, hurried } = self.phase else { return };
-        // Without the broker, what lies in the spool is safe; without the spool, only the broker is.
+        // A result in the spool is safe without the broker; a result in memory needs the broker.
         let safe = |state: &State| match state {
-            State::Finished(finished) => match (&finished.place, self.session, hurried) {
+            State::Finished(finished) => match (&finished.location, self.session, hurried) {
                 (ResultLocation::Writing, ..) | (ResultLocation::Memory(_), Some(_), false) => false,
                 (ResultLocation::Memory(_), ..) => true,
                 (ResultLocation::Spool, Some(_), false) => finished.sending == SendState::Later,

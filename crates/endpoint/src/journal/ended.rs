@@ -1,11 +1,10 @@
-//! The ids of tasks that ended, on disk: sorted, in files that are never changed, so that one can be looked up with a
-//! few reads and none need be in memory.
+//! The ids of ended tasks on disk: sorted lists in files that are never changed. A look-up takes a few reads and no memory.
 //!
 //! ```text
 //! SECONDS-RUN-NUMBER.ended:  | id (16) | id (16) | ... | checksum (8, BE) |
 //! ```
 //!
-//! The seconds are those of the newest id in it: a file goes when nobody will ask for it again ([`KEPT`]).
+//! SECONDS is when the newest task in it ended: a file is removed when its retention is over ([`KEPT`]).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -22,7 +21,7 @@ use super::{Filter, KEPT};
 const EXTENSION: &str = "ended";
 const ID: usize = 16;
 const SUM: usize = 8;
-/// Files of fewer ids are put together at the next start.
+/// Files with fewer ids are merged at the next start.
 const FEW: u64 = 4096;
 
 /// The files.
@@ -43,7 +42,7 @@ struct Index {
 }
 
 impl Ended {
-    /// Reads what lies in `directory` into a filter, and drops what is too old.
+    /// Reads the files in `directory` into a filter, and removes those whose retention is over.
     pub(super) fn open(directory: &Path, now: Duration) -> io::Result<(Self, Filter)> {
         let mut filter = Filter::default();
         let mut indexes = Vec::new();
@@ -54,13 +53,13 @@ impl Ended {
             }
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if name.starts_with('.') {
-                // A draft of a run that was ended in the middle of it; its segment is still there.
+                // A temporary file of a run that was killed; its segment still exists.
                 fs::remove_file(&path)?;
                 continue;
             }
             let ids = newest_of(&name).and_then(|newest| Some((newest, ids(&fs::read(&path).ok()?)?)));
             let Some((newest, ids)) = ids else {
-                tracing::error!(path = %path.display(), "not a list of tasks that ended; it is left alone");
+                tracing::error!(path = %path.display(), "not a list of ended tasks; the file is left alone");
                 continue;
             };
             for id in &ids {
@@ -84,7 +83,7 @@ impl Ended {
         Ok(false)
     }
 
-    /// Adds what ended; `newest` is when the last of it did.
+    /// Adds ended tasks; `newest` is when the last of them ended.
     pub(super) fn add(
         &mut self,
         run: RunId,
@@ -108,7 +107,7 @@ impl Ended {
         Ok(())
     }
 
-    /// Puts files of few ids and `tasks` together in one: many short runs leave few files.
+    /// Merges files with few ids and `tasks` into one file, so that many short runs leave few files.
     pub(super) fn gather(&mut self, run: RunId, mut newest: u32, mut tasks: Vec<TaskId>) -> io::Result<()> {
         let (short, long): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.indexes).into_iter().partition(|index| index.count < FEW);
@@ -127,7 +126,7 @@ impl Ended {
         short.iter().try_for_each(|index| fs::remove_file(&index.path))
     }
 
-    /// Drops the files nobody will ask for again.
+    /// Removes the files whose retention is over.
     pub(super) fn expire(&mut self, now: Duration) -> io::Result<()> {
         for index in &self.indexes {
             if is_over(index.newest, now) {
@@ -139,7 +138,7 @@ impl Ended {
     }
 }
 
-/// Whether nobody asks any more for what ended at that second.
+/// Whether the retention of tasks is over that ended at this second.
 pub(super) fn is_over(newest: u32, now: Duration) -> bool {
     Duration::from_secs(u64::from(newest)) + KEPT < now
 }
@@ -172,7 +171,7 @@ fn newest_of(name: &str) -> Option<u32> {
     name.split_once('-')?.0.parse().ok()
 }
 
-/// The ids of a file; nothing, for what no run ever wrote.
+/// The ids in a file; `None` if it is damaged.
 fn ids(bytes: &[u8]) -> Option<Vec<TaskId>> {
     let (ids, sum) = bytes.split_last_chunk::<SUM>()?;
     if ids.len() % ID != 0 || checksum(ids).to_be_bytes() != *sum {

@@ -1,8 +1,8 @@
-//! Says of a task that it never ended, or that the journal must be asked. It never errs the other way, and never grows.
+//! A Bloom filter: tells that a task never ended, or that the journal must be asked. Its size is constant.
 
 use wire::TaskId;
 
-/// 512 KiB: of 300,000 ids, one new task in 250 is asked about in vain; beyond that more, never wrongly.
+/// 512 KiB: with 300,000 ids, one look-up in 250 is unnecessary; with more ids, more look-ups are.
 const BITS: usize = 1 << 22;
 /// Bits for each id.
 const HASHES: u64 = 4;
@@ -20,13 +20,13 @@ impl Default for Filter {
 }
 
 impl Filter {
-    /// One of so many bits, a power of two of at least 64.
+    /// A filter with this many bits, a power of two of at least 64.
     fn of(bits: usize) -> Self {
         // Zeroed pages cost nothing until they are touched.
         Self { words: vec![0; bits / 64].into() }
     }
 
-    /// One that holds next to nothing, so that everything is asked about.
+    /// A filter so small that nearly every task is looked up.
     #[cfg(test)]
     pub(crate) fn tiny() -> Self {
         Self::of(64)
@@ -38,14 +38,14 @@ impl Filter {
         }
     }
 
-    /// False: it was never inserted.
+    /// False if the task was never inserted.
     pub(crate) fn may_hold(&self, task: TaskId) -> bool {
         self.places(task).all(|(word, bit)| self.words[word] & bit != 0)
     }
 
     fn places(&self, task: TaskId) -> impl Iterator<Item = (usize, u64)> + use<> {
         let (high, low) = task.as_uuid().as_u64_pair();
-        // Ids may be drawn by time and differ in few bits.
+        // Ids may be made from the time and differ in few bits.
         let first = scatter(high ^ scatter(low));
         let step = scatter(first) | 1;
         let mask = self.words.len() as u64 * 64 - 1;

@@ -1,9 +1,9 @@
-//! Which tasks began and which ended, on disk before anybody relies on it.
+//! Records on disk which tasks began and which ended.
 //!
-//! A run of the endpoint writes its own segments; a segment is never written to by two runs, so a torn tail (after
-//! SIGKILL or a power loss) only ever ends a segment. A record of a task that began is on disk before the task goes to
-//! a worker; that of its end follows when the broker has its result. At the next start, what began and has not ended
-//! was lost, unless its result lies in the spool.
+//! Each run of the endpoint writes its own segments, so an incomplete record (after SIGKILL or a power loss) is always the last of
+//! its segment. The record that a task begins is on disk before the task goes to a worker; that of its end follows once the broker
+//! has confirmed its result. At the next start, a task that began and did not end counts as lost, unless its result is in the
+//! spool.
 //!
 //! ```text
 //! begun, ended, returned --> segment --is full, or its run is over--> [`Ended`]: sorted ids, kept [`KEPT`]
@@ -11,8 +11,8 @@
 //!                               +--open tasks--> the head of the next segment
 //! ```
 //!
-//! What ended is in memory for as long as its segment is written, and on disk as long as its message could come again.
-//! A [`Filter`] of one size spares nearly every new task the look-up.
+//! The ids of ended tasks are in memory until their segment is full, and on disk for as long as their messages could be delivered
+//! again. A [`Filter`] of constant size saves nearly every new task the look-up.
 
 mod ended;
 mod filter;
@@ -37,24 +37,24 @@ use record::{Kind, RECORD, Record};
 /// How long a task is remembered after its end.
 pub(crate) const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Tells the time since 1970.
+/// Returns the time since 1970.
 pub(crate) type Clock = fn() -> Duration;
 
-/// Tells whether the endpoint is still this process's: one that stood still may have been superseded meanwhile.
+/// Whether this process still owns the endpoint: it may have been superseded while it was suspended.
 pub(crate) type Fence = Box<dyn Fn() -> bool + Send>;
 
 /// What earlier runs left behind.
 #[derive(Debug, Default)]
 pub(crate) struct EarlierRuns {
-    /// Began, and no end is known.
+    /// Tasks that began and whose end is not known.
     pub(crate) open: HashSet<TaskId>,
-    /// Ended.
+    /// Tasks that ended.
     pub(crate) ended: Ended,
-    /// Holds each of those that ended.
+    /// Contains every task that ended.
     pub(crate) filter: Filter,
 }
 
-/// What the segments of earlier runs say.
+/// The content of earlier runs' segments.
 #[derive(Debug, Default)]
 struct Segments {
     /// Oldest first.
@@ -65,8 +65,8 @@ struct Segments {
     newest: u32,
 }
 
-/// Opens the journal in `directory`: reads what earlier runs left, begins a segment of this run, and drops what
-/// nobody will ask for again.
+/// Opens the journal in `directory`: reads the records of earlier runs, begins a segment of this run, and removes tasks whose
+/// retention is over.
 pub(crate) fn open(
     directory: &Path,
     run: RunId,
@@ -83,9 +83,9 @@ pub(crate) fn open(
     let closed = if ended::is_over(segments.newest, now) { HashSet::new() } else { segments.ended };
     closed.iter().for_each(|task| filter.insert(*task));
     ended.gather(run, segments.newest, closed.into_iter().collect())?;
-    // What it holds of the segments is on disk once more; the new one begins with their open tasks.
+    // The ended tasks of the old segments are in a list now, and the new segment begins with their open tasks.
     let journal = Journal::start(directory.to_owned(), run, (clock, fence), &segments.open, ended.clone())?;
-    // The oldest goes first: what is left of them never holds a beginning without its end.
+    // Removed oldest first, so that the rest never contains a beginning without its end.
     for path in segments.paths {
         fs::remove_file(path)?;
     }
@@ -101,7 +101,7 @@ fn read(directory: &Path) -> io::Result<Segments> {
             found.paths.push(path);
         }
     }
-    // Their names begin with the time they were begun at.
+    // Their names begin with the time of their creation.
     found.paths.sort();
     for path in &found.paths {
         let mut bytes = Vec::new();
@@ -111,7 +111,7 @@ fn read(directory: &Path) -> io::Result<Segments> {
             match record.kind {
                 Kind::Run(_) => {}
                 Kind::Begun(task) => {
-                    // An end that was carried over may stand before a begin that was carried over too.
+                    // The record of an end may precede a record of the beginning that was carried over.
                     if !found.ended.contains(&task) {
                         found.open.insert(task);
                     }
@@ -129,7 +129,7 @@ fn read(directory: &Path) -> io::Result<Segments> {
     Ok(found)
 }
 
-/// The records of a segment up to the first that is torn.
+/// The records of a segment, up to the first that is damaged.
 fn records(bytes: &[u8]) -> impl Iterator<Item = Record> {
     bytes.chunks_exact(RECORD).map_while(|chunk| Record::decode(chunk.try_into().ok()?))
 }
@@ -167,7 +167,7 @@ mod tests {
         journal.begin(begun.iter().map(|number| task(*number)).collect());
         if !begun.is_empty() {
             assert_eq!(
-                journal.written_blocking(),
+                journal.event_blocking(),
                 JournalEvent::Begun(begun.iter().map(|n| task(*n)).collect())
             );
         }
@@ -190,7 +190,7 @@ mod tests {
     /// What is written next, but for ends.
     fn next(journal: &mut Journal) -> JournalEvent {
         loop {
-            match journal.written_blocking() {
+            match journal.event_blocking() {
                 JournalEvent::Ended(_) => {}
                 other => return other,
             }
@@ -233,11 +233,11 @@ mod tests {
         let directory = scratch.path().join("journal");
         let (mut journal, _) = open(&directory, run(1), now, Box::new(|| true)).unwrap();
         journal.begin(vec![task(1), task(2)]);
-        journal.written_blocking();
+        journal.event_blocking();
         journal.hand_back(vec![task(1), task(2)]);
         assert!(!asked(&mut journal, 1));
         journal.begin(vec![task(2)]);
-        journal.written_blocking();
+        journal.event_blocking();
         assert!(asked(&mut journal, 2), "what began is never to begin again");
         journal.close();
         let found = read(&directory).unwrap();
@@ -378,7 +378,7 @@ mod tests {
         };
         let before = segment();
         journal.begin(vec![task(1)]);
-        assert_eq!(journal.written_blocking(), JournalEvent::Superseded);
+        assert_eq!(journal.event_blocking(), JournalEvent::Superseded);
         journal.end(vec![task(2)]);
         assert_eq!(journal.close(), []);
         assert_eq!(segment(), before);

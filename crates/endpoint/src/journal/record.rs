@@ -1,4 +1,4 @@
-//! One record: 32 bytes, so that a torn one is easily told.
+//! The format of one record: 32 bytes with a checksum, so that an incomplete one is recognized.
 //!
 //! ```text
 //! 0      1          4               8                24                 32
@@ -13,11 +13,11 @@ pub(super) const RECORD: usize = 32;
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// First in each segment.
+    /// The first record of each segment.
     Run(RunId),
     Begun(TaskId),
     Ended(TaskId),
-    /// Was begun, and did not begin after all: its message went back.
+    /// Was recorded as begun but did not begin: its message was returned to the queue.
     Returned(TaskId),
 }
 
@@ -45,7 +45,7 @@ impl Record {
         bytes
     }
 
-    /// Nothing, for what no run ever wrote.
+    /// `None` if the record is damaged.
     pub(super) fn decode(bytes: &[u8; RECORD]) -> Option<Self> {
         let (content, sum) = bytes.split_at(24);
         if checksum(content).to_be_bytes() != sum {
@@ -63,7 +63,7 @@ impl Record {
     }
 }
 
-/// FNV-1a: it only has to tell what is torn from what is whole.
+/// FNV-1a: it only has to detect incomplete records.
 pub(super) fn checksum(bytes: &[u8]) -> u64 {
     bytes
         .iter()

@@ -1,6 +1,6 @@
-//! Writes the journal on a thread of its own: waiting for a disk must not keep results waiting.
+//! Writes the journal on a thread of its own, so that a slow disk does not delay results.
 //!
-//! Everything that asks while one sync is under way shares the next one (group commit).
+//! All requests that come during one sync share the next one (group commit).
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -19,35 +19,35 @@ use super::{Clock, Ended, Fence};
 
 pub(super) const EXTENSION: &str = "segment";
 
-/// A segment holds so many records (2 MiB); then the next one begins.
+/// The number of records in a segment (2 MiB).
 const RECORDS_OF_A_SEGMENT: usize = (2 << 20) / RECORD;
 
-/// What the journal tells its owner.
+/// What the journal reports to its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum JournalEvent {
     /// These tasks are on disk as begun.
     Begun(Vec<TaskId>),
-    /// These tasks are written down as ended: no later run of this endpoint takes them for lost, unless the power goes.
+    /// These tasks are recorded as ended: no later run counts them as lost, except after a power loss.
     Ended(Vec<TaskId>),
     /// Whether the task ever began here and was not handed back.
     LookedUp { task: TaskId, known: bool },
-    /// Another process has claimed the endpoint. Nothing was written, and nothing follows.
+    /// Another process has claimed the endpoint. Nothing was written, and no event follows.
     Superseded,
     /// The journal can't be written any more. WatchEvent once; nothing follows.
     Failed(String),
 }
 
-enum Order {
+enum Request {
     Begin(Vec<TaskId>),
     HandBack(Vec<TaskId>),
     End(Vec<TaskId>),
     LookUp(TaskId),
 }
 
-/// The journal of this run. The orders that wait are bounded by the tasks the owner holds.
+/// The journal of this run. The number of waiting requests is limited by the owner's tasks.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    orders: Option<blocking::Sender<Order>>,
+    requests: Option<blocking::Sender<Request>>,
     written: mpsc::UnboundedReceiver<JournalEvent>,
     thread: Option<JoinHandle<()>>,
 }
@@ -80,73 +80,73 @@ impl Journal {
         writer.head(now)?;
         writer.file.sync_data()?;
         File::open(&writer.directory)?.sync_all()?;
-        let (orders, inbox) = blocking::channel();
+        let (requests, inbox) = blocking::channel();
         let (outbox, written) = mpsc::unbounded_channel();
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
             if let Err(error) = writer.work(&inbox, &outbox) {
-                // An owner that has gone needs no answer.
+                // The owner may be gone.
                 let _ = outbox.send(JournalEvent::Failed(format!("{}: {error}", writer.directory.display())));
             }
         })?;
-        Ok(Self { orders: Some(orders), written, thread: Some(thread) })
+        Ok(Self { requests: Some(requests), written, thread: Some(thread) })
     }
 
-    /// Writes that these tasks begin; [`JournalEvent::Begun`] follows when it is on disk.
+    /// Records that these tasks begin; [`JournalEvent::Begun`] follows when it is on disk.
     pub(crate) fn begin(&mut self, tasks: Vec<TaskId>) {
         if !tasks.is_empty() {
-            self.order(Order::Begin(tasks));
+            self.request(Request::Begin(tasks));
         }
     }
 
-    /// Writes that these tasks, though written down as begun, were handed back.
+    /// Records that these tasks, though recorded as begun, were returned to the queue.
     pub(crate) fn hand_back(&mut self, tasks: Vec<TaskId>) {
         if !tasks.is_empty() {
-            self.order(Order::HandBack(tasks));
+            self.request(Request::HandBack(tasks));
         }
     }
 
-    /// Writes that these tasks have ended. It goes to disk with the next sync: losing it only means that a task is
-    /// reported as lost that had ended already, and the service knows better.
+    /// Records that these tasks have ended. It is synced together with later records: if it is lost, an ended task is reported as
+    /// lost, and the service ignores that.
     pub(crate) fn end(&mut self, tasks: Vec<TaskId>) {
         if !tasks.is_empty() {
-            self.order(Order::End(tasks));
+            self.request(Request::End(tasks));
         }
     }
 
-    /// Asks whether this task ever began; [`JournalEvent::LookedUp`] follows.
+    /// Looks up whether this task ever began; [`JournalEvent::LookedUp`] follows.
     pub(crate) fn look_up(&mut self, task: TaskId) {
-        self.order(Order::LookUp(task));
+        self.request(Request::LookUp(task));
     }
 
-    /// What was written, in order.
-    pub(crate) async fn written(&mut self) -> Option<JournalEvent> {
+    /// The next event, in request.
+    pub(crate) async fn event(&mut self) -> Option<JournalEvent> {
         self.written.recv().await
     }
 
     #[cfg(test)]
-    pub(super) fn written_blocking(&mut self) -> JournalEvent {
+    pub(super) fn event_blocking(&mut self) -> JournalEvent {
         self.written.blocking_recv().expect("the journal answers")
     }
 
-    /// The journal is another process's now: nothing more is written.
+    /// Stops writing, because another process owns the journal.
     pub(crate) fn abandon(&mut self) {
-        self.orders = None;
+        self.requests = None;
     }
 
-    /// Writes what is left and ends the thread. Returns what was written and not told yet.
+    /// Completes all requests and ends the thread. Returns the remaining events.
     pub(crate) fn close(mut self) -> Vec<JournalEvent> {
-        self.orders = None;
+        self.requests = None;
         if let Some(thread) = self.thread.take() {
-            // A writer that panicked has nothing more to write.
+            // A thread that panicked has ended as well.
             let _ = thread.join();
         }
         std::iter::from_fn(|| self.written.try_recv().ok()).collect()
     }
 
-    fn order(&mut self, order: Order) {
-        if let Some(orders) = &self.orders {
-            // A writer that is gone has said `Failed`.
-            let _ = orders.send(order);
+    fn request(&mut self, request: Request) {
+        if let Some(requests) = &self.requests {
+            // A thread that ended has sent `Failed` or `Superseded`.
+            let _ = requests.send(request);
         }
     }
 }
@@ -159,7 +159,7 @@ struct Writer {
     /// The segment that is written.
     file: File,
     path: PathBuf,
-    /// Began and not ended; a new segment begins with them, so that old ones can go.
+    /// Began and not ended; a new segment begins with them, so that the old one can be removed.
     open: HashSet<TaskId>,
     /// Ended in this segment.
     closed: HashSet<TaskId>,
@@ -167,40 +167,40 @@ struct Writer {
     ended: Ended,
     segments: u32,
     records: usize,
-    /// Of the segment's whole records.
+    /// The length of the segment's complete records, in bytes.
     length: u64,
 }
 
 impl Writer {
     fn work(
         &mut self,
-        inbox: &blocking::Receiver<Order>,
+        inbox: &blocking::Receiver<Request>,
         outbox: &mpsc::UnboundedSender<JournalEvent>,
     ) -> io::Result<()> {
         while let Ok(first) = inbox.recv() {
             if !(self.fence)() {
-                // An owner that has gone needs no answer.
+                // The owner may be gone.
                 let _ = outbox.send(JournalEvent::Superseded);
                 return Ok(());
             }
             let now = (self.clock)();
             let mut batch = Batch::default();
-            for order in std::iter::once(first).chain(inbox.try_iter()) {
-                self.add(&mut batch, order, now);
+            for request in std::iter::once(first).chain(inbox.try_iter()) {
+                self.add(&mut batch, request, now);
             }
             let written = self.write(&batch);
             if written.is_err() {
-                // What could not be written whole shall not be found: a task that never began would count as lost. What
-                // only says that tasks are done with may find room, still.
+                // Removes the incomplete batch: a task that never began would count as lost. Its records of ends may still find
+                // room.
                 self.file.set_len(self.length)?;
                 self.file.write_all(&batch.settled)?;
             }
-            // Nobody waits for it any more: the owner has gone.
+            // The owner may be gone.
             if !batch.ended.is_empty() {
                 let _ = outbox.send(JournalEvent::Ended(batch.ended));
             }
             written?;
-            for task in batch.asked {
+            for task in batch.look_ups {
                 let known = self.knows(task)?;
                 let _ = outbox.send(JournalEvent::LookedUp { task, known });
             }
@@ -216,18 +216,18 @@ impl Writer {
         self.file.sync_data()
     }
 
-    fn add(&mut self, batch: &mut Batch, order: Order, now: Duration) {
-        match order {
-            Order::Begin(tasks) => {
+    fn add(&mut self, batch: &mut Batch, request: Request, now: Duration) {
+        match request {
+            Request::Begin(tasks) => {
                 tasks.iter().for_each(|task| encode(&mut batch.bytes, Kind::Begun(*task), now));
                 self.open.extend(&tasks);
                 batch.begun.extend(tasks);
             }
-            Order::HandBack(tasks) => tasks.iter().for_each(|task| {
+            Request::HandBack(tasks) => tasks.iter().for_each(|task| {
                 batch.settle(Kind::Returned(*task), now);
                 self.open.remove(task);
             }),
-            Order::End(tasks) => {
+            Request::End(tasks) => {
                 for task in &tasks {
                     batch.settle(Kind::Ended(*task), now);
                     self.open.remove(task);
@@ -235,13 +235,13 @@ impl Writer {
                 }
                 batch.ended.extend(tasks);
             }
-            Order::LookUp(task) => batch.asked.push(task),
+            Request::LookUp(task) => batch.look_ups.push(task),
         }
     }
 
     fn write(&mut self, batch: &Batch) -> io::Result<()> {
         self.file.write_all(&batch.bytes)?;
-        // The others go to disk with the next sync.
+        // Other records are synced later.
         if batch.begun.is_empty() { Ok(()) } else { self.file.sync_data() }
     }
 
@@ -249,7 +249,7 @@ impl Writer {
         Ok(self.open.contains(&task) || self.closed.contains(&task) || self.ended.contains(task)?)
     }
 
-    /// Begins a new segment; of the old one, what ended stays as a list.
+    /// Begins a new segment; the ended tasks of the old one become a list.
     fn next_segment(&mut self, now: Duration) -> io::Result<()> {
         self.segments += 1;
         let path = path(&self.directory, self.run, now, self.segments);
@@ -276,15 +276,15 @@ impl Writer {
     }
 }
 
-/// What is written at once.
+/// The records that are written together.
 #[derive(Default)]
 struct Batch {
     bytes: Vec<u8>,
-    /// Those of the records that make no task count as begun.
+    /// Those of the records that record no beginning.
     settled: Vec<u8>,
     begun: Vec<TaskId>,
     ended: Vec<TaskId>,
-    asked: Vec<TaskId>,
+    look_ups: Vec<TaskId>,
 }
 
 impl Batch {
@@ -298,7 +298,7 @@ fn encode(bytes: &mut Vec<u8>, kind: Kind, now: Duration) {
     bytes.extend_from_slice(&Record { kind, seconds: seconds(now) }.encode());
 }
 
-/// In 2106 the count of seconds ends and stays; what ended is then dropped late, at worst.
+/// Saturates in 2106; tasks that end later are then kept too long.
 fn seconds(now: Duration) -> u32 {
     u32::try_from(now.as_secs()).unwrap_or(u32::MAX)
 }

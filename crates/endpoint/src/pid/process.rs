@@ -1,4 +1,4 @@
-//! A process that was seen to be an endpoint, and can be signalled as that one only.
+//! Identifies a process by PID and start time, so that signals never reach another process with the same PID.
 
 use std::fs;
 use std::io;
@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use wire::EndpointId;
 
-/// A process, told from all that had its number before or have it later.
+/// A process, distinguished from all others that have or had its PID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
     pid: i32,
@@ -17,18 +17,18 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// The process of this number, if it started then and lives.
+    /// The process with this PID, if it started at this time and lives.
     pub(super) fn started(pid: i32, started: u64) -> Option<Self> {
         Some(Self { pid, started }).filter(Self::lives)
     }
 
-    /// The process of this number, if it bears the title of this endpoint: `Globus Compute Endpoint (ID, NAME)...`.
+    /// The process with this PID, if its title is that of this endpoint: `Globus Compute Endpoint (ID, NAME)...`.
     pub(super) fn titled(pid: i32, endpoint: Option<EndpointId>) -> Option<Self> {
-        // Read first: if the number is given to another process in between, it has another start.
+        // Read first: if another process gets the PID in between, its start time differs.
         let process = Self { pid, started: start(pid)? };
         let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let title = format!("Globus Compute Endpoint ({}, ", endpoint?);
-        // Upstream's shows before it how long it will wait for work.
+        // Upstream's endpoint may show how long it will idle before the title.
         let line = String::from_utf8_lossy(&line);
         let line = match line.strip_prefix('[') {
             Some(idle) => idle.split_once("] ").map_or("", |(_, title)| title),
@@ -41,21 +41,21 @@ impl Process {
         Pid::from_raw(self.pid)
     }
 
-    /// Whether it lives. A zombie doesn't: it will never answer a signal.
+    /// Whether it lives. A zombie does not count: it reacts to no signal.
     pub(crate) fn lives(&self) -> bool {
         start(self.pid) == Some(self.started)
     }
 
-    /// Sends a signal to this very process; nothing, when it has ended.
+    /// Sends a signal to this process; does nothing if it has ended.
     pub(crate) fn signal(&self, signal: Signal) -> Result<(), Errno> {
         let handle = handle(self.pid);
-        // Once the handle is open it stays with the process it was opened for: now it counts who that is.
+        // The handle refers to the process that had the PID when it was opened; check that this is ours.
         if !self.lives() {
             return Ok(());
         }
         let sent = match &handle {
             Ok(handle) => send(handle, signal),
-            // A kernel without handles: before 5.3.
+            // Kernels before 5.3 have no handles.
             Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
                 nix::sys::signal::kill(self.pid(), signal)
             }
@@ -68,17 +68,17 @@ impl Process {
     }
 }
 
-/// When a living process started, in clock ticks since the boot.
+/// The start time of a living process, in clock ticks since the boot.
 pub(super) fn start(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may hold anything, parentheses too.
+    // The process's name may contain parentheses.
     let (_, after) = stat.rsplit_once(')')?;
     let mut fields = after.split_ascii_whitespace();
     let state = fields.next()?;
     if matches!(state, "Z" | "X") {
         return None;
     }
-    // The state is the third field, the start the 22nd.
+    // The state is the 3rd field, the start time the 22nd.
     fields.nth(18)?.parse().ok()
 }
 

@@ -1,4 +1,4 @@
-//! What `daemon.host` holds: which process, on which host, since when.
+//! The content of `daemon.host`: which process, on which host, started when.
 
 use std::fs;
 use std::io;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::host::host_name;
 
-/// One process of all hosts and times. In the file, a line each, in this order.
+/// Identifies one process among those of all hosts and times. In the file each field is a line, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) host: String,
@@ -17,12 +17,12 @@ pub(super) struct Record {
     pub(super) started: u64,
     /// The kernel's id of this boot.
     pub(super) boot: String,
-    /// In which the PID is meant: a container has PIDs of its own.
+    /// The PID namespace: a container has its own.
     pub(super) namespace: String,
 }
 
 impl Record {
-    /// This process.
+    /// The record of this process.
     pub(super) fn own(period: u64) -> io::Result<Self> {
         let pid = nix::unistd::getpid().as_raw();
         let started = super::process::start(pid).ok_or_else(|| io::Error::other("/proc can't be read"))?;
@@ -34,7 +34,7 @@ impl Record {
         format!("{host}\n{period}\n{pid}\n{started}\n{boot}\n{namespace}\n")
     }
 
-    /// The record in a file; none, when there is no file or no record in it.
+    /// Reads the record in a file; none if there is no file or no valid record.
     pub(super) fn read(path: &Path) -> Option<Self> {
         let text = fs::read_to_string(path).ok()?;
         let mut lines = text.lines();

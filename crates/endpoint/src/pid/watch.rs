@@ -1,5 +1,5 @@
-//! Keeps the PID file young and looks whether it is still ours, on a thread of its own: the file system may stand still,
-//! and the endpoint must not.
+//! Touches the PID file and checks that it is still ours, on a thread of its own: a stalled file system must not stall the
+//! endpoint.
 
 use std::io;
 use std::sync::mpsc as blocking;
@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::Claim;
 
-/// What was seen.
+/// What a check found.
 #[derive(Debug)]
 pub(crate) enum WatchEvent {
     /// Another process has claimed the files.
@@ -17,41 +17,41 @@ pub(crate) enum WatchEvent {
     TouchFailed(io::Error),
 }
 
-/// The thread. It ends with its owner; while the file system stands still, nobody waits for it.
+/// The thread that checks. It ends when this handle is dropped, which does not wait for a stalled file system.
 #[derive(Debug)]
 pub(crate) struct PidFileWatch {
-    looks: blocking::SyncSender<()>,
-    said: mpsc::UnboundedReceiver<WatchEvent>,
+    requests: blocking::SyncSender<()>,
+    events: mpsc::UnboundedReceiver<WatchEvent>,
 }
 
 impl PidFileWatch {
     pub(crate) fn start(claim: Claim) -> io::Result<Self> {
-        let (looks, inbox) = blocking::sync_channel(1);
-        let (outbox, said) = mpsc::unbounded_channel();
+        let (requests, inbox) = blocking::sync_channel(1);
+        let (outbox, events) = mpsc::unbounded_channel();
         std::thread::Builder::new().name("pid-file".to_owned()).spawn(move || {
             while inbox.recv().is_ok() {
-                let said = if claim.holds() {
+                let event = if claim.holds() {
                     claim.touch().err().map(WatchEvent::TouchFailed)
                 } else {
                     Some(WatchEvent::Superseded)
                 };
-                if said.is_some_and(|said| outbox.send(said).is_err()) {
+                if event.is_some_and(|event| outbox.send(event).is_err()) {
                     return;
                 }
             }
         })?;
-        Ok(Self { looks, said })
+        Ok(Self { requests, events })
     }
 
-    /// Looks, and touches the file if it is ours. One look that waits is enough.
-    pub(crate) fn look(&self) {
-        let _ = self.looks.try_send(());
+    /// Requests a check, which touches the file if it is ours. At most one request waits.
+    pub(crate) fn check(&self) {
+        let _ = self.requests.try_send(());
     }
 
-    /// What was seen; for ever, when all is as it should be.
-    pub(crate) async fn said(&mut self) -> WatchEvent {
-        match self.said.recv().await {
-            Some(said) => said,
+    /// The next finding; waits for ever while everything is in order.
+    pub(crate) async fn event(&mut self) -> WatchEvent {
+        match self.events.recv().await {
+            Some(event) => event,
             None => std::future::pending().await,
         }
     }

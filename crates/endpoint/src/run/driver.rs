@@ -1,4 +1,4 @@
-//! Turns the crank: waits for the next thing that happens, asks the interchange, performs its actions in order.
+//! The event loop: waits for the next event, passes it to the interchange, performs the actions in order.
 
 use std::time::Duration;
 
@@ -19,39 +19,39 @@ use crate::journal::{Journal, JournalEvent};
 use crate::pid::{PidFileWatch, WatchEvent};
 use crate::spool::{SpoolEvent, SpoolThread};
 
-/// The engine answers at once, or it is in no state to answer.
-const REPORTING: Duration = Duration::from_secs(1);
-/// The broker gets so long to confirm the last heartbeat and to say farewell.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// How long the engine may take to report; usually it answers at once.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the broker may take to confirm the last heartbeat and to close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often to look what an earlier run, on another host, brings yet; and how long at most.
-const AWAITING: Duration = Duration::from_secs(2);
-const AWAITED: Duration = Duration::from_secs(120);
+/// How often, and for how long, to look for results of an earlier run that may only be suspended on another host.
+const EARLIER_RESULTS_INTERVAL: Duration = Duration::from_secs(2);
+const EARLIER_RESULTS_LIMIT: Duration = Duration::from_secs(120);
 
-/// Everything a run consists of.
+/// The parts of a run.
 pub(super) struct Driver {
     pub(super) interchange: Interchange,
     pub(super) link: amqp::Handle,
     pub(super) link_events: mpsc::Receiver<amqp::Event>,
     pub(super) engine: engine::Handle,
-    /// Gone once the engine has stopped.
+    /// `None` once the engine has stopped.
     pub(super) engine_events: Option<engine::Events>,
     pub(super) journal: Journal,
     pub(super) spool_thread: SpoolThread,
     pub(super) watch: PidFileWatch,
     pub(super) heartbeat: Heartbeat,
-    /// The engine's last figures: the last heartbeat is sent without it.
+    /// The engine's last report: the last heartbeat is sent after the engine is gone.
     pub(super) report: engine::Report,
     pub(super) period: Duration,
     pub(super) stop: Stop,
     pub(super) parent: Option<i32>,
     pub(super) renewal: Renewal,
-    /// What the next link's sessions begin to count at.
+    /// The number of the next link's first session.
     pub(super) next_session: u32,
-    /// Another process has the endpoint: nothing of it is written any more.
+    /// Another process has claimed the endpoint: this one writes nothing more.
     pub(super) superseded: bool,
     pub(super) first: FirstNodeWait,
-    /// Why no block works any more.
+    /// Why no block works.
     pub(super) bad: Option<String>,
 }
 
@@ -59,7 +59,7 @@ pub(super) struct Driver {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RunEnd {
     Ordinary,
-    /// No block works; whether one ever did.
+    /// No block works. `worked`: one did before.
     Bad {
         text: String,
         worked: bool,
@@ -68,8 +68,8 @@ pub(super) enum RunEnd {
 }
 
 impl Driver {
-    /// Runs until the interchange leaves. `session` is the link's, and `actions` are those of the beginning.
-    pub(super) async fn turn(
+    /// Runs until the interchange leaves. `session` is that of the link; `actions` come first.
+    pub(super) async fn run(
         mut self,
         session: u32,
         mut actions: Vec<Action>,
@@ -78,16 +78,16 @@ impl Driver {
         if let Some(input) = self.link(amqp::Event::Up { session }, true) {
             self.interchange.apply(input, &mut actions);
         }
-        let mut looks = interval_at(Instant::now() + AWAITING, AWAITING);
+        let mut looks = interval_at(Instant::now() + EARLIER_RESULTS_INTERVAL, EARLIER_RESULTS_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut nodes = interval(first_node::LOOKING);
+        let mut nodes = interval(first_node::CHECK_INTERVAL);
         nodes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_round: Option<Instant> = None;
-        let awaited_until = Instant::now() + AWAITED;
+        let awaited_until = Instant::now() + EARLIER_RESULTS_LIMIT;
         let mut beats = interval_at(Instant::now() + self.period, self.period);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut deadline: Option<Instant> = None;
-        let mut told = Stage::Running;
+        let mut stage = Stage::Running;
         let stop = self.stop.clone();
         let mut orphaned = std::pin::pin!(parent::gone(self.parent));
         loop {
@@ -101,12 +101,12 @@ impl Driver {
             }
             let input = tokio::select! {
                 biased;
-                () = stop.hurried(), if told < Stage::Hurried => {
-                    told = Stage::Hurried;
+                () = stop.hurried(), if stage < Stage::Hurried => {
+                    stage = Stage::Hurried;
                     Some(Input::Hurry)
                 }
-                () = stop.begun(), if told < Stage::Stopping => {
-                    told = Stage::Stopping;
+                () = stop.begun(), if stage < Stage::Stopping => {
+                    stage = Stage::Stopping;
                     tracing::info!("stopping");
                     Some(Input::Stop)
                 }
@@ -118,28 +118,28 @@ impl Driver {
                     last_round = None;
                     Some(Input::Stop)
                 }
-                _ = nodes.tick(), if !ready.told() && self.bad.is_none() => {
+                _ = nodes.tick(), if !ready.is_sent() && self.bad.is_none() => {
                     self.report().await;
-                    if let Some(note) = self.first.look(&self.report) {
-                        ready.tell(Ok(&note));
+                    if let Some(note) = self.first.message(&self.report) {
+                        ready.send(Ok(&note));
                     }
                     None
                 }
                 _ = beats.tick() => {
-                    self.watch.look();
+                    self.watch.check();
                     Some(Input::Beat)
                 }
                 _ = looks.tick(), if self.interchange.awaits() => {
                     Some(Input::Look { last: Instant::now() >= awaited_until })
                 }
-                said = self.watch.said() => match said {
+                event = self.watch.event() => match event {
                     WatchEvent::Superseded => self.supersede(),
                     WatchEvent::TouchFailed(error) => {
                         tracing::warn!(%error, "the PID file can't be touched");
                         None
                     }
                 },
-                renewed = self.renewal.done(), if told < Stage::Stopping => match renewed {
+                renewed = self.renewal.done(), if stage < Stage::Stopping => match renewed {
                     Ok(plan) => {
                         (self.link, self.link_events) = amqp::start(plan);
                         self.link.consume(self.interchange.consumes());
@@ -151,12 +151,12 @@ impl Driver {
                         Some(Input::LinkEnded)
                     }
                 },
-                () = &mut orphaned, if told < Stage::Stopping && self.parent.is_some() => {
+                () = &mut orphaned, if stage < Stage::Stopping && self.parent.is_some() => {
                     self.parent = None;
                     Some(Input::Stop)
                 }
-                Some(written) = self.journal.written() => self.journaled(written),
-                Some(done) = self.spool_thread.done() => Some(spooled(done)),
+                Some(event) = self.journal.event() => self.journaled(event),
+                Some(event) = self.spool_thread.event() => Some(spooled(event)),
                 event = next(&mut self.engine_events) => match event {
                     Some(event) => {
                         if let engine::Event::Bad { text } = &event {
@@ -165,7 +165,7 @@ impl Driver {
                             self.bad = Some(text.clone());
                         }
                         if matches!(event, engine::Event::Assigned(_)) {
-                            self.first.saw();
+                            self.first.record();
                         }
                         Some(engine(event))
                     }
@@ -174,7 +174,7 @@ impl Driver {
                         Some(Input::EngineStopped)
                     }
                 },
-                Some(event) = self.link_events.recv() => self.link(event, told == Stage::Running),
+                Some(event) = self.link_events.recv() => self.link(event, stage == Stage::Running),
             };
             if let Some(input) = input {
                 self.interchange.apply(input, &mut actions);
@@ -194,20 +194,20 @@ impl Driver {
             amqp::Event::Commanded(body) => match Control::decode(&body) {
                 Ok(Control::CancelTasks { task_ids }) => Input::Cancel(task_ids),
                 Err(error) => {
-                    tracing::warn!(%error, "a command nobody knows was dropped");
+                    tracing::warn!(%error, "an unknown command was dropped");
                     return None;
                 }
             },
             amqp::Event::Settled { item: Item::Result(task), status } => Input::Settled { task, status },
             amqp::Event::Settled { item: Item::Heartbeat, status: PublishStatus::Confirmed } => return None,
             amqp::Event::Settled { item: Item::Heartbeat, status } => {
-                tracing::warn!(outcome = ?status, "the broker did not take a heartbeat");
+                tracing::warn!(outcome = ?status, "the broker did not accept a heartbeat");
                 return None;
             }
             amqp::Event::Down { reason, pause, .. } => {
                 tracing::warn!(%reason, pause_s = pause.as_secs_f64(), "no connection to the broker; trying again");
-                // It may have gone to another process.
-                self.watch.look();
+                // Another process may have taken the endpoint.
+                self.watch.check();
                 Input::LinkDown
             }
             amqp::Event::Ended(LinkEnd::Closed) => Input::LinkEnded,
@@ -218,7 +218,7 @@ impl Driver {
                 Input::LinkDown
             }
             amqp::Event::Ended(end) => {
-                tracing::error!(?end, "the broker is out of reach for good");
+                tracing::error!(?end, "giving up on the broker");
                 Input::LinkEnded
             }
         })
@@ -237,7 +237,7 @@ impl Driver {
             Action::Acknowledge(tags) => self.link.acknowledge(tags),
             Action::GiveBack(tags) => self.link.give_back(tags),
             Action::Reject(tags) => self.link.reject(tags),
-            // An engine that has stopped needs neither: its closed channel says so.
+            // These fail only if the engine has stopped, which its closed channel reports.
             Action::Begin(tasks) => {
                 let _ = self.engine.begin(tasks);
             }
@@ -256,23 +256,23 @@ impl Driver {
             Action::Consume(take) => self.link.consume(take),
             Action::Heartbeat { session, active } => {
                 self.report().await;
-                let told = self.interchange.has_reported_leftovers();
+                let leftovers_reported = self.interchange.has_reported_leftovers();
                 self.link.publish(
                     session,
                     Item::Heartbeat,
-                    self.heartbeat.encode(&self.report, active, told),
+                    self.heartbeat.encode(&self.report, active, leftovers_reported),
                 );
             }
-            // The caller's own.
+            // The caller performs these.
             Action::LeaveWithin(_) | Action::StopWithin(_) | Action::Leave => {}
         }
     }
 
     async fn report(&mut self) {
-        if let Ok(Ok(report)) = timeout(REPORTING, self.engine.report()).await {
+        if let Ok(Ok(report)) = timeout(REPORT_TIMEOUT, self.engine.report()).await {
             self.report = report;
             if first_node::works(&self.report) {
-                self.first.saw();
+                self.first.record();
             }
         }
     }
@@ -280,26 +280,24 @@ impl Driver {
     fn submit(&self, submission: Submission) {
         let task = submission.id;
         if self.engine.submit(submission).is_err() {
-            tracing::debug!(%task, "the engine has stopped; the task goes back");
+            tracing::debug!(%task, "the engine has stopped; the task is returned to the queue");
         }
     }
 
-    /// Another process has claimed the endpoint. What is left of this run goes to the end of its own file of results,
-    /// where that process looks; the broker has heard the last of it.
+    /// Another process has claimed the endpoint. Results that are left are appended to this run's own file, where that process
+    /// looks for them; nothing more is sent to the broker.
     fn supersede(&mut self) -> Option<Input> {
         if std::mem::replace(&mut self.superseded, true) {
             return None;
         }
-        tracing::error!(
-            "another process runs this endpoint by now; leaving, without touching what is its own"
-        );
+        tracing::error!("another process runs this endpoint now; leaving its files untouched");
         self.journal.abandon();
         self.spool_thread.abandon();
         self.link.close();
         Some(Input::Superseded)
     }
 
-    /// Says farewell to the broker and closes what is on disk.
+    /// Closes the connection to the broker and the files.
     async fn leave(mut self) -> RunEnd {
         self.link.close();
         let ended = async {
@@ -309,10 +307,10 @@ impl Driver {
                 }
             }
         };
-        // A broker that doesn't answer doesn't keep us.
-        let _ = timeout(FAREWELL, ended).await;
-        for written in self.journal.close() {
-            if let JournalEvent::Ended(tasks) = written {
+        // The endpoint leaves, whether or not the broker answers.
+        let _ = timeout(CLOSE_TIMEOUT, ended).await;
+        for event in self.journal.close() {
+            if let JournalEvent::Ended(tasks) = event {
                 tasks.into_iter().for_each(|task| self.spool_thread.forget(task));
             }
         }
@@ -324,11 +322,11 @@ impl Driver {
         }
     }
 
-    fn journaled(&mut self, written: JournalEvent) -> Option<Input> {
-        match written {
+    fn journaled(&mut self, event: JournalEvent) -> Option<Input> {
+        match event {
             JournalEvent::Begun(tasks) => Some(Input::Journaled(tasks)),
             JournalEvent::Ended(tasks) => {
-                // Until now the spool was the only one to know that there is a result.
+                // The journal knows the end of the task now, so the spool need not keep its result.
                 tasks.into_iter().for_each(|task| self.spool_thread.forget(task));
                 None
             }
@@ -368,8 +366,8 @@ fn engine(event: engine::Event) -> Input {
     }
 }
 
-fn spooled(done: SpoolEvent) -> Input {
-    match done {
+fn spooled(event: SpoolEvent) -> Input {
+    match event {
         SpoolEvent::Kept { task, result } => Input::Kept { task, result },
         SpoolEvent::NotKept { task, result, error } => {
             tracing::error!(%task, %error, "a result can't be kept on storage; it is held in memory until it is sent");
@@ -377,8 +375,8 @@ fn spooled(done: SpoolEvent) -> Input {
         }
         SpoolEvent::Found { tasks, last } => Input::Found { tasks, last },
         SpoolEvent::Loaded { task, result } => {
-            let result =
-                result.inspect_err(|error| tracing::error!(%task, %error, "a kept result can't be read"));
+            let result = result
+                .inspect_err(|error| tracing::error!(%task, %error, "a result in the spool can't be read"));
             Input::Loaded { task, result: result.ok() }
         }
     }

@@ -1,8 +1,9 @@
-//! The fence before everything an endpoint has on disk: the broker gives its task queue to one process at a time.
+//! Waits until the broker grants the endpoint's task queue, which one process at a time can have. It is the fence before the
+//! endpoint's files.
 //!
-//! Another process may run the endpoint on a host that shares our file system, or may have done so until it was stopped.
-//! Journal and results are its own as long as it has the queue. So nothing is opened before the queue is granted, and a
-//! process that is refused leaves everything as it was, its log included: until then it speaks where it was started.
+//! Another process may run the endpoint on a host that shares our file system, or may have run it until it was suspended. While
+//! it has the queue, the journal and the results are its own. So no file is opened before the queue is granted, and a process that
+//! is refused leaves every file as it was, the log included; it prints on the terminal instead.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
@@ -20,24 +21,24 @@ use crate::exit::{Failure, status};
 /// How long a start tries to get the queue, registrations included. A broker closes a connection whose other end has
 /// vanished after two of its heartbeats: usually two minutes.
 pub(super) const PATIENCE: Duration = Duration::from_secs(180);
-/// How often to look whether who started us still waits.
-const LOOKING: Duration = Duration::from_millis(200);
+/// How often to check whether the waiting `start` is still there.
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Who may call the start off while it waits.
+/// The events that abort a start while it waits.
 pub(super) struct StartAborts<'a> {
     pub(super) stop: &'a Stop,
     pub(super) parent: Option<i32>,
-    /// The `start` that waits for our word.
+    /// The pipe to the `start` that waits for our report.
     pub(super) waiting: Option<&'a OwnedFd>,
 }
 
 impl StartAborts<'_> {
-    /// Waits until one of them calls the start off.
-    pub(super) async fn called_off(&self) -> Failure {
+    /// Waits until the start is aborted.
+    pub(super) async fn aborted(&self) -> Failure {
         tokio::select! {
             () = self.stop.begun() => {}
             () = parent::gone(self.parent) => {}
-            () = gone(self.waiting) => {}
+            () = reader_gone(self.waiting) => {}
         }
         Failure::new(status::GENERIC, "Aborted!")
     }
@@ -52,10 +53,10 @@ pub(super) enum NotGranted {
     Final(Failure),
 }
 
-/// Waits until the queue is granted; the number of the session.
+/// Waits until the queue is granted. Returns the number of the session.
 pub(super) async fn granted(
     events: &mut mpsc::Receiver<Event>,
-    callers: &StartAborts<'_>,
+    aborts: &StartAborts<'_>,
     name: &str,
     deadline: Instant,
 ) -> Result<u32, NotGranted> {
@@ -63,14 +64,14 @@ pub(super) async fn granted(
     loop {
         let event = tokio::select! {
             biased;
-            failure = callers.called_off() => return Err(NotGranted::Final(failure)),
+            failure = aborts.aborted() => return Err(NotGranted::Final(failure)),
             () = sleep_until(deadline) => return Err(NotGranted::Final(refusal.last(name))),
             event = events.recv() => event,
         };
         match event {
             Some(Event::Up { session }) => return Ok(session),
             Some(Event::Down { reason, queue_taken, .. }) => {
-                if let Some(text) = refusal.heard(reason, queue_taken) {
+                if let Some(text) = refusal.record(reason, queue_taken) {
                     note(text);
                 }
             }
@@ -88,7 +89,7 @@ pub(super) async fn granted(
     }
 }
 
-/// Why the queue is not ours yet.
+/// The last reason why the queue was not granted.
 #[derive(Debug, Default)]
 struct Refusal {
     reason: String,
@@ -96,13 +97,13 @@ struct Refusal {
 }
 
 impl Refusal {
-    /// What to say of another refusal: nothing, when it is of the same kind as the last.
-    fn heard(&mut self, reason: String, queue_taken: bool) -> Option<String> {
-        let news = self.queue_taken != Some(queue_taken);
+    /// Records a refusal. Returns a message for the terminal if its kind is new.
+    fn record(&mut self, reason: String, queue_taken: bool) -> Option<String> {
+        let is_new = self.queue_taken != Some(queue_taken);
         (self.reason, self.queue_taken) = (reason, Some(queue_taken));
         let seconds = PATIENCE.as_secs();
         let Self { reason, .. } = self;
-        news.then(|| match queue_taken {
+        is_new.then(|| match queue_taken {
             true => format!("{reason}; waiting for up to {seconds} s until it has gone"),
             false => format!("no connection to the broker: {reason}; trying again for up to {seconds} s"),
         })
@@ -132,13 +133,13 @@ impl Refusal {
 /// Waits for the new credentials of a registration.
 pub(super) async fn renewed(
     registering: impl Future<Output = Result<LinkConfig, Failure>>,
-    callers: &StartAborts<'_>,
+    aborts: &StartAborts<'_>,
     name: &str,
     deadline: Instant,
 ) -> Result<LinkConfig, Failure> {
     tokio::select! {
         biased;
-        failure = callers.called_off() => Err(failure),
+        failure = aborts.aborted() => Err(failure),
         () = sleep_until(deadline) => Err(Failure::new(
             status::TEMPFAIL,
             format!(
@@ -154,8 +155,8 @@ pub(super) async fn renewed(
     }
 }
 
-/// Waits until nobody reads our word any more; for ever when nobody ever did.
-async fn gone(waiting: Option<&OwnedFd>) {
+/// Waits until the reader of the pipe is gone; for ever if there is no pipe.
+async fn reader_gone(waiting: Option<&OwnedFd>) {
     let Some(waiting) = waiting else { return std::future::pending().await };
     loop {
         let mut reader = [PollFd::new(waiting.as_fd(), PollFlags::empty())];
@@ -164,7 +165,7 @@ async fn gone(waiting: Option<&OwnedFd>) {
         if gone {
             return;
         }
-        sleep(LOOKING).await;
+        sleep(CHECK_INTERVAL).await;
     }
 }
 
@@ -178,9 +179,9 @@ mod tests {
         for event in heard {
             outbox.send(event).await.unwrap();
         }
-        let callers = StartAborts { stop: &stop, parent: None, waiting: None };
+        let aborts = StartAborts { stop: &stop, parent: None, waiting: None };
         let deadline = Instant::now() + Duration::from_millis(50);
-        let answer = granted(&mut events, &callers, "ep", deadline).await;
+        let answer = granted(&mut events, &aborts, "ep", deadline).await;
         drop((trigger, outbox));
         answer
     }
@@ -211,9 +212,9 @@ mod tests {
     #[tokio::test]
     async fn a_registration_that_does_not_end_ends_the_start() {
         let (_trigger, stop) = daemon::stop::channel();
-        let callers = StartAborts { stop: &stop, parent: None, waiting: None };
+        let aborts = StartAborts { stop: &stop, parent: None, waiting: None };
         let deadline = Instant::now() + Duration::from_millis(50);
-        let late = renewed(std::future::pending(), &callers, "ep", deadline).await.unwrap_err();
+        let late = renewed(std::future::pending(), &aborts, "ep", deadline).await.unwrap_err();
         assert_eq!(late.status, status::TEMPFAIL);
         assert!(late.text.contains("gave no new ones within 180 s"), "{}", late.text);
     }
@@ -221,17 +222,17 @@ mod tests {
     #[test]
     fn the_same_refusal_is_said_once() {
         let mut refusal = Refusal::default();
-        let mut said = |queue_taken| refusal.heard("why".to_owned(), queue_taken);
-        assert_eq!(said(true).unwrap(), "why; waiting for up to 180 s until it has gone");
-        assert_eq!(said(true), None);
-        assert!(said(false).unwrap().contains("no connection to the broker: why"));
+        let mut record = |queue_taken| refusal.record("why".to_owned(), queue_taken);
+        assert_eq!(record(true).unwrap(), "why; waiting for up to 180 s until it has gone");
+        assert_eq!(record(true), None);
+        assert!(record(false).unwrap().contains("no connection to the broker: why"));
     }
 
     #[tokio::test]
-    async fn whoever_waited_and_went_calls_it_off() {
+    async fn a_start_that_no_longer_waits_aborts_it() {
         let (ours, theirs) = nix::unistd::pipe().unwrap();
-        assert!(tokio::time::timeout(Duration::from_millis(10), gone(Some(&theirs))).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_millis(10), reader_gone(Some(&theirs))).await.is_err());
         drop(ours);
-        gone(Some(&theirs)).await;
+        reader_gone(Some(&theirs)).await;
     }
 }

@@ -1,17 +1,16 @@
-//! How long a `start` waits: until the first node works, or for a while.
+//! Decides how long `start` waits: until the first node works, or for a limited time.
 //!
-//! A node may be in a batch system's queue for days, so the wait has an end, and then `start` says so. Who asked for no
-//! first block has none to wait for.
+//! A node may be queued by a batch system for days, so `start` stops waiting and says so. With `init_blocks: 0` it does not wait.
 
 use std::time::Duration;
 
 use engine::{Options, ProviderOptions, Report};
 use tokio::time::Instant;
 
-/// As long as somebody waits at a terminal.
+/// How long somebody is kept waiting at a terminal.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How often the engine is asked.
-pub(super) const LOOKING: Duration = Duration::from_millis(100);
+/// How often to ask the engine.
+pub(super) const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The wait for the first node.
 #[derive(Debug)]
@@ -33,13 +32,13 @@ impl FirstNodeWait {
         self.seen
     }
 
-    /// There is a node.
-    pub(super) fn saw(&mut self) {
+    /// Records that a node works.
+    pub(super) fn record(&mut self) {
         self.seen = true;
     }
 
-    /// What the engine says; the answer is for whoever waits, once there is one.
-    pub(super) fn look(&self, report: &Report) -> Option<String> {
+    /// Evaluates a report. Returns the message for `start` once the wait is over; it is empty if a node works.
+    pub(super) fn message(&self, report: &Report) -> Option<String> {
         if works(report) {
             return Some(String::new());
         }
@@ -62,7 +61,7 @@ impl FirstNodeWait {
     }
 }
 
-/// Whether a node has called whose interpreter is there.
+/// Whether a node is connected whose worker is ready.
 pub(super) fn works(report: &Report) -> bool {
     report.managers > report.starting_managers
 }
@@ -79,20 +78,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_is_told_of_a_node_or_of_none() {
+    async fn start_waits_for_a_node_for_a_limited_time() {
         let waits = first(1);
-        assert_eq!(waits.look(&Report::default()), None);
+        assert_eq!(waits.message(&Report::default()), None);
         let failed = Report { last_block_failure: Some("\tno luck".to_owned()), ..Report::default() };
-        assert_eq!(waits.look(&failed), None, "another block may work");
+        assert_eq!(waits.message(&failed), None, "another block may work");
         let starting = Report { managers: 1, starting_managers: 1, ..Report::default() };
-        assert_eq!(waits.look(&starting), None, "its interpreter may never come");
+        assert_eq!(waits.message(&starting), None, "its interpreter may never come");
         let up = Report { managers: 1, ..Report::default() };
-        assert_eq!(waits.look(&up).as_deref(), Some(""));
-        let none = first(0).look(&Report::default()).unwrap();
+        assert_eq!(waits.message(&up).as_deref(), Some(""));
+        let none = first(0).message(&Report::default()).unwrap();
         assert!(none.contains("init_blocks: 0"), "{none}");
         let mut late = first(1);
         late.until = Some(Instant::now());
-        let said = late.look(&failed).unwrap();
+        let said = late.message(&failed).unwrap();
         assert!(said.contains("within 20 s") && said.contains("no luck"), "{said}");
     }
 }

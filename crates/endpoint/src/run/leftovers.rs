@@ -1,6 +1,6 @@
-//! Ends what an endpoint that died left running: its nodes on this machine. Their workers die with them.
+//! Ends the nodes that a dead endpoint left running on this machine. Their workers end with them.
 //!
-//! Most nodes end with the process that started them; what a launcher took out of that process's reach does not.
+//! Most nodes end with the process that started them, except those that a launcher detached from it.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -14,28 +14,28 @@ use nix::unistd::Pid;
 
 use crate::directory::EndpointDir;
 
-/// A node that is asked to end has so long.
+/// How long a node may take to end after a signal.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Nobody here is its parent, so nothing wakes us.
-const LOOKING: Duration = Duration::from_millis(20);
+/// How often to check: nodes are no children of this process, so no event tells that they ended.
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Ends the nodes; how many there were.
+/// Ends the nodes and returns how many there were.
 pub(crate) fn end(endpoint: &EndpointDir) -> usize {
     let nodes: Vec<Pid> = all().into_iter().filter(|pid| is_node_of(*pid, endpoint)).collect();
     for (signal, looks) in [
-        (Signal::SIGTERM, PATIENCE.as_millis() / LOOKING.as_millis()),
-        (Signal::SIGKILL, PATIENCE.as_millis() / LOOKING.as_millis()),
+        (Signal::SIGTERM, PATIENCE.as_millis() / CHECK_INTERVAL.as_millis()),
+        (Signal::SIGKILL, PATIENCE.as_millis() / CHECK_INTERVAL.as_millis()),
     ] {
         let alive = || nodes.iter().filter(|pid| is_node_of(**pid, endpoint));
         for pid in alive() {
-            // Gone in the meantime, or not ours to end: the next look tells.
+            // It may have ended, or belong to another user: the next check shows.
             let _ = kill(*pid, signal);
         }
         for _ in 0..looks {
             if alive().next().is_none() {
                 return nodes.len();
             }
-            sleep(LOOKING);
+            sleep(CHECK_INTERVAL);
         }
     }
     nodes.len()
@@ -46,7 +46,7 @@ fn all() -> Vec<Pid> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw)).collect()
 }
 
-/// Whether a process is a node whose configuration lies in the endpoint's directory.
+/// Whether a process is a node whose configuration is in the endpoint's directory.
 fn is_node_of(pid: Pid, endpoint: &EndpointDir) -> bool {
     fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| is_node(&line, endpoint.path()))
 }
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_is_told_by_its_words() {
+    fn a_node_is_recognized_by_its_command_line() {
         let table = [
             ("/opt/ep|node|--block|0|--config|/home/u/ep/run/node.json", true),
             ("/opt/ep|node|--config|/home/u/ep/run/node.json|--block|0", true),

@@ -1,7 +1,7 @@
-//! The running endpoint: brings what happens to the interchange and performs what it decides.
+//! The running endpoint: passes events to the interchange and performs its decisions.
 //!
-//! Everything lives on one thread, but for the files and the AMQP library's own: no file system keeps heartbeats waiting.
-//! This file builds the parts, once the endpoint is ours ([`fence`]); [`driver`] turns the crank.
+//! Everything runs on one thread, except file access and the AMQP library: a slow file system delays no heartbeat. This file
+//! builds the parts, once the broker has granted the endpoint's queue ([`fence`]); [`driver`] is the event loop.
 
 mod driver;
 mod fence;
@@ -44,18 +44,18 @@ use first_node::FirstNodeWait;
 use renewal::Renewal;
 use storage::Storage;
 
-/// Bodies of tasks take at most so much memory.
+/// The memory limit for the bodies of tasks.
 const WINDOW_BYTES: usize = 64 << 20;
-/// The broker gives out at least so many tasks at once.
-const LEAST_WINDOW: u32 = 1_000;
-/// So many results are on their way to the broker at once.
+/// The smallest prefetch window for tasks.
+const MIN_PREFETCH: u32 = 1_000;
+/// How many results may await the broker's confirmation.
 const RESULTS_IN_FLIGHT: usize = 1_024;
 
-/// What threads get to end when all else has ended.
-const LAST_THREADS: Duration = Duration::from_millis(500);
+/// How long threads may take to end after everything else.
+const THREAD_SHUTDOWN: Duration = Duration::from_millis(500);
 
-/// A start registers again so often when the broker refuses the credentials that a registration brought: somebody may be
-/// waiting for it. A running endpoint has more patience.
+/// How often a start registers again when the broker refuses the credentials of a registration. It is less often than for a running
+/// endpoint, because somebody may wait for the start.
 const REGISTRATIONS_AT_START: u32 = 3;
 
 /// The command `_run`: what `start` becomes.
@@ -68,27 +68,27 @@ pub(crate) fn main() -> CommandResult {
             format!("Error: `_run` is called by `start`, with a document on standard input: {error}"),
         )
     })?;
-    // SAFETY: the number comes from the image this process was a moment ago; nobody else uses it.
+    // SAFETY: the program that this process ran before `exec` passed the number; nothing else uses it.
     let report = document.report_fd.map(|number| unsafe { OwnedFd::from_raw_fd(number) });
     if let Some(report) = &report {
         inherit(report, false).map_err(Failure::error)?;
     }
     let mut ready = ReadyReport { report };
     let endpoint = EndpointDir::at(document.directory.clone());
-    let terminal = Terminal::keep(ready.told());
+    let terminal = Terminal::keep(ready.is_sent());
     let outcome = run(&endpoint, &document, &mut ready);
     if let Err(failure) = &outcome {
-        let told = ready.told();
-        // Who waits for word has the credentials too; nobody else would tell the service why there is no endpoint. One
-        // that runs elsewhere needs no excuse.
-        if told && document.registers.is_none() && failure.status != status::ALREADY_ACTIVE {
+        let on_our_own = ready.is_sent();
+        // A `start` that waits has the credentials too, and reports the failure itself. An endpoint that runs elsewhere has not
+        // failed.
+        if on_our_own && document.registers.is_none() && failure.status != status::ALREADY_ACTIVE {
             let config = Config::read("", &document.config).ok();
             let authorities = document.authorities.clone();
             report_failure(document.registration.clone(), config.as_ref(), authorities, failure);
         }
-        ready.tell(Err(failure));
-        // Whoever waited says it; else it belongs to where we were started, whatever has become of our output since.
-        if told {
+        ready.send(Err(failure));
+        // A `start` that waits prints the failure. Otherwise it belongs on the terminal, even if standard error is redirected by now.
+        if on_our_own {
             terminal.say(&failure.text);
         }
         return Err(Failure::new(failure.status, ""));
@@ -100,33 +100,33 @@ pub(crate) fn main() -> CommandResult {
 struct Terminal(Option<File>);
 
 impl Terminal {
-    /// Keeps it, if nobody waits for our word: who does, waits for the end of our output, too.
+    /// Keeps it, unless a `start` waits: that waits for the end of our output, too.
     fn keep(ours: bool) -> Self {
         Self(ours.then(|| std::io::stderr().as_fd().try_clone_to_owned().map(File::from).ok()).flatten())
     }
 
     fn say(mut self, text: &str) {
         if let Some(terminal) = &mut self.0 {
-            // A terminal that is gone needs no words.
+            // The terminal may be closed.
             let _ = writeln!(terminal, "{text}");
         }
     }
 }
 
-/// Whoever waits for word that we run; told once.
+/// The report to the `start` that waits until the endpoint runs; sent once.
 pub(super) struct ReadyReport {
     report: Option<OwnedFd>,
 }
 
 impl ReadyReport {
-    fn tell(&mut self, outcome: Result<&str, &Failure>) {
+    fn send(&mut self, outcome: Result<&str, &Failure>) {
         if let Some(to) = self.report.take() {
             report(outcome, to);
         }
     }
 
-    /// Whether nobody waits, or no more.
-    fn told(&self) -> bool {
+    /// Whether no `start` waits (any more).
+    fn is_sent(&self) -> bool {
         self.report.is_none()
     }
 }
@@ -160,22 +160,22 @@ fn run_configured(
 ) -> CommandResult {
     lines.say(&format!("\n========== Endpoint begins: {}", document.registration.endpoint_id));
     start_logging(lines, document)?;
-    // As upstream's daemon: what tasks write, their group may write too. No core files: they may hold credentials.
+    // As upstream's daemon: the group may write what tasks create. No core files: they may contain credentials.
     umask(Mode::from_bits_truncate(0o002));
     if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
-        tracing::warn!(%error, "core files could not be switched off");
+        tracing::warn!(%error, "core files could not be disabled");
     }
-    // It holds until we return: `endpoint_teardown` gets what users had.
+    // Undone when it is dropped: `endpoint_teardown` gets the user's limit.
     let raised = daemon::open_files::raise();
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
-        tracing::debug!("the process's cryptography was chosen already");
+        tracing::debug!("a crypto provider was installed already");
     }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::error)?;
     let open_files = raised.inherited().map(|inherited| inherited.soft());
     let outcome = runtime.block_on(serve(endpoint, document, config, open_files, ready, deferred_log));
     // A thread may still wait for a service or a file system that does not answer; dropping the runtime would wait for it.
-    runtime.shutdown_timeout(LAST_THREADS);
+    runtime.shutdown_timeout(THREAD_SHUTDOWN);
     outcome
 }
 
@@ -193,14 +193,14 @@ async fn serve(
     let run = random::run_id();
     let options =
         config.engine.runnable().map_err(|why| Failure::new(status::CONFIG, format!("Error: {why}")))?;
-    let callers = fence::StartAborts { stop: &stop, parent: document.parent, waiting: ready.report.as_ref() };
+    let aborts = fence::StartAborts { stop: &stop, parent: document.parent, waiting: ready.report.as_ref() };
     let mut renewal = Renewal::new(endpoint, config, &options, document);
     let mut registrations = REGISTRATIONS_AT_START;
     let mut plan = plan(registration, config, &options, document.authorities.clone())?;
     let (name, deadline) = (endpoint.name(), Instant::now() + fence::PATIENCE);
     let (link, link_events, session) = loop {
         let (link, mut events) = amqp::start(plan);
-        let refused = match fence::granted(&mut events, &callers, &name, deadline).await {
+        let refused = match fence::granted(&mut events, &aborts, &name, deadline).await {
             Ok(session) => break (link, events, session),
             Err(NotGranted::Final(failure)) => return Err(failure),
             Err(NotGranted::CredentialsRefused(failure)) => failure,
@@ -210,13 +210,14 @@ async fn serve(
         }
         registrations -= 1;
         tracing::warn!("{}; registering again", refused.text);
-        plan = fence::renewed(renewal.done(), &callers, &name, deadline).await?;
+        plan = fence::renewed(renewal.done(), &aborts, &name, deadline).await?;
     };
     renewal.accepted();
-    let (place, settings, lines, console) =
+    let (directory, settings, lines, console) =
         (endpoint.clone(), config.clone(), deferred_log.clone(), document.console);
-    // The file system may stand still; the connection to the broker must not.
-    let opened = tokio::task::spawn_blocking(move || storage::open(&place, &settings, run, &lines, console));
+    // A stalled file system must not stall the connection to the broker.
+    let opened =
+        tokio::task::spawn_blocking(move || storage::open(&directory, &settings, run, &lines, console));
     let disk = opened.await.map_err(Failure::error)??;
     let claim = disk.pid_file.claim();
     renewal.claimed(disk.pid_file.claim());
@@ -227,16 +228,16 @@ async fn serve(
         && claim.holds()
         && let Err(error) = LastFailure::write(endpoint, failure)
     {
-        tracing::error!(%error, "why the endpoint ends could not be written down for `list`");
+        tracing::error!(%error, "the reason why the endpoint ends could not be recorded for `list`");
     }
     outcome
 }
 
-/// What a run has once the endpoint is its own.
+/// What a run has once the endpoint is claimed.
 struct OwnedEndpoint {
     run: RunId,
     options: engine::Options,
-    /// The limit that users had.
+    /// The user's limit of open files.
     open_files: Option<u64>,
     disk: Storage,
     link: amqp::Handle,
@@ -247,7 +248,7 @@ struct OwnedEndpoint {
     stop: Stop,
 }
 
-/// Runs the endpoint that is ours.
+/// Runs the claimed endpoint.
 async fn work(
     endpoint: &EndpointDir,
     document: &RunDocument,
@@ -320,13 +321,13 @@ async fn work(
         bad: None,
     };
     daemon::ready::serving();
-    let ending = driver.turn(session, actions, ready).await;
+    let ending = driver.run(session, actions, ready).await;
     daemon::ready::stopping();
     drop((trigger, pid_file));
     match ending {
         RunEnd::Ordinary => Ok(()),
         RunEnd::Bad { text, worked } => Err(Failure::new(
-            // What never worked needs another configuration; what did may work again.
+            // If no block ever worked, the configuration must change; otherwise a restart may help.
             if worked { status::SOFTWARE } else { status::CONFIG },
             format!(
                 "Error: endpoint '{}' can't run tasks: none of its blocks works.\n{}\nThe log is {}",
@@ -346,7 +347,7 @@ async fn work(
     }
 }
 
-/// Upstream's endpoint also stops by SIGHUP; other daemons read their configuration again.
+/// SIGHUP stops the endpoint, as it stops upstream's.
 fn stop_on_hangup(trigger: daemon::stop::Trigger) -> CommandResult {
     let mut hangups = signal(SignalKind::hangup()).map_err(Failure::error)?;
     tokio::spawn(async move {
@@ -366,14 +367,14 @@ fn plan(
     let engine::ProviderOptions::LocalProvider(block) = &options.provider;
     let per_node = options.max_workers_per_node.unwrap_or(1);
     let slots = per_node.saturating_mul(block.nodes_per_block).saturating_mul(block.max_blocks);
-    let window = slots.saturating_mul(2).max(LEAST_WINDOW);
+    let window = slots.saturating_mul(2).max(MIN_PREFETCH);
     let prefetch = u16::try_from(window).unwrap_or(u16::MAX);
     let name = format!("endpoint {}", registration.endpoint_id);
     LinkConfig::new(registration, config.amqp_port, authorities, prefetch, name)
         .map_err(|error| Failure::new(status::DATAERR, format!("Invalid credential structure: {error}")))
 }
 
-/// What blocks run: this very file, by its path, for a node may see the same file system and another PATH.
+/// The command that blocks run: this program by its path, because nodes may have another PATH.
 fn node_command() -> Result<Vec<String>, Failure> {
     let own = std::env::current_exe().map_err(|error| Failure::error(format!("our own path: {error}")))?;
     let own = own.to_str().ok_or_else(|| Failure::error("our own path is not UTF-8"))?;
@@ -381,8 +382,8 @@ fn node_command() -> Result<Vec<String>, Failure> {
 }
 
 fn start_logging(lines: &Background, document: &RunDocument) -> CommandResult {
-    // lapin calls the end of any connection an error, also of one that was closed in order. We are told of each, and log it
-    // with what is done about it.
+    // lapin logs the end of every connection as an error, even of one that we closed. We get each as an event, and log it
+    // ourselves.
     let directives = if document.debug {
         "debug,hyper=info,rustls=info,lapin=info,sqlx=info"
     } else {

@@ -1,7 +1,6 @@
-//! New credentials for the broker, when it does not accept the old ones any more: the endpoint registers again.
+//! Registers the endpoint again when the broker no longer accepts its credentials.
 //!
-//! Nobody but the service can say whether it still wants this endpoint. Where it says no, the endpoint stops in order;
-//! where it does not answer, the endpoint asks again.
+//! If the service refuses, the endpoint stops; if the service does not answer, the endpoint retries.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -17,23 +16,22 @@ use crate::exit::{Failure, block_on, status};
 use crate::pid::Claim;
 use crate::start::{RunDocument, refuse_if_active, register};
 
-/// Between one registration and the next, at first and at most: a service that gives credentials its broker refuses is
-/// not asked in a circle.
+/// The first and the longest pause between registrations, in case the broker refuses the new credentials as well.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// So many registrations in a row may bring credentials that the broker refuses.
-const IN_VAIN: u32 = 10;
+/// How many registrations in a row may bring credentials that the broker refuses.
+const MAX_REGISTRATIONS: u32 = 10;
 
 type Registering = Pin<Box<dyn Future<Output = Result<LinkConfig, Failure>>>>;
 
-/// Registers again when it must.
+/// Registers again on request.
 pub(super) struct Renewal {
-    way: Option<RegistrationSettings>,
-    under_way: Option<Registering>,
-    in_vain: u32,
+    settings: Option<RegistrationSettings>,
+    registering: Option<Registering>,
+    attempts: u32,
 }
 
-/// What a registration takes.
+/// What a registration needs.
 #[derive(Clone)]
 struct RegistrationSettings {
     base: Base,
@@ -43,7 +41,7 @@ struct RegistrationSettings {
     text: String,
     authorities: Option<String>,
     client: Option<Credentials>,
-    /// Absent until the endpoint is ours.
+    /// Absent until this process has claimed the endpoint.
     claim: Option<Claim>,
 }
 
@@ -54,7 +52,7 @@ impl Renewal {
         options: &engine::Options,
         document: &RunDocument,
     ) -> Self {
-        let way = document.registers.as_ref().map(|base| RegistrationSettings {
+        let settings = document.registers.as_ref().map(|base| RegistrationSettings {
             claim: None,
             base: Base::at(base.clone()),
             endpoint: endpoint.clone(),
@@ -67,40 +65,41 @@ impl Renewal {
                 client_secret: client.secret.clone(),
             }),
         });
-        Self { way, under_way: None, in_vain: 0 }
+        Self { settings, registering: None, attempts: 0 }
     }
 
-    /// Begins; false, when there is no way or no hope. Sessions go on counting at `first_session`.
+    /// Begins a registration; the next link counts its sessions from `first_session`. False: this endpoint can't register itself,
+    /// or has done so too often.
     pub(super) fn begin(&mut self, first_session: u32) -> bool {
-        let Some(way) = &self.way else { return false };
-        if self.in_vain >= IN_VAIN {
+        let Some(settings) = &self.settings else { return false };
+        if self.attempts >= MAX_REGISTRATIONS {
             return false;
         }
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.in_vain).min(LONGEST_PAUSE);
-        self.in_vain += 1;
-        self.under_way = Some(Box::pin(way.clone().register(pause, first_session)));
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.attempts).min(LONGEST_PAUSE);
+        self.attempts += 1;
+        self.registering = Some(Box::pin(settings.clone().register(pause, first_session)));
         true
     }
 
-    /// From here on it registers for the process that holds `claim` only.
+    /// From now on it only registers while `claim` holds.
     pub(super) fn claimed(&mut self, claim: Claim) {
-        if let Some(way) = &mut self.way {
-            way.claim = Some(claim);
+        if let Some(settings) = &mut self.settings {
+            settings.claim = Some(claim);
         }
     }
 
-    /// The broker accepts us.
+    /// Resets the count: the broker has accepted the credentials.
     pub(super) fn accepted(&mut self) {
-        self.in_vain = 0;
+        self.attempts = 0;
     }
 
-    /// The outcome of what is under way; for ever, when nothing is.
+    /// Waits for the result of the registration; for ever if none is under settings.
     pub(super) async fn done(&mut self) -> Result<LinkConfig, Failure> {
-        match &mut self.under_way {
+        match &mut self.registering {
             Some(registering) => {
-                let outcome = registering.await;
-                self.under_way = None;
-                outcome
+                let result = registering.await;
+                self.registering = None;
+                result
             }
             None => std::future::pending().await,
         }
@@ -112,12 +111,12 @@ impl RegistrationSettings {
         let mut pause = first;
         loop {
             tokio::time::sleep(pause).await;
-            // It reads what a login has left, on a file system that may stand still.
-            let way = self.clone();
-            let once = tokio::task::spawn_blocking(move || block_on(way.once()));
+            // It reads the token store, on a file system that may stall.
+            let settings = self.clone();
+            let once = tokio::task::spawn_blocking(move || block_on(settings.once()));
             match once.await.map_err(Failure::error)? {
                 Ok(plan) => return Ok(LinkConfig { first_session, ..plan }),
-                // The service is out of reach: it will come back.
+                // The service can't be reached: retry.
                 Err(failure) if failure.status == status::TEMPFAIL => {
                     tracing::warn!("{}", failure.text);
                     pause = pause.saturating_mul(2).min(LONGEST_PAUSE);

@@ -1,4 +1,4 @@
-//! All that a run has on disk, opened once the endpoint is its own: see [`super::fence`].
+//! Opens the files of a run, once the broker has granted the queue: see [`super::fence`].
 
 use std::path::Path;
 
@@ -16,20 +16,20 @@ use crate::pid::{ClaimError, PidFile, PidFileWatch, PreviousRun};
 use crate::spool::{Spool, SpoolThread};
 use crate::start::{active_elsewhere, already_active};
 
-/// What is open.
+/// The open files and the threads that write them.
 pub(super) struct Storage {
-    /// Goes last: as long as it is there, the rest is ours.
+    /// Dropped last: while it exists, the other files are this process's.
     pub(super) pid_file: PidFile,
     pub(super) watch: PidFileWatch,
     pub(super) journal: Journal,
     pub(super) spool_thread: SpoolThread,
     pub(super) earlier_runs: EarlierRuns,
-    /// Tasks whose results lie in the spool.
+    /// Tasks whose results are in the spool.
     pub(super) spooled: Vec<TaskId>,
     pub(super) before: PreviousRun,
 }
 
-/// Claims the endpoint and opens everything. It waits for the file system, and so belongs on a thread of its own.
+/// Claims the endpoint and opens its files. Blocks on the file system, so it must run on a thread of its own.
 pub(super) fn open(
     endpoint: &EndpointDir,
     config: &Config,

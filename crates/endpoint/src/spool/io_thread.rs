@@ -1,4 +1,4 @@
-//! Works the spool on a thread of its own: a slow disk must not hold up what needs none.
+//! Reads and writes the spool on a thread of its own, so that a slow disk delays nothing else.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,7 +13,7 @@ use wire::{RunId, TaskId};
 use super::Spool;
 use super::recent::Recent;
 
-enum Order {
+enum Request {
     Keep {
         task: TaskId,
         result: Vec<u8>,
@@ -24,11 +24,11 @@ enum Order {
         tasks: Vec<TaskId>,
         last: bool,
     },
-    /// Another run has the spool.
+    /// Another run owns the spool.
     Abandon,
 }
 
-/// What was done, in the order it was asked for.
+/// What was done, in the request of the requests.
 #[derive(Debug)]
 pub(crate) enum SpoolEvent {
     Kept { task: TaskId, result: Vec<u8> },
@@ -37,92 +37,92 @@ pub(crate) enum SpoolEvent {
     Found { tasks: Vec<TaskId>, last: bool },
 }
 
-/// The spool at work. The orders that wait are bounded by the tasks the owner holds.
+/// A handle to the thread. The number of waiting requests is limited by the owner's tasks.
 #[derive(Debug)]
 pub(crate) struct SpoolThread {
-    orders: Option<blocking::Sender<Order>>,
-    done: mpsc::UnboundedReceiver<SpoolEvent>,
+    requests: Option<blocking::Sender<Request>>,
+    events: mpsc::UnboundedReceiver<SpoolEvent>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl SpoolThread {
     pub(crate) fn start(spool: Spool, run: RunId) -> io::Result<Self> {
         let recent = Recent::create(&spool.directory, run)?;
-        let (orders, inbox) = blocking::channel();
-        let (outbox, done) = mpsc::unbounded_channel();
-        let mut worker = Worker { spool, recent, outbox, read: HashMap::new(), abandoned: false };
+        let (requests, inbox) = blocking::channel();
+        let (outbox, events) = mpsc::unbounded_channel();
+        let mut spool_io = SpoolIo { spool, recent, outbox, read: HashMap::new(), abandoned: false };
         let thread =
-            std::thread::Builder::new().name("spool".to_owned()).spawn(move || worker.work(&inbox))?;
-        Ok(Self { orders: Some(orders), done, thread: Some(thread) })
+            std::thread::Builder::new().name("spool".to_owned()).spawn(move || spool_io.run(&inbox))?;
+        Ok(Self { requests: Some(requests), events, thread: Some(thread) })
     }
 
     pub(crate) fn keep(&self, task: TaskId, result: Vec<u8>) {
-        self.order(Order::Keep { task, result });
+        self.request(Request::Keep { task, result });
     }
 
     pub(crate) fn load(&self, task: TaskId) {
-        self.order(Order::Load(task));
+        self.request(Request::Load(task));
     }
 
     pub(crate) fn forget(&self, task: TaskId) {
-        self.order(Order::Forget(task));
+        self.request(Request::Forget(task));
     }
 
-    /// Looks whether an earlier run has put results of these tasks here; the last time, its file is removed.
+    /// Looks for results of these tasks that an earlier run has written meanwhile. The last time, that run's file is removed.
     pub(crate) fn find(&self, tasks: Vec<TaskId>, last: bool) {
-        self.order(Order::Find { tasks, last });
+        self.request(Request::Find { tasks, last });
     }
 
-    /// The spool is another run's now: what still comes goes to the end of this run's own file, where that run looks.
+    /// Hands the spool to another run: from now on results are only appended to this run's own file, where that run looks.
     pub(crate) fn abandon(&self) {
-        self.order(Order::Abandon);
+        self.request(Request::Abandon);
     }
 
-    pub(crate) async fn done(&mut self) -> Option<SpoolEvent> {
-        self.done.recv().await
+    pub(crate) async fn event(&mut self) -> Option<SpoolEvent> {
+        self.events.recv().await
     }
 
-    /// Finishes what was asked for and leaves each result that still waits in a file of its own.
+    /// Completes all requests, moves every unconfirmed result to a file of its own, and ends the thread.
     pub(crate) fn close(mut self) {
-        self.orders = None;
+        self.requests = None;
         if let Some(thread) = self.thread.take() {
-            // A thread that panicked has nothing more to do.
+            // A thread that panicked has ended as well.
             let _ = thread.join();
         }
     }
 
-    fn order(&self, order: Order) {
-        if let Some(orders) = &self.orders {
-            // The thread lives as long as the orders come.
-            let _ = orders.send(order);
+    fn request(&self, request: Request) {
+        if let Some(requests) = &self.requests {
+            // The thread lives as long as this sender.
+            let _ = requests.send(request);
         }
     }
 }
 
-struct Worker {
+struct SpoolIo {
     spool: Spool,
     recent: Recent,
     outbox: mpsc::UnboundedSender<SpoolEvent>,
-    /// How long the files of earlier runs were when they were read.
+    /// The lengths at which the files of earlier runs were read.
     read: HashMap<PathBuf, u64>,
     abandoned: bool,
 }
 
-impl Worker {
-    fn work(&mut self, inbox: &blocking::Receiver<Order>) {
+impl SpoolIo {
+    fn run(&mut self, inbox: &blocking::Receiver<Request>) {
         while let Ok(first) = inbox.recv() {
             let mut keeping = Vec::new();
-            for order in std::iter::once(first).chain(inbox.try_iter()) {
-                match order {
-                    Order::Keep { task, result } => keeping.push((task, result)),
-                    Order::Load(task) => {
+            for request in std::iter::once(first).chain(inbox.try_iter()) {
+                match request {
+                    Request::Keep { task, result } => keeping.push((task, result)),
+                    Request::Load(task) => {
                         self.keep(std::mem::take(&mut keeping));
                         let result = self.recent.read(task).unwrap_or_else(|| self.spool.read(task));
-                        self.tell(SpoolEvent::Loaded { task, result });
+                        self.send(SpoolEvent::Loaded { task, result });
                     }
-                    Order::Forget(task) => self.forget(task),
-                    Order::Find { tasks, last } => self.find(&tasks, last),
-                    Order::Abandon => self.abandoned = true,
+                    Request::Forget(task) => self.forget(task),
+                    Request::Find { tasks, last } => self.find(&tasks, last),
+                    Request::Abandon => self.abandoned = true,
                 }
             }
             self.keep(keeping);
@@ -130,30 +130,30 @@ impl Worker {
                 && !self.abandoned
                 && let Err(error) = self.move_out()
             {
-                tracing::warn!(%error, "results that wait could not be given files of their own");
+                tracing::warn!(%error, "unconfirmed results could not be moved to files of their own");
             }
         }
         if self.abandoned {
             return;
         }
         if let Err(error) = self.move_out().and_then(|()| fs::remove_file(self.recent.path())) {
-            tracing::error!(%error, "results that wait stay where the next start finds them");
+            tracing::error!(%error, "unconfirmed results stay in the shared file; the next start reads them there");
         }
     }
 
-    /// All that came at once, with one write.
+    /// Writes all results that came together with one call.
     fn keep(&mut self, results: Vec<(TaskId, Vec<u8>)>) {
         if results.is_empty() {
             return;
         }
         match self.recent.append(&results) {
             Ok(()) => {
-                results.into_iter().for_each(|(task, result)| self.tell(SpoolEvent::Kept { task, result }))
+                results.into_iter().for_each(|(task, result)| self.send(SpoolEvent::Kept { task, result }))
             }
             Err(error) => {
                 let error = error.to_string();
                 for (task, result) in results {
-                    self.tell(SpoolEvent::NotKept { task, result, error: error.clone() });
+                    self.send(SpoolEvent::NotKept { task, result, error: error.clone() });
                 }
             }
         }
@@ -164,10 +164,10 @@ impl Worker {
             tracing::warn!(%error, "the results of an earlier run can't be read");
             Vec::new()
         });
-        if last && let Err(error) = self.spool.tidy(self.recent.path()) {
+        if last && let Err(error) = self.spool.remove_others(self.recent.path()) {
             tracing::warn!(%error, "an earlier run's file of results can't be removed; the next start does it");
         }
-        self.tell(SpoolEvent::Found { tasks: found, last });
+        self.send(SpoolEvent::Found { tasks: found, last });
     }
 
     fn forget(&mut self, task: TaskId) {
@@ -177,12 +177,12 @@ impl Worker {
             Err(error) => Err(error),
         };
         if let Err(error) = forgotten {
-            // It is sent once more at the next start, and the service knows it.
-            tracing::warn!(%task, %error, "a result that was sent could not be removed");
+            // The next start sends it again, and the service ignores it.
+            tracing::warn!(%task, %error, "a confirmed result could not be removed");
         }
     }
 
-    /// Gives every result that waits a file of its own, and empties the common one.
+    /// Moves every unconfirmed result to a file of its own and empties the shared file.
     fn move_out(&mut self) -> io::Result<()> {
         for task in self.recent.waiting() {
             if let Some(result) = self.recent.read(task) {
@@ -192,8 +192,8 @@ impl Worker {
         self.recent.empty()
     }
 
-    fn tell(&self, done: SpoolEvent) {
-        // An owner that has gone needs no answer; what is kept is kept.
+    fn send(&self, done: SpoolEvent) {
+        // The owner may be gone; the results are on disk all the same.
         let _ = self.outbox.send(done);
     }
 }

@@ -1,9 +1,9 @@
-//! Results until the broker has confirmed them, in `unacked_results/`.
+//! Keeps results on disk, in `unacked_results/`, until the broker has confirmed them.
 //!
-//! A file named by a task holds its result exactly as it is published, so what upstream's endpoint left there is sent
-//! too. The results of the last moments lie together in [`recent`]; other names that begin with a dot are drafts and
-//! nobody's. Everything is written before it is published and nothing is synced: it survives the end of this process,
-//! however it comes; after a power loss the journal still knows that the task began.
+//! A file named by a task contains its result exactly as it is published, so results that upstream's endpoint left there are sent
+//! too. The most recent results share one file ([`recent`]). Other names that begin with a dot are temporary files. A result is
+//! written before it is published, and not synced: it survives the end of this process, even SIGKILL. After a power loss the
+//! journal still knows that the task began.
 
 mod io_thread;
 mod recent;
@@ -25,12 +25,12 @@ pub(crate) struct Spool {
     directory: PathBuf,
 }
 
-/// A file larger than any result we would have written is not read.
-const LARGEST: u64 = wire::message::LIMIT as u64;
+/// Larger files are not read: no result is as large.
+const FILE_LIMIT: u64 = wire::message::LIMIT as u64;
 
 impl Spool {
-    /// Opens the directory, creates it if need be, and tries that it can be written, read, listed and emptied: what
-    /// can't hold results must not take tasks.
+    /// Opens the directory, or creates it, and tests that files in it can be written, read, listed and removed: an endpoint that
+    /// can't keep results must not take tasks.
     pub(crate) fn open(directory: PathBuf) -> io::Result<Self> {
         match fs::DirBuilder::new().mode(0o700).create(&directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -49,11 +49,11 @@ impl Spool {
         Ok(spool)
     }
 
-    /// Gives files of their own to results that earlier runs left together, but for tasks that have `ended`. With
-    /// `leave`, their files stay: a run that is only stopped writes on.
+    /// Moves the results that earlier runs left in their shared files to files of their own, except those of tasks that have
+    /// `ended`. With `leave`, the shared files stay: a suspended run may still write to its own.
     pub(crate) fn adopt(&self, leave: bool, ended: impl Fn(TaskId) -> io::Result<bool>) -> io::Result<()> {
-        for path in self.recents()? {
-            for (task, result) in recent::left_behind(&path)? {
+        for path in self.shared_files()? {
+            for (task, result) in recent::read_results(&path)? {
                 if !ended(task)? {
                     self.keep(task, &result)?;
                 }
@@ -65,8 +65,8 @@ impl Spool {
         Ok(())
     }
 
-    /// Which of these tasks have a result by now; each in a file of its own. `own` is this run's file, `read` the
-    /// lengths of the others that were read before.
+    /// Which of these tasks have a result by now; moves each to a file of its own. `own` is this run's shared file; `read` are the
+    /// lengths at which the others were read before.
     fn find(
         &self,
         wanted: &[TaskId],
@@ -74,12 +74,12 @@ impl Spool {
         read: &mut HashMap<PathBuf, u64>,
     ) -> io::Result<Vec<TaskId>> {
         let missing: HashSet<_> = wanted.iter().copied().collect();
-        for path in self.recents()?.into_iter().filter(|path| path != own) {
+        for path in self.shared_files()?.into_iter().filter(|path| path != own) {
             let length = fs::metadata(&path)?.len();
             if read.get(&path) == Some(&length) {
                 continue;
             }
-            for (task, result) in recent::left_behind(&path)? {
+            for (task, result) in recent::read_results(&path)? {
                 if missing.contains(&task) {
                     self.keep(task, &result)?;
                 }
@@ -89,34 +89,34 @@ impl Spool {
         Ok(wanted.iter().copied().filter(|task| holds_result_of(&self.path(*task), *task)).collect())
     }
 
-    /// Removes the files of other runs.
-    fn tidy(&self, own: &Path) -> io::Result<()> {
-        self.recents()?.iter().filter(|path| *path != own).try_for_each(fs::remove_file)
+    /// Removes the shared files of other runs.
+    fn remove_others(&self, own: &Path) -> io::Result<()> {
+        self.shared_files()?.iter().filter(|path| *path != own).try_for_each(fs::remove_file)
     }
 
-    /// The files of results that lie together.
-    fn recents(&self) -> io::Result<Vec<PathBuf>> {
+    /// The shared files of all runs.
+    fn shared_files(&self) -> io::Result<Vec<PathBuf>> {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let path = entry?.path();
-            if recent::is_one(&path) {
+            if recent::is_recent_file(&path) {
                 found.push(path);
             }
         }
         Ok(found)
     }
 
-    /// Writes a result, whole or not at all.
+    /// Writes a result atomically.
     pub(crate) fn keep(&self, task: TaskId, message: &[u8]) -> io::Result<()> {
         let draft = self.directory.join(format!(".{task}"));
         write(&draft, message).inspect_err(|_| {
-            // A draft that could not be written needs its room.
+            // An incomplete temporary file must not take space.
             let _ = fs::remove_file(&draft);
         })?;
         fs::rename(&draft, self.path(task))
     }
 
-    /// The result is safe with the broker.
+    /// Removes a result: the broker has it.
     pub(crate) fn forget(&self, task: TaskId) -> io::Result<()> {
         match fs::remove_file(self.path(task)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -124,28 +124,30 @@ impl Spool {
         }
     }
 
-    /// Reads a kept result again.
+    /// Reads a result.
     pub(crate) fn read(&self, task: TaskId) -> io::Result<Vec<u8>> {
         read(&self.path(task))
     }
 
-    /// The tasks whose results lie here. What is no result is left alone and named in the log.
+    /// The tasks whose results are in the directory. Other files are left alone and logged.
     pub(crate) fn tasks(&self) -> io::Result<Vec<TaskId>> {
         let mut tasks = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if recent::is_one(&path) {
+            if recent::is_recent_file(&path) {
                 continue;
             }
             if name.starts_with('.') {
-                // A draft of a run that was ended in the middle of it; the task counts as lost.
+                // A temporary file of a run that was killed; the task counts as lost.
                 let _ = fs::remove_file(&path);
                 continue;
             }
             match name.parse::<TaskId>().ok().filter(|task| holds_result_of(&path, *task)) {
                 Some(task) => tasks.push(task),
-                None => tracing::warn!(path = %path.display(), "not the result of a task; it is left alone"),
+                None => {
+                    tracing::warn!(path = %path.display(), "not the result of a task; the file is left alone")
+                }
             }
         }
         tasks.sort();
@@ -163,8 +165,8 @@ fn holds_result_of(path: &Path, task: TaskId) -> bool {
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let read = fs::File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    if read as u64 > LARGEST {
+    let read = fs::File::open(path)?.take(FILE_LIMIT + 1).read_to_end(&mut bytes)?;
+    if read as u64 > FILE_LIMIT {
         return Err(io::Error::other("larger than any result"));
     }
     Ok(bytes)
@@ -224,7 +226,7 @@ mod tests {
         TaskId::from_uuid(uuid::Uuid::from_u128(number))
     }
 
-    /// What a spool_thread left: as after SIGKILL if it is not closed.
+    /// A running spool thread. Unless it is closed, it leaves what SIGKILL leaves.
     fn spool_thread(directory: &Path) -> SpoolThread {
         let run = crate::random::run_id();
         SpoolThread::start(Spool::open(directory.to_owned()).unwrap(), run).unwrap()
@@ -235,7 +237,7 @@ mod tests {
             spool_thread.keep(task(*number), message(task(*number)));
         }
         for number in numbers {
-            match spool_thread.done().await {
+            match spool_thread.event().await {
                 Some(SpoolEvent::Kept { task: known, result }) => {
                     assert_eq!((known, result), (task(*number), message(task(*number))));
                 }
@@ -251,7 +253,7 @@ mod tests {
         kept(&mut spool_thread, &[1, 2, 3]).await;
         spool_thread.load(task(2));
         assert!(
-            matches!(spool_thread.done().await, Some(SpoolEvent::Loaded { result: Ok(bytes), .. }) if bytes == message(task(2)))
+            matches!(spool_thread.event().await, Some(SpoolEvent::Loaded { result: Ok(bytes), .. }) if bytes == message(task(2)))
         );
         spool_thread.forget(task(1));
         spool_thread.forget(task(9));
@@ -268,11 +270,11 @@ mod tests {
         kept(&mut killed, &[1, 2, 3]).await;
         std::mem::forget(killed);
         let spool = Spool { directory: scratch.path().to_owned() };
-        let recent = spool.recents().unwrap().remove(0);
+        let recent = spool.shared_files().unwrap().remove(0);
         let whole = fs::read(&recent).unwrap();
         for torn in 0..=whole.len() {
             fs::write(&recent, &whole[..torn]).unwrap();
-            assert!(recent::left_behind(&recent).unwrap().len() <= 3, "{torn} bytes");
+            assert!(recent::read_results(&recent).unwrap().len() <= 3, "{torn} bytes");
         }
         fs::write(&recent, [&whole[..], &[0; 50]].concat()).unwrap();
         let spool = Spool::open(scratch.path().to_owned()).unwrap();
@@ -284,7 +286,7 @@ mod tests {
         let mut spool_thread = spool_thread(scratch.path());
         spool_thread.load(task(1));
         assert!(
-            matches!(spool_thread.done().await, Some(SpoolEvent::Loaded { result: Ok(bytes), .. }) if bytes == message(task(1)))
+            matches!(spool_thread.event().await, Some(SpoolEvent::Loaded { result: Ok(bytes), .. }) if bytes == message(task(1)))
         );
         spool_thread.forget(task(1));
         spool_thread.close();
@@ -309,17 +311,17 @@ mod tests {
         };
         for number in 1..=9 {
             spool_thread.keep(task(number), long(number));
-            spool_thread.done().await;
+            spool_thread.event().await;
             if number > 1 {
                 spool_thread.forget(task(number));
             }
         }
         spool_thread.load(task(1));
         assert!(
-            matches!(spool_thread.done().await, Some(SpoolEvent::Loaded { result: Ok(bytes), .. }) if bytes == long(1))
+            matches!(spool_thread.event().await, Some(SpoolEvent::Loaded { result: Ok(bytes), .. }) if bytes == long(1))
         );
         let spool = Spool { directory: scratch.path().to_owned() };
-        assert!(fs::metadata(&spool.recents().unwrap()[0]).unwrap().len() < 10 << 20);
+        assert!(fs::metadata(&spool.shared_files().unwrap()[0]).unwrap().len() < 10 << 20);
         spool_thread.close();
     }
 

@@ -1,12 +1,12 @@
-//! The results of the last moments, in one file of this run that only grows: most are confirmed so soon that a file of their own
-//! would cost more than all the rest of a task.
+//! The shared file of a run's most recent results. It is only appended to: most results are confirmed so soon that a file of
+//! their own would cost more than everything else about a task.
 //!
 //! ```text
 //! | task (16) | length (4, BE) | the result |  and the next
 //! ```
 //!
-//! When every result in it is confirmed, the file is emptied; when it grows long all the same, those that still wait
-//! get files of their own.
+//! When every result in it is confirmed, the file is emptied; if it grows long before that, the unconfirmed results are moved to
+//! files of their own.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -18,68 +18,68 @@ use uuid::Uuid;
 use wire::message::TaskResult;
 use wire::{RunId, TaskId};
 
-/// How the names of these files begin; the run follows.
+/// The beginning of these files' names; the run's id follows.
 const NAME: &str = ".recent";
 
 const HEAD: usize = 20;
 /// Emptying a short file is not worth the call.
 const WORTH_EMPTYING: u64 = 1 << 20;
-/// Beyond it, what still waits moves out.
+/// At this size the unconfirmed results are moved out.
 const LONG: u64 = 32 << 20;
 
-/// The file and where in it each unconfirmed result lies.
+/// The file, and the position of each unconfirmed result in it.
 #[derive(Debug)]
 pub(super) struct Recent {
     file: File,
     path: PathBuf,
     size: u64,
-    places: HashMap<TaskId, (u64, usize)>,
+    positions: HashMap<TaskId, (u64, usize)>,
 }
 
 impl Recent {
-    /// Begins this run's file in `directory`.
+    /// Creates this run's file in `directory`.
     pub(super) fn create(directory: &Path, run: RunId) -> io::Result<Self> {
         let path = directory.join(format!("{NAME}-{run}"));
         let file = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&path)?;
-        Ok(Self { file, path, size: 0, places: HashMap::new() })
+        Ok(Self { file, path, size: 0, positions: HashMap::new() })
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Writes results, all or none.
+    /// Appends results, all or none.
     pub(super) fn append(&mut self, results: &[(TaskId, Vec<u8>)]) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(results.iter().map(|(_, result)| result.len() + HEAD).sum());
-        let mut places = Vec::with_capacity(results.len());
+        let mut positions = Vec::with_capacity(results.len());
         for (task, result) in results {
             let length = u32::try_from(result.len()).map_err(io::Error::other)?;
             bytes.extend_from_slice(task.as_uuid().as_bytes());
             bytes.extend_from_slice(&length.to_be_bytes());
-            places.push((*task, (self.size + bytes.len() as u64, result.len())));
+            positions.push((*task, (self.size + bytes.len() as u64, result.len())));
             bytes.extend_from_slice(result);
         }
         if let Err(error) = self.file.write_all(&bytes) {
-            // Half a record would hide those that follow.
+            // An incomplete record would hide those that follow.
             self.file.set_len(self.size)?;
             return Err(error);
         }
         self.size += bytes.len() as u64;
-        self.places.extend(places);
+        self.positions.extend(positions);
         Ok(())
     }
 
-    /// Reads a result again; `None`: it is not here.
+    /// Reads a result; `None` if it is not in the file.
     pub(super) fn read(&self, task: TaskId) -> Option<io::Result<Vec<u8>>> {
-        let (offset, length) = *self.places.get(&task)?;
+        let (offset, length) = *self.positions.get(&task)?;
         let mut bytes = vec![0; length];
         Some(self.file.read_exact_at(&mut bytes, offset).map(|()| bytes))
     }
 
-    /// The result is not needed any more. False: it was not here.
+    /// Removes a result; false if it was not in the file.
     pub(super) fn forget(&mut self, task: TaskId) -> io::Result<bool> {
-        let known = self.places.remove(&task).is_some();
-        if known && self.places.is_empty() && self.size >= WORTH_EMPTYING {
+        let known = self.positions.remove(&task).is_some();
+        if known && self.positions.is_empty() && self.size >= WORTH_EMPTYING {
             self.empty()?;
         }
         Ok(known)
@@ -89,27 +89,27 @@ impl Recent {
         self.size >= LONG
     }
 
-    /// The tasks whose results still wait here.
+    /// The tasks whose results in the file are unconfirmed.
     pub(super) fn waiting(&self) -> Vec<TaskId> {
-        self.places.keys().copied().collect()
+        self.positions.keys().copied().collect()
     }
 
-    /// Empties the file: whatever waited in it has a place of its own by now.
+    /// Empties the file. Its unconfirmed results must have been moved.
     pub(super) fn empty(&mut self) -> io::Result<()> {
         self.file.set_len(0)?;
         self.size = 0;
-        self.places.clear();
+        self.positions.clear();
         Ok(())
     }
 }
 
-/// Whether a file of the spool is one of these.
-pub(super) fn is_one(path: &Path) -> bool {
+/// Whether a file of the spool is a shared file.
+pub(super) fn is_recent_file(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(NAME))
 }
 
-/// What a run left in its file: whole results, up to the first that is none.
-pub(super) fn left_behind(path: &Path) -> io::Result<Vec<(TaskId, Vec<u8>)>> {
+/// The complete results in a file, up to the first that is incomplete.
+pub(super) fn read_results(path: &Path) -> io::Result<Vec<(TaskId, Vec<u8>)>> {
     let bytes = fs::read(path)?;
     let mut results = Vec::new();
     let mut rest = bytes.as_slice();

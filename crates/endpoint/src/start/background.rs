@@ -1,4 +1,4 @@
-//! Going into the background: another process of this program sets up and runs, and this one waits for its word.
+//! Starts the background process, which sets up and runs the endpoint, and waits for its report.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
@@ -15,7 +15,7 @@ use super::Launch;
 use crate::console::note;
 use crate::exit::{CommandResult, Failure, status};
 
-/// Says how it went, and, if well, what is still to be said. Whoever waited may have gone; the endpoint runs all the same.
+/// Sends the report to the `start` that waits: a failure, or a note to print. That process may be gone; the endpoint runs anyway.
 pub(crate) fn report(outcome: Result<&str, &Failure>, to: OwnedFd) {
     let report = match outcome {
         Ok(note) => Report { status: 0, text: note.to_owned() },
@@ -26,13 +26,13 @@ pub(crate) fn report(outcome: Result<&str, &Failure>, to: OwnedFd) {
     }
 }
 
-/// Whether the programs that this process runs shall have the descriptor too.
+/// Sets whether programs that this process executes inherit the descriptor.
 pub(crate) fn inherit(descriptor: &OwnedFd, inherit: bool) -> nix::Result<()> {
     let flags = if inherit { FdFlag::empty() } else { FdFlag::FD_CLOEXEC };
     fcntl(descriptor, FcntlArg::F_SETFD(flags)).map(drop)
 }
 
-/// A file in memory that holds `content`, to be somebody's standard input.
+/// A file in memory with this content, to be used as standard input.
 pub(super) fn memory_file(content: &[u8]) -> std::io::Result<File> {
     let mut file = File::from(memfd_create(c"start", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(content)?;
@@ -47,11 +47,11 @@ pub(super) fn spawn(launch: &Launch) -> CommandResult {
         Some(document) => Stdio::from(memory_file(&document.encode()).map_err(failed)?),
         None => Stdio::null(),
     };
-    // No close-on-exec: the child shall have its end. We have no other threads that could spawn in between.
+    // Without close-on-exec, so that the child inherits its end. No other thread could spawn a process in between.
     let (ours, theirs) = pipe().map_err(|error| failed(error.into()))?;
     let mut command = Command::new("/proc/self/exe");
     let base = launch.endpoint.path().parent().unwrap_or(launch.endpoint.path());
-    // The name by which a PID file's process is known as an endpoint.
+    // The name by which upstream's tools recognize an endpoint's process.
     command.arg0("globus-compute-endpoint");
     command.arg("--config-dir").arg(base).arg("start").arg(launch.endpoint.name());
     if let Some(id) = launch.request.endpoint_uuid {

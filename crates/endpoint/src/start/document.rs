@@ -1,4 +1,4 @@
-//! The document a manager writes to a user endpoint's standard input: credentials and configuration.
+//! Reads the document that a manager writes to a user endpoint's standard input: credentials and configuration.
 
 use std::io::{IsTerminal as _, Read as _};
 use std::os::fd::AsFd as _;
@@ -8,13 +8,13 @@ use wire::start::{LIMIT, StartDocument};
 
 use crate::exit::Failure;
 
-/// Who wrote nothing by then has nothing to say: a script may leave a pipe open behind us for ever.
-const PATIENCE_MS: u16 = 2_000;
+/// How long to wait for the first byte: standard input may be a pipe that is never written nor closed.
+const FIRST_BYTE_TIMEOUT_MS: u16 = 2_000;
 
 /// Reads the document, if there is one: standard input to its end, unless it is a terminal. Anything but a JSON object
 /// is no document.
 ///
-/// `promised`: a manager called, so somebody will write.
+/// `promised`: a manager started this process, so a document will come.
 pub(super) fn read(promised: bool) -> Result<Option<StartDocument>, Failure> {
     let mut input = std::io::stdin();
     if input.is_terminal() {
@@ -22,10 +22,10 @@ pub(super) fn read(promised: bool) -> Result<Option<StartDocument>, Failure> {
     }
     if !promised {
         let mut waiting = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut waiting, PollTimeout::from(PATIENCE_MS)) {
+        match poll(&mut waiting, PollTimeout::from(FIRST_BYTE_TIMEOUT_MS)) {
             Ok(0) => return Ok(None),
             Ok(_) => {}
-            // A standard input that can't be waited for has nothing for us either.
+            // A standard input that can't be polled has no document either.
             Err(_) => return Ok(None),
         }
     }
@@ -37,7 +37,7 @@ pub(super) fn read(promised: bool) -> Result<Option<StartDocument>, Failure> {
     if !matches!(serde_json::from_slice(&bytes), Ok(serde_json::Value::Object(_))) {
         return Ok(None);
     }
-    // It is meant for us: what is wrong in it is an error, not a reason to run without credentials.
+    // An invalid document is an error, and no reason to run without credentials.
     StartDocument::decode(&bytes)
         .map(Some)
         .map_err(|error| Failure::error(format!("the document on standard input: {error}")))

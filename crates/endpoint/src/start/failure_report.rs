@@ -1,5 +1,4 @@
-//! Tells the service why a user endpoint could not be started, by a status report of its own: whoever submitted to it
-//! learns the reason.
+//! Reports to the service why a user endpoint could not be started, in a status report: its waiting tasks fail with that reason.
 
 use std::time::Duration;
 
@@ -10,13 +9,13 @@ use wire::queue::Registration;
 use crate::config::Config;
 use crate::exit::{Failure, block_on, status};
 
-/// We leave anyway; nobody waits longer.
+/// How long sending may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// As long as the service waits for another word from an endpoint that said this.
+/// The heartbeat period in the report, in seconds: the service expects nothing more after it.
 const PERIOD: u64 = 3;
 
-/// Sends the reason, by the way that the configuration (as far as it can be read) names. That it could not be sent
-/// changes nothing: the failure is printed as well.
+/// Sends the reason. The configuration, if it can be read, names the AMQP port. An error while sending is ignored, because the
+/// failure is printed as well.
 pub(crate) fn send(
     credentials: Registration,
     config: Option<&Config>,
@@ -30,14 +29,14 @@ pub(crate) fn send(
     ]);
     let report =
         StatusReport { endpoint_id, global_state: state.into(), task_statuses: Default::default() }.encode();
-    // It takes no tasks and no commands.
+    // This link consumes neither tasks nor commands.
     let port = config.and_then(|config| config.amqp_port);
     let name = format!("endpoint {endpoint_id}");
-    let Ok(mut plan) = LinkConfig::new(&credentials, port, authorities, 1, name) else { return };
-    plan.commands = None;
-    plan.exclusive = false;
+    let Ok(mut config) = LinkConfig::new(&credentials, port, authorities, 1, name) else { return };
+    config.commands = None;
+    config.exclusive = false;
     let work = async {
-        let (link, mut events) = amqp::start(plan);
+        let (link, mut events) = amqp::start(config);
         link.consume(false);
         while let Some(event) = events.recv().await {
             match event {
@@ -48,14 +47,14 @@ pub(crate) fn send(
             }
         }
     };
-    // Nobody is left to be told.
+    // An error here can't be reported to anybody.
     let _ = block_on(async {
         let _ = tokio::time::timeout(PATIENCE, work).await;
         Ok(())
     });
 }
 
-/// In the form upstream's endpoint gives it.
+/// The reason in the form of upstream's endpoint.
 fn text(failure: &Failure) -> String {
     let said = failure.text.strip_prefix("Error: ").unwrap_or(&failure.text);
     match failure.status {

@@ -1,16 +1,16 @@
 //! From the command `start` to a running endpoint.
 //!
 //! ```text
-//! start ── log in, where nobody has ──► in the background: spawns `start --report-fd`, waits for its word, leaves
+//! start ── log in, if nobody has ──► in the background: spawns `start --report-fd`, waits for its report, exits
 //!   │                                                        │
 //!   └── in the foreground ───────────────────────────────────┴──► setup ──► exec `_run`, with all it needs on its
 //!                                                                           standard input
 //! ```
 //!
-//! Setup registers last, so nothing is registered that could not work. Until the running process has the endpoint's task
-//! queue to itself, nothing of an endpoint that has run before is written: another process may run it still. The running process is a fresh image of this
-//! program under the endpoint's title; no process is ever forked while threads run. A user endpoint that could not be
-//! started tells the service why, by the credentials its manager gave it.
+//! Setup registers last, so that no endpoint is registered that can't work. Until the broker has granted the task queue to the
+//! running process, no file of an earlier run is changed: another process may still run the endpoint. The running process is this
+//! program, executed again under the endpoint's title; no process forks while it has threads. A user endpoint that can't be
+//! started reports the reason to the service, with the credentials from its manager.
 
 mod background;
 mod document;
@@ -36,15 +36,15 @@ pub(crate) use failure_report::send as report_failure;
 pub(crate) use registration::register;
 pub(crate) use setup::{RunDocument, tear_down};
 
-/// What `start` was asked to do.
+/// The options of `start`.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) name: String,
     pub(crate) endpoint_uuid: Option<EndpointId>,
-    /// Stop when the parent goes away; implies the foreground.
+    /// Stop when the parent process ends; implies the foreground.
     pub(crate) die_with_parent: bool,
     pub(crate) foreground: bool,
-    /// We are the background process of another `start`, which waits for a word on this descriptor.
+    /// This is the background process of another `start`, which waits for a report on this descriptor.
     pub(crate) report_fd: Option<i32>,
     pub(crate) debug: bool,
     pub(crate) log_to_console: bool,
@@ -63,12 +63,12 @@ struct Launch {
 
 /// Starts an endpoint. In the foreground this returns only if it could not be started.
 pub(crate) fn start(base: &Base, request: Request) -> CommandResult {
-    // SAFETY: the number comes from the `start` that spawned us and made this descriptor for us alone.
+    // SAFETY: the `start` that spawned this process made the descriptor for it alone.
     let report = request.report_fd.map(|number| unsafe { OwnedFd::from_raw_fd(number) });
     let document = document::read(request.die_with_parent)?;
     let given = document.as_ref().and_then(|it| Some((it.amqp_creds.clone()?, it.config.clone())));
     let endpoint = base.named(&request.name);
-    let outcome = go(base, request, document, report);
+    let outcome = prepare(base, request, document, report);
     // A background process reports to the `start` that waits for it, which has the same document and tells the service. An
     // endpoint that runs already has not failed: the report would make it count as offline.
     if let (Err(failure), Some((credentials, text))) = (&outcome, given)
@@ -85,7 +85,7 @@ pub(crate) fn start(base: &Base, request: Request) -> CommandResult {
     outcome
 }
 
-fn go(
+fn prepare(
     base: &Base,
     request: Request,
     document: Option<StartDocument>,
@@ -122,7 +122,7 @@ fn go(
     }
 }
 
-/// The first start logs in, as long as somebody is there who could.
+/// Logs in if nobody has, provided that there is a terminal.
 fn log_in_once(settings: &AccountSettings<'_>) -> CommandResult {
     block_on(async {
         let account = settings.account().await?;

@@ -1,4 +1,4 @@
-//! Registering an endpoint, and what each refusal means to whoever started it.
+//! Registers an endpoint with the service.
 
 use wire::EndpointId;
 use wire::control::Ability;
@@ -12,7 +12,7 @@ use crate::directory::EndpointDir;
 use crate::exit::{Failure, status};
 use crate::{host, version};
 
-/// Registers with the service the configuration, the environment or the site names.
+/// Registers the endpoint; checks first whether the service accepts endpoints of this version.
 pub(crate) async fn register(
     account: &Account,
     endpoint: &EndpointDir,
@@ -32,7 +32,7 @@ pub(crate) async fn register(
     account.service.register(known, &body(endpoint, config, text)).await.map_err(failed)
 }
 
-/// What a registration must hold for an endpoint that runs tasks.
+/// Checks that a registration has everything that an endpoint for tasks needs.
 pub(super) fn check(registration: &Registration, known: Option<EndpointId>) -> Result<(), Failure> {
     let Registration { endpoint_id, task_queue_info, result_queue_info, heartbeat_queue_info, .. } =
         registration;
@@ -74,7 +74,7 @@ fn body(endpoint: &EndpointDir, config: &Config, text: &str) -> Register {
     }
 }
 
-/// Whether a version is older than the least one asked for; parts that are no numbers end the comparison.
+/// Whether a version is older than the minimum. The comparison ends at the first part that is no number.
 fn older(version: &str, least: &str) -> bool {
     let numbers = |text: &str| -> Vec<u64> { text.split('.').map_while(|part| part.parse().ok()).collect() };
     numbers(version) < numbers(least)

@@ -1,4 +1,4 @@
-//! Everything between the command and the running endpoint, in the process that will run it.
+//! Sets an endpoint up in the process that will run it: scripts, checks, registration, and the `exec` of the running endpoint.
 
 use std::convert::Infallible;
 use std::io;
@@ -22,7 +22,7 @@ use crate::console::{complain, say};
 use crate::directory::unwritable;
 use crate::exit::{CommandResult, Failure, block_on, status};
 
-/// All that the running process is told, on its standard input: no secret stands in a command line or a file.
+/// What the running process gets on its standard input, so that no secret is in a command line or a file.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct RunDocument {
     pub(crate) directory: PathBuf,
@@ -33,22 +33,22 @@ pub(crate) struct RunDocument {
     pub(crate) ep_info: Map<String, Value>,
     /// From the manager, instead of the configuration's list.
     pub(crate) allowed_functions: Option<Vec<FunctionId>>,
-    /// Stop when this process is our parent no more.
+    /// Stop when this process is no longer the parent.
     pub(crate) parent: Option<i32>,
-    /// Where somebody waits for word that we run.
+    /// The descriptor on which a `start` waits for the report.
     pub(crate) report_fd: Option<i32>,
     /// Log more; log to the console, too.
     pub(crate) debug: bool,
     pub(crate) console: bool,
-    /// Authorities to trust beside the system's, as PEM.
+    /// Authorities to trust in addition to the system's, as PEM.
     pub(crate) authorities: Option<String>,
-    /// Where endpoints are kept, when we can register again by ourselves: not with credentials from a manager.
+    /// The directory of endpoints, for those that can register again: not with credentials from a manager.
     pub(crate) registers: Option<PathBuf>,
-    /// Who we are then, unless a person logged in.
+    /// The client identity for that, unless a stored login is used.
     pub(crate) client: Option<ClientIdentity>,
 }
 
-/// The credentials of a client identity, on their way from one image of this program to the next.
+/// The credentials of a client identity. The `Debug` form leaves the secret out.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct ClientIdentity {
     pub(crate) id: String,
@@ -61,31 +61,35 @@ impl std::fmt::Debug for ClientIdentity {
     }
 }
 
-/// Sets up and becomes the running endpoint; returns only if that fails.
+/// Sets the endpoint up and becomes the running process; returns only if that fails.
 pub(super) fn set_up(launch: Launch, report: Option<OwnedFd>) -> CommandResult {
-    // Who started us has told nobody else: what we write is the user's alone.
+    // Files written from here on belong to the user alone.
     umask(Mode::from_bits_truncate(0o077));
     if let Some(report) = &report {
-        // Whoever waits for our word waits for everybody who has this descriptor: a script of `endpoint_setup` shall not.
+        // The waiting `start` reads this pipe to its end; the scripts must not inherit it.
         inherit(report, false).map_err(Failure::error)?;
-        // A session of our own: what happens to the terminal is not our affair. It fails for a session's leader only.
+        // A new session: signals of the terminal must not reach the endpoint. This fails only for a session's leader.
         let _ = nix::unistd::setsid();
     }
     let Launch { config, request, .. } = &launch;
     let parent = request.die_with_parent.then(|| nix::unistd::getppid().as_raw());
     if let Some(script) = &config.endpoint_setup {
-        shell("endpoint_setup", script)?;
+        run_script("endpoint_setup", script)?;
     }
-    let Err(failure) = go_on(&launch, report.as_ref(), parent);
-    // What `endpoint_setup` made is undone, whatever stood in the way after it.
+    let Err(failure) = register_and_exec(&launch, report.as_ref(), parent);
+    // A failure after `endpoint_setup` undoes what that did.
     if let Err(also) = tear_down(&launch.config) {
         complain(also.text);
     }
     Err(failure)
 }
 
-/// What follows `endpoint_setup`; it ends in this process's becoming the endpoint, or in a failure.
-fn go_on(launch: &Launch, report: Option<&OwnedFd>, parent: Option<i32>) -> Result<Infallible, Failure> {
+/// The steps after `endpoint_setup`; returns only a failure.
+fn register_and_exec(
+    launch: &Launch,
+    report: Option<&OwnedFd>,
+    parent: Option<i32>,
+) -> Result<Infallible, Failure> {
     let Launch { base, endpoint, config, text, document, request } = launch;
     for path in [endpoint.spool(), endpoint.journal()] {
         can_be_a_directory(&path).map_err(|error| unwritable(&path, &error))?;
@@ -97,7 +101,7 @@ fn go_on(launch: &Launch, report: Option<&OwnedFd>, parent: Option<i32>) -> Resu
     let registration = match given {
         Some(registration) => registration,
         None => block_on(async {
-            // Whoever stops us now finds everything as it was before.
+            // A stop during the registration leaves everything as it was.
             let (_trigger, stop) = daemon::stop::on_signals().map_err(Failure::error)?;
             let registering = async {
                 let account = settings.account().await?;
@@ -151,12 +155,12 @@ fn go_on(launch: &Launch, report: Option<&OwnedFd>, parent: Option<i32>) -> Resu
     Err(Failure::new(status::SOFTWARE, format!("Error: {error}")))
 }
 
-/// Runs `endpoint_teardown`, once at the end of every endpoint that got past its `endpoint_setup`.
+/// Runs `endpoint_teardown`: once, at the end of every endpoint whose `endpoint_setup` succeeded.
 pub(crate) fn tear_down(config: &Config) -> CommandResult {
-    config.endpoint_teardown.as_deref().map_or(Ok(()), |script| shell("endpoint_teardown", script))
+    config.endpoint_teardown.as_deref().map_or(Ok(()), |script| run_script("endpoint_teardown", script))
 }
 
-/// Replaces this process by the running endpoint, whose environment is that of its tasks.
+/// Executes the running endpoint in this process. Its environment is that of its tasks.
 fn become_runner(document: &RunDocument, title: &str, pass_client_identity: bool) -> io::Error {
     let prepared = serde_json::to_vec(document)
         .map_err(io::Error::other)
@@ -166,7 +170,7 @@ fn become_runner(document: &RunDocument, title: &str, pass_client_identity: bool
         Err(error) => return error,
     };
     keep_only(document.report_fd);
-    // What it says until it has the endpoint to itself goes to where we speak; then it has a log.
+    // Until it has claimed the endpoint it prints to our standard error; then it has a log.
     let mut command = Command::new("/proc/self/exe");
     if !pass_client_identity {
         // Both or neither: with the id alone, the SDK in a task asks for a login.
@@ -177,7 +181,7 @@ fn become_runner(document: &RunDocument, title: &str, pass_client_identity: bool
     command.arg0(title).arg("_run").stdin(Stdio::from(input)).current_dir(&document.directory).exec()
 }
 
-/// Closes what we inherited by accident when the new image begins: a terminal, a pipe somebody waits on.
+/// Closes inherited descriptors (a terminal, a pipe that somebody reads) at the `exec`, except this one.
 fn keep_only(descriptor: Option<i32>) {
     const FIRST: libc::c_uint = 3;
     let close = |first: libc::c_uint, last: libc::c_uint| {
@@ -195,15 +199,15 @@ fn keep_only(descriptor: Option<i32>) {
     }
 }
 
-/// How the process is called in lists of processes.
+/// The title of the process in process lists.
 fn title(id: EndpointId, name: &str, environment: Option<&str>) -> String {
     let environment = environment.map(|name| format!(" - {name}")).unwrap_or_default();
     let line: Vec<_> = std::env::args().collect();
     format!("Globus Compute Endpoint ({id}, {name}){environment} [{}]", line.join(" ")).replace('\0', " ")
 }
 
-/// Runs a script of the configuration; its last words are told when it fails.
-fn shell(what: &str, script: &str) -> CommandResult {
+/// Runs a script of the configuration. The failure quotes the end of its output.
+fn run_script(what: &str, script: &str) -> CommandResult {
     let output =
         Command::new("/bin/sh").arg("-c").arg(script).stdin(Stdio::null()).output().map_err(|error| {
             Failure::new(status::CONFIG, format!("Error: {what} could not be run: {error}"))
@@ -218,7 +222,7 @@ fn shell(what: &str, script: &str) -> CommandResult {
     Err(Failure::new(status::CONFIG, format!("Error: {what} failed ({}):\n  {last}", output.status)))
 }
 
-/// Whether something may be written below `path`, as far as looking tells: nothing is written yet.
+/// Checks, without writing, that `path` is a directory that can be written, or that it can be created.
 fn can_be_a_directory(path: &Path) -> io::Result<()> {
     let parent = path.parent().unwrap_or(path);
     let found = match path.metadata() {
@@ -236,8 +240,8 @@ mod tests {
 
     #[test]
     fn a_failing_script_is_told_with_its_last_words() {
-        assert_eq!(shell("endpoint_setup", "exit 0"), Ok(()));
-        let failure = shell("endpoint_setup", "echo out; echo err >&2; exit 3").unwrap_err();
+        assert_eq!(run_script("endpoint_setup", "exit 0"), Ok(()));
+        let failure = run_script("endpoint_setup", "echo out; echo err >&2; exit 3").unwrap_err();
         assert_eq!(failure.status, 78);
         assert_eq!(failure.text, "Error: endpoint_setup failed (exit status: 3):\n  out\n  err");
     }

@@ -1,4 +1,4 @@
-//! Tables of what happens and what is done, and a simulation in which everything may go wrong at any moment.
+//! Tests of single decisions; [`simulation`] tests random sequences of events, failures included.
 
 mod simulation;
 

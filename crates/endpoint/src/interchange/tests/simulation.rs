@@ -1,5 +1,5 @@
-//! A broker, an engine, disks and crashes around the interchange. Whatever happens in whatever order, every task
-//! begins at most once and ends once, or is back in its queue.
+//! Simulates a broker, an engine, disks and crashes around the interchange. In every order of events, each task begins at most
+//! once and ends once, or is back in its queue.
 
 use std::collections::BTreeMap;
 
@@ -47,7 +47,7 @@ impl Simulation {
         };
         let spooled: Vec<_> = self.spool.keys().copied().collect();
         let lost = of("begun").into_iter().map(|task| (task, lost(task, endpoint(), "vm", 0))).collect();
-        // One that errs often.
+        // A filter with many false positives.
         let mut ended = Filter::tiny();
         of("ended").into_iter().for_each(|task| ended.insert(task));
         let mut actions = Vec::new();
@@ -274,7 +274,7 @@ proptest! {
                 simulation.perform(actions);
             }
         }
-        // From here on nothing goes wrong any more.
+        // From here on nothing fails.
         for round in 0..400_u16 {
             let choice = u8::try_from(round % 9).unwrap();
             if let Some(input) = simulation.event(choice) {
