@@ -1,4 +1,4 @@
-//! `check` and `render`: what a configuration says, and whether it will do, without starting anything.
+//! `check` finds problems of a configuration, `render` prints it with every default. Neither starts anything.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ pub(super) struct Options {
     name: String,
 }
 
-/// What was named: a file, or an endpoint's configuration.
+/// Reads what the argument names: a file, or an endpoint's configuration.
 fn read(base: &Base, name: &str) -> Result<(PathBuf, Config), Failure> {
     let path = Path::new(name);
     if name.contains('/')

@@ -1,4 +1,4 @@
-//! `configure`: a directory and a configuration to start from.
+//! `configure`: creates an endpoint's directory with a configuration.
 
 use std::fs;
 use std::io::Write as _;
@@ -29,7 +29,7 @@ pub(super) struct Options {
     /// Certificates of a private authority that the service is known by, as a PEM file
     #[arg(long, value_name = "FILE")]
     ca_certificates: Option<PathBuf>,
-    // What later versions do is known by name, to be refused by name.
+    // Options of upstream's that are not supported yet; the error names them.
     #[arg(long, hide = true)]
     multi_user: bool,
     #[arg(long, hide = true)]
@@ -56,7 +56,7 @@ pub(super) struct Options {
 
 pub(super) fn run(base: &Base, options: &Options) -> CommandResult {
     check_name(&options.name)?;
-    refuse_later(options)?;
+    refuse_unsupported(options)?;
     let text = match &options.endpoint_config {
         Some(path) => fs::read_to_string(path)
             .map_err(|error| Failure::error(format!("{}: {error}", path.display())))?,
@@ -75,7 +75,7 @@ pub(super) fn run(base: &Base, options: &Options) -> CommandResult {
         say(format_args!("config dir <{}> already exists", options.name));
         return Err(Failure::error("ConfigExists"));
     }
-    // Whatever the caller's umask takes away, this directory is its owner's.
+    // The permissions must not depend on the umask.
     fs::set_permissions(endpoint.path(), fs::Permissions::from_mode(0o700))
         .map_err(|error| unwritable(endpoint.path(), &error))?;
     let mut file = fs::OpenOptions::new()
@@ -95,10 +95,10 @@ pub(super) fn run(base: &Base, options: &Options) -> CommandResult {
     Ok(())
 }
 
-/// What a later version builds is refused by name: nothing half-works.
-fn refuse_later(options: &Options) -> CommandResult {
+/// Refuses options that this version does not support yet.
+fn refuse_unsupported(options: &Options) -> CommandResult {
     let policy = "let the service's own rules decide who may use the endpoint";
-    let later = [
+    let unsupported = [
         (options.multi_user, "--multi-user", "configure single-user endpoints, one per user"),
         (options.high_assurance, "--high-assurance", "configure a plain endpoint"),
         (options.auth_policy.is_some(), "--auth-policy", policy),
@@ -111,7 +111,7 @@ fn refuse_later(options: &Options) -> CommandResult {
         (options.auth_timeout.is_some(), "--auth-timeout", policy),
         (options.subscription_id.is_some(), "--subscription-id", "write subscription_id into config.yaml"),
     ];
-    match later.into_iter().find(|(used, ..)| *used) {
+    match unsupported.into_iter().find(|(used, ..)| *used) {
         Some((_, option, meanwhile)) => {
             Err(Failure::error(format!("{option} is not part of this version yet; meanwhile {meanwhile}")))
         }
@@ -119,7 +119,7 @@ fn refuse_later(options: &Options) -> CommandResult {
     }
 }
 
-/// The text with a top-level key set; comments and order of the rest stay as they are.
+/// Sets a top-level key in the text; leaves everything else as it is, comments included.
 fn with(text: String, key: &str, value: Option<&str>) -> String {
     let Some(value) = value else { return text };
     // JSON strings are YAML strings.

@@ -1,4 +1,4 @@
-//! `delete`: an endpoint's registration and its directory.
+//! `delete`: deletes an endpoint's registration and its directory.
 
 use std::fs;
 
@@ -30,7 +30,7 @@ pub(super) fn run(base: &Base, options: &Options) -> CommandResult {
     let given: Option<EndpointId> = options.name.parse().ok();
     let endpoint = match base.find(&options.name) {
         Ok(endpoint) => Some(endpoint),
-        // An id may be known to the service only.
+        // Only the service may know the id.
         Err(_) if given.is_some() => None,
         Err(missing) => return Err(missing),
     };

@@ -1,7 +1,7 @@
-//! `self-diagnostic`, and `globus-compute-diagnostic` by name: everything a helper asks for, in one file.
+//! `self-diagnostic` (also called `globus-compute-diagnostic`): collects information for support in one file.
 //!
-//! The form is that of the tool in upstream's SDK: sections, in a compressed file named by the time. No file that holds
-//! a secret is read, and what looks like one in an address is masked.
+//! The format is that of the tool in upstream's SDK: sections in a compressed file that is named by the time. No file with
+//! secrets is read, and passwords in addresses are masked.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -35,7 +35,7 @@ pub(super) struct Options {
     endpoint_uuid: Option<String>,
 }
 
-/// Files of an endpoint that a helper looks into; nothing with credentials is among them.
+/// The extensions of an endpoint's files that are collected; none of these files contains credentials.
 const ENDINGS: [&str; 5] = ["yaml", "log", "py", "j2", "json"];
 
 pub(super) fn run(base: &Base, options: &Options) -> CommandResult {
@@ -133,7 +133,7 @@ fn read_text(path: &Path, kilobytes: u64) -> String {
     }
 }
 
-/// The variables that decide something here; a secret is only told to be set.
+/// The environment variables that affect an endpoint; of a secret only that it is set.
 fn environment() -> String {
     let named = ["GLOBUS_", "FUNCX_", "FARCALL_", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE"];
     let mut text = String::new();
@@ -146,7 +146,7 @@ fn environment() -> String {
     text
 }
 
-/// The text without user and password of any address.
+/// Masks user and password in every address.
 fn masked(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

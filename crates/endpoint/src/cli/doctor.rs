@@ -1,4 +1,4 @@
-//! `doctor`: why an endpoint would not start. It looks at everything a start needs, and changes nothing.
+//! `doctor`: finds out why an endpoint would not start. Checks everything that a start needs, and changes nothing.
 
 use std::fs;
 use std::io::Write as _;
@@ -19,10 +19,10 @@ use crate::directory::{Base, EndpointDir};
 use crate::exit::{CommandResult, Failure, block_on};
 use crate::pid::{self, ProcessState};
 
-/// More than this, and tokens and time stamps stop meaning the same on both sides.
-const SKEW: i64 = 60;
-/// Less room than this, and the next results may find none.
-const ROOM: u64 = 64 << 20;
+/// The largest tolerable difference of clocks, in seconds: tokens and time stamps depend on it.
+const MAX_SKEW: i64 = 60;
+/// With less free space the next results may find no room.
+const MIN_FREE_BYTES: u64 = 64 << 20;
 const CONNECTING: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
@@ -34,7 +34,7 @@ pub(super) struct Options {
     form: Form,
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Debug, Serialize)]
 struct Finding {
     what: &'static str,
@@ -44,7 +44,7 @@ struct Finding {
 
 pub(super) fn run(base: &Base, options: &Options) -> CommandResult {
     let mut findings = Vec::new();
-    look(base, &options.name, &mut findings);
+    check(base, &options.name, &mut findings);
     let bad = findings.iter().filter(|finding| !finding.good).count();
     if options.form.json() {
         super::say_json(&findings)?;
@@ -61,7 +61,7 @@ pub(super) fn run(base: &Base, options: &Options) -> CommandResult {
     }
 }
 
-fn look(base: &Base, name: &str, findings: &mut Vec<Finding>) {
+fn check(base: &Base, name: &str, findings: &mut Vec<Finding>) {
     let mut find = |what, result: Result<String, String>| {
         let good = result.is_ok();
         findings.push(Finding { what, good, text: result.unwrap_or_else(|text| text) });
@@ -70,7 +70,7 @@ fn look(base: &Base, name: &str, findings: &mut Vec<Finding>) {
     let endpoint = match base.find(name) {
         Ok(endpoint) => endpoint,
         Err(missing) => {
-            find("directory", Err(said(&missing)));
+            find("directory", Err(text_of(&missing)));
             return;
         }
     };
@@ -90,7 +90,7 @@ fn look(base: &Base, name: &str, findings: &mut Vec<Finding>) {
     let config = match Config::load(&endpoint) {
         Ok((config, _)) => config,
         Err(bad) => {
-            find("configuration", Err(said(&bad)));
+            find("configuration", Err(text_of(&bad)));
             return;
         }
     };
@@ -105,24 +105,27 @@ fn look(base: &Base, name: &str, findings: &mut Vec<Finding>) {
     let init = worker_init(&config);
     find("interpreter", interpreter(own.as_deref().unwrap_or("python3"), &init));
     let settings = AccountSettings { endpoint: Some((&endpoint, &config)), ..AccountSettings::of(base) };
-    let place = settings.address();
+    let address = settings.address();
     let there = find(
         "service",
-        place.as_ref().map(|place| format!("{}, by {}", place.service, place.named_by)).map_err(said),
+        address
+            .as_ref()
+            .map(|address| format!("{}, by {}", address.service, address.named_by))
+            .map_err(text_of),
     );
     if there {
         block_on(async {
-            ask(&settings, config.amqp_port, &mut find).await;
+            check_service(&settings, config.amqp_port, &mut find).await;
             Ok(())
         })
         .unwrap_or_else(|failure| {
-            find("service", Err(said(&failure)));
+            find("service", Err(text_of(&failure)));
         });
     }
 }
 
-/// What needs the service's answers.
-async fn ask(
+/// The checks that need answers of the service.
+async fn check_service(
     settings: &AccountSettings<'_>,
     port: Option<u16>,
     find: &mut impl FnMut(&'static str, Result<String, String>) -> bool,
@@ -130,7 +133,7 @@ async fn ask(
     let account = match settings.account().await {
         Ok(account) => account,
         Err(failure) => {
-            find("identity", Err(said(&failure)));
+            find("identity", Err(text_of(&failure)));
             return;
         }
     };
@@ -163,7 +166,7 @@ async fn ask(
             find("broker", broker(&url, port, authorities).await);
         }
         Err(error) => {
-            find("broker", Err(said(&account.failed(error))));
+            find("broker", Err(text_of(&account.failed(error))));
         }
     }
     let known = settings.endpoint.and_then(|(endpoint, _)| endpoint.registered_id());
@@ -175,7 +178,7 @@ async fn ask(
         // The service does not know the endpoint any more: its next start registers it again.
         Ok(_) | Err(client::Error::Refused(client::Refusal { status: 404, .. })) => {}
         Err(error) => {
-            find("nodes", Err(said(&account.failed(error))));
+            find("nodes", Err(text_of(&account.failed(error))));
         }
     }
 }
@@ -196,14 +199,14 @@ fn nodes(report: &Value) -> Result<String, String> {
     }
 }
 
-fn said(failure: &Failure) -> String {
+fn text_of(failure: &Failure) -> String {
     failure.bare().to_owned()
 }
 
-/// Whether what must not be lost can be written.
+/// Whether the endpoint's directory can be written and has free space.
 fn disk(endpoint: &EndpointDir) -> Result<String, String> {
     let path = endpoint.path();
-    let told = |error: std::io::Error| format!("{}: {error}", path.display());
+    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
     let probe = path.join(".doctor");
     let written = fs::File::create(&probe).and_then(|mut file| {
         file.write_all(&[0; 4096])?;
@@ -211,23 +214,23 @@ fn disk(endpoint: &EndpointDir) -> Result<String, String> {
     });
     // What could not be made need not be removed.
     let _ = fs::remove_file(&probe);
-    written.map_err(told)?;
-    let room = nix::sys::statvfs::statvfs(path).map_err(|error| told(error.into()))?;
+    written.map_err(failed)?;
+    let room = nix::sys::statvfs::statvfs(path).map_err(|error| failed(error.into()))?;
     let free = room.blocks_available().saturating_mul(room.fragment_size());
-    if free < ROOM {
+    if free < MIN_FREE_BYTES {
         return Err(format!("{}: only {} MB are free", path.display(), free >> 20));
     }
     Ok(format!("{} can be written, {} MB are free", path.display(), free >> 20))
 }
 
-/// What runs before the workers, from the provider's parameters.
+/// The provider's `worker_init`.
 fn worker_init(config: &Config) -> String {
     let engine = config.engine.resolved();
     let init = engine.get("provider").and_then(|provider| provider.get("worker_init")?.as_str());
     init.unwrap_or_default().to_owned()
 }
 
-/// Whether the workers' interpreter is there and new enough; dill is welcome and not needed.
+/// Whether the workers' interpreter exists and is new enough; also tells whether it has dill.
 fn interpreter(python: &str, init: &str) -> Result<String, String> {
     let script = "import sys\ntry:\n import dill\n d = 'dill ' + dill.__version__\nexcept ImportError:\n d = 'no dill'\n\
                   print('%d.%d.%d' % sys.version_info[:3], sys.executable, d, sep='|')";
@@ -258,20 +261,20 @@ fn clock(date: &str) -> Result<String, String> {
         .map_err(|_| format!("the service's clock can't be read: {date}"))?;
     let ours = i64::try_from(clock::since_epoch().as_secs()).unwrap_or(i64::MAX);
     let skew = ours.saturating_sub(theirs.as_second());
-    if skew.abs() > SKEW {
+    if skew.abs() > MAX_SKEW {
         let side = if skew > 0 { "ahead of" } else { "behind" };
         return Err(format!("this machine's clock is {} s {side} the service's", skew.abs()));
     }
     Ok("this machine's clock and the service's agree".to_owned())
 }
 
-/// Whether the broker takes connections of ours, certificates and all.
+/// Whether the broker accepts a TLS and AMQP connection.
 async fn broker(url: &str, port: Option<u16>, authorities: Option<String>) -> Result<String, String> {
     let address = Address::parse(url, port).map_err(|error| error.to_string())?;
     let (host, port) = address.target();
     let shown = format!("{host}:{port}");
     match tokio::time::timeout(CONNECTING, amqp::check_connection(&address, authorities)).await {
-        Ok(Ok(())) => Ok(format!("{shown} takes our connections")),
+        Ok(Ok(())) => Ok(format!("{shown} accepts connections")),
         Ok(Err(why)) => Err(format!("{shown}: {why}")),
         Err(_) => Err(format!("{shown} does not answer")),
     }
@@ -285,16 +288,16 @@ mod tests {
 
     #[test]
     fn clocks_that_disagree_are_told_with_the_difference() {
-        let told = |ahead: i64| {
+        let checked = |ahead: i64| {
             let ours = i64::try_from(clock::since_epoch().as_secs()).unwrap();
             let theirs = jiff::Timestamp::from_second(ours - ahead).unwrap();
             clock(&jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&theirs).unwrap())
         };
-        assert_eq!(told(0), Ok("this machine's clock and the service's agree".to_owned()));
-        assert!(told(SKEW / 2).is_ok());
+        assert_eq!(checked(0), Ok("this machine's clock and the service's agree".to_owned()));
+        assert!(checked(MAX_SKEW / 2).is_ok());
         // A second may pass meanwhile.
         for (ahead, seconds, side) in [(600, [600, 601], "ahead of"), (-600, [600, 599], "behind")] {
-            let why = told(ahead).unwrap_err();
+            let why = checked(ahead).unwrap_err();
             let near =
                 |seconds: i64| why == format!("this machine's clock is {seconds} s {side} the service's");
             assert!(seconds.into_iter().any(near), "{why}");

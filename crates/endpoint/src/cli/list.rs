@@ -1,4 +1,4 @@
-//! `list`: the endpoints on this machine and how they stand.
+//! `list`: shows the endpoints on this machine and their states.
 
 use std::io::IsTerminal as _;
 
@@ -11,15 +11,15 @@ use crate::host::host_name;
 use crate::last_failure::LastFailure;
 use crate::pid::{self, ProcessState};
 
-/// Tables are at least so wide, however narrow the terminal.
-const NARROWEST: usize = 68;
-/// As wide as Python takes a terminal to be that can't be asked.
-const USUAL: usize = 80;
+/// The minimum width of a table.
+const MIN_WIDTH: usize = 68;
+/// The width of a terminal whose width is unknown, as in Python.
+const DEFAULT_WIDTH: usize = 80;
 
 pub(super) fn run(base: &Base, form: Form) -> CommandResult {
     let endpoints = base.endpoints().map_err(Failure::error)?;
     if form.json() {
-        let all: Vec<_> = endpoints.iter().map(shown).collect();
+        let all: Vec<_> = endpoints.iter().map(json_row).collect();
         return super::say_json(&all);
     }
     if endpoints.is_empty() {
@@ -27,7 +27,7 @@ pub(super) fn run(base: &Base, form: Form) -> CommandResult {
         return Ok(());
     }
     let rows: Vec<_> = endpoints.iter().map(row).collect();
-    say(drawn(&rows, terminal_width().max(NARROWEST)));
+    say(drawn(&rows, terminal_width().max(MIN_WIDTH)));
     for endpoint in &endpoints {
         match pid::process_state(endpoint) {
             ProcessState::Elsewhere(host) => note(format_args!("{} runs on {host}", endpoint.name())),
@@ -47,8 +47,8 @@ pub(super) fn run(base: &Base, form: Form) -> CommandResult {
     Ok(())
 }
 
-/// A row for programs.
-fn shown(endpoint: &EndpointDir) -> serde_json::Value {
+/// A row as JSON.
+fn json_row(endpoint: &EndpointDir) -> serde_json::Value {
     let [_, status, name] = row(endpoint);
     let host = match pid::process_state(endpoint) {
         ProcessState::Alive(_) => Some(host_name()),
@@ -61,7 +61,7 @@ fn shown(endpoint: &EndpointDir) -> serde_json::Value {
     })
 }
 
-/// The columns are never narrower than in the users' guide.
+/// Draws the table; no column is narrower than in upstream's users' guide.
 fn drawn(rows: &[[String; 3]], width: usize) -> String {
     table::draw([("Endpoint ID", 36), ("Status", 12), ("Endpoint Name", 18)], rows, width)
 }
@@ -82,9 +82,9 @@ pub(super) fn terminal_width() -> usize {
         return columns;
     }
     if !std::io::stdout().is_terminal() {
-        return USUAL;
+        return DEFAULT_WIDTH;
     }
-    console::width().unwrap_or(USUAL)
+    console::width().unwrap_or(DEFAULT_WIDTH)
 }
 
 #[cfg(test)]

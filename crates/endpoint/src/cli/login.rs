@@ -1,4 +1,4 @@
-//! `login`, `logout`, `whoami`: who we are towards a service.
+//! `login`, `logout`, `whoami`: the stored login for a service.
 
 use clap::Args;
 use serde_json::json;

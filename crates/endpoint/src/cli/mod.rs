@@ -1,4 +1,4 @@
-//! The commands, their options and their words: those of upstream's 3.8 where it has them.
+//! The command line: commands, options and messages, those of upstream's 3.8 where it has them.
 
 mod check;
 mod configure;
@@ -26,7 +26,7 @@ use crate::directory::Base;
 use crate::exit::{CommandResult, Failure};
 use crate::{environment, run, start, version};
 
-/// The name under which the SDK's package installs what is `self-diagnostic` here.
+/// The name under which the SDK's package installs the command that is `self-diagnostic` here.
 const DIAGNOSTIC: &str = "globus-compute-diagnostic";
 
 /// Runs functions on this computer for the users of a Globus Compute service.
@@ -52,7 +52,7 @@ struct Cli {
     command: Command,
 }
 
-/// What most commands of upstream's take.
+/// The options that most of upstream's commands accept.
 #[derive(Clone, Copy, Debug, Default, Args)]
 struct Common {
     /// Emit extra information generally only helpful for developers
@@ -159,7 +159,7 @@ struct PythonExec {
     arguments: Vec<String>,
 }
 
-/// How a table is printed.
+/// The option for the output format of a table.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Form {
     /// How to print it
@@ -179,7 +179,7 @@ impl Form {
     }
 }
 
-/// Runs a command line and says how it ended.
+/// Runs the command line; returns the exit status.
 pub(crate) fn main() -> ExitCode {
     if environment::called_as()
         .is_some_and(|name| Path::new(&name).file_name().is_some_and(|name| name == DIAGNOSTIC))
@@ -280,7 +280,7 @@ impl StartOptions {
     }
 }
 
-/// What a table would show, for programs.
+/// Prints the content of a table as JSON.
 fn say_json(value: &impl Serialize) -> CommandResult {
     say(serde_json::to_string_pretty(value).map_err(Failure::error)?);
     Ok(())

@@ -1,4 +1,4 @@
-//! `node`: one node of a block. The engine's library does it; here is only the process around it.
+//! `node`: runs one node of a block. The engine implements it; this file sets up the process.
 
 use std::path::PathBuf;
 
@@ -24,7 +24,7 @@ pub(super) fn run(options: &Options) -> CommandResult {
     };
     let config = config.map_err(Failure::error)?;
     let directives = if config.debug() { "debug" } else { "info" };
-    // Its standard error is a file, on a shared file system mostly.
+    // Its standard error is a file, usually on a shared file system.
     let lines = Background::start(std::io::stderr());
     logging::start(Logging { form: Form::Text, directives, to: To::Background(&lines) })
         .map_err(Failure::error)?;

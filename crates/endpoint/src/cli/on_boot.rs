@@ -1,4 +1,4 @@
-//! `enable-on-boot`, `disable-on-boot`: a systemd unit that runs an endpoint.
+//! `enable-on-boot`, `disable-on-boot`: write and remove a systemd unit that runs an endpoint.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write as _};
@@ -14,7 +14,7 @@ use crate::host::user_name;
 use crate::login::log_in;
 use crate::pid::{self, ProcessState};
 
-/// Where units lie, unless the environment names another place.
+/// The directory of units, unless the environment names another.
 const UNITS: &str = "/etc/systemd/system";
 
 const NO_SYSTEMD: &str = "Systemd not found. On-boot persistence is currently only implemented for systemd; check this \
@@ -31,7 +31,7 @@ pub(super) fn enable(base: &Base, name: &str) -> CommandResult {
              try again."
         )));
     }
-    // Nobody can log in under systemd: it is done now, unless the unit is given credentials of a client identity.
+    // A login is not possible under systemd, so it happens now, unless the unit has the credentials of a client identity.
     if !credentials(&endpoint).exists() {
         block_on(async {
             let settings =
@@ -109,13 +109,13 @@ fn service(name: &str) -> String {
     format!("globus-compute-endpoint-{name}")
 }
 
-/// Where the service finds a client identity's credentials, if somebody put them there.
+/// The optional file with a client identity's credentials, which the unit reads.
 fn credentials(endpoint: &EndpointDir) -> PathBuf {
     endpoint.path().join("client.env")
 }
 
-/// The unit. It runs the endpoint in the foreground whatever its configuration says, and does not start again what a
-/// new start can't cure.
+/// The text of the unit. It runs the endpoint in the foreground, whatever the configuration says, and does not restart it after
+/// failures that a restart can't cure.
 fn unit(program: &Path, base: &Path, endpoint: &EndpointDir, user: &str) -> String {
     let name = endpoint.name();
     format!(
@@ -149,7 +149,7 @@ fn unit(program: &Path, base: &Path, endpoint: &EndpointDir, user: &str) -> Stri
     )
 }
 
-/// A word of a command line in a unit.
+/// Quotes an argument of a unit's command line.
 fn quoted(word: &str) -> String {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+@:,".contains(letter);
     if !word.is_empty() && word.chars().all(plain) {

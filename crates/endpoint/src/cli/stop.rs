@@ -1,4 +1,4 @@
-//! `stop`: ends an endpoint that runs on this machine, or wherever it runs.
+//! `stop`: stops an endpoint on this machine or, with `--remote`, on any host.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use crate::directory::{Base, EndpointDir};
 use crate::exit::{CommandResult, Failure, block_on, status};
 use crate::pid::{self, Process, ProcessState};
 
-/// An orderly stop takes the tasks' grace and at most so much more.
+/// How long an orderly stop may take beyond the tasks' grace.
 const BEYOND_GRACE: Duration = Duration::from_secs(8);
-/// After the second signal, and after the last.
+/// How long to wait after the second and the last signal.
 const HURRIED: Duration = Duration::from_secs(5);
-/// How often to look whether the process is gone. It is nobody's child here, so nothing wakes us.
-const LOOKING: Duration = Duration::from_millis(50);
+/// How often to check whether the process has ended: it is no child of this process.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -51,7 +51,7 @@ fn remotely(base: &Base, endpoint: &EndpointDir) -> CommandResult {
     })
 }
 
-/// Stops it on this machine.
+/// Stops the endpoint on this machine.
 pub(super) fn local(endpoint: &EndpointDir) -> CommandResult {
     let name = endpoint.name();
     match pid::process_state(endpoint) {
@@ -75,7 +75,7 @@ pub(super) fn local(endpoint: &EndpointDir) -> CommandResult {
     }
 }
 
-/// First signal: stop in order. Second: stop now. Last: be stopped.
+/// Sends SIGTERM for an orderly stop, SIGTERM again to hurry it, and SIGKILL at last.
 fn end(endpoint: &EndpointDir, name: &str, process: Process) -> CommandResult {
     let grace = Config::load(endpoint).map_or(5, |(config, _)| config.shutdown_grace);
     let patience = Duration::from_secs(grace) + BEYOND_GRACE;
@@ -113,7 +113,7 @@ fn gone(process: Process, wait: Duration) -> bool {
         if clock::now().duration_since(since) >= wait {
             return false;
         }
-        sleep(LOOKING);
+        sleep(CHECK_INTERVAL);
     }
 }
 

@@ -1,7 +1,7 @@
-//! Draws a table as upstream's `list` does: boxed, headers centred, the last column wrapped to the width there is.
+//! Draws tables as upstream's `list` does: with borders, centred headers, and the last column wrapped to the width.
 
-/// Draws `rows` under `headers` (each with the least width of its column), at most `width` columns wide if the last
-/// column can be narrowed so far.
+/// Draws `rows` under `headers`, each with the minimum width of its column. The table is `width` wide at most, as far as the
+/// last column can be narrowed.
 pub(super) fn draw<const N: usize>(
     headers: [(&str, usize); N],
     rows: &[[String; N]],

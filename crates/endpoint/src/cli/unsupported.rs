@@ -1,9 +1,9 @@
-//! Commands of upstream's that a later version brings: refused by name, with what to do meanwhile.
+//! Refuses unknown commands, and those of upstream's that this version does not support yet, with an alternative.
 
 use crate::exit::{CommandResult, Failure};
 
-/// Each command and what does its work today.
-const LATER: [(&str, &str); 3] = [
+/// Upstream's commands that are not supported yet, each with an alternative.
+const UNSUPPORTED: [(&str, &str); 3] = [
     ("render-user-config", "use `render` for an endpoint's own configuration"),
     ("migrate-to-template-capable", "keep single-user endpoints, one per user"),
     (
@@ -12,10 +12,10 @@ const LATER: [(&str, &str); 3] = [
     ),
 ];
 
-/// Refuses a command: one we know by name, or one nobody knows.
+/// Refuses a command that is not supported yet or does not exist.
 pub(super) fn run(words: &[String], known: &[String]) -> CommandResult {
     let name = words.first().map(String::as_str).unwrap_or_default();
-    if let Some((name, meanwhile)) = LATER.iter().find(|(later, _)| *later == name) {
+    if let Some((name, meanwhile)) = UNSUPPORTED.iter().find(|(command, _)| *command == name) {
         return Err(Failure::error(format!("{name} is not part of this version yet; meanwhile {meanwhile}")));
     }
     let near = crate::config::nearest(name, known.iter().map(String::as_str));

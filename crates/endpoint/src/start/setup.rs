@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failing_script_is_told_with_its_last_words() {
+    fn the_failure_of_a_script_quotes_its_output() {
         assert_eq!(run_script("endpoint_setup", "exit 0"), Ok(()));
         let failure = run_script("endpoint_setup", "echo out; echo err >&2; exit 3").unwrap_err();
         assert_eq!(failure.status, 78);
