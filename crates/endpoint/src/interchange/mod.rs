@@ -14,10 +14,12 @@
 //!
 //! No IO, no clock, no channel: `apply(input)` appends actions to a list, and [`crate::run`] performs them in order.
 
+mod action;
 mod awaited;
 mod cancel;
 mod error_results;
 mod idle;
+mod input;
 mod intake;
 mod results;
 mod stop;
@@ -27,15 +29,16 @@ mod tests;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use client::amqp::{Delivery, PublishStatus, Tag};
-use engine::Submission;
+use client::amqp::{Delivery, Tag};
 use wire::{EndpointId, FunctionId, TaskId};
 
 use crate::journal::Filter;
+pub(crate) use action::{Action, Task};
 use cancel::Cancelled;
 pub(crate) use error_results::lost;
 pub(crate) use idle::Idle;
 use idle::IdleCounter;
+pub(crate) use input::Input;
 use intake::{Intake, RefusedTask};
 use results::{Finished, ResultLocation, SendState};
 use stop::Phase;
@@ -67,135 +70,6 @@ pub(crate) struct Leftovers {
     pub(crate) ended: Filter,
     /// The earlier run may only be suspended, on another host: its results are awaited for a while.
     pub(crate) awaited: bool,
-}
-
-/// An event.
-#[derive(Debug)]
-pub(crate) enum Input {
-    LinkUp {
-        session: u32,
-    },
-    LinkDown,
-    LinkEnded,
-    Delivered(Delivery),
-    /// The engine picked nodes for these.
-    Assigned(Vec<TaskId>),
-    /// The engine has a task's result.
-    Ended {
-        task: TaskId,
-        result: Vec<u8>,
-    },
-    /// The engine returns these tasks: they never began.
-    Returned(Vec<TaskId>),
-    EngineBad,
-    EngineStopped,
-    /// These are on disk as begun.
-    Journaled(Vec<TaskId>),
-    JournalFailed,
-    /// The journal's answer: whether this task ever began.
-    LookedUp {
-        task: TaskId,
-        known: bool,
-    },
-    /// The result is in the spool.
-    Kept {
-        task: TaskId,
-        result: Vec<u8>,
-    },
-    /// The result could not be written to the spool.
-    NotKept {
-        task: TaskId,
-        result: Vec<u8>,
-    },
-    /// A result was read from the spool; `None` if it can't be read.
-    Loaded {
-        task: TaskId,
-        result: Option<Vec<u8>>,
-    },
-    Settled {
-        task: TaskId,
-        status: PublishStatus,
-    },
-    /// Another process has claimed the endpoint while this one was suspended.
-    Superseded,
-    /// It is time to look for results that an earlier run has written to the spool since.
-    Look {
-        last: bool,
-    },
-    /// The results of these tasks are in the spool now. After the last look none is awaited any more.
-    Found {
-        tasks: Vec<TaskId>,
-        last: bool,
-    },
-    /// The service cancels these tasks.
-    Cancel(Vec<TaskId>),
-    /// It is time for a heartbeat.
-    Beat,
-    /// The first signal.
-    Stop,
-    /// The second.
-    Hurry,
-    /// The time limit of the stop is over.
-    Late,
-}
-
-/// What to do, in this order.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Action {
-    Submit(Box<Task>),
-    /// Cancel the task; the engine reports its end.
-    Cancel(TaskId),
-    /// Record that these tasks begin.
-    Journal(Vec<TaskId>),
-    /// Record that these tasks, recorded as begun, do not begin.
-    JournalReturned(Vec<TaskId>),
-    /// Record that these tasks have ended; after that, remove their results from the spool.
-    JournalEnded(Vec<TaskId>),
-    /// Look up in the journal whether this task ever began.
-    LookUp(TaskId),
-    Acknowledge(Vec<Tag>),
-    GiveBack(Vec<Tag>),
-    /// Reject messages that can't be processed.
-    Reject(Vec<Tag>),
-    Begin(Vec<TaskId>),
-    Keep {
-        task: TaskId,
-        result: Vec<u8>,
-    },
-    Load(TaskId),
-    /// Look for results of these tasks that an earlier run has written; the last time, remove its file.
-    LookFor {
-        tasks: Vec<TaskId>,
-        last: bool,
-    },
-    Publish {
-        session: u32,
-        task: TaskId,
-        result: Vec<u8>,
-    },
-    Consume(bool),
-    Heartbeat {
-        session: u32,
-        active: bool,
-    },
-    StopEngine {
-        grace: Duration,
-    },
-    /// Apply [`Input::Stop`] after this time.
-    StopWithin(Duration),
-    /// Apply [`Input::Late`] after this time.
-    LeaveWithin(Duration),
-    Leave,
-}
-
-/// A task for the engine. Submissions compare by id.
-#[derive(Debug)]
-pub(crate) struct Task(pub(crate) Submission);
-
-impl PartialEq for Task {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.id == other.0.id
-    }
 }
 
 /// The state of a task.
@@ -456,12 +330,12 @@ impl Interchange {
                         begins.push(task);
                     }
                 }
-                // A further attempt at a task that began: it is written down and acknowledged.
+                // Another attempt at a task that began: it is recorded and acknowledged already.
                 Some(State::Running { .. }) => again.push(task),
                 _ => {}
             }
         }
-        // Also when we stop: the engine has asked, and hands back only what it has not asked about.
+        // Also while stopping: the engine returns only tasks that it has not assigned.
         if !begins.is_empty() {
             actions.push(Action::Journal(begins));
         }
@@ -493,7 +367,7 @@ impl Interchange {
 
     fn ended(&mut self, task: TaskId, result: Vec<u8>, actions: &mut Vec<Action>) {
         let (tag, size) = match self.tasks.get(&task) {
-            // We never told it to begin; what ends it now is our own stop. Whoever runs it next knows nothing of that.
+            // It never began and is ended by our stop: it goes back to the queue, and the next run runs it.
             Some(State::Waiting { .. } | State::Assigned { .. }) if !matches!(self.phase, Phase::Running) => {
                 return self.returned(vec![task], actions);
             }
