@@ -484,6 +484,40 @@ mod tests {
         }
     }
 
+    /// A parameter that is absent has the same value as one that is set to the catalogue's default.
+    #[test]
+    fn the_catalogues_defaults_are_those_of_the_engine() {
+        // Only a value that is set matters to the engine: it warns that these have no effect, or replaces its own choice of
+        // a port.
+        const UNSET: [&str; 5] =
+            ["loopback_address", "interchange_port_range", "poll_period", "cmd_timeout", "worker_port_range"];
+        let options = |value: Json| engine::Options::from_value(value).map_err(|error| error.to_string());
+        let mut different = Vec::new();
+        let mut compare = |class: &'static Class, without: &dyn Fn() -> Json, path: &str| {
+            for parameter in
+                class.all().filter(|it| !it.fallback.value().is_null() && !UNSET.contains(&it.name))
+            {
+                let mut with = without();
+                with.pointer_mut(path).unwrap()[parameter.name] = parameter.fallback.value();
+                if options(with.clone()) != options(without()) {
+                    different.push(format!("{} {}: {:?}", class.name, parameter.name, options(with)));
+                }
+            }
+        };
+        for name in [catalogue::COMPUTE, "ThreadPoolEngine", "ProcessPoolEngine"] {
+            compare(catalogue::find(&ENGINES, name).unwrap(), &|| json!({"type": name}), "");
+        }
+        let provider =
+            || json!({"provider": {"type": catalogue::LOCAL, "launcher": {"type": "SingleNodeLauncher"}}});
+        compare(catalogue::find(&PROVIDERS, catalogue::LOCAL).unwrap(), &provider, "/provider");
+        compare(
+            catalogue::find(&LAUNCHERS, catalogue::SINGLE_NODE).unwrap(),
+            &provider,
+            "/provider/launcher",
+        );
+        assert!(different.is_empty(), "{}", different.join("\n"));
+    }
+
     #[test]
     fn what_this_version_runs_becomes_options_of_the_engine() {
         let read = |text: &str| super::read(&super::super::yaml::read(text).unwrap()).unwrap();
