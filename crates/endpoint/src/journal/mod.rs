@@ -345,7 +345,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever bytes lie there, reading them never panics and never goes earlier_runs a torn record.
+        /// Reading arbitrary bytes never panics and never goes past a damaged record.
         #[test]
         fn any_bytes_can_be_read(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
             prop_assert!(records(&bytes).count() <= bytes.len() / RECORD);

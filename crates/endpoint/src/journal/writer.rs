@@ -118,7 +118,7 @@ impl Journal {
         self.request(Request::LookUp(task));
     }
 
-    /// The next event, in request.
+    /// The next event, in the order of the requests.
     pub(crate) async fn event(&mut self) -> Option<JournalEvent> {
         self.written.recv().await
     }

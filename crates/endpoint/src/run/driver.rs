@@ -78,14 +78,15 @@ impl Driver {
         if let Some(input) = self.link(amqp::Event::Up { session }, true) {
             self.interchange.apply(input, &mut actions);
         }
-        let mut looks = interval_at(Instant::now() + EARLIER_RESULTS_INTERVAL, EARLIER_RESULTS_INTERVAL);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut nodes = interval(first_node::CHECK_INTERVAL);
-        nodes.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut last_round: Option<Instant> = None;
-        let awaited_until = Instant::now() + EARLIER_RESULTS_LIMIT;
-        let mut beats = interval_at(Instant::now() + self.period, self.period);
-        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut earlier_results =
+            interval_at(Instant::now() + EARLIER_RESULTS_INTERVAL, EARLIER_RESULTS_INTERVAL);
+        earlier_results.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut first_node_check = interval(first_node::CHECK_INTERVAL);
+        first_node_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut stop_at: Option<Instant> = None;
+        let earlier_results_until = Instant::now() + EARLIER_RESULTS_LIMIT;
+        let mut heartbeats = interval_at(Instant::now() + self.period, self.period);
+        heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut deadline: Option<Instant> = None;
         let mut stage = Stage::Running;
         let stop = self.stop.clone();
@@ -95,7 +96,7 @@ impl Driver {
                 match action {
                     Action::Leave => return self.leave().await,
                     Action::LeaveWithin(time) => deadline = Some(Instant::now() + time),
-                    Action::StopWithin(time) => last_round = Some(Instant::now() + time),
+                    Action::StopWithin(time) => stop_at = Some(Instant::now() + time),
                     other => self.perform(other).await,
                 }
             }
@@ -110,27 +111,27 @@ impl Driver {
                     tracing::info!("stopping");
                     Some(Input::Stop)
                 }
-                () = late(deadline), if deadline.is_some() => {
+                () = reached(deadline), if deadline.is_some() => {
                     deadline = None;
                     Some(Input::Late)
                 }
-                () = late(last_round), if last_round.is_some() => {
-                    last_round = None;
+                () = reached(stop_at), if stop_at.is_some() => {
+                    stop_at = None;
                     Some(Input::Stop)
                 }
-                _ = nodes.tick(), if !ready.is_sent() && self.bad.is_none() => {
+                _ = first_node_check.tick(), if !ready.is_sent() && self.bad.is_none() => {
                     self.report().await;
                     if let Some(note) = self.first.message(&self.report) {
                         ready.send(Ok(&note));
                     }
                     None
                 }
-                _ = beats.tick() => {
+                _ = heartbeats.tick() => {
                     self.watch.check();
                     Some(Input::Beat)
                 }
-                _ = looks.tick(), if self.interchange.awaits() => {
-                    Some(Input::Look { last: Instant::now() >= awaited_until })
+                _ = earlier_results.tick(), if self.interchange.awaits() => {
+                    Some(Input::Look { last: Instant::now() >= earlier_results_until })
                 }
                 event = self.watch.event() => match event {
                     WatchEvent::Superseded => self.supersede(),
@@ -140,8 +141,8 @@ impl Driver {
                     }
                 },
                 renewed = self.renewal.done(), if stage < Stage::Stopping => match renewed {
-                    Ok(plan) => {
-                        (self.link, self.link_events) = amqp::start(plan);
+                    Ok(config) => {
+                        (self.link, self.link_events) = amqp::start(config);
                         self.link.consume(self.interchange.consumes());
                         None
                     }
@@ -285,7 +286,7 @@ impl Driver {
     }
 
     /// Another process has claimed the endpoint. Results that are left are appended to this run's own file, where that process
-    /// looks for them; nothing more is sent to the broker.
+    /// earlier_results for them; nothing more is sent to the broker.
     fn supersede(&mut self) -> Option<Input> {
         if std::mem::replace(&mut self.superseded, true) {
             return None;
@@ -340,7 +341,7 @@ impl Driver {
     }
 }
 
-async fn late(deadline: Option<Instant>) {
+async fn reached(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,

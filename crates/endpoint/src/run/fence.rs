@@ -199,9 +199,9 @@ mod tests {
                 NotGranted::CredentialsRefused(failure) => panic!("{failure:?}"),
             }
         };
-        let queue_taken = refused(vec![down(false), down(true)]).await;
-        assert_eq!(queue_taken.status, status::ALREADY_ACTIVE);
-        assert!(queue_taken.text.starts_with("Endpoint 'ep' is already active: why"), "{}", queue_taken.text);
+        let taken = refused(vec![down(false), down(true)]).await;
+        assert_eq!(taken.status, status::ALREADY_ACTIVE);
+        assert!(taken.text.starts_with("Endpoint 'ep' is already active: why"), "{}", taken.text);
         assert_eq!(refused(vec![down(false)]).await.status, status::TEMPFAIL);
         let refusal = Event::Ended(LinkEnd::AuthenticationRefused("no".to_owned()));
         assert!(

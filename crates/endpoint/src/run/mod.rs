@@ -196,10 +196,10 @@ async fn serve(
     let aborts = fence::StartAborts { stop: &stop, parent: document.parent, waiting: ready.report.as_ref() };
     let mut renewal = Renewal::new(endpoint, config, &options, document);
     let mut registrations = REGISTRATIONS_AT_START;
-    let mut plan = plan(registration, config, &options, document.authorities.clone())?;
+    let mut link_config = link_config(registration, config, &options, document.authorities.clone())?;
     let (name, deadline) = (endpoint.name(), Instant::now() + fence::PATIENCE);
     let (link, link_events, session) = loop {
-        let (link, mut events) = amqp::start(plan);
+        let (link, mut events) = amqp::start(link_config);
         let refused = match fence::granted(&mut events, &aborts, &name, deadline).await {
             Ok(session) => break (link, events, session),
             Err(NotGranted::Final(failure)) => return Err(failure),
@@ -210,7 +210,7 @@ async fn serve(
         }
         registrations -= 1;
         tracing::warn!("{}; registering again", refused.text);
-        plan = fence::renewed(renewal.done(), &aborts, &name, deadline).await?;
+        link_config = fence::renewed(renewal.done(), &aborts, &name, deadline).await?;
     };
     renewal.accepted();
     let (directory, settings, lines, console) =
@@ -358,7 +358,7 @@ fn stop_on_hangup(trigger: daemon::stop::Trigger) -> CommandResult {
     Ok(())
 }
 
-fn plan(
+fn link_config(
     registration: &Registration,
     config: &Config,
     options: &engine::Options,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use client::Credentials;
 use client::amqp::LinkConfig;
 
-use super::plan;
+use super::link_config;
 use crate::account::AccountSettings;
 use crate::config::Config;
 use crate::directory::{Base, EndpointDir};
@@ -93,7 +93,7 @@ impl Renewal {
         self.attempts = 0;
     }
 
-    /// Waits for the result of the registration; for ever if none is under settings.
+    /// Waits for the result of the registration; for ever if none is under way.
     pub(super) async fn done(&mut self) -> Result<LinkConfig, Failure> {
         match &mut self.registering {
             Some(registering) => {
@@ -115,7 +115,7 @@ impl RegistrationSettings {
             let settings = self.clone();
             let once = tokio::task::spawn_blocking(move || block_on(settings.once()));
             match once.await.map_err(Failure::error)? {
-                Ok(plan) => return Ok(LinkConfig { first_session, ..plan }),
+                Ok(config) => return Ok(LinkConfig { first_session, ..config }),
                 // The service can't be reached: retry.
                 Err(failure) if failure.status == status::TEMPFAIL => {
                     tracing::warn!("{}", failure.text);
@@ -143,6 +143,6 @@ impl RegistrationSettings {
         let account = settings.account().await?;
         let known = self.endpoint.registered_id();
         let registration = register(&account, &self.endpoint, &self.config, &self.text, known).await?;
-        plan(&registration, &self.config, &self.options, self.authorities.clone())
+        link_config(&registration, &self.config, &self.options, self.authorities.clone())
     }
 }

@@ -28,7 +28,7 @@ enum Request {
     Abandon,
 }
 
-/// What was done, in the request of the requests.
+/// What was done, in the order of the requests.
 #[derive(Debug)]
 pub(crate) enum SpoolEvent {
     Kept { task: TaskId, result: Vec<u8> },

@@ -282,7 +282,7 @@ mod tests {
         spool.adopt(false, |ended| Ok(ended == task(2))).unwrap();
         assert_eq!(spool.tasks().unwrap(), [task(1), task(3)]);
         assert!(!recent.exists());
-        // A spool_thread that starts then sends them from their files.
+        // The next spool thread reads them from their files.
         let mut spool_thread = spool_thread(scratch.path());
         spool_thread.load(task(1));
         assert!(
