@@ -1,4 +1,4 @@
-//! What each command says: its help, and what it prints when all is well. Snapshots, so that no word changes unseen.
+//! Snapshots of every command's help, and of what each command prints when it succeeds.
 
 use std::fs;
 use std::process::Stdio;

@@ -1,4 +1,4 @@
-//! An endpoint that can't run tasks says so: to whoever starts it, to whoever lists it, and by its exit status.
+//! An endpoint that can't run tasks reports the reason: in `start`, in `list`, and by its exit status.
 
 use std::fs;
 use std::process::Stdio;

@@ -1,4 +1,4 @@
-//! A service that gives tokens, says its version, and answers registrations as the test wants.
+//! A fake service that issues tokens, tells its version, and answers registrations as the test says.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};

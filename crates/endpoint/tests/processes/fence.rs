@@ -1,4 +1,4 @@
-//! One endpoint, two processes: who has the task queue has the files, and a signal reaches nobody else.
+//! One endpoint, two processes: the process that has the task queue owns the files, and `stop` signals no other process.
 
 use std::collections::BTreeMap;
 use std::fs;

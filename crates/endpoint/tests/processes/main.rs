@@ -1,5 +1,4 @@
-//! The program as users and managers meet it: processes, files, exit statuses. The service is a small HTTP server of
-//! the test's own; the broker is ours, within the test.
+//! Tests of the whole program: processes, files, exit statuses. The service is a small HTTP server in the test, and the broker is ours.
 #![allow(clippy::unwrap_used, clippy::panic)] // a failed unwrap here is a failed test
 
 mod command_output;

@@ -1,4 +1,4 @@
-//! The broker of these tests: one for all, with queues of its own for each registration.
+//! The broker of these tests. All tests share it; each registration has its own queues.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, Ordering};

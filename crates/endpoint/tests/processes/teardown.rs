@@ -1,4 +1,4 @@
-//! `endpoint_teardown` runs once, however an endpoint comes to an orderly end.
+//! `endpoint_teardown` runs once at every orderly end of an endpoint.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
