@@ -95,28 +95,18 @@ fn remotely(
     let settings = AccountSettings { endpoint: endpoint.zip(config), ..AccountSettings::of(base) };
     let deleted = block_on(async {
         let account = settings.account().await?;
-        let outcome: Result<(), client::Error> = async {
-            let status: Value = account.service.endpoint_status(id).await?;
-            if status["status"] == "online" && !force {
-                return Ok(Some(Failure::new(
+        match account.service.endpoint_status::<Value>(id).await {
+            Ok(status) if status["status"] == "online" && !force => {
+                return Err(Failure::new(
                     status::ALREADY_ACTIVE,
                     format!(
                         "Endpoint {id} is currently running.  To proceed with deletion, first stop the endpoint, or \
                          ignore the current status with `delete --force`"
                     ),
-                )));
+                ));
             }
-            Ok(None)
-        }
-        .await
-        .and_then(|running| match running {
-            Some(failure) => Err(client::Error::Unusable(failure.text)),
-            None => Ok(()),
-        });
-        match outcome {
-            Err(client::Error::Unusable(text)) => return Err(Failure::new(status::ALREADY_ACTIVE, text)),
+            Ok(_) => {}
             Err(error) => return Ok(Err((account.identity.clone(), error))),
-            Ok(()) => {}
         }
         if force && let Some(endpoint) = endpoint {
             stop::local(endpoint)?;

@@ -49,13 +49,13 @@ impl FirstNodeWait {
             ));
         };
         (Instant::now() >= until).then(|| {
-            let said =
+            let message =
                 report.last_block_failure.as_deref().map(|text| format!(". The last block failed:\n{text}"));
             format!(
                 "no node of endpoint '{}' has called within {} s; it goes on trying{}",
                 self.name,
                 PATIENCE.as_secs(),
-                said.unwrap_or_else(|| ", and tasks wait meanwhile".to_owned())
+                message.unwrap_or_else(|| ", and tasks wait meanwhile".to_owned())
             )
         })
     }
@@ -91,7 +91,7 @@ mod tests {
         assert!(none.contains("init_blocks: 0"), "{none}");
         let mut late = first(1);
         late.until = Some(Instant::now());
-        let said = late.message(&failed).unwrap();
-        assert!(said.contains("within 20 s") && said.contains("no luck"), "{said}");
+        let message = late.message(&failed).unwrap();
+        assert!(message.contains("within 20 s") && message.contains("no luck"), "{message}");
     }
 }

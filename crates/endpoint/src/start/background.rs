@@ -63,9 +63,9 @@ pub(super) fn spawn(launch: &Launch) -> CommandResult {
     command.arg("--report-fd").arg(theirs.as_raw_fd().to_string()).stdin(input);
     let mut child = command.spawn().map_err(failed)?;
     drop(theirs);
-    let mut said = Vec::new();
-    File::from(ours).read_to_end(&mut said).map_err(failed)?;
-    match serde_json::from_slice(&said) {
+    let mut report = Vec::new();
+    File::from(ours).read_to_end(&mut report).map_err(failed)?;
+    match serde_json::from_slice(&report) {
         Ok(Report { status: 0, text }) => {
             if !text.is_empty() {
                 note(text);

@@ -56,10 +56,10 @@ pub(crate) fn send(
 
 /// The reason in the form of upstream's endpoint.
 fn text(failure: &Failure) -> String {
-    let said = failure.text.strip_prefix("Error: ").unwrap_or(&failure.text);
+    let message = failure.text.strip_prefix("Error: ").unwrap_or(&failure.text);
     match failure.status {
-        status::GENERIC => format!("Failed to start or unexpected error:\n  (ClickException) {said}"),
-        code => format!("Failed to start or unexpected error:\n  (SystemExit) {code}\n{said}")
+        status::GENERIC => format!("Failed to start or unexpected error:\n  (ClickException) {message}"),
+        code => format!("Failed to start or unexpected error:\n  (SystemExit) {code}\n{message}")
             .trim_end()
             .to_owned(),
     }

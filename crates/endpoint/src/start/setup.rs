@@ -215,9 +215,9 @@ fn run_script(what: &str, script: &str) -> CommandResult {
     if output.status.success() {
         return Ok(());
     }
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    let lines: Vec<_> = said.lines().collect();
+    let bytes = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<_> = text.lines().collect();
     let last = lines[lines.len().saturating_sub(20)..].join("\n  ");
     Err(Failure::new(status::CONFIG, format!("Error: {what} failed ({}):\n  {last}", output.status)))
 }
