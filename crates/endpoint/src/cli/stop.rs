@@ -88,7 +88,7 @@ fn end(endpoint: &EndpointDir, name: &str, process: Process) -> CommandResult {
                 format!("Error: process {} can't be ended: {error}", process.pid()),
             ));
         }
-        if gone(process, wait) {
+        if ends_within(process, wait) {
             let orderly = signal == Signal::SIGTERM;
             clean_up(endpoint)?;
             if !orderly {
@@ -104,7 +104,7 @@ fn end(endpoint: &EndpointDir, name: &str, process: Process) -> CommandResult {
     ))
 }
 
-fn gone(process: Process, wait: Duration) -> bool {
+fn ends_within(process: Process, wait: Duration) -> bool {
     let since = clock::now();
     loop {
         if !process.lives() {

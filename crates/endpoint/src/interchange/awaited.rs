@@ -12,14 +12,14 @@ impl Interchange {
         self.tasks.values().any(|state| matches!(state, State::Awaited { .. }))
     }
 
-    pub(super) fn look(&self, last: bool, actions: &mut Vec<Action>) {
+    pub(super) fn look_for_results(&self, last: bool, actions: &mut Vec<Action>) {
         let awaited = self.awaited();
         if !awaited.is_empty() {
             actions.push(Action::LookFor { tasks: awaited, last });
         }
     }
 
-    pub(super) fn found(&mut self, tasks: Vec<TaskId>, last: bool, actions: &mut Vec<Action>) {
+    pub(super) fn results_found(&mut self, tasks: Vec<TaskId>, last: bool, actions: &mut Vec<Action>) {
         for task in tasks {
             if let Some(state @ State::Awaited { .. }) = self.tasks.get_mut(&task) {
                 *state = State::Finished(Finished {

@@ -90,7 +90,7 @@ impl Driver {
         let mut deadline: Option<Instant> = None;
         let mut stage = Stage::Running;
         let stop = self.stop.clone();
-        let mut orphaned = std::pin::pin!(parent::gone(self.parent));
+        let mut orphaned = std::pin::pin!(parent::ended(self.parent));
         loop {
             for action in actions.drain(..) {
                 match action {
@@ -318,7 +318,7 @@ impl Driver {
         self.spool_thread.close();
         match self.bad {
             _ if self.superseded => RunEnd::Superseded,
-            Some(text) => RunEnd::Bad { text, worked: self.first.seen() },
+            Some(text) => RunEnd::Bad { text, worked: self.first.has_worked() },
             None => RunEnd::Ordinary,
         }
     }

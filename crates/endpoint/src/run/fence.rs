@@ -37,7 +37,7 @@ impl StartAborts<'_> {
     pub(super) async fn aborted(&self) -> Failure {
         tokio::select! {
             () = self.stop.begun() => {}
-            () = parent::gone(self.parent) => {}
+            () = parent::ended(self.parent) => {}
             () = reader_gone(self.waiting) => {}
         }
         Failure::new(status::GENERIC, "Aborted!")
@@ -60,7 +60,7 @@ pub(super) async fn granted(
     name: &str,
     deadline: Instant,
 ) -> Result<u32, NotGranted> {
-    let mut refusal = Refusal::default();
+    let mut refusal = LastRefusal::default();
     loop {
         let event = tokio::select! {
             biased;
@@ -91,12 +91,12 @@ pub(super) async fn granted(
 
 /// The last reason why the queue was not granted.
 #[derive(Debug, Default)]
-struct Refusal {
+struct LastRefusal {
     reason: String,
     queue_taken: Option<bool>,
 }
 
-impl Refusal {
+impl LastRefusal {
     /// Records a refusal. Returns a message for the terminal if its kind is new.
     fn record(&mut self, reason: String, queue_taken: bool) -> Option<String> {
         let is_new = self.queue_taken != Some(queue_taken);
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn the_same_refusal_is_said_once() {
-        let mut refusal = Refusal::default();
+        let mut refusal = LastRefusal::default();
         let mut record = |queue_taken| refusal.record("why".to_owned(), queue_taken);
         assert_eq!(record(true).unwrap(), "why; waiting for up to 180 s until it has gone");
         assert_eq!(record(true), None);

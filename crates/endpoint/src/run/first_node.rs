@@ -28,7 +28,7 @@ impl FirstNodeWait {
     }
 
     /// Whether a node has ever worked.
-    pub(super) fn seen(&self) -> bool {
+    pub(super) fn has_worked(&self) -> bool {
         self.seen
     }
 

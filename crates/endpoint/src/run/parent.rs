@@ -15,7 +15,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 const REPARENTING: Duration = Duration::from_millis(10);
 
 /// Waits until `parent` is no longer our parent; for ever if there is none.
-pub(super) async fn gone(parent: Option<i32>) {
+pub(super) async fn ended(parent: Option<i32>) {
     let Some(parent) = parent else { return std::future::pending().await };
     // Opened before the parent is checked, so that it can't belong to a later process with the same PID.
     let handle = handle(parent).and_then(|handle| {
