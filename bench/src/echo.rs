@@ -11,9 +11,9 @@ use futures_util::stream::FuturesOrdered;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Confirmation};
+use wire::Text;
 use wire::message::{Message, TaskResult, decode, encode};
-use wire::start::StartDocument;
-use wire::text::Text;
+use wire::start_document::StartDocument;
 
 use crate::link;
 

@@ -17,11 +17,11 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use wire::Text;
 use wire::json::FreeForm;
 use wire::message::{Message, StatusReport, TaskResult, decode, encode};
 use wire::queue::Registration;
 use wire::rest::submit::Submitted;
-use wire::text::Text;
 use wire::{EndpointId, FunctionId, TaskGroupId, TaskId};
 
 use crate::figures::{megabytes, microseconds, milliseconds, quantile, tell};

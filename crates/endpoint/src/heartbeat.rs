@@ -3,7 +3,7 @@
 use jiff::Zoned;
 use nix::unistd::{getgid, getgroups, getpid, getppid, getsid, getuid};
 use serde_json::{Map, Value};
-use wire::control::Pulse;
+use wire::extensions::RunState;
 use wire::message::StatusReport;
 use wire::{EndpointId, RunId};
 
@@ -60,7 +60,7 @@ impl Heartbeat {
         };
         state.extend(self.state.clone());
         state.insert("active".to_owned(), active.into());
-        Pulse { run: self.run, ready: leftovers_reported }.mark(&mut state);
+        RunState { run: self.run, ready: leftovers_reported }.insert_into(&mut state);
         let global_state = state.into();
         StatusReport { endpoint_id: self.endpoint, global_state, task_statuses: Default::default() }.encode()
     }
@@ -69,7 +69,7 @@ impl Heartbeat {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wire::message::Life;
+    use wire::message::Liveness;
 
     #[test]
     fn a_heartbeat_contains_what_the_contract_lists() {
@@ -82,9 +82,9 @@ mod tests {
             |told| StatusReport::decode(&heartbeat.encode(&engine::Report::default(), true, told)).unwrap();
         let report = read(true);
         assert_eq!(report.endpoint_id, endpoint);
-        assert_eq!(report.life(), Life::Online { period: 30.0 });
-        assert_eq!(Pulse::of(&report.global_state), Some(Pulse { run, ready: true }));
-        assert_eq!(Pulse::of(&read(false).global_state), Some(Pulse { run, ready: false }));
+        assert_eq!(report.liveness(), Liveness::Online { period: 30.0 });
+        assert_eq!(RunState::of(&report.global_state), Some(RunState { run, ready: true }));
+        assert_eq!(RunState::of(&read(false).global_state), Some(RunState { run, ready: false }));
         let state = report.global_state.to_object();
         assert_eq!(state["posix_ppid"], 7, "the manager's word goes before ours");
         assert_eq!(state["start_iso"], "2026-11-20T23:25:09.100051+00:00");
@@ -111,6 +111,6 @@ mod tests {
             assert!(state.contains_key(name), "{name}");
         }
         let last = StatusReport::decode(&heartbeat.encode(&engine::Report::default(), false, true)).unwrap();
-        assert_eq!(last.life(), Life::Offline);
+        assert_eq!(last.liveness(), Liveness::Offline);
     }
 }

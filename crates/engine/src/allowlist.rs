@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use wire::strategy::{Kind, Strategy};
+use wire::serialization_strategy::{Kind, Strategy};
 
 const ALL_CODE: &str = "globus_compute_sdk.*Code";
 const ALL_DATA: &str = "globus_compute_sdk.*Data";

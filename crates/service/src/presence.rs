@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Number;
 use wire::EndpointId;
 use wire::json::FreeForm;
-use wire::message::{Life, StatusReport};
+use wire::message::{Liveness, StatusReport};
 
 use crate::limits::Limits;
 
@@ -34,12 +34,12 @@ struct Heard {
 
 impl Heard {
     fn new(report: &StatusReport, idle_since: Option<Timestamp>, now: Timestamp) -> Heard {
-        let until = match report.life() {
-            Life::Online { period } => {
+        let until = match report.liveness() {
+            Liveness::Online { period } => {
                 let margin = SignedDuration::try_from_secs_f64(period * PERIODS).unwrap_or(LONGEST);
                 Some(now + margin.clamp(SignedDuration::ZERO, LONGEST) + GRACE)
             }
-            Life::Offline | Life::FailedToStart(_) => None,
+            Liveness::Offline | Liveness::FailedToStart(_) => None,
         };
         // Stock endpoints say some kilobytes of themselves.
         let said = Some(&report.global_state).filter(|state| state.as_json().len() <= KEPT);
@@ -106,8 +106,8 @@ impl Presence {
 /// Which life of the endpoint's process speaks: ours names it, upstream's is known by its start and its process. Ours is
 /// silent about it here until it has told all it knows of the tasks that earlier ones took.
 pub fn run_name(state: &FreeForm) -> Option<String> {
-    if let Some(pulse) = wire::control::Pulse::of(state) {
-        return pulse.ready.then(|| pulse.run.to_string());
+    if let Some(run) = wire::extensions::RunState::of(state) {
+        return run.ready.then(|| run.run.to_string());
     }
     #[derive(Deserialize)]
     struct Process {

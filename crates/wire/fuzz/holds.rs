@@ -2,7 +2,7 @@
 //! the ones it took an interest in.
 
 use wire::message::{self, Message};
-use wire::strategy::Strategy;
+use wire::serialization_strategy::Strategy;
 use wire::{Text, buffer};
 
 /// Whatever is read as a message is written as one that reads the same.

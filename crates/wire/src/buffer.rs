@@ -5,8 +5,8 @@
 //! Two readers exist because the original has two. A task is read leniently ([`split_task`]): a length beyond the
 //! end takes what is there. Composite strategies are read strictly ([`split`]): the same length is an error.
 
-use crate::strategy::Strategy;
-use crate::text::Text;
+use crate::json_text::Text;
+use crate::serialization_strategy::Strategy;
 
 /// A function, its arguments, its keyword arguments.
 pub const BUFFERS_OF_A_TASK: usize = 3;

@@ -103,7 +103,7 @@ ids! {
     ContainerId,
     /// A batch job that runs nodes.
     BlockId,
-    /// One life of an endpoint process; see [`crate::control`].
+    /// One life of an endpoint process; see [`crate::extensions`].
     RunId,
     /// One submit request, as echoed to the submitter.
     RequestId,

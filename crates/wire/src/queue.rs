@@ -35,8 +35,6 @@ pub mod header {
     pub const RESOURCE_SPECIFICATION: &str = "resource_specification";
     /// Of a task: an array of import paths, to be tried in order.
     pub const RESULT_SERIALIZERS: &str = "result_serializers";
-    /// Of a result: true on one that has to be fetched over REST.
-    pub const HIGH_ASSURANCE: &str = "high_assurance";
     /// Of a command: the manager logs it, with passwords struck out.
     pub const DEBUG: &str = "debug";
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use wire::Text;
 use wire::buffer::{self, FramingError};
-use wire::strategy::{InvalidHeader, Kind, Strategy};
+use wire::serialization_strategy::{InvalidHeader, Kind, Strategy};
 
 fn captured<T: serde::de::DeserializeOwned>(file: &str) -> Vec<T> {
     let paths = golden::files().into_iter().filter(|(_, name, _)| name == file).map(|(.., path)| path);

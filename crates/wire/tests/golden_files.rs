@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use golden::{OF_BUFFERS, Rule, TABLE, files, row};
 use serde_json::Value;
 use wire::Text;
-use wire::control::{Ability, Control, Pulse};
+use wire::extensions::{Capabilities, FarcallCommand, RunState};
 use wire::message::{self, Message, Task, TaskResult};
 use wire::rest::endpoint::Register;
 
@@ -144,11 +144,12 @@ fn ours_is_where_we_look_for_it() {
     let Message::StatusReport(report) = message::decode(&heartbeat).unwrap() else {
         panic!("it is a heartbeat")
     };
-    let run = Pulse::of(&report.global_state).unwrap().run;
+    let run = RunState::of(&report.global_state).unwrap().run;
     assert_eq!(run.to_string(), "dddddddd-dddd-4ddd-8ddd-dddddddddddd");
     let register: Register = wire::json::decode(&ours("register-farcall.request.json"), 1000).unwrap();
-    assert_eq!(register.metadata.farcall, Some(Ability { version: "0.1.0".to_owned(), cancel: true }));
-    let Control::CancelTasks { task_ids } = Control::decode(&ours("control-cancel-tasks.json")).unwrap();
+    assert_eq!(register.metadata.farcall, Some(Capabilities { version: "0.1.0".to_owned(), cancel: true }));
+    let FarcallCommand::CancelTasks { task_ids } =
+        FarcallCommand::decode(&ours("control-cancel-tasks.json")).unwrap();
     assert_eq!(task_ids.len(), 2);
 }
 

@@ -4,7 +4,7 @@
 
 use wire::json::{FREE_FORM_LIMIT, Malformed, Object};
 use wire::message::{
-    self, Actor, DecodeError, ErrorDetails, Life, Message, StatusReport, Task, TaskResult, TaskState,
+    self, Actor, DecodeError, ErrorDetails, Liveness, Message, StatusReport, Task, TaskResult, TaskState,
     TaskTransition,
 };
 use wire::{EndpointId, TaskId, Text};
@@ -77,26 +77,26 @@ fn a_status_report_may_name_its_state_otherwise() {
         r#"{{"endpoint_id":"{ID}","ep_status_report":{{"heartbeat_period":0}},"task_statuses":{{}}}}"#
     );
     let report = StatusReport::decode(&message("ep_status_report", &data)).unwrap();
-    assert_eq!(report.life(), Life::Offline);
+    assert_eq!(report.liveness(), Liveness::Offline);
     assert!(String::from_utf8(report.encode()).unwrap().contains(r#""global_state":{"heartbeat_period":0}"#));
 }
 
 #[test]
 fn a_heartbeat_tells_of_life_and_death() {
-    let life = |state: &str| {
+    let liveness = |state: &str| {
         let data = format!(r#"{{"endpoint_id":"{ID}","global_state":{state},"task_statuses":{{}}}}"#);
-        StatusReport::decode(&message("ep_status_report", &data)).unwrap().life()
+        StatusReport::decode(&message("ep_status_report", &data)).unwrap().liveness()
     };
-    assert_eq!(life(r#"{"heartbeat_period":30}"#), Life::Online { period: 30.0 });
-    assert_eq!(life(r#"{"heartbeat_period":5.0,"active":true}"#), Life::Online { period: 5.0 });
-    assert_eq!(life(r#"{"heartbeat_period":5.0,"active":false}"#), Life::Offline);
-    assert_eq!(life(r#"{"heartbeat_period":0}"#), Life::Offline);
-    assert_eq!(life(r#"{"error":"no","heartbeat_period":3}"#), Life::FailedToStart("no".to_owned()));
-    assert_eq!(life(r#"{"error":["no"]}"#), Life::FailedToStart("[\"no\"]".to_owned()));
+    assert_eq!(liveness(r#"{"heartbeat_period":30}"#), Liveness::Online { period: 30.0 });
+    assert_eq!(liveness(r#"{"heartbeat_period":5.0,"active":true}"#), Liveness::Online { period: 5.0 });
+    assert_eq!(liveness(r#"{"heartbeat_period":5.0,"active":false}"#), Liveness::Offline);
+    assert_eq!(liveness(r#"{"heartbeat_period":0}"#), Liveness::Offline);
+    assert_eq!(liveness(r#"{"error":"no","heartbeat_period":3}"#), Liveness::FailedToStart("no".to_owned()));
+    assert_eq!(liveness(r#"{"error":["no"]}"#), Liveness::FailedToStart("[\"no\"]".to_owned()));
     for unclear in
         ["{}", r#"{"heartbeat_period":null}"#, r#"{"heartbeat_period":"soon","active":1,"error":null}"#]
     {
-        assert_eq!(life(unclear), Life::Online { period: 30.0 }, "{unclear}");
+        assert_eq!(liveness(unclear), Liveness::Online { period: 30.0 }, "{unclear}");
     }
 }
 
@@ -107,7 +107,7 @@ fn python_infinities_are_read_as_null() {
         "h":"Infinity \" NaN","heartbeat_period":5.0}},"task_statuses":{{}}}}"#
     );
     let report = StatusReport::decode(&message("ep_status_report", &data)).unwrap();
-    assert_eq!(report.life(), Life::Online { period: 5.0 });
+    assert_eq!(report.liveness(), Liveness::Online { period: 5.0 });
     let state = report.global_state.to_object();
     assert!(state["max"].is_null() && state["min"].is_null() && state["n"][0].is_null());
     assert_eq!(state["h"], "Infinity \" NaN");

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 use uuid::Uuid;
 use wire::buffer;
-use wire::control::{Ability, Control, Pulse};
+use wire::extensions::{Capabilities, FarcallCommand, RunState};
 use wire::json::{self, FreeForm, Object};
 use wire::message::{
     self, Actor, Container, ContainerImage, ErrorDetails, ManagerStatusReport, Message, StatusReport, Task,
@@ -19,7 +19,7 @@ use wire::message::{
 use wire::queue::{self, Name, PublishInfo, QueueInfo, Registration};
 use wire::rest::submit::Submit;
 use wire::rest::task::{Document, Documents};
-use wire::start::{LinkedIdentity, StartArguments, StartDocument, StartEndpoint};
+use wire::start_document::{LinkedIdentity, StartArguments, StartDocument, StartEndpoint};
 use wire::{BlockId, EndpointId, IdentityId, TaskGroupId, TaskId, Text};
 
 fn uuids() -> impl Strategy<Value = Uuid> {
@@ -234,7 +234,7 @@ proptest! {
     fn no_bytes_make_a_reader_panic(bytes in vec(any::<u8>(), 0..200), rest in any::<String>()) {
         drop(message::decode(&bytes));
         drop(message::decode(&[&[1], rest.as_bytes()].concat()));
-        drop(Control::decode(&bytes));
+        drop(FarcallCommand::decode(&bytes));
         drop(StartEndpoint::decode(&bytes));
         drop(StartDocument::decode(&bytes));
         drop(Text::from_json(&rest));
@@ -341,13 +341,13 @@ proptest! {
 
     #[test]
     fn ours_stand_beside_theirs(run in uuids(), mut state in objects(), ids in vec(uuids(), 0..5), cancel in any::<bool>(), ready in any::<bool>(), version in texts()) {
-        let pulse = Pulse { run: run.into(), ready };
-        pulse.mark(&mut state);
-        prop_assert_eq!(Pulse::of(&FreeForm::from(state)), Some(pulse));
-        let control = Control::CancelTasks { task_ids: ids.into_iter().map(TaskId::from).collect() };
-        prop_assert_eq!(Control::decode(&control.encode()).unwrap(), control);
-        let ability = Ability { version, cancel };
-        prop_assert_eq!(json::decode::<Ability>(&json::encode(&ability), 1 << 20).unwrap(), ability);
+        let run_state = RunState { run: run.into(), ready };
+        run_state.insert_into(&mut state);
+        prop_assert_eq!(RunState::of(&FreeForm::from(state)), Some(run_state));
+        let command = FarcallCommand::CancelTasks { task_ids: ids.into_iter().map(TaskId::from).collect() };
+        prop_assert_eq!(FarcallCommand::decode(&command.encode()).unwrap(), command);
+        let capabilities = Capabilities { version, cancel };
+        prop_assert_eq!(json::decode::<Capabilities>(&json::encode(&capabilities), 1 << 20).unwrap(), capabilities);
     }
 
     #[test]
@@ -359,7 +359,7 @@ proptest! {
         allowed in option::of(vec(uuids(), 0..3)),
     ) {
         let command = StartEndpoint {
-            command: wire::start::START_ENDPOINT.to_owned(),
+            command: wire::start_document::START_ENDPOINT.to_owned(),
             args: vec![],
             kwargs: StartArguments { name: name.clone(), user_opts: user_opts.into(), user_runtime: None, amqp_creds: registration.clone() },
             globus_username: name.clone(),

@@ -9,7 +9,7 @@ use wire::json::{self, FREE_FORM_LIMIT, LIST_LIMIT};
 use wire::message::TaskState;
 use wire::queue::Registration;
 use wire::rest::auth::error::{ErrorBody as AuthError, OAuthError};
-use wire::rest::auth::token::{Grant, Introspection, Token, TokenAnswer, scopes};
+use wire::rest::auth::token::{Grant, Introspection, Token, TokenResponse, scopes};
 use wire::rest::container::Build;
 use wire::rest::error::{AuthorizationParameters, Code, ErrorBody};
 use wire::rest::submit::{MAX_TASKS, Submit};
@@ -169,7 +169,7 @@ fn tokens_say_what_clients_insist_on_and_no_log_hears_them() {
         refresh_token: Some("secret-refresh".to_owned()),
         state: None,
     };
-    let answer = TokenAnswer { token, id_token: None, other_tokens: vec![] };
+    let answer = TokenResponse { token, id_token: None, other_tokens: vec![] };
     let members = value(&answer);
     for required in ["access_token", "scope", "resource_server", "other_tokens", "expires_in"] {
         assert!(members.get(required).is_some(), "{required}");

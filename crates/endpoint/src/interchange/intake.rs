@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use client::amqp::Delivery;
 use engine::Submission;
 use serde_json::{Map, Value};
-use wire::control::FUNCTION_PYTHON;
+use wire::extensions::FUNCTION_PYTHON;
 use wire::message::{LIMIT, Task};
 use wire::queue::header;
 use wire::{EndpointId, FunctionId, TaskId};

@@ -7,7 +7,7 @@ use daemon::stop::{Stage, Stop};
 use engine::Submission;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until, timeout};
-use wire::control::Control;
+use wire::extensions::FarcallCommand;
 
 use super::first_node::{self, FirstNodeWait};
 use super::renewal::Renewal;
@@ -192,8 +192,8 @@ impl Driver {
                 Input::LinkUp { session }
             }
             amqp::Event::Delivered(delivery) => Input::Delivered(delivery),
-            amqp::Event::Commanded(body) => match Control::decode(&body) {
-                Ok(Control::CancelTasks { task_ids }) => Input::Cancel(task_ids),
+            amqp::Event::Commanded(body) => match FarcallCommand::decode(&body) {
+                Ok(FarcallCommand::CancelTasks { task_ids }) => Input::Cancel(task_ids),
                 Err(error) => {
                     tracing::warn!(%error, "an unknown command was dropped");
                     return None;

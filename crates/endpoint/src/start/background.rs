@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::pipe;
-use wire::start::Report;
+use wire::start_document::Report;
 
 use super::Launch;
 use crate::console::note;

@@ -4,7 +4,7 @@ use std::io::{IsTerminal as _, Read as _};
 use std::os::fd::AsFd as _;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use wire::start::{LIMIT, StartDocument};
+use wire::start_document::{LIMIT, StartDocument};
 
 use crate::exit::Failure;
 

@@ -22,7 +22,7 @@ use std::io::IsTerminal as _;
 use std::os::fd::{FromRawFd as _, OwnedFd};
 
 use wire::EndpointId;
-use wire::start::StartDocument;
+use wire::start_document::StartDocument;
 
 use crate::account::AccountSettings;
 use crate::config::Config;

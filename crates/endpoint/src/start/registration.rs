@@ -1,7 +1,7 @@
 //! Registers an endpoint with the service.
 
 use wire::EndpointId;
-use wire::control::Ability;
+use wire::extensions::Capabilities;
 use wire::queue::Registration;
 use wire::rest::endpoint::{Metadata, Register};
 use wire::rest::version::Versions;
@@ -62,7 +62,7 @@ fn body(endpoint: &EndpointDir, config: &Config, text: &str) -> Register {
             hostname: Some(host::host_name()),
             local_user: Some(host::user_name()),
             endpoint_config: Some(text.to_owned()),
-            farcall: Some(Ability { version: env!("CARGO_PKG_VERSION").to_owned(), cancel: true }),
+            farcall: Some(Capabilities { version: env!("CARGO_PKG_VERSION").to_owned(), cancel: true }),
             ..Metadata::default()
         },
         allowed_functions: config.allowed_functions.clone().filter(|functions| !functions.is_empty()),

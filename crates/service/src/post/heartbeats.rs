@@ -155,7 +155,7 @@ impl Heartbeats {
             tracing::info!(%endpoint, run = run.name, "an endpoint has begun a run");
             report.runs.push((endpoint, run));
         }
-        self.0.starts.heard(endpoint, user.number, said.life());
+        self.0.starts.heard(endpoint, user.number, said.liveness());
         self.0.presence.heard(&said, super::consumes(&self.0.broker, endpoint), now);
         if !self.0.standing.admits(endpoint) {
             // It was deleted or locked in between.

@@ -7,9 +7,9 @@ use std::time::Duration;
 use broker::{Answer, Published, Sink};
 use bytes::Bytes;
 use tokio::sync::Notify;
+use wire::Text;
 use wire::message::{ErrorDetails, TaskResult};
 use wire::queue::{self, Name};
-use wire::text::Text;
 use wire::{EndpointId, TaskId};
 
 use super::complaints::Complaints;

@@ -2,10 +2,10 @@
 
 use amq_protocol::types::{AMQPValue, FieldArray, FieldTable};
 use broker::{Message, Properties, Why};
+use wire::Text;
 use wire::message::Task;
 use wire::queue::{Name, exchange, header};
-use wire::text::Text;
-use wire::{EndpointId, control};
+use wire::{EndpointId, extensions};
 
 use super::functions::Functions;
 use super::outbox::{BYTES, Loaded, Outbox, Row};
@@ -94,7 +94,7 @@ fn message(queue: &str, assignment: &Assignment, function: &Function) -> Option<
     }
     headers.insert(header::RESULT_SERIALIZERS.into(), AMQPValue::FieldArray(serializers));
     if let Some(python) = function.python.as_deref().and_then(minor_version) {
-        headers.insert(control::FUNCTION_PYTHON.into(), text(python));
+        headers.insert(extensions::FUNCTION_PYTHON.into(), text(python));
     }
     let properties = Properties::default().with_headers(headers).with_delivery_mode(2);
     Message::new(exchange::TASKS, queue, &properties, task.encode()).ok()

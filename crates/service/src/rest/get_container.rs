@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use wire::ContainerId;
-use wire::rest::container::{Answer, Container};
+use wire::rest::container::{Container, ContainerResponse};
 use wire::rest::error::Code;
 
 use super::App;
@@ -27,12 +27,12 @@ pub(super) async fn get(
     State(app): State<App>,
     Caller(caller): Caller,
     Path((id, kind)): Path<(String, String)>,
-) -> Result<Json<Answer>, Failure> {
+) -> Result<Json<ContainerResponse>, Failure> {
     let id: ContainerId = super::id(&id)?;
     let known = app.store.container(id).await?;
     let known = known.filter(|it| rules::container(it, caller) == Verdict::Yes && it.kind == kind);
     let known = known.ok_or_else(|| Failure::unknown_container(id))?;
-    Ok(Json(Answer {
+    Ok(Json(ContainerResponse {
         container: Container {
             container_uuid: id,
             name: known.name,

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use wire::EndpointId;
 use wire::json::FreeForm;
-use wire::rest::endpoint::{Presence, Standing, Status, Tasks};
+use wire::rest::endpoint::{EndpointState, Presence, Status, TaskCounts};
 use wire::rest::error::Code;
 
 use super::App;
@@ -54,10 +54,10 @@ pub(super) async fn status(
             None => (counters.waiting > 0).then(|| "Its tasks wait until it is online".to_owned()),
         },
     };
-    let standing = Standing {
+    let state = EndpointState {
         consuming,
         notice,
-        tasks: Tasks {
+        tasks: TaskCounts {
             waiting: counters.waiting,
             taken: counters.taken,
             succeeded: counters.succeeded,
@@ -65,5 +65,5 @@ pub(super) async fn status(
             late: counters.late,
         },
     };
-    Ok(Json(Status { status, details: app.presence.state(id), farcall: Some(standing) }))
+    Ok(Json(Status { status, details: app.presence.state(id), farcall: Some(state) }))
 }

@@ -3,9 +3,9 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use wire::FunctionId;
+use wire::Text;
 use wire::rest::error::Code;
 use wire::rest::function::Function;
-use wire::text::Text;
 
 use super::App;
 use super::caller::Caller;

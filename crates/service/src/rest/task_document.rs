@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use serde_json::Value;
 use wire::TaskId;
+use wire::Text;
 use wire::message::TaskResult;
 use wire::rest::error::Code;
 use wire::rest::task::Document;
-use wire::text::Text;
 
 use super::failure::Failure;
 use crate::limits::Limits;

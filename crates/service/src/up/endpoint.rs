@@ -16,7 +16,7 @@ use serde::Deserialize;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 use wire::EndpointId;
-use wire::start::Report;
+use wire::start_document::Report;
 
 use super::{Environment, Place};
 

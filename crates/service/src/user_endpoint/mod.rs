@@ -16,9 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use broker::{BadProperties, DeclareError, Message, Outcome as Published, Properties};
 use tokio::sync::{Notify, watch};
-use wire::message::Life;
+use wire::message::Liveness;
 use wire::queue::{Registration, command_queue, exchange};
-use wire::start::{CONTENT_TYPE, LinkedIdentity, START_ENDPOINT, StartArguments, StartEndpoint};
+use wire::start_document::{CONTENT_TYPE, LinkedIdentity, START_ENDPOINT, StartArguments, StartEndpoint};
 use wire::{EndpointId, IdentityId};
 
 use self::core::{Action, Event, Outcome, Starts as Core};
@@ -54,12 +54,12 @@ struct State {
 
 impl Starts {
     /// What `user_endpoint` or its manager says, under the credential with this number.
-    pub fn heard(&self, user_endpoint: EndpointId, credential: i64, life: Life) {
-        let event = match life {
-            Life::Online { .. } => Event::Alive,
-            Life::FailedToStart(text) => Event::Reported { credential, text },
+    pub fn heard(&self, user_endpoint: EndpointId, credential: i64, liveness: Liveness) {
+        let event = match liveness {
+            Liveness::Online { .. } => Event::Alive,
+            Liveness::FailedToStart(text) => Event::Reported { credential, text },
             // One that leaves while another is wanted: its manager has the command and starts it again.
-            Life::Offline => return self.stir(),
+            Liveness::Offline => return self.stir(),
         };
         self.apply(user_endpoint, event);
     }
@@ -248,7 +248,7 @@ impl Starter {
 
     async fn command(&self, id: EndpointId, manager: &Endpoint, wanted: &Wanted) -> Result<(), CommandError> {
         let now = ambient::now();
-        let name = wire::start::user_endpoint_name(manager.id, id);
+        let name = wire::start_document::user_endpoint_name(manager.id, id);
         let endpoint = Endpoint {
             id,
             owner: wanted.identity,

@@ -14,8 +14,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use wire::Text;
 use wire::message::{Actor, TaskResult, TaskState, TaskTransition};
-use wire::text::Text;
 
 use crate::support::{FakeEndpoint, Farcall, farcall};
 

@@ -13,8 +13,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use wire::Text;
 use wire::message::{ErrorDetails, TaskResult};
-use wire::text::Text;
 
 pub const COMPUTE: &str = wire::rest::auth::COMPUTE_SCOPE;
 /// A packed buffer that stands for a function, and one that stands for arguments.

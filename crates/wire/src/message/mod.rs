@@ -2,7 +2,7 @@
 //!
 //! `0x01{"message_type":"task","data":{…}}`. Fields nobody knows are ignored; what is written is compact, raw UTF-8
 //! and in the order of the original. Whoever only needs the long string of a task or a result gets it uncopied
-//! (see [`crate::text`]).
+//! (see [`crate::json_text`]).
 //!
 //! Python also writes `NaN` and `Infinity`, which JSON does not know: the heartbeats of 3.x endpoints are full of them
 //! where a site sets no maximum of workers. They are read as null, which is what 4.x endpoints write.
@@ -18,7 +18,7 @@ mod task;
 
 pub use container::{Container, ContainerImage};
 pub use status::{
-    Actor, DEFAULT_HEARTBEAT_PERIOD, Life, ManagerStatusReport, StatusReport, TaskState, TaskTransition,
+    Actor, DEFAULT_HEARTBEAT_PERIOD, Liveness, ManagerStatusReport, StatusReport, TaskState, TaskTransition,
 };
 pub use task::{ErrorDetails, Task, TaskCancel, TaskResult};
 

@@ -58,7 +58,7 @@ pub struct TaskTransition {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StatusReport {
     pub endpoint_id: EndpointId,
-    /// Free form; [`StatusReport::life`] and [`crate::control`] read what matters in it.
+    /// Free form; [`StatusReport::liveness`] and [`crate::extensions`] read what matters in it.
     #[serde(alias = "ep_status_report")]
     pub global_state: FreeForm,
     pub task_statuses: BTreeMap<TaskId, Vec<TaskTransition>>,
@@ -72,7 +72,7 @@ pub struct ManagerStatusReport {
 
 /// What a heartbeat says of the endpoint's life.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Life {
+pub enum Liveness {
     /// Alive, and heard again within about this many seconds.
     Online { period: f64 },
     /// Left in good order.
@@ -82,7 +82,7 @@ pub enum Life {
 }
 
 impl StatusReport {
-    pub fn life(&self) -> Life {
+    pub fn liveness(&self) -> Liveness {
         #[derive(Deserialize)]
         struct Vital {
             error: Option<Value>,
@@ -90,16 +90,16 @@ impl StatusReport {
             active: Option<Value>,
         }
         let Ok(Vital { error, heartbeat_period, active }) = self.global_state.read() else {
-            return Life::Online { period: DEFAULT_HEARTBEAT_PERIOD };
+            return Liveness::Online { period: DEFAULT_HEARTBEAT_PERIOD };
         };
         if let Some(error) = error {
-            return Life::FailedToStart(error.as_str().map_or_else(|| error.to_string(), str::to_owned));
+            return Liveness::FailedToStart(error.as_str().map_or_else(|| error.to_string(), str::to_owned));
         }
         let period = heartbeat_period.as_ref().and_then(Value::as_f64).unwrap_or(DEFAULT_HEARTBEAT_PERIOD);
         if period <= 0.0 || active == Some(Value::Bool(false)) {
-            Life::Offline
+            Liveness::Offline
         } else {
-            Life::Online { period }
+            Liveness::Online { period }
         }
     }
 }

@@ -6,7 +6,7 @@ use super::envelope;
 use super::{Container, TaskTransition};
 use crate::id::{ContainerId, TaskId};
 use crate::json::FreeForm;
-use crate::text::Text;
+use crate::json_text::Text;
 
 /// One call, on its way to an endpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

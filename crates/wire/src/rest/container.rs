@@ -26,7 +26,7 @@ pub struct Registered {
 
 /// Answer of `GET /v2/containers/{id}/{type}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answer {
+pub struct ContainerResponse {
     pub container: Container,
 }
 

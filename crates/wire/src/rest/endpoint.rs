@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::control::Ability;
+use crate::extensions::Capabilities;
 use crate::id::{EndpointId, FunctionId, IdentityId, PolicyId, SubscriptionId};
 use crate::json::{self, FreeForm, Object, present};
 
@@ -80,9 +80,9 @@ pub struct Metadata {
     /// Up to 4.5: the configuration once more, parsed.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub config: Option<Value>,
-    /// Ours: see [`crate::control`].
+    /// Ours: see [`crate::extensions`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub farcall: Option<Ability>,
+    pub farcall: Option<Capabilities>,
     #[serde(flatten)]
     pub others: Object,
 }
@@ -157,23 +157,23 @@ pub struct Status {
     pub details: FreeForm,
     /// Ours: what the service itself sees, for those who manage the endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub farcall: Option<Standing>,
+    pub farcall: Option<EndpointState>,
 }
 
 /// How an endpoint stands with the service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
+pub struct EndpointState {
     /// Whether it takes tasks, or a manager commands, from its queue at this moment.
     pub consuming: bool,
     /// What its owner should know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice: Option<String>,
-    pub tasks: Tasks,
+    pub tasks: TaskCounts,
 }
 
 /// How many of an endpoint's tasks stand where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tasks {
+pub struct TaskCounts {
     pub waiting: i64,
     /// Acknowledged by the endpoint and not ended.
     pub taken: i64,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{EndpointId, FunctionId, GroupId};
-use crate::text::Text;
+use crate::json_text::Text;
 
 /// Body of `POST /v3/functions`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,7 +46,7 @@ pub struct Meta {
     pub python_version: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sdk_version: Option<String>,
-    /// See [`crate::strategy`]. Absent for source.
+    /// See [`crate::serialization_strategy`]. Absent for source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serde_identifier: Option<String>,
 }

@@ -23,7 +23,7 @@
 //! | `DELETE /v2/endpoints/{id}` | | [`Deleted`] |
 //! | `GET /v3/endpoints/{id}/allowed_functions` | | [`endpoint::AllowedFunctions`] |
 //! | `POST /v2/containers` | [`container::Register`] | [`container::Registered`] |
-//! | `GET /v2/containers/{id}/{type}` | | [`container::Answer`] |
+//! | `GET /v2/containers/{id}/{type}` | | [`container::ContainerResponse`] |
 //! | `POST /v2/containers/build` | [`container::Build`] | [`container::Registered`] |
 //! | `GET /v2/containers/build/{id}` | | [`container::BuildStatus`] |
 //! | any, on failure | | [`error::ErrorBody`] |

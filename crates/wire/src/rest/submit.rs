@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::id::{EndpointId, FunctionId, RequestId, TaskGroupId, TaskId};
 use crate::json::{self, FreeForm};
-use crate::text::Text;
+use crate::json_text::Text;
 
 /// Body of `POST /v3/endpoints/{id}/submit`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::TaskId;
 use crate::json::FreeForm;
+use crate::json_text::Text;
 use crate::message::TaskState;
-use crate::text::Text;
 
 /// Answer of `GET /v2/tasks/{id}`.
 ///

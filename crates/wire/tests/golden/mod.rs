@@ -6,13 +6,13 @@
 
 use std::path::{Path, PathBuf};
 
-use wire::control::Control;
+use wire::extensions::FarcallCommand;
 use wire::json;
 use wire::message::{self, Message};
 use wire::queue::{Registration, ResultConnection};
 use wire::rest::auth::{authorize, consent, error as auth_error, identity, openid, policy, project, token};
 use wire::rest::{Deleted, container, endpoint, error, function, submit, task, task_group, version};
-use wire::start::{StartDocument, StartEndpoint};
+use wire::start_document::{StartDocument, StartEndpoint};
 
 /// How a file is read and written again.
 pub struct Row {
@@ -115,7 +115,7 @@ rows! {
     "container.bin" message Message<'_>, Message;
     "containerimage.bin" message Message<'_>, Message;
 
-    "control-cancel-tasks.json" json Control, Same;
+    "control-cancel-tasks.json" json FarcallCommand, Same;
     "heartbeat-run.bin" message Message<'_>, Message;
     "register-farcall.request.json" json endpoint::Register, Same;
 
@@ -163,7 +163,7 @@ rows! {
     "allowed-functions.answer.json" json endpoint::AllowedFunctions, Same;
     "container-register.request.json" json container::Register, Same;
     "container-register.answer.json" json container::Registered, Same;
-    "container.answer.json" json container::Answer, Same;
+    "container.answer.json" json container::ContainerResponse, Same;
     "container-build.request.json" json container::Build, Same;
     "container-build.answer.json" json container::Registered, Same;
     "container-build-status.answer.json" json container::BuildStatus, Same;
@@ -172,11 +172,11 @@ rows! {
     "error-gare-scopes.answer.json" json error::ErrorBody, Same;
 
     "token-client-credentials.form" form token::Grant, Form;
-    "token-client-credentials.answer.json" json token::TokenAnswer, Same;
+    "token-client-credentials.answer.json" json token::TokenResponse, Same;
     "token-authorization-code.form" form token::Grant, Form;
-    "token-authorization-code.answer.json" json token::TokenAnswer, Same;
+    "token-authorization-code.answer.json" json token::TokenResponse, Same;
     "token-refresh.form" form token::Grant, Form;
-    "token-refresh.answer.json" json token::TokenAnswer, Same;
+    "token-refresh.answer.json" json token::TokenResponse, Same;
     "token-dependent.form" form token::Grant, Form;
     "token-dependent.answer.json" json Vec<token::Token>, Same;
     "token-revoke.form" form token::Revoke, Form;
@@ -198,7 +198,7 @@ rows! {
     "policies.answer.json" json policy::Policies, Same;
     "policy-create.request.json" json policy::Create, Same;
     "policy-create-bare.request.json" json policy::Create, NullsLeftOut;
-    "policy-create.answer.json" json policy::Answer, Same;
+    "policy-create.answer.json" json policy::PolicyResponse, Same;
     "consents.query" form consent::Query, Form;
     "consents.answer.json" json consent::Consents, Same;
     "error-oauth.form" form token::Grant, Form;

@@ -13,7 +13,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use wire::rest::auth::error::OAuthError;
-use wire::rest::auth::token::{IdToken, Token, TokenAnswer};
+use wire::rest::auth::token::{IdToken, Token, TokenResponse};
 
 use super::applications::Application;
 use super::routes::failure::Failure;
@@ -77,7 +77,7 @@ pub(super) fn told(mut tokens: Vec<Token>, id_token: Option<IdToken>) -> Result<
     }
     let other_tokens = tokens.split_off(1);
     let token = tokens.remove(0);
-    Ok(fresh(TokenAnswer { token, id_token, other_tokens }))
+    Ok(fresh(TokenResponse { token, id_token, other_tokens }))
 }
 
 /// Tokens are for whoever asked, and for no cache on the way.

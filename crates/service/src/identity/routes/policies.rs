@@ -5,7 +5,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use wire::PolicyId;
 use wire::rest::auth::MANAGE_PROJECTS_SCOPE;
-use wire::rest::auth::policy::{Answer, Create, Policies, Policy};
+use wire::rest::auth::policy::{Create, Policies, Policy, PolicyResponse};
 
 use super::bearer::Bearer;
 use super::failure::Failure;
@@ -25,24 +25,24 @@ pub(super) async fn get(
     State(identity): State<Identity>,
     bearer: Bearer,
     Path(id): Path<String>,
-) -> Result<Json<Answer>, Failure> {
+) -> Result<Json<PolicyResponse>, Failure> {
     let caller = bearer.with(MANAGE_PROJECTS_SCOPE)?.identity;
     let id: PolicyId = id.parse().map_err(|_| Failure::bad_parameter("the policy's id is not a UUID"))?;
     let found = identity.policies_of(caller).await?.into_iter().find(|policy| policy.id == id);
     let policy = found.ok_or_else(|| Failure::not_found("There is no such policy"))?;
-    Ok(Json(Answer { policy: told(policy) }))
+    Ok(Json(PolicyResponse { policy: told(policy) }))
 }
 
 pub(super) async fn create(
     State(identity): State<Identity>,
     bearer: Bearer,
     body: Result<Json<Create>, JsonRejection>,
-) -> Result<Json<Answer>, Failure> {
+) -> Result<Json<PolicyResponse>, Failure> {
     let caller = bearer.with(MANAGE_PROJECTS_SCOPE)?.identity;
     let Json(body) = body.map_err(|error| Failure::bad_parameter(error.body_text()))?;
     let policy = identity.add_policy(caller, body.policy).await?;
     audit::administered("policy add", &policy.id.to_string(), audit::By::Identity(caller));
-    Ok(Json(Answer { policy: told(policy) }))
+    Ok(Json(PolicyResponse { policy: told(policy) }))
 }
 
 fn told(policy: store::Policy) -> Policy {

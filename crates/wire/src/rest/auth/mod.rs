@@ -2,7 +2,7 @@
 //!
 //! | route | request | answer |
 //! |---|---|---|
-//! | `POST /v2/oauth2/token` | form: [`token::Grant`] | [`token::TokenAnswer`]; an array of [`token::Token`] for dependent tokens |
+//! | `POST /v2/oauth2/token` | form: [`token::Grant`] | [`token::TokenResponse`]; an array of [`token::Token`] for dependent tokens |
 //! | `POST /v2/oauth2/token/revoke` | form: [`token::Revoke`] | [`token::Revoked`] |
 //! | `POST /v2/oauth2/token/introspect` | form: [`token::Introspect`] | [`token::Introspection`] |
 //! | `GET /v2/oauth2/authorize` | query: [`authorize::Query`] | a page, at last [`authorize::Code`] on the redirect |
@@ -12,7 +12,7 @@
 //! | `GET /.well-known/openid-configuration` | | [`openid::Configuration`] |
 //! | `GET /jwk.json` | | [`openid::KeySet`] |
 //! | `GET`, `POST /v2/api/projects` | [`project::Create`] | [`project::Projects`], [`project::Created`] |
-//! | `GET`, `POST /v2/api/policies[/{id}]` | [`policy::Create`] | [`policy::Policies`], [`policy::Answer`] |
+//! | `GET`, `POST /v2/api/policies[/{id}]` | [`policy::Create`] | [`policy::Policies`], [`policy::PolicyResponse`] |
 //! | any, on failure | | [`error::ErrorBody`] |
 
 pub mod authorize;

@@ -31,7 +31,7 @@ pub struct NewPolicy {
 
 /// Answer of `POST /v2/api/policies` and of `GET /v2/api/policies/{id}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answer {
+pub struct PolicyResponse {
     pub policy: Policy,
 }
 

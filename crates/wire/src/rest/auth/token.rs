@@ -100,7 +100,7 @@ impl fmt::Debug for Token {
 
 /// Answer to every grant but that for dependent tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TokenAnswer {
+pub struct TokenResponse {
     #[serde(flatten)]
     pub token: Token,
     /// Signed; with the code of a log-in that asked for `openid`.

@@ -1,4 +1,4 @@
-//! How a user endpoint comes to life: the command its manager gets, and the document it reads itself.
+//! The start of a user endpoint: the command that its manager receives, and the document that it reads itself.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,16 +7,13 @@ use crate::json::{self, FreeForm, Malformed, Object};
 use crate::queue::Registration;
 use crate::rest::submit::UserRuntime;
 
-/// The only command upstream's managers know.
+/// The only command that upstream's managers know.
 pub const START_ENDPOINT: &str = "cmd_start_endpoint";
 
-/// The content type that a manager requires of a command; without it, nothing answers.
+/// The content type of a command. Upstream's managers ignore a command that has another or none.
 pub const CONTENT_TYPE: &str = "application/json";
 
-/// A command may be this many seconds older or younger than the manager's clock says.
-pub const CLOCK_SKEW_SECONDS: u64 = 180;
-
-/// The most that a command may measure.
+/// The maximum size of a command and of a start document, in bytes.
 pub const LIMIT: usize = 1 << 20;
 
 /// Tells a manager to start a user endpoint.
@@ -65,8 +62,8 @@ impl StartEndpoint {
     }
 }
 
-/// What an endpoint says on the descriptor of `start --report-fd`: it runs (status 0), or why not. One that left without
-/// a word has said why itself.
+/// What an endpoint writes to the descriptor of `start --report-fd`: that it runs (status 0), or why not. When it exits
+/// without a report, it has printed the reason itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     pub status: u8,
@@ -81,13 +78,13 @@ pub struct StartDocument {
     /// The rendered template: YAML.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<String>,
-    /// Goes into the endpoint's heartbeats.
+    /// Copied into the endpoint's heartbeats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ep_info: Option<FreeForm>,
-    /// Replaces the configuration's list, when present. Empty allows nothing.
+    /// Replaces the configuration's list, when present. An empty list allows no function.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_functions: Option<Vec<FunctionId>>,
-    /// An inherited descriptor, with audit logging.
+    /// With audit logging: the inherited descriptor to write it to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit_fd: Option<i32>,
     /// Descriptor and key of the credentials that upstream's managers of 4.16 and later renew.

@@ -1,7 +1,6 @@
-//! The identifiers that say how a Python object was serialized.
+//! Serialization strategies: the identifiers and names that say how a Python object was serialized.
 //!
-//! A serialized buffer begins with two characters and a newline. What follows is the strategy's own affair; this
-//! crate never looks inside, it only knows the names.
+//! A serialized buffer begins with two characters and a newline. This crate never reads what follows.
 
 use std::fmt;
 
@@ -32,7 +31,7 @@ pub enum Strategy {
 
 use Strategy::*;
 
-/// The buffer's first characters name no strategy.
+/// The first characters of a buffer are no strategy's identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid header: {0:?}")]
 pub struct InvalidHeader(pub String);
@@ -100,14 +99,9 @@ impl Strategy {
         }
     }
 
-    /// Whether users may ask for it. `PickleCode` is only ever decoded.
+    /// Whether users may select it. `PickleCode` is only decoded.
     pub const fn selectable(self) -> bool {
         !matches!(self, PickleCode)
-    }
-
-    /// Whether what it holds is Python's own byte code, which no other minor version can run.
-    pub const fn may_hold_bytecode(self) -> bool {
-        matches!(self, DillCode | PickleCode | CombinedCode | AllCodeStrategies)
     }
 
     pub fn from_identifier(identifier: &str) -> Option<Self> {
@@ -122,12 +116,12 @@ impl Strategy {
         Self::ALL.into_iter().find(|strategy| strategy.name() == name)
     }
 
-    /// The strategy's import path, in the spelling that the SDK brings others to.
+    /// The strategy's import path, in the spelling to which the SDK converts the other one.
     pub fn import_path(self) -> String {
         format!("globus_compute_sdk.serialize.concretes.{}", self.name())
     }
 
-    /// Looks at a serialized buffer's header.
+    /// Reads a serialized buffer's header: the strategy, and what follows the header.
     pub fn of(buffer: &str) -> Result<(Self, &str), InvalidHeader> {
         let header = || InvalidHeader(buffer.chars().take(3).collect());
         let (identifier, rest) = buffer.split_at_checked(2).ok_or_else(header)?;

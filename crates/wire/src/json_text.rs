@@ -1,13 +1,13 @@
-//! Long strings (task buffers, results) that are read without being copied and written back as they came.
+//! Long JSON strings (task buffers, results) that are read without a copy and written back as they came.
 //!
-//! Serialized Python objects are lines of base64, so as JSON strings they are always full of `\n`. Whoever only
-//! passes one on needs neither to unescape nor to escape it again: a [`Text`] keeps the string as it stood in the
-//! document it was read from until somebody asks for its content.
+//! Serialized Python objects are lines of base64, so as JSON strings they contain many `\n`. To pass one on, it need
+//! be neither unescaped nor escaped again: a [`Text`] keeps the string as it stood in its document until its content is
+//! asked for.
 //!
-//! Python can put into a string what is no character: half of a surrogate pair (the file name in a traceback, say).
-//! Such a text passes through unharmed; whoever asks for its content gets U+FFFD in that place.
+//! A Python string can contain half of a surrogate pair, which is no character (in the file name of a traceback, for
+//! example). Such a text is passed on unchanged; its content has U+FFFD in that place.
 //!
-//! A `Text` can be read from and written to JSON text only, not by other serde formats.
+//! A `Text` can be read from and written to JSON only, not by other serde formats.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,7 +15,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::value::RawValue;
 
-/// A string, perhaps still in the escaped form in which it came. Compares by content.
+/// A string, unescaped or still in the escaped form in which it was read. Compares by content.
 #[derive(Clone)]
 pub struct Text<'a>(Form<'a>);
 
@@ -66,7 +66,7 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// The same text, independent of the document it was read from.
+    /// The same text without a borrow of the document it was read from.
     pub fn into_owned(self) -> Text<'static> {
         Text(match self.0 {
             Form::Plain(text) => Form::Plain(Cow::Owned(text.into_owned())),
@@ -94,7 +94,7 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// How many bytes this text occupies here, which is never less than its content has.
+    /// How many bytes this text takes in memory: at least as many as its content has.
     pub fn held_bytes(&self) -> usize {
         match &self.0 {
             Form::Plain(text) => text.len(),
@@ -192,33 +192,33 @@ pub(crate) fn push_json_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let mut rest = text.as_bytes();
     loop {
-        let (clean, marked) = rest.split_at(next_marked(rest));
+        let (clean, special) = rest.split_at(next_special(rest));
         out.extend_from_slice(clean);
-        let Some((&byte, after)) = marked.split_first() else { break };
+        let Some((&byte, after)) = special.split_first() else { break };
         push_escape(out, byte);
         rest = after;
     }
     out.push(b'"');
 }
 
-/// Where the first byte is that can't stand in a JSON string as it is: a quote, a backslash, a control.
-fn next_marked(bytes: &[u8]) -> usize {
+/// The place of the first byte that must be escaped in a JSON string: a quote, a backslash or a control character.
+fn next_special(bytes: &[u8]) -> usize {
     let (pairs, rest) = bytes.as_chunks::<16>();
     for (index, pair) in pairs.iter().enumerate() {
-        let [low, high] = [0, 8].map(|at| marks(&pair[at..at + 8]));
+        let [low, high] = [0, 8].map(|at| special_bytes(&pair[at..at + 8]));
         if low | high != 0 {
             let bit = if low != 0 { low.trailing_zeros() } else { 64 + high.trailing_zeros() };
             return index * 16 + bit as usize / 8;
         }
     }
-    let is_marked = |&byte: &u8| byte < 0x20 || byte == b'"' || byte == b'\\';
-    pairs.len() * 16 + rest.iter().position(is_marked).unwrap_or(rest.len())
+    let is_special = |&byte: &u8| byte < 0x20 || byte == b'"' || byte == b'\\';
+    pairs.len() * 16 + rest.iter().position(is_special).unwrap_or(rest.len())
 }
 
-/// Sets the top bit of the bytes looked for, of eight at a time: they are those from which a subtraction borrows.
+/// Sets the top bit of each of eight bytes that must be escaped: of those from which a subtraction borrows.
 ///
-/// The borrow may also mark bytes above one that is found, never below: only the lowest mark counts.
-fn marks(eight: &[u8]) -> u64 {
+/// The borrow may also set the bit of bytes above such a byte, never below: only the lowest set bit counts.
+fn special_bytes(eight: &[u8]) -> u64 {
     const EACH: u64 = 0x0101_0101_0101_0101;
     let word = u64::from_le_bytes(eight.try_into().expect("it is given eight bytes"));
     let zero_in = |word: u64| word.wrapping_sub(EACH) & !word;
@@ -251,8 +251,8 @@ fn push_escape(out: &mut Vec<u8>, byte: u8) {
 fn unescape(mut rest: &str) -> String {
     let mut out = String::with_capacity(rest.len());
     loop {
-        // In there, nothing but a backslash is marked.
-        let (clean, escape) = rest.split_at(next_marked(rest.as_bytes()));
+        // Between the quotes, the only special byte is a backslash.
+        let (clean, escape) = rest.split_at(next_special(rest.as_bytes()));
         out.push_str(clean);
         let Some(after) = escape.get(2..) else { return out };
         rest = after;
