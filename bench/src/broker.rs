@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
-use broker::{Access, Broker, Config, Limits, Listener, LogInFuture, LoggedIn, Login, Operation, Principal};
+use broker::{
+    AccessControl, Broker, Config, Limits, Listener, LogInFuture, LoggedIn, Login, Operation, Principal,
+};
 use tokio::net::TcpListener;
 
 struct Everyone;
 
-impl Access for Everyone {
+impl AccessControl for Everyone {
     fn log_in<'a>(&'a self, login: Login) -> LogInFuture<'a> {
         Box::pin(
             async move { Ok(LoggedIn { principal: Principal::new(login.user), limits: Limits::default() }) },

@@ -13,8 +13,9 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, bail};
 use broker::{
-    Access, Answer, Backing, Broker, Config, Demand, Fed, Handle, Limits, Listener, LogInFuture, LoggedIn,
-    Login, Message, Operation, Principal, Published, QueueOptions, Refusal, Sink, Want, Why,
+    AccessControl, Backing, Broker, Config, Credit, CreditBalance, DropReason, Handle, Limits, Listener,
+    LogInFuture, LoggedIn, Login, Message, Operation, Principal, PublishReply, Published, QueueOptions,
+    Refusal, Sink, StoredMessage,
 };
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,7 +41,7 @@ struct Users {
     limits: Limits,
 }
 
-impl Access for Users {
+impl AccessControl for Users {
     fn log_in<'a>(&'a self, login: Login) -> LogInFuture<'a> {
         Box::pin(async move {
             match self.users.get(&login.user) {
@@ -86,8 +87,8 @@ impl Access for Users {
 
 /// What the broker tells the owner of a kept queue.
 enum Told {
-    Published(Published, Answer),
-    Want(Want),
+    Published(Published, PublishReply),
+    Credit(Credit),
     Gone(Vec<u64>),
     Ended(u64, Vec<u64>),
 }
@@ -103,23 +104,23 @@ impl Keeper {
 }
 
 impl Sink for Keeper {
-    fn accept(&self, message: Published, answer: Answer) {
+    fn accept(&self, message: Published, answer: PublishReply) {
         self.tell(Told::Published(message, answer));
     }
 }
 
 impl Backing for Keeper {
-    fn want(&self, _queue: &Arc<str>, want: Want) {
-        self.tell(Told::Want(want));
+    fn grant(&self, _queue: &Arc<str>, credit: Credit) {
+        self.tell(Told::Credit(credit));
     }
 
     fn acknowledged(&self, _queue: &Arc<str>, _user: &Arc<str>, tokens: &[u64]) {
         self.tell(Told::Gone(tokens.to_vec()));
     }
 
-    fn dropped(&self, _queue: &Arc<str>, tokens: &[u64], why: Why) {
+    fn dropped(&self, _queue: &Arc<str>, tokens: &[u64], why: DropReason) {
         // A deleted queue's messages would stay in a real store's history; the others are spent.
-        if why != Why::Deleted {
+        if why != DropReason::Deleted {
             self.tell(Told::Gone(tokens.to_vec()));
         }
     }
@@ -141,7 +142,7 @@ struct Store {
     last: u64,
     /// Up to here everything has been fed in this window.
     fed: u64,
-    demand: Demand,
+    credit: CreditBalance,
 }
 
 impl Store {
@@ -156,8 +157,8 @@ impl Store {
                     }
                     Err(_) => answer.refuse(),
                 },
-                Told::Want(want) => {
-                    if self.demand.grant(want) {
+                Told::Credit(credit) => {
+                    if self.credit.add(credit) {
                         self.fed = 0;
                     }
                 }
@@ -167,8 +168,8 @@ impl Store {
                     }
                 }
                 Told::Ended(window, unacknowledged) => {
-                    if window == self.demand.window() {
-                        self.demand.close();
+                    if window == self.credit.window() {
+                        self.credit.close();
                     }
                     for token in unacknowledged {
                         if let Some(stored) = self.messages.get_mut(&token) {
@@ -186,19 +187,19 @@ impl Store {
     fn feed(&mut self, handle: &Handle) {
         let mut batch = Vec::new();
         for (token, stored) in self.messages.range(self.fed + 1..) {
-            if !self.demand.take(stored.message.body().len()) {
+            if !self.credit.take(stored.message.body().len()) {
                 break;
             }
             self.fed = *token;
-            batch.push(Fed {
+            batch.push(StoredMessage {
                 token: *token,
                 message: stored.message.clone(),
                 redelivered: stored.redelivered,
             });
         }
-        if !batch.is_empty() && handle.feed(&self.queue, self.demand.window(), batch).is_err() {
+        if !batch.is_empty() && handle.feed(&self.queue, self.credit.window(), batch).is_err() {
             // The window has ended meanwhile; the next one begins from the truth.
-            self.demand.close();
+            self.credit.close();
         }
     }
 }
@@ -275,7 +276,7 @@ async fn main() -> anyhow::Result<()> {
             messages: BTreeMap::new(),
             last: 0,
             fed: 0,
-            demand: Demand::default(),
+            credit: CreditBalance::default(),
         };
         tokio::spawn(store.keep(receiver, late.clone()));
         let options = QueueOptions {

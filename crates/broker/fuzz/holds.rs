@@ -8,13 +8,14 @@ use amq_protocol::protocol::{
 };
 use amq_protocol::types::FieldTable;
 use broker::{
-    Access, Broker, Config, Handle, Limits, LogInFuture, LoggedIn, Login, Operation, Principal, QueueOptions,
+    AccessControl, Broker, Config, Handle, Limits, LogInFuture, LoggedIn, Login, Operation, Principal,
+    QueueOptions,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 struct Everybody;
 
-impl Access for Everybody {
+impl AccessControl for Everybody {
     fn log_in<'a>(&'a self, login: Login) -> LogInFuture<'a> {
         let limits = Limits { body: 10_000, ..Limits::default() };
         Box::pin(async move { Ok(LoggedIn { principal: Principal::new(login.user), limits }) })

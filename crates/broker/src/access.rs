@@ -1,9 +1,9 @@
 //! Who may do what: the owner's rules, asked by the broker.
 //!
-//! The broker keeps no users and no permissions. It asks the owner through [`Access`]: once, asynchronously, at
+//! The broker keeps no users and no permissions. It asks the owner through [`AccessControl`]: once, asynchronously, at
 //! the log-in, and then synchronously **at each operation**, so that a change of the owner's table takes effect with
 //! the next method a client sends. A connection that is open when its user is locked is ended with
-//! [`Handle::cut`](crate::Handle::cut).
+//! [`Handle::disconnect_user`](crate::Handle::disconnect_user).
 
 use std::any::Any;
 use std::fmt;
@@ -14,14 +14,14 @@ use std::sync::Arc;
 
 use crate::handle::QueueOptions;
 
-/// What a log-in asks of the owner, boxed so that [`Access`] can be a trait object.
+/// What a log-in asks of the owner, boxed so that [`AccessControl`] can be a trait object.
 pub type LogInFuture<'a> = Pin<Box<dyn Future<Output = Result<LoggedIn, Refusal>> + Send + 'a>>;
 
 /// The owner's rules.
 ///
-/// Everything but [`log_in`](Access::log_in) is called while the broker's state is locked: answer from a table in
+/// Everything but [`log_in`](AccessControl::log_in) is called while the broker's state is locked: answer from a table in
 /// memory, never block, and never call the [`Handle`](crate::Handle) from inside (it would wait for itself).
-pub trait Access: Send + Sync + 'static {
+pub trait AccessControl: Send + Sync + 'static {
     /// Is this who they say they are? At most [`Config::log_ins`](crate::Config::log_ins) of these run at a time.
     fn log_in<'a>(&'a self, login: Login) -> LogInFuture<'a>;
 
@@ -29,7 +29,7 @@ pub trait Access: Send + Sync + 'static {
     /// for [`Operation::Open`]).
     fn may(&self, who: &Principal, operation: &Operation<'_>) -> bool;
 
-    /// Someone who [`may`](Access::may) consume or get from `queue`, or declares it passively, and it does not
+    /// Someone who [`may`](AccessControl::may) consume or get from `queue`, or declares it passively, and it does not
     /// exist here. `Some` makes it real with these options; `None` answers 404 NOT_FOUND.
     fn unknown_queue(&self, who: &Principal, queue: &str) -> Option<QueueOptions> {
         let _ = (who, queue);
@@ -86,7 +86,7 @@ impl Principal {
     }
 
     /// Carries something of the owner's, read back with [`Principal::get`]: so that
-    /// [`Access::may`] needs no look-up by name.
+    /// [`AccessControl::may`] needs no look-up by name.
     pub fn with(mut self, attachment: Arc<dyn Any + Send + Sync>) -> Principal {
         self.attachment = Some(attachment);
         self

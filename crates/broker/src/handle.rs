@@ -2,7 +2,7 @@
 //!
 //! Everything here is synchronous and takes effect before it returns, with the semantics a remote client gets;
 //! only what waits by nature (a confirm, the next delivery) is a future. Nothing here asks
-//! [`Access`](crate::Access): the owner may do all.
+//! [`AccessControl`](crate::AccessControl): the owner may do all.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use crate::consumer::Consumer;
 use crate::core::{Error as Refused, ExchangeAttributes, Publisher};
 use crate::message::Message;
-use crate::owner::{Backing, Fed, Sink};
+use crate::owner::{Backing, Sink, StoredMessage};
 use crate::server::outbox::CUT;
 use crate::server::shared::Shared;
 
@@ -115,14 +115,14 @@ pub enum DeclareError {
 }
 
 /// A [`Handle::feed`] that came too late: nothing of it was taken. The window it was meant for has ended, so feed
-/// again when the next [`Want`](crate::Want) comes.
+/// again when the next [`Credit`](crate::Credit) comes.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("the window has ended")]
-pub struct Stale;
+pub struct WindowEnded;
 
 /// What became of a published message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Confirmation {
     /// Every queue it was routed to has it (sinks: the owner said safe).
     Confirmed,
     /// It matched no queue.
@@ -133,14 +133,14 @@ pub enum Outcome {
 
 /// The answer to a [`Handle::publish`]. Dropping it forgets the answer, not the message.
 pub struct Confirm {
-    outcome: oneshot::Receiver<Outcome>,
+    outcome: oneshot::Receiver<Confirmation>,
 }
 
 impl Future for Confirm {
-    type Output = Outcome;
+    type Output = Confirmation;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
-        Pin::new(&mut self.outcome).poll(context).map(|it| it.unwrap_or(Outcome::Refused))
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Confirmation> {
+        Pin::new(&mut self.outcome).poll(context).map(|it| it.unwrap_or(Confirmation::Refused))
     }
 }
 
@@ -291,7 +291,7 @@ impl Handle {
             && let Some(waiting) = locked.forget_confirm(number)
         {
             // The receiver is here.
-            let _ = waiting.send(Outcome::Unroutable);
+            let _ = waiting.send(Confirmation::Unroutable);
         }
         locked.core().run();
         Confirm { outcome }
@@ -302,19 +302,19 @@ impl Handle {
     }
 
     /// Gives a backed queue messages for its window, in order. More than was wanted is taken too, and held.
-    pub fn feed(&self, queue: &str, window: u64, messages: Vec<Fed>) -> Result<(), Stale> {
-        self.shared.lock_by_owner().core().feed(queue, window, messages).map_err(|_| Stale)
+    pub fn feed(&self, queue: &str, window: u64, messages: Vec<StoredMessage>) -> Result<(), WindowEnded> {
+        self.shared.lock_by_owner().core().feed(queue, window, messages).map_err(|_| WindowEnded)
     }
 
     /// Ends every connection of this user now (320 CONNECTION_FORCED). How many. Whoever changed the table behind
-    /// [`Access`](crate::Access) first has no connection of theirs left when this returns: log-ins still on their
+    /// [`AccessControl`](crate::AccessControl) first has no connection of theirs left when this returns: log-ins still on their
     /// way are stopped by [`Operation::Open`](crate::Operation::Open).
-    pub fn cut(&self, user: &str) -> usize {
-        self.cut_whose(|it| it == user)
+    pub fn disconnect_user(&self, user: &str) -> usize {
+        self.disconnect_users(|it| it == user)
     }
 
     /// The same for every user that `whose` names. It is called for each connection while the broker's state is locked.
-    pub fn cut_whose(&self, whose: impl Fn(&str) -> bool) -> usize {
+    pub fn disconnect_users(&self, whose: impl Fn(&str) -> bool) -> usize {
         let mut locked = self.shared.lock_by_owner();
         let connections: Vec<_> = locked.core().connections_whose(whose).collect();
         for connection in &connections {

@@ -2,7 +2,7 @@
 //!
 //! It knows connections, exchanges, queues and deliveries, and may never learn one word of tasks. It keeps messages
 //! in memory only: durability belongs to the owner ([`Sink`], [`Backing`]), as does the question who may do what
-//! ([`Access`]).
+//! ([`AccessControl`]).
 //!
 //! ```text
 //! sockets -> server -> frame -> session -> core      (pure: frame, session, core)
@@ -22,15 +22,15 @@ mod server;
 mod session;
 mod state;
 
-pub use access::{Access, Limits, LogInFuture, LoggedIn, Login, Operation, Principal, Refusal};
+pub use access::{AccessControl, Limits, LogInFuture, LoggedIn, Login, Operation, Principal, Refusal};
 pub use config::Config;
 pub use consumer::{Consumer, Delivery};
 pub use frame::properties::Malformed;
 pub use frame::table::BadTable;
 pub use handle::{
-    Confirm, ConsumeError, ConsumeOptions, DeclareError, ExchangeKind, Handle, Outcome, Overflow,
-    QueueOptions, QueueStats, Stale, Stats, Window,
+    Confirm, Confirmation, ConsumeError, ConsumeOptions, DeclareError, ExchangeKind, Handle, Overflow,
+    QueueOptions, QueueStats, Stats, Window, WindowEnded,
 };
 pub use message::{BadProperties, Message, Properties};
-pub use owner::{Answer, Backing, Demand, Fed, Published, Sink, Want, Why};
+pub use owner::{Backing, Credit, CreditBalance, DropReason, PublishReply, Published, Sink, StoredMessage};
 pub use server::{Broker, Listener};

@@ -24,7 +24,7 @@ use crate::server::shared::Shared;
 pub trait Sink: Send + Sync + 'static {
     /// Called in the order of each publishing connection. The message counts against the memory limit until
     /// `answer` is given, and a queue that holds too much pauses its publishers.
-    fn accept(&self, message: Published, answer: Answer);
+    fn accept(&self, message: Published, answer: PublishReply);
 }
 
 /// A message on its way to the owner.
@@ -68,12 +68,12 @@ impl Published {
 
 /// The owner's answer for one message of a [`Sink`]. Dropping it refuses.
 #[must_use = "dropping an answer refuses the message"]
-pub struct Answer {
+pub struct PublishReply {
     pub(crate) ticket: Option<u64>,
     pub(crate) shared: Arc<Shared>,
 }
 
-impl Answer {
+impl PublishReply {
     /// The message can't be lost any more: the publisher's confirm is sent (once every queue it was routed to has
     /// answered).
     pub fn safe(mut self) {
@@ -90,7 +90,7 @@ impl Answer {
     }
 
     /// Answers many at once, under one lock: what a group commit wants.
-    pub fn all_safe(answers: impl IntoIterator<Item = Answer>) {
+    pub fn all_safe(answers: impl IntoIterator<Item = PublishReply>) {
         let mut shared = None;
         let mut tickets = Vec::new();
         for mut answer in answers {
@@ -103,7 +103,7 @@ impl Answer {
     }
 }
 
-impl Drop for Answer {
+impl Drop for PublishReply {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
             self.shared.settle(&[ticket], false);
@@ -111,15 +111,15 @@ impl Drop for Answer {
     }
 }
 
-impl fmt::Debug for Answer {
+impl fmt::Debug for PublishReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Answer").field(&self.ticket).finish()
+        f.debug_tuple("PublishReply").field(&self.ticket).finish()
     }
 }
 
 /// Feeds the consumers of one queue from the owner's store.
 ///
-/// While the queue has a consumer, the broker holds a **window**. A window begins with its first [`Want`] and ends
+/// While the queue has a consumer, the broker holds a **window**. A window begins with its first [`Credit`] and ends
 /// with the last consumer (or the queue): then everything in it is forgotten here, delivered or not, and the owner
 /// still has it. The next consumer begins a new window with a new id, and the owner feeds again from its truth:
 /// everything not acknowledged, in order.
@@ -130,15 +130,15 @@ impl fmt::Debug for Answer {
 /// Calls for one queue may overlap or overtake each other (they come from different connections); the window's id
 /// tells what is old: a call about a window lower than the highest seen is history.
 pub trait Backing: Send + Sync + 'static {
-    /// There is room for more: [`Demand`] is ready-made bookkeeping for it. Answer with
+    /// There is room for more: [`CreditBalance`] is ready-made bookkeeping for it. Answer with
     /// [`Handle::feed`](crate::Handle::feed), now or when there is something to feed.
-    fn want(&self, queue: &Arc<str>, want: Want);
+    fn grant(&self, queue: &Arc<str>, credit: Credit);
 
     /// A consumer has these; `user` is who it logged in as (empty inside the process).
     fn acknowledged(&self, queue: &Arc<str>, user: &Arc<str>, tokens: &[u64]);
 
     /// These will not be delivered any more, and why.
-    fn dropped(&self, queue: &Arc<str>, tokens: &[u64], why: Why);
+    fn dropped(&self, queue: &Arc<str>, tokens: &[u64], why: DropReason);
 
     /// The last consumer went: this window is over. `unacknowledged` had been delivered (feed them with
     /// `redelivered` set if they are still the truth); the others had not.
@@ -149,7 +149,7 @@ pub trait Backing: Send + Sync + 'static {
 
 /// Room in a window, in addition to what was wanted before for the same window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Want {
+pub struct Credit {
     /// Rises with each new window of the queue.
     pub window: u64,
     /// So many more messages,
@@ -161,7 +161,7 @@ pub struct Want {
 
 /// Why a message was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Why {
+pub enum DropReason {
     /// A consumer rejected it without requeueing.
     Rejected,
     /// Its time to live, or its queue's, ran out.
@@ -177,7 +177,7 @@ pub enum Why {
 
 /// A message for a backed queue.
 #[derive(Clone, Debug)]
-pub struct Fed {
+pub struct StoredMessage {
     /// The owner's name for it; comes back with its acknowledgement or drop.
     pub token: u64,
     pub message: Message,
@@ -188,30 +188,30 @@ pub struct Fed {
 /// The owner's side of a window's credit: how much may still be fed.
 ///
 /// ```
-/// # use broker::{Demand, Want};
-/// let mut demand = Demand::default();
-/// assert!(demand.grant(Want { window: 1, messages: 2, bytes: 100 }), "a new window: feed from the start");
-/// assert!(demand.take(90) && demand.take(90), "the last one may go beyond");
-/// assert!(!demand.take(1));
+/// # use broker::{CreditBalance, Credit};
+/// let mut credit = CreditBalance::default();
+/// assert!(credit.add(Credit { window: 1, messages: 2, bytes: 100 }), "a new window: feed from the start");
+/// assert!(credit.take(90) && credit.take(90), "the last one may go beyond");
+/// assert!(!credit.take(1));
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Demand {
+pub struct CreditBalance {
     window: u64,
     messages: usize,
     bytes: i64,
 }
 
-impl Demand {
+impl CreditBalance {
     /// Adds what is wanted. `true` when this begins a new window: feed again from your truth. Wants of past windows
     /// change nothing.
-    pub fn grant(&mut self, want: Want) -> bool {
-        let fresh = want.window > self.window;
+    pub fn add(&mut self, credit: Credit) -> bool {
+        let fresh = credit.window > self.window;
         if fresh {
-            *self = Demand { window: want.window, messages: 0, bytes: 0 };
+            *self = CreditBalance { window: credit.window, messages: 0, bytes: 0 };
         }
-        if want.window == self.window {
-            self.messages += want.messages;
-            self.bytes += i64::try_from(want.bytes).unwrap_or(i64::MAX / 2);
+        if credit.window == self.window {
+            self.messages += credit.messages;
+            self.bytes += i64::try_from(credit.bytes).unwrap_or(i64::MAX / 2);
         }
         fresh
     }

@@ -6,8 +6,8 @@ mod support;
 use std::time::Duration;
 
 use broker::{
-    Config, ConsumeError, ConsumeOptions, Consumer, DeclareError, Delivery, ExchangeKind, Message, Outcome,
-    Overflow, Properties, QueueOptions, Window,
+    Config, Confirmation, ConsumeError, ConsumeOptions, Consumer, DeclareError, Delivery, ExchangeKind,
+    Message, Overflow, Properties, QueueOptions, Window,
 };
 use futures_util::FutureExt;
 use lapin::options::{
@@ -43,7 +43,7 @@ async fn a_prefetch_bounds_what_is_out_and_acknowledgements_make_room() {
     let handle = &server.handle;
     handle.declare_queue("q", QueueOptions::default()).unwrap();
     for number in 0..10 {
-        assert_eq!(handle.publish(message("q", &number.to_string())).await, Outcome::Confirmed);
+        assert_eq!(handle.publish(message("q", &number.to_string())).await, Confirmation::Confirmed);
     }
     let mut consumer = handle.consume("q", prefetch(3)).unwrap();
     let first = all_at_once(&mut consumer);
@@ -167,20 +167,20 @@ async fn a_publish_says_what_became_of_it() {
         Message::new("", queue, &Properties::default().with_delivery_mode(2), "m".to_owned()).unwrap()
     };
 
-    assert_eq!(handle.publish(message("nobody", "m")).await, Outcome::Unroutable);
+    assert_eq!(handle.publish(message("nobody", "m")).await, Confirmation::Unroutable);
     let nowhere = Message::new("no such exchange", "k", &Properties::default(), "m".to_owned()).unwrap();
-    assert_eq!(handle.publish(nowhere).await, Outcome::Unroutable);
-    assert_eq!(handle.publish(message("plain", "m")).await, Outcome::Confirmed);
-    assert_eq!(handle.publish(persistent("durable")).await, Outcome::Refused, "it could still be lost");
-    assert_eq!(handle.publish(message("full", "1")).await, Outcome::Confirmed);
-    assert_eq!(handle.publish(message("full", "2")).await, Outcome::Refused);
+    assert_eq!(handle.publish(nowhere).await, Confirmation::Unroutable);
+    assert_eq!(handle.publish(message("plain", "m")).await, Confirmation::Confirmed);
+    assert_eq!(handle.publish(persistent("durable")).await, Confirmation::Refused, "it could still be lost");
+    assert_eq!(handle.publish(message("full", "1")).await, Confirmation::Confirmed);
+    assert_eq!(handle.publish(message("full", "2")).await, Confirmation::Refused);
 
     // A sink decides, late; and a fan-out is confirmed when all have answered.
     handle.declare_exchange("x", ExchangeKind::Fanout, false).unwrap();
     for queue in ["plain", "kept"] {
         handle.bind(queue, "x", "").unwrap();
     }
-    for (safe, outcome) in [(true, Outcome::Confirmed), (false, Outcome::Refused)] {
+    for (safe, outcome) in [(true, Confirmation::Confirmed), (false, Confirmation::Refused)] {
         let to_both = Message::new("x", "", &Properties::default(), "m".to_owned()).unwrap();
         let mut confirm = handle.publish(to_both);
         let (published, answer) = taken.recv().await.unwrap();
@@ -279,9 +279,9 @@ async fn declarations_mean_the_same_inside_and_outside() {
     assert_eq!(handle.bind("none", "x", "k"), Err(DeclareError::NoQueue("none".into())));
     handle.bind("inside-0", "x", "a.*").unwrap();
     let matching = || Message::new("x", "a.b", &Properties::default(), "m".to_owned()).unwrap();
-    assert_eq!(handle.publish(matching()).await, Outcome::Confirmed);
+    assert_eq!(handle.publish(matching()).await, Confirmation::Confirmed);
     handle.unbind("inside-0", "x", "a.*");
-    assert_eq!(handle.publish(matching()).await, Outcome::Unroutable);
+    assert_eq!(handle.publish(matching()).await, Confirmation::Unroutable);
     assert_eq!(handle.purge_queue("inside-0"), 1);
     assert!(handle.delete_exchange("x"));
     assert!(!handle.delete_exchange("x"));

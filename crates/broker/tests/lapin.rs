@@ -168,7 +168,7 @@ async fn an_exclusive_consumer_is_alone_until_it_vanishes() {
         .expect_err("in exclusive use");
     assert_eq!(reply_code(&error), 403);
     // Vanishes without closing anything.
-    assert_eq!(server.handle.cut("first"), 1);
+    assert_eq!(server.handle.disconnect_user("first"), 1);
     let channel = second.create_channel().await.unwrap();
     let mut consumer =
         channel.basic_consume("q".into(), "c".into(), exclusive, FieldTable::default()).await.unwrap();
@@ -315,7 +315,7 @@ async fn a_backed_queue_is_a_window_on_its_owner_s_store() {
         }
     }
     // The client vanishes with some unacknowledged: they are redelivered in a new window, and nothing else is lost.
-    server.handle.cut("ep");
+    server.handle.disconnect_user("ep");
     loop {
         if let Told::Ended(unacknowledged) = told.recv().await.unwrap() {
             assert!(!unacknowledged.is_empty());
@@ -345,7 +345,7 @@ async fn a_backed_queue_is_a_window_on_its_owner_s_store() {
             break;
         }
     }
-    assert_eq!(dropped, [(vec![1_000], broker::Why::Rejected)]);
+    assert_eq!(dropped, [(vec![1_000], broker::DropReason::Rejected)]);
 }
 
 #[tokio::test]

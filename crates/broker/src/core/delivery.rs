@@ -3,7 +3,7 @@
 use super::connection::{InFlight, Unsettled};
 use super::queue::Entry;
 use super::{ChannelKey, ConnectionKey, ConsumerKey, Core, Effect, Error, Got, Output, QueueKey};
-use crate::owner::Why;
+use crate::owner::DropReason;
 
 /// Why a consumer can't take a message now, which is also what will wake it.
 enum Busy {
@@ -19,7 +19,7 @@ impl Core {
             let Some(queue) = self.queues.get_mut(key) else { return };
             if let Some(entry) = queue.pop_expired(self.now) {
                 self.counts.ready -= 1;
-                self.discard(key, entry, Why::Expired);
+                self.discard(key, entry, DropReason::Expired);
                 continue;
             }
             if queue.ready.is_empty() || !queue.may_deliver() {
@@ -191,7 +191,7 @@ impl Core {
             match queue.pop_expired(self.now) {
                 Some(expired) => {
                     self.counts.ready -= 1;
-                    self.discard(key, expired, Why::Expired);
+                    self.discard(key, expired, DropReason::Expired);
                 }
                 None => break queue.pop(),
             }

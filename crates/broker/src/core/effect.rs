@@ -7,7 +7,7 @@ use amq_protocol::protocol::AMQPClass;
 
 use super::{ConnectionKey, QueueKey, queue::Entry};
 use crate::message::Message;
-use crate::owner::Why;
+use crate::owner::DropReason;
 
 /// One thing to do.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(crate) enum Effect {
         safe: bool,
     },
     /// To the owner's backing.
-    Want {
+    GrantCredit {
         queue: QueueKey,
         window: u64,
         messages: usize,
@@ -43,7 +43,7 @@ pub(crate) enum Effect {
     Dropped {
         queue: QueueKey,
         token: u64,
-        why: Why,
+        why: DropReason,
     },
     Ended {
         queue: QueueKey,

@@ -77,7 +77,7 @@ pub(crate) enum Error {
     #[error("not empty")]
     NotEmpty,
     #[error("the window has ended")]
-    Stale,
+    WindowEnded,
 }
 
 /// The few settings that decisions need.
@@ -194,7 +194,7 @@ impl Core {
             if let Some(queue) = self.queues.get_mut(key) {
                 queue.dirty = false;
                 self.drain(key);
-                self.want(key);
+                self.grant_credit(key);
                 self.arm(key);
             }
         }

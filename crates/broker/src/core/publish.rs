@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{ChannelKey, ConnectionKey, Core, Effect, Error, Output, QueueKey};
 use crate::handle::Overflow;
 use crate::message::Message;
-use crate::owner::{Fed, Why};
+use crate::owner::{DropReason, StoredMessage};
 
 /// Who published.
 #[derive(Clone, Copy, Debug)]
@@ -170,7 +170,7 @@ impl Core {
             && let Some(entry) = queue.pop()
         {
             self.counts.ready -= 1;
-            self.discard(key, entry, Why::Overflow);
+            self.discard(key, entry, DropReason::Overflow);
         }
     }
 
@@ -242,13 +242,18 @@ impl Core {
     }
 
     /// The owner fills a window.
-    pub(crate) fn feed(&mut self, name: &str, window: u64, messages: Vec<Fed>) -> Result<(), Error> {
+    pub(crate) fn feed(
+        &mut self,
+        name: &str,
+        window: u64,
+        messages: Vec<StoredMessage>,
+    ) -> Result<(), Error> {
         let key = self.queue_names.get(name).copied().ok_or(Error::NoQueue)?;
         let queue = self.queues.get_mut(key).ok_or(Error::NoQueue)?;
-        let feed = queue.feed.as_mut().filter(|it| it.open && it.id == window).ok_or(Error::Stale)?;
-        feed.wanted_messages = feed.wanted_messages.saturating_sub(messages.len());
+        let feed = queue.feed.as_mut().filter(|it| it.open && it.id == window).ok_or(Error::WindowEnded)?;
+        feed.granted_messages = feed.granted_messages.saturating_sub(messages.len());
         let bytes: usize = messages.iter().map(|it| it.message.body().len()).sum();
-        feed.wanted_bytes = feed.wanted_bytes.saturating_sub_unsigned(bytes as u64);
+        feed.granted_bytes = feed.granted_bytes.saturating_sub_unsigned(bytes as u64);
         self.counts.fed += messages.len() as u64;
         self.counts.ready += messages.len();
         let mut weight = 0;
@@ -263,7 +268,7 @@ impl Core {
     }
 
     /// Opens and ends the window of a backed queue, and asks for as much as there is room for.
-    pub(super) fn want(&mut self, key: QueueKey) {
+    pub(super) fn grant_credit(&mut self, key: QueueKey) {
         let Some(queue) = self.queues.get_mut(key) else { return };
         let Some(feed) = queue.feed.as_mut() else { return };
         if queue.consumers.is_empty() {
@@ -289,20 +294,20 @@ impl Core {
             // A queue that was deleted and made again goes on counting: its owner may still hear of the old one.
             self.windows += 1;
             feed.id = self.windows;
-            feed.wanted_messages = 0;
-            feed.wanted_bytes = 0;
+            feed.granted_messages = 0;
+            feed.granted_bytes = 0;
         }
         let limit = feed.limit;
-        let present = queue.ready.len() + feed.wanted_messages;
+        let present = queue.ready.len() + feed.granted_messages;
         let messages = if present <= limit.messages / 2 { limit.messages - present } else { 0 };
         let limit_bytes = i64::try_from(limit.bytes).unwrap_or(i64::MAX);
-        let present = i64::try_from(queue.ready_bytes).unwrap_or(i64::MAX).saturating_add(feed.wanted_bytes);
+        let present = i64::try_from(queue.ready_bytes).unwrap_or(i64::MAX).saturating_add(feed.granted_bytes);
         let bytes = if present <= limit_bytes / 2 { limit_bytes.saturating_sub(present) } else { 0 };
         if messages > 0 || bytes > 0 {
-            feed.wanted_messages += messages;
-            feed.wanted_bytes += bytes;
+            feed.granted_messages += messages;
+            feed.granted_bytes += bytes;
             let bytes = usize::try_from(bytes).unwrap_or(0);
-            self.effects.push(Effect::Want { queue: key, window: feed.id, messages, bytes });
+            self.effects.push(Effect::GrantCredit { queue: key, window: feed.id, messages, bytes });
         }
     }
 }

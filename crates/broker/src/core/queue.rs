@@ -54,8 +54,8 @@ pub(crate) struct Feed {
     pub(crate) id: u64,
     pub(crate) open: bool,
     /// Wanted and not yet fed.
-    pub(crate) wanted_messages: usize,
-    pub(crate) wanted_bytes: i64,
+    pub(crate) granted_messages: usize,
+    pub(crate) granted_bytes: i64,
 }
 
 pub(crate) struct Queue {
@@ -104,8 +104,8 @@ impl Queue {
             owner,
             sink: owned.sink,
             feed: owned.backing.map(|(limit, unacknowledged)| {
-                let (wanted_messages, wanted_bytes) = (0, 0);
-                Box::new(Feed { limit, unacknowledged, id: 0, open: false, wanted_messages, wanted_bytes })
+                let (granted_messages, granted_bytes) = (0, 0);
+                Box::new(Feed { limit, unacknowledged, id: 0, open: false, granted_messages, granted_bytes })
             }),
             ready: VecDeque::new(),
             ready_bytes: 0,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::exchange::Target;
 use super::queue::Queue;
 use super::{Attributes, ConnectionKey, Core, Effect, Error, Owned, QueueKey};
-use crate::owner::Why;
+use crate::owner::DropReason;
 
 /// What `queue.declare-ok` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +146,7 @@ impl Core {
         if queue.feed.is_some() {
             let dropped = queue.ready.iter();
             let dropped =
-                dropped.map(|it| Effect::Dropped { queue: key, token: it.token, why: Why::Deleted });
+                dropped.map(|it| Effect::Dropped { queue: key, token: it.token, why: DropReason::Deleted });
             self.effects.extend(dropped);
         }
         self.effects.push(Effect::Deleted(key));
@@ -169,7 +169,8 @@ impl Core {
         let weight = purged.iter().map(|it| it.message.weight()).sum();
         if queue.feed.is_some() {
             let dropped = purged.iter();
-            let dropped = dropped.map(|it| Effect::Dropped { queue: key, token: it.token, why: Why::Purged });
+            let dropped =
+                dropped.map(|it| Effect::Dropped { queue: key, token: it.token, why: DropReason::Purged });
             self.effects.extend(dropped);
         }
         self.release(key, weight);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::connection::Unsettled;
 use super::queue::Entry;
 use super::{ChannelKey, Core, Effect, Error, QueueKey};
-use crate::owner::Why;
+use crate::owner::DropReason;
 
 /// What to do with a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +85,7 @@ impl Core {
             self.give_back(unsettled, true);
         } else {
             self.unburden(&unsettled);
-            self.discard(unsettled.queue, unsettled.entry, Why::Rejected);
+            self.discard(unsettled.queue, unsettled.entry, DropReason::Rejected);
             self.touch(unsettled.queue);
         }
     }
@@ -102,7 +102,7 @@ impl Core {
         entry.returns += u32::from(by_choice);
         let limit = queue.attributes.delivery_limit.unwrap_or(self.settings.delivery_limit);
         if entry.returns > limit {
-            self.discard(key, entry, Why::DeliveryLimit);
+            self.discard(key, entry, DropReason::DeliveryLimit);
         } else {
             queue.put_back(entry);
             self.counts.ready += 1;
@@ -125,7 +125,7 @@ impl Core {
     }
 
     /// The end of a message that nobody acknowledged.
-    pub(super) fn discard(&mut self, key: QueueKey, entry: Entry, why: Why) {
+    pub(super) fn discard(&mut self, key: QueueKey, entry: Entry, why: DropReason) {
         self.counts.dropped += 1;
         self.release(key, entry.message.weight());
         if self.queues.get(key).is_some_and(|it| it.feed.is_some()) {

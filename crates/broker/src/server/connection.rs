@@ -219,7 +219,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Cuts what was read into requests. How many bytes were used.
-    fn cut(&mut self, input: &[u8]) -> usize {
+    fn decode_requests(&mut self, input: &[u8]) -> usize {
         let mut used = 0;
         if self.lost {
             return input.len();
@@ -318,20 +318,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.turn += bytes.len();
             self.pulse.read = ambient::now();
             if self.pending.is_empty() {
-                let used = self.cut(bytes);
+                let used = self.decode_requests(bytes);
                 self.pending.extend_from_slice(&bytes[used..]);
             } else {
                 self.pending.extend_from_slice(bytes);
-                self.cut_pending();
+                self.decode_pending();
             }
             self.perform();
             Poll::Ready(Ok(true))
         })
     }
 
-    fn cut_pending(&mut self) {
+    fn decode_pending(&mut self) {
         let mut pending = std::mem::take(&mut self.pending);
-        let used = self.cut(&pending);
+        let used = self.decode_requests(&pending);
         if used < pending.len() {
             pending.drain(..used);
             self.pending = pending;
@@ -530,7 +530,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.log_in = None;
             let step = self.decide(|session, world| session.logged_in(answer, world));
             self.step(step);
-            self.cut_pending();
+            self.decode_pending();
         }
     }
 

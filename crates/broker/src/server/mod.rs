@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use self::connection::{Connection, Origin};
 use self::outbox::{EVICT, Outbox};
 use self::shared::{CallReceiver, Shared};
-use crate::access::Access;
+use crate::access::AccessControl;
 use crate::config::Config;
 use crate::handle::Handle;
 
@@ -42,7 +42,7 @@ pub struct Broker {
 }
 
 impl Broker {
-    pub fn new(config: Config, access: Arc<dyn Access>) -> (Broker, Handle) {
+    pub fn new(config: Config, access: Arc<dyn AccessControl>) -> (Broker, Handle) {
         let (sender, calls) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared::new(config, access, sender));
         let handle = Handle::new(shared.clone());

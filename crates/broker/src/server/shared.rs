@@ -16,18 +16,18 @@ use tokio::time::Instant;
 use super::arriving::Arriving;
 use super::handshakes::Handshakes;
 use super::outbox::{Outbox, STOP};
-use crate::access::Access;
+use crate::access::AccessControl;
 use crate::ambient;
 use crate::config::Config;
 use crate::core::{ConnectionKey, Core, Effect, Entry, QueueKey, Settings};
-use crate::handle::Outcome;
-use crate::owner::{Answer, Backing, Published, Sink, Want, Why};
+use crate::handle::Confirmation;
+use crate::owner::{Backing, Credit, DropReason, PublishReply, Published, Sink};
 use crate::state::{State, Ties};
 
 /// The broker, as its connections and its handles share it.
 pub(crate) struct Shared {
     pub(crate) config: Config,
-    pub(crate) access: Arc<dyn Access>,
+    pub(crate) access: Arc<dyn AccessControl>,
     pub(crate) log_ins: Arc<Semaphore>,
     /// Kilobytes that arriving bodies may take.
     pub(crate) arriving: Arriving,
@@ -49,7 +49,7 @@ pub(crate) struct Guarded {
     outboxes: HashMap<ConnectionKey, Arc<Outbox>>,
     /// How many of them have sockets.
     remote: usize,
-    confirms: HashMap<u64, oneshot::Sender<Outcome>>,
+    confirms: HashMap<u64, oneshot::Sender<Confirmation>>,
     next_confirm: u64,
     stopping: bool,
 }
@@ -66,9 +66,9 @@ struct After<'a> {
 
 pub(crate) enum Call {
     Offer { sink: Arc<dyn Sink>, published: Published, ticket: u64 },
-    Want { backing: Arc<dyn Backing>, queue: Arc<str>, want: Want },
+    GrantCredit { backing: Arc<dyn Backing>, queue: Arc<str>, credit: Credit },
     Acknowledged { backing: Arc<dyn Backing>, queue: Arc<str>, user: Arc<str>, tokens: Vec<u64> },
-    Dropped { backing: Arc<dyn Backing>, queue: Arc<str>, tokens: Vec<u64>, why: Why },
+    Dropped { backing: Arc<dyn Backing>, queue: Arc<str>, tokens: Vec<u64>, why: DropReason },
     Ended { backing: Arc<dyn Backing>, queue: Arc<str>, window: u64, unacknowledged: Vec<u64> },
 }
 
@@ -84,7 +84,7 @@ pub(crate) struct Locked<'a> {
 }
 
 impl Shared {
-    pub(crate) fn new(config: Config, access: Arc<dyn Access>, calls: CallSender) -> Shared {
+    pub(crate) fn new(config: Config, access: Arc<dyn AccessControl>, calls: CallSender) -> Shared {
         let core = Core::new(Settings {
             memory_limit: config.memory_limit,
             output_window: config.output_window,
@@ -218,7 +218,7 @@ impl Locked<'_> {
     }
 
     /// Waits for the outcome of a publish from inside the process.
-    pub(crate) fn expect_confirm(&mut self) -> (u64, oneshot::Receiver<Outcome>) {
+    pub(crate) fn expect_confirm(&mut self) -> (u64, oneshot::Receiver<Confirmation>) {
         self.guard.next_confirm += 1;
         let number = self.guard.next_confirm;
         let (sender, receiver) = oneshot::channel();
@@ -226,7 +226,7 @@ impl Locked<'_> {
         (number, receiver)
     }
 
-    pub(crate) fn forget_confirm(&mut self, number: u64) -> Option<oneshot::Sender<Outcome>> {
+    pub(crate) fn forget_confirm(&mut self, number: u64) -> Option<oneshot::Sender<Confirmation>> {
         self.guard.confirms.remove(&number)
     }
 
@@ -252,7 +252,8 @@ impl Locked<'_> {
                 Effect::Confirmed { local, safe } => {
                     if let Some(waiting) = guarded.confirms.remove(&local) {
                         // Whoever forgot the answer has not forgotten the message.
-                        let _ = waiting.send(if safe { Outcome::Confirmed } else { Outcome::Refused });
+                        let _ =
+                            waiting.send(if safe { Confirmation::Confirmed } else { Confirmation::Refused });
                     }
                 }
                 Effect::Deleted(queue) => {
@@ -268,10 +269,10 @@ impl Locked<'_> {
                         after.calls.push(Call::Offer { sink, published, ticket });
                     }
                 }
-                Effect::Want { queue, window, messages, bytes } => {
+                Effect::GrantCredit { queue, window, messages, bytes } => {
                     if let Some((queue, backing)) = backing(&guarded.state.ties, queue) {
-                        let want = Want { window, messages, bytes };
-                        after.calls.push(Call::Want { backing, queue, want });
+                        let credit = Credit { window, messages, bytes };
+                        after.calls.push(Call::GrantCredit { backing, queue, credit });
                     }
                 }
                 Effect::Acknowledged { queue, user, token } => {
@@ -356,9 +357,9 @@ pub(crate) fn perform(shared: &Arc<Shared>, calls: Vec<Call>) {
     for call in calls {
         match call {
             Call::Offer { sink, published, ticket } => {
-                sink.accept(published, Answer { ticket: Some(ticket), shared: shared.clone() });
+                sink.accept(published, PublishReply { ticket: Some(ticket), shared: shared.clone() });
             }
-            Call::Want { backing, queue, want } => backing.want(&queue, want),
+            Call::GrantCredit { backing, queue, credit } => backing.grant(&queue, credit),
             Call::Acknowledged { backing, queue, user, tokens } => {
                 backing.acknowledged(&queue, &user, &tokens);
             }

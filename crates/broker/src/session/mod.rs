@@ -24,7 +24,7 @@ use amq_protocol::protocol::connection as methods;
 
 use self::assembly::Request;
 use self::violation::{Code, Violation};
-use crate::access::{Access, Limits, Login, Operation, Principal};
+use crate::access::{AccessControl, Limits, Login, Operation, Principal};
 use crate::config::Config;
 use crate::core::{ChannelKey, ConnectionKey, Effect, Output};
 use crate::state::State;
@@ -105,7 +105,7 @@ enum Channel {
 /// What a request may touch.
 pub(crate) struct World<'a> {
     pub(crate) state: &'a mut State,
-    pub(crate) access: &'a dyn Access,
+    pub(crate) access: &'a dyn AccessControl,
     pub(crate) config: &'a Config,
 }
 

@@ -113,7 +113,7 @@ pub(super) fn about_queue(error: Error, queue: &str, vhost: &str) -> Violation {
         Error::NotEmpty => {
             Violation::new(Code::PreconditionFailed, format!("queue '{queue}' in vhost '{vhost}' not empty"))
         }
-        Error::TagTaken | Error::UnknownTag | Error::Stale => {
+        Error::TagTaken | Error::UnknownTag | Error::WindowEnded => {
             Violation::new(Code::PreconditionFailed, error.to_string())
         }
     }

@@ -12,8 +12,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use broker::{
-    Access, Answer, Backing, Broker, Config, Demand, Fed, Handle, Limits, Listener, LogInFuture, LoggedIn,
-    Login, Message, Operation, Principal, Properties, Published, QueueOptions, Refusal, Sink, Want, Why,
+    AccessControl, Backing, Broker, Config, Credit, CreditBalance, DropReason, Handle, Limits, Listener,
+    LogInFuture, LoggedIn, Login, Message, Operation, Principal, Properties, PublishReply, Published,
+    QueueOptions, Refusal, Sink, StoredMessage,
 };
 use lapin::{Connection, ConnectionProperties};
 use tokio::sync::{mpsc, oneshot};
@@ -40,7 +41,7 @@ impl Default for Rules {
     }
 }
 
-impl Access for Rules {
+impl AccessControl for Rules {
     fn log_in<'a>(&'a self, login: Login) -> LogInFuture<'a> {
         Box::pin(async move {
             *self.log_ins.lock().unwrap() += 1;
@@ -104,15 +105,15 @@ pub fn quick() -> Config {
 }
 
 /// A sink that hands everything to the test.
-pub struct Taken(pub mpsc::UnboundedSender<(Published, Answer)>);
+pub struct Taken(pub mpsc::UnboundedSender<(Published, PublishReply)>);
 
 impl Sink for Taken {
-    fn accept(&self, message: Published, answer: Answer) {
+    fn accept(&self, message: Published, answer: PublishReply) {
         let _ = self.0.send((message, answer));
     }
 }
 
-pub fn sink() -> (Arc<dyn Sink>, mpsc::UnboundedReceiver<(Published, Answer)>) {
+pub fn sink() -> (Arc<dyn Sink>, mpsc::UnboundedReceiver<(Published, PublishReply)>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     (Arc::new(Taken(sender)), receiver)
 }
@@ -121,7 +122,7 @@ pub fn sink() -> (Arc<dyn Sink>, mpsc::UnboundedReceiver<(Published, Answer)>) {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
     Acknowledged(Vec<u64>),
-    Dropped(Vec<u64>, Why),
+    Dropped(Vec<u64>, DropReason),
     Ended(Vec<u64>),
 }
 
@@ -135,7 +136,7 @@ pub struct Store {
 
 #[derive(Default)]
 pub struct Inner {
-    pub demand: Demand,
+    pub credit: CreditBalance,
     /// What is not acknowledged, by token.
     pub messages: std::collections::BTreeMap<u64, bool>,
     pub next: u64,
@@ -151,35 +152,35 @@ impl Store {
         (Arc::new(Store { handle: Mutex::new(None), inner, told, body }), receiver)
     }
 
-    /// Feeds while there is demand and something to feed.
+    /// Feeds while there is credit and something to feed.
     pub fn pump(&self, queue: &str) {
         let handle = self.handle.lock().unwrap().clone().unwrap();
         let mut inner = self.inner.lock().unwrap();
         let mut batch = Vec::new();
         let inner = &mut *inner;
         for (token, redelivered) in inner.messages.range(inner.next..) {
-            if !inner.demand.take(self.body) {
+            if !inner.credit.take(self.body) {
                 break;
             }
             let text = format!("{token:08}");
             let mut body = text.into_bytes();
             body.resize(self.body.max(8), b'.');
             let message = Message::new("", queue, &Properties::default(), body).unwrap();
-            batch.push(Fed { token: *token, message, redelivered: *redelivered });
+            batch.push(StoredMessage { token: *token, message, redelivered: *redelivered });
             inner.next = token + 1;
             *inner.fed.entry(*token).or_default() += 1;
         }
-        if !batch.is_empty() && handle.feed(queue, inner.demand.window(), batch).is_err() {
-            inner.demand.close();
+        if !batch.is_empty() && handle.feed(queue, inner.credit.window(), batch).is_err() {
+            inner.credit.close();
         }
     }
 }
 
 impl Backing for Store {
-    fn want(&self, queue: &Arc<str>, want: Want) {
+    fn grant(&self, queue: &Arc<str>, credit: Credit) {
         {
             let mut inner = self.inner.lock().unwrap();
-            if inner.demand.grant(want) {
+            if inner.credit.add(credit) {
                 inner.next = 0;
             }
         }
@@ -194,7 +195,7 @@ impl Backing for Store {
         let _ = self.told.send(Told::Acknowledged(tokens.to_vec()));
     }
 
-    fn dropped(&self, _queue: &Arc<str>, tokens: &[u64], why: Why) {
+    fn dropped(&self, _queue: &Arc<str>, tokens: &[u64], why: DropReason) {
         let mut inner = self.inner.lock().unwrap();
         for token in tokens {
             assert!(inner.messages.remove(token).is_some(), "{token} was dropped twice");

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use broker::{
-    Access, Broker, Config, ExchangeKind, Handle, Limits, Listener, LogInFuture, LoggedIn, Login, Operation,
-    Principal, QueueOptions, Refusal,
+    AccessControl, Broker, Config, ExchangeKind, Handle, Limits, Listener, LogInFuture, LoggedIn, Login,
+    Operation, Principal, QueueOptions, Refusal,
 };
 use serde_json::{Value, json};
 
@@ -23,10 +23,10 @@ fn revoked() -> &'static Mutex<HashSet<String>> {
 /// The broker cuts this user's connections and accepts none of theirs any more.
 pub(crate) fn revoke(user: &str) {
     revoked().lock().unwrap().insert(user.to_owned());
-    assert!(broker().0.cut(user) > 0, "{user} was connected");
+    assert!(broker().0.disconnect_user(user) > 0, "{user} was connected");
 }
 
-impl Access for Open {
+impl AccessControl for Open {
     fn log_in<'a>(&'a self, login: Login) -> LogInFuture<'a> {
         Box::pin(async move {
             match login.password.as_str() {

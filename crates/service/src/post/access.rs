@@ -7,7 +7,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use broker::{Access, Limits, LogInFuture, LoggedIn, Login, Operation, Principal, QueueOptions, Refusal};
+use broker::{
+    AccessControl, Limits, LogInFuture, LoggedIn, Login, Operation, Principal, QueueOptions, Refusal,
+};
 use wire::queue::{HEARTBEAT_QUEUE, Name, RESULT_QUEUE, exchange};
 use wire::{EndpointId, IdentityId};
 
@@ -83,7 +85,7 @@ impl Rules {
     }
 }
 
-impl Access for Rules {
+impl AccessControl for Rules {
     fn log_in<'a>(&'a self, login: Login) -> LogInFuture<'a> {
         Box::pin(async move {
             let user = User::parse(&login.user).ok_or(Refusal::Denied)?;

@@ -1,6 +1,6 @@
 //! The outbox towards clients: `client.<identity>.<group>`.
 
-use broker::{Message, Properties, Why};
+use broker::{DropReason, Message, Properties};
 use wire::queue::Name;
 use wire::{IdentityId, TaskGroupId};
 
@@ -35,11 +35,11 @@ impl Outbox for Deliveries {
         self.store.write(Delivered { group, seqs: seqs.to_vec() }).await
     }
 
-    async fn refused(&self, queue: &str, seqs: &[i64], why: Why) -> Result<(), StoreError> {
+    async fn refused(&self, queue: &str, seqs: &[i64], why: DropReason) -> Result<(), StoreError> {
         match why {
             // A client that cannot use a result here still finds it over REST.
-            Why::Rejected | Why::DeliveryLimit => self.acknowledged(queue, "", seqs).await,
-            Why::Expired | Why::Overflow | Why::Purged | Why::Deleted => Ok(()),
+            DropReason::Rejected | DropReason::DeliveryLimit => self.acknowledged(queue, "", seqs).await,
+            DropReason::Expired | DropReason::Overflow | DropReason::Purged | DropReason::Deleted => Ok(()),
         }
     }
 }

@@ -13,7 +13,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use broker::{Answer, Handle, Published, Sink};
+use broker::{Handle, PublishReply, Published, Sink};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -60,7 +60,7 @@ struct Beat {
     endpoint: EndpointId,
     user: User,
     message: Published,
-    answer: Answer,
+    answer: PublishReply,
 }
 
 /// The run that an endpoint has shown last.
@@ -143,7 +143,7 @@ impl Heartbeats {
         {
             tracing::warn!(%error, "what heartbeats say could not be written");
         }
-        Answer::all_safe(answers);
+        PublishReply::all_safe(answers);
     }
 
     pub(super) fn heard(&self, user: User, said: StatusReport, report: &mut Report, now: Timestamp) {
@@ -250,7 +250,7 @@ impl Heartbeats {
 }
 
 impl Sink for Heartbeats {
-    fn accept(&self, message: Published, answer: Answer) {
+    fn accept(&self, message: Published, answer: PublishReply) {
         let (user, endpoint) = match sender(&message) {
             Ok(sender) => sender,
             Err(why) => {

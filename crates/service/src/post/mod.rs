@@ -263,7 +263,7 @@ impl Post {
         for &holder in &ended.holders {
             let own =
                 |user: &str| User::parse(user).is_some_and(|user| user.holder == Holder::Client(holder));
-            audit::cut_off(&format!("client.{holder}"), self.broker.cut_whose(own), by);
+            audit::cut_off(&format!("client.{holder}"), self.broker.disconnect_users(own), by);
         }
         for &endpoint in &ended.endpoints {
             self.stop_endpoint(endpoint, by);
@@ -285,7 +285,7 @@ impl Post {
     /// How many connections ended.
     fn cut(&self, endpoint: EndpointId, numbers: Vec<i64>) -> usize {
         let users = numbers.into_iter().map(|number| User { holder: Holder::Endpoint(endpoint), number });
-        let ended = users.map(|user| self.broker.cut(&user.to_string())).sum();
+        let ended = users.map(|user| self.broker.disconnect_user(&user.to_string())).sum();
         if ended > 0 {
             tracing::info!(%endpoint, ended, "connections of an endpoint's earlier credentials were ended");
         }

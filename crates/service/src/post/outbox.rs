@@ -1,11 +1,11 @@
 //! From an outbox in the store to the window of a backed queue.
 //!
 //! The outbox is the truth. The broker opens a window when a queue gets its first consumer and says how much it wants;
-//! a [`Line`] per queue decides what to load next, and the [`Feeder`]'s task loads and feeds. Nothing polls: a want, a
+//! a [`Line`] per queue decides what to load next, and the [`Feeder`]'s task loads and feeds. Nothing polls: a grant, a
 //! commit, an acknowledgement wakes it.
 //!
 //! ```text
-//! want, wake --> Line --load--> store --loaded--> Line --feed--> broker --acknowledged--> store
+//! grant, wake --> Line --load--> store --loaded--> Line --feed--> broker --acknowledged--> store
 //! ```
 //!
 //! A new window starts again at the beginning of the outbox, but not before the acknowledgements of the last one have
@@ -16,7 +16,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker::{Backing, Demand, Fed, Handle, Message, Want, Why};
+use broker::{Backing, Credit, CreditBalance, DropReason, Handle, Message, StoredMessage};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::store::StoreError;
@@ -50,7 +50,7 @@ pub(super) trait Outbox: Send + Sync + 'static {
         &self,
         queue: &str,
         seqs: &[i64],
-        why: Why,
+        why: DropReason,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
@@ -81,7 +81,7 @@ struct Load {
 struct Line {
     /// A window is open: what it has been fed must be remembered, however little it wants at the moment.
     open: bool,
-    demand: Demand,
+    credit: CreditBalance,
     fed: i64,
     /// The outbox may hold rows after `fed`.
     more: bool,
@@ -97,8 +97,8 @@ struct Line {
 }
 
 impl Line {
-    fn wanted(&mut self, want: Want) -> Option<Load> {
-        if self.demand.grant(want) {
+    fn granted(&mut self, credit: Credit) -> Option<Load> {
+        if self.credit.add(credit) {
             self.open = true;
             self.fed = 0;
             self.more = true;
@@ -116,10 +116,10 @@ impl Line {
     /// How many of the loaded rows (their sequence numbers and sizes) to feed, and what to load after that.
     fn loaded(&mut self, window: u64, rows: &[(i64, usize)], more: bool) -> usize {
         self.loading = false;
-        if window != self.demand.window() {
+        if window != self.credit.window() {
             return 0;
         }
-        let fed = rows.iter().take_while(|(_, size)| self.demand.take(*size)).count();
+        let fed = rows.iter().take_while(|(_, size)| self.credit.take(*size)).count();
         if let Some((seq, _)) = rows[..fed].last() {
             self.fed = *seq;
         }
@@ -136,7 +136,7 @@ impl Line {
     }
 
     fn ended(&mut self, window: u64, unacknowledged: &[u64]) {
-        if window >= self.demand.window() {
+        if window >= self.credit.window() {
             self.close();
             self.redelivered = unacknowledged.iter().map(|&token| token.cast_signed()).collect();
         }
@@ -144,16 +144,16 @@ impl Line {
 
     fn close(&mut self) {
         self.open = false;
-        self.demand.close();
+        self.credit.close();
     }
 
     fn next(&mut self) -> Option<Load> {
-        if self.loading || self.held || !self.more || !self.demand.open() {
+        if self.loading || self.held || !self.more || !self.credit.open() {
             return None;
         }
         self.loading = true;
         self.written = false;
-        Some(Load { window: self.demand.window(), after: self.fed, count: self.demand.messages().min(ROWS) })
+        Some(Load { window: self.credit.window(), after: self.fed, count: self.credit.messages().min(ROWS) })
     }
 
     /// Whether nothing would be lost by forgetting it.
@@ -167,12 +167,12 @@ impl Line {
 enum End {
     /// By this user.
     Acknowledged(Arc<str>),
-    Dropped(Why),
+    Dropped(DropReason),
 }
 
 #[derive(Debug)]
 enum Event {
-    Want(Arc<str>, Want),
+    Credit(Arc<str>, Credit),
     /// Something was written to the outbox of this queue.
     Woken(Arc<str>),
     Loaded(Arc<str>, u64, Result<Loaded, StoreError>),
@@ -240,15 +240,15 @@ impl Feeder {
 }
 
 impl Backing for Feeder {
-    fn want(&self, queue: &Arc<str>, want: Want) {
-        self.tell(Event::Want(queue.clone(), want));
+    fn grant(&self, queue: &Arc<str>, credit: Credit) {
+        self.tell(Event::Credit(queue.clone(), credit));
     }
 
     fn acknowledged(&self, queue: &Arc<str>, user: &Arc<str>, tokens: &[u64]) {
         self.tell(Event::Settle(queue.clone(), tokens.to_vec(), End::Acknowledged(user.clone())));
     }
 
-    fn dropped(&self, queue: &Arc<str>, tokens: &[u64], why: Why) {
+    fn dropped(&self, queue: &Arc<str>, tokens: &[u64], why: DropReason) {
         self.tell(Event::Settle(queue.clone(), tokens.to_vec(), End::Dropped(why)));
     }
 
@@ -283,8 +283,8 @@ impl Feeding {
         outbox: &Arc<O>,
     ) {
         match event {
-            Event::Want(queue, want) => {
-                let load = lines.entry(queue.clone()).or_default().wanted(want);
+            Event::Credit(queue, credit) => {
+                let load = lines.entry(queue.clone()).or_default().granted(credit);
                 self.load(queue, load, outbox);
             }
             Event::Woken(queue) => {
@@ -297,7 +297,7 @@ impl Feeding {
                 let sizes: Vec<_> =
                     loaded.rows.iter().map(|row| (row.seq, row.message.body().len())).collect();
                 let count = line.loaded(window, &sizes, loaded.more);
-                let messages = loaded.rows.into_iter().take(count).map(|row| Fed {
+                let messages = loaded.rows.into_iter().take(count).map(|row| StoredMessage {
                     token: row.seq.cast_unsigned(),
                     message: row.message,
                     redelivered: line.redelivered.remove(&row.seq),
@@ -392,8 +392,8 @@ fn forget_idle(lines: &mut HashMap<Arc<str>, Line>, queue: &Arc<str>) {
 mod tests {
     use super::*;
 
-    fn want(window: u64, messages: usize) -> Want {
-        Want { window, messages, bytes: 1000 }
+    fn credit(window: u64, messages: usize) -> Credit {
+        Credit { window, messages, bytes: 1000 }
     }
 
     fn load(window: u64, after: i64, count: usize) -> Option<Load> {
@@ -403,20 +403,20 @@ mod tests {
     #[test]
     fn a_window_is_fed_from_the_beginning_and_goes_on_where_it_stopped() {
         let mut line = Line::default();
-        assert_eq!(line.wanted(want(1, 3)), load(1, 0, 3));
-        assert_eq!(line.wanted(want(1, 1)), None, "one load at a time");
+        assert_eq!(line.granted(credit(1, 3)), load(1, 0, 3));
+        assert_eq!(line.granted(credit(1, 1)), None, "one load at a time");
         assert_eq!(line.loaded(1, &[(5, 10), (6, 10), (9, 10)], false), 3);
         assert_eq!(line.next(), None, "the outbox is empty");
         assert_eq!(line.woken(), load(1, 9, 1));
         assert_eq!(line.loaded(1, &[(10, 10)], false), 1);
         assert_eq!(line.woken(), None, "nothing more is wanted");
-        assert_eq!(line.wanted(want(1, 2)), load(1, 10, 2), "and the wake was not forgotten");
+        assert_eq!(line.granted(credit(1, 2)), load(1, 10, 2), "and the wake was not forgotten");
     }
 
     #[test]
     fn what_is_written_during_a_load_is_not_missed() {
         let mut line = Line::default();
-        line.wanted(want(1, 10)).unwrap();
+        line.granted(credit(1, 10)).unwrap();
         assert_eq!(line.woken(), None);
         assert_eq!(line.loaded(1, &[], false), 0);
         assert_eq!(line.next(), load(1, 0, 10));
@@ -427,21 +427,21 @@ mod tests {
     #[test]
     fn rows_beyond_the_wanted_bytes_are_loaded_again() {
         let mut line = Line::default();
-        line.wanted(Want { window: 1, messages: 10, bytes: 15 }).unwrap();
+        line.granted(Credit { window: 1, messages: 10, bytes: 15 }).unwrap();
         assert_eq!(line.loaded(1, &[(1, 10), (2, 10), (3, 10)], false), 2);
         assert_eq!(line.next(), None);
-        assert_eq!(line.wanted(Want { window: 1, messages: 0, bytes: 20 }), load(1, 2, 8));
+        assert_eq!(line.granted(Credit { window: 1, messages: 0, bytes: 20 }), load(1, 2, 8));
     }
 
     #[test]
     fn a_new_window_waits_for_the_acknowledgements_of_the_last() {
         let mut line = Line::default();
-        line.wanted(want(1, 3)).unwrap();
+        line.granted(credit(1, 3)).unwrap();
         line.loaded(1, &[(1, 1), (2, 1)], false);
         line.settling += 1;
         line.ended(1, &[2]);
         assert!(!line.idle());
-        assert_eq!(line.wanted(want(2, 3)), None, "1 is on its way to the store");
+        assert_eq!(line.granted(credit(2, 3)), None, "1 is on its way to the store");
         assert_eq!(line.settled(1), load(2, 0, 3));
         assert!(line.redelivered.contains(&2));
     }
@@ -449,10 +449,10 @@ mod tests {
     #[test]
     fn a_window_that_wants_nothing_at_the_moment_is_not_forgotten() {
         let mut line = Line::default();
-        line.wanted(want(1, 2)).unwrap();
+        line.granted(credit(1, 2)).unwrap();
         assert_eq!(line.loaded(1, &[(1, 1), (2, 1)], true), 2);
         assert!(!line.idle(), "it has been fed up to 2");
-        assert_eq!(line.wanted(want(1, 2)), load(1, 2, 2));
+        assert_eq!(line.granted(credit(1, 2)), load(1, 2, 2));
         line.loaded(1, &[], false);
         line.ended(1, &[]);
         assert!(line.idle());
@@ -461,8 +461,8 @@ mod tests {
     #[test]
     fn what_concerns_a_past_window_changes_nothing() {
         let mut line = Line::default();
-        line.wanted(want(1, 3)).unwrap();
-        assert_eq!(line.wanted(want(2, 3)), None, "a load is on its way");
+        line.granted(credit(1, 3)).unwrap();
+        assert_eq!(line.granted(credit(2, 3)), None, "a load is on its way");
         assert_eq!(line.loaded(1, &[(1, 1)], false), 0, "for the past window");
         assert_eq!(line.next(), load(2, 0, 3));
         line.ended(1, &[]);

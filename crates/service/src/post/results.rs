@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use broker::{Answer, Published, Sink};
+use broker::{PublishReply, Published, Sink};
 use bytes::Bytes;
 use tokio::sync::Notify;
 use wire::Text;
@@ -34,13 +34,13 @@ pub(super) struct ResultSink(Arc<Waiting>);
 #[derive(Debug, Default)]
 struct Waiting {
     // Not bounded by itself: the broker pauses publishers whose messages wait here too long.
-    turns: Mutex<Turns<(Published, Answer)>>,
+    turns: Mutex<Turns<(Published, PublishReply)>>,
     arrived: Notify,
 }
 
 impl ResultSink {
     /// The next ones, at most [`TOGETHER`] and about [`BYTES`]; waits for the first.
-    async fn next(&self) -> Vec<(Published, Answer)> {
+    async fn next(&self) -> Vec<(Published, PublishReply)> {
         loop {
             let arrived = self.0.arrived.notified();
             let mut batch = Vec::new();
@@ -62,14 +62,14 @@ impl ResultSink {
         }
     }
 
-    fn turns(&self) -> MutexGuard<'_, Turns<(Published, Answer)>> {
+    fn turns(&self) -> MutexGuard<'_, Turns<(Published, PublishReply)>> {
         // A panic while it was held cannot have left it half changed.
         self.0.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Sink for ResultSink {
-    fn accept(&self, message: Published, answer: Answer) {
+    fn accept(&self, message: Published, answer: PublishReply) {
         // Its permission was looked at: an endpoint publishes under its own keys. Others', if any, share a turn.
         let endpoint = match Name::parse(message.routing_key()) {
             Some(Name::ResultsOf(endpoint)) => endpoint,
@@ -144,7 +144,7 @@ impl Results {
                 answers.push(answer);
             }
             match self.record(results).await {
-                Ok(_) => Answer::all_safe(answers),
+                Ok(_) => PublishReply::all_safe(answers),
                 Err(error) => {
                     tracing::error!(%error, "results could not be recorded, their endpoints keep them");
                     drop(answers);

@@ -1,7 +1,7 @@
 //! The outbox towards endpoints: `<endpoint>.tasks`.
 
 use amq_protocol::types::{AMQPValue, FieldArray, FieldTable};
-use broker::{Message, Properties, Why};
+use broker::{DropReason, Message, Properties};
 use wire::Text;
 use wire::message::Task;
 use wire::queue::{Name, exchange, header};
@@ -52,14 +52,14 @@ impl Outbox for Tasks {
         Ok(())
     }
 
-    async fn refused(&self, queue: &str, seqs: &[i64], why: Why) -> Result<(), StoreError> {
+    async fn refused(&self, queue: &str, seqs: &[i64], why: DropReason) -> Result<(), StoreError> {
         let Some(endpoint) = endpoint_of(queue) else { return Ok(()) };
         let text = match why {
-            Why::Rejected => "The endpoint rejected the task",
-            Why::DeliveryLimit => "The endpoint gave the task back too often",
-            Why::Expired | Why::Overflow => "The task did not reach the endpoint",
+            DropReason::Rejected => "The endpoint rejected the task",
+            DropReason::DeliveryLimit => "The endpoint gave the task back too often",
+            DropReason::Expired | DropReason::Overflow => "The task did not reach the endpoint",
             // Our own doing, when an endpoint is deleted: its tasks have been ended.
-            Why::Purged | Why::Deleted => return Ok(()),
+            DropReason::Purged | DropReason::Deleted => return Ok(()),
         };
         let tasks = self.store.assigned(seqs).await?;
         let endings = tasks.into_iter().map(|task| Ending { endpoint, task, why: text.into() });

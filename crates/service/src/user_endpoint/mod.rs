@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use broker::{BadProperties, DeclareError, Message, Outcome as Published, Properties};
+use broker::{BadProperties, Confirmation, DeclareError, Message, Properties};
 use tokio::sync::{Notify, watch};
 use wire::message::Liveness;
 use wire::queue::{Registration, command_queue, exchange};
@@ -160,7 +160,7 @@ enum CommandError {
     #[error("identity {0} is no more")]
     Nobody(IdentityId),
     #[error("the broker did not take the command: {0:?}")]
-    NotPublished(Published),
+    NotPublished(Confirmation),
 }
 
 /// What a submit wants of a manager.
@@ -309,7 +309,7 @@ impl Starter {
         self.post.starts().apply(id, Event::Commanded { credential: number });
         tracing::info!(user_endpoint = %id, manager = %manager.id, "a manager is told to start a user endpoint");
         match self.post.publish(message).await {
-            Published::Confirmed => Ok(()),
+            Confirmation::Confirmed => Ok(()),
             other => Err(CommandError::NotPublished(other)),
         }
     }

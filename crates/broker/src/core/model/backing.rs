@@ -8,7 +8,7 @@ use super::{SETTINGS, number_of};
 use crate::core::*;
 use crate::handle::Window;
 use crate::message::{Message, Properties};
-use crate::owner::{Demand, Fed, Want};
+use crate::owner::{Credit, CreditBalance, StoredMessage};
 
 #[derive(Clone, Debug)]
 enum BackedStep {
@@ -43,7 +43,7 @@ struct Owner {
     store: BTreeSet<u64>,
     answered: BTreeSet<u64>,
     fed_up_to: u64,
-    demand: Demand,
+    credit: CreditBalance,
     next: u64,
     largest: usize,
 }
@@ -68,7 +68,7 @@ impl Owner {
             store: BTreeSet::new(),
             answered: BTreeSet::new(),
             fed_up_to: 0,
-            demand: Demand::default(),
+            credit: CreditBalance::default(),
             next: 1,
             largest: 0,
         }
@@ -87,17 +87,17 @@ impl Owner {
         while !self.core.effects.is_empty() {
             for effect in std::mem::take(&mut self.core.effects) {
                 match effect {
-                    Effect::Want { window, messages, bytes, .. } => {
-                        let fresh = self.demand.grant(Want { window, messages, bytes });
+                    Effect::GrantCredit { window, messages, bytes, .. } => {
+                        let fresh = self.credit.add(Credit { window, messages, bytes });
                         if fresh {
                             self.fed_up_to = 0;
                         }
                     }
                     Effect::Acknowledged { token, .. } | Effect::Dropped { token, .. } => self.answer(token),
                     Effect::Ended { window, unacknowledged, .. } => {
-                        assert_eq!(window, self.demand.window());
+                        assert_eq!(window, self.credit.window());
                         assert!(unacknowledged.iter().all(|it| self.store.contains(it)));
-                        self.demand.close();
+                        self.credit.close();
                     }
                     Effect::Send(_, Output::Deliver { tag, message, .. }) => {
                         let number = number_of(&message);
@@ -115,17 +115,17 @@ impl Owner {
     fn feed(&mut self) {
         let mut batch = Vec::new();
         for token in self.store.range(self.fed_up_to + 1..) {
-            if !self.demand.take(Owner::size(*token)) {
+            if !self.credit.take(Owner::size(*token)) {
                 break;
             }
             self.fed_up_to = *token;
             let body = format!("{:>1$}", token, Owner::size(*token));
             self.largest = self.largest.max(body.len());
             let message = Message::new("", "q", &Properties::default(), body).unwrap();
-            batch.push(Fed { token: *token, message, redelivered: false });
+            batch.push(StoredMessage { token: *token, message, redelivered: false });
         }
         if !batch.is_empty() {
-            self.core.feed("q", self.demand.window(), batch).unwrap();
+            self.core.feed("q", self.credit.window(), batch).unwrap();
         }
     }
 

@@ -15,7 +15,7 @@ use super::{SETTINGS, number_of};
 use crate::core::*;
 use crate::handle::{ExchangeKind, Overflow};
 use crate::message::{Message, Properties};
-use crate::owner::{Demand, Fed, Want, Why};
+use crate::owner::{Credit, CreditBalance, DropReason, StoredMessage};
 
 use steps::*;
 
@@ -80,7 +80,7 @@ struct Offered {
 #[derive(Default)]
 struct Owner {
     store: BTreeMap<u64, (Arc<Message>, bool)>,
-    demand: Demand,
+    credit: CreditBalance,
     fed_up_to: u64,
     tokens: u64,
     open: Option<u64>,
@@ -246,7 +246,7 @@ impl House {
                     self.sides[channel] = self.open(channel);
                 }
             }
-            Step::Answer { which, safe } => self.answer(*which, *safe),
+            Step::PublishReply { which, safe } => self.answer(*which, *safe),
             Step::Feed => self.feed(),
             Step::Purge { queue } => {
                 let line = &mut self.lines[*queue];

@@ -159,17 +159,21 @@ impl House {
         let mut batch = Vec::new();
         let mut taken = Vec::new();
         for (token, (message, redelivered)) in self.owner.store.range(self.owner.fed_up_to + 1..) {
-            if !self.owner.demand.take(message.body().len()) {
+            if !self.owner.credit.take(message.body().len()) {
                 break;
             }
             taken.push((*token, message.clone(), *redelivered));
-            batch.push(Fed { token: *token, message: (**message).clone(), redelivered: *redelivered });
+            batch.push(StoredMessage {
+                token: *token,
+                message: (**message).clone(),
+                redelivered: *redelivered,
+            });
         }
         if batch.is_empty() {
             return;
         }
         self.owner.fed_up_to = taken.last().unwrap().0;
-        let window = self.owner.demand.window();
+        let window = self.owner.credit.window();
         let fresh = self.owner.open == Some(window);
         if fresh {
             self.sums.fed += taken.len() as u64;
@@ -177,9 +181,9 @@ impl House {
                 self.put(KEPT, &message, number_of(&message), token, redelivered);
             }
         } else {
-            self.owner.demand.close();
+            self.owner.credit.close();
         }
         let fed = self.core.feed(QUEUES[KEPT], window, batch);
-        assert_eq!(fed, if fresh { Ok(()) } else { Err(Error::Stale) });
+        assert_eq!(fed, if fresh { Ok(()) } else { Err(Error::WindowEnded) });
     }
 }

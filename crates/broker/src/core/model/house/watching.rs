@@ -21,8 +21,8 @@ impl House {
                     it.ticket = ticket;
                 }
                 Effect::Confirmed { local, safe } => self.hear_answer((IN_PROCESS, local), safe),
-                Effect::Want { window, messages, bytes, .. } => {
-                    if self.owner.demand.grant(Want { window, messages, bytes }) {
+                Effect::GrantCredit { window, messages, bytes, .. } => {
+                    if self.owner.credit.add(Credit { window, messages, bytes }) {
                         assert_eq!(self.owner.open, None, "a window within a window");
                         self.owner.open = Some(window);
                         self.owner.fed_up_to = 0;
@@ -45,7 +45,7 @@ impl House {
                     settle_token(&mut self.due.acknowledged, &mut self.owner, token)
                 }
                 Effect::Dropped { token, why, .. } => {
-                    assert_ne!(why, Why::Overflow, "a window has no length limit");
+                    assert_ne!(why, DropReason::Overflow, "a window has no length limit");
                     self.drop_expired(KEPT);
                     settle_token(&mut self.due.dropped, &mut self.owner, token);
                 }
@@ -175,7 +175,7 @@ impl House {
     /// Everything is answered, fed, consumed; nothing is left.
     pub(super) fn finish(&mut self) {
         while !self.offered.is_empty() {
-            self.apply(&Step::Answer { which: 0, safe: true });
+            self.apply(&Step::PublishReply { which: 0, safe: true });
         }
         for connection in 0..3 {
             self.apply(&Step::CloseConnection { connection });
