@@ -5,35 +5,35 @@ use std::time::Duration;
 /// Settings with working defaults.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The one virtual host; any other is answered as one that does not exist.
+    /// The only virtual host. Clients that ask for another are told that it does not exist.
     pub virtual_host: String,
     /// Named in the server properties of the handshake.
     pub product: String,
     pub version: String,
     /// Largest frame offered in Tune. Before Tune, frames are held to 4096 bytes.
     pub frame_max: u32,
-    /// Seconds, offered in Tune; the client's answer decides. 0 offers none.
+    /// Seconds between heartbeats, offered in Tune; the client's reply decides. 0 offers none.
     pub heartbeat: u16,
-    /// Bytes of messages (waiting, delivered and unacknowledged, at sinks) above which connections that publish into
-    /// the queues that hold them are paused.
+    /// Bytes of messages in memory (waiting, delivered and unacknowledged, at sinks). Above it, connections are paused
+    /// that publish into the queues that hold most.
     pub memory_limit: usize,
-    /// Bytes of bodies that are still arriving, over all connections. Further large ones wait for their turn, and those of
-    /// one holder beyond half of what others leave.
+    /// Bytes of message bodies that are being received, over all connections. Further large bodies wait, and so do those
+    /// of one user beyond half of what the other users leave.
     pub arriving_limit: usize,
-    /// For a large body to arrive, besides a second for each 64 kB of it.
+    /// How long a large body may take to arrive, besides one second for each 64 kB of it.
     pub arrival_timeout: Duration,
-    /// Deliveries written ahead to one connection.
+    /// Bytes of deliveries written ahead to one connection.
     pub output_window: usize,
     /// How often consumers may requeue a message (nack, reject, recover) before it is dropped.
     pub delivery_limit: u32,
-    /// From the first byte to the open connection.
+    /// How long a handshake may take, from the first byte to the open connection.
     pub handshake_timeout: Duration,
-    /// Connections in their handshake at a time. An address may have half of what others leave; one more pushes out its
-    /// oldest.
+    /// Connections in their handshake at a time. One address may have half of what the others leave; with one more, its
+    /// oldest is closed.
     pub handshakes: usize,
-    /// Log-ins asked of the owner at a time; further ones wait.
+    /// Log-ins that the embedder checks at a time; further ones wait.
     pub log_ins: usize,
-    /// How long a wrong password waits for its answer.
+    /// How long the reply to wrong credentials is delayed, to slow down guessing.
     pub refusal_delay: Duration,
 }
 

@@ -1,20 +1,40 @@
-//! Consuming inside the process.
+//! A consumer inside the process.
 
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 
-use crate::core::{ChannelKey, ConnectionKey, Consume, Error, Output, Verdict};
-use crate::handle::{ConsumeError, ConsumeOptions};
+use thiserror::Error;
+
+use crate::core::{ChannelKey, ConnectionKey, Consume, Error as Refused, Output, Verdict};
+use crate::driver::outbox::Outbox;
+use crate::driver::shared::Shared;
 use crate::message::Message;
-use crate::server::outbox::Outbox;
-use crate::server::shared::Shared;
 
-/// Deliveries are reported as taken in portions of this weight.
-const PORTION: usize = 64 << 10;
+/// Deliveries are reported to the core as taken whenever they add up to this weight.
+const REPORT_AFTER: usize = 64 << 10;
 
-/// A consumer inside the process. Dropping it is what a lost connection is: what it had not settled is redelivered
-/// to others.
+/// How an in-process consumer consumes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConsumeOptions {
+    pub exclusive: bool,
+    /// Deliveries count as acknowledged when delivered.
+    pub no_ack: bool,
+    /// The limit of unacknowledged deliveries at a time; 0 is no limit.
+    pub prefetch: u16,
+}
+
+/// Why a queue can't be consumed.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum ConsumeError {
+    #[error("no queue '{0}'")]
+    NoQueue(String),
+    #[error("queue '{0}' is in exclusive use")]
+    InUse(String),
+}
+
+/// A consumer inside the process. Dropping it has the effect of a lost connection: what it had not settled is
+/// redelivered to others.
 pub struct Consumer {
     shared: Arc<Shared>,
     connection: ConnectionKey,
@@ -39,7 +59,7 @@ impl Consumer {
         queue: &str,
         options: ConsumeOptions,
     ) -> Result<Consumer, ConsumeError> {
-        let mut locked = shared.lock_by_owner();
+        let mut locked = shared.lock_for_embedder();
         let (connection, outbox) = locked.connect(true);
         let core = locked.core();
         let channel = core.open_channel(connection, 1);
@@ -51,7 +71,7 @@ impl Consumer {
         if let Err(error) = started {
             locked.disconnect(connection, true);
             return Err(match error {
-                Error::NoQueue => ConsumeError::NoQueue(queue.into()),
+                Refused::NoQueue => ConsumeError::NoQueue(queue.into()),
                 _ => ConsumeError::InUse(queue.into()),
             });
         }
@@ -69,7 +89,7 @@ impl Consumer {
                 match self.batch.next() {
                     Some(Output::Deliver { tag, redelivered, message, .. }) => {
                         self.taken += message.weight();
-                        if self.taken >= PORTION {
+                        if self.taken >= REPORT_AFTER {
                             self.report();
                         }
                         return Poll::Ready(Some(Delivery { tag, redelivered, message }));
@@ -95,23 +115,23 @@ impl Consumer {
     fn report(&mut self) {
         let taken = std::mem::take(&mut self.taken);
         if taken > 0 {
-            self.shared.lock_by_owner().core().written(self.connection, taken);
+            self.shared.lock_for_embedder().core().written(self.connection, taken);
         }
     }
 
-    /// Acknowledges one delivery, or with `multiple` all up to it. A tag that is settled already changes nothing.
+    /// Acknowledges one delivery, or with `multiple` all up to it. A tag that is already settled changes nothing.
     pub fn ack(&self, tag: u64, multiple: bool) {
         self.settle(tag, multiple, Verdict::Acknowledge);
     }
 
-    /// Gives deliveries back: to be delivered again, or to be dropped.
+    /// Refuses one delivery, or with `multiple` all up to it. With `requeue` they are delivered again, otherwise dropped.
     pub fn nack(&self, tag: u64, multiple: bool, requeue: bool) {
         self.settle(tag, multiple, if requeue { Verdict::Requeue } else { Verdict::Drop });
     }
 
     fn settle(&self, tag: u64, multiple: bool, verdict: Verdict) {
-        let mut locked = self.shared.lock_by_owner();
-        // An unknown tag is a mistake of the owner that harms nobody.
+        let mut locked = self.shared.lock_for_embedder();
+        // An unknown tag is a mistake of the embedder's without further effect.
         let _ = locked.core().settle_delivery(self.channel, tag, multiple, verdict);
         locked.core().run();
     }
@@ -119,6 +139,6 @@ impl Consumer {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        self.shared.lock_by_owner().disconnect(self.connection, true);
+        self.shared.lock_for_embedder().disconnect(self.connection, true);
     }
 }

@@ -13,7 +13,7 @@ use crate::frame::properties::{self, Summary};
 /// The properties of a message, parsed.
 pub use amq_protocol::protocol::BasicProperties as Properties;
 
-/// Exchange and routing key, in one allocation, shared by all messages of a publisher that says the same again.
+/// Exchange and routing key in one allocation, which consecutive messages of a publisher with the same ones share.
 #[derive(Clone, Debug)]
 pub(crate) struct Address {
     text: Arc<str>,
@@ -22,7 +22,7 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    /// Names longer than 255 bytes are cut there.
+    /// Shortens names that are longer than 255 bytes.
     pub(crate) fn new(exchange: &str, routing_key: &str) -> Address {
         let (exchange, routing_key) = (short(exchange), short(routing_key));
         let text =
@@ -39,7 +39,7 @@ impl Address {
     }
 }
 
-/// What is counted for a message besides its bytes: entries, headers of allocations, bookkeeping.
+/// What is counted for a message besides its bytes: queue entries, headers of allocations and the like.
 const OVERHEAD: usize = 256;
 
 /// One message. Cloning shares the bytes.
@@ -51,15 +51,15 @@ pub struct Message {
     summary: Summary,
 }
 
-/// Raw properties that are none.
+/// The raw properties of a message are malformed.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("malformed message properties: {0}")]
 pub struct BadProperties(#[from] properties::Malformed);
 
 impl Message {
-    /// A message as the owner makes it; the properties are encoded once.
+    /// Makes a message. The properties are encoded once.
     ///
-    /// Names longer than 255 bytes are cut there, as the protocol can't carry them.
+    /// Names longer than 255 bytes are shortened to that, because the protocol can't carry them.
     pub fn new(
         exchange: &str,
         routing_key: &str,
@@ -69,7 +69,7 @@ impl Message {
         Message::assemble(Address::new(exchange, routing_key), encode_properties(properties), body.into())
     }
 
-    /// A message with raw properties (flags and list), for example those of a [`Published`](crate::Published) one.
+    /// Makes a message with raw properties (flags and list), for example those of a [`Published`](crate::Published) one.
     pub fn raw(
         exchange: &str,
         routing_key: &str,
@@ -113,7 +113,7 @@ impl Message {
         &self.body
     }
 
-    /// Delivery mode 2.
+    /// Whether the delivery mode is 2.
     pub fn persistent(&self) -> bool {
         self.summary.persistent
     }
@@ -123,7 +123,7 @@ impl Message {
         self.summary.expiration
     }
 
-    /// What this message costs in memory.
+    /// What this message takes in memory.
     pub(crate) fn weight(&self) -> usize {
         self.body.len() + self.properties.len() + OVERHEAD
     }
@@ -141,7 +141,7 @@ pub(crate) fn short(text: &str) -> &str {
 fn encode_properties(properties: &Properties) -> Bytes {
     match gen_properties::<Vec<u8>>(properties)(Vec::new().into()) {
         Ok(written) => Bytes::from(written.into_inner().0),
-        // Writing to memory does not fail; if it ever did, a lone byte is refused as malformed.
+        // Writing to memory does not fail. If it did, this single byte is refused as malformed.
         Err(_) => Bytes::from_static(&[0]),
     }
 }

@@ -1,4 +1,4 @@
-//! Slots with generations: a key outlives what it named without ever naming something else.
+//! A slot map: values by keys with generations, so that the key of a removed value never names another.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_never_names_the_next_tenant() {
+    fn the_key_of_a_removed_value_names_no_other() {
         let mut arena = Arena::default();
         let first = arena.insert("a");
         assert_eq!(arena.remove(first), Some("a"));

@@ -1,4 +1,4 @@
-//! Connections, channels and consumers.
+//! Connections, channels and consumers: opened, closed and configured.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,27 +6,28 @@ use std::sync::Arc;
 use super::publish::Confirms;
 use super::queue::Entry;
 use super::unacked::Unacked;
-use super::{ChannelKey, ConnectionKey, ConsumerKey, Core, Effect, Error, Output, QueueKey};
+use super::{Action, ChannelKey, ConnectionKey, ConsumerKey, Core, Error, Output, QueueKey};
 use crate::message::Message;
 
 /// One client.
 pub(crate) struct Connection {
     pub(crate) user: Arc<str>,
-    /// Inside the process: never paused.
+    /// A connection inside the process, which is never paused.
     pub(crate) local: bool,
     /// The client understands `basic.cancel` from the server.
-    pub(crate) hears_cancel: bool,
+    pub(crate) accepts_cancel: bool,
     pub(crate) channels: Vec<ChannelKey>,
     pub(crate) exclusive_queues: Vec<QueueKey>,
-    /// Deliveries sent and not yet written, oldest first; those without acknowledgement still count for their queue.
+    /// Deliveries that are not yet written, oldest first. Those without acknowledgement still count for their queue.
     pub(super) in_flight: VecDeque<InFlight>,
     pub(super) in_flight_bytes: usize,
-    /// Consumers that wait for this connection to be written.
+    /// Consumers that wait until this connection has written enough.
     pub(super) parked: Vec<ConsumerKey>,
-    /// Queues it is paused for.
+    /// For how many queues it is paused.
     pub(super) paused_for: usize,
 }
 
+/// Bytes of deliveries that are not yet written.
 pub(super) struct InFlight {
     pub(super) queue: Option<QueueKey>,
     pub(super) bytes: usize,
@@ -39,7 +40,7 @@ pub(crate) struct Channel {
     pub(super) next_tag: u64,
     pub(super) unacked: Unacked<Unsettled>,
     pub(super) consumers: Vec<ConsumerKey>,
-    /// For the consumers started from now on, and for all of the channel together; 0 is unlimited.
+    /// The limits for each consumer started from now on, and for all of the channel together; 0 is no limit.
     pub(super) prefetch_each: u16,
     pub(super) prefetch_all: u16,
     pub(super) flowing: bool,
@@ -65,7 +66,7 @@ pub(crate) struct Consumer {
     pub(super) outstanding: usize,
 }
 
-/// How somebody wants to consume.
+/// What a consumer is started with.
 #[derive(Clone, Debug)]
 pub(crate) struct Consume<'a> {
     pub(crate) queue: &'a str,
@@ -74,7 +75,7 @@ pub(crate) struct Consume<'a> {
     pub(crate) exclusive: bool,
 }
 
-/// What a `get` found.
+/// The message that a `get` took.
 pub(crate) struct Got {
     pub(crate) tag: u64,
     pub(crate) redelivered: bool,
@@ -87,7 +88,7 @@ impl Core {
         self.connections.insert(Connection {
             user: "".into(),
             local,
-            hears_cancel: local,
+            accepts_cancel: local,
             channels: Vec::new(),
             exclusive_queues: Vec::new(),
             in_flight: VecDeque::new(),
@@ -98,18 +99,18 @@ impl Core {
     }
 
     /// The client has logged in.
-    pub(crate) fn identify(&mut self, connection: ConnectionKey, user: Arc<str>, hears_cancel: bool) {
+    pub(crate) fn identify(&mut self, connection: ConnectionKey, user: Arc<str>, accepts_cancel: bool) {
         if let Some(it) = self.connections.get_mut(connection) {
             it.user = user;
-            it.hears_cancel = hears_cancel;
+            it.accepts_cancel = accepts_cancel;
         }
     }
 
-    /// The client is gone, however it went: what it had not settled is redelivered, what was its own is deleted.
+    /// The client is gone, for whatever reason: what it had not settled is requeued, its exclusive queues are deleted.
     pub(crate) fn close_connection(&mut self, key: ConnectionKey) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let channels = std::mem::take(&mut connection.channels);
-        // All consumers go before anything is given back: nothing may be redelivered to the dead.
+        // All consumers are removed before anything is requeued, so that nothing is delivered to this connection.
         for channel in &channels {
             self.drop_consumers(*channel);
         }
@@ -160,9 +161,9 @@ impl Core {
             connection.channels.retain(|it| *it != key);
         }
         let mut lost = channel.unacked.take_if(|_| true);
-        // Last first, so that each goes to the front of its queue.
+        // The last first, so that each is put to the front of its queue.
         while let Some(unsettled) = lost.pop() {
-            self.give_back(unsettled, false);
+            self.requeue(unsettled, false);
         }
     }
 
@@ -173,16 +174,16 @@ impl Core {
             gone.iter().filter_map(|it| self.consumers.remove(*it)).map(|it| it.queue).collect();
         queues.sort_unstable();
         queues.dedup();
-        // Once for each queue: a connection may have thousands of consumers on one.
+        // Once per queue: a connection may have thousands of consumers on one.
         for key in queues {
             if let Some(queue) = self.queues.get_mut(key) {
                 queue.keep_consumers(|it| self.consumers.get(it).is_some());
-                self.left(key);
+                self.consumer_left(key);
             }
         }
     }
 
-    /// Ends a consumer; what it has not settled stays with its channel.
+    /// Removes a consumer. What it has not settled stays with its channel.
     fn drop_consumer(&mut self, key: ConsumerKey) {
         let Some(consumer) = self.consumers.remove(key) else { return };
         if let Some(channel) = self.channels.get_mut(consumer.channel) {
@@ -190,12 +191,12 @@ impl Core {
         }
         if let Some(queue) = self.queues.get_mut(consumer.queue) {
             queue.keep_consumers(|it| it != key);
-            self.left(consumer.queue);
+            self.consumer_left(consumer.queue);
         }
     }
 
-    /// A consumer of this queue went.
-    fn left(&mut self, key: QueueKey) {
+    /// A consumer of this queue was removed.
+    fn consumer_left(&mut self, key: QueueKey) {
         let Some(queue) = self.queues.get_mut(key) else { return };
         queue.used = self.now;
         if queue.consumers.is_empty() && queue.attributes.auto_delete {
@@ -205,15 +206,15 @@ impl Core {
         }
     }
 
-    /// Tells the client that its consumer is no more, when it can be told.
-    pub(super) fn cancel_from_here(&mut self, key: ConsumerKey) {
+    /// Removes a consumer of a deleted queue, and tells its client if that understands it.
+    pub(super) fn cancel_by_broker(&mut self, key: ConsumerKey) {
         let Some(consumer) = self.consumers.remove(key) else { return };
         let Some(channel) = self.channels.get_mut(consumer.channel) else { return };
         channel.consumers.retain(|it| *it != key);
         let (number, connection) = (channel.number, channel.connection);
-        if self.connections.get(connection).is_some_and(|it| it.hears_cancel) {
+        if self.connections.get(connection).is_some_and(|it| it.accepts_cancel) {
             let cancel = Output::Cancel { channel: number, consumer: consumer.tag };
-            self.effects.push(Effect::Send(connection, cancel));
+            self.actions.push(Action::Send(connection, cancel));
         }
     }
 
@@ -232,7 +233,7 @@ impl Core {
         channel.consumers.iter().copied().find(is_it)
     }
 
-    /// Starts a consumer; it gets its first message when the caller [`run`](Core::run)s.
+    /// Starts a consumer. It gets its first message in [`run`](Core::run).
     pub(crate) fn consume(&mut self, channel: ChannelKey, how: Consume<'_>) -> Result<(), Error> {
         let Some(connection) = self.channels.get(channel).map(|it| it.connection) else { return Ok(()) };
         let queue_key = self.queue_for(how.queue, connection)?;
@@ -267,7 +268,7 @@ impl Core {
         }
     }
 
-    /// `each`: for consumers started from now on; otherwise for the channel as a whole.
+    /// `each`: for every consumer started from now on, otherwise for the channel as a whole.
     pub(crate) fn set_prefetch(&mut self, channel: ChannelKey, count: u16, each: bool) {
         let Some(it) = self.channels.get_mut(channel) else { return };
         if each {
@@ -293,7 +294,7 @@ impl Core {
         self.channels.get(channel).map(|it| it.connection)
     }
 
-    /// Connections of the users that `whose` names.
+    /// The connections of the users for whom `whose` is true.
     pub(crate) fn connections_whose<'a>(
         &'a self,
         whose: impl Fn(&str) -> bool + 'a,
@@ -301,7 +302,7 @@ impl Core {
         self.connections.iter().filter(move |it| !it.1.local && whose(&it.1.user)).map(|it| it.0)
     }
 
-    /// Connections of this user.
+    /// The connections of this user.
     pub(crate) fn connections_of<'a>(&'a self, user: &'a str) -> impl Iterator<Item = ConnectionKey> + 'a {
         self.connections_whose(move |it| it == user)
     }

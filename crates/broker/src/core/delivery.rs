@@ -1,19 +1,22 @@
-//! From `ready` to consumers: who can take the next message, and how it is written down.
+//! Delivery: which consumer takes the next ready message, and what is recorded of it.
 
 use super::connection::{InFlight, Unsettled};
 use super::queue::Entry;
-use super::{ChannelKey, ConnectionKey, ConsumerKey, Core, Effect, Error, Got, Output, QueueKey};
-use crate::owner::DropReason;
+use super::{Action, ChannelKey, ConnectionKey, ConsumerKey, Core, Error, Got, Output, QueueKey};
+use crate::backing::DropReason;
 
-/// Why a consumer can't take a message now, which is also what will wake it.
+/// Why a consumer can't take a message now. It is parked until that changes.
 enum Busy {
+    /// Its channel has reached its prefetch, or was told to stop.
     Channel,
+    /// Its connection has enough deliveries to write.
     Connection,
+    /// It no longer exists.
     Gone,
 }
 
 impl Core {
-    /// Delivers from this queue while there is a message and somebody to take it, each in turn.
+    /// Delivers from this queue while there are a message and a consumer that can take it, each consumer in turn.
     pub(super) fn drain(&mut self, key: QueueKey) {
         loop {
             let Some(queue) = self.queues.get_mut(key) else { return };
@@ -109,7 +112,7 @@ impl Core {
             redelivered: entry.redelivered,
             message: entry.message.clone(),
         };
-        self.effects.push(Effect::Send(channel.connection, output));
+        self.actions.push(Action::Send(channel.connection, output));
         self.counts.delivered += 1;
         self.counts.redelivered += u64::from(entry.redelivered);
         let (queue, connection, no_ack) = (consumer.queue, channel.connection, consumer.no_ack);
@@ -134,18 +137,18 @@ impl Core {
         }
     }
 
-    /// A delivery without acknowledgement is the queue's last word about the message.
+    /// Counts a delivery without acknowledgement as acknowledged.
     fn note_settled_by_delivery(&mut self, queue: QueueKey, connection: ConnectionKey, entry: &Entry) {
         self.counts.acknowledged += 1;
         if self.queues.get(queue).is_some_and(|it| it.feed.is_some())
             && let Some(connection) = self.connections.get(connection)
         {
             let user = connection.user.clone();
-            self.effects.push(Effect::Acknowledged { queue, user, token: entry.token });
+            self.actions.push(Action::Acknowledged { queue, user, token: entry.token });
         }
     }
 
-    /// So many bytes of deliveries have left for the client.
+    /// So many bytes of deliveries were written to the client.
     pub(crate) fn written(&mut self, key: ConnectionKey, bytes: usize) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let mut left = bytes.min(connection.in_flight_bytes);
@@ -176,7 +179,7 @@ impl Core {
         self.run();
     }
 
-    /// Takes one message without being a consumer.
+    /// Takes one message without a consumer.
     pub(crate) fn get(
         &mut self,
         channel: ChannelKey,

@@ -1,11 +1,11 @@
-//! Exchanges and routing.
+//! Exchanges, bindings and routing.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::topic::Topics;
 use super::{Core, Error, ExchangeKey, QueueKey};
-use crate::handle::ExchangeKind;
+use crate::declaration::ExchangeKind;
 
 /// Where a binding leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,7 +29,7 @@ pub(crate) struct Exchange {
     pub(crate) attributes: ExchangeAttributes,
     table: Table,
     bindings: HashSet<(Target, Box<str>)>,
-    /// Bindings that lead here from other exchanges.
+    /// Bindings that lead from other exchanges to this one.
     sources: Vec<(ExchangeKey, Box<str>)>,
 }
 
@@ -70,8 +70,8 @@ impl Exchange {
             return false;
         }
         let drop_one = |targets: &mut Vec<Target>| {
-            if let Some(place) = targets.iter().position(|it| *it == target) {
-                targets.swap_remove(place);
+            if let Some(index) = targets.iter().position(|it| *it == target) {
+                targets.swap_remove(index);
             }
         };
         match &mut self.table {
@@ -103,7 +103,7 @@ impl Core {
         self.exchange_names.get(name).and_then(|key| self.exchanges.get(*key))
     }
 
-    /// Declares; `Ok` also when it is there with the same attributes.
+    /// `Ok` also when the exchange exists with the same attributes.
     pub(crate) fn declare_exchange(
         &mut self,
         name: &str,
@@ -140,7 +140,7 @@ impl Core {
     fn drop_exchange(&mut self, key: ExchangeKey) {
         let Some(exchange) = self.exchanges.remove(key) else { return };
         self.exchange_names.remove(&exchange.name);
-        // Once for each target: one may be bound a hundred thousand times.
+        // Once per target: one may be bound a hundred thousand times.
         let targets: HashSet<Target> = exchange.bindings.into_iter().map(|it| it.0).collect();
         for target in targets {
             match target {
@@ -221,7 +221,7 @@ impl Core {
         }
     }
 
-    /// An exchange that was declared auto-delete goes with its last binding.
+    /// Also deletes an auto-delete exchange with its last binding.
     pub(crate) fn remove_binding(&mut self, source: ExchangeKey, target: Target, key: &str) {
         let Some(exchange) = self.exchanges.get_mut(source) else { return };
         if !exchange.unbind(target, key) {
@@ -245,7 +245,7 @@ impl Core {
         }
     }
 
-    /// Fills `queues` with what a message matches, each once.
+    /// Fills `queues` with the queues that a message matches, each once.
     pub(super) fn route(&self, exchange: &str, key: &str, queues: &mut Vec<QueueKey>) -> Result<(), Error> {
         queues.clear();
         if exchange.is_empty() {

@@ -1,7 +1,8 @@
 //! The broker's state and every decision about it. Pure: no IO, no clock, no locks.
 //!
-//! An operation changes the state at once and appends what must be done to [`Core::effects`], in order; after each
-//! operation (and after the caller has appended its reply) [`Core::run`] moves messages to whoever can take them now.
+//! An operation changes the state at once and appends what must be done to [`Core::actions`], in order. After each
+//! operation, and after the caller has appended its reply, [`Core::run`] delivers messages to the consumers that can
+//! take them now.
 //!
 //! ```text
 //!             publish/feed                      drain
@@ -10,15 +11,15 @@
 //!                               '------- nack, loss -------------'
 //! ```
 //!
-//! Invariants: an entry is in exactly one place (one queue's `ready` or one channel's `unacked`); positions rise within
-//! `ready`; `held` of all queues adds up to `memory.total`.
+//! Invariants: an entry is either in one queue's `ready` or in one channel's `unacked`; positions rise within `ready`;
+//! `held` of all queues adds up to `memory.total`.
 
+mod action;
 mod arena;
 mod connection;
 mod delivery;
-mod effect;
 mod exchange;
-mod memory;
+mod memory_limit;
 #[cfg(test)]
 mod model;
 mod publish;
@@ -34,18 +35,18 @@ use std::sync::Arc;
 
 use thiserror::Error as ThisError;
 
+pub(crate) use self::action::{Action, Output};
 pub(crate) use self::connection::{Consume, Got};
-pub(crate) use self::effect::{Effect, Output};
 pub(crate) use self::exchange::ExchangeAttributes;
 pub(crate) use self::publish::Publisher;
-pub(crate) use self::queue::{Attributes, Entry, Owned};
+pub(crate) use self::queue::{Attributes, Entry, Storage};
 pub(crate) use self::queues::Declared;
 pub(crate) use self::settle::Verdict;
 
 use self::arena::{Arena, Key};
 use self::connection::{Channel, Connection, Consumer};
 use self::exchange::Exchange;
-use self::memory::Memory;
+use self::memory_limit::MemoryUse;
 use self::publish::Ticket;
 use self::queue::Queue;
 
@@ -55,7 +56,7 @@ pub(crate) type ConsumerKey = Key<Consumer>;
 pub(crate) type QueueKey = Key<Queue>;
 pub(crate) type ExchangeKey = Key<Exchange>;
 
-/// Why an operation was not done. Each has its reply code in the session.
+/// Why an operation was refused. The session gives each its reply code.
 #[derive(Clone, Copy, Debug, ThisError, PartialEq, Eq)]
 pub(crate) enum Error {
     #[error("no such queue")]
@@ -106,13 +107,13 @@ pub(crate) struct Counts {
     pub(crate) unacknowledged: usize,
 }
 
-/// All of it.
+/// The state of the broker.
 pub(crate) struct Core {
-    /// What the last operations decided, in order; the caller takes it.
-    pub(crate) effects: Vec<Effect>,
+    /// What the last operations decided, in order. The caller takes it.
+    pub(crate) actions: Vec<Action>,
     pub(crate) counts: Counts,
     settings: Settings,
-    /// Milliseconds on a clock that only rises; set by the caller.
+    /// Milliseconds on a clock that never goes back; set by the caller.
     now: u64,
     exchanges: Arena<Exchange>,
     exchange_names: HashMap<Arc<str>, ExchangeKey>,
@@ -122,21 +123,23 @@ pub(crate) struct Core {
     channels: Arena<Channel>,
     consumers: Arena<Consumer>,
     tickets: Arena<Ticket>,
-    /// Publishes from inside the process that wait for sinks: how many of them, and whether one refused.
+    /// Publishes from inside the process that wait for sinks: for how many, and whether one has refused.
     local_open: HashMap<u64, (usize, bool)>,
-    memory: Memory,
-    /// When to look at which queue; entries may be out of date, never missing.
+    memory: MemoryUse,
+    /// When to look at which queue. Entries may be out of date, but none is missing.
     timers: BinaryHeap<Reverse<(u64, QueueKey)>>,
+    /// Queues to look at before the operation ends.
     dirty: Vec<QueueKey>,
+    /// Reused for routing, so that a publish allocates nothing.
     routed: Vec<QueueKey>,
-    /// Windows opened so far, over all queues: the last one's id.
+    /// The id of the last window that was opened, over all queues.
     windows: u64,
 }
 
 impl Core {
     pub(crate) fn new(settings: Settings) -> Core {
         Core {
-            effects: Vec::new(),
+            actions: Vec::new(),
             counts: Counts::default(),
             settings,
             now: 0,
@@ -149,7 +152,7 @@ impl Core {
             consumers: Arena::default(),
             tickets: Arena::default(),
             local_open: HashMap::new(),
-            memory: Memory::new(settings.memory_limit),
+            memory: MemoryUse::new(settings.memory_limit),
             timers: BinaryHeap::new(),
             dirty: Vec::new(),
             routed: Vec::new(),
@@ -157,12 +160,12 @@ impl Core {
         }
     }
 
-    /// Time goes on. It never goes back.
+    /// Sets the time. It never goes back.
     pub(crate) fn set_now(&mut self, now: u64) {
         self.now = self.now.max(now);
     }
 
-    /// When [`tick`](Core::tick) is due next.
+    /// When [`tick`](Core::tick) must be called next.
     pub(crate) fn deadline(&self) -> Option<u64> {
         self.timers.peek().map(|it| it.0.0)
     }
@@ -188,7 +191,7 @@ impl Core {
         self.run();
     }
 
-    /// The end of every operation: delivers what can be delivered, asks backings for more, lets paused ones go on.
+    /// Ends every operation: delivers what can be delivered, grants credit to backings, resumes paused connections.
     pub(crate) fn run(&mut self) {
         while let Some(key) = self.dirty.pop() {
             if let Some(queue) = self.queues.get_mut(key) {
@@ -201,7 +204,7 @@ impl Core {
         self.resume_relieved();
     }
 
-    /// Looks at this queue before the operation ends.
+    /// Makes [`run`](Core::run) look at this queue.
     fn touch(&mut self, key: QueueKey) {
         if let Some(queue) = self.queues.get_mut(key)
             && !queue.dirty
@@ -220,7 +223,7 @@ impl Core {
             queue.timer = Some(deadline);
             self.timers.push(Reverse((deadline, key)));
             if self.timers.len() > 2 * self.queues.len() + 64 {
-                // Most are out of date: of queues that are gone, or of earlier deadlines.
+                // Most are out of date: of deleted queues, or of earlier deadlines.
                 let live = self.queues.iter().filter_map(|(key, queue)| Some(Reverse((queue.timer?, key))));
                 self.timers = live.collect();
             }
@@ -240,7 +243,7 @@ impl Core {
     }
 }
 
-/// How much there is of everything.
+/// How many there are of everything.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
     pub(crate) connections: usize,
@@ -259,11 +262,11 @@ mod tests {
     const SETTINGS: Settings = Settings { memory_limit: 1 << 20, output_window: 1 << 20, delivery_limit: 20 };
 
     #[test]
-    fn timers_of_queues_that_are_gone_are_forgotten() {
+    fn timers_of_deleted_queues_are_removed() {
         let mut core = Core::new(SETTINGS);
         let connection = core.open_connection(false);
         for number in 0..10_000u64 {
-            // Deleted long before its disuse would have deleted it.
+            // Deleted long before it would have expired.
             let attributes =
                 Attributes { expires: Some(u64::from(u32::MAX) - number), ..Attributes::default() };
             core.declare_queue("q", connection, attributes).unwrap();
@@ -271,8 +274,8 @@ mod tests {
             core.delete_queue("q", connection, false, false).unwrap();
             core.run();
         }
-        assert!(core.timers.len() < 100, "{} timers of no queue", core.timers.len());
-        // Those that are left still fire.
+        assert!(core.timers.len() < 100, "{} timers of deleted queues", core.timers.len());
+        // The timers that are left still fire.
         let attributes = Attributes { expires: Some(5), ..Attributes::default() };
         core.declare_queue("q", connection, attributes).unwrap();
         core.run();
@@ -283,11 +286,11 @@ mod tests {
     }
 
     #[test]
-    fn a_target_that_is_bound_often_goes_at_once() {
+    fn an_exchange_with_many_bindings_to_one_queue_is_deleted_quickly() {
         let mut core = Core::new(SETTINGS);
         let connection = core.open_connection(false);
         core.declare_queue("q", connection, Attributes::default()).unwrap();
-        let kind = crate::handle::ExchangeKind::Direct;
+        let kind = crate::declaration::ExchangeKind::Direct;
         let attributes = ExchangeAttributes { kind, durable: false, auto_delete: false, internal: false };
         for name in ["x", "y"] {
             core.declare_exchange(name, attributes).unwrap();

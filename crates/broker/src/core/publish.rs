@@ -1,22 +1,22 @@
-//! From a publisher into queues, and the confirms that go back.
+//! Publishing: messages from a publisher into queues, and the confirms back to it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{ChannelKey, ConnectionKey, Core, Effect, Error, Output, QueueKey};
-use crate::handle::Overflow;
+use super::{Action, ChannelKey, ConnectionKey, Core, Error, Output, QueueKey};
+use crate::backing::{DropReason, StoredMessage};
+use crate::declaration::Overflow;
 use crate::message::Message;
-use crate::owner::{DropReason, StoredMessage};
 
 /// Who published.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Publisher {
     Channel(ChannelKey),
-    /// Inside the process, waiting for [`Effect::Confirmed`] with this number.
+    /// Inside the process; waits for [`Action::Confirmed`] with this number.
     Local(u64),
 }
 
-/// Where an answer goes.
+/// Where a confirm is sent.
 #[derive(Clone, Copy, Debug)]
 enum Reply {
     Channel(ChannelKey, u64),
@@ -26,7 +26,7 @@ enum Reply {
 /// The confirms of one channel.
 #[derive(Default)]
 pub(crate) struct Confirms {
-    /// Publishes so far.
+    /// How many messages were published so far.
     count: u64,
     /// Those that wait for a sink.
     open: BTreeMap<u64, Open>,
@@ -37,18 +37,18 @@ struct Open {
     refused: bool,
 }
 
-/// One message at one sink.
+/// One message that one sink has not replied to.
 pub(crate) struct Ticket {
     queue: QueueKey,
     weight: usize,
     reply: Option<Reply>,
 }
 
-/// What one queue said at once.
+/// Whether one queue took a message.
 enum Taken {
     Yes,
     No,
-    /// Its sink will say.
+    /// Its sink will reply later.
     Later,
 }
 
@@ -59,7 +59,7 @@ impl Core {
         }
     }
 
-    /// Routes a message and answers its publisher, now or when the sinks have. How many queues it matched.
+    /// Routes a message and confirms it, now or when the sinks have replied. Returns how many queues it matched.
     pub(crate) fn publish(
         &mut self,
         from: Publisher,
@@ -92,7 +92,7 @@ impl Core {
         if queues.is_empty() {
             self.counts.unroutable += 1;
             if let (true, Some(connection)) = (mandatory, connection) {
-                self.effects.push(Effect::Send(connection, Output::Return { channel: number, message }));
+                self.actions.push(Action::Send(connection, Output::Return { channel: number, message }));
             }
         } else {
             let mut waiting = 0;
@@ -115,11 +115,11 @@ impl Core {
                 return;
             }
             if refused {
-                self.answer(reply, false);
+                self.confirm(reply, false);
                 return;
             }
         }
-        self.answer(reply, true);
+        self.confirm(reply, true);
     }
 
     fn offer(
@@ -134,7 +134,7 @@ impl Core {
             let weight = message.weight();
             let ticket = self.tickets.insert(Ticket { queue: key, weight, reply });
             let user = connection.and_then(|it| self.connections.get(it)).map(|it| it.user.clone());
-            self.effects.push(Effect::Offer {
+            self.actions.push(Action::Offer {
                 queue: key,
                 ticket: ticket.to_bits(),
                 user: user.unwrap_or_else(|| "".into()),
@@ -143,8 +143,8 @@ impl Core {
             self.hold(key, weight);
             return Taken::Later;
         }
-        // A window shows the owner's messages and nobody else's; and who wants a confirm for a persistent message
-        // wants more than memory can promise.
+        // A window holds only what the embedder fed. And a confirm of a persistent message promises more than memory can
+        // keep.
         let unsafe_here = reply.is_some() && queue.attributes.durable && message.persistent();
         let reject_full =
             queue.attributes.overflow == Overflow::RejectPublish && queue.full(message.body().len());
@@ -188,8 +188,8 @@ impl Core {
         }
     }
 
-    /// Tells the publisher.
-    fn answer(&mut self, reply: Option<Reply>, safe: bool) {
+    /// Confirms to the publisher.
+    fn confirm(&mut self, reply: Option<Reply>, safe: bool) {
         match reply {
             Some(Reply::Channel(key, number)) => {
                 let Some(channel) = self.channels.get(key) else { return };
@@ -197,14 +197,14 @@ impl Core {
                 let whole = oldest.is_none_or(|it| *it.0 > number);
                 let output =
                     Output::Confirm { channel: channel.number, first: number, last: number, safe, whole };
-                self.effects.push(Effect::Send(channel.connection, output));
+                self.actions.push(Action::Send(channel.connection, output));
             }
-            Some(Reply::Local(local)) => self.effects.push(Effect::Confirmed { local, safe }),
+            Some(Reply::Local(local)) => self.actions.push(Action::Confirmed { local, safe }),
             None => {}
         }
     }
 
-    /// A sink's answers.
+    /// The replies of sinks.
     pub(crate) fn settle_tickets(&mut self, tickets: &[u64], safe: bool) {
         for ticket in tickets {
             let Some(ticket) = self.tickets.remove(super::Key::from_bits(*ticket)) else { continue };
@@ -235,13 +235,13 @@ impl Core {
                 if let Some(Reply::Local(number)) = ticket.reply {
                     self.local_open.remove(&number);
                 }
-                self.answer(ticket.reply, !refused);
+                self.confirm(ticket.reply, !refused);
             }
         }
         self.run();
     }
 
-    /// The owner fills a window.
+    /// Takes messages that the embedder feeds into a window.
     pub(crate) fn feed(
         &mut self,
         name: &str,
@@ -267,12 +267,12 @@ impl Core {
         Ok(())
     }
 
-    /// Opens and ends the window of a backed queue, and asks for as much as there is room for.
+    /// Opens and ends the window of a queue with a backing, and grants credit for the room that it has.
     pub(super) fn grant_credit(&mut self, key: QueueKey) {
         let Some(queue) = self.queues.get_mut(key) else { return };
         let Some(feed) = queue.feed.as_mut() else { return };
         if queue.consumers.is_empty() {
-            // What is delivered and not settled can still be acknowledged, so the window stays until then.
+            // The window stays open while deliveries are unsettled: they can still be acknowledged.
             if feed.open && queue.unacknowledged == 0 {
                 feed.open = false;
                 let window = feed.id;
@@ -284,14 +284,14 @@ impl Core {
                 self.counts.ready -= forgotten.len();
                 self.counts.forgotten += forgotten.len() as u64;
                 self.release(key, weight);
-                self.effects.push(Effect::Ended { queue: key, window, unacknowledged });
-                self.effects.push(Effect::Discard(forgotten));
+                self.actions.push(Action::Ended { queue: key, window, unacknowledged });
+                self.actions.push(Action::Discard(forgotten));
             }
             return;
         }
         if !feed.open {
             feed.open = true;
-            // A queue that was deleted and made again goes on counting: its owner may still hear of the old one.
+            // Ids also rise over a deletion of the queue: its backing may still get calls about the old one.
             self.windows += 1;
             feed.id = self.windows;
             feed.granted_messages = 0;
@@ -307,7 +307,7 @@ impl Core {
             feed.granted_messages += messages;
             feed.granted_bytes += bytes;
             let bytes = usize::try_from(bytes).unwrap_or(0);
-            self.effects.push(Effect::GrantCredit { queue: key, window: feed.id, messages, bytes });
+            self.actions.push(Action::GrantCredit { queue: key, window: feed.id, messages, bytes });
         }
     }
 }

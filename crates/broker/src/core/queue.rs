@@ -1,23 +1,23 @@
-//! One queue: what waits in it, who consumes it, and what it holds in memory.
+//! One queue: the messages that wait in it, its consumers, and what it holds in memory.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::{ConnectionKey, ConsumerKey, ExchangeKey};
-use crate::handle::{Overflow, Window};
+use crate::declaration::{Overflow, Window};
 use crate::message::Message;
 
 /// One message in one queue.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) message: Arc<Message>,
-    /// Its place in the queue's order, kept through deliveries and requeues.
+    /// Its place in the queue's order, which a requeue restores.
     pub(crate) position: u64,
     /// Milliseconds; `u64::MAX` is never.
     pub(crate) expires: u64,
-    /// The owner's name for it, in a backed queue.
+    /// The embedder's number for it, in a queue with a backing.
     pub(crate) token: u64,
-    /// How often consumers gave it back.
+    /// How often consumers requeued it.
     pub(crate) returns: u32,
     pub(crate) redelivered: bool,
 }
@@ -37,15 +37,15 @@ pub(crate) struct Attributes {
     pub(crate) delivery_limit: Option<u32>,
 }
 
-/// What the owner added.
+/// Which part of a queue the embedder stores.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Owned {
+pub(crate) struct Storage {
     pub(crate) sink: bool,
-    /// The limits of the window and of what is unacknowledged.
+    /// The limits of what is fed ahead and of what is unacknowledged.
     pub(crate) backing: Option<(Window, Window)>,
 }
 
-/// The window of a backed queue.
+/// The window of a queue with a backing.
 #[derive(Debug)]
 pub(crate) struct Feed {
     pub(crate) limit: Window,
@@ -53,7 +53,7 @@ pub(crate) struct Feed {
     /// Rises with each window.
     pub(crate) id: u64,
     pub(crate) open: bool,
-    /// Wanted and not yet fed.
+    /// Credit that was granted and not yet used.
     pub(crate) granted_messages: usize,
     pub(crate) granted_bytes: i64,
 }
@@ -64,25 +64,25 @@ pub(crate) struct Queue {
     /// The connection an exclusive queue belongs to.
     pub(crate) owner: Option<ConnectionKey>,
     pub(crate) sink: bool,
-    /// Boxed, with what else few queues have: most must be small, for ten thousand of them to stay in the caches.
+    /// Boxed because few queues have it: ten thousand queues must fit into the CPU's caches.
     pub(crate) feed: Option<Box<Feed>>,
     pub(crate) ready: VecDeque<Entry>,
     /// Bodies only: what length limits and windows count.
     pub(crate) ready_bytes: usize,
     pub(crate) unacknowledged: usize,
     pub(crate) unacknowledged_bytes: usize,
-    /// Everything counted against the memory limit: ready, unacknowledged, on the way without acknowledgement, at
-    /// the sink.
+    /// Everything counted against the memory limit: ready, unacknowledged, delivered without acknowledgement but not yet
+    /// written, and at the sink.
     pub(crate) held: usize,
     pub(crate) consumers: Vec<ConsumerKey>,
-    /// Consumers that can take a message, as far as is known; the front is next.
+    /// Consumers that can take a message, as far as is known. The front is next.
     pub(crate) active: VecDeque<ConsumerKey>,
     pub(crate) exclusive_consumer: bool,
     pub(crate) bindings: Vec<(ExchangeKey, Box<str>)>,
     /// Last use, for `expires`, and when the timer for this queue fires.
     pub(crate) used: u64,
     pub(crate) timer: Option<u64>,
-    /// Paused for what this queue holds, until it holds at most `relief`.
+    /// Connections that are paused until this queue holds at most `relief`.
     pub(crate) paused: Vec<ConnectionKey>,
     pub(crate) relief: usize,
     /// In the list of queues to look at before the operation ends.
@@ -95,15 +95,15 @@ impl Queue {
         name: Arc<str>,
         attributes: Attributes,
         owner: Option<ConnectionKey>,
-        owned: Owned,
+        storage: Storage,
         now: u64,
     ) -> Queue {
         Queue {
             name,
             attributes,
             owner,
-            sink: owned.sink,
-            feed: owned.backing.map(|(limit, unacknowledged)| {
+            sink: storage.sink,
+            feed: storage.backing.map(|(limit, unacknowledged)| {
                 let (granted_messages, granted_bytes) = (0, 0);
                 Box::new(Feed { limit, unacknowledged, id: 0, open: false, granted_messages, granted_bytes })
             }),
@@ -165,24 +165,24 @@ impl Queue {
         }
     }
 
-    /// The head, if its time is up.
+    /// The head, if it has expired.
     pub(crate) fn pop_expired(&mut self, now: u64) -> Option<Entry> {
         if self.ready.front()?.expires < now { self.pop() } else { None }
     }
 
-    /// Is there more than the length limit allows?
+    /// Whether it holds more than its length limit allows.
     pub(crate) fn overflows(&self) -> bool {
         self.attributes.max_length.is_some_and(|it| self.ready.len() > it)
             || self.attributes.max_bytes.is_some_and(|it| self.ready_bytes > it)
     }
 
-    /// Would one more message be too much?
+    /// Whether one more message would exceed the length limit.
     pub(crate) fn full(&self, body: usize) -> bool {
         self.attributes.max_length.is_some_and(|it| self.ready.len() >= it)
             || self.attributes.max_bytes.is_some_and(|it| self.ready_bytes + body > it)
     }
 
-    /// May another message be delivered and wait for its acknowledgement?
+    /// Whether another message may be delivered and wait for its acknowledgement.
     pub(crate) fn may_deliver(&self) -> bool {
         self.feed.as_ref().is_none_or(|feed| {
             self.unacknowledged == 0
@@ -191,7 +191,7 @@ impl Queue {
         })
     }
 
-    /// When something must happen by itself; both at once give the earlier.
+    /// When its head or the queue itself expires, whichever is first.
     pub(crate) fn deadline(&self) -> Option<u64> {
         let head = self.ready.front().map(|it| it.expires).filter(|it| *it != u64::MAX);
         let head = head.map(|it| it.saturating_add(1));

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::exchange::Target;
 use super::queue::Queue;
-use super::{Attributes, ConnectionKey, Core, Effect, Error, Owned, QueueKey};
-use crate::owner::DropReason;
+use super::{Action, Attributes, ConnectionKey, Core, Error, QueueKey, Storage};
+use crate::backing::DropReason;
 
-/// What `queue.declare-ok` says.
+/// The counts in `queue.declare-ok`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Declared {
     pub(crate) messages: u32,
@@ -33,7 +33,7 @@ impl Core {
         self.queue_names.get(name).copied()
     }
 
-    /// Looks at a queue without comparing anything.
+    /// Declares passively.
     pub(crate) fn inspect_queue(&mut self, name: &str, connection: ConnectionKey) -> Result<Declared, Error> {
         let key = self.queue_for(name, connection)?;
         let now = self.now;
@@ -42,7 +42,7 @@ impl Core {
         Ok(declared(queue))
     }
 
-    /// Declares for a client; `Ok` also when it is there with the same attributes.
+    /// Declares for a client. `Ok` also when the queue exists with the same attributes.
     pub(crate) fn declare_queue(
         &mut self,
         name: &str,
@@ -58,7 +58,7 @@ impl Core {
             return Ok(declared(queue));
         }
         let owner = attributes.exclusive.then_some(connection);
-        let key = self.create_queue(name, attributes, owner, Owned::default());
+        let key = self.create_queue(name, attributes, owner, Storage::default());
         if owner.is_some()
             && let Some(it) = self.connections.get_mut(connection)
         {
@@ -67,25 +67,25 @@ impl Core {
         Ok(Declared { messages: 0, consumers: 0 })
     }
 
-    /// Declares for the owner: a queue that is there keeps what it holds.
-    pub(crate) fn declare_owned(
+    /// Declares for the embedder. A queue that exists keeps what it holds.
+    pub(crate) fn declare_for_embedder(
         &mut self,
         name: &str,
         attributes: Attributes,
-        owned: Owned,
+        storage: Storage,
     ) -> Result<QueueKey, Error> {
         let Some(key) = self.queue_key(name) else {
-            return Ok(self.create_queue(name, attributes, None, owned));
+            return Ok(self.create_queue(name, attributes, None, storage));
         };
         let queue = self.queues.get_mut(key).ok_or(Error::NoQueue)?;
         if queue.owner.is_some() {
             return Err(Error::Locked);
         }
         same(&queue.attributes, &attributes)?;
-        if queue.feed.is_some() != owned.backing.is_some() {
+        if queue.feed.is_some() != storage.backing.is_some() {
             return Err(Error::Different { what: "backing" });
         }
-        queue.sink = owned.sink;
+        queue.sink = storage.sink;
         Ok(key)
     }
 
@@ -94,16 +94,16 @@ impl Core {
         name: &str,
         attributes: Attributes,
         owner: Option<ConnectionKey>,
-        owned: Owned,
+        storage: Storage,
     ) -> QueueKey {
         let name: Arc<str> = name.into();
-        let key = self.queues.insert(Queue::new(name.clone(), attributes, owner, owned, self.now));
+        let key = self.queues.insert(Queue::new(name.clone(), attributes, owner, storage, self.now));
         self.queue_names.insert(name, key);
         self.touch(key);
         key
     }
 
-    /// Deletes for a client. How many messages went with it; `None` if there was no such queue.
+    /// Deletes for a client. Returns how many messages were in it; `None` if there was no such queue.
     pub(crate) fn delete_queue(
         &mut self,
         name: &str,
@@ -139,21 +139,21 @@ impl Core {
             owner.exclusive_queues.retain(|it| *it != key);
         }
         for consumer in queue.consumers {
-            self.cancel_from_here(consumer);
+            self.cancel_by_broker(consumer);
         }
         self.counts.ready -= queue.ready.len();
         self.counts.dropped += queue.ready.len() as u64;
         if queue.feed.is_some() {
             let dropped = queue.ready.iter();
             let dropped =
-                dropped.map(|it| Effect::Dropped { queue: key, token: it.token, why: DropReason::Deleted });
-            self.effects.extend(dropped);
+                dropped.map(|it| Action::Dropped { queue: key, token: it.token, why: DropReason::Deleted });
+            self.actions.extend(dropped);
         }
-        self.effects.push(Effect::Deleted(key));
-        self.effects.push(Effect::Discard(queue.ready));
+        self.actions.push(Action::Deleted(key));
+        self.actions.push(Action::Discard(queue.ready));
     }
 
-    /// Drops what waits. How many.
+    /// Drops the messages that wait. Returns how many.
     pub(crate) fn purge_queue(
         &mut self,
         name: &str,
@@ -170,14 +170,14 @@ impl Core {
         if queue.feed.is_some() {
             let dropped = purged.iter();
             let dropped =
-                dropped.map(|it| Effect::Dropped { queue: key, token: it.token, why: DropReason::Purged });
-            self.effects.extend(dropped);
+                dropped.map(|it| Action::Dropped { queue: key, token: it.token, why: DropReason::Purged });
+            self.actions.extend(dropped);
         }
         self.release(key, weight);
         self.counts.ready -= purged.len();
         self.counts.dropped += purged.len() as u64;
         let count = u32::try_from(purged.len()).unwrap_or(u32::MAX);
-        self.effects.push(Effect::Discard(purged));
+        self.actions.push(Action::Discard(purged));
         self.touch(key);
         Ok(count)
     }

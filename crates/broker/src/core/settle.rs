@@ -1,13 +1,13 @@
-//! Acknowledgements, rejections, and what comes back from consumers that are no more.
+//! Settling: acknowledgements, rejections, and requeues of what lost consumers had.
 
 use std::sync::Arc;
 
 use super::connection::Unsettled;
 use super::queue::Entry;
-use super::{ChannelKey, Core, Effect, Error, QueueKey};
-use crate::owner::DropReason;
+use super::{Action, ChannelKey, Core, Error, QueueKey};
+use crate::backing::DropReason;
 
-/// What to do with a delivery.
+/// How a delivery is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Acknowledge,
@@ -16,7 +16,7 @@ pub(crate) enum Verdict {
 }
 
 impl Core {
-    /// Settles one delivery, or with `multiple` all up to it (tag 0: all there are).
+    /// Settles one delivery, or with `multiple` all up to it (tag 0: all).
     pub(crate) fn settle_delivery(
         &mut self,
         key: ChannelKey,
@@ -58,7 +58,7 @@ impl Core {
         Ok(())
     }
 
-    /// Gives back everything the channel has not settled.
+    /// Requeues everything that the channel has not settled.
     pub(crate) fn recover(&mut self, key: ChannelKey) {
         let Some(channel) = self.channels.get_mut(key) else { return };
         let mut taken = channel.unacked.take_if(|_| true);
@@ -69,37 +69,38 @@ impl Core {
     }
 
     fn acknowledge(&mut self, unsettled: Unsettled, user: &Arc<str>) {
-        self.unburden(&unsettled);
+        self.uncount(&unsettled);
         self.counts.acknowledged += 1;
         let Unsettled { queue: key, entry, .. } = unsettled;
         self.release(key, entry.message.weight());
         if self.queues.get(key).is_some_and(|it| it.feed.is_some()) {
-            self.effects.push(Effect::Acknowledged { queue: key, user: user.clone(), token: entry.token });
-            // A backed queue may have been held up by what was unacknowledged.
+            self.actions.push(Action::Acknowledged { queue: key, user: user.clone(), token: entry.token });
+            // The queue may have waited for its number of unacknowledged messages to fall.
             self.touch(key);
         }
     }
 
     fn reject(&mut self, unsettled: Unsettled, verdict: Verdict) {
         if verdict == Verdict::Requeue {
-            self.give_back(unsettled, true);
+            self.requeue(unsettled, true);
         } else {
-            self.unburden(&unsettled);
+            self.uncount(&unsettled);
             self.discard(unsettled.queue, unsettled.entry, DropReason::Rejected);
             self.touch(unsettled.queue);
         }
     }
 
-    /// Back to where it was in its queue. `by_choice`: the consumer asked for it, and can do so only so often.
-    pub(super) fn give_back(&mut self, unsettled: Unsettled, by_choice: bool) {
-        self.unburden(&unsettled);
+    /// Puts a delivery back to its place in the queue. `by_consumer`: the consumer asked for it, which the delivery limit
+    /// counts.
+    pub(super) fn requeue(&mut self, unsettled: Unsettled, by_consumer: bool) {
+        self.uncount(&unsettled);
         let Unsettled { queue: key, mut entry, .. } = unsettled;
         let Some(queue) = self.queues.get_mut(key) else {
             self.counts.dropped += 1;
             return;
         };
         entry.redelivered = true;
-        entry.returns += u32::from(by_choice);
+        entry.returns += u32::from(by_consumer);
         let limit = queue.attributes.delivery_limit.unwrap_or(self.settings.delivery_limit);
         if entry.returns > limit {
             self.discard(key, entry, DropReason::DeliveryLimit);
@@ -110,8 +111,8 @@ impl Core {
         self.touch(key);
     }
 
-    /// Takes a delivery off the counts of its consumer, channel and queue.
-    fn unburden(&mut self, unsettled: &Unsettled) {
+    /// Takes a delivery off the counts of its consumer and queue.
+    fn uncount(&mut self, unsettled: &Unsettled) {
         self.counts.unacknowledged -= 1;
         if let Some(key) = unsettled.consumer
             && let Some(consumer) = self.consumers.get_mut(key)
@@ -124,12 +125,12 @@ impl Core {
         }
     }
 
-    /// The end of a message that nobody acknowledged.
+    /// Drops a message that was not acknowledged.
     pub(super) fn discard(&mut self, key: QueueKey, entry: Entry, why: DropReason) {
         self.counts.dropped += 1;
         self.release(key, entry.message.weight());
         if self.queues.get(key).is_some_and(|it| it.feed.is_some()) {
-            self.effects.push(Effect::Dropped { queue: key, token: entry.token, why });
+            self.actions.push(Action::Dropped { queue: key, token: entry.token, why });
         }
     }
 }

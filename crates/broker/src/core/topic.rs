@@ -1,4 +1,4 @@
-//! Topic patterns in a trie: a routing key walks it word by word.
+//! Topic patterns in a trie, which a routing key is matched against word by word.
 
 use std::collections::HashMap;
 
@@ -28,7 +28,7 @@ impl<T> Default for Topics<T> {
     }
 }
 
-/// What stands between the dots. The empty text has no words, not one empty word.
+/// The words between the dots. The empty text has no word, rather than one empty word.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     (!text.is_empty()).then(|| text.split('.')).into_iter().flatten()
 }
@@ -57,11 +57,11 @@ impl<T: Copy + PartialEq> Topics<T> {
         Topics::take(&mut self.root, &words, value);
     }
 
-    /// At most 128 deep: a pattern is a short string.
+    /// Recurses at most 128 deep, because a pattern is a short string.
     fn take(node: &mut Node<T>, words: &[&str], value: T) {
         let Some((first, tail)) = words.split_first() else {
-            if let Some(place) = node.bound.iter().position(|it| *it == value) {
-                node.bound.swap_remove(place);
+            if let Some(index) = node.bound.iter().position(|it| *it == value) {
+                node.bound.swap_remove(index);
             }
             return;
         };
@@ -89,9 +89,9 @@ impl<T: Copy + PartialEq> Topics<T> {
         }
     }
 
-    /// Calls `found` for each bound value whose pattern matches; possibly more than once for the same value.
+    /// Calls `found` for each value whose pattern matches, possibly more than once for the same value.
     pub(crate) fn route(&self, key: &str, found: &mut impl FnMut(T)) {
-        // The set of nodes reached by the words so far, each once: a pattern of many `#` can't make the walk explode.
+        // The nodes reached by the words so far, each once: a pattern with many `#` can't make this exponential.
         let mut here: Vec<Reached<'_, T>> = Vec::new();
         let mut next: Vec<Reached<'_, T>> = Vec::new();
         Topics::enter((&self.root, false), &mut here);
@@ -115,7 +115,7 @@ impl<T: Copy + PartialEq> Topics<T> {
         }
     }
 
-    /// Adds a node, and what `#` for no word at all leads to from it.
+    /// Adds a node, and the nodes that are reached from it when a `#` stands for no word.
     fn enter<'a>(mut reached: Reached<'a, T>, set: &mut Vec<Reached<'a, T>>) {
         while !set.iter().any(|it| std::ptr::eq(it.0, reached.0)) {
             set.push(reached);
@@ -127,7 +127,7 @@ impl<T: Copy + PartialEq> Topics<T> {
     }
 }
 
-/// A node, and whether it is a `#`, which stays for any number of words.
+/// A node, and whether it is a `#`, which matches any number of words.
 type Reached<'a, T> = (&'a Node<T>, bool);
 
 #[cfg(test)]
@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(routed(&patterns, "usd.stock"), [0, 1, 2, 3, 6]);
         assert_eq!(routed(&patterns, "eur.stock.db"), [0, 3, 6]);
         assert_eq!(routed(&patterns, "stock.nasdaq"), [3, 6]);
-        // No text is no word, as RabbitMQ has it.
+        // An empty routing key has no word, as in RabbitMQ.
         assert_eq!(routed(&patterns, ""), [3, 4, 6]);
     }
 

@@ -1,9 +1,8 @@
-//! The deliveries of one channel that wait for their acknowledgement, by tag.
+//! The unacknowledged deliveries of one channel, by tag.
 
 use std::collections::VecDeque;
 
-/// Rising tags, each with what was delivered. Taking from anywhere is cheap, and what was taken holds no memory for
-/// long.
+/// Rising tags, each with what was delivered. Taking one from anywhere is cheap, and its memory is soon freed.
 pub(crate) struct Unacked<T> {
     items: VecDeque<(u64, Option<T>)>,
     live: usize,
@@ -32,7 +31,7 @@ impl<T> Unacked<T> {
 
     fn find(&self, tag: u64) -> Option<usize> {
         let (first, _) = self.items.front()?;
-        // Without holes the place is the distance.
+        // Without gaps, its index is the distance to the first.
         let guess = usize::try_from(tag.checked_sub(*first)?).ok()?;
         if self.items.get(guess).is_some_and(|it| it.0 == tag) {
             return Some(guess);
@@ -41,8 +40,8 @@ impl<T> Unacked<T> {
     }
 
     pub(crate) fn take(&mut self, tag: u64) -> Option<T> {
-        let place = self.find(tag)?;
-        let value = self.items[place].1.take()?;
+        let index = self.find(tag)?;
+        let value = self.items[index].1.take()?;
         self.live -= 1;
         self.tidy();
         Some(value)

@@ -1,4 +1,5 @@
-//! Cuts bytes into frames. Nothing larger than agreed is ever waited for, and bodies pass in pieces as they arrive.
+//! Decodes bytes to frames. A frame larger than agreed is refused at its header, and bodies are passed on in pieces as they
+//! arrive.
 
 use thiserror::Error;
 
@@ -16,7 +17,7 @@ pub(crate) enum Frame<'a> {
         channel: u16,
         payload: &'a [u8],
     },
-    /// Some bytes of a body; where one frame ends and the next begins does not matter.
+    /// Some bytes of a body. Where one frame ends and the next begins does not matter.
     Body {
         channel: u16,
         piece: &'a [u8],
@@ -36,11 +37,11 @@ pub(crate) enum BadFrame {
     BadHeartbeat,
 }
 
-/// Where in the stream of frames we are.
+/// The position in the stream of frames.
 #[derive(Debug)]
 pub(crate) struct Decoder {
     max: u32,
-    /// Inside a body frame: its channel and the bytes to come.
+    /// Inside a body frame: its channel and how many bytes are missing.
     body: Option<(u16, usize)>,
 }
 
@@ -89,7 +90,7 @@ impl Decoder {
         Ok(Some((frame, size + OVERHEAD)))
     }
 
-    /// A piece of a body frame. The last byte is only handed on once the end octet has been seen.
+    /// A piece of a body frame. Its last byte is passed on only after the end octet has been read.
     fn body<'a>(
         &mut self,
         channel: u16,
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_agreed_is_refused_at_its_header() {
+    fn frames_that_were_not_agreed_are_refused_at_their_header() {
         let mut decoder = Decoder::default();
         let header = [1, 0, 0, 0, 0, 0x10, 0];
         assert_eq!(decoder.decode(&header), Err(BadFrame::TooLarge { size: 4104, max: 4096 }));
@@ -190,11 +191,11 @@ mod tests {
             }
             chunks.push(rest);
             let pieces = read(&mut Decoder::default(), &chunks).unwrap();
-            // A body frame without bytes may be told or not.
-            let told = |it: Vec<(u8, u16, Vec<u8>)>| -> Vec<_> {
+            // A body frame without bytes may be returned or not.
+            let nonempty = |it: Vec<(u8, u16, Vec<u8>)>| -> Vec<_> {
                 it.into_iter().filter(|it| it.0 != 3 || !it.2.is_empty()).collect()
             };
-            prop_assert_eq!(told(whole), told(pieces));
+            prop_assert_eq!(nonempty(whole), nonempty(pieces));
         }
 
         /// Fails on a panic, whatever the bytes.

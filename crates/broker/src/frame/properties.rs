@@ -1,19 +1,20 @@
-//! Reads what the broker must know from the raw properties of a message, and checks the rest without building it.
+//! Reads from the raw properties of a message what the broker must know, and checks the rest without parsing it.
 
 use thiserror::Error;
 
 use super::table::{BadTable, Reader};
 
-/// What the broker itself needs to know.
+/// What the broker must know of a message's properties.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
     pub(crate) persistent: bool,
     /// Milliseconds.
     pub(crate) expiration: Option<u64>,
-    /// Where the user id lies in the raw properties: offset and length.
+    /// Where the user id is in the raw properties: offset and length.
     pub(crate) user_id: Option<(u32, u8)>,
 }
 
+/// Why the properties of a message were refused.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum Malformed {
     #[error(transparent)]
@@ -43,7 +44,7 @@ const USER_ID: u16 = 1 << 4;
 const APP_ID: u16 = 1 << 3;
 const CLUSTER_ID: u16 = 1 << 2;
 
-/// The longest time to live: 2^32 - 1 milliseconds, as RabbitMQ has it.
+/// The longest time to live: 2^32 - 1 milliseconds, as in RabbitMQ.
 pub(crate) const MAX_TTL: u64 = u32::MAX as u64;
 
 /// Reads raw properties: flags and list.
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_it_cannot_mean() {
+    fn malformed_properties_are_refused() {
         assert_eq!(summarize(&[0, 0]), Ok(Summary::default()));
         assert_eq!(summarize(&[0, 0, 1]), Err(Malformed::Trailing));
         assert_eq!(summarize(&[0, 1]), Err(Malformed::UnknownFlags(1)));

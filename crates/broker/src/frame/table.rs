@@ -1,13 +1,14 @@
-//! Walks field tables without building them: is this one well-formed, and nested no deeper than [`MAX_DEPTH`]?
+//! Checks field tables without parsing them: they must be well-formed and nested no deeper than [`MAX_DEPTH`].
 //!
-//! The parser of `amq-protocol` recurses without a limit: a few kilobytes of nested arrays, sent before the log-in,
-//! abort the process. So every table is walked here first, and only then, if at all, handed over.
+//! The parser of `amq-protocol` recurses without a limit: a few kilobytes of nested arrays, sent before the log-in, would
+//! abort the process. So every table is checked here before the parser gets it.
 
 use thiserror::Error;
 
-/// Tables and arrays inside each other.
+/// How deep tables and arrays may be nested.
 pub(crate) const MAX_DEPTH: usize = 32;
 
+/// Why a field table was refused.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum BadTable {
     #[error("tables nested deeper than {MAX_DEPTH}")]
@@ -20,7 +21,7 @@ pub enum BadTable {
     BadName,
 }
 
-/// A cursor over bytes of which nothing is believed.
+/// A cursor over untrusted bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn lies_about_lengths_are_found() {
+    fn false_lengths_are_refused() {
         assert_eq!(Reader::new(&[0, 0, 0, 9, 1, b'k', b'V']).table(), Err(BadTable::Truncated));
         assert_eq!(Reader::new(&[0, 0, 0, 4, 1, b'k', b'S', 0]).table(), Err(BadTable::Truncated));
         assert_eq!(Reader::new(&[0, 0, 0, 3, 1, b'k', b'?']).table(), Err(BadTable::UnknownType(b'?')));

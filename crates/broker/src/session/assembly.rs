@@ -1,5 +1,5 @@
-//! From frames to requests: parses methods and puts content together. Knows one connection's bytes and no state of the
-//! broker, so it runs outside the lock.
+//! Assembles frames to requests: parses methods and joins contents. It knows the bytes of one connection and nothing of the
+//! broker's state, so it runs outside the lock.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use crate::message::{Address, Message};
 pub(crate) const PUBLISH: (u16, u16) = (60, 40);
 pub(crate) const ACK: (u16, u16) = (60, 80);
 
-/// No properties at all.
+/// The encoding of no properties.
 const BARE: &[u8] = &[0, 0];
 
-/// Bodies grow by at most this much before the bytes are there: a header may promise anything.
+/// The most bytes allocated for a body before they are received: a header may announce any size.
 const AHEAD: usize = 128 << 10;
 
-/// One thing a client asks.
+/// One request of a client.
 #[derive(Debug)]
 pub(crate) enum Request {
     Method {
@@ -41,35 +41,36 @@ pub(crate) enum Request {
         tag: u64,
         multiple: bool,
     },
-    /// A rule broken while the frames were read.
+    /// A violation found while the frames were read.
     Refuse {
         channel: u16,
         violation: Violation,
     },
 }
 
-/// Does the message say who sent it?
+/// Where the property `user-id` is in the raw properties, if it is there: offset and length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct UserId(pub(crate) Option<(u32, u8)>);
 
 enum Content {
-    /// A publish was read, its header is next.
+    /// A publish was read; its header is next.
     Header {
         address: Address,
         mandatory: bool,
         immediate: bool,
     },
     Body {
-        arriving: Box<Arriving>,
+        body: Box<IncompleteBody>,
         left: u64,
     },
-    /// Too large: read past.
+    /// The content was refused: its body is read and ignored.
     Skip {
         left: u64,
     },
 }
 
-struct Arriving {
+/// A message of which a part of the body is missing.
+struct IncompleteBody {
     address: Address,
     mandatory: bool,
     immediate: bool,
@@ -81,14 +82,14 @@ struct Arriving {
 
 #[derive(Default)]
 pub(crate) struct Assembly {
-    /// Channels in the middle of a content.
+    /// The channels that are in the middle of a content.
     contents: HashMap<u16, Content>,
-    /// The last address: publishers repeat themselves.
+    /// The address of the last message: publishers often use the same one.
     last: Option<Address>,
     largest_body: u64,
     channel_max: u16,
-    /// Bytes promised by bodies that are not complete.
-    arriving: u64,
+    /// The announced size of all bodies that are not complete.
+    incomplete: u64,
 }
 
 impl From<BadFrame> for Violation {
@@ -108,12 +109,12 @@ impl Assembly {
         self.channel_max = channel_max;
     }
 
-    /// Bytes promised by bodies that are not complete.
-    pub(crate) fn arriving(&self) -> u64 {
-        self.arriving
+    /// The announced size of all bodies that are not complete.
+    pub(crate) fn incomplete(&self) -> u64 {
+        self.incomplete
     }
 
-    /// One frame in; at most one request out. An error is the connection's.
+    /// Takes a frame. Returns a request when that completes one. An error closes the connection.
     pub(crate) fn accept(&mut self, frame: Frame<'_>) -> Result<Option<Request>, Violation> {
         match frame {
             Frame::Heartbeat => Ok(None),
@@ -197,18 +198,19 @@ impl Assembly {
             Err(error) => return Err(syntax(error).by(PUBLISH)),
         };
         let properties = if raw == BARE { Bytes::from_static(BARE) } else { Bytes::copy_from_slice(raw) };
-        // Exactly as large as it will be, unless it is large: then what is promised may be a lie.
+        // As large as announced, unless that is large: the announcement may be false.
         let body = BytesMut::with_capacity(usize::try_from(declared).unwrap_or(AHEAD).min(AHEAD));
-        let arriving = Arriving { address, mandatory, immediate, properties, summary, body, declared };
+        let incomplete =
+            IncompleteBody { address, mandatory, immediate, properties, summary, body, declared };
         if declared == 0 {
-            return Ok(Some(arriving.complete(channel)));
+            return Ok(Some(incomplete.complete(channel)));
         }
-        self.arriving += declared;
-        self.contents.insert(channel, Content::Body { arriving: Box::new(arriving), left: declared });
+        self.incomplete += declared;
+        self.contents.insert(channel, Content::Body { body: Box::new(incomplete), left: declared });
         Ok(None)
     }
 
-    /// Refuses a content of which the body is still to come.
+    /// Refuses a content whose body is still to come.
     fn skip(&mut self, channel: u16, left: u64, violation: Violation) -> Request {
         if left > 0 {
             self.contents.insert(channel, Content::Skip { left });
@@ -218,10 +220,10 @@ impl Assembly {
 
     fn body(&mut self, channel: u16, piece: &[u8]) -> Result<Option<Request>, Violation> {
         let (left, complete) = match self.contents.get_mut(&channel) {
-            Some(Content::Body { arriving, left }) => {
+            Some(Content::Body { body: incomplete, left }) => {
                 let after = left.checked_sub(piece.len() as u64);
                 if after.is_some() {
-                    arriving.body.put_slice(piece);
+                    incomplete.body.put_slice(piece);
                 }
                 (left, after)
             }
@@ -229,7 +231,7 @@ impl Assembly {
                 let after = left.checked_sub(piece.len() as u64);
                 (left, after)
             }
-            // An empty body frame after an empty body says nothing.
+            // An empty body frame after an empty body means nothing.
             None if piece.is_empty() => return Ok(None),
             interrupted => {
                 let violation = Violation::new(Code::UnexpectedFrame, "expected no content body");
@@ -244,18 +246,18 @@ impl Assembly {
             return Ok(None);
         }
         match self.contents.remove(&channel) {
-            Some(Content::Body { arriving, .. }) => {
-                self.arriving -= arriving.declared;
-                Ok(Some(arriving.complete(channel)))
+            Some(Content::Body { body: incomplete, .. }) => {
+                self.incomplete -= incomplete.declared;
+                Ok(Some(incomplete.complete(channel)))
             }
             _ => Ok(None),
         }
     }
 }
 
-impl Arriving {
+impl IncompleteBody {
     fn complete(self, channel: u16) -> Request {
-        let Arriving { address, mandatory, immediate, properties, summary, body, .. } = self;
+        let IncompleteBody { address, mandatory, immediate, properties, summary, body, .. } = self;
         let message = Message::from_parts(address, properties, body.freeze(), summary);
         Request::Publish {
             channel,
@@ -273,7 +275,7 @@ fn ack(channel: u16, mut reader: Reader<'_>) -> Result<Request, BadTable> {
     Ok(Request::Ack { channel, tag, multiple })
 }
 
-/// Only methods a client may send go to the parser, and only after the tables in them were walked.
+/// Checks a method before the parser gets it: it must be one that clients may send, and its tables must be well-formed.
 fn check_tables(id: (u16, u16), mut reader: Reader<'_>) -> Result<(), Violation> {
     let (strings, bits) = match id {
         // connection.start-ok begins with its table.

@@ -1,11 +1,11 @@
-//! Channels: open, flow, close, confirms.
+//! Methods of class channel and of class confirm: open, flow, close, select.
 
 use amq_protocol::protocol::AMQPClass;
 use amq_protocol::protocol::channel as methods;
 use amq_protocol::protocol::confirm;
 
 use super::violation::{Code, Violation};
-use super::{Channel, Session, World};
+use super::{Channel, RequestContext, Session};
 use crate::core::ChannelKey;
 
 impl Session {
@@ -13,10 +13,10 @@ impl Session {
         &mut self,
         number: u16,
         method: &methods::AMQPMethod,
-        world: &mut World<'_>,
+        context: &mut RequestContext<'_>,
     ) -> Result<(), Violation> {
         if let methods::AMQPMethod::Open(_) = method {
-            return self.open_channel(number, world);
+            return self.open_channel(number, context);
         }
         if let (methods::AMQPMethod::CloseOk(_), Some(Channel::Crossed)) =
             (method, self.channels.get(&number))
@@ -27,21 +27,21 @@ impl Session {
         match (method, self.channel(number)?) {
             (methods::AMQPMethod::Close(_), key) => {
                 if let Some(key) = key {
-                    world.state.core.close_channel(key);
+                    context.core.close_channel(key);
                     self.channels.remove(&number);
                 } else {
                     self.channels.insert(number, Channel::Crossed);
                 }
                 let ok = methods::AMQPMethod::CloseOk(methods::CloseOk {});
-                self.reply(number, AMQPClass::Channel(ok), world);
+                self.reply(number, AMQPClass::Channel(ok), context);
             }
             (methods::AMQPMethod::CloseOk(_), None) => {
                 self.channels.remove(&number);
             }
             (methods::AMQPMethod::Flow(it), Some(key)) => {
                 let ok = methods::AMQPMethod::FlowOk(methods::FlowOk { active: it.active });
-                self.reply(number, AMQPClass::Channel(ok), world);
-                world.state.core.set_flow(key, it.active);
+                self.reply(number, AMQPClass::Channel(ok), context);
+                context.core.set_flow(key, it.active);
             }
             (methods::AMQPMethod::FlowOk(_), _) | (_, None) => {}
             (methods::AMQPMethod::CloseOk(_), Some(_)) => {
@@ -54,7 +54,7 @@ impl Session {
         Ok(())
     }
 
-    fn open_channel(&mut self, number: u16, world: &mut World<'_>) -> Result<(), Violation> {
+    fn open_channel(&mut self, number: u16, context: &mut RequestContext<'_>) -> Result<(), Violation> {
         if number > self.channel_max {
             let text = format!(
                 "number of channels opened ({number}) has reached the negotiated channel_max ({})",
@@ -65,17 +65,22 @@ impl Session {
         if !matches!(self.channels.get(&number), None | Some(Channel::Crossed)) {
             return Err(Violation::new(Code::ChannelError, "second 'channel.open' seen"));
         }
-        let key = world.state.core.open_channel(self.connection, number);
+        let key = context.core.open_channel(self.connection, number);
         self.channels.insert(number, Channel::Open { key, last_queue: None });
         let ok = methods::AMQPMethod::OpenOk(methods::OpenOk {});
-        self.reply(number, AMQPClass::Channel(ok), world);
+        self.reply(number, AMQPClass::Channel(ok), context);
         Ok(())
     }
 
     /// Closes a channel for what was done on it.
-    pub(super) fn close_channel(&mut self, number: u16, violation: &Violation, world: &mut World<'_>) {
+    pub(super) fn close_channel(
+        &mut self,
+        number: u16,
+        violation: &Violation,
+        context: &mut RequestContext<'_>,
+    ) {
         if let Some(Channel::Open { key, .. }) = self.channels.get(&number) {
-            world.state.core.close_channel(*key);
+            context.core.close_channel(*key);
             self.channels.insert(number, Channel::Closing);
             let close = methods::Close {
                 reply_code: violation.code as u16,
@@ -83,7 +88,7 @@ impl Session {
                 class_id: violation.class,
                 method_id: violation.method,
             };
-            self.reply(number, AMQPClass::Channel(methods::AMQPMethod::Close(close)), world);
+            self.reply(number, AMQPClass::Channel(methods::AMQPMethod::Close(close)), context);
         }
     }
 
@@ -91,15 +96,15 @@ impl Session {
         &mut self,
         (number, key): (u16, ChannelKey),
         method: &confirm::AMQPMethod,
-        world: &mut World<'_>,
+        context: &mut RequestContext<'_>,
     ) -> Result<(), Violation> {
         let confirm::AMQPMethod::Select(select) = method else {
             return Err(Violation::new(Code::CommandInvalid, "a method only servers send"));
         };
-        world.state.core.select_confirms(key);
+        context.core.select_confirms(key);
         if !select.nowait {
             let ok = confirm::AMQPMethod::SelectOk(confirm::SelectOk {});
-            self.reply(number, AMQPClass::Confirm(ok), world);
+            self.reply(number, AMQPClass::Confirm(ok), context);
         }
         Ok(())
     }

@@ -1,56 +1,60 @@
-//! The class exchange.
+//! Methods of class exchange: declare, delete, bind, unbind.
 
 use amq_protocol::protocol::AMQPClass;
 use amq_protocol::protocol::exchange as methods;
 
 use super::violation::{Code, Violation};
-use super::{Session, World};
-use crate::access::Operation;
+use super::{RequestContext, Session};
+use crate::access_control::Operation;
 use crate::core::{ChannelKey, Error, ExchangeAttributes};
-use crate::handle::ExchangeKind;
+use crate::declaration::ExchangeKind;
 
 impl Session {
     pub(super) fn exchange_method(
         &mut self,
         (number, _): (u16, ChannelKey),
         method: methods::AMQPMethod,
-        world: &mut World<'_>,
+        context: &mut RequestContext<'_>,
     ) -> Result<(), Violation> {
         let (nowait, ok) = match method {
             methods::AMQPMethod::Declare(it) => {
-                self.declare_exchange(&it, world)?;
+                self.declare_exchange(&it, context)?;
                 (it.nowait, methods::AMQPMethod::DeclareOk(methods::DeclareOk {}))
             }
             methods::AMQPMethod::Delete(it) => {
-                self.delete_exchange(&it, world)?;
+                self.delete_exchange(&it, context)?;
                 (it.nowait, methods::AMQPMethod::DeleteOk(methods::DeleteOk {}))
             }
             methods::AMQPMethod::Bind(it) => {
                 let names = (it.destination.as_str(), it.source.as_str(), it.routing_key.as_str());
-                self.bind_exchanges(names, true, world)?;
+                self.bind_exchanges(names, true, context)?;
                 (it.nowait, methods::AMQPMethod::BindOk(methods::BindOk {}))
             }
             methods::AMQPMethod::Unbind(it) => {
                 let names = (it.destination.as_str(), it.source.as_str(), it.routing_key.as_str());
-                self.bind_exchanges(names, false, world)?;
+                self.bind_exchanges(names, false, context)?;
                 (it.nowait, methods::AMQPMethod::UnbindOk(methods::UnbindOk {}))
             }
             _ => return Err(Violation::new(Code::CommandInvalid, "a method only servers send")),
         };
         if !nowait {
-            self.reply(number, AMQPClass::Exchange(ok), world);
+            self.reply(number, AMQPClass::Exchange(ok), context);
         }
         Ok(())
     }
 
-    fn declare_exchange(&self, it: &methods::Declare, world: &mut World<'_>) -> Result<(), Violation> {
+    fn declare_exchange(
+        &self,
+        it: &methods::Declare,
+        context: &mut RequestContext<'_>,
+    ) -> Result<(), Violation> {
         let name = it.exchange.as_str();
         not_default(name)?;
         let operation = Operation::DeclareExchange { exchange: name, passive: it.passive };
-        self.require(&operation, &format!("exchange '{name}'"), world)?;
+        self.require(&operation, &format!("exchange '{name}'"), context)?;
         if it.passive {
-            let found = world.state.core.exchange(name).map(drop);
-            return found.ok_or_else(|| no_exchange(name, world));
+            let found = context.core.exchange(name).map(drop);
+            return found.ok_or_else(|| no_exchange(name, context));
         }
         let kind = match it.kind.as_str() {
             "direct" => ExchangeKind::Direct,
@@ -64,7 +68,7 @@ impl Session {
         if it.arguments.contains_key("alternate-exchange") {
             return Err(Violation::new(Code::NotImplemented, "alternate exchanges"));
         }
-        if world.state.core.exchange(name).is_none() {
+        if context.core.exchange(name).is_none() {
             not_reserved("exchange", name)?;
         }
         let attributes = ExchangeAttributes {
@@ -73,25 +77,29 @@ impl Session {
             auto_delete: it.auto_delete,
             internal: it.internal,
         };
-        world.state.core.declare_exchange(name, attributes).map_err(|error| match error {
+        context.core.declare_exchange(name, attributes).map_err(|error| match error {
             Error::Different { what } => Violation::new(
                 Code::PreconditionFailed,
                 format!(
                     "inequivalent arg '{what}' for exchange '{name}' in vhost '{}'",
-                    world.config.virtual_host
+                    context.config.virtual_host
                 ),
             ),
             other => Violation::new(Code::PreconditionFailed, other.to_string()),
         })
     }
 
-    fn delete_exchange(&self, it: &methods::Delete, world: &mut World<'_>) -> Result<(), Violation> {
+    fn delete_exchange(
+        &self,
+        it: &methods::Delete,
+        context: &mut RequestContext<'_>,
+    ) -> Result<(), Violation> {
         let name = it.exchange.as_str();
         not_default(name)?;
         not_reserved("exchange", name)?;
-        self.require(&Operation::DeleteExchange { exchange: name }, &format!("exchange '{name}'"), world)?;
-        world.state.core.delete_exchange(name, it.if_unused).map(drop).map_err(|_| {
-            let text = format!("exchange '{name}' in vhost '{}' in use", world.config.virtual_host);
+        self.require(&Operation::DeleteExchange { exchange: name }, &format!("exchange '{name}'"), context)?;
+        context.core.delete_exchange(name, it.if_unused).map(drop).map_err(|_| {
+            let text = format!("exchange '{name}' in vhost '{}' in use", context.config.virtual_host);
             Violation::new(Code::PreconditionFailed, text)
         })
     }
@@ -100,30 +108,30 @@ impl Session {
         &self,
         (destination, source, routing_key): (&str, &str, &str),
         bind: bool,
-        world: &mut World<'_>,
+        context: &mut RequestContext<'_>,
     ) -> Result<(), Violation> {
         not_default(destination)?;
         not_default(source)?;
         let operation = Operation::BindExchange { destination, source, routing_key };
-        self.require(&operation, &format!("exchange '{destination}'"), world)?;
+        self.require(&operation, &format!("exchange '{destination}'"), context)?;
         for name in [destination, source] {
-            if world.state.core.exchange(name).is_none() {
-                // What is not there is not bound.
-                return if bind { Err(no_exchange(name, world)) } else { Ok(()) };
+            if context.core.exchange(name).is_none() {
+                // Without the exchange there is no binding.
+                return if bind { Err(no_exchange(name, context)) } else { Ok(()) };
             }
         }
-        let core = &mut world.state.core;
+        let core = &mut context.core;
         let done = if bind {
             core.bind_exchange(destination, source, routing_key)
         } else {
             core.unbind_exchange(destination, source, routing_key)
         };
-        done.map_err(|_| no_exchange(source, world))
+        done.map_err(|_| no_exchange(source, context))
     }
 }
 
-pub(super) fn no_exchange(name: &str, world: &World<'_>) -> Violation {
-    Violation::new(Code::NotFound, format!("no exchange '{name}' in vhost '{}'", world.config.virtual_host))
+pub(super) fn no_exchange(name: &str, context: &RequestContext<'_>) -> Violation {
+    Violation::new(Code::NotFound, format!("no exchange '{name}' in vhost '{}'", context.config.virtual_host))
 }
 
 pub(super) fn not_default(exchange: &str) -> Result<(), Violation> {
@@ -133,7 +141,7 @@ pub(super) fn not_default(exchange: &str) -> Result<(), Violation> {
     Ok(())
 }
 
-/// Names that begin with `amq.` are the server's.
+/// Refuses names that begin with `amq.`: they are the server's.
 pub(super) fn not_reserved(what: &str, name: &str) -> Result<(), Violation> {
     if name.starts_with("amq.") {
         let text = format!("{what} name '{name}' contains reserved prefix 'amq.*'");

@@ -1,28 +1,28 @@
-//! From the first eight bytes to the open connection.
+//! The handshake, from the first eight bytes to the open connection.
 
 use amq_protocol::protocol::AMQPClass;
 use amq_protocol::protocol::connection as methods;
 use amq_protocol::types::{AMQPValue, FieldTable};
 
 use super::violation::{Code, Violation};
-use super::{Hears, Phase, Session, Step, Welcome, World};
-use crate::access::{LoggedIn, Login, Operation, Refusal};
+use super::{CheckedLogin, ClientCapabilities, Phase, RequestContext, Session, Step};
+use crate::access_control::{LoggedIn, Login, Operation, Refusal};
 use crate::frame::{PROTOCOL_HEADER, UNTUNED};
 
 impl Session {
-    /// The first eight bytes.
-    pub(crate) fn header(&mut self, bytes: &[u8; 8], world: &mut World<'_>) -> Step {
+    /// Takes the first eight bytes.
+    pub(crate) fn header(&mut self, bytes: &[u8; 8], context: &mut RequestContext<'_>) -> Step {
         if bytes != PROTOCOL_HEADER {
-            return self.fail(&Violation::new(Code::FrameError, "not AMQP 0-9-1"), world);
+            return self.fail(&Violation::new(Code::FrameError, "not AMQP 0-9-1"), context);
         }
         let start = methods::Start {
             version_major: 0,
             version_minor: 9,
-            server_properties: server_properties(world),
+            server_properties: server_properties(context),
             mechanisms: "PLAIN".into(),
             locales: "en_US".into(),
         };
-        self.reply(0, AMQPClass::Connection(methods::AMQPMethod::Start(start)), world);
+        self.reply(0, AMQPClass::Connection(methods::AMQPMethod::Start(start)), context);
         self.phase = Phase::Start;
         Step::Continue
     }
@@ -31,7 +31,7 @@ impl Session {
         &mut self,
         channel: u16,
         method: AMQPClass,
-        world: &mut World<'_>,
+        context: &mut RequestContext<'_>,
     ) -> Result<Step, Violation> {
         let AMQPClass::Connection(method) = method else {
             return Err(Violation::new(Code::CommandInvalid, "the connection is not open"));
@@ -41,15 +41,15 @@ impl Session {
         }
         match (std::mem::replace(&mut self.phase, Phase::Start), method) {
             (Phase::Start, methods::AMQPMethod::StartOk(it)) => self.start_ok(&it),
-            (Phase::Tune(welcome), methods::AMQPMethod::TuneOk(it)) => self.tune_ok(welcome, &it, world),
-            (Phase::Open(welcome), methods::AMQPMethod::Open(it)) => {
-                self.open(welcome, it.virtual_host.as_str(), world)
+            (Phase::Tune(login), methods::AMQPMethod::TuneOk(it)) => self.tune_ok(login, &it, context),
+            (Phase::Open(login), methods::AMQPMethod::Open(it)) => {
+                self.open(login, it.virtual_host.as_str(), context)
             }
             (_, methods::AMQPMethod::Close(_)) => {
                 let ok = methods::AMQPMethod::CloseOk(methods::CloseOk {});
-                self.reply(0, AMQPClass::Connection(ok), world);
+                self.reply(0, AMQPClass::Connection(ok), context);
                 self.phase = Phase::Closed;
-                world.state.core.close_connection(self.connection);
+                context.core.close_connection(self.connection);
                 Ok(Step::Close)
             }
             (phase, _) => {
@@ -66,12 +66,12 @@ impl Session {
             }
             _ => false,
         };
-        let hears = Hears {
+        let capabilities = ClientCapabilities {
             cancel: capability("consumer_cancel_notify"),
             blocked: capability("connection.blocked"),
             authentication_failure: capability("authentication_failure_close"),
         };
-        self.hears = hears;
+        self.capabilities = capabilities;
         if it.mechanism.as_str() != "PLAIN" {
             let text = format!("mechanism '{}' is not offered", it.mechanism);
             return Err(Violation::new(Code::NotAllowed, text));
@@ -82,57 +82,61 @@ impl Session {
         parts.next();
         match (part(parts.next()), part(parts.next())) {
             (Some(user), Some(password)) => {
-                self.phase = Phase::LoggingIn { hears };
+                self.phase = Phase::LoggingIn { capabilities };
                 Ok(Step::LogIn(Login { user, password, peer: None, tls: false }))
             }
             _ => Err(Violation::new(Code::SyntaxError, "malformed PLAIN response")),
         }
     }
 
-    /// The owner has answered.
-    pub(crate) fn logged_in(&mut self, answer: Result<LoggedIn, Refusal>, world: &mut World<'_>) -> Step {
-        let Phase::LoggingIn { hears } = self.phase else { return Step::Continue };
+    /// Takes the embedder's answer to a log-in.
+    pub(crate) fn logged_in(
+        &mut self,
+        answer: Result<LoggedIn, Refusal>,
+        context: &mut RequestContext<'_>,
+    ) -> Step {
+        let Phase::LoggingIn { capabilities } = self.phase else { return Step::Continue };
         let who = match answer {
             Ok(it) => Some((it.principal, it.limits)),
             Err(Refusal::Unavailable) => None,
             Err(refusal) => {
-                if hears.authentication_failure {
+                if capabilities.authentication_failure {
                     let text = match refusal {
                         Refusal::Ended(why) => why,
                         _ => "Login was refused using authentication mechanism PLAIN. For details see the broker \
                               logfile."
                             .to_owned(),
                     };
-                    self.fail(&Violation::new(Code::AccessRefused, text), world);
+                    self.fail(&Violation::new(Code::AccessRefused, text), context);
                     return Step::Continue;
                 }
                 self.phase = Phase::Closed;
-                world.state.core.close_connection(self.connection);
+                context.core.close_connection(self.connection);
                 return Step::Close;
             }
         };
         if let Some((principal, limits)) = &who {
             self.limits = *limits;
-            world.state.core.identify(self.connection, principal.name().clone(), hears.cancel);
+            context.core.identify(self.connection, principal.name().clone(), capabilities.cancel);
         }
         self.channel_max = self.limits.channels;
         let tune = methods::Tune {
             channel_max: self.channel_max,
-            frame_max: world.config.frame_max,
-            heartbeat: world.config.heartbeat,
+            frame_max: context.config.frame_max,
+            heartbeat: context.config.heartbeat,
         };
-        self.phase = Phase::Tune(Welcome { who });
-        self.reply(0, AMQPClass::Connection(methods::AMQPMethod::Tune(tune)), world);
+        self.phase = Phase::Tune(CheckedLogin { user: who });
+        self.reply(0, AMQPClass::Connection(methods::AMQPMethod::Tune(tune)), context);
         Step::Continue
     }
 
     fn tune_ok(
         &mut self,
-        welcome: Welcome,
+        login: CheckedLogin,
         it: &methods::TuneOk,
-        world: &World<'_>,
+        context: &RequestContext<'_>,
     ) -> Result<Step, Violation> {
-        let offered = world.config.frame_max;
+        let offered = context.config.frame_max;
         let frame_max = if it.frame_max == 0 { offered } else { it.frame_max };
         if frame_max > offered || frame_max < UNTUNED {
             let text = format!("negotiated frame_max = {frame_max} is not between {UNTUNED} and {offered}");
@@ -147,45 +151,50 @@ impl Session {
             return Err(Violation::new(Code::NotAllowed, text));
         }
         self.channel_max = channel_max;
-        self.phase = Phase::Open(welcome);
+        self.phase = Phase::Open(login);
         Ok(Step::Tuned { frame_max, channel_max, heartbeat: it.heartbeat, largest_body: self.limits.body })
     }
 
-    fn open(&mut self, welcome: Welcome, vhost: &str, world: &mut World<'_>) -> Result<Step, Violation> {
-        let Some((principal, limits)) = welcome.who else {
-            // The owner could not say who this is. The client's handshake ends well first: a close before that is
-            // what pika takes for wrong credentials, and does not come back.
-            self.open_ok(world);
+    fn open(
+        &mut self,
+        login: CheckedLogin,
+        vhost: &str,
+        context: &mut RequestContext<'_>,
+    ) -> Result<Step, Violation> {
+        let Some((principal, limits)) = login.user else {
+            // The embedder could not check the credentials. The handshake succeeds first: pika takes a close before that
+            // for wrong credentials, and does not try again.
+            self.open_ok(context);
             self.phase = Phase::Running;
             return Err(Violation::new(
                 Code::ConnectionForced,
                 "the service can't check credentials now, try again",
             ));
         };
-        if vhost != world.config.virtual_host {
+        if vhost != context.config.virtual_host {
             return Err(Violation::new(Code::NotAllowed, format!("vhost {vhost} not found")));
         }
-        self.who = principal;
-        let user = self.who.user();
-        if !self.may(&Operation::Open { virtual_host: vhost }, world) {
+        self.principal = principal;
+        let user = self.principal.user();
+        if !self.may(&Operation::Open { virtual_host: vhost }, context) {
             let text = format!("access to vhost '{vhost}' refused for user '{user}'");
             return Err(Violation::new(Code::NotAllowed, text));
         }
-        if world.state.core.connections_of(user).count() > limits.connections {
+        if context.core.connections_of(user).count() > limits.connections {
             let text = format!("user '{user}' has {} connections, and may have no more", limits.connections);
             return Err(Violation::new(Code::NotAllowed, text));
         }
         self.phase = Phase::Running;
-        self.open_ok(world);
+        self.open_ok(context);
         Ok(Step::Opened)
     }
 
-    fn open_ok(&self, world: &mut World<'_>) {
-        self.reply(0, AMQPClass::Connection(methods::AMQPMethod::OpenOk(methods::OpenOk {})), world);
+    fn open_ok(&self, context: &mut RequestContext<'_>) {
+        self.reply(0, AMQPClass::Connection(methods::AMQPMethod::OpenOk(methods::OpenOk {})), context);
     }
 }
 
-fn server_properties(world: &World<'_>) -> FieldTable {
+fn server_properties(context: &RequestContext<'_>) -> FieldTable {
     let text = |it: &str| AMQPValue::LongString(it.as_bytes().to_vec().into());
     let mut capabilities = FieldTable::default();
     for name in [
@@ -201,8 +210,8 @@ fn server_properties(world: &World<'_>) -> FieldTable {
     }
     let mut properties = FieldTable::default();
     properties.insert("capabilities".into(), AMQPValue::FieldTable(capabilities));
-    properties.insert("product".into(), text(&world.config.product));
-    properties.insert("version".into(), text(&world.config.version));
+    properties.insert("product".into(), text(&context.config.product));
+    properties.insert("version".into(), text(&context.config.version));
     properties.insert("platform".into(), text("Rust"));
     properties
 }

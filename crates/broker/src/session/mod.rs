@@ -1,16 +1,17 @@
-//! One connection's side of the protocol. Pure: requests in, effects out, no IO and no clock.
+//! The AMQP state of one connection. Pure: requests in, actions out, no IO and no clock.
 //!
 //! ```text
-//! Header --AMQP0091--> Start --start-ok--> LoggingIn --owner--> Tune --tune-ok--> Open --open--> Running
+//! Header --AMQP0091--> Start --start-ok--> LoggingIn --embedder--> Tune --tune-ok--> Open --open--> Running
 //!                        any error, or the end of the connection: --> Closing --close-ok--> Closed
 //! ```
 //!
-//! Replies and deliveries go out through the core's effects, in one order. The session may never wait: what must be
-//! waited for is a [`Step`].
+//! Replies and deliveries are both actions of the core, so they keep one order. The session may never wait: for what takes
+//! time it returns a [`Step`] to the driver.
 
 pub(crate) mod assembly;
 mod basic;
 mod channel;
+pub(crate) mod encode;
 mod exchange;
 mod handshake;
 mod queue;
@@ -24,25 +25,25 @@ use amq_protocol::protocol::connection as methods;
 
 use self::assembly::Request;
 use self::violation::{Code, Violation};
-use crate::access::{AccessControl, Limits, Login, Operation, Principal};
+use crate::access_control::{AccessControl, Limits, Login, Operation, Principal};
+use crate::callbacks::Callbacks;
 use crate::config::Config;
-use crate::core::{ChannelKey, ConnectionKey, Effect, Output};
-use crate::state::State;
+use crate::core::{Action, ChannelKey, ConnectionKey, Core, Output};
 
-/// What the shell must do next.
+/// What the driver must do next.
 #[derive(Debug)]
 pub(crate) enum Step {
     Continue,
-    /// Ask the owner, then call [`Session::logged_in`].
+    /// Ask the embedder, then call [`Session::logged_in`].
     LogIn(Login),
-    /// The tuning is done: these hold from the next frame on.
+    /// The tuning is done: use these from the next frame on.
     Tuned {
         frame_max: u32,
         channel_max: u16,
         heartbeat: u16,
         largest_body: u64,
     },
-    /// The connection is open for work.
+    /// The handshake is over.
     Opened,
     /// Write what is left, then end the connection.
     Close,
@@ -53,167 +54,174 @@ enum Phase {
     Header,
     Start,
     LoggingIn {
-        hears: Hears,
+        capabilities: ClientCapabilities,
     },
-    Tune(Welcome),
-    Open(Welcome),
+    Tune(CheckedLogin),
+    Open(CheckedLogin),
     Running,
-    /// The client was told; everything but its answer is skipped.
+    /// The client was sent a close; everything but its reply is ignored.
     Closing,
     Closed,
 }
 
-/// What the client's capabilities say it understands.
+/// What the client says that it understands.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Hears {
+pub(crate) struct ClientCapabilities {
     pub(crate) cancel: bool,
     pub(crate) blocked: bool,
     pub(crate) authentication_failure: bool,
 }
 
-/// Who came in. `None`: the owner could not say, and the client will be asked to come again.
+/// The user whose credentials were checked. `None`: the embedder could not check them, and the client will be asked to
+/// try again.
 #[derive(Debug)]
-struct Welcome {
-    who: Option<(Principal, Limits)>,
+struct CheckedLogin {
+    user: Option<(Principal, Limits)>,
 }
 
 pub(crate) struct Session {
     connection: ConnectionKey,
     phase: Phase,
-    who: Principal,
+    principal: Principal,
     limits: Limits,
     channel_max: u16,
     channels: HashMap<u16, Channel>,
-    hears: Hears,
-    /// Numbers for the names the server makes up.
-    made_up: u64,
+    capabilities: ClientCapabilities,
+    /// How many names were generated, to make each different.
+    generated_names: u64,
     secret: u64,
 }
 
 enum Channel {
     Open {
         key: ChannelKey,
-        /// What the empty queue name means.
+        /// The queue that an empty queue name refers to.
         last_queue: Option<Arc<str>>,
     },
-    /// The client was told that it is closed; everything but its answer is skipped.
+    /// The client was sent a close; everything but its reply is ignored.
     Closing,
-    /// Both sides closed it at once. The client was answered; its own answer may still come.
+    /// Both sides closed it at the same time. The client got its reply, and its own may still come.
     Crossed,
 }
 
-/// What a request may touch.
-pub(crate) struct World<'a> {
-    pub(crate) state: &'a mut State,
+/// What a request may read and change.
+pub(crate) struct RequestContext<'a> {
+    pub(crate) core: &'a mut Core,
+    pub(crate) callbacks: &'a mut Callbacks,
     pub(crate) access: &'a dyn AccessControl,
     pub(crate) config: &'a Config,
 }
 
 impl Session {
-    /// `secret` makes the names the server gives unguessable.
+    /// `secret` makes the names that the server generates unguessable.
     pub(crate) fn new(connection: ConnectionKey, secret: u64) -> Session {
         Session {
             connection,
             phase: Phase::Header,
-            who: Principal::new(""),
+            principal: Principal::new(""),
             limits: Limits::default(),
             channel_max: 0,
             channels: HashMap::new(),
-            hears: Hears::default(),
-            made_up: 0,
+            capabilities: ClientCapabilities::default(),
+            generated_names: 0,
             secret,
         }
     }
 
-    /// Whose share of what all use this connection takes.
-    pub(crate) fn holder(&self) -> &Arc<str> {
-        self.who.holder()
+    /// For whom this connection's use of shared quotas is counted.
+    pub(crate) fn quota_owner(&self) -> &Arc<str> {
+        self.principal.quota_owner()
     }
 
     pub(crate) fn is_running(&self) -> bool {
         matches!(self.phase, Phase::Running)
     }
 
-    /// The client was told to go: only its last word counts.
+    /// Whether the client was sent a close: then only its reply matters.
     pub(crate) fn is_closing(&self) -> bool {
         matches!(self.phase, Phase::Closing | Phase::Closed)
     }
 
-    pub(crate) fn hears(&self) -> Hears {
-        self.hears
+    pub(crate) fn client_capabilities(&self) -> ClientCapabilities {
+        self.capabilities
     }
 
-    /// Does one request. Afterwards the core has been [`run`](crate::core::Core::run).
-    pub(crate) fn perform(&mut self, request: Request, world: &mut World<'_>) -> Step {
+    /// Performs one request. Afterwards the core has been [`run`](crate::core::Core::run).
+    pub(crate) fn perform(&mut self, request: Request, context: &mut RequestContext<'_>) -> Step {
         let done = match request {
             Request::Publish { channel, message, user_id, mandatory, immediate } if self.is_running() => {
                 let id = assembly::PUBLISH;
-                let done = self.publish(channel, message, user_id, (mandatory, immediate), world);
-                self.end(channel, done.map_err(|it| it.by(id)), world)
+                let done = self.publish(channel, message, user_id, (mandatory, immediate), context);
+                self.end(channel, done.map_err(|it| it.by(id)), context)
             }
             Request::Ack { channel, tag, multiple } if self.is_running() => {
-                let done = self.ack(channel, tag, multiple, world);
-                self.end(channel, done.map_err(|it| it.by(assembly::ACK)), world)
+                let done = self.ack(channel, tag, multiple, context);
+                self.end(channel, done.map_err(|it| it.by(assembly::ACK)), context)
             }
             Request::Method { channel, method } => {
                 let id = (method.get_amqp_class_id(), method.get_amqp_method_id());
-                let done = self.method(channel, *method, world);
-                self.end(channel, done.map_err(|it| it.by(id)), world)
+                let done = self.method(channel, *method, context);
+                self.end(channel, done.map_err(|it| it.by(id)), context)
             }
-            Request::Refuse { channel, violation } => self.end(channel, Err(violation), world),
+            Request::Refuse { channel, violation } => self.end(channel, Err(violation), context),
             Request::Publish { .. } | Request::Ack { .. } => {
                 let violation = Violation::new(Code::CommandInvalid, "the connection is not open");
-                if self.is_closing() { Step::Continue } else { self.end(0, Err(violation), world) }
+                if self.is_closing() { Step::Continue } else { self.end(0, Err(violation), context) }
             }
         };
-        world.state.core.run();
+        context.core.run();
         done
     }
 
-    /// A rule broken by the bytes themselves.
-    pub(crate) fn fail(&mut self, violation: &Violation, world: &mut World<'_>) -> Step {
+    /// Closes the connection for a violation.
+    pub(crate) fn fail(&mut self, violation: &Violation, context: &mut RequestContext<'_>) -> Step {
         if self.is_closing() {
             return Step::Close;
         }
-        self.close_connection(violation, world);
+        self.close_connection(violation, context);
         if matches!(self.phase, Phase::Closed) { Step::Close } else { Step::Continue }
     }
 
-    /// Ends the connection from here: the server stops, or the owner cut it.
-    pub(crate) fn force_close(&mut self, text: &str, world: &mut World<'_>) -> Step {
-        self.fail(&Violation::new(Code::ConnectionForced, text), world)
+    /// Closes the connection because the broker stops or the embedder ends it.
+    pub(crate) fn force_close(&mut self, text: &str, context: &mut RequestContext<'_>) -> Step {
+        self.fail(&Violation::new(Code::ConnectionForced, text), context)
     }
 
-    /// The owner cut this connection; the core has already let go of it.
-    pub(crate) fn is_cut(&self, state: &State) -> bool {
-        !self.is_closing() && !state.core.has_connection(self.connection)
+    /// Whether the embedder has ended this connection: then the core no longer has it.
+    pub(crate) fn is_disconnected(&self, core: &Core) -> bool {
+        !self.is_closing() && !core.has_connection(self.connection)
     }
 
-    fn method(&mut self, channel: u16, method: AMQPClass, world: &mut World<'_>) -> Result<Step, Violation> {
+    fn method(
+        &mut self,
+        channel: u16,
+        method: AMQPClass,
+        context: &mut RequestContext<'_>,
+    ) -> Result<Step, Violation> {
         match self.phase {
             Phase::Running => {}
             Phase::Closing => return Ok(self.while_closing(&method)),
             Phase::Closed => return Ok(Step::Close),
-            _ => return self.handshake(channel, method, world),
+            _ => return self.handshake(channel, method, context),
         }
         if let AMQPClass::Connection(method) = method {
             if channel != 0 {
                 return Err(Violation::new(Code::CommandInvalid, "a connection method on a channel"));
             }
-            return self.connection_method(&method, world);
+            return self.connection_method(&method, context);
         }
         if channel == 0 {
             return Err(Violation::new(Code::ChannelError, "only connection methods on channel 0"));
         }
         if let AMQPClass::Channel(method) = method {
-            return self.channel_method(channel, &method, world).map(|()| Step::Continue);
+            return self.channel_method(channel, &method, context).map(|()| Step::Continue);
         }
         let Some(key) = self.channel(channel)? else { return Ok(Step::Continue) };
         match method {
-            AMQPClass::Exchange(method) => self.exchange_method((channel, key), method, world),
-            AMQPClass::Queue(method) => self.queue_method((channel, key), method, world),
-            AMQPClass::Basic(method) => self.basic_method((channel, key), method, world),
-            AMQPClass::Confirm(method) => self.confirm_method((channel, key), &method, world),
+            AMQPClass::Exchange(method) => self.exchange_method((channel, key), method, context),
+            AMQPClass::Queue(method) => self.queue_method((channel, key), method, context),
+            AMQPClass::Basic(method) => self.basic_method((channel, key), method, context),
+            AMQPClass::Confirm(method) => self.confirm_method((channel, key), &method, context),
             AMQPClass::Tx(_) => Err(Violation::new(Code::NotImplemented, "transactions")),
             AMQPClass::Access(_) => Err(Violation::new(Code::NotImplemented, "access tickets")),
             AMQPClass::Connection(_) | AMQPClass::Channel(_) => Ok(()),
@@ -224,14 +232,14 @@ impl Session {
     fn connection_method(
         &mut self,
         method: &methods::AMQPMethod,
-        world: &mut World<'_>,
+        context: &mut RequestContext<'_>,
     ) -> Result<Step, Violation> {
         match method {
             methods::AMQPMethod::Close(_) => {
                 let ok = methods::AMQPMethod::CloseOk(methods::CloseOk {});
-                self.reply(0, AMQPClass::Connection(ok), world);
+                self.reply(0, AMQPClass::Connection(ok), context);
                 self.phase = Phase::Closed;
-                world.state.core.close_connection(self.connection);
+                context.core.close_connection(self.connection);
                 Ok(Step::Close)
             }
             methods::AMQPMethod::CloseOk(_) => Ok(Step::Continue),
@@ -252,7 +260,7 @@ impl Session {
         }
     }
 
-    /// The channel, open; `None` while it is closing, when everything is to be skipped.
+    /// The open channel; `None` while it is closing, when everything on it is to be ignored.
     fn channel(&self, number: u16) -> Result<Option<ChannelKey>, Violation> {
         match self.channels.get(&number) {
             Some(Channel::Open { key, .. }) => Ok(Some(*key)),
@@ -263,31 +271,36 @@ impl Session {
         }
     }
 
-    fn may(&self, operation: &Operation<'_>, world: &World<'_>) -> bool {
-        world.access.may(&self.who, operation)
+    fn may(&self, operation: &Operation<'_>, context: &RequestContext<'_>) -> bool {
+        context.access.may(&self.principal, operation)
     }
 
-    /// `may`, or 403.
-    fn require(&self, operation: &Operation<'_>, what: &str, world: &World<'_>) -> Result<(), Violation> {
-        if self.may(operation, world) {
+    /// Refuses with 403 what `may` refuses.
+    fn require(
+        &self,
+        operation: &Operation<'_>,
+        what: &str,
+        context: &RequestContext<'_>,
+    ) -> Result<(), Violation> {
+        if self.may(operation, context) {
             return Ok(());
         }
-        let user = self.who.user();
+        let user = self.principal.user();
         let text =
-            format!("access to {what} in vhost '{}' refused for user '{user}'", world.config.virtual_host);
+            format!("access to {what} in vhost '{}' refused for user '{user}'", context.config.virtual_host);
         Err(Violation::new(Code::AccessRefused, text))
     }
 
-    fn send(&self, output: Output, world: &mut World<'_>) {
-        world.state.core.effects.push(Effect::Send(self.connection, output));
+    fn send(&self, output: Output, context: &mut RequestContext<'_>) {
+        context.core.actions.push(Action::Send(self.connection, output));
     }
 
-    fn reply(&self, channel: u16, method: AMQPClass, world: &mut World<'_>) {
-        self.send(Output::Method { channel, method: Box::new(method) }, world);
+    fn reply(&self, channel: u16, method: AMQPClass, context: &mut RequestContext<'_>) {
+        self.send(Output::Method { channel, method: Box::new(method) }, context);
     }
 
-    /// Ends a request: an error closes the channel or the connection.
-    fn end(&mut self, channel: u16, done: Result<Step, Violation>, world: &mut World<'_>) -> Step {
+    /// Ends a request. A violation closes the channel or the connection.
+    fn end(&mut self, channel: u16, done: Result<Step, Violation>, context: &mut RequestContext<'_>) -> Step {
         let violation = match done {
             Ok(step) => return step,
             Err(violation) => violation,
@@ -296,14 +309,14 @@ impl Session {
             return Step::Continue;
         }
         if violation.closes_channel() && self.is_running() && self.channels.contains_key(&channel) {
-            self.close_channel(channel, &violation, world);
+            self.close_channel(channel, &violation, context);
             return Step::Continue;
         }
-        self.close_connection(&violation, world);
+        self.close_connection(&violation, context);
         if matches!(self.phase, Phase::Closed) { Step::Close } else { Step::Continue }
     }
 
-    fn close_connection(&mut self, violation: &Violation, world: &mut World<'_>) {
+    fn close_connection(&mut self, violation: &Violation, context: &mut RequestContext<'_>) {
         let close = methods::Close {
             reply_code: violation.code as u16,
             reply_text: violation.reply_text().into(),
@@ -312,20 +325,20 @@ impl Session {
         };
         let silent = matches!(self.phase, Phase::Header);
         if silent {
-            // Whoever does not speak AMQP 0-9-1 is told what is spoken here, and nothing else.
-            self.send(Output::ProtocolHeader, world);
+            // A client of another protocol or version is sent the header of this one, and nothing else.
+            self.send(Output::ProtocolHeader, context);
             self.phase = Phase::Closed;
         } else {
-            self.reply(0, AMQPClass::Connection(methods::AMQPMethod::Close(close)), world);
+            self.reply(0, AMQPClass::Connection(methods::AMQPMethod::Close(close)), context);
             self.phase = Phase::Closing;
         }
         self.channels.clear();
-        world.state.core.close_connection(self.connection);
+        context.core.close_connection(self.connection);
     }
 
-    /// A name nobody can guess: `amq.<what>-<32 hexadecimal digits>`.
-    fn make_up(&mut self, what: &str) -> String {
-        self.made_up += 1;
+    /// Generates a name that can't be guessed: `amq.<what>-<32 hexadecimal digits>`.
+    fn generate_name(&mut self, what: &str) -> String {
+        self.generated_names += 1;
         let mix = |mut it: u64| {
             // splitmix64
             it = it.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -334,7 +347,8 @@ impl Session {
             it ^ (it >> 31)
         };
         let high = mix(self.secret ^ mix(self.connection.to_bits()));
-        let low = mix(self.secret.wrapping_add(self.made_up) ^ self.connection.to_bits().rotate_left(32));
+        let low =
+            mix(self.secret.wrapping_add(self.generated_names) ^ self.connection.to_bits().rotate_left(32));
         format!("amq.{what}-{high:016x}{low:016x}")
     }
 }

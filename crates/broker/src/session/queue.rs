@@ -1,4 +1,4 @@
-//! The class queue.
+//! Methods of class queue: declare, bind, purge, delete.
 
 use std::sync::Arc;
 
@@ -8,22 +8,22 @@ use amq_protocol::types::{AMQPValue, FieldTable};
 
 use super::exchange::{no_exchange, not_default, not_reserved};
 use super::violation::{Code, Violation, about_queue};
-use super::{Channel, Session, World};
-use crate::access::Operation;
+use super::{Channel, RequestContext, Session};
+use crate::access_control::Operation;
 use crate::core::{Attributes, ChannelKey, Declared, Error};
+use crate::declaration::Overflow;
 use crate::frame::properties::MAX_TTL;
-use crate::handle::Overflow;
 
 impl Session {
     pub(super) fn queue_method(
         &mut self,
         (number, _): (u16, ChannelKey),
         method: methods::AMQPMethod,
-        world: &mut World<'_>,
+        context: &mut RequestContext<'_>,
     ) -> Result<(), Violation> {
         let (nowait, ok) = match method {
             methods::AMQPMethod::Declare(it) => {
-                let (queue, declared) = self.declare_queue(number, &it, world)?;
+                let (queue, declared) = self.declare_queue(number, &it, context)?;
                 let ok = methods::DeclareOk {
                     queue: crate::message::short(&queue).into(),
                     message_count: declared.messages,
@@ -33,41 +33,45 @@ impl Session {
             }
             methods::AMQPMethod::Bind(it) => {
                 let queue = self.named(number, it.queue.as_str())?;
-                self.bind(&queue, it.exchange.as_str(), it.routing_key.as_str(), true, world)?;
+                self.bind(&queue, it.exchange.as_str(), it.routing_key.as_str(), true, context)?;
                 (it.nowait, methods::AMQPMethod::BindOk(methods::BindOk {}))
             }
             methods::AMQPMethod::Unbind(it) => {
                 let queue = self.named(number, it.queue.as_str())?;
-                self.bind(&queue, it.exchange.as_str(), it.routing_key.as_str(), false, world)?;
+                self.bind(&queue, it.exchange.as_str(), it.routing_key.as_str(), false, context)?;
                 (false, methods::AMQPMethod::UnbindOk(methods::UnbindOk {}))
             }
             methods::AMQPMethod::Purge(it) => {
                 let queue = self.named(number, it.queue.as_str())?;
-                self.require(&Operation::PurgeQueue { queue: &queue }, &format!("queue '{queue}'"), world)?;
-                let purged = world.state.core.purge_queue(&queue, Some(self.connection));
+                self.require(&Operation::PurgeQueue { queue: &queue }, &format!("queue '{queue}'"), context)?;
+                let purged = context.core.purge_queue(&queue, Some(self.connection));
                 let message_count =
-                    purged.map_err(|error| about_queue(error, &queue, &world.config.virtual_host))?;
+                    purged.map_err(|error| about_queue(error, &queue, &context.config.virtual_host))?;
                 (it.nowait, methods::AMQPMethod::PurgeOk(methods::PurgeOk { message_count }))
             }
             methods::AMQPMethod::Delete(it) => {
                 let queue = self.named(number, it.queue.as_str())?;
-                self.require(&Operation::DeleteQueue { queue: &queue }, &format!("queue '{queue}'"), world)?;
-                let core = &mut world.state.core;
+                self.require(
+                    &Operation::DeleteQueue { queue: &queue },
+                    &format!("queue '{queue}'"),
+                    context,
+                )?;
+                let core = &mut context.core;
                 let deleted = core.delete_queue(&queue, self.connection, it.if_unused, it.if_empty);
                 let deleted =
-                    deleted.map_err(|error| about_queue(error, &queue, &world.config.virtual_host))?;
+                    deleted.map_err(|error| about_queue(error, &queue, &context.config.virtual_host))?;
                 let ok = methods::DeleteOk { message_count: deleted.unwrap_or(0) };
                 (it.nowait, methods::AMQPMethod::DeleteOk(ok))
             }
             _ => return Err(Violation::new(Code::CommandInvalid, "a method only servers send")),
         };
         if !nowait {
-            self.reply(number, AMQPClass::Queue(ok), world);
+            self.reply(number, AMQPClass::Queue(ok), context);
         }
         Ok(())
     }
 
-    /// The queue that is meant: the empty name is the last one declared on this channel.
+    /// The queue that a name refers to: the empty name is the last queue declared on this channel.
     pub(super) fn named(&self, number: u16, name: &str) -> Result<Arc<str>, Violation> {
         if !name.is_empty() {
             return Ok(name.into());
@@ -78,13 +82,13 @@ impl Session {
         }
     }
 
-    /// Asks the owner to make a queue real that is not there.
-    pub(super) fn conjure(&self, queue: &str, world: &mut World<'_>) {
-        if world.state.core.queue(queue).is_none()
-            && let Some(options) = world.access.unknown_queue(&self.who, queue)
+    /// Asks the embedder whether to declare a queue that does not exist.
+    pub(super) fn declare_unknown(&self, queue: &str, context: &mut RequestContext<'_>) {
+        if context.core.queue(queue).is_none()
+            && let Some(options) = context.access.unknown_queue(&self.principal, queue)
         {
-            // It can't be there with other attributes: it is not there.
-            let _ = world.state.declare(queue, options);
+            // This can't fail: no queue of this name exists, with other attributes or the same.
+            let _ = context.callbacks.declare(context.core, queue, options);
         }
     }
 
@@ -92,26 +96,26 @@ impl Session {
         &mut self,
         number: u16,
         it: &methods::Declare,
-        world: &mut World<'_>,
+        context: &mut RequestContext<'_>,
     ) -> Result<(Arc<str>, Declared), Violation> {
-        // The empty name means the last queue everywhere but here, also when only asking.
+        // Here the empty name asks for a new name; in a passive declaration, as everywhere, it is the last queue.
         let name: Arc<str> = match it.queue.as_str() {
-            "" if !it.passive => self.make_up("gen").into(),
+            "" if !it.passive => self.generate_name("gen").into(),
             name => name.into(),
         };
         let operation = Operation::DeclareQueue { queue: &name, passive: it.passive };
-        self.require(&operation, &format!("queue '{name}'"), world)?;
+        self.require(&operation, &format!("queue '{name}'"), context)?;
         let declared = if it.passive {
-            self.conjure(&name, world);
-            world.state.core.inspect_queue(&name, self.connection)
+            self.declare_unknown(&name, context);
+            context.core.inspect_queue(&name, self.connection)
         } else {
-            if !it.queue.as_str().is_empty() && world.state.core.queue(&name).is_none() {
+            if !it.queue.as_str().is_empty() && context.core.queue(&name).is_none() {
                 not_reserved("queue", &name)?;
             }
             let attributes = attributes(it)?;
-            world.state.core.declare_queue(&name, self.connection, attributes)
+            context.core.declare_queue(&name, self.connection, attributes)
         };
-        let declared = declared.map_err(|error| about_queue(error, &name, &world.config.virtual_host))?;
+        let declared = declared.map_err(|error| about_queue(error, &name, &context.config.virtual_host))?;
         if let Some(Channel::Open { last_queue, .. }) = self.channels.get_mut(&number) {
             *last_queue = Some(name.clone());
         }
@@ -124,12 +128,12 @@ impl Session {
         exchange: &str,
         routing_key: &str,
         bind: bool,
-        world: &mut World<'_>,
+        context: &mut RequestContext<'_>,
     ) -> Result<(), Violation> {
         not_default(exchange)?;
         let operation = Operation::Bind { queue, exchange, routing_key };
-        self.require(&operation, &format!("queue '{queue}'"), world)?;
-        let core = &mut world.state.core;
+        self.require(&operation, &format!("queue '{queue}'"), context)?;
+        let core = &mut context.core;
         let done = core.inspect_queue(queue, self.connection).and_then(|_| {
             if bind {
                 core.bind_queue(queue, exchange, routing_key)
@@ -139,10 +143,10 @@ impl Session {
         });
         match done {
             Ok(()) => Ok(()),
-            // What is not there is not bound.
+            // Without the queue or the exchange there is no binding.
             Err(Error::NoQueue | Error::NoExchange) if !bind => Ok(()),
-            Err(Error::NoExchange) => Err(no_exchange(exchange, world)),
-            Err(error) => Err(about_queue(error, queue, &world.config.virtual_host)),
+            Err(Error::NoExchange) => Err(no_exchange(exchange, context)),
+            Err(error) => Err(about_queue(error, queue, &context.config.virtual_host)),
         }
     }
 }
@@ -181,7 +185,8 @@ fn attributes(it: &methods::Declare) -> Result<Attributes, Violation> {
     })
 }
 
-/// Arguments that change what becomes of messages and that this broker does not know: refused rather than ignored.
+/// Whether an argument would change what happens to messages in a way that this broker does not support. Such a
+/// declaration is refused, because ignoring the argument would lose messages or their order.
 fn unsupported(name: &str) -> bool {
     matches!(
         name,

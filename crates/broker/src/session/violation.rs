@@ -1,4 +1,4 @@
-//! What a client did wrong, and what it is told.
+//! Violations of the protocol: reply code, text, and what they close.
 
 use crate::core::Error;
 
@@ -22,7 +22,7 @@ pub(crate) enum Code {
 }
 
 impl Code {
-    /// Soft errors close the channel, hard ones the connection.
+    /// Whether it closes only the channel (a soft error) rather than the connection (a hard error).
     fn closes_channel(self) -> bool {
         matches!(
             self,
@@ -54,7 +54,7 @@ impl Code {
     }
 }
 
-/// A broken rule: the code, the text and the method that broke it (0, 0 when none did).
+/// What a client did wrong: code, text and the method that did it (0, 0 when none did).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Violation {
     pub(crate) code: Code,
@@ -68,7 +68,7 @@ impl Violation {
         Violation { code, text: text.into(), class: 0, method: 0 }
     }
 
-    /// By this method. What was already said is kept.
+    /// Sets the method, unless it is set already.
     pub(crate) fn by(mut self, (class, method): (u16, u16)) -> Violation {
         if self.class == 0 {
             (self.class, self.method) = (class, method);
@@ -80,13 +80,13 @@ impl Violation {
         self.code.closes_channel()
     }
 
-    /// The reply text, in RabbitMQ's form, cut to what a short string holds.
+    /// The reply text in RabbitMQ's form, shortened to what a short string holds.
     pub(crate) fn reply_text(&self) -> String {
         crate::message::short(&format!("{} - {}", self.code.name(), self.text)).to_owned()
     }
 }
 
-/// What the core refused about a queue.
+/// The violation for what the core refused about a queue.
 pub(super) fn about_queue(error: Error, queue: &str, vhost: &str) -> Violation {
     match error {
         Error::NoQueue => Violation::new(Code::NotFound, format!("no queue '{queue}' in vhost '{vhost}'")),

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::{SETTINGS, number_of};
+use crate::backing::{Credit, CreditBalance, StoredMessage};
 use crate::core::*;
-use crate::handle::Window;
+use crate::declaration::Window;
 use crate::message::{Message, Properties};
-use crate::owner::{Credit, CreditBalance, StoredMessage};
 
 #[derive(Clone, Debug)]
 enum BackedStep {
@@ -51,10 +51,10 @@ struct Owner {
 impl Owner {
     fn new() -> Owner {
         let mut core = Core::new(SETTINGS);
-        core.declare_owned(
+        core.declare_for_embedder(
             "q",
             Attributes::default(),
-            Owned { sink: false, backing: Some((WINDOW, UNSETTLED)) },
+            Storage { sink: false, backing: Some((WINDOW, UNSETTLED)) },
         )
         .unwrap();
         let connection = core.open_connection(false);
@@ -84,22 +84,22 @@ impl Owner {
     }
 
     fn follow(&mut self) {
-        while !self.core.effects.is_empty() {
-            for effect in std::mem::take(&mut self.core.effects) {
+        while !self.core.actions.is_empty() {
+            for effect in std::mem::take(&mut self.core.actions) {
                 match effect {
-                    Effect::GrantCredit { window, messages, bytes, .. } => {
+                    Action::GrantCredit { window, messages, bytes, .. } => {
                         let fresh = self.credit.add(Credit { window, messages, bytes });
                         if fresh {
                             self.fed_up_to = 0;
                         }
                     }
-                    Effect::Acknowledged { token, .. } | Effect::Dropped { token, .. } => self.answer(token),
-                    Effect::Ended { window, unacknowledged, .. } => {
+                    Action::Acknowledged { token, .. } | Action::Dropped { token, .. } => self.answer(token),
+                    Action::Ended { window, unacknowledged, .. } => {
                         assert_eq!(window, self.credit.window());
                         assert!(unacknowledged.iter().all(|it| self.store.contains(it)));
                         self.credit.close();
                     }
-                    Effect::Send(_, Output::Deliver { tag, message, .. }) => {
+                    Action::Send(_, Output::Deliver { tag, message, .. }) => {
                         let number = number_of(&message);
                         assert!(self.store.contains(&number));
                         assert!(!self.held.values().any(|it| *it == number), "{number} is held already");

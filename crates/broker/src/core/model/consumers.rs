@@ -245,10 +245,10 @@ impl World {
         assert_eq!(!self.seen.insert(number), redelivered, "redelivered flag of {number}");
     }
 
-    /// Reads the effects as clients would.
+    /// Reads the actions as clients would.
     fn follow(&mut self) {
-        for effect in std::mem::take(&mut self.core.effects) {
-            let Effect::Send(connection, Output::Deliver { channel, consumer, tag, redelivered, message }) =
+        for effect in std::mem::take(&mut self.core.actions) {
+            let Action::Send(connection, Output::Deliver { channel, consumer, tag, redelivered, message }) =
                 effect
             else {
                 continue;

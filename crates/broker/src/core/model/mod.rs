@@ -1,5 +1,5 @@
 //! The core against models so simple that they can be believed: for each queue what waits, for each channel what it
-//! holds. Three worlds: [`consumers`] looks closely at deliveries, [`backing`] at windows, and [`house`] has everything
+//! holds. Three worlds: [`consumers`] looks closely at deliveries, [`backing`] at windows, and [`machine`] has everything
 //! at once: exchanges, limits, times to live, sinks.
 //!
 //! The core has failed when
@@ -19,7 +19,7 @@
 
 mod backing;
 mod consumers;
-mod house;
+mod machine;
 
 use super::Settings;
 use crate::message::Message;

@@ -1,10 +1,4 @@
-//! The shell: sockets, timers, and nothing that decides.
-
-pub(crate) mod arriving;
-pub(crate) mod connection;
-mod handshakes;
-pub(crate) mod outbox;
-pub(crate) mod shared;
+//! The server: accepts connections, with TLS or without, and stops in an orderly way.
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -18,24 +12,24 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use self::connection::{Connection, Origin};
-use self::outbox::{EVICT, Outbox};
-use self::shared::{CallReceiver, Shared};
-use crate::access::AccessControl;
+use crate::access_control::AccessControl;
 use crate::config::Config;
+use crate::driver::connection::{Connection, Origin};
+use crate::driver::outbox::{EVICT, Outbox};
+use crate::driver::shared::{CallReceiver, Shared, perform};
 use crate::handle::Handle;
 
-/// For clients to read that the server stops.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// How long clients may take to read that the server stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A place to listen, with TLS or without.
+/// A socket to accept connections on, with TLS or without.
 pub struct Listener {
     pub socket: TcpListener,
     pub tls: Option<Arc<rustls::ServerConfig>>,
 }
 
-/// The server, to be [`run`](Broker::run). What is declared through the [`Handle`] before it runs is there for the
-/// first client; times to live pass only while it runs.
+/// The server, until it is [`run`](Broker::run). What the [`Handle`] declares before that is there for the first client.
+/// Times to live pass only while it runs.
 pub struct Broker {
     shared: Arc<Shared>,
     calls: CallReceiver,
@@ -65,17 +59,17 @@ impl Broker {
                 some = calls.recv() => some,
                 _ = &mut finished => None,
             } {
-                shared::perform(&shared, several);
+                perform(&shared, several);
             }
             while let Ok((shared, several)) = calls.try_recv() {
-                shared::perform(&shared, several);
+                perform(&shared, several);
             }
         });
         stop.await;
         tasks.abort_all();
         while tasks.join_next().await.is_some() {}
         shared.lock().stop();
-        let everybody_left = async {
+        let all_ended = async {
             loop {
                 let ended = shared.ended.notified();
                 if shared.remote_connections() == 0 {
@@ -84,11 +78,14 @@ impl Broker {
                 ended.await;
             }
         };
-        if tokio::time::timeout(FAREWELL, everybody_left).await.is_err() {
-            tracing::warn!(left = shared.remote_connections(), "clients did not leave in time");
+        if tokio::time::timeout(STOP_TIMEOUT, all_ended).await.is_err() {
+            tracing::warn!(
+                left = shared.remote_connections(),
+                "clients did not close their connections in time"
+            );
         }
         drop(finish);
-        // The owner's objects don't panic; if one did, the others have been told what there was to tell.
+        // An error is a panic in a callback of the embedder's, which ends only this task.
         let _ = caller.await;
     }
 }
@@ -98,7 +95,7 @@ async fn accept(listener: Listener, shared: Arc<Shared>) {
     loop {
         match listener.socket.accept().await {
             Ok((stream, peer)) => {
-                // Small frames are the rule here; waiting to join them costs a round trip.
+                // Most frames are small; waiting to join them would cost a round trip.
                 let _ = stream.set_nodelay(true);
                 match &tls {
                     None => {
@@ -111,7 +108,7 @@ async fn accept(listener: Listener, shared: Arc<Shared>) {
                 }
             }
             Err(error) => {
-                // Out of descriptors, most likely: those that are open go on, and some will end.
+                // Most likely there are no descriptors left. Open connections go on, and some will end.
                 tracing::warn!(%error, "can't accept connections");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -120,18 +117,18 @@ async fn accept(listener: Listener, shared: Arc<Shared>) {
 }
 
 async fn serve_tls(tls: TlsAcceptor, stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
-    // It has its place among the handshakes from the first byte on: the oldest of too many goes.
-    let place = Arc::new(Outbox::default());
-    shared.begin_handshake(&place, Some(peer));
+    // It counts among the handshakes from the first byte on: when there are too many, the oldest is closed.
+    let handshake = Arc::new(Outbox::default());
+    shared.begin_handshake(&handshake, Some(peer));
     let evicted = poll_fn(|context| {
-        place.waker.register(context.waker());
-        if place.signals() & EVICT == 0 { Poll::Pending } else { Poll::Ready(()) }
+        handshake.waker.register(context.waker());
+        if handshake.signals() & EVICT == 0 { Poll::Pending } else { Poll::Ready(()) }
     });
     let accepted = tokio::select! {
         () = evicted => return,
         accepted = tokio::time::timeout(shared.config.handshake_timeout, tls.accept(stream)) => accepted,
     };
-    place.settled();
+    handshake.leave_handshake();
     match accepted {
         Ok(Ok(mut stream)) => {
             let origin = Origin { peer: Some(peer), tls: true };
@@ -139,12 +136,12 @@ async fn serve_tls(tls: TlsAcceptor, stream: TcpStream, peer: SocketAddr, shared
             let _ = stream.shutdown().await;
         }
         Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
-        Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+        Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
     }
 }
 
 impl Handle {
-    /// Serves one stream that somebody else accepted (a port shared with another protocol). Returns when it ends.
+    /// Serves one stream that the embedder accepted (on a port shared with another protocol). Returns when it ends.
     pub async fn serve<S>(&self, mut stream: S, peer: Option<SocketAddr>, tls: bool)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

@@ -1,8 +1,8 @@
-//! Who may do what: the owner's rules, asked by the broker.
+//! Access control: the embedder decides who may log in and what they may do.
 //!
-//! The broker keeps no users and no permissions. It asks the owner through [`AccessControl`]: once, asynchronously, at
-//! the log-in, and then synchronously **at each operation**, so that a change of the owner's table takes effect with
-//! the next method a client sends. A connection that is open when its user is locked is ended with
+//! The broker keeps no users and no permissions. It asks the embedder through [`AccessControl`]: once, asynchronously,
+//! at the log-in, and then synchronously **at each operation**, so that a change of permissions applies to the next
+//! method that a client sends. To end connections that are open, for example of a locked user, call
 //! [`Handle::disconnect_user`](crate::Handle::disconnect_user).
 
 use std::any::Any;
@@ -12,37 +12,37 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::handle::QueueOptions;
+use crate::declaration::QueueOptions;
 
-/// What a log-in asks of the owner, boxed so that [`AccessControl`] can be a trait object.
+/// The embedder's check of a log-in, boxed so that [`AccessControl`] can be a trait object.
 pub type LogInFuture<'a> = Pin<Box<dyn Future<Output = Result<LoggedIn, Refusal>> + Send + 'a>>;
 
-/// The owner's rules.
+/// The embedder's permissions.
 ///
-/// Everything but [`log_in`](AccessControl::log_in) is called while the broker's state is locked: answer from a table in
+/// Everything but [`log_in`](AccessControl::log_in) is called while the broker's state is locked: reply from a table in
 /// memory, never block, and never call the [`Handle`](crate::Handle) from inside (it would wait for itself).
 pub trait AccessControl: Send + Sync + 'static {
-    /// Is this who they say they are? At most [`Config::log_ins`](crate::Config::log_ins) of these run at a time.
+    /// Checks credentials. At most [`Config::log_ins`](crate::Config::log_ins) of these run at a time.
     fn log_in<'a>(&'a self, login: Login) -> LogInFuture<'a>;
 
-    /// May they do this now? `false` becomes 403 ACCESS_REFUSED on the channel (530 NOT_ALLOWED on the connection
-    /// for [`Operation::Open`]).
+    /// Whether `who` may do this now. `false` becomes 403 ACCESS_REFUSED on the channel (530 NOT_ALLOWED on the
+    /// connection for [`Operation::Open`]).
     fn may(&self, who: &Principal, operation: &Operation<'_>) -> bool;
 
-    /// Someone who [`may`](AccessControl::may) consume or get from `queue`, or declares it passively, and it does not
-    /// exist here. `Some` makes it real with these options; `None` answers 404 NOT_FOUND.
+    /// Called when `who` consumes or gets from a queue that does not exist, or declares it passively, and
+    /// [`may`](AccessControl::may) do so. `Some` declares the queue with these options; `None` sends 404 NOT_FOUND.
     fn unknown_queue(&self, who: &Principal, queue: &str) -> Option<QueueOptions> {
         let _ = (who, queue);
         None
     }
 }
 
-/// One attempt to log in (SASL PLAIN; an AMQPLAIN client is told that only PLAIN is offered).
+/// One attempt to log in, by SASL PLAIN. A client that asks for AMQPLAIN is told that only PLAIN is offered.
 #[derive(Clone)]
 pub struct Login {
     pub user: String,
     pub password: String,
-    /// `None` for a stream handed over without an address.
+    /// `None` for a stream that was handed over without an address.
     pub peer: Option<SocketAddr>,
     pub tls: bool,
 }
@@ -65,41 +65,42 @@ pub struct LoggedIn {
 pub enum Refusal {
     /// These credentials are wrong: 403 ACCESS_REFUSED.
     Denied,
-    /// They were right once and open nothing any more: the same, with why.
+    /// These credentials were valid and are no longer: 403 ACCESS_REFUSED with this reason.
     Ended(String),
-    /// The owner can't say now. The client is asked to come again (its connection ends without a 403, and after the
-    /// state in which pika takes a lost connection for wrong credentials).
+    /// The embedder can't check them now. The client is asked to try again: its connection ends without a 403, and after
+    /// the state in which pika takes a lost connection for wrong credentials.
     Unavailable,
 }
 
-/// Somebody who has logged in. Cloning is cheap.
+/// A user who has logged in. Cloning is cheap.
 #[derive(Clone)]
 pub struct Principal {
     user: Arc<str>,
-    holder: Option<Arc<str>>,
+    quota_owner: Option<Arc<str>>,
     attachment: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Principal {
     pub fn new(user: impl Into<Arc<str>>) -> Principal {
-        Principal { user: user.into(), holder: None, attachment: None }
+        Principal { user: user.into(), quota_owner: None, attachment: None }
     }
 
-    /// Carries something of the owner's, read back with [`Principal::get`]: so that
-    /// [`AccessControl::may`] needs no look-up by name.
+    /// Attaches a value of the embedder's, which [`AccessControl::may`] reads back with [`Principal::get`] instead of
+    /// looking the user up by name.
     pub fn with(mut self, attachment: Arc<dyn Any + Send + Sync>) -> Principal {
         self.attachment = Some(attachment);
         self
     }
 
-    /// Whose share of what all use its connections take, together with those of others that name the same; otherwise its own.
-    pub fn counted_for(mut self, holder: impl Into<Arc<str>>) -> Principal {
-        self.holder = Some(holder.into());
+    /// Counts what this user takes of shared quotas for `quota_owner`, together with others that name the same one.
+    /// Otherwise each user counts alone.
+    pub fn counted_for(mut self, quota_owner: impl Into<Arc<str>>) -> Principal {
+        self.quota_owner = Some(quota_owner.into());
         self
     }
 
-    pub(crate) fn holder(&self) -> &Arc<str> {
-        self.holder.as_ref().unwrap_or(&self.user)
+    pub(crate) fn quota_owner(&self) -> &Arc<str> {
+        self.quota_owner.as_ref().unwrap_or(&self.user)
     }
 
     pub fn user(&self) -> &str {
@@ -121,10 +122,10 @@ impl fmt::Debug for Principal {
     }
 }
 
-/// What somebody is about to do. The default exchange has the empty name.
+/// What a user is about to do. The default exchange has the empty name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation<'a> {
-    /// The last step of the handshake; asked again for each new connection.
+    /// The last step of the handshake, checked for each new connection.
     Open {
         virtual_host: &'a str,
     },
@@ -157,7 +158,7 @@ pub enum Operation<'a> {
         exchange: &'a str,
         routing_key: &'a str,
     },
-    /// The key matters: many may publish into one exchange, each under its own key.
+    /// Publish. Check the routing key too: many users may publish into one exchange, each under its own key.
     Publish {
         exchange: &'a str,
         routing_key: &'a str,
@@ -170,7 +171,7 @@ pub enum Operation<'a> {
     },
 }
 
-/// What one logged-in connection may use. Defaults suit a well-behaved client.
+/// Limits of one connection that has logged in. The defaults suit a well-behaved client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Open connections of this user; one more is refused with 530 NOT_ALLOWED.
@@ -179,7 +180,7 @@ pub struct Limits {
     pub channels: u16,
     /// Consumers per connection; one more is refused with 506 RESOURCE_ERROR.
     pub consumers: usize,
-    /// Largest message body. Larger ones close the channel with 311 CONTENT_TOO_LARGE.
+    /// Largest message body. A larger one closes its channel with 311 CONTENT_TOO_LARGE.
     pub body: u64,
 }
 

@@ -1,32 +1,32 @@
-//! What messages cost in memory, and who must pause for it.
+//! The memory limit: counts what messages take, and pauses the connections that publish into the largest queues.
 //!
-//! Above the limit, a connection is paused by its next publish into a queue that holds its share of what is held.
-//! Publishers into small or drained queues go on: a flood to a consumer that never reads stops the flood, and nobody
-//! else. A paused connection is not read any more; it goes on when its queues hold half of what they held, or when
-//! all is well below the limit.
+//! Above the limit, a connection is paused by its next publish into a queue that holds at least half of the average.
+//! Publishers into small or drained queues go on: a flood to a consumer that never reads pauses only the flood. A paused
+//! connection is not read. It is resumed when its queues hold half of what they held, or when the total is well below the
+//! limit.
 
-use super::{ConnectionKey, Core, Effect, Output, QueueKey};
+use super::{Action, ConnectionKey, Core, Output, QueueKey};
 
 #[derive(Default)]
-pub(crate) struct Memory {
+pub(crate) struct MemoryUse {
     pub(crate) limit: usize,
     pub(crate) total: usize,
-    /// Queues that hold anything.
+    /// How many queues hold anything.
     holders: usize,
-    /// Queues that connections are paused for.
+    /// Queues for which connections are paused.
     pausing: Vec<QueueKey>,
-    /// Queues of these that may have drained enough.
+    /// Those of them that may have drained enough to resume the connections.
     relieved: Vec<QueueKey>,
-    /// Paused connections.
+    /// How many connections are paused.
     pub(crate) paused: usize,
 }
 
-impl Memory {
-    pub(super) fn new(limit: usize) -> Memory {
-        Memory { limit, ..Memory::default() }
+impl MemoryUse {
+    pub(super) fn new(limit: usize) -> MemoryUse {
+        MemoryUse { limit, ..MemoryUse::default() }
     }
 
-    /// Well below the limit.
+    /// Whether the total is well below the limit.
     fn calm(&self) -> bool {
         self.total <= self.limit / 5 * 4
     }
@@ -53,7 +53,7 @@ impl Core {
         }
     }
 
-    /// Everything a queue holds is gone with it.
+    /// Releases everything that a queue holds, and resumes the connections that are paused for it.
     pub(super) fn release_all(&mut self, key: QueueKey) {
         if let Some(held) = self.queues.get(key).map(|it| it.held) {
             self.release(key, held);
@@ -61,7 +61,7 @@ impl Core {
         }
     }
 
-    /// Pauses a connection that published into `queue`, if that is one of those that hold too much.
+    /// Pauses a connection that published into this queue, if the queue is one of those that hold too much.
     pub(super) fn consider_pause(&mut self, connection: ConnectionKey, key: QueueKey) {
         if self.memory.total <= self.memory.limit {
             return;
@@ -84,11 +84,11 @@ impl Core {
         client.paused_for += 1;
         if client.paused_for == 1 {
             self.memory.paused += 1;
-            self.effects.push(Effect::Send(connection, Output::Blocked(true)));
+            self.actions.push(Action::Send(connection, Output::Blocked(true)));
         }
     }
 
-    /// Lets those go on that may.
+    /// Resumes the connections whose queues have drained enough.
     pub(super) fn resume_relieved(&mut self) {
         if self.memory.pausing.is_empty() {
             return;
@@ -116,8 +116,8 @@ impl Core {
             client.paused_for -= 1;
             if client.paused_for == 0 {
                 self.memory.paused -= 1;
-                self.effects.push(Effect::Send(connection, Output::Blocked(false)));
-                self.effects.push(Effect::Resume(connection));
+                self.actions.push(Action::Send(connection, Output::Blocked(false)));
+                self.actions.push(Action::Resume(connection));
             }
         }
     }

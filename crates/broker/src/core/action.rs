@@ -1,4 +1,4 @@
-//! What the core decided; the shell performs it, in order.
+//! The actions that the core decides; the driver performs them in order.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,35 +6,37 @@ use std::sync::Arc;
 use amq_protocol::protocol::AMQPClass;
 
 use super::{ConnectionKey, QueueKey, queue::Entry};
+use crate::backing::DropReason;
 use crate::message::Message;
-use crate::owner::DropReason;
 
-/// One thing to do.
+/// One action.
 #[derive(Debug)]
-pub(crate) enum Effect {
-    /// To a client, in this order.
+pub(crate) enum Action {
+    /// Send to a client, in this order.
     Send(ConnectionKey, Output),
-    /// A paused connection may be read again.
+    /// Read a paused connection again.
     Resume(ConnectionKey),
-    /// To the owner's sink; answered with [`Core::settle_tickets`](super::Core::settle_tickets).
+    /// Give a message to the queue's sink. The reply comes back through
+    /// [`Core::settle_tickets`](super::Core::settle_tickets).
     Offer {
         queue: QueueKey,
         ticket: u64,
         user: Arc<str>,
         message: Arc<Message>,
     },
-    /// The outcome of a publish from inside the process.
+    /// Resolve the confirmation of a publish from inside the process.
     Confirmed {
         local: u64,
         safe: bool,
     },
-    /// To the owner's backing.
+    /// Grant credit to the queue's backing.
     GrantCredit {
         queue: QueueKey,
         window: u64,
         messages: usize,
         bytes: usize,
     },
+    /// Report acknowledged, dropped or forgotten messages to the queue's backing.
     Acknowledged {
         queue: QueueKey,
         user: Arc<str>,
@@ -50,14 +52,14 @@ pub(crate) enum Effect {
         window: u64,
         unacknowledged: Vec<u64>,
     },
-    /// The queue is gone; so is what the shell keeps for it, after the effects before this one.
+    /// The queue is deleted: remove what the driver keeps for it, after the actions before this one.
     Deleted(QueueKey),
-    /// Memory to be freed outside the lock.
+    /// Free these outside the lock.
     Discard(VecDeque<Entry>),
 }
 
 impl Output {
-    /// Bytes that a client which does not read makes this broker hold. Deliveries are bounded by the core.
+    /// The bytes that this takes in memory until the client has read it. Deliveries count nothing here: the core bounds them.
     pub(crate) fn weight(&self) -> usize {
         match self {
             Output::Deliver { .. } => 0,
@@ -88,7 +90,7 @@ pub(crate) enum Output {
         channel: u16,
         message: Arc<Message>,
     },
-    /// Answers to publishes `first..=last`. `whole`: nothing below `first` is open, so one `multiple` may say it all.
+    /// Confirms publishes `first..=last`. `whole`: none below `first` is unconfirmed, so `multiple` may be used.
     Confirm {
         channel: u16,
         first: u64,
@@ -96,12 +98,12 @@ pub(crate) enum Output {
         safe: bool,
         whole: bool,
     },
-    /// The broker cancels a consumer (sent to clients that can be told).
+    /// The broker cancels a consumer. Only for clients that understand it.
     Cancel {
         channel: u16,
         consumer: Arc<str>,
     },
-    /// The connection is paused, or no longer (sent to clients that can be told).
+    /// The connection is paused, or no longer. Only for clients that understand it.
     Blocked(bool),
     Method {
         channel: u16,

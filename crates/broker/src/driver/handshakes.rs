@@ -1,25 +1,26 @@
-//! Connections in their handshake: so many at a time, and of one address half of what others leave.
+//! Limits the connections that are in their handshake: in total, and for one address to half of what the others leave.
 //!
-//! Nobody is refused for that: one more pushes out the oldest of its own address, which had the most time to log in.
+//! No connection is refused for that. One beyond the limit closes the oldest of its own address, which has had the most
+//! time to log in.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::outbox::{EVICT, Outbox, SETTLED};
+use super::outbox::{EVICT, NOT_IN_HANDSHAKE, Outbox};
 
 #[derive(Default)]
 pub(super) struct Handshakes {
-    /// In the order in which they began. Those that have ended are dropped when there seem to be too many.
+    /// In the order in which they began. Those that are over are removed when there seem to be too many.
     by_address: HashMap<Option<IpAddr>, VecDeque<Arc<Outbox>>>,
     all: usize,
 }
 
 fn is_in_handshake(outbox: &Arc<Outbox>) -> bool {
-    outbox.signals() & (SETTLED | EVICT) == 0
+    outbox.signals() & (NOT_IN_HANDSHAKE | EVICT) == 0
 }
 
-/// An IPv6 network is one address: single ones cost nothing there.
+/// A /64 network of IPv6 counts as one address: its addresses cost nothing.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into()),
@@ -28,7 +29,7 @@ fn network(address: IpAddr) -> IpAddr {
 }
 
 impl Handshakes {
-    /// `outbox` begins its handshake, from `address`. There shall be at most `most` of them.
+    /// `outbox` begins its handshake, from `address`. At most `most` may be in it at a time.
     pub(super) fn begin(&mut self, outbox: &Arc<Outbox>, address: Option<IpAddr>, most: usize) {
         let address = address.map(network);
         if self.all >= most {
@@ -70,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_pushes_out_its_own_oldest_only() {
+    fn an_address_closes_only_its_own_oldest() {
         let mut handshakes = Handshakes::default();
         let mut begin = |from: u8| {
             let outbox = Arc::new(Outbox::default());
@@ -86,13 +87,13 @@ mod tests {
     }
 
     #[test]
-    fn who_has_logged_in_counts_no_more_and_is_never_pushed_out() {
+    fn connections_past_their_handshake_are_neither_counted_nor_closed() {
         let mut handshakes = Handshakes::default();
         let mut all = Vec::new();
         for _ in 0..100 {
             let outbox = Arc::new(Outbox::default());
             handshakes.begin(&outbox, address(1), 8);
-            outbox.settled();
+            outbox.leave_handshake();
             all.push(outbox);
         }
         assert_eq!(evicted(&all), [0_usize; 0]);

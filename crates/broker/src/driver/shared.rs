@@ -1,9 +1,9 @@
-//! The lock, and everything that happens when it is released.
+//! The broker's lock, and what is done with the core's actions.
 //!
-//! Whoever changes the state takes the lock, lets the core decide, and hands the effects on before letting go: outputs
-//! go into the outboxes **under** the lock (their order is the core's), the owner's objects are called **after** it.
-//! What a connection caused is called from its task. What the owner caused itself, through the handle, is called from
-//! a task of the broker: the owner may hold locks of its own that its sinks and backings take too.
+//! Whatever changes the core takes the lock, lets the core decide, and dispatches its actions before it releases the lock:
+//! outputs go into the outboxes **under** the lock (in the core's order), the embedder's callbacks are called **after**
+//! it. When a connection caused the action, its task makes the call. When the embedder caused it, through the handle, a
+//! task of the broker does: the embedder may hold locks that its sinks and backings take too.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -13,25 +13,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::arriving::Arriving;
+use super::body_quota::BodyQuota;
 use super::handshakes::Handshakes;
 use super::outbox::{Outbox, STOP};
-use crate::access::AccessControl;
-use crate::ambient;
+use crate::access_control::AccessControl;
+use crate::backing::{Backing, Credit, DropReason};
+use crate::callbacks::Callbacks;
 use crate::config::Config;
-use crate::core::{ConnectionKey, Core, Effect, Entry, QueueKey, Settings};
-use crate::handle::Confirmation;
-use crate::owner::{Backing, Credit, DropReason, PublishReply, Published, Sink};
-use crate::state::{State, Ties};
+use crate::confirmation::Confirmation;
+use crate::core::{Action, ConnectionKey, Core, Entry, Error, QueueKey, Settings};
+use crate::declaration::QueueOptions;
+use crate::session::RequestContext;
+use crate::sink::{PublishReply, Published, Sink, TakeReplies};
+use crate::{clock, random};
 
 /// The broker, as its connections and its handles share it.
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) access: Arc<dyn AccessControl>,
     pub(crate) log_ins: Arc<Semaphore>,
-    /// Kilobytes that arriving bodies may take.
-    pub(crate) arriving: Arriving,
-    /// Makes the names the server gives unguessable.
+    /// Kilobytes for large bodies that are being received.
+    pub(crate) body_quota: BodyQuota,
+    /// Makes the names that the server generates unguessable.
     pub(crate) secret: u64,
     pub(crate) timer: Notify,
     /// When the timer fires, in milliseconds; `u64::MAX` is never.
@@ -40,30 +43,33 @@ pub(crate) struct Shared {
     guarded: Mutex<Guarded>,
     handshakes: Mutex<Handshakes>,
     calls: CallSender,
-    /// Told whenever a connection ends.
+    /// Notified whenever a connection ends.
     pub(crate) ended: Notify,
 }
 
-pub(crate) struct Guarded {
-    pub(crate) state: State,
+/// What the lock guards.
+struct Guarded {
+    core: Core,
+    callbacks: Callbacks,
     outboxes: HashMap<ConnectionKey, Arc<Outbox>>,
-    /// How many of them have sockets.
+    /// How many of them have a socket.
     remote: usize,
     confirms: HashMap<u64, oneshot::Sender<Confirmation>>,
     next_confirm: u64,
     stopping: bool,
 }
 
-/// What is done once the lock is released.
-struct After<'a> {
+/// What is done after the lock is released.
+struct AfterUnlock<'a> {
     shared: &'a Arc<Shared>,
-    /// The owner is on the stack: its objects are called from elsewhere.
-    by_owner: bool,
+    /// The embedder holds the lock: its callbacks must be called from another task.
+    by_embedder: bool,
     wakes: Vec<Arc<Outbox>>,
     calls: Vec<Call>,
     garbage: Vec<VecDeque<Entry>>,
 }
 
+/// One call of a callback.
 pub(crate) enum Call {
     Offer { sink: Arc<dyn Sink>, published: Published, ticket: u64 },
     GrantCredit { backing: Arc<dyn Backing>, queue: Arc<str>, credit: Credit },
@@ -72,7 +78,7 @@ pub(crate) enum Call {
     Ended { backing: Arc<dyn Backing>, queue: Arc<str>, window: u64, unacknowledged: Vec<u64> },
 }
 
-/// Calls that were caused by the owner, on their way to the task that makes them.
+/// Calls that the embedder caused, for the task that makes them.
 pub(crate) type CallSender = mpsc::UnboundedSender<(Arc<Shared>, Vec<Call>)>;
 pub(crate) type CallReceiver = mpsc::UnboundedReceiver<(Arc<Shared>, Vec<Call>)>;
 
@@ -80,7 +86,7 @@ pub(crate) type CallReceiver = mpsc::UnboundedReceiver<(Arc<Shared>, Vec<Call>)>
 pub(crate) struct Locked<'a> {
     pub(crate) shared: &'a Arc<Shared>,
     guard: MutexGuard<'a, Guarded>,
-    after: After<'a>,
+    after: AfterUnlock<'a>,
 }
 
 impl Shared {
@@ -91,7 +97,8 @@ impl Shared {
             delivery_limit: config.delivery_limit,
         });
         let guarded = Guarded {
-            state: State { core, ties: HashMap::new() },
+            core,
+            callbacks: Callbacks::default(),
             outboxes: HashMap::new(),
             remote: 0,
             confirms: HashMap::new(),
@@ -100,11 +107,11 @@ impl Shared {
         };
         Shared {
             log_ins: Arc::new(Semaphore::new(config.log_ins)),
-            arriving: Arriving::new(config.arriving_limit >> 10),
-            secret: ambient::secret(),
+            body_quota: BodyQuota::new(config.arriving_limit >> 10),
+            secret: random::secret(),
             timer: Notify::new(),
             armed: AtomicU64::new(u64::MAX),
-            started: ambient::now(),
+            started: clock::now(),
             guarded: Mutex::new(guarded),
             handshakes: Mutex::default(),
             calls,
@@ -114,21 +121,26 @@ impl Shared {
         }
     }
 
-    /// For the tasks of the broker itself.
+    /// Locks for a task of the broker.
     pub(crate) fn lock(self: &Arc<Self>) -> Locked<'_> {
         self.take_lock(false)
     }
 
-    /// For what the owner calls.
-    pub(crate) fn lock_by_owner(self: &Arc<Self>) -> Locked<'_> {
+    /// Locks for a call of the embedder.
+    pub(crate) fn lock_for_embedder(self: &Arc<Self>) -> Locked<'_> {
         self.take_lock(true)
     }
 
-    fn take_lock(self: &Arc<Self>, by_owner: bool) -> Locked<'_> {
+    fn take_lock(self: &Arc<Self>, by_embedder: bool) -> Locked<'_> {
         let mut guard = self.guarded.lock().unwrap_or_else(PoisonError::into_inner);
-        guard.state.core.set_now(self.millis(ambient::now()));
-        let after =
-            After { shared: self, by_owner, wakes: Vec::new(), calls: Vec::new(), garbage: Vec::new() };
+        guard.core.set_now(self.millis(clock::now()));
+        let after = AfterUnlock {
+            shared: self,
+            by_embedder,
+            wakes: Vec::new(),
+            calls: Vec::new(),
+            garbage: Vec::new(),
+        };
         Locked { shared: self, guard, after }
     }
 
@@ -136,12 +148,7 @@ impl Shared {
         u64::try_from(at.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The answers of a sink.
-    pub(crate) fn settle(self: &Arc<Self>, tickets: &[u64], safe: bool) {
-        self.lock_by_owner().core().settle_tickets(tickets, safe);
-    }
-
-    /// Fires what is due, and sleeps until the next is.
+    /// Expires what is due, and sleeps until the next deadline, for ever.
     pub(crate) async fn keep_time(self: &Arc<Self>) {
         loop {
             let deadline = {
@@ -161,13 +168,13 @@ impl Shared {
         }
     }
 
-    /// A connection begins its handshake; the oldest of too many of its address has to go.
+    /// A connection begins its handshake. When its address has too many, the oldest is closed.
     pub(crate) fn begin_handshake(&self, outbox: &Arc<Outbox>, peer: Option<SocketAddr>) {
         let mut handshakes = self.handshakes.lock().unwrap_or_else(PoisonError::into_inner);
         handshakes.begin(outbox, peer.map(|peer| peer.ip()), self.config.handshakes);
     }
 
-    /// Connections whose tasks have not ended.
+    /// How many connections have tasks that have not ended.
     pub(crate) fn remote_connections(&self) -> usize {
         self.guarded.lock().unwrap_or_else(PoisonError::into_inner).remote
     }
@@ -175,14 +182,22 @@ impl Shared {
 
 impl Locked<'_> {
     pub(crate) fn core(&mut self) -> &mut Core {
-        &mut self.guard.state.core
+        &mut self.guard.core
     }
 
-    pub(crate) fn state(&mut self) -> &mut State {
-        &mut self.guard.state
+    /// Declares a queue for the embedder.
+    pub(crate) fn declare(&mut self, name: &str, options: QueueOptions) -> Result<QueueKey, Error> {
+        let guarded = &mut *self.guard;
+        guarded.callbacks.declare(&mut guarded.core, name, options)
     }
 
-    /// A connection with its outbox. The outbox is told at once when the server stops already.
+    /// What a session needs to perform a request.
+    pub(crate) fn request_context(&mut self) -> RequestContext<'_> {
+        let Guarded { core, callbacks, .. } = &mut *self.guard;
+        RequestContext { core, callbacks, access: &*self.shared.access, config: &self.shared.config }
+    }
+
+    /// Opens a connection with its outbox. When the broker is stopping, the outbox has that signal already.
     pub(crate) fn connect(&mut self, local: bool) -> (ConnectionKey, Arc<Outbox>) {
         let key = self.core().open_connection(local);
         let outbox = Arc::new(Outbox::default());
@@ -197,19 +212,19 @@ impl Locked<'_> {
     pub(crate) fn disconnect(&mut self, key: ConnectionKey, local: bool) {
         self.guard.remote -= usize::from(!local);
         self.core().close_connection(key);
-        self.hand_on(None);
+        self.dispatch(None);
         self.guard.outboxes.remove(&key);
         self.shared.ended.notify_waiters();
     }
 
-    /// Tells one connection's task something.
+    /// Sends a signal to one connection's task.
     pub(crate) fn signal(&self, key: ConnectionKey, what: u8) {
         if let Some(outbox) = self.guard.outboxes.get(&key) {
             outbox.signal(what);
         }
     }
 
-    /// Tells every connection that the server stops.
+    /// Sends the stop signal to every connection.
     pub(crate) fn stop(&mut self) {
         self.guard.stopping = true;
         for outbox in self.guard.outboxes.values() {
@@ -217,7 +232,7 @@ impl Locked<'_> {
         }
     }
 
-    /// Waits for the outcome of a publish from inside the process.
+    /// Registers a publish from inside the process for its confirmation.
     pub(crate) fn expect_confirm(&mut self) -> (u64, oneshot::Receiver<Confirmation>) {
         self.guard.next_confirm += 1;
         let number = self.guard.next_confirm;
@@ -230,14 +245,15 @@ impl Locked<'_> {
         self.guard.confirms.remove(&number)
     }
 
-    /// Hands the effects on. `own`: the connection that is being served, whose task needs no waking.
-    pub(crate) fn hand_on(&mut self, own: Option<ConnectionKey>) {
+    /// Performs the core's actions, or notes what must wait for the release of the lock. `own` is the connection whose task
+    /// is running: it needs no waking.
+    pub(crate) fn dispatch(&mut self, own: Option<ConnectionKey>) {
         let guarded = &mut *self.guard;
         let after = &mut self.after;
         let mut last: Option<(ConnectionKey, Arc<Outbox>)> = None;
-        for effect in guarded.state.core.effects.drain(..) {
-            match effect {
-                Effect::Send(key, output) => {
+        for action in guarded.core.actions.drain(..) {
+            match action {
+                Action::Send(key, output) => {
                     if last.as_ref().is_none_or(|it| it.0 != key) {
                         last = guarded.outboxes.get(&key).map(|it| (key, it.clone()));
                     }
@@ -248,35 +264,33 @@ impl Locked<'_> {
                         after.wakes.push(outbox.clone());
                     }
                 }
-                Effect::Resume(key) => after.wakes.extend(guarded.outboxes.get(&key).cloned()),
-                Effect::Confirmed { local, safe } => {
+                Action::Resume(key) => after.wakes.extend(guarded.outboxes.get(&key).cloned()),
+                Action::Confirmed { local, safe } => {
                     if let Some(waiting) = guarded.confirms.remove(&local) {
-                        // Whoever forgot the answer has not forgotten the message.
+                        // The caller may have dropped the future.
                         let _ =
                             waiting.send(if safe { Confirmation::Confirmed } else { Confirmation::Refused });
                     }
                 }
-                Effect::Deleted(queue) => {
-                    guarded.state.ties.remove(&queue);
+                Action::Deleted(queue) => {
+                    guarded.callbacks.remove(queue);
                 }
-                Effect::Discard(entries) if entries.is_empty() => {}
-                Effect::Discard(entries) => after.garbage.push(entries),
-                Effect::Offer { queue, ticket, user, message } => {
-                    if let Some(ties) = guarded.state.ties.get(&queue)
-                        && let Some(sink) = ties.sink.clone()
-                    {
-                        let published = Published { queue: ties.queue.clone(), user, message };
+                Action::Discard(entries) if entries.is_empty() => {}
+                Action::Discard(entries) => after.garbage.push(entries),
+                Action::Offer { queue, ticket, user, message } => {
+                    if let Some((queue, sink)) = guarded.callbacks.sink(queue) {
+                        let published = Published { queue, user, message };
                         after.calls.push(Call::Offer { sink, published, ticket });
                     }
                 }
-                Effect::GrantCredit { queue, window, messages, bytes } => {
-                    if let Some((queue, backing)) = backing(&guarded.state.ties, queue) {
+                Action::GrantCredit { queue, window, messages, bytes } => {
+                    if let Some((queue, backing)) = guarded.callbacks.backing(queue) {
                         let credit = Credit { window, messages, bytes };
                         after.calls.push(Call::GrantCredit { backing, queue, credit });
                     }
                 }
-                Effect::Acknowledged { queue, user, token } => {
-                    if let Some((queue, backing)) = backing(&guarded.state.ties, queue) {
+                Action::Acknowledged { queue, user, token } => {
+                    if let Some((queue, backing)) = guarded.callbacks.backing(queue) {
                         match after.calls.last_mut() {
                             Some(Call::Acknowledged { queue: same, user: by, tokens, .. })
                                 if *same == queue && *by == user =>
@@ -290,8 +304,8 @@ impl Locked<'_> {
                         }
                     }
                 }
-                Effect::Dropped { queue, token, why } => {
-                    if let Some((queue, backing)) = backing(&guarded.state.ties, queue) {
+                Action::Dropped { queue, token, why } => {
+                    if let Some((queue, backing)) = guarded.callbacks.backing(queue) {
                         match after.calls.last_mut() {
                             Some(Call::Dropped { queue: same, tokens, why: because, .. })
                                 if *same == queue && *because == why =>
@@ -302,17 +316,17 @@ impl Locked<'_> {
                         }
                     }
                 }
-                Effect::Ended { queue, window, unacknowledged } => {
-                    if let Some((queue, backing)) = backing(&guarded.state.ties, queue) {
+                Action::Ended { queue, window, unacknowledged } => {
+                    if let Some((queue, backing)) = guarded.callbacks.backing(queue) {
                         after.calls.push(Call::Ended { backing, queue, window, unacknowledged });
                     }
                 }
             }
         }
-        if guarded.state.core.effects.capacity() > 16_384 {
-            guarded.state.core.effects.shrink_to(1_024);
+        if guarded.core.actions.capacity() > 16_384 {
+            guarded.core.actions.shrink_to(1_024);
         }
-        if let Some(deadline) = guarded.state.core.deadline()
+        if let Some(deadline) = guarded.core.deadline()
             && deadline < self.shared.armed.load(Ordering::Acquire)
         {
             self.shared.armed.store(deadline, Ordering::Release);
@@ -321,20 +335,21 @@ impl Locked<'_> {
     }
 }
 
-fn backing(ties: &HashMap<QueueKey, Ties>, queue: QueueKey) -> Option<(Arc<str>, Arc<dyn Backing>)> {
-    let ties = ties.get(&queue)?;
-    Some((ties.queue.clone(), ties.backing.clone()?))
-}
-
-/// Letting go of the lock hands on what is left, then does what had to wait for it.
-impl Drop for Locked<'_> {
-    fn drop(&mut self) {
-        self.hand_on(None);
+impl TakeReplies for Shared {
+    fn take_replies(self: Arc<Self>, tickets: &[u64], safe: bool) {
+        self.lock_for_embedder().core().settle_tickets(tickets, safe);
     }
 }
 
-/// Done after the lock: the fields of [`Locked`] are dropped in their order, the guard before this.
-impl Drop for After<'_> {
+/// Releasing the lock dispatches what is left, then does what had to wait for the release.
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.dispatch(None);
+    }
+}
+
+/// Runs after the lock is released: the fields of [`Locked`] are dropped in their order, the guard before this.
+impl Drop for AfterUnlock<'_> {
     fn drop(&mut self) {
         for outbox in self.wakes.drain(..) {
             outbox.waker.wake();
@@ -343,8 +358,8 @@ impl Drop for After<'_> {
             return;
         }
         let calls = std::mem::take(&mut self.calls);
-        if self.by_owner {
-            // Nobody listens any more once the broker has stopped.
+        if self.by_embedder {
+            // After the broker has stopped there is no receiver.
             let _ = self.shared.calls.send((self.shared.clone(), calls));
         } else {
             perform(self.shared, calls);
@@ -352,12 +367,12 @@ impl Drop for After<'_> {
     }
 }
 
-/// Calls the owner's objects.
+/// Calls the embedder's callbacks.
 pub(crate) fn perform(shared: &Arc<Shared>, calls: Vec<Call>) {
     for call in calls {
         match call {
             Call::Offer { sink, published, ticket } => {
-                sink.accept(published, PublishReply { ticket: Some(ticket), shared: shared.clone() });
+                sink.accept(published, PublishReply::new(ticket, shared.clone()));
             }
             Call::GrantCredit { backing, queue, credit } => backing.grant(&queue, credit),
             Call::Acknowledged { backing, queue, user, tokens } => {

@@ -2,7 +2,7 @@
 
 use super::*;
 
-impl House {
+impl Machine {
     /// By the definition, without tables and tries.
     pub(super) fn route(
         &self,

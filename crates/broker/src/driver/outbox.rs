@@ -1,4 +1,4 @@
-//! What one connection is to be sent, and how its task is told.
+//! What is to be sent to one connection, and the signals to its task.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,8 +7,8 @@ use futures_util::task::AtomicWaker;
 
 use crate::core::Output;
 
-/// Filled under the broker's lock, in the order of its decisions; emptied by the connection's task. What may lie here is
-/// bounded by the core (deliveries) and by not reading from a client that does not read (replies).
+/// Filled under the broker's lock, in the order of the core's decisions; emptied by the connection's task. It is bounded:
+/// deliveries by the core, and replies because a client that does not read them is not read.
 #[derive(Default)]
 pub(crate) struct Outbox {
     waiting: Mutex<Waiting>,
@@ -22,14 +22,14 @@ struct Waiting {
     weight: usize,
 }
 
-/// The server stops.
+/// The broker stops.
 pub(crate) const STOP: u8 = 1;
-/// The owner cut the connection.
-pub(crate) const CUT: u8 = 2;
-/// Too many handshakes: this one is the oldest.
+/// The embedder ends the connection.
+pub(crate) const DISCONNECT: u8 = 2;
+/// There are too many handshakes, and this connection's is the oldest.
 pub(crate) const EVICT: u8 = 4;
-/// Past its handshake, or gone: never evicted.
-pub(crate) const SETTLED: u8 = 8;
+/// The handshake is over, or the connection is: it is never evicted.
+pub(crate) const NOT_IN_HANDSHAKE: u8 = 8;
 
 impl Outbox {
     /// Appends; `true` when the task must be woken for it.
@@ -49,7 +49,7 @@ impl Outbox {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes all there is into `batch`, which must be empty.
+    /// Moves everything into `batch`, which must be empty.
     pub(crate) fn take(&self, batch: &mut Vec<Output>) {
         let mut waiting = self.waiting();
         std::mem::swap(&mut waiting.outputs, batch);
@@ -60,7 +60,7 @@ impl Outbox {
         self.waiting().outputs.is_empty()
     }
 
-    /// The [`Output::weight`] of all that lies here.
+    /// The [`Output::weight`] of everything in here.
     pub(crate) fn weight(&self) -> usize {
         self.waiting().weight
     }
@@ -74,12 +74,12 @@ impl Outbox {
         self.signals.load(Ordering::Acquire)
     }
 
-    pub(crate) fn settled(&self) {
-        self.signals.fetch_or(SETTLED, Ordering::AcqRel);
+    pub(crate) fn leave_handshake(&self) {
+        self.signals.fetch_or(NOT_IN_HANDSHAKE, Ordering::AcqRel);
     }
 }
 
-/// Confirms of neighbours become one, when one can say it.
+/// Merges a confirm into the one before it, when `multiple` can say both.
 fn merge(last: &mut Output, next: &Output) -> bool {
     match (last, next) {
         (

@@ -1,7 +1,7 @@
-//! Writes what a client is sent.
+//! Encodes what a client is sent.
 //!
-//! Small things are written one behind the other into one buffer; large bodies are not copied but queued beside it,
-//! so that a message that goes to many is in memory once.
+//! Methods, headers and small bodies are written into one buffer. Large bodies are not copied but queued beside it, so
+//! that a message which many clients receive is in memory once.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -10,14 +10,14 @@ use amq_protocol::protocol::constants::{FRAME_BODY, FRAME_END, FRAME_HEADER, FRA
 use amq_protocol::protocol::{AMQPClass, gen_class};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::{OVERHEAD, PROTOCOL_HEADER};
 use crate::core::Output;
+use crate::frame::{HEADER, OVERHEAD, PROTOCOL_HEADER};
 use crate::message::Message;
 
 /// Bodies from this size are not copied.
 const LARGE: usize = 16 << 10;
 
-/// Bytes on their way to a socket.
+/// Encoded bytes that wait for the socket.
 #[derive(Default)]
 pub(crate) struct Outgoing {
     done: VecDeque<Bytes>,
@@ -34,7 +34,7 @@ impl Outgoing {
         self.length == 0
     }
 
-    /// What comes first, as slices for one vectored write.
+    /// The first bytes, as slices for one vectored write. Returns how many slices.
     pub(crate) fn slices<'a>(&'a self, into: &mut [IoSlice<'a>]) -> usize {
         let tail = (!self.tail.is_empty()).then_some(&self.tail[..]);
         let mut count = 0;
@@ -77,7 +77,7 @@ impl Outgoing {
         self.done.push_back(bytes);
     }
 
-    /// Writes a frame: `payload` appends to the buffer, its length is filled in after.
+    /// Writes a frame. `payload` appends to the buffer; its length is filled in afterwards.
     fn frame(&mut self, kind: u8, channel: u16, payload: impl FnOnce(&mut BytesMut)) {
         let start = self.tail.len();
         self.tail.put_u8(kind);
@@ -155,7 +155,7 @@ impl Outgoing {
     }
 
     fn method(&mut self, channel: u16, method: &AMQPClass) {
-        // Writing to memory does not fail, and a method without its payload would be worse than none.
+        // Writing to memory does not fail. If it did, no frame is better than one without its payload.
         if let Ok(written) = gen_class::<Vec<u8>>(method)(Vec::new().into()) {
             let (payload, _) = written.into_inner();
             self.frame(FRAME_METHOD, channel, |it| it.put_slice(&payload));
@@ -180,7 +180,7 @@ impl Outgoing {
             self.tail.put_u8(FRAME_BODY);
             self.tail.put_u16(channel);
             self.tail.put_u32(u32::try_from(piece.len()).unwrap_or(u32::MAX));
-            self.length += super::HEADER;
+            self.length += HEADER;
             self.push(piece);
             self.tail.put_u8(FRAME_END);
             self.length += 1;

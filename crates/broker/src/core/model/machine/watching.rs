@@ -2,16 +2,16 @@
 
 use super::*;
 
-impl House {
-    /// Reads the effects as clients, sinks and the owner would.
+impl Machine {
+    /// Reads the actions as clients, sinks and the owner would.
     pub(super) fn follow(&mut self) {
-        for effect in std::mem::take(&mut self.core.effects) {
+        for effect in std::mem::take(&mut self.core.actions) {
             match effect {
-                Effect::Send(connection, output) => {
+                Action::Send(connection, output) => {
                     let at = self.connections.iter().position(|it| *it == connection).expect("to the living");
                     self.hear(at, output);
                 }
-                Effect::Offer { ticket, message, .. } => {
+                Action::Offer { ticket, message, .. } => {
                     let number = number_of(&message);
                     let place = self.due.offers.iter().position(|it| it.1 == number).expect("matches");
                     let (queue, _) = self.due.offers.remove(place).unwrap();
@@ -20,8 +20,8 @@ impl House {
                         offers.find(|it| (it.queue, it.number, it.ticket) == (queue, number, 0)).unwrap();
                     it.ticket = ticket;
                 }
-                Effect::Confirmed { local, safe } => self.hear_answer((IN_PROCESS, local), safe),
-                Effect::GrantCredit { window, messages, bytes, .. } => {
+                Action::Confirmed { local, safe } => self.hear_answer((IN_PROCESS, local), safe),
+                Action::GrantCredit { window, messages, bytes, .. } => {
                     if self.owner.credit.add(Credit { window, messages, bytes }) {
                         assert_eq!(self.owner.open, None, "a window within a window");
                         self.owner.open = Some(window);
@@ -29,7 +29,7 @@ impl House {
                     }
                     assert_eq!(self.owner.open, Some(window));
                 }
-                Effect::Ended { window, unacknowledged, .. } => {
+                Action::Ended { window, unacknowledged, .. } => {
                     assert_eq!(self.owner.open.take(), Some(window));
                     self.drop_expired(KEPT);
                     let forgotten = std::mem::take(&mut self.lines[KEPT].waiting);
@@ -41,16 +41,16 @@ impl House {
                         self.owner.store.get_mut(&token).expect("the owner's").1 = true;
                     }
                 }
-                Effect::Acknowledged { token, .. } => {
+                Action::Acknowledged { token, .. } => {
                     settle_token(&mut self.due.acknowledged, &mut self.owner, token)
                 }
-                Effect::Dropped { token, why, .. } => {
+                Action::Dropped { token, why, .. } => {
                     assert_ne!(why, DropReason::Overflow, "a window has no length limit");
                     self.drop_expired(KEPT);
                     settle_token(&mut self.due.dropped, &mut self.owner, token);
                 }
-                Effect::Deleted(_) | Effect::Discard(_) => {}
-                Effect::Resume(_) => panic!("nobody was paused"),
+                Action::Deleted(_) | Action::Discard(_) => {}
+                Action::Resume(_) => panic!("nobody was paused"),
             }
         }
     }

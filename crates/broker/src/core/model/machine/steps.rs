@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use crate::core::*;
-use crate::handle::{ExchangeKind, Overflow, Window};
+use crate::declaration::{ExchangeKind, Overflow, Window};
 
 pub(super) const QUEUES: [&str; 5] = ["a", "b", "a.b", "c", "kept"];
 /// The last queue has a sink and a backing, as those of a service have.

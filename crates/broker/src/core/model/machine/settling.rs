@@ -2,7 +2,7 @@
 
 use super::*;
 
-impl House {
+impl Machine {
     pub(super) fn get(&mut self, channel: usize, queue: usize) {
         let got = self.core.get(self.sides[channel].key, QUEUES[queue], false);
         if !self.lines[queue].alive {

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::{SETTINGS, number_of};
+use crate::backing::{Credit, CreditBalance, DropReason, StoredMessage};
 use crate::core::*;
-use crate::handle::{ExchangeKind, Overflow};
+use crate::declaration::{ExchangeKind, Overflow};
 use crate::message::{Message, Properties};
-use crate::owner::{Credit, CreditBalance, DropReason, StoredMessage};
 
 use steps::*;
 
@@ -108,7 +108,7 @@ struct Due {
     dropped: Vec<u64>,
 }
 
-struct House {
+struct Machine {
     core: Core,
     now: u64,
     connections: Vec<ConnectionKey>,
@@ -127,12 +127,12 @@ struct House {
     names: u64,
 }
 
-fn owned(queue: usize, sink: bool) -> Owned {
-    Owned { sink, backing: (queue == KEPT).then_some((WINDOW, UNSETTLED)) }
+fn storage(queue: usize, sink: bool) -> Storage {
+    Storage { sink, backing: (queue == KEPT).then_some((WINDOW, UNSETTLED)) }
 }
 
-impl House {
-    fn new(kinds: Vec<(Attributes, bool)>) -> House {
+impl Machine {
+    fn new(kinds: Vec<(Attributes, bool)>) -> Machine {
         let mut core = Core::new(SETTINGS);
         for (name, kind) in EXCHANGES {
             let attributes = ExchangeAttributes { kind, durable: false, auto_delete: false, internal: false };
@@ -145,7 +145,7 @@ impl House {
                 attributes.auto_delete = false;
                 attributes.expires = None;
             }
-            core.declare_owned(QUEUES[queue], attributes.clone(), owned(queue, sink)).unwrap();
+            core.declare_for_embedder(QUEUES[queue], attributes.clone(), storage(queue, sink)).unwrap();
             let waiting = BTreeMap::new();
             lines.push(Line {
                 attributes,
@@ -160,7 +160,7 @@ impl House {
         }
         core.run();
         let connections: Vec<_> = (0..3).map(|_| core.open_connection(false)).collect();
-        let mut house = House {
+        let mut machine = Machine {
             core,
             now: 0,
             connections,
@@ -177,10 +177,10 @@ impl House {
             names: 0,
         };
         for channel in 0..CHANNELS {
-            let side = house.open(channel);
-            house.sides.push(side);
+            let side = machine.open(channel);
+            machine.sides.push(side);
         }
-        house
+        machine
     }
 
     fn open(&mut self, channel: usize) -> Side {
@@ -289,8 +289,8 @@ impl House {
         if line.alive {
             self.core.inspect_queue(QUEUES[queue], self.connections[0]).unwrap();
         } else {
-            let owned = owned(queue, line.sink);
-            self.core.declare_owned(QUEUES[queue], line.attributes.clone(), owned).unwrap();
+            let storage = storage(queue, line.sink);
+            self.core.declare_for_embedder(QUEUES[queue], line.attributes.clone(), storage).unwrap();
             line.alive = true;
             line.life += 1;
         }
@@ -324,10 +324,10 @@ proptest! {
         kinds in prop::collection::vec((attributes(), prop::bool::weighted(0.3)), QUEUES.len()),
         steps in prop::collection::vec(step(), 0..160),
     ) {
-        let mut house = House::new(kinds);
+        let mut machine = Machine::new(kinds);
         for step in &steps {
-            house.apply(step);
+            machine.apply(step);
         }
-        house.finish();
+        machine.finish();
     }
 }
