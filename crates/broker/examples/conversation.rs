@@ -1,6 +1,5 @@
-//! lapin in the conversation that `tests/broker/test_clients.py` has with RabbitMQ and with ours: declare, bind, publish
-//! with confirms, a return, consume with a prefetch and one refusal, a missing queue; then it loses the broker, comes
-//! back, and does it all again.
+//! The conversation of `tests/broker/test_clients.py`, with lapin: declare, bind, publish with confirms, a return, consume
+//! with a prefetch and one rejection, a missing queue. Then it loses the broker, reconnects and does it all again.
 //!
 //! ```text
 //! conversation PORT
@@ -9,7 +8,7 @@
     clippy::print_stdout,
     clippy::unwrap_used,
     clippy::panic,
-    reason = "a program for a test, which reads what it says"
+    reason = "a program for a test, which reads its output"
 )]
 
 use std::time::Duration;
@@ -88,7 +87,7 @@ async fn converse(connection: &Connection) {
     say(format_args!("left {}", queue.message_count()));
 }
 
-/// Takes ten messages and refuses the first one once.
+/// Consumes ten messages and rejects the first one once.
 async fn consume(connection: &Connection) {
     let channel = connection.create_channel().await.unwrap();
     channel.basic_qos(3, BasicQosOptions::default()).await.unwrap();
@@ -136,7 +135,7 @@ async fn main() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
     converse(&connection).await;
-    // lapin may stumble here over the channel that the broker has closed a moment ago; that is not what is compared.
+    // lapin may fail here because the broker has just closed a channel. That is not compared.
     let _ = connection.close(200, "done".into()).await;
     say("done");
 }

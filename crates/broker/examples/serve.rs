@@ -1,12 +1,12 @@
-//! A broker to try clients on: everything in memory, users and limits from the command line.
+//! A broker for trying and testing clients: everything in memory, users and limits from the command line.
 //!
 //! ```text
 //! cargo run --example serve -- --listen 127.0.0.1:0 --user guest:guest:all --kept tasks
 //! ```
 //!
-//! It prints `listening on ADDRESS` when it takes connections, and ends with SIGTERM or SIGINT. It also shows the
-//! owner's side of a queue that must not lose anything: [`Keeper`] is a sink and a backing over a store, here a map in
-//! memory that is as lost as the process.
+//! It prints `listening on ADDRESS` when it accepts connections, and stops on SIGTERM or SIGINT. It also shows how a
+//! program embeds the broker for a queue that must not lose messages: [`StoreSender`] is a sink and a backing over a
+//! [`Store`], which here is only a map in memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
@@ -27,7 +27,7 @@ enum Rule {
     All,
     /// Not even open the virtual host.
     Nothing,
-    /// Only what begins so: queues, exchanges, and routing keys when publishing.
+    /// Only queues and exchanges, and when publishing routing keys, that begin with this.
     Prefix(String),
 }
 
@@ -85,48 +85,48 @@ impl AccessControl for Users {
     }
 }
 
-/// What the broker tells the owner of a kept queue.
-enum Told {
+/// What the broker reports about a kept queue.
+enum StoreEvent {
     Published(Published, PublishReply),
     Credit(Credit),
     Gone(Vec<u64>),
     Ended(u64, Vec<u64>),
 }
 
-/// The face a kept queue shows to the broker: it hands everything to the task that owns the store.
-struct Keeper(mpsc::UnboundedSender<Told>);
+/// The sink and backing of a kept queue: sends everything to the task that owns the store.
+struct StoreSender(mpsc::UnboundedSender<StoreEvent>);
 
-impl Keeper {
-    fn tell(&self, told: Told) {
-        // The task ends with the process only; a message it can't take is refused by dropping its answer.
-        let _ = self.0.send(told);
+impl StoreSender {
+    fn send(&self, event: StoreEvent) {
+        // The task runs as long as the process. If it did not, dropping the event would refuse its message.
+        let _ = self.0.send(event);
     }
 }
 
-impl Sink for Keeper {
-    fn accept(&self, message: Published, answer: PublishReply) {
-        self.tell(Told::Published(message, answer));
+impl Sink for StoreSender {
+    fn accept(&self, message: Published, reply: PublishReply) {
+        self.send(StoreEvent::Published(message, reply));
     }
 }
 
-impl Backing for Keeper {
+impl Backing for StoreSender {
     fn grant(&self, _queue: &Arc<str>, credit: Credit) {
-        self.tell(Told::Credit(credit));
+        self.send(StoreEvent::Credit(credit));
     }
 
     fn acknowledged(&self, _queue: &Arc<str>, _user: &Arc<str>, tokens: &[u64]) {
-        self.tell(Told::Gone(tokens.to_vec()));
+        self.send(StoreEvent::Gone(tokens.to_vec()));
     }
 
     fn dropped(&self, _queue: &Arc<str>, tokens: &[u64], why: DropReason) {
-        // A deleted queue's messages would stay in a real store's history; the others are spent.
+        // A real store might keep the messages of a deleted queue.
         if why != DropReason::Deleted {
-            self.tell(Told::Gone(tokens.to_vec()));
+            self.send(StoreEvent::Gone(tokens.to_vec()));
         }
     }
 
     fn ended(&self, _queue: &Arc<str>, window: u64, unacknowledged: &[u64]) {
-        self.tell(Told::Ended(window, unacknowledged.to_vec()));
+        self.send(StoreEvent::Ended(window, unacknowledged.to_vec()));
     }
 }
 
@@ -135,39 +135,39 @@ struct Stored {
     redelivered: bool,
 }
 
-/// The truth of one kept queue: what was published into it and not yet acknowledged, by token.
+/// The messages of one kept queue that were published and not yet acknowledged, by token.
 struct Store {
     queue: String,
     messages: BTreeMap<u64, Stored>,
     last: u64,
-    /// Up to here everything has been fed in this window.
+    /// The token of the last message that was fed in this window.
     fed: u64,
     credit: CreditBalance,
 }
 
 impl Store {
-    async fn keep(mut self, mut told: mpsc::UnboundedReceiver<Told>, handle: Arc<OnceLock<Handle>>) {
-        while let Some(event) = told.recv().await {
+    async fn run(mut self, mut events: mpsc::UnboundedReceiver<StoreEvent>, handle: Arc<OnceLock<Handle>>) {
+        while let Some(event) = events.recv().await {
             match event {
-                Told::Published(published, answer) => match copy(&published) {
+                StoreEvent::Published(published, reply) => match copy(&published) {
                     Ok(message) => {
                         self.last += 1;
                         self.messages.insert(self.last, Stored { message, redelivered: false });
-                        answer.safe();
+                        reply.safe();
                     }
-                    Err(_) => answer.refuse(),
+                    Err(_) => reply.refuse(),
                 },
-                Told::Credit(credit) => {
+                StoreEvent::Credit(credit) => {
                     if self.credit.add(credit) {
                         self.fed = 0;
                     }
                 }
-                Told::Gone(tokens) => {
+                StoreEvent::Gone(tokens) => {
                     for token in tokens {
                         self.messages.remove(&token);
                     }
                 }
-                Told::Ended(window, unacknowledged) => {
+                StoreEvent::Ended(window, unacknowledged) => {
                     if window == self.credit.window() {
                         self.credit.close();
                     }
@@ -198,7 +198,7 @@ impl Store {
             });
         }
         if !batch.is_empty() && handle.feed(&self.queue, self.credit.window(), batch).is_err() {
-            // The window has ended meanwhile; the next one begins from the truth.
+            // The window has ended meanwhile. The next one is fed from the start.
             self.credit.close();
         }
     }
@@ -270,7 +270,7 @@ async fn main() -> anyhow::Result<()> {
     let late = Arc::new(OnceLock::new());
     for queue in settings.kept {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let keeper = Arc::new(Keeper(sender));
+        let sender = Arc::new(StoreSender(sender));
         let store = Store {
             queue: queue.clone(),
             messages: BTreeMap::new(),
@@ -278,11 +278,11 @@ async fn main() -> anyhow::Result<()> {
             fed: 0,
             credit: CreditBalance::default(),
         };
-        tokio::spawn(store.keep(receiver, late.clone()));
+        tokio::spawn(store.run(receiver, late.clone()));
         let options = QueueOptions {
             durable: true,
-            sink: Some(keeper.clone()),
-            backing: Some(keeper),
+            sink: Some(sender.clone()),
+            backing: Some(sender),
             ..QueueOptions::default()
         };
         handle.declare_queue(&queue, options)?;
@@ -301,7 +301,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "a program's own line for whoever started it")]
+#[expect(clippy::print_stdout, reason = "the line that the caller waits for")]
 fn say(line: &str) {
     println!("{line}");
 }

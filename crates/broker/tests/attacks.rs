@@ -1,5 +1,5 @@
-//! What hostile clients send, by raw sockets: the broker answers with the right code or not at all, keeps to its memory
-//! limit, and goes on serving others.
+//! Attacks through raw sockets: the broker replies with the right code or not at all, keeps to its memory limit, and goes on
+//! serving other clients.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
 mod support;
@@ -13,11 +13,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use broker::{Config, Limits, QueueOptions};
-use support::{Rules, Server, message, quick};
+use support::{Permissions, Server, in_time, message, quick, until};
 
 const HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
 
-/// A client that says what it likes.
+/// A client that sends any bytes.
 struct Raw {
     stream: TcpStream,
     read: Vec<u8>,
@@ -46,7 +46,7 @@ impl Raw {
     }
 
     async fn send(&mut self, bytes: &[u8]) {
-        // The broker may have closed already: that is an answer too.
+        // The broker may have closed the connection already, which the test then sees.
         let _ = self.stream.write_all(bytes).await;
     }
 
@@ -58,7 +58,7 @@ impl Raw {
                 self.read.drain(..used);
                 return Some(frame);
             }
-            if self.stream.read_buf(&mut self.read).await.unwrap_or(0) == 0 {
+            if in_time(self.stream.read_buf(&mut self.read)).await.unwrap_or(0) == 0 {
                 return None;
             }
         }
@@ -130,7 +130,7 @@ fn consume(channel: u16, queue: &str, tag: &str, no_ack: bool) -> Vec<u8> {
     method(channel, AMQPClass::Basic(basic::AMQPMethod::Consume(consume)))
 }
 
-/// The broker still does for others what it is for.
+/// Checks that the broker still serves another client.
 async fn still_serves(server: &Server) {
     let mut raw = Raw::open(server, 131_072).await;
     server.handle.declare_queue("alive", QueueOptions::default()).unwrap();
@@ -138,13 +138,6 @@ async fn still_serves(server: &Server) {
     raw.method().await;
     server.handle.publish(message("alive", "still"));
     let AMQPClass::Basic(basic::AMQPMethod::Deliver(_)) = raw.method().await else { panic!("no delivery") };
-}
-
-/// Waits for what will become true, without caring when.
-async fn until(mut true_now: impl FnMut() -> bool) {
-    while !true_now() {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
 }
 
 #[tokio::test]
@@ -225,7 +218,7 @@ async fn frames_larger_than_agreed_are_refused_at_their_header() {
     raw.send(b"GET / HTTP/1.1\r\n\r\n").await;
     let mut answer = Vec::new();
     let _ = raw.stream.read_to_end(&mut answer).await;
-    assert_eq!(answer, HEADER, "whoever speaks something else is told what is spoken here");
+    assert_eq!(answer, HEADER, "a client of another protocol is sent the header of this one");
     still_serves(&server).await;
 }
 
@@ -258,7 +251,7 @@ async fn contents_out_of_order_end_the_connection() {
 #[tokio::test]
 async fn half_open_handshakes_push_out_the_oldest_and_nobody_else() {
     let config = Config { handshakes: 100, ..quick() };
-    let server = Server::start(config, Rules::default()).await;
+    let server = Server::start(config, Permissions::default()).await;
     let established = server.connect("somebody").await;
     let mut half_open = Vec::new();
     for number in 0..1_000 {
@@ -271,10 +264,12 @@ async fn half_open_handshakes_push_out_the_oldest_and_nobody_else() {
     until(|| server.handle.stats().connections <= 102).await;
     assert!(established.status().connected());
     still_serves(&server).await;
-    // And those that stay too long go by themselves.
-    let server =
-        Server::start(Config { handshake_timeout: Duration::from_millis(50), ..quick() }, Rules::default())
-            .await;
+    // A handshake that takes too long is closed, too.
+    let server = Server::start(
+        Config { handshake_timeout: Duration::from_millis(50), ..quick() },
+        Permissions::default(),
+    )
+    .await;
     let mut raw = Raw::connect(&server).await;
     raw.send(HEADER).await;
     raw.method().await;
@@ -283,7 +278,7 @@ async fn half_open_handshakes_push_out_the_oldest_and_nobody_else() {
 
 #[tokio::test]
 async fn wrong_credentials_in_a_loop_get_403_and_nothing_else() {
-    let server = Server::start(Config { log_ins: 4, ..quick() }, Rules::default()).await;
+    let server = Server::start(Config { log_ins: 4, ..quick() }, Permissions::default()).await;
     let mut capabilities = FieldTable::default();
     capabilities.insert("authentication_failure_close".into(), AMQPValue::Boolean(true));
     let mut properties = FieldTable::default();
@@ -304,7 +299,7 @@ async fn wrong_credentials_in_a_loop_get_403_and_nothing_else() {
 #[tokio::test]
 async fn channels_and_consumers_are_limited() {
     let limits = Limits { channels: 10, consumers: 5, ..Limits::default() };
-    let server = Server::start(quick(), Rules { limits, ..Rules::default() }).await;
+    let server = Server::start(quick(), Permissions { limits, ..Permissions::default() }).await;
     server.handle.declare_queue("q", QueueOptions::default()).unwrap();
     let raw_open = async || {
         let mut raw = Raw::connect(&server).await;
@@ -339,7 +334,7 @@ async fn channels_and_consumers_are_limited() {
 async fn a_flood_to_a_consumer_that_never_reads_stops_the_flood_only() {
     let limit = 4 << 20;
     let config = Config { memory_limit: limit, output_window: 64 << 10, ..quick() };
-    let server = Server::start(config, Rules::default()).await;
+    let server = Server::start(config, Permissions::default()).await;
     for name in ["flooded", "other"] {
         server.handle.declare_queue(name, QueueOptions::default()).unwrap();
     }
@@ -374,7 +369,7 @@ async fn a_flood_to_a_consumer_that_never_reads_stops_the_flood_only() {
     }
     assert_eq!(server.handle.stats().paused, 1);
     assert!(!flooding.is_finished());
-    // When the queue is emptied the flood goes on, to its end.
+    // When the queue is purged, the flood goes on to its end.
     while !flooding.is_finished() {
         server.handle.purge_queue("flooded");
         assert!(server.handle.stats().memory < limit + (1 << 20));
@@ -384,9 +379,9 @@ async fn a_flood_to_a_consumer_that_never_reads_stops_the_flood_only() {
 }
 
 #[tokio::test]
-async fn a_paused_client_is_told_and_told_again() {
+async fn a_client_is_told_that_it_is_paused_and_resumed() {
     let config = Config { memory_limit: 100_000, ..quick() };
-    let server = Server::start(config, Rules::default()).await;
+    let server = Server::start(config, Permissions::default()).await;
     server.handle.declare_queue("q", QueueOptions::default()).unwrap();
     let mut capabilities = FieldTable::default();
     capabilities.insert("connection.blocked".into(), AMQPValue::Boolean(true));
@@ -418,39 +413,50 @@ async fn a_paused_client_is_told_and_told_again() {
 }
 
 #[tokio::test]
-async fn promised_bodies_take_no_more_than_their_share() {
+async fn announced_bodies_take_no_more_than_their_share() {
     let limits = Limits { body: 8 << 20, ..Limits::default() };
     let config = Config { arriving_limit: 16 << 20, ..quick() };
-    let server = Server::start(config, Rules { limits, ..Rules::default() }).await;
+    let server = Server::start(config, Permissions { limits, ..Permissions::default() }).await;
     server.handle.declare_queue("q", QueueOptions::default()).unwrap();
     // One larger than allowed closes its channel, not the connection.
     let mut raw = Raw::open(&server, 131_072).await;
     raw.send(&publish(1, "q", (8 << 20) + 1, b"")).await;
     let AMQPClass::Channel(channel::AMQPMethod::Close(it)) = raw.method().await else { panic!("not closed") };
     assert_eq!(it.reply_code, 311);
-    // Twenty promise eight megabytes each and send a part: only two hold a turn, the others wait unread.
+    // Twenty connections of one user announce eight megabytes each and send a part. There is room for one of them; the
+    // others are not read.
     let mut promising = Vec::new();
     for _ in 0..20 {
         let mut raw = Raw::open(&server, 131_072).await;
         raw.send(&publish(1, "q", 8 << 20, &[0; 100_000])).await;
         promising.push(raw);
     }
-    still_serves(&server).await;
-    assert_eq!(server.handle.queue("q").unwrap().ready, 0);
-    // Whoever goes gives the turn to the next: all who keep their promise are heard.
+    // The rest of the second body is more than the buffers of its socket hold, so it can't be sent while it is not read.
+    let rest = |mut raw: Raw| {
+        tokio::spawn(async move {
+            let body = vec![0; 100_000];
+            let piece = encode(&AMQPFrame::Body(1, body.clone()));
+            let mut left = (8 << 20) - body.len();
+            while left >= body.len() {
+                raw.send(&piece).await;
+                left -= body.len();
+            }
+            raw.send(&encode(&AMQPFrame::Body(1, vec![0; left]))).await;
+            raw
+        })
+    };
     promising.truncate(3);
-    let body = vec![0; 100_000];
-    for mut raw in promising {
-        let piece = encode(&AMQPFrame::Body(1, body.clone()));
-        let mut left = (8 << 20) - 100_000;
-        while left >= body.len() {
-            raw.send(&piece).await;
-            left -= body.len();
-        }
-        raw.send(&encode(&AMQPFrame::Body(1, vec![0; left]))).await;
-        let ready = server.handle.queue("q").unwrap().ready;
-        until(|| server.handle.queue("q").unwrap().ready > ready || ready == 3).await;
-    }
+    let (third, second, first) =
+        (promising.pop().unwrap(), promising.pop().unwrap(), promising.pop().unwrap());
+    let second = rest(second);
+    still_serves(&server).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!second.is_finished(), "it was read although there was no room");
+    assert_eq!(server.handle.queue("q").unwrap().ready, 0);
+    // When the first is complete, there is room for the next, and so on.
+    let _first = in_time(rest(first)).await.unwrap();
+    let _second = in_time(second).await.unwrap();
+    let _third = in_time(rest(third)).await.unwrap();
     until(|| server.handle.queue("q").unwrap().ready == 3).await;
 }
 
@@ -467,7 +473,7 @@ async fn heartbeats_are_sent_and_the_silent_are_let_go() {
     let open = connection::Open { virtual_host: "/".into() };
     raw.send(&method(0, AMQPClass::Connection(connection::AMQPMethod::Open(open)))).await;
     raw.method().await;
-    // Nothing is said here, so the broker beats, and gives up after two intervals.
+    // This client sends nothing: the broker sends heartbeats, and closes the connection after two intervals.
     let mut beats = 0;
     while let Some(frame) = raw.frame().await {
         assert_eq!(frame, AMQPFrame::Heartbeat);

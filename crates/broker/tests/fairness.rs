@@ -1,5 +1,5 @@
-//! One connection can't starve another. The bounds are in messages of the one that floods, never in times: everything
-//! runs on one thread, so that whose turn it is is all that counts.
+//! One connection can't starve another. The bounds are in messages of the one that floods, never in times: everything runs
+//! on one thread, so that only the order of the tasks matters.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
 mod support;
@@ -9,11 +9,10 @@ use support::piped::{Client, broker, publish};
 use support::{message, quick};
 use tokio::io::AsyncWriteExt;
 
-/// What a connection may read or write in one turn, and what it may take in at once besides.
+/// Bytes that a connection may read or write in one turn, and those of one more read.
 const TURN: usize = (256 + 64) << 10;
 
-/// A flood of tiny publishes, always ready to be read: more than the polite connection will ever be kept waiting for
-/// lies in the pipe from the start.
+/// A flood of tiny publishes that can always be read: all of it is in the pipe from the start.
 #[tokio::test(flavor = "current_thread")]
 async fn a_flood_of_publishes_does_not_starve_another_connection() {
     let handle = broker(quick());
@@ -34,19 +33,19 @@ async fn a_flood_of_publishes_does_not_starve_another_connection() {
     let mut rounds = 0;
     loop {
         let before = handle.stats().published;
-        polite.there_and_back("polite").await;
+        polite.round_trip("polite").await;
         rounds += 1;
         let meanwhile = handle.stats().published - before;
         if handle.stats().published - rounds >= all {
             break;
         }
-        // There and back are two turns of the polite connection; the flood has one beside each, and one it was in.
+        // A round trip is two turns of the polite connection. The flood has one for each, and the one that it was in.
         assert!(meanwhile <= 3 * per_turn, "{meanwhile} messages went before, {per_turn} fit into a turn");
     }
     assert!(rounds >= all / (3 * per_turn), "{rounds} rounds within {all} messages");
 }
 
-/// A consumer with a large backlog that takes all it is given.
+/// A consumer with a large backlog that reads all it is sent.
 #[tokio::test(flavor = "current_thread")]
 async fn a_flood_of_deliveries_does_not_starve_another_connection() {
     let handle = broker(quick());
@@ -66,10 +65,10 @@ async fn a_flood_of_deliveries_does_not_starve_another_connection() {
     let mut rounds = 0;
     while handle.queue("backlog").unwrap().ready > 0 {
         let before = handle.stats().delivered;
-        polite.there_and_back("polite").await;
+        polite.round_trip("polite").await;
         rounds += 1;
         let meanwhile = handle.stats().delivered - before - 1;
-        // What is written ahead (512 KB) may be decided in one turn, too.
+        // The deliveries written ahead (512 KB) may be decided in one turn, too.
         let ahead = (512 << 10) / body.len() as u64;
         assert!(meanwhile <= 3 * per_turn + ahead, "{meanwhile} deliveries went before");
     }

@@ -1,4 +1,4 @@
-//! The broker from inside its process: the same semantics without sockets, side by side with a client that has one.
+//! The embedder's handle: the same semantics as a client with a socket, side by side with one.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
 mod support;
@@ -14,13 +14,13 @@ use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use support::{Rules, Server, Told, message, quick, sink};
+use support::{BackingEvent, Permissions, Server, message, quick, sink, until};
 
 fn body(delivery: &Delivery) -> String {
     String::from_utf8(delivery.message.body().to_vec()).unwrap()
 }
 
-/// What is there to be had now.
+/// The delivery that can be had without waiting.
 fn at_once(consumer: &mut Consumer) -> Option<Delivery> {
     consumer.next().now_or_never().map(|it| it.expect("the queue is there"))
 }
@@ -142,7 +142,7 @@ async fn exclusive_use_is_the_same_inside_and_outside() {
     let _outside = consume().await.unwrap();
     assert_eq!(handle.consume("q", exclusive).err(), Some(ConsumeError::InUse("q".into())));
     let _shared = handle.consume("q", prefetch(0)).unwrap();
-    // Another connection's exclusive queue is nobody else's, not even to look at.
+    // Another connection's exclusive queue can't even be declared passively.
     let channel = connection.create_channel().await.unwrap();
     let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
     channel.queue_declare("mine".into(), options, FieldTable::default()).await.unwrap();
@@ -175,7 +175,7 @@ async fn a_publish_says_what_became_of_it() {
     assert_eq!(handle.publish(message("full", "1")).await, Confirmation::Confirmed);
     assert_eq!(handle.publish(message("full", "2")).await, Confirmation::Refused);
 
-    // A sink decides, late; and a fan-out is confirmed when all have answered.
+    // A sink decides later, and a fan-out is confirmed when all queues have taken the message.
     handle.declare_exchange("x", ExchangeKind::Fanout, false).unwrap();
     for queue in ["plain", "kept"] {
         handle.bind(queue, "x", "").unwrap();
@@ -183,20 +183,20 @@ async fn a_publish_says_what_became_of_it() {
     for (safe, outcome) in [(true, Confirmation::Confirmed), (false, Confirmation::Refused)] {
         let to_both = Message::new("x", "", &Properties::default(), "m".to_owned()).unwrap();
         let mut confirm = handle.publish(to_both);
-        let (published, answer) = taken.recv().await.unwrap();
+        let (published, reply) = taken.recv().await.unwrap();
         assert_eq!((&*published.queue, &*published.user), ("kept", ""));
-        assert!((&mut confirm).now_or_never().is_none(), "nobody has answered");
+        assert!((&mut confirm).now_or_never().is_none(), "the sink has not replied");
         if safe {
-            answer.safe();
+            reply.safe();
         } else {
-            drop(answer);
+            drop(reply);
         }
         assert_eq!(confirm.await, outcome);
     }
-    // Whoever forgets the answer has not forgotten the message.
+    // When the confirmation is dropped, the message is published nevertheless.
     drop(handle.publish(persistent("kept")));
-    let (_, answer) = taken.recv().await.unwrap();
-    answer.safe();
+    let (_, reply) = taken.recv().await.unwrap();
+    reply.safe();
     let stats = handle.stats();
     assert_eq!((stats.published, stats.unroutable, stats.refused), (8, 1, 3), "{stats:?}");
 }
@@ -337,11 +337,11 @@ async fn consumers_inside_and_outside_share_a_queue() {
     assert_eq!(seen, (0..10).map(|it| it.to_string()).collect::<Vec<_>>());
 }
 
-/// A consumer that takes slowly is not run over: what is written ahead to it is bounded, in process, too.
+/// The deliveries ahead of a slow consumer in process are bounded, too.
 #[tokio::test]
 async fn deliveries_ahead_of_a_slow_consumer_are_bounded() {
     let window = 64 << 10;
-    let server = Server::start(Config { output_window: window, ..quick() }, Rules::default()).await;
+    let server = Server::start(Config { output_window: window, ..quick() }, Permissions::default()).await;
     let handle = &server.handle;
     handle.declare_queue("q", QueueOptions::default()).unwrap();
     let large = "x".repeat(10_000);
@@ -358,13 +358,13 @@ async fn deliveries_ahead_of_a_slow_consumer_are_bounded() {
     assert_eq!((handle.stats().memory, handle.stats().acknowledged), (0, 100));
 }
 
-/// A million wait with the owner; here there is never more than the window and what is not acknowledged.
+/// A million messages wait in the embedder's store. The broker holds the window and what is not acknowledged.
 #[tokio::test]
 async fn a_million_waiting_behind_a_backed_queue_cost_a_window_here() {
     const COUNT: u64 = 1_000_000;
     let server = Server::plain().await;
     let handle = &server.handle;
-    let (store, mut told) = support::Store::new(COUNT, 64);
+    let (store, mut events) = support::Store::new(COUNT, 64);
     *store.handle.lock().unwrap() = Some(handle.clone());
     let window = Window { messages: 1_000, bytes: 8 << 20 };
     let unacknowledged = Window { messages: 500, bytes: 1 << 20 };
@@ -386,15 +386,13 @@ async fn a_million_waiting_behind_a_backed_queue_cost_a_window_here() {
             let stats = handle.stats();
             assert!(stats.memory <= most, "{stats:?}");
             assert!(stats.ready <= window.messages && stats.unacknowledged <= unacknowledged.messages);
-            // Telling the owner is the work of a task of the broker.
-            while let Ok(what) = told.try_recv() {
-                assert!(matches!(what, Told::Acknowledged(_)), "{what:?}");
+            // A task of the broker reports to the backing.
+            while let Ok(what) = events.try_recv() {
+                assert!(matches!(what, BackingEvent::Acknowledged(_)), "{what:?}");
             }
         }
     }
-    while !store.inner.lock().unwrap().messages.is_empty() {
-        tokio::task::yield_now().await;
-    }
+    until(|| store.inner.lock().unwrap().messages.is_empty()).await;
     drop(consumer);
     let stats = handle.stats();
     assert_eq!((stats.memory, stats.fed, stats.acknowledged, stats.forgotten), (0, COUNT, COUNT, 0));

@@ -1,4 +1,4 @@
-//! Conversations of lapin, which is what our own endpoint speaks, with the broker.
+//! Conversations with lapin, the AMQP client of Farcall's endpoint.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
 mod support;
@@ -10,7 +10,7 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind};
 
 use broker::{Config, Limits, Operation, QueueOptions, Window};
-use support::{Rules, Server, Store, Told, quick, sink};
+use support::{BackingEvent, Permissions, Server, Store, in_time, quick, sink};
 
 async fn declare(channel: &Channel, queue: &str) {
     channel.queue_declare(queue.into(), QueueDeclareOptions::default(), FieldTable::default()).await.unwrap();
@@ -44,7 +44,7 @@ async fn publish_with(
 }
 
 async fn next(consumer: &mut lapin::Consumer) -> Delivery {
-    consumer.next().await.expect("the consumer goes on").unwrap()
+    in_time(consumer.next()).await.expect("the consumer goes on").unwrap()
 }
 
 fn reply_code(error: &lapin::Error) -> u16 {
@@ -167,7 +167,7 @@ async fn an_exclusive_consumer_is_alone_until_it_vanishes() {
         .await
         .expect_err("in exclusive use");
     assert_eq!(reply_code(&error), 403);
-    // Vanishes without closing anything.
+    // Its connection ends without closing anything.
     assert_eq!(server.handle.disconnect_user("first"), 1);
     let channel = second.create_channel().await.unwrap();
     let mut consumer =
@@ -190,7 +190,7 @@ async fn a_deleted_queue_cancels_its_consumers() {
 
 #[tokio::test]
 async fn requeueing_forever_ends_at_the_delivery_limit() {
-    let server = Server::start(Config { delivery_limit: 3, ..quick() }, Rules::default()).await;
+    let server = Server::start(Config { delivery_limit: 3, ..quick() }, Permissions::default()).await;
     server.handle.declare_queue("q", QueueOptions::default()).unwrap();
     server.handle.publish(support::message("q", "poison"));
     let connection = server.connect("somebody").await;
@@ -222,7 +222,7 @@ async fn a_sink_decides_the_confirm() {
         let persistent = BasicProperties::default().with_delivery_mode(2);
         tokio::spawn(async move { publish_with(&channel, "", "results", body, persistent).await })
     };
-    let (one, (first, answer)) = (send(b"one"), taken.recv().await.unwrap());
+    let (one, (first, reply)) = (send(b"one"), taken.recv().await.unwrap());
     assert_eq!((&first.body()[..], &*first.user, first.persistent()), (&b"one"[..], "ep.1", true));
     let (two, (_, refused)) = (send(b"two"), taken.recv().await.unwrap());
     let (three, (_, dropped)) = (send(b"three"), taken.recv().await.unwrap());
@@ -230,9 +230,9 @@ async fn a_sink_decides_the_confirm() {
     assert!(matches!(two.await.unwrap(), Confirmation::Nack(_)));
     drop(dropped);
     assert!(matches!(three.await.unwrap(), Confirmation::Nack(_)));
-    assert!(!one.is_finished(), "no confirm before the answer");
+    assert!(!one.is_finished(), "no confirm before the reply");
     assert!(server.handle.stats().memory > 0, "what is at the sink counts");
-    answer.safe();
+    reply.safe();
     assert!(matches!(one.await.unwrap(), Confirmation::Ack(None)));
     assert_eq!(server.handle.stats().memory, 0);
 }
@@ -290,7 +290,7 @@ async fn several_queues_answer_together() {
 #[tokio::test]
 async fn a_backed_queue_is_a_window_on_its_owner_s_store() {
     let server = Server::plain().await;
-    let (store, mut told) = Store::new(5_000, 100);
+    let (store, mut events) = Store::new(5_000, 100);
     *store.handle.lock().unwrap() = Some(server.handle.clone());
     let options = QueueOptions {
         durable: true,
@@ -314,10 +314,10 @@ async fn a_backed_queue_is_a_window_on_its_owner_s_store() {
             delivery.ack(BasicAckOptions { multiple: true }).await.unwrap();
         }
     }
-    // The client vanishes with some unacknowledged: they are redelivered in a new window, and nothing else is lost.
+    // The client is disconnected with some unacknowledged: they are redelivered in a new window, and nothing is lost.
     server.handle.disconnect_user("ep");
     loop {
-        if let Told::Ended(unacknowledged) = told.recv().await.unwrap() {
+        if let BackingEvent::Ended(unacknowledged) = in_time(events.recv()).await.unwrap() {
             assert!(!unacknowledged.is_empty());
             break;
         }
@@ -339,8 +339,8 @@ async fn a_backed_queue_is_a_window_on_its_owner_s_store() {
         delivery.ack(BasicAckOptions::default()).await.unwrap();
     }
     let mut dropped = Vec::new();
-    while let Some(it) = told.recv().await {
-        if let Told::Dropped(tokens, why) = it {
+    while let Some(it) = in_time(events.recv()).await {
+        if let BackingEvent::Dropped(tokens, why) = it {
             dropped.push((tokens, why));
             break;
         }
@@ -349,17 +349,17 @@ async fn a_backed_queue_is_a_window_on_its_owner_s_store() {
 }
 
 #[tokio::test]
-async fn access_is_asked_with_the_routing_key() {
-    let rules = Rules {
-        rule: Box::new(|user, operation| match operation {
+async fn permissions_depend_on_the_routing_key() {
+    let permissions = Permissions {
+        may: Box::new(|user, operation| match operation {
             Operation::Publish { routing_key, .. } => *routing_key == format!("{user}.results"),
             Operation::Consume { queue } => *queue == format!("{user}.tasks"),
             Operation::DeclareQueue { passive, .. } => *passive,
             _ => true,
         }),
-        ..Rules::default()
+        ..Permissions::default()
     };
-    let server = Server::start(quick(), rules).await;
+    let server = Server::start(quick(), permissions).await;
     server.handle.declare_exchange("results", broker::ExchangeKind::Topic, true).unwrap();
     for name in ["results", "a.tasks", "b.tasks"] {
         server.handle.declare_queue(name, QueueOptions::default()).unwrap();
@@ -398,16 +398,16 @@ async fn access_is_asked_with_the_routing_key() {
 }
 
 #[tokio::test]
-async fn an_unknown_queue_becomes_real_for_who_may_consume_it() {
-    let rules = Rules {
-        rule: Box::new(|user, operation| match operation {
+async fn an_unknown_queue_is_declared_for_a_user_who_may_consume_it() {
+    let permissions = Permissions {
+        may: Box::new(|user, operation| match operation {
             Operation::Consume { queue } => queue.starts_with(&format!("client.{user}.")),
             _ => true,
         }),
         unknown: Box::new(|_, queue| queue.starts_with("client.").then(QueueOptions::default)),
-        ..Rules::default()
+        ..Permissions::default()
     };
-    let server = Server::start(quick(), rules).await;
+    let server = Server::start(quick(), permissions).await;
     let connection = server.connect("me").await;
     let channel = connection.create_channel().await.unwrap();
     consume(&channel, "client.me.group", "c").await;
@@ -433,12 +433,12 @@ async fn an_unknown_queue_becomes_real_for_who_may_consume_it() {
 
 #[tokio::test]
 async fn log_ins_are_refused_in_three_ways() {
-    let rules = Rules {
-        rule: Box::new(|user, operation| !matches!(operation, Operation::Open { .. }) || user != "locked"),
+    let permissions = Permissions {
+        may: Box::new(|user, operation| !matches!(operation, Operation::Open { .. }) || user != "locked"),
         limits: Limits { connections: 1, ..Limits::default() },
-        ..Rules::default()
+        ..Permissions::default()
     };
-    let server = Server::start(quick(), rules).await;
+    let server = Server::start(quick(), permissions).await;
     let attempt = |user: &str, password: &str, vhost: &str| {
         let url = format!("amqp://{user}:{password}@{}/{vhost}", server.address);
         async move { Connection::connect(&url, ConnectionProperties::default()).await }
@@ -451,7 +451,7 @@ async fn log_ins_are_refused_in_three_ways() {
     ] {
         match attempt(user, password, vhost).await {
             Err(error) => assert_eq!(reply_code(&error), code, "{user} {password} {vhost}"),
-            // The handshake ends well first, so that nobody takes it for wrong credentials.
+            // The handshake succeeds first, so that no client takes this for wrong credentials.
             Ok(connection) => {
                 assert_eq!(code, 320);
                 assert!(connection.create_channel().await.is_err());

@@ -1,4 +1,4 @@
-//! Clients that are paused, that take nothing, that only send: who must wait, who must go, and who must not.
+//! Clients that are paused, that don't read, that only send: which of them wait, which are closed, and which are not.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
 mod support;
@@ -9,17 +9,10 @@ use amq_protocol::frame::AMQPFrame;
 use amq_protocol::protocol::{AMQPClass, basic};
 use broker::{Config, QueueOptions};
 use support::piped::{Client, broker, encode, publish};
-use support::{message, quick};
+use support::{in_time, message, quick, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// Waits for what will become true, without caring when.
-async fn until(mut true_now: impl FnMut() -> bool) {
-    while !true_now() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-}
-
-/// A body that is half there when its connection is paused for memory can't arrive: nobody may be ended for that.
+/// A body can't arrive while its connection is paused for memory: that must not close the connection.
 #[tokio::test(flavor = "current_thread")]
 async fn a_paused_connection_keeps_its_half_arrived_body() {
     let patience = Duration::from_millis(20);
@@ -39,7 +32,7 @@ async fn a_paused_connection_keeps_its_half_arrived_body() {
     until(|| handle.queue("q").unwrap().ready == 1).await;
 }
 
-/// A client that is gone without a word takes no bytes: its heartbeat ends it, also in the middle of a large delivery.
+/// A client that has disappeared takes no bytes: the missing heartbeat closes its connection, also within a large delivery.
 #[tokio::test(flavor = "current_thread")]
 async fn a_client_that_takes_nothing_is_let_go() {
     let handle = broker(quick());
@@ -51,13 +44,13 @@ async fn a_client_that_takes_nothing_is_let_go() {
     until(|| handle.stats().connections == 0).await;
 }
 
-/// One that takes its bytes slowly, but takes them, stays, whatever it has to say.
+/// A client that reads slowly keeps its connection.
 #[tokio::test(flavor = "current_thread")]
 async fn a_slow_client_stays() {
     let handle = broker(quick());
     handle.declare_queue("q", QueueOptions::default()).unwrap();
     let mut client = Client::open(&handle, 64 << 10, 1).await;
-    // Nobody takes these: they come back, and are replies that wait to be read.
+    // No queue takes these: they are returned, and are replies that wait to be read.
     let publish = basic::Publish {
         exchange: "".into(),
         routing_key: "nobody".into(),
@@ -80,15 +73,15 @@ async fn a_slow_client_stays() {
     let mut taken = 0;
     while taken < count * 60_000 {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let read = stream.read(&mut [0; 60_000]).await.unwrap();
+        let read = in_time(stream.read(&mut [0; 60_000])).await.unwrap();
         assert_ne!(read, 0, "the connection ended after {taken} bytes");
         taken += read;
     }
     assert_eq!(handle.stats().connections, 1);
 }
 
-/// A client that sends without reading, while large deliveries wait for it, is read nevertheless: both sides waiting for
-/// each other to read would wait for ever.
+/// A client that sends without reading is read although large deliveries wait for it: if both sides waited for the other to
+/// read, they would wait for ever.
 #[tokio::test(flavor = "current_thread")]
 async fn sending_while_a_delivery_waits_is_no_deadlock() {
     let handle = broker(quick());
@@ -102,7 +95,7 @@ async fn sending_while_a_delivery_waits_is_no_deadlock() {
     }
     until(|| handle.stats().delivered > 0).await;
     for _ in 0..3 {
-        let sent = client.stream.write_all(&publish("out", &[1; 1 << 20])).await;
+        let sent = in_time(client.stream.write_all(&publish("out", &[1; 1 << 20]))).await;
         sent.unwrap();
     }
     until(|| handle.queue("out").unwrap().ready == 3).await;

@@ -1,4 +1,4 @@
-//! The same conversation under TLS, and handshakes of TLS that never end.
+//! TLS: the same conversation as without, and TLS handshakes that never end.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
 mod support;
@@ -12,7 +12,7 @@ use amq_protocol::protocol::{AMQPClass, basic, channel, confirm, connection};
 use amq_protocol::types::FieldTable;
 use broker::{Broker, Config, Handle, Listener, QueueOptions};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
-use support::{Rules, quick};
+use support::{Permissions, in_time, quick, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
@@ -37,7 +37,7 @@ async fn serve(config: Config) -> Served {
         .unwrap();
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
-    let (broker, handle) = Broker::new(config, Arc::new(Rules::default()));
+    let (broker, handle) = Broker::new(config, Arc::new(Permissions::default()));
     let listener = Listener { socket, tls: Some(Arc::new(server)) };
     tokio::spawn(broker.run(vec![listener], std::future::pending()));
     Served { address, handle, certificate }
@@ -65,7 +65,7 @@ fn method(channel: u16, method: AMQPClass) -> Vec<u8> {
     encode(&AMQPFrame::Method(channel, method))
 }
 
-/// A client that speaks through TLS.
+/// A client that uses TLS.
 struct Client {
     stream: TlsStream<TcpStream>,
     read: Vec<u8>,
@@ -104,7 +104,11 @@ impl Client {
                 self.read.drain(..used);
                 return frame;
             }
-            assert_ne!(self.stream.read_buf(&mut self.read).await.unwrap(), 0, "the connection ended");
+            assert_ne!(
+                in_time(self.stream.read_buf(&mut self.read)).await.unwrap(),
+                0,
+                "the connection ended"
+            );
         }
     }
 
@@ -116,17 +120,10 @@ impl Client {
     }
 }
 
-/// Waits for what will become true, without caring when.
-async fn until(mut true_now: impl FnMut() -> bool) {
-    while !true_now() {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
 #[tokio::test]
 async fn a_handshake_under_tls_and_a_close() {
     let server = serve(quick()).await;
-    // Whoever speaks in the clear is not answered in AMQP.
+    // A client without TLS gets no reply in AMQP.
     let mut clear = TcpStream::connect(server.address).await.unwrap();
     clear.write_all(b"AMQP\x00\x00\x09\x01").await.unwrap();
     let mut answer = Vec::new();
@@ -222,12 +219,12 @@ async fn half_open_handshakes_push_out_the_oldest_and_nobody_else() {
         }
         half_open.push(half);
     }
-    // All but the last few are hung up on; nothing of them remains.
+    // All but the last few are closed, and nothing of them is left.
     for half in half_open.iter_mut().take(300 - handshakes) {
         assert_eq!(half.read(&mut [0; 64]).await.unwrap_or(0), 0);
     }
     assert_eq!(server.handle.stats().connections, 1);
-    // Who is in stays in, and who comes properly gets in.
+    // The established connection stays, and a new one is accepted.
     let recover = basic::AMQPMethod::Recover(basic::Recover { requeue: true });
     established.stream.write_all(&method(1, AMQPClass::Basic(recover))).await.unwrap();
     assert!(matches!(established.basic().await, basic::AMQPMethod::RecoverOk(_)));

@@ -1,7 +1,7 @@
-//! Bytes from the first one on, before any log-in. What must hold is in `holds.rs`; this may only hand it bytes.
+//! Fuzz target: a client's first bytes, before any log-in. The invariants are in `invariants.rs`.
 #![no_main]
 
-#[path = "../holds.rs"]
-mod holds;
+#[path = "../invariants.rs"]
+mod invariants;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| holds::frames(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| invariants::frames(bytes));

@@ -1,7 +1,7 @@
-//! A client that has logged in and does what the bytes say. What must hold is in `holds.rs`; this may only hand it bytes.
+//! Fuzz target: the requests of a client that has logged in. The invariants are in `invariants.rs`.
 #![no_main]
 
-#[path = "../holds.rs"]
-mod holds;
+#[path = "../invariants.rs"]
+mod invariants;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| holds::session(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| invariants::session(bytes));

@@ -1,15 +1,18 @@
-//! A broker on a free port, with rules that tests can change.
+//! A broker on a free port, with permissions that tests can change, and what embeds it: a sink and a store.
 #![allow(
     dead_code,
     unreachable_pub,
     clippy::unwrap_used,
+    clippy::panic,
     reason = "a test kit: each test uses its part, a failed unwrap is a failed test"
 )]
 
 pub mod piped;
 
 use std::collections::HashMap;
+use std::panic::Location;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use broker::{
     AccessControl, Backing, Broker, Config, Credit, CreditBalance, DropReason, Handle, Limits, Listener,
@@ -19,21 +22,21 @@ use broker::{
 use lapin::{Connection, ConnectionProperties};
 use tokio::sync::{mpsc, oneshot};
 
-type Rule = Box<dyn Fn(&str, &Operation<'_>) -> bool + Send + Sync>;
+type May = Box<dyn Fn(&str, &Operation<'_>) -> bool + Send + Sync>;
 type Unknown = Box<dyn Fn(&str, &str) -> Option<QueueOptions> + Send + Sync>;
 
-/// Everybody may log in with the password "secret"; `rule` says the rest.
-pub struct Rules {
-    pub rule: Rule,
+/// Every user may log in with the password "secret"; `may` decides the rest.
+pub struct Permissions {
+    pub may: May,
     pub unknown: Unknown,
     pub limits: Limits,
     pub log_ins: Mutex<u64>,
 }
 
-impl Default for Rules {
-    fn default() -> Rules {
-        Rules {
-            rule: Box::new(|_, _| true),
+impl Default for Permissions {
+    fn default() -> Permissions {
+        Permissions {
+            may: Box::new(|_, _| true),
             unknown: Box::new(|_, _| None),
             limits: Limits::default(),
             log_ins: Mutex::new(0),
@@ -41,7 +44,7 @@ impl Default for Rules {
     }
 }
 
-impl AccessControl for Rules {
+impl AccessControl for Permissions {
     fn log_in<'a>(&'a self, login: Login) -> LogInFuture<'a> {
         Box::pin(async move {
             *self.log_ins.lock().unwrap() += 1;
@@ -54,7 +57,7 @@ impl AccessControl for Rules {
     }
 
     fn may(&self, who: &Principal, operation: &Operation<'_>) -> bool {
-        (self.rule)(who.user(), operation)
+        (self.may)(who.user(), operation)
     }
 
     fn unknown_queue(&self, who: &Principal, queue: &str) -> Option<QueueOptions> {
@@ -70,8 +73,8 @@ pub struct Server {
 }
 
 impl Server {
-    pub async fn start(config: Config, rules: Rules) -> Server {
-        let (broker, handle) = Broker::new(config, Arc::new(rules));
+    pub async fn start(config: Config, permissions: Permissions) -> Server {
+        let (broker, handle) = Broker::new(config, Arc::new(permissions));
         let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -83,7 +86,7 @@ impl Server {
     }
 
     pub async fn plain() -> Server {
-        Server::start(quick(), Rules::default()).await
+        Server::start(quick(), Permissions::default()).await
     }
 
     pub fn url(&self, user: &str) -> String {
@@ -99,38 +102,38 @@ impl Server {
     }
 }
 
-/// Defaults, without the delays that only slow a test.
+/// The default settings, without the delays that would only slow a test down.
 pub fn quick() -> Config {
-    Config { refusal_delay: std::time::Duration::ZERO, ..Config::default() }
+    Config { refusal_delay: Duration::ZERO, ..Config::default() }
 }
 
-/// A sink that hands everything to the test.
-pub struct Taken(pub mpsc::UnboundedSender<(Published, PublishReply)>);
+/// A sink that sends everything to the test.
+pub struct TestSink(pub mpsc::UnboundedSender<(Published, PublishReply)>);
 
-impl Sink for Taken {
-    fn accept(&self, message: Published, answer: PublishReply) {
-        let _ = self.0.send((message, answer));
+impl Sink for TestSink {
+    fn accept(&self, message: Published, reply: PublishReply) {
+        let _ = self.0.send((message, reply));
     }
 }
 
 pub fn sink() -> (Arc<dyn Sink>, mpsc::UnboundedReceiver<(Published, PublishReply)>) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    (Arc::new(Taken(sender)), receiver)
+    (Arc::new(TestSink(sender)), receiver)
 }
 
-/// What a backing was told.
+/// What the broker reported to a backing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum BackingEvent {
     Acknowledged(Vec<u64>),
     Dropped(Vec<u64>, DropReason),
     Ended(Vec<u64>),
 }
 
-/// A store of numbered messages behind one queue, as an owner keeps it.
+/// A store of numbered messages behind one queue, as an embedder keeps it.
 pub struct Store {
     pub handle: Mutex<Option<Handle>>,
     pub inner: Mutex<Inner>,
-    pub told: mpsc::UnboundedSender<Told>,
+    pub events: mpsc::UnboundedSender<BackingEvent>,
     pub body: usize,
 }
 
@@ -145,11 +148,11 @@ pub struct Inner {
 }
 
 impl Store {
-    pub fn new(count: u64, body: usize) -> (Arc<Store>, mpsc::UnboundedReceiver<Told>) {
-        let (told, receiver) = mpsc::unbounded_channel();
+    pub fn new(count: u64, body: usize) -> (Arc<Store>, mpsc::UnboundedReceiver<BackingEvent>) {
+        let (events, receiver) = mpsc::unbounded_channel();
         let messages = (0..count).map(|it| (it, false)).collect();
         let inner = Mutex::new(Inner { messages, ..Inner::default() });
-        (Arc::new(Store { handle: Mutex::new(None), inner, told, body }), receiver)
+        (Arc::new(Store { handle: Mutex::new(None), inner, events, body }), receiver)
     }
 
     /// Feeds while there is credit and something to feed.
@@ -192,7 +195,7 @@ impl Backing for Store {
         for token in tokens {
             assert!(inner.messages.remove(token).is_some(), "{token} was acknowledged twice");
         }
-        let _ = self.told.send(Told::Acknowledged(tokens.to_vec()));
+        let _ = self.events.send(BackingEvent::Acknowledged(tokens.to_vec()));
     }
 
     fn dropped(&self, _queue: &Arc<str>, tokens: &[u64], why: DropReason) {
@@ -200,7 +203,7 @@ impl Backing for Store {
         for token in tokens {
             assert!(inner.messages.remove(token).is_some(), "{token} was dropped twice");
         }
-        let _ = self.told.send(Told::Dropped(tokens.to_vec(), why));
+        let _ = self.events.send(BackingEvent::Dropped(tokens.to_vec(), why));
     }
 
     fn ended(&self, _queue: &Arc<str>, _window: u64, unacknowledged: &[u64]) {
@@ -208,8 +211,30 @@ impl Backing for Store {
         for token in unacknowledged {
             inner.messages.insert(*token, true);
         }
-        let _ = self.told.send(Told::Ended(unacknowledged.to_vec()));
+        let _ = self.events.send(BackingEvent::Ended(unacknowledged.to_vec()));
     }
+}
+
+/// How long a test waits for what must happen, before it fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `condition` holds.
+#[track_caller]
+pub fn until(mut condition: impl FnMut() -> bool) -> impl Future<Output = ()> {
+    let caller = Location::caller();
+    let wait = async move {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    async move { tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("in vain at {caller}")) }
+}
+
+/// Waits for `future`, but not for ever.
+#[track_caller]
+pub fn in_time<T>(future: impl Future<Output = T>) -> impl Future<Output = T> {
+    let caller = Location::caller();
+    async move { tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("in vain at {caller}")) }
 }
 
 pub fn message(queue: &str, body: &str) -> Message {

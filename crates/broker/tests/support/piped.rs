@@ -1,4 +1,4 @@
-//! A client over a pipe inside the process: no sockets, so that one thread decides whose turn it is.
+//! A client over a pipe inside the process. Without sockets, one thread decides in which order the tasks run.
 
 use std::sync::Arc;
 
@@ -8,11 +8,11 @@ use amq_protocol::types::FieldTable;
 use broker::{Broker, Config, Handle};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-use super::Rules;
+use super::{Permissions, in_time};
 
-/// A broker that listens nowhere.
+/// A broker without listeners.
 pub fn broker(config: Config) -> Handle {
-    let (broker, handle) = Broker::new(config, Arc::new(Rules::default()));
+    let (broker, handle) = Broker::new(config, Arc::new(Permissions::default()));
     tokio::spawn(broker.run(Vec::new(), std::future::pending()));
     handle
 }
@@ -82,7 +82,7 @@ impl Client {
                 self.read.drain(..used);
                 return Some(frame);
             }
-            if self.stream.read_buf(&mut self.read).await.unwrap_or(0) == 0 {
+            if in_time(self.stream.read_buf(&mut self.read)).await.unwrap_or(0) == 0 {
                 return None;
             }
         }
@@ -103,8 +103,8 @@ impl Client {
         self.frame().await;
     }
 
-    /// Publishes one message to its own queue and waits until it is delivered: three frames.
-    pub async fn there_and_back(&mut self, queue: &str) {
+    /// Publishes one message to a queue that it consumes, and waits until it is delivered: three frames.
+    pub async fn round_trip(&mut self, queue: &str) {
         self.stream.write_all(&publish(queue, b"m")).await.unwrap();
         for _ in 0..3 {
             self.frame().await;

@@ -1,4 +1,4 @@
-//! What must hold for any bytes a client sends: no panic, an end, and nothing left behind.
+//! Invariants for any bytes that a client sends: no panic, the connection ends, and nothing of it is left in the broker.
 
 use std::sync::Arc;
 
@@ -28,12 +28,12 @@ impl AccessControl for Everybody {
 
 const QUEUES: [&str; 4] = ["q0", "q1", "q2", "q3"];
 
-/// Any bytes, from the first one on.
+/// Sends `bytes` as a client's first bytes.
 pub(crate) fn frames(bytes: &[u8]) {
     serve(bytes);
 }
 
-/// A client that has logged in: each byte chooses what it does next, and the bytes after it how.
+/// Plays a client that has logged in: each byte selects its next request, and the bytes after it the arguments.
 pub(crate) fn session(bytes: &[u8]) {
     let mut stream = b"AMQP\x00\x00\x09\x01".to_vec();
     let start = connection::StartOk {
@@ -170,7 +170,7 @@ fn step(choice: u8, rest: &mut impl Iterator<Item = u8>) -> Vec<u8> {
     encode(&AMQPFrame::Method(number, class))
 }
 
-/// Serves the bytes as one connection, and looks at what it leaves.
+/// Serves the bytes as one connection and checks that nothing of it is left.
 fn serve(bytes: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     runtime.block_on(async {
@@ -194,11 +194,11 @@ fn serve(bytes: &[u8]) {
             let _ = write.shutdown().await;
         };
         tokio::join!(served, reads, writes);
-        nothing_is_left(&handle);
+        assert_nothing_is_left(&handle);
     });
 }
 
-fn nothing_is_left(handle: &Handle) {
+fn assert_nothing_is_left(handle: &Handle) {
     let stats = handle.stats();
     assert_eq!((stats.connections, stats.channels, stats.consumers), (0, 0, 0));
     assert_eq!(stats.unacknowledged, 0);

@@ -1,4 +1,4 @@
-//! A client that costs little itself: frames are looked at where they lie, and what is sent was encoded beforehand.
+//! An AMQP client that costs little: it reads frames in place and sends bytes that were encoded beforehand.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use amq_protocol::frame::{AMQPFrame, gen_frame};
 use amq_protocol::protocol::{AMQPClass, basic, channel, confirm, connection, queue};
 
-/// A blocking client that reads into one buffer and looks at frames by hand.
+/// A blocking client that reads into one buffer.
 pub(crate) struct Client {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -14,8 +14,8 @@ pub(crate) struct Client {
     end: usize,
 }
 
-/// Type, class and method (or zeros), and the payload.
-pub(crate) struct Seen<'a> {
+/// A frame: type, class and method (or zeros), and payload.
+pub(crate) struct Frame<'a> {
     pub(crate) kind: u8,
     pub(crate) id: (u16, u16),
     pub(crate) payload: &'a [u8],
@@ -58,8 +58,8 @@ impl Client {
         self.stream.write_all(bytes).unwrap();
     }
 
-    /// The next frame that has been read whole.
-    fn whole(&mut self) -> Option<(usize, usize)> {
+    /// The place and size of the next frame's payload, if it has been read whole.
+    fn next_whole(&mut self) -> Option<(usize, usize)> {
         let have = self.end - self.start;
         if have < 8 {
             return None;
@@ -82,18 +82,18 @@ impl Client {
         }
     }
 
-    fn look(&self, from: usize, size: usize) -> Seen<'_> {
+    fn frame_at(&self, from: usize, size: usize) -> Frame<'_> {
         let payload = &self.buffer[from..from + size];
         let kind = self.buffer[from - 7];
         let word = |at: usize| u16::from_be_bytes([payload[at], payload[at + 1]]);
         let id = if kind == 1 { (word(0), word(2)) } else { (0, 0) };
-        Seen { kind, id, payload }
+        Frame { kind, id, payload }
     }
 
-    pub(crate) fn next(&mut self) -> Seen<'_> {
+    pub(crate) fn next(&mut self) -> Frame<'_> {
         loop {
-            if let Some((from, size)) = self.whole() {
-                return self.look(from, size);
+            if let Some((from, size)) = self.next_whole() {
+                return self.frame_at(from, size);
             }
             self.make_room();
             let read = self.stream.read(&mut self.buffer[self.end..]).unwrap();
@@ -102,15 +102,15 @@ impl Client {
         }
     }
 
-    /// From now on nothing here waits; only [`Client::poll`] and [`Client::push`] may be called.
+    /// Makes the socket non-blocking: from now on only [`Client::poll`] and [`Client::push`] may be called.
     pub(crate) fn never_wait(&self) {
         self.stream.set_nonblocking(true).unwrap();
     }
 
-    /// The next frame, if it is here.
-    pub(crate) fn poll(&mut self) -> Option<Seen<'_>> {
-        if let Some((from, size)) = self.whole() {
-            return Some(self.look(from, size));
+    /// The next frame, if it has arrived.
+    pub(crate) fn poll(&mut self) -> Option<Frame<'_>> {
+        if let Some((from, size)) = self.next_whole() {
+            return Some(self.frame_at(from, size));
         }
         self.make_room();
         match self.stream.read(&mut self.buffer[self.end..]) {
@@ -119,11 +119,11 @@ impl Client {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
             Err(error) => panic!("{error}"),
         }
-        let (from, size) = self.whole()?;
-        Some(self.look(from, size))
+        let (from, size) = self.next_whole()?;
+        Some(self.frame_at(from, size))
     }
 
-    /// Writes all of it, at once or in a busy loop.
+    /// Writes all of it, in a busy loop if it must.
     pub(crate) fn push(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             match self.stream.write(bytes) {
@@ -135,8 +135,8 @@ impl Client {
     }
 
     pub(crate) fn expect(&mut self, id: (u16, u16)) {
-        let seen = self.next();
-        assert_eq!(seen.id, id, "{:?}", String::from_utf8_lossy(seen.payload));
+        let frame = self.next();
+        assert_eq!(frame.id, id, "{:?}", String::from_utf8_lossy(frame.payload));
     }
 
     pub(crate) fn declare(&mut self, name: &str) {
@@ -176,32 +176,32 @@ impl Client {
             arguments: Default::default(),
         };
         self.send(&method(1, AMQPClass::Basic(basic::AMQPMethod::Consume(consume))));
-        // Deliveries may come before the answer to a later one.
+        // Deliveries of an earlier consumer may come before the reply.
         while self.next().id != (60, 21) {}
     }
 
-    /// All deliveries up to this one.
+    /// Acknowledges all deliveries up to this one.
     pub(crate) fn ack(&mut self, tag: u64) {
         self.send(&ack(tag));
     }
 
-    /// The next delivery's body, and its tag.
+    /// The next delivery: its tag, and the first bytes of its body.
     pub(crate) fn delivery(&mut self) -> (u64, [u8; 8]) {
         let tag = loop {
-            let seen = self.next();
-            if seen.id == (60, 60) {
-                break tag_of(seen.payload);
+            let frame = self.next();
+            if frame.id == (60, 60) {
+                break tag_of(frame.payload);
             }
         };
         loop {
-            let seen = self.next();
-            if seen.kind == 3 {
-                return (tag, seen.payload[..8].try_into().unwrap());
+            let frame = self.next();
+            if frame.kind == 3 {
+                return (tag, frame.payload[..8].try_into().unwrap());
             }
         }
     }
 
-    /// All publishes before this have reached the broker's queues.
+    /// Asks for confirms.
     pub(crate) fn select_confirms(&mut self) {
         let select = confirm::Select { nowait: false };
         self.send(&method(1, AMQPClass::Confirm(confirm::AMQPMethod::Select(select))));

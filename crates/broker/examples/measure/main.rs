@@ -1,11 +1,11 @@
-//! Measures an AMQP broker from outside: raw sockets, messages encoded beforehand, so that the client is not what is
-//! measured. The same client for ours and for RabbitMQ; `bench/broker` runs both and says what the figures mean.
+//! Measures an AMQP broker through raw sockets with messages encoded beforehand, so that the client costs little. It is
+//! the same client for Farcall's broker and for RabbitMQ; `bench/broker` runs both and says what the measurements mean.
 //!
 //! ```text
-//! contest ADDRESS USER PASSWORD PID[,PID...] [--connections N] [--queues N] [--deep N] [--latency-rate N]
+//! measure ADDRESS USER PASSWORD PID[,PID...] [--connections N] [--queues N] [--deep N] [--latency-rate N]
 //! ```
 //!
-//! Prints one figure a line: `name value`.
+//! Prints one measurement per line: `name value`.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -23,10 +23,10 @@ use std::time::{Duration, Instant};
 use client::{Client, ack, publish, tag_of};
 
 const BODY: usize = 1024;
-/// What lies in many queues, or deep in one.
-const SMALL: usize = 100;
-/// Messages in a measure of many queues or of a deep one.
-const PORTION: usize = 100_000;
+/// Size of the messages in measurements of many queues or of a deep one.
+const SMALL_BODY: usize = 100;
+/// How many messages one measurement of many queues or of a deep one publishes or consumes.
+const BATCH: usize = 100_000;
 
 struct Target {
     address: String,
@@ -104,7 +104,7 @@ impl Target {
             count += usize::from(begin.is_some());
         };
         stop.store(true, Ordering::Relaxed);
-        // The publisher may be blocked: the queue goes, and with it what blocks.
+        // The publisher may be blocked: deleting the queue unblocks it.
         drop(consumer);
         self.connect(4 << 10).delete(name);
         publisher.join().unwrap();
@@ -112,7 +112,7 @@ impl Target {
     }
 
     /// Microseconds from publish to delivery at `rate` per second: the median and the 99th percentile. One thread that
-    /// never sleeps sends and receives: what the machine needs to wake a thread is no part of it.
+    /// never sleeps sends and receives, so that waking a thread is not measured.
     fn latency(&self, rate: f64, length: Duration) -> (f64, f64) {
         let mut consumer = self.connect(1 << 20);
         consumer.declare("latency");
@@ -153,14 +153,14 @@ impl Target {
         (micros[micros.len() / 2], micros[micros.len() * 99 / 100])
     }
 
-    /// Publishes `count` messages round robin to the queues and waits until they are there. Messages per second.
+    /// Publishes `count` messages round robin to the queues and waits for their confirms. Returns messages per second.
     fn fill(&self, queues: &[String], count: usize) -> f64 {
         let mut client = self.connect(1 << 16);
         client.select_confirms();
-        let messages: Vec<Vec<u8>> = queues.iter().map(|it| publish(it, &[7; SMALL])).collect();
+        let messages: Vec<Vec<u8>> = queues.iter().map(|it| publish(it, &[7; SMALL_BODY])).collect();
         let begin = Instant::now();
         let mut batch = Vec::new();
-        // Everything up to `whole` is confirmed, and these beyond it.
+        // Everything up to `whole` is confirmed, and `beyond` it these.
         let mut whole = 0u64;
         let mut beyond = BTreeSet::new();
         for number in 0..count {
@@ -188,7 +188,7 @@ impl Target {
         per_second(count, begin)
     }
 
-    /// Takes `count` messages that wait in the queues. Messages per second, from the first delivery on.
+    /// Consumes `count` messages that wait in the queues. Returns messages per second, from the first delivery on.
     fn drain(&self, consumer: &mut Client, count: usize) -> f64 {
         let mut begin = None;
         for number in 1..=count {
@@ -201,13 +201,13 @@ impl Target {
         per_second(count, begin.unwrap())
     }
 
-    /// Publishes into and consumes from so many queues: messages per second.
+    /// Publishes into `count` queues, and consumes from as many. Returns messages per second of each.
     fn many(&self, count: usize) -> (f64, f64) {
         let names = self.declare("many", count);
-        // The first round makes what is made once for each queue.
+        // The first round is not measured: it allocates what each queue needs once.
         self.fill(&names, count);
-        let published = (0..3).map(|_| self.fill(&names, PORTION)).fold(0.0, f64::max);
-        // All consumers are there before the first message: what is measured is the way of a message.
+        let published = (0..3).map(|_| self.fill(&names, BATCH)).fold(0.0, f64::max);
+        // All consumers are there before the first message, so that the whole path of a message is measured.
         self.delete(&names);
         let names = self.declare("many", count);
         let mut consumer = self.connect(1 << 20);
@@ -215,12 +215,12 @@ impl Target {
         names.iter().for_each(|it| consumer.consume(it));
         let publisher = {
             let mut client = self.connect(1 << 16);
-            let messages: Vec<Vec<u8>> = names.iter().map(|it| publish(it, &[7; SMALL])).collect();
+            let messages: Vec<Vec<u8>> = names.iter().map(|it| publish(it, &[7; SMALL_BODY])).collect();
             std::thread::spawn(move || {
                 let mut batch = Vec::new();
-                for number in 0..3 * PORTION {
+                for number in 0..3 * BATCH {
                     batch.extend_from_slice(&messages[number % messages.len()]);
-                    if batch.len() > 32 << 10 || number + 1 == 3 * PORTION {
+                    if batch.len() > 32 << 10 || number + 1 == 3 * BATCH {
                         client.send(&batch);
                         batch.clear();
                     }
@@ -228,25 +228,26 @@ impl Target {
                 client
             })
         };
-        let consumed = self.drain(&mut consumer, 3 * PORTION);
+        let consumed = self.drain(&mut consumer, 3 * BATCH);
         drop(publisher.join().unwrap());
         drop(consumer);
         self.delete(&names);
         (published, consumed)
     }
 
-    /// Publishes until `deep` messages wait in one queue, and takes them all: messages per second at the ends.
+    /// Publishes until `deep` messages wait in one queue and consumes them all. Prints messages per second at the start
+    /// and the end of each.
     fn deep(&self, deep: usize) {
         let names = self.declare("deep", 1);
-        say("publish_first", self.fill(&names, PORTION));
-        self.fill(&names, deep.saturating_sub(2 * PORTION));
-        say("publish_deep", self.fill(&names, PORTION));
+        say("publish_first", self.fill(&names, BATCH));
+        self.fill(&names, deep.saturating_sub(2 * BATCH));
+        say("publish_deep", self.fill(&names, BATCH));
         let mut consumer = self.connect(1 << 20);
         consumer.prefetch(2_000);
         consumer.consume(&names[0]);
-        say("consume_deep", self.drain(&mut consumer, PORTION));
-        self.drain(&mut consumer, deep.saturating_sub(2 * PORTION));
-        say("consume_last", self.drain(&mut consumer, PORTION));
+        say("consume_deep", self.drain(&mut consumer, BATCH));
+        self.drain(&mut consumer, deep.saturating_sub(2 * BATCH));
+        say("consume_last", self.drain(&mut consumer, BATCH));
         drop(consumer);
         self.delete(&names);
     }
@@ -255,11 +256,11 @@ impl Target {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [address, user, password, pids, rest @ ..] = &arguments[..] else {
-        panic!("contest ADDRESS USER PASSWORD PID[,PID...] [--connections N] [--queues N] [--deep N] ...")
+        panic!("measure ADDRESS USER PASSWORD PID[,PID...] [--connections N] [--queues N] [--deep N] ...")
     };
     let option = |flag: &str, otherwise: f64| {
-        let place = rest.iter().position(|it| it == flag);
-        place.and_then(|it| rest.get(it + 1)).map_or(otherwise, |it| it.parse().unwrap())
+        let index = rest.iter().position(|it| it == flag);
+        index.and_then(|it| rest.get(it + 1)).map_or(otherwise, |it| it.parse().unwrap())
     };
     let target = Target {
         address: address.clone(),
@@ -267,7 +268,7 @@ fn main() {
         password: password.clone(),
         pids: pids.split(',').map(|it| it.parse().unwrap()).collect(),
     };
-    // Memory first: whatever is measured later leaves its traces.
+    // Memory first: the other measurements leave some behind.
     say("idle", target.memory() / 1024.0);
     let connections = option("--connections", 10_000.0) as usize;
     let before = target.memory();

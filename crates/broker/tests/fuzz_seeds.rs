@@ -1,38 +1,38 @@
-//! What the fuzz targets hold, on their seeds and on random bytes, in every test run.
+//! The invariants of the fuzz targets, on their seeds and on random bytes, in every test run.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a failed unwrap is a failed test, which says with which seed it failed"
+    reason = "a failed unwrap is a failed test; what is printed names the seed"
 )]
 
-#[path = "../fuzz/holds.rs"]
-mod holds;
+#[path = "../fuzz/invariants.rs"]
+mod invariants;
 
 use std::path::Path;
 
 use proptest::prelude::*;
 
-/// Hands over every seed of a target, by name.
-fn replay(target: &str, holds: fn(&[u8])) {
+/// Runs a target on each of its seeds, in the order of their names.
+fn replay(target: &str, check: fn(&[u8])) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
     let mut seeds: Vec<_> = directory.read_dir().unwrap().map(|it| it.unwrap().path()).collect();
     assert!(seeds.len() > 10, "{} seeds in {}", seeds.len(), directory.display());
     seeds.sort();
     for seed in seeds {
         println!("{}", seed.display());
-        holds(&std::fs::read(&seed).unwrap());
+        check(&std::fs::read(&seed).unwrap());
     }
 }
 
 #[test]
 fn the_seeds_of_frames_come_to_an_end() {
-    replay("frames", holds::frames);
+    replay("frames", invariants::frames);
 }
 
 #[test]
 fn the_seeds_of_session_leave_nothing_behind() {
-    replay("session", holds::session);
+    replay("session", invariants::session);
 }
 
 proptest! {
@@ -46,12 +46,12 @@ proptest! {
     ) {
         let mut stream = if header { b"AMQP\x00\x00\x09\x01".to_vec() } else { Vec::new() };
         stream.extend(bytes);
-        holds::frames(&stream);
+        invariants::frames(&stream);
     }
 
     /// Fails when a client that has logged in can leave something behind, whatever it does.
     #[test]
     fn any_session_leaves_nothing_behind(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
-        holds::session(&bytes);
+        invariants::session(&bytes);
     }
 }
