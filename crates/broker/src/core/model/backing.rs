@@ -1,4 +1,4 @@
-//! One backed queue and its owner: what is fed, delivered, answered and forgotten.
+//! A model of one queue with a backing: what is fed, delivered, reported and forgotten.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,23 +33,23 @@ fn backed_step() -> impl Strategy<Value = BackedStep> {
 const WINDOW: Window = Window { messages: 5, bytes: 100 };
 const UNSETTLED: Window = Window { messages: 7, bytes: 200 };
 
-struct Owner {
+struct BackedQueue {
     core: Core,
     connection: ConnectionKey,
     channel: ChannelKey,
     consumers: Vec<String>,
     held: BTreeMap<u64, u64>,
-    /// The truth: what is not answered.
+    /// What the embedder has stored: what was not reported.
     store: BTreeSet<u64>,
-    answered: BTreeSet<u64>,
+    reported: BTreeSet<u64>,
     fed_up_to: u64,
     credit: CreditBalance,
     next: u64,
     largest: usize,
 }
 
-impl Owner {
-    fn new() -> Owner {
+impl BackedQueue {
+    fn new() -> BackedQueue {
         let mut core = Core::new(SETTINGS);
         core.declare_for_embedder(
             "q",
@@ -59,14 +59,14 @@ impl Owner {
         .unwrap();
         let connection = core.open_connection(false);
         let channel = core.open_channel(connection, 1);
-        Owner {
+        BackedQueue {
             core,
             connection,
             channel,
             consumers: Vec::new(),
             held: BTreeMap::new(),
             store: BTreeSet::new(),
-            answered: BTreeSet::new(),
+            reported: BTreeSet::new(),
             fed_up_to: 0,
             credit: CreditBalance::default(),
             next: 1,
@@ -78,12 +78,12 @@ impl Owner {
         8 + (number as usize * 53) % 120
     }
 
-    fn answer(&mut self, token: u64) {
-        assert!(self.store.remove(&token), "{token} was not the owner's any more");
-        assert!(self.answered.insert(token), "{token} was answered twice");
+    fn report(&mut self, token: u64) {
+        assert!(self.store.remove(&token), "{token} was not in the store any more");
+        assert!(self.reported.insert(token), "{token} was reported twice");
     }
 
-    fn follow(&mut self) {
+    fn check_actions(&mut self) {
         while !self.core.actions.is_empty() {
             for effect in std::mem::take(&mut self.core.actions) {
                 match effect {
@@ -93,7 +93,7 @@ impl Owner {
                             self.fed_up_to = 0;
                         }
                     }
-                    Action::Acknowledged { token, .. } | Action::Dropped { token, .. } => self.answer(token),
+                    Action::Acknowledged { token, .. } | Action::Dropped { token, .. } => self.report(token),
                     Action::Ended { window, unacknowledged, .. } => {
                         assert_eq!(window, self.credit.window());
                         assert!(unacknowledged.iter().all(|it| self.store.contains(it)));
@@ -115,11 +115,11 @@ impl Owner {
     fn feed(&mut self) {
         let mut batch = Vec::new();
         for token in self.store.range(self.fed_up_to + 1..) {
-            if !self.credit.take(Owner::size(*token)) {
+            if !self.credit.take(BackedQueue::size(*token)) {
                 break;
             }
             self.fed_up_to = *token;
-            let body = format!("{:>1$}", token, Owner::size(*token));
+            let body = format!("{:>1$}", token, BackedQueue::size(*token));
             self.largest = self.largest.max(body.len());
             let message = Message::new("", "q", &Properties::default(), body).unwrap();
             batch.push(StoredMessage { token: *token, message, redelivered: false });
@@ -161,7 +161,7 @@ impl Owner {
                 self.held.clear();
                 self.consumers.clear();
                 self.core.close_connection(self.connection);
-                self.follow();
+                self.check_actions();
                 let sizes = self.core.sizes();
                 assert_eq!((sizes.memory, self.core.counts.ready), (0, 0), "held without a consumer");
                 self.connection = self.core.open_connection(false);
@@ -169,9 +169,9 @@ impl Owner {
             }
         }
         self.core.run();
-        self.follow();
+        self.check_actions();
         let queue = self.core.queue("q").unwrap();
-        // Requeued ones come on top of the window; the byte limits may be passed by one message.
+        // Requeued messages come on top of the window, and one message may exceed the byte limits.
         assert!(queue.unacknowledged <= UNSETTLED.messages);
         assert!(queue.unacknowledged_bytes <= UNSETTLED.bytes + self.largest);
         assert!(queue.ready.len() <= WINDOW.messages + UNSETTLED.messages);
@@ -180,20 +180,20 @@ impl Owner {
 }
 
 proptest! {
-    /// See the parent's head: 8.
+    /// Fails in the ways 8 of the list in the parent module.
     #[test]
-    fn a_window_answers_each_token_once(steps in prop::collection::vec(backed_step(), 0..120)) {
-        let mut owner = Owner::new();
+    fn a_window_reports_each_token_once(steps in prop::collection::vec(backed_step(), 0..120)) {
+        let mut backed = BackedQueue::new();
         for step in &steps {
-            owner.apply(step);
+            backed.apply(step);
         }
         // A consumer that behaves empties the store.
-        owner.apply(&BackedStep::Vanish);
-        owner.apply(&BackedStep::Consume);
-        while !owner.held.is_empty() {
-            owner.apply(&BackedStep::Settle { which: 0, multiple: false, verdict: 0 });
+        backed.apply(&BackedStep::Vanish);
+        backed.apply(&BackedStep::Consume);
+        while !backed.held.is_empty() {
+            backed.apply(&BackedStep::Settle { which: 0, multiple: false, verdict: 0 });
         }
-        prop_assert!(owner.store.is_empty(), "never fed: {:?}", owner.store);
-        prop_assert_eq!(owner.answered.len() as u64, owner.next - 1);
+        prop_assert!(backed.store.is_empty(), "never fed: {:?}", backed.store);
+        prop_assert_eq!(backed.reported.len() as u64, backed.next - 1);
     }
 }

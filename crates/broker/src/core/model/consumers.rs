@@ -1,4 +1,5 @@
-//! Two queues, two clients with two channels each, one publisher: deliveries, settling, loss, flow, what is in flight.
+//! A model of two queues, two clients with two channels each, and one publisher: deliveries, settling, loss, flow, and what
+//! is not yet written.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -52,35 +53,35 @@ struct Held {
     consumer: Option<String>,
 }
 
-struct Taker {
+struct ConsumerModel {
     queue: usize,
     prefetch: u16,
     no_ack: bool,
 }
 
-struct Side {
+struct ChannelModel {
     key: ChannelKey,
     held: BTreeMap<u64, Held>,
-    consumers: BTreeMap<String, Taker>,
+    consumers: BTreeMap<String, ConsumerModel>,
     flowing: bool,
 }
 
 struct World {
     core: Core,
     connections: Vec<ConnectionKey>,
-    channels: Vec<Side>,
+    channels: Vec<ChannelModel>,
     waiting: [BTreeSet<u64>; 2],
     seen: BTreeSet<u64>,
     weights: HashMap<u64, usize>,
-    /// Sent and not written, per connection; without acknowledgement also counted as memory.
+    /// Sent and not yet written, per connection. What needs no acknowledgement counts as memory.
     in_flight: [Vec<(usize, bool)>; 2],
     next: u64,
     names: u64,
 }
 
-fn open(core: &mut Core, connection: ConnectionKey, number: u16) -> Side {
+fn open(core: &mut Core, connection: ConnectionKey, number: u16) -> ChannelModel {
     let key = core.open_channel(connection, number);
-    Side { key, held: BTreeMap::new(), consumers: BTreeMap::new(), flowing: true }
+    ChannelModel { key, held: BTreeMap::new(), consumers: BTreeMap::new(), flowing: true }
 }
 
 const SETTINGS: Settings = Settings { output_window: 2_000, ..super::SETTINGS };
@@ -121,18 +122,18 @@ impl World {
             Step::Consume { channel, queue, prefetch, no_ack } => {
                 self.names += 1;
                 let tag = format!("c{}", self.names);
-                let side = &mut self.channels[channel];
-                self.core.set_prefetch(side.key, prefetch, true);
+                let channel_model = &mut self.channels[channel];
+                self.core.set_prefetch(channel_model.key, prefetch, true);
                 let how =
                     Consume { queue: QUEUES[queue], tag: tag.as_str().into(), no_ack, exclusive: false };
-                self.core.consume(side.key, how).unwrap();
-                side.consumers.insert(tag, Taker { queue, prefetch, no_ack });
+                self.core.consume(channel_model.key, how).unwrap();
+                channel_model.consumers.insert(tag, ConsumerModel { queue, prefetch, no_ack });
             }
             Step::Cancel { channel, consumer } => {
-                let side = &mut self.channels[channel];
-                if let Some(tag) = side.consumers.keys().nth(consumer).cloned() {
-                    self.core.cancel(side.key, &tag);
-                    side.consumers.remove(&tag);
+                let channel_model = &mut self.channels[channel];
+                if let Some(tag) = channel_model.consumers.keys().nth(consumer).cloned() {
+                    self.core.cancel(channel_model.key, &tag);
+                    channel_model.consumers.remove(&tag);
                 }
             }
             Step::Get { channel, queue } => {
@@ -151,28 +152,28 @@ impl World {
                 self.settle(channel, which, multiple, verdict)
             }
             Step::Recover { channel } => {
-                let side = &mut self.channels[channel];
-                for (_, held) in std::mem::take(&mut side.held) {
+                let channel_model = &mut self.channels[channel];
+                for (_, held) in std::mem::take(&mut channel_model.held) {
                     assert!(self.waiting[held.queue].insert(held.number));
                 }
-                self.core.recover(side.key);
+                self.core.recover(channel_model.key);
             }
             Step::Flow { channel, flowing } => {
                 self.channels[channel].flowing = flowing;
                 self.core.set_flow(self.channels[channel].key, flowing);
             }
             Step::CloseChannel { channel } => {
-                self.lose(channel);
+                self.lose_channel(channel);
                 self.core.close_channel(self.channels[channel].key);
-                self.follow();
+                self.check_actions();
                 self.reopen(channel);
             }
             Step::CloseConnection { connection } => {
-                self.lose(2 * connection);
-                self.lose(2 * connection + 1);
+                self.lose_channel(2 * connection);
+                self.lose_channel(2 * connection + 1);
                 self.core.close_connection(self.connections[connection]);
                 self.in_flight[connection].clear();
-                self.follow();
+                self.check_actions();
                 self.connections[connection] = self.core.open_connection(false);
                 self.reopen(2 * connection);
                 self.reopen(2 * connection + 1);
@@ -199,15 +200,15 @@ impl World {
             }
         }
         self.core.run();
-        self.follow();
+        self.check_actions();
         self.check();
     }
 
     fn settle(&mut self, channel: usize, which: usize, multiple: bool, verdict: u8) {
-        let side = &mut self.channels[channel];
-        let Some(tag) = side.held.keys().nth(which).copied() else {
+        let channel_model = &mut self.channels[channel];
+        let Some(tag) = channel_model.held.keys().nth(which).copied() else {
             assert_eq!(
-                self.core.settle_delivery(side.key, 1 << 40, multiple, Verdict::Drop),
+                self.core.settle_delivery(channel_model.key, 1 << 40, multiple, Verdict::Drop),
                 Err(Error::UnknownTag)
             );
             return;
@@ -215,20 +216,20 @@ impl World {
         let verdict =
             [Verdict::Acknowledge, Verdict::Acknowledge, Verdict::Requeue, Verdict::Drop][verdict as usize];
         let tags: Vec<u64> =
-            side.held.keys().copied().filter(|it| *it == tag || (multiple && *it < tag)).collect();
+            channel_model.held.keys().copied().filter(|it| *it == tag || (multiple && *it < tag)).collect();
         for tag in tags {
-            let held = side.held.remove(&tag).unwrap();
+            let held = channel_model.held.remove(&tag).unwrap();
             if verdict == Verdict::Requeue {
                 assert!(self.waiting[held.queue].insert(held.number));
             }
         }
-        self.core.settle_delivery(side.key, tag, multiple, verdict).unwrap();
+        self.core.settle_delivery(channel_model.key, tag, multiple, verdict).unwrap();
     }
 
-    fn lose(&mut self, channel: usize) {
-        let side = &mut self.channels[channel];
-        side.consumers.clear();
-        for (_, held) in std::mem::take(&mut side.held) {
+    fn lose_channel(&mut self, channel: usize) {
+        let channel_model = &mut self.channels[channel];
+        channel_model.consumers.clear();
+        for (_, held) in std::mem::take(&mut channel_model.held) {
             assert!(self.waiting[held.queue].insert(held.number));
         }
     }
@@ -245,23 +246,25 @@ impl World {
         assert_eq!(!self.seen.insert(number), redelivered, "redelivered flag of {number}");
     }
 
-    /// Reads the actions as clients would.
-    fn follow(&mut self) {
+    /// Takes the actions as clients would.
+    fn check_actions(&mut self) {
         for effect in std::mem::take(&mut self.core.actions) {
             let Action::Send(connection, Output::Deliver { channel, consumer, tag, redelivered, message }) =
                 effect
             else {
                 continue;
             };
-            let connection = self.connections.iter().position(|it| *it == connection).expect("to the living");
-            let side = 2 * connection + usize::from(channel) - 1;
-            let taker = self.channels[side].consumers.get(&*consumer).expect("to a consumer");
-            let (queue, no_ack) = (taker.queue, taker.no_ack);
+            let connection =
+                self.connections.iter().position(|it| *it == connection).expect("to an open connection");
+            let channel_model = 2 * connection + usize::from(channel) - 1;
+            let consumer_model =
+                self.channels[channel_model].consumers.get(&*consumer).expect("to a consumer");
+            let (queue, no_ack) = (consumer_model.queue, consumer_model.no_ack);
             self.take(queue, &message, redelivered);
             self.in_flight[connection].push((message.weight(), no_ack));
             if !no_ack {
                 let held = Held { queue, number: number_of(&message), consumer: Some(consumer.to_string()) };
-                assert!(self.channels[side].held.insert(tag, held).is_none());
+                assert!(self.channels[channel_model].held.insert(tag, held).is_none());
             }
         }
     }
@@ -275,22 +278,23 @@ impl World {
         let known: usize = waiting.chain(held).map(|it| self.weights[it]).sum();
         let flying: usize = self.in_flight.iter().flatten().filter(|it| it.1).map(|it| it.0).sum();
         assert_eq!(self.core.sizes().memory, known + flying);
-        for (index, side) in self.channels.iter().enumerate() {
+        for (index, channel_model) in self.channels.iter().enumerate() {
             let flying: usize = self.in_flight[index / 2].iter().map(|it| it.0).sum();
-            for (tag, taker) in &side.consumers {
-                let outstanding = side.held.values().filter(|it| it.consumer.as_ref() == Some(tag)).count();
-                let limit = usize::from(taker.prefetch);
-                let free = taker.no_ack || limit == 0 || outstanding < limit;
-                assert!(taker.no_ack || limit == 0 || outstanding <= limit);
-                let can = side.flowing && free && flying < SETTINGS.output_window;
-                assert!(!can || self.waiting[taker.queue].is_empty(), "{tag} could have taken one");
+            for (tag, consumer_model) in &channel_model.consumers {
+                let outstanding =
+                    channel_model.held.values().filter(|it| it.consumer.as_ref() == Some(tag)).count();
+                let limit = usize::from(consumer_model.prefetch);
+                let free = consumer_model.no_ack || limit == 0 || outstanding < limit;
+                assert!(consumer_model.no_ack || limit == 0 || outstanding <= limit);
+                let can = channel_model.flowing && free && flying < SETTINGS.output_window;
+                assert!(!can || self.waiting[consumer_model.queue].is_empty(), "{tag} could have taken one");
             }
         }
     }
 }
 
 proptest! {
-    /// See the parent's head: 2 to 5, 9.
+    /// Fails in the ways 2 to 5 and 9 of the list in the parent module.
     #[test]
     fn the_core_does_what_the_model_says(steps in prop::collection::vec(step(), 0..120)) {
         let mut world = World::new();

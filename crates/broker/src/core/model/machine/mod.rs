@@ -1,10 +1,10 @@
-//! Everything at once: three publishers, exchanges of every kind, five queues of any attributes, sinks that answer late
-//! or refuse, a queue that is fed from its owner's store, clients that come and go, and time.
+//! A model of everything together: three publishers, exchanges of every kind, five queues with any attributes, sinks that
+//! reply late or refuse, a queue that is fed from a store, clients that connect and disconnect, and time.
 
+mod checking;
 mod publishing;
 mod settling;
 mod steps;
-mod watching;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use steps::*;
 
 /// One message in one queue.
 #[derive(Clone, Debug)]
-struct Copy {
+struct QueuedCopy {
     number: u64,
     expires: u64,
     bytes: usize,
@@ -31,54 +31,56 @@ struct Copy {
     token: u64,
 }
 
-struct Line {
+/// What one queue must be like.
+struct QueueModel {
     attributes: Attributes,
     sink: bool,
     alive: bool,
-    /// Which of the queues of this name it is.
-    life: u64,
-    waiting: BTreeMap<u64, Copy>,
+    /// How often a queue of this name was declared before.
+    incarnation: u64,
+    waiting: BTreeMap<u64, QueuedCopy>,
     next: u64,
     used: u64,
-    /// Something was put into it by this operation: its length limit is looked at.
+    /// Whether this operation put something into it, so that its length limit applies.
     pushed: bool,
 }
 
+/// A delivery that a channel has not settled.
 struct Held {
     queue: usize,
-    life: u64,
+    incarnation: u64,
     position: u64,
-    copy: Copy,
+    copy: QueuedCopy,
     consumer: Option<String>,
 }
 
-struct Taker {
+struct ConsumerModel {
     queue: usize,
     prefetch: u16,
     no_ack: bool,
 }
 
-struct Side {
+struct ChannelModel {
     key: ChannelKey,
     held: BTreeMap<u64, Held>,
-    takers: BTreeMap<String, Taker>,
+    consumers: BTreeMap<String, ConsumerModel>,
 }
 
 /// One message at one sink.
 struct Offered {
     queue: usize,
-    life: u64,
+    incarnation: u64,
     ticket: u64,
     number: u64,
     weight: usize,
     message: Arc<Message>,
-    /// The publisher and its number for the message, if it wants an answer.
+    /// The publisher and its number for the message, if it wants a confirm.
     reply: Option<(usize, u64)>,
 }
 
-/// The owner of the kept queue: its store, by token, and whether it was delivered before.
+/// The embedder of the kept queue: its store by token, and whether each message was delivered before.
 #[derive(Default)]
-struct Owner {
+struct EmbedderModel {
     store: BTreeMap<u64, (Arc<Message>, bool)>,
     credit: CreditBalance,
     fed_up_to: u64,
@@ -87,7 +89,7 @@ struct Owner {
 }
 
 #[derive(Default)]
-struct Sums {
+struct ExpectedCounts {
     published: u64,
     unroutable: u64,
     refused: u64,
@@ -98,9 +100,9 @@ struct Sums {
     forgotten: u64,
 }
 
-/// What this operation must still be seen to do.
+/// The actions that this operation must still cause.
 #[derive(Default)]
-struct Due {
+struct Expected {
     offers: VecDeque<(usize, u64)>,
     answers: Vec<((usize, u64), bool)>,
     returns: Vec<u64>,
@@ -112,15 +114,15 @@ struct Machine {
     core: Core,
     now: u64,
     connections: Vec<ConnectionKey>,
-    sides: Vec<Side>,
-    lines: Vec<Line>,
+    channels: Vec<ChannelModel>,
+    queues: Vec<QueueModel>,
     bindings: BTreeSet<(usize, Target, usize)>,
     offered: Vec<Offered>,
     /// Publishes that wait for sinks: how many, and whether one refused.
     open: BTreeMap<(usize, u64), (usize, bool)>,
-    owner: Owner,
-    sums: Sums,
-    due: Due,
+    embedder: EmbedderModel,
+    expected_counts: ExpectedCounts,
+    expected: Expected,
     /// Publishes so far: of the channel with confirms, and from inside the process.
     published: [u64; 3],
     numbers: u64,
@@ -138,7 +140,7 @@ impl Machine {
             let attributes = ExchangeAttributes { kind, durable: false, auto_delete: false, internal: false };
             core.declare_exchange(name, attributes).unwrap();
         }
-        let mut lines = Vec::new();
+        let mut queues = Vec::new();
         for (queue, (mut attributes, sink)) in kinds.into_iter().enumerate() {
             let sink = sink || queue == KEPT;
             if queue == KEPT {
@@ -147,11 +149,11 @@ impl Machine {
             }
             core.declare_for_embedder(QUEUES[queue], attributes.clone(), storage(queue, sink)).unwrap();
             let waiting = BTreeMap::new();
-            lines.push(Line {
+            queues.push(QueueModel {
                 attributes,
                 sink,
                 alive: true,
-                life: 0,
+                incarnation: 0,
                 waiting,
                 next: 0,
                 used: 0,
@@ -164,35 +166,35 @@ impl Machine {
             core,
             now: 0,
             connections,
-            sides: Vec::new(),
-            lines,
+            channels: Vec::new(),
+            queues,
             bindings: BTreeSet::new(),
             offered: Vec::new(),
             open: BTreeMap::new(),
-            owner: Owner::default(),
-            sums: Sums::default(),
-            due: Due::default(),
+            embedder: EmbedderModel::default(),
+            expected_counts: ExpectedCounts::default(),
+            expected: Expected::default(),
             published: [0; 3],
             numbers: 0,
             names: 0,
         };
         for channel in 0..CHANNELS {
-            let side = machine.open(channel);
-            machine.sides.push(side);
+            let channel_model = machine.open(channel);
+            machine.channels.push(channel_model);
         }
         machine
     }
 
-    fn open(&mut self, channel: usize) -> Side {
+    fn open(&mut self, channel: usize) -> ChannelModel {
         let key = self.core.open_channel(self.connections[channel / 2], channel as u16 % 2 + 1);
         if channel == 0 {
             self.core.select_confirms(key);
             self.published[0] = 0;
             self.open.retain(|it, _| it.0 != 0);
-            // Whoever is gone hears no answer.
+            // A closed channel gets no confirm.
             self.offered.iter_mut().for_each(|it| it.reply = it.reply.filter(|it| it.0 != 0));
         }
-        Side { key, held: BTreeMap::new(), takers: BTreeMap::new() }
+        ChannelModel { key, held: BTreeMap::new(), consumers: BTreeMap::new() }
     }
 
     fn apply(&mut self, step: &Step) {
@@ -203,27 +205,29 @@ impl Machine {
             Step::Consume { channel, queue, prefetch, no_ack } => {
                 self.names += 1;
                 let tag = format!("c{}", self.names);
-                let side = &mut self.sides[*channel];
-                self.core.set_prefetch(side.key, *prefetch, true);
+                let channel_model = &mut self.channels[*channel];
+                self.core.set_prefetch(channel_model.key, *prefetch, true);
                 let how = Consume {
                     queue: QUEUES[*queue],
                     tag: tag.as_str().into(),
                     no_ack: *no_ack,
                     exclusive: false,
                 };
-                let line = &mut self.lines[*queue];
-                let consumed = self.core.consume(side.key, how);
-                assert_eq!(consumed, if line.alive { Ok(()) } else { Err(Error::NoQueue) });
-                if line.alive {
-                    line.used = self.now;
-                    side.takers.insert(tag, Taker { queue: *queue, prefetch: *prefetch, no_ack: *no_ack });
+                let model = &mut self.queues[*queue];
+                let consumed = self.core.consume(channel_model.key, how);
+                assert_eq!(consumed, if model.alive { Ok(()) } else { Err(Error::NoQueue) });
+                if model.alive {
+                    model.used = self.now;
+                    channel_model
+                        .consumers
+                        .insert(tag, ConsumerModel { queue: *queue, prefetch: *prefetch, no_ack: *no_ack });
                 }
             }
             Step::Cancel { channel } => {
-                let side = &mut self.sides[*channel];
-                if let Some((tag, taker)) = side.takers.pop_first() {
-                    self.core.cancel(side.key, &tag);
-                    self.left(taker.queue);
+                let channel_model = &mut self.channels[*channel];
+                if let Some((tag, consumer_model)) = channel_model.consumers.pop_first() {
+                    self.core.cancel(channel_model.key, &tag);
+                    self.consumer_left(consumer_model.queue);
                 }
             }
             Step::Get { channel, queue } => self.get(*channel, *queue),
@@ -231,33 +235,33 @@ impl Machine {
                 self.settle(*channel, *which, *multiple, *verdict);
             }
             Step::CloseChannel { channel } => {
-                self.core.close_channel(self.sides[*channel].key);
-                self.lose(&[*channel]);
-                self.follow();
-                self.sides[*channel] = self.open(*channel);
+                self.core.close_channel(self.channels[*channel].key);
+                self.lose_channels(&[*channel]);
+                self.check_actions();
+                self.channels[*channel] = self.open(*channel);
             }
             Step::CloseConnection { connection } => {
                 let channels = [2 * connection, 2 * connection + 1];
                 self.core.close_connection(self.connections[*connection]);
-                self.lose(&channels);
-                self.follow();
+                self.lose_channels(&channels);
+                self.check_actions();
                 self.connections[*connection] = self.core.open_connection(false);
                 for channel in channels {
-                    self.sides[channel] = self.open(channel);
+                    self.channels[channel] = self.open(channel);
                 }
             }
             Step::PublishReply { which, safe } => self.answer(*which, *safe),
             Step::Feed => self.feed(),
             Step::Purge { queue } => {
-                let line = &mut self.lines[*queue];
+                let model = &mut self.queues[*queue];
                 let purged = self.core.purge_queue(QUEUES[*queue], None);
                 assert_eq!(
                     purged,
-                    if line.alive { Ok(line.waiting.len() as u32) } else { Err(Error::NoQueue) }
+                    if model.alive { Ok(model.waiting.len() as u32) } else { Err(Error::NoQueue) }
                 );
-                for copy in std::mem::take(&mut line.waiting).into_values() {
-                    self.sums.dropped += 1;
-                    self.due.dropped.extend((*queue == KEPT).then_some(copy.token));
+                for copy in std::mem::take(&mut model.waiting).into_values() {
+                    self.expected_counts.dropped += 1;
+                    self.expected.dropped.extend((*queue == KEPT).then_some(copy.token));
                 }
             }
             Step::Wait { millis } => {
@@ -265,36 +269,36 @@ impl Machine {
                 self.core.set_now(self.now);
                 self.core.tick();
                 for queue in 0..QUEUES.len() {
-                    let line = &self.lines[queue];
+                    let model = &self.queues[queue];
                     let unused = self.consumers(queue) == 0
-                        && line.attributes.expires.is_some_and(|it| self.now - line.used >= it);
-                    if line.alive && unused {
-                        self.die(queue);
+                        && model.attributes.expires.is_some_and(|it| self.now - model.used >= it);
+                    if model.alive && unused {
+                        self.delete_queue(queue);
                     }
                 }
             }
         }
         self.core.run();
-        self.follow();
+        self.check_actions();
         self.end_of_operation();
         self.check();
     }
 
     fn consumers(&self, queue: usize) -> usize {
-        self.sides.iter().flat_map(|it| it.takers.values()).filter(|it| it.queue == queue).count()
+        self.channels.iter().flat_map(|it| it.consumers.values()).filter(|it| it.queue == queue).count()
     }
 
     fn declare(&mut self, queue: usize) {
-        let line = &mut self.lines[queue];
-        if line.alive {
+        let model = &mut self.queues[queue];
+        if model.alive {
             self.core.inspect_queue(QUEUES[queue], self.connections[0]).unwrap();
         } else {
-            let storage = storage(queue, line.sink);
-            self.core.declare_for_embedder(QUEUES[queue], line.attributes.clone(), storage).unwrap();
-            line.alive = true;
-            line.life += 1;
+            let storage = storage(queue, model.sink);
+            self.core.declare_for_embedder(QUEUES[queue], model.attributes.clone(), storage).unwrap();
+            model.alive = true;
+            model.incarnation += 1;
         }
-        line.used = self.now;
+        model.used = self.now;
     }
 
     fn bind(&mut self, exchange: usize, target: Target, key: usize, bound: bool) {
@@ -305,7 +309,7 @@ impl Machine {
             (Target::Exchange(it), true) => self.core.bind_exchange(EXCHANGES[it].0, source, pattern),
             (Target::Exchange(it), false) => self.core.unbind_exchange(EXCHANGES[it].0, source, pattern),
         };
-        let there = !matches!(target, Target::Queue(it) if !self.lines[it].alive);
+        let there = !matches!(target, Target::Queue(it) if !self.queues[it].alive);
         assert_eq!(done, if there { Ok(()) } else { Err(Error::NoQueue) });
         if there && bound {
             self.bindings.insert((exchange, target, key));
@@ -318,7 +322,7 @@ impl Machine {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 384, ..ProptestConfig::default() })]
 
-    /// See the parent's head: all of it.
+    /// Fails in each of the ways in the list of the parent module.
     #[test]
     fn everything_at_once_does_what_the_model_says(
         kinds in prop::collection::vec((attributes(), prop::bool::weighted(0.3)), QUEUES.len()),

@@ -1,9 +1,9 @@
-//! Where a message goes, and who answers for it: routing, queues, sinks, and what the owner feeds.
+//! Publishing: routing, queues, sinks, confirms, and what the embedder feeds.
 
 use super::*;
 
 impl Machine {
-    /// By the definition, without tables and tries.
+    /// Routes by the definition, without tables and tries.
     pub(super) fn route(
         &self,
         exchange: usize,
@@ -48,60 +48,60 @@ impl Machine {
                 ""
             }
         };
-        queues.retain(|it| self.lines[*it].alive);
+        queues.retain(|it| self.queues[*it].alive);
         let mut properties = Properties::default().with_delivery_mode(if it.persistent { 2 } else { 1 });
         if let Some(expiration) = it.expiration {
             properties = properties.with_expiration(expiration.to_string().into());
         }
         let body = format!("{number:>0$}", 6 + it.size);
         let message = Arc::new(Message::new(exchange, key, &properties, body).unwrap());
-        self.sums.published += 1;
+        self.expected_counts.published += 1;
         let reply = (it.publisher != 1).then(|| {
             self.published[it.publisher] += 1;
             (it.publisher, self.published[it.publisher])
         });
         let from = match it.publisher {
             IN_PROCESS => Publisher::Local(self.published[IN_PROCESS]),
-            channel => Publisher::Channel(self.sides[channel].key),
+            channel => Publisher::Channel(self.channels[channel].key),
         };
         if queues.is_empty() {
-            self.sums.unroutable += 1;
-            self.due.returns.extend((it.mandatory && it.publisher != IN_PROCESS).then_some(number));
+            self.expected_counts.unroutable += 1;
+            self.expected.returns.extend((it.mandatory && it.publisher != IN_PROCESS).then_some(number));
         }
         let (mut waiting, mut refused) = (0, 0);
-        // The core asks in the order of its keys, which for queues made anew is not that of their names.
+        // The core offers in the order of its keys, which differs from that of the names for queues declared again.
         for queue in &queues {
-            let line = &mut self.lines[*queue];
+            let model = &mut self.queues[*queue];
             let size = message.body().len();
-            let bytes: usize = line.waiting.values().map(|it| it.bytes).sum();
-            let full = line.attributes.max_length.is_some_and(|it| line.waiting.len() >= it)
-                || line.attributes.max_bytes.is_some_and(|it| bytes + size > it);
-            let could_be_lost = reply.is_some() && line.attributes.durable && it.persistent;
-            if line.sink {
+            let bytes: usize = model.waiting.values().map(|it| it.bytes).sum();
+            let full = model.attributes.max_length.is_some_and(|it| model.waiting.len() >= it)
+                || model.attributes.max_bytes.is_some_and(|it| bytes + size > it);
+            let could_be_lost = reply.is_some() && model.attributes.durable && it.persistent;
+            if model.sink {
                 waiting += 1;
-                self.due.offers.push_back((*queue, number));
+                self.expected.offers.push_back((*queue, number));
                 self.offered.push(Offered {
                     queue: *queue,
-                    life: line.life,
+                    incarnation: model.incarnation,
                     ticket: 0,
                     number,
                     weight: message.weight(),
                     message: message.clone(),
                     reply,
                 });
-            } else if could_be_lost || (full && line.attributes.overflow == Overflow::RejectPublish) {
+            } else if could_be_lost || (full && model.attributes.overflow == Overflow::RejectPublish) {
                 refused += 1;
             } else {
-                self.sums.put += 1;
+                self.expected_counts.put += 1;
                 self.put(*queue, &message, number, 0, false);
             }
         }
-        self.sums.refused += refused;
+        self.expected_counts.refused += refused;
         if let Some(reply) = reply {
             if waiting > 0 {
                 self.open.insert(reply, (waiting, refused > 0));
             } else {
-                self.due.answers.push((reply, refused == 0));
+                self.expected.answers.push((reply, refused == 0));
             }
         }
         let routed = self.core.publish(from, message, it.mandatory);
@@ -116,20 +116,20 @@ impl Machine {
         token: u64,
         redelivered: bool,
     ) {
-        let line = &mut self.lines[queue];
-        let life = [line.attributes.message_ttl, message.expiration()].into_iter().flatten().min();
-        let copy = Copy {
+        let model = &mut self.queues[queue];
+        let ttl = [model.attributes.message_ttl, message.expiration()].into_iter().flatten().min();
+        let copy = QueuedCopy {
             number,
-            expires: life.map_or(u64::MAX, |it| self.now + it),
+            expires: ttl.map_or(u64::MAX, |it| self.now + it),
             bytes: message.body().len(),
             weight: message.weight(),
             redelivered,
             returns: 0,
             token,
         };
-        line.waiting.insert(line.next, copy);
-        line.next += 1;
-        line.pushed |= queue != KEPT;
+        model.waiting.insert(model.next, copy);
+        model.next += 1;
+        model.pushed |= queue != KEPT;
     }
 
     pub(super) fn answer(&mut self, which: usize, safe: bool) {
@@ -137,29 +137,29 @@ impl Machine {
             return;
         }
         let offered = self.offered.remove(which % self.offered.len());
-        self.sums.refused += u64::from(!safe);
+        self.expected_counts.refused += u64::from(!safe);
         if let Some(reply) = offered.reply {
             let open = self.open.get_mut(&reply).unwrap();
             open.0 -= 1;
             open.1 |= !safe;
             if open.0 == 0 {
-                self.due.answers.push((reply, !open.1));
+                self.expected.answers.push((reply, !open.1));
                 self.open.remove(&reply);
             }
         }
         if safe && offered.queue == KEPT {
-            self.owner.tokens += 1;
-            self.owner.store.insert(self.owner.tokens, (offered.message, false));
+            self.embedder.tokens += 1;
+            self.embedder.store.insert(self.embedder.tokens, (offered.message, false));
         }
         self.core.settle_tickets(&[offered.ticket], safe);
     }
 
-    /// The owner acts on what it was told, some time after.
+    /// The embedder feeds, some time after it was granted credit.
     pub(super) fn feed(&mut self) {
         let mut batch = Vec::new();
         let mut taken = Vec::new();
-        for (token, (message, redelivered)) in self.owner.store.range(self.owner.fed_up_to + 1..) {
-            if !self.owner.credit.take(message.body().len()) {
+        for (token, (message, redelivered)) in self.embedder.store.range(self.embedder.fed_up_to + 1..) {
+            if !self.embedder.credit.take(message.body().len()) {
                 break;
             }
             taken.push((*token, message.clone(), *redelivered));
@@ -172,16 +172,16 @@ impl Machine {
         if batch.is_empty() {
             return;
         }
-        self.owner.fed_up_to = taken.last().unwrap().0;
-        let window = self.owner.credit.window();
-        let fresh = self.owner.open == Some(window);
+        self.embedder.fed_up_to = taken.last().unwrap().0;
+        let window = self.embedder.credit.window();
+        let fresh = self.embedder.open == Some(window);
         if fresh {
-            self.sums.fed += taken.len() as u64;
+            self.expected_counts.fed += taken.len() as u64;
             for (token, message, redelivered) in taken {
                 self.put(KEPT, &message, number_of(&message), token, redelivered);
             }
         } else {
-            self.owner.credit.close();
+            self.embedder.credit.close();
         }
         let fed = self.core.feed(QUEUES[KEPT], window, batch);
         assert_eq!(fed, if fresh { Ok(()) } else { Err(Error::WindowEnded) });

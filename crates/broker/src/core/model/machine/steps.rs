@@ -1,4 +1,4 @@
-//! What can happen, and with what: the steps of a run, drawn at random.
+//! The random steps of a run, and their arguments.
 
 use proptest::prelude::*;
 
@@ -93,7 +93,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What one queue is like. The kept one is never deleted by itself: its owner would not have it.
+/// The attributes of one queue. The kept one never deletes itself, as the embedder's don't.
 pub(super) fn attributes() -> impl Strategy<Value = Attributes> {
     let few = |most: usize| prop::option::weighted(0.3, 0..most);
     let limits = (few(4), few(80), any::<bool>(), prop::option::weighted(0.3, 0u32..3));
