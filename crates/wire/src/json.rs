@@ -1,4 +1,4 @@
-//! The one way in for a JSON document that another party wrote: bounded in size and depth, and with errors that
+//! Reads JSON documents of other parties: bounded in size and depth, and with errors that
 //! name the field.
 //!
 //! A document that is read well is read once. Only a refused one is read again, to find out where it went wrong.

@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of tests that fails has failed the test")]
 
 mod golden;
-#[path = "../fuzz/holds.rs"]
+#[path = "../fuzz/invariants.rs"]
 #[allow(unreachable_pub, reason = "the fuzzer's targets include it as well")]
-mod holds;
+mod invariants;
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
@@ -20,14 +20,14 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
 #[test]
 fn messages() {
     let golden = golden::files().into_iter().map(|(.., path)| std::fs::read(path).unwrap());
-    seeds("message").into_iter().chain(golden).for_each(|bytes| holds::message(&bytes));
+    seeds("message").into_iter().chain(golden).for_each(|bytes| invariants::message(&bytes));
 }
 
 #[test]
 fn buffers() {
     for packed in seeds("buffers") {
         if let Ok(packed) = std::str::from_utf8(&packed) {
-            holds::buffers(packed);
+            invariants::buffers(packed);
         }
     }
 }

@@ -1,6 +1,6 @@
 #![no_main]
 
-#[path = "../holds.rs"]
-mod holds;
+#[path = "../invariants.rs"]
+mod invariants;
 
-libfuzzer_sys::fuzz_target!(|packed: &str| holds::buffers(packed));
+libfuzzer_sys::fuzz_target!(|packed: &str| invariants::buffers(packed));

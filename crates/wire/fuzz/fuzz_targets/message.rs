@@ -1,6 +1,6 @@
 #![no_main]
 
-#[path = "../holds.rs"]
-mod holds;
+#[path = "../invariants.rs"]
+mod invariants;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| holds::message(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| invariants::message(bytes));

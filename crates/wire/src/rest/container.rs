@@ -18,13 +18,13 @@ pub struct Register {
     pub container_type: String,
 }
 
-/// Answer to a registration and to a build.
+/// Response to a registration and to a build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registered {
     pub container_id: ContainerId,
 }
 
-/// Answer of `GET /v2/containers/{id}/{type}`.
+/// Response of `GET /v2/containers/{id}/{type}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerResponse {
     pub container: Container,
@@ -57,7 +57,7 @@ pub struct Build {
     pub payload_url: Option<String>,
 }
 
-/// Answer of `GET /v2/containers/build/{id}`.
+/// Response of `GET /v2/containers/build/{id}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildStatus {
     pub status: String,

@@ -115,7 +115,7 @@ pub struct Listed {
     pub owner: IdentityId,
 }
 
-/// Answer of `GET /v2/endpoints/{id}`. What is absent is null, or none of the asker's business.
+/// Response of `GET /v2/endpoints/{id}`. What is absent is null, or none of the asker's business.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Endpoint {
     pub uuid: EndpointId,
@@ -148,7 +148,7 @@ pub struct Endpoint {
     pub subscription_uuid: Option<SubscriptionId>,
 }
 
-/// Answer of `GET /v2/endpoints/{id}/status`.
+/// Response of `GET /v2/endpoints/{id}/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     pub status: Presence,
@@ -190,7 +190,7 @@ pub enum Presence {
     Offline,
 }
 
-/// Answer of `POST /v3/endpoints/{id}/lock`.
+/// Response of `POST /v3/endpoints/{id}/lock`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Locked {
     pub endpoint_id: EndpointId,
@@ -198,13 +198,13 @@ pub struct Locked {
     pub lock_expiration_timestamp: String,
 }
 
-/// Answer of `DELETE /v3/endpoints/{id}/lock`: ours.
+/// Response of `DELETE /v3/endpoints/{id}/lock`: ours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unlocked {
     pub endpoint_id: EndpointId,
 }
 
-/// Answer of `DELETE /v3/endpoints/{id}/tasks`: ours.
+/// Response of `DELETE /v3/endpoints/{id}/tasks`: ours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
     pub endpoint_id: EndpointId,
@@ -212,7 +212,7 @@ pub struct Dropped {
     pub dropped: usize,
 }
 
-/// Answer of `GET /v3/endpoints/{id}/allowed_functions`.
+/// Response of `GET /v3/endpoints/{id}/allowed_functions`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AllowedFunctions {
     pub endpoint_id: EndpointId,

@@ -51,7 +51,7 @@ pub struct Meta {
     pub serde_identifier: Option<String>,
 }
 
-/// Answer to a registration.
+/// Response to a registration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registered {
     pub function_uuid: FunctionId,
@@ -60,7 +60,7 @@ pub struct Registered {
     pub ha_warning: Option<String>,
 }
 
-/// Answer of `GET /v2/functions/{id}`. What is `meta` in the registration is `metadata` here.
+/// Response of `GET /v2/functions/{id}`. What is `meta` in the registration is `metadata` here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Function<'a> {
     pub function_uuid: FunctionId,

@@ -4,7 +4,7 @@
 //! A member without a value is left out unless its documentation says that it crosses the wire as null: clients
 //! take `"result": null` for a result. Unknown members are ignored.
 //!
-//! | route | request | answer |
+//! | route | request | response |
 //! |---|---|---|
 //! | `GET /v2/version` | [`version::Query`] | [`version::Versions`], or a bare string |
 //! | `POST /v3/functions` | [`function::Register`] | [`function::Registered`] |

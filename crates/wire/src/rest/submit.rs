@@ -121,7 +121,7 @@ pub struct UserRuntime {
     pub platform: Option<FreeForm>,
 }
 
-/// Answer to a submission: as many task ids per function, and in the same order, as there were payloads.
+/// Response to a submission: as many task ids per function, and in the same order, as there were payloads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Submitted {
     pub request_id: RequestId,

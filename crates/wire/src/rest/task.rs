@@ -1,4 +1,4 @@
-//! What is known of a task.
+//! The state and result of a task.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::json::FreeForm;
 use crate::json_text::Text;
 use crate::message::TaskState;
 
-/// Answer of `GET /v2/tasks/{id}`.
+/// Response of `GET /v2/tasks/{id}`.
 ///
 /// Clients take the mere presence of `result` for success, so nothing here is ever null.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -81,7 +81,7 @@ pub struct Batch {
     pub task_ids: Vec<TaskId>,
 }
 
-/// Answer of `POST /v2/batch_status`.
+/// Response of `POST /v2/batch_status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Documents<'a> {
     #[serde(default)]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{TaskGroupId, TaskId};
 
-/// Answer of `GET /v2/taskgroup/{id}`.
+/// Response of `GET /v2/taskgroup/{id}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskGroup {
     pub taskgroup_id: TaskGroupId,

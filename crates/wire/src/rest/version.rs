@@ -1,4 +1,4 @@
-//! What the service is, and whom it still talks to.
+//! The version of the service, and the oldest clients that it supports.
 
 use serde::{Deserialize, Serialize};
 

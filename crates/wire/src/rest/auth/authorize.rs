@@ -1,4 +1,4 @@
-//! The browser's way to a code.
+//! The authorization request of a browser, and the code that it gets.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! What somebody allowed an application to do in his name. No released client of compute asks for it.
+//! Consents: what a person allowed an application to do in their name. No released client of compute asks for them.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
@@ -12,7 +12,7 @@ pub struct Query {
     pub all: Option<String>,
 }
 
-/// Answer of `GET /v2/api/identities/{id}/consents`.
+/// Response of `GET /v2/api/identities/{id}/consents`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Consents {
     pub consents: Vec<Consent>,

@@ -1,10 +1,10 @@
-//! Who somebody is.
+//! Identities: who a person or a client is.
 
 use serde::{Deserialize, Serialize};
 
 use crate::id::IdentityId;
 
-/// Answer of `GET /v2/oauth2/userinfo`.
+/// Response of `GET /v2/oauth2/userinfo`.
 ///
 /// The endpoint of a manager without privileges needs the `sub` of each of the set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,7 +55,7 @@ pub struct Query {
     pub usernames: Option<String>,
 }
 
-/// Answer of `GET /v2/api/identities`.
+/// Response of `GET /v2/api/identities`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identities {
     pub identities: Vec<Identity>,

@@ -1,6 +1,6 @@
 //! The bodies of the identity service's routes.
 //!
-//! | route | request | answer |
+//! | route | request | response |
 //! |---|---|---|
 //! | `POST /v2/oauth2/token` | form: [`token::Grant`] | [`token::TokenResponse`]; an array of [`token::Token`] for dependent tokens |
 //! | `POST /v2/oauth2/token/revoke` | form: [`token::Revoke`] | [`token::Revoked`] |

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Answer of `GET /.well-known/openid-configuration`. All URLs are absolute.
+/// Response of `GET /.well-known/openid-configuration`. All URLs are absolute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configuration {
     pub issuer: String,
@@ -18,7 +18,7 @@ pub struct Configuration {
     pub claims_supported: Vec<String>,
 }
 
-/// Answer of `GET /jwk.json`. Clients use the first key only.
+/// Response of `GET /jwk.json`. Clients use the first key only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeySet {
     pub keys: Vec<Key>,

@@ -29,13 +29,13 @@ pub struct NewPolicy {
     pub domain_constraints_exclude: Option<Vec<String>>,
 }
 
-/// Answer of `POST /v2/api/policies` and of `GET /v2/api/policies/{id}`.
+/// Response of `POST /v2/api/policies` and of `GET /v2/api/policies/{id}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyResponse {
     pub policy: Policy,
 }
 
-/// Answer of `GET /v2/api/policies`.
+/// Response of `GET /v2/api/policies`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policies {
     pub policies: Vec<Policy>,

@@ -22,13 +22,13 @@ pub struct NewProject {
     pub admin_group_ids: Option<Vec<GroupId>>,
 }
 
-/// Answer of `POST /v2/api/projects`.
+/// Response of `POST /v2/api/projects`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Created {
     pub project: Project,
 }
 
-/// Answer of `GET /v2/api/projects`.
+/// Response of `GET /v2/api/projects`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Projects {
     pub projects: Vec<Project>,

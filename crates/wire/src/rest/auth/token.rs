@@ -98,7 +98,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Answer to every grant but that for dependent tokens.
+/// Response to every grant but that for dependent tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenResponse {
     #[serde(flatten)]
@@ -147,7 +147,7 @@ pub struct Introspect {
     pub include: Option<String>,
 }
 
-/// Answer of the introspection: all there is if the token is active, nothing else if not.
+/// Response of the introspection: all there is if the token is active, nothing else if not.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Introspection {
     pub active: bool,
