@@ -34,6 +34,62 @@ class OnAStallingFileSystem(Endpoint):
         return ["unshare", *user, "--mount", *stalling, *where, self.program, "-c", self.mount, *arguments]
 
 
+def test_a_worker_that_can_not_be_started_meanwhile_costs_nobody_else(scene, marks):  # noqa: F811
+    service = scene.service()
+    engine = {
+        "type": "GlobusComputeEngine",
+        "max_workers_per_node": 2,
+        "heartbeat_period": 1,
+        "heartbeat_threshold": THRESHOLD,
+        "provider": {"type": "LocalProvider", "init_blocks": 1, "min_blocks": 0, "max_blocks": 1},
+    }
+    endpoint = OnAStallingFileSystem(scene, service, "endpoint", engine=engine)
+    # The interpreter lies there, too: whoever executes it waits.
+    engine["python"] = str(endpoint.mount / "python")
+    interpreter = endpoint.directory / "python"
+    interpreter.write_text(f'#!/bin/sh\nexec {endpoint.python} "$@"\n')
+    interpreter.chmod(0o755)
+    scene.endpoints.append(endpoint)
+    endpoint.configure()
+    endpoint.start()
+    script = service.sdk("4.19.0").start(
+        GATED
+        + """
+import os
+
+def leaves(marks, name):
+    import os, pathlib, time
+    pathlib.Path(marks, name).write_text(f"{os.getpid()}\\n")
+    while not pathlib.Path(marks, name + ".open").exists():
+        time.sleep(0.02)
+    os._exit(1)
+
+with executor(endpoint) as ex:
+    running, leaving = submitted(ex, "running"), ex.submit(leaves, marks, "leaving")
+    tell("submitted")
+    after = submitted(ex, "after")
+    tell([outcome(future) for future in (leaving, running, after)])
+""",
+        endpoint.id,
+        marks,
+    )
+    script.hear()
+    for name in ("running", "leaving"):
+        until(lambda: begun(marks, name), "the task runs")
+    endpoint.flag.touch()
+    (marks / "leaving.open").touch()
+    # Its slot gets another worker at once, and that one's interpreter can't be read.
+    time.sleep(3 * THRESHOLD)
+    for name in ("running", "after"):
+        (marks / f"{name}.open").touch()
+    endpoint.flag.unlink()
+    lost, running, after = script.hear(2)
+    assert lost[0] == "error" and "WorkerLost" in lost[2]
+    assert (running, after) == (["value", "running ran"], ["value", "after ran"])
+    script.finish()
+    assert len(begun(marks, "running")) == 1
+
+
 def test_what_runs_survives_a_file_system_that_stands_still(scene, marks):  # noqa: F811
     service = scene.service()
     engine = {

@@ -6,13 +6,15 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io;
+use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::Duration;
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 /// New processes may appear between two looks; a fork bomb is outrun within a few.
 const LOOKS: u32 = 200;
@@ -44,6 +46,15 @@ pub(crate) fn limit_open_files(command: &mut Command, soft: Option<u64>) {
             Ok(setrlimit(Resource::RLIMIT_NOFILE, soft.min(hard), hard)?)
         });
     }
+}
+
+/// Held while a process is started. When its `exec` fails, the standard library waits for it and panics if it is gone.
+static STARTING: Mutex<()> = Mutex::new(());
+
+/// Starts a process; [`reap`] leaves it alone while it does not run yet.
+pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
+    let _held = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    command.spawn()
 }
 
 /// Makes this process the reaper of its orphans.
@@ -80,8 +91,15 @@ pub(crate) async fn sweep(pool: &str, workers: &[(Pid, u32)]) {
     }
 }
 
-/// Takes in the exit statuses of orphans; `known` processes have somebody else who waits for them.
+/// Takes in the exit statuses of orphans; `known` processes are waited for elsewhere. While a process is being started,
+/// zombies stay until the next call.
 pub(crate) fn reap(known: &HashSet<Pid>) {
+    let Ok(_held) = STARTING.try_lock().or_else(|error| match error {
+        TryLockError::Poisoned(error) => Ok(error.into_inner()),
+        TryLockError::WouldBlock => Err(()),
+    }) else {
+        return;
+    };
     let here = nix::unistd::getpid();
     for pid in processes().filter(|pid| !known.contains(pid)) {
         if zombie_of(pid, here) {

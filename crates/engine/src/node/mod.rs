@@ -9,6 +9,7 @@ mod allotment;
 mod call;
 mod config;
 mod descriptors;
+mod file_thread;
 pub(crate) mod library;
 mod log;
 mod own_directory;
@@ -25,6 +26,7 @@ use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -43,6 +45,7 @@ use crate::link::frame::{self, Frame, Reader};
 use crate::link::message::{self, Hello, ToNode};
 use crate::processes;
 use descriptors::Descriptors;
+use file_thread::FileThread;
 use own_directory::OwnDirectory;
 use resources::{Machine, Share};
 use slots::{Slots, Step};
@@ -68,6 +71,8 @@ pub enum NodeError {
     Refused(String),
     #[error("cannot write logs in {path}: {error}")]
     Logs { path: PathBuf, error: io::Error },
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
     #[error(transparent)]
     NoSlots(#[from] NoSlots),
 }
@@ -147,7 +152,8 @@ pub async fn run(
     let (sender, news) = mpsc::unbounded_channel();
     let mut node = Node {
         clock: Clock::start(),
-        recipe,
+        files: FileThread::start().map_err(NodeError::Thread)?,
+        recipe: Arc::new(recipe),
         shares: shares?,
         slots: Slots::new(count, max_tasks),
         threads,
@@ -242,7 +248,8 @@ const BATCH: usize = 256;
 
 struct Node {
     clock: Clock,
-    recipe: Recipe,
+    files: FileThread,
+    recipe: Arc<Recipe>,
     shares: Vec<Share>,
     slots: Slots<Load>,
     /// Whether the workers are threads of one process.
@@ -262,29 +269,20 @@ struct Node {
 }
 
 impl Node {
-    /// Starts the worker of this slot. One that can't be started counts as one that has died.
-    fn start(&mut self, rank: u32) -> Result<(), NodeError> {
+    /// Starts the worker of this slot; [`News::Started`] brings it.
+    fn start(&mut self, rank: u32) {
         let share = self.shares.get(rank as usize).cloned().unwrap_or_default();
-        let failed = |error| NodeError::CannotStart { python: self.recipe.python.clone(), error };
+        let (recipe, news) = (Arc::clone(&self.recipe), self.sender.clone());
         if !self.threads {
-            match Worker::start(&self.recipe, rank, &share, self.sender.clone()) {
-                Ok(worker) => drop(self.workers.insert(rank, worker)),
-                Err(error) => {
-                    let how = format!("{}.", failed(error));
-                    self.endings.insert(rank, Ending { how, output: String::new() });
-                    self.slots.died(rank, Vec::new(), self.clock.now());
-                }
-            }
-            return Ok(());
+            self.files.run(move || Worker::start(&recipe, rank, &share, news));
+            return;
         }
         // They die together, so the last to be asked for starts them all.
         self.awaited += 1;
         if self.awaited == self.recipe.count {
             self.awaited = 0;
-            let workers = threads::start(&self.recipe, &share, &self.sender).map_err(failed)?;
-            self.workers.extend((0..).zip(workers));
+            self.files.run(move || threads::start(&recipe, &share, &news));
         }
-        Ok(())
     }
 
     async fn serve(
@@ -295,7 +293,7 @@ impl Node {
         outgoing: mpsc::UnboundedReceiver<Frame>,
     ) -> Result<(), NodeError> {
         for rank in 0..self.recipe.count {
-            self.start(rank)?;
+            self.start(rank);
         }
         self.follow(None, &mut out)?;
         // The interpreters start while the link is made.
@@ -389,6 +387,21 @@ impl Node {
         let now = self.clock.now();
         let mut its_end = None;
         match news {
+            News::Started { rank, worker } => {
+                if self.slots.is_starting(rank) {
+                    self.workers.insert(rank, worker);
+                } else {
+                    // Its slot was closed while its interpreter was being loaded.
+                    worker.kill();
+                }
+            }
+            News::NotStarted { rank, error } => {
+                let error = NodeError::CannotStart { python: self.recipe.python.clone(), error };
+                if self.threads {
+                    return Err(error);
+                }
+                self.end_of_start(rank, format!("{error}."));
+            }
             News::Said { rank, frame } => match frame.kind() {
                 message::READY => {
                     if !self.ready {
@@ -420,8 +433,7 @@ impl Node {
                 let unread = worker.as_mut().map(Worker::take_back).unwrap_or_default();
                 self.dying.remove(&rank);
                 let how = if self.overdue.remove(&rank) {
-                    let limit = self.recipe.start_limit.as_secs();
-                    format!("It was not ready within {limit} s (worker_start_timeout) and was killed.")
+                    self.not_ready_in_time()
                 } else {
                     worker.and_then(|worker| worker.offence()).map_or(how, str::to_owned)
                 };
@@ -447,9 +459,12 @@ impl Node {
                     if let Some(worker) = self.workers.get(&rank) {
                         worker.terminate();
                         self.dying.insert(rank, Instant::now() + CANCEL_GRACE);
+                    } else if self.overdue.remove(&rank) {
+                        // Its file system stands still: there is no process to kill yet.
+                        self.end_of_start(rank, self.not_ready_in_time());
                     }
                 }
-                Step::Start { rank } => self.start(rank)?,
+                Step::Start { rank } => self.start(rank),
                 Step::Lost { rank, task } => out.send(message::worker_lost(task, rank, how)),
                 // A thread's slot can't be closed alone.
                 Step::Close { rank } | Step::GiveUp { rank } if self.threads || self.slots.open() == 0 => {
@@ -463,6 +478,17 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    /// The worker of this rank was not started.
+    fn end_of_start(&mut self, rank: u32, how: String) {
+        self.endings.insert(rank, Ending { how, output: String::new() });
+        self.slots.died(rank, Vec::new(), self.clock.now());
+    }
+
+    fn not_ready_in_time(&self) -> String {
+        let limit = self.recipe.start_limit.as_secs();
+        format!("It was not ready within {limit} s (worker_start_timeout) and was killed.")
     }
 
     /// How the worker of this rank has ended, and the end of what it has printed.

@@ -118,8 +118,8 @@ impl<T: Burden> Slots<T> {
     }
 
     pub(crate) fn ready(&mut self, rank: u32, now: Duration) {
-        if let Some(worker) = self.workers.get_mut(rank as usize)
-            && matches!(worker, Worker::Starting { failed, .. } if *failed < FRUITLESS_STARTS)
+        if self.is_starting(rank)
+            && let Some(worker) = self.workers.get_mut(rank as usize)
         {
             *worker = Worker::Ready(Ready::default());
             self.idle.push(rank);
@@ -178,6 +178,12 @@ impl<T: Burden> Slots<T> {
             Worker::Closed => *worker = Worker::Closed,
         }
         self.give(now);
+    }
+
+    /// Whether this slot waits for its worker to be ready.
+    pub(crate) fn is_starting(&self, rank: u32) -> bool {
+        let worker = self.workers.get(rank as usize);
+        matches!(worker, Some(Worker::Starting { failed, .. }) if *failed < FRUITLESS_STARTS)
     }
 
     /// How many slots are not closed.

@@ -19,12 +19,15 @@ use super::worker::{CLOSED, LAST_MOMENT, News, Recipe, Worker, command, describe
 use crate::link::frame::Reader;
 use crate::processes;
 
-/// Starts the process and all its threads; the worker of rank `i` is the `i`-th.
-pub(super) fn start(
-    recipe: &Recipe,
-    share: &Share,
-    news: &mpsc::UnboundedSender<News>,
-) -> io::Result<Vec<Worker>> {
+/// Starts the process and all its threads, and blocks until its interpreter has been loaded. Everything that happens to
+/// them arrives in `news`.
+pub(super) fn start(recipe: &Recipe, share: &Share, news: &mpsc::UnboundedSender<News>) {
+    if let Err(error) = spawn(recipe, share, news) {
+        let _ = news.send(News::NotStarted { rank: 0, error }); // the node has left
+    }
+}
+
+fn spawn(recipe: &Recipe, share: &Share, news: &mpsc::UnboundedSender<News>) -> io::Result<()> {
     let mut ours = Vec::new();
     let mut theirs = Vec::new();
     for _ in 0..recipe.count {
@@ -37,7 +40,7 @@ pub(super) fn start(
     let tasks = ours.iter().map(|(tasks, _)| tasks.theirs());
     let sockets =
         tasks.zip(theirs.iter().map(AsRawFd::as_raw_fd)).flat_map(|(tasks, results)| [tasks, results]);
-    let child = command(recipe, 0, share, sockets.collect(), writing)?.spawn()?;
+    let child = processes::spawn(&mut command(recipe, 0, share, sockets.collect(), writing)?)?;
     drop(theirs);
     let copying = recipe.writer.keep(reading, recipe.logs.join(log_name(0)))?;
     let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
@@ -45,11 +48,11 @@ pub(super) fn start(
     let (told, end) = watch::channel(None);
     let (closed, one_closed) = mpsc::channel(1);
     tokio::spawn(outlive(child, pid, recipe.pool.clone(), copying, one_closed, told));
-    let workers = (0..).zip(ours).map(|(rank, (tasks, results))| {
+    for (rank, (tasks, results)) in (0..).zip(ours) {
+        let _ = news.send(News::Started { rank, worker: Worker::new(pid, tasks) }); // the node has left
         tokio::spawn(live(rank, results, news.clone(), closed.clone(), end.clone()));
-        Worker::new(pid, tasks)
-    });
-    Ok(workers.collect())
+    }
+    Ok(())
 }
 
 /// Waits for the process, sweeps up behind it, and tells how it ended.

@@ -44,6 +44,16 @@ pub(crate) struct Recipe {
 /// What a worker tells its node.
 #[derive(Debug)]
 pub(crate) enum News {
+    /// Its process is there. The first news of a worker.
+    Started {
+        rank: u32,
+        worker: Worker,
+    },
+    /// Its process could not be started.
+    NotStarted {
+        rank: u32,
+        error: io::Error,
+    },
     Said {
         rank: u32,
         frame: Frame,
@@ -86,27 +96,40 @@ pub(super) fn log_name(rank: u32) -> String {
 }
 
 impl Worker {
-    /// Starts the worker of this rank; its news arrive in `news` until the last one, its death.
-    pub(crate) fn start(
+    /// Starts the worker of this rank, and blocks until its interpreter has been loaded. Everything that happens to it
+    /// arrives in `news`; the last one is its death.
+    pub(super) fn start(recipe: &Recipe, rank: u32, share: &Share, news: mpsc::UnboundedSender<News>) {
+        // A node that has left needs no news; the worker dies with it.
+        match Self::spawn(recipe, rank, share, news.clone()) {
+            Ok((worker, life, results)) => {
+                let _ = news.send(News::Started { rank, worker });
+                tokio::spawn(life.live(results));
+            }
+            Err(error) => {
+                let _ = news.send(News::NotStarted { rank, error });
+            }
+        }
+    }
+
+    fn spawn(
         recipe: &Recipe,
         rank: u32,
         share: &Share,
         news: mpsc::UnboundedSender<News>,
-    ) -> io::Result<Self> {
+    ) -> io::Result<(Self, Life, UnixStream)> {
         let (here, there) = StdStream::pair()?;
         here.set_nonblocking(true)?;
         let stream = UnixStream::from_std(here)?;
         let (reading, writing) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
         let tasks = TaskSocket::new()?;
         let sockets = vec![tasks.theirs(), there.as_raw_fd()];
-        let child = command(recipe, rank, share, sockets, writing)?.spawn()?;
+        let child = processes::spawn(&mut command(recipe, rank, share, sockets, writing)?)?;
         drop(there);
         let copying = recipe.writer.keep(reading, recipe.logs.join(log_name(rank)))?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("the worker has no process id"))?;
         let life = Life { child, pid, rank, pool: recipe.pool.clone(), copying, news };
-        tokio::spawn(life.live(stream));
-        Ok(Self::new(pid, tasks))
+        Ok((Self::new(pid, tasks), life, stream))
     }
 
     pub(super) fn new(pid: Pid, tasks: TaskSocket) -> Self {
