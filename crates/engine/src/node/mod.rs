@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use wire::TaskId;
 
 pub use config::{CONFIG_VARIABLE, Config, ConfigError};
 pub(crate) use config::{WorkerConfig, Workers};
@@ -465,7 +466,7 @@ impl Node {
                     }
                 }
                 Step::Start { rank } => self.start(rank),
-                Step::Lost { rank, task } => out.send(message::worker_lost(task, rank, how)),
+                Step::Lost { rank, task } => self.lost(task, message::worker_lost(task, rank, how), out),
                 // A thread's slot can't be closed alone.
                 Step::Close { rank } | Step::GiveUp { rank } if self.threads || self.slots.open() == 0 => {
                     return Err(NodeError::Fruitless(self.last_words(rank)));
@@ -478,6 +479,21 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    /// Tells the engine that a task was lost. Its sandbox is removed before that, if it is empty: a worker that lives does
+    /// that itself, and the next attempt may come back to this node.
+    fn lost(&self, task: TaskId, frame: Frame, out: &mut Outbox) {
+        if !self.recipe.config.run_in_sandbox {
+            return out.send(frame);
+        }
+        out.release();
+        let frames = out.frames.clone();
+        let sandbox = self.recipe.config.working_dir.join(task.to_string());
+        self.files.run(move || {
+            let _ = std::fs::remove_dir(sandbox); // not empty, or never made
+            let _ = frames.send(frame); // the link is gone, which its reader knows
+        });
     }
 
     /// The worker of this rank was not started.

@@ -26,6 +26,7 @@ cases! {
     a_gigabyte_printed_leaves_a_bounded_file,
     a_huge_result_is_refused_and_forgotten,
     directory_and_environment_are_found_as_they_were,
+    the_empty_sandbox_of_a_task_whose_worker_died_is_removed,
 }
 
 async fn what_a_worker_started_goes_with_it() {
@@ -425,6 +426,24 @@ def f():
     assert_eq!(after.value()[2], json!(id));
     assert!(after.value()[0].as_str().unwrap().ends_with(&id.to_string()));
     assert_ne!(before.value(), &after.value()[0]);
+}
+
+async fn the_empty_sandbox_of_a_task_whose_worker_died_is_removed() {
+    let options = json!({
+        "max_workers_per_node": 1,
+        "run_in_sandbox": true,
+        "max_retries_on_system_failure": 1,
+    });
+    let mut rig = Rig::start(options).await;
+    let work = rig.path().join("tasks_working_dir");
+    let dies = "def f():\n    import os\n    os._exit(1)\n";
+    assert!(rig.run(dies, json!([])).await.text().contains("WorkerLost"));
+    assert_eq!(std::fs::read_dir(&work).unwrap().count(), 0);
+    let leaves = "def f():\n    import os\n    open('data', 'a').write('x')\n    os._exit(1)\n";
+    let id = rig.call(leaves, json!([]));
+    rig.end_of(id).await;
+    let kept = std::fs::read(work.join(id.to_string()).join("data")).unwrap();
+    assert_eq!(kept, b"xx", "what it left there is its user's, by both attempts");
 }
 
 async fn what_a_function_raises_is_told_and_the_worker_goes_on() {
