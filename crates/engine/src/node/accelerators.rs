@@ -3,6 +3,7 @@
 //!
 //! A list of names means what it means with Parsl: they are handed out as they stand. A number means so many of those
 //! that the scheduler has granted, whatever these are called; only where it says nothing they are called 0, 1 and so on.
+//! A number larger than the NVIDIA devices lets several workers share each of them, as with Parsl.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -25,6 +26,9 @@ pub(super) const NVIDIA_SMI_LIMIT: Duration = Duration::from_secs(10);
 
 /// Numbers, UUIDs, MIG instances or tiles, as they stand in a variable; absent where it is not set.
 type Granted = Option<Vec<String>>;
+
+/// A variable, and what it grants.
+type Kind = (&'static str, Vec<String>);
 
 /// What the environment grants, and how many NVIDIA devices there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,7 +53,7 @@ impl Visible {
     }
 
     /// Each kind of which the environment says something: its variable, and what it grants.
-    fn kinds(&self) -> Vec<(&'static str, Vec<String>)> {
+    fn kinds(&self) -> Vec<Kind> {
         let roc = match (&self.rocr, &self.hip) {
             (Some(rocr), Some(hip)) => Some((ROCR, of_those(rocr, hip))),
             (Some(rocr), None) => Some((ROCR, rocr.clone())),
@@ -60,12 +64,11 @@ impl Visible {
         [kind(CUDA, &self.cuda), roc, kind(LEVEL_ZERO, &self.level_zero)].into_iter().flatten().collect()
     }
 
-    /// Refuses to hand out more than there are.
+    /// Refuses to hand out more than there are, unless they are NVIDIA's, which workers may share.
     pub(super) fn check(&self, asked: &Accelerators) -> Result<(), String> {
         let &Accelerators::Count(asked) = asked else { return Ok(()) };
         let kinds = self.kinds();
-        let enough = |(_, granted): &(_, Vec<String>)| granted.len() >= asked as usize;
-        if kinds.is_empty() || kinds.iter().any(enough) {
+        if kinds.is_empty() || is_enough(&kinds, asked) || Self::shared_cuda(&kinds, asked).is_some() {
             return Ok(());
         }
         let granted: Vec<_> = kinds
@@ -73,10 +76,16 @@ impl Visible {
             .map(|(name, granted)| format!("{name}={} grants {}", granted.join(","), granted.len()))
             .collect();
         Err(format!(
-            "available_accelerators asks for {asked} accelerators, and {}. Ask for no more, or let workers share some by a \
-             list of their names",
+            "available_accelerators asks for {asked} accelerators, and {}. Ask for no more than that, or write a list of \
+             names in which those that workers share stand several times, such as [\"0\", \"0\", \"1\", \"1\"]",
             granted.join(", ")
         ))
+    }
+
+    /// The NVIDIA devices that workers share, because no kind has as many as are asked for.
+    fn shared_cuda(kinds: &[Kind], asked: u32) -> Option<&[String]> {
+        let (_, devices) = kinds.iter().find(|(name, devices)| *name == CUDA && !devices.is_empty())?;
+        (!is_enough(kinds, asked)).then_some(devices)
     }
 
     /// What the worker of this rank finds in its environment.
@@ -85,8 +94,15 @@ impl Visible {
         if self.is_silent() {
             return self.named(asked, rank, workers);
         }
+        let kinds = self.kinds();
+        if let Some(devices) = Self::shared_cuda(&kinds, count) {
+            // Neighbouring ranks share a device.
+            let per_device = workers.div_ceil(devices.len() as u32).max(1);
+            let device = devices.get((rank / per_device) as usize);
+            return device.map(|device| (CUDA, device.clone())).into_iter().collect();
+        }
         let mut environment = Vec::new();
-        for (name, granted) in self.kinds() {
+        for (name, granted) in kinds {
             // Another kind has enough; this one stays as it is.
             let Some(device) = granted.get(rank as usize).filter(|_| granted.len() >= count as usize) else {
                 continue;
@@ -109,6 +125,10 @@ impl Visible {
             (LEVEL_ZERO_ORDER, "1".to_owned()),
         ]
     }
+}
+
+fn is_enough(kinds: &[Kind], asked: u32) -> bool {
+    kinds.iter().any(|(_, granted)| granted.len() >= asked as usize)
 }
 
 /// The entries of a variable, up to the first that names no device: there the drivers stop, too.
@@ -220,20 +240,35 @@ mod tests {
     #[test]
     fn more_than_the_environment_grants_is_refused_with_both() {
         for (variables, words) in [
-            (
-                &[(CUDA, "4,5")][..],
-                "available_accelerators asks for 3 accelerators, and CUDA_VISIBLE_DEVICES=4,5 grants 2. ",
-            ),
+            (&[(ROCR, "4,5")][..], "asks for 3 accelerators, and ROCR_VISIBLE_DEVICES=4,5 grants 2. "),
             (&[(CUDA, "")], "asks for 3 accelerators, and CUDA_VISIBLE_DEVICES= grants 0. "),
-            (&[(CUDA, "0,-1,1,2")], "CUDA_VISIBLE_DEVICES=0 grants 1. "),
             (
                 &[(CUDA, "NoDevFiles"), (LEVEL_ZERO, "0")],
                 "CUDA_VISIBLE_DEVICES= grants 0, ZE_AFFINITY_MASK=0 grants 1. ",
             ),
             (&[(ROCR, "0,1,2"), (HIP, "2,3")], "ROCR_VISIBLE_DEVICES=2 grants 1. "),
+            (&[(ROCR, "4,5")], "stand several times, such as [\"0\", \"0\", \"1\", \"1\"]"),
         ] {
             let refused = visible(variables).check(&Accelerators::Count(3)).unwrap_err();
             assert!(refused.contains(words), "{refused}");
+        }
+    }
+
+    /// `available_accelerators: 4` on a job of two devices: with Parsl, too, two workers share each (NVIDIA's MPS).
+    #[test]
+    fn workers_share_nvidia_devices_when_more_are_asked_for_than_granted() {
+        for (variables, count, workers, expected) in [
+            (&[(CUDA, "4,5")][..], 4, 4, &["4", "4", "5", "5"][..]),
+            (&[(CUDA, "4,5")], 3, 3, &["4", "4", "5"]),
+            (&[(CUDA, "4,5")], 4, 2, &["4", "5"]),
+            (&[(CUDA, "GPU-89,GPU-12")], 4, 4, &["GPU-89", "GPU-89", "GPU-12", "GPU-12"]),
+            (&[(CUDA, "0,-1,1,2")], 3, 3, &["0", "0", "0"]),
+            (&[(CUDA, "7"), (ROCR, "4,5")], 3, 3, &["7", "7", "7"]),
+        ] {
+            let (visible, asked) = (visible(variables), Accelerators::Count(count));
+            assert_eq!(visible.check(&asked), Ok(()), "{variables:?}");
+            let expected: Vec<_> = expected.iter().map(|name| format!("{CUDA}={name}")).collect();
+            assert_eq!(shares(&visible, &asked, workers), expected, "{variables:?}");
         }
     }
 

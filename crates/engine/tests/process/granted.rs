@@ -8,6 +8,7 @@ use crate::rig::Rig;
 
 cases! {
     workers_see_the_accelerators_that_the_job_was_granted,
+    workers_share_the_nvidia_devices_of_a_job_that_was_granted_fewer,
     more_accelerators_than_the_job_was_granted_are_refused_with_both,
     slots_are_counted_by_what_the_job_was_granted,
 }
@@ -25,12 +26,12 @@ async fn bad(rig: &mut Rig) -> String {
     }
 }
 
-/// Waits until both workers run one of these.
+/// Waits until so many workers run one of these.
 const SEEN: &str = "\
-def f(path, n):
+def f(path, n, workers):
     import os, time
     open('%s/%d' % (path, n), 'w').close()
-    while len(os.listdir(path)) < 2:
+    while len(os.listdir(path)) < workers:
         time.sleep(0.02)
     return [os.environ.get(name) for name in ('CUDA_VISIBLE_DEVICES', 'ROCR_VISIBLE_DEVICES', 'HIP_VISIBLE_DEVICES')]
 ";
@@ -40,24 +41,37 @@ async fn workers_see_the_accelerators_that_the_job_was_granted() {
         ("CUDA_VISIBLE_DEVICES=4,5", json!([["4", null, null], ["5", null, null]])),
         ("ROCR_VISIBLE_DEVICES=6,7 HIP_VISIBLE_DEVICES=0,1", json!([[null, "6", "0"], [null, "7", "0"]])),
     ] {
-        let mut rig = Rig::start(options(job, json!({"available_accelerators": 2}))).await;
-        let path = rig.path().join("here");
-        std::fs::create_dir(&path).unwrap();
-        let ids = [0, 1].map(|n| rig.call(SEEN, json!([path, n])));
-        let mut seen = Vec::new();
-        for id in ids {
-            seen.push(rig.end_of(id).await.value().clone());
-        }
-        seen.sort_by_key(Value::to_string);
-        assert_eq!(Value::from(seen), expected);
+        assert_eq!(seen(options(job, json!({"available_accelerators": 2})), 2).await, expected);
     }
 }
 
+/// As with Parsl, whose documentation has it for NVIDIA's Multi-Process Service.
+async fn workers_share_the_nvidia_devices_of_a_job_that_was_granted_fewer() {
+    let more = json!({"available_accelerators": 4, "max_workers_per_node": 4, "cores_per_worker": 0.25});
+    let seen = seen(options("CUDA_VISIBLE_DEVICES=4,5", more), 4).await;
+    let device = |name: &str| json!([name, null, null]);
+    assert_eq!(seen, json!([device("4"), device("4"), device("5"), device("5")]));
+}
+
+/// What each of so many workers finds in its environment, sorted.
+async fn seen(options: Value, workers: usize) -> Value {
+    let mut rig = Rig::start(options).await;
+    let path = rig.path().join("here");
+    std::fs::create_dir(&path).unwrap();
+    let ids: Vec<_> = (0..workers).map(|n| rig.call(SEEN, json!([path, n, workers]))).collect();
+    let mut seen = Vec::new();
+    for id in ids {
+        seen.push(rig.end_of(id).await.value().clone());
+    }
+    seen.sort_by_key(Value::to_string);
+    seen.into()
+}
+
 async fn more_accelerators_than_the_job_was_granted_are_refused_with_both() {
-    let job = "CUDA_VISIBLE_DEVICES=GPU-8932f937,GPU-1f2e";
+    let job = "ROCR_VISIBLE_DEVICES=GPU-8932f937,GPU-1f2e";
     let mut rig = Rig::start(options(job, json!({"available_accelerators": 4}))).await;
     let text = bad(&mut rig).await;
-    let words = "available_accelerators asks for 4 accelerators, and CUDA_VISIBLE_DEVICES=GPU-8932f937,GPU-1f2e grants 2.";
+    let words = "available_accelerators asks for 4 accelerators, and ROCR_VISIBLE_DEVICES=GPU-8932f937,GPU-1f2e grants 2.";
     assert!(text.contains(words), "{text}");
 }
 
