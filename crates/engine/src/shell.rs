@@ -488,11 +488,15 @@ impl Shell {
         if timeout(LEAVE, cancelled).await.is_err() {
             tracing::warn!("the provider did not cancel every block in time");
         }
-        match &self.nodes {
+        let nodes = self.nodes;
+        let removed = tokio::task::spawn_blocking(move || match nodes {
             NodeConfig::File(path) => {
                 let _ = fs::remove_file(path); // its keys open nothing any more
             }
             NodeConfig::Environment(_) => node::remove_abandoned(),
+        });
+        if timeout(LEAVE, removed).await.is_err() {
+            tracing::warn!("the file system stands still: files of this run were not removed");
         }
     }
 }

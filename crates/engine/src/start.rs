@@ -74,25 +74,14 @@ pub(crate) async fn start(
         .port();
     let addresses = address::with_port(&place.advertise, port);
 
-    let directory = config.engine_dir();
-    make_directory(&directory)?;
-    make_directory(&config.scripts())?;
-    let write = |path: &Path| {
-        let path = path.to_owned();
-        move |error| StartError::Write { path, error }
+    // The endpoint's broker already waits for its heartbeats, and its files may stand still.
+    let files = {
+        let config = config.clone();
+        tokio::task::spawn_blocking(move || write_files(&config, addresses, node_keys, allowed))
     };
-    let mut library = directory.join("worker");
-    if config.options.shared_file_system {
-        library = library::install(&library).map_err(write(&library))?;
-    }
-    let nodes = node_config(&config, addresses, node_keys, allowed, library);
-    let nodes = if config.options.shared_file_system {
-        let file = directory.join("node.json");
-        nodes.write(&file).map_err(write(&file))?;
-        NodeConfig::File(file)
-    } else {
-        NodeConfig::Environment(nodes.to_text())
-    };
+    let nodes = files.await.unwrap_or_else(|error| {
+        Err(StartError::Write { path: config.engine_dir(), error: io::Error::other(error) })
+    })?;
     let (sender, calls) = mpsc::unbounded_channel();
     let listening = tokio::spawn(server::answer_calls(listener, acceptor, sender, config.heartbeat_period()));
     let core = Core::new(rules(&config));
@@ -102,6 +91,32 @@ pub(crate) async fn start(
         listening.abort();
     });
     Ok(())
+}
+
+/// Makes the directories and files of this run. Blocks while the file system does.
+fn write_files(
+    config: &EngineConfig,
+    engines: Vec<SocketAddr>,
+    keys: keys::Side,
+    allowed: Vec<&'static str>,
+) -> Result<NodeConfig, StartError> {
+    let directory = config.engine_dir();
+    make_directory(&directory)?;
+    make_directory(&config.scripts())?;
+    let write = |path: &Path| {
+        let path = path.to_owned();
+        move |error| StartError::Write { path, error }
+    };
+    let mut library = directory.join("worker");
+    if !config.options.shared_file_system {
+        let nodes = node_config(config, engines, keys, allowed, library);
+        return Ok(NodeConfig::Environment(nodes.to_text()));
+    }
+    library = library::install(&library).map_err(write(&library))?;
+    let nodes = node_config(config, engines, keys, allowed, library);
+    let file = directory.join("node.json");
+    nodes.write(&file).map_err(write(&file))?;
+    Ok(NodeConfig::File(file))
 }
 
 fn rules(config: &EngineConfig) -> Rules {

@@ -89,7 +89,7 @@ impl Rig {
 
     /// An engine whose blocks run this program with these words first.
     pub(crate) async fn start_in(dir: tempfile::TempDir, words: &[&str], user: serde_json::Value) -> Self {
-        let mut config = Self::config(dir.path(), user);
+        let mut config = Self::config_in(dir.path(), user);
         config.node_command.truncate(1);
         config.node_command.extend(words.iter().map(|word| (*word).to_owned()));
         let (handle, events) = Engine::start(config).await.unwrap();
@@ -99,11 +99,16 @@ impl Rig {
     /// The same with blocks from another provider.
     pub(crate) async fn start_on(provider: Arc<dyn Provider>, user: serde_json::Value) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (handle, events) = Engine::start_on(Self::config(dir.path(), user), provider).await.unwrap();
+        let (handle, events) = Engine::start_on(Self::config_in(dir.path(), user), provider).await.unwrap();
         Self { handle, events, dir, begins: true, ended: HashMap::new(), next: 1 }
     }
 
-    fn config(dir: &Path, user: serde_json::Value) -> EngineConfig {
+    /// What an engine in the directory of this one would be started with.
+    pub(crate) fn config(&self) -> EngineConfig {
+        Self::config_in(self.path(), serde_json::json!({}))
+    }
+
+    fn config_in(dir: &Path, user: serde_json::Value) -> EngineConfig {
         let program = std::env::current_exe().unwrap().to_string_lossy().into_owned();
         EngineConfig {
             endpoint: EndpointId::from_uuid(Uuid::from_u128(0xe9)),

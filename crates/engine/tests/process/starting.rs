@@ -17,6 +17,7 @@ cases! {
     an_interpreter_that_is_never_ready_is_told_with_the_limit,
     one_interpreter_that_is_never_ready_costs_its_slot,
     a_node_of_another_version_is_told_both_versions,
+    a_start_whose_files_stand_still_keeps_nobody_else_waiting,
 }
 
 /// An interpreter that does something else before it starts.
@@ -158,4 +159,28 @@ async fn a_node_of_another_version_is_told_both_versions() {
         env!("CARGO_PKG_VERSION")
     );
     assert!(text.contains(&both), "{text}");
+}
+
+/// A pipe in place of a file: whoever reads it waits until somebody writes.
+async fn a_start_whose_files_stand_still_keeps_nobody_else_waiting() {
+    let mut rig = Rig::start(json!({})).await;
+    rig.run("def f(): return 1\n", json!([])).await.value();
+    let config = rig.config();
+    rig.stop(Duration::ZERO).await;
+    let errors = "farcall-worker/errors.py";
+    let library = rig.path().join("GlobusComputeEngine-HighThroughputExecutor/worker");
+    let version = std::fs::read_dir(library).unwrap().next().unwrap().unwrap().path();
+    let source = std::fs::read(version.join(errors)).unwrap();
+    std::fs::remove_file(version.join(errors)).unwrap();
+    nix::unistd::mkfifo(&version.join(errors), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut start = std::pin::pin!(engine::Engine::start(config));
+    tokio::select! {
+        _ = &mut start => panic!("it was read"),
+        () = tokio::time::sleep(Duration::from_millis(200)) => {}
+    }
+    let writing = tokio::task::spawn_blocking(move || std::fs::write(version.join(errors), source));
+    let (handle, mut events) = start.await.unwrap();
+    writing.await.unwrap().unwrap();
+    handle.stop(Duration::ZERO).unwrap();
+    while events.recv().await.is_some() {}
 }
