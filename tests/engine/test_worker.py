@@ -357,7 +357,7 @@ def test_a_shell_function_past_its_walltime_is_killed_without_the_sdk(start, tmp
     worker.run(entry["buffer"])  # the stand-ins are there now
     text = """def f(path):
         import sys
-        shell = sys.modules["farcall-worker.shell"].ShellFunction()
+        shell = sys.modules["farcall-worker.shell_function"].ShellFunction()
         shell.__dict__.update(cmd="echo begun; sleep 1000; touch " + path, stdout=None, stderr=None, walltime=0.5,
                               snippet_lines=10, return_dict=True)
         return shell()
@@ -371,7 +371,7 @@ def test_a_shell_result_within_another_value_names_the_sdk_and_leaves_no_module(
     """Also while a value is being pickled, which may run code of the function's."""
     text = """def f():
         import sys
-        shell = sys.modules["farcall-worker.shell"].ShellFunction()
+        shell = sys.modules["farcall-worker.shell_function"].ShellFunction()
         shell.__dict__.update(cmd="echo said", stdout=None, stderr=None, walltime=None, snippet_lines=10)
         class Looks:
             def __reduce__(self):

@@ -80,14 +80,15 @@ pub(crate) struct Worker {
 /// `__main__` clean and lets the interpreter cache its byte code.
 pub(super) const PACKAGE: &str = "farcall-worker";
 
-pub(super) const FILES: [(&str, &str); 7] = [
+pub(super) const FILES: [(&str, &str); 8] = [
     ("__init__.py", include_str!("worker_python/__init__.py")),
     ("errors.py", include_str!("worker_python/errors.py")),
     ("payloads.py", include_str!("worker_python/payloads.py")),
     ("pickles.py", include_str!("worker_python/pickles.py")),
-    ("shell.py", include_str!("worker_python/shell.py")),
+    ("shell_function.py", include_str!("worker_python/shell_function.py")),
     ("threads.py", include_str!("worker_python/threads.py")),
     ("timeout.py", include_str!("worker_python/timeout.py")),
+    ("worker.py", include_str!("worker_python/worker.py")),
 ];
 
 /// The file in which a worker's output lies.

@@ -509,9 +509,9 @@ async fn what_a_function_does_to_its_worker_ends_with_it() {
     ] {
         let spoiling = rig.run(&format!("def f():\n    {spoil}\n    return 1\n"), json!([])).await;
         let victim = rig.run("def f(): raise ValueError('mine')\n", json!([])).await;
-        let told = "This worker is not as it was";
+        let damage = "This worker process was damaged";
         if spoiling == Outcome::Returned(json!(1)) && !spoil.contains("close") {
-            assert!(victim.text().contains(told), "{spoil}: {victim:?}");
+            assert!(victim.text().contains(damage), "{spoil}: {victim:?}");
         } else {
             assert!(victim.text().ends_with("ValueError: mine\n"), "{spoil}: {victim:?}");
         }
@@ -525,7 +525,7 @@ async fn a_spoiled_thread_does_not_hold_its_slot() {
     let spoil = "def f():\n    import builtins, sys\n    sys.modules['traceback'] = builtins.len = None\n    return 1\n";
     assert_eq!(rig.run(spoil, json!([])).await.value(), 1);
     let victim = rig.run("def f(): raise ValueError('mine')\n", json!([])).await;
-    assert!(victim.text().contains("This worker is not as it was"), "{victim:?}");
+    assert!(victim.text().contains("This worker process was damaged"), "{victim:?}");
     assert_eq!(rig.run("def f(): return len('fine')\n", json!([])).await.value(), 4);
 }
 

@@ -117,9 +117,9 @@ SHELL_FUNCTIONS = {
 
 
 def shell_class(module, name):
-    from . import shell
+    from . import shell_function
 
-    return shell.STAND_INS[module, name]
+    return shell_function.STAND_INS[module, name]
 
 
 def loads(data):
@@ -209,7 +209,7 @@ def dumps(value):
         pass
     found = dill()
     try:
-        if "%s.shell" % __package__ in sys.modules:
+        if "%s.shell_function" % __package__ in sys.modules:
             return dumps_with_stand_ins(value, found)
         return pickle.dumps(value, PROTOCOL) if found is None else found.dumps(value)
     except Exception as error:
@@ -220,11 +220,11 @@ def dumps(value):
 
 def dumps_with_stand_ins(value, found):
     """When functions of the SDK have run without it: the value may hold what they returned."""
-    from . import shell
+    from . import shell_function
 
     pickler, protocol = (pickle._Pickler, PROTOCOL) if found is None else (found.Pickler, found.settings["protocol"])
     data = io.BytesIO()
-    shell.writer(pickler)(data, protocol).dump(value)
+    shell_function.writer(pickler)(data, protocol).dump(value)
     return data.getvalue()
 
 

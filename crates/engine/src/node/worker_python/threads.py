@@ -7,7 +7,7 @@ ends its task and nobody else's; whatever ends the process ends all of them.
 import os
 import threading
 
-from . import Worker
+from .worker import Worker
 
 
 class Thread(Worker):
