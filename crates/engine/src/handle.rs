@@ -9,7 +9,7 @@ use wire::TaskId;
 
 use crate::config::EngineConfig;
 use crate::provider::Provider;
-use crate::shell::Command;
+use crate::driver::Command;
 use crate::start::{self, StartError};
 
 /// One task for the engine.

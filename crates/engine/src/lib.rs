@@ -16,20 +16,21 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test"))]
 
 mod allowlist;
-mod ambient;
+mod clock;
 mod config;
 mod core;
-mod epitaph;
+mod driver;
+mod error_results;
+mod exit_report;
 mod handle;
 mod launcher;
 mod link;
 pub mod node;
-mod outcome;
-mod pace;
 mod processes;
 mod provider;
-mod shell;
+mod random;
 mod start;
+mod throughput;
 
 pub use allowlist::{InvalidAllowlist, check_allowlist};
 pub use config::{

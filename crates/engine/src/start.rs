@@ -22,7 +22,7 @@ use crate::link::message;
 use crate::link::server;
 use crate::node::{self, library};
 use crate::provider::Provider;
-use crate::shell::{Command, NodeConfig, Shell};
+use crate::driver::{Command, Driver, NodeConfig};
 
 /// Why an engine does not start.
 #[derive(Debug, thiserror::Error)]
@@ -85,9 +85,9 @@ pub(crate) async fn start(
     let (sender, calls) = mpsc::unbounded_channel();
     let listening = tokio::spawn(server::answer_calls(listener, acceptor, sender, config.heartbeat_period()));
     let core = Core::new(rules(&config));
-    let (shell, block_news) = Shell::new(config, core, nodes, provider, events);
+    let (driver, block_news) = Driver::new(config, core, nodes, provider, events);
     tokio::spawn(async move {
-        shell.run(inbox, calls, block_news).await;
+        driver.run(inbox, calls, block_news).await;
         listening.abort();
     });
     Ok(())

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Every input is applied with the time it came at; what must be done comes out as actions. No IO, no clock, no
-//! channel. The shell applies a batch of inputs with [`Core::take`] and then calls [`Core::settle`] once.
+//! channel. The driver applies a batch of inputs with [`Core::take`] and then calls [`Core::settle`] once.
 
 mod blocks;
 mod loss;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use wire::TaskId;
 
 use super::loss::NodeName;
-use crate::pace::Pace;
+use crate::throughput::Throughput;
 
 /// One connection of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,7 +41,7 @@ pub(crate) struct Node {
     recall: Recall,
     /// It takes nothing new.
     draining: bool,
-    pace: Pace,
+    throughput: Throughput,
 }
 
 impl Node {
@@ -84,7 +84,7 @@ impl Nodes {
             idle_since: Some(now),
             recall: Recall::No,
             draining: false,
-            pace: Pace::default(),
+            throughput: Throughput::default(),
         };
         self.slots += u64::from(slots);
         self.by_room.insert((Reverse(node.free()), key));
@@ -139,7 +139,7 @@ impl Nodes {
     pub(crate) fn choose(&self, now: Duration) -> Option<NodeKey> {
         self.by_room.iter().take(LOOKED_AT).map(|(_, key)| *key).find(|key| {
             self.all.get(key).is_some_and(|node| {
-                let ahead = self.prefetch.saturating_add(node.pace.lately(now).min(MOST_AHEAD));
+                let ahead = self.prefetch.saturating_add(node.throughput.recent(now).min(MOST_AHEAD));
                 node.free() + i64::from(ahead) > 0
             })
         })
@@ -155,7 +155,7 @@ impl Nodes {
         if most.0 <= 0 || least.0 >= -i64::from(self.prefetch) || node.recall != Recall::No {
             return Err(None);
         }
-        if node.pace.lately(now) > 0 { Err(Some(node.pace.until())) } else { Ok(*key) }
+        if node.throughput.recent(now) > 0 { Err(Some(node.throughput.zero_at())) } else { Ok(*key) }
     }
 
     pub(crate) fn recall(&mut self, key: NodeKey) {
@@ -204,7 +204,7 @@ impl Nodes {
     pub(crate) fn take_back(&mut self, key: NodeKey, task: TaskId, ended: bool, now: Duration) {
         self.change(key, |node| {
             if node.tasks.remove(&task) && ended {
-                node.pace.one_more(now);
+                node.throughput.record_end(now);
             }
             if node.tasks.is_empty() {
                 node.idle_since = Some(now);

@@ -6,8 +6,8 @@
 
 mod accelerators;
 mod allotment;
-mod call;
 mod config;
+mod connect;
 mod descriptors;
 mod file_thread;
 pub(crate) mod library;
@@ -41,10 +41,11 @@ pub(crate) use resources::{cores_here, machine_info};
 #[cfg(feature = "simulation")]
 pub use simulated::simulate;
 
-use crate::ambient::{self, Clock};
+use crate::clock::Clock;
 use crate::link::frame::{self, Frame, Reader};
 use crate::link::message::{self, Hello, ToNode};
 use crate::processes;
+use crate::random;
 use descriptors::Descriptors;
 use file_thread::FileThread;
 use own_directory::OwnDirectory;
@@ -87,7 +88,7 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
     processes::adopt_orphans();
-    let uid = ambient::node_uid();
+    let uid = random::node_uid();
     let machine = Machine::here(&config.accelerators).await;
     let threads = matches!(config.workers, Workers::Threads { .. });
     let wanted = resources::slots(&config, &machine)?;
@@ -298,7 +299,7 @@ impl Node {
         }
         self.follow(None, &mut out)?;
         // The interpreters start while the link is made.
-        let (reading, writing) = tokio::io::split(call::engine(config).await?);
+        let (reading, writing) = tokio::io::split(connect::to_engine(config).await?);
         let writer = tokio::spawn(frame::write(writing, outgoing));
         let mut reader = Reader::new(reading);
         let mut beats = interval(config.heartbeat_period);

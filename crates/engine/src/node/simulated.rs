@@ -10,8 +10,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use wire::TaskId;
 use wire::message::TaskResult;
 
-use super::{Config, NodeError, call};
-use crate::ambient;
+use super::{Config, NodeError, connect};
+use crate::random;
 use crate::link::frame::{self, Frame, Reader};
 use crate::link::message::{self, Hello, Interpreter, ToNode};
 
@@ -32,14 +32,14 @@ pub async fn simulate(config: Config, block: u32, nodes: u32, slots: u32) -> Res
 
 async fn one(config: Arc<Config>, calls: Arc<Semaphore>, block: u32, slots: u32) -> Result<(), NodeError> {
     let permit = calls.acquire().await;
-    let stream = call::engine(&config).await?;
+    let stream = connect::to_engine(&config).await?;
     drop(permit);
     let (reading, writing) = tokio::io::split(stream);
     let (out, frames) = mpsc::unbounded_channel();
     let writer = tokio::spawn(frame::write(writing, frames));
     let hello = Hello {
         version: message::VERSION.to_owned(),
-        uid: ambient::node_uid(),
+        uid: random::node_uid(),
         host: "simulated".to_owned(),
         block,
         slots,

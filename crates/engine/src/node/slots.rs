@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use wire::TaskId;
 
-use crate::pace::Pace;
+use crate::throughput::Throughput;
 
 /// A worker has died this often in a row before it was ready: it does not start here.
 const FRUITLESS_STARTS: u32 = 3;
@@ -55,7 +55,7 @@ struct Ready {
     ran: u32,
     /// When the first of them began, as far as is known here.
     since: Duration,
-    pace: Pace,
+    throughput: Throughput,
 }
 
 /// What must be done.
@@ -137,7 +137,7 @@ impl<T: Burden> Slots<T> {
         ready.given.pop_front();
         ready.bulky = false;
         ready.since = now;
-        ready.pace.one_more(now);
+        ready.throughput.record_end(now);
         ready.ran += 1;
         if self.most.is_some_and(|most| ready.ran >= most) && !ready.doomed {
             ready.doomed = true;
@@ -310,7 +310,7 @@ impl<T: Burden> Slots<T> {
     /// A quick worker gets some ahead, and leaves the others their share.
     fn fill(&mut self, rank: u32, now: Duration) {
         let Some(Worker::Ready(ready)) = self.workers.get(rank as usize) else { return };
-        let ahead = (ready.pace.lately(now) / PART_AHEAD) as usize;
+        let ahead = (ready.throughput.recent(now) / PART_AHEAD) as usize;
         let ahead = ahead.min(MOST_AHEAD).min(self.waiting.len() / self.workers.len().max(1));
         let left = self.most.map_or(usize::MAX, |most| most.saturating_sub(ready.ran) as usize);
         if ready.bulky || ready.doomed {

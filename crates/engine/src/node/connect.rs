@@ -1,4 +1,4 @@
-//! Calls the engine at every address it may be reached by, and takes the first that shows the right keys.
+//! Connects to the engine: tries every address that it may be reached by, and takes the first that shows the right keys.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,26 +16,26 @@ use super::NodeError;
 use super::config::Config;
 use crate::link::keys;
 
-/// Each address is called so long after the one before it: the first usually answers by then.
+/// Between the first tries of two addresses: the first usually answers by then.
 const STAGGER: Duration = Duration::from_millis(100);
 
-pub(super) async fn engine(config: &Config) -> Result<TlsStream<TcpStream>, NodeError> {
+pub(super) async fn to_engine(config: &Config) -> Result<TlsStream<TcpStream>, NodeError> {
     let keys = config.keys.client().map_err(|error| NodeError::Keys(error.to_string()))?;
     let connector = TlsConnector::from(Arc::new(keys));
-    let mut calls: FuturesUnordered<_> = (0u32..)
+    let mut attempts: FuturesUnordered<_> = (0u32..)
         .zip(&config.engines)
-        .map(|(place, &address)| {
+        .map(|(number, &address)| {
             let connector = &connector;
             async move {
-                sleep(STAGGER * place).await;
-                call(address, connector).await.map_err(|error| format!("{address}: {error}"))
+                sleep(STAGGER * number).await;
+                connect(address, connector).await.map_err(|error| format!("{address}: {error}"))
             }
         })
         .collect();
     let mut failures = Vec::new();
     let answer = async {
-        while let Some(outcome) = calls.next().await {
-            match outcome {
+        while let Some(attempt) = attempts.next().await {
+            match attempt {
                 Ok(stream) => return Some(stream),
                 Err(failure) => failures.push(failure),
             }
@@ -50,7 +50,7 @@ pub(super) async fn engine(config: &Config) -> Result<TlsStream<TcpStream>, Node
     Err(NodeError::Unreachable(failures.join("; ")))
 }
 
-async fn call(address: SocketAddr, connector: &TlsConnector) -> io::Result<TlsStream<TcpStream>> {
+async fn connect(address: SocketAddr, connector: &TlsConnector) -> io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     connector.connect(keys::server_name(), stream).await
@@ -98,7 +98,7 @@ mod tests {
             keys: node,
             ..Config::for_tests()
         };
-        let stream = super::engine(&config).await.unwrap();
+        let stream = super::to_engine(&config).await.unwrap();
         assert_eq!(stream.get_ref().0.peer_addr().unwrap(), right);
     }
 
@@ -109,7 +109,7 @@ mod tests {
         let (_kept, mute) = silent().await;
         let probe = Duration::from_secs(1);
         let config = Config { engines: vec![closed, strange, mute], probe, ..Config::for_tests() };
-        let told = super::engine(&config).await.unwrap_err().to_string();
+        let told = super::to_engine(&config).await.unwrap_err().to_string();
         assert!(told.starts_with("cannot reach the endpoint: "), "{told}");
         for part in [format!("{closed}: "), format!("{strange}: "), "no other answer within 1 s".to_owned()] {
             assert!(told.contains(&part), "{part} in {told}");

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use wire::TaskId;
 use wire::message::{Actor, ErrorDetails, TaskResult, TaskState, TaskTransition};
 
-use crate::ambient::Clock;
+use crate::clock::Clock;
 use crate::core::Failure;
 
 /// A task that was lost, in the words of the contract.
-pub(crate) fn failed(task: TaskId, failure: &Failure, clock: &Clock) -> Bytes {
+pub(crate) fn lost(task: TaskId, failure: &Failure, clock: &Clock) -> Bytes {
     let transition = |at: Duration, state| TaskTransition {
         timestamp: clock.wall_nanos(at),
         state,

@@ -1,4 +1,4 @@
-//! The engine's shell: carries inputs to the core and performs what it decides.
+//! Drives the scheduling core: passes it what happens, and performs the actions that it returns.
 //!
 //! One task owns the core and everything it decides about; around it run one reader and one writer per node
 //! connection and the calls to the provider, which talk to it by channels. It may never decide anything.
@@ -15,15 +15,15 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use wire::TaskId;
 
-use crate::ambient::{self, Clock};
+use crate::clock::{self, Clock};
 use crate::config::{EngineConfig, EngineKind};
 use crate::core::{Action, Core, Ended, Epitaph, Input, Loss, NodeKey, NodeName, Priority};
-use crate::epitaph;
+use crate::exit_report;
 use crate::handle::{Event, NodeInfo, Report, Submission};
 use crate::link::message::{self, Extras, Hello, Interpreter, ToEngine};
 use crate::link::server::{self, Line};
 use crate::node;
-use crate::outcome;
+use crate::error_results;
 use crate::provider::{Job, JobId, Provider, quote};
 
 /// How long the provider may take to cancel the blocks when the engine stops.
@@ -68,7 +68,7 @@ struct Connected {
 /// So many commands, and so much news, are taken before what follows from them is done.
 const BATCH: usize = 256;
 
-pub(crate) struct Shell {
+pub(crate) struct Driver {
     clock: Clock,
     core: Core,
     config: EngineConfig,
@@ -90,8 +90,8 @@ pub(crate) struct Shell {
     finished: bool,
 }
 
-impl Shell {
-    /// A shell, and the channel its helpers tell of blocks by.
+impl Driver {
+    /// The driver, and the channel by which the calls to the provider report blocks.
     pub(crate) fn new(
         config: EngineConfig,
         core: Core,
@@ -100,7 +100,7 @@ impl Shell {
         events: mpsc::UnboundedSender<Event>,
     ) -> (Self, mpsc::UnboundedReceiver<BlockNews>) {
         let (news, block_news) = mpsc::unbounded_channel();
-        let shell = Self {
+        let driver = Self {
             clock: Clock::start(),
             core,
             config,
@@ -117,7 +117,7 @@ impl Shell {
             result: Bytes::new(),
             finished: false,
         };
-        (shell, block_news)
+        (driver, block_news)
     }
 
     pub(crate) async fn run(
@@ -313,10 +313,10 @@ impl Shell {
                     self.end(task, result);
                 }
                 Action::Fail { task, failure } => {
-                    let result = outcome::failed(task, &failure, &self.clock);
+                    let result = error_results::lost(task, &failure, &self.clock);
                     self.end(task, result);
                 }
-                Action::Cancel(task) => self.end(task, outcome::cancelled(task)),
+                Action::Cancel(task) => self.end(task, error_results::cancelled(task)),
                 Action::Return(tasks) => {
                     for task in &tasks {
                         self.tasks.remove(task);
@@ -369,7 +369,7 @@ impl Shell {
             name: format!(
                 "parsl.{}.block-{block}.{}",
                 self.config.executor_label(),
-                ambient::since_epoch().as_secs_f64()
+                clock::since_epoch().as_secs_f64()
             ),
             command: command.join(" "),
             environment,
@@ -411,7 +411,7 @@ impl Shell {
             for (block, job) in jobs {
                 let Some(state) = states.remove(&job) else { continue };
                 // It reads what the job has left, on a file system that may stand still.
-                let ended = tokio::task::spawn_blocking(move || epitaph::ended(state)).await;
+                let ended = tokio::task::spawn_blocking(move || exit_report::block_end(state)).await;
                 if let Ok(Some(ended)) = ended {
                     let _ = news.send(BlockNews::Ended { block, ended });
                 }

@@ -1,9 +1,7 @@
-//! The engine's one look at the clock and at chance; everything else is told.
-#![allow(clippy::disallowed_methods)] // this is the module that may
+//! The only module of the engine that reads the clock. Everything else is passed the time.
+#![allow(clippy::disallowed_methods)] // the one module that may
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-use uuid::Uuid;
 
 /// A clock that only goes forward, with the wall time at which it began.
 #[derive(Clone, Copy, Debug)]
@@ -31,11 +29,4 @@ impl Clock {
 /// The wall clock, since 1970.
 pub(crate) fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-/// Twelve hexadecimal digits, as nodes are named.
-pub(crate) fn node_uid() -> String {
-    let mut name = Uuid::new_v4().simple().to_string();
-    name.truncate(12);
-    name
 }

@@ -11,7 +11,7 @@ use crate::provider::{JobState, Output};
 const SUMMARY: u64 = 2048;
 
 /// How a job that is not running any more has ended.
-pub(crate) fn ended(state: JobState) -> Option<Ended> {
+pub(crate) fn block_end(state: JobState) -> Option<Ended> {
     match state {
         JobState::Pending | JobState::Running | JobState::Held => None,
         JobState::Completed(output) | JobState::TimedOut(output) => Some(Ended::Completed(epitaph(output))),

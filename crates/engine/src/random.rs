@@ -1,0 +1,11 @@
+//! Everything random in the engine: the names of nodes and of runs.
+#![allow(clippy::disallowed_methods)] // the one module that may make ids
+
+use uuid::Uuid;
+
+/// Twelve hexadecimal digits, as nodes are named.
+pub(crate) fn node_uid() -> String {
+    let mut name = Uuid::new_v4().simple().to_string();
+    name.truncate(12);
+    name
+}
