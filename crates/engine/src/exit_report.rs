@@ -1,31 +1,35 @@
-//! What a block leaves behind when its job ends: its exit status and its last words, for users to read.
+//! How a block's job has ended, for users to read: its exit status, and the beginning and end of its output.
 
 use std::fs;
 use std::io::{self, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 
-use crate::core::{Ended, Epitaph};
+use crate::core::{BlockEnd, ExitReport};
 use crate::provider::{JobState, Output};
 
-/// So much of a failed block's output is told to users.
+/// At most so many bytes of each output are kept.
 const SUMMARY: u64 = 2048;
 
 /// How a job that is not running any more has ended.
-pub(crate) fn block_end(state: JobState) -> Option<Ended> {
+pub(crate) fn block_end(state: JobState) -> Option<BlockEnd> {
     match state {
         JobState::Pending | JobState::Running | JobState::Held => None,
-        JobState::Completed(output) | JobState::TimedOut(output) => Some(Ended::Completed(epitaph(output))),
-        JobState::Failed(output) => Some(Ended::Failed(epitaph(output))),
+        JobState::Completed(output) | JobState::TimedOut(output) => Some(BlockEnd::Completed(report(output))),
+        JobState::Failed(output) => Some(BlockEnd::Failed(report(output))),
+        JobState::Gone => {
+            let message = Some("The scheduler does not know this job any more".to_owned());
+            Some(BlockEnd::Completed(ExitReport { message, ..ExitReport::default() }))
+        }
         JobState::Cancelled(message) => {
             let message = Some(message).filter(|message| !message.is_empty());
-            Some(Ended::Cancelled(Epitaph { message, ..Epitaph::default() }))
+            Some(BlockEnd::Cancelled(ExitReport { message, ..ExitReport::default() }))
         }
     }
 }
 
-fn epitaph(output: Output) -> Epitaph {
+fn report(output: Output) -> ExitReport {
     let read = |path: Option<PathBuf>| summary(&path?).ok();
-    Epitaph {
+    ExitReport {
         message: output.message,
         exit_code: output.exit_code,
         stdout: read(output.stdout),

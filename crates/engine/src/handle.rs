@@ -1,16 +1,12 @@
-//! What the owner of an engine sees: submissions go in, events come out.
+//! The interface of a running engine: the endpoint submits tasks and receives events.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use wire::TaskId;
 
-use crate::config::EngineConfig;
-use crate::provider::Provider;
-use crate::driver::Command;
-use crate::start::{self, StartError};
+use crate::report::Report;
 
 /// One task for the engine.
 #[derive(Clone, Debug)]
@@ -49,33 +45,20 @@ pub type Events = mpsc::UnboundedReceiver<Event>;
 #[error("the engine has stopped")]
 pub struct Stopped;
 
-/// Starts engines.
-pub struct Engine;
-
-impl Engine {
-    /// As [`Self::start`], with blocks from a provider of the owner's.
-    pub async fn start_on(
-        config: EngineConfig,
-        provider: Arc<dyn Provider>,
-    ) -> Result<(Handle, Events), StartError> {
-        let (commands, inbox) = mpsc::unbounded_channel();
-        let (outbox, events) = mpsc::unbounded_channel();
-        start::start(config, provider, inbox, outbox).await?;
-        Ok((Handle { commands }, events))
-    }
-
-    /// Starts an engine on the runtime of the caller (a current-thread one is fastest) and asks for its first
-    /// blocks at once. Every file and socket is made before this returns.
-    pub async fn start(config: EngineConfig) -> Result<(Handle, Events), StartError> {
-        let provider = config.options.provider.build(config.scripts(), config.open_files);
-        Self::start_on(config, provider).await
-    }
+/// What a [`Handle`] asks of the engine.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Submit(Submission),
+    Begin(Vec<TaskId>),
+    Cancel(TaskId),
+    Report(oneshot::Sender<Report>),
+    Stop(Duration),
 }
 
 /// Speaks to a running engine. Cloned freely; dropping the last one stops the engine without grace.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    commands: mpsc::UnboundedSender<Command>,
+    pub(crate) commands: mpsc::UnboundedSender<Command>,
 }
 
 impl Handle {
@@ -104,77 +87,11 @@ impl Handle {
 
     /// Stops: what has not begun is returned, what runs has `grace` to end, the rest ends with the lost text.
     /// The events channel closes when all is done. A second call with a shorter grace hurries the first.
-    pub fn stop(&self, grace: std::time::Duration) -> Result<(), Stopped> {
+    pub fn stop(&self, grace: Duration) -> Result<(), Stopped> {
         self.send(Command::Stop(grace))
     }
 
     fn send(&self, command: Command) -> Result<(), Stopped> {
         self.commands.send(command).map_err(|_| Stopped)
     }
-}
-
-/// The figures of `global_state` in a status report that are the engine's; the endpoint adds its own.
-///
-/// Serializes to the names of the contract.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Report {
-    pub managers: u32,
-    pub active_managers: u32,
-    /// Nodes that have called and whose interpreter is still starting; they are among `managers`. Ours.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub starting_managers: u32,
-    pub total_workers: u32,
-    pub idle_workers: u32,
-    pub pending_tasks: u64,
-    pub outstanding_tasks: u64,
-    pub total_tasks: u64,
-    pub scaling_enabled: bool,
-    pub mem_per_worker: Option<f64>,
-    pub cores_per_worker: f64,
-    pub prefetch_capacity: u32,
-    pub max_blocks: u32,
-    pub min_blocks: u32,
-    pub max_workers_per_node: Option<u32>,
-    pub nodes_per_block: u32,
-    /// By job id.
-    pub node_info: std::collections::BTreeMap<String, Vec<NodeInfo>>,
-    pub engine_type: &'static str,
-    pub provider_type: &'static str,
-    pub queue: Option<String>,
-    pub account: Option<String>,
-    /// What the last block that failed has said, until a task comes to a result. Ours.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_block_failure: Option<String>,
-    /// Why a node that is connected has fewer slots than it could have: a worker did not start. Ours.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub slots_missing: Option<String>,
-    /// Of the pools only.
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub machine: Option<MachineInfo>,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
-fn is_zero(count: &u32) -> bool {
-    *count == 0
-}
-
-/// What a pool tells of the one machine it runs on.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct MachineInfo {
-    pub total_cores: u32,
-    /// In GiB, to one decimal.
-    pub total_mem: f64,
-    pub total_core_hrs: u32,
-}
-
-/// One node in a [`Report`].
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct NodeInfo {
-    pub worker_count: u32,
-    /// Seconds.
-    pub idle_duration: f64,
-    pub parsl_version: Option<String>,
-    pub endpoint_version: String,
-    pub sdk_version: Option<String>,
-    pub python_version: Option<String>,
 }

@@ -6,13 +6,12 @@
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use crate::node::CONFIG_VARIABLE;
-use crate::provider::quote;
+use crate::quote::quote;
 
 /// `launcher:` under a provider.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "type", deny_unknown_fields)]
 pub enum Launcher {
     /// Starts the nodes here, all on this machine, and waits for every one.
@@ -130,6 +129,14 @@ impl Launcher {
         }
     }
 
+    /// Whether it starts nodes by a file in the scripts' directory, which every machine of the block must see.
+    pub(crate) fn needs_shared_files(&self) -> bool {
+        !matches!(
+            self,
+            Self::SingleNodeLauncher { .. } | Self::SimpleLauncher { .. } | Self::WrappedLauncher { .. }
+        )
+    }
+
     /// The shell text that runs `command` once per node; files it needs go to `scripts`.
     ///
     /// The command's file comes from a here-document without quotes, so variables and substitutions in it are
@@ -146,7 +153,7 @@ impl Launcher {
         match self {
             Self::SimpleLauncher { .. } => command.to_owned(),
             Self::WrappedLauncher { prepend, .. } => format!("{prepend} {command}"),
-            // One node needs nobody to wait for it: one shell less per block.
+            // Nothing has to wait for a single node: one shell less per block.
             Self::SingleNodeLauncher { .. } if nodes <= 1 => format!("{CORES}{command}"),
             Self::SingleNodeLauncher { fail_on_any, .. } => {
                 format!("{CORES}{}", each(command, nodes, *fail_on_any))
@@ -180,10 +187,10 @@ impl Launcher {
             }
             Self::GnuParallelLauncher { .. } => {
                 let hosts = format!("{directory}/\"$JOBNAME.nodes\"");
-                // A login starts with an environment of its own: what `worker_init` has made of this one goes with the
-                // command, but for the keys, which go into no file. To parallel, a colon is this machine without a login.
+                // A login starts with an environment of its own, so the variables that `worker_init` has set go with the
+                // command. To parallel, a colon is this machine without a login.
                 format!(
-                    "{CORES}{{ (unset {CONFIG_VARIABLE}; export -p); cat << FARCALL_EOF\n{command}\nFARCALL_EOF\n}} > {file}\n\
+                    "{CORES}{{ export -p; cat << FARCALL_EOF\n{command}\nFARCALL_EOF\n}} > {file}\n\
                      {{ {MACHINES}; }} | sed 's/^localhost$/:/' > {hosts}\n\
                      seq {nodes} | parallel --sshloginfile {hosts} --jobs 1 /bin/bash {file}"
                 )

@@ -20,6 +20,7 @@ mod clock;
 mod config;
 mod core;
 mod driver;
+mod engine;
 mod error_results;
 mod exit_report;
 mod handle;
@@ -28,18 +29,22 @@ mod link;
 pub mod node;
 mod processes;
 mod provider;
+mod quote;
 mod random;
-mod start;
+mod report;
+mod settings;
 mod throughput;
 
 pub use allowlist::{InvalidAllowlist, check_allowlist};
 pub use config::{
-    AcceleratorName, Accelerators, Address, Containers, CpuAffinity, EngineConfig, EngineKind, Finder,
-    InvalidOptions, Options,
+    AcceleratorName, Accelerators, Address, AddressFinder, BlockOptions, Containers, CpuAffinity,
+    EngineConfig, EngineKind, InvalidOptions, LocalOptions, Options, OwnOptions, ProviderOptions,
 };
-pub use handle::{Engine, Event, Events, Handle, MachineInfo, NodeInfo, Report, Stopped, Submission};
+pub use engine::{Engine, StartError};
+pub use handle::{Event, Events, Handle, Stopped, Submission};
 pub use launcher::Launcher;
 pub use provider::{
-    Answer, BlockOptions, Job, JobId, JobState, Output, Provider, ProviderOptions, SubmitError,
+    CancelError, CannotAsk, Job, JobId, JobState, Output, Provider, ProviderFuture, Secret, Staging,
+    StagingKind, SubmitError,
 };
-pub use start::StartError;
+pub use report::{MachineInfo, NodeInfo, Report};

@@ -1,15 +1,17 @@
-//! Ends processes with everything they have started.
+//! Ends workers with every process that they have started.
 //!
-//! The node is the reaper of its orphans (a "child subreaper"), so nothing a worker leaves behind escapes to the
-//! system. What belongs to a worker is told by its session; by a variable that only its descendants have, which a new
-//! session does not wash off; and by a resource limit of its own, which an empty environment does not wash off either.
+//! The node is the reaper of its orphans (a "child subreaper"), so no process that a worker leaves behind escapes to the
+//! system. A worker's processes are recognised by its session; by a variable that only its descendants have, which a new
+//! session keeps; and by a resource limit of its own, which a process keeps even with an empty environment.
 
 use std::collections::HashSet;
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, waitpid};
@@ -34,6 +36,19 @@ pub(crate) fn limit_of(rank: u32) -> Option<(u64, u64)> {
     let (soft, hard) = getrlimit(MARKED_LIMIT).ok()?;
     (soft != RLIM_INFINITY).then_some(())?;
     Some((soft.checked_sub(u64::from(rank) + 1)?, hard))
+}
+
+/// Lets a process that is to be started inherit this descriptor, by the same number.
+pub(crate) fn inherit(command: &mut Command, descriptor: &OwnedFd) {
+    let number = descriptor.as_raw_fd();
+    // SAFETY: between fork and exec only a system call is made. The caller's descriptor is open until then.
+    unsafe {
+        command.pre_exec(move || {
+            let descriptor = BorrowedFd::borrow_raw(number);
+            fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            Ok(())
+        });
+    }
 }
 
 /// Gives a process that is to be started the limit of open files that users had.
@@ -117,8 +132,7 @@ fn processes() -> impl Iterator<Item = Pid> {
         .filter(move |&pid| pid != here)
 }
 
-/// Whether anybody of a process group still runs. The dead whom nobody has waited for do not count: a system may
-/// take its time to bury them.
+/// Whether a process of this group still runs. Zombies do not count: reaping may lag.
 pub(crate) fn group_runs(group: Pid) -> bool {
     killpg(group, None).is_ok()
         && processes().any(|pid| stat(pid).is_some_and(|stat| stat.group == group && !stat.is_dead()))

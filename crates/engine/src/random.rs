@@ -9,3 +9,8 @@ pub(crate) fn node_uid() -> String {
     name.truncate(12);
     name
 }
+
+/// The name of one run of an engine.
+pub(crate) fn run_id() -> String {
+    Uuid::new_v4().simple().to_string()
+}

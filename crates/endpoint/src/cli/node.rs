@@ -9,20 +9,16 @@ use crate::exit::{CommandResult, Failure};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// The file the engine wrote for the nodes of this run; without it, FARCALL_NODE_CONFIG holds the same
+    /// The file that the engine wrote for the nodes of this run
     #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    config: PathBuf,
     /// The number of the block this node belongs to
     #[arg(long, value_name = "N")]
     block: u32,
 }
 
 pub(super) fn run(options: &Options) -> CommandResult {
-    let config = match &options.config {
-        Some(path) => engine::node::Config::read(path),
-        None => engine::node::Config::from_environment(),
-    };
-    let config = config.map_err(Failure::error)?;
+    let config = engine::node::Config::read(&options.config).map_err(Failure::error)?;
     let directives = if config.debug() { "debug" } else { "info" };
     // Its standard error is a file, usually on a shared file system.
     let lines = Background::start(std::io::stderr());

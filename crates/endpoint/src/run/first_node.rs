@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use engine::{Options, ProviderOptions, Report};
+use engine::{Options, Report};
 use tokio::time::Instant;
 
 /// How long somebody is kept waiting at a terminal.
@@ -22,7 +22,7 @@ pub(super) struct FirstNodeWait {
 
 impl FirstNodeWait {
     pub(super) fn new(options: &Options, name: String) -> Self {
-        let ProviderOptions::LocalProvider(blocks) = &options.provider;
+        let blocks = &options.provider.blocks;
         let awaited = blocks.init_blocks.min(blocks.max_blocks) > 0;
         Self { name, until: awaited.then(|| Instant::now() + PATIENCE), seen: false }
     }
@@ -72,8 +72,7 @@ mod tests {
 
     fn first(init: u32) -> FirstNodeWait {
         let mut options = Options::default();
-        let ProviderOptions::LocalProvider(blocks) = &mut options.provider;
-        blocks.init_blocks = init;
+        options.provider.blocks.init_blocks = init;
         FirstNodeWait::new(&options, "ep".to_owned())
     }
 

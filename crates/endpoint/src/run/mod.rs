@@ -268,7 +268,7 @@ async fn work(
         open_files,
         options: options.clone(),
     };
-    for (option, why) in engine_config.options.without_meaning() {
+    for (option, why) in engine_config.options.without_effect() {
         tracing::warn!("the option {option} has no effect: {why}");
     }
     let (engine, engine_events) = Engine::start(engine_config).await.map_err(|error| {
@@ -364,7 +364,7 @@ fn link_config(
     options: &engine::Options,
     authorities: Option<String>,
 ) -> Result<LinkConfig, Failure> {
-    let engine::ProviderOptions::LocalProvider(block) = &options.provider;
+    let block = &options.provider.blocks;
     let per_node = options.max_workers_per_node.unwrap_or(1);
     let slots = per_node.saturating_mul(block.nodes_per_block).saturating_mul(block.max_blocks);
     let window = slots.saturating_mul(2).max(MIN_PREFETCH);

@@ -1,22 +1,22 @@
-//! `address`: where the engine listens and what nodes call, as users write it.
+//! `address`: where the engine listens and where nodes connect, as users write it.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 /// A literal address, or a way to find one on the machine that starts the engine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 pub enum Address {
     Literal(IpAddr),
-    Found(Finder),
+    Found(AddressFinder),
 }
 
 /// By the names that the original gives them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Finder {
+pub enum AddressFinder {
     /// The IPv4 address of a network interface.
     AddressByInterface { ifname: String },
     /// What this machine's name resolves to.
@@ -30,45 +30,45 @@ pub enum Finder {
     },
 }
 
-/// Where to listen, and what to tell nodes to call.
+/// Where the engine listens, and where nodes connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct ListenAddress {
     pub(crate) listen: IpAddr,
     /// Never empty; nodes try all of them.
     pub(crate) advertise: Vec<IpAddr>,
 }
 
-impl Place {
+impl ListenAddress {
     fn only(address: IpAddr) -> Self {
         Self { listen: address, advertise: vec![address] }
     }
 }
 
-/// Nodes start on this machine unless an address says that others may call.
+/// Without an `address`, only nodes on this machine can connect.
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Finds the addresses.
-pub(crate) fn resolve(address: Option<&Address>) -> io::Result<Place> {
+pub(crate) fn resolve(address: Option<&Address>) -> io::Result<ListenAddress> {
     let finder = match address {
-        None => return Ok(Place::only(HERE)),
+        None => return Ok(ListenAddress::only(HERE)),
         Some(Address::Literal(address)) if address.is_unspecified() => {
             let mut advertise = interfaces(|_| true)?;
             advertise.retain(|found| found.is_ipv4() || address.is_ipv6());
             if advertise.is_empty() {
                 advertise.push(HERE);
             }
-            return Ok(Place { listen: *address, advertise });
+            return Ok(ListenAddress { listen: *address, advertise });
         }
-        Some(Address::Literal(address)) => return Ok(Place::only(*address)),
+        Some(Address::Literal(address)) => return Ok(ListenAddress::only(*address)),
         Some(Address::Found(finder)) => finder,
     };
     let none = |what: String| io::Error::new(io::ErrorKind::AddrNotAvailable, what);
     let found = match finder {
-        Finder::AddressByInterface { ifname } => interfaces(|name| name == ifname)?
+        AddressFinder::AddressByInterface { ifname } => interfaces(|name| name == ifname)?
             .into_iter()
             .find(IpAddr::is_ipv4)
             .ok_or_else(|| none(format!("the interface {ifname} has no IPv4 address here")))?,
-        Finder::AddressByHostname {} => {
+        AddressFinder::AddressByHostname {} => {
             let name = nix::unistd::gethostname()?.to_string_lossy().into_owned();
             (name.as_str(), 0)
                 .to_socket_addrs()?
@@ -76,18 +76,18 @@ pub(crate) fn resolve(address: Option<&Address>) -> io::Result<Place> {
                 .find(IpAddr::is_ipv4)
                 .ok_or_else(|| none(format!("this machine's name {name} has no IPv4 address")))?
         }
-        Finder::AddressByRoute {} => {
+        AddressFinder::AddressByRoute {} => {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
             socket.connect((Ipv4Addr::new(8, 8, 8, 8), 80))?; // chooses a route; no packet leaves
             socket.local_addr()?.ip()
         }
-        Finder::AddressByQuery { .. } => {
+        AddressFinder::AddressByQuery { .. } => {
             return Err(none(
                 "address_by_query would ask a server on the internet; write the address itself".into(),
             ));
         }
     };
-    Ok(Place::only(found))
+    Ok(ListenAddress::only(found))
 }
 
 /// The addresses of the interfaces that `wanted` picks, those that other machines can reach first.
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn nobody_else_is_listened_to_unless_an_address_says_so() {
-        assert_eq!(resolve(None).unwrap(), Place::only(HERE));
+        assert_eq!(resolve(None).unwrap(), ListenAddress::only(HERE));
         assert_eq!(
             resolve(Some(&read(json!("127.0.0.9")))).unwrap().advertise,
             ["127.0.0.9".parse::<IpAddr>().unwrap()]
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn functions_of_the_original_find_an_address() {
         let by_interface = read(json!({"type": "address_by_interface", "ifname": "lo"}));
-        assert_eq!(resolve(Some(&by_interface)).unwrap(), Place::only(HERE));
+        assert_eq!(resolve(Some(&by_interface)).unwrap(), ListenAddress::only(HERE));
         let missing = read(json!({"type": "address_by_interface", "ifname": "no0"}));
         assert!(resolve(Some(&missing)).unwrap_err().to_string().contains("no0"));
         let query = read(json!({"type": "address_by_query", "timeout": 30}));

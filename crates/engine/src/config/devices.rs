@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::InvalidOptions;
+use super::error::InvalidOptions;
 
 /// `available_accelerators`: how many, or their names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

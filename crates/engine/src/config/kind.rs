@@ -1,18 +1,11 @@
-//! Which engine a configuration asks for: its `type`, and the options that only some of them have.
+//! Which engine a configuration asks for, and what engines differ in.
 
-use std::path::PathBuf;
-
-use serde::Deserialize;
-use serde_json::Value;
-
-use super::{InvalidOptions, Options};
-use crate::launcher::Launcher;
-use crate::provider::{BlockOptions, ProviderOptions};
+use serde::{Deserialize, Serialize};
 
 /// The engines, each with what it alone can be told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum EngineKind {
-    /// Blocks from a provider, nodes that call home, workers on nodes.
+    /// Blocks from a provider, nodes that connect to the engine, workers on nodes.
     #[default]
     Compute,
     /// This machine only; one process per worker.
@@ -30,19 +23,79 @@ pub enum EngineKind {
     },
 }
 
-const COMPUTE: &str = "GlobusComputeEngine";
-const PROCESSES: &str = "ProcessPoolEngine";
-const THREADS: &str = "ThreadPoolEngine";
-const MPI: &str = "GlobusMPIEngine";
-const FORMER: &str = "HighThroughputEngine";
+pub(super) const COMPUTE: &str = "GlobusComputeEngine";
+pub(super) const PROCESSES: &str = "ProcessPoolEngine";
+pub(super) const THREADS: &str = "ThreadPoolEngine";
+pub(super) const MPI: &str = "GlobusMPIEngine";
+pub(super) const FORMER: &str = "HighThroughputEngine";
+
+/// What engines differ in.
+#[derive(Debug)]
+pub(crate) struct Traits {
+    /// The class name users know.
+    pub(crate) name: &'static str,
+    /// Follows the label in the names of jobs and directories, and in error texts.
+    pub(crate) executor_suffix: &'static str,
+    /// Whether users configure blocks, and tasks may ask for resources. Otherwise the engine is a pool: one block on this
+    /// machine, as large as its user says.
+    pub(crate) has_blocks: bool,
+    /// Whether the workers are threads of one process. A thread can't be ended alone.
+    pub(crate) threads: bool,
+    /// The workers of a pool on a machine of so many cores, when its user does not say.
+    default_pool_size: fn(u32) -> u32,
+}
+
+static COMPUTE_TRAITS: Traits = Traits {
+    name: COMPUTE,
+    executor_suffix: "-HighThroughputExecutor",
+    has_blocks: true,
+    threads: false,
+    default_pool_size: |cores| cores,
+};
+
+static PROCESS_POOL_TRAITS: Traits =
+    Traits { name: PROCESSES, executor_suffix: "", has_blocks: false, ..COMPUTE_TRAITS };
+
+static THREAD_POOL_TRAITS: Traits = Traits {
+    name: THREADS,
+    executor_suffix: "",
+    has_blocks: false,
+    threads: true,
+    default_pool_size: |cores| (cores + 4).min(32),
+};
+
+/// What the workers of a node are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Workers {
+    /// Each a process, replaced when it has run so many tasks.
+    Processes { max_tasks: Option<u32> },
+    /// All of them threads of one process.
+    Threads { name_prefix: String },
+}
 
 impl EngineKind {
+    pub(crate) fn traits(&self) -> &'static Traits {
+        match self {
+            Self::Compute => &COMPUTE_TRAITS,
+            Self::ProcessPool { .. } => &PROCESS_POOL_TRAITS,
+            Self::ThreadPool { .. } => &THREAD_POOL_TRAITS,
+        }
+    }
+
     /// The class name users know.
     pub fn name(&self) -> &'static str {
+        self.traits().name
+    }
+
+    pub(crate) fn workers(&self) -> Workers {
         match self {
-            Self::Compute => COMPUTE,
-            Self::ProcessPool { .. } => PROCESSES,
-            Self::ThreadPool { .. } => THREADS,
+            Self::Compute => Workers::Processes { max_tasks: None },
+            Self::ProcessPool { max_tasks_per_child, .. } => {
+                Workers::Processes { max_tasks: *max_tasks_per_child }
+            }
+            Self::ThreadPool { thread_name_prefix, .. } => {
+                Workers::Threads { name_prefix: thread_name_prefix.clone() }
+            }
         }
     }
 
@@ -50,159 +103,9 @@ impl EngineKind {
     pub(crate) fn pool_size(&self, cores: u32) -> Option<u32> {
         match self {
             Self::Compute => None,
-            Self::ProcessPool { max_workers, .. } => Some(max_workers.unwrap_or(cores)),
-            Self::ThreadPool { max_workers, .. } => Some(max_workers.unwrap_or((cores + 4).min(32))),
+            Self::ProcessPool { max_workers, .. } | Self::ThreadPool { max_workers, .. } => {
+                Some(max_workers.unwrap_or_else(|| (self.traits().default_pool_size)(cores)))
+            }
         }
-    }
-}
-
-/// What a user writes under `engine:` for one of the pools.
-#[derive(Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct PoolOptions {
-    label: Option<String>,
-    endpoint_id: Option<Value>,
-    max_retries_on_system_failure: u32,
-    working_dir: PathBuf,
-    run_in_sandbox: bool,
-    allowed_serializers: Vec<String>,
-    result_size_limit: u64,
-    python: Option<String>,
-    worker_start_timeout: u64,
-    max_workers: Option<u32>,
-    thread_name_prefix: Option<String>,
-    max_tasks_per_child: Option<u32>,
-}
-
-impl Default for PoolOptions {
-    fn default() -> Self {
-        let Options { working_dir, result_size_limit, worker_start_timeout, .. } = Options::default();
-        Self {
-            label: None,
-            endpoint_id: None,
-            max_retries_on_system_failure: 0,
-            working_dir,
-            run_in_sandbox: false,
-            allowed_serializers: Vec::new(),
-            result_size_limit,
-            python: None,
-            worker_start_timeout,
-            max_workers: None,
-            thread_name_prefix: None,
-            max_tasks_per_child: None,
-        }
-    }
-}
-
-/// Reads the mapping under `engine:`, `type` and all.
-pub(super) fn read(mut value: Value) -> Result<Options, InvalidOptions> {
-    let name = value.as_object_mut().and_then(|map| map.remove("type"));
-    let shape = |error: serde_json::Error| InvalidOptions::Shape(error.to_string());
-    match name.as_ref().map_or(Some(COMPUTE), Value::as_str) {
-        Some(COMPUTE) => serde_json::from_value(value).map_err(shape),
-        Some(name @ (PROCESSES | THREADS)) => pool(name, serde_json::from_value(value).map_err(shape)?),
-        Some(MPI) => Err(InvalidOptions::Unsupported {
-            what: MPI,
-            meanwhile: "use GlobusComputeEngine: there an MPIFunction runs its command once, so write `mpiexec -n …` \
-                        into the command",
-        }),
-        Some(FORMER) => Err(InvalidOptions::Renamed { former: FORMER, now: COMPUTE }),
-        other => Err(InvalidOptions::UnknownEngine(other.unwrap_or("that is no text").to_owned())),
-    }
-}
-
-fn pool(name: &str, own: PoolOptions) -> Result<Options, InvalidOptions> {
-    let foreign =
-        |option: &str| InvalidOptions::Shape(format!("unknown field `{option}`, which {name} does not have"));
-    let kind = if name == THREADS {
-        if own.max_tasks_per_child.is_some() {
-            return Err(foreign("max_tasks_per_child"));
-        }
-        let thread_name_prefix = own.thread_name_prefix.unwrap_or_default();
-        EngineKind::ThreadPool { max_workers: own.max_workers, thread_name_prefix }
-    } else {
-        if own.thread_name_prefix.is_some() {
-            return Err(foreign("thread_name_prefix"));
-        }
-        EngineKind::ProcessPool { max_workers: own.max_workers, max_tasks_per_child: own.max_tasks_per_child }
-    };
-    // One block on this machine that stays as long as the engine does.
-    let provider = ProviderOptions::LocalProvider(BlockOptions {
-        init_blocks: 1,
-        min_blocks: 1,
-        max_blocks: 1,
-        launcher: Launcher::SimpleLauncher { debug: true },
-        ..BlockOptions::default()
-    });
-    Ok(Options {
-        kind,
-        provider,
-        label: own.label,
-        endpoint_id: own.endpoint_id,
-        max_retries_on_system_failure: own.max_retries_on_system_failure,
-        working_dir: own.working_dir,
-        run_in_sandbox: own.run_in_sandbox,
-        allowed_serializers: own.allowed_serializers,
-        result_size_limit: own.result_size_limit,
-        python: own.python,
-        worker_start_timeout: own.worker_start_timeout,
-        ..Options::default()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn refused(value: Value) -> String {
-        Options::from_value(value).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn each_engine_is_known_by_its_name() {
-        let threads = json!({"type": "ThreadPoolEngine", "max_workers": 3, "thread_name_prefix": "mine"});
-        let threads = Options::from_value(threads).unwrap();
-        assert_eq!(threads.label(), "ThreadPoolEngine");
-        assert_eq!(threads.kind.pool_size(64), Some(3));
-        let processes =
-            Options::from_value(json!({"type": "ProcessPoolEngine", "max_tasks_per_child": 9})).unwrap();
-        assert_eq!((processes.label(), processes.kind.pool_size(64)), ("ProcessPoolEngine", Some(64)));
-        let threads = Options::from_value(json!({"type": "ThreadPoolEngine"})).unwrap();
-        assert_eq!((threads.kind.pool_size(2), threads.kind.pool_size(64)), (Some(6), Some(32)));
-        let compute = Options::from_value(json!({"type": "GlobusComputeEngine"})).unwrap();
-        assert_eq!(compute, Options::default());
-        assert_eq!(compute.kind.pool_size(64), None);
-    }
-
-    #[test]
-    fn what_is_no_engine_here_is_refused_with_what_to_use() {
-        assert_eq!(
-            refused(json!({"type": "HighThroughputEngine"})),
-            "HighThroughputEngine is now called GlobusComputeEngine; its options keep their names"
-        );
-        let mpi = refused(json!({"type": "GlobusMPIEngine", "mpi_launcher": "srun"}));
-        assert!(
-            mpi.starts_with("GlobusMPIEngine is not supported yet; meanwhile use GlobusComputeEngine"),
-            "{mpi}"
-        );
-        assert_eq!(
-            refused(json!({"type": "MyEngine"})),
-            "'MyEngine' is not a valid engine. Valid options are: GlobusComputeEngine, GlobusMPIEngine, \
-             ProcessPoolEngine, ThreadPoolEngine"
-        );
-        for (kind, option) in [
-            (THREADS, "max_tasks_per_child"),
-            (PROCESSES, "thread_name_prefix"),
-            (THREADS, "provider"),
-            (PROCESSES, "max_workers_per_node"),
-        ] {
-            let value = json!({"type": kind, option: 1});
-            assert!(Options::from_value(value).is_err(), "{kind} {option}");
-        }
-        assert!(
-            refused(json!({"type": THREADS, "max_workers": 0})).contains("max_workers must be at least 1")
-        );
     }
 }

@@ -4,27 +4,30 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::InvalidOptions;
+use super::error::InvalidOptions;
 use crate::core::ScalingStrategy;
 
 /// What the options say of scaling, with defaults filled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Scaling {
+pub(crate) struct ScalingOptions {
     pub(crate) strategy: ScalingStrategy,
     pub(crate) max_idle: Duration,
     /// How often the original looks. Here nothing waits for a period: it only tells whether one was asked for.
     pub(crate) period: Option<Duration>,
 }
 
-impl Default for Scaling {
+impl Default for ScalingOptions {
     fn default() -> Self {
         Self { strategy: ScalingStrategy::Simple, max_idle: Duration::from_secs(120), period: None }
     }
 }
 
 /// Reads both options; `kwargs` goes before `strategy`, as it does in the original.
-pub(super) fn read(strategy: Option<&Value>, kwargs: &Map<String, Value>) -> Result<Scaling, InvalidOptions> {
-    let mut scaling = Scaling::default();
+pub(super) fn read(
+    strategy: Option<&Value>,
+    kwargs: &Map<String, Value>,
+) -> Result<ScalingOptions, InvalidOptions> {
+    let mut scaling = ScalingOptions::default();
     if let Some(value) = strategy {
         apply(&mut scaling, value)?;
     }
@@ -46,7 +49,7 @@ pub(super) fn read(strategy: Option<&Value>, kwargs: &Map<String, Value>) -> Res
 }
 
 /// A name, or the object of older examples: `{type: SimpleStrategy, max_idletime: 90}`.
-fn apply(scaling: &mut Scaling, value: &Value) -> Result<(), InvalidOptions> {
+fn apply(scaling: &mut ScalingOptions, value: &Value) -> Result<(), InvalidOptions> {
     match value {
         Value::Null => {}
         Value::String(name) => scaling.strategy = named(name)?,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// How a block's job ended, with all that can be told to users.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Epitaph {
+pub(crate) struct ExitReport {
     pub(crate) message: Option<String>,
     pub(crate) exit_code: Option<i32>,
     pub(crate) stdout: Option<String>,
@@ -19,12 +19,12 @@ pub(crate) struct Epitaph {
 
 /// How a block ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    Completed(Epitaph),
-    Cancelled(Epitaph),
-    Failed(Epitaph),
+pub(crate) enum BlockEnd {
+    Completed(ExitReport),
+    Cancelled(ExitReport),
+    Failed(ExitReport),
     /// It ended, in whatever way, before any node of it had called.
-    Missing(Epitaph),
+    Missing(ExitReport),
 }
 
 const MISSING: &str = "Job is marked as MISSING since the workers failed to register to the executor. Check the \
@@ -44,7 +44,7 @@ pub(crate) enum ScalingStrategy {
 
 /// What the blocks should be.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wanted {
+pub(crate) struct ScalingRules {
     pub(crate) strategy: ScalingStrategy,
     pub(crate) init: u32,
     pub(crate) min: u32,
@@ -59,7 +59,7 @@ pub(crate) struct Wanted {
 
 #[derive(Debug)]
 pub(crate) struct Blocks {
-    wanted: Wanted,
+    wanted: ScalingRules,
     /// Asked for or running; and whether a node of it has ever called.
     live: BTreeMap<u32, bool>,
     next: u32,
@@ -69,7 +69,7 @@ pub(crate) struct Blocks {
     /// Failures since a task last came to a result; one that never had a node weighs as much as several that had.
     strikes: u32,
     /// The last of them, to be told to users.
-    failures: VecDeque<Epitaph>,
+    failures: VecDeque<ExitReport>,
 }
 
 /// A block that never had a node fails for a reason that lasts; one that had may have met an accident.
@@ -80,14 +80,14 @@ const TOLD: usize = 10;
 
 /// A step of scaling.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Scaling {
+pub(crate) enum ScalingStep {
     Nothing,
     Submit(Vec<u32>),
     Cancel(Vec<u32>),
 }
 
 impl Blocks {
-    pub(crate) fn new(wanted: Wanted) -> Self {
+    pub(crate) fn new(wanted: ScalingRules) -> Self {
         Self {
             wanted,
             live: BTreeMap::new(),
@@ -100,18 +100,18 @@ impl Blocks {
     }
 
     /// The first blocks, asked for as soon as the engine starts.
-    pub(crate) fn first(&mut self) -> Scaling {
+    pub(crate) fn first(&mut self) -> ScalingStep {
         self.more(self.wanted.init.min(self.wanted.max))
     }
 
-    fn more(&mut self, count: u32) -> Scaling {
+    fn more(&mut self, count: u32) -> ScalingStep {
         if count == 0 {
-            return Scaling::Nothing;
+            return ScalingStep::Nothing;
         }
         let numbers: Vec<_> = (self.next..self.next.saturating_add(count)).collect();
         self.live.extend(numbers.iter().map(|&number| (number, false)));
         self.next += count;
-        Scaling::Submit(numbers)
+        ScalingStep::Submit(numbers)
     }
 
     fn count(&self) -> u32 {
@@ -123,19 +123,19 @@ impl Blocks {
     }
 
     /// The next step towards what `outstanding` tasks need; `draining` nodes take none of them.
-    pub(crate) fn scale(&mut self, outstanding: usize, draining: usize, now: Duration) -> Scaling {
+    pub(crate) fn scale(&mut self, outstanding: usize, draining: usize, now: Duration) -> ScalingStep {
         let (wanted, live) = (self.wanted, self.count());
         if wanted.strategy == ScalingStrategy::None {
-            return Scaling::Nothing;
+            return ScalingStep::Nothing;
         }
         if outstanding == 0 {
             if live <= wanted.min {
                 self.idle_since = None;
-                return Scaling::Nothing;
+                return ScalingStep::Nothing;
             }
             let since = *self.idle_since.get_or_insert(now);
             if now.saturating_sub(since) < wanted.max_idle {
-                return Scaling::Nothing;
+                return ScalingStep::Nothing;
             }
             self.idle_since = None;
             let surplus = self.live.keys().copied().take((live - wanted.min) as usize).collect();
@@ -143,7 +143,7 @@ impl Blocks {
         }
         self.idle_since = None;
         if live >= wanted.max {
-            return Scaling::Nothing;
+            return ScalingStep::Nothing;
         }
         let draining = draining as f64 * f64::from(wanted.workers_per_node);
         let capacity = (f64::from(live) * self.per_block() - draining).max(0.0);
@@ -152,7 +152,7 @@ impl Blocks {
             let blocks = (lacking / self.per_block()).ceil().min(f64::from(wanted.max - live));
             return self.more(blocks as u32);
         }
-        if live == 0 { self.more(1) } else { Scaling::Nothing }
+        if live == 0 { self.more(1) } else { ScalingStep::Nothing }
     }
 
     /// How many blocks could go although there are tasks, if so many are idle; asked only when it is time to look.
@@ -185,13 +185,13 @@ impl Blocks {
     }
 
     /// Ends these blocks because nobody needs them.
-    pub(crate) fn give_back(&mut self, mut numbers: Vec<u32>) -> Scaling {
+    pub(crate) fn give_back(&mut self, mut numbers: Vec<u32>) -> ScalingStep {
         numbers.retain(|number| self.live.remove(number).is_some());
-        if numbers.is_empty() { Scaling::Nothing } else { Scaling::Cancel(numbers) }
+        if numbers.is_empty() { ScalingStep::Nothing } else { ScalingStep::Cancel(numbers) }
     }
 
     /// All that live, to be cancelled because the engine stops.
-    pub(crate) fn give_up(&mut self) -> Scaling {
+    pub(crate) fn give_up(&mut self) -> ScalingStep {
         self.give_back(self.live.keys().copied().collect())
     }
 
@@ -215,18 +215,18 @@ impl Blocks {
     }
 
     /// A block's job has ended by itself, or could not be submitted.
-    pub(crate) fn job_ended(&mut self, number: u32, ended: Ended) {
+    pub(crate) fn job_ended(&mut self, number: u32, ended: BlockEnd) {
         let Some(had_nodes) = self.live.remove(&number) else { return };
-        let (strikes, epitaph) = match ended {
-            Ended::Failed(epitaph) if had_nodes => (1, epitaph),
-            Ended::Completed(_) | Ended::Cancelled(_) if had_nodes => return,
-            Ended::Completed(epitaph)
-            | Ended::Cancelled(epitaph)
-            | Ended::Failed(epitaph)
-            | Ended::Missing(epitaph) => (STRIKES_NEVER_CALLED, missing(epitaph)),
+        let (strikes, report) = match ended {
+            BlockEnd::Failed(report) if had_nodes => (1, report),
+            BlockEnd::Completed(_) | BlockEnd::Cancelled(_) if had_nodes => return,
+            BlockEnd::Completed(report)
+            | BlockEnd::Cancelled(report)
+            | BlockEnd::Failed(report)
+            | BlockEnd::Missing(report) => (STRIKES_NEVER_CALLED, missing(report)),
         };
         self.strikes = self.strikes.saturating_add(strikes);
-        self.failures.push_back(epitaph);
+        self.failures.push_back(report);
         if self.failures.len() > TOLD {
             self.failures.pop_front();
         }
@@ -234,7 +234,7 @@ impl Blocks {
 
     /// What the last block that failed has left, as long as no task has come to a result since.
     pub(crate) fn last_failure(&self) -> Option<String> {
-        self.failures.back().map(Epitaph::text)
+        self.failures.back().map(ExitReport::text)
     }
 
     /// What to tell users when too many blocks have failed for another one to be worth asking for.
@@ -252,7 +252,7 @@ impl Blocks {
 const SHORTEST_LOOK: Duration = Duration::from_millis(10);
 const LONGEST_LOOK: Duration = Duration::from_secs(5);
 
-impl Epitaph {
+impl ExitReport {
     /// As it is told, one tab before each thing known.
     fn text(&self) -> String {
         let code = self.exit_code.map(|code| code.to_string());
@@ -269,6 +269,6 @@ impl Epitaph {
     }
 }
 
-fn missing(epitaph: Epitaph) -> Epitaph {
-    Epitaph { message: epitaph.message.or_else(|| Some(MISSING.to_owned())), ..epitaph }
+fn missing(report: ExitReport) -> ExitReport {
+    ExitReport { message: report.message.or_else(|| Some(MISSING.to_owned())), ..report }
 }

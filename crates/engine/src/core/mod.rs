@@ -24,14 +24,14 @@ use std::time::Duration;
 
 use wire::TaskId;
 
-pub(crate) use blocks::{Ended, Epitaph, ScalingStrategy, Wanted};
+pub(crate) use blocks::{BlockEnd, ExitReport, ScalingRules, ScalingStrategy};
 pub(crate) use loss::{Failure, Loss, NodeName};
 pub(crate) use nodes::NodeKey;
 pub(crate) use tasks::Priority;
 
-use blocks::{Blocks, Scaling};
+use blocks::{Blocks, ScalingStep};
 use nodes::Nodes;
-use tasks::{Begun, Place, Tasks};
+use tasks::{Begun, TaskHolder, Tasks};
 
 /// What the core decides by.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ pub(crate) struct Rules {
     pub(crate) drain_period: Option<Duration>,
     /// The name in the texts of bad state.
     pub(crate) executor: Arc<str>,
-    pub(crate) wanted: Wanted,
+    pub(crate) scaling: ScalingRules,
 }
 
 /// What happened.
@@ -65,7 +65,7 @@ pub(crate) enum Input {
     Cancelled(TaskId),
     BlockEnded {
         block: u32,
-        ended: Ended,
+        end: BlockEnd,
     },
     /// A node has said hello; it gets tasks once it has joined.
     NodeStarting {
@@ -153,7 +153,7 @@ enum Phase {
 
 /// The figures of a report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Figures {
+pub(crate) struct TaskCounts {
     pub(crate) slots: u64,
     pub(crate) busy: u64,
     pub(crate) waiting: usize,
@@ -180,7 +180,7 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn new(rules: Rules) -> Self {
         let nodes = Nodes::new(rules.prefetch);
-        let blocks = Blocks::new(rules.wanted);
+        let blocks = Blocks::new(rules.scaling);
         let next_sweep = rules.heartbeat_period;
         Self {
             rules,
@@ -210,9 +210,9 @@ impl Core {
         }
     }
 
-    pub(crate) fn figures(&self) -> Figures {
+    pub(crate) fn counts(&self) -> TaskCounts {
         let (slots, busy) = self.nodes.slots();
-        Figures {
+        TaskCounts {
             slots,
             busy,
             waiting: self.tasks.waiting(),
@@ -272,7 +272,7 @@ impl Core {
                 }
             }
             Input::Cancelled(task) => self.cancelled(task, now, actions),
-            Input::BlockEnded { block, ended } => self.blocks.job_ended(block, ended),
+            Input::BlockEnded { block, end } => self.blocks.job_ended(block, end),
             Input::NodeStarting { node, block } => {
                 if self.blocks.is_live(block) {
                     self.starting.insert(node, (block, now));
@@ -365,8 +365,8 @@ impl Core {
         }
     }
 
-    fn follow(&mut self, step: Scaling, now: Duration, actions: &mut Vec<Action>) {
-        if let Scaling::Cancel(blocks) = &step {
+    fn follow(&mut self, step: ScalingStep, now: Duration, actions: &mut Vec<Action>) {
+        if let ScalingStep::Cancel(blocks) = &step {
             self.drop_nodes_of(blocks, now, actions);
         }
         push_scaling(step, actions);
@@ -390,9 +390,9 @@ impl Core {
             self.drains.pop_first();
             let Some(tasks) = self.nodes.drain(key) else { continue };
             self.draining.insert(key);
-            let (assigned, sent): (Vec<_>, Vec<_>) = tasks
-                .into_iter()
-                .partition(|id| self.tasks.get(*id).is_some_and(|task| task.place == Place::Assigned(key)));
+            let (assigned, sent): (Vec<_>, Vec<_>) = tasks.into_iter().partition(|id| {
+                self.tasks.get(*id).is_some_and(|task| task.holder == TaskHolder::Assigned(key))
+            });
             for id in assigned {
                 self.nodes.take_back(key, id, false, now);
                 self.tasks.wait_again(id);
@@ -413,7 +413,7 @@ impl Core {
     }
 
     fn is_at(&self, task: TaskId, node: NodeKey) -> bool {
-        self.tasks.get(task).is_some_and(|task| task.place == Place::Sent(node))
+        self.tasks.get(task).is_some_and(|task| task.holder == TaskHolder::Sent(node))
     }
 
     fn submitted(&mut self, task: TaskId, priority: Priority, now: Duration, actions: &mut Vec<Action>) {
@@ -435,26 +435,26 @@ impl Core {
             return;
         }
         task.begun = Begun::Yes;
-        if let Place::Assigned(node) = task.place {
-            task.place = Place::Sent(node);
+        if let TaskHolder::Assigned(node) = task.holder {
+            task.holder = TaskHolder::Sent(node);
             actions.push(Action::Send { node, task: id });
         }
     }
 
     fn cancelled(&mut self, id: TaskId, now: Duration, actions: &mut Vec<Action>) {
         let Some(task) = self.tasks.get_mut(id) else { return };
-        match task.place {
-            Place::Sent(node) if !task.cancelled => {
+        match task.holder {
+            TaskHolder::Sent(node) if !task.cancelled => {
                 task.cancelled = true;
                 actions.push(Action::Abandon { node, task: id });
             }
-            Place::Sent(_) => {}
-            Place::Assigned(node) => {
+            TaskHolder::Sent(_) => {}
+            TaskHolder::Assigned(node) => {
                 self.nodes.take_back(node, id, false, now);
                 self.tasks.remove(id);
                 actions.push(Action::Cancel(id));
             }
-            Place::Waiting => {
+            TaskHolder::Waiting => {
                 self.tasks.remove(id);
                 actions.push(Action::Cancel(id));
             }
@@ -467,12 +467,12 @@ impl Core {
         let mut tasks: Vec<_> = node.tasks.into_iter().collect();
         tasks.sort_unstable_by_key(|id| self.tasks.get(*id).map(|task| task.order));
         for id in tasks {
-            match self.tasks.get(id).map(|task| task.place) {
-                Some(Place::Sent(_)) => {
+            match self.tasks.get(id).map(|task| task.holder) {
+                Some(TaskHolder::Sent(_)) => {
                     self.lost(id, Loss::Manager { node: Arc::clone(&node.name) }, now, actions)
                 }
-                Some(Place::Assigned(_)) => self.tasks.wait_again(id),
-                Some(Place::Waiting) | None => {}
+                Some(TaskHolder::Assigned(_)) => self.tasks.wait_again(id),
+                Some(TaskHolder::Waiting) | None => {}
             }
         }
     }
@@ -514,16 +514,16 @@ impl Core {
                     "what has not begun was returned"
                 );
                 task.node = Some(Arc::clone(&name));
-                task.place = match task.begun {
+                task.holder = match task.begun {
                     Begun::Yes => {
                         actions.push(Action::Send { node: key, task: id });
-                        Place::Sent(key)
+                        TaskHolder::Sent(key)
                     }
-                    Begun::Asked => Place::Assigned(key),
+                    Begun::Asked => TaskHolder::Assigned(key),
                     Begun::No => {
                         task.begun = Begun::Asked;
                         asked.push(id);
-                        Place::Assigned(key)
+                        TaskHolder::Assigned(key)
                     }
                 };
                 self.nodes.give(key, id);
@@ -635,10 +635,10 @@ impl Core {
     }
 }
 
-fn push_scaling(step: Scaling, actions: &mut Vec<Action>) {
+fn push_scaling(step: ScalingStep, actions: &mut Vec<Action>) {
     match step {
-        Scaling::Nothing => {}
-        Scaling::Submit(blocks) => actions.push(Action::SubmitBlocks(blocks)),
-        Scaling::Cancel(blocks) => actions.push(Action::CancelBlocks(blocks)),
+        ScalingStep::Nothing => {}
+        ScalingStep::Submit(blocks) => actions.push(Action::SubmitBlocks(blocks)),
+        ScalingStep::Cancel(blocks) => actions.push(Action::CancelBlocks(blocks)),
     }
 }

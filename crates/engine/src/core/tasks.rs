@@ -51,7 +51,7 @@ pub(crate) enum Begun {
 
 /// Where a task is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum TaskHolder {
     Waiting,
     /// A node is chosen; it is sent as soon as the owner answers.
     Assigned(NodeKey),
@@ -62,7 +62,7 @@ pub(crate) enum Place {
 pub(crate) struct Task {
     pub(crate) order: (Priority, u64),
     pub(crate) begun: Begun,
-    pub(crate) place: Place,
+    pub(crate) holder: TaskHolder,
     pub(crate) cancelled: bool,
     /// When this attempt was handed in.
     pub(crate) began: Duration,
@@ -104,7 +104,7 @@ impl Tasks {
         let task = Task {
             order,
             begun: Begun::No,
-            place: Place::Waiting,
+            holder: TaskHolder::Waiting,
             cancelled: false,
             began: now,
             losses: Vec::new(),
@@ -132,14 +132,14 @@ impl Tasks {
     /// Puts a task back at its old place in the line.
     pub(crate) fn wait_again(&mut self, id: TaskId) {
         if let Some(task) = self.all.get_mut(&id) {
-            task.place = Place::Waiting;
+            task.holder = TaskHolder::Waiting;
             self.waiting.insert(task.order, id);
         }
     }
 
     pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task> {
         let task = self.all.remove(&id)?;
-        if task.place == Place::Waiting {
+        if task.holder == TaskHolder::Waiting {
             self.waiting.remove(&task.order);
         }
         Some(task)

@@ -29,7 +29,7 @@ fn rules() -> Rules {
         heartbeat_threshold: Duration::from_secs(120),
         drain_period: None,
         executor: "X".into(),
-        wanted: Wanted {
+        scaling: ScalingRules {
             strategy: ScalingStrategy::Simple,
             init: 1,
             min: 0,
@@ -93,6 +93,6 @@ fn lost_manager(task: u64, node: u64) -> Action {
     Action::Fail { task: id(task), failure: Failure { attempts, began: Duration::ZERO } }
 }
 
-fn failed(code: i32) -> Ended {
-    Ended::Failed(Epitaph { exit_code: Some(code), ..Epitaph::default() })
+fn failed(code: i32) -> BlockEnd {
+    BlockEnd::Failed(ExitReport { exit_code: Some(code), ..ExitReport::default() })
 }

@@ -1,4 +1,4 @@
-//! What the frames between engine, node and worker say.
+//! The messages between engine, node and worker, and how they stand in frames.
 //!
 //! | kind | from | to | body |
 //! |---|---|---|---|
@@ -33,7 +33,7 @@ const UNSTARTED: u8 = 9;
 const SLOTS: u8 = 10;
 const REFUSED: u8 = 11;
 
-/// The other side does not speak as it should.
+/// A protocol error on the link.
 #[derive(Debug, thiserror::Error)]
 #[error("malformed frame of kind {0}")]
 pub(crate) struct Malformed(u8);
@@ -64,6 +64,9 @@ pub(crate) fn mismatch(node: &str, engine: &str) -> Option<String> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hello {
     pub(crate) version: String,
+    /// The run that it was started by, from its configuration.
+    #[serde(default)]
+    pub(crate) run: String,
     pub(crate) uid: String,
     pub(crate) host: String,
     pub(crate) block: u32,
@@ -255,6 +258,7 @@ mod tests {
         let id = TaskId::from_uuid(Uuid::from_u128(7));
         let hello_said = Hello {
             version: VERSION.into(),
+            run: "run".into(),
             uid: "0123456789ab".into(),
             host: "vm".into(),
             block: 3,

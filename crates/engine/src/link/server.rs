@@ -1,4 +1,4 @@
-//! The engine's end of the link: takes calls, and lets those that hold this run's keys become nodes.
+//! The engine's end of the link: accepts connections, and takes those that have this run's keys as nodes.
 
 use std::io;
 use std::sync::Arc;
@@ -15,65 +15,67 @@ use super::frame::{self, Frame, Reader};
 use super::message::{self, Hello, ToEngine};
 use crate::core::NodeKey;
 
-/// A call must have shown its keys and said who it is by then.
+/// A connection that has not shown its keys and sent its hello by then is closed.
 const HANDSHAKE: Duration = Duration::from_secs(20);
 
-/// So many calls may be in their handshake at once.
+/// At most so many connections may be in their handshake at once.
 const HANDSHAKES: usize = 1024;
 
-/// What comes over the link.
+/// What happens on the connections of nodes.
 #[derive(Debug)]
-pub(crate) enum News {
-    Joined { node: NodeKey, hello: Hello, line: Line },
-    Said { node: NodeKey, message: ToEngine },
-    HungUp(NodeKey),
+pub(crate) enum NodeEvent {
+    Connected { node: NodeKey, hello: Hello, link: NodeLink },
+    Message { node: NodeKey, message: ToEngine },
+    Disconnected(NodeKey),
 }
 
-/// Speaks to a connected node; dropping it cuts the connection.
+/// Sends frames to a connected node; dropping it closes the connection.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct NodeLink {
     frames: mpsc::UnboundedSender<Frame>,
     _cut: oneshot::Sender<()>,
 }
 
-impl Line {
-    /// Sends a frame; a node that is gone will be told as such.
+impl NodeLink {
+    /// Sends a frame. If the node is gone, [`NodeEvent::Disconnected`] follows.
     pub(crate) fn send(&self, frame: Frame) {
         let _ = self.frames.send(frame);
     }
 }
 
-/// Takes calls, and lets each become a node or nothing.
-pub(crate) async fn answer_calls(
+/// Accepts connections of nodes that belong to `run`.
+pub(crate) async fn accept_nodes(
     listener: TcpListener,
     acceptor: TlsAcceptor,
-    news: mpsc::UnboundedSender<News>,
+    run: String,
+    events: mpsc::UnboundedSender<NodeEvent>,
     period: Duration,
 ) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let run: Arc<str> = run.into();
     let mut next = 0;
     loop {
         let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
         let (stream, host) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Out of descriptors, or the caller left: neither is ours to end for.
-                tracing::warn!(%error, "cannot take a node's call");
+                // Out of descriptors, or the node has left: the engine goes on.
+                tracing::warn!(%error, "cannot accept a node's connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
         next += 1;
         let node = NodeKey(next);
-        let (acceptor, news) = (acceptor.clone(), news.clone());
+        let (acceptor, events, run) = (acceptor.clone(), events.clone(), Arc::clone(&run));
         tokio::spawn(async move {
-            match timeout(HANDSHAKE, greet(stream, acceptor)).await {
+            match timeout(HANDSHAKE, handshake(stream, acceptor, &run)).await {
                 Ok(Ok(greeted)) => {
                     drop(permit);
-                    converse(node, greeted, news, period).await;
+                    serve_node(node, greeted, events, period).await;
                 }
-                Ok(Err(error)) => tracing::warn!(%host, %error, "a call did not become a node of this run"),
-                Err(_) => tracing::warn!(%host, "a call never said who it is"),
+                Ok(Err(error)) => tracing::warn!(%host, %error, "connection is no node of this run"),
+                Err(_) => tracing::warn!(%host, "connection sent no hello within 20 s"),
             }
         });
     }
@@ -81,35 +83,39 @@ pub(crate) async fn answer_calls(
 
 type Greeted = (Hello, Reader<ReadHalf<TlsStream<TcpStream>>>, WriteHalf<TlsStream<TcpStream>>);
 
-async fn greet(stream: TcpStream, acceptor: TlsAcceptor) -> io::Result<Greeted> {
+async fn handshake(stream: TcpStream, acceptor: TlsAcceptor, run: &str) -> io::Result<Greeted> {
     stream.set_nodelay(true)?;
     let (reading, mut writing) = tokio::io::split(acceptor.accept(stream).await?);
     let mut reader = Reader::new(reading);
     let frame = reader.next().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
-    match ToEngine::read(&frame) {
-        Ok(ToEngine::Hello(hello)) => Ok((hello, reader, writing)),
+    let why = match ToEngine::read(&frame) {
+        Ok(ToEngine::Hello(hello)) if hello.run == run => return Ok((hello, reader, writing)),
+        Ok(ToEngine::Hello(_)) => OTHER_RUN.to_owned(),
         Ok(ToEngine::OtherVersion(version)) => {
-            let why = message::mismatch(&version, message::VERSION).unwrap_or_default();
-            writing.write_all(message::refused(&why).as_bytes()).await?;
-            writing.shutdown().await?;
-            Err(io::Error::new(io::ErrorKind::InvalidData, why))
+            message::mismatch(&version, message::VERSION).unwrap_or_default()
         }
-        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the first frame is not a hello")),
-    }
+        _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "the first frame is not a hello")),
+    };
+    writing.write_all(message::refused(&why).as_bytes()).await?;
+    writing.shutdown().await?;
+    Err(io::Error::new(io::ErrorKind::InvalidData, why))
 }
 
+/// Told to a node that another run of the endpoint has asked for.
+const OTHER_RUN: &str = "this node belongs to another run of its endpoint, and that run has ended";
+
 /// Carries one node's frames until the link ends or is cut.
-async fn converse(
+async fn serve_node(
     node: NodeKey,
     (hello, mut reader, writer): Greeted,
-    news: mpsc::UnboundedSender<News>,
+    events: mpsc::UnboundedSender<NodeEvent>,
     period: Duration,
 ) {
     let (frames, inbox) = mpsc::unbounded_channel();
     let (cut, mut is_cut) = oneshot::channel();
     let mut writing = tokio::spawn(frame::write(writer, inbox));
     let beat = frames.clone();
-    if news.send(News::Joined { node, hello, line: Line { frames, _cut: cut } }).is_err() {
+    if events.send(NodeEvent::Connected { node, hello, link: NodeLink { frames, _cut: cut } }).is_err() {
         return;
     }
     let mut beats = interval(period);
@@ -123,7 +129,7 @@ async fn converse(
                     Ok(None) | Err(_) => break,
                 };
                 let Ok(message) = message else { break };
-                if news.send(News::Said { node, message }).is_err() {
+                if events.send(NodeEvent::Message { node, message }).is_err() {
                     break;
                 }
             }
@@ -132,7 +138,7 @@ async fn converse(
                 if reader.received() > received {
                     received = reader.received();
                     // Its own beats may stand behind a frame that fills the link.
-                    let _ = news.send(News::Said { node, message: ToEngine::Beat });
+                    let _ = events.send(NodeEvent::Message { node, message: ToEngine::Beat });
                 }
             }
             _ = &mut is_cut => break,
@@ -140,7 +146,7 @@ async fn converse(
         }
     }
     writing.abort();
-    let _ = news.send(News::HungUp(node)); // nobody left to tell is as good
+    let _ = events.send(NodeEvent::Disconnected(node)); // the engine has stopped
 }
 
 #[cfg(test)]
@@ -151,53 +157,65 @@ mod tests {
     use crate::link::keys;
     use crate::link::message::ToNode;
 
-    /// What the engine answers to a first frame: how it ends, and the frames that come before.
-    async fn answer(first: &Frame) -> (Vec<ToNode>, Option<News>) {
+    /// The frames that the engine answers to a first frame, and the event if it takes the node.
+    async fn answer(first: &Frame) -> (Vec<ToNode>, Option<NodeEvent>) {
         let (engine, node) = keys::make().unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(engine.server().unwrap()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (news, mut heard) = mpsc::unbounded_channel();
-        let engine = tokio::spawn(answer_calls(listener, acceptor, news, Duration::from_secs(60)));
+        let (events, mut received) = mpsc::unbounded_channel();
+        let engine =
+            tokio::spawn(accept_nodes(listener, acceptor, "run".into(), events, Duration::from_secs(60)));
         let connector = TlsConnector::from(Arc::new(node.client().unwrap()));
         let stream = TcpStream::connect(address).await.unwrap();
         let stream = connector.connect(keys::server_name(), stream).await.unwrap();
         let (reading, mut writing) = tokio::io::split(stream);
         writing.write_all(first.as_bytes()).await.unwrap();
         let mut reader = Reader::new(reading);
-        let mut said = Vec::new();
+        let mut answers = Vec::new();
         let joined = loop {
             tokio::select! {
                 frame = reader.next() => match frame {
-                    Ok(Some(frame)) => said.push(ToNode::read(frame).unwrap()),
+                    Ok(Some(frame)) => answers.push(ToNode::read(frame).unwrap()),
                     Ok(None) | Err(_) => break None,
                 },
-                news = heard.recv() => break news,
+                event = received.recv() => break event,
             }
         };
         engine.abort();
-        (said, joined)
+        (answers, joined)
     }
 
     #[tokio::test]
-    async fn a_node_is_let_in_by_its_hello_and_one_of_another_version_is_told_both() {
+    async fn a_node_of_this_run_and_version_is_taken_and_another_is_told_why_not() {
         let hello = Hello {
             version: message::VERSION.into(),
+            run: "run".into(),
             uid: "0123456789ab".into(),
             host: "vm".into(),
             block: 0,
             slots: 1,
         };
         let (_, joined) = answer(&message::hello(&hello)).await;
-        assert!(matches!(&joined, Some(News::Joined { hello: said, .. }) if *said == hello), "{joined:?}");
-        let other = message::hello(&Hello { version: "0.0.9".into(), ..hello });
-        let (said, joined) = answer(&other).await;
-        let [ToNode::Refused(why)] = said.as_slice() else { panic!("{said:?}") };
-        let words =
+        assert!(
+            matches!(&joined, Some(NodeEvent::Connected { hello: it, .. }) if *it == hello),
+            "{joined:?}"
+        );
+        let version =
             format!("this node is of version 0.0.9 and its endpoint runs version {}: ", message::VERSION);
-        assert!(why.starts_with(&words), "{why}");
-        assert!(joined.is_none(), "{joined:?}");
-        let (said, joined) = answer(&message::beat()).await;
-        assert!(said.is_empty() && joined.is_none(), "{said:?} {joined:?}");
+        for (hello, words) in [
+            (Hello { version: "0.0.9".into(), ..hello.clone() }, version.as_str()),
+            (
+                Hello { run: "yesterday's".into(), ..hello },
+                "this node belongs to another run of its endpoint",
+            ),
+        ] {
+            let (answers, joined) = answer(&message::hello(&hello)).await;
+            let [ToNode::Refused(why)] = answers.as_slice() else { panic!("{answers:?}") };
+            assert!(why.starts_with(words), "{why}");
+            assert!(joined.is_none(), "{joined:?}");
+        }
+        let (answers, joined) = answer(&message::beat()).await;
+        assert!(answers.is_empty() && joined.is_none(), "{answers:?} {joined:?}");
     }
 }

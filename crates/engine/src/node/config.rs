@@ -1,8 +1,9 @@
-//! What a node reads at start: the 0600 file the engine wrote for this run.
+//! What a node reads at start: the configuration that its engine made for this run.
 
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use wire::EndpointId;
 
-use crate::config::{Accelerators, CpuAffinity};
+use crate::config::{Accelerators, CpuAffinity, Workers};
 use crate::link::keys::Side;
 use crate::link::message;
 
@@ -19,7 +20,10 @@ use crate::link::message;
 pub struct Config {
     /// Of the engine that wrote it.
     pub(crate) version: String,
-    /// Where the engine can be called; all are tried.
+    /// The run of that engine.
+    #[serde(default)]
+    pub(crate) run: String,
+    /// Where the engine listens; all are tried.
     pub(crate) engines: Vec<SocketAddr>,
     /// How long they are tried.
     pub(crate) probe: Duration,
@@ -43,7 +47,7 @@ pub struct Config {
     pub(crate) worker: WorkerConfig,
 }
 
-/// As much of a configuration as is understood of any version.
+/// The part of a configuration that every version has.
 #[derive(Deserialize)]
 struct AnyConfig {
     #[serde(default)]
@@ -66,18 +70,6 @@ pub(crate) struct WorkerConfig {
     pub(crate) thread_name_prefix: Option<String>,
 }
 
-/// What the workers of a node are.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Workers {
-    /// Each a process, replaced when it has run so many tasks.
-    Processes { max_tasks: Option<u32> },
-    /// All of them threads of one process.
-    Threads { name_prefix: String },
-}
-
-/// Holds the configuration where nodes see none of the endpoint's files.
-pub const CONFIG_VARIABLE: &str = "FARCALL_NODE_CONFIG";
-
 /// Why a node's configuration can't be had.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -85,26 +77,22 @@ pub enum ConfigError {
     Read { path: PathBuf, error: io::Error },
     #[error("{path} is not a node's configuration: {error}")]
     Shape { path: PathBuf, error: serde_json::Error },
-    #[error("{CONFIG_VARIABLE} holds no node's configuration")]
-    Environment,
     #[error("{0}")]
     Version(String),
 }
 
 impl Config {
-    /// Reads the file the engine wrote.
+    /// Reads the file that the engine wrote, or one that this process has inherited. That one is closed, so that no worker
+    /// inherits it.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let bytes = fs::read(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+        let inherited = path.strip_prefix("/proc/self/fd").ok().and_then(Path::to_str);
+        if let Some(number) = inherited.and_then(|number| number.parse::<RawFd>().ok()) {
+            let _ = nix::unistd::close(number); // it is open: it has just been read
+        }
         let shape = |error| ConfigError::Shape { path: path.to_owned(), error };
         same_version(serde_json::from_slice(&bytes).map_err(shape)?)?;
         serde_json::from_slice(&bytes).map_err(shape)
-    }
-
-    /// Reads what the engine handed over in this process's environment.
-    pub fn from_environment() -> Result<Self, ConfigError> {
-        let text = std::env::var(CONFIG_VARIABLE).map_err(|_| ConfigError::Environment)?;
-        same_version(serde_json::from_str(&text).map_err(|_| ConfigError::Environment)?)?;
-        serde_json::from_str(&text).map_err(|_| ConfigError::Environment)
     }
 
     /// Whether `worker_debug` asks for more to be logged.
@@ -138,6 +126,7 @@ impl Config {
     pub(crate) fn for_tests() -> Self {
         Self {
             version: message::VERSION.to_owned(),
+            run: "run".to_owned(),
             engines: vec![([127, 0, 0, 1], 1).into()],
             probe: Duration::from_secs(30),
             debug: false,

@@ -33,8 +33,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use wire::TaskId;
 
-pub use config::{CONFIG_VARIABLE, Config, ConfigError};
-pub(crate) use config::{WorkerConfig, Workers};
+pub(crate) use config::WorkerConfig;
+pub use config::{Config, ConfigError};
 pub(crate) use own_directory::remove_abandoned;
 pub use resources::NoSlots;
 pub(crate) use resources::{cores_here, machine_info};
@@ -42,6 +42,7 @@ pub(crate) use resources::{cores_here, machine_info};
 pub use simulated::simulate;
 
 use crate::clock::Clock;
+use crate::config::Workers;
 use crate::link::frame::{self, Frame, Reader};
 use crate::link::message::{self, Hello, ToNode};
 use crate::processes;
@@ -147,7 +148,8 @@ pub async fn run(
     let (frames, outgoing) = mpsc::unbounded_channel();
     let mut out = Outbox::new(frames);
     // The first word on the link; nothing the interpreter does can hold it up.
-    out.send(message::hello(&Hello { version, uid, host, block, slots: count }));
+    let run = config.run.clone();
+    out.send(message::hello(&Hello { version, run, uid, host, block, slots: count }));
     if let Some(why) = shortage {
         out.send(message::slots(count, &why));
     }

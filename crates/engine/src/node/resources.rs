@@ -7,7 +7,7 @@ use super::accelerators::{NVIDIA_SMI_LIMIT, Visible, cuda_devices};
 use super::allotment::{self, Allotment};
 use super::config::Config;
 use crate::config::{Accelerators, CpuAffinity};
-use crate::handle::MachineInfo;
+use crate::report::MachineInfo;
 
 /// No node has more workers than this, whatever its options say.
 const MOST_WORKERS: u32 = 4096;

@@ -11,9 +11,9 @@ use wire::TaskId;
 use wire::message::TaskResult;
 
 use super::{Config, NodeError, connect};
-use crate::random;
 use crate::link::frame::{self, Frame, Reader};
 use crate::link::message::{self, Hello, Interpreter, ToNode};
+use crate::random;
 
 /// So many call at once: a handshake costs more than all that follows.
 const CALLS: usize = 64;
@@ -39,6 +39,7 @@ async fn one(config: Arc<Config>, calls: Arc<Semaphore>, block: u32, slots: u32)
     let writer = tokio::spawn(frame::write(writing, frames));
     let hello = Hello {
         version: message::VERSION.to_owned(),
+        run: config.run.clone(),
         uid: random::node_uid(),
         host: "simulated".to_owned(),
         block,

@@ -16,7 +16,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::config::{CONFIG_VARIABLE, WorkerConfig};
+use super::config::WorkerConfig;
 use super::log;
 use super::resources::Share;
 use super::task_socket::{Load, TaskSocket};
@@ -202,7 +202,6 @@ pub(super) fn command(
         .env("FARCALL_WORKER_SOCKETS", names.join(","))
         .env("FARCALL_WORKER_CONFIG", config)
         .env(processes::MARK, processes::mark(&recipe.pool, rank))
-        .env_remove(CONFIG_VARIABLE)
         .envs(share.environment.iter().map(|(name, value)| (*name, value.as_str())));
     let own = KEPT_MEMORY.into_iter().filter(|(name, _)| std::env::var_os(name).is_none());
     let names: Vec<_> = own.clone().map(|(name, _)| name).collect();

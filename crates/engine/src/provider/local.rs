@@ -4,20 +4,28 @@
 //! `.sh.ec`, which holds `-` while it runs. The job's id is the shell's process id, and its process group.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nix::fcntl::FcntlArg;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::sync::Notify;
 
-use super::{Answer, BlockOptions, Job, JobId, JobState, Output, Provider, SubmitError};
-use crate::processes;
+use super::{
+    CancelError, CannotAsk, Job, JobId, JobState, Output, Provider, ProviderFuture, Secret, Staging,
+    StagingKind, SubmitError,
+};
+use crate::config::BlockOptions;
+use crate::{processes, provider};
 
 /// How long a cancelled job has to end by itself.
 const CANCEL_GRACE: Duration = Duration::from_secs(2);
@@ -28,17 +36,36 @@ pub(super) struct LocalProvider {
     blocks: BlockOptions,
     open_files: Option<u64>,
     jobs: Arc<Mutex<HashMap<JobId, JobState>>>,
+    names: Mutex<HashMap<String, JobId>>,
     changed: Arc<Notify>,
 }
 
 impl LocalProvider {
     pub(super) fn new(scripts: PathBuf, blocks: BlockOptions, open_files: Option<u64>) -> Self {
-        Self { scripts, blocks, open_files, jobs: Arc::default(), changed: Arc::default() }
+        Self {
+            scripts,
+            blocks,
+            open_files,
+            jobs: Arc::default(),
+            names: Mutex::default(),
+            changed: Arc::default(),
+        }
     }
 
     async fn start(&self, job: &Job) -> Result<JobId, SubmitError> {
+        let (config, memory) = match &job.staging {
+            Staging::SharedFile(path) | Staging::TransferredFile(path) => {
+                (path.to_string_lossy().into_owned(), None)
+            }
+            Staging::Secret(secret) => {
+                let memory = memory_file(secret).map_err(|error| {
+                    SubmitError::Refused(format!("cannot make a file in memory: {error}"))
+                })?;
+                (format!("{INHERITED}{}", memory.as_raw_fd()), Some(memory))
+            }
+        };
         let script = self.scripts.join(format!("{}.sh", job.name));
-        let text = self.blocks.script(job, &self.scripts);
+        let text = provider::script(&self.blocks, job, &config, &self.scripts);
         let status = with_suffix(&script, ".ec");
         let (stdout, stderr) = (with_suffix(&script, ".out"), with_suffix(&script, ".err"));
         let paths = (script.clone(), status.clone(), stdout.clone(), stderr.clone());
@@ -49,21 +76,25 @@ impl LocalProvider {
             write(&status, "-\n")?;
             Ok((create(&stdout)?, create(&stderr)?))
         });
-        let (out, errors) =
-            made.await.unwrap_or_else(|error| Err(SubmitError::Shell(io::Error::other(error))))?;
+        let no_shell =
+            |error: &dyn fmt::Display| SubmitError::Refused(format!("cannot run /bin/bash: {error}"));
+        let (out, errors) = made.await.unwrap_or_else(|error| Err(no_shell(&error)))?;
         let mut bash = Command::new("/bin/bash");
         processes::limit_open_files(&mut bash, self.open_files);
+        if let Some(memory) = &memory {
+            processes::inherit(&mut bash, memory);
+        }
         let child = bash
             .arg(&script)
-            .envs(job.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(out)
             .stderr(errors)
             .process_group(0)
             .spawn()
-            .map_err(SubmitError::Shell)?;
+            .map_err(|error| no_shell(&error))?;
         let id = JobId(child.id().map(|pid| pid.to_string()).unwrap_or_default());
         self.set(&id, JobState::Running);
+        self.names().insert(job.name.clone(), id.clone());
         let (jobs, changed, watched) = (Arc::clone(&self.jobs), Arc::clone(&self.changed), id.clone());
         tokio::spawn(async move {
             let state = ended(
@@ -82,6 +113,10 @@ impl LocalProvider {
         Ok(id)
     }
 
+    fn names(&self) -> MutexGuard<'_, HashMap<String, JobId>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn set(&self, id: &JobId, state: JobState) {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), state);
     }
@@ -92,40 +127,60 @@ impl LocalProvider {
 }
 
 impl Provider for LocalProvider {
-    fn submit(&self, job: Job) -> Answer<'_, Result<JobId, SubmitError>> {
+    fn submit(&self, job: Job) -> ProviderFuture<'_, Result<JobId, SubmitError>> {
         Box::pin(async move { self.start(&job).await })
     }
 
-    fn status<'a>(&'a self, jobs: &'a [JobId]) -> Answer<'a, HashMap<JobId, JobState>> {
-        Box::pin(async move { jobs.iter().filter_map(|id| Some((id.clone(), self.state(id)?))).collect() })
+    fn status<'a>(
+        &'a self,
+        jobs: &'a [JobId],
+    ) -> ProviderFuture<'a, Result<HashMap<JobId, JobState>, CannotAsk>> {
+        let state = |id: &JobId| self.state(id).unwrap_or(JobState::Gone);
+        Box::pin(async move { Ok(jobs.iter().map(|id| (id.clone(), state(id))).collect()) })
     }
 
-    fn cancel<'a>(&'a self, jobs: &'a [JobId]) -> Answer<'a, ()> {
+    fn find<'a>(&'a self, name: &'a str) -> ProviderFuture<'a, Result<Option<JobId>, CannotAsk>> {
+        Box::pin(async move { Ok(self.names().get(name).cloned()) })
+    }
+
+    fn cancel<'a>(&'a self, jobs: &'a [JobId]) -> ProviderFuture<'a, Result<(), CancelError>> {
         Box::pin(async move {
             let running: Vec<_> = jobs
                 .iter()
                 .filter(|id| self.state(id) == Some(JobState::Running))
-                .filter_map(group)
+                .filter_map(|id| Some((id, group(id)?)))
                 .collect();
-            for id in jobs {
-                if self.state(id) == Some(JobState::Running) {
-                    self.set(id, JobState::Cancelled(String::new()));
-                }
+            for (id, _) in &running {
+                self.set(id, JobState::Cancelled(String::new()));
             }
             for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-                for &group in &running {
-                    let _ = killpg(group, signal); // gone already is as good
+                for (_, group) in &running {
+                    let _ = killpg(*group, signal); // it may have ended already
                 }
-                let gone = async {
-                    while running.iter().any(|&group| processes::group_runs(group)) {
+                let ended = async {
+                    while running.iter().any(|(_, group)| processes::group_runs(*group)) {
                         tokio::time::sleep(Duration::from_millis(10)).await;
                     }
                 };
-                if tokio::time::timeout(CANCEL_GRACE, gone).await.is_ok() {
-                    break;
+                if tokio::time::timeout(CANCEL_GRACE, ended).await.is_ok() {
+                    return Ok(());
                 }
             }
+            let left: Vec<_> = running.iter().filter(|(_, group)| processes::group_runs(*group)).collect();
+            for (id, _) in &left {
+                self.set(id, JobState::Running);
+            }
+            let jobs: Vec<_> = left.into_iter().map(|(id, _)| (*id).clone()).collect();
+            if jobs.is_empty() {
+                return Ok(());
+            }
+            Err(CancelError { jobs, reason: "its processes do not end although they were killed".into() })
         })
+    }
+
+    /// By a file in memory that the processes of the block inherit.
+    fn staging(&self) -> StagingKind {
+        StagingKind::Secret
     }
 
     fn status_period(&self) -> Duration {
@@ -135,6 +190,22 @@ impl Provider for LocalProvider {
     fn changed(&self) -> Arc<Notify> {
         Arc::clone(&self.changed)
     }
+}
+
+/// Where a process finds the files that it inherited, by their numbers.
+const INHERITED: &str = "/proc/self/fd/";
+
+/// Scripts open files by small numbers of their own (`exec 9> lock`); what is inherited stays out of their way.
+const LEAST_NUMBER: i32 = 100;
+
+/// A file in memory that holds the secret, and that no other user can open.
+fn memory_file(secret: &Secret) -> io::Result<OwnedFd> {
+    let mut file = fs::File::from(memfd_create(c"farcall-node", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(secret.expose().as_bytes())?;
+    Ok(nix::fcntl::fcntl(&file, FcntlArg::F_DUPFD_CLOEXEC(LEAST_NUMBER)).map(|number| {
+        // SAFETY: the system has just made this descriptor for us.
+        unsafe { OwnedFd::from_raw_fd(number) }
+    })?)
 }
 
 /// The process group a job's id names.
@@ -158,11 +229,15 @@ async fn ended(mut child: Child, status: &Path, output: Output) -> JobState {
 }
 
 fn write(path: &Path, text: &str) -> Result<(), SubmitError> {
-    fs::write(path, text).map_err(|error| SubmitError::Script { path: path.to_owned(), error })
+    fs::write(path, text).map_err(|error| cannot_write(path, &error))
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> SubmitError {
+    SubmitError::Refused(format!("cannot write {}: {error}", path.display()))
 }
 
 fn create(path: &Path) -> Result<fs::File, SubmitError> {
-    fs::File::create(path).map_err(|error| SubmitError::Script { path: path.to_owned(), error })
+    fs::File::create(path).map_err(|error| cannot_write(path, &error))
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -171,23 +246,13 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// One word for a POSIX shell.
-pub(crate) fn quote(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:@%+,".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     async fn finished(provider: &LocalProvider, id: &JobId) -> JobState {
         loop {
-            let state = provider.status(std::slice::from_ref(id)).await.remove(id).unwrap();
+            let state = provider.status(std::slice::from_ref(id)).await.unwrap().remove(id).unwrap();
             if state != JobState::Running {
                 return state;
             }
@@ -201,7 +266,14 @@ mod tests {
     }
 
     fn job(command: &str) -> Job {
-        Job { name: "parsl.x.block-0.1".into(), command: command.into(), environment: Vec::new() }
+        // What follows the words of the node's command is a comment.
+        of_words(&["eval", &format!("{command} #")])
+    }
+
+    fn of_words(words: &[&str]) -> Job {
+        let node_command = words.iter().map(|word| (*word).to_owned()).collect();
+        let staging = Staging::Secret(Secret::new("the keys".into()));
+        Job { name: "parsl.x.block-0.1".into(), node_command, staging }
     }
 
     #[tokio::test]
@@ -222,7 +294,7 @@ mod tests {
         let provider = provider(dir.path(), "trap '' TERM");
         let id = provider.submit(job("sleep 1000 & sleep 1000; sleep 1000")).await.unwrap();
         assert_eq!(fs::read_to_string(dir.path().join("parsl.x.block-0.1.sh.ec")).unwrap(), "-\n");
-        provider.cancel(std::slice::from_ref(&id)).await;
+        provider.cancel(std::slice::from_ref(&id)).await.unwrap();
         assert_eq!(finished(&provider, &id).await, JobState::Cancelled(String::new()));
         assert!(!processes::group_runs(group(&id).unwrap()), "nobody of the group is left");
     }
@@ -235,10 +307,28 @@ mod tests {
         assert_eq!(finished(&provider, &id).await, JobState::Cancelled("Killed".into()));
     }
 
-    #[test]
-    fn words_are_quoted_when_they_must_be() {
-        assert_eq!(quote("/a/b-c@d.sh"), "/a/b-c@d.sh");
-        assert_eq!(quote("it's $x"), "'it'\\''s $x'");
-        assert_eq!(quote(""), "''");
+    #[tokio::test]
+    async fn every_node_reads_the_secret_and_nobody_else_sees_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = "node() { cat \"$2\"; cat /proc/$$/environ /proc/$$/cmdline; exec 9> /dev/null; }";
+        let blocks = BlockOptions { worker_init: node.into(), nodes_per_block: 2, ..BlockOptions::default() };
+        let provider = LocalProvider::new(dir.path().to_owned(), blocks, None);
+        let id = provider.submit(of_words(&["node"])).await.unwrap();
+        let JobState::Completed(output) = finished(&provider, &id).await else { panic!("it reads a file") };
+        let said = String::from_utf8_lossy(&fs::read(output.stdout.unwrap()).unwrap()).into_owned();
+        assert_eq!(said.matches("the keys").count(), 2, "{said}");
+        let script = fs::read_to_string(dir.path().join("parsl.x.block-0.1.sh")).unwrap();
+        assert!(!script.contains("the keys"), "{script}");
+    }
+
+    #[tokio::test]
+    async fn a_job_is_found_by_its_name_and_one_that_never_was_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let provider = provider(dir.path(), "");
+        assert_eq!(provider.find("parsl.x.block-0.1").await, Ok(None));
+        let id = provider.submit(job("true")).await.unwrap();
+        assert_eq!(provider.find("parsl.x.block-0.1").await, Ok(Some(id)));
+        let never = JobId("0".into());
+        assert_eq!(provider.status(std::slice::from_ref(&never)).await.unwrap()[&never], JobState::Gone);
     }
 }

@@ -1,57 +1,103 @@
 //! Providers: where blocks come from.
 //!
-//! A provider submits a job that runs one command per node, tells the state of many jobs in one call, and
-//! cancels. It may never know tasks, nodes or the link, and it decides nothing: when to ask for a block is the
-//! core's.
+//! A provider submits a job that runs one command per node, reports the state of many jobs in one call, and cancels jobs.
+//! It knows nothing of tasks, nodes or the link, and it decides nothing: the core decides when a block is needed.
 
 mod local;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::config::InvalidOptions;
-use crate::launcher::Launcher;
-
-pub(crate) use local::quote;
+use crate::config::{BlockOptions, OwnOptions, ProviderOptions};
+use crate::quote::quote;
 
 /// What a job is asked to do.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Job {
     /// `parsl.<label>.block-<n>.<time>`, as sites know it.
     pub name: String,
-    /// Runs one node; the launcher multiplies it.
-    pub command: String,
-    /// For the job's environment, and for no file: it may hold this run's keys.
-    pub environment: Vec<(String, String)>,
+    /// The words of the command that runs one node, without the place of its configuration; the launcher multiplies it.
+    pub node_command: Vec<String>,
+    /// How the job's nodes come by their configuration.
+    pub staging: Staging,
+}
+
+impl Job {
+    /// The shell command that runs one node, which finds its configuration in the file `config`.
+    pub fn command(&self, config: &str) -> String {
+        let words = self.node_command.iter().map(String::as_str).chain(["--config", config]);
+        words.map(quote).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// How nodes come by their configuration, which holds this run's keys. It never stands in a job's environment, command or
+/// script: schedulers show these to other users.
+#[derive(Clone, Debug)]
+pub enum Staging {
+    /// A file, readable by its owner only, that nodes see at the same path.
+    SharedFile(PathBuf),
+    /// A file of this machine, readable by its owner only, that the provider transfers to the nodes.
+    TransferredFile(PathBuf),
+    /// The content of that file. The provider hands it over by what its system has for secrets.
+    Secret(Secret),
+}
+
+/// How a provider hands the configuration to nodes that do not see the endpoint's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StagingKind {
+    TransferredFile,
+    Secret,
+}
+
+/// Text that no log shows.
+#[derive(Clone)]
+pub struct Secret(Arc<str>);
+
+impl Secret {
+    pub(crate) fn new(text: String) -> Self {
+        Self(text.into())
+    }
+
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 /// The scheduler's name for a job.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobId(pub String);
 
-/// How a job stands.
+/// The state of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobState {
     /// Waits for its turn.
     Pending,
     Running,
-    /// Stopped by somebody who may let it go on.
+    /// Stopped by a person who may let it go on.
     Held,
     Completed(Output),
     Failed(Output),
     /// Its walltime was over: no failure.
     TimedOut(Output),
     Cancelled(String),
+    /// The scheduler answered, and does not know this job.
+    Gone,
 }
 
-/// What a job that ended left behind.
+/// What a job that ended has left.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Output {
     pub message: Option<String>,
@@ -60,133 +106,92 @@ pub struct Output {
     pub stderr: Option<PathBuf>,
 }
 
-/// Why a job could not be submitted.
-#[derive(Debug, thiserror::Error)]
+/// Why a job was not submitted, in the scheduler's words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
-    #[error("cannot write {path}: {error}")]
-    Script { path: PathBuf, error: std::io::Error },
-    #[error("cannot run /bin/bash: {0}")]
-    Shell(std::io::Error),
-    /// In the scheduler's words.
+    /// There is no job, and the same request would be refused again.
     #[error("{0}")]
     Refused(String),
+    /// There is no job; the same request may succeed later.
+    #[error("{0}")]
+    TryAgain(String),
+    /// The answer was lost: there may be a job, which [`Provider::find`] finds.
+    #[error("{0}")]
+    Unknown(String),
 }
 
-pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+/// The scheduler could not be asked, or its answer was not understood: nothing is known of its jobs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot ask the scheduler: {0}")]
+pub struct CannotAsk(pub String);
+
+/// Jobs that may still run although they were to be cancelled.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct CancelError {
+    pub jobs: Vec<JobId>,
+    pub reason: String,
+}
+
+pub type ProviderFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Gives blocks.
 pub trait Provider: Send + Sync {
-    fn submit(&self, job: Job) -> Answer<'_, Result<JobId, SubmitError>>;
+    fn submit(&self, job: Job) -> ProviderFuture<'_, Result<JobId, SubmitError>>;
 
-    /// The state of all these jobs, asked in one go. A job whose state it could not learn is absent, and asked for again.
-    fn status<'a>(&'a self, jobs: &'a [JobId]) -> Answer<'a, HashMap<JobId, JobState>>;
+    /// The states of all these jobs, by one request to the scheduler. A job that the answer says nothing of is absent, and
+    /// asked for again.
+    fn status<'a>(
+        &'a self,
+        jobs: &'a [JobId],
+    ) -> ProviderFuture<'a, Result<HashMap<JobId, JobState>, CannotAsk>>;
 
-    fn cancel<'a>(&'a self, jobs: &'a [JobId]) -> Answer<'a, ()>;
+    /// The job of this name, if the scheduler has one.
+    fn find<'a>(&'a self, name: &'a str) -> ProviderFuture<'a, Result<Option<JobId>, CannotAsk>>;
 
-    /// How often the state is asked for when nothing says it has changed.
+    /// Cancels jobs. One that has ended already counts as cancelled.
+    fn cancel<'a>(&'a self, jobs: &'a [JobId]) -> ProviderFuture<'a, Result<(), CancelError>>;
+
+    /// How it hands their configuration to nodes that do not see the endpoint's files.
+    fn staging(&self) -> StagingKind;
+
+    /// The queue (partition) that its jobs go to, for the endpoint's status.
+    fn queue(&self) -> Option<&str> {
+        None
+    }
+
+    /// The account (project) that its jobs are charged to, for the endpoint's status.
+    fn account(&self) -> Option<&str> {
+        None
+    }
+
+    /// How often the state is asked for when nothing says that it has changed.
     fn status_period(&self) -> Duration;
 
     /// Woken when a state may have changed before the period is over.
     fn changed(&self) -> Arc<Notify>;
 }
 
-/// `provider:` under an engine.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type")]
-pub enum ProviderOptions {
-    LocalProvider(BlockOptions),
-}
-
-impl Default for ProviderOptions {
-    fn default() -> Self {
-        Self::LocalProvider(BlockOptions::default())
-    }
-}
-
-/// The parameters every provider has.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct BlockOptions {
-    pub nodes_per_block: u32,
-    pub init_blocks: u32,
-    pub min_blocks: u32,
-    pub max_blocks: u32,
-    pub parallelism: f64,
-    /// Shell text that runs before the node, in the same shell.
-    pub worker_init: String,
-    pub launcher: Launcher,
-    /// In seconds.
-    pub cmd_timeout: Option<u64>,
-}
-
-impl Default for BlockOptions {
-    fn default() -> Self {
-        Self {
-            nodes_per_block: 1,
-            init_blocks: 1,
-            min_blocks: 0,
-            max_blocks: 1,
-            parallelism: 1.0,
-            worker_init: String::new(),
-            launcher: Launcher::default(),
-            cmd_timeout: None,
+/// The provider that the options describe. Its scripts and their outputs go to `scripts`; blocks on this machine get this
+/// limit of open files.
+pub(crate) fn build(
+    options: &ProviderOptions,
+    scripts: PathBuf,
+    open_files: Option<u64>,
+) -> Arc<dyn Provider> {
+    match &options.own {
+        OwnOptions::LocalProvider(_) => {
+            Arc::new(local::LocalProvider::new(scripts, options.blocks.clone(), open_files))
         }
     }
 }
 
-impl BlockOptions {
-    /// What a block's shell runs.
-    pub(crate) fn script(&self, job: &Job, scripts: &Path) -> String {
-        format!(
-            "{}\nexport JOBNAME={}\n{}\n",
-            self.worker_init,
-            quote(&job.name),
-            self.launcher.wrap(&job.command, self.nodes_per_block, scripts)
-        )
-    }
-}
-
-impl ProviderOptions {
-    pub(crate) fn check(&self) -> Result<(), InvalidOptions> {
-        let blocks = self.blocks();
-        let refuse = |option, must| Err(InvalidOptions::Range { option, must });
-        if blocks.nodes_per_block == 0 {
-            return refuse("nodes_per_block", "at least 1");
-        }
-        if blocks.max_blocks < blocks.min_blocks {
-            return refuse("max_blocks", "at least min_blocks");
-        }
-        if !(0.0..=1.0).contains(&blocks.parallelism) {
-            return refuse("parallelism", "between 0 and 1");
-        }
-        Ok(())
-    }
-
-    /// What all providers have in common.
-    pub fn blocks(&self) -> &BlockOptions {
-        match self {
-            Self::LocalProvider(blocks) => blocks,
-        }
-    }
-
-    pub(crate) fn has_command_timeout(&self) -> bool {
-        self.blocks().cmd_timeout.is_some()
-    }
-
-    /// The class name users know.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::LocalProvider(_) => "LocalProvider",
-        }
-    }
-
-    /// The provider itself; its scripts and their outputs go to `scripts`, and blocks on this machine get this limit of
-    /// open files.
-    pub(crate) fn build(&self, scripts: PathBuf, open_files: Option<u64>) -> Arc<dyn Provider> {
-        match self {
-            Self::LocalProvider(blocks) => {
-                Arc::new(local::LocalProvider::new(scripts, blocks.clone(), open_files))
-            }
-        }
-    }
+/// What the shell of a block runs; each of its nodes finds its configuration in the file `config`.
+pub(crate) fn script(blocks: &BlockOptions, job: &Job, config: &str, scripts: &Path) -> String {
+    format!(
+        "{}\nexport JOBNAME={}\n{}\n",
+        blocks.worker_init,
+        quote(&job.name),
+        blocks.launcher.wrap(&job.command(config), blocks.nodes_per_block, scripts)
+    )
 }

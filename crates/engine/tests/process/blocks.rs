@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use engine::{Answer, Job, JobId, JobState, Output, Provider, SubmitError};
+use engine::{
+    CancelError, CannotAsk, Job, JobId, JobState, Output, Provider, ProviderFuture, Staging, StagingKind,
+    SubmitError,
+};
 use serde_json::json;
 use tokio::sync::Notify;
 
@@ -46,9 +49,9 @@ impl Queue {
         for (state, job, child) in self.jobs.lock().unwrap().values_mut() {
             if let Some(job) = job.take() {
                 let mut bash = Command::new("bash");
-                bash.args(["-c", &format!("exec {}", job.command)])
-                    .envs(job.environment)
-                    .stdin(Stdio::null());
+                let Staging::SharedFile(config) = &job.staging else { panic!("{:?}", job.staging) };
+                let command = job.command(config.to_str().unwrap());
+                bash.args(["-c", &format!("exec {command}")]).stdin(Stdio::null());
                 *child = Some(bash.spawn().unwrap());
                 *state = JobState::Running;
             }
@@ -57,7 +60,7 @@ impl Queue {
 }
 
 impl Provider for Queue {
-    fn submit(&self, job: Job) -> Answer<'_, Result<JobId, SubmitError>> {
+    fn submit(&self, job: Job) -> ProviderFuture<'_, Result<JobId, SubmitError>> {
         Box::pin(async move {
             let number = self.submitted.fetch_add(1, Ordering::Relaxed);
             if number == 1 {
@@ -70,7 +73,10 @@ impl Provider for Queue {
         })
     }
 
-    fn status<'a>(&'a self, jobs: &'a [JobId]) -> Answer<'a, HashMap<JobId, JobState>> {
+    fn status<'a>(
+        &'a self,
+        jobs: &'a [JobId],
+    ) -> ProviderFuture<'a, Result<HashMap<JobId, JobState>, CannotAsk>> {
         Box::pin(async move {
             self.asked.lock().unwrap().push(jobs.len());
             let mut known = self.jobs.lock().unwrap();
@@ -82,11 +88,15 @@ impl Provider for Queue {
                 }
                 Some((id.clone(), state.clone()))
             });
-            known.collect()
+            Ok(known.collect())
         })
     }
 
-    fn cancel<'a>(&'a self, jobs: &'a [JobId]) -> Answer<'a, ()> {
+    fn find<'a>(&'a self, _: &'a str) -> ProviderFuture<'a, Result<Option<JobId>, CannotAsk>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn cancel<'a>(&'a self, jobs: &'a [JobId]) -> ProviderFuture<'a, Result<(), CancelError>> {
         Box::pin(async move {
             for id in jobs {
                 if let Some((_, _, Some(child))) = self.jobs.lock().unwrap().get_mut(id) {
@@ -94,7 +104,20 @@ impl Provider for Queue {
                     child.wait().unwrap();
                 }
             }
+            Ok(())
         })
+    }
+
+    fn staging(&self) -> StagingKind {
+        StagingKind::TransferredFile
+    }
+
+    fn queue(&self) -> Option<&str> {
+        Some("debug")
+    }
+
+    fn account(&self) -> Option<&str> {
+        Some("bio")
     }
 
     fn status_period(&self) -> Duration {
@@ -122,6 +145,8 @@ async fn a_scheduler_that_keeps_jobs_waiting_is_asked_for_all_at_once() {
     for (n, id) in ids.into_iter().enumerate() {
         assert_eq!(rig.end_of(id).await.value(), n);
     }
+    let report = rig.handle.report().await.unwrap();
+    assert_eq!((report.queue.as_deref(), report.account.as_deref()), (Some("debug"), Some("bio")));
     let asked = queue.asked.lock().unwrap().clone();
     assert_eq!(asked.last(), Some(&4), "one call for all of them: {asked:?}");
     assert_eq!(queue.submitted.load(Ordering::Relaxed), 5, "never more than four live");

@@ -39,7 +39,6 @@ fn main() -> ExitCode {
             runtime().block_on(engine::node::simulate(config, block, nodes, slots)).unwrap();
             ExitCode::SUCCESS
         }
-        ["node", "--block", block] => node(Config::from_environment(), block),
         arguments if arguments.contains(&"--list") => {
             if !arguments.contains(&"--ignored") {
                 all().for_each(|(name, _)| println!("{name}: test"));

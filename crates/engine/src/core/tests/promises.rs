@@ -172,7 +172,7 @@ impl World {
         let free =
             |(node, slots): (&NodeKey, &u32)| !self.drains(*node) && self.given(*node) < *slots as usize;
         if self.nodes.iter().any(free) {
-            assert_eq!(self.core.figures().waiting, 0, "a slot is free and a task waits");
+            assert_eq!(self.core.counts().waiting, 0, "a slot is free and a task waits");
         }
         let idle = |node: &&NodeKey| self.drains(**node) && self.given(**node) == 0;
         assert!(
@@ -205,11 +205,11 @@ impl World {
             Action::SubmitBlocks(blocks) => {
                 assert!(!self.bad);
                 self.blocks.extend(blocks);
-                assert!(self.blocks.len() as u32 <= self.rules.wanted.max);
+                assert!(self.blocks.len() as u32 <= self.rules.scaling.max);
             }
             Action::CancelBlocks(blocks) => {
                 blocks.iter().for_each(|block| assert!(self.blocks.remove(block)));
-                assert!(self.stopped.is_some() || self.blocks.len() as u32 >= self.rules.wanted.min);
+                assert!(self.stopped.is_some() || self.blocks.len() as u32 >= self.rules.scaling.min);
             }
             Action::Assign(tasks) => {
                 assert!(!self.bad && self.stopped.is_none());
@@ -303,7 +303,7 @@ impl World {
     /// Every node and owner answers, and a new node comes when one is needed: then every task ends, and what is idle
     /// is given back.
     fn come_to_rest(&mut self) {
-        let wanted = self.rules.wanted;
+        let wanted = self.rules.scaling;
         let mut steps = 0;
         while !self.bad && self.ended.len() as u64 != self.submitted {
             steps += 1;
@@ -331,11 +331,11 @@ impl World {
         }
     }
 
-    fn end_block(&mut self, which: usize, ended: Ended) {
+    fn end_block(&mut self, which: usize, ended: BlockEnd) {
         let Some(index) = which.checked_rem(self.blocks.len()) else { return };
         let block = *self.blocks.iter().nth(index).expect("within");
         self.blocks.remove(&block);
-        self.input(Input::BlockEnded { block, ended });
+        self.input(Input::BlockEnded { block, end: ended });
     }
 
     fn apply(&mut self, op: Op) {
@@ -409,7 +409,7 @@ impl World {
                 self.input(Input::Unstarted { node, tasks });
             }
             Op::FailBlock { which } => self.end_block(which, failed(1)),
-            Op::FinishBlock { which } => self.end_block(which, Ended::Completed(Epitaph::default())),
+            Op::FinishBlock { which } => self.end_block(which, BlockEnd::Completed(ExitReport::default())),
             Op::Beat { which } => {
                 let Some(index) = which.checked_rem(self.nodes.len()) else { return };
                 let node = *self.nodes.keys().nth(index).expect("within");
@@ -455,14 +455,14 @@ proptest! {
         rests in any::<bool>(),
         grace in 0..100u64,
     ) {
-        let wanted = Wanted { strategy, init, min: min.min(max), max, max_idle: ms(300), ..rules().wanted };
+        let scaling = ScalingRules { strategy, init, min: min.min(max), max, max_idle: ms(300), ..rules().scaling };
         let mut world = World::new(Rules {
             max_retries,
             prefetch,
             heartbeat_period: ms(300),
             heartbeat_threshold: ms(1000),
             drain_period,
-            wanted,
+            scaling,
             ..rules()
         });
         for op in ops {

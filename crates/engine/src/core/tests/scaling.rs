@@ -2,9 +2,9 @@
 
 use super::*;
 
-fn wanted(change: impl FnOnce(&mut Wanted)) -> Rules {
+fn wanted(change: impl FnOnce(&mut ScalingRules)) -> Rules {
     let mut rules = rules();
-    change(&mut rules.wanted);
+    change(&mut rules.scaling);
     rules
 }
 
@@ -167,7 +167,7 @@ fn a_draining_node_gives_back_what_it_has_not_begun_and_goes_when_it_is_idle() {
         [Action::Deliver(id(1)), Action::Drop(NodeKey(1))],
         "what it had begun it has brought to its end"
     );
-    let completed = Input::BlockEnded { block: 0, ended: Ended::Completed(Epitaph::default()) };
+    let completed = Input::BlockEnded { block: 0, end: BlockEnd::Completed(ExitReport::default()) };
     assert_eq!(
         asked(&core.apply(completed, Duration::from_secs(71))),
         [2],
@@ -197,8 +197,8 @@ fn failures_are_told_until_a_task_comes_to_a_result_and_never_without_bound() {
     core.apply(submit(1), ms(0));
     for block in 0..40 {
         let stderr = Some(format!("no luck with {block}"));
-        let failure = Ended::Failed(Epitaph { exit_code: Some(3), stderr, ..Epitaph::default() });
-        let actions = core.apply(Input::BlockEnded { block, ended: failure }, ms(0));
+        let failure = BlockEnd::Failed(ExitReport { exit_code: Some(3), stderr, ..ExitReport::default() });
+        let actions = core.apply(Input::BlockEnded { block, end: failure }, ms(0));
         assert_eq!(asked(&actions), [block + 1], "failures are not minded");
         let told = core.last_block_failure().unwrap();
         assert!(
@@ -214,7 +214,7 @@ fn failures_are_told_until_a_task_comes_to_a_result_and_never_without_bound() {
 #[test]
 fn a_block_that_never_called_home_is_the_engines_end() {
     let mut core = table(rules(), &[(Input::Started, &[Action::SubmitBlocks(vec![0])]), (submit(1), &[])]);
-    let actions = core.apply(Input::BlockEnded { block: 0, ended: failed(3) }, ms(0));
+    let actions = core.apply(Input::BlockEnded { block: 0, end: failed(3) }, ms(0));
     let [Action::Fail { task, failure }, Action::Bad(text)] = actions.as_slice() else {
         panic!("{actions:?}")
     };
@@ -244,19 +244,19 @@ fn accidents_of_blocks_that_work_are_forgiven_until_they_become_a_habit() {
     for block in 0..2 {
         let node = u64::from(block);
         core.apply(join_block(node, block, 1), ms(0));
-        let actions = core.apply(Input::BlockEnded { block, ended: failed(1) }, ms(0));
+        let actions = core.apply(Input::BlockEnded { block, end: failed(1) }, ms(0));
         assert_eq!(actions, [Action::SubmitBlocks(vec![block + 1])], "another one for the task that waits");
         core.apply(Input::NodeLost(NodeKey(node)), ms(0));
     }
     core.apply(join_block(2, 2, 1), ms(0));
-    let actions = core.apply(Input::BlockEnded { block: 2, ended: failed(1) }, ms(0));
+    let actions = core.apply(Input::BlockEnded { block: 2, end: failed(1) }, ms(0));
     assert!(matches!(actions.last(), Some(Action::Bad(_))), "{actions:?}");
 }
 
 #[test]
 fn a_block_is_asked_for_when_there_is_work_and_given_back_when_there_is_none() {
-    let wanted = Wanted { init: 0, max: 3, workers_per_node: 2, ..rules().wanted };
-    let mut core = Core::new(Rules { wanted, ..rules() });
+    let scaling = ScalingRules { init: 0, max: 3, workers_per_node: 2, ..rules().scaling };
+    let mut core = Core::new(Rules { scaling, ..rules() });
     assert_eq!(core.apply(Input::Started, ms(0)), []);
     assert_eq!(core.apply(submit(0), ms(0)), [Action::SubmitBlocks(vec![0])]);
     assert_eq!(core.apply(submit(1), ms(0)), [], "one block has room for two");

@@ -20,7 +20,7 @@ fn a_node_gets_tasks_when_it_has_joined_and_not_before() {
             (begun(&[1]), &[send(1, 1)]),
         ],
     );
-    assert_eq!((core.starting(), core.figures().slots), (0, 1));
+    assert_eq!((core.starting(), core.counts().slots), (0, 1));
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn a_block_whose_node_only_said_hello_never_had_one() {
             (Input::NodeLost(NodeKey(1)), &[]),
         ],
     );
-    let actions = core.apply(Input::BlockEnded { block: 0, ended: failed(1) }, ms(0));
+    let actions = core.apply(Input::BlockEnded { block: 0, end: failed(1) }, ms(0));
     assert!(matches!(actions.as_slice(), [Action::Bad(text)] if text.contains("MISSING")), "{actions:?}");
 }
 
@@ -76,5 +76,5 @@ fn a_node_that_loses_a_slot_gets_less_and_what_it_has_stays() {
             (Input::NodeSlots { node: NodeKey(9), slots: 7 }, &[]),
         ],
     );
-    assert_eq!((core.figures().slots, core.figures().busy), (1, 1));
+    assert_eq!((core.counts().slots, core.counts().busy), (1, 1));
 }

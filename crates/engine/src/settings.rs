@@ -1,127 +1,19 @@
-//! Starting an engine: everything that can be wrong with a configuration or a machine is found out here.
+//! Turns the options that users configure into what the core decides by and what nodes are told.
 
-use std::fs;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::ops::Range;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio::sync::mpsc;
-use tokio_rustls::TlsAcceptor;
-
-use crate::allowlist::{self, InvalidAllowlist};
-use crate::config::{EngineConfig, EngineKind, InvalidOptions, Options, address};
-use crate::core::{Core, Rules, Wanted};
-use crate::handle::Event;
-use crate::link::keys::{self, KeyError};
+use crate::config::EngineConfig;
+use crate::core::{Rules, ScalingRules};
+use crate::link::keys;
 use crate::link::message;
-use crate::link::server;
-use crate::node::{self, library};
-use crate::provider::Provider;
-use crate::driver::{Command, Driver, NodeConfig};
+use crate::node;
 
-/// Why an engine does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    #[error(transparent)]
-    Options(#[from] InvalidOptions),
-    #[error(transparent)]
-    AllowedSerializers(#[from] InvalidAllowlist),
-    #[error("the directory {0} of the endpoint is not an absolute path")]
-    RelativeRunDir(PathBuf),
-    #[error("cannot write {path}: {error}")]
-    Write { path: PathBuf, error: io::Error },
-    #[error("cannot find the address: {0}")]
-    Address(io::Error),
-    #[error("cannot listen on {address}: {error}")]
-    Listen { address: String, error: io::Error },
-    #[error("{0}")]
-    Keys(String),
-}
-
-impl From<KeyError> for StartError {
-    fn from(error: KeyError) -> Self {
-        Self::Keys(error.to_string())
-    }
-}
-
-/// Makes every file and socket, and sets the engine going.
-pub(crate) async fn start(
-    config: EngineConfig,
-    provider: Arc<dyn Provider>,
-    inbox: mpsc::UnboundedReceiver<Command>,
-    events: mpsc::UnboundedSender<Event>,
-) -> Result<(), StartError> {
-    config.options.check()?;
-    if !config.run_dir.is_absolute() {
-        return Err(StartError::RelativeRunDir(config.run_dir));
-    }
-    for (option, why) in config.options.without_meaning() {
-        tracing::warn!(option, "accepted without effect: {why}");
-    }
-    let allowed = allowlist::resolve(&config.options.allowed_serializers)?;
-    let (engine_keys, node_keys) = keys::make()?;
-    let acceptor = TlsAcceptor::from(Arc::new(engine_keys.server()?));
-    let place = address::resolve(config.options.address.as_ref()).map_err(StartError::Address)?;
-    let listener = listen(&config.options, place.listen).await?;
-    let port = listener
-        .local_addr()
-        .map_err(|error| StartError::Listen { address: place.listen.to_string(), error })?
-        .port();
-    let addresses = address::with_port(&place.advertise, port);
-
-    // The endpoint's broker already waits for its heartbeats, and its files may stand still.
-    let files = {
-        let config = config.clone();
-        tokio::task::spawn_blocking(move || write_files(&config, addresses, node_keys, allowed))
-    };
-    let nodes = files.await.unwrap_or_else(|error| {
-        Err(StartError::Write { path: config.engine_dir(), error: io::Error::other(error) })
-    })?;
-    let (sender, calls) = mpsc::unbounded_channel();
-    let listening = tokio::spawn(server::answer_calls(listener, acceptor, sender, config.heartbeat_period()));
-    let core = Core::new(rules(&config));
-    let (driver, block_news) = Driver::new(config, core, nodes, provider, events);
-    tokio::spawn(async move {
-        driver.run(inbox, calls, block_news).await;
-        listening.abort();
-    });
-    Ok(())
-}
-
-/// Makes the directories and files of this run. Blocks while the file system does.
-fn write_files(
-    config: &EngineConfig,
-    engines: Vec<SocketAddr>,
-    keys: keys::Side,
-    allowed: Vec<&'static str>,
-) -> Result<NodeConfig, StartError> {
-    let directory = config.engine_dir();
-    make_directory(&directory)?;
-    make_directory(&config.scripts())?;
-    let write = |path: &Path| {
-        let path = path.to_owned();
-        move |error| StartError::Write { path, error }
-    };
-    let mut library = directory.join("worker");
-    if !config.options.shared_file_system {
-        let nodes = node_config(config, engines, keys, allowed, library);
-        return Ok(NodeConfig::Environment(nodes.to_text()));
-    }
-    library = library::install(&library).map_err(write(&library))?;
-    let nodes = node_config(config, engines, keys, allowed, library);
-    let file = directory.join("node.json");
-    nodes.write(&file).map_err(write(&file))?;
-    Ok(NodeConfig::File(file))
-}
-
-fn rules(config: &EngineConfig) -> Rules {
+/// What the core decides by.
+pub(crate) fn rules(config: &EngineConfig) -> Rules {
     let options = &config.options;
-    let blocks = options.provider.blocks();
+    let blocks = &options.provider.blocks;
     let accelerators = Some(options.available_accelerators.len()).filter(|count| *count > 0);
     let workers_per_node = options.max_workers_per_node.into_iter().chain(accelerators).min().unwrap_or(1);
     let scaling = options.scaling().unwrap_or_default();
@@ -132,7 +24,7 @@ fn rules(config: &EngineConfig) -> Rules {
         heartbeat_threshold: config.heartbeat_threshold(),
         executor: config.executor_label().into(),
         drain_period: options.drain_period.map(Duration::from_secs),
-        wanted: Wanted {
+        scaling: ScalingRules {
             strategy: scaling.strategy,
             init: blocks.init_blocks,
             min: blocks.min_blocks,
@@ -146,37 +38,33 @@ fn rules(config: &EngineConfig) -> Rules {
     }
 }
 
-fn node_config(
-    config: &EngineConfig,
-    engines: Vec<SocketAddr>,
-    keys: keys::Side,
-    allowed: Vec<&'static str>,
-    worker_library: PathBuf,
-) -> node::Config {
+/// What one run of an engine has for itself.
+pub(crate) struct Run {
+    pub(crate) id: String,
+    /// Where nodes connect to it.
+    pub(crate) engines: Vec<SocketAddr>,
+    pub(crate) keys: keys::Side,
+    pub(crate) allowed_serializers: Vec<&'static str>,
+}
+
+/// What all nodes of a run are told. They find the worker's Python in `library`, if they share the endpoint's files.
+pub(crate) fn node_config(config: &EngineConfig, run: Run, library: PathBuf) -> node::Config {
     let options = &config.options;
     let shared = options.shared_file_system;
     let logs = options.worker_logdir_root.as_ref().map(|root| root.join(config.executor_label()));
     let pool = options.kind.pool_size(node::cores_here());
-    let workers = match &options.kind {
-        EngineKind::Compute => node::Workers::Processes { max_tasks: None },
-        EngineKind::ProcessPool { max_tasks_per_child, .. } => {
-            node::Workers::Processes { max_tasks: *max_tasks_per_child }
-        }
-        EngineKind::ThreadPool { thread_name_prefix, .. } => {
-            node::Workers::Threads { name_prefix: thread_name_prefix.clone() }
-        }
-    };
-    let threads = matches!(workers, node::Workers::Threads { .. });
+    let traits = options.kind.traits();
     node::Config {
         version: message::VERSION.to_owned(),
-        engines,
+        run: run.id,
+        engines: run.engines,
         probe: Duration::from_secs(options.address_probe_timeout.unwrap_or(30)),
         debug: options.worker_debug,
-        keys,
+        keys: run.keys,
         heartbeat_period: config.heartbeat_period(),
         heartbeat_threshold: config.heartbeat_threshold(),
         logs: logs.or_else(|| shared.then(|| config.engine_dir())),
-        workers,
+        workers: options.kind.workers(),
         max_workers: pool.or(options.max_workers_per_node),
         // A pool is as large as it is told to be.
         cores_per_worker: if pool.is_some() { f64::MIN_POSITIVE } else { options.cores_per_worker },
@@ -184,7 +72,7 @@ fn node_config(
         cpu_affinity: options.cpu_affinity.clone(),
         accelerators: options.available_accelerators.clone(),
         python: options.python.clone(),
-        worker_library: shared.then_some(worker_library),
+        worker_library: shared.then_some(library),
         start_limit: Duration::from_secs(options.worker_start_timeout),
         worker: node::WorkerConfig {
             endpoint_id: config.endpoint,
@@ -193,59 +81,31 @@ fn node_config(
             } else {
                 options.working_dir.clone()
             },
-            run_in_sandbox: options.run_in_sandbox && !threads,
-            variables: options.kind == EngineKind::Compute,
+            run_in_sandbox: options.run_in_sandbox && !traits.threads,
+            variables: traits.has_blocks,
             thread_name_prefix: None,
-            allowed: allowed.into_iter().map(str::to_owned).collect(),
+            allowed: run.allowed_serializers.into_iter().map(str::to_owned).collect(),
             result_size_limit: options.result_size_limit,
         },
     }
 }
 
-fn make_directory(path: &Path) -> Result<(), StartError> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|error| StartError::Write { path: path.to_owned(), error })
-}
-
-/// The ports that sites open for nodes.
-const USUAL_PORTS: (u16, u16) = (54000, 55000);
-
-async fn listen(options: &Options, address: IpAddr) -> Result<TcpListener, StartError> {
-    let ports = ports(options, address);
-    let mut last = io::Error::new(io::ErrorKind::InvalidInput, "worker_port_range is empty");
-    for port in ports.clone() {
-        match TcpListener::bind((address, port)).await {
-            Ok(listener) => return Ok(listener),
-            Err(error) => last = error,
-        }
-    }
-    let address = format!("{address}, ports {} to {}", ports.start, ports.end.saturating_sub(1));
-    Err(StartError::Listen { address, error: last })
-}
-
-/// The ports that may be listened on.
-fn ports(options: &Options, address: IpAddr) -> Range<u16> {
-    match (options.worker_port, options.worker_port_range) {
-        (Some(port), _) => port..port.saturating_add(1),
-        (None, Some((low, high))) => low..high,
-        // Nobody filters what stays on this machine.
-        (None, None) if address.is_loopback() => 0..1,
-        (None, None) => USUAL_PORTS.0..USUAL_PORTS.1,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::provider::Job;
+    use crate::allowlist;
+    use crate::config::{Options, address};
+    use crate::provider::{self, Job, Secret, Staging};
 
     /// All that options lead to, as text: the core's rules, the nodes' configuration, the block's script, where the
     /// engine listens.
     fn effect(options: Options) -> String {
-        let place = address::resolve(options.address.as_ref()).unwrap();
-        let ports = ports(&options, place.listen);
+        let address = address::resolve(options.address.as_ref()).unwrap();
+        let ports = options.ports();
         let endpoint = wire::EndpointId::from_uuid(uuid::Uuid::nil());
         let config = EngineConfig {
             endpoint,
@@ -254,28 +114,32 @@ mod tests {
             open_files: None,
             options,
         };
-        let allowed = allowlist::resolve(&config.options.allowed_serializers).unwrap();
-        let (_, keys) = keys::make().unwrap();
-        let nodes =
-            node_config(&config, address::with_port(&place.advertise, 1), keys, allowed, "/library".into());
-        let mut nodes = serde_json::to_value(nodes).unwrap();
+        let run = Run {
+            id: String::new(),
+            engines: address::with_port(&address.advertise, 1),
+            keys: keys::make().unwrap().1,
+            allowed_serializers: allowlist::resolve(&config.options.allowed_serializers).unwrap(),
+        };
+        let mut nodes = serde_json::to_value(node_config(&config, run, "/library".into())).unwrap();
         nodes.as_object_mut().unwrap().remove("keys");
-        let job = Job { name: "job".into(), command: "node".into(), environment: Vec::new() };
-        let script = config.options.provider.blocks().script(&job, Path::new("/scripts"));
-        format!("{:?}\n{nodes}\n{script}\n{place:?} {ports:?}", rules(&config))
+        let staging = Staging::Secret(Secret::new(String::new()));
+        let job = Job { name: "job".into(), node_command: vec!["node".into()], staging };
+        let blocks = &config.options.provider.blocks;
+        let script = provider::script(blocks, &job, "/node.json", Path::new("/scripts"));
+        format!("{:?}\n{nodes}\n{script}\n{address:?} {ports:?}", rules(&config))
     }
 
     /// An option that is read and then forgotten fails here.
     fn has_an_effect_or_a_reason(base: &Value, option: &str, value: &Value) {
         let mut changed = base.clone();
         let (path, name) = option.rsplit_once('/').unwrap_or(("", option));
-        let place = changed.pointer_mut(&if path.is_empty() { String::new() } else { format!("/{path}") });
-        place.unwrap()[name] = value.clone();
+        let parent = changed.pointer_mut(&if path.is_empty() { String::new() } else { format!("/{path}") });
+        parent.unwrap()[name] = value.clone();
         let before = Options::from_value(base.clone()).unwrap();
         let after = Options::from_value(changed).unwrap_or_else(|error| panic!("{option}: {error}"));
         let named = option.replace('/', ".");
         let reason =
-            after.without_meaning().into_iter().find(|(noted, _)| noted.split(", ").any(|one| one == named));
+            after.without_effect().into_iter().find(|(noted, _)| noted.split(", ").any(|one| one == named));
         match reason {
             Some((_, why)) => assert!(!why.is_empty()),
             None => assert_ne!(effect(before), effect(after), "{option} is silently ignored"),
@@ -305,7 +169,7 @@ mod tests {
             ("launch_cmd", json!("process_worker_pool.py")),
             ("interchange_launch_cmd", json!(["interchange.py"])),
             ("address", json!("127.0.0.2")),
-            ("loopback_address", json!("127.0.0.1")),
+            ("loopback_address", json!("127.0.0.2")),
             ("worker_port", json!(54321)),
             ("worker_port_range", json!([54000, 54100])),
             ("interchange_port_range", json!([55000, 55100])),
@@ -320,7 +184,7 @@ mod tests {
             ("heartbeat_period", json!(15)),
             ("heartbeat_threshold", json!(200)),
             ("drain_period", json!(3600)),
-            ("poll_period", json!(10)),
+            ("poll_period", json!(20)),
             ("address_probe_timeout", json!(5)),
             ("worker_start_timeout", json!(1200)),
             ("worker_logdir_root", json!("/tmp/logs")),
@@ -333,7 +197,7 @@ mod tests {
             ("provider/max_blocks", json!(3)),
             ("provider/parallelism", json!(0.5)),
             ("provider/worker_init", json!("module load python")),
-            ("provider/cmd_timeout", json!(30)),
+            ("provider/cmd_timeout", json!(60)),
             ("provider/launcher", json!({"type": "SimpleLauncher"})),
             ("provider/launcher", json!({"type": "WrappedLauncher", "prepend": "time"})),
             ("provider/launcher", json!({"type": "SrunLauncher"})),
@@ -350,7 +214,7 @@ mod tests {
         let mut period = base.clone();
         period["job_status_kwargs"] = json!({"strategy_period": 5.0});
         assert_eq!(
-            Options::from_value(period).unwrap().without_meaning()[0].0,
+            Options::from_value(period).unwrap().without_effect()[0].0,
             "job_status_kwargs.strategy_period"
         );
         let mut two = base.clone();

@@ -1,0 +1,111 @@
+//! `provider:` under an engine: the options that all providers have in common, and those that one has for itself.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::error::InvalidOptions;
+use crate::launcher::Launcher;
+
+/// `provider:` under an engine.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(try_from = "Map<String, Value>")]
+pub struct ProviderOptions {
+    /// What all providers have in common.
+    pub blocks: BlockOptions,
+    /// What this one has for itself.
+    pub own: OwnOptions,
+}
+
+/// Which provider it is, with the options that only it has.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(tag = "type")]
+pub enum OwnOptions {
+    LocalProvider(LocalOptions),
+}
+
+impl Default for OwnOptions {
+    fn default() -> Self {
+        Self::LocalProvider(LocalOptions::default())
+    }
+}
+
+/// What only a LocalProvider has.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LocalOptions {
+    /// In seconds.
+    pub cmd_timeout: u64,
+}
+
+impl Default for LocalOptions {
+    fn default() -> Self {
+        Self { cmd_timeout: 30 }
+    }
+}
+
+/// The options that every provider has.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BlockOptions {
+    pub nodes_per_block: u32,
+    pub init_blocks: u32,
+    pub min_blocks: u32,
+    pub max_blocks: u32,
+    pub parallelism: f64,
+    /// Shell text that runs before the node, in the same shell.
+    pub worker_init: String,
+    pub launcher: Launcher,
+}
+
+/// The names of the fields of [`BlockOptions`].
+const COMMON: [&str; 7] =
+    ["nodes_per_block", "init_blocks", "min_blocks", "max_blocks", "parallelism", "worker_init", "launcher"];
+
+impl Default for BlockOptions {
+    fn default() -> Self {
+        Self {
+            nodes_per_block: 1,
+            init_blocks: 1,
+            min_blocks: 0,
+            max_blocks: 1,
+            parallelism: 1.0,
+            worker_init: String::new(),
+            launcher: Launcher::default(),
+        }
+    }
+}
+
+impl TryFrom<Map<String, Value>> for ProviderOptions {
+    type Error = InvalidOptions;
+
+    fn try_from(mut own: Map<String, Value>) -> Result<Self, InvalidOptions> {
+        let common: Map<_, _> = COMMON.into_iter().filter_map(|name| own.remove_entry(name)).collect();
+        let shape = |error: serde_json::Error| InvalidOptions::Shape(error.to_string());
+        let blocks = serde_json::from_value(common.into()).map_err(shape)?;
+        Ok(Self { blocks, own: serde_json::from_value(own.into()).map_err(shape)? })
+    }
+}
+
+impl ProviderOptions {
+    pub(crate) fn check(&self) -> Result<(), InvalidOptions> {
+        let blocks = &self.blocks;
+        let refuse = |option, must| Err(InvalidOptions::Range { option, must });
+        if blocks.nodes_per_block == 0 {
+            return refuse("nodes_per_block", "at least 1");
+        }
+        if blocks.max_blocks < blocks.min_blocks {
+            return refuse("max_blocks", "at least min_blocks");
+        }
+        if !(0.0..=1.0).contains(&blocks.parallelism) {
+            return refuse("parallelism", "between 0 and 1");
+        }
+        Ok(())
+    }
+
+    /// The class name users know.
+    pub fn name(&self) -> &'static str {
+        match self.own {
+            OwnOptions::LocalProvider(_) => "LocalProvider",
+        }
+    }
+}
