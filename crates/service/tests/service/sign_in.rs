@@ -5,9 +5,10 @@ use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
 use crate::support::{Answer, Farcall};
-use crate::visitor::{Visitor, authorize, exchange, person, refresh};
+use crate::visitor::{PASSWORD, Visitor, authorize, exchange, person, refresh};
 
 const ALICE: &str = "alice@example.org";
+const ENDED: &str = "Your session has ended: sign in again.";
 
 /// Changes the stopped or running service's store behind its back: time can't be waited for.
 async fn change(service: &Farcall, sql: &'static str) {
@@ -235,7 +236,30 @@ async fn a_session_lasts_through_a_restart_and_ends_with_the_sign_out() {
     visitor.post(&action, &[("proof", &proof)]).await;
     assert!(!visitor.cookies.contains_key("farcall_session"));
     visitor.cookies.insert("farcall_session".to_owned(), old);
-    assert!(visitor.get(&asked).await.body.contains("Sign in to go on."), "the old cookie opens nothing");
+    let body = visitor.get(&asked).await.body;
+    assert!(body.contains("Sign in to go on."), "the old cookie opens nothing: {body}");
+    assert!(body.contains(ENDED), "{body}");
+    assert!(!Visitor::new(&service).get(&asked).await.body.contains(ENDED), "who comes new had none");
+}
+
+#[tokio::test]
+async fn a_browser_keeps_its_cookie_longer_than_the_session_lives_and_is_told_that_it_has_ended() {
+    let service = Farcall::start();
+    person(&service, ALICE);
+    let mut visitor = Visitor::new(&service);
+    let asked = authorize(&service, &[]);
+    let sent = visitor.sign_in(&asked, ALICE, PASSWORD).await;
+    let cookie =
+        sent.headers.get_all("set-cookie").iter().find(|it| it.to_str().unwrap().contains("_session="));
+    let (_, age) = cookie.unwrap().to_str().unwrap().split_once("Max-Age=").unwrap();
+    let age: i64 = age.split(';').next().unwrap().parse().unwrap();
+    assert!(age > service::identity::sessions::SESSION_LIFE.as_secs(), "{age}");
+    assert!(!visitor.get(&asked).await.body.contains(ENDED));
+    change(&service, "UPDATE sessions SET expires_us = 0").await;
+    let page = visitor.get(&asked).await;
+    assert!(page.body.contains(ENDED), "{}", page.body);
+    // It is said once: what is wrong with the next attempt is another thing.
+    assert!(!visitor.sign_in(&asked, ALICE, "wrong").await.body.contains(ENDED));
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ enum Next {
 async fn attempt(web: &Web, visit: &Visit) -> Result<Next, Refused> {
     let asking = web.asking(visit).await?;
     let present = web.present(visit).await?;
+    let ended = present.is_none() && visit.browser.session().is_some();
     let began = visit.began();
     let need = web.need(&asking, present.as_ref(), visit).await?;
     if asking.silent {
@@ -50,6 +51,7 @@ async fn attempt(web: &Web, visit: &Visit) -> Result<Next, Refused> {
                 asking: &asking,
                 present: present.as_ref(),
                 need: need.unwrap_or(Need::Anybody),
+                ended,
                 carried: visit.carried(&asking, began),
                 username: asking.hint.clone().unwrap_or_default(),
                 trouble: None,

@@ -23,7 +23,8 @@ const SESSION: &str = "farcall_session";
 const UPSTREAM: &str = "farcall_upstream";
 /// Seconds.
 const YEAR: u32 = 365 * 24 * 3600;
-const HOURS_12: u32 = 12 * 3600;
+/// The cookie of a session outlives it: so somebody who comes with it can be told that their session has ended.
+const SESSION_COOKIE: u32 = 7 * 24 * 3600;
 const QUARTER: u32 = 15 * 60;
 
 /// The browser that sent a request, and what it will be told to keep.
@@ -69,7 +70,7 @@ impl Browser {
     }
 
     pub fn keep_session(&mut self, cookie: &str) {
-        self.keep(SESSION, cookie, HOURS_12);
+        self.keep(SESSION, cookie, SESSION_COOKIE);
     }
 
     pub fn drop_session(&mut self) {
@@ -184,7 +185,7 @@ mod tests {
         browser.keep_session("x");
         let cookies = browser.into_cookies();
         let text = cookies.last().unwrap().to_str().unwrap();
-        assert_eq!(text, "__Host-farcall_session=x; Path=/; Max-Age=43200; HttpOnly; SameSite=Lax; Secure");
+        assert_eq!(text, "__Host-farcall_session=x; Path=/; Max-Age=604800; HttpOnly; SameSite=Lax; Secure");
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub(super) struct SignInPage<'a> {
     pub asking: &'a Request,
     pub present: Option<&'a Present>,
     pub need: Need,
+    /// The browser has the cookie of a session that means nothing any more.
+    pub ended: bool,
     /// The request as it goes on.
     pub carried: String,
     pub username: String,
@@ -67,6 +69,7 @@ pub(super) fn sign_in_page(web: &Web, visit: &Visit, about: SignInPage<'_>) -> P
             @if let Some(label) = &asking.label { " (it calls itself “" (label) "”)" }
             " asks to act for you. Sign in to go on."
         }
+        @if about.ended { div.note { p { "Your session has ended: sign in again." } } }
         @if let Some(text) = said(&about.need, about.present) { div.note { p { (text) } } }
         @if let Some(message) = &asking.message {
             div.note {
@@ -206,6 +209,7 @@ async fn attempt(web: &Web, visit: &mut Visit, form: &Posted) -> Result<Result<S
                 asking: &asking,
                 present: before.as_ref(),
                 need,
+                ended: false,
                 carried,
                 username: username.chars().take(254).collect(),
                 trouble: Some(trouble),
