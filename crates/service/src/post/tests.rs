@@ -13,8 +13,9 @@ use super::*;
 use crate::limits::Limits;
 use crate::secret::Hash;
 use crate::store::{
-    AddClient, AddFunction, Answering, Choices, Client, DeleteEndpoint, Endpoint, Fingerprint, Function,
-    NewTask, RegisterEndpoint, Registered, Report, Submission, Submit,
+    AddClient, AddFunction, Answering, Choices, Client, DeleteEndpoint, Endpoint, ExpireResults, Fingerprint,
+    Function, NewTask, RecordResults, RegisterEndpoint, Registered, Report, ReportedResult, Submission,
+    Submit,
 };
 
 const OWNER: IdentityId = IdentityId::from_uuid(Uuid::from_u128(1));
@@ -211,4 +212,41 @@ async fn however_many_runs_an_endpoint_reports_one_task_watches_over_them() {
     let alive = metrics.num_alive_tasks();
     (2..1000).for_each(|number| scene.heard(number));
     assert_eq!(metrics.num_alive_tasks(), alive);
+}
+
+/// Its row is read, and then its file, which goes with the row.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_expires_while_it_is_read_is_none() {
+    let scene = Scene::new().await;
+    for (number, &task) in scene.submit(30).await.iter().enumerate() {
+        let message = scene.store.keep(vec![vec![b'r'; 100_000].into()]).await.unwrap().remove(0);
+        let outcome = crate::task::Outcome::Succeeded;
+        let result = ReportedResult { task, endpoint: ENDPOINT, outcome, message };
+        scene.store.write(RecordResults { results: vec![result], now: NOW }).await.unwrap();
+        let group = TaskGroupId::from_uuid(Uuid::from_u128(4));
+        let reading = (0..4).map(|reader| {
+            let store = scene.store.clone();
+            tokio::spawn(async move {
+                loop {
+                    let left = match reader % 2 {
+                        0 => store.results(&[task]).await.unwrap().len(),
+                        _ => store.undelivered(OWNER, group, 0, 10, 1 << 20).await.unwrap().rows.len(),
+                    };
+                    if left == 0 {
+                        return;
+                    }
+                }
+            })
+        });
+        let reading: Vec<_> = reading.collect();
+        // At another moment each time.
+        tokio::time::sleep(Duration::from_micros(100 * number as u64)).await;
+        let before = NOW + jiff::SignedDuration::from_secs(1);
+        let (expired, freed) = scene.store.write(ExpireResults { before, count: 10 }).await.unwrap();
+        assert_eq!((expired, freed.len()), (1, 1));
+        scene.store.remove(freed).await;
+        for reader in reading {
+            reader.await.unwrap();
+        }
+    }
 }

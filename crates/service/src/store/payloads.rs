@@ -17,8 +17,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 use uuid::Uuid;
+use wire::TaskId;
 
-use super::StoreError;
+use super::row::key;
+use super::{Store, StoreError};
 use crate::ambient;
 use crate::limits::Limits;
 
@@ -135,6 +137,7 @@ impl Payloads {
         .await
     }
 
+    /// Who has it from a row asks [`Store::content`].
     pub(super) async fn read(&self, kept: Kept) -> Result<Vec<u8>, StoreError> {
         let (id, bytes) = match kept {
             Kept::Here(content) => return Ok(content.into()),
@@ -203,6 +206,24 @@ impl Payloads {
             .await
             .map_err(|_| StoreError::Closed)?
             .map_err(|error| StoreError::File(Arc::new(error)))
+    }
+}
+
+impl Store {
+    /// What `kept` stands for, which a row of `task` names; `row` selects that. Nothing, if the row has gone since it was read,
+    /// and its file with it.
+    pub(super) async fn content(
+        &self,
+        kept: Kept,
+        row: &'static str,
+        task: TaskId,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let error = match self.payloads.read(kept).await {
+            Ok(content) => return Ok(Some(content)),
+            Err(error) => error,
+        };
+        let named = sqlx::query(row).bind(key(task.as_uuid())).fetch_optional(&self.readers).await?;
+        if named.is_some() { Err(error) } else { Ok(None) }
     }
 }
 

@@ -152,6 +152,11 @@ async fn play(store: &Store) {
         }
     }
     store.settle_all().await.unwrap();
+    // Of a task whose row and file have gone since they were read.
+    for row in [results::RESULT, tasks::ASSIGNMENT] {
+        let kept = Kept::File { id: FileId::from_uuid(uuid::Uuid::nil()), bytes: 1 };
+        assert_eq!(store.content(kept, row, task(99_999)).await.unwrap(), None);
+    }
     let page = store.waiting(endpoint(0), 0, 10, 1000).await.unwrap();
     let seqs: Vec<_> = page.rows.iter().map(|row| row.seq).collect();
     assert_eq!(store.assigned(&seqs).await.unwrap().len(), 3);

@@ -255,6 +255,9 @@ impl Command for ForgetTasks {
     }
 }
 
+/// The row of a result, by its task.
+pub(super) const RESULT: &str = "SELECT 1 FROM results WHERE task_id = $1";
+
 /// An outbox row towards a client.
 #[derive(Clone, Debug)]
 pub struct Delivery {
@@ -275,7 +278,7 @@ impl Store {
         bytes: usize,
     ) -> Result<Page<Delivery>, StoreError> {
         let mut rows = sqlx::query(
-            "SELECT d.seq, r.ended_us, r.message, r.file, r.bytes \
+            "SELECT d.seq, d.task_id, r.ended_us, r.message, r.file, r.bytes \
              FROM deliveries d JOIN results r ON r.task_id = d.task_id JOIN task_groups g ON g.id = d.group_id \
              WHERE d.group_id = $1 AND d.seq > $2 AND g.owner_id = $4 ORDER BY d.seq LIMIT $3",
         )
@@ -289,7 +292,8 @@ impl Store {
         while let Some(row) = rows.try_next().await? {
             let message = kept(&row, "message", "file", "bytes")?;
             held += message.len();
-            undelivered.push((row.try_get("seq")?, time(&row, "ended_us")?, message));
+            let task = TaskId::from_uuid(id(&row, "task_id")?);
+            undelivered.push((row.try_get("seq")?, task, time(&row, "ended_us")?, message));
             if held >= bytes {
                 break;
             }
@@ -298,8 +302,10 @@ impl Store {
         drop(rows);
         let more = undelivered.len() >= count || held >= bytes;
         let mut rows = Vec::with_capacity(undelivered.len());
-        for (seq, ended, message) in undelivered {
-            rows.push(Delivery { seq, ended, message: self.payloads.read(message).await? });
+        for (seq, task, ended, message) in undelivered {
+            if let Some(message) = self.content(message, RESULT, task).await? {
+                rows.push(Delivery { seq, ended, message });
+            }
         }
         Ok(Page { rows, more })
     }
@@ -313,8 +319,11 @@ impl Store {
             );
             among(&mut select, tasks.iter().map(|task| key(task.as_uuid())));
             for row in select.build().fetch_all(&self.readers).await? {
-                let message = self.payloads.read(kept(&row, "message", "file", "bytes")?).await?;
-                found.insert(TaskId::from_uuid(id(&row, "task_id")?), message);
+                let task = TaskId::from_uuid(id(&row, "task_id")?);
+                let message = kept(&row, "message", "file", "bytes")?;
+                if let Some(message) = self.content(message, RESULT, task).await? {
+                    found.insert(task, message);
+                }
             }
         }
         Ok(found)

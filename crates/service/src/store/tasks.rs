@@ -307,6 +307,9 @@ pub struct Assignment {
     pub result_serializers: Vec<String>,
 }
 
+/// The row of an assignment that is to be sent, by its task.
+pub(super) const ASSIGNMENT: &str = "SELECT 1 FROM assignments WHERE task_id = $1 AND credential IS NULL";
+
 /// The rows that were read, in order.
 #[derive(Clone, Debug)]
 pub struct Page<T> {
@@ -368,8 +371,8 @@ impl Store {
         let more = waiting.len() >= count || held >= bytes;
         let mut rows = Vec::with_capacity(waiting.len());
         for (assignment, payload) in waiting {
-            let payload = String::from_utf8(self.payloads.read(payload).await?);
-            let payload = payload.map_err(|_| StoreError::Corrupt("payload"))?;
+            let Some(payload) = self.content(payload, ASSIGNMENT, assignment.task).await? else { continue };
+            let payload = String::from_utf8(payload).map_err(|_| StoreError::Corrupt("payload"))?;
             rows.push(Assignment { payload, ..assignment });
         }
         Ok(Page { rows, more })
