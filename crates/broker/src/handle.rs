@@ -13,7 +13,6 @@ use crate::confirmation::{Confirm, Confirmation};
 use crate::consumer::{ConsumeError, ConsumeOptions, Consumer};
 use crate::core::{Error as Refused, ExchangeAttributes, Publisher};
 use crate::declaration::{DeclareError, ExchangeKind, QueueOptions};
-use crate::driver::outbox::DISCONNECT;
 use crate::driver::shared::Shared;
 use crate::message::Message;
 
@@ -172,22 +171,22 @@ impl Handle {
         self.shared.lock_for_embedder().core().feed(queue, window, messages).map_err(|_| WindowEnded)
     }
 
-    /// Ends every connection of this user now (320 CONNECTION_FORCED). Returns how many. Withdraw the permissions in your
+    /// Ends every connection of this user now (320 CONNECTION_FORCED, with `why`). How many. Withdraw the permissions in your
     /// [`AccessControl`](crate::AccessControl) first: then no connection of the user is left when this returns, because
     /// log-ins in progress are stopped by [`Operation::Open`](crate::Operation::Open).
-    pub fn disconnect_user(&self, user: &str) -> usize {
-        self.disconnect_users(|it| it == user)
+    pub fn disconnect_user(&self, user: &str, why: &str) -> usize {
+        self.disconnect_users(|it| it == user, why)
     }
 
-    /// The same for every user for whom `whose` is true. It is called for each connection while the broker's state is
-    /// locked.
-    pub fn disconnect_users(&self, whose: impl Fn(&str) -> bool) -> usize {
+    /// The same for every user that `whose` names. It is called for each connection while the broker's state is locked.
+    pub fn disconnect_users(&self, whose: impl Fn(&str) -> bool, why: &str) -> usize {
+        let why = Arc::from(why);
         let mut locked = self.shared.lock_for_embedder();
         let connections: Vec<_> = locked.core().connections_whose(whose).collect();
         for connection in &connections {
             // The core requeues what it held now; its task only has to tell the client.
             locked.core().close_connection(*connection);
-            locked.signal(*connection, DISCONNECT);
+            locked.disconnect(*connection, &why);
         }
         connections.len()
     }

@@ -167,8 +167,8 @@ async fn an_exclusive_consumer_is_alone_until_it_vanishes() {
         .await
         .expect_err("in exclusive use");
     assert_eq!(reply_code(&error), 403);
-    // Its connection ends without closing anything.
-    assert_eq!(server.handle.disconnect_user("first"), 1);
+    // Vanishes without closing anything.
+    assert_eq!(server.handle.disconnect_user("first", "over"), 1);
     let channel = second.create_channel().await.unwrap();
     let mut consumer =
         channel.basic_consume("q".into(), "c".into(), exclusive, FieldTable::default()).await.unwrap();
@@ -314,8 +314,8 @@ async fn a_backed_queue_is_a_window_on_its_owner_s_store() {
             delivery.ack(BasicAckOptions { multiple: true }).await.unwrap();
         }
     }
-    // The client is disconnected with some unacknowledged: they are redelivered in a new window, and nothing is lost.
-    server.handle.disconnect_user("ep");
+    // The client vanishes with some unacknowledged: they are redelivered in a new window, and nothing else is lost.
+    server.handle.disconnect_user("ep", "over");
     loop {
         if let BackingEvent::Ended(unacknowledged) = in_time(events.recv()).await.unwrap() {
             assert!(!unacknowledged.is_empty());

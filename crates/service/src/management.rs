@@ -25,9 +25,9 @@ impl Management<'_> {
         let user_endpoints = self.store.write(LockEndpoint { endpoint, until }).await?;
         audit::administered("endpoint lock", &endpoint.to_string(), self.by);
         if let Some(post) = self.post {
-            for id in user_endpoints.into_iter().chain([endpoint]) {
-                post.endpoint_locked(id, self.by);
-            }
+            let locked = user_endpoints.into_iter().chain([endpoint]).collect();
+            let why = format!("Endpoint {endpoint} was stopped from afar and is locked until {until:.0}");
+            post.endpoints_locked(locked, &why, self.by);
         }
         Ok(())
     }

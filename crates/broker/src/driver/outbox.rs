@@ -1,7 +1,7 @@
 //! What is to be sent to one connection, and the signals to its task.
 
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures_util::task::AtomicWaker;
 
@@ -14,6 +14,7 @@ pub(crate) struct Outbox {
     waiting: Mutex<Waiting>,
     pub(crate) waker: AtomicWaker,
     signals: AtomicU8,
+    close_text: OnceLock<Arc<str>>,
 }
 
 #[derive(Default)]
@@ -68,6 +69,18 @@ impl Outbox {
     pub(crate) fn signal(&self, what: u8) {
         self.signals.fetch_or(what, Ordering::AcqRel);
         self.waker.wake();
+    }
+
+    /// The embedder ends the connection. The client reads `why` as the close text.
+    pub(crate) fn disconnect(&self, why: &Arc<str>) {
+        // The first reason holds: the connection has ended with it.
+        let _ = self.close_text.set(why.clone());
+        self.signal(DISCONNECT);
+    }
+
+    /// The close text of a connection that the embedder ends.
+    pub(crate) fn close_text(&self) -> &str {
+        self.close_text.get().map_or("the connection was ended by the service", |why| why)
     }
 
     pub(crate) fn signals(&self) -> u8 {

@@ -217,10 +217,10 @@ impl Locked<'_> {
         self.shared.ended.notify_waiters();
     }
 
-    /// Sends a signal to one connection's task.
-    pub(crate) fn signal(&self, key: ConnectionKey, what: u8) {
+    /// Tells one connection's task that the embedder ends it, and why.
+    pub(crate) fn disconnect(&self, key: ConnectionKey, why: &Arc<str>) {
         if let Some(outbox) = self.guard.outboxes.get(&key) {
-            outbox.signal(what);
+            outbox.disconnect(why);
         }
     }
 

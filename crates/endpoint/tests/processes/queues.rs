@@ -23,7 +23,7 @@ fn revoked() -> &'static Mutex<HashSet<String>> {
 /// The broker cuts this user's connections and accepts none of theirs any more.
 pub(crate) fn revoke(user: &str) {
     revoked().lock().unwrap().insert(user.to_owned());
-    assert!(broker().0.disconnect_user(user) > 0, "{user} was connected");
+    assert!(broker().0.disconnect_user(user, "the credentials were revoked") > 0, "{user} was connected");
 }
 
 impl AccessControl for Open {

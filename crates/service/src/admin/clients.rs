@@ -8,6 +8,7 @@ use super::request::{AddedClient, ClientRequest, KnownClient, Removed, Reply};
 use super::{AdminError, Administration};
 use crate::ambient;
 use crate::identity::audit;
+use crate::identity::ended::Ended;
 use crate::store::{Client, NativeApp, PutNativeApp, RemoveIdentity, RemoveNativeApp, SetDisabled};
 
 /// Where codes of one native application may be sent.
@@ -34,7 +35,7 @@ impl Administration {
             ClientRequest::Reset { client } => match self.found(&client).await? {
                 Found::Confidential(client) => {
                     let client_secret = self.identity.reset_client(&client).await?;
-                    self.end_everything(client.id).await?;
+                    self.end_everything(client.id, &Ended::Before).await?;
                     audit::administered("client reset", &client.id.to_string(), self.by);
                     Ok(Reply::Added(added(client, client_secret)))
                 }
@@ -80,20 +81,24 @@ impl Administration {
 
     async fn set_disabled(&self, client: &str, disabled: bool) -> Result<Reply, AdminError> {
         let store = self.identity.store();
-        let (id, known) = match self.found(client).await? {
+        let (id, name, known) = match self.found(client).await? {
             Found::Confidential(client) => {
                 store.write(SetDisabled { identity: client.id, disabled }).await?;
-                (client.client_id(), KnownClient::from(Client { disabled, ..client }))
+                (
+                    client.client_id(),
+                    client.username.clone(),
+                    KnownClient::from(Client { disabled, ..client }),
+                )
             }
             Found::Native(app) => {
                 let app = NativeApp { disabled, ..app };
                 store.write(PutNativeApp(app.clone())).await?;
-                (app.id, KnownClient::from(app))
+                (app.id, app.name.clone(), KnownClient::from(app))
             }
         };
         self.identity.forget_application(id);
         if disabled {
-            self.end_everything(IdentityId::from_uuid(*id.as_uuid())).await?;
+            self.end_everything(IdentityId::from_uuid(*id.as_uuid()), &Ended::Disabled(name)).await?;
         }
         let what = if disabled { "client disable" } else { "client enable" };
         audit::administered(what, &id.to_string(), self.by);
@@ -104,7 +109,7 @@ impl Administration {
         let store = self.identity.store();
         let (id, name) = match self.found(client).await? {
             Found::Confidential(client) => {
-                self.end_everything(client.id).await?;
+                self.end_everything(client.id, &Ended::Removed).await?;
                 store.write(RemoveIdentity(client.id)).await?;
                 self.identity.forget_person(client.id);
                 (client.client_id(), client.name)
@@ -114,7 +119,7 @@ impl Administration {
                 return Err(AdminError::Refused(text.to_owned()));
             }
             Found::Native(app) => {
-                self.end_everything(IdentityId::from_uuid(*app.id.as_uuid())).await?;
+                self.end_everything(IdentityId::from_uuid(*app.id.as_uuid()), &Ended::Removed).await?;
                 store.write(RemoveNativeApp(app.id)).await?;
                 (app.id, app.name)
             }

@@ -1,13 +1,14 @@
 //! `farcall group …`.
 
-use wire::GroupId;
+use wire::{GroupId, IdentityId};
 
 use super::people::plain;
 use super::request::{GroupRequest, KnownGroup, Removed, Reply};
 use super::{AdminError, Administration};
 use crate::ambient;
 use crate::identity::audit;
-use crate::store::{AddUserGroup, RemoveUserGroup, SetMember, UserGroup};
+use crate::identity::ended::Ended;
+use crate::store::{AddMember, AddUserGroup, RemoveMember, RemoveUserGroup, StoreError, UserGroup};
 
 impl Administration {
     pub(super) async fn group(&self, request: GroupRequest) -> Result<Reply, AdminError> {
@@ -47,9 +48,9 @@ impl Administration {
                     }
                 }
                 for (identity, member) in changes {
-                    store.write(SetMember { group: group.id, identity, member }).await?;
-                    if !member {
-                        self.end_tokens(identity).await?;
+                    match member {
+                        true => store.write(AddMember { group: group.id, identity }).await?,
+                        false => self.take_out(group.id, identity).await?,
                     }
                     let what = if member { "group members add" } else { "group members remove" };
                     audit::administered(what, &format!("{} {identity}", group.id), self.by);
@@ -58,15 +59,23 @@ impl Administration {
             }
             GroupRequest::Remove { group } => {
                 let group = self.found_group(&group).await?;
-                let members = store.members(group.id).await?;
-                store.write(RemoveUserGroup(group.id)).await?;
-                for member in members {
-                    self.end_tokens(member).await?;
+                for member in store.members(group.id).await? {
+                    self.take_out(group.id, member).await?;
                 }
+                store.write(RemoveUserGroup(group.id)).await?;
                 audit::administered("group remove", &group.id.to_string(), self.by);
                 Ok(Reply::Removed(Removed { id: group.id.to_string(), name: group.name }))
             }
         }
+    }
+
+    /// Takes a member out of a group. All that they hold ends with that: a program, a resource server or an endpoint of theirs
+    /// may go on with what the group gave. They log in again and have the rest.
+    async fn take_out(&self, group: GroupId, member: IdentityId) -> Result<(), StoreError> {
+        let store = self.identity.store();
+        let ended = store.write(RemoveMember { group, identity: member, now: ambient::now() }).await?;
+        self.cut_off(member, &ended, &Ended::Before);
+        Ok(())
     }
 
     async fn known_group(&self, group: UserGroup) -> Result<KnownGroup, AdminError> {

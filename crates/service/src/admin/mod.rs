@@ -25,10 +25,11 @@ use wire::IdentityId;
 use crate::ambient;
 use crate::identity::Identity;
 use crate::identity::audit::By;
+use crate::identity::ended::Ended;
 use crate::identity::password::PasswordError;
 use crate::identity::{IdentityError, key::KeyError};
 use crate::post::Post;
-use crate::store::{EndAccess, EndEverything, StoreError};
+use crate::store::{self, EndEverything, StoreError};
 use request::{Reply, Request};
 
 /// The longest line of a request.
@@ -86,25 +87,22 @@ impl Administration {
         done.unwrap_or_else(|error| Reply::Failed(error.to_string()))
     }
 
-    /// Ends the access tokens of `identity`: what a resource server remembers by one, such as a group that they are no
-    /// member of any more, is over. Programs get others by themselves.
-    async fn end_tokens(&self, identity: IdentityId) -> Result<(), StoreError> {
-        self.identity.store().write(EndAccess { identity, now: ambient::now() }).await?;
-        self.identity.forget_tokens();
-        self.identity.forget_person(identity);
+    /// Ends all that `identity` holds: sessions, tokens, and connections to the broker, those of its endpoints too. Who is
+    /// connected is told `why`.
+    async fn end_everything(&self, identity: IdentityId, why: &Ended) -> Result<(), StoreError> {
+        let end = EndEverything { identity, now: ambient::now() };
+        let ended = self.identity.store().write(end).await?;
+        self.cut_off(identity, &ended, why);
         Ok(())
     }
 
-    /// Ends all that `identity` holds: sessions, tokens, and connections to the broker, those of its endpoints too.
-    async fn end_everything(&self, identity: IdentityId) -> Result<(), StoreError> {
-        let end = EndEverything { identity, now: ambient::now() };
-        let ended = self.identity.store().write(end).await?;
+    /// What has ended in the store ends here, too.
+    fn cut_off(&self, identity: IdentityId, ended: &store::Ended, why: &Ended) {
         self.identity.forget_tokens();
         self.identity.forget_person(identity);
         if let Some(post) = &self.post {
-            post.shut_out(&ended, self.by);
+            post.shut_out(ended, &why.to_string(), self.by);
         }
-        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ use super::request::{Password, Removed, Reply, UserRequest};
 use super::{AdminError, Administration};
 use crate::admin::request::KnownUser;
 use crate::ambient;
+use crate::identity::ended::Ended;
 use crate::identity::{audit, people};
 use crate::store::{AddPerson, Describe, Kind, Link, Profile, RemoveIdentity, SetDisabled};
 
@@ -37,13 +38,13 @@ impl Administration {
             UserRequest::Disable { user } => {
                 let person = self.person(&user).await?;
                 store.write(SetDisabled { identity: person.id, disabled: true }).await?;
-                self.end_everything(person.id).await?;
+                self.end_everything(person.id, &Ended::Disabled(person.username.clone())).await?;
                 ("user disable", person)
             }
             UserRequest::Reset { user, password } => {
                 let person = self.person(&user).await?;
                 self.identity.set_password(&person, &password.0).await?;
-                self.end_everything(person.id).await?;
+                self.end_everything(person.id, &Ended::Before).await?;
                 ("user reset", person)
             }
             UserRequest::Link { user, with } => {
@@ -59,7 +60,7 @@ impl Administration {
                 let link = Link { identity: person.id, primary: Some(first.primary()) };
                 store.write(link).await?;
                 // Who it was alone is over: the next sign-in is as the first of the set.
-                self.end_everything(person.id).await?;
+                self.end_everything(person.id, &Ended::Before).await?;
                 ("user link", person)
             }
             UserRequest::Unlink { user } => {
@@ -67,7 +68,7 @@ impl Administration {
                 if person.linked_to.is_none() {
                     return Err(AdminError::Refused(format!("{user} is not linked to another")));
                 }
-                self.end_everything(person.id).await?;
+                self.end_everything(person.id, &Ended::Before).await?;
                 store.write(Link { identity: person.id, primary: None }).await?;
                 ("user unlink", person)
             }
@@ -118,7 +119,7 @@ impl Administration {
         if person.linked_to.is_none() && set.len() > 1 {
             return Err(AdminError::Refused(format!("others are linked to {user}: unlink them first")));
         }
-        self.end_everything(person.id).await?;
+        self.end_everything(person.id, &Ended::Removed).await?;
         self.identity.store().write(RemoveIdentity(person.id)).await?;
         self.identity.forget_person(person.id);
         audit::administered("user remove", &person.id.to_string(), self.by);

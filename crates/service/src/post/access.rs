@@ -14,7 +14,7 @@ use wire::queue::{HEARTBEAT_QUEUE, Name, RESULT_QUEUE, exchange};
 use wire::{EndpointId, IdentityId};
 
 use super::outbox::Feeder;
-use super::standing::Standing;
+use super::standing::{Moment, Standing};
 use super::url::User;
 use crate::ambient;
 use crate::identity::ended;
@@ -48,6 +48,7 @@ impl Open {
 struct Member {
     user: User,
     identity: IdentityId,
+    began: Moment,
     _address: Option<Share<IpAddr>>,
     _identity: Share<IdentityId>,
 }
@@ -62,8 +63,8 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// `user` as somebody who is logged in from `peer`, if there is room for one more connection of theirs.
-    async fn member(&self, user: User, peer: Option<SocketAddr>) -> Result<Member, Refusal> {
+    /// `user` as somebody whose log-in from `peer` began at `began`, if there is room for one more connection of theirs.
+    async fn member(&self, user: User, began: Moment, peer: Option<SocketAddr>) -> Result<Member, Refusal> {
         let unavailable = |error| {
             tracing::error!(%error, user = %user, "a log-in could not be checked");
             Refusal::Unavailable
@@ -81,7 +82,7 @@ impl Rules {
         };
         let _identity = self.open.by_identity.take(identity, 1).ok_or_else(full)?;
         let address = peer.map(|peer| self.open.by_address.take(network(peer.ip()), 1).ok_or_else(full));
-        Ok(Member { user, identity, _address: address.transpose()?, _identity })
+        Ok(Member { user, identity, began, _address: address.transpose()?, _identity })
     }
 }
 
@@ -93,6 +94,7 @@ impl AccessControl for Rules {
                 tracing::error!(%error, user = %user, "a log-in could not be checked");
                 Refusal::Unavailable
             };
+            let began = self.standing.moment();
             let known = self.store.credential(user.holder, user.number).await.map_err(unavailable)?;
             let now = ambient::now();
             let Some(credential) = known.filter(|it| it.secret.admits(&login.password)) else {
@@ -103,7 +105,7 @@ impl AccessControl for Rules {
                 let text = format!("This connection URL expired at {expired:.0}: get a new one");
                 return Err(Refusal::Ended(text));
             }
-            let member = self.member(user, login.peer).await?;
+            let member = self.member(user, began, login.peer).await?;
             if let Holder::Endpoint(endpoint) = user.holder {
                 if credential.supersedes {
                     let retire = RetireOlder { endpoint, used: user.number };
@@ -123,10 +125,11 @@ impl AccessControl for Rules {
     }
 
     fn may(&self, who: &Principal, operation: &Operation<'_>) -> bool {
-        let Some(&Member { user, .. }) = who.get::<Member>() else { return false };
+        let Some(&Member { user, began, .. }) = who.get::<Member>() else { return false };
         match user.holder {
             Holder::Endpoint(endpoint) => {
-                let allowed = self.standing.admits(endpoint) && endpoint_may(endpoint, operation);
+                let allowed =
+                    self.standing.admits_endpoint(endpoint, began) && endpoint_may(endpoint, operation);
                 if let (true, Operation::Consume { queue }) = (allowed, operation)
                     && let Some(Name::Commands(_)) = Name::parse(queue)
                 {
@@ -134,7 +137,9 @@ impl AccessControl for Rules {
                 }
                 allowed
             }
-            Holder::Client(identity) => !self.standing.is_shut_out(user) && client_may(identity, operation),
+            Holder::Client(identity) => {
+                self.standing.admits_client(identity, began) && client_may(identity, operation)
+            }
         }
     }
 

@@ -24,11 +24,13 @@ mod tests;
 mod turns;
 pub mod url;
 
+use std::cell::Cell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use broker::{Broker, Confirm, DeclareError, ExchangeKind, Handle, Message, QueueOptions, Stats};
 use wire::queue::{self, HEARTBEAT_BINDING, HEARTBEAT_QUEUE, RESULT_BINDING, RESULT_QUEUE, exchange};
-use wire::{EndpointId, FunctionId, IdentityId};
+use wire::{EndpointId, FunctionId};
 
 use crate::ambient;
 use crate::figures::Figures;
@@ -179,9 +181,9 @@ impl Post {
         Ok(())
     }
 
-    /// `endpoint` has been locked: its connections end, its tasks wait.
-    pub fn endpoint_locked(&self, endpoint: EndpointId, by: By) {
-        self.stop_endpoint(endpoint, by);
+    /// `endpoints` have been locked: their connections end with `why`, their tasks wait.
+    pub fn endpoints_locked(&self, endpoints: Vec<EndpointId>, why: &str, by: By) {
+        self.shut_out(&Ended { holders: Vec::new(), endpoints }, why, by);
     }
 
     /// Whether `endpoint` was heard of lately.
@@ -227,14 +229,20 @@ impl Post {
 
     /// `endpoint` has got credential `number`: its queues exist from now on, and its ghosts are gone.
     pub fn endpoint_registered(&self, endpoint: EndpointId, number: i64) -> Result<(), DeclareError> {
-        self.cut(endpoint, self.standing.registered(endpoint, number));
+        for number in self.standing.registered(endpoint, number) {
+            let user = User { holder: Holder::Endpoint(endpoint), number };
+            let ended = self.broker.disconnect_user(&user.to_string(), "the endpoint was registered again");
+            if ended > 0 {
+                tracing::info!(%endpoint, ended, "connections of an endpoint's earlier credentials were ended");
+            }
+        }
         self.declare(endpoint)
     }
 
     /// `endpoint` is no more: its connections end, nothing of it is remembered, and its open tasks end.
     pub async fn endpoint_deleted(&self, endpoint: EndpointId, by: By) -> Result<(), StoreError> {
-        let connections = self.cut(endpoint, self.standing.deleted(endpoint));
-        audit::cut_off(&endpoint.to_string(), connections, by);
+        self.standing.deleted(endpoint);
+        self.cut(&[Holder::Endpoint(endpoint)], &format!("Endpoint {endpoint} was deleted"), by);
         self.heartbeats.forget(endpoint);
         self.broker.delete_queue(&queue::task_queue(endpoint));
         self.broker.delete_queue(&queue::command_queue(endpoint));
@@ -253,43 +261,40 @@ impl Post {
         self.end_open(endpoint, &why).await
     }
 
-    /// Ends the connections of somebody who was shut out, and of the endpoints that were theirs. Log-ins that are under
-    /// way come to nothing, too.
-    pub fn shut_out(&self, ended: &Ended, by: By) {
-        for &(identity, number) in &ended.clients {
-            let user = User { holder: Holder::Client(identity), number };
-            self.standing.shut_out(user, ambient::now());
-        }
-        for &holder in &ended.holders {
-            let own =
-                |user: &str| User::parse(user).is_some_and(|user| user.holder == Holder::Client(holder));
-            audit::cut_off(&format!("client.{holder}"), self.broker.disconnect_users(own), by);
+    /// Ends, with `why`, the connections of somebody who was shut out, and of the endpoints that were theirs, which may do
+    /// nothing until they are registered again. Log-ins that are under way come to nothing, too.
+    pub fn shut_out(&self, ended: &Ended, why: &str, by: By) {
+        for &client in &ended.holders {
+            self.standing.client_shut_out(client, ambient::now());
         }
         for &endpoint in &ended.endpoints {
-            self.stop_endpoint(endpoint, by);
+            self.standing.barred(endpoint);
+        }
+        let clients = ended.holders.iter().copied().map(Holder::Client);
+        let endpoints = ended.endpoints.iter().copied().map(Holder::Endpoint);
+        self.cut(&clients.chain(endpoints).collect::<Vec<_>>(), why, by);
+        for &endpoint in &ended.endpoints {
+            self.presence.forget(endpoint);
         }
     }
 
-    /// `identity` has got credential `number`.
-    pub fn client_credential_made(&self, identity: IdentityId, number: i64) {
-        self.standing.let_in(User { holder: Holder::Client(identity), number });
-    }
-
-    /// `endpoint` may do nothing until it is registered again.
-    fn stop_endpoint(&self, endpoint: EndpointId, by: By) {
-        let connections = self.cut(endpoint, self.standing.barred(endpoint));
-        audit::cut_off(&endpoint.to_string(), connections, by);
-        self.presence.forget(endpoint);
-    }
-
-    /// How many connections ended.
-    fn cut(&self, endpoint: EndpointId, numbers: Vec<i64>) -> usize {
-        let users = numbers.into_iter().map(|number| User { holder: Holder::Endpoint(endpoint), number });
-        let ended = users.map(|user| self.broker.disconnect_user(&user.to_string())).sum();
-        if ended > 0 {
-            tracing::info!(%endpoint, ended, "connections of an endpoint's earlier credentials were ended");
+    /// Ends all connections of these, with `why`, and writes down of each how many those were.
+    fn cut(&self, holders: &[Holder], why: &str, by: By) {
+        let connections: HashMap<Holder, Cell<usize>> =
+            holders.iter().map(|&holder| (holder, Cell::default())).collect();
+        // They are looked for once, however many holders there are: the broker's state is locked meanwhile.
+        let own = |user: &str| {
+            let count = User::parse(user).and_then(|user| connections.get(&user.holder));
+            count.inspect(|count| count.set(count.get() + 1)).is_some()
+        };
+        self.broker.disconnect_users(own, why);
+        for holder in holders {
+            let name = match holder {
+                Holder::Client(identity) => format!("client.{identity}"),
+                Holder::Endpoint(endpoint) => endpoint.to_string(),
+            };
+            audit::cut_off(&name, connections.get(holder).map_or(0, Cell::get), by);
         }
-        ended
     }
 
     fn declare(&self, endpoint: EndpointId) -> Result<(), DeclareError> {

@@ -1,96 +1,181 @@
-//! Which endpoints there are, and which of their credentials are in use, as far as the access table needs it.
+//! Which log-ins at the broker still count, and which credentials of endpoints are in use, as far as the access table needs it.
+//!
+//! A log-in reads its credential from the store, and its client decides when it opens the connection. Meanwhile the holder
+//! may be shut out, and may even have got another credential. So a log-in notes the [`Moment`] at which it began: one that
+//! began before its holder was shut out opens nothing.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
-use wire::EndpointId;
+use wire::{EndpointId, IdentityId};
 
-use super::url::User;
+/// Longer than a log-in may take.
+const LOG_IN: SignedDuration = SignedDuration::from_mins(2);
+
+/// A place in the order in which holders were shut out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Moment(u64);
+
+/// The endpoints that exist, and who was shut out. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Standing(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    now: Moment,
+    endpoints: HashMap<EndpointId, Connected>,
+    /// Clients that were shut out, since when, and the time. Their connections are gone: only log-ins are left to refuse.
+    clients: HashMap<IdentityId, (Moment, Timestamp)>,
+}
 
 /// What is known of one endpoint's connections.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Connected {
     /// The credentials that have logged in since the service started.
     used: BTreeSet<i64>,
     /// It is locked: it may not do anything until it is registered again.
     barred: bool,
+    /// Log-ins that began before count no more.
+    since: Moment,
 }
 
-/// Longer than a log-in may take.
-const LOG_IN: SignedDuration = SignedDuration::from_mins(2);
+impl Inner {
+    /// From now on it is later.
+    fn next(&mut self) -> Moment {
+        self.now.0 += 1;
+        self.now
+    }
 
-/// The endpoints that exist, and nobody else. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Standing {
-    endpoints: Arc<Mutex<HashMap<EndpointId, Connected>>>,
-    /// Clients' users who were shut out a moment ago. Their credentials are gone; a log-in that had read one is not done.
-    shut_out: Arc<Mutex<HashMap<User, Timestamp>>>,
+    fn endpoint(&mut self, endpoint: EndpointId) -> &mut Connected {
+        let since = self.now;
+        let new = || Connected { used: BTreeSet::new(), barred: false, since };
+        self.endpoints.entry(endpoint).or_insert_with(new)
+    }
 }
 
 impl Standing {
-    pub(super) fn shut_out(&self, user: User, now: Timestamp) {
-        let mut users = self.shut_out.lock().unwrap_or_else(PoisonError::into_inner);
-        users.retain(|_, since| now.duration_since(*since) < LOG_IN);
-        users.insert(user, now);
+    /// To be noted before a log-in reads its credential.
+    pub(super) fn moment(&self) -> Moment {
+        self.inner().now
     }
 
-    /// A credential of this name was made anew.
-    pub(super) fn let_in(&self, user: User) {
-        self.shut_out.lock().unwrap_or_else(PoisonError::into_inner).remove(&user);
+    /// The client's credentials have ended in the store.
+    pub(super) fn client_shut_out(&self, client: IdentityId, now: Timestamp) {
+        let mut inner = self.inner();
+        inner.clients.retain(|_, (_, at)| now.duration_since(*at).abs() < LOG_IN);
+        let moment = inner.next();
+        inner.clients.insert(client, (moment, now));
     }
 
-    pub(super) fn is_shut_out(&self, user: User) -> bool {
-        self.shut_out.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&user)
+    /// Whether a log-in of the client that began at `began` counts.
+    pub(super) fn admits_client(&self, client: IdentityId, began: Moment) -> bool {
+        self.inner().clients.get(&client).is_none_or(|(since, _)| began >= *since)
     }
 
     /// A credential has opened a connection. Answers whether its endpoint exists: it may be deleted at this moment.
     pub(super) fn logged_in(&self, endpoint: EndpointId, number: i64) -> bool {
-        let mut endpoints = self.endpoints();
-        let Some(it) = endpoints.get_mut(&endpoint) else { return false };
+        let mut inner = self.inner();
+        let Some(it) = inner.endpoints.get_mut(&endpoint) else { return false };
         it.used.insert(number);
         true
     }
 
     /// A new credential was handed out: the earlier ones that have been used, whose connections must end.
     pub(super) fn registered(&self, endpoint: EndpointId, number: i64) -> Vec<i64> {
-        let mut endpoints = self.endpoints();
-        let it = endpoints.entry(endpoint).or_default();
-        it.barred = false;
+        let mut inner = self.inner();
+        let since = inner.next();
+        let it = inner.endpoint(endpoint);
+        (it.barred, it.since) = (false, since);
         let kept = it.used.split_off(&number);
         std::mem::replace(&mut it.used, kept).into_iter().collect()
     }
 
     /// The endpoint exists, again perhaps.
     pub(super) fn made(&self, endpoint: EndpointId) {
-        self.endpoints().entry(endpoint).or_default().barred = false;
+        self.inner().endpoint(endpoint).barred = false;
     }
 
-    /// The endpoint is locked: all the credentials that have been used.
-    pub(super) fn barred(&self, endpoint: EndpointId) -> Vec<i64> {
-        let mut endpoints = self.endpoints();
-        let Some(it) = endpoints.get_mut(&endpoint) else { return Vec::new() };
-        it.barred = true;
-        std::mem::take(&mut it.used).into_iter().collect()
+    /// The endpoint is locked, or its owner is shut out.
+    pub(super) fn barred(&self, endpoint: EndpointId) {
+        let mut inner = self.inner();
+        let since = inner.next();
+        if let Some(it) = inner.endpoints.get_mut(&endpoint) {
+            *it = Connected { used: BTreeSet::new(), barred: true, since };
+        }
     }
 
-    /// The endpoint is no more: all the credentials that have been used.
-    pub(super) fn deleted(&self, endpoint: EndpointId) -> Vec<i64> {
-        self.endpoints().remove(&endpoint).map_or_else(Vec::new, |it| it.used.into_iter().collect())
+    /// The endpoint is no more.
+    pub(super) fn deleted(&self, endpoint: EndpointId) {
+        let mut inner = self.inner();
+        inner.next();
+        inner.endpoints.remove(&endpoint);
     }
 
-    /// Whether it exists and is not locked.
+    /// Whether the endpoint exists and is not locked.
     pub(super) fn admits(&self, endpoint: EndpointId) -> bool {
-        self.endpoints().get(&endpoint).is_some_and(|it| !it.barred)
+        self.inner().endpoints.get(&endpoint).is_some_and(|it| !it.barred)
     }
 
-    fn endpoints(&self) -> std::sync::MutexGuard<'_, HashMap<EndpointId, Connected>> {
+    /// The same, and whether a log-in of the endpoint that began at `began` counts.
+    pub(super) fn admits_endpoint(&self, endpoint: EndpointId, began: Moment) -> bool {
+        self.inner().endpoints.get(&endpoint).is_some_and(|it| !it.barred && began >= it.since)
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
         // A panic while it was held cannot have left it half changed.
-        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[cfg(test)]
     pub(super) fn remembers(&self, endpoint: EndpointId) -> bool {
-        self.endpoints().contains_key(&endpoint)
+        self.inner().endpoints.contains_key(&endpoint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    const ENDPOINT: EndpointId = EndpointId::from_uuid(Uuid::from_u128(1));
+    const CLIENT: IdentityId = IdentityId::from_uuid(Uuid::from_u128(2));
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    /// A log-in is under way while something happens that ends the credential that it has read; then its endpoint comes back.
+    #[test]
+    fn a_log_in_that_began_before_its_endpoint_was_shut_out_counts_no_more() {
+        type Happens = fn(&Standing);
+        let table: [(&str, Happens); 3] = [
+            ("locked", |it| it.barred(ENDPOINT)),
+            ("deleted", |it| it.deleted(ENDPOINT)),
+            ("registered again", |it| assert_eq!(it.registered(ENDPOINT, 2), [1])),
+        ];
+        for (what, happens) in table {
+            let standing = Standing::default();
+            standing.made(ENDPOINT);
+            let began = standing.moment();
+            assert!(standing.logged_in(ENDPOINT, 1) && standing.admits_endpoint(ENDPOINT, began));
+            happens(&standing);
+            standing.registered(ENDPOINT, 3);
+            assert!(!standing.admits_endpoint(ENDPOINT, began), "{what}");
+            assert!(standing.admits_endpoint(ENDPOINT, standing.moment()), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_log_in_that_began_before_its_client_was_shut_out_counts_no_more() {
+        let standing = Standing::default();
+        let began = standing.moment();
+        assert!(standing.admits_client(CLIENT, began));
+        standing.client_shut_out(CLIENT, NOW);
+        // However soon the client gets another credential, with the same number.
+        assert!(!standing.admits_client(CLIENT, began));
+        assert!(standing.admits_client(CLIENT, standing.moment()));
+        let other = IdentityId::from_uuid(Uuid::from_u128(3));
+        assert!(standing.admits_client(other, began));
+        standing.client_shut_out(other, NOW + LOG_IN);
+        assert_eq!(standing.inner().clients.len(), 1, "what no log-in can be under way for is forgotten");
     }
 }

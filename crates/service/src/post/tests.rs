@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use uuid::Uuid;
 use wire::message::StatusReport;
-use wire::{FunctionId, RequestId, TaskGroupId, TaskId};
+use wire::{FunctionId, IdentityId, RequestId, TaskGroupId, TaskId};
 
 use super::*;
 use crate::limits::Limits;
@@ -77,6 +77,7 @@ impl Scene {
             metadata: Default::default(),
             choices,
             client: None,
+            token: None,
             most: 1_000,
             secret: Hash::of("s"),
             now: NOW,

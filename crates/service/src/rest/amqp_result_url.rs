@@ -14,7 +14,7 @@ use wire::IdentityId;
 use wire::queue::{self, ResultConnection};
 
 use super::App;
-use super::caller::Caller;
+use super::caller::CallerToken;
 use super::failure::Failure;
 use super::route::{Method, Route};
 use crate::ambient;
@@ -84,10 +84,11 @@ fn is_young(handed: &Handed, now: Timestamp) -> bool {
 
 pub(super) async fn url(
     State(app): State<App>,
-    Caller(caller): Caller,
+    by: CallerToken,
     Extension(reached): Extension<Reached>,
 ) -> Result<Json<ResultConnection>, Failure> {
-    let Handed { number, secret, .. } = credential(&app, caller).await?;
+    let caller = by.token.identity;
+    let Handed { number, secret, .. } = credential(&app, &by).await?;
     let url = ConnectionUrl { holder: Holder::Client(caller), number, secret: &secret };
     Ok(Json(ResultConnection {
         queue_prefix: queue::client_prefix(caller),
@@ -95,8 +96,9 @@ pub(super) async fn url(
     }))
 }
 
-/// The credential that `caller` is handed now.
-async fn credential(app: &App, caller: IdentityId) -> Result<Handed, Failure> {
+/// The credential that a caller is handed now.
+async fn credential(app: &App, by: &CallerToken) -> Result<Handed, Failure> {
+    let caller = by.token.identity;
     let now = ambient::now();
     if let Some(handed) = app.addresses.young(caller, now) {
         // It may have been ended meanwhile, with all that its holder had.
@@ -106,10 +108,14 @@ async fn credential(app: &App, caller: IdentityId) -> Result<Handed, Failure> {
         }
     }
     let secret = secret::fresh();
-    let command =
-        NewClientCredential { identity: caller, secret: Hash::of(&secret), now, expires: now + LIFE };
+    let command = NewClientCredential {
+        identity: caller,
+        token: Some(by.hash),
+        secret: Hash::of(&secret),
+        now,
+        expires: now + LIFE,
+    };
     let number = app.store.write(command).await?.ok_or_else(Failure::shut_out)?;
-    app.post.client_credential_made(caller, number);
     let handed = Handed { number, secret, made: now };
     app.addresses.remember(caller, &handed);
     Ok(handed)

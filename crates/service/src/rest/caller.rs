@@ -12,21 +12,25 @@ use wire::rest::error::Code;
 use super::App;
 use super::failure::Failure;
 use crate::front::Working;
+use crate::secret::Hash;
 use crate::store::Token;
 use crate::{ambient, front, proof};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caller(pub(super) IdentityId);
 
-/// The same, with the application through which they call.
+/// The same, with their token: what is handed out for it must not outlive its end.
 #[derive(Clone, Debug)]
-pub(super) struct CallerToken(pub(super) Arc<Token>);
+pub(super) struct CallerToken {
+    pub(super) token: Arc<Token>,
+    pub(super) hash: Hash,
+}
 
 impl FromRequestParts<App> for Caller {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Caller, Failure> {
-        let CallerToken(token) = CallerToken::from_request_parts(parts, app).await?;
+        let CallerToken { token, .. } = CallerToken::from_request_parts(parts, app).await?;
         Ok(Caller(token.identity))
     }
 }
@@ -58,6 +62,6 @@ impl FromRequestParts<App> for CallerToken {
             working.counts_for(share);
         }
         parts.extensions.insert(Caller(token.identity));
-        Ok(CallerToken(token))
+        Ok(CallerToken { token, hash: Hash::of(bearer) })
     }
 }

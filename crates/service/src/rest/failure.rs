@@ -75,7 +75,7 @@ impl Failure {
 
     /// Who was let in a moment ago and is no more.
     pub fn shut_out() -> Failure {
-        Failure::new(Code::InvalidAuthToken, "The account or the application is disabled or was removed")
+        Failure::new(Code::InvalidAuthToken, "The login was ended while this was asked: log in again")
     }
 
     pub fn too_many_endpoints(kind: &str, most: u32) -> Failure {

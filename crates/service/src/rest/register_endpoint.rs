@@ -21,7 +21,7 @@ use crate::front::Reached;
 use crate::post::url::ConnectionUrl;
 use crate::rules::{self, Verdict};
 use crate::secret::{self, Hash};
-use crate::store::{ChangeEndpoint, Endpoint, Holder, RegisterEndpoint, Registered, Token};
+use crate::store::{ChangeEndpoint, Endpoint, Holder, RegisterEndpoint, Registered};
 use crate::user_endpoint;
 
 const REFUSALS: &[Code] = &[
@@ -63,24 +63,24 @@ const LIST_LIMIT: usize = 10_000;
 
 pub(super) async fn create(
     State(app): State<App>,
-    CallerToken(token): CallerToken,
+    by: CallerToken,
     Extension(reached): Extension<Reached>,
     request: Request,
 ) -> Result<Json<Registration>, Failure> {
     let wanted = read(&app, request).await?;
     let id = EndpointId::from_uuid(ambient::random_id());
-    register(&app, wanted, id, &token, reached).await
+    register(&app, wanted, id, &by, reached).await
 }
 
 pub(super) async fn update(
     State(app): State<App>,
-    CallerToken(token): CallerToken,
+    by: CallerToken,
     Path(id): Path<String>,
     Extension(reached): Extension<Reached>,
     request: Request,
 ) -> Result<Response, Failure> {
     let id: EndpointId = super::id(&id)?;
-    let caller = token.identity;
+    let caller = by.token.identity;
     let body = app.room.read(request, app.limits.body_bytes).await?;
     let change: Change = wire::json::decode(&body.bytes, app.limits.body_bytes)?;
     if change.endpoint_name.is_none() {
@@ -107,7 +107,7 @@ pub(super) async fn update(
         // Others can compute it before it is there; only its manager's start makes it.
         return Err(Failure::unknown_endpoint(id));
     }
-    register(&app, wanted, id, &token, reached).await.map(IntoResponse::into_response)
+    register(&app, wanted, id, &by, reached).await.map(IntoResponse::into_response)
 }
 
 /// A `PUT` that names no endpoint changes what is said of one that is there. Answers the endpoint.
@@ -204,14 +204,14 @@ async fn register(
     app: &App,
     Wanted(wanted): Wanted,
     id: EndpointId,
-    token: &Token,
+    by: &CallerToken,
     reached: Reached,
 ) -> Result<Json<Registration>, Failure> {
     let now = ambient::now();
     let broker_at = app.amqp.base(reached);
     let endpoint = Endpoint {
         id,
-        owner: token.identity,
+        owner: by.token.identity,
         name: wanted.endpoint_name,
         display_name: wanted.display_name,
         multi_user: wanted.multi_user == Some(true),
@@ -229,7 +229,8 @@ async fn register(
         endpoint,
         metadata: wanted.metadata,
         choices: None,
-        client: Some(token.client),
+        client: Some(by.token.client),
+        token: Some(by.hash),
         most,
         secret: Hash::of(&secret),
         now,

@@ -226,6 +226,7 @@ async fn registrations_whose_answers_were_lost_do_not_pile_up() {
             metadata: Default::default(),
             choices: None,
             client: None,
+            token: None,
             most: 1_000,
             secret,
             now: NOW,

@@ -52,6 +52,8 @@ pub struct Credential {
 #[derive(Debug)]
 pub struct NewClientCredential {
     pub identity: IdentityId,
+    /// The access token with which it is asked for.
+    pub token: Option<Hash>,
     pub secret: Hash,
     pub now: Timestamp,
     pub expires: Timestamp,
@@ -61,7 +63,7 @@ impl Command for NewClientCredential {
     type Output = Option<i64>;
 
     async fn run(self, tx: &mut Tx) -> Result<Option<i64>, StoreError> {
-        if !lives(tx, self.identity, None).await? {
+        if !lives(tx, self.identity, None, self.token).await? {
             return Ok(None);
         }
         let holder = Holder::Client(self.identity);

@@ -138,6 +138,8 @@ pub struct RegisterEndpoint {
     pub choices: Option<Choices>,
     /// The application that asks for it in its owner's name; absent: the service itself.
     pub client: Option<ClientId>,
+    /// The access token with which it asks.
+    pub token: Option<Hash>,
     /// So many endpoints may its owner have; user endpoints are counted apart.
     pub most: u32,
     pub secret: Hash,
@@ -153,7 +155,7 @@ pub enum Registered {
     LockedUntil(Timestamp),
     /// It is, or was, that of an endpoint with another owner or another manager, which stays as it was.
     OfAnother,
-    /// Its owner, or the application that asks, is disabled or gone.
+    /// Its owner, or the application that asks, is disabled or gone, or the token has ended.
     ShutOut,
     /// Its owner has as many as one may have.
     TooMany,
@@ -164,7 +166,7 @@ impl Command for RegisterEndpoint {
 
     async fn run(self, tx: &mut Tx) -> Result<Registered, StoreError> {
         let endpoint = self.endpoint;
-        if !lives(tx, endpoint.owner, self.client).await? {
+        if !lives(tx, endpoint.owner, self.client, self.token).await? {
             return Ok(Registered::ShutOut);
         }
         // Of an earlier life of it, if it was deleted.

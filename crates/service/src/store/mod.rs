@@ -78,12 +78,12 @@ pub use results::{
     Delivered, Delivery, ExpireResults, ForgetTasks, RecordResults, Recorded, RecordedResults, ReportedResult,
 };
 pub use sessions::{Authentication, EndSessions, Method, Session, SignIn, SignOut};
-pub use shut_out::{EndAccess, EndEverything, Ended};
+pub use shut_out::{EndEverything, Ended};
 pub use subjects::BindSubject;
 pub use submissions::{Accepted, Answered, Answering, Fingerprint, ForgetSubmissions};
 pub use tasks::{Acknowledge, Assignment, NewTask, Page, Submission, Submit, TaskRow};
 pub use tokens::{AddTokens, EndTokens, Token};
-pub use user_groups::{AddUserGroup, RemoveUserGroup, SetMember, UserGroup};
+pub use user_groups::{AddMember, AddUserGroup, RemoveMember, RemoveUserGroup, UserGroup};
 pub use writer::{Command, Tx};
 
 use payloads::Payloads;

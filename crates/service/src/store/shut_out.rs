@@ -25,8 +25,6 @@ pub struct EndEverything {
 pub struct Ended {
     /// Whose connections end, also those whose credentials had ended before.
     pub holders: Vec<IdentityId>,
-    /// The credentials of theirs that were alive.
-    pub clients: Vec<(IdentityId, i64)>,
     pub endpoints: Vec<EndpointId>,
 }
 
@@ -49,10 +47,9 @@ impl Command for EndEverything {
     async fn run(self, tx: &mut Tx) -> Result<Ended, StoreError> {
         let identity = key(self.identity.as_uuid());
         let mut ended = Ended::default();
-        // What a client has opened at the broker was opened for the one that it acts as.
+        // What one that is linked with others has opened at the broker was opened for the first of them.
         let holders: Vec<Vec<u8>> = sqlx::query_scalar(
-            "SELECT $1 UNION SELECT primary_id FROM identities \
-             WHERE id = $1 AND kind = 'client' AND primary_id IS NOT NULL",
+            "SELECT $1 UNION SELECT primary_id FROM identities WHERE id = $1 AND primary_id IS NOT NULL",
         )
         .bind(&identity)
         .fetch_all(&mut *tx)
@@ -64,8 +61,7 @@ impl Command for EndEverything {
             let holder = uuid::Uuid::from_slice(&holder).map_err(|_| StoreError::Corrupt("primary_id"))?;
             let holder = IdentityId::from_uuid(holder);
             ended.holders.push(holder);
-            let numbers = EndConnections(holder).run(tx).await?;
-            ended.clients.extend(numbers.into_iter().map(|number| (holder, number)));
+            credentials::remove_all(tx, Holder::Client(holder)).await?;
         }
         for endpoint in endpoints {
             let endpoint = uuid::Uuid::from_slice(&endpoint).map_err(|_| StoreError::Corrupt("id"))?;
@@ -86,36 +82,6 @@ impl Command for EndEverything {
         EndTokens::Client(ClientId::from_uuid(*self.identity.as_uuid())).run(tx).await?;
         EndSessions(self.identity).run(tx).await?;
         Ok(ended)
-    }
-}
-
-/// Ends the access tokens that act for an identity or for the first of its set, and nothing else.
-#[derive(Debug)]
-pub struct EndAccess {
-    pub identity: IdentityId,
-    pub now: Timestamp,
-}
-
-impl Command for EndAccess {
-    type Output = ();
-
-    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
-        let acting: Vec<Vec<u8>> =
-            sqlx::query_scalar("SELECT coalesce(primary_id, id) FROM identities WHERE id = $1")
-                .bind(key(self.identity.as_uuid()))
-                .fetch_all(&mut *tx)
-                .await?;
-        for identity in acting {
-            sqlx::query(REMEMBER_TOKENS)
-                .bind(&identity)
-                .bind(self.now.as_microsecond())
-                .execute(&mut *tx)
-                .await?;
-            let identity =
-                uuid::Uuid::from_slice(&identity).map_err(|_| StoreError::Corrupt("primary_id"))?;
-            EndTokens::Of(IdentityId::from_uuid(identity)).run(tx).await?;
-        }
-        Ok(())
     }
 }
 
@@ -156,13 +122,24 @@ impl EndEverything {
     }
 }
 
-/// Whether `owner`, and the application that asks in its name, may still do anything. Asked in the transaction that
-/// hands something out: who is shut out before gets nothing, who is shut out later loses it.
+/// Whether `owner`, and the application that asks in its name, may still do anything, and the access token with which it was
+/// asked has not ended. Asked in the transaction that hands something out: who is shut out before gets nothing, not even
+/// when they are let in again, who is shut out later loses it.
 pub(super) async fn lives(
     tx: &mut Tx,
     owner: IdentityId,
     client: Option<ClientId>,
+    token: Option<Hash>,
 ) -> Result<bool, StoreError> {
+    if let Some(token) = token {
+        let known = sqlx::query("SELECT 1 FROM tokens WHERE hash = $1")
+            .bind(token.as_bytes().to_vec())
+            .fetch_optional(&mut *tx)
+            .await?;
+        if known.is_none() {
+            return Ok(false);
+        }
+    }
     let own: Option<bool> = sqlx::query_scalar("SELECT disabled FROM identities WHERE id = $1")
         .bind(key(owner.as_uuid()))
         .fetch_optional(&mut *tx)
@@ -175,24 +152,6 @@ pub(super) async fn lives(
     .fetch_optional(tx)
     .await?;
     Ok(own == Some(false) && asking == Some(false))
-}
-
-/// Ends an identity's credentials for the broker. Answers their numbers: who is connected by one has to be cut off.
-#[derive(Debug)]
-struct EndConnections(IdentityId);
-
-impl EndConnections {
-    async fn run(self, tx: &mut Tx) -> Result<Vec<i64>, StoreError> {
-        let holder = Holder::Client(self.0);
-        let numbers =
-            sqlx::query_scalar("SELECT number FROM credentials WHERE kind = $1 AND subject_id = $2")
-                .bind(holder.kind())
-                .bind(key(self.0.as_uuid()))
-                .fetch_all(&mut *tx)
-                .await?;
-        credentials::remove_all(tx, holder).await?;
-        Ok(numbers)
-    }
 }
 
 impl Store {

@@ -99,6 +99,7 @@ pub(super) async fn opened_with(
             metadata: Default::default(),
             choices: None,
             client: None,
+            token: None,
             most: 2,
             secret: Hash::of("s"),
             now,
@@ -378,40 +379,49 @@ async fn nothing_is_handed_out_to_who_is_shut_out() {
         grant: None,
         parent: None,
     };
-    let url = |secret: &str| NewClientCredential {
+    let url = |token: &str, secret: &str| NewClientCredential {
         identity: OWNER,
+        token: Some(Hash::of(token)),
         secret: Hash::of(secret),
         now,
         expires: now + SignedDuration::from_hours(1),
     };
-    let register = async |by| {
+    let register = async |by, token: &str| {
         let endpoint = store.endpoint(endpoint(0)).await.unwrap().unwrap();
         let client = Some(by);
         let metadata = Default::default();
         let secret = Hash::of("e");
-        let command = RegisterEndpoint { endpoint, metadata, choices: None, client, most: 2, secret, now };
+        let token = Some(Hash::of(token));
+        let command =
+            RegisterEndpoint { endpoint, metadata, choices: None, client, token, most: 2, secret, now };
         store.write(command).await.unwrap()
     };
     assert!(store.write(AddTokens(vec![(Hash::of("t"), token.clone())])).await.unwrap());
-    assert_eq!(store.write(url("u")).await.unwrap(), Some(1));
-    assert_eq!(register(client).await, Registered::As(2));
+    assert_eq!(store.write(url("t", "u")).await.unwrap(), Some(1));
+    assert_eq!(register(client, "t").await, Registered::As(2));
 
     store.write(SetDisabled { identity: OWNER, disabled: true }).await.unwrap();
     let ended = store.write(EndEverything { identity: OWNER, now }).await.unwrap();
-    assert_eq!(ended.clients, [(OWNER, 1)]);
+    assert_eq!(ended.holders, [OWNER]);
     assert_eq!(ended.endpoints.len(), 2, "{ended:?}");
     for secret in ["t", "u", "e", "s"] {
         assert_eq!(store.shut_out_with(Hash::of(secret)).await.unwrap(), Some(OWNER), "{secret}");
     }
     assert_eq!(store.shut_out_with(Hash::of("another")).await.unwrap(), None);
     assert!(!store.write(AddTokens(vec![(Hash::of("t2"), token.clone())])).await.unwrap());
-    assert_eq!(store.write(url("u2")).await.unwrap(), None);
-    assert_eq!(register(client).await, Registered::ShutOut);
+    assert_eq!(store.write(url("t", "u2")).await.unwrap(), None);
+    assert_eq!(register(client, "t").await, Registered::ShutOut);
 
     store.write(SetDisabled { identity: OWNER, disabled: false }).await.unwrap();
     let unknown = ClientId::from_uuid(Uuid::from_u128(77));
-    assert_eq!(register(unknown).await, Registered::ShutOut, "the application counts, too");
-    assert_eq!(register(client).await, Registered::As(3));
+    // A request that was under way all the time, and had shown a token that was good when it began.
+    assert_eq!(store.write(url("t", "u2")).await.unwrap(), None);
+    assert_eq!(register(client, "t").await, Registered::ShutOut);
+    let dependent = Token { parent: Some(Hash::of("t")), ..token.clone() };
+    assert!(!store.write(AddTokens(vec![(Hash::of("t3"), dependent)])).await.unwrap());
+    assert!(store.write(AddTokens(vec![(Hash::of("t4"), token)])).await.unwrap());
+    assert_eq!(register(unknown, "t4").await, Registered::ShutOut, "the application counts, too");
+    assert_eq!(register(client, "t4").await, Registered::As(3));
     // What is remembered is forgotten in time.
     let later = now + SignedDuration::from_hours(24 * 365);
     store.write(EndEverything { identity: OWNER, now: later }).await.unwrap();
@@ -490,8 +500,13 @@ async fn a_holder_has_the_newest_credentials() {
     let client = Holder::Client(OWNER);
     for number in 1..=40 {
         let expires = now + SignedDuration::from_hours(24);
-        let command =
-            NewClientCredential { identity: OWNER, secret: Hash::of(&number.to_string()), now, expires };
+        let command = NewClientCredential {
+            identity: OWNER,
+            token: None,
+            secret: Hash::of(&number.to_string()),
+            now,
+            expires,
+        };
         assert_eq!(store.write(command).await.unwrap(), Some(number));
     }
     let endpoint_row = store.endpoint(endpoint(0)).await.unwrap().unwrap();
@@ -501,6 +516,7 @@ async fn a_holder_has_the_newest_credentials() {
             metadata: Default::default(),
             choices: None,
             client: None,
+            token: None,
             most: 2,
             secret: Hash::of("s"),
             now,

@@ -44,7 +44,7 @@ impl Token {
 }
 
 /// Adds tokens of one identity and one application, all or none, and forgets those that ended long ago. Answers whether they
-/// were added: not when one of both is shut out.
+/// were added: not when one of both is shut out, or the token has ended for which a resource server gets these.
 #[derive(Debug)]
 pub struct AddTokens(pub Vec<(Hash, Token)>);
 
@@ -53,7 +53,7 @@ impl Command for AddTokens {
 
     async fn run(self, tx: &mut Tx) -> Result<bool, StoreError> {
         let Some((hash, first)) = self.0.first() else { return Ok(true) };
-        if !lives(tx, first.identity, Some(first.client)).await? {
+        if !lives(tx, first.identity, Some(first.client), first.parent).await? {
             return Ok(false);
         }
         sqlx::query(

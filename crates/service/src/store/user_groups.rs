@@ -7,7 +7,7 @@ use wire::{GroupId, IdentityId};
 
 use super::people::Taken;
 use super::row::{id, key, time};
-use super::{Command, Store, StoreError, Tx};
+use super::{Command, EndEverything, Ended, Store, StoreError, Tx};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserGroup {
@@ -59,31 +59,66 @@ impl Command for RemoveUserGroup {
     }
 }
 
-/// Takes an identity into a group, or out of it.
+/// Takes an identity into a group.
 #[derive(Debug)]
-pub struct SetMember {
+pub struct AddMember {
     pub group: GroupId,
     pub identity: IdentityId,
-    pub member: bool,
 }
 
-impl Command for SetMember {
+impl Command for AddMember {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
-        let sql = match self.member {
-            true => {
-                "INSERT INTO group_members (group_id, identity_id) VALUES ($1, $2) \
-                 ON CONFLICT (group_id, identity_id) DO NOTHING"
-            }
-            false => "DELETE FROM group_members WHERE group_id = $1 AND identity_id = $2",
-        };
-        sqlx::query(sql)
+        sqlx::query(
+            "INSERT INTO group_members (group_id, identity_id) VALUES ($1, $2) \
+             ON CONFLICT (group_id, identity_id) DO NOTHING",
+        )
+        .bind(key(self.group.as_uuid()))
+        .bind(key(self.identity.as_uuid()))
+        .execute(tx)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Takes an identity out of a group, and ends all that it and those that are linked with it hold: what a group gives to
+/// one it gives to all of them. Answers what ended: nothing, if it was no member.
+#[derive(Debug)]
+pub struct RemoveMember {
+    pub group: GroupId,
+    pub identity: IdentityId,
+    pub now: Timestamp,
+}
+
+impl Command for RemoveMember {
+    type Output = Ended;
+
+    async fn run(self, tx: &mut Tx) -> Result<Ended, StoreError> {
+        let mut ended = Ended::default();
+        let removed = sqlx::query("DELETE FROM group_members WHERE group_id = $1 AND identity_id = $2")
             .bind(key(self.group.as_uuid()))
             .bind(key(self.identity.as_uuid()))
-            .execute(tx)
+            .execute(&mut *tx)
             .await?;
-        Ok(())
+        if removed.rows_affected() == 0 {
+            return Ok(ended);
+        }
+        let set = sqlx::query(
+            "SELECT i.id FROM identities a \
+             JOIN identities i ON i.id = coalesce(a.primary_id, a.id) OR i.primary_id = coalesce(a.primary_id, a.id) \
+             WHERE a.id = $1",
+        )
+        .bind(key(self.identity.as_uuid()))
+        .fetch_all(&mut *tx)
+        .await?;
+        for one in &set {
+            let identity = IdentityId::from_uuid(id(one, "id")?);
+            let also = EndEverything { identity, now: self.now }.run(tx).await?;
+            ended.holders.extend(also.holders);
+            ended.endpoints.extend(also.endpoints);
+        }
+        Ok(ended)
     }
 }
 

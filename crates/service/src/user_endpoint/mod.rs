@@ -271,6 +271,7 @@ impl Starter {
             metadata: Default::default(),
             choices,
             client: None,
+            token: None,
             most: self.most,
             secret: Hash::of(&secret),
             now,

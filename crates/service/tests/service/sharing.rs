@@ -1,7 +1,7 @@
 //! What is shared with whom: functions, endpoints in lists, locks.
 
 use serde_json::{Value, json};
-use service::store::{AddUserGroup, SetMember, Store, UserGroup};
+use service::store::{AddMember, AddUserGroup, Store, UserGroup};
 
 use crate::support::{CODE, Client, FakeEndpoint, Farcall, PAYLOAD, endpoint_body};
 
@@ -15,7 +15,7 @@ async fn group(service: &mut Farcall, members: &[&Client]) -> String {
     store.write(AddUserGroup(group)).await.unwrap().unwrap();
     for member in members {
         let identity = member.id.parse().unwrap();
-        store.write(SetMember { group: id, identity, member: true }).await.unwrap();
+        store.write(AddMember { group: id, identity }).await.unwrap();
     }
     store.close().await;
     service.start_again();

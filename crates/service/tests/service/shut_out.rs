@@ -3,8 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use lapin::{Connection, ConnectionProperties};
+use futures_util::{Stream, StreamExt};
+use lapin::{Connection, ConnectionProperties, Event};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::support::{COMPUTE, Client, FakeEndpoint, Farcall, Registration, endpoint_body, open};
 use crate::visitor::{Visitor, authorize, exchange, person};
@@ -21,6 +24,15 @@ async fn end(connections: &[&Connection]) {
         assert!(since.elapsed() < AT_ONCE, "a connection lives on");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// What the broker says as it ends a connection.
+async fn last_words(events: impl Stream<Item = Event>) -> String {
+    let said = events.filter_map(async |event| match event {
+        Event::Error(error) => Some(error.to_string()),
+        _ => None,
+    });
+    tokio::time::timeout(AT_ONCE, Box::pin(said).next()).await.unwrap().unwrap()
 }
 
 /// Why a connection URL opens nothing.
@@ -51,6 +63,7 @@ async fn a_disabled_client_loses_its_endpoints_until_it_is_let_in_again() {
     let (collecting, _channel) = open(results).await;
     let waiting = client.submit(&id, &function, 1).await;
 
+    let events = connection.events_listener();
     service.administer(&["client", "disable", &client.id], "");
     end(&[&connection, &collecting]).await;
     let log = service.read_log();
@@ -62,6 +75,8 @@ async fn a_disabled_client_loses_its_endpoints_until_it_is_let_in_again() {
         "The account {}@clients.auth.globus.org is disabled: ask who administers this service",
         client.id
     );
+    let why = last_words(events).await;
+    assert!(why.contains("CONNECTION_FORCED") && why.contains(&told), "{why}");
     for (url, restarted) in [(registration.url(), false), (results, false), (registration.url(), true)] {
         if restarted {
             service.stop();
@@ -169,8 +184,14 @@ async fn a_locked_manager_is_cut_off_with_its_user_endpoints() {
         .unwrap();
     let (first, _channel) = open(manager.url()).await;
     let (second, _channel) = open(child.url()).await;
+    let events = second.events_listener();
     client.post(&format!("/v3/endpoints/{}/lock", manager.id()), Value::Null).await.ok();
     end(&[&first, &second]).await;
+    let why = last_words(events).await;
+    assert!(
+        why.contains(&format!("Endpoint {} was stopped from afar and is locked until", manager.id())),
+        "{why}"
+    );
     refused(manager.url()).await;
     refused(child.url()).await;
     client.delete(&format!("/v2/endpoints/{}", manager.id())).await.ok();
@@ -181,35 +202,111 @@ async fn a_locked_manager_is_cut_off_with_its_user_endpoints() {
     }
 }
 
+/// A function that is shared with a group, by its owner; the path under which members see it.
+async fn shared(owner: &Client, group: &str) -> String {
+    let body = json!({"function_name": "f", "function_code": crate::support::CODE, "serialized": true,
+        "group": group});
+    let function = owner.post("/v3/functions", body).await.ok()["function_uuid"].as_str().unwrap().to_owned();
+    format!("/v2/functions/{function}")
+}
+
 #[tokio::test]
-async fn who_is_taken_out_of_a_group_gets_no_further_with_what_they_hold() {
+async fn who_is_taken_out_of_a_group_loses_all_that_they_hold_and_logs_in_again_without_it() {
     let service = Farcall::start();
-    let (owner, member) = (service.client().await, service.client().await);
+    let (owner, member, other) = (service.client().await, service.client().await, service.client().await);
     let group = service.administer(&["group", "add", "climate"], "")["id"].as_str().unwrap().to_owned();
     for username in [&owner.id, &member.id] {
         service.administer(&["group", "members", &group, "--add", username], "");
     }
-    let body = json!({"function_name": "f", "function_code": crate::support::CODE, "serialized": true,
-        "group": group});
-    let owner = owner.with_token(&owner.grant(COMPUTE).await.ok()["access_token"]);
-    let function = owner.post("/v3/functions", body).await.ok()["function_uuid"].as_str().unwrap().to_owned();
-    let path = format!("/v2/functions/{function}");
-    let member = member.with_token(&member.grant(COMPUTE).await.ok()["access_token"]);
+    let path = shared(&owner, &group).await;
     member.get(&path).await.ok();
-    let endpoint = FakeEndpoint::connect(&member.register().await).await;
+    let registration = member.register().await;
+    let (connection, _channel) = open(registration.url()).await;
+    let results = member.get("/v2/get_amqp_result_connection_url").await.ok();
+    let (collecting, _channel) = open(results["connection_url"].as_str().unwrap()).await;
+    let (owners, others) = (owner.register().await, other.register().await);
+    let (staying, _channel) = open(owners.url()).await;
+    let bystander = FakeEndpoint::connect(&others).await;
+
+    // Whoever is no member loses nothing.
+    service.administer(&["group", "members", &group, "--remove", &other.id], "");
+    let events = connection.events_listener();
     service.administer(&["group", "members", &group, "--remove", &member.id], "");
-    let told = member.get(&path).await.refused(401, "INVALID_AUTH_TOKEN");
-    assert_eq!(told["message"], "This login was ended by who administers the service: log in again");
+    end(&[&connection, &collecting]).await;
+    let told = "This login was ended by who administers the service: log in again";
+    let why = last_words(events).await;
+    assert!(why.contains("CONNECTION_FORCED") && why.contains(told), "{why}");
+    assert!(refused(registration.url()).await.contains(told));
+    assert_eq!(member.get(&path).await.refused(401, "INVALID_AUTH_TOKEN")["message"], told);
     let log = service.read_log();
-    let line = log.lines().find(|line| line.contains("group members remove")).unwrap();
-    assert!(line.contains(&by_me()) && line.contains(&member.id), "{line}");
+    let lines: Vec<_> = log.lines().filter(|line| line.contains(&by_me())).collect();
+    for said in [
+        format!("group members remove\" subject=\"{group} {}", member.id),
+        format!("holder=\"{}\" connections=1", registration.id()),
+        format!("holder=\"client.{}\" connections=1", member.id),
+    ] {
+        assert!(lines.iter().any(|line| line.contains(&said)), "{said}: {log}");
+    }
     let member = member.with_token(&member.grant(COMPUTE).await.ok()["access_token"]);
     member.get(&path).await.refused(404, "FUNCTION_NOT_FOUND");
-    assert!(endpoint.is_connected().await, "what runs has nothing of the group");
+    open(member.register_again(registration.id()).await.url()).await;
+    assert!(staying.status().connected() && bystander.is_connected().await);
 
     // With the whole group.
     service.administer(&["group", "remove", &group], "");
+    end(&[&staying]).await;
     owner.get(&path).await.refused(401, "INVALID_AUTH_TOKEN");
+    assert!(bystander.is_connected().await);
+}
+
+#[tokio::test]
+async fn a_group_gave_to_all_of_a_set_what_it_gave_to_one() {
+    let service = Farcall::start();
+    let client = service.client().await;
+    person(&service, ALICE);
+    let alice = herself(&service, &client, ALICE).await;
+    service.administer(&["user", "link", &client.id, ALICE], "");
+    let linked = client.with_token(&client.grant(COMPUTE).await.ok()["access_token"]);
+    let group = service.administer(&["group", "add", "climate"], "")["id"].as_str().unwrap().to_owned();
+    service.administer(&["group", "members", &group, "--add", &client.id], "");
+    let path = shared(&linked, &group).await;
+    for by in [&alice, &linked] {
+        by.get(&path).await.ok();
+    }
+    let (connection, _channel) = open(alice.register().await.url()).await;
+    service.administer(&["group", "members", &group, "--remove", &client.id], "");
+    end(&[&connection]).await;
+    for by in [&alice, &linked] {
+        by.get(&path).await.refused(401, "INVALID_AUTH_TOKEN");
+    }
+}
+
+/// A request that had shown its token before, and whose body is complete only when everything has ended.
+#[tokio::test]
+async fn a_request_that_was_under_way_gets_nothing_that_outlives_the_end_of_its_login() {
+    let service = Farcall::start();
+    let any = service.client().await;
+    person(&service, ALICE);
+    let alice = herself(&service, &any, ALICE).await;
+    let body = endpoint_body().to_string();
+    let (first, rest) = body.split_at(10);
+    let head = format!(
+        "POST /v3/endpoints HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{first}",
+        alice.token,
+        body.len()
+    );
+    let address = service.http.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // Its token has been looked at once another request of hers, which came later, is answered.
+    alice.get(TASK).await;
+    service.administer(&["user", "reset", ALICE], "another password");
+    stream.write_all(rest.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    assert!(answer.contains("log in again") && !answer.contains("connection_url"), "{answer}");
 }
 
 #[tokio::test]

@@ -83,7 +83,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let mut last = Step::Continue;
             if self.session.is_disconnected(context.core) {
                 requests.clear();
-                last = self.session.force_close("the connection was ended by the service", &mut context);
+                last = self.session.force_close(self.outbox.close_text(), &mut context);
             }
             let mut paused = context.core.is_paused(key);
             while !paused

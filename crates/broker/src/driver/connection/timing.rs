@@ -45,8 +45,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.end = End::Now;
         }
         if signals & (STOP | DISCONNECT) != 0 && !self.session.is_closing() && self.end == End::Open {
+            let outbox = self.outbox.clone();
             let text = if signals & DISCONNECT != 0 {
-                "the connection was ended by the service"
+                outbox.close_text()
             } else {
                 "broker forced connection closure with reason 'shutdown'"
             };
