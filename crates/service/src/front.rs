@@ -4,7 +4,7 @@
 //! address has its [share](crate::connections), and a client has to keep [pace](crate::pace).
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use daemon::stop::Stop;
 use futures_util::FutureExt;
@@ -59,6 +59,11 @@ pub struct Reached {
     pub metrics: bool,
     /// The port on the client's own machine where its forwarder takes AMQP (`farcall connect`).
     pub forwarder: Option<NonZeroU16>,
+}
+
+/// Where a request comes from.
+pub fn peer(request: &Extensions) -> IpAddr {
+    request.get::<Reached>().map_or(IpAddr::from([0; 4]), |reached| reached.peer.ip())
 }
 
 /// Answers requests. Clones share it.
@@ -276,7 +281,9 @@ pub fn sent_by_client(client: ClientId) {
     tracing::Span::current().record("client", field::display(client));
 }
 
-/// We are nobody's proxy.
+/// We are nobody's proxy. Programs whose `http_proxy` leads here for the SDK's sake ask us for other hosts, too.
 fn misdirected() -> Response {
-    (StatusCode::MISDIRECTED_REQUEST, "This service answers for its own names only.\n").into_response()
+    let text = "This Farcall service answers for its own names only and forwards nothing. If http_proxy names it, that is \
+                for the Globus Compute SDK alone: ask other hosts over https://, or without http_proxy.\n";
+    (StatusCode::MISDIRECTED_REQUEST, text).into_response()
 }

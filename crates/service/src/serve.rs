@@ -18,6 +18,7 @@ use crate::front::Front;
 use crate::health::{self, Health};
 use crate::identity::Identity;
 use crate::identity::audit::By;
+use crate::identity::rates::Rates;
 use crate::identity::upstream::Upstreams;
 use crate::identity::upstream::settings::SettingsError;
 use crate::identity::web::Web;
@@ -25,7 +26,7 @@ use crate::origin::Names;
 use crate::post::url::Outside;
 use crate::post::{Post, PostError};
 use crate::presence::Presence;
-use crate::rest::{Answers, App, Rates, Room};
+use crate::rest::{Answers, App, Room};
 use crate::retention::Retention;
 use crate::shares::Shares;
 use crate::store::{Store, StoreError};
@@ -155,7 +156,11 @@ impl Service {
             presence: presence.clone(),
             post: post.clone(),
             room: Room::new(&config.limits, &directory.payloads()),
-            rates: Rates::new(&config.limits),
+            new_endpoints: Rates::new(
+                1,
+                config.limits.endpoints_per_identity.saturating_mul(2).saturating_add(100),
+            ),
+            rates: Rates::new(config.limits.requests_per_second, config.limits.requests_at_once),
             at_once: Shares::new(config.limits.http_connections / 2),
             answers: Answers::new(store.clone()),
             addresses: rest::Addresses::default(),

@@ -2,12 +2,15 @@
 //! has ended looks like what never was.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 use wire::ClientId;
 
 use super::Identity;
+use super::rates::Rates;
 use crate::secret::Hash;
+use crate::shares::network;
 use crate::store::{Store, StoreError};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +36,33 @@ impl fmt::Display for Ended {
     }
 }
 
-/// Why `secret`, of whatever kind, is not good any more, as far as it is known.
-pub async fn why(store: &Store, secret: &str, now: Timestamp) -> Result<Option<Ended>, StoreError> {
+/// So many secrets that open nothing are looked up for one address. Beyond that nobody is told why.
+const EACH_SECOND: u32 = 10;
+const AT_ONCE: u32 = 100;
+
+/// Finds out why secrets open nothing any more. Clones share what addresses have asked.
+#[derive(Clone, Debug)]
+pub struct Reasons {
+    store: Store,
+    asked: Rates<IpAddr>,
+}
+
+impl Reasons {
+    pub fn new(store: Store) -> Reasons {
+        Reasons { store, asked: Rates::new(EACH_SECOND, AT_ONCE) }
+    }
+
+    /// Why `secret`, of whatever kind, is not good any more, as far as it is known. Anybody can come with one that never
+    /// was, which takes three look-ups: whoever does so often, from `peer`, is told nothing for no look-up.
+    pub async fn why(&self, secret: &str, peer: IpAddr, now: Timestamp) -> Result<Option<Ended>, StoreError> {
+        match self.asked.take(network(peer), now) {
+            Ok(()) => why(&self.store, secret, now).await,
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+async fn why(store: &Store, secret: &str, now: Timestamp) -> Result<Option<Ended>, StoreError> {
     let hash = Hash::of(secret);
     if let Some(shut_out) = store.shut_out_with(hash).await? {
         if let Some(profile) = store.profile(shut_out).await? {
@@ -56,8 +84,13 @@ pub async fn why(store: &Store, secret: &str, now: Timestamp) -> Result<Option<E
 }
 
 impl Identity {
-    /// See [`why`].
-    pub async fn why_ended(&self, secret: &str, now: Timestamp) -> Result<Option<Ended>, StoreError> {
-        why(&self.store, secret, now).await
+    /// See [`Reasons::why`].
+    pub async fn why_ended(
+        &self,
+        secret: &str,
+        peer: IpAddr,
+        now: Timestamp,
+    ) -> Result<Option<Ended>, StoreError> {
+        self.reasons.why(secret, peer, now).await
     }
 }

@@ -14,6 +14,7 @@
 //! | [`upstream`] | sign-in through the site's own identity providers |
 //! | [`projects`] | projects and authentication policies |
 //! | [`routes`] | HTTP, one file per route |
+//! | [`rates`] | how often somebody may ask |
 //! | [`ended`] | why something opens nothing any more |
 //! | [`memory`] | what was read from the store a moment ago |
 //! | [`audit`] | what is written down of all that |
@@ -38,6 +39,7 @@ pub mod memory;
 pub mod password;
 pub mod people;
 pub mod projects;
+pub mod rates;
 pub mod refresh;
 pub mod routes;
 pub mod scope;
@@ -54,8 +56,14 @@ use wire::{ClientId, IdentityId};
 use crate::secret::Hash;
 use crate::store::{Profile, Store, StoreError, Token};
 use applications::Application;
+use ended::Reasons;
 use key::{KeyError, Keys};
 use memory::Memory;
+use rates::Rates;
+
+/// Each request for tokens is a write. A thousand programs of one identity may start at a time, twice.
+const TOKENS_EACH_SECOND: u32 = 20;
+const TOKENS_AT_ONCE: u32 = 2_000;
 
 /// The identity part of the service. Clones share it.
 #[derive(Clone, Debug)]
@@ -66,6 +74,9 @@ pub struct Identity {
     tokens: Memory<Hash, Arc<Token>>,
     applications: Memory<ClientId, Arc<Application>>,
     sets: Memory<IdentityId, Arc<[Profile]>>,
+    reasons: Reasons,
+    /// Tokens that one identity asks for.
+    tokens_asked: Rates<IdentityId>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +94,8 @@ impl Identity {
     /// `keys` is the directory of the signing keys.
     pub fn new(store: Store, keys: PathBuf) -> Identity {
         Identity {
+            reasons: Reasons::new(store.clone()),
+            tokens_asked: Rates::new(TOKENS_EACH_SECOND, TOKENS_AT_ONCE),
             store,
             passwords: password::Hasher::default(),
             keys: Keys::new(keys),

@@ -59,6 +59,11 @@ impl Issued {
 }
 
 impl Identity {
+    /// One more request of `identity` for tokens; or in how many seconds it may come again.
+    pub fn may_ask_for_tokens(&self, identity: IdentityId, now: Timestamp) -> Result<(), u32> {
+        self.tokens_asked.take(identity, now)
+    }
+
     /// Makes the tokens of `order`: on disk when this returns. None for who is shut out.
     pub async fn issue(&self, order: Order<'_>, now: Timestamp) -> Result<Option<Vec<Issued>>, StoreError> {
         let longest = now + TOKEN_LIFE;

@@ -17,7 +17,7 @@ use super::outbox::Feeder;
 use super::standing::{Moment, Standing};
 use super::url::User;
 use crate::ambient;
-use crate::identity::ended;
+use crate::identity::ended::Reasons;
 use crate::shares::{Share, Shares, network};
 use crate::store::{Holder, RetireOlder, Store};
 use crate::user_endpoint::Starts;
@@ -60,6 +60,7 @@ pub(super) struct Rules {
     pub(super) deliveries: Feeder,
     pub(super) starts: Starts,
     pub(super) open: Open,
+    pub(super) reasons: Reasons,
 }
 
 impl Rules {
@@ -98,7 +99,8 @@ impl AccessControl for Rules {
             let known = self.store.credential(user.holder, user.number).await.map_err(unavailable)?;
             let now = ambient::now();
             let Some(credential) = known.filter(|it| it.secret.admits(&login.password)) else {
-                let why = ended::why(&self.store, &login.password, now).await.map_err(unavailable)?;
+                let peer = login.peer.map_or(IpAddr::from([0; 4]), |peer| peer.ip());
+                let why = self.reasons.why(&login.password, peer, now).await.map_err(unavailable)?;
                 return Err(why.map_or(Refusal::Denied, |why| Refusal::Ended(why.to_string())));
             };
             if let Some(expired) = credential.expires.filter(|expires| *expires <= now) {

@@ -35,6 +35,7 @@ use wire::{EndpointId, FunctionId};
 use crate::ambient;
 use crate::figures::Figures;
 use crate::identity::audit::{self, By};
+use crate::identity::ended::Reasons;
 use crate::limits::Limits;
 use crate::presence::Presence;
 use crate::store::{Ended, Holder, Store, StoreError, Which};
@@ -96,6 +97,7 @@ impl Post {
             deliveries,
             starts: starts.clone(),
             open: access::Open::new(limits),
+            reasons: Reasons::new(store.clone()),
         };
         let defaults = broker::Config::default();
         let handshakes = defaults.handshakes.min(limits.amqp_connections / 4);

@@ -29,7 +29,7 @@ use wire::rest::error::Code;
 
 use super::caller::Caller;
 use super::failure::Failure;
-use crate::front::Reached;
+use crate::front;
 use crate::limits::Limits;
 use crate::pace::TooSlow;
 use crate::shares::{Share, Shares, network};
@@ -139,8 +139,7 @@ impl Room {
 
     /// The shares of whoever sends a request; nothing of them is taken yet.
     fn taken(&self, request: &Extensions) -> Result<Taken, Failure> {
-        let address = request.get::<Reached>().map_or(IpAddr::from([0; 4]), |it| network(it.peer.ip()));
-        let address = self.by_address.take(address, 0).ok_or_else(busy)?;
+        let address = self.by_address.take(network(front::peer(request)), 0).ok_or_else(busy)?;
         let identity = match request.get::<Caller>() {
             Some(&Caller(identity)) => Some(self.by_identity.take(identity, 0).ok_or_else(busy)?),
             None => None,
@@ -267,6 +266,7 @@ fn too_large(limit: usize) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::front::Reached;
 
     fn request(size: usize) -> Request {
         Request::new(axum::body::Body::from(vec![0; size]))

@@ -22,7 +22,6 @@ mod get_task_group;
 mod list_endpoints;
 mod lock_endpoint;
 pub mod openapi;
-mod rate;
 mod register_container;
 mod register_endpoint;
 mod register_function;
@@ -44,7 +43,6 @@ use wire::{EndpointId, GroupId, IdentityId};
 pub use amqp_result_url::Addresses;
 pub use body::Room;
 pub use failure::Failure;
-pub use rate::Rates;
 pub use resent::Answers;
 use route::Route;
 
@@ -52,6 +50,7 @@ use crate::ambient;
 use crate::figures::Figures;
 use crate::identity::Identity;
 use crate::identity::audit::By;
+use crate::identity::rates::Rates;
 use crate::limits::Limits;
 use crate::management::Management;
 use crate::post::Post;
@@ -70,7 +69,10 @@ pub struct App {
     pub presence: Presence,
     pub post: Post,
     pub room: Room,
-    pub rates: Rates,
+    /// What each of them asks.
+    pub rates: Rates<IdentityId>,
+    /// New endpoints of each of them: what is kept of a deleted one is kept for good.
+    pub new_endpoints: Rates<IdentityId>,
     /// Requests that are answered at a time, by their callers.
     pub at_once: Shares<IdentityId>,
     pub answers: Answers,

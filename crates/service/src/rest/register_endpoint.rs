@@ -68,6 +68,7 @@ pub(super) async fn create(
     request: Request,
 ) -> Result<Json<Registration>, Failure> {
     let wanted = read(&app, request).await?;
+    may_make_another(&app, by.token.identity)?;
     let id = EndpointId::from_uuid(ambient::random_id());
     register(&app, wanted, id, &by, reached).await
 }
@@ -106,8 +107,15 @@ pub(super) async fn update(
     } else if user_endpoint::id::is_one(id) {
         // Others can compute it before it is there; only its manager's start makes it.
         return Err(Failure::unknown_endpoint(id));
+    } else {
+        may_make_another(&app, caller)?;
     }
     register(&app, wanted, id, &by, reached).await.map(IntoResponse::into_response)
+}
+
+/// Refuses when `caller` makes endpoints without end, and deletes them again.
+fn may_make_another(app: &App, caller: IdentityId) -> Result<(), Failure> {
+    app.new_endpoints.take(caller, ambient::now()).map_err(Failure::too_many_requests)
 }
 
 /// A `PUT` that names no endpoint changes what is said of one that is there. Answers the endpoint.

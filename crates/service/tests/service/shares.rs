@@ -3,7 +3,7 @@
 use futures_util::StreamExt;
 use serde_json::json;
 
-use crate::support::{Client, Farcall, Registration, consume, endpoint_body, open};
+use crate::support::{COMPUTE, Client, Farcall, Registration, consume, endpoint_body, open};
 
 /// A registration with so many bytes of metadata.
 fn heavy(name: &str, bytes: usize) -> serde_json::Value {
@@ -208,4 +208,59 @@ async fn a_submit_that_waits_for_its_user_endpoint_holds_no_memory() {
     other.post(&format!("/v3/endpoints/{}/submit", endpoint.id()), large(&function)).await.ok();
     assert!(!waiting.is_finished(), "its user endpoint does not come");
     waiting.abort();
+}
+
+/// What is kept of a deleted endpoint is kept for good: so they are made at a bounded rate.
+#[tokio::test]
+async fn endpoints_that_are_made_and_deleted_without_end_are_made_at_a_bounded_rate() {
+    let service = Farcall::configured("limits:\n  endpoints_per_identity: 1\n");
+    let (client, other) = (service.client().await, service.client().await);
+    let mut made = 0;
+    let refused = loop {
+        let answer = client.post("/v3/endpoints", endpoint_body()).await;
+        if answer.status != 200 {
+            break answer;
+        }
+        made += 1;
+        assert!(made < 1_000, "without end");
+        let id = answer.ok()["endpoint_id"].as_str().unwrap().to_owned();
+        client.delete(&format!("/v2/endpoints/{id}")).await.ok();
+    };
+    let wait = refused.headers["retry-after"].to_str().unwrap().to_owned();
+    refused.refused(429, "MAX_REQUESTS_EXCEEDED");
+    assert_eq!((made >= 102, wait.as_str()), (true, "1"));
+    other.register().await;
+}
+
+/// Each request for tokens is a write.
+#[tokio::test]
+async fn an_identity_asks_for_tokens_at_a_bounded_rate() {
+    let service = Farcall::start();
+    let (client, other) = (service.client().await, service.client().await);
+    let asking = futures_util::stream::iter(0..3_000).map(|_| client.grant(COMPUTE)).buffer_unordered(64);
+    let refused: Vec<_> = asking.filter(|answer| std::future::ready(answer.status != 200)).collect().await;
+    let Some(answer) = refused.first() else { panic!("3,000 tokens at once") };
+    assert!(refused.len() < 1_001, "{} of 3,000 were refused", refused.len());
+    assert_eq!((answer.status.as_u16(), &answer.body["error"]), (429, &json!("temporarily_unavailable")));
+    assert_eq!(answer.headers["retry-after"], "1");
+    other.grant(COMPUTE).await.ok();
+}
+
+/// Anybody can come with a token that never was: it costs one look-up, however often.
+#[tokio::test]
+async fn who_comes_with_unknown_tokens_without_end_is_told_why_for_a_while_and_locks_out_nobody() {
+    let service = Farcall::start();
+    let (client, ended) = (service.client().await, service.client().await);
+    service.administer(&["client", "disable", &ended.id], "");
+    let why = async || {
+        let answer = ended.get("/v2/endpoints").await.refused(401, "INVALID_AUTH_TOKEN");
+        answer["message"].as_str().unwrap().to_owned()
+    };
+    assert!(why().await.contains("is disabled"));
+    let unknown = (0..400).map(|number| client.with_token(&json!(format!("never-was-{number}"))));
+    let unknown: Vec<_> = unknown.collect();
+    let coming = futures_util::stream::iter(&unknown).map(|it| it.get("/v2/endpoints")).buffer_unordered(32);
+    coming.for_each(async |answer| drop(answer.refused(401, "INVALID_AUTH_TOKEN"))).await;
+    assert_eq!(why().await, "The token is unknown or has ended");
+    client.get("/v2/endpoints").await.ok();
 }

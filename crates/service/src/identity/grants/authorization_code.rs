@@ -35,6 +35,7 @@ pub(super) async fn answer(asked: &Asked<'_>) -> Result<Response, Failure> {
     if !fits(&code, asked, verifier, redirect_uri) {
         return Err(refused());
     }
+    asked.take_turn(code.identity)?;
     // Used up from here on. What it gave ends if this is the second time, late or not: a client does it once.
     match asked.identity.use_code(text, &code, asked.now).await? {
         CodeUse::First => {}

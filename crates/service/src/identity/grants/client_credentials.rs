@@ -16,6 +16,7 @@ pub(super) async fn answer(asked: &Asked<'_>) -> Result<Response, Failure> {
     let client = asked.confidential()?;
     let grants = asked.scopes()?;
     let identity = acts_as(asked, client.id).await?;
+    asked.take_turn(identity)?;
     let order = Order {
         identity,
         client: client.client_id(),

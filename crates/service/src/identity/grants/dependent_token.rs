@@ -34,6 +34,7 @@ pub(super) async fn answer(asked: &Asked<'_>) -> Result<Response, Failure> {
             "the token's scope does not depend on that one",
         ));
     }
+    asked.take_turn(token.identity)?;
     let order = Order {
         identity: token.identity,
         client: client.client_id(),

@@ -12,6 +12,7 @@ use axum::Json;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
+use wire::IdentityId;
 use wire::rest::auth::error::OAuthError;
 use wire::rest::auth::token::{IdToken, Token, TokenResponse};
 
@@ -56,6 +57,11 @@ impl Asked<'_> {
                 Err(Failure::oauth(OAuthError::UnauthorizedClient, "this grant is for clients with a secret"))
             }
         }
+    }
+
+    /// Refuses when `identity` has asked for too many tokens.
+    fn take_turn(&self, identity: IdentityId) -> Result<(), Failure> {
+        self.identity.may_ask_for_tokens(identity, self.now).map_err(Failure::too_many_requests)
     }
 
     /// What the form's `scope` asks for.

@@ -17,7 +17,7 @@ pub(super) async fn answer(asked: &Asked<'_>) -> Result<Response, Failure> {
         Failure::oauth(OAuthError::InvalidGrant, "the refresh token is unknown, ended, used, or another's")
     };
     let why = async || {
-        let why = asked.identity.why_ended(text, asked.now).await?;
+        let why = asked.identity.why_ended(text, asked.form.peer, asked.now).await?;
         Ok::<Failure, Failure>(
             why.map_or_else(refused, |why| Failure::oauth(OAuthError::InvalidGrant, why.to_string())),
         )
@@ -34,6 +34,7 @@ pub(super) async fn answer(asked: &Asked<'_>) -> Result<Response, Failure> {
     if person.is_none_or(|person| person.disabled) {
         return Err(shut_out());
     }
+    asked.take_turn(known.identity)?;
     let next = match asked.identity.rotate(text, &known, asked.now).await? {
         Ok(next) => next,
         Err(Rotation::Reused) => {

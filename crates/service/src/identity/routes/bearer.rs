@@ -27,7 +27,8 @@ impl FromRequestParts<Identity> for Bearer {
         let bearer = proof::bearer(&parts.headers).ok_or_else(Failure::unauthorized)?;
         let now = ambient::now();
         let Some(token) = identity.check(bearer, now).await? else {
-            return Err(Failure::ended(identity.why_ended(bearer, now).await?));
+            let why = identity.why_ended(bearer, front::peer(&parts.extensions), now).await?;
+            return Err(Failure::ended(why));
         };
         front::sent_by(token.identity);
         if token.resource_server != AUTH_RESOURCE_SERVER {

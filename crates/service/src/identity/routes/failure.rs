@@ -13,13 +13,22 @@ use crate::store::StoreError;
 #[derive(Debug)]
 pub struct Failure {
     status: u16,
+    /// How soon the client may come again, in seconds.
+    retry_after: Option<u32>,
     // Boxed: it travels in every `Result`.
     body: Box<ErrorBody>,
 }
 
 impl Failure {
     pub fn oauth(error: OAuthError, description: impl Into<String>) -> Failure {
-        Failure { status: error.http_status(), body: Box::new(ErrorBody::oauth(error, description)) }
+        let body = Box::new(ErrorBody::oauth(error, description));
+        Failure { status: error.http_status(), retry_after: None, body }
+    }
+
+    pub fn too_many_requests(retry_after: u32) -> Failure {
+        let text = format!("too many tokens were asked for; come again in {retry_after} s");
+        let refused = Failure::oauth(OAuthError::TemporarilyUnavailable, text);
+        Failure { retry_after: Some(retry_after), ..refused }
     }
 
     /// Its name on the token routes; what isn't the client's fault is an `invalid_request` there only by name.
@@ -63,7 +72,7 @@ impl Failure {
     }
 
     fn new(status: u16, code: &str, title: &str, detail: impl Into<String>) -> Failure {
-        Failure { status, body: Box::new(ErrorBody::new(status, code, title, detail)) }
+        Failure { status, retry_after: None, body: Box::new(ErrorBody::new(status, code, title, detail)) }
     }
 }
 
@@ -101,6 +110,9 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(self.body)).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
         if status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("Basic realm=\"farcall\", Bearer realm=\"farcall\"");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);

@@ -8,6 +8,7 @@ use axum::extract::rejection::FormRejection;
 use axum::extract::{Form as Posted, Request};
 use axum::http::{HeaderMap, header};
 use jiff::Timestamp;
+use std::net::IpAddr;
 use std::sync::Arc;
 use wire::ClientId;
 use wire::rest::auth::error::OAuthError;
@@ -24,6 +25,8 @@ const MOST: usize = 40;
 pub struct Form {
     pairs: Vec<(String, String)>,
     headers: HeaderMap,
+    /// Where it comes from.
+    pub peer: IpAddr,
 }
 
 impl<S: Send + Sync> FromRequest<S> for Form {
@@ -31,6 +34,7 @@ impl<S: Send + Sync> FromRequest<S> for Form {
 
     async fn from_request(request: Request, state: &S) -> Result<Form, Failure> {
         let headers = request.headers().clone();
+        let peer = front::peer(request.extensions());
         if request.uri().query().is_some_and(|query| !query.is_empty()) {
             return Err(invalid("parameters belong into the form, not into the URL"));
         }
@@ -38,7 +42,7 @@ impl<S: Send + Sync> FromRequest<S> for Form {
             Posted::from_request(request, state).await;
         let Posted(pairs) = posted.map_err(|error| invalid(error.body_text()))?;
         once(&pairs).map_err(invalid)?;
-        Ok(Form { pairs, headers })
+        Ok(Form { pairs, headers, peer })
     }
 }
 

@@ -41,7 +41,7 @@ use super::sessions::Present;
 use super::upstream::Upstreams;
 use super::{Identity, IdentityError};
 use crate::ambient;
-use crate::front::{self, Reached};
+use crate::front;
 use crate::origin::{Names, Origin};
 use crate::store::StoreError;
 use browser::Browser;
@@ -168,12 +168,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Visit {
         state: &S,
     ) -> Result<Visit, Self::Rejection> {
         let origin = Origin::from_request_parts(parts, state).await?;
-        let unknown = IpAddr::from([0, 0, 0, 0]);
         Ok(Visit {
             browser: Browser::of(&parts.headers, &origin),
             own: browser::from_own_page(&parts.headers),
             origin,
-            peer: parts.extensions.get::<Reached>().map_or(unknown, |reached| reached.peer.ip()),
+            peer: front::peer(&parts.extensions),
             query: parts.uri.query().unwrap_or_default().to_owned(),
             now: ambient::now(),
         })

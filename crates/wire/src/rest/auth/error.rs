@@ -39,6 +39,8 @@ pub enum OAuthError {
     InvalidScope,
     UnauthorizedClient,
     UnsupportedGrantType,
+    /// Too many requests.
+    TemporarilyUnavailable,
 }
 
 impl OAuthError {
@@ -50,12 +52,14 @@ impl OAuthError {
             Self::InvalidScope => "invalid_scope",
             Self::UnauthorizedClient => "unauthorized_client",
             Self::UnsupportedGrantType => "unsupported_grant_type",
+            Self::TemporarilyUnavailable => "temporarily_unavailable",
         }
     }
 
     pub const fn http_status(self) -> u16 {
         match self {
             Self::InvalidClient => 401,
+            Self::TemporarilyUnavailable => 429,
             _ => 400,
         }
     }

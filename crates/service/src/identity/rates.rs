@@ -1,19 +1,18 @@
-//! How many requests of one identity are answered: so many a second for long, so many at once after a rest.
+//! How many requests of one identity, or from one address, are answered: so many a second for long, so many at once after
+//! a rest.
 //!
 //! Against abuse only: the stock Executor, at its most eager, stays far below the defaults.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use wire::IdentityId;
 
-use crate::limits::Limits;
-
-/// Identities remembered, beyond which those that have rested are forgotten.
+/// Holders remembered, beyond which those that have rested are forgotten.
 const REMEMBERED: usize = 10_000;
 
-/// What one identity may still ask.
+/// What one holder may still ask.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     requests: f64,
@@ -35,30 +34,37 @@ struct Rate {
 }
 
 /// Everybody's buckets. Clones share them.
-#[derive(Clone, Debug)]
-pub struct Rates {
+#[derive(Debug)]
+pub struct Rates<K> {
     rate: Rate,
-    buckets: Arc<Mutex<HashMap<IdentityId, Bucket>>>,
+    buckets: Arc<Mutex<HashMap<K, Bucket>>>,
 }
 
-impl Rates {
-    pub fn new(limits: &Limits) -> Rates {
-        let rate = Rate {
-            each_second: f64::from(limits.requests_per_second.max(1)),
-            at_once: f64::from(limits.requests_at_once.max(1)),
-        };
+impl<K> Clone for Rates<K> {
+    fn clone(&self) -> Self {
+        Rates { rate: self.rate, buckets: self.buckets.clone() }
+    }
+}
+
+impl<K: Eq + Hash> Rates<K> {
+    pub fn new(each_second: u32, at_once: u32) -> Rates<K> {
+        let rate = Rate { each_second: f64::from(each_second.max(1)), at_once: f64::from(at_once.max(1)) };
         Rates { rate, buckets: Arc::default() }
     }
 
-    /// One more request of `identity`; or in how many seconds it may come again.
-    pub(super) fn take(&self, identity: IdentityId, now: Timestamp) -> Result<(), u32> {
+    /// One more request of `holder`; or in how many seconds it may come again.
+    pub fn take(&self, holder: K, now: Timestamp) -> Result<(), u32> {
         // A panic while it was held cannot have left it half changed.
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        if buckets.len() >= REMEMBERED && !buckets.contains_key(&identity) {
+        if buckets.len() >= REMEMBERED && !buckets.contains_key(&holder) {
             buckets.retain(|_, bucket| bucket.filled(self.rate, now).requests < self.rate.at_once);
+            // Few of them have rested: begin again rather than look through them all the time.
+            if buckets.len() > REMEMBERED / 2 {
+                buckets.clear();
+            }
         }
         let full = Bucket { requests: self.rate.at_once, at: now };
-        let bucket = buckets.entry(identity).or_insert(full);
+        let bucket = buckets.entry(holder).or_insert(full);
         *bucket = bucket.filled(self.rate, now);
         if bucket.requests >= 1.0 {
             bucket.requests -= 1.0;
@@ -72,16 +78,13 @@ impl Rates {
 
 #[cfg(test)]
 mod tests {
-    use jiff::SignedDuration;
-    use uuid::Uuid;
-
     use super::*;
+    use jiff::SignedDuration;
 
     #[test]
     fn so_many_at_once_and_then_so_many_a_second() {
-        let limits = Limits { requests_per_second: 2, requests_at_once: 3, ..Limits::default() };
-        let rates = Rates::new(&limits);
-        let [one, other] = [1, 2].map(|id| IdentityId::from_uuid(Uuid::from_u128(id)));
+        let rates = Rates::new(2, 3);
+        let (one, other) = (1, 2);
         let at = |millis| Timestamp::UNIX_EPOCH + SignedDuration::from_millis(millis);
         for _ in 0..3 {
             rates.take(one, at(0)).unwrap();
@@ -96,5 +99,14 @@ mod tests {
             rates.take(one, at(60_000)).unwrap();
         }
         assert_eq!(rates.take(one, at(60_000)), Err(1), "no more than at once, however long the rest");
+    }
+
+    #[test]
+    fn it_stays_small_however_many_come() {
+        let rates = Rates::new(1, 2);
+        for holder in 0..100_000 {
+            rates.take(holder, Timestamp::UNIX_EPOCH).unwrap();
+        }
+        assert!(rates.buckets.lock().unwrap().len() <= REMEMBERED);
     }
 }
