@@ -87,6 +87,7 @@ check: $(DENY) ## formatting, lints, licences, bans, documentation links, and th
 	$(PYTHON) checks/results.py
 	$(PYTHON) checks/conformance.py
 	$(PYTHON) checks/log_fields.py
+	$(PYTHON) -m unittest discover --quiet --start-directory checks
 
 $(DENY):
 	env -u CARGO_TARGET_DIR cargo install --locked --quiet --version 0.20.2 --root $(TOOLS)/cargo-deny-0.20.2 cargo-deny
