@@ -1,7 +1,7 @@
 """The page of what the benchmarks showed: `results.json` and `goals.toml` in, `RESULTS.md` out.
 
 It measures nothing and knows no clock: the same two files always make the same page, which `checks/results.py` holds it
-to. So a figure on the page was told by a program, and a goal that was missed stands there as missed.
+to. So each number on the page was printed by a program, and a goal that was missed is shown as missed.
 """
 
 import json
@@ -9,19 +9,19 @@ import os
 import tomllib
 from pathlib import Path
 
+from parts import RATES
+
 HERE = Path(__file__).resolve().parent
 PAGE = HERE / "RESULTS.md"
 RESULTS = HERE / "results.json"
 GOALS = HERE / "goals.toml"
 
-# Of these, more is better; of everything else, less.
-RATES = {"/s", "MB/s"}
 # More subjects than this are listed, not put side by side.
 SIDE_BY_SIDE = 5
 
 
 def keep(name, record):
-    """Keeps what a part told, in the place of what it told before."""
+    """Keeps what a part printed, in place of what it printed before."""
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     results[name] = record
     text = json.dumps(results, indent=1, sort_keys=True, ensure_ascii=False)
@@ -38,7 +38,7 @@ def made():
     """The page's text."""
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     table = tomllib.loads(GOALS.read_text())
-    return "\n".join([*_head(results), *_goals(table, results), *_figures(table, results)]) + "\n"
+    return "\n".join([*_head(results), *_goals(table, results), *_measurements(table, results)]) + "\n"
 
 
 def unexplained():
@@ -60,7 +60,7 @@ def _head(results):
     for machine in machines:
         yield f"- {machine}"
     yield ""
-    yield "The load generators and the peers run on the same cores. Compare figures within one part only: its subjects were"
+    yield "The load generators and the peers run on the same cores. Compare numbers within one part only: its subjects were"
     yield "measured one after the other, in one run."
 
 
@@ -91,8 +91,8 @@ def _goals(table, results):
 
 def value(goal, results):
     """What was seen for a goal, as a number; `None` when nothing was."""
-    figures = {(it["subject"], it["measure"]): it["value"] for it in results.get(goal["part"], {}).get("figures", [])}
-    parts = [figures.get(tuple(goal[key])) for key in ("of", "minus", "over") if key in goal]
+    measured = {(it["subject"], it["measure"]): it["value"] for it in results.get(goal["part"], {}).get("measurements", [])}
+    parts = [measured.get(tuple(goal[key])) for key in ("of", "minus", "over") if key in goal]
     if None in parts:
         return None
     seen = parts[0]
@@ -118,9 +118,9 @@ def _seen(goal, results):
     return f"{number(seen)} ×" if "over" in goal else f"{number(seen)}{_unit(goal.get('unit', ''))}"
 
 
-def _figures(table, results):
+def _measurements(table, results):
     yield ""
-    yield "## The figures"
+    yield "## The measurements"
     for name, about in table["parts"].items():
         if name not in results:
             continue
@@ -134,27 +134,27 @@ def _figures(table, results):
         for note in record["notes"]:
             yield f"{note}."
         yield ""
-        subjects = list(dict.fromkeys(it["subject"] for it in record["figures"]))
+        subjects = list(dict.fromkeys(it["subject"] for it in record["measurements"]))
         if len(subjects) > SIDE_BY_SIDE:
-            yield from _listed(record["figures"])
+            yield from _listed(record["measurements"])
         else:
-            yield from _side_by_side(record["figures"], subjects, about.get("ours"))
+            yield from _side_by_side(record["measurements"], subjects, about.get("ours"))
 
 
-def _listed(figures):
+def _listed(measurements):
     yield "| what | measure | seen |"
     yield "|---|---|---|"
-    for it in figures:
+    for it in measurements:
         yield f"| {it['subject']} | {it['measure']} | {_shown(it)} |"
 
 
-def _side_by_side(figures, subjects, ours):
+def _side_by_side(measurements, subjects, ours):
     """A row for each measure, a column for each subject; in brackets, how many times better `ours` is."""
-    cells = {(it["measure"], it["subject"]): it for it in figures}
+    cells = {(it["measure"], it["subject"]): it for it in measurements}
     beside = ours in subjects and len(subjects) > 1
     yield f"| {f'measure (×: how much better *{ours}* is)' if beside else 'measure'} | {' | '.join(subjects)} |"
     yield "|---" * (len(subjects) + 1) + "|"
-    for measure in dict.fromkeys(it["measure"] for it in figures):
+    for measure in dict.fromkeys(it["measure"] for it in measurements):
         row = []
         for subject in subjects:
             it = cells.get((measure, subject))

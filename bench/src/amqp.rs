@@ -1,4 +1,4 @@
-//! Endpoints behind a bare broker: tasks are published into the endpoint's queue, results consumed from the queue
+//! The part `amqp`: endpoints behind a bare broker. Tasks are published into the endpoint's queue, results consumed from the queue
 //! that all endpoints publish into, as the service would.
 
 use std::io::{BufRead, BufReader};
@@ -14,13 +14,13 @@ use wire::message::{Message, Task, encode};
 use wire::queue::{self, Registration, exchange, header};
 use wire::{EndpointId, FunctionId, TaskId, Text, buffer};
 
-use crate::ambient;
 use crate::children::Running;
 use crate::contender::{Contender, Programs};
-use crate::figures::{megabytes, milliseconds, tell};
 use crate::link::{self, Prepared};
+use crate::measurements::{megabytes, milliseconds, record};
 use crate::payload::NoOp;
-use crate::road::{Arrival, Road, measure};
+use crate::random;
+use crate::transport::{Arrival, Transport, measure};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -54,7 +54,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     for contender in options.programs.contenders() {
         let directory = tempfile::tempdir()?;
         let channel = connection.create_channel().await?;
-        let endpoint = EndpointId::from_uuid(ambient::id());
+        let endpoint = EndpointId::from_uuid(random::id());
         declare(&channel, endpoint).await?;
         let results = link::arrivals(&channel, queue::RESULT_QUEUE).await?;
         let first_beat = link::first(&channel, queue::HEARTBEAT_QUEUE).await?;
@@ -63,13 +63,14 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
             None => transient(endpoint, &url),
         };
         let running = contender.start(&options.programs, directory.path(), &no_op, registration)?;
-        let function = FunctionId::from_uuid(ambient::id());
-        let mut road = Amqp { channel, endpoint, function, no_op: &no_op, prepared: Vec::new(), results };
-        road.prepare(1)?;
-        road.send().await?;
+        let function = FunctionId::from_uuid(random::id());
+        let mut transport =
+            Amqp { channel, endpoint, function, no_op: &no_op, prepared: Vec::new(), results };
+        transport.prepare(1)?;
+        transport.send().await?;
         let row = measure(
             contender.name().to_owned(),
-            &mut road,
+            &mut transport,
             running.started,
             running.tree(),
             contender.serial(options.serial),
@@ -77,17 +78,17 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         )
         .await
         .with_context(|| format!("while measuring {}", contender.name()))?;
-        row.tell();
+        row.record();
         // The echo sends no heartbeats.
         if !matches!(contender, Contender::Echo) {
             let ready = first_beat.await.context("it sent no heartbeat")? - running.started;
-            tell(contender.name(), "ready", milliseconds(ready), "ms");
-            tell(contender.name(), "processes", running.tree().count()? as f64, "");
+            record(contender.name(), "ready", milliseconds(ready), "ms");
+            record(contender.name(), "processes", running.tree().count()? as f64, "");
         }
         if matches!(contender, Contender::Farcall) {
-            tell(contender.name(), "memory without workers", megabytes(running.tree().native_kib()?), "MB");
+            record(contender.name(), "memory without workers", megabytes(running.tree().native_kib()?), "MB");
         }
-        road.channel.close(200, "measured".into()).await?;
+        transport.channel.close(200, "measured".into()).await?;
     }
     Ok(())
 }
@@ -140,12 +141,12 @@ struct Amqp<'a> {
     results: mpsc::UnboundedReceiver<Arrival>,
 }
 
-impl Road for Amqp<'_> {
+impl Transport for Amqp<'_> {
     fn prepare(&mut self, tasks: usize) -> anyhow::Result<()> {
         let function = Text::plain(self.no_op.function.as_str());
         let arguments = Text::plain(self.no_op.arguments.as_str());
         for _ in 0..tasks {
-            let task_id = TaskId::from_uuid(ambient::id());
+            let task_id = TaskId::from_uuid(random::id());
             let task_buffer = buffer::task_buffer(&function, &arguments);
             let mut headers = FieldTable::default();
             let text = |value: String| AMQPValue::LongString(LongString::from(value));

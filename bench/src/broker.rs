@@ -1,4 +1,4 @@
-//! Our broker with nobody behind it: everyone may do everything, nothing is kept.
+//! Our broker alone: every client may do everything, and no message is stored.
 #![allow(clippy::print_stdout, reason = "whoever started it reads the URL from standard output")]
 
 use std::sync::Arc;

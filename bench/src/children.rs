@@ -1,4 +1,4 @@
-//! Child processes: started with a document on standard input, ended when dropped, and what they cost.
+//! Child processes: starts them with a document on standard input, ends them when dropped, measures what they use.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use crate::ambient;
+use crate::random;
 
 /// What a program is started with hands this on.
 const MARK: &str = "FARCALL_BENCH";
@@ -25,7 +25,7 @@ impl Running {
     /// Starts a program that reads `document` from its standard input.
     pub(crate) fn start(command: &mut Command, document: &[u8]) -> anyhow::Result<Self> {
         let started = Instant::now();
-        let id = ambient::id().to_string();
+        let id = random::id().to_string();
         let mut child = command
             .env(MARK, &id)
             .stdin(Stdio::piped())

@@ -1,4 +1,4 @@
-//! Who is measured: the echo endpoint, our endpoint, and upstream's when it is there.
+//! The endpoints that are measured: the echo endpoint, ours, and upstream's where it is installed.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ pub(crate) enum Contender {
 }
 
 impl Programs {
-    /// The floor first.
+    /// The echo first, as the least that is possible.
     pub(crate) fn contenders(&self) -> Vec<Contender> {
         let upstream = self.upstream.iter().map(|python| Contender::Upstream { python: python.clone() });
         [Contender::Echo, Contender::Farcall].into_iter().chain(upstream).collect()

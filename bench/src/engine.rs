@@ -1,8 +1,9 @@
-//! The engine alone: tasks handed over in process, through its link, a node and its Python workers, and back.
+//! The part `engine`: the engine alone. Tasks are submitted in process, pass its link, a node and its Python workers, and
+//! their results come back.
 //!
-//! Beside it the floor, a bare relay of the same hops (this process, TCP, another process, a socket pair, Python,
-//! and back) that does no work, what Python itself offers, `concurrent.futures.ProcessPoolExecutor`, and the original's
-//! engine without the original's endpoint, Parsl's `HighThroughputExecutor`.
+//! Three others are measured beside it: a bare relay of the same hops (this process, TCP, another process, a socket
+//! pair, Python, and back) that does no work, Python's `concurrent.futures.ProcessPoolExecutor`, and Parsl's
+//! `HighThroughputExecutor`, which is the engine of the original's endpoint.
 
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -20,12 +21,12 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use wire::message::Task;
 use wire::{EndpointId, TaskId};
 
-use crate::ambient;
 use crate::children::Tree;
-use crate::figures::{Row, megabytes, milliseconds, tell};
+use crate::measurements::{Row, megabytes, milliseconds, record};
 use crate::payload::NoOp;
+use crate::random;
 
-/// The subject of our own figures.
+/// The subject of our own measurements.
 const ENGINE: &str = "engine";
 
 #[derive(Args)]
@@ -44,7 +45,7 @@ pub(crate) struct Options {
     /// Tasks of a megabyte, each way.
     #[arg(long, default_value_t = 200)]
     megabytes: usize,
-    /// An interpreter without packages, for the figures of a stock one.
+    /// An interpreter without packages, to measure a stock one.
     #[arg(long, default_value = "python3")]
     stock_python: String,
     /// Leaves out Parsl's HighThroughputExecutor, which takes its time.
@@ -52,7 +53,7 @@ pub(crate) struct Options {
     without_htex: bool,
 }
 
-/// What `globus-compute-endpoint node` is told, in this program's words.
+/// The command line of a node, as `globus-compute-endpoint node` has it.
 #[derive(Args)]
 pub(crate) struct NodeOptions {
     #[arg(long)]
@@ -72,11 +73,11 @@ pub(crate) struct RelayOptions {
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     // First, while this process has held nothing else.
     let engine = ours(&options).await?;
-    floor(&options).await?.tell();
-    engine.tell();
-    python_peer(&options, "ProcessPoolExecutor", PROCESS_POOL)?.tell();
+    floor(&options).await?.record();
+    engine.record();
+    python_peer(&options, "ProcessPoolExecutor", PROCESS_POOL)?.record();
     if !options.without_htex {
-        python_peer(&options, "Parsl HTEX", HTEX)?.tell();
+        python_peer(&options, "Parsl HTEX", HTEX)?.record();
     }
     bare(&options).await
 }
@@ -173,7 +174,7 @@ struct Owner {
 
 impl Owner {
     fn submission(&self) -> Submission {
-        let id = TaskId::from_uuid(ambient::id());
+        let id = TaskId::from_uuid(random::id());
         let task = Task {
             task_id: id,
             container_id: None,
@@ -223,7 +224,7 @@ async fn start(python: &str, workers: u32, buffer: String) -> anyhow::Result<(Ow
     });
     let config = EngineConfig {
         open_files: None,
-        endpoint: EndpointId::from_uuid(ambient::id()),
+        endpoint: EndpointId::from_uuid(random::id()),
         run_dir: directory.path().to_owned(),
         node_command: vec![std::env::current_exe()?.to_string_lossy().into_owned(), "node".into()],
         options: engine::Options::from_value(engine_options)?,
@@ -270,14 +271,14 @@ async fn ours(options: &Options) -> anyhow::Result<Row> {
     owner.buffer = wire::buffer::pack(&["st\nf:f = lambda: lambda: 1\n", "11\n[]", "11\n{}"]);
     owner.handle.submit(owner.submission())?;
     owner.ended(1).await?;
-    tell(ENGINE, "worker that ran a dill task, PSS", megabytes(tree.largest_kib(true)?), "MB");
+    record(ENGINE, "worker that ran a dill task, PSS", megabytes(tree.largest_kib(true)?), "MB");
     for (measure, function, size, ways) in [
         ("1 MB arguments", "lambda data: None", MEGABYTE, 1.0),
         ("1 MB results", "lambda data: 'x' * 1000000", 0, 1.0),
         ("1 MB both ways, together", "lambda data: data", MEGABYTE, 2.0),
     ] {
         let rate = rate(&mut owner, options.megabytes, function, &"x".repeat(size)).await?;
-        tell(ENGINE, measure, ways * rate, "MB/s");
+        record(ENGINE, measure, ways * rate, "MB/s");
     }
     owner.handle.stop(Duration::ZERO)?;
     while owner.events.recv().await.is_some() {}
@@ -328,9 +329,9 @@ async fn bare(options: &Options) -> anyhow::Result<()> {
     owner.ended(200).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let tree = Tree::of_this_process();
-    tell(ENGINE, "first result, stock interpreter", milliseconds(first_result), "ms");
-    tell(ENGINE, "worker that needed no dill, PSS", megabytes(tree.largest_kib(true)?), "MB");
-    tell(ENGINE, "node, PSS", megabytes(tree.largest_kib(false)?), "MB");
+    record(ENGINE, "first result, stock interpreter", milliseconds(first_result), "ms");
+    record(ENGINE, "worker that needed no dill, PSS", megabytes(tree.largest_kib(true)?), "MB");
+    record(ENGINE, "node, PSS", megabytes(tree.largest_kib(false)?), "MB");
     owner.handle.stop(Duration::ZERO)?;
     while owner.events.recv().await.is_some() {}
     Ok(())
@@ -338,7 +339,7 @@ async fn bare(options: &Options) -> anyhow::Result<()> {
 
 /// What the script prints.
 #[derive(Deserialize)]
-struct PoolFigures {
+struct PoolMeasurements {
     first: f64,
     serial: Vec<f64>,
     sent: f64,
@@ -421,18 +422,18 @@ if __name__ == "__main__":
         .env("PATH", path)
         .stderr(Stdio::inherit())
         .output()?;
-    let figures: PoolFigures =
-        serde_json::from_slice(&output.stdout).with_context(|| format!("the figures of {name}"))?;
+    let measured: PoolMeasurements =
+        serde_json::from_slice(&output.stdout).with_context(|| format!("the measurements of {name}"))?;
     let seconds = Duration::from_secs_f64;
     Ok(Row {
         contender: name.into(),
-        first_result: seconds(figures.first),
-        serial: figures.serial.into_iter().map(seconds).collect(),
-        sent_in: seconds(figures.sent),
-        burst: seconds(figures.burst),
+        first_result: seconds(measured.first),
+        serial: measured.serial.into_iter().map(seconds).collect(),
+        sent_in: seconds(measured.sent),
+        burst: seconds(measured.burst),
         tasks: options.burst,
         native: Duration::ZERO,
-        python: seconds(figures.spent),
+        python: seconds(measured.spent),
         memory_kib: None,
     })
 }

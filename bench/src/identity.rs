@@ -1,4 +1,4 @@
-//! The identity service: how many tokens it checks, and whether passwords hold anybody up.
+//! The part `identity`: how many tokens the identity service checks in a second, and whether password checks delay them.
 //!
 //! The client is plain sockets with requests prepared beforehand, one open request per connection, on the same cores.
 
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::figures::{microseconds, milliseconds, quantile, tell};
+use crate::measurements::{microseconds, milliseconds, quantile, record};
 use crate::service::Service;
 
 /// Password checks in flight in the last row.
@@ -66,11 +66,11 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         [("token checks (`userinfo`)", &check), ("introspection, with the set", &introspect)]
     {
         let measured = measure(&service, exchange, options.connections, length).await?;
-        measured.tell(what);
+        measured.record(what);
     }
 
     let quiet = measure(&service, &check, 1, length).await?;
-    quiet.tell("token checks, one after another");
+    quiet.record("token checks, one after another");
     service.administer(&["user", "add", "bench@example.edu"], PASSWORD)?;
     let over = Arc::new(AtomicBool::new(false));
     let done = Arc::new(AtomicU64::new(0));
@@ -89,8 +89,8 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let busy = measure(&service, &check, 1, length).await?;
     let rate = done.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64();
     let subject = format!("the same while {PASSWORDS} passwords are in flight");
-    busy.tell(&subject);
-    tell(&subject, "passwords hashed", rate, "/s");
+    busy.record(&subject);
+    record(&subject, "passwords hashed", rate, "/s");
     over.store(true, Ordering::Relaxed);
     for password in passwords {
         password.await??;
@@ -123,12 +123,12 @@ struct Measured {
 }
 
 impl Measured {
-    fn tell(&self, what: &str) {
+    fn record(&self, what: &str) {
         let requests = self.latencies.len() as f64;
-        tell(what, "rate", requests / self.took.as_secs_f64(), "/s");
-        tell(what, "p50", milliseconds(quantile(&self.latencies, 0.5)), "ms");
-        tell(what, "p99", milliseconds(quantile(&self.latencies, 0.99)), "ms");
-        tell(what, "service's CPU each", microseconds(self.cost) / requests, "µs");
+        record(what, "rate", requests / self.took.as_secs_f64(), "/s");
+        record(what, "p50", milliseconds(quantile(&self.latencies, 0.5)), "ms");
+        record(what, "p99", milliseconds(quantile(&self.latencies, 0.99)), "ms");
+        record(what, "service's CPU each", microseconds(self.cost) / requests, "µs");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The AMQP side of the load generator: publish, and consume by push.
+//! AMQP for the load generator: publishes tasks, and consumes results as the broker pushes them.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use tokio::sync::{mpsc, oneshot};
 use wire::message::{Message, decode};
 
-use crate::road::Arrival;
+use crate::transport::Arrival;
 
 /// How many deliveries one acknowledgement may cover.
 const ACKNOWLEDGED_AT_ONCE: usize = 256;
@@ -45,7 +45,7 @@ pub(crate) async fn publish(channel: &Channel, messages: &mut Vec<Prepared>) -> 
     Ok(())
 }
 
-/// Consumes the results of a queue in the background and tells of each when it is received.
+/// Consumes the results of a queue in the background, and sends the time of each.
 pub(crate) async fn arrivals(
     channel: &Channel,
     queue: &str,
@@ -76,7 +76,7 @@ pub(crate) async fn arrivals(
     Ok(receiver)
 }
 
-/// When the first message comes into a queue; what is in it already is dropped.
+/// Resolves to the time of the first message in a queue, after purging it.
 pub(crate) async fn first(channel: &Channel, queue: &str) -> anyhow::Result<oneshot::Receiver<Instant>> {
     channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await?;
     let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
@@ -93,7 +93,7 @@ pub(crate) async fn first(channel: &Channel, queue: &str) -> anyhow::Result<ones
     Ok(receiver)
 }
 
-/// Why a result is none, if so.
+/// The error that a result message holds, if it does.
 fn error_of(body: &[u8]) -> Option<String> {
     match decode(body) {
         Ok(Message::Result(result)) if !result.is_error() => None,

@@ -1,5 +1,5 @@
-//! The service alone, under the loads that its goals name. Endpoints and clients are played here, natively; what they
-//! cost is on the same cores, and not counted where a row says `CPU`.
+//! The parts `service`, `stored` and `endpoints`: the service alone, under the loads that its goals name. This program
+//! plays endpoints and clients. They share the cores with the service; where a row says `CPU`, only the service's counts.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,13 +24,13 @@ use wire::queue::Registration;
 use wire::rest::submit::Submitted;
 use wire::{EndpointId, FunctionId, TaskGroupId, TaskId};
 
-use crate::figures::{megabytes, microseconds, milliseconds, quantile, tell};
+use crate::history;
 use crate::link;
-use crate::past;
+use crate::measurements::{megabytes, microseconds, milliseconds, quantile, record};
 use crate::payload::NoOp;
 use crate::reporter::Reporter;
-use crate::road::Arrival;
 use crate::service::Service;
+use crate::transport::Arrival;
 
 const BATCH: usize = 128;
 /// Results published and not yet confirmed.
@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Tasks of one round of the row `stored`, and its rounds.
 const ROUND: usize = 10_000;
 const ROUNDS: usize = 4;
-/// How often an endpoint is heard of.
+/// How often an endpoint sends a heartbeat.
 const BEAT: Duration = Duration::from_secs(30);
 
 #[derive(Args)]
@@ -164,7 +164,7 @@ impl Scene {
     }
 }
 
-/// Whoever waits for the results of a group.
+/// Waits for the results of a group.
 struct Client {
     _connection: Connection,
     _channel: Channel,
@@ -261,8 +261,8 @@ async fn start(options: &Options) -> anyhow::Result<()> {
     for _ in 0..5 {
         samples.push(Service::start(&options.binaries).await?.ready);
     }
-    tell("start to ready, in an empty directory", "median", milliseconds(quantile(&samples, 0.5)), "ms");
-    tell("start to ready, in an empty directory", "worst", milliseconds(quantile(&samples, 1.0)), "ms");
+    record("start to ready, in an empty directory", "median", milliseconds(quantile(&samples, 0.5)), "ms");
+    record("start to ready, in an empty directory", "worst", milliseconds(quantile(&samples, 1.0)), "ms");
     Ok(())
 }
 
@@ -275,8 +275,8 @@ async fn submits(options: &Options) -> anyhow::Result<()> {
     let took = scene.fill(endpoint, group, options.tasks).await?;
     let spent = scene.service.tree().spent()?.native.saturating_sub(before);
     let subject = "durable submits in batches of 128";
-    tell(subject, "tasks", options.tasks as f64 / took.as_secs_f64(), "/s");
-    tell(subject, "CPU of the service each", microseconds(spent) / options.tasks as f64, "µs");
+    record(subject, "tasks", options.tasks as f64 / took.as_secs_f64(), "/s");
+    record(subject, "CPU of the service each", microseconds(spent) / options.tasks as f64, "µs");
     Ok(())
 }
 
@@ -303,7 +303,7 @@ async fn singles(options: &Options) -> anyhow::Result<()> {
         samples.push(request.await??);
     }
     for (measure, share) in [("median", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
-        tell("single submits at 1,000/s", measure, milliseconds(quantile(&samples, share)), "ms");
+        record("single submits at 1,000/s", measure, milliseconds(quantile(&samples, share)), "ms");
     }
     Ok(())
 }
@@ -337,9 +337,9 @@ async fn results(options: &Options) -> anyhow::Result<()> {
     let last = last?;
     let spent = scene.service.tree().spent()?.native.saturating_sub(before);
     let per_second = |took: Duration| count as f64 / took.as_secs_f64();
-    tell("results", "recorded", per_second(confirmed.1), "/s");
-    tell("results", "delivered", per_second(last - began), "/s");
-    tell("results", "CPU of the service each", microseconds(spent) / count as f64, "µs");
+    record("results", "recorded", per_second(confirmed.1), "/s");
+    record("results", "delivered", per_second(last - began), "/s");
+    record("results", "CPU of the service each", microseconds(spent) / count as f64, "µs");
     Ok(())
 }
 
@@ -364,7 +364,7 @@ async fn latency(options: &Options) -> anyhow::Result<()> {
     }
     for (measure, share) in [("median", 0.5), ("p95", 0.95)] {
         let subject = "an endpoint's publish to the client's delivery, idle";
-        tell(subject, measure, milliseconds(quantile(&samples, share)), "ms");
+        record(subject, measure, milliseconds(quantile(&samples, share)), "ms");
     }
     Ok(())
 }
@@ -376,17 +376,17 @@ async fn stored(options: &Options) -> anyhow::Result<()> {
     let count = u64::try_from(options.stored)?;
     scene.service.stop();
     let before = scene.service.stored_bytes()?;
-    past::add(&scene.service.database(), count).await?;
+    history::add(&scene.service.database(), count).await?;
     let each = scene.service.stored_bytes()?.saturating_sub(before) as f64 / count as f64;
     scene.service.start_again()?;
     let many = rounds(&scene).await?;
     for (subject, stored, cost) in
         [("a task among few stored", ROUND, few), ("a task among many stored", options.stored, many)]
     {
-        tell(subject, "stored", stored as f64, "");
-        tell(subject, "CPU of the service each", microseconds(cost), "µs");
+        record(subject, "stored", stored as f64, "");
+        record(subject, "CPU of the service each", microseconds(cost), "µs");
     }
-    tell("a task among many stored", "on disk each", each, "bytes");
+    record("a task among many stored", "on disk each", each, "bytes");
     Ok(())
 }
 
@@ -430,9 +430,9 @@ async fn waiting(options: &Options) -> anyhow::Result<()> {
     let took = scene.fill(endpoint, group, options.waiting).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let subject = "tasks that wait";
-    tell(subject, "stored", options.waiting as f64, "");
-    tell(subject, "memory of the service", megabytes(scene.service.tree().memory_kib()?), "MB");
-    tell(subject, "tasks", options.waiting as f64 / took.as_secs_f64(), "/s");
+    record(subject, "stored", options.waiting as f64, "");
+    record(subject, "memory of the service", megabytes(scene.service.tree().memory_kib()?), "MB");
+    record(subject, "tasks", options.waiting as f64 / took.as_secs_f64(), "/s");
     Ok(())
 }
 
@@ -470,11 +470,11 @@ async fn endpoints(options: &Options) -> anyhow::Result<()> {
         }
     }
     let spent = tree.spent()?.native.saturating_sub(before);
-    let online = scene.service.figure("farcall_endpoints_online").await?;
+    let online = scene.service.metric("farcall_endpoints_online").await?;
     ensure!(online == count as f64, "{online} of {count} endpoints are online at the end");
     let subject = "endpoints, a connection each, a heartbeat every 30 s";
-    tell(subject, "connected", count as f64, "");
-    tell(subject, "of a core", spent.as_secs_f64() / counting.elapsed().as_secs_f64(), "");
-    tell(subject, "memory of the service", megabytes(tree.memory_kib()?), "MB");
+    record(subject, "connected", count as f64, "");
+    record(subject, "of a core", spent.as_secs_f64() / counting.elapsed().as_secs_f64(), "");
+    record(subject, "memory of the service", megabytes(tree.memory_kib()?), "MB");
     Ok(())
 }

@@ -1,29 +1,28 @@
-//! Benchmarks of whole parties: the figures of `bench/README.md` that are not of one crate come from a command of
-//! this program.
+//! Benchmarks of whole programs: service, endpoint, engine, broker. Each part of `bench/README.md` is a command here.
 //!
-//! It plays the side that is not measured, natively and with bodies prepared beforehand, so that the figures are
-//! those of the measured party and not of a Python client. Beside the real endpoint it measures an *echo endpoint*
-//! that does no work: the floor that the hops themselves cost. It may never be used as a product: its broker lets
-//! everybody in.
+//! It plays the side that is not measured, natively and with messages prepared beforehand, so that no Python client is
+//! measured by mistake. Beside the real endpoint it measures an *echo endpoint* that does no work: what the
+//! connections alone cost. Never for production: its broker lets everybody in.
 
-mod ambient;
 mod amqp;
 mod broker;
 mod children;
+mod clock;
 mod contender;
 mod echo;
 mod engine;
-mod figures;
+mod history;
 mod identity;
 mod link;
 mod load;
+mod measurements;
 mod nodes;
-mod past;
 mod path;
 mod payload;
+mod random;
 mod reporter;
-mod road;
 mod service;
+mod transport;
 
 use clap::Parser;
 use tokio::runtime::{self, Runtime};

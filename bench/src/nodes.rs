@@ -1,7 +1,7 @@
-//! The engine's side at scale: one engine, and nodes whose workers are stubs, as many as a large machine has.
+//! The part `nodes`: one engine with as many nodes as a large machine has, whose workers are stubs.
 //!
-//! The nodes are real connections that speak the real protocol, from one other process; only functions are not run.
-//! One node is measured in the same run: what many cost above it is the engine's own.
+//! One other process plays the nodes: real connections that speak the real protocol, and run no functions. A single node
+//! is measured in the same run, to compare with.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use wire::message::Task;
 use wire::{EndpointId, TaskId};
 
-use crate::ambient;
-use crate::figures::{megabytes, milliseconds, tell};
+use crate::measurements::{megabytes, milliseconds, record};
+use crate::random;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -26,12 +26,12 @@ pub(crate) struct Options {
     /// Tasks sent at once.
     #[arg(long, default_value_t = 1_000_000)]
     burst: usize,
-    /// Measures this many nodes and nothing else, and prints the figures as JSON.
+    /// Measures this many nodes and nothing else, and prints the measurements as JSON.
     #[arg(long, hide = true)]
     alone: bool,
 }
 
-/// What a block of this engine is told, in this program's words.
+/// The command line of a block's nodes.
 #[derive(Args)]
 pub(crate) struct SimulateOptions {
     nodes: u32,
@@ -43,7 +43,7 @@ pub(crate) struct SimulateOptions {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Figures {
+struct Measurements {
     nodes: u32,
     joined: Duration,
     burst: Duration,
@@ -53,27 +53,27 @@ struct Figures {
     peak_kib: u64,
 }
 
-impl Figures {
-    fn tell(&self) {
+impl Measurements {
+    fn record(&self) {
         let subject = if self.nodes == 1 { "one node".to_owned() } else { format!("{} nodes", self.nodes) };
-        let tell = |measure, value, unit| tell(&subject, measure, value, unit);
-        tell("joined within", self.joined.as_secs_f64(), "s");
-        tell("tasks ended", self.ended as f64, "");
-        tell("dispatched and ended", self.ended as f64 / self.burst.as_secs_f64(), "/s");
-        tell("engine's CPU per task", milliseconds(self.cpu) / self.ended as f64, "ms");
-        tell("engine's peak memory", megabytes(self.peak_kib), "MB");
+        let record = |measure, value, unit| record(&subject, measure, value, unit);
+        record("joined within", self.joined.as_secs_f64(), "s");
+        record("tasks ended", self.ended as f64, "");
+        record("dispatched and ended", self.ended as f64 / self.burst.as_secs_f64(), "/s");
+        record("engine's CPU per task", milliseconds(self.cpu) / self.ended as f64, "ms");
+        record("engine's peak memory", megabytes(self.peak_kib), "MB");
     }
 }
 
 #[allow(clippy::print_stdout, reason = "the process that started this one reads it")]
-fn tell_parent(figures: &Figures) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string(figures)?);
+fn print_for_parent(measured: &Measurements) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(measured)?);
     Ok(())
 }
 
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     if options.alone {
-        return tell_parent(&measure(&options).await?);
+        return print_for_parent(&measure(&options).await?);
     }
     for nodes in [1, options.nodes] {
         // A process of its own, so that its memory is its own.
@@ -83,8 +83,8 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
             .stderr(std::process::Stdio::inherit())
             .output()?;
         ensure!(output.status.success(), "{nodes} nodes were not measured");
-        let seen: Figures = serde_json::from_slice(&output.stdout).context("the figures")?;
-        seen.tell();
+        let seen: Measurements = serde_json::from_slice(&output.stdout).context("the measurements")?;
+        seen.record();
     }
     Ok(())
 }
@@ -101,14 +101,14 @@ fn many_descriptors() -> anyhow::Result<()> {
     Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
 }
 
-async fn measure(options: &Options) -> anyhow::Result<Figures> {
+async fn measure(options: &Options) -> anyhow::Result<Measurements> {
     many_descriptors()?;
     let directory = tempfile::tempdir()?;
     let words = ["simulate", &options.nodes.to_string(), &options.slots.to_string()].map(str::to_owned);
     let program = std::env::current_exe()?.to_string_lossy().into_owned();
     let config = EngineConfig {
         open_files: None,
-        endpoint: EndpointId::from_uuid(ambient::id()),
+        endpoint: EndpointId::from_uuid(random::id()),
         run_dir: directory.path().to_owned(),
         node_command: std::iter::once(program).chain(words).collect(),
         options: engine::Options::from_value(serde_json::json!({"max_workers_per_node": options.slots}))?,
@@ -146,7 +146,7 @@ async fn measure(options: &Options) -> anyhow::Result<Figures> {
     ensure!(report.outstanding_tasks == 0 && report.managers == options.nodes, "something is left over");
     handle.stop(Duration::ZERO)?;
     while events.recv().await.is_some() {}
-    Ok(Figures { nodes: options.nodes, joined, burst, ended, cpu, peak_kib: peak_kib()? })
+    Ok(Measurements { nodes: options.nodes, joined, burst, ended, cpu, peak_kib: peak_kib()? })
 }
 
 fn contains(bytes: &[u8], words: &[u8]) -> bool {
@@ -154,7 +154,7 @@ fn contains(bytes: &[u8], words: &[u8]) -> bool {
 }
 
 fn submission(buffer: &str) -> Submission {
-    let id = TaskId::from_uuid(ambient::id());
+    let id = TaskId::from_uuid(random::id());
     let task = Task { task_id: id, container_id: None, container: None, task_buffer: buffer.into() };
     Submission {
         id,

@@ -1,4 +1,4 @@
-//! The whole path: batches submitted over REST to a service, results consumed from the client's own queue.
+//! The part `path`: batches are submitted to a service over REST, results consumed from the client's own queue.
 
 use anyhow::Context;
 use clap::Args;
@@ -12,8 +12,8 @@ use wire::{EndpointId, FunctionId, TaskGroupId};
 use crate::contender::Programs;
 use crate::link;
 use crate::payload::NoOp;
-use crate::road::{Arrival, Road, measure};
 use crate::service::Service;
+use crate::transport::{Arrival, Transport, measure};
 
 /// What the stock SDK sends in one request.
 const BATCH: usize = 128;
@@ -42,10 +42,10 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         let registration = service.register_endpoint(contender.name()).await?;
         let endpoint = registration.endpoint_id;
         let running = contender.start(&options.programs, directory.path(), &no_op, registration)?;
-        let mut road = Path::open(&service, endpoint, function, &no_op, options.connections).await?;
+        let mut transport = Path::open(&service, endpoint, function, &no_op, options.connections).await?;
         let row = measure(
             contender.name().to_owned(),
-            &mut road,
+            &mut transport,
             running.started,
             running.tree(),
             contender.serial(options.serial),
@@ -53,8 +53,8 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         )
         .await
         .with_context(|| format!("while measuring {}", contender.name()))?;
-        row.tell();
-        road.connection.close(200, "measured".into()).await?;
+        row.record();
+        transport.connection.close(200, "measured".into()).await?;
     }
     Ok(())
 }
@@ -104,7 +104,7 @@ impl<'a> Path<'a> {
     }
 }
 
-impl Road for Path<'_> {
+impl Transport for Path<'_> {
     fn prepare(&mut self, tasks: usize) -> anyhow::Result<()> {
         for batch in (0..tasks).step_by(BATCH) {
             let payloads = vec![self.no_op.arguments.as_str(); BATCH.min(tasks - batch)];

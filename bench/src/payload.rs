@@ -30,7 +30,7 @@ print(json.dumps({
 "#;
 
 impl NoOp {
-    /// Of the size that the SDK's are, and nothing that a worker could run: for whoever only carries them.
+    /// Of the size of the SDK's, with nothing that a worker could run: for measuring transports only.
     pub(crate) fn carried() -> Self {
         let filled = |size: usize| format!("{size}\n00\n{}", "A".repeat(size - 3));
         Self { function: filled(350), arguments: format!("{}{}", filled(28), filled(24)), result: filled(28) }

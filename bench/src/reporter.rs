@@ -1,4 +1,4 @@
-//! An endpoint that does nothing but report: one connection of AMQP, and a heartbeat now and then.
+//! An endpoint that only sends heartbeats, over one AMQP connection.
 //!
 //! A client library gives each connection a thread of its own, and ten thousand threads cost more than what is
 //! measured. This one writes its few frames itself, and leaves unread what the broker says once the channel is open.
@@ -49,7 +49,7 @@ impl Reporter {
         arguments.extend(response.as_bytes());
         short(&mut arguments, "en_US");
         stream.write_all(&method(0, START_OK, &arguments)).await?;
-        // What it offers is taken as it is, its heartbeats, too.
+        // Accepts the limits that the broker offers, its heartbeat interval too.
         let offered = expect(&mut stream, TUNE).await?;
         let mut last = method(0, TUNE_OK, &offered);
         last.extend(method(0, OPEN, b"\x01/\x00\x00"));
@@ -60,7 +60,7 @@ impl Reporter {
         Ok(Self { id, stream })
     }
 
-    /// Publishes `report`; does not wait for anything.
+    /// Publishes `report` without waiting for a confirmation.
     pub(crate) async fn beat(&mut self, report: &[u8]) -> anyhow::Result<()> {
         let mut arguments = vec![0; 2];
         short(&mut arguments, exchange::HEARTBEATS);

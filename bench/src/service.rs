@@ -1,4 +1,4 @@
-//! A service in a directory of its own, and one client of it.
+//! Starts a service in a directory of its own, with one client identity.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -149,11 +149,11 @@ impl Service {
         Ok(std::fs::metadata(self.database())?.len())
     }
 
-    /// A number of `/metrics`.
-    pub(crate) async fn figure(&self, name: &str) -> anyhow::Result<f64> {
+    /// A number from the page `/metrics`.
+    pub(crate) async fn metric(&self, name: &str) -> anyhow::Result<f64> {
         let page = self.http.get(format!("{}/metrics", self.origin)).send().await?.text().await?;
         let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        Ok(line.with_context(|| format!("{name} is not told"))?.parse()?)
+        Ok(line.with_context(|| format!("{name} is not on the page of metrics"))?.parse()?)
     }
 
     pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: Vec<u8>) -> anyhow::Result<T> {

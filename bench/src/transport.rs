@@ -1,4 +1,4 @@
-//! How a task goes out and its result comes back, and the measuring that is the same on every road.
+//! A transport carries tasks to a contender and results back; the measuring is the same over each.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::children::Tree;
-use crate::figures::Row;
+use crate::measurements::Row;
 
 /// Longer than anything that works takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -16,28 +16,28 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const WARM_UP: usize = 50;
 
 /// Tasks out, results back.
-pub(crate) trait Road {
+pub(crate) trait Transport {
     /// Makes the messages for this many tasks, so that sending them costs nothing but sending.
     fn prepare(&mut self, tasks: usize) -> anyhow::Result<()>;
 
-    /// Sends what was prepared, as fast as the road takes it.
+    /// Sends what was prepared, as fast as the transport accepts it.
     fn send(&mut self) -> impl Future<Output = anyhow::Result<()>>;
 
     /// One item for every result, sent at the moment it was received.
     fn results(&mut self) -> &mut mpsc::UnboundedReceiver<Arrival>;
 }
 
-/// A result came back: when, and whether it was a value.
+/// A result that came back: when, and its error if it is one.
 pub(crate) struct Arrival {
     pub(crate) at: Instant,
     pub(crate) error: Option<String>,
 }
 
-async fn next(road: &mut impl Road) -> anyhow::Result<Instant> {
-    let arrival = timeout(PATIENCE, road.results().recv())
+async fn next(transport: &mut impl Transport) -> anyhow::Result<Instant> {
+    let arrival = timeout(PATIENCE, transport.results().recv())
         .await
         .context("no result came")?
-        .context("the road was closed")?;
+        .context("the transport was closed")?;
     ensure!(arrival.error.is_none(), "a task failed: {}", arrival.error.unwrap_or_default());
     Ok(arrival.at)
 }
@@ -45,36 +45,36 @@ async fn next(road: &mut impl Road) -> anyhow::Result<Instant> {
 /// Measures one contender, started at `started`, whose processes are `tree`. One task is under way already.
 pub(crate) async fn measure(
     contender: String,
-    road: &mut impl Road,
+    transport: &mut impl Transport,
     started: Instant,
     tree: Tree,
     serial: usize,
     burst: usize,
 ) -> anyhow::Result<Row> {
-    let first_result = next(road).await? - started;
+    let first_result = next(transport).await? - started;
 
     for _ in 0..WARM_UP {
-        road.prepare(1)?;
-        road.send().await?;
-        next(road).await?;
+        transport.prepare(1)?;
+        transport.send().await?;
+        next(transport).await?;
     }
 
     let mut samples = Vec::with_capacity(serial);
     for _ in 0..serial {
-        road.prepare(1)?;
+        transport.prepare(1)?;
         let began = Instant::now();
-        road.send().await?;
-        samples.push(next(road).await? - began);
+        transport.send().await?;
+        samples.push(next(transport).await? - began);
     }
 
-    road.prepare(burst)?;
+    transport.prepare(burst)?;
     let before = tree.spent()?;
     let began = Instant::now();
-    road.send().await?;
+    transport.send().await?;
     let sent_in = began.elapsed();
     let mut last = began;
     for _ in 0..burst {
-        last = next(road).await?;
+        last = next(transport).await?;
     }
     let after = tree.spent()?;
 

@@ -1,5 +1,5 @@
-//! Tasks of the last days in a service's database, as if they had been run: written past the service, which would
-//! take half an hour for ten million.
+//! Fills a service's database with finished tasks of the last days. It writes the rows directly: the service would take
+//! half an hour for ten million.
 //!
 //! The rows are those that a finished task leaves: one of `tasks`, one of `results`, and one of `task_groups` for each
 //! thousand. One task measures about 450 bytes with its indices.
@@ -11,11 +11,11 @@ use anyhow::Context;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 
-use crate::ambient;
+use crate::clock;
 
 /// Rows of one statement.
 const TOGETHER: u64 = 500_000;
-/// The last result is of now, the first of then: none has had its time.
+/// The results end between so long ago and now: none has expired.
 const DAYS: Duration = Duration::from_secs(10 * 86_400);
 
 /// What is done for each number `i` from `$1` to below `$2`; `$3` is the microsecond of the first, `$4` that of the last
@@ -29,11 +29,11 @@ const GROUP: &str = "unhex(printf('%012x70008%015x', $3 / 1000, i / 1000))";
 pub(crate) async fn add(file: &Path, count: u64) -> anyhow::Result<()> {
     let options = SqliteConnectOptions::new().filename(file).disable_statement_logging();
     let mut connection = SqliteConnection::connect_with(&options).await?;
-    // Whoever stops in between throws the file away.
+    // Fast and unsafe: who interrupts it must throw the file away.
     sqlx::raw_sql("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -200000")
         .execute(&mut connection)
         .await?;
-    let last = i64::try_from(ambient::now().as_micros())?;
+    let last = i64::try_from(clock::now().as_micros())?;
     let first = last - i64::try_from(DAYS.as_micros())?;
     let group = format!(
         "{EACH} INSERT INTO task_groups (id, owner_id, queue, created_us) SELECT {GROUP}, g.owner_id, 1, $3 FROM n, \
@@ -55,7 +55,7 @@ pub(crate) async fn add(file: &Path, count: u64) -> anyhow::Result<()> {
             let [from, to] = bound;
             let statement =
                 statement.bind(from?).bind(to?).bind(first).bind(last).bind(i64::try_from(count)?);
-            statement.execute(&mut connection).await.context("the past could not be written")?;
+            statement.execute(&mut connection).await.context("the history could not be written")?;
         }
     }
     sqlx::raw_sql("PRAGMA journal_mode = WAL").execute(&mut connection).await?;

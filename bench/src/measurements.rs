@@ -1,22 +1,22 @@
-//! What was measured: one number a line on standard output, as JSON, for whoever makes tables of them.
+//! Prints what was measured: one number a line on standard output, as JSON, which `bench/run` collects.
 //!
 //! ```json
 //! {"subject":"engine","measure":"serial, median","value":0.131,"unit":"ms"}
 //! ```
 //!
 //! The subject is who was measured; subjects with the same measures stand side by side in `bench/RESULTS.md`.
-#![allow(clippy::print_stdout, reason = "the figures are what this program is for")]
+#![allow(clippy::print_stdout, reason = "the measurements are what this program is for")]
 
 use std::time::Duration;
 
 use serde_json::json;
 
-/// Tells one figure.
-pub(crate) fn tell(subject: &str, measure: &str, value: f64, unit: &str) {
+/// Prints one measurement.
+pub(crate) fn record(subject: &str, measure: &str, value: f64, unit: &str) {
     println!("{}", json!({"subject": subject, "measure": measure, "value": value, "unit": unit}));
 }
 
-/// One contender on a road that others travel, too.
+/// What was measured of one contender over a transport.
 pub(crate) struct Row {
     pub(crate) contender: String,
     /// From the start of its process to the first result.
@@ -31,24 +31,24 @@ pub(crate) struct Row {
     /// Processor time that the burst cost, of our own processes and of the Python workers.
     pub(crate) native: Duration,
     pub(crate) python: Duration,
-    /// Proportional memory of all its processes, once it is idle again; unless it was not looked at.
+    /// Proportional memory of all its processes, once it is idle again; if it was measured.
     pub(crate) memory_kib: Option<u64>,
 }
 
 impl Row {
-    pub(crate) fn tell(&self) {
+    pub(crate) fn record(&self) {
         let per_task = |spent: Duration| milliseconds(spent) / self.tasks as f64;
         let per_second = |time: Duration| self.tasks as f64 / time.as_secs_f64();
-        let tell = |measure, value, unit| tell(&self.contender, measure, value, unit);
-        tell("first result", milliseconds(self.first_result), "ms");
-        tell("serial, median", milliseconds(quantile(&self.serial, 0.5)), "ms");
-        tell("serial, p95", milliseconds(quantile(&self.serial, 0.95)), "ms");
-        tell("sent", per_second(self.sent_in), "/s");
-        tell("burst", per_second(self.burst), "/s");
-        tell("native CPU per task", per_task(self.native), "ms");
-        tell("Python CPU per task", per_task(self.python), "ms");
+        let record = |measure, value, unit| record(&self.contender, measure, value, unit);
+        record("first result", milliseconds(self.first_result), "ms");
+        record("serial, median", milliseconds(quantile(&self.serial, 0.5)), "ms");
+        record("serial, p95", milliseconds(quantile(&self.serial, 0.95)), "ms");
+        record("sent", per_second(self.sent_in), "/s");
+        record("burst", per_second(self.burst), "/s");
+        record("native CPU per task", per_task(self.native), "ms");
+        record("Python CPU per task", per_task(self.python), "ms");
         if let Some(kib) = self.memory_kib {
-            tell("memory", megabytes(kib), "MB");
+            record("memory", megabytes(kib), "MB");
         }
     }
 }

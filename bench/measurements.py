@@ -1,16 +1,16 @@
-"""How a benchmark in Python tells what it measured: as `bench/src/figures.rs` does, one number a line, as JSON."""
+"""Prints what a benchmark in Python measured: one number a line, as JSON, as `bench/src/measurements.rs` does."""
 
 import json
 from pathlib import Path
 
 
-def tell(subject, measure, value, unit):
-    """Tells one figure: of whom, what, how much."""
+def record(subject, measure, value, unit):
+    """Prints one measurement: of whom, what, how much."""
     print(json.dumps({"subject": subject, "measure": measure, "value": value, "unit": unit}), flush=True)
 
 
 def note(text):
-    """Tells what a reader of the figures must know: a version, a smaller load for one of the subjects."""
+    """Prints what a reader of the measurements must know: a version, a smaller load for one of the subjects."""
     print(json.dumps({"note": text}), flush=True)
 
 
