@@ -1,12 +1,13 @@
 //! Commands beside the life of an endpoint: what they print, what they leave with, and where they look for the service.
 
 use std::fs;
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
 use crate::fake_service::FakeService;
-use crate::home::{Home, signal, wait_until};
+use crate::home::{Home, alive, signal, wait_until};
 use crate::{ID, home, registration};
 
 #[test]
@@ -288,31 +289,46 @@ fn shells_and_modules() {
 fn leftover_nodes_are_ended() {
     let service = FakeService::start(|_| (200, registration(ID)));
     let home = Home::new(&service);
-    home.run(&["configure", "ep"]);
-    fs::write(home.path("ep/daemon.pid"), "999999999\n").unwrap();
-    // By its command line it is a node of this endpoint's; the others are somebody else's, and an editor.
-    let program = home.path("node");
-    fs::write(&program, "while :; do sleep 0.2; done").unwrap();
-    let run = |words: &[&str]| {
-        let mut command = std::process::Command::new("/bin/sh");
-        command.current_dir(home.path("")).args(words).spawn().unwrap()
-    };
-    let file = home.path("ep/engine/node.json").display().to_string();
-    let mut own = run(&["node", "--config", &file]);
-    let mut others = [
-        run(&["node", "--config", "/elsewhere/ep/engine/node.json"]),
-        run(&["-c", "while :; do sleep 0.2; done", "less", &format!("a node --config {file}")]),
-    ];
-    assert_eq!(home.run(&["start", "ep"]).status, 0);
-    assert!(!own.wait().unwrap().success());
-    for other in &mut others {
-        assert!(other.try_wait().unwrap().is_none(), "it is not ours to end");
-        other.kill().unwrap();
-        other.wait().unwrap();
+    // A launcher that takes its node out of the endpoint's reach.
+    let config = "engine:\n  type: GlobusComputeEngine\n  provider:\n    type: LocalProvider\n    init_blocks: 1\n    \
+                  launcher: {type: WrappedLauncher, prepend: 'setsid --fork --wait'}\n";
+    for name in ["ep", "other"] {
+        home.configure(name, config);
+        let started = home.run(&["start", name]);
+        assert_eq!(started.status, 0, "{started:?}");
+        wait_until(|| node_of(&home, name).is_some());
     }
+    let [(own, file), (others, _)] = ["ep", "other"].map(|name| node_of(&home, name).unwrap());
+    // It sleeps while its endpoint dies, as on a machine that was suspended: awake, it would notice and leave.
+    signal(own, libc::SIGSTOP);
+    signal(home.pid("ep"), libc::SIGKILL);
+    let mut viewer = Command::new("tail").arg("-f").arg(file).stdout(Stdio::null()).spawn().unwrap();
+    wait_until(|| !alive(home.pid("ep")));
+    assert!(alive(own));
+
+    assert_eq!(home.run(&["start", "ep"]).status, 0);
+    assert!(!alive(own), "the node of the run that died");
+    assert!(alive(others), "the node of another endpoint");
+    assert!(viewer.try_wait().unwrap().is_none(), "a program that has a file of the endpoint open");
+    viewer.kill().unwrap();
+    viewer.wait().unwrap();
     let log = fs::read_to_string(home.path("ep/endpoint.log")).unwrap();
     assert!(log.contains("It had left 1 node(s) running; they were ended."), "{log}");
-    home.run(&["stop", "ep"]);
+    for name in ["ep", "other"] {
+        home.run(&["stop", name]);
+    }
+}
+
+/// The process of an endpoint's node and the node's configuration file, if it has one.
+fn node_of(home: &Home, name: &str) -> Option<(i32, String)> {
+    let directory = home.path(name).display().to_string();
+    fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let line = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+        let mut words = line.split('\0').skip(1);
+        let is_node = words.next() == Some("node");
+        let file = words.find(|word| word.starts_with(&directory)).filter(|_| is_node)?;
+        Some((entry.file_name().to_str()?.parse().ok()?, file.to_owned()))
+    })
 }
 
 #[test]

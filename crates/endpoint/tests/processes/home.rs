@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -115,9 +115,12 @@ pub(crate) fn alive(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
 }
 
-/// Waits for what must come; a test that waits too long is ended by its harness.
+/// Waits for what must happen, for at most a minute.
+#[track_caller]
 pub(crate) fn wait_until(mut condition: impl FnMut() -> bool) {
+    let began = Instant::now();
     while !condition() {
+        assert!(began.elapsed() < Duration::from_secs(60), "it did not happen within a minute");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
