@@ -6,7 +6,7 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use serde_json::{Value, json};
 
-use crate::support::{FakeEndpoint, Farcall, consume, endpoint_body, open, result};
+use crate::support::{FakeEndpoint, Farcall, connection_ends, consume, endpoint_body, open, result, until};
 
 fn closed(error: &lapin::Error, code: u16) -> bool {
     matches!(error.kind(), ErrorKind::ProtocolError(it) if it.get_id() == code)
@@ -128,9 +128,8 @@ async fn a_newer_credential_ends_the_older_ones_once_it_is_used() {
     let (connection, _channel) = open(first.url()).await;
     let second = client.register_again(first.id()).await;
     assert!(second.url().contains(".2:"), "{}", second.url());
-    while connection.status().connected() {
-        tokio::task::yield_now().await; // cut before the answer; only our own side has yet to notice
-    }
+    // Cut before the answer; only our own side has yet to notice.
+    connection_ends(&connection).await;
     // Its answer may have been lost: the older one still opens, until the newer has.
     open(first.url()).await;
     open(second.url()).await;
@@ -365,16 +364,9 @@ async fn one_that_is_online_and_takes_nothing_is_shown_as_such() {
     assert_eq!(notice().await, Value::Null);
     endpoint.rest().await;
     endpoint.heartbeat(json!({"heartbeat_period": 30, "active": true})).await;
-    loop {
-        let said = notice().await;
-        if said.as_str().is_some_and(|said| {
-            said.starts_with("The endpoint is online and has taken nothing from its queue since ")
-        }) {
-            break;
-        }
-        assert_eq!(said, Value::Null);
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    let said = until("a notice", async || Some(notice().await).filter(|said| !said.is_null())).await;
+    let said = said.as_str().unwrap();
+    assert!(said.starts_with("The endpoint is online and has taken nothing from its queue since "), "{said}");
     let status = client.get(&path).await.ok();
     assert_eq!((&status["status"], &status["farcall"]["consuming"]), (&json!("online"), &json!(false)));
     let page = service.request(reqwest::Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();

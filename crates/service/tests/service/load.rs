@@ -1,12 +1,10 @@
 //! What one party sends is credited to it, and keeps nobody else waiting.
 
-use std::time::Duration;
-
 use futures_util::StreamExt;
 use lapin::options::BasicAckOptions;
 use sqlx::Row;
 
-use crate::support::{Farcall, consume, open};
+use crate::support::{Farcall, consume, open, until, within};
 
 #[tokio::test]
 async fn an_acknowledgement_is_credited_to_the_run_that_took_the_task() {
@@ -20,17 +18,15 @@ async fn an_acknowledgement_is_credited_to_the_run_that_took_the_task() {
     // The second has not been used yet: the first still opens a connection.
     let (_one, earlier) = open(first.url()).await;
     let mut tasks = consume(&earlier, queue, false).await.unwrap();
-    let delivery = tasks.next().await.unwrap().unwrap();
+    let delivery = within("the task", tasks.next()).await.unwrap().unwrap();
     let (_two, later) = open(second.url()).await;
     let _later = consume(&later, queue, false).await.unwrap();
     delivery.ack(BasicAckOptions::default()).await.unwrap();
     let mut database = service.database().await;
-    let credential: i64 = loop {
+    let credential: i64 = until("a recorded acknowledgement", async || {
         let row = sqlx::query("SELECT credential FROM assignments").fetch_one(&mut database).await.unwrap();
-        match row.get::<Option<i64>, _>(0) {
-            Some(credential) => break credential,
-            None => tokio::time::sleep(Duration::from_millis(5)).await,
-        }
-    };
+        row.get(0)
+    })
+    .await;
     assert_eq!(credential, 1, "the later run did not take it, and would not be missed for it");
 }

@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 use wire::Text;
 use wire::message::{Actor, TaskResult, TaskState, TaskTransition};
 
-use crate::support::{FakeEndpoint, Farcall, farcall};
+use crate::support::{FakeEndpoint, Farcall, farcall, until};
 
 /// The number of a figure on the page.
 fn figure(page: &str, name: &str) -> f64 {
@@ -264,16 +264,13 @@ async fn certificates_are_read_anew() {
     let second = pki.issue(&new_certificate, &new_key);
     std::fs::rename(&new_key, &key).unwrap();
     std::fs::rename(&new_certificate, &certificate).unwrap();
-    while pki.shown(address).await != second {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("the new certificate", async || (pki.shown(address).await == second).then_some(())).await;
     assert_ne!(first, second);
     // A bad one is told of, and the old one stays; SIGHUP asks at once.
     std::fs::write(&certificate, "nothing").unwrap();
     service.signal(Signal::SIGHUP);
-    while !service.read_log().contains("the new certificate cannot be used, the old one stays") {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let refused = "the new certificate cannot be used, the old one stays";
+    until(refused, async || service.read_log().contains(refused).then_some(())).await;
     assert_eq!(pki.shown(address).await, second);
 }
 
@@ -344,12 +341,14 @@ fn a_second_signal_hurries() {
     stream.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"HTTP/1.1 100 Continue");
     // Signals that come before the last was heard of are one.
+    let began = std::time::Instant::now();
     let status = loop {
         service.signal(Signal::SIGTERM);
         std::thread::sleep(Duration::from_millis(50));
         if let Some(status) = service.ended() {
             break status;
         }
+        assert!(began.elapsed() < Duration::from_secs(30), "{}", service.read_log());
     };
     assert!(status.success());
     assert!(service.read_log().contains("the stop was hurried"), "{}", service.read_log());

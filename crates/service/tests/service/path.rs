@@ -5,7 +5,7 @@ use lapin::options::{BasicAckOptions, BasicNackOptions};
 use lapin::types::AMQPValue;
 use serde_json::json;
 
-use crate::support::{CODE, FakeEndpoint, Farcall, PAYLOAD, result};
+use crate::support::{CODE, FakeEndpoint, Farcall, PAYLOAD, result, until};
 
 #[tokio::test]
 async fn a_task_goes_out_and_its_result_comes_back() {
@@ -248,17 +248,15 @@ async fn an_endpoint_counts_its_tasks_exactly() {
     let path = format!("/v2/endpoints/{}/status", registration.id());
     let counted = async |waiting: i64, taken: i64, succeeded: i64, failed: i64, late: i64| {
         let expected = json!({"waiting": waiting, "taken": taken, "succeeded": succeeded, "failed": failed, "late": late});
-        loop {
+        until("exact counts", async || {
             // Acknowledgements are written in their own time; nothing else may differ meanwhile.
             let status = client.get(&path).await.ok();
             let tasks = &status["farcall"]["tasks"];
             let open = tasks["waiting"].as_i64().unwrap() + tasks["taken"].as_i64().unwrap();
             assert_eq!(open, waiting + taken, "{status}");
-            if *tasks == expected {
-                return status;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
+            (*tasks == expected).then_some(status)
+        })
+        .await
     };
     client.submit(registration.id(), &function, 5).await;
     let status = counted(5, 0, 0, 0, 0).await;

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{COMPUTE, Farcall, binary, farcall, send};
+use crate::support::{COMPUTE, Farcall, binary, connection_ends, farcall, send};
 use crate::visitor::{Visitor, authorize, exchange, person};
 
 const PASSWORD: &str = "correct horse battery";
@@ -177,9 +177,7 @@ async fn who_is_shut_out_loses_everything_at_once() {
     assert_eq!(openid.get("/v2/oauth2/userinfo").await.status, 401);
     let refused = client.grant(COMPUTE).await;
     assert_eq!((refused.status.as_u16(), &refused.body["error"]), (401, &json!("invalid_client")));
-    while connection.status().connected() {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    connection_ends(&connection).await;
     let again = lapin::Connection::connect(
         url["connection_url"].as_str().unwrap(),
         lapin::ConnectionProperties::default(),
@@ -237,9 +235,7 @@ async fn a_linked_client_acts_for_the_person() {
     let (connection, _channel) = crate::support::open(url["connection_url"].as_str().unwrap()).await;
     service.administer(&["client", "disable", &client.id], "");
     client.get(TASK).await.refused(401, "INVALID_AUTH_TOKEN");
-    while connection.status().connected() {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    connection_ends(&connection).await;
     herself.get(TASK).await.refused(404, "TASK_NOT_FOUND");
     service.administer(&["client", "enable", &client.id], "");
 

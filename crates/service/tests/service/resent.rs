@@ -8,7 +8,7 @@ use sqlx::Connection;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::support::{Answer, Client, FakeEndpoint, Farcall, PAYLOAD, send};
+use crate::support::{Answer, Client, FakeEndpoint, Farcall, PAYLOAD, send, until};
 
 struct Scene {
     service: Farcall,
@@ -76,13 +76,10 @@ impl Scene {
         tokio::time::sleep(Duration::from_millis(200)).await;
         sqlx::raw_sql("COMMIT").execute(&mut database).await.unwrap();
         database.close().await.unwrap();
-        loop {
-            let submitted = self.submitted().await;
-            if submitted.len() > before {
-                return submitted[before..].to_vec();
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until("tasks of the submit whose sender left", async || {
+            Some(self.submitted().await.split_off(before)).filter(|tasks| !tasks.is_empty())
+        })
+        .await
     }
 }
 

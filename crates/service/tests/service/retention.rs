@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{FakeEndpoint, Farcall};
+use crate::support::{FakeEndpoint, Farcall, until};
 
 const DAY: i64 = 86_400_000_000;
 
@@ -120,9 +120,8 @@ async fn an_expired_task_is_known_for_its_time_and_then_forgotten() {
     let open_task = age(&open.tasks[0], 13).await;
     drop(database);
     service.start_again();
-    while client.get(&format!("/v2/tasks/{old_task}")).await.status != 404 {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    let gone = async || client.get(&format!("/v2/tasks/{old_task}")).await.status == 404;
+    until("the end of a task's retention", async || gone().await.then_some(())).await;
     client.get(&format!("/v2/taskgroup/{}", old.group)).await.refused(404, "TASK_GROUP_NOT_FOUND");
     let document = client.task_until(&young_task, |it| it["status"] == "failed").await;
     assert!(document["exception"].as_str().unwrap().contains("expired"), "{document}");

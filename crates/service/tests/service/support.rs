@@ -1,8 +1,10 @@
 //! A running service, and the parties that talk to it.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::message::Delivery;
@@ -73,6 +75,28 @@ impl Answer {
         assert_eq!(self.body["request_id"].as_str(), self.headers["x-request-id"].to_str().ok());
         self.body
     }
+}
+
+/// How long a test waits for what must happen.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Calls `condition` until it returns a value, and returns that. Fails after a while and says `what` was awaited.
+pub async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    within(what, async {
+        loop {
+            if let Some(value) = condition().await {
+                return value;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+}
+
+/// Waits for `happening`; fails after a while and says `what` was awaited.
+pub async fn within<T>(what: &str, happening: impl Future<Output = T>) -> T {
+    let outcome = tokio::time::timeout(PATIENCE, happening).await;
+    outcome.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"))
 }
 
 pub fn binary() -> &'static str {
@@ -158,9 +182,8 @@ impl Farcall {
 
     /// Waits until there are so many files of payloads.
     pub async fn files_until(&self, count: usize) {
-        while self.files().len() != count {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
+        until(&format!("{count} files of payloads"), async || (self.files().len() == count).then_some(()))
+            .await;
     }
 
     /// A connection of the test's own to the database.
@@ -178,21 +201,29 @@ impl Farcall {
         assert!(limited.unwrap().success());
     }
 
-    /// What it holds of the machine's memory.
-    pub fn resident_megabytes(&self) -> u64 {
-        self.megabytes("VmRSS:")
+    /// The memory that it holds now, in megabytes. From here on `peak_megabytes` counts anew.
+    pub fn begin_peak(&self) -> u64 {
+        std::fs::write(self.proc("clear_refs"), "5").unwrap();
+        self.peak_megabytes()
     }
 
-    /// The most that it has held so far.
-    pub fn most_resident_megabytes(&self) -> u64 {
-        self.megabytes("VmHWM:")
-    }
-
-    fn megabytes(&self, name: &str) -> u64 {
-        let pid = self.process.as_ref().unwrap().id();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    /// The most memory that it held at any moment since `begin_peak`, in megabytes.
+    pub fn peak_megabytes(&self) -> u64 {
+        let status = std::fs::read_to_string(self.proc("status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() >> 10
+    }
+
+    /// How many bytes lie in files without a name that it holds open: request bodies that arrive.
+    pub fn nameless_bytes(&self) -> u64 {
+        let opened = std::fs::read_dir(self.proc("fd")).unwrap();
+        // A descriptor may be closed while the list is read.
+        let files = opened.filter_map(|entry| std::fs::metadata(entry.ok()?.path()).ok());
+        files.filter(|file| file.is_file() && file.nlink() == 0).map(|file| file.len()).sum()
+    }
+
+    fn proc(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{name}", self.process.as_ref().unwrap().id()))
     }
 
     /// SIGKILL, and nothing else.
@@ -369,13 +400,10 @@ impl Client {
 
     /// The task's document once `done` says so.
     pub async fn task_until(&self, task: &str, done: impl Fn(&Value) -> bool) -> Value {
-        loop {
-            let document = self.task(task).await;
-            if done(&document) {
-                return document;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
+        until(&format!("the awaited state of task {task}"), async || {
+            Some(self.task(task).await).filter(&done)
+        })
+        .await
     }
 
     /// Consumes the results of `group`, as the SDK does.
@@ -416,6 +444,11 @@ pub async fn open(url: &str) -> (Connection, Channel) {
     (connection, channel)
 }
 
+/// Waits until a connection has ended.
+pub async fn connection_ends(connection: &Connection) {
+    until("the end of the connection", async || (!connection.status().connected()).then_some(())).await;
+}
+
 pub async fn consume(channel: &Channel, queue: &str, exclusive: bool) -> lapin::Result<Consumer> {
     let options = BasicConsumeOptions { exclusive, ..BasicConsumeOptions::default() };
     channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await
@@ -433,7 +466,7 @@ impl Results {
 
     /// The next result, not yet acknowledged.
     pub async fn next(&mut self) -> (Delivery, Value) {
-        let delivery = self.consumer.next().await.unwrap().unwrap();
+        let delivery = within("a result in the group's queue", self.consumer.next()).await.unwrap().unwrap();
         assert_eq!(delivery.data[0], 1);
         let message = serde_json::from_slice(&delivery.data[1..]).unwrap();
         (delivery, message)
@@ -495,14 +528,14 @@ impl FakeEndpoint {
             if !self.connection.status().connected() {
                 return false;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         true
     }
 
     /// The next task, not yet acknowledged.
     pub async fn next(&mut self) -> (Delivery, Value) {
-        let delivery = self.tasks.next().await.unwrap().unwrap();
+        let delivery = within("a task in the endpoint's queue", self.tasks.next()).await.unwrap().unwrap();
         assert_eq!(delivery.data[0], 1);
         let message = serde_json::from_slice(&delivery.data[1..]).unwrap();
         (delivery, message)

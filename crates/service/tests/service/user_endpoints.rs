@@ -8,7 +8,9 @@ use lapin::options::BasicAckOptions;
 use lapin::{Channel, Connection, Consumer};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Client, FakeEndpoint, Farcall, PAYLOAD, Registration, consume, open};
+use crate::support::{
+    Answer, Client, FakeEndpoint, Farcall, PAYLOAD, Registration, consume, open, until, within,
+};
 
 /// A manager's AMQP side.
 struct FakeManager {
@@ -31,7 +33,8 @@ impl FakeManager {
     }
 
     async fn command(&mut self) -> (Delivery, Value) {
-        let delivery = self.commands.next().await.unwrap().unwrap();
+        let delivery =
+            within("a command in the manager's queue", self.commands.next()).await.unwrap().unwrap();
         delivery.ack(BasicAckOptions::default()).await.unwrap();
         let body = serde_json::from_slice(&delivery.data).unwrap();
         (delivery, body)
@@ -361,8 +364,9 @@ async fn one_that_never_comes_up_again_is_given_up_and_its_tasks_say_so() {
         let said = |notice: &Value| {
             notice.as_str().is_some_and(|it| it.contains("of 2 times so far; last: the partition is closed"))
         };
-        while tried == 1 && !said(&client.get(&path).await.ok()["farcall"]["notice"]) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        if tried == 1 {
+            let noticed = async || said(&client.get(&path).await.ok()["farcall"]["notice"]);
+            until("a notice of the restart", async || noticed().await.then_some(())).await;
         }
     }
     for task in &tasks {
