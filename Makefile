@@ -71,10 +71,11 @@ faults:
 	$(PYTEST) -n 2 --dist worksteal -m "not long" tests/chaos tests/faults
 
 chaos: build environments ## everything that can break breaks, for an hour; FARCALL_CHAOS=SEED plays one run
-	$(PYTEST) -s $(if $(FARCALL_CHAOS),,-m long) tests/chaos
+	$(if $(FARCALL_CHAOS),$(PYTEST) -s tests/chaos,$(PYTHON) tests/long.py chaos-1 chaos-2 chaos-3 chaos-upstream)
 
-test-long: build unit environments ## every test, those that take minutes too; run before an issue is called resolved
-	$(PYTEST) tests
+# The parts: tests/long.py. Each takes at most half an hour.
+test-long: build environments ## the tests that take minutes; PART=chaos-1, -2, -3, chaos-upstream, kills-1, -2, openapi or others; records each run
+	$(PYTHON) tests/long.py $(PART)
 
 check: $(DENY) ## formatting, lints, licences, bans, documentation links, and the rules of this repository
 	cargo fmt --all --check
@@ -87,6 +88,7 @@ check: $(DENY) ## formatting, lints, licences, bans, documentation links, and th
 	$(PYTHON) checks/results.py
 	$(PYTHON) checks/conformance.py
 	$(PYTHON) checks/log_fields.py
+	$(PYTHON) checks/long_runs.py
 	$(PYTHON) -m unittest discover --quiet --start-directory checks
 
 $(DENY):

@@ -33,7 +33,12 @@ from scene import Endpoint
 SAVED = Path(__file__).parent / "seeds"
 PLAYED = [line.split()[0] for line in SAVED.read_text().splitlines() if line and line[0] != "#"]
 RUNS = [os.environ["FARCALL_CHAOS"]] if "FARCALL_CHAOS" in os.environ else PLAYED
-LONG = [str(seed) for seed in range(1000, 1020)] + [f"3.8.0/{seed}" for seed in range(1020, 1024)]
+LONG = {
+    "chaos-1": [str(seed) for seed in range(1000, 1007)],
+    "chaos-2": [str(seed) for seed in range(1007, 1014)],
+    "chaos-3": [str(seed) for seed in range(1014, 1020)],
+    "chaos-upstream": [f"3.8.0/{seed}" for seed in range(1020, 1024)],
+}
 
 
 class Far(Endpoint):
@@ -319,9 +324,10 @@ def test_the_ledger_balances(scene, name):
     run(scene, name, tasks=10_000 if "/" not in name else 2_000, seconds=25)
 
 
-@pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long(part)) for part, names in LONG.items() for name in names]
+)
 def test_the_ledger_balances_for_longer(scene, name):
     run(scene, name, tasks=20_000 if "/" not in name else 10_000, seconds=120)
 

@@ -66,7 +66,7 @@ def test_without_a_valid_token(service, header):
     ask(service, 1, 3, "fuzzing", *header)
 
 
-@pytest.mark.long
+@pytest.mark.long("openapi")
 @pytest.mark.timeout(3600)
 def test_for_long(service):
     ask(service, 500, 4, "coverage,fuzzing", *bearer(service))

@@ -54,8 +54,9 @@ def test_nine_kills(scene, rabbitmq):
     kills(scene, rabbitmq, 9, seed=8)
 
 
-@pytest.mark.long
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("seed", range(80, 90))
+@pytest.mark.parametrize(
+    "seed", [pytest.param(seed, marks=pytest.mark.long("kills-1" if seed < 85 else "kills-2")) for seed in range(80, 90)]
+)
 def test_sixty_kills(scene, rabbitmq, seed):
     kills(scene, rabbitmq, 60, seed)
