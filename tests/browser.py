@@ -23,16 +23,16 @@ class WebDriverError(AssertionError):
 class Browser:
     """One browser with a profile of its own. `scripts=False` is a browser that runs none."""
 
-    def __init__(self, scene, name="browser", scripts=True, dark=False):
-        # Not in the scene's directory: the browser puts a socket there, whose path may not be long.
+    def __init__(self, testbed, name="browser", scripts=True, dark=False):
+        # Not in the testbed's directory: the browser puts a socket there, whose path may not be long.
         self.directory = tempfile.mkdtemp(prefix="browser-")
         driver = shutil.which("chromedriver")
         assert driver, "chromedriver is missing: run tests/system"
-        environment = scene.environment()
+        environment = testbed.environment()
         environment["TMPDIR"] = self.directory
         # The driver takes a port at random without asking whether it is free, and ends when it isn't.
         for _ in range(10):
-            self.process = scene.start(f"{name}-driver", [driver, "--port=0"], environment)
+            self.process = testbed.start(f"{name}-driver", [driver, "--port=0"], environment)
             said = self.process.wait_for(r"started successfully on port (?P<port>\d+)|Address already in use")
             if said["port"]:
                 break

@@ -1,4 +1,4 @@
-"""What every Python test finds: scenes, and the logs of their parties beside a failure."""
+"""What every Python test finds: testbeds, and the logs of their parties beside a failure."""
 
 import sys
 from pathlib import Path
@@ -8,34 +8,34 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import long  # noqa: E402
-from scene import Scene  # noqa: E402
+from testbed import Testbed  # noqa: E402
 
 # Long logs are cut: their end tells why a test failed.
 SHOWN = 20_000
 
-scenes = []
+testbeds = []
 
 
-def _scene(directory):
-    scene = Scene(directory)
-    scenes.append(scene)
-    yield scene
+def _testbed(directory):
+    testbed = Testbed(directory)
+    testbeds.append(testbed)
+    yield testbed
     try:
-        scene.close()
+        testbed.close()
     finally:
-        scenes.remove(scene)
+        testbeds.remove(testbed)
 
 
 @pytest.fixture
-def scene(tmp_path):
-    """A scene of the test's own."""
-    yield from _scene(tmp_path)
+def testbed(tmp_path):
+    """A testbed of the test's own."""
+    yield from _testbed(tmp_path)
 
 
 @pytest.fixture(scope="module")
-def shared_scene(tmp_path_factory):
-    """A scene that the tests of one file share."""
-    yield from _scene(tmp_path_factory.mktemp("scene"))
+def shared_testbed(tmp_path_factory):
+    """A testbed that the tests of one file share."""
+    yield from _testbed(tmp_path_factory.mktemp("testbed"))
 
 
 def pytest_addoption(parser):
@@ -59,8 +59,8 @@ def pytest_collection_modifyitems(config, items):
 def pytest_runtest_makereport(item, call):
     report = yield
     if report.failed:
-        for scene in scenes:
-            for log in sorted(scene.directory.rglob("*.log")):
+        for testbed in testbeds:
+            for log in sorted(testbed.directory.rglob("*.log")):
                 text = log.read_text(errors="replace")
-                report.sections.append((str(log.relative_to(scene.directory)), text[-SHOWN:]))
+                report.sections.append((str(log.relative_to(testbed.directory)), text[-SHOWN:]))
     return report

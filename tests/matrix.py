@@ -29,18 +29,18 @@ class Cell(namedtuple("Cell", DIMENSIONS)):
     def __str__(self):
         return "-".join(f"{dimension}_{choice}" for dimension, choice in zip(DIMENSIONS, self))
 
-    def endpoint_in(self, scene, service):
-        """The cell's endpoint, started when the scene has none like it. Workers have the Python of the endpoint's
+    def endpoint_in(self, testbed, service):
+        """The cell's endpoint, started when the testbed has none like it. Workers have the Python of the endpoint's
         release; those of ours, that of the SDK's."""
         name = f"ours-{self.sdk}" if self.endpoint == OURS else f"upstream-{self.endpoint}"
-        for endpoint in scene.endpoints:
+        for endpoint in testbed.endpoints:
             if endpoint.name == name:
                 return endpoint
         if self.endpoint == OURS:
-            return scene.endpoint(service, name, python=f"sdk-{self.sdk}")
+            return testbed.endpoint(service, name, python=f"sdk-{self.sdk}")
         if self.endpoint == "3.8.0":
-            return scene.endpoint(service, name, python="sdk-3.8.0", upstream=True)
-        return scene.manager(service, TEMPLATE, name, release=self.endpoint)
+            return testbed.endpoint(service, name, python="sdk-3.8.0", upstream=True)
+        return testbed.manager(service, TEMPLATE, name, release=self.endpoint)
 
 
 def cells(**only):

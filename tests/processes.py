@@ -12,7 +12,7 @@ import termios
 import time
 from pathlib import Path
 
-MARK = "FARCALL_TEST_SCENE"
+MARK = "FARCALL_TEST_TESTBED"
 
 
 class Process:
@@ -107,7 +107,7 @@ def alive(pid):
 
 
 def marked(mark):
-    """The living processes whose environment carries the scene's mark: pid -> command line."""
+    """The living processes whose environment carries the testbed's mark: pid -> command line."""
     wanted = f"{MARK}={mark}".encode()
     found = {}
     for entry in Path("/proc").iterdir():

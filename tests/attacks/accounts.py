@@ -19,15 +19,15 @@ def refused(status, ask, *arguments):
     return answer.value.body
 
 
-def two_people(scene):
+def two_people(testbed):
     """A service with a victim and an attacker."""
-    service = scene.service()
+    service = testbed.service()
     return service, service.rest(service.add_client("victim")), service.rest(service.add_client("attacker"))
 
 
 @attack("a person with an account", "takes the id of an endpoint that was deleted")
-def takes_the_id_of_a_deleted_endpoint(scene):
-    service, victim, attacker = two_people(scene)
+def takes_the_id_of_a_deleted_endpoint(testbed):
+    service, victim, attacker = two_people(testbed)
     endpoint = victim.post("/v3/endpoints", ENDPOINT)["endpoint_id"]
     victim.delete(f"/v2/endpoints/{endpoint}")
     other = victim.post("/v3/endpoints", ENDPOINT)["endpoint_id"]
@@ -45,8 +45,8 @@ def without_request(body, endpoint):
 
 
 @attack("a person with an account", "registers the id that somebody's user endpoint will have")
-def computes_the_id_of_a_user_endpoint(scene):
-    service, victim, attacker = two_people(scene)
+def computes_the_id_of_a_user_endpoint(testbed):
+    service, victim, attacker = two_people(testbed)
     manager = victim.post("/v3/endpoints", MANAGER)["endpoint_id"]
     for name in ("", "whatever it is made of"):
         computed = uuid.uuid5(uuid.UUID(manager), name)
@@ -54,8 +54,8 @@ def computes_the_id_of_a_user_endpoint(scene):
 
 
 @attack("a person with an account", "sends tasks to a task group of somebody else")
-def sends_tasks_to_a_group_of_somebody_else(scene):
-    service, victim, attacker = two_people(scene)
+def sends_tasks_to_a_group_of_somebody_else(testbed):
+    service, victim, attacker = two_people(testbed)
     group = str(uuid.uuid4())
     submits = []
     for person in (victim, attacker):
@@ -72,8 +72,8 @@ def sends_tasks_to_a_group_of_somebody_else(scene):
 
 
 @attack("a program that may only know who its user is", "looks up who others are")
-def looks_up_others_without_the_scope(scene):
-    service = scene.service()
+def looks_up_others_without_the_scope(testbed):
+    service = testbed.service()
     me, other = service.identity, service.add_client("other")
     path = f"/v2/api/identities?ids={other[0]},{me[0]}"
     names = f"/v2/api/identities?usernames={other[0]}@clients.auth.globus.org"
@@ -88,8 +88,8 @@ def looks_up_others_without_the_scope(scene):
 
 
 @attack("a person without administrator rights", "administers other people's endpoints")
-def administers_without_being_an_administrator(scene):
-    service, victim, attacker = two_people(scene)
+def administers_without_being_an_administrator(testbed):
+    service, victim, attacker = two_people(testbed)
     endpoint = victim.post("/v3/endpoints", ENDPOINT)["endpoint_id"]
     assert attacker.get("/v2/endpoints?role=any") == []
     for ask, path in (

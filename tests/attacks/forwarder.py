@@ -9,9 +9,9 @@ import threading
 import urllib.parse
 
 import environments
-from authority import openssl, private_service
+from certificate_authority import openssl, private_service
 from processes import alive, until
-from scene import binary
+from testbed import binary
 from table import attack, played_elsewhere
 
 # Sends a token through the proxy as often as a line is typed.
@@ -90,11 +90,11 @@ def connect(service, *command, url=None):
 
 
 @attack("a relay with a certificate of its own making, between client and service", "reads the client's token")
-def reads_the_token(scene):
-    service = private_service(scene, scene.directory)
-    relay = Relay(scene.directory, service.tls_port)
+def reads_the_token(testbed):
+    service = private_service(testbed, testbed.directory)
+    relay = Relay(testbed.directory, service.tls_port)
     client = subprocess.Popen(
-        connect(service, environments.python("tests"), "-c", SENDS, url=relay.url), env=scene.environment(),
+        connect(service, environments.python("tests"), "-c", SENDS, url=relay.url), env=testbed.environment(),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )
 
@@ -110,16 +110,16 @@ def reads_the_token(scene):
     assert client.returncode == 0 and "is not believed: invalid peer certificate" in said, said
     # Also one who is there from the beginning.
     refused = subprocess.run(
-        connect(service, "echo", "ran", url=relay.url), env=scene.environment(), capture_output=True, text=True, timeout=60
+        connect(service, "echo", "ran", url=relay.url), env=testbed.environment(), capture_output=True, text=True, timeout=60
     )
     assert (refused.returncode, refused.stdout) == (1, "") and "is not believed" in refused.stderr
     assert relay.tried >= 3 and relay.read == b""
     relay.listener.close()
 
 
-def forwarder(scene, service, script="echo proxy $http_proxy; sleep 1000"):
+def forwarder(testbed, service, script="echo proxy $http_proxy; sleep 1000"):
     """A forwarder whose command tells its address, which only that command should know."""
-    process = scene.start("connect", connect(service, "sh", "-c", script), scene.environment())
+    process = testbed.start("connect", connect(service, "sh", "-c", script), testbed.environment())
     proxy = urllib.parse.urlsplit(process.wait_for(r"^proxy (http://\S+)")[1])
     return process, proxy
 
@@ -134,9 +134,9 @@ def ask(proxy, head):
 
 
 @attack("another program on the client's machine, without the password", "uses the forwarder")
-def uses_the_forwarder(scene):
-    service = private_service(scene, scene.directory)
-    process, proxy = forwarder(scene, service)
+def uses_the_forwarder(testbed):
+    service = private_service(testbed, testbed.directory)
+    process, proxy = forwarder(testbed, service)
     silent = socket.create_connection((proxy.hostname, proxy.port), timeout=50)
     listening = subprocess.run(["ss", "-ltnH", f"sport = :{proxy.port}"], capture_output=True, text=True).stdout
     assert listening.split()[3] == f"127.0.0.1:{proxy.port}", listening
@@ -166,10 +166,10 @@ def uses_the_forwarder(scene):
 
 
 @attack("another program on the client's machine", "waits for the forwarder to die, and takes its port")
-def takes_the_port(scene):
+def takes_the_port(testbed):
     """The command dies with it, and holds the port until it is dead."""
-    service = private_service(scene, scene.directory)
-    process, proxy = forwarder(scene, service, "echo proxy $http_proxy; echo command $$; exec sleep 1000")
+    service = private_service(testbed, testbed.directory)
+    process, proxy = forwarder(testbed, service, "echo proxy $http_proxy; echo command $$; exec sleep 1000")
     command = int(process.wait_for(r"^command (\d+)")[1])
     held = [os.readlink(entry) for entry in os.scandir(f"/proc/{command}/fd")]
     assert sum(name.startswith("socket:") for name in held) >= 2, held

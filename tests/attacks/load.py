@@ -84,8 +84,8 @@ def transitions(state):
 
 
 @attack("an owner of an endpoint", "sends heartbeats that name thousands of tasks, as fast as it can")
-def heartbeats_that_name_thousands_of_tasks(scene):
-    service = scene.service()
+def heartbeats_that_name_thousands_of_tasks(testbed):
+    service = testbed.service()
     victim = Victim(service)
     rest = service.rest()
     endpoint = Played(rest)
@@ -111,8 +111,8 @@ def heartbeats_that_name_thousands_of_tasks(scene):
 
 
 @attack("somebody with an account", "sends a large submit again whose answer was lost, while its results lie unread")
-def a_submit_again_whose_results_lie_unread(scene):
-    service = scene.service()
+def a_submit_again_whose_results_lie_unread(testbed):
+    service = testbed.service()
     victim = Victim(service)
     rest = service.rest()
     endpoint = Played(rest)

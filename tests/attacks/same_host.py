@@ -22,5 +22,5 @@ played_elsewhere(
 played_elsewhere(
     "a second process of the endpoint, on another host",
     "has results reported as lost that a process which stood still has",
-    "tests/faults/test_superseded.py::test_results_of_a_process_that_stood_still_arrive_once",
+    "tests/faults/test_second_instance.py::test_results_of_a_process_that_stood_still_arrive_once",
 )

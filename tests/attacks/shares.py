@@ -51,8 +51,8 @@ played_elsewhere(
 
 
 @attack("somebody with an account", "registers endpoints without end")
-def registers_endpoints_without_end(scene):
-    service = scene.service(configuration="limits:\n  endpoints_per_identity: 20\n")
+def registers_endpoints_without_end(testbed):
+    service = testbed.service(configuration="limits:\n  endpoints_per_identity: 20\n")
     attacker, other = service.rest(), service.rest(service.add_client("other"))
     endpoint = {"endpoint_name": "ep", "metadata": {"endpoint_config": "#" * 1000}}
     for _ in range(20):
@@ -98,8 +98,8 @@ def ended(stream, within=30):
 
 
 @attack("somebody without an account", "opens connections and says nothing, or a part of a request")
-def opens_connections_and_leaves_them(scene):
-    service = scene.service(configuration="limits:\n  http_connections: 40\n  amqp_connections: 40\n  head_seconds: 2\n")
+def opens_connections_and_leaves_them(testbed):
+    service = testbed.service(configuration="limits:\n  http_connections: 40\n  amqp_connections: 40\n  head_seconds: 2\n")
     held = []
     for said in (b"", b"GET /v2/ver", b"GET /v2/version HTTP/1.1\r\nHost: localhost\r\n\r\n"):
         for _ in range(60):
@@ -131,8 +131,8 @@ def opens_connections_and_leaves_them(scene):
 
 
 @attack("somebody without an account", "opens connections to the broker and never logs in")
-def never_logs_in(scene):
-    service = scene.service(configuration="limits:\n  amqp_connections: 40\n")
+def never_logs_in(testbed):
+    service = testbed.service(configuration="limits:\n  amqp_connections: 40\n")
     held = [connect(service.amqp_port) for _ in range(60)]
     for stream in held:
         try:
@@ -152,10 +152,10 @@ def never_logs_in(scene):
 
 
 @attack("somebody with an account", "begins large uploads and lets them stall")
-def lets_uploads_stall(scene):
+def lets_uploads_stall(testbed):
     # Four times the largest body: an identity may have a quarter, an address half.
     configuration = f"limits:\n  payload_bytes: 1000\n  bodies_in_flight_bytes: {4 * ((16 << 20) + 1000)}\n"
-    service = scene.service(configuration=configuration)
+    service = testbed.service(configuration=configuration)
     attacker, other = service.rest(), service.rest(service.add_client("other"))
     large = {"endpoint_name": "ep", "metadata": {}, "unknown": "x" * (8 << 20)}
     stalled = []
@@ -174,8 +174,8 @@ def lets_uploads_stall(scene):
 
 
 @attack("somebody with an account", "asks for addresses of their results without end")
-def asks_for_addresses_without_end(scene):
-    service = scene.service()
+def asks_for_addresses_without_end(testbed):
+    service = testbed.service()
     attacker = service.rest()
 
     def address():
@@ -203,8 +203,8 @@ def endpoint_at_the_broker(service, identity):
 
 
 @attack("a malicious endpoint", "promises large results to the broker that never come")
-def promises_results_that_never_come(scene):
-    service = scene.service()
+def promises_results_that_never_come(testbed):
+    service = testbed.service()
     attacker, key = endpoint_at_the_broker(service, service.identity)
     channels = range(1, 9)
     attacker.channel(*channels)
@@ -228,10 +228,10 @@ def resident_megabytes(service):
 
 
 @attack("somebody without an account", "opens 10,000 connections and leaves them", long=True)
-def opens_ten_thousand_connections(scene):
+def opens_ten_thousand_connections(testbed):
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    service = scene.service()
+    service = testbed.service()
     for port, said in ((service.http_port, b"GET /v2/ver"), (service.amqp_port, b"AMQP\x00\x00\x09\x01")):
         held = []
         for _ in range(10_000):
@@ -244,8 +244,8 @@ def opens_ten_thousand_connections(scene):
 
 
 @attack("somebody with an account", "begins four uploads of 64 MiB and lets them stall", long=True)
-def lets_large_uploads_stall(scene):
-    service = scene.service()
+def lets_large_uploads_stall(testbed):
+    service = testbed.service()
     attacker, other = service.rest(), service.rest(service.add_client("other"))
     function = other.post("/v3/functions", {"function_name": "f", "function_code": "7\n01\ngASV"})["function_uuid"]
     endpoint = other.post("/v3/endpoints", {"endpoint_name": "ep", "metadata": {}})["endpoint_id"]
@@ -265,8 +265,8 @@ def lets_large_uploads_stall(scene):
 
 
 @attack("somebody with an account", "lists 1,000 endpoints of 1 MB each", long=True)
-def lists_a_thousand_large_endpoints(scene):
-    service = scene.service()
+def lists_a_thousand_large_endpoints(testbed):
+    service = testbed.service()
     attacker = service.rest()
     endpoint = {"endpoint_name": "ep", "metadata": {"endpoint_config": "#" * 1_000_000}}
     for _ in range(1000):

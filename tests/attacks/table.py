@@ -1,6 +1,6 @@
 """The table of attacks: who attacks, what they try, and the function that tries it.
 
-Each module beside this one holds the attacks on one part of the product. A row is a function that takes a scene, plays
+Each module beside this one holds the attacks on one part of the product. A row is a function that takes a testbed, plays
 the attack with real programs and asserts what holds: what the attacker gets, and what it costs others. A new attack is a
 new row; `docs/security.md` names rows as `tests/attacks/MODULE.py::FUNCTION`.
 
@@ -30,7 +30,7 @@ class Attack:
 
 
 def attack(attacker, tries, long=False):
-    """Marks a function `play(scene)` as a row of the table; a `long` one takes minutes."""
+    """Marks a function `play(testbed)` as a row of the table; a `long` one takes minutes."""
 
     def row(play):
         ATTACKS.append(Attack(attacker, tries, play=play, long=long))

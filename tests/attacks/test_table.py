@@ -22,8 +22,8 @@ ELSEWHERE = [attack for attack in ATTACKS if attack.elsewhere]
 
 
 @pytest.mark.parametrize("attack", PLAYED, ids=str)
-def test_attack(scene, attack):
-    attack.play(scene)
+def test_attack(testbed, attack):
+    attack.play(testbed)
 
 
 @pytest.mark.parametrize("attack", ELSEWHERE, ids=str)

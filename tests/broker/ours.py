@@ -3,7 +3,7 @@
 import os
 
 from processes import Process
-from scene import binary
+from testbed import binary
 
 from rabbitmq import USERS
 

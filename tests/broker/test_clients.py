@@ -12,7 +12,7 @@ from pathlib import Path
 import environments
 import pytest
 from processes import Process
-from scene import binary
+from testbed import binary
 
 CLIENTS = Path(__file__).resolve().parent / "clients"
 LOSS = "waiting for the end of the broker"

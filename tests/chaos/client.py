@@ -15,7 +15,7 @@ from concurrent.futures import Future, wait
 from globus_compute_sdk import Client
 from globus_compute_sdk.errors import TaskExecutionFailed, TaskPending
 from globus_compute_sdk.sdk.executor import _RESULT_WATCHERS
-from stock import executor, tell
+from prelude import executor, report
 
 ENDPOINT, AMQP_PORT, SEED, TASKS, SECONDS, MARKS, MENDED = sys.argv[1:]
 TASKS, SECONDS = int(TASKS), float(SECONDS)
@@ -94,7 +94,7 @@ submit(ex, 0)
 while not futures[0].task_id:
     time.sleep(0.05)
 group = ex.task_group_id
-tell("begun")
+report("begun")
 for first in range(1, TASKS, BURST):
     for key in range(first, min(first + BURST, TASKS)):
         try:
@@ -104,7 +104,7 @@ for first in range(1, TASKS, BURST):
             ex = opened()
             submit(ex, key)
     time.sleep(SECONDS * BURST / TASKS)
-tell("submitted")
+report("submitted")
 
 # The test makes this file once everything works again.
 while not os.path.exists(MENDED):
@@ -176,7 +176,7 @@ while open_keys() and time.monotonic() < deadline + 20:
             ask(task)
     time.sleep(0.2)
 
-tell(
+report(
     {
         "entries": [
             {"key": key, "task": futures[key].task_id and str(futures[key].task_id), "told": told[key], "how": ledger[key]}

@@ -28,7 +28,7 @@ import pytest
 from links import Link
 from matrix import OURS
 from processes import alive, marked, until
-from scene import Endpoint
+from testbed import Endpoint
 
 SAVED = Path(__file__).parent / "seeds"
 PLAYED = [line.split()[0] for line in SAVED.read_text().splitlines() if line and line[0] != "#"]
@@ -66,12 +66,12 @@ class Upstream(Far):
     def _others(self):
         return {self.service.process.pid, *self.users}
 
-    # The processes of the scene that are neither the endpoint's nor the service's.
+    # The processes of the testbed that are neither the endpoint's nor the service's.
     users = ()
 
     def kill(self):
         super().kill()
-        for pid in marked(self.scene.mark):
+        for pid in marked(self.testbed.mark):
             if pid not in self._others():
                 _send(pid, signal.SIGKILL)
 
@@ -111,30 +111,30 @@ class Upstream(Far):
 class World:
     """All parties, and what can be done to them. What breaks something returns how to mend it."""
 
-    def __init__(self, scene, dice, whose=OURS):
+    def __init__(self, testbed, dice, whose=OURS):
         self.dice = dice
-        self.service = scene.service()
+        self.service = testbed.service()
         self.rest_link = Link(self.service.http_port)
         self.client_link = Link(self.service.amqp_port)
         self.endpoint_link = Link(self.service.amqp_port)
         if whose == OURS:
-            self.endpoint = Far(scene, self.service, "far", workers=2)
+            self.endpoint = Far(testbed, self.service, "far", workers=2)
         else:
-            self.endpoint = Upstream(scene, self.service, "far", python=f"sdk-{whose}", workers=2, upstream=True)
+            self.endpoint = Upstream(testbed, self.service, "far", python=f"sdk-{whose}", workers=2, upstream=True)
             # What dies within its engine is that engine's own.
             self.BREAKS = [one for one in self.BREAKS if "node" not in one.__name__ and "worker" not in one.__name__]
         self.endpoint.amqp_port = self.endpoint_link.port
-        scene.endpoints.append(self.endpoint)
+        testbed.endpoints.append(self.endpoint)
         self.endpoint.configure()
         self.endpoint.start()
-        self.scene = scene
+        self.testbed = testbed
         self.log = []
         self.killed = Counter()
         # What may have made an endpoint forget that it runs a task, or a service that it was acknowledged.
         self.broke = Counter()
 
     def _pids(self, words):
-        return [pid for pid, command in marked(self.scene.mark).items() if words in command and alive(pid)]
+        return [pid for pid, command in marked(self.testbed.mark).items() if words in command and alive(pid)]
 
     def kill_service(self):
         self.broke["service"] += 1
@@ -238,18 +238,18 @@ def _send(pid, number):
         pass  # it died in this moment
 
 
-def run(scene, name, tasks, seconds):
+def run(testbed, name, tasks, seconds):
     whose, _, seed = name.rpartition("/")
-    world = World(scene, random.Random(f"chaos {seed}"), whose or OURS)
-    marks = scene.directory / "marks"
+    world = World(testbed, random.Random(f"chaos {seed}"), whose or OURS)
+    marks = testbed.directory / "marks"
     marks.mkdir()
     script = client(world, seed, tasks, seconds, marks)
-    script.hear()
+    script.wait_for_report()
     try:
         world.chaos(time.monotonic() + seconds)
-        script.hear(2, timeout=120)
+        script.wait_for_report(2, timeout=120)
         world.endpoint.settle()
-        (scene.directory / "mended").touch()
+        (testbed.directory / "mended").touch()
         account = script.finish(timeout=330)[-1]
         balance(world, account, begun_by(marks))
     except AssertionError as failure:
@@ -263,7 +263,7 @@ def run(scene, name, tasks, seconds):
 
 def client(world, seed, tasks, seconds, marks):
     """The user's script, which reaches REST and the broker through links of its own."""
-    directory = world.scene.directory
+    directory = world.testbed.directory
     script = world.service.sdk("4.19.0").start(
         (Path(__file__).parent / "client.py").read_text(),
         *(world.endpoint.id, world.client_link.port, seed, tasks, seconds, marks, directory / "mended"),
@@ -320,25 +320,25 @@ def balance(world, account, begun):
 
 @pytest.mark.timeout(700)
 @pytest.mark.parametrize("name", RUNS)
-def test_the_ledger_balances(scene, name):
-    run(scene, name, tasks=10_000 if "/" not in name else 2_000, seconds=25)
+def test_the_ledger_balances(testbed, name):
+    run(testbed, name, tasks=10_000 if "/" not in name else 2_000, seconds=25)
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.long(part)) for part, names in LONG.items() for name in names]
 )
-def test_the_ledger_balances_for_longer(scene, name):
-    run(scene, name, tasks=20_000 if "/" not in name else 10_000, seconds=120)
+def test_the_ledger_balances_for_longer(testbed, name):
+    run(testbed, name, tasks=20_000 if "/" not in name else 10_000, seconds=120)
 
 
-def test_a_watcher_that_gave_up_is_followed_by_another(scene):
+def test_a_watcher_that_gave_up_is_followed_by_another(testbed):
     """The stock SDK's watcher tries five times to reach the broker, then fails its futures. The tasks run all the same, and
     a new program that reloads them has every result."""
-    service = scene.service()
+    service = testbed.service()
     link = Link(service.amqp_port)
-    endpoint = scene.endpoint(service)
-    gate = scene.directory / "gate"
+    endpoint = testbed.endpoint(service)
+    gate = testbed.directory / "gate"
     script = service.sdk("4.19.0").start(
         """
         import os, random, sys, time
@@ -356,27 +356,27 @@ def test_a_watcher_that_gave_up_is_followed_by_another(scene):
         futures = [ex.submit(gated, gate, value) for value in range(20)]
         while not all(future.task_id for future in futures):
             time.sleep(0.02)
-        tell(str(ex.task_group_id))
-        tell([type(future.exception(timeout=60)).__name__ for future in futures])
+        report(str(ex.task_group_id))
+        report([type(future.exception(timeout=60)).__name__ for future in futures])
         # Threads of the SDK that wait for what it gave up would keep this process for ever.
         os._exit(0)
         """,
         *(endpoint.id, link.port, gate),
     )
-    group = script.hear()
+    group = script.wait_for_report()
     link.cut()
     # Each failed with the watcher's error, and none with a task's.
     assert "TaskExecutionFailed" not in script.finish()[1]
     link.mend()
     gate.touch()
-    told = service.sdk("4.19.0").run(
+    reports = service.sdk("4.19.0").run(
         """
         import sys
         endpoint, group = sys.argv[1:]
 
         with executor(endpoint, task_group_id=group) as ex:
-            tell(sorted(future.result(timeout=60) for future in ex.reload_tasks()))
+            report(sorted(future.result(timeout=60) for future in ex.reload_tasks()))
         """,
         *(endpoint.id, group),
     )
-    assert told == [list(range(20))]
+    assert reports == [list(range(20))]

@@ -20,13 +20,13 @@ def release(cell):
 
 
 @pytest.fixture(scope="module")
-def service(shared_scene):
-    return shared_scene.service()
+def service(shared_testbed):
+    return shared_testbed.service()
 
 
 @pytest.fixture(scope="module")
-def endpoint(shared_scene, service, cell):
-    return cell.endpoint_in(shared_scene, service)
+def endpoint(shared_testbed, service, cell):
+    return cell.endpoint_in(shared_testbed, service)
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 import environments
-import pages
-from scene import ROOT, Service, binary
+import guide_blocks
+from testbed import ROOT, Service, binary
 
 # More than what is kept in the database's own rows.
 LARGE = 300_000
@@ -23,10 +23,10 @@ def echo(number, padding):
     return number, padding
 
 with executor(sys.argv[1]) as ex:
-    tell(str(ex.task_group_id))
+    report(str(ex.task_group_id))
     for number in range(1_000):
         ex.submit(echo, number, "x" * int(sys.argv[2])).result(timeout=90)
-        tell(number)
+        report(number)
 """
 
 WAITING = """
@@ -40,7 +40,7 @@ batch = client.create_batch()
 function = client.register_function(echo)
 for number in range(20):
     batch.add(function, args=(number, "x" * int(sys.argv[2])))
-tell(client.batch_run(sys.argv[1], batch)["tasks"][function])
+report(client.batch_run(sys.argv[1], batch)["tasks"][function])
 """
 
 COLLECT = """
@@ -50,47 +50,47 @@ client = Client()
 for task in sys.argv[1:]:
     while client.get_task(task)["pending"]:
         time.sleep(0.1)
-    tell(client.get_result(task))
+    report(client.get_result(task))
 """
 
 
-def farcall(scene, *arguments):
+def farcall(testbed, *arguments):
     command = [str(part) for part in (binary("farcall"), *arguments)]
-    return subprocess.run(command, env=scene.environment(), capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=testbed.environment(), capture_output=True, text=True, timeout=60)
 
 
-def test_under_load(scene):
-    service = scene.service()
+def test_under_load(testbed):
+    service = testbed.service()
     sdk = service.sdk("4.19.0")
-    busy = scene.endpoint(service, "busy")
-    idle = scene.endpoint(service, "idle")
+    busy = testbed.endpoint(service, "busy")
+    idle = testbed.endpoint(service, "idle")
     idle.stop()
     waiting = sdk.run(WAITING, idle.id, LARGE)[0]
 
     # Large payloads come and go all the time while the backup is made.
     load = sdk.start(SUBMIT, busy.id, str(LARGE))
-    load.hear(3)
+    load.wait_for_report(3)
     for name in ("first", "second"):
-        seen = len(load.told())
-        done = farcall(scene, "backup", scene.directory / name, "--data-dir", service.data)
+        seen = len(load.reports())
+        done = farcall(testbed, "backup", testbed.directory / name, "--data-dir", service.data)
         assert done.returncode == 0, done.stderr
         tasks, payloads = map(int, re.search(r"holds (\d+) tasks and (\d+) large payloads?\.", done.stdout).groups())
         assert tasks >= 20 + seen - 1 and payloads >= 20
-        load.hear(seen + 2)
-    again = farcall(scene, "backup", scene.directory / "first", "--data-dir", service.data)
+        load.wait_for_report(seen + 2)
+    again = farcall(testbed, "backup", testbed.directory / "first", "--data-dir", service.data)
     assert again.returncode == 1 and "exists already" in again.stderr
-    assert sorted(path.name for path in scene.directory.glob("*.unfinished")) == []
+    assert sorted(path.name for path in testbed.directory.glob("*.unfinished")) == []
     load.process.kill()
     busy.stop()
     service.kill()
 
     # On another machine, after this one was lost.
-    restored = Service(scene, "restored")
+    restored = Service(testbed, "restored")
     restored.http_port, restored.amqp_port = service.http_port, service.amqp_port
     restored.identity = service.identity
-    done = farcall(scene, "restore", scene.directory / "second", "--data-dir", restored.data)
+    done = farcall(testbed, "restore", testbed.directory / "second", "--data-dir", restored.data)
     assert done.returncode == 0, done.stderr
-    scene.services.append(restored)
+    testbed.services.append(restored)
     restored.start()
     for endpoint in (busy, idle):
         endpoint.service = restored
@@ -100,37 +100,37 @@ def test_under_load(scene):
     assert idle.id == known
     results = restored.sdk("4.19.0").run(COLLECT, *waiting)
     assert results == [[number, LARGE] for number in range(20)]
-    doctor = farcall(scene, "doctor", "--data-dir", restored.data)
+    doctor = farcall(testbed, "doctor", "--data-dir", restored.data)
     assert "database" in doctor.stdout
 
 
-def test_it_is_put_where_nothing_is(scene):
-    service = scene.service()
+def test_it_is_put_where_nothing_is(testbed):
+    service = testbed.service()
     service.administer("user", "add", "alice@example.org", "--no-password")
     (service.data / "farcall.yaml").write_text("log: {filter: warn}\n")
     (service.data / "tls" / "key.pem").write_text("a key")
     service.stop()
-    done = farcall(scene, "backup", scene.directory / "backup", "--data-dir", service.data)
+    done = farcall(testbed, "backup", testbed.directory / "backup", "--data-dir", service.data)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{scene.directory}/backup holds 0 tasks and 0 large payloads.\n"
+    assert done.stdout == f"{testbed.directory}/backup holds 0 tasks and 0 large payloads.\n"
     assert not list(service.data.glob("farcall.db-*")), "it leaves nothing behind"
 
-    target = scene.directory / "target"
-    done = farcall(scene, "restore", scene.directory / "backup", "--data-dir", target)
+    target = testbed.directory / "target"
+    done = farcall(testbed, "restore", testbed.directory / "backup", "--data-dir", target)
     assert done.returncode == 0, done.stderr
-    users = json.loads(farcall(scene, "user", "list", "--data-dir", target, "--output", "json").stdout)
+    users = json.loads(farcall(testbed, "user", "list", "--data-dir", target, "--output", "json").stdout)
     assert [user["username"] for user in users] == ["alice@example.org"]
     for name in ("farcall.yaml", "tls/key.pem", "keys/id-token.pem"):
         assert (target / name).read_bytes() == (service.data / name).read_bytes()
         assert (target / name).stat().st_mode == (service.data / name).stat().st_mode
 
     for directory, words in [
-        ((scene.directory / "backup", target), "holds a service's data already"),
-        ((scene.directory / "home", scene.directory / "other"), "is no backup: it has no farcall.db"),
+        ((testbed.directory / "backup", target), "holds a service's data already"),
+        ((testbed.directory / "home", testbed.directory / "other"), "is no backup: it has no farcall.db"),
     ]:
-        done = farcall(scene, "restore", directory[0], "--data-dir", directory[1])
+        done = farcall(testbed, "restore", directory[0], "--data-dir", directory[1])
         assert done.returncode == 1 and words in done.stderr, done.stderr
-    done = farcall(scene, "backup", scene.directory / "none", "--data-dir", scene.directory / "empty")
+    done = farcall(testbed, "backup", testbed.directory / "none", "--data-dir", testbed.directory / "empty")
     assert done.returncode == 1 and "empty is not the data directory of a service: it does not exist" in done.stderr
 
 
@@ -151,7 +151,7 @@ def test_the_services_user_backs_up_and_restores_as_the_guide_says():
     page = ROOT / "docs" / "guide" / "service.md"
     lines = page.read_text().splitlines()
     begin, end = lines.index("## Back up and restore"), lines.index("## Upgrade")
-    blocks = [block for block in pages.blocks(page) if begin < block.line < end and block.language == "sh"]
+    blocks = [block for block in guide_blocks.blocks(page) if begin < block.line < end and block.language == "sh"]
     assert len(blocks) == 2
     admin = next(line for line in lines if line.startswith("admin() "))
 
@@ -187,9 +187,9 @@ def test_the_services_user_backs_up_and_restores_as_the_guide_says():
         with serving():
             assert run("admin user add alice@example.org --no-password").returncode == 0
             done = run(blocks[0].text)
-            assert done.returncode == 0 and pages.shows(done.stdout, here(blocks[0].shown), {}), done.stdout + done.stderr
+            assert done.returncode == 0 and guide_blocks.shows(done.stdout, here(blocks[0].shown), {}), done.stdout + done.stderr
         done = run(blocks[1].text)
-        assert done.returncode == 0 and pages.shows(done.stdout, here(blocks[1].shown), {}), done.stdout + done.stderr
+        assert done.returncode == 0 and guide_blocks.shows(done.stdout, here(blocks[1].shown), {}), done.stdout + done.stderr
         with serving():
             assert "alice@example.org" in run("admin user list").stdout
         # Nobody's but the service's user's, in the backup as well.
@@ -200,14 +200,14 @@ def test_the_services_user_backs_up_and_restores_as_the_guide_says():
         assert (data.parent / "farcall.lost" / "farcall.db").exists()
 
 
-def test_a_newer_data_directory_is_refused(scene):
-    service = scene.service()
+def test_a_newer_data_directory_is_refused(testbed):
+    service = testbed.service()
     service.stop()
     change = (
         "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); "
         "db.execute(\"INSERT INTO _sqlx_migrations VALUES (9999, 'later', '2030-01-01', 1, x'00', 1)\"); db.commit()"
     )
     subprocess.run([environments.python("tests"), "-c", change, service.data / "farcall.db"], check=True)
-    done = farcall(scene, "serve", "--data-dir", service.data)
+    done = farcall(testbed, "serve", "--data-dir", service.data)
     assert done.returncode == 1
     assert "the database was written by a newer version of farcall (it has change 9999" in done.stderr

@@ -15,16 +15,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import environments
 import pytest
-from authority import certify, private_service
+from certificate_authority import certify, private_service
 from processes import alive, until
-from scene import ROOT, Endpoint, binary
+from testbed import ROOT, Endpoint, binary
 
 RELEASES = ["4.19.0", "3.8.0"]
 
 EXECUTE = """
 import sys
 
-from stock import *
+from prelude import *
 
 def double(x):
     return x + x
@@ -48,13 +48,13 @@ for line in sys.stdin:
 
 
 @pytest.fixture(scope="module")
-def private(shared_scene, tmp_path_factory):
-    return private_service(shared_scene, tmp_path_factory.mktemp("authority"))
+def private(shared_testbed, tmp_path_factory):
+    return private_service(shared_testbed, tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="module")
-def endpoint(shared_scene, private):
-    return shared_scene.endpoint(private, "far")
+def endpoint(shared_testbed, private):
+    return shared_testbed.endpoint(private, "far")
 
 
 def command(service, *words, url=None, ca=None):
@@ -65,7 +65,7 @@ def command(service, *words, url=None, ca=None):
 def surroundings(service, **variables):
     """A client's environment, in which nothing leads to the service, and much leads astray."""
     client_id, client_secret = service.identity
-    return service.scene.environment(
+    return service.testbed.environment(
         PYTHONPATH=ROOT / "tests" / "clients",
         PYTHONWARNINGS="always",
         GLOBUS_COMPUTE_CLIENT_ID=client_id,
@@ -109,8 +109,8 @@ def test_the_command_finds_what_the_sdk_needs(private):
     assert runs[0]["http_proxy"].split("@")[0] != runs[1]["http_proxy"].split("@")[0]
 
 
-def test_without_a_command_it_says_what_to_evaluate(private, endpoint, shared_scene):
-    process = shared_scene.start("connect", command(private), surroundings(private))
+def test_without_a_command_it_says_what_to_evaluate(private, endpoint, shared_testbed):
+    process = shared_testbed.start("connect", command(private), surroundings(private))
     evaluate = process.wait_for(r'^eval "\$\(cat .*$')[0]
     python = environments.python("sdk-4.19.0")
     shell = subprocess.run(
@@ -118,14 +118,14 @@ def test_without_a_command_it_says_what_to_evaluate(private, endpoint, shared_sc
         env=surroundings(private), capture_output=True, text=True, timeout=120,
     )
     assert shell.stdout == "42\n", shell.stderr
-    file = shared_scene.directory / "home" / ".farcall" / f"localhost_{private.tls_port}" / "connect"
+    file = shared_testbed.directory / "home" / ".farcall" / f"localhost_{private.tls_port}" / "connect"
     assert file.stat().st_mode & 0o777 == 0o600
     assert process.stop() == 0
     assert not file.exists()
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_a_person_logs_in(private, shared_scene, release, tmp_path):
+def test_a_person_logs_in(private, shared_testbed, release, tmp_path):
     """The link leads straight to the service: a browser opens it."""
     who, password = f"alice-{release}@example.org", "correct horse battery"
     private.add_person(who, password)
@@ -134,7 +134,7 @@ def test_a_person_logs_in(private, shared_scene, release, tmp_path):
     script = "from globus_compute_sdk import Client; print(len(Client().get_endpoints()), 'endpoints')"
     words = command(private, environments.python(f"sdk-{release}"), "-c", script)
     first = subprocess.run(
-        [environments.python("tests"), ROOT / "tests" / "guide" / "person.py", who, password, *words],
+        [environments.python("tests"), ROOT / "tests" / "guide" / "log_in_at_terminal.py", who, password, *words],
         env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120,
     )
     assert first.returncode == 0 and f"{private.tls_url}/v2/oauth2/authorize?" in first.stdout, first.stdout + first.stderr
@@ -154,9 +154,9 @@ class Behind(Endpoint):
 
 
 @pytest.mark.long
-def test_upstreams_endpoint_runs_behind_it(shared_scene, private):
-    endpoint = Behind(shared_scene, private, "behind", python="sdk-3.8.0", upstream=True)
-    shared_scene.endpoints.append(endpoint)
+def test_upstreams_endpoint_runs_behind_it(shared_testbed, private):
+    endpoint = Behind(shared_testbed, private, "behind", python="sdk-3.8.0", upstream=True)
+    shared_testbed.endpoints.append(endpoint)
     endpoint.configure()
     endpoint.start()
     done = connected(private, environments.python("sdk-3.8.0"), "-c", EXECUTE, endpoint.id)
@@ -224,9 +224,9 @@ def greeted(port):
             return b""
 
 
-def test_an_absent_service_is_told_and_found_again(scene, tmp_path):
+def test_an_absent_service_is_told_and_found_again(testbed, tmp_path):
     """Its broker, too."""
-    service = private_service(scene, tmp_path)
+    service = private_service(testbed, tmp_path)
     process = subprocess.Popen(
         command(service, environments.python("tests"), "-c", ASK), env=surroundings(service, TOKEN=service.rest().token()),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open(tmp_path / "said", "w"), text=True,
@@ -259,9 +259,9 @@ def test_an_absent_service_is_told_and_found_again(scene, tmp_path):
     assert process.wait(30) == 0
 
 
-def test_a_signal_ends_all_of_it(private, shared_scene):
+def test_a_signal_ends_all_of_it(private, shared_testbed):
     script = "sleep 1000 & echo child $!; setsid sleep 1000 & echo child $!; wait"
-    process = shared_scene.start("ended", command(private, "sh", "-c", script), surroundings(private))
+    process = shared_testbed.start("ended", command(private, "sh", "-c", script), surroundings(private))
     until(lambda: process.output().count("child ") == 2, "the children run")
     children = [int(pid) for pid in re.findall(r"child (\d+)", process.output())]
     assert process.stop(60) == 128 + signal.SIGTERM

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 from processes import until
-from scene import ROOT, binary
+from testbed import ROOT, binary
 
 
 @pytest.mark.parametrize("release", ["4.19.0", "3.8.0"])

@@ -4,8 +4,8 @@ import ssl
 import subprocess
 
 import pytest
-from authority import CURVE, openssl
-from scene import binary
+from certificate_authority import CURVE, openssl
+from testbed import binary
 
 HOST = "compute.example.org"
 CA = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from processes import alive, marked, until
-from scene import Endpoint
+from testbed import Endpoint
 
 
 
@@ -26,13 +26,13 @@ def double(x):
     return 2 * x
 
 with executor(sys.argv[1]) as ex:
-    tell(ex.submit(double, 21).result(timeout=60))
+    report(ex.submit(double, 21).result(timeout=60))
 """
 
 
-def test_started_by_credentials_on_standard_input(shared_scene, service, sdk):
+def test_started_by_credentials_on_standard_input(shared_testbed, service, sdk):
     """As a manager endpoint starts a user endpoint: it asks no web service for anything."""
-    endpoint = Endpoint(shared_scene, service, "by-credentials")
+    endpoint = Endpoint(shared_testbed, service, "by-credentials")
     registered = service.rest().post(
         "/v3/endpoints",
         {"endpoint_name": "by-credentials", "metadata": {"endpoint_version": "3.8.0", "python_version": "3.11.7"}},
@@ -42,9 +42,9 @@ def test_started_by_credentials_on_standard_input(shared_scene, service, sdk):
         "config": json.dumps({"engine": {"type": "GlobusComputeEngine", "max_workers_per_node": 1}}),
         "ep_info": {"posix_ppid": os.getpid()},
     }
-    environment = shared_scene.environment(endpoint.python)
+    environment = shared_testbed.environment(endpoint.python)
     endpoint.directory.mkdir(exist_ok=True)
-    endpoint.process = shared_scene.start(
+    endpoint.process = shared_testbed.start(
         "by-credentials", endpoint.command("start", "by-credentials", "--die-with-parent"), environment, json.dumps(document)
     )
     endpoint.id = registered["endpoint_id"]
@@ -54,8 +54,8 @@ def test_started_by_credentials_on_standard_input(shared_scene, service, sdk):
     until(lambda: not endpoint.online(), "the endpoint is offline", 10)
 
 
-def test_detached_listed_and_stopped(shared_scene, service, sdk):
-    endpoint = Endpoint(shared_scene, service, "detached")
+def test_detached_listed_and_stopped(shared_testbed, service, sdk):
+    endpoint = Endpoint(shared_testbed, service, "detached")
     endpoint.configure()
     config = endpoint.directory / "detached" / "config.yaml"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"detach_endpoint": True}))
@@ -87,10 +87,10 @@ def test_detached_listed_and_stopped(shared_scene, service, sdk):
     assert endpoint.run("stop", "detached").returncode == 0
 
 
-def test_a_worker_without_dill(shared_scene, service):
+def test_a_worker_without_dill(shared_testbed, service):
     """A stock Python and nothing else runs what the stock SDK sends by default."""
-    endpoint = shared_scene.endpoint(service, "without-dill", python="tests")
-    told = service.sdk("4.19.0").run(
+    endpoint = shared_testbed.endpoint(service, "without-dill", python="tests")
+    reports = service.sdk("4.19.0").run(
         """
         import sys
 
@@ -110,35 +110,35 @@ def test_a_worker_without_dill(shared_scene, service):
             return True
 
         with executor(sys.argv[1]) as ex:
-            tell(ex.submit(has_dill).result(timeout=60))
-            tell(ex.submit(describe, [0.5, 1.5], unit="s").result(timeout=60))
+            report(ex.submit(has_dill).result(timeout=60))
+            report(ex.submit(describe, [0.5, 1.5], unit="s").result(timeout=60))
         """,
         endpoint.id,
     )
-    assert told == [False, {"sum": 2.0, "unit": "s"}]
+    assert reports == [False, {"sum": 2.0, "unit": "s"}]
 
 
-def test_another_identity_finds_nothing(shared_scene, service, sdk):
+def test_another_identity_finds_nothing(shared_testbed, service, sdk):
     """An endpoint is its owner's: to anybody else it does not exist."""
-    endpoint = shared_scene.endpoint(service, "owned")
+    endpoint = shared_testbed.endpoint(service, "owned")
     stranger = service.sdk("4.19.0", service.add_client("stranger"))
     [text] = stranger.run(
         """
         import sys
 
         with executor(sys.argv[1]) as ex:
-            tell(str(ex.submit(print).exception(timeout=60)))
+            report(str(ex.submit(print).exception(timeout=60)))
         """,
         endpoint.id,
     )
     assert "ENDPOINT_NOT_FOUND" in text
 
 
-def test_stop_remote_ends_it_wherever_it_runs(shared_scene, service):
+def test_stop_remote_ends_it_wherever_it_runs(shared_testbed, service):
     """From another computer: the service cuts it off, and refuses it for a while."""
-    endpoint = shared_scene.endpoint(service, "far")
-    here = Endpoint(shared_scene, service, "near")
-    here.directory = shared_scene.directory / "another-home"
+    endpoint = shared_testbed.endpoint(service, "far")
+    here = Endpoint(shared_testbed, service, "near")
+    here.directory = shared_testbed.directory / "another-home"
     here.configure()
     (here.directory / "near" / "endpoint.json").write_text(json.dumps({"endpoint_id": endpoint.id}))
     stopped = here.run("stop", "--remote", "near")
@@ -163,16 +163,16 @@ with executor(sys.argv[1]) as ex:
 """
 
 
-def test_a_start_after_a_crash_ends_nodes_and_workers(scene, release):
+def test_a_start_after_a_crash_ends_nodes_and_workers(testbed, release):
     """A node that can't notice the crash, because it was stopped in its tracks, and the worker that it feeds."""
-    service = scene.service()
-    endpoint = scene.endpoint(service, "crashes", workers=1)
-    began = scene.directory / "began"
+    service = testbed.service()
+    endpoint = testbed.endpoint(service, "crashes", workers=1)
+    began = testbed.directory / "began"
     client = service.sdk(release).start(SLEEP, endpoint.id, str(began))
     until(lambda: began.exists() and began.read_text(), "the task runs", 60)
     client.process.kill()
     worker = int(began.read_text())
-    [node] = [pid for pid, line in marked(scene.mark).items() if " node " in line and not line.startswith("/bin/sh")]
+    [node] = [pid for pid, line in marked(testbed.mark).items() if " node " in line and not line.startswith("/bin/sh")]
     os.kill(node, signal.SIGSTOP)
     endpoint.kill()
     endpoint.start()
@@ -185,7 +185,7 @@ def test_a_start_after_a_crash_ends_nodes_and_workers(scene, release):
     endpoint.stop()
 
 
-def test_users_are_found_as_the_system_finds_them(scene, tmp_path):
+def test_users_are_found_as_the_system_finds_them(testbed, tmp_path):
     """Users that stand in no file, as with LDAP or SSSD: the C library is asked, and answers from wherever it is told to."""
     wrapper = next(Path("/usr/lib").glob("*/libnss_wrapper.so"), None)
     assert wrapper, "libnss_wrapper is missing: run tests/system"
@@ -196,15 +196,15 @@ def test_users_are_found_as_the_system_finds_them(scene, tmp_path):
         "NSS_WRAPPER_PASSWD": str(tmp_path / "users"),
         "NSS_WRAPPER_GROUP": str(tmp_path / "groups"),
     }
-    service = scene.service()
-    endpoint = scene.endpoint(service, variables=elsewhere)
+    service = testbed.service()
+    endpoint = testbed.endpoint(service, variables=elsewhere)
     assert service.rest().get(f"/v2/endpoints/{endpoint.id}")["local_user"] == "ada.lovelace"
 
 
-def test_a_home_that_cannot_be_written_gives_one_clear_error(scene):
+def test_a_home_that_cannot_be_written_gives_one_clear_error(testbed):
     """On a read-only file system: no command hangs, none leaves anything half done."""
-    service = scene.service()
-    endpoint = Endpoint(scene, service, "stuck")
+    service = testbed.service()
+    endpoint = Endpoint(testbed, service, "stuck")
     endpoint.configure()
     seal = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && shift && exec "$@"'
     for words, status in (("start", 73), ("configure", 73)):
@@ -223,11 +223,11 @@ def test_a_home_that_cannot_be_written_gives_one_clear_error(scene):
 
 
 @pytest.mark.parametrize("handed_down", [True, False])
-def test_a_task_that_uses_the_sdk_is_the_endpoints_client(shared_scene, service, sdk, handed_down):
+def test_a_task_that_uses_the_sdk_is_the_endpoints_client(shared_testbed, service, sdk, handed_down):
     name = "passes-identity" if handed_down else "keeps-identity"
     config = {} if handed_down else {"pass_client_identity": False}
-    endpoint = shared_scene.endpoint(service, name, config=config)
-    told = sdk.run(
+    endpoint = shared_testbed.endpoint(service, name, config=config)
+    reports = sdk.run(
         """
         import sys
 
@@ -241,16 +241,16 @@ def test_a_task_that_uses_the_sdk_is_the_endpoints_client(shared_scene, service,
 
         with executor(sys.argv[1]) as ex:
             names = ex.submit(variables).result(timeout=60)
-            tell(names)
+            report(names)
             if names:
-                tell(ex.submit(names_of_endpoints).result(timeout=60))
+                report(ex.submit(names_of_endpoints).result(timeout=60))
         """,
         endpoint.id,
     )
     if handed_down:
-        variables, names = told
+        variables, names = reports
         assert variables == ["GLOBUS_COMPUTE_CLIENT_ID", "GLOBUS_COMPUTE_CLIENT_SECRET"]
         assert name in names
     else:
-        assert told == [[]]
+        assert reports == [[]]
     endpoint.stop()

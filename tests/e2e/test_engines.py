@@ -2,7 +2,7 @@
 
 import pytest
 
-from scene import Endpoint, until
+from testbed import Endpoint, until
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +25,12 @@ def leaves():
     sys.exit(3)
 
 with executor(sys.argv[1]) as ex:
-    tell(sorted(future.result(timeout=60) for future in [ex.submit(double, n) for n in range(20)]))
-    tell(ex.submit(where).result(timeout=60)[1])
-    tell(str(ex.submit(leaves).exception(timeout=60)))
-    tell(ex.submit(double, 21).result(timeout=60))
+    report(sorted(future.result(timeout=60) for future in [ex.submit(double, n) for n in range(20)]))
+    report(ex.submit(where).result(timeout=60)[1])
+    report(str(ex.submit(leaves).exception(timeout=60)))
+    report(ex.submit(double, 21).result(timeout=60))
     ex.resource_specification = {"num_nodes": 2}
-    tell(str(ex.submit(double, 1).exception(timeout=60)))
+    report(str(ex.submit(double, 1).exception(timeout=60)))
 """
 
 
@@ -41,8 +41,8 @@ with executor(sys.argv[1]) as ex:
         ("ProcessPoolEngine", True, "parsl.executors.high_throughput.errors.WorkerLost: "),
     ],
 )
-def test_a_pool(shared_scene, service, sdk, engine, main_thread, left):
-    endpoint = shared_scene.endpoint(service, engine.lower(), engine={"type": engine, "max_workers": 2})
+def test_a_pool(shared_testbed, service, sdk, engine, main_thread, left):
+    endpoint = shared_testbed.endpoint(service, engine.lower(), engine={"type": engine, "max_workers": 2})
     doubled, in_main_thread, text, after, refused = sdk.run(TOGETHER, endpoint.id)
     assert doubled == [2 * n for n in range(20)]
     assert in_main_thread is main_thread
@@ -51,17 +51,17 @@ def test_a_pool(shared_scene, service, sdk, engine, main_thread, left):
     assert f"Failed to start task: resource_specification is not supported on {engine}." in refused
 
 
-def test_what_worker_init_said_last_is_in_the_error_of_the_task(shared_scene, service, sdk):
+def test_what_worker_init_said_last_is_in_the_error_of_the_task(shared_testbed, service, sdk):
     # The function is submitted while the block still fails, and waits for it.
     init = "echo 'loading python/3.12'; sleep 5; echo 'module: no such module' >&2; exit 3"
     engine = {"type": "GlobusComputeEngine", "provider": {"type": "LocalProvider", "worker_init": init}}
-    endpoint = shared_scene.endpoint(service, "worker-init", engine=engine)
+    endpoint = shared_testbed.endpoint(service, "worker-init", engine=engine)
     [text] = sdk.run(
         """
         import sys
 
         with executor(sys.argv[1]) as ex:
-            tell(str(ex.submit(print).exception(timeout=60)))
+            report(str(ex.submit(print).exception(timeout=60)))
         """,
         endpoint.id,
     )
@@ -79,9 +79,9 @@ def _offline(service, endpoint):
     return status if status["status"] == "offline" else None
 
 
-def test_what_a_block_has_said_is_in_the_status_of_its_endpoint(shared_scene, service, sdk):
+def test_what_a_block_has_said_is_in_the_status_of_its_endpoint(shared_testbed, service, sdk):
     # Only this heals a block of this endpoint.
-    healed = shared_scene.directory / "healed"
+    healed = shared_testbed.directory / "healed"
     init = f"test -e {healed} || {{ echo 'loading python/3.12'; echo 'module: no such module' >&2; exit 3; }}"
     engine = {
         "type": "GlobusComputeEngine",
@@ -89,7 +89,7 @@ def test_what_a_block_has_said_is_in_the_status_of_its_endpoint(shared_scene, se
         "max_workers_per_node": 1,
         "provider": {"type": "LocalProvider", "worker_init": init},
     }
-    endpoint = shared_scene.endpoint(service, "broken-block", engine=engine, config={"heartbeat_period": 5})
+    endpoint = shared_testbed.endpoint(service, "broken-block", engine=engine, config={"heartbeat_period": 5})
     script = """
         import sys, time
         from globus_compute_sdk import Client
@@ -98,10 +98,10 @@ def test_what_a_block_has_said_is_in_the_status_of_its_endpoint(shared_scene, se
         status = lambda: client.get_endpoint_status(sys.argv[1])["details"]
         while said not in status():
             time.sleep(0.2)
-        tell(status()[said])
+        report(status()[said])
         open(sys.argv[2], "w").close()
         with executor(sys.argv[1]) as ex:
-            tell(ex.submit(abs, -42).result(timeout=60))
+            report(ex.submit(abs, -42).result(timeout=60))
         while said in status():
             time.sleep(0.2)
         """
@@ -121,8 +121,8 @@ exec env -i HOME="$HOME" SHELL=/bin/bash PATH=/usr/bin:/bin bash -c "$*"
 """
 
 
-def test_gnu_parallel_starts_a_node_on_each_machine_of_a_job(shared_scene, service, sdk):
-    place = shared_scene.directory / "two machines"
+def test_gnu_parallel_starts_a_node_on_each_machine_of_a_job(shared_testbed, service, sdk):
+    place = shared_testbed.directory / "two machines"
     (place / "bin").mkdir(parents=True)
     (place / "met").mkdir()
     (place / "bin/ssh").write_text(LOGIN.format(log=f"'{place}/logins'"))
@@ -131,7 +131,7 @@ def test_gnu_parallel_starts_a_node_on_each_machine_of_a_job(shared_scene, servi
     init = f"export PATH='{place}/bin':\"$PATH\" PBS_NODEFILE='{place}/nodefile' MODULE=\"loaded 'here'\""
     provider = {"type": "LocalProvider", "nodes_per_block": 2, "worker_init": init, "launcher": {"type": "GnuParallelLauncher"}}
     engine = {"type": "GlobusComputeEngine", "max_workers_per_node": 1, "provider": provider}
-    endpoint = shared_scene.endpoint(service, "parallel", engine=engine)
+    endpoint = shared_testbed.endpoint(service, "parallel", engine=engine)
     script = """
         import sys
 
@@ -144,19 +144,19 @@ def test_gnu_parallel_starts_a_node_on_each_machine_of_a_job(shared_scene, servi
 
         with executor(sys.argv[1]) as ex:
             for future in [ex.submit(meet, sys.argv[2]) for _ in range(2)]:
-                tell(future.result(timeout=60))
+                report(future.result(timeout=60))
         """
     (one, module), (other, _) = sdk.run(script, endpoint.id, str(place / "met"))
     assert one != other and module == "loaded 'here'"
     assert sorted((place / "logins").read_text().split()) == ["node-a", "node-b"]
 
 
-def test_what_can_not_run_yet_is_refused_by_name(shared_scene, service):
+def test_what_can_not_run_yet_is_refused_by_name(shared_testbed, service):
     for engine, words in [
         ({"type": "HighThroughputEngine"}, "HighThroughputEngine is now called GlobusComputeEngine; its options keep their names"),
         ({"type": "GlobusMPIEngine"}, "GlobusMPIEngine is not supported yet; meanwhile use GlobusComputeEngine"),
     ]:
-        endpoint = Endpoint(shared_scene, service, engine["type"].lower(), engine=engine)
+        endpoint = Endpoint(shared_testbed, service, engine["type"].lower(), engine=engine)
         endpoint.configure()
         started = endpoint.run("start", endpoint.name)
         assert started.returncode != 0

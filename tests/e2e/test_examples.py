@@ -6,7 +6,7 @@ import subprocess
 
 import environments
 import pytest
-from scene import ROOT
+from testbed import ROOT
 
 EXAMPLES = ROOT / "examples"
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"

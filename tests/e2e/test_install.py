@@ -4,7 +4,7 @@ import os
 import subprocess
 
 import pytest
-from scene import ROOT, binary
+from testbed import ROOT, binary
 
 PROGRAMS = ["farcall", "globus-compute-endpoint"]
 
@@ -47,12 +47,12 @@ EVERYTHING = sorted(
 )
 
 
-def test_the_programs_run_and_find_each_other(prefix, scene):
+def test_the_programs_run_and_find_each_other(prefix, testbed):
     assert files(prefix) == EVERYTHING
-    data = scene.directory / "data"
+    data = testbed.directory / "data"
     listen = ["--http-listen", "127.0.0.1:0", "--amqp-listen", "127.0.0.1:0"]
     # Nothing else is on the PATH but what the system brings.
-    environment = scene.environment() | {"PATH": f"{prefix}/bin:/usr/bin:/bin"}
+    environment = testbed.environment() | {"PATH": f"{prefix}/bin:/usr/bin:/bin"}
     said = run("farcall", "up", "--data-dir", data, *listen, "--", "sh", "-c", "echo $FARCALL_ENDPOINT_ID", env=environment)
     assert len(said.strip()) == 36
 

@@ -16,7 +16,7 @@ import pytest
 
 import environments
 from processes import marked, until
-from scene import binary
+from testbed import binary
 
 ME = "11111111-1111-4111-8111-111111111111"
 LINKED = "22222222-2222-4222-8222-222222222222"
@@ -31,16 +31,16 @@ def release():
 class Person:
     """Somebody at a terminal, with a home of their own, and the stand-in for a service."""
 
-    def __init__(self, scene, lifetime=172800):
-        self.scene = scene
+    def __init__(self, testbed, lifetime=172800):
+        self.testbed = testbed
         self.stock = environments.python("sdk-3.8.0")
-        script = Path(__file__).resolve().parent.parent / "clients" / "identity_stand_in.py"
-        self.service = scene.start("stand-in", [self.stock, script, str(lifetime)], scene.environment(self.stock))
+        script = Path(__file__).resolve().parent.parent / "clients" / "fake_identity_service.py"
+        self.service = testbed.start("stand-in", [self.stock, script, str(lifetime)], testbed.environment(self.stock))
         self.port = self.service.wait_for(r"listening on (\d+)")[1]
-        self.base = scene.directory / "base"
+        self.base = testbed.directory / "base"
 
     def environment(self, **extra):
-        return self.scene.environment(
+        return self.testbed.environment(
             self.stock,
             GLOBUS_SDK_ENVIRONMENT="local",
             GLOBUS_SDK_SERVICE_URL_AUTH=f"http://localhost:{self.port}/",
@@ -69,7 +69,7 @@ class Person:
     def type(self, *arguments, upstream=False):
         program = self.stock.parent / "globus-compute-endpoint" if upstream else binary("globus-compute-endpoint")
         environment = self.environment(http_proxy=f"http://127.0.0.1:{self.port}") if upstream else self.ours()
-        return self.scene.terminal([program, *arguments], environment)
+        return self.testbed.terminal([program, *arguments], environment)
 
     def log_in(self, terminal):
         """Opens the link and pastes the code."""
@@ -91,8 +91,8 @@ class Person:
 
 
 @pytest.fixture
-def person(scene):
-    return Person(scene)
+def person(testbed):
+    return Person(testbed)
 
 
 def test_the_first_start_logs_in(person):
@@ -112,7 +112,7 @@ def test_the_first_start_logs_in(person):
     again.read(f"Starting endpoint; registered ID: {ENDPOINT}")
     again.interrupt()
     assert "Please authenticate" not in again.finish()[1]
-    waiting = lambda: [line for line in marked(person.scene.mark).values() if "_run" in line]  # noqa: E731
+    waiting = lambda: [line for line in marked(person.testbed.mark).values() if "_run" in line]  # noqa: E731
     until(lambda: not waiting(), "what waits in the background ends with its start", 20)
     assert [line for line in person.asked() if "oauth2/token" in line] == ["POST /v2/oauth2/token authorization_code"]
 
@@ -147,9 +147,9 @@ def test_a_login_of_upstreams_is_ours(person):
     assert ours.returncode == 0 and ME in ours.stdout, ours.stderr
 
 
-def test_tokens_are_renewed(scene):
+def test_tokens_are_renewed(testbed):
     # They count as expired at once.
-    person = Person(scene, lifetime=1)
+    person = Person(testbed, lifetime=1)
     login = person.type("login")
     person.log_in(login)
     assert login.finish()[0] == 0
@@ -183,11 +183,11 @@ def test_the_environment_goes_before_the_login(person):
     assert "Both GLOBUS_COMPUTE_CLIENT_ID and GLOBUS_COMPUTE_CLIENT_SECRET must be set" in both.stderr
 
 
-def test_a_token_goes_to_no_other_service(scene, person):
+def test_a_token_goes_to_no_other_service(testbed, person):
     login = person.type("login")
     person.log_in(login)
     assert login.finish()[0] == 0
-    other = Person(scene)
+    other = Person(testbed)
     assert other.base == person.base and other.port != person.port
     refused = other.run("whoami")
     assert refused.returncode == 1 and "Please log in again" in refused.stderr
@@ -198,21 +198,21 @@ def evaluated(person):
     """The environment of a shell that has evaluated `farcall env` for this person's service, and nothing else."""
     program = 'eval "$("$@")" && exec env -0'
     command = ["sh", "-c", program, "sh", str(binary("farcall")), "env", f"http://localhost:{person.port}"]
-    done = subprocess.run(command, env=person.scene.environment(person.stock), capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=person.testbed.environment(person.stock), capture_output=True, text=True, check=True)
     return dict(line.split("=", 1) for line in done.stdout.split("\0") if line) | {"COLUMNS": "200"}
 
 
-def test_one_login_serves_sdk_and_endpoint_and_no_other_service(scene, person):
+def test_one_login_serves_sdk_and_endpoint_and_no_other_service(testbed, person):
     """Whichever shell each is started from; `whoami` says who the endpoint is."""
     ours, stock = binary("globus-compute-endpoint"), person.stock.parent / "globus-compute-endpoint"
-    bare, shell = scene.environment(person.stock, COLUMNS=200), evaluated(person)
+    bare, shell = testbed.environment(person.stock, COLUMNS=200), evaluated(person)
 
     def run(program, environment, *arguments):
         return subprocess.run(
             [str(program), *arguments], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
         )
 
-    login = scene.terminal([stock, "login"], shell)
+    login = testbed.terminal([stock, "login"], shell)
     person.log_in(login)
     assert login.finish()[0] == 0
     url = f"http://localhost:{person.port}"
@@ -227,7 +227,7 @@ def test_one_login_serves_sdk_and_endpoint_and_no_other_service(scene, person):
         assert re.search(f"ok   identity .*{ME}.*from the login stored in .*/.farcall/localhost_{person.port}/", looked.stdout), looked.stdout
     assert len([line for line in person.asked() if line.endswith("authorization_code")]) == 1, "one login"
 
-    other = Person(scene)
+    other = Person(testbed)
     for program in (stock, ours):
         assert run(program, evaluated(other), "whoami").returncode == 1
     assert run(ours, bare | {"FARCALL_SERVICE_URL": f"http://localhost:{other.port}"}, "whoami").returncode == 1
@@ -279,9 +279,9 @@ def sign_in(link, username, password):
     raise AssertionError(f"no code came:\n{page}")
 
 
-def test_the_whole_way_with_our_service(scene):
+def test_the_whole_way_with_our_service(testbed):
     """A person of our own service logs in by its pages, runs an endpoint, and is told whose endpoint another's is."""
-    service = scene.service()
+    service = testbed.service()
     for name in ("ada", "bob"):
         added = subprocess.run(
             [
@@ -289,7 +289,7 @@ def test_the_whole_way_with_our_service(scene):
                 *("--name", name, "--email", f"{name}@mail.example.org"),
             ],
             input="correct horse battery staple\n",
-            env=scene.environment(),
+            env=testbed.environment(),
             capture_output=True,
             text=True,
             timeout=60,
@@ -298,12 +298,12 @@ def test_the_whole_way_with_our_service(scene):
     stock = environments.python("sdk-3.8.0")
 
     def environment(who):
-        return scene.environment(
+        return testbed.environment(
             stock,
             GLOBUS_SDK_ENVIRONMENT="local",
             GLOBUS_SDK_SERVICE_URL_AUTH=f"http://localhost:{service.http_port}/",
             FARCALL_SERVICE_URL=f"http://localhost:{service.http_port}/",
-            GLOBUS_COMPUTE_USER_DIR=scene.directory / who,
+            GLOBUS_COMPUTE_USER_DIR=testbed.directory / who,
             COLUMNS=200,
         )
 
@@ -328,7 +328,7 @@ def test_the_whole_way_with_our_service(scene):
 
     run("ada", "configure", "ep")
     program = binary("globus-compute-endpoint")
-    screen = log_in(scene.terminal([program, "start", "ep"], environment("ada")), "ada")
+    screen = log_in(testbed.terminal([program, "start", "ep"], environment("ada")), "ada")
     registered = re.search(r"registered ID: (\S+)", screen)[1]
     try:
         upstream = stock.parent / "globus-compute-endpoint"
@@ -338,9 +338,9 @@ def test_the_whole_way_with_our_service(scene):
     finally:
         assert run("ada", "stop", "ep").returncode == 0
     # The directory in other hands: the refusal says whose login was used.
-    log_in(scene.terminal([program, "login"], environment("bob")), "bob")
+    log_in(testbed.terminal([program, "login"], environment("bob")), "bob")
     run("bob", "configure", "ep")
-    (scene.directory / "bob" / "ep" / "endpoint.json").write_text(json.dumps({"endpoint_id": registered}))
+    (testbed.directory / "bob" / "ep" / "endpoint.json").write_text(json.dumps({"endpoint_id": registered}))
     refused = run("bob", "start", "ep")
     assert refused.returncode in (1, 69), refused.stderr
     assert re.search(r"The identity in use is the identity \S+, from the login stored in \S+storage\.db", refused.stderr), refused.stderr

@@ -28,12 +28,12 @@ def release():
 
 
 @pytest.fixture(scope="module")
-def manager(shared_scene, service):
-    return shared_scene.manager(service, TEMPLATE, schema=SCHEMA)
+def manager(shared_testbed, service):
+    return shared_testbed.manager(service, TEMPLATE, schema=SCHEMA)
 
 
 def test_a_user_endpoint_for_each_configuration(sdk, manager):
-    told = sdk.run(
+    reports = sdk.run(
         """
         import sys
         from concurrent.futures import ThreadPoolExecutor
@@ -47,18 +47,18 @@ def test_a_user_endpoint_for_each_configuration(sdk, manager):
             return 1 / x
 
         with executor(sys.argv[1]) as ex:
-            tell([future.result(timeout=100) for future in [ex.submit(where) for _ in range(20)]])
-            tell(ex.submit(inverse, 4).result(timeout=60))
-            tell("ZeroDivisionError" in str(ex.submit(inverse, 0).exception(timeout=60)))
+            report([future.result(timeout=100) for future in [ex.submit(where) for _ in range(20)]])
+            report(ex.submit(inverse, 4).result(timeout=60))
+            report("ZeroDivisionError" in str(ex.submit(inverse, 0).exception(timeout=60)))
         with executor(sys.argv[1], user_endpoint_config={"workers": 2}) as ex:
-            tell(ex.submit(where).result(timeout=100))
+            report(ex.submit(where).result(timeout=100))
         with executor(sys.argv[1], user_endpoint_config={"workers": 2}) as ex:
-            tell(ex.submit(where).result(timeout=60))
+            report(ex.submit(where).result(timeout=60))
         """,
         manager.id,
         timeout=170,
     )
-    plain, fourth, failed, two, two_again = told
+    plain, fourth, failed, two, two_again = reports
     assert len(set(plain)) == 1
     assert (fourth, failed) == (0.25, True)
     assert two == two_again
@@ -74,7 +74,7 @@ def test_what_the_manager_refuses_is_told_with_its_reason(sdk, manager):
             pass
 
         with executor(sys.argv[1], user_endpoint_config={"workers": "many"}) as ex:
-            tell(str(ex.submit(nothing).exception(timeout=100)))
+            report(str(ex.submit(nothing).exception(timeout=100)))
         """,
         manager.id,
     )
@@ -93,7 +93,7 @@ def test_a_manager_without_privileges_serves_its_owner_only(service, manager, re
             pass
 
         with executor(sys.argv[1]) as ex:
-            tell(str(ex.submit(nothing).exception(timeout=100)))
+            report(str(ex.submit(nothing).exception(timeout=100)))
         """,
         manager.id,
     )
@@ -101,11 +101,11 @@ def test_a_manager_without_privileges_serves_its_owner_only(service, manager, re
 
 
 @pytest.mark.long
-def test_a_user_endpoint_that_is_killed_is_started_again(scene):
+def test_a_user_endpoint_that_is_killed_is_started_again(testbed):
     """Nobody submits anew. What it had not acknowledged runs on the new one; what it had is said to be lost."""
-    service = scene.service()
-    manager = scene.manager(service, TEMPLATE + "    heartbeat_period: 5\n", schema=SCHEMA)
-    begun = scene.directory / "begun"
+    service = testbed.service()
+    manager = testbed.manager(service, TEMPLATE + "    heartbeat_period: 5\n", schema=SCHEMA)
+    begun = testbed.directory / "begun"
     script = service.sdk("4.19.0").start(
         """
         import sys
@@ -126,8 +126,8 @@ def test_a_user_endpoint_that_is_killed_is_started_again(scene):
         with executor(sys.argv[1]) as ex:
             future = ex.submit(once, sys.argv[2])
             error = future.exception(timeout=150)
-            tell(str(error or future.result()))
-            tell(ex.submit(where).result(timeout=60))
+            report(str(error or future.result()))
+            report(ex.submit(where).result(timeout=60))
         """,
         manager.id,
         begun,
@@ -148,7 +148,7 @@ def test_the_same_manager_after_a_restart(service, manager):
     known = manager.id
     manager.start()
     assert manager.id == known
-    told = service.sdk("4.19.0").run(
+    reports = service.sdk("4.19.0").run(
         """
         import sys
 
@@ -156,8 +156,8 @@ def test_the_same_manager_after_a_restart(service, manager):
             return x + x
 
         with executor(sys.argv[1]) as ex:
-            tell(ex.submit(double, 21).result(timeout=100))
+            report(ex.submit(double, 21).result(timeout=100))
         """,
         manager.id,
     )
-    assert told == [42]
+    assert reports == [42]

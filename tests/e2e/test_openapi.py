@@ -22,8 +22,8 @@ def ask(service, examples, seed, phases, *options, config=""):
         *("--mode", "all", "--workers", 2, "--no-color", "--generation-database", "none"),
         *options,
     ]
-    environment = service.scene.environment(PYTHONHASHSEED=0)
-    directory = service.scene.directory / "schemathesis"
+    environment = service.testbed.environment(PYTHONHASHSEED=0)
+    directory = service.testbed.directory / "schemathesis"
     directory.mkdir(exist_ok=True)
     (directory / "schemathesis.toml").write_text(config)
     done = subprocess.run(
@@ -40,8 +40,8 @@ def ask(service, examples, seed, phases, *options, config=""):
 
 
 @pytest.fixture(scope="module")
-def service(shared_scene):
-    return shared_scene.service()
+def service(shared_testbed):
+    return shared_testbed.service()
 
 
 def bearer(service):

@@ -35,7 +35,7 @@ def person(service, people, release, tmp_path):
 class Person:
     def __init__(self, service, release, directory):
         self.service = service
-        self.scene = service.scene
+        self.testbed = service.testbed
         self.python = environments.python(f"sdk-{release}")
         self.home = directory
         self.environment = service.person_environment(self.python) | {
@@ -47,7 +47,7 @@ class Person:
 
     def terminal(self, *command):
         self.count += 1
-        return self.scene.terminal(command, self.environment, f"{self.home.name}-{self.count}")
+        return self.testbed.terminal(command, self.environment, f"{self.home.name}-{self.count}")
 
     def endpoint(self, *arguments):
         return self.terminal(self.python.parent / "globus-compute-endpoint", *arguments)
@@ -109,7 +109,7 @@ def refresh(service, token):
 def test_the_endpoints_commands(service, people, person):
     """`login`, `whoami`, `logout` of the endpoint's command line."""
     login = person.endpoint("login")
-    with Browser(person.scene, person.home.name) as browser:
+    with Browser(person.testbed, person.home.name) as browser:
         log_in(login, browser)
     finish(login)
     shown = finish(person.endpoint("whoami"))
@@ -135,7 +135,7 @@ print("registered", client.register_function(lambda: 1), flush=True)
 
 def test_the_sdk_logs_in_refreshes_and_notices_another_person(service, people, person):
     first = person.script(CLIENT)
-    with Browser(person.scene, person.home.name) as browser:
+    with Browser(person.testbed, person.home.name) as browser:
         log_in(first, browser)
     assert "registered" in finish(first)
     # The next run asks nobody.
@@ -168,7 +168,7 @@ def test_the_sdk_logs_in_refreshes_and_notices_another_person(service, people, p
         "from globus_compute_sdk import Client\n"
         "client = Client()\nclient.app.login(force=True)\n"
     )
-    with Browser(person.scene, f"{person.home.name}-other") as browser:
+    with Browser(person.testbed, f"{person.home.name}-other") as browser:
         log_in(other, browser, BOB)
     assert "IdentityMismatchError" in finish(other, status=1)
 
@@ -186,7 +186,7 @@ def test_a_demanded_sign_in_and_a_used_up_code(service, people, person):
         "print('second is done', flush=True)\n"
         "client.app.login(force=True)\n"
     )
-    with Browser(person.scene, person.home.name) as browser:
+    with Browser(person.testbed, person.home.name) as browser:
         browser.go(address(demand))
         sign_in(browser, ALICE, PASSWORD)
         used = allow(browser)
@@ -215,7 +215,7 @@ def test_a_reset_password_ends_everything(service, people, person):
     name = f"carol.{person.home.name.replace('_', '-')[-20:]}@example.org".lower().replace("[", "").replace("]", "")
     service.add_person(name, PASSWORD, "Carol")
     login = person.endpoint("login")
-    with Browser(person.scene, person.home.name) as browser:
+    with Browser(person.testbed, person.home.name) as browser:
         log_in(login, browser, name)
         finish(login)
         stored = person.tokens()

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "broker"))
 from rabbitmq import RabbitMQ  # noqa: E402
 
 from processes import until  # noqa: E402
-from scene import Endpoint  # noqa: E402
+from testbed import Endpoint  # noqa: E402
 
 CONFIG = {"heartbeat_period": 5, "engine": {"type": "GlobusComputeEngine", "max_workers_per_node": 1}}
 FUNCTION = "00000000-0000-4000-8000-0000000000f1"
@@ -52,7 +52,7 @@ def task_body(task, source, *args):
 class Stage:
     """The queues of one endpoint, and somebody who plays the service."""
 
-    def __init__(self, scene, broker, name, **config):
+    def __init__(self, testbed, broker, name, **config):
         self.id = str(uuid.uuid4())
         self.broker = broker
         self.config = CONFIG | config
@@ -63,17 +63,17 @@ class Stage:
             queue = f"{self.id}.{suffix}"
             self.channel.queue_declare(queue, durable=True)
             self.channel.queue_bind(queue, exchange, queue)
-        self.endpoint = Endpoint(scene, None, name)
+        self.endpoint = Endpoint(testbed, None, name)
         self.endpoint.id = self.id
         self.endpoint.directory.mkdir(exist_ok=True)
-        self.start(scene, name)
-        scene.endpoints.append(self.endpoint)
+        self.start(testbed, name)
+        testbed.endpoints.append(self.endpoint)
 
-    def start(self, scene, name):
-        self.endpoint.process = scene.start(
+    def start(self, testbed, name):
+        self.endpoint.process = testbed.start(
             name,
             self.endpoint.command("start", name, "--die-with-parent"),
-            scene.environment(self.endpoint.python),
+            testbed.environment(self.endpoint.python),
             json.dumps({"amqp_creds": self.registration(), "config": json.dumps(self.config)}),
         )
 
@@ -142,8 +142,8 @@ SLEEP = "def sleep(path):\n    import time\n    open(path, 'w').close()\n    tim
 
 
 @pytest.fixture
-def stage(scene, rabbitmq):
-    return Stage(scene, rabbitmq, f"ep-{uuid.uuid4().hex[:6]}")
+def stage(testbed, rabbitmq):
+    return Stage(testbed, rabbitmq, f"ep-{uuid.uuid4().hex[:6]}")
 
 
 def test_a_task_and_a_heartbeat(stage):
@@ -219,15 +219,15 @@ def test_bad_input(hardy, what, headers, body, answered):
 
 
 @pytest.fixture(scope="module")
-def hardy(shared_scene, rabbitmq):
+def hardy(shared_testbed, rabbitmq):
     """One endpoint that goes through all of it."""
-    return Stage(shared_scene, rabbitmq, "hardy")
+    return Stage(shared_testbed, rabbitmq, "hardy")
 
 
-def test_the_broker_is_killed_and_comes_back(scene):
+def test_the_broker_is_killed_and_comes_back(testbed):
     broker = RabbitMQ()
     try:
-        stage = Stage(scene, broker, "waits")
+        stage = Stage(testbed, broker, "waits")
         stage.submit(DOUBLE, 1)
         stage.result()
         broker.restart()
@@ -246,7 +246,7 @@ class Registered(Stage):
     # What the service says no with when it is asked again.
     refuses = None
 
-    def start(self, scene, name):
+    def start(self, testbed, name):
         self.registrations = []
         stage = self
 
@@ -282,18 +282,18 @@ class Registered(Stage):
         directory = self.endpoint.directory / name
         directory.mkdir()
         (directory / "config.yaml").write_text(json.dumps(self.config | {"detach_endpoint": False}))
-        environment = scene.environment(
+        environment = testbed.environment(
             self.endpoint.python,
             FARCALL_SERVICE_URL=f"http://127.0.0.1:{self.service.server_port}/",
             GLOBUS_COMPUTE_CLIENT_ID="00000000-0000-4000-8000-0000000000c1",
             GLOBUS_COMPUTE_CLIENT_SECRET="a secret of the test",
         )
-        self.endpoint.process = scene.start(name, self.endpoint.command("start", name), environment)
+        self.endpoint.process = testbed.start(name, self.endpoint.command("start", name), environment)
 
 
-def test_refused_credentials_are_renewed(scene, rabbitmq):
+def test_refused_credentials_are_renewed(testbed, rabbitmq):
     """Nobody has to start it again: the endpoint registers until the broker accepts it."""
-    stage = Registered(scene, rabbitmq, "renews")
+    stage = Registered(testbed, rabbitmq, "renews")
     task = stage.submit(DOUBLE, 1)
     assert stage.result()["task_id"] == task
     assert stage.registrations == ["POST", "PUT", "PUT"]
@@ -307,11 +307,11 @@ class Unwanted(Registered):
     refuses = 423
 
 
-def test_an_endpoint_that_the_service_refuses_ends_in_order(scene, rabbitmq, tmp_path):
+def test_an_endpoint_that_the_service_refuses_ends_in_order(testbed, rabbitmq, tmp_path):
     """The broker does not take its credentials any more, and the service gives it no new ones."""
     ran = tmp_path / "ran"
     stage = Unwanted(
-        scene, rabbitmq, "unwanted", endpoint_setup=f"echo setup >> {ran}", endpoint_teardown=f"echo teardown >> {ran}"
+        testbed, rabbitmq, "unwanted", endpoint_setup=f"echo setup >> {ran}", endpoint_teardown=f"echo teardown >> {ran}"
     )
     assert stage.endpoint.process.wait(60) == 69
     assert "no new credentials: Endpoint registration blocked." in stage.endpoint.process.output()
@@ -322,7 +322,7 @@ def test_an_endpoint_that_the_service_refuses_ends_in_order(scene, rabbitmq, tmp
 NOTE = "def note(path):\n    open(path, 'a').write('x')\n"
 
 
-def test_a_task_that_ended_is_answered_from_the_journal(scene, stage, tmp_path):
+def test_a_task_that_ended_is_answered_from_the_journal(testbed, stage, tmp_path):
     """Its message comes again: in the same run, and in the next."""
     noted = tmp_path / "noted"
     task = stage.submit(NOTE, str(noted))
@@ -330,7 +330,7 @@ def test_a_task_that_ended_is_answered_from_the_journal(scene, stage, tmp_path):
     for again in (False, True):
         if again:
             stage.endpoint.stop()
-            stage.start(scene, stage.endpoint.name)
+            stage.start(testbed, stage.endpoint.name)
         stage.submit(NOTE, str(noted), task=task)
         other = stage.submit(DOUBLE, 1)
         assert stage.result()["task_id"] == other
@@ -349,9 +349,9 @@ def test_a_consumer_that_the_broker_ends_is_noticed(stage):
     assert stage.result()["task_id"] == task
 
 
-def test_idle_after_its_tasks_it_stops_by_itself(scene, rabbitmq, tmp_path):
+def test_idle_after_its_tasks_it_stops_by_itself(testbed, rabbitmq, tmp_path):
     ran = tmp_path / "ran"
-    stage = Stage(scene, rabbitmq, "idle", idle_heartbeats_soft=1, endpoint_teardown=f"echo teardown >> {ran}")
+    stage = Stage(testbed, rabbitmq, "idle", idle_heartbeats_soft=1, endpoint_teardown=f"echo teardown >> {ran}")
     task = stage.submit(DOUBLE, 1)
     assert stage.result()["task_id"] == task
     assert stage.endpoint.process.wait(60) == 0

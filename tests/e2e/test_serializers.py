@@ -16,7 +16,7 @@ def describe(numbers, *, unit="m"):
 kind, strategy = sys.argv[2:]
 serializer = ComputeSerializer(**{f"strategy_{kind}": getattr(serialize, strategy)()})
 with executor(sys.argv[1], serializer=serializer) as ex:
-    tell(ex.submit(describe, [0.5, 1.5], unit="s").result(timeout=60))
+    report(ex.submit(describe, [0.5, 1.5], unit="s").result(timeout=60))
 """
 
 
@@ -36,7 +36,7 @@ def test_data(sdk, endpoint, strategy):
 def test_all_strategies_at_once(sdk, endpoint, release):
     if release == "3.8.0":
         # It has no such combination to choose: its own CombinedCode is in the list above.
-        assert "AllCodeStrategies" not in sdk.run("from globus_compute_sdk import serialize; tell(dir(serialize))")[0]
+        assert "AllCodeStrategies" not in sdk.run("from globus_compute_sdk import serialize; report(dir(serialize))")[0]
         return
     assert sdk.run(SCRIPT, endpoint.id, "code", "AllCodeStrategies") == [{"sum": 2.0, "unit": "s"}]
     assert sdk.run(SCRIPT, endpoint.id, "data", "AllDataStrategies") == [{"sum": 2.0, "unit": "s"}]
@@ -54,8 +54,8 @@ def test_the_result_as_the_client_asks(service, sdk, endpoint):
 
         with executor(sys.argv[1], result_serializers=[JSONData()]) as ex:
             future = ex.submit(answer)
-            tell(future.result(timeout=60))
-            tell(future.task_id)
+            report(future.result(timeout=60))
+            report(future.task_id)
         """,
         endpoint.id,
     )

@@ -24,18 +24,18 @@ def gated(gate, value):
 
 @pytest.fixture
 def gate(endpoint):
-    return endpoint.scene.directory / f"gate-{uuid.uuid4()}"
+    return endpoint.testbed.directory / f"gate-{uuid.uuid4()}"
 
 
 def restarted(service, endpoint, gate, script):
-    """Restarts the service once the script has told that it is in the middle; what it tells afterwards."""
-    script.hear()
+    """Restarts the service once the script has reported that it is in the middle; returns what it reports afterwards."""
+    script.wait_for_report()
     service.kill()
     service.start()
     gate.touch()
-    told = script.finish()
+    reports = script.finish()
     until(endpoint.online, "the endpoint is online again", 60)
-    return told[1:]
+    return reports[1:]
 
 
 def test_a_thousand_tasks_in_flight(service, sdk, endpoint, gate):
@@ -51,11 +51,11 @@ with executor(endpoint) as ex:
     futures += [ex.submit(plain, n) for n in range(2, 1000)]
     while not all(future.task_id for future in futures):
         time.sleep(0.05)
-    tell("submitted")
-    tell(sum(future.result(timeout=120) for future in futures))
+    report("submitted")
+    report(sum(future.result(timeout=120) for future in futures))
     group = ex.task_group_id
 with executor(endpoint, task_group_id=group) as ex:
-    tell(sum(future.result(timeout=120) for future in ex.reload_tasks()))
+    report(sum(future.result(timeout=120) for future in ex.reload_tasks()))
 """,
         endpoint.id,
         gate,
@@ -74,14 +74,14 @@ batch = client.create_batch()
 for value in range(5):
     batch.add(function, args=(gate, value))
 tasks = client.batch_run(endpoint, batch)["tasks"][function]
-tell("submitted")
+report("submitted")
 end = time.monotonic() + 120
 while True:
     found = client.get_batch_result(tasks)
     if all(not found[task].get("pending") for task in tasks) or time.monotonic() > end:
         break
     time.sleep(0.1)
-tell([found[task]["result"] for task in tasks])
+report([found[task]["result"] for task in tasks])
 """,
         endpoint.id,
         gate,
@@ -99,7 +99,7 @@ ex = executor(endpoint)
 future = ex.submit(gated, gate, "value")
 while future.task_id is None:
     time.sleep(0.01)
-tell(str(ex.task_group_id))
+report(str(ex.task_group_id))
 os._exit(0)
 """,
         endpoint.id,
@@ -112,8 +112,8 @@ os._exit(0)
 
         with executor(endpoint, task_group_id=group) as ex:
             [future] = ex.reload_tasks()
-            tell(future.done())
-            tell(future.result(timeout=120))
+            report(future.done())
+            report(future.result(timeout=120))
         """,
         endpoint.id,
         group,
@@ -138,10 +138,10 @@ with executor(endpoint) as ex:
     future = ex.submit(reverse, gate, data)
     while future.task_id is None:
         time.sleep(0.05)
-    tell("submitted")
-    tell(future.result(timeout=120) == data[::-1])
+    report("submitted")
+    report(future.result(timeout=120) == data[::-1])
     task = future.task_id
-tell(Client().get_result(task) == data[::-1])
+report(Client().get_result(task) == data[::-1])
 """,
         endpoint.id,
         gate,
@@ -156,7 +156,7 @@ def test_registered_functions_and_groups_are_there_afterwards(service, sdk, endp
         def secret(value):
             return value
 
-        tell(Client().register_function(secret))
+        report(Client().register_function(secret))
         """
     )
     script = sdk.start(
@@ -172,16 +172,16 @@ function = client.register_function(greet, public=True)
 shout = function
 if hasattr(client, "register_source_code"):
     shout = client.register_source_code("def shout(name):\\n    return f'hello {name}'\\n", "shout")
-tell("registered")
+report("registered")
 while not pathlib.Path(gate).exists():
     time.sleep(0.02)
 with executor(endpoint) as ex:
-    tell(ex.submit_to_registered_function(function, args=("you",)).result(timeout=120))
-    tell(ex.submit_to_registered_function(shout, args=("you",)).result(timeout=120))
-    tell(str(ex.submit(lambda: 1 / 0).exception(timeout=120)).count("ZeroDivisionError") > 0)
+    report(ex.submit_to_registered_function(function, args=("you",)).result(timeout=120))
+    report(ex.submit_to_registered_function(shout, args=("you",)).result(timeout=120))
+    report(str(ex.submit(lambda: 1 / 0).exception(timeout=120)).count("ZeroDivisionError") > 0)
 with executor(endpoint) as ex:
     error = ex.submit_to_registered_function(sys.argv[3], args=([],)).exception(timeout=120)
-    tell("FUNCTION_NOT_FOUND" in str(error))
+    report("FUNCTION_NOT_FOUND" in str(error))
 """,
         endpoint.id,
         gate,
@@ -218,9 +218,9 @@ for chosen in strategies:
     futures.append((ex.submit(gated, gate, 7), ex.submit(failing, gate, 7)))
 while not all(future.task_id for pair in futures for future in pair):
     time.sleep(0.05)
-tell("submitted")
-tell([good.result(timeout=120) for good, _ in futures])
-tell(all("ZeroDivisionError" in str(bad.exception(timeout=120)) for _, bad in futures))
+report("submitted")
+report([good.result(timeout=120) for good, _ in futures])
+report(all("ZeroDivisionError" in str(bad.exception(timeout=120)) for _, bad in futures))
 for ex in executors:
     ex.shutdown()
 """,

@@ -17,7 +17,7 @@ on_the_diagonal = pytest.mark.parametrize("cell", diagonal(), indirect=True, ids
 @everywhere
 def test_a_first_session(sdk, endpoint):
     """A value, some at once, an error, a result taken up by its group, and one over REST alone."""
-    told = sdk.run(
+    reports = sdk.run(
         """
         import sys
 
@@ -25,25 +25,25 @@ def test_a_first_session(sdk, endpoint):
             return 1 / x
 
         with executor(sys.argv[1]) as ex:
-            tell(ex.submit(inverse, 4).result(timeout=100))
+            report(ex.submit(inverse, 4).result(timeout=100))
             futures = [ex.submit(inverse, x) for x in (1, 2, 4)]
-            tell([future.result(timeout=60) for future in futures])
-            tell("ZeroDivisionError: division by zero" in str(ex.submit(inverse, 0).exception(timeout=60)))
+            report([future.result(timeout=60) for future in futures])
+            report("ZeroDivisionError: division by zero" in str(ex.submit(inverse, 0).exception(timeout=60)))
             group = ex.task_group_id
         with executor(sys.argv[1], task_group_id=group) as ex:
             ended = list(ex.reload_tasks())
-            tell(sorted(future.result(timeout=60) for future in ended if future.exception(timeout=60) is None))
-        tell(Client().get_result(futures[1].task_id))
+            report(sorted(future.result(timeout=60) for future in ended if future.exception(timeout=60) is None))
+        report(Client().get_result(futures[1].task_id))
         """,
         endpoint.id,
         timeout=170,
     )
-    assert told == [0.25, [1.0, 0.5, 0.25], True, [0.25, 0.25, 0.5, 1.0], 0.5]
+    assert reports == [0.25, [1.0, 0.5, 0.25], True, [0.25, 0.25, 0.5, 1.0], 0.5]
 
 
 @on_the_diagonal
 def test_a_value(sdk, endpoint):
-    told = sdk.run(
+    reports = sdk.run(
         """
         import sys
 
@@ -51,16 +51,16 @@ def test_a_value(sdk, endpoint):
             return 2 * x
 
         with executor(sys.argv[1]) as ex:
-            tell(ex.submit(double, 21).result(timeout=60))
+            report(ex.submit(double, 21).result(timeout=60))
         """,
         endpoint.id,
     )
-    assert told == [42]
+    assert reports == [42]
 
 
 @on_the_diagonal
 def test_arguments_of_every_kind(sdk, endpoint):
-    told = sdk.run(
+    reports = sdk.run(
         """
         import datetime
         import sys
@@ -71,16 +71,16 @@ def test_arguments_of_every_kind(sdk, endpoint):
         args = (1, "grün ✓", b"\\x00\\xff", None, {"a": [1.5, (2, 3)]}, datetime.date(2026, 1, 2))
         with executor(sys.argv[1]) as ex:
             got = ex.submit(echo, *args, key={1, 2}).result(timeout=60)
-            tell(got == (args, {"key": {1, 2}}))
+            report(got == (args, {"key": {1, 2}}))
         """,
         endpoint.id,
     )
-    assert told == [True]
+    assert reports == [True]
 
 
 @on_the_diagonal
 def test_an_error_comes_with_its_traceback(sdk, endpoint):
-    told = sdk.run(
+    reports = sdk.run(
         """
         import sys
 
@@ -89,11 +89,11 @@ def test_an_error_comes_with_its_traceback(sdk, endpoint):
 
         with executor(sys.argv[1]) as ex:
             error = ex.submit(inverse, 0).exception(timeout=60)
-            tell([type(error).__name__, str(error)])
+            report([type(error).__name__, str(error)])
         """,
         endpoint.id,
     )
-    [[name, text]] = told
+    [[name, text]] = reports
     assert name == "TaskExecutionFailed"
     assert "Traceback (most recent call last)" in text
     assert "in inverse" in text
@@ -102,7 +102,7 @@ def test_an_error_comes_with_its_traceback(sdk, endpoint):
 
 @on_the_diagonal
 def test_two_hundred_at_once(sdk, endpoint):
-    told = sdk.run(
+    reports = sdk.run(
         """
         import sys
 
@@ -111,17 +111,17 @@ def test_two_hundred_at_once(sdk, endpoint):
 
         with executor(sys.argv[1]) as ex:
             futures = [ex.submit(square, n) for n in range(200)]
-            tell([future.result(timeout=60) for future in futures])
+            report([future.result(timeout=60) for future in futures])
         """,
         endpoint.id,
     )
-    assert told == [[n * n for n in range(200)]]
+    assert reports == [[n * n for n in range(200)]]
 
 
 @on_the_diagonal
 def test_thousands_at_once(sdk, endpoint):
     """More than any window on the way holds at a time."""
-    told = sdk.run(
+    reports = sdk.run(
         """
         import sys
 
@@ -130,18 +130,18 @@ def test_thousands_at_once(sdk, endpoint):
 
         with executor(sys.argv[1]) as ex:
             futures = [ex.submit(negative, n) for n in range(4000)]
-            tell(sum(future.result(timeout=100) for future in futures))
+            report(sum(future.result(timeout=100) for future in futures))
         """,
         endpoint.id,
         timeout=150,
     )
-    assert told == [-sum(range(4000))]
+    assert reports == [-sum(range(4000))]
 
 
 @on_the_diagonal
 def test_two_tasks_run_side_by_side(sdk, endpoint):
     """Each waits until the other has begun: one worker alone would never end them."""
-    told = sdk.run(
+    reports = sdk.run(
         """
         import sys
 
@@ -157,17 +157,17 @@ def test_two_tasks_run_side_by_side(sdk, endpoint):
 
         with executor(sys.argv[1]) as ex:
             futures = [ex.submit(meet, sys.argv[2], "a", "b"), ex.submit(meet, sys.argv[2], "b", "a")]
-            tell([future.result(timeout=60) for future in futures])
+            report([future.result(timeout=60) for future in futures])
         """,
         endpoint.id,
         _directory(endpoint),
     )
-    assert told == [["met", "met"]]
+    assert reports == [["met", "met"]]
 
 
 @on_the_diagonal
 def test_what_a_function_prints_harms_nothing(sdk, endpoint):
-    told = sdk.run(
+    reports = sdk.run(
         """
         import sys
 
@@ -179,17 +179,17 @@ def test_what_a_function_prints_harms_nothing(sdk, endpoint):
             return sys.stdin.read()
 
         with executor(sys.argv[1]) as ex:
-            tell(ex.submit(noisy).result(timeout=60))
-            tell(ex.submit(noisy).result(timeout=60))
+            report(ex.submit(noisy).result(timeout=60))
+            report(ex.submit(noisy).result(timeout=60))
         """,
         endpoint.id,
     )
-    assert told == ["", ""]
+    assert reports == ["", ""]
 
 
 @on_the_diagonal
 def test_a_megabyte_each_way(sdk, endpoint):
-    told = sdk.run(
+    reports = sdk.run(
         """
         import sys
 
@@ -198,16 +198,16 @@ def test_a_megabyte_each_way(sdk, endpoint):
 
         data = bytes(range(256)) * 4096
         with executor(sys.argv[1]) as ex:
-            tell(ex.submit(reverse, data).result(timeout=60) == data[::-1])
+            report(ex.submit(reverse, data).result(timeout=60) == data[::-1])
         """,
         endpoint.id,
     )
-    assert told == [True]
+    assert reports == [True]
 
 
 @on_the_diagonal
 def test_a_registered_function_runs_by_its_id(sdk, endpoint):
-    told = sdk.run(
+    reports = sdk.run(
         """
         import sys
 
@@ -216,17 +216,17 @@ def test_a_registered_function_runs_by_its_id(sdk, endpoint):
 
         function = Client().register_function(greet)
         with executor(sys.argv[1]) as ex:
-            tell(ex.submit_to_registered_function(function, args=("you",)).result(timeout=60))
+            report(ex.submit_to_registered_function(function, args=("you",)).result(timeout=60))
         """,
         endpoint.id,
     )
-    assert told == ["hello you"]
+    assert reports == ["hello you"]
 
 
 @on_the_diagonal
 def test_the_batch_client(sdk, endpoint):
     """`Client` asks over REST and never opens a result queue."""
-    told = sdk.run(
+    reports = sdk.run(
         """
         import sys, time
         from globus_compute_sdk.errors import TaskExecutionFailed
@@ -247,21 +247,21 @@ def test_the_batch_client(sdk, endpoint):
             while True:
                 try:
                     if not client.get_task(task)["pending"]:
-                        tell(["value", client.get_result(task)])
+                        report(["value", client.get_result(task)])
                         break
                 except TaskExecutionFailed as error:
-                    tell(["error", "ValueError: 5 is odd" in str(error)])
+                    report(["error", "ValueError: 5 is odd" in str(error)])
                     break
                 if time.monotonic() > end:
                     break
                 time.sleep(0.1)
         found = client.get_batch_result([tasks[0], tasks[2]])
-        tell([found[task]["result"] for task in (tasks[0], tasks[2])])
-        tell(client.get_task(tasks[0])["status"])
+        report([found[task]["result"] for task in (tasks[0], tasks[2])])
+        report(client.get_task(tasks[0])["status"])
         """,
         endpoint.id,
     )
-    assert told == [["value", 2], ["error", True], ["value", 3], [2, 3], "success"]
+    assert reports == [["value", 2], ["error", True], ["value", 3], [2, 3], "success"]
 
 
 @on_the_diagonal
@@ -278,14 +278,14 @@ def test_a_task_group_is_shared_and_reloaded(sdk, endpoint):
         futures = [ex.submit(add, n, 100) for n in range(5)]
         for future in futures:
             future.result(timeout=60)
-        tell([ex.task_group_id and str(ex.task_group_id), sorted(future.task_id for future in futures)])
+        report([ex.task_group_id and str(ex.task_group_id), sorted(future.task_id for future in futures)])
         ex.shutdown()
         """,
         endpoint.id,
     )
     [[group_id, task_ids]] = group
     assert uuid.UUID(group_id)
-    told = sdk.run(
+    reports = sdk.run(
         """
         import sys
 
@@ -294,15 +294,15 @@ def test_a_task_group_is_shared_and_reloaded(sdk, endpoint):
 
         with executor(sys.argv[1], task_group_id=sys.argv[2]) as ex:
             futures = list(ex.reload_tasks())
-            tell(sorted(future.task_id for future in futures))
-            tell(sorted(future.result(timeout=60) for future in futures))
-            tell("RuntimeError: on purpose" in str(ex.submit(failing).exception(timeout=60)))
-            tell(str(ex.task_group_id))
+            report(sorted(future.task_id for future in futures))
+            report(sorted(future.result(timeout=60) for future in futures))
+            report("RuntimeError: on purpose" in str(ex.submit(failing).exception(timeout=60)))
+            report(str(ex.task_group_id))
         """,
         endpoint.id,
         group_id,
     )
-    assert told == [task_ids, [100, 101, 102, 103, 104], True, group_id]
+    assert reports == [task_ids, [100, 101, 102, 103, 104], True, group_id]
 
 
 @on_the_diagonal
@@ -325,7 +325,7 @@ def test_a_pending_task_is_reloaded(sdk, endpoint):
         future = ex.submit(wait_for, sys.argv[2] + "/go")
         while future.task_id is None:
             time.sleep(0.01)
-        tell(str(ex.task_group_id))
+        report(str(ex.task_group_id))
         os._exit(0)
         """,
         endpoint.id,
@@ -337,34 +337,34 @@ def test_a_pending_task_is_reloaded(sdk, endpoint):
 
         with executor(sys.argv[1], task_group_id=sys.argv[2]) as ex:
             [future] = ex.reload_tasks()
-            tell(future.done())
-            tell(future.result(timeout=60))
+            report(future.done())
+            report(future.result(timeout=60))
         """,
         endpoint.id,
         group_id,
     )
-    assert second.hear() is False
+    assert second.wait_for_report() is False
     (directory / "go").touch()
     assert second.finish() == [False, "seen"]
 
 
-def test_endpoints_leave_in_order(shared_scene):
+def test_endpoints_leave_in_order(shared_testbed):
     """The last one of this file."""
-    for endpoint in shared_scene.endpoints:
+    for endpoint in shared_testbed.endpoints:
         endpoint.stop()
         until(lambda: not endpoint.online(), f"{endpoint.name} is offline", 10)
 
 
 def _directory(endpoint):
     """A directory that client and workers can see."""
-    directory = endpoint.scene.directory / f"shared-{uuid.uuid4()}"
+    directory = endpoint.testbed.directory / f"shared-{uuid.uuid4()}"
     directory.mkdir()
     return directory
 
 
 def test_the_stock_executor_never_meets_the_rate_limit(service, sdk, endpoint):
     """As it comes, and as eager as it lets itself be made; with the limits as they come."""
-    told = sdk.run(
+    reports = sdk.run(
         """
         import sys
 
@@ -379,14 +379,14 @@ def test_the_stock_executor_never_meets_the_rate_limit(service, sdk, endpoint):
 
         with Executor(endpoint_id=sys.argv[1]) as ex:
             futures = [ex.submit(same, n) for n in range(500)]
-            tell(sum(future.result(timeout=100) for future in futures))
+            report(sum(future.result(timeout=100) for future in futures))
         eager = [
             Executor(endpoint_id=sys.argv[1], batch_size=8, api_burst_limit=8, api_burst_window_s=1) for _ in range(5)
         ]
         client = Client()
         functions = [client.register_function(distinct(n)) for n in range(100)]
         futures = [ex.submit_to_registered_function(id, ()) for id in functions[:10] for ex in eager]
-        tell(len([future.result(timeout=100) for future in futures]))
+        report(len([future.result(timeout=100) for future in futures]))
         for _ in range(100):
             client.get_endpoint_status(sys.argv[1])
         for ex in eager:
@@ -395,7 +395,7 @@ def test_the_stock_executor_never_meets_the_rate_limit(service, sdk, endpoint):
         endpoint.id,
         timeout=170,
     )
-    assert told == [sum(range(500)), 50]
+    assert reports == [sum(range(500)), 50]
     log = service.process.output()
     assert log.count("status=200") > 200
     assert "status=429" not in log

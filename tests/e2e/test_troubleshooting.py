@@ -7,26 +7,26 @@ import subprocess
 import time
 
 import environments
-import pages
+import guide_blocks
 import pytest
-from authority import private_service
+from certificate_authority import private_service
 from processes import until
-from scene import ROOT, Endpoint, binary
+from testbed import ROOT, Endpoint, binary
 
 PAGE = ROOT / "docs" / "guide" / "troubleshooting.md"
-SYMPTOMS = {block.options["symptom"]: block for block in pages.blocks(PAGE) if "symptom" in block.options} if PAGE.exists() else {}
+SYMPTOMS = {block.options["symptom"]: block for block in guide_blocks.blocks(PAGE) if "symptom" in block.options} if PAGE.exists() else {}
 
 
 @pytest.fixture(scope="module")
-def endpoint(shared_scene, service):
-    return shared_scene.endpoint(service, "cluster")
+def endpoint(shared_testbed, service):
+    return shared_testbed.endpoint(service, "cluster")
 
 
 class Somebody:
     """At a terminal, with a home of their own and nothing in the environment."""
 
-    def __init__(self, scene, service, endpoint, directory):
-        self.scene = scene
+    def __init__(self, testbed, service, endpoint, directory):
+        self.testbed = testbed
         self.service = service
         self.endpoint = endpoint
         self.directory = directory
@@ -34,7 +34,7 @@ class Somebody:
 
     def run(self, program, *arguments, **variables):
         """What a program of ours prints, to whichever of its outputs."""
-        environment = self.scene.environment() | {"GLOBUS_COMPUTE_USER_DIR": str(self.directory / "endpoints")}
+        environment = self.testbed.environment() | {"GLOBUS_COMPUTE_USER_DIR": str(self.directory / "endpoints")}
         done = subprocess.run(
             [str(word) for word in (binary(program), *arguments)],
             env=environment | {name: str(value) for name, value in variables.items()},
@@ -96,8 +96,8 @@ with Executor(endpoint_id=sys.argv[1]) as executor:
 
 
 @pytest.fixture
-def somebody(shared_scene, service, endpoint, tmp_path):
-    return Somebody(shared_scene, service, endpoint, tmp_path)
+def somebody(shared_testbed, service, endpoint, tmp_path):
+    return Somebody(shared_testbed, service, endpoint, tmp_path)
 
 
 def symptom(function):
@@ -107,7 +107,7 @@ def symptom(function):
         printed = function(somebody)
         assert function.__name__ in SYMPTOMS, f"not on the page:\n{printed}"
         block = SYMPTOMS[function.__name__]
-        assert pages.shows(printed, block.text, {}), f"{block} shows\n{block.text}\nand this is printed:\n{printed}"
+        assert guide_blocks.shows(printed, block.text, {}), f"{block} shows\n{block.text}\nand this is printed:\n{printed}"
 
     KNOWN.add(function.__name__)
     globals()[f"test_{function.__name__}"] = test
@@ -126,8 +126,8 @@ def test_every_symptom_of_the_page_is_here():
 
 @symptom
 def another_service(somebody):
-    environment = somebody.scene.environment(somebody.python) | {"GLOBUS_COMPUTE_USER_DIR": str(somebody.directory), "COLUMNS": "4000"}
-    terminal = somebody.scene.terminal([somebody.python, "-c", "from globus_compute_sdk import Client; Client()"], environment)
+    environment = somebody.testbed.environment(somebody.python) | {"GLOBUS_COMPUTE_USER_DIR": str(somebody.directory), "COLUMNS": "4000"}
+    terminal = somebody.testbed.terminal([somebody.python, "-c", "from globus_compute_sdk import Client; Client()"], environment)
     terminal.read("Authorization Code here")
     # That service would be asked once somebody types a code.
     terminal.kill()
@@ -160,8 +160,8 @@ def no_such_endpoint(somebody):
 
 @symptom
 def offline(somebody):
-    endpoint = Endpoint(somebody.scene, somebody.service, "sleeper")
-    somebody.scene.endpoints.append(endpoint)
+    endpoint = Endpoint(somebody.testbed, somebody.service, "sleeper")
+    somebody.testbed.endpoints.append(endpoint)
     endpoint.configure()
     endpoint.start()
     endpoint.stop()
@@ -203,15 +203,15 @@ def worker_lost(somebody):
 
 @symptom
 def manager_lost(somebody):
-    endpoint = Endpoint(somebody.scene, somebody.service, "killed")
-    somebody.scene.endpoints.append(endpoint)
+    endpoint = Endpoint(somebody.testbed, somebody.service, "killed")
+    somebody.testbed.endpoints.append(endpoint)
     endpoint.configure()
     endpoint.start()
     begun = somebody.directory / "begun"
     text = CALL.replace("FUNCTION", f"def function():\n    import time\n    open({str(begun)!r}, 'w').close()\n    time.sleep(60)\n")
     path = somebody.directory / "sleep.py"
     path.write_text(text)
-    client = somebody.scene.start("client", [somebody.python, path, endpoint.id], somebody.service.client_environment(somebody.python))
+    client = somebody.testbed.start("client", [somebody.python, path, endpoint.id], somebody.service.client_environment(somebody.python))
     until(begun.exists, "the task runs")
     endpoint.kill()
     endpoint.start()
@@ -222,8 +222,8 @@ def manager_lost(somebody):
 
 @symptom
 def other_python(somebody):
-    endpoint = Endpoint(somebody.scene, somebody.service, "other", engine={"type": "GlobusComputeEngine", "max_workers_per_node": 1})
-    somebody.scene.endpoints.append(endpoint)
+    endpoint = Endpoint(somebody.testbed, somebody.service, "other", engine={"type": "GlobusComputeEngine", "max_workers_per_node": 1})
+    somebody.testbed.endpoints.append(endpoint)
     endpoint.configure()
     endpoint.start()
     # As if the function came from there: the service tells workers which Python a function was registered from.
@@ -256,8 +256,8 @@ def worker_init_fails(somebody):
     submitted = somebody.directory / "submitted"
     init = f"until [ -e {submitted} ]; do sleep 0.1; done; sleep 3; echo 'module: no such module' >&2; exit 3"
     engine = {"type": "GlobusComputeEngine", "max_workers_per_node": 1, "provider": {"type": "LocalProvider", "worker_init": init}}
-    endpoint = Endpoint(somebody.scene, somebody.service, "unready", engine=engine)
-    somebody.scene.endpoints.append(endpoint)
+    endpoint = Endpoint(somebody.testbed, somebody.service, "unready", engine=engine)
+    somebody.testbed.endpoints.append(endpoint)
     endpoint.configure()
     endpoint.start()
     return somebody.script(SUBMITTED, str(submitted), endpoint=endpoint)
@@ -353,7 +353,7 @@ def test_two_who_collect_one_group_share_its_results(service, endpoint, tmp_path
         futures = [ex.submit(wait_for, sys.argv[2]) for _ in range(8)]
         while not all(future.task_id for future in futures):
             time.sleep(0.05)
-        tell(str(ex.task_group_id))
+        report(str(ex.task_group_id))
         os._exit(0)
         """,
         endpoint.id,
@@ -364,13 +364,13 @@ def test_two_who_collect_one_group_share_its_results(service, endpoint, tmp_path
 
         ex = executor(sys.argv[1], task_group_id=sys.argv[2])
         futures = list(ex.reload_tasks())
-        tell(len(futures))
+        report(len(futures))
         done, _ = concurrent.futures.wait(futures, timeout=15)
-        tell(sum(future.result() for future in done))
+        report(sum(future.result() for future in done))
         os._exit(0)
         """
     both = [sdk.start(collect, endpoint.id, group) for _ in range(2)]
-    assert [one.hear(1) for one in both] == [8, 8]
+    assert [one.wait_for_report(1) for one in both] == [8, 8]
     time.sleep(3)  # both watch the group's queue by now
     (tmp_path / "go").touch()
     shares = [one.finish()[1] for one in both]
@@ -393,7 +393,7 @@ def unknown(somebody):
     )
     settings = ["http.tls_listen=127.0.0.1:0", "tls.certificate=tls/certificate.pem", "tls.key=tls/key.pem"]
     command = serving(data) + [part for setting in settings for part in ("--set", setting)]
-    process = somebody.scene.start("unknown", command, somebody.scene.environment())
+    process = somebody.testbed.start("unknown", command, somebody.testbed.environment())
     port = process.wait_for(r"https://127\.0\.0\.1:(\d+)")[1]
     return process, f"https://localhost:{port}"
 
@@ -416,11 +416,11 @@ def not_believed(somebody):
 
 @symptom
 def away(somebody):
-    private = private_service(somebody.scene, somebody.directory)
+    private = private_service(somebody.testbed, somebody.directory)
     program = "echo begun; read line; " + 'python3 -c "import urllib.request as r; r.urlopen(\'http://localhost:5000/v2/version\')" 2> /dev/null'
     client = subprocess.Popen(
         [str(word) for word in (binary("farcall"), "connect", private.tls_url, "--ca", private.authority, "--", "sh", "-c", program)],
-        env=somebody.scene.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=somebody.testbed.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )
     assert client.stdout.readline() == "begun\n"
     private.stop()
@@ -429,8 +429,8 @@ def away(somebody):
 
 @symptom
 def disconnected(somebody):
-    endpoint = Endpoint(somebody.scene, somebody.service, "gone")
-    somebody.scene.endpoints.append(endpoint)
+    endpoint = Endpoint(somebody.testbed, somebody.service, "gone")
+    somebody.testbed.endpoints.append(endpoint)
     endpoint.configure()
     endpoint.start()
     endpoint.kill()
@@ -473,7 +473,7 @@ def unknown_name(somebody):
 @symptom
 def newer_database(somebody):
     data = somebody.directory / "data"
-    process = somebody.scene.start("older", serving(data), somebody.scene.environment())
+    process = somebody.testbed.start("older", serving(data), somebody.testbed.environment())
     process.wait_for("farcall is ready")
     assert process.stop() == 0
     change = (

@@ -14,37 +14,37 @@ from pathlib import Path
 import environments
 import pytest
 from processes import alive, marked, until
-from scene import ROOT, binary
+from testbed import ROOT, binary
 
 FREE = ["--http-listen", "127.0.0.1:0", "--amqp-listen", "127.0.0.1:0"]
 HELLO = ROOT / "examples" / "hello.py"
 GREETING = re.compile(r"Hello world, from Python 3\.\d+\.\d+ on ")
 
 
-def up(scene, *arguments, python=None, listen=FREE, **options):
-    """The command line of `up` in this scene's data directory, and its environment."""
-    command = [binary("farcall"), "up", "--data-dir", scene.directory / "data", *listen, *arguments]
-    return [str(part) for part in command], scene.environment(python, **options)
+def up(testbed, *arguments, python=None, listen=FREE, **options):
+    """The command line of `up` in this testbed's data directory, and its environment."""
+    command = [binary("farcall"), "up", "--data-dir", testbed.directory / "data", *listen, *arguments]
+    return [str(part) for part in command], testbed.environment(python, **options)
 
 
-def run(scene, *arguments, timeout=60, **options):
-    command, environment = up(scene, *arguments, **options)
+def run(testbed, *arguments, timeout=60, **options):
+    command, environment = up(testbed, *arguments, **options)
     return subprocess.run(
         command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout
     )
 
 
 @pytest.mark.parametrize("release", ["4.19.0", "3.8.0"])
-def test_a_command_runs_with_everything_up(scene, release):
+def test_a_command_runs_with_everything_up(testbed, release):
     """The worker's Python is a bare one: what the PATH finds has no package at all."""
     sdk = environments.python(f"sdk-{release}")
-    bare = subprocess.run(["python3", "-c", "import dill"], env=scene.environment(), capture_output=True)
+    bare = subprocess.run(["python3", "-c", "import dill"], env=testbed.environment(), capture_output=True)
     assert bare.returncode != 0, "the interpreter of this test has packages"
-    done = run(scene, "--", sdk, HELLO)
+    done = run(testbed, "--", sdk, HELLO)
     assert done.returncode == 0, done.stderr
     assert GREETING.match(done.stdout), done.stdout
     assert done.stdout.count("\n") == 1, "nothing but the command's own output"
-    assert not marked(scene.mark)
+    assert not marked(testbed.mark)
 
 
 FIRST_TRIES = """
@@ -60,32 +60,32 @@ with Executor(endpoint_id=os.environ["FARCALL_ENDPOINT_ID"]) as executor:
 """
 
 
-def test_first_tries_meet_no_warning_and_no_limit(scene):
+def test_first_tries_meet_no_warning_and_no_limit(testbed):
     """A ShellFunction has a sandbox, and so no warning at the end of its standard error; 9.9 MB come back."""
-    done = run(scene, "--", environments.python("sdk-4.19.0"), "-c", FIRST_TRIES)
+    done = run(testbed, "--", environments.python("sdk-4.19.0"), "-c", FIRST_TRIES)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "9900000 'told\\n'\n"
 
 
-def test_the_exit_status_is_the_commands(scene):
+def test_the_exit_status_is_the_commands(testbed):
     script = 'test -n "$FARCALL_ENDPOINT_ID" && test -n "$FARCALL_AMQP_PORT" && test -n "$FARCALL_SERVICE_URL" || exit 1; '
-    assert run(scene, "--", "sh", "-c", script + "exit 7").returncode == 7
-    assert run(scene, "--", "sh", "-c", "kill -9 $$").returncode == 128 + signal.SIGKILL
-    absent = run(scene, "--", "no-such-program")
+    assert run(testbed, "--", "sh", "-c", script + "exit 7").returncode == 7
+    assert run(testbed, "--", "sh", "-c", "kill -9 $$").returncode == 128 + signal.SIGKILL
+    absent = run(testbed, "--", "no-such-program")
     assert absent.returncode == 1 and "cannot run no-such-program" in absent.stderr
-    assert not marked(scene.mark)
+    assert not marked(testbed.mark)
 
 
-def test_a_termination_is_the_commands_to_answer(scene):
-    command, environment = up(scene, "--", "sh", "-c", "trap 'echo saving; exit 3' TERM; echo works; while :; do sleep 0.1; done")
-    process = scene.start("up", command, environment)
+def test_a_termination_is_the_commands_to_answer(testbed):
+    command, environment = up(testbed, "--", "sh", "-c", "trap 'echo saving; exit 3' TERM; echo works; while :; do sleep 0.1; done")
+    process = testbed.start("up", command, environment)
     process.wait_for("works")
     assert process.stop() == 3
     assert "saving" in process.output()
-    assert not marked(scene.mark)
+    assert not marked(testbed.mark)
 
 
-def test_a_termination_ends_everything_that_the_command_has_started(scene):
+def test_a_termination_ends_everything_that_the_command_has_started(testbed):
     """Its children, and those in sessions of their own, with an empty environment, or deaf to SIGTERM."""
     script = """
     sleep 1000 &
@@ -95,27 +95,27 @@ def test_a_termination_ends_everything_that_the_command_has_started(scene):
     (setsid sh -c 'trap "" TERM; echo child $$; while :; do sleep 0.1; done' &)
     python3 -c 'import time; time.sleep(1000)'
     """
-    command, environment = up(scene, "--", "sh", "-c", script)
-    process = scene.start("up", command, environment)
+    command, environment = up(testbed, "--", "sh", "-c", script)
+    process = testbed.start("up", command, environment)
     until(lambda: process.output().count("child ") == 3, "the children run")
     children = [int(pid) for pid in re.findall(r"child (\d+)", process.output())]
     assert all(alive(child) for child in children)
     assert process.stop(60) == 128 + signal.SIGTERM
     assert [child for child in children if alive(child)] == []
-    assert not marked(scene.mark)
+    assert not marked(testbed.mark)
 
 
-def test_a_shell_that_waits_for_its_child_is_not_waited_for(scene):
+def test_a_shell_that_waits_for_its_child_is_not_waited_for(testbed):
     """bash answers a signal when the child that it waits for has ended."""
-    command, environment = up(scene, "--", "bash", "-c", "trap 'echo saving; exit 3' TERM; echo works; sleep 1000; exit 4")
-    process = scene.start("up", command, environment)
+    command, environment = up(testbed, "--", "bash", "-c", "trap 'echo saving; exit 3' TERM; echo works; sleep 1000; exit 4")
+    process = testbed.start("up", command, environment)
     process.wait_for("works")
     assert process.stop(60) == 3
     assert "saving" in process.output()
 
 
-def test_what_a_command_leaves_behind_ends_with_it(scene):
-    done = run(scene, "--", "sh", "-c", "setsid env -i sleep 1000 > /dev/null 2>&1 & echo $!; exit 7")
+def test_what_a_command_leaves_behind_ends_with_it(testbed):
+    done = run(testbed, "--", "sh", "-c", "setsid env -i sleep 1000 > /dev/null 2>&1 & echo $!; exit 7")
     assert done.returncode == 7
     assert not alive(int(done.stdout))
 
@@ -137,13 +137,13 @@ print(os.environ["http_proxy"] == os.environ["FARCALL_SERVICE_URL"], "no_proxy" 
 """
 
 
-def test_the_workers_keep_the_proxy_that_the_user_had(scene):
+def test_the_workers_keep_the_proxy_that_the_user_had(testbed):
     """And the endpoint reaches the service all the same. What leads the SDK to the service is the command's only."""
-    script = scene.directory / "proxies.py"
+    script = testbed.directory / "proxies.py"
     script.write_text(PROXIES)
     outside = {"http_proxy": "http://192.0.2.1:9", "https_proxy": "http://192.0.2.1:9", "no_proxy": "localhost,.example.org"}
     for told in ({}, outside):
-        done = run(scene, "--", environments.python("sdk-4.19.0"), script, **told)
+        done = run(testbed, "--", environments.python("sdk-4.19.0"), script, **told)
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines() == [str(sorted(told.items())), "True False"]
 
@@ -164,9 +164,9 @@ with open("/proc/%d/limits" % os.getppid()) as ours:
 """
 
 
-def test_open_files_are_limited_for_users_as_they_were_and_for_us_by_the_hard_limit(scene):
+def test_open_files_are_limited_for_users_as_they_were_and_for_us_by_the_hard_limit(testbed):
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    command, environment = up(scene, "--", environments.python("sdk-4.19.0"), "-c", LIMITS)
+    command, environment = up(testbed, "--", environments.python("sdk-4.19.0"), "-c", LIMITS)
     command = ["bash", "-c", 'ulimit -Sn 300; exec "$@"', "bash", *command]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -174,9 +174,9 @@ def test_open_files_are_limited_for_users_as_they_were_and_for_us_by_the_hard_li
     assert done.stdout.splitlines() == [theirs, theirs, f"{hard} {hard}"], "COMMAND, a task, and we"
 
 
-def test_a_shell_evaluates_what_it_prints(scene):
-    command, environment = up(scene)
-    process = scene.start("up", command, environment)
+def test_a_shell_evaluates_what_it_prints(testbed):
+    command, environment = up(testbed)
+    process = testbed.start("up", command, environment)
     process.wait_for("tail -f ")
     hint, evaluate, hello, logs = process.output().splitlines()
     path = f"{environments.python('sdk-4.19.0').parent}:{environment['PATH']}"
@@ -189,51 +189,51 @@ def test_a_shell_evaluates_what_it_prints(scene):
     service_log, endpoint_log = (Path(path).read_text() for path in paths)
     assert "the service serves" in service_log and "Endpoint begins" in endpoint_log
 
-    again = run(scene)
+    again = run(testbed)
     assert again.returncode == 0, again.stderr
     assert again.stdout.splitlines() == [evaluate, hello, logs], "what runs is found"
     assert again.stderr.splitlines() == [hint]
     assert process.running()
-    assert run(scene, "--", "sh", "-c", "echo found").stdout == "found\n"
+    assert run(testbed, "--", "sh", "-c", "echo found").stdout == "found\n"
     assert process.running(), "what was found is left running"
 
     process._popen.send_signal(signal.SIGINT)
     assert process.wait() == 0
-    assert not marked(scene.mark)
+    assert not marked(testbed.mark)
 
 
-def test_the_next_one_is_the_same_endpoint_and_identity(scene):
-    said = [run(scene, "--", "sh", "-c", "echo $FARCALL_ENDPOINT_ID $GLOBUS_COMPUTE_CLIENT_ID").stdout for _ in range(2)]
+def test_the_next_one_is_the_same_endpoint_and_identity(testbed):
+    said = [run(testbed, "--", "sh", "-c", "echo $FARCALL_ENDPOINT_ID $GLOBUS_COMPUTE_CLIENT_ID").stdout for _ in range(2)]
     assert said[0] == said[1] and len(said[0].split()) == 2
 
 
-def test_a_person_owns_what_the_client_makes(scene):
+def test_a_person_owns_what_the_client_makes(testbed):
     """The person has no password until somebody gives one; the client acts for them."""
 
     def administer(*words, **options):
-        command = [binary("farcall"), "user", *words, "--data-dir", scene.directory / "data"]
-        done = subprocess.run(command, env=scene.environment(), capture_output=True, text=True, timeout=30, **options)
+        command = [binary("farcall"), "user", *words, "--data-dir", testbed.directory / "data"]
+        done = subprocess.run(command, env=testbed.environment(), capture_output=True, text=True, timeout=30, **options)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     whoami = ["--", binary("globus-compute-endpoint"), "whoami", "--linked-identities"]
-    done = run(scene, *whoami, COLUMNS=300)
+    done = run(testbed, *whoami, COLUMNS=300)
     assert done.returncode == 0, done.stderr
     [person] = json.loads(administer("list", "--output", "json"))
-    client = json.loads((scene.directory / "data" / "up" / "identity.json").read_text())
+    client = json.loads((testbed.directory / "data" / "up" / "identity.json").read_text())
     assert person["username"] == client["person"] and person["username"].endswith("@localhost")
     assert person["administrator"] and not person["password"]
     assert person["id"] in done.stdout and client["client_id"] in done.stdout
     administer("reset", person["username"], input="correct horse battery\n")
     assert json.loads(administer("list", "--output", "json"))[0]["password"]
     # What the client held has ended with the old password; it logs in anew by itself.
-    assert run(scene, *whoami).returncode == 0
+    assert run(testbed, *whoami).returncode == 0
 
 
-def test_an_ordinary_user_needs_no_root(scene):
+def test_an_ordinary_user_needs_no_root(testbed):
     if os.geteuid() != 0:
         return  # every other test of this file shows it
-    command, environment = up(scene, "--", environments.python("sdk-4.19.0"), HELLO)
+    command, environment = up(testbed, "--", environments.python("sdk-4.19.0"), HELLO)
     ordinary = ["unshare", "--user", "--map-user=65534", "--map-group=65534", "--"]
     done = subprocess.run(
         [*ordinary, *command], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
@@ -241,38 +241,38 @@ def test_an_ordinary_user_needs_no_root(scene):
     assert done.returncode == 0 and GREETING.match(done.stdout), done.stderr
 
 
-def test_killed_it_leaves_nothing_running_and_nothing_broken(scene):
-    command, environment = up(scene)
-    process = scene.start("up", command, environment)
+def test_killed_it_leaves_nothing_running_and_nothing_broken(testbed):
+    command, environment = up(testbed)
+    process = testbed.start("up", command, environment)
     process.wait_for("tail -f ")
-    assert len(marked(scene.mark)) > 1
+    assert len(marked(testbed.mark)) > 1
     process.kill()
-    until(lambda: not marked(scene.mark), "the endpoint went with it")
-    done = run(scene, "--", environments.python("sdk-4.19.0"), HELLO)
+    until(lambda: not marked(testbed.mark), "the endpoint went with it")
+    done = run(testbed, "--", environments.python("sdk-4.19.0"), HELLO)
     assert done.returncode == 0 and GREETING.match(done.stdout), done.stderr
 
 
-def test_ports_that_are_taken_are_no_obstacle_unless_they_were_asked_for(scene):
+def test_ports_that_are_taken_are_no_obstacle_unless_they_were_asked_for(testbed):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = "127.0.0.1:%d" % taken.getsockname()[1]
-        done = run(scene, listen=["--http-listen", address])
+        done = run(testbed, listen=["--http-listen", address])
     assert done.returncode == 1
     assert f"cannot listen on {address}" in done.stderr
     # The usual ones: whether somebody has them or not.
-    assert run(scene, "--", "sh", "-c", "echo up", listen=[]).stdout == "up\n"
+    assert run(testbed, "--", "sh", "-c", "echo up", listen=[]).stdout == "up\n"
 
 
-def test_an_endpoint_that_cannot_start_is_told_with_its_reason(scene):
-    lonely = scene.directory / "lonely"
+def test_an_endpoint_that_cannot_start_is_told_with_its_reason(testbed):
+    lonely = testbed.directory / "lonely"
     lonely.mkdir()
     shutil.copy(binary("farcall"), lonely)
-    command, environment = up(scene)
+    command, environment = up(testbed)
     command[0] = str(lonely / "farcall")
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
     assert done.returncode == 1 and "--endpoint-binary" in done.stderr
 
-    assert run(scene, "--", "true").returncode == 0
-    (scene.directory / "data" / "up" / "endpoints" / "local" / "config.yaml").write_text("engine: {type: NoEngine}\n")
-    done = run(scene, "--", "true")
+    assert run(testbed, "--", "true").returncode == 0
+    (testbed.directory / "data" / "up" / "endpoints" / "local" / "config.yaml").write_text("engine: {type: NoEngine}\n")
+    done = run(testbed, "--", "true")
     assert done.returncode == 1 and "NoEngine" in done.stderr, done.stderr
-    assert not marked(scene.mark)
+    assert not marked(testbed.mark)

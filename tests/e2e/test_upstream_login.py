@@ -6,8 +6,8 @@ import socket
 import environments
 import pytest
 from browser import Browser
-from scene import ROOT
-from test_pages import PASSWORD, address
+from testbed import ROOT
+from test_sign_in_pages import PASSWORD, address
 
 UPSTREAM = ROOT / "tests" / "upstream"
 # Two logins at the campus with a name of the other's domain, one without any, and one whose login is taken over there.
@@ -31,23 +31,23 @@ def free_port():
 
 
 class Provider:
-    def __init__(self, scene, name, accounts):
-        self.scene, self.name, self.accounts = scene, name, accounts
+    def __init__(self, testbed, name, accounts):
+        self.testbed, self.name, self.accounts = testbed, name, accounts
         self.port = free_port()
         self.issuer = f"http://127.0.0.1:{self.port}"
         self.process = None
         self.starts = 0
-        self.secret = scene.directory / f"{name}-secret"
+        self.secret = testbed.directory / f"{name}-secret"
         self.secret.write_text("a secret/with+what:has to be&escaped=\n")
 
     def start(self, redirect_uri):
         self.starts += 1
-        environment = self.scene.environment() | {
+        environment = self.testbed.environment() | {
             "NODE_PATH": str(environments.node_modules(UPSTREAM)),
             "REDIRECT_URIS": json.dumps([redirect_uri]),
         }
         command = ["node", UPSTREAM / "provider.mjs", self.port, self.name, json.dumps(self.accounts), f"key-{self.starts}"]
-        self.process = self.scene.start(f"{self.name}-{self.starts}", command, environment)
+        self.process = self.testbed.start(f"{self.name}-{self.starts}", command, environment)
         self.process.wait_for("is up", 60)
 
     def settings(self, accounts):
@@ -63,10 +63,10 @@ class Provider:
 
 
 class Site:
-    def __init__(self, scene):
-        self.campus, self.lab = Provider(scene, "campus", CAMPUS), Provider(scene, "lab", LAB)
+    def __init__(self, testbed):
+        self.campus, self.lab = Provider(testbed, "campus", CAMPUS), Provider(testbed, "lab", LAB)
         upstreams = [self.campus.settings("open"), self.lab.settings("known")]
-        self.service = scene.service("upstream", configuration=json.dumps({"identity": {"upstreams": upstreams}}))
+        self.service = testbed.service("upstream", configuration=json.dumps({"identity": {"upstreams": upstreams}}))
         for provider in (self.campus, self.lab):
             self.start(provider)
 
@@ -75,13 +75,13 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(shared_scene):
-    return Site(shared_scene)
+def site(shared_testbed):
+    return Site(shared_testbed)
 
 
 @pytest.fixture
 def browser(site, request):
-    with Browser(site.service.scene, request.node.name[:50]) as browser:
+    with Browser(site.service.testbed, request.node.name[:50]) as browser:
         yield browser
 
 

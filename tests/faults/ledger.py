@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 
 import pika
 from processes import alive, marked, until
-from scene import Endpoint
+from testbed import Endpoint
 
 FUNCTION = "00000000-0000-4000-8000-0000000000f1"
 CONFIG = {
@@ -52,8 +52,8 @@ class Ledger:
     """The queues of one endpoint, and everything that went through them. `port` is where the endpoint finds the broker,
     if not where the broker is."""
 
-    def __init__(self, scene, broker, name, port=None, query="", user="guest", password="guest"):
-        self.scene = scene
+    def __init__(self, testbed, broker, name, port=None, query="", user="guest", password="guest"):
+        self.testbed = testbed
         self.broker = broker
         self.name = name
         self.port = port or broker.port
@@ -63,13 +63,13 @@ class Ledger:
         self.given = []
         # The different results of each task, in the order they came.
         self.results = defaultdict(list)
-        self.marks = scene.directory / f"marks-{name}"
+        self.marks = testbed.directory / f"marks-{name}"
         self.marks.mkdir()
-        self.endpoint = Endpoint(scene, None, name)
+        self.endpoint = Endpoint(testbed, None, name)
         self.endpoint.id = self.id
-        self.endpoint.directory = scene.directory / f"home-{name}"
+        self.endpoint.directory = testbed.directory / f"home-{name}"
         self.endpoint.directory.mkdir()
-        scene.endpoints.append(self.endpoint)
+        testbed.endpoints.append(self.endpoint)
         self.connect()
         for exchange, kind in (("tasks", "direct"), ("commands", "direct"), ("results", "topic"), ("heartbeats", "topic")):
             self.channel.exchange_declare(exchange, kind, durable=True)
@@ -115,10 +115,10 @@ class Ledger:
     def start(self, config=None, **variables):
         """Starts the endpoint, once more after its end; says nothing of whether it gets far."""
         self.connections = self.log().count(CONNECTED)
-        self.endpoint.process = self.scene.start(
+        self.endpoint.process = self.testbed.start(
             self.name,
             self.endpoint.command("start", self.name, "--die-with-parent"),
-            self.scene.environment(self.endpoint.python, **variables),
+            self.testbed.environment(self.endpoint.python, **variables),
             json.dumps({"amqp_creds": self.registration(), "config": json.dumps(CONFIG | (config or {}))}),
         )
         return self
@@ -162,7 +162,7 @@ class Ledger:
     def pids(self, words):
         """Processes of this endpoint: ` node --block`, or `Executor/worker`."""
         home = str(self.endpoint.directory)
-        found = marked(self.scene.mark).items()
+        found = marked(self.testbed.mark).items()
         return [pid for pid, command in found if words in command and home in command and alive(pid)]
 
     def settled(self, timeout=90):

@@ -7,9 +7,9 @@ from processes import until
 FAILS = "echo there is no such module >&2; exit 3"
 
 
-def test_tasks_that_waited_get_the_reason(scene):
-    service = scene.service()
-    endpoint = scene.endpoint(service)
+def test_tasks_that_waited_get_the_reason(testbed):
+    service = testbed.service()
+    endpoint = testbed.endpoint(service)
     endpoint.stop()
     script = service.sdk("4.19.0").start(
         """
@@ -19,17 +19,17 @@ def test_tasks_that_waited_get_the_reason(scene):
             futures = [ex.submit(len, "four") for _ in range(3)]
             while not all(future.task_id for future in futures):
                 time.sleep(0.02)
-            tell("submitted")
-            tell([str(future.exception(timeout=60)) for future in futures])
+            report("submitted")
+            report([str(future.exception(timeout=60)) for future in futures])
         """.replace("import sys", "import sys, time"),
         endpoint.id,
     )
-    script.hear()
+    script.wait_for_report()
     path = endpoint.directory / endpoint.name / "config.yaml"
     config = json.loads(path.read_text())
     config["engine"]["provider"]["worker_init"] = FAILS
     path.write_text(json.dumps(config))
-    endpoint.process = scene.start("bad", endpoint.command("start", endpoint.name), endpoint.environment())
+    endpoint.process = testbed.start("bad", endpoint.command("start", endpoint.name), endpoint.environment())
     _, errors = script.finish()
     assert len(errors) == 3 and all("there is no such module" in error for error in errors), errors
     assert endpoint.process.wait() == 78

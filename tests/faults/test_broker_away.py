@@ -12,12 +12,12 @@ from rabbitmq import RabbitMQ
 AWAY = 30
 
 
-def test_away_for_half_a_minute(scene, rabbitmq):
+def test_away_for_half_a_minute(testbed, rabbitmq):
     """Three endpoints at once: a link that is cut, one that swallows everything and is noticed by its silence, and one
     that swallows everything for less time than its heartbeats allow."""
     ways = {"cut": "", "noticed": "?heartbeat=4", "patient": "?heartbeat=60"}
     links = {name: Link(rabbitmq.port) for name in ways}
-    ledgers = {name: Ledger(scene, rabbitmq, name, links[name].port, query).start() for name, query in ways.items()}
+    ledgers = {name: Ledger(testbed, rabbitmq, name, links[name].port, query).start() for name, query in ways.items()}
     for ledger in ledgers.values():
         ledger.give(5)
     for ledger in ledgers.values():
@@ -43,10 +43,10 @@ def test_away_for_half_a_minute(scene, rabbitmq):
 
 
 @pytest.mark.parametrize("end", ["kill", "leave"])
-def test_restarted_under_load(scene, end):
+def test_restarted_under_load(testbed, end):
     broker = RabbitMQ()
     try:
-        ledger = Ledger(scene, broker, "restarted").start()
+        ledger = Ledger(testbed, broker, "restarted").start()
         ledger.give(300, seconds=0.02)
         until(lambda: len(ledger.begun()) > 20, "tasks run", 60)
         getattr(broker, end)()

@@ -15,7 +15,7 @@ def double(x):
     return x + x
 
 with executor(sys.argv[1]) as ex:
-    tell(ex.submit(double, 21).result(timeout=90))
+    report(ex.submit(double, 21).result(timeout=90))
 """
 
 
@@ -40,7 +40,7 @@ def authority(tmp_path):
     return tmp_path
 
 
-def test_the_certificate_runs_out_and_is_renewed(scene, authority):
+def test_the_certificate_runs_out_and_is_renewed(testbed, authority):
     shown = authority / "certificate.pem"
 
     def show(name):
@@ -52,12 +52,12 @@ def test_the_certificate_runs_out_and_is_renewed(scene, authority):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    service = scene.service(settings=[
+    service = testbed.service(settings=[
         f"http.tls_listen={address}", f"amqp.tls_listen={address}", "amqp.public_host=localhost",
         f"tls.certificate={shown}", f"tls.key={authority / 'key.pem'}",
     ])
     variables = {"FARCALL_SERVICE_URL": f"https://localhost:{address.split(':')[1]}", "SSL_CERT_FILE": authority / "ca.pem"}
-    endpoint = scene.endpoint(service, variables={name: str(value) for name, value in variables.items()})
+    endpoint = testbed.endpoint(service, variables={name: str(value) for name, value in variables.items()})
     sdk = service.sdk("4.19.0")
     assert sdk.run(DOUBLE, endpoint.id) == [42]
 
@@ -70,7 +70,7 @@ def test_the_certificate_runs_out_and_is_renewed(scene, authority):
     until(lambda: "certificate expired" in log(), "it says why there is no connection", 60)
     assert endpoint.process.running()
     # Whoever starts one now is told the same.
-    other = type(endpoint)(scene, service, "other", variables=endpoint.variables)
+    other = type(endpoint)(testbed, service, "other", variables=endpoint.variables)
     other.configure()
     started = other.run("start", "other")
     assert started.returncode == 75 and "certificate expired" in started.stderr, (started.returncode, started.stderr)

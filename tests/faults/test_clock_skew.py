@@ -12,10 +12,10 @@ RIGHT = {"engine": ENGINE | {"provider": ENGINE["provider"] | {"worker_init": "u
 
 
 @pytest.fixture
-def clock(scene):
+def clock(testbed):
     """A clock that is `set` to be so far off; of every process that has its `variables`."""
     [library, *_] = glob.glob("/usr/lib/*/faketime/libfaketime.so.1")
-    file = scene.directory / "clock"
+    file = testbed.directory / "clock"
 
     class Clock:
         variables = {
@@ -35,9 +35,9 @@ def clock(scene):
     return Clock
 
 
-def test_the_clock_jumps_under_load(scene, rabbitmq, clock):
+def test_the_clock_jumps_under_load(testbed, rabbitmq, clock):
     clock.set("+1d")
-    ledger = Ledger(scene, rabbitmq, "jumps").start(RIGHT, **clock.variables)
+    ledger = Ledger(testbed, rabbitmq, "jumps").start(RIGHT, **clock.variables)
     ledger.give(40, seconds=0.1)
     until(lambda: ledger.begun(), "tasks run", 60)
     for offset in ("-1d", "+30d", "-400d", "+0d"):
@@ -59,18 +59,18 @@ def test_the_clock_jumps_under_load(scene, rabbitmq, clock):
     assert len(lost) in range(3, 7) and all("ManagerLost" in text for text in lost), lost
 
 
-def test_the_service_takes_it_and_doctor_says_it(scene, clock):
-    service = scene.service()
+def test_the_service_takes_it_and_doctor_says_it(testbed, clock):
+    service = testbed.service()
     clock.set("+1d")
-    endpoint = scene.endpoint(service, variables=clock.variables)
-    told = service.sdk("4.19.0").run(
+    endpoint = testbed.endpoint(service, variables=clock.variables)
+    reports = service.sdk("4.19.0").run(
         """
         import sys
         with executor(sys.argv[1]) as ex:
-            tell(ex.submit(len, "four").result(timeout=90))
+            report(ex.submit(len, "four").result(timeout=90))
         """,
         endpoint.id,
     )
-    assert told == [4]
+    assert reports == [4]
     found = endpoint.run("doctor", endpoint.name)
     assert "this machine's clock is 86" in found.stdout + found.stderr, found.stdout + found.stderr

@@ -59,14 +59,14 @@ class Registered(Ledger):
         (directory / "config.yaml").write_text(json.dumps(CONFIG | {"detach_endpoint": False}))
 
     def run(self):
-        environment = self.scene.environment(
+        environment = self.testbed.environment(
             self.endpoint.python,
             FARCALL_SERVICE_URL=f"http://127.0.0.1:{self.service.server_port}/",
             GLOBUS_COMPUTE_CLIENT_ID="00000000-0000-4000-8000-0000000000c1",
             GLOBUS_COMPUTE_CLIENT_SECRET="a secret of the test",
         )
         self.connections = self.log().count(CONNECTED)
-        self.endpoint.process = self.scene.start(self.name, self.endpoint.command("start", self.name), environment)
+        self.endpoint.process = self.testbed.start(self.name, self.endpoint.command("start", self.name), environment)
 
 
 def revoke(ledger):
@@ -85,16 +85,16 @@ def broker():
     broker.stop()
 
 
-def test_revoked_while_tasks_run(scene, broker):
+def test_revoked_while_tasks_run(testbed, broker):
     """Four endpoints at once: one gets new credentials, one gets them once its service has recovered, one is refused, and
     one, started by a manager, has nobody to ask. Who can't go on stops in order and goes on after the next start."""
-    renewed = Registered(scene, broker, "renewed", user="endpoint", password="first").start()
-    patient = Registered(scene, broker, "patient", user="endpoint", password="first").start()
+    renewed = Registered(testbed, broker, "renewed", user="endpoint", password="first").start()
+    patient = Registered(testbed, broker, "patient", user="endpoint", password="first").start()
     refused = {
-        status: Registered(scene, broker, f"refused-{status}", user="endpoint", password="first").start()
+        status: Registered(testbed, broker, f"refused-{status}", user="endpoint", password="first").start()
         for status in (403, 404, 409, 423)
     }
-    managed = Ledger(scene, broker, "managed", user="endpoint", password="first").start()
+    managed = Ledger(testbed, broker, "managed", user="endpoint", password="first").start()
     everybody = [renewed, patient, *refused.values(), managed]
     for ledger in everybody:
         ledger.give(30, seconds=0.3)
@@ -129,9 +129,9 @@ def test_revoked_while_tasks_run(scene, broker):
     assert len(patient.asked) == 5 and "registering again" in patient.log(), patient.asked
 
 
-def test_refused_at_the_start(scene, rabbitmq):
+def test_refused_at_the_start(testbed, rabbitmq):
     """A clear word for each refusal; the same command works once the service does."""
-    ledger = Registered(scene, rabbitmq, "starts")
+    ledger = Registered(testbed, rabbitmq, "starts")
     blocked = "Endpoint registration blocked.  ["
     table = {403: (1, "code: IN_THE_WAY"), 404: (69, blocked), 409: (69, blocked), 423: (69, blocked), 500: (1, "500"), 503: (1, "503")}
     ledger.serve()

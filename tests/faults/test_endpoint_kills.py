@@ -15,9 +15,9 @@ from processes import until
 LOST = re.compile(r"(Worker|Manager)Lost")
 
 
-def kills(scene, broker, rounds, seed):
+def kills(testbed, broker, rounds, seed):
     chance = random.Random(seed)
-    ledger = Ledger(scene, broker, f"killed-{seed}").start()
+    ledger = Ledger(testbed, broker, f"killed-{seed}").start()
     killed = Counter()
     for number in range(rounds):
         # Quick ones, slow ones and large ones, so that a kill meets them at every stage.
@@ -50,13 +50,13 @@ def kills(scene, broker, rounds, seed):
     assert killed["endpoint"] >= rounds // 3
 
 
-def test_nine_kills(scene, rabbitmq):
-    kills(scene, rabbitmq, 9, seed=8)
+def test_nine_kills(testbed, rabbitmq):
+    kills(testbed, rabbitmq, 9, seed=8)
 
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "seed", [pytest.param(seed, marks=pytest.mark.long("kills-1" if seed < 85 else "kills-2")) for seed in range(80, 90)]
 )
-def test_sixty_kills(scene, rabbitmq, seed):
-    kills(scene, rabbitmq, 60, seed)
+def test_sixty_kills(testbed, rabbitmq, seed):
+    kills(testbed, rabbitmq, 60, seed)

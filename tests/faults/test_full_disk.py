@@ -33,8 +33,8 @@ def library(tmp_path_factory):
 class Disk:
     """What the library is told, and what it tells."""
 
-    def __init__(self, scene, library, name, full_at, kind=None):
-        self.directory = scene.directory / f"disk-{name}"
+    def __init__(self, testbed, library, name, full_at, kind=None):
+        self.directory = testbed.directory / f"disk-{name}"
         self.directory.mkdir()
         (self.directory / "count").write_bytes(struct.pack("ll", 0, 0))
         self.kind = kind
@@ -66,12 +66,12 @@ class Disk:
         (self.directory / "mended").touch()
 
 
-def one_run(scene, rabbitmq, library, full_at, kind=None):
+def one_run(testbed, rabbitmq, library, full_at, kind=None):
     """A start, tasks, and a stop, with a disk that is full from the write `full_at` on, or from the first of a kind, which is
     an act and a part of a path. Returns what failed first."""
     name = f"full-{full_at}"
-    ledger = Ledger(scene, rabbitmq, name)
-    disk = Disk(scene, library, name, full_at, kind)
+    ledger = Ledger(testbed, rabbitmq, name)
+    disk = Disk(testbed, library, name, full_at, kind)
     variables = disk.variables(ledger.endpoint.directory)
     ledger.give(3)
     ledger.start(**variables)
@@ -110,19 +110,19 @@ def name(path):
     return re.sub(r"\.[0-9a-f]{8}-[0-9a-f-]{27}$", "", path.name)
 
 
-def test_whichever_write_is_the_first_to_fail(scene, rabbitmq, library):
-    writes = one_run(scene, rabbitmq, library, 0)
+def test_whichever_write_is_the_first_to_fail(testbed, rabbitmq, library):
+    writes = one_run(testbed, rabbitmq, library, 0)
     assert 20 < writes < MOST
     with ThreadPoolExecutor(AT_ONCE) as pool:
         # A run that is stopped by a failure writes otherwise than one that is not; beyond the last write nothing fails.
-        firsts = list(pool.map(lambda number: one_run(scene, rabbitmq, library, number), range(1, writes + 1)))
+        firsts = list(pool.map(lambda number: one_run(testbed, rabbitmq, library, number), range(1, writes + 1)))
     failed = [first for first in firsts if isinstance(first, tuple)]
     kinds = set(map(kind_of, failed))
     print(writes, sorted(kinds))
     # Which write is which differs from run to run, for several threads write: what no run began with begins one now.
     missed = [kind for kind in KINDS if kind not in kinds]
     for number, kind in enumerate(missed, MOST):
-        first = one_run(scene, rabbitmq, library, number, part_of_path(*kind))
+        first = one_run(testbed, rabbitmq, library, number, part_of_path(*kind))
         assert isinstance(first, tuple) and kind_of(first) == kind, (kind, first)
 
 

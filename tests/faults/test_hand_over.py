@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from processes import alive, until
-from scene import Endpoint
+from testbed import Endpoint
 from test_kill import GATED, begun, marks  # noqa: F401  (a fixture)
 
 
@@ -28,21 +28,21 @@ def kept(endpoint):
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_a_result_nobody_could_take_is_sent_at_the_next_start(scene, marks, end):  # noqa: F811
-    service = scene.service()
-    endpoint = scene.endpoint(service, workers=1)
+def test_a_result_nobody_could_take_is_sent_at_the_next_start(testbed, marks, end):  # noqa: F811
+    service = testbed.service()
+    endpoint = testbed.endpoint(service, workers=1)
     script = service.sdk("4.19.0").start(
         GATED
         + """
 with executor(endpoint) as ex:
     only = submitted(ex, "only")
-    tell("submitted")
-    tell(outcome(only))
+    report("submitted")
+    report(outcome(only))
 """,
         endpoint.id,
         marks,
     )
-    script.hear()
+    script.wait_for_report()
     until(lambda: begun(marks, "only"), "the task runs")
     service.kill()
     (marks / "only.open").touch()
@@ -58,36 +58,36 @@ with executor(endpoint) as ex:
     assert not kept(endpoint)
 
 
-def test_an_orderly_stop(scene, marks):  # noqa: F811
+def test_an_orderly_stop(testbed, marks):  # noqa: F811
     """What runs has its grace, what has not begun goes back and runs after the next start."""
-    service = scene.service()
-    endpoint = scene.endpoint(service, workers=1)
+    service = testbed.service()
+    endpoint = testbed.endpoint(service, workers=1)
     script = service.sdk("4.19.0").start(
         GATED
         + """
 with executor(endpoint) as ex:
     quick, waiting = submitted(ex, "quick"), submitted(ex, "waiting")
-    tell("submitted")
-    tell(outcome(quick))
-    tell(outcome(waiting))
+    report("submitted")
+    report(outcome(quick))
+    report(outcome(waiting))
     slow = submitted(ex, "slow")
-    tell("submitted")
-    tell(outcome(slow))
+    report("submitted")
+    report(outcome(slow))
 """,
         endpoint.id,
         marks,
     )
-    script.hear()
+    script.wait_for_report()
     until(lambda: begun(marks, "quick"), "the first task runs")
     os.kill(endpoint.process.pid, signal.SIGTERM)
     (marks / "quick.open").touch()
-    assert script.hear(2) == ["value", "quick ran"]
+    assert script.wait_for_report(2) == ["value", "quick ran"]
     assert endpoint.process.wait() == 0
     assert not begun(marks, "waiting")
 
     (marks / "waiting.open").touch()
     endpoint.start()
-    assert script.hear(3) == ["value", "waiting ran"]
+    assert script.wait_for_report(3) == ["value", "waiting ran"]
     assert len(begun(marks, "waiting")) == 1
 
     # Beyond the grace, a task ends with what was lost.
@@ -101,34 +101,34 @@ with executor(endpoint) as ex:
     assert len(begun(marks, "slow")) == 1
 
 
-def test_a_second_endpoint_of_the_same_id_waits_and_says_why(scene):
-    service = scene.service()
+def test_a_second_endpoint_of_the_same_id_waits_and_says_why(testbed):
+    service = testbed.service()
     credentials = registered(service)
-    first = from_document(scene, service, "first", credentials)
+    first = from_document(testbed, service, "first", credentials)
     until(first.online, "the first one is online", 60)
-    second = from_document(scene, service, "second", credentials)
+    second = from_document(testbed, service, "second", credentials)
     conflict = "another process already takes this endpoint's tasks"
     until(lambda: conflict in second.process.output(), "the second one says what is wrong", 60)
     assert not (second.directory / second.name / "journal").exists(), "and touches nothing"
     first.stop()
-    told = service.sdk("4.19.0").run(
+    reports = service.sdk("4.19.0").run(
         """
         import sys
         with executor(sys.argv[1]) as ex:
-            tell(ex.submit(len, "four").result(timeout=60))
+            report(ex.submit(len, "four").result(timeout=60))
         """,
         second.id,
     )
-    assert told == [4]
+    assert reports == [4]
 
 
-def test_credentials_that_are_refused_end_the_endpoint_in_order(scene):
+def test_credentials_that_are_refused_end_the_endpoint_in_order(testbed):
     """Nothing of it is touched."""
-    service = scene.service()
+    service = testbed.service()
     good = json.dumps(registered(service))
     wrong = re.sub(r"amqp://([^:]+):[^@]+@", r"amqp://\1:notthis@", good)
     assert wrong != good
-    endpoint = from_document(scene, service, "refused", json.loads(wrong))
+    endpoint = from_document(testbed, service, "refused", json.loads(wrong))
     assert endpoint.process.wait(60) == 77
     assert "the broker does not accept the credentials" in endpoint.process.output()
     assert "notthis" not in endpoint.process.output(), "no password on a terminal"
@@ -142,17 +142,17 @@ def registered(service):
     )
 
 
-def from_document(scene, service, name, credentials):
+def from_document(testbed, service, name, credentials):
     """An endpoint as a manager starts it: with credentials on standard input."""
-    endpoint = Endpoint(scene, service, name)
+    endpoint = Endpoint(testbed, service, name)
     endpoint.directory.mkdir(exist_ok=True)
     document = {"amqp_creds": credentials, "config": json.dumps({"engine": {"type": "GlobusComputeEngine"}})}
-    endpoint.process = scene.start(
+    endpoint.process = testbed.start(
         name,
         endpoint.command("start", name, "--die-with-parent"),
-        scene.environment(endpoint.python),
+        testbed.environment(endpoint.python),
         json.dumps(document),
     )
     endpoint.id = credentials["endpoint_id"]
-    scene.endpoints.append(endpoint)
+    testbed.endpoints.append(endpoint)
     return endpoint

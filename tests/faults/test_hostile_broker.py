@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hostile import SCENARIOS, Hostile
+from hostile_broker import SCENARIOS, Hostile
 from ledger import CONFIG, Ledger
 
 AT_ONCE = 18
@@ -16,10 +16,10 @@ MEGABYTES = 400
 LAZY = {"engine": CONFIG["engine"] | {"max_workers_per_node": 1, "provider": {"type": "LocalProvider", "init_blocks": 0, "min_blocks": 0, "max_blocks": 1}}}
 
 
-def play(scene, rabbitmq, name):
+def play(testbed, rabbitmq, name):
     hostile = Hostile(SCENARIOS[name], rabbitmq.port)
     try:
-        ledger = Ledger(scene, rabbitmq, re.sub(r"\W", "-", name), hostile.port)
+        ledger = Ledger(testbed, rabbitmq, re.sub(r"\W", "-", name), hostile.port)
         ledger.give(1)
         ledger.start(LAZY)
         ledger.settled(timeout=150)
@@ -34,9 +34,9 @@ def play(scene, rabbitmq, name):
 
 
 @pytest.mark.timeout(500)
-def test_it_comes_back_and_works(scene, rabbitmq):
+def test_it_comes_back_and_works(testbed, rabbitmq):
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        playing = {name: pool.submit(play, scene, rabbitmq, name) for name in SCENARIOS}
+        playing = {name: pool.submit(play, testbed, rabbitmq, name) for name in SCENARIOS}
     wrong = {}
     for name, played in playing.items():
         if played.exception():

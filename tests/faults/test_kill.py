@@ -11,8 +11,8 @@ from processes import alive, until
 
 
 @pytest.fixture
-def marks(scene):
-    directory = scene.directory / "marks"
+def marks(testbed):
+    directory = testbed.directory / "marks"
     directory.mkdir()
     return directory
 
@@ -50,22 +50,22 @@ def outcome(future):
 """
 
 
-def test_the_service_dies_between_a_submit_and_its_result(scene, marks):
-    service = scene.service()
-    endpoint = scene.endpoint(service, workers=1)
+def test_the_service_dies_between_a_submit_and_its_result(testbed, marks):
+    service = testbed.service()
+    endpoint = testbed.endpoint(service, workers=1)
     script = service.sdk("4.19.0").start(
         GATED
         + """
 with executor(endpoint) as ex:
     first, second = submitted(ex, "first"), submitted(ex, "second")
-    tell("submitted")
-    tell(outcome(first))
-    tell(outcome(second))
+    report("submitted")
+    report(outcome(first))
+    report(outcome(second))
 """,
         endpoint.id,
         marks,
     )
-    script.hear()
+    script.wait_for_report()
     until(lambda: begun(marks, "first"), "the first task runs")
 
     service.kill()
@@ -79,23 +79,23 @@ with executor(endpoint) as ex:
     assert len(begun(marks, "second")) == 1
 
 
-def test_the_endpoint_dies_while_a_task_waits(scene, marks):
+def test_the_endpoint_dies_while_a_task_waits(testbed, marks):
     """The task that ran ends with an error that names what was lost; the one that waited runs after the restart."""
-    service = scene.service()
-    endpoint = scene.endpoint(service, workers=1)
+    service = testbed.service()
+    endpoint = testbed.endpoint(service, workers=1)
     script = service.sdk("4.19.0").start(
         GATED
         + """
 with executor(endpoint) as ex:
     running, waiting = submitted(ex, "running"), submitted(ex, "waiting")
-    tell("submitted")
-    tell(outcome(waiting))
-    tell(outcome(running))
+    report("submitted")
+    report(outcome(waiting))
+    report(outcome(running))
 """,
         endpoint.id,
         marks,
     )
-    script.hear()
+    script.wait_for_report()
     [worker] = map(int, until(lambda: begun(marks, "running"), "the first task runs"))
     assert not begun(marks, "waiting")
 
@@ -112,23 +112,23 @@ with executor(endpoint) as ex:
     assert len(begun(marks, "waiting")) == 1
 
 
-def test_a_worker_dies_while_it_runs(scene, marks):
+def test_a_worker_dies_while_it_runs(testbed, marks):
     """Its task ends with an error that names the lost worker; the next one runs on a new worker."""
-    service = scene.service()
-    endpoint = scene.endpoint(service, workers=1)
+    service = testbed.service()
+    endpoint = testbed.endpoint(service, workers=1)
     script = service.sdk("4.19.0").start(
         GATED
         + """
 with executor(endpoint) as ex:
     running, waiting = submitted(ex, "running"), submitted(ex, "waiting")
-    tell("submitted")
-    tell(outcome(running))
-    tell(outcome(waiting))
+    report("submitted")
+    report(outcome(running))
+    report(outcome(waiting))
 """,
         endpoint.id,
         marks,
     )
-    script.hear()
+    script.wait_for_report()
     [worker] = map(int, until(lambda: begun(marks, "running"), "the first task runs"))
 
     os.kill(worker, 9)

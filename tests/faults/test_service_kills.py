@@ -32,7 +32,7 @@ while not stop.exists():
     # The stock SDK sends eight batches a second at most.
     futures += [ex.submit(count, marks, len(futures) + n) for n in range(10)]
     time.sleep(0.2)
-tell(len(futures))
+report(len(futures))
 
 def awaited():
     "What the SDK still waits for. A batch that is submitted in the moment its watcher gives up, it forgets."
@@ -55,7 +55,7 @@ for n, future in enumerate(futures):
         outcomes.append(None if future.result() == n else "another value")
     else:
         outcomes.append(str(error) if isinstance(error, (TaskExecutionFailed, GlobusAPIError)) else "gave up")
-tell(outcomes)
+report(outcomes)
 # Threads of the SDK that wait for what it gave up would keep this process for ever.
 os._exit(0)
 """
@@ -67,19 +67,19 @@ os._exit(0)
 GAVE_UP = "gave up"
 
 
-def kills(scene, rounds, seed):
+def kills(testbed, rounds, seed):
     """Kills so often in each round. Each has a program of its own."""
     chance = random.Random(seed)
-    service = scene.service()
-    endpoint = scene.endpoint(service, workers=2)
+    service = testbed.service()
+    endpoint = testbed.endpoint(service, workers=2)
     sdk = service.sdk("4.19.0")
-    ran = sum(one_round(scene, service, endpoint, sdk, times, chance) for times in rounds)
+    ran = sum(one_round(testbed, service, endpoint, sdk, times, chance) for times in rounds)
     counted = service.rest().get(f"/v2/endpoints/{endpoint.id}/status")["farcall"]["tasks"]
     assert (counted["failed"], counted["succeeded"]) == (0, ran), counted
 
 
-def one_round(scene, service, endpoint, sdk, times, chance):
-    marks = scene.directory / f"marks-{chance.getrandbits(64):x}"
+def one_round(testbed, service, endpoint, sdk, times, chance):
+    marks = testbed.directory / f"marks-{chance.getrandbits(64):x}"
     marks.mkdir()
     script = sdk.start(LOAD, endpoint.id, marks)
     until(lambda: (marks / "begun").exists(), "the first task runs", 60)
@@ -111,11 +111,11 @@ def one_round(scene, service, endpoint, sdk, times, chance):
     return len(begun)
 
 
-def test_five_kills(scene):
-    kills(scene, [5], seed=6)
+def test_five_kills(testbed):
+    kills(testbed, [5], seed=6)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-def test_fifty_kills(scene):
-    kills(scene, [5] * 10, seed=50)
+def test_fifty_kills(testbed):
+    kills(testbed, [5] * 10, seed=50)

@@ -6,9 +6,9 @@ from processes import until
 AT_ONCE = 10
 
 
-def test_an_endpoint_of_a_disabled_client_is_told_why_it_ends_and_comes_back_when_it_is_enabled(scene):
-    service = scene.service()
-    endpoint = scene.endpoint(service)
+def test_an_endpoint_of_a_disabled_client_is_told_why_it_ends_and_comes_back_when_it_is_enabled(testbed):
+    service = testbed.service()
+    endpoint = testbed.endpoint(service)
     log = endpoint.directory / endpoint.name / "endpoint.log"
 
     def status():

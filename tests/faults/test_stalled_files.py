@@ -7,7 +7,7 @@ from pathlib import Path
 
 import environments
 from processes import until
-from scene import Endpoint
+from testbed import Endpoint
 from test_kill import GATED, begun, marks  # noqa: F401  (a fixture)
 
 # In seconds: between two heartbeats to the service, which calls an endpoint offline after 15 s without one.
@@ -20,22 +20,22 @@ STALL = 18
 class OnAStallingFileSystem(Endpoint):
     """Its files are reached through a file system that stands still while `flag` exists."""
 
-    def __init__(self, scene, service, name, **options):
-        super().__init__(scene, service, name, **options)
-        self.flag = scene.directory / "stalled"
-        self.mount = scene.directory / "mounted"
+    def __init__(self, testbed, service, name, **options):
+        super().__init__(testbed, service, name, **options)
+        self.flag = testbed.directory / "stalled"
+        self.mount = testbed.directory / "mounted"
         for directory in (self.directory, self.mount):
             directory.mkdir(exist_ok=True)
 
     def command(self, *arguments):
         user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-        stalling = [environments.python("file-systems"), Path(__file__).with_name("stalling.py")]
+        stalling = [environments.python("file-systems"), Path(__file__).with_name("stalling_file_system.py")]
         where = [self.directory, self.mount, self.flag, "--"]
         return ["unshare", *user, "--mount", *stalling, *where, self.program, "-c", self.mount, *arguments]
 
 
-def test_a_worker_that_can_not_be_started_meanwhile_costs_nobody_else(scene, marks):  # noqa: F811
-    service = scene.service()
+def test_a_worker_that_can_not_be_started_meanwhile_costs_nobody_else(testbed, marks):  # noqa: F811
+    service = testbed.service()
     engine = {
         "type": "GlobusComputeEngine",
         "max_workers_per_node": 2,
@@ -43,13 +43,13 @@ def test_a_worker_that_can_not_be_started_meanwhile_costs_nobody_else(scene, mar
         "heartbeat_threshold": THRESHOLD,
         "provider": {"type": "LocalProvider", "init_blocks": 1, "min_blocks": 0, "max_blocks": 1},
     }
-    endpoint = OnAStallingFileSystem(scene, service, "endpoint", engine=engine)
+    endpoint = OnAStallingFileSystem(testbed, service, "endpoint", engine=engine)
     # The interpreter lies there, too: whoever executes it waits.
     engine["python"] = str(endpoint.mount / "python")
     interpreter = endpoint.directory / "python"
     interpreter.write_text(f'#!/bin/sh\nexec {endpoint.python} "$@"\n')
     interpreter.chmod(0o755)
-    scene.endpoints.append(endpoint)
+    testbed.endpoints.append(endpoint)
     endpoint.configure()
     endpoint.start()
     script = service.sdk("4.19.0").start(
@@ -66,14 +66,14 @@ def leaves(marks, name):
 
 with executor(endpoint) as ex:
     running, leaving = submitted(ex, "running"), ex.submit(leaves, marks, "leaving")
-    tell("submitted")
+    report("submitted")
     after = submitted(ex, "after")
-    tell([outcome(future) for future in (leaving, running, after)])
+    report([outcome(future) for future in (leaving, running, after)])
 """,
         endpoint.id,
         marks,
     )
-    script.hear()
+    script.wait_for_report()
     for name in ("running", "leaving"):
         until(lambda: begun(marks, name), "the task runs")
     endpoint.flag.touch()
@@ -83,15 +83,15 @@ with executor(endpoint) as ex:
     for name in ("running", "after"):
         (marks / f"{name}.open").touch()
     endpoint.flag.unlink()
-    lost, running, after = script.hear(2)
+    lost, running, after = script.wait_for_report(2)
     assert lost[0] == "error" and "WorkerLost" in lost[2]
     assert (running, after) == (["value", "running ran"], ["value", "after ran"])
     script.finish()
     assert len(begun(marks, "running")) == 1
 
 
-def test_what_runs_survives_a_file_system_that_stands_still(scene, marks):  # noqa: F811
-    service = scene.service()
+def test_what_runs_survives_a_file_system_that_stands_still(testbed, marks):  # noqa: F811
+    service = testbed.service()
     engine = {
         "type": "GlobusComputeEngine",
         "max_workers_per_node": 2,
@@ -99,8 +99,8 @@ def test_what_runs_survives_a_file_system_that_stands_still(scene, marks):  # no
         "heartbeat_threshold": THRESHOLD,
         "provider": {"type": "LocalProvider", "init_blocks": 1, "min_blocks": 0, "max_blocks": 1},
     }
-    endpoint = OnAStallingFileSystem(scene, service, "endpoint", engine=engine, config={"heartbeat_period": PERIOD})
-    scene.endpoints.append(endpoint)
+    endpoint = OnAStallingFileSystem(testbed, service, "endpoint", engine=engine, config={"heartbeat_period": PERIOD})
+    testbed.endpoints.append(endpoint)
     endpoint.configure()
     endpoint.start()
     script = service.sdk("4.19.0").start(
@@ -120,29 +120,29 @@ def talks(marks, name):
 
 with executor(endpoint) as ex:
     running, talking = submitted(ex, "running"), ex.submit(talks, marks, "talking")
-    tell("submitted")
+    report("submitted")
     while not os.path.exists(os.path.join(marks, "stalled")):
         time.sleep(0.02)
     waiting = submitted(ex, "waiting")
-    tell("submitted")
-    tell([outcome(future) for future in (running, talking, waiting)])
+    report("submitted")
+    report([outcome(future) for future in (running, talking, waiting)])
 """,
         endpoint.id,
         marks,
     )
-    script.hear()
+    script.wait_for_report()
     for name in ("running", "talking"):
         until(lambda: begun(marks, name), "the task runs")
     endpoint.flag.touch()
     for name in ("stalled", "waiting.open", "talking.open"):
         (marks / name).touch()
-    script.hear(2)
+    script.wait_for_report(2)
     end = time.monotonic() + STALL
     while time.monotonic() < end:
         assert endpoint.online(), "the service hears of it"
         time.sleep(0.5)
     (marks / "running.open").touch()
     endpoint.flag.unlink()
-    assert script.hear(3) == [["value", f"{name} ran"] for name in ("running", "talking", "waiting")]
+    assert script.wait_for_report(3) == [["value", f"{name} ran"] for name in ("running", "talking", "waiting")]
     script.finish()
     assert [len(begun(marks, name)) for name in ("running", "talking", "waiting")] == [1, 1, 1]

@@ -17,19 +17,19 @@ ENDPOINT = {
 
 
 @contextmanager
-def unsynced(scene, service):
+def unsynced(testbed, service):
     """While this holds, each sync that the service asks for fails. Yields the file of those that it asked for."""
-    trace = scene.directory / "trace"
+    trace = testbed.directory / "trace"
     fails = ["-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:error=EIO"]
     command = ["strace", "-f", "-y", *fails, "-o", trace, "-p", service.process.pid]
-    tracer = scene.start("strace", command, scene.environment())
+    tracer = testbed.start("strace", command, testbed.environment())
     tracer.wait_for("attached")
     yield trace
     tracer.stop()
 
 
-def test_what_cannot_be_synced_is_not_accepted(scene):
-    service = scene.service()
+def test_what_cannot_be_synced_is_not_accepted(testbed):
+    service = testbed.service()
     rest = service.rest()
     function = rest.post("/v3/functions", {"function_name": "f", "function_code": "7\n01\ngASV", "serialized": True})["function_uuid"]
     endpoint = rest.post("/v3/endpoints", ENDPOINT)["endpoint_id"]
@@ -42,7 +42,7 @@ def test_what_cannot_be_synced_is_not_accepted(scene):
 
     submit()
     assert waiting() == 1
-    with unsynced(scene, service) as trace:
+    with unsynced(testbed, service) as trace:
         with pytest.raises(Refused) as refused:
             submit()
     assert refused.value.status == 503, refused.value

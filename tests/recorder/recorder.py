@@ -16,7 +16,7 @@ from pathlib import Path
 import environments
 import pika
 from processes import until
-from scene import Endpoint
+from testbed import Endpoint
 
 ENDPOINT = "99999999-2222-4333-8444-555555555555"
 FUNCTION = "00000000-0000-4000-8000-0000000000f1"
@@ -85,8 +85,8 @@ class Recording:
 
 
 class Recorder:
-    def __init__(self, scene, broker):
-        self.scene = scene
+    def __init__(self, testbed, broker):
+        self.testbed = testbed
         self.broker = broker
         where = pika.ConnectionParameters(
             "127.0.0.1", broker.port, credentials=pika.PlainCredentials("guest", "guest"), heartbeat=0
@@ -134,7 +134,7 @@ class Recorder:
         recording = Recording()
         names = {message.task: message.name for message in given}
         document = {"amqp_creds": self.credentials(), "config": json.dumps(CONFIG), "ep_info": {"posix_ppid": os.getpid()}}
-        process = subject.start(self.scene, document)
+        process = subject.start(self.testbed, document)
 
         def beats():
             assert process.running(), f"{subject.name} ended:\n{process.output()}"
@@ -190,17 +190,17 @@ class Subject:
         self.release = release
         self.upstream = upstream
 
-    def start(self, scene, document):
-        endpoint = Endpoint(scene, None, self.name, python=f"sdk-{self.release}", upstream=self.upstream)
-        endpoint.directory = scene.directory / f"{self.name}-home"
+    def start(self, testbed, document):
+        endpoint = Endpoint(testbed, None, self.name, python=f"sdk-{self.release}", upstream=self.upstream)
+        endpoint.directory = testbed.directory / f"{self.name}-home"
         # As a manager does for it.
         (endpoint.directory / self.name).mkdir(parents=True, mode=0o700)
         command = ["start", self.name, "--die-with-parent"]
         if self.release != "3.8.0":
             command = ["_start-user-endpoint", self.name]
-        environment = scene.environment(endpoint.python, GLOBUS_COMPUTE_USER_DIR=endpoint.directory)
+        environment = testbed.environment(endpoint.python, GLOBUS_COMPUTE_USER_DIR=endpoint.directory)
         self.log = endpoint.directory / self.name / "endpoint.log"
-        return scene.start(self.name, endpoint.command(*command), environment, json.dumps(document))
+        return testbed.start(self.name, endpoint.command(*command), environment, json.dumps(document))
 
     def stop(self, process):
         if process.running():

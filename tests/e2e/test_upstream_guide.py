@@ -11,7 +11,7 @@ import pytest
 
 import environments
 from processes import alive, until
-from scene import binary
+from testbed import binary
 
 ID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 PAGES = Path(__file__).resolve().parent / "guide"
@@ -71,16 +71,16 @@ def plain(text):
 class Guide:
     """Somebody with a home of their own who does what the page says."""
 
-    def __init__(self, scene):
-        self.scene = scene
-        self.service = scene.service()
+    def __init__(self, testbed):
+        self.testbed = testbed
+        self.service = testbed.service()
         python = environments.python("sdk-4.19.0")
         self.environment = self.service.client_environment(python) | {"FARCALL_SERVICE_URL": self.service.origin()}
         del self.environment["GLOBUS_COMPUTE_USER_DIR"]
-        self.base = scene.directory / "home" / ".globus_compute"
-        self.units = scene.directory / "units"
+        self.base = testbed.directory / "home" / ".globus_compute"
+        self.units = testbed.directory / "units"
         self.units.mkdir()
-        programs = scene.directory / "bin"
+        programs = testbed.directory / "bin"
         programs.mkdir()
         (programs / "globus-compute-endpoint").symlink_to(binary("globus-compute-endpoint"))
         self.environment["PATH"] = f"{programs}:{self.environment['PATH']}"
@@ -88,7 +88,7 @@ class Guide:
 
     def run(self, command, status=0, environment=None):
         command = command.replace("/.../.globus_compute", str(self.base))
-        ended, screen = self.scene.terminal(["bash", "-c", command], environment or self.environment).finish()
+        ended, screen = self.testbed.terminal(["bash", "-c", command], environment or self.environment).finish()
         assert ended == status, f"{command}\n{screen}"
         return screen.replace(str(self.base), "/.../.globus_compute").replace(str(self.units), "/etc/systemd/system")
 
@@ -151,7 +151,7 @@ class Guide:
 
     def works(self, block):
         registered = re.search(ID, (self.base / "my_first_endpoint" / "endpoint.json").read_text())[0]
-        (self.scene.directory / "does_it_work.py").write_text(DOES_IT_WORK.replace("<THE_ENDPOINT_UUID>", registered))
+        (self.testbed.directory / "does_it_work.py").write_text(DOES_IT_WORK.replace("<THE_ENDPOINT_UUID>", registered))
         assert plain(block.shows()) in plain(self.run(block.command()))
 
     def signals(self, block):
@@ -287,8 +287,8 @@ STEPS = {
 
 
 @pytest.mark.parametrize("page", STEPS)
-def test_every_command_of_the_page(scene, page):
-    guide = Guide(scene)
+def test_every_command_of_the_page(testbed, page):
+    guide = Guide(testbed)
     steps = STEPS[page]
     played = list(blocks(page))
     assert [block.number for block in played] == list(steps)

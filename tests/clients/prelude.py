@@ -1,11 +1,11 @@
-"""What a client script of a test finds defined: the stock SDK, and a way to tell the test something."""
+"""What every client script of a test finds defined: the stock SDK, and a way to report to the test."""
 
 import json
 import os
 
 from globus_compute_sdk import Client, Executor
 
-__all__ = ["Client", "Executor", "executor", "tell"]
+__all__ = ["Client", "Executor", "executor", "report"]
 
 
 def executor(endpoint_id, **options):
@@ -13,7 +13,7 @@ def executor(endpoint_id, **options):
     return Executor(endpoint_id=endpoint_id, **{"api_burst_limit": 8, "api_burst_window_s": 1, **options})
 
 
-def tell(value):
+def report(value):
     """Hands a value to the test, at once."""
-    with open(os.environ["FARCALL_TEST_TOLD"], "a") as told:
-        told.write(json.dumps(value) + "\n")
+    with open(os.environ["FARCALL_TEST_REPORTS"], "a") as reports:
+        reports.write(json.dumps(value) + "\n")

@@ -1,6 +1,6 @@
 """A file system that stands still on demand: every call to it waits as long as a file exists.
 
-    python stalling.py SOURCE MOUNT FLAG -- COMMAND...
+    python stalling_file_system.py SOURCE MOUNT FLAG -- COMMAND...
 
 shows SOURCE at MOUNT, in a mount namespace of its own, and runs COMMAND there. SOURCE stays in everybody's reach: what
 was written can be read there while the programs that wrote it stand still.

@@ -4,7 +4,7 @@ import json
 import subprocess
 
 import environments
-from scene import binary
+from testbed import binary
 
 GOOD = "engine: {type: GlobusComputeEngine}\n"
 
@@ -74,12 +74,12 @@ json.dump([said(text) for text in json.load(sys.stdin)], sys.stdout)
 """
 
 
-def test_what_is_wrong_is_said_as_upstream_says_it(tmp_path, scene):
+def test_what_is_wrong_is_said_as_upstream_says_it(tmp_path, testbed):
     asked = subprocess.run(
         [str(environments.python("sdk-3.8.0")), "-c", ASK],
         input=json.dumps([*WRONG.values(), *TAKEN]),
         cwd=tmp_path,
-        env=scene.environment(),
+        env=testbed.environment(),
         capture_output=True,
         text=True,
         timeout=300,

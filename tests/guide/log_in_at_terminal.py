@@ -1,7 +1,7 @@
 """Runs commands at a terminal for somebody who logs in when they are asked to: opens the link as a browser without scripts
 would, signs in, allows, and types the code.
 
-    person.py USERNAME PASSWORD COMMAND...
+    log_in_at_terminal.py USERNAME PASSWORD COMMAND...
 """
 
 import html

@@ -7,8 +7,8 @@ from table import attack
 
 
 @attack("somebody without an account", "asks who an identity is")
-def asks_who_somebody_is(scene):
-    service = scene.service()
+def asks_who_somebody_is(testbed):
+    service = testbed.service()
     stranger = Rest(service.origin(), None, None, token="forged")
     with pytest.raises(Refused) as refused:
         stranger.get(f"/v2/api/identities?ids={service.identity[0]}")

@@ -8,7 +8,7 @@ import uuid
 import environments
 import pytest
 from rest import Rest
-from scene import binary
+from testbed import binary
 
 MANAGE_PROJECTS = "urn:globus:auth:scope:auth.globus.org:manage_projects"
 
@@ -44,7 +44,7 @@ def own(place):
 def farcall(service, *arguments):
     done = subprocess.run(
         [binary("farcall"), *arguments, "--data-dir", service.data, "--output", "json"],
-        env=service.scene.environment(),
+        env=service.testbed.environment(),
         capture_output=True,
         text=True,
         timeout=30,
@@ -79,37 +79,37 @@ def test_a_wrong_secret_says_so(service, release, own):
     assert "invalid_client" in refused.stdout + refused.stderr or "401" in refused.stdout + refused.stderr
 
 
-def test_tokens_that_ended_are_replaced(scene, release):
+def test_tokens_that_ended_are_replaced(testbed, release):
     """Revoked while the SDK runs, and run out while it did not: it gets new ones and goes on."""
-    service = scene.service()
+    service = testbed.service()
     sdk = service.sdk(release)
     script = sdk.start(
         """
         import pathlib, sys, time
         client = Client()
         function = client.register_function(lambda: 1)
-        tell(function)
+        report(function)
         while not pathlib.Path(sys.argv[1]).exists():
             time.sleep(0.05)
-        tell(client.get_function(function)["function_uuid"] if hasattr(client, "get_function") else function)
-        tell(client.register_function(lambda: 2))
+        report(client.get_function(function)["function_uuid"] if hasattr(client, "get_function") else function)
+        report(client.register_function(lambda: 2))
         """,
-        scene.directory / "ended",
+        testbed.directory / "ended",
     )
-    function = script.hear(1)
+    function = script.wait_for_report(1)
     client_id = service.identity[0]
     farcall(service, "client", "disable", client_id)
     farcall(service, "client", "enable", client_id)
-    (scene.directory / "ended").touch()
-    told = script.finish()
-    assert told[1] == function and uuid.UUID(told[2])
+    (testbed.directory / "ended").touch()
+    reports = script.finish()
+    assert reports[1] == function and uuid.UUID(reports[2])
 
     service.stop()
     with sqlite3.connect(service.data / "farcall.db") as database:
         ended = database.execute("UPDATE tokens SET expires_us = issued_us").rowcount
     assert ended > 0
     service.start()
-    assert uuid.UUID(sdk.run("tell(Client().register_function(lambda: 3))")[0])
+    assert uuid.UUID(sdk.run("report(Client().register_function(lambda: 3))")[0])
 
 
 def test_configure_makes_a_project_and_a_policy(service, release, own, place):

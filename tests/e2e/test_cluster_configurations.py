@@ -3,13 +3,13 @@
 import json
 import subprocess
 
-import pages
+import guide_blocks
 import pytest
-from scene import ROOT, binary
+from testbed import ROOT, binary
 
 PAGE = ROOT / "docs" / "guide" / "configurations.md"
 SITES = ROOT / "tests" / "sites"
-BLOCKS = {block.words[0].removesuffix(".yaml"): block.text for block in pages.blocks(PAGE) if block.language == "yaml"}
+BLOCKS = {block.words[0].removesuffix(".yaml"): block.text for block in guide_blocks.blocks(PAGE) if block.language == "yaml"}
 NAMES = sorted(path.stem for path in SITES.glob("*.yaml"))
 
 # What stands on the page for the blanks of the sites' files.

@@ -10,8 +10,8 @@ import sys
 
 import environments
 import pytest
-from authority import private_service
-from scene import binary
+from certificate_authority import private_service
+from testbed import binary
 
 RELEASES = ["4.19.0", "3.8.0"]
 
@@ -22,20 +22,20 @@ def double(x):
     return x + x
 
 with executor(sys.argv[1]) as ex:
-    tell(ex.submit(double, 21).result(timeout=90))
+    report(ex.submit(double, 21).result(timeout=90))
 """
 
 
 @pytest.fixture(scope="module")
-def private(shared_scene, tmp_path_factory):
-    return private_service(shared_scene, tmp_path_factory.mktemp("authority"))
+def private(shared_testbed, tmp_path_factory):
+    return private_service(shared_testbed, tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="module")
-def endpoint(shared_scene, private):
+def endpoint(shared_testbed, private):
     """Ours, which talks to the shared port inside TLS only."""
     variables = environment(private.tls_url, "--insecure", "--ca", private.authority)
-    return shared_scene.endpoint(private, "inside-tls", variables=variables)
+    return shared_testbed.endpoint(private, "inside-tls", variables=variables)
 
 
 def environment(*arguments, exempt="localhost"):
@@ -53,28 +53,28 @@ def environment(*arguments, exempt="localhost"):
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_through_a_private_authority_on_one_port(private, release, reached):
-    told = reached(private, release, environment(private.tls_url, "--insecure", "--ca", private.authority))
-    assert told == [42]
+    reports = reached(private, release, environment(private.tls_url, "--insecure", "--ca", private.authority))
+    assert reports == [42]
 
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_as_a_proxy_at_any_port(private, release, reached):
-    told = reached(private, release, environment("--data-dir", private.data))
-    assert told == [42]
+    reports = reached(private, release, environment("--data-dir", private.data))
+    assert reports == [42]
 
 
 @pytest.fixture
-def reached(shared_scene, endpoint):
-    """Runs a task by an SDK that has nothing but this environment, and returns what it told."""
+def reached(shared_testbed, endpoint):
+    """Runs a task by an SDK that has nothing but this environment, and returns what it reported."""
 
     def run(service, release, variables):
         client_id, client_secret = service.identity
         sdk = service.sdk(release)
-        base = service.scene.environment(
+        base = service.testbed.environment(
             sdk.python,
             GLOBUS_COMPUTE_CLIENT_ID=client_id,
             GLOBUS_COMPUTE_CLIENT_SECRET=client_secret,
-            GLOBUS_COMPUTE_USER_DIR=shared_scene.directory / f"user-{release}-{len(shared_scene.processes)}",
+            GLOBUS_COMPUTE_USER_DIR=shared_testbed.directory / f"user-{release}-{len(shared_testbed.processes)}",
         )
         sdk.variables = base | variables
         return sdk.run(EXECUTE, endpoint.id)
@@ -88,19 +88,19 @@ def test_the_endpoint_is_inside_tls_too(private, endpoint):
 
 
 @pytest.mark.parametrize("release", RELEASES)
-def test_where_the_sdk_looks_by_itself(scene, release):
+def test_where_the_sdk_looks_by_itself(testbed, release):
     """`localhost:5000`, as `farcall serve` listens without being told; a proxy that is there does not come in between."""
     variables = environment("http://localhost:5000", exempt="")
     assert variables["HTTP_PROXY"] == "http://192.0.2.1:1"
     assert "http_proxy" not in variables
     python = environments.python(f"sdk-{release}")
-    script = scene.directory / "alone.py"
+    script = testbed.directory / "alone.py"
     script.write_text(ALONE)
     # Without root a network of one's own needs a user of one's own.
     network = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--net"]
     done = subprocess.run(
-        [*network, sys.executable, str(script), str(binary("farcall")), str(scene.directory / "data"), str(python)],
-        env=scene.environment() | variables,
+        [*network, sys.executable, str(script), str(binary("farcall")), str(testbed.directory / "data"), str(python)],
+        env=testbed.environment() | variables,
         capture_output=True,
         text=True,
         timeout=90,

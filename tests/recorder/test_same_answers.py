@@ -30,11 +30,11 @@ def given(release):
 
 
 @pytest.fixture(scope="module")
-def recordings(shared_scene, release, given):
+def recordings(shared_testbed, release, given):
     """What upstream's endpoint and ours do with the messages, one after the other under one broker."""
     broker = RabbitMQ()
     try:
-        recorder = Recorder(shared_scene, broker)
+        recorder = Recorder(shared_testbed, broker)
         subjects = [Subject(f"upstream-{release}", release, True), Subject(f"ours-{release}", release, False)]
         yield [recorder.record(subject, given) for subject in subjects]
     finally:

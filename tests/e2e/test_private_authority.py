@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 
-import authority
+import certificate_authority
 from processes import until
-from scene import Endpoint
+from testbed import Endpoint
 
 
 @pytest.fixture(scope="module")
@@ -16,23 +16,23 @@ def release():
 
 
 @pytest.fixture(scope="module")
-def private(shared_scene, tmp_path_factory):
+def private(shared_testbed, tmp_path_factory):
     """Its answers to registrations name a port of the broker's at which nobody is."""
-    return authority.private_service(shared_scene, tmp_path_factory.mktemp("authority"), "amqp.public_port=9")
+    return certificate_authority.private_service(shared_testbed, tmp_path_factory.mktemp("authority"), "amqp.public_port=9")
 
 
 class Trusting(Endpoint):
     """An endpoint that finds the service by its own configuration, and has nothing of it in its environment."""
 
-    def __init__(self, scene, service, name, **config):
-        super().__init__(scene, service, name)
+    def __init__(self, testbed, service, name, **config):
+        super().__init__(testbed, service, name)
         self.config = config
         self.said = {}
         self.directory.mkdir(exist_ok=True)
 
     def environment(self):
         client_id, client_secret = self.service.identity
-        return self.scene.environment(
+        return self.testbed.environment(
             self.python, GLOBUS_COMPUTE_CLIENT_ID=client_id, GLOBUS_COMPUTE_CLIENT_SECRET=client_secret, **self.said
         )
 
@@ -41,16 +41,16 @@ class Trusting(Endpoint):
         directory.mkdir()
         whole = {"detach_endpoint": False, "engine": self.engine} | self.config
         (directory / "config.yaml").write_text(json.dumps(whole))
-        self.scene.endpoints.append(self)
+        self.testbed.endpoints.append(self)
 
     def log(self):
         return (self.directory / self.name / "endpoint.log").read_text()
 
 
-def test_the_configuration_names_service_authority_and_port(shared_scene, private):
+def test_the_configuration_names_service_authority_and_port(shared_testbed, private):
     """`amqp_port` goes before the port that the registration names."""
     endpoint = Trusting(
-        shared_scene,
+        shared_testbed,
         private,
         "configured",
         service_url=private.tls_url,
@@ -63,8 +63,8 @@ def test_the_configuration_names_service_authority_and_port(shared_scene, privat
     endpoint.stop()
 
 
-def test_configure_writes_it_down(shared_scene, private):
-    endpoint = Trusting(shared_scene, private, "written")
+def test_configure_writes_it_down(shared_testbed, private):
+    endpoint = Trusting(shared_testbed, private, "written")
     done = endpoint.run(
         "configure", "written", "--service-url", private.tls_url, "--ca-certificates", str(private.authority)
     )
@@ -87,19 +87,19 @@ def test_configure_writes_it_down(shared_scene, private):
     assert "certificate" in doubt.stdout, doubt.stdout
 
 
-def test_the_sites_file_names_service_and_authority(shared_scene, private):
-    site = shared_scene.directory / "site.yaml"
+def test_the_sites_file_names_service_and_authority(shared_testbed, private):
+    site = shared_testbed.directory / "site.yaml"
     site.write_text(json.dumps({"service_url": private.tls_url, "ca_certificates": str(private.authority)}))
-    endpoint = Trusting(shared_scene, private, "by-site", amqp_port=private.tls_port)
+    endpoint = Trusting(shared_testbed, private, "by-site", amqp_port=private.tls_port)
     endpoint.said = {"FARCALL_SITE_FILE": site}
     endpoint.configure()
     endpoint.start()
     endpoint.stop()
 
 
-def test_upstreams_names_in_the_environment(shared_scene, private):
+def test_upstreams_names_in_the_environment(shared_testbed, private):
     """GLOBUS_SDK_VERIFY_SSL is a file of authorities, or says whether certificates count at all."""
-    endpoint = Trusting(shared_scene, private, "by-environment", service_url=private.tls_url, amqp_port=private.tls_port)
+    endpoint = Trusting(shared_testbed, private, "by-environment", service_url=private.tls_url, amqp_port=private.tls_port)
     endpoint.configure()
     for said in ({}, {"GLOBUS_SDK_VERIFY_SSL": "true"}):
         endpoint.said = said
@@ -113,7 +113,7 @@ def test_upstreams_names_in_the_environment(shared_scene, private):
     endpoint.stop()
     # Upstream's switch is for HTTPS. The broker, which is handed every task, has to show who it is.
     endpoint.said = {"GLOBUS_SDK_VERIFY_SSL": "false"}
-    endpoint.process = shared_scene.start(
+    endpoint.process = shared_testbed.start(
         "unverified", endpoint.command("start", endpoint.name), endpoint.environment()
     )
     endpoint.process.wait_for("no connection to the broker")
@@ -121,22 +121,22 @@ def test_upstreams_names_in_the_environment(shared_scene, private):
     endpoint.process.kill()
 
 
-def test_a_user_endpoint_believes_whom_its_configuration_names(shared_scene, private):
+def test_a_user_endpoint_believes_whom_its_configuration_names(shared_testbed, private):
     registered = private.rest().post(
         "/v3/endpoints", {"endpoint_name": "given", "metadata": {"endpoint_version": "3.8.0"}}
     )
     for name in ("task_queue_info", "result_queue_info", "heartbeat_queue_info", "command_queue_info"):
         # Registered over plain HTTP; the credentials are good on every port.
         registered[name]["connection_url"] = registered[name]["connection_url"].replace("amqp://", "amqps://")
-    endpoint = Trusting(shared_scene, private, "given")
+    endpoint = Trusting(shared_testbed, private, "given")
     config = {"ca_certificates": str(private.authority), "amqp_port": private.tls_port, "engine": endpoint.engine}
-    endpoint.process = shared_scene.start(
+    endpoint.process = shared_testbed.start(
         "given",
         endpoint.command("_start-user-endpoint", "given"),
         endpoint.environment(),
         json.dumps({"amqp_creds": registered, "config": json.dumps(config)}),
     )
-    shared_scene.endpoints.append(endpoint)
+    shared_testbed.endpoints.append(endpoint)
     endpoint.id = registered["endpoint_id"]
     until(endpoint.online, "it is online", 60)
     # Another that can't start tells the service so by the same way; of this one nobody hears until its next heartbeat.
@@ -154,10 +154,10 @@ def test_a_user_endpoint_believes_whom_its_configuration_names(shared_scene, pri
     endpoint.stop()
 
 
-def test_authorities_that_are_none_are_said_to_be(shared_scene, private):
-    wrong = shared_scene.directory / "wrong.pem"
+def test_authorities_that_are_none_are_said_to_be(shared_testbed, private):
+    wrong = shared_testbed.directory / "wrong.pem"
     wrong.write_text("no certificate\n")
-    endpoint = Trusting(shared_scene, private, "wrong", service_url=private.tls_url, ca_certificates=str(wrong))
+    endpoint = Trusting(shared_testbed, private, "wrong", service_url=private.tls_url, ca_certificates=str(wrong))
     endpoint.configure()
     refused = endpoint.run("start", "wrong")
     assert (refused.returncode, refused.stderr) == (78, f"Error: {wrong} holds no certificates in PEM form\n")

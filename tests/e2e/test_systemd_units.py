@@ -5,7 +5,7 @@ import re
 import subprocess
 
 from rest import Rest
-from scene import ROOT, binary
+from testbed import ROOT, binary
 
 UNIT = ROOT / "docs" / "farcall.service"
 
@@ -47,23 +47,23 @@ def calls(group):
     return {call for word in words if word for call in (calls(word) if word.startswith("@") else [word])}
 
 
-def test_the_service_does_nothing_that_its_unit_forbids(scene):
-    data, trace = scene.directory / "data", scene.directory / "trace"
+def test_the_service_does_nothing_that_its_unit_forbids(testbed):
+    data, trace = testbed.directory / "data", testbed.directory / "trace"
     listen = ["--http-listen", "127.0.0.1:0", "--amqp-listen", "127.0.0.1:0"]
     traced = ["strace", "-D", "-f", "-qq", "-e", "signal=none", "-o", trace]
-    process = scene.start("traced", [*traced, binary("farcall"), "serve", "--data-dir", data, *listen], scene.environment())
+    process = testbed.start("traced", [*traced, binary("farcall"), "serve", "--data-dir", data, *listen], testbed.environment())
     origin = process.wait_for(r"farcall is ready: (\S+)", 60)[1]
 
     def administer(*arguments):
         command = [binary("farcall"), *arguments, "--data-dir", data]
-        done = subprocess.run(command, env=scene.environment(), capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=testbed.environment(), capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     client = json.loads(administer("client", "add", "tests", "--output", "json"))
     rest = Rest(origin, client["client_id"], client["client_secret"])
     rest.post("/v3/functions", {"function_name": "f", "function_code": "7\n01\ngASV", "serialized": True})
-    administer("backup", scene.directory / "backup")
+    administer("backup", testbed.directory / "backup")
     assert process.stop() == 0
     text = trace.read_text(errors="replace")
 
@@ -81,11 +81,11 @@ def test_the_service_does_nothing_that_its_unit_forbids(scene):
     assert not re.findall(r"^.*PROT_WRITE\|PROT_EXEC.*$", text, re.MULTILINE), "memory that is written and run"
 
 
-def test_an_endpoints_unit_sets_nothing_that_tasks_inherit(scene):
+def test_an_endpoints_unit_sets_nothing_that_tasks_inherit(testbed):
     """A task may do what its user may: `sudo`, `ping`, files in /home and /tmp, as many files and as much memory as at a login."""
-    units, base = scene.directory / "units", scene.directory / "endpoints"
+    units, base = testbed.directory / "units", testbed.directory / "endpoints"
     units.mkdir()
-    environment = scene.environment(FARCALL_SYSTEMD_UNITS=units)
+    environment = testbed.environment(FARCALL_SYSTEMD_UNITS=units)
     command = [binary("globus-compute-endpoint"), "-c", base]
     subprocess.run([*command, "configure", "ep"], env=environment, check=True, capture_output=True, timeout=60)
     (base / "ep" / "client.env").write_text("")

@@ -1,10 +1,10 @@
-"""A scene: one temporary directory, and the parties of Farcall that a test starts in it.
+"""A testbed: one temporary directory, and the parties of Farcall that a test starts in it.
 
     service   `farcall serve` on free ports, with one client identity
     endpoint  our `globus-compute-endpoint`, configured and started
     sdk       a script of the stock SDK, in the environment of one release
 
-Closing a scene stops every party and fails when one leaves a process behind.
+Closing a testbed stops every party and fails when one leaves a process behind.
 """
 
 import json
@@ -32,7 +32,7 @@ def binary(name):
     return path
 
 
-class Scene:
+class Testbed:
     def __init__(self, directory):
         self.directory = Path(directory)
         self.mark = str(uuid.uuid4())
@@ -112,12 +112,12 @@ class Scene:
 class Service:
     """`farcall serve` with a data directory of its own."""
 
-    def __init__(self, scene, name, settings=()):
-        self.scene = scene
+    def __init__(self, testbed, name, settings=()):
+        self.testbed = testbed
         self.name = name
         # Of its configuration, as `section.key=value`.
         self.settings = settings
-        self.data = scene.directory / f"{name}-data"
+        self.data = testbed.directory / f"{name}-data"
         self.process = None
         self.http_port = 0
         self.amqp_port = 0
@@ -125,14 +125,14 @@ class Service:
 
     def start(self):
         """Starts it; once it has had its ports, on the same ones."""
-        self.process = self.scene.start(
+        self.process = self.testbed.start(
             self.name,
             [
                 *(binary("farcall"), "serve", "--data-dir", self.data),
                 *("--http-listen", f"127.0.0.1:{self.http_port}", "--amqp-listen", f"127.0.0.1:{self.amqp_port}"),
                 *(part for setting in self.settings for part in ("--set", setting)),
             ],
-            self.scene.environment(),
+            self.testbed.environment(),
         )
         ready = self.process.wait_for(r"farcall is ready: http://127\.0\.0\.1:(\d+) amqp://127\.0\.0\.1:(\d+)")
         self.http_port, self.amqp_port = int(ready[1]), int(ready[2])
@@ -143,7 +143,7 @@ class Service:
         """Makes a client identity and returns its id and secret."""
         added = subprocess.run(
             [binary("farcall"), "client", "add", name, "--data-dir", self.data, "--output", "json"],
-            env=self.scene.environment(),
+            env=self.testbed.environment(),
             capture_output=True,
             text=True,
             timeout=30,
@@ -156,7 +156,7 @@ class Service:
         """Runs a `farcall` command that administers this service, and returns what it answers."""
         done = subprocess.run(
             [binary("farcall"), *arguments, "--data-dir", self.data, "--output", "json"],
-            env=self.scene.environment(),
+            env=self.testbed.environment(),
             input=stdin,
             capture_output=True,
             text=True,
@@ -188,14 +188,14 @@ class Service:
         side.
         """
         client_id, client_secret = identity or self.identity
-        return self.scene.environment(
+        return self.testbed.environment(
             python,
             GLOBUS_SDK_ENVIRONMENT="local",
             GLOBUS_SDK_SERVICE_URL_AUTH=f"http://localhost:{self.http_port}/",
             http_proxy=self.origin(),
             GLOBUS_COMPUTE_CLIENT_ID=client_id,
             GLOBUS_COMPUTE_CLIENT_SECRET=client_secret,
-            GLOBUS_COMPUTE_USER_DIR=self.scene.directory / "globus_compute",
+            GLOBUS_COMPUTE_USER_DIR=self.testbed.directory / "globus_compute",
         )
 
     def sdk(self, release, identity=None):
@@ -216,8 +216,8 @@ class Endpoint:
     It is ours, or `upstream`: the one that PyPI has put into that environment.
     """
 
-    def __init__(self, scene, service, name, python="sdk-4.19.0", workers=2, upstream=False, engine=None, config=None, variables=None):
-        self.scene = scene
+    def __init__(self, testbed, service, name, python="sdk-4.19.0", workers=2, upstream=False, engine=None, config=None, variables=None):
+        self.testbed = testbed
         self.service = service
         self.name = name
         self.python = environments.python(python)
@@ -229,7 +229,7 @@ class Endpoint:
         }
         self.config = config or {}
         self.variables = variables or {}
-        self.directory = scene.directory / "endpoints"
+        self.directory = testbed.directory / "endpoints"
         self.process = None
         self.id = None
 
@@ -264,7 +264,7 @@ class Endpoint:
 
     def start(self):
         """Starts it in the foreground and waits until the service calls it online."""
-        self.process = self.scene.start(self.name, self.command("start", self.name), self.environment())
+        self.process = self.testbed.start(self.name, self.command("start", self.name), self.environment())
         self.id = until(self._registered, f"{self.name} is registered", 60)
         until(self.online, f"{self.name} is online", 60)
 
@@ -297,8 +297,8 @@ class Manager(Endpoint):
     the tests run as root, as one inside a user namespace, who may still read root's files.
     """
 
-    def __init__(self, scene, service, name, template, release, schema=None):
-        super().__init__(scene, service, name, python=f"sdk-{release}", upstream=True)
+    def __init__(self, testbed, service, name, template, release, schema=None):
+        super().__init__(testbed, service, name, python=f"sdk-{release}", upstream=True)
         self.template = template
         self.schema = schema
 
@@ -330,47 +330,47 @@ class Sdk:
         self.variables = None
 
     def start(self, script, *arguments, **variables):
-        """Starts a script. It finds `executor`, `client` and `tell` of `clients/stock.py` defined."""
-        scene = self.service.scene
-        name = f"client-{self.release}-{len(scene.processes)}"
-        path = scene.directory / f"{name}.py"
-        path.write_text("from stock import *\n\n" + textwrap.dedent(script))
+        """Starts a script. It finds `executor`, `client` and `report` of `clients/prelude.py` defined."""
+        testbed = self.service.testbed
+        name = f"client-{self.release}-{len(testbed.processes)}"
+        path = testbed.directory / f"{name}.py"
+        path.write_text("from prelude import *\n\n" + textwrap.dedent(script))
         environment = self.variables or self.service.client_environment(self.python, self.identity)
         environment["PYTHONPATH"] = str(ROOT / "tests" / "clients")
-        environment["FARCALL_TEST_TOLD"] = str(scene.directory / f"{name}.told")
+        environment["FARCALL_TEST_REPORTS"] = str(testbed.directory / f"{name}.reports")
         environment |= variables
-        process = scene.start(name, [self.python, path, *arguments], environment)
-        return Script(process, Path(environment["FARCALL_TEST_TOLD"]))
+        process = testbed.start(name, [self.python, path, *arguments], environment)
+        return Script(process, Path(environment["FARCALL_TEST_REPORTS"]))
 
     def run(self, script, *arguments, timeout=120):
-        """Runs a script to its end and returns what it told, as a list."""
+        """Runs a script to its end and returns what it reported, as a list."""
         return self.start(script, *arguments).finish(timeout)
 
 
 class Script:
-    """A running client script and what it tells."""
+    """A running client script and what it reports."""
 
-    def __init__(self, process, told):
+    def __init__(self, process, path):
         self.process = process
-        self._told = told
+        self._path = path
 
-    def told(self):
+    def reports(self):
         try:
-            lines = self._told.read_text().splitlines(keepends=True)
+            lines = self._path.read_text().splitlines(keepends=True)
         except FileNotFoundError:
             return []
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
-    def hear(self, count=1, timeout=60):
-        """Waits until the script has told `count` things, and returns the last of them."""
+    def wait_for_report(self, count=1, timeout=60):
+        """Waits until the script has made `count` reports, and returns the last of them."""
 
-        def heard():
-            told = self.told()
-            if len(told) < count and not self.process.running():
-                raise AssertionError(f"the script ended after telling {told}:\n{self.process.output()}")
-            return told if len(told) >= count else None
+        def reported():
+            reports = self.reports()
+            if len(reports) < count and not self.process.running():
+                raise AssertionError(f"the script ended after reporting {reports}:\n{self.process.output()}")
+            return reports if len(reports) >= count else None
 
-        return until(heard, f"the script tells {count} things", timeout)[count - 1]
+        return until(reported, f"the script makes {count} reports", timeout)[count - 1]
 
     def finish(self, timeout=120):
         try:
@@ -379,4 +379,4 @@ class Script:
             self.process.kill()
             raise AssertionError(f"the script did not end within {timeout} s:\n{self.process.output()}") from None
         assert status == 0, f"the script left with status {status}:\n{self.process.output()}"
-        return self.told()
+        return self.reports()

@@ -8,7 +8,7 @@ import os
 import signal
 
 from processes import until
-from scene import Endpoint
+from testbed import Endpoint
 from test_kill import GATED, begun, marks  # noqa: F401  (a fixture)
 
 OTHER_HOST = """
@@ -22,7 +22,7 @@ class OnAnotherHost(Endpoint):
     """The same directory, seen from another host."""
 
     def command(self, *arguments):
-        boot = self.scene.directory / "boot_id"
+        boot = self.testbed.directory / "boot_id"
         boot.write_text("00000000-0000-4000-8000-00000000b007\n")
         user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
         return ["unshare", *user, "--mount", "--uts", "sh", "-c", OTHER_HOST, boot, *super().command(*arguments)]
@@ -46,45 +46,45 @@ def age(endpoint, seconds=600):
         os.utime(path(endpoint, name), (found.st_atime - seconds, found.st_mtime - seconds))
 
 
-def taken_over(scene, service, first):
+def taken_over(testbed, service, first):
     """Stops `first` and starts another process of the same endpoint on another host."""
     os.kill(first.process.pid, signal.SIGSTOP)
     # The connection ends, as it does when heartbeats are missing for two minutes.
     service.kill()
     service.start()
     age(first)
-    second = OnAnotherHost(scene, service, first.name)
-    scene.endpoints.append(second)
+    second = OnAnotherHost(testbed, service, first.name)
+    testbed.endpoints.append(second)
     second.start()
     return second
 
 
-def test_results_of_a_process_that_stood_still_arrive_once(scene, marks):  # noqa: F811
-    service = scene.service()
-    first = scene.endpoint(service, workers=2)
+def test_results_of_a_process_that_stood_still_arrive_once(testbed, marks):  # noqa: F811
+    service = testbed.service()
+    first = testbed.endpoint(service, workers=2)
     script = service.sdk("4.19.0").start(
         GATED
         + """
 with executor(endpoint) as ex:
     futures = [submitted(ex, "one"), submitted(ex, "two")]
-    tell("submitted")
-    tell([outcome(future) for future in futures])
+    report("submitted")
+    report([outcome(future) for future in futures])
     third = submitted(ex, "three")
-    tell(outcome(third))
+    report(outcome(third))
 """,
         first.id,
         marks,
     )
-    script.hear()
+    script.wait_for_report()
     for name in ("one", "two"):
         until(lambda: begun(marks, name), "the task runs")
-    second = taken_over(scene, service, first)
+    second = taken_over(testbed, service, first)
     assert first.process.running()
     # The tasks end under the first one's nodes while it stands still.
     for name in ("one", "two", "three"):
         (marks / f"{name}.open").touch()
     os.kill(first.process.pid, signal.SIGCONT)
-    assert script.hear(2) == [["value", "one ran"], ["value", "two ran"]]
+    assert script.wait_for_report(2) == [["value", "one ran"], ["value", "two ran"]]
     assert first.process.wait() == 255
     assert "another process runs this endpoint now" in log(first)
 
@@ -98,21 +98,21 @@ with executor(endpoint) as ex:
     assert [name.name for name in path(second, "unacked_results").iterdir() if name.stat().st_size] == []
 
 
-def test_results_in_the_spool_are_sent_by_who_takes_over(scene, marks):  # noqa: F811
-    service = scene.service()
-    first = scene.endpoint(service, workers=2)
+def test_results_in_the_spool_are_sent_by_who_takes_over(testbed, marks):  # noqa: F811
+    service = testbed.service()
+    first = testbed.endpoint(service, workers=2)
     script = service.sdk("4.19.0").start(
         GATED
         + """
 with executor(endpoint) as ex:
     futures = [submitted(ex, "one"), submitted(ex, "two")]
-    tell("submitted")
-    tell([outcome(future) for future in futures])
+    report("submitted")
+    report([outcome(future) for future in futures])
 """,
         first.id,
         marks,
     )
-    script.hear()
+    script.wait_for_report()
     for name in ("one", "two"):
         until(lambda: begun(marks, name), "the task runs")
     service.kill()
@@ -123,7 +123,7 @@ with executor(endpoint) as ex:
         return sum(name.stat().st_size for name in path(first, "unacked_results").iterdir())
 
     until(lambda: size() > 600, "both results lie in the spool")
-    second = taken_over(scene, service, first)
+    second = taken_over(testbed, service, first)
     assert script.finish() == ["submitted", [["value", "one ran"], ["value", "two ran"]]]
     # Awake again long after, it leaves, and takes nothing with it.
     kept = {name: path(second, name).read_bytes() for name in ("daemon.pid", "daemon.host")}

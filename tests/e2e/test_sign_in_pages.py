@@ -8,7 +8,7 @@ import urllib.request
 import environments
 import pytest
 from browser import Browser, allow, sign_in
-from scene import ROOT
+from testbed import ROOT
 
 ALICE, PASSWORD = "alice@example.org", "correct horse battery"
 NATIVE = "4cf29807-cf21-49ec-9443-ff9a3fb9f81c"
@@ -18,15 +18,15 @@ LOOK = os.environ.get("FARCALL_TEST_LOOK")
 
 
 @pytest.fixture(scope="module")
-def site(shared_scene):
-    service = shared_scene.service("pages", configuration="identity:\n  site_name: Farcall at Example University\n")
+def site(shared_testbed):
+    service = shared_testbed.service("pages", configuration="identity:\n  site_name: Farcall at Example University\n")
     service.add_person(ALICE, PASSWORD)
     return service
 
 
 @pytest.fixture
 def browser(site, request):
-    with Browser(site.scene, request.node.name.replace("/", "-")[:60], **getattr(request, "param", {})) as browser:
+    with Browser(site.testbed, request.node.name.replace("/", "-")[:60], **getattr(request, "param", {})) as browser:
         yield browser
 
 

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from processes import alive, until
-from scene import Endpoint, binary
+from testbed import Endpoint, binary
 
 ID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 
@@ -68,14 +68,14 @@ def plain(text):
 
 
 class Session:
-    def __init__(self, scene, endpoint, units):
-        self.scene = scene
+    def __init__(self, testbed, endpoint, units):
+        self.testbed = testbed
         self.endpoint = endpoint
         self.units = units
 
     def run(self, *words, status=0):
         environment = self.endpoint.environment() | {"FARCALL_SYSTEMD_UNITS": str(self.units)}
-        ended, screen = self.scene.terminal(self.endpoint.command(*words), environment).finish()
+        ended, screen = self.testbed.terminal(self.endpoint.command(*words), environment).finish()
         assert ended == status, screen
         return screen
 
@@ -88,12 +88,12 @@ class Session:
         return screen
 
 
-def test_a_session_at_a_terminal(scene):
-    service = scene.service()
-    endpoint = Endpoint(scene, service, "my_first_endpoint")
-    units = scene.directory / "units"
+def test_a_session_at_a_terminal(testbed):
+    service = testbed.service()
+    endpoint = Endpoint(testbed, service, "my_first_endpoint")
+    units = testbed.directory / "units"
     units.mkdir()
-    session = Session(scene, endpoint, units)
+    session = Session(testbed, endpoint, units)
     directory = endpoint.directory / "my_first_endpoint"
 
     session.shows("Globus Compute endpoint version: 3.8.0", "version")
@@ -132,7 +132,7 @@ def test_a_session_at_a_terminal(scene):
     # In the foreground, ended by Ctrl-C.
     (directory / "config.yaml").write_text(f"detach_endpoint: false\n{CONFIG}")
     runs = (directory / "endpoint.log").read_text().count("the endpoint runs")
-    foreground = scene.terminal(endpoint.command("start", "my_first_endpoint"), endpoint.environment())
+    foreground = testbed.terminal(endpoint.command("start", "my_first_endpoint"), endpoint.environment())
     foreground.read(STARTED.replace("<ID>", registered))
     until(lambda: (directory / "endpoint.log").read_text().count("the endpoint runs") > runs, "it runs", 60)
     foreground.interrupt()
@@ -162,7 +162,7 @@ def test_a_session_at_a_terminal(scene):
     # Two questions: no is the answer that changes nothing.
     for answer, status in (("n", 1), ("y", 0)):
         environment = endpoint.environment()
-        delete = scene.terminal(endpoint.command("delete", "my_first_endpoint"), environment)
+        delete = testbed.terminal(endpoint.command("delete", "my_first_endpoint"), environment)
         delete.read(r"Are you sure you want to delete endpoint < my_first_endpoint >\? \[y/N\]: ")
         delete.type(answer)
         ended, screen = delete.finish()
@@ -172,11 +172,11 @@ def test_a_session_at_a_terminal(scene):
     session.shows("No endpoints configured!", "list")
 
 
-def test_the_unit_is_one_that_systemd_takes(scene):
-    service = scene.service()
-    endpoint = Endpoint(scene, service, "a name-with.all_letters")
+def test_the_unit_is_one_that_systemd_takes(testbed):
+    service = testbed.service()
+    endpoint = Endpoint(testbed, service, "a name-with.all_letters")
     endpoint.name = "name-with.all_letters"
-    units = scene.directory / "units"
+    units = testbed.directory / "units"
     units.mkdir()
     endpoint.configure()
     done = subprocess.run(
@@ -195,18 +195,18 @@ def test_the_unit_is_one_that_systemd_takes(scene):
     assert "--foreground" in unit.read_text() and "EnvironmentFile=-" in unit.read_text()
 
 
-def test_it_hears_the_service(scene):
+def test_it_hears_the_service(testbed):
     """The credentials of a registration open the endpoint's command queue, too."""
-    service = scene.service()
-    endpoint = scene.endpoint(service, "hears", workers=1)
+    service = testbed.service()
+    endpoint = testbed.endpoint(service, "hears", workers=1)
     log = (endpoint.directory / "hears" / "endpoint.log").read_text()
     assert "connected to the broker" in log and "the endpoint can't receive commands" not in log
 
 
-def test_helpers_get_what_they_need(scene):
+def test_helpers_get_what_they_need(testbed):
     """`doctor` says what is wrong, `globus-compute-diagnostic` collects, and no secret is told."""
-    service = scene.service()
-    endpoint = Endpoint(scene, service, "ep")
+    service = testbed.service()
+    endpoint = Endpoint(testbed, service, "ep")
     endpoint.configure()
     good = endpoint.run("doctor", "ep")
     assert good.returncode == 0, good.stdout
@@ -222,7 +222,7 @@ def test_helpers_get_what_they_need(scene):
     away = endpoint.run("doctor", "ep", "--output", "json", timeout=120)
     assert away.returncode == 1 and '"what": "reachability",\n    "good": false' in away.stdout, away.stdout
 
-    link = scene.directory / "globus-compute-diagnostic"
+    link = testbed.directory / "globus-compute-diagnostic"
     link.symlink_to(binary("globus-compute-endpoint"))
     secret = service.identity[1]
     told = subprocess.run(

@@ -1,6 +1,6 @@
 """The users' guide does what it says: every command of every page is run, and what a page shows is what is printed.
 
-Each page has a machine of its own (`tests/guide/inside.py`): a network without anybody else, so that the usual ports are
+Each page has a machine of its own (`tests/guide/isolated_machine.py`): a network without anybody else, so that the usual ports are
 free and names are whose they should be, and copies of the system's directories to write. Who sits at a terminal of
 another name has a home of their own. What can't be run as it stands is in `INSTEAD`, with the reason.
 """
@@ -13,10 +13,10 @@ import subprocess
 import time
 
 import environments
-import pages
+import guide_blocks
 import pytest
 from processes import marked, until
-from scene import ROOT, binary
+from testbed import ROOT, binary
 
 GUIDE = ROOT / "docs" / "guide"
 TOOLS = ROOT / "tests" / "guide"
@@ -49,19 +49,19 @@ BEFORE = {
 
 
 class Machine:
-    def __init__(self, scene, page):
-        self.scene = scene
+    def __init__(self, testbed, page):
+        self.testbed = testbed
         self.page = page
-        self.files = scene.directory / "pages"
+        self.files = testbed.directory / "pages"
         self.files.mkdir()
         # Ids that the pages show, and what they are here.
         self.ids = {}
         self.terminals = {}
         # Terminals in which something goes on.
         self.left = []
-        scratch = scene.directory / "scratch"
+        scratch = testbed.directory / "scratch"
         command = ["unshare", "--user", "--map-root-user", "--net", "--mount", "--propagation", "private"]
-        holder = scene.start("machine", [*command, environments.python("tests"), TOOLS / "inside.py", HOST, scratch], scene.environment())
+        holder = testbed.start("machine", [*command, environments.python("tests"), TOOLS / "isolated_machine.py", HOST, scratch], testbed.environment())
         holder.wait_for("the machine is there")
         self.holder = holder
         (self.files / "answer").write_text(PASSWORD + "\n")
@@ -72,7 +72,7 @@ class Machine:
 
     def environment(self, name):
         """Of somebody who has just logged in."""
-        home = self.scene.directory / "homes" / name
+        home = self.testbed.directory / "homes" / name
         fresh = not home.exists()
         home.mkdir(parents=True, exist_ok=True)
         if fresh and name == "server":
@@ -83,12 +83,12 @@ class Machine:
         if self.page.stem != "install" and self.page != FIRST and name != "server":
             # Installed, and found by the shell, as the page before says.
             path += [home / ".local" / "bin", binary("farcall").parent]
-        return self.scene.environment() | {
+        return self.testbed.environment() | {
             "PATH": os.pathsep.join(map(str, path)),
             "HOME": str(home),
             "BINARIES": str(binary("farcall").parent),
             "GUIDE_SDK": str(environments.python("sdk-4.19.0").parent.parent),
-            "GUIDE_UNITS": str(self.scene.directory / "units"),
+            "GUIDE_UNITS": str(self.testbed.directory / "units"),
             # The authority of the certificate is one that everybody trusts.
             "SSL_CERT_FILE": str(self.files / "ca.pem"),
             "GLOBUS_SDK_VERIFY_SSL": str(self.files / "ca.pem"),
@@ -132,7 +132,7 @@ class Machine:
         if block.language != "sh":
             file = [word for word in block.words if "=" not in word]
             if file:
-                target = self.scene.directory / "homes" / name
+                target = self.testbed.directory / "homes" / name
                 self.environment(name)
                 (target / file[0]).write_text(block.text)
             return
@@ -147,19 +147,19 @@ class Machine:
         if "stays" in block.words:
             environment = self.environment(name)
             command = self.enter("env", f"--chdir={environment['HOME']}", "bash", "--noprofile", "--norc", self.script(block))
-            process = self.scene.start(f"{block.page.stem}-{block.line}", command, environment)
+            process = self.testbed.start(f"{block.page.stem}-{block.line}", command, environment)
             self.wait(block, process.output, process.running)
             return
         printed = self.terminal(name).run(block)
         if block.shown is not None:
-            assert pages.shows(printed, block.shown, self.ids), f"{block} shows\n{printed}\nand the page says\n{block.shown}"
+            assert guide_blocks.shows(printed, block.shown, self.ids), f"{block} shows\n{printed}\nand the page says\n{block.shown}"
 
     def wait(self, block, printed, running):
         """Waits until what goes on has printed what the page shows."""
 
         def shown():
-            assert running() or pages.shows(printed(), block.shown, self.ids), f"{block} ended:\n{printed()}"
-            return pages.shows(printed(), block.shown, self.ids)
+            assert running() or guide_blocks.shows(printed(), block.shown, self.ids), f"{block} ended:\n{printed()}"
+            return guide_blocks.shows(printed(), block.shown, self.ids)
 
         try:
             until(shown, f"{block} shows what the page says", 120)
@@ -184,7 +184,7 @@ class Machine:
         self.holder.kill()
 
     def running(self):
-        return [pid for pid in marked(self.scene.mark) if pid != self.holder.pid]
+        return [pid for pid in marked(self.testbed.mark) if pid != self.holder.pid]
 
 
 class Shell:
@@ -192,7 +192,7 @@ class Shell:
 
     def __init__(self, machine, name, number):
         self.machine = machine
-        self.log = machine.scene.directory / f"terminal-{name}-{number}.log"
+        self.log = machine.testbed.directory / f"terminal-{name}-{number}.log"
         environment = machine.environment(name)
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
@@ -210,7 +210,7 @@ class Shell:
         run = f". {path}"
         if "login" in block.options:
             python = environments.python("tests")
-            run = f"{python} {TOOLS / 'person.py'} {block.options['login']} '{PASSWORD}' bash {path}"
+            run = f"{python} {TOOLS / 'log_in_at_terminal.py'} {block.options['login']} '{PASSWORD}' bash {path}"
         mark = f"end of {block.line}"
         line = f"{run} < /dev/null; printf '\\n{mark} %s\\n' $?\n"
         if "fails" in block.words:
@@ -257,22 +257,22 @@ FIRST = ROOT / "README.md"
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", [FIRST, *PAGES], ids=lambda page: str(page.relative_to(ROOT)))
-def test_a_page_does_what_it_says(scene, page):
-    machine = Machine(scene, page)
+def test_a_page_does_what_it_says(testbed, page):
+    machine = Machine(testbed, page)
     try:
         for before, until_heading in BEFORE.get(page.stem, []):
             end = (GUIDE / before).read_text().splitlines().index(until_heading)
-            for block in pages.blocks(GUIDE / before):
+            for block in guide_blocks.blocks(GUIDE / before):
                 if block.line <= end:
                     machine.run(block)
-        for block in pages.blocks(page):
+        for block in guide_blocks.blocks(page):
             machine.run(block)
     finally:
         machine.close()
 
 
 def test_what_is_not_run_as_it_stands_is_there():
-    lines = {line.split("  #")[0].rstrip() for page in [FIRST, *PAGES] for block in pages.blocks(page) for line in block.text.splitlines()}
+    lines = {line.split("  #")[0].rstrip() for page in [FIRST, *PAGES] for block in guide_blocks.blocks(page) for line in block.text.splitlines()}
     assert set(INSTEAD) <= lines, "a line that no page has any more"
 
 
@@ -281,6 +281,6 @@ def test_every_block_is_known():
     first = (GUIDE / "README.md").read_text()
     for page in PAGES:
         assert page.name == "README.md" or f"]({page.name})" in first, page.name
-        for block in pages.blocks(page):
+        for block in guide_blocks.blocks(page):
             assert block.language in {"sh", "text", "yaml", "python"}, str(block)
             assert not re.search(r"^\$ ", block.text, re.MULTILINE), f"{block}: a prompt"

@@ -21,14 +21,14 @@ def certify(directory):
             "-days", "2", "-extfile", "names", "-out", "certificate.pem")
 
 
-def private_service(scene, directory, *settings):
+def private_service(testbed, directory, *settings):
     """A service whose one port speaks HTTP and AMQP inside TLS, its certificate from a private authority."""
     certify(directory)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     address = f"127.0.0.1:{port}"
-    service = scene.service("private", settings=[
+    service = testbed.service("private", settings=[
         f"http.tls_listen={address}",
         f"amqp.tls_listen={address}",
         f"tls.certificate={directory / 'certificate.pem'}",
