@@ -1,10 +1,10 @@
 """The tests that take minutes, in parts of at most half an hour, and the record of their last runs.
 
     python3.11 tests/long.py            # every part, one after another
-    python3.11 tests/long.py kills-1    # one
+    python3.11 tests/long.py kills      # one
     python3.11 tests/long.py --list     # the parts, and when each ran last
 
-A test belongs to a part by its mark: `@pytest.mark.long("kills-1")`; without a name, to `others`. Each run writes into
+A test belongs to a part by its mark: `@pytest.mark.long("kills")`; without a name, to `others`. Each run writes into
 `long.json` the commit it tested, whether the tree had other changes, how long it took, and the last line of pytest. Commit
 that file: `checks/long_runs.py` sees that it is well-formed.
 """
@@ -33,8 +33,7 @@ PARTS = {
     "chaos-2": ("the same with other seeds", ONE),
     "chaos-3": ("the same with other seeds", ONE),
     "chaos-upstream": ("the same with upstream's endpoint", ONE),
-    "kills-1": ("endpoint, node or worker killed, 60 times each run", TWO),
-    "kills-2": ("the same with other seeds", TWO),
+    "kills": ("endpoint, node or worker killed, 60 times each run", TWO),
     "openapi": ("schemathesis with 500 examples for each operation", ONE),
     OTHERS: ("attacks at full size, kills of the service, slow paths of SDK and endpoint", TWO),
 }

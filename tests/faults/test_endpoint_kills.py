@@ -54,9 +54,8 @@ def test_nine_kills(testbed, rabbitmq):
     kills(testbed, rabbitmq, 9, seed=8)
 
 
+@pytest.mark.long("kills")
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(
-    "seed", [pytest.param(seed, marks=pytest.mark.long("kills-1" if seed < 85 else "kills-2")) for seed in range(80, 90)]
-)
+@pytest.mark.parametrize("seed", range(80, 90))
 def test_sixty_kills(testbed, rabbitmq, seed):
     kills(testbed, rabbitmq, 60, seed)
