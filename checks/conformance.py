@@ -1,7 +1,7 @@
-"""Fails when a row of CONFORMANCE.md claims what no test shows.
+"""Fails when a row of CONFORMANCE.md names no test.
 
-Every row of a table whose last column is called *shown by* must name a test there: a function that a test runner runs, a
-file that holds some, or a directory of such files. `checks/links.py` sees to the other paths.
+Every row of a table whose last column is called *shown by* must name a test there: a test function, a file with tests, or
+a directory of such files. `checks/links.py` checks the other paths.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Whether a program runs on systems with an old C library: the newest version of any symbol that it asks glibc for.
+"""Fails when a program needs a newer glibc than allowed: prints the newest version of any glibc symbol that it uses.
 
     python3.11 checks/glibc.py PROGRAM 2.28
 """

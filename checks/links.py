@@ -1,4 +1,4 @@
-"""Fails when a Markdown file points at something that is not there.
+"""Fails when a Markdown file refers to a file, heading or test that does not exist.
 
 Checked are the relative links and their anchors, and every path or test written in `code` that begins with one of
 the repository's own top-level names: `crates/wire/src/lib.rs`, `tests/e2e/test_stock_sdk.py::test_a_value`.

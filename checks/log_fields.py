@@ -1,7 +1,7 @@
-"""Fails when a field of a log line is an amount of time or of bytes and its name doesn't say the unit.
+"""Fails when a log field is a time or a size and its name has no unit.
 
-Times are in `_s` or `_ms`, sizes in `_bytes`, each a bare number: whoever reads logs by machine can then compare what two
-lines say. A Duration in its own form (`took=2.4ms`, `pause=1.5s`) can't be compared.
+Times end with `_s` or `_ms`, sizes with `_bytes`, and are bare numbers, so that programs can compare them. A formatted
+Duration (`took=2.4ms`, `pause=1.5s`) can't be compared.
 """
 
 import re

@@ -1,8 +1,8 @@
-"""The page of the benchmarks is what their programs told, and names every goal.
+"""Fails when the page of the benchmarks is not made from what their programs printed, or a goal is missing on it.
 
-`bench/RESULTS.md` must be what `bench/page.py` makes of `bench/results.json` and `bench/goals.toml`; every goal must be
-well formed and stand on the page with its verdict. No time is judged here: a machine that is slow makes goals missed, not
-this check fail.
+`bench/RESULTS.md` must be what `bench/page.py` makes from `bench/results.json` and `bench/goals.toml`. Every goal must be
+well-formed and on the page with its verdict. Measurements are not judged: on a slow machine goals are missed, and this
+check still passes.
 """
 
 import sys
@@ -21,7 +21,7 @@ def complaints():
     table = tomllib.loads(page.GOALS.read_text())
     written = page.PAGE.read_text()
     if page.made() != written:
-        yield "bench/RESULTS.md is not what its figures and goals make: run `bench/run --page`"
+        yield "bench/RESULTS.md is not made from its measurements and goals: run `bench/run --page`"
     for goal in table["goal"]:
         words = goal.get("goal", "a goal without words")
         if unknown := goal.keys() - KEYS:

@@ -14,7 +14,7 @@ def run(name, *arguments):
     done = subprocess.run([sys.executable, EXAMPLES / name, *arguments], stdout=subprocess.PIPE, check=True)
     took = time.perf_counter() - began
     shown = done.stdout.decode().rstrip()
-    # A progress bar overwrites itself: what stood there last is what counts.
+    # A progress bar overwrites itself: only its last state is shown.
     for line in shown.split("\n"):
         print("  ", line.rstrip("\r").rpartition("\r")[2])
     print(f"   ({took:.2f} s, the SDK's own start included)", flush=True)

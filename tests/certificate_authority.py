@@ -1,4 +1,4 @@
-"""A private certificate authority, and a service inside TLS that it vouches for."""
+"""A private certificate authority, and a service with TLS and a certificate of that authority."""
 
 import socket
 import subprocess

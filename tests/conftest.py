@@ -1,4 +1,4 @@
-"""What every Python test finds: testbeds, and the logs of their parties beside a failure."""
+"""Fixtures and hooks of all Python tests: testbeds, logs shown with a failure, parts of the long tests."""
 
 import sys
 from pathlib import Path

@@ -1,17 +1,17 @@
-"""The pages of the users' guide, as programs: their fenced blocks, in order.
+"""Reads the fenced blocks of our guide's pages, in order, so that a test can run them.
 
-What a block is, its info string says; readers see only the first word of it, as colours:
+The info string says what a block is; readers only see its first word, as colours:
 
     sh                    commands, run in the terminal `here`, a shell that lives as long as the page
-    sh on=NAME            commands in another terminal, of somebody with a home of their own
-    sh stays              commands that go on until the page is at its end; what follows is typed into a new terminal
-    sh stays apart        the same in another terminal, opened for it; what follows is typed where the page was before
+    sh on=NAME            commands in the terminal NAME, with a home directory of its own
+    sh stays              commands that run until the end of the page; later blocks use a new terminal
+    sh stays apart        the same, in a terminal opened for it; later blocks use the terminal from before
     sh fails              commands of which the last fails
-    sh login=USERNAME     commands that ask somebody to log in
-    text                  what the commands before it print; `…` stands for anything within a line
+    sh login=USERNAME     commands that ask for a login, done as USERNAME
+    text                  the output of the commands before it; `…` stands for anything within a line
     LANGUAGE FILE         a file that the reader writes
 
-Any other block is not for typing: `yaml`, `python`, `text` that follows no commands.
+Other blocks are not run: `yaml`, `python`, `text` that follows no commands.
 """
 
 import re

@@ -1,9 +1,8 @@
-"""What is combined with what, end to end: a table of dimensions, and the parties that a cell of it stands for.
+"""The table of SDK and endpoint releases that the end-to-end tests combine.
 
-A scenario is a test that asks for `cell`, or for what follows from it (`sdk`, `endpoint`): it runs once for each cell
-that its file names. The short scenario runs in all of them, the long one on the diagonal (both in `e2e/test_stock_sdk.py`), everything
-else where our own parties meet. Another broker or store is another row here, and
-the place below where it is started.
+A test that takes `cell`, `sdk` or `endpoint` runs once for each cell that its file names. In `e2e/test_stock_sdk.py` the short
+scenario runs in all cells, and the long one on the diagonal; other files use only cells with our endpoint. To add a broker
+or a store, add a dimension here and start it in `Cell.endpoint_in`.
 """
 
 import itertools

@@ -1,6 +1,6 @@
-"""Programs that a test starts: each in a process group of its own, its output in a file, ended by its own id.
+"""Starts programs for tests: each in a process group of its own, with its output in a file, ended by its own id.
 
-Whatever a program leaves behind is found by a mark in its environment, so a test can say that nothing was.
+A mark in the environment finds every process that a program left behind.
 """
 
 import fcntl

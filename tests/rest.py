@@ -1,4 +1,4 @@
-"""Asks the service over REST with a client's credentials, for what a test has to see or do beside the SDK."""
+"""A small REST client with a client's credentials, for what a test must see or do besides the SDK."""
 
 import base64
 import json

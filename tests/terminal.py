@@ -1,4 +1,4 @@
-"""A program at a terminal of its own, 100 columns wide: its log holds what a person at it has seen, and they may type."""
+"""Runs a program at a pseudo-terminal, 100 columns wide: its log is what a person would see, and the test can type."""
 
 import fcntl
 import itertools

@@ -1,10 +1,10 @@
-"""A testbed: one temporary directory, and the parties of Farcall that a test starts in it.
+"""A testbed: one temporary directory, and the programs of Farcall that a test starts in it.
 
     service   `farcall serve` on free ports, with one client identity
     endpoint  our `globus-compute-endpoint`, configured and started
     sdk       a script of the stock SDK, in the environment of one release
 
-Closing a testbed stops every party and fails when one leaves a process behind.
+Closing a testbed stops every program, and fails if one leaves a process behind.
 """
 
 import json

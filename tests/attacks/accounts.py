@@ -1,4 +1,4 @@
-"""Attacks of somebody with an account on what belongs to others, and of somebody who has lost theirs."""
+"""Attacks by people with an account on what belongs to others, and by people whose account was disabled."""
 
 import uuid
 

@@ -1,4 +1,4 @@
-"""Attacks on the way from a client to a service elsewhere (`farcall connect`)."""
+"""Attacks on the connection from a client to a service on another machine (`farcall connect`)."""
 
 import base64
 import os

@@ -1,4 +1,4 @@
-"""Attacks of a function that a user has sent, on the worker that runs it: each may cost its own task, and nothing else."""
+"""Attacks by a user's function on the worker that runs it: the function may lose its own task, and nothing else."""
 
 from table import played_elsewhere
 

@@ -1,4 +1,4 @@
-"""Attacks by volume: what one client or endpoint sends must not keep others waiting."""
+"""Attacks by volume: however much one client or endpoint sends, others must not wait for it."""
 
 import json
 import select

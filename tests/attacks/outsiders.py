@@ -1,4 +1,4 @@
-"""Attacks of somebody without any account."""
+"""Attacks by people without an account."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What others on an endpoint's host, or on its file system, can bring it to do."""
+"""Attacks by other users of an endpoint's host or of its file system."""
 
 from table import played_elsewhere
 

@@ -1,4 +1,4 @@
-"""Attacks of somebody who takes more than their share of what all use."""
+"""Attacks by clients that use up what all share: connections, bodies, endpoints, credentials."""
 
 import re
 import resource

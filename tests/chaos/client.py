@@ -1,9 +1,9 @@
-"""The workload: what one user submits while parties die, and the ledger of what came of it.
+"""The workload of a chaos run: one user's tasks, submitted while programs are killed, and how each future ended.
 
     client.py ENDPOINT AMQP_PORT SEED TASKS SECONDS MARKS MENDED
 
-Every future gets an entry. A future that the SDK gave up (its connection, not its task) is taken up again from the task
-group, as a user would who starts the script anew.
+Every future gets an entry. When the SDK gives up a future because of its connection, the script collects it again from the
+task group, as a user would by starting the script again.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""One user's tasks, while every party dies, sleeps, is stopped and loses its connections, in turn and together.
+"""One user's tasks, while each program is killed, suspended, stopped and disconnected, alone and together.
 
 What must hold at the end, whatever the seed:
 - no future ended twice, no client waits for a result in vain, and every task that the service accepted has ended;
@@ -11,8 +11,8 @@ a second late. Its double runs are counted, and each needs a cause: an endpoint 
 also lose results that it had sent and nobody had confirmed; the service ends their tasks as lost, once it is started
 again.
 
-A run is known by whose endpoint it has and its seed. `FARCALL_CHAOS=SEED` plays one with ours, `FARCALL_CHAOS=3.8.0/SEED`
-with upstream's; what fails is written into `seeds`, and played from then on.
+A run is identified by its endpoint and its seed. `FARCALL_CHAOS=SEED` repeats one with our endpoint,
+`FARCALL_CHAOS=3.8.0/SEED` one with upstream's. A run that fails is written into `seeds` and repeated from then on.
 """
 
 import json

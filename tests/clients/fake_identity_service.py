@@ -1,7 +1,7 @@
-"""An identity service and a compute service in one, as far as a login and a registration need them.
+"""A fake identity and compute service: answers what a login and a registration ask.
 
-It runs in an environment of the stock SDK, which has what signs ID tokens. It tells its port on standard output, and
-serves until it is ended. Codes are `good`; refresh tokens work once.
+It runs in an environment of the stock SDK, whose packages sign ID tokens. It prints its port on standard output, and
+serves until it is killed. Codes are `good`; refresh tokens work once.
 """
 
 import base64

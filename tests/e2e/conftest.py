@@ -1,4 +1,4 @@
-"""The whole path, shared by the tests of one file: a service, and for each cell of the matrix an endpoint and an SDK.
+"""Fixtures that the tests of one file share: a service, and for each cell of the matrix an endpoint and an SDK.
 
 A file that says nothing runs with our endpoint and both releases of the SDK; one that defines `cell` or `release` itself
 runs with those.

@@ -1,4 +1,4 @@
-"""The page of configurations for clusters: each is read, means what the site's own means, and is refused or good as it says."""
+"""The guide's configurations for clusters: each is read as the site's own, and accepted or refused as the page says."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Configurations that are wrong: our first lines are those that upstream's 3.8.0 says, whatever is wrong."""
+"""Errors for wrong configurations: the first lines are the same as those of upstream's 3.8.0."""
 
 import json
 import subprocess

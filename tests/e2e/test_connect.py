@@ -1,6 +1,6 @@
-"""`farcall connect`: the unmodified SDK reaches a service elsewhere by a forwarder of its own, inside TLS that is verified.
+"""`farcall connect`: the unmodified SDK reaches a service on another machine by a local forwarder, over verified TLS.
 
-What it refuses to strangers and to whoever stands in between is in `tests/attacks/forwarder.py`.
+Attacks on the forwarder are in `tests/attacks/forwarder.py`.
 """
 
 import json

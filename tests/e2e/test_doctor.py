@@ -1,4 +1,4 @@
-"""`farcall doctor` verifies the service's certificate as Python does: each fault of the table is one for both, or for neither."""
+"""`farcall doctor` verifies the service's certificate as Python does: both accept or both refuse each case of a table."""
 
 import ssl
 import subprocess

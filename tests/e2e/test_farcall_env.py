@@ -1,7 +1,7 @@
-"""How the unmodified SDK reaches a service by variables alone: every case of `farcall env`, its output evaluated by a shell.
-The way to a service elsewhere that is safe is in `test_connect.py`.
+"""`farcall env`: the unmodified SDK reaches a service by variables alone. A shell evaluates the output of each case.
+`test_connect.py` tests the safe way to a service on another machine.
 
-localhost:5000 is tried in a network of its own, where that port is free.
+localhost:5000 is tested in a network namespace, where that port is free.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""`make install`: what it puts below a prefix works from there, and `make uninstall` takes it away again."""
+"""`make install`: the files below a prefix work from there, and `make uninstall` removes them."""
 
 import os
 import subprocess

@@ -1,6 +1,7 @@
-"""People log in: the link and the pasted code, the store that the stock packages share, renewal, and who is who.
+"""Logins at our endpoint's command line: link and pasted code, the token store shared with the stock packages, renewal,
+`whoami`.
 
-The identity service is a stand-in but for the last test, so that each step of the conversation can be told."""
+The identity service is a fake, except in the last test, so that the tests can control and see each step."""
 
 import html.parser
 import json

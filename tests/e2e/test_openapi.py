@@ -1,5 +1,5 @@
-"""schemathesis asks the service whatever its OpenAPI document allows and what it does not: no failure of ours, and no
-answer that the document does not tell of."""
+"""schemathesis sends the service what its OpenAPI document allows and what it does not: no request may fail inside the
+service, and every answer must be one that the document describes."""
 
 import os
 import subprocess

@@ -1,8 +1,8 @@
-"""The users' guide does what it says: every command of every page is run, and what a page shows is what is printed.
+"""Runs every command of our guide (`docs/guide`, README), and compares the output with the page.
 
-Each page has a machine of its own (`tests/guide/isolated_machine.py`): a network without anybody else, so that the usual ports are
-free and names are whose they should be, and copies of the system's directories to write. Who sits at a terminal of
-another name has a home of their own. What can't be run as it stands is in `INSTEAD`, with the reason.
+Each page has a simulated machine (`tests/guide/isolated_machine.py`): a network namespace, so that the usual ports and the
+host names of the page are free, and copies of the system's directories to write to. Each named terminal has its own home
+directory. Commands that can't run as they are have a replacement in `INSTEAD`, with the reason.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Whom our endpoint believes: a service and a broker inside TLS, on one port, whose certificate is a private authority's."""
+"""Our endpoint with a service and broker over TLS on one port, whose certificate is from a private authority."""
 
 import json
 import subprocess

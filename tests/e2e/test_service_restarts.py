@@ -1,4 +1,4 @@
-"""The service is killed and started again in the middle of what the stock SDK does, and nobody has to do anything."""
+"""The service is killed and restarted while the stock SDK works with it: everything continues by itself."""
 
 import uuid
 

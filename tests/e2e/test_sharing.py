@@ -1,4 +1,4 @@
-"""Functions shared and refused, source instead of pickles, and what the stock SDK shows of the service's errors."""
+"""Functions that are shared or refused, source instead of pickles, and how the stock SDK shows the service's errors."""
 
 import uuid
 

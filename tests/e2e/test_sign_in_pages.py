@@ -1,4 +1,4 @@
-"""The pages of signing in, as people meet them: with a keyboard, a screen reader, without scripts, and under attack."""
+"""The pages for signing in, in a browser: with a keyboard, a screen reader, without scripts, and under attack."""
 
 import os
 import urllib.error

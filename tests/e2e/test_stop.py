@@ -1,4 +1,4 @@
-"""An orderly stop is nothing to worry about: no party logs an error, whoever goes first and whatever is at work."""
+"""After an orderly stop no log has an error, whichever program stops first and whatever is running."""
 
 import re
 

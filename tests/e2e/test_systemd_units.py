@@ -1,4 +1,4 @@
-"""The units for systemd: the service's, which the documentation offers, and those that endpoints make."""
+"""The systemd units: the service's in `docs`, and those that `enable-on-boot` writes for endpoints."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Every symptom of the troubleshooting page is brought about, and is what the page shows."""
+"""Causes every problem of the troubleshooting page, and compares the message with the page."""
 
 import json
 import re

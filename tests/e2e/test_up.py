@@ -1,4 +1,4 @@
-"""`farcall up`: everything on one machine with one command, found again by the next one, and gone without a trace."""
+"""`farcall up`: starts service and endpoint with one command, reuses what runs, and stops without leaving anything."""
 
 import json
 import os

@@ -1,8 +1,7 @@
-"""The users' guide of single-user endpoints, played at a terminal: every command of its pages as it stands there, and what
-the screen shows compared with what the page says.
+"""Runs every command of upstream's guide for single-user endpoints at a terminal, and compares the screen with the page.
 
-`guide/` holds the console blocks of the guide, of two times. Where the older page differs, the newer one holds. Each
-command is played or stands in `LEFT_OUT` with the reason."""
+`guide/` holds the console blocks of two versions of the guide. Where they differ, the newer one counts. Each command is
+run, or listed in `LEFT_OUT` with the reason."""
 
 import re
 from pathlib import Path

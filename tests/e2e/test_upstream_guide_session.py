@@ -1,6 +1,6 @@
-"""A session at a terminal through every command of the users' guide for single-user endpoints, compared with its pages.
+"""One terminal session with every command of upstream's guide for single-user endpoints, compared with its pages.
 
-Blanks are compared as one: pages indent, and draw ids as placeholders."""
+Runs of blanks compare as one, because the pages indent; ids are placeholders there."""
 
 import re
 import subprocess

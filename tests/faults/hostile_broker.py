@@ -1,7 +1,6 @@
-"""A broker that breaks the protocol once, and is a good one from then on.
+"""A fake broker that breaks the protocol on its first connection, and forwards later connections to a real broker.
 
-Its first connection is attacked by a scenario; every later one is led to a real broker. A scenario is a function of a
-`Wire`; it ends when the endpoint has had enough, or by itself.
+A scenario is a function of a `Wire`; it ends when the endpoint closes the connection, or by itself.
 """
 
 import random

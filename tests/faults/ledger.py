@@ -1,6 +1,6 @@
-"""Plays the service at a broker, and keeps account: what was given out, what was answered, what lies in the queue again.
+"""Plays the service at a broker, and keeps a ledger: which tasks were sent, answered, or returned to the queue.
 
-The endpoint is given its credentials on standard input, as a manager gives them.
+The endpoint gets its credentials on standard input, as from a manager.
 """
 
 import json

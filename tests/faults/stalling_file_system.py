@@ -1,9 +1,9 @@
-"""A file system that stands still on demand: every call to it waits as long as a file exists.
+"""A FUSE file system that stalls on demand: while a flag file exists, every call waits.
 
     python stalling_file_system.py SOURCE MOUNT FLAG -- COMMAND...
 
-shows SOURCE at MOUNT, in a mount namespace of its own, and runs COMMAND there. SOURCE stays in everybody's reach: what
-was written can be read there while the programs that wrote it stand still.
+mounts SOURCE at MOUNT in a mount namespace of its own, and runs COMMAND there. The test can still read SOURCE directly
+while the programs that use MOUNT are stalled.
 """
 
 import errno

@@ -1,5 +1,5 @@
-"""The broker is out of reach for half a minute, is killed, is stopped in order: nothing that was given out is lost, and
-nothing runs twice."""
+"""The broker is unreachable for half a minute, is killed, is stopped in order: no task that was sent is lost, and none
+runs twice."""
 
 import time
 

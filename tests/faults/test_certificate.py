@@ -1,4 +1,4 @@
-"""The service's certificate runs out: the endpoint says so and waits; with a new certificate it goes on by itself."""
+"""The service's certificate expires: the endpoint says so and waits; with a new certificate it continues by itself."""
 
 import os
 import signal

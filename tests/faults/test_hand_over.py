@@ -1,4 +1,4 @@
-"""The endpoint's side of every hand-over: what it has is kept until the next party has it."""
+"""The endpoint keeps each task and result until the next program has it safely."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What dies may not take a task with it: each party is killed at its worst moment, once, on purpose.
+"""No task is lost when a program is killed: each is killed once, at its worst moment.
 
 Functions write a line when they begin, so a test can count how often one ran.
 """

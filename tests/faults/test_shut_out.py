@@ -1,4 +1,4 @@
-"""Who runs an endpoint is shut out, and let in again."""
+"""The owner of a running endpoint is disabled, and enabled again."""
 
 from processes import until
 

@@ -1,7 +1,8 @@
-"""A machine for one page of the guide: a network of its own with nothing but a loopback (which has a second address, that of the machine's names, so that not
-everybody who comes seems to be on this machine), and copies of /etc, /usr/local
-and /var/lib that are written instead of the real ones. No right is needed for that. Run by `unshare --user --map-root-user --net --mount`, which
-makes us root of it all; stays until it is killed.
+"""Simulates the machine of one page of the guide, and stays until it is killed.
+
+Its network has only a loopback, with a second address for the machine's host names, so that connections to those don't
+seem to come from the machine itself. Writes to /etc, /usr/local and /var/lib go to copies. It needs no privileges: it is run by
+`unshare --user --map-root-user --net --mount`, which makes it root of its own namespaces.
 """
 
 import fcntl

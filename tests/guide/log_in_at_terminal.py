@@ -1,5 +1,5 @@
-"""Runs commands at a terminal for somebody who logs in when they are asked to: opens the link as a browser without scripts
-would, signs in, allows, and types the code.
+"""Runs a command at a terminal and logs in when it asks: opens the link as a browser without scripts would, signs in,
+consents, and types the code.
 
     log_in_at_terminal.py USERNAME PASSWORD COMMAND...
 """

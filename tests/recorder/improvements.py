@@ -1,4 +1,4 @@
-"""Where our endpoint answers otherwise than upstream's, on purpose: message -> why, and what each is seen to answer.
+"""Where our endpoint answers differently from upstream's on purpose: for each message why, and both answers.
 
 All of it is tested: the answers must differ, and be the ones written here. `CONFORMANCE.md` holds the table for readers.
 """

@@ -1,5 +1,4 @@
-"""The recorder: owns an endpoint's queues on a real RabbitMQ, gives every subject the same messages, and writes down
-what each answers.
+"""Sends the same messages to several endpoints over queues of a real RabbitMQ, and records what each answers.
 
 A subject is an endpoint: ours, or one of upstream's. It is started as a manager starts a user endpoint, with
 credentials on its standard input; all subjects get the same ids, so that what they answer differs by time alone.
