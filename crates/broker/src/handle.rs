@@ -186,7 +186,7 @@ impl Handle {
         for connection in &connections {
             // The core requeues what it held now; its task only has to tell the client.
             locked.core().close_connection(*connection);
-            locked.disconnect(*connection, &why);
+            locked.disconnect_with_reason(*connection, &why);
         }
         connections.len()
     }

@@ -218,7 +218,7 @@ impl Locked<'_> {
     }
 
     /// Tells one connection's task that the embedder ends it, and why.
-    pub(crate) fn disconnect(&self, key: ConnectionKey, why: &Arc<str>) {
+    pub(crate) fn disconnect_with_reason(&self, key: ConnectionKey, why: &Arc<str>) {
         if let Some(outbox) = self.guard.outboxes.get(&key) {
             outbox.disconnect(why);
         }
