@@ -33,5 +33,5 @@ played_elsewhere(
 played_elsewhere(
     "a user of a template of user endpoints",
     "leads its logs and scripts out of the endpoint's directory by the engine's label",
-    "crates/engine/src/config/mod.rs::a_label_can_not_leave_its_directory",
+    "crates/engine/src/config/check.rs::a_label_can_not_leave_its_directory",
 )

@@ -79,7 +79,7 @@ def test_configure_writes_it_down(shared_testbed, private):
     assert "FAIL broker        localhost:9: " in wrong.stdout, wrong.stdout
     config.write_text(f"{text}amqp_port: {private.tls_port}\n")
     right = endpoint.run("doctor", "written")
-    assert right.returncode == 0 and f"ok   broker        localhost:{private.tls_port} takes" in right.stdout, right.stdout
+    assert right.returncode == 0 and f"ok   broker        localhost:{private.tls_port} accepts connections" in right.stdout, right.stdout
     # Without the authority.
     config.write_text(text.replace("ca_certificates", "#"))
     doubt = endpoint.run("doctor", "written")
