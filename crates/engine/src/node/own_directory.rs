@@ -26,7 +26,9 @@ pub(crate) fn remove_abandoned() {
     for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
         let path = entry.path();
         if entry.file_name().to_string_lossy().starts_with(PREFIX)
-            && let Some(_held) = hold(&path)
+            && let Some(held) = hold(&path)
+            // Its node may have removed it since it was opened, and another may have made one of the same name.
+            && is_at(&held, &path)
         {
             let _ = fs::remove_dir_all(&path); // what can't be removed is the machine's to clean
         }
@@ -39,6 +41,12 @@ fn hold(path: &Path) -> Option<Flock<File>> {
     let directory = File::options().read(true).custom_flags(flags).open(path).ok()?;
     let ours = directory.metadata().is_ok_and(|it| it.uid() == nix::unistd::geteuid().as_raw());
     Flock::lock(directory, FlockArg::LockExclusiveNonblock).ok().filter(|_| ours)
+}
+
+/// Whether `path` still names the directory that is held. Only who holds a directory removes it.
+fn is_at(held: &File, path: &Path) -> bool {
+    let inode = held.metadata().ok().map(|it| it.ino());
+    fs::symlink_metadata(path).is_ok_and(|it| Some(it.ino()) == inode)
 }
 
 pub(super) struct OwnDirectory {
@@ -54,11 +62,10 @@ impl OwnDirectory {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
             }
-            if let Some(held) = hold(&path) {
-                let same = |it: &fs::Metadata| Some(it.ino()) == held.metadata().ok().map(|held| held.ino());
-                if fs::symlink_metadata(&path).is_ok_and(|it| same(&it)) {
-                    return Ok(Self { path, _held: held });
-                }
+            if let Some(held) = hold(&path)
+                && is_at(&held, &path)
+            {
+                return Ok(Self { path, _held: held });
             }
             std::thread::sleep(BETWEEN_TRIES);
         }
