@@ -136,7 +136,7 @@ played_elsewhere(
 played_elsewhere(
     "somebody who is disabled while a request of theirs is under way",
     "is handed a token, a credential or an endpoint that outlives it",
-    "crates/service/src/store/tests.rs::nothing_is_handed_out_to_who_is_shut_out",
+    "crates/store/src/tests.rs::nothing_is_handed_out_to_who_is_shut_out",
 )
 played_elsewhere(
     "somebody at the address of a whole campus",

@@ -159,25 +159,25 @@ def a_submit_again_whose_results_lie_unread(testbed):
 played_elsewhere(
     "somebody with an account",
     "makes the service read all that is stored for one submit",
-    "crates/service/src/store/cost.rs::a_submit_that_comes_again_does_not_cost_what_is_stored",
+    "crates/store/src/statement_cost_tests.rs::a_submit_that_comes_again_does_not_cost_what_is_stored",
 )
 played_elsewhere(
     "somebody with an account",
     "holds the writer with a submit of very many tasks",
-    "crates/service/src/store/large_submits/tests.rs::a_submit_of_any_size_is_written_in_bounded_steps",
+    "crates/store/src/tasks/large_submits/tests.rs::a_submit_of_any_size_is_written_in_bounded_steps",
 )
 played_elsewhere(
     "somebody with an account",
     "finds a request whose statement reads a whole table of tasks",
-    "crates/service/src/store/plans.rs::no_statement_reads_more_of_a_growing_table_than_it_answers",
+    "crates/store/src/query_plan_tests.rs::no_statement_reads_more_of_a_growing_table_than_it_answers",
 )
 played_elsewhere(
     "an owner of an endpoint",
     "has more tasks in one heartbeat than one statement writes",
-    "crates/service/src/store/cost.rs::what_heartbeats_say_is_bounded_and_costs_what_it_is",
+    "crates/store/src/statement_cost_tests.rs::what_heartbeats_say_is_bounded_and_costs_what_it_is",
 )
 played_elsewhere(
     "an owner of an endpoint",
     "registers again and again without a connection",
-    "crates/service/src/store/cost.rs::registrations_whose_answers_were_lost_do_not_pile_up",
+    "crates/store/src/statement_cost_tests.rs::registrations_whose_answers_were_lost_do_not_pile_up",
 )

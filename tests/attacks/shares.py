@@ -26,7 +26,7 @@ played_elsewhere(
 played_elsewhere(
     "somebody with an account",
     "makes the lists of others slow by endpoints that name them",
-    "crates/service/src/store/tests.rs::lists_of_endpoints_scan_no_table",
+    "crates/store/src/tests.rs::lists_of_endpoints_scan_no_table",
 )
 played_elsewhere(
     "somebody with an account",
@@ -46,7 +46,7 @@ played_elsewhere(
 played_elsewhere(
     "somebody with an account",
     "signs in, and asks for codes and tokens, without end",
-    "crates/service/src/store/tests.rs::what_one_person_leaves_by_signing_in_is_bounded",
+    "crates/store/src/tests.rs::what_one_person_leaves_by_signing_in_is_bounded",
 )
 
 

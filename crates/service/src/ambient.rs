@@ -4,7 +4,6 @@
 #![allow(clippy::disallowed_methods)] // this is the module that the lint points everybody to
 
 use jiff::Timestamp;
-use rand::RngExt;
 use uuid::Uuid;
 
 /// The time now.
@@ -20,9 +19,4 @@ pub fn ordered_id() -> Uuid {
 /// An id that says nothing.
 pub fn random_id() -> Uuid {
     Uuid::new_v4()
-}
-
-/// 32 random bytes: enough for a secret that nobody can guess.
-pub fn random_bytes() -> [u8; 32] {
-    rand::rng().random()
 }

@@ -20,7 +20,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::directory::{Directory, DirectoryError};
-use crate::store::{self, FileId, StoreError};
+use store::{self, FileId, StoreError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
@@ -83,7 +83,7 @@ async fn fill(data: &Directory, backup: &Path) -> Result<Copied, BackupError> {
         let files = store::files_named(&database).await?;
         private(&backup.join("payloads"))?;
         for file in &files {
-            let (from, to) = (file.within(&payloads), file.within(&backup.join("payloads")));
+            let (from, to) = (within(&payloads, *file), within(&backup.join("payloads"), *file));
             // They never change, so that a second name does; on another disk it is a copy.
             if fs::hard_link(&from, &to).is_err() {
                 at(&from, copy(&from, &to))?;
@@ -114,10 +114,10 @@ pub async fn restore(from: &Path, root: &Path) -> Result<Copied, BackupError> {
     // The database comes last: a service that finds it finds everything.
     let unfinished = database.with_extension("restored");
     at(&backup, copy(&backup, &unfinished))?;
-    at(&unfinished, store::private(&unfinished))?;
+    at(&unfinished, store::private_file::restrict_database(&unfinished))?;
     let files = store::files_named(&unfinished).await?;
     for file in &files {
-        let (from_file, to) = (file.within(&from.join("payloads")), file.within(&data.payloads()));
+        let (from_file, to) = (within(&from.join("payloads"), *file), within(&data.payloads(), *file));
         match copy(&from_file, &to) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let missing = from_file.display().to_string();
@@ -182,8 +182,6 @@ fn at<T>(path: &Path, done: io::Result<T>) -> Result<T, BackupError> {
     done.map_err(|error| BackupError::File { path: path.to_owned(), error })
 }
 
-impl FileId {
-    fn within(self, directory: &Path) -> PathBuf {
-        directory.join(self.name())
-    }
+fn within(directory: &Path, file: FileId) -> PathBuf {
+    directory.join(file.name())
 }

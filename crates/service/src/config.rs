@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 pub use layers::{ConfigError, Loaded, Setting, Source, from_environment};
 pub use unfit::Unfit;
 
-use crate::identity::upstream::settings::Settings as IdentitySettings;
 use crate::limits::Limits;
+use identity::providers::settings::Settings as IdentitySettings;
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]

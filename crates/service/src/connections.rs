@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use crate::shares;
+use identity::http::arrival::network;
 
 /// The connections of one kind. Clones share it.
 #[derive(Clone, Debug)]
@@ -90,7 +91,7 @@ impl Connections {
 
     /// A place for a connection from `address`.
     pub fn enter(&self, address: IpAddr) -> Option<Place> {
-        let address = shares::network(address);
+        let address = network(address);
         let mut table = self.table();
         if !table.make_room(address) {
             return None;

@@ -13,7 +13,7 @@
 //! ```
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -141,17 +141,6 @@ pub fn existing(root: &Path) -> Result<PathBuf, DirectoryError> {
     }
 }
 
-/// Writes a file that only its owner reads, whole or not at all.
-pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
-    let unfinished = path.with_extension("new");
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-    file.write_all(content)?;
-    // Before it takes its name: else a machine that stops in between leaves an empty file of that name.
-    file.sync_all()?;
-    std::fs::rename(&unfinished, path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,19 +189,5 @@ mod tests {
         std::fs::set_permissions(root.path(), Permissions::from_mode(0o755)).unwrap();
         Directory::prepare(root.path()).unwrap();
         assert_eq!(std::fs::metadata(root.path()).unwrap().permissions().mode() & 0o777, 0o700);
-    }
-
-    #[test]
-    fn a_file_is_written_whole_or_not_at_all() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("it.json");
-        write_whole(&path, b"a long first content").unwrap();
-        write_whole(&path, b"second").unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"second");
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1, "nothing unfinished is left");
-        std::fs::create_dir(path.with_extension("new")).unwrap();
-        assert!(write_whole(&path, b"third").is_err());
-        assert_eq!(std::fs::read(&path).unwrap(), b"second");
     }
 }

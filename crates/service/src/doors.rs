@@ -17,9 +17,10 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::Config;
 use crate::connections::{Connections, Place};
-use crate::front::{Front, Reached};
+use crate::front::Front;
 use crate::limits::Limits;
 use crate::prompt::Prompt;
+use identity::http::arrival::Arrival;
 
 /// Connections at a time that have not said what they speak.
 const UNDECIDED: usize = 1_024;
@@ -165,7 +166,7 @@ impl House {
     async fn enter(self, stream: TcpStream, peer: SocketAddr, spoken: Spoken, place: Place, stop: Stop) {
         // Small frames and answers are the rule here; waiting to join them costs a round trip.
         let (Ok(at), Ok(())) = (stream.local_addr(), stream.set_nodelay(true)) else { return };
-        let reached = Reached { at, tls: false, peer, metrics: spoken.metrics, forwarder: None };
+        let arrival = Arrival { at, tls: false, peer, metrics: spoken.metrics, forwarder: None };
         let decided = timely(&place, async {
             let mut byte = [0];
             if stream.peek(&mut byte).await? == 0 {
@@ -174,41 +175,41 @@ impl House {
             Ok::<_, io::Error>(spoken.first(byte[0], false))
         });
         match decided.await {
-            Ok(Some(First::Tls)) => self.enter_tls(stream, reached, spoken, place, stop).await,
+            Ok(Some(First::Tls)) => self.enter_tls(stream, arrival, spoken, place, stop).await,
             Ok(Some(First::Http)) => {
-                self.admit(Prompt::new(stream), First::Http, reached, place, stop).await;
+                self.admit(Prompt::new(stream), First::Http, arrival, place, stop).await;
             }
-            Ok(Some(First::Amqp)) => self.admit(stream, First::Amqp, reached, place, stop).await,
+            Ok(Some(First::Amqp)) => self.admit(stream, First::Amqp, arrival, place, stop).await,
             Ok(None) => {}
             Err(error) => tracing::debug!(%peer, %error, "a connection did not say what it speaks"),
         }
     }
 
-    async fn enter_tls(self, stream: TcpStream, reached: Reached, spoken: Spoken, place: Place, stop: Stop) {
+    async fn enter_tls(self, stream: TcpStream, arrival: Arrival, spoken: Spoken, place: Place, stop: Stop) {
         let Some(tls) = self.tls.clone() else { return };
         let decided = timely(&place, async {
             let mut stream = TlsAcceptor::from(tls).accept(stream).await?;
             let first = stream.fill_buf().await?.first().and_then(|byte| spoken.first(*byte, true));
             Ok::<_, io::Error>(first.map(|first| (stream, first)))
         });
-        let reached = Reached { tls: true, ..reached };
+        let arrival = Arrival { tls: true, ..arrival };
         match decided.await {
-            Ok(Some((stream, first))) => self.admit(stream, first, reached, place, stop).await,
+            Ok(Some((stream, first))) => self.admit(stream, first, arrival, place, stop).await,
             Ok(None) => {}
-            Err(error) => tracing::debug!(peer = %reached.peer, %error, "a TLS handshake failed"),
+            Err(error) => tracing::debug!(peer = %arrival.peer, %error, "a TLS handshake failed"),
         }
     }
 
-    async fn admit<S>(self, stream: S, first: First, reached: Reached, place: Place, stop: Stop)
+    async fn admit<S>(self, stream: S, first: First, arrival: Arrival, place: Place, stop: Stop)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         match first {
             First::Amqp => {
                 drop(place);
-                self.broker.serve(stream, Some(reached.peer), reached.tls).await;
+                self.broker.serve(stream, Some(arrival.peer), arrival.tls).await;
             }
-            First::Http => self.front.serve(stream, reached, place, stop).await,
+            First::Http => self.front.serve(stream, arrival, place, stop).await,
             First::Tls => {}
         }
     }

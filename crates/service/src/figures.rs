@@ -13,7 +13,7 @@ use uuid::Uuid;
 use wire::TaskId;
 use wire::message::{TaskState, TaskTransition};
 
-use crate::task::Outcome;
+use store::tasks::state::Outcome;
 
 /// Upper bounds of requests' times, in seconds.
 const ANSWERS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 60.0];

@@ -4,7 +4,6 @@
 //! address has its [share](crate::connections), and a client has to keep [pace](crate::pace).
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -15,7 +14,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use daemon::stop::Stop;
 use futures_util::FutureExt;
@@ -23,21 +22,22 @@ use hyper::body::{Bytes, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use identity::http::arrival::Arrival;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tower::ServiceExt;
 use tracing::{Instrument, field};
+use wire::IdentityId;
 use wire::rest::error::Code;
-use wire::{ClientId, IdentityId};
 
 use crate::ambient;
 use crate::connections::{Connections, Place};
 use crate::figures::Figures;
 use crate::limits::Limits;
-use crate::origin::Names;
 use crate::pace::{Arriving, Pace, Progress, Watched};
 use crate::post::url::{BROKER, FORWARDER_PORT, Outside};
 use crate::rest::Failure;
 use crate::shares::Share;
+use identity::http::host_names::Names;
 
 /// How long an evicted connection may take to be flushed.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -47,24 +47,6 @@ const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\n
     Too many requests from this address are answered; try again\n";
 /// How long open requests get when the service stops.
 const FINISH: Duration = Duration::from_secs(5);
-
-/// How a request arrived.
-#[derive(Clone, Copy, Debug)]
-pub struct Reached {
-    /// The address of ours.
-    pub at: SocketAddr,
-    pub tls: bool,
-    pub peer: SocketAddr,
-    /// At a door for health and metrics.
-    pub metrics: bool,
-    /// The port on the client's own machine where its forwarder takes AMQP (`farcall connect`).
-    pub forwarder: Option<NonZeroU16>,
-}
-
-/// Where a request comes from.
-pub fn peer(request: &Extensions) -> IpAddr {
-    request.get::<Reached>().map_or(IpAddr::from([0; 4]), |reached| reached.peer.ip())
-}
 
 /// Answers requests. Clones share it.
 #[derive(Clone)]
@@ -161,14 +143,14 @@ impl Front {
     }
 
     /// Serves one connection to its end. `waiting` is its place among those that are not served yet.
-    pub(crate) async fn serve<S>(self, mut stream: S, reached: Reached, waiting: Place, stop: Stop)
+    pub(crate) async fn serve<S>(self, mut stream: S, arrival: Arrival, waiting: Place, stop: Stop)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let place = self.connections.enter(reached.peer.ip());
+        let place = self.connections.enter(arrival.peer.ip());
         drop(waiting);
         let Some(place) = place.map(Arc::new) else {
-            tracing::debug!(peer = %reached.peer, "too many connections of an address are worked for");
+            tracing::debug!(peer = %arrival.peer, "too many connections of an address are worked for");
             let _ = tokio::time::timeout(FAREWELL, stream.write_all(TOO_MANY)).await;
             return;
         };
@@ -180,7 +162,7 @@ impl Front {
             service_fn(move |request| {
                 let front = front.clone();
                 let working = Working::begin(place.clone(), progress.clone());
-                async move { Ok::<_, Infallible>(front.answer(request, reached, working).await) }
+                async move { Ok::<_, Infallible>(front.answer(request, arrival, working).await) }
             })
         };
         let mut http = http1::Builder::new();
@@ -219,7 +201,7 @@ impl Front {
     }
 
     /// One request, from its name to its logged answer.
-    async fn answer(&self, request: Request<Incoming>, reached: Reached, working: Working) -> Response {
+    async fn answer(&self, request: Request<Incoming>, arrival: Arrival, working: Working) -> Response {
         let began = Instant::now();
         let id = ambient::ordered_id().to_string();
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -227,13 +209,13 @@ impl Front {
         // What is logged on the way carries the id that the client sees, from where it comes, and, once that is known, whose
         // request it is.
         let span = tracing::info_span!(
-            "request", id, peer = %reached.peer.ip(), identity = field::Empty, client = field::Empty
+            "request", id, peer = %arrival.peer.ip(), identity = field::Empty, client = field::Empty
         );
         let response = if self.names.own(&method, request.uri()) {
             let mut request = request.map(|body| Body::new(Arriving::new(body, self.pace)));
-            request.extensions_mut().insert(Reached { forwarder, ..reached });
+            request.extensions_mut().insert(Arrival { forwarder, ..arrival });
             request.extensions_mut().insert(working.clone());
-            let router = if reached.metrics { self.inside.clone() } else { self.router.clone() };
+            let router = if arrival.metrics { self.inside.clone() } else { self.router.clone() };
             let answered = router.oneshot(request).instrument(span.clone());
             match AssertUnwindSafe(answered).catch_unwind().await {
                 Ok(Ok(response)) => response,
@@ -254,7 +236,7 @@ impl Front {
         }
         // A forwarder has to know where the broker really is.
         if forwarder.is_some()
-            && let Ok(value) = HeaderValue::from_str(&self.outside.base(reached))
+            && let Ok(value) = HeaderValue::from_str(&self.outside.base(arrival))
         {
             response.headers_mut().insert(BROKER, value);
         }
@@ -269,16 +251,6 @@ impl Front {
 /// The port that a forwarder names. It is a port of the client's own machine, and nothing else can be named.
 fn forwarder(headers: &HeaderMap) -> Option<NonZeroU16> {
     headers.get(FORWARDER_PORT)?.to_str().ok()?.parse().ok()
-}
-
-/// The log names `identity` as who sends the request that is being answered.
-pub fn sent_by(identity: IdentityId) {
-    tracing::Span::current().record("identity", field::display(identity));
-}
-
-/// The same for an application that has shown who it is.
-pub fn sent_by_client(client: ClientId) {
-    tracing::Span::current().record("client", field::display(client));
 }
 
 /// We are nobody's proxy. Programs whose `http_proxy` leads here for the SDK's sake ask us for other hosts, too.

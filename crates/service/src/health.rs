@@ -17,11 +17,11 @@ use tokio::time::Instant;
 
 use crate::ambient;
 use crate::figures::{Figures, counted, gauge, gauges};
-use crate::front::Reached;
 use crate::post::Post;
 use crate::presence::Presence;
 use crate::rest::Failure;
-use crate::store::{Census, Store, StoreError};
+use identity::http::arrival::Arrival;
+use store::{Census, Store, StoreError};
 
 /// How long the store may take to answer before we count as not ready.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -156,14 +156,14 @@ async fn ready(State(health): State<Health>) -> Response {
 
 async fn metrics(
     State(health): State<Health>,
-    Extension(reached): Extension<Reached>,
+    Extension(arrival): Extension<Arrival>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let passed_on = headers.keys().any(|name| {
         let name = name.as_str();
         name == "forwarded" || name == "via" || name.starts_with("x-forwarded-") || name == "x-real-ip"
     });
-    if !reached.metrics && (passed_on || !reached.peer.ip().is_loopback()) {
+    if !arrival.metrics && (passed_on || !arrival.peer.ip().is_loopback()) {
         return Err(crate::rest::nowhere().await);
     }
     let page = health.page().await?;

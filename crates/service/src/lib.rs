@@ -4,15 +4,13 @@
 //! |---|---|
 //! | [`serve`] | opens the parts and runs them |
 //! | [`doors`], [`certificates`], [`prompt`] | sockets, what is spoken at each, TLS |
-//! | [`front`], [`origin`] | HTTP connections, request ids, the names we answer to |
-//! | [`identity`] | who asks: client identities, tokens |
+//! | [`front`] | HTTP connections, request ids |
 //! | [`rest`] | the compute routes |
 //! | [`rules`] | who may do what |
 //! | [`management`] | what those who manage an endpoint do with it |
 //! | [`user_endpoint`] | the endpoints that managers start |
-//! | [`task`], [`presence`] | what a task and an endpoint are doing, as pure state |
+//! | [`presence`] | what an endpoint is doing, as pure state |
 //! | [`post`] | ties the store to the broker |
-//! | [`store`] | what is on disk |
 //! | [`up`] | a service and an endpoint on this machine, with one command |
 //! | [`connect`] | a client's own forwarder to a service elsewhere |
 //! | [`attended`] | a command that runs meanwhile, with every process that comes of it |
@@ -24,7 +22,7 @@
 //! | [`directory`], [`config`], [`admin`], [`cli`] | the operator's side |
 //!
 //! A new route is a file in `rest/` and a line in its router; a new command a file in `cli/`; a new table a migration
-//! and a file in `store/`.
+//! and a file in the crate `store`.
 
 pub mod admin;
 pub mod ambient;
@@ -42,23 +40,17 @@ pub mod doors;
 pub mod figures;
 pub mod front;
 pub mod health;
-pub mod identity;
 pub mod limits;
 pub mod management;
 pub mod obstacle;
-pub mod origin;
 pub mod pace;
 pub mod post;
 pub mod presence;
 pub mod prompt;
-pub mod proof;
 pub mod rest;
 pub mod retention;
 pub mod rules;
-pub mod secret;
 pub mod serve;
 pub mod shares;
-pub mod store;
-pub mod task;
 pub mod up;
 pub mod user_endpoint;

@@ -76,7 +76,7 @@ impl Default for Limits {
             tasks_per_submit: wire::rest::submit::MAX_TASKS,
             functions_per_submit: 1_000,
             tasks_per_status: 10_000,
-            file_from_bytes: 64 << 10,
+            file_from_bytes: store::FILE_FROM_BYTES,
             requests_per_second: 2_000,
             requests_at_once: 20_000,
             endpoints_per_identity: 1_000,

@@ -6,9 +6,9 @@
 use jiff::Timestamp;
 use wire::EndpointId;
 
-use crate::identity::audit::{self, By};
 use crate::post::{self, Post};
-use crate::store::{DeleteEndpoint, LockEndpoint, Store, StoreError, UnlockEndpoint};
+use identity::audit::{self, By};
+use store::{DeleteEndpoint, LockEndpoint, Store, StoreError, UnlockEndpoint};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Management<'a> {

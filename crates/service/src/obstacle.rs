@@ -12,8 +12,8 @@ use nix::unistd::geteuid;
 use crate::certificates::CertificateError;
 use crate::config::Config;
 use crate::doors;
-use crate::identity::upstream::settings::SettingsError;
 use crate::serve::certificate_files;
+use identity::providers::settings::SettingsError;
 
 #[derive(Debug)]
 pub enum Obstacle {

@@ -13,8 +13,8 @@ use crate::ambient;
 use crate::limits::Limits;
 use crate::post::{Ending, Post};
 use crate::presence::Presence;
-use crate::store::{ExpireResults, ForgetSubmissions, ForgetTasks, Store, StoreError};
-use crate::task::Place;
+use store::tasks::state::TaskHolder;
+use store::{ExpireResults, ForgetSubmissions, ForgetTasks, Store, StoreError};
 
 /// Between two passes.
 const PAUSE: Duration = Duration::from_secs(600);
@@ -107,14 +107,14 @@ impl Retention {
             after = open.last().map(|task| task.id);
             let mut endings = Vec::new();
             for task in &open {
-                if task.place == Place::Taken && self.presence.online(task.endpoint, now) {
+                if task.holder == TaskHolder::Taken && self.presence.online(task.endpoint, now) {
                     continue;
                 }
-                let text = match task.place {
-                    Place::Waiting => {
+                let text = match task.holder {
+                    TaskHolder::Waiting => {
                         format!("The task waited {days} days for endpoint {} and was given up", task.endpoint)
                     }
-                    Place::Taken => format!(
+                    TaskHolder::Taken => format!(
                         "Endpoint {} took the task, brought no result in {days} days, and is offline: given up",
                         task.endpoint
                     ),

@@ -5,7 +5,7 @@
 
 use wire::{FunctionId, GroupId, IdentityId};
 
-use crate::store::{Container, Endpoint, FunctionAccess, Group};
+use store::{Container, Endpoint, FunctionAccess, TaskGroup};
 
 /// The answer of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub fn share(group: GroupId, groups: &[GroupId]) -> Verdict {
 }
 
 /// May `caller` see and add to the task `group`? The same holds for its tasks and their results.
-pub fn tasks(group: &Group, caller: IdentityId) -> Verdict {
+pub fn tasks(group: &TaskGroup, caller: IdentityId) -> Verdict {
     if group.owner == caller { Verdict::Yes } else { Verdict::Unknown }
 }
 
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn what_belongs_to_one_person_only() {
         let id = Uuid::from_u128(9);
-        let group = Group { id: id.into(), owner: OWNER, queue: true };
+        let group = TaskGroup { id: id.into(), owner: OWNER, queue: true };
         let registered = Container {
             id: id.into(),
             owner: OWNER,

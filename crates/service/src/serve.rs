@@ -11,28 +11,29 @@ use daemon::stop::{Stage, Stop};
 use crate::admin::Administration;
 use crate::certificates::{CertificateError, Certificates, Files};
 use crate::config::{Config, Tls};
-use crate::directory::{Directory, DirectoryError, write_whole};
+use crate::directory::{Directory, DirectoryError};
 use crate::doors::{self, Door, DoorError, House, Spoken};
 use crate::figures::Figures;
 use crate::front::Front;
 use crate::health::{self, Health};
-use crate::identity::Identity;
-use crate::identity::audit::By;
-use crate::identity::rates::Rates;
-use crate::identity::upstream::Upstreams;
-use crate::identity::upstream::settings::SettingsError;
-use crate::identity::web::Web;
-use crate::origin::Names;
 use crate::post::url::Outside;
 use crate::post::{Post, PostError};
 use crate::presence::Presence;
 use crate::rest::{Answers, App, Room};
 use crate::retention::Retention;
 use crate::shares::Shares;
-use crate::store::{Store, StoreError};
 use crate::user_endpoint::Starter;
 use crate::user_endpoint::keeper::Keeper;
-use crate::{admin, identity, rest};
+use crate::{admin, rest};
+use identity::Identity;
+use identity::audit::By;
+use identity::http::host_names::Names;
+use identity::providers::Upstreams;
+use identity::providers::settings::SettingsError;
+use identity::rates::Rates;
+use identity::web::Web;
+use store::private_file;
+use store::{Store, StoreError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -302,6 +303,6 @@ fn outside(config: &Config, doors: &[Door]) -> Outside {
 
 /// Writes the addresses where others look for them.
 fn publish(path: &Path, addresses: &Addresses) -> Result<(), ServeError> {
-    write_whole(path, format!("{}\n", addresses.json()).as_bytes())
+    private_file::write(path, format!("{}\n", addresses.json()).as_bytes())
         .map_err(|error| ServeError::Write { path: path.display().to_string(), error })
 }

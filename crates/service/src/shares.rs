@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How much somebody may hold of a room for `size`, of which others hold `others`.
@@ -13,14 +12,6 @@ pub fn most(size: usize, others: usize) -> usize {
     match size.saturating_sub(others) {
         0 => 0,
         left => (left / 2).max(1),
-    }
-}
-
-/// `address` as a holder: its network where single addresses cost nothing.
-pub fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into()),
-        address => address,
     }
 }
 
@@ -105,6 +96,7 @@ impl<K: Eq + Hash> Drop for Share<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use identity::http::arrival::network;
 
     #[test]
     fn nobody_holds_more_than_half_of_what_others_leave() {

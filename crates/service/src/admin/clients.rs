@@ -7,9 +7,9 @@ use super::people::plain;
 use super::request::{AddedClient, ClientRequest, KnownClient, Removed, Reply};
 use super::{AdminError, Administration};
 use crate::ambient;
-use crate::identity::audit;
-use crate::identity::ended::Ended;
-use crate::store::{Client, NativeApp, PutNativeApp, RemoveIdentity, RemoveNativeApp, SetDisabled};
+use identity::audit;
+use identity::end_reason::Ended;
+use store::{Client, NativeApp, PutNativeApp, RemoveIdentity, RemoveNativeApp, SetDisabled};
 
 /// Where codes of one native application may be sent.
 const MOST_REDIRECTS: usize = 20;

@@ -7,7 +7,7 @@ use super::request::{Dropped, EndpointRequest, KnownEndpoint, Removed, Reply};
 use super::{AdminError, Administration};
 use crate::ambient;
 use crate::management::Management;
-use crate::store::EndpointLine;
+use store::EndpointLine;
 
 /// Endpoints in one answer.
 const LISTED: usize = 10_000;

@@ -6,9 +6,9 @@ use super::people::plain;
 use super::request::{GroupRequest, KnownGroup, Removed, Reply};
 use super::{AdminError, Administration};
 use crate::ambient;
-use crate::identity::audit;
-use crate::identity::ended::Ended;
-use crate::store::{AddMember, AddUserGroup, RemoveMember, RemoveUserGroup, StoreError, UserGroup};
+use identity::audit;
+use identity::end_reason::Ended;
+use store::{AddMember, AddUserGroup, RemoveMember, RemoveUserGroup, StoreError, UserGroup};
 
 impl Administration {
     pub(super) async fn group(&self, request: GroupRequest) -> Result<Reply, AdminError> {

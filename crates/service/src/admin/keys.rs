@@ -3,7 +3,7 @@
 use super::request::{KeyRequest, KnownKey, Reply};
 use super::{AdminError, Administration};
 use crate::ambient;
-use crate::identity::audit;
+use identity::audit;
 
 impl Administration {
     pub(super) async fn key(&self, request: KeyRequest) -> Result<Reply, AdminError> {

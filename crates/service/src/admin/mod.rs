@@ -23,14 +23,14 @@ use tokio::net::{UnixListener, UnixStream};
 use wire::IdentityId;
 
 use crate::ambient;
-use crate::identity::Identity;
-use crate::identity::audit::By;
-use crate::identity::ended::Ended;
-use crate::identity::password::PasswordError;
-use crate::identity::{IdentityError, key::KeyError};
 use crate::post::Post;
-use crate::store::{self, EndEverything, StoreError};
+use identity::Identity;
+use identity::audit::By;
+use identity::end_reason::Ended;
+use identity::password::PasswordError;
+use identity::{IdentityError, signing_keys::KeyError};
 use request::{Reply, Request};
+use store::{EndEverything, StoreError};
 
 /// The longest line of a request.
 const LINE: u64 = 64 << 10;

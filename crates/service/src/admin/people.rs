@@ -6,9 +6,9 @@ use super::request::{Password, Removed, Reply, UserRequest};
 use super::{AdminError, Administration};
 use crate::admin::request::KnownUser;
 use crate::ambient;
-use crate::identity::ended::Ended;
-use crate::identity::{audit, people};
-use crate::store::{AddPerson, Describe, Kind, Link, Profile, RemoveIdentity, SetDisabled};
+use identity::end_reason::Ended;
+use identity::{audit, people};
+use store::{AddPerson, Describe, Kind, Link, Profile, RemoveIdentity, SetDisabled};
 
 /// The longest name, e-mail or organization.
 const TEXT_LIMIT: usize = 300;

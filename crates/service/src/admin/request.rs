@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::store::{Client, Kind, NativeApp, Profile, UserGroup};
+use store::{Client, Kind, NativeApp, Profile, UserGroup};
 
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(tag = "about", rename_all = "kebab-case")]

@@ -13,9 +13,9 @@ use crate::admin::request::{
 };
 use crate::admin::{self, Administration};
 use crate::directory::{Directory, DirectoryError};
-use crate::identity::Identity;
-use crate::identity::audit::By;
-use crate::store::Store;
+use identity::Identity;
+use identity::audit::By;
+use store::Store;
 
 /// What every administrative command is told.
 #[derive(Debug, Args)]

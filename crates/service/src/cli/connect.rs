@@ -15,7 +15,7 @@ use super::console::{complain, say};
 use crate::attended::{self, Signals, as_a_shell_says};
 use crate::client_environment::{Reach, quoted};
 use crate::connect::{self, Forwarder};
-use crate::directory::write_whole;
+use store::private_file;
 
 #[derive(Debug, Args)]
 pub(super) struct Connect {
@@ -94,7 +94,7 @@ async fn wait(forwarder: Forwarder, mut signals: Signals, directory: &Path) -> a
         .recursive(true)
         .mode(0o700)
         .create(directory)
-        .and_then(|()| write_whole(&path, script.as_bytes()))
+        .and_then(|()| private_file::write(&path, script.as_bytes()))
         .with_context(|| format!("cannot write {}", path.display()))?;
     say(format_args!("eval \"$(cat {})\"", quoted(&path.display().to_string())))?;
     complain(

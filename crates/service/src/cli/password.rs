@@ -9,7 +9,7 @@ use nix::sys::termios::{self, LocalFlags, SetArg, Termios};
 
 use super::console::complain;
 use crate::admin::request::Password;
-use crate::identity::password::LONGEST;
+use identity::password::LONGEST;
 
 /// A new password, typed twice on a terminal.
 pub(super) fn new(username: &str) -> anyhow::Result<Password> {

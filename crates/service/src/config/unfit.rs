@@ -6,8 +6,8 @@ use rustls::pki_types::ServerName;
 use serde_json::{Map, Value};
 
 use super::Config;
-use crate::identity::upstream::settings::SettingsError;
 use crate::limits::Limits;
+use identity::providers::settings::SettingsError;
 
 /// Limits of which 0 says something: that there is none of it, or that it is switched off. Of any other it would refuse
 /// everything.

@@ -24,7 +24,7 @@ use super::far::{Address, FarError};
 use super::target::{Target, for_another, for_the_service, without_hop};
 use super::{Near, USER};
 use crate::post::url::FORWARDER_PORT;
-use crate::proof;
+use identity::http::authorization_header;
 
 /// How long a client may take for the headers of a request, and may leave a connection idle.
 const HEADERS: Duration = Duration::from_secs(120);
@@ -71,7 +71,7 @@ pub(super) async fn serve(stream: TcpStream, near: Near) {
 
 impl Visit {
     async fn answer(&self, request: Request<Incoming>) -> Response {
-        let shown = proof::proxy_basic(request.headers());
+        let shown = authorization_header::proxy_basic(request.headers());
         if !shown.is_some_and(|(user, password)| user == USER && self.near.password.admits(&password)) {
             return unknown();
         }

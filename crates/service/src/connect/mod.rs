@@ -42,8 +42,8 @@ pub use far::FarError;
 pub use trust::TrustError;
 
 use crate::client_environment::{Reach, Variables};
-use crate::secret::{self, Hash};
 use far::Far;
+use store::secret::{self, Hash};
 
 /// The user in `http_proxy`. The password is what counts.
 const USER: &str = "farcall";

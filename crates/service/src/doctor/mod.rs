@@ -24,7 +24,7 @@ use crate::directory::Directory;
 use crate::doors::{self, Spoken};
 use crate::obstacle::{self, Obstacle};
 use crate::serve::certificate_files;
-use crate::store::Store;
+use store::Store;
 
 /// Below this the next result may not fit.
 const DISK_LOW: u64 = 256 << 20;

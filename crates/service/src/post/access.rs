@@ -17,10 +17,11 @@ use super::outbox::Feeder;
 use super::standing::{Moment, Standing};
 use super::url::User;
 use crate::ambient;
-use crate::identity::ended::Reasons;
-use crate::shares::{Share, Shares, network};
-use crate::store::{Holder, RetireOlder, Store};
+use crate::shares::{Share, Shares};
 use crate::user_endpoint::Starts;
+use identity::end_reason::Reasons;
+use identity::http::arrival::network;
+use store::{Holder, RetireOlder, Store};
 
 /// What one credential of an endpoint and of a client may use of the broker. A client's programs share theirs: its
 /// connections are bounded by what its identity may have.

@@ -5,7 +5,7 @@ use wire::queue::Name;
 use wire::{IdentityId, TaskGroupId};
 
 use super::outbox::{BYTES, Loaded, Outbox, Row};
-use crate::store::{Delivered, Store, StoreError};
+use store::{Delivered, Store, StoreError};
 
 /// Results on their way to clients.
 #[derive(Debug)]

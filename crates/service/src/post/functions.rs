@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use wire::FunctionId;
 
-use crate::store::{Function, Store, StoreError};
+use store::{Function, Store, StoreError};
 
 /// Functions remembered, and the most that one of them may measure to be remembered.
 const REMEMBERED: usize = 256;

@@ -28,8 +28,8 @@ use super::turns::Turns;
 use super::url::User;
 use crate::ambient;
 use crate::presence::{self, Presence};
-use crate::store::{Progress, Report, Run, Store, StoreError, Which};
 use crate::user_endpoint::Starts;
+use store::{Progress, Report, Run, Store, StoreError, Which};
 
 /// How long a new run may take to report what the one before it left behind.
 const RECOVERY: SignedDuration = SignedDuration::from_secs(60);

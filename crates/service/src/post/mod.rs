@@ -34,19 +34,19 @@ use wire::{EndpointId, FunctionId};
 
 use crate::ambient;
 use crate::figures::Figures;
-use crate::identity::audit::{self, By};
-use crate::identity::ended::Reasons;
 use crate::limits::Limits;
 use crate::presence::Presence;
-use crate::store::{Ended, Holder, Store, StoreError, Which};
 use crate::user_endpoint::Starts;
 use deliveries::Deliveries;
 use functions::Functions;
 use heartbeats::Heartbeats;
+use identity::audit::{self, By};
+use identity::end_reason::Reasons;
 use outbox::Feeder;
 pub use results::{Ending, end_waiting_at_rest};
 use results::{ResultSink, Results};
 use standing::Standing;
+use store::{Ended, Holder, Store, StoreError, Which};
 use tasks::Tasks;
 use url::User;
 

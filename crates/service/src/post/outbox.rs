@@ -19,7 +19,7 @@ use std::time::Duration;
 use broker::{Backing, Credit, CreditBalance, DropReason, Handle, Message, StoredMessage};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::store::StoreError;
+use store::StoreError;
 
 /// Rows loaded at a time, and bytes of them.
 pub(super) const ROWS: usize = 500;

@@ -17,8 +17,8 @@ use super::outbox::Feeder;
 use super::turns::Turns;
 use crate::ambient;
 use crate::figures::{Figures, Times};
-use crate::store::{Kept, RecordResults, Recorded, ReportedResult, Store, StoreError, Which};
-use crate::task::Outcome;
+use store::tasks::state::Outcome;
+use store::{Kept, RecordResults, Recorded, ReportedResult, Store, StoreError, Which};
 
 /// Results recorded together at most, and bytes of them.
 const TOGETHER: usize = 256;

@@ -11,7 +11,7 @@ use super::functions::Functions;
 use super::outbox::{BYTES, Loaded, Outbox, Row};
 use super::results::{Ending, Results};
 use super::url::User;
-use crate::store::{Acknowledge, Assignment, Function, Store, StoreError};
+use store::{Acknowledge, Assignment, Function, Store, StoreError};
 
 /// Tasks on their way to endpoints.
 #[derive(Debug)]

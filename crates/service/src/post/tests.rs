@@ -11,17 +11,27 @@ use wire::{FunctionId, IdentityId, RequestId, TaskGroupId, TaskId};
 
 use super::*;
 use crate::limits::Limits;
-use crate::secret::Hash;
-use crate::store::{
-    AddClient, AddFunction, Answering, Choices, Client, DeleteEndpoint, Endpoint, ExpireResults, Fingerprint,
-    Function, NewTask, RecordResults, RegisterEndpoint, Registered, Report, ReportedResult, Submission,
-    Submit,
+use store::secret::Hash;
+use store::{
+    AddClient, AddFunction, AnswersInFlight, Choices, Client, DeleteEndpoint, Endpoint, ExpireResults,
+    Fingerprint, Function, NewTask, RecordResults, RegisterEndpoint, Registered, Report, ReportedResult,
+    Submission, Submit,
 };
 
 const OWNER: IdentityId = IdentityId::from_uuid(Uuid::from_u128(1));
 const ENDPOINT: EndpointId = EndpointId::from_uuid(Uuid::from_u128(2));
 const FUNCTION: FunctionId = FunctionId::from_uuid(Uuid::from_u128(3));
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+/// No answer is in flight.
+#[derive(Debug)]
+struct NoneInFlight;
+
+impl AnswersInFlight for NoneInFlight {
+    fn contains(&self, _request: RequestId) -> bool {
+        false
+    }
+}
 
 struct Scene {
     _directory: tempfile::TempDir,
@@ -123,7 +133,7 @@ impl Scene {
                 not_before: NOW,
                 keys_not_before: NOW,
             },
-            answering: Answering::default(),
+            in_flight: Arc::new(NoneInFlight),
         };
         assert!(matches!(self.store.submit(submit).await.unwrap(), Submission::New(_)));
         self.post.submitted(ENDPOINT);
@@ -192,7 +202,7 @@ async fn many_tasks_end_in_steps() {
     let tasks = scene.submit(600).await;
     let ended = async |scene: &Scene| {
         let rows = scene.store.tasks(&tasks).await.unwrap();
-        rows.iter().filter(|row| matches!(row.state, crate::task::State::Ended { .. })).count()
+        rows.iter().filter(|row| matches!(row.state, store::tasks::state::State::Ended { .. })).count()
     };
     let before = scene.store.commands();
     let endings: Vec<_> =
@@ -221,7 +231,7 @@ async fn a_result_that_expires_while_it_is_read_is_none() {
     let scene = Scene::new().await;
     for (number, &task) in scene.submit(30).await.iter().enumerate() {
         let message = scene.store.keep(vec![vec![b'r'; 100_000].into()]).await.unwrap().remove(0);
-        let outcome = crate::task::Outcome::Succeeded;
+        let outcome = store::tasks::state::Outcome::Succeeded;
         let result = ReportedResult { task, endpoint: ENDPOINT, outcome, message };
         scene.store.write(RecordResults { results: vec![result], now: NOW }).await.unwrap();
         let group = TaskGroupId::from_uuid(Uuid::from_u128(4));

@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use axum::http::HeaderName;
 use wire::{EndpointId, IdentityId};
 
-use crate::front::Reached;
-use crate::store::Holder;
+use identity::http::arrival::Arrival;
+use store::Holder;
 
 /// A header of requests that come by `farcall connect`: the port, on the client's own machine, that leads to the broker.
 pub const FORWARDER_PORT: HeaderName = HeaderName::from_static("farcall-amqp-port");
@@ -73,26 +73,26 @@ pub struct Outside {
 }
 
 impl Outside {
-    /// `amqps://host:port` for whoever reached us over HTTP at `reached`.
-    pub fn base(&self, reached: Reached) -> String {
-        if let Some(port) = reached.forwarder {
+    /// `amqps://host:port` for a client whose HTTP request arrived as `arrival`.
+    pub fn base(&self, arrival: Arrival) -> String {
+        if let Some(port) = arrival.forwarder {
             // Only ever the client's own machine, whatever a request says.
             return format!("amqp://{}:{port}", Ipv4Addr::LOCALHOST);
         }
         let tls = self.tls.unwrap_or(match (self.plain_port, self.tls_port) {
-            (Some(_), Some(_)) => reached.tls,
+            (Some(_), Some(_)) => arrival.tls,
             (_, tls) => tls.is_some(),
         });
         let listening = if tls { self.tls_port } else { self.plain_port };
         let usual = if tls { 5671 } else { 5672 };
         let port = self.port.or(listening).unwrap_or(usual);
-        let host = self.host.clone().unwrap_or_else(|| local(reached.at.ip()));
+        let host = self.host.clone().unwrap_or_else(|| local(arrival.at.ip()));
         format!("{}://{host}:{port}", if tls { "amqps" } else { "amqp" })
     }
 }
 
-fn local(reached: IpAddr) -> String {
-    match reached {
+fn local(arrival: IpAddr) -> String {
+    match arrival {
         ip if ip.is_loopback() => "localhost".to_owned(),
         IpAddr::V4(ip) => ip.to_string(),
         IpAddr::V6(ip) => format!("[{ip}]"),
@@ -134,8 +134,8 @@ mod tests {
     #[test]
     fn the_host_is_the_public_one_or_where_we_were_reached() {
         let peer = "192.0.2.9:1".parse().unwrap();
-        let reached =
-            |at: &str, tls| Reached { at: at.parse().unwrap(), tls, peer, metrics: false, forwarder: None };
+        let arrival =
+            |at: &str, tls| Arrival { at: at.parse().unwrap(), tls, peer, metrics: false, forwarder: None };
         let plain = Outside { plain_port: Some(4444), ..Outside::default() };
         let both = Outside { tls_port: Some(443), ..plain.clone() };
         let named = Outside { host: Some("amqp.example.org".into()), ..both.clone() };
@@ -152,9 +152,9 @@ mod tests {
             (&behind, "127.0.0.1:80", false, "amqps://localhost:443"),
         ];
         for (outside, at, tls, expected) in table {
-            assert_eq!(outside.base(reached(at, tls)), expected, "{outside:?} {at} {tls}");
+            assert_eq!(outside.base(arrival(at, tls)), expected, "{outside:?} {at} {tls}");
         }
-        let forwarded = Reached { forwarder: NonZeroU16::new(41_000), ..reached("192.0.2.1:443", true) };
+        let forwarded = Arrival { forwarder: NonZeroU16::new(41_000), ..arrival("192.0.2.1:443", true) };
         assert_eq!(named.base(forwarded), "amqp://127.0.0.1:41000");
         let url = ConnectionUrl { holder: HOLDER, number: 3, secret: "s" };
         assert_eq!(

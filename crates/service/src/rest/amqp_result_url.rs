@@ -18,10 +18,10 @@ use super::caller::CallerToken;
 use super::failure::Failure;
 use super::route::{Method, Route};
 use crate::ambient;
-use crate::front::Reached;
 use crate::post::url::ConnectionUrl;
-use crate::secret::{self, Hash};
-use crate::store::{Holder, NewClientCredential};
+use identity::http::arrival::Arrival;
+use store::secret::{self, Hash};
+use store::{Holder, NewClientCredential};
 
 pub(super) const ROUTE: Route = Route::new(
     Method::Get,
@@ -85,14 +85,14 @@ fn is_young(handed: &Handed, now: Timestamp) -> bool {
 pub(super) async fn url(
     State(app): State<App>,
     by: CallerToken,
-    Extension(reached): Extension<Reached>,
+    Extension(arrival): Extension<Arrival>,
 ) -> Result<Json<ResultConnection>, Failure> {
     let caller = by.token.identity;
     let Handed { number, secret, .. } = credential(&app, &by).await?;
     let url = ConnectionUrl { holder: Holder::Client(caller), number, secret: &secret };
     Ok(Json(ResultConnection {
         queue_prefix: queue::client_prefix(caller),
-        connection_url: url.at(&app.amqp.base(reached)),
+        connection_url: url.at(&app.amqp.base(arrival)),
     }))
 }
 

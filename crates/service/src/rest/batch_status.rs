@@ -16,7 +16,7 @@ use super::failure::Failure;
 use super::route::{Method, Route};
 use super::task_document::document;
 use crate::ambient;
-use crate::store::TaskRow;
+use store::TaskRow;
 
 /// Results read at a time: so many, and of so many bytes.
 const TOGETHER: usize = 1000;
@@ -102,7 +102,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::task::State;
+    use store::tasks::state::State;
 
     #[test]
     fn a_portion_is_bounded_in_number_and_bytes() {

@@ -29,11 +29,10 @@ use wire::rest::error::Code;
 
 use super::caller::Caller;
 use super::failure::Failure;
-use crate::front;
 use crate::limits::Limits;
 use crate::pace::TooSlow;
-use crate::shares::{Share, Shares, network};
-use crate::store;
+use crate::shares::{Share, Shares};
+use identity::http::arrival::{network, peer};
 
 /// The semaphores count in these.
 const UNIT: usize = 4 << 10;
@@ -139,7 +138,7 @@ impl Room {
 
     /// The shares of whoever sends a request; nothing of them is taken yet.
     fn taken(&self, request: &Extensions) -> Result<Taken, Failure> {
-        let address = self.by_address.take(network(front::peer(request)), 0).ok_or_else(busy)?;
+        let address = self.by_address.take(network(peer(request)), 0).ok_or_else(busy)?;
         let identity = match request.get::<Caller>() {
             Some(&Caller(identity)) => Some(self.by_identity.take(identity, 0).ok_or_else(busy)?),
             None => None,
@@ -266,7 +265,7 @@ fn too_large(limit: usize) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::front::Reached;
+    use identity::http::arrival::Arrival;
 
     fn request(size: usize) -> Request {
         Request::new(axum::body::Body::from(vec![0; size]))
@@ -277,7 +276,7 @@ mod tests {
         let mut request = request(size);
         let at = std::net::SocketAddr::from(([127, 0, 0, 1], 5000));
         let peer = std::net::SocketAddr::from(([192, 0, 2, from], 1));
-        request.extensions_mut().insert(Reached { at, tls: false, peer, metrics: false, forwarder: None });
+        request.extensions_mut().insert(Arrival { at, tls: false, peer, metrics: false, forwarder: None });
         request.extensions_mut().insert(Caller(IdentityId::from_uuid(uuid::Uuid::from_u128(who))));
         request
     }

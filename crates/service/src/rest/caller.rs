@@ -11,10 +11,12 @@ use wire::rest::error::Code;
 
 use super::App;
 use super::failure::Failure;
+use crate::ambient;
 use crate::front::Working;
-use crate::secret::Hash;
-use crate::store::Token;
-use crate::{ambient, front, proof};
+use identity::http::arrival::peer;
+use identity::http::{authorization_header, caller_log};
+use store::Token;
+use store::secret::Hash;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caller(pub(super) IdentityId);
@@ -39,16 +41,16 @@ impl FromRequestParts<App> for CallerToken {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<CallerToken, Failure> {
-        let bearer = proof::bearer(&parts.headers)
+        let bearer = authorization_header::bearer(&parts.headers)
             .ok_or_else(|| Failure::new(Code::UserUnauthenticated, "A bearer token is needed here"))?;
         let now = ambient::now();
         let Some(token) = app.identity.check(bearer, now).await? else {
-            let why = app.identity.why_ended(bearer, front::peer(&parts.extensions), now).await?;
+            let why = app.identity.why_ended(bearer, peer(&parts.extensions), now).await?;
             let text =
                 why.map_or_else(|| "The token is unknown or has ended".to_owned(), |it| it.to_string());
             return Err(Failure::new(Code::InvalidAuthToken, text));
         };
-        front::sent_by(token.identity);
+        caller_log::record_identity(token.identity);
         if token.resource_server != COMPUTE_RESOURCE_SERVER || !token.covers(COMPUTE_SCOPE) {
             return Err(Failure::new(Code::InsufficientAuthScope, "The token's scope does not reach here"));
         }

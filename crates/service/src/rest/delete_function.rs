@@ -11,7 +11,7 @@ use super::caller::Caller;
 use super::failure::Failure;
 use super::route::{Method, Route};
 use crate::rules::{self, Verdict};
-use crate::store::DeleteFunction;
+use store::DeleteFunction;
 
 pub(super) const ROUTE: Route = Route {
     refusals: &[Code::FunctionNotFound, Code::FunctionAccessForbidden],

@@ -12,7 +12,7 @@ use wire::json::Malformed;
 use wire::rest::error::{Code, ErrorBody};
 use wire::{ContainerId, EndpointId, FunctionId, GroupId, TaskGroupId, TaskId};
 
-use crate::store::StoreError;
+use store::StoreError;
 
 /// A refused request. Boxed: it travels in every `Result`.
 #[derive(Clone, Debug)]

@@ -34,7 +34,7 @@ pub(super) async fn get(
     Path(id): Path<String>,
 ) -> Result<Response, Failure> {
     let id: TaskGroupId = super::id(&id)?;
-    let group = app.store.group(id).await?.filter(|group| rules::tasks(group, caller) == Verdict::Yes);
+    let group = app.store.task_group(id).await?.filter(|group| rules::tasks(group, caller) == Verdict::Yes);
     let group = group.ok_or_else(|| Failure::unknown_group(id))?;
     let open = format!(
         r#"{{"taskgroup_id":"{id}","create_websockets_queue":{queue},"tasks":["#,
@@ -44,7 +44,7 @@ pub(super) async fn get(
         let app = app.clone();
         async move {
             let Some(after) = after else { return Ok(None) };
-            let tasks = app.store.group_tasks(id, after, TOGETHER).await?;
+            let tasks = app.store.task_group_tasks(id, after, TOGETHER).await?;
             let last = tasks.last().map(|(task, _)| *task);
             let mut text = Vec::new();
             for (index, (task, submitted)) in tasks.iter().enumerate() {

@@ -19,7 +19,7 @@ use super::caller::Caller;
 use super::failure::Failure;
 use super::route::{Method, Parameter, Route};
 use crate::ambient;
-use crate::store::{ListedEndpoint, Seen};
+use store::{ListedEndpoint, Seen};
 
 /// Endpoints in one answer: all of one's own, and those of others until there are so many.
 const LISTED: usize = 10_000;

@@ -48,9 +48,6 @@ use route::Route;
 
 use crate::ambient;
 use crate::figures::Figures;
-use crate::identity::Identity;
-use crate::identity::audit::By;
-use crate::identity::rates::Rates;
 use crate::limits::Limits;
 use crate::management::Management;
 use crate::post::Post;
@@ -58,8 +55,11 @@ use crate::post::url::Outside;
 use crate::presence::Presence;
 use crate::rules::{self, Verdict};
 use crate::shares::Shares;
-use crate::store::{Endpoint, FunctionAccess, Store, StoreError};
 use crate::user_endpoint::keeper::Keeper;
+use identity::Identity;
+use identity::audit::By;
+use identity::rates::Rates;
+use store::{Endpoint, FunctionAccess, Store, StoreError};
 
 /// What the routes work with. Clones share it.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use super::caller::Caller;
 use super::failure::Failure;
 use super::route::{Method, Route};
 use crate::ambient;
-use crate::store::{AddContainer, Container};
+use store::{AddContainer, Container};
 
 /// The most that any text of it may measure.
 const TEXT_LIMIT: usize = 4 << 10;

@@ -17,12 +17,12 @@ use super::caller::CallerToken;
 use super::failure::Failure;
 use super::route::{Method, Route};
 use crate::ambient;
-use crate::front::Reached;
 use crate::post::url::ConnectionUrl;
 use crate::rules::{self, Verdict};
-use crate::secret::{self, Hash};
-use crate::store::{ChangeEndpoint, Endpoint, Holder, RegisterEndpoint, Registered};
 use crate::user_endpoint;
+use identity::http::arrival::Arrival;
+use store::secret::{self, Hash};
+use store::{ChangeEndpoint, Endpoint, Holder, RegisterEndpoint, Registered};
 
 const REFUSALS: &[Code] = &[
     Code::SemanticallyInvalid,
@@ -64,20 +64,20 @@ const LIST_LIMIT: usize = 10_000;
 pub(super) async fn create(
     State(app): State<App>,
     by: CallerToken,
-    Extension(reached): Extension<Reached>,
+    Extension(arrival): Extension<Arrival>,
     request: Request,
 ) -> Result<Json<Registration>, Failure> {
     let wanted = read(&app, request).await?;
     may_make_another(&app, by.token.identity)?;
     let id = EndpointId::from_uuid(ambient::random_id());
-    register(&app, wanted, id, &by, reached).await
+    register(&app, wanted, id, &by, arrival).await
 }
 
 pub(super) async fn update(
     State(app): State<App>,
     by: CallerToken,
     Path(id): Path<String>,
-    Extension(reached): Extension<Reached>,
+    Extension(arrival): Extension<Arrival>,
     request: Request,
 ) -> Result<Response, Failure> {
     let id: EndpointId = super::id(&id)?;
@@ -110,7 +110,7 @@ pub(super) async fn update(
     } else {
         may_make_another(&app, caller)?;
     }
-    register(&app, wanted, id, &by, reached).await.map(IntoResponse::into_response)
+    register(&app, wanted, id, &by, arrival).await.map(IntoResponse::into_response)
 }
 
 /// Refuses when `caller` makes endpoints without end, and deletes them again.
@@ -213,10 +213,10 @@ async fn register(
     Wanted(wanted): Wanted,
     id: EndpointId,
     by: &CallerToken,
-    reached: Reached,
+    arrival: Arrival,
 ) -> Result<Json<Registration>, Failure> {
     let now = ambient::now();
-    let broker_at = app.amqp.base(reached);
+    let broker_at = app.amqp.base(arrival);
     let endpoint = Endpoint {
         id,
         owner: by.token.identity,

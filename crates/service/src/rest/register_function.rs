@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::route::{Method, Route};
 use crate::ambient;
 use crate::rules::{self, Verdict};
-use crate::store::{AddFunction, Function};
+use store::{AddFunction, Function};
 
 /// The most that a function's name and description may measure.
 const NAME_LIMIT: usize = 1 << 10;

@@ -6,7 +6,9 @@
 //!              +-- the connection ended -+--> stays known: its twin gets the same ids
 //! ```
 
+use std::collections::HashSet;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,16 +20,41 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use wire::RequestId;
 
-use crate::store::{Answered, Answering, Store};
+use store::{Answered, AnswersInFlight, Store};
 
 /// Answers that are recorded together at most, and how long they gather: each record costs a transaction of its own.
 const TOGETHER: usize = 512;
 const GATHERING: Duration = Duration::from_millis(100);
 
+/// The submits whose answers are in flight. Clones share it.
+#[derive(Clone, Debug, Default)]
+struct InFlight(Arc<Mutex<HashSet<RequestId>>>);
+
+impl InFlight {
+    fn begin(&self, request: RequestId) {
+        self.set().insert(request);
+    }
+
+    fn end(&self, request: RequestId) {
+        self.set().remove(&request);
+    }
+
+    fn set(&self) -> MutexGuard<'_, HashSet<RequestId>> {
+        // A panic while it was held cannot have left it half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AnswersInFlight for InFlight {
+    fn contains(&self, request: RequestId) -> bool {
+        self.set().contains(&request)
+    }
+}
+
 /// Follows answers to their connections. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Answers {
-    answering: Answering,
+    in_flight: InFlight,
     // Not bounded by itself: each request in flight sends one at most.
     written: mpsc::UnboundedSender<RequestId>,
 }
@@ -35,8 +62,8 @@ pub struct Answers {
 impl Answers {
     pub fn new(store: Store) -> Answers {
         let (written, mut requests) = mpsc::unbounded_channel();
-        let answering = Answering::default();
-        let answers = Answers { answering: answering.clone(), written };
+        let in_flight = InFlight::default();
+        let answers = Answers { in_flight: in_flight.clone(), written };
         tokio::spawn(async move {
             let mut together = Vec::with_capacity(TOGETHER);
             while let Some(first) = requests.recv().await {
@@ -51,19 +78,19 @@ impl Answers {
                 if let Err(error) = store.write(Answered(together.clone())).await {
                     tracing::warn!(%error, "answered submits could not be forgotten");
                 }
-                together.drain(..).for_each(|request| answering.end(request));
+                together.drain(..).for_each(|request| in_flight.end(request));
             }
         });
         answers
     }
 
-    pub(super) fn answering(&self) -> Answering {
-        self.answering.clone()
+    pub(super) fn in_flight(&self) -> Arc<dyn AnswersInFlight> {
+        Arc::new(self.in_flight.clone())
     }
 
     /// `request` is being answered from now on.
     pub(super) fn begin(&self, request: RequestId) -> Ticket {
-        self.answering.begin(request);
+        self.in_flight.begin(request);
         Ticket { answers: self.clone(), request, written: false }
     }
 }
@@ -86,7 +113,7 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.written || self.answers.written.send(self.request).is_err() {
-            self.answers.answering.end(self.request);
+            self.answers.in_flight.end(self.request);
         }
     }
 }

@@ -16,10 +16,10 @@ use super::route::{Method, Parameter, Route};
 use crate::ambient;
 use crate::limits::Limits;
 use crate::rules::{self, Verdict};
-use crate::secret::Hash;
-use crate::store::{Choices, Endpoint, Fingerprint, Kept, NewTask, Submission, Submit};
 use crate::user_endpoint::core::Outcome;
 use crate::user_endpoint::{self, Starter};
+use store::secret::Hash;
+use store::{Choices, Endpoint, Fingerprint, Kept, NewTask, Submission, Submit};
 
 /// The resource specification, and the list of serializers.
 const SPECIFICATION: usize = 64 << 10;
@@ -76,7 +76,7 @@ pub(super) async fn submit(
     }
     let group = match wanted.task_group_id {
         // One that the client made up becomes theirs with this submit.
-        Some(group) => match app.store.group(group).await? {
+        Some(group) => match app.store.task_group(group).await? {
             Some(known) if rules::tasks(&known, caller) != Verdict::Yes => {
                 return Err(Failure::unknown_group(group));
             }
@@ -136,7 +136,7 @@ pub(super) async fn submit(
         tasks: tasks.collect(),
         now: ambient::now(),
         fingerprint,
-        answering: app.answers.answering(),
+        in_flight: app.answers.in_flight(),
     };
     drop(wanted);
     let ticket = app.answers.begin(request);

@@ -10,8 +10,8 @@ use wire::rest::task::Document;
 
 use super::failure::Failure;
 use crate::limits::Limits;
-use crate::store::TaskRow;
-use crate::task::{Outcome, State};
+use store::TaskRow;
+use store::tasks::state::{Outcome, State};
 
 /// The document of `task`, whose message of the end is `result`. An open task at an endpoint that is offline says that it
 /// waits for it.

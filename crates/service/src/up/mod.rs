@@ -30,8 +30,9 @@ use serde::{Deserialize, Serialize};
 use crate::admin;
 use crate::admin::request::{AddedClient, ClientRequest, Reply, Request, UserRequest};
 use crate::client_environment::Proxies;
-use crate::directory::{Directory, write_whole};
-use crate::identity::people;
+use crate::directory::Directory;
+use identity::people;
+use store::private_file;
 
 pub use endpoint::Endpoint;
 use endpoint::Program;
@@ -137,8 +138,8 @@ async fn rest(
     let mut environment = Environment::new(service.addresses(), &identity, place, &Proxies::here())?;
     let endpoint = Endpoint::find_or_start(program, place, &environment).await?;
     environment.endpoint(endpoint.id);
-    let written = write_whole(&place.environment(), environment.script().as_bytes())
-        .and_then(|()| write_whole(&place.hello(), HELLO.as_bytes()))
+    let written = private_file::write(&place.environment(), environment.script().as_bytes())
+        .and_then(|()| private_file::write(&place.hello(), HELLO.as_bytes()))
         .with_context(|| format!("cannot write into {}", place.root.display()));
     match written {
         Ok(()) => Ok((environment, identity.person, endpoint)),
@@ -206,7 +207,8 @@ async fn identity(directory: &Directory, place: &Place) -> anyhow::Result<Client
     }
     let identity = ClientIdentity { client_id: added.client_id, client_secret: added.client_secret, person };
     let text = serde_json::to_string(&identity)?;
-    write_whole(&path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+    private_file::write(&path, text.as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(identity)
 }
 

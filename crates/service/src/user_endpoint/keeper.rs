@@ -15,7 +15,7 @@ use super::restarts::{Decision, Restarts, Seen};
 use super::{Starter, Wanted};
 use crate::ambient;
 use crate::presence::Presence;
-use crate::store::{StoreError, UserEndpoint};
+use store::{StoreError, UserEndpoint};
 
 /// Between two looks, while there are open tasks.
 const LOOK: Duration = Duration::from_secs(1);

@@ -25,8 +25,8 @@ use self::core::{Action, Event, Outcome, Starts as Core};
 use crate::ambient;
 use crate::post::Post;
 use crate::post::url::ConnectionUrl;
-use crate::secret::{self, Hash};
-use crate::store::{Choices, Endpoint, Holder, RegisterEndpoint, Registered, Store, StoreError};
+use store::secret::{self, Hash};
+use store::{Choices, Endpoint, Holder, RegisterEndpoint, Registered, Store, StoreError};
 
 /// How long the command may wait in the manager's queue, in milliseconds: who comes later finds nobody waiting.
 const COMMAND_LIFE: &str = "10000";

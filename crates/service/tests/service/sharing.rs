@@ -1,7 +1,7 @@
 //! What is shared with whom: functions, endpoints in lists, locks.
 
 use serde_json::{Value, json};
-use service::store::{AddMember, AddUserGroup, Store, UserGroup};
+use store::{AddMember, AddUserGroup, Store, UserGroup};
 
 use crate::support::{CODE, Client, FakeEndpoint, Farcall, PAYLOAD, endpoint_body};
 

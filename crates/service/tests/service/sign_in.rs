@@ -253,7 +253,7 @@ async fn a_browser_keeps_its_cookie_longer_than_the_session_lives_and_is_told_th
         sent.headers.get_all("set-cookie").iter().find(|it| it.to_str().unwrap().contains("_session="));
     let (_, age) = cookie.unwrap().to_str().unwrap().split_once("Max-Age=").unwrap();
     let age: i64 = age.split(';').next().unwrap().parse().unwrap();
-    assert!(age > service::identity::sessions::SESSION_LIFE.as_secs(), "{age}");
+    assert!(age > identity::sessions::SESSION_LIFE.as_secs(), "{age}");
     assert!(!visitor.get(&asked).await.body.contains(ENDED));
     change(&service, "UPDATE sessions SET expires_us = 0").await;
     let page = visitor.get(&asked).await;

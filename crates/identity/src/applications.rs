@@ -1,0 +1,123 @@
+//! Programs that ask for tokens: client identities, which keep a secret, and native applications, which can't.
+//!
+//! A client identity acts for itself. A native application only ever acts for the person who logged in through it.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use wire::{ClientId, IdentityId};
+
+use super::Identity;
+use super::end_reason::Ended;
+use crate::{clock, random};
+use store::secret::{self, Hash};
+use store::{AddClient, Client, NativeApp, SetSecret, StoreError};
+
+/// What a client identity's username ends in.
+const CLIENT_DOMAIN: &str = "clients.auth.globus.org";
+
+/// A program that is registered and not disabled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Application {
+    Confidential(Client),
+    Native(NativeApp),
+}
+
+impl Application {
+    pub fn id(&self) -> ClientId {
+        match self {
+            Application::Confidential(client) => client.client_id(),
+            Application::Native(app) => app.id,
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        match self {
+            Application::Confidential(client) => &client.name,
+            Application::Native(app) => &app.name,
+        }
+    }
+
+    /// Where its codes may be sent, beside our own page that shows them.
+    pub fn redirect_uris(&self) -> &[String] {
+        match self {
+            Application::Confidential(_) => &[],
+            Application::Native(app) => &app.redirect_uris,
+        }
+    }
+}
+
+impl Identity {
+    /// The application with this id, unless it is disabled.
+    pub async fn application(
+        &self,
+        id: ClientId,
+        now: Timestamp,
+    ) -> Result<Option<Arc<Application>>, StoreError> {
+        let read = async {
+            if let Some(client) = self.store.client(IdentityId::from_uuid(*id.as_uuid())).await? {
+                return Ok((!client.disabled).then(|| Arc::new(Application::Confidential(client))));
+            }
+            let app = self.store.native_app(id).await?;
+            Ok(app.filter(|app| !app.disabled).map(|app| Arc::new(Application::Native(app))))
+        };
+        self.applications.get(id, now, read).await
+    }
+
+    /// The client identity whose id and secret these are, unless it is disabled.
+    pub async fn client(
+        &self,
+        id: &str,
+        secret: &str,
+        now: Timestamp,
+    ) -> Result<Option<Arc<Application>>, StoreError> {
+        let Ok(id) = id.parse::<ClientId>() else { return Ok(None) };
+        let known = self.application(id, now).await?;
+        Ok(known.filter(|known| match &**known {
+            Application::Confidential(client) => client.secret.admits(secret),
+            Application::Native(_) => false,
+        }))
+    }
+
+    /// That the client identity whose id and secret these are is disabled, if it is.
+    pub async fn disabled_client(&self, id: &str, secret: &str) -> Result<Option<Ended>, StoreError> {
+        let Ok(id) = id.parse::<IdentityId>() else { return Ok(None) };
+        let known = self.store.client(id).await?;
+        let known = known.filter(|client| client.disabled && client.secret.admits(secret));
+        Ok(known.map(|client| Ended::Disabled(client.username)))
+    }
+
+    /// Makes a client identity. Answers it with its secret, which nobody can read again.
+    pub async fn add_client(
+        &self,
+        name: String,
+        resource_server: Option<String>,
+    ) -> Result<(Client, String), StoreError> {
+        let id = IdentityId::from_uuid(random::random_id());
+        let secret = secret::fresh();
+        let client = Client {
+            id,
+            username: format!("{id}@{CLIENT_DOMAIN}"),
+            name,
+            secret: Hash::of(&secret),
+            disabled: false,
+            resource_server,
+            created: clock::now(),
+        };
+        self.store.write(AddClient(client.clone())).await?;
+        Ok((client, secret))
+    }
+
+    /// Gives a client another secret. What was got with the old one is the caller's to end.
+    pub async fn reset_client(&self, client: &Client) -> Result<String, StoreError> {
+        let secret = secret::fresh();
+        self.store.write(SetSecret { client: client.id, secret: Hash::of(&secret) }).await?;
+        self.forget_application(client.client_id());
+        Ok(secret)
+    }
+
+    /// To be called when an application was changed in the store.
+    pub fn forget_application(&self, id: ClientId) {
+        self.applications.forget(|known, _| *known == id);
+    }
+}

@@ -1,0 +1,47 @@
+//! Authorization codes: what a person's consent turns into, and what a client turns into tokens.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::Identity;
+use crate::random;
+use store::secret::{self, Hash};
+use store::{AddCode, Code, CodeUse, EndTokens, StoreError, UseCode};
+
+/// How long a code is good for.
+pub const CODE_LIFE: SignedDuration = SignedDuration::from_mins(10);
+/// How long a used code is remembered: as long as what it gave may live without being refreshed.
+const REMEMBERED: SignedDuration = SignedDuration::from_hours(48);
+
+impl Identity {
+    /// Makes a code. Its members `grant` and `expires` are set here.
+    pub async fn new_code(&self, code: Code, now: Timestamp) -> Result<String, StoreError> {
+        let text = secret::fresh();
+        let code = Code { grant: random::random_id(), expires: now + CODE_LIFE, ..code };
+        let forget = now - REMEMBERED;
+        self.store.write(AddCode { hash: Hash::of(&text), code, forget }).await?;
+        Ok(text)
+    }
+
+    /// What `code` stands for, ended or not.
+    pub async fn code(&self, code: &str) -> Result<Option<Code>, StoreError> {
+        self.store.code(Hash::of(code)).await
+    }
+
+    /// Uses `code` up. The second use ends all that came from it.
+    pub async fn use_code(&self, text: &str, code: &Code, now: Timestamp) -> Result<CodeUse, StoreError> {
+        let used = self.store.write(UseCode { hash: Hash::of(text), now }).await?;
+        if used == CodeUse::Again {
+            self.end_tokens(EndTokens::Grant(code.grant)).await?;
+        }
+        Ok(used)
+    }
+
+    /// Whether the code was used a second time; then what it gave has ended with this.
+    pub async fn code_replayed(&self, text: &str, code: &Code) -> Result<bool, StoreError> {
+        let replayed = self.store.code_replayed(Hash::of(text)).await?;
+        if replayed {
+            self.end_tokens(EndTokens::Grant(code.grant)).await?;
+        }
+        Ok(replayed)
+    }
+}

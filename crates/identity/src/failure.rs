@@ -1,0 +1,104 @@
+//! How the identity service says no: OAuth's form on the token routes, a list of problems elsewhere.
+
+use wire::rest::auth::error::{ErrorBody, OAuthError};
+
+use crate::IdentityError;
+use crate::end_reason::Ended;
+use crate::projects::ProjectError;
+use store::StoreError;
+
+#[derive(Debug)]
+pub struct Failure {
+    pub(crate) status: u16,
+    /// How soon the client may come again, in seconds.
+    pub(crate) retry_after: Option<u32>,
+    // Boxed: it travels in every `Result`.
+    pub(crate) body: Box<ErrorBody>,
+}
+
+impl Failure {
+    pub fn oauth(error: OAuthError, description: impl Into<String>) -> Failure {
+        let body = Box::new(ErrorBody::oauth(error, description));
+        Failure { status: error.http_status(), retry_after: None, body }
+    }
+
+    pub fn too_many_requests(retry_after: u32) -> Failure {
+        let text = format!("too many tokens were asked for; come again in {retry_after} s");
+        let refused = Failure::oauth(OAuthError::TemporarilyUnavailable, text);
+        Failure { retry_after: Some(retry_after), ..refused }
+    }
+
+    /// Its name on the token routes; what isn't the client's fault is an `invalid_request` there only by name.
+    pub fn oauth_error(&self) -> OAuthError {
+        let known = self.body.error.as_deref().and_then(|name| serde_json::from_value(name.into()).ok());
+        known.unwrap_or(OAuthError::InvalidRequest)
+    }
+
+    pub fn unauthorized() -> Failure {
+        Failure::new(401, "UNAUTHORIZED", "Unauthorized", "Call must be authenticated")
+    }
+
+    /// Of a token that is not good any more.
+    pub fn ended(why: Option<Ended>) -> Failure {
+        match why {
+            Some(why) => Failure::new(401, "UNAUTHORIZED", "Unauthorized", why.to_string()),
+            None => Failure::unauthorized(),
+        }
+    }
+
+    pub fn forbidden() -> Failure {
+        Failure::new(403, "FORBIDDEN", "Forbidden", "The token's scope does not reach here")
+    }
+
+    /// The token has not this scope.
+    pub fn needs(scope: &str) -> Failure {
+        let text = format!("This needs a token with the scope {scope}");
+        Failure::new(403, "FORBIDDEN", "Forbidden", text)
+    }
+
+    pub fn bad_parameter(detail: impl Into<String>) -> Failure {
+        Failure::new(400, "BAD_REQUEST", "Bad request", detail)
+    }
+
+    pub fn not_found(detail: impl Into<String>) -> Failure {
+        Failure::new(404, "NOT_FOUND", "Not found", detail)
+    }
+
+    fn internal() -> Failure {
+        Failure::new(503, "UNAVAILABLE", "Service unavailable", "Try again later")
+    }
+
+    fn new(status: u16, code: &str, title: &str, detail: impl Into<String>) -> Failure {
+        Failure { status, retry_after: None, body: Box::new(ErrorBody::new(status, code, title, detail)) }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
+        tracing::error!(%error, "an identity request failed");
+        Failure::internal()
+    }
+}
+
+impl From<IdentityError> for Failure {
+    fn from(error: IdentityError) -> Failure {
+        if let IdentityError::Gone = error {
+            return Failure::unauthorized();
+        }
+        tracing::error!(%error, "an identity request failed");
+        Failure::internal()
+    }
+}
+
+impl From<ProjectError> for Failure {
+    fn from(error: ProjectError) -> Failure {
+        match error {
+            ProjectError::Invalid(text) => Failure::bad_parameter(text),
+            ProjectError::UnknownProject => Failure::not_found("There is no such project"),
+            ProjectError::TooMany => {
+                Failure::new(403, "FORBIDDEN", "Forbidden", "There are too many of them")
+            }
+            ProjectError::Store(error) => error.into(),
+        }
+    }
+}

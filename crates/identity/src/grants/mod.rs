@@ -1,0 +1,94 @@
+//! The ways to a token: one file per grant, behind `POST /v2/oauth2/token`.
+//!
+//! A grant is told which application asks (it has shown who it is) and what its form says, and answers or fails in
+//! OAuth's form. A new one is a file here and a line in [`answer`].
+
+mod authorization_code;
+mod client_credentials;
+mod dependent_token;
+mod refresh_token;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use wire::IdentityId;
+use wire::rest::auth::error::OAuthError;
+use wire::rest::auth::token::{IdToken, Token, TokenResponse};
+
+use super::applications::Application;
+use super::scope::{self, Grant};
+use super::{Identity, audit};
+use crate::failure::Failure;
+use crate::form::Form;
+use crate::http::host_names::Origin;
+use store::Client;
+
+/// A request for tokens.
+pub struct Asked<'a> {
+    pub identity: &'a Identity,
+    pub origin: &'a Origin,
+    pub application: &'a Application,
+    pub form: &'a Form,
+    pub now: Timestamp,
+}
+
+/// The tokens of a grant.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Granted {
+    /// The first token on top, the others below it.
+    Tokens(TokenResponse),
+    Dependent(Vec<Token>),
+}
+
+pub async fn answer(asked: Asked<'_>) -> Result<Granted, Failure> {
+    let grant_type = asked.form.need("grant_type")?;
+    let client = asked.application.id();
+    let (name, answered) = match grant_type {
+        authorization_code::GRANT_TYPE => {
+            (authorization_code::GRANT_TYPE, authorization_code::answer(&asked).await)
+        }
+        refresh_token::GRANT_TYPE => (refresh_token::GRANT_TYPE, refresh_token::answer(&asked).await),
+        "client_credentials" => ("client_credentials", client_credentials::answer(&asked).await),
+        dependent_token::GRANT_TYPE => ("dependent_token", dependent_token::answer(&asked).await),
+        _ => ("unknown", Err(Failure::oauth(OAuthError::UnsupportedGrantType, "this grant is not served"))),
+    };
+    answered.inspect_err(|failure| audit::token_refused(name, Some(client), failure.oauth_error()))
+}
+
+impl Asked<'_> {
+    /// The application, if it keeps a secret and has shown it.
+    fn confidential(&self) -> Result<&Client, Failure> {
+        match self.application {
+            Application::Confidential(client) => Ok(client),
+            Application::Native(_) => {
+                Err(Failure::oauth(OAuthError::UnauthorizedClient, "this grant is for clients with a secret"))
+            }
+        }
+    }
+
+    /// Refuses when `identity` has asked for too many tokens.
+    fn take_turn(&self, identity: IdentityId) -> Result<(), Failure> {
+        self.identity.may_ask_for_tokens(identity, self.now).map_err(Failure::too_many_requests)
+    }
+
+    /// What the form's `scope` asks for.
+    fn scopes(&self) -> Result<Vec<Grant>, Failure> {
+        scope::grants(self.form.get("scope").unwrap_or_default())
+            .map_err(|error| Failure::oauth(OAuthError::InvalidScope, error.to_string()))
+    }
+}
+
+/// For whom, or for whose application, is shut out since the grant was judged.
+fn shut_out() -> Failure {
+    Failure::oauth(OAuthError::InvalidGrant, "the account or the application is disabled or was removed")
+}
+
+/// The answer of every grant but that for dependent tokens.
+pub(super) fn granted(mut tokens: Vec<Token>, id_token: Option<IdToken>) -> Result<Granted, Failure> {
+    if tokens.is_empty() {
+        return Err(Failure::oauth(OAuthError::InvalidScope, "no scope"));
+    }
+    let other_tokens = tokens.split_off(1);
+    let token = tokens.remove(0);
+    Ok(Granted::Tokens(TokenResponse { token, id_token, other_tokens }))
+}

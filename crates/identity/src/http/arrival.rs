@@ -1,0 +1,32 @@
+//! How a request arrived. The listener puts it among the request's extensions.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
+
+use axum::http::Extensions;
+
+/// The connection of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// The address of the listener.
+    pub at: SocketAddr,
+    pub tls: bool,
+    pub peer: SocketAddr,
+    /// The listener is one for health and metrics.
+    pub metrics: bool,
+    /// The port on the client's own machine where its forwarder takes AMQP (`farcall connect`).
+    pub forwarder: Option<NonZeroU16>,
+}
+
+/// The address that a request comes from.
+pub fn peer(request: &Extensions) -> IpAddr {
+    request.get::<Arrival>().map_or(IpAddr::from([0; 4]), |arrival| arrival.peer.ip())
+}
+
+/// `address` as one that is counted: its /64 network where single addresses cost nothing.
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into()),
+        address => address,
+    }
+}

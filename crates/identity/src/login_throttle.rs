@@ -1,0 +1,270 @@
+//! How often passwords may be guessed, per account and per address. Pure.
+//!
+//! Every attempt is counted before its password is looked at, so many at once gain nothing; a right one is forgiven.
+//!
+//! | counted by | after so many wrong ones | then |
+//! |---|---|---|
+//! | account, in browsers that never signed in to it | 5 | each makes the next wait twice as long, up to [`LONGEST`] |
+//! | account and browser that signed in to it before | 10 | the same |
+//! | address, in browsers that never signed in to the account | 50 | one in [`PACE`] |
+//!
+//! An address can be a whole campus behind one router: it is slowed, never closed. Who has signed in before with their
+//! browser is held up by nobody else, neither by who guesses at the account nor by who shares the address.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::http::arrival::network;
+use store::secret::Hash;
+
+/// Counts that are kept; past that, the one longest unused goes.
+const MOST: usize = 20_000;
+/// The longest wait.
+const LONGEST: SignedDuration = SignedDuration::from_mins(15);
+/// Between two attempts from an address that has used up what is free.
+const PACE: SignedDuration = SignedDuration::from_secs(10);
+/// A count is forgotten when nothing was tried for so long.
+const FORGOTTEN: SignedDuration = SignedDuration::from_hours(2);
+
+/// What attempts are counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum By {
+    /// The username that was typed, whether or not there is such a person.
+    Account(Hash),
+    /// The same, in a browser in which that person has signed in before.
+    Known { account: Hash, browser: Hash },
+    /// Where it came from.
+    Address(IpAddr),
+}
+
+impl By {
+    /// `address` counts as its network where single ones cost nothing.
+    pub fn address(address: IpAddr) -> By {
+        By::Address(network(address))
+    }
+
+    /// What an attempt is counted by. `known`: the person has signed in with this browser before.
+    pub fn all(account: Hash, browser: Hash, known: bool, address: IpAddr) -> Vec<By> {
+        match known {
+            true => vec![By::Known { account, browser }],
+            false => vec![By::Account(account), By::address(address)],
+        }
+    }
+
+    /// How many wrong ones cost nothing.
+    fn free(self) -> u32 {
+        match self {
+            By::Account(_) => 5,
+            By::Known { .. } => 10,
+            By::Address(_) => 50,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Count {
+    wrong: u32,
+    last: Timestamp,
+    /// Nothing is looked at before.
+    until: Timestamp,
+}
+
+#[derive(Debug, Default)]
+pub struct Guesses(HashMap<By, Count>);
+
+impl Guesses {
+    /// Counts an attempt, as a wrong one. When it has to wait, it is not counted, and the wait is answered.
+    pub fn begin(&mut self, by: &[By], now: Timestamp) -> Result<(), SignedDuration> {
+        let until = by.iter().filter_map(|by| self.0.get(by)).map(|count| count.until).max();
+        if let Some(until) = until.filter(|until| *until > now) {
+            return Err(until.duration_since(now));
+        }
+        for &by in by {
+            let mut count = self.count(by, now);
+            count.wrong = count.wrong.saturating_add(1);
+            count.last = now;
+            if let Some(over) = count.wrong.checked_sub(by.free()) {
+                let wait = match by {
+                    By::Address(_) => PACE,
+                    By::Account(_) | By::Known { .. } => {
+                        SignedDuration::from_secs(1 << over.min(20)).min(LONGEST)
+                    }
+                };
+                count.until = now.checked_add(wait).unwrap_or(now);
+            }
+            self.0.insert(by, count);
+        }
+        Ok(())
+    }
+
+    /// The attempt was right: the account's count is forgotten, and its own part of the address's.
+    pub fn right(&mut self, by: &[By]) {
+        for by in by {
+            match by {
+                By::Address(_) => self.take_back(by),
+                By::Account(_) | By::Known { .. } => {
+                    self.0.remove(by);
+                }
+            }
+        }
+    }
+
+    /// The password was never looked at.
+    pub fn undone(&mut self, by: &[By]) {
+        by.iter().for_each(|by| self.take_back(by));
+    }
+
+    fn take_back(&mut self, by: &By) {
+        if let Some(count) = self.0.get_mut(by) {
+            count.wrong = count.wrong.saturating_sub(1);
+            count.until = count.last;
+        }
+    }
+
+    fn count(&mut self, by: By, now: Timestamp) -> Count {
+        let new = Count { wrong: 0, last: now, until: now };
+        if let Some(count) = self.0.get(&by) {
+            let since = now.duration_since(count.last);
+            return match by {
+                _ if since > FORGOTTEN => new,
+                // What an address has tried wears off, one attempt after the other.
+                By::Address(_) => {
+                    let worn = u32::try_from(since.as_secs() / PACE.as_secs()).unwrap_or_default();
+                    Count { wrong: count.wrong.saturating_sub(worn), ..*count }
+                }
+                By::Account(_) | By::Known { .. } => *count,
+            };
+        }
+        if self.0.len() >= MOST {
+            self.0.retain(|_, count| now.duration_since(count.last) <= FORGOTTEN);
+            if self.0.len() >= MOST
+                && let Some(oldest) = self.0.iter().min_by_key(|(_, count)| count.last).map(|(by, _)| *by)
+            {
+                self.0.remove(&oldest);
+            }
+        }
+        new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + second).unwrap()
+    }
+
+    fn account(name: &str) -> By {
+        By::Account(Hash::of(name))
+    }
+
+    #[test]
+    fn each_wrong_one_doubles_the_wait_up_to_a_quarter_of_an_hour() {
+        let mut guesses = Guesses::default();
+        let alice = [account("alice")];
+        let mut now = at(0);
+        for _ in 0..4 {
+            guesses.begin(&alice, now).unwrap();
+        }
+        let mut waits = Vec::new();
+        for _ in 0..14 {
+            guesses.begin(&alice, now).unwrap();
+            let wait = guesses.begin(&alice, now).unwrap_err();
+            waits.push(wait.as_secs());
+            now += wait;
+        }
+        assert_eq!(waits[..6], [1, 2, 4, 8, 16, 32]);
+        assert_eq!(waits[10..], [900; 4]);
+        assert!(guesses.begin(&[account("bob")], now).is_ok(), "others are not held up");
+        let tomorrow = now + SignedDuration::from_hours(24);
+        for _ in 0..5 {
+            assert!(guesses.begin(&alice, tomorrow).is_ok(), "it is forgotten");
+        }
+    }
+
+    #[test]
+    fn a_right_one_is_forgiven_and_one_that_was_not_looked_at_costs_nothing() {
+        let mut guesses = Guesses::default();
+        let by = [account("alice"), By::address("192.0.2.1".parse().unwrap())];
+        for _ in 0..200 {
+            guesses.begin(&by, at(0)).unwrap();
+            guesses.right(&by);
+        }
+        for _ in 0..200 {
+            guesses.begin(&by, at(0)).unwrap();
+            guesses.undone(&by);
+        }
+    }
+
+    #[test]
+    fn whoever_was_there_before_is_not_held_up_by_strangers() {
+        let mut guesses = Guesses::default();
+        let known = [By::Known { account: Hash::of("alice"), browser: Hash::of("b") }];
+        for _ in 0..5 {
+            guesses.begin(&[account("alice")], at(0)).unwrap();
+        }
+        assert!(guesses.begin(&[account("alice")], at(0)).is_err());
+        assert!(guesses.begin(&known, at(0)).is_ok());
+    }
+
+    #[test]
+    fn one_address_guessing_at_many_accounts_is_slowed_and_not_closed() {
+        let mut guesses = Guesses::default();
+        let network = |n: u32| By::address(format!("2001:db8::{n:x}").parse().unwrap());
+        assert_eq!(network(1), network(2), "one network is one address");
+        let (mut tried, mut looked) = (0, 0);
+        let mut guess = |now| {
+            tried += 1;
+            guesses.begin(&[account(&tried.to_string()), network(tried)], now)
+        };
+        let mut now = at(0);
+        for _ in 0..200 {
+            match guess(now) {
+                Ok(()) => looked += 1,
+                Err(wait) => {
+                    assert_eq!(wait, PACE, "never longer");
+                    now += wait;
+                }
+            }
+        }
+        assert_eq!(looked, 50 + 75);
+        // After a rest a few are free again.
+        now += PACE * 6;
+        let free = (0..20).take_while(|_| guess(now).is_ok()).count();
+        assert!((5..=7).contains(&free), "{free}");
+    }
+
+    #[test]
+    fn a_browser_that_signed_in_before_is_not_held_up_by_its_address() {
+        let mut guesses = Guesses::default();
+        let address = "192.0.2.1".parse().unwrap();
+        let by = |name: &str, known| By::all(Hash::of(name), Hash::of("b"), known, address);
+        for n in 0..60 {
+            let _ = guesses.begin(&by(&n.to_string(), false), at(0));
+            let _ = guesses.begin(&by("alice", false), at(0));
+        }
+        assert_eq!(guesses.begin(&by("bob", false), at(0)), Err(PACE), "strangers there wait a little");
+        assert!(guesses.begin(&by("alice", false), at(0)).is_err());
+        assert!(guesses.begin(&by("alice", true), at(0)).is_ok());
+        // And not the other way round, either.
+        for _ in 0..100 {
+            let _ = guesses.begin(&by("mallory", true), at(0));
+        }
+        assert_eq!(guesses.begin(&by("carol", false), at(0) + PACE), Ok(()));
+        assert!(guesses.begin(&by("mallory", true), at(0)).is_err(), "it has its own limit");
+    }
+
+    #[test]
+    fn it_never_grows_past_its_bound() {
+        let mut guesses = Guesses::default();
+        for n in 0..u32::try_from(MOST).unwrap() + 50 {
+            let now = at(0) + SignedDuration::from_millis(i64::from(n));
+            guesses.begin(&[account(&n.to_string())], now).unwrap();
+        }
+        assert_eq!(guesses.0.len(), MOST);
+        assert!(!guesses.0.contains_key(&account("0")));
+    }
+}

@@ -1,0 +1,287 @@
+//! Passwords: argon2id, hashed and verified on threads of their own, few at a time.
+//!
+//! A check costs some 20 ms and 19 MiB on purpose. Half of the processors may be busy with them ([`at_once`]), and
+//! [`WAITING`] more wait; whoever comes then is told to come again. So nobody can make the service busy with passwords, and requests that ask for
+//! none never wait for one that does. Somebody who doesn't exist costs as much as somebody who does.
+
+use std::sync::Arc;
+
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use argon2::{Algorithm, Argon2, Params, Version};
+use tokio::sync::Semaphore;
+use wire::IdentityId;
+
+use super::Identity;
+use super::end_reason::Ended;
+use crate::{clock, random};
+use store::{Kind, Profile, SetPassword, StoreError};
+
+/// Checks that wait for their turn.
+const WAITING: usize = 64;
+/// OWASP's first choice for argon2id: 19 MiB, two passes, one lane.
+const MEMORY_KIB: u32 = 19 * 1024;
+const PASSES: u32 = 2;
+const LANES: u32 = 1;
+/// Lengths in bytes. No rule about kinds of characters: they make passwords worse.
+pub const SHORTEST: usize = 8;
+pub const LONGEST: usize = 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub enum PasswordError {
+    /// Unknown, without a password, or with another one: said alike, at the same cost.
+    #[error("unknown user or wrong password")]
+    Refused,
+    /// The password is right, and the account, or the first of its set, is disabled.
+    #[error("{0}")]
+    Disabled(Ended),
+    /// Too many are being checked.
+    #[error("too many passwords are being checked; try again in a moment")]
+    Busy,
+    #[error("a password has {SHORTEST} to {LONGEST} bytes")]
+    Length,
+    #[error("a password must not be the username")]
+    Username,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the password could not be hashed")]
+    Hash,
+}
+
+/// Where passwords are hashed. Clones share the bound.
+#[derive(Clone, Debug)]
+pub struct Hasher {
+    running: Arc<Semaphore>,
+    /// Those that run and those that wait.
+    admitted: Arc<Semaphore>,
+}
+
+/// Checks that run at a time: the other processors are for the rest of the service.
+fn at_once() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).max(1))
+}
+
+impl Default for Hasher {
+    fn default() -> Self {
+        let at_once = at_once();
+        Hasher {
+            running: Arc::new(Semaphore::new(at_once)),
+            admitted: Arc::new(Semaphore::new(at_once + WAITING)),
+        }
+    }
+}
+
+fn argon2() -> Argon2<'static> {
+    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).expect("the constants above are valid");
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+}
+
+/// Stands in for the hash of somebody who has none; no password is known for it.
+const NOBODYS: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$ZmFyY2FsbG5vYm9keXMx$/x1u2kzVq2l6cXqWk6qA6d2HUJmBQjZ0n9p1mKZBv0E";
+
+impl Hasher {
+    /// The hash of `password`, with a salt of its own.
+    pub async fn hash(&self, password: String) -> Result<String, PasswordError> {
+        self.work(move || {
+            let salt = random::random_bytes();
+            let hash = argon2().hash_password_with_salt(password.as_bytes(), &salt[..16]);
+            hash.map(|hash| hash.to_string()).map_err(|_| PasswordError::Hash)
+        })
+        .await?
+    }
+
+    /// Whether `hash` is that of `password`. Without a hash as much work is done, for nothing.
+    pub async fn verify(&self, password: String, hash: Option<String>) -> Result<bool, PasswordError> {
+        self.work(move || {
+            let known = hash.is_some();
+            let hash = hash.as_deref().unwrap_or(NOBODYS);
+            let Ok(hash) = PasswordHash::new(hash) else { return false };
+            argon2().verify_password(password.as_bytes(), &hash).is_ok() && known
+        })
+        .await
+    }
+
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, PasswordError> {
+        let admitted = self.admitted.clone().try_acquire_owned().map_err(|_| PasswordError::Busy)?;
+        let running = self.running.clone().acquire_owned().await.map_err(|_| PasswordError::Busy)?;
+        let done = tokio::task::spawn_blocking(move || {
+            // They go with the work: whoever asked may hang up, the work still runs to its end.
+            let _held = (admitted, running);
+            work()
+        });
+        done.await.map_err(|_| PasswordError::Hash)
+    }
+}
+
+impl Identity {
+    /// The person whose username and password these are: enabled, and so is the first of the set. Only who has the right
+    /// password is told that the account is disabled.
+    pub async fn verify_password(&self, username: &str, password: &str) -> Result<Profile, PasswordError> {
+        let person = self.profile_named(username).await?.filter(|it| it.kind == Kind::Person);
+        let hash = match &person {
+            Some(person) => self.store.password(person.id).await?,
+            None => None,
+        };
+        // Nobody has a longer one; hashing it would only be work.
+        let password = if password.len() > LONGEST { String::new() } else { password.to_owned() };
+        let right = self.passwords.verify(password, hash).await?;
+        let person = person.filter(|_| right).ok_or(PasswordError::Refused)?;
+        if person.disabled {
+            return Err(PasswordError::Disabled(Ended::Disabled(person.username)));
+        }
+        let Some(first) = person.linked_to else { return Ok(person) };
+        match self.profile(first).await? {
+            Some(first) if !first.disabled => Ok(person),
+            Some(first) => Err(PasswordError::Disabled(Ended::Disabled(first.username))),
+            None => Err(PasswordError::Disabled(Ended::Removed)),
+        }
+    }
+
+    /// Gives `identity` a password. Sessions and tokens made with the old one are the caller's to end.
+    pub async fn set_password(&self, person: &Profile, password: &str) -> Result<(), PasswordError> {
+        let hash = self.new_password(&person.username, password).await?;
+        self.store.write(SetPassword { identity: person.id, hash, at: clock::now() }).await?;
+        Ok(())
+    }
+
+    /// The hash of a password that `username` may have.
+    pub async fn new_password(&self, username: &str, password: &str) -> Result<String, PasswordError> {
+        if !(SHORTEST..=LONGEST).contains(&password.len()) {
+            return Err(PasswordError::Length);
+        }
+        if password.eq_ignore_ascii_case(username) {
+            return Err(PasswordError::Username);
+        }
+        self.passwords.hash(password.to_owned()).await
+    }
+
+    /// Whether this identity can log in with a password at all.
+    pub async fn has_password(&self, identity: IdentityId) -> Result<bool, StoreError> {
+        Ok(self.store.password(identity).await?.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_the_same_password_is_right() {
+        let hasher = Hasher::default();
+        let hash = hasher.hash("correct horse".to_owned()).await.unwrap();
+        assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+        assert_ne!(hash, hasher.hash("correct horse".to_owned()).await.unwrap(), "each has its own salt");
+        assert!(hasher.verify("correct horse".to_owned(), Some(hash.clone())).await.unwrap());
+        assert!(!hasher.verify("correct horsf".to_owned(), Some(hash)).await.unwrap());
+        assert!(!hasher.verify("correct horse".to_owned(), Some("nonsense".to_owned())).await.unwrap());
+        assert!(!hasher.verify(String::new(), None).await.unwrap());
+    }
+
+    #[test]
+    fn nobodys_hash_costs_what_everybodys_does() {
+        let hash = PasswordHash::new(NOBODYS).unwrap();
+        let params = Params::try_from(&hash).unwrap();
+        assert_eq!((params.m_cost(), params.t_cost(), params.p_cost()), (MEMORY_KIB, PASSES, LANES));
+        assert_eq!(hash.hash.unwrap().as_bytes().len(), Params::DEFAULT_OUTPUT_LEN);
+    }
+
+    #[tokio::test]
+    async fn too_many_at_once_are_turned_away_and_the_rest_gets_its_turn() {
+        let hasher = Hasher::default();
+        let gate = Arc::new(std::sync::Barrier::new(at_once() + 1));
+        let mut works = Vec::new();
+        for _ in 0..at_once() {
+            let (hasher, gate) = (hasher.clone(), gate.clone());
+            works.push(tokio::spawn(async move { hasher.work(move || gate.wait()).await.is_ok() }));
+        }
+        for _ in 0..WAITING {
+            let hasher = hasher.clone();
+            works.push(tokio::spawn(async move { hasher.work(|| ()).await.is_ok() }));
+        }
+        while hasher.admitted.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(hasher.work(|| ()).await, Err(PasswordError::Busy)));
+        tokio::task::spawn_blocking(move || gate.wait()).await.unwrap();
+        for work in works {
+            assert!(work.await.unwrap());
+        }
+        assert!(hasher.work(|| ()).await.is_ok(), "there is room again");
+    }
+
+    #[tokio::test]
+    async fn who_may_sign_in() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store::Store::open(&directory.path().join("farcall.db")).await.unwrap();
+        let identity = Identity::new(store.clone(), directory.path().to_owned());
+        let mut people = Vec::new();
+        for (n, username) in [(1, "alice@example.edu"), (2, "alice@lab.example.org"), (3, "bob@example.edu")]
+        {
+            let profile = Profile {
+                id: IdentityId::from_uuid(uuid::Uuid::from_u128(n)),
+                kind: Kind::Person,
+                username: username.to_owned(),
+                name: username.to_owned(),
+                email: None,
+                organization: None,
+                disabled: false,
+                administrator: false,
+                linked_to: None,
+                authenticated: None,
+                created: jiff::Timestamp::UNIX_EPOCH,
+            };
+            let password = match n {
+                3 => None,
+                _ => Some(identity.new_password(username, "correct horse").await.unwrap()),
+            };
+            store.write(store::AddPerson { profile: profile.clone(), password }).await.unwrap().unwrap();
+            people.push(profile);
+        }
+        let link = store::Link { identity: people[1].id, primary: Some(people[0].id) };
+        store.write(link).await.unwrap();
+        let verify =
+            async |username: &str, password: &str| match identity.verify_password(username, password).await {
+                Ok(profile) => Some(profile.username),
+                Err(PasswordError::Refused) => None,
+                Err(PasswordError::Disabled(why)) => Some(why.to_string()),
+                Err(other) => panic!("{other}"),
+            };
+        let disabled = |username: &str| {
+            Some(format!("The account {username} is disabled: ask who administers this service"))
+        };
+        let alice = Some("alice@example.edu".to_owned());
+        let lab = Some("alice@lab.example.org".to_owned());
+        assert_eq!(verify(" Alice@Example.edu", "correct horse").await, alice);
+        assert_eq!(verify("alice@lab.example.org", "correct horse").await, lab);
+        for (username, password) in [
+            ("alice@example.edu", "correct horsf"),
+            ("alice@example.edu", ""),
+            ("alice@example.edu", &"x".repeat(LONGEST + 1)),
+            ("bob@example.edu", "correct horse"),
+            ("bob@example.edu", ""),
+            ("nobody@example.edu", "correct horse"),
+            ("alice", "correct horse"),
+        ] {
+            assert_eq!(verify(username, password).await, None, "{username} {password}");
+        }
+        let disable = async |id, disabled| {
+            store.write(store::SetDisabled { identity: id, disabled }).await.unwrap();
+        };
+        disable(people[1].id, true).await;
+        assert_eq!(verify("alice@lab.example.org", "correct horse").await, disabled("alice@lab.example.org"));
+        assert_eq!(verify("alice@lab.example.org", "wrong").await, None, "strangers are told nothing");
+        assert_eq!(verify("alice@example.edu", "correct horse").await, alice);
+        disable(people[1].id, false).await;
+        disable(people[0].id, true).await;
+        assert_eq!(
+            verify("alice@lab.example.org", "correct horse").await,
+            disabled("alice@example.edu"),
+            "the first of the set counts"
+        );
+        assert_eq!(verify("alice@lab.example.org", "wrong").await, None);
+    }
+}

@@ -1,0 +1,165 @@
+//! Projects and authentication policies: made by whoever runs endpoints, asked by the rules.
+//!
+//! A policy belongs to a project, and a project to its administrators, by name or through a group. Nobody else sees
+//! either; that an endpoint asks for a policy is no secret, and what the policy asks is told with the refusal.
+
+use wire::rest::auth::policy::NewPolicy;
+use wire::rest::auth::project::NewProject;
+use wire::{IdentityId, PolicyId, ProjectId};
+
+use super::{Identity, people};
+use crate::{clock, random};
+use store::{AddPolicy, AddProject, Policy, Project, Projects, StoreError};
+
+/// The shortest time that a sign-in may count, in seconds.
+const SHORTEST_TIMEOUT: u64 = 60;
+/// The longest, so that seconds stay countable.
+const LONGEST_TIMEOUT: u64 = 10 * 365 * 24 * 3600;
+const NAME_LIMIT: usize = 256;
+const DESCRIPTION_LIMIT: usize = 4096;
+const MOST_ADMINS: usize = 100;
+const MOST_DOMAINS: usize = 100;
+/// How many projects one identity may administer, and how many policies those may have.
+const MOST_PROJECTS: usize = 100;
+const MOST_POLICIES: usize = 1000;
+
+/// Why there is no such project or policy. Nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum ProjectError {
+    #[error("{0}")]
+    Invalid(String),
+    #[error("there are too many")]
+    TooMany,
+    #[error("there is no such project")]
+    UnknownProject,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Identity {
+    /// The projects that `identity` administers; the service's administrators see all of them.
+    pub async fn projects_of(&self, identity: IdentityId) -> Result<Vec<Project>, StoreError> {
+        self.store.projects(self.seen_by(identity).await?).await
+    }
+
+    /// The policies of those projects.
+    pub async fn policies_of(&self, identity: IdentityId) -> Result<Vec<Policy>, StoreError> {
+        self.store.policies(self.seen_by(identity).await?).await
+    }
+
+    async fn seen_by(&self, identity: IdentityId) -> Result<Projects, StoreError> {
+        let all = self.administers(identity, clock::now()).await?;
+        Ok(if all { Projects::All } else { Projects::Of(identity) })
+    }
+
+    /// Makes a project for `caller`, who is its administrator if it names none.
+    pub async fn add_project(&self, caller: IdentityId, new: NewProject) -> Result<Project, ProjectError> {
+        line("display_name", &new.display_name, NAME_LIMIT)?;
+        let contact = people::username(&new.contact_email);
+        contact.ok_or_else(|| ProjectError::Invalid("contact_email is not an e-mail address".to_owned()))?;
+        let (mut admins, groups) =
+            (new.admin_ids.unwrap_or_default(), new.admin_group_ids.unwrap_or_default());
+        if admins.len() + groups.len() > MOST_ADMINS {
+            return Err(ProjectError::Invalid(format!("more than {MOST_ADMINS} administrators")));
+        }
+        if admins.is_empty() && groups.is_empty() {
+            admins.push(caller);
+        }
+        for admin in &admins {
+            if self.profile(*admin).await?.is_none() {
+                return Err(ProjectError::Invalid(format!("admin_ids: there is no identity {admin}")));
+            }
+        }
+        for group in &groups {
+            if !self.group_exists(*group).await? {
+                return Err(ProjectError::Invalid(format!("admin_group_ids: there is no group {group}")));
+            }
+        }
+        let set = self.store.identity_set(caller).await?;
+        let mine = self.groups_of(caller).await?;
+        if !set.iter().any(|own| admins.contains(&own.id)) && !groups.iter().any(|group| mine.contains(group))
+        {
+            let text = "you would not be an administrator of this project: add your own id to admin_ids";
+            return Err(ProjectError::Invalid(text.to_owned()));
+        }
+        if self.store.projects(Projects::Of(caller)).await?.len() >= MOST_PROJECTS {
+            return Err(ProjectError::TooMany);
+        }
+        let project = Project {
+            id: ProjectId::from_uuid(random::random_id()),
+            display_name: new.display_name,
+            contact_email: new.contact_email,
+            admins,
+            admin_groups: groups,
+            created: clock::now(),
+        };
+        self.store.write(AddProject(project.clone())).await?;
+        Ok(project)
+    }
+
+    /// Makes a policy in a project that `caller` administers.
+    pub async fn add_policy(&self, caller: IdentityId, new: NewPolicy) -> Result<Policy, ProjectError> {
+        line("display_name", &new.display_name, NAME_LIMIT)?;
+        if new.description.len() > DESCRIPTION_LIMIT {
+            return Err(ProjectError::Invalid(format!("description: more than {DESCRIPTION_LIMIT} bytes")));
+        }
+        let timeout = new.authentication_assurance_timeout;
+        if timeout.is_some_and(|seconds| !(SHORTEST_TIMEOUT..=LONGEST_TIMEOUT).contains(&seconds)) {
+            let text = format!("authentication_assurance_timeout: at least {SHORTEST_TIMEOUT} seconds");
+            return Err(ProjectError::Invalid(text));
+        }
+        let (high_assurance, required_mfa) =
+            (new.high_assurance.unwrap_or(false), new.required_mfa.unwrap_or(false));
+        if required_mfa && !high_assurance {
+            return Err(ProjectError::Invalid("required_mfa is for high-assurance policies".to_owned()));
+        }
+        let include = domains("domain_constraints_include", new.domain_constraints_include)?;
+        let exclude = domains("domain_constraints_exclude", new.domain_constraints_exclude)?;
+        if !self.projects_of(caller).await?.iter().any(|project| project.id == new.project_id) {
+            return Err(ProjectError::UnknownProject);
+        }
+        if self.store.policies(Projects::Of(caller)).await?.len() >= MOST_POLICIES {
+            return Err(ProjectError::TooMany);
+        }
+        let policy = Policy {
+            id: PolicyId::from_uuid(random::random_id()),
+            project: new.project_id,
+            display_name: new.display_name,
+            description: new.description,
+            high_assurance,
+            required_mfa,
+            authentication_assurance_timeout: timeout,
+            domain_constraints_include: include,
+            domain_constraints_exclude: exclude,
+            created: clock::now(),
+        };
+        self.store.write(AddPolicy(policy.clone())).await?;
+        Ok(policy)
+    }
+}
+
+fn line(member: &str, text: &str, limit: usize) -> Result<(), ProjectError> {
+    if text.trim().is_empty() || text.len() > limit || text.chars().any(char::is_control) {
+        return Err(ProjectError::Invalid(format!("{member}: one line of at most {limit} bytes is needed")));
+    }
+    Ok(())
+}
+
+/// Domains in lower case; `*.example.edu` stands for all below it.
+fn domains(member: &str, list: Option<Vec<String>>) -> Result<Option<Vec<String>>, ProjectError> {
+    let Some(list) = list else { return Ok(None) };
+    let refused = |text: String| ProjectError::Invalid(format!("{member}: {text}"));
+    if list.len() > MOST_DOMAINS {
+        return Err(refused(format!("more than {MOST_DOMAINS}")));
+    }
+    let mut domains = Vec::with_capacity(list.len());
+    for domain in list {
+        let domain = domain.trim().to_lowercase();
+        let plain = domain.strip_prefix("*.").unwrap_or(&domain);
+        if people::username(&format!("x@{plain}")).is_none() {
+            return Err(refused(format!("{domain:?} is not a domain")));
+        }
+        domains.push(domain);
+    }
+    Ok(Some(domains))
+}

@@ -1,0 +1,90 @@
+//! `GET /v2/oauth2/authorize`: where a client sends a person.
+
+use axum::extract::State;
+use axum::response::Response;
+use uuid::Uuid;
+
+use super::consent::consent_page;
+use super::page;
+use super::request::{AuthorizeError, Request};
+use super::sign_in::{SignInPage, sign_in_page};
+use super::{Refused, Visit, Web};
+use crate::sessions::Present;
+use crate::sign_in_requirements::{self, Need, Terms};
+use store::StoreError;
+
+pub(super) async fn authorize(State(web): State<Web>, visit: Visit) -> Response {
+    match attempt(&web, &visit).await {
+        Ok(Next::Page(page)) => web.show(page, visit.browser),
+        Ok(Next::Go(location)) => page::go(&location, Some(visit.browser)),
+        Err(refused) => web.refuse(refused, visit.browser),
+    }
+}
+
+enum Next {
+    Page(page::Page),
+    Go(String),
+}
+
+async fn attempt(web: &Web, visit: &Visit) -> Result<Next, Refused> {
+    let asking = web.asking(visit).await?;
+    let present = web.present(visit).await?;
+    let ended = present.is_none() && visit.browser.session().is_some();
+    let began = visit.began();
+    let need = web.need(&asking, present.as_ref(), visit).await?;
+    if asking.silent {
+        let (error, text) = match need {
+            Some(_) => (AuthorizeError::LoginRequired, "somebody has to sign in"),
+            None => (AuthorizeError::ConsentRequired, "the person is always asked"),
+        };
+        return Ok(Next::Go(asking.told(error, text).location()));
+    }
+    let application = web.application_name(&asking, visit).await?;
+    let page = match (present, need) {
+        (Some(present), None) => {
+            let groups = web.identity.groups_named(present.primary().id).await?;
+            consent_page(&asking, &application, &present, &groups, visit)
+        }
+        (present, need) => {
+            let page = SignInPage {
+                application: &application,
+                asking: &asking,
+                present: present.as_ref(),
+                need: need.unwrap_or(Need::Anybody),
+                ended,
+                carried: visit.carried(&asking, began),
+                username: asking.hint.clone().unwrap_or_default(),
+                trouble: None,
+            };
+            sign_in_page(web, visit, page)
+        }
+    };
+    Ok(Next::Page(page))
+}
+
+impl Web {
+    /// What the session still lacks for `asking`.
+    pub(super) async fn need(
+        &self,
+        asking: &Request,
+        present: Option<&Present>,
+        visit: &Visit,
+    ) -> Result<Option<Need>, StoreError> {
+        let shown = present.map(Present::shown).unwrap_or_default();
+        let mut terms: Vec<(Uuid, Option<Terms>)> = Vec::new();
+        for policy in &asking.demands.policies {
+            terms.push((*policy, self.identity.terms(*policy).await?));
+        }
+        Ok(sign_in_requirements::unmet(&asking.demands, &terms, &shown, visit.began(), visit.now))
+    }
+
+    /// The name under which the application is registered.
+    pub(super) async fn application_name(
+        &self,
+        asking: &Request,
+        visit: &Visit,
+    ) -> Result<String, StoreError> {
+        let application = self.identity.application(asking.client, visit.now).await?;
+        Ok(application.map_or_else(String::new, |application| application.name().to_owned()))
+    }
+}

@@ -1,0 +1,305 @@
+//! The sign-in page, and what its forms do.
+//!
+//! A wrong password, an unknown name and one without a password are answered with the same words at the same cost,
+//! disabled or not; that an account is disabled is told to who has its password. Somebody who has guessed too often is
+//! told how long to wait, whether or not there is such a person.
+
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use jiff::SignedDuration;
+use maud::{Markup, html};
+
+use super::page::{self, Page};
+use super::request::{AuthorizeError, Request};
+use super::{Posted, Refused, Visit, Web};
+use crate::audit;
+use crate::end_reason::Ended;
+use crate::login_throttle::By;
+use crate::password::PasswordError;
+use crate::people;
+use crate::sessions::Present;
+use crate::sign_in_requirements::Need;
+use store::secret::Hash;
+use store::{Authentication, Method};
+
+/// What the sign-in page is about.
+pub(super) struct SignInPage<'a> {
+    pub application: &'a str,
+    pub asking: &'a Request,
+    pub present: Option<&'a Present>,
+    pub need: Need,
+    /// The browser has the cookie of a session that means nothing any more.
+    pub ended: bool,
+    /// The request as it goes on.
+    pub carried: String,
+    pub username: String,
+    pub trouble: Option<Trouble>,
+}
+
+/// Why the last attempt did not work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    Refused,
+    /// The password was right.
+    Disabled(Ended),
+    Wait(SignedDuration),
+    Busy,
+}
+
+impl Trouble {
+    fn status(&self) -> StatusCode {
+        match self {
+            Trouble::Refused => StatusCode::UNAUTHORIZED,
+            Trouble::Disabled(_) => StatusCode::FORBIDDEN,
+            Trouble::Wait(_) => StatusCode::TOO_MANY_REQUESTS,
+            Trouble::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+pub(super) fn sign_in_page(web: &Web, visit: &Visit, about: SignInPage<'_>) -> Page {
+    let (asking, query) = (about.asking, &about.carried);
+    let proof = visit.browser.proof(&["sign-in", query]);
+    let cancel = visit.browser.proof(&["cancel", query]);
+    let upstreams: Vec<_> = web.upstreams.all().collect();
+    let body = html! {
+        p.who {
+            strong { (about.application) }
+            @if let Some(label) = &asking.label { " (it calls itself “" (label) "”)" }
+            " asks to act for you. Sign in to go on."
+        }
+        @if about.ended { div.note { p { "Your session has ended: sign in again." } } }
+        @if let Some(text) = said(&about.need, about.present) { div.note { p { (text) } } }
+        @if let Some(message) = &asking.message {
+            div.note {
+                p { "The application says:" }
+                blockquote { (message) }
+            }
+        }
+        @if let Some(trouble) = &about.trouble {
+            div.bad #trouble role="alert" { p { (told(trouble)) } }
+        }
+        @for upstream in &upstreams {
+            a.button href={ "/v2/web/upstream/" (upstream.name) "?" (query) } { "Sign in with " (upstream.title) }
+        }
+        @if !upstreams.is_empty() { div.or { "or with a password" } }
+        form method="post" action={ "/v2/web/sign-in?" (query) } {
+            input type="hidden" name="proof" value=(proof);
+            label for="username" { "Username" }
+            input #username name="username" value=(about.username) type="text" autocomplete="username"
+                autocapitalize="none" spellcheck="false" required maxlength="254"
+                aria-describedby=[about.trouble.as_ref().map(|_| "trouble")] placeholder="name@example.edu";
+            label for="password" { "Password" }
+            input #password name="password" type="password" autocomplete="current-password" required
+                maxlength="1024" aria-describedby=[about.trouble.as_ref().map(|_| "trouble")];
+            button type="submit" { "Sign in" }
+        }
+        form method="post" action={ "/v2/web/cancel?" (query) } {
+            input type="hidden" name="proof" value=(cancel);
+            button.second type="submit" { "Cancel" }
+        }
+    };
+    let status = about.trouble.as_ref().map_or(StatusCode::OK, Trouble::status);
+    let mut page = Page::new("Sign in", body).with_status(status);
+    page.form_target = super::redirect::form_target(&asking.to.redirect_uri, &visit.origin);
+    page
+}
+
+/// Why somebody has to sign in, if that is not plain.
+fn said(need: &Need, present: Option<&Present>) -> Option<String> {
+    let so_far = present.map(|present| format!(" You are signed in as {}.", present.profile.username));
+    let so_far = so_far.unwrap_or_default();
+    Some(match need {
+        Need::Anybody => return None,
+        Need::Again => format!("The application asks that you sign in now, even if you have before.{so_far}"),
+        Need::As(wanted) => format!("The application asks that you sign in as {wanted}.{so_far}"),
+        Need::Of(domains) => format!(
+            "This needs a username that ends in {}.{so_far}",
+            domains.iter().map(|domain| format!("@{domain}")).collect::<Vec<_>>().join(" or ")
+        ),
+        Need::NotOf(domains) => format!(
+            "This cannot be done with a username that ends in {}.{so_far}",
+            domains.iter().map(|domain| format!("@{domain}")).collect::<Vec<_>>().join(" or ")
+        ),
+        Need::Within(age) => {
+            format!("This needs a sign-in that is not older than {}. Yours is; sign in again.", spoken(*age))
+        }
+        Need::SecondFactor => {
+            "This needs a sign-in with a second factor. A password alone will not do: use your \
+             organization's sign-in, if it is offered here and asks for one."
+                .to_owned()
+        }
+        Need::Unknown(policy) => format!(
+            "This is protected by the policy {policy}, which does not exist here. Signing in will not help."
+        ),
+    })
+}
+
+fn told(trouble: &Trouble) -> String {
+    match trouble {
+        Trouble::Refused => {
+            "The username or the password is not right, or this account cannot sign in with a password."
+                .to_owned()
+        }
+        Trouble::Disabled(why) => format!("{why}."),
+        Trouble::Wait(wait) => format!(
+            "There were too many attempts that were not right, from this account or this address. Wait {}, then try \
+             again. Nothing was tried just now.",
+            spoken(*wait)
+        ),
+        Trouble::Busy => {
+            "Too many people are signing in at the moment. Try again in a few seconds.".to_owned()
+        }
+    }
+}
+
+/// A span of time as people say it, rounded up.
+pub(super) fn spoken(span: SignedDuration) -> String {
+    let seconds = (span.as_millis() + 999) / 1000;
+    let (count, unit) = match seconds {
+        ..=90 => (seconds.max(1), "second"),
+        91..=5400 => ((seconds + 59) / 60, "minute"),
+        _ => ((seconds + 3599) / 3600, "hour"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
+/// `POST /v2/web/sign-in`.
+pub(super) async fn sign_in(State(web): State<Web>, mut visit: Visit, form: Posted) -> Response {
+    match attempt(&web, &mut visit, &form).await {
+        Ok(Ok(location)) => page::go(&location, Some(visit.browser)),
+        Ok(Err((page, wait))) => {
+            let mut response = web.show(page, visit.browser);
+            if let Some(wait) = wait {
+                let seconds = ((wait.as_millis() + 999) / 1000).to_string();
+                let seconds = HeaderValue::from_str(&seconds);
+                response.headers_mut().extend(seconds.map(|value| (header::RETRY_AFTER, value)));
+            }
+            response
+        }
+        Err(refused) => web.refuse(refused, visit.browser),
+    }
+}
+
+type Again = (Page, Option<SignedDuration>);
+
+async fn attempt(web: &Web, visit: &mut Visit, form: &Posted) -> Result<Result<String, Again>, Refused> {
+    let asking = web.asking(visit).await?;
+    let carried = visit.carried(&asking, visit.began());
+    form.ours(visit, &["sign-in", &visit.query.clone()])?;
+    let (username, password) = (form.get("username"), form.get("password"));
+    let before = web.present(visit).await?;
+    match guess(web, visit, username, password).await? {
+        Ok(profile) => {
+            let authentication =
+                Authentication { identity: profile.id, method: Method::Password, mfa: false, at: visit.now };
+            let browser = visit.browser.hash();
+            let cookie =
+                web.identity.sign_in(&profile, authentication, before.as_ref(), browser, visit.now).await?;
+            visit.browser.keep_session(&cookie);
+            Ok(Ok(format!("/v2/oauth2/authorize?{carried}")))
+        }
+        Err(trouble) => {
+            let need = web.need(&asking, before.as_ref(), visit).await?.unwrap_or(Need::Anybody);
+            let application = web.application_name(&asking, visit).await?;
+            let wait = if let Trouble::Wait(wait) = trouble { Some(wait) } else { None };
+            let page = SignInPage {
+                application: &application,
+                asking: &asking,
+                present: before.as_ref(),
+                need,
+                ended: false,
+                carried,
+                username: username.chars().take(254).collect(),
+                trouble: Some(trouble),
+            };
+            Ok(Err((sign_in_page(web, visit, page), wait)))
+        }
+    }
+}
+
+/// One guess at a password, counted.
+async fn guess(
+    web: &Web,
+    visit: &Visit,
+    username: &str,
+    password: &str,
+) -> Result<Result<store::Profile, Trouble>, Refused> {
+    // In its one spelling, so that upper case gives no further guesses; what can't be a name counts as it is.
+    let typed = people::username(username).unwrap_or_else(|| username.to_owned());
+    let account = Hash::of(&typed);
+    let known = match web.identity.profile_named(&typed).await? {
+        Some(profile) => web.identity.browser_known(visit.browser.hash(), profile.id).await?,
+        None => false,
+    };
+    let by = By::all(account, visit.browser.hash(), known, visit.peer);
+    if let Err(wait) = web.guesses().begin(&by, visit.now) {
+        audit::sign_in_refused(None, "password", "too many attempts");
+        return Ok(Err(Trouble::Wait(wait)));
+    }
+    match web.identity.verify_password(&typed, password).await {
+        Ok(profile) => {
+            web.guesses().right(&by);
+            Ok(Ok(profile))
+        }
+        Err(PasswordError::Disabled(why)) => {
+            web.guesses().right(&by);
+            let whom = web.identity.profile_named(&typed).await?.map(|profile| profile.id);
+            audit::sign_in_refused(whom, "password", "disabled");
+            Ok(Err(Trouble::Disabled(why)))
+        }
+        Err(PasswordError::Busy) => {
+            web.guesses().undone(&by);
+            Ok(Err(Trouble::Busy))
+        }
+        Err(PasswordError::Store(error)) => {
+            web.guesses().undone(&by);
+            Err(error.into())
+        }
+        Err(_) => {
+            let whom = web.identity.profile_named(&typed).await?.map(|profile| profile.id);
+            audit::sign_in_refused(whom, "password", "unknown or wrong");
+            Ok(Err(Trouble::Refused))
+        }
+    }
+}
+
+/// `POST /v2/web/cancel`: the person does not want to go on.
+pub(super) async fn cancel(State(web): State<Web>, visit: Visit, form: Posted) -> Response {
+    let done = async {
+        let asking = web.asking(&visit).await?;
+        form.ours(&visit, &["cancel", &visit.query])?;
+        Ok(asking.told(AuthorizeError::AccessDenied, "the person did not want to").location())
+    };
+    match done.await {
+        Ok(location) => page::go(&location, Some(visit.browser)),
+        Err(refused) => web.refuse(refused, visit.browser),
+    }
+}
+
+/// "Not you?" on a page where somebody is signed in.
+pub(super) fn not_you(visit: &Visit, query: &str) -> Markup {
+    html! {
+        form method="post" action={ "/v2/web/logout?" (query) } {
+            input type="hidden" name="proof" value=(visit.browser.proof(&["logout", query]));
+            button.link type="submit" { "Not you? Sign in as somebody else" }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_said_as_people_say_them() {
+        for (seconds, text) in
+            [(0, "1 second"), (1, "1 second"), (64, "64 seconds"), (91, "2 minutes"), (900, "15 minutes")]
+        {
+            assert_eq!(spoken(SignedDuration::from_secs(seconds)), text);
+        }
+        assert_eq!(spoken(SignedDuration::from_millis(1001)), "2 seconds");
+        assert_eq!(spoken(SignedDuration::from_hours(2)), "2 hours");
+    }
+}

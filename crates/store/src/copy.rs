@@ -1,0 +1,63 @@
+//! A copy of the database, and what it names: for backups. Beside the open [`Store`](crate::Store), on connections of
+//! its own, because a backup is made by another process than the service.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
+
+use crate::payload_files::FileId;
+use crate::payload_references::file;
+use crate::{BUSY, StoreError, private_file};
+
+async fn connect(file: &Path, read_only: bool) -> Result<SqliteConnection, StoreError> {
+    let options = SqliteConnectOptions::new()
+        .filename(file)
+        .create_if_missing(false)
+        .read_only(read_only)
+        .busy_timeout(BUSY)
+        .disable_statement_logging();
+    Ok(SqliteConnection::connect_with(&options).await?)
+}
+
+/// Writes the database as it is at one moment to the file `to`, which must not exist, or be empty. Others may go on writing it.
+pub async fn copy_database(from: &Path, to: &Path) -> Result<(), StoreError> {
+    // SQLite fills a file that is empty.
+    private_file::restrict_database(to).map_err(|error| StoreError::File(Arc::new(error)))?;
+    let to = to.to_str().ok_or(StoreError::Path)?;
+    let mut connection = connect(from, false).await?;
+    sqlx::query("VACUUM INTO $1").bind(to).execute(&mut connection).await?;
+    connection.close().await?;
+    Ok(())
+}
+
+/// The files of payloads that a copied database names.
+pub async fn files_named(database: &Path) -> Result<Vec<FileId>, StoreError> {
+    let mut connection = connect(database, true).await?;
+    let rows = sqlx::query(
+        "SELECT payload_file AS file FROM assignments WHERE payload_file IS NOT NULL \
+         UNION SELECT file FROM results WHERE file IS NOT NULL \
+         UNION SELECT payload_file FROM staged_tasks WHERE payload_file IS NOT NULL",
+    )
+    .fetch_all(&mut connection)
+    .await?;
+    connection.close().await?;
+    let mut files = Vec::with_capacity(rows.len());
+    for row in rows {
+        files.extend(file(&row, "file")?);
+    }
+    Ok(files)
+}
+
+/// How many tasks a copied database holds. Fails if it is damaged.
+pub async fn tasks_in(database: &Path) -> Result<u64, StoreError> {
+    let mut connection = connect(database, true).await?;
+    let checked: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut connection).await?;
+    if checked != "ok" {
+        return Err(StoreError::Corrupt("pages that SQLite cannot read"));
+    }
+    let tasks: i64 = sqlx::query_scalar("SELECT count(*) FROM tasks").fetch_one(&mut connection).await?;
+    connection.close().await?;
+    Ok(tasks.unsigned_abs())
+}

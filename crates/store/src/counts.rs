@@ -1,0 +1,81 @@
+//! How much there is, for those who watch the service; and whether the store works at all.
+
+use std::path::Path;
+
+use sqlx::Connection;
+use sqlx::sqlite::SqliteConnectOptions;
+use wire::EndpointId;
+
+use crate::columns::id;
+use crate::{BUSY, Command, Store, StoreError, Tx};
+
+/// What lies in the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Tasks that no endpoint has acknowledged.
+    pub waiting: i64,
+    /// Tasks that an endpoint has and that have not ended.
+    pub taken: i64,
+    /// Results that no client has acknowledged.
+    pub deliveries: i64,
+    pub endpoints: Vec<EndpointId>,
+    /// Those of them that no manager starts.
+    pub lasting: Vec<EndpointId>,
+}
+
+/// Writes nothing, through the writer.
+#[derive(Debug)]
+struct Probe;
+
+impl Command for Probe {
+    type Output = ();
+
+    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        // Touches the file without changing what it says.
+        sqlx::query("UPDATE endpoints SET credential = credential WHERE id = $1")
+            .bind([0_u8].as_slice())
+            .execute(tx)
+            .await?;
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Counts.
+    pub async fn census(&self) -> Result<Census, StoreError> {
+        let count = |sql: &'static str| async move {
+            let count: i64 = sqlx::query_scalar(sql).fetch_one(&self.readers).await?;
+            Ok::<_, StoreError>(count)
+        };
+        let mut census = Census {
+            waiting: count("SELECT coalesce(sum(waiting), 0) FROM endpoint_tasks").await?,
+            taken: count("SELECT coalesce(sum(taken), 0) FROM endpoint_tasks").await?,
+            deliveries: count("SELECT count(*) FROM deliveries").await?,
+            ..Census::default()
+        };
+        let rows = sqlx::query("SELECT id, manager_id FROM endpoints").fetch_all(&self.readers).await?;
+        for row in &rows {
+            let endpoint = EndpointId::from_uuid(id(row, "id")?);
+            census.endpoints.push(endpoint);
+            if sqlx::Row::try_get::<Option<&[u8]>, _>(row, "manager_id")?.is_none() {
+                census.lasting.push(endpoint);
+            }
+        }
+        Ok(census)
+    }
+
+    /// Whether it reads, and commits what is written.
+    pub async fn works(&self) -> Result<(), StoreError> {
+        sqlx::query_scalar::<_, i64>("SELECT 1").fetch_one(&self.readers).await?;
+        self.write(Probe).await
+    }
+
+    /// Looks through the database in `file` without opening it for anything else; `ok`, or what is wrong.
+    pub async fn inspect(file: &Path) -> Result<String, StoreError> {
+        let options = SqliteConnectOptions::new().filename(file).read_only(true).busy_timeout(BUSY);
+        let mut connection = sqlx::SqliteConnection::connect_with(&options).await?;
+        let said = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok(said)
+    }
+}

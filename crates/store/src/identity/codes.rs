@@ -1,0 +1,180 @@
+//! Authorization codes, by their hash. One is good for one exchange; it is kept until it would have ended, so that a
+//! second exchange is noticed.
+
+use jiff::Timestamp;
+use sqlx::Row;
+use uuid::Uuid;
+use wire::{ClientId, IdentityId};
+
+use crate::columns::{id, key, time};
+use crate::secret::Hash;
+use crate::{Command, Store, StoreError, Tx};
+
+/// Codes that are kept of one person; older ones end when more are made, some hundred later at the latest.
+const MOST: i64 = 1_000;
+/// Codes that ended long before are forgotten so many at a time: faster than they are made.
+const FORGOTTEN: i64 = 100;
+
+/// What a code stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Code {
+    pub client: ClientId,
+    /// As whom the person acts: the first of the set.
+    pub identity: IdentityId,
+    pub session: Uuid,
+    /// What the tokens that come from it are known by.
+    pub grant: Uuid,
+    pub redirect_uri: String,
+    /// The S256 of the verifier.
+    pub challenge: String,
+    pub scope: String,
+    pub state: Option<String>,
+    pub nonce: Option<String>,
+    /// Refresh tokens were asked for.
+    pub offline: bool,
+    pub expires: Timestamp,
+}
+
+/// Adds a code, and forgets those that ended long before.
+#[derive(Debug)]
+pub struct AddCode {
+    pub hash: Hash,
+    pub code: Code,
+    /// Codes that ended before are forgotten.
+    pub forget: Timestamp,
+}
+
+impl Command for AddCode {
+    type Output = ();
+
+    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        let code = self.code;
+        sqlx::query(
+            "DELETE FROM codes WHERE hash IN (SELECT hash FROM codes WHERE expires_us < $1 LIMIT $2)",
+        )
+        .bind(self.forget.as_microsecond())
+        .bind(FORGOTTEN)
+        .execute(&mut *tx)
+        .await?;
+        // Finding the oldest takes as many steps as there are codes: it is done now and then.
+        if self.hash.now_and_then() {
+            sqlx::query(
+                "DELETE FROM codes WHERE hash IN (SELECT hash FROM codes WHERE identity_id = $1 \
+                 ORDER BY expires_us DESC LIMIT -1 OFFSET $2)",
+            )
+            .bind(key(code.identity.as_uuid()))
+            .bind(MOST)
+            .execute(&mut *tx)
+            .await?;
+        }
+        sqlx::query(
+            "INSERT INTO codes (hash, client_id, identity_id, session_id, grant_id, redirect_uri, challenge, \
+             scope, state, nonce, offline, expires_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        )
+        .bind(self.hash.as_bytes())
+        .bind(key(code.client.as_uuid()))
+        .bind(key(code.identity.as_uuid()))
+        .bind(key(code.session))
+        .bind(key(code.grant))
+        .bind(code.redirect_uri)
+        .bind(code.challenge)
+        .bind(code.scope)
+        .bind(code.state)
+        .bind(code.nonce)
+        .bind(code.offline)
+        .bind(code.expires.as_microsecond())
+        .execute(tx)
+        .await?;
+        Ok(())
+    }
+}
+
+/// What became of an attempt to use a code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodeUse {
+    First,
+    /// It had been used: all that it gave has ended with this.
+    Again,
+    /// It has ended, unused.
+    Late,
+}
+
+/// Uses a code up. The second use ends what the first one gave.
+#[derive(Debug)]
+pub struct UseCode {
+    pub hash: Hash,
+    pub now: Timestamp,
+}
+
+impl Command for UseCode {
+    type Output = CodeUse;
+
+    async fn run(self, tx: &mut Tx) -> Result<CodeUse, StoreError> {
+        let used = sqlx::query(
+            "UPDATE codes SET used_us = $2 WHERE hash = $1 AND used_us IS NULL AND expires_us > $2",
+        )
+        .bind(self.hash.as_bytes())
+        .bind(self.now.as_microsecond())
+        .execute(&mut *tx)
+        .await?;
+        if used.rows_affected() == 1 {
+            return Ok(CodeUse::First);
+        }
+        let grant: Option<Vec<u8>> = sqlx::query_scalar(
+            "UPDATE codes SET replayed = TRUE WHERE hash = $1 AND used_us IS NOT NULL RETURNING grant_id",
+        )
+        .bind(self.hash.as_bytes())
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(grant) = grant else { return Ok(CodeUse::Late) };
+        end_grant(tx, grant).await?;
+        Ok(CodeUse::Again)
+    }
+}
+
+/// Ends all tokens that came from one code.
+pub(crate) async fn end_grant(tx: &mut Tx, grant: Vec<u8>) -> Result<(), StoreError> {
+    for sql in [
+        "DELETE FROM tokens WHERE parent_hash IN (SELECT hash FROM tokens WHERE grant_id = $1)",
+        "DELETE FROM tokens WHERE grant_id = $1",
+        "DELETE FROM refresh_tokens WHERE grant_id = $1",
+    ] {
+        sqlx::query(sql).bind(&grant).execute(&mut *tx).await?;
+    }
+    Ok(())
+}
+
+impl Store {
+    pub async fn code(&self, hash: Hash) -> Result<Option<Code>, StoreError> {
+        let row = sqlx::query(
+            "SELECT client_id, identity_id, session_id, grant_id, redirect_uri, challenge, scope, state, nonce, \
+             offline, expires_us FROM codes WHERE hash = $1",
+        )
+        .bind(hash.as_bytes())
+        .fetch_optional(&self.readers)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(Code {
+            client: ClientId::from_uuid(id(&row, "client_id")?),
+            identity: IdentityId::from_uuid(id(&row, "identity_id")?),
+            session: id(&row, "session_id")?,
+            grant: id(&row, "grant_id")?,
+            redirect_uri: row.try_get("redirect_uri")?,
+            challenge: row.try_get("challenge")?,
+            scope: row.try_get("scope")?,
+            state: row.try_get("state")?,
+            nonce: row.try_get("nonce")?,
+            offline: row.try_get("offline")?,
+            expires: time(&row, "expires_us")?,
+        }))
+    }
+
+    /// Whether the code was used a second time.
+    pub async fn code_replayed(&self, hash: Hash) -> Result<bool, StoreError> {
+        let replayed: Option<bool> = sqlx::query_scalar("SELECT replayed FROM codes WHERE hash = $1")
+            .bind(hash.as_bytes())
+            .fetch_optional(&self.readers)
+            .await?;
+        Ok(replayed.unwrap_or(true))
+    }
+}

@@ -1,0 +1,177 @@
+//! Broker users and the hashes of their passwords.
+//!
+//! An endpoint's credential does not end by time: it ends with the endpoint, or once a newer registration's has been
+//! used, so that a registration whose answer was lost locks nobody out. A client's opens connections for a time; a
+//! connection that is open stays. Whoever asks for many has the newest of them.
+
+use jiff::Timestamp;
+use sqlx::Row;
+use uuid::Uuid;
+use wire::{ClientId, EndpointId, IdentityId};
+
+use super::account_status::is_active;
+use crate::columns::{instant, key};
+use crate::secret::Hash;
+use crate::{Command, Store, StoreError, Tx};
+
+/// Credentials that one holder has; one more ends the oldest.
+const ALIVE: i64 = 16;
+
+/// Whose credential it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Holder {
+    Endpoint(EndpointId),
+    Client(IdentityId),
+}
+
+impl Holder {
+    pub(crate) fn kind(self) -> &'static str {
+        match self {
+            Holder::Endpoint(_) => "ep",
+            Holder::Client(_) => "client",
+        }
+    }
+
+    pub(crate) fn subject(self) -> Uuid {
+        match self {
+            Holder::Endpoint(endpoint) => *endpoint.as_uuid(),
+            Holder::Client(identity) => *identity.as_uuid(),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Credential {
+    pub secret: Hash,
+    pub expires: Option<Timestamp>,
+    /// Older ones of the same holder exist.
+    pub supersedes: bool,
+}
+
+/// A client's next credential. Answers its number; nothing if they are shut out.
+#[derive(Debug)]
+pub struct NewClientCredential {
+    pub identity: IdentityId,
+    /// The access token with which it is asked for.
+    pub token: Option<Hash>,
+    pub secret: Hash,
+    pub now: Timestamp,
+    pub expires: Timestamp,
+}
+
+impl Command for NewClientCredential {
+    type Output = Option<i64>;
+
+    async fn run(self, tx: &mut Tx) -> Result<Option<i64>, StoreError> {
+        if !is_active(tx, self.identity, None, self.token).await? {
+            return Ok(None);
+        }
+        let holder = Holder::Client(self.identity);
+        let last: Option<i64> =
+            sqlx::query_scalar("SELECT max(number) FROM credentials WHERE kind = $1 AND subject_id = $2")
+                .bind(holder.kind())
+                .bind(key(holder.subject()))
+                .fetch_one(&mut *tx)
+                .await?;
+        sqlx::query("DELETE FROM credentials WHERE kind = $1 AND subject_id = $2 AND expires_us < $3")
+            .bind(holder.kind())
+            .bind(key(holder.subject()))
+            .bind(self.now.as_microsecond())
+            .execute(&mut *tx)
+            .await?;
+        let number = last.unwrap_or(0) + 1;
+        keep_newest(tx, holder, number).await?;
+        add(tx, holder, number, self.secret, self.now, Some(self.expires), None).await?;
+        Ok(Some(number))
+    }
+}
+
+/// Forgets the credentials of an endpoint that are older than the one it has just used.
+#[derive(Debug)]
+pub struct RetireOlder {
+    pub endpoint: EndpointId,
+    pub used: i64,
+}
+
+impl Command for RetireOlder {
+    type Output = ();
+
+    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        let holder = Holder::Endpoint(self.endpoint);
+        sqlx::query("DELETE FROM credentials WHERE kind = $1 AND subject_id = $2 AND number < $3")
+            .bind(holder.kind())
+            .bind(key(holder.subject()))
+            .bind(self.used)
+            .execute(tx)
+            .await?;
+        Ok(())
+    }
+}
+
+/// Makes room for credential `number` of `holder`.
+pub(crate) async fn keep_newest(tx: &mut Tx, holder: Holder, number: i64) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM credentials WHERE kind = $1 AND subject_id = $2 AND number <= $3")
+        .bind(holder.kind())
+        .bind(key(holder.subject()))
+        .bind(number - ALIVE)
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+pub(crate) async fn add(
+    tx: &mut Tx,
+    holder: Holder,
+    number: i64,
+    secret: Hash,
+    now: Timestamp,
+    expires: Option<Timestamp>,
+    client: Option<ClientId>,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO credentials (kind, subject_id, number, secret_hash, created_us, expires_us, client_id) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(holder.kind())
+    .bind(key(holder.subject()))
+    .bind(number)
+    .bind(secret.as_bytes())
+    .bind(now.as_microsecond())
+    .bind(expires.map(Timestamp::as_microsecond))
+    .bind(client.map(|client| key(client.as_uuid())))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+pub(crate) async fn remove_all(tx: &mut Tx, holder: Holder) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM credentials WHERE kind = $1 AND subject_id = $2")
+        .bind(holder.kind())
+        .bind(key(holder.subject()))
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+impl Store {
+    pub async fn credential(&self, holder: Holder, number: i64) -> Result<Option<Credential>, StoreError> {
+        let row = sqlx::query(
+            "SELECT secret_hash, expires_us, EXISTS (SELECT 1 FROM credentials o WHERE o.kind = c.kind \
+             AND o.subject_id = c.subject_id AND o.number < c.number) AS supersedes \
+             FROM credentials c WHERE kind = $1 AND subject_id = $2 AND number = $3",
+        )
+        .bind(holder.kind())
+        .bind(key(holder.subject()))
+        .bind(number)
+        .fetch_optional(&self.readers)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let expires: Option<i64> = row.try_get("expires_us")?;
+        Ok(Some(Credential {
+            secret: Hash::from_stored(row.try_get("secret_hash")?)
+                .ok_or(StoreError::Corrupt("secret_hash"))?,
+            expires: expires.map(|micros| instant(micros, "expires_us")).transpose()?,
+            supersedes: row.try_get("supersedes")?,
+        }))
+    }
+}

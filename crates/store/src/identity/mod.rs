@@ -1,0 +1,28 @@
+//! The tables of identity: people, clients, sessions, tokens, credentials, projects, groups.
+
+pub(crate) mod account_status;
+mod clients;
+mod codes;
+pub(crate) mod credentials;
+mod end_everything;
+mod people;
+mod projects;
+mod refresh_tokens;
+mod sessions;
+mod subjects;
+mod tokens;
+mod user_groups;
+
+pub use clients::{AddClient, Client, NativeApp, PutNativeApp, RemoveNativeApp, SetSecret};
+pub use codes::{AddCode, Code, CodeUse, UseCode};
+pub use credentials::{Credential, Holder, NewClientCredential, RetireOlder};
+pub use end_everything::{EndEverything, Ended};
+pub use people::{
+    AddPerson, Authenticated, Describe, Kind, Link, Profile, RemoveIdentity, SetDisabled, SetPassword, Taken,
+};
+pub use projects::{AddPolicy, AddProject, Policy, Project, Projects};
+pub use refresh_tokens::{AddRefreshToken, RefreshToken, RevokeRefreshToken, Rotate, Rotation};
+pub use sessions::{Authentication, EndSessions, Method, Session, SignIn, SignOut};
+pub use subjects::BindSubject;
+pub use tokens::{AddTokens, EndTokens, Token};
+pub use user_groups::{AddMember, AddUserGroup, RemoveMember, RemoveUserGroup, UserGroup};

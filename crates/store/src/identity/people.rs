@@ -1,0 +1,317 @@
+//! Identities: people and client identities alike, how they are linked, and people's passwords.
+
+use jiff::Timestamp;
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+use wire::IdentityId;
+
+use crate::columns::{id, instant, key, time};
+use crate::{Command, Store, StoreError, Tx};
+
+/// Who an identity belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Person,
+    /// A program, with a secret in [`crate::Client`].
+    Client,
+}
+
+/// What is known of an identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    pub id: IdentityId,
+    pub kind: Kind,
+    /// `name@domain`, in lower case.
+    pub username: String,
+    pub name: String,
+    pub email: Option<String>,
+    pub organization: Option<String>,
+    pub disabled: bool,
+    /// May administer the service.
+    pub administrator: bool,
+    /// The identity it is linked to; absent: it is the first of its set, or alone.
+    pub linked_to: Option<IdentityId>,
+    /// When somebody last showed to be it.
+    pub authenticated: Option<Timestamp>,
+    pub created: Timestamp,
+}
+
+impl Profile {
+    /// The first of the set: whoever signs in as one of the set acts as this one.
+    pub fn primary(&self) -> IdentityId {
+        self.linked_to.unwrap_or(self.id)
+    }
+
+    /// What comes after the `@`.
+    pub fn domain(&self) -> &str {
+        self.username.rsplit_once('@').map_or("", |(_, domain)| domain)
+    }
+}
+
+/// The columns of a [`Profile`], from `identities i`.
+const COLUMNS: &str = "i.id, i.kind, i.username, i.name, i.email, i.organization, i.disabled, i.administrator, \
+                       i.primary_id, i.authenticated_us, i.created_us";
+
+/// Somebody has that name already; nothing was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the name is taken")]
+pub struct Taken;
+
+/// Adds a person, with the hash of a password or without one.
+#[derive(Debug)]
+pub struct AddPerson {
+    pub profile: Profile,
+    pub password: Option<String>,
+}
+
+impl Command for AddPerson {
+    type Output = Result<(), Taken>;
+
+    async fn run(self, tx: &mut Tx) -> Result<Self::Output, StoreError> {
+        let person = self.profile;
+        let added = sqlx::query(
+            "INSERT INTO identities \
+             (id, kind, username, name, email, organization, disabled, administrator, primary_id, \
+              authenticated_us, created_us) \
+             VALUES ($1, 'person', $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (username) DO NOTHING",
+        )
+        .bind(key(person.id.as_uuid()))
+        .bind(person.username)
+        .bind(person.name)
+        .bind(person.email)
+        .bind(person.organization)
+        .bind(person.disabled)
+        .bind(person.administrator)
+        .bind(person.linked_to.map(|id| key(id.as_uuid())))
+        .bind(person.authenticated.map(Timestamp::as_microsecond))
+        .bind(person.created.as_microsecond())
+        .execute(&mut *tx)
+        .await?;
+        if added.rows_affected() == 0 {
+            return Ok(Err(Taken));
+        }
+        if let Some(hash) = self.password {
+            SetPassword { identity: person.id, hash, at: person.created }.run(tx).await?;
+        }
+        Ok(Ok(()))
+    }
+}
+
+/// Changes what is said of an identity; `None` leaves a member as it is.
+#[derive(Debug, Default)]
+pub struct Describe {
+    pub identity: Option<IdentityId>,
+    pub name: Option<String>,
+    pub email: Option<String>,
+    pub organization: Option<String>,
+    pub administrator: Option<bool>,
+}
+
+impl Command for Describe {
+    type Output = ();
+
+    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        let Some(identity) = self.identity else { return Ok(()) };
+        sqlx::query(
+            "UPDATE identities SET name = coalesce($2, name), email = coalesce($3, email), \
+             organization = coalesce($4, organization), administrator = coalesce($5, administrator) \
+             WHERE id = $1",
+        )
+        .bind(key(identity.as_uuid()))
+        .bind(self.name)
+        .bind(self.email)
+        .bind(self.organization)
+        .bind(self.administrator)
+        .execute(tx)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Sets a person's password, given its hash.
+#[derive(Debug)]
+pub struct SetPassword {
+    pub identity: IdentityId,
+    pub hash: String,
+    pub at: Timestamp,
+}
+
+impl Command for SetPassword {
+    type Output = ();
+
+    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO passwords (identity_id, hash, changed_us) VALUES ($1, $2, $3) \
+             ON CONFLICT (identity_id) DO UPDATE SET hash = excluded.hash, changed_us = excluded.changed_us",
+        )
+        .bind(key(self.identity.as_uuid()))
+        .bind(self.hash)
+        .bind(self.at.as_microsecond())
+        .execute(tx)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Lets an identity in again, or no longer. See [`EndEverything`](crate::EndEverything) for what it holds already.
+#[derive(Debug)]
+pub struct SetDisabled {
+    pub identity: IdentityId,
+    pub disabled: bool,
+}
+
+impl Command for SetDisabled {
+    type Output = ();
+
+    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        sqlx::query("UPDATE identities SET disabled = $2 WHERE id = $1")
+            .bind(key(self.identity.as_uuid()))
+            .bind(self.disabled)
+            .execute(tx)
+            .await?;
+        Ok(())
+    }
+}
+
+/// Writes down that somebody showed to be `identity`.
+#[derive(Debug)]
+pub struct Authenticated {
+    pub identity: IdentityId,
+    pub at: Timestamp,
+}
+
+impl Command for Authenticated {
+    type Output = ();
+
+    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        sqlx::query("UPDATE identities SET authenticated_us = $2 WHERE id = $1")
+            .bind(key(self.identity.as_uuid()))
+            .bind(self.at.as_microsecond())
+            .execute(tx)
+            .await?;
+        Ok(())
+    }
+}
+
+/// Puts `identity` and all that are linked to it into the set of `primary`, or takes `identity` alone out of its set.
+#[derive(Debug)]
+pub struct Link {
+    pub identity: IdentityId,
+    pub primary: Option<IdentityId>,
+}
+
+impl Command for Link {
+    type Output = ();
+
+    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        let sql = match self.primary {
+            Some(_) => "UPDATE identities SET primary_id = $2 WHERE id = $1 OR primary_id = $1",
+            None => "UPDATE identities SET primary_id = $2 WHERE id = $1",
+        };
+        sqlx::query(sql)
+            .bind(key(self.identity.as_uuid()))
+            .bind(self.primary.map(|id| key(id.as_uuid())))
+            .execute(tx)
+            .await?;
+        Ok(())
+    }
+}
+
+/// Forgets an identity that nothing is linked to. What it owns stays and belongs to nobody: ids never come again.
+#[derive(Debug)]
+pub struct RemoveIdentity(pub IdentityId);
+
+impl Command for RemoveIdentity {
+    type Output = ();
+
+    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        for sql in [
+            "DELETE FROM tokens WHERE identity_id = $1 OR client_id = $1",
+            "DELETE FROM group_members WHERE identity_id = $1",
+            "DELETE FROM project_admins WHERE kind = 'identity' AND subject_id = $1",
+            "DELETE FROM passwords WHERE identity_id = $1",
+            "DELETE FROM codes WHERE identity_id = $1 OR session_id IN \
+             (SELECT id FROM sessions WHERE identity_id = $1)",
+            "DELETE FROM refresh_tokens WHERE identity_id = $1",
+            "DELETE FROM authentications WHERE identity_id = $1 OR session_id IN \
+             (SELECT id FROM sessions WHERE identity_id = $1)",
+            "DELETE FROM sessions WHERE identity_id = $1",
+            "DELETE FROM known_browsers WHERE identity_id = $1",
+            "DELETE FROM upstream_subjects WHERE identity_id = $1",
+            "DELETE FROM clients WHERE identity_id = $1",
+            "DELETE FROM identities WHERE id = $1",
+        ] {
+            sqlx::query(sql).bind(key(self.0.as_uuid())).execute(&mut *tx).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    pub async fn profile(&self, identity: IdentityId) -> Result<Option<Profile>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM identities i WHERE i.id = $1");
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(key(identity.as_uuid()));
+        query.fetch_optional(&self.readers).await?.map(|row| profile_of(&row)).transpose()
+    }
+
+    /// By the username, in lower case.
+    pub async fn profile_named(&self, username: &str) -> Result<Option<Profile>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM identities i WHERE i.username = $1");
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(username);
+        query.fetch_optional(&self.readers).await?.map(|row| profile_of(&row)).transpose()
+    }
+
+    /// All that are linked with `identity`, itself among them, the first of the set first. Nobody: an empty list.
+    pub async fn identity_set(&self, identity: IdentityId) -> Result<Vec<Profile>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM identities a \
+             JOIN identities i ON i.id = coalesce(a.primary_id, a.id) OR i.primary_id = coalesce(a.primary_id, a.id) \
+             WHERE a.id = $1 ORDER BY i.primary_id IS NOT NULL, i.created_us, i.username"
+        );
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(key(identity.as_uuid()));
+        query.fetch_all(&self.readers).await?.iter().map(profile_of).collect()
+    }
+
+    /// People, by their usernames.
+    pub async fn people(&self) -> Result<Vec<Profile>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM identities i WHERE i.kind = 'person' ORDER BY i.username");
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql));
+        query.fetch_all(&self.readers).await?.iter().map(profile_of).collect()
+    }
+
+    /// Whether anybody can log in yet.
+    pub async fn anybody(&self) -> Result<bool, StoreError> {
+        Ok(sqlx::query("SELECT 1 FROM identities LIMIT 1").fetch_optional(&self.readers).await?.is_some())
+    }
+
+    pub async fn password(&self, identity: IdentityId) -> Result<Option<String>, StoreError> {
+        let query = sqlx::query_scalar("SELECT hash FROM passwords WHERE identity_id = $1");
+        Ok(query.bind(key(identity.as_uuid())).fetch_optional(&self.readers).await?)
+    }
+}
+
+fn profile_of(row: &SqliteRow) -> Result<Profile, StoreError> {
+    Ok(Profile {
+        id: IdentityId::from_uuid(id(row, "id")?),
+        kind: match row.try_get("kind")? {
+            "person" => Kind::Person,
+            "client" => Kind::Client,
+            _ => return Err(StoreError::Corrupt("kind")),
+        },
+        username: row.try_get("username")?,
+        name: row.try_get("name")?,
+        email: row.try_get("email")?,
+        organization: row.try_get("organization")?,
+        disabled: row.try_get("disabled")?,
+        administrator: row.try_get("administrator")?,
+        linked_to: row
+            .try_get::<Option<&[u8]>, _>("primary_id")?
+            .map(|_| Ok::<_, StoreError>(IdentityId::from_uuid(id(row, "primary_id")?)))
+            .transpose()?,
+        authenticated: row
+            .try_get::<Option<i64>, _>("authenticated_us")?
+            .map(|micros| instant(micros, "authenticated_us"))
+            .transpose()?,
+        created: time(row, "created_us")?,
+    })
+}

@@ -1,0 +1,202 @@
+//! Projects, and the authentication policies they own.
+
+use jiff::Timestamp;
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+use wire::{GroupId, IdentityId, PolicyId, ProjectId};
+
+use crate::columns::{id, json, key, text};
+use crate::{Command, Store, StoreError, Tx};
+
+/// What an administrator of it may own policies through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Project {
+    pub id: ProjectId,
+    pub display_name: String,
+    pub contact_email: String,
+    pub admins: Vec<IdentityId>,
+    pub admin_groups: Vec<GroupId>,
+    pub created: Timestamp,
+}
+
+/// What a session has to satisfy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    pub id: PolicyId,
+    pub project: ProjectId,
+    pub display_name: String,
+    pub description: String,
+    pub high_assurance: bool,
+    pub required_mfa: bool,
+    /// Seconds since the sign-in; absent: it does not age.
+    pub authentication_assurance_timeout: Option<u64>,
+    /// Only these domains; absent: any.
+    pub domain_constraints_include: Option<Vec<String>>,
+    pub domain_constraints_exclude: Option<Vec<String>>,
+    pub created: Timestamp,
+}
+
+#[derive(Debug)]
+pub struct AddProject(pub Project);
+
+impl Command for AddProject {
+    type Output = ();
+
+    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        let project = self.0;
+        sqlx::query(
+            "INSERT INTO projects (id, display_name, contact_email, created_us) VALUES ($1, $2, $3, $4)",
+        )
+        .bind(key(project.id.as_uuid()))
+        .bind(project.display_name)
+        .bind(project.contact_email)
+        .bind(project.created.as_microsecond())
+        .execute(&mut *tx)
+        .await?;
+        let identities = project.admins.iter().map(|id| ("identity", key(id.as_uuid())));
+        let groups = project.admin_groups.iter().map(|id| ("group", key(id.as_uuid())));
+        for (kind, subject) in identities.chain(groups) {
+            sqlx::query(
+                "INSERT INTO project_admins (project_id, kind, subject_id) VALUES ($1, $2, $3) \
+                 ON CONFLICT (project_id, kind, subject_id) DO NOTHING",
+            )
+            .bind(key(project.id.as_uuid()))
+            .bind(kind)
+            .bind(subject)
+            .execute(&mut *tx)
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+pub struct AddPolicy(pub Policy);
+
+impl Command for AddPolicy {
+    type Output = ();
+
+    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        let policy = self.0;
+        let list = |domains: Option<Vec<String>>| domains.map(|domains| text(&domains)).transpose();
+        sqlx::query(
+            "INSERT INTO policies (id, project_id, display_name, description, high_assurance, required_mfa, \
+             authentication_assurance_timeout, domain_constraints_include_json, domain_constraints_exclude_json, \
+             created_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        )
+        .bind(key(policy.id.as_uuid()))
+        .bind(key(policy.project.as_uuid()))
+        .bind(policy.display_name)
+        .bind(policy.description)
+        .bind(policy.high_assurance)
+        .bind(policy.required_mfa)
+        .bind(policy.authentication_assurance_timeout.and_then(|seconds| i64::try_from(seconds).ok()))
+        .bind(list(policy.domain_constraints_include)?)
+        .bind(list(policy.domain_constraints_exclude)?)
+        .bind(policy.created.as_microsecond())
+        .execute(tx)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Whose projects and policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Projects {
+    All,
+    /// Those that it administers, or one that is linked with it, by itself or through a group.
+    Of(IdentityId),
+}
+
+impl Projects {
+    /// What stands behind `WHERE project IN`, and the value of its `$1`.
+    fn sql(self) -> (&'static str, Vec<u8>) {
+        match self {
+            Projects::All => ("SELECT id FROM projects WHERE $1 IS NOT NULL", Vec::new()),
+            Projects::Of(identity) => (ADMINISTERED, key(identity.as_uuid())),
+        }
+    }
+}
+
+const ADMINISTERED: &str = "SELECT p.project_id FROM identities a \
+    JOIN identities i ON i.id = coalesce(a.primary_id, a.id) OR i.primary_id = coalesce(a.primary_id, a.id) \
+    LEFT JOIN group_members m ON m.identity_id = i.id \
+    JOIN project_admins p ON (p.kind = 'identity' AND p.subject_id = i.id) \
+        OR (p.kind = 'group' AND p.subject_id = m.group_id) \
+    WHERE a.id = $1";
+
+impl Store {
+    /// Oldest first.
+    pub async fn projects(&self, which: Projects) -> Result<Vec<Project>, StoreError> {
+        let (ids, subject) = which.sql();
+        let sql = format!(
+            "SELECT id, display_name, contact_email, created_us FROM projects WHERE id IN ({ids}) \
+             ORDER BY created_us, id"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(subject).fetch_all(&self.readers).await?;
+        let mut projects = Vec::with_capacity(rows.len());
+        for row in rows {
+            projects.push(self.whole_project(&row).await?);
+        }
+        Ok(projects)
+    }
+
+    async fn whole_project(&self, row: &SqliteRow) -> Result<Project, StoreError> {
+        let project = id(row, "id")?;
+        let admins = sqlx::query("SELECT kind, subject_id FROM project_admins WHERE project_id = $1")
+            .bind(key(project))
+            .fetch_all(&self.readers)
+            .await?;
+        let (mut identities, mut groups) = (Vec::new(), Vec::new());
+        for admin in admins {
+            match admin.try_get("kind")? {
+                "identity" => identities.push(IdentityId::from_uuid(id(&admin, "subject_id")?)),
+                "group" => groups.push(GroupId::from_uuid(id(&admin, "subject_id")?)),
+                _ => return Err(StoreError::Corrupt("kind")),
+            }
+        }
+        Ok(Project {
+            id: ProjectId::from_uuid(project),
+            display_name: row.try_get("display_name")?,
+            contact_email: row.try_get("contact_email")?,
+            admins: identities,
+            admin_groups: groups,
+            created: crate::columns::time(row, "created_us")?,
+        })
+    }
+
+    pub async fn policy(&self, policy: PolicyId) -> Result<Option<Policy>, StoreError> {
+        let row = sqlx::query("SELECT * FROM policies WHERE id = $1")
+            .bind(key(policy.as_uuid()))
+            .fetch_optional(&self.readers)
+            .await?;
+        row.map(|row| policy_of(&row)).transpose()
+    }
+
+    /// The policies of those projects, oldest first.
+    pub async fn policies(&self, which: Projects) -> Result<Vec<Policy>, StoreError> {
+        let (ids, subject) = which.sql();
+        let sql = format!("SELECT * FROM policies WHERE project_id IN ({ids}) ORDER BY created_us, id");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(subject).fetch_all(&self.readers).await?;
+        rows.iter().map(policy_of).collect()
+    }
+}
+
+fn policy_of(row: &SqliteRow) -> Result<Policy, StoreError> {
+    let list = |column: &'static str| -> Result<Option<Vec<String>>, StoreError> {
+        row.try_get::<Option<&str>, _>(column)?.map(|text| json(text, column)).transpose()
+    };
+    let timeout: Option<i64> = row.try_get("authentication_assurance_timeout")?;
+    Ok(Policy {
+        id: PolicyId::from_uuid(id(row, "id")?),
+        project: ProjectId::from_uuid(id(row, "project_id")?),
+        display_name: row.try_get("display_name")?,
+        description: row.try_get("description")?,
+        high_assurance: row.try_get("high_assurance")?,
+        required_mfa: row.try_get("required_mfa")?,
+        authentication_assurance_timeout: timeout.and_then(|seconds| u64::try_from(seconds).ok()),
+        domain_constraints_include: list("domain_constraints_include_json")?,
+        domain_constraints_exclude: list("domain_constraints_exclude_json")?,
+        created: crate::columns::time(row, "created_us")?,
+    })
+}

@@ -1,0 +1,212 @@
+//! Refresh tokens, by their hash. Each is good for one refresh and followed by the next of its chain; used ones are
+//! kept until they would have ended, so that a second use is noticed.
+//!
+//! ```text
+//! fresh -- used --> spent, its successor fresh -- successor used --> spent for good
+//!                     | again within the grace: the same successor, so a lost reply locks nobody out
+//!                     | later, or once the successor was used: somebody has a copy; all from the same code ends
+//! ```
+
+use jiff::{SignedDuration, Timestamp};
+use sqlx::Row;
+use uuid::Uuid;
+use wire::{ClientId, IdentityId};
+
+use super::codes::end_grant;
+use crate::columns::{id, key, time};
+use crate::secret::Hash;
+use crate::{Command, Store, StoreError, Tx};
+
+/// Refresh tokens that are kept of one person, used ones included; when there are more, some hundred later at the latest,
+/// the oldest used ones go first.
+const MOST: i64 = 20_000;
+/// Those that have ended are forgotten so many at a time: faster than they are made.
+const FORGOTTEN: i64 = 100;
+
+/// What a refresh token stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefreshToken {
+    pub chain: Uuid,
+    pub grant: Uuid,
+    pub session: Uuid,
+    pub identity: IdentityId,
+    pub client: ClientId,
+    pub scope: String,
+    pub resource_server: String,
+    /// The next one follows from this one and the key: asked twice, the same one is given.
+    pub chain_key: Vec<u8>,
+    pub issued: Timestamp,
+    pub expires: Timestamp,
+}
+
+/// For so long after its end somebody who comes with a token is told that it has ended.
+const TOLD: SignedDuration = SignedDuration::from_hours(24 * 30);
+
+/// Adds the first token of a chain, and forgets those that ended long ago.
+#[derive(Debug)]
+pub struct AddRefreshToken {
+    pub hash: Hash,
+    pub token: RefreshToken,
+}
+
+impl Command for AddRefreshToken {
+    type Output = ();
+
+    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        sqlx::query(
+            "DELETE FROM refresh_tokens WHERE hash IN \
+             (SELECT hash FROM refresh_tokens WHERE expires_us < $1 LIMIT $2)",
+        )
+        .bind((self.token.issued - TOLD).as_microsecond())
+        .bind(FORGOTTEN)
+        .execute(&mut *tx)
+        .await?;
+        insert(tx, self.hash, &self.token).await
+    }
+}
+
+async fn insert(tx: &mut Tx, hash: Hash, token: &RefreshToken) -> Result<(), StoreError> {
+    // Finding the oldest takes as many steps as there are tokens: it is done now and then.
+    if hash.now_and_then() {
+        sqlx::query(
+            "DELETE FROM refresh_tokens WHERE hash IN (SELECT hash FROM refresh_tokens WHERE identity_id = $1 \
+             ORDER BY used_us IS NOT NULL, issued_us DESC LIMIT -1 OFFSET $2)",
+        )
+        .bind(key(token.identity.as_uuid()))
+        .bind(MOST)
+        .execute(&mut *tx)
+        .await?;
+    }
+    sqlx::query(
+        "INSERT INTO refresh_tokens (hash, chain_id, grant_id, session_id, identity_id, client_id, scope, \
+         resource_server, chain_key, issued_us, expires_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+    )
+    .bind(hash.as_bytes())
+    .bind(key(token.chain))
+    .bind(key(token.grant))
+    .bind(key(token.session))
+    .bind(key(token.identity.as_uuid()))
+    .bind(key(token.client.as_uuid()))
+    .bind(&token.scope)
+    .bind(&token.resource_server)
+    .bind(&token.chain_key)
+    .bind(token.issued.as_microsecond())
+    .bind(token.expires.as_microsecond())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// What became of an attempt to use a refresh token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotation {
+    /// The successor is good now; it may have been already.
+    Done,
+    /// Somebody uses a copy: everything from the same code has ended with this.
+    Reused,
+    /// There is no such token any more.
+    Gone,
+}
+
+/// Spends a refresh token for its successor.
+#[derive(Debug)]
+pub struct Rotate {
+    pub hash: Hash,
+    pub successor: Hash,
+    pub now: Timestamp,
+    pub expires: Timestamp,
+    /// A use since this time may be repeated while the successor is unused.
+    pub grace_since: Timestamp,
+}
+
+impl Command for Rotate {
+    type Output = Rotation;
+
+    async fn run(self, tx: &mut Tx) -> Result<Rotation, StoreError> {
+        let Some(row) = select(tx, self.hash).await? else { return Ok(Rotation::Gone) };
+        let used: Option<i64> = row.try_get("used_us")?;
+        let token = token_of(&row)?;
+        let Some(used) = used else {
+            sqlx::query("UPDATE refresh_tokens SET used_us = $2, successor_hash = $3 WHERE hash = $1")
+                .bind(self.hash.as_bytes())
+                .bind(self.now.as_microsecond())
+                .bind(self.successor.as_bytes())
+                .execute(&mut *tx)
+                .await?;
+            let next = RefreshToken { issued: self.now, expires: self.expires, ..token };
+            insert(tx, self.successor, &next).await?;
+            return Ok(Rotation::Done);
+        };
+        let successor = select(tx, self.successor).await?;
+        let unused = match successor {
+            Some(successor) => successor.try_get::<Option<i64>, _>("used_us")?.is_none(),
+            None => false,
+        };
+        if unused && used >= self.grace_since.as_microsecond() {
+            return Ok(Rotation::Done);
+        }
+        end_grant(tx, key(token.grant)).await?;
+        Ok(Rotation::Reused)
+    }
+}
+
+/// Ends the chain of a refresh token of `client`, and the access tokens that came from the same code for the same
+/// resource server. Answers whether there was one.
+#[derive(Debug)]
+pub struct RevokeRefreshToken {
+    pub hash: Hash,
+    pub client: ClientId,
+}
+
+impl Command for RevokeRefreshToken {
+    type Output = bool;
+
+    async fn run(self, tx: &mut Tx) -> Result<bool, StoreError> {
+        let Some(row) = select(tx, self.hash).await? else { return Ok(false) };
+        let token = token_of(&row)?;
+        if token.client != self.client {
+            return Ok(false);
+        }
+        sqlx::query("DELETE FROM refresh_tokens WHERE chain_id = $1")
+            .bind(key(token.chain))
+            .execute(&mut *tx)
+            .await?;
+        for sql in [
+            "DELETE FROM tokens WHERE parent_hash IN \
+             (SELECT hash FROM tokens WHERE grant_id = $1 AND resource_server = $2)",
+            "DELETE FROM tokens WHERE grant_id = $1 AND resource_server = $2",
+        ] {
+            sqlx::query(sql).bind(key(token.grant)).bind(&token.resource_server).execute(&mut *tx).await?;
+        }
+        Ok(true)
+    }
+}
+
+const SELECT: &str = "SELECT chain_id, grant_id, session_id, identity_id, client_id, scope, resource_server, \
+    chain_key, issued_us, expires_us, used_us FROM refresh_tokens WHERE hash = $1";
+
+async fn select(tx: &mut Tx, hash: Hash) -> Result<Option<sqlx::sqlite::SqliteRow>, StoreError> {
+    Ok(sqlx::query(SELECT).bind(hash.as_bytes().to_vec()).fetch_optional(tx).await?)
+}
+
+fn token_of(row: &sqlx::sqlite::SqliteRow) -> Result<RefreshToken, StoreError> {
+    Ok(RefreshToken {
+        chain: id(row, "chain_id")?,
+        grant: id(row, "grant_id")?,
+        session: id(row, "session_id")?,
+        identity: IdentityId::from_uuid(id(row, "identity_id")?),
+        client: ClientId::from_uuid(id(row, "client_id")?),
+        scope: row.try_get("scope")?,
+        resource_server: row.try_get("resource_server")?,
+        chain_key: row.try_get("chain_key")?,
+        issued: time(row, "issued_us")?,
+        expires: time(row, "expires_us")?,
+    })
+}
+
+impl Store {
+    pub async fn refresh_token(&self, hash: Hash) -> Result<Option<RefreshToken>, StoreError> {
+        let row = sqlx::query(SELECT).bind(hash.as_bytes().to_vec()).fetch_optional(&self.readers).await?;
+        row.map(|row| token_of(&row)).transpose()
+    }
+}

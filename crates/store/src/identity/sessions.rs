@@ -1,0 +1,288 @@
+//! Browser sessions: who signed in where, when and how; and the browsers that have done so before.
+
+use jiff::Timestamp;
+use sqlx::Row;
+use uuid::Uuid;
+use wire::IdentityId;
+
+use crate::columns::{id, key, time};
+use crate::secret::Hash;
+use crate::{Command, Store, StoreError, Tx};
+
+/// How somebody showed to be an identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Method {
+    Password,
+    /// By the upstream of this name.
+    Upstream(String),
+}
+
+const UPSTREAM: &str = "oidc:";
+
+impl Method {
+    pub fn text(&self) -> String {
+        match self {
+            Method::Password => "password".to_owned(),
+            Method::Upstream(name) => format!("{UPSTREAM}{name}"),
+        }
+    }
+
+    fn read(text: &str) -> Result<Method, StoreError> {
+        match text.strip_prefix(UPSTREAM) {
+            Some(name) => Ok(Method::Upstream(name.to_owned())),
+            None if text == "password" => Ok(Method::Password),
+            None => Err(StoreError::Corrupt("method")),
+        }
+    }
+}
+
+/// When and how somebody last showed to be `identity` in a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authentication {
+    pub identity: IdentityId,
+    pub method: Method,
+    /// A second factor was shown.
+    pub mfa: bool,
+    pub at: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    pub id: Uuid,
+    /// The identity as which the browser signed in last.
+    pub identity: IdentityId,
+    /// The cookie means nothing afterwards.
+    pub expires: Timestamp,
+    /// The latest of each identity.
+    pub authentications: Vec<Authentication>,
+}
+
+/// Browsers in which one identity is signed in, and in which it is known; the longest unused ones are signed out and
+/// forgotten when there are more.
+const BROWSERS: i64 = 100;
+
+impl Session {
+    pub fn authentication(&self, identity: IdentityId) -> Option<&Authentication> {
+        self.authentications.iter().find(|it| it.identity == identity)
+    }
+}
+
+/// Somebody signed in. The session that the browser had goes on under a new cookie when it is of the same set of
+/// identities; another person's ends. Answers its id.
+#[derive(Debug)]
+pub struct SignIn {
+    pub session: Uuid,
+    /// The session of the same person's in this browser.
+    pub continues: Option<Uuid>,
+    /// Another person's session in this browser.
+    pub ends: Option<Uuid>,
+    pub cookie: Hash,
+    pub browser: Hash,
+    pub authentication: Authentication,
+    pub now: Timestamp,
+    pub expires: Timestamp,
+    /// Browsers that nobody used since are forgotten.
+    pub forget_browsers: Timestamp,
+}
+
+impl Command for SignIn {
+    type Output = Uuid;
+
+    async fn run(self, tx: &mut Tx) -> Result<Uuid, StoreError> {
+        let identity = key(self.authentication.identity.as_uuid());
+        forget(tx, self.authentication.identity, self.now).await?;
+        if let Some(other) = self.ends {
+            SignOut(other).run(tx).await?;
+        }
+        let mut session = self.session;
+        let mut kept = 0;
+        if let Some(own) = self.continues {
+            let updated = sqlx::query(
+                "UPDATE sessions SET cookie_hash = $2, identity_id = $3, expires_us = $4 WHERE id = $1",
+            )
+            .bind(key(own))
+            .bind(self.cookie.as_bytes())
+            .bind(&identity)
+            .bind(self.expires.as_microsecond())
+            .execute(&mut *tx)
+            .await?;
+            kept = updated.rows_affected();
+            session = if kept == 0 { session } else { own };
+        }
+        if kept == 0 {
+            sqlx::query(
+                "INSERT INTO sessions (id, cookie_hash, identity_id, created_us, expires_us) \
+                 VALUES ($1, $2, $3, $4, $5)",
+            )
+            .bind(key(session))
+            .bind(self.cookie.as_bytes())
+            .bind(&identity)
+            .bind(self.now.as_microsecond())
+            .bind(self.expires.as_microsecond())
+            .execute(&mut *tx)
+            .await?;
+        }
+        sqlx::query(
+            "INSERT INTO authentications (session_id, identity_id, method, mfa, at_us) \
+             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (session_id, identity_id) \
+             DO UPDATE SET method = excluded.method, mfa = excluded.mfa, at_us = excluded.at_us",
+        )
+        .bind(key(session))
+        .bind(&identity)
+        .bind(self.authentication.method.text())
+        .bind(self.authentication.mfa)
+        .bind(self.authentication.at.as_microsecond())
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query("UPDATE identities SET authenticated_us = $2 WHERE id = $1")
+            .bind(&identity)
+            .bind(self.authentication.at.as_microsecond())
+            .execute(&mut *tx)
+            .await?;
+        sqlx::query("DELETE FROM known_browsers WHERE seen_us < $1")
+            .bind(self.forget_browsers.as_microsecond())
+            .execute(&mut *tx)
+            .await?;
+        sqlx::query(
+            "INSERT INTO known_browsers (browser_hash, identity_id, seen_us) VALUES ($1, $2, $3) \
+             ON CONFLICT (browser_hash, identity_id) DO UPDATE SET seen_us = excluded.seen_us",
+        )
+        .bind(self.browser.as_bytes())
+        .bind(&identity)
+        .bind(self.now.as_microsecond())
+        .execute(&mut *tx)
+        .await?;
+        for sql in [
+            "DELETE FROM known_browsers WHERE identity_id = $1 AND browser_hash IN (SELECT browser_hash \
+             FROM known_browsers WHERE identity_id = $1 ORDER BY seen_us DESC LIMIT -1 OFFSET $2)",
+            "UPDATE sessions SET cookie_hash = NULL, expires_us = created_us WHERE id IN (SELECT id FROM sessions \
+             WHERE identity_id = $1 AND cookie_hash IS NOT NULL ORDER BY expires_us DESC LIMIT -1 OFFSET $2)",
+        ] {
+            sqlx::query(sql).bind(&identity).bind(BROWSERS).execute(&mut *tx).await?;
+        }
+        Ok(session)
+    }
+}
+
+/// An identity's sessions whose cookie has ended and to which nothing refers any more.
+async fn forget(tx: &mut Tx, identity: IdentityId, now: Timestamp) -> Result<(), StoreError> {
+    const ENDED: &str = "SELECT s.id FROM sessions s WHERE s.identity_id = $2 AND s.expires_us < $1 \
+        AND NOT EXISTS (SELECT 1 FROM tokens t WHERE t.session_id = s.id) \
+        AND NOT EXISTS (SELECT 1 FROM refresh_tokens r WHERE r.session_id = s.id) \
+        AND NOT EXISTS (SELECT 1 FROM codes c WHERE c.session_id = s.id)";
+    for sql in [
+        format!("DELETE FROM authentications WHERE session_id IN ({ENDED})"),
+        format!("DELETE FROM sessions WHERE id IN ({ENDED})"),
+    ] {
+        let sql = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(now.as_microsecond());
+        sql.bind(key(identity.as_uuid())).execute(&mut *tx).await?;
+    }
+    Ok(())
+}
+
+/// The person signs out of this browser: the cookie means nothing any more. Tokens stay; who wants them gone revokes
+/// them.
+#[derive(Debug)]
+pub struct SignOut(pub Uuid);
+
+impl Command for SignOut {
+    type Output = ();
+
+    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        sqlx::query("UPDATE sessions SET cookie_hash = NULL WHERE id = $1")
+            .bind(key(self.0))
+            .execute(tx)
+            .await?;
+        Ok(())
+    }
+}
+
+/// Ends every way in that an identity has besides its access tokens: its sessions, codes on their way, refresh tokens.
+#[derive(Debug)]
+pub struct EndSessions(pub IdentityId);
+
+impl Command for EndSessions {
+    type Output = ();
+
+    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        for sql in [
+            "UPDATE sessions SET cookie_hash = NULL WHERE id IN \
+             (SELECT session_id FROM authentications WHERE identity_id = $1)",
+            "DELETE FROM known_browsers WHERE identity_id = $1",
+            "DELETE FROM codes WHERE identity_id = $1 OR session_id IN \
+             (SELECT session_id FROM authentications WHERE identity_id = $1)",
+            "DELETE FROM refresh_tokens WHERE identity_id = $1 OR session_id IN \
+             (SELECT session_id FROM authentications WHERE identity_id = $1)",
+        ] {
+            sqlx::query(sql).bind(key(self.0.as_uuid())).execute(&mut *tx).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// The session of this id, whether or not its cookie still means something.
+    pub async fn session(&self, session: Uuid) -> Result<Option<Session>, StoreError> {
+        let row = sqlx::query("SELECT id, identity_id, expires_us FROM sessions WHERE id = $1")
+            .bind(key(session))
+            .fetch_optional(&self.readers)
+            .await?;
+        self.whole(row).await
+    }
+
+    /// The session that a browser's cookie opens.
+    pub async fn session_by_cookie(
+        &self,
+        cookie: Hash,
+        now: Timestamp,
+    ) -> Result<Option<Session>, StoreError> {
+        let row = sqlx::query(
+            "SELECT id, identity_id, expires_us FROM sessions WHERE cookie_hash = $1 AND expires_us > $2",
+        )
+        .bind(cookie.as_bytes())
+        .bind(now.as_microsecond())
+        .fetch_optional(&self.readers)
+        .await?;
+        self.whole(row).await
+    }
+
+    async fn whole(&self, row: Option<sqlx::sqlite::SqliteRow>) -> Result<Option<Session>, StoreError> {
+        let Some(row) = row else { return Ok(None) };
+        let session = id(&row, "id")?;
+        let rows = sqlx::query(
+            "SELECT identity_id, method, mfa, at_us FROM authentications WHERE session_id = $1 ORDER BY at_us",
+        )
+        .bind(key(session))
+        .fetch_all(&self.readers)
+        .await?;
+        let authentications = rows
+            .iter()
+            .map(|row| {
+                Ok(Authentication {
+                    identity: IdentityId::from_uuid(id(row, "identity_id")?),
+                    method: Method::read(row.try_get("method")?)?,
+                    mfa: row.try_get("mfa")?,
+                    at: time(row, "at_us")?,
+                })
+            })
+            .collect::<Result<_, StoreError>>()?;
+        Ok(Some(Session {
+            id: session,
+            identity: IdentityId::from_uuid(id(&row, "identity_id")?),
+            expires: time(&row, "expires_us")?,
+            authentications,
+        }))
+    }
+
+    /// Whether this identity has signed in with this browser before.
+    pub async fn browser_known(&self, browser: Hash, identity: IdentityId) -> Result<bool, StoreError> {
+        let found: Option<i64> = sqlx::query_scalar(
+            "SELECT seen_us FROM known_browsers WHERE browser_hash = $1 AND identity_id = $2",
+        )
+        .bind(browser.as_bytes())
+        .bind(key(identity.as_uuid()))
+        .fetch_optional(&self.readers)
+        .await?;
+        Ok(found.is_some())
+    }
+}

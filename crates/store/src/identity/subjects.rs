@@ -1,0 +1,82 @@
+//! Whom an upstream means by its name for somebody.
+//!
+//! A subject is bound to one identity and stays so: that a username is given to somebody else over there must not give
+//! away what the first one owns here.
+
+use jiff::Timestamp;
+use wire::IdentityId;
+
+use super::people::{AddPerson, Profile};
+use crate::columns::key;
+use crate::{Command, Store, StoreError, Tx};
+
+/// Binds a subject to an identity, which is added when it is new. Answers whether that could be: neither the subject
+/// nor the identity may be bound already, nor the username of a new one be taken.
+#[derive(Debug)]
+pub struct BindSubject {
+    pub issuer: String,
+    pub subject: String,
+    pub identity: IdentityId,
+    pub new: Option<Profile>,
+    pub now: Timestamp,
+}
+
+impl Command for BindSubject {
+    type Output = bool;
+
+    async fn run(self, tx: &mut Tx) -> Result<bool, StoreError> {
+        let known: Option<i64> = sqlx::query_scalar(
+            "SELECT created_us FROM upstream_subjects WHERE (issuer = $1 AND subject = $2) OR identity_id = $3",
+        )
+        .bind(&self.issuer)
+        .bind(&self.subject)
+        .bind(key(self.identity.as_uuid()))
+        .fetch_optional(&mut *tx)
+        .await?;
+        if known.is_some() {
+            return Ok(false);
+        }
+        if let Some(profile) = self.new
+            && (AddPerson { profile, password: None }).run(tx).await?.is_err()
+        {
+            return Ok(false);
+        }
+        sqlx::query(
+            "INSERT INTO upstream_subjects (issuer, subject, identity_id, created_us) VALUES ($1, $2, $3, $4)",
+        )
+        .bind(self.issuer)
+        .bind(self.subject)
+        .bind(key(self.identity.as_uuid()))
+        .bind(self.now.as_microsecond())
+        .execute(tx)
+        .await?;
+        Ok(true)
+    }
+}
+
+impl Store {
+    /// The identity that `subject` of `issuer` is bound to.
+    pub async fn subject(&self, issuer: &str, subject: &str) -> Result<Option<IdentityId>, StoreError> {
+        let found: Option<Vec<u8>> = sqlx::query_scalar(
+            "SELECT identity_id FROM upstream_subjects WHERE issuer = $1 AND subject = $2",
+        )
+        .bind(issuer)
+        .bind(subject)
+        .fetch_optional(&self.readers)
+        .await?;
+        found
+            .map(|bytes| uuid::Uuid::from_slice(&bytes).map_err(|_| StoreError::Corrupt("identity_id")))
+            .transpose()
+            .map(|id| id.map(IdentityId::from_uuid))
+    }
+
+    /// Whether the identity is bound to a subject.
+    pub async fn bound(&self, identity: IdentityId) -> Result<bool, StoreError> {
+        let found: Option<i64> =
+            sqlx::query_scalar("SELECT created_us FROM upstream_subjects WHERE identity_id = $1")
+                .bind(key(identity.as_uuid()))
+                .fetch_optional(&self.readers)
+                .await?;
+        Ok(found.is_some())
+    }
+}

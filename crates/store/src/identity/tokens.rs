@@ -1,0 +1,192 @@
+//! Access tokens, by their hash.
+
+use jiff::{SignedDuration, Timestamp};
+use sqlx::Row;
+use uuid::Uuid;
+use wire::{ClientId, IdentityId};
+
+use super::account_status::is_active;
+use crate::columns::{id, key, time};
+use crate::secret::Hash;
+use crate::{Command, Store, StoreError, Tx};
+
+/// Tokens that one identity may have; older ones end when it asks for more, some hundred later at the latest.
+const MOST: i64 = 10_000;
+/// Tokens that have ended are forgotten so many at a time: faster than they are made, and nobody waits for all.
+const FORGOTTEN: i64 = 100;
+
+/// For so long after its end somebody who comes with a token is told that it has ended.
+const TOLD: SignedDuration = SignedDuration::from_hours(24 * 7);
+
+/// What a token stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    pub identity: IdentityId,
+    /// The client that asked for it.
+    pub client: ClientId,
+    /// Space-separated, as handed out.
+    pub scope: String,
+    pub resource_server: String,
+    pub issued: Timestamp,
+    pub expires: Timestamp,
+    /// The sign-in it goes back to, if a person made it.
+    pub session: Option<Uuid>,
+    /// Tokens that came from one code end together.
+    pub grant: Option<Uuid>,
+    /// The token for which a resource server was given this one; it ends with it.
+    pub parent: Option<Hash>,
+}
+
+impl Token {
+    pub fn covers(&self, scope: &str) -> bool {
+        self.scope.split(' ').any(|own| own == scope)
+    }
+}
+
+/// Adds tokens of one identity and one application, all or none, and forgets those that ended long ago. Answers whether they
+/// were added: not when one of both is shut out, or the token has ended for which a resource server gets these.
+#[derive(Debug)]
+pub struct AddTokens(pub Vec<(Hash, Token)>);
+
+impl Command for AddTokens {
+    type Output = bool;
+
+    async fn run(self, tx: &mut Tx) -> Result<bool, StoreError> {
+        let Some((hash, first)) = self.0.first() else { return Ok(true) };
+        if !is_active(tx, first.identity, Some(first.client), first.parent).await? {
+            return Ok(false);
+        }
+        sqlx::query(
+            "DELETE FROM tokens WHERE hash IN (SELECT hash FROM tokens WHERE expires_us < $1 LIMIT $2)",
+        )
+        .bind((first.issued - TOLD).as_microsecond())
+        .bind(FORGOTTEN)
+        .execute(&mut *tx)
+        .await?;
+        // Finding the oldest takes as many steps as there are tokens: it is done now and then.
+        if hash.now_and_then() {
+            sqlx::query(
+                "DELETE FROM tokens WHERE hash IN (SELECT hash FROM tokens WHERE identity_id = $1 \
+                 ORDER BY issued_us DESC LIMIT -1 OFFSET $2)",
+            )
+            .bind(key(first.identity.as_uuid()))
+            .bind(MOST)
+            .execute(&mut *tx)
+            .await?;
+        }
+        for (hash, token) in self.0 {
+            sqlx::query(
+                "INSERT INTO tokens (hash, identity_id, client_id, scope, resource_server, issued_us, expires_us, \
+                 session_id, grant_id, parent_hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            )
+            .bind(hash.as_bytes())
+            .bind(key(token.identity.as_uuid()))
+            .bind(key(token.client.as_uuid()))
+            .bind(token.scope)
+            .bind(token.resource_server)
+            .bind(token.issued.as_microsecond())
+            .bind(token.expires.as_microsecond())
+            .bind(token.session.map(key))
+            .bind(token.grant.map(key))
+            .bind(token.parent.map(|parent| parent.as_bytes().to_vec()))
+            .execute(&mut *tx)
+            .await?;
+        }
+        Ok(true)
+    }
+}
+
+/// Which tokens end. Those that were made for one of them end with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndTokens {
+    /// This one, if it is `client`'s.
+    One { hash: Hash, client: ClientId },
+    /// Those that act for the identity, and those that were made for it as a client.
+    Of(IdentityId),
+    /// Those that a client asked for, and its codes and refresh tokens.
+    Client(ClientId),
+    /// Those that came from one code.
+    Grant(Uuid),
+    /// Those that go back to one sign-in.
+    Session(Uuid),
+}
+
+impl EndTokens {
+    /// Whether `token`, whose hash is `hash`, is among them by itself.
+    pub fn names(&self, hash: &Hash, token: &Token) -> bool {
+        match *self {
+            EndTokens::One { hash: one, client } => *hash == one && token.client == client,
+            EndTokens::Of(identity) => {
+                token.identity == identity || token.client.as_uuid() == identity.as_uuid()
+            }
+            EndTokens::Client(client) => token.client == client,
+            EndTokens::Grant(grant) => token.grant == Some(grant),
+            EndTokens::Session(session) => token.session == Some(session),
+        }
+    }
+}
+
+impl Command for EndTokens {
+    /// How many ended.
+    type Output = u64;
+
+    async fn run(self, tx: &mut Tx) -> Result<u64, StoreError> {
+        let (which, values): (&str, Vec<Vec<u8>>) = match self {
+            EndTokens::One { hash, client } => {
+                ("hash = $1 AND client_id = $2", vec![hash.as_bytes().to_vec(), key(client.as_uuid())])
+            }
+            EndTokens::Of(identity) => ("identity_id = $1 OR client_id = $1", vec![key(identity.as_uuid())]),
+            EndTokens::Client(client) => ("client_id = $1", vec![key(client.as_uuid())]),
+            EndTokens::Grant(grant) => ("grant_id = $1", vec![key(grant)]),
+            EndTokens::Session(session) => ("session_id = $1", vec![key(session)]),
+        };
+        if let EndTokens::Client(client) = self {
+            for sql in
+                ["DELETE FROM codes WHERE client_id = $1", "DELETE FROM refresh_tokens WHERE client_id = $1"]
+            {
+                sqlx::query(sql).bind(key(client.as_uuid())).execute(&mut *tx).await?;
+            }
+        }
+        let sql = format!(
+            "WITH RECURSIVE ended (hash) AS (SELECT hash FROM tokens WHERE {which} \
+             UNION SELECT t.hash FROM tokens t JOIN ended e ON t.parent_hash = e.hash) \
+             DELETE FROM tokens WHERE hash IN (SELECT hash FROM ended)"
+        );
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+        for value in values {
+            query = query.bind(value);
+        }
+        Ok(query.execute(tx).await?.rows_affected())
+    }
+}
+
+impl Store {
+    pub async fn token(&self, hash: Hash) -> Result<Option<Token>, StoreError> {
+        let row = sqlx::query(
+            "SELECT identity_id, client_id, scope, resource_server, issued_us, expires_us, session_id, grant_id, \
+             parent_hash FROM tokens WHERE hash = $1",
+        )
+        .bind(hash.as_bytes())
+        .fetch_optional(&self.readers)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let optional = |column: &'static str| match row.try_get::<Option<&[u8]>, _>(column)? {
+            Some(_) => id(&row, column).map(Some),
+            None => Ok(None),
+        };
+        Ok(Some(Token {
+            identity: IdentityId::from_uuid(id(&row, "identity_id")?),
+            client: ClientId::from_uuid(id(&row, "client_id")?),
+            scope: row.try_get("scope")?,
+            resource_server: row.try_get("resource_server")?,
+            issued: time(&row, "issued_us")?,
+            expires: time(&row, "expires_us")?,
+            session: optional("session_id")?,
+            grant: optional("grant_id")?,
+            parent: row
+                .try_get::<Option<&[u8]>, _>("parent_hash")?
+                .map(|bytes| Hash::from_stored(bytes).ok_or(StoreError::Corrupt("parent_hash")))
+                .transpose()?,
+        }))
+    }
+}

@@ -1,0 +1,183 @@
+//! Groups of identities.
+
+use jiff::Timestamp;
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+use wire::{GroupId, IdentityId};
+
+use super::end_everything::{EndEverything, Ended};
+use super::people::Taken;
+use crate::columns::{id, key, time};
+use crate::{Command, Store, StoreError, Tx};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserGroup {
+    pub id: GroupId,
+    pub name: String,
+    pub description: Option<String>,
+    pub created: Timestamp,
+}
+
+/// Adds a group without members.
+#[derive(Debug)]
+pub struct AddUserGroup(pub UserGroup);
+
+impl Command for AddUserGroup {
+    type Output = Result<(), Taken>;
+
+    async fn run(self, tx: &mut Tx) -> Result<Self::Output, StoreError> {
+        let group = self.0;
+        let added = sqlx::query(
+            "INSERT INTO user_groups (id, name, description, created_us) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT (name) DO NOTHING",
+        )
+        .bind(key(group.id.as_uuid()))
+        .bind(group.name)
+        .bind(group.description)
+        .bind(group.created.as_microsecond())
+        .execute(tx)
+        .await?;
+        Ok(if added.rows_affected() == 0 { Err(Taken) } else { Ok(()) })
+    }
+}
+
+/// Forgets a group and who was in it.
+#[derive(Debug)]
+pub struct RemoveUserGroup(pub GroupId);
+
+impl Command for RemoveUserGroup {
+    type Output = ();
+
+    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        for sql in [
+            "DELETE FROM group_members WHERE group_id = $1",
+            "DELETE FROM project_admins WHERE kind = 'group' AND subject_id = $1",
+            "DELETE FROM user_groups WHERE id = $1",
+        ] {
+            sqlx::query(sql).bind(key(self.0.as_uuid())).execute(&mut *tx).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes an identity into a group.
+#[derive(Debug)]
+pub struct AddMember {
+    pub group: GroupId,
+    pub identity: IdentityId,
+}
+
+impl Command for AddMember {
+    type Output = ();
+
+    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO group_members (group_id, identity_id) VALUES ($1, $2) \
+             ON CONFLICT (group_id, identity_id) DO NOTHING",
+        )
+        .bind(key(self.group.as_uuid()))
+        .bind(key(self.identity.as_uuid()))
+        .execute(tx)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Takes an identity out of a group, and ends all that it and those that are linked with it hold: what a group gives to
+/// one it gives to all of them. Answers what ended: nothing, if it was no member.
+#[derive(Debug)]
+pub struct RemoveMember {
+    pub group: GroupId,
+    pub identity: IdentityId,
+    pub now: Timestamp,
+}
+
+impl Command for RemoveMember {
+    type Output = Ended;
+
+    async fn run(self, tx: &mut Tx) -> Result<Ended, StoreError> {
+        let mut ended = Ended::default();
+        let removed = sqlx::query("DELETE FROM group_members WHERE group_id = $1 AND identity_id = $2")
+            .bind(key(self.group.as_uuid()))
+            .bind(key(self.identity.as_uuid()))
+            .execute(&mut *tx)
+            .await?;
+        if removed.rows_affected() == 0 {
+            return Ok(ended);
+        }
+        let set = sqlx::query(
+            "SELECT i.id FROM identities a \
+             JOIN identities i ON i.id = coalesce(a.primary_id, a.id) OR i.primary_id = coalesce(a.primary_id, a.id) \
+             WHERE a.id = $1",
+        )
+        .bind(key(self.identity.as_uuid()))
+        .fetch_all(&mut *tx)
+        .await?;
+        for one in &set {
+            let identity = IdentityId::from_uuid(id(one, "id")?);
+            let also = EndEverything { identity, now: self.now }.run(tx).await?;
+            ended.holders.extend(also.holders);
+            ended.endpoints.extend(also.endpoints);
+        }
+        Ok(ended)
+    }
+}
+
+impl Store {
+    /// The groups that `identity`, or one that is linked with it, is a member of.
+    pub async fn groups_of(&self, identity: IdentityId) -> Result<Vec<UserGroup>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT g.id, g.name, g.description, g.created_us FROM user_groups g WHERE g.id IN ( \
+             SELECT m.group_id FROM identities a \
+             JOIN identities i ON i.id = coalesce(a.primary_id, a.id) OR i.primary_id = coalesce(a.primary_id, a.id) \
+             JOIN group_members m ON m.identity_id = i.id WHERE a.id = $1) ORDER BY g.name",
+        )
+        .bind(key(identity.as_uuid()))
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(group_of).collect()
+    }
+
+    pub async fn user_groups(&self) -> Result<Vec<UserGroup>, StoreError> {
+        let rows = sqlx::query("SELECT id, name, description, created_us FROM user_groups ORDER BY name")
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(group_of).collect()
+    }
+
+    pub async fn user_group(&self, group: GroupId) -> Result<Option<UserGroup>, StoreError> {
+        let row = sqlx::query("SELECT id, name, description, created_us FROM user_groups WHERE id = $1")
+            .bind(key(group.as_uuid()))
+            .fetch_optional(&self.readers)
+            .await?;
+        row.map(|row| group_of(&row)).transpose()
+    }
+
+    pub async fn user_group_named(&self, name: &str) -> Result<Option<UserGroup>, StoreError> {
+        let row = sqlx::query("SELECT id, name, description, created_us FROM user_groups WHERE name = $1")
+            .bind(name)
+            .fetch_optional(&self.readers)
+            .await?;
+        row.map(|row| group_of(&row)).transpose()
+    }
+
+    pub async fn members(&self, group: GroupId) -> Result<Vec<IdentityId>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT m.identity_id FROM group_members m JOIN identities i ON i.id = m.identity_id \
+             WHERE m.group_id = $1 ORDER BY i.username",
+        )
+        .bind(key(group.as_uuid()))
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(|row| Ok(IdentityId::from_uuid(id(row, "identity_id")?))).collect()
+    }
+}
+
+fn group_of(row: &SqliteRow) -> Result<UserGroup, StoreError> {
+    Ok(UserGroup {
+        id: GroupId::from_uuid(id(row, "id")?),
+        name: row.try_get("name")?,
+        description: row.try_get("description")?,
+        created: time(row, "created_us")?,
+    })
+}

@@ -1,0 +1,141 @@
+//! The outbox towards endpoints (`assignments`).
+//!
+//! The outbox is the truth of the queues: what lies in it has not been acknowledged by the other side, and its rows are
+//! written in the transaction of the work they announce.
+
+use futures_util::TryStreamExt;
+use sqlx::{QueryBuilder, Row, Sqlite};
+use wire::{EndpointId, FunctionId, TaskId};
+
+use super::counters::{self, Counters};
+use super::state::{State, TaskHolder};
+use super::task_rows::{Page, stored};
+use crate::columns::{ROWS, among, id, json, key};
+use crate::payload_files::FileId;
+use crate::payload_references::{file, kept};
+use crate::{Command, Store, StoreError, Tx};
+
+/// The endpoint has acknowledged these outbox rows: they are its business now and are never sent again. Answers the
+/// files that belong to nobody from now on.
+#[derive(Debug)]
+pub struct Acknowledge {
+    pub endpoint: EndpointId,
+    pub seqs: Vec<i64>,
+    /// The number of the credential it holds.
+    pub credential: i64,
+}
+
+impl Command for Acknowledge {
+    type Output = Vec<FileId>;
+
+    async fn run(self, tx: &mut Tx) -> Result<Vec<FileId>, StoreError> {
+        let taken = stored(&State::Open { holder: TaskHolder::Taken, progress: None });
+        let mut files = Vec::new();
+        let mut change = Counters::default();
+        for seqs in self.seqs.chunks(ROWS) {
+            let mut tasks = QueryBuilder::<Sqlite>::new("UPDATE tasks SET state = ");
+            tasks.push_bind(taken).push(" WHERE state = ").push_bind(stored(&State::NEW));
+            tasks.push(" AND id IN (SELECT task_id FROM assignments WHERE seq IN ");
+            among(&mut tasks, seqs.iter().copied());
+            tasks.push(")").build().execute(&mut *tx).await?;
+            let mut rows =
+                QueryBuilder::<Sqlite>::new("UPDATE assignments SET payload = NULL, credential = ");
+            rows.push_bind(self.credential).push(" WHERE credential IS NULL AND seq IN ");
+            among(&mut rows, seqs.iter().copied());
+            let rows = rows.push(" RETURNING payload_file").build().fetch_all(&mut *tx).await?;
+            let count = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+            change.waiting -= count;
+            change.taken += count;
+            let before = files.len();
+            for row in &rows {
+                files.extend(file(row, "payload_file")?);
+            }
+            if files.len() > before {
+                let mut named =
+                    QueryBuilder::<Sqlite>::new("UPDATE assignments SET payload_file = NULL WHERE seq IN ");
+                among(&mut named, seqs.iter().copied());
+                named.build().execute(&mut *tx).await?;
+            }
+        }
+        counters::count(tx, self.endpoint, change).await?;
+        Ok(files)
+    }
+}
+
+/// The row of an assignment that is to be sent, by its task.
+pub(crate) const ASSIGNMENT: &str = "SELECT 1 FROM assignments WHERE task_id = $1 AND credential IS NULL";
+
+/// An outbox row towards an endpoint.
+#[derive(Clone, Debug)]
+pub struct Assignment {
+    pub seq: i64,
+    pub task: TaskId,
+    pub function: FunctionId,
+    /// The packed arguments, as a JSON string.
+    pub payload: String,
+    pub resource_specification: String,
+    pub result_serializers: Vec<String>,
+}
+
+impl Store {
+    /// The first of `endpoint`'s outbox rows after `after` that it has not acknowledged: at most `count` of them, and
+    /// no more once their payloads have reached `bytes`.
+    pub async fn waiting(
+        &self,
+        endpoint: EndpointId,
+        after: i64,
+        count: usize,
+        bytes: usize,
+    ) -> Result<Page<Assignment>, StoreError> {
+        let mut rows = sqlx::query(
+            "SELECT seq, task_id, function_id, payload, payload_file, payload_bytes, \
+             resource_specification_json, result_serializers_json \
+             FROM assignments WHERE endpoint_id = $1 AND credential IS NULL AND seq > $2 ORDER BY seq LIMIT $3",
+        )
+        .bind(key(endpoint.as_uuid()))
+        .bind(after)
+        .bind(i64::try_from(count).unwrap_or(i64::MAX))
+        .fetch(&self.readers);
+        let mut waiting = Vec::new();
+        let mut held = 0;
+        while let Some(row) = rows.try_next().await? {
+            let payload = kept(&row, "payload", "payload_file", "payload_bytes")?;
+            held += payload.len();
+            let assignment = Assignment {
+                seq: row.try_get("seq")?,
+                task: TaskId::from_uuid(id(&row, "task_id")?),
+                function: FunctionId::from_uuid(id(&row, "function_id")?),
+                payload: String::new(),
+                resource_specification: row.try_get("resource_specification_json")?,
+                result_serializers: json(row.try_get("result_serializers_json")?, "result_serializers_json")?,
+            };
+            waiting.push((assignment, payload));
+            if held >= bytes {
+                break;
+            }
+        }
+        // Files are read once the connection is free for others.
+        drop(rows);
+        let more = waiting.len() >= count || held >= bytes;
+        let mut rows = Vec::with_capacity(waiting.len());
+        for (assignment, payload) in waiting {
+            let Some(payload) = self.content(payload, ASSIGNMENT, assignment.task).await? else { continue };
+            let payload = String::from_utf8(payload).map_err(|_| StoreError::Corrupt("payload"))?;
+            rows.push(Assignment { payload, ..assignment });
+        }
+        Ok(Page { rows, more })
+    }
+
+    /// The tasks of these outbox rows towards endpoints.
+    pub async fn assigned(&self, seqs: &[i64]) -> Result<Vec<TaskId>, StoreError> {
+        let mut tasks = Vec::with_capacity(seqs.len());
+        for seqs in seqs.chunks(ROWS) {
+            let mut select = QueryBuilder::<Sqlite>::new("SELECT task_id FROM assignments WHERE seq IN ");
+            among(&mut select, seqs.iter().copied());
+            for row in select.build().fetch_all(&self.readers).await? {
+                tasks.push(TaskId::from_uuid(id(&row, "task_id")?));
+            }
+        }
+        Ok(tasks)
+    }
+}

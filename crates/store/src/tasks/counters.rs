@@ -1,0 +1,77 @@
+//! How many tasks of an endpoint stand where. Kept by the transactions that move tasks, so they are exact at any
+//! moment, and reading them costs one row however many tasks there are.
+
+use sqlx::Row;
+use wire::EndpointId;
+
+use crate::columns::key;
+use crate::tasks::state::{Outcome, TaskHolder};
+use crate::{Store, StoreError, Tx};
+
+/// The tasks of one endpoint, or what a transaction changes of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// In its queue.
+    pub waiting: i64,
+    /// Acknowledged by it and not ended.
+    pub taken: i64,
+    pub succeeded: i64,
+    pub failed: i64,
+    /// Results that came for tasks that had ended.
+    pub late: i64,
+}
+
+impl Counters {
+    pub(crate) fn ended(&mut self, holder: TaskHolder, outcome: Outcome) {
+        match holder {
+            TaskHolder::Waiting => self.waiting -= 1,
+            TaskHolder::Taken => self.taken -= 1,
+        }
+        match outcome {
+            Outcome::Succeeded => self.succeeded += 1,
+            Outcome::Failed => self.failed += 1,
+        }
+    }
+}
+
+/// Adds `change` to what is counted of `endpoint`.
+pub(crate) async fn count(tx: &mut Tx, endpoint: EndpointId, change: Counters) -> Result<(), StoreError> {
+    if change == Counters::default() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO endpoint_tasks (endpoint_id, waiting, taken, succeeded, failed, late) \
+         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (endpoint_id) DO UPDATE SET \
+         waiting = endpoint_tasks.waiting + excluded.waiting, taken = endpoint_tasks.taken + excluded.taken, \
+         succeeded = endpoint_tasks.succeeded + excluded.succeeded, \
+         failed = endpoint_tasks.failed + excluded.failed, late = endpoint_tasks.late + excluded.late",
+    )
+    .bind(key(endpoint.as_uuid()))
+    .bind(change.waiting)
+    .bind(change.taken)
+    .bind(change.succeeded)
+    .bind(change.failed)
+    .bind(change.late)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+impl Store {
+    pub async fn counters(&self, endpoint: EndpointId) -> Result<Counters, StoreError> {
+        let row = sqlx::query(
+            "SELECT waiting, taken, succeeded, failed, late FROM endpoint_tasks WHERE endpoint_id = $1",
+        )
+        .bind(key(endpoint.as_uuid()))
+        .fetch_optional(&self.readers)
+        .await?;
+        let Some(row) = row else { return Ok(Counters::default()) };
+        Ok(Counters {
+            waiting: row.try_get("waiting")?,
+            taken: row.try_get("taken")?,
+            succeeded: row.try_get("succeeded")?,
+            failed: row.try_get("failed")?,
+            late: row.try_get("late")?,
+        })
+    }
+}

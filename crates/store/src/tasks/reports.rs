@@ -1,0 +1,64 @@
+//! What heartbeats say: which runs endpoints have begun, and how far their open tasks are.
+
+use sqlx::{QueryBuilder, Sqlite};
+use wire::message::TaskState;
+use wire::{EndpointId, TaskId};
+
+use crate::columns::{ROWS, key, text};
+use crate::{Command, Run, StoreError, Tx};
+
+/// One endpoint's word about one of its tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    pub endpoint: EndpointId,
+    pub task: TaskId,
+    pub state: TaskState,
+}
+
+/// Remembers what some heartbeats said. Of tasks, it is what is heard of those that are open and the endpoint's own.
+#[derive(Debug, Default)]
+pub struct Report {
+    pub runs: Vec<(EndpointId, Run)>,
+    /// At most [`Report::MOST`]; of one task, one.
+    pub progress: Vec<Progress>,
+}
+
+impl Report {
+    /// States of tasks in one report: they are written in one statement.
+    pub const MOST: usize = ROWS;
+}
+
+impl Command for Report {
+    type Output = ();
+
+    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        for (endpoint, run) in self.runs {
+            sqlx::query(
+                "UPDATE endpoints SET run = $2, run_credential = $3, run_since_us = $4 WHERE id = $1",
+            )
+            .bind(key(endpoint.as_uuid()))
+            .bind(run.name)
+            .bind(run.credential)
+            .bind(run.since.as_microsecond())
+            .execute(&mut *tx)
+            .await?;
+        }
+        if self.progress.is_empty() {
+            return Ok(());
+        }
+        let mut rows = Vec::with_capacity(self.progress.len().min(Report::MOST));
+        for it in self.progress.iter().take(Report::MOST) {
+            rows.push((key(it.task.as_uuid()), key(it.endpoint.as_uuid()), text(&it.state)?));
+        }
+        let mut update = QueryBuilder::<Sqlite>::new("UPDATE tasks SET progress_json = said.column3 FROM (");
+        update.push_values(rows, |mut row, (task, endpoint, state)| {
+            row.push_bind(task).push_bind(endpoint).push_bind(state);
+        });
+        update.push(
+            ") AS said WHERE tasks.id = said.column1 AND tasks.endpoint_id = said.column2 \
+             AND tasks.state IN (0, 1) AND tasks.progress_json IS DISTINCT FROM said.column3",
+        );
+        update.build().execute(tx).await?;
+        Ok(())
+    }
+}

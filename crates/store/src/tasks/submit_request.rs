@@ -1,0 +1,121 @@
+//! A submit as the service gives it to the store, and the rows that its tasks become.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use sqlx::{QueryBuilder, Sqlite};
+use wire::{EndpointId, FunctionId, IdentityId, RequestId, TaskGroupId, TaskId};
+
+use super::retried_submits::{Accepted, AnswersInFlight, Fingerprint};
+use super::state::State;
+use super::task_rows::stored;
+use crate::columns::{ROWS, key, text};
+use crate::payload_files::Kept;
+use crate::{StoreError, Tx};
+
+/// A task as submitted.
+#[derive(Clone, Debug)]
+pub struct NewTask {
+    pub id: TaskId,
+    pub function: FunctionId,
+    /// The packed arguments, as a JSON string.
+    pub payload: Kept,
+}
+
+impl NewTask {
+    /// What lies in the row.
+    pub(crate) fn payload_here(&self) -> Option<String> {
+        match &self.payload {
+            Kept::Here(content) => Some(String::from_utf8_lossy(content).into_owned()),
+            Kept::File { .. } => None,
+        }
+    }
+}
+
+/// Adds tasks, their outbox rows, and their group if it is new; all or nothing. Unless the same was accepted before.
+#[derive(Debug)]
+pub struct Submit {
+    pub request: RequestId,
+    pub group: TaskGroupId,
+    pub owner: IdentityId,
+    /// Deliver the group's results to its queue from now on.
+    pub queue: bool,
+    pub endpoint: EndpointId,
+    pub resource_specification: String,
+    pub result_serializers: Vec<String>,
+    /// In the order of the body.
+    pub tasks: Vec<NewTask>,
+    pub now: Timestamp,
+    pub fingerprint: Fingerprint,
+    pub in_flight: Arc<dyn AnswersInFlight>,
+}
+
+/// What became of a submit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Submission {
+    New(Accepted),
+    /// It had been accepted before; nothing was written, and the files of its payloads belong to nobody.
+    Again(Accepted),
+    /// Its `Idempotency-Key` was used for another body; nothing was written.
+    KeyOfAnother,
+    /// The endpoint has been deleted in the meantime; nothing was written.
+    NoEndpoint,
+    /// The task group is somebody else's; nothing was written.
+    GroupOfAnother,
+}
+
+impl Submit {
+    /// Makes the group, unless it is there. Answers whether it is the submitter's.
+    pub(crate) async fn own_group(&self, tx: &mut Tx) -> Result<bool, StoreError> {
+        let own = sqlx::query(
+            "INSERT INTO task_groups (id, owner_id, queue, created_us) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT (id) DO UPDATE SET queue = (task_groups.queue OR excluded.queue) \
+             WHERE task_groups.owner_id = excluded.owner_id",
+        )
+        .bind(key(self.group.as_uuid()))
+        .bind(key(self.owner.as_uuid()))
+        .bind(self.queue)
+        .bind(self.now.as_microsecond())
+        .execute(tx)
+        .await?;
+        Ok(own.rows_affected() == 1)
+    }
+
+    pub(crate) async fn write_tasks(&self, tx: &mut Tx) -> Result<(), StoreError> {
+        let serializers = text(&self.result_serializers)?;
+        for tasks in self.tasks.chunks(ROWS) {
+            QueryBuilder::<Sqlite>::new(
+                "INSERT INTO tasks (id, group_id, endpoint_id, function_id, state, submitted_us) ",
+            )
+            .push_values(tasks, |mut row, task| {
+                row.push_bind(key(task.id.as_uuid()))
+                    .push_bind(key(self.group.as_uuid()))
+                    .push_bind(key(self.endpoint.as_uuid()))
+                    .push_bind(key(task.function.as_uuid()))
+                    .push_bind(stored(&State::NEW))
+                    .push_bind(self.now.as_microsecond());
+            })
+            .build()
+            .execute(&mut *tx)
+            .await?;
+            QueryBuilder::<Sqlite>::new(
+                "INSERT INTO assignments (task_id, endpoint_id, function_id, payload, payload_file, payload_bytes, \
+                 resource_specification_json, result_serializers_json) ",
+            )
+            .push_values(tasks, |mut row, task| {
+                row.push_bind(key(task.id.as_uuid()))
+                    .push_bind(key(self.endpoint.as_uuid()))
+                    .push_bind(key(task.function.as_uuid()))
+                    .push_bind(task.payload_here())
+                    .push_bind(task.payload.file().map(|file| key(file.as_uuid())))
+                    .push_bind(i64::try_from(task.payload.len()).unwrap_or(i64::MAX))
+                    .push_bind(&self.resource_specification)
+                    .push_bind(&serializers);
+            })
+            .build()
+            .execute(&mut *tx)
+            .await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,330 @@
+//! The one writer: whoever waits when a transaction begins shares it, and its fsync.
+//!
+//! ```text
+//! write(a) --+
+//! write(b) --+--> [a b c] -> BEGIN, a, b, c, COMMIT (one fsync) -> answers to a, b, c
+//! write(c) --+        while this runs, the next ones gather
+//! ```
+//!
+//! Each command runs in its own savepoint: one that fails takes nothing else with it. No answer is given before the
+//! commit, so an answer means that it is on disk. Commands run one after another in the order in which they commit;
+//! the numbers that the database gives to outbox rows grow in that order, and dispatch relies on it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::StoreError;
+
+/// The transaction a command runs in.
+pub type Tx = SqliteConnection;
+
+/// How many requests may wait for the writer before the next one has to.
+const WAITING: usize = 1024;
+/// How many requests share one transaction at most: bounds what one of them waits for the others.
+const TOGETHER: usize = 128;
+
+/// Something to write. Returning an error undoes all that it wrote.
+pub trait Command: Send + 'static {
+    type Output: Send + 'static;
+
+    fn run(self, tx: &mut Tx) -> impl Future<Output = Result<Self::Output, StoreError>> + Send;
+}
+
+/// Hands commands to the writer.
+#[derive(Clone, Debug)]
+pub(crate) struct Handle {
+    requests: mpsc::Sender<Request>,
+    /// How many commands were given to the writer.
+    pub(crate) commands: Arc<AtomicU64>,
+    #[cfg(test)]
+    pub(crate) watch: Arc<watch::Watch>,
+}
+
+enum Request {
+    Write(Box<dyn Work>),
+    /// Finish what came before, close the database, then answer.
+    Close(oneshot::Sender<()>),
+}
+
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Request")
+    }
+}
+
+/// A command with its place for the answer; the erased form of every [`Command`].
+trait Work: Send {
+    fn run<'c>(
+        &'c mut self,
+        tx: &'c mut Tx,
+    ) -> Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send + 'c>>;
+    fn answer(self: Box<Self>, outcome: Result<(), StoreError>);
+}
+
+struct Slot<C: Command> {
+    command: Option<C>,
+    output: Option<C::Output>,
+    answer: oneshot::Sender<Result<C::Output, StoreError>>,
+    #[cfg(test)]
+    watch: Arc<watch::Watch>,
+}
+
+impl<C: Command> Work for Slot<C> {
+    fn run<'c>(
+        &'c mut self,
+        tx: &'c mut Tx,
+    ) -> Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send + 'c>> {
+        Box::pin(async move {
+            if let Some(command) = self.command.take() {
+                self.output = Some(command.run(tx).await?);
+            }
+            #[cfg(test)]
+            self.watch.count();
+            Ok(())
+        })
+    }
+
+    fn answer(self: Box<Self>, outcome: Result<(), StoreError>) {
+        let Slot { output, answer, .. } = *self;
+        let outcome = outcome.and_then(|()| output.ok_or(StoreError::Closed));
+        // Whoever asked may have gone; what was written stays written.
+        let _ = answer.send(outcome);
+    }
+}
+
+impl Handle {
+    pub(crate) async fn write<C: Command>(&self, command: C) -> Result<C::Output, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let work = Box::new(Slot {
+            command: Some(command),
+            output: None,
+            answer,
+            #[cfg(test)]
+            watch: self.watch.clone(),
+        });
+        self.commands.fetch_add(1, Ordering::Relaxed);
+        self.requests.send(Request::Write(work)).await.map_err(|_| StoreError::Closed)?;
+        answered.await.map_err(|_| StoreError::Closed)?
+    }
+
+    pub(crate) async fn close(&self) {
+        let (answer, answered) = oneshot::channel();
+        if self.requests.send(Request::Close(answer)).await.is_ok() {
+            let _ = answered.await;
+        }
+    }
+}
+
+/// Starts the writer on its own connection.
+pub(crate) fn start(connection: SqliteConnection) -> Handle {
+    let (requests, waiting) = mpsc::channel(WAITING);
+    #[cfg(test)]
+    let watch = Arc::<watch::Watch>::default();
+    let handle = Handle {
+        requests,
+        commands: Arc::default(),
+        #[cfg(test)]
+        watch: watch.clone(),
+    };
+    tokio::spawn(async move {
+        #[cfg(test)]
+        let connection = watch.over(connection).await;
+        run(connection, waiting).await;
+    });
+    handle
+}
+
+async fn run(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Request>) {
+    let mut requests = Vec::with_capacity(TOGETHER);
+    let mut closing = Vec::new();
+    while closing.is_empty() && waiting.recv_many(&mut requests, TOGETHER).await > 0 {
+        let mut batch = Vec::with_capacity(requests.len());
+        for request in requests.drain(..) {
+            match request {
+                Request::Write(work) => batch.push(work),
+                Request::Close(answer) => closing.push(answer),
+            }
+        }
+        commit_together(&mut connection, batch).await;
+    }
+    waiting.close();
+    if let Err(error) = connection.close().await {
+        tracing::warn!(%error, "the database did not close in order");
+    }
+    for answer in closing {
+        let _ = answer.send(());
+    }
+}
+
+/// Runs `batch` in one transaction and answers everybody.
+async fn commit_together(connection: &mut SqliteConnection, mut batch: Vec<Box<dyn Work>>) {
+    if batch.is_empty() {
+        return;
+    }
+    let mut outcomes = Vec::with_capacity(batch.len());
+    let whole = async {
+        execute(connection, "BEGIN IMMEDIATE").await?;
+        for work in &mut batch {
+            execute(connection, "SAVEPOINT command").await?;
+            let outcome = work.run(connection).await;
+            if outcome.is_err() {
+                execute(connection, "ROLLBACK TO command").await?;
+            }
+            execute(connection, "RELEASE command").await?;
+            outcomes.push(outcome);
+        }
+        execute(connection, "COMMIT").await
+    }
+    .await;
+    match whole {
+        Ok(()) => batch.into_iter().zip(outcomes).for_each(|(work, outcome)| work.answer(outcome)),
+        Err(error) => {
+            tracing::error!(%error, requests = batch.len(), "a transaction failed, nothing of it was written");
+            // Some errors (a full disk) have rolled it back already; then this one says so and can be ignored.
+            let _ = execute(connection, "ROLLBACK").await;
+            // A command's own error says more than the transaction's.
+            let own = outcomes.into_iter().map(Result::err).chain(std::iter::repeat(None));
+            batch.into_iter().zip(own).for_each(|(work, own)| {
+                work.answer(Err(own.unwrap_or_else(|| error.clone())));
+            });
+        }
+    }
+}
+
+async fn execute(connection: &mut SqliteConnection, sql: &'static str) -> Result<(), StoreError> {
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
+    Ok(())
+}
+
+/// What commands cost, for tests.
+#[cfg(test)]
+pub(crate) mod watch {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    use crate::Tx;
+
+    #[derive(Debug, Default)]
+    pub(crate) struct Watch {
+        /// Steps of SQLite's machine: since the last command, and the most that one has made.
+        steps: AtomicU64,
+        pub(crate) most: AtomicU64,
+    }
+
+    impl Watch {
+        pub(crate) async fn over(self: Arc<Self>, mut connection: Tx) -> Tx {
+            let step = move || {
+                self.steps.fetch_add(1, Relaxed);
+                true
+            };
+            connection.lock_handle().await.unwrap().set_progress_handler(1, step);
+            connection
+        }
+
+        /// A command is done.
+        pub(crate) fn count(&self) {
+            self.most.fetch_max(self.steps.swap(0, Relaxed), Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Adds a row; fails afterwards when `fail`.
+    struct Add {
+        value: i64,
+        fail: bool,
+    }
+
+    impl Command for Add {
+        type Output = i64;
+
+        async fn run(self, tx: &mut Tx) -> Result<i64, StoreError> {
+            sqlx::query("INSERT INTO numbers (value) VALUES ($1)").bind(self.value).execute(&mut *tx).await?;
+            if self.fail {
+                return Err(StoreError::Corrupt("asked to fail"));
+            }
+            Ok(sqlx::query_scalar("SELECT count(*) FROM numbers").fetch_one(tx).await?)
+        }
+    }
+
+    async fn numbers() -> (tempfile::TempDir, std::path::PathBuf, SqliteConnection) {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("numbers.db");
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&file).create_if_missing(true);
+        let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+        execute(&mut connection, "CREATE TABLE numbers (value BIGINT NOT NULL UNIQUE)").await.unwrap();
+        (directory, file, connection)
+    }
+
+    fn slot(value: i64, fail: bool) -> (Box<dyn Work>, oneshot::Receiver<Result<i64, StoreError>>) {
+        let (answer, answered) = oneshot::channel();
+        let watch = Default::default();
+        (Box::new(Slot { command: Some(Add { value, fail }), output: None, answer, watch }), answered)
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_one_transaction_and_a_failure_takes_only_its_own() {
+        let (_directory, _file, mut connection) = numbers().await;
+        let (first, first_answer) = slot(1, false);
+        let (bad, bad_answer) = slot(2, true);
+        let (twin, twin_answer) = slot(1, false);
+        let (last, last_answer) = slot(3, false);
+        commit_together(&mut connection, vec![first, bad, twin, last]).await;
+        assert_eq!(first_answer.await.unwrap().unwrap(), 1);
+        assert!(matches!(bad_answer.await.unwrap(), Err(StoreError::Corrupt("asked to fail"))));
+        assert!(matches!(twin_answer.await.unwrap(), Err(StoreError::Database(_))));
+        assert_eq!(last_answer.await.unwrap().unwrap(), 2, "sees the first one's row and nobody else's");
+        let rows: Vec<i64> = sqlx::query_scalar("SELECT value FROM numbers ORDER BY value")
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+        assert_eq!(rows, [1, 3]);
+    }
+
+    #[tokio::test]
+    async fn nobody_is_answered_well_when_the_commit_fails() {
+        let (_directory, file, mut connection) = numbers().await;
+        let options =
+            sqlx::sqlite::SqliteConnectOptions::new().filename(&file).busy_timeout(std::time::Duration::ZERO);
+        let mut other = SqliteConnection::connect_with(&options).await.unwrap();
+        execute(&mut other, "BEGIN EXCLUSIVE").await.unwrap();
+        execute(&mut connection, "PRAGMA busy_timeout = 0").await.unwrap();
+        let (work, answer) = slot(1, false);
+        commit_together(&mut connection, vec![work]).await;
+        assert!(answer.await.unwrap().is_err());
+        execute(&mut other, "COMMIT").await.unwrap();
+        let (work, answer) = slot(1, false);
+        commit_together(&mut connection, vec![work]).await;
+        assert_eq!(answer.await.unwrap().unwrap(), 1, "it recovers without a hand");
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_share_a_transaction_and_closing_finishes_them() {
+        let (_directory, file, connection) = numbers().await;
+        let handle = start(connection);
+        let writes: Vec<_> = (0..50)
+            .map(|value| {
+                let handle = handle.clone();
+                tokio::spawn(async move { handle.write(Add { value, fail: false }).await })
+            })
+            .collect();
+        for write in writes {
+            write.await.unwrap().unwrap();
+        }
+        handle.close().await;
+        assert!(matches!(handle.write(Add { value: 99, fail: false }).await, Err(StoreError::Closed)));
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&file);
+        let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+        let count: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM numbers").fetch_one(&mut connection).await.unwrap();
+        assert_eq!(count, 50);
+    }
+}
