@@ -54,7 +54,10 @@ fn text(value: &Value, name: &str) -> anyhow::Result<String> {
 fn serve(farcall: &Path, directory: &TempDir) -> anyhow::Result<(Running, String)> {
     let mut command = Command::new(farcall);
     command
-        .args(["serve", "--http-listen", "127.0.0.1:0", "--amqp-listen", "127.0.0.1:0", "--data-dir"])
+        .args(["serve", "--http-listen", "127.0.0.1:0", "--amqp-listen", "127.0.0.1:0"])
+        // All endpoints are one identity's, at one address.
+        .args(["--set", "limits.endpoints_per_identity=20000", "--set", "limits.amqp_connections=60000"])
+        .arg("--data-dir")
         .arg(data(directory));
     let log = std::fs::File::create(directory.path().join("service.log"))?;
     let mut running = Running::start(command.stdout(Stdio::piped()).stderr(log), b"")?;
