@@ -1,20 +1,26 @@
 """Fails when a commit changed what may only be added to: migrations that ran at a site, bytes captured from the original.
 
 A database that has run a migration never runs it again, and a golden file that is edited to please the code proves
-nothing. The history that counts begins with the last commit that changed this file: changing it says, for everyone
-to see, that what is there now is the new beginning.
+nothing.
+
+Migrations are sealed by their content: `checks/migrations.sha256` lists the hash of each, wherever it lies, and lines of
+it are only ever added. Golden bytes are sealed by their path: the history that counts begins with the last commit that
+changed this file. Changing it says, for everyone to see, that what is there now is the new beginning.
 
 Begun anew on 2026-11-21: migrations 2 to 5 grew together, and no site had run them.
 Begun anew on 2026-11-30: migration 7 was added in two commits of one day, and no site had run it.
+Begun anew on 2026-11-30: migrations moved to the crate `store`, byte for byte, and are sealed by content since.
 """
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SEALED = [
-    "crates/service/src/store/migrations",
+MIGRATIONS = ROOT / "crates/store/src/migrations"
+SEALS = "checks/migrations.sha256"
+GOLDEN = [
     ":(glob)crates/wire/tests/golden/*-[0-9]*/**",
     "crates/wire/tests/golden/vectors",
 ]
@@ -24,15 +30,39 @@ def git(*arguments):
     return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
 
 
-def main():
+def golden_changes():
+    """What happened to golden files since the beginning, and is no addition."""
     changed = ["--diff-filter=MDRT", "--name-status"]
     beginning = git("log", "-1", "--format=%H", "--", "checks/append_only.py")
-    wrong = set(git("diff", *changed, "HEAD", "--", *SEALED))
+    wrong = set(git("diff", *changed, "HEAD", "--", *GOLDEN))
     if beginning:
-        wrong |= {line for line in git("log", "--format=", *changed, f"{beginning[0]}..HEAD", "--", *SEALED) if line}
-    for line in sorted(wrong):
-        print(f"changed after it was added: {line}")
-    print(f"{len(git('ls-files', *SEALED))} sealed files, {len(wrong)} changed")
+        wrong |= {line for line in git("log", "--format=", *changed, f"{beginning[0]}..HEAD", "--", *GOLDEN) if line}
+    return wrong
+
+
+def migration_changes():
+    """Migrations that are not what their seal says, or have none; and seals that were taken away."""
+    sealed = dict(reversed(line.split(maxsplit=1)) for line in (ROOT / SEALS).read_text().splitlines())
+    present = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in MIGRATIONS.glob("*.sql")}
+    for name in sorted(sealed.keys() | present.keys()):
+        if name not in sealed:
+            yield f"migration without a seal: add to {SEALS}:  {present[name]}  {name}"
+        elif sealed[name] != present.get(name):
+            yield f"migration {'changed' if name in present else 'removed'} after it was sealed: {name}"
+    beginning = git("log", "--diff-filter=A", "--format=%H", "--", SEALS)
+    if beginning:
+        for line in git("log", "-p", "--format=", f"{beginning[-1]}..HEAD", "--", SEALS):
+            if line.startswith("-") and not line.startswith("---"):
+                yield f"seal taken away: {line[1:]}"
+
+
+def main():
+    wrong = sorted(f"changed after it was added: {line}" for line in golden_changes())
+    wrong += migration_changes()
+    for line in wrong:
+        print(line)
+    migrations = len(list(MIGRATIONS.glob("*.sql")))
+    print(f"{len(git('ls-files', *GOLDEN))} golden files, {migrations} migrations, {len(wrong)} wrong")
     return 1 if wrong else 0
 
 

@@ -9,6 +9,7 @@ mod bad_oauth;
 mod containers;
 mod disk;
 mod door;
+mod earlier_data;
 mod endpoints;
 mod functions;
 mod identity;

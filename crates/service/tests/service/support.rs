@@ -282,7 +282,12 @@ impl Farcall {
     async fn new_client(&self, arguments: &[&str]) -> Client {
         let added = self.administer(arguments, "");
         let text = |name: &str| added[name].as_str().unwrap().to_owned();
-        let (id, secret) = (text("client_id"), text("client_secret"));
+        self.client_known_as(&text("client_id"), &text("client_secret")).await
+    }
+
+    /// A client that exists.
+    pub async fn client_known_as(&self, id: &str, secret: &str) -> Client {
+        let (id, secret) = (id.to_owned(), secret.to_owned());
         let mut client =
             Client { id, secret, token: String::new(), http: self.http.clone(), web: self.web.clone() };
         client.token = client.grant(COMPUTE).await.ok()["access_token"].as_str().unwrap().to_owned();
