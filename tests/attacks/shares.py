@@ -36,12 +36,12 @@ played_elsewhere(
 played_elsewhere(
     "somebody without an account",
     "reads nothing of an answer",
-    "crates/service/src/pace.rs::an_answer_is_read",
+    "crates/service/src/http/client_pace.rs::an_answer_is_read",
 )
 played_elsewhere(
     "somebody with an account",
     "sends a body too slowly to end",
-    "crates/service/src/pace.rs::a_body_brings_its_least_in_each_window_and_all_in_time",
+    "crates/service/src/http/client_pace.rs::a_body_brings_its_least_in_each_window_and_all_in_time",
 )
 played_elsewhere(
     "somebody with an account",

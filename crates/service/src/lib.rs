@@ -24,33 +24,19 @@
 //! A new route is a file in `rest/` and a line in its router; a new command a file in `cli/`; a new table a migration
 //! and a file in the crate `store`.
 
-pub mod admin;
-pub mod ambient;
-pub mod attended;
-pub mod backup;
-pub mod certificates;
 pub mod cli;
-pub mod client_environment;
-pub mod config;
-pub mod connect;
-pub mod connections;
-pub mod directory;
-pub mod doctor;
-pub mod doors;
-pub mod figures;
-pub mod front;
-pub mod health;
+pub mod client_side;
+pub mod clock;
+pub mod dispatch;
+pub mod endpoint_management;
+pub mod fair_shares;
+pub mod http;
 pub mod limits;
-pub mod management;
-pub mod obstacle;
-pub mod pace;
-pub mod post;
-pub mod presence;
-pub mod prompt;
+pub mod metrics;
+pub mod operate;
+pub mod permissions;
+pub mod random;
 pub mod rest;
-pub mod retention;
-pub mod rules;
-pub mod serve;
-pub mod shares;
+pub mod tasks;
 pub mod up;
 pub mod user_endpoint;

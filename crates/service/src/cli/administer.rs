@@ -8,11 +8,11 @@ use serde::Serialize;
 
 use super::DataDirectory;
 use super::console::say;
-use crate::admin::request::{
+use crate::operate::administration::request::{
     AddedClient, KnownClient, KnownEndpoint, KnownGroup, KnownKey, KnownUser, Reply, Request,
 };
-use crate::admin::{self, Administration};
-use crate::directory::{Directory, DirectoryError};
+use crate::operate::administration::{self, Administration};
+use crate::operate::data_directory::{Directory, DirectoryError};
 use identity::Identity;
 use identity::audit::By;
 use store::Store;
@@ -85,7 +85,7 @@ async fn perform(directory: &Directory, request: Request) -> anyhow::Result<Repl
             store.close().await;
             Ok(reply)
         }
-        Err(DirectoryError::InUse(_)) => admin::ask(&directory.admin_socket(), &request)
+        Err(DirectoryError::InUse(_)) => administration::ask(&directory.admin_socket(), &request)
             .await
             .context("the service holds the data directory, and its admin.sock does not answer"),
         Err(error) => Err(error.into()),

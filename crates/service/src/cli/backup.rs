@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::DataDirectory;
 use super::console::say;
-use crate::backup::{self, Copied};
-use crate::directory::Directory;
+use crate::operate::backup::{self, Copied};
+use crate::operate::data_directory::Directory;
 
 #[derive(Debug, Args)]
 pub(super) struct Backup {

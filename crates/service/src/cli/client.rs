@@ -3,7 +3,7 @@
 use clap::Subcommand;
 
 use super::administer::Where;
-use crate::admin::request::{ClientRequest, Request};
+use crate::operate::administration::request::{ClientRequest, Request};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ClientCommand {

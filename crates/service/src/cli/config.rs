@@ -5,9 +5,9 @@ use serde_json::Value;
 
 use super::console::say;
 use super::{DataDirectory, Settings};
-use crate::config::ConfigError;
-use crate::directory::{self, Directory};
-use crate::obstacle;
+use crate::operate::config::ConfigError;
+use crate::operate::data_directory::{self, Directory};
+use crate::operate::start_obstacles;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
@@ -31,7 +31,7 @@ impl ConfigCommand {
             ConfigCommand::Check(common) => (common, false),
             ConfigCommand::Print(common) => (common, true),
         };
-        let root = directory::existing(&common.directory.data_dir)?;
+        let root = data_directory::existing(&common.directory.data_dir)?;
         let file = root.join("farcall.yaml");
         let loaded = match common.settings.load(&file) {
             Err(ConfigError::Unfit(unfit)) if !print => {
@@ -41,7 +41,8 @@ impl ConfigCommand {
         };
         if !print {
             let log = std::env::var(daemon::logging::VARIABLE).ok();
-            let found = obstacle::find(&loaded.config, &root, log.as_deref(), Directory::is_held(&root));
+            let found =
+                start_obstacles::find(&loaded.config, &root, log.as_deref(), Directory::is_held(&root));
             if !found.is_empty() {
                 return refused(found.iter().map(|it| format!("{it}\n    -> {}", it.mend())).collect());
             }

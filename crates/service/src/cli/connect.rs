@@ -12,9 +12,9 @@ use clap::Args;
 use tokio::process::Command;
 
 use super::console::{complain, say};
-use crate::attended::{self, Signals, as_a_shell_says};
-use crate::client_environment::{Reach, quoted};
-use crate::connect::{self, Forwarder};
+use crate::client_side::attended_command::{self, Signals, as_a_shell_says};
+use crate::client_side::connect::{self, Forwarder};
+use crate::client_side::environment::{Reach, quoted};
 use store::private_file;
 
 #[derive(Debug, Args)]
@@ -81,7 +81,7 @@ async fn run(
         let _ = forwarding.await;
         tell("the forwarder broke, and what was run ends with it");
     };
-    let ended = attended::run(command, &mut signals, None, broken).await;
+    let ended = attended_command::run(command, &mut signals, None, broken).await;
     let status = ended.with_context(|| format!("cannot run {program}"))?;
     Ok(ExitCode::from(as_a_shell_says(status)))
 }

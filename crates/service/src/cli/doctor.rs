@@ -7,8 +7,8 @@ use clap::Args;
 
 use super::console::say;
 use super::{DataDirectory, Settings};
-use crate::directory;
-use crate::doctor::{self, Verdict};
+use crate::operate::data_directory;
+use crate::operate::doctor::{self, Verdict};
 
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
@@ -23,7 +23,7 @@ pub(super) struct Doctor {
 
 impl Doctor {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let root = match directory::existing(&self.directory.data_dir) {
+        let root = match data_directory::existing(&self.directory.data_dir) {
             Ok(root) => root,
             Err(error) => {
                 say(format_args!("FAIL     data directory: {error}"))?;

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 
 use super::administer::Where;
-use crate::admin::request::{EndpointRequest, Request};
+use crate::operate::administration::request::{EndpointRequest, Request};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum EndpointCommand {

@@ -8,8 +8,8 @@ use clap::Args;
 use serde_json::Value;
 
 use super::console::write;
-use crate::client_environment::{Proxies, Reach};
-use crate::directory::Directory;
+use crate::client_side::environment::{Proxies, Reach};
+use crate::operate::data_directory::Directory;
 
 #[derive(Debug, Args)]
 pub(super) struct Env {

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 
 use super::administer::Where;
-use crate::admin::request::{GroupRequest, Request};
+use crate::operate::administration::request::{GroupRequest, Request};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum GroupCommand {

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 
 use super::administer::Where;
-use crate::admin::request::{KeyRequest, Request};
+use crate::operate::administration::request::{KeyRequest, Request};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeyCommand {

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::config::{Config, ConfigError, Loaded, Setting, from_environment};
+use crate::operate::config::{Config, ConfigError, Loaded, Setting, from_environment};
 
 /// Farcall: call Python functions on far computers, self-hosted.
 #[derive(Debug, Parser)]

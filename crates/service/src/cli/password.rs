@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use nix::sys::termios::{self, LocalFlags, SetArg, Termios};
 
 use super::console::complain;
-use crate::admin::request::Password;
+use crate::operate::administration::request::Password;
 use identity::password::LONGEST;
 
 /// A new password, typed twice on a terminal.

@@ -8,10 +8,10 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use super::console::say;
 use super::{DataDirectory, Settings};
-use crate::config::LogForm;
-use crate::directory::Directory;
 use crate::limits::Limits;
-use crate::serve::Service;
+use crate::operate::config::LogForm;
+use crate::operate::data_directory::Directory;
+use crate::operate::serve::Service;
 
 #[derive(Debug, Args)]
 pub(super) struct Serve {

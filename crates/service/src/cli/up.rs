@@ -13,9 +13,9 @@ use daemon::open_files::Inherited;
 use tokio::process::Command;
 
 use super::console::{complain, say};
-use crate::attended::{self, Signals, as_a_shell_says};
-use crate::client_environment::quoted;
-use crate::directory::Directory;
+use crate::client_side::attended_command::{self, Signals, as_a_shell_says};
+use crate::client_side::environment::quoted;
+use crate::operate::data_directory::Directory;
 use crate::up::{self, Place, Up, Wish};
 
 #[derive(Debug, Args)]
@@ -130,7 +130,8 @@ async fn run(
     if let Some(open_files) = open_files {
         open_files.give_back(command.as_std_mut());
     }
-    let ended = attended::run(command, &mut signals, up.endpoint_process(), std::future::pending()).await;
+    let ended =
+        attended_command::run(command, &mut signals, up.endpoint_process(), std::future::pending()).await;
     up.down().await;
     let status = ended.with_context(|| format!("cannot run {program}"))?;
     Ok(ExitCode::from(as_a_shell_says(status)))

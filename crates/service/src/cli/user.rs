@@ -4,7 +4,7 @@ use clap::Subcommand;
 
 use super::administer::Where;
 use super::password;
-use crate::admin::request::{Request, UserRequest};
+use crate::operate::administration::request::{Request, UserRequest};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum UserCommand {

@@ -17,8 +17,8 @@ use super::App;
 use super::caller::CallerToken;
 use super::failure::Failure;
 use super::route::{Method, Route};
-use crate::ambient;
-use crate::post::url::ConnectionUrl;
+use crate::clock;
+use crate::dispatch::url::ConnectionUrl;
 use identity::http::arrival::Arrival;
 use store::secret::{self, Hash};
 use store::{Holder, NewClientCredential};
@@ -99,7 +99,7 @@ pub(super) async fn url(
 /// The credential that a caller is handed now.
 async fn credential(app: &App, by: &CallerToken) -> Result<Handed, Failure> {
     let caller = by.token.identity;
-    let now = ambient::now();
+    let now = clock::now();
     if let Some(handed) = app.addresses.young(caller, now) {
         // It may have been ended meanwhile, with all that its holder had.
         let known = app.store.credential(Holder::Client(caller), handed.number).await?;

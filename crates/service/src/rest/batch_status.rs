@@ -15,7 +15,7 @@ use super::caller::Caller;
 use super::failure::Failure;
 use super::route::{Method, Route};
 use super::task_document::document;
-use crate::ambient;
+use crate::clock;
 use store::TaskRow;
 
 /// Results read at a time: so many, and of so many bytes.
@@ -78,7 +78,7 @@ async fn piece(app: &App, tasks: Vec<Asked>, first: bool) -> Result<Bytes, Failu
         .map(|task| task.id)
         .collect();
     let results = app.store.results(&ended).await?;
-    let now = ambient::now();
+    let now = clock::now();
     let mut text = Vec::new();
     for (index, (id, task)) in tasks.iter().enumerate() {
         let told = match task {

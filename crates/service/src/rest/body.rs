@@ -1,5 +1,5 @@
 //! Request bodies: how large one may be, and how much of all of them may be in flight. How long one may take is
-//! decided by its [pace](crate::pace).
+//! decided by its [pace](crate::http::client_pace).
 //!
 //! ```text
 //! arriving, up to 1 MiB: in memory --------------------------+
@@ -7,7 +7,7 @@
 //! ```
 //!
 //! However many large bodies arrive at a time and however slowly, memory holds as much of them as the largest single
-//! body may measure. The room is [shared](crate::shares) twice: by address, and half of it by identity, so that whoever
+//! body may measure. The room is [shared](crate::fair_shares) twice: by address, and half of it by identity, so that whoever
 //! sends much leaves room for others from the same address, too.
 
 use std::error::Error;
@@ -29,9 +29,9 @@ use wire::rest::error::Code;
 
 use super::caller::Caller;
 use super::failure::Failure;
+use crate::fair_shares::{Share, Shares};
+use crate::http::client_pace::TooSlow;
 use crate::limits::Limits;
-use crate::pace::TooSlow;
-use crate::shares::{Share, Shares};
 use identity::http::arrival::{network, peer};
 
 /// The semaphores count in these.

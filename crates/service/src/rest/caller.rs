@@ -1,4 +1,4 @@
-//! Who calls: the bearer of a token for the compute scope. Each caller has a [share](crate::shares) of the requests that
+//! Who calls: the bearer of a token for the compute scope. Each caller has a [share](crate::fair_shares) of the requests that
 //! are answered at a time.
 
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use wire::rest::error::Code;
 
 use super::App;
 use super::failure::Failure;
-use crate::ambient;
-use crate::front::Working;
+use crate::clock;
+use crate::http::server::Working;
 use identity::http::arrival::peer;
 use identity::http::{authorization_header, caller_log};
 use store::Token;
@@ -43,7 +43,7 @@ impl FromRequestParts<App> for CallerToken {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<CallerToken, Failure> {
         let bearer = authorization_header::bearer(&parts.headers)
             .ok_or_else(|| Failure::new(Code::UserUnauthenticated, "A bearer token is needed here"))?;
-        let now = ambient::now();
+        let now = clock::now();
         let Some(token) = app.identity.check(bearer, now).await? else {
             let why = app.identity.why_ended(bearer, peer(&parts.extensions), now).await?;
             let text =

@@ -10,7 +10,7 @@ use super::App;
 use super::caller::Caller;
 use super::failure::Failure;
 use super::route::{Method, Route};
-use crate::rules::{self, Verdict};
+use crate::permissions::{self, Verdict};
 use store::DeleteFunction;
 
 pub(super) const ROUTE: Route = Route {
@@ -33,7 +33,7 @@ pub(super) async fn delete(
     let known = app.store.function_access([id].into_iter()).await?;
     let access = *known.get(&id).ok_or_else(|| Failure::unknown_function(id))?;
     let groups = super::groups(&app, caller, [access].iter()).await?;
-    match rules::delete(access, caller, &groups) {
+    match permissions::delete(access, caller, &groups) {
         Verdict::Yes => {}
         Verdict::Forbidden => return Err(Failure::forbidden_function(id)),
         Verdict::Unknown => return Err(Failure::unknown_function(id)),

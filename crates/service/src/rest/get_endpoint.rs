@@ -10,7 +10,7 @@ use super::App;
 use super::caller::Caller;
 use super::failure::Failure;
 use super::route::{Method, Route};
-use crate::rules::{self, Verdict};
+use crate::permissions::{self, Verdict};
 use store::Endpoint as Known;
 
 pub(super) const ROUTE: Route = Route {
@@ -32,7 +32,7 @@ pub(super) async fn get(
     let id: EndpointId = super::id(&id)?;
     let endpoint = super::seen(&app, id, caller).await?;
     // Whoever may use a manager has to know what it takes.
-    let usable = endpoint.is_manager && rules::submit(&endpoint, caller) == Verdict::Yes;
+    let usable = endpoint.is_manager && permissions::submit(&endpoint, caller) == Verdict::Yes;
     let managed = super::manage(&app, &endpoint, caller).await? == Verdict::Yes;
     document(&app, endpoint, usable, managed).await.map(Json)
 }

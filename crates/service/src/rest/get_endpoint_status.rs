@@ -11,8 +11,8 @@ use super::App;
 use super::caller::Caller;
 use super::failure::Failure;
 use super::route::{Method, Route};
-use crate::ambient;
-use crate::rules::Verdict;
+use crate::clock;
+use crate::permissions::Verdict;
 
 pub(super) const ROUTE: Route = Route {
     refusals: &[Code::EndpointNotFound],
@@ -32,7 +32,7 @@ pub(super) async fn status(
 ) -> Result<Json<Status>, Failure> {
     let id: EndpointId = super::id(&id)?;
     let endpoint = super::seen(&app, id, caller).await?;
-    let now = ambient::now();
+    let now = clock::now();
     let online = app.presence.online(id, now);
     let status = if online { Presence::Online } else { Presence::Offline };
     // The state names users, hosts and the whole configuration.

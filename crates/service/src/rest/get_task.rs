@@ -11,7 +11,7 @@ use super::caller::Caller;
 use super::failure::Failure;
 use super::route::{Method, Route};
 use super::task_document::document;
-use crate::ambient;
+use crate::clock;
 
 pub(super) const ROUTE: Route = Route {
     refusals: &[Code::TaskNotFound],
@@ -26,7 +26,7 @@ pub(super) async fn get(
     let id: TaskId = super::id(&id)?;
     let tasks = app.store.tasks(&[id]).await?;
     let task = tasks.iter().find(|task| task.owner == caller).ok_or_else(|| Failure::unknown_task(id))?;
-    let online = app.presence.online(task.endpoint, ambient::now());
+    let online = app.presence.online(task.endpoint, clock::now());
     let results = app.store.results(&[id]).await?;
     let result = results.get(&id).map(Vec::as_slice);
     Ok(Json(document(task, result, online, &app.limits)?).into_response())

@@ -12,7 +12,7 @@ use super::App;
 use super::caller::Caller;
 use super::failure::Failure;
 use super::route::{Method, Route};
-use crate::rules::{self, Verdict};
+use crate::permissions::{self, Verdict};
 
 /// Tasks read at a time.
 const TOGETHER: usize = 1000;
@@ -34,7 +34,8 @@ pub(super) async fn get(
     Path(id): Path<String>,
 ) -> Result<Response, Failure> {
     let id: TaskGroupId = super::id(&id)?;
-    let group = app.store.task_group(id).await?.filter(|group| rules::tasks(group, caller) == Verdict::Yes);
+    let group =
+        app.store.task_group(id).await?.filter(|group| permissions::tasks(group, caller) == Verdict::Yes);
     let group = group.ok_or_else(|| Failure::unknown_group(id))?;
     let open = format!(
         r#"{{"taskgroup_id":"{id}","create_websockets_queue":{queue},"tasks":["#,

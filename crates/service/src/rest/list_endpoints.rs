@@ -18,7 +18,7 @@ use super::App;
 use super::caller::Caller;
 use super::failure::Failure;
 use super::route::{Method, Parameter, Route};
-use crate::ambient;
+use crate::clock;
 use store::{ListedEndpoint, Seen};
 
 /// Endpoints in one answer: all of one's own, and those of others until there are so many.
@@ -45,7 +45,7 @@ pub(super) async fn list(
     let all = [Seen::Owned, Seen::Administered, Seen::Public];
     let reasons = match wanted.role.unwrap_or_default() {
         Role::Owner => &all[..1],
-        Role::Any if app.identity.administers(caller, ambient::now()).await? => &[Seen::Every][..],
+        Role::Any if app.identity.administers(caller, clock::now()).await? => &[Seen::Every][..],
         Role::Any => &all[..],
     };
     let list = List { app, caller, reasons: reasons.to_vec().into(), last: None, count: 0 };

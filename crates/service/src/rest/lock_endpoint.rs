@@ -11,7 +11,7 @@ use super::App;
 use super::caller::Caller;
 use super::failure::Failure;
 use super::route::{Method, Route};
-use crate::ambient;
+use crate::clock;
 
 const REFUSALS: &[Code] = &[Code::EndpointNotFound, Code::EndpointAccessForbidden];
 
@@ -45,7 +45,7 @@ pub(super) async fn lock(
 ) -> Result<Json<Locked>, Failure> {
     let id: EndpointId = super::id(&id)?;
     super::managed(&app, id, caller).await?;
-    let until = ambient::now() + app.limits.lock();
+    let until = clock::now() + app.limits.lock();
     app.management(caller).lock(id, until).await?;
     let until = until.strftime("%Y-%m-%dT%H:%M:%S.%6f").to_string();
     Ok(Json(Locked { endpoint_id: id, lock_expiration_timestamp: until }))

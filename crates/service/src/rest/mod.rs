@@ -46,15 +46,15 @@ pub use failure::Failure;
 pub use resent::Answers;
 use route::Route;
 
-use crate::ambient;
-use crate::figures::Figures;
+use crate::clock;
+use crate::dispatch::Post;
+use crate::dispatch::url::Outside;
+use crate::endpoint_management::Management;
+use crate::fair_shares::Shares;
 use crate::limits::Limits;
-use crate::management::Management;
-use crate::post::Post;
-use crate::post::url::Outside;
-use crate::presence::Presence;
-use crate::rules::{self, Verdict};
-use crate::shares::Shares;
+use crate::metrics::Figures;
+use crate::permissions::{self, Verdict};
+use crate::tasks::presence::Presence;
 use crate::user_endpoint::keeper::Keeper;
 use identity::Identity;
 use identity::audit::By;
@@ -131,8 +131,8 @@ pub fn router(app: App) -> Router {
 async fn seen(app: &App, id: EndpointId, caller: IdentityId) -> Result<Endpoint, Failure> {
     let unknown = || Failure::unknown_endpoint(id);
     let endpoint = app.store.endpoint(id).await?.ok_or_else(unknown)?;
-    let seen = rules::see(&endpoint, caller) == Verdict::Yes
-        || app.identity.administers(caller, ambient::now()).await?;
+    let seen = permissions::see(&endpoint, caller) == Verdict::Yes
+        || app.identity.administers(caller, clock::now()).await?;
     seen.then_some(endpoint).ok_or_else(unknown)
 }
 
@@ -148,9 +148,9 @@ async fn managed(app: &App, id: EndpointId, caller: IdentityId) -> Result<Endpoi
 
 /// May `caller` see how `endpoint` is configured, stop it, or delete it? The service's administrators may.
 async fn manage(app: &App, endpoint: &Endpoint, caller: IdentityId) -> Result<Verdict, StoreError> {
-    match rules::manage(endpoint, caller) {
+    match permissions::manage(endpoint, caller) {
         Verdict::Yes => Ok(Verdict::Yes),
-        refused => Ok(match app.identity.administers(caller, ambient::now()).await? {
+        refused => Ok(match app.identity.administers(caller, clock::now()).await? {
             true => Verdict::Yes,
             false => refused,
         }),
@@ -163,7 +163,7 @@ async fn groups<'f>(
     caller: IdentityId,
     mut functions: impl Iterator<Item = &'f FunctionAccess>,
 ) -> Result<Vec<GroupId>, StoreError> {
-    match functions.any(|&function| rules::call_needs_groups(function, caller)) {
+    match functions.any(|&function| permissions::call_needs_groups(function, caller)) {
         true => app.identity.groups_of(caller).await,
         false => Ok(Vec::new()),
     }

@@ -10,7 +10,8 @@ use super::App;
 use super::caller::Caller;
 use super::failure::Failure;
 use super::route::{Method, Route};
-use crate::ambient;
+use crate::clock;
+use crate::random;
 use store::{AddContainer, Container};
 
 /// The most that any text of it may measure.
@@ -47,7 +48,7 @@ pub(super) async fn register(
     if wanted.location.is_empty() || wanted.container_type.is_empty() {
         return Err(Failure::new(Code::RequestMalformed, "location, type: must not be empty"));
     }
-    let id = ContainerId::from_uuid(ambient::random_id());
+    let id = ContainerId::from_uuid(random::random_id());
     app.store
         .write(AddContainer(Container {
             id,
@@ -56,7 +57,7 @@ pub(super) async fn register(
             kind: wanted.container_type,
             location: wanted.location,
             description: wanted.description,
-            created: ambient::now(),
+            created: clock::now(),
         }))
         .await?;
     Ok(Json(Registered { container_id: id }))

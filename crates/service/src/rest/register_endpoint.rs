@@ -16,9 +16,10 @@ use super::App;
 use super::caller::CallerToken;
 use super::failure::Failure;
 use super::route::{Method, Route};
-use crate::ambient;
-use crate::post::url::ConnectionUrl;
-use crate::rules::{self, Verdict};
+use crate::clock;
+use crate::dispatch::url::ConnectionUrl;
+use crate::permissions::{self, Verdict};
+use crate::random;
 use crate::user_endpoint;
 use identity::http::arrival::Arrival;
 use store::secret::{self, Hash};
@@ -69,7 +70,7 @@ pub(super) async fn create(
 ) -> Result<Json<Registration>, Failure> {
     let wanted = read(&app, request).await?;
     may_make_another(&app, by.token.identity)?;
-    let id = EndpointId::from_uuid(ambient::random_id());
+    let id = EndpointId::from_uuid(random::random_id());
     register(&app, wanted, id, &by, arrival).await
 }
 
@@ -90,7 +91,7 @@ pub(super) async fn update(
     let wanted = judge(wire::json::decode(&body.bytes, app.limits.body_bytes)?)?;
     drop(body);
     if let Some(known) = app.store.endpoint(id).await? {
-        match rules::register(&known, caller) {
+        match permissions::register(&known, caller) {
             Verdict::Yes => {}
             Verdict::Forbidden => return Err(Failure::forbidden_endpoint(id)),
             Verdict::Unknown => return Err(Failure::unknown_endpoint(id)),
@@ -99,7 +100,7 @@ pub(super) async fn update(
             let message = format!("Endpoint {id} is a user endpoint: its manager starts it");
             return Err(Failure::new(Code::ResourceConflict, message));
         }
-        if app.presence.online(id, ambient::now()) && app.post.consumes(id) {
+        if app.presence.online(id, clock::now()) && app.post.consumes(id) {
             let message =
                 format!("Endpoint {id} is connected: stop it where it runs before it is started again");
             return Err(Failure::new(Code::ResourceConflict, message));
@@ -115,7 +116,7 @@ pub(super) async fn update(
 
 /// Refuses when `caller` makes endpoints without end, and deletes them again.
 fn may_make_another(app: &App, caller: IdentityId) -> Result<(), Failure> {
-    app.new_endpoints.take(caller, ambient::now()).map_err(Failure::too_many_requests)
+    app.new_endpoints.take(caller, clock::now()).map_err(Failure::too_many_requests)
 }
 
 /// A `PUT` that names no endpoint changes what is said of one that is there. Answers the endpoint.
@@ -135,7 +136,7 @@ async fn change_endpoint(
         change.admins.as_ref().map_or(0, Vec::len),
     ])?;
     let known = app.store.endpoint(id).await?.ok_or_else(|| Failure::unknown_endpoint(id))?;
-    match rules::register(&known, caller) {
+    match permissions::register(&known, caller) {
         Verdict::Yes => {}
         Verdict::Forbidden => return Err(Failure::forbidden_endpoint(id)),
         Verdict::Unknown => return Err(Failure::unknown_endpoint(id)),
@@ -215,7 +216,7 @@ async fn register(
     by: &CallerToken,
     arrival: Arrival,
 ) -> Result<Json<Registration>, Failure> {
-    let now = ambient::now();
+    let now = clock::now();
     let broker_at = app.amqp.base(arrival);
     let endpoint = Endpoint {
         id,

@@ -10,8 +10,9 @@ use super::App;
 use super::caller::Caller;
 use super::failure::Failure;
 use super::route::{Method, Route};
-use crate::ambient;
-use crate::rules::{self, Verdict};
+use crate::clock;
+use crate::permissions::{self, Verdict};
+use crate::random;
 use store::{AddFunction, Function};
 
 /// The most that a function's name and description may measure.
@@ -44,7 +45,7 @@ pub(super) async fn register(
     }
     if let Some(group) = wanted.group {
         let groups = app.identity.groups_of(caller).await?;
-        if rules::share(group, &groups) != Verdict::Yes {
+        if permissions::share(group, &groups) != Verdict::Yes {
             return Err(Failure::unknown_share(group));
         }
     }
@@ -66,7 +67,7 @@ pub(super) async fn register(
         let message = format!("meta: a text has more than {META_LIMIT} bytes");
         return Err(Failure::new(Code::RequestMalformed, message));
     }
-    let id = FunctionId::from_uuid(ambient::random_id());
+    let id = FunctionId::from_uuid(random::random_id());
     app.store
         .write(AddFunction(Function {
             id,
@@ -79,7 +80,7 @@ pub(super) async fn register(
             // Source runs on any interpreter; everything else may hold code of the one that packed it.
             python: meta.python_version.clone().filter(|_| !source),
             metadata: meta,
-            created: ambient::now(),
+            created: clock::now(),
         }))
         .await?;
     Ok(Json(Registered { function_uuid: id, ha_warning: None }))

@@ -13,9 +13,10 @@ use super::App;
 use super::caller::Caller;
 use super::failure::Failure;
 use super::route::{Method, Parameter, Route};
-use crate::ambient;
+use crate::clock;
 use crate::limits::Limits;
-use crate::rules::{self, Verdict};
+use crate::permissions::{self, Verdict};
+use crate::random;
 use crate::user_endpoint::core::Outcome;
 use crate::user_endpoint::{self, Starter};
 use store::secret::Hash;
@@ -77,14 +78,14 @@ pub(super) async fn submit(
     let group = match wanted.task_group_id {
         // One that the client made up becomes theirs with this submit.
         Some(group) => match app.store.task_group(group).await? {
-            Some(known) if rules::tasks(&known, caller) != Verdict::Yes => {
+            Some(known) if permissions::tasks(&known, caller) != Verdict::Yes => {
                 return Err(Failure::unknown_group(group));
             }
             _ => group,
         },
-        None => TaskGroupId::from_uuid(ambient::ordered_id()),
+        None => TaskGroupId::from_uuid(random::ordered_id()),
     };
-    let now = ambient::now();
+    let now = clock::now();
     let fingerprint = Fingerprint {
         body: Hash::of_parts(&[caller.as_uuid().as_bytes(), id.as_uuid().as_bytes(), &body.bytes]),
         key,
@@ -119,11 +120,11 @@ pub(super) async fn submit(
     let files: Vec<_> = payloads.iter().filter_map(Kept::file).collect();
     let functions = calls.iter().flat_map(|&(function, count)| std::iter::repeat_n(function, count));
     let tasks = functions.zip(payloads).map(|(function, payload)| NewTask {
-        id: TaskId::from_uuid(ambient::ordered_id()),
+        id: TaskId::from_uuid(random::ordered_id()),
         function,
         payload,
     });
-    let request = RequestId::from_uuid(ambient::ordered_id());
+    let request = RequestId::from_uuid(random::ordered_id());
     let count = wanted.count();
     let command = Submit {
         request,
@@ -134,7 +135,7 @@ pub(super) async fn submit(
         resource_specification: specification,
         result_serializers: serializers,
         tasks: tasks.collect(),
-        now: ambient::now(),
+        now: clock::now(),
         fingerprint,
         in_flight: app.answers.in_flight(),
     };
@@ -248,7 +249,7 @@ async fn may_submit(
     wanted: &Wanted<'_>,
 ) -> Result<Endpoint, Failure> {
     let endpoint = app.store.endpoint(id).await?.ok_or_else(|| Failure::unknown_endpoint(id))?;
-    match rules::submit(&endpoint, caller) {
+    match permissions::submit(&endpoint, caller) {
         Verdict::Yes => {}
         Verdict::Forbidden => return Err(Failure::forbidden_endpoint(id)),
         Verdict::Unknown => return Err(Failure::unknown_endpoint(id)),
@@ -273,9 +274,10 @@ async fn may_submit(
     let known = app.store.function_access(wanted.tasks.keys().copied()).await?;
     let groups = super::groups(app, caller, known.values()).await?;
     for (&function, payloads) in &wanted.tasks {
-        let access = known.get(&function).filter(|&&it| rules::call(it, caller, &groups) == Verdict::Yes);
+        let access =
+            known.get(&function).filter(|&&it| permissions::call(it, caller, &groups) == Verdict::Yes);
         access.ok_or_else(|| Failure::unknown_function(function))?;
-        if !rules::permitted(&endpoint, function) {
+        if !permissions::permitted(&endpoint, function) {
             return Err(Failure::not_permitted(function, id));
         }
         if let Some(held) =

@@ -11,7 +11,7 @@ use super::App;
 use super::caller::Caller;
 use super::failure::Failure;
 use super::route::{Method, Route};
-use crate::ambient;
+use crate::clock;
 
 pub(super) const ROUTE: Route = Route {
     refusals: &[Code::EndpointNotFound, Code::EndpointAccessForbidden],
@@ -31,7 +31,7 @@ pub(super) async fn unlock(
 ) -> Result<Json<Unlocked>, Failure> {
     let id: EndpointId = super::id(&id)?;
     super::managed(&app, id, caller).await?;
-    if !app.identity.administers(caller, ambient::now()).await? {
+    if !app.identity.administers(caller, clock::now()).await? {
         return Err(Failure::forbidden_endpoint(id));
     }
     app.management(caller).unlock(id).await?;

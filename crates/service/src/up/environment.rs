@@ -7,7 +7,7 @@ use wire::EndpointId;
 
 use super::service::Local;
 use super::{ClientIdentity, Place};
-use crate::client_environment::{NotAService, Proxies, Reach, Variables};
+use crate::client_side::environment::{NotAService, Proxies, Reach, Variables};
 
 /// What [`Reach::variables`] says of proxies.
 const PROXIES: [&str; 2] = ["http_proxy", "no_proxy"];

@@ -27,10 +27,10 @@ use daemon::open_files::Inherited;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::admin;
-use crate::admin::request::{AddedClient, ClientRequest, Reply, Request, UserRequest};
-use crate::client_environment::Proxies;
-use crate::directory::Directory;
+use crate::client_side::environment::Proxies;
+use crate::operate::administration;
+use crate::operate::administration::request::{AddedClient, ClientRequest, Reply, Request, UserRequest};
+use crate::operate::data_directory::Directory;
 use identity::people;
 use store::private_file;
 
@@ -188,7 +188,8 @@ async fn identity(directory: &Directory, place: &Place) -> anyhow::Result<Client
     if let Ok(text) = fs::read_to_string(&path)
         && let Ok(identity) = serde_json::from_str::<ClientIdentity>(&text)
     {
-        let reply = admin::ask(&directory.admin_socket(), &Request::Client(ClientRequest::List)).await?;
+        let reply =
+            administration::ask(&directory.admin_socket(), &Request::Client(ClientRequest::List)).await?;
         if matches!(reply, Reply::Clients(known) if known.iter().any(|one| one.client_id == identity.client_id))
         {
             return Ok(identity);
@@ -196,12 +197,12 @@ async fn identity(directory: &Directory, place: &Place) -> anyhow::Result<Client
     }
     let person = person(directory).await?;
     let add = Request::Client(ClientRequest::Add { name: "up".to_owned(), resource_server: None });
-    let added: AddedClient = match admin::ask(&directory.admin_socket(), &add).await? {
+    let added: AddedClient = match administration::ask(&directory.admin_socket(), &add).await? {
         Reply::Added(added) => added,
         reply => anyhow::bail!("no client identity could be made: {}", why(reply)),
     };
     let link = Request::User(UserRequest::Link { user: added.client_id.clone(), with: person.clone() });
-    match admin::ask(&directory.admin_socket(), &link).await? {
+    match administration::ask(&directory.admin_socket(), &link).await? {
         Reply::User(_) => {}
         reply => anyhow::bail!("the client identity could not be linked with {person}: {}", why(reply)),
     }
@@ -219,7 +220,7 @@ async fn person(directory: &Directory) -> anyhow::Result<String> {
         .and_then(|name| people::username(&format!("{name}@localhost")))
         .unwrap_or_else(|| "me@localhost".to_owned());
     let show = Request::User(UserRequest::Show { user: username.clone() });
-    if matches!(admin::ask(&directory.admin_socket(), &show).await?, Reply::User(_)) {
+    if matches!(administration::ask(&directory.admin_socket(), &show).await?, Reply::User(_)) {
         return Ok(username);
     }
     let add = UserRequest::Add {
@@ -230,7 +231,7 @@ async fn person(directory: &Directory) -> anyhow::Result<String> {
         administrator: true,
         password: None,
     };
-    match admin::ask(&directory.admin_socket(), &Request::User(add)).await? {
+    match administration::ask(&directory.admin_socket(), &Request::User(add)).await? {
         Reply::User(person) => Ok(person.username),
         reply => anyhow::bail!("no person could be made: {}", why(reply)),
     }

@@ -10,10 +10,10 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 
 use super::Wish;
-use crate::config::{self, Config, Setting, Source};
-use crate::directory::{Directory, DirectoryError};
-use crate::doors::DoorError;
-use crate::serve::{ServeError, Service};
+use crate::http::listeners::DoorError;
+use crate::operate::config::{self, Config, Setting, Source};
+use crate::operate::data_directory::{Directory, DirectoryError};
+use crate::operate::serve::{ServeError, Service};
 
 /// How long a service that has the lock may take to say where it listens.
 const PATIENCE: Duration = Duration::from_secs(10);

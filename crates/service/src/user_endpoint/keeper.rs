@@ -13,8 +13,8 @@ use wire::EndpointId;
 use super::core::Outcome;
 use super::restarts::{Decision, Restarts, Seen};
 use super::{Starter, Wanted};
-use crate::ambient;
-use crate::presence::Presence;
+use crate::clock;
+use crate::tasks::presence::Presence;
 use store::{StoreError, UserEndpoint};
 
 /// Between two looks, while there are open tasks.
@@ -65,7 +65,7 @@ impl Keeper {
         self.restarts().only(&ids);
         for user_endpoint in open {
             let id = user_endpoint.id;
-            let now = ambient::now();
+            let now = clock::now();
             let post = &self.starter.post;
             let seen = Seen {
                 first: user_endpoint.first,
@@ -101,7 +101,7 @@ impl Keeper {
                 Err(_) => Outcome::Broken,
             };
             tracing::info!(user_endpoint = %it.id, ?outcome, "a user endpoint was started again");
-            keeper.restarts().tried(it.id, outcome, ambient::now());
+            keeper.restarts().tried(it.id, outcome, clock::now());
         });
     }
 

@@ -22,9 +22,9 @@ use wire::start_document::{CONTENT_TYPE, LinkedIdentity, START_ENDPOINT, StartAr
 use wire::{EndpointId, IdentityId};
 
 use self::core::{Action, Event, Outcome, Starts as Core};
-use crate::ambient;
-use crate::post::Post;
-use crate::post::url::ConnectionUrl;
+use crate::clock;
+use crate::dispatch::Post;
+use crate::dispatch::url::ConnectionUrl;
 use store::secret::{self, Hash};
 use store::{Choices, Endpoint, Holder, RegisterEndpoint, Registered, Store, StoreError};
 
@@ -92,14 +92,14 @@ impl Starts {
 
     fn apply(&self, user_endpoint: EndpointId, event: Event) -> Vec<Action> {
         let mut state = self.state();
-        let actions = state.core.apply(user_endpoint, event, ambient::now());
+        let actions = state.core.apply(user_endpoint, event, clock::now());
         state.tell(user_endpoint, &actions);
         actions
     }
 
     fn tick(&self, user_endpoint: EndpointId) {
         let mut state = self.state();
-        let actions = state.core.tick(user_endpoint, ambient::now());
+        let actions = state.core.tick(user_endpoint, clock::now());
         state.tell(user_endpoint, &actions);
     }
 
@@ -112,7 +112,7 @@ impl Starts {
     ) -> (watch::Receiver<Option<Outcome>>, Vec<Action>) {
         let mut state = self.state();
         let event = Event::Wanted { manager, connected };
-        let actions = state.core.apply(user_endpoint, event, ambient::now());
+        let actions = state.core.apply(user_endpoint, event, clock::now());
         let sender = state.waiting.entry(user_endpoint).or_insert_with(|| watch::channel(None).0);
         (sender.subscribe(), actions)
     }
@@ -238,7 +238,7 @@ impl Starter {
                 }
             }
             let Some(due) = starts.state().core.due(id) else { return };
-            let wait = due.duration_since(ambient::now()).try_into().unwrap_or_default();
+            let wait = due.duration_since(clock::now()).try_into().unwrap_or_default();
             tokio::select! {
                 () = connected, if !commanded => {}
                 () = tokio::time::sleep(wait) => starts.tick(id),
@@ -247,7 +247,7 @@ impl Starter {
     }
 
     async fn command(&self, id: EndpointId, manager: &Endpoint, wanted: &Wanted) -> Result<(), CommandError> {
-        let now = ambient::now();
+        let now = clock::now();
         let name = wire::start_document::user_endpoint_name(manager.id, id);
         let endpoint = Endpoint {
             id,

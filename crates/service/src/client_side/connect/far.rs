@@ -1,0 +1,264 @@
+//! The far side: verified connections to the service and its broker, and word of whether they can be had.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::Say;
+use crate::client_side::environment::Reach;
+use crate::dispatch::url::{BROKER, FORWARDER_PORT};
+
+/// How long a connection may take, TLS handshake included.
+const DIALLING: Duration = Duration::from_secs(10);
+/// How long the service may take for the first answer.
+const GREETING: Duration = Duration::from_secs(20);
+
+/// Why the far side can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum FarError {
+    #[error("{at} can't be reached: {why}")]
+    Away { at: String, why: String },
+    #[error(
+        "{at} is not believed: {why}. Nothing was sent to it. If its certificate comes from a private authority, name \
+         that authority's own certificate with --ca FILE; otherwise somebody may stand between you and the service"
+    )]
+    Doubtful { at: String, why: String },
+    #[error(
+        "{at} answers, but not as a service of this version does ({why}): see that the URL is right, and the service up to date"
+    )]
+    NotAService { at: String, why: String },
+    #[error(
+        "{at} says that its broker is at {broker}, without TLS: have its operator set amqp.tls_listen, or \
+         amqp.public_tls behind a proxy"
+    )]
+    OpenBroker { at: String, broker: String },
+}
+
+/// A host and a port of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Address {
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+pub(super) struct Far {
+    /// As people call it.
+    url: String,
+    pub(super) service: Address,
+    /// What it is called in `Host`.
+    pub(super) authority: HeaderValue,
+    tls: TlsConnector,
+    /// Where the service last said that its broker is.
+    broker: Mutex<Option<Address>>,
+    away: Mutex<Away>,
+    say: Say,
+}
+
+impl Far {
+    pub(super) fn new(reach: &Reach, trust: ClientConfig, say: Say) -> Result<Far, FarError> {
+        let url = reach.base();
+        let authority = url.trim_start_matches("https://");
+        let authority = HeaderValue::from_str(authority)
+            .map_err(|error| FarError::NotAService { at: url.clone(), why: error.to_string() })?;
+        Ok(Far {
+            service: Address { host: reach.host().to_owned(), port: reach.port() },
+            authority,
+            url,
+            tls: TlsConnector::from(Arc::new(trust)),
+            broker: Mutex::default(),
+            away: Mutex::default(),
+            say,
+        })
+    }
+
+    /// Asks the service for its version, and learns where its broker is.
+    pub(super) async fn greet(&self, amqp_port: u16) -> Result<(), FarError> {
+        let odd = |why: String| FarError::NotAService { at: self.url.clone(), why };
+        let mut sender = self.handshake(self.dial(&self.service).await?).await?;
+        let request = Request::get("/v2/version")
+            .header(header::HOST, &self.authority)
+            .header(FORWARDER_PORT, amqp_port)
+            .body(Body::empty())
+            .map_err(|error| odd(error.to_string()))?;
+        let answer = tokio::time::timeout(GREETING, sender.send_request(request)).await;
+        let answer = answer
+            .map_err(|_| odd(format!("no answer within {GREETING:?}")))?
+            .map_err(|error| odd(error.to_string()))?;
+        if answer.status() != StatusCode::OK {
+            return Err(odd(format!("GET /v2/version: {}", answer.status())));
+        }
+        if !answer.headers().contains_key(BROKER) {
+            return Err(odd(format!("its answer has no {BROKER}")));
+        }
+        self.hear(answer.headers());
+        match answer.headers().get(BROKER).and_then(|at| at.to_str().ok()) {
+            Some(at) if broker(at, &self.service.host).is_none() => {
+                Err(FarError::OpenBroker { at: self.url.clone(), broker: at.to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A connection for requests.
+    pub(super) async fn requests(&self) -> Result<http1::SendRequest<Body>, FarError> {
+        let stream = self.dial_and_tell(&self.service).await?;
+        self.handshake(stream).await
+    }
+
+    async fn handshake(&self, stream: TlsStream<TcpStream>) -> Result<http1::SendRequest<Body>, FarError> {
+        let (sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| FarError::Away { at: self.url.clone(), why: error.to_string() })?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to the service ended badly");
+            }
+        });
+        Ok(sender)
+    }
+
+    /// A connection to the broker.
+    pub(super) async fn broker(&self) -> Result<TlsStream<TcpStream>, FarError> {
+        let known = self.broker.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.dial_and_tell(&known.unwrap_or_else(|| self.service.clone())).await
+    }
+
+    /// Takes from an answer of the service where its broker is.
+    pub(super) fn hear(&self, headers: &HeaderMap) {
+        let said = headers.get(BROKER).and_then(|at| at.to_str().ok());
+        if let Some(address) = said.and_then(|at| broker(at, &self.service.host)) {
+            *self.broker.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+        }
+    }
+
+    /// Tells the user, too, if this is news.
+    async fn dial_and_tell(&self, address: &Address) -> Result<TlsStream<TcpStream>, FarError> {
+        let dialled = self.dial(address).await;
+        let news = {
+            let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
+            away.tried(address, dialled.as_ref().err().map(ToString::to_string))
+        };
+        if let Some(news) = news {
+            (self.say)(&news);
+        }
+        dialled
+    }
+
+    async fn dial(&self, address: &Address) -> Result<TlsStream<TcpStream>, FarError> {
+        let at = if *address == self.service { self.url.clone() } else { format!("amqps://{address}") };
+        match tokio::time::timeout(DIALLING, self.reach(address)).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(told(at, &error)),
+            Err(_) => Err(FarError::Away { at, why: format!("no connection within {DIALLING:?}") }),
+        }
+    }
+
+    async fn reach(&self, address: &Address) -> io::Result<TlsStream<TcpStream>> {
+        let bare = address.host.trim_start_matches('[').trim_end_matches(']');
+        let name = ServerName::try_from(bare.to_owned()).map_err(io::Error::other)?;
+        let stream = TcpStream::connect((bare, address.port)).await?;
+        let _ = stream.set_nodelay(true); // slower without, and no worse
+        self.tls.connect(name, stream).await
+    }
+}
+
+/// A verification that failed is another matter than a network that fails.
+fn told(at: String, error: &io::Error) -> FarError {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::InvalidCertificate(_)) => FarError::Doubtful { at, why: error.to_string() },
+        _ => FarError::Away { at, why: error.to_string() },
+    }
+}
+
+/// Where the broker is, as the service says it. An address without a name is what the service thinks of itself: the name by
+/// which it was reached serves better. Without TLS there is none.
+fn broker(said: &str, service: &str) -> Option<Address> {
+    let authority: Authority = said.strip_prefix("amqps://")?.parse().ok()?;
+    let (host, port) = (authority.host(), authority.port_u16()?);
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let nameless = host == "localhost" || bare.parse::<IpAddr>().is_ok();
+    Some(Address { host: if nameless { service } else { host }.to_ascii_lowercase(), port })
+}
+
+/// Which addresses are away, so that it is said once and not at every attempt. Pure.
+#[derive(Debug, Default)]
+struct Away(Vec<Address>);
+
+impl Away {
+    /// What to say after an attempt: nothing, if it went as the last one.
+    fn tried(&mut self, address: &Address, failed: Option<String>) -> Option<String> {
+        let known = self.0.iter().position(|one| one == address);
+        match (known, failed) {
+            (None, Some(why)) => {
+                // Two at most, unless the service's broker moves about.
+                self.0.truncate(8);
+                self.0.push(address.clone());
+                Some(format!("{why}. It is tried again with each request."))
+            }
+            (Some(at), None) => {
+                self.0.remove(at);
+                Some(format!("{address} is reached again"))
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(host: &str, port: u16) -> Address {
+        Address { host: host.into(), port }
+    }
+
+    #[test]
+    fn where_the_broker_is() {
+        let table = [
+            ("amqps://compute.example.org:443", Some(at("compute.example.org", 443))),
+            ("amqps://AMQP.example.org:5671", Some(at("amqp.example.org", 5671))),
+            ("amqps://localhost:5671", Some(at("service", 5671))),
+            ("amqps://10.0.0.7:5671", Some(at("service", 5671))),
+            ("amqps://[2001:db8::1]:5671", Some(at("service", 5671))),
+            ("amqps://compute.example.org", None),
+            ("amqp://compute.example.org:5672", None),
+            ("amqps://", None),
+            ("", None),
+        ];
+        for (said, expected) in table {
+            assert_eq!(broker(said, "service"), expected, "{said}");
+        }
+    }
+
+    #[test]
+    fn each_change_is_said_once() {
+        let (service, other) = (at("a", 1), at("b", 2));
+        let mut away = Away::default();
+        let failed = || Some("a is away".to_owned());
+        assert_eq!(away.tried(&service, None), None);
+        assert!(away.tried(&service, failed()).is_some_and(|said| said.starts_with("a is away. ")));
+        assert_eq!(away.tried(&service, failed()), None);
+        assert!(away.tried(&other, failed()).is_some());
+        assert_eq!(away.tried(&service, None).as_deref(), Some("a:1 is reached again"));
+        assert_eq!(away.tried(&service, None), None);
+    }
+}

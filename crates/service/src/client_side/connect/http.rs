@@ -1,0 +1,215 @@
+//! One connection of a client to the proxy: each request with the password, and on to where it wants to go.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::uri::PathAndQuery;
+use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse as _, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
+use tokio::io::copy_bidirectional;
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+
+use super::far::{Address, FarError};
+use super::target::{Target, for_another, for_the_service, without_hop};
+use super::{Near, USER};
+use crate::dispatch::url::FORWARDER_PORT;
+use identity::http::authorization_header;
+
+/// How long a client may take for the headers of a request, and may leave a connection idle.
+const HEADERS: Duration = Duration::from_secs(120);
+/// How long a connection may be open before it has shown the password.
+const STRANGER: Duration = Duration::from_secs(10);
+const LONGEST_HEADERS: usize = 64 << 10;
+/// How long another host may take for a connection, and anybody for the beginning of an answer.
+const DIALLING: Duration = Duration::from_secs(10);
+const ANSWERING: Duration = Duration::from_secs(300);
+
+/// What the requests of one connection share.
+struct Visit {
+    near: Near,
+    known: AtomicBool,
+    /// The connection to the service, between two requests.
+    kept: Mutex<Option<SendRequest<Body>>>,
+}
+
+pub(super) async fn serve(stream: TcpStream, near: Near) {
+    let visit = Arc::new(Visit { near, known: AtomicBool::new(false), kept: Mutex::default() });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(LONGEST_HEADERS);
+    let shared = visit.clone();
+    let service = service_fn(move |request| {
+        let visit = shared.clone();
+        async move { Ok::<_, Infallible>(visit.answer(request).await) }
+    });
+    let serving = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let stranger = async {
+        tokio::time::sleep(STRANGER).await;
+        if visit.known.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        ended = serving => {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection ended badly");
+            }
+        }
+        () = stranger => {}
+    }
+}
+
+impl Visit {
+    async fn answer(&self, request: Request<Incoming>) -> Response {
+        let shown = authorization_header::proxy_basic(request.headers());
+        if !shown.is_some_and(|(user, password)| user == USER && self.near.password.admits(&password)) {
+            return unknown();
+        }
+        self.known.store(true, Ordering::Relaxed);
+        let answered = match Target::of(request.method(), request.uri(), &self.near.far.service) {
+            Target::Service => self.ask_the_service(request).await,
+            Target::Other(address) => ask_another(request, &address).await,
+            Target::Tunnel(address) => tunnel(request, &address).await,
+            Target::None => Err(Refused(
+                StatusCode::BAD_REQUEST,
+                "This is a proxy for http:// addresses and CONNECT, set up by `farcall connect`.".to_owned(),
+            )),
+        };
+        answered.unwrap_or_else(Refused::into_response)
+    }
+
+    async fn ask_the_service(&self, request: Request<Incoming>) -> Result<Response, Refused> {
+        let (mut parts, body) = request.into_parts();
+        for_the_service(&mut parts.headers);
+        parts.headers.insert(header::HOST, self.near.far.authority.clone());
+        parts.headers.insert(FORWARDER_PORT, HeaderValue::from(self.near.amqp_port));
+        parts.uri = relative(&parts.uri);
+        parts.extensions.clear();
+        let mut request = Request::from_parts(parts, Body::new(body));
+        let mut kept = self.kept.lock().await;
+        // The service closes what was idle for long; it takes the request again if it had not begun to read it.
+        let answer = loop {
+            let (mut sender, fresh) = match kept.take().filter(|sender| !sender.is_closed()) {
+                Some(sender) => (sender, false),
+                None => (self.near.far.requests().await?, true),
+            };
+            let sent = tokio::time::timeout(ANSWERING, sender.try_send_request(request));
+            match sent.await.map_err(|_| late())? {
+                Ok(answer) => {
+                    *kept = Some(sender);
+                    break answer;
+                }
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) if !fresh => request = unsent,
+                    _ => return Err(broken(&self.near.far.service, error.error())),
+                },
+            }
+        };
+        self.near.far.hear(answer.headers());
+        Ok(passed_on(answer))
+    }
+}
+
+async fn ask_another(request: Request<Incoming>, address: &Address) -> Result<Response, Refused> {
+    let (mut parts, body) = request.into_parts();
+    if let Some(authority) = parts.uri.authority().cloned() {
+        for_another(&mut parts.headers, &authority);
+    }
+    parts.uri = relative(&parts.uri);
+    parts.extensions.clear();
+    let stream = dial(address).await?;
+    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.map_err(|error| broken(address, &error))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection to another host ended badly");
+        }
+    });
+    let sent =
+        tokio::time::timeout(ANSWERING, sender.send_request(Request::from_parts(parts, Body::new(body))));
+    let answer = sent.await.map_err(|_| late())?.map_err(|error| broken(address, &error))?;
+    Ok(passed_on(answer))
+}
+
+async fn tunnel(request: Request<Incoming>, address: &Address) -> Result<Response, Refused> {
+    let mut far = dial(address).await?;
+    tokio::spawn(async move {
+        match hyper::upgrade::on(request).await {
+            Ok(near) => {
+                let ended = copy_bidirectional(&mut TokioIo::new(near), &mut far).await;
+                tracing::debug!(?ended, "a tunnel ended");
+            }
+            Err(error) => tracing::debug!(%error, "a tunnel did not begin"),
+        }
+    });
+    Ok(StatusCode::OK.into_response())
+}
+
+async fn dial(address: &Address) -> Result<TcpStream, Refused> {
+    let bare = address.host.trim_start_matches('[').trim_end_matches(']');
+    let away = |why: String| Refused(StatusCode::BAD_GATEWAY, format!("{address} can't be reached: {why}."));
+    match tokio::time::timeout(DIALLING, TcpStream::connect((bare, address.port))).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(away(error.to_string())),
+        Err(_) => Err(away(format!("no connection within {DIALLING:?}"))),
+    }
+}
+
+fn relative(uri: &Uri) -> Uri {
+    let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    Uri::from(path)
+}
+
+fn passed_on(answer: axum::http::Response<Incoming>) -> Response {
+    let mut answer = answer.map(Body::new);
+    without_hop(answer.headers_mut());
+    answer
+}
+
+fn unknown() -> Response {
+    let text = "This proxy is `farcall connect`'s: it serves the programs that were given its password.\n";
+    let mut response = (StatusCode::PROXY_AUTHENTICATION_REQUIRED, text).into_response();
+    response
+        .headers_mut()
+        .insert(header::PROXY_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"farcall connect\""));
+    response
+}
+
+/// A request that could not be passed on.
+struct Refused(StatusCode, String);
+
+impl From<FarError> for Refused {
+    fn from(error: FarError) -> Refused {
+        Refused(StatusCode::SERVICE_UNAVAILABLE, format!("farcall connect: {error}"))
+    }
+}
+
+fn broken(address: &Address, error: &hyper::Error) -> Refused {
+    Refused(StatusCode::BAD_GATEWAY, format!("farcall connect: the connection to {address} broke: {error}"))
+}
+
+fn late() -> Refused {
+    Refused(StatusCode::GATEWAY_TIMEOUT, format!("farcall connect: no answer within {ANSWERING:?}"))
+}
+
+impl Refused {
+    /// In the form of the service's own errors, which every generation of clients shows.
+    fn into_response(self) -> Response {
+        let Refused(status, message) = self;
+        let body = json!({
+            "status": "Failed", "code": "SERVICE_UNREACHABLE", "message": message, "reason": message,
+            "http_status_code": status.as_u16(), "error_args": [],
+        });
+        (status, axum::Json(body)).into_response()
+    }
+}

@@ -1,0 +1,165 @@
+//! Where a request to the proxy wants to go, and which of its headers go along. Pure.
+
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, Method, Uri, header};
+
+use super::far::Address;
+use crate::dispatch::url::FORWARDER_PORT;
+
+/// Where the stock SDK believes every service of one's own to be.
+const STOCK: [&str; 2] = ["localhost:5000", "127.0.0.1:5000"];
+
+/// What concerns one connection only, besides what `Connection` names.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    Service,
+    /// Another host, by plain HTTP.
+    Other(Address),
+    /// Any host, whose bytes are passed on as they are.
+    Tunnel(Address),
+    /// No request for a proxy.
+    None,
+}
+
+impl Target {
+    pub(super) fn of(method: &Method, uri: &Uri, service: &Address) -> Target {
+        let Some(authority) = uri.authority() else { return Target::None };
+        // Who would ask as somebody else, or at a port that is none.
+        let odd = authority.port_u16().is_none() && authority.as_str() != authority.host();
+        if authority.as_str().contains('@') || odd {
+            return Target::None;
+        }
+        let host = authority.host().to_ascii_lowercase();
+        if method == Method::CONNECT {
+            return match authority.port_u16() {
+                Some(port) => Target::Tunnel(Address { host, port }),
+                None => Target::None,
+            };
+        }
+        if uri.scheme_str() != Some("http") {
+            return Target::None;
+        }
+        let port = authority.port_u16().unwrap_or(80);
+        // By plain HTTP nothing may ever go to the service, whichever way somebody spells it.
+        let named = host == service.host && [80, service.port].contains(&port);
+        match named || STOCK.contains(&format!("{host}:{port}").as_str()) {
+            true => Target::Service,
+            false => Target::Other(Address { host, port }),
+        }
+    }
+}
+
+/// What is left of a request's headers for the service.
+pub(super) fn for_the_service(headers: &mut HeaderMap) {
+    without_hop(headers);
+    headers.remove(FORWARDER_PORT);
+}
+
+/// What is left of a request's headers for anybody else: nothing that says who asks.
+pub(super) fn for_another(headers: &mut HeaderMap, authority: &Authority) {
+    without_hop(headers);
+    headers.remove(FORWARDER_PORT);
+    headers.remove(header::AUTHORIZATION);
+    if !headers.contains_key(header::HOST)
+        && let Ok(host) = authority.as_str().parse()
+    {
+        headers.insert(header::HOST, host);
+    }
+}
+
+/// Takes out what is about one connection only.
+pub(super) fn without_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in HOP_BY_HOP.iter().chain(&named) {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_requests_go() {
+        let address = |host: &str, port| Address { host: host.into(), port };
+        let service = address("compute.example.org", 8443);
+        let other = |host, port| Target::Other(address(host, port));
+        let table = [
+            ("http://localhost:5000/v2/version?service=all", Target::Service),
+            ("http://LOCALHOST:5000/", Target::Service),
+            ("http://127.0.0.1:5000/", Target::Service),
+            ("http://compute.example.org:8443/", Target::Service),
+            ("http://Compute.Example.org/", Target::Service),
+            ("http://compute.example.org:9090/", other("compute.example.org", 9090)),
+            ("http://localhost:5001/", other("localhost", 5001)),
+            ("http://localhost/", other("localhost", 80)),
+            ("http://example.com/x", other("example.com", 80)),
+            ("http://localhost:5000.example.com/", Target::None),
+            ("http://localhost:5000@example.com/", Target::None),
+            ("http://me@localhost:5000/", Target::None),
+            ("https://localhost:5000/", Target::None),
+            ("ftp://example.com/", Target::None),
+            ("/v2/version", Target::None),
+        ];
+        for (uri, expected) in table {
+            let Ok(uri) = uri.parse::<Uri>() else {
+                assert_eq!(expected, Target::None, "{uri}");
+                continue;
+            };
+            assert_eq!(Target::of(&Method::GET, &uri, &service), expected, "{uri}");
+        }
+        let tunnel = |at: &str| Target::of(&Method::CONNECT, &at.parse().unwrap(), &service);
+        assert_eq!(tunnel("example.com:443"), Target::Tunnel(address("example.com", 443)));
+        assert_eq!(tunnel("example.com"), Target::None);
+    }
+
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        lines.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn what_goes_along() {
+        let all = || {
+            headers(&[
+                ("authorization", "Bearer t"),
+                ("proxy-authorization", "Basic x"),
+                ("connection", "close, X-Once"),
+                ("x-once", "1"),
+                ("proxy-connection", "keep-alive"),
+                ("transfer-encoding", "chunked"),
+                ("farcall-amqp-port", "9"),
+                ("host", "localhost:5000"),
+                ("accept", "*/*"),
+            ])
+        };
+        let names = |headers: &HeaderMap| {
+            let mut names: Vec<_> = headers.keys().map(|name| name.as_str().to_owned()).collect();
+            names.sort();
+            names
+        };
+        let mut given = all();
+        for_the_service(&mut given);
+        assert_eq!(names(&given), ["accept", "authorization", "host"]);
+        let mut given = all();
+        for_another(&mut given, &"example.com".parse().unwrap());
+        assert_eq!(names(&given), ["accept", "host"]);
+    }
+}

@@ -1,0 +1,359 @@
+//! What a client must have in its environment to reach a service, wherever that is. Pure.
+//!
+//! The stock SDK knows one address of a service of one's own, `http://localhost:5000`, and takes no other. A service that is
+//! elsewhere is reached through `http_proxy`: through a forwarder on the client's own machine
+//! ([`connect`](crate::client_side::connect)), or, without verification, through the service itself, for it answers requests in the form
+//! that proxies get. Only the addresses of identity and broker may be any.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use axum::http::Uri;
+use client::service_address::user_directory;
+
+/// The port of the one address.
+const KNOWN_PORT: u16 = 5000;
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0:?} is not the URL of a service, such as http://localhost:5000 or https://compute.example.org")]
+pub struct NotAService(String);
+
+/// How a service is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach {
+    tls: bool,
+    host: String,
+    port: u16,
+    /// On the client's machine: the root of a private authority.
+    pub authority: Option<PathBuf>,
+}
+
+/// What to set, what to unset, and what to know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Variables {
+    pub set: Vec<(&'static str, String)>,
+    /// Set to what lies at this path below the home directory.
+    pub below_home: Vec<(&'static str, String)>,
+    pub unset: Vec<&'static str>,
+    pub notes: Vec<&'static str>,
+}
+
+/// The proxies that a client's environment names already.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// One for plain HTTP.
+    any: bool,
+    /// Which hosts are asked without it.
+    exempt: Option<String>,
+}
+
+impl Proxies {
+    /// Of an environment.
+    pub fn of(variable: impl Fn(&str) -> Option<String>) -> Proxies {
+        let one =
+            |names: &[&str]| names.iter().find_map(|name| variable(name)).filter(|value| !value.is_empty());
+        Proxies {
+            any: one(&["http_proxy", "HTTP_PROXY"]).or_else(|| one(&["all_proxy", "ALL_PROXY"])).is_some(),
+            exempt: one(&["no_proxy", "NO_PROXY"]),
+        }
+    }
+
+    /// Of this process.
+    pub fn here() -> Proxies {
+        Proxies::of(|name| std::env::var(name).ok())
+    }
+}
+
+impl Reach {
+    pub fn parse(url: &str) -> Result<Reach, NotAService> {
+        let bad = || NotAService(url.to_owned());
+        let parsed: Uri = url.parse().map_err(|_| bad())?;
+        let tls = match parsed.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(bad()),
+        };
+        let authority = parsed.authority().ok_or_else(bad)?;
+        if !matches!(parsed.path(), "" | "/") || parsed.query().is_some() || authority.as_str().contains('@')
+        {
+            return Err(bad());
+        }
+        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        Ok(Reach { tls, host: authority.host().to_ascii_lowercase(), port, authority: None })
+    }
+
+    /// On the client's own machine, or at the near end of a tunnel.
+    fn local(&self) -> bool {
+        let bare = self.host.trim_matches(['[', ']']);
+        bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn tls(&self) -> bool {
+        self.tls
+    }
+
+    /// The port, unless it is the usual one.
+    fn unusual_port(&self) -> Option<u16> {
+        let usual = if self.tls { 443 } else { 80 };
+        (self.port != usual).then_some(self.port)
+    }
+
+    /// The URL, without a slash at the end.
+    pub fn base(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        match self.unusual_port() {
+            None => format!("{scheme}://{}", self.host),
+            Some(port) => format!("{scheme}://{}:{port}", self.host),
+        }
+    }
+
+    /// Where the SDK keeps what it knows of this service, below the home directory.
+    pub fn user_directory(&self) -> String {
+        user_directory(&self.host, self.unusual_port())
+    }
+
+    /// Whether requests and tokens stay on this machine, as far as we know.
+    pub fn is_safe_without_a_forwarder(&self) -> bool {
+        self.local() && !self.tls
+    }
+
+    /// For a client that reaches the service by a forwarder on its own machine, whose URL `proxy` is.
+    pub fn through(&self, proxy: String) -> Variables {
+        let base = self.base();
+        let mut it = Variables::default();
+        it.set.push(("GLOBUS_SDK_ENVIRONMENT", "local".to_owned()));
+        // Logins go straight to it, and are verified: a browser has to find it by this address, too.
+        it.set.push(("GLOBUS_SDK_SERVICE_URL_AUTH", format!("{base}/")));
+        it.set.push(("FARCALL_SERVICE_URL", base));
+        it.set.push(("http_proxy", proxy));
+        it.below_home.push(("GLOBUS_COMPUTE_USER_DIR", self.user_directory()));
+        it.unset.extend(["HTTP_PROXY", "NO_PROXY", "no_proxy"]);
+        if let Some(authority) = &self.authority {
+            it.set.push(("GLOBUS_SDK_VERIFY_SSL", authority.display().to_string()));
+        }
+        it
+    }
+
+    /// For a client that has only variables, in an environment that names these proxies.
+    pub fn variables(&self, proxies: &Proxies) -> Variables {
+        let mut it = Variables::default();
+        let base = self.base();
+        let known = self.local() && !self.tls && self.port == KNOWN_PORT;
+        it.set.push(("GLOBUS_SDK_ENVIRONMENT", "local".to_owned()));
+        let auth = if known { "http://localhost:5000".to_owned() } else { base.clone() };
+        // Clients append paths to it as it stands.
+        it.set.push(("GLOBUS_SDK_SERVICE_URL_AUTH", format!("{auth}/")));
+        it.set.push(("FARCALL_SERVICE_URL", base.clone()));
+        it.below_home.push(("GLOBUS_COMPUTE_USER_DIR", self.user_directory()));
+        if known {
+            it.notes.push("The service is where the SDK looks for it.");
+            if proxies.any {
+                // It would be asked for this machine's own name, and be shown the token.
+                let exempt = ["localhost", "127.0.0.1"].into_iter().chain(proxies.exempt.as_deref());
+                it.set.push(("no_proxy", exempt.collect::<Vec<_>>().join(",")));
+                it.unset.push("NO_PROXY");
+            }
+            return it;
+        }
+        it.notes.push("The SDK reaches the service as a proxy for http://localhost:5000.");
+        it.set.push(("http_proxy", base));
+        // Another spelling would go before, or exempt localhost.
+        it.unset.extend(["HTTP_PROXY", "NO_PROXY"]);
+        if self.tls || self.local() {
+            it.unset.push("no_proxy");
+        } else {
+            // What is asked of identity goes straight to it.
+            it.set.push(("no_proxy", self.host.clone()));
+        }
+        if self.tls {
+            it.notes.push(
+                "INSECURE: the SDK's HTTP library does not verify the certificate of a proxy. Use `farcall connect` instead.",
+            );
+        }
+        if let Some(authority) = &self.authority {
+            let authority = authority.display().to_string();
+            it.notes
+                .push("The private authority: for HTTPS, and for AMQPS and everything else in this shell.");
+            it.set.push(("GLOBUS_SDK_VERIFY_SSL", authority.clone()));
+            it.set.push(("SSL_CERT_FILE", authority));
+        }
+        it
+    }
+}
+
+impl Variables {
+    /// What a shell evaluates.
+    pub fn script(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        for note in &self.notes {
+            let _ = writeln!(text, "# {note}");
+        }
+        for (name, value) in &self.set {
+            let _ = writeln!(text, "export {name}={}", quoted(value));
+        }
+        for (name, path) in &self.below_home {
+            let _ = writeln!(text, "export {name}=\"$HOME\"/{}", quoted(path));
+        }
+        if !self.unset.is_empty() {
+            let _ = writeln!(text, "unset {}", self.unset.join(" "));
+        }
+        text
+    }
+
+    /// The same for a program that is about to be started, by somebody with this home directory.
+    pub fn apply(&self, command: &mut tokio::process::Command, home: Option<&Path>) {
+        for name in &self.unset {
+            command.env_remove(name);
+        }
+        command.envs(self.set.iter().map(|(name, value)| (name, value)));
+        if let Some(home) = home {
+            command.envs(self.below_home.iter().map(|(name, path)| (name, home.join(path))));
+        }
+    }
+}
+
+/// One word of a shell, whatever it holds.
+pub fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value<'a>(variables: &'a Variables, name: &str) -> Option<&'a str> {
+        variables.set.iter().find(|(of, _)| *of == name).map(|(_, value)| value.as_str())
+    }
+
+    #[test]
+    fn every_case() {
+        // URL, auth base, proxy, exemption
+        let table = [
+            ("http://localhost:5000", "http://localhost:5000/", None, None),
+            ("http://127.0.0.1:5000/", "http://localhost:5000/", None, None),
+            ("http://localhost:5001", "http://localhost:5001/", Some("http://localhost:5001"), None),
+            ("https://localhost:5000", "https://localhost:5000/", Some("https://localhost:5000"), None),
+            (
+                "http://compute.example.org:5000",
+                "http://compute.example.org:5000/",
+                Some("http://compute.example.org:5000"),
+                Some("compute.example.org"),
+            ),
+            (
+                "https://Compute.example.org:443",
+                "https://compute.example.org/",
+                Some("https://compute.example.org"),
+                None,
+            ),
+            (
+                "http://[2001:db8::1]",
+                "http://[2001:db8::1]/",
+                Some("http://[2001:db8::1]"),
+                Some("[2001:db8::1]"),
+            ),
+        ];
+        for (url, auth, proxy, exempt) in table {
+            let variables = Reach::parse(url).unwrap().variables(&Proxies::default());
+            assert_eq!(value(&variables, "GLOBUS_SDK_ENVIRONMENT"), Some("local"));
+            assert_eq!(value(&variables, "GLOBUS_SDK_SERVICE_URL_AUTH"), Some(auth), "{url}");
+            assert_eq!(value(&variables, "http_proxy"), proxy, "{url}");
+            assert_eq!(value(&variables, "no_proxy"), exempt, "{url}");
+            assert_eq!(value(&variables, "SSL_CERT_FILE"), None, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_that_is_there_does_not_stand_before_this_machine() {
+        let of = |held: &[(&str, &str)]| {
+            let held = |name: &str| Some(held.iter().find(|(of, _)| *of == name)?.1.to_owned());
+            Reach::parse("http://localhost:5000").unwrap().variables(&Proxies::of(held))
+        };
+        type Held = [(&'static str, &'static str)];
+        let table: [(&Held, Option<&str>); 5] = [
+            (&[], None),
+            (&[("no_proxy", "a")], None),
+            (&[("http_proxy", "http://p")], Some("localhost,127.0.0.1")),
+            (
+                &[("HTTP_PROXY", "http://p"), ("NO_PROXY", ".example.org")],
+                Some("localhost,127.0.0.1,.example.org"),
+            ),
+            (
+                &[("all_proxy", "http://p"), ("no_proxy", "a,b"), ("NO_PROXY", "c")],
+                Some("localhost,127.0.0.1,a,b"),
+            ),
+        ];
+        for (held, exempt) in table {
+            let variables = of(held);
+            assert_eq!(value(&variables, "no_proxy"), exempt, "{held:?}");
+            assert_eq!(value(&variables, "http_proxy"), None, "{held:?}");
+            assert_eq!(variables.unset.contains(&"NO_PROXY"), exempt.is_some(), "{held:?}");
+        }
+    }
+
+    #[test]
+    fn a_private_authority() {
+        let mut reach = Reach::parse("https://compute.example.org").unwrap();
+        reach.authority = Some("/etc/it's/ca.pem".into());
+        let variables = reach.variables(&Proxies::default());
+        assert_eq!(value(&variables, "GLOBUS_SDK_VERIFY_SSL"), Some("/etc/it's/ca.pem"));
+        let script = variables.script();
+        assert!(script.contains(r"export SSL_CERT_FILE='/etc/it'\''s/ca.pem'"), "{script}");
+        assert!(script.ends_with("unset HTTP_PROXY NO_PROXY no_proxy\n"), "{script}");
+    }
+
+    #[test]
+    fn by_a_forwarder() {
+        let mut reach = Reach::parse("https://Compute.example.org:8443/").unwrap();
+        reach.authority = Some("/etc/ca.pem".into());
+        insta::assert_snapshot!(reach.through("http://farcall:secret@127.0.0.1:41000".into()).script(), @r#"
+        export GLOBUS_SDK_ENVIRONMENT='local'
+        export GLOBUS_SDK_SERVICE_URL_AUTH='https://compute.example.org:8443/'
+        export FARCALL_SERVICE_URL='https://compute.example.org:8443'
+        export http_proxy='http://farcall:secret@127.0.0.1:41000'
+        export GLOBUS_SDK_VERIFY_SSL='/etc/ca.pem'
+        export GLOBUS_COMPUTE_USER_DIR="$HOME"/'.farcall/compute.example.org_8443'
+        unset HTTP_PROXY NO_PROXY no_proxy
+        "#);
+    }
+
+    #[test]
+    fn what_needs_a_forwarder() {
+        let table = [
+            ("http://localhost:5000", true),
+            ("http://127.0.0.1:5001", true),
+            ("http://[::1]:5001", true),
+            ("https://localhost:5000", false),
+            ("http://compute.example.org:5000", false),
+            ("https://compute.example.org", false),
+        ];
+        for (url, safe) in table {
+            assert_eq!(Reach::parse(url).unwrap().is_safe_without_a_forwarder(), safe, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_service() {
+        for url in [
+            "",
+            "localhost:5000",
+            "ftp://a",
+            "http://",
+            "http://a/b",
+            "http://a?b",
+            "http://me@a",
+            "amqp://a",
+        ] {
+            assert!(Reach::parse(url).is_err(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! The sockets we listen on, and what is spoken at each: HTTP, AMQP, either of them inside TLS, or several on one port.
+//!
+//! Who connects speaks first in every one of them, and one byte is enough to know: a TLS handshake begins with 0x16, an
+//! AMQP greeting with `A`, as no method of HTTP that we serve does. What is not spoken at a door is not answered.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker::Handle;
+use daemon::stop::Stop;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use crate::http::connections::{Connections, Place};
+use crate::http::quick_ack::Prompt;
+use crate::http::server::Front;
+use crate::limits::Limits;
+use crate::operate::config::Config;
+use identity::http::arrival::Arrival;
+
+/// Connections at a time that have not said what they speak.
+const UNDECIDED: usize = 1_024;
+/// How long one of them may take, TLS handshake included.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is spoken at a door.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spoken {
+    pub http: bool,
+    pub amqp: bool,
+    pub https: bool,
+    pub amqps: bool,
+    /// Health and metrics only.
+    pub metrics: bool,
+}
+
+/// What the first byte of a connection says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First {
+    Tls,
+    Amqp,
+    Http,
+}
+
+impl Spoken {
+    /// What a connection speaks that begins with `byte`, inside TLS or outside; nothing, if not here.
+    pub fn first(self, byte: u8, inside_tls: bool) -> Option<First> {
+        let (http, amqp) =
+            if inside_tls { (self.https, self.amqps) } else { (self.http || self.metrics, self.amqp) };
+        match byte {
+            0x16 if !inside_tls => (self.https || self.amqps).then_some(First::Tls),
+            b'A' if amqp => Some(First::Amqp),
+            // A client of AMQP that begins wrongly is told by the broker what is right.
+            _ if amqp && !http => Some(First::Amqp),
+            _ => http.then_some(First::Http),
+        }
+    }
+}
+
+/// A socket that listens.
+#[derive(Debug)]
+pub struct Door {
+    pub address: SocketAddr,
+    pub spoken: Spoken,
+    socket: TcpListener,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {error}")]
+pub struct DoorError {
+    pub address: SocketAddr,
+    pub error: io::Error,
+}
+
+/// What is to be spoken where. The same address in several lists is one door; port 0 is another one each time.
+pub fn plan(config: &Config) -> Vec<(SocketAddr, Spoken)> {
+    type List<'a> = (&'a [SocketAddr], fn(&mut Spoken));
+    let lists: [List<'_>; 5] = [
+        (&config.http.listen.0, |it| it.http = true),
+        (&config.amqp.listen.0, |it| it.amqp = true),
+        (&config.http.tls_listen.0, |it| it.https = true),
+        (&config.amqp.tls_listen.0, |it| it.amqps = true),
+        (&config.metrics.listen.0, |it| it.metrics = true),
+    ];
+    let mut doors: Vec<(SocketAddr, Spoken)> = Vec::new();
+    let mut known = BTreeMap::new();
+    for (addresses, speak) in lists {
+        for &address in addresses {
+            let at = match address.port() {
+                0 => doors.len(),
+                _ => *known.entry(address).or_insert(doors.len()),
+            };
+            if at == doors.len() {
+                doors.push((address, Spoken::default()));
+            }
+            speak(&mut doors[at].1);
+        }
+    }
+    doors
+}
+
+/// Opens all of them, or none.
+pub async fn open(config: &Config) -> Result<Vec<Door>, DoorError> {
+    let mut doors = Vec::new();
+    for (address, spoken) in plan(config) {
+        let refused = |error| DoorError { address, error };
+        let socket = TcpListener::bind(address).await.map_err(refused)?;
+        doors.push(Door { address: socket.local_addr().map_err(refused)?, spoken, socket });
+    }
+    Ok(doors)
+}
+
+/// What lies behind the doors. Clones share it.
+#[derive(Clone)]
+pub struct House {
+    pub front: Front,
+    pub broker: Handle,
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Those that have not said what they speak. What they will speak has room of its own.
+    undecided: Connections,
+}
+
+impl std::fmt::Debug for House {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("House").finish_non_exhaustive()
+    }
+}
+
+impl House {
+    pub fn new(
+        front: Front,
+        broker: Handle,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        limits: &Limits,
+    ) -> House {
+        let undecided = Connections::new(UNDECIDED.min(limits.http_connections / 4));
+        House { front, broker, tls, undecided }
+    }
+
+    /// Lets everybody in until `stop` begins.
+    pub async fn serve(&self, door: Door, stop: Stop) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = door.socket.accept() => accepted,
+                () = stop.begun() => return,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let Some(place) = self.undecided.enter(peer.ip()) else { continue };
+                    let (house, spoken, stop) = (self.clone(), door.spoken, stop.clone());
+                    tokio::spawn(async move { house.enter(stream, peer, spoken, place, stop).await });
+                }
+                Err(error) => {
+                    // Out of descriptors, mostly: give others the time to close some.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    async fn enter(self, stream: TcpStream, peer: SocketAddr, spoken: Spoken, place: Place, stop: Stop) {
+        // Small frames and answers are the rule here; waiting to join them costs a round trip.
+        let (Ok(at), Ok(())) = (stream.local_addr(), stream.set_nodelay(true)) else { return };
+        let arrival = Arrival { at, tls: false, peer, metrics: spoken.metrics, forwarder: None };
+        let decided = timely(&place, async {
+            let mut byte = [0];
+            if stream.peek(&mut byte).await? == 0 {
+                return Ok(None);
+            }
+            Ok::<_, io::Error>(spoken.first(byte[0], false))
+        });
+        match decided.await {
+            Ok(Some(First::Tls)) => self.enter_tls(stream, arrival, spoken, place, stop).await,
+            Ok(Some(First::Http)) => {
+                self.admit(Prompt::new(stream), First::Http, arrival, place, stop).await;
+            }
+            Ok(Some(First::Amqp)) => self.admit(stream, First::Amqp, arrival, place, stop).await,
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%peer, %error, "a connection did not say what it speaks"),
+        }
+    }
+
+    async fn enter_tls(self, stream: TcpStream, arrival: Arrival, spoken: Spoken, place: Place, stop: Stop) {
+        let Some(tls) = self.tls.clone() else { return };
+        let decided = timely(&place, async {
+            let mut stream = TlsAcceptor::from(tls).accept(stream).await?;
+            let first = stream.fill_buf().await?.first().and_then(|byte| spoken.first(*byte, true));
+            Ok::<_, io::Error>(first.map(|first| (stream, first)))
+        });
+        let arrival = Arrival { tls: true, ..arrival };
+        match decided.await {
+            Ok(Some((stream, first))) => self.admit(stream, first, arrival, place, stop).await,
+            Ok(None) => {}
+            Err(error) => tracing::debug!(peer = %arrival.peer, %error, "a TLS handshake failed"),
+        }
+    }
+
+    async fn admit<S>(self, stream: S, first: First, arrival: Arrival, place: Place, stop: Stop)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        match first {
+            First::Amqp => {
+                drop(place);
+                self.broker.serve(stream, Some(arrival.peer), arrival.tls).await;
+            }
+            First::Http => self.front.serve(stream, arrival, place, stop).await,
+            First::Tls => {}
+        }
+    }
+}
+
+/// What `decided` says in time, and before `place` has to make room.
+async fn timely<T>(place: &Place, decided: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::select! {
+        decided = tokio::time::timeout(PATIENCE, decided) => decided.unwrap_or_else(|_| {
+            Err(io::Error::new(io::ErrorKind::TimedOut, "it took too long"))
+        }),
+        () = place.evicted() => Err(io::Error::other("too many of this address have not said what they speak")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operate::config::Addresses;
+
+    #[test]
+    fn one_byte_is_enough() {
+        use First::{Amqp, Http, Tls};
+        let all = Spoken { http: true, amqp: true, https: true, amqps: true, metrics: false };
+        let only = |edit: fn(&mut Spoken)| {
+            let mut spoken = Spoken::default();
+            edit(&mut spoken);
+            spoken
+        };
+        let http = only(|it| it.http = true);
+        let amqp = only(|it| it.amqp = true);
+        let https = only(|it| it.https = true);
+        let amqps = only(|it| it.amqps = true);
+        let metrics = only(|it| it.metrics = true);
+        let table = [
+            (all, 0x16, false, Some(Tls)),
+            (all, b'A', false, Some(Amqp)),
+            (all, b'G', false, Some(Http)),
+            (all, b'A', true, Some(Amqp)),
+            (all, b'P', true, Some(Http)),
+            (all, 0x16, true, Some(Http)),
+            (http, b'G', false, Some(Http)),
+            (http, b'A', false, Some(Http)),
+            (http, 0x16, false, None),
+            (amqp, b'A', false, Some(Amqp)),
+            (amqp, b'G', false, Some(Amqp)),
+            (amqp, 0x16, false, None),
+            (https, 0x16, false, Some(Tls)),
+            (https, b'G', false, None),
+            (https, b'A', false, None),
+            (https, b'G', true, Some(Http)),
+            (amqps, b'A', false, None),
+            (amqps, b'A', true, Some(Amqp)),
+            (amqps, b'G', true, Some(Amqp)),
+            (metrics, b'G', false, Some(Http)),
+        ];
+        for (spoken, byte, inside, expected) in table {
+            assert_eq!(spoken.first(byte, inside), expected, "{spoken:?} {byte} {inside}");
+        }
+    }
+
+    #[test]
+    fn the_same_address_is_one_door() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let mut config = Config::default();
+        config.http.tls_listen = Addresses(vec![at("0.0.0.0:443")]);
+        config.amqp.tls_listen = Addresses(vec![at("0.0.0.0:443"), at("[::1]:443")]);
+        let doors = plan(&config);
+        assert_eq!(doors.len(), 4);
+        assert_eq!(doors[2], (at("0.0.0.0:443"), Spoken { https: true, amqps: true, ..Spoken::default() }));
+        assert_eq!(doors[3], (at("[::1]:443"), Spoken { amqps: true, ..Spoken::default() }));
+
+        config.http.listen = Addresses(vec![at("127.0.0.1:0")]);
+        config.amqp.listen = Addresses(vec![at("127.0.0.1:0")]);
+        assert_eq!(plan(&config).len(), 4, "port 0 is a free one each time");
+    }
+}

@@ -1,0 +1,201 @@
+//! `farcall client …`: client identities and native applications.
+
+use wire::rest::auth::{COMPUTE_RESOURCE_SERVER, GROUPS_RESOURCE_SERVER, NATIVE_CLIENT};
+use wire::{ClientId, IdentityId};
+
+use super::people::plain;
+use super::request::{AddedClient, ClientRequest, KnownClient, Removed, Reply};
+use super::{AdminError, Administration};
+use crate::clock;
+use crate::random;
+use identity::audit;
+use identity::end_reason::Ended;
+use store::{Client, NativeApp, PutNativeApp, RemoveIdentity, RemoveNativeApp, SetDisabled};
+
+/// Where codes of one native application may be sent.
+const MOST_REDIRECTS: usize = 20;
+
+enum Found {
+    Confidential(Client),
+    Native(NativeApp),
+}
+
+impl Administration {
+    pub(super) async fn client(&self, request: ClientRequest) -> Result<Reply, AdminError> {
+        match request {
+            ClientRequest::Add { name, resource_server } => self.add_client(name, resource_server).await,
+            ClientRequest::AddNative { name, redirect_uris } => self.add_native(name, redirect_uris).await,
+            ClientRequest::List => {
+                let clients = self.identity.store().clients().await?.into_iter().map(KnownClient::from);
+                let apps = self.identity.store().native_apps().await?.into_iter().map(KnownClient::from);
+                Ok(Reply::Clients(clients.chain(apps).collect()))
+            }
+            ClientRequest::Show { client } => self.shown_client(self.found(&client).await?),
+            ClientRequest::Enable { client } => self.set_disabled(&client, false).await,
+            ClientRequest::Disable { client } => self.set_disabled(&client, true).await,
+            ClientRequest::Reset { client } => match self.found(&client).await? {
+                Found::Confidential(client) => {
+                    let client_secret = self.identity.reset_client(&client).await?;
+                    self.end_everything(client.id, &Ended::Before).await?;
+                    audit::administered("client reset", &client.id.to_string(), self.by);
+                    Ok(Reply::Added(added(client, client_secret)))
+                }
+                Found::Native(_) => Err(AdminError::Refused(format!("{client} keeps no secret"))),
+            },
+            ClientRequest::Remove { client } => self.remove_client(&client).await,
+        }
+    }
+
+    async fn add_client(&self, name: String, resource_server: Option<String>) -> Result<Reply, AdminError> {
+        plain(&name)?;
+        let known = [COMPUTE_RESOURCE_SERVER, GROUPS_RESOURCE_SERVER];
+        if let Some(server) = &resource_server
+            && !known.contains(&server.as_str())
+        {
+            let text = format!("{server:?} is not a resource server; there are {}", known.join(", "));
+            return Err(AdminError::Refused(text));
+        }
+        let (client, secret) = self.identity.add_client(name, resource_server).await?;
+        audit::administered("client add", &client.id.to_string(), self.by);
+        Ok(Reply::Added(added(client, secret)))
+    }
+
+    async fn add_native(&self, name: String, redirect_uris: Vec<String>) -> Result<Reply, AdminError> {
+        plain(&name)?;
+        if redirect_uris.len() > MOST_REDIRECTS {
+            return Err(AdminError::Refused(format!("more than {MOST_REDIRECTS} redirect URIs")));
+        }
+        for uri in &redirect_uris {
+            redirect(uri)?;
+        }
+        let app = NativeApp {
+            id: ClientId::from_uuid(random::random_id()),
+            name,
+            redirect_uris,
+            disabled: false,
+            created: clock::now(),
+        };
+        self.identity.store().write(PutNativeApp(app.clone())).await?;
+        audit::administered("client add", &app.id.to_string(), self.by);
+        Ok(Reply::Client(app.into()))
+    }
+
+    async fn set_disabled(&self, client: &str, disabled: bool) -> Result<Reply, AdminError> {
+        let store = self.identity.store();
+        let (id, name, known) = match self.found(client).await? {
+            Found::Confidential(client) => {
+                store.write(SetDisabled { identity: client.id, disabled }).await?;
+                (
+                    client.client_id(),
+                    client.username.clone(),
+                    KnownClient::from(Client { disabled, ..client }),
+                )
+            }
+            Found::Native(app) => {
+                let app = NativeApp { disabled, ..app };
+                store.write(PutNativeApp(app.clone())).await?;
+                (app.id, app.name.clone(), KnownClient::from(app))
+            }
+        };
+        self.identity.forget_application(id);
+        if disabled {
+            self.end_everything(IdentityId::from_uuid(*id.as_uuid()), &Ended::Disabled(name)).await?;
+        }
+        let what = if disabled { "client disable" } else { "client enable" };
+        audit::administered(what, &id.to_string(), self.by);
+        Ok(Reply::Client(known))
+    }
+
+    async fn remove_client(&self, client: &str) -> Result<Reply, AdminError> {
+        let store = self.identity.store();
+        let (id, name) = match self.found(client).await? {
+            Found::Confidential(client) => {
+                self.end_everything(client.id, &Ended::Removed).await?;
+                store.write(RemoveIdentity(client.id)).await?;
+                self.identity.forget_person(client.id);
+                (client.client_id(), client.name)
+            }
+            Found::Native(app) if app.id.to_string() == NATIVE_CLIENT => {
+                let text = "this one is built into the SDK and the endpoint; it can be disabled";
+                return Err(AdminError::Refused(text.to_owned()));
+            }
+            Found::Native(app) => {
+                self.end_everything(IdentityId::from_uuid(*app.id.as_uuid()), &Ended::Removed).await?;
+                store.write(RemoveNativeApp(app.id)).await?;
+                (app.id, app.name)
+            }
+        };
+        self.identity.forget_application(id);
+        self.identity.forget_tokens();
+        audit::administered("client remove", &id.to_string(), self.by);
+        Ok(Reply::Removed(Removed { id: id.to_string(), name }))
+    }
+
+    /// By its id: names of clients need not be unique.
+    async fn found(&self, client: &str) -> Result<Found, AdminError> {
+        let unknown = || AdminError::Unknown(format!("client {client}"));
+        let id: ClientId = client.parse().map_err(|_| unknown())?;
+        if let Some(found) = self.identity.store().client(IdentityId::from_uuid(*id.as_uuid())).await? {
+            return Ok(Found::Confidential(found));
+        }
+        self.identity.store().native_app(id).await?.map(Found::Native).ok_or_else(unknown)
+    }
+
+    fn shown_client(&self, found: Found) -> Result<Reply, AdminError> {
+        Ok(Reply::Client(match found {
+            Found::Confidential(client) => client.into(),
+            Found::Native(app) => app.into(),
+        }))
+    }
+}
+
+fn added(client: Client, client_secret: String) -> AddedClient {
+    AddedClient {
+        client_id: client.id.to_string(),
+        client_secret,
+        name: client.name,
+        username: client.username,
+    }
+}
+
+/// A code may only be sent to this machine, to a private scheme, or over TLS.
+fn redirect(uri: &str) -> Result<(), AdminError> {
+    let refused = |why: &str| Err(AdminError::Refused(format!("{uri:?} can't be a redirect URI: {why}")));
+    let Ok(parsed) = uri.parse::<axum::http::Uri>() else { return refused("it is not understood") };
+    let (Some(scheme), Some(host)) = (parsed.scheme_str(), parsed.host()) else {
+        return refused("it needs a scheme and a host");
+    };
+    if uri.contains('#') || parsed.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return refused("it must not have a fragment or a user");
+    }
+    match scheme {
+        "https" => Ok(()),
+        "http" if ["localhost", "127.0.0.1", "[::1]"].contains(&host) => Ok(()),
+        "http" => refused("http is for this machine only"),
+        _ => refused("https, or http to this machine"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_go_to_this_machine_or_over_tls() {
+        for (uri, good) in [
+            ("https://app.example.org/back", true),
+            ("http://localhost:8080/back", true),
+            ("http://127.0.0.1/back", true),
+            ("http://[::1]:9/back", true),
+            ("http://app.example.org/back", false),
+            ("https://app.example.org/back#x", false),
+            ("https://user@app.example.org/", false),
+            ("javascript:alert(1)", false),
+            ("data:text/html,x", false),
+            ("/back", false),
+            ("", false),
+        ] {
+            assert_eq!(redirect(uri).is_ok(), good, "{uri}");
+        }
+    }
+}

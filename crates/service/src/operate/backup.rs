@@ -1,0 +1,187 @@
+//! Copies of a data directory: made while the service runs or while it doesn't, and put back where there is none.
+//!
+//! A backup is a data directory itself. What makes it one of a single moment:
+//!
+//! ```text
+//! hold removals  -->  copy the database (SQLite's VACUUM INTO: one transaction)  -->  copy the files that the copy names
+//! ```
+//!
+//! Files of payloads are on disk before a row names them, never change, and are not removed while somebody holds
+//! `payloads/`: so each file that the copied database names is there to be copied. It lies under its final name only when
+//! it is whole.
+//!
+//! This module may never write into the data directory that it copies.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::operate::data_directory::{Directory, DirectoryError};
+use store::{self, FileId, StoreError};
+
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    #[error("{0} exists already: give each backup a name of its own")]
+    Exists(PathBuf),
+    #[error("{0} is no backup: it has no farcall.db")]
+    NoBackup(PathBuf),
+    #[error("{0} holds a service's data already: restore into an empty directory")]
+    Occupied(PathBuf),
+    #[error("the backup {backup} lacks the payload {missing}")]
+    Incomplete { backup: PathBuf, missing: String },
+    #[error("cannot use {path}: {error}")]
+    File { path: PathBuf, error: io::Error },
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What was copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copied {
+    pub tasks: u64,
+    pub files: usize,
+}
+
+/// Copies the data directory to `to`, which must not exist.
+pub async fn make(data: &Directory, to: &Path) -> Result<Copied, BackupError> {
+    if to.symlink_metadata().is_ok() {
+        return Err(BackupError::Exists(to.to_owned()));
+    }
+    let mut name = to.as_os_str().to_owned();
+    name.push(".unfinished");
+    let unfinished = PathBuf::from(name);
+    if let Err(error) = fs::remove_dir_all(&unfinished)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(BackupError::File { path: unfinished, error });
+    }
+    let copied = fill(data, &unfinished).await;
+    if copied.is_err() {
+        // What is half a backup helps nobody; the error that matters is the other one.
+        let _ = fs::remove_dir_all(&unfinished);
+        return copied;
+    }
+    at(to, fs::rename(&unfinished, to))?;
+    let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    at(parent, synced(parent))?;
+    copied
+}
+
+async fn fill(data: &Directory, backup: &Path) -> Result<Copied, BackupError> {
+    let payloads = data.payloads();
+    private(backup)?;
+    let database = backup.join("farcall.db");
+    let files = {
+        let held = at(&payloads, File::open(&payloads))?;
+        at(&payloads, held.lock())?;
+        store::copy_database(&data.database(), &database).await?;
+        let files = store::files_named(&database).await?;
+        private(&backup.join("payloads"))?;
+        for file in &files {
+            let (from, to) = (within(&payloads, *file), within(&backup.join("payloads"), *file));
+            // They never change, so that a second name does; on another disk it is a copy.
+            if fs::hard_link(&from, &to).is_err() {
+                at(&from, copy(&from, &to))?;
+            }
+        }
+        files
+    };
+    copy_all(data.root(), backup)?;
+    at(&database, synced(&database))?;
+    for directory in [backup, &backup.join("payloads")] {
+        at(directory, synced(directory))?;
+    }
+    Ok(Copied { tasks: store::tasks_in(&database).await?, files: files.len() })
+}
+
+/// Makes a data directory of the backup `from`, in `root`, where there is none yet.
+pub async fn restore(from: &Path, root: &Path) -> Result<Copied, BackupError> {
+    let backup = from.join("farcall.db");
+    if !backup.is_file() {
+        return Err(BackupError::NoBackup(from.to_owned()));
+    }
+    let data = Directory::prepare(root)?;
+    let _lock = data.lock()?;
+    let database = data.database();
+    if database.symlink_metadata().is_ok() {
+        return Err(BackupError::Occupied(data.root().to_owned()));
+    }
+    // The database comes last: a service that finds it finds everything.
+    let unfinished = database.with_extension("restored");
+    at(&backup, copy(&backup, &unfinished))?;
+    at(&unfinished, store::private_file::restrict_database(&unfinished))?;
+    let files = store::files_named(&unfinished).await?;
+    for file in &files {
+        let (from_file, to) = (within(&from.join("payloads"), *file), within(&data.payloads(), *file));
+        match copy(&from_file, &to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let missing = from_file.display().to_string();
+                return Err(BackupError::Incomplete { backup: from.to_owned(), missing });
+            }
+            copied => at(&from_file, copied)?,
+        }
+    }
+    copy_all(from, data.root())?;
+    let tasks = store::tasks_in(&unfinished).await?;
+    for log in ["farcall.db-wal", "farcall.db-shm"] {
+        // Of a database that is gone: it is not for this one.
+        let _ = fs::remove_file(data.root().join(log));
+    }
+    at(&database, fs::rename(&unfinished, &database))?;
+    for directory in [data.root(), &data.payloads()] {
+        at(directory, synced(directory))?;
+    }
+    Ok(Copied { tasks, files: files.len() })
+}
+
+/// Copies what lies beside database and payloads: keys, certificates, and the configuration, unless there is one.
+fn copy_all(from: &Path, to: &Path) -> Result<(), BackupError> {
+    for directory in ["keys", "tls"] {
+        let (from, to) = (from.join(directory), to.join(directory));
+        if !from.is_dir() {
+            continue;
+        }
+        private(&to)?;
+        let names: BTreeSet<OsString> =
+            at(&from, fs::read_dir(&from).and_then(|all| all.map(|it| Ok(it?.file_name())).collect()))?;
+        for name in names {
+            let (from, to) = (from.join(&name), to.join(&name));
+            if from.is_file() {
+                at(&from, copy(&from, &to))?;
+            }
+        }
+        at(&to, synced(&to))?;
+    }
+    let (from, to) = (from.join("farcall.yaml"), to.join("farcall.yaml"));
+    if from.is_file() && !to.exists() {
+        at(&from, copy(&from, &to))?;
+    }
+    Ok(())
+}
+
+/// Copies a file with its permissions, onto the disk.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::copy(from, to)?;
+    synced(to)
+}
+
+fn synced(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn private(directory: &Path) -> Result<(), BackupError> {
+    at(directory, DirBuilder::new().recursive(true).mode(0o700).create(directory))
+}
+
+fn at<T>(path: &Path, done: io::Result<T>) -> Result<T, BackupError> {
+    done.map_err(|error| BackupError::File { path: path.to_owned(), error })
+}
+
+fn within(directory: &Path, file: FileId) -> PathBuf {
+    directory.join(file.name())
+}

@@ -1,0 +1,323 @@
+//! What may be wrong with an installation, looked for from its data directory; and how to mend it.
+//!
+//! It changes nothing, and it works whether the service runs or not. Each check says what it has seen; one that could
+//! not look says that, rather than that all is well.
+
+mod certificate;
+mod chain;
+mod clients;
+mod listening;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use jiff::Timestamp;
+use nix::sys::statvfs::statvfs;
+use nix::unistd::{AccessFlags, access, geteuid};
+
+use self::clients::Running;
+use crate::clock;
+use crate::http::listeners::{self, Spoken};
+use crate::operate::config::Config;
+use crate::operate::data_directory::Directory;
+use crate::operate::serve::certificate_files;
+use crate::operate::start_obstacles::{self, Obstacle};
+use store::Store;
+
+/// Below this the next result may not fit.
+const DISK_LOW: u64 = 256 << 20;
+/// With fewer, large payloads soon find no place.
+const FILES_LOW: u64 = 1_000;
+/// Below this somebody should look.
+const DISK_SHORT: u64 = 4 << 30;
+/// 2025, in seconds: this program was written later.
+const WRITTEN: i64 = 1_735_689_600;
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    Well,
+    /// It works, and may not for long; or it could not be looked at.
+    Warning,
+    Wrong,
+}
+
+/// What one check has found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub of: &'static str,
+    pub verdict: Verdict,
+    pub seen: String,
+    /// How to mend it.
+    pub mend: Option<String>,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = match self.verdict {
+            Verdict::Well => "ok     ",
+            Verdict::Warning => "warning",
+            Verdict::Wrong => "FAIL   ",
+        };
+        write!(f, "{verdict}  {}: {}", self.of, self.seen)?;
+        match &self.mend {
+            Some(mend) => write!(f, "\n         -> {mend}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn well(of: &'static str, seen: impl Into<String>) -> Finding {
+    Finding { of, verdict: Verdict::Well, seen: seen.into(), mend: None }
+}
+
+fn warning(of: &'static str, seen: impl Into<String>, mend: impl Into<String>) -> Finding {
+    Finding { of, verdict: Verdict::Warning, seen: seen.into(), mend: Some(mend.into()) }
+}
+
+fn wrong(of: &'static str, seen: impl Into<String>, mend: impl Into<String>) -> Finding {
+    Finding { of, verdict: Verdict::Wrong, seen: seen.into(), mend: Some(mend.into()) }
+}
+
+/// Looks at everything that `config` makes of the data directory `root`.
+/// `authority`: the file whose certificates clients are told to trust, if they are told. `log`: what FARCALL_LOG holds.
+pub async fn examine(
+    root: &Path,
+    config: &Config,
+    authority: Option<&Path>,
+    log: Option<&str>,
+) -> Vec<Finding> {
+    let running = Directory::is_held(root).then(|| running(root));
+    let obstacles = start_obstacles::find(config, root, log, running.is_some());
+    let mut findings = Vec::new();
+    if obstacles.is_empty() {
+        findings.push(well("configuration", "it is right"));
+    }
+    findings.extend(obstacles.iter().map(blocked));
+    findings.extend([directory(root), disk(root), clock(), database(root).await]);
+    let files = certificate_files(&config.tls, root);
+    let chain = files.as_ref().and_then(|files| files.read().ok()).map(|read| read.cert).unwrap_or_default();
+    match &running {
+        Some(running) => {
+            findings.push(well("service", "it runs on this data directory"));
+            let (doors, other) = doors(config, running);
+            findings.extend(other);
+            for (address, spoken) in doors {
+                findings.extend(listening::ask(address, spoken, chain.first()).await);
+            }
+        }
+        None => {
+            findings.push(well("service", "it does not run; its ports were tried instead of asked"));
+            let taken = |address: &SocketAddr| {
+                obstacles.iter().any(|it| matches!(it, Obstacle::Port(other, _) if other == address))
+            };
+            let addresses = listeners::plan(config).into_iter().map(|(address, _)| address);
+            let free = addresses.filter(|address| address.port() != 0 && !taken(address));
+            findings.extend(free.map(|address| well("port", format!("{address} is free"))));
+        }
+    }
+    let mut refused = false;
+    if let Some(files) = files {
+        let of_certificate = certificate::examine(&files, &names(config), authority, clock::now());
+        refused = of_certificate.iter().any(|finding| finding.verdict == Verdict::Wrong) || chain.is_empty();
+        findings.extend(of_certificate);
+    }
+    findings.push(clients::outside(config, running.as_ref(), refused));
+    findings
+}
+
+fn blocked(obstacle: &Obstacle) -> Finding {
+    let of = match obstacle {
+        Obstacle::Certificate(_) => "certificate",
+        Obstacle::Secret(_) => "identity",
+        Obstacle::Port(..) => "port",
+        Obstacle::LogVariable(_) => "log",
+    };
+    wrong(of, obstacle.to_string(), obstacle.mend())
+}
+
+/// Where the service says that it listens.
+fn running(root: &Path) -> Running {
+    let text = std::fs::read(root.join("addresses.json")).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
+/// Where to ask the service that runs. It may have been started with other settings than ours: then it is asked where it
+/// listens, and the difference is told.
+fn doors(config: &Config, running: &Running) -> (Vec<(SocketAddr, Spoken)>, Option<Finding>) {
+    type Kind = (&'static str, fn(Spoken) -> bool, fn(&mut Spoken));
+    let kinds: [Kind; 5] = [
+        ("http", |it| it.http, |it| it.http = true),
+        ("amqp", |it| it.amqp, |it| it.amqp = true),
+        ("https", |it| it.https, |it| it.https = true),
+        ("amqps", |it| it.amqps, |it| it.amqps = true),
+        ("metrics", |it| it.metrics, |it| it.metrics = true),
+    ];
+    let plan = listeners::plan(config);
+    let mut open = Vec::new();
+    let mut differ = Vec::new();
+    for (name, speaks, set) in kinds {
+        let wanted = plan.iter().find(|(_, spoken)| speaks(*spoken)).map(|(address, _)| *address);
+        let found =
+            running.get(name).and_then(|url| url.rsplit_once('/')).and_then(|(_, it)| it.parse().ok());
+        if let Some(address) = found {
+            let mut spoken = Spoken::default();
+            set(&mut spoken);
+            open.push((address, spoken));
+        }
+        let same = found == wanted || found.zip(wanted).is_some_and(|(_, wanted)| wanted.port() == 0);
+        if !same {
+            let shown = |it: Option<SocketAddr>| it.map_or("nowhere".to_owned(), |it| it.to_string());
+            differ.push(format!("{name} at {} (here: {})", shown(found), shown(wanted)));
+        }
+    }
+    if differ.is_empty() {
+        let plan = plan.into_iter().filter(|(address, _)| address.port() != 0);
+        let free = open
+            .into_iter()
+            .filter(|(address, _)| !listeners::plan(config).iter().any(|(it, _)| it == address));
+        return (plan.chain(free).collect(), None);
+    }
+    let seen = format!("the service runs with other settings than these: {}", differ.join(", "));
+    let mend = "give `doctor` what `serve` was given (--set, FARCALL_…), or restart the service";
+    (open, Some(warning("settings", seen, mend)))
+}
+
+fn directory(root: &Path) -> Finding {
+    const OF: &str = "data directory";
+    let shown = root.display();
+    let known = match std::fs::metadata(root) {
+        Ok(known) => known,
+        Err(error) => return wrong(OF, format!("{shown}: {error}"), "run this as the service's user"),
+    };
+    if access(root, AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK).is_err() {
+        let mend = format!("chown -R it to the service's user, who is now {}", geteuid());
+        return wrong(OF, format!("{shown} cannot be written by this user"), mend);
+    }
+    match known.mode() & 0o077 {
+        0 => well(OF, format!("{shown}, for its owner only")),
+        _ => wrong(OF, format!("{shown} is open to others"), format!("chmod 700 {shown}")),
+    }
+}
+
+fn disk(root: &Path) -> Finding {
+    const OF: &str = "disk";
+    let there = root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let Ok(known) = statvfs(there) else {
+        return warning(OF, format!("{} could not be asked", there.display()), "look with `df`");
+    };
+    let free = known.blocks_available().saturating_mul(known.fragment_size());
+    let files = (known.files() > 0).then(|| known.files_available());
+    room(free, files, there)
+}
+
+/// Whether so many bytes, and so many files if those are limited, are enough.
+fn room(free: u64, files: Option<u64>, there: &Path) -> Finding {
+    const OF: &str = "disk";
+    let shown = format!("{:.1} GB free below {}", free as f64 / 1e9, there.display());
+    let mend = "make room, or shorten limits.result_days";
+    if let Some(files) = files.filter(|files| *files < FILES_LOW) {
+        return wrong(OF, format!("{files} files may still be made below {}", there.display()), mend);
+    }
+    match free {
+        free if free < DISK_LOW => wrong(OF, shown, mend),
+        free if free < DISK_SHORT => warning(OF, shown, mend),
+        _ => well(OF, shown),
+    }
+}
+
+/// Tokens, commands to managers and certificates all go by it.
+fn clock() -> Finding {
+    let keepers = [
+        "/run/systemd/timesync/synchronized",
+        "/run/chrony/chronyd.pid",
+        "/run/chronyd.pid",
+        "/run/ntpd.pid",
+    ];
+    time(clock::now(), keepers.iter().any(|path| Path::new(path).exists()))
+}
+
+fn time(now: Timestamp, kept: bool) -> Finding {
+    const OF: &str = "clock";
+    let mend = "run a time service, such as chrony or systemd-timesyncd";
+    // No copy of this program is older than itself.
+    if now.as_second() < WRITTEN {
+        return wrong(OF, format!("it says {now:.0}"), mend);
+    }
+    match kept {
+        true => well(OF, format!("{now:.0}, kept by a time service")),
+        false => warning(OF, format!("{now:.0}; no time service was found that keeps it"), mend),
+    }
+}
+
+async fn database(root: &Path) -> Finding {
+    const OF: &str = "database";
+    let path = root.join("farcall.db");
+    if !path.exists() {
+        return well(OF, "there is none yet; the first start makes it");
+    }
+    match Store::inspect(&path).await {
+        Ok(said) if said == "ok" => well(OF, format!("{} is whole", path.display())),
+        Ok(said) => {
+            let mend = "stop the service, keep a copy of the files, and restore the last backup";
+            wrong(OF, format!("{}: {said}", path.display()), mend)
+        }
+        Err(error) => {
+            wrong(OF, error.to_string(), "run this as the service's user, on the service's machine")
+        }
+    }
+}
+
+/// The names under which clients will look for the certificate.
+fn names(config: &Config) -> Vec<String> {
+    let public =
+        config.http.public_names.iter().map(|name| name.rsplit_once(':').map_or(name.as_str(), |it| it.0));
+    let mut names: Vec<String> =
+        config.amqp.public_host.iter().map(String::as_str).chain(public).map(str::to_owned).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disks_and_clocks() {
+        use Verdict::{Warning, Well, Wrong};
+        let room = |free, files| room(free, files, Path::new("/srv")).verdict;
+        assert_eq!(room(100 << 30, None), Well);
+        assert_eq!(room(100 << 30, Some(1 << 20)), Well);
+        assert_eq!(room(100 << 30, Some(10)), Wrong, "files can run out before bytes do");
+        assert_eq!(room(1 << 30, None), Warning);
+        assert_eq!(room(1 << 20, None), Wrong);
+        let now = Timestamp::from_second(WRITTEN).unwrap();
+        assert_eq!(time(now, true).verdict, Well);
+        assert_eq!(time(now, false).verdict, Warning);
+        assert_eq!(time(Timestamp::UNIX_EPOCH, true).verdict, Wrong);
+    }
+
+    #[test]
+    fn a_service_with_other_settings_is_asked_where_it_listens() {
+        let running = |pairs: &[(&str, &str)]| -> Running {
+            pairs.iter().map(|(name, url)| ((*name).to_owned(), (*url).to_owned())).collect()
+        };
+        let config = Config::default();
+        let (http, amqp) = (("http", "http://127.0.0.1:5000"), ("amqp", "amqp://127.0.0.1:5672"));
+        let (open, other) = doors(&config, &running(&[http, amqp]));
+        assert!(open == listeners::plan(&config) && other.is_none(), "{open:?} {other:?}");
+        let (open, other) = doors(&config, &running(&[("http", "http://127.0.0.1:5001"), amqp]));
+        assert_eq!(open.iter().map(|it| it.0.port()).collect::<Vec<_>>(), [5001, 5672]);
+        let other = other.unwrap();
+        assert!(other.seen.ends_with("http at 127.0.0.1:5001 (here: 127.0.0.1:5000)"), "{other}");
+    }
+
+    #[test]
+    fn the_names_of_a_certificate() {
+        let mut config = Config::default();
+        config.amqp.public_host = Some("compute.example.org".into());
+        config.http.public_names = vec!["compute.example.org:443".into(), "[2001:db8::1]:443".into()];
+        assert_eq!(names(&config), ["[2001:db8::1]", "compute.example.org"]);
+    }
+}

@@ -1,0 +1,171 @@
+//! `/healthz`, `/readyz` and `/metrics`: for whoever operates the service, and for what watches it.
+//!
+//! The first two say nothing but yes or no. The page of figures is told to this machine only, and at the doors that
+//! `metrics.listen` opens; a request that a proxy passed on is not this machine's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use daemon::stop::{Stage, Stop};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::clock;
+use crate::dispatch::Post;
+use crate::metrics::{Figures, counted, gauge, gauges};
+use crate::rest::Failure;
+use crate::tasks::presence::Presence;
+use identity::http::arrival::Arrival;
+use store::{Census, Store, StoreError};
+
+/// How long the store may take to answer before we count as not ready.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How old what was counted in the store may be: counting a long queue takes a while.
+const OLD: Duration = Duration::from_secs(5);
+
+/// What is asked for the health. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Health {
+    pub store: Store,
+    pub post: Post,
+    pub presence: Presence,
+    pub figures: Figures,
+    pub stop: Stop,
+    counted: Arc<Mutex<Option<(Instant, Census)>>>,
+}
+
+impl Health {
+    pub fn new(store: Store, post: Post, presence: Presence, figures: Figures, stop: Stop) -> Health {
+        Health { store, post, presence, figures, stop, counted: Arc::default() }
+    }
+
+    /// Whether a submit would be accepted now: the store reads and writes, and nobody has said stop.
+    pub async fn ready(&self) -> bool {
+        let works = tokio::time::timeout(PATIENCE, self.store.works()).await;
+        match works {
+            Ok(Ok(())) => self.stop.stage() == Stage::Running,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the store does not work");
+                false
+            }
+            Err(_) => {
+                tracing::warn!("the store does not answer");
+                false
+            }
+        }
+    }
+
+    /// Counted lately, by whoever asked first.
+    async fn census(&self) -> Result<Census, StoreError> {
+        let mut counted = self.counted.lock().await;
+        if let Some((at, census)) = &*counted
+            && at.elapsed() < OLD
+        {
+            return Ok(census.clone());
+        }
+        let census = self.store.census().await?;
+        *counted = Some((Instant::now(), census.clone()));
+        Ok(census)
+    }
+
+    async fn page(&self) -> Result<String, StoreError> {
+        let mut page = String::with_capacity(16 << 10);
+        let it = &mut page;
+        let version = [(env!("CARGO_PKG_VERSION").to_owned(), 1)];
+        gauges(it, "farcall_info", "The version that runs.", "version", version);
+        self.figures.write(it);
+        let census = self.census().await?;
+        let open = [("waiting".to_owned(), census.waiting), ("taken".to_owned(), census.taken)];
+        let help = "Open tasks: in the queue of their endpoint, or taken by it.";
+        gauges(it, "farcall_tasks_open", help, "state", open);
+        let outboxes = [("tasks".to_owned(), census.waiting), ("results".to_owned(), census.deliveries)];
+        let help = "Messages in the store that their receiver has not acknowledged.";
+        gauges(it, "farcall_outbox_depth", help, "of", outboxes);
+        let now = clock::now();
+        let up = census.endpoints.iter().filter(|endpoint| self.presence.online(**endpoint, now)).count();
+        gauge(it, "farcall_endpoints", "Endpoints that are registered.", census.endpoints.len());
+        gauge(it, "farcall_endpoints_online", "Endpoints that were heard of lately.", up);
+        let idle = census.endpoints.iter().filter(|endpoint| {
+            self.presence.online(**endpoint, now)
+                && !self.post.consumes(**endpoint)
+                && !self.post.reads_commands(**endpoint)
+        });
+        let help = "Endpoints that are online and take nothing.";
+        gauge(it, "farcall_endpoints_online_taking_nothing", help, idle.count());
+        // Those that managers start come and go with people.
+        let states = census
+            .lasting
+            .iter()
+            .map(|endpoint| (endpoint.to_string(), u8::from(self.presence.online(*endpoint, now))));
+        let help = "Whether an endpoint was heard of lately; not of those that managers start.";
+        gauges(it, "farcall_endpoint_up", help, "endpoint", states);
+        self.broker(it);
+        Ok(page)
+    }
+
+    fn broker(&self, page: &mut String) {
+        let it = self.post.figures();
+        let gauged = [
+            ("connections", "Connections to the broker.", it.connections),
+            ("channels", "Channels open in them.", it.channels),
+            ("consumers", "Consumers of queues.", it.consumers),
+            ("queues", "Queues that exist.", it.queues),
+            ("messages_ready", "Messages that could be delivered.", it.ready),
+            ("messages_unacknowledged", "Messages delivered and not acknowledged.", it.unacknowledged),
+            ("memory_bytes", "Held by messages.", it.memory),
+            ("connections_paused", "Connections that may not publish for now.", it.paused),
+        ];
+        for (name, help, value) in gauged {
+            gauge(page, &format!("farcall_broker_{name}"), help, value);
+        }
+        let totals = [
+            ("published", "Messages that clients published.", it.published),
+            ("unroutable", "Messages that matched no queue.", it.unroutable),
+            ("refused", "Messages that a queue did not take.", it.refused),
+            ("fed", "Messages that came from the store.", it.fed),
+            ("delivered", "Messages delivered.", it.delivered),
+            ("redelivered", "Messages delivered again.", it.redelivered),
+            ("acknowledged", "Messages acknowledged.", it.acknowledged),
+            ("dropped", "Messages dropped: expired, rejected, given back too often.", it.dropped),
+        ];
+        for (name, help, value) in totals {
+            counted(page, &format!("farcall_broker_{name}_total"), help, value);
+        }
+    }
+}
+
+pub fn router(health: Health) -> Router {
+    Router::new()
+        .route("/healthz", get(async || "alive\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(health)
+}
+
+async fn ready(State(health): State<Health>) -> Response {
+    match health.ready().await {
+        true => "ready\n".into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
+    }
+}
+
+async fn metrics(
+    State(health): State<Health>,
+    Extension(arrival): Extension<Arrival>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let passed_on = headers.keys().any(|name| {
+        let name = name.as_str();
+        name == "forwarded" || name == "via" || name.starts_with("x-forwarded-") || name == "x-real-ip"
+    });
+    if !arrival.metrics && (passed_on || !arrival.peer.ip().is_loopback()) {
+        return Err(crate::rest::nowhere().await);
+    }
+    let page = health.page().await?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response())
+}

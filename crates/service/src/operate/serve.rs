@@ -1,0 +1,310 @@
+//! `farcall serve`: opens the data directory, builds the parts, says where it listens, runs until it is stopped.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use daemon::stop::{Stage, Stop};
+
+use crate::dispatch::url::Outside;
+use crate::dispatch::{Post, PostError};
+use crate::fair_shares::Shares;
+use crate::http::certificates::{CertificateError, Certificates, Files};
+use crate::http::listeners::{self, Door, DoorError, House, Spoken};
+use crate::http::server::Front;
+use crate::metrics::Figures;
+use crate::operate::administration;
+use crate::operate::administration::Administration;
+use crate::operate::config::{Config, Tls};
+use crate::operate::data_directory::{Directory, DirectoryError};
+use crate::operate::health::{self, Health};
+use crate::rest;
+use crate::rest::{Answers, App, Room};
+use crate::tasks::presence::Presence;
+use crate::tasks::retention::Retention;
+use crate::user_endpoint::Starter;
+use crate::user_endpoint::keeper::Keeper;
+use identity::Identity;
+use identity::audit::By;
+use identity::http::host_names::Names;
+use identity::providers::Upstreams;
+use identity::providers::settings::SettingsError;
+use identity::rates::Rates;
+use identity::web::Web;
+use store::private_file;
+use store::{Store, StoreError};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Post(#[from] PostError),
+    #[error(transparent)]
+    Door(#[from] DoorError),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    #[error(transparent)]
+    Upstreams(#[from] SettingsError),
+    #[error("cannot write {path}: {error}")]
+    Write { path: String, error: io::Error },
+    #[error("cannot administer through {path}: {error}")]
+    Admin { path: String, error: io::Error },
+}
+
+/// How long the last acknowledgements may take to reach the store.
+const FINISH: Duration = Duration::from_secs(3);
+/// How long what is being done may still take once the stop is hurried.
+const HURRY: Duration = Duration::from_millis(500);
+
+/// Where the running service listens: protocol and address, the most common first. The first of each protocol is the
+/// content of `addresses.json`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses(Vec<(&'static str, SocketAddr)>);
+
+impl Addresses {
+    fn of(doors: &[Door]) -> Addresses {
+        type Kind = (&'static str, fn(Spoken) -> bool);
+        let kinds: [Kind; 5] = [
+            ("http", |it| it.http),
+            ("amqp", |it| it.amqp),
+            ("https", |it| it.https),
+            ("amqps", |it| it.amqps),
+            ("metrics", |it| it.metrics),
+        ];
+        let of = |(name, speaks): Kind| {
+            let spoken = doors.iter().filter(move |door| speaks(door.spoken));
+            spoken.map(move |door| (name, door.address))
+        };
+        Addresses(kinds.into_iter().flat_map(of).collect())
+    }
+
+    /// The first place where `protocol` is spoken.
+    pub fn first(&self, protocol: &str) -> Option<SocketAddr> {
+        self.0.iter().find(|(name, _)| *name == protocol).map(|(_, address)| *address)
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let url = |(name, address): &(&str, SocketAddr)| {
+            let scheme = if *name == "metrics" { "http" } else { name };
+            ((*name).to_owned(), format!("{scheme}://{address}").into())
+        };
+        let first = self
+            .0
+            .iter()
+            .enumerate()
+            .filter(|(at, (name, _))| !self.0[..*at].iter().any(|(earlier, _)| earlier == name));
+        serde_json::Value::Object(first.map(|(_, it)| url(it)).collect())
+    }
+}
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (name, address)) in self.0.iter().enumerate() {
+            let blank = if at == 0 { "" } else { " " };
+            write!(f, "{blank}{name}://{address}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A service that listens and is about to run.
+pub struct Service {
+    addresses: Addresses,
+    retention: Retention,
+    keeper: Keeper,
+    store: Store,
+    post: Post,
+    doors: Vec<Door>,
+    house: House,
+    certificates: Option<Certificates>,
+    broker: broker::Broker,
+    admin: administration::Server,
+    health: Health,
+    directory: Directory,
+    _lock: crate::operate::data_directory::Lock,
+}
+
+/// The files of the certificate, if there is to be one.
+pub fn certificate_files(tls: &Tls, directory: &Path) -> Option<Files> {
+    let (certificate, key) = (tls.certificate.as_ref()?, tls.key.as_ref()?);
+    Some(Files { certificate: directory.join(certificate), key: directory.join(key) })
+}
+
+impl Service {
+    /// Takes the data directory and the ports. Clients may connect as soon as this returns, and are served by `run`.
+    pub async fn open(directory: Directory, config: Config, stop: Stop) -> Result<Service, ServeError> {
+        let lock = directory.lock()?;
+        let certificates =
+            certificate_files(&config.tls, directory.root()).map(Certificates::open).transpose()?;
+        let doors = listeners::open(&config).await?;
+        let store = Store::open(&directory.database()).await?.with_files_from(config.limits.file_from_bytes);
+        let identity = Identity::new(store.clone(), directory.keys());
+        let presence = Presence::new(&config.limits);
+        let figures = Figures::default();
+        let (post, broker) =
+            Post::open(store.clone(), presence.clone(), figures.clone(), &config.limits).await?;
+        let most = config.limits.endpoints_per_identity;
+        let starter = Starter { store: store.clone(), post: post.clone(), most };
+        let keeper = Keeper::new(starter, presence.clone(), config.limits.restarts);
+        let outside = outside(&config, &doors);
+        let app = App {
+            store: store.clone(),
+            identity: identity.clone(),
+            presence: presence.clone(),
+            post: post.clone(),
+            room: Room::new(&config.limits, &directory.payloads()),
+            new_endpoints: Rates::new(
+                1,
+                config.limits.endpoints_per_identity.saturating_mul(2).saturating_add(100),
+            ),
+            rates: Rates::new(config.limits.requests_per_second, config.limits.requests_at_once),
+            at_once: Shares::new(config.limits.http_connections / 2),
+            answers: Answers::new(store.clone()),
+            addresses: rest::Addresses::default(),
+            keeper: keeper.clone(),
+            limits: config.limits,
+            amqp: outside.clone(),
+            figures: figures.clone(),
+        };
+        let health = Health::new(store.clone(), post.clone(), presence.clone(), figures.clone(), stop);
+        let inside = health::router(health.clone()).fallback(rest::nowhere);
+        let listening = doors.iter().filter(|door| door.spoken.http || door.spoken.https);
+        let names = Names::new(listening.map(|door| door.address), &config.http.public_names);
+        let upstreams = Upstreams::new(&config.identity)?;
+        let web = Web::new(identity.clone(), upstreams, names.clone(), &config.identity.site_name);
+        let router = rest::router(app)
+            .merge(identity::routes::router(identity.clone()))
+            .merge(identity::web::router(web))
+            .merge(health::router(health.clone()))
+            .fallback(rest::nowhere);
+        // The server puts in who asks.
+        let by = By::Operator { uid: nix::unistd::getuid().as_raw() };
+        let administration = Administration { identity: identity.clone(), post: Some(post.clone()), by };
+        let admin =
+            administration::Server::open(&directory.admin_socket(), administration).map_err(|error| {
+                ServeError::Admin { path: directory.admin_socket().display().to_string(), error }
+            })?;
+        // The first start makes the signing key, which takes longer than a start may take.
+        tokio::spawn(async move {
+            if let Err(error) = identity.keys().ring().await {
+                tracing::error!(%error, "there is no signing key, id tokens cannot be made");
+            }
+        });
+        if !store.anybody().await? {
+            welcome(&directory);
+        }
+        let addresses = Addresses::of(&doors);
+        publish(&directory.addresses(), &addresses)?;
+        let front = Front::new(router, inside, names, outside, figures, &config.limits);
+        let house = House::new(
+            front,
+            post.broker().clone(),
+            certificates.as_ref().map(Certificates::server),
+            &config.limits,
+        );
+        let retention =
+            Retention { store: store.clone(), post: post.clone(), presence, limits: config.limits };
+        Ok(Service {
+            addresses,
+            retention,
+            keeper,
+            store,
+            post,
+            doors,
+            house,
+            certificates,
+            broker,
+            admin,
+            health,
+            directory,
+            _lock: lock,
+        })
+    }
+
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Serves until `stop` begins: then accepts nothing more, finishes what is open, and closes the store. When the
+    /// stop is hurried, what is open is left.
+    pub async fn run(self, stop: Stop) {
+        for door in self.doors {
+            let (house, stop) = (self.house.clone(), stop.clone());
+            tokio::spawn(async move { house.serve(door, stop).await });
+        }
+        let health = self.health;
+        let watchdog = tokio::spawn(daemon::ready::keep_telling(move || {
+            let health = health.clone();
+            async move { health.stop.stage() != Stage::Running || health.ready().await }
+        }));
+        let begun = stop.clone();
+        let working = async {
+            let certificates = async {
+                if let Some(certificates) = &self.certificates {
+                    certificates.watch(stop.clone()).await;
+                }
+            };
+            tokio::join!(
+                self.house.front.finish(stop.clone()),
+                self.broker.run(Vec::new(), async move { begun.begun().await }),
+                self.admin.run(stop.clone()),
+                self.retention.run(stop.clone()),
+                self.keeper.run(stop.clone()),
+                certificates,
+            );
+        };
+        let hurried = async {
+            stop.hurried().await;
+            tokio::time::sleep(HURRY).await;
+        };
+        tokio::select! {
+            () = working => {}
+            () = hurried => tracing::warn!("what was open was left: the stop was hurried"),
+        }
+        if tokio::time::timeout(FINISH, self.post.finish()).await.is_err() {
+            tracing::warn!("acknowledgements were not written in time: what they are of is sent again");
+        }
+        self.store.close().await;
+        watchdog.abort();
+        for left in [self.directory.addresses(), self.directory.admin_socket()] {
+            if let Err(error) = std::fs::remove_file(&left) {
+                tracing::debug!(%error, path = %left.display(), "nothing to remove");
+            }
+        }
+    }
+}
+
+/// Tells the operator of a fresh service what to do next.
+fn welcome(directory: &Directory) {
+    let data = directory.root().display();
+    tracing::info!("nobody can log in yet; what to do next, in another terminal:");
+    tracing::info!(
+        "  farcall user add NAME@DOMAIN --administrator --data-dir {data}    (a person; asks for a password)"
+    );
+    tracing::info!("  farcall client add NAME --data-dir {data}    (a program; prints its id and secret)");
+}
+
+/// Where the broker is found from outside: what is configured, and the ports we really have.
+fn outside(config: &Config, doors: &[Door]) -> Outside {
+    let port = |speaks: fn(Spoken) -> bool| {
+        doors.iter().find(|door| speaks(door.spoken)).map(|door| door.address.port())
+    };
+    Outside {
+        host: config.amqp.public_host.clone(),
+        port: config.amqp.public_port,
+        tls: config.amqp.public_tls,
+        plain_port: port(|it| it.amqp),
+        tls_port: port(|it| it.amqps),
+    }
+}
+
+/// Writes the addresses where others look for them.
+fn publish(path: &Path, addresses: &Addresses) -> Result<(), ServeError> {
+    private_file::write(path, format!("{}\n", addresses.json()).as_bytes())
+        .map_err(|error| ServeError::Write { path: path.display().to_string(), error })
+}

@@ -1,0 +1,268 @@
+//! What keeps a service from starting on this machine although its configuration is right in itself: files that are
+//! missing or don't belong together, ports that others have. Looks, and changes nothing.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+
+use daemon::logging::{self, FilterError};
+use nix::unistd::geteuid;
+
+use crate::http::certificates::CertificateError;
+use crate::http::listeners;
+use crate::operate::config::Config;
+use crate::operate::serve::certificate_files;
+use identity::providers::settings::SettingsError;
+
+#[derive(Debug)]
+pub enum Obstacle {
+    Certificate(CertificateError),
+    Secret(SettingsError),
+    Port(SocketAddr, PortTrouble),
+    /// What FARCALL_LOG holds.
+    LogVariable(FilterError),
+}
+
+/// Why nobody can listen at an address.
+#[derive(Debug)]
+pub enum PortTrouble {
+    /// Another address of the configuration is the same to the system.
+    Shared(SocketAddr),
+    Taken,
+    Forbidden,
+    NotOurs,
+    Other(io::Error),
+}
+
+/// Everything that `config` meets, with the data directory `root` and `log` in FARCALL_LOG. Ports that are taken are none
+/// while the service `runs`: it has taken them.
+pub fn find(config: &Config, root: &Path, log: Option<&str>, runs: bool) -> Vec<Obstacle> {
+    let mut found: Vec<Obstacle> = files(config, root).collect();
+    found.extend(
+        log.filter(|log| !log.is_empty())
+            .and_then(|log| logging::filter(log).err())
+            .map(Obstacle::LogVariable),
+    );
+    let addresses = listeners::plan(config).into_iter().map(|(address, _)| address);
+    let troubles = ports(addresses.filter(|address| address.port() != 0));
+    let troubles =
+        troubles.into_iter().filter(|(_, trouble)| !(runs && matches!(trouble, PortTrouble::Taken)));
+    found.extend(troubles.map(|(address, trouble)| Obstacle::Port(address, trouble)));
+    found
+}
+
+/// Those of files.
+fn files(config: &Config, root: &Path) -> impl Iterator<Item = Obstacle> {
+    let certificate = certificate_files(&config.tls, root).and_then(|files| files.read().err());
+    let secrets = config.identity.upstreams.iter().filter_map(|upstream| upstream.secret().err());
+    certificate.map(Obstacle::Certificate).into_iter().chain(secrets.map(Obstacle::Secret))
+}
+
+/// The troubles of these addresses, each beside those before it as the service opens them.
+pub fn ports(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<(SocketAddr, PortTrouble)> {
+    let mut open: Vec<TcpListener> = Vec::new();
+    let mut found = Vec::new();
+    for address in addresses {
+        let error = match TcpListener::bind(address) {
+            Ok(listener) => {
+                open.push(listener);
+                continue;
+            }
+            Err(error) => error,
+        };
+        let ours = open.iter().filter_map(|listener| listener.local_addr().ok());
+        let shared = ours.into_iter().find(|one| {
+            one.port() == address.port() && (one.ip().is_unspecified() || address.ip().is_unspecified())
+        });
+        found.push((
+            address,
+            match (error.kind(), shared) {
+                (ErrorKind::AddrInUse, Some(other)) => PortTrouble::Shared(other),
+                (ErrorKind::AddrInUse, None) => PortTrouble::Taken,
+                (ErrorKind::PermissionDenied, _) => PortTrouble::Forbidden,
+                (ErrorKind::AddrNotAvailable, _) => PortTrouble::NotOurs,
+                _ => PortTrouble::Other(error),
+            },
+        ));
+    }
+    found
+}
+
+impl Obstacle {
+    /// What to do about it.
+    pub fn mend(&self) -> String {
+        match self {
+            Obstacle::Certificate(error) => match error {
+                CertificateError::Read { .. } => format!(
+                    "put the file there, readable by the service's user (now {}), or name another in the section tls; \
+                     paths are relative to the data directory",
+                    geteuid()
+                ),
+                CertificateError::None { .. } => {
+                    "tls.certificate holds the chain in PEM, the service's own certificate first".to_owned()
+                }
+                CertificateError::Unfit { .. } => {
+                    "take the key with which the certificate was requested, or have one issued for this key"
+                        .to_owned()
+                }
+                CertificateError::Tls(_) => "report this".to_owned(),
+            },
+            Obstacle::Secret(_) => {
+                "put the client secret there, readable by the service's user, or name another file in \
+                                    client_secret_file"
+                    .to_owned()
+            }
+            Obstacle::Port(address, trouble) => match trouble {
+                PortTrouble::Shared(other) => {
+                    format!("leave one of {other} and {address} out: the wider one serves both")
+                }
+                PortTrouble::Taken => format!(
+                    "stop what listens there (`ss -ltnp sport = :{}`), or choose another port",
+                    address.port()
+                ),
+                PortTrouble::Forbidden => {
+                    "ports below 1024 need CAP_NET_BIND_SERVICE (AmbientCapabilities= in the unit)".to_owned()
+                }
+                PortTrouble::NotOurs => "see `ip address`, or use 0.0.0.0".to_owned(),
+                PortTrouble::Other(_) => "choose another address".to_owned(),
+            },
+            Obstacle::LogVariable(_) => {
+                format!("unset {}, or set it to what it says; until then log.filter holds", logging::VARIABLE)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Obstacle::Certificate(error) => error.fmt(f),
+            Obstacle::Secret(error) => error.fmt(f),
+            Obstacle::Port(address, trouble) => match trouble {
+                PortTrouble::Shared(other) => {
+                    write!(f, "{address} is in use by {other} of this configuration")
+                }
+                PortTrouble::Taken => write!(f, "{address} is in use"),
+                PortTrouble::Forbidden => write!(f, "{address} may not be listened at by this user"),
+                PortTrouble::NotOurs => write!(f, "{address} is no address of this machine"),
+                PortTrouble::Other(error) => write!(f, "{address}: {error}"),
+            },
+            Obstacle::LogVariable(error) => write!(f, "{}: {error}", logging::VARIABLE),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operate::config::Setting;
+
+    /// Settings, what FARCALL_LOG holds, and the beginnings of what is found and of what to do about it.
+    type Row<'a> = (Vec<String>, Option<&'a str>, Vec<(String, &'a str)>);
+
+    /// What is in the way, in these files and with these settings: the beginning of what is said and of what to do.
+    #[test]
+    fn what_is_in_the_way_is_found() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name).display().to_string();
+        let one = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
+        let other = rcgen::generate_simple_self_signed(vec!["b.example".to_owned()]).unwrap();
+        let write = |name: &str, text: String| std::fs::write(root.path().join(name), text).unwrap();
+        write("c.pem", one.cert.pem());
+        write("k.pem", one.signing_key.serialize_pem());
+        write("other.pem", other.signing_key.serialize_pem());
+        write("empty.pem", String::new());
+        let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = holder.local_addr().unwrap();
+        let free = {
+            let free = TcpListener::bind("127.0.0.1:0").unwrap();
+            free.local_addr().unwrap().port()
+        };
+        let upstream = "identity.upstreams=[{name: a, title: a, issuer: https://i.d, client_id: c, domains: [d.e], \
+                        client_secret_file: /nonexistent/secret}]";
+        let tls = |certificate: &str, key: &str| {
+            [format!("tls.certificate={certificate}"), format!("tls.key={key}")]
+        };
+        let of = |settings: &[&str]| settings.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+        let table: Vec<Row> = vec![
+            (Vec::new(), None, Vec::new()),
+            (tls("c.pem", "k.pem").to_vec(), None, Vec::new()),
+            (
+                tls("none.pem", "k.pem").to_vec(),
+                None,
+                vec![(format!("cannot read {}", at("none.pem")), "put the file there")],
+            ),
+            (
+                tls("c.pem", "none.pem").to_vec(),
+                None,
+                vec![(format!("cannot read {}", at("none.pem")), "put the file there")],
+            ),
+            (
+                tls("empty.pem", "k.pem").to_vec(),
+                None,
+                vec![(format!("{} holds no certificate", at("empty.pem")), "tls.certificate holds")],
+            ),
+            (
+                tls("c.pem", "other.pem").to_vec(),
+                None,
+                vec![(
+                    format!("{} and {} cannot be used together", at("c.pem"), at("other.pem")),
+                    "take the key with which",
+                )],
+            ),
+            (
+                of(&[upstream]),
+                None,
+                vec![(
+                    "identity.upstreams: a: cannot read /nonexistent/secret".to_owned(),
+                    "put the client secret there",
+                )],
+            ),
+            (
+                of(&[&format!("http.listen={taken}")]),
+                None,
+                vec![(format!("{taken} is in use"), "stop what listens there (`ss")],
+            ),
+            (
+                of(&["http.listen=192.0.2.1:4000"]),
+                None,
+                vec![("192.0.2.1:4000 is no address of this machine".to_owned(), "see `ip address`")],
+            ),
+            (
+                of(&[&format!("http.listen=0.0.0.0:{free}"), &format!("amqp.listen=127.0.0.1:{free}")]),
+                None,
+                vec![(
+                    format!("127.0.0.1:{free} is in use by 0.0.0.0:{free} of this configuration"),
+                    "leave one of",
+                )],
+            ),
+            (
+                of(&[&format!("http.listen=127.0.0.1:{free}"), &format!("amqp.listen=127.0.0.1:{free}")]),
+                None,
+                Vec::new(),
+            ),
+            (Vec::new(), Some("debug"), Vec::new()),
+            (
+                Vec::new(),
+                Some("dbug"),
+                vec![("FARCALL_LOG: \"dbug\" is no level".to_owned(), "unset FARCALL_LOG")],
+            ),
+        ];
+        for (settings, log, expected) in table {
+            let free = of(&["http.listen=127.0.0.1:0", "amqp.listen=127.0.0.1:0"]);
+            let laid = free.iter().chain(&settings).map(|text| Setting::from_flag(text).unwrap());
+            let config = Config::load(Path::new("/nonexistent"), laid).unwrap().config;
+            let found = find(&config, root.path(), log, false);
+            let fits = found.len() == expected.len()
+                && found.iter().zip(&expected).all(|(found, (seen, mend))| {
+                    found.to_string().starts_with(seen) && found.mend().starts_with(mend)
+                });
+            assert!(fits, "{settings:?}: {found:#?}\nexpected {expected:#?}");
+        }
+        let settings = [format!("http.listen={taken}"), "amqp.listen=127.0.0.1:0".to_owned()];
+        let laid = settings.iter().map(|text| Setting::from_flag(text).unwrap());
+        let config = Config::load(Path::new("/nonexistent"), laid).unwrap().config;
+        assert!(find(&config, root.path(), None, true).is_empty(), "it has its ports itself");
+    }
+}
