@@ -14,8 +14,8 @@ use wire::queue::{HEARTBEAT_QUEUE, Name, RESULT_QUEUE, exchange};
 use wire::{EndpointId, IdentityId};
 
 use super::admission::{Admissions, Moment};
+use super::broker_user::User;
 use super::outbox::Feeder;
-use super::url::User;
 use crate::clock;
 use crate::fair_shares::{Share, Shares};
 use crate::user_endpoint::Starts;

@@ -22,10 +22,10 @@ use wire::message::StatusReport;
 use wire::queue::Name;
 
 use super::admission::Admissions;
+use super::broker_user::User;
 use super::fair_queue::FairQueue;
 use super::log_throttle::LogThrottle;
 use super::results::Results;
-use super::url::User;
 use crate::clock;
 use crate::tasks::presence::{self, Presence};
 use crate::user_endpoint::Starts;

@@ -12,6 +12,7 @@
 
 mod access;
 mod admission;
+pub mod broker_user;
 mod deliveries;
 mod fair_queue;
 mod functions;
@@ -22,7 +23,6 @@ mod results;
 mod tasks;
 #[cfg(test)]
 mod tests;
-pub mod url;
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -38,6 +38,7 @@ use crate::metrics::Figures;
 use crate::tasks::presence::Presence;
 use crate::user_endpoint::Starts;
 use admission::Admissions;
+use broker_user::User;
 use deliveries::Deliveries;
 use functions::Functions;
 use heartbeats::Heartbeats;
@@ -48,7 +49,6 @@ pub use results::{Ending, end_waiting_at_rest};
 use results::{ResultSink, Results};
 use store::{Ended, Holder, Store, StoreError, Which};
 use tasks::Tasks;
-use url::User;
 
 /// The post, for the routes. Clones share it.
 #[derive(Clone)]

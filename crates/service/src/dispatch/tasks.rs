@@ -7,10 +7,10 @@ use wire::message::Task;
 use wire::queue::{Name, exchange, header};
 use wire::{EndpointId, extensions};
 
+use super::broker_user::User;
 use super::functions::Functions;
 use super::outbox::{BYTES, Loaded, Outbox, Row};
 use super::results::{Ending, Results};
-use super::url::User;
 use store::{Acknowledge, Assignment, Function, Store, StoreError};
 
 /// Tasks on their way to endpoints.

@@ -1,9 +1,8 @@
 //! The sockets we listen on, and what is spoken at each: HTTP, AMQP, either of them inside TLS, or several on one port.
 //!
 //! Who connects speaks first in every one of them, and one byte is enough to know: a TLS handshake begins with 0x16, an
-//! AMQP greeting with `A`, as no method of HTTP that we serve does. What is not spoken at a door is not answered.
+//! AMQP greeting with `A`, as no method of HTTP that we serve does. What is not spoken at a listener is not answered.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,9 +16,8 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::http::connections::{Connections, Place};
 use crate::http::quick_ack::Prompt;
-use crate::http::server::Front;
+use crate::http::server::Server;
 use crate::limits::Limits;
-use crate::operate::config::Config;
 use identity::http::arrival::Arrival;
 
 /// Connections at a time that have not said what they speak.
@@ -27,9 +25,9 @@ const UNDECIDED: usize = 1_024;
 /// How long one of them may take, TLS handshake included.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is spoken at a door.
+/// What is spoken at a listener.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Spoken {
+pub struct Protocols {
     pub http: bool,
     pub amqp: bool,
     pub https: bool,
@@ -46,7 +44,7 @@ pub enum First {
     Http,
 }
 
-impl Spoken {
+impl Protocols {
     /// What a connection speaks that begins with `byte`, inside TLS or outside; nothing, if not here.
     pub fn first(self, byte: u8, inside_tls: bool) -> Option<First> {
         let (http, amqp) =
@@ -63,96 +61,69 @@ impl Spoken {
 
 /// A socket that listens.
 #[derive(Debug)]
-pub struct Door {
+pub struct Listener {
     pub address: SocketAddr,
-    pub spoken: Spoken,
+    pub spoken: Protocols,
     socket: TcpListener,
 }
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {error}")]
-pub struct DoorError {
+pub struct ListenError {
     pub address: SocketAddr,
     pub error: io::Error,
 }
 
-/// What is to be spoken where. The same address in several lists is one door; port 0 is another one each time.
-pub fn plan(config: &Config) -> Vec<(SocketAddr, Spoken)> {
-    type List<'a> = (&'a [SocketAddr], fn(&mut Spoken));
-    let lists: [List<'_>; 5] = [
-        (&config.http.listen.0, |it| it.http = true),
-        (&config.amqp.listen.0, |it| it.amqp = true),
-        (&config.http.tls_listen.0, |it| it.https = true),
-        (&config.amqp.tls_listen.0, |it| it.amqps = true),
-        (&config.metrics.listen.0, |it| it.metrics = true),
-    ];
-    let mut doors: Vec<(SocketAddr, Spoken)> = Vec::new();
-    let mut known = BTreeMap::new();
-    for (addresses, speak) in lists {
-        for &address in addresses {
-            let at = match address.port() {
-                0 => doors.len(),
-                _ => *known.entry(address).or_insert(doors.len()),
-            };
-            if at == doors.len() {
-                doors.push((address, Spoken::default()));
-            }
-            speak(&mut doors[at].1);
-        }
-    }
-    doors
-}
-
 /// Opens all of them, or none.
-pub async fn open(config: &Config) -> Result<Vec<Door>, DoorError> {
-    let mut doors = Vec::new();
-    for (address, spoken) in plan(config) {
-        let refused = |error| DoorError { address, error };
+pub async fn open(plan: Vec<(SocketAddr, Protocols)>) -> Result<Vec<Listener>, ListenError> {
+    let mut listeners = Vec::new();
+    for (address, spoken) in plan {
+        let refused = |error| ListenError { address, error };
         let socket = TcpListener::bind(address).await.map_err(refused)?;
-        doors.push(Door { address: socket.local_addr().map_err(refused)?, spoken, socket });
+        listeners.push(Listener { address: socket.local_addr().map_err(refused)?, spoken, socket });
     }
-    Ok(doors)
+    Ok(listeners)
 }
 
-/// What lies behind the doors. Clones share it.
+/// What lies behind the listeners. Clones share it.
 #[derive(Clone)]
-pub struct House {
-    pub front: Front,
+pub struct Acceptor {
+    pub front: Server,
     pub broker: Handle,
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Those that have not said what they speak. What they will speak has room of its own.
     undecided: Connections,
 }
 
-impl std::fmt::Debug for House {
+impl std::fmt::Debug for Acceptor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("House").finish_non_exhaustive()
+        f.debug_struct("Acceptor").finish_non_exhaustive()
     }
 }
 
-impl House {
+impl Acceptor {
     pub fn new(
-        front: Front,
+        front: Server,
         broker: Handle,
         tls: Option<Arc<rustls::ServerConfig>>,
         limits: &Limits,
-    ) -> House {
+    ) -> Acceptor {
         let undecided = Connections::new(UNDECIDED.min(limits.http_connections / 4));
-        House { front, broker, tls, undecided }
+        Acceptor { front, broker, tls, undecided }
     }
 
     /// Lets everybody in until `stop` begins.
-    pub async fn serve(&self, door: Door, stop: Stop) {
+    pub async fn serve(&self, listener: Listener, stop: Stop) {
         loop {
             let accepted = tokio::select! {
-                accepted = door.socket.accept() => accepted,
+                accepted = listener.socket.accept() => accepted,
                 () = stop.begun() => return,
             };
             match accepted {
                 Ok((stream, peer)) => {
                     let Some(place) = self.undecided.enter(peer.ip()) else { continue };
-                    let (house, spoken, stop) = (self.clone(), door.spoken, stop.clone());
-                    tokio::spawn(async move { house.enter(stream, peer, spoken, place, stop).await });
+                    let (acceptor, spoken, stop) = (self.clone(), listener.spoken, stop.clone());
+                    tokio::spawn(async move { acceptor.enter(stream, peer, spoken, place, stop).await });
                 }
                 Err(error) => {
                     // Out of descriptors, mostly: give others the time to close some.
@@ -163,7 +134,7 @@ impl House {
         }
     }
 
-    async fn enter(self, stream: TcpStream, peer: SocketAddr, spoken: Spoken, place: Place, stop: Stop) {
+    async fn enter(self, stream: TcpStream, peer: SocketAddr, spoken: Protocols, place: Place, stop: Stop) {
         // Small frames and answers are the rule here; waiting to join them costs a round trip.
         let (Ok(at), Ok(())) = (stream.local_addr(), stream.set_nodelay(true)) else { return };
         let arrival = Arrival { at, tls: false, peer, metrics: spoken.metrics, forwarder: None };
@@ -185,7 +156,14 @@ impl House {
         }
     }
 
-    async fn enter_tls(self, stream: TcpStream, arrival: Arrival, spoken: Spoken, place: Place, stop: Stop) {
+    async fn enter_tls(
+        self,
+        stream: TcpStream,
+        arrival: Arrival,
+        spoken: Protocols,
+        place: Place,
+        stop: Stop,
+    ) {
         let Some(tls) = self.tls.clone() else { return };
         let decided = timely(&place, async {
             let mut stream = TlsAcceptor::from(tls).accept(stream).await?;
@@ -228,14 +206,13 @@ async fn timely<T>(place: &Place, decided: impl Future<Output = io::Result<T>>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operate::config::Addresses;
 
     #[test]
     fn one_byte_is_enough() {
         use First::{Amqp, Http, Tls};
-        let all = Spoken { http: true, amqp: true, https: true, amqps: true, metrics: false };
-        let only = |edit: fn(&mut Spoken)| {
-            let mut spoken = Spoken::default();
+        let all = Protocols { http: true, amqp: true, https: true, amqps: true, metrics: false };
+        let only = |edit: fn(&mut Protocols)| {
+            let mut spoken = Protocols::default();
             edit(&mut spoken);
             spoken
         };
@@ -269,21 +246,5 @@ mod tests {
         for (spoken, byte, inside, expected) in table {
             assert_eq!(spoken.first(byte, inside), expected, "{spoken:?} {byte} {inside}");
         }
-    }
-
-    #[test]
-    fn the_same_address_is_one_door() {
-        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
-        let mut config = Config::default();
-        config.http.tls_listen = Addresses(vec![at("0.0.0.0:443")]);
-        config.amqp.tls_listen = Addresses(vec![at("0.0.0.0:443"), at("[::1]:443")]);
-        let doors = plan(&config);
-        assert_eq!(doors.len(), 4);
-        assert_eq!(doors[2], (at("0.0.0.0:443"), Spoken { https: true, amqps: true, ..Spoken::default() }));
-        assert_eq!(doors[3], (at("[::1]:443"), Spoken { amqps: true, ..Spoken::default() }));
-
-        config.http.listen = Addresses(vec![at("127.0.0.1:0")]);
-        config.amqp.listen = Addresses(vec![at("127.0.0.1:0")]);
-        assert_eq!(plan(&config).len(), 4, "port 0 is a free one each time");
     }
 }

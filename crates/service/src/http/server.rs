@@ -1,13 +1,13 @@
-//! The front for HTTP: names, request ids, and the answer when a handler breaks.
+//! The server for HTTP: names, request ids, and the answer when a handler breaks.
 //!
-//! HTTP/1.1, with TLS or without; [`doors`](crate::http::listeners) brings the connections. They are bounded in number, each
+//! HTTP/1.1, with TLS or without; [`listeners`](super::listeners) brings the connections. They are bounded in number, each
 //! address has its [share](crate::http::connections), and a client has to keep [pace](crate::http::client_pace).
 
 use std::convert::Infallible;
 use std::num::NonZeroU16;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -26,17 +26,16 @@ use identity::http::arrival::Arrival;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tower::ServiceExt;
 use tracing::{Instrument, field};
-use wire::IdentityId;
 use wire::rest::error::Code;
 
-use crate::dispatch::url::{BROKER, FORWARDER_PORT, Outside};
-use crate::fair_shares::Share;
+use crate::http::broker_address::{BROKER, BrokerAddress, FORWARDER_PORT};
 use crate::http::client_pace::{Arriving, Pace, Progress, Watched};
 use crate::http::connections::{Connections, Place};
+use crate::http::failure::Failure;
+use crate::http::in_progress::Working;
 use crate::limits::Limits;
 use crate::metrics::Figures;
 use crate::random;
-use crate::rest::Failure;
 use identity::http::host_names::Names;
 
 /// How long an evicted connection may take to be flushed.
@@ -50,50 +49,17 @@ const FINISH: Duration = Duration::from_secs(5);
 
 /// Answers requests. Clones share it.
 #[derive(Clone)]
-pub struct Front {
+pub struct Server {
     router: Router,
-    /// What is answered at the doors for metrics.
+    /// What is answered at the listeners for metrics.
     inside: Router,
     names: Names,
-    outside: Outside,
+    outside: BrokerAddress,
     figures: Figures,
     connections: Connections,
     pace: Pace,
     /// How long a connection may be idle.
     idle: Duration,
-}
-
-/// A request that is worked for, until its answer has been handed to its connection. Clones share it.
-#[derive(Clone, Debug)]
-pub(crate) struct Working(Arc<Work>);
-
-#[derive(Debug)]
-struct Work {
-    place: Arc<Place>,
-    progress: Arc<Progress>,
-    /// Of the requests that are worked for, what it takes of its caller's.
-    share: OnceLock<Share<IdentityId>>,
-}
-
-impl Working {
-    fn begin(place: Arc<Place>, progress: Arc<Progress>) -> Working {
-        place.begin();
-        progress.begin();
-        Working(Arc::new(Work { place, progress, share: OnceLock::new() }))
-    }
-
-    /// Whose request it is, with what it takes of their share.
-    pub(crate) fn counts_for(&self, share: Share<IdentityId>) {
-        // A request has one caller; whoever asks for it twice has a share already.
-        let _ = self.0.share.set(share);
-    }
-}
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        self.progress.end();
-        self.place.end();
-    }
 }
 
 /// The body of an answer, with the request that it answers.
@@ -122,24 +88,24 @@ impl hyper::body::Body for Answer {
     }
 }
 
-impl std::fmt::Debug for Front {
+impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Front").field("names", &self.names).finish_non_exhaustive()
+        f.debug_struct("Server").field("names", &self.names).finish_non_exhaustive()
     }
 }
 
-impl Front {
+impl Server {
     pub fn new(
         router: Router,
         inside: Router,
         names: Names,
-        outside: Outside,
+        outside: BrokerAddress,
         figures: Figures,
         limits: &Limits,
-    ) -> Front {
+    ) -> Server {
         let connections = Connections::new(limits.http_connections);
         let idle = Duration::from_secs(limits.idle_connection_seconds.into());
-        Front { router, inside, names, outside, figures, connections, pace: Pace::new(limits), idle }
+        Server { router, inside, names, outside, figures, connections, pace: Pace::new(limits), idle }
     }
 
     /// Serves one connection to its end. `waiting` is its place among those that are not served yet.
@@ -156,13 +122,13 @@ impl Front {
         };
         let progress = Arc::new(Progress::default());
         let stream = Watched::new(stream, self.pace, progress.clone());
-        let front = self.clone();
+        let server = self.clone();
         let service = {
             let (place, progress) = (place.clone(), progress.clone());
             service_fn(move |request| {
-                let front = front.clone();
+                let server = server.clone();
                 let working = Working::begin(place.clone(), progress.clone());
-                async move { Ok::<_, Infallible>(front.answer(request, arrival, working).await) }
+                async move { Ok::<_, Infallible>(server.answer(request, arrival, working).await) }
             })
         };
         let mut http = http1::Builder::new();

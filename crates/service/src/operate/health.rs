@@ -17,8 +17,8 @@ use tokio::time::Instant;
 
 use crate::clock;
 use crate::dispatch::Post;
+use crate::http::failure::Failure;
 use crate::metrics::{Figures, counted, gauge, gauges};
-use crate::rest::Failure;
 use crate::tasks::presence::Presence;
 use identity::http::arrival::Arrival;
 use store::{Census, Store, StoreError};

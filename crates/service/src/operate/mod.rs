@@ -6,5 +6,6 @@ pub mod config;
 pub mod data_directory;
 pub mod doctor;
 pub mod health;
+pub mod listen_plan;
 pub mod serve;
 pub mod start_obstacles;

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use daemon::stop::{Stage, Stop};
 
-use crate::dispatch::url::Outside;
 use crate::dispatch::{Post, PostError};
 use crate::fair_shares::Shares;
+use crate::http::broker_address::BrokerAddress;
 use crate::http::certificates::{CertificateError, Certificates, Files};
-use crate::http::listeners::{self, Door, DoorError, House, Spoken};
-use crate::http::server::Front;
+use crate::http::listeners::{self, Acceptor, ListenError, Listener, Protocols};
+use crate::http::server::Server;
 use crate::metrics::Figures;
 use crate::operate::administration;
 use crate::operate::administration::Administration;
@@ -45,7 +45,7 @@ pub enum ServeError {
     #[error(transparent)]
     Post(#[from] PostError),
     #[error(transparent)]
-    Door(#[from] DoorError),
+    Listener(#[from] ListenError),
     #[error(transparent)]
     Certificate(#[from] CertificateError),
     #[error(transparent)]
@@ -67,8 +67,8 @@ const HURRY: Duration = Duration::from_millis(500);
 pub struct Addresses(Vec<(&'static str, SocketAddr)>);
 
 impl Addresses {
-    fn of(doors: &[Door]) -> Addresses {
-        type Kind = (&'static str, fn(Spoken) -> bool);
+    fn of(listeners: &[Listener]) -> Addresses {
+        type Kind = (&'static str, fn(Protocols) -> bool);
         let kinds: [Kind; 5] = [
             ("http", |it| it.http),
             ("amqp", |it| it.amqp),
@@ -77,8 +77,8 @@ impl Addresses {
             ("metrics", |it| it.metrics),
         ];
         let of = |(name, speaks): Kind| {
-            let spoken = doors.iter().filter(move |door| speaks(door.spoken));
-            spoken.map(move |door| (name, door.address))
+            let spoken = listeners.iter().filter(move |listener| speaks(listener.spoken));
+            spoken.map(move |listener| (name, listener.address))
         };
         Addresses(kinds.into_iter().flat_map(of).collect())
     }
@@ -119,8 +119,8 @@ pub struct Service {
     keeper: Keeper,
     store: Store,
     post: Post,
-    doors: Vec<Door>,
-    house: House,
+    listeners: Vec<Listener>,
+    acceptor: Acceptor,
     certificates: Option<Certificates>,
     broker: broker::Broker,
     admin: administration::Server,
@@ -141,7 +141,7 @@ impl Service {
         let lock = directory.lock()?;
         let certificates =
             certificate_files(&config.tls, directory.root()).map(Certificates::open).transpose()?;
-        let doors = listeners::open(&config).await?;
+        let listeners = listeners::open(super::listen_plan::plan(&config)).await?;
         let store = Store::open(&directory.database()).await?.with_files_from(config.limits.file_from_bytes);
         let identity = Identity::new(store.clone(), directory.keys());
         let presence = Presence::new(&config.limits);
@@ -151,7 +151,7 @@ impl Service {
         let most = config.limits.endpoints_per_identity;
         let starter = Starter { store: store.clone(), post: post.clone(), most };
         let keeper = Keeper::new(starter, presence.clone(), config.limits.restarts);
-        let outside = outside(&config, &doors);
+        let outside = outside(&config, &listeners);
         let app = App {
             store: store.clone(),
             identity: identity.clone(),
@@ -173,8 +173,8 @@ impl Service {
         };
         let health = Health::new(store.clone(), post.clone(), presence.clone(), figures.clone(), stop);
         let inside = health::router(health.clone()).fallback(rest::nowhere);
-        let listening = doors.iter().filter(|door| door.spoken.http || door.spoken.https);
-        let names = Names::new(listening.map(|door| door.address), &config.http.public_names);
+        let listening = listeners.iter().filter(|listener| listener.spoken.http || listener.spoken.https);
+        let names = Names::new(listening.map(|listener| listener.address), &config.http.public_names);
         let upstreams = Upstreams::new(&config.identity)?;
         let web = Web::new(identity.clone(), upstreams, names.clone(), &config.identity.site_name);
         let router = rest::router(app)
@@ -198,10 +198,10 @@ impl Service {
         if !store.anybody().await? {
             welcome(&directory);
         }
-        let addresses = Addresses::of(&doors);
+        let addresses = Addresses::of(&listeners);
         publish(&directory.addresses(), &addresses)?;
-        let front = Front::new(router, inside, names, outside, figures, &config.limits);
-        let house = House::new(
+        let front = Server::new(router, inside, names, outside, figures, &config.limits);
+        let acceptor = Acceptor::new(
             front,
             post.broker().clone(),
             certificates.as_ref().map(Certificates::server),
@@ -215,8 +215,8 @@ impl Service {
             keeper,
             store,
             post,
-            doors,
-            house,
+            listeners,
+            acceptor,
             certificates,
             broker,
             admin,
@@ -233,9 +233,9 @@ impl Service {
     /// Serves until `stop` begins: then accepts nothing more, finishes what is open, and closes the store. When the
     /// stop is hurried, what is open is left.
     pub async fn run(self, stop: Stop) {
-        for door in self.doors {
-            let (house, stop) = (self.house.clone(), stop.clone());
-            tokio::spawn(async move { house.serve(door, stop).await });
+        for listener in self.listeners {
+            let (acceptor, stop) = (self.acceptor.clone(), stop.clone());
+            tokio::spawn(async move { acceptor.serve(listener, stop).await });
         }
         let health = self.health;
         let watchdog = tokio::spawn(daemon::ready::keep_telling(move || {
@@ -250,7 +250,7 @@ impl Service {
                 }
             };
             tokio::join!(
-                self.house.front.finish(stop.clone()),
+                self.acceptor.front.finish(stop.clone()),
                 self.broker.run(Vec::new(), async move { begun.begun().await }),
                 self.admin.run(stop.clone()),
                 self.retention.run(stop.clone()),
@@ -290,11 +290,11 @@ fn welcome(directory: &Directory) {
 }
 
 /// Where the broker is found from outside: what is configured, and the ports we really have.
-fn outside(config: &Config, doors: &[Door]) -> Outside {
-    let port = |speaks: fn(Spoken) -> bool| {
-        doors.iter().find(|door| speaks(door.spoken)).map(|door| door.address.port())
+fn outside(config: &Config, listeners: &[Listener]) -> BrokerAddress {
+    let port = |speaks: fn(Protocols) -> bool| {
+        listeners.iter().find(|listener| speaks(listener.spoken)).map(|listener| listener.address.port())
     };
-    Outside {
+    BrokerAddress {
         host: config.amqp.public_host.clone(),
         port: config.amqp.public_port,
         tls: config.amqp.public_tls,

@@ -10,8 +10,8 @@ use daemon::logging::{self, FilterError};
 use nix::unistd::geteuid;
 
 use crate::http::certificates::CertificateError;
-use crate::http::listeners;
 use crate::operate::config::Config;
+use crate::operate::listen_plan;
 use crate::operate::serve::certificate_files;
 use identity::providers::settings::SettingsError;
 
@@ -44,7 +44,7 @@ pub fn find(config: &Config, root: &Path, log: Option<&str>, runs: bool) -> Vec<
             .and_then(|log| logging::filter(log).err())
             .map(Obstacle::LogVariable),
     );
-    let addresses = listeners::plan(config).into_iter().map(|(address, _)| address);
+    let addresses = listen_plan::plan(config).into_iter().map(|(address, _)| address);
     let troubles = ports(addresses.filter(|address| address.port() != 0));
     let troubles =
         troubles.into_iter().filter(|(_, trouble)| !(runs && matches!(trouble, PortTrouble::Taken)));

@@ -15,10 +15,10 @@ use wire::queue::{self, ResultConnection};
 
 use super::App;
 use super::caller::CallerToken;
-use super::failure::Failure;
 use super::route::{Method, Route};
 use crate::clock;
-use crate::dispatch::url::ConnectionUrl;
+use crate::dispatch::broker_user::ConnectionUrl;
+use crate::http::failure::Failure;
 use identity::http::arrival::Arrival;
 use store::secret::{self, Hash};
 use store::{Holder, NewClientCredential};

@@ -12,10 +12,10 @@ use wire::rest::task::{Batch, Document};
 
 use super::App;
 use super::caller::Caller;
-use super::failure::Failure;
 use super::route::{Method, Route};
 use super::task_document::document;
 use crate::clock;
+use crate::http::failure::Failure;
 use store::TaskRow;
 
 /// Results read at a time: so many, and of so many bytes.

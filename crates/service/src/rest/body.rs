@@ -28,9 +28,9 @@ use wire::IdentityId;
 use wire::rest::error::Code;
 
 use super::caller::Caller;
-use super::failure::Failure;
 use crate::fair_shares::{Share, Shares};
 use crate::http::client_pace::TooSlow;
+use crate::http::failure::Failure;
 use crate::limits::Limits;
 use identity::http::arrival::{network, peer};
 

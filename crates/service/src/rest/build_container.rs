@@ -9,8 +9,8 @@ use wire::rest::error::Code;
 
 use super::App;
 use super::caller::Caller;
-use super::failure::Failure;
 use super::route::{Method, Route};
+use crate::http::failure::Failure;
 
 pub(super) const BUILD: Route = Route {
     body: Some("BuildContainer"),

@@ -10,9 +10,9 @@ use wire::rest::auth::{COMPUTE_RESOURCE_SERVER, COMPUTE_SCOPE};
 use wire::rest::error::Code;
 
 use super::App;
-use super::failure::Failure;
 use crate::clock;
-use crate::http::server::Working;
+use crate::http::failure::Failure;
+use crate::http::in_progress::Working;
 use identity::http::arrival::peer;
 use identity::http::{authorization_header, caller_log};
 use store::Token;

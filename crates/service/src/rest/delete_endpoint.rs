@@ -8,8 +8,8 @@ use wire::rest::error::Code;
 
 use super::App;
 use super::caller::Caller;
-use super::failure::Failure;
 use super::route::{Method, Route};
+use crate::http::failure::Failure;
 
 pub(super) const ROUTE: Route = Route {
     refusals: &[Code::EndpointNotFound, Code::EndpointAccessForbidden],

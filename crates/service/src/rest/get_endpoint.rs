@@ -8,8 +8,8 @@ use wire::rest::error::Code;
 
 use super::App;
 use super::caller::Caller;
-use super::failure::Failure;
 use super::route::{Method, Route};
+use crate::http::failure::Failure;
 use crate::permissions::{self, Verdict};
 use store::Endpoint as Known;
 

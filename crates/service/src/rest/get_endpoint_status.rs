@@ -9,9 +9,9 @@ use wire::rest::error::Code;
 
 use super::App;
 use super::caller::Caller;
-use super::failure::Failure;
 use super::route::{Method, Route};
 use crate::clock;
+use crate::http::failure::Failure;
 use crate::permissions::Verdict;
 
 pub(super) const ROUTE: Route = Route {

@@ -9,8 +9,8 @@ use wire::rest::function::Function;
 
 use super::App;
 use super::caller::Caller;
-use super::failure::Failure;
 use super::route::{Method, Route};
+use crate::http::failure::Failure;
 use crate::permissions::{self, Verdict};
 
 pub(super) const ROUTE: Route = Route {

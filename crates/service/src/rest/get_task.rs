@@ -8,10 +8,10 @@ use wire::rest::error::Code;
 
 use super::App;
 use super::caller::Caller;
-use super::failure::Failure;
 use super::route::{Method, Route};
 use super::task_document::document;
 use crate::clock;
+use crate::http::failure::Failure;
 
 pub(super) const ROUTE: Route = Route {
     refusals: &[Code::TaskNotFound],

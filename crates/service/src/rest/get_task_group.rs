@@ -10,8 +10,8 @@ use wire::{TaskGroupId, TaskId};
 
 use super::App;
 use super::caller::Caller;
-use super::failure::Failure;
 use super::route::{Method, Route};
+use crate::http::failure::Failure;
 use crate::permissions::{self, Verdict};
 
 /// Tasks read at a time.

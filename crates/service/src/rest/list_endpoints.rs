@@ -16,9 +16,9 @@ use wire::rest::error::Code;
 
 use super::App;
 use super::caller::Caller;
-use super::failure::Failure;
 use super::route::{Method, Parameter, Route};
 use crate::clock;
+use crate::http::failure::Failure;
 use store::{ListedEndpoint, Seen};
 
 /// Endpoints in one answer: all of one's own, and those of others until there are so many.

@@ -1,7 +1,7 @@
 //! The HTTP routes of the compute service, one file per route.
 //!
 //! A route says who calls ([`caller`]), reads its body within limits ([`body`]), asks the [`rules`],
-//! and answers or [fails](failure). What is not served has no route.
+//! and answers or [fails](crate::http::failure). What is not served has no route.
 
 mod amqp_result_url;
 mod batch_status;
@@ -11,7 +11,6 @@ mod caller;
 mod delete_endpoint;
 mod delete_function;
 mod drop_tasks;
-mod failure;
 mod get_allowed_functions;
 mod get_container;
 mod get_endpoint;
@@ -42,15 +41,15 @@ use wire::{EndpointId, GroupId, IdentityId};
 
 pub use amqp_result_url::Addresses;
 pub use body::Room;
-pub use failure::Failure;
 pub use resent::Answers;
 use route::Route;
 
 use crate::clock;
 use crate::dispatch::Post;
-use crate::dispatch::url::Outside;
 use crate::endpoint_management::Management;
 use crate::fair_shares::Shares;
+use crate::http::broker_address::BrokerAddress;
+use crate::http::failure::Failure;
 use crate::limits::Limits;
 use crate::metrics::Figures;
 use crate::permissions::{self, Verdict};
@@ -80,7 +79,7 @@ pub struct App {
     pub keeper: Keeper,
     pub limits: Limits,
     /// Where the broker is found from outside.
-    pub amqp: Outside,
+    pub amqp: BrokerAddress,
     pub figures: Figures,
 }
 

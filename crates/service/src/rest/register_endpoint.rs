@@ -14,10 +14,10 @@ use wire::{EndpointId, IdentityId};
 
 use super::App;
 use super::caller::CallerToken;
-use super::failure::Failure;
 use super::route::{Method, Route};
 use crate::clock;
-use crate::dispatch::url::ConnectionUrl;
+use crate::dispatch::broker_user::ConnectionUrl;
+use crate::http::failure::Failure;
 use crate::permissions::{self, Verdict};
 use crate::random;
 use crate::user_endpoint;

@@ -5,7 +5,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt, stream};
 
-use super::failure::Failure;
+use crate::http::failure::Failure;
 
 /// `open`, the pieces, `close`. A piece that fails ends the connection: half an answer must not pass for a whole.
 pub(super) fn json(

@@ -11,9 +11,9 @@ use wire::{EndpointId, IdentityId, RequestId, TaskGroupId, TaskId};
 
 use super::App;
 use super::caller::Caller;
-use super::failure::Failure;
 use super::route::{Method, Parameter, Route};
 use crate::clock;
+use crate::http::failure::Failure;
 use crate::limits::Limits;
 use crate::permissions::{self, Verdict};
 use crate::random;

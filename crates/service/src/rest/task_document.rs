@@ -8,7 +8,7 @@ use wire::message::TaskResult;
 use wire::rest::error::Code;
 use wire::rest::task::Document;
 
-use super::failure::Failure;
+use crate::http::failure::Failure;
 use crate::limits::Limits;
 use store::TaskRow;
 use store::tasks::state::{Outcome, State};

@@ -7,8 +7,8 @@ use axum::response::{IntoResponse, Response};
 use wire::rest::error::Code;
 use wire::rest::version::{self as wire_version, Versions};
 
-use super::failure::Failure;
 use super::route::{Method, Parameter, Route};
+use crate::http::failure::Failure;
 
 pub(super) const ROUTE: Route = Route {
     token: false,

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 
 use super::Wish;
-use crate::http::listeners::DoorError;
+use crate::http::listeners::ListenError;
 use crate::operate::config::{self, Config, Setting, Source};
 use crate::operate::data_directory::{Directory, DirectoryError};
 use crate::operate::serve::{ServeError, Service};
@@ -108,7 +108,7 @@ async fn open(
 }
 
 fn port_taken(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(ServeError::Door(DoorError { error, .. })) if error.kind() == io::ErrorKind::AddrInUse)
+    matches!(error.downcast_ref(), Some(ServeError::Listener(ListenError { error, .. })) if error.kind() == io::ErrorKind::AddrInUse)
 }
 
 /// The service that has the data directory; it may have begun a moment ago.

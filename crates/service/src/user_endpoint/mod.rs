@@ -24,7 +24,7 @@ use wire::{EndpointId, IdentityId};
 use self::core::{Action, Event, Outcome, Starts as Core};
 use crate::clock;
 use crate::dispatch::Post;
-use crate::dispatch::url::ConnectionUrl;
+use crate::dispatch::broker_user::ConnectionUrl;
 use store::secret::{self, Hash};
 use store::{Choices, Endpoint, Holder, RegisterEndpoint, Registered, Store, StoreError};
 

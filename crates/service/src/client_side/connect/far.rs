@@ -18,7 +18,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::Say;
 use crate::client_side::environment::Reach;
-use crate::dispatch::url::{BROKER, FORWARDER_PORT};
+use crate::http::broker_address::{BROKER, FORWARDER_PORT};
 
 /// How long a connection may take, TLS handshake included.
 const DIALLING: Duration = Duration::from_secs(10);

@@ -23,7 +23,7 @@ use tokio::sync::Mutex;
 use super::far::{Address, FarError};
 use super::target::{Target, for_another, for_the_service, without_hop};
 use super::{Near, USER};
-use crate::dispatch::url::FORWARDER_PORT;
+use crate::http::broker_address::FORWARDER_PORT;
 use identity::http::authorization_header;
 
 /// How long a client may take for the headers of a request, and may leave a connection idle.

@@ -4,7 +4,7 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, Method, Uri, header};
 
 use super::far::Address;
-use crate::dispatch::url::FORWARDER_PORT;
+use crate::http::broker_address::FORWARDER_PORT;
 
 /// Where the stock SDK believes every service of one's own to be.
 const STOCK: [&str; 2] = ["localhost:5000", "127.0.0.1:5000"];

@@ -15,7 +15,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::{Finding, well, wrong};
-use crate::http::listeners::Spoken;
+use crate::http::listeners::Protocols;
 
 /// How long an address may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,7 +24,7 @@ const LOG: &str = "read the service's log";
 /// What answers at `address`; `certificate` is the service's, as its file says.
 pub(super) async fn ask(
     address: SocketAddr,
-    spoken: Spoken,
+    spoken: Protocols,
     certificate: Option<&CertificateDer<'_>>,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();

@@ -19,9 +19,10 @@ use nix::unistd::{AccessFlags, access, geteuid};
 
 use self::clients::Running;
 use crate::clock;
-use crate::http::listeners::{self, Spoken};
+use crate::http::listeners::Protocols;
 use crate::operate::config::Config;
 use crate::operate::data_directory::Directory;
+use crate::operate::listen_plan;
 use crate::operate::serve::certificate_files;
 use crate::operate::start_obstacles::{self, Obstacle};
 use store::Store;
@@ -111,7 +112,7 @@ pub async fn examine(
             let taken = |address: &SocketAddr| {
                 obstacles.iter().any(|it| matches!(it, Obstacle::Port(other, _) if other == address))
             };
-            let addresses = listeners::plan(config).into_iter().map(|(address, _)| address);
+            let addresses = listen_plan::plan(config).into_iter().map(|(address, _)| address);
             let free = addresses.filter(|address| address.port() != 0 && !taken(address));
             findings.extend(free.map(|address| well("port", format!("{address} is free"))));
         }
@@ -144,8 +145,8 @@ fn running(root: &Path) -> Running {
 
 /// Where to ask the service that runs. It may have been started with other settings than ours: then it is asked where it
 /// listens, and the difference is told.
-fn doors(config: &Config, running: &Running) -> (Vec<(SocketAddr, Spoken)>, Option<Finding>) {
-    type Kind = (&'static str, fn(Spoken) -> bool, fn(&mut Spoken));
+fn doors(config: &Config, running: &Running) -> (Vec<(SocketAddr, Protocols)>, Option<Finding>) {
+    type Kind = (&'static str, fn(Protocols) -> bool, fn(&mut Protocols));
     let kinds: [Kind; 5] = [
         ("http", |it| it.http, |it| it.http = true),
         ("amqp", |it| it.amqp, |it| it.amqp = true),
@@ -153,7 +154,7 @@ fn doors(config: &Config, running: &Running) -> (Vec<(SocketAddr, Spoken)>, Opti
         ("amqps", |it| it.amqps, |it| it.amqps = true),
         ("metrics", |it| it.metrics, |it| it.metrics = true),
     ];
-    let plan = listeners::plan(config);
+    let plan = listen_plan::plan(config);
     let mut open = Vec::new();
     let mut differ = Vec::new();
     for (name, speaks, set) in kinds {
@@ -161,7 +162,7 @@ fn doors(config: &Config, running: &Running) -> (Vec<(SocketAddr, Spoken)>, Opti
         let found =
             running.get(name).and_then(|url| url.rsplit_once('/')).and_then(|(_, it)| it.parse().ok());
         if let Some(address) = found {
-            let mut spoken = Spoken::default();
+            let mut spoken = Protocols::default();
             set(&mut spoken);
             open.push((address, spoken));
         }
@@ -175,7 +176,7 @@ fn doors(config: &Config, running: &Running) -> (Vec<(SocketAddr, Spoken)>, Opti
         let plan = plan.into_iter().filter(|(address, _)| address.port() != 0);
         let free = open
             .into_iter()
-            .filter(|(address, _)| !listeners::plan(config).iter().any(|(it, _)| it == address));
+            .filter(|(address, _)| !listen_plan::plan(config).iter().any(|(it, _)| it == address));
         return (plan.chain(free).collect(), None);
     }
     let seen = format!("the service runs with other settings than these: {}", differ.join(", "));
@@ -306,7 +307,7 @@ mod tests {
         let config = Config::default();
         let (http, amqp) = (("http", "http://127.0.0.1:5000"), ("amqp", "amqp://127.0.0.1:5672"));
         let (open, other) = doors(&config, &running(&[http, amqp]));
-        assert!(open == listeners::plan(&config) && other.is_none(), "{open:?} {other:?}");
+        assert!(open == listen_plan::plan(&config) && other.is_none(), "{open:?} {other:?}");
         let (open, other) = doors(&config, &running(&[("http", "http://127.0.0.1:5001"), amqp]));
         assert_eq!(open.iter().map(|it| it.0.port()).collect::<Vec<_>>(), [5001, 5672]);
         let other = other.unwrap();

@@ -1,7 +1,7 @@
-//! The one door through which errors leave the compute routes.
+//! A refused request: the error body of the compute routes, which all generations of clients understand.
 //!
-//! A rule or a store says what went wrong in its own type; here it becomes the body that all generations of clients
-//! understand. What went wrong inside is logged and not told.
+//! Permissions and the store say what went wrong in their own types; here it becomes the body. Internal errors are logged,
+//! and the client is told only that the service failed.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};

@@ -1,0 +1,42 @@
+//! A request in progress: from its head until its answer has been handed to its connection.
+
+use std::sync::{Arc, OnceLock};
+
+use wire::IdentityId;
+
+use super::client_pace::Progress;
+use super::connections::Place;
+use crate::fair_shares::Share;
+
+/// A request that is worked for, until its answer has been handed to its connection. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Working(Arc<Work>);
+
+#[derive(Debug)]
+struct Work {
+    place: Arc<Place>,
+    progress: Arc<Progress>,
+    /// Of the requests that are worked for, what it takes of its caller's.
+    share: OnceLock<Share<IdentityId>>,
+}
+
+impl Working {
+    pub(super) fn begin(place: Arc<Place>, progress: Arc<Progress>) -> Working {
+        place.begin();
+        progress.begin();
+        Working(Arc::new(Work { place, progress, share: OnceLock::new() }))
+    }
+
+    /// Whose request it is, with what it takes of their share.
+    pub(crate) fn counts_for(&self, share: Share<IdentityId>) {
+        // A request has one caller; whoever asks for it twice has a share already.
+        let _ = self.0.share.set(share);
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.progress.end();
+        self.place.end();
+    }
+}
