@@ -15,10 +15,10 @@ use wire::{EndpointId, IdentityId};
 
 use super::admission::{Admissions, Moment};
 use super::broker_user::User;
+use super::observer::{self, EndpointObserver};
 use super::outbox::Feeder;
 use crate::clock;
 use crate::fair_shares::{Share, Shares};
-use crate::user_endpoint::Starts;
 use identity::end_reason::Reasons;
 use identity::http::arrival::network;
 use store::{Holder, RetireOlder, Store};
@@ -59,7 +59,7 @@ pub(super) struct Rules {
     pub(super) store: Store,
     pub(super) admissions: Admissions,
     pub(super) deliveries: Feeder,
-    pub(super) starts: Starts,
+    pub(super) observer: Arc<dyn EndpointObserver>,
     pub(super) open: Open,
     pub(super) reasons: Reasons,
 }
@@ -133,10 +133,8 @@ impl AccessControl for Rules {
             Holder::Endpoint(endpoint) => {
                 let allowed =
                     self.admissions.admits_endpoint(endpoint, began) && endpoint_may(endpoint, operation);
-                if let (true, Operation::Consume { queue }) = (allowed, operation)
-                    && let Some(Name::Commands(_)) = Name::parse(queue)
-                {
-                    self.starts.connected(endpoint);
+                if allowed {
+                    observer::note(&*self.observer, endpoint, operation);
                 }
                 allowed
             }

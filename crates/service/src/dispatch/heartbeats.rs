@@ -2,7 +2,7 @@
 //! one before it is over.
 //!
 //! ```text
-//! broker --the newest of each endpoint--> waiting --each in turn--> presence, starts, runs
+//! broker --the newest of each endpoint--> waiting --each in turn--> presence, observer, runs
 //!                                                      |--> what they say of tasks: one bounded statement
 //!                                                      +--> confirmed
 //! ```
@@ -25,10 +25,10 @@ use super::admission::Admissions;
 use super::broker_user::User;
 use super::fair_queue::FairQueue;
 use super::log_throttle::LogThrottle;
+use super::observer::EndpointObserver;
 use super::results::Results;
 use crate::clock;
 use crate::tasks::presence::{self, Presence};
-use crate::user_endpoint::Starts;
 use store::{Progress, Report, Run, Store, StoreError, Which};
 
 /// How long a new run may take to report what the one before it left behind.
@@ -46,7 +46,7 @@ struct Inner {
     store: Store,
     presence: Presence,
     results: Results,
-    starts: Starts,
+    observer: Arc<dyn EndpointObserver>,
     admissions: Admissions,
     broker: Handle,
     waiting: Mutex<FairQueue<Beat>>,
@@ -76,7 +76,7 @@ impl Heartbeats {
         store: Store,
         presence: Presence,
         results: Results,
-        starts: Starts,
+        observer: Arc<dyn EndpointObserver>,
         admissions: Admissions,
         broker: Handle,
     ) -> Result<Heartbeats, StoreError> {
@@ -85,7 +85,7 @@ impl Heartbeats {
             store,
             presence,
             results,
-            starts,
+            observer,
             admissions,
             broker,
             waiting: Mutex::default(),
@@ -155,7 +155,7 @@ impl Heartbeats {
             tracing::info!(%endpoint, run = run.name, "an endpoint has begun a run");
             report.runs.push((endpoint, run));
         }
-        self.0.starts.heard(endpoint, user.number, said.liveness());
+        self.0.observer.reported(endpoint, user.number, said.liveness());
         self.0.presence.heard(&said, super::consumes(&self.0.broker, endpoint), now);
         if !self.0.admissions.admits(endpoint) {
             // It was deleted or locked in between.

@@ -18,6 +18,7 @@ mod fair_queue;
 mod functions;
 mod heartbeats;
 mod log_throttle;
+mod observer;
 mod outbox;
 mod results;
 mod tasks;
@@ -36,7 +37,6 @@ use crate::clock;
 use crate::limits::Limits;
 use crate::metrics::Figures;
 use crate::tasks::presence::Presence;
-use crate::user_endpoint::Starts;
 use admission::Admissions;
 use broker_user::User;
 use deliveries::Deliveries;
@@ -44,6 +44,7 @@ use functions::Functions;
 use heartbeats::Heartbeats;
 use identity::audit::{self, By};
 use identity::end_reason::Reasons;
+pub use observer::EndpointObserver;
 use outbox::Feeder;
 pub use results::{Ending, end_waiting_at_rest};
 use results::{ResultSink, Results};
@@ -57,7 +58,6 @@ pub struct Post {
     admissions: Admissions,
     tasks: Feeder,
     results: Results,
-    starts: Starts,
     heartbeats: Heartbeats,
     functions: Functions,
     presence: Presence,
@@ -76,6 +76,7 @@ impl Post {
     pub async fn open(
         store: Store,
         presence: Presence,
+        observer: Arc<dyn EndpointObserver>,
         figures: Figures,
         limits: &Limits,
     ) -> Result<(Post, Broker), PostError> {
@@ -83,7 +84,6 @@ impl Post {
         let (tasks, task_feeding) = Feeder::new();
         let (deliveries, delivery_feeding) = Feeder::new();
         let admissions = Admissions::default();
-        let starts = Starts::default();
         let functions = Functions::new(store.clone());
         let results = Results {
             store: store.clone(),
@@ -95,7 +95,7 @@ impl Post {
             store: store.clone(),
             admissions: admissions.clone(),
             deliveries,
-            starts: starts.clone(),
+            observer: observer.clone(),
             open: access::Open::new(limits),
             reasons: Reasons::new(store.clone()),
         };
@@ -108,7 +108,7 @@ impl Post {
             store.clone(),
             presence.clone(),
             results.clone(),
-            starts.clone(),
+            observer,
             admissions.clone(),
             broker.clone(),
         )
@@ -118,7 +118,6 @@ impl Post {
             admissions: admissions.clone(),
             tasks,
             results: results.clone(),
-            starts,
             heartbeats: heartbeats.clone(),
             functions: functions.clone(),
             presence,
@@ -196,11 +195,6 @@ impl Post {
     /// Whether `manager` reads its commands at this moment.
     pub fn reads_commands(&self, manager: EndpointId) -> bool {
         self.broker.queue(&queue::command_queue(manager)).is_some_and(|queue| queue.consumers > 0)
-    }
-
-    /// The starts of user endpoints that are under way.
-    pub fn starts(&self) -> &Starts {
-        &self.starts
     }
 
     /// The broker, for connections that come in at the doors.

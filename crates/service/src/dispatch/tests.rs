@@ -11,6 +11,7 @@ use wire::{FunctionId, IdentityId, RequestId, TaskGroupId, TaskId};
 
 use super::*;
 use crate::limits::Limits;
+use crate::user_endpoint::Starts;
 use store::secret::Hash;
 use store::{
     AddClient, AddFunction, AnswersInFlight, Choices, Client, DeleteEndpoint, Endpoint, ExpireResults,
@@ -37,6 +38,7 @@ struct Scene {
     _directory: tempfile::TempDir,
     store: Store,
     presence: Presence,
+    starts: Starts,
     post: Post,
 }
 
@@ -46,10 +48,16 @@ impl Scene {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("farcall.db")).await.unwrap();
         let presence = Presence::new(&Limits::default());
-        let (post, broker) =
-            Post::open(store.clone(), presence.clone(), Figures::default(), &Limits::default())
-                .await
-                .unwrap();
+        let starts = Starts::default();
+        let (post, broker) = Post::open(
+            store.clone(),
+            presence.clone(),
+            Arc::new(starts.clone()),
+            Figures::default(),
+            &Limits::default(),
+        )
+        .await
+        .unwrap();
         tokio::spawn(broker.run(Vec::new(), std::future::pending()));
         let client = Client {
             id: OWNER,
@@ -61,7 +69,7 @@ impl Scene {
             created: NOW,
         };
         store.write(AddClient(client)).await.unwrap();
-        let scene = Scene { _directory: directory, store, presence, post };
+        let scene = Scene { _directory: directory, store, presence, starts, post };
         scene.register().await;
         scene
     }
@@ -166,7 +174,7 @@ impl Scene {
         places.extend(self.post.admissions.remembers(ENDPOINT).then_some("admissions"));
         places.extend(self.post.heartbeats.remembers(ENDPOINT).then_some("runs"));
         places.extend(self.presence.remembers(ENDPOINT).then_some("presence"));
-        places.extend(self.post.starts.under_way(ENDPOINT).then_some("starts"));
+        places.extend(self.starts.under_way(ENDPOINT).then_some("starts"));
         places.extend((!self.post.tasks.lines().await.is_empty()).then_some("lines"));
         places
     }

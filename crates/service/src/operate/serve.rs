@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::stop::{Stage, Stop};
@@ -24,8 +25,8 @@ use crate::rest;
 use crate::rest::{Answers, App, Room};
 use crate::tasks::presence::Presence;
 use crate::tasks::retention::Retention;
-use crate::user_endpoint::Starter;
 use crate::user_endpoint::keeper::Keeper;
+use crate::user_endpoint::{Starter, Starts};
 use identity::Identity;
 use identity::audit::By;
 use identity::http::host_names::Names;
@@ -146,10 +147,17 @@ impl Service {
         let identity = Identity::new(store.clone(), directory.keys());
         let presence = Presence::new(&config.limits);
         let figures = Figures::default();
-        let (post, broker) =
-            Post::open(store.clone(), presence.clone(), figures.clone(), &config.limits).await?;
+        let starts = Starts::default();
+        let (post, broker) = Post::open(
+            store.clone(),
+            presence.clone(),
+            Arc::new(starts.clone()),
+            figures.clone(),
+            &config.limits,
+        )
+        .await?;
         let most = config.limits.endpoints_per_identity;
-        let starter = Starter { store: store.clone(), post: post.clone(), most };
+        let starter = Starter { store: store.clone(), post: post.clone(), starts: starts.clone(), most };
         let keeper = Keeper::new(starter, presence.clone(), config.limits.restarts);
         let outside = outside(&config, &listeners);
         let app = App {
@@ -157,6 +165,7 @@ impl Service {
             identity: identity.clone(),
             presence: presence.clone(),
             post: post.clone(),
+            starts,
             room: Room::new(&config.limits, &directory.payloads()),
             new_endpoints: Rates::new(
                 1,

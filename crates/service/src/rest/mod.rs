@@ -54,6 +54,7 @@ use crate::limits::Limits;
 use crate::metrics::Figures;
 use crate::permissions::{self, Verdict};
 use crate::tasks::presence::Presence;
+use crate::user_endpoint::Starts;
 use crate::user_endpoint::keeper::Keeper;
 use identity::Identity;
 use identity::audit::By;
@@ -67,6 +68,7 @@ pub struct App {
     pub identity: Identity,
     pub presence: Presence,
     pub post: Post,
+    pub starts: Starts,
     pub room: Room,
     /// What each of them asks.
     pub rates: Rates<IdentityId>,

@@ -150,7 +150,7 @@ pub(super) async fn submit(
             app.post.submitted(accepted.endpoint);
             if target.is_manager {
                 // It may have left since it was found.
-                app.post.starts().stir();
+                app.starts.stir();
             }
             (accepted, ticket)
         }
@@ -218,7 +218,8 @@ async fn user_endpoint(
     choices: Choices,
 ) -> Result<EndpointId, Failure> {
     let most = app.limits.endpoints_per_identity;
-    let starter = Starter { store: app.store.clone(), post: app.post.clone(), most };
+    let starter =
+        Starter { store: app.store.clone(), post: app.post.clone(), starts: app.starts.clone(), most };
     let wanted = user_endpoint::Wanted { identity: caller, choices };
     let ready = starter.ready(manager, wanted).await;
     app.figures.start(ready.is_ok());

@@ -37,7 +37,7 @@ impl Keeper {
     /// Until `stop` begins.
     pub async fn run(&self, stop: Stop) {
         loop {
-            let stirred = self.starter.post.starts().stirred();
+            let stirred = self.starter.starts.stirred();
             let open = match self.pass().await {
                 Ok(open) => open,
                 Err(error) => {
@@ -70,7 +70,7 @@ impl Keeper {
             let seen = Seen {
                 first: user_endpoint.first,
                 lives: post.consumes(id) || self.presence.online(id, now),
-                starting: post.starts().under_way(id),
+                starting: self.starter.starts.under_way(id),
                 manager_connected: post.reads_commands(user_endpoint.manager),
             };
             let decision = self.restarts().look(id, seen, now);

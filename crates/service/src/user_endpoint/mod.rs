@@ -23,8 +23,8 @@ use wire::{EndpointId, IdentityId};
 
 use self::core::{Action, Event, Outcome, Starts as Core};
 use crate::clock;
-use crate::dispatch::Post;
 use crate::dispatch::broker_user::ConnectionUrl;
+use crate::dispatch::{EndpointObserver, Post};
 use store::secret::{self, Hash};
 use store::{Choices, Endpoint, Holder, RegisterEndpoint, Registered, Store, StoreError};
 
@@ -53,17 +53,6 @@ struct State {
 }
 
 impl Starts {
-    /// What `user_endpoint` or its manager says, under the credential with this number.
-    pub fn heard(&self, user_endpoint: EndpointId, credential: i64, liveness: Liveness) {
-        let event = match liveness {
-            Liveness::Online { .. } => Event::Alive,
-            Liveness::FailedToStart(text) => Event::Reported { credential, text },
-            // One that leaves while another is wanted: its manager has the command and starts it again.
-            Liveness::Offline => return self.stir(),
-        };
-        self.apply(user_endpoint, event);
-    }
-
     /// Something happened that those who look after user endpoints should know.
     pub fn stir(&self) {
         self.0.stirred.notify_one();
@@ -77,17 +66,6 @@ impl Starts {
     /// Whether `user_endpoint` is being started.
     pub fn under_way(&self, user_endpoint: EndpointId) -> bool {
         self.state().core.due(user_endpoint).is_some()
-    }
-
-    /// `manager` reads its commands from now on.
-    pub fn connected(&self, manager: EndpointId) {
-        self.stir();
-        let mut state = self.state();
-        let due = state.core.connected(manager);
-        if !due.is_empty() {
-            state.due.extend(due);
-            self.0.connected.notify_waiters();
-        }
     }
 
     fn apply(&self, user_endpoint: EndpointId, event: Event) -> Vec<Action> {
@@ -128,6 +106,28 @@ impl Starts {
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic while it was held cannot have left it half changed.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl EndpointObserver for Starts {
+    fn reported(&self, user_endpoint: EndpointId, credential: i64, liveness: Liveness) {
+        let event = match liveness {
+            Liveness::Online { .. } => Event::Alive,
+            Liveness::FailedToStart(text) => Event::Reported { credential, text },
+            // One that leaves while another is wanted: its manager has the command and starts it again.
+            Liveness::Offline => return self.stir(),
+        };
+        self.apply(user_endpoint, event);
+    }
+
+    fn reads_commands(&self, manager: EndpointId) {
+        self.stir();
+        let mut state = self.state();
+        let due = state.core.connected(manager);
+        if !due.is_empty() {
+            state.due.extend(due);
+            self.0.connected.notify_waiters();
+        }
     }
 }
 
@@ -175,6 +175,7 @@ pub struct Wanted {
 pub struct Starter {
     pub store: Store,
     pub post: Post,
+    pub starts: Starts,
     /// User endpoints that one identity may have.
     pub most: u32,
 }
@@ -204,7 +205,7 @@ impl Starter {
                 }
             };
         }
-        let starts = self.post.starts();
+        let starts = &self.starts;
         let (mut outcome, actions) = starts.want(id, manager.id, self.post.reads_commands(manager.id));
         if actions.contains(&Action::Begin) {
             let starter = self.clone();
@@ -222,7 +223,7 @@ impl Starter {
 
     /// Watches over one start to its end.
     async fn start(&self, id: EndpointId, manager: &Endpoint, wanted: &Wanted, at_once: bool) {
-        let starts = self.post.starts();
+        let starts = &self.starts;
         let mut commanded = false;
         loop {
             let connected = starts.0.connected.notified();
@@ -307,7 +308,7 @@ impl Starter {
         let queue = command_queue(manager.id);
         let message = Message::new(exchange::COMMANDS, &queue, &properties, command.encode())?;
         // Before it is sent: the answer may come faster than the confirmation.
-        self.post.starts().apply(id, Event::Commanded { credential: number });
+        self.starts.apply(id, Event::Commanded { credential: number });
         tracing::info!(user_endpoint = %id, manager = %manager.id, "a manager is told to start a user endpoint");
         match self.post.publish(message).await {
             Confirmation::Confirmed => Ok(()),
