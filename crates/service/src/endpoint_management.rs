@@ -6,7 +6,8 @@
 use jiff::Timestamp;
 use wire::EndpointId;
 
-use crate::dispatch::{self, Post};
+use crate::dispatch::Post;
+use crate::tasks::ending::end_waiting_at_rest;
 use identity::audit::{self, By};
 use store::{DeleteEndpoint, LockEndpoint, Store, StoreError, UnlockEndpoint};
 
@@ -67,7 +68,7 @@ impl Management<'_> {
         );
         let dropped = match self.post {
             Some(post) => post.end_waiting(endpoint, &text).await?,
-            None => dispatch::end_waiting_at_rest(self.store, endpoint, &text).await?,
+            None => end_waiting_at_rest(self.store, endpoint, &text).await?,
         };
         audit::administered("endpoint drop", &format!("{endpoint} tasks={dropped}"), self.by);
         Ok(dropped)

@@ -32,6 +32,7 @@ pub mod endpoint_management;
 pub mod fair_shares;
 pub mod http;
 pub mod limits;
+pub mod log_throttle;
 pub mod metrics;
 pub mod operate;
 pub mod permissions;

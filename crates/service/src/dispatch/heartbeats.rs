@@ -24,10 +24,10 @@ use wire::queue::Name;
 use super::admission::Admissions;
 use super::broker_user::User;
 use super::fair_queue::FairQueue;
-use super::log_throttle::LogThrottle;
 use super::observer::EndpointObserver;
-use super::results::Results;
 use crate::clock;
+use crate::log_throttle::LogThrottle;
+use crate::tasks::ending::TaskEnder;
 use crate::tasks::presence::{self, Presence};
 use store::{Progress, Report, Run, Store, StoreError, Which};
 
@@ -45,7 +45,7 @@ pub(super) struct Heartbeats(Arc<Inner>);
 struct Inner {
     store: Store,
     presence: Presence,
-    results: Results,
+    ender: TaskEnder,
     observer: Arc<dyn EndpointObserver>,
     admissions: Admissions,
     broker: Handle,
@@ -75,7 +75,7 @@ impl Heartbeats {
     pub(super) async fn new(
         store: Store,
         presence: Presence,
-        results: Results,
+        ender: TaskEnder,
         observer: Arc<dyn EndpointObserver>,
         admissions: Admissions,
         broker: Handle,
@@ -84,7 +84,7 @@ impl Heartbeats {
         let heartbeats = Heartbeats(Arc::new(Inner {
             store,
             presence,
-            results,
+            ender,
             observer,
             admissions,
             broker,
@@ -221,7 +221,7 @@ impl Heartbeats {
         let text = format!(
             "Task failure due to loss of endpoint {endpoint}: it took the task and was started again without reporting it"
         );
-        let lost = self.0.results.end_open(endpoint, Which::TakenBefore(run.credential), &text).await?;
+        let lost = self.0.ender.end_open(endpoint, Which::TakenBefore(run.credential), &text).await?;
         if lost > 0 {
             tracing::warn!(%endpoint, tasks = lost, "tasks of an endpoint's earlier run were lost");
         }

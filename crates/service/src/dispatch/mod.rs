@@ -17,7 +17,6 @@ mod deliveries;
 mod fair_queue;
 mod functions;
 mod heartbeats;
-mod log_throttle;
 mod observer;
 mod outbox;
 mod results;
@@ -36,6 +35,7 @@ use wire::{EndpointId, FunctionId};
 use crate::clock;
 use crate::limits::Limits;
 use crate::metrics::Figures;
+use crate::tasks::ending::TaskEnder;
 use crate::tasks::presence::Presence;
 use admission::Admissions;
 use broker_user::User;
@@ -46,8 +46,7 @@ use identity::audit::{self, By};
 use identity::end_reason::Reasons;
 pub use observer::EndpointObserver;
 use outbox::Feeder;
-pub use results::{Ending, end_waiting_at_rest};
-use results::{ResultSink, Results};
+use results::ResultSink;
 use store::{Ended, Holder, Store, StoreError, Which};
 use tasks::Tasks;
 
@@ -57,7 +56,8 @@ pub struct Post {
     broker: Handle,
     admissions: Admissions,
     tasks: Feeder,
-    results: Results,
+    ender: TaskEnder,
+    deliveries: Feeder,
     heartbeats: Heartbeats,
     functions: Functions,
     presence: Presence,
@@ -85,16 +85,12 @@ impl Post {
         let (deliveries, delivery_feeding) = Feeder::new();
         let admissions = Admissions::default();
         let functions = Functions::new(store.clone());
-        let results = Results {
-            store: store.clone(),
-            deliveries: deliveries.clone(),
-            figures,
-            dropped: Arc::default(),
-        };
+        let waking = deliveries.clone();
+        let ender = TaskEnder::new(store.clone(), figures, move |queue| waking.wake(queue));
         let rules = access::Rules {
             store: store.clone(),
             admissions: admissions.clone(),
-            deliveries,
+            deliveries: deliveries.clone(),
             observer: observer.clone(),
             open: access::Open::new(limits),
             reasons: Reasons::new(store.clone()),
@@ -107,7 +103,7 @@ impl Post {
         let heartbeats = Heartbeats::new(
             store.clone(),
             presence.clone(),
-            results.clone(),
+            ender.clone(),
             observer,
             admissions.clone(),
             broker.clone(),
@@ -117,7 +113,8 @@ impl Post {
             broker: broker.clone(),
             admissions: admissions.clone(),
             tasks,
-            results: results.clone(),
+            ender: ender.clone(),
+            deliveries: deliveries.clone(),
             heartbeats: heartbeats.clone(),
             functions: functions.clone(),
             presence,
@@ -137,10 +134,10 @@ impl Post {
         broker.declare_queue(HEARTBEAT_QUEUE, QueueOptions { sink: Some(beats), ..durable })?;
         broker.bind(HEARTBEAT_QUEUE, exchange::HEARTBEATS, HEARTBEAT_BINDING)?;
 
-        let outbox = Tasks { store: store.clone(), results: results.clone(), functions };
+        let outbox = Tasks { store: store.clone(), ender: ender.clone(), functions };
         tokio::spawn(task_feeding.run(broker.clone(), Arc::new(outbox)));
         tokio::spawn(delivery_feeding.run(broker, Arc::new(Deliveries { store: store.clone() })));
-        tokio::spawn(results.run(sink));
+        tokio::spawn(results::run(ender, sink));
         tokio::spawn(heartbeats.run());
         for endpoint in store.endpoint_ids().await? {
             admissions.made(endpoint);
@@ -159,27 +156,14 @@ impl Post {
         consumes(&self.broker, endpoint)
     }
 
-    /// Ends tasks with errors of ours, unless they have ended; some in each transaction.
-    pub async fn end(&self, endings: &[Ending]) -> Result<(), StoreError> {
-        self.results.end(endings).await.map(|_| ())
-    }
-
-    /// Ends the open tasks of `endpoint` with an error that says `why`; some in each transaction.
-    pub async fn end_open(&self, endpoint: EndpointId, why: &str) -> Result<(), StoreError> {
-        self.results.end_open(endpoint, Which::All, why).await.map(|_| ())
+    /// What ends tasks.
+    pub fn ender(&self) -> &TaskEnder {
+        &self.ender
     }
 
     /// Ends the tasks that `endpoint` has not acknowledged with an error that says `why`. Answers how many those were.
     pub async fn end_waiting(&self, endpoint: EndpointId, why: &str) -> Result<usize, StoreError> {
-        self.results.end_open(endpoint, Which::Waiting, why).await
-    }
-
-    /// Ends what endpoints left that are no more: their deletion did not come to its end.
-    pub async fn end_orphans(&self) -> Result<(), StoreError> {
-        for endpoint in self.results.store.endpoints_survived().await? {
-            self.end_orphans_of(endpoint).await?;
-        }
-        Ok(())
+        self.ender.end_open(endpoint, Which::Waiting, why).await
     }
 
     /// `endpoints` have been locked: their connections end with `why`, their tasks wait.
@@ -243,18 +227,13 @@ impl Post {
         self.broker.delete_queue(&queue::task_queue(endpoint));
         self.broker.delete_queue(&queue::command_queue(endpoint));
         self.tasks.gone(queue::task_queue(endpoint));
-        self.end_orphans_of(endpoint).await
+        self.ender.end_orphans_of(endpoint).await
     }
 
     /// Waits until what endpoints and clients have acknowledged is in the store. For when the broker has stopped.
     pub async fn finish(&self) {
         self.tasks.finish().await;
-        self.results.deliveries.finish().await;
-    }
-
-    async fn end_orphans_of(&self, endpoint: EndpointId) -> Result<(), StoreError> {
-        let why = format!("Endpoint {endpoint} was deleted before the task had ended");
-        self.end_open(endpoint, &why).await
+        self.deliveries.finish().await;
     }
 
     /// Ends, with `why`, the connections of somebody who was shut out, and of the endpoints that were theirs, which may do

@@ -10,14 +10,14 @@ use wire::{EndpointId, extensions};
 use super::broker_user::User;
 use super::functions::Functions;
 use super::outbox::{BYTES, Loaded, Outbox, Row};
-use super::results::{Ending, Results};
+use crate::tasks::ending::{Ending, TaskEnder};
 use store::{Acknowledge, Assignment, Function, Store, StoreError};
 
 /// Tasks on their way to endpoints.
 #[derive(Debug)]
 pub(super) struct Tasks {
     pub(super) store: Store,
-    pub(super) results: Results,
+    pub(super) ender: TaskEnder,
     pub(super) functions: Functions,
 }
 
@@ -39,7 +39,7 @@ impl Outbox for Tasks {
                 }
             }
         }
-        self.results.end(&endings).await?;
+        self.ender.end(&endings).await?;
         Ok(loaded)
     }
 
@@ -63,7 +63,7 @@ impl Outbox for Tasks {
         };
         let tasks = self.store.assigned(seqs).await?;
         let endings = tasks.into_iter().map(|task| Ending { endpoint, task, why: text.into() });
-        self.results.end(&endings.collect::<Vec<_>>()).await.map(|_| ())
+        self.ender.end(&endings.collect::<Vec<_>>()).await.map(|_| ())
     }
 }
 

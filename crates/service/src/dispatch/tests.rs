@@ -11,6 +11,7 @@ use wire::{FunctionId, IdentityId, RequestId, TaskGroupId, TaskId};
 
 use super::*;
 use crate::limits::Limits;
+use crate::tasks::ending::Ending;
 use crate::user_endpoint::Starts;
 use store::secret::Hash;
 use store::{
@@ -215,11 +216,11 @@ async fn many_tasks_end_in_steps() {
     let before = scene.store.commands();
     let endings: Vec<_> =
         tasks[..300].iter().map(|&task| Ending { endpoint: ENDPOINT, task, why: "over".into() }).collect();
-    scene.post.end(&endings).await.unwrap();
+    scene.post.ender.end(&endings).await.unwrap();
     assert_eq!((ended(&scene).await, scene.store.commands() - before), (300, 2));
     scene.store.write(DeleteEndpoint(ENDPOINT)).await.unwrap();
     let before = scene.store.commands();
-    scene.post.end_orphans().await.unwrap();
+    scene.post.ender.end_orphans().await.unwrap();
     assert_eq!((ended(&scene).await, scene.store.commands() - before), (600, 2));
 }
 

@@ -217,7 +217,7 @@ impl Service {
             &config.limits,
         );
         let retention =
-            Retention { store: store.clone(), post: post.clone(), presence, limits: config.limits };
+            Retention { store: store.clone(), ender: post.ender().clone(), presence, limits: config.limits };
         Ok(Service {
             addresses,
             retention,

@@ -2,5 +2,6 @@
 //!
 //! The states of one task are in the store (`store::tasks::state`).
 
+pub mod ending;
 pub mod presence;
 pub mod retention;

@@ -9,10 +9,10 @@ use std::time::Duration;
 use daemon::stop::Stop;
 use jiff::{SignedDuration, Timestamp};
 
+use super::ending::{Ending, TaskEnder};
+use super::presence::Presence;
 use crate::clock;
-use crate::dispatch::{Ending, Post};
 use crate::limits::Limits;
-use crate::tasks::presence::Presence;
 use store::tasks::state::TaskHolder;
 use store::{ExpireResults, ForgetSubmissions, ForgetTasks, Store, StoreError};
 
@@ -28,7 +28,7 @@ const AT_WORK: SignedDuration = SignedDuration::from_hours(1);
 #[derive(Clone, Debug)]
 pub struct Retention {
     pub store: Store,
-    pub post: Post,
+    pub ender: TaskEnder,
     pub presence: Presence,
     pub limits: Limits,
 }
@@ -71,7 +71,7 @@ impl Retention {
     /// One pass, at `now`. Files made before `files_before` belong to nobody at work.
     pub async fn pass(&self, now: Timestamp, files_before: Timestamp) -> Result<Pass, StoreError> {
         let mut done = Pass::default();
-        self.post.end_orphans().await?;
+        self.ender.end_orphans().await?;
         loop {
             let expire = ExpireResults { before: now - self.limits.result_life(), count: TOGETHER };
             let (expired, freed) = self.store.write(expire).await?;
@@ -121,7 +121,7 @@ impl Retention {
                 };
                 endings.push(Ending { endpoint: task.endpoint, task: task.id, why: text.into() });
             }
-            self.post.end(&endings).await?;
+            self.ender.end(&endings).await?;
             abandoned += endings.len();
             if open.len() < TOGETHER {
                 return Ok(abandoned);

@@ -15,7 +15,7 @@ use super::restarts::{Decision, Restarts, Seen};
 use super::{Starter, Wanted};
 use crate::clock;
 use crate::tasks::presence::Presence;
-use store::{StoreError, UserEndpoint};
+use store::{StoreError, UserEndpoint, Which};
 
 /// Between two looks, while there are open tasks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -79,7 +79,7 @@ impl Keeper {
                 Decision::Start => self.start(user_endpoint),
                 Decision::GiveUp(why) => {
                     tracing::warn!(user_endpoint = %id, why, "the tasks of a user endpoint are given up");
-                    post.end_open(id, &why).await?;
+                    post.ender().end_open(id, Which::All, &why).await?;
                 }
             }
         }

@@ -9,7 +9,7 @@ const PAUSE: SignedDuration = SignedDuration::from_secs(10);
 
 /// Counts one kind of complaint.
 #[derive(Debug, Default)]
-pub(super) struct LogThrottle(Mutex<State>);
+pub struct LogThrottle(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -19,7 +19,7 @@ struct State {
 
 impl LogThrottle {
     /// `count` more: how many to speak of now, if any.
-    pub(super) fn count(&self, count: u64, now: Timestamp) -> Option<u64> {
+    pub fn count(&self, count: u64, now: Timestamp) -> Option<u64> {
         // A panic while it was held cannot have left it half changed.
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.unsaid += count;

@@ -1,0 +1,221 @@
+//! The end of tasks: results and errors of the service itself are recorded, together with the messages for their task groups,
+//! in one transaction. The first end of a task counts.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use store::tasks::state::Outcome;
+use store::{Kept, RecordResults, Recorded, ReportedResult, Store, StoreError, Which};
+use wire::Text;
+use wire::message::{ErrorDetails, TaskResult};
+use wire::{EndpointId, TaskId, queue};
+
+use crate::clock;
+use crate::log_throttle::LogThrottle;
+use crate::metrics::{Figures, Times};
+
+/// Results recorded together at most.
+pub(crate) const TOGETHER: usize = 256;
+
+/// Is called with the name of each queue that has new messages in the store.
+type Wake = Arc<dyn Fn(String) + Send + Sync>;
+
+/// Ends tasks. Clones share it.
+#[derive(Clone)]
+pub struct TaskEnder {
+    store: Store,
+    wake: Wake,
+    figures: Figures,
+    dropped: Arc<Dropped>,
+}
+
+/// What is said of results that change nothing.
+#[derive(Debug, Default)]
+struct Dropped {
+    late: LogThrottle,
+    refused: LogThrottle,
+}
+
+impl fmt::Debug for TaskEnder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskEnder").finish_non_exhaustive()
+    }
+}
+
+/// An end that the service itself puts to a task.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    pub endpoint: EndpointId,
+    pub task: TaskId,
+    /// What the task's owner is told.
+    pub why: Arc<str>,
+}
+
+impl Ending {
+    fn message(&self) -> Vec<u8> {
+        TaskResult {
+            task_id: self.task,
+            data: Text::plain(&*self.why),
+            details: None,
+            error_details: Some(ErrorDetails {
+                code: "RemoteExecutionError".to_owned(),
+                user_message: "An error occurred during the execution of this task".to_owned(),
+            }),
+            task_statuses: None,
+        }
+        .encode()
+    }
+}
+
+impl TaskEnder {
+    /// `wake` must not block.
+    pub fn new(store: Store, figures: Figures, wake: impl Fn(String) + Send + Sync + 'static) -> TaskEnder {
+        TaskEnder { store, wake: Arc::new(wake), figures, dropped: Arc::default() }
+    }
+
+    /// Ends the open tasks of endpoints that are no more: their deletion was interrupted.
+    pub async fn end_orphans(&self) -> Result<(), StoreError> {
+        for endpoint in self.store.endpoints_survived().await? {
+            self.end_orphans_of(endpoint).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the open tasks of `endpoint`, which was deleted.
+    pub async fn end_orphans_of(&self, endpoint: EndpointId) -> Result<(), StoreError> {
+        let why = format!("Endpoint {endpoint} was deleted before the task had ended");
+        self.end_open(endpoint, Which::All, &why).await.map(|_| ())
+    }
+
+    /// Ends tasks with errors of ours, unless they have ended: some in each transaction. Answers how many it ended.
+    pub async fn end(&self, endings: &[Ending]) -> Result<usize, StoreError> {
+        let mut ended = 0;
+        for endings in endings.chunks(TOGETHER) {
+            let results = endings.iter().map(|ending| Arrived {
+                task: ending.task,
+                endpoint: ending.endpoint,
+                outcome: Outcome::Failed,
+                message: ending.message(),
+                times: None,
+            });
+            ended += self.record(results.collect()).await?;
+        }
+        Ok(ended)
+    }
+
+    /// Ends open tasks of `endpoint` with an error that says `why`, step by step. Answers how many those were.
+    pub async fn end_open(&self, endpoint: EndpointId, which: Which, why: &str) -> Result<usize, StoreError> {
+        let why: Arc<str> = why.into();
+        // What is submitted from now on is another matter.
+        let last = self.store.last_assignment().await?;
+        let mut ended = 0;
+        loop {
+            let tasks = self.store.open_tasks(endpoint, which, last, TOGETHER).await?;
+            let endings = tasks.into_iter().map(|task| Ending { endpoint, task, why: why.clone() });
+            match self.end(&endings.collect::<Vec<_>>()).await? {
+                0 => return Ok(ended),
+                more => ended += more,
+            }
+        }
+    }
+
+    /// Answers how many tasks have ended by these.
+    pub(crate) async fn record(&self, arrived: Vec<Arrived>) -> Result<usize, StoreError> {
+        if arrived.is_empty() {
+            return Ok(0);
+        }
+        let mut messages = Vec::with_capacity(arrived.len());
+        let mut results = Vec::with_capacity(arrived.len());
+        let mut ends = Vec::with_capacity(arrived.len());
+        for Arrived { task, endpoint, outcome, message, times } in arrived {
+            ends.push((outcome, times));
+            messages.push(message.into());
+            results.push(ReportedResult { task, endpoint, outcome, message: Kept::Here(Bytes::new()) });
+        }
+        let mut files = Vec::new();
+        for (result, kept) in results.iter_mut().zip(self.store.keep(messages).await?) {
+            files.extend(kept.file());
+            result.message = kept;
+        }
+        let recorded = match self.store.write(RecordResults { results, now: clock::now() }).await {
+            Ok(recorded) => recorded,
+            Err(error) => {
+                // The endpoint sends them again, to files of other names.
+                if let Err(error) = self.store.collect(files).await {
+                    tracing::debug!(%error, "files of results are left for the next collection");
+                }
+                return Err(error);
+            }
+        };
+        self.store.remove(recorded.freed).await;
+        let (mut ended, mut late, mut refused) = (0, 0, 0);
+        let mut groups = Vec::new();
+        for (recorded, (outcome, times)) in recorded.recorded.into_iter().zip(ends) {
+            if matches!(recorded, Recorded::New { .. }) {
+                ended += 1;
+                self.figures.ended(outcome, times);
+            }
+            match recorded {
+                Recorded::New { deliver: Some(group) } => groups.push(group),
+                Recorded::New { deliver: None } => {}
+                Recorded::Late => late += 1,
+                Recorded::Refused => refused += 1,
+            }
+        }
+        self.figures.dropped(late, refused);
+        groups.sort_unstable();
+        groups.dedup();
+        for (identity, group) in groups {
+            (self.wake)(queue::client_queue(identity, group));
+        }
+        let now = clock::now();
+        if let Some(late) = self.dropped.late.count(late, now) {
+            tracing::info!(late, "results of tasks that had ended were dropped");
+        }
+        if let Some(refused) = self.dropped.refused.count(refused, now) {
+            tracing::warn!(refused, "results of tasks that their sender was never sent were dropped");
+        }
+        Ok(ended)
+    }
+}
+
+/// Ends the tasks that `endpoint` has not acknowledged while the service doesn't run: nobody waits to be told. Answers how
+/// many those were.
+pub async fn end_waiting_at_rest(
+    store: &Store,
+    endpoint: EndpointId,
+    why: &str,
+) -> Result<usize, StoreError> {
+    let why: Arc<str> = why.into();
+    let last = store.last_assignment().await?;
+    let mut ended = 0;
+    loop {
+        let tasks = store.open_tasks(endpoint, Which::Waiting, last, TOGETHER).await?;
+        let messages = tasks.iter().map(|&task| Ending { endpoint, task, why: why.clone() }.message().into());
+        let kept = store.keep(messages.collect()).await?;
+        let results = tasks.into_iter().zip(kept).map(|(task, message)| ReportedResult {
+            task,
+            endpoint,
+            outcome: Outcome::Failed,
+            message,
+        });
+        let record = RecordResults { results: results.collect(), now: clock::now() };
+        let recorded = store.write(record).await?;
+        store.remove(recorded.freed).await;
+        match recorded.recorded.iter().filter(|it| matches!(it, Recorded::New { .. })).count() {
+            0 => return Ok(ended),
+            more => ended += more,
+        }
+    }
+}
+
+/// A result on its way into the store.
+pub(crate) struct Arrived {
+    pub(crate) task: TaskId,
+    pub(crate) endpoint: EndpointId,
+    pub(crate) outcome: Outcome,
+    pub(crate) message: Vec<u8>,
+    /// As far as the endpoint has told.
+    pub(crate) times: Option<Times>,
+}
