@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use wire::EndpointId;
 
-use crate::dispatch::Post;
+use crate::dispatch::Dispatch;
 use crate::tasks::ending::end_waiting_at_rest;
 use identity::audit::{self, By};
 use store::{DeleteEndpoint, LockEndpoint, Store, StoreError, UnlockEndpoint};
@@ -15,7 +15,7 @@ use store::{DeleteEndpoint, LockEndpoint, Store, StoreError, UnlockEndpoint};
 pub struct Management<'a> {
     pub store: &'a Store,
     /// Absent while the service doesn't run: nobody is connected then.
-    pub post: Option<&'a Post>,
+    pub dispatch: Option<&'a Dispatch>,
     pub by: By,
 }
 
@@ -25,10 +25,10 @@ impl Management<'_> {
     pub async fn lock(&self, endpoint: EndpointId, until: Timestamp) -> Result<(), StoreError> {
         let user_endpoints = self.store.write(LockEndpoint { endpoint, until }).await?;
         audit::administered("endpoint lock", &endpoint.to_string(), self.by);
-        if let Some(post) = self.post {
+        if let Some(dispatch) = self.dispatch {
             let locked = user_endpoints.into_iter().chain([endpoint]).collect();
             let why = format!("Endpoint {endpoint} was stopped from afar and is locked until {until:.0}");
-            post.endpoints_locked(locked, &why, self.by);
+            dispatch.endpoints_locked(locked, &why, self.by);
         }
         Ok(())
     }
@@ -36,14 +36,14 @@ impl Management<'_> {
     /// Ends its connections and its open tasks, and forgets it. With a manager go the endpoints that only it could start.
     pub async fn delete(&self, endpoint: EndpointId) -> Result<(), StoreError> {
         audit::administered("endpoint delete", &endpoint.to_string(), self.by);
-        let (store, post, by) = (self.store.clone(), self.post.cloned(), self.by);
+        let (store, dispatch, by) = (self.store.clone(), self.dispatch.cloned(), self.by);
         // Whoever asked may leave: it comes to its end.
         let deleting = tokio::spawn(async move {
             for id in store.user_endpoints(endpoint).await?.into_iter().chain([endpoint]) {
                 store.write(DeleteEndpoint(id)).await?;
                 // While the service doesn't run, open tasks are left for its next start.
-                if let Some(post) = &post {
-                    post.endpoint_deleted(id, by).await?;
+                if let Some(dispatch) = &dispatch {
+                    dispatch.endpoint_deleted(id, by).await?;
                 }
             }
             Ok(())
@@ -66,8 +66,8 @@ impl Management<'_> {
              still wanted.",
             self.who().await?
         );
-        let dropped = match self.post {
-            Some(post) => post.end_waiting(endpoint, &text).await?,
+        let dropped = match self.dispatch {
+            Some(dispatch) => dispatch.end_waiting(endpoint, &text).await?,
             None => end_waiting_at_rest(self.store, endpoint, &text).await?,
         };
         audit::administered("endpoint drop", &format!("{endpoint} tasks={dropped}"), self.by);

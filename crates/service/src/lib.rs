@@ -1,28 +1,25 @@
-//! The Farcall service: identity, REST, rules, store; hosts the embedded broker; carries tasks out and results back.
+//! The Farcall service: REST, permissions, dispatch, administration; hosts the embedded broker; carries tasks out and results
+//! back. People and their logins are in the crate `identity`, what is on disk in the crate `store`.
 //!
 //! | module | does |
 //! |---|---|
-//! | [`serve`] | opens the parts and runs them |
-//! | [`doors`], [`certificates`], [`prompt`] | sockets, what is spoken at each, TLS |
-//! | [`front`] | HTTP connections, request ids |
-//! | [`rest`] | the compute routes |
-//! | [`rules`] | who may do what |
-//! | [`management`] | what those who manage an endpoint do with it |
-//! | [`user_endpoint`] | the endpoints that managers start |
-//! | [`presence`] | what an endpoint is doing, as pure state |
-//! | [`post`] | ties the store to the broker |
+//! | [`http`] | listens, serves HTTP connections, bounds what one client may have of them |
+//! | [`rest`] | the compute routes, one file each |
+//! | [`permissions`] | decides who may do what; pure |
+//! | [`endpoint_management`] | locks, deletes and unlocks an endpoint, drops its waiting tasks |
+//! | [`tasks`] | whether endpoints are online; ends tasks; deletes what has expired |
+//! | [`dispatch`] | carries tasks and results between the store and the broker |
+//! | [`user_endpoint`] | starts and restarts the endpoints that managers run |
+//! | [`operate`] | configuration, start, administration, health, backup, doctor |
 //! | [`up`] | a service and an endpoint on this machine, with one command |
-//! | [`connect`] | a client's own forwarder to a service elsewhere |
-//! | [`attended`] | a command that runs meanwhile, with every process that comes of it |
-//! | [`backup`] | copies of a data directory |
-//! | [`retention`], [`limits`] | how long and how much |
-//! | [`shares`], [`connections`], [`pace`] | how much one of many may take, and how slow a client may be |
-//! | [`client_environment`], [`doctor`], [`obstacle`] | what clients must set, and what is wrong with an installation |
-//! | [`health`], [`figures`] | is it well, and how much is there |
-//! | [`directory`], [`config`], [`admin`], [`cli`] | the operator's side |
+//! | [`client_side`] | the forwarder to a service elsewhere, the environment of the SDK |
+//! | [`cli`] | the command line |
+//! | [`limits`], [`fair_shares`] | the limits of an operator, and how holders share what is limited |
+//! | [`metrics`], [`log_throttle`] | what is counted, and how often the log repeats itself |
+//! | [`clock`], [`random`] | the only places that read the clock and make ids |
 //!
-//! A new route is a file in `rest/` and a line in its router; a new command a file in `cli/`; a new table a migration
-//! and a file in the crate `store`.
+//! No two of these import each other. A new route is a file in `rest/` and a line in its router; a new command a file in
+//! `cli/`; a new table a migration and a file in the crate `store`.
 
 pub mod cli;
 pub mod client_side;

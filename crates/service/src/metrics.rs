@@ -56,9 +56,9 @@ impl Histogram {
     }
 }
 
-/// All figures. Clones share them.
+/// All metrics. Clones share them.
 #[derive(Clone, Debug)]
-pub struct Figures(Arc<Inner>);
+pub struct Metrics(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -102,10 +102,10 @@ impl Times {
     }
 }
 
-impl Default for Figures {
+impl Default for Metrics {
     fn default() -> Self {
         let zero = || AtomicU64::new(0);
-        Figures(Arc::new(Inner {
+        Metrics(Arc::new(Inner {
             requests: Default::default(),
             answer: Histogram::new(ANSWERS),
             submits: zero(),
@@ -122,7 +122,7 @@ impl Default for Figures {
     }
 }
 
-impl Figures {
+impl Metrics {
     /// A request was answered.
     pub fn answered(&self, status: u16, took: Duration) {
         self.0.requests[usize::from(status / 100).min(5)].fetch_add(1, Relaxed);

@@ -81,7 +81,7 @@ async fn perform(directory: &Directory, request: Request) -> anyhow::Result<Repl
             let store = Store::open(&directory.database()).await?;
             let identity = Identity::new(store.clone(), directory.keys());
             let by = By::Operator { uid: nix::unistd::getuid().as_raw() };
-            let reply = Administration { identity, post: None, by }.perform(request).await;
+            let reply = Administration { identity, dispatch: None, by }.perform(request).await;
             store.close().await;
             Ok(reply)
         }

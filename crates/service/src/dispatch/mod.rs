@@ -34,7 +34,7 @@ use wire::{EndpointId, FunctionId};
 
 use crate::clock;
 use crate::limits::Limits;
-use crate::metrics::Figures;
+use crate::metrics::Metrics;
 use crate::tasks::ending::TaskEnder;
 use crate::tasks::presence::Presence;
 use admission::Admissions;
@@ -50,9 +50,9 @@ use results::ResultSink;
 use store::{Ended, Holder, Store, StoreError, Which};
 use tasks::Tasks;
 
-/// The post, for the routes. Clones share it.
+/// The dispatch, for the routes. Clones share it.
 #[derive(Clone)]
-pub struct Post {
+pub struct Dispatch {
     broker: Handle,
     admissions: Admissions,
     tasks: Feeder,
@@ -64,29 +64,29 @@ pub struct Post {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum PostError {
+pub enum DispatchError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("the broker refused: {0}")]
     Broker(#[from] DeclareError),
 }
 
-impl Post {
+impl Dispatch {
     /// Sets everything up, with all that is unfinished in the store; the returned broker is to be run.
     pub async fn open(
         store: Store,
         presence: Presence,
         observer: Arc<dyn EndpointObserver>,
-        figures: Figures,
+        metrics: Metrics,
         limits: &Limits,
-    ) -> Result<(Post, Broker), PostError> {
+    ) -> Result<(Dispatch, Broker), DispatchError> {
         store.settle_all().await?;
         let (tasks, task_feeding) = Feeder::new();
         let (deliveries, delivery_feeding) = Feeder::new();
         let admissions = Admissions::default();
         let functions = Functions::new(store.clone());
         let waking = deliveries.clone();
-        let ender = TaskEnder::new(store.clone(), figures, move |queue| waking.wake(queue));
+        let ender = TaskEnder::new(store.clone(), metrics, move |queue| waking.wake(queue));
         let rules = access::Rules {
             store: store.clone(),
             admissions: admissions.clone(),
@@ -109,7 +109,7 @@ impl Post {
             broker.clone(),
         )
         .await?;
-        let post = Post {
+        let dispatch = Dispatch {
             broker: broker.clone(),
             admissions: admissions.clone(),
             tasks,
@@ -141,9 +141,9 @@ impl Post {
         tokio::spawn(heartbeats.run());
         for endpoint in store.endpoint_ids().await? {
             admissions.made(endpoint);
-            post.declare(endpoint)?;
+            dispatch.declare(endpoint)?;
         }
-        Ok((post, server))
+        Ok((dispatch, server))
     }
 
     /// Tasks for `endpoint` have been committed.
@@ -181,13 +181,13 @@ impl Post {
         self.broker.queue(&queue::command_queue(manager)).is_some_and(|queue| queue.consumers > 0)
     }
 
-    /// The broker, for connections that come in at the doors.
+    /// The broker, for connections that the listeners accept.
     pub fn broker(&self) -> &Handle {
         &self.broker
     }
 
     /// What the broker counts.
-    pub fn figures(&self) -> Stats {
+    pub fn broker_stats(&self) -> Stats {
         self.broker.stats()
     }
 
@@ -289,8 +289,8 @@ fn consumes(broker: &Handle, endpoint: EndpointId) -> bool {
         .any(|name| broker.queue(name).is_some_and(|queue| queue.consumers > 0))
 }
 
-impl std::fmt::Debug for Post {
+impl std::fmt::Debug for Dispatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Post").finish_non_exhaustive()
+        f.debug_struct("Dispatch").finish_non_exhaustive()
     }
 }

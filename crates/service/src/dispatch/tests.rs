@@ -1,4 +1,4 @@
-//! What the post remembers of endpoints, and how it ends many tasks.
+//! What dispatch remembers of endpoints, and how it ends many tasks.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ struct Scene {
     store: Store,
     presence: Presence,
     starts: Starts,
-    post: Post,
+    dispatch: Dispatch,
 }
 
 impl Scene {
@@ -50,11 +50,11 @@ impl Scene {
         let store = Store::open(&directory.path().join("farcall.db")).await.unwrap();
         let presence = Presence::new(&Limits::default());
         let starts = Starts::default();
-        let (post, broker) = Post::open(
+        let (dispatch, broker) = Dispatch::open(
             store.clone(),
             presence.clone(),
             Arc::new(starts.clone()),
-            Figures::default(),
+            Metrics::default(),
             &Limits::default(),
         )
         .await
@@ -70,7 +70,7 @@ impl Scene {
             created: NOW,
         };
         store.write(AddClient(client)).await.unwrap();
-        let scene = Scene { _directory: directory, store, presence, starts, post };
+        let scene = Scene { _directory: directory, store, presence, starts, dispatch };
         scene.register().await;
         scene
     }
@@ -102,7 +102,7 @@ impl Scene {
             now: NOW,
         };
         let Registered::As(number) = self.store.write(register).await.unwrap() else { panic!("refused") };
-        self.post.endpoint_registered(ENDPOINT, number).unwrap();
+        self.dispatch.endpoint_registered(ENDPOINT, number).unwrap();
     }
 
     /// Submits `count` tasks of a function that exists.
@@ -145,7 +145,7 @@ impl Scene {
             in_flight: Arc::new(NoneInFlight),
         };
         assert!(matches!(self.store.submit(submit).await.unwrap(), Submission::New(_)));
-        self.post.submitted(ENDPOINT);
+        self.dispatch.submitted(ENDPOINT);
         tasks
     }
 
@@ -158,12 +158,12 @@ impl Scene {
             task_statuses: Default::default(),
         };
         let user = User { holder: Holder::Endpoint(ENDPOINT), number: 1 };
-        self.post.heartbeats.heard(user, said, &mut Report::default(), crate::clock::now());
+        self.dispatch.heartbeats.heard(user, said, &mut Report::default(), crate::clock::now());
     }
 
     async fn consume(&self) -> Consumer {
         let options = ConsumeOptions { exclusive: true, no_ack: false, prefetch: 10 };
-        let mut consumer = self.post.broker.consume(&queue::task_queue(ENDPOINT), options).unwrap();
+        let mut consumer = self.dispatch.broker.consume(&queue::task_queue(ENDPOINT), options).unwrap();
         let delivery = consumer.next().await;
         assert!(delivery.is_some());
         consumer
@@ -172,11 +172,11 @@ impl Scene {
     /// Where something of the endpoint is remembered.
     async fn remembers(&self) -> Vec<&'static str> {
         let mut places = Vec::new();
-        places.extend(self.post.admissions.remembers(ENDPOINT).then_some("admissions"));
-        places.extend(self.post.heartbeats.remembers(ENDPOINT).then_some("runs"));
+        places.extend(self.dispatch.admissions.remembers(ENDPOINT).then_some("admissions"));
+        places.extend(self.dispatch.heartbeats.remembers(ENDPOINT).then_some("runs"));
         places.extend(self.presence.remembers(ENDPOINT).then_some("presence"));
         places.extend(self.starts.under_way(ENDPOINT).then_some("starts"));
-        places.extend((!self.post.tasks.lines().await.is_empty()).then_some("lines"));
+        places.extend((!self.dispatch.tasks.lines().await.is_empty()).then_some("lines"));
         places
     }
 }
@@ -184,16 +184,16 @@ impl Scene {
 #[tokio::test]
 async fn nothing_is_remembered_of_a_deleted_endpoint() {
     let scene = Scene::new().await;
-    assert!(scene.post.admissions.logged_in(ENDPOINT, 1));
+    assert!(scene.dispatch.admissions.logged_in(ENDPOINT, 1));
     scene.submit(3).await;
     scene.heard(1);
     let consumer = scene.consume().await;
     assert_eq!(scene.remembers().await, ["admissions", "runs", "presence", "lines"]);
     scene.store.write(DeleteEndpoint(ENDPOINT)).await.unwrap();
-    scene.post.endpoint_deleted(ENDPOINT, By::Operator { uid: 0 }).await.unwrap();
+    scene.dispatch.endpoint_deleted(ENDPOINT, By::Operator { uid: 0 }).await.unwrap();
     drop(consumer);
     // What was on its way when it was deleted.
-    assert!(!scene.post.admissions.logged_in(ENDPOINT, 1));
+    assert!(!scene.dispatch.admissions.logged_in(ENDPOINT, 1));
     scene.heard(1);
     // The broker tells the end of the queue from a task of its own.
     for _ in 0..1000 {
@@ -216,11 +216,11 @@ async fn many_tasks_end_in_steps() {
     let before = scene.store.commands();
     let endings: Vec<_> =
         tasks[..300].iter().map(|&task| Ending { endpoint: ENDPOINT, task, why: "over".into() }).collect();
-    scene.post.ender.end(&endings).await.unwrap();
+    scene.dispatch.ender.end(&endings).await.unwrap();
     assert_eq!((ended(&scene).await, scene.store.commands() - before), (300, 2));
     scene.store.write(DeleteEndpoint(ENDPOINT)).await.unwrap();
     let before = scene.store.commands();
-    scene.post.ender.end_orphans().await.unwrap();
+    scene.dispatch.ender.end_orphans().await.unwrap();
     assert_eq!((ended(&scene).await, scene.store.commands() - before), (600, 2));
 }
 

@@ -34,7 +34,7 @@ use crate::http::connections::{Connections, Place};
 use crate::http::failure::Failure;
 use crate::http::in_progress::Working;
 use crate::limits::Limits;
-use crate::metrics::Figures;
+use crate::metrics::Metrics;
 use crate::random;
 use identity::http::host_names::Names;
 
@@ -55,7 +55,7 @@ pub struct Server {
     inside: Router,
     names: Names,
     outside: BrokerAddress,
-    figures: Figures,
+    metrics: Metrics,
     connections: Connections,
     pace: Pace,
     /// How long a connection may be idle.
@@ -100,12 +100,12 @@ impl Server {
         inside: Router,
         names: Names,
         outside: BrokerAddress,
-        figures: Figures,
+        metrics: Metrics,
         limits: &Limits,
     ) -> Server {
         let connections = Connections::new(limits.http_connections);
         let idle = Duration::from_secs(limits.idle_connection_seconds.into());
-        Server { router, inside, names, outside, figures, connections, pace: Pace::new(limits), idle }
+        Server { router, inside, names, outside, metrics, connections, pace: Pace::new(limits), idle }
     }
 
     /// Serves one connection to its end. `waiting` is its place among those that are not served yet.
@@ -207,7 +207,7 @@ impl Server {
             response.headers_mut().insert(BROKER, value);
         }
         let (status, took) = (response.status().as_u16(), began.elapsed());
-        self.figures.answered(status, took);
+        self.metrics.answered(status, took);
         let took_ms = took.as_micros() as f64 / 1_000.0;
         span.in_scope(|| tracing::info!(%method, path, status, took_ms, "http"));
         response.map(|body| Body::new(Answer { body, _working: working }))

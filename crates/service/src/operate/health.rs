@@ -1,6 +1,6 @@
 //! `/healthz`, `/readyz` and `/metrics`: for whoever operates the service, and for what watches it.
 //!
-//! The first two say nothing but yes or no. The page of figures is told to this machine only, and at the doors that
+//! The first two say nothing but yes or no. The page of metrics is told to this machine only, and at the listeners that
 //! `metrics.listen` opens; a request that a proxy passed on is not this machine's.
 
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::clock;
-use crate::dispatch::Post;
+use crate::dispatch::Dispatch;
 use crate::http::failure::Failure;
-use crate::metrics::{Figures, counted, gauge, gauges};
+use crate::metrics::{Metrics, counted, gauge, gauges};
 use crate::tasks::presence::Presence;
 use identity::http::arrival::Arrival;
 use store::{Census, Store, StoreError};
@@ -32,16 +32,16 @@ const OLD: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Health {
     pub store: Store,
-    pub post: Post,
+    pub dispatch: Dispatch,
     pub presence: Presence,
-    pub figures: Figures,
+    pub metrics: Metrics,
     pub stop: Stop,
     counted: Arc<Mutex<Option<(Instant, Census)>>>,
 }
 
 impl Health {
-    pub fn new(store: Store, post: Post, presence: Presence, figures: Figures, stop: Stop) -> Health {
-        Health { store, post, presence, figures, stop, counted: Arc::default() }
+    pub fn new(store: Store, dispatch: Dispatch, presence: Presence, metrics: Metrics, stop: Stop) -> Health {
+        Health { store, dispatch, presence, metrics, stop, counted: Arc::default() }
     }
 
     /// Whether a submit would be accepted now: the store reads and writes, and nobody has said stop.
@@ -78,7 +78,7 @@ impl Health {
         let it = &mut page;
         let version = [(env!("CARGO_PKG_VERSION").to_owned(), 1)];
         gauges(it, "farcall_info", "The version that runs.", "version", version);
-        self.figures.write(it);
+        self.metrics.write(it);
         let census = self.census().await?;
         let open = [("waiting".to_owned(), census.waiting), ("taken".to_owned(), census.taken)];
         let help = "Open tasks: in the queue of their endpoint, or taken by it.";
@@ -92,8 +92,8 @@ impl Health {
         gauge(it, "farcall_endpoints_online", "Endpoints that were heard of lately.", up);
         let idle = census.endpoints.iter().filter(|endpoint| {
             self.presence.online(**endpoint, now)
-                && !self.post.consumes(**endpoint)
-                && !self.post.reads_commands(**endpoint)
+                && !self.dispatch.consumes(**endpoint)
+                && !self.dispatch.reads_commands(**endpoint)
         });
         let help = "Endpoints that are online and take nothing.";
         gauge(it, "farcall_endpoints_online_taking_nothing", help, idle.count());
@@ -109,7 +109,7 @@ impl Health {
     }
 
     fn broker(&self, page: &mut String) {
-        let it = self.post.figures();
+        let it = self.dispatch.broker_stats();
         let gauged = [
             ("connections", "Connections to the broker.", it.connections),
             ("channels", "Channels open in them.", it.channels),

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use daemon::stop::{Stage, Stop};
 
-use crate::dispatch::{Post, PostError};
+use crate::dispatch::{Dispatch, DispatchError};
 use crate::fair_shares::Shares;
 use crate::http::broker_address::BrokerAddress;
 use crate::http::certificates::{CertificateError, Certificates, Files};
 use crate::http::listeners::{self, Acceptor, ListenError, Listener, Protocols};
 use crate::http::server::Server;
-use crate::metrics::Figures;
+use crate::metrics::Metrics;
 use crate::operate::administration;
 use crate::operate::administration::Administration;
 use crate::operate::config::{Config, Tls};
@@ -44,7 +44,7 @@ pub enum ServeError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Post(#[from] PostError),
+    Dispatch(#[from] DispatchError),
     #[error(transparent)]
     Listener(#[from] ListenError),
     #[error(transparent)]
@@ -119,7 +119,7 @@ pub struct Service {
     retention: Retention,
     keeper: Keeper,
     store: Store,
-    post: Post,
+    dispatch: Dispatch,
     listeners: Vec<Listener>,
     acceptor: Acceptor,
     certificates: Option<Certificates>,
@@ -146,25 +146,26 @@ impl Service {
         let store = Store::open(&directory.database()).await?.with_files_from(config.limits.file_from_bytes);
         let identity = Identity::new(store.clone(), directory.keys());
         let presence = Presence::new(&config.limits);
-        let figures = Figures::default();
+        let metrics = Metrics::default();
         let starts = Starts::default();
-        let (post, broker) = Post::open(
+        let (dispatch, broker) = Dispatch::open(
             store.clone(),
             presence.clone(),
             Arc::new(starts.clone()),
-            figures.clone(),
+            metrics.clone(),
             &config.limits,
         )
         .await?;
         let most = config.limits.endpoints_per_identity;
-        let starter = Starter { store: store.clone(), post: post.clone(), starts: starts.clone(), most };
+        let starter =
+            Starter { store: store.clone(), dispatch: dispatch.clone(), starts: starts.clone(), most };
         let keeper = Keeper::new(starter, presence.clone(), config.limits.restarts);
         let outside = outside(&config, &listeners);
         let app = App {
             store: store.clone(),
             identity: identity.clone(),
             presence: presence.clone(),
-            post: post.clone(),
+            dispatch: dispatch.clone(),
             starts,
             room: Room::new(&config.limits, &directory.payloads()),
             new_endpoints: Rates::new(
@@ -178,9 +179,9 @@ impl Service {
             keeper: keeper.clone(),
             limits: config.limits,
             amqp: outside.clone(),
-            figures: figures.clone(),
+            metrics: metrics.clone(),
         };
-        let health = Health::new(store.clone(), post.clone(), presence.clone(), figures.clone(), stop);
+        let health = Health::new(store.clone(), dispatch.clone(), presence.clone(), metrics.clone(), stop);
         let inside = health::router(health.clone()).fallback(rest::nowhere);
         let listening = listeners.iter().filter(|listener| listener.spoken.http || listener.spoken.https);
         let names = Names::new(listening.map(|listener| listener.address), &config.http.public_names);
@@ -193,7 +194,8 @@ impl Service {
             .fallback(rest::nowhere);
         // The server puts in who asks.
         let by = By::Operator { uid: nix::unistd::getuid().as_raw() };
-        let administration = Administration { identity: identity.clone(), post: Some(post.clone()), by };
+        let administration =
+            Administration { identity: identity.clone(), dispatch: Some(dispatch.clone()), by };
         let admin =
             administration::Server::open(&directory.admin_socket(), administration).map_err(|error| {
                 ServeError::Admin { path: directory.admin_socket().display().to_string(), error }
@@ -209,21 +211,25 @@ impl Service {
         }
         let addresses = Addresses::of(&listeners);
         publish(&directory.addresses(), &addresses)?;
-        let front = Server::new(router, inside, names, outside, figures, &config.limits);
+        let front = Server::new(router, inside, names, outside, metrics, &config.limits);
         let acceptor = Acceptor::new(
             front,
-            post.broker().clone(),
+            dispatch.broker().clone(),
             certificates.as_ref().map(Certificates::server),
             &config.limits,
         );
-        let retention =
-            Retention { store: store.clone(), ender: post.ender().clone(), presence, limits: config.limits };
+        let retention = Retention {
+            store: store.clone(),
+            ender: dispatch.ender().clone(),
+            presence,
+            limits: config.limits,
+        };
         Ok(Service {
             addresses,
             retention,
             keeper,
             store,
-            post,
+            dispatch,
             listeners,
             acceptor,
             certificates,
@@ -275,7 +281,7 @@ impl Service {
             () = working => {}
             () = hurried => tracing::warn!("what was open was left: the stop was hurried"),
         }
-        if tokio::time::timeout(FINISH, self.post.finish()).await.is_err() {
+        if tokio::time::timeout(FINISH, self.dispatch.finish()).await.is_err() {
             tracing::warn!("acknowledgements were not written in time: what they are of is sent again");
         }
         self.store.close().await;

@@ -39,6 +39,6 @@ pub(super) async fn delete(
         Verdict::Unknown => return Err(Failure::unknown_function(id)),
     }
     app.store.write(DeleteFunction(id)).await?;
-    app.post.function_deleted(id);
+    app.dispatch.function_deleted(id);
     Ok(Json(Deleted::default()))
 }

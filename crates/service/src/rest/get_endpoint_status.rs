@@ -40,14 +40,14 @@ pub(super) async fn status(
         return Ok(Json(Status { status, details: FreeForm::default(), farcall: None }));
     }
     let counters = app.store.counters(id).await?;
-    let consuming = app.post.consumes(id);
+    let consuming = app.dispatch.consumes(id);
     let notice = match app.presence.idle(id, now).filter(|_| !consuming) {
         Some(since) => Some(format!(
             "The endpoint is online and has taken nothing from its queue since {since:.0}: start it again"
         )),
         None if consuming || online || counters.waiting + counters.taken == 0 => None,
         None => match endpoint.manager {
-            Some(manager) if !app.post.reads_commands(manager) => {
+            Some(manager) if !app.dispatch.reads_commands(manager) => {
                 Some("Its tasks wait until its manager is online".to_owned())
             }
             Some(_) => app.keeper.told(id),

@@ -45,13 +45,13 @@ pub use resent::Answers;
 use route::Route;
 
 use crate::clock;
-use crate::dispatch::Post;
+use crate::dispatch::Dispatch;
 use crate::endpoint_management::Management;
 use crate::fair_shares::Shares;
 use crate::http::broker_address::BrokerAddress;
 use crate::http::failure::Failure;
 use crate::limits::Limits;
-use crate::metrics::Figures;
+use crate::metrics::Metrics;
 use crate::permissions::{self, Verdict};
 use crate::tasks::presence::Presence;
 use crate::user_endpoint::Starts;
@@ -67,7 +67,7 @@ pub struct App {
     pub store: Store,
     pub identity: Identity,
     pub presence: Presence,
-    pub post: Post,
+    pub dispatch: Dispatch,
     pub starts: Starts,
     pub room: Room,
     /// What each of them asks.
@@ -82,13 +82,13 @@ pub struct App {
     pub limits: Limits,
     /// Where the broker is found from outside.
     pub amqp: BrokerAddress,
-    pub figures: Figures,
+    pub metrics: Metrics,
 }
 
 impl App {
     /// What `caller` does with endpoints that they manage.
     fn management(&self, caller: IdentityId) -> Management<'_> {
-        Management { store: &self.store, post: Some(&self.post), by: By::Identity(caller) }
+        Management { store: &self.store, dispatch: Some(&self.dispatch), by: By::Identity(caller) }
     }
 }
 

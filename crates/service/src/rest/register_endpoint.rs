@@ -100,7 +100,7 @@ pub(super) async fn update(
             let message = format!("Endpoint {id} is a user endpoint: its manager starts it");
             return Err(Failure::new(Code::ResourceConflict, message));
         }
-        if app.presence.online(id, clock::now()) && app.post.consumes(id) {
+        if app.presence.online(id, clock::now()) && app.dispatch.consumes(id) {
             let message =
                 format!("Endpoint {id} is connected: stop it where it runs before it is started again");
             return Err(Failure::new(Code::ResourceConflict, message));
@@ -252,7 +252,7 @@ async fn register(
         Registered::ShutOut => return Err(Failure::shut_out()),
         Registered::TooMany => return Err(Failure::too_many_endpoints("endpoints", most)),
     };
-    app.post.endpoint_registered(id, number).map_err(|error| {
+    app.dispatch.endpoint_registered(id, number).map_err(|error| {
         tracing::error!(%error, endpoint = %id, "the queues of an endpoint could not be declared");
         Failure::unavailable("The broker does not answer; try again later")
     })?;

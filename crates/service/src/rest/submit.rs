@@ -146,8 +146,8 @@ pub(super) async fn submit(
     drop(body);
     let (accepted, ticket) = match written {
         Ok(Submission::New(accepted)) => {
-            app.figures.submitted(count);
-            app.post.submitted(accepted.endpoint);
+            app.metrics.submitted(count);
+            app.dispatch.submitted(accepted.endpoint);
             if target.is_manager {
                 // It may have left since it was found.
                 app.starts.stir();
@@ -218,11 +218,15 @@ async fn user_endpoint(
     choices: Choices,
 ) -> Result<EndpointId, Failure> {
     let most = app.limits.endpoints_per_identity;
-    let starter =
-        Starter { store: app.store.clone(), post: app.post.clone(), starts: app.starts.clone(), most };
+    let starter = Starter {
+        store: app.store.clone(),
+        dispatch: app.dispatch.clone(),
+        starts: app.starts.clone(),
+        most,
+    };
     let wanted = user_endpoint::Wanted { identity: caller, choices };
     let ready = starter.ready(manager, wanted).await;
-    app.figures.start(ready.is_ok());
+    app.metrics.start(ready.is_ok());
     ready.map_err(|(id, outcome)| match outcome {
         Outcome::Refused(why) => {
             Failure::new(Code::SemanticallyInvalid, format!("Request payload failed validation: {why}"))

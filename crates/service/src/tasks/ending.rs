@@ -13,7 +13,7 @@ use wire::{EndpointId, TaskId, queue};
 
 use crate::clock;
 use crate::log_throttle::LogThrottle;
-use crate::metrics::{Figures, Times};
+use crate::metrics::{Metrics, Times};
 
 /// Results recorded together at most.
 pub(crate) const TOGETHER: usize = 256;
@@ -26,7 +26,7 @@ type Wake = Arc<dyn Fn(String) + Send + Sync>;
 pub struct TaskEnder {
     store: Store,
     wake: Wake,
-    figures: Figures,
+    metrics: Metrics,
     dropped: Arc<Dropped>,
 }
 
@@ -70,8 +70,8 @@ impl Ending {
 
 impl TaskEnder {
     /// `wake` must not block.
-    pub fn new(store: Store, figures: Figures, wake: impl Fn(String) + Send + Sync + 'static) -> TaskEnder {
-        TaskEnder { store, wake: Arc::new(wake), figures, dropped: Arc::default() }
+    pub fn new(store: Store, metrics: Metrics, wake: impl Fn(String) + Send + Sync + 'static) -> TaskEnder {
+        TaskEnder { store, wake: Arc::new(wake), metrics, dropped: Arc::default() }
     }
 
     /// Ends the open tasks of endpoints that are no more: their deletion was interrupted.
@@ -154,7 +154,7 @@ impl TaskEnder {
         for (recorded, (outcome, times)) in recorded.recorded.into_iter().zip(ends) {
             if matches!(recorded, Recorded::New { .. }) {
                 ended += 1;
-                self.figures.ended(outcome, times);
+                self.metrics.ended(outcome, times);
             }
             match recorded {
                 Recorded::New { deliver: Some(group) } => groups.push(group),
@@ -163,7 +163,7 @@ impl TaskEnder {
                 Recorded::Refused => refused += 1,
             }
         }
-        self.figures.dropped(late, refused);
+        self.metrics.dropped(late, refused);
         groups.sort_unstable();
         groups.dedup();
         for (identity, group) in groups {

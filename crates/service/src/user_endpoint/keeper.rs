@@ -66,12 +66,12 @@ impl Keeper {
         for user_endpoint in open {
             let id = user_endpoint.id;
             let now = clock::now();
-            let post = &self.starter.post;
+            let dispatch = &self.starter.dispatch;
             let seen = Seen {
                 first: user_endpoint.first,
-                lives: post.consumes(id) || self.presence.online(id, now),
+                lives: dispatch.consumes(id) || self.presence.online(id, now),
                 starting: self.starter.starts.under_way(id),
-                manager_connected: post.reads_commands(user_endpoint.manager),
+                manager_connected: dispatch.reads_commands(user_endpoint.manager),
             };
             let decision = self.restarts().look(id, seen, now);
             match decision {
@@ -79,7 +79,7 @@ impl Keeper {
                 Decision::Start => self.start(user_endpoint),
                 Decision::GiveUp(why) => {
                     tracing::warn!(user_endpoint = %id, why, "the tasks of a user endpoint are given up");
-                    post.ender().end_open(id, Which::All, &why).await?;
+                    dispatch.ender().end_open(id, Which::All, &why).await?;
                 }
             }
         }

@@ -24,7 +24,7 @@ use wire::{EndpointId, IdentityId};
 use self::core::{Action, Event, Outcome, Starts as Core};
 use crate::clock;
 use crate::dispatch::broker_user::ConnectionUrl;
-use crate::dispatch::{EndpointObserver, Post};
+use crate::dispatch::{Dispatch, EndpointObserver};
 use store::secret::{self, Hash};
 use store::{Choices, Endpoint, Holder, RegisterEndpoint, Registered, Store, StoreError};
 
@@ -174,7 +174,7 @@ pub struct Wanted {
 #[derive(Clone, Debug)]
 pub struct Starter {
     pub store: Store,
-    pub post: Post,
+    pub dispatch: Dispatch,
     pub starts: Starts,
     /// User endpoints that one identity may have.
     pub most: u32,
@@ -189,7 +189,7 @@ impl Starter {
     ) -> Result<EndpointId, (EndpointId, Outcome)> {
         let Choices { config, runtime } = &wanted.choices;
         let id = id::of(manager.id, wanted.identity, &config.to_object(), runtime.as_ref());
-        if self.post.consumes(id) {
+        if self.dispatch.consumes(id) {
             // Who computes an id may have taken it: that it takes tasks says nothing about whose it is.
             return match self.store.endpoint(id).await {
                 Ok(Some(it)) if it.owner == wanted.identity && it.manager == Some(manager.id) => Ok(id),
@@ -206,7 +206,7 @@ impl Starter {
             };
         }
         let starts = &self.starts;
-        let (mut outcome, actions) = starts.want(id, manager.id, self.post.reads_commands(manager.id));
+        let (mut outcome, actions) = starts.want(id, manager.id, self.dispatch.reads_commands(manager.id));
         if actions.contains(&Action::Begin) {
             let starter = self.clone();
             let manager = manager.clone();
@@ -284,7 +284,7 @@ impl Starter {
                 return Err(CommandError::Taken);
             }
         };
-        self.post.user_endpoint_made(id)?;
+        self.dispatch.user_endpoint_made(id)?;
         let url = ConnectionUrl { holder: Holder::Endpoint(id), number, secret: &secret }.at(broker_at);
         let (username, person) = self.person(wanted.identity).await?;
         let command = StartEndpoint {
@@ -310,7 +310,7 @@ impl Starter {
         // Before it is sent: the answer may come faster than the confirmation.
         self.starts.apply(id, Event::Commanded { credential: number });
         tracing::info!(user_endpoint = %id, manager = %manager.id, "a manager is told to start a user endpoint");
-        match self.post.publish(message).await {
+        match self.dispatch.publish(message).await {
             Confirmation::Confirmed => Ok(()),
             other => Err(CommandError::NotPublished(other)),
         }

@@ -17,7 +17,7 @@ const LONGEST: u32 = 366 * 24 * 60;
 impl Administration {
     pub(super) async fn endpoint(&self, request: EndpointRequest) -> Result<Reply, AdminError> {
         let store = self.identity.store();
-        let management = Management { store, post: self.post.as_ref(), by: self.by };
+        let management = Management { store, dispatch: self.dispatch.as_ref(), by: self.by };
         match request {
             EndpointRequest::List => {
                 let lines = store.endpoint_lines(None, LISTED).await?;
@@ -62,10 +62,10 @@ impl Administration {
 
     fn known_endpoint(&self, line: EndpointLine) -> KnownEndpoint {
         let locked_until = line.locked_until.filter(|until| *until > clock::now());
-        let status = match &self.post {
+        let status = match &self.dispatch {
             _ if locked_until.is_some() => "locked",
             None => "unknown",
-            Some(post) if post.online(line.id) => "online",
+            Some(dispatch) if dispatch.online(line.id) => "online",
             Some(_) => "offline",
         };
         KnownEndpoint {

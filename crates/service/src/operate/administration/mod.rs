@@ -23,7 +23,7 @@ use tokio::net::{UnixListener, UnixStream};
 use wire::IdentityId;
 
 use crate::clock;
-use crate::dispatch::Post;
+use crate::dispatch::Dispatch;
 use identity::Identity;
 use identity::audit::By;
 use identity::end_reason::Ended;
@@ -69,7 +69,7 @@ impl From<IdentityError> for AdminError {
 pub struct Administration {
     pub identity: Identity,
     /// Absent while the service doesn't run: nobody is connected then.
-    pub post: Option<Post>,
+    pub dispatch: Option<Dispatch>,
     /// Who asks.
     pub by: By,
 }
@@ -100,8 +100,8 @@ impl Administration {
     fn cut_off(&self, identity: IdentityId, ended: &store::Ended, why: &Ended) {
         self.identity.forget_tokens();
         self.identity.forget_person(identity);
-        if let Some(post) = &self.post {
-            post.shut_out(ended, &why.to_string(), self.by);
+        if let Some(dispatch) = &self.dispatch {
+            dispatch.shut_out(ended, &why.to_string(), self.by);
         }
     }
 }
