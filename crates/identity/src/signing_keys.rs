@@ -13,11 +13,10 @@ use std::sync::Arc;
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use jsonwebtoken::jwk::{Jwk, PublicKeyUse, ThumbprintHash};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use pem::{EncodeConfig, LineEnding, Pem};
 use serde::{Deserialize, Serialize};
 use tokio::sync::RwLock;
 
@@ -175,13 +174,8 @@ impl Ring {
 fn make(path: &Path) -> Result<Vec<u8>, KeyError> {
     let pair = KeyPair::generate(KeySize::Rsa2048).map_err(|_| KeyError::Generate)?;
     let der: Pkcs8V1Der<'_> = pair.as_der().map_err(|_| KeyError::Generate)?;
-    let mut pem = String::from("-----BEGIN PRIVATE KEY-----\n");
-    let text = STANDARD.encode(der.as_ref());
-    for start in (0..text.len()).step_by(64) {
-        pem.push_str(&text[start..text.len().min(start + 64)]);
-        pem.push('\n');
-    }
-    pem.push_str("-----END PRIVATE KEY-----\n");
+    let lines = EncodeConfig::new().set_line_ending(LineEnding::LF);
+    let pem = pem::encode_config(&Pem::new("PRIVATE KEY", der.as_ref()), lines);
     keep(path, pem.as_bytes())?;
     Ok(pem.into_bytes())
 }
