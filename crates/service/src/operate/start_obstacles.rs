@@ -179,8 +179,11 @@ mod tests {
             let free = TcpListener::bind("127.0.0.1:0").unwrap();
             free.local_addr().unwrap().port()
         };
-        let upstream = "identity.upstreams=[{name: a, title: a, issuer: https://i.d, client_id: c, domains: [d.e], \
-                        client_secret_file: /nonexistent/secret}]";
+        let secret = at("secret");
+        let upstream = format!(
+            "identity.upstreams=[{{name: a, title: a, issuer: https://i.d, client_id: c, domains: [d.e], \
+             client_secret_file: {secret}}}]"
+        );
         let tls = |certificate: &str, key: &str| {
             [format!("tls.certificate={certificate}"), format!("tls.key={key}")]
         };
@@ -212,12 +215,9 @@ mod tests {
                 )],
             ),
             (
-                of(&[upstream]),
+                of(&[&upstream]),
                 None,
-                vec![(
-                    "identity.upstreams: a: cannot read /nonexistent/secret".to_owned(),
-                    "put the client secret there",
-                )],
+                vec![(format!("identity.upstreams: a: cannot read {secret}"), "put the client secret there")],
             ),
             (
                 of(&[&format!("http.listen={taken}")]),
@@ -252,7 +252,7 @@ mod tests {
         for (settings, log, expected) in table {
             let free = of(&["http.listen=127.0.0.1:0", "amqp.listen=127.0.0.1:0"]);
             let laid = free.iter().chain(&settings).map(|text| Setting::from_flag(text).unwrap());
-            let config = Config::load(Path::new("/nonexistent"), laid).unwrap().config;
+            let config = Config::load(&root.path().join("farcall.yaml"), laid).unwrap().config;
             let found = find(&config, root.path(), log, false);
             let fits = found.len() == expected.len()
                 && found.iter().zip(&expected).all(|(found, (seen, mend))| {
@@ -262,7 +262,7 @@ mod tests {
         }
         let settings = [format!("http.listen={taken}"), "amqp.listen=127.0.0.1:0".to_owned()];
         let laid = settings.iter().map(|text| Setting::from_flag(text).unwrap());
-        let config = Config::load(Path::new("/nonexistent"), laid).unwrap().config;
+        let config = Config::load(&root.path().join("farcall.yaml"), laid).unwrap().config;
         assert!(find(&config, root.path(), None, true).is_empty(), "it has its ports itself");
     }
 }

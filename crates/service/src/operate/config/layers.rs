@@ -297,7 +297,8 @@ mod tests {
 
     #[test]
     fn without_a_file_the_defaults_hold() {
-        let config = Config::load(Path::new("/nonexistent/farcall.yaml"), []).unwrap().config;
+        let directory = tempfile::tempdir().unwrap();
+        let config = Config::load(&directory.path().join("farcall.yaml"), []).unwrap().config;
         assert_eq!(config, Config::default());
         for empty in ["", "\n# nothing\n", "http:\n"] {
             assert_eq!(load(empty, Vec::new()).unwrap().config, Config::default(), "{empty:?}");

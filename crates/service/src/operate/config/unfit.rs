@@ -182,7 +182,8 @@ mod tests {
     /// What is unfit in the default configuration with these settings over it.
     fn with(settings: &[&str]) -> Vec<String> {
         let settings = settings.iter().map(|text| Setting::from_flag(text).unwrap());
-        match Config::load(std::path::Path::new("/nonexistent"), settings) {
+        let directory = tempfile::tempdir().unwrap();
+        match Config::load(&directory.path().join("farcall.yaml"), settings) {
             Ok(_) => Vec::new(),
             Err(crate::operate::config::ConfigError::Unfit(found)) => {
                 found.0.iter().map(|unfit| unfit.to_string()).collect()

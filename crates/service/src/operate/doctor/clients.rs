@@ -117,7 +117,6 @@ fn url(config: &Config, name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
 
     use super::*;
     use crate::operate::config::Setting;
@@ -164,10 +163,12 @@ mod tests {
                 "they go to http://c.example, without TLS",
             ),
         ];
+        let directory = tempfile::tempdir().unwrap();
+        let no_file = directory.path().join("farcall.yaml");
         for (settings, verdict, said) in table {
             let settings = settings.split_whitespace().chain(TLS.split_whitespace());
             let laid = settings.clone().map(|text| Setting::from_flag(text).unwrap());
-            let config = Config::load(Path::new("/nonexistent"), laid).unwrap().config;
+            let config = Config::load(&no_file, laid).unwrap().config;
             let found = outside(&config, None, false);
             let settings: Vec<_> = settings.collect();
             assert!(found.verdict == verdict && found.seen.contains(said), "{settings:?}: {found}");
