@@ -60,7 +60,7 @@ impl Consumer {
         options: ConsumeOptions,
     ) -> Result<Consumer, ConsumeError> {
         let mut locked = shared.lock_for_embedder();
-        let (connection, outbox) = locked.connect(true);
+        let (connection, outbox) = locked.open_connection(true);
         let core = locked.core();
         let channel = core.open_channel(connection, 1);
         core.set_prefetch(channel, options.prefetch, true);
@@ -69,7 +69,7 @@ impl Consumer {
         let started = core.consume(channel, how);
         core.run();
         if let Err(error) = started {
-            locked.disconnect(connection, true);
+            locked.remove_connection(connection, true);
             return Err(match error {
                 Refused::NoQueue => ConsumeError::NoQueue(queue.into()),
                 _ => ConsumeError::InUse(queue.into()),
@@ -139,6 +139,6 @@ impl Consumer {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        self.shared.lock_for_embedder().disconnect(self.connection, true);
+        self.shared.lock_for_embedder().remove_connection(self.connection, true);
     }
 }

@@ -184,9 +184,7 @@ impl Handle {
         let mut locked = self.shared.lock_for_embedder();
         let connections: Vec<_> = locked.core().connections_whose(whose).collect();
         for connection in &connections {
-            // The core requeues what it held now; its task only has to tell the client.
-            locked.core().close_connection(*connection);
-            locked.disconnect_with_reason(*connection, &why);
+            locked.end_connection(*connection, &why);
         }
         connections.len()
     }

@@ -25,8 +25,8 @@ struct Waiting {
 
 /// The broker stops.
 pub(crate) const STOP: u8 = 1;
-/// The embedder ends the connection.
-pub(crate) const DISCONNECT: u8 = 2;
+/// The embedder has ended the connection.
+pub(crate) const ENDED_BY_EMBEDDER: u8 = 2;
 /// There are too many handshakes, and this connection's is the oldest.
 pub(crate) const EVICT: u8 = 4;
 /// The handshake is over, or the connection is: it is never evicted.
@@ -72,10 +72,10 @@ impl Outbox {
     }
 
     /// The embedder ends the connection. The client reads `why` as the close text.
-    pub(crate) fn disconnect(&self, why: &Arc<str>) {
+    pub(crate) fn end(&self, why: &Arc<str>) {
         // The first reason holds: the connection has ended with it.
         let _ = self.close_text.set(why.clone());
-        self.signal(DISCONNECT);
+        self.signal(ENDED_BY_EMBEDDER);
     }
 
     /// The close text of a connection that the embedder ends.

@@ -198,7 +198,7 @@ impl Locked<'_> {
     }
 
     /// Opens a connection with its outbox. When the broker is stopping, the outbox has that signal already.
-    pub(crate) fn connect(&mut self, local: bool) -> (ConnectionKey, Arc<Outbox>) {
+    pub(crate) fn open_connection(&mut self, local: bool) -> (ConnectionKey, Arc<Outbox>) {
         let key = self.core().open_connection(local);
         let outbox = Arc::new(Outbox::default());
         self.guard.outboxes.insert(key, outbox.clone());
@@ -209,7 +209,8 @@ impl Locked<'_> {
         (key, outbox)
     }
 
-    pub(crate) fn disconnect(&mut self, key: ConnectionKey, local: bool) {
+    /// Removes a connection, whose task or consumer is gone, and its outbox.
+    pub(crate) fn remove_connection(&mut self, key: ConnectionKey, local: bool) {
         self.guard.remote -= usize::from(!local);
         self.core().close_connection(key);
         self.dispatch(None);
@@ -217,10 +218,11 @@ impl Locked<'_> {
         self.shared.ended.notify_waiters();
     }
 
-    /// Tells one connection's task that the embedder ends it, and why.
-    pub(crate) fn disconnect_with_reason(&self, key: ConnectionKey, why: &Arc<str>) {
+    /// The embedder ends a connection: the core requeues at once what it held, and its task sends the client `why`.
+    pub(crate) fn end_connection(&mut self, key: ConnectionKey, why: &Arc<str>) {
+        self.core().close_connection(key);
         if let Some(outbox) = self.guard.outboxes.get(&key) {
-            outbox.disconnect(why);
+            outbox.end(why);
         }
     }
 

@@ -188,7 +188,7 @@ impl Session {
     }
 
     /// Whether the embedder has ended this connection: then the core no longer has it.
-    pub(crate) fn is_disconnected(&self, core: &Core) -> bool {
+    pub(crate) fn is_ended_by_embedder(&self, core: &Core) -> bool {
         !self.is_closing() && !core.has_connection(self.connection)
     }
 

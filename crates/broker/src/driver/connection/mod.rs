@@ -96,7 +96,7 @@ enum End {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(crate) fn new(stream: S, origin: Origin, shared: Arc<Shared>) -> Connection<S> {
-        let (key, outbox) = shared.lock().connect(false);
+        let (key, outbox) = shared.lock().open_connection(false);
         shared.begin_handshake(&outbox, origin.peer);
         let now = clock::now();
         Connection {
@@ -253,6 +253,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Connection<S> {
 impl<S> Drop for Connection<S> {
     fn drop(&mut self) {
         self.outbox.leave_handshake();
-        self.shared.lock().disconnect(self.key, false);
+        self.shared.lock().remove_connection(self.key, false);
     }
 }

@@ -81,7 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let mut locked = self.shared.lock();
             let mut context = locked.request_context();
             let mut last = Step::Continue;
-            if self.session.is_disconnected(context.core) {
+            if self.session.is_ended_by_embedder(context.core) {
                 requests.clear();
                 last = self.session.force_close(self.outbox.close_text(), &mut context);
             }

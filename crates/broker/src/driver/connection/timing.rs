@@ -13,7 +13,7 @@ use super::writing::MAX_UNREAD;
 use super::{Connection, End};
 use crate::clock;
 use crate::core::Output;
-use crate::driver::outbox::{DISCONNECT, EVICT, STOP};
+use crate::driver::outbox::{ENDED_BY_EMBEDDER, EVICT, STOP};
 use crate::session::violation::{Code, Violation};
 
 /// When a connection did what, and what is due.
@@ -44,9 +44,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if signals & EVICT != 0 {
             self.end = End::Now;
         }
-        if signals & (STOP | DISCONNECT) != 0 && !self.session.is_closing() && self.end == End::Open {
+        if signals & (STOP | ENDED_BY_EMBEDDER) != 0 && !self.session.is_closing() && self.end == End::Open {
             let outbox = self.outbox.clone();
-            let text = if signals & DISCONNECT != 0 {
+            let text = if signals & ENDED_BY_EMBEDDER != 0 {
                 outbox.close_text()
             } else {
                 "broker forced connection closure with reason 'shutdown'"

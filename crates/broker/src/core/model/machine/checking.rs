@@ -15,17 +15,21 @@ impl Machine {
                         .expect("to an open connection");
                     self.check_output(at, output);
                 }
-                Action::Offer { ticket, message, .. } => {
+                Action::Offer { queue: key, ticket, message, .. } => {
                     let number = number_of(&message);
-                    let place = self.expected.offers.iter().position(|it| it.1 == number).expect("matches");
-                    let (queue, _) = self.expected.offers.remove(place).unwrap();
+                    let queue = self.queues.iter().position(|it| it.key == key).expect("a queue that exists");
+                    // In any order: the core's is that of its keys.
+                    let offer = (queue, number);
+                    let place = self.expected.offers.iter().position(|it| *it == offer).expect("matches");
+                    self.expected.offers.remove(place);
                     let mut offers = self.offered.iter_mut();
                     let it =
                         offers.find(|it| (it.queue, it.number, it.ticket) == (queue, number, 0)).unwrap();
                     it.ticket = ticket;
                 }
                 Action::Confirmed { local, safe } => self.check_confirm((IN_PROCESS, local), safe),
-                Action::GrantCredit { window, messages, bytes, .. } => {
+                Action::GrantCredit { queue, window, messages, bytes } => {
+                    assert_eq!(queue, self.queues[KEPT].key);
                     if self.embedder.credit.add(Credit { window, messages, bytes }) {
                         assert_eq!(self.embedder.open, None, "a window within a window");
                         self.embedder.open = Some(window);
@@ -33,7 +37,8 @@ impl Machine {
                     }
                     assert_eq!(self.embedder.open, Some(window));
                 }
-                Action::Ended { window, unacknowledged, .. } => {
+                Action::Ended { queue, window, unacknowledged } => {
+                    assert_eq!(queue, self.queues[KEPT].key);
                     assert_eq!(self.embedder.open.take(), Some(window));
                     self.drop_expired(KEPT);
                     let forgotten = std::mem::take(&mut self.queues[KEPT].waiting);
@@ -45,10 +50,12 @@ impl Machine {
                         self.embedder.store.get_mut(&token).expect("stored").1 = true;
                     }
                 }
-                Action::Acknowledged { token, .. } => {
+                Action::Acknowledged { queue, token, .. } => {
+                    assert_eq!(queue, self.queues[KEPT].key);
                     settle_token(&mut self.expected.acknowledged, &mut self.embedder, token)
                 }
-                Action::Dropped { token, why, .. } => {
+                Action::Dropped { queue, token, why } => {
+                    assert_eq!(queue, self.queues[KEPT].key);
                     assert_ne!(why, DropReason::Overflow, "a window has no length limit");
                     self.drop_expired(KEPT);
                     settle_token(&mut self.expected.dropped, &mut self.embedder, token);

@@ -6,7 +6,7 @@ mod publishing;
 mod settling;
 mod steps;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -33,6 +33,8 @@ struct QueuedCopy {
 
 /// What one queue must be like.
 struct QueueModel {
+    /// Of its latest incarnation.
+    key: QueueKey,
     attributes: Attributes,
     sink: bool,
     alive: bool,
@@ -103,7 +105,7 @@ struct ExpectedCounts {
 /// The actions that this operation must still cause.
 #[derive(Default)]
 struct Expected {
-    offers: VecDeque<(usize, u64)>,
+    offers: Vec<(usize, u64)>,
     answers: Vec<((usize, u64), bool)>,
     returns: Vec<u64>,
     acknowledged: Vec<u64>,
@@ -147,9 +149,11 @@ impl Machine {
                 attributes.auto_delete = false;
                 attributes.expires = None;
             }
-            core.declare_for_embedder(QUEUES[queue], attributes.clone(), storage(queue, sink)).unwrap();
+            let key =
+                core.declare_for_embedder(QUEUES[queue], attributes.clone(), storage(queue, sink)).unwrap();
             let waiting = BTreeMap::new();
             queues.push(QueueModel {
+                key,
                 attributes,
                 sink,
                 alive: true,
@@ -294,7 +298,8 @@ impl Machine {
             self.core.inspect_queue(QUEUES[queue], self.connections[0]).unwrap();
         } else {
             let storage = storage(queue, model.sink);
-            self.core.declare_for_embedder(QUEUES[queue], model.attributes.clone(), storage).unwrap();
+            model.key =
+                self.core.declare_for_embedder(QUEUES[queue], model.attributes.clone(), storage).unwrap();
             model.alive = true;
             model.incarnation += 1;
         }
@@ -334,4 +339,36 @@ proptest! {
         }
         machine.finish();
     }
+}
+
+/// A queue that is declared again has a higher key. So the core offers a message to two sinks in another order than that of
+/// [`QUEUES`]; the expiry of one sink's queue must release the memory of its own offer.
+#[test]
+fn a_sink_that_is_declared_again_expires_before_it_replies() {
+    let mut kinds = vec![(Attributes::default(), false); QUEUES.len()];
+    kinds[0] = (Attributes { expires: Some(13), ..Attributes::default() }, true);
+    kinds[2].1 = true;
+    let bind = |queue| Step::Bind { exchange: 2, target: Target::Queue(queue), key: 0, bound: true };
+    let publish = Publish {
+        publisher: 0,
+        exchange: 2,
+        key: 0,
+        size: 0,
+        expiration: None,
+        persistent: false,
+        mandatory: false,
+    };
+    let steps = [
+        Step::Wait { millis: 13 },
+        bind(2),
+        Step::Declare { queue: 0 },
+        bind(0),
+        Step::Publish(publish),
+        Step::Wait { millis: 13 },
+    ];
+    let mut machine = Machine::new(kinds);
+    for step in &steps {
+        machine.apply(step);
+    }
+    machine.finish();
 }

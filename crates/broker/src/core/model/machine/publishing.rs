@@ -69,7 +69,6 @@ impl Machine {
             self.expected.returns.extend((it.mandatory && it.publisher != IN_PROCESS).then_some(number));
         }
         let (mut waiting, mut refused) = (0, 0);
-        // The core offers in the order of its keys, which differs from that of the names for queues declared again.
         for queue in &queues {
             let model = &mut self.queues[*queue];
             let size = message.body().len();
@@ -79,7 +78,7 @@ impl Machine {
             let could_be_lost = reply.is_some() && model.attributes.durable && it.persistent;
             if model.sink {
                 waiting += 1;
-                self.expected.offers.push_back((*queue, number));
+                self.expected.offers.push((*queue, number));
                 self.offered.push(Offered {
                     queue: *queue,
                     incarnation: model.incarnation,
