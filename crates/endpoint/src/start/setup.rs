@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use daemon::stop::DeferredSignals;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Serialize};
@@ -76,7 +77,13 @@ pub(super) fn set_up(launch: Launch, report: Option<OwnedFd>) -> CommandResult {
     if let Some(script) = &config.endpoint_setup {
         run_script("endpoint_setup", script)?;
     }
-    let Err(failure) = register_and_exec(&launch, report.as_ref(), parent);
+    // A signal between the registration and the `exec` must not be lost, nor end the process without `endpoint_teardown`.
+    let signals = DeferredSignals::begin().map_err(Failure::error);
+    let ended = signals
+        .as_ref()
+        .map_err(Failure::clone)
+        .and_then(|signals| register_and_exec(&launch, report.as_ref(), parent, signals));
+    let Err(failure) = ended;
     // A failure after `endpoint_setup` undoes what that did.
     if let Err(also) = tear_down(&launch.config) {
         complain(also.text);
@@ -89,6 +96,7 @@ fn register_and_exec(
     launch: &Launch,
     report: Option<&OwnedFd>,
     parent: Option<i32>,
+    signals: &DeferredSignals,
 ) -> Result<Infallible, Failure> {
     let Launch { base, endpoint, config, text, document, request } = launch;
     for path in [endpoint.spool(), endpoint.journal()] {
@@ -101,8 +109,6 @@ fn register_and_exec(
     let registration = match given {
         Some(registration) => registration,
         None => block_on(async {
-            // A stop during the registration leaves everything as it was.
-            let (_trigger, stop) = daemon::stop::on_signals().map_err(Failure::error)?;
             let registering = async {
                 let account = settings.account().await?;
                 // `endpoint_setup` may have taken long enough for another start to be done.
@@ -114,7 +120,10 @@ fn register_and_exec(
             };
             tokio::select! {
                 biased;
-                () = stop.begun() => Err(Failure::new(status::GENERIC, "Aborted!")),
+                // A stop during the registration leaves everything as it was.
+                received = signals.received() => {
+                    Err(received.map_or_else(Failure::error, |()| Failure::new(status::GENERIC, "Aborted!")))
+                }
                 registration = registering => registration,
             }
         })?,
@@ -208,10 +217,12 @@ fn title(id: EndpointId, name: &str, environment: Option<&str>) -> String {
 
 /// Runs a script of the configuration. The failure quotes the end of its output.
 fn run_script(what: &str, script: &str) -> CommandResult {
-    let output =
-        Command::new("/bin/sh").arg("-c").arg(script).stdin(Stdio::null()).output().map_err(|error| {
-            Failure::new(status::CONFIG, format!("Error: {what} could not be run: {error}"))
-        })?;
+    let mut command = Command::new("/bin/sh");
+    command.arg("-c").arg(script).stdin(Stdio::null());
+    daemon::stop::deliver_signals_to(&mut command);
+    let output = command
+        .output()
+        .map_err(|error| Failure::new(status::CONFIG, format!("Error: {what} could not be run: {error}")))?;
     if output.status.success() {
         return Ok(());
     }

@@ -1,6 +1,8 @@
 //! `endpoint_teardown` runs once at every orderly end of an endpoint.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::json;
@@ -9,7 +11,7 @@ use crate::fake_service::FakeService;
 use crate::home::{Home, signal, wait_until};
 use crate::{ID, registration, registration_of, revoke};
 
-/// Both scripts write down that they ran.
+/// An endpoint whose scripts record that they ran.
 fn configure(home: &Home, name: &str, more: &str) {
     let ran = |what: &str| format!("echo {what} >> {}", home.path(name).join("ran").display());
     home.configure(
@@ -76,7 +78,7 @@ fn by_each_signal_and_by_two() {
     }
 }
 
-/// Nothing to do for as long as it may be: this endpoint never had a task, so the hard limit counts.
+/// This endpoint never had a task, so the hard limit applies.
 #[test]
 fn idle_for_too_long() {
     let service = FakeService::start(|_| (200, registration(ID)));
@@ -91,7 +93,7 @@ fn idle_for_too_long() {
     assert!(log.contains("nothing to do for long enough; stopping"), "{log}");
 }
 
-/// Whatever stands in the way after `endpoint_setup`, what that made is undone.
+/// A start that fails after `endpoint_setup` runs `endpoint_teardown`, whatever the failure.
 #[test]
 fn a_start_that_fails_after_the_setup() {
     for (status, answer) in [(423, json!({"code": "RESOURCE_LOCKED"})), (200, json!({"endpoint_id": ID}))] {
@@ -103,7 +105,7 @@ fn a_start_that_fails_after_the_setup() {
     }
     let service = FakeService::start(|_| (200, registration(ID)));
     let home = Home::new(&service);
-    // PreviousRun the registration, and after it.
+    // Before the registration, and after it.
     for (name, blocked) in [("spool", "unacked_results"), ("journal", "journal")] {
         configure(&home, name, "");
         fs::write(home.path(name).join(blocked), "in the way").unwrap();
@@ -118,7 +120,7 @@ fn a_start_that_fails_after_the_setup() {
     assert_eq!(ran(&home, "away"), "setup\nteardown\n");
 }
 
-/// A service that doesn't answer doesn't keep whoever wants to stop.
+/// A service that doesn't answer doesn't delay a stop.
 #[test]
 fn interrupted_while_it_registers() {
     let (asked, heard) = std::sync::mpsc::channel();
@@ -137,6 +139,30 @@ fn interrupted_while_it_registers() {
     let ended = child.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(1));
     assert_eq!(String::from_utf8(ended.stderr).unwrap(), "Aborted!\n");
+    assert_eq!(ran(&home, "ep"), "setup\nteardown\n");
+    assert!(!home.path("ep/daemon.pid").exists());
+}
+
+/// A stop after the registration must not be lost before the `exec` of the running endpoint. The process is held there by
+/// its first line of output, for which the pipe has no room.
+#[test]
+fn interrupted_after_its_registration() {
+    let service = FakeService::start(|_| (200, registration(ID)));
+    let home = Home::new(&service);
+    configure(&home, "ep", "detach_endpoint: false\n");
+    let (output, mut full) = std::io::pipe().unwrap();
+    // SAFETY: it sets the size of a pipe of this test.
+    let size = unsafe { libc::fcntl(full.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) };
+    full.write_all(&vec![b' '; usize::try_from(size).unwrap()]).unwrap();
+    let mut command = home.command(&["start", "ep"]);
+    let mut child = command.stdout(full).stderr(Stdio::null()).spawn().unwrap();
+    drop(command);
+    wait_until(|| fs::read_to_string(home.path("ep/endpoint.json")).is_ok_and(|text| text.contains(ID)));
+    signal(i32::try_from(child.id()).unwrap(), libc::SIGINT);
+    let mut text = String::new();
+    BufReader::new(output).read_line(&mut text).unwrap();
+    assert_eq!(text.trim_start(), format!("Starting endpoint; registered ID: {ID}\n"));
+    wait_until(|| child.try_wait().unwrap().is_some());
     assert_eq!(ran(&home, "ep"), "setup\nteardown\n");
     assert!(!home.path("ep/daemon.pid").exists());
 }
@@ -174,7 +200,7 @@ fn stopped_while_it_registers_again() {
 }
 
 #[test]
-fn a_setup_that_fails_is_not_torn_down_and_a_teardown_that_fails_is_told() {
+fn a_failed_setup_is_not_torn_down_and_a_failed_teardown_is_logged() {
     let service = FakeService::start(|_| (200, registration(ID)));
     let home = Home::new(&service);
     home.configure(
