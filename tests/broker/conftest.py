@@ -1,4 +1,4 @@
-"""The two brokers, one of each for the tests of a file."""
+"""Fixtures: a RabbitMQ and a broker of ours for each test file."""
 
 import sys
 from pathlib import Path

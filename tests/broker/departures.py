@@ -1,7 +1,7 @@
-"""Where our broker differs from RabbitMQ on purpose: scenario -> why, and what ours is seen to do.
+"""The scenarios in which our broker differs from RabbitMQ on purpose: why, and our transcript.
 
-Both halves are tests: the transcripts must differ, and ours must be the one written here. `CONFORMANCE.md` names
-these for readers.
+The tests check both: that the transcripts differ, and that ours is the one in this file. `CONFORMANCE.md` lists these
+departures for users.
 """
 
 from typing import NamedTuple
@@ -13,7 +13,7 @@ class Departure(NamedTuple):
 
 
 DEPARTURES = {
-    "persistent_messages_into_a_durable_queue_without_a_keeper": Departure(
+    "persistent_messages_into_a_durable_queue_without_a_sink": Departure(
         "The broker keeps messages in memory only: a persistent message into a durable queue that has no sink could be lost, so it is refused with a nack.",
         [
             "1/1 confirm.selectok",
@@ -23,14 +23,14 @@ DEPARTURES = {
         ],
     ),
     "transactions": Departure(
-        "The class tx is not implemented, and says so: 540.",
+        "The class tx is not implemented: 540.",
         [
             "1/0 connection.close reply_code=540 reply_text=NOT_IMPLEMENTED class_id=90 method_id=10",
             "1/0 the connection ended",
         ],
     ),
     "dead_letters": Departure(
-        "Dead-lettering is not implemented: a queue that asks for it is refused rather than declared without it.",
+        "Dead-lettering is not implemented: the declaration of a queue with it is refused.",
         [
             "1/0 connection.close reply_code=540 reply_text=NOT_IMPLEMENTED class_id=50 method_id=10",
             "1/0 the connection ended",
@@ -51,15 +51,15 @@ DEPARTURES = {
             "1/2 basic.deliver consumer_tag='c' delivery_tag=2 redelivered=False exchange='' routing_key='q' body=b'1' properties=0000",
         ],
     ),
-    "what_the_server_says_of_itself": Departure(
+    "the_properties_of_the_server": Departure(
         "Only PLAIN is offered, and neither consumer priorities nor direct reply-to.",
         [
             "0/0 mechanisms [b'PLAIN']",
             "0/0 capabilities ['authentication_failure_close', 'basic.nack', 'connection.blocked', 'consumer_cancel_notify', 'exchange_exchange_bindings', 'per_consumer_qos', 'publisher_confirms']",
         ],
     ),
-    "old_spellings_of_the_greeting": Departure(
-        "Only AMQP 0-9-1 is spoken; RabbitMQ lets the greetings of 0-8 and 0-9 pass.",
+    "the_headers_of_older_versions": Departure(
+        "Only AMQP 0-9-1 is supported; RabbitMQ accepts the headers of 0-8 and 0-9.",
         [
             "0/0 b'AMQP\\x01\\x01\\x00\\t': ended",
             "0/0 b'AMQP\\x01\\x01\\x08\\x00': ended",
@@ -67,7 +67,7 @@ DEPARTURES = {
         ],
     ),
     "an_unknown_mechanism": Departure(
-        "The client is told what is wrong; RabbitMQ hangs up.",
+        "The client gets a Close with a reply code; RabbitMQ closes the connection without one.",
         [
             "0/0 version 0.9, locales b'en_US'",
             "0/0 offers PLAIN: True",
@@ -75,8 +75,8 @@ DEPARTURES = {
             "1/0 the connection ended",
         ],
     ),
-    "a_response_that_is_no_plain_one": Departure(
-        "The client is told what is wrong; RabbitMQ hangs up.",
+    "a_response_not_in_the_form_of_plain": Departure(
+        "The client gets a Close with a reply code; RabbitMQ closes the connection without one.",
         [
             "0/0 version 0.9, locales b'en_US'",
             "0/0 offers PLAIN: True",
@@ -85,7 +85,7 @@ DEPARTURES = {
         ],
     ),
     "tuning_beyond_the_offer": Departure(
-        "The client is told what is wrong; RabbitMQ hangs up. Zero means `as offered`, as the specification says; RabbitMQ takes it for `no limit` and refuses.",
+        "The client gets a Close with a reply code; RabbitMQ closes the connection without one. Zero means `as offered`, as the specification says; RabbitMQ takes it for `no limit` and refuses it.",
         [
             "0/0 version 0.9, locales b'en_US'",
             "0/0 offers PLAIN: True",
@@ -116,7 +116,7 @@ DEPARTURES = {
         ],
     ),
     "a_method_before_the_connection_is_open": Departure(
-        "An invalid sequence of methods is 503 and names the method; RabbitMQ says 505.",
+        "An invalid sequence of methods is 503 and names the method; RabbitMQ sends 505.",
         [
             "0/0 version 0.9, locales b'en_US'",
             "0/0 offers PLAIN: True",
@@ -126,7 +126,7 @@ DEPARTURES = {
         ],
     ),
     "the_handshake_out_of_order": Departure(
-        "The client is told what is wrong; RabbitMQ hangs up.",
+        "The client gets a Close with a reply code; RabbitMQ closes the connection without one.",
         [
             "0/0 version 0.9, locales b'en_US'",
             "0/0 offers PLAIN: True",
@@ -139,7 +139,7 @@ DEPARTURES = {
         ],
     ),
     "messages_being_delivered_do_not_fill_a_queue": Departure(
-        "A length limit drops for new messages only: what a consumer gives back stays, even above the limit.",
+        "A length limit drops messages only when new ones are published: requeued messages stay, even above the limit.",
         [
             "1/1 confirm.selectok",
             "1/1 queue.declareok queue='q' message_count=0 consumer_count=0",
@@ -156,7 +156,7 @@ DEPARTURES = {
         ],
     ),
     "bindings_with_other_arguments_are_others": Departure(
-        "The arguments of a binding are ignored, so they do not tell two bindings apart.",
+        "The arguments of a binding are ignored, so two bindings that differ only in them are one.",
         [
             "1/1 confirm.selectok",
             "1/1 exchange.declareok",
@@ -168,8 +168,8 @@ DEPARTURES = {
             "1/1 basic.getempty cluster_id=''",
         ],
     ),
-    "a_message_nobody_wants": Departure(
-        "A message is dropped once its consumers have given it back as often as the delivery limit says (20): a consumer that refuses in a loop must not keep the process busy. RabbitMQ has such a limit for quorum queues only.",
+    "a_message_that_is_always_requeued": Departure(
+        "A message is dropped when consumers have requeued it more often than the delivery limit allows (20): a consumer that requeues in a loop must not keep the process busy. RabbitMQ has such a limit for quorum queues only.",
         [
             "0/0 dropped after 21 deliveries",
             "1/1 queue.declareok queue='q' message_count=0 consumer_count=0",
@@ -180,8 +180,8 @@ DEPARTURES = {
             "1/2 basic.deliver consumer_tag='c' delivery_tag=1 redelivered=False exchange='' routing_key='q' body=b'0' properties=0000",
         ],
     ),
-    "a_method_nobody_knows": Departure(
-        "The client is told: 503; RabbitMQ's connection crashes.",
+    "an_unknown_method": Departure(
+        "The client gets a 503; RabbitMQ's connection process crashes.",
         [
             "1/0 connection.close reply_code=503 reply_text=COMMAND_INVALID class_id=60 method_id=99",
             "1/0 the connection ended",
@@ -192,21 +192,21 @@ DEPARTURES = {
         ],
     ),
     "a_method_cut_short": Departure(
-        "Fields that make no sense in a frame that is whole are 502, a syntax error; RabbitMQ says 501.",
+        "Invalid fields in a complete frame are a syntax error, 502; RabbitMQ sends 501.",
         [
             "1/0 connection.close reply_code=502 reply_text=SYNTAX_ERROR class_id=50 method_id=10",
             "1/0 the connection ended",
         ],
     ),
     "a_method_frame_too_short_for_its_ids": Departure(
-        "Fields that make no sense in a frame that is whole are 502, a syntax error; RabbitMQ says 501.",
+        "Invalid fields in a complete frame are a syntax error, 502; RabbitMQ sends 501.",
         [
             "1/0 connection.close reply_code=502 reply_text=SYNTAX_ERROR class_id=0 method_id=0",
             "1/0 the connection ended",
         ],
     ),
     "a_body_longer_than_its_header_said": Departure(
-        "More body than was announced is an error at once; RabbitMQ waits in silence.",
+        "A body longer than announced is an error at once; RabbitMQ sends nothing.",
         [
             "0/0 ended: True",
             "1/0 connection.close reply_code=505 reply_text=UNEXPECTED_FRAME class_id=60 method_id=40",
@@ -232,14 +232,14 @@ DEPARTURES = {
         ],
     ),
     "an_argument_table_of_an_unknown_type": Departure(
-        "The client is told: 502; RabbitMQ's connection crashes.",
+        "The client gets a 502; RabbitMQ's connection process crashes.",
         [
             "1/0 connection.close reply_code=502 reply_text=SYNTAX_ERROR class_id=50 method_id=10",
             "1/0 the connection ended",
         ],
     ),
     "a_heartbeat_on_a_channel": Departure(
-        "The specification says 501; RabbitMQ says 505.",
+        "The specification requires 501; RabbitMQ sends 505.",
         [
             "1/0 connection.close reply_code=501 reply_text=FRAME_ERROR class_id=0 method_id=0",
             "1/0 the connection ended",
@@ -252,20 +252,20 @@ DEPARTURES = {
         ],
     ),
     "an_alternate_exchange": Departure(
-        "Alternate exchanges are not implemented: refused rather than declared without.",
+        "Alternate exchanges are not implemented: their declaration is refused.",
         [
             "1/0 connection.close reply_code=540 reply_text=NOT_IMPLEMENTED class_id=40 method_id=10",
         ],
     ),
     "queues_of_other_kinds": Departure(
-        "Priorities and single active consumers are not implemented: refused rather than declared without.",
+        "Priorities and single active consumers are not implemented: the declaration of such a queue is refused.",
         [
             "1/0 connection.close reply_code=540 reply_text=NOT_IMPLEMENTED class_id=50 method_id=10",
             "2/0 connection.close reply_code=540 reply_text=NOT_IMPLEMENTED class_id=50 method_id=10",
         ],
     ),
     "header_tables_nested_too_deep": Departure(
-        "Tables and arrays nest 32 deep at most: deeper ones are an attack on whoever parses them.",
+        "Tables and arrays may be nested 32 deep: deeper ones could exhaust the stack of a parser.",
         [
             "1/0 connection.close reply_code=502 reply_text=SYNTAX_ERROR class_id=60 method_id=40",
             "1/0 the connection ended",

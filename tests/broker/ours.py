@@ -1,4 +1,4 @@
-"""Our broker as a process: the example `serve` of the crate `broker`."""
+"""Starts our broker: the example `serve` of the crate `broker`."""
 
 import os
 
@@ -29,7 +29,7 @@ class Ours:
         self.start()
 
     def start(self):
-        """Starts it; once it has had its port, on the same one."""
+        """Starts it: the first time on a free port, later on the same port."""
         environment = {"PATH": os.environ["PATH"], "RUST_BACKTRACE": "1"}
         command = [binary("examples/serve"), "--listen", f"127.0.0.1:{self.port}", *self._flags]
         self._process = Process("ours", command, environment, self.directory)
@@ -47,7 +47,7 @@ class Ours:
         return self._process.output()
 
     def resident(self):
-        """Bytes of memory it has now, and has had at most."""
+        """The bytes of memory it has now, and the most it has had."""
         fields = dict(line.split(":", 1) for line in open(f"/proc/{self._process.pid}/status") if ":" in line)
         return tuple(int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
 
@@ -55,7 +55,7 @@ class Ours:
         return len(os.listdir(f"/proc/{self._process.pid}/fd"))
 
     def stop(self):
-        """Asks it to stop; its exit status is part of every test that uses it."""
+        """Stops it, and checks its exit status."""
         if self._process.running():
             status = self._process.stop()
-            assert status == 0, f"our broker left with status {status}:\n{self.output()}"
+            assert status == 0, f"our broker exited with status {status}:\n{self.output()}"

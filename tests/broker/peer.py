@@ -1,7 +1,7 @@
-"""One AMQP connection, spoken frame by frame, that writes down what it is told.
+"""An AMQP client that sends frame by frame and records what the broker sends.
 
-The methods are coded by pika's own tables; connection, channels and content are handled here, because a client library
-hides what the scenarios compare: the exact replies and their order, the bytes of a header, how a connection ends.
+pika's tables encode the methods. Connection, channels and content are handled here, because a client library hides what the
+scenarios compare: the exact replies and their order, the bytes of a header, how a connection ends.
 """
 
 import hashlib
@@ -27,12 +27,12 @@ HEARTBEAT = "heartbeat"
 ENDED = "the connection ended"
 
 
-class Silence(AssertionError):
-    """The broker did not say what was waited for."""
+class NotReceived(AssertionError):
+    """The broker did not send what the test waited for."""
 
 
 class Peer:
-    """A connection. `record(stream, line)` is called with everything the broker says, `stream` naming the channel."""
+    """A connection. `record(stream, line)` is called for everything that the broker sends; `stream` is the channel."""
 
     def __init__(self, port, record=lambda stream, line: None):
         self._socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
@@ -72,27 +72,27 @@ class Peer:
         answer = spec.Connection.StartOk(properties, mechanism, f"\0{user}\0{password}", "en_US")
         return self.ask(0, answer, spec.Connection.Tune)
 
-    # What it says
+    # Sending
 
     def write(self, data):
         try:
             self._socket.settimeout(PATIENCE)
             self._socket.sendall(data)
         except TimeoutError:
-            raise Silence("the broker does not read what it is sent") from None
+            raise NotReceived("the broker does not read") from None
         except OSError:
-            # The broker has hung up: what it said before can still be read.
+            # The broker has closed the connection. What it sent before can still be read.
             pass
 
     def send(self, channel, method):
         self.write(frame.Method(channel, method).marshal())
 
     def frame(self, kind, channel, payload, end=b"\xce"):
-        """A frame of any bytes."""
+        """Sends a frame of any bytes."""
         self.write(struct.pack(">BHI", kind, channel, len(payload)) + payload + end)
 
     def header(self, channel, size, properties=b"\0\0", class_id=60):
-        """A content header with raw properties."""
+        """Sends a content header with raw properties."""
         self.frame(spec.FRAME_HEADER, channel, struct.pack(">HHQ", class_id, 0, size) + properties)
 
     def publish(self, channel, exchange, key, body=b"", properties=None, raw=None, mandatory=False, immediate=False):
@@ -110,7 +110,7 @@ class Peer:
             self._published[channel] += 1
 
     def ask(self, channel, method, *replies):
-        """Sends a method and waits for its reply, which may be that the channel or the connection is closed."""
+        """Sends a method and returns its reply: the normal one, or a Close of the channel or the connection."""
         self.send(channel, method)
         return self.wait(channel, *(replies or _replies(method)))
 
@@ -129,14 +129,15 @@ class Peer:
         self._published[channel] = 0
         self.confirms[channel] = {}
 
-    # What it hears
+    # Receiving
 
     def wait(self, channel, *kinds):
-        """Reads until one of these methods comes on the channel; a Close of either level ends the wait as well."""
+        """Reads until one of these methods is received on the channel, or a Close of the channel or the connection."""
+        end = time.monotonic() + PATIENCE
         while True:
-            event = self.read()
+            event = self.read(max(0.0, end - time.monotonic()))
             if event is None:
-                raise Silence(f"waited for {[kind.NAME for kind in kinds]} on channel {channel}")
+                raise NotReceived(f"waited for {[kind.NAME for kind in kinds]} on channel {channel}")
             if event is ENDED:
                 return ENDED
             if event is HEARTBEAT:
@@ -148,7 +149,7 @@ class Peer:
                 return method
 
     def take(self, channel, count):
-        """Waits for so many deliveries on the channel and returns their bodies; earlier ones nobody took count."""
+        """Waits for so many deliveries on the channel and returns their bodies. Earlier deliveries that were not taken count."""
         waiting = self._deliveries.setdefault(channel, [])
         while len(waiting) < count:
             self._expect(channel, f"got {len(waiting)} of {count} deliveries on channel {channel}")
@@ -156,41 +157,47 @@ class Peer:
         return [it.body for it in taken]
 
     def settle(self, channel=1):
-        """Waits until everything published on the channel is confirmed; records and returns the outcomes by tag."""
+        """Waits until everything published on the channel is confirmed. Records and returns the confirms in the order of their tags."""
         known = self.confirms[channel]
         while len(known) < self._published[channel]:
             self._expect(channel, f"{len(known)} of {self._published[channel]} messages are confirmed")
-        outcomes = [known[tag] for tag in sorted(known)]
-        runs = [f"{len(list(run))} {word}" for word, run in itertools.groupby(outcomes)]
+        words = [known[tag] for tag in sorted(known)]
+        runs = [f"{len(list(run))} {word}" for word, run in itertools.groupby(words)]
         self._record(channel, f"confirms: {', '.join(runs)}")
-        return outcomes
+        return words
 
     def _expect(self, channel, sofar):
-        event = self.read()
+        """Reads an event that is no heartbeat."""
+        event = HEARTBEAT
+        end = time.monotonic() + PATIENCE
+        while event is HEARTBEAT:
+            event = self.read(max(0.0, end - time.monotonic()))
         if event is None:
-            raise Silence(f"{sofar}, then nothing came")
-        if event is HEARTBEAT:
-            return
+            raise NotReceived(f"{sofar}, then nothing was received")
         if event is ENDED or isinstance(event[1], spec.Connection.Close):
-            raise Silence(f"{sofar}, then the connection ended")
+            raise NotReceived(f"{sofar}, then the connection ended")
         if event[0] == channel and isinstance(event[1], spec.Channel.Close):
-            raise Silence(f"{sofar}, then the channel was closed")
+            raise NotReceived(f"{sofar}, then the channel was closed")
 
     def quiet(self, seconds=0.15):
-        """Reads until nothing but heartbeats has come for so long."""
+        """Reads until nothing but heartbeats was received for so long."""
+        latest = time.monotonic() + 4 * PATIENCE
         end = time.monotonic() + seconds
         while (event := self.read(max(0.0, end - time.monotonic()))) not in (None, ENDED):
             if event is not HEARTBEAT:
                 end = time.monotonic() + seconds
+            if time.monotonic() > latest:
+                raise NotReceived("the broker does not stop sending")
 
-    def hear_end(self):
+    def wait_for_end(self):
         """Reads until the connection has ended."""
+        end = time.monotonic() + PATIENCE
         while not self.ended:
-            if self.read() is None:
-                raise Silence("the connection is still there")
+            if self.read(max(0.0, end - time.monotonic())) is None:
+                raise NotReceived("the connection has not ended")
 
     def read(self, timeout=PATIENCE):
-        """The next event: channel and method (with its content), HEARTBEAT, ENDED, or `None` when none came."""
+        """The next event: channel and method (with its content), HEARTBEAT, ENDED, or `None` after `timeout` seconds."""
         end = time.monotonic() + timeout
         while True:
             got = self._frame(max(0.0, end - time.monotonic()))
@@ -213,7 +220,7 @@ class Peer:
                 kind, channel, size = struct.unpack_from(">BHI", self._input)
                 if len(self._input) >= size + 8:
                     payload, mark = self._input[7 : 7 + size], self._input[7 + size]
-                    assert mark == spec.FRAME_END, f"a frame of the broker's ends with {mark:#x}"
+                    assert mark == spec.FRAME_END, f"a frame from the broker ends with {mark:#x}"
                     self._input = self._input[8 + size :]
                     return kind, channel, payload
             left = end - time.monotonic()
@@ -240,7 +247,7 @@ class Peer:
             method = spec.methods[struct.unpack_from(">I", payload)[0]]()
             method.decode(payload, 4)
             if not isinstance(method, WITH_CONTENT):
-                return self._heard(channel, method)
+                return self._received(channel, method)
             self._content[channel] = method
             method.body = b""
         elif kind == spec.FRAME_HEADER:
@@ -252,12 +259,12 @@ class Peer:
             method.body += payload
             self.body_frames.append(len(payload))
         else:
-            raise AssertionError(f"a frame of the broker's has type {kind}")
+            raise AssertionError(f"a frame from the broker has type {kind}")
         if getattr(method, "size", None) != len(method.body):
             return None
-        return self._heard(channel, self._content.pop(channel))
+        return self._received(channel, self._content.pop(channel))
 
-    def _heard(self, channel, method):
+    def _received(self, channel, method):
         if isinstance(method, (spec.Basic.Ack, spec.Basic.Nack)):
             self._confirmed(channel, method)
             return channel, method
@@ -273,7 +280,7 @@ class Peer:
         return channel, method
 
     def _confirmed(self, channel, method):
-        """One line for each message: how often the broker speaks for several at once is its own affair."""
+        """Records each confirm by its message: which of them the broker combines with `multiple` is not compared."""
         known = self.confirms.setdefault(channel, {})
         tags = range(1, method.delivery_tag + 1) if method.multiple else [method.delivery_tag]
         word = method.NAME.split(".")[1].lower()
@@ -283,16 +290,16 @@ class Peer:
             assert tag not in known, f"message {tag} was confirmed twice"
             known[tag] = word
 
-    # How it goes
+    # Closing
 
     def close(self):
-        """Says goodbye; whoever asked hangs up."""
+        """Closes the connection in an orderly way."""
         if not self.ended:
             self.ask(0, spec.Connection.Close(200, "bye", 0, 0))
             self.drop()
 
     def drop(self):
-        """Vanishes without a word."""
+        """Closes the socket without a Close."""
         self._socket.close()
         self.ended = True
 
@@ -307,8 +314,8 @@ def _replies(method):
 
 
 def describe(method):
-    """One line that two brokers have to agree on: what a server may choose freely (names it makes up, the words behind
-    a code) is left out."""
+    """A line that must be equal for both brokers. It leaves out what a server may choose: generated names, and the text after
+    a reply code's name."""
     fields = [f"{name}={_plain(name, value)}" for name, value in vars(method).items() if name != "size"]
     return " ".join([method.NAME.lower(), *fields])
 

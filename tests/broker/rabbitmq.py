@@ -1,9 +1,9 @@
-"""A real RabbitMQ, the broker ours is compared with: loopback only, free ports, a data directory of its own.
+"""Starts a real RabbitMQ, with which ours is compared: on loopback only, with free ports and its own data directory.
 
-It runs as its package's user, who may not look into pytest's directories.
+It runs as the user of its package, who may not read pytest's directories.
 
-Erlang's port mapper (epmd) is started here too, on a free port: left to itself it would listen on all addresses, on
-its well-known port, and outlive the test. Both are ended by their ids.
+Erlang's port mapper (epmd) is started here too, on a free port. Otherwise it would listen on all addresses, on its
+well-known port, and outlive the test. Both are ended by their ids.
 """
 
 import base64
@@ -24,12 +24,12 @@ from processes import Process, alive, until
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 RUN_AS = "rabbitmq"
 
-# Users of the scenarios: name -> what they may configure, write and read; `None` may not even open the virtual host.
+# Users of the scenarios: name -> what they may configure, write and read. `None` may not open the virtual host.
 USERS = {"guest": ".*", "limited": "^limited", "outsider": None}
 
 
 def install():
-    """Installs RabbitMQ from the distribution's packages unless it is there. Two runs at once take turns."""
+    """Installs RabbitMQ from the distribution's packages, unless it is installed. A lock keeps two runs apart."""
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     with open(Path(tempfile.gettempdir()) / "farcall-install-rabbitmq.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -41,7 +41,7 @@ def install():
 
 
 class RabbitMQ:
-    """One node. `kept` names durable queues that are there from the start; above `watermark` it blocks publishers."""
+    """One node. `kept` names durable queues that it has from the start. Above `watermark` it blocks publishers."""
 
     name = "rabbitmq"
 
@@ -109,7 +109,7 @@ class RabbitMQ:
         until(ready, "RabbitMQ listens", 60)
 
     def pid(self):
-        """The Erlang machine's own id, which the start script wrote."""
+        """The process id of the Erlang machine, which the start script wrote to a file."""
         return int((self.directory / "rabbitmq.pid").read_text())
 
     def restart(self):
@@ -118,12 +118,12 @@ class RabbitMQ:
         self.start()
 
     def leave(self):
-        """Has it stop in order, which takes a while. `start` starts it again, on the same port."""
+        """Stops it in an orderly way, which takes a while. `start` starts it again on the same port."""
         os.kill(self.pid(), signal.SIGTERM)
         self._server.wait(90)
 
     def kill(self):
-        """Ends it as a crash would. `start` starts it again, on the same port."""
+        """Ends it as a crash would. `start` starts it again on the same port."""
         self._kill()
 
     def control(self, *arguments):
@@ -132,14 +132,14 @@ class RabbitMQ:
         assert process.wait(60) == 0, process.output()
 
     def _kill(self):
-        # The start script and what it started share a process group that is ours alone.
+        # The start script and its children have a process group of their own.
         try:
             os.killpg(self._server.pid, signal.SIGKILL)
         except ProcessLookupError:
             return
         self._server.wait()
         if (self.directory / "rabbitmq.pid").exists():
-            until(lambda: not alive(self.pid()), "RabbitMQ is gone")
+            until(lambda: not alive(self.pid()), "RabbitMQ has ended")
 
     def stop(self):
         self._kill()
@@ -150,7 +150,7 @@ class RabbitMQ:
 
 
 def free_ports(count):
-    """Ports of the loopback interface that were free a moment ago."""
+    """Ports of the loopback interface that are free."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [it.getsockname()[1] for it in sockets]
     for it in sockets:
@@ -167,7 +167,7 @@ def listening(port):
 
 
 def _hand_over(directory):
-    """Gives the directory to the user the server runs as."""
+    """Makes the user that the server runs as the owner of the directory."""
     user = pwd.getpwnam(RUN_AS)
     for path in [directory, *directory.rglob("*")]:
         os.chown(path, user.pw_uid, user.pw_gid)

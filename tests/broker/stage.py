@@ -1,36 +1,38 @@
-"""Where a scenario plays: one broker, its connections, and the transcript of what the broker said.
+"""Runs a scenario against one broker: its connections, and the transcript of what the broker sent.
 
-A transcript has one stream per connection and channel: what happens on different channels has no order that a broker
-promises. Names carry the scenario's own prefix, so that scenarios share a broker, and lose it in the transcript.
+A transcript has one stream per connection and channel, because brokers promise no order between channels. Names of queues
+and exchanges have the scenario's name as a prefix, so that scenarios can share a broker. The transcript leaves it out.
 """
 
 from peer import Peer
 
-# Durable queues that both brokers have from the start; at ours they have a sink and a backing, as the service's have.
+# Durable queues that both brokers have from the start. At ours they have a sink and a backing, like the service's.
 KEPT = ["kept-1", "kept-2"]
 SCENARIOS = {}
 
 
 def scenario(play):
-    """Registers a scenario: a function of a stage, named by what it shows."""
+    """Registers a scenario: a function of a stage. Its name says what it shows."""
     assert play.__name__ not in SCENARIOS, play.__name__
     SCENARIOS[play.__name__] = play
     return play
 
 
 def observe(play, port):
-    """Plays a scenario against a broker and returns its transcript."""
+    """Runs a scenario against a broker and returns the transcript."""
     stage = Stage(port, play.__name__)
     try:
         play(stage)
-    except AssertionError as complaint:
-        stage.note(f"gave up: {complaint}")
+    except AssertionError as failure:
+        stage.note(f"gave up: {failure}")
     finally:
         stage.close()
     return stage.transcript()
 
 
 class Stage:
+    """One run of a scenario."""
+
     def __init__(self, port, prefix):
         self.port = port
         self._prefix = prefix
@@ -42,7 +44,7 @@ class Stage:
         return f"{self._prefix}.{short}"
 
     def peer(self):
-        """A bare TCP connection."""
+        """A TCP connection without a handshake."""
         number = len(self._peers) + 1
 
         def record(channel, line):
@@ -53,7 +55,7 @@ class Stage:
         return peer
 
     def connect(self, *channels, **options):
-        """An open connection with open channels, channel 1 unless told; recorded from here on."""
+        """An open connection with open channels (channel 1 by default). Recording begins after their opening."""
         peer = self.peer()
         peer.silent = True
         peer.open(**options).channel(*(channels or (1,)))
@@ -61,7 +63,7 @@ class Stage:
         return peer
 
     def note(self, line):
-        """Records what the scenario itself found."""
+        """Records a line of the scenario itself."""
         self._streams.setdefault((0, 0), []).append(str(line))
 
     def close(self):
@@ -70,7 +72,7 @@ class Stage:
                 peer.drop()
 
     def transcript(self):
-        """Plain lines, streams in order of connection and channel."""
+        """The lines of all streams, in the order of connections and channels."""
         return [
             f"{connection}/{channel} {line}".replace(f"{self._prefix}.", "")
             for (connection, channel), lines in sorted(self._streams.items())

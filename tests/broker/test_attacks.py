@@ -1,7 +1,7 @@
-"""Hostile clients. After each attack, and during it, the broker serves others, and its memory stays below its limit.
+"""Attacks by clients. During and after each, the broker serves other clients, and its memory stays below its limit.
 
-Every test has a broker of its own with small limits; a bystander that was connected before goes on working, and a new
-one is let in.
+Every test has its own broker with small limits. A client that was connected before the attack (the bystander) goes on working,
+and a new client can connect.
 """
 
 import random
@@ -22,14 +22,14 @@ from ours import MEGABYTE, Ours
 from peer import Peer
 
 GREETING = b"AMQP\x00\x00\x09\x01"
-# What a broker needs beside the messages it holds: its program, its threads, its connections' buffers.
+# The memory of a broker besides the messages it holds: its program, its threads, the buffers of its connections.
 OWN = 48 * MEGABYTE
 LIMIT = 16 * MEGABYTE
 
 
 @contextmanager
 def attacked(tmp_path, **options):
-    """A broker to attack, with a bystander. What holds after every attack is checked here."""
+    """A broker and a bystander. Checks afterwards what must hold after every attack."""
     broker = Ours(tmp_path, memory_limit=LIMIT, **options)
     try:
         bystander = Bystander(broker)
@@ -40,13 +40,13 @@ def attacked(tmp_path, **options):
         bystander.works()
         Bystander(broker).works()
         _, most = broker.resident()
-        assert most < LIMIT + OWN, f"{most / MEGABYTE:.0f} MB at most"
+        assert most < LIMIT + OWN, f"it took up to {most / MEGABYTE:.0f} MB"
     finally:
         broker.stop()
 
 
 class Bystander:
-    """A client with a connection and a queue of its own."""
+    """A well-behaved client with its own connection and queue."""
 
     def __init__(self, broker):
         self.peer = Peer(broker.port).open().channel(1).confirming()
@@ -59,7 +59,7 @@ class Bystander:
 
 
 def raw(port, data=b""):
-    """A socket that says what it is told to."""
+    """A TCP connection on which `data` was sent."""
     connection = socket.create_connection(("127.0.0.1", port), 10)
     if data:
         try:
@@ -70,7 +70,7 @@ def raw(port, data=b""):
 
 
 def hung_up(connection, timeout=20):
-    """Whether the other side hangs up, whatever it says before."""
+    """Whether the broker closes the connection. What it sends before is ignored."""
     connection.settimeout(timeout)
     try:
         while connection.recv(1 << 16):
@@ -84,7 +84,7 @@ def hung_up(connection, timeout=20):
 
 
 def room_for(files):
-    """Lets this process, and the broker it starts, open so many files."""
+    """Allows this process, and the broker that it starts, to open so many files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = min(files, hard)
     if soft < wanted:
@@ -92,7 +92,7 @@ def room_for(files):
 
 
 def nested(depth, kind=b"A"):
-    """A table with one field, arrays or tables inside each other."""
+    """A table with one field, which holds nested arrays or tables."""
     value = b"V"
     for _ in range(depth):
         inner = value if kind == b"A" else b"\x01k" + value
@@ -110,7 +110,7 @@ def short(text):
     return bytes([len(text)]) + text
 
 
-def test_tables_nested_by_the_thousand_before_the_log_in(tmp_path):
+def test_deeply_nested_tables_before_the_log_in(tmp_path):
     with attacked(tmp_path) as (broker, bystander):
         attackers = []
         for kind in (b"A", b"F"):
@@ -121,20 +121,20 @@ def test_tables_nested_by_the_thousand_before_the_log_in(tmp_path):
         assert all(map(hung_up, attackers))
 
 
-def test_tables_nested_by_the_thousand_after_it(tmp_path):
+def test_deeply_nested_tables_after_the_log_in(tmp_path):
     with attacked(tmp_path) as (broker, bystander):
         for kind in (b"A", b"F"):
             for depth in (33, 500, 5_000, 20_000):
                 declaring = Peer(broker.port).open().channel(1)
                 arguments = struct.pack(">HH", 50, 10) + b"\0\0" + short(b"q") + b"\0" + nested(depth, kind)
                 declaring.frame(1, 1, arguments)
-                declaring.hear_end()
+                declaring.wait_for_end()
                 publishing = Peer(broker.port).open().channel(1)
                 publishing.send(1, Basic.Publish(0, "", bystander.queue))
                 publishing.header(1, 0, struct.pack(">H", 1 << 13) + nested(depth, kind))
                 publishing.quiet(0.05)
                 publishing.drop()
-                # Nothing of it arrived.
+                # No message was published.
                 bystander.works()
 
 
@@ -142,7 +142,7 @@ def test_frames_larger_than_agreed(tmp_path):
     with attacked(tmp_path) as (broker, bystander):
         attackers = []
         for size in (4_097, 1 << 20, (1 << 31) - 1, (1 << 32) - 1):
-            # Before anything is agreed, 4,096 bytes are. The announcement is enough to be hung up on.
+            # Before the tuning, frames may have 4,096 bytes. The header alone ends the connection.
             before = raw(broker.port, GREETING)
             before.recv(4_096)
             before.sendall(struct.pack(">BHI", 1, 0, size) + b"\0" * 1_000)
@@ -156,8 +156,8 @@ def test_frames_larger_than_agreed(tmp_path):
         assert all(map(hung_up, attackers))
 
 
-def test_half_open_handshakes_by_the_thousand(tmp_path):
-    """As many as this machine's limit of files leaves: each stops at another point of the handshake."""
+def test_thousands_of_incomplete_handshakes(tmp_path):
+    """Handshakes that stop at different points, without end."""
     room_for(8_000)
     count, allowed = 3_000, 500
     start_ok = frame.Method(0, Connection.StartOk({}, "PLAIN", "\0guest\0guest", "en_US")).marshal()
@@ -169,16 +169,16 @@ def test_half_open_handshakes_by_the_thousand(tmp_path):
             if number % 500 == 0:
                 bystander.works()
                 Bystander(broker).works()
-        # The oldest made room: no more are kept than the setting says.
-        until(lambda: broker.open_files() < allowed + 100, "the oldest handshakes are pushed out")
+        # The broker closes the oldest: it keeps no more than the setting allows.
+        until(lambda: broker.open_files() < allowed + 100, "the oldest handshakes are closed")
         assert hung_up(held[0])
         Bystander(broker).works()
         for connection in held:
             connection.close()
 
 
-def test_handshakes_that_take_their_time(tmp_path):
-    """One byte at a time, by hundreds: each ends with the time a handshake may take."""
+def test_slow_handshakes(tmp_path):
+    """Hundreds of clients send one byte at a time. Each is closed when the time for a handshake is over."""
     room_for(4_000)
     start_ok = frame.Method(0, Connection.StartOk({}, "PLAIN", "\0guest\0guest", "en_US")).marshal()
     with attacked(tmp_path, handshake_timeout=2) as (broker, bystander):
@@ -200,8 +200,8 @@ def test_handshakes_that_take_their_time(tmp_path):
         until(lambda: broker.open_files() < 100, "slow handshakes are ended")
 
 
-def test_frames_that_take_their_time(tmp_path):
-    """Open connections that begin a frame and never end it cost what they have sent, not what they have promised."""
+def test_incomplete_frames(tmp_path):
+    """Connections that begin a large frame and never finish it take only the memory of what they have sent."""
     room_for(4_000)
     with attacked(tmp_path) as (broker, bystander):
         peers = [Peer(broker.port).open().channel(1) for _ in range(200)]
@@ -224,8 +224,8 @@ def test_bodies_larger_than_allowed(tmp_path):
             peer.drop()
 
 
-def test_bodies_that_all_arrive_at_once_and_never_end(tmp_path):
-    """Fifty of four megabytes: what may be arriving at a time is limited, and the others wait for their turn."""
+def test_many_incomplete_bodies(tmp_path):
+    """Fifty bodies of four megabytes: the broker limits how much is received at a time; the others wait."""
     with attacked(tmp_path, arriving_limit=8 * MEGABYTE) as (broker, bystander):
         peers = [Peer(broker.port).open().channel(1) for _ in range(50)]
         for peer in peers:
@@ -249,7 +249,7 @@ def test_a_million_tiny_messages_to_a_consumer_that_never_reads(tmp_path):
 
 
 def flood(broker, bystander, count):
-    """Publishes to a consumer that does not read until the broker lets no more in, then reads: nothing was lost."""
+    """Publishes to a consumer that does not read, until the broker stops reading. Then the consumer reads: nothing was lost."""
     consumer = Peer(broker.port).open().channel(1)
     consumer.ask(1, Queue.Declare(queue="flooded"))
     consumer.ask(1, Basic.Consume(queue="flooded", consumer_tag="c", no_ack=True))
@@ -260,10 +260,10 @@ def flood(broker, bystander, count):
         if not select.select([], [flow], [], 2)[1]:
             break
         flow.pour()
-    assert flow.left, "the broker takes everything, whoever reads it"
+    assert flow.left, "the broker reads everything although the consumer does not"
     bystander.works()
     Bystander(broker).works()
-    # Now the consumer reads, and the rest is let in.
+    # Now the consumer reads, and the broker reads the rest.
     delivery = frame.Method(1, Basic.Deliver("c", 1, False, "", "flooded")).marshal() + nothing
     wanted, got = count * len(delivery), 0
     receiver = consumer._socket
@@ -282,7 +282,7 @@ def flood(broker, bystander, count):
 
 
 class Flow:
-    """The same message `count` times, poured into a connection as fast as it takes it."""
+    """Sends the same message `count` times, as fast as the broker reads."""
 
     def __init__(self, peer, message, count):
         self._socket = peer._socket
@@ -301,32 +301,32 @@ class Flow:
         self.left -= sent
 
 
-def test_a_publisher_that_never_reads_what_comes_back(tmp_path):
-    """Returned messages and confirms pile up for somebody who does not read them: they are not let publish on."""
+def test_a_publisher_that_never_reads(tmp_path):
+    """Returned messages and confirms wait for a client that does not read: the broker stops reading from it."""
     with attacked(tmp_path) as (broker, bystander):
         publisher = Peer(broker.port).open().channel(1).confirming()
         one = frame.Method(1, Basic.Publish(0, "", "nobody", mandatory=True)).marshal()
         one += frame.Header(1, 10_000, spec.BasicProperties()).marshal() + frame.Body(1, b"x" * 10_000).marshal()
-        assert stalls(publisher, one, 256 * MEGABYTE), "the broker takes everything"
+        assert stalls(publisher, one, 256 * MEGABYTE), "the broker reads everything"
         bystander.works()
         publisher.drop()
 
 
-def test_a_consumer_that_asks_and_never_reads(tmp_path):
-    """The same with questions: every answer waits for somebody who does not read."""
+def test_a_client_that_sends_requests_and_never_reads(tmp_path):
+    """The same with other requests and their replies."""
     with attacked(tmp_path) as (broker, bystander):
         asker = Peer(broker.port).open().channel(1)
         asker.ask(1, Queue.Declare(queue="asked"))
         asker.confirming().publish(1, "", "asked", b"x" * 100_000)
         asker.settle()
         one = frame.Method(1, Basic.Get(queue="asked")).marshal() + frame.Method(1, Basic.Recover(True)).marshal()
-        assert stalls(asker, one * 100, 64 * MEGABYTE), "the broker takes everything"
+        assert stalls(asker, one * 100, 64 * MEGABYTE), "the broker reads everything"
         bystander.works()
         asker.drop()
 
 
 def stalls(peer, message, most, patience=2):
-    """Sends the same again and again; whether the other side stops taking it before `most` bytes."""
+    """Sends the same message repeatedly. Returns whether the broker stops reading before `most` bytes."""
     flow = Flow(peer, message, most // len(message))
     while flow.left:
         if not select.select([], [flow], [], patience)[1]:
@@ -348,7 +348,7 @@ def test_a_flood_of_channels(tmp_path):
             peer.send(0, Connection.TuneOk(500, 131_072, 0))
             peer.ask(0, Connection.Open("/"))
             peer.write(b"".join(frame.Method(number, Channel.Open()).marshal() for number in range(1, 502)))
-            peer.hear_end()
+            peer.wait_for_end()
             greedy.append(peer)
             other = Peer(broker.port).open(channel_max=500)
             other.channel(*range(1, 501))
@@ -374,7 +374,7 @@ def test_a_flood_of_consumers(tmp_path):
 def test_a_flood_of_connections(tmp_path):
     room_for(4_000)
     with attacked(tmp_path, connections=100) as (broker, bystander):
-        # One user's share is used up: the next is told so, and another user still comes in.
+        # When one user's share is used up, the next connection is refused; another user can still connect.
         held = []
         refused = None
         for _ in range(150):
@@ -392,7 +392,7 @@ def test_a_flood_of_connections(tmp_path):
         assert isinstance(other.ask(1, Queue.Declare(queue="limited.q")), Queue.DeclareOk)
         for peer in held:
             peer.drop()
-        until(lambda: broker.open_files() < 50, "the connections are gone")
+        until(lambda: broker.open_files() < 50, "the connections are closed")
 
 
 def test_wrong_credentials_in_a_loop(tmp_path):
@@ -412,7 +412,7 @@ def test_wrong_credentials_in_a_loop(tmp_path):
         for thread in guessers:
             thread.start()
         while any(thread.is_alive() for thread in guessers):
-            # Whoever knows the password does not wait for those who guess.
+            # A client with the right password does not wait for those that guess.
             Bystander(broker).works()
         for thread in guessers:
             thread.join()
@@ -435,7 +435,7 @@ def test_garbage_instead_of_a_greeting(tmp_path):
 
 
 def test_garbage_in_an_open_connection(tmp_path):
-    """A real conversation with a byte changed here and there, and pieces cut out of it."""
+    """Valid frames with some bytes changed and some cut out."""
     chance = random.Random(5)
     methods = [
         Channel.Open(),
@@ -463,8 +463,8 @@ def test_garbage_in_an_open_connection(tmp_path):
             peer.drop()
 
 
-def test_everybody_vanishes_at_once(tmp_path):
-    """Hundreds of connections with consumers and unacknowledged messages, all lost in the same moment."""
+def test_all_connections_are_lost_at_once(tmp_path):
+    """Hundreds of connections with consumers and unacknowledged messages are lost at the same moment."""
     room_for(4_000)
     with attacked(tmp_path) as (broker, bystander):
         publisher = Peer(broker.port).open().channel(1).confirming()

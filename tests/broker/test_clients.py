@@ -1,9 +1,9 @@
-"""Clients that none of us wrote, each in a conversation of its own with RabbitMQ and with ours. lapin's is an example
-program of the crate `broker`.
+"""Runs programs with other projects' client libraries against RabbitMQ and against our broker. lapin's program is an example of
+the crate `broker`.
 
-Every conversation declares and binds, publishes with confirms, has an unroutable message returned, consumes with a
-prefetch and refuses a message once, runs into a missing queue, then loses its broker to a kill, comes back to the one
-that takes its place, and does it all again. What it says on the way must be the same with both brokers.
+Each program declares and binds, publishes with confirms, has an unroutable message returned, consumes with a prefetch and
+rejects a message once, and declares a missing queue passively. Then the broker is killed and started again; the program
+reconnects and does everything once more. What it prints must be the same with both brokers.
 """
 
 import os
@@ -23,7 +23,7 @@ def python(script):
 
 
 def node():
-    """Node with amqplib, installed once per lock file into the user's cache."""
+    """Node with amqplib. That is installed once per lock file, into the user's cache."""
     source = CLIENTS / "node"
     return ["env", f"NODE_PATH={environments.node_modules(source)}", "node", source / "conversation.js"]
 
@@ -39,7 +39,7 @@ CONVERSATIONS = {
 
 
 def converse(broker, directory):
-    """All clients at once, and one kill for all of them; returns what each has said."""
+    """Runs all clients at once, and kills the broker once. Returns what each client printed."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(directory), "LANG": "C.UTF-8"}
     running = {
         name: Process(f"{name}-{broker.name}", [*map(str, command()), str(broker.port)], environment, directory)
@@ -55,20 +55,20 @@ def converse(broker, directory):
         for process in running.values():
             if process.running():
                 process.kill()
-    # Beside what a conversation says (after a dash) stands what its library logs.
-    said = {name: process.output().splitlines() for name, process in running.items()}
-    return {name: [line.removeprefix("- ") for line in lines if line.startswith("- ")] for name, lines in said.items()}
+    # A program prints its lines with a dash; the others are its library's log.
+    outputs = {name: process.output().splitlines() for name, process in running.items()}
+    return {name: [line.removeprefix("- ") for line in lines if line.startswith("- ")] for name, lines in outputs.items()}
 
 
 @pytest.fixture(scope="module")
-def said(rabbitmq, ours, tmp_path_factory):
+def outputs(rabbitmq, ours, tmp_path_factory):
     directory = tmp_path_factory.mktemp("clients")
     return {broker.name: converse(broker, directory) for broker in (rabbitmq, ours)}
 
 
 @pytest.mark.parametrize("client", CONVERSATIONS)
-def test_a_conversation_goes_as_with_rabbitmq(client, said):
-    with_rabbitmq, with_ours = said["rabbitmq"][client], said["ours"][client]
+def test_a_conversation_goes_as_with_rabbitmq(client, outputs):
+    with_rabbitmq, with_ours = outputs["rabbitmq"][client], outputs["ours"][client]
     assert with_rabbitmq == with_ours
     assert with_ours[-1] == "done"
     assert with_ours.count(LOSS) == 1 and "lost" in with_ours

@@ -1,6 +1,7 @@
-"""Every scenario, played to RabbitMQ and to ours: the transcripts are the same, line by line.
+"""Runs every scenario against RabbitMQ and against our broker, and compares the transcripts line by line.
 
-Nothing is recorded beforehand: RabbitMQ plays live in the same run. Scenarios share no names, so several play at once.
+RabbitMQ runs live in the same test run; nothing is recorded beforehand. Several scenarios run at once, since they share no
+names.
 """
 
 import difflib
@@ -13,11 +14,13 @@ from departures import DEPARTURES
 from stage import SCENARIOS, observe
 
 AT_ONCE = 4
+# Seconds for one scenario, with all that were started before it.
+DEADLINE = 150
 
 
 @pytest.fixture(scope="module")
 def transcripts(request, rabbitmq, ours):
-    """Begins all scenarios of this run; each test waits for its own."""
+    """Starts all selected scenarios. Each test waits for its own."""
     parameters = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
     wanted = [given["name"] for given in parameters if given.get("name") in SCENARIOS]
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -27,18 +30,18 @@ def transcripts(request, rabbitmq, ours):
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_same_as_rabbitmq(name, transcripts, ours):
-    theirs, mine = (playing.result() for playing in transcripts[name])
+    theirs, mine = (running.result(DEADLINE) for running in transcripts[name])
     assert ours.running(), ours.output()
     assert not any("gave up" in line for line in theirs), theirs
     if name not in DEPARTURES:
         assert mine == theirs, f"{name}: - RabbitMQ, + ours\n{difference(theirs, mine)}"
         return
     departure = DEPARTURES[name]
-    assert mine != theirs, f"no departure any more: {departure.reason}"
-    assert mine == departure.ours, f"not the departure that is written down\n{difference(departure.ours, mine)}"
+    assert mine != theirs, f"the transcripts are the same now; remove the departure: {departure.reason}"
+    assert mine == departure.ours, f"not the departure of departures.py\n{difference(departure.ours, mine)}"
 
 
-def test_departures_are_of_scenarios_there_are():
+def test_departures_name_scenarios():
     assert set(DEPARTURES) <= set(SCENARIOS)
 
 

@@ -1,7 +1,7 @@
-//! What reading and writing a task and a result costs, beside serde_json doing the same into plain strings, and
-//! beside a plain copy of the same bytes. `bench/README.md` has the figures, and says how to read them.
+//! Measures the cost of reading and writing a task and a result, beside serde_json doing the same into plain strings, and
+//! beside a plain copy of the same bytes. `bench/README.md` has the results, and says how to read them.
 //!
-//! The payload is what payloads are: lines of base64. At its end the program fails when the goal is missed.
+//! The payload consists of lines of base64, as payloads do. The program fails at its end if the goal is missed.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ fn main() {
     encoding_a_megabyte_is_no_slower_than_serde_json();
 }
 
-/// The goal. The fastest of many runs is what the machine can do when nobody disturbs it.
+/// The goal. It is compared with the fastest of many runs, which other processes disturb least.
 #[allow(clippy::print_stdout, reason = "a benchmark's figures are its output")]
 fn encoding_a_megabyte_is_no_slower_than_serde_json() {
     let task = task(1_000_000);
@@ -37,7 +37,7 @@ fn encoding_a_megabyte_is_no_slower_than_serde_json() {
         }
     }
     for (subject, took) in ["ours", "serde_json", "a copy of the bytes"].into_iter().zip(fastest) {
-        // In the form that `bench/run` reads.
+        // `bench/run` reads this form.
         let (measure, value) = ("encoding a task of 1 MB", took.as_secs_f64() * 1e6);
         println!("{}", json!({"subject": subject, "measure": measure, "value": value, "unit": "µs"}));
     }
@@ -48,7 +48,7 @@ fn encoding_a_megabyte_is_no_slower_than_serde_json() {
 const SIZES: [usize; 3] = [200, 10_000, 1_000_000];
 const TASK_ID: &str = "11111111-2222-3333-4444-555555555555";
 
-/// Lines of base64, about `size` characters of them, packed as one buffer.
+/// About `size` characters of lines of base64, packed as one buffer.
 fn payload(size: usize) -> String {
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::from("00\n");
@@ -84,7 +84,7 @@ fn result(size: usize) -> TaskResult<'static> {
     TaskResult { data: payload(size).into(), ..result.into_owned() }
 }
 
-/// The same shapes as serde derives them.
+/// The same types as plain serde derives.
 #[derive(Serialize, Deserialize)]
 struct PlainEnvelope<T> {
     message_type: String,
@@ -112,7 +112,7 @@ fn plain<T: serde::de::DeserializeOwned>(message: &[u8]) -> PlainEnvelope<T> {
     serde_json::from_slice(&message[1..]).expect("it was just written")
 }
 
-/// A bench of each size over the bytes of a message.
+/// A benchmark for each size over the bytes of a message.
 fn each(bencher: Bencher<'_, '_>, bytes: &[u8], mut work: impl FnMut(&[u8])) {
     bencher.counter(BytesCount::new(bytes.len())).bench_local(|| work(black_box(bytes)));
 }
@@ -268,7 +268,7 @@ mod encode {
     }
 }
 
-/// The framing: lengths in characters have to be counted.
+/// The framing, which counts lengths in characters.
 mod framing {
     use super::*;
 

@@ -1,11 +1,11 @@
-//! What has to hold of the codecs for any bytes. The fuzzer looks for bytes of which it does not; the tests replay
-//! the ones it took an interest in.
+//! What must hold of the codecs for any bytes. The fuzzer looks for bytes for which it does not hold; the tests replay
+//! its seeds.
 
 use wire::message::{self, Message};
 use wire::serialization_strategy::Strategy;
 use wire::{Text, buffer};
 
-/// Whatever is read as a message is written as one that reads the same.
+/// A message that was read is written as one that is read as the same value.
 pub fn message(bytes: &[u8]) {
     let Ok(message) = message::decode(bytes) else { return };
     let written = message::encode(&message);
@@ -20,7 +20,7 @@ pub fn message(bytes: &[u8]) {
     }
 }
 
-/// Whatever comes apart strictly comes apart leniently into the same, and can be packed again.
+/// Buffers that can be split strictly are split leniently into the same, and can be packed again.
 pub fn buffers(packed: &str) {
     let lenient = buffer::split_task(packed);
     let Ok(buffers) = buffer::split(packed) else { return };

@@ -2,8 +2,8 @@
 //!
 //! **Lengths count characters, not bytes**: they are Python's `len` of a `str`.
 //!
-//! Two readers exist because the original has two. A task is read leniently ([`split_task`]): a length beyond the
-//! end takes what is there. Composite strategies are read strictly ([`split`]): the same length is an error.
+//! Upstream has two readers, and so has this module. A task is read leniently ([`split_task`]): a length beyond the
+//! end means the rest of the text. Composite strategies are read strictly ([`split`]): such a length is an error.
 
 use crate::json_text::Text;
 use crate::serialization_strategy::Strategy;
@@ -11,7 +11,7 @@ use crate::serialization_strategy::Strategy;
 /// A function, its arguments, its keyword arguments.
 pub const BUFFERS_OF_A_TASK: usize = 3;
 
-/// Packed buffers that don't come apart.
+/// Why packed buffers can't be split.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FramingError {
     #[error("buffer {index}: no newline after the length")]
@@ -47,12 +47,12 @@ fn push(out: &mut String, buffer: &str) {
     out.push_str(buffer);
 }
 
-/// Takes packed buffers apart, strictly.
+/// Splits packed buffers, strictly.
 pub fn split(packed: &str) -> Result<Vec<&str>, FramingError> {
     Frames::new(packed, Beyond::Refuse).collect()
 }
 
-/// Takes a task buffer apart as the workers of the original do: a length beyond the end takes what is there.
+/// Splits a task buffer as upstream's workers do: a length beyond the end means the rest of the text.
 pub fn split_task(task_buffer: &str) -> Result<Call<'_>, FramingError> {
     let mut count = 0;
     let mut buffers = [""; BUFFERS_OF_A_TASK];
@@ -69,7 +69,7 @@ pub fn split_task(task_buffer: &str) -> Result<Call<'_>, FramingError> {
     }
 }
 
-/// What a worker gets: the function's code as it was registered, then the packed arguments of one call.
+/// The buffer that a worker gets: the function's code as it was registered, then the packed arguments of one call.
 pub fn task_buffer(function_code: &Text<'_>, payload: &Text<'_>) -> Text<'static> {
     function_code.concat(payload)
 }
@@ -80,7 +80,7 @@ pub fn from_source(name: &str, source: &str) -> String {
     pack(&[&buffer])
 }
 
-/// What to do with a length beyond the end.
+/// How to handle a length beyond the end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Beyond {
     Refuse,
@@ -130,9 +130,9 @@ impl<'a> Iterator for Frames<'a> {
     }
 }
 
-/// The byte at which the first `characters` of `text` end, or how many there are if fewer.
+/// The byte offset at which the first `characters` of `text` end. The error is the number of characters, if there are fewer.
 fn end_of(text: &str, characters: usize) -> Result<usize, usize> {
-    // Most payloads are base64: what is ASCII needs no counting.
+    // Most payloads are base64: in ASCII, characters are bytes.
     if let Some(head) = text.as_bytes().get(..characters)
         && head.is_ascii()
     {

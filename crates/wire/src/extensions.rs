@@ -8,7 +8,7 @@ use crate::json::{self, FreeForm, Malformed, Object};
 /// AMQP header of a task: the `major.minor` of the Python that registered the function, as a string.
 pub const FUNCTION_PYTHON: &str = "function_python";
 
-/// The key in registration metadata and in heartbeats under which Farcall's additions stand.
+/// The key of Farcall's additions in registration metadata and in heartbeats.
 pub const FARCALL: &str = "farcall";
 
 /// The maximum size of a command, in bytes.

@@ -1,7 +1,7 @@
-//! One type per kind of id, so that a task's can't be passed for an endpoint's.
+//! One type per kind of id, so that a task's id can't be passed where an endpoint's is expected.
 //!
-//! All are UUIDs and cross the wire as lower-case hyphenated strings. Other spellings of a UUID (upper case,
-//! without hyphens, in braces) are understood and come out in the one spelling. Ids are never made here.
+//! All are UUIDs, written as lower-case strings with hyphens. Other spellings of a UUID (upper case,
+//! without hyphens, in braces) are accepted and normalized. This module never generates an id.
 
 use std::fmt;
 use std::str::FromStr;
@@ -91,11 +91,11 @@ ids! {
     EndpointId,
     /// A registered function.
     FunctionId,
-    /// The tasks of one submitter's session; names the queue their results go to.
+    /// The tasks of one session of a submitter. It names the queue of their results.
     TaskGroupId,
-    /// A person, or a client acting for itself.
+    /// A person, or a client that acts for itself.
     IdentityId,
-    /// An application that asks for tokens. As an identity of its own it has the same number.
+    /// An application that requests tokens. Its own identity has the same UUID.
     ClientId,
     /// A group of identities that may share a function.
     GroupId,
@@ -103,14 +103,14 @@ ids! {
     ContainerId,
     /// A batch job that runs nodes.
     BlockId,
-    /// One life of an endpoint process; see [`crate::extensions`].
+    /// One run of an endpoint process; see [`crate::extensions`].
     RunId,
-    /// One submit request, as echoed to the submitter.
+    /// One submit request; sent back to the submitter.
     RequestId,
     /// An authentication policy.
     PolicyId,
-    /// The project a policy belongs to.
+    /// The project that a policy belongs to.
     ProjectId,
-    /// A subscription that an endpoint is filed under.
+    /// The subscription of an endpoint.
     SubscriptionId,
 }

@@ -1,7 +1,7 @@
-//! Reads JSON documents of other parties: bounded in size and depth, and with errors that
+//! Reads JSON documents of other parties, with limits of size and depth, and with errors that
 //! name the field.
 //!
-//! A document that is read well is read once. Only a refused one is read again, to find out where it went wrong.
+//! A valid document is parsed once. Only a refused document is parsed again, to find the place of the error.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -11,15 +11,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-/// A JSON object of which we know no more than that.
+/// A JSON object of any content.
 pub type Object = Map<String, Value>;
 
-/// The most that one object of free form (a result's `details`, an endpoint's `global_state`) may measure.
+/// The maximum size, in bytes, of one object of free form (a result's `details`, an endpoint's `global_state`).
 ///
-/// Such objects are held as values, which take many times the room of their text.
+/// Such objects are parsed to values, which take many times the memory of their text.
 pub const FREE_FORM_LIMIT: usize = 1 << 20;
 
-/// The most that one list of texts or of free-form values may hold.
+/// The maximum number of entries in one list of strings or of free-form values.
 pub const LIST_LIMIT: usize = 10_000;
 
 /// Why a document was refused.
@@ -41,7 +41,7 @@ pub enum Malformed {
 }
 
 impl Malformed {
-    /// The field that was refused, when it was a field.
+    /// The refused field, if one was refused.
     pub fn field(&self) -> Option<&str> {
         match self {
             Self::Field { field, .. } => Some(field),
@@ -49,7 +49,7 @@ impl Malformed {
         }
     }
 
-    /// The same refusal, seen from a document in which this one stands under `parent`.
+    /// The same error for a document that contains this one in its member `parent`.
     pub(crate) fn under(self, parent: &str) -> Self {
         match self {
             Self::Field { field, problem } if field == "." => Self::Field { field: parent.into(), problem },
@@ -62,7 +62,7 @@ impl Malformed {
     }
 }
 
-/// Reads a whole document of at most `limit` bytes. Nesting is bounded at 127 levels.
+/// Reads a whole document of at most `limit` bytes and 127 levels of nesting.
 pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8], limit: usize) -> Result<T, Malformed> {
     decode_str(utf8(bytes, limit)?)
 }
@@ -84,7 +84,7 @@ pub(crate) fn decode_str<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Mal
     serde_json::from_str(text).map_err(|error| diagnose::<T>(text, &error))
 }
 
-/// Reads the document once more, now keeping track of the place.
+/// Parses the document again, keeping track of the place.
 #[cold]
 fn diagnose<'a, T: Deserialize<'a>>(text: &'a str, first: &serde_json::Error) -> Malformed {
     let at = offset(text, first);
@@ -106,7 +106,7 @@ fn diagnose<'a, T: Deserialize<'a>>(text: &'a str, first: &serde_json::Error) ->
         Err(error) => (track.path().to_string(), without_position(&error)),
         Ok(_) => (".".to_owned(), without_position(first)),
     };
-    // Of these, serde names the object and tells the member in words.
+    // For these errors, serde's path ends at the object; the message names the member.
     for (words, short) in [("missing field `", "missing"), ("duplicate field `", "stands there twice")] {
         if let Some(name) = problem.strip_prefix(words).and_then(|rest| rest.strip_suffix('`')) {
             field = if field == "." { name.to_owned() } else { format!("{field}.{name}") };
@@ -116,7 +116,7 @@ fn diagnose<'a, T: Deserialize<'a>>(text: &'a str, first: &serde_json::Error) ->
     Malformed::Field { field, problem }
 }
 
-/// serde_json counts lines and columns; a machine's documents have one line, but a stranger's may have more.
+/// The byte offset of an error. serde_json counts lines and columns.
 fn offset(text: &str, error: &serde_json::Error) -> usize {
     let line_start: usize =
         text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
@@ -126,29 +126,29 @@ fn offset(text: &str, error: &serde_json::Error) -> usize {
 fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let position = format!(" at line {} column {}", error.line(), error.column());
-    // What a stranger sent may be quoted in here; a log line has an end.
+    // The message may quote the document; it must not fill the log.
     text.strip_suffix(&position).unwrap_or(&text).chars().take(200).collect()
 }
 
-/// An object of free form, kept as the text it came as. Compares by meaning.
+/// An object of free form, kept as the text that was received. Two are equal if they have the same content.
 ///
-/// It is refused beyond [`FREE_FORM_LIMIT`]: once read into values it takes many times the room of its text. Like
-/// [`crate::Text`] it belongs to JSON and can't be written in another format.
+/// It is refused beyond [`FREE_FORM_LIMIT`]: parsed to values, it takes many times the memory of its text. Like
+/// [`crate::Text`], it can be read from and written to JSON only.
 #[derive(Clone)]
 pub struct FreeForm(Box<RawValue>);
 
 impl FreeForm {
-    /// The text, as it came.
+    /// The text, as it was received.
     pub fn as_json(&self) -> &str {
         self.0.get()
     }
 
-    /// Reads the object as something more definite.
+    /// Parses the object to a type.
     pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Malformed> {
         decode_str(self.0.get())
     }
 
-    /// Reads the object as values, to change it or to look a name up.
+    /// Parses the object to values, to change it or to look up a member.
     pub fn to_object(&self) -> Object {
         serde_json::from_str(self.0.get()).expect("a FreeForm holds an object")
     }
@@ -194,14 +194,14 @@ impl<'de> Deserialize<'de> for FreeForm {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
         check_free_form(&raw)?;
-        // The text was scanned, but not for the range of its numbers, its depth, or whether its strings are text.
+        // Scanning the text did not check the range of numbers, the depth, and whether strings are valid.
         serde_json::from_str::<Object>(raw.get())
             .map(|_| Self(raw))
             .map_err(|error| de::Error::custom(without_position(&error)))
     }
 }
 
-/// The document with Python's `NaN`, `Infinity` and `-Infinity` turned into null, if it has any outside of strings.
+/// The document with Python's `NaN`, `Infinity` and `-Infinity` replaced by null; `None` if it has none outside of strings.
 pub(crate) fn without_infinities(text: &str) -> Option<String> {
     let mut out = String::new();
     let mut rest = text;
@@ -226,7 +226,7 @@ pub(crate) fn without_infinities(text: &str) -> Option<String> {
     found.then_some(out)
 }
 
-/// Where the string that `text` begins with ends: behind its closing quote, or at the end of all.
+/// The offset after the closing quote of the string that `text` begins with, or of the end of `text`.
 fn end_of_string(text: &str) -> usize {
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate().skip(1) {
@@ -240,7 +240,7 @@ fn end_of_string(text: &str) -> usize {
     text.len()
 }
 
-/// Reads a part of a document that is held as values, refused beyond [`FREE_FORM_LIMIT`].
+/// Reads a part of a document that is parsed to values; refused beyond [`FREE_FORM_LIMIT`].
 pub(crate) fn bounded<'de, T: de::DeserializeOwned, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
@@ -257,7 +257,7 @@ fn check_free_form<E: de::Error>(raw: &RawValue) -> Result<(), E> {
     Ok(())
 }
 
-/// Reads a list of things that take more room than their text (an empty string is two bytes there), refused beyond
+/// Reads a list whose entries take more memory than their text (an empty string has two bytes there); refused beyond
 /// [`LIST_LIMIT`].
 pub(crate) fn list<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
@@ -286,7 +286,7 @@ pub(crate) fn list<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer.deserialize_seq(Items(PhantomData))
 }
 
-/// The same for a list that may be null.
+/// The same for a list or null.
 pub(crate) fn list_or_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Vec<T>>, D::Error> {
@@ -301,7 +301,7 @@ pub(crate) fn list_or_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     Ok(Option::<Items<T>>::deserialize(deserializer)?.map(|items| items.0))
 }
 
-/// For a member whose null means something else than its absence: present and null becomes `Some(Null)`.
+/// For a member whose null means something other than its absence: null becomes `Some(Null)`.
 pub(crate) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {

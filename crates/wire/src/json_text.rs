@@ -1,11 +1,11 @@
 //! Long JSON strings (task buffers, results) that are read without a copy and written back as they came.
 //!
-//! Serialized Python objects are lines of base64, so as JSON strings they contain many `\n`. To pass one on, it need
-//! be neither unescaped nor escaped again: a [`Text`] keeps the string as it stood in its document until its content is
-//! asked for.
+//! Serialized Python objects are lines of base64, so as JSON strings they contain many `\n`. To pass one on, nobody needs
+//! to unescape and escape it again: a [`Text`] keeps the string as it was in its document, until its content is
+//! needed.
 //!
-//! A Python string can contain half of a surrogate pair, which is no character (in the file name of a traceback, for
-//! example). Such a text is passed on unchanged; its content has U+FFFD in that place.
+//! A Python string can contain half of a surrogate pair, which is no character (for example in a file name in a traceback).
+//! Such a text is passed on unchanged; its content has U+FFFD in that place.
 //!
 //! A `Text` can be read from and written to JSON only, not by other serde formats.
 
@@ -15,18 +15,18 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::value::RawValue;
 
-/// A string, unescaped or still in the escaped form in which it was read. Compares by content.
+/// A string, unescaped or in the escaped form in which it was read. Two are equal if they have the same content.
 #[derive(Clone)]
 pub struct Text<'a>(Form<'a>);
 
 #[derive(Clone)]
 enum Form<'a> {
     Plain(Cow<'a, str>),
-    /// A JSON string with its quotes, in which every escape is known to be well-formed.
+    /// A JSON string with its quotes. Its escapes have been checked.
     Escaped(Cow<'a, RawValue>),
 }
 
-/// The JSON given is not a string.
+/// The JSON is not a string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a string")]
 pub struct NotAString;
@@ -36,7 +36,7 @@ impl<'a> Text<'a> {
         Self(Form::Plain(text.into()))
     }
 
-    /// Takes a JSON string, with its quotes.
+    /// From a JSON string with its quotes.
     pub fn from_json(token: &'a str) -> Result<Self, NotAString> {
         serde_json::from_str(token).map_err(|_| NotAString).and_then(Self::from_raw)
     }
@@ -51,7 +51,7 @@ impl<'a> Text<'a> {
         }))
     }
 
-    /// The content. Copies only what was escaped.
+    /// The content. It is copied only if there are escapes.
     pub fn to_str(&self) -> Cow<'_, str> {
         match &self.0 {
             Form::Plain(text) => Cow::Borrowed(text),
@@ -74,7 +74,7 @@ impl<'a> Text<'a> {
         })
     }
 
-    /// The text as a JSON string, with its quotes; as it came, if it came escaped.
+    /// The text as a JSON string with its quotes; unchanged if it was read from JSON.
     pub fn to_json(&self) -> Cow<'_, str> {
         match &self.0 {
             Form::Escaped(raw) => Cow::Borrowed(raw.get()),
@@ -94,7 +94,7 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// How many bytes this text takes in memory: at least as many as its content has.
+    /// The bytes that this text takes in memory: at least as many as its content has.
     pub fn held_bytes(&self) -> usize {
         match &self.0 {
             Form::Plain(text) => text.len(),
@@ -106,7 +106,7 @@ impl<'a> Text<'a> {
         matches!(&self.0, Form::Plain(text) if text.is_empty())
     }
 
-    /// `self` followed by `next`. What is escaped stays escaped.
+    /// `self` followed by `next`. Escaped text stays escaped.
     pub fn concat(&self, next: &Text<'_>) -> Text<'static> {
         if let (Form::Plain(first), Form::Plain(second)) = (&self.0, &next.0) {
             let mut out = String::with_capacity(first.len() + second.len());
@@ -215,7 +215,7 @@ fn next_special(bytes: &[u8]) -> usize {
     pairs.len() * 16 + rest.iter().position(is_special).unwrap_or(rest.len())
 }
 
-/// Sets the top bit of each of eight bytes that must be escaped: of those from which a subtraction borrows.
+/// Sets the top bit of each of the eight bytes that must be escaped, by subtractions that borrow there.
 ///
 /// The borrow may also set the bit of bytes above such a byte, never below: only the lowest set bit counts.
 fn special_bytes(eight: &[u8]) -> u64 {
@@ -247,7 +247,7 @@ fn push_escape(out: &mut Vec<u8>, byte: u8) {
     out.extend_from_slice(&[b'\\', short]);
 }
 
-/// Resolves the escapes of what stands between the quotes of a JSON string.
+/// Resolves the escapes in the text between the quotes of a JSON string.
 fn unescape(mut rest: &str) -> String {
     let mut out = String::with_capacity(rest.len());
     loop {
@@ -278,7 +278,7 @@ fn unicode_escape(rest: &str) -> (char, &str) {
     if let Some(character) = char::from_u32(first) {
         return (character, rest);
     }
-    // Not a character by itself, so half of a pair; the second half may follow.
+    // Half of a surrogate pair; the other half may follow.
     if let (0xd800..0xdc00, Some(after)) = (first, rest.strip_prefix("\\u")) {
         let (second, after) = four_digits(after);
         if let 0xdc00..0xe000 = second {

@@ -1,7 +1,7 @@
 //! Every byte that crosses between Farcall's parties: ids, messages, payload framing, REST bodies, queue names.
 //!
-//! This crate is the contract between them, and bytes alone can test it. It may never do IO, wait, read a clock or
-//! make an id.
+//! This crate is the contract between the parties, and is tested by bytes alone. It may never do IO, wait, read a clock or
+//! generate an id.
 //!
 //! | module | holds |
 //! |---|---|

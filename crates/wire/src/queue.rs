@@ -5,23 +5,23 @@ use serde::{Deserialize, Serialize};
 use crate::id::{EndpointId, IdentityId, TaskGroupId};
 use crate::json::{self, Object};
 
-/// Exchange and queue of everything that goes to and comes from endpoints.
+/// The exchanges of messages to and from endpoints.
 pub mod exchange {
-    /// Direct: to endpoints' task queues, by the queue's name.
+    /// Direct exchange: tasks to endpoints, routed by the name of the task queue.
     pub const TASKS: &str = "tasks";
-    /// Topic: from endpoints, `<endpoint>.results`.
+    /// Topic exchange: results from endpoints, with the key `<endpoint>.results`.
     pub const RESULTS: &str = "results";
-    /// Topic: from endpoints, `<endpoint>.heartbeats`.
+    /// Topic exchange: heartbeats from endpoints, with the key `<endpoint>.heartbeats`.
     pub const HEARTBEATS: &str = "heartbeats";
-    /// Direct: to endpoints' command queues, by the queue's name.
+    /// Direct exchange: commands to endpoints, routed by the name of the command queue.
     pub const COMMANDS: &str = "commands";
 }
 
-/// The queue all endpoints' results come to, and the key it is bound with.
+/// The queue of all endpoints' results, and its binding key.
 pub const RESULT_QUEUE: &str = "results";
 pub const RESULT_BINDING: &str = "*.results";
 
-/// The queue all endpoints' heartbeats come to, and the key it is bound with.
+/// The queue of all endpoints' heartbeats, and its binding key.
 pub const HEARTBEAT_QUEUE: &str = "heartbeats";
 pub const HEARTBEAT_BINDING: &str = "*.heartbeats";
 
@@ -31,20 +31,20 @@ pub mod header {
     pub const FUNCTION_UUID: &str = "function_uuid";
     /// Of a task: its id, as a string.
     pub const TASK_UUID: &str = "task_uuid";
-    /// Of a task: a string that holds JSON; `null` or absent without one.
+    /// Of a task: a string of JSON; `null` or absent if the task has no resource specification.
     pub const RESOURCE_SPECIFICATION: &str = "resource_specification";
-    /// Of a task: an array of import paths, to be tried in order.
+    /// Of a task: an array of import paths of serializers, tried in this order.
     pub const RESULT_SERIALIZERS: &str = "result_serializers";
-    /// Of a command: the manager logs it, with passwords struck out.
+    /// Of a command: the manager logs the command, without its passwords.
     pub const DEBUG: &str = "debug";
 }
 
-/// Where an endpoint's tasks wait; also their routing key.
+/// The queue of an endpoint's tasks, and their routing key.
 pub fn task_queue(endpoint: EndpointId) -> String {
     format!("{endpoint}.tasks")
 }
 
-/// Where commands for an endpoint wait; also their routing key.
+/// The queue of the commands to an endpoint, and their routing key.
 pub fn command_queue(endpoint: EndpointId) -> String {
     format!("{endpoint}.commands")
 }
@@ -57,17 +57,17 @@ pub fn heartbeat_key(endpoint: EndpointId) -> String {
     format!("{endpoint}.heartbeats")
 }
 
-/// The `queue_prefix` of a client: a group's id appended to it names the queue of that group's results.
+/// The `queue_prefix` of a client: with the id of a task group appended, the name of the queue of that group's results.
 pub fn client_prefix(identity: IdentityId) -> String {
     format!("client.{identity}.")
 }
 
-/// Where the results of a task group wait.
+/// The queue of a task group's results.
 pub fn client_queue(identity: IdentityId, group: TaskGroupId) -> String {
     format!("client.{identity}.{group}")
 }
 
-/// A queue or routing key, by what it stands for.
+/// The meaning of the name of a queue or of a routing key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Name {
     Tasks(EndpointId),
@@ -80,7 +80,7 @@ pub enum Name {
 }
 
 impl Name {
-    /// Takes only the spelling that the functions above write.
+    /// Accepts only the spelling that the functions above write.
     pub fn parse(name: &str) -> Option<Self> {
         let parsed = if let Some(rest) = name.strip_prefix("client.") {
             let (identity, group) = rest.split_once('.')?;
@@ -112,7 +112,7 @@ impl std::fmt::Display for Name {
     }
 }
 
-/// How to reach a queue one consumes from.
+/// How to connect to a queue and consume from it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueInfo {
     pub connection_url: String,
@@ -121,7 +121,7 @@ pub struct QueueInfo {
     pub exchange: Option<String>,
 }
 
-/// How to publish. The exchange and the queue are only looked up, to see that they exist.
+/// How to connect and publish. Endpoints only check that the exchange and the queue exist.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct PublishInfo {
     pub connection_url: String,
@@ -130,7 +130,7 @@ pub struct PublishInfo {
     pub queue_publish_kwargs: PublishArguments,
 }
 
-/// Arguments of the publish call, handed to it as they are: upstream's endpoint breaks on any other key.
+/// The arguments of the publish call. Upstream's endpoint passes them on unchanged and fails on any other key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PublishArguments {
     pub exchange: String,
@@ -142,9 +142,9 @@ pub struct PublishArguments {
     pub properties: Option<Object>,
 }
 
-/// What an endpoint is told when it registers, and what a manager hands to a user endpoint.
+/// The answer to an endpoint's registration, which a manager also passes to a user endpoint.
 ///
-/// A manager needs the command queue, everyone else the task and result queues; the service sends all to all.
+/// A manager needs the command queue; other endpoints need the task and result queues. The service sends all of them to each.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Registration {
     pub endpoint_id: EndpointId,
@@ -156,7 +156,7 @@ pub struct Registration {
     pub heartbeat_queue_info: Option<PublishInfo>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command_queue_info: Option<QueueInfo>,
-    /// Shown to whoever started the endpoint.
+    /// Printed by the command that starts the endpoint.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "json::list")]
     pub warnings: Vec<String>,
 }
@@ -180,7 +180,7 @@ impl QueueInfo {
 }
 
 impl PublishInfo {
-    /// Results are kept on disk by whichever broker it is.
+    /// Persistent: any broker keeps results on disk.
     pub fn results(endpoint: EndpointId, connection_url: &str) -> Self {
         let persistent = Object::from_iter([("delivery_mode".to_owned(), 2.into())]);
         Self::new(connection_url, exchange::RESULTS, RESULT_QUEUE, result_key(endpoint), Some(persistent))
@@ -206,7 +206,7 @@ impl PublishInfo {
 }
 
 impl Registration {
-    /// Everything an endpoint of any kind and age needs, on one connection's URL.
+    /// All that endpoints of any kind and version need, with the URL of one connection.
     pub fn new(endpoint: EndpointId, connection_url: &str) -> Self {
         Self {
             endpoint_id: endpoint,
@@ -219,14 +219,14 @@ impl Registration {
     }
 }
 
-/// Where a client finds the results of its task groups.
+/// How a client connects to the queues of its task groups' results.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResultConnection {
     pub queue_prefix: String,
     pub connection_url: String,
 }
 
-/// `amqp://user:password@host` without what nobody may read in a log.
+/// `amqp://user:password@host` without user and password, for logs.
 pub fn redacted(connection_url: &str) -> String {
     let Some((scheme, rest)) = connection_url.split_once("://") else { return "***".to_owned() };
     let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());

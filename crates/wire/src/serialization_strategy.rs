@@ -1,10 +1,10 @@
 //! Serialization strategies: the identifiers and names that say how a Python object was serialized.
 //!
-//! A serialized buffer begins with two characters and a newline. This crate never reads what follows.
+//! A serialized buffer begins with two characters and a newline. This crate never interprets what follows.
 
 use std::fmt;
 
-/// What a strategy serializes.
+/// The kind of objects that a strategy serializes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Functions, classes, anything callable.
@@ -31,7 +31,7 @@ pub enum Strategy {
 
 use Strategy::*;
 
-/// The first characters of a buffer are no strategy's identifier.
+/// A buffer does not begin with the identifier of a strategy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid header: {0:?}")]
 pub struct InvalidHeader(pub String);

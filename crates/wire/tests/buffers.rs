@@ -1,4 +1,4 @@
-//! Framing of buffers, against what the SDK makes of the same text.
+//! Tests the framing of buffers against what the SDK makes of the same text.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of tests that fails has failed the test")]
 
@@ -82,7 +82,7 @@ fn takes_a_task_apart_as_leniently_as_a_worker() {
         } else if error.contains("invalid literal for int()") {
             assert!(matches!(ours, Err(FramingError::NotALength { .. })), "{packed:?}: {ours:?}");
         } else {
-            // It comes apart, and then the content is bad: that is the worker's to find.
+            // It can be split. That the content is malformed, the worker finds out.
             assert!(error.contains("JSONDecodeError"), "{error}");
         }
     }

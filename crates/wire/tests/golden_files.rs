@@ -1,4 +1,4 @@
-//! Every golden file is read, and written as it was.
+//! Reads every golden file, and checks that it is written as it was.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of tests that fails has failed the test")]
 
@@ -60,7 +60,7 @@ fn leave_out_nulls(value: &mut Value) {
         Value::Object(members) => {
             members.retain(|_, member| !member.is_null());
             members.values_mut().for_each(leave_out_nulls);
-            // What has no metadata gets empty ones.
+            // Absent metadata is written as an empty object.
             if members.get("endpoint_name").is_some() {
                 members.entry("metadata").or_insert_with(|| Value::Object(serde_json::Map::new()));
             }
@@ -70,7 +70,7 @@ fn leave_out_nulls(value: &mut Value) {
     }
 }
 
-/// Messages whose packer, from 1.0 on, writes raw UTF-8 as we do.
+/// Messages that upstream writes, from 1.0 on, as raw UTF-8 as we do.
 fn packed_like_ours(directory: &str) -> bool {
     ["common-1.0.0", "endpoint-4.19.0", "farcall-0.1.0"].contains(&directory)
 }
@@ -82,7 +82,7 @@ fn messages() -> impl Iterator<Item = (String, String, Vec<u8>)> {
     })
 }
 
-/// The same message, with its long string as one that never was JSON.
+/// The same message, with its long string unescaped.
 fn plain(message: Message<'_>) -> Message<'static> {
     match message.into_owned() {
         Message::Task(task) => {

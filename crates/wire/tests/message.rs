@@ -1,4 +1,4 @@
-//! Messages read, written and refused, by the byte.
+//! Tests which bytes are read, written and refused as messages.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of tests that fails has failed the test")]
 
@@ -121,7 +121,7 @@ fn python_infinities_are_read_as_null() {
     assert_eq!(result.details.unwrap().as_json(), r#"{"x":null}"#);
 }
 
-/// What is wrong with the bytes, in the words of the error.
+/// The text of the error for these bytes.
 fn refusal(bytes: &[u8]) -> String {
     message::decode(bytes).expect_err("this is no message").to_string()
 }
@@ -253,7 +253,7 @@ fn too_much_is_refused_before_it_is_held() {
     let refused = refusal(&message("result", &deep));
     assert!(refused.starts_with("data.details: ") && refused.contains("recursion limit"), "{refused}");
 
-    // serde_json's own word for a value that is kept as text must not become a way to say something unreadable.
+    // serde_json's internal name for a value kept as text must not let invalid JSON in.
     let magic = format!(
         r#"{{"task_id":"{ID}","data":"x","details":{{"x":{{"$serde_json::private::RawValue":"[1"}}}}}}"#
     );
@@ -271,7 +271,7 @@ fn a_long_string_is_not_copied_to_be_read() {
         let Message::Task(task) = message::decode(&bytes).unwrap() else { unreachable!("it is a task") };
         let token = task.task_buffer.to_json();
         let held = match (&token, task.task_buffer.to_str()) {
-            // Without an escape the content itself lies in the message.
+            // Without an escape, the content is borrowed from the message.
             (_, std::borrow::Cow::Borrowed(content)) => content.as_ptr(),
             (std::borrow::Cow::Borrowed(token), _) => token.as_ptr(),
             (std::borrow::Cow::Owned(_), _) => panic!("neither form lies in the message"),

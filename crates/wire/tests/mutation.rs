@@ -1,6 +1,6 @@
-//! Wrong bytes by the thousand: every golden file cut, flipped, spliced, with members of other types, and nested.
+//! Reads thousands of mutations of every golden file: cut, flipped, spliced, with members of other types, nested.
 //!
-//! Nothing may panic. What is still read has to be written in a form that reads as the same value.
+//! Nothing may panic. A mutation that can still be read must be written in a form that is read as the same value.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of tests that fails has failed the test")]
 
@@ -11,7 +11,7 @@ use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use serde_json::{Value, json};
 
-/// Tries one wrong document on a reader.
+/// Gives one mutation to a reader.
 fn survive(name: &str, attempt: fn(&[u8]) -> Result<Attempt, String>, bytes: &[u8]) -> bool {
     match attempt(bytes) {
         Ok(Attempt { stable, .. }) => {
@@ -101,7 +101,7 @@ fn a_stretch_moved_doubled_or_taken_out() {
     assert!(tried > 10_000, "only {tried}");
 }
 
-/// Every place of a document, as a pointer.
+/// Pointers to every value in a document.
 fn places(value: &Value, at: &str, found: &mut Vec<String>) {
     found.push(at.to_owned());
     match value {

@@ -1,4 +1,4 @@
-//! What holds of every codec for whatever goes in.
+//! Properties of every codec, tested with random input.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of tests that fails has failed the test")]
 
@@ -26,7 +26,7 @@ fn uuids() -> impl Strategy<Value = Uuid> {
     any::<u128>().prop_map(Uuid::from_u128)
 }
 
-/// Text as payloads have it, and text as nobody would think of it.
+/// Text as in payloads, and random text.
 fn texts() -> impl Strategy<Value = String> {
     prop_oneof![
         "[A-Za-z0-9+/=\n]{0,300}",
@@ -48,7 +48,7 @@ fn texts() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A text, plain or as it comes out of a document.
+/// A text, plain or as read from a document.
 fn long_strings() -> impl Strategy<Value = Text<'static>> {
     (texts(), 0..3).prop_map(|(text, form)| match form {
         0 => Text::plain(text),
@@ -57,7 +57,7 @@ fn long_strings() -> impl Strategy<Value = Text<'static>> {
     })
 }
 
-/// JSON as Python writes it: all that is not ASCII escaped.
+/// JSON as Python writes it: everything outside ASCII is escaped.
 fn ascii_json(text: &str) -> String {
     let mut out = String::new();
     for character in serde_json::to_string(text).unwrap().chars() {

@@ -1,4 +1,4 @@
-//! Bodies, where a type alone does not say it.
+//! Tests of bodies, where the type alone does not determine the bytes.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of tests that fails has failed the test")]
 

@@ -1,4 +1,4 @@
-//! The fuzzer's seeds and the golden messages, replayed.
+//! Replays the fuzzer's seeds and the golden messages.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of tests that fails has failed the test")]
 

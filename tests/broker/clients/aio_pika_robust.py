@@ -1,6 +1,6 @@
-"""A conversation through aio-pika's robust connection, which reconnects and redeclares by itself.
+"""Uses a broker through aio-pika's robust connection, which reconnects and redeclares by itself.
 
-See test_clients.py for what every conversation does.
+test_clients.py says what each of these programs does.
 """
 
 import asyncio
@@ -57,9 +57,9 @@ async def main():
     connection.reconnect_callbacks.add(lambda *_: back.set())
     await converse(connection)
     say("waiting for the end of the broker")
-    await lost.wait()
+    await asyncio.wait_for(lost.wait(), 60)
     say("lost")
-    await back.wait()
+    await asyncio.wait_for(back.wait(), 60)
     await converse(connection)
     await connection.close()
     say("done")

@@ -1,4 +1,4 @@
-"""A conversation through kombu and py-amqp. See test_clients.py for what every conversation does."""
+"""Uses a broker through kombu and py-amqp. test_clients.py says what each of these programs does."""
 
 import socket
 import sys

@@ -1,4 +1,4 @@
-"""A conversation through pika's BlockingConnection. See test_clients.py for what every conversation does."""
+"""Uses a broker through pika's BlockingConnection. test_clients.py says what each of these programs does."""
 
 import sys
 import time
@@ -31,7 +31,7 @@ def publish(channel, count):
 
 
 def consume(connection, count):
-    """Takes `count` messages and refuses the first one once."""
+    """Takes `count` messages, and rejects the first one once."""
     channel = connection.channel()
     channel.basic_qos(prefetch_count=3)
     seen, refused = [], False

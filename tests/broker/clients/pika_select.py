@@ -1,8 +1,8 @@
-"""A conversation through pika's SelectConnection, used as the packages from PyPI use it.
+"""Uses a broker through pika's SelectConnection, used as the packages from PyPI use it.
 
-Everything is declared once; after that a publisher like the endpoint's (passive declares, confirms selected without
-waiting, mandatory messages) and a consumer like the SDK's (no declares, acknowledging several at once, now and then).
-See test_clients.py for what every conversation does.
+One channel declares everything. Then come a publisher like the endpoint's (passive declares, confirms selected without
+waiting, mandatory messages) and a consumer like the SDK's (no declares, some acknowledgements of several messages).
+test_clients.py says what each of these programs does.
 """
 
 import sys
@@ -34,7 +34,7 @@ class Conversation:
         )
 
     def not_opened(self, connection, error):
-        # The broker is on its way back.
+        # The broker is starting again.
         connection.ioloop.call_later(0.1, self.again)
 
     def again(self):
@@ -53,7 +53,7 @@ class Conversation:
         self.acknowledged, self.seen, self.returned, self.refused = set(), [], [], False
         connection.channel(on_open_callback=self.owner_opened)
 
-    # Whoever owns the queues.
+    # The owner of the queues.
 
     def owner_opened(self, channel):
         self.owner = channel

@@ -1,4 +1,4 @@
-"""Headers and bodies arrive as they were sent, byte for byte."""
+"""Properties and bodies: consumers get them byte for byte as they were published."""
 
 import struct
 
@@ -15,7 +15,7 @@ def sized(value):
     return struct.pack(">I", len(value)) + value
 
 
-# One field of every type that RabbitMQ's dialect has, with values at the edges.
+# A field of every type in RabbitMQ's dialect, with extreme values.
 EVERY_TYPE = b"".join(
     [
         field("bool true", "t", b"\x01"),
@@ -46,7 +46,7 @@ HEADERS = 1 << 13
 
 
 def there_and_back(stage, *messages):
-    """Sends messages, given as raw properties and body, and records what comes back."""
+    """Publishes messages, given as raw properties and body, and notes whether they are delivered unchanged."""
     peer = stage.connect().confirming()
     peer.ask(1, Queue.Declare(queue=stage.name("q")))
     for raw, body in messages:
@@ -86,7 +86,7 @@ def header_tables_nested_too_deep(stage):
         value = b"A" + sized(value)
     peer.publish(2, "", stage.name("q"), "m", raw=struct.pack(">H", HEADERS) + sized(b"\x01k" + value))
     if not isinstance(peer.ask(2, Queue.Declare(queue=stage.name("q"), passive=True)), Queue.DeclareOk):
-        peer.hear_end()
+        peer.wait_for_end()
 
 
 @scenario
@@ -126,7 +126,7 @@ def properties_one_by_one(stage):
 
 
 @scenario
-def a_delivery_mode_nobody_knows(stage):
+def an_unknown_delivery_mode(stage):
     peer = stage.connect(1, 2)
     peer.ask(1, Queue.Declare(queue=stage.name("q")))
     for channel, mode in ((1, 0), (2, 7)):
@@ -137,7 +137,7 @@ def a_delivery_mode_nobody_knows(stage):
 
 @scenario
 def bodies_of_many_sizes(stage):
-    # Around the size of a frame, and none at all.
+    # No body, and sizes around that of a frame.
     sizes = [0, 1, 4_087, 4_088, 4_089, 131_063, 131_064, 131_065, 262_144, 1 << 20]
     pattern = bytes(range(256)) * 4_096
     there_and_back(stage, *((b"\0\0", pattern[:size]) for size in sizes))
@@ -201,7 +201,7 @@ def bodies_are_cut_to_the_agreed_frames(stage):
 
 
 @scenario
-def a_persons_name_on_a_message(stage):
+def the_user_id_of_a_message(stage):
     """The property `user_id` must be the publisher's own."""
     peer = stage.connect(1, 2).confirming()
     queue = stage.name("q")

@@ -1,4 +1,4 @@
-"""Queues and exchanges come and go."""
+"""Declaring and deleting queues and exchanges."""
 
 from pika.spec import Basic, Channel, Exchange, Queue
 
@@ -60,7 +60,7 @@ def redeclaring_a_queue_with_other_attributes(stage):
     peer.ask(3, Queue.Declare(queue=queue, auto_delete=True, arguments={"x-message-ttl": 10_000}))
     peer.ask(4, Queue.Declare(queue=queue))
     peer.ask(5, Queue.Declare(queue=queue, arguments={"x-message-ttl": 9_999}))
-    # An exclusive one is another's.
+    # Exclusive or not is checked first, with another reply code.
     peer.ask(6, Queue.Declare(queue=queue, exclusive=True, arguments={"x-message-ttl": 10_000}))
     peer.ask(1, Queue.Declare(queue=queue, arguments={"x-message-ttl": 10_000}))
 
@@ -114,7 +114,7 @@ def the_server_names_a_queue(stage):
     peer.ask(1, Basic.Cancel(consumer_tag="c"))
     peer.ask(1, Queue.Purge())
     peer.ask(1, Queue.Delete())
-    # Not so for a declare.
+    # In a declare that is not passive, the empty name asks for a new queue.
     peer.ask(2, Queue.Declare(exclusive=True))
     peer.ask(2, Queue.Declare(passive=True))
 
@@ -174,7 +174,7 @@ def an_exclusive_queue_is_its_connection_s(stage):
     other.ask(5, Queue.Purge(queue=queue))
     other.ask(6, Queue.Delete(queue=queue))
     other.ask(7, Queue.Bind(queue=queue, exchange="amq.fanout"))
-    # Publishing into it is anybody's.
+    # Everybody may publish into it.
     other.confirming(8).publish(8, "", queue, "m")
     other.settle(8)
     owner.ask(1, Basic.Get(queue=queue, no_ack=True))
@@ -273,7 +273,7 @@ def purging_drops_what_waits(stage):
     held = peer.ask(1, Basic.Get(queue=queue))
     peer.ask(1, Queue.Purge(queue=queue))
     peer.ask(1, Queue.Purge(queue=queue))
-    # What was delivered is not purged.
+    # Unacknowledged messages are not purged.
     peer.send(1, Basic.Nack(delivery_tag=held.delivery_tag, requeue=True))
     peer.quiet()
     peer.ask(1, Queue.Declare(queue=queue, passive=True))
@@ -281,7 +281,7 @@ def purging_drops_what_waits(stage):
 
 
 @scenario
-def binding_what_is_missing(stage):
+def binding_missing_queues_and_exchanges(stage):
     peer = stage.connect(*range(1, 11))
     queue = stage.name("q")
     peer.ask(1, Queue.Declare(queue=queue))
@@ -313,7 +313,7 @@ def declaring_without_waiting(stage):
 
 
 @scenario
-def arguments_that_make_no_sense(stage):
+def invalid_arguments(stage):
     bad = [
         {"x-message-ttl": -1},
         {"x-message-ttl": "soon"},
@@ -330,7 +330,7 @@ def arguments_that_make_no_sense(stage):
 
 
 @scenario
-def arguments_nobody_knows(stage):
+def unknown_arguments(stage):
     peer = stage.connect()
     peer.ask(1, Queue.Declare(queue=stage.name("q"), arguments={"x-of-mine": {"a": [1, True, None]}}))
     peer.ask(1, Exchange.Declare(exchange=stage.name("x"), type="direct", arguments={"x-of-mine": "v"}))
@@ -347,7 +347,7 @@ def a_name_of_255_bytes(stage):
 
 
 def gone(stage, queue):
-    """Asks, on a connection that is not recorded, until a queue that goes behind our back is gone."""
+    """Waits, on a connection that is not recorded, until the broker has deleted a queue by itself."""
     for _ in range(100):
         peer = Peer(stage.port).open().channel(1)
         answer = peer.ask(1, Queue.Declare(queue=queue, passive=True))

@@ -1,4 +1,4 @@
-"""Consumers and what they are sent."""
+"""Consumers and their deliveries."""
 
 from pika.spec import Basic, Channel, Queue
 
@@ -6,7 +6,7 @@ from stage import scenario
 
 
 def fill(peer, queue, count, **options):
-    """Declares a queue and puts messages into it; they are there when this returns."""
+    """Declares a queue, publishes messages into it, and waits for their confirms."""
     peer.ask(1, Queue.Declare(queue=queue, **options))
     peer.confirming()
     for number in range(count):
@@ -31,7 +31,7 @@ def deliveries_come_in_order_with_tags_per_channel(stage):
 
 
 @scenario
-def without_acknowledgements_nothing_stays(stage):
+def without_acknowledgements_nothing_is_requeued(stage):
     peer = stage.connect(1, 2)
     fill(peer, stage.name("q"), 3)
     peer.ask(2, Basic.Consume(queue=stage.name("q"), consumer_tag="c", no_ack=True))
@@ -57,13 +57,13 @@ def consumer_tags(stage):
     first = peer.ask(2, Basic.Consume(queue=stage.name("q"))).consumer_tag
     second = peer.ask(2, Basic.Consume(queue=stage.name("q"))).consumer_tag
     stage.note(first != second)
-    # A tag is its channel's own.
+    # Each channel has its own consumer tags.
     peer.ask(1, Basic.Consume(queue=stage.name("q"), consumer_tag="same"))
     peer.ask(2, Basic.Consume(queue=stage.name("q"), consumer_tag="same"))
     peer.ask(2, Basic.Cancel(consumer_tag="unknown"))
     peer.ask(2, Queue.Declare(queue=stage.name("q"), passive=True))
     peer.ask(2, Basic.Consume(queue=stage.name("q"), consumer_tag="same"))
-    peer.hear_end()
+    peer.wait_for_end()
 
 
 @scenario
@@ -90,7 +90,7 @@ def an_exclusive_consumer_is_alone(stage):
     peer.take(1, 1)
     peer.ask(2, Basic.Consume(queue=queue, consumer_tag="second"))
     peer.ask(3, Basic.Consume(queue=queue, consumer_tag="third", exclusive=True))
-    # Looking is allowed.
+    # A passive declare and a get are allowed.
     peer.ask(4, Queue.Declare(queue=queue, passive=True))
     peer.ask(4, Basic.Get(queue=queue))
     peer.ask(1, Basic.Cancel(consumer_tag="first"))
@@ -146,7 +146,7 @@ def prefetch_per_consumer(stage):
     peer.send(2, Basic.Ack(delivery_tag=2))
     peer.take(2, 1)
     peer.quiet()
-    # A change is for those who come after it.
+    # A new prefetch applies to consumers that are started after it.
     peer.ask(2, Basic.Qos(prefetch_count=3))
     peer.quiet()
     peer.ask(2, Basic.Consume(queue=queue, consumer_tag="c"))
@@ -188,7 +188,7 @@ def prefetch_does_not_hold_back_get_and_no_ack(stage):
 def prefetch_by_size(stage):
     peer = stage.connect()
     peer.ask(1, Basic.Qos(prefetch_size=1_000))
-    peer.hear_end()
+    peer.wait_for_end()
 
 
 @scenario
@@ -206,7 +206,7 @@ def a_consumer_is_told_when_its_queue_is_deleted(stage):
 
 
 @scenario
-def a_consumer_that_can_t_be_told_is_not(stage):
+def a_client_without_consumer_cancel_notify_gets_no_cancel(stage):
     peer, other = stage.connect(capabilities={}), stage.connect()
     queue = stage.name("q")
     peer.ask(1, Queue.Declare(queue=queue))
@@ -216,12 +216,12 @@ def a_consumer_that_can_t_be_told_is_not(stage):
 
 
 @scenario
-def a_consumer_s_own_delete_tells_it_too(stage):
+def a_connection_that_deletes_its_consumer_s_queue_gets_a_cancel(stage):
     peer = stage.connect(1, 2)
     queue = stage.name("q")
     peer.ask(1, Queue.Declare(queue=queue))
     peer.ask(2, Basic.Consume(queue=queue, consumer_tag="c"))
-    # Whether it is told before or after the delete is answered is nobody's promise.
+    # The order of its Cancel and the DeleteOk is not specified; they are on different channels.
     peer.ask(1, Queue.Delete(queue=queue))
     peer.quiet()
 
@@ -251,7 +251,7 @@ def a_client_stops_the_flow(stage):
     peer = stage.connect(1, 2)
     fill(peer, stage.name("q"), 2)
     if not isinstance(peer.ask(2, Channel.Flow(active=False)), Channel.FlowOk):
-        peer.hear_end()
+        peer.wait_for_end()
         return
     peer.ask(2, Basic.Consume(queue=stage.name("q"), consumer_tag="c"))
     peer.quiet()
@@ -264,6 +264,6 @@ def consumers_of_its_own_messages(stage):
     peer = stage.connect(1, 2)
     queue = stage.name("q")
     fill(peer, queue, 1)
-    # `no_local` is taken and ignored.
+    # `no_local` is accepted and ignored.
     peer.ask(1, Basic.Consume(queue=queue, consumer_tag="c", no_local=True))
     peer.take(1, 1)

@@ -1,4 +1,4 @@
-"""From the first byte to an open connection, heartbeats, and goodbye."""
+"""The handshake, heartbeats, and closing a connection."""
 
 from pika.spec import Channel, Connection, Queue
 
@@ -18,7 +18,7 @@ def a_connection_opens_and_closes(stage):
 
 
 def greet(stage, peer):
-    """The first exchange, without what a server may say of itself."""
+    """The first bytes and Connection.Start, of which only the fields are noted that must be the same."""
     peer.silent = True
     peer.write(b"AMQP\x00\x00\x09\x01")
     start = peer.wait(0, Connection.Start)
@@ -28,7 +28,7 @@ def greet(stage, peer):
 
 
 @scenario
-def what_the_server_says_of_itself(stage):
+def the_properties_of_the_server(stage):
     peer = stage.peer()
     peer.silent = True
     peer.write(b"AMQP\x00\x00\x09\x01")
@@ -38,16 +38,16 @@ def what_the_server_says_of_itself(stage):
 
 
 @scenario
-def other_protocols_are_told_ours(stage):
+def other_protocols_are_sent_the_header_of_ours(stage):
     for greeting in (b"AMQP\x00\x01\x00\x00", b"AMQP\x01\x01\x00\x0a", b"HTTP/1.1", b"GET / HTTP/1.1\r\n\r\n", b"\0" * 8):
         peer = stage.peer()
         peer.write(greeting)
-        peer.hear_end()
+        peer.wait_for_end()
 
 
 @scenario
-def old_spellings_of_the_greeting(stage):
-    """AMQP 0-9 and 0-8 greet otherwise."""
+def the_headers_of_older_versions(stage):
+    """AMQP 0-9 and 0-8."""
     for greeting in (b"AMQP\x01\x01\x00\x09", b"AMQP\x01\x01\x08\x00", b"AMQP\x01\x01\x09\x01"):
         peer = stage.peer()
         peer.silent = True
@@ -58,19 +58,19 @@ def old_spellings_of_the_greeting(stage):
 
 
 @scenario
-def a_wrong_password_is_told_to_who_can_read_it(stage):
+def a_wrong_password_is_reported_to_a_client_that_understands_it(stage):
     peer = stage.peer()
     greet(stage, peer)
     peer.start_ok("guest", "wrong")
-    peer.hear_end()
+    peer.wait_for_end()
 
 
 @scenario
-def a_wrong_password_just_ends_the_connection_of_an_old_client(stage):
+def a_wrong_password_ends_the_connection_of_an_old_client(stage):
     peer = stage.peer()
     greet(stage, peer)
     peer.start_ok("guest", "wrong", capabilities={})
-    peer.hear_end()
+    peer.wait_for_end()
 
 
 @scenario
@@ -78,7 +78,7 @@ def an_unknown_user(stage):
     peer = stage.peer()
     greet(stage, peer)
     peer.start_ok("nobody", "guest")
-    peer.hear_end()
+    peer.wait_for_end()
 
 
 @scenario
@@ -86,25 +86,25 @@ def an_unknown_mechanism(stage):
     peer = stage.peer()
     greet(stage, peer)
     peer.start_ok("guest", "guest", mechanism="SCRAM-SHA-256")
-    peer.hear_end()
+    peer.wait_for_end()
 
 
 @scenario
-def a_response_that_is_no_plain_one(stage):
+def a_response_not_in_the_form_of_plain(stage):
     peer = stage.peer()
     greet(stage, peer)
     peer.send(0, Connection.StartOk({"capabilities": {"authentication_failure_close": True}}, "PLAIN", "guest", "en_US"))
-    peer.hear_end()
+    peer.wait_for_end()
 
 
 @scenario
-def a_virtual_host_that_is_not_there(stage):
+def an_unknown_virtual_host(stage):
     peer = stage.peer()
     greet(stage, peer)
     peer.start_ok("guest", "guest")
     peer.send(0, Connection.TuneOk(2_047, 131_072, 0))
     peer.ask(0, Connection.Open("nowhere"))
-    peer.hear_end()
+    peer.wait_for_end()
 
 
 @scenario
@@ -122,7 +122,7 @@ def tuning_beyond_the_offer(stage):
 def a_channel_beyond_the_agreed_number(stage):
     peer = stage.connect(1, 2, channel_max=2)
     peer.ask(3, Channel.Open())
-    peer.hear_end()
+    peer.wait_for_end()
 
 
 @scenario
@@ -141,31 +141,29 @@ def the_handshake_out_of_order(stage):
         peer = stage.peer()
         greet(stage, peer)
         peer.send(0, method)
-        peer.hear_end()
+        peer.wait_for_end()
 
 
 @scenario
 def heartbeats_as_the_client_asks(stage):
     peer = stage.connect(heartbeat=1)
     stage.note(f"a heartbeat comes: {peer.read(3) is HEARTBEAT}")
-    # Whoever says nothing for two of them is lost.
-    peer.hear_end()
+    # A client that sends nothing for two heartbeats is lost.
+    peer.wait_for_end()
 
 
 @scenario
 def heartbeats_keep_a_connection(stage):
     peer = stage.connect(heartbeat=1)
-    heard = 0
-    while heard < 3:
-        if peer.read() is HEARTBEAT:
-            heard += 1
-            peer.frame(8, 0, b"")
+    for _ in range(3):
+        assert peer.read() is HEARTBEAT
+        peer.frame(8, 0, b"")
     peer.ask(1, Queue.Declare(exclusive=True))
 
 
 @scenario
-def methods_keep_a_connection(stage):
-    """Anything said counts as a sign of life."""
+def methods_count_as_heartbeats(stage):
+    """Anything that is received counts as a heartbeat."""
     peer = stage.connect(heartbeat=1)
     for _ in range(6):
         peer.quiet(0.5)
@@ -183,13 +181,13 @@ def a_client_that_closes_with_open_channels(stage):
 
 
 @scenario
-def goodbye_is_the_last_word(stage):
-    """What follows a Close is not answered."""
+def nothing_is_answered_after_a_close(stage):
+    """Methods after a Close are ignored."""
     peer = stage.connect()
     peer.send(0, Connection.Close(200, "bye", 0, 0))
     peer.send(1, Queue.Declare(queue=stage.name("q")))
     peer.wait(0, Connection.CloseOk)
-    # Who hangs up first is nobody's promise.
+    # Which side closes the socket first is not specified.
     peer.silent = True
     peer.quiet()
     other = stage.connect()

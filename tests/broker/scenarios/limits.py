@@ -1,6 +1,6 @@
-"""Messages and queues that end by themselves: by time, by number, by size.
+"""Limits: times to live of messages and queues, and length limits.
 
-Times are short, and every wait is a wait for what must happen; only `later` sleeps, for what must have happened.
+Times are short. Only `later` sleeps, for several times a time to live.
 """
 
 import time
@@ -17,7 +17,7 @@ def later(milliseconds):
 
 
 def bodies(stage, peer, queue):
-    """Everything left in a queue."""
+    """Takes everything that is left in a queue; each message is recorded."""
     while isinstance(peer.ask(1, Basic.Get(queue=stage.name(queue), no_ack=True)), Basic.GetOk):
         pass
 
@@ -65,8 +65,8 @@ def the_shorter_time_to_live_counts(stage):
 
 
 @scenario
-def no_time_to_live_at_all(stage):
-    """Zero: to a consumer that waits, or to nobody."""
+def a_time_to_live_of_zero(stage):
+    """With and without a consumer that waits."""
     peer = declared(stage, {"x-message-ttl": 0})
     peer.publish(1, "", stage.name("q"), "nobody waits")
     peer.settle()
@@ -103,14 +103,14 @@ def a_delivered_message_does_not_expire(stage):
     peer.settle()
     peer.ask(1, Basic.Get(queue=stage.name("q")))
     later(500)
-    # Its time went on while it was held.
+    # Its time to live went on while it was unacknowledged.
     peer.send(1, Basic.Nack(delivery_tag=2, requeue=True))
     later(300)
     peer.ask(1, Basic.Get(queue=stage.name("q")))
 
 
 @scenario
-def expirations_that_are_none(stage):
+def invalid_expirations(stage):
     bad = ["soon", "-1", "", "1.5", "99999999999999999999"]
     peer = stage.connect(*range(1, len(bad) + 1))
     peer.ask(1, Queue.Declare(queue=stage.name("q")))
@@ -129,7 +129,7 @@ def a_queue_expires_when_unused(stage):
 
 
 @scenario
-def a_consumer_is_a_use(stage):
+def a_queue_with_a_consumer_does_not_expire(stage):
     peer = declared(stage, {"x-expires": 200})
     peer.ask(1, Basic.Consume(queue=stage.name("q"), consumer_tag="c"))
     later(600)
@@ -182,7 +182,7 @@ def messages_being_delivered_do_not_fill_a_queue(stage):
         peer.publish(1, "", stage.name("q"), f"{number}")
     peer.settle()
     peer.ask(1, Queue.Declare(queue=stage.name("q"), passive=True))
-    # What comes back goes to its place, the head, and the head is what a full queue drops.
+    # The requeued messages go to the head of the queue, where RabbitMQ's full queue drops.
     peer.send(1, Basic.Nack(delivery_tag=2, multiple=True, requeue=True))
     peer.quiet()
     bodies(stage, peer, "q")
@@ -202,7 +202,7 @@ def dead_letters(stage):
     peer.ask(1, Queue.Declare(queue=stage.name("dead")))
     arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": stage.name("dead")}
     if not isinstance(peer.ask(1, Queue.Declare(queue=stage.name("q"), arguments=arguments)), Queue.DeclareOk):
-        peer.hear_end()
+        peer.wait_for_end()
         return
     peer.publish(1, "", stage.name("q"), "m")
     peer.settle()

@@ -1,7 +1,7 @@
-"""What somebody may not do. `limited` may touch only what begins with its name; `outsider` may not even come in.
+"""Permissions. The user `limited` may use only what begins with its name; `outsider` may not open the virtual host.
 
-RabbitMQ asks for permissions by name (configure, write, read), our broker asks its owner; the example owner says the
-same, so what is compared is how the refusal reaches the client.
+RabbitMQ has permissions by name (configure, write, read); our broker asks the program that embeds it. The example `serve` has
+the same permissions as RabbitMQ here, so the scenarios compare how a refusal reaches the client.
 """
 
 from pika.spec import Basic, Connection, Exchange, Queue
@@ -14,7 +14,7 @@ OWN_TOPIC = "limited.topic"
 
 
 @scenario
-def what_is_one_s_own_is_allowed(stage):
+def a_user_may_use_their_own(stage):
     peer = stage.connect(user="limited").confirming()
     queue = "limited.allowed"
     peer.ask(1, Queue.Declare(queue=queue))
@@ -27,7 +27,7 @@ def what_is_one_s_own_is_allowed(stage):
 
 
 @scenario
-def what_is_another_s_is_refused(stage):
+def a_user_may_not_use_what_is_another_s(stage):
     owner = stage.connect()
     queue, exchange = stage.name("q"), stage.name("x")
     owner.ask(1, Queue.Declare(queue=queue))
@@ -48,7 +48,7 @@ def what_is_another_s_is_refused(stage):
 
 
 @scenario
-def a_refusal_comes_before_the_question_whether_it_exists(stage):
+def permissions_are_checked_before_existence(stage):
     peer = stage.connect(1, 2, 3, user="limited")
     peer.ask(1, Basic.Consume(queue=stage.name("missing")))
     peer.ask(2, Basic.Get(queue=stage.name("missing")))
@@ -57,7 +57,7 @@ def a_refusal_comes_before_the_question_whether_it_exists(stage):
 
 
 @scenario
-def the_routing_key_is_asked_about(stage):
+def the_routing_key_needs_permission(stage):
     owner = stage.connect()
     owner.ask(1, Exchange.Declare(exchange=OWN_TOPIC, type="topic"))
     peer = stage.connect(1, 2, user="limited").confirming(1)
@@ -75,4 +75,4 @@ def the_virtual_host_is_refused(stage):
     peer.start_ok("outsider", "outsider")
     peer.send(0, Connection.TuneOk(2_047, 131_072, 0))
     peer.ask(0, Connection.Open("/"))
-    peer.hear_end()
+    peer.wait_for_end()

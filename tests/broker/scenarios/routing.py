@@ -1,4 +1,4 @@
-"""Which queues a message reaches."""
+"""Routing: which queues a message reaches."""
 
 from pika.spec import Basic, Exchange, Queue
 
@@ -47,7 +47,7 @@ def a_fanout_exchange_ignores_keys(stage):
     for short in "ab":
         peer.ask(1, Queue.Declare(queue=stage.name(short)))
         peer.ask(1, Queue.Bind(queue=stage.name(short), exchange=exchange, routing_key=short))
-    # Bound twice, reached once.
+    # It is bound twice, and gets the message once.
     peer.ask(1, Queue.Bind(queue=stage.name("a"), exchange=exchange, routing_key="again"))
     peer.publish(1, exchange, "whatever", "m")
     peer.settle()
@@ -173,7 +173,7 @@ def exchanges_are_bound_to_exchanges(stage):
     peer.ask(1, Exchange.Declare(exchange=source, type="topic"))
     peer.ask(1, Exchange.Declare(exchange=target, type="direct"))
     peer.ask(1, Exchange.Bind(destination=target, source=source, routing_key="a.#"))
-    # A circle must end.
+    # A circle of bindings must not loop.
     peer.ask(1, Exchange.Bind(destination=source, source=target, routing_key="a.b"))
     peer.ask(1, Queue.Declare(queue=queue))
     peer.ask(1, Queue.Bind(queue=queue, exchange=target, routing_key="a.b"))

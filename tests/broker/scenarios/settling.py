@@ -1,4 +1,4 @@
-"""Acknowledging, rejecting, losing: what comes back, where, and with which mark."""
+"""Acknowledging, rejecting, losing consumers: what is requeued, where, and with which `redelivered`."""
 
 from pika.spec import Basic, Channel, Queue
 
@@ -8,7 +8,7 @@ from .delivering import fill
 
 
 def held(stage, count, prefetch=0):
-    """A connection that holds `count` deliveries of queue `q` on channel 2; channel 1 looks on."""
+    """A connection that holds `count` deliveries of queue `q` on channel 2. Channel 1 is open, too."""
     peer = stage.connect(1, 2)
     fill(peer, stage.name("q"), count)
     peer.ask(2, Basic.Qos(prefetch_count=prefetch))
@@ -18,7 +18,7 @@ def held(stage, count, prefetch=0):
 
 
 def left(stage):
-    """Records what another connection finds in queue `q`."""
+    """Takes what is left in queue `q` on another connection, which records it."""
     other = stage.connect()
     other.ask(1, Queue.Declare(queue=stage.name("q"), passive=True))
     while isinstance(other.ask(1, Basic.Get(queue=stage.name("q"), no_ack=True)), Basic.GetOk):
@@ -37,7 +37,7 @@ def acknowledging_one_several_and_all(stage):
     fill(again, stage.name("q"), 3)
     again.ask(2, Basic.Consume(queue=stage.name("q"), consumer_tag="c"))
     again.take(2, 3)
-    # Tag 0 with `multiple` is all of them.
+    # Tag 0 with `multiple` means all.
     again.send(2, Basic.Ack(delivery_tag=0, multiple=True))
     again.ask(2, Channel.Close(200, "bye", 0, 0))
     left(stage)
@@ -98,7 +98,7 @@ def rejecting_an_unknown_tag(stage):
 
 
 @scenario
-def acknowledging_what_needed_no_acknowledgement(stage):
+def acknowledging_a_delivery_without_acknowledgement(stage):
     peer = stage.connect(1, 2)
     fill(peer, stage.name("q"), 1)
     peer.ask(2, Basic.Consume(queue=stage.name("q"), consumer_tag="c", no_ack=True))
@@ -205,7 +205,7 @@ def a_closed_connection_gives_everything_back(stage):
 
 
 @scenario
-def a_lost_connection_gives_everything_back_to_who_waits(stage):
+def a_lost_connection_s_deliveries_go_to_the_next_consumer(stage):
     peer = held(stage, 4, prefetch=2)
     heir = stage.connect()
     heir.ask(1, Basic.Qos(prefetch_count=10))
@@ -236,8 +236,8 @@ def tags_begin_anew_with_the_channel(stage):
 
 
 @scenario
-def a_message_nobody_wants(stage):
-    """Requeued again and again: RabbitMQ's classic queues never tire."""
+def a_message_that_is_always_requeued(stage):
+    """RabbitMQ's classic queues have no limit for it."""
     peer = held(stage, 1)
     peer.silent = True
     for tag in range(1, 31):

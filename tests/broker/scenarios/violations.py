@@ -1,4 +1,7 @@
-"""Breaches of the protocol: which code, at which level, with which method's ids."""
+"""Violations of the protocol: which reply code closes what, the channel or the connection, and names which method.
+
+The connection must end where a scenario waits for its end, with a Close or without.
+"""
 
 import struct
 
@@ -9,16 +12,11 @@ from stage import scenario
 METHOD, HEADER, BODY, BEAT = 1, 2, 3, 8
 
 
-def ends(peer):
-    """The connection must end, with a Close or without."""
-    peer.hear_end()
-
-
 @scenario
-def a_frame_that_does_not_end_as_one(stage):
+def a_frame_with_a_wrong_end_octet(stage):
     peer = stage.connect()
     peer.frame(METHOD, 1, struct.pack(">HH", 20, 10) + b"\0", end=b"\0")
-    ends(peer)
+    peer.wait_for_end()
 
 
 @scenario
@@ -26,7 +24,7 @@ def a_frame_of_an_unknown_type(stage):
     for kind in (0, 4, 7, 255):
         peer = stage.connect()
         peer.frame(kind, 1, b"abc")
-        ends(peer)
+        peer.wait_for_end()
 
 
 @scenario
@@ -36,7 +34,7 @@ def a_frame_larger_than_agreed(stage):
     peer.send(1, Basic.Publish(0, "", stage.name("q")))
     peer.header(1, 5_000)
     peer.frame(BODY, 1, b"x" * 5_000)
-    ends(peer)
+    peer.wait_for_end()
 
 
 @scenario
@@ -48,39 +46,39 @@ def a_frame_as_large_as_agreed(stage):
 
 
 @scenario
-def a_method_nobody_knows(stage):
+def an_unknown_method(stage):
     for group, method in ((60, 99), (99, 10), (50, 0)):
         peer = stage.connect()
         peer.frame(METHOD, 1, struct.pack(">HH", group, method))
-        ends(peer)
+        peer.wait_for_end()
 
 
 @scenario
 def a_method_cut_short(stage):
     peer = stage.connect()
     peer.frame(METHOD, 1, struct.pack(">HHH", 50, 10, 0) + b"\x0aabc")
-    ends(peer)
+    peer.wait_for_end()
 
 
 @scenario
 def a_method_frame_too_short_for_its_ids(stage):
     peer = stage.connect()
     peer.frame(METHOD, 1, b"\0")
-    ends(peer)
+    peer.wait_for_end()
 
 
 @scenario
 def an_open_channel_opened(stage):
     peer = stage.connect()
     peer.ask(1, Channel.Open())
-    ends(peer)
+    peer.wait_for_end()
 
 
 @scenario
 def a_channel_that_was_never_opened(stage):
     peer = stage.connect()
     peer.ask(5, Queue.Declare(queue=stage.name("q")))
-    ends(peer)
+    peer.wait_for_end()
 
 
 @scenario
@@ -92,7 +90,7 @@ def closing_a_channel_that_is_not_open(stage):
 
 
 @scenario
-def a_close_ok_nobody_asked_for(stage):
+def an_unexpected_close_ok(stage):
     peer = stage.connect(1, 2)
     peer.send(1, Channel.CloseOk())
     peer.quiet(0.5)
@@ -103,28 +101,28 @@ def a_close_ok_nobody_asked_for(stage):
 def a_channel_s_method_on_channel_zero(stage):
     peer = stage.connect()
     peer.send(0, Queue.Declare(queue=stage.name("q")))
-    ends(peer)
+    peer.wait_for_end()
 
 
 @scenario
 def opening_channel_zero(stage):
     peer = stage.connect()
     peer.send(0, Channel.Open())
-    ends(peer)
+    peer.wait_for_end()
 
 
 @scenario
 def a_connection_s_method_on_a_channel(stage):
     peer = stage.connect()
     peer.send(1, Connection.Open("/"))
-    ends(peer)
+    peer.wait_for_end()
 
 
 @scenario
 def a_connection_opened_twice(stage):
     peer = stage.connect()
     peer.send(0, Connection.Open("/"))
-    ends(peer)
+    peer.wait_for_end()
 
 
 @scenario
@@ -132,17 +130,17 @@ def methods_only_a_server_may_send(stage):
     for method in (Queue.DeclareOk("q", 0, 0), Basic.GetEmpty(), Channel.OpenOk(), Confirm.SelectOk()):
         peer = stage.connect()
         peer.send(1, method)
-        ends(peer)
+        peer.wait_for_end()
 
 
 @scenario
-def content_nobody_announced(stage):
+def content_without_a_publish(stage):
     peer = stage.connect()
     peer.header(1, 3)
-    ends(peer)
+    peer.wait_for_end()
     other = stage.connect()
     other.frame(BODY, 1, b"abc")
-    ends(other)
+    other.wait_for_end()
 
 
 @scenario
@@ -153,7 +151,7 @@ def a_method_where_content_must_come(stage):
         if with_header:
             peer.header(1, 3)
         peer.send(1, Queue.Declare(queue=stage.name("q")))
-        ends(peer)
+        peer.wait_for_end()
 
 
 @scenario
@@ -161,7 +159,7 @@ def a_body_where_a_header_must_come(stage):
     peer = stage.connect()
     peer.send(1, Basic.Publish(0, "", "q"))
     peer.frame(BODY, 1, b"abc")
-    ends(peer)
+    peer.wait_for_end()
 
 
 @scenario
@@ -170,7 +168,7 @@ def two_headers(stage):
     peer.send(1, Basic.Publish(0, "", "q"))
     peer.header(1, 3)
     peer.header(1, 3)
-    ends(peer)
+    peer.wait_for_end()
 
 
 @scenario
@@ -178,7 +176,7 @@ def a_header_of_another_class(stage):
     peer = stage.connect()
     peer.send(1, Basic.Publish(0, "", "q"))
     peer.header(1, 3, class_id=50)
-    ends(peer)
+    peer.wait_for_end()
 
 
 @scenario
@@ -220,25 +218,25 @@ def an_argument_table_of_an_unknown_type(stage):
     table = b"\x01k?"
     method = struct.pack(">HHH", 50, 10, 0) + b"\x01q" + b"\0" + struct.pack(">I", len(table)) + table
     peer.frame(METHOD, 1, method)
-    ends(peer)
+    peer.wait_for_end()
 
 
 @scenario
 def a_heartbeat_on_a_channel(stage):
     peer = stage.connect()
     peer.frame(BEAT, 1, b"")
-    ends(peer)
+    peer.wait_for_end()
 
 
 @scenario
 def a_heartbeat_with_a_body(stage):
     peer = stage.connect()
     peer.frame(BEAT, 0, b"abc")
-    ends(peer)
+    peer.wait_for_end()
 
 
 @scenario
-def a_broken_channel_hears_nothing_until_its_close_is_answered(stage):
+def methods_on_a_closing_channel_are_ignored(stage):
     peer = stage.connect(1, 2)
     queue, exchange = stage.name("q"), stage.name("x")
     peer.send(1, Queue.Declare(queue=stage.name("missing"), passive=True))
@@ -252,7 +250,7 @@ def a_broken_channel_hears_nothing_until_its_close_is_answered(stage):
 
 @scenario
 def both_sides_close_a_channel(stage):
-    """Our Close crosses the broker's: both are answered."""
+    """The client's Close crosses the broker's: both are answered."""
     peer = stage.connect()
     peer.send(1, Queue.Declare(queue=stage.name("missing"), passive=True))
     peer.send(1, Channel.Close(200, "bye", 0, 0))

@@ -1,4 +1,4 @@
-//! Containers as old SDKs and endpoints know them. Nobody sends them any more; they are still understood.
+//! Containers in the messages of old SDKs and endpoints. They are still accepted, and never sent.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! `{"message_type":…,"data":…}`, read in one pass when the type comes first, as it does.
+//! The outer object of a message, `{"message_type":…,"data":…}`. It is parsed in one pass if the type comes first, as usual.
 
 use std::fmt;
 

@@ -1,15 +1,15 @@
-//! What travels in queues: one byte for the version of the protocol, then JSON.
+//! The messages in queues: one byte for the version of the protocol, then JSON.
 //!
-//! `0x01{"message_type":"task","data":{…}}`. Fields nobody knows are ignored; what is written is compact, raw UTF-8
-//! and in the order of the original. Whoever only needs the long string of a task or a result gets it uncopied
+//! `0x01{"message_type":"task","data":{…}}`. Unknown fields are ignored. Messages are written compactly, in raw UTF-8,
+//! with the fields in upstream's order. The long string of a task or a result is not copied
 //! (see [`crate::json_text`]).
 //!
-//! Python also writes `NaN` and `Infinity`, which JSON does not know: the heartbeats of 3.x endpoints are full of them
-//! where a site sets no maximum of workers. They are read as null, which is what 4.x endpoints write.
+//! Python also writes `NaN` and `Infinity`, which are not JSON: the heartbeats of 3.x endpoints contain them
+//! if a site sets no maximum of workers. They are read as null, which 4.x endpoints write.
 //!
-//! Reading never panics and holds no more than a small multiple of what was received: the message is refused
-//! beyond [`LIMIT`], its free-form objects beyond [`crate::json::FREE_FORM_LIMIT`], nesting beyond 127 levels (what
-//! nobody knows is skipped without descending, however deep).
+//! Reading never panics and takes no more memory than a small multiple of the message's size: a message is refused
+//! beyond [`LIMIT`], a free-form object beyond [`crate::json::FREE_FORM_LIMIT`], nesting beyond 127 levels (unknown
+//! fields are skipped at any depth, without recursion).
 
 mod container;
 mod envelope;
@@ -27,10 +27,10 @@ use crate::json::Malformed;
 /// The first byte of every message.
 pub const VERSION: u8 = 1;
 
-/// The most that a message may measure: a payload of 64 MiB, its escapes, the function beside it, and a little.
+/// The maximum size of a message, in bytes: room for a payload of 64 MiB with its escapes, and for the function.
 pub const LIMIT: usize = 80 << 20;
 
-/// Anything that travels in a queue.
+/// A message of any type.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Message<'a> {
     Task(Task<'a>),
@@ -87,7 +87,7 @@ pub fn encode(message: &Message<'_>) -> Vec<u8> {
 }
 
 impl Message<'_> {
-    /// The same message, independent of the bytes it was read from.
+    /// The same message without a borrow of the bytes that it was read from.
     pub fn into_owned(self) -> Message<'static> {
         match self {
             Self::Task(task) => Message::Task(task.into_owned()),
@@ -116,11 +116,11 @@ impl Message<'_> {
     }
 }
 
-/// `decode` for those who know what has to come, and `encode`.
+/// `decode` for readers that expect one type of message, and `encode`.
 macro_rules! typed {
     ($($type:ident $(<$life:lifetime>)? = $variant:ident, $kind:literal, $write:expr);+ $(;)?) => {$(
         impl $(<$life>)? $type $(<$life>)? {
-            /// Writes this as a whole message, version byte included.
+            /// Writes this as a whole message, with the version byte.
             pub fn encode(&self) -> Vec<u8> {
                 let write: fn(&Self, &mut Vec<u8>) = $write;
                 envelope::encode($kind, |out| write(self, out))
@@ -154,21 +154,21 @@ typed! {
 }
 
 impl<'a> Task<'a> {
-    /// Reads a message that has to be a task.
+    /// Reads a task; any other message is an error.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         decode(bytes)?.try_into()
     }
 }
 
 impl<'a> TaskResult<'a> {
-    /// Reads a message that has to be a result.
+    /// Reads a result; any other message is an error.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         decode(bytes)?.try_into()
     }
 }
 
 impl StatusReport {
-    /// Reads a message that has to be an endpoint's status report.
+    /// Reads an endpoint's status report; any other message is an error.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         decode(bytes)?.try_into()
     }

@@ -1,4 +1,4 @@
-//! What endpoints report of themselves and of their tasks' progress.
+//! Status reports (heartbeats): what endpoints report about themselves and about the progress of their tasks.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::id::{EndpointId, TaskId};
 use crate::json::FreeForm;
 
-/// How far a task has come. Users see these words as they are.
+/// The state of a task. Users see these words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TaskState {
@@ -32,7 +32,7 @@ pub enum TaskState {
     ActionProviderTaskGroupError,
 }
 
-/// Who reports a transition.
+/// The party that reports a transition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Actor {
@@ -45,7 +45,7 @@ pub enum Actor {
     ActionProvider,
 }
 
-/// A task came to a state.
+/// A task reached a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskTransition {
     /// Nanoseconds since 1970.
@@ -58,26 +58,26 @@ pub struct TaskTransition {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StatusReport {
     pub endpoint_id: EndpointId,
-    /// Free form; [`StatusReport::liveness`] and [`crate::extensions`] read what matters in it.
+    /// Free form. [`StatusReport::liveness`] and [`crate::extensions`] read the parts that the service uses.
     #[serde(alias = "ep_status_report")]
     pub global_state: FreeForm,
     pub task_statuses: BTreeMap<TaskId, Vec<TaskTransition>>,
 }
 
-/// A manager's report, which only old endpoints sent, and only to themselves.
+/// A report between the parts of an old endpoint. It never reaches the service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManagerStatusReport {
     pub task_statuses: BTreeMap<TaskId, Vec<TaskTransition>>,
 }
 
-/// What a heartbeat says of the endpoint's life.
+/// Whether the endpoint is online, according to its heartbeat.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Liveness {
-    /// Alive, and heard again within about this many seconds.
+    /// Online; the next heartbeat follows within about this many seconds.
     Online { period: f64 },
-    /// Left in good order.
+    /// The endpoint has stopped in an orderly way.
     Offline,
-    /// A user endpoint that could not be started, and why.
+    /// A user endpoint that could not be started, with the reason.
     FailedToStart(String),
 }
 
@@ -104,5 +104,5 @@ impl StatusReport {
     }
 }
 
-/// Seconds between heartbeats unless an endpoint says otherwise.
+/// The seconds between heartbeats, if an endpoint does not name them.
 pub const DEFAULT_HEARTBEAT_PERIOD: f64 = 30.0;

@@ -1,4 +1,4 @@
-//! A task on its way out, its result on the way back, and the cancellation in between.
+//! The messages of tasks: a task to an endpoint, its cancellation, and its result.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,11 +8,11 @@ use crate::id::{ContainerId, TaskId};
 use crate::json::FreeForm;
 use crate::json_text::Text;
 
-/// One call, on its way to an endpoint.
+/// One call of a function, sent to an endpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Task<'a> {
     pub task_id: TaskId,
-    /// Only old SDKs name a container; what is absent crosses the wire as null.
+    /// Only old SDKs name a container. Sent as null if there is none.
     #[serde(default)]
     pub container_id: Option<ContainerId>,
     #[serde(default)]
@@ -22,20 +22,20 @@ pub struct Task<'a> {
     pub task_buffer: Text<'a>,
 }
 
-/// Asks that a task be given up.
+/// Cancels a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskCancel {
     pub task_id: TaskId,
 }
 
-/// How a task ended. It is an error if and only if there are `error_details`.
+/// The result of a task. It is an error if and only if there are `error_details`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskResult<'a> {
     pub task_id: TaskId,
     /// The packed result, or the text of the error.
     #[serde(borrow)]
     pub data: Text<'a>,
-    /// What the worker says of itself: versions, platform, endpoint.
+    /// What the worker reports about itself: versions, platform, endpoint.
     #[serde(default)]
     pub details: Option<FreeForm>,
     #[serde(default)]

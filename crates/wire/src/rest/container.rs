@@ -52,7 +52,7 @@ pub struct Build {
     pub pip: Vec<String>,
     #[serde(default, deserialize_with = "json::list")]
     pub conda: Vec<String>,
-    /// Crosses the wire as null without one.
+    /// Sent as null if there is none.
     #[serde(default)]
     pub payload_url: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Endpoints: registered, listed, asked for their state, locked.
+//! Endpoints: registering, listing, status, locking.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -7,28 +7,28 @@ use crate::extensions::Capabilities;
 use crate::id::{EndpointId, FunctionId, IdentityId, PolicyId, SubscriptionId};
 use crate::json::{self, FreeForm, Object, present};
 
-/// Body of `POST /v3/endpoints` (the service gives the id) and `PUT /v3/endpoints/{id}`.
+/// Body of `POST /v3/endpoints` (the service chooses the id) and of `PUT /v3/endpoints/{id}`.
 ///
 /// The answer is a [`crate::queue::Registration`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Register {
     pub endpoint_name: String,
-    /// Absent: stays as it was. Empty: none.
+    /// Absent: unchanged. Empty: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
-    /// Only ever true. Since 3.12: whether the endpoint may become other users.
+    /// True or absent. Since 3.12 it says whether the endpoint can run as other users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multi_user: Option<bool>,
     #[serde(default, deserialize_with = "json::bounded")]
     pub metadata: Metadata,
-    /// Absent: all.
+    /// Absent: all functions are allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_functions: Option<Vec<FunctionId>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authentication_policy: Option<PolicyId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subscription_uuid: Option<SubscriptionId>,
-    /// Whether others see it in lists; no permission.
+    /// Whether others see it in lists. It gives no permission.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,11 +37,11 @@ pub struct Register {
     pub admins: Option<Vec<IdentityId>>,
 }
 
-/// Body of `PUT /v3/endpoints/{id}` without `endpoint_name`: changes what is said of an endpoint that is there, and leaves
-/// its connections and credentials alone. What is absent stays as it was.
+/// Body of `PUT /v3/endpoints/{id}` without `endpoint_name`: changes the attributes of a registered endpoint, and leaves
+/// its connections and credentials as they are. Absent attributes are unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Change {
-    /// Present, whatever it is: the body is a [`Register`].
+    /// If present, whatever its value, the body is a [`Register`].
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub endpoint_name: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,12 +52,12 @@ pub struct Change {
     pub allowed_functions: Option<Vec<FunctionId>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admins: Option<Vec<IdentityId>>,
-    /// What only a registration changes.
+    /// Members that only a registration can change.
     #[serde(flatten)]
     pub others: Object,
 }
 
-/// What an endpoint says of itself. The service keeps it and understands `farcall` only.
+/// What an endpoint reports about itself. The service stores it, and reads only `farcall`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Metadata {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,13 +74,13 @@ pub struct Metadata {
     /// Of a manager: the text of its template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_config_template: Option<String>,
-    /// Of a manager: an object, or null without one.
+    /// Of a manager: the schema of its template; null if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub user_config_schema: Option<Value>,
-    /// Up to 4.5: the configuration once more, parsed.
+    /// Up to 4.5: the configuration, parsed.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub config: Option<Value>,
-    /// Ours: see [`crate::extensions`].
+    /// Farcall's addition: see [`crate::extensions`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub farcall: Option<Capabilities>,
     #[serde(flatten)]
@@ -100,22 +100,22 @@ pub struct Query {
 pub enum Role {
     #[default]
     Owner,
-    /// Those the asker can see or use besides.
+    /// Also those of others that the caller may see or use.
     Any,
 }
 
-/// One of the answer to `GET /v2/endpoints`.
+/// An endpoint in the response of `GET /v2/endpoints`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
     pub uuid: EndpointId,
     pub name: String,
-    /// Crosses the wire as null without one.
+    /// Sent as null if there is none.
     #[serde(default)]
     pub display_name: Option<String>,
     pub owner: IdentityId,
 }
 
-/// Response of `GET /v2/endpoints/{id}`. What is absent is null, or none of the asker's business.
+/// Response of `GET /v2/endpoints/{id}`. A member is null if it has no value or if the caller may not see it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Endpoint {
     pub uuid: EndpointId,
@@ -155,31 +155,31 @@ pub struct Status {
     /// `global_state` of the last heartbeat.
     #[serde(default)]
     pub details: FreeForm,
-    /// Ours: what the service itself sees, for those who manage the endpoint.
+    /// Farcall's addition, for those who manage the endpoint: what the service itself knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub farcall: Option<EndpointState>,
 }
 
-/// How an endpoint stands with the service.
+/// The state of an endpoint at the service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointState {
-    /// Whether it takes tasks, or a manager commands, from its queue at this moment.
+    /// Whether it consumes from its queue now: an endpoint from its task queue, a manager from its command queue.
     pub consuming: bool,
-    /// What its owner should know.
+    /// A problem that its owner should know of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice: Option<String>,
     pub tasks: TaskCounts,
 }
 
-/// How many of an endpoint's tasks stand where.
+/// The numbers of an endpoint's tasks in each state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskCounts {
     pub waiting: i64,
-    /// Acknowledged by the endpoint and not ended.
+    /// Acknowledged by the endpoint, and not ended.
     pub taken: i64,
     pub succeeded: i64,
     pub failed: i64,
-    /// Results that came for tasks that had ended.
+    /// Results that arrived after their tasks had ended.
     pub late: i64,
 }
 
@@ -198,17 +198,17 @@ pub struct Locked {
     pub lock_expiration_timestamp: String,
 }
 
-/// Response of `DELETE /v3/endpoints/{id}/lock`: ours.
+/// Response of `DELETE /v3/endpoints/{id}/lock`, which only Farcall has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unlocked {
     pub endpoint_id: EndpointId,
 }
 
-/// Response of `DELETE /v3/endpoints/{id}/tasks`: ours.
+/// Response of `DELETE /v3/endpoints/{id}/tasks`, which only Farcall has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
     pub endpoint_id: EndpointId,
-    /// How many tasks ended with an error instead of waiting on.
+    /// How many waiting tasks were ended with an error.
     pub dropped: usize,
 }
 
@@ -216,7 +216,7 @@ pub struct Dropped {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AllowedFunctions {
     pub endpoint_id: EndpointId,
-    /// False: all are allowed, and `functions` is empty.
+    /// False: all functions are allowed, and `functions` is empty.
     pub restricted: bool,
     pub functions: Vec<FunctionId>,
 }

@@ -1,4 +1,4 @@
-//! The body of every failure, in the one form that all generations of clients understand.
+//! The body of every failure, in a form that clients of every version understand.
 //!
 //! Clients show `code` and `message`, and compare `code` with names; older ones read `reason`. A body that carries
 //! `authorization_parameters` asks for re-authentication (a GARE): clients that can log in do so and try again.
@@ -14,7 +14,7 @@ use crate::json;
 
 macro_rules! codes {
     ($($variant:ident $name:literal $number:literal $status:literal;)+) => {
-        /// What went wrong, as clients know it. Each has a name, a number from older days, and an HTTP status.
+        /// The kinds of failures that clients know. Each has a name, a number that older services sent, and an HTTP status.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Code {
             $($variant),+
@@ -27,7 +27,7 @@ macro_rules! codes {
                 match self { $(Self::$variant => $name),+ }
             }
 
-            /// Negative for those that never had a number.
+            /// Negative for a kind without a number.
             const fn signed_number(self) -> i16 {
                 match self { $(Self::$variant => $number),+ }
             }
@@ -77,7 +77,7 @@ codes! {
 }
 
 impl Code {
-    /// The integer that older servers sent in place of the name.
+    /// The integer that older services sent in place of the name.
     pub fn number(self) -> Option<u16> {
         u16::try_from(self.signed_number()).ok()
     }
@@ -132,7 +132,7 @@ pub struct ErrorBody {
     pub http_status_code: u16,
     #[serde(default, deserialize_with = "json::list")]
     pub error_args: Vec<Value>,
-    /// Present: log in again, so, and try once more.
+    /// If present, the client must log in again with these parameters and repeat the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization_parameters: Option<AuthorizationParameters>,
 }
@@ -141,14 +141,14 @@ fn failed() -> String {
     "Failed".to_owned()
 }
 
-/// What a log-in has to satisfy. All may be absent; then any fresh log-in will do.
+/// The requirements on a log-in. If all are absent, any fresh log-in satisfies them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthorizationParameters {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_message: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_required_identities: Option<Vec<IdentityId>>,
-    /// Some write one string, with commas.
+    /// A list, or one string with commas.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "list_or_commas")]
     pub session_required_policies: Option<Vec<PolicyId>>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "json::list_or_null")]
@@ -197,7 +197,7 @@ impl ErrorBody {
         self
     }
 
-    /// Turns the failure into a demand for re-authentication.
+    /// Makes the failure ask for re-authentication.
     pub fn with_authorization(mut self, parameters: AuthorizationParameters) -> Self {
         self.authorization_parameters = Some(parameters);
         self
@@ -213,7 +213,7 @@ impl ErrorBody {
         Self::new(Code::FunctionNotPermitted, message).with_args([function.to_string(), endpoint.to_string()])
     }
 
-    /// A user endpoint could not be started; `report` is what its manager says.
+    /// A user endpoint could not be started; `report` is the reason from its manager.
     pub fn failed_validation(report: &str) -> Self {
         Self::new(Code::SemanticallyInvalid, format!("Request payload failed validation: {report}"))
     }

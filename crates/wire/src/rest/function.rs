@@ -1,4 +1,4 @@
-//! Functions: registered once, called by id.
+//! Functions: a function is registered once and then called by its id.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,10 +18,10 @@ pub struct Register<'a> {
     pub description: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public: Option<bool>,
-    /// May run it beside the owner.
+    /// The group that may run it, besides the owner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<GroupId>,
-    /// Makes it a high-assurance function, bound to this endpoint. Excludes `public` and `group`.
+    /// Makes it a high-assurance function, bound to this endpoint. Not allowed together with `public` or `group`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ha_endpoint_id: Option<EndpointId>,
     /// Since 3.16; absent means true.
@@ -60,7 +60,7 @@ pub struct Registered {
     pub ha_warning: Option<String>,
 }
 
-/// Response of `GET /v2/functions/{id}`. What is `meta` in the registration is `metadata` here.
+/// Response of `GET /v2/functions/{id}`. The `meta` of the registration is called `metadata` here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Function<'a> {
     pub function_uuid: FunctionId,

@@ -1,7 +1,7 @@
 //! The bodies of every HTTP route, one module per noun: what the stock SDK and endpoint (3.8.0 and 4.19.0) send, and
-//! what they need to be answered.
+//! the answers that they need.
 //!
-//! A member without a value is left out unless its documentation says that it crosses the wire as null: clients
+//! A member without a value is left out, unless its documentation says that it is sent as null: clients
 //! take `"result": null` for a result. Unknown members are ignored.
 //!
 //! | route | request | response |
@@ -42,13 +42,13 @@ pub mod version;
 
 use serde::{Deserialize, Serialize};
 
-/// The most that any body but a submit's may measure, unless its reader knows better.
+/// The maximum size of a body, in bytes, except of a submit. A reader may set a lower limit.
 pub const LIMIT: usize = 16 << 20;
 
-/// The most that a submit's body may measure: a payload of 64 MiB, its escapes, and a little.
+/// The maximum size of a submit's body, in bytes: room for a payload of 64 MiB with its escapes.
 pub const SUBMIT_LIMIT: usize = 80 << 20;
 
-/// Something was deleted. The number is historic; the HTTP status is 200.
+/// The answer to a deletion. The number is upstream's; the HTTP status is 200.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deleted {
     pub result: u16,

@@ -13,38 +13,38 @@ use crate::json_text::Text;
 /// Body of `POST /v3/endpoints/{id}/submit`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Submit<'a> {
-    /// Whether results shall also be put into the group's queue.
+    /// Whether results are also published to the group's queue.
     #[serde(default)]
     pub create_queue: bool,
     /// Packed arguments, by function.
     #[serde(borrow, deserialize_with = "calls")]
     pub tasks: BTreeMap<FunctionId, Vec<Text<'a>>>,
-    /// Absent: the service makes one.
+    /// If absent, the service creates a task group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_group_id: Option<TaskGroupId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource_specification: Option<FreeForm>,
-    /// Variables of the manager's template.
+    /// The variables of the manager's template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_endpoint_config: Option<FreeForm>,
-    /// Import paths of strategies, to be tried in order.
+    /// Import paths of serialization strategies, tried in this order.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "json::list_or_null")]
     pub result_serializers: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_runtime: Option<UserRuntime>,
 }
 
-/// The most tasks that one request may submit.
+/// The maximum number of tasks in one request.
 pub const MAX_TASKS: usize = 100_000;
 
 impl Submit<'_> {
-    /// How many tasks this asks for.
+    /// The number of tasks.
     pub fn count(&self) -> usize {
         self.tasks.values().map(Vec::len).sum()
     }
 }
 
-/// Reads the payloads by function, and stops counting where it is too many.
+/// Reads the payloads by function. Stops with an error after [`MAX_TASKS`].
 fn calls<'de: 'a, 'a, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<FunctionId, Vec<Text<'a>>>, D::Error> {
@@ -103,7 +103,7 @@ impl<'de> Visitor<'de> for Payloads {
     }
 }
 
-/// What the submitter runs on.
+/// The software that the submitter runs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct UserRuntime {
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -11,7 +11,7 @@ use crate::message::TaskState;
 
 /// Response of `GET /v2/tasks/{id}`.
 ///
-/// Clients take the mere presence of `result` for success, so nothing here is ever null.
+/// Clients take a `result`, even null, for success. So absent members are left out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Document<'a> {
     pub task_id: TaskId,
@@ -21,10 +21,10 @@ pub struct Document<'a> {
     /// The text of the error.
     #[serde(default, skip_serializing_if = "Option::is_none", borrow)]
     pub exception: Option<Text<'a>>,
-    /// Why there is nothing to tell.
+    /// Why the state is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Seconds since 1970, in decimals. Its presence is what the SDK's executor takes for the end.
+    /// Seconds since 1970, as a decimal number. The SDK's executor takes its presence for the end of the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_t: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,7 +65,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// In a batch: no such task, or none of the asker's.
+    /// In a batch: the task does not exist, or belongs to somebody else.
     pub fn unknown(task_id: TaskId) -> Self {
         Self { reason: Some("Unknown task id".to_owned()), ..Self::new(task_id, TaskState::Failed) }
     }

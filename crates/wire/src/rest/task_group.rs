@@ -1,4 +1,4 @@
-//! The tasks of one submitter's session.
+//! Task groups: the tasks of one session of a submitter.
 
 use serde::{Deserialize, Serialize};
 

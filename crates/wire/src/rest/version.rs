@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Query of `GET /v2/version`: with `service=all` the answer is [`Versions`], else the bare string of `api`.
+/// Query of `GET /v2/version`. With `service=all` the answer is [`Versions`], otherwise only the string `api`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Query {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -15,7 +15,7 @@ impl Query {
     }
 }
 
-/// Clients older than the minimum refuse to work; a missing minimum breaks them.
+/// Clients older than the minimum refuse to work; they fail if it is missing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Versions {
     pub api: String,

@@ -1,6 +1,6 @@
-//! The golden files, and which type reads each of them.
+//! The golden files, and the type that reads each of them.
 //!
-//! A line of [`TABLE`] is a file's name, without its directory; every package and version that has the file is tried.
+//! A row of [`TABLE`] names a file without its directory: it applies to that file of every package and version.
 
 #![allow(dead_code, unreachable_pub, reason = "each test that includes this uses its own part")]
 
@@ -14,30 +14,30 @@ use wire::rest::auth::{authorize, consent, error as auth_error, identity, openid
 use wire::rest::{Deleted, container, endpoint, error, function, submit, task, task_group, version};
 use wire::start_document::{StartDocument, StartEndpoint};
 
-/// How a file is read and written again.
+/// How a file is read and written.
 pub struct Row {
     pub file: &'static str,
-    /// Reads, writes, reads again; the error is the reader's.
+    /// Reads, writes and reads again. The error is that of the first reading.
     pub attempt: fn(&[u8]) -> Result<Attempt, String>,
     pub rule: Rule,
 }
 
-/// What came of reading a file.
+/// The outcome of reading and writing a file.
 #[derive(Debug)]
 pub struct Attempt {
     pub written: Vec<u8>,
-    /// Whether what was written reads as the same value.
+    /// Whether the written bytes are read as the same value.
     pub stable: bool,
 }
 
-/// In what sense the written file is the one that was read.
+/// How the written file is compared with the one that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     /// The same JSON.
     Same,
-    /// The same JSON but for members that are null, which we leave out.
+    /// The same JSON except for null members, which we leave out.
     NullsLeftOut,
-    /// A message: see `golden_files.rs`.
+    /// A message; see `golden_files.rs`.
     Message,
     /// The same fields of a form, in any order.
     Form,
@@ -205,7 +205,7 @@ rows! {
     "error-oauth.answer.json" json auth_error::ErrorBody, Same;
 }
 
-/// Files that are no body: `buffers.rs` reads them.
+/// Files that are not bodies: `buffers.rs` reads them.
 pub const OF_BUFFERS: [&str; 5] = [
     "buffers-packed.json",
     "buffers-split.json",
@@ -214,7 +214,7 @@ pub const OF_BUFFERS: [&str; 5] = [
     "serialization.json",
 ];
 
-/// Where the files are.
+/// The directory of the files.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
@@ -235,7 +235,7 @@ pub fn files() -> Vec<(String, String, PathBuf)> {
     found
 }
 
-/// The row for a file. `error.answer.json` exists of either service.
+/// The row for a file. Both services have an `error.answer.json`.
 pub fn row(directory: &str, file: &str) -> Option<&'static Row> {
     if directory.starts_with("globus-sdk") && file == "error.answer.json" {
         return Some(&AUTH_ERROR);

@@ -1,4 +1,4 @@
-// A conversation through amqplib. See test_clients.py for what every conversation does.
+// Uses a broker through amqplib. test_clients.py says what each of these programs does.
 'use strict'
 
 const amqp = require('amqplib')

@@ -1,10 +1,10 @@
-//! The authorization request of a browser, and the code that it gets.
+//! The authorization request that a browser sends, and the code in the answer.
 
 use serde::{Deserialize, Serialize};
 
 use crate::id::ClientId;
 
-/// Query of `GET /v2/oauth2/authorize`. Scopes and the `session_required_*` lists are text, separated by blanks and
+/// Query of `GET /v2/oauth2/authorize`. Scopes are separated by blanks, the entries of the `session_required_*` lists
 /// by commas.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Query {
@@ -18,14 +18,14 @@ pub struct Query {
     pub state: Option<String>,
     #[serde(default)]
     pub response_type: String,
-    /// `offline` asks for refresh tokens.
+    /// `offline` requests refresh tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_type: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code_challenge: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code_challenge_method: Option<String>,
-    /// A label for the consent: `app on host`.
+    /// A label for the consent, such as `app on host`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefill_named_grant: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -42,7 +42,7 @@ pub struct Query {
     pub session_required_single_domain: Option<String>,
 }
 
-/// Query with which the browser comes to the redirect URI.
+/// The query that is appended to the redirect URI.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Code {
     pub code: String,

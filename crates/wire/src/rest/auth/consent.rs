@@ -1,4 +1,4 @@
-//! Consents: what a person allowed an application to do in their name. No released client of compute asks for them.
+//! Consents: what a person allowed an application to do in their name. No released client of compute requests them.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
@@ -26,7 +26,7 @@ pub struct Consent {
     pub scope: uuid::Uuid,
     pub client: ClientId,
     pub effective_identity: IdentityId,
-    /// The consents this one hangs on, itself last.
+    /// The consents that this one depends on; the last is this one.
     pub dependency_path: Vec<Number>,
     pub allows_refresh: bool,
     pub atomically_revocable: bool,

@@ -1,4 +1,4 @@
-//! Failures of the identity service: OAuth's form on the token routes, a list of errors elsewhere.
+//! Failures of the identity service: OAuth's form on the token routes, a list of errors on the others.
 
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +29,7 @@ pub struct Problem {
     pub detail: Option<String>,
 }
 
-/// The names that OAuth gives to what may be wrong with a request for tokens.
+/// OAuth's names for the failures of a token request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OAuthError {

@@ -1,4 +1,4 @@
-//! Identities: who a person or a client is.
+//! The identities of persons and of clients.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use crate::id::IdentityId;
 
 /// Response of `GET /v2/oauth2/userinfo`.
 ///
-/// The endpoint of a manager without privileges needs the `sub` of each of the set.
+/// A manager without privileges needs the `sub` of each identity in the set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserInfo {
     pub sub: IdentityId,
@@ -41,12 +41,12 @@ pub struct Linked {
     pub identity_provider: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity_provider_display_name: Option<String>,
-    /// Null for one that was never logged in with.
+    /// Null if nobody has logged in with it.
     #[serde(default)]
     pub last_authentication: Option<i64>,
 }
 
-/// Query of `GET /v2/api/identities`: one of the two, separated by commas.
+/// Query of `GET /v2/api/identities`: either ids or names, separated by commas.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Query {
     #[serde(default, skip_serializing_if = "Option::is_none")]

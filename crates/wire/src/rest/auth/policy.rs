@@ -1,4 +1,4 @@
-//! Authentication policies: what a session has to satisfy.
+//! Authentication policies: the requirements on a session.
 
 use serde::{Deserialize, Serialize};
 
@@ -49,7 +49,7 @@ pub struct Policy {
     pub description: String,
     pub high_assurance: bool,
     pub required_mfa: bool,
-    /// Seconds; null without one, like the lists.
+    /// Seconds. Null if the policy has none; so are the lists.
     #[serde(default)]
     pub authentication_assurance_timeout: Option<u64>,
     #[serde(default, deserialize_with = "json::list_or_null")]

@@ -1,4 +1,4 @@
-//! Projects, which own policies. `configure` makes one when it has to.
+//! Projects, which own policies. The command `configure` creates one if it needs one.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -41,7 +41,7 @@ pub struct Project {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project_name: Option<String>,
     pub contact_email: String,
-    /// Null without one.
+    /// Null if there is none.
     #[serde(default)]
     pub admin_ids: Option<Vec<IdentityId>>,
     #[serde(default)]

@@ -1,4 +1,4 @@
-//! Tokens: asked for, refreshed, examined, revoked. Requests are forms, answers JSON.
+//! Tokens: issuing, refreshing, introspecting, revoking. Requests are forms, responses are JSON.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use crate::id::ClientId;
 
 /// Form of `POST /v2/oauth2/token`.
 ///
-/// A confidential client names itself by HTTP Basic, a native one by `client_id`.
+/// A confidential client authenticates by HTTP Basic; a native client sends its `client_id`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "grant_type")]
 pub enum Grant {
@@ -29,11 +29,11 @@ pub enum Grant {
     },
     #[serde(rename = "client_credentials")]
     ClientCredentials {
-        /// Separated by blanks; 3.8 and 4.19 name one several times.
+        /// Separated by blanks. The SDKs 3.8 and 4.19 repeat a scope.
         #[serde(default)]
         scope: String,
     },
-    /// A resource server asks for tokens with which to act on behalf of the one it was given.
+    /// A resource server requests tokens to act on behalf of the owner of a token that it received.
     #[serde(rename = "urn:globus:auth:grant_type:dependent_token")]
     DependentToken {
         token: String,
@@ -55,7 +55,7 @@ impl fmt::Debug for Grant {
     }
 }
 
-/// The scopes in a blank-separated list, each once, in the order of their first mention.
+/// The scopes in a blank-separated list, each once, in the order in which they first appear.
 pub fn scopes(list: &str) -> Vec<&str> {
     let mut seen = Vec::new();
     for scope in list.split_whitespace() {
@@ -71,12 +71,12 @@ pub fn scopes(list: &str) -> Vec<&str> {
 pub struct Token {
     pub access_token: String,
     pub scope: String,
-    /// Seconds. Clients take a token without it for an expired one.
+    /// Seconds. Clients take a token without this member for an expired one.
     pub expires_in: u64,
     #[serde(default = "bearer")]
     pub token_type: String,
     pub resource_server: String,
-    /// Has to come with every refreshed token: the client stores what it gets, even nothing.
+    /// Must be in the response to a refresh: the client overwrites its refresh token, even with nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh_token: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,20 +98,20 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Response to every grant but that for dependent tokens.
+/// Response to every grant except the one for dependent tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenResponse {
     #[serde(flatten)]
     pub token: Token,
-    /// Signed; with the code of a log-in that asked for `openid`.
+    /// Present if the log-in requested the scope `openid`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id_token: Option<IdToken>,
-    /// Never absent, though mostly empty.
+    /// Always present, usually empty.
     #[serde(default)]
     pub other_tokens: Vec<Token>,
 }
 
-/// A signed token about who logged in. Not printed.
+/// A signed token that says who logged in. The `Debug` form leaves it out.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct IdToken(pub String);
@@ -132,7 +132,7 @@ pub struct Revoke {
     pub token_type_hint: Option<String>,
 }
 
-/// The token is no more, or never was.
+/// The token is not valid any more, or never was.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revoked {
     pub active: bool,
@@ -147,7 +147,7 @@ pub struct Introspect {
     pub include: Option<String>,
 }
 
-/// Response of the introspection: all there is if the token is active, nothing else if not.
+/// Response of the introspection. It describes the token only if that is active.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Introspection {
     pub active: bool,
