@@ -1,6 +1,6 @@
-//! What every long-running process of Farcall does alike: signals, the two-stage stop, readiness, logging, limits.
+//! What every long-running process of Farcall needs: signals, the two-stage stop, readiness, logging, limits.
 //!
-//! Nothing else may move in: what only one process does lives with that process.
+//! Nothing else belongs here: code that only one program needs is in that program's crate.
 
 pub mod logging;
 pub mod open_files;

@@ -1,7 +1,7 @@
-//! Where log lines go and how they look. Chosen once, at the start of a process.
+//! Logging: the destination, format and filter of log lines, chosen once at the start of a process.
 //!
-//! A process that sends heartbeats writes through a [`Background`]: a file system that stands still then costs lines of
-//! the log, never the heartbeats.
+//! A process that sends heartbeats writes through a [`BackgroundWriter`]: when a file system stalls, the log loses lines, but no
+//! heartbeat is delayed.
 
 use std::io::{self, ErrorKind, Write};
 use std::str::FromStr as _;
@@ -12,70 +12,70 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{LevelFilter, ParseError};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// For people.
+    /// Text for people.
     Text,
-    /// One JSON object a line, for machines.
+    /// One JSON object per line, for programs.
     Json,
 }
 
-/// What to log and where to.
+/// What to log, and where.
 pub struct Logging<'a> {
     pub form: Form,
-    /// The directives used when `FARCALL_LOG` is not set, such as `info` or `debug,hyper=info`.
+    /// The filter if `FARCALL_LOG` is not set, such as `info` or `debug,hyper=info`.
     pub directives: &'a str,
-    pub to: To<'a>,
+    pub destination: Destination<'a>,
 }
 
-/// Where lines go.
-pub enum To<'a> {
-    /// Standard error; whoever logs waits for it.
+/// The destination of log lines.
+pub enum Destination<'a> {
+    /// Standard error; the thread that logs waits for it.
     Stderr,
-    /// A file; whoever logs waits for it.
+    /// A file; the thread that logs waits for it.
     File(Box<dyn Write + Send>),
-    /// A thread that writes; nobody waits for it.
-    Background(&'a Background),
+    /// A thread that writes; no other thread waits for it.
+    Background(&'a BackgroundWriter),
 }
 
-/// So many lines wait for the thread that writes them; those that come then are lost, and counted.
-const LINES: usize = 8192;
+/// How many lines may wait to be written. Further lines are lost, and counted.
+const MAX_WAITING_LINES: usize = 8192;
 
-/// A thread that writes lines. Dropped, it gets a second for those that wait.
+/// A thread that writes lines. When this is dropped, the thread gets a second for the lines that wait.
 #[derive(Debug)]
-pub struct Background {
+pub struct BackgroundWriter {
     lines: NonBlocking,
     _last: WorkerGuard,
 }
 
-impl Background {
-    /// Starts the thread, which writes to `to`.
-    pub fn start(to: impl Write + Send + 'static) -> Self {
+impl BackgroundWriter {
+    /// Starts the thread, which writes to `destination`.
+    pub fn start(destination: impl Write + Send + 'static) -> Self {
         let (lines, last) = NonBlockingBuilder::default()
             .lossy(true)
-            .buffered_lines_limit(LINES)
+            .buffered_lines_limit(MAX_WAITING_LINES)
             .thread_name("log")
-            .finish(to);
+            .finish(destination);
         Self { lines, _last: last }
     }
 
-    /// Writes a line whatever the filter says.
-    pub fn say(&self, line: &str) {
-        // It only joins those that wait.
+    /// Writes a line, without the filter.
+    pub fn write_line(&self, line: &str) {
+        // This only queues the line, so it can't fail.
         let _ = self.lines.clone().write_all(format!("{line}\n").as_bytes());
     }
 
     /// How many lines were lost.
-    pub fn lost(&self) -> usize {
+    pub fn lost_lines(&self) -> usize {
         self.lines.error_counter().dropped_lines()
     }
 }
 
-/// The variable that goes before any other directives.
+/// The environment variable whose filter overrides any other.
 pub const VARIABLE: &str = "FARCALL_LOG";
 
-/// Why directives are no filter.
+/// Why a filter is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FilterError {
     #[error(
@@ -88,12 +88,12 @@ pub enum FilterError {
     Directive { directives: String, error: String },
 }
 
-/// Reads directives. A word by itself has to be a level: as a target, which it could be too, a mistyped level would end all
-/// logging.
+/// Parses a filter. A word without `=` must be a level. `EnvFilter` would also accept it as a target, so that a mistyped level
+/// would turn all logging off.
 pub fn filter(directives: &str) -> Result<EnvFilter, FilterError> {
     let level = |word: &&str| !word.is_empty() && LevelFilter::from_str(word).is_ok();
     let mut words = directives.split(',').map(str::trim).filter(|word| !word.contains('='));
-    // The names of spans and of their fields may be words by themselves.
+    // In brackets, names of spans and of fields may be single words.
     if let Some(word) = words.find(|word| !level(word)).filter(|_| !directives.contains('[')) {
         return Err(FilterError::Level(word.to_owned()));
     }
@@ -104,7 +104,7 @@ pub fn filter(directives: &str) -> Result<EnvFilter, FilterError> {
     EnvFilter::try_new(directives).map_err(refused)
 }
 
-/// Starts logging. A process calls it once; a later call is an error.
+/// Starts logging. A second call in a process is an error.
 pub fn start(logging: Logging<'_>) -> io::Result<()> {
     let usual = || filter(logging.directives).map_err(|error| io::Error::new(ErrorKind::InvalidInput, error));
     let (filter, refused) = match std::env::var(VARIABLE).ok().filter(|text| !text.is_empty()) {
@@ -114,12 +114,12 @@ pub fn start(logging: Logging<'_>) -> io::Result<()> {
         },
         None => (usual()?, None),
     };
-    let writer = match logging.to {
-        To::File(file) => BoxMakeWriter::new(Mutex::new(file)),
-        To::Stderr => BoxMakeWriter::new(io::stderr),
-        To::Background(background) => BoxMakeWriter::new(background.lines.clone()),
+    let writer = match logging.destination {
+        Destination::File(file) => BoxMakeWriter::new(Mutex::new(file)),
+        Destination::Stderr => BoxMakeWriter::new(io::stderr),
+        Destination::Background(background) => BoxMakeWriter::new(background.lines.clone()),
     };
-    // A line that can't be written (a full disk) is lost: saying so in the same place would end whoever logged it.
+    // A line that can't be written (a full disk) is lost. Reporting that on standard error could fail too, and then panics.
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer)
@@ -131,7 +131,7 @@ pub fn start(logging: Logging<'_>) -> io::Result<()> {
     }
     .map_err(io::Error::other)?;
     if let Some(error) = refused {
-        tracing::warn!(%error, used = logging.directives, "{VARIABLE} is not used");
+        tracing::warn!(%error, used = logging.directives, "{VARIABLE} is invalid and ignored");
     }
     Ok(())
 }
@@ -148,7 +148,7 @@ mod tests {
             "INFO",
             "off",
             "debug,hyper=info",
-            "service::front=trace, warn",
+            "service::tasks=trace, warn",
             "[request{id=1}]=debug",
             "2",
         ] {
@@ -166,7 +166,7 @@ mod tests {
         }
     }
 
-    /// Writes once it is told to.
+    /// Stalls until `go` is dropped.
     struct Stalled {
         go: mpsc::Receiver<()>,
         written: mpsc::Sender<Vec<u8>>,
@@ -185,19 +185,22 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_stands_still_keeps_nobody_waiting_and_takes_no_memory() {
+    fn a_stalled_writer_delays_no_other_thread_and_takes_bounded_memory() {
         let (go, stalled) = mpsc::channel();
         let (written, lines) = mpsc::channel();
-        let background = Background::start(Stalled { go: stalled, written });
-        background.say("the first");
-        for _ in 0..3 * LINES {
-            background.say("another");
+        let background = BackgroundWriter::start(Stalled { go: stalled, written });
+        background.write_line("the first");
+        for _ in 0..3 * MAX_WAITING_LINES {
+            background.write_line("another");
         }
-        // One may be with the thread already.
-        assert!(background.lost() >= 2 * LINES - 1, "{}", background.lost());
+        // The thread may have taken one.
+        assert!(background.lost_lines() >= 2 * MAX_WAITING_LINES - 1, "{}", background.lost_lines());
         drop(go);
         assert_eq!(lines.recv().unwrap(), b"the first\n");
         drop(background);
-        assert!(lines.try_iter().count() >= LINES - 1, "what waited is written in the end");
+        assert!(
+            lines.try_iter().count() >= MAX_WAITING_LINES - 1,
+            "the waiting lines are written in the end"
+        );
     }
 }

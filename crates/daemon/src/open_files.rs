@@ -1,7 +1,7 @@
-//! The limit of open files: ours is raised as far as the system lets us, and what users run gets back the one they had.
+//! The limit of open files: raises the soft limit of this process to the hard limit, and restores it for users' programs.
 //!
-//! Every client, endpoint and worker costs descriptors, and the usual soft limit is 1,024. Programs of users may rely on
-//! a low one, for some close every descriptor there may be, and `select` knows no higher number.
+//! Every client, endpoint and worker needs descriptors, and the usual soft limit is 1,024. Users' programs may rely on a low
+//! limit: some close every possible descriptor, and `select` supports no number above 1,023.
 
 use std::io;
 use std::os::unix::process::CommandExt as _;
@@ -9,54 +9,55 @@ use std::process::Command;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// The soft limit that this process was started with; it holds again when this is dropped.
+/// The limit is raised until this is dropped.
 #[derive(Debug)]
-pub struct Raised {
-    inherited: Option<Inherited>,
+pub struct RaisedLimit {
+    inherited: Option<InheritedLimit>,
 }
 
-/// The soft limit that users had.
+/// The limit that this process was started with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Inherited {
+pub struct InheritedLimit {
     soft: u64,
     hard: u64,
 }
 
-/// Raises the soft limit to the hard one.
-pub fn raise() -> Raised {
+/// Raises the soft limit to the hard limit.
+pub fn raise() -> RaisedLimit {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-        Ok(Inherited { soft, hard })
+        Ok(InheritedLimit { soft, hard })
     });
     if let Err(error) = &raised {
         tracing::warn!(%error, "the limit of open files could not be raised");
     }
-    Raised { inherited: raised.ok() }
+    RaisedLimit { inherited: raised.ok() }
 }
 
-impl Raised {
-    /// What users had; none when it could not be raised.
-    pub fn inherited(&self) -> Option<Inherited> {
+impl RaisedLimit {
+    /// The limit that this process was started with; `None` if it could not be raised.
+    pub fn inherited(&self) -> Option<InheritedLimit> {
         self.inherited
     }
 }
 
-impl Drop for Raised {
+impl Drop for RaisedLimit {
     fn drop(&mut self) {
         if let Some(inherited) = self.inherited {
-            let _ = inherited.set(); // lowering a limit is always allowed
+            // Lowering a limit is always allowed.
+            let _ = inherited.set();
         }
     }
 }
 
-impl Inherited {
-    /// The number of open files.
+impl InheritedLimit {
+    /// The soft limit.
     pub fn soft(self) -> u64 {
         self.soft
     }
 
-    /// Gives a process that is to be started the limit that users had.
-    pub fn give_back(self, command: &mut Command) {
+    /// Restores the limit for a process that is to be started.
+    pub fn restore_for(self, command: &mut Command) {
         // SAFETY: between fork and exec one system call is made, on values prepared before.
         unsafe {
             command.pre_exec(move || self.set());
@@ -78,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn ours_is_the_hard_limit_and_theirs_what_they_had() {
+    fn the_limit_is_raised_and_restored_for_a_child() {
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         setrlimit(Resource::RLIMIT_NOFILE, 200, hard).unwrap();
         let raised = raise();
@@ -87,7 +88,7 @@ mod tests {
         let inherited = raised.inherited().unwrap();
         assert_eq!(inherited.soft(), 200);
         let mut command = Command::new("/bin/sh");
-        inherited.give_back(&mut command);
+        inherited.restore_for(&mut command);
         assert_eq!(limits_of(&mut command), format!("200 {hard}"));
         drop(raised);
         assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (200, hard));

@@ -1,31 +1,31 @@
-//! Tells the service manager how we are. Without one (no `NOTIFY_SOCKET`) every call does nothing.
+//! Notifies the service manager (systemd) of this process's state. Without one (no `NOTIFY_SOCKET`) every call does nothing.
 
 use sd_notify::NotifyState;
 
-/// The process serves now.
+/// This process serves now.
 pub fn serving() {
-    tell(&[NotifyState::Ready]);
+    notify(&[NotifyState::Ready]);
 }
 
-/// The process has begun to stop.
+/// This process has begun to stop.
 pub fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping]);
 }
 
-/// Tells the service manager again and again that we are well, as often as it wants to hear it and while `well` says so;
-/// one that hears nothing starts us again. Does nothing for one that does not watch.
-pub async fn keep_telling<W: Future<Output = bool>>(well: impl Fn() -> W) {
-    let Some(patience) = sd_notify::watchdog_enabled() else { return };
+/// Feeds the service manager's watchdog while `healthy` returns true. A service manager whose watchdog is not fed restarts
+/// this process. Does nothing if there is no watchdog.
+pub async fn feed_watchdog<H: Future<Output = bool>>(healthy: impl Fn() -> H) {
+    let Some(timeout) = sd_notify::watchdog_enabled() else { return };
     loop {
-        tokio::time::sleep(patience / 3).await;
-        if well().await {
-            tell(&[NotifyState::Watchdog]);
+        tokio::time::sleep(timeout / 3).await;
+        if healthy().await {
+            notify(&[NotifyState::Watchdog]);
         }
     }
 }
 
-fn tell(states: &[NotifyState]) {
+fn notify(states: &[NotifyState]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "the service manager could not be told our state");
+        tracing::warn!(%error, "the service manager could not be notified");
     }
 }

@@ -31,7 +31,7 @@ pub enum Stage {
     Hurried,
 }
 
-/// Tells when to stop. Cloned freely.
+/// Says when to stop. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct Stop {
     stage: watch::Receiver<Stage>,

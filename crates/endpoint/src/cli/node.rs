@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use daemon::logging::{self, Background, Form, Logging, To};
+use daemon::logging::{self, BackgroundWriter, Destination, Form, Logging};
 
 use crate::exit::{CommandResult, Failure};
 
@@ -21,8 +21,8 @@ pub(super) fn run(options: &Options) -> CommandResult {
     let config = engine::node::Config::read(&options.config).map_err(Failure::error)?;
     let directives = if config.debug() { "debug" } else { "info" };
     // Its standard error is a file, usually on a shared file system.
-    let lines = Background::start(std::io::stderr());
-    logging::start(Logging { form: Form::Text, directives, to: To::Background(&lines) })
+    let lines = BackgroundWriter::start(std::io::stderr());
+    logging::start(Logging { form: Form::Text, directives, destination: Destination::Background(&lines) })
         .map_err(Failure::error)?;
     let raised = daemon::open_files::raise();
     let open_files = raised.inherited().map(|inherited| inherited.soft());

@@ -17,7 +17,7 @@ use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use client::amqp::{self, LinkConfig};
-use daemon::logging::{self, Background, Form, Logging, To};
+use daemon::logging::{self, BackgroundWriter, Destination, Form, Logging};
 use daemon::stop::{Stop, Trigger};
 use engine::{Engine, EngineConfig};
 use nix::sys::resource::{Resource, setrlimit};
@@ -134,7 +134,7 @@ impl ReadyReport {
 fn run(endpoint: &EndpointDir, document: &RunDocument, ready: &mut ReadyReport) -> CommandResult {
     let config = Config::read("the configuration", &document.config)?;
     let deferred_log = DeferredLog::default();
-    let lines = Background::start(deferred_log.clone());
+    let lines = BackgroundWriter::start(deferred_log.clone());
     let outcome = run_configured(endpoint, document, &config, ready, (&deferred_log, &lines));
     if let Err(failure) = &outcome {
         tracing::error!("{}", failure.text);
@@ -142,11 +142,11 @@ fn run(endpoint: &EndpointDir, document: &RunDocument, ready: &mut ReadyReport) 
     if let Err(failure) = crate::start::tear_down(&config) {
         tracing::error!("{}", failure.text);
     }
-    let lost = lines.lost();
+    let lost = lines.lost_lines();
     if lost > 0 {
         tracing::warn!(lines = lost, "lines of this log were lost while it could not be written");
     }
-    lines.say(&format!("---------- Endpoint shutdown: {}", document.registration.endpoint_id));
+    lines.write_line(&format!("---------- Endpoint shutdown: {}", document.registration.endpoint_id));
     deferred_log.discard();
     outcome
 }
@@ -156,9 +156,9 @@ fn run_configured(
     document: &RunDocument,
     config: &Config,
     ready: &mut ReadyReport,
-    (deferred_log, lines): (&DeferredLog, &Background),
+    (deferred_log, lines): (&DeferredLog, &BackgroundWriter),
 ) -> CommandResult {
-    lines.say(&format!("\n========== Endpoint begins: {}", document.registration.endpoint_id));
+    lines.write_line(&format!("\n========== Endpoint begins: {}", document.registration.endpoint_id));
     start_logging(lines, document)?;
     // As upstream's daemon: the group may write what tasks create. No core files: they may contain credentials.
     umask(Mode::from_bits_truncate(0o002));
@@ -381,7 +381,7 @@ fn node_command() -> Result<Vec<String>, Failure> {
     Ok(vec![own.to_owned(), "node".to_owned()])
 }
 
-fn start_logging(lines: &Background, document: &RunDocument) -> CommandResult {
+fn start_logging(lines: &BackgroundWriter, document: &RunDocument) -> CommandResult {
     // lapin logs the end of every connection as an error, even of one that we closed. We get each as an event, and log it
     // ourselves.
     let directives = if document.debug {
@@ -389,6 +389,6 @@ fn start_logging(lines: &Background, document: &RunDocument) -> CommandResult {
     } else {
         "info,lapin=off,sqlx=warn"
     };
-    logging::start(Logging { form: Form::Text, directives, to: To::Background(lines) })
+    logging::start(Logging { form: Form::Text, directives, destination: Destination::Background(lines) })
         .map_err(Failure::error)
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::Args;
-use daemon::logging::{self, Form, Logging, To};
+use daemon::logging::{self, Destination, Form, Logging};
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::console::say;
@@ -44,7 +44,7 @@ impl Serve {
             LogForm::Text => Form::Text,
             LogForm::Json => Form::Json,
         };
-        logging::start(Logging { form, directives: &config.log.filter, to: To::Stderr })?;
+        logging::start(Logging { form, directives: &config.log.filter, destination: Destination::Stderr })?;
         let _raised = daemon::open_files::raise();
         fit_descriptors(&mut config.limits);
         tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
-use daemon::logging::{self, Form, Logging, To};
-use daemon::open_files::Inherited;
+use daemon::logging::{self, Destination, Form, Logging};
+use daemon::open_files::InheritedLimit;
 use tokio::process::Command;
 
 use super::console::{complain, say};
@@ -51,7 +51,11 @@ impl UpCommand {
             .mode(0o600)
             .open(place.service_log())
             .with_context(|| format!("cannot write {}", place.service_log().display()))?;
-        logging::start(Logging { form: Form::Text, directives: "info", to: To::File(Box::new(log)) })?;
+        logging::start(Logging {
+            form: Form::Text,
+            directives: "info",
+            destination: Destination::File(Box::new(log)),
+        })?;
         let raised = daemon::open_files::raise();
         let wish = Wish {
             open_files: raised.inherited(),
@@ -120,7 +124,7 @@ async fn wait(mut up: Up, mut signals: Signals) -> anyhow::Result<ExitCode> {
 async fn run(
     up: Up,
     mut signals: Signals,
-    open_files: Option<Inherited>,
+    open_files: Option<InheritedLimit>,
     program: &str,
     arguments: &[String],
 ) -> anyhow::Result<ExitCode> {
@@ -128,7 +132,7 @@ async fn run(
     command.args(arguments);
     up.environment.apply(&mut command);
     if let Some(open_files) = open_files {
-        open_files.give_back(command.as_std_mut());
+        open_files.restore_for(command.as_std_mut());
     }
     let ended =
         attended_command::run(command, &mut signals, up.endpoint_process(), std::future::pending()).await;

@@ -253,7 +253,7 @@ impl Service {
             tokio::spawn(async move { acceptor.serve(listener, stop).await });
         }
         let health = self.health;
-        let watchdog = tokio::spawn(daemon::ready::keep_telling(move || {
+        let watchdog = tokio::spawn(daemon::ready::feed_watchdog(move || {
             let health = health.clone();
             async move { health.stop.stage() != Stage::Running || health.ready().await }
         }));

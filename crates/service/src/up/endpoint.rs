@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use daemon::open_files::Inherited;
+use daemon::open_files::InheritedLimit;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, pipe};
 use serde::Deserialize;
@@ -36,11 +36,11 @@ const SHOWN_LINES: usize = 20;
 #[derive(Debug)]
 pub(super) struct Program {
     path: PathBuf,
-    open_files: Option<Inherited>,
+    open_files: Option<InheritedLimit>,
 }
 
 impl Program {
-    pub(super) fn find(told: Option<PathBuf>, open_files: Option<Inherited>) -> anyhow::Result<Program> {
+    pub(super) fn find(told: Option<PathBuf>, open_files: Option<InheritedLimit>) -> anyhow::Result<Program> {
         Ok(Program { path: place(told)?, open_files })
     }
 
@@ -49,7 +49,7 @@ impl Program {
         command.arg("--config-dir").arg(place.endpoints());
         environment.apply_to_endpoint(&mut command);
         if let Some(open_files) = self.open_files {
-            open_files.give_back(command.as_std_mut());
+            open_files.restore_for(command.as_std_mut());
         }
         command
     }

@@ -23,7 +23,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use daemon::open_files::Inherited;
+use daemon::open_files::InheritedLimit;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -45,7 +45,7 @@ const HELLO: &str = include_str!("../../../../examples/hello.py");
 #[derive(Clone, Debug)]
 pub struct Wish {
     /// The limit of open files that the endpoint gets, when ours is raised.
-    pub open_files: Option<Inherited>,
+    pub open_files: Option<InheritedLimit>,
     pub http_listen: Option<SocketAddr>,
     pub amqp_listen: Option<SocketAddr>,
     /// `globus-compute-endpoint`, if it is not where it is looked for.
