@@ -73,6 +73,12 @@ pub fn encode<T: Serialize + ?Sized>(document: &T) -> Vec<u8> {
         .expect("the types of this crate have string keys and don't fail to serialize")
 }
 
+/// Appends a document to `out`, compactly.
+pub(crate) fn write<T: Serialize>(document: &T, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, document)
+        .expect("the types of this crate have string keys, and a Vec takes everything");
+}
+
 pub(crate) fn utf8(bytes: &[u8], limit: usize) -> Result<&str, Malformed> {
     if bytes.len() > limit {
         return Err(Malformed::TooLarge { size: bytes.len(), limit });

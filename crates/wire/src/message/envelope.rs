@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
@@ -21,10 +21,6 @@ pub(super) fn encode(kind: &str, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     write(&mut out);
     out.push(b'}');
     out
-}
-
-pub(super) fn write<T: Serialize>(value: &T, out: &mut Vec<u8>) {
-    serde_json::to_writer(out, value).expect("messages have string keys, and a Vec takes everything");
 }
 
 pub(super) fn decode(bytes: &[u8], limit: usize) -> Result<Message<'_>, DecodeError> {

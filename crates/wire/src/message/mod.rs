@@ -22,7 +22,7 @@ pub use status::{
 };
 pub use task::{ErrorDetails, Task, TaskCancel, TaskResult};
 
-use crate::json::Malformed;
+use crate::json::{self, Malformed};
 
 /// The first byte of every message.
 pub const VERSION: u8 = 1;
@@ -145,12 +145,12 @@ macro_rules! typed {
 typed! {
     Task<'b> = Task, "task", Task::write;
     TaskResult<'b> = Result, "result", TaskResult::write;
-    TaskCancel = TaskCancel, "task_cancel", envelope::write;
-    StatusReport = StatusReport, "ep_status_report", envelope::write;
-    ManagerStatusReport = ManagerStatusReport, "manager_status_report", envelope::write;
-    TaskTransition = TaskTransition, "task_transition", envelope::write;
-    Container = Container, "container", envelope::write;
-    ContainerImage = ContainerImage, "containerimage", envelope::write;
+    TaskCancel = TaskCancel, "task_cancel", json::write;
+    StatusReport = StatusReport, "ep_status_report", json::write;
+    ManagerStatusReport = ManagerStatusReport, "manager_status_report", json::write;
+    TaskTransition = TaskTransition, "task_transition", json::write;
+    Container = Container, "container", json::write;
+    ContainerImage = ContainerImage, "containerimage", json::write;
 }
 
 impl<'a> Task<'a> {

@@ -2,10 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::envelope;
 use super::{Container, TaskTransition};
 use crate::id::{ContainerId, TaskId};
-use crate::json::FreeForm;
+use crate::json::{self, FreeForm};
 use crate::json_text::Text;
 
 /// One call of a function, sent to an endpoint.
@@ -59,11 +58,11 @@ impl Task<'_> {
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         out.reserve(self.task_buffer.held_bytes() + self.task_buffer.held_bytes() / 32);
         out.extend_from_slice(br#"{"task_id":"#);
-        envelope::write(&self.task_id, out);
+        json::write(&self.task_id, out);
         out.extend_from_slice(br#","container_id":"#);
-        envelope::write(&self.container_id, out);
+        json::write(&self.container_id, out);
         out.extend_from_slice(br#","container":"#);
-        envelope::write(&self.container, out);
+        json::write(&self.container, out);
         out.extend_from_slice(br#","task_buffer":"#);
         self.task_buffer.write_json(out);
         out.push(b'}');
@@ -82,15 +81,15 @@ impl TaskResult<'_> {
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         out.reserve(self.data.held_bytes() + self.data.held_bytes() / 32 + 512);
         out.extend_from_slice(br#"{"task_id":"#);
-        envelope::write(&self.task_id, out);
+        json::write(&self.task_id, out);
         out.extend_from_slice(br#","data":"#);
         self.data.write_json(out);
         out.extend_from_slice(br#","details":"#);
-        envelope::write(&self.details, out);
+        json::write(&self.details, out);
         out.extend_from_slice(br#","error_details":"#);
-        envelope::write(&self.error_details, out);
+        json::write(&self.error_details, out);
         out.extend_from_slice(br#","task_statuses":"#);
-        envelope::write(&self.task_statuses, out);
+        json::write(&self.task_statuses, out);
         out.push(b'}');
     }
 }
