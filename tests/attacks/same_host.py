@@ -7,7 +7,7 @@ FENCE = "crates/endpoint/tests/processes/fence.rs"
 played_elsewhere(
     "somebody on the endpoint's host",
     "a program with the endpoint's title on its command line, or another endpoint with its number, ends by its `stop`",
-    f"{FENCE}::a_stop_signals_nobody_but_the_endpoint_named",
+    f"{FENCE}::stop_signals_no_other_process",
 )
 played_elsewhere(
     "somebody on the endpoint's host",
@@ -17,7 +17,7 @@ played_elsewhere(
 played_elsewhere(
     "a second process of the endpoint, on another host",
     "takes journal and results from one that still runs, by starting",
-    f"{FENCE}::a_process_that_is_refused_leaves_every_file_as_it_was",
+    f"{FENCE}::a_process_that_is_refused_changes_no_file",
 )
 played_elsewhere(
     "a second process of the endpoint, on another host",

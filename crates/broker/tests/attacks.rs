@@ -141,9 +141,9 @@ async fn still_serves(server: &Server) {
 }
 
 #[tokio::test]
-async fn nesting_before_the_log_in_is_refused_unparsed() {
+async fn nested_tables_are_refused_before_they_are_parsed() {
     let server = Server::plain().await;
-    // The value of one field of the client properties: arrays inside each other, as deep as a frame can hold.
+    // The value of one field of the client properties: nested arrays, as deep as a frame can hold.
     let mut bytes = start_ok(FieldTable::default(), "secret");
     let mut nested = Vec::new();
     for _ in 0..700 {
@@ -249,7 +249,7 @@ async fn contents_out_of_order_end_the_connection() {
 }
 
 #[tokio::test]
-async fn half_open_handshakes_push_out_the_oldest_and_nobody_else() {
+async fn too_many_handshakes_close_only_the_oldest_handshakes() {
     let config = Config { handshakes: 100, ..quick() };
     let server = Server::start(config, Permissions::default()).await;
     let established = server.connect("somebody").await;
@@ -287,10 +287,10 @@ async fn wrong_credentials_in_a_loop_get_403_and_nothing_else() {
         let mut raw = Raw::connect(&server).await;
         raw.send(HEADER).await;
         raw.method().await;
-        let told = number % 2 == 0;
-        let properties = if told { properties.clone() } else { FieldTable::default() };
+        let understands = number % 2 == 0;
+        let properties = if understands { properties.clone() } else { FieldTable::default() };
         raw.send(&start_ok(properties, "wrong")).await;
-        assert_eq!(raw.close_code().await, told.then_some(403));
+        assert_eq!(raw.close_code().await, understands.then_some(403));
     }
     until(|| server.handle.stats().connections == 0).await;
     still_serves(&server).await;
@@ -341,7 +341,7 @@ async fn a_flood_to_a_consumer_that_never_reads_stops_the_flood_only() {
     let mut deaf = Raw::open(&server, 131_072).await;
     deaf.send(&consume(1, "flooded", "deaf", true)).await;
     let mut flood = Raw::open(&server, 131_072).await;
-    // Far more tiny messages than there is room for, if only they could all be sent.
+    // Far more tiny messages than the memory limit allows.
     let (writer, publisher) = (flood.stream, publish(1, "flooded", 1, b"x").repeat(1_000));
     let (_reader, mut writer) = writer.into_split();
     let flooding = tokio::spawn(async move {
@@ -379,7 +379,7 @@ async fn a_flood_to_a_consumer_that_never_reads_stops_the_flood_only() {
 }
 
 #[tokio::test]
-async fn a_client_is_told_that_it_is_paused_and_resumed() {
+async fn a_client_is_notified_when_it_is_paused_and_resumed() {
     let config = Config { memory_limit: 100_000, ..quick() };
     let server = Server::start(config, Permissions::default()).await;
     server.handle.declare_queue("q", QueueOptions::default()).unwrap();
@@ -401,13 +401,13 @@ async fn a_client_is_told_that_it_is_paused_and_resumed() {
     raw.method().await;
     raw.send(&publish(1, "q", 100_000, &[1; 100_000])).await;
     let AMQPClass::Connection(connection::AMQPMethod::Blocked(_)) = raw.method().await else {
-        panic!("not told")
+        panic!("not notified")
     };
     raw.send(&publish(1, "q", 1, b"2")).await;
-    assert_eq!(server.handle.queue("q").unwrap().ready, 1, "what comes after is not read");
+    assert_eq!(server.handle.queue("q").unwrap().ready, 1, "later messages are not read");
     server.handle.purge_queue("q");
     let AMQPClass::Connection(connection::AMQPMethod::Unblocked(_)) = raw.method().await else {
-        panic!("not told")
+        panic!("not notified")
     };
     until(|| server.handle.queue("q").unwrap().ready == 1).await;
 }
@@ -461,7 +461,7 @@ async fn announced_bodies_take_no_more_than_their_share() {
 }
 
 #[tokio::test]
-async fn heartbeats_are_sent_and_the_silent_are_let_go() {
+async fn heartbeats_are_sent_and_silent_clients_are_closed() {
     let server = Server::plain().await;
     let mut raw = Raw::connect(&server).await;
     raw.send(HEADER).await;

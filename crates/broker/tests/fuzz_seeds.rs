@@ -1,4 +1,4 @@
-//! The invariants of the fuzz targets, on their seeds and on random bytes, in every test run.
+//! Checks the invariants of the fuzz targets on their seeds and on random bytes.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -26,12 +26,12 @@ fn replay(target: &str, check: fn(&[u8])) {
 }
 
 #[test]
-fn the_seeds_of_frames_come_to_an_end() {
+fn the_seeds_of_frames_keep_the_invariants() {
     replay("frames", invariants::frames);
 }
 
 #[test]
-fn the_seeds_of_session_leave_nothing_behind() {
+fn the_seeds_of_session_keep_the_invariants() {
     replay("session", invariants::session);
 }
 

@@ -1,4 +1,4 @@
-//! The embedder's handle: the same semantics as a client with a socket, side by side with one.
+//! Tests of the embedder's handle: it has the same semantics as a client with a socket.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
 mod support;
@@ -38,7 +38,7 @@ fn prefetch(prefetch: u16) -> ConsumeOptions {
 }
 
 #[tokio::test]
-async fn a_prefetch_bounds_what_is_out_and_acknowledgements_make_room() {
+async fn the_prefetch_limits_unacknowledged_deliveries() {
     let server = Server::plain().await;
     let handle = &server.handle;
     handle.declare_queue("q", QueueOptions::default()).unwrap();
@@ -52,7 +52,7 @@ async fn a_prefetch_bounds_what_is_out_and_acknowledgements_make_room() {
     assert_eq!((handle.queue("q").unwrap().ready, handle.stats().unacknowledged), (7, 3));
     consumer.ack(first[1].tag, false);
     assert_eq!(bodies(&all_at_once(&mut consumer)), ["3"]);
-    // A tag that is settled already, and one that never was, change nothing.
+    // A tag that is settled already, and an unknown one, change nothing.
     consumer.ack(first[1].tag, false);
     consumer.ack(1_000, false);
     assert!(at_once(&mut consumer).is_none());
@@ -60,7 +60,7 @@ async fn a_prefetch_bounds_what_is_out_and_acknowledgements_make_room() {
     consumer.ack(first[2].tag, true);
     assert_eq!(bodies(&all_at_once(&mut consumer)), ["4", "5"]);
     assert_eq!((handle.stats().acknowledged, handle.stats().unacknowledged), (3, 3));
-    // Without a limit everything comes, and without acknowledgements nothing is held.
+    // Without a limit everything is delivered, and without acknowledgements nothing is held.
     let mut other = handle.consume("q", ConsumeOptions { no_ack: true, ..prefetch(0) }).unwrap();
     assert_eq!(bodies(&all_at_once(&mut other)), ["6", "7", "8", "9"]);
     assert_eq!(handle.stats().unacknowledged, 3);
@@ -69,7 +69,7 @@ async fn a_prefetch_bounds_what_is_out_and_acknowledgements_make_room() {
 }
 
 #[tokio::test]
-async fn what_is_given_back_is_delivered_again_in_its_place() {
+async fn requeued_messages_are_delivered_again_in_their_place() {
     let server = Server::plain().await;
     let handle = &server.handle;
     handle.declare_queue("q", QueueOptions::default()).unwrap();
@@ -82,13 +82,13 @@ async fn what_is_given_back_is_delivered_again_in_its_place() {
     let again = all_at_once(&mut consumer);
     assert_eq!(bodies(&again), ["0", "1"]);
     assert!(again.iter().all(|it| it.redelivered));
-    // Refused for good: gone.
+    // Rejected without requeueing: it is dropped.
     consumer.nack(again[0].tag, false, false);
     let next = all_at_once(&mut consumer);
     assert_eq!(bodies(&next), ["3"]);
     assert!(!next[0].redelivered);
     assert_eq!(handle.stats().dropped, 1);
-    // Dropping the consumer is what a lost connection is: 1, 2 and 3 come again, in order, before 4.
+    // Dropping the consumer has the effect of a lost connection: 1, 2 and 3 are redelivered in order, before 4.
     drop(consumer);
     assert_eq!(handle.queue("q").unwrap().ready, 4);
     let mut second = handle.consume("q", prefetch(0)).unwrap();
@@ -152,7 +152,7 @@ async fn exclusive_use_is_the_same_inside_and_outside() {
 }
 
 #[tokio::test]
-async fn a_publish_says_what_became_of_it() {
+async fn the_confirmation_of_a_publish() {
     let server = Server::plain().await;
     let handle = &server.handle;
     let (sink, mut taken) = sink();
@@ -203,7 +203,7 @@ async fn a_publish_says_what_became_of_it() {
 
 type Argument = (&'static str, AMQPValue);
 
-/// Every way to declare, in process and through a socket: the same is accepted, the same is refused.
+/// Declarations in process and through a socket: both accept and refuse the same.
 #[tokio::test]
 async fn declarations_mean_the_same_inside_and_outside() {
     let server = Server::plain().await;
@@ -358,9 +358,9 @@ async fn deliveries_ahead_of_a_slow_consumer_are_bounded() {
     assert_eq!((handle.stats().memory, handle.stats().acknowledged), (0, 100));
 }
 
-/// A million messages wait in the embedder's store. The broker holds the window and what is not acknowledged.
+/// A million messages wait in the embedder's store. The broker holds the window and the unacknowledged messages.
 #[tokio::test]
-async fn a_million_waiting_behind_a_backed_queue_cost_a_window_here() {
+async fn a_million_stored_messages_take_the_memory_of_a_window() {
     const COUNT: u64 = 1_000_000;
     let server = Server::plain().await;
     let handle = &server.handle;
@@ -372,7 +372,7 @@ async fn a_million_waiting_behind_a_backed_queue_cost_a_window_here() {
         QueueOptions { backing: Some(store.clone()), window, unacknowledged, ..QueueOptions::default() };
     handle.declare_queue("tasks", options).unwrap();
     assert_eq!(handle.stats().memory, 0, "without a consumer nothing is held");
-    // What one message weighs, and how many of them there may be.
+    // The weight of one message, and the maximum number of them.
     let most = (window.messages + unacknowledged.messages) * (64 + 2 + 256);
     let mut consumer = handle.consume("tasks", prefetch(0)).unwrap();
     for number in 0..COUNT {

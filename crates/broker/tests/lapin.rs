@@ -1,4 +1,4 @@
-//! Conversations with lapin, the AMQP client of Farcall's endpoint.
+//! Tests with lapin, the AMQP client library of Farcall's endpoint.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
 mod support;
@@ -111,7 +111,7 @@ async fn a_conversation() {
 }
 
 #[tokio::test]
-async fn large_bodies_pass_whole() {
+async fn large_bodies_are_delivered_unchanged() {
     let server = Server::plain().await;
     let connection = server.connect("somebody").await;
     let channel = connection.create_channel().await.unwrap();
@@ -127,7 +127,7 @@ async fn large_bodies_pass_whole() {
 }
 
 #[tokio::test]
-async fn passive_declares_compare_nothing_and_errors_close_the_channel_only() {
+async fn passive_declares_compare_no_attributes_and_errors_close_the_channel() {
     let server = Server::plain().await;
     server.handle.declare_exchange("results", broker::ExchangeKind::Topic, true).unwrap();
     server.handle.declare_queue("q", QueueOptions { durable: true, ..Default::default() }).unwrap();
@@ -150,7 +150,7 @@ async fn passive_declares_compare_nothing_and_errors_close_the_channel_only() {
 }
 
 #[tokio::test]
-async fn an_exclusive_consumer_is_alone_until_it_vanishes() {
+async fn an_exclusive_consumer_is_alone_until_its_connection_is_lost() {
     let server = Server::plain().await;
     server.handle.declare_queue("q", QueueOptions::default()).unwrap();
     server.handle.publish(support::message("q", "m"));
@@ -167,7 +167,7 @@ async fn an_exclusive_consumer_is_alone_until_it_vanishes() {
         .await
         .expect_err("in exclusive use");
     assert_eq!(reply_code(&error), 403);
-    // Vanishes without closing anything.
+    // Its connection is lost without a close.
     assert_eq!(server.handle.disconnect_user("first", "over"), 1);
     let channel = second.create_channel().await.unwrap();
     let mut consumer =
@@ -189,7 +189,7 @@ async fn a_deleted_queue_cancels_its_consumers() {
 }
 
 #[tokio::test]
-async fn requeueing_forever_ends_at_the_delivery_limit() {
+async fn requeueing_ends_at_the_delivery_limit() {
     let server = Server::start(Config { delivery_limit: 3, ..quick() }, Permissions::default()).await;
     server.handle.declare_queue("q", QueueOptions::default()).unwrap();
     server.handle.publish(support::message("q", "poison"));
@@ -231,7 +231,7 @@ async fn a_sink_decides_the_confirm() {
     drop(dropped);
     assert!(matches!(three.await.unwrap(), Confirmation::Nack(_)));
     assert!(!one.is_finished(), "no confirm before the reply");
-    assert!(server.handle.stats().memory > 0, "what is at the sink counts");
+    assert!(server.handle.stats().memory > 0, "messages at the sink count");
     reply.safe();
     assert!(matches!(one.await.unwrap(), Confirmation::Ack(None)));
     assert_eq!(server.handle.stats().memory, 0);
@@ -288,7 +288,7 @@ async fn several_queues_answer_together() {
 }
 
 #[tokio::test]
-async fn a_backed_queue_is_a_window_on_its_owner_s_store() {
+async fn a_queue_with_a_backing_holds_a_window_of_the_store() {
     let server = Server::plain().await;
     let (store, mut events) = Store::new(5_000, 100);
     *store.handle.lock().unwrap() = Some(server.handle.clone());
@@ -300,7 +300,7 @@ async fn a_backed_queue_is_a_window_on_its_owner_s_store() {
         ..Default::default()
     };
     server.handle.declare_queue("tasks", options).unwrap();
-    assert_eq!(server.handle.stats().memory, 0, "without a consumer it holds nothing");
+    assert_eq!(server.handle.stats().memory, 0, "without a consumer the broker holds nothing");
 
     let connection = server.connect("ep").await;
     let channel = connection.create_channel().await.unwrap();
@@ -314,7 +314,7 @@ async fn a_backed_queue_is_a_window_on_its_owner_s_store() {
             delivery.ack(BasicAckOptions { multiple: true }).await.unwrap();
         }
     }
-    // The client vanishes with some unacknowledged: they are redelivered in a new window, and nothing else is lost.
+    // The connection is lost with some messages unacknowledged: they are redelivered in a new window, and nothing is lost.
     server.handle.disconnect_user("ep", "over");
     loop {
         if let BackingEvent::Ended(unacknowledged) = in_time(events.recv()).await.unwrap() {
@@ -322,7 +322,7 @@ async fn a_backed_queue_is_a_window_on_its_owner_s_store() {
             break;
         }
     }
-    assert_eq!(server.handle.stats().memory, 0, "without a consumer it holds nothing");
+    assert_eq!(server.handle.stats().memory, 0, "without a consumer the broker holds nothing");
     let connection = server.connect("ep").await;
     let channel = connection.create_channel().await.unwrap();
     let mut consumer = consume(&channel, "tasks", "c").await;
@@ -465,7 +465,7 @@ async fn log_ins_are_refused_in_three_ways() {
 }
 
 #[tokio::test]
-async fn stopping_tells_the_clients() {
+async fn stopping_closes_connections_with_a_reply_code() {
     let mut server = Server::plain().await;
     let connection = server.connect("somebody").await;
     let channel = connection.create_channel().await.unwrap();

@@ -1,4 +1,4 @@
-//! Clients that are paused, that don't read, that only send: which of them wait, which are closed, and which are not.
+//! Tests of clients that are paused, that don't read, or that only send: which wait, which are closed, which go on.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
 mod support;
@@ -12,9 +12,9 @@ use support::piped::{Client, broker, encode, publish};
 use support::{in_time, message, quick, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// A body can't arrive while its connection is paused for memory: that must not close the connection.
+/// While a connection is paused for memory, its body can't arrive: the time limit for the body must not close it.
 #[tokio::test(flavor = "current_thread")]
-async fn a_paused_connection_keeps_its_half_arrived_body() {
+async fn a_paused_connection_keeps_its_incomplete_body() {
     let patience = Duration::from_millis(20);
     let handle = broker(Config { memory_limit: 100_000, arrival_timeout: patience, ..quick() });
     handle.declare_queue("q", QueueOptions::default()).unwrap();
@@ -34,7 +34,7 @@ async fn a_paused_connection_keeps_its_half_arrived_body() {
 
 /// A client that has disappeared takes no bytes: the missing heartbeat closes its connection, also within a large delivery.
 #[tokio::test(flavor = "current_thread")]
-async fn a_client_that_takes_nothing_is_let_go() {
+async fn a_client_that_reads_nothing_is_closed() {
     let handle = broker(quick());
     handle.declare_queue("q", QueueOptions::default()).unwrap();
     let mut client = Client::open(&handle, 64 << 10, 1).await;
@@ -46,7 +46,7 @@ async fn a_client_that_takes_nothing_is_let_go() {
 
 /// A client that reads slowly keeps its connection.
 #[tokio::test(flavor = "current_thread")]
-async fn a_slow_client_stays() {
+async fn a_slow_client_keeps_its_connection() {
     let handle = broker(quick());
     handle.declare_queue("q", QueueOptions::default()).unwrap();
     let mut client = Client::open(&handle, 64 << 10, 1).await;

@@ -1,4 +1,4 @@
-//! TLS: the same conversation as without, and TLS handshakes that never end.
+//! Tests of TLS: a client with TLS, and TLS handshakes that are never finished.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
 mod support;
@@ -197,17 +197,17 @@ async fn a_megabyte_is_published_confirmed_and_consumed() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_is_never_finished_ends_by_time() {
+async fn an_unfinished_handshake_times_out() {
     let server = serve(Config { handshake_timeout: Duration::from_millis(50), ..quick() }).await;
     // The first bytes of a TLS record, and nothing more.
     let mut half = TcpStream::connect(server.address).await.unwrap();
     half.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00]).await.unwrap();
     assert_eq!(half.read(&mut [0; 64]).await.unwrap_or(0), 0, "the connection ends");
-    assert_eq!(server.handle.stats().connections, 0, "it never was one");
+    assert_eq!(server.handle.stats().connections, 0, "it never became a connection");
 }
 
 #[tokio::test]
-async fn half_open_handshakes_push_out_the_oldest_and_nobody_else() {
+async fn too_many_handshakes_close_only_the_oldest_handshakes() {
     let handshakes = 50;
     let server = serve(Config { handshakes, handshake_timeout: Duration::from_secs(3_600), ..quick() }).await;
     let mut established = Client::open(&server).await;

@@ -230,7 +230,7 @@ pub fn until(mut condition: impl FnMut() -> bool) -> impl Future<Output = ()> {
     async move { tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("in vain at {caller}")) }
 }
 
-/// Waits for `future`, but not for ever.
+/// Waits for `future`, for a limited time.
 #[track_caller]
 pub fn in_time<T>(future: impl Future<Output = T>) -> impl Future<Output = T> {
     let caller = Location::caller();

@@ -50,7 +50,7 @@ pub(crate) struct Request {
     pub(crate) log_to_console: bool,
 }
 
-/// What is settings to run.
+/// What a start needs after its checks.
 struct Launch {
     base: Base,
     endpoint: EndpointDir,

@@ -139,7 +139,7 @@ fn what_each_command_prints() {
 }
 
 #[test]
-fn the_version_of_both() {
+fn the_versions_of_both_programs() {
     let service = FakeService::start(|_| (500, json!({})));
     let said = Home::new(&service).run(&["--version"]);
     let ours = env!("CARGO_PKG_VERSION");
@@ -147,9 +147,9 @@ fn the_version_of_both() {
     assert_eq!((said.status, said.out), (0, expected));
 }
 
-/// `globus-compute-endpoint … | head -1`: whoever reads may go before the end.
+/// As in `globus-compute-endpoint … | head -1`.
 #[test]
-fn nobody_reads_to_the_end() {
+fn output_into_a_closed_pipe() {
     let service = FakeService::start(|request| answer(&request.line));
     let home = Home::new(&service);
     let units = home.path("units");
@@ -193,7 +193,7 @@ fn nobody_reads_to_the_end() {
             command.stderr(if err { closed() } else { Stdio::piped() });
             let done = command.spawn().unwrap().wait_with_output().unwrap();
             let said = [done.stdout, done.stderr].map(|it| String::from_utf8(it).unwrap()).concat();
-            // Python has its own way to say that nobody listens.
+            // Python reports a closed pipe in its own way.
             let status = done.status.code().filter(|status| *status != 101);
             assert!(
                 status.is_some() && !said.contains("panicked"),

@@ -1,4 +1,4 @@
-//! Commands beside the life of an endpoint: what they print, what they leave with, and where they look for the service.
+//! Tests of the other commands: their output, their exit status, and how they find the service.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -26,7 +26,7 @@ fn a_restart_stops_and_starts() {
 }
 
 #[test]
-fn delete_asks_and_tells_the_service() {
+fn delete_asks_and_deletes_at_the_service() {
     let service = FakeService::start(|request| match request.line.as_str() {
         line if line.starts_with("GET") => (200, json!({"status": "offline"})),
         line if line.starts_with("DELETE") => (200, json!({"result": 302})),
@@ -52,12 +52,12 @@ fn delete_asks_and_tells_the_service() {
         )
     );
     assert!(!home.path("ep").exists());
-    assert_eq!(service.asked().last().unwrap().line, format!("DELETE /v2/endpoints/{ID}"));
+    assert_eq!(service.requests().last().unwrap().line, format!("DELETE /v2/endpoints/{ID}"));
     assert!(home.run(&["delete", "ep", "--yes"]).err.contains("There is no endpoint configuration"));
 }
 
 #[test]
-fn delete_spares_what_the_service_will_not_give_up() {
+fn delete_keeps_an_endpoint_that_the_service_does_not_delete() {
     let service = FakeService::start(|request| match request.line.as_str() {
         line if line.starts_with("GET") => (200, json!({"status": "online"})),
         line if line.starts_with("DELETE") => (403, json!({"code": "FORBIDDEN"})),
@@ -81,7 +81,7 @@ fn delete_spares_what_the_service_will_not_give_up() {
 }
 
 #[test]
-fn tables_for_programs() {
+fn tables_as_json() {
     let service = FakeService::start(|_| (200, registration(ID)));
     let home = Home::new(&service);
     home.run(&["configure", "ep"]);
@@ -114,7 +114,7 @@ fn an_endpoint_on_another_host_is_named() {
         (started.status, started.err.as_str()),
         (255, "Endpoint 'ep' is already active, on login02\n")
     );
-    // Silent for long, it may still only be stopped: nothing of it is removed by looking.
+    // A process that has been silent for long may only be suspended: a look at it removes nothing.
     let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_500_000_000);
     for file in ["ep/daemon.pid", "ep/daemon.host"] {
         fs::File::options().write(true).open(home.path(file)).unwrap().set_modified(old).unwrap();
@@ -127,11 +127,11 @@ fn an_endpoint_on_another_host_is_named() {
         "{stopped:?}"
     );
     assert_eq!(fs::read_to_string(home.path("ep/daemon.host")).unwrap(), record);
-    assert_eq!(service.asked().len(), 0);
+    assert_eq!(service.requests().len(), 0);
 }
 
 #[test]
-fn stop_remote_asks_the_service_to_lock() {
+fn stop_remote_locks_at_the_service() {
     let service = FakeService::start(|request| match request.line.as_str() {
         line if line.ends_with("/lock") => (200, json!({})),
         _ => (200, registration(ID)),
@@ -140,20 +140,20 @@ fn stop_remote_asks_the_service_to_lock() {
     home.configure("ep", "engine: {}\n");
     let unknown = home.run(&["stop", "--remote", "ep"]);
     assert_eq!((unknown.status, unknown.err.as_str()), (1, "Error: Endpoint <ep> could not be located\n"));
-    assert_eq!(service.asked().len(), 0);
+    assert_eq!(service.requests().len(), 0);
     assert_eq!(home.run(&["start", "ep"]).status, 0);
     let stopped = home.run(&["stop", "--remote", "ep"]);
     assert_eq!((stopped.status, stopped.err.as_str()), (0, "> Endpoint <ep> is now stopped\n"));
-    assert_eq!(service.asked().last().unwrap().line, format!("POST /v3/endpoints/{ID}/lock"));
-    // It runs on another machine, or nowhere: the service is asked all the same.
+    assert_eq!(service.requests().last().unwrap().line, format!("POST /v3/endpoints/{ID}/lock"));
+    // The service is asked even if the endpoint runs on another machine or nowhere.
     let elsewhere = home.run(&["stop", "--remote", ID]);
     assert_eq!((elsewhere.status, elsewhere.err.as_str()), (0, "> Endpoint <ep> is not active.\n"));
-    let locks = service.asked().iter().filter(|request| request.line.ends_with("/lock")).count();
+    let locks = service.requests().iter().filter(|request| request.line.ends_with("/lock")).count();
     assert_eq!(locks, 2);
 }
 
 #[test]
-fn logout_spares_running_endpoints() {
+fn logout_is_refused_while_an_endpoint_runs() {
     let service = FakeService::start(|_| (200, registration(ID)));
     let home = Home::new(&service);
     for name in ["one", "two"] {
@@ -175,14 +175,14 @@ fn logout_spares_running_endpoints() {
         ),
         "{forced:?}"
     );
-    assert!(home::alive(pid), "what runs, runs on");
+    assert!(home::alive(pid), "the running endpoint goes on");
     assert_eq!(home.run(&["stop", "one"]).status, 0);
     assert_eq!(home.run(&["logout"]).status, 0);
 }
 
-/// The site's file, the environment, the configuration: each goes before the one after, and the last start is remembered.
+/// The site file, the environment, the configuration, and the service of the last start.
 #[test]
-fn where_the_service_is() {
+fn the_order_of_settings_that_name_the_service() {
     let service = FakeService::start(|_| (200, registration(ID)));
     let home = Home::new(&service);
     home.run(&["configure", "ep"]);
@@ -206,7 +206,7 @@ fn where_the_service_is() {
     assert_eq!(status, 0, "{err}");
     home.run(&["stop", "ep"]);
     let (status, err) = bare(&["start", "ep"], "/nowhere/site.yaml");
-    assert_eq!(status, 0, "it remembers: {err}");
+    assert_eq!(status, 0, "it uses the service of the last start: {err}");
     home.run(&["stop", "ep"]);
     fs::write(&site, "service-url: x\n").unwrap();
     let (status, err) = bare(&["whoami"], &site.display().to_string());
@@ -243,12 +243,12 @@ fn a_configuration_is_checked_and_rendered_without_a_service() {
     home.configure("ep", "engine: {}\n");
     let good = home.run(&["check", &path]);
     assert_eq!((good.status, good.out), (0, format!("{path}: good\n")));
-    assert_eq!(service.asked().len(), 0);
+    assert_eq!(service.requests().len(), 0);
 }
 
-/// A running endpoint reports its nodes to the service only; whoever looks for its workers asks the doctor.
+/// An endpoint reports its nodes only to the service, so `doctor` asks there.
 #[test]
-fn the_doctor_tells_of_nodes_that_start_and_workers_that_are_missing() {
+fn doctor_reports_nodes_that_start_and_missing_workers() {
     let details = json!({"managers": 2, "starting_managers": 1, "total_workers": 3, "slots_missing": "node 1 on vm: a reason"});
     let service = FakeService::start(move |request| match request.line.as_str() {
         line if line.ends_with("/status") => (200, json!({"status": "online", "details": details})),
@@ -257,9 +257,9 @@ fn the_doctor_tells_of_nodes_that_start_and_workers_that_are_missing() {
     let home = Home::new(&service);
     home.configure("ep", "engine: {}\n");
     let nodes = || {
-        let told = home.run(&["doctor", "ep", "--output", "json"]);
-        let told: serde_json::Value = serde_json::from_str(&told.out).unwrap();
-        told.as_array().unwrap().iter().find(|finding| finding["what"] == "nodes").cloned()
+        let report = home.run(&["doctor", "ep", "--output", "json"]);
+        let report: serde_json::Value = serde_json::from_str(&report.out).unwrap();
+        report.as_array().unwrap().iter().find(|finding| finding["what"] == "nodes").cloned()
     };
     assert_eq!(nodes(), None, "it was never registered");
     fs::write(home.path("ep/endpoint.json"), format!("{{\"endpoint_id\": \"{ID}\"}}")).unwrap();
@@ -284,12 +284,12 @@ fn shells_and_modules() {
     assert!(later.status == 1 && later.err.contains("not part of this version yet; meanwhile"), "{later:?}");
 }
 
-/// What a dead endpoint left running ends before the next one begins.
+/// A start ends the nodes that a dead run of the endpoint left running.
 #[test]
 fn leftover_nodes_are_ended() {
     let service = FakeService::start(|_| (200, registration(ID)));
     let home = Home::new(&service);
-    // A launcher that takes its node out of the endpoint's reach.
+    // This launcher detaches its node from the endpoint.
     let config = "engine:\n  type: GlobusComputeEngine\n  provider:\n    type: LocalProvider\n    init_blocks: 1\n    \
                   launcher: {type: WrappedLauncher, prepend: 'setsid --fork --wait'}\n";
     for name in ["ep", "other"] {
@@ -299,7 +299,7 @@ fn leftover_nodes_are_ended() {
         wait_until(|| node_of(&home, name).is_some());
     }
     let [(own, file), (others, _)] = ["ep", "other"].map(|name| node_of(&home, name).unwrap());
-    // It sleeps while its endpoint dies, as on a machine that was suspended: awake, it would notice and leave.
+    // The node is stopped while its endpoint dies, as on a suspended machine: otherwise it would notice that and end.
     signal(own, libc::SIGSTOP);
     signal(home.pid("ep"), libc::SIGKILL);
     let mut viewer = Command::new("tail").arg("-f").arg(file).stdout(Stdio::null()).spawn().unwrap();

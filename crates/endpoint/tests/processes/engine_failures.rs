@@ -26,7 +26,7 @@ fn failure(home: &Home) -> Value {
 }
 
 #[test]
-fn a_start_says_why_nothing_works() {
+fn start_says_why_no_node_works() {
     let service = FakeService::start(|_| (200, registration(ID)));
     let home = Home::new(&service);
     home.configure("ep", NOTHING_WORKS);
@@ -34,9 +34,9 @@ fn a_start_says_why_nothing_works() {
     let listed = home.run(&["list"]);
     assert!(listed.out.contains("| Stopped "), "one of the four states that there are: {listed:?}");
     assert!(listed.err.starts_with("> ep failed at 20") && listed.err.contains("EXIT CODE: 3"), "{listed:?}");
-    let told = failure(&home);
-    assert_eq!(told["status"], 78);
-    assert!(told["text"].as_str().unwrap().contains("no such module"), "{told}");
+    let recorded = failure(&home);
+    assert_eq!(recorded["status"], 78);
+    assert!(recorded["text"].as_str().unwrap().contains("no such module"), "{recorded}");
     check(&home.run(&["restart", "ep"]));
     home.configure("ep", "engine: {}\n");
     let mended = home.run(&["start", "ep"]);
@@ -47,7 +47,7 @@ fn a_start_says_why_nothing_works() {
 
 /// As systemd runs it.
 #[test]
-fn in_the_foreground_the_exit_status_says_so() {
+fn a_start_in_the_foreground_exits_with_that_status() {
     let service = FakeService::start(|_| (200, registration(ID)));
     let home = Home::new(&service);
     home.configure("ep", NOTHING_WORKS);
@@ -56,7 +56,7 @@ fn in_the_foreground_the_exit_status_says_so() {
 }
 
 #[test]
-fn an_interpreter_that_is_missing_is_named() {
+fn a_missing_interpreter_is_named() {
     let service = FakeService::start(|_| (200, registration(ID)));
     let home = Home::new(&service);
     home.configure("ep", "engine: {}\n");
@@ -68,7 +68,7 @@ fn an_interpreter_that_is_missing_is_named() {
 }
 
 #[test]
-fn without_a_first_block_a_start_says_that_it_waits_for_none() {
+fn without_a_first_block_start_does_not_wait_and_says_so() {
     let service = FakeService::start(|_| (200, registration(ID)));
     let home = Home::new(&service);
     home.configure("ep", "engine: {provider: {type: LocalProvider, init_blocks: 0}}\n");

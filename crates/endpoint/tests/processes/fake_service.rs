@@ -1,4 +1,4 @@
-//! A fake service that issues tokens, tells its version, and answers registrations as the test says.
+//! A fake service: issues tokens, sends its version, and answers registrations as the test specifies.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -6,41 +6,41 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-/// A request as it came.
+/// A request that was received.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
-    /// `POST /v3/endpoints`
+    /// Such as `POST /v3/endpoints`.
     pub(crate) line: String,
     pub(crate) body: String,
 }
 
 pub(crate) struct FakeService {
     url: String,
-    asked: Arc<Mutex<Vec<Request>>>,
+    requests: Arc<Mutex<Vec<Request>>>,
 }
 
 impl FakeService {
-    /// `answer` is asked for each registration: a status and a body.
+    /// `answer` returns the status and the body of the answer to each registration.
     pub(crate) fn start(answer: impl Fn(&Request) -> (u16, Value) + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let log = asked.clone();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let log = requests.clone();
         // The thread ends with the test's process.
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 serve(stream.unwrap(), &log, &answer);
             }
         });
-        Self { url, asked }
+        Self { url, requests }
     }
 
     pub(crate) fn url(&self) -> String {
         self.url.clone()
     }
 
-    pub(crate) fn asked(&self) -> Vec<Request> {
-        self.asked.lock().unwrap().clone()
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.requests.lock().unwrap().clone()
     }
 }
 

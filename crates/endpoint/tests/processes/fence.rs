@@ -11,11 +11,11 @@ use crate::fake_service::FakeService;
 use crate::home::{Home, alive, signal, wait_until};
 use crate::{ID, registration};
 
-/// A file: what it holds and when it was written last.
-type Found = (Vec<u8>, SystemTime);
+/// The content of a file, and when it was last written.
+type FileState = (Vec<u8>, SystemTime);
 
 /// Every file below a directory.
-fn files(directory: &Path) -> BTreeMap<PathBuf, Found> {
+fn files(directory: &Path) -> BTreeMap<PathBuf, FileState> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(directory).unwrap() {
         let entry = entry.unwrap();
@@ -29,7 +29,7 @@ fn files(directory: &Path) -> BTreeMap<PathBuf, Found> {
     found
 }
 
-/// Makes the files of a running endpoint look as they do from another host that has not heard of it for years.
+/// Makes the files of a running endpoint look like those of a process on another host that has been silent for years.
 fn as_from_another_host(home: &Home, name: &str) {
     let path = home.path(name).join("daemon.host");
     let text = fs::read_to_string(&path).unwrap();
@@ -42,9 +42,9 @@ fn as_from_another_host(home: &Home, name: &str) {
     }
 }
 
-/// The first still has the queue, whatever its files look like: the second waits, and nothing of the first's changes.
+/// The first process still has the queue, whatever its files say: the second waits, and changes no file.
 #[test]
-fn a_process_that_is_refused_leaves_every_file_as_it_was() {
+fn a_process_that_is_refused_changes_no_file() {
     let answer = registration(ID);
     let service = FakeService::start(move |_| (200, answer.clone()));
     let home = Home::new(&service);
@@ -58,15 +58,15 @@ fn a_process_that_is_refused_leaves_every_file_as_it_was() {
     let before = files(&home.path("ep"));
     let mut second = home.command(&["start", "ep"]);
     let mut second = second.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    let mut said = std::io::BufReader::new(second.stderr.take().unwrap());
+    let mut output = std::io::BufReader::new(second.stderr.take().unwrap());
     let mut line = String::new();
-    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+    std::io::BufRead::read_line(&mut output, &mut line).unwrap();
     assert!(line.contains("another process already takes this endpoint's tasks"), "{line}");
-    // Whoever waits for it goes: it is called off.
+    // The background process ends when the `start` that waits for it is gone.
     signal(i32::try_from(second.id()).unwrap(), libc::SIGKILL);
     second.wait().unwrap();
-    // Its output is closed once it has ended, too.
-    std::io::Read::read_to_string(&mut said, &mut line).unwrap();
+    // Its output ends when it has ended.
+    std::io::Read::read_to_string(&mut output, &mut line).unwrap();
     assert_eq!(files(&home.path("ep")), before);
     assert!(alive(first));
     signal(first, libc::SIGTERM);
@@ -78,13 +78,13 @@ fn a_process_that_is_refused_leaves_every_file_as_it_was() {
     );
 }
 
-/// Another start of the same endpoint is done while the first still runs its `endpoint_setup`: the first must not
-/// register, which would invalidate the credentials of the process that runs.
+/// A second start of the endpoint succeeds while the first still runs `endpoint_setup`. The first must not register: that
+/// would invalidate the credentials of the running process.
 #[test]
-fn a_start_that_was_overtaken_does_not_register() {
+fn a_start_after_another_start_does_not_register() {
     let service = FakeService::start(|_| (200, registration(ID)));
     let home = Home::new(&service);
-    // Only the first of them makes the directory, and waits until it is allowed to go on.
+    // Only the first start creates the directory, and then waits for the file `go_on`.
     let setup = "if mkdir first; then while [ ! -e go_on ]; do sleep 0.05; done; fi; true";
     home.configure(
         "ep",
@@ -105,14 +105,14 @@ fn a_start_that_was_overtaken_does_not_register() {
     let err = String::from_utf8(refused.stderr).unwrap();
     assert_eq!((refused.status.code(), &*err), (Some(255), "Endpoint 'ep' is already active\n"));
     let registrations =
-        service.asked().iter().filter(|request| request.line.contains("/v3/endpoints")).count();
-    assert_eq!(registrations, 1, "the second one's");
+        service.requests().iter().filter(|request| request.line.contains("/v3/endpoints")).count();
+    assert_eq!(registrations, 1, "only the second start registered");
     assert_eq!(home.run(&["stop", "ep"]).status, 0);
 }
 
-/// A number may be anybody's by now: another endpoint's, or that of a program which only shows such a title.
+/// The PID in the file may belong to another process by now: to another endpoint, or to a program with such a title.
 #[test]
-fn a_stop_signals_nobody_but_the_endpoint_named() {
+fn stop_signals_no_other_process() {
     let service = FakeService::start(|_| (200, registration(ID)));
     let home = Home::new(&service);
     let other = "7b4a1a3e-3f55-4c7e-9d1a-0f4f0b6f8c12";
@@ -136,7 +136,7 @@ fn a_stop_signals_nobody_but_the_endpoint_named() {
         bystander.kill().unwrap();
         bystander.wait().unwrap();
     }
-    // Another endpoint of ours got the number of one that was killed.
+    // Another endpoint has the PID of one that was killed.
     home.configure("other", "engine: {provider: {type: LocalProvider, init_blocks: 0}}\n");
     assert_eq!(home.run(&["start", "other"]).status, 0);
     let pid = home.pid("other");
@@ -151,12 +151,12 @@ fn a_stop_signals_nobody_but_the_endpoint_named() {
     assert!(!alive(pid));
 }
 
-/// Without a broker there is no saying who has the endpoint: whoever starts it is told, and can call it off.
+/// Without a broker it is not known whether the endpoint runs: `start` says so, and a signal aborts it.
 #[test]
-fn a_broker_that_is_away_is_waited_for_with_nothing_written() {
+fn start_waits_for_the_broker_and_writes_nothing() {
     let mut answer = registration(ID);
     for queue in ["task_queue_info", "result_queue_info", "heartbeat_queue_info"] {
-        // Nobody's port.
+        // Nothing listens on this port.
         answer[queue]["connection_url"] = "amqp://u:p@127.0.0.1:9/".into();
     }
     let service = FakeService::start(move |_| (200, answer.clone()));
@@ -164,21 +164,21 @@ fn a_broker_that_is_away_is_waited_for_with_nothing_written() {
     home.configure("ep", "engine: {}\ndetach_endpoint: false\n");
     let mut command = home.command(&["start", "ep"]);
     let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    let mut said = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut output = std::io::BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
-    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+    std::io::BufRead::read_line(&mut output, &mut line).unwrap();
     assert!(line.starts_with("> no connection to the broker: "), "{line}");
     for file in ["daemon.pid", "daemon.host", "journal", "unacked_results", "endpoint.log"] {
         assert!(!home.path("ep").join(file).exists(), "{file}");
     }
     signal(i32::try_from(child.id()).unwrap(), libc::SIGTERM);
     assert_eq!(child.wait().unwrap().code(), Some(1));
-    std::io::Read::read_to_string(&mut said, &mut line).unwrap();
+    std::io::Read::read_to_string(&mut output, &mut line).unwrap();
     assert!(line.ends_with("Aborted!\n"), "{line}");
 }
 
 #[test]
-fn credentials_that_the_broker_refuses_are_told() {
+fn refused_credentials_are_reported() {
     let mut answer = registration(ID);
     for queue in ["task_queue_info", "result_queue_info", "heartbeat_queue_info"] {
         let url = answer[queue]["connection_url"].as_str().unwrap().replace("u:p@", "u:wrong@");

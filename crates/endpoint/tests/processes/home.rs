@@ -1,4 +1,4 @@
-//! A user's home for one test: endpoints lie in it, and whatever still runs in the end is ended.
+//! A user's directory of endpoints for one test. Endpoints that still run at the end are killed.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ pub(crate) struct Home {
     url: String,
 }
 
-/// What a command left.
+/// The result of a command.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) status: i32,
@@ -31,14 +31,14 @@ impl Home {
         self.directory.path().join(name)
     }
 
-    /// The program, as this home's user calls it.
+    /// A command of this user.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_globus-compute-endpoint"));
         command.args(arguments);
         self.prepare(command)
     }
 
-    /// A shell of this home's user.
+    /// A shell of this user.
     pub(crate) fn shell(&self, script: &str) -> Command {
         let mut command = Command::new("/bin/sh");
         command.arg("-c").arg(script);
@@ -67,7 +67,7 @@ impl Home {
         }
     }
 
-    /// An endpoint with this configuration.
+    /// Creates an endpoint with this configuration.
     pub(crate) fn configure(&self, name: &str, config: &str) {
         fs::create_dir_all(self.path(name)).unwrap();
         fs::write(self.path(name).join("config.yaml"), config).unwrap();
@@ -88,7 +88,7 @@ impl Home {
         table.lines().filter_map(cells).skip(1).collect()
     }
 
-    /// The process that runs an endpoint.
+    /// The PID of the process that runs an endpoint.
     pub(crate) fn pid(&self, name: &str) -> i32 {
         fs::read_to_string(self.path(name).join("daemon.pid")).unwrap().trim().parse().unwrap()
     }
@@ -106,16 +106,16 @@ impl Drop for Home {
 }
 
 pub(crate) fn signal(pid: i32, signal: i32) {
-    // SAFETY: the process is one this test started.
+    // SAFETY: this test started the process.
     unsafe { libc::kill(pid, signal) };
 }
 
-/// Whether a process lives; a zombie doesn't.
+/// Whether a process is alive; a zombie is not.
 pub(crate) fn alive(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
 }
 
-/// Waits for what must happen, for at most a minute.
+/// Waits until the condition holds, for at most a minute.
 #[track_caller]
 pub(crate) fn wait_until(mut condition: impl FnMut() -> bool) {
     let began = Instant::now();

@@ -1,4 +1,5 @@
-//! Tests of the whole program: processes, files, exit statuses. The service is a small HTTP server in the test, and the broker is ours.
+//! Tests of the whole program: processes, files, exit statuses. The service is a small HTTP server in the test; the broker is
+//! Farcall's.
 #![allow(clippy::unwrap_used, clippy::panic)] // a failed unwrap here is a failed test
 
 mod command_output;
@@ -68,7 +69,7 @@ fn an_endpoints_life() {
     ] {
         let found =
             fs::metadata(home.path("my_first_endpoint").join(file)).unwrap().permissions().mode() & 0o777;
-        // The caller's umask may take from the PID file.
+        // The caller's umask applies to the PID file.
         assert_eq!(found & mode, found, "{file}: {found:o}");
         assert_eq!(found & 0o600, mode & 0o600, "{file}: {found:o}");
     }
@@ -94,8 +95,8 @@ fn an_endpoints_life() {
 
     assert_eq!(home.run(&["start", "my_first_endpoint"]).status, 0);
     home.run(&["stop", "my_first_endpoint"]);
-    let asked = service.asked();
-    let lines: Vec<_> = asked.iter().map(|request| request.line.as_str()).collect();
+    let requests = service.requests();
+    let lines: Vec<_> = requests.iter().map(|request| request.line.as_str()).collect();
     assert_eq!(
         lines,
         [
@@ -107,7 +108,7 @@ fn an_endpoints_life() {
             &format!("PUT /v3/endpoints/{ID}")
         ]
     );
-    let body: serde_json::Value = serde_json::from_str(&asked[2].body).unwrap();
+    let body: serde_json::Value = serde_json::from_str(&requests[2].body).unwrap();
     assert_eq!(body["endpoint_name"], "my_first_endpoint");
     assert_eq!(body["metadata"]["farcall"]["cancel"], true);
     let version = body["metadata"]["endpoint_version"].as_str().unwrap();
@@ -138,7 +139,7 @@ fn a_killed_endpoint_is_disconnected_and_starts_again() {
     assert!(home.listed().contains(&[ID.into(), "Stopped".into(), "ep".into()]));
 }
 
-/// What a service may say no with, and what the command says and leaves with then.
+/// Each refusal of a service, with the command's message and exit status.
 #[test]
 fn refusals_of_the_service() {
     let without = |key: &str| {
@@ -178,7 +179,7 @@ fn refusals_of_the_service() {
         assert!(failed.err.starts_with(text), "{http}: {failed:?}");
         assert_eq!(failed.out, "", "{http}");
         assert!(!home.path("ep/daemon.pid").exists() && !home.path("ep/endpoint.json").exists(), "{http}");
-        assert_eq!(service.asked().last().unwrap().line, format!("PUT /v3/endpoints/{ID}"));
+        assert_eq!(service.requests().last().unwrap().line, format!("PUT /v3/endpoints/{ID}"));
     }
 }
 
@@ -210,11 +211,11 @@ fn nothing_is_registered_when_the_endpoint_could_not_run() {
     fs::remove_file(home.path("ep/unacked_results")).unwrap();
     fs::write(home.path("ep/config.py"), "config = None").unwrap();
     assert!(home.run(&["start", "ep"]).err.contains("config.py"));
-    assert_eq!(service.asked().len(), 0);
+    assert_eq!(service.requests().len(), 0);
 }
 
 #[test]
-fn what_a_setup_script_leaves_running_holds_nobody_up() {
+fn start_does_not_wait_for_processes_that_a_setup_script_left() {
     let service = FakeService::start(|_| (200, registration(ID)));
     let home = Home::new(&service);
     home.configure("ep", "endpoint_setup: 'sleep 60 >/dev/null 2>&1 & echo $! > sleeper'\nengine: {}\n");
@@ -226,13 +227,13 @@ fn what_a_setup_script_leaves_running_holds_nobody_up() {
     let output = started.output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let sleeper: i32 = fs::read_to_string(home.path("sleeper")).unwrap().trim().parse().unwrap();
-    assert!(home::alive(sleeper), "the command did not wait for it");
+    assert!(home::alive(sleeper), "start did not wait for it");
     signal(sleeper, libc::SIGKILL);
     assert_eq!(home.run(&["stop", "ep"]).status, 0);
 }
 
 #[test]
-fn without_a_service_or_an_identity_nobody_is_asked() {
+fn without_a_service_or_an_identity_no_request_is_sent() {
     let service = FakeService::start(|_| (200, registration(ID)));
     let home = Home::new(&service);
     home.run(&["configure", "ep"]);
@@ -240,17 +241,17 @@ fn without_a_service_or_an_identity_nobody_is_asked() {
     assert_eq!(nowhere.status.code(), Some(78));
     let nobody = home.command(&["start", "ep"]).env_remove("GLOBUS_COMPUTE_CLIENT_SECRET").output().unwrap();
     assert_eq!(nobody.status.code(), Some(77));
-    assert_eq!(service.asked().len(), 0);
+    assert_eq!(service.requests().len(), 0);
     let there = home.run(&["configure", "there", "--service-url", &service.url(), "--display-name", "There"]);
     assert_eq!(there.status, 0, "{there:?}");
     let started = home.command(&["start", "there"]).env_remove("FARCALL_SERVICE_URL").output().unwrap();
     assert_eq!(started.status.code(), Some(0), "{started:?}");
     home.run(&["stop", "there"]);
-    let body: serde_json::Value = serde_json::from_str(&service.asked()[2].body).unwrap();
+    let body: serde_json::Value = serde_json::from_str(&service.requests()[2].body).unwrap();
     assert_eq!(body["display_name"], "There");
 }
 
-/// Both forms of a manager's command: credentials and configuration on standard input, and no HTTP at all.
+/// Both forms of a manager's command: credentials and configuration come on standard input, and no HTTP request is sent.
 #[test]
 fn a_user_endpoint_starts_from_its_document() {
     let service = FakeService::start(|_| (500, json!({})));
@@ -265,7 +266,7 @@ fn a_user_endpoint_starts_from_its_document() {
         assert_eq!(
             home.pid("uep.a.b"),
             i32::try_from(child.id()).unwrap(),
-            "in the foreground, in the same process"
+            "it runs in the foreground, in the same process"
         );
         signal(i32::try_from(child.id()).unwrap(), libc::SIGTERM);
         let ended = child.wait_with_output().unwrap();
@@ -276,11 +277,11 @@ fn a_user_endpoint_starts_from_its_document() {
         );
         fs::remove_file(&log).unwrap();
     }
-    assert_eq!(service.asked().len(), 0);
+    assert_eq!(service.requests().len(), 0);
     assert!(!home.run(&["list"]).out.contains("uep"), "without a config.yaml it is not listed");
 }
 
-/// The service would take the running endpoint for one that could not be started.
+/// With such a report, the service would consider the running endpoint failed.
 #[test]
 fn a_second_start_of_a_user_endpoint_reports_no_failure() {
     let service = FakeService::start(|_| (500, json!({})));
@@ -296,7 +297,7 @@ fn a_second_start_of_a_user_endpoint_reports_no_failure() {
     wait_until(|| {
         fs::read_to_string(home.path("uep/endpoint.log")).is_ok_and(|log| log.contains("the endpoint runs"))
     });
-    // A broker that nobody is to speak to.
+    // A broker that must not be contacted.
     let broker = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     broker.set_nonblocking(true).unwrap();
     let mut credentials = registration(ID);
@@ -333,7 +334,7 @@ fn a_user_endpoint_dies_with_its_manager() {
 }
 
 #[test]
-fn a_document_that_is_none_is_no_document() {
+fn other_text_on_standard_input_is_ignored() {
     let service = FakeService::start(|_| (200, registration(ID)));
     let home = Home::new(&service);
     home.run(&["configure", "ep"]);
@@ -345,11 +346,11 @@ fn a_document_that_is_none_is_no_document() {
     }
     let mut child = home.command(&["start", "ep"]).stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"{\"amqp_creds\": 5}").unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(1), "a document that is wrong is an error");
+    assert_eq!(child.wait().unwrap().code(), Some(1), "an invalid document is an error");
 }
 
 #[test]
-fn what_comes_later_is_refused_by_name() {
+fn unsupported_options_are_refused_by_name() {
     let service = FakeService::start(|_| (500, json!({})));
     let home = Home::new(&service);
     for option in

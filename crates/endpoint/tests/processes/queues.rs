@@ -12,21 +12,21 @@ use serde_json::{Value, json};
 
 const EXCHANGES: [&str; 2] = ["results", "heartbeats"];
 
-/// Everybody may do everything, except with a wrong password or with credentials that were revoked.
-struct Open;
+/// Allows everything, except to a wrong password and to revoked credentials.
+struct AllowAll;
 
 fn revoked() -> &'static Mutex<HashSet<String>> {
     static REVOKED: OnceLock<Mutex<HashSet<String>>> = OnceLock::new();
     REVOKED.get_or_init(Mutex::default)
 }
 
-/// The broker cuts this user's connections and accepts none of theirs any more.
+/// Revokes a user's credentials: the broker ends their connections and accepts no new ones.
 pub(crate) fn revoke(user: &str) {
     revoked().lock().unwrap().insert(user.to_owned());
     assert!(broker().0.disconnect_user(user, "the credentials were revoked") > 0, "{user} was connected");
 }
 
-impl AccessControl for Open {
+impl AccessControl for AllowAll {
     fn log_in<'a>(&'a self, login: Login) -> LogInFuture<'a> {
         Box::pin(async move {
             match login.password.as_str() {
@@ -49,7 +49,7 @@ fn broker() -> &'static (Handle, String) {
     BROKER.get_or_init(|| {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let (broker, handle) = Broker::new(Config::default(), Arc::new(Open));
+        let (broker, handle) = Broker::new(Config::default(), Arc::new(AllowAll));
         let socket = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = socket.local_addr().unwrap().to_string();
         for exchange in EXCHANGES {
@@ -64,7 +64,7 @@ fn broker() -> &'static (Handle, String) {
     })
 }
 
-/// What a service answers to a registration: queues that nobody has used.
+/// A service's answer to a registration, with new queues.
 pub(crate) fn registration(id: &str) -> Value {
     registration_of("u", id)
 }

@@ -1,4 +1,4 @@
-//! `endpoint_teardown` runs once at every orderly end of an endpoint.
+//! Tests that `endpoint_teardown` runs once at every orderly end of an endpoint.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -47,7 +47,7 @@ fn stopped_by_a_command() {
     assert_eq!(home.run(&["stop", "ep"]).status, 0);
     assert_eq!(ran(&home, "ep"), "setup\nteardown\n");
     home.run(&["stop", "ep"]);
-    assert_eq!(ran(&home, "ep"), "setup\nteardown\n", "it runs no more");
+    assert_eq!(ran(&home, "ep"), "setup\nteardown\n", "it does not run again");
 }
 
 #[test]
@@ -123,9 +123,9 @@ fn a_start_that_fails_after_the_setup() {
 /// A service that doesn't answer doesn't delay a stop.
 #[test]
 fn interrupted_while_it_registers() {
-    let (asked, heard) = std::sync::mpsc::channel();
+    let (registering, registered) = std::sync::mpsc::channel();
     let service = FakeService::start(move |_| {
-        asked.send(()).unwrap();
+        registering.send(()).unwrap();
         // The thread ends with the test's process.
         loop {
             std::thread::park();
@@ -134,7 +134,7 @@ fn interrupted_while_it_registers() {
     let home = Home::new(&service);
     configure(&home, "ep", "detach_endpoint: false\n");
     let child = foreground(home.command(&["start", "ep"]));
-    heard.recv().unwrap();
+    registered.recv().unwrap();
     signal(i32::try_from(child.id()).unwrap(), libc::SIGINT);
     let ended = child.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(1));
@@ -167,16 +167,16 @@ fn interrupted_after_its_registration() {
     assert!(!home.path("ep/daemon.pid").exists());
 }
 
-/// The endpoint registers again, since the broker accepts its credentials no more, and the service does not answer.
+/// The endpoint registers again, because its credentials were revoked, and the service does not answer.
 #[test]
 fn stopped_while_it_registers_again() {
-    let (asked, heard) = std::sync::mpsc::channel();
+    let (registering, registered) = std::sync::mpsc::channel();
     let registrations = std::sync::atomic::AtomicU32::new(0);
     let service = FakeService::start(move |_| {
         if registrations.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0 {
             return (200, registration_of("revoked", ID));
         }
-        asked.send(()).unwrap();
+        registering.send(()).unwrap();
         // The thread ends with the test's process.
         loop {
             std::thread::park();
@@ -187,9 +187,9 @@ fn stopped_while_it_registers_again() {
     let mut child = foreground(home.command(&["start", "ep"]));
     wait_until(|| runs(&home, "ep"));
     revoke("revoked");
-    heard.recv().unwrap();
+    registered.recv().unwrap();
     signal(i32::try_from(child.id()).unwrap(), libc::SIGTERM);
-    // An answer is waited for by six attempts of a minute each.
+    // Without the signal it would wait for six attempts of a minute each.
     let since = std::time::Instant::now();
     while child.try_wait().unwrap().is_none() {
         assert!(since.elapsed().as_secs() < 50, "it waits for the service");

@@ -111,7 +111,7 @@ fn unread(arguments: &[String], out: bool, err: bool) -> Output {
 
 /// `farcall … | head -1`: whoever reads may go before the end.
 #[test]
-fn nobody_reads_to_the_end() {
+fn output_into_a_closed_pipe() {
     let service = Farcall::start();
     let data = service.data().display().to_string();
     let mut commands: Vec<Vec<String>> =
