@@ -1,29 +1,19 @@
-//! Reads the block under `engine:`: engine, provider and launcher with their parameters, as the catalogue describes them.
+//! Reads the block under `engine:`: the engine, its provider and its launcher.
 //!
 //! Accepts what upstream accepts, and more: walltimes without quotes, port ranges as lists, `strategy` as the object of older
 //! examples, numbers in quotes (templates write them), `None` as text for nothing.
 
 use serde_json::{Map, Value as Json, json};
 
-use super::catalogue::{self, ADDRESSES, Class, ENGINES, Fallback, Kind, LAUNCHERS, PROVIDERS, Parameter};
-use super::nearest::nearest;
-use super::parameter_value::{self, ParameterValue};
-use super::scalar::count;
+use super::catalogue::{self, ENGINES, LAUNCHERS, PROVIDERS};
+use super::component::{self, Component, find};
 use super::validation_error::ValidationError;
-use super::yaml::{Entry, Node, Value};
+use super::yaml::Node;
 
 /// More than any node has.
 const MOST_ACCELERATORS: u64 = 4096;
 
-/// A mapping with a `type`: the engine, its provider, or the provider's launcher.
-#[derive(Clone, Debug, PartialEq)]
-struct Component {
-    class: &'static Class,
-    /// The parameters that are set, converted as the catalogue says. Defaults are not in it.
-    given: Map<String, Json>,
-}
-
-/// What stands under `engine:`.
+/// The block under `engine:`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Engine {
     own: Component,
@@ -34,7 +24,7 @@ pub(crate) struct Engine {
 impl Engine {
     /// Every parameter with its value, given or default.
     pub(crate) fn resolved(&self) -> Map<String, Json> {
-        let mut all = resolved(&self.own);
+        let mut all = self.own.resolved();
         if all.get("label").is_some_and(Json::is_null) {
             all.insert("label".to_owned(), self.own.class.name.into());
         }
@@ -59,18 +49,18 @@ impl Engine {
             let provider = match &self.provider {
                 Some(provider) => provider,
                 None => {
-                    usual = default_component(&PROVIDERS, catalogue::LOCAL);
+                    usual = Component::without_parameters(&PROVIDERS, catalogue::LOCAL);
                     &usual
                 }
             };
-            let mut shown = resolved(provider);
+            let mut shown = provider.resolved();
             if provider.class.launcher {
                 let launcher = match &self.launcher {
-                    Some(launcher) => resolved(launcher),
-                    None => resolved(&default_component(
-                        &LAUNCHERS,
-                        catalogue::usual_launcher(provider.class.name),
-                    )),
+                    Some(launcher) => launcher.resolved(),
+                    None => {
+                        let name = catalogue::usual_launcher(provider.class.name);
+                        Component::without_parameters(&LAUNCHERS, name).resolved()
+                    }
                 };
                 shown.insert("launcher".to_owned(), launcher.into());
             }
@@ -87,17 +77,17 @@ impl Engine {
                 provider.class.name
             ));
         }
-        let mut options = typed(&self.own);
+        let mut options = self.own.given_with_type();
         // The older name of the same thing.
         if let Some(ports) = options.remove("worker_ports") {
             options.entry("worker_port_range").or_insert(ports);
         }
         let mut provider = match &self.provider {
-            Some(provider) => typed(provider),
+            Some(provider) => provider.given_with_type(),
             None => Map::from_iter([("type".to_owned(), catalogue::LOCAL.into())]),
         };
         if let Some(launcher) = &self.launcher {
-            provider.insert("launcher".to_owned(), typed(launcher).into());
+            provider.insert("launcher".to_owned(), launcher.given_with_type().into());
         }
         if self.own.class.provider {
             options.insert("provider".to_owned(), provider.into());
@@ -106,28 +96,10 @@ impl Engine {
     }
 }
 
-fn default_component(classes: &'static [Class], name: &'static str) -> Component {
-    let class = catalogue::find(classes, name).expect("the catalogue holds the names it uses");
-    Component { class, given: Map::new() }
-}
-
-fn resolved(part: &Component) -> Map<String, Json> {
-    let mut all = Map::from_iter([("type".to_owned(), part.class.name.into())]);
-    all.extend(part.class.defaults());
-    all.extend(part.given.clone());
-    all
-}
-
-fn typed(part: &Component) -> Map<String, Json> {
-    let mut all = part.given.clone();
-    all.insert("type".to_owned(), part.class.name.into());
-    all
-}
-
 /// Reads the block.
 pub(super) fn read(node: &Node) -> Result<Engine, Vec<ValidationError>> {
     let mut errors = Vec::new();
-    let own = read_component(node, &["engine"], &ENGINES, catalogue::COMPUTE, &mut errors);
+    let own = component::read(node, &["engine"], &ENGINES, catalogue::COMPUTE, &mut errors);
     let mut provider = None;
     let mut launcher = None;
     if let Some(entry) = find(node, "provider") {
@@ -140,10 +112,10 @@ pub(super) fn read(node: &Node) -> Result<Engine, Vec<ValidationError>> {
             ));
         } else {
             let path = ["engine", "provider"];
-            provider = read_component(&entry.node, &path, &PROVIDERS, "", &mut errors);
+            provider = component::read(&entry.node, &path, &PROVIDERS, "", &mut errors);
             if let Some(entry) = find(&entry.node, "launcher") {
                 let path = ["engine", "provider", "launcher"];
-                launcher = read_component(&entry.node, &path, &LAUNCHERS, "", &mut errors);
+                launcher = component::read(&entry.node, &path, &LAUNCHERS, "", &mut errors);
             }
         }
     }
@@ -189,205 +161,6 @@ fn check(node: &Node, own: &Component, provider: Option<&Component>, errors: &mu
         );
         errors.push(ValidationError::new("engine -> __root__", what, at("container_uri")));
     }
-}
-
-/// Reads a mapping with a `type`; `usual` is the class of one without.
-fn read_component(
-    node: &Node,
-    path: &[&str],
-    classes: &'static [Class],
-    usual: &str,
-    errors: &mut Vec<ValidationError>,
-) -> Option<Component> {
-    let shown = path.join(" -> ");
-    let Value::Map(entries) = &node.value else {
-        errors.push(ValidationError::new(
-            shown,
-            "value is not a valid dict (type=type_error.dict)",
-            Some(node.at),
-        ));
-        return None;
-    };
-    let class = match find(node, "type") {
-        Some(Entry { node: Node { value: Value::Text(name), at }, .. }) => {
-            match catalogue::find(classes, name) {
-                Some(class) => class,
-                None => {
-                    let mut what = format!("{name} could not be found (type=value_error)");
-                    let mut near = nearest(name, classes.iter().map(|class| class.name));
-                    if name == catalogue::FORMER {
-                        what = format!(
-                            "{name} is now called {}; its options keep their names (type=value_error)",
-                            catalogue::COMPUTE
-                        );
-                        near = None;
-                    }
-                    errors.push(ValidationError::new(format!("{shown} -> type"), what, Some(*at)).near(near));
-                    return None;
-                }
-            }
-        }
-        Some(entry) => {
-            let what = "str type expected (type=type_error.str)";
-            errors.push(ValidationError::new(format!("{shown} -> type"), what, Some(entry.at)));
-            return None;
-        }
-        None => match catalogue::find(classes, usual) {
-            Some(class) => class,
-            None => {
-                let what = "field required (type=value_error.missing)";
-                errors.push(ValidationError::new(format!("{shown} -> type"), what, Some(node.at)));
-                return None;
-            }
-        },
-    };
-    let mut given = Map::new();
-    for entry in entries {
-        // Null means not given: templates rely on it.
-        if entry.node.value == Value::Null || is_component(class, &entry.key) {
-            continue;
-        }
-        match parameter(class, &entry.key) {
-            Ok(parameter) => match value(parameter, &entry.node) {
-                Ok(ParameterValue::Value(value)) => {
-                    given.insert(parameter.name.to_owned(), value);
-                }
-                Ok(ParameterValue::Nothing) => {}
-                Ok(ParameterValue::IdleTime(seconds)) => idle(&mut given, seconds),
-                Err(what) => errors.extend(refused(parameter, &shown, entry, what)),
-            },
-            Err(what) => {
-                let known = class.all().map(|parameter| parameter.name).chain(component_keys(class));
-                errors.push(
-                    ValidationError::new(&shown, what, Some(entry.at)).near(nearest(&entry.key, known)),
-                );
-            }
-        }
-    }
-    let missing: Vec<_> = class
-        .all()
-        .filter(|it| it.fallback == Fallback::Required && !given.contains_key(it.name))
-        .map(|parameter| format!("'{}'", parameter.name))
-        .collect();
-    if let Some((last, others)) = missing.split_last() {
-        let what = format!(
-            "{} missing {} required positional argument{}: {}{last} (type=value_error)",
-            class.call(),
-            missing.len(),
-            if others.is_empty() { "" } else { "s" },
-            if others.is_empty() { String::new() } else { format!("{} and ", others.join(", ")) },
-        );
-        errors.push(ValidationError::new(&shown, what, Some(node.at)));
-    }
-    Some(Component { class, given })
-}
-
-/// The errors for a value that its parameter does not accept, in upstream's words.
-fn refused(parameter: &Parameter, shown: &str, entry: &Entry, what: String) -> Vec<ValidationError> {
-    let place = format!("{shown} -> {}", entry.key);
-    let node = &entry.node;
-    let one = |what: String| vec![ValidationError::new(&place, what, Some(node.at))];
-    match (parameter.kind, &node.value) {
-        // Upstream checks it in the engine, so the error has the engine's path.
-        (Kind::Containers, _) => vec![ValidationError::new(shown, what, Some(node.at))],
-        (Kind::Ports, Value::List(nodes)) if nodes.len() == 2 => {
-            let numbers = nodes.iter().enumerate().filter(|(_, node)| count(&node.value).is_none());
-            let errors: Vec<_> = numbers
-                .map(|(index, node)| {
-                    let what = "value is not a valid integer (type=type_error.integer)";
-                    ValidationError::new(format!("{place} -> {index}"), what, Some(node.at))
-                })
-                .collect();
-            if errors.is_empty() { one(what) } else { errors }
-        }
-        (Kind::Ports, Value::List(nodes)) => {
-            let length = nodes.len();
-            one(format!(
-                "wrong tuple length {length}, expected 2 (type=value_error.tuple.length; actual_length={length}; \
-                 expected_length=2)"
-            ))
-        }
-        (Kind::Ports, _) => one("value is not a valid tuple (type=type_error.tuple)".to_owned()),
-        // It may be a text or a mapping: upstream reports both errors.
-        (Kind::Address, _) => {
-            let mut errors = Vec::new();
-            read_component(node, &["engine", "address"], &ADDRESSES, "", &mut errors);
-            // A mapping with a known type that lacks a parameter is not reported as no text.
-            if errors.first().is_none_or(|first| first.path != place || !matches!(node.value, Value::Map(_)))
-            {
-                errors.insert(
-                    0,
-                    ValidationError::new(&place, "str type expected (type=type_error.str)", Some(node.at)),
-                );
-            }
-            errors
-        }
-        _ => one(what),
-    }
-}
-
-/// The keys of a class that hold further components.
-fn component_keys(class: &Class) -> impl Iterator<Item = &'static str> {
-    let own = [("type", true), ("provider", class.provider), ("launcher", class.launcher)];
-    own.into_iter().filter(|(_, has)| *has).map(|(name, _)| name)
-}
-
-fn is_component(class: &Class, key: &str) -> bool {
-    // A provider where none belongs has an error of its own.
-    key == "provider" && catalogue::find(&ENGINES, class.name).is_some()
-        || component_keys(class).any(|part| part == key)
-}
-
-fn parameter(class: &'static Class, key: &str) -> Result<&'static Parameter, String> {
-    if let Some(parameter) = class.parameter(key) {
-        return Ok(parameter);
-    }
-    if class.name == catalogue::COMPUTE && ["enable_mpi_mode", "mpi_launcher"].contains(&key) {
-        return Err(
-            "MPI mode is not supported on GlobusComputeEngine. Use GlobusMPIEngine instead. (type=value_error)".to_owned()
-        );
-    }
-    let blocks = &["max_workers_per_block", "max_workers_per_node"];
-    if class.name == catalogue::MPI && blocks.contains(&key) {
-        return class.parameter("max_workers_per_block").ok_or_else(String::new);
-    }
-    if class.launcher && key == "max_workers_per_block" {
-        return catalogue::find(&ENGINES, catalogue::MPI)
-            .and_then(|engine| engine.parameter(key))
-            .ok_or_else(String::new);
-    }
-    Err(format!("{} got an unexpected keyword argument '{key}' (type=value_error)", class.call()))
-}
-
-fn idle(given: &mut Map<String, Json>, seconds: Json) {
-    let kwargs = given.entry("job_status_kwargs").or_insert_with(|| Map::new().into());
-    if let Some(kwargs) = kwargs.as_object_mut() {
-        kwargs.entry("max_idletime").or_insert(seconds);
-    }
-}
-
-/// Converts a value as its parameter requires.
-fn value(parameter: &Parameter, node: &Node) -> Result<ParameterValue, String> {
-    match (parameter.kind, &node.value) {
-        (Kind::Address, Value::Map(_)) => address(node),
-        _ => parameter_value::read(parameter, node),
-    }
-}
-
-fn address(node: &Node) -> Result<ParameterValue, String> {
-    let mut errors = Vec::new();
-    let part = read_component(node, &["engine", "address"], &ADDRESSES, "", &mut errors);
-    match (part, errors.into_iter().next()) {
-        (Some(part), None) => Ok(ParameterValue::Value(resolved(&part).into())),
-        (_, Some(error)) => Err(error.what),
-        (None, None) => Err("str type expected (type=type_error.str)".to_owned()),
-    }
-}
-
-fn find<'a>(node: &'a Node, key: &str) -> Option<&'a Entry> {
-    let Value::Map(entries) = &node.value else { return None };
-    // Null means not given.
-    entries.iter().find(|entry| entry.key == key && entry.node.value != Value::Null)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Errors begin with upstream's lines, which tools and support pages match; then follows the position with a caret.
 
 mod catalogue;
+mod component;
 mod engine;
 mod fields;
 mod initial;
