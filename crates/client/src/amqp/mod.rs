@@ -206,7 +206,7 @@ pub enum LinkEnd {
 enum Command {
     Publish { session: u32, item: Item, body: Vec<u8> },
     Acknowledge(Vec<Tag>),
-    GiveBack(Vec<Tag>),
+    Requeue(Vec<Tag>),
     Reject(Vec<Tag>),
     Consume(bool),
     Close,
@@ -257,8 +257,8 @@ impl Handle {
     }
 
     /// Returns messages to the queue.
-    pub fn give_back(&self, tags: Vec<Tag>) {
-        self.send(Command::GiveBack(tags));
+    pub fn requeue(&self, tags: Vec<Tag>) {
+        self.send(Command::Requeue(tags));
     }
 
     /// Rejects messages that can't be processed: the queue drops them, or dead-letters them if so configured.

@@ -297,7 +297,7 @@ impl Session<'_> {
                 }
                 Ok(())
             }
-            Command::GiveBack(tags) => Ok(self.nack(ours(tags).collect(), true).await?),
+            Command::Requeue(tags) => Ok(self.nack(ours(tags).collect(), true).await?),
             Command::Reject(tags) => Ok(self.nack(ours(tags).collect(), false).await?),
             Command::Consume(take) => {
                 *consume = take;

@@ -80,7 +80,7 @@ async fn closed(commands: &mut mpsc::UnboundedReceiver<Command>, consume: &mut b
             Some(Command::Close) | None => return,
             Some(Command::Consume(take)) => *consume = take,
             Some(
-                Command::Publish { .. } | Command::Acknowledge(_) | Command::GiveBack(_) | Command::Reject(_),
+                Command::Publish { .. } | Command::Acknowledge(_) | Command::Requeue(_) | Command::Reject(_),
             ) => {}
         }
     }

@@ -21,7 +21,8 @@ pub(crate) enum Action {
     /// Look up in the journal whether this task ever began.
     LookUp(TaskId),
     Acknowledge(Vec<Tag>),
-    GiveBack(Vec<Tag>),
+    /// Return messages to the queue.
+    Requeue(Vec<Tag>),
     /// Reject messages that can't be processed.
     Reject(Vec<Tag>),
     Begin(Vec<TaskId>),
@@ -31,7 +32,7 @@ pub(crate) enum Action {
     },
     Load(TaskId),
     /// Look for results of these tasks that an earlier run has written; the last time, remove its file.
-    LookFor {
+    LookForResults {
         tasks: Vec<TaskId>,
         last: bool,
     },
@@ -50,9 +51,10 @@ pub(crate) enum Action {
     },
     /// Apply [`super::Input::Stop`] after this time.
     StopWithin(Duration),
-    /// Apply [`super::Input::Late`] after this time.
-    LeaveWithin(Duration),
-    Leave,
+    /// Apply [`super::Input::StopTimedOut`] after this time.
+    EndWithin(Duration),
+    /// End the run.
+    End,
 }
 
 /// A task for the engine. Submissions compare by id.

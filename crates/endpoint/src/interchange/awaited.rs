@@ -15,7 +15,7 @@ impl Interchange {
     pub(super) fn look_for_results(&self, last: bool, actions: &mut Vec<Action>) {
         let awaited = self.awaited();
         if !awaited.is_empty() {
-            actions.push(Action::LookFor { tasks: awaited, last });
+            actions.push(Action::LookForResults { tasks: awaited, last });
         }
     }
 
@@ -33,7 +33,7 @@ impl Interchange {
         self.send_due(actions);
         if !last && !self.awaits() {
             // All results have come: that run's file is not needed any more.
-            actions.push(Action::LookFor { tasks: Vec::new(), last: true });
+            actions.push(Action::LookForResults { tasks: Vec::new(), last: true });
         }
         for task in if last { self.awaited() } else { Vec::new() } {
             if let Some(State::Awaited { lost }) = self.tasks.remove(&task) {

@@ -13,7 +13,7 @@ pub(crate) struct Idle {
 #[derive(Debug, Default)]
 pub(super) struct IdleCounter {
     /// There was a task once.
-    moved: bool,
+    had_task: bool,
     /// Since the last heartbeat.
     pub(super) received: u64,
     pub(super) delivered: u64,
@@ -23,18 +23,18 @@ pub(super) struct IdleCounter {
 
 impl IdleCounter {
     /// Counts one heartbeat. True: the endpoint has been idle for the limit. `empty`: it has no task.
-    pub(super) fn beat(&mut self, Idle { soft, hard }: Idle, empty: bool) -> bool {
+    pub(super) fn count_heartbeat(&mut self, Idle { soft, hard }: Idle, empty: bool) -> bool {
         let (received, delivered) = (std::mem::take(&mut self.received), std::mem::take(&mut self.delivered));
         if soft == 0 {
             return false;
         }
         if received > 0 || delivered > 0 {
-            self.moved = true;
+            self.had_task = true;
             (self.soft, self.hard) = (0, 0);
             return false;
         }
         self.hard += 1;
-        if self.moved && empty {
+        if self.had_task && empty {
             self.soft += 1;
             return self.soft >= soft;
         }

@@ -21,7 +21,8 @@ pub(crate) enum Input {
     },
     /// The engine returns these tasks: they never began.
     Returned(Vec<TaskId>),
-    EngineBad,
+    /// The engine can't run tasks any more.
+    EngineFailed,
     EngineStopped,
     /// These are on disk as begun.
     Journaled(Vec<TaskId>),
@@ -53,22 +54,22 @@ pub(crate) enum Input {
     /// Another process has claimed the endpoint while this one was suspended.
     Superseded,
     /// It is time to look for results that an earlier run has written to the spool since.
-    Look {
+    LookForResults {
         last: bool,
     },
     /// The results of these tasks are in the spool now. After the last look none is awaited any more.
-    Found {
+    ResultsFound {
         tasks: Vec<TaskId>,
         last: bool,
     },
     /// The service cancels these tasks.
     Cancel(Vec<TaskId>),
     /// It is time for a heartbeat.
-    Beat,
+    HeartbeatDue,
     /// The first signal.
     Stop,
-    /// The second.
+    /// The second signal.
     Hurry,
     /// The time limit of the stop is over.
-    Late,
+    StopTimedOut,
 }

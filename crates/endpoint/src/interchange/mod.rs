@@ -188,21 +188,21 @@ impl Interchange {
             Input::LookedUp { task, known } => self.looked_up(task, known, actions),
             Input::Ended { task, result } => self.ended(task, result, actions),
             Input::Returned(tasks) => self.returned(tasks, actions),
-            Input::EngineBad => self.engine_bad(actions),
+            Input::EngineFailed => self.engine_failed(actions),
             Input::JournalFailed | Input::Superseded | Input::Stop => self.begin_stop(actions),
-            Input::Look { last } => self.look_for_results(last, actions),
-            Input::Found { tasks, last } => self.results_found(tasks, last, actions),
+            Input::LookForResults { last } => self.look_for_results(last, actions),
+            Input::ResultsFound { tasks, last } => self.results_found(tasks, last, actions),
             Input::EngineStopped => self.engine_stopped(actions),
             Input::Kept { task, result } => self.kept(task, Ok(result), actions),
             Input::NotKept { task, result } => self.kept(task, Err(result), actions),
             Input::Loaded { task, result } => self.loaded(task, result, actions),
             Input::Settled { task, status } => self.settled(task, &status, actions),
             Input::Cancel(tasks) => self.cancel(tasks, actions),
-            Input::Beat => self.beat(actions),
+            Input::HeartbeatDue => self.heartbeat_due(actions),
             Input::Hurry => self.hurry(actions),
-            Input::Late => self.late(actions),
+            Input::StopTimedOut => self.stop_timed_out(actions),
         }
-        self.leave_when_done(actions);
+        self.end_when_done(actions);
     }
 
     fn link_up(&mut self, session: u32, actions: &mut Vec<Action>) {
@@ -233,7 +233,7 @@ impl Interchange {
             return;
         }
         if !matches!(self.phase, Phase::Running) {
-            actions.push(Action::GiveBack(vec![tag]));
+            actions.push(Action::Requeue(vec![tag]));
             return;
         }
         let task = match self.intake.identify(&delivery) {
@@ -270,7 +270,7 @@ impl Interchange {
         }
         if self.bytes >= self.settings.bytes {
             // It was under way when we stopped consuming; the queue keeps it until there is room.
-            actions.push(Action::GiveBack(vec![tag]));
+            actions.push(Action::Requeue(vec![tag]));
             return;
         }
         if self.ended.may_hold(task) {
@@ -293,7 +293,7 @@ impl Interchange {
         } else if matches!(self.phase, Phase::Running) {
             self.accept(task, delivery, actions);
         } else {
-            actions.push(Action::GiveBack(vec![delivery.tag]));
+            actions.push(Action::Requeue(vec![delivery.tag]));
         }
         self.make_room(actions);
     }
@@ -397,7 +397,7 @@ impl Interchange {
         }
     }
 
-    fn beat(&mut self, actions: &mut Vec<Action>) {
+    fn heartbeat_due(&mut self, actions: &mut Vec<Action>) {
         if let Some(session) = self.session {
             actions.push(Action::Heartbeat { session, active: true });
         }
@@ -410,7 +410,7 @@ impl Interchange {
             }
         }
         self.send_due(actions);
-        if self.idle.beat(self.settings.idle, self.tasks.is_empty()) {
+        if self.idle.count_heartbeat(self.settings.idle, self.tasks.is_empty()) {
             tracing::info!("nothing to do for long enough; stopping");
             self.begin_stop(actions);
         }

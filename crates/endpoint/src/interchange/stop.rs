@@ -22,7 +22,7 @@ pub(super) enum Phase {
         /// The stop does not wait for the broker.
         hurried: bool,
     },
-    Left,
+    Ended,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,11 +39,11 @@ impl Interchange {
         self.phase = Phase::Stopping { engine: EngineState::Ending, hurried: false };
         actions.push(Action::Consume(false));
         actions.push(Action::StopEngine { grace: self.settings.grace });
-        actions.push(Action::LeaveWithin(self.settings.grace + BEYOND_GRACE));
+        actions.push(Action::EndWithin(self.settings.grace + BEYOND_GRACE));
     }
 
     /// The engine fails every task with the reason. Tasks that are in the queue by now get it too, before the endpoint ends.
-    pub(super) fn engine_bad(&self, actions: &mut Vec<Action>) {
+    pub(super) fn engine_failed(&self, actions: &mut Vec<Action>) {
         if self.phase == Phase::Running {
             actions.push(Action::StopWithin(FAILING_TASKS));
         }
@@ -54,7 +54,7 @@ impl Interchange {
         if let Phase::Stopping { engine, hurried: false } = self.phase {
             self.phase = Phase::Stopping { engine, hurried: true };
             actions.push(Action::StopEngine { grace: Duration::ZERO });
-            actions.push(Action::LeaveWithin(HURRIED));
+            actions.push(Action::EndWithin(HURRIED));
         }
     }
 
@@ -88,7 +88,7 @@ impl Interchange {
             actions.push(Action::JournalReturned(written));
         }
         if !tags.is_empty() {
-            actions.push(Action::GiveBack(tags));
+            actions.push(Action::Requeue(tags));
         }
     }
 
@@ -107,17 +107,17 @@ impl Interchange {
         self.returned(left, actions);
     }
 
-    pub(super) fn late(&mut self, actions: &mut Vec<Action>) {
+    pub(super) fn stop_timed_out(&mut self, actions: &mut Vec<Action>) {
         if matches!(self.phase, Phase::Stopping { .. }) {
             tracing::warn!(
-                "leaving without waiting any longer; unconfirmed results are sent at the next start"
+                "ending without waiting any longer; unconfirmed results are sent at the next start"
             );
-            self.leave(actions);
+            self.end(actions);
         }
     }
 
-    /// Leaves when there is nothing to wait for.
-    pub(super) fn leave_when_done(&mut self, actions: &mut Vec<Action>) {
+    /// Ends the run when there is nothing to wait for.
+    pub(super) fn end_when_done(&mut self, actions: &mut Vec<Action>) {
         let Phase::Stopping { engine: EngineState::Ended, hurried } = self.phase else { return };
         // A result in the spool is safe without the broker; a result in memory needs the broker.
         let safe = |state: &State| match state {
@@ -130,15 +130,15 @@ impl Interchange {
             _ => true,
         };
         if self.tasks.values().all(safe) {
-            self.leave(actions);
+            self.end(actions);
         }
     }
 
-    fn leave(&mut self, actions: &mut Vec<Action>) {
+    fn end(&mut self, actions: &mut Vec<Action>) {
         if let Some(session) = self.session {
             actions.push(Action::Heartbeat { session, active: false });
         }
-        actions.push(Action::Leave);
-        self.phase = Phase::Left;
+        actions.push(Action::End);
+        self.phase = Phase::Ended;
     }
 }

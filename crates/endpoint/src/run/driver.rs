@@ -52,15 +52,15 @@ pub(super) struct Driver {
     pub(super) superseded: bool,
     pub(super) first: FirstNodeWait,
     /// Why no block works.
-    pub(super) bad: Option<String>,
+    pub(super) engine_failure: Option<String>,
 }
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RunEnd {
-    Ordinary,
+    Stopped,
     /// No block works. `worked`: one did before.
-    Bad {
+    EngineFailed {
         text: String,
         worked: bool,
     },
@@ -68,7 +68,7 @@ pub(super) enum RunEnd {
 }
 
 impl Driver {
-    /// Runs until the interchange leaves. `session` is that of the link; `actions` come first.
+    /// Runs until the interchange ends the run. `session` is that of the link; `actions` come first.
     pub(super) async fn run(
         mut self,
         session: u32,
@@ -94,8 +94,8 @@ impl Driver {
         loop {
             for action in actions.drain(..) {
                 match action {
-                    Action::Leave => return self.leave().await,
-                    Action::LeaveWithin(time) => deadline = Some(Instant::now() + time),
+                    Action::End => return self.end().await,
+                    Action::EndWithin(time) => deadline = Some(Instant::now() + time),
                     Action::StopWithin(time) => stop_at = Some(Instant::now() + time),
                     other => self.perform(other).await,
                 }
@@ -113,13 +113,13 @@ impl Driver {
                 }
                 () = reached(deadline), if deadline.is_some() => {
                     deadline = None;
-                    Some(Input::Late)
+                    Some(Input::StopTimedOut)
                 }
                 () = reached(stop_at), if stop_at.is_some() => {
                     stop_at = None;
                     Some(Input::Stop)
                 }
-                _ = first_node_check.tick(), if !ready.is_sent() && self.bad.is_none() => {
+                _ = first_node_check.tick(), if !ready.is_sent() && self.engine_failure.is_none() => {
                     self.report().await;
                     if let Some(note) = self.first.message(&self.report) {
                         ready.send(Ok(&note));
@@ -128,10 +128,10 @@ impl Driver {
                 }
                 _ = heartbeats.tick() => {
                     self.watch.check();
-                    Some(Input::Beat)
+                    Some(Input::HeartbeatDue)
                 }
                 _ = earlier_results.tick(), if self.interchange.awaits() => {
-                    Some(Input::Look { last: Instant::now() >= earlier_results_until })
+                    Some(Input::LookForResults { last: Instant::now() >= earlier_results_until })
                 }
                 event = self.watch.event() => match event {
                     WatchEvent::Superseded => self.supersede(),
@@ -163,7 +163,7 @@ impl Driver {
                         if let engine::Event::Bad { text } = &event {
                             // The engine may be gone before the last heartbeat asks it.
                             self.report.last_block_failure = Some(text.clone());
-                            self.bad = Some(text.clone());
+                            self.engine_failure = Some(text.clone());
                         }
                         if matches!(event, engine::Event::Assigned(_)) {
                             self.first.record();
@@ -236,7 +236,7 @@ impl Driver {
             Action::JournalEnded(tasks) => self.journal.end(tasks),
             Action::LookUp(task) => self.journal.look_up(task),
             Action::Acknowledge(tags) => self.link.acknowledge(tags),
-            Action::GiveBack(tags) => self.link.give_back(tags),
+            Action::Requeue(tags) => self.link.requeue(tags),
             Action::Reject(tags) => self.link.reject(tags),
             // These fail only if the engine has stopped, which its closed channel reports.
             Action::Begin(tasks) => {
@@ -250,7 +250,7 @@ impl Driver {
             }
             Action::Keep { task, result } => self.spool_thread.keep(task, result),
             Action::Load(task) => self.spool_thread.load(task),
-            Action::LookFor { tasks, last } => self.spool_thread.find(tasks, last),
+            Action::LookForResults { tasks, last } => self.spool_thread.find(tasks, last),
             Action::Publish { session, task, result } => {
                 self.link.publish(session, Item::Result(task), result)
             }
@@ -265,7 +265,7 @@ impl Driver {
                 );
             }
             // The caller performs these.
-            Action::LeaveWithin(_) | Action::StopWithin(_) | Action::Leave => {}
+            Action::EndWithin(_) | Action::StopWithin(_) | Action::End => {}
         }
     }
 
@@ -286,7 +286,7 @@ impl Driver {
     }
 
     /// Another process has claimed the endpoint. Results that are left are appended to this run's own file, where that process
-    /// earlier_results for them; nothing more is sent to the broker.
+    /// looks for them; nothing more is sent to the broker.
     fn supersede(&mut self) -> Option<Input> {
         if std::mem::replace(&mut self.superseded, true) {
             return None;
@@ -299,7 +299,7 @@ impl Driver {
     }
 
     /// Closes the connection to the broker and the files.
-    async fn leave(mut self) -> RunEnd {
+    async fn end(mut self) -> RunEnd {
         self.link.close();
         let ended = async {
             while let Some(event) = self.link_events.recv().await {
@@ -308,7 +308,7 @@ impl Driver {
                 }
             }
         };
-        // The endpoint leaves, whether or not the broker answers.
+        // The run ends, whether or not the broker answers.
         let _ = timeout(CLOSE_TIMEOUT, ended).await;
         for event in self.journal.close() {
             if let JournalEvent::Ended(tasks) = event {
@@ -316,10 +316,10 @@ impl Driver {
             }
         }
         self.spool_thread.close();
-        match self.bad {
+        match self.engine_failure {
             _ if self.superseded => RunEnd::Superseded,
-            Some(text) => RunEnd::Bad { text, worked: self.first.has_worked() },
-            None => RunEnd::Ordinary,
+            Some(text) => RunEnd::EngineFailed { text, worked: self.first.has_worked() },
+            None => RunEnd::Stopped,
         }
     }
 
@@ -362,7 +362,7 @@ fn engine(event: engine::Event) -> Input {
         engine::Event::Returned(tasks) => Input::Returned(tasks),
         engine::Event::Bad { text } => {
             tracing::error!("the engine can't run tasks any more: {text}");
-            Input::EngineBad
+            Input::EngineFailed
         }
     }
 }
@@ -374,7 +374,7 @@ fn spooled(event: SpoolEvent) -> Input {
             tracing::error!(%task, %error, "a result can't be kept on storage; it is held in memory until it is sent");
             Input::NotKept { task, result }
         }
-        SpoolEvent::Found { tasks, last } => Input::Found { tasks, last },
+        SpoolEvent::Found { tasks, last } => Input::ResultsFound { tasks, last },
         SpoolEvent::Loaded { task, result } => {
             let result = result
                 .inspect_err(|error| tracing::error!(%task, %error, "a result in the spool can't be read"));

@@ -318,15 +318,15 @@ async fn work(
         renewal,
         first: FirstNodeWait::new(&options, endpoint.name()),
         superseded: false,
-        bad: None,
+        engine_failure: None,
     };
     daemon::ready::serving();
     let ending = driver.run(session, actions, ready).await;
     daemon::ready::stopping();
     drop((trigger, pid_file));
     match ending {
-        RunEnd::Ordinary => Ok(()),
-        RunEnd::Bad { text, worked } => Err(Failure::new(
+        RunEnd::Stopped => Ok(()),
+        RunEnd::EngineFailed { text, worked } => Err(Failure::new(
             // If no block ever worked, the configuration must change; otherwise a restart may help.
             if worked { status::SOFTWARE } else { status::CONFIG },
             format!(

@@ -119,7 +119,7 @@ fn the_window_is_bounded_in_bytes() {
     assert!(matches!(deliver(2, 60).as_slice(), [Action::Submit(_), Action::Consume(false)]));
     assert_eq!(
         deliver(3, 1),
-        [Action::GiveBack(vec![tag(0, 3)])],
+        [Action::Requeue(vec![tag(0, 3)])],
         "it was delivered before the consumer stopped"
     );
     assert_eq!(fixture.end(1).len(), 1, "60 bytes are left: more than half");

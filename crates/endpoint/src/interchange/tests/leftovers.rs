@@ -65,7 +65,7 @@ fn leftovers_are_reported_once_all_are_confirmed() {
     assert!(!fixture.interchange.has_reported_leftovers());
     fixture.settled(2, PublishStatus::Refused);
     assert!(!fixture.interchange.has_reported_leftovers());
-    fixture.on(Input::Beat);
+    fixture.on(Input::HeartbeatDue);
     fixture.on(Input::Loaded { task: task(2), result: Some(b"lost".to_vec()) });
     fixture.settled(2, PublishStatus::Confirmed);
     assert!(fixture.interchange.has_reported_leftovers());
@@ -113,7 +113,7 @@ fn a_task_that_may_have_ended_waits_for_the_journal() {
     fixture.on(Input::Delivered(delivery(tag(1, 4), task(4), b"x")));
     fixture.on(Input::Stop);
     let stopping = fixture.on(Input::LookedUp { task: task(4), known: false });
-    assert_eq!(stopping, [Action::GiveBack(vec![tag(1, 4)])]);
+    assert_eq!(stopping, [Action::Requeue(vec![tag(1, 4)])]);
 }
 
 /// The earlier run may only be suspended, on another host: its results count until the time limit.
@@ -130,19 +130,25 @@ fn results_of_a_suspended_run_are_awaited_and_then_lost() {
     // The broker delivers a task again that the earlier run did not acknowledge.
     assert_eq!(fixture.deliver(1), [Action::Acknowledge(vec![tag(0, 1)])], "it does not begin twice");
     let both = vec![task(1), task(2)];
-    assert_eq!(fixture.on(Input::Look { last: false }), [Action::LookFor { tasks: both, last: false }]);
-    assert_eq!(fixture.on(Input::Found { tasks: vec![task(2)], last: false }), [Action::Load(task(2))]);
+    assert_eq!(
+        fixture.on(Input::LookForResults { last: false }),
+        [Action::LookForResults { tasks: both, last: false }]
+    );
+    assert_eq!(
+        fixture.on(Input::ResultsFound { tasks: vec![task(2)], last: false }),
+        [Action::Load(task(2))]
+    );
     let result = b"it ran".to_vec();
     let loaded = fixture.on(Input::Loaded { task: task(2), result: Some(result.clone()) });
     assert_eq!(loaded, [Action::Publish { session: 0, task: task(2), result }]);
     assert_eq!(
-        fixture.on(Input::Look { last: true }),
-        [Action::LookFor { tasks: vec![task(1)], last: true }]
+        fixture.on(Input::LookForResults { last: true }),
+        [Action::LookForResults { tasks: vec![task(1)], last: true }]
     );
-    let ended = fixture.on(Input::Found { tasks: vec![], last: true });
+    let ended = fixture.on(Input::ResultsFound { tasks: vec![], last: true });
     assert_eq!(ended, [Action::Keep { task: task(1), result: b"lost 1".to_vec() }]);
     assert!(!fixture.interchange.awaits());
-    assert_eq!(fixture.on(Input::Look { last: false }), []);
+    assert_eq!(fixture.on(Input::LookForResults { last: false }), []);
 }
 
 #[test]
@@ -150,8 +156,8 @@ fn the_files_of_a_suspended_run_are_removed_when_all_its_results_have_come() {
     let left = Leftovers { lost: vec![(task(1), b"lost".to_vec())], awaited: true, ..Leftovers::default() };
     let mut fixture = Fixture { interchange: Interchange::new(settings(), left, &mut Vec::new()) };
     fixture.on(Input::LinkUp { session: 0 });
-    let tidies = Action::LookFor { tasks: vec![], last: true };
-    let found = fixture.on(Input::Found { tasks: vec![task(1)], last: false });
+    let tidies = Action::LookForResults { tasks: vec![], last: true };
+    let found = fixture.on(Input::ResultsFound { tasks: vec![task(1)], last: false });
     assert_eq!(found, [Action::Load(task(1)), tidies]);
-    assert_eq!(fixture.on(Input::Found { tasks: vec![], last: true }), []);
+    assert_eq!(fixture.on(Input::ResultsFound { tasks: vec![], last: true }), []);
 }

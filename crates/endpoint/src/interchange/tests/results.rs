@@ -51,7 +51,7 @@ fn a_result_that_the_broker_refuses_is_sent_again_with_a_heartbeat() {
         fixture.end(1);
         fixture.kept(1);
         assert_eq!(fixture.settled(1, status), [], "it is kept, and sent again later");
-        let actions = fixture.on(Input::Beat);
+        let actions = fixture.on(Input::HeartbeatDue);
         assert_eq!(actions, [Action::Heartbeat { session: 0, active: true }, Action::Load(task(1))]);
     }
 }

@@ -108,7 +108,7 @@ impl Simulation {
                         assert!(safe, "{task} was acknowledged and is nowhere");
                     }
                 }),
-                Action::GiveBack(tags) => tags.into_iter().for_each(|tag| {
+                Action::Requeue(tags) => tags.into_iter().for_each(|tag| {
                     if let Some(task) = self.unacknowledged.remove(&tag) {
                         self.queue.push_back(task);
                     }
@@ -135,12 +135,12 @@ impl Simulation {
                     }
                 }
                 Action::Consume(take) => self.taking = take,
-                Action::Leave => self.left = true,
-                Action::LookFor { .. } => panic!("every earlier run has ended"),
+                Action::End => self.left = true,
+                Action::LookForResults { .. } => panic!("every earlier run has ended"),
                 Action::Heartbeat { .. }
                 | Action::StopEngine { .. }
                 | Action::StopWithin(_)
-                | Action::LeaveWithin(_) => {}
+                | Action::EndWithin(_) => {}
             }
         }
     }
@@ -215,7 +215,7 @@ impl Simulation {
                     Some(Input::LinkDown)
                 }
                 _ if choice < 70 => Some(Input::Cancel(vec![task(u128::from(choice / 10) % TASKS + 1)])),
-                _ => Some(Input::Beat),
+                _ => Some(Input::HeartbeatDue),
             },
             _ => None,
         }
@@ -247,7 +247,7 @@ impl Simulation {
                 return;
             }
         }
-        panic!("the endpoint does not leave");
+        panic!("the endpoint does not end");
     }
 }
 

@@ -14,12 +14,12 @@ fn an_orderly_stop() {
         [
             Action::Consume(false),
             Action::StopEngine { grace: Duration::from_secs(5) },
-            Action::LeaveWithin(Duration::from_secs(10)),
+            Action::EndWithin(Duration::from_secs(10)),
         ]
     );
     assert_eq!(fixture.on(Input::Stop), [], "only once");
-    assert_eq!(fixture.deliver(9), [Action::GiveBack(vec![tag(0, 9)])]);
-    assert_eq!(fixture.on(Input::Returned(vec![task(1)])), [Action::GiveBack(vec![tag(0, 1)])]);
+    assert_eq!(fixture.deliver(9), [Action::Requeue(vec![tag(0, 9)])]);
+    assert_eq!(fixture.on(Input::Returned(vec![task(1)])), [Action::Requeue(vec![tag(0, 1)])]);
     assert_eq!(
         fixture.on(Input::Journaled(vec![task(2)])),
         [Action::Acknowledge(vec![tag(0, 2)]), Action::Begin(vec![task(2)])],
@@ -33,9 +33,9 @@ fn an_orderly_stop() {
     assert_eq!(fixture.kept(3), [publish(0, 3)]);
     assert_eq!(
         fixture.settled(3, PublishStatus::Confirmed)[1..],
-        [Action::Heartbeat { session: 0, active: false }, Action::Leave]
+        [Action::Heartbeat { session: 0, active: false }, Action::End]
     );
-    assert_eq!(fixture.on(Input::Late), [], "it has ended already");
+    assert_eq!(fixture.on(Input::StopTimedOut), [], "it has ended already");
 }
 
 #[test]
@@ -45,8 +45,8 @@ fn a_task_that_never_began_is_returned_however_the_engine_ends_it() {
     fixture.deliver(2);
     fixture.on(Input::Assigned(vec![task(2)]));
     fixture.on(Input::JournalFailed);
-    assert_eq!(fixture.end(1), [Action::GiveBack(vec![tag(0, 1)])]);
-    assert_eq!(fixture.end(2), [Action::JournalReturned(vec![task(2)]), Action::GiveBack(vec![tag(0, 2)])]);
+    assert_eq!(fixture.end(1), [Action::Requeue(vec![tag(0, 1)])]);
+    assert_eq!(fixture.end(2), [Action::JournalReturned(vec![task(2)]), Action::Requeue(vec![tag(0, 2)])]);
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn a_stop_does_not_wait_for_a_broker_that_is_away() {
     fixture.on(Input::Stop);
     fixture.end(1);
     fixture.on(Input::EngineStopped);
-    assert_eq!(fixture.kept(1), [Action::Leave], "the next start sends it");
+    assert_eq!(fixture.kept(1), [Action::End], "the next start sends it");
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn a_task_that_the_engine_did_not_return_is_returned_when_the_engine_has_stopped
     fixture.deliver(1);
     assert_eq!(
         fixture.on(Input::EngineStopped)[3..],
-        [Action::GiveBack(vec![tag(0, 1)]), Action::Heartbeat { session: 0, active: false }, Action::Leave]
+        [Action::Requeue(vec![tag(0, 1)]), Action::Heartbeat { session: 0, active: false }, Action::End]
     );
 }
 
@@ -77,12 +77,12 @@ fn the_second_signal_spools_and_leaves() {
     fixture.on(Input::Stop);
     assert_eq!(
         fixture.on(Input::Hurry),
-        [Action::StopEngine { grace: Duration::ZERO }, Action::LeaveWithin(Duration::from_secs(2))]
+        [Action::StopEngine { grace: Duration::ZERO }, Action::EndWithin(Duration::from_secs(2))]
     );
     fixture.end(1);
     fixture.on(Input::EngineStopped);
     let actions = fixture.kept(1);
-    assert_eq!(actions.last(), Some(&Action::Leave), "without waiting for the broker: {actions:?}");
+    assert_eq!(actions.last(), Some(&Action::End), "without waiting for the broker: {actions:?}");
 }
 
 #[test]
@@ -90,7 +90,10 @@ fn a_stop_ends_at_its_time_limit() {
     let mut fixture = Fixture::up(settings());
     fixture.begin(1);
     fixture.on(Input::Stop);
-    assert_eq!(fixture.on(Input::Late), [Action::Heartbeat { session: 0, active: false }, Action::Leave]);
+    assert_eq!(
+        fixture.on(Input::StopTimedOut),
+        [Action::Heartbeat { session: 0, active: false }, Action::End]
+    );
 }
 
 #[test]
@@ -106,18 +109,18 @@ fn a_permanent_failure_ends_the_run_in_order() {
 #[test]
 fn waiting_tasks_get_the_reason_why_the_engine_fails() {
     let mut fixture = Fixture::up(settings());
-    assert_eq!(fixture.on(Input::EngineBad), [Action::StopWithin(Duration::from_secs(3))]);
+    assert_eq!(fixture.on(Input::EngineFailed), [Action::StopWithin(Duration::from_secs(3))]);
     assert!(matches!(&fixture.deliver(1)[..], [Action::Submit(_)]));
     let result = b"no block works".to_vec();
     let ended = fixture.on(Input::Ended { task: task(1), result: result.clone() });
     assert_eq!(ended, [Action::Keep { task: task(1), result }]);
     assert_eq!(fixture.on(Input::Stop)[0], Action::Consume(false));
-    assert_eq!(fixture.on(Input::EngineBad), [], "it stops already");
+    assert_eq!(fixture.on(Input::EngineFailed), [], "it stops already");
 }
 
 #[test]
 fn an_idle_endpoint_stops_as_configured() {
-    let stops = |fixture: &mut Fixture| fixture.on(Input::Beat).contains(&Action::Consume(false));
+    let stops = |fixture: &mut Fixture| fixture.on(Input::HeartbeatDue).contains(&Action::Consume(false));
     let mut never = Fixture::up(settings());
     assert!(!(0..50).any(|_| stops(&mut never)));
     let idle = || Settings { idle: Idle { soft: 2, hard: 4 }, ..settings() };
