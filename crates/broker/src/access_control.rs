@@ -37,7 +37,7 @@ pub trait AccessControl: Send + Sync + 'static {
     }
 }
 
-/// One attempt to log in, by SASL PLAIN. A client that asks for AMQPLAIN is told that only PLAIN is offered.
+/// One attempt to log in, by SASL PLAIN. A client that asks for AMQPLAIN is refused: only PLAIN is offered.
 #[derive(Clone)]
 pub struct Login {
     pub user: String,

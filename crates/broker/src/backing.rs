@@ -23,7 +23,7 @@ use crate::message::Message;
 /// [`feed`](crate::Handle::feed) that is drained at once and leaves room for more) is reported later, from a task of
 /// the broker: the embedder may therefore use the handle while it holds locks that its sinks and backings take too.
 ///
-/// Calls for one queue come from different connections, so they may overlap or overtake each other. The window's id tells
+/// Calls for one queue come from different connections, so they may overlap or overtake each other. The window's id says
 /// which are out of date: ignore a call about a window lower than the highest seen.
 pub trait Backing: Send + Sync + 'static {
     /// There is room for more messages; [`CreditBalance`] keeps count of it. Send them with
@@ -137,7 +137,7 @@ impl CreditBalance {
         self.window
     }
 
-    /// Removes all credit: the window has ended, or `feed` was told so.
+    /// Removes all credit: the window has ended, or `feed` returned that it has.
     pub fn close(&mut self) {
         self.messages = 0;
         self.bytes = 0;

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Settings with working defaults.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The only virtual host. Clients that ask for another are told that it does not exist.
+    /// The only virtual host. Clients that ask for another get the error that it does not exist.
     pub virtual_host: String,
     /// Named in the server properties of the handshake.
     pub product: String,

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_passes_is_repeated_and_what_stands_is_not() {
+    fn temporary_failures_are_retried_and_permanent_ones_are_not() {
         for status in [429, 500, 502, 503, 504] {
             assert!(pause(Attempt::Answered { status, retry_after: None }, 0, 0.5).is_some(), "{status}");
         }
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn the_service_may_ask_for_a_pause_within_reason() {
+    fn the_service_may_request_a_limited_pause() {
         let busy = |seconds| Attempt::Answered { status: 503, retry_after: Some(seconds) };
         assert_eq!(pause(busy(0), 0, 0.9), Some(Duration::ZERO));
         assert_eq!(pause(busy(3), 0, 0.9), Some(Duration::from_secs(3)));

@@ -1,7 +1,7 @@
 //! Finds a service's addresses: that of its REST interface and that of its identity service.
 //!
 //! Upstream's names keep working (`GLOBUS_SDK_ENVIRONMENT`, `GLOBUS_SDK_SERVICE_URL_AUTH`); ours take precedence. When
-//! nothing is configured there is no address: no request goes to the hosted service unless somebody names it.
+//! nothing is configured there is no address: no request goes to the hosted service unless it is named.
 
 use std::net::IpAddr;
 
@@ -30,7 +30,7 @@ impl ServiceAddress {
     }
 
     /// Where the login for this service is stored. `sdk` is the stock SDK's environment by name, `shell` the value of
-    /// `FARCALL_SERVICE_URL`; `chosen` says that somebody chose the directory of endpoints.
+    /// `FARCALL_SERVICE_URL`; `chosen` says that the directory of endpoints was chosen explicitly.
     pub fn token_location(&self, sdk: Option<&str>, shell: Option<&str>, chosen: bool) -> TokenLocation {
         if let Some(name) = &self.environment {
             return TokenLocation::EndpointsDirectory(name.clone());
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_configured_is_nowhere() {
+    fn without_configuration_there_is_no_address() {
         assert_eq!(AddressSources::default().resolve(), Err(AddressError::Unset));
         let only_identity = AddressSources {
             globus_sdk_service_url_auth: some("http://localhost:5000/"),
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn no_proxy_stands_before_this_machine() {
+    fn loopback_addresses_use_no_proxy() {
         let table = [
             ("http://127.0.0.1:5000", true),
             ("http://localhost:1", true),
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_configuration_goes_before_the_environment() {
+    fn the_configuration_overrides_the_environment() {
         let sources = AddressSources {
             service_url: some("http://a/"),
             environment: some("local"),
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn the_login_is_the_stock_sdks_where_both_mean_one_service() {
+    fn the_login_is_shared_with_the_stock_sdk_for_the_same_service() {
         let at =
             |url| AddressSources { service_url: some(url), ..AddressSources::default() }.resolve().unwrap();
         let endpoints_directory = |name: &str| TokenLocation::EndpointsDirectory(name.into());
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_web_address_is_refused_by_name() {
+    fn invalid_urls_are_refused_with_the_name_of_the_setting() {
         for value in ["", "localhost:5000", "ftp://x/", "/path"] {
             let sources = AddressSources { farcall_service_url: some(value), ..AddressSources::default() };
             let refused = AddressError::NotAUrl { name: "FARCALL_SERVICE_URL", value: value.into() };

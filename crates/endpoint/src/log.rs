@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_wait_for_the_log() {
+    fn lines_are_kept_until_the_log_file_is_open() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("endpoint.log");
         let deferred_log = DeferredLog::default();
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_log_is_set_aside_once() {
+    fn a_long_log_is_rotated() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("endpoint.log");
         // With a console, the test's own standard output stays where it is.

@@ -116,7 +116,7 @@ impl Claim {
         Record::read(&self.endpoint.host_file()).is_none_or(|record| record == self.record)
     }
 
-    /// Shows other hosts that the process lives. Writes the files again if somebody removed them.
+    /// Shows other hosts that the process lives. Writes the files again if they were removed.
     pub(crate) fn touch(&self) -> io::Result<()> {
         let now = SystemTime::UNIX_EPOCH + clock::since_epoch();
         match File::options().write(true).open(self.endpoint.pid_file()) {
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_alone_is_alive_only_by_its_title() {
+    fn a_pid_without_a_record_is_checked_by_the_title() {
         let scratch = tempfile::tempdir().unwrap();
         let endpoint = endpoint(&scratch);
         assert_eq!(process_state(&endpoint), ProcessState::Absent);
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn on_this_host_the_start_of_the_process_tells() {
+    fn on_this_host_the_start_time_decides() {
         let scratch = tempfile::tempdir().unwrap();
         let endpoint = endpoint(&scratch);
         let (file, before) = PidFile::acquire(&endpoint, 30).unwrap();
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn on_another_host_the_age_tells() {
+    fn on_another_host_the_age_decides() {
         let scratch = tempfile::tempdir().unwrap();
         let endpoint = endpoint(&scratch);
         foreign(&endpoint);
@@ -268,13 +268,13 @@ mod tests {
         age(&endpoint);
         assert_eq!(process_state(&endpoint), ProcessState::Silent("elsewhere".to_owned()));
         clean_up(&endpoint).unwrap();
-        assert!(endpoint.pid_file().exists(), "nobody knows that it has ended");
+        assert!(endpoint.pid_file().exists(), "it is not known that it has ended");
         let (_, before) = PidFile::acquire(&endpoint, 30).unwrap();
         assert_eq!(before, PreviousRun::Silent);
     }
 
     #[test]
-    fn a_dead_ones_files_are_taken_over_and_removed_in_the_end() {
+    fn files_of_a_dead_process_are_replaced_and_finally_removed() {
         let scratch = tempfile::tempdir().unwrap();
         let endpoint = endpoint(&scratch);
         fs::write(endpoint.pid_file(), "999999999\n").unwrap();
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_superseded_notices_and_removes_nothing() {
+    fn a_superseded_process_notices_it_and_removes_nothing() {
         let scratch = tempfile::tempdir().unwrap();
         let endpoint = endpoint(&scratch);
         let (file, _) = PidFile::acquire(&endpoint, 30).unwrap();
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_it_has_written_itself_are_no_obstacle() {
+    fn a_process_may_claim_its_own_files_again() {
         let scratch = tempfile::tempdir().unwrap();
         let endpoint = endpoint(&scratch);
         let (file, _) = PidFile::acquire(&endpoint, 30).unwrap();
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_that_link_at_once_one_wins() {
+    fn of_two_processes_that_link_at_once_one_succeeds() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("file");
         link(&path, "one").unwrap();

@@ -1,7 +1,7 @@
 //! Long JSON strings (task buffers, results) that are read without a copy and written back as they came.
 //!
-//! Serialized Python objects are lines of base64, so as JSON strings they contain many `\n`. To pass one on, nobody needs
-//! to unescape and escape it again: a [`Text`] keeps the string as it was in its document, until its content is
+//! Serialized Python objects are lines of base64, so as JSON strings they contain many `\n`. To pass one on, it need
+//! not be unescaped and escaped again: a [`Text`] keeps the string as it was in its document, until its content is
 //! needed.
 //!
 //! A Python string can contain half of a surrogate pair, which is no character (for example in a file name in a traceback).

@@ -65,7 +65,7 @@ fn splits_as_strictly_as_the_sdk() {
 }
 
 #[test]
-fn takes_a_task_apart_as_leniently_as_a_worker() {
+fn splits_a_task_as_leniently_as_a_worker() {
     for Tried { packed, result, error } in captured("buffers-task.json") {
         let ours = buffer::split_task(&packed);
         let error = error.unwrap_or_default();
@@ -113,7 +113,7 @@ fn lengths_count_characters() {
 }
 
 #[test]
-fn a_task_buffer_is_code_and_payload_in_one() {
+fn a_task_buffer_consists_of_code_and_payload() {
     let vectors = vectors();
     let packing = &vectors["packing"];
     let code = buffer::from_source("add", "def add(x, y=1):\n    return x + y\n");
@@ -163,7 +163,7 @@ fn strategies_are_those_of_the_sdk() {
 }
 
 #[test]
-fn a_buffer_says_how_it_was_made() {
+fn a_buffer_names_its_strategy() {
     let vectors = vectors();
     for (name, text) in vectors["strategies"].as_object().unwrap() {
         let (strategy, body) = Strategy::of(text.as_str().unwrap()).unwrap();

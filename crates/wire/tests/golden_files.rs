@@ -108,7 +108,7 @@ fn messages_are_written_byte_for_byte() {
 }
 
 #[test]
-fn escaped_messages_say_the_same_as_raw_ones() {
+fn escaped_messages_equal_raw_ones() {
     let mut tried = 0;
     for (directory, file, bytes) in messages().filter(|(directory, ..)| directory == "common-0.5.0") {
         let raw = golden::root().join("common-1.0.0").join(&file);
@@ -124,7 +124,7 @@ fn escaped_messages_say_the_same_as_raw_ones() {
 }
 
 #[test]
-fn an_escaped_long_string_passes_through_as_it_came() {
+fn an_escaped_long_string_is_passed_on_unchanged() {
     for (directory, file, bytes) in messages() {
         let (ours, theirs) = match message::decode(&bytes).unwrap() {
             Message::Task(task) => (task.task_buffer.to_json().into_owned(), "\"task_buffer\":"),
@@ -138,7 +138,7 @@ fn an_escaped_long_string_passes_through_as_it_came() {
 }
 
 #[test]
-fn ours_is_where_we_look_for_it() {
+fn additions_are_where_readers_expect_them() {
     let ours = |file| std::fs::read(golden::root().join("farcall-0.1.0").join(file)).unwrap();
     let heartbeat = ours("heartbeat-run.bin");
     let Message::StatusReport(report) = message::decode(&heartbeat).unwrap() else {
@@ -154,7 +154,7 @@ fn ours_is_where_we_look_for_it() {
 }
 
 #[test]
-fn half_a_surrogate_pair_passes_through() {
+fn half_a_surrogate_pair_is_passed_on() {
     for directory in ["common-0.5.0", "endpoint-3.8.0"] {
         let bytes = std::fs::read(golden::root().join(directory).join("result-lone-surrogate.bin")).unwrap();
         let result = TaskResult::decode(&bytes).unwrap();

@@ -52,14 +52,14 @@ fn a_result_is_written_in_the_order_of_the_original() {
 }
 
 #[test]
-fn what_a_task_lacks_is_null_on_the_wire() {
+fn absent_fields_of_a_task_are_written_as_null() {
     let task = Task { task_id: id(), container_id: None, container: None, task_buffer: "x".into() };
     let expected = format!(r#"{{"task_id":"{ID}","container_id":null,"container":null,"task_buffer":"x"}}"#);
     assert_eq!(task.encode(), message("task", &expected));
 }
 
 #[test]
-fn fields_come_in_any_order_and_from_any_hand() {
+fn fields_are_read_in_any_order() {
     let reversed =
         format!("\u{1}{{\"data\":{{\"task_buffer\":\"x\",\"task_id\":\"{ID}\"}},\"message_type\":\"task\"}}");
     assert_eq!(Task::decode(reversed.as_bytes()).unwrap(), Task::decode(&task("\"x\"")).unwrap());
@@ -72,7 +72,7 @@ fn fields_come_in_any_order_and_from_any_hand() {
 }
 
 #[test]
-fn a_status_report_may_name_its_state_otherwise() {
+fn a_status_report_accepts_another_name_of_its_state() {
     let data = format!(
         r#"{{"endpoint_id":"{ID}","ep_status_report":{{"heartbeat_period":0}},"task_statuses":{{}}}}"#
     );
@@ -82,7 +82,7 @@ fn a_status_report_may_name_its_state_otherwise() {
 }
 
 #[test]
-fn a_heartbeat_tells_of_life_and_death() {
+fn a_heartbeat_says_whether_the_endpoint_is_online() {
     let liveness = |state: &str| {
         let data = format!(r#"{{"endpoint_id":"{ID}","global_state":{state},"task_statuses":{{}}}}"#);
         StatusReport::decode(&message("ep_status_report", &data)).unwrap().liveness()
@@ -199,7 +199,7 @@ fn errors_name_the_field() {
 }
 
 #[test]
-fn errors_say_what_kind_they_are() {
+fn the_kinds_of_errors() {
     let whole = task("\"x\"");
     assert_eq!(message::decode(b""), Err(DecodeError::Empty));
     assert_eq!(message::decode(b"{}"), Err(DecodeError::Version(b'{')));
@@ -230,7 +230,7 @@ fn errors_say_what_kind_they_are() {
 }
 
 #[test]
-fn too_much_is_refused_before_it_is_held() {
+fn messages_beyond_a_limit_are_refused_before_they_are_stored() {
     let long = task(&format!("\"{}\"", "x".repeat(2000)));
     assert!(message::decode_within(&long, long.len()).is_ok());
     assert_eq!(
@@ -281,7 +281,7 @@ fn a_long_string_is_not_copied_to_be_read() {
 }
 
 #[test]
-fn ids_are_not_each_other_and_have_one_spelling() {
+fn ids_have_distinct_types_and_one_spelling() {
     let endpoint: EndpointId = "11111111222233334444555555555555".parse().unwrap();
     assert_eq!(endpoint.to_string(), ID);
     assert_eq!(

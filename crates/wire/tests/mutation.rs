@@ -78,7 +78,7 @@ fn one_byte_changed() {
 }
 
 #[test]
-fn a_stretch_moved_doubled_or_taken_out() {
+fn a_part_moved_doubled_or_removed() {
     let mut random = random(2);
     let mut tried = 0;
     each(|name, attempt, _, bytes| {
@@ -163,7 +163,7 @@ fn every_member_of_every_other_type_and_missing() {
 }
 
 #[test]
-fn a_member_nobody_knows_is_ignored() {
+fn unknown_members_are_ignored() {
     each(|name, attempt, rule, bytes| {
         if rule == Rule::Form {
             return;

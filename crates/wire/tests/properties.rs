@@ -202,7 +202,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn messages_come_back(message in messages()) {
+    fn messages_are_read_as_written(message in messages()) {
         let bytes = message::encode(&message);
         prop_assert_eq!(bytes[0], message::VERSION);
         prop_assert!(!bytes.contains(&b'\n'), "messages may be joined by newlines");
@@ -270,14 +270,14 @@ proptest! {
     }
 
     #[test]
-    fn what_python_may_write_in_place_of_a_character_is_read(units in vec(any::<u16>(), 0..20)) {
+    fn lone_surrogates_of_python_are_read(units in vec(any::<u16>(), 0..20)) {
         let token = format!("\"{}\"", units.iter().map(|unit| format!("\\u{unit:04X}")).collect::<String>());
         let text = Text::from_json(&token).unwrap();
         prop_assert_eq!(text.to_str(), String::from_utf16_lossy(&units));
     }
 
     #[test]
-    fn packed_buffers_come_apart(buffers in vec(texts(), 0..6)) {
+    fn packed_buffers_can_be_split(buffers in vec(texts(), 0..6)) {
         let buffers: Vec<&str> = buffers.iter().map(String::as_str).collect();
         let packed = buffer::pack(&buffers);
         prop_assert_eq!(buffer::split(&packed).unwrap(), buffers.clone());
@@ -289,7 +289,7 @@ proptest! {
     }
 
     #[test]
-    fn a_cut_is_seen_strictly_and_borne_leniently(buffers in [texts(), texts(), texts()], last in texts(), cut in any::<prop::sample::Index>()) {
+    fn a_cut_is_refused_strictly_and_accepted_leniently(buffers in [texts(), texts(), texts()], last in texts(), cut in any::<prop::sample::Index>()) {
         let packed = buffer::pack(&[&buffers[0], &buffers[1], &format!("{last}x")]);
         let ends: Vec<usize> = packed.char_indices().map(|(at, _)| at).collect();
         let short = &packed[..ends[cut.index(ends.len())]];
@@ -302,7 +302,7 @@ proptest! {
     }
 
     #[test]
-    fn ids_come_back(id in uuids()) {
+    fn ids_are_read_as_written(id in uuids()) {
         let block = BlockId::from(id);
         prop_assert_eq!(block.to_string().parse::<BlockId>(), Ok(block));
         prop_assert_eq!(block.to_string(), block.to_string().to_lowercase());
@@ -312,7 +312,7 @@ proptest! {
     }
 
     #[test]
-    fn names_come_back(one in uuids(), two in uuids()) {
+    fn names_are_read_as_written(one in uuids(), two in uuids()) {
         let (endpoint, identity, group) = (EndpointId::from(one), IdentityId::from(one), TaskGroupId::from(two));
         for (text, name) in [
             (queue::task_queue(endpoint), Name::Tasks(endpoint)),
@@ -330,7 +330,7 @@ proptest! {
     }
 
     #[test]
-    fn free_form_is_kept_as_it_came(object in objects()) {
+    fn free_form_objects_are_kept_unchanged(object in objects()) {
         let pretty = serde_json::to_string_pretty(&object).unwrap();
         let read: FreeForm = json::decode(pretty.as_bytes(), usize::MAX).unwrap();
         prop_assert_eq!(read.as_json(), pretty.as_str());
@@ -340,7 +340,7 @@ proptest! {
     }
 
     #[test]
-    fn ours_stand_beside_theirs(run in uuids(), mut state in objects(), ids in vec(uuids(), 0..5), cancel in any::<bool>(), ready in any::<bool>(), version in texts()) {
+    fn additions_are_read_as_written(run in uuids(), mut state in objects(), ids in vec(uuids(), 0..5), cancel in any::<bool>(), ready in any::<bool>(), version in texts()) {
         let run_state = RunState { run: run.into(), ready };
         run_state.insert_into(&mut state);
         prop_assert_eq!(RunState::of(&FreeForm::from(state)), Some(run_state));
@@ -351,7 +351,7 @@ proptest! {
     }
 
     #[test]
-    fn a_user_endpoint_starts_with_what_its_manager_was_told(
+    fn start_documents_are_read_as_written(
         registration in registrations(),
         name in texts(),
         user_opts in objects(),
@@ -422,7 +422,7 @@ proptest! {
 }
 
 #[test]
-fn every_ascii_character_is_escaped_wherever_it_stands() {
+fn every_ascii_character_is_escaped_at_every_position() {
     for offset in 0..20 {
         for character in '\0'..='\u{7f}' {
             let text = format!("{}{character}{}", "x".repeat(offset), "é".repeat(10));

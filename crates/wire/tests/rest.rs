@@ -68,7 +68,7 @@ fn every_code_has_one_name_one_number_and_a_status() {
 }
 
 #[test]
-fn an_error_satisfies_every_generation() {
+fn an_error_has_what_clients_of_every_version_read() {
     let endpoint: EndpointId = ID.parse().unwrap();
     let function: FunctionId = ID.parse().unwrap();
     assert_eq!(
@@ -117,7 +117,7 @@ fn errors_of_bodies_name_the_field() {
 }
 
 #[test]
-fn what_costs_more_than_its_text_is_bounded() {
+fn values_that_take_more_memory_than_their_text_are_limited() {
     fn refusal<'a, T: serde::Deserialize<'a>>(body: &'a str) -> String {
         json::decode::<T>(body.as_bytes(), usize::MAX).err().expect("this body is too much").to_string()
     }
@@ -159,7 +159,7 @@ fn a_registration_has_all_that_any_endpoint_reads() {
 }
 
 #[test]
-fn tokens_say_what_clients_insist_on_and_no_log_hears_them() {
+fn tokens_have_what_clients_require_and_are_not_printed() {
     let token = Token {
         access_token: "secret-access".to_owned(),
         scope: "openid".to_owned(),

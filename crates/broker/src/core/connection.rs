@@ -206,7 +206,7 @@ impl Core {
         }
     }
 
-    /// Removes a consumer of a deleted queue, and tells its client if that understands it.
+    /// Removes a consumer of a deleted queue, and notifies its client if that understands it.
     pub(super) fn cancel_by_broker(&mut self, key: ConsumerKey) {
         let Some(consumer) = self.consumers.remove(key) else { return };
         let Some(channel) = self.channels.get_mut(consumer.channel) else { return };

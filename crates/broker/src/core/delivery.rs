@@ -7,7 +7,7 @@ use crate::backing::DropReason;
 
 /// Why a consumer can't take a message now. It is parked until that changes.
 enum Busy {
-    /// Its channel has reached its prefetch, or was told to stop.
+    /// Its channel has reached its prefetch, or the client stopped its flow.
     Channel,
     /// Its connection has enough deliveries to write.
     Connection,

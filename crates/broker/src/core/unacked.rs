@@ -95,7 +95,7 @@ mod tests {
         /// Fails when taking by tag, up to a tag or by choice differs from the same on a map, or when more than twice
         /// the live entries (and a little) are held.
         #[test]
-        fn is_a_map_by_tag(steps in prop::collection::vec((0u8..6, 0u64..300), 0..400)) {
+        fn behaves_like_a_map_by_tag(steps in prop::collection::vec((0u8..6, 0u64..300), 0..400)) {
             let mut unacked = Unacked::default();
             let mut model = BTreeMap::new();
             let mut next = 1;

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_that_were_not_agreed_are_refused_at_their_header() {
+    fn frames_beyond_the_agreed_size_are_refused_at_their_header() {
         let mut decoder = Decoder::default();
         let header = [1, 0, 0, 0, 0, 0x10, 0];
         assert_eq!(decoder.decode(&header), Err(BadFrame::TooLarge { size: 4104, max: 4096 }));
@@ -171,7 +171,7 @@ mod tests {
     proptest! {
         /// Fails when the way a stream of frames is cut into reads changes what is read.
         #[test]
-        fn cuts_do_not_matter(
+        fn frames_are_the_same_however_the_stream_is_cut(
             frames in prop::collection::vec((prop::sample::select(vec![1u8, 2, 3, 8]), 1u16..3,
                 prop::collection::vec(any::<u8>(), 0..40)), 1..8),
             cut in prop::collection::vec(1usize..20, 1..60),

@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn deliveries_read_back_with_another_codec() {
+    fn deliveries_are_decoded_by_another_codec() {
         for size in [0, 1, 4088, 4089, 20_000, 100_000] {
             for frame_max in [4096, 131_072] {
                 let body: Vec<u8> = (0..size).map(|it| it as u8).collect();
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_outputs_read_back_too() {
+    fn the_other_outputs_are_decoded_by_another_codec() {
         let method = |output: &Output| match written(output, 4096).remove(0) {
             AMQPFrame::Method(_, AMQPClass::Basic(method)) => method,
             other => panic!("{other:?}"),

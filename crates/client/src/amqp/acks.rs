@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_goes_in_one_method() {
+    fn the_oldest_deliveries_are_acknowledged_by_one_method() {
         let mut all = outstanding(1..=5);
         assert_eq!(all.acknowledge([2, 1, 3]), [ack(3, true)]);
         assert_eq!(all.acknowledge([5]), [ack(5, false)]);
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_respected() {
+    fn deliveries_after_a_gap_are_acknowledged_one_by_one() {
         assert_eq!(
             outstanding(1..=5).acknowledge([1, 2, 4, 5]),
             [ack(2, true), ack(4, false), ack(5, false)]
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_answered_twice() {
+    fn no_delivery_is_answered_twice() {
         let mut all = outstanding([7]);
         assert_eq!(all.acknowledge([7, 7, 8]), [ack(7, false)]);
         assert_eq!(all.acknowledge([7]), []);
@@ -89,7 +89,7 @@ mod tests {
     proptest! {
         /// Whatever the order, a broker that knows the rules sees each wanted delivery answered once and no other.
         #[test]
-        fn a_broker_sees_what_was_wanted(batches in prop::collection::vec(prop::collection::vec(1_u64..60, 0..20), 0..8)) {
+        fn acknowledgements_have_the_same_effect_as_single_ones(batches in prop::collection::vec(prop::collection::vec(1_u64..60, 0..20), 0..8)) {
             let mut ours = outstanding(1..60);
             let mut broker: BTreeSet<u64> = (1..60).collect();
             let mut wanted: BTreeSet<u64> = BTreeSet::new();

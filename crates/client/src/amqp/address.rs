@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_read_as_pika_reads_them() {
+    fn addresses_are_parsed_as_pika_parses_them() {
         let uri = parsed("amqps://ep.x.1:p%2Fw%40@broker.example:443/?heartbeat=30&connection_attempts=7");
         assert_eq!(uri.scheme, AMQPScheme::AMQPS);
         assert_eq!((uri.authority.host.as_str(), uri.authority.port), ("broker.example", 443));
@@ -149,13 +149,13 @@ mod tests {
     }
 
     #[test]
-    fn amqp_port_goes_before_the_address() {
+    fn amqp_port_overrides_the_address() {
         assert_eq!(Address::parse("amqps://h:5671/", Some(443)).unwrap().0.authority.port, 443);
         assert_eq!(Address::parse("amqps://h/", Some(443)).unwrap().0.authority.port, 443);
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn invalid_addresses_are_refused() {
         for (text, why) in [
             ("", BadAddress::NotAUrl),
             ("http://h/", BadAddress::Scheme),

@@ -35,7 +35,7 @@ impl Backlog {
         self.wake();
     }
 
-    /// Ends the connections. Without it, the library goes on with a connection whose opening nobody waits for.
+    /// Ends the connections. Without it, the library goes on with a connection whose opening has been given up.
     pub(super) fn end(&self) {
         self.0.over.store(true, Ordering::Release);
         self.wake();

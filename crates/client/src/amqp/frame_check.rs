@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_are_followed_to_their_depth() {
+    fn tables_are_checked_to_the_maximum_depth() {
         for letter in [b'A', b'F'] {
             for make in [start as fn(&[u8]) -> Vec<u8>, header] {
                 assert_eq!(whole(&make(&nested(MAX_DEPTH, letter))), Ok(()));
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_broker_says_passes() {
+    fn valid_streams_pass() {
         let table = b"\x01at\x01\x01bS\x00\x00\x00\x02hi\x01cI\0\0\0\x07\x01dV\x01eA\0\0\0\x03t\x01V\x01fF\0\0\0\0\x01gD\0\0\0\0\0";
         let deliver = frame(METHOD, b"\0\x3c\0\x3cwhatever");
         let all = [
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_broker_says_ends_the_stream() {
+    fn invalid_streams_are_refused() {
         let consume =
             frame(METHOD, &[&[0, 60, 0, 20, 0, 0][..], b"\x01q\x01t\x00", &nested(3, b'A')].concat());
         for (bytes, why) in [
@@ -342,7 +342,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_octets_can_be_looked_at(bytes in prop::collection::vec(any::<u8>(), 0..300), cut in 1..50_usize) {
+        fn any_octets_can_be_checked(bytes in prop::collection::vec(any::<u8>(), 0..300), cut in 1..50_usize) {
             let at_once = whole(&bytes);
             let mut check = FrameCheck::default();
             let parts: Result<(), FrameError> = bytes.chunks(cut).try_for_each(|part| check.inspect(part));

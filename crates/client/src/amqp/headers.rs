@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn nesting_ends_somewhere() {
+    fn deeply_nested_headers_are_left_out() {
         let mut value = AMQPValue::Boolean(true);
         for _ in 0..100 {
             let mut array = FieldArray::default();

@@ -220,7 +220,7 @@ pub struct Handle {
 }
 
 /// Opens a connection to the broker at `address` and closes it: checks its certificate, our credentials and the virtual host. The
-/// error is the text of whoever refused.
+/// error is the text of the refusal.
 pub async fn check_connection(address: &Address, authorities: Option<String>) -> Result<(), String> {
     let tls = OwnedTLSConfig { identity: None, cert_chain: authorities };
     let named = ConnectionProperties::default().with_connection_name("doctor".into());

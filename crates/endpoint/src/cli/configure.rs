@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_set_where_it_stands() {
+    fn a_key_is_replaced_in_its_place() {
         let set = with(INITIAL.to_owned(), "display_name", Some("My \"box\""));
         assert!(set.starts_with("display_name: \"My \\\"box\\\"\"\nengine:\n"), "{set}");
         let set = with(INITIAL.to_owned(), "service_url", Some("http://h:1/"));

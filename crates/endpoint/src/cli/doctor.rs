@@ -230,7 +230,7 @@ fn worker_init(config: &Config) -> String {
     init.unwrap_or_default().to_owned()
 }
 
-/// Whether the workers' interpreter exists and is new enough; also tells whether it has dill.
+/// Checks that the workers' interpreter exists and is new enough, and whether it has dill.
 fn interpreter(python: &str, init: &str) -> Result<String, String> {
     let script = "import sys\ntry:\n import dill\n d = 'dill ' + dill.__version__\nexcept ImportError:\n d = 'no dill'\n\
                   print('%d.%d.%d' % sys.version_info[:3], sys.executable, d, sep='|')";
@@ -287,7 +287,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clocks_that_disagree_are_told_with_the_difference() {
+    fn different_clocks_are_reported_with_the_difference() {
         let checked = |ahead: i64| {
             let ours = i64::try_from(clock::since_epoch().as_secs()).unwrap();
             let theirs = jiff::Timestamp::from_second(ours - ahead).unwrap();
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_runs_before_the_workers() {
+    fn the_worker_init_of_a_configuration() {
         let of = |text: &str| worker_init(&Config::read("f", text).unwrap());
         assert_eq!(of("engine: {provider: {type: LocalProvider, worker_init: echo 1}}"), "echo 1");
         assert_eq!(of("engine: {}"), "");
@@ -337,9 +337,11 @@ mod tests {
     }
 
     #[test]
-    fn an_interpreter_that_will_not_do() {
-        assert!(interpreter("/nowhere/python3", "").unwrap_err().contains("/nowhere/python3 can't be run"));
+    fn an_unusable_interpreter() {
         let scratch = tempfile::tempdir().unwrap();
+        let missing = scratch.path().join("missing/python3").display().to_string();
+        let why = interpreter(&missing, "").unwrap_err();
+        assert!(why.contains(&format!("{missing} can't be run")), "{why}");
         let old = scratch.path().join("python3");
         fs::write(&old, "#!/bin/sh\necho '3.7.17|/usr/bin/python3|no dill'\n").unwrap();
         let bash = format!("chmod +x {}", old.display());

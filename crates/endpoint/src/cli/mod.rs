@@ -81,8 +81,8 @@ enum Command {
     Restart(StartOptions),
     /// List the endpoints on this machine
     ///
-    /// Initialized: never started. Running. Stopped: in order, by somebody. Disconnected: it ended unexpectedly, and
-    /// the next start cleans up.
+    /// Initialized: never started. Running. Stopped: it ended in an orderly way. Disconnected: it ended
+    /// unexpectedly, and the next start cleans up.
     List(Form),
     /// Delete an endpoint and its configuration, here and at the service
     Delete(delete::Options),

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn friendly_readings() {
+    fn more_lenient_readings_than_upstream() {
         let slurm =
             |rest: &str| given(&format!("provider:\n  type: SlurmProvider\n{rest}"))["provider"].clone();
         for (written, read) in [
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_engine_could_work_with() {
+    fn values_that_no_engine_accepts() {
         for (text, what) in [
             ("worker_port_range: [2, 1]\n", "two port numbers expected"),
             ("worker_port_range: [1]\n", "wrong tuple length 1, expected 2"),
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn what_this_version_runs_becomes_options_of_the_engine() {
+    fn supported_configurations_become_engine_options() {
         let read = |text: &str| super::read(&super::super::yaml::read(text).unwrap()).unwrap();
         let options = read(
             "max_workers_per_node: 2\nworker_ports: [5, 9]\nprovider: {type: LocalProvider, max_blocks: 3}\n",

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn every_error_is_told_at_once() {
+    fn all_errors_are_reported_together() {
         let text = format!(
             "{LEAST}heartbeat_period: abc\nallowed_functions: [x]\ndetach_endpoint: maybe\namqp_port: z\n"
         );
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_mapping_is_refused() {
+    fn only_a_mapping_is_accepted() {
         for text in ["", "- a\n", "text\n", "a: [\n"] {
             assert!(bad(text).starts_with("Invalid config syntax: "), "{text:?}: {}", bad(text));
         }
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_later_is_refused_by_name_with_what_to_use_meanwhile() {
+    fn unsupported_settings_are_refused_with_an_alternative() {
         for (text, name) in [
             ("multi_user: true\n", "multi_user"),
             (&format!("{LEAST}high_assurance: true\n"), "high_assurance"),

@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slips_are_seen_through_and_other_words_are_not() {
+    fn typing_errors_find_the_nearest_name_and_other_words_none() {
         let known = ["max_workers_per_node", "worker_port", "worker_ports", "label"];
         for (typed, meant) in [
             ("max_worker_per_node", Some("max_workers_per_node")),

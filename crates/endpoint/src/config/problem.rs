@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_can_be_read_and_not_used() {
+    fn settings_that_can_be_read_but_not_used() {
         let scratch = tempfile::tempdir().unwrap();
         let empty = scratch.path().join("empty.pem");
         std::fs::write(&empty, "no certificate").unwrap();

@@ -39,7 +39,7 @@ fn same(found: &Value, expected: &Value) -> bool {
 }
 
 #[test]
-fn seventeen_sites_mean_what_is_listed() {
+fn seventeen_sites_are_read_to_the_listed_values() {
     let expected = expected();
     let sites = expected["configs"].as_object().unwrap();
     assert_eq!(sites.len(), 17);
@@ -78,7 +78,7 @@ fn seventeen_sites_mean_what_is_listed() {
 
 /// What this version can't run is read all the same, and refused by name when it is started.
 #[test]
-fn a_site_that_cannot_run_yet_is_told_what_to_use() {
+fn an_unsupported_site_gets_an_alternative() {
     let expected = expected();
     for name in expected["configs"].as_object().unwrap().keys() {
         let config = Config::read(name, &filled(name, &expected["substitutions"])).unwrap();

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn every_value_and_its_place() {
+    fn every_value_has_its_position() {
         let text = "a: null\nb: yes\nc: 3\nd: 1.5\ne: 10:30:00\nf: [x, 0755]\ng:\n  h: ~\n  i: '5'\n";
         let node = read(text).unwrap();
         let at = |line, column| Position { line, column };
@@ -192,14 +192,14 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_document_is_null_and_a_broken_one_an_error() {
+    fn an_empty_document_is_null_and_an_invalid_one_an_error() {
         assert_eq!(read("").unwrap().value, Value::Null);
         assert!(read("a: [").is_err());
         assert!(read("a: 1\na: 2").is_err(), "the same key twice");
     }
 
     #[test]
-    fn the_caret_stands_under_the_word() {
+    fn the_caret_is_below_the_word() {
         let shown = excerpt("config.yaml", "a: 1\n  foo: 2\n", Position { line: 2, column: 3 });
         assert_eq!(shown, " --> config.yaml:2:3\n  |\n2 |   foo: 2\n  |   ^^^");
         assert_eq!(excerpt("f", "", Position::default()), "  --> f");

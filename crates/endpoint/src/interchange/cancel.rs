@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cancellations_that_wait_are_bounded() {
+    fn the_number_of_waiting_cancellations_is_limited() {
         let mut cancelled = Cancelled::default();
         let task = |number: usize| TaskId::from_uuid(uuid::Uuid::from_u128(number as u128));
         for number in 0..=REMEMBERED {

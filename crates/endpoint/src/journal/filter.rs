@@ -1,4 +1,4 @@
-//! A Bloom filter: tells that a task never ended, or that the journal must be asked. Its size is constant.
+//! A Bloom filter of ended tasks: says that a task has not ended, or that the journal must be read. Its size is constant.
 
 use wire::TaskId;
 
@@ -76,7 +76,7 @@ mod tests {
     use uuid::Uuid;
 
     #[test]
-    fn what_ended_is_held_and_little_else() {
+    fn the_filter_contains_what_ended_and_few_others() {
         let mut filter = Filter::default();
         // Ids of one moment, as a service that draws them by time makes them.
         let task = |number: u128| TaskId::from_uuid(Uuid::from_u128((0x0199 << 112) + number));

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_run_knows_what_was_open() {
+    fn the_next_run_knows_the_open_tasks() {
         let scratch = tempfile::tempdir().unwrap();
         let directory = scratch.path().join("journal");
         let earlier_runs = live(&directory, 1, now, &[1, 2, 3], &[2]);
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_handed_back_may_begin_again() {
+    fn a_returned_task_may_begin_again() {
         let scratch = tempfile::tempdir().unwrap();
         let directory = scratch.path().join("journal");
         let (mut journal, _) = open(&directory, run(1), now, Box::new(|| true)).unwrap();
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_tail_ends_a_segment_and_nothing_else() {
+    fn an_incomplete_record_ends_only_its_segment() {
         let scratch = tempfile::tempdir().unwrap();
         let directory = scratch.path().join("journal");
         live(&directory, 1, now, &[1, 2], &[]);
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ended_long_ago_goes_and_open_tasks_stay() {
+    fn old_ended_tasks_are_removed_and_open_tasks_are_not() {
         let scratch = tempfile::tempdir().unwrap();
         let directory = scratch.path().join("journal");
         live(&directory, 1, now, &[1, 2], &[2]);
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_what_ended_that_are_torn_are_told_and_left_alone() {
+    fn damaged_lists_of_ended_tasks_are_reported_and_left_alone() {
         let scratch = tempfile::tempdir().unwrap();
         let directory = scratch.path().join("journal");
         live(&directory, 1, now, &[1, 2], &[1, 2]);
@@ -302,7 +302,7 @@ mod tests {
 
     /// A million tasks, and the endpoint that ran them holds no more than before.
     #[test]
-    fn what_ended_takes_no_memory_and_is_known_for_days() {
+    fn ended_tasks_take_no_memory_and_are_known_for_days() {
         const ALL: u128 = 1_000_000;
         let scratch = tempfile::tempdir().unwrap();
         let directory = scratch.path().join("journal");
@@ -352,7 +352,7 @@ mod tests {
         }
 
         #[test]
-        fn a_record_survives_and_a_flipped_bit_shows(number: u128, seconds: u32, bit in 0..RECORD * 8, kind in 0..4) {
+        fn a_record_can_be_read_and_a_flipped_bit_is_detected(number: u128, seconds: u32, bit in 0..RECORD * 8, kind in 0..4) {
             let kind = match kind {
                 0 => Kind::Run(run(number)),
                 1 => Kind::Begun(task(number)),

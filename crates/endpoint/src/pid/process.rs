@@ -83,7 +83,7 @@ pub(super) fn start(pid: i32) -> Option<u64> {
 }
 
 fn handle(pid: i32) -> io::Result<OwnedFd> {
-    // SAFETY: the call takes two numbers; what it returns is nobody's but ours.
+    // SAFETY: the call takes two numbers, and returns a new descriptor that nothing else owns.
     let number = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     match RawFd::try_from(number) {
         // SAFETY: as above.
@@ -109,7 +109,7 @@ mod tests {
     use std::process::Command;
 
     #[test]
-    fn a_title_is_that_of_the_endpoint_named_and_of_nobody_else() {
+    fn a_title_matches_only_its_own_endpoint() {
         let id: EndpointId = "e58b2276-b397-4246-b1a2-607d8e3b5838".parse().unwrap();
         let other = "e58b2276-b397-4246-b1a2-607d8e3b5839";
         let table = [
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_reaches_no_other_process_of_the_same_number() {
+    fn a_signal_reaches_no_other_process_with_the_same_pid() {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let started = start(pid).unwrap();

@@ -35,7 +35,7 @@ pub(crate) fn process_state(endpoint: &EndpointDir) -> ProcessState {
     let record = Record::read(&endpoint.host_file());
     match (number, record) {
         (None, None) => ProcessState::Absent,
-        // The process is about to write its second file, or somebody has removed one of them.
+        // The process is about to write its second file, or one of them was removed.
         (None, Some(record)) => judge(endpoint, &record),
         (Some(number), Some(record)) if number == Some(record.pid) => judge(endpoint, &record),
         // Upstream's endpoint: only the PID and the title of its process identify it.

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_broker_says_and_what_becomes_of_the_start() {
+    async fn the_failures_of_a_start_for_each_answer_of_the_broker() {
         assert_eq!(after(vec![down(true), down(false), Event::Up { session: 3 }]).await.unwrap(), 3);
         let refused = |heard| async {
             match after(heard).await.unwrap_err() {
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_refusal_is_said_once() {
+    fn the_same_refusal_is_printed_once() {
         let mut refusal = LastRefusal::default();
         let mut record = |queue_taken| refusal.record("why".to_owned(), queue_taken);
         assert_eq!(record(true).unwrap(), "why; waiting for up to 180 s until it has gone");
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_start_that_no_longer_waits_aborts_it() {
+    async fn the_end_of_the_waiting_start_aborts_the_run() {
         let (ours, theirs) = nix::unistd::pipe().unwrap();
         assert!(tokio::time::timeout(Duration::from_millis(10), reader_gone(Some(&theirs))).await.is_err());
         drop(ours);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use engine::{Options, Report};
 use tokio::time::Instant;
 
-/// How long somebody is kept waiting at a terminal.
+/// How long a `start` waits.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How often to ask the engine.
 pub(super) const CHECK_INTERVAL: Duration = Duration::from_millis(100);

@@ -16,7 +16,7 @@ use crate::directory::EndpointDir;
 
 /// How long a node may take to end after a signal.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How often to check: nodes are no children of this process, so no event tells that they ended.
+/// How often to check: these nodes are not children of this process, so no event reports their end.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Ends the nodes and returns how many there were.

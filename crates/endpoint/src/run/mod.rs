@@ -55,7 +55,7 @@ const RESULTS_IN_FLIGHT: usize = 1_024;
 const THREAD_SHUTDOWN: Duration = Duration::from_millis(500);
 
 /// How often a start registers again when the broker refuses the credentials of a registration. It is less often than for a running
-/// endpoint, because somebody may wait for the start.
+/// endpoint, because a person may wait for it.
 const REGISTRATIONS_AT_START: u32 = 3;
 
 /// The command `_run`: what `start` becomes.

@@ -34,7 +34,7 @@ pub(super) async fn ended(parent: Option<i32>) {
 
 /// A handle that becomes readable when the process ends.
 fn handle(pid: i32) -> io::Result<OwnedFd> {
-    // SAFETY: the call takes two numbers; what it returns is nobody's but ours.
+    // SAFETY: the call takes two numbers, and returns a new descriptor that nothing else owns.
     let number = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     let number = i32::try_from(number).unwrap_or(-1);
     if number < 0 {

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_lies_there_until_it_is_forgotten() {
+    fn a_result_is_kept_until_it_is_forgotten() {
         let scratch = tempfile::tempdir().unwrap();
         let directory = scratch.path().join("unacked_results");
         let spool = Spool::open(directory.clone()).unwrap();
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_result_is_left_alone() {
+    fn other_files_are_left_alone() {
         let scratch = tempfile::tempdir().unwrap();
         let spool = Spool::open(scratch.path().to_owned()).unwrap();
         let task = TaskId::from_uuid(uuid::Uuid::from_u128(7));
@@ -218,7 +218,7 @@ mod tests {
         fs::write(scratch.path().join(other.to_string()), message(task)).unwrap();
         fs::write(scratch.path().join(format!(".{task}")), "draft").unwrap();
         assert_eq!(spool.tasks().unwrap(), []);
-        assert!(!scratch.path().join(format!(".{task}")).exists(), "a draft of an earlier run is nobody's");
+        assert!(!scratch.path().join(format!(".{task}")).exists(), "a draft of an earlier run is removed");
         assert!(scratch.path().join("notes.txt").exists());
     }
 
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_waits_has_a_file_of_its_own_in_the_end() {
+    async fn unconfirmed_results_get_files_of_their_own_at_the_end() {
         let scratch = tempfile::tempdir().unwrap();
         let mut spool_thread = spool_thread(scratch.path());
         kept(&mut spool_thread, &[1, 2, 3]).await;
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_killed_run_left_is_adopted_but_for_what_had_ended() {
+    async fn results_of_a_killed_run_are_adopted_except_for_ended_tasks() {
         let scratch = tempfile::tempdir().unwrap();
         let mut killed = spool_thread(scratch.path());
         kept(&mut killed, &[1, 2, 3]).await;
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_long_file_is_emptied() {
+    async fn a_long_file_is_emptied_early() {
         let scratch = tempfile::tempdir().unwrap();
         let mut spool_thread = spool_thread(scratch.path());
         let data = "x".repeat(4 << 20);

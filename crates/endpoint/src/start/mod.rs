@@ -69,7 +69,7 @@ pub(crate) fn start(base: &Base, request: Request) -> CommandResult {
     let given = document.as_ref().and_then(|it| Some((it.amqp_creds.clone()?, it.config.clone())));
     let endpoint = base.named(&request.name);
     let outcome = prepare(base, request, document, report);
-    // A background process reports to the `start` that waits for it, which has the same document and tells the service. An
+    // A background process reports to the `start` that waits for it, which has the same document and reports to the service. An
     // endpoint that runs already has not failed: the report would make it count as offline.
     if let (Err(failure), Some((credentials, text))) = (&outcome, given)
         && failure.status != status::ALREADY_ACTIVE

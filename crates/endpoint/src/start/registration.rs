@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_registration_must_hold() {
+    fn what_a_registration_must_contain() {
         let id: EndpointId = "e58b2276-b397-4246-b1a2-607d8e3b5838".parse().unwrap();
         let other: EndpointId = "e58b2276-b397-4246-b1a2-607d8e3b5839".parse().unwrap();
         let whole = Registration::new(id, "amqp://h/");

@@ -190,7 +190,7 @@ fn become_runner(document: &RunDocument, title: &str, pass_client_identity: bool
     command.arg0(title).arg("_run").stdin(Stdio::from(input)).current_dir(&document.directory).exec()
 }
 
-/// Closes inherited descriptors (a terminal, a pipe that somebody reads) at the `exec`, except this one.
+/// Closes inherited descriptors (a terminal, a pipe that another process reads) at the `exec`, except this one.
 fn keep_only(descriptor: Option<i32>) {
     const FIRST: libc::c_uint = 3;
     let close = |first: libc::c_uint, last: libc::c_uint| {

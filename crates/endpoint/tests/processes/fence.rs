@@ -54,6 +54,10 @@ fn a_process_that_is_refused_changes_no_file() {
     );
     assert_eq!(home.run(&["start", "ep"]).status, 0);
     let first = home.pid("ep");
+    // It writes its log on a thread of its own: these are the last lines for now.
+    wait_until(|| {
+        fs::read_to_string(home.path("ep/endpoint.log")).unwrap().contains("connected to the broker")
+    });
     as_from_another_host(&home, "ep");
     let before = files(&home.path("ep"));
     let mut second = home.command(&["start", "ep"]);

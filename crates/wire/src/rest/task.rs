@@ -65,7 +65,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// In a batch: the task does not exist, or belongs to somebody else.
+    /// In a batch: the task does not exist, or belongs to another identity.
     pub fn unknown(task_id: TaskId) -> Self {
         Self { reason: Some("Unknown task id".to_owned()), ..Self::new(task_id, TaskState::Failed) }
     }

@@ -1,4 +1,4 @@
-//! Timeouts, heartbeats and signals of a connection: when it ends by itself, and when it is told to.
+//! Timeouts, heartbeats and signals of a connection: when it ends by itself, and when the broker or the embedder ends it.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -110,7 +110,7 @@ fn a_function_that_is_not_allowed_is_refused_in_upstreams_words() {
 }
 
 #[test]
-fn the_window_is_bounded_in_bytes() {
+fn the_window_is_limited_in_bytes() {
     let mut fixture = Fixture::up(Settings { bytes: 100, ..settings() });
     let mut deliver = |number: u64, size| {
         fixture.on(Input::Delivered(delivery(tag(0, number), task(u128::from(number)), &vec![0; size])))

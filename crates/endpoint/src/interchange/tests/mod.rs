@@ -164,7 +164,7 @@ fn a_further_attempt_begins_without_another_record() {
 }
 
 #[test]
-fn a_task_the_engine_refuses_is_acknowledged_once_its_result_is_kept() {
+fn a_task_that_the_engine_refuses_is_acknowledged_once_its_result_is_kept() {
     let mut fixture = Fixture::up(settings());
     fixture.deliver(1);
     assert_eq!(fixture.end(1), [Action::Keep { task: task(1), result: b"r".to_vec() }]);

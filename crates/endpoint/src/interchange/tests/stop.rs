@@ -71,7 +71,7 @@ fn a_task_that_the_engine_did_not_return_is_returned_when_the_engine_has_stopped
 }
 
 #[test]
-fn the_second_signal_spools_and_leaves() {
+fn the_second_signal_ends_the_run_with_results_in_the_spool() {
     let mut fixture = Fixture::up(settings());
     fixture.begin(1);
     fixture.on(Input::Stop);

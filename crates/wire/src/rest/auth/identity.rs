@@ -41,7 +41,7 @@ pub struct Linked {
     pub identity_provider: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity_provider_display_name: Option<String>,
-    /// Null if nobody has logged in with it.
+    /// Null if there was no log-in with it.
     #[serde(default)]
     pub last_authentication: Option<i64>,
 }
