@@ -11,7 +11,10 @@
 //! Every input is applied with the time it came at; what must be done comes out as actions. No IO, no clock, no
 //! channel. The driver applies a batch of inputs with [`Core::take`] and then calls [`Core::settle`] once.
 
+mod action;
 mod blocks;
+mod endings;
+mod input;
 mod loss;
 mod nodes;
 mod tasks;
@@ -24,7 +27,9 @@ use std::time::Duration;
 
 use wire::TaskId;
 
+pub(crate) use action::Action;
 pub(crate) use blocks::{BlockEnd, ExitReport, ScalingRules, ScalingStrategy};
+pub(crate) use input::Input;
 pub(crate) use loss::{Failure, Loss, NodeName};
 pub(crate) use nodes::NodeKey;
 pub(crate) use tasks::Priority;
@@ -45,102 +50,6 @@ pub(crate) struct Rules {
     /// The name in the texts of bad state.
     pub(crate) executor: Arc<str>,
     pub(crate) scaling: ScalingRules,
-}
-
-/// What happened.
-#[derive(Clone, Debug)]
-pub(crate) enum Input {
-    Started,
-    Submitted {
-        task: TaskId,
-        priority: Priority,
-    },
-    /// A task asks for what can't be given: it ends so, without having been taken in.
-    Refused {
-        task: TaskId,
-        loss: Loss,
-    },
-    /// The owner has written down that these have begun.
-    Begun(Vec<TaskId>),
-    Cancelled(TaskId),
-    BlockEnded {
-        block: u32,
-        end: BlockEnd,
-    },
-    /// A node has said hello; it gets tasks once it has joined.
-    NodeStarting {
-        node: NodeKey,
-        block: u32,
-    },
-    /// One of its workers works.
-    NodeJoined {
-        node: NodeKey,
-        block: u32,
-        name: NodeName,
-        slots: u32,
-    },
-    /// It has so many slots now.
-    NodeSlots {
-        node: NodeKey,
-        slots: u32,
-    },
-    NodeHeard(NodeKey),
-    NodeLost(NodeKey),
-    TaskEnded {
-        node: NodeKey,
-        task: TaskId,
-    },
-    /// The answer to a recall: no worker has begun these.
-    Unstarted {
-        node: NodeKey,
-        tasks: Vec<TaskId>,
-    },
-    WorkerLost {
-        node: NodeKey,
-        task: TaskId,
-        rank: u32,
-        hint: Option<String>,
-    },
-    Stop {
-        grace: Duration,
-    },
-    Tick,
-}
-
-/// What must be done.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Action {
-    SubmitBlocks(Vec<u32>),
-    CancelBlocks(Vec<u32>),
-    /// Tell the owner that these are about to be sent.
-    Assign(Vec<TaskId>),
-    Send {
-        node: NodeKey,
-        task: TaskId,
-    },
-    /// Kill the worker that runs it, or forget it when none does yet.
-    Abandon {
-        node: NodeKey,
-        task: TaskId,
-    },
-    /// Ask this node to give back what no worker of it has begun.
-    Recall(NodeKey),
-    /// The result that came with this input is the task's end.
-    Deliver(TaskId),
-    Fail {
-        task: TaskId,
-        failure: Failure,
-    },
-    /// The task has ended as cancelled.
-    Cancel(TaskId),
-    /// Hand these back: they never began.
-    Return(Vec<TaskId>),
-    /// Cut this node's connection.
-    Drop(NodeKey),
-    /// Tell the owner that no more tasks can be run.
-    Bad(String),
-    /// Everything is said: tell the nodes to go and leave.
-    Finish,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -477,31 +386,6 @@ impl Core {
         }
     }
 
-    /// An attempt came to nothing: try again if allowed, else end the task so.
-    fn lost(&mut self, id: TaskId, loss: Loss, now: Duration, actions: &mut Vec<Action>) {
-        let retry = self.phase == Phase::Running;
-        let Some(task) = self.tasks.get_mut(id) else { return };
-        if task.cancelled {
-            self.tasks.remove(id);
-            actions.push(Action::Cancel(id));
-            return;
-        }
-        task.losses.push(loss);
-        if retry && task.losses.len() <= self.rules.max_retries as usize {
-            task.began = now;
-            self.tasks.wait_again(id);
-        } else {
-            self.fail(id, actions);
-        }
-    }
-
-    fn fail(&mut self, id: TaskId, actions: &mut Vec<Action>) {
-        if let Some(task) = self.tasks.remove(id) {
-            let failure = Failure { attempts: task.losses, began: task.began };
-            actions.push(Action::Fail { task: id, failure });
-        }
-    }
-
     fn dispatch(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let mut asked = Vec::new();
         while self.tasks.waiting() > 0 {
@@ -546,15 +430,6 @@ impl Core {
         };
     }
 
-    fn unstarted(&mut self, id: TaskId, actions: &mut Vec<Action>) {
-        if self.tasks.get(id).is_some_and(|task| task.cancelled) {
-            self.tasks.remove(id);
-            actions.push(Action::Cancel(id));
-        } else {
-            self.tasks.wait_again(id);
-        }
-    }
-
     fn drop_silent(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let deadline = self.rules.heartbeat_threshold;
         let starting = self.starting.iter().map(|(key, (_, heard))| (*key, *heard));
@@ -581,56 +456,6 @@ impl Core {
         for key in nodes {
             self.node_lost(key, now, actions);
             actions.push(Action::Drop(key));
-        }
-    }
-
-    fn judge(&mut self, actions: &mut Vec<Action>) {
-        if self.phase != Phase::Running {
-            return;
-        }
-        let Some(text) = self.blocks.verdict() else { return };
-        let cause: Arc<str> = text.into();
-        self.phase = Phase::Bad { cause: Arc::clone(&cause) };
-        for id in self.tasks.select(|_| true) {
-            let executor = Arc::clone(&self.rules.executor);
-            if let Some(task) = self.tasks.get_mut(id) {
-                task.losses.push(Loss::BadState { executor, cause: Arc::clone(&cause) });
-            }
-            self.fail(id, actions);
-        }
-        actions.push(Action::Bad(cause.to_string()));
-    }
-
-    fn stop(&mut self, until: Duration, actions: &mut Vec<Action>) {
-        match &mut self.phase {
-            Phase::Stopping { until: before } => {
-                *before = until.min(*before);
-                return;
-            }
-            phase => *phase = Phase::Stopping { until },
-        }
-        let back = self.tasks.select(|task| task.begun == Begun::No);
-        for id in &back {
-            self.tasks.remove(*id);
-        }
-        if !back.is_empty() {
-            actions.push(Action::Return(back));
-        }
-    }
-
-    /// The grace is over: what has begun and not ended ends with its node's loss.
-    fn fail_all_lost(&mut self, actions: &mut Vec<Action>) {
-        for id in self.tasks.select(|_| true) {
-            let Some(task) = self.tasks.get_mut(id) else { continue };
-            if task.cancelled {
-                self.tasks.remove(id);
-                actions.push(Action::Cancel(id));
-                continue;
-            }
-            if let Some(node) = task.node.clone() {
-                task.losses.push(Loss::Manager { node });
-            }
-            self.fail(id, actions);
         }
     }
 }

@@ -12,8 +12,8 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::NodeError;
 use super::config::Config;
+use super::error::NodeError;
 use crate::link::keys;
 
 /// Between the first tries of two addresses: the first usually answers by then.

@@ -10,7 +10,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use wire::TaskId;
 use wire::message::TaskResult;
 
-use super::{Config, NodeError, connect};
+use super::config::Config;
+use super::connect;
+use super::error::NodeError;
 use crate::link::frame::{self, Frame, Reader};
 use crate::link::message::{self, Hello, Interpreter, ToNode};
 use crate::random;
