@@ -36,12 +36,15 @@ async fn a_hard_limit_of_open_files_starts_what_fits_and_says_so() {
     }
 }
 
-/// Waits until so many are here, and starts something that nothing but its parent ties to its worker.
+/// Waits until so many workers run it, and starts a process that only its parent ties to the worker. The last to come
+/// makes the file `all` that the others wait for: that many of them must not list the directory again and again.
 const MEET: &str = "\
 def f(path, n, count):
     import os, resource, subprocess, time
     open('%s/%d' % (path, n), 'w').close()
-    while len(os.listdir(path)) < count:
+    if len(os.listdir(path)) >= count:
+        open(path + '/all', 'w').close()
+    while not os.path.exists(path + '/all'):
         time.sleep(0.05)
     escaped = subprocess.Popen(['env', '-i', 'sleep', '1000'], start_new_session=True)
     return [os.getpid(), escaped.pid, resource.getrlimit(resource.RLIMIT_NOFILE)[0]]
@@ -50,7 +53,7 @@ def f(path, n, count):
 /// More workers than the users' limit would have room for. Their provider ends them within its grace of two seconds, or
 /// what they have started would outlive them.
 async fn a_soft_limit_of_open_files_is_the_users_and_workers_are_ended_side_by_side() {
-    let count = 64;
+    let count = 256;
     let mut rig = Rig::start(options("ulimit -Sn 256", count)).await;
     let path = rig.path().join("here");
     std::fs::create_dir(&path).unwrap();
