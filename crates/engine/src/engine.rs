@@ -21,7 +21,7 @@ use crate::link::server;
 use crate::node::library;
 use crate::provider::{self, Provider, Secret, Staging, StagingKind};
 use crate::random;
-use crate::settings::{self, Run};
+use crate::settings::{self, RunSettings};
 
 /// Why an engine does not start.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +69,7 @@ impl Engine {
             return Err(StartError::RelativeRunDir(config.run_dir));
         }
         let allowed = allowlist::resolve(&config.options.allowed_serializers)?;
-        let (engine_keys, node_keys) = keys::make()?;
+        let (engine_keys, node_keys) = keys::generate()?;
         let acceptor = TlsAcceptor::from(Arc::new(engine_keys.server()?));
         let address = address::resolve(config.options.address.as_ref()).map_err(StartError::Address)?;
         let listener = listen(&config.options, address.listen).await?;
@@ -77,7 +77,7 @@ impl Engine {
             .local_addr()
             .map_err(|error| StartError::Listen { address: address.listen.to_string(), error })?
             .port();
-        let run = Run {
+        let run = RunSettings {
             id: random::run_id(),
             engines: address::with_port(&address.advertise, port),
             keys: node_keys,
@@ -98,7 +98,7 @@ impl Engine {
         let (sender, node_events) = mpsc::unbounded_channel();
         let period = config.heartbeat_period();
         let listening = tokio::spawn(server::accept_nodes(listener, acceptor, run_id, sender, period));
-        let core = Core::new(settings::rules(&config));
+        let core = Core::new(settings::core_rules(&config));
         let driver = Driver::new(config, core, staging, provider, outbox);
         tokio::spawn(async move {
             driver.run(inbox, node_events).await;
@@ -110,10 +110,10 @@ impl Engine {
 
 /// Makes the directories and files of this run, and says how nodes come by their configuration. Blocks while the file
 /// system does.
-fn stage(config: &EngineConfig, run: Run, kind: StagingKind) -> Result<Staging, StartError> {
+fn stage(config: &EngineConfig, run: RunSettings, kind: StagingKind) -> Result<Staging, StartError> {
     let directory = config.engine_dir();
-    make_directory(&directory)?;
-    make_directory(&config.scripts())?;
+    create_directory(&directory)?;
+    create_directory(&config.scripts())?;
     let write = |path: &Path| {
         let path = path.to_owned();
         move |error| StartError::Write { path, error }
@@ -133,7 +133,7 @@ fn stage(config: &EngineConfig, run: Run, kind: StagingKind) -> Result<Staging, 
     Ok(if shared { Staging::SharedFile(file) } else { Staging::TransferredFile(file) })
 }
 
-fn make_directory(path: &Path) -> Result<(), StartError> {
+fn create_directory(path: &Path) -> Result<(), StartError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| StartError::Write { path: path.to_owned(), error })
 }

@@ -7,10 +7,10 @@ use wire::TaskId;
 use wire::message::{Actor, ErrorDetails, TaskResult, TaskState, TaskTransition};
 
 use crate::clock::Clock;
-use crate::core::Failure;
+use crate::core::TaskFailure;
 
 /// A task that was lost, in the words of the contract.
-pub(crate) fn lost(task: TaskId, failure: &Failure, clock: &Clock) -> Bytes {
+pub(crate) fn failed_result(task: TaskId, failure: &TaskFailure, clock: &Clock) -> Bytes {
     let transition = |at: Duration, state| TaskTransition {
         timestamp: clock.wall_nanos(at),
         state,
@@ -34,7 +34,7 @@ pub(crate) fn lost(task: TaskId, failure: &Failure, clock: &Clock) -> Bytes {
 }
 
 /// A task that was cancelled; the original has no such end, so the words are ours.
-pub(crate) fn cancelled(task: TaskId) -> Bytes {
+pub(crate) fn cancelled_result(task: TaskId) -> Bytes {
     const TEXT: &str = "The task was cancelled";
     TaskResult {
         task_id: task,

@@ -5,17 +5,19 @@ use std::io::{self, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 
 use crate::core::{BlockEnd, ExitReport};
-use crate::provider::{JobState, Output};
+use crate::provider::{JobOutput, JobState};
 
 /// At most so many bytes of each output are kept.
 const SUMMARY: u64 = 2048;
 
 /// How a job that is not running any more has ended.
-pub(crate) fn block_end(state: JobState) -> Option<BlockEnd> {
+pub(crate) fn of_job(state: JobState) -> Option<BlockEnd> {
     match state {
         JobState::Pending | JobState::Running | JobState::Held => None,
-        JobState::Completed(output) | JobState::TimedOut(output) => Some(BlockEnd::Completed(report(output))),
-        JobState::Failed(output) => Some(BlockEnd::Failed(report(output))),
+        JobState::Completed(output) | JobState::TimedOut(output) => {
+            Some(BlockEnd::Completed(read_report(output)))
+        }
+        JobState::Failed(output) => Some(BlockEnd::Failed(read_report(output))),
         JobState::Gone => {
             let message = Some("The scheduler does not know this job any more".to_owned());
             Some(BlockEnd::Completed(ExitReport { message, ..ExitReport::default() }))
@@ -27,8 +29,8 @@ pub(crate) fn block_end(state: JobState) -> Option<BlockEnd> {
     }
 }
 
-fn report(output: Output) -> ExitReport {
-    let read = |path: Option<PathBuf>| summary(&path?).ok();
+fn read_report(output: JobOutput) -> ExitReport {
+    let read = |path: Option<PathBuf>| read_summary(&path?).ok();
     ExitReport {
         message: output.message,
         exit_code: output.exit_code,
@@ -38,7 +40,7 @@ fn report(output: Output) -> ExitReport {
 }
 
 /// A file's text, or of a long one its beginning and its end.
-fn summary(path: &Path) -> io::Result<String> {
+fn read_summary(path: &Path) -> io::Result<String> {
     let mut file = fs::File::open(path)?;
     let size = file.metadata()?.len();
     let mut text = |from: u64, length: u64| -> io::Result<String> {

@@ -32,7 +32,7 @@ pub enum Event {
     /// These tasks never began and will not: the engine is stopping.
     Returned(Vec<TaskId>),
     /// The engine can't run tasks any more. What was outstanding ends with this text; so does what comes later.
-    Bad { text: String },
+    BadState { text: String },
 }
 
 /// The engine's events, in order. The channel closes when the engine has stopped and everything is said.

@@ -156,7 +156,7 @@ impl Launcher {
             // Nothing has to wait for a single node: one shell less per block.
             Self::SingleNodeLauncher { .. } if nodes <= 1 => format!("{CORES}{command}"),
             Self::SingleNodeLauncher { fail_on_any, .. } => {
-                format!("{CORES}{}", each(command, nodes, *fail_on_any))
+                format!("{CORES}{}", start_each(command, nodes, *fail_on_any))
             }
             Self::SrunLauncher { overrides, .. } => {
                 in_slurm(format!("srun --ntasks {nodes} -l {overrides} bash {file}"))
@@ -166,7 +166,7 @@ impl Launcher {
                 in_slurm(format!(
                     "SHARE=\"--exclusive --nodes $((NODES / {nodes}))\"\n\
                      [ {nodes} -le $NODES ] || SHARE=\"--ntasks $((NODES * CORES / {nodes}))\"\n{}",
-                    each(&one, nodes, false)
+                    start_each(&one, nodes, false)
                 ))
             }
             Self::AprunLauncher { overrides, .. } => {
@@ -200,7 +200,7 @@ impl Launcher {
 }
 
 /// Runs a command several times at once, and waits for all.
-fn each(command: &str, times: u32, fail_on_any: bool) -> String {
+fn start_each(command: &str, times: u32, fail_on_any: bool) -> String {
     let verdict = if fail_on_any { "[ $FAILED -eq 0 ]" } else { "[ $FAILED -lt $STARTED ]" };
     format!(
         "CHILDREN=\"\"; STARTED=0; FAILED=0\n\

@@ -37,14 +37,14 @@ mod throughput;
 
 pub use allowlist::{InvalidAllowlist, check_allowlist};
 pub use config::{
-    AcceleratorName, Accelerators, Address, AddressFinder, BlockOptions, Containers, CpuAffinity,
-    EngineConfig, EngineKind, InvalidOptions, LocalOptions, Options, OwnOptions, ProviderOptions,
+    AcceleratorName, Accelerators, Address, AddressFinder, BlockOptions, ContainerType, CpuAffinity,
+    EngineConfig, EngineKind, InvalidOptions, LocalOptions, Options, ProviderKind, ProviderOptions,
 };
 pub use engine::{Engine, StartError};
 pub use handle::{Event, Events, Handle, Stopped, Submission};
 pub use launcher::Launcher;
 pub use provider::{
-    CancelError, CannotAsk, Job, JobId, JobState, Output, Provider, ProviderFuture, Secret, Staging,
+    CancelError, Job, JobId, JobOutput, JobState, Provider, ProviderFuture, QueryError, Secret, Staging,
     StagingKind, SubmitError,
 };
 pub use report::{MachineInfo, NodeInfo, Report};

@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
 /// New processes may appear between two looks; a fork bomb is outrun within a few.
-const LOOKS: u32 = 200;
+const MAX_SCANS: u32 = 200;
 
 /// Names the worker whose descendant a process is.
 pub(crate) const MARK: &str = "FARCALL_WORKER";
@@ -32,7 +32,7 @@ pub(crate) fn mark(pool: &str, rank: u32) -> String {
 pub(crate) const MARKED_LIMIT: Resource = Resource::RLIMIT_MSGQUEUE;
 
 /// What a worker of this rank has of [`MARKED_LIMIT`], soft and hard; none where it can't serve as a mark.
-pub(crate) fn limit_of(rank: u32) -> Option<(u64, u64)> {
+pub(crate) fn marking_limit(rank: u32) -> Option<(u64, u64)> {
     let (soft, hard) = getrlimit(MARKED_LIMIT).ok()?;
     (soft != RLIM_INFINITY).then_some(())?;
     Some((soft.checked_sub(u64::from(rank) + 1)?, hard))
@@ -80,16 +80,16 @@ pub(crate) fn adopt_orphans() {
 
 /// Kills what dead workers of a pool have left behind, and waits until it is gone. Many are looked for at once: each
 /// look reads all processes of the machine.
-pub(crate) async fn sweep(pool: &str, workers: &[(Pid, u32)]) {
-    let marks = Marks {
+pub(crate) async fn kill_descendants(pool: &str, workers: &[(Pid, u32)]) {
+    let marks = DescendantMarks {
         sessions: workers.iter().map(|(worker, _)| *worker).collect(),
         variables: workers
             .iter()
             .map(|(_, rank)| format!("{MARK}={}", mark(pool, *rank)).into_bytes())
             .collect(),
-        limits: workers.iter().filter_map(|(_, rank)| Some(limit_of(*rank)?.0)).collect(),
+        limits: workers.iter().filter_map(|(_, rank)| Some(marking_limit(*rank)?.0)).collect(),
     };
-    for _ in 0..LOOKS {
+    for _ in 0..MAX_SCANS {
         for (worker, _) in workers {
             let _ = killpg(*worker, Signal::SIGKILL); // nobody there is as good
         }
@@ -117,7 +117,7 @@ pub(crate) fn reap(known: &HashSet<Pid>) {
     };
     let here = nix::unistd::getpid();
     for pid in processes().filter(|pid| !known.contains(pid)) {
-        if zombie_of(pid, here) {
+        if is_zombie_of(pid, here) {
             let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG)); // somebody else was faster
         }
     }
@@ -160,18 +160,18 @@ fn stat(pid: Pid) -> Option<Stat> {
     Some(Stat { state, parent: number()?, group: number()?, session: number()? })
 }
 
-fn zombie_of(pid: Pid, parent: Pid) -> bool {
+fn is_zombie_of(pid: Pid, parent: Pid) -> bool {
     stat(pid).is_some_and(|stat| stat.is_dead() && stat.parent == parent)
 }
 
 /// What tells that a process descends from one of some workers.
-struct Marks {
+struct DescendantMarks {
     sessions: HashSet<Pid>,
     variables: HashSet<Vec<u8>>,
     limits: HashSet<u64>,
 }
 
-impl Marks {
+impl DescendantMarks {
     fn are_on(&self, pid: Pid) -> bool {
         stat(pid).is_some_and(|stat| {
             !stat.is_dead()
@@ -195,10 +195,10 @@ impl Marks {
 }
 
 /// Process trees are not deeper than this; a loop in what /proc says must end, too.
-const DEEPEST: usize = 1000;
+const MAX_DEPTH: usize = 1000;
 
 fn descends_from(mut pid: Pid, ancestor: Pid) -> bool {
-    for _ in 0..DEEPEST {
+    for _ in 0..MAX_DEPTH {
         match stat(pid) {
             Some(stat) if stat.parent == ancestor => return true,
             Some(stat) if stat.parent.as_raw() > 1 => pid = stat.parent,

@@ -11,7 +11,7 @@ use crate::link::message;
 use crate::node;
 
 /// What the core decides by.
-pub(crate) fn rules(config: &EngineConfig) -> Rules {
+pub(crate) fn core_rules(config: &EngineConfig) -> Rules {
     let options = &config.options;
     let blocks = &options.provider.blocks;
     let accelerators = Some(options.available_accelerators.len()).filter(|count| *count > 0);
@@ -33,22 +33,22 @@ pub(crate) fn rules(config: &EngineConfig) -> Rules {
             workers_per_node,
             parallelism: blocks.parallelism,
             max_idle: scaling.max_idle,
-            mind_failures: options.block_error_handler,
+            failures_end_engine: options.block_error_handler,
         },
     }
 }
 
 /// What one run of an engine has for itself.
-pub(crate) struct Run {
+pub(crate) struct RunSettings {
     pub(crate) id: String,
     /// Where nodes connect to it.
     pub(crate) engines: Vec<SocketAddr>,
-    pub(crate) keys: keys::Side,
+    pub(crate) keys: keys::LinkKeys,
     pub(crate) allowed_serializers: Vec<&'static str>,
 }
 
 /// What all nodes of a run are told. They find the worker's Python in `library`, if they share the endpoint's files.
-pub(crate) fn node_config(config: &EngineConfig, run: Run, library: PathBuf) -> node::Config {
+pub(crate) fn node_config(config: &EngineConfig, run: RunSettings, library: PathBuf) -> node::Config {
     let options = &config.options;
     let shared = options.shared_file_system;
     let logs = options.worker_logdir_root.as_ref().map(|root| root.join(config.executor_label()));
@@ -114,10 +114,10 @@ mod tests {
             open_files: None,
             options,
         };
-        let run = Run {
+        let run = RunSettings {
             id: String::new(),
             engines: address::with_port(&address.advertise, 1),
-            keys: keys::make().unwrap().1,
+            keys: keys::generate().unwrap().1,
             allowed_serializers: allowlist::resolve(&config.options.allowed_serializers).unwrap(),
         };
         let mut nodes = serde_json::to_value(node_config(&config, run, "/library".into())).unwrap();
@@ -126,7 +126,7 @@ mod tests {
         let job = Job { name: "job".into(), node_command: vec!["node".into()], staging };
         let blocks = &config.options.provider.blocks;
         let script = provider::script(blocks, &job, "/node.json", Path::new("/scripts"));
-        format!("{:?}\n{nodes}\n{script}\n{address:?} {ports:?}", rules(&config))
+        format!("{:?}\n{nodes}\n{script}\n{address:?} {ports:?}", core_rules(&config))
     }
 
     /// An option that is read and then forgotten fails here.

@@ -160,7 +160,7 @@ impl Driver {
                 Some(event) = self.spool_thread.event() => Some(spooled(event)),
                 event = next(&mut self.engine_events) => match event {
                     Some(event) => {
-                        if let engine::Event::Bad { text } = &event {
+                        if let engine::Event::BadState { text } = &event {
                             // The engine may be gone before the last heartbeat asks it.
                             self.report.last_block_failure = Some(text.clone());
                             self.engine_failure = Some(text.clone());
@@ -360,7 +360,7 @@ fn engine(event: engine::Event) -> Input {
         engine::Event::Assigned(tasks) => Input::Assigned(tasks),
         engine::Event::Ended { task, result } => Input::Ended { task, result: result.into() },
         engine::Event::Returned(tasks) => Input::Returned(tasks),
-        engine::Event::Bad { text } => {
+        engine::Event::BadState { text } => {
             tracing::error!("the engine can't run tasks any more: {text}");
             Input::EngineFailed
         }

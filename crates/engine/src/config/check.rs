@@ -7,10 +7,10 @@ use super::options::Options;
 use crate::launcher::Launcher;
 
 /// No queue takes a longer one.
-const MOST_RESULT: u64 = 64 << 20;
+const MAX_RESULT_SIZE: u64 = 64 << 20;
 
 /// A day: in seconds.
-const MOST_START: u64 = 86_400;
+const MAX_START_TIMEOUT: u64 = 86_400;
 
 impl Options {
     /// Refuses values no node could work with.
@@ -57,10 +57,10 @@ impl Options {
         if self.max_workers_per_node == Some(0) {
             return refuse("max_workers_per_node", "at least 1");
         }
-        if !(128..=MOST_RESULT).contains(&self.result_size_limit) {
+        if !(128..=MAX_RESULT_SIZE).contains(&self.result_size_limit) {
             return refuse("result_size_limit", "between 128 and 67108864");
         }
-        if !(1..=MOST_START).contains(&self.worker_start_timeout) {
+        if !(1..=MAX_START_TIMEOUT).contains(&self.worker_start_timeout) {
             return refuse("worker_start_timeout", "between 1 and 86400");
         }
         if !self.shared_file_system && self.provider.blocks.launcher.needs_shared_files() {
@@ -121,7 +121,7 @@ impl Options {
         );
         let blocks = &self.provider.blocks;
         note(
-            self.provider.own != usual.provider.own,
+            self.provider.kind != usual.provider.kind,
             "provider.cmd_timeout",
             "blocks on this machine are started without a command that could hang",
         );
@@ -140,11 +140,11 @@ impl Options {
 }
 
 /// Files have names of 255 bytes at most, and more than the label stands in them.
-const LONGEST_LABEL: usize = 128;
+const MAX_LABEL_LENGTH: usize = 128;
 
 /// Directories, scripts and logs are named by it: it must not lead out of where they lie.
 fn is_part_of_a_name(label: &str) -> bool {
-    label.len() <= LONGEST_LABEL
+    label.len() <= MAX_LABEL_LENGTH
         && !["..", "."].contains(&label)
         && !label.chars().any(|character| character == '/' || character.is_control())
 }

@@ -113,7 +113,7 @@ impl From<CpuAffinity> for String {
 
 /// `a-b,c` as CPU numbers; none for anything else, and for more CPUs than any machine has.
 fn cpu_list(text: &str) -> Option<Vec<usize>> {
-    const MOST: usize = 1 << 16;
+    const MAX_CPU: usize = 1 << 16;
     let mut cpus = Vec::new();
     for part in text.split(',') {
         let (first, last) = match part.split_once('-') {
@@ -123,7 +123,7 @@ fn cpu_list(text: &str) -> Option<Vec<usize>> {
                 (only, only)
             }
         };
-        if last >= MOST || first > last {
+        if last >= MAX_CPU || first > last {
             return None;
         }
         cpus.extend(first..=last);

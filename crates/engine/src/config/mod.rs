@@ -22,8 +22,8 @@ pub use devices::{AcceleratorName, Accelerators, CpuAffinity};
 pub use error::InvalidOptions;
 pub use kind::EngineKind;
 pub(crate) use kind::Workers;
-pub use options::{Containers, Options};
-pub use provider::{BlockOptions, LocalOptions, OwnOptions, ProviderOptions};
+pub use options::{ContainerType, Options};
+pub use provider::{BlockOptions, LocalOptions, ProviderKind, ProviderOptions};
 
 /// Everything an engine needs to start.
 #[derive(Clone, Debug)]

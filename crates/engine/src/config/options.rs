@@ -80,7 +80,7 @@ pub struct Options {
     pub interchange_launch_cmd: Option<Value>,
     pub storage_access: Option<Value>,
     pub manager_selector: Option<Value>,
-    pub container_type: Option<Containers>,
+    pub container_type: Option<ContainerType>,
     pub container_uri: Option<String>,
     pub container_cmd_options: Option<String>,
     pub executor: Option<Value>,
@@ -144,7 +144,7 @@ impl Default for Options {
 /// `container_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Containers {
+pub enum ContainerType {
     Docker,
     Podman,
     PodmanHpc,

@@ -13,17 +13,17 @@ pub struct ProviderOptions {
     /// What all providers have in common.
     pub blocks: BlockOptions,
     /// What this one has for itself.
-    pub own: OwnOptions,
+    pub kind: ProviderKind,
 }
 
 /// Which provider it is, with the options that only it has.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "type")]
-pub enum OwnOptions {
+pub enum ProviderKind {
     LocalProvider(LocalOptions),
 }
 
-impl Default for OwnOptions {
+impl Default for ProviderKind {
     fn default() -> Self {
         Self::LocalProvider(LocalOptions::default())
     }
@@ -82,7 +82,7 @@ impl TryFrom<Map<String, Value>> for ProviderOptions {
         let common: Map<_, _> = COMMON.into_iter().filter_map(|name| own.remove_entry(name)).collect();
         let shape = |error: serde_json::Error| InvalidOptions::Shape(error.to_string());
         let blocks = serde_json::from_value(common.into()).map_err(shape)?;
-        Ok(Self { blocks, own: serde_json::from_value(own.into()).map_err(shape)? })
+        Ok(Self { blocks, kind: serde_json::from_value(own.into()).map_err(shape)? })
     }
 }
 
@@ -104,8 +104,8 @@ impl ProviderOptions {
 
     /// The class name users know.
     pub fn name(&self) -> &'static str {
-        match self.own {
-            OwnOptions::LocalProvider(_) => "LocalProvider",
+        match self.kind {
+            ProviderKind::LocalProvider(_) => "LocalProvider",
         }
     }
 }

@@ -34,9 +34,9 @@ pub(super) fn read(
     for (key, value) in kwargs {
         match key.as_str() {
             "strategy" => apply(&mut scaling, value)?,
-            "max_idletime" => scaling.max_idle = seconds("job_status_kwargs.max_idletime", value)?,
+            "max_idletime" => scaling.max_idle = parse_seconds("job_status_kwargs.max_idletime", value)?,
             "strategy_period" => {
-                scaling.period = Some(seconds("job_status_kwargs.strategy_period", value)?);
+                scaling.period = Some(parse_seconds("job_status_kwargs.strategy_period", value)?);
             }
             other => {
                 return Err(InvalidOptions::Shape(format!(
@@ -52,12 +52,14 @@ pub(super) fn read(
 fn apply(scaling: &mut ScalingOptions, value: &Value) -> Result<(), InvalidOptions> {
     match value {
         Value::Null => {}
-        Value::String(name) => scaling.strategy = named(name)?,
+        Value::String(name) => scaling.strategy = parse_name(name)?,
         Value::Object(object) => {
             for (key, value) in object {
                 match (key.as_str(), value) {
-                    ("type", Value::String(name)) => scaling.strategy = named(name)?,
-                    ("max_idletime", value) => scaling.max_idle = seconds("strategy.max_idletime", value)?,
+                    ("type", Value::String(name)) => scaling.strategy = parse_name(name)?,
+                    ("max_idletime", value) => {
+                        scaling.max_idle = parse_seconds("strategy.max_idletime", value)?
+                    }
                     _ => {
                         return Err(InvalidOptions::Shape(format!(
                             "strategy has no `{key}`; there are type and max_idletime"
@@ -71,7 +73,7 @@ fn apply(scaling: &mut ScalingOptions, value: &Value) -> Result<(), InvalidOptio
     Ok(())
 }
 
-fn named(name: &str) -> Result<ScalingStrategy, InvalidOptions> {
+fn parse_name(name: &str) -> Result<ScalingStrategy, InvalidOptions> {
     match name {
         "simple" | "SimpleStrategy" => Ok(ScalingStrategy::Simple),
         "htex_auto_scale" => Ok(ScalingStrategy::HtexAutoScale),
@@ -82,7 +84,7 @@ fn named(name: &str) -> Result<ScalingStrategy, InvalidOptions> {
     }
 }
 
-fn seconds(option: &'static str, value: &Value) -> Result<Duration, InvalidOptions> {
+fn parse_seconds(option: &'static str, value: &Value) -> Result<Duration, InvalidOptions> {
     value
         .as_f64()
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())

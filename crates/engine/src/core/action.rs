@@ -2,7 +2,7 @@
 
 use wire::TaskId;
 
-use super::loss::Failure;
+use super::failure::TaskFailure;
 use super::nodes::NodeKey;
 
 /// What must be done.
@@ -27,16 +27,16 @@ pub(crate) enum Action {
     Deliver(TaskId),
     Fail {
         task: TaskId,
-        failure: Failure,
+        failure: TaskFailure,
     },
     /// The task has ended as cancelled.
     Cancel(TaskId),
     /// Hand these back: they never began.
     Return(Vec<TaskId>),
     /// Cut this node's connection.
-    Drop(NodeKey),
+    DropNode(NodeKey),
     /// Tell the owner that no more tasks can be run.
-    Bad(String),
+    ReportBadState(String),
     /// Everything is said: tell the nodes to go and leave.
     Finish,
 }

@@ -54,18 +54,18 @@ pub(crate) struct ScalingRules {
     pub(crate) parallelism: f64,
     pub(crate) max_idle: Duration,
     /// Whether failed blocks bring the engine into bad state.
-    pub(crate) mind_failures: bool,
+    pub(crate) failures_end_engine: bool,
 }
 
 #[derive(Debug)]
 pub(crate) struct Blocks {
-    wanted: ScalingRules,
+    rules: ScalingRules,
     /// Asked for or running; and whether a node of it has ever called.
     live: BTreeMap<u32, bool>,
     next: u32,
     idle_since: Option<Duration>,
     /// When idle blocks may next be looked for.
-    next_look: Duration,
+    next_scan: Duration,
     /// Failures since a task last came to a result; one that never had a node weighs as much as several that had.
     strikes: u32,
     /// The last of them, to be told to users.
@@ -73,10 +73,10 @@ pub(crate) struct Blocks {
 }
 
 /// A block that never had a node fails for a reason that lasts; one that had may have met an accident.
-const STRIKES_NEVER_CALLED: u32 = 3;
+const STRIKES_WITHOUT_NODE: u32 = 3;
 
 /// So many failures are told.
-const TOLD: usize = 10;
+const MAX_REPORTED_FAILURES: usize = 10;
 
 /// A step of scaling.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,24 +87,24 @@ pub(crate) enum ScalingStep {
 }
 
 impl Blocks {
-    pub(crate) fn new(wanted: ScalingRules) -> Self {
+    pub(crate) fn new(rules: ScalingRules) -> Self {
         Self {
-            wanted,
+            rules,
             live: BTreeMap::new(),
             next: 0,
             idle_since: None,
-            next_look: Duration::ZERO,
+            next_scan: Duration::ZERO,
             strikes: 0,
             failures: VecDeque::new(),
         }
     }
 
     /// The first blocks, asked for as soon as the engine starts.
-    pub(crate) fn first(&mut self) -> ScalingStep {
-        self.more(self.wanted.init.min(self.wanted.max))
+    pub(crate) fn request_initial(&mut self) -> ScalingStep {
+        self.request(self.rules.init.min(self.rules.max))
     }
 
-    fn more(&mut self, count: u32) -> ScalingStep {
+    fn request(&mut self, count: u32) -> ScalingStep {
         if count == 0 {
             return ScalingStep::Nothing;
         }
@@ -118,81 +118,82 @@ impl Blocks {
         u32::try_from(self.live.len()).unwrap_or(u32::MAX)
     }
 
-    fn per_block(&self) -> f64 {
-        f64::from(self.wanted.workers_per_node) * f64::from(self.wanted.nodes_per_block)
+    fn workers_per_block(&self) -> f64 {
+        f64::from(self.rules.workers_per_node) * f64::from(self.rules.nodes_per_block)
     }
 
     /// The next step towards what `outstanding` tasks need; `draining` nodes take none of them.
     pub(crate) fn scale(&mut self, outstanding: usize, draining: usize, now: Duration) -> ScalingStep {
-        let (wanted, live) = (self.wanted, self.count());
-        if wanted.strategy == ScalingStrategy::None {
+        let (rules, live) = (self.rules, self.count());
+        if rules.strategy == ScalingStrategy::None {
             return ScalingStep::Nothing;
         }
         if outstanding == 0 {
-            if live <= wanted.min {
+            if live <= rules.min {
                 self.idle_since = None;
                 return ScalingStep::Nothing;
             }
             let since = *self.idle_since.get_or_insert(now);
-            if now.saturating_sub(since) < wanted.max_idle {
+            if now.saturating_sub(since) < rules.max_idle {
                 return ScalingStep::Nothing;
             }
             self.idle_since = None;
-            let surplus = self.live.keys().copied().take((live - wanted.min) as usize).collect();
-            return self.give_back(surplus);
+            let surplus = self.live.keys().copied().take((live - rules.min) as usize).collect();
+            return self.release(surplus);
         }
         self.idle_since = None;
-        if live >= wanted.max {
+        if live >= rules.max {
             return ScalingStep::Nothing;
         }
-        let draining = draining as f64 * f64::from(wanted.workers_per_node);
-        let capacity = (f64::from(live) * self.per_block() - draining).max(0.0);
-        let lacking = (outstanding as f64 * wanted.parallelism).ceil() - capacity;
+        let draining = draining as f64 * f64::from(rules.workers_per_node);
+        let capacity = (f64::from(live) * self.workers_per_block() - draining).max(0.0);
+        let lacking = (outstanding as f64 * rules.parallelism).ceil() - capacity;
         if lacking > 0.0 {
-            let blocks = (lacking / self.per_block()).ceil().min(f64::from(wanted.max - live));
-            return self.more(blocks as u32);
+            let blocks = (lacking / self.workers_per_block()).ceil().min(f64::from(rules.max - live));
+            return self.request(blocks as u32);
         }
-        if live == 0 { self.more(1) } else { ScalingStep::Nothing }
+        if live == 0 { self.request(1) } else { ScalingStep::Nothing }
     }
 
     /// How many blocks could go although there are tasks, if so many are idle; asked only when it is time to look.
-    pub(crate) fn surplus(&mut self, outstanding: usize, now: Duration) -> Option<usize> {
-        let wanted = self.wanted;
-        if !self.may_trim(outstanding) || now < self.next_look {
+    pub(crate) fn count_surplus(&mut self, outstanding: usize, now: Duration) -> Option<usize> {
+        let rules = self.rules;
+        if !self.may_release(outstanding) || now < self.next_scan {
             return None;
         }
-        self.next_look = now + wanted.max_idle.clamp(SHORTEST_LOOK, LONGEST_LOOK);
-        let spare = f64::from(self.count()) * self.per_block() - outstanding as f64 * wanted.parallelism;
-        let blocks = (spare.floor() / self.per_block()).floor().max(0.0);
-        Some(blocks.min(f64::from(self.count() - wanted.min)) as usize).filter(|&blocks| blocks > 0)
+        self.next_scan = now + rules.max_idle.clamp(MIN_SCAN_PERIOD, MAX_SCAN_PERIOD);
+        let spare =
+            f64::from(self.count()) * self.workers_per_block() - outstanding as f64 * rules.parallelism;
+        let blocks = (spare.floor() / self.workers_per_block()).floor().max(0.0);
+        Some(blocks.min(f64::from(self.count() - rules.min)) as usize).filter(|&blocks| blocks > 0)
     }
 
-    fn may_trim(&self, outstanding: usize) -> bool {
-        self.wanted.strategy == ScalingStrategy::HtexAutoScale
+    fn may_release(&self, outstanding: usize) -> bool {
+        self.rules.strategy == ScalingStrategy::HtexAutoScale
             && outstanding > 0
-            && self.count() > self.wanted.min
+            && self.count() > self.rules.min
     }
 
     /// How long a block must have been idle to be given back.
     pub(crate) fn max_idle(&self) -> Duration {
-        self.wanted.max_idle
+        self.rules.max_idle
     }
 
-    /// When [`Self::scale`] or [`Self::surplus`] may give idle blocks back.
+    /// When [`Self::scale`] or [`Self::count_surplus`] may give idle blocks back.
     pub(crate) fn idle_until(&self, outstanding: usize) -> Option<Duration> {
-        let all = self.idle_since.map(|since| since + self.wanted.max_idle);
-        all.into_iter().chain(self.may_trim(outstanding).then_some(self.next_look)).min()
+        let all = self.idle_since.map(|since| since + self.rules.max_idle);
+        all.into_iter().chain(self.may_release(outstanding).then_some(self.next_scan)).min()
     }
 
     /// Ends these blocks because nobody needs them.
-    pub(crate) fn give_back(&mut self, mut numbers: Vec<u32>) -> ScalingStep {
+    pub(crate) fn release(&mut self, mut numbers: Vec<u32>) -> ScalingStep {
         numbers.retain(|number| self.live.remove(number).is_some());
         if numbers.is_empty() { ScalingStep::Nothing } else { ScalingStep::Cancel(numbers) }
     }
 
     /// All that live, to be cancelled because the engine stops.
-    pub(crate) fn give_up(&mut self) -> ScalingStep {
-        self.give_back(self.live.keys().copied().collect())
+    pub(crate) fn release_all(&mut self) -> ScalingStep {
+        self.release(self.live.keys().copied().collect())
     }
 
     /// Whether a node may belong to this block.
@@ -200,14 +201,14 @@ impl Blocks {
         self.live.contains_key(&number)
     }
 
-    pub(crate) fn node_joined(&mut self, number: u32) {
+    pub(crate) fn record_node(&mut self, number: u32) {
         if let Some(had_nodes) = self.live.get_mut(&number) {
             *had_nodes = true;
         }
     }
 
     /// A task came to a result: whatever failed before, blocks work.
-    pub(crate) fn task_ended(&mut self) {
+    pub(crate) fn record_result(&mut self) {
         if self.strikes > 0 {
             self.strikes = 0;
             self.failures.clear();
@@ -215,7 +216,7 @@ impl Blocks {
     }
 
     /// A block's job has ended by itself, or could not be submitted.
-    pub(crate) fn job_ended(&mut self, number: u32, ended: BlockEnd) {
+    pub(crate) fn record_job_end(&mut self, number: u32, ended: BlockEnd) {
         let Some(had_nodes) = self.live.remove(&number) else { return };
         let (strikes, report) = match ended {
             BlockEnd::Failed(report) if had_nodes => (1, report),
@@ -223,11 +224,11 @@ impl Blocks {
             BlockEnd::Completed(report)
             | BlockEnd::Cancelled(report)
             | BlockEnd::Failed(report)
-            | BlockEnd::Missing(report) => (STRIKES_NEVER_CALLED, missing(report)),
+            | BlockEnd::Missing(report) => (STRIKES_WITHOUT_NODE, missing(report)),
         };
         self.strikes = self.strikes.saturating_add(strikes);
         self.failures.push_back(report);
-        if self.failures.len() > TOLD {
+        if self.failures.len() > MAX_REPORTED_FAILURES {
             self.failures.pop_front();
         }
     }
@@ -238,9 +239,9 @@ impl Blocks {
     }
 
     /// What to tell users when too many blocks have failed for another one to be worth asking for.
-    pub(crate) fn verdict(&self) -> Option<String> {
-        let enough = STRIKES_NEVER_CALLED.saturating_mul(self.wanted.init.max(1));
-        if !self.wanted.mind_failures || !self.live.is_empty() || self.strikes < enough {
+    pub(crate) fn bad_state_text(&self) -> Option<String> {
+        let enough = STRIKES_WITHOUT_NODE.saturating_mul(self.rules.init.max(1));
+        if !self.rules.failures_end_engine || !self.live.is_empty() || self.strikes < enough {
             return None;
         }
         let failures = self.failures.iter().enumerate();
@@ -249,8 +250,8 @@ impl Blocks {
 }
 
 /// Between two looks for idle blocks.
-const SHORTEST_LOOK: Duration = Duration::from_millis(10);
-const LONGEST_LOOK: Duration = Duration::from_secs(5);
+const MIN_SCAN_PERIOD: Duration = Duration::from_millis(10);
+const MAX_SCAN_PERIOD: Duration = Duration::from_secs(5);
 
 impl ExitReport {
     /// As it is told, one tab before each thing known.

@@ -6,13 +6,19 @@ use std::time::Duration;
 use wire::TaskId;
 
 use super::action::Action;
-use super::loss::{Failure, Loss};
-use super::tasks::Begun;
+use super::failure::{AttemptFailure, TaskFailure};
+use super::tasks::BeginRecord;
 use super::{Core, Phase};
 
 impl Core {
     /// An attempt came to nothing: try again if allowed, else end the task so.
-    pub(super) fn lost(&mut self, id: TaskId, loss: Loss, now: Duration, actions: &mut Vec<Action>) {
+    pub(super) fn retry_or_fail(
+        &mut self,
+        id: TaskId,
+        failure: AttemptFailure,
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) {
         let retry = self.phase == Phase::Running;
         let Some(task) = self.tasks.get_mut(id) else { return };
         if task.cancelled {
@@ -20,10 +26,10 @@ impl Core {
             actions.push(Action::Cancel(id));
             return;
         }
-        task.losses.push(loss);
-        if retry && task.losses.len() <= self.rules.max_retries as usize {
+        task.failed_attempts.push(failure);
+        if retry && task.failed_attempts.len() <= self.rules.max_retries as usize {
             task.began = now;
-            self.tasks.wait_again(id);
+            self.tasks.requeue(id);
         } else {
             self.fail(id, actions);
         }
@@ -31,35 +37,35 @@ impl Core {
 
     pub(super) fn fail(&mut self, id: TaskId, actions: &mut Vec<Action>) {
         if let Some(task) = self.tasks.remove(id) {
-            let failure = Failure { attempts: task.losses, began: task.began };
+            let failure = TaskFailure { attempts: task.failed_attempts, began: task.began };
             actions.push(Action::Fail { task: id, failure });
         }
     }
 
-    pub(super) fn unstarted(&mut self, id: TaskId, actions: &mut Vec<Action>) {
+    pub(super) fn return_to_queue(&mut self, id: TaskId, actions: &mut Vec<Action>) {
         if self.tasks.get(id).is_some_and(|task| task.cancelled) {
             self.tasks.remove(id);
             actions.push(Action::Cancel(id));
         } else {
-            self.tasks.wait_again(id);
+            self.tasks.requeue(id);
         }
     }
 
-    pub(super) fn judge(&mut self, actions: &mut Vec<Action>) {
+    pub(super) fn check_bad_state(&mut self, actions: &mut Vec<Action>) {
         if self.phase != Phase::Running {
             return;
         }
-        let Some(text) = self.blocks.verdict() else { return };
+        let Some(text) = self.blocks.bad_state_text() else { return };
         let cause: Arc<str> = text.into();
-        self.phase = Phase::Bad { cause: Arc::clone(&cause) };
+        self.phase = Phase::BadState { cause: Arc::clone(&cause) };
         for id in self.tasks.select(|_| true) {
             let executor = Arc::clone(&self.rules.executor);
             if let Some(task) = self.tasks.get_mut(id) {
-                task.losses.push(Loss::BadState { executor, cause: Arc::clone(&cause) });
+                task.failed_attempts.push(AttemptFailure::BadState { executor, cause: Arc::clone(&cause) });
             }
             self.fail(id, actions);
         }
-        actions.push(Action::Bad(cause.to_string()));
+        actions.push(Action::ReportBadState(cause.to_string()));
     }
 
     pub(super) fn stop(&mut self, until: Duration, actions: &mut Vec<Action>) {
@@ -70,7 +76,7 @@ impl Core {
             }
             phase => *phase = Phase::Stopping { until },
         }
-        let back = self.tasks.select(|task| task.begun == Begun::No);
+        let back = self.tasks.select(|task| task.begun == BeginRecord::None);
         for id in &back {
             self.tasks.remove(*id);
         }
@@ -80,7 +86,7 @@ impl Core {
     }
 
     /// The grace is over: what has begun and not ended ends with its node's loss.
-    pub(super) fn fail_all_lost(&mut self, actions: &mut Vec<Action>) {
+    pub(super) fn fail_unfinished(&mut self, actions: &mut Vec<Action>) {
         for id in self.tasks.select(|_| true) {
             let Some(task) = self.tasks.get_mut(id) else { continue };
             if task.cancelled {
@@ -89,7 +95,7 @@ impl Core {
                 continue;
             }
             if let Some(node) = task.node.clone() {
-                task.losses.push(Loss::Manager { node });
+                task.failed_attempts.push(AttemptFailure::NodeLost { node });
             }
             self.fail(id, actions);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use wire::TaskId;
 
 use super::blocks::BlockEnd;
-use super::loss::{Loss, NodeName};
+use super::failure::{AttemptFailure, NodeName};
 use super::nodes::NodeKey;
 use super::tasks::Priority;
 
@@ -20,7 +20,7 @@ pub(crate) enum Input {
     /// A task asks for what can't be given: it ends so, without having been taken in.
     Refused {
         task: TaskId,
-        loss: Loss,
+        failure: AttemptFailure,
     },
     /// The owner has written down that these have begun.
     Begun(Vec<TaskId>),
@@ -42,11 +42,11 @@ pub(crate) enum Input {
         slots: u32,
     },
     /// It has so many slots now.
-    NodeSlots {
+    NodeResized {
         node: NodeKey,
         slots: u32,
     },
-    NodeHeard(NodeKey),
+    NodeHeartbeat(NodeKey),
     NodeLost(NodeKey),
     TaskEnded {
         node: NodeKey,

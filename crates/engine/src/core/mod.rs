@@ -9,13 +9,13 @@
 //! ```
 //!
 //! Every input is applied with the time it came at; what must be done comes out as actions. No IO, no clock, no
-//! channel. The driver applies a batch of inputs with [`Core::take`] and then calls [`Core::settle`] once.
+//! channel. The driver applies a batch of inputs with [`Core::handle`] and then calls [`Core::settle`] once.
 
 mod action;
 mod blocks;
 mod endings;
+mod failure;
 mod input;
-mod loss;
 mod nodes;
 mod tasks;
 #[cfg(test)]
@@ -29,14 +29,14 @@ use wire::TaskId;
 
 pub(crate) use action::Action;
 pub(crate) use blocks::{BlockEnd, ExitReport, ScalingRules, ScalingStrategy};
+pub(crate) use failure::{AttemptFailure, NodeName, TaskFailure};
 pub(crate) use input::Input;
-pub(crate) use loss::{Failure, Loss, NodeName};
 pub(crate) use nodes::NodeKey;
 pub(crate) use tasks::Priority;
 
 use blocks::{Blocks, ScalingStep};
 use nodes::Nodes;
-use tasks::{Begun, TaskHolder, Tasks};
+use tasks::{BeginRecord, TaskHolder, Tasks};
 
 /// What the core decides by.
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ pub(crate) struct Rules {
 #[derive(Clone, Debug, PartialEq)]
 enum Phase {
     Running,
-    Bad { cause: Arc<str> },
+    BadState { cause: Arc<str> },
     Stopping { until: Duration },
     Stopped,
 }
@@ -80,7 +80,7 @@ pub(crate) struct Core {
     blocks: Blocks,
     next_sweep: Duration,
     /// When a node may turn out to have been given too much.
-    look_again: Option<Duration>,
+    next_recall_check: Option<Duration>,
     /// When each node begins to drain.
     drains: BTreeSet<(Duration, NodeKey)>,
     draining: BTreeSet<NodeKey>,
@@ -99,7 +99,7 @@ impl Core {
             starting: BTreeMap::new(),
             blocks,
             next_sweep,
-            look_again: None,
+            next_recall_check: None,
             drains: BTreeSet::new(),
             draining: BTreeSet::new(),
         }
@@ -110,11 +110,11 @@ impl Core {
         match self.phase {
             Phase::Stopped => None,
             Phase::Stopping { until } => Some(until),
-            Phase::Running | Phase::Bad { .. } => {
+            Phase::Running | Phase::BadState { .. } => {
                 let idle = self.blocks.idle_until(self.tasks.len());
                 let drain = self.drains.first().map(|(at, _)| *at);
                 let sweep = (self.nodes.len() + self.starting.len() > 0).then_some(self.next_sweep);
-                idle.into_iter().chain(drain).chain(sweep).chain(self.look_again).min()
+                idle.into_iter().chain(drain).chain(sweep).chain(self.next_recall_check).min()
             }
         }
     }
@@ -126,7 +126,7 @@ impl Core {
             busy,
             waiting: self.tasks.waiting(),
             outstanding: self.tasks.len(),
-            accepted: self.tasks.arrivals(),
+            accepted: self.tasks.accepted(),
         }
     }
 
@@ -154,87 +154,92 @@ impl Core {
     #[cfg(test)]
     pub(crate) fn apply(&mut self, input: Input, now: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
-        self.take(input, now, &mut actions);
+        self.handle(input, now, &mut actions);
         self.settle(now, &mut actions);
         actions
     }
 
     /// Applies one input; what it makes possible for other tasks is left to [`Self::settle`].
-    pub(crate) fn take(&mut self, input: Input, now: Duration, actions: &mut Vec<Action>) {
+    pub(crate) fn handle(&mut self, input: Input, now: Duration, actions: &mut Vec<Action>) {
         if self.phase == Phase::Stopped {
             return;
         }
         match input {
             Input::Started => {
-                let first = self.blocks.first();
+                let first = self.blocks.request_initial();
                 push_scaling(first, actions);
             }
-            Input::Submitted { task, priority } => self.submitted(task, priority, now, actions),
+            Input::Submitted { task, priority } => self.accept_task(task, priority, now, actions),
             Input::Refused { task, .. } if self.tasks.get(task).is_some() => {}
-            Input::Refused { task, loss } => {
-                let failure = Failure { attempts: vec![loss], began: now };
+            Input::Refused { task, failure } => {
+                let failure = TaskFailure { attempts: vec![failure], began: now };
                 actions.push(Action::Fail { task, failure });
             }
             Input::Begun(tasks) => {
                 for task in tasks {
-                    self.begun(task, actions);
+                    self.confirm_begun(task, actions);
                 }
             }
-            Input::Cancelled(task) => self.cancelled(task, now, actions),
-            Input::BlockEnded { block, end } => self.blocks.job_ended(block, end),
+            Input::Cancelled(task) => self.cancel_task(task, now, actions),
+            Input::BlockEnded { block, end } => self.blocks.record_job_end(block, end),
             Input::NodeStarting { node, block } => {
                 if self.blocks.is_live(block) {
                     self.starting.insert(node, (block, now));
                 } else {
-                    actions.push(Action::Drop(node));
+                    actions.push(Action::DropNode(node));
                 }
             }
             Input::NodeJoined { node, block, name, slots } => {
                 self.starting.remove(&node);
                 if self.blocks.is_live(block) && slots > 0 {
-                    self.blocks.node_joined(block);
-                    self.nodes.join(node, Arc::new(name), block, slots, now);
+                    self.blocks.record_node(block);
+                    self.nodes.add(node, Arc::new(name), block, slots, now);
                     self.drains.extend(self.rules.drain_period.map(|period| (now + period, node)));
                 } else {
-                    actions.push(Action::Drop(node));
+                    actions.push(Action::DropNode(node));
                 }
             }
-            Input::NodeSlots { node, slots } => {
-                self.nodes.heard(node, now);
+            Input::NodeResized { node, slots } => {
+                self.nodes.record_contact(node, now);
                 self.nodes.resize(node, slots);
             }
-            Input::NodeHeard(node) => {
-                self.nodes.heard(node, now);
+            Input::NodeHeartbeat(node) => {
+                self.nodes.record_contact(node, now);
                 if let Some((_, heard)) = self.starting.get_mut(&node) {
                     *heard = now;
                 }
             }
-            Input::NodeLost(node) => self.node_lost(node, now, actions),
+            Input::NodeLost(node) => self.remove_node(node, now, actions),
             Input::TaskEnded { node, task } => {
-                self.nodes.heard(node, now);
-                if self.is_at(task, node) {
-                    self.nodes.take_back(node, task, true, now);
-                    self.blocks.task_ended();
+                self.nodes.record_contact(node, now);
+                if self.is_sent_to(task, node) {
+                    self.nodes.unassign(node, task, true, now);
+                    self.blocks.record_result();
                     self.tasks.remove(task);
                     actions.push(Action::Deliver(task));
                 }
             }
             Input::WorkerLost { node, task, rank, hint } => {
-                self.nodes.heard(node, now);
-                if self.is_at(task, node) {
-                    self.nodes.take_back(node, task, false, now);
+                self.nodes.record_contact(node, now);
+                if self.is_sent_to(task, node) {
+                    self.nodes.unassign(node, task, false, now);
                     if let Some(name) = self.nodes.get(node).map(|node| Arc::clone(&node.name)) {
-                        self.lost(task, Loss::Worker { rank, node: name, hint }, now, actions);
+                        self.retry_or_fail(
+                            task,
+                            AttemptFailure::WorkerLost { rank, node: name, hint },
+                            now,
+                            actions,
+                        );
                     }
                 }
             }
             Input::Unstarted { node, tasks } => {
-                self.nodes.heard(node, now);
+                self.nodes.record_contact(node, now);
                 self.nodes.recall_answered(node);
                 for task in tasks {
-                    if self.is_at(task, node) {
-                        self.nodes.take_back(node, task, false, now);
-                        self.unstarted(task, actions);
+                    if self.is_sent_to(task, node) {
+                        self.nodes.unassign(node, task, false, now);
+                        self.return_to_queue(task, actions);
                     }
                 }
             }
@@ -247,34 +252,34 @@ impl Core {
     pub(crate) fn settle(&mut self, now: Duration, actions: &mut Vec<Action>) {
         if now >= self.next_sweep {
             self.next_sweep = now + self.rules.heartbeat_period;
-            self.drop_silent(now, actions);
+            self.drop_silent_nodes(now, actions);
         }
-        self.judge(actions);
+        self.check_bad_state(actions);
         match self.phase {
             Phase::Running => {
                 self.drain(now, actions);
                 let step = self.blocks.scale(self.tasks.len(), self.draining.len(), now);
-                self.follow(step, now, actions);
-                self.trim(now, actions);
+                self.apply_scaling(step, now, actions);
+                self.release_idle_blocks(now, actions);
                 self.dispatch(now, actions);
-                self.relieve(now, actions);
+                self.recall_from_slow_node(now, actions);
             }
             Phase::Stopping { until } => {
                 self.dispatch(now, actions);
                 if now >= until {
-                    self.fail_all_lost(actions);
+                    self.fail_unfinished(actions);
                 }
                 if self.tasks.len() == 0 {
                     self.phase = Phase::Stopped;
-                    push_scaling(self.blocks.give_up(), actions);
+                    push_scaling(self.blocks.release_all(), actions);
                     actions.push(Action::Finish);
                 }
             }
-            Phase::Bad { .. } | Phase::Stopped => {}
+            Phase::BadState { .. } | Phase::Stopped => {}
         }
     }
 
-    fn follow(&mut self, step: ScalingStep, now: Duration, actions: &mut Vec<Action>) {
+    fn apply_scaling(&mut self, step: ScalingStep, now: Duration, actions: &mut Vec<Action>) {
         if let ScalingStep::Cancel(blocks) = &step {
             self.drop_nodes_of(blocks, now, actions);
         }
@@ -282,12 +287,12 @@ impl Core {
     }
 
     /// Gives idle blocks back while others work, where the strategy says so.
-    fn trim(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let Some(most) = self.blocks.surplus(self.tasks.len(), now) else { return };
+    fn release_idle_blocks(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let Some(most) = self.blocks.count_surplus(self.tasks.len(), now) else { return };
         let mut idle = self.nodes.idle_blocks(self.blocks.max_idle(), now);
         idle.truncate(most);
-        let step = self.blocks.give_back(idle);
-        self.follow(step, now, actions);
+        let step = self.blocks.release(idle);
+        self.apply_scaling(step, now, actions);
     }
 
     /// A node whose time is nearly over gets nothing new, gives back what it has not begun, and goes when it is idle.
@@ -303,8 +308,8 @@ impl Core {
                 self.tasks.get(*id).is_some_and(|task| task.holder == TaskHolder::Assigned(key))
             });
             for id in assigned {
-                self.nodes.take_back(key, id, false, now);
-                self.tasks.wait_again(id);
+                self.nodes.unassign(key, id, false, now);
+                self.tasks.requeue(id);
             }
             if !sent.is_empty() {
                 self.nodes.recall(key);
@@ -315,42 +320,42 @@ impl Core {
         let gone: Vec<_> = self.draining.iter().copied().filter(idle).collect();
         for key in gone {
             self.draining.remove(&key);
-            if self.nodes.leave(key).is_some() {
-                actions.push(Action::Drop(key));
+            if self.nodes.remove(key).is_some() {
+                actions.push(Action::DropNode(key));
             }
         }
     }
 
-    fn is_at(&self, task: TaskId, node: NodeKey) -> bool {
+    fn is_sent_to(&self, task: TaskId, node: NodeKey) -> bool {
         self.tasks.get(task).is_some_and(|task| task.holder == TaskHolder::Sent(node))
     }
 
-    fn submitted(&mut self, task: TaskId, priority: Priority, now: Duration, actions: &mut Vec<Action>) {
+    fn accept_task(&mut self, task: TaskId, priority: Priority, now: Duration, actions: &mut Vec<Action>) {
         match &self.phase {
             Phase::Running => {
-                self.tasks.arrive(task, priority, now);
+                self.tasks.add(task, priority, now);
             }
-            Phase::Bad { cause } => {
-                let attempts = vec![Loss::TooLate { cause: Arc::clone(cause) }];
-                actions.push(Action::Fail { task, failure: Failure { attempts, began: now } });
+            Phase::BadState { cause } => {
+                let attempts = vec![AttemptFailure::SubmittedInBadState { cause: Arc::clone(cause) }];
+                actions.push(Action::Fail { task, failure: TaskFailure { attempts, began: now } });
             }
             Phase::Stopping { .. } | Phase::Stopped => actions.push(Action::Return(vec![task])),
         }
     }
 
-    fn begun(&mut self, id: TaskId, actions: &mut Vec<Action>) {
+    fn confirm_begun(&mut self, id: TaskId, actions: &mut Vec<Action>) {
         let Some(task) = self.tasks.get_mut(id) else { return };
-        if task.begun != Begun::Asked {
+        if task.begun != BeginRecord::Requested {
             return;
         }
-        task.begun = Begun::Yes;
+        task.begun = BeginRecord::Confirmed;
         if let TaskHolder::Assigned(node) = task.holder {
             task.holder = TaskHolder::Sent(node);
             actions.push(Action::Send { node, task: id });
         }
     }
 
-    fn cancelled(&mut self, id: TaskId, now: Duration, actions: &mut Vec<Action>) {
+    fn cancel_task(&mut self, id: TaskId, now: Duration, actions: &mut Vec<Action>) {
         let Some(task) = self.tasks.get_mut(id) else { return };
         match task.holder {
             TaskHolder::Sent(node) if !task.cancelled => {
@@ -359,7 +364,7 @@ impl Core {
             }
             TaskHolder::Sent(_) => {}
             TaskHolder::Assigned(node) => {
-                self.nodes.take_back(node, id, false, now);
+                self.nodes.unassign(node, id, false, now);
                 self.tasks.remove(id);
                 actions.push(Action::Cancel(id));
             }
@@ -370,17 +375,20 @@ impl Core {
         }
     }
 
-    fn node_lost(&mut self, key: NodeKey, now: Duration, actions: &mut Vec<Action>) {
+    fn remove_node(&mut self, key: NodeKey, now: Duration, actions: &mut Vec<Action>) {
         self.starting.remove(&key);
-        let Some(node) = self.nodes.leave(key) else { return };
+        let Some(node) = self.nodes.remove(key) else { return };
         let mut tasks: Vec<_> = node.tasks.into_iter().collect();
         tasks.sort_unstable_by_key(|id| self.tasks.get(*id).map(|task| task.order));
         for id in tasks {
             match self.tasks.get(id).map(|task| task.holder) {
-                Some(TaskHolder::Sent(_)) => {
-                    self.lost(id, Loss::Manager { node: Arc::clone(&node.name) }, now, actions)
-                }
-                Some(TaskHolder::Assigned(_)) => self.tasks.wait_again(id),
+                Some(TaskHolder::Sent(_)) => self.retry_or_fail(
+                    id,
+                    AttemptFailure::NodeLost { node: Arc::clone(&node.name) },
+                    now,
+                    actions,
+                ),
+                Some(TaskHolder::Assigned(_)) => self.tasks.requeue(id),
                 Some(TaskHolder::Waiting) | None => {}
             }
         }
@@ -391,26 +399,26 @@ impl Core {
         while self.tasks.waiting() > 0 {
             let Some(key) = self.nodes.choose(now) else { break };
             let Some(name) = self.nodes.get(key).map(|node| Arc::clone(&node.name)) else { break };
-            for _ in 0..self.nodes.at_a_time(key, self.tasks.waiting()) {
-                let Some((id, task)) = self.tasks.next() else { break };
+            for _ in 0..self.nodes.batch_size(key, self.tasks.waiting()) {
+                let Some((id, task)) = self.tasks.pop_waiting() else { break };
                 debug_assert!(
-                    self.phase == Phase::Running || task.begun != Begun::No,
+                    self.phase == Phase::Running || task.begun != BeginRecord::None,
                     "what has not begun was returned"
                 );
                 task.node = Some(Arc::clone(&name));
                 task.holder = match task.begun {
-                    Begun::Yes => {
+                    BeginRecord::Confirmed => {
                         actions.push(Action::Send { node: key, task: id });
                         TaskHolder::Sent(key)
                     }
-                    Begun::Asked => TaskHolder::Assigned(key),
-                    Begun::No => {
-                        task.begun = Begun::Asked;
+                    BeginRecord::Requested => TaskHolder::Assigned(key),
+                    BeginRecord::None => {
+                        task.begun = BeginRecord::Requested;
                         asked.push(id);
                         TaskHolder::Assigned(key)
                     }
                 };
-                self.nodes.give(key, id);
+                self.nodes.assign(key, id);
             }
         }
         if !asked.is_empty() {
@@ -419,8 +427,8 @@ impl Core {
     }
 
     /// Other nodes have room and nothing waits: what lies unbegun at a node that has become slow should go there.
-    fn relieve(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        self.look_again = match self.nodes.stuck(now) {
+    fn recall_from_slow_node(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        self.next_recall_check = match self.nodes.find_overcommitted(now) {
             Ok(node) => {
                 self.nodes.recall(node);
                 actions.push(Action::Recall(node));
@@ -430,18 +438,18 @@ impl Core {
         };
     }
 
-    fn drop_silent(&mut self, now: Duration, actions: &mut Vec<Action>) {
+    fn drop_silent_nodes(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let deadline = self.rules.heartbeat_threshold;
         let starting = self.starting.iter().map(|(key, (_, heard))| (*key, *heard));
-        let mut silent: Vec<_> = (self.nodes.iter().map(|(key, node)| (key, node.heard)))
+        let mut silent: Vec<_> = (self.nodes.iter().map(|(key, node)| (key, node.last_contact)))
             .chain(starting)
             .filter(|(_, heard)| now.saturating_sub(*heard) > deadline)
             .map(|(key, _)| key)
             .collect();
         silent.sort_unstable();
         for key in silent {
-            self.node_lost(key, now, actions);
-            actions.push(Action::Drop(key));
+            self.remove_node(key, now, actions);
+            actions.push(Action::DropNode(key));
         }
     }
 
@@ -454,8 +462,8 @@ impl Core {
             .collect();
         nodes.sort_unstable();
         for key in nodes {
-            self.node_lost(key, now, actions);
-            actions.push(Action::Drop(key));
+            self.remove_node(key, now, actions);
+            actions.push(Action::DropNode(key));
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use wire::TaskId;
 
-use super::loss::NodeName;
+use super::failure::NodeName;
 use crate::throughput::Throughput;
 
 /// One connection of a node.
@@ -20,10 +20,10 @@ pub(crate) struct NodeKey(pub(crate) u64);
 
 /// Whether a node was asked to give back what no worker has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Recall {
-    No,
-    /// And has not answered yet.
-    Asked,
+enum RecallState {
+    None,
+    /// The node has not answered yet.
+    Requested,
     /// And had nothing to give back: asking again makes sense once it has ended a task or got another.
     Answered,
 }
@@ -35,10 +35,10 @@ pub(crate) struct Node {
     pub(crate) slots: u32,
     /// Assigned or sent, and not ended.
     pub(crate) tasks: HashSet<TaskId>,
-    pub(crate) heard: Duration,
+    pub(crate) last_contact: Duration,
     /// When it last became idle.
     pub(crate) idle_since: Option<Duration>,
-    recall: Recall,
+    recall: RecallState,
     /// It takes nothing new.
     draining: bool,
     throughput: Throughput,
@@ -64,25 +64,25 @@ pub(crate) struct Nodes {
 }
 
 /// Never more than this is given ahead by pace, however fast the node is.
-const MOST_AHEAD: u32 = 1024;
+const MAX_PREFETCHED: u32 = 1024;
 
 /// So many nodes are looked at when all slots are taken.
-const LOOKED_AT: usize = 8;
+const MAX_CANDIDATES: usize = 8;
 
 impl Nodes {
     pub(crate) fn new(prefetch: u32) -> Self {
         Self { prefetch, ..Self::default() }
     }
 
-    pub(crate) fn join(&mut self, key: NodeKey, name: Arc<NodeName>, block: u32, slots: u32, now: Duration) {
+    pub(crate) fn add(&mut self, key: NodeKey, name: Arc<NodeName>, block: u32, slots: u32, now: Duration) {
         let node = Node {
             name,
             block,
             slots,
             tasks: HashSet::new(),
-            heard: now,
+            last_contact: now,
             idle_since: Some(now),
-            recall: Recall::No,
+            recall: RecallState::None,
             draining: false,
             throughput: Throughput::default(),
         };
@@ -96,7 +96,7 @@ impl Nodes {
         self.change(key, |node| node.slots = slots);
     }
 
-    pub(crate) fn leave(&mut self, key: NodeKey) -> Option<Node> {
+    pub(crate) fn remove(&mut self, key: NodeKey) -> Option<Node> {
         let node = self.all.remove(&key)?;
         self.by_room.remove(&(Reverse(node.free()), key));
         self.slots -= u64::from(node.slots);
@@ -108,9 +108,9 @@ impl Nodes {
         self.all.get(&key)
     }
 
-    pub(crate) fn heard(&mut self, key: NodeKey, now: Duration) {
+    pub(crate) fn record_contact(&mut self, key: NodeKey, now: Duration) {
         if let Some(node) = self.all.get_mut(&key) {
-            node.heard = now;
+            node.last_contact = now;
         }
     }
 
@@ -129,7 +129,7 @@ impl Nodes {
 
     /// How many tasks this node should get at a time while so many wait: where all free slots will be taken anyway, a
     /// node's are filled at once, for they cross the link in company.
-    pub(crate) fn at_a_time(&self, key: NodeKey, waiting: usize) -> usize {
+    pub(crate) fn batch_size(&self, key: NodeKey, waiting: usize) -> usize {
         let free = self.all.get(&key).map_or(0, Node::free);
         let plenty = waiting as u64 >= self.slots - self.busy_slots;
         usize::try_from(free).ok().filter(|free| plenty && *free > 0).unwrap_or(1)
@@ -137,9 +137,9 @@ impl Nodes {
 
     /// The node for the next task: the one with most free slots, else one whose pace allows more.
     pub(crate) fn choose(&self, now: Duration) -> Option<NodeKey> {
-        self.by_room.iter().take(LOOKED_AT).map(|(_, key)| *key).find(|key| {
+        self.by_room.iter().take(MAX_CANDIDATES).map(|(_, key)| *key).find(|key| {
             self.all.get(key).is_some_and(|node| {
-                let ahead = self.prefetch.saturating_add(node.throughput.recent(now).min(MOST_AHEAD));
+                let ahead = self.prefetch.saturating_add(node.throughput.recent(now).min(MAX_PREFETCHED));
                 node.free() + i64::from(ahead) > 0
             })
         })
@@ -147,26 +147,26 @@ impl Nodes {
 
     /// A node that was given ahead by a pace it has lost, while others have free slots: what its workers have not
     /// begun should go there. Also says when to look again, if that may come to be so.
-    pub(crate) fn stuck(&self, now: Duration) -> Result<NodeKey, Option<Duration>> {
+    pub(crate) fn find_overcommitted(&self, now: Duration) -> Result<NodeKey, Option<Duration>> {
         let (Some((most, _)), Some((least, key))) = (self.by_room.first(), self.by_room.last()) else {
             return Err(None);
         };
         let Some(node) = self.all.get(key) else { return Err(None) };
-        if most.0 <= 0 || least.0 >= -i64::from(self.prefetch) || node.recall != Recall::No {
+        if most.0 <= 0 || least.0 >= -i64::from(self.prefetch) || node.recall != RecallState::None {
             return Err(None);
         }
         if node.throughput.recent(now) > 0 { Err(Some(node.throughput.zero_at())) } else { Ok(*key) }
     }
 
     pub(crate) fn recall(&mut self, key: NodeKey) {
-        self.set_recall(key, Recall::Asked);
+        self.set_recall(key, RecallState::Requested);
     }
 
     pub(crate) fn recall_answered(&mut self, key: NodeKey) {
-        self.set_recall(key, Recall::Answered);
+        self.set_recall(key, RecallState::Answered);
     }
 
-    fn set_recall(&mut self, key: NodeKey, recall: Recall) {
+    fn set_recall(&mut self, key: NodeKey, recall: RecallState) {
         if let Some(node) = self.all.get_mut(&key) {
             node.recall = recall;
         }
@@ -193,7 +193,7 @@ impl Nodes {
         idle.into_iter().map(|(_, block)| block).collect()
     }
 
-    pub(crate) fn give(&mut self, key: NodeKey, task: TaskId) {
+    pub(crate) fn assign(&mut self, key: NodeKey, task: TaskId) {
         self.change(key, |node| {
             node.tasks.insert(task);
             node.idle_since = None;
@@ -201,7 +201,7 @@ impl Nodes {
     }
 
     /// The task is not this node's any more; `ended` when the node brought it to its end.
-    pub(crate) fn take_back(&mut self, key: NodeKey, task: TaskId, ended: bool, now: Duration) {
+    pub(crate) fn unassign(&mut self, key: NodeKey, task: TaskId, ended: bool, now: Duration) {
         self.change(key, |node| {
             if node.tasks.remove(&task) && ended {
                 node.throughput.record_end(now);
@@ -220,8 +220,8 @@ impl Nodes {
         change(node);
         let (after, busy_after) = (node.free(), busy(node));
         self.slots = self.slots - slots_before + u64::from(node.slots);
-        if before != after && node.recall == Recall::Answered {
-            node.recall = Recall::No;
+        if before != after && node.recall == RecallState::Answered {
+            node.recall = RecallState::None;
         }
         if before != after && !node.draining {
             self.by_room.remove(&(Reverse(before), key));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use wire::TaskId;
 
-use super::loss::{Loss, NodeName};
+use super::failure::{AttemptFailure, NodeName};
 use super::nodes::NodeKey;
 
 /// Lower goes sooner; a task without one goes after all that have one.
@@ -41,12 +41,12 @@ impl Eq for Priority {}
 
 /// Whether the owner has written down that the task has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Begun {
-    No,
-    /// The owner was told and has not answered yet.
-    Asked,
-    /// It may be sent; and it can't be handed back any more.
-    Yes,
+pub(crate) enum BeginRecord {
+    None,
+    /// The endpoint was asked to, and has not answered yet.
+    Requested,
+    /// The task may be sent, and can't be handed back any more.
+    Confirmed,
 }
 
 /// Where a task is.
@@ -61,13 +61,13 @@ pub(crate) enum TaskHolder {
 #[derive(Debug)]
 pub(crate) struct Task {
     pub(crate) order: (Priority, u64),
-    pub(crate) begun: Begun,
+    pub(crate) begun: BeginRecord,
     pub(crate) holder: TaskHolder,
     pub(crate) cancelled: bool,
     /// When this attempt was handed in.
     pub(crate) began: Duration,
     /// The attempts that came to nothing.
-    pub(crate) losses: Vec<Loss>,
+    pub(crate) failed_attempts: Vec<AttemptFailure>,
     /// The node it was last given to.
     pub(crate) node: Option<Arc<NodeName>>,
 }
@@ -77,7 +77,7 @@ pub(crate) struct Task {
 pub(crate) struct Tasks {
     all: HashMap<TaskId, Task>,
     waiting: BTreeMap<(Priority, u64), TaskId>,
-    arrivals: u64,
+    accepted: u64,
 }
 
 impl Tasks {
@@ -90,24 +90,24 @@ impl Tasks {
     }
 
     /// How many were ever accepted.
-    pub(crate) fn arrivals(&self) -> u64 {
-        self.arrivals
+    pub(crate) fn accepted(&self) -> u64 {
+        self.accepted
     }
 
     /// Takes a new task in; a task that is here already is not taken twice.
-    pub(crate) fn arrive(&mut self, id: TaskId, priority: Priority, now: Duration) -> bool {
+    pub(crate) fn add(&mut self, id: TaskId, priority: Priority, now: Duration) -> bool {
         if self.all.contains_key(&id) {
             return false;
         }
-        let order = (priority, self.arrivals);
-        self.arrivals += 1;
+        let order = (priority, self.accepted);
+        self.accepted += 1;
         let task = Task {
             order,
-            begun: Begun::No,
+            begun: BeginRecord::None,
             holder: TaskHolder::Waiting,
             cancelled: false,
             began: now,
-            losses: Vec::new(),
+            failed_attempts: Vec::new(),
             node: None,
         };
         self.all.insert(id, task);
@@ -124,13 +124,13 @@ impl Tasks {
     }
 
     /// The task whose turn it is, taken out of the waiting line.
-    pub(crate) fn next(&mut self) -> Option<(TaskId, &mut Task)> {
+    pub(crate) fn pop_waiting(&mut self) -> Option<(TaskId, &mut Task)> {
         let (_, id) = self.waiting.pop_first()?;
         Some((id, self.all.get_mut(&id)?))
     }
 
     /// Puts a task back at its old place in the line.
-    pub(crate) fn wait_again(&mut self, id: TaskId) {
+    pub(crate) fn requeue(&mut self, id: TaskId) {
         if let Some(task) = self.all.get_mut(&id) {
             task.holder = TaskHolder::Waiting;
             self.waiting.insert(task.order, id);

@@ -38,7 +38,7 @@ fn rules() -> Rules {
             workers_per_node: 1,
             parallelism: 1.0,
             max_idle: Duration::from_secs(120),
-            mind_failures: true,
+            failures_end_engine: true,
         },
     }
 }
@@ -89,8 +89,8 @@ fn table(rules: Rules, steps: &[(Input, &[Action])]) -> Core {
 }
 
 fn lost_manager(task: u64, node: u64) -> Action {
-    let attempts = vec![Loss::Manager { node: name(node).into() }];
-    Action::Fail { task: id(task), failure: Failure { attempts, began: Duration::ZERO } }
+    let attempts = vec![AttemptFailure::NodeLost { node: name(node).into() }];
+    Action::Fail { task: id(task), failure: TaskFailure { attempts, began: Duration::ZERO } }
 }
 
 fn failed(code: i32) -> BlockEnd {

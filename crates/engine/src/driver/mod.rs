@@ -29,13 +29,13 @@ use crate::provider::{Job, Provider, Staging};
 use provider_calls::{BlockEvent, ProviderCalls};
 
 /// How long the file system may take to remove this run's files when the engine stops.
-const LEAVE: Duration = Duration::from_secs(5);
+const CLEANUP_LIMIT: Duration = Duration::from_secs(5);
 
 /// A node that has said hello.
 struct ConnectedNode {
     hello: Hello,
     link: NodeLink,
-    called: Duration,
+    connected_at: Duration,
     /// Known once its first worker is ready.
     interpreter: Option<Interpreter>,
     /// Why it has fewer slots than it could have.
@@ -92,7 +92,7 @@ impl Driver {
         let mut polls = interval(self.calls.status_period());
         polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut commands, mut received, mut has_handles) = (Vec::new(), Vec::new(), true);
-        self.take(Input::Started);
+        self.feed(Input::Started);
         self.settle();
         while !self.finished {
             let wake = self.core.wake_at().map(|at| Instant::now() + at.saturating_sub(self.clock.now()));
@@ -105,13 +105,13 @@ impl Driver {
                     }
                 }
                 _ = node_events.recv_many(&mut received, BATCH) => {}
-                Some(event) = self.calls.next() => self.block_event(event),
+                Some(event) = self.calls.next() => self.handle_block_event(event),
                 () = changed.notified() => self.calls.poll(),
                 _ = polls.tick() => self.calls.poll(),
-                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => self.take(Input::Tick),
+                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => self.feed(Input::Tick),
             }
             for event in received.drain(..) {
-                self.node_event(event);
+                self.handle_node_event(event);
             }
             for command in commands.drain(..) {
                 self.execute(command);
@@ -125,12 +125,12 @@ impl Driver {
                 self.emit(Event::Returned(vec![submission.id]));
             }
         }
-        self.leave().await;
+        self.clean_up().await;
     }
 
-    fn take(&mut self, input: Input) {
+    fn feed(&mut self, input: Input) {
         let mut actions = Vec::new();
-        self.core.take(input, self.clock.now(), &mut actions);
+        self.core.handle(input, self.clock.now(), &mut actions);
         self.perform(actions);
     }
 
@@ -147,79 +147,80 @@ impl Driver {
                 let kind = &self.config.options.kind;
                 let input = match resource_specification::priority(kind, &submission.resource_specification) {
                     Ok(priority) => Input::Submitted { task, priority },
-                    Err(loss) => Input::Refused { task, loss },
+                    Err(failure) => Input::Refused { task, failure },
                 };
                 self.tasks.entry(task).or_insert_with(|| Box::new(submission));
-                self.take(input);
+                self.feed(input);
             }
-            Command::Begin(tasks) => self.take(Input::Begun(tasks)),
-            Command::Cancel(task) => self.take(Input::Cancelled(task)),
+            Command::Begin(tasks) => self.feed(Input::Begun(tasks)),
+            Command::Cancel(task) => self.feed(Input::Cancelled(task)),
             Command::Report(answer) => {
                 let _ = answer.send(self.report()); // who asked has left
             }
-            Command::Stop(grace) => self.take(Input::Stop { grace }),
+            Command::Stop(grace) => self.feed(Input::Stop { grace }),
         }
     }
 
-    fn node_event(&mut self, event: NodeEvent) {
+    fn handle_node_event(&mut self, event: NodeEvent) {
         match event {
             NodeEvent::Connected { node, hello, link } => {
                 let block = hello.block;
                 tracing::info!(block, uid = hello.uid, host = hello.host, "node starting");
-                let called = self.clock.now();
-                let connected = ConnectedNode { hello, link, called, interpreter: None, shortage: None };
+                let connected_at = self.clock.now();
+                let connected =
+                    ConnectedNode { hello, link, connected_at, interpreter: None, shortage: None };
                 self.nodes.insert(node, connected);
-                self.take(Input::NodeStarting { node, block });
+                self.feed(Input::NodeStarting { node, block });
             }
             NodeEvent::Message { node, message } => match message {
                 ToEngine::Ended { task, result } => {
                     self.result = result;
-                    self.take(Input::TaskEnded { node, task });
+                    self.feed(Input::TaskEnded { node, task });
                     self.result = Bytes::new();
                 }
                 ToEngine::WorkerLost { task, rank, hint } => {
                     tracing::warn!(%task, rank, hint, "worker lost");
-                    let hint = hint.map(|hint| self.explain(task, hint));
-                    self.take(Input::WorkerLost { node, task, rank, hint });
+                    let hint = hint.map(|hint| self.add_hint(task, hint));
+                    self.feed(Input::WorkerLost { node, task, rank, hint });
                 }
-                ToEngine::Ready(interpreter) => self.node_ready(node, interpreter),
+                ToEngine::Ready(interpreter) => self.record_ready(node, interpreter),
                 ToEngine::Slots { slots, why } => {
                     let Some(connected) = self.nodes.get_mut(&node) else { return };
                     let Hello { block, uid, host, .. } = &connected.hello;
                     tracing::warn!(block, uid, host, slots, why, "a node has fewer slots than it could have");
                     connected.shortage = Some(format!("node {uid} on {host}: {why}"));
                     connected.hello.slots = slots;
-                    self.take(Input::NodeSlots { node, slots });
+                    self.feed(Input::NodeResized { node, slots });
                 }
-                ToEngine::Unstarted(tasks) => self.take(Input::Unstarted { node, tasks }),
+                ToEngine::Unstarted(tasks) => self.feed(Input::Unstarted { node, tasks }),
                 ToEngine::Beat | ToEngine::Hello(_) | ToEngine::OtherVersion(_) => {
-                    self.take(Input::NodeHeard(node))
+                    self.feed(Input::NodeHeartbeat(node))
                 }
             },
             NodeEvent::Disconnected(node) => {
                 if self.nodes.remove(&node).is_some() {
                     tracing::warn!(node = node.0, "node lost");
                 }
-                self.take(Input::NodeLost(node));
+                self.feed(Input::NodeLost(node));
             }
         }
     }
 
-    fn node_ready(&mut self, node: NodeKey, interpreter: Interpreter) {
+    fn record_ready(&mut self, node: NodeKey, interpreter: Interpreter) {
         let Some(connected) = self.nodes.get_mut(&node) else { return };
         let Hello { block, uid, host, slots, .. } = connected.hello.clone();
         let python = &interpreter.python;
-        let after_s = self.clock.now().saturating_sub(connected.called).as_secs_f64();
+        let after_s = self.clock.now().saturating_sub(connected.connected_at).as_secs_f64();
         tracing::info!(block, slots, uid, host, python, after_s, "node joined");
         // It joins once, whatever it says.
         if connected.interpreter.replace(interpreter).is_none() {
             let name = NodeName { uid, host };
-            self.take(Input::NodeJoined { node, block, name, slots });
+            self.feed(Input::NodeJoined { node, block, name, slots });
         }
     }
 
     /// A worker that dies under code of unknown origin has most often met byte code of another Python.
-    fn explain(&self, task: TaskId, hint: String) -> String {
+    fn add_hint(&self, task: TaskId, hint: String) -> String {
         const UNKNOWN: &str = "If the function was registered from another version of Python, its byte code may \
                                have crashed the worker; AllCodeStrategies, PureSourceTextInspect and PureSourceDill \
                                send its source instead.";
@@ -229,11 +230,11 @@ impl Driver {
         if crashed && unknown { format!("{hint} {UNKNOWN}") } else { hint }
     }
 
-    fn block_event(&mut self, event: BlockEvent) {
+    fn handle_block_event(&mut self, event: BlockEvent) {
         let core = &self.core;
         if let Some((block, end)) = self.calls.record(event, |block| core.wants_block(block)) {
             tracing::info!(block, ended = ?end, "block ended");
-            self.take(Input::BlockEnded { block, end });
+            self.feed(Input::BlockEnded { block, end });
         }
     }
 
@@ -259,30 +260,30 @@ impl Driver {
                 }
                 Action::Deliver(task) => {
                     let result = std::mem::take(&mut self.result);
-                    self.end(task, result);
+                    self.finish(task, result);
                 }
                 Action::Fail { task, failure } => {
-                    let result = error_results::lost(task, &failure, &self.clock);
-                    self.end(task, result);
+                    let result = error_results::failed_result(task, &failure, &self.clock);
+                    self.finish(task, result);
                 }
-                Action::Cancel(task) => self.end(task, error_results::cancelled(task)),
+                Action::Cancel(task) => self.finish(task, error_results::cancelled_result(task)),
                 Action::Return(tasks) => {
                     for task in &tasks {
                         self.tasks.remove(task);
                     }
                     self.emit(Event::Returned(tasks));
                 }
-                Action::Drop(node) => drop(self.nodes.remove(&node)),
-                Action::Bad(text) => {
+                Action::DropNode(node) => drop(self.nodes.remove(&node)),
+                Action::ReportBadState(text) => {
                     tracing::error!(text, "no block works: the engine can't run tasks any more");
-                    self.emit(Event::Bad { text });
+                    self.emit(Event::BadState { text });
                 }
                 Action::Finish => self.finished = true,
             }
         }
     }
 
-    fn end(&mut self, task: TaskId, result: Bytes) {
+    fn finish(&mut self, task: TaskId, result: Bytes) {
         self.tasks.remove(&task);
         self.emit(Event::Ended { task, result });
     }
@@ -323,9 +324,9 @@ impl Driver {
     }
 
     /// Disconnects the nodes, which ends them, and cancels the blocks.
-    async fn leave(mut self) {
+    async fn clean_up(mut self) {
         self.nodes.clear();
-        self.calls.finish().await;
+        self.calls.cancel_all().await;
         let staging = self.staging;
         let removed = tokio::task::spawn_blocking(move || match staging {
             Staging::SharedFile(path) | Staging::TransferredFile(path) => {
@@ -333,7 +334,7 @@ impl Driver {
             }
             Staging::Secret(_) => node::remove_abandoned(),
         });
-        if timeout(LEAVE, removed).await.is_err() {
+        if timeout(CLEANUP_LIMIT, removed).await.is_err() {
             tracing::warn!("the file system stands still: the files of this run were not removed");
         }
     }

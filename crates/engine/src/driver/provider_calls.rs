@@ -15,7 +15,7 @@ use crate::exit_report;
 use crate::provider::{CancelError, Job, JobId, JobState, Provider, SubmitError};
 
 /// How long the provider may take to cancel the blocks when the engine stops.
-const LEAVE: Duration = Duration::from_secs(5);
+const CANCEL_LIMIT: Duration = Duration::from_secs(5);
 
 /// So often a scheduler must say that it does not know a job before that is believed: its tables lag behind its answers.
 const DENIALS: u32 = 2;
@@ -69,7 +69,7 @@ pub(super) struct ProviderCalls {
     cancelling: JoinSet<()>,
     polling: Option<JoinHandle<()>>,
     /// Whether the engine stops.
-    leaving: watch::Sender<bool>,
+    stopping: watch::Sender<bool>,
 }
 
 impl ProviderCalls {
@@ -84,7 +84,7 @@ impl ProviderCalls {
             unknown: HashSet::new(),
             cancelling: JoinSet::new(),
             polling: None,
-            leaving: watch::Sender::new(false),
+            stopping: watch::Sender::new(false),
         }
     }
 
@@ -145,9 +145,9 @@ impl ProviderCalls {
     pub(super) fn submit(&mut self, block: u32, job: Job) {
         self.submitting.insert(block);
         let (provider, events) = (Arc::clone(&self.provider), self.events.clone());
-        let mut leaving = self.leaving.subscribe();
+        let mut stopping = self.stopping.subscribe();
         tokio::spawn(async move {
-            let event = match submit(&*provider, &job, RETRY, &mut leaving).await {
+            let event = match submit(&*provider, &job, RETRY, &mut stopping).await {
                 Ok(job) => BlockEvent::Submitted { block, job },
                 Err(error) => {
                     let message = Some(format!("Failed to start block {block}: {error}"));
@@ -187,7 +187,7 @@ impl ProviderCalls {
                     Some(JobState::Gone) if known_before => drop(unknown.insert(block)),
                     // It reads what the job has left, on a file system that may stand still.
                     Some(state) => {
-                        let end = tokio::task::spawn_blocking(move || exit_report::block_end(state)).await;
+                        let end = tokio::task::spawn_blocking(move || exit_report::of_job(state)).await;
                         if let Ok(Some(end)) = end {
                             let _ = events.send(BlockEvent::Ended { block, end }); // the engine has stopped
                         }
@@ -202,8 +202,8 @@ impl ProviderCalls {
     }
 
     /// Cancels every block, because the engine stops.
-    pub(super) async fn finish(mut self) {
-        self.leaving.send_replace(true);
+    pub(super) async fn cancel_all(mut self) {
+        self.stopping.send_replace(true);
         let cancelled = async {
             cancel(&*self.provider, self.jobs.drain().map(|(_, job)| job).collect(), RETRY).await;
             while self.cancelling.join_next().await.is_some() {}
@@ -220,7 +220,7 @@ impl ProviderCalls {
                 }
             }
         };
-        if timeout(LEAVE, cancelled).await.is_err() {
+        if timeout(CANCEL_LIMIT, cancelled).await.is_err() {
             tracing::warn!("the provider did not cancel every block in time");
         }
     }
@@ -231,7 +231,7 @@ async fn submit(
     provider: &dyn Provider,
     job: &Job,
     retry: Retry,
-    leaving: &mut watch::Receiver<bool>,
+    stopping: &mut watch::Receiver<bool>,
 ) -> Result<JobId, String> {
     let mut attempt = 1;
     loop {
@@ -239,25 +239,25 @@ async fn submit(
             Ok(id) => return Ok(id),
             Err(SubmitError::Refused(reason)) => return Err(reason),
             Err(SubmitError::TryAgain(reason)) => reason,
-            Err(SubmitError::Unknown(reason)) => match find(provider, &job.name, leaving).await {
+            Err(SubmitError::Unknown(reason)) => match find(provider, &job.name, stopping).await {
                 Some(id) => return Ok(id),
                 None => reason,
             },
         };
-        if attempt >= retry.tries || *leaving.borrow() {
+        if attempt >= retry.tries || *stopping.borrow() {
             return Err(reason);
         }
         tracing::warn!(job = job.name, attempt, reason, "a block was not submitted; trying again");
-        pause(retry.pause(attempt), leaving).await;
+        pause(retry.pause(attempt), stopping).await;
         attempt += 1;
     }
 }
 
 /// The job of a submission that was not answered, if there is one.
-async fn find(provider: &dyn Provider, name: &str, leaving: &mut watch::Receiver<bool>) -> Option<JobId> {
+async fn find(provider: &dyn Provider, name: &str, stopping: &mut watch::Receiver<bool>) -> Option<JobId> {
     let mut denials = 0;
     // An error means that the engine, which would use the answer, has stopped.
-    while leaving.has_changed().is_ok() {
+    while stopping.has_changed().is_ok() {
         match provider.find(name).await {
             Ok(Some(id)) => return Some(id),
             Ok(None) => denials += 1,
@@ -266,14 +266,14 @@ async fn find(provider: &dyn Provider, name: &str, leaving: &mut watch::Receiver
         if denials >= DENIALS {
             break;
         }
-        pause(provider.status_period(), leaving).await;
+        pause(provider.status_period(), stopping).await;
     }
     None
 }
 
 /// Waits for so long, or for a moment if the engine stops.
-async fn pause(length: Duration, leaving: &mut watch::Receiver<bool>) {
-    let leaves = async { drop(leaving.wait_for(|leaving| *leaving).await) };
+async fn pause(length: Duration, stopping: &mut watch::Receiver<bool>) {
+    let leaves = async { drop(stopping.wait_for(|stopping| *stopping).await) };
     if timeout(length, leaves).await.is_ok() {
         sleep(length.min(SHORT_PAUSE)).await;
     }
@@ -303,15 +303,15 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::provider::{CannotAsk, ProviderFuture, Secret, Staging, StagingKind};
+    use crate::provider::{ProviderFuture, QueryError, Secret, Staging, StagingKind};
 
     /// Gives the answers it was told to, one after another; none left is a success.
     #[derive(Default)]
     struct Scripted {
         submits: Mutex<VecDeque<SubmitError>>,
-        finds: Mutex<VecDeque<Result<Option<JobId>, CannotAsk>>>,
+        finds: Mutex<VecDeque<Result<Option<JobId>, QueryError>>>,
         cancels: Mutex<VecDeque<CancelError>>,
-        states: Mutex<VecDeque<Result<JobState, CannotAsk>>>,
+        states: Mutex<VecDeque<Result<JobState, QueryError>>>,
         calls: Mutex<Vec<String>>,
     }
 
@@ -339,13 +339,13 @@ mod tests {
         fn status<'a>(
             &'a self,
             jobs: &'a [JobId],
-        ) -> ProviderFuture<'a, Result<HashMap<JobId, JobState>, CannotAsk>> {
+        ) -> ProviderFuture<'a, Result<HashMap<JobId, JobState>, QueryError>> {
             self.note("status");
             let answer = self.states.lock().unwrap().pop_front().unwrap_or(Ok(JobState::Running));
             Box::pin(async move { Ok(HashMap::from_iter([(jobs[0].clone(), answer?)])) })
         }
 
-        fn find<'a>(&'a self, _: &'a str) -> ProviderFuture<'a, Result<Option<JobId>, CannotAsk>> {
+        fn find<'a>(&'a self, _: &'a str) -> ProviderFuture<'a, Result<Option<JobId>, QueryError>> {
             self.note("find");
             let answer = self.finds.lock().unwrap().pop_front().unwrap_or(Ok(None));
             Box::pin(async move { answer })
@@ -382,7 +382,7 @@ mod tests {
         let refused = || SubmitError::Refused("no such queue".into());
         let again = || SubmitError::TryAgain("busy".into());
         let lost = || SubmitError::Unknown("timed out".into());
-        let down = || Err(CannotAsk("down".into()));
+        let down = || Err(QueryError("down".into()));
         for (submits, finds, calls, result) in [
             (vec![refused()], vec![], "submit", Err("no such queue".to_owned())),
             (vec![again(), again()], vec![], "submit submit submit", Ok(id())),
@@ -396,8 +396,8 @@ mod tests {
                 finds: Mutex::new(finds.into()),
                 ..Scripted::default()
             };
-            let leaving = watch::Sender::new(false);
-            let submitted = submit(&provider, &job(), QUICK, &mut leaving.subscribe()).await;
+            let stopping = watch::Sender::new(false);
+            let submitted = submit(&provider, &job(), QUICK, &mut stopping.subscribe()).await;
             assert_eq!((provider.calls().as_str(), submitted), (calls, result));
         }
     }
@@ -415,7 +415,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_is_gone_when_the_scheduler_has_said_so_twice_in_a_row() {
-        let down = || Err(CannotAsk("down".into()));
+        let down = || Err(QueryError("down".into()));
         for (states, ended) in [
             (vec![Ok(JobState::Gone), Ok(JobState::Running), Ok(JobState::Gone)], false),
             (vec![Ok(JobState::Gone), Ok(JobState::Gone)], true),

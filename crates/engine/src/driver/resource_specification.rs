@@ -1,13 +1,13 @@
 //! Reads `resource_specification`. Of all resources, tasks can only ask these engines for a priority.
 
 use crate::config::EngineKind;
-use crate::core::{Loss, Priority};
+use crate::core::{AttemptFailure, Priority};
 
 /// The priority that a task asks for.
 pub(super) fn priority(
     kind: &EngineKind,
     specification: &serde_json::Map<String, serde_json::Value>,
-) -> Result<Priority, Loss> {
+) -> Result<Priority, AttemptFailure> {
     if specification.is_empty() {
         return Ok(Priority(None));
     }
@@ -16,7 +16,7 @@ pub(super) fn priority(
             "resource_specification is not supported on {}.  For MPI apps, use GlobusMPIEngine.",
             kind.name()
         );
-        return Err(Loss::NotStarted { text });
+        return Err(AttemptFailure::NotStarted { text });
     }
     let unknown: Vec<_> =
         specification.keys().filter(|key| *key != "priority").map(|key| format!("'{key}'")).collect();
@@ -25,7 +25,7 @@ pub(super) fn priority(
             "Invalid Resource Specification Supplied: {{{what}}}. Task resource specification only accepts these types of \
              resources: priority"
         );
-        Loss::Specification { text }
+        AttemptFailure::InvalidSpecification { text }
     };
     if !unknown.is_empty() {
         return Err(wrong(unknown.join(", ")));

@@ -7,16 +7,16 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 /// The longest message there is, and what stands around it.
-const LONGEST: usize = wire::message::LIMIT + (1 << 20);
+const MAX_LENGTH: usize = wire::message::LIMIT + (1 << 20);
 
 /// Length and kind.
-pub(crate) const HEAD: usize = 5;
+pub(crate) const HEADER: usize = 5;
 
 /// Read at a time, and gathered for one write.
 const CHUNK: usize = 64 << 10;
 
 /// Enough gathered: write before taking more.
-const GATHERED: usize = 256 << 10;
+const MAX_GATHERED: usize = 256 << 10;
 
 /// One frame, head and body, as it crosses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl Frame {
     /// Builds a frame from the parts of its body.
     pub(crate) fn new(kind: u8, parts: &[&[u8]]) -> Self {
         let length: usize = parts.iter().map(|part| part.len()).sum();
-        let mut bytes = BytesMut::with_capacity(HEAD + length);
+        let mut bytes = BytesMut::with_capacity(HEADER + length);
         bytes.put_u32(u32::try_from(length + 1).expect("payloads are bounded far below 4 GiB"));
         bytes.put_u8(kind);
         for part in parts {
@@ -46,22 +46,22 @@ impl Frame {
     }
 
     pub(crate) fn kind(&self) -> u8 {
-        self.0[HEAD - 1]
+        self.0[HEADER - 1]
     }
 
     pub(crate) fn body(&self) -> Bytes {
-        self.0.slice(HEAD..)
+        self.0.slice(HEADER..)
     }
 }
 
 /// Reads frames.
-pub(crate) struct Reader<R> {
+pub(crate) struct FrameReader<R> {
     from: R,
     buffer: BytesMut,
     received: u64,
 }
 
-impl<R: AsyncRead + Unpin> Reader<R> {
+impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub(crate) fn new(from: R) -> Self {
         Self { from, buffer: BytesMut::new(), received: 0 }
     }
@@ -69,7 +69,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     /// The next frame, or none when the other side has closed between two frames. Safe to cancel.
     pub(crate) async fn next(&mut self) -> io::Result<Option<Frame>> {
         loop {
-            if let Some(frame) = self.here()? {
+            if let Some(frame) = self.take_received()? {
                 return Ok(Some(frame));
             }
             let whole =
@@ -90,17 +90,17 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 }
 
-impl<R> Reader<R> {
+impl<R> FrameReader<R> {
     /// How many bytes have come: a sign of life, while a long frame takes its time.
     pub(crate) fn received(&self) -> u64 {
         self.received
     }
 
     /// The next frame, if it has come already.
-    pub(crate) fn here(&mut self) -> io::Result<Option<Frame>> {
+    pub(crate) fn take_received(&mut self) -> io::Result<Option<Frame>> {
         let Some(length) = self.buffer.first_chunk() else { return Ok(None) };
         let length = u32::from_be_bytes(*length) as usize;
-        if length == 0 || length > LONGEST {
+        if length == 0 || length > MAX_LENGTH {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a frame of {length} bytes")));
         }
         let whole = length + 4;
@@ -129,7 +129,7 @@ pub(crate) async fn write(
             } else {
                 gathered.put(bytes);
             }
-            if gathered.len() < GATHERED {
+            if gathered.len() < MAX_GATHERED {
                 next = frames.try_recv().ok();
             }
         }
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     async fn read_all(mut bytes: &[u8]) -> io::Result<Vec<Frame>> {
-        let mut reader = Reader::new(&mut bytes);
+        let mut reader = FrameReader::new(&mut bytes);
         let mut frames = Vec::new();
         while let Some(frame) = reader.next().await? {
             frames.push(frame);

@@ -32,26 +32,26 @@ pub(crate) enum KeyError {
 
 /// One side's key pair, and the fingerprint it expects of the other.
 #[derive(Clone, Serialize, Deserialize)]
-pub(crate) struct Side {
+pub(crate) struct LinkKeys {
     certificate: String,
     key: String,
     expects: String,
 }
 
-impl fmt::Debug for Side {
+impl fmt::Debug for LinkKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Side").field("expects", &self.expects).finish_non_exhaustive()
+        f.debug_struct("LinkKeys").field("expects", &self.expects).finish_non_exhaustive()
     }
 }
 
 /// Makes the key pairs of a run: the engine's side and the nodes'.
-pub(crate) fn make() -> Result<(Side, Side), KeyError> {
+pub(crate) fn generate() -> Result<(LinkKeys, LinkKeys), KeyError> {
     let pair = || -> Result<_, KeyError> {
         let made = rcgen::generate_simple_self_signed([NAME.to_owned()])?;
         Ok((made.cert.der().to_vec(), made.signing_key.serialize_der()))
     };
     let (engine, nodes) = (pair()?, pair()?);
-    let side = |(certificate, key): &(Vec<u8>, Vec<u8>), (other, _): &(Vec<u8>, Vec<u8>)| Side {
+    let side = |(certificate, key): &(Vec<u8>, Vec<u8>), (other, _): &(Vec<u8>, Vec<u8>)| LinkKeys {
         certificate: hex(certificate),
         key: hex(key),
         expects: hex(&fingerprint(other)),
@@ -66,9 +66,9 @@ pub(crate) fn server_name() -> ServerName<'static> {
     ServerName::try_from(NAME).expect("a valid name")
 }
 
-impl Side {
+impl LinkKeys {
     pub(crate) fn server(&self) -> Result<ServerConfig, KeyError> {
-        let (certificate, key, pin, provider) = self.parts()?;
+        let (certificate, key, pin, provider) = self.decode()?;
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(pin)
@@ -79,7 +79,7 @@ impl Side {
     }
 
     pub(crate) fn client(&self) -> Result<ClientConfig, KeyError> {
-        let (certificate, key, pin, provider) = self.parts()?;
+        let (certificate, key, pin, provider) = self.decode()?;
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()
@@ -90,14 +90,17 @@ impl Side {
     }
 
     #[allow(clippy::type_complexity)] // four things that belong together for two callers
-    fn parts(
+    fn decode(
         &self,
-    ) -> Result<(CertificateDer<'static>, PrivatePkcs8KeyDer<'static>, Arc<Pin>, Arc<CryptoProvider>), KeyError>
-    {
+    ) -> Result<
+        (CertificateDer<'static>, PrivatePkcs8KeyDer<'static>, Arc<PinnedCertificate>, Arc<CryptoProvider>),
+        KeyError,
+    > {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let expects =
             unhex(&self.expects).and_then(|bytes| bytes.try_into().ok()).ok_or(KeyError::Damaged)?;
-        let pin = Arc::new(Pin { expects, algorithms: provider.signature_verification_algorithms });
+        let pin =
+            Arc::new(PinnedCertificate { expects, algorithms: provider.signature_verification_algorithms });
         let certificate = unhex(&self.certificate).ok_or(KeyError::Damaged)?.into();
         let key = unhex(&self.key).ok_or(KeyError::Damaged)?.into();
         Ok((certificate, key, pin, provider))
@@ -106,12 +109,12 @@ impl Side {
 
 /// Accepts one certificate.
 #[derive(Debug)]
-struct Pin {
+struct PinnedCertificate {
     expects: [u8; 32],
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl Pin {
+impl PinnedCertificate {
     fn check(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
         if fingerprint(certificate) == self.expects {
             Ok(())
@@ -121,7 +124,7 @@ impl Pin {
     }
 }
 
-impl ServerCertVerifier for Pin {
+impl ServerCertVerifier for PinnedCertificate {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -156,7 +159,7 @@ impl ServerCertVerifier for Pin {
     }
 }
 
-impl ClientCertVerifier for Pin {
+impl ClientCertVerifier for PinnedCertificate {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -222,7 +225,7 @@ mod tests {
 
     use super::*;
 
-    async fn talk(engine: &Side, node: &Side) -> std::io::Result<String> {
+    async fn talk(engine: &LinkKeys, node: &LinkKeys) -> std::io::Result<String> {
         let (here, there) = duplex(1 << 16);
         let acceptor = TlsAcceptor::from(Arc::new(engine.server().unwrap()));
         let connector = TlsConnector::from(Arc::new(node.client().unwrap()));
@@ -244,19 +247,19 @@ mod tests {
 
     #[tokio::test]
     async fn the_two_sides_of_a_run_understand_each_other_and_nobody_else() {
-        let (engine, node) = make().unwrap();
-        let (strange_engine, strange_node) = make().unwrap();
+        let (engine, node) = generate().unwrap();
+        let (other_engine, other_node) = generate().unwrap();
         assert_eq!(talk(&engine, &node).await.unwrap(), "hello");
-        assert!(talk(&strange_engine, &node).await.is_err());
-        assert!(talk(&engine, &strange_node).await.is_err());
+        assert!(talk(&other_engine, &node).await.is_err());
+        assert!(talk(&engine, &other_node).await.is_err());
     }
 
     #[test]
     fn damaged_keys_are_errors() {
-        let (engine, _) = make().unwrap();
+        let (engine, _) = generate().unwrap();
         for damage in ["", "zz", "0", "é0"] {
-            assert!(Side { expects: damage.into(), ..engine.clone() }.server().is_err());
-            assert!(Side { key: damage.into(), ..engine.clone() }.client().is_err());
+            assert!(LinkKeys { expects: damage.into(), ..engine.clone() }.server().is_err());
+            assert!(LinkKeys { key: damage.into(), ..engine.clone() }.client().is_err());
         }
     }
 }

@@ -36,7 +36,7 @@ const REFUSED: u8 = 11;
 /// A protocol error on the link.
 #[derive(Debug, thiserror::Error)]
 #[error("malformed frame of kind {0}")]
-pub(crate) struct Malformed(u8);
+pub(crate) struct MalformedFrame(u8);
 
 /// What crosses beside the task message, when there is anything to say.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +51,7 @@ pub(crate) struct Extras {
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What a node of another version than its engine's is told, if it is of another.
-pub(crate) fn mismatch(node: &str, engine: &str) -> Option<String> {
+pub(crate) fn describe_mismatch(node: &str, engine: &str) -> Option<String> {
     (node != engine).then(|| {
         format!(
             "this node is of version {node} and its endpoint runs version {engine}: restart the endpoint, so that both \
@@ -182,13 +182,13 @@ pub(crate) fn ended(id: TaskId, result: &[u8]) -> Frame {
 }
 
 /// The task an `ENDED` frame is about.
-pub(crate) fn ended_task(frame: &Frame) -> Result<TaskId, Malformed> {
+pub(crate) fn ended_task(frame: &Frame) -> Result<TaskId, MalformedFrame> {
     take_id(&mut frame.body(), ENDED)
 }
 
-fn take_id(body: &mut Bytes, kind: u8) -> Result<TaskId, Malformed> {
+fn take_id(body: &mut Bytes, kind: u8) -> Result<TaskId, MalformedFrame> {
     let id = body.first_chunk::<16>().map(|bytes| TaskId::from_uuid(Uuid::from_bytes(*bytes)));
-    let id = id.ok_or(Malformed(kind))?;
+    let id = id.ok_or(MalformedFrame(kind))?;
     body.advance(16);
     Ok(id)
 }
@@ -198,40 +198,40 @@ fn text(body: &[u8]) -> String {
 }
 
 impl ToEngine {
-    pub(crate) fn read(frame: &Frame) -> Result<Self, Malformed> {
+    pub(crate) fn read(frame: &Frame) -> Result<Self, MalformedFrame> {
         let (kind, mut body) = (frame.kind(), frame.body());
         Ok(match kind {
             HELLO => {
-                let any: AnyHello = serde_json::from_slice(&body).map_err(|_| Malformed(kind))?;
+                let any: AnyHello = serde_json::from_slice(&body).map_err(|_| MalformedFrame(kind))?;
                 if any.version != VERSION {
                     return Ok(Self::OtherVersion(any.version));
                 }
-                Self::Hello(serde_json::from_slice(&body).map_err(|_| Malformed(kind))?)
+                Self::Hello(serde_json::from_slice(&body).map_err(|_| MalformedFrame(kind))?)
             }
-            READY => Self::Ready(interpreter(frame)?),
+            READY => Self::Ready(read_interpreter(frame)?),
             SLOTS => {
-                let slots = body.try_get_u32().map_err(|_| Malformed(kind))?;
+                let slots = body.try_get_u32().map_err(|_| MalformedFrame(kind))?;
                 Self::Slots { slots, why: text(&body) }
             }
             ENDED => Self::Ended { task: take_id(&mut body, kind)?, result: body },
             LOST => {
                 let task = take_id(&mut body, kind)?;
-                let rank = body.try_get_u32().map_err(|_| Malformed(kind))?;
+                let rank = body.try_get_u32().map_err(|_| MalformedFrame(kind))?;
                 let hint = text(&body);
                 Self::WorkerLost { task, rank, hint: Some(hint).filter(|hint| !hint.is_empty()) }
             }
             UNSTARTED => {
-                let (ids, []) = body.as_chunks::<16>() else { return Err(Malformed(kind)) };
+                let (ids, []) = body.as_chunks::<16>() else { return Err(MalformedFrame(kind)) };
                 Self::Unstarted(ids.iter().map(|id| TaskId::from_uuid(Uuid::from_bytes(*id))).collect())
             }
             BEAT => Self::Beat,
-            _ => return Err(Malformed(kind)),
+            _ => return Err(MalformedFrame(kind)),
         })
     }
 }
 
 impl ToNode {
-    pub(crate) fn read(frame: Frame) -> Result<Self, Malformed> {
+    pub(crate) fn read(frame: Frame) -> Result<Self, MalformedFrame> {
         let kind = frame.kind();
         Ok(match kind {
             TASK => Self::Task(take_id(&mut frame.body(), kind)?, frame),
@@ -239,14 +239,14 @@ impl ToNode {
             RECALL => Self::Recall,
             REFUSED => Self::Refused(text(&frame.body())),
             BEAT => Self::Beat,
-            _ => return Err(Malformed(kind)),
+            _ => return Err(MalformedFrame(kind)),
         })
     }
 }
 
 /// Reads what a worker says of itself.
-pub(crate) fn interpreter(frame: &Frame) -> Result<Interpreter, Malformed> {
-    serde_json::from_slice(&frame.body()).map_err(|_| Malformed(frame.kind()))
+pub(crate) fn read_interpreter(frame: &Frame) -> Result<Interpreter, MalformedFrame> {
+    serde_json::from_slice(&frame.body()).map_err(|_| MalformedFrame(frame.kind()))
 }
 
 #[cfg(test)]

@@ -11,15 +11,15 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::frame::{self, Frame, Reader};
+use super::frame::{self, Frame, FrameReader};
 use super::message::{self, Hello, ToEngine};
 use crate::core::NodeKey;
 
 /// A connection that has not shown its keys and sent its hello by then is closed.
-const HANDSHAKE: Duration = Duration::from_secs(20);
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(20);
 
 /// At most so many connections may be in their handshake at once.
-const HANDSHAKES: usize = 1024;
+const MAX_HANDSHAKES: usize = 1024;
 
 /// What happens on the connections of nodes.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(crate) enum NodeEvent {
 #[derive(Debug)]
 pub(crate) struct NodeLink {
     frames: mpsc::UnboundedSender<Frame>,
-    _cut: oneshot::Sender<()>,
+    _open: oneshot::Sender<()>,
 }
 
 impl NodeLink {
@@ -51,7 +51,7 @@ pub(crate) async fn accept_nodes(
     events: mpsc::UnboundedSender<NodeEvent>,
     period: Duration,
 ) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     let run: Arc<str> = run.into();
     let mut next = 0;
     loop {
@@ -69,10 +69,10 @@ pub(crate) async fn accept_nodes(
         let node = NodeKey(next);
         let (acceptor, events, run) = (acceptor.clone(), events.clone(), Arc::clone(&run));
         tokio::spawn(async move {
-            match timeout(HANDSHAKE, handshake(stream, acceptor, &run)).await {
-                Ok(Ok(greeted)) => {
+            match timeout(HANDSHAKE_LIMIT, handshake(stream, acceptor, &run)).await {
+                Ok(Ok(accepted_node)) => {
                     drop(permit);
-                    serve_node(node, greeted, events, period).await;
+                    serve_node(node, accepted_node, events, period).await;
                 }
                 Ok(Err(error)) => tracing::warn!(%host, %error, "connection is no node of this run"),
                 Err(_) => tracing::warn!(%host, "connection sent no hello within 20 s"),
@@ -81,18 +81,18 @@ pub(crate) async fn accept_nodes(
     }
 }
 
-type Greeted = (Hello, Reader<ReadHalf<TlsStream<TcpStream>>>, WriteHalf<TlsStream<TcpStream>>);
+type AcceptedNode = (Hello, FrameReader<ReadHalf<TlsStream<TcpStream>>>, WriteHalf<TlsStream<TcpStream>>);
 
-async fn handshake(stream: TcpStream, acceptor: TlsAcceptor, run: &str) -> io::Result<Greeted> {
+async fn handshake(stream: TcpStream, acceptor: TlsAcceptor, run: &str) -> io::Result<AcceptedNode> {
     stream.set_nodelay(true)?;
     let (reading, mut writing) = tokio::io::split(acceptor.accept(stream).await?);
-    let mut reader = Reader::new(reading);
+    let mut reader = FrameReader::new(reading);
     let frame = reader.next().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
     let why = match ToEngine::read(&frame) {
         Ok(ToEngine::Hello(hello)) if hello.run == run => return Ok((hello, reader, writing)),
         Ok(ToEngine::Hello(_)) => OTHER_RUN.to_owned(),
         Ok(ToEngine::OtherVersion(version)) => {
-            message::mismatch(&version, message::VERSION).unwrap_or_default()
+            message::describe_mismatch(&version, message::VERSION).unwrap_or_default()
         }
         _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "the first frame is not a hello")),
     };
@@ -107,15 +107,15 @@ const OTHER_RUN: &str = "this node belongs to another run of its endpoint, and t
 /// Carries one node's frames until the link ends or is cut.
 async fn serve_node(
     node: NodeKey,
-    (hello, mut reader, writer): Greeted,
+    (hello, mut reader, writer): AcceptedNode,
     events: mpsc::UnboundedSender<NodeEvent>,
     period: Duration,
 ) {
     let (frames, inbox) = mpsc::unbounded_channel();
-    let (cut, mut is_cut) = oneshot::channel();
+    let (open, mut closed) = oneshot::channel();
     let mut writing = tokio::spawn(frame::write(writer, inbox));
     let beat = frames.clone();
-    if events.send(NodeEvent::Connected { node, hello, link: NodeLink { frames, _cut: cut } }).is_err() {
+    if events.send(NodeEvent::Connected { node, hello, link: NodeLink { frames, _open: open } }).is_err() {
         return;
     }
     let mut beats = interval(period);
@@ -141,7 +141,7 @@ async fn serve_node(
                     let _ = events.send(NodeEvent::Message { node, message: ToEngine::Beat });
                 }
             }
-            _ = &mut is_cut => break,
+            _ = &mut closed => break,
             _ = &mut writing => break,
         }
     }
@@ -158,8 +158,8 @@ mod tests {
     use crate::link::message::ToNode;
 
     /// The frames that the engine answers to a first frame, and the event if it takes the node.
-    async fn answer(first: &Frame) -> (Vec<ToNode>, Option<NodeEvent>) {
-        let (engine, node) = keys::make().unwrap();
+    async fn answers_to(first: &Frame) -> (Vec<ToNode>, Option<NodeEvent>) {
+        let (engine, node) = keys::generate().unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(engine.server().unwrap()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -171,7 +171,7 @@ mod tests {
         let stream = connector.connect(keys::server_name(), stream).await.unwrap();
         let (reading, mut writing) = tokio::io::split(stream);
         writing.write_all(first.as_bytes()).await.unwrap();
-        let mut reader = Reader::new(reading);
+        let mut reader = FrameReader::new(reading);
         let mut answers = Vec::new();
         let joined = loop {
             tokio::select! {
@@ -196,7 +196,7 @@ mod tests {
             block: 0,
             slots: 1,
         };
-        let (_, joined) = answer(&message::hello(&hello)).await;
+        let (_, joined) = answers_to(&message::hello(&hello)).await;
         assert!(
             matches!(&joined, Some(NodeEvent::Connected { hello: it, .. }) if *it == hello),
             "{joined:?}"
@@ -210,12 +210,12 @@ mod tests {
                 "this node belongs to another run of its endpoint",
             ),
         ] {
-            let (answers, joined) = answer(&message::hello(&hello)).await;
+            let (answers, joined) = answers_to(&message::hello(&hello)).await;
             let [ToNode::Refused(why)] = answers.as_slice() else { panic!("{answers:?}") };
             assert!(why.starts_with(words), "{why}");
             assert!(joined.is_none(), "{joined:?}");
         }
-        let (answers, joined) = answer(&message::beat()).await;
+        let (answers, joined) = answers_to(&message::beat()).await;
         assert!(answers.is_empty() && joined.is_none(), "{answers:?} {joined:?}");
     }
 }

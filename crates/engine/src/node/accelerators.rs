@@ -25,53 +25,53 @@ const LEVEL_ZERO_ORDER: &str = "ZE_ENABLE_PCI_ID_DEVICE_ORDER";
 pub(super) const NVIDIA_SMI_LIMIT: Duration = Duration::from_secs(10);
 
 /// Numbers, UUIDs, MIG instances or tiles, as they stand in a variable; absent where it is not set.
-type Granted = Option<Vec<String>>;
+type DeviceList = Option<Vec<String>>;
 
 /// A variable, and what it grants.
-type Kind = (&'static str, Vec<String>);
+type Grant = (&'static str, Vec<String>);
 
 /// What the environment grants, and how many NVIDIA devices there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Visible {
-    cuda: Granted,
-    rocr: Granted,
-    hip: Granted,
-    level_zero: Granted,
+pub(crate) struct GrantedAccelerators {
+    cuda: DeviceList,
+    rocr: DeviceList,
+    hip: DeviceList,
+    level_zero: DeviceList,
     pub(super) cuda_devices: Option<u32>,
 }
 
-impl Visible {
+impl GrantedAccelerators {
     /// By the variables of a job.
-    pub(super) fn by(variable: impl Fn(&str) -> Option<String>) -> Self {
-        let granted = |name| variable(name).as_deref().map(list);
+    pub(super) fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let granted = |name| variable(name).as_deref().map(parse_devices);
         let (cuda, level_zero) = (granted(CUDA), granted(LEVEL_ZERO));
         Self { cuda, rocr: granted(ROCR), hip: granted(HIP), level_zero, cuda_devices: None }
     }
 
-    pub(super) fn is_silent(&self) -> bool {
-        self.kinds().is_empty()
+    pub(super) fn is_unspecified(&self) -> bool {
+        self.grants().is_empty()
     }
 
     /// Each kind of which the environment says something: its variable, and what it grants.
-    fn kinds(&self) -> Vec<Kind> {
+    fn grants(&self) -> Vec<Grant> {
         let roc = match (&self.rocr, &self.hip) {
-            (Some(rocr), Some(hip)) => Some((ROCR, of_those(rocr, hip))),
+            (Some(rocr), Some(hip)) => Some((ROCR, select_devices(rocr, hip))),
             (Some(rocr), None) => Some((ROCR, rocr.clone())),
             (None, Some(hip)) => Some((HIP, hip.clone())),
             (None, None) => None,
         };
-        let kind = |name, granted: &Granted| granted.clone().map(|granted| (name, granted));
+        let kind = |name, granted: &DeviceList| granted.clone().map(|granted| (name, granted));
         [kind(CUDA, &self.cuda), roc, kind(LEVEL_ZERO, &self.level_zero)].into_iter().flatten().collect()
     }
 
     /// Refuses to hand out more than there are, unless they are NVIDIA's, which workers may share.
     pub(super) fn check(&self, asked: &Accelerators) -> Result<(), String> {
         let &Accelerators::Count(asked) = asked else { return Ok(()) };
-        let kinds = self.kinds();
-        if kinds.is_empty() || is_enough(&kinds, asked) || Self::shared_cuda(&kinds, asked).is_some() {
+        let grants = self.grants();
+        if grants.is_empty() || is_enough(&grants, asked) || Self::shared_cuda(&grants, asked).is_some() {
             return Ok(());
         }
-        let granted: Vec<_> = kinds
+        let granted: Vec<_> = grants
             .iter()
             .map(|(name, granted)| format!("{name}={} grants {}", granted.join(","), granted.len()))
             .collect();
@@ -83,26 +83,31 @@ impl Visible {
     }
 
     /// The NVIDIA devices that workers share, because no kind has as many as are asked for.
-    fn shared_cuda(kinds: &[Kind], asked: u32) -> Option<&[String]> {
-        let (_, devices) = kinds.iter().find(|(name, devices)| *name == CUDA && !devices.is_empty())?;
-        (!is_enough(kinds, asked)).then_some(devices)
+    fn shared_cuda(grants: &[Grant], asked: u32) -> Option<&[String]> {
+        let (_, devices) = grants.iter().find(|(name, devices)| *name == CUDA && !devices.is_empty())?;
+        (!is_enough(grants, asked)).then_some(devices)
     }
 
     /// What the worker of this rank finds in its environment.
-    pub(super) fn share(&self, asked: &Accelerators, rank: u32, workers: u32) -> Vec<(&'static str, String)> {
-        let &Accelerators::Count(count) = asked else { return self.named(asked, rank, workers) };
-        if self.is_silent() {
-            return self.named(asked, rank, workers);
+    pub(super) fn variables_for(
+        &self,
+        asked: &Accelerators,
+        rank: u32,
+        workers: u32,
+    ) -> Vec<(&'static str, String)> {
+        let &Accelerators::Count(count) = asked else { return self.variables_by_name(asked, rank, workers) };
+        if self.is_unspecified() {
+            return self.variables_by_name(asked, rank, workers);
         }
-        let kinds = self.kinds();
-        if let Some(devices) = Self::shared_cuda(&kinds, count) {
+        let grants = self.grants();
+        if let Some(devices) = Self::shared_cuda(&grants, count) {
             // Neighbouring ranks share a device.
             let per_device = workers.div_ceil(devices.len() as u32).max(1);
             let device = devices.get((rank / per_device) as usize);
             return device.map(|device| (CUDA, device.clone())).into_iter().collect();
         }
         let mut environment = Vec::new();
-        for (name, granted) in kinds {
+        for (name, granted) in grants {
             // Another kind has enough; this one stays as it is.
             let Some(device) = granted.get(rank as usize).filter(|_| granted.len() >= count as usize) else {
                 continue;
@@ -116,7 +121,12 @@ impl Visible {
     }
 
     /// As Parsl does: the name for every kind, and of NVIDIA's devices one for several workers when there are more of them.
-    fn named(&self, asked: &Accelerators, rank: u32, workers: u32) -> Vec<(&'static str, String)> {
+    fn variables_by_name(
+        &self,
+        asked: &Accelerators,
+        rank: u32,
+        workers: u32,
+    ) -> Vec<(&'static str, String)> {
         let Some(name) = asked.names().into_iter().nth(rank as usize) else { return Vec::new() };
         vec![
             (CUDA, cuda_device(&name, workers, self.cuda_devices)),
@@ -127,19 +137,19 @@ impl Visible {
     }
 }
 
-fn is_enough(kinds: &[Kind], asked: u32) -> bool {
-    kinds.iter().any(|(_, granted)| granted.len() >= asked as usize)
+fn is_enough(grants: &[Grant], asked: u32) -> bool {
+    grants.iter().any(|(_, granted)| granted.len() >= asked as usize)
 }
 
 /// The entries of a variable, up to the first that names no device: there the drivers stop, too.
-fn list(text: &str) -> Vec<String> {
+fn parse_devices(text: &str) -> Vec<String> {
     let names = text.split(',').map(str::trim);
     let device = |name: &&str| !["", "-1", "NoDevFiles", "none", "void"].contains(name);
     names.take_while(device).map(str::to_owned).collect()
 }
 
 /// The devices that `places` picks among `devices`: by their place, or by a name of their own.
-fn of_those(devices: &[String], places: &[String]) -> Vec<String> {
+fn select_devices(devices: &[String], places: &[String]) -> Vec<String> {
     let pick = |place: &String| match place.parse::<usize>() {
         Ok(index) => devices.get(index).cloned(),
         Err(_) => Some(place.clone()),
@@ -156,7 +166,7 @@ fn cuda_device(name: &str, workers: u32, devices: Option<u32>) -> String {
 }
 
 /// How many NVIDIA devices there are, if any; nothing that takes longer than `limit` is waited for.
-pub(super) async fn cuda_devices(nvidia_smi: &Path, limit: Duration) -> Option<u32> {
+pub(super) async fn count_cuda_devices(nvidia_smi: &Path, limit: Duration) -> Option<u32> {
     let mut command = Command::new(nvidia_smi);
     command.arg("-L").stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let Ok(output) = timeout(limit, command.output()).await else {
@@ -172,17 +182,17 @@ mod tests {
     use super::*;
     use crate::config::AcceleratorName;
 
-    fn visible(variables: &[(&str, &str)]) -> Visible {
-        Visible::by(|name| {
+    fn visible(variables: &[(&str, &str)]) -> GrantedAccelerators {
+        GrantedAccelerators::from_variables(|name| {
             variables.iter().find(|(set, _)| *set == name).map(|(_, value)| (*value).to_owned())
         })
     }
 
-    fn shares(visible: &Visible, asked: &Accelerators, workers: u32) -> Vec<String> {
+    fn environments(visible: &GrantedAccelerators, asked: &Accelerators, workers: u32) -> Vec<String> {
         let text = |share: Vec<(&str, String)>| {
             share.into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
         };
-        (0..workers).map(|rank| text(visible.share(asked, rank, workers))).collect()
+        (0..workers).map(|rank| text(visible.variables_for(asked, rank, workers))).collect()
     }
 
     #[test]
@@ -220,7 +230,7 @@ mod tests {
                 ],
             ),
             (&[(LEVEL_ZERO, "1.0,1.1")], 2, ["ZE_AFFINITY_MASK=1.0", "ZE_AFFINITY_MASK=1.1"]),
-            // Slurm may say the same to all kinds of drivers.
+            // Slurm may set the variables of several kinds of devices alike.
             (
                 &[(cuda, "4,5"), (ROCR, "4,5")],
                 2,
@@ -233,7 +243,7 @@ mod tests {
         ] {
             let (visible, asked) = (visible(variables), Accelerators::Count(count));
             assert_eq!(visible.check(&asked), Ok(()), "{variables:?}");
-            assert_eq!(shares(&visible, &asked, count), expected, "{variables:?}");
+            assert_eq!(environments(&visible, &asked, count), expected, "{variables:?}");
         }
     }
 
@@ -268,7 +278,7 @@ mod tests {
             let (visible, asked) = (visible(variables), Accelerators::Count(count));
             assert_eq!(visible.check(&asked), Ok(()), "{variables:?}");
             let expected: Vec<_> = expected.iter().map(|name| format!("{CUDA}={name}")).collect();
-            assert_eq!(shares(&visible, &asked, workers), expected, "{variables:?}");
+            assert_eq!(environments(&visible, &asked, workers), expected, "{variables:?}");
         }
     }
 
@@ -279,7 +289,7 @@ mod tests {
         let granted = visible(&[(CUDA, "4,5")]);
         assert_eq!(granted.check(&names), Ok(()), "a list is not compared with what is granted");
         assert_eq!(
-            granted.share(&names, 2, 3),
+            granted.variables_for(&names, 2, 3),
             [
                 ("CUDA_VISIBLE_DEVICES", "opencl:gpu:1".to_owned()),
                 ("ROCR_VISIBLE_DEVICES", "opencl:gpu:1".to_owned()),
@@ -287,13 +297,13 @@ mod tests {
                 ("ZE_ENABLE_PCI_ID_DEVICE_ORDER", "1".to_owned()),
             ]
         );
-        let silent = Visible { cuda_devices: Some(2), ..visible(&[]) };
+        let silent = GrantedAccelerators { cuda_devices: Some(2), ..visible(&[]) };
         let shared: Vec<_> =
-            (0..4).map(|rank| silent.share(&Accelerators::Count(4), rank, 4)[0].1.clone()).collect();
+            (0..4).map(|rank| silent.variables_for(&Accelerators::Count(4), rank, 4)[0].1.clone()).collect();
         assert_eq!(shared, ["0", "0", "1", "1"], "two workers to a device");
         assert_eq!(cuda_device("3", 4, Some(8)), "3", "fewer workers than devices: the plain name");
         assert_eq!(cuda_device("x", 4, Some(2)), "x");
-        assert_eq!(granted.share(&Accelerators::default(), 0, 1), []);
+        assert_eq!(granted.variables_for(&Accelerators::default(), 0, 1), []);
     }
 
     #[tokio::test]
@@ -308,9 +318,9 @@ mod tests {
         };
         let (hangs, two) = (program("hangs", "exec sleep 1000"), program("two", "echo GPU 0; echo GPU 1"));
         let fails = program("fails", "echo GPU 0; exit 9");
-        assert_eq!(cuda_devices(&hangs, Duration::from_millis(50)).await, None);
-        assert_eq!(cuda_devices(&two, Duration::from_secs(60)).await, Some(2));
-        assert_eq!(cuda_devices(&fails, Duration::from_secs(60)).await, None);
-        assert_eq!(cuda_devices(&dir.path().join("none"), Duration::from_secs(60)).await, None);
+        assert_eq!(count_cuda_devices(&hangs, Duration::from_millis(50)).await, None);
+        assert_eq!(count_cuda_devices(&two, Duration::from_secs(60)).await, Some(2));
+        assert_eq!(count_cuda_devices(&fails, Duration::from_secs(60)).await, None);
+        assert_eq!(count_cuda_devices(&dir.path().join("none"), Duration::from_secs(60)).await, None);
     }
 }

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where a number comes from, to be told with it.
+/// A number, and the source that error messages name.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Measured {
     pub(crate) value: f64,
@@ -42,7 +42,7 @@ const GIB: f64 = (1u64 << 30) as f64;
 /// Of this process, on a machine of so many CPUs and so much memory.
 pub(crate) fn here(cpus: usize, memory: f64) -> Allotment {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let limits = limits(&groups, Path::new(CONTROL_GROUPS));
+    let limits = read_limits(&groups, Path::new(CONTROL_GROUPS));
     allotment(cpus, memory, limits, |name| std::env::var(name).ok())
 }
 
@@ -80,11 +80,11 @@ fn allotment(
         let cpu = cpu.map(|(mib, cpus)| Measured::new(mib * cpus / 1024.0, "SLURM_MEM_PER_CPU"));
         memories.extend(node.or(cpu));
     }
-    let told = |name| number(name).map(|value| Measured::new(value, name));
+    let override_by = |name| number(name).map(|value| Measured::new(value, name));
     let none = || Measured::new(0.0, "nothing");
-    let memory = told("PARSL_MEMORY_GB").or_else(|| least(memories)).unwrap_or_else(none);
+    let memory = override_by("PARSL_MEMORY_GB").or_else(|| least(memories)).unwrap_or_else(none);
     Allotment {
-        cores: told("PARSL_CORES").or(cores).unwrap_or_else(none),
+        cores: override_by("PARSL_CORES").or(cores).unwrap_or_else(none),
         memory: Measured { value: (memory.value * 10.0).round() / 10.0, ..memory },
     }
 }
@@ -96,7 +96,7 @@ fn least(all: Vec<Measured>) -> Option<Measured> {
 
 /// What the control groups of a process allow: the least of each and of all above it. `groups` is its
 /// `/proc/<pid>/cgroup`; of both versions, which a machine may have side by side.
-fn limits(groups: &str, root: &Path) -> Limits {
+fn read_limits(groups: &str, root: &Path) -> Limits {
     let mut found = Limits::default();
     let mut less = |cores: Option<f64>, memory: Option<f64>| {
         let least = |now: Option<f64>, other: Option<f64>| now.into_iter().chain(other).reduce(f64::min);
@@ -111,7 +111,7 @@ fn limits(groups: &str, root: &Path) -> Limits {
                 "cpu" | "memory" => mounted(root, controllers, controller),
                 _ => continue,
             };
-            for group in upwards(&mount, path) {
+            for group in ancestors_of(&mount, path) {
                 match controller {
                     "" => less(max_cores(&group), max_memory(&group.join("memory.max"))),
                     "cpu" => less(quota_cores(&group), None),
@@ -130,7 +130,7 @@ fn mounted(root: &Path, controllers: &str, controller: &str) -> PathBuf {
 }
 
 /// A group and all above it. In a container the path may be one of the host's, which is not there; its mount is.
-fn upwards(mount: &Path, path: &str) -> Vec<PathBuf> {
+fn ancestors_of(mount: &Path, path: &str) -> Vec<PathBuf> {
     let path = Path::new(path.trim_start_matches('/'));
     let safe = path.components().all(|part| matches!(part, std::path::Component::Normal(_)));
     let groups = path.ancestors().filter(|_| safe).map(|group| mount.join(group));
@@ -325,7 +325,7 @@ mod tests {
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
                 fs::write(path, format!("{content}\n")).unwrap();
             }
-            assert_eq!(limits(groups, root.path()), Limits { cores, memory }, "{groups} {files:?}");
+            assert_eq!(read_limits(groups, root.path()), Limits { cores, memory }, "{groups} {files:?}");
         }
     }
 }

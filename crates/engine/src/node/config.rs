@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use wire::EndpointId;
 
 use crate::config::{Accelerators, CpuAffinity, Workers};
-use crate::link::keys::Side;
+use crate::link::keys::LinkKeys;
 use crate::link::message;
 
 /// All that the nodes of one run have in common.
@@ -28,7 +28,7 @@ pub struct Config {
     /// How long they are tried.
     pub(crate) probe: Duration,
     pub(crate) debug: bool,
-    pub(crate) keys: Side,
+    pub(crate) keys: LinkKeys,
     pub(crate) heartbeat_period: Duration,
     pub(crate) heartbeat_threshold: Duration,
     /// Logs go to `<logs>/block-<n>/<uid>/`; absent: to a directory of the node's own, which goes with it.
@@ -117,7 +117,8 @@ impl Config {
 
 /// The file of a program may be replaced while its endpoint runs: then its nodes are of another version.
 fn same_version(any: AnyConfig) -> Result<(), ConfigError> {
-    message::mismatch(message::VERSION, &any.version).map_or(Ok(()), |text| Err(ConfigError::Version(text)))
+    message::describe_mismatch(message::VERSION, &any.version)
+        .map_or(Ok(()), |text| Err(ConfigError::Version(text)))
 }
 
 #[cfg(test)]
@@ -130,7 +131,7 @@ impl Config {
             engines: vec![([127, 0, 0, 1], 1).into()],
             probe: Duration::from_secs(30),
             debug: false,
-            keys: crate::link::keys::make().unwrap().1,
+            keys: crate::link::keys::generate().unwrap().1,
             heartbeat_period: Duration::from_secs(30),
             heartbeat_threshold: Duration::from_secs(120),
             logs: None,

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     /// Listens with some keys and lets whoever has theirs come in.
-    async fn listen(side: keys::Side) -> SocketAddr {
+    async fn listen(side: keys::LinkKeys) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(side.server().unwrap()));
@@ -88,8 +88,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_address_that_has_the_keys_is_taken_whatever_the_others_do() {
-        let (engine, node) = keys::make().unwrap();
-        let (stranger, _) = keys::make().unwrap();
+        let (engine, node) = keys::generate().unwrap();
+        let (stranger, _) = keys::generate().unwrap();
         let closed = silent().await.1;
         let (_kept, mute) = silent().await;
         let right = listen(engine).await;
@@ -104,7 +104,7 @@ mod tests {
 
     #[tokio::test]
     async fn when_none_answers_every_address_is_told() {
-        let (stranger, _) = keys::make().unwrap();
+        let (stranger, _) = keys::generate().unwrap();
         let (closed, strange) = (silent().await.1, listen(stranger).await);
         let (_kept, mute) = silent().await;
         let probe = Duration::from_secs(1);

@@ -6,10 +6,10 @@ use nix::sys::resource::{Resource, getrlimit};
 
 /// What a worker process costs its node: both ends of its task socket, the stream of its results, the pipe of its
 /// output, and its process.
-const OF_A_PROCESS: u64 = 5;
+const PER_PROCESS: u64 = 5;
 
 /// What a thread costs: both ends of its task socket, and the stream of its results.
-const OF_A_THREAD: u64 = 3;
+const PER_THREAD: u64 = 3;
 
 /// For the link, for logs, and for what is open while a process is made.
 const RESERVED: u64 = 32;
@@ -31,7 +31,7 @@ impl Descriptors {
 
     /// How many of `wanted` workers fit, and what to tell when that is not all of them.
     pub(super) fn fit(self, wanted: u32, threads: bool) -> (u32, Option<String>) {
-        let each = if threads { OF_A_THREAD } else { OF_A_PROCESS };
+        let each = if threads { PER_THREAD } else { PER_PROCESS };
         let room = self.limit.saturating_sub(self.open).saturating_sub(RESERVED) / each;
         let fit = wanted.min(u32::try_from(room).unwrap_or(u32::MAX));
         let why = (fit < wanted).then(|| {

@@ -13,13 +13,13 @@ pub enum NodeError {
     #[error("cannot reach the endpoint: {0}")]
     Unreachable(String),
     #[error("the endpoint does not speak as it should: {0}")]
-    Mumbled(String),
+    Protocol(String),
     #[error("no Python interpreter: {0} is not on the PATH of this node")]
     NoPython(String),
     #[error("cannot start the worker with {python}: {error}")]
     CannotStart { python: PathBuf, error: io::Error },
     #[error("workers do not start: {0}")]
-    Fruitless(String),
+    NoWorkerStarts(String),
     #[error("the endpoint refuses this node: {0}")]
     Refused(String),
     #[error("cannot write logs in {path}: {error}")]

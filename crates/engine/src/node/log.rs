@@ -16,14 +16,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 /// Per file.
-const BOUND: u64 = 8 << 20;
+const MAX_SIZE: u64 = 8 << 20;
 /// So many bytes of a worker's output are told when it does not start.
-const TOLD: u64 = 1024;
+const TAIL_LENGTH: u64 = 1024;
 /// At most so much is read from a worker at once, and so often before the thread has written it.
 const CHUNK: usize = 1 << 16;
 const CHUNKS: usize = 64;
 
-enum Order {
+enum LogCommand {
     Write {
         path: Arc<PathBuf>,
         bytes: Vec<u8>,
@@ -38,29 +38,29 @@ enum Order {
 
 /// The thread that writes the logs. It ends with the last clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Writer {
-    orders: mpsc::Sender<Order>,
+pub(crate) struct LogWriter {
+    commands: mpsc::Sender<LogCommand>,
 }
 
-impl Writer {
+impl LogWriter {
     pub(crate) fn start() -> io::Result<Self> {
-        let (orders, inbox) = mpsc::channel(CHUNKS);
-        std::thread::Builder::new().name("worker-logs".to_owned()).spawn(move || work(inbox))?;
-        Ok(Self { orders })
+        let (commands, inbox) = mpsc::channel(CHUNKS);
+        std::thread::Builder::new().name("worker-logs".to_owned()).spawn(move || write_logs(inbox))?;
+        Ok(Self { commands })
     }
 
     /// Copies what comes out of `from` to the file at `path`. It ends when every writer has closed and all is in the file,
     /// with the end of it.
-    pub(crate) fn keep(&self, from: OwnedFd, path: PathBuf) -> io::Result<JoinHandle<String>> {
+    pub(crate) fn copy_output(&self, from: OwnedFd, path: PathBuf) -> io::Result<JoinHandle<String>> {
         let from = pipe::Receiver::from_owned_fd(from)?;
-        Ok(tokio::spawn(copy(from, Arc::new(path), self.orders.clone())))
+        Ok(tokio::spawn(copy(from, Arc::new(path), self.commands.clone())))
     }
 }
 
-async fn copy(from: pipe::Receiver, path: Arc<PathBuf>, orders: mpsc::Sender<Order>) -> String {
+async fn copy(from: pipe::Receiver, path: Arc<PathBuf>, commands: mpsc::Sender<LogCommand>) -> String {
     // The file is there from the start: an empty one says that the worker has printed nothing.
-    let begun = Order::Write { path: Arc::clone(&path), bytes: Vec::new() };
-    if orders.send(begun).await.is_err() {
+    let begun = LogCommand::Write { path: Arc::clone(&path), bytes: Vec::new() };
+    if commands.send(begun).await.is_err() {
         return String::new();
     }
     while from.readable().await.is_ok() {
@@ -68,8 +68,8 @@ async fn copy(from: pipe::Receiver, path: Arc<PathBuf>, orders: mpsc::Sender<Ord
         let mut bytes = Vec::with_capacity(CHUNK);
         match from.try_read_buf(&mut bytes) {
             Ok(1..) => {
-                let order = Order::Write { path: Arc::clone(&path), bytes };
-                if orders.send(order).await.is_err() {
+                let command = LogCommand::Write { path: Arc::clone(&path), bytes };
+                if commands.send(command).await.is_err() {
                     return String::new();
                 }
             }
@@ -78,18 +78,18 @@ async fn copy(from: pipe::Receiver, path: Arc<PathBuf>, orders: mpsc::Sender<Ord
         }
     }
     let (written, done) = oneshot::channel();
-    match orders.send(Order::Close { path, written }).await {
+    match commands.send(LogCommand::Close { path, written }).await {
         Ok(()) => done.await.unwrap_or_default(),
         Err(_) => String::new(), // the thread has gone
     }
 }
 
 /// A full disk must not stop a worker: what can't be written is dropped.
-fn work(mut inbox: mpsc::Receiver<Order>) {
+fn write_logs(mut inbox: mpsc::Receiver<LogCommand>) {
     let mut logs: HashMap<Arc<PathBuf>, Log> = HashMap::new();
-    while let Some(order) = inbox.blocking_recv() {
-        match order {
-            Order::Write { path, bytes } => {
+    while let Some(command) = inbox.blocking_recv() {
+        match command {
+            LogCommand::Write { path, bytes } => {
                 if !logs.contains_key(&path)
                     && let Ok(log) = Log::open(path.to_path_buf())
                 {
@@ -99,9 +99,9 @@ fn work(mut inbox: mpsc::Receiver<Order>) {
                     let _ = log.write(&bytes);
                 }
             }
-            Order::Close { path, written } => {
+            LogCommand::Close { path, written } => {
                 logs.remove(&path);
-                let _ = written.send(tail(&path, TOLD).unwrap_or_default()); // nobody waits for it
+                let _ = written.send(tail(&path, TAIL_LENGTH).unwrap_or_default()); // nobody waits for it
             }
         }
         if inbox.is_empty() {
@@ -125,7 +125,7 @@ impl Log {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.written + bytes.len() as u64 > BOUND {
+        if self.written + bytes.len() as u64 > MAX_SIZE {
             fs::rename(&self.path, self.path.with_added_extension("1"))?;
             self.file = None;
             self.written = 0;
@@ -166,7 +166,7 @@ mod tests {
         log.write(b"last words").unwrap();
         assert!(fs::read(&path).unwrap().ends_with(b"last words"));
         let kept: u64 = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
-        assert!(kept <= 2 * BOUND, "{kept}");
+        assert!(kept <= 2 * MAX_SIZE, "{kept}");
         assert_eq!(tail(&path, 5).unwrap(), "words");
         fs::write(&path, "é").unwrap();
         assert_eq!(tail(&path, 1024).unwrap(), "é");
@@ -176,10 +176,10 @@ mod tests {
     #[tokio::test]
     async fn what_a_worker_printed_is_in_its_file_when_the_copying_ends() {
         let dir = tempfile::tempdir().unwrap();
-        let writer = Writer::start().unwrap();
+        let writer = LogWriter::start().unwrap();
         let (reading, writing) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
         let path = dir.path().join("worker_0.log");
-        let copying = writer.keep(reading, path.clone()).unwrap();
+        let copying = writer.copy_output(reading, path.clone()).unwrap();
         File::from(writing).write_all(b"words").unwrap();
         copying.await.unwrap();
         assert_eq!(fs::read(path).unwrap(), b"words");
@@ -192,9 +192,9 @@ mod tests {
         let path = dir.path().join("worker_0.log");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let mut file = File::options().read(true).write(true).open(&path).unwrap();
-        let writer = Writer::start().unwrap();
+        let writer = LogWriter::start().unwrap();
         let (reading, writing) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
-        let copying = writer.keep(reading, path.clone()).unwrap();
+        let copying = writer.copy_output(reading, path.clone()).unwrap();
         let printing = tokio::task::spawn_blocking(move || {
             let _ = File::from(writing).write_all(&vec![b'x'; 16 << 20]);
         });

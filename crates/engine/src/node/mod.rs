@@ -14,8 +14,8 @@ mod error;
 mod file_thread;
 pub(crate) mod library;
 mod log;
+mod node_directory;
 mod outbox;
-mod own_directory;
 mod python;
 mod resources;
 #[cfg(feature = "simulation")]
@@ -33,7 +33,7 @@ use tokio::sync::mpsc;
 pub(crate) use config::WorkerConfig;
 pub use config::{Config, ConfigError};
 pub use error::NodeError;
-pub(crate) use own_directory::remove_abandoned;
+pub(crate) use node_directory::remove_abandoned;
 pub use resources::NoSlots;
 pub(crate) use resources::{cores_here, machine_info};
 #[cfg(feature = "simulation")]
@@ -45,10 +45,10 @@ use crate::processes;
 use crate::random;
 use descriptors::Descriptors;
 use driver::Node;
+use node_directory::NodeDirectory;
 use outbox::Outbox;
-use own_directory::OwnDirectory;
 use resources::Machine;
-use worker::Recipe;
+use worker::WorkerSpec;
 
 /// Runs one node of `block` until its engine is gone or `stop` is ready. `open_files` is the limit that workers get,
 /// when this process has raised its own.
@@ -62,7 +62,7 @@ pub async fn run(
     let uid = random::node_uid();
     let machine = Machine::here(&config.accelerators).await;
     let threads = matches!(config.workers, Workers::Threads { .. });
-    let wanted = resources::slots(&config, &machine)?;
+    let wanted = resources::count_slots(&config, &machine)?;
     let (count, shortage) = Descriptors::here().fit(wanted, threads);
     if let Some(why) = &shortage {
         tracing::warn!("{why}");
@@ -70,15 +70,15 @@ pub async fn run(
             return Err(NoSlots::Descriptors(why.clone()).into());
         }
     }
-    let shares: Result<Vec<_>, _> =
-        (0..count).map(|rank| resources::share(&config, &machine, rank, count)).collect();
-    let own = own_directory::path(&uid);
+    let worker_resources: Result<Vec<_>, _> =
+        (0..count).map(|rank| resources::for_worker(&config, &machine, rank, count)).collect();
+    let own = node_directory::path(&uid);
     let root = config.logs.clone().unwrap_or_else(|| own.clone());
     let logs = root.join(format!("block-{block}")).join(&uid);
     let _own = (config.logs.is_none() || config.worker_library.is_none())
         .then(|| {
             remove_abandoned();
-            OwnDirectory::make(own.clone())
+            NodeDirectory::create(own.clone())
         })
         .transpose()
         .map_err(|error| NodeError::Logs { path: own.clone(), error })?;
@@ -101,11 +101,11 @@ pub async fn run(
         Workers::Threads { .. } => None,
     };
     let worker = WorkerConfig { working_dir, thread_name_prefix, ..config.worker.clone() };
-    let recipe = Recipe {
+    let spec = WorkerSpec {
         python: python::find_interpreter(config.python.as_deref())?,
         library,
         config: worker,
-        writer: log::Writer::start().map_err(|error| NodeError::Logs { path: logs.clone(), error })?,
+        writer: log::LogWriter::start().map_err(|error| NodeError::Logs { path: logs.clone(), error })?,
         logs,
         pool: uid.clone(),
         block,
@@ -123,15 +123,15 @@ pub async fn run(
     if let Some(why) = shortage {
         out.send(message::slots(count, &why));
     }
-    let (sender, news) = mpsc::unbounded_channel();
-    let mut node = Node::new(recipe, shares?, max_tasks, threads, sender)?;
+    let (sender, events) = mpsc::unbounded_channel();
+    let mut node = Node::new(spec, worker_resources?, max_tasks, threads, sender)?;
     let outcome = {
         let mut stop = pin!(stop);
         tokio::select! {
-            outcome = node.serve(&config, news, out, outgoing) => outcome,
+            outcome = node.serve(&config, events, out, outgoing) => outcome,
             () = &mut stop => Ok(()),
         }
     };
-    node.end().await;
+    node.kill_workers().await;
     outcome
 }

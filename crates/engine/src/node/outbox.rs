@@ -17,7 +17,7 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    const MOST_HELD: usize = 32;
+    const MAX_HELD: usize = 32;
     const LONGEST: Duration = Duration::from_millis(1);
 
     pub(super) fn new(frames: mpsc::UnboundedSender<Frame>) -> Self {
@@ -42,7 +42,7 @@ impl Outbox {
 
     pub(super) fn hold(&mut self, frame: Frame) {
         self.held.push(frame);
-        if self.held.len() >= Self::MOST_HELD {
+        if self.held.len() >= Self::MAX_HELD {
             self.release();
         } else if self.until.is_none() {
             self.until = Some(Instant::now() + Self::LONGEST);

@@ -3,14 +3,14 @@
 use std::fs;
 use std::path::Path;
 
-use super::accelerators::{NVIDIA_SMI_LIMIT, Visible, cuda_devices};
+use super::accelerators::{GrantedAccelerators, NVIDIA_SMI_LIMIT, count_cuda_devices};
 use super::allotment::{self, Allotment};
 use super::config::Config;
 use crate::config::{Accelerators, CpuAffinity};
 use crate::report::MachineInfo;
 
 /// No node has more workers than this, whatever its options say.
-const MOST_WORKERS: u32 = 4096;
+const MAX_WORKERS: u32 = 4096;
 
 /// The machine, as far as slots depend on it.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,7 +18,7 @@ pub(crate) struct Machine {
     pub(crate) allotment: Allotment,
     /// The CPUs this process may run on, sorted.
     pub(crate) cpus: Vec<usize>,
-    pub(crate) accelerators: Visible,
+    pub(crate) accelerators: GrantedAccelerators,
 }
 
 /// Why no slot can be had.
@@ -39,11 +39,11 @@ impl Machine {
     pub(crate) async fn here(asked: &Accelerators) -> Self {
         let cpus = allowed_cpus();
         let allotment = allotment::here(cpus.len(), available_memory());
-        let mut accelerators = Visible::by(|name| std::env::var(name).ok());
+        let mut accelerators = GrantedAccelerators::from_variables(|name| std::env::var(name).ok());
         // A number of those that are granted needs no look at the driver.
-        let as_parsl = accelerators.is_silent() || matches!(asked, Accelerators::Names(_));
+        let as_parsl = accelerators.is_unspecified() || matches!(asked, Accelerators::Names(_));
         if as_parsl && !asked.is_empty() {
-            accelerators.cuda_devices = cuda_devices(Path::new("nvidia-smi"), NVIDIA_SMI_LIMIT).await;
+            accelerators.cuda_devices = count_cuda_devices(Path::new("nvidia-smi"), NVIDIA_SMI_LIMIT).await;
         }
         Self { allotment, cpus, accelerators }
     }
@@ -81,11 +81,11 @@ fn available_memory() -> f64 {
 }
 
 /// The number of slots: what the machine has by what a worker needs, no more than the options allow.
-pub(crate) fn slots(config: &Config, machine: &Machine) -> Result<u32, NoSlots> {
-    let floor = |have: f64, need: f64| (have / need).floor().clamp(0.0, f64::from(MOST_WORKERS)) as u32;
+pub(crate) fn count_slots(config: &Config, machine: &Machine) -> Result<u32, NoSlots> {
+    let floor = |have: f64, need: f64| (have / need).floor().clamp(0.0, f64::from(MAX_WORKERS)) as u32;
     let Allotment { cores, memory } = &machine.allotment;
     let mut count =
-        floor(cores.value, config.cores_per_worker).min(config.max_workers.unwrap_or(MOST_WORKERS));
+        floor(cores.value, config.cores_per_worker).min(config.max_workers.unwrap_or(MAX_WORKERS));
     if let Some(need) = config.mem_per_worker {
         count = count.min(floor(memory.value, need));
     }
@@ -104,25 +104,30 @@ pub(crate) fn slots(config: &Config, machine: &Machine) -> Result<u32, NoSlots> 
 
 /// What is special about the worker of this rank.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Share {
+pub(crate) struct WorkerResources {
     pub(crate) environment: Vec<(&'static str, String)>,
     /// The CPUs it is bound to, when it is.
     pub(crate) cpus: Option<Vec<usize>>,
 }
 
-pub(crate) fn share(config: &Config, machine: &Machine, rank: u32, count: u32) -> Result<Share, NoSlots> {
-    let mut environment = machine.accelerators.share(&config.accelerators, rank, count);
-    let cpus = cpus(&config.cpu_affinity, &machine.cpus, rank as usize, count as usize)?;
+pub(crate) fn for_worker(
+    config: &Config,
+    machine: &Machine,
+    rank: u32,
+    count: u32,
+) -> Result<WorkerResources, NoSlots> {
+    let mut environment = machine.accelerators.variables_for(&config.accelerators, rank, count);
+    let cpus = cpus_of_worker(&config.cpu_affinity, &machine.cpus, rank as usize, count as usize)?;
     if let Some(cpus) = &cpus {
         let list = cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
         environment.push(("OMP_NUM_THREADS", cpus.len().to_string()));
         environment.push(("GOMP_CPU_AFFINITY", list.clone()));
         environment.push(("KMP_AFFINITY", format!("explicit,proclist=[{list}]")));
     }
-    Ok(Share { environment, cpus })
+    Ok(WorkerResources { environment, cpus })
 }
 
-fn cpus(
+fn cpus_of_worker(
     affinity: &CpuAffinity,
     available: &[usize],
     rank: usize,
@@ -167,7 +172,7 @@ mod tests {
     fn machine() -> Machine {
         let measured = |value| Measured { value, source: "itself".into() };
         let allotment = Allotment { cores: measured(8.0), memory: measured(10.5) };
-        Machine { allotment, cpus: (0..8).collect(), accelerators: Visible::default() }
+        Machine { allotment, cpus: (0..8).collect(), accelerators: GrantedAccelerators::default() }
     }
 
     fn config(change: impl FnOnce(&mut Config)) -> Config {
@@ -178,11 +183,11 @@ mod tests {
 
     #[test]
     fn slots_are_the_least_of_what_each_limit_allows() {
-        let count = |change: fn(&mut Config)| slots(&config(change), &machine());
+        let count = |change: fn(&mut Config)| count_slots(&config(change), &machine());
         assert_eq!(count(|_| ()), Ok(8));
         assert_eq!(count(|c| c.cores_per_worker = 3.0), Ok(2));
         assert_eq!(count(|c| c.cores_per_worker = 0.5), Ok(16), "below one: oversubscribed");
-        assert_eq!(count(|c| c.cores_per_worker = 1e-9), Ok(MOST_WORKERS));
+        assert_eq!(count(|c| c.cores_per_worker = 1e-9), Ok(MAX_WORKERS));
         assert_eq!(count(|c| c.mem_per_worker = Some(4.0)), Ok(2));
         assert_eq!(count(|c| c.max_workers = Some(3)), Ok(3));
         assert_eq!(count(|c| c.accelerators = Accelerators::Count(2)), Ok(2));
@@ -192,15 +197,17 @@ mod tests {
 
     #[test]
     fn cpus_are_shared_out_as_the_option_says() {
-        let shares = |text: &str, count| -> Vec<_> {
+        let lists = |text: &str, count| -> Vec<_> {
             let affinity = CpuAffinity::try_from(text.to_owned()).unwrap();
-            (0..count).map(|rank| cpus(&affinity, &machine().cpus, rank, count).unwrap().unwrap()).collect()
+            (0..count)
+                .map(|rank| cpus_of_worker(&affinity, &machine().cpus, rank, count).unwrap().unwrap())
+                .collect()
         };
-        assert_eq!(shares("block", 3), [[0, 1], [2, 3], [4, 5]]);
-        assert_eq!(shares("block-reverse", 3), [[4, 5], [2, 3], [0, 1]]);
-        assert_eq!(shares("alternating", 3), [vec![0, 3, 6], vec![1, 4, 7], vec![2, 5]]);
-        assert_eq!(shares("list:0-2,5:7", 2), [vec![0, 1, 2, 5], vec![7]]);
-        assert!(cpus(&CpuAffinity::List(vec![vec![0]]), &[0, 1], 0, 2).is_err());
-        assert!(cpus(&CpuAffinity::Block, &[0, 1], 0, 3).is_err());
+        assert_eq!(lists("block", 3), [[0, 1], [2, 3], [4, 5]]);
+        assert_eq!(lists("block-reverse", 3), [[4, 5], [2, 3], [0, 1]]);
+        assert_eq!(lists("alternating", 3), [vec![0, 3, 6], vec![1, 4, 7], vec![2, 5]]);
+        assert_eq!(lists("list:0-2,5:7", 2), [vec![0, 1, 2, 5], vec![7]]);
+        assert!(cpus_of_worker(&CpuAffinity::List(vec![vec![0]]), &[0, 1], 0, 2).is_err());
+        assert!(cpus_of_worker(&CpuAffinity::Block, &[0, 1], 0, 3).is_err());
     }
 }

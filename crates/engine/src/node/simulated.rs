@@ -13,18 +13,18 @@ use wire::message::TaskResult;
 use super::config::Config;
 use super::connect;
 use super::error::NodeError;
-use crate::link::frame::{self, Frame, Reader};
+use crate::link::frame::{self, Frame, FrameReader};
 use crate::link::message::{self, Hello, Interpreter, ToNode};
 use crate::random;
 
 /// So many call at once: a handshake costs more than all that follows.
-const CALLS: usize = 64;
+const MAX_HANDSHAKES: usize = 64;
 
 /// Runs `nodes` nodes of `block`, each with `slots` slots, until their engine is gone.
 pub async fn simulate(config: Config, block: u32, nodes: u32, slots: u32) -> Result<(), NodeError> {
-    let (config, calls) = (Arc::new(config), Arc::new(Semaphore::new(CALLS)));
+    let (config, handshakes) = (Arc::new(config), Arc::new(Semaphore::new(MAX_HANDSHAKES)));
     let mut all: FuturesUnordered<_> = (0..nodes)
-        .map(|_| tokio::spawn(one(Arc::clone(&config), Arc::clone(&calls), block, slots)))
+        .map(|_| tokio::spawn(run_node(Arc::clone(&config), Arc::clone(&handshakes), block, slots)))
         .collect();
     while let Some(ended) = all.next().await {
         ended.unwrap_or(Ok(()))?;
@@ -32,8 +32,13 @@ pub async fn simulate(config: Config, block: u32, nodes: u32, slots: u32) -> Res
     Ok(())
 }
 
-async fn one(config: Arc<Config>, calls: Arc<Semaphore>, block: u32, slots: u32) -> Result<(), NodeError> {
-    let permit = calls.acquire().await;
+async fn run_node(
+    config: Arc<Config>,
+    handshakes: Arc<Semaphore>,
+    block: u32,
+    slots: u32,
+) -> Result<(), NodeError> {
+    let permit = handshakes.acquire().await;
     let stream = connect::to_engine(&config).await?;
     drop(permit);
     let (reading, writing) = tokio::io::split(stream);
@@ -52,7 +57,7 @@ async fn one(config: Arc<Config>, calls: Arc<Semaphore>, block: u32, slots: u32)
     };
     send(message::hello(&hello));
     send(message::ready(&Interpreter::default()));
-    let mut reader = Reader::new(reading);
+    let mut reader = FrameReader::new(reading);
     let mut beats = interval(config.heartbeat_period);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -60,12 +65,12 @@ async fn one(config: Arc<Config>, calls: Arc<Semaphore>, block: u32, slots: u32)
             frame = reader.next() => {
                 let Ok(Some(frame)) = frame else { break };
                 match ToNode::read(frame) {
-                    Ok(ToNode::Task(task, _)) => send(answer(task)),
+                    Ok(ToNode::Task(task, _)) => send(result_of(task)),
                     // What has come has ended.
                     Ok(ToNode::Recall) => send(message::unstarted(&[])),
                     Ok(ToNode::Abandon(_) | ToNode::Beat) => {}
                     Ok(ToNode::Refused(why)) => return Err(NodeError::Refused(why)),
-                    Err(error) => return Err(NodeError::Mumbled(error.to_string())),
+                    Err(error) => return Err(NodeError::Protocol(error.to_string())),
                 }
             }
             _ = beats.tick() => send(message::beat()),
@@ -75,7 +80,7 @@ async fn one(config: Arc<Config>, calls: Arc<Semaphore>, block: u32, slots: u32)
     Ok(())
 }
 
-fn answer(task: TaskId) -> Frame {
+fn result_of(task: TaskId) -> Frame {
     let result = TaskResult {
         task_id: task,
         data: "00\ngAROLg==\n".into(),

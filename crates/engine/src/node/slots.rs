@@ -1,14 +1,14 @@
 //! Which worker gets which task: the node's decisions, without IO.
 //!
 //! ```text
-//! starting --ready--> idle --task--> busy --ended--> idle, or busy with the next that was given ahead
+//! starting --ready--> idle --task--> busy --ended--> idle, or busy with the next that was prefetched
 //!    │ \__________________\______________\--died--> starting (a fresh one)
 //!    └──died too often before it was ready, or not ready in time──> closed
 //! ```
 //!
 //! A slot whose worker does not start is closed, and the others go on. When all are closed the node gives up.
 //!
-//! A worker that ends its tasks quickly is given some ahead: they lie in its socket, so it need not wait for the node
+//! A worker that ends its tasks quickly is assigned some ahead: they lie in its socket, so it need not wait for the node
 //! after each. What lies there unread can be taken back, and is: when the worker turns out to be slow, when another
 //! one is idle, and when it dies. A task the worker has read stays its own.
 
@@ -23,37 +23,37 @@ use wire::TaskId;
 use crate::throughput::Throughput;
 
 /// A worker has died this often in a row before it was ready: it does not start here.
-const FRUITLESS_STARTS: u32 = 3;
+const MAX_FAILED_STARTS: u32 = 3;
 
-/// A worker is given ahead what it ends in this part of a window of its pace: 2.5 ms.
-const PART_AHEAD: u32 = 4;
+/// A worker is prefetched what it ends in this part of a window of its pace: 2.5 ms.
+const PREFETCH_DIVISOR: u32 = 4;
 
-/// Never more than this is given ahead.
-const MOST_AHEAD: usize = 32;
+/// Never more than this is prefetched.
+const MAX_PREFETCHED: usize = 32;
 
-/// A worker that has not ended its task by then is slow, and what was given ahead goes to others.
+/// A worker that has not ended its task by then is slow, and what was prefetched goes to others.
 const STALLED: Duration = Duration::from_millis(5);
 
 #[derive(Debug)]
-enum Worker {
+enum WorkerState {
     /// So many before it died while they were starting; this one began `since`.
     Starting {
         failed: u32,
         since: Duration,
     },
-    Ready(Ready),
+    Ready(ReadyWorker),
     /// No worker starts here.
     Closed,
 }
 
 #[derive(Debug, Default)]
-struct Ready {
+struct ReadyWorker {
     /// The one it runs, and those that lie ahead. Idle when there is none.
-    given: VecDeque<TaskId>,
+    assigned: VecDeque<TaskId>,
     /// Its one task is too large to be taken back.
-    bulky: bool,
+    large: bool,
     /// Killed on purpose; what it runs is reported when it is gone.
-    doomed: bool,
+    being_killed: bool,
     /// How many tasks it has ended.
     ran: u32,
     /// When the first of them began, as far as is known here.
@@ -66,7 +66,7 @@ struct Ready {
 pub(crate) enum Step<T> {
     /// Write this task to this worker.
     Give { rank: u32, task: T },
-    /// Read back what this worker has not read, and tell [`Slots::taken_back`].
+    /// Read back what this worker has not read, and tell [`Slots::requeue_unread`].
     TakeBack { rank: u32 },
     /// Kill this worker; its death will be told.
     Kill { rank: u32 },
@@ -81,33 +81,33 @@ pub(crate) enum Step<T> {
 }
 
 /// A task that can wait for a worker.
-pub(crate) trait Burden {
+pub(crate) trait SlotTask {
     fn id(&self) -> TaskId;
     /// Whether it is too large to lie unread in a socket.
-    fn is_bulky(&self) -> bool;
+    fn is_large(&self) -> bool;
 }
 
 /// The node's slots and the tasks that wait for one.
 #[derive(Debug)]
 pub(crate) struct Slots<T> {
-    workers: Vec<Worker>,
+    workers: Vec<WorkerState>,
     /// The last to become idle is the first to be busy again: its caches are warm, the others stay small.
     idle: Vec<u32>,
     waiting: VecDeque<T>,
     /// How many tasks lie ahead, at all workers.
-    ahead: usize,
+    prefetched: usize,
     /// How many tasks each may run.
-    most: Option<u32>,
+    max_tasks: Option<u32>,
     steps: VecDeque<Step<T>>,
 }
 
-impl<T: Burden> Slots<T> {
+impl<T: SlotTask> Slots<T> {
     /// Slots for so many workers, each ended when it has run `most` tasks.
-    pub(crate) fn new(count: u32, most: Option<u32>) -> Self {
-        let starting = |_| Worker::Starting { failed: 0, since: Duration::ZERO };
+    pub(crate) fn new(count: u32, max_tasks: Option<u32>) -> Self {
+        let starting = |_| WorkerState::Starting { failed: 0, since: Duration::ZERO };
         let workers = (0..count).map(starting).collect();
         let (waiting, steps) = (VecDeque::new(), VecDeque::new());
-        Self { workers, idle: Vec::new(), waiting, ahead: 0, most, steps }
+        Self { workers, idle: Vec::new(), waiting, prefetched: 0, max_tasks, steps }
     }
 
     /// What the inputs so far lead to, in order. To be asked after each until there is no more.
@@ -115,94 +115,94 @@ impl<T: Burden> Slots<T> {
         self.steps.pop_front()
     }
 
-    pub(crate) fn task_came(&mut self, task: T, now: Duration) {
+    pub(crate) fn add_task(&mut self, task: T, now: Duration) {
         self.waiting.push_back(task);
-        self.give(now);
+        self.serve_idle(now);
     }
 
-    pub(crate) fn ready(&mut self, rank: u32, now: Duration) {
+    pub(crate) fn record_ready(&mut self, rank: u32, now: Duration) {
         if self.is_starting(rank)
             && let Some(worker) = self.workers.get_mut(rank as usize)
         {
-            *worker = Worker::Ready(Ready::default());
+            *worker = WorkerState::Ready(ReadyWorker::default());
             self.idle.push(rank);
-            self.give(now);
-            self.even_out();
+            self.serve_idle(now);
+            self.rebalance();
         }
     }
 
     /// A worker has answered. The task is its own when this says so.
-    pub(crate) fn ended(&mut self, rank: u32, id: TaskId, now: Duration) -> bool {
-        let Some(Worker::Ready(ready)) = self.workers.get_mut(rank as usize) else { return false };
-        if ready.given.front() != Some(&id) {
+    pub(crate) fn record_end(&mut self, rank: u32, id: TaskId, now: Duration) -> bool {
+        let Some(WorkerState::Ready(ready)) = self.workers.get_mut(rank as usize) else { return false };
+        if ready.assigned.front() != Some(&id) {
             return false;
         }
-        ready.given.pop_front();
-        ready.bulky = false;
+        ready.assigned.pop_front();
+        ready.large = false;
         ready.since = now;
         ready.throughput.record_end(now);
         ready.ran += 1;
-        if self.most.is_some_and(|most| ready.ran >= most) && !ready.doomed {
-            ready.doomed = true;
+        if self.max_tasks.is_some_and(|most| ready.ran >= most) && !ready.being_killed {
+            ready.being_killed = true;
             self.steps.push_back(Step::Kill { rank });
         }
-        if !ready.given.is_empty() {
-            self.ahead -= 1;
-        } else if !ready.doomed {
+        if !ready.assigned.is_empty() {
+            self.prefetched -= 1;
+        } else if !ready.being_killed {
             self.idle.push(rank);
-            self.give(now);
+            self.serve_idle(now);
         }
-        self.fill(rank, now);
-        self.even_out();
+        self.prefetch(rank, now);
+        self.rebalance();
         true
     }
 
     /// A worker is gone, and so is everything it had started. `unread` is what it never read.
-    pub(crate) fn died(&mut self, rank: u32, unread: Vec<T>, now: Duration) {
+    pub(crate) fn record_exit(&mut self, rank: u32, unread: Vec<T>, now: Duration) {
         self.put_back(rank, unread);
         let Some(worker) = self.workers.get_mut(rank as usize) else { return };
-        match std::mem::replace(worker, Worker::Starting { failed: 0, since: now }) {
-            Worker::Ready(ready) => {
+        match std::mem::replace(worker, WorkerState::Starting { failed: 0, since: now }) {
+            WorkerState::Ready(ready) => {
                 self.idle.retain(|idle| *idle != rank);
-                self.ahead -= ready.given.len().saturating_sub(1);
+                self.prefetched -= ready.assigned.len().saturating_sub(1);
                 // One at most: the one it had read.
-                self.steps.extend(ready.given.into_iter().map(|task| Step::Lost { rank, task }));
+                self.steps.extend(ready.assigned.into_iter().map(|task| Step::Lost { rank, task }));
                 self.steps.push_back(Step::Start { rank });
             }
-            Worker::Starting { failed, .. } if failed + 1 < FRUITLESS_STARTS => {
-                *worker = Worker::Starting { failed: failed + 1, since: now };
+            WorkerState::Starting { failed, .. } if failed + 1 < MAX_FAILED_STARTS => {
+                *worker = WorkerState::Starting { failed: failed + 1, since: now };
                 self.steps.push_back(Step::Start { rank });
             }
-            Worker::Starting { .. } => {
-                *worker = Worker::Closed;
-                let last = self.open() == 0;
+            WorkerState::Starting { .. } => {
+                *worker = WorkerState::Closed;
+                let last = self.open_count() == 0;
                 self.steps.push_back(if last { Step::GiveUp { rank } } else { Step::Close { rank } });
             }
-            Worker::Closed => *worker = Worker::Closed,
+            WorkerState::Closed => *worker = WorkerState::Closed,
         }
-        self.give(now);
+        self.serve_idle(now);
     }
 
     /// Whether this slot waits for its worker to be ready.
     pub(crate) fn is_starting(&self, rank: u32) -> bool {
         let worker = self.workers.get(rank as usize);
-        matches!(worker, Some(Worker::Starting { failed, .. }) if *failed < FRUITLESS_STARTS)
+        matches!(worker, Some(WorkerState::Starting { failed, .. }) if *failed < MAX_FAILED_STARTS)
     }
 
     /// How many slots are not closed.
-    pub(crate) fn open(&self) -> u32 {
-        self.workers.iter().map(|worker| u32::from(!matches!(worker, Worker::Closed))).sum()
+    pub(crate) fn open_count(&self) -> u32 {
+        self.workers.iter().map(|worker| u32::from(!matches!(worker, WorkerState::Closed))).sum()
     }
 
     /// Ends workers that have been starting for longer than `limit`, and says which: they get no second try.
     pub(crate) fn end_overdue(&mut self, limit: Duration, now: Duration) -> Vec<u32> {
         let mut overdue = Vec::new();
         for (worker, rank) in self.workers.iter_mut().zip(0..) {
-            if let Worker::Starting { failed, since } = worker
-                && *failed < FRUITLESS_STARTS
+            if let WorkerState::Starting { failed, since } = worker
+                && *failed < MAX_FAILED_STARTS
                 && now.saturating_sub(*since) > limit
             {
-                *failed = FRUITLESS_STARTS;
+                *failed = MAX_FAILED_STARTS;
                 self.steps.push_back(Step::Kill { rank });
                 overdue.push(rank);
             }
@@ -211,42 +211,42 @@ impl<T: Burden> Slots<T> {
     }
 
     /// What this worker had not read waits again, at the head of the line.
-    pub(crate) fn taken_back(&mut self, rank: u32, unread: Vec<T>, now: Duration) {
+    pub(crate) fn requeue_unread(&mut self, rank: u32, unread: Vec<T>, now: Duration) {
         self.put_back(rank, unread);
-        if let Some(Worker::Ready(ready)) = self.workers.get(rank as usize)
-            && ready.given.is_empty()
-            && !ready.doomed
+        if let Some(WorkerState::Ready(ready)) = self.workers.get(rank as usize)
+            && ready.assigned.is_empty()
+            && !ready.being_killed
             && !self.idle.contains(&rank)
         {
             self.idle.push(rank);
         }
-        self.give(now);
+        self.serve_idle(now);
     }
 
     fn put_back(&mut self, rank: u32, unread: Vec<T>) {
-        let Some(Worker::Ready(ready)) = self.workers.get_mut(rank as usize) else { return };
-        let before = ready.given.len().saturating_sub(1);
+        let Some(WorkerState::Ready(ready)) = self.workers.get_mut(rank as usize) else { return };
+        let before = ready.assigned.len().saturating_sub(1);
         for task in unread.into_iter().rev() {
-            if let Some(at) = ready.given.iter().rposition(|given| *given == task.id()) {
-                ready.given.remove(at);
+            if let Some(at) = ready.assigned.iter().rposition(|assigned| *assigned == task.id()) {
+                ready.assigned.remove(at);
                 self.waiting.push_front(task);
             }
         }
-        self.ahead -= before - ready.given.len().saturating_sub(1);
+        self.prefetched -= before - ready.assigned.len().saturating_sub(1);
     }
 
     /// Workers with tasks ahead: what they have not read must be taken back before [`Self::abandon`] or
     /// [`Self::recall`] can tell the begun from the unbegun.
-    pub(crate) fn with_ahead(&self) -> Vec<u32> {
+    pub(crate) fn workers_with_prefetched(&self) -> Vec<u32> {
         let ranks = 0..self.workers.len() as u32;
-        if self.ahead == 0 {
+        if self.prefetched == 0 {
             return Vec::new();
         }
-        ranks.filter(|rank| self.given(*rank) > 1).collect()
+        ranks.filter(|rank| self.assigned(*rank) > 1).collect()
     }
 
     /// Drops a task that no worker has begun; one that has begun goes on.
-    pub(crate) fn forget(&mut self, id: TaskId) -> bool {
+    pub(crate) fn drop_waiting(&mut self, id: TaskId) -> bool {
         let Some(index) = self.waiting.iter().position(|waiting| waiting.id() == id) else { return false };
         self.waiting.remove(index);
         self.steps.push_back(Step::Lost { rank: 0, task: id });
@@ -255,39 +255,39 @@ impl<T: Burden> Slots<T> {
 
     /// The engine does not want this task any more.
     pub(crate) fn abandon(&mut self, id: TaskId) {
-        if self.forget(id) {
+        if self.drop_waiting(id) {
             return;
         }
         // Of what can't be taken back, the last is being run; the results of the others are on their way.
         for (worker, rank) in self.workers.iter_mut().zip(0..) {
-            if let Worker::Ready(ready) = worker
-                && ready.given.back() == Some(&id)
+            if let WorkerState::Ready(ready) = worker
+                && ready.assigned.back() == Some(&id)
             {
-                ready.doomed = true;
+                ready.being_killed = true;
                 self.steps.push_back(Step::Kill { rank });
             }
         }
     }
 
     /// Whether there is more to do than the workers have begun: results may go in company.
-    pub(crate) fn is_behind(&self) -> bool {
-        self.ahead > 0 || !self.waiting.is_empty()
+    pub(crate) fn has_backlog(&self) -> bool {
+        self.prefetched > 0 || !self.waiting.is_empty()
     }
 
     /// Gives back what waits.
-    pub(crate) fn recall(&mut self) -> Vec<TaskId> {
+    pub(crate) fn drain_waiting(&mut self) -> Vec<TaskId> {
         self.waiting.drain(..).map(|task| task.id()).collect()
     }
 
     /// How soon to look for stalled workers, if there is anything to be held up.
-    pub(crate) fn look_again(&self) -> Option<Duration> {
-        (self.ahead > 0).then_some(STALLED)
+    pub(crate) fn time_to_stall_check(&self) -> Option<Duration> {
+        (self.prefetched > 0).then_some(STALLED)
     }
 
-    /// Takes from workers that do not end their tasks what was given ahead to them.
-    pub(crate) fn relieve(&mut self, now: Duration) {
-        for rank in self.with_ahead() {
-            if let Some(Worker::Ready(ready)) = self.workers.get(rank as usize)
+    /// Takes from workers that do not end their tasks what was prefetched to them.
+    pub(crate) fn take_back_from_stalled(&mut self, now: Duration) {
+        for rank in self.workers_with_prefetched() {
+            if let Some(WorkerState::Ready(ready)) = self.workers.get(rank as usize)
                 && now.saturating_sub(ready.since) >= STALLED
             {
                 self.steps.push_back(Step::TakeBack { rank });
@@ -295,15 +295,15 @@ impl<T: Burden> Slots<T> {
         }
     }
 
-    fn given(&self, rank: u32) -> usize {
+    fn assigned(&self, rank: u32) -> usize {
         match self.workers.get(rank as usize) {
-            Some(Worker::Ready(ready)) => ready.given.len(),
+            Some(WorkerState::Ready(ready)) => ready.assigned.len(),
             _ => 0,
         }
     }
 
     /// Idle workers get what waits.
-    fn give(&mut self, now: Duration) {
+    fn serve_idle(&mut self, now: Duration) {
         while !self.waiting.is_empty() {
             let Some(rank) = self.idle.pop() else { return };
             self.hand_over(rank, now);
@@ -311,16 +311,16 @@ impl<T: Burden> Slots<T> {
     }
 
     /// A quick worker gets some ahead, and leaves the others their share.
-    fn fill(&mut self, rank: u32, now: Duration) {
-        let Some(Worker::Ready(ready)) = self.workers.get(rank as usize) else { return };
-        let ahead = (ready.throughput.recent(now) / PART_AHEAD) as usize;
-        let ahead = ahead.min(MOST_AHEAD).min(self.waiting.len() / self.workers.len().max(1));
-        let left = self.most.map_or(usize::MAX, |most| most.saturating_sub(ready.ran) as usize);
-        if ready.bulky || ready.doomed {
+    fn prefetch(&mut self, rank: u32, now: Duration) {
+        let Some(WorkerState::Ready(ready)) = self.workers.get(rank as usize) else { return };
+        let ahead = (ready.throughput.recent(now) / PREFETCH_DIVISOR) as usize;
+        let ahead = ahead.min(MAX_PREFETCHED).min(self.waiting.len() / self.workers.len().max(1));
+        let left = self.max_tasks.map_or(usize::MAX, |most| most.saturating_sub(ready.ran) as usize);
+        if ready.large || ready.being_killed {
             return;
         }
-        for _ in ready.given.len()..left.min(ahead + 1) {
-            if self.waiting.front().is_none_or(Burden::is_bulky) {
+        for _ in ready.assigned.len()..left.min(ahead + 1) {
+            if self.waiting.front().is_none_or(SlotTask::is_large) {
                 return;
             }
             self.hand_over(rank, now);
@@ -328,24 +328,24 @@ impl<T: Burden> Slots<T> {
     }
 
     fn hand_over(&mut self, rank: u32, now: Duration) {
-        let Some(Worker::Ready(ready)) = self.workers.get_mut(rank as usize) else { return };
+        let Some(WorkerState::Ready(ready)) = self.workers.get_mut(rank as usize) else { return };
         let Some(task) = self.waiting.pop_front() else { return };
-        if ready.given.is_empty() {
+        if ready.assigned.is_empty() {
             ready.since = now;
         } else {
-            self.ahead += 1;
+            self.prefetched += 1;
         }
-        ready.bulky = task.is_bulky();
-        ready.given.push_back(task.id());
+        ready.large = task.is_large();
+        ready.assigned.push_back(task.id());
         self.steps.push_back(Step::Give { rank, task });
     }
 
     /// Nobody is idle while tasks lie ahead elsewhere.
-    fn even_out(&mut self) {
-        if self.ahead == 0 || self.idle.is_empty() {
+    fn rebalance(&mut self) {
+        if self.prefetched == 0 || self.idle.is_empty() {
             return;
         }
-        let most = (0..self.workers.len() as u32).max_by_key(|rank| self.given(*rank));
+        let most = (0..self.workers.len() as u32).max_by_key(|rank| self.assigned(*rank));
         if let Some(rank) = most {
             self.steps.push_back(Step::TakeBack { rank });
         }

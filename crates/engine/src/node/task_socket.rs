@@ -14,7 +14,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use wire::TaskId;
 
-use super::slots::Burden;
+use super::slots::SlotTask;
 use crate::link::frame::Frame;
 use crate::link::message::ToNode;
 
@@ -22,27 +22,27 @@ use crate::link::message::ToNode;
 const PACKET: usize = 64 << 10;
 
 /// A socket must have room for as many tasks of this size as may be given ahead.
-const BULKY: usize = 8 << 10;
+const LARGE: usize = 8 << 10;
 const ROOM: usize = 512 << 10;
 
 /// A task as it crosses.
 #[derive(Clone, Debug)]
-pub(super) struct Load {
+pub(super) struct TaskFrame {
     pub(super) id: TaskId,
     pub(super) frame: Frame,
 }
 
-impl Burden for Load {
+impl SlotTask for TaskFrame {
     fn id(&self) -> TaskId {
         self.id
     }
 
-    fn is_bulky(&self) -> bool {
-        self.frame.as_bytes().len() > BULKY
+    fn is_large(&self) -> bool {
+        self.frame.as_bytes().len() > LARGE
     }
 }
 
-impl Load {
+impl TaskFrame {
     /// Of a frame of many packets nothing can be had back.
     fn from_packet(packet: &[u8]) -> Option<Self> {
         match ToNode::read(Frame::from_packet(packet)?) {
@@ -59,9 +59,9 @@ pub(super) struct TaskSocket {
     /// The worker has inherited this one.
     theirs: OwnedFd,
     /// What there has been no room for.
-    left: VecDeque<Load>,
+    left: VecDeque<TaskFrame>,
     /// Frames of many packets, which take their time.
-    bulky: mpsc::UnboundedSender<Frame>,
+    large: mpsc::UnboundedSender<Frame>,
 }
 
 impl TaskSocket {
@@ -69,10 +69,10 @@ impl TaskSocket {
         let kind = SockType::SeqPacket;
         let (ours, theirs) = socket::socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)?;
         let _ = socket::setsockopt(&ours, sockopt::SndBuf, &ROOM); // what it gets must do
-        let (bulky, frames) = mpsc::unbounded_channel();
+        let (large, frames) = mpsc::unbounded_channel();
         let ours = Arc::new(ours);
         tokio::spawn(write_packets(Arc::clone(&ours), frames));
-        Ok(Self { ours, theirs, left: VecDeque::new(), bulky })
+        Ok(Self { ours, theirs, left: VecDeque::new(), large })
     }
 
     /// What the worker reads from.
@@ -80,9 +80,9 @@ impl TaskSocket {
         self.theirs.as_raw_fd()
     }
 
-    pub(super) fn send(&mut self, task: Load) {
-        if task.is_bulky() {
-            let _ = self.bulky.send(task.frame); // it has failed: a worker that gets nothing is told as dead
+    pub(super) fn send(&mut self, task: TaskFrame) {
+        if task.is_large() {
+            let _ = self.large.send(task.frame); // it has failed: a worker that gets nothing is told as dead
         } else {
             self.left.push_back(task);
             self.send_left();
@@ -100,11 +100,11 @@ impl TaskSocket {
     }
 
     /// Everything that the worker has not read.
-    pub(super) fn take_back(&mut self) -> Vec<Load> {
+    pub(super) fn take_back(&mut self) -> Vec<TaskFrame> {
         let mut taken = Vec::new();
         let mut packet = vec![0; PACKET];
         while let Ok(length) = socket::recv(self.theirs.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT) {
-            taken.extend(packet.get(..length).and_then(Load::from_packet));
+            taken.extend(packet.get(..length).and_then(TaskFrame::from_packet));
         }
         taken.extend(self.left.drain(..));
         taken
@@ -136,9 +136,9 @@ mod tests {
     use super::*;
     use crate::link::message::{self, Extras};
 
-    fn load(n: u128, size: usize) -> Load {
+    fn test_frame(n: u128, size: usize) -> TaskFrame {
         let id = TaskId::from_uuid(Uuid::from_u128(n));
-        Load { id, frame: message::task(id, &Extras::default(), &vec![7; size]) }
+        TaskFrame { id, frame: message::task(id, &Extras::default(), &vec![7; size]) }
     }
 
     fn read(socket: &TaskSocket) -> Vec<u8> {
@@ -148,15 +148,15 @@ mod tests {
         packet
     }
 
-    fn ids(loads: &[Load]) -> Vec<u128> {
-        loads.iter().map(|load| load.id.as_uuid().as_u128()).collect()
+    fn ids(frames: &[TaskFrame]) -> Vec<u128> {
+        frames.iter().map(|frame| frame.id.as_uuid().as_u128()).collect()
     }
 
     #[tokio::test]
     async fn what_is_unread_comes_back_and_what_is_read_does_not() {
         let mut socket = TaskSocket::new().unwrap();
-        (1..=4).for_each(|n| socket.send(load(n, 100)));
-        assert_eq!(read(&socket), load(1, 100).frame.as_bytes());
+        (1..=4).for_each(|n| socket.send(test_frame(n, 100)));
+        assert_eq!(read(&socket), test_frame(1, 100).frame.as_bytes());
         assert_eq!(ids(&socket.take_back()), [2, 3, 4]);
         assert_eq!(ids(&socket.take_back()), []);
     }
@@ -164,18 +164,18 @@ mod tests {
     #[tokio::test]
     async fn what_a_full_socket_does_not_take_keeps_its_place() {
         let mut socket = TaskSocket::new().unwrap();
-        (1..=1000).for_each(|n| socket.send(load(n, BULKY - 100)));
+        (1..=1000).for_each(|n| socket.send(test_frame(n, LARGE - 100)));
         assert!(!socket.left.is_empty());
-        assert_eq!(read(&socket), load(1, BULKY - 100).frame.as_bytes());
+        assert_eq!(read(&socket), test_frame(1, LARGE - 100).frame.as_bytes());
         socket.send_left();
-        socket.send(load(1001, 1));
+        socket.send(test_frame(1001, 1));
         assert_eq!(ids(&socket.take_back()), (2..=1001).collect::<Vec<_>>());
     }
 
     #[tokio::test]
     async fn a_large_one_crosses_whole_while_it_is_read() {
         let mut socket = TaskSocket::new().unwrap();
-        let large = load(1, 3 << 20);
+        let large = test_frame(1, 3 << 20);
         socket.send(large.clone());
         let mut got = Vec::new();
         let mut packet = vec![0; PACKET];

@@ -18,20 +18,20 @@ use tokio::task::JoinHandle;
 
 use super::config::WorkerConfig;
 use super::log;
-use super::resources::Share;
-use super::task_socket::{Load, TaskSocket};
-use crate::link::frame::{Frame, Reader};
+use super::resources::WorkerResources;
+use super::task_socket::{TaskFrame, TaskSocket};
+use crate::link::frame::{Frame, FrameReader};
 use crate::processes;
 
 /// What every worker of a node has in common.
 #[derive(Clone, Debug)]
-pub(crate) struct Recipe {
+pub(crate) struct WorkerSpec {
     pub(crate) python: PathBuf,
     /// The directory of the worker's package, as [`super::library::install`] has made it.
     pub(crate) library: PathBuf,
     pub(crate) config: WorkerConfig,
     pub(crate) logs: PathBuf,
-    pub(crate) writer: log::Writer,
+    pub(crate) writer: log::LogWriter,
     pub(crate) pool: String,
     pub(crate) block: u32,
     pub(crate) count: u32,
@@ -43,23 +43,23 @@ pub(crate) struct Recipe {
 
 /// What a worker tells its node.
 #[derive(Debug)]
-pub(crate) enum News {
-    /// Its process is there. The first news of a worker.
+pub(crate) enum WorkerEvent {
+    /// Its process is there. The first events of a worker.
     Started {
         rank: u32,
         worker: Worker,
     },
     /// Its process could not be started.
-    NotStarted {
+    StartFailed {
         rank: u32,
         error: io::Error,
     },
-    Said {
+    Frame {
         rank: u32,
         frame: Frame,
     },
     /// It is gone, and so is all it had started.
-    Died {
+    Exited {
         rank: u32,
         how: String,
         /// The end of what it has printed.
@@ -73,7 +73,7 @@ pub(crate) struct Worker {
     pid: Pid,
     tasks: TaskSocket,
     /// What it did that it is killed for.
-    offence: Option<&'static str>,
+    kill_reason: Option<&'static str>,
 }
 
 /// The worker's package: no name that functions could import by accident, or have a module by. Importing it keeps
@@ -98,43 +98,48 @@ pub(super) fn log_name(rank: u32) -> String {
 
 impl Worker {
     /// Starts the worker of this rank, and blocks until its interpreter has been loaded. Everything that happens to it
-    /// arrives in `news`; the last one is its death.
-    pub(super) fn start(recipe: &Recipe, rank: u32, share: &Share, news: mpsc::UnboundedSender<News>) {
-        // A node that has left needs no news; the worker dies with it.
-        match Self::spawn(recipe, rank, share, news.clone()) {
-            Ok((worker, life, results)) => {
-                let _ = news.send(News::Started { rank, worker });
-                tokio::spawn(life.live(results));
+    /// arrives in `events`; the last one is its death.
+    pub(super) fn start(
+        spec: &WorkerSpec,
+        rank: u32,
+        resources: &WorkerResources,
+        events: mpsc::UnboundedSender<WorkerEvent>,
+    ) {
+        // A node that has left needs no events; the worker dies with it.
+        match Self::spawn(spec, rank, resources, events.clone()) {
+            Ok((worker, process, results)) => {
+                let _ = events.send(WorkerEvent::Started { rank, worker });
+                tokio::spawn(process.watch(results));
             }
             Err(error) => {
-                let _ = news.send(News::NotStarted { rank, error });
+                let _ = events.send(WorkerEvent::StartFailed { rank, error });
             }
         }
     }
 
     fn spawn(
-        recipe: &Recipe,
+        spec: &WorkerSpec,
         rank: u32,
-        share: &Share,
-        news: mpsc::UnboundedSender<News>,
-    ) -> io::Result<(Self, Life, UnixStream)> {
+        resources: &WorkerResources,
+        events: mpsc::UnboundedSender<WorkerEvent>,
+    ) -> io::Result<(Self, WorkerProcess, UnixStream)> {
         let (here, there) = StdStream::pair()?;
         here.set_nonblocking(true)?;
         let stream = UnixStream::from_std(here)?;
         let (reading, writing) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
         let tasks = TaskSocket::new()?;
         let sockets = vec![tasks.theirs(), there.as_raw_fd()];
-        let child = processes::spawn(&mut command(recipe, rank, share, sockets, writing)?)?;
+        let child = processes::spawn(&mut command(spec, rank, resources, sockets, writing)?)?;
         drop(there);
-        let copying = recipe.writer.keep(reading, recipe.logs.join(log_name(rank)))?;
+        let copying = spec.writer.copy_output(reading, spec.logs.join(log_name(rank)))?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("the worker has no process id"))?;
-        let life = Life { child, pid, rank, pool: recipe.pool.clone(), copying, news };
-        Ok((Self::new(pid, tasks), life, stream))
+        let process = WorkerProcess { child, pid, rank, pool: spec.pool.clone(), copying, events };
+        Ok((Self::new(pid, tasks), process, stream))
     }
 
     pub(super) fn new(pid: Pid, tasks: TaskSocket) -> Self {
-        Self { pid, tasks, offence: None }
+        Self { pid, tasks, kill_reason: None }
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -142,7 +147,7 @@ impl Worker {
     }
 
     /// Sends one task; a worker that is gone will be told as dead.
-    pub(super) fn give(&mut self, task: Load) {
+    pub(super) fn give(&mut self, task: TaskFrame) {
         self.tasks.send(task);
     }
 
@@ -152,7 +157,7 @@ impl Worker {
     }
 
     /// Everything that it has not read.
-    pub(super) fn take_back(&mut self) -> Vec<Load> {
+    pub(super) fn take_back(&mut self) -> Vec<TaskFrame> {
         self.tasks.take_back()
     }
 
@@ -166,13 +171,13 @@ impl Worker {
     }
 
     /// Kills it for something that no worker does by itself; the first such thing is told.
-    pub(super) fn kill_for(&mut self, offence: &'static str) {
-        self.offence.get_or_insert(offence);
+    pub(super) fn kill_for(&mut self, kill_reason: &'static str) {
+        self.kill_reason.get_or_insert(kill_reason);
         self.kill();
     }
 
-    pub(super) fn offence(&self) -> Option<&'static str> {
-        self.offence
+    pub(super) fn kill_reason(&self) -> Option<&'static str> {
+        self.kill_reason
     }
 }
 
@@ -184,42 +189,42 @@ const KEPT_MEMORY: [(&str, &str); 2] =
 
 /// The process of one worker, or of several threads: each has two of the sockets, for tasks and for results.
 pub(super) fn command(
-    recipe: &Recipe,
+    spec: &WorkerSpec,
     rank: u32,
-    share: &Share,
+    resources: &WorkerResources,
     sockets: Vec<RawFd>,
     output: OwnedFd,
 ) -> io::Result<Command> {
     let names: Vec<_> = sockets.iter().map(i32::to_string).collect();
-    let config = serde_json::to_string(&recipe.config)?;
+    let config = serde_json::to_string(&spec.config)?;
     let errors = output.try_clone()?;
-    let mut command = Command::new(&recipe.python);
+    let mut command = Command::new(&spec.python);
     command
-        .args(["-c", &bootstrap(&recipe.library)])
+        .args(["-c", &bootstrap(&spec.library)])
         .stdin(Stdio::null())
         .stdout(output)
         .stderr(errors)
         .env("FARCALL_WORKER_SOCKETS", names.join(","))
         .env("FARCALL_WORKER_CONFIG", config)
-        .env(processes::MARK, processes::mark(&recipe.pool, rank))
-        .envs(share.environment.iter().map(|(name, value)| (*name, value.as_str())));
+        .env(processes::MARK, processes::mark(&spec.pool, rank))
+        .envs(resources.environment.iter().map(|(name, value)| (*name, value.as_str())));
     let own = KEPT_MEMORY.into_iter().filter(|(name, _)| std::env::var_os(name).is_none());
     let names: Vec<_> = own.clone().map(|(name, _)| name).collect();
     command.envs(own).env("FARCALL_WORKER_OWN_VARIABLES", names.join(","));
-    if recipe.config.variables {
+    if spec.config.variables {
         command
             .env("PARSL_WORKER_RANK", rank.to_string())
-            .env("PARSL_WORKER_COUNT", recipe.count.to_string())
-            .env("PARSL_WORKER_POOL_ID", &recipe.pool)
-            .env("PARSL_WORKER_BLOCK_ID", recipe.block.to_string());
+            .env("PARSL_WORKER_COUNT", spec.count.to_string())
+            .env("PARSL_WORKER_POOL_ID", &spec.pool)
+            .env("PARSL_WORKER_BLOCK_ID", spec.block.to_string());
     }
     let mut cpus = nix::sched::CpuSet::new();
-    for &cpu in share.cpus.iter().flatten() {
+    for &cpu in resources.cpus.iter().flatten() {
         cpus.set(cpu).map_err(io::Error::from)?;
     }
-    let bound = share.cpus.is_some();
-    processes::limit_open_files(&mut command, recipe.open_files);
-    let limit = processes::limit_of(rank);
+    let bound = resources.cpus.is_some();
+    processes::limit_open_files(&mut command, spec.open_files);
+    let limit = processes::marking_limit(rank);
     // SAFETY: between fork and exec only async-signal-safe system calls are made, on values prepared before.
     unsafe {
         command.pre_exec(move || {
@@ -252,26 +257,26 @@ fn bootstrap(library: &Path) -> String {
 }
 
 /// The part of a worker that lives as long as its process.
-struct Life {
+struct WorkerProcess {
     child: Child,
     pid: Pid,
     rank: u32,
     pool: String,
     /// Ends when nobody can print any more, with the end of what was printed.
     copying: JoinHandle<String>,
-    news: mpsc::UnboundedSender<News>,
+    events: mpsc::UnboundedSender<WorkerEvent>,
 }
 
-impl Life {
-    async fn live(mut self, results: UnixStream) {
-        let mut reader = Reader::new(results);
+impl WorkerProcess {
+    async fn watch(mut self, results: UnixStream) {
+        let mut reader = FrameReader::new(results);
         let exited = loop {
             tokio::select! {
                 biased;
                 frame = reader.next() => match frame {
                     Ok(Some(frame)) => {
                         // No receiver: the node is leaving, and kills.
-                        let _ = self.news.send(News::Said { rank: self.rank, frame });
+                        let _ = self.events.send(WorkerEvent::Frame { rank: self.rank, frame });
                     }
                     // It has closed its socket, or speaks nonsense: no result can come any more.
                     Ok(None) | Err(_) => break None,
@@ -283,44 +288,44 @@ impl Life {
             Some(exit) => describe(exit),
             None => {
                 // Closing comes just before exiting; give the exit a moment to tell its reason.
-                match tokio::time::timeout(LAST_MOMENT, self.child.wait()).await {
+                match tokio::time::timeout(EXIT_LIMIT, self.child.wait()).await {
                     Ok(exit) => describe(exit),
                     Err(_) => {
                         let _ = killpg(self.pid, Signal::SIGKILL);
                         let _ = self.child.wait().await;
-                        CLOSED.to_owned()
+                        SOCKET_CLOSED.to_owned()
                     }
                 }
             }
         };
-        if self.news.is_closed() {
+        if self.events.is_closed() {
             // The node leaves, and sweeps up behind all of its workers at once.
             return;
         }
-        processes::sweep(&self.pool, &[(self.pid, self.rank)]).await;
-        let output = last_words(self.copying).await;
-        let _ = self.news.send(News::Died { rank: self.rank, how, output });
+        processes::kill_descendants(&self.pool, &[(self.pid, self.rank)]).await;
+        let output = output_tail(self.copying).await;
+        let _ = self.events.send(WorkerEvent::Exited { rank: self.rank, how, output });
     }
 }
 
 /// The end of what a worker has printed, unless its file system stands still.
-pub(super) async fn last_words(copying: JoinHandle<String>) -> String {
-    let copied = tokio::time::timeout(LAST_MOMENT, copying).await;
+pub(super) async fn output_tail(copying: JoinHandle<String>) -> String {
+    let copied = tokio::time::timeout(EXIT_LIMIT, copying).await;
     copied.ok().and_then(Result::ok).unwrap_or_default()
 }
 
 /// Between a closed socket and the kill.
-pub(super) const LAST_MOMENT: Duration = Duration::from_millis(200);
+pub(super) const EXIT_LIMIT: Duration = Duration::from_millis(200);
 
 /// The worker's own status when it can't reach its node.
-const CUT_OFF: i32 = 197;
+const DISCONNECTED: i32 = 197;
 
 /// Why a worker ends that can't answer any more.
-pub(super) const CLOSED: &str = "The worker's connection to its node was closed or used by something else, and the \
+pub(super) const SOCKET_CLOSED: &str = "The worker's connection to its node was closed or used by something else, and the \
                                  worker ended. A function must leave file descriptors alone that it has not opened.";
 
 /// Why a worker is killed that answers what it was not asked.
-pub(super) const STRANGE_ANSWER: &str = "The worker sent a result for a task that it was not running, and was killed. \
+pub(super) const UNEXPECTED_RESULT: &str = "The worker sent a result for a task that it was not running, and was killed. \
                                          A function must leave file descriptors alone that it has not opened, and a \
                                          process that it forks must end with os._exit().";
 
@@ -329,7 +334,7 @@ pub(super) fn describe(exit: io::Result<std::process::ExitStatus>) -> String {
     use std::os::unix::process::ExitStatusExt;
     match exit {
         Ok(status) => match (status.code(), status.signal()) {
-            (Some(CUT_OFF), _) => CLOSED.to_owned(),
+            (Some(DISCONNECTED), _) => SOCKET_CLOSED.to_owned(),
             (Some(code), _) => format!("The worker process exited with status {code}."),
             (None, Some(signal)) => {
                 let name = Signal::try_from(signal).map(Signal::as_str).unwrap_or("an unknown signal");

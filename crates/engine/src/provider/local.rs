@@ -21,7 +21,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::Notify;
 
 use super::{
-    CancelError, CannotAsk, Job, JobId, JobState, Output, Provider, ProviderFuture, Secret, Staging,
+    CancelError, Job, JobId, JobOutput, JobState, Provider, ProviderFuture, QueryError, Secret, Staging,
     StagingKind, SubmitError,
 };
 use crate::config::BlockOptions;
@@ -100,7 +100,7 @@ impl LocalProvider {
             let state = ended(
                 child,
                 &status,
-                Output { stdout: Some(stdout), stderr: Some(stderr), ..Output::default() },
+                JobOutput { stdout: Some(stdout), stderr: Some(stderr), ..JobOutput::default() },
             );
             let state = state.await;
             let mut jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -134,12 +134,12 @@ impl Provider for LocalProvider {
     fn status<'a>(
         &'a self,
         jobs: &'a [JobId],
-    ) -> ProviderFuture<'a, Result<HashMap<JobId, JobState>, CannotAsk>> {
+    ) -> ProviderFuture<'a, Result<HashMap<JobId, JobState>, QueryError>> {
         let state = |id: &JobId| self.state(id).unwrap_or(JobState::Gone);
         Box::pin(async move { Ok(jobs.iter().map(|id| (id.clone(), state(id))).collect()) })
     }
 
-    fn find<'a>(&'a self, name: &'a str) -> ProviderFuture<'a, Result<Option<JobId>, CannotAsk>> {
+    fn find<'a>(&'a self, name: &'a str) -> ProviderFuture<'a, Result<Option<JobId>, QueryError>> {
         Box::pin(async move { Ok(self.names().get(name).cloned()) })
     }
 
@@ -214,17 +214,17 @@ fn group(id: &JobId) -> Option<Pid> {
 }
 
 /// Waits for the script's shell, writes its exit status down and says what became of the job.
-async fn ended(mut child: Child, status: &Path, output: Output) -> JobState {
+async fn ended(mut child: Child, status: &Path, output: JobOutput) -> JobState {
     let exit: io::Result<_> = child.wait().await;
     match exit.map(|status| status.code()) {
         Ok(Some(code)) => {
             let _ = tokio::fs::write(status, format!("{code}\n")).await; // for the reader of the directory only
-            let output = Output { exit_code: Some(code), ..output };
+            let output = JobOutput { exit_code: Some(code), ..output };
             if code == 0 { JobState::Completed(output) } else { JobState::Failed(output) }
         }
         // Killed by somebody else's signal: it wrote no exit status.
         Ok(None) => JobState::Cancelled("Killed".into()),
-        Err(error) => JobState::Failed(Output { message: Some(error.to_string()), ..output }),
+        Err(error) => JobState::Failed(JobOutput { message: Some(error.to_string()), ..output }),
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::config::{BlockOptions, OwnOptions, ProviderOptions};
+use crate::config::{BlockOptions, ProviderKind, ProviderOptions};
 use crate::quote::quote;
 
 /// What a job is asked to do.
@@ -88,10 +88,10 @@ pub enum JobState {
     Running,
     /// Stopped by a person who may let it go on.
     Held,
-    Completed(Output),
-    Failed(Output),
+    Completed(JobOutput),
+    Failed(JobOutput),
     /// Its walltime was over: no failure.
-    TimedOut(Output),
+    TimedOut(JobOutput),
     Cancelled(String),
     /// The scheduler answered, and does not know this job.
     Gone,
@@ -99,7 +99,7 @@ pub enum JobState {
 
 /// What a job that ended has left.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Output {
+pub struct JobOutput {
     pub message: Option<String>,
     pub exit_code: Option<i32>,
     pub stdout: Option<PathBuf>,
@@ -123,7 +123,7 @@ pub enum SubmitError {
 /// The scheduler could not be asked, or its answer was not understood: nothing is known of its jobs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot ask the scheduler: {0}")]
-pub struct CannotAsk(pub String);
+pub struct QueryError(pub String);
 
 /// Jobs that may still run although they were to be cancelled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -144,10 +144,10 @@ pub trait Provider: Send + Sync {
     fn status<'a>(
         &'a self,
         jobs: &'a [JobId],
-    ) -> ProviderFuture<'a, Result<HashMap<JobId, JobState>, CannotAsk>>;
+    ) -> ProviderFuture<'a, Result<HashMap<JobId, JobState>, QueryError>>;
 
     /// The job of this name, if the scheduler has one.
-    fn find<'a>(&'a self, name: &'a str) -> ProviderFuture<'a, Result<Option<JobId>, CannotAsk>>;
+    fn find<'a>(&'a self, name: &'a str) -> ProviderFuture<'a, Result<Option<JobId>, QueryError>>;
 
     /// Cancels jobs. One that has ended already counts as cancelled.
     fn cancel<'a>(&'a self, jobs: &'a [JobId]) -> ProviderFuture<'a, Result<(), CancelError>>;
@@ -179,8 +179,8 @@ pub(crate) fn build(
     scripts: PathBuf,
     open_files: Option<u64>,
 ) -> Arc<dyn Provider> {
-    match &options.own {
-        OwnOptions::LocalProvider(_) => {
+    match &options.kind {
+        ProviderKind::LocalProvider(_) => {
             Arc::new(local::LocalProvider::new(scripts, options.blocks.clone(), open_files))
         }
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use engine::{
-    CancelError, CannotAsk, Job, JobId, JobState, Output, Provider, ProviderFuture, Staging, StagingKind,
+    CancelError, Job, JobId, JobOutput, JobState, Provider, ProviderFuture, QueryError, Staging, StagingKind,
     SubmitError,
 };
 use serde_json::json;
@@ -76,14 +76,14 @@ impl Provider for Queue {
     fn status<'a>(
         &'a self,
         jobs: &'a [JobId],
-    ) -> ProviderFuture<'a, Result<HashMap<JobId, JobState>, CannotAsk>> {
+    ) -> ProviderFuture<'a, Result<HashMap<JobId, JobState>, QueryError>> {
         Box::pin(async move {
             self.asked.lock().unwrap().push(jobs.len());
             let mut known = self.jobs.lock().unwrap();
             let known = jobs.iter().filter_map(|id| {
                 let (state, _, child) = known.get_mut(id)?;
                 if let Some(code) = child.as_mut().and_then(|child| child.try_wait().unwrap()) {
-                    let output = Output { exit_code: code.code(), ..Output::default() };
+                    let output = JobOutput { exit_code: code.code(), ..JobOutput::default() };
                     *state = JobState::TimedOut(output);
                 }
                 Some((id.clone(), state.clone()))
@@ -92,7 +92,7 @@ impl Provider for Queue {
         })
     }
 
-    fn find<'a>(&'a self, _: &'a str) -> ProviderFuture<'a, Result<Option<JobId>, CannotAsk>> {
+    fn find<'a>(&'a self, _: &'a str) -> ProviderFuture<'a, Result<Option<JobId>, QueryError>> {
         Box::pin(async { Ok(None) })
     }
 

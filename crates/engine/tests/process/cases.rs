@@ -181,7 +181,7 @@ async fn a_lost_node_ends_its_tasks() {
 
 async fn bad_text(rig: &mut Rig) -> String {
     loop {
-        if let Event::Bad { text } = rig.next_event().await.expect("the engine runs") {
+        if let Event::BadState { text } = rig.next_event().await.expect("the engine runs") {
             return text;
         }
     }

@@ -20,7 +20,7 @@ fn options(job: &str, mut more: Value) -> Value {
 
 async fn bad(rig: &mut Rig) -> String {
     loop {
-        if let Event::Bad { text } = rig.next_event().await.expect("the engine runs") {
+        if let Event::BadState { text } = rig.next_event().await.expect("the engine runs") {
             return text;
         }
     }

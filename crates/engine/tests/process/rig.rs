@@ -203,7 +203,7 @@ impl Rig {
                     assert_eq!(self.ended.insert(*task, Outcome::HandedBack), None, "one end for each task");
                 }
             }
-            Some(Event::Assigned(_) | Event::Bad { .. }) | None => {}
+            Some(Event::Assigned(_) | Event::BadState { .. }) | None => {}
         }
         event
     }

@@ -48,7 +48,7 @@ async fn reported(rig: &mut Rig, so: impl Fn(&Value) -> bool) -> Value {
 
 async fn bad(rig: &mut Rig) -> String {
     loop {
-        if let Event::Bad { text } = rig.next_event().await.expect("the engine runs") {
+        if let Event::BadState { text } = rig.next_event().await.expect("the engine runs") {
             return text;
         }
     }

@@ -45,7 +45,7 @@ fn a_burst_spreads_over_the_nodes() {
     }
     let mut actions = Vec::new();
     for n in 0..6 {
-        core.take(submit(n), Duration::ZERO, &mut actions);
+        core.handle(submit(n), Duration::ZERO, &mut actions);
     }
     core.settle(Duration::ZERO, &mut actions);
     let sent = core.apply(begun(&[0, 1, 2, 3, 4, 5]), Duration::ZERO);

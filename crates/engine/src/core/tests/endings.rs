@@ -24,8 +24,8 @@ fn a_lost_node_takes_with_it_what_it_was_sent_and_gives_back_what_it_was_not() {
 
 #[test]
 fn a_lost_attempt_is_tried_again_as_often_as_allowed() {
-    let loss = || Loss::Worker { rank: 0, node: name(1).into(), hint: None };
-    let failure = Failure { attempts: vec![loss(), loss()], began: Duration::ZERO };
+    let loss = || AttemptFailure::WorkerLost { rank: 0, node: name(1).into(), hint: None };
+    let failure = TaskFailure { attempts: vec![loss(), loss()], began: Duration::ZERO };
     table(
         Rules { max_retries: 1, ..rules() },
         &[
@@ -132,7 +132,7 @@ fn a_silent_node_is_dropped() {
         ],
     );
     let second = Duration::from_secs(1);
-    core.apply(Input::NodeHeard(NodeKey(1)), second * 60);
+    core.apply(Input::NodeHeartbeat(NodeKey(1)), second * 60);
     assert_eq!(core.apply(Input::Tick, second * 150), []);
-    assert_eq!(core.apply(Input::Tick, second * 181), [lost_manager(1, 1), Action::Drop(NodeKey(1))]);
+    assert_eq!(core.apply(Input::Tick, second * 181), [lost_manager(1, 1), Action::DropNode(NodeKey(1))]);
 }

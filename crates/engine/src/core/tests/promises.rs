@@ -159,7 +159,7 @@ impl World {
         // The nodes of a block that is given back are dropped before.
         let given_back: BTreeSet<u32> = actions.iter().flat_map(cancelled_blocks).collect();
         for action in &actions {
-            if let Action::Drop(node) = action {
+            if let Action::DropNode(node) = action {
                 self.lose_tasks_of(*node);
             }
         }
@@ -213,7 +213,8 @@ impl World {
             }
             Action::Assign(tasks) => {
                 assert!(!self.bad && self.stopped.is_none());
-                let first_left = self.core.tasks.select(|task| task.begun == Begun::No).first().copied();
+                let first_left =
+                    self.core.tasks.select(|task| task.begun == BeginRecord::None).first().copied();
                 for task in tasks {
                     assert!(
                         first_left.is_none_or(|left| self.orders[&task] < self.orders[&left]),
@@ -260,7 +261,7 @@ impl World {
                     self.end(task);
                 }
             }
-            Action::Drop(node) => {
+            Action::DropNode(node) => {
                 if self.nodes.remove(&node).is_some() {
                     let silent = self.now.saturating_sub(self.heard[&node]) > self.rules.heartbeat_threshold;
                     let idle = self.drains(node) && self.given(node) == 0;
@@ -270,7 +271,7 @@ impl World {
                     self.recalled.remove(&node);
                 }
             }
-            Action::Bad(_) => self.bad = true,
+            Action::ReportBadState(_) => self.bad = true,
             Action::Finish => self.finished = true,
         }
     }
@@ -414,7 +415,7 @@ impl World {
                 let Some(index) = which.checked_rem(self.nodes.len()) else { return };
                 let node = *self.nodes.keys().nth(index).expect("within");
                 self.heard(node);
-                self.input(Input::NodeHeard(node));
+                self.input(Input::NodeHeartbeat(node));
             }
             Op::Wait { milliseconds } => {
                 self.now += ms(milliseconds);

@@ -164,7 +164,7 @@ fn a_draining_node_gives_back_what_it_has_not_begun_and_goes_when_it_is_idle() {
     assert_eq!(core.apply(unstarted, Duration::from_secs(61)), []);
     assert_eq!(
         core.apply(ended(1, 1), Duration::from_secs(70)),
-        [Action::Deliver(id(1)), Action::Drop(NodeKey(1))],
+        [Action::Deliver(id(1)), Action::DropNode(NodeKey(1))],
         "what it had begun it has brought to its end"
     );
     let completed = Input::BlockEnded { block: 0, end: BlockEnd::Completed(ExitReport::default()) };
@@ -185,14 +185,14 @@ fn what_was_assigned_to_a_draining_node_goes_elsewhere() {
     core.apply(Input::Started, ms(0));
     core.apply(join(1, 1), ms(0));
     core.apply(submit(1), ms(0)); // the owner is slow to answer
-    assert_eq!(core.apply(Input::Tick, ms(100)), [Action::Drop(NodeKey(1))]);
+    assert_eq!(core.apply(Input::Tick, ms(100)), [Action::DropNode(NodeKey(1))]);
     assert_eq!(core.apply(begun(&[1]), ms(101)), []);
     assert_eq!(core.apply(join(2, 1), ms(102)), [send(2, 1)]);
 }
 
 #[test]
 fn failures_are_told_until_a_task_comes_to_a_result_and_never_without_bound() {
-    let mut core = Core::new(wanted(|w| (w.init, w.max, w.mind_failures) = (1, 1, false)));
+    let mut core = Core::new(wanted(|w| (w.init, w.max, w.failures_end_engine) = (1, 1, false)));
     core.apply(Input::Started, ms(0));
     core.apply(submit(1), ms(0));
     for block in 0..40 {
@@ -215,7 +215,7 @@ fn failures_are_told_until_a_task_comes_to_a_result_and_never_without_bound() {
 fn a_block_that_never_called_home_is_the_engines_end() {
     let mut core = table(rules(), &[(Input::Started, &[Action::SubmitBlocks(vec![0])]), (submit(1), &[])]);
     let actions = core.apply(Input::BlockEnded { block: 0, end: failed(3) }, ms(0));
-    let [Action::Fail { task, failure }, Action::Bad(text)] = actions.as_slice() else {
+    let [Action::Fail { task, failure }, Action::ReportBadState(text)] = actions.as_slice() else {
         panic!("{actions:?}")
     };
     assert_eq!(*task, id(1));
@@ -250,7 +250,7 @@ fn accidents_of_blocks_that_work_are_forgiven_until_they_become_a_habit() {
     }
     core.apply(join_block(2, 2, 1), ms(0));
     let actions = core.apply(Input::BlockEnded { block: 2, end: failed(1) }, ms(0));
-    assert!(matches!(actions.last(), Some(Action::Bad(_))), "{actions:?}");
+    assert!(matches!(actions.last(), Some(Action::ReportBadState(_))), "{actions:?}");
 }
 
 #[test]
@@ -278,5 +278,5 @@ fn a_block_is_asked_for_when_there_is_work_and_given_back_when_there_is_none() {
 fn a_node_of_a_block_that_is_gone_is_turned_away() {
     let mut core = Core::new(rules());
     core.apply(Input::Started, ms(0));
-    assert_eq!(core.apply(join_block(1, 7, 1), ms(0)), [Action::Drop(NodeKey(1))]);
+    assert_eq!(core.apply(join_block(1, 7, 1), ms(0)), [Action::DropNode(NodeKey(1))]);
 }

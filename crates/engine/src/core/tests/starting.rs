@@ -29,10 +29,10 @@ fn a_node_that_starts_is_silent_for_as_long_as_any_other_may_be() {
         rules(),
         &[(Input::Started, &[Action::SubmitBlocks(vec![0])]), (starting(1), &[]), (submit(1), &[])],
     );
-    core.apply(Input::NodeHeard(NodeKey(1)), SECOND * 60);
+    core.apply(Input::NodeHeartbeat(NodeKey(1)), SECOND * 60);
     assert_eq!(core.apply(Input::Tick, SECOND * 150), []);
     assert_eq!(core.starting(), 1);
-    assert_eq!(core.apply(Input::Tick, SECOND * 181), [Action::Drop(NodeKey(1))]);
+    assert_eq!(core.apply(Input::Tick, SECOND * 181), [Action::DropNode(NodeKey(1))]);
     assert_eq!(core.starting(), 0);
 }
 
@@ -41,8 +41,8 @@ fn a_node_that_starts_goes_with_its_block() {
     let mut core = table(rules(), &[(Input::Started, &[Action::SubmitBlocks(vec![0])]), (starting(1), &[])]);
     core.apply(Input::Tick, SECOND);
     let actions = core.apply(Input::Tick, SECOND * 121);
-    assert_eq!(actions, [Action::Drop(NodeKey(1)), Action::CancelBlocks(vec![0])]);
-    assert_eq!(core.apply(starting(2), SECOND * 122), [Action::Drop(NodeKey(2))], "its block is gone");
+    assert_eq!(actions, [Action::DropNode(NodeKey(1)), Action::CancelBlocks(vec![0])]);
+    assert_eq!(core.apply(starting(2), SECOND * 122), [Action::DropNode(NodeKey(2))], "its block is gone");
 }
 
 #[test]
@@ -56,12 +56,15 @@ fn a_block_whose_node_only_said_hello_never_had_one() {
         ],
     );
     let actions = core.apply(Input::BlockEnded { block: 0, end: failed(1) }, ms(0));
-    assert!(matches!(actions.as_slice(), [Action::Bad(text)] if text.contains("MISSING")), "{actions:?}");
+    assert!(
+        matches!(actions.as_slice(), [Action::ReportBadState(text)] if text.contains("MISSING")),
+        "{actions:?}"
+    );
 }
 
 #[test]
 fn a_node_that_loses_a_slot_gets_less_and_what_it_has_stays() {
-    let resize = |slots| Input::NodeSlots { node: NodeKey(1), slots };
+    let resize = |slots| Input::NodeResized { node: NodeKey(1), slots };
     let core = table(
         rules(),
         &[
@@ -73,7 +76,7 @@ fn a_node_that_loses_a_slot_gets_less_and_what_it_has_stays() {
             (resize(1), &[]),
             (submit(3), &[]),
             // Of a node that is not there.
-            (Input::NodeSlots { node: NodeKey(9), slots: 7 }, &[]),
+            (Input::NodeResized { node: NodeKey(9), slots: 7 }, &[]),
         ],
     );
     assert_eq!((core.counts().slots, core.counts().busy), (1, 1));

@@ -14,49 +14,49 @@ fn ms(n: u64) -> Duration {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Load(u128, bool);
+struct TestTask(u128, bool);
 
-impl Burden for Load {
+impl SlotTask for TestTask {
     fn id(&self) -> TaskId {
         id(self.0)
     }
 
-    fn is_bulky(&self) -> bool {
+    fn is_large(&self) -> bool {
         self.1
     }
 }
 
-fn load(n: u128) -> Load {
-    Load(n, false)
+fn test_task(n: u128) -> TestTask {
+    TestTask(n, false)
 }
 
-fn give(rank: u32, n: u128) -> Step<Load> {
-    Step::Give { rank, task: load(n) }
+fn give(rank: u32, n: u128) -> Step<TestTask> {
+    Step::Give { rank, task: test_task(n) }
 }
 
-fn running(count: u32) -> Slots<Load> {
+fn running(count: u32) -> Slots<TestTask> {
     let mut slots = Slots::new(count, None);
-    (0..count).for_each(|rank| slots.ready(rank, ms(0)));
+    (0..count).for_each(|rank| slots.record_ready(rank, ms(0)));
     assert_eq!(slots.next_step(), None);
     slots
 }
 
-fn steps(slots: &mut Slots<Load>) -> Vec<Step<Load>> {
+fn steps(slots: &mut Slots<TestTask>) -> Vec<Step<TestTask>> {
     std::iter::from_fn(|| slots.next_step()).collect()
 }
 
-fn come(slots: &mut Slots<Load>, tasks: impl IntoIterator<Item = u128>) -> Vec<Step<Load>> {
-    tasks.into_iter().for_each(|n| slots.task_came(load(n), ms(0)));
+fn come(slots: &mut Slots<TestTask>, tasks: impl IntoIterator<Item = u128>) -> Vec<Step<TestTask>> {
+    tasks.into_iter().for_each(|n| slots.add_task(test_task(n), ms(0)));
     steps(slots)
 }
 
-fn end(slots: &mut Slots<Load>, rank: u32, n: u128) -> Vec<Step<Load>> {
-    assert!(slots.ended(rank, id(n), ms(0)));
+fn end(slots: &mut Slots<TestTask>, rank: u32, n: u128) -> Vec<Step<TestTask>> {
+    assert!(slots.record_end(rank, id(n), ms(0)));
     steps(slots)
 }
 
 /// One worker that has ended four tasks in no time, and runs the fifth with the sixth ahead.
-fn quick() -> Slots<Load> {
+fn quick() -> Slots<TestTask> {
     let mut slots = running(1);
     assert_eq!(come(&mut slots, 1..=8), [give(0, 1)]);
     for n in 1..=3 {
@@ -70,9 +70,9 @@ fn quick() -> Slots<Load> {
 fn tasks_wait_for_workers_and_workers_for_tasks() {
     let mut slots = Slots::new(1, None);
     assert_eq!(come(&mut slots, [1, 2]), [], "the worker is still starting");
-    slots.ready(0, ms(0));
+    slots.record_ready(0, ms(0));
     assert_eq!(steps(&mut slots), [give(0, 1)]);
-    assert!(!slots.ended(0, id(2), ms(0)), "not the task it has");
+    assert!(!slots.record_end(0, id(2), ms(0)), "not the task it has");
     assert_eq!(end(&mut slots, 0, 1), [give(0, 2)]);
     assert_eq!(end(&mut slots, 0, 2), []);
 }
@@ -89,21 +89,21 @@ fn the_warm_worker_comes_first() {
 fn a_death_costs_the_task_that_was_running_and_no_other() {
     let mut slots = running(1);
     come(&mut slots, [1, 2]);
-    slots.died(0, vec![], ms(0));
+    slots.record_exit(0, vec![], ms(0));
     assert_eq!(steps(&mut slots), [Step::Lost { rank: 0, task: id(1) }, Step::Start { rank: 0 }]);
-    slots.ready(0, ms(0));
+    slots.record_ready(0, ms(0));
     assert_eq!(steps(&mut slots), [give(0, 2)]);
     end(&mut slots, 0, 2);
-    slots.died(0, vec![], ms(0));
+    slots.record_exit(0, vec![], ms(0));
     assert_eq!(steps(&mut slots), [Step::Start { rank: 0 }], "idle: nothing is lost");
     assert_eq!(come(&mut slots, [3]), [], "and it is not idle any more");
 }
 
 #[test]
 fn an_interpreter_that_never_gets_ready_is_given_up() {
-    let mut slots = Slots::<Load>::new(1, None);
+    let mut slots = Slots::<TestTask>::new(1, None);
     for expected in [Step::Start { rank: 0 }, Step::Start { rank: 0 }, Step::GiveUp { rank: 0 }] {
-        slots.died(0, vec![], ms(0));
+        slots.record_exit(0, vec![], ms(0));
         assert_eq!(steps(&mut slots), [expected]);
     }
 }
@@ -111,56 +111,56 @@ fn an_interpreter_that_never_gets_ready_is_given_up() {
 #[test]
 fn a_slot_whose_worker_does_not_start_is_closed_and_the_others_go_on() {
     let mut slots = Slots::new(3, None);
-    slots.ready(0, ms(0));
+    slots.record_ready(0, ms(0));
     assert_eq!(come(&mut slots, [1, 2]), [give(0, 1)]);
     for expected in [Step::Start { rank: 1 }, Step::Start { rank: 1 }, Step::Close { rank: 1 }] {
-        assert_eq!(slots.open(), 3);
-        slots.died(1, vec![], ms(0));
+        assert_eq!(slots.open_count(), 3);
+        slots.record_exit(1, vec![], ms(0));
         assert_eq!(steps(&mut slots), [expected]);
     }
-    assert_eq!(slots.open(), 2);
+    assert_eq!(slots.open_count(), 2);
     assert_eq!(end(&mut slots, 0, 1), [give(0, 2)], "what was running and what waits goes on");
-    slots.died(1, vec![], ms(0));
-    slots.ready(1, ms(0));
-    assert_eq!((steps(&mut slots), slots.open()), (vec![], 2), "closed is closed");
+    slots.record_exit(1, vec![], ms(0));
+    slots.record_ready(1, ms(0));
+    assert_eq!((steps(&mut slots), slots.open_count()), (vec![], 2), "closed is closed");
     // The one that worked before dies and does not come back, and neither does the last.
-    slots.died(0, vec![], ms(0));
+    slots.record_exit(0, vec![], ms(0));
     assert_eq!(steps(&mut slots), [Step::Lost { rank: 0, task: id(2) }, Step::Start { rank: 0 }]);
-    (0..3).for_each(|_| slots.died(0, vec![], ms(0)));
+    (0..3).for_each(|_| slots.record_exit(0, vec![], ms(0)));
     assert_eq!(steps(&mut slots).last(), Some(&Step::Close { rank: 0 }));
-    (0..3).for_each(|_| slots.died(2, vec![], ms(0)));
+    (0..3).for_each(|_| slots.record_exit(2, vec![], ms(0)));
     assert_eq!(steps(&mut slots).last(), Some(&Step::GiveUp { rank: 2 }));
 }
 
 #[test]
 fn a_worker_that_is_not_ready_in_time_is_ended_and_gets_no_second_try() {
-    let (mut slots, limit) = (Slots::<Load>::new(2, None), ms(100));
-    slots.ready(0, ms(50));
+    let (mut slots, limit) = (Slots::<TestTask>::new(2, None), ms(100));
+    slots.record_ready(0, ms(50));
     assert_eq!(slots.end_overdue(limit, ms(100)), [0; 0]);
     assert_eq!(slots.end_overdue(limit, ms(101)), [1]);
     assert_eq!(steps(&mut slots), [Step::Kill { rank: 1 }]);
     assert_eq!(slots.end_overdue(limit, ms(300)), [0; 0], "once");
-    slots.died(1, vec![], ms(300));
+    slots.record_exit(1, vec![], ms(300));
     assert_eq!(steps(&mut slots), [Step::Close { rank: 1 }]);
     // A fresh worker has all the time again.
-    slots.died(0, vec![], ms(400));
+    slots.record_exit(0, vec![], ms(400));
     assert_eq!(steps(&mut slots), [Step::Start { rank: 0 }]);
     assert_eq!(slots.end_overdue(limit, ms(500)), [0; 0]);
     assert_eq!(slots.end_overdue(limit, ms(501)), [0]);
-    slots.died(0, vec![], ms(501));
+    slots.record_exit(0, vec![], ms(501));
     assert_eq!(steps(&mut slots), [Step::Kill { rank: 0 }, Step::GiveUp { rank: 0 }]);
 }
 
 #[test]
 fn a_worker_is_replaced_when_it_has_run_as_many_tasks_as_it_may() {
     let mut slots = Slots::new(1, Some(2));
-    slots.ready(0, ms(0));
+    slots.record_ready(0, ms(0));
     assert_eq!(come(&mut slots, [1, 2, 3]), [give(0, 1)]);
     assert_eq!(end(&mut slots, 0, 1), [give(0, 2)]);
     assert_eq!(end(&mut slots, 0, 2), [Step::Kill { rank: 0 }]);
-    slots.died(0, vec![], ms(0));
+    slots.record_exit(0, vec![], ms(0));
     assert_eq!(steps(&mut slots), [Step::Start { rank: 0 }], "nothing is lost");
-    slots.ready(0, ms(0));
+    slots.record_ready(0, ms(0));
     assert_eq!(steps(&mut slots), [give(0, 3)]);
 }
 
@@ -168,9 +168,9 @@ fn a_worker_is_replaced_when_it_has_run_as_many_tasks_as_it_may() {
 fn a_thread_goes_on_with_what_it_has_begun() {
     let mut slots = running(1);
     come(&mut slots, [1, 2]);
-    assert!(slots.forget(id(2)));
+    assert!(slots.drop_waiting(id(2)));
     assert_eq!(steps(&mut slots), [Step::Lost { rank: 0, task: id(2) }]);
-    assert!(!slots.forget(id(1)));
+    assert!(!slots.drop_waiting(id(1)));
     assert_eq!(end(&mut slots, 0, 1), []);
 }
 
@@ -178,7 +178,7 @@ fn a_thread_goes_on_with_what_it_has_begun() {
 fn a_recall_gives_back_what_has_not_begun() {
     let mut slots = running(1);
     come(&mut slots, 1..=3);
-    assert_eq!(slots.recall(), [id(2), id(3)]);
+    assert_eq!(slots.drain_waiting(), [id(2), id(3)]);
     assert_eq!(end(&mut slots, 0, 1), []);
 }
 
@@ -191,7 +191,7 @@ fn an_abandoned_task_is_forgotten_or_killed() {
     slots.abandon(id(1));
     assert_eq!(steps(&mut slots), [Step::Kill { rank: 0 }]);
     slots.abandon(id(9));
-    slots.died(0, vec![], ms(0));
+    slots.record_exit(0, vec![], ms(0));
     assert_eq!(steps(&mut slots), [Step::Lost { rank: 0, task: id(1) }, Step::Start { rank: 0 }]);
 }
 
@@ -202,30 +202,30 @@ fn a_result_that_was_faster_than_the_kill_counts_and_the_worker_gets_nothing_mor
     slots.abandon(id(1));
     assert_eq!(steps(&mut slots), [Step::Kill { rank: 0 }]);
     assert_eq!(end(&mut slots, 0, 1), []);
-    slots.died(0, vec![], ms(0));
+    slots.record_exit(0, vec![], ms(0));
     assert_eq!(steps(&mut slots), [Step::Start { rank: 0 }]);
 }
 
 #[test]
 fn what_lies_ahead_of_a_dead_worker_waits_again() {
     let mut slots = quick();
-    slots.died(0, vec![load(6)], ms(1));
+    slots.record_exit(0, vec![test_task(6)], ms(1));
     assert_eq!(steps(&mut slots), [Step::Lost { rank: 0, task: id(5) }, Step::Start { rank: 0 }]);
-    slots.ready(0, ms(2));
+    slots.record_ready(0, ms(2));
     assert_eq!(steps(&mut slots), [give(0, 6)], "before those that came later");
 }
 
 #[test]
 fn what_lies_ahead_of_a_slow_worker_is_taken_back() {
     let mut slots = quick();
-    assert_eq!(slots.look_again(), Some(ms(5)));
-    slots.relieve(ms(4));
+    assert_eq!(slots.time_to_stall_check(), Some(ms(5)));
+    slots.take_back_from_stalled(ms(4));
     assert_eq!(steps(&mut slots), []);
-    slots.relieve(ms(5));
+    slots.take_back_from_stalled(ms(5));
     assert_eq!(steps(&mut slots), [Step::TakeBack { rank: 0 }]);
-    slots.taken_back(0, vec![load(6)], ms(5));
-    assert_eq!((steps(&mut slots), slots.look_again()), (vec![], None));
-    assert_eq!(slots.recall(), [id(6), id(7), id(8)]);
+    slots.requeue_unread(0, vec![test_task(6)], ms(5));
+    assert_eq!((steps(&mut slots), slots.time_to_stall_check()), (vec![], None));
+    assert_eq!(slots.drain_waiting(), [id(6), id(7), id(8)]);
 }
 
 #[test]
@@ -236,20 +236,20 @@ fn what_lies_ahead_of_one_worker_goes_to_another_that_is_idle() {
         end(&mut slots, 1, n);
     }
     assert_eq!(end(&mut slots, 1, 5), [give(1, 6), give(1, 7)]);
-    slots.recall();
+    slots.drain_waiting();
     assert_eq!(end(&mut slots, 0, 2), [Step::TakeBack { rank: 1 }]);
-    slots.taken_back(1, vec![load(7)], ms(0));
+    slots.requeue_unread(1, vec![test_task(7)], ms(0));
     assert_eq!(steps(&mut slots), [give(0, 7)]);
 }
 
 #[test]
 fn what_is_too_large_to_be_taken_back_is_given_alone() {
     let mut slots = quick();
-    slots.recall();
+    slots.drain_waiting();
     end(&mut slots, 0, 5);
-    slots.task_came(Load(9, true), ms(0));
-    (10..20).for_each(|n| slots.task_came(load(n), ms(0)));
-    assert_eq!(end(&mut slots, 0, 6), [Step::Give { rank: 0, task: Load(9, true) }]);
+    slots.add_task(TestTask(9, true), ms(0));
+    (10..20).for_each(|n| slots.add_task(test_task(n), ms(0)));
+    assert_eq!(end(&mut slots, 0, 6), [Step::Give { rank: 0, task: TestTask(9, true) }]);
     assert_eq!(end(&mut slots, 0, 9)[0], give(0, 10));
 }
 
@@ -257,11 +257,11 @@ fn what_is_too_large_to_be_taken_back_is_given_alone() {
 fn a_task_whose_turn_has_come_unseen_is_killed_all_the_same() {
     let mut slots = quick();
     // The worker has ended 5, which is not known here yet, and has read 6: nothing can be taken back.
-    slots.taken_back(0, vec![], ms(0));
+    slots.requeue_unread(0, vec![], ms(0));
     slots.abandon(id(6));
     assert_eq!(steps(&mut slots), [Step::Kill { rank: 0 }]);
     assert_eq!(end(&mut slots, 0, 5), []);
-    slots.died(0, vec![], ms(0));
+    slots.record_exit(0, vec![], ms(0));
     assert_eq!(steps(&mut slots), [Step::Lost { rank: 0, task: id(6) }, Step::Start { rank: 0 }]);
 }
 
@@ -269,16 +269,16 @@ fn a_task_whose_turn_has_come_unseen_is_killed_all_the_same() {
 #[derive(Debug, Default)]
 struct Stub {
     alive: bool,
-    socket: VecDeque<Load>,
-    runs: Option<Load>,
+    socket: VecDeque<TestTask>,
+    runs: Option<TestTask>,
     /// Ended, and the answer not heard yet.
-    said: VecDeque<Load>,
+    said: VecDeque<TestTask>,
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Every task that came is ended, lost or given back, once; it is run once at most; whatever dies.
+    /// Every task that came is ended, lost or assigned back, once; it is run once at most; whatever dies.
     #[test]
     fn tasks_are_run_once_and_told_once(
         workers in 1..4usize,
@@ -298,34 +298,34 @@ proptest! {
             match op {
                 0 | 2 | 6 | 7 if index < finish => {
                     came += 1;
-                    slots.task_came(Load(came, which % 10 == 0), now);
+                    slots.add_task(TestTask(came, which % 10 == 0), now);
                 }
-                1 if stub.alive => slots.ready(rank as u32, now),
+                1 if stub.alive => slots.record_ready(rank as u32, now),
                 3 if stub.alive && stub.runs.is_none() => {
                     stub.runs = stub.socket.pop_front();
-                    begun.extend(stub.runs.as_ref().map(|load| load.0));
+                    begun.extend(stub.runs.as_ref().map(|task| task.0));
                 }
                 4 if stub.alive => stub.said.extend(stub.runs.take()),
                 5 => {
-                    if let Some(load) = stub.said.pop_front() {
-                        prop_assert!(slots.ended(rank as u32, load.id(), now));
-                        told.push(load.0);
+                    if let Some(task) = stub.said.pop_front() {
+                        prop_assert!(slots.record_end(rank as u32, task.id(), now));
+                        told.push(task.0);
                     }
                 }
                 8 if index < finish => stub.alive = false,
                 9 if index < finish => {
-                    for rank in slots.with_ahead() {
+                    for rank in slots.workers_with_prefetched() {
                         let unread = stubs[rank as usize].socket.drain(..).collect();
-                        slots.taken_back(rank, unread, now);
+                        slots.requeue_unread(rank, unread, now);
                     }
                     if which % 2 == 0 {
-                        told.extend(slots.recall().iter().map(|id| id.as_uuid().as_u128()));
+                        told.extend(slots.drain_waiting().iter().map(|id| id.as_uuid().as_u128()));
                     } else {
                         let task = (which / 2) as u128 % (came + 1);
                         slots.abandon(id(task));
                     }
                 }
-                10 => slots.relieve(now),
+                10 => slots.take_back_from_stalled(now),
                 _ => {}
             }
             loop {
@@ -334,7 +334,7 @@ proptest! {
                         Step::Give { rank, task } => stubs[rank as usize].socket.push_back(task),
                         Step::TakeBack { rank } => {
                             let unread = stubs[rank as usize].socket.drain(..).collect();
-                            slots.taken_back(rank, unread, now);
+                            slots.requeue_unread(rank, unread, now);
                         }
                         Step::Kill { rank } => stubs[rank as usize].alive = false,
                         Step::Lost { task, .. } => told.push(task.as_uuid().as_u128()),
@@ -348,10 +348,10 @@ proptest! {
                 let Some(rank) = dead else { break };
                 let stub = Stub { alive: true, ..Stub::default() };
                 let before = std::mem::replace(&mut stubs[rank], stub);
-                let unread = before.socket.into_iter().filter(|load| !load.1).collect();
-                slots.died(rank as u32, unread, now);
+                let unread = before.socket.into_iter().filter(|task| !task.1).collect();
+                slots.record_exit(rank as u32, unread, now);
             }
-            prop_assert!(slots.ahead <= MOST_AHEAD * workers);
+            prop_assert!(slots.prefetched <= MAX_PREFETCHED * workers);
         }
         told.sort_unstable();
         prop_assert_eq!(told, (1..=came).collect::<Vec<_>>());

@@ -49,13 +49,13 @@ fn is_at(held: &File, path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|it| Some(it.ino()) == inode)
 }
 
-pub(super) struct OwnDirectory {
+pub(super) struct NodeDirectory {
     path: PathBuf,
     _held: Flock<File>,
 }
 
-impl OwnDirectory {
-    pub(super) fn make(path: PathBuf) -> io::Result<Self> {
+impl NodeDirectory {
+    pub(super) fn create(path: PathBuf) -> io::Result<Self> {
         for _ in 0..TRIES {
             match DirBuilder::new().mode(0o700).create(&path) {
                 // Left by a try before, while somebody else held it.
@@ -73,7 +73,7 @@ impl OwnDirectory {
     }
 }
 
-impl Drop for OwnDirectory {
+impl Drop for NodeDirectory {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.path); // what can't be removed is the machine's to clean
     }
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn what_nobody_holds_is_removed_and_what_somebody_holds_is_not() {
         let path = |name: &str| super::path(&format!("test-{name}-{}", std::process::id()));
-        let held = OwnDirectory::make(path("held")).unwrap();
+        let held = NodeDirectory::create(path("held")).unwrap();
         fs::write(held.path.join("log"), "words").unwrap();
         let abandoned = path("abandoned");
         fs::create_dir(&abandoned).unwrap();
@@ -113,7 +113,7 @@ mod tests {
                 scope.spawn(move || {
                     for _ in 0..50 {
                         let uid = format!("race-{thread}-{}", std::process::id());
-                        let own = OwnDirectory::make(super::path(&uid)).unwrap();
+                        let own = NodeDirectory::create(super::path(&uid)).unwrap();
                         fs::write(own.path.join("log"), "words").unwrap();
                         remove_abandoned();
                         assert!(own.path.join("log").exists());

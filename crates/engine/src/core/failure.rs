@@ -16,28 +16,28 @@ pub(crate) struct NodeName {
 
 /// Why one attempt at a task came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Loss {
+pub(crate) enum AttemptFailure {
     /// The worker died under it. `hint` explains what is known of the cause.
-    Worker { rank: u32, node: Arc<NodeName>, hint: Option<String> },
+    WorkerLost { rank: u32, node: Arc<NodeName>, hint: Option<String> },
     /// The node is gone, or was told to go before the task had ended.
-    Manager { node: Arc<NodeName> },
+    NodeLost { node: Arc<NodeName> },
     /// The engine is in bad state: no block would start.
     BadState { executor: Arc<str>, cause: Arc<str> },
     /// Submitted after the engine had come into bad state.
-    TooLate { cause: Arc<str> },
+    SubmittedInBadState { cause: Arc<str> },
     /// The task asks for what this engine can't give.
-    Specification { text: String },
+    InvalidSpecification { text: String },
     /// The task asks a pool for resources; a pool has none to give.
     NotStarted { text: String },
 }
 
-impl Loss {
+impl AttemptFailure {
     fn text(&self) -> String {
-        const LOST: &str = "parsl.executors.high_throughput.errors";
+        const ERRORS: &str = "parsl.executors.high_throughput.errors";
         match self {
-            Self::Worker { rank, node, hint } => {
+            Self::WorkerLost { rank, node, hint } => {
                 let mut text = format!(
-                    "{LOST}.WorkerLost: Task failure due to loss of worker {rank} on host {}",
+                    "{ERRORS}.WorkerLost: Task failure due to loss of worker {rank} on host {}",
                     node.host
                 );
                 if let Some(hint) = hint {
@@ -46,8 +46,8 @@ impl Loss {
                 }
                 text
             }
-            Self::Manager { node } => format!(
-                "{LOST}.ManagerLost: Task failure due to loss of manager {} on host {}",
+            Self::NodeLost { node } => format!(
+                "{ERRORS}.ManagerLost: Task failure due to loss of manager {} on host {}",
                 node.uid, node.host
             ),
             Self::BadState { executor, cause } => {
@@ -55,9 +55,11 @@ impl Loss {
                     "parsl.executors.errors.BadStateException: Executor {executor} failed due to: {cause}"
                 )
             }
-            Self::TooLate { cause } => format!("parsl.jobs.errors.TooManyJobFailuresError: {cause}"),
+            Self::SubmittedInBadState { cause } => {
+                format!("parsl.jobs.errors.TooManyJobFailuresError: {cause}")
+            }
             Self::NotStarted { text } => format!("Failed to start task: {text}"),
-            Self::Specification { text } => {
+            Self::InvalidSpecification { text } => {
                 format!("parsl.executors.errors.InvalidResourceSpecification: {text}")
             }
         }
@@ -70,17 +72,17 @@ impl Loss {
 
 /// The end of a task that no worker could bring to a result.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
+pub(crate) struct TaskFailure {
     /// Every attempt's loss, in order; never empty.
-    pub(crate) attempts: Vec<Loss>,
+    pub(crate) attempts: Vec<AttemptFailure>,
     /// When the last attempt was handed in.
     pub(crate) began: Duration,
 }
 
-impl Failure {
+impl TaskFailure {
     /// The text users see.
     pub(crate) fn text(&self) -> String {
-        if let [only @ Loss::NotStarted { .. }] = self.attempts.as_slice() {
+        if let [only @ AttemptFailure::NotStarted { .. }] = self.attempts.as_slice() {
             return only.text();
         }
         let (above, below) = ("+".repeat(68), "-".repeat(68));
@@ -111,8 +113,8 @@ mod tests {
 
     #[test]
     fn one_attempt_stands_alone() {
-        let failure = Failure {
-            attempts: vec![Loss::Worker { rank: 1, node: node(), hint: None }],
+        let failure = TaskFailure {
+            attempts: vec![AttemptFailure::WorkerLost { rank: 1, node: node(), hint: None }],
             began: Duration::ZERO,
         };
         assert_eq!(
@@ -126,10 +128,10 @@ mod tests {
 
     #[test]
     fn every_attempt_is_told() {
-        let failure = Failure {
+        let failure = TaskFailure {
             attempts: vec![
-                Loss::Worker { rank: 0, node: node(), hint: Some("It was killed.".into()) },
-                Loss::Manager { node: node() },
+                AttemptFailure::WorkerLost { rank: 0, node: node(), hint: Some("It was killed.".into()) },
+                AttemptFailure::NodeLost { node: node() },
             ],
             began: Duration::ZERO,
         };
