@@ -1,7 +1,7 @@
-//! `allowed_serializers`: which strategies a worker may decode.
+//! `allowed_serializers`: which serialization strategies a worker may decode.
 //!
-//! The rules are checked here, once, when the engine starts; the worker gets the plain class names and enforces
-//! them on the outer header of each buffer.
+//! The engine checks the list once, when it starts. The worker gets plain class names, and compares the outer header
+//! of each buffer with them.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use wire::serialization_strategy::{Kind, Strategy};
 const ALL_CODE: &str = "globus_compute_sdk.*Code";
 const ALL_DATA: &str = "globus_compute_sdk.*Data";
 
-/// Why a list is refused, in the original's words.
+/// Why a list is refused, in upstream's words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAllowlist {
     #[error(
@@ -28,12 +28,12 @@ pub enum InvalidAllowlist {
     OneKindOnly { got: String },
 }
 
-/// Whether a list of `allowed_serializers` makes sense.
+/// Checks a list of `allowed_serializers`.
 pub fn check_allowlist(list: &[String]) -> Result<(), InvalidAllowlist> {
     resolve(list).map(drop)
 }
 
-/// The class names the list allows; empty when it is empty: then everything is allowed, `PickleCode` too.
+/// The class names that the list allows. An empty list allows everything, even `PickleCode`.
 pub(crate) fn resolve(list: &[String]) -> Result<Vec<&'static str>, InvalidAllowlist> {
     if list.is_empty() {
         return Ok(Vec::new());

@@ -1,4 +1,4 @@
-//! The only module of the engine that reads the clock. Everything else is passed the time.
+//! Reads the clock. No other module of the engine does: the rest gets the time as an argument.
 #![allow(clippy::disallowed_methods)] // the one module that may
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -1,4 +1,4 @@
-//! Starts an engine. Everything that can be wrong with a configuration or a machine is found out here.
+//! Starts an engine. Errors of the configuration and of the machine are reported here, before anything runs.
 
 use std::fs;
 use std::io;
@@ -52,14 +52,14 @@ impl From<KeyError> for StartError {
 pub struct Engine;
 
 impl Engine {
-    /// Starts an engine on the runtime of the caller (a current-thread one is fastest) and asks for its first
-    /// blocks at once. Every file and socket is made before this returns.
+    /// Starts an engine on the runtime of the caller (a current-thread one is fastest) and asks for its first blocks
+    /// at once. Every file and socket exists when this returns.
     pub async fn start(config: EngineConfig) -> Result<(Handle, Events), StartError> {
         let provider = provider::build(&config.options.provider, config.scripts(), config.open_files);
         Self::start_on(config, provider).await
     }
 
-    /// As [`Self::start`], with blocks from a provider of the caller's.
+    /// Like [`Self::start`], with a provider that the caller supplies.
     pub async fn start_on(
         config: EngineConfig,
         provider: Arc<dyn Provider>,
@@ -84,7 +84,7 @@ impl Engine {
             allowed_serializers: allowed,
         };
         let run_id = run.id.clone();
-        // The endpoint's broker already waits for heartbeats, and the file system may stand still.
+        // On another thread: the file system may stall, and the endpoint must send heartbeats meanwhile.
         let staging = {
             let (config, kind) = (config.clone(), provider.staging());
             tokio::task::spawn_blocking(move || stage(&config, run, kind)).await
@@ -108,8 +108,8 @@ impl Engine {
     }
 }
 
-/// Makes the directories and files of this run, and says how nodes come by their configuration. Blocks while the file
-/// system does.
+/// Creates the directories and files of this run, and returns how nodes get their configuration. Blocks as long as
+/// the file system does.
 fn stage(config: &EngineConfig, run: RunSettings, kind: StagingKind) -> Result<Staging, StartError> {
     let directory = config.engine_dir();
     create_directory(&directory)?;

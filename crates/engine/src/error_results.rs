@@ -1,4 +1,4 @@
-//! Results the engine writes itself, for tasks that no worker brought to one.
+//! Results that the engine itself makes: for tasks that were lost or cancelled.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use wire::message::{Actor, ErrorDetails, TaskResult, TaskState, TaskTransition};
 use crate::clock::Clock;
 use crate::core::TaskFailure;
 
-/// A task that was lost, in the words of the contract.
+/// The result of a lost task; its texts are upstream's.
 pub(crate) fn failed_result(task: TaskId, failure: &TaskFailure, clock: &Clock) -> Bytes {
     let transition = |at: Duration, state| TaskTransition {
         timestamp: clock.wall_nanos(at),
@@ -33,7 +33,7 @@ pub(crate) fn failed_result(task: TaskId, failure: &TaskFailure, clock: &Clock) 
     .into()
 }
 
-/// A task that was cancelled; the original has no such end, so the words are ours.
+/// The result of a cancelled task. Upstream has none, so the text is ours.
 pub(crate) fn cancelled_result(task: TaskId) -> Bytes {
     const TEXT: &str = "The task was cancelled";
     TaskResult {

@@ -1,4 +1,4 @@
-//! How a block's job has ended, for users to read: its exit status, and the beginning and end of its output.
+//! Makes the report on a block's job that has ended: its exit status, and the beginning and end of its output.
 
 use std::fs;
 use std::io::{self, Read as _, Seek as _};
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use crate::core::{BlockEnd, ExitReport};
 use crate::provider::{JobOutput, JobState};
 
-/// At most so many bytes of each output are kept.
+/// The longest excerpt of each output, in bytes.
 const SUMMARY: u64 = 2048;
 
-/// How a job that is not running any more has ended.
+/// How a job ended; none while it waits or runs.
 pub(crate) fn of_job(state: JobState) -> Option<BlockEnd> {
     match state {
         JobState::Pending | JobState::Running | JobState::Held => None,
@@ -39,7 +39,7 @@ fn read_report(output: JobOutput) -> ExitReport {
     }
 }
 
-/// A file's text, or of a long one its beginning and its end.
+/// A file's text, or the beginning and the end of a long one.
 fn read_summary(path: &Path) -> io::Result<String> {
     let mut file = fs::File::open(path)?;
     let size = file.metadata()?.len();

@@ -22,22 +22,23 @@ pub struct Submission {
     pub function_python: Option<String>,
 }
 
-/// What the engine tells its owner.
+/// What the engine reports to the endpoint.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// These tasks will be sent to a node as soon as the owner answers [`Handle::begin`].
+    /// These tasks are sent to a node as soon as the endpoint answers with [`Handle::begin`].
     Assigned(Vec<TaskId>),
-    /// The one end of this task: a packed wire result, ready to be published.
+    /// The task has ended with this packed wire result, ready to be published. Comes once for each task.
     Ended { task: TaskId, result: Bytes },
-    /// These tasks never began and will not: the engine is stopping.
+    /// These tasks have not begun and will not: the engine is stopping.
     Returned(Vec<TaskId>),
-    /// The engine can't run tasks any more. What was outstanding ends with this text; so does what comes later.
+    /// The engine can't run tasks any more. Outstanding tasks end with this text, and so do later ones.
     BadState { text: String },
 }
 
-/// The engine's events, in order. The channel closes when the engine has stopped and everything is said.
+/// The engine's events, in order. The channel closes after the last event of an engine that has stopped.
 ///
-/// Unbounded, because its length is: at most a few events per task, and the owner bounds the tasks it submits.
+/// The channel needs no bound of its own: there are at most a few events per task, and the endpoint bounds the tasks
+/// that it submits.
 pub type Events = mpsc::UnboundedReceiver<Event>;
 
 /// The engine has stopped; the call came too late.
@@ -55,19 +56,19 @@ pub(crate) enum Command {
     Stop(Duration),
 }
 
-/// Speaks to a running engine. Cloned freely; dropping the last one stops the engine without grace.
+/// Sends commands to a running engine. Dropping the last clone stops the engine without a grace period.
 #[derive(Clone, Debug)]
 pub struct Handle {
     pub(crate) commands: mpsc::UnboundedSender<Command>,
 }
 
 impl Handle {
-    /// Hands over one task. The owner bounds how many are outstanding.
+    /// Submits one task. The caller bounds how many are outstanding.
     pub fn submit(&self, submission: Submission) -> Result<(), Stopped> {
         self.send(Command::Submit(submission))
     }
 
-    /// Answers [`Event::Assigned`]: the owner has written down that these tasks have begun.
+    /// Answers [`Event::Assigned`]: the endpoint's journal says that these tasks have begun.
     pub fn begin(&self, tasks: Vec<TaskId>) -> Result<(), Stopped> {
         self.send(Command::Begin(tasks))
     }
@@ -78,15 +79,16 @@ impl Handle {
         self.send(Command::Cancel(task))
     }
 
-    /// The figures an endpoint's heartbeat carries.
+    /// The engine's part of the endpoint's heartbeat.
     pub async fn report(&self) -> Result<Report, Stopped> {
         let (answer, report) = oneshot::channel();
         self.send(Command::Report(answer))?;
         report.await.map_err(|_| Stopped)
     }
 
-    /// Stops: what has not begun is returned, what runs has `grace` to end, the rest ends with the lost text.
-    /// The events channel closes when all is done. A second call with a shorter grace hurries the first.
+    /// Stops the engine: tasks that have not begun are returned, running ones have `grace` to end, and those that
+    /// still run then end with the error of a lost node. The events channel closes at the end. A second call with a
+    /// shorter grace shortens the first.
     pub fn stop(&self, grace: Duration) -> Result<(), Stopped> {
         self.send(Command::Stop(grace))
     }

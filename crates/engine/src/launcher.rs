@@ -1,8 +1,8 @@
-//! Launchers: how a block's one command becomes one node per machine of the block.
+//! Launchers: write the shell text that starts the nodes of a block.
 //!
-//! A launcher only writes shell text; the provider runs it. It may never run anything itself. Those that start
-//! programs of a batch system or of MPI write the command to a file, which every machine of the block must see; they
-//! work wherever those programs are on the PATH, in a LocalProvider inside a batch job too.
+//! A launcher must not run anything: the provider runs the text. Launchers for programs of a batch system or of MPI
+//! write the node's command to a file that every machine of the block must see. They work wherever those programs are
+//! on the PATH, also with a LocalProvider inside a batch job.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::quote::quote;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "type", deny_unknown_fields)]
 pub enum Launcher {
-    /// Starts the nodes here, all on this machine, and waits for every one.
+    /// Starts all nodes on this machine, and waits for them.
     SingleNodeLauncher {
         #[serde(default = "yes")]
         debug: bool,
@@ -27,7 +27,7 @@ pub enum Launcher {
         #[serde(default = "yes")]
         debug: bool,
     },
-    /// Puts a text before the command.
+    /// Runs the command with `prepend` before it.
     WrappedLauncher {
         prepend: String,
         #[serde(default = "yes")]
@@ -106,14 +106,14 @@ impl Default for Launcher {
 
 const CORES: &str = "export CORES=$(getconf _NPROCESSORS_ONLN)\n";
 
-/// The same in a Slurm job, which may have been given less than the machine.
+/// The same in a Slurm job, which may have fewer cores than the machine.
 const SLURM_CORES: &str = "export CORES=${SLURM_CPUS_ON_NODE:-$(getconf _NPROCESSORS_ONLN)}\n";
 
 /// The machines of a PBS job, each once; this one where there is no such job.
 const MACHINES: &str = "if [ -f \"$PBS_NODEFILE\" ]; then sort -u \"$PBS_NODEFILE\"; else echo localhost; fi";
 
 impl Launcher {
-    /// Whether it was asked to say less.
+    /// Whether `debug` is off.
     pub(crate) fn is_quiet(&self) -> bool {
         match self {
             Self::SingleNodeLauncher { debug, .. }
@@ -129,7 +129,7 @@ impl Launcher {
         }
     }
 
-    /// Whether it starts nodes by a file in the scripts' directory, which every machine of the block must see.
+    /// Whether it writes the node's command to a file that every machine of the block must see.
     pub(crate) fn needs_shared_files(&self) -> bool {
         !matches!(
             self,
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(run(&Launcher::default(), "(exit 7)", 1).0, 7, "alone, its own status");
     }
 
-    /// Stands in for a launching program: notes how it was called, and runs the file as often as it was asked to.
+    /// Replaces a launching program: writes down its arguments, and runs the file as many times as it was asked to.
     const STAND_IN: &str = "#!/bin/bash
 word=\"${0##*/}\"; for one; do word=\"$word|${one##*/of a block/}\"; done; echo \"$word\" >> \"$CALLS\"
 times=1
@@ -267,7 +267,7 @@ for _ in $(seq $times); do bash \"$file\" & done
 wait -n
 ";
 
-    /// What a launcher has done on a PATH of stand-ins, in a directory with a space.
+    /// How a launcher called the replaced programs, in a directory with a space.
     #[derive(Debug, PartialEq, serde::Deserialize)]
     struct Called {
         launcher: Launcher,
@@ -332,7 +332,7 @@ wait -n
         }
     }
 
-    /// Theirs forget the status of what they wait for.
+    /// Parsl's launchers lose the exit status of the nodes.
     #[test]
     fn the_exit_status_of_nodes_comes_through_such_programs() {
         for golden in golden() {

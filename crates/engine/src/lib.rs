@@ -1,17 +1,16 @@
 //! Runs tasks: a scheduling core that decides without IO, providers, launchers, the node and the Python worker.
 //!
 //! ```text
-//!  owner ── Submission ──► engine ── script ──► provider ──► block ──► launcher ──► node ──► workers
-//!        ◄── Event ───────   ▲                                                       │
-//!                            └────────────── link (TLS, per-run keys) ◄──────────────┘
+//!  endpoint ── Submission ──► engine ── script ──► provider ──► block ──► launcher ──► node ──► workers
+//!           ◄── Event ───────    ▲                                                       │
+//!                                └────────────── link (TLS, per-run keys) ◄──────────────┘
 //! ```
 //!
-//! The owner (the endpoint's interchange) submits tasks and answers each [`Event::Assigned`] with
-//! [`Handle::begin`] once it has written down that these tasks have begun; nothing reaches a node before. Every
-//! task submitted ends in exactly one [`Event::Ended`], or is handed back by [`Event::Returned`] when the engine
-//! stops before the task has begun.
+//! The endpoint submits tasks. It answers each [`Event::Assigned`] with [`Handle::begin`] once its journal says that
+//! these tasks have begun; no task reaches a node before that. Every task ends in exactly one [`Event::Ended`], or is
+//! handed back by [`Event::Returned`] when the engine stops before the task has begun.
 //!
-//! It may never know AMQP, REST or YAML, and it never looks into a payload: bytes go through as they came.
+//! The engine must not know AMQP, REST or YAML, and must not decode payloads: their bytes pass unchanged.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test"))]
 

@@ -1,8 +1,8 @@
-//! Ends workers with every process that they have started.
+//! Kills workers with every process that they have started.
 //!
-//! The node is the reaper of its orphans (a "child subreaper"), so no process that a worker leaves behind escapes to the
-//! system. A worker's processes are recognised by its session; by a variable that only its descendants have, which a new
-//! session keeps; and by a resource limit of its own, which a process keeps even with an empty environment.
+//! The node is a child subreaper: a process whose parent has died becomes the node's child, so that none escapes. A
+//! worker's descendants are recognised by three marks: its session; an environment variable, which a process keeps in
+//! a new session; and a resource limit, which a process keeps even with an empty environment.
 
 use std::collections::HashSet;
 use std::fs;
@@ -18,20 +18,22 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
-/// New processes may appear between two looks; a fork bomb is outrun within a few.
+/// How often the processes are scanned at most: new ones may appear between two scans. A few scans outrun a fork
+/// bomb.
 const MAX_SCANS: u32 = 200;
 
-/// Names the worker whose descendant a process is.
+/// The environment variable that names the worker from which a process descends.
 pub(crate) const MARK: &str = "FARCALL_WORKER";
 
 pub(crate) fn mark(pool: &str, rank: u32) -> String {
     format!("{pool}.{rank}")
 }
 
-/// Room for POSIX message queues, which next to nothing uses: a few bytes less say whose descendant a process is.
+/// The limit of POSIX message queues, which hardly any program uses: lowered by a few bytes it identifies a worker's
+/// descendants.
 pub(crate) const MARKED_LIMIT: Resource = Resource::RLIMIT_MSGQUEUE;
 
-/// What a worker of this rank has of [`MARKED_LIMIT`], soft and hard; none where it can't serve as a mark.
+/// The soft and the hard [`MARKED_LIMIT`] of the worker of this rank; none where the limit can't serve as a mark.
 pub(crate) fn marking_limit(rank: u32) -> Option<(u64, u64)> {
     let (soft, hard) = getrlimit(MARKED_LIMIT).ok()?;
     (soft != RLIM_INFINITY).then_some(())?;
@@ -51,7 +53,7 @@ pub(crate) fn inherit(command: &mut Command, descriptor: &OwnedFd) {
     }
 }
 
-/// Gives a process that is to be started the limit of open files that users had.
+/// Gives a process that is to be started the soft limit of open files that users had.
 pub(crate) fn limit_open_files(command: &mut Command, soft: Option<u64>) {
     let Some(soft) = soft else { return };
     // SAFETY: between fork and exec only system calls are made.
@@ -63,23 +65,24 @@ pub(crate) fn limit_open_files(command: &mut Command, soft: Option<u64>) {
     }
 }
 
-/// Held while a process is started. When its `exec` fails, the standard library waits for it and panics if it is gone.
+/// Held while a process is started: when `exec` fails, the standard library waits for the process and panics if it
+/// was reaped.
 static STARTING: Mutex<()> = Mutex::new(());
 
-/// Starts a process; [`reap`] leaves it alone while it does not run yet.
+/// Starts a process. [`reap`] can't take its exit status before this returns.
 pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
     let _held = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
     command.spawn()
 }
 
-/// Makes this process the reaper of its orphans.
+/// Makes this process a child subreaper.
 pub(crate) fn adopt_orphans() {
-    // A kernel that can't leaves orphans to the system's first process, as upstream does.
+    // On a kernel without it, orphans go to the system's first process, as with upstream.
     let _ = nix::sys::prctl::set_child_subreaper(true);
 }
 
-/// Kills what dead workers of a pool have left behind, and waits until it is gone. Many are looked for at once: each
-/// look reads all processes of the machine.
+/// Kills the processes that these workers of a pool have started, and waits until they are gone. It takes many
+/// workers at once because each scan reads all processes of the machine.
 pub(crate) async fn kill_descendants(pool: &str, workers: &[(Pid, u32)]) {
     let marks = DescendantMarks {
         sessions: workers.iter().map(|(worker, _)| *worker).collect(),
@@ -91,7 +94,7 @@ pub(crate) async fn kill_descendants(pool: &str, workers: &[(Pid, u32)]) {
     };
     for _ in 0..MAX_SCANS {
         for (worker, _) in workers {
-            let _ = killpg(*worker, Signal::SIGKILL); // nobody there is as good
+            let _ = killpg(*worker, Signal::SIGKILL); // it may have ended already
         }
         let left: Vec<_> =
             processes().filter(|pid| !marks.sessions.contains(pid) && marks.are_on(*pid)).collect();
@@ -106,8 +109,8 @@ pub(crate) async fn kill_descendants(pool: &str, workers: &[(Pid, u32)]) {
     }
 }
 
-/// Takes in the exit statuses of orphans; `known` processes are waited for elsewhere. While a process is being started,
-/// zombies stay until the next call.
+/// Reaps orphans that have ended; `known` processes are waited for elsewhere. Does nothing while a process is being
+/// started.
 pub(crate) fn reap(known: &HashSet<Pid>) {
     let Ok(_held) = STARTING.try_lock().or_else(|error| match error {
         TryLockError::Poisoned(error) => Ok(error.into_inner()),
@@ -118,7 +121,7 @@ pub(crate) fn reap(known: &HashSet<Pid>) {
     let here = nix::unistd::getpid();
     for pid in processes().filter(|pid| !known.contains(pid)) {
         if is_zombie_of(pid, here) {
-            let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG)); // somebody else was faster
+            let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG)); // it may have been reaped already
         }
     }
 }
@@ -153,7 +156,7 @@ impl Stat {
 
 fn stat(pid: Pid) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name stands in parentheses and may hold anything.
+    // The process's name is in parentheses and may contain anything, `)` too.
     let mut fields = text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
     let mut number = || fields.next()?.parse().ok().map(Pid::from_raw);
@@ -164,7 +167,7 @@ fn is_zombie_of(pid: Pid, parent: Pid) -> bool {
     stat(pid).is_some_and(|stat| stat.is_dead() && stat.parent == parent)
 }
 
-/// What tells that a process descends from one of some workers.
+/// The marks by which descendants of some workers are recognised.
 struct DescendantMarks {
     sessions: HashSet<Pid>,
     variables: HashSet<Vec<u8>>,
@@ -184,7 +187,7 @@ impl DescendantMarks {
         environment.split(|&byte| byte == 0).any(|entry| self.variables.contains(entry))
     }
 
-    /// Other nodes' workers have the same limits, so only our descendants count.
+    /// Workers of other nodes have the same limits, so the process must also descend from this node.
     fn in_limits(&self, pid: Pid) -> bool {
         let text = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap_or_default();
         let soft = text.lines().find_map(|line| {
@@ -194,7 +197,7 @@ impl DescendantMarks {
     }
 }
 
-/// Process trees are not deeper than this; a loop in what /proc says must end, too.
+/// The deepest process tree that is followed: /proc changes meanwhile and may show a loop.
 const MAX_DEPTH: usize = 1000;
 
 fn descends_from(mut pid: Pid, ancestor: Pid) -> bool {

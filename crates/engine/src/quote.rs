@@ -1,6 +1,6 @@
-//! Quoting: what a POSIX shell must read as one word.
+//! Quotes text for a POSIX shell.
 
-/// One word for a POSIX shell.
+/// Quotes `word` so that a POSIX shell reads it as one word.
 pub(crate) fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:@%+,".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

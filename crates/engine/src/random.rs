@@ -1,16 +1,16 @@
-//! Everything random in the engine: the names of nodes and of runs.
+//! Draws the engine's random ids: those of nodes and of runs.
 #![allow(clippy::disallowed_methods)] // the one module that may make ids
 
 use uuid::Uuid;
 
-/// Twelve hexadecimal digits, as nodes are named.
+/// The id of a node: twelve hexadecimal digits.
 pub(crate) fn node_uid() -> String {
     let mut name = Uuid::new_v4().simple().to_string();
     name.truncate(12);
     name
 }
 
-/// The name of one run of an engine.
+/// The id of one run of an engine.
 pub(crate) fn run_id() -> String {
     Uuid::new_v4().simple().to_string()
 }

@@ -1,17 +1,18 @@
-//! What an engine reports of itself for the endpoint's heartbeat.
+//! The engine's report for the endpoint's heartbeat.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// The figures of `global_state` in a status report that are the engine's; the endpoint adds its own.
+/// The engine's fields of `global_state` in a status report; the endpoint adds its own.
 ///
-/// Serializes to the names of the contract.
+/// The serialized names are those of the protocol.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
     pub managers: u32,
     pub active_managers: u32,
-    /// Nodes that have called and whose interpreter is still starting; they are among `managers`. Ours.
+    /// Nodes that have connected and whose interpreter is still starting; `managers` counts them too. A field of
+    /// ours.
     #[serde(skip_serializing_if = "is_zero")]
     pub starting_managers: u32,
     pub total_workers: u32,
@@ -33,13 +34,13 @@ pub struct Report {
     pub provider_type: &'static str,
     pub queue: Option<String>,
     pub account: Option<String>,
-    /// What the last block that failed has said, until a task comes to a result. Ours.
+    /// Exit status and output of the last block that failed, until a task returns a result. A field of ours.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_block_failure: Option<String>,
-    /// Why a node that is connected has fewer slots than it could have: a worker did not start. Ours.
+    /// Why a connected node has fewer slots than it could have: a worker did not start. A field of ours.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slots_missing: Option<String>,
-    /// Of the pools only.
+    /// Pool engines only.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub machine: Option<MachineInfo>,
 }
@@ -49,7 +50,7 @@ fn is_zero(count: &u32) -> bool {
     *count == 0
 }
 
-/// What a pool tells of the one machine it runs on.
+/// The machine that a pool engine runs on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct MachineInfo {
     pub total_cores: u32,

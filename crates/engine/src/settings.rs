@@ -1,4 +1,4 @@
-//! Turns the options that users configure into what the core decides by and what nodes are told.
+//! Converts the user's options into the core's rules and the configuration of nodes.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use crate::link::keys;
 use crate::link::message;
 use crate::node;
 
-/// What the core decides by.
+/// The rules that the core decides by.
 pub(crate) fn core_rules(config: &EngineConfig) -> Rules {
     let options = &config.options;
     let blocks = &options.provider.blocks;
@@ -38,7 +38,7 @@ pub(crate) fn core_rules(config: &EngineConfig) -> Rules {
     }
 }
 
-/// What one run of an engine has for itself.
+/// What belongs to one run of an engine.
 pub(crate) struct RunSettings {
     pub(crate) id: String,
     /// Where nodes connect to it.
@@ -47,7 +47,8 @@ pub(crate) struct RunSettings {
     pub(crate) allowed_serializers: Vec<&'static str>,
 }
 
-/// What all nodes of a run are told. They find the worker's Python in `library`, if they share the endpoint's files.
+/// The configuration of all nodes of a run. `library` holds the worker's Python, for nodes that see the endpoint's
+/// files.
 pub(crate) fn node_config(config: &EngineConfig, run: RunSettings, library: PathBuf) -> node::Config {
     let options = &config.options;
     let shared = options.shared_file_system;
@@ -66,7 +67,7 @@ pub(crate) fn node_config(config: &EngineConfig, run: RunSettings, library: Path
         logs: logs.or_else(|| shared.then(|| config.engine_dir())),
         workers: options.kind.workers(),
         max_workers: pool.or(options.max_workers_per_node),
-        // A pool is as large as it is told to be.
+        // The number of cores does not limit a pool.
         cores_per_worker: if pool.is_some() { f64::MIN_POSITIVE } else { options.cores_per_worker },
         mem_per_worker: options.mem_per_worker,
         cpu_affinity: options.cpu_affinity.clone(),
@@ -101,8 +102,8 @@ mod tests {
     use crate::config::{Options, address};
     use crate::provider::{self, Job, Secret, Staging};
 
-    /// All that options lead to, as text: the core's rules, the nodes' configuration, the block's script, where the
-    /// engine listens.
+    /// Everything that options change, as text: the core's rules, the nodes' configuration, the block's script, the
+    /// engine's address.
     fn effect(options: Options) -> String {
         let address = address::resolve(options.address.as_ref()).unwrap();
         let ports = options.ports();
@@ -130,7 +131,7 @@ mod tests {
     }
 
     /// An option that is read and then forgotten fails here.
-    fn has_an_effect_or_a_reason(base: &Value, option: &str, value: &Value) {
+    fn check_effect_or_reason(base: &Value, option: &str, value: &Value) {
         let mut changed = base.clone();
         let (path, name) = option.rsplit_once('/').unwrap_or(("", option));
         let parent = changed.pointer_mut(&if path.is_empty() { String::new() } else { format!("/{path}") });
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn every_option_of_the_compute_engine_has_an_effect_or_a_reason() {
+    fn every_option_of_the_compute_engine_check_effect_or_reason() {
         let base = json!({"type": "GlobusComputeEngine", "provider": {"type": "LocalProvider", "launcher": {"type": "SingleNodeLauncher"}}});
         for (option, value) in [
             ("label", json!("Midway")),
@@ -209,7 +210,7 @@ mod tests {
             ("provider/launcher", json!({"type": "GnuParallelLauncher"})),
             ("provider/launcher/debug", json!(false)),
         ] {
-            has_an_effect_or_a_reason(&base, option, &value);
+            check_effect_or_reason(&base, option, &value);
         }
         let mut period = base.clone();
         period["job_status_kwargs"] = json!({"strategy_period": 5.0});
@@ -219,7 +220,7 @@ mod tests {
         );
         let mut two = base.clone();
         two["provider"]["nodes_per_block"] = json!(2);
-        has_an_effect_or_a_reason(&two, "provider/launcher/fail_on_any", &json!(true));
+        check_effect_or_reason(&two, "provider/launcher/fail_on_any", &json!(true));
         for (launcher, option, value) in [
             ("SrunLauncher", "overrides", "-c 4"),
             ("SrunMPILauncher", "overrides", "-c 4"),
@@ -231,12 +232,12 @@ mod tests {
             ("MpiRunLauncher", "bash_location", "/usr/bin/bash"),
         ] {
             let base = json!({"provider": {"type": "LocalProvider", "launcher": {"type": launcher}}});
-            has_an_effect_or_a_reason(&base, &format!("provider/launcher/{option}"), &json!(value));
+            check_effect_or_reason(&base, &format!("provider/launcher/{option}"), &json!(value));
         }
     }
 
     #[test]
-    fn every_option_of_the_pools_has_an_effect_or_a_reason() {
+    fn every_option_of_the_pools_check_effect_or_reason() {
         let common = [
             ("label", json!("mine")),
             ("endpoint_id", json!("00000000-0000-0000-0000-000000000000")),
@@ -254,7 +255,7 @@ mod tests {
             ("ProcessPoolEngine", ("max_tasks_per_child", json!(5))),
         ] {
             for (option, value) in common.iter().chain([&own]) {
-                has_an_effect_or_a_reason(&json!({"type": engine}), option, value);
+                check_effect_or_reason(&json!({"type": engine}), option, value);
             }
         }
     }

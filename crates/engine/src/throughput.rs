@@ -1,9 +1,9 @@
-//! How many tasks a node or a worker has ended in the last milliseconds: so many may be given to it ahead, and none of
-//! them waits for long.
+//! Counts the tasks that a node or a worker ended in the last milliseconds. It may get as many tasks in advance, and
+//! none of them waits long.
 
 use std::time::Duration;
 
-/// Counts ended tasks by windows of time.
+/// Counts ended tasks in windows of time.
 #[derive(Debug, Default)]
 pub(crate) struct Throughput {
     window_began: Duration,

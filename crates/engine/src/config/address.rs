@@ -10,10 +10,10 @@ use serde::Deserialize;
 #[serde(untagged)]
 pub enum Address {
     Literal(IpAddr),
-    Found(AddressFinder),
+    Finder(AddressFinder),
 }
 
-/// By the names that the original gives them.
+/// Upstream's functions that find an address, by their names.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum AddressFinder {
@@ -60,7 +60,7 @@ pub(crate) fn resolve(address: Option<&Address>) -> io::Result<ListenAddress> {
             return Ok(ListenAddress { listen: *address, advertise });
         }
         Some(Address::Literal(address)) => return Ok(ListenAddress::only(*address)),
-        Some(Address::Found(finder)) => finder,
+        Some(Address::Finder(finder)) => finder,
     };
     let none = |what: String| io::Error::new(io::ErrorKind::AddrNotAvailable, what);
     let found = match finder {
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_is_listened_to_unless_an_address_says_so() {
+    fn the_engine_listens_on_loopback_unless_an_address_is_configured() {
         assert_eq!(resolve(None).unwrap(), ListenAddress::only(HERE));
         assert_eq!(
             resolve(Some(&read(json!("127.0.0.9")))).unwrap().advertise,

@@ -6,10 +6,10 @@ use super::kind::EngineKind;
 use super::options::Options;
 use crate::launcher::Launcher;
 
-/// No queue takes a longer one.
+/// The largest result that queues take, in bytes.
 const MAX_RESULT_SIZE: u64 = 64 << 20;
 
-/// A day: in seconds.
+/// One day, in seconds.
 const MAX_START_TIMEOUT: u64 = 86_400;
 
 impl Options {
@@ -24,7 +24,7 @@ impl Options {
             let meanwhile = "write its options under `engine` itself";
             return Err(InvalidOptions::Unsupported { what: "executor, a Python object,", meanwhile });
         }
-        if matches!(self.address, Some(Address::Found(AddressFinder::AddressByQuery { .. }))) {
+        if matches!(self.address, Some(Address::Finder(AddressFinder::AddressByQuery { .. }))) {
             let meanwhile = "write the address itself: the query would go to a server on the internet";
             return Err(InvalidOptions::Unsupported { what: "address_by_query", meanwhile });
         }
@@ -139,10 +139,10 @@ impl Options {
     }
 }
 
-/// Files have names of 255 bytes at most, and more than the label stands in them.
+/// File names have at most 255 bytes, and contain more than the label.
 const MAX_LABEL_LENGTH: usize = 128;
 
-/// Directories, scripts and logs are named by it: it must not lead out of where they lie.
+/// Whether directories, scripts and logs can be named by this label without leaving their directory.
 fn is_part_of_a_name(label: &str) -> bool {
     label.len() <= MAX_LABEL_LENGTH
         && !["..", "."].contains(&label)

@@ -1,4 +1,4 @@
-//! What workers of a node may use: accelerators and CPUs, as users write them.
+//! The options for accelerators and CPUs of workers.
 
 use serde::{Deserialize, Serialize};
 
@@ -38,8 +38,7 @@ impl Accelerators {
         self.len() == 0
     }
 
-    /// The names, in order; a worker of rank `i` gets the `i`-th. Where nothing else names them, a number of them are
-    /// called "0", "1" and so on.
+    /// The names, in order; the worker of rank `i` gets the `i`-th. A count without names gives "0", "1" and so on.
     pub fn names(&self) -> Vec<String> {
         match self {
             Self::Count(count) => (0..*count).map(|index| index.to_string()).collect(),

@@ -1,8 +1,8 @@
-//! Which engine a configuration asks for, and what engines differ in.
+//! The kinds of engines, and how they differ.
 
 use serde::{Deserialize, Serialize};
 
-/// The engines, each with what it alone can be told.
+/// The kinds of engines, each with the options that only it has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum EngineKind {
     /// Blocks from a provider, nodes that connect to the engine, workers on nodes.
@@ -12,7 +12,7 @@ pub enum EngineKind {
     ProcessPool {
         /// Absent: one for each core.
         max_workers: Option<u32>,
-        /// A worker that has run so many tasks is replaced by a fresh one.
+        /// A worker is replaced after this many tasks.
         max_tasks_per_child: Option<u32>,
     },
     /// This machine only; one process whose threads are the workers.
@@ -29,7 +29,7 @@ pub(super) const THREADS: &str = "ThreadPoolEngine";
 pub(super) const MPI: &str = "GlobusMPIEngine";
 pub(super) const FORMER: &str = "HighThroughputEngine";
 
-/// What engines differ in.
+/// How kinds of engines differ.
 #[derive(Debug)]
 pub(crate) struct Traits {
     /// The class name users know.
@@ -41,7 +41,7 @@ pub(crate) struct Traits {
     pub(crate) has_blocks: bool,
     /// Whether the workers are threads of one process. A thread can't be ended alone.
     pub(crate) threads: bool,
-    /// The workers of a pool on a machine of so many cores, when its user does not say.
+    /// The default number of workers of a pool, from the number of cores.
     default_pool_size: fn(u32) -> u32,
 }
 
@@ -67,7 +67,7 @@ static THREAD_POOL_TRAITS: Traits = Traits {
 /// What the workers of a node are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Workers {
-    /// Each a process, replaced when it has run so many tasks.
+    /// Each is a process, replaced after `max_tasks` tasks.
     Processes { max_tasks: Option<u32> },
     /// All of them threads of one process.
     Threads { name_prefix: String },
@@ -99,7 +99,7 @@ impl EngineKind {
         }
     }
 
-    /// Workers of a pool on a machine of `cores` cores; none when the options of nodes decide.
+    /// The number of workers of a pool on a machine with `cores` cores; none if the engine is no pool.
     pub(crate) fn pool_size(&self, cores: u32) -> Option<u32> {
         match self {
             Self::Compute => None,

@@ -1,6 +1,6 @@
-//! What an engine is configured by: the options of its user, and what the endpoint adds at start.
+//! The configuration of an engine: the user's options, and what the endpoint adds at start.
 //!
-//! The endpoint reads the file, its quirks and its templates; here arrives a tree of plain values.
+//! The endpoint reads the file and its templates; this module gets a tree of plain values.
 
 pub(crate) mod address;
 mod check;
@@ -33,7 +33,7 @@ pub struct EngineConfig {
     pub run_dir: PathBuf,
     /// The program a block runs; the engine appends `--block N --config FILE`.
     pub node_command: Vec<String>,
-    /// The limit of open files that users had, when the owner has raised its own: blocks get it back.
+    /// The soft limit of open files that users had, if the endpoint has raised its own: blocks get this one.
     pub open_files: Option<u64>,
     pub options: Options,
 }

@@ -1,7 +1,7 @@
 //! The options that users configure, by the names they know, with their defaults.
 //!
-//! An option that means nothing to this engine is still accepted when the contract lists it: a configuration that worked
-//! with upstream must work here.
+//! An option of upstream that has no effect here is still accepted: a configuration that worked with upstream must
+//! work here.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -18,13 +18,13 @@ use super::strategy::{self, ScalingOptions};
 
 /// What a user writes under `engine:`. The fields are those of a GlobusComputeEngine; a pool sets those that it shares.
 ///
-/// Whoever reads the file drops keys whose value is null: they count as absent.
+/// Keys whose value is null are dropped before this is read: they count as absent.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
     #[serde(skip)]
     pub kind: EngineKind,
-    /// The endpoint has its id from its directory; accepted.
+    /// Accepted without effect: the endpoint's directory says which id it has.
     pub endpoint_id: Option<Value>,
     pub label: Option<String>,
     pub provider: ProviderOptions,
@@ -33,12 +33,12 @@ pub struct Options {
     pub working_dir: PathBuf,
     pub run_in_sandbox: bool,
     pub allowed_serializers: Vec<String>,
-    /// In characters of the serialized result. Ours; the original knows only its default.
+    /// In characters of the serialized result. An option of ours; upstream has only the default.
     pub result_size_limit: u64,
-    /// The interpreter that runs the workers, looked up on the node's PATH after `worker_init`. Ours; absent means
-    /// the first `python3`, else `python`.
+    /// The interpreter that runs the workers, looked up on the node's PATH after `worker_init`. An option of ours;
+    /// absent means the first `python3`, else `python`.
     pub python: Option<String>,
-    /// How long a worker may take to be ready, in seconds. Ours; what the original waits for has no end.
+    /// How long a worker may take to be ready, in seconds. An option of ours; upstream waits without end.
     pub worker_start_timeout: u64,
 
     pub max_workers_per_node: Option<u32>,
@@ -51,7 +51,8 @@ pub struct Options {
 
     /// The address the engine listens on and nodes call. Absent: the loopback address.
     pub address: Option<Address>,
-    /// Whether nodes see the endpoint's files. When they don't, the provider hands them this run's keys. Ours.
+    /// Whether nodes see the endpoint's files. If not, the provider passes this run's keys to them. An option of
+    /// ours.
     pub shared_file_system: bool,
     pub worker_port: Option<u16>,
     /// The engine listens on the first free port of this half-open range, when `worker_port` is absent.
@@ -154,7 +155,7 @@ pub enum ContainerType {
 }
 
 impl Options {
-    /// How blocks follow the tasks.
+    /// How the number of blocks follows the tasks.
     pub(crate) fn scaling(&self) -> Result<ScalingOptions, InvalidOptions> {
         strategy::read(self.strategy.as_ref(), &self.job_status_kwargs)
     }

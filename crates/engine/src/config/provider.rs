@@ -1,4 +1,4 @@
-//! `provider:` under an engine: the options that all providers have in common, and those that one has for itself.
+//! `provider:` under an engine: the options of every provider, and those of one kind.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -10,13 +10,13 @@ use crate::launcher::Launcher;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(try_from = "Map<String, Value>")]
 pub struct ProviderOptions {
-    /// What all providers have in common.
+    /// The options of every provider.
     pub blocks: BlockOptions,
-    /// What this one has for itself.
+    /// The options of this kind of provider.
     pub kind: ProviderKind,
 }
 
-/// Which provider it is, with the options that only it has.
+/// The kinds of providers, each with the options that only it has.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "type")]
 pub enum ProviderKind {
@@ -29,7 +29,7 @@ impl Default for ProviderKind {
     }
 }
 
-/// What only a LocalProvider has.
+/// The options that only a LocalProvider has.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LocalOptions {

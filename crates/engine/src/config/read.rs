@@ -1,4 +1,4 @@
-//! Reads what a user writes under `engine:`, which each engine has its own names for.
+//! Reads the mapping under `engine:`, whose keys depend on the kind of engine.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ impl Options {
     }
 }
 
-/// What a user writes under `engine:` for one of the pools.
+/// The mapping under `engine:` of a pool engine.
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct PoolOptions {

@@ -1,4 +1,5 @@
-//! How blocks follow the tasks: `strategy` and `job_status_kwargs`, in every form that releases have had.
+//! Reads `strategy` and `job_status_kwargs`, which say how the number of blocks follows the tasks, in the forms of
+//! every release.
 
 use std::time::Duration;
 
@@ -7,12 +8,12 @@ use serde_json::{Map, Value};
 use super::error::InvalidOptions;
 use crate::core::ScalingStrategy;
 
-/// What the options say of scaling, with defaults filled in.
+/// What the options say about scaling, with defaults filled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ScalingOptions {
     pub(crate) strategy: ScalingStrategy,
     pub(crate) max_idle: Duration,
-    /// How often the original looks. Here nothing waits for a period: it only tells whether one was asked for.
+    /// Upstream's polling period. Nothing polls here: it is kept only to tell the user that it has no effect.
     pub(crate) period: Option<Duration>,
 }
 
@@ -22,7 +23,7 @@ impl Default for ScalingOptions {
     }
 }
 
-/// Reads both options; `kwargs` goes before `strategy`, as it does in the original.
+/// Reads both options; `kwargs` overrides `strategy`, as with upstream.
 pub(super) fn read(
     strategy: Option<&Value>,
     kwargs: &Map<String, Value>,
@@ -68,7 +69,9 @@ fn apply(scaling: &mut ScalingOptions, value: &Value) -> Result<(), InvalidOptio
                 }
             }
         }
-        other => return Err(InvalidOptions::Shape(format!("strategy `{other}` is no name of one"))),
+        other => {
+            return Err(InvalidOptions::Shape(format!("strategy `{other}` is not the name of a strategy")));
+        }
     }
     Ok(())
 }
@@ -123,7 +126,7 @@ mod tests {
     fn what_is_no_strategy_is_refused_by_name() {
         for (strategy, kwargs, words) in [
             (json!("fast"), json!({}), "strategy `fast` is none of: simple, htex_auto_scale, none"),
-            (json!(3), json!({}), "strategy `3` is no name of one"),
+            (json!(3), json!({}), "strategy `3` is not the name of a strategy"),
             (json!({"type": "simple", "period": 1}), json!({}), "strategy has no `period`"),
             (json!(null), json!({"idle": 1}), "job_status_kwargs has no `idle`"),
             (json!(null), json!({"max_idletime": -1}), "job_status_kwargs.max_idletime must be a number"),

@@ -1,4 +1,4 @@
-//! What the core decides.
+//! The core's actions: what the driver must do.
 
 use wire::TaskId;
 
@@ -10,20 +10,20 @@ use super::nodes::NodeKey;
 pub(crate) enum Action {
     SubmitBlocks(Vec<u32>),
     CancelBlocks(Vec<u32>),
-    /// Tell the owner that these are about to be sent.
+    /// Tell the endpoint that these will be sent once it has journaled them.
     Assign(Vec<TaskId>),
     Send {
         node: NodeKey,
         task: TaskId,
     },
-    /// Kill the worker that runs it, or forget it when none does yet.
+    /// Tell the node to kill the worker that runs the task, or to drop the task if none does.
     Abandon {
         node: NodeKey,
         task: TaskId,
     },
-    /// Ask this node to give back what no worker of it has begun.
+    /// Ask the node to give back the tasks that none of its workers has begun.
     Recall(NodeKey),
-    /// The result that came with this input is the task's end.
+    /// The task has ended with the result that came with this input.
     Deliver(TaskId),
     Fail {
         task: TaskId,
@@ -31,12 +31,12 @@ pub(crate) enum Action {
     },
     /// The task has ended as cancelled.
     Cancel(TaskId),
-    /// Hand these back: they never began.
+    /// Hand these back to the endpoint: they have not begun.
     Return(Vec<TaskId>),
-    /// Cut this node's connection.
+    /// Close this node's connection.
     DropNode(NodeKey),
-    /// Tell the owner that no more tasks can be run.
+    /// Tell the endpoint that no more tasks can be run.
     ReportBadState(String),
-    /// Everything is said: tell the nodes to go and leave.
+    /// The stop is complete: disconnect the nodes and end.
     Finish,
 }

@@ -1,4 +1,4 @@
-//! Blocks as the core sees them: how many there should be, and when too many have failed.
+//! Blocks in the core: how many are needed, and when too many have failed.
 //!
 //! ```text
 //! asked for --submitted--> live --(its job ends)--> ended: completed | cancelled | failed | missing
@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-/// How a block's job ended, with all that can be told to users.
+/// What is known of the end of a block's job, for users to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ExitReport {
     pub(crate) message: Option<String>,
@@ -23,26 +23,26 @@ pub(crate) enum BlockEnd {
     Completed(ExitReport),
     Cancelled(ExitReport),
     Failed(ExitReport),
-    /// It ended, in whatever way, before any node of it had called.
+    /// It ended before any of its nodes had connected.
     Missing(ExitReport),
 }
 
 const MISSING: &str = "Job is marked as MISSING since the workers failed to register to the executor. Check the \
                        stdout/stderr logs in the submit_scripts directory for more debug information";
 
-/// How blocks follow the tasks.
+/// How the number of blocks follows the tasks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ScalingStrategy {
-    /// The first blocks, and no others.
+    /// The initial blocks only.
     None,
-    /// More while tasks wait; when nothing is left to do, all above the least are given back.
+    /// More blocks while tasks wait. When no task is left, all blocks above the minimum are released.
     #[default]
     Simple,
-    /// As simple, and idle blocks are given back while others still work.
+    /// Like `Simple`, and idle blocks are released while others still work.
     HtexAutoScale,
 }
 
-/// What the blocks should be.
+/// The limits of scaling.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ScalingRules {
     pub(crate) strategy: ScalingStrategy,
@@ -60,25 +60,25 @@ pub(crate) struct ScalingRules {
 #[derive(Debug)]
 pub(crate) struct Blocks {
     rules: ScalingRules,
-    /// Asked for or running; and whether a node of it has ever called.
+    /// Blocks that are requested or running, and whether a node of each has ever joined.
     live: BTreeMap<u32, bool>,
     next: u32,
     idle_since: Option<Duration>,
-    /// When idle blocks may next be looked for.
+    /// When to scan for idle blocks next.
     next_scan: Duration,
-    /// Failures since a task last came to a result; one that never had a node weighs as much as several that had.
+    /// Counts failures since the last result. A block that never had a node counts several times.
     strikes: u32,
-    /// The last of them, to be told to users.
+    /// The latest failures, for the error text.
     failures: VecDeque<ExitReport>,
 }
 
-/// A block that never had a node fails for a reason that lasts; one that had may have met an accident.
+/// What a failed block without nodes counts. Its reason will last; one that had nodes may have met an accident.
 const STRIKES_WITHOUT_NODE: u32 = 3;
 
-/// So many failures are told.
+/// The most failures in an error text.
 const MAX_REPORTED_FAILURES: usize = 10;
 
-/// A step of scaling.
+/// What scaling decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ScalingStep {
     Nothing,
@@ -99,7 +99,7 @@ impl Blocks {
         }
     }
 
-    /// The first blocks, asked for as soon as the engine starts.
+    /// Requests the initial blocks, when the engine starts.
     pub(crate) fn request_initial(&mut self) -> ScalingStep {
         self.request(self.rules.init.min(self.rules.max))
     }
@@ -155,7 +155,8 @@ impl Blocks {
         if live == 0 { self.request(1) } else { ScalingStep::Nothing }
     }
 
-    /// How many blocks could go although there are tasks, if so many are idle; asked only when it is time to look.
+    /// How many blocks may be released although tasks are outstanding, if as many are idle; none before the next scan
+    /// is due.
     pub(crate) fn count_surplus(&mut self, outstanding: usize, now: Duration) -> Option<usize> {
         let rules = self.rules;
         if !self.may_release(outstanding) || now < self.next_scan {
@@ -185,18 +186,18 @@ impl Blocks {
         all.into_iter().chain(self.may_release(outstanding).then_some(self.next_scan)).min()
     }
 
-    /// Ends these blocks because nobody needs them.
+    /// Releases these blocks: their jobs are cancelled.
     pub(crate) fn release(&mut self, mut numbers: Vec<u32>) -> ScalingStep {
         numbers.retain(|number| self.live.remove(number).is_some());
         if numbers.is_empty() { ScalingStep::Nothing } else { ScalingStep::Cancel(numbers) }
     }
 
-    /// All that live, to be cancelled because the engine stops.
+    /// Releases all blocks, because the engine stops.
     pub(crate) fn release_all(&mut self) -> ScalingStep {
         self.release(self.live.keys().copied().collect())
     }
 
-    /// Whether a node may belong to this block.
+    /// Whether this block is requested or running.
     pub(crate) fn is_live(&self, number: u32) -> bool {
         self.live.contains_key(&number)
     }
@@ -207,7 +208,7 @@ impl Blocks {
         }
     }
 
-    /// A task came to a result: whatever failed before, blocks work.
+    /// A task has returned a result, so blocks work: earlier failures no longer count.
     pub(crate) fn record_result(&mut self) {
         if self.strikes > 0 {
             self.strikes = 0;
@@ -233,12 +234,12 @@ impl Blocks {
         }
     }
 
-    /// What the last block that failed has left, as long as no task has come to a result since.
+    /// The report on the last block that failed, until a task returns a result.
     pub(crate) fn last_failure(&self) -> Option<String> {
         self.failures.back().map(ExitReport::text)
     }
 
-    /// What to tell users when too many blocks have failed for another one to be worth asking for.
+    /// The error text when so many blocks have failed that the engine requests no more.
     pub(crate) fn bad_state_text(&self) -> Option<String> {
         let enough = STRIKES_WITHOUT_NODE.saturating_mul(self.rules.init.max(1));
         if !self.rules.failures_end_engine || !self.live.is_empty() || self.strikes < enough {
@@ -249,12 +250,12 @@ impl Blocks {
     }
 }
 
-/// Between two looks for idle blocks.
+/// The least and the most time between two scans for idle blocks.
 const MIN_SCAN_PERIOD: Duration = Duration::from_millis(10);
 const MAX_SCAN_PERIOD: Duration = Duration::from_secs(5);
 
 impl ExitReport {
-    /// As it is told, one tab before each thing known.
+    /// The text for users: a line for each known field, with a tab before it.
     fn text(&self) -> String {
         let code = self.exit_code.map(|code| code.to_string());
         [

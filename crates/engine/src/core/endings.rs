@@ -11,7 +11,7 @@ use super::tasks::BeginRecord;
 use super::{Core, Phase};
 
 impl Core {
-    /// An attempt came to nothing: try again if allowed, else end the task so.
+    /// An attempt has failed: tries again if allowed, otherwise ends the task.
     pub(super) fn retry_or_fail(
         &mut self,
         id: TaskId,
@@ -85,7 +85,7 @@ impl Core {
         }
     }
 
-    /// The grace is over: what has begun and not ended ends with its node's loss.
+    /// The grace period is over: tasks that have not ended fail as lost with their nodes.
     pub(super) fn fail_unfinished(&mut self, actions: &mut Vec<Action>) {
         for id in self.tasks.select(|_| true) {
             let Some(task) = self.tasks.get_mut(id) else { continue };

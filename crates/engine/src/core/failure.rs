@@ -1,7 +1,7 @@
-//! What a task lost is told by: the words the SDK looks for.
+//! The error texts of tasks that failed without a result.
 //!
-//! The original reports a lost worker as a Python exception that reached its executor; the SDK finds the
-//! exception's name in the text and explains it to the user. So the names stay, to the letter.
+//! Upstream reports a lost worker as the Python exception that reached its executor. The SDK finds the exception's
+//! name in the text and explains it to the user, so the names are upstream's to the letter.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,20 +14,20 @@ pub(crate) struct NodeName {
     pub(crate) host: String,
 }
 
-/// Why one attempt at a task came to nothing.
+/// Why one attempt to run a task failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum AttemptFailure {
-    /// The worker died under it. `hint` explains what is known of the cause.
+    /// The worker died while it ran the task. `hint` says what is known of the cause.
     WorkerLost { rank: u32, node: Arc<NodeName>, hint: Option<String> },
-    /// The node is gone, or was told to go before the task had ended.
+    /// The node was lost, or dropped before the task had ended.
     NodeLost { node: Arc<NodeName> },
     /// The engine is in bad state: no block would start.
     BadState { executor: Arc<str>, cause: Arc<str> },
-    /// Submitted after the engine had come into bad state.
+    /// The task was submitted after the engine had entered bad state.
     SubmittedInBadState { cause: Arc<str> },
-    /// The task asks for what this engine can't give.
+    /// The task asks for resources that this engine can't give.
     InvalidSpecification { text: String },
-    /// The task asks a pool for resources; a pool has none to give.
+    /// The task asks a pool engine for resources, which pools don't have.
     NotStarted { text: String },
 }
 
@@ -70,12 +70,12 @@ impl AttemptFailure {
     }
 }
 
-/// The end of a task that no worker could bring to a result.
+/// The end of a task without a result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TaskFailure {
-    /// Every attempt's loss, in order; never empty.
+    /// The failure of every attempt, in order; never empty.
     pub(crate) attempts: Vec<AttemptFailure>,
-    /// When the last attempt was handed in.
+    /// When the last attempt was submitted.
     pub(crate) began: Duration,
 }
 

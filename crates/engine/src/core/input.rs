@@ -1,4 +1,4 @@
-//! What happens to the core.
+//! The core's inputs: what has happened.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ pub(crate) enum Input {
         task: TaskId,
         priority: Priority,
     },
-    /// A task asks for what can't be given: it ends so, without having been taken in.
+    /// The task asks for resources that the engine can't give: it ends at once with this failure.
     Refused {
         task: TaskId,
         failure: AttemptFailure,
     },
-    /// The owner has written down that these have begun.
+    /// The endpoint's journal says that these have begun.
     Begun(Vec<TaskId>),
     Cancelled(TaskId),
     BlockEnded {
@@ -34,14 +34,14 @@ pub(crate) enum Input {
         node: NodeKey,
         block: u32,
     },
-    /// One of its workers works.
+    /// The node's first worker is ready.
     NodeJoined {
         node: NodeKey,
         block: u32,
         name: NodeName,
         slots: u32,
     },
-    /// It has so many slots now.
+    /// The node's number of slots has changed.
     NodeResized {
         node: NodeKey,
         slots: u32,

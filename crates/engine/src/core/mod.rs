@@ -1,15 +1,15 @@
-//! The scheduling core: decides, and does nothing else.
+//! The scheduling core: decides which task goes to which node, and when blocks are requested.
 //!
 //! ```text
-//! waiting --node with room--> assigned --owner has written it down--> sent --result--> ended
+//! waiting --node with room--> assigned --the endpoint has journaled it--> sent --result--> ended
 //!    ▲                           │                                      │
 //!    ├──── node lost ────────────┘                                      │
 //!    └──── lost, and a retry is allowed ◄───────────────────────────────┤
 //!                                                                       └── lost --> ended
 //! ```
 //!
-//! Every input is applied with the time it came at; what must be done comes out as actions. No IO, no clock, no
-//! channel. The driver applies a batch of inputs with [`Core::handle`] and then calls [`Core::settle`] once.
+//! The core gets inputs with their times, and returns actions. It does no IO and reads no clock. The driver passes a
+//! batch of inputs to [`Core::handle`] and then calls [`Core::settle`] once.
 
 mod action;
 mod blocks;
@@ -38,16 +38,16 @@ use blocks::{Blocks, ScalingStep};
 use nodes::Nodes;
 use tasks::{BeginRecord, TaskHolder, Tasks};
 
-/// What the core decides by.
+/// The rules that the core decides by.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
     pub(crate) max_retries: u32,
     pub(crate) prefetch: u32,
     pub(crate) heartbeat_period: Duration,
     pub(crate) heartbeat_threshold: Duration,
-    /// So long after it has joined, a node takes no more tasks; idle, it goes.
+    /// After this time a node takes no more tasks, and is dropped once it is idle.
     pub(crate) drain_period: Option<Duration>,
-    /// The name in the texts of bad state.
+    /// The engine's name in the error text of bad state.
     pub(crate) executor: Arc<str>,
     pub(crate) scaling: ScalingRules,
 }
@@ -60,7 +60,7 @@ enum Phase {
     Stopped,
 }
 
-/// The figures of a report.
+/// Counts for the engine's report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TaskCounts {
     pub(crate) slots: u64,
@@ -75,11 +75,11 @@ pub(crate) struct Core {
     phase: Phase,
     tasks: Tasks,
     nodes: Nodes,
-    /// Nodes whose first worker is starting: the block of each, and when it was last heard.
+    /// Nodes whose first worker is starting: the block of each, and the time of its last frame.
     starting: BTreeMap<NodeKey, (u32, Duration)>,
     blocks: Blocks,
     next_sweep: Duration,
-    /// When a node may turn out to have been given too much.
+    /// When to check whether a node has more tasks than it can begin.
     next_recall_check: Option<Duration>,
     /// When each node begins to drain.
     drains: BTreeSet<(Duration, NodeKey)>,
@@ -130,7 +130,7 @@ impl Core {
         }
     }
 
-    /// What the last block that failed has left.
+    /// The report on the last block that failed.
     pub(crate) fn last_block_failure(&self) -> Option<String> {
         self.blocks.last_failure()
     }
@@ -140,7 +140,7 @@ impl Core {
         self.blocks.is_live(block)
     }
 
-    /// Nodes that have called and whose first worker is not ready yet.
+    /// The number of nodes that have connected and whose first worker is not ready yet.
     pub(crate) fn starting(&self) -> usize {
         self.starting.len()
     }
@@ -150,7 +150,7 @@ impl Core {
         self.nodes.iter().map(|(key, node)| (key, node.block, node.slots, node.idle_since))
     }
 
-    /// One input and all that follows from it.
+    /// Handles one input and settles.
     #[cfg(test)]
     pub(crate) fn apply(&mut self, input: Input, now: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
@@ -159,7 +159,7 @@ impl Core {
         actions
     }
 
-    /// Applies one input; what it makes possible for other tasks is left to [`Self::settle`].
+    /// Handles one input. What it allows for other tasks is left to [`Self::settle`].
     pub(crate) fn handle(&mut self, input: Input, now: Duration, actions: &mut Vec<Action>) {
         if self.phase == Phase::Stopped {
             return;
@@ -248,7 +248,7 @@ impl Core {
         }
     }
 
-    /// Does what the inputs so far have made possible: dispatch, scaling, verdicts, the end of a stop.
+    /// Decides what follows from the inputs so far: dispatch, scaling, bad state, the end of a stop.
     pub(crate) fn settle(&mut self, now: Duration, actions: &mut Vec<Action>) {
         if now >= self.next_sweep {
             self.next_sweep = now + self.rules.heartbeat_period;
@@ -286,7 +286,7 @@ impl Core {
         push_scaling(step, actions);
     }
 
-    /// Gives idle blocks back while others work, where the strategy says so.
+    /// Releases idle blocks while others work, if the strategy says so.
     fn release_idle_blocks(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let Some(most) = self.blocks.count_surplus(self.tasks.len(), now) else { return };
         let mut idle = self.nodes.idle_blocks(self.blocks.max_idle(), now);
@@ -295,7 +295,8 @@ impl Core {
         self.apply_scaling(step, now, actions);
     }
 
-    /// A node whose time is nearly over gets nothing new, gives back what it has not begun, and goes when it is idle.
+    /// Drains nodes whose time is nearly over: they get no new tasks, give back those they have not begun, and are
+    /// dropped once idle.
     fn drain(&mut self, now: Duration, actions: &mut Vec<Action>) {
         while let Some(&(at, key)) = self.drains.first() {
             if at > now {
@@ -426,7 +427,7 @@ impl Core {
         }
     }
 
-    /// Other nodes have room and nothing waits: what lies unbegun at a node that has become slow should go there.
+    /// Recalls the tasks that a slow node has not begun, when nothing waits and other nodes have free slots.
     fn recall_from_slow_node(&mut self, now: Duration, actions: &mut Vec<Action>) {
         self.next_recall_check = match self.nodes.find_overcommitted(now) {
             Ok(node) => {

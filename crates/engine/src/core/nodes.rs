@@ -1,8 +1,8 @@
-//! Nodes as the core sees them, and which of them gets the next task.
+//! Nodes in the core, and which of them gets the next task.
 //!
-//! A node may be given more tasks than it has slots: its configured prefetch, and as many as it has lately ended
-//! within a few milliseconds. So a stream of short tasks never waits for the link or for the owner's journal,
-//! while a node of long tasks is given nothing that it can't begin at once.
+//! A node may get more tasks than it has slots: its configured prefetch, and as many as it ended in the last
+//! milliseconds. So short tasks do not wait for the link or for the endpoint's journal, and a node with long tasks
+//! gets none that it can't begin at once.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -14,17 +14,17 @@ use wire::TaskId;
 use super::failure::NodeName;
 use crate::throughput::Throughput;
 
-/// One connection of a node.
+/// Identifies one connection of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct NodeKey(pub(crate) u64);
 
-/// Whether a node was asked to give back what no worker has begun.
+/// Whether a node was asked to give back the tasks that no worker has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RecallState {
     None,
     /// The node has not answered yet.
     Requested,
-    /// And had nothing to give back: asking again makes sense once it has ended a task or got another.
+    /// The node had nothing to give back. It may be asked again once it has ended a task or got another.
     Answered,
 }
 
@@ -33,19 +33,19 @@ pub(crate) struct Node {
     pub(crate) name: Arc<NodeName>,
     pub(crate) block: u32,
     pub(crate) slots: u32,
-    /// Assigned or sent, and not ended.
+    /// The tasks assigned or sent to it that have not ended.
     pub(crate) tasks: HashSet<TaskId>,
     pub(crate) last_contact: Duration,
     /// When it last became idle.
     pub(crate) idle_since: Option<Duration>,
     recall: RecallState,
-    /// It takes nothing new.
+    /// Whether it gets no new tasks.
     draining: bool,
     throughput: Throughput,
 }
 
 impl Node {
-    /// Slots nothing is meant for; negative when more is given than there are slots.
+    /// Slots without a task; negative if the node has more tasks than slots.
     fn free(&self) -> i64 {
         i64::from(self.slots) - self.tasks.len() as i64
     }
@@ -57,16 +57,16 @@ pub(crate) struct Nodes {
     all: HashMap<NodeKey, Node>,
     /// By free slots, most first: a burst spreads over the nodes.
     by_room: BTreeSet<(Reverse<i64>, NodeKey)>,
-    /// Given beyond the slots, by configuration.
+    /// How many tasks the configuration allows beyond the slots.
     prefetch: u32,
     busy_slots: u64,
     slots: u64,
 }
 
-/// Never more than this is given ahead by pace, however fast the node is.
+/// The most tasks that a fast node gets beyond its slots.
 const MAX_PREFETCHED: u32 = 1024;
 
-/// So many nodes are looked at when all slots are taken.
+/// How many nodes are considered when all slots are taken.
 const MAX_CANDIDATES: usize = 8;
 
 impl Nodes {
@@ -91,7 +91,7 @@ impl Nodes {
         self.all.insert(key, node);
     }
 
-    /// The node has so many slots now.
+    /// Changes the number of slots.
     pub(crate) fn resize(&mut self, key: NodeKey, slots: u32) {
         self.change(key, |node| node.slots = slots);
     }
@@ -122,20 +122,20 @@ impl Nodes {
         self.all.len()
     }
 
-    /// Slots of all nodes, and how many of them have a task meant for them.
+    /// The slots of all nodes, and how many of them have a task.
     pub(crate) fn slots(&self) -> (u64, u64) {
         (self.slots, self.busy_slots)
     }
 
-    /// How many tasks this node should get at a time while so many wait: where all free slots will be taken anyway, a
-    /// node's are filled at once, for they cross the link in company.
+    /// How many tasks to give this node at once. If the waiting tasks fill all free slots anyway, the node's slots
+    /// are filled together, so that the tasks cross the link in one write.
     pub(crate) fn batch_size(&self, key: NodeKey, waiting: usize) -> usize {
         let free = self.all.get(&key).map_or(0, Node::free);
         let plenty = waiting as u64 >= self.slots - self.busy_slots;
         usize::try_from(free).ok().filter(|free| plenty && *free > 0).unwrap_or(1)
     }
 
-    /// The node for the next task: the one with most free slots, else one whose pace allows more.
+    /// The node for the next task: the one with most free slots, else one whose throughput allows more.
     pub(crate) fn choose(&self, now: Duration) -> Option<NodeKey> {
         self.by_room.iter().take(MAX_CANDIDATES).map(|(_, key)| *key).find(|key| {
             self.all.get(key).is_some_and(|node| {
@@ -145,8 +145,8 @@ impl Nodes {
         })
     }
 
-    /// A node that was given ahead by a pace it has lost, while others have free slots: what its workers have not
-    /// begun should go there. Also says when to look again, if that may come to be so.
+    /// Finds a node that got tasks beyond its slots and has become slow while others have free slots: those tasks
+    /// should move. The error says when to check again, if that may become so.
     pub(crate) fn find_overcommitted(&self, now: Duration) -> Result<NodeKey, Option<Duration>> {
         let (Some((most, _)), Some((least, key))) = (self.by_room.first(), self.by_room.last()) else {
             return Err(None);
@@ -172,7 +172,7 @@ impl Nodes {
         }
     }
 
-    /// Gives this node nothing new from now on, and says what it has.
+    /// Gives this node no new tasks from now on, and returns those it has.
     pub(crate) fn drain(&mut self, key: NodeKey) -> Option<Vec<TaskId>> {
         let node = self.all.get_mut(&key)?;
         node.draining = true;
@@ -180,7 +180,7 @@ impl Nodes {
         Some(node.tasks.iter().copied().collect())
     }
 
-    /// Blocks all of whose nodes have been idle for so long, the longest idle first.
+    /// Blocks whose nodes have all been idle for `long`, the longest idle first.
     pub(crate) fn idle_blocks(&self, long: Duration, now: Duration) -> Vec<u32> {
         let mut since = BTreeMap::new();
         for node in self.all.values() {
@@ -200,7 +200,7 @@ impl Nodes {
         });
     }
 
-    /// The task is not this node's any more; `ended` when the node brought it to its end.
+    /// Takes a task from this node; `ended` says whether the node has ended it.
     pub(crate) fn unassign(&mut self, key: NodeKey, task: TaskId, ended: bool, now: Duration) {
         self.change(key, |node| {
             if node.tasks.remove(&task) && ended {

@@ -1,4 +1,4 @@
-//! Tasks as the core sees them: where each one is, and the order in which they wait.
+//! Tasks in the core: where each one is, and the order in which they wait.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
@@ -10,7 +10,7 @@ use wire::TaskId;
 use super::failure::{AttemptFailure, NodeName};
 use super::nodes::NodeKey;
 
-/// Lower goes sooner; a task without one goes after all that have one.
+/// Tasks with a lower number go first, tasks without a priority last.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Priority(pub(crate) Option<f64>);
 
@@ -39,7 +39,7 @@ impl PartialEq for Priority {
 
 impl Eq for Priority {}
 
-/// Whether the owner has written down that the task has begun.
+/// Whether the endpoint's journal says that the task has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BeginRecord {
     None,
@@ -53,7 +53,7 @@ pub(crate) enum BeginRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TaskHolder {
     Waiting,
-    /// A node is chosen; it is sent as soon as the owner answers.
+    /// A node is chosen; the task is sent once the endpoint has journaled it.
     Assigned(NodeKey),
     Sent(NodeKey),
 }
@@ -64,9 +64,9 @@ pub(crate) struct Task {
     pub(crate) begun: BeginRecord,
     pub(crate) holder: TaskHolder,
     pub(crate) cancelled: bool,
-    /// When this attempt was handed in.
+    /// When this attempt was submitted.
     pub(crate) began: Duration,
-    /// The attempts that came to nothing.
+    /// The attempts that failed.
     pub(crate) failed_attempts: Vec<AttemptFailure>,
     /// The node it was last given to.
     pub(crate) node: Option<Arc<NodeName>>,
@@ -94,7 +94,7 @@ impl Tasks {
         self.accepted
     }
 
-    /// Takes a new task in; a task that is here already is not taken twice.
+    /// Adds a task; returns false if it is here already.
     pub(crate) fn add(&mut self, id: TaskId, priority: Priority, now: Duration) -> bool {
         if self.all.contains_key(&id) {
             return false;
@@ -123,13 +123,13 @@ impl Tasks {
         self.all.get_mut(&id)
     }
 
-    /// The task whose turn it is, taken out of the waiting line.
+    /// Takes the next task out of the queue.
     pub(crate) fn pop_waiting(&mut self) -> Option<(TaskId, &mut Task)> {
         let (_, id) = self.waiting.pop_first()?;
         Some((id, self.all.get_mut(&id)?))
     }
 
-    /// Puts a task back at its old place in the line.
+    /// Puts a task back at its old place in the queue.
     pub(crate) fn requeue(&mut self, id: TaskId) {
         if let Some(task) = self.all.get_mut(&id) {
             task.holder = TaskHolder::Waiting;

@@ -1,7 +1,7 @@
-//! Drives the scheduling core: passes it what happens, and performs the actions that it returns.
+//! Drives the scheduling core: passes inputs to it, and performs the actions that it returns.
 //!
-//! One task owns the core and everything it decides about; around it run one reader and one writer per node
-//! connection and the calls to the provider, which talk to it by channels. It may never decide anything.
+//! One async task owns the core. Beside it run a reader and a writer for each node connection and the calls to the
+//! provider, which send it events by channels. It must not decide anything.
 
 mod provider_calls;
 mod report;
@@ -42,7 +42,7 @@ struct ConnectedNode {
     shortage: Option<String>,
 }
 
-/// So many commands, and so much news, are taken before what follows from them is done.
+/// The most commands and node events that are handled before the core settles.
 const BATCH: usize = 256;
 
 pub(crate) struct Driver {
@@ -55,7 +55,7 @@ pub(crate) struct Driver {
     /// Boxed: there may be a million, and a table has room for twice as many.
     tasks: HashMap<TaskId, Box<Submission>>,
     nodes: HashMap<NodeKey, ConnectedNode>,
-    /// The result that came with the input just taken.
+    /// The result that came with the current input.
     result: Bytes,
     finished: bool,
 }
@@ -118,7 +118,7 @@ impl Driver {
             }
             self.settle();
         }
-        // Tasks that came too late to be taken in are returned.
+        // Tasks that came after the stop are returned.
         inbox.close();
         while let Ok(command) = inbox.try_recv() {
             if let Command::Submit(submission) = command {
@@ -212,14 +212,15 @@ impl Driver {
         let python = &interpreter.python;
         let after_s = self.clock.now().saturating_sub(connected.connected_at).as_secs_f64();
         tracing::info!(block, slots, uid, host, python, after_s, "node joined");
-        // It joins once, whatever it says.
+        // A node joins once, even if it says so again.
         if connected.interpreter.replace(interpreter).is_none() {
             let name = NodeName { uid, host };
             self.feed(Input::NodeJoined { node, block, name, slots });
         }
     }
 
-    /// A worker that dies under code of unknown origin has most often met byte code of another Python.
+    /// Adds to the hint that byte code of another Python may have crashed the worker, if it is not known which Python
+    /// the function comes from.
     fn add_hint(&self, task: TaskId, hint: String) -> String {
         const UNKNOWN: &str = "If the function was registered from another version of Python, its byte code may \
                                have crashed the worker; AllCodeStrategies, PureSourceTextInspect and PureSourceDill \
@@ -289,7 +290,7 @@ impl Driver {
     }
 
     fn emit(&self, event: Event) {
-        let _ = self.events.send(event); // an owner who has left is told by the closed command channel
+        let _ = self.events.send(event); // if the endpoint has dropped its end, the command channel is closed, too
     }
 
     fn send(&self, node: NodeKey, task: TaskId) {
@@ -335,7 +336,7 @@ impl Driver {
             Staging::Secret(_) => node::remove_abandoned(),
         });
         if timeout(CLEANUP_LIMIT, removed).await.is_err() {
-            tracing::warn!("the file system stands still: the files of this run were not removed");
+            tracing::warn!("the file system stalls: the files of this run were not removed");
         }
     }
 }

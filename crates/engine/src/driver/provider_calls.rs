@@ -1,6 +1,7 @@
 //! The driver's calls to the provider: submits, polls and cancels blocks.
 //!
-//! Each call is a task of its own, because a scheduler may take minutes to answer. What comes of it is a [`BlockEvent`].
+//! Each call is an async task of its own, because a scheduler may take minutes to answer. It leads to a
+//! [`BlockEvent`].
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,10 +18,11 @@ use crate::provider::{CancelError, Job, JobId, JobState, Provider, SubmitError};
 /// How long the provider may take to cancel the blocks when the engine stops.
 const CANCEL_LIMIT: Duration = Duration::from_secs(5);
 
-/// So often a scheduler must say that it does not know a job before that is believed: its tables lag behind its answers.
+/// How often in a row the scheduler must say that it does not know a job before the engine believes it: its tables
+/// lag.
 const DENIALS: u32 = 2;
 
-/// Between two requests while the engine stops.
+/// The pause between two requests while the engine stops.
 const SHORT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often a request is repeated, with pauses that double.
@@ -38,7 +40,7 @@ impl Retry {
     }
 }
 
-/// What came of a call.
+/// What a call has led to.
 #[derive(Debug)]
 pub(super) enum BlockEvent {
     Submitted {
@@ -109,12 +111,13 @@ impl ProviderCalls {
         self.jobs.get(&block)
     }
 
-    /// The next event, for [`Self::record`]. None as long as nothing is asked.
+    /// The next event, for [`Self::record`].
     pub(super) async fn next(&mut self) -> Option<BlockEvent> {
         self.inbox.recv().await
     }
 
-    /// Takes an event in, and returns the block that has ended by it. A block that is not `wanted` any more is cancelled.
+    /// Records an event, and returns the block that it has ended. A started block that is not `wanted` any more is
+    /// cancelled.
     pub(super) fn record(
         &mut self,
         event: BlockEvent,
@@ -178,14 +181,14 @@ impl ProviderCalls {
             let ids: Vec<_> = jobs.iter().map(|(_, job)| job.clone()).collect();
             let mut states = match provider.status(&ids).await {
                 Ok(states) => states,
-                Err(error) => return tracing::warn!(%error, "the states of blocks are not known"),
+                Err(error) => return tracing::warn!(%error, "cannot read the states of blocks"),
             };
             let mut unknown = HashSet::new();
             for (block, job) in jobs {
                 let known_before = !unknown_before.contains(&block);
                 match states.remove(&job) {
                     Some(JobState::Gone) if known_before => drop(unknown.insert(block)),
-                    // It reads what the job has left, on a file system that may stand still.
+                    // Reads the job's output, from a file system that may stall.
                     Some(state) => {
                         let end = tokio::task::spawn_blocking(move || exit_report::of_job(state)).await;
                         if let Ok(Some(end)) = end {
@@ -226,7 +229,7 @@ impl ProviderCalls {
     }
 }
 
-/// Submits a job, again if that may help. The error is what the scheduler said last.
+/// Submits a job, with retries where they may help. The error is the scheduler's last one.
 async fn submit(
     provider: &dyn Provider,
     job: &Job,
@@ -261,7 +264,7 @@ async fn find(provider: &dyn Provider, name: &str, stopping: &mut watch::Receive
         match provider.find(name).await {
             Ok(Some(id)) => return Some(id),
             Ok(None) => denials += 1,
-            Err(error) => tracing::warn!(job = name, %error, "whether a block was submitted is not known"),
+            Err(error) => tracing::warn!(job = name, %error, "cannot find out whether a block was submitted"),
         }
         if denials >= DENIALS {
             break;
@@ -271,7 +274,7 @@ async fn find(provider: &dyn Provider, name: &str, stopping: &mut watch::Receive
     None
 }
 
-/// Waits for so long, or for a moment if the engine stops.
+/// Waits for `length`, or only briefly if the engine stops.
 async fn pause(length: Duration, stopping: &mut watch::Receiver<bool>) {
     let leaves = async { drop(stopping.wait_for(|stopping| *stopping).await) };
     if timeout(length, leaves).await.is_ok() {
@@ -279,7 +282,7 @@ async fn pause(length: Duration, stopping: &mut watch::Receiver<bool>) {
     }
 }
 
-/// Cancels jobs, again if that fails.
+/// Cancels jobs, with retries.
 async fn cancel(provider: &dyn Provider, mut jobs: Vec<JobId>, retry: Retry) {
     for attempt in 1..=retry.tries {
         if jobs.is_empty() {
@@ -305,7 +308,7 @@ mod tests {
     use super::*;
     use crate::provider::{ProviderFuture, QueryError, Secret, Staging, StagingKind};
 
-    /// Gives the answers it was told to, one after another; none left is a success.
+    /// A provider with scripted answers; when none is left, every call succeeds.
     #[derive(Default)]
     struct Scripted {
         submits: Mutex<VecDeque<SubmitError>>,

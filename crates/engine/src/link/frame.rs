@@ -6,19 +6,19 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-/// The longest message there is, and what stands around it.
+/// The longest frame: the longest message, and room for what surrounds it.
 const MAX_LENGTH: usize = wire::message::LIMIT + (1 << 20);
 
-/// Length and kind.
+/// The bytes of length and kind.
 pub(crate) const HEADER: usize = 5;
 
-/// Read at a time, and gathered for one write.
+/// How many bytes are read at a time. Shorter frames are gathered for one write.
 const CHUNK: usize = 64 << 10;
 
-/// Enough gathered: write before taking more.
+/// When this many bytes are gathered, they are written before more frames are taken.
 const MAX_GATHERED: usize = 256 << 10;
 
-/// One frame, head and body, as it crosses.
+/// One frame as it crosses: header and body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame(Bytes);
 
@@ -35,7 +35,7 @@ impl Frame {
         Self(bytes.freeze())
     }
 
-    /// A frame that came as one packet, when it is one.
+    /// Reads a frame that came as one packet; none if the packet is no whole frame.
     pub(crate) fn from_packet(packet: &[u8]) -> Option<Self> {
         let length = u32::from_be_bytes(*packet.first_chunk()?) as usize;
         (length > 0 && packet.len() == length + 4).then(|| Self(Bytes::copy_from_slice(packet)))
@@ -75,7 +75,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             let whole =
                 self.buffer.first_chunk().map_or(CHUNK, |length| u32::from_be_bytes(*length) as usize + 4);
             let missing = whole - self.buffer.len().min(whole);
-            // Room grows with what has come, not with what a peer says will come.
+            // The buffer grows with the bytes that have come, not with the length that the peer announces.
             self.buffer.reserve(missing.min(self.buffer.len().max(CHUNK)));
             let count = self.from.read_buf(&mut self.buffer).await?;
             self.received += count as u64;
@@ -91,7 +91,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 }
 
 impl<R> FrameReader<R> {
-    /// How many bytes have come: a sign of life, while a long frame takes its time.
+    /// How many bytes have come: they show that the peer is alive while a long frame is on its way.
     pub(crate) fn received(&self) -> u64 {
         self.received
     }
@@ -110,8 +110,7 @@ impl<R> FrameReader<R> {
 
 /// Writes what comes from `frames` until all its senders are gone; many small frames go in one write.
 ///
-/// The channel is unbounded because what feeds it is: tasks, whose number the engine's owner bounds, and one
-/// heartbeat per period.
+/// The channel needs no bound: it carries tasks, whose number the endpoint bounds, and one heartbeat per period.
 pub(crate) async fn write(
     mut to: impl AsyncWrite + Unpin,
     mut frames: mpsc::UnboundedReceiver<Frame>,
@@ -139,7 +138,7 @@ pub(crate) async fn write(
         }
         to.flush().await?;
         if gathered.capacity() > CHUNK {
-            // There may be very many connections, and bursts are over at some time.
+            // There may be many connections: none keeps a large buffer after a burst.
             gathered = BytesMut::new();
         }
     }

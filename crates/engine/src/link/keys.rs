@@ -1,8 +1,8 @@
-//! The keys of one run: who holds them is an engine or a node of this run, and nobody else is.
+//! The keys of one run, by which the engine and its nodes authenticate each other.
 //!
-//! The engine makes two key pairs when it starts: its own, which never leaves the process, and that of its nodes,
-//! which goes into the 0600 file they read. Each side pins the other's certificate by its SHA-256, so names and
-//! dates in it mean nothing.
+//! The engine generates two key pairs when it starts: its own, which never leaves the process, and one for its nodes,
+//! which goes into their configuration (mode 0600). Each side pins the SHA-256 of the other's certificate, so names
+//! and dates in certificates mean nothing.
 
 use std::fmt;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ impl fmt::Debug for LinkKeys {
     }
 }
 
-/// Makes the key pairs of a run: the engine's side and the nodes'.
+/// Generates the keys of a run: the engine's and those of its nodes.
 pub(crate) fn generate() -> Result<(LinkKeys, LinkKeys), KeyError> {
     let pair = || -> Result<_, KeyError> {
         let made = rcgen::generate_simple_self_signed([NAME.to_owned()])?;
@@ -73,7 +73,7 @@ impl LinkKeys {
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(pin)
             .with_single_cert(vec![certificate], key.into())?;
-        // A node connects once: tickets would only be remembered.
+        // A node connects once: session tickets would only take memory.
         config.send_tls13_tickets = 0;
         Ok(config)
     }
@@ -107,7 +107,7 @@ impl LinkKeys {
     }
 }
 
-/// Accepts one certificate.
+/// Accepts the certificate with this fingerprint, and no other.
 #[derive(Debug)]
 struct PinnedCertificate {
     expects: [u8; 32],

@@ -4,9 +4,9 @@
 //! |---|---|---|---|
 //! | `TASK` | engine, node | node, worker | task id, length of the extras, extras (JSON or nothing), the task message |
 //! | `ENDED` | worker, node | node, engine | task id, the result message |
-//! | `HELLO` | node | engine | JSON: who it is; sent before its interpreter is there |
-//! | `REFUSED` | engine | node | text: why it is not let in |
-//! | `READY` | worker, node | node, engine | JSON: which interpreter it is; a node's first worker is ready |
+//! | `HELLO` | node | engine | JSON: the node's identity; sent before its interpreter has started |
+//! | `REFUSED` | engine | node | text: why it is refused |
+//! | `READY` | worker, node | node, engine | JSON: the worker's interpreter; from a node: its first worker is ready |
 //! | `SLOTS` | node | engine | how many slots it has now; text: why not all |
 //! | `LOST` | node | engine | task id, rank, hint: its worker died |
 //! | `ABANDON` | engine | node | task id: kill what runs it |
@@ -38,7 +38,7 @@ const REFUSED: u8 = 11;
 #[error("malformed frame of kind {0}")]
 pub(crate) struct MalformedFrame(u8);
 
-/// What crosses beside the task message, when there is anything to say.
+/// Headers of the task that the worker needs; left out when empty.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Extras {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -47,10 +47,10 @@ pub(crate) struct Extras {
     pub(crate) function_python: Option<String>,
 }
 
-/// The version that both ends of a link must be of: the frames and what stands in them have changed between versions.
+/// The version that both ends of a link must have: frames differ between versions.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What a node of another version than its engine's is told, if it is of another.
+/// The error text if node and engine have different versions.
 pub(crate) fn describe_mismatch(node: &str, engine: &str) -> Option<String> {
     (node != engine).then(|| {
         format!(
@@ -60,7 +60,7 @@ pub(crate) fn describe_mismatch(node: &str, engine: &str) -> Option<String> {
     })
 }
 
-/// Who a node is.
+/// A node's identity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hello {
     pub(crate) version: String,
@@ -73,7 +73,7 @@ pub(crate) struct Hello {
     pub(crate) slots: u32,
 }
 
-/// As much of a hello as is understood of any version.
+/// The part of a hello that is the same in every version.
 #[derive(Deserialize)]
 struct AnyHello {
     #[serde(default)]
@@ -93,7 +93,7 @@ pub(crate) struct Interpreter {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ToEngine {
     Hello(Hello),
-    /// A node of another version, which may say who it is in other words.
+    /// A hello of another version, of which only the version is read.
     OtherVersion(String),
     Ready(Interpreter),
     Slots {
@@ -116,7 +116,7 @@ pub(crate) enum ToEngine {
 /// From the engine to a node.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ToNode {
-    /// Forwarded to a worker as it is.
+    /// Forwarded to a worker unchanged.
     Task(TaskId, Frame),
     Abandon(TaskId),
     Recall,
@@ -175,7 +175,7 @@ pub(crate) fn task(id: TaskId, extras: &Extras, body: &[u8]) -> Frame {
     Frame::new(TASK, &[id.as_uuid().as_bytes(), &length.to_be_bytes(), &extras, body])
 }
 
-/// What a worker says.
+/// The frame by which a worker answers.
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) fn ended(id: TaskId, result: &[u8]) -> Frame {
     Frame::new(ENDED, &[id.as_uuid().as_bytes(), result])
@@ -244,7 +244,7 @@ impl ToNode {
     }
 }
 
-/// Reads what a worker says of itself.
+/// Reads the body of a `READY` frame.
 pub(crate) fn read_interpreter(frame: &Frame) -> Result<Interpreter, MalformedFrame> {
     serde_json::from_slice(&frame.body()).map_err(|_| MalformedFrame(frame.kind()))
 }

@@ -1,4 +1,4 @@
-//! The engine's end of the link: accepts connections, and takes those that have this run's keys as nodes.
+//! The engine's end of the link: accepts connections of nodes that have this run's keys.
 
 use std::io;
 use std::sync::Arc;
@@ -74,7 +74,9 @@ pub(crate) async fn accept_nodes(
                     drop(permit);
                     serve_node(node, accepted_node, events, period).await;
                 }
-                Ok(Err(error)) => tracing::warn!(%host, %error, "connection is no node of this run"),
+                Ok(Err(error)) => {
+                    tracing::warn!(%host, %error, "refused a connection that is no node of this run")
+                }
                 Err(_) => tracing::warn!(%host, "connection sent no hello within 20 s"),
             }
         });
@@ -101,10 +103,10 @@ async fn handshake(stream: TcpStream, acceptor: TlsAcceptor, run: &str) -> io::R
     Err(io::Error::new(io::ErrorKind::InvalidData, why))
 }
 
-/// Told to a node that another run of the endpoint has asked for.
+/// The answer to a node that another run of the endpoint has started.
 const OTHER_RUN: &str = "this node belongs to another run of its endpoint, and that run has ended";
 
-/// Carries one node's frames until the link ends or is cut.
+/// Carries one node's frames until the link ends or is closed.
 async fn serve_node(
     node: NodeKey,
     (hello, mut reader, writer): AcceptedNode,
@@ -137,7 +139,7 @@ async fn serve_node(
                 let _ = beat.send(message::beat());
                 if reader.received() > received {
                     received = reader.received();
-                    // Its own beats may stand behind a frame that fills the link.
+                    // The node's heartbeats may be queued behind a long frame.
                     let _ = events.send(NodeEvent::Message { node, message: ToEngine::Beat });
                 }
             }
@@ -157,7 +159,7 @@ mod tests {
     use crate::link::keys;
     use crate::link::message::ToNode;
 
-    /// The frames that the engine answers to a first frame, and the event if it takes the node.
+    /// The engine's answers to a first frame, and the event if it accepts the node.
     async fn answers_to(first: &Frame) -> (Vec<ToNode>, Option<NodeEvent>) {
         let (engine, node) = keys::generate().unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(engine.server().unwrap()));

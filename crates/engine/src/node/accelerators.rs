@@ -1,9 +1,9 @@
-//! Which accelerator each worker sees: by the names in the options, or, of a number of them, by what the environment of
-//! the batch job grants.
+//! Chooses the accelerator that each worker sees.
 //!
-//! A list of names means what it means with Parsl: they are handed out as they stand. A number means so many of those
-//! that the scheduler has granted, whatever these are called; only where it says nothing they are called 0, 1 and so on.
-//! A number larger than the NVIDIA devices lets several workers share each of them, as with Parsl.
+//! A list of names works as with Parsl: the worker of rank `i` gets the `i`-th name. A number means that many of the
+//! devices that the batch scheduler has granted, by the names in its variables. Without such variables the names are
+//! 0, 1 and so on. If the number exceeds that of the NVIDIA devices, several workers share each of them, as with
+//! Parsl.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -16,7 +16,7 @@ use crate::config::Accelerators;
 
 const CUDA: &str = "CUDA_VISIBLE_DEVICES";
 const ROCR: &str = "ROCR_VISIBLE_DEVICES";
-/// Counts among those that [`ROCR`] leaves visible.
+/// Its numbers count the devices that [`ROCR`] leaves visible.
 const HIP: &str = "HIP_VISIBLE_DEVICES";
 const LEVEL_ZERO: &str = "ZE_AFFINITY_MASK";
 const LEVEL_ZERO_ORDER: &str = "ZE_ENABLE_PCI_ID_DEVICE_ORDER";
@@ -24,13 +24,13 @@ const LEVEL_ZERO_ORDER: &str = "ZE_ENABLE_PCI_ID_DEVICE_ORDER";
 /// A driver that hangs must not hang the node.
 pub(super) const NVIDIA_SMI_LIMIT: Duration = Duration::from_secs(10);
 
-/// Numbers, UUIDs, MIG instances or tiles, as they stand in a variable; absent where it is not set.
+/// Numbers, UUIDs, MIG instances or tiles, as written in a variable; absent if it is not set.
 type DeviceList = Option<Vec<String>>;
 
-/// A variable, and what it grants.
+/// A variable, and the devices that it grants.
 type Grant = (&'static str, Vec<String>);
 
-/// What the environment grants, and how many NVIDIA devices there are.
+/// The devices that the environment grants, and how many NVIDIA devices there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct GrantedAccelerators {
     cuda: DeviceList,
@@ -41,7 +41,7 @@ pub(crate) struct GrantedAccelerators {
 }
 
 impl GrantedAccelerators {
-    /// By the variables of a job.
+    /// Reads the variables of a job.
     pub(super) fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
         let granted = |name| variable(name).as_deref().map(parse_devices);
         let (cuda, level_zero) = (granted(CUDA), granted(LEVEL_ZERO));
@@ -52,7 +52,7 @@ impl GrantedAccelerators {
         self.grants().is_empty()
     }
 
-    /// Each kind of which the environment says something: its variable, and what it grants.
+    /// The kinds of devices whose variable is set.
     fn grants(&self) -> Vec<Grant> {
         let roc = match (&self.rocr, &self.hip) {
             (Some(rocr), Some(hip)) => Some((ROCR, select_devices(rocr, hip))),
@@ -64,7 +64,7 @@ impl GrantedAccelerators {
         [kind(CUDA, &self.cuda), roc, kind(LEVEL_ZERO, &self.level_zero)].into_iter().flatten().collect()
     }
 
-    /// Refuses to hand out more than there are, unless they are NVIDIA's, which workers may share.
+    /// Refuses more devices than are granted, unless they are NVIDIA's, which workers may share.
     pub(super) fn check(&self, asked: &Accelerators) -> Result<(), String> {
         let &Accelerators::Count(asked) = asked else { return Ok(()) };
         let grants = self.grants();
@@ -82,13 +82,13 @@ impl GrantedAccelerators {
         ))
     }
 
-    /// The NVIDIA devices that workers share, because no kind has as many as are asked for.
+    /// The NVIDIA devices that workers share because no kind has as many devices as are asked for.
     fn shared_cuda(grants: &[Grant], asked: u32) -> Option<&[String]> {
         let (_, devices) = grants.iter().find(|(name, devices)| *name == CUDA && !devices.is_empty())?;
         (!is_enough(grants, asked)).then_some(devices)
     }
 
-    /// What the worker of this rank finds in its environment.
+    /// The variables of the worker of this rank.
     pub(super) fn variables_for(
         &self,
         asked: &Accelerators,
@@ -108,7 +108,7 @@ impl GrantedAccelerators {
         }
         let mut environment = Vec::new();
         for (name, granted) in grants {
-            // Another kind has enough; this one stays as it is.
+            // Another kind has enough devices; this variable stays as it is.
             let Some(device) = granted.get(rank as usize).filter(|_| granted.len() >= count as usize) else {
                 continue;
             };
@@ -120,7 +120,8 @@ impl GrantedAccelerators {
         environment
     }
 
-    /// As Parsl does: the name for every kind, and of NVIDIA's devices one for several workers when there are more of them.
+    /// As with Parsl: the same name for every kind; several workers share an NVIDIA device when there are more
+    /// workers than devices.
     fn variables_by_name(
         &self,
         asked: &Accelerators,
@@ -141,14 +142,14 @@ fn is_enough(grants: &[Grant], asked: u32) -> bool {
     grants.iter().any(|(_, granted)| granted.len() >= asked as usize)
 }
 
-/// The entries of a variable, up to the first that names no device: there the drivers stop, too.
+/// The entries of a variable, up to the first that names no device: drivers stop there, too.
 fn parse_devices(text: &str) -> Vec<String> {
     let names = text.split(',').map(str::trim);
     let device = |name: &&str| !["", "-1", "NoDevFiles", "none", "void"].contains(name);
     names.take_while(device).map(str::to_owned).collect()
 }
 
-/// The devices that `places` picks among `devices`: by their place, or by a name of their own.
+/// The devices that `places` selects: by position in `devices`, or by a name of their own.
 fn select_devices(devices: &[String], places: &[String]) -> Vec<String> {
     let pick = |place: &String| match place.parse::<usize>() {
         Ok(index) => devices.get(index).cloned(),
@@ -165,12 +166,15 @@ fn cuda_device(name: &str, workers: u32, devices: Option<u32>) -> String {
     shared().unwrap_or_else(|| name.to_owned())
 }
 
-/// How many NVIDIA devices there are, if any; nothing that takes longer than `limit` is waited for.
+/// How many NVIDIA devices there are, if any. Waits for `nvidia-smi` no longer than `limit`.
 pub(super) async fn count_cuda_devices(nvidia_smi: &Path, limit: Duration) -> Option<u32> {
     let mut command = Command::new(nvidia_smi);
     command.arg("-L").stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let Ok(output) = timeout(limit, command.output()).await else {
-        tracing::warn!(limit_s = limit.as_secs(), "nvidia-smi -L does not end, and is not waited for");
+        tracing::warn!(
+            limit_s = limit.as_secs(),
+            "nvidia-smi -L did not end within its limit and was killed"
+        );
         return None;
     };
     let output = output.ok().filter(|output| output.status.success())?;

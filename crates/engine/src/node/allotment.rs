@@ -1,7 +1,7 @@
-//! What of its machine a node may use: by the CPUs it is bound to, by its control group, and by its batch job.
+//! The cores and the memory that a node may use: limited by its CPU affinity, its control group and its batch job.
 //!
-//! A scheduler that gives two of 64 cores means two workers, not 64 that are in each other's way. What Parsl's batch scripts
-//! say (`PARSL_CORES`, `PARSL_MEMORY_GB`) goes before all of it.
+//! When a scheduler grants two of 64 cores, the node has two workers, not 64 that compete. `PARSL_CORES` and
+//! `PARSL_MEMORY_GB`, which Parsl's batch scripts set, override everything else.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,8 @@ pub(crate) struct Allotment {
     pub(crate) memory: Measured,
 }
 
-/// A variable that says how many cores of this machine a job has, and the one that says that it is a job's.
+/// The variables that say how many cores of this machine a job has, each with the variable that shows that there is a
+/// job.
 const CORES: [(&str, &str); 4] = [
     ("SLURM_JOB_ID", "SLURM_CPUS_ON_NODE"),
     ("PBS_JOBID", "NCPUS"),
@@ -34,12 +35,12 @@ const CORES: [(&str, &str); 4] = [
     ("JOB_ID", "NSLOTS"),
 ];
 
-/// Where control groups are seen.
+/// Where control groups are mounted.
 const CONTROL_GROUPS: &str = "/sys/fs/cgroup";
 
 const GIB: f64 = (1u64 << 30) as f64;
 
-/// Of this process, on a machine of so many CPUs and so much memory.
+/// The allotment of this process, on a machine with `cpus` CPUs and `memory` GiB.
 pub(crate) fn here(cpus: usize, memory: f64) -> Allotment {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let limits = read_limits(&groups, Path::new(CONTROL_GROUPS));
@@ -68,13 +69,13 @@ fn allotment(
     for (id, name) in CORES {
         cores.extend(number(name).filter(|_| job(id)).map(|value| Measured::new(value, name)));
     }
-    // A share of one core is no reason to run nothing.
+    // A part of one core is enough for one worker.
     let cores = least(cores).map(|cores| Measured { value: cores.value.max(1.0), ..cores });
 
     let mut memories = vec![Measured::new(memory, "what is available")];
     memories.extend(limits.memory.map(|bytes| Measured::new(bytes / GIB, "its control group")));
     if job("SLURM_JOB_ID") {
-        // In MiB; zero is all of it.
+        // In MiB; zero means all of it.
         let node = number("SLURM_MEM_PER_NODE").map(|mib| Measured::new(mib / 1024.0, "SLURM_MEM_PER_NODE"));
         let cpu = number("SLURM_MEM_PER_CPU").zip(number("SLURM_CPUS_ON_NODE"));
         let cpu = cpu.map(|(mib, cpus)| Measured::new(mib * cpus / 1024.0, "SLURM_MEM_PER_CPU"));
@@ -94,8 +95,8 @@ fn least(all: Vec<Measured>) -> Option<Measured> {
     all.into_iter().min_by(|one, other| one.value.total_cmp(&other.value))
 }
 
-/// What the control groups of a process allow: the least of each and of all above it. `groups` is its
-/// `/proc/<pid>/cgroup`; of both versions, which a machine may have side by side.
+/// What the control groups of a process allow: the least limit of each and of its ancestors. `groups` is its
+/// `/proc/<pid>/cgroup`, which may name groups of both versions.
 fn read_limits(groups: &str, root: &Path) -> Limits {
     let mut found = Limits::default();
     let mut less = |cores: Option<f64>, memory: Option<f64>| {
@@ -123,13 +124,13 @@ fn read_limits(groups: &str, root: &Path) -> Limits {
     found
 }
 
-/// Version 1 mounts controllers by themselves or several together.
+/// Where version 1 mounts a controller: alone, or together with others.
 fn mounted(root: &Path, controllers: &str, controller: &str) -> PathBuf {
     let together = root.join(controllers);
     if together.is_dir() { together } else { root.join(controller) }
 }
 
-/// A group and all above it. In a container the path may be one of the host's, which is not there; its mount is.
+/// A group and its ancestors. In a container the path may be the host's, which does not exist; the mount does.
 fn ancestors_of(mount: &Path, path: &str) -> Vec<PathBuf> {
     let path = Path::new(path.trim_start_matches('/'));
     let safe = path.components().all(|part| matches!(part, std::path::Component::Normal(_)));
@@ -152,7 +153,7 @@ fn max_cores(group: &Path) -> Option<f64> {
     ratio(quota, period)
 }
 
-/// A quota of -1 is none.
+/// A quota of -1 means no limit.
 fn quota_cores(group: &Path) -> Option<f64> {
     ratio(&read(&group.join("cpu.cfs_quota_us"))?, &read(&group.join("cpu.cfs_period_us"))?)
 }
@@ -162,7 +163,7 @@ fn ratio(quota: &str, period: &str) -> Option<f64> {
     Some(number(quota)? / number(period)?)
 }
 
-/// No machine has so much: version 1 says so where there is no limit.
+/// More memory than any machine has: version 1 reports it where there is no limit.
 const NO_LIMIT: f64 = (1u64 << 60) as f64;
 
 fn max_memory(file: &Path) -> Option<f64> {

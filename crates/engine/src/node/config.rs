@@ -1,4 +1,4 @@
-//! What a node reads at start: the configuration that its engine made for this run.
+//! The configuration that an engine writes for the nodes of a run, and that each node reads at its start.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -15,7 +15,7 @@ use crate::config::{Accelerators, CpuAffinity, Workers};
 use crate::link::keys::LinkKeys;
 use crate::link::message;
 
-/// All that the nodes of one run have in common.
+/// The configuration of all nodes of one run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Config {
     /// Of the engine that wrote it.
@@ -23,15 +23,15 @@ pub struct Config {
     /// The run of that engine.
     #[serde(default)]
     pub(crate) run: String,
-    /// Where the engine listens; all are tried.
+    /// The addresses at which the engine listens; the node tries all of them.
     pub(crate) engines: Vec<SocketAddr>,
-    /// How long they are tried.
+    /// How long the node tries them.
     pub(crate) probe: Duration,
     pub(crate) debug: bool,
     pub(crate) keys: LinkKeys,
     pub(crate) heartbeat_period: Duration,
     pub(crate) heartbeat_threshold: Duration,
-    /// Logs go to `<logs>/block-<n>/<uid>/`; absent: to a directory of the node's own, which goes with it.
+    /// Logs go to `<logs>/block-<n>/<uid>/`. Absent: to the node's own directory, which is removed with it.
     pub(crate) logs: Option<PathBuf>,
     pub(crate) workers: Workers,
     pub(crate) max_workers: Option<u32>,
@@ -40,7 +40,7 @@ pub struct Config {
     pub(crate) cpu_affinity: CpuAffinity,
     pub(crate) accelerators: Accelerators,
     pub(crate) python: Option<String>,
-    /// The directory that holds the worker's Python; absent: the node writes its own.
+    /// The directory that holds the worker's Python. Absent: the node installs its own.
     pub(crate) worker_library: Option<PathBuf>,
     /// How long a worker may take to be ready.
     pub(crate) start_limit: Duration,
@@ -58,19 +58,19 @@ struct AnyConfig {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct WorkerConfig {
     pub(crate) endpoint_id: EndpointId,
-    /// A relative one is the node's own.
+    /// A relative path is below the node's own directory.
     pub(crate) working_dir: PathBuf,
     pub(crate) run_in_sandbox: bool,
     pub(crate) allowed: Vec<String>,
     pub(crate) result_size_limit: u64,
-    /// Whether functions find `PARSL_WORKER_RANK` and its kin.
+    /// Whether functions find `PARSL_WORKER_RANK` and similar variables.
     pub(crate) variables: bool,
-    /// The node's to fill in: how its threads are called, when workers are threads.
+    /// The names of threads, when workers are threads. The node fills this in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) thread_name_prefix: Option<String>,
 }
 
-/// Why a node's configuration can't be had.
+/// Why a node's configuration can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("cannot read {path}: {error}")]
@@ -115,7 +115,7 @@ impl Config {
     }
 }
 
-/// The file of a program may be replaced while its endpoint runs: then its nodes are of another version.
+/// The program's file may be replaced while the endpoint runs: then its nodes have another version.
 fn same_version(any: AnyConfig) -> Result<(), ConfigError> {
     message::describe_mismatch(message::VERSION, &any.version)
         .map_or(Ok(()), |text| Err(ConfigError::Version(text)))

@@ -1,4 +1,4 @@
-//! Connects to the engine: tries every address that it may be reached by, and takes the first that shows the right keys.
+//! Connects to the engine: tries all its addresses, and takes the first that answers with the right keys.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use super::config::Config;
 use super::error::NodeError;
 use crate::link::keys;
 
-/// Between the first tries of two addresses: the first usually answers by then.
+/// The delay between the first attempts of two addresses; the first usually answers within it.
 const STAGGER: Duration = Duration::from_millis(100);
 
 pub(super) async fn to_engine(config: &Config) -> Result<TlsStream<TcpStream>, NodeError> {
@@ -63,7 +63,7 @@ mod tests {
 
     use super::*;
 
-    /// Listens with some keys and lets whoever has theirs come in.
+    /// Listens with some keys, and accepts who has their counterpart.
     async fn listen(side: keys::LinkKeys) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

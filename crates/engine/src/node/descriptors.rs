@@ -1,20 +1,20 @@
-//! How many workers the limit of open files leaves room for.
+//! Counts how many workers fit within the limit of open files.
 
 use std::fs;
 
 use nix::sys::resource::{Resource, getrlimit};
 
 /// What a worker process costs its node: both ends of its task socket, the stream of its results, the pipe of its
-/// output, and its process.
+/// output, and its pidfd.
 const PER_PROCESS: u64 = 5;
 
 /// What a thread costs: both ends of its task socket, and the stream of its results.
 const PER_THREAD: u64 = 3;
 
-/// For the link, for logs, and for what is open while a process is made.
+/// For the link, for logs, and for what is open while a process is started.
 const RESERVED: u64 = 32;
 
-/// What a node may open.
+/// The limit of open files, and how many are open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Descriptors {
     limit: u64,
@@ -29,7 +29,7 @@ impl Descriptors {
         Self { limit, open }
     }
 
-    /// How many of `wanted` workers fit, and what to tell when that is not all of them.
+    /// How many of `wanted` workers fit, and the reason for users if not all do.
     pub(super) fn fit(self, wanted: u32, threads: bool) -> (u32, Option<String>) {
         let each = if threads { PER_THREAD } else { PER_PROCESS };
         let room = self.limit.saturating_sub(self.open).saturating_sub(RESERVED) / each;

@@ -1,4 +1,5 @@
-//! Drives the node's slots: passes them what the link and the workers say, and performs the steps that they decide on.
+//! Drives the node's slots: passes them what comes from the link and from workers, and performs the steps that they
+//! decide on. It must not decide which worker gets a task.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crate::processes;
 /// How long a cancelled task has to end by itself.
 const CANCEL_GRACE: Duration = Duration::from_secs(1);
 
-/// How a worker has ended, and the end of what it had printed.
+/// How a worker has ended, and the end of its output.
 struct WorkerExit {
     how: String,
     output: String,
@@ -34,6 +35,7 @@ struct WorkerExit {
 /// At most so many worker events are handled before the link is read again.
 const BATCH: usize = 256;
 
+/// A running node: its workers, and what it knows of them.
 pub(super) struct Node {
     clock: Clock,
     files: FileThread,
@@ -42,9 +44,9 @@ pub(super) struct Node {
     slots: Slots<TaskFrame>,
     /// Whether the workers are threads of one process.
     threads: bool,
-    /// Threads that wait for their process to be started.
+    /// How many threads are requested whose process is not started yet.
     requested: u32,
-    /// Whether the engine knows that a worker works.
+    /// Whether the engine was told that a worker is ready.
     ready: bool,
     workers: HashMap<u32, Worker>,
     /// Workers that were asked to end, and when they are killed if they have not.
@@ -90,7 +92,7 @@ impl Node {
             self.files.run(move || Worker::start(&spec, rank, &resources, events));
             return;
         }
-        // They die together, so the last to be asked for starts them all.
+        // All threads share one process, which starts when the last of them is requested.
         self.requested += 1;
         if self.requested == self.spec.count {
             self.requested = 0;
@@ -109,7 +111,7 @@ impl Node {
             self.start(rank);
         }
         self.perform_steps(None, &mut out)?;
-        // The interpreters start while the link is made.
+        // The interpreters start while the node connects.
         let (reading, writing) = tokio::io::split(connect::to_engine(config).await?);
         let writer = tokio::spawn(frame::write(writing, outgoing));
         let mut reader = FrameReader::new(reading);
@@ -121,7 +123,7 @@ impl Node {
         let outcome = loop {
             tokio::select! {
                 frame = reader.next() => {
-                    // However the link ended, the engine has lost us, and we have nobody to work for.
+                    // However the link ended, the engine has given this node up.
                     let Ok(Some(frame)) = frame else { break Ok(()) };
                     heard = Instant::now();
                     let mut next = Some(frame);
@@ -138,7 +140,7 @@ impl Node {
                 }
                 _ = beats.tick() => {
                     processes::reap(&self.workers.values().map(Worker::pid).collect());
-                    // The engine's own beats may stand behind a frame that fills the link.
+                    // The engine's heartbeats may be queued behind a long frame.
                     if reader.received() > received {
                         (heard, received) = (Instant::now(), reader.received());
                     }
@@ -258,7 +260,8 @@ impl Node {
         self.perform_steps(exit.as_deref(), out)
     }
 
-    /// Takes the steps that have become due; `how` a worker has died, if that has led to them.
+    /// Performs the steps that the slots have decided on. `how` describes the exit of a worker that led to them, if
+    /// one did.
     fn perform_steps(&mut self, how: Option<&str>, out: &mut Outbox) -> Result<(), NodeError> {
         while let Some(step) = self.slots.next_step() {
             match step {
@@ -273,7 +276,7 @@ impl Node {
                         worker.terminate();
                         self.dying.insert(rank, Instant::now() + CANCEL_GRACE);
                     } else if self.overdue.remove(&rank) {
-                        // Its file system stands still: there is no process to kill yet.
+                        // The file system stalls: there is no process to kill yet.
                         self.record_failed_start(rank, self.not_ready_in_time());
                     }
                 }
@@ -297,8 +300,8 @@ impl Node {
         Ok(())
     }
 
-    /// Tells the engine that a task was lost. Its sandbox is removed before that, if it is empty: a worker that lives does
-    /// that itself, and the next attempt may come back to this node.
+    /// Tells the engine that a task was lost, after removing the task's sandbox if it is empty. A living worker does
+    /// that itself. It comes first because the next attempt may run on this node.
     fn report_lost(&self, task: TaskId, frame: Frame, out: &mut Outbox) {
         if !self.spec.config.run_in_sandbox {
             return out.send(frame);
@@ -312,7 +315,7 @@ impl Node {
         });
     }
 
-    /// The worker of this rank was not started.
+    /// Records that the worker of this rank could not be started.
     fn record_failed_start(&mut self, rank: u32, how: String) {
         self.exits.insert(rank, WorkerExit { how, output: String::new() });
         self.slots.record_exit(rank, Vec::new(), self.clock.now());
@@ -323,7 +326,7 @@ impl Node {
         format!("It was not ready within {limit} s (worker_start_timeout) and was killed.")
     }
 
-    /// How the worker of this rank has ended, and the end of what it has printed.
+    /// Describes how the worker of this rank ended, with the end of its output.
     fn describe_exit(&self, rank: u32) -> String {
         let Some(WorkerExit { how, output }) = self.exits.get(&rank) else { return String::new() };
         let path = self.spec.logs.join(worker::log_name(if self.threads { 0 } else { rank }));
@@ -333,7 +336,7 @@ impl Node {
         }
     }
 
-    /// Kills those whose time to end by themselves is over.
+    /// Kills the workers that have not ended within their grace period.
     fn kill_dying(&mut self) {
         let now = Instant::now();
         let over: Vec<_> = self.dying.iter().filter(|(_, at)| **at <= now).map(|(rank, _)| *rank).collect();
@@ -345,7 +348,7 @@ impl Node {
 
     fn kill_for(&mut self, rank: u32, reason: &'static str) {
         if self.threads {
-            // They die together.
+            // All threads end with their process.
             self.workers.values_mut().for_each(|worker| worker.kill_for(reason));
         } else if let Some(worker) = self.workers.get_mut(&rank) {
             worker.kill_for(reason);
@@ -358,7 +361,7 @@ impl Node {
         }
     }
 
-    /// Kills every worker with all it has started, side by side.
+    /// Kills all workers at the same time, with every process that they have started.
     pub(super) async fn kill_workers(&mut self) {
         let workers: Vec<_> = self.workers.drain().map(|(rank, worker)| (worker.pid(), rank)).collect();
         processes::kill_descendants(&self.spec.pool, &workers).await;

@@ -12,7 +12,7 @@ pub enum NodeError {
     Keys(String),
     #[error("cannot reach the endpoint: {0}")]
     Unreachable(String),
-    #[error("the endpoint does not speak as it should: {0}")]
+    #[error("protocol error on the link: {0}")]
     Protocol(String),
     #[error("no Python interpreter: {0} is not on the PATH of this node")]
     NoPython(String),

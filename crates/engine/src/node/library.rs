@@ -1,7 +1,7 @@
-//! The worker's Python on disk: a directory for each version of it.
+//! Installs the worker's Python on disk, in a directory for each version.
 //!
-//! A running worker imports some of its modules late, so what it began with must stay as it is when another version comes.
-//! A version that is not used any more is removed by a later start.
+//! A running worker imports some modules late, so its files must stay unchanged when another version is installed. A
+//! later start removes versions that are not used any more.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use super::worker::{FILES, PACKAGE};
 
-/// No run of an endpoint is still ending so long after the next one has started.
+/// How long a superseded version is kept. No older run of the endpoint lasts so long after the next start.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// Stands in the directory of a version since the first start of another one.
+/// A marker file in the directory of a version, written by the first start of another one.
 const SUPERSEDED: &str = "superseded";
 
 /// Puts the worker's Python below `root`, for every node of this run, and returns the directory that holds the package.
@@ -29,11 +29,11 @@ fn install_files(root: &Path, files: &[(&str, &str)]) -> io::Result<PathBuf> {
     fs::create_dir_all(&package)?;
     for (name, source) in files {
         let path = package.join(name);
-        // An equal file is left alone: its cached byte code stays valid.
+        // An equal file is not written again: its cached byte code stays valid.
         if fs::read(&path).is_ok_and(|present| present == source.as_bytes()) {
             continue;
         }
-        // What a worker is reading stays whole.
+        // A worker that reads the file never sees half of it.
         let half = package.join(format!("{name}.{}", std::process::id()));
         fs::write(&half, source)?;
         fs::rename(&half, &path)?;

@@ -1,8 +1,8 @@
-//! What workers print: to one bounded file per worker, all of them written by one thread.
+//! Writes the output of workers to one bounded log file per worker, all on one thread.
 //!
-//! When a file has reached its bound it becomes `<name>.1` and a new one begins: the newest output is always there
-//! and never more than twice the bound is kept. A file system that stands still keeps the thread waiting, and in the end
-//! a worker that prints more than its pipe holds; the node and its heartbeats never wait.
+//! A full file becomes `<name>.1` and a new one begins: the newest output is always kept, and never more than twice
+//! the limit. A stalled file system blocks this thread, and in the end a worker that prints more than its pipe holds;
+//! the node and its heartbeats never wait.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -15,11 +15,11 @@ use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-/// Per file.
+/// The largest file, in bytes.
 const MAX_SIZE: u64 = 8 << 20;
-/// So many bytes of a worker's output are told when it does not start.
+/// How many bytes of a worker's output are quoted when it does not start.
 const TAIL_LENGTH: u64 = 1024;
-/// At most so much is read from a worker at once, and so often before the thread has written it.
+/// The most bytes that are read from a worker at once, and how many such chunks may wait for the thread.
 const CHUNK: usize = 1 << 16;
 const CHUNKS: usize = 64;
 
@@ -28,10 +28,10 @@ enum LogCommand {
         path: Arc<PathBuf>,
         bytes: Vec<u8>,
     },
-    /// Nothing more comes for this file.
+    /// This file is complete.
     Close {
         path: Arc<PathBuf>,
-        /// Told the end of what has been written.
+        /// Gets the end of what has been written.
         written: oneshot::Sender<String>,
     },
 }
@@ -49,8 +49,8 @@ impl LogWriter {
         Ok(Self { commands })
     }
 
-    /// Copies what comes out of `from` to the file at `path`. It ends when every writer has closed and all is in the file,
-    /// with the end of it.
+    /// Copies what comes out of `from` to the file at `path`. The task ends when every writer has closed and all is
+    /// in the file, and gives the end of it.
     pub(crate) fn copy_output(&self, from: OwnedFd, path: PathBuf) -> io::Result<JoinHandle<String>> {
         let from = pipe::Receiver::from_owned_fd(from)?;
         Ok(tokio::spawn(copy(from, Arc::new(path), self.commands.clone())))
@@ -58,7 +58,7 @@ impl LogWriter {
 }
 
 async fn copy(from: pipe::Receiver, path: Arc<PathBuf>, commands: mpsc::Sender<LogCommand>) -> String {
-    // The file is there from the start: an empty one says that the worker has printed nothing.
+    // The file exists from the start: an empty one says that the worker has printed nothing.
     let begun = LogCommand::Write { path: Arc::clone(&path), bytes: Vec::new() };
     if commands.send(begun).await.is_err() {
         return String::new();
@@ -84,7 +84,7 @@ async fn copy(from: pipe::Receiver, path: Arc<PathBuf>, commands: mpsc::Sender<L
     }
 }
 
-/// A full disk must not stop a worker: what can't be written is dropped.
+/// Executes the commands. A full disk must not stop a worker: what can't be written is dropped.
 fn write_logs(mut inbox: mpsc::Receiver<LogCommand>) {
     let mut logs: HashMap<Arc<PathBuf>, Log> = HashMap::new();
     while let Some(command) = inbox.blocking_recv() {
@@ -112,7 +112,7 @@ fn write_logs(mut inbox: mpsc::Receiver<LogCommand>) {
 
 struct Log {
     path: PathBuf,
-    /// Open while there is something to write: a descriptor for each worker would be many.
+    /// Open only while there is something to write, to save a descriptor for each worker.
     file: Option<File>,
     written: u64,
 }
@@ -140,7 +140,7 @@ impl Log {
     }
 }
 
-/// The end of a file, of `most` bytes at most; a character that is cut begins with a replacement.
+/// The end of a file, of at most `most` bytes. Half a character becomes a replacement character.
 fn tail(path: &Path, most: u64) -> io::Result<String> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(fs::read(path).unwrap(), b"words");
     }
 
-    /// A pipe for a file: whoever writes it waits until somebody reads.
+    /// The log file is a pipe: writing blocks until somebody reads.
     #[tokio::test]
     async fn a_file_that_stands_still_keeps_nobody_else_waiting() {
         let dir = tempfile::tempdir().unwrap();
@@ -198,7 +198,7 @@ mod tests {
         let printing = tokio::task::spawn_blocking(move || {
             let _ = File::from(writing).write_all(&vec![b'x'; 16 << 20]);
         });
-        // This thread goes on; whoever prints waits, and memory is bounded.
+        // This thread goes on; only the printing process waits, and memory is bounded.
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         assert!(!printing.is_finished() && !copying.is_finished());
         // The thread ends with the test's process.

@@ -1,8 +1,8 @@
-//! The node: on the computer that a block gave us, owns its slots and its Python workers.
+//! The node: runs on a machine of a block, and owns its slots and Python workers.
 //!
-//! It calls the engine over the link, takes tasks, hands each to a worker and sends back what the worker answers,
-//! byte for byte. It ends when its engine is gone, and nothing it has started outlives it. It may never keep a
-//! task: what it has not brought to an end is the engine's to judge.
+//! It connects to the engine, gives each task to a worker and sends the worker's answer back unchanged. It ends when
+//! its engine is gone, with every process that it has started. It must not store tasks: the engine decides what
+//! becomes of those that have not ended.
 
 mod accelerators;
 mod allotment;
@@ -90,7 +90,7 @@ pub async fn run(
             library::install(&root).map_err(|error| NodeError::Logs { path: root, error })?
         }
     };
-    // A relative directory is only asked for where the endpoint's files are out of sight.
+    // The directory is relative only where the node does not see the endpoint's files.
     let working_dir = own.join(&config.worker.working_dir);
     let thread_name_prefix = match &config.workers {
         Workers::Threads { name_prefix } => Some(name_prefix.clone()),
@@ -117,7 +117,7 @@ pub async fn run(
     let version = message::VERSION.to_owned();
     let (frames, outgoing) = mpsc::unbounded_channel();
     let mut out = Outbox::new(frames);
-    // The first word on the link; nothing the interpreter does can hold it up.
+    // The first frame on the link. It does not wait for the interpreter.
     let run = config.run.clone();
     out.send(message::hello(&Hello { version, run, uid, host, block, slots: count }));
     if let Some(why) = shortage {

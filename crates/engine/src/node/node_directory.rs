@@ -1,7 +1,7 @@
-//! A directory on this machine for a node that sees none of the endpoint's files.
+//! A temporary directory for a node that does not see the endpoint's files.
 //!
-//! It goes with its node. A node that is killed can't see to that, so whoever comes next does: the node holds a lock on
-//! its directory, which the system lets go of when the process is gone, and a directory that nobody holds is abandoned.
+//! The node removes it at its end. A killed node can't, so the next node on the machine does: each node holds a lock
+//! on its directory, which the system releases with the process. A directory without a lock is abandoned.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -13,7 +13,7 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 
 const PREFIX: &str = "farcall-node-";
 
-/// Somebody who tidies up may hold or remove the directory between its making and its locking.
+/// Another node that cleans up may lock or remove the directory between its creation and its locking.
 const TRIES: u32 = 1000;
 const BETWEEN_TRIES: Duration = Duration::from_millis(1);
 
@@ -21,13 +21,13 @@ pub(super) fn path(uid: &str) -> PathBuf {
     std::env::temp_dir().join(format!("{PREFIX}{uid}"))
 }
 
-/// Removes the directories that killed nodes of this user have left on this machine.
+/// Removes the directories of killed nodes of this user on this machine.
 pub(crate) fn remove_abandoned() {
     for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
         let path = entry.path();
         if entry.file_name().to_string_lossy().starts_with(PREFIX)
             && let Some(held) = hold(&path)
-            // Its node may have removed it since it was opened, and another may have made one of the same name.
+            // Its node may have removed it since it was opened, and another may have created one of the same name.
             && is_at(&held, &path)
         {
             let _ = fs::remove_dir_all(&path); // what can't be removed is the machine's to clean
@@ -35,7 +35,7 @@ pub(crate) fn remove_abandoned() {
     }
 }
 
-/// Takes the lock of one of this user's directories, if nobody has it.
+/// Locks one of this user's directories, if nobody has.
 fn hold(path: &Path) -> Option<Flock<File>> {
     let flags = (OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).bits();
     let directory = File::options().read(true).custom_flags(flags).open(path).ok()?;
@@ -43,7 +43,7 @@ fn hold(path: &Path) -> Option<Flock<File>> {
     Flock::lock(directory, FlockArg::LockExclusiveNonblock).ok().filter(|_| ours)
 }
 
-/// Whether `path` still names the directory that is held. Only who holds a directory removes it.
+/// Whether `path` still names the locked directory. Only who has locked a directory removes it.
 fn is_at(held: &File, path: &Path) -> bool {
     let inode = held.metadata().ok().map(|it| it.ino());
     fs::symlink_metadata(path).is_ok_and(|it| Some(it.ino()) == inode)
@@ -58,7 +58,7 @@ impl NodeDirectory {
     pub(super) fn create(path: PathBuf) -> io::Result<Self> {
         for _ in 0..TRIES {
             match DirBuilder::new().mode(0o700).create(&path) {
-                // Left by a try before, while somebody else held it.
+                // Left by an earlier try, while another node had locked it.
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
             }

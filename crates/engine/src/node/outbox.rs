@@ -7,12 +7,12 @@ use tokio::time::Instant;
 
 use crate::link::frame::Frame;
 
-/// What goes to the engine. While tasks wait for a worker, nobody waits for one result: results go in company, which
-/// spares both sides most of their waking up.
+/// Sends frames to the engine. While tasks wait for a worker, results are held for up to a millisecond and sent
+/// together, so that both sides wake up less often.
 pub(super) struct Outbox {
     frames: mpsc::UnboundedSender<Frame>,
     held: Vec<Frame>,
-    /// When the first held one goes, in company or not.
+    /// When the held frames are sent at the latest.
     until: Option<Instant>,
 }
 
@@ -24,13 +24,13 @@ impl Outbox {
         Self { frames, held: Vec::new(), until: None }
     }
 
-    /// Sends a frame at once, and all that were held before it. When the link is gone the reader knows it, too.
+    /// Sends the held frames and then this one. It ignores a lost link, which the reader notices.
     pub(super) fn send(&mut self, frame: Frame) {
         self.release();
         let _ = self.frames.send(frame);
     }
 
-    /// Sends frames without this outbox, for another thread.
+    /// A sender for another thread, whose frames overtake the held ones.
     pub(super) fn sender(&self) -> mpsc::UnboundedSender<Frame> {
         self.frames.clone()
     }

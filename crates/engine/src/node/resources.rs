@@ -1,4 +1,4 @@
-//! How many slots a node has, and what each of its workers finds in its environment.
+//! Counts the slots of a node, and chooses the environment and the CPUs of each worker.
 
 use std::fs;
 use std::path::Path;
@@ -35,12 +35,12 @@ pub enum NoSlots {
 }
 
 impl Machine {
-    /// Looks at this machine, and at what of it is ours.
+    /// Inspects this machine, and what of it this process may use.
     pub(crate) async fn here(asked: &Accelerators) -> Self {
         let cpus = allowed_cpus();
         let allotment = allotment::here(cpus.len(), available_memory());
         let mut accelerators = GrantedAccelerators::from_variables(|name| std::env::var(name).ok());
-        // A number of those that are granted needs no look at the driver.
+        // For a number of granted devices the driver need not be asked.
         let as_parsl = accelerators.is_unspecified() || matches!(asked, Accelerators::Names(_));
         if as_parsl && !asked.is_empty() {
             accelerators.cuda_devices = count_cuda_devices(Path::new("nvidia-smi"), NVIDIA_SMI_LIMIT).await;
@@ -58,7 +58,7 @@ pub(crate) fn cores_here() -> u32 {
     allotment_here().cores.value as u32
 }
 
-/// What a pool's status says of this machine.
+/// This machine, for the status of a pool engine.
 pub(crate) fn machine_info() -> MachineInfo {
     let Allotment { cores, memory } = allotment_here();
     MachineInfo { total_cores: cores.value as u32, total_mem: memory.value, total_core_hrs: 0 }
@@ -80,7 +80,7 @@ fn available_memory() -> f64 {
     kib.unwrap_or(0.0) / f64::from(1 << 20)
 }
 
-/// The number of slots: what the machine has by what a worker needs, no more than the options allow.
+/// The number of slots: what the machine has, divided by what a worker needs, within the limits of the options.
 pub(crate) fn count_slots(config: &Config, machine: &Machine) -> Result<u32, NoSlots> {
     let floor = |have: f64, need: f64| (have / need).floor().clamp(0.0, f64::from(MAX_WORKERS)) as u32;
     let Allotment { cores, memory } = &machine.allotment;
@@ -102,7 +102,7 @@ pub(crate) fn count_slots(config: &Config, machine: &Machine) -> Result<u32, NoS
     Ok(count)
 }
 
-/// What is special about the worker of this rank.
+/// The environment variables and the CPUs of one worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WorkerResources {
     pub(crate) environment: Vec<(&'static str, String)>,

@@ -1,5 +1,5 @@
-//! Nodes whose workers are stubs, many in one process: they speak the real protocol over the real link, and answer
-//! every task at once. For benchmarks and tests of the engine's side; no function is ever run here.
+//! Simulated nodes, many in one process: they use the real link and protocol, and answer every task at once without
+//! running it. For benchmarks and tests of the engine.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::link::frame::{self, Frame, FrameReader};
 use crate::link::message::{self, Hello, Interpreter, ToNode};
 use crate::random;
 
-/// So many call at once: a handshake costs more than all that follows.
+/// How many connect at the same time: a handshake costs more than all that follows.
 const MAX_HANDSHAKES: usize = 64;
 
 /// Runs `nodes` nodes of `block`, each with `slots` slots, until their engine is gone.
@@ -66,7 +66,7 @@ async fn run_node(
                 let Ok(Some(frame)) = frame else { break };
                 match ToNode::read(frame) {
                     Ok(ToNode::Task(task, _)) => send(result_of(task)),
-                    // What has come has ended.
+                    // Every task that has come has ended.
                     Ok(ToNode::Recall) => send(message::unstarted(&[])),
                     Ok(ToNode::Abandon(_) | ToNode::Beat) => {}
                     Ok(ToNode::Refused(why)) => return Err(NodeError::Refused(why)),

@@ -6,11 +6,11 @@
 //!    └──died too often before it was ready, or not ready in time──> closed
 //! ```
 //!
-//! A slot whose worker does not start is closed, and the others go on. When all are closed the node gives up.
+//! A slot whose worker does not start is closed; the others go on. When all are closed, the node gives up.
 //!
-//! A worker that ends its tasks quickly is assigned some ahead: they lie in its socket, so it need not wait for the node
-//! after each. What lies there unread can be taken back, and is: when the worker turns out to be slow, when another
-//! one is idle, and when it dies. A task the worker has read stays its own.
+//! A worker that ends tasks quickly gets some prefetched into its socket, so that it does not wait for the node after
+//! each. The node takes unread ones back when the worker becomes slow, when another one is idle, and when the worker
+//! dies. A task that the worker has read stays with it.
 
 #[cfg(test)]
 mod tests;
@@ -22,53 +22,53 @@ use wire::TaskId;
 
 use crate::throughput::Throughput;
 
-/// A worker has died this often in a row before it was ready: it does not start here.
+/// A slot is closed after this many failed starts in a row.
 const MAX_FAILED_STARTS: u32 = 3;
 
-/// A worker is prefetched what it ends in this part of a window of its pace: 2.5 ms.
+/// A worker gets as many tasks prefetched as it ends in this fraction of a throughput window: 2.5 ms.
 const PREFETCH_DIVISOR: u32 = 4;
 
-/// Never more than this is prefetched.
+/// The most tasks that are prefetched to one worker.
 const MAX_PREFETCHED: usize = 32;
 
-/// A worker that has not ended its task by then is slow, and what was prefetched goes to others.
+/// A worker that runs one task for longer is slow: its prefetched tasks go to others.
 const STALLED: Duration = Duration::from_millis(5);
 
 #[derive(Debug)]
 enum WorkerState {
-    /// So many before it died while they were starting; this one began `since`.
+    /// `failed` starts came before this one, which began at `since`.
     Starting {
         failed: u32,
         since: Duration,
     },
     Ready(ReadyWorker),
-    /// No worker starts here.
+    /// The slot is closed.
     Closed,
 }
 
 #[derive(Debug, Default)]
 struct ReadyWorker {
-    /// The one it runs, and those that lie ahead. Idle when there is none.
+    /// The task it runs, then the prefetched ones. Empty when the worker is idle.
     assigned: VecDeque<TaskId>,
-    /// Its one task is too large to be taken back.
+    /// Whether its only task is too large to be taken back.
     large: bool,
-    /// Killed on purpose; what it runs is reported when it is gone.
+    /// Whether it is being killed. The task that it runs is reported as lost after its exit.
     being_killed: bool,
     /// How many tasks it has ended.
     ran: u32,
-    /// When the first of them began, as far as is known here.
+    /// When the first of these tasks began, as far as the node knows.
     since: Duration,
     throughput: Throughput,
 }
 
-/// What must be done.
+/// What the slots decide.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step<T> {
     /// Write this task to this worker.
     Give { rank: u32, task: T },
-    /// Read back what this worker has not read, and tell [`Slots::requeue_unread`].
+    /// Take back the tasks that this worker has not read, and pass them to [`Slots::requeue_unread`].
     TakeBack { rank: u32 },
-    /// Kill this worker; its death will be told.
+    /// Kill this worker; [`Slots::record_exit`] follows.
     Kill { rank: u32 },
     /// Start a fresh worker on this slot.
     Start { rank: u32 },
@@ -83,7 +83,7 @@ pub(crate) enum Step<T> {
 /// A task that can wait for a worker.
 pub(crate) trait SlotTask {
     fn id(&self) -> TaskId;
-    /// Whether it is too large to lie unread in a socket.
+    /// Whether it is too large to be prefetched.
     fn is_large(&self) -> bool;
 }
 
@@ -91,18 +91,18 @@ pub(crate) trait SlotTask {
 #[derive(Debug)]
 pub(crate) struct Slots<T> {
     workers: Vec<WorkerState>,
-    /// The last to become idle is the first to be busy again: its caches are warm, the others stay small.
+    /// The last worker to become idle gets the next task: its caches are warm, and the others stay small.
     idle: Vec<u32>,
     waiting: VecDeque<T>,
-    /// How many tasks lie ahead, at all workers.
+    /// How many tasks are prefetched, to all workers together.
     prefetched: usize,
-    /// How many tasks each may run.
+    /// How many tasks each worker may run.
     max_tasks: Option<u32>,
     steps: VecDeque<Step<T>>,
 }
 
 impl<T: SlotTask> Slots<T> {
-    /// Slots for so many workers, each ended when it has run `most` tasks.
+    /// Slots for `count` workers, each replaced after `max_tasks` tasks.
     pub(crate) fn new(count: u32, max_tasks: Option<u32>) -> Self {
         let starting = |_| WorkerState::Starting { failed: 0, since: Duration::ZERO };
         let workers = (0..count).map(starting).collect();
@@ -110,7 +110,7 @@ impl<T: SlotTask> Slots<T> {
         Self { workers, idle: Vec::new(), waiting, prefetched: 0, max_tasks, steps }
     }
 
-    /// What the inputs so far lead to, in order. To be asked after each until there is no more.
+    /// The next step that follows from the inputs so far. The caller takes all of them after each input.
     pub(crate) fn next_step(&mut self) -> Option<Step<T>> {
         self.steps.pop_front()
     }
@@ -131,7 +131,7 @@ impl<T: SlotTask> Slots<T> {
         }
     }
 
-    /// A worker has answered. The task is its own when this says so.
+    /// Records that a worker has answered. Returns whether it was running this task.
     pub(crate) fn record_end(&mut self, rank: u32, id: TaskId, now: Duration) -> bool {
         let Some(WorkerState::Ready(ready)) = self.workers.get_mut(rank as usize) else { return false };
         if ready.assigned.front() != Some(&id) {
@@ -157,7 +157,7 @@ impl<T: SlotTask> Slots<T> {
         true
     }
 
-    /// A worker is gone, and so is everything it had started. `unread` is what it never read.
+    /// Records that a worker has ended, with every process it had started. `unread` are the tasks that it never read.
     pub(crate) fn record_exit(&mut self, rank: u32, unread: Vec<T>, now: Duration) {
         self.put_back(rank, unread);
         let Some(worker) = self.workers.get_mut(rank as usize) else { return };
@@ -165,7 +165,7 @@ impl<T: SlotTask> Slots<T> {
             WorkerState::Ready(ready) => {
                 self.idle.retain(|idle| *idle != rank);
                 self.prefetched -= ready.assigned.len().saturating_sub(1);
-                // One at most: the one it had read.
+                // At most one: the task that it had read.
                 self.steps.extend(ready.assigned.into_iter().map(|task| Step::Lost { rank, task }));
                 self.steps.push_back(Step::Start { rank });
             }
@@ -194,7 +194,8 @@ impl<T: SlotTask> Slots<T> {
         self.workers.iter().map(|worker| u32::from(!matches!(worker, WorkerState::Closed))).sum()
     }
 
-    /// Ends workers that have been starting for longer than `limit`, and says which: they get no second try.
+    /// Kills workers that have been starting for longer than `limit`, and returns their ranks. Their slots get
+    /// closed.
     pub(crate) fn end_overdue(&mut self, limit: Duration, now: Duration) -> Vec<u32> {
         let mut overdue = Vec::new();
         for (worker, rank) in self.workers.iter_mut().zip(0..) {
@@ -210,7 +211,7 @@ impl<T: SlotTask> Slots<T> {
         overdue
     }
 
-    /// What this worker had not read waits again, at the head of the line.
+    /// Puts the tasks that this worker had not read back at the head of the queue.
     pub(crate) fn requeue_unread(&mut self, rank: u32, unread: Vec<T>, now: Duration) {
         self.put_back(rank, unread);
         if let Some(WorkerState::Ready(ready)) = self.workers.get(rank as usize)
@@ -235,8 +236,8 @@ impl<T: SlotTask> Slots<T> {
         self.prefetched -= before - ready.assigned.len().saturating_sub(1);
     }
 
-    /// Workers with tasks ahead: what they have not read must be taken back before [`Self::abandon`] or
-    /// [`Self::recall`] can tell the begun from the unbegun.
+    /// The workers with prefetched tasks. The caller takes these back before [`Self::abandon`] and
+    /// [`Self::drain_waiting`], which must know which tasks have begun.
     pub(crate) fn workers_with_prefetched(&self) -> Vec<u32> {
         let ranks = 0..self.workers.len() as u32;
         if self.prefetched == 0 {
@@ -253,12 +254,13 @@ impl<T: SlotTask> Slots<T> {
         true
     }
 
-    /// The engine does not want this task any more.
+    /// Ends a task that the engine does not want any more.
     pub(crate) fn abandon(&mut self, id: TaskId) {
         if self.drop_waiting(id) {
             return;
         }
-        // Of what can't be taken back, the last is being run; the results of the others are on their way.
+        // Of the tasks that can't be taken back, the worker runs the last; the results of the others are on their
+        // way.
         for (worker, rank) in self.workers.iter_mut().zip(0..) {
             if let WorkerState::Ready(ready) = worker
                 && ready.assigned.back() == Some(&id)
@@ -269,22 +271,22 @@ impl<T: SlotTask> Slots<T> {
         }
     }
 
-    /// Whether there is more to do than the workers have begun: results may go in company.
+    /// Whether tasks wait or are prefetched: then results may be held and sent together.
     pub(crate) fn has_backlog(&self) -> bool {
         self.prefetched > 0 || !self.waiting.is_empty()
     }
 
-    /// Gives back what waits.
+    /// Takes out all waiting tasks, which go back to the engine.
     pub(crate) fn drain_waiting(&mut self) -> Vec<TaskId> {
         self.waiting.drain(..).map(|task| task.id()).collect()
     }
 
-    /// How soon to look for stalled workers, if there is anything to be held up.
+    /// How soon to check for slow workers, if any task is prefetched.
     pub(crate) fn time_to_stall_check(&self) -> Option<Duration> {
         (self.prefetched > 0).then_some(STALLED)
     }
 
-    /// Takes from workers that do not end their tasks what was prefetched to them.
+    /// Takes prefetched tasks back from slow workers.
     pub(crate) fn take_back_from_stalled(&mut self, now: Duration) {
         for rank in self.workers_with_prefetched() {
             if let Some(WorkerState::Ready(ready)) = self.workers.get(rank as usize)
@@ -302,7 +304,7 @@ impl<T: SlotTask> Slots<T> {
         }
     }
 
-    /// Idle workers get what waits.
+    /// Gives waiting tasks to idle workers.
     fn serve_idle(&mut self, now: Duration) {
         while !self.waiting.is_empty() {
             let Some(rank) = self.idle.pop() else { return };
@@ -310,7 +312,7 @@ impl<T: SlotTask> Slots<T> {
         }
     }
 
-    /// A quick worker gets some ahead, and leaves the others their share.
+    /// Prefetches tasks to a quick worker, and leaves the other workers theirs.
     fn prefetch(&mut self, rank: u32, now: Duration) {
         let Some(WorkerState::Ready(ready)) = self.workers.get(rank as usize) else { return };
         let ahead = (ready.throughput.recent(now) / PREFETCH_DIVISOR) as usize;
@@ -340,7 +342,7 @@ impl<T: SlotTask> Slots<T> {
         self.steps.push_back(Step::Give { rank, task });
     }
 
-    /// Nobody is idle while tasks lie ahead elsewhere.
+    /// Takes prefetched tasks back when another worker is idle.
     fn rebalance(&mut self) {
         if self.prefetched == 0 || self.idle.is_empty() {
             return;

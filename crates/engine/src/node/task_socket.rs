@@ -1,7 +1,7 @@
-//! The socket that tasks go to a worker by: packets, of which the node keeps the worker's end as well.
+//! The packet socket by which tasks go to a worker.
 //!
-//! So it can take back what the worker has not read, and no task is ever with both. It may never give up a task that
-//! the worker has begun to read.
+//! The node keeps the worker's end open, too, so that it can take back what the worker has not read. A task is never
+//! with both: the node must not take back one that the worker has begun to read.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,14 +18,14 @@ use super::slots::SlotTask;
 use crate::link::frame::Frame;
 use crate::link::message::ToNode;
 
-/// The worker reads so much at a time; a packet must not be longer.
+/// The longest packet: the worker reads this much at a time.
 const PACKET: usize = 64 << 10;
 
-/// A socket must have room for as many tasks of this size as may be given ahead.
+/// A longer frame is never prefetched: the socket has room for as many of this size as may be prefetched.
 const LARGE: usize = 8 << 10;
 const ROOM: usize = 512 << 10;
 
-/// A task as it crosses.
+/// A task with its frame.
 #[derive(Clone, Debug)]
 pub(super) struct TaskFrame {
     pub(super) id: TaskId,
@@ -43,7 +43,7 @@ impl SlotTask for TaskFrame {
 }
 
 impl TaskFrame {
-    /// Of a frame of many packets nothing can be had back.
+    /// Reads a task from a packet. None for a part of a longer frame, which can't be taken back.
     fn from_packet(packet: &[u8]) -> Option<Self> {
         match ToNode::read(Frame::from_packet(packet)?) {
             Ok(ToNode::Task(id, frame)) => Some(Self { id, frame }),
@@ -52,15 +52,15 @@ impl TaskFrame {
     }
 }
 
-/// Both ends.
+/// Both ends of the socket.
 #[derive(Debug)]
 pub(super) struct TaskSocket {
     ours: Arc<OwnedFd>,
     /// The worker has inherited this one.
     theirs: OwnedFd,
-    /// What there has been no room for.
+    /// Tasks for which the socket had no room.
     left: VecDeque<TaskFrame>,
-    /// Frames of many packets, which take their time.
+    /// Frames of many packets, which an async task of their own writes.
     large: mpsc::UnboundedSender<Frame>,
 }
 
@@ -68,7 +68,7 @@ impl TaskSocket {
     pub(super) fn new() -> io::Result<Self> {
         let kind = SockType::SeqPacket;
         let (ours, theirs) = socket::socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)?;
-        let _ = socket::setsockopt(&ours, sockopt::SndBuf, &ROOM); // what it gets must do
+        let _ = socket::setsockopt(&ours, sockopt::SndBuf, &ROOM); // a smaller buffer works, too
         let (large, frames) = mpsc::unbounded_channel();
         let ours = Arc::new(ours);
         tokio::spawn(write_packets(Arc::clone(&ours), frames));
@@ -82,14 +82,14 @@ impl TaskSocket {
 
     pub(super) fn send(&mut self, task: TaskFrame) {
         if task.is_large() {
-            let _ = self.large.send(task.frame); // it has failed: a worker that gets nothing is told as dead
+            let _ = self.large.send(task.frame); // the writer has failed: the worker's exit is reported
         } else {
             self.left.push_back(task);
             self.send_left();
         }
     }
 
-    /// Sends what there was no room for before.
+    /// Sends the tasks for which the socket had no room before.
     pub(super) fn send_left(&mut self) {
         while let Some(task) = self.left.front() {
             if send_packet(self.ours.as_raw_fd(), task.frame.as_bytes()).is_err() {
@@ -99,7 +99,7 @@ impl TaskSocket {
         }
     }
 
-    /// Everything that the worker has not read.
+    /// Takes back all tasks that the worker has not read.
     pub(super) fn take_back(&mut self) -> Vec<TaskFrame> {
         let mut taken = Vec::new();
         let mut packet = vec![0; PACKET];
@@ -115,11 +115,11 @@ fn send_packet(socket: RawFd, packet: &[u8]) -> nix::Result<()> {
     socket::send(socket, packet, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL).map(drop)
 }
 
-/// Ends with its socket's owner.
+/// Writes long frames packet by packet, until the [`TaskSocket`] is dropped.
 async fn write_packets(socket: Arc<OwnedFd>, mut frames: mpsc::UnboundedReceiver<Frame>) -> io::Result<()> {
     while let Some(frame) = frames.recv().await {
-        // For this frame only: otherwise each task that the worker reads would wake this process up for nothing.
-        // SAFETY: an owned descriptor stays the same and open until it is dropped, after its registration.
+        // Registered for this frame only: otherwise each task that the worker reads would wake this process for
+        // nothing. SAFETY: an owned descriptor stays the same and open until it is dropped, after its registration.
         let writable = unsafe { AsyncFd::register_with_interest(socket.as_fd(), Interest::WRITABLE)? };
         for packet in frame.as_bytes().chunks(PACKET) {
             let send = |socket: &BorrowedFd<'_>| Ok(send_packet(socket.as_raw_fd(), packet)?);

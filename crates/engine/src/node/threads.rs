@@ -1,6 +1,6 @@
-//! Workers that are threads of one process: each has a socket of its own, as if it were alone, and they die together.
+//! Workers that are threads of one process. Each has a socket of its own; all of them end with the process.
 //!
-//! To the node's slots a thread is a worker like any other. It may never be killed by itself: there is no way.
+//! To the node's slots a thread is a worker like any other, but it can't be killed alone.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -21,8 +21,8 @@ use super::worker::{
 use crate::link::frame::FrameReader;
 use crate::processes;
 
-/// Starts the process and all its threads, and blocks until its interpreter has been loaded. Everything that happens to
-/// them arrives in `events`.
+/// Starts the process with all its threads, and blocks until its interpreter has been loaded. What happens to them
+/// arrives in `events`.
 pub(super) fn start(
     spec: &WorkerSpec,
     resources: &WorkerResources,
@@ -65,7 +65,7 @@ fn spawn(
     Ok(())
 }
 
-/// Waits for the process, sweeps up behind it, and tells how it ended.
+/// Waits for the process, kills what it has started, and reports how it ended.
 async fn watch_process(
     mut child: Child,
     pid: Pid,
@@ -76,13 +76,13 @@ async fn watch_process(
 ) {
     let exit = tokio::select! {
         exit = child.wait() => Some(exit),
-        // A thread that has lost its socket can bring no result, and it can't be replaced alone.
+        // A thread that has lost its socket can't answer, and it can't be replaced alone.
         Some(()) = one_closed.recv() => tokio::time::timeout(EXIT_LIMIT, child.wait()).await.ok(),
     };
     let how = match exit {
         Some(exit) => describe(exit),
         None => {
-            let _ = killpg(pid, Signal::SIGKILL); // gone already is as good
+            let _ = killpg(pid, Signal::SIGKILL); // it may have ended already
             let _ = child.wait().await;
             SOCKET_CLOSED.to_owned()
         }
@@ -92,7 +92,7 @@ async fn watch_process(
     let _ = exited.send(Some((how, output))); // the node has left
 }
 
-/// One thread's conversation.
+/// Reads the frames of one thread, and reports its end with the process.
 async fn read_results(
     rank: u32,
     results: UnixStream,
@@ -104,7 +104,7 @@ async fn read_results(
     while let Ok(Some(frame)) = reader.next().await {
         let _ = events.send(WorkerEvent::Frame { rank, frame });
     }
-    let _ = closed.try_send(()); // exited already
+    let _ = closed.try_send(()); // another thread has reported it
     let (how, output) = match end.wait_for(Option::is_some).await {
         Ok(how) => how.clone().unwrap_or_default(),
         Err(_) => ("The worker process is gone.".to_owned(), String::new()),

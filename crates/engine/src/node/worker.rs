@@ -1,4 +1,4 @@
-//! One worker process: started in a session of its own, dying with its node. Tasks go to it by a socket of packets,
+//! One worker process. It has a session of its own, and dies with its node. Tasks go to it by a packet socket,
 //! results come back by a stream.
 
 use std::io;
@@ -35,16 +35,16 @@ pub(crate) struct WorkerSpec {
     pub(crate) pool: String,
     pub(crate) block: u32,
     pub(crate) count: u32,
-    /// A worker that is not ready by then is ended.
+    /// A worker that is not ready after this time is killed.
     pub(crate) start_limit: Duration,
-    /// The limit of open files that users had.
+    /// The soft limit of open files that users had.
     pub(crate) open_files: Option<u64>,
 }
 
-/// What a worker tells its node.
+/// What happens to a worker.
 #[derive(Debug)]
 pub(crate) enum WorkerEvent {
-    /// Its process is there. The first events of a worker.
+    /// Its process runs. The first event of a worker.
     Started {
         rank: u32,
         worker: Worker,
@@ -58,26 +58,26 @@ pub(crate) enum WorkerEvent {
         rank: u32,
         frame: Frame,
     },
-    /// It is gone, and so is all it had started.
+    /// It has ended, with every process that it had started.
     Exited {
         rank: u32,
         how: String,
-        /// The end of what it has printed.
+        /// The end of its output.
         output: String,
     },
 }
 
-/// Speaks to one worker.
+/// The node's handle of one worker.
 #[derive(Debug)]
 pub(crate) struct Worker {
     pid: Pid,
     tasks: TaskSocket,
-    /// What it did that it is killed for.
+    /// Why it was killed, if it broke a rule.
     kill_reason: Option<&'static str>,
 }
 
-/// The worker's package: no name that functions could import by accident, or have a module by. Importing it keeps
-/// `__main__` clean and lets the interpreter cache its byte code.
+/// The worker's package. An `import` statement can't name it, so no function meets it by accident. As a package it
+/// keeps `__main__` clean, and the interpreter caches its byte code.
 pub(super) const PACKAGE: &str = "farcall-worker";
 
 pub(super) const FILES: [(&str, &str); 8] = [
@@ -91,21 +91,21 @@ pub(super) const FILES: [(&str, &str); 8] = [
     ("worker.py", include_str!("worker_python/worker.py")),
 ];
 
-/// The file in which a worker's output lies.
+/// The name of a worker's log file.
 pub(super) fn log_name(rank: u32) -> String {
     format!("worker_{rank}.log")
 }
 
 impl Worker {
-    /// Starts the worker of this rank, and blocks until its interpreter has been loaded. Everything that happens to it
-    /// arrives in `events`; the last one is its death.
+    /// Starts the worker of this rank, and blocks until its interpreter has been loaded. What happens to it arrives
+    /// in `events`, its exit last.
     pub(super) fn start(
         spec: &WorkerSpec,
         rank: u32,
         resources: &WorkerResources,
         events: mpsc::UnboundedSender<WorkerEvent>,
     ) {
-        // A node that has left needs no events; the worker dies with it.
+        // A node that has ended receives no events; the worker dies with it.
         match Self::spawn(spec, rank, resources, events.clone()) {
             Ok((worker, process, results)) => {
                 let _ = events.send(WorkerEvent::Started { rank, worker });
@@ -146,31 +146,31 @@ impl Worker {
         self.pid
     }
 
-    /// Sends one task; a worker that is gone will be told as dead.
+    /// Sends one task. If the worker is gone, its exit follows as an event.
     pub(super) fn give(&mut self, task: TaskFrame) {
         self.tasks.send(task);
     }
 
-    /// It has answered: there may be room for what it could not be sent.
+    /// Sends tasks for which there was no room before; to be called after each answer.
     pub(super) fn answered(&mut self) {
         self.tasks.send_left();
     }
 
-    /// Everything that it has not read.
+    /// Takes back all tasks that it has not read.
     pub(super) fn take_back(&mut self) -> Vec<TaskFrame> {
         self.tasks.take_back()
     }
 
     /// Asks it, and all of its process group, to end.
     pub(crate) fn terminate(&self) {
-        let _ = killpg(self.pid, Signal::SIGTERM); // gone already is as good
+        let _ = killpg(self.pid, Signal::SIGTERM); // it may have ended already
     }
 
     pub(crate) fn kill(&self) {
-        let _ = killpg(self.pid, Signal::SIGKILL); // gone already is as good
+        let _ = killpg(self.pid, Signal::SIGKILL); // it may have ended already
     }
 
-    /// Kills it for something that no worker does by itself; the first such thing is told.
+    /// Kills it because it broke a rule; the first reason is reported.
     pub(super) fn kill_for(&mut self, kill_reason: &'static str) {
         self.kill_reason.get_or_insert(kill_reason);
         self.kill();
@@ -181,13 +181,14 @@ impl Worker {
     }
 }
 
-/// The C library gives freed memory back to the system as soon as it can, and a worker of megabytes would get every
-/// page anew for every task, which takes longer than all the copying. These bytes it may keep. The worker takes the
-/// variables away before a function sees them.
+/// Lets the C library keep freed memory. Otherwise it returns large blocks to the system at once, and a worker with
+/// arguments of megabytes pays for fresh pages in every task, which takes longer than all the copying. The worker
+/// removes these variables before a function runs.
 const KEPT_MEMORY: [(&str, &str); 2] =
     [("MALLOC_TRIM_THRESHOLD_", "16777216"), ("MALLOC_MMAP_THRESHOLD_", "8388608")];
 
-/// The process of one worker, or of several threads: each has two of the sockets, for tasks and for results.
+/// The command of a process for one worker, or for several threads. Each has two of the sockets: for tasks and for
+/// results.
 pub(super) fn command(
     spec: &WorkerSpec,
     rank: u32,
@@ -246,8 +247,8 @@ pub(super) fn command(
     Ok(command)
 }
 
-/// Binds no name: functions see a clean `__main__`. The library takes the place of the current directory on the
-/// path, which is not there when `PYTHONSAFEPATH` is set; the worker takes it off again.
+/// The program for `python -c`. It binds no name, so that functions see a clean `__main__`. On `sys.path` it replaces
+/// the current directory, which is absent with `PYTHONSAFEPATH`, by the library; the worker removes that again.
 fn bootstrap(library: &Path) -> String {
     let library = serde_json::Value::from(library.to_string_lossy());
     format!(
@@ -256,13 +257,13 @@ fn bootstrap(library: &Path) -> String {
     )
 }
 
-/// The part of a worker that lives as long as its process.
+/// Watches a worker's process until it has ended.
 struct WorkerProcess {
     child: Child,
     pid: Pid,
     rank: u32,
     pool: String,
-    /// Ends when nobody can print any more, with the end of what was printed.
+    /// Ends when the worker's output is closed, and gives the end of it.
     copying: JoinHandle<String>,
     events: mpsc::UnboundedSender<WorkerEvent>,
 }
@@ -275,10 +276,10 @@ impl WorkerProcess {
                 biased;
                 frame = reader.next() => match frame {
                     Ok(Some(frame)) => {
-                        // No receiver: the node is leaving, and kills.
+                        // Without a receiver the node is ending and kills its workers.
                         let _ = self.events.send(WorkerEvent::Frame { rank: self.rank, frame });
                     }
-                    // It has closed its socket, or speaks nonsense: no result can come any more.
+                    // It has closed its socket or sent an invalid frame: no result can come any more.
                     Ok(None) | Err(_) => break None,
                 },
                 exit = self.child.wait() => break Some(exit),
@@ -287,7 +288,7 @@ impl WorkerProcess {
         let how = match exited {
             Some(exit) => describe(exit),
             None => {
-                // Closing comes just before exiting; give the exit a moment to tell its reason.
+                // A process that exits closes its socket first: wait briefly for its exit status.
                 match tokio::time::timeout(EXIT_LIMIT, self.child.wait()).await {
                     Ok(exit) => describe(exit),
                     Err(_) => {
@@ -299,7 +300,7 @@ impl WorkerProcess {
             }
         };
         if self.events.is_closed() {
-            // The node leaves, and sweeps up behind all of its workers at once.
+            // The node is ending, and kills the descendants of all its workers at once.
             return;
         }
         processes::kill_descendants(&self.pool, &[(self.pid, self.rank)]).await;
@@ -308,28 +309,28 @@ impl WorkerProcess {
     }
 }
 
-/// The end of what a worker has printed, unless its file system stands still.
+/// The end of a worker's output; empty if the file system stalls.
 pub(super) async fn output_tail(copying: JoinHandle<String>) -> String {
     let copied = tokio::time::timeout(EXIT_LIMIT, copying).await;
     copied.ok().and_then(Result::ok).unwrap_or_default()
 }
 
-/// Between a closed socket and the kill.
+/// How long a worker may take to exit after it has closed its socket.
 pub(super) const EXIT_LIMIT: Duration = Duration::from_millis(200);
 
-/// The worker's own status when it can't reach its node.
+/// The exit status of a worker that has lost its node.
 const DISCONNECTED: i32 = 197;
 
-/// Why a worker ends that can't answer any more.
+/// The error of a task whose worker can't answer any more.
 pub(super) const SOCKET_CLOSED: &str = "The worker's connection to its node was closed or used by something else, and the \
                                  worker ended. A function must leave file descriptors alone that it has not opened.";
 
-/// Why a worker is killed that answers what it was not asked.
+/// The error of a task whose worker sent a result that was not asked for.
 pub(super) const UNEXPECTED_RESULT: &str = "The worker sent a result for a task that it was not running, and was killed. \
                                          A function must leave file descriptors alone that it has not opened, and a \
                                          process that it forks must end with os._exit().";
 
-/// How a process ended, for humans.
+/// Describes how a process ended.
 pub(super) fn describe(exit: io::Result<std::process::ExitStatus>) -> String {
     use std::os::unix::process::ExitStatusExt;
     match exit {

@@ -69,7 +69,7 @@ impl LocalProvider {
         let status = with_suffix(&script, ".ec");
         let (stdout, stderr) = (with_suffix(&script, ".out"), with_suffix(&script, ".err"));
         let paths = (script.clone(), status.clone(), stdout.clone(), stderr.clone());
-        // The file system may stand still; the engine must not.
+        // On another thread: the file system may stall, and the engine must not.
         let made = tokio::task::spawn_blocking(move || {
             let (script, status, stdout, stderr) = paths;
             write(&script, &text)?;
@@ -97,7 +97,7 @@ impl LocalProvider {
         self.names().insert(job.name.clone(), id.clone());
         let (jobs, changed, watched) = (Arc::clone(&self.jobs), Arc::clone(&self.changed), id.clone());
         tokio::spawn(async move {
-            let state = ended(
+            let state = wait_for_end(
                 child,
                 &status,
                 JobOutput { stdout: Some(stdout), stderr: Some(stderr), ..JobOutput::default() },
@@ -192,10 +192,10 @@ impl Provider for LocalProvider {
     }
 }
 
-/// Where a process finds the files that it inherited, by their numbers.
+/// Where a process opens the files that it has inherited, by their numbers.
 const INHERITED: &str = "/proc/self/fd/";
 
-/// Scripts open files by small numbers of their own (`exec 9> lock`); what is inherited stays out of their way.
+/// The least number of an inherited file: scripts use small numbers of their own (`exec 9> lock`).
 const LEAST_NUMBER: i32 = 100;
 
 /// A file in memory that holds the secret, and that no other user can open.
@@ -208,13 +208,13 @@ fn memory_file(secret: &Secret) -> io::Result<OwnedFd> {
     })?)
 }
 
-/// The process group a job's id names.
+/// The process group that a job's id stands for.
 fn group(id: &JobId) -> Option<Pid> {
     id.0.parse().ok().filter(|&pid| pid > 1).map(Pid::from_raw)
 }
 
-/// Waits for the script's shell, writes its exit status down and says what became of the job.
-async fn ended(mut child: Child, status: &Path, output: JobOutput) -> JobState {
+/// Waits for the script's shell, writes its exit status to a file, and returns the final state of the job.
+async fn wait_for_end(mut child: Child, status: &Path, output: JobOutput) -> JobState {
     let exit: io::Result<_> = child.wait().await;
     match exit.map(|status| status.code()) {
         Ok(Some(code)) => {
@@ -222,7 +222,7 @@ async fn ended(mut child: Child, status: &Path, output: JobOutput) -> JobState {
             let output = JobOutput { exit_code: Some(code), ..output };
             if code == 0 { JobState::Completed(output) } else { JobState::Failed(output) }
         }
-        // Killed by somebody else's signal: it wrote no exit status.
+        // Killed by a signal that was not ours.
         Ok(None) => JobState::Cancelled("Killed".into()),
         Err(error) => JobState::Failed(JobOutput { message: Some(error.to_string()), ..output }),
     }

@@ -1,4 +1,4 @@
-//! Providers: where blocks come from.
+//! Providers: get blocks from a batch scheduler, or start them on this machine.
 //!
 //! A provider submits a job that runs one command per node, reports the state of many jobs in one call, and cancels jobs.
 //! It knows nothing of tasks, nodes or the link, and it decides nothing: the core decides when a block is needed.
@@ -18,14 +18,14 @@ use tokio::sync::Notify;
 use crate::config::{BlockOptions, ProviderKind, ProviderOptions};
 use crate::quote::quote;
 
-/// What a job is asked to do.
+/// A job to be submitted.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// `parsl.<label>.block-<n>.<time>`, as sites know it.
+    /// `parsl.<label>.block-<n>.<time>`, the form that sites know from upstream.
     pub name: String,
-    /// The words of the command that runs one node, without the place of its configuration; the launcher multiplies it.
+    /// The words of the command that runs one node, without `--config`. The launcher runs it once for each node.
     pub node_command: Vec<String>,
-    /// How the job's nodes come by their configuration.
+    /// How the job's nodes get their configuration.
     pub staging: Staging,
 }
 
@@ -37,26 +37,26 @@ impl Job {
     }
 }
 
-/// How nodes come by their configuration, which holds this run's keys. It never stands in a job's environment, command or
-/// script: schedulers show these to other users.
+/// How nodes get their configuration, which holds this run's keys. Keys must not be in a job's environment, command
+/// or script: schedulers show these to other users.
 #[derive(Clone, Debug)]
 pub enum Staging {
     /// A file, readable by its owner only, that nodes see at the same path.
     SharedFile(PathBuf),
     /// A file of this machine, readable by its owner only, that the provider transfers to the nodes.
     TransferredFile(PathBuf),
-    /// The content of that file. The provider hands it over by what its system has for secrets.
+    /// The content of that file. The provider passes it in the way that its system has for secrets.
     Secret(Secret),
 }
 
-/// How a provider hands the configuration to nodes that do not see the endpoint's files.
+/// How a provider passes the configuration to nodes that do not see the endpoint's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StagingKind {
     TransferredFile,
     Secret,
 }
 
-/// Text that no log shows.
+/// Text that is kept out of logs.
 #[derive(Clone)]
 pub struct Secret(Arc<str>);
 
@@ -76,28 +76,28 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The scheduler's name for a job.
+/// The scheduler's id of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobId(pub String);
 
 /// The state of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobState {
-    /// Waits for its turn.
+    /// Waits in the scheduler's queue.
     Pending,
     Running,
-    /// Stopped by a person who may let it go on.
+    /// Held back by a user or an administrator, who may release it.
     Held,
     Completed(JobOutput),
     Failed(JobOutput),
-    /// Its walltime was over: no failure.
+    /// Ended by its walltime, which is no failure.
     TimedOut(JobOutput),
     Cancelled(String),
     /// The scheduler answered, and does not know this job.
     Gone,
 }
 
-/// What a job that ended has left.
+/// Exit status and output of a job that has ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobOutput {
     pub message: Option<String>,
@@ -135,12 +135,12 @@ pub struct CancelError {
 
 pub type ProviderFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Gives blocks.
+/// Submits, watches and cancels the jobs that are blocks.
 pub trait Provider: Send + Sync {
     fn submit(&self, job: Job) -> ProviderFuture<'_, Result<JobId, SubmitError>>;
 
-    /// The states of all these jobs, by one request to the scheduler. A job that the answer says nothing of is absent, and
-    /// asked for again.
+    /// The states of all these jobs, by one request to the scheduler. A job that is missing in the answer is absent
+    /// here, too, and asked for again.
     fn status<'a>(
         &'a self,
         jobs: &'a [JobId],
@@ -152,7 +152,7 @@ pub trait Provider: Send + Sync {
     /// Cancels jobs. One that has ended already counts as cancelled.
     fn cancel<'a>(&'a self, jobs: &'a [JobId]) -> ProviderFuture<'a, Result<(), CancelError>>;
 
-    /// How it hands their configuration to nodes that do not see the endpoint's files.
+    /// How it passes the configuration to nodes that do not see the endpoint's files.
     fn staging(&self) -> StagingKind;
 
     /// The queue (partition) that its jobs go to, for the endpoint's status.
@@ -165,15 +165,15 @@ pub trait Provider: Send + Sync {
         None
     }
 
-    /// How often the state is asked for when nothing says that it has changed.
+    /// How often states are polled when [`Self::changed`] does not wake.
     fn status_period(&self) -> Duration;
 
-    /// Woken when a state may have changed before the period is over.
+    /// Notified when a state may have changed before the period is over.
     fn changed(&self) -> Arc<Notify>;
 }
 
-/// The provider that the options describe. Its scripts and their outputs go to `scripts`; blocks on this machine get this
-/// limit of open files.
+/// Makes the provider that the options describe. Its scripts and their outputs go to `scripts`; blocks on this
+/// machine get the limit `open_files`.
 pub(crate) fn build(
     options: &ProviderOptions,
     scripts: PathBuf,
@@ -186,7 +186,7 @@ pub(crate) fn build(
     }
 }
 
-/// What the shell of a block runs; each of its nodes finds its configuration in the file `config`.
+/// The script of a block, whose nodes read their configuration from the file `config`.
 pub(crate) fn script(blocks: &BlockOptions, job: &Job, config: &str, scripts: &Path) -> String {
     format!(
         "{}\nexport JOBNAME={}\n{}\n",

@@ -34,7 +34,7 @@ fn give(rank: u32, n: u128) -> Step<TestTask> {
     Step::Give { rank, task: test_task(n) }
 }
 
-fn running(count: u32) -> Slots<TestTask> {
+fn ready_slots(count: u32) -> Slots<TestTask> {
     let mut slots = Slots::new(count, None);
     (0..count).for_each(|rank| slots.record_ready(rank, ms(0)));
     assert_eq!(slots.next_step(), None);
@@ -45,7 +45,7 @@ fn steps(slots: &mut Slots<TestTask>) -> Vec<Step<TestTask>> {
     std::iter::from_fn(|| slots.next_step()).collect()
 }
 
-fn come(slots: &mut Slots<TestTask>, tasks: impl IntoIterator<Item = u128>) -> Vec<Step<TestTask>> {
+fn add(slots: &mut Slots<TestTask>, tasks: impl IntoIterator<Item = u128>) -> Vec<Step<TestTask>> {
     tasks.into_iter().for_each(|n| slots.add_task(test_task(n), ms(0)));
     steps(slots)
 }
@@ -55,10 +55,10 @@ fn end(slots: &mut Slots<TestTask>, rank: u32, n: u128) -> Vec<Step<TestTask>> {
     steps(slots)
 }
 
-/// One worker that has ended four tasks in no time, and runs the fifth with the sixth ahead.
+/// One worker that has ended four tasks at once, and runs the fifth with the sixth prefetched.
 fn quick() -> Slots<TestTask> {
-    let mut slots = running(1);
-    assert_eq!(come(&mut slots, 1..=8), [give(0, 1)]);
+    let mut slots = ready_slots(1);
+    assert_eq!(add(&mut slots, 1..=8), [give(0, 1)]);
     for n in 1..=3 {
         assert_eq!(end(&mut slots, 0, n), [give(0, n + 1)], "its pace is not known yet");
     }
@@ -69,7 +69,7 @@ fn quick() -> Slots<TestTask> {
 #[test]
 fn tasks_wait_for_workers_and_workers_for_tasks() {
     let mut slots = Slots::new(1, None);
-    assert_eq!(come(&mut slots, [1, 2]), [], "the worker is still starting");
+    assert_eq!(add(&mut slots, [1, 2]), [], "the worker is still starting");
     slots.record_ready(0, ms(0));
     assert_eq!(steps(&mut slots), [give(0, 1)]);
     assert!(!slots.record_end(0, id(2), ms(0)), "not the task it has");
@@ -79,16 +79,16 @@ fn tasks_wait_for_workers_and_workers_for_tasks() {
 
 #[test]
 fn the_warm_worker_comes_first() {
-    let mut slots = running(3);
-    assert_eq!(come(&mut slots, [1]), [give(2, 1)]);
+    let mut slots = ready_slots(3);
+    assert_eq!(add(&mut slots, [1]), [give(2, 1)]);
     end(&mut slots, 2, 1);
-    assert_eq!(come(&mut slots, [2]), [give(2, 2)]);
+    assert_eq!(add(&mut slots, [2]), [give(2, 2)]);
 }
 
 #[test]
 fn a_death_costs_the_task_that_was_running_and_no_other() {
-    let mut slots = running(1);
-    come(&mut slots, [1, 2]);
+    let mut slots = ready_slots(1);
+    add(&mut slots, [1, 2]);
     slots.record_exit(0, vec![], ms(0));
     assert_eq!(steps(&mut slots), [Step::Lost { rank: 0, task: id(1) }, Step::Start { rank: 0 }]);
     slots.record_ready(0, ms(0));
@@ -96,7 +96,7 @@ fn a_death_costs_the_task_that_was_running_and_no_other() {
     end(&mut slots, 0, 2);
     slots.record_exit(0, vec![], ms(0));
     assert_eq!(steps(&mut slots), [Step::Start { rank: 0 }], "idle: nothing is lost");
-    assert_eq!(come(&mut slots, [3]), [], "and it is not idle any more");
+    assert_eq!(add(&mut slots, [3]), [], "and it is not idle any more");
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn an_interpreter_that_never_gets_ready_is_given_up() {
 fn a_slot_whose_worker_does_not_start_is_closed_and_the_others_go_on() {
     let mut slots = Slots::new(3, None);
     slots.record_ready(0, ms(0));
-    assert_eq!(come(&mut slots, [1, 2]), [give(0, 1)]);
+    assert_eq!(add(&mut slots, [1, 2]), [give(0, 1)]);
     for expected in [Step::Start { rank: 1 }, Step::Start { rank: 1 }, Step::Close { rank: 1 }] {
         assert_eq!(slots.open_count(), 3);
         slots.record_exit(1, vec![], ms(0));
@@ -123,7 +123,7 @@ fn a_slot_whose_worker_does_not_start_is_closed_and_the_others_go_on() {
     slots.record_exit(1, vec![], ms(0));
     slots.record_ready(1, ms(0));
     assert_eq!((steps(&mut slots), slots.open_count()), (vec![], 2), "closed is closed");
-    // The one that worked before dies and does not come back, and neither does the last.
+    // The worker that ran before dies and does not start again, and neither does the last.
     slots.record_exit(0, vec![], ms(0));
     assert_eq!(steps(&mut slots), [Step::Lost { rank: 0, task: id(2) }, Step::Start { rank: 0 }]);
     (0..3).for_each(|_| slots.record_exit(0, vec![], ms(0)));
@@ -155,7 +155,7 @@ fn a_worker_that_is_not_ready_in_time_is_ended_and_gets_no_second_try() {
 fn a_worker_is_replaced_when_it_has_run_as_many_tasks_as_it_may() {
     let mut slots = Slots::new(1, Some(2));
     slots.record_ready(0, ms(0));
-    assert_eq!(come(&mut slots, [1, 2, 3]), [give(0, 1)]);
+    assert_eq!(add(&mut slots, [1, 2, 3]), [give(0, 1)]);
     assert_eq!(end(&mut slots, 0, 1), [give(0, 2)]);
     assert_eq!(end(&mut slots, 0, 2), [Step::Kill { rank: 0 }]);
     slots.record_exit(0, vec![], ms(0));
@@ -166,8 +166,8 @@ fn a_worker_is_replaced_when_it_has_run_as_many_tasks_as_it_may() {
 
 #[test]
 fn a_thread_goes_on_with_what_it_has_begun() {
-    let mut slots = running(1);
-    come(&mut slots, [1, 2]);
+    let mut slots = ready_slots(1);
+    add(&mut slots, [1, 2]);
     assert!(slots.drop_waiting(id(2)));
     assert_eq!(steps(&mut slots), [Step::Lost { rank: 0, task: id(2) }]);
     assert!(!slots.drop_waiting(id(1)));
@@ -176,16 +176,16 @@ fn a_thread_goes_on_with_what_it_has_begun() {
 
 #[test]
 fn a_recall_gives_back_what_has_not_begun() {
-    let mut slots = running(1);
-    come(&mut slots, 1..=3);
+    let mut slots = ready_slots(1);
+    add(&mut slots, 1..=3);
     assert_eq!(slots.drain_waiting(), [id(2), id(3)]);
     assert_eq!(end(&mut slots, 0, 1), []);
 }
 
 #[test]
 fn an_abandoned_task_is_forgotten_or_killed() {
-    let mut slots = running(1);
-    come(&mut slots, [1, 2, 3]);
+    let mut slots = ready_slots(1);
+    add(&mut slots, [1, 2, 3]);
     slots.abandon(id(2));
     assert_eq!(steps(&mut slots), [Step::Lost { rank: 0, task: id(2) }]);
     slots.abandon(id(1));
@@ -197,8 +197,8 @@ fn an_abandoned_task_is_forgotten_or_killed() {
 
 #[test]
 fn a_result_that_was_faster_than_the_kill_counts_and_the_worker_gets_nothing_more() {
-    let mut slots = running(1);
-    come(&mut slots, [1, 2]);
+    let mut slots = ready_slots(1);
+    add(&mut slots, [1, 2]);
     slots.abandon(id(1));
     assert_eq!(steps(&mut slots), [Step::Kill { rank: 0 }]);
     assert_eq!(end(&mut slots, 0, 1), []);
@@ -230,8 +230,8 @@ fn what_lies_ahead_of_a_slow_worker_is_taken_back() {
 
 #[test]
 fn what_lies_ahead_of_one_worker_goes_to_another_that_is_idle() {
-    let mut slots = running(2);
-    assert_eq!(come(&mut slots, 1..=14), [give(1, 1), give(0, 2)]);
+    let mut slots = ready_slots(2);
+    assert_eq!(add(&mut slots, 1..=14), [give(1, 1), give(0, 2)]);
     for n in [1, 3, 4] {
         end(&mut slots, 1, n);
     }
@@ -256,7 +256,7 @@ fn what_is_too_large_to_be_taken_back_is_given_alone() {
 #[test]
 fn a_task_whose_turn_has_come_unseen_is_killed_all_the_same() {
     let mut slots = quick();
-    // The worker has ended 5, which is not known here yet, and has read 6: nothing can be taken back.
+    // The worker has ended 5, which the node does not know yet, and has read 6: nothing can be taken back.
     slots.requeue_unread(0, vec![], ms(0));
     slots.abandon(id(6));
     assert_eq!(steps(&mut slots), [Step::Kill { rank: 0 }]);
@@ -265,20 +265,20 @@ fn a_task_whose_turn_has_come_unseen_is_killed_all_the_same() {
     assert_eq!(steps(&mut slots), [Step::Lost { rank: 0, task: id(6) }, Step::Start { rank: 0 }]);
 }
 
-/// Workers whose sockets are lists: they read, end and die at random, and the node hears of it later.
+/// A worker whose socket is a list: it reads, ends and dies at random, and the node learns of it later.
 #[derive(Debug, Default)]
 struct Stub {
     alive: bool,
     socket: VecDeque<TestTask>,
     runs: Option<TestTask>,
-    /// Ended, and the answer not heard yet.
+    /// Tasks that have ended, whose answers the node has not read yet.
     said: VecDeque<TestTask>,
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Every task that came is ended, lost or assigned back, once; it is run once at most; whatever dies.
+    /// Every task is ended, lost or given back exactly once and run at most once, whichever workers die.
     #[test]
     fn tasks_are_run_once_and_told_once(
         workers in 1..4usize,
@@ -343,7 +343,7 @@ proptest! {
                         Step::GiveUp { .. } => return Ok(()),
                     }
                 }
-                // A death is told when all that was said is heard.
+                // An exit is reported after all answers are read.
                 let dead = stubs.iter().position(|stub| !stub.alive && stub.said.is_empty());
                 let Some(rank) = dead else { break };
                 let stub = Stub { alive: true, ..Stub::default() };
