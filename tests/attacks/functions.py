@@ -12,23 +12,23 @@ def row(tries, test):
 
 row("forks and returns in the child, which would answer and read tasks in its parent's place",
     "a_forked_child_that_returns_is_ended_and_its_parent_answers")
-row("does the same in a thread of a pool", "what_a_function_forks_in_a_thread_does_not_answer")
+row("does the same in a thread of a pool", "a_child_forked_in_a_thread_does_not_answer")
 row("leaves a daemon that keeps what its worker had open",
     "a_process_pool_and_a_daemon_of_a_function_work_without_the_workers_sockets")
 row("writes results for others' tasks into its worker's connection",
-    "an_answer_that_does_not_belong_is_the_end_of_the_worker")
+    "a_worker_that_sends_an_unexpected_result_is_killed")
 row("raises what is no Exception, what can't be printed, or a hundred megabytes",
-    "what_a_function_raises_is_told_and_the_worker_goes_on")
+    "every_exception_is_reported_and_the_worker_goes_on")
 row("replaces what its worker needs of Python, and keeps the process from ending",
-    "what_a_function_does_to_its_worker_ends_with_it")
-row("spoils the process of a thread pool", "a_spoiled_thread_does_not_hold_its_slot")
-row("leaves an alarm that would go off in another function", "an_alarm_that_was_forgotten_goes_off_in_no_other_function")
+    "a_worker_damaged_by_a_function_is_replaced")
+row("spoils the process of a thread pool", "a_damaged_process_of_threads_is_replaced")
+row("leaves an alarm that would go off in another function", "a_forgotten_alarm_interrupts_no_other_function")
 row("closes its worker's connection, and opens files in its place",
-    "a_function_that_closes_what_it_has_not_opened_is_told")
+    "a_function_that_closes_the_workers_descriptors_gets_an_error")
 played_elsewhere(
     WHO,
     "starts what nothing but its parent ties to it, on each of many workers, and waits for the node's end",
-    "crates/engine/tests/process/many.rs::a_soft_limit_of_open_files_is_the_users_and_workers_are_ended_side_by_side",
+    "crates/engine/tests/process/many.rs::users_keep_their_soft_limit_of_open_files_and_256_workers_are_ended_side_by_side",
 )
 played_elsewhere(
     "a user of a template of user endpoints",

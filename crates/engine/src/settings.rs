@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn every_option_of_the_compute_engine_check_effect_or_reason() {
+    fn every_option_of_the_compute_engine_has_an_effect_or_a_reason() {
         let base = json!({"type": "GlobusComputeEngine", "provider": {"type": "LocalProvider", "launcher": {"type": "SingleNodeLauncher"}}});
         for (option, value) in [
             ("label", json!("Midway")),
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn every_option_of_the_pools_check_effect_or_reason() {
+    fn every_option_of_the_pools_has_an_effect_or_a_reason() {
         let common = [
             ("label", json!("mine")),
             ("endpoint_id", json!("00000000-0000-0000-0000-000000000000")),
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_done_yet_is_refused_with_what_to_do_meanwhile() {
+    fn unsupported_options_are_refused_with_an_alternative() {
         for (options, words) in [
             (
                 json!({"container_type": "docker", "container_uri": "x"}),

@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_node_could_work_with_is_refused_by_name() {
+    fn unusable_options_are_refused_by_name() {
         for (options, words) in [
             (json!({"max_worker_per_node": 1}), "unknown field `max_worker_per_node`"),
             (json!({"provider": {"type": "NoProvider"}}), "unknown variant `NoProvider`"),

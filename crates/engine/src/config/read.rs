@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_engine_here_is_refused_with_what_to_use() {
+    fn other_engines_are_refused_with_what_to_use() {
         assert_eq!(
             refused(json!({"type": "HighThroughputEngine"})),
             "HighThroughputEngine is now called GlobusComputeEngine; its options keep their names"

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_strategy_is_refused_by_name() {
+    fn unknown_strategies_are_refused_by_name() {
         for (strategy, kwargs, words) in [
             (json!("fast"), json!({}), "strategy `fast` is none of: simple, htex_auto_scale, none"),
             (json!(3), json!({}), "strategy `3` is not the name of a strategy"),

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn one_attempt_stands_alone() {
+    fn a_single_attempt_has_no_heading() {
         let failure = TaskFailure {
             attempts: vec![AttemptFailure::WorkerLost { rank: 1, node: node(), hint: None }],
             began: Duration::ZERO,
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn every_attempt_is_told() {
+    fn every_attempt_is_listed() {
         let failure = TaskFailure {
             attempts: vec![
                 AttemptFailure::WorkerLost { rank: 0, node: node(), hint: Some("It was killed.".into()) },

@@ -1,4 +1,4 @@
-//! The core as tables of operations, and under operations drawn at random: what these have in common.
+//! Helpers for the tests of the core, which are tables of operations, and random operations.
 
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ fn worker_lost(node: u64, task: u64) -> Input {
     Input::WorkerLost { node: NodeKey(node), task: id(task), rank: 0, hint: None }
 }
 
-/// Applies inputs at time zero and checks what each leads to.
+/// Applies inputs at time zero, and checks the actions that each leads to.
 fn table(rules: Rules, steps: &[(Input, &[Action])]) -> Core {
     let mut core = Core::new(rules);
     for (index, (input, expected)) in steps.iter().enumerate() {

@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_two_sides_of_a_run_understand_each_other_and_nobody_else() {
+    async fn only_keys_of_the_same_run_authenticate() {
         let (engine, node) = generate().unwrap();
         let (other_engine, other_node) = generate().unwrap();
         assert_eq!(talk(&engine, &node).await.unwrap(), "hello");

@@ -254,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_is_understood() {
+    fn messages_are_read_as_they_were_written() {
         let id = TaskId::from_uuid(Uuid::from_u128(7));
         let hello_said = Hello {
             version: VERSION.into(),
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_mumbled_is_refused() {
+    fn malformed_frames_are_refused() {
         for kind in 0..=12 {
             let frame = Frame::new(kind, &[b"..."]);
             assert!(kind == BEAT || ToEngine::read(&frame).is_err(), "{kind}");

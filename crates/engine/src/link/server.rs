@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_node_of_this_run_and_version_is_taken_and_another_is_told_why_not() {
+    async fn only_nodes_of_this_run_and_version_are_accepted() {
         let hello = Hello {
             version: message::VERSION.into(),
             run: "run".into(),

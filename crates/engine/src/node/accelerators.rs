@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_the_environment_grants_is_refused_with_both() {
+    fn more_accelerators_than_granted_are_refused() {
         for (variables, words) in [
             (&[(ROCR, "4,5")][..], "asks for 3 accelerators, and ROCR_VISIBLE_DEVICES=4,5 grants 2. "),
             (&[(CUDA, "")], "asks for 3 accelerators, and CUDA_VISIBLE_DEVICES= grants 0. "),
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_numbers_without_a_grant_mean_what_they_mean_with_parsl() {
+    fn names_and_numbers_without_a_grant_work_as_with_parsl() {
         let name = |text: &str| AcceleratorName::Text(text.into());
         let names = Accelerators::Names(vec![name("0"), name("1"), name("opencl:gpu:1")]);
         let granted = visible(&[(CUDA, "4,5")]);
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_driver_that_hangs_is_not_waited_for() {
+    async fn an_nvidia_smi_that_hangs_is_killed() {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().unwrap();
         let program = |name: &str, does: &str| {

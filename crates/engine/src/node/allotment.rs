@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_of_machine_group_and_job_counts_and_the_batch_scripts_word_goes_first() {
+    fn the_least_limit_counts_and_parsls_variables_override_it() {
         let none = Limits::default();
         let group = Limits { cores: Some(2.5), memory: Some(4.0 * GIB) };
         let slurm = ("SLURM_JOB_ID", "7");
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn control_groups_of_both_versions_are_read_and_all_above_them() {
+    fn control_groups_of_both_versions_are_read_with_their_ancestors() {
         const MIB: f64 = (1u64 << 20) as f64;
         for (groups, files, cores, memory) in [
             ("0::/\n", &[][..], None, None),

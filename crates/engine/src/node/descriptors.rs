@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fits_is_started_and_what_does_not_is_told() {
+    fn as_many_workers_fit_as_the_limit_of_open_files_allows() {
         for (limit, open, wanted, threads, fit) in [
             (1024, 10, 4, false, 4),
             (1024, 10, 256, false, 196),

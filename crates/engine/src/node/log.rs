@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_worker_printed_is_in_its_file_when_the_copying_ends() {
+    async fn output_is_in_the_file_when_the_copying_ends() {
         let dir = tempfile::tempdir().unwrap();
         let writer = LogWriter::start().unwrap();
         let (reading, writing) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
@@ -187,7 +187,7 @@ mod tests {
 
     /// The log file is a pipe: writing blocks until somebody reads.
     #[tokio::test]
-    async fn a_file_that_stands_still_keeps_nobody_else_waiting() {
+    async fn a_stalled_log_file_blocks_only_the_worker() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("worker_0.log");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();

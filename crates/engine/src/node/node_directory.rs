@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nobody_holds_is_removed_and_what_somebody_holds_is_not() {
+    fn only_directories_without_a_lock_are_removed() {
         let path = |name: &str| super::path(&format!("test-{name}-{}", std::process::id()));
         let held = NodeDirectory::create(path("held")).unwrap();
         fs::write(held.path.join("log"), "words").unwrap();
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_and_those_who_tidy_up_do_not_get_in_each_others_way() {
+    fn creating_and_removing_directories_at_the_same_time_is_safe() {
         std::thread::scope(|scope| {
             for thread in 0..4 {
                 scope.spawn(move || {

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_unread_comes_back_and_what_is_read_does_not() {
+    async fn unread_tasks_are_taken_back_and_read_ones_are_not() {
         let mut socket = TaskSocket::new().unwrap();
         (1..=4).for_each(|n| socket.send(test_frame(n, 100)));
         assert_eq!(read(&socket), test_frame(1, 100).frame.as_bytes());
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_full_socket_does_not_take_keeps_its_place() {
+    async fn tasks_keep_their_order_when_the_socket_is_full() {
         let mut socket = TaskSocket::new().unwrap();
         (1..=1000).for_each(|n| socket.send(test_frame(n, LARGE - 100)));
         assert!(!socket.left.is_empty());
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_large_one_crosses_whole_while_it_is_read() {
+    async fn a_large_task_crosses_in_packets() {
         let mut socket = TaskSocket::new().unwrap();
         let large = test_frame(1, 3 << 20);
         socket.send(large.clone());

@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn cancelling_ends_the_whole_process_group_even_if_it_does_not_want_to() {
+    async fn cancelling_kills_a_process_group_that_ignores_sigterm() {
         let dir = tempfile::tempdir().unwrap();
         let provider = provider(dir.path(), "trap '' TERM");
         let id = provider.submit(job("sleep 1000 & sleep 1000; sleep 1000")).await.unwrap();
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_job_killed_by_others_is_cancelled_with_a_word() {
+    async fn a_job_killed_by_a_foreign_signal_counts_as_cancelled() {
         let dir = tempfile::tempdir().unwrap();
         let provider = provider(dir.path(), "");
         let id = provider.submit(job("kill -9 $$")).await.unwrap();
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_job_is_found_by_its_name_and_one_that_never_was_is_gone() {
+    async fn a_job_is_found_by_its_name_and_an_unknown_one_is_gone() {
         let dir = tempfile::tempdir().unwrap();
         let provider = provider(dir.path(), "");
         assert_eq!(provider.find("parsl.x.block-0.1").await, Ok(None));

@@ -1,4 +1,4 @@
-//! Blocks with real processes: where nodes come from, how they end, and what is said of those that fail.
+//! Blocks with real processes: how they start and end, and how failures are reported.
 
 use std::collections::{HashMap, HashSet};
 use std::process::{Child, Command, Stdio};
@@ -17,35 +17,35 @@ use crate::cases::{cases, walk};
 use crate::rig::{Outcome, Rig, until};
 
 cases! {
-    a_scheduler_that_keeps_jobs_waiting_is_asked_for_all_at_once,
+    the_states_of_all_waiting_jobs_are_asked_for_in_one_call,
     a_node_drains_and_another_block_takes_over,
-    idle_blocks_go_while_others_work,
-    nodes_that_see_no_files_are_handed_what_they_need,
-    a_killed_node_leaves_nothing_where_it_kept_its_own_files,
-    what_a_failed_block_has_said_is_in_the_status,
+    idle_blocks_are_released_while_others_work,
+    nodes_without_a_shared_file_system_get_their_files_otherwise,
+    the_directory_of_a_killed_node_is_removed,
+    the_output_of_a_failed_block_is_in_the_status,
     worker_init_activates_a_virtual_environment,
-    the_path_of_workers_is_what_worker_init_makes_of_it,
+    worker_init_sets_the_python_path_of_workers,
     a_node_finds_its_engine_where_it_listens,
-    jobs_and_their_files_are_named_as_sites_know_them,
+    jobs_and_their_files_have_upstreams_names,
     workers_are_bound_to_their_cpus,
-    what_fits_on_no_node_is_told,
+    a_worker_that_fits_on_no_node_is_reported,
 }
 
-/// A job's state, what it is to run, and the process that runs it.
+/// A job's state, the job until it is started, and its process.
 type Queued = (JobState, Option<Job>, Option<Child>);
 
-/// A batch scheduler of one machine: jobs wait in a queue until they are let in.
+/// A batch scheduler on this machine: jobs wait in a queue until [`Queue::run_jobs`].
 #[derive(Default)]
 struct Queue {
     jobs: Mutex<HashMap<JobId, Queued>>,
-    /// How many jobs each call for their state was about.
-    asked: Mutex<Vec<usize>>,
+    /// How many jobs each call of `status` asked for.
+    status_calls: Mutex<Vec<usize>>,
     submitted: AtomicUsize,
     changed: Arc<Notify>,
 }
 
 impl Queue {
-    fn let_in(&self) {
+    fn run_jobs(&self) {
         for (state, job, child) in self.jobs.lock().unwrap().values_mut() {
             if let Some(job) = job.take() {
                 let mut bash = Command::new("bash");
@@ -78,7 +78,7 @@ impl Provider for Queue {
         jobs: &'a [JobId],
     ) -> ProviderFuture<'a, Result<HashMap<JobId, JobState>, QueryError>> {
         Box::pin(async move {
-            self.asked.lock().unwrap().push(jobs.len());
+            self.status_calls.lock().unwrap().push(jobs.len());
             let mut known = self.jobs.lock().unwrap();
             let known = jobs.iter().filter_map(|id| {
                 let (state, _, child) = known.get_mut(id)?;
@@ -129,7 +129,7 @@ impl Provider for Queue {
     }
 }
 
-async fn a_scheduler_that_keeps_jobs_waiting_is_asked_for_all_at_once() {
+async fn the_states_of_all_waiting_jobs_are_asked_for_in_one_call() {
     let queue = Arc::new(Queue::default());
     let options = json!({
         "max_workers_per_node": 1,
@@ -137,29 +137,29 @@ async fn a_scheduler_that_keeps_jobs_waiting_is_asked_for_all_at_once() {
     });
     let mut rig = Rig::start_on(Arc::clone(&queue) as Arc<dyn Provider>, options).await;
     let ids: Vec<_> = (0..8).map(|n| rig.call("def f(n): return n\n", json!([n]))).collect();
-    // Held and pending jobs are waited for; the refused one is told, and another asked for in its place.
-    until(|| queue.asked.lock().unwrap().len() > 3).await;
+    // The engine waits for held and pending jobs. It reports the refused one, and requests another block.
+    until(|| queue.status_calls.lock().unwrap().len() > 3).await;
     let failure = rig.handle.report().await.unwrap().last_block_failure.unwrap();
     assert_eq!(failure, "\tFailed to start block 1: sbatch: error: invalid partition\n");
-    queue.let_in();
+    queue.run_jobs();
     for (n, id) in ids.into_iter().enumerate() {
         assert_eq!(rig.end_of(id).await.value(), n);
     }
     let report = rig.handle.report().await.unwrap();
     assert_eq!((report.queue.as_deref(), report.account.as_deref()), (Some("debug"), Some("bio")));
-    let asked = queue.asked.lock().unwrap().clone();
+    let asked = queue.status_calls.lock().unwrap().clone();
     assert_eq!(asked.last(), Some(&4), "one call for all of them: {asked:?}");
     assert_eq!(queue.submitted.load(Ordering::Relaxed), 5, "never more than four live");
     rig.stop(Duration::ZERO).await;
 }
 
-/// Which node a task runs on.
+/// Returns the node that it runs on.
 const NODE: &str = "def f():\n    import os\n    return os.getppid()\n";
 
 async fn a_node_drains_and_another_block_takes_over() {
     let mut rig = Rig::start(json!({"drain_period": 1, "max_workers_per_node": 1})).await;
     let wait = "def f():\n    import os, time\n    time.sleep(2)\n    return os.getppid()\n";
-    // It began before the node's time was over, and is let to its end; the one behind it runs on the next node.
+    // The first began before the node drains, and ends there; the one behind it runs on the next node.
     let (long, behind) = (rig.call(wait, json!([])), rig.call(NODE, json!([])));
     let long = rig.end_of(long).await;
     let behind = rig.end_of(behind).await;
@@ -173,7 +173,7 @@ async fn a_node_drains_and_another_block_takes_over() {
     assert_eq!(rig.handle.report().await.unwrap().last_block_failure, None, "draining is no failure");
 }
 
-async fn idle_blocks_go_while_others_work() {
+async fn idle_blocks_are_released_while_others_work() {
     let mut rig = Rig::start(json!({
         "max_workers_per_node": 1,
         "strategy": "htex_auto_scale",
@@ -197,7 +197,7 @@ async fn idle_blocks_go_while_others_work() {
     assert_eq!(rig.run("def f(): return 1\n", json!([])).await.value(), 1, "and one comes when it is needed");
 }
 
-async fn nodes_that_see_no_files_are_handed_what_they_need() {
+async fn nodes_without_a_shared_file_system_get_their_files_otherwise() {
     let mut rig = Rig::start(json!({"shared_file_system": false})).await;
     let look = "\
 def f():
@@ -218,11 +218,11 @@ def f():
     until(|| !own.exists()).await;
 }
 
-/// The next node on that machine sees to it, and the engine where it stands.
-async fn a_killed_node_leaves_nothing_where_it_kept_its_own_files() {
+/// The next node on the machine removes it, and so does the engine on its own machine.
+async fn the_directory_of_a_killed_node_is_removed() {
     let look =
         "def f():\n    import os, sys\n    return [os.getppid(), sys.modules['farcall-worker'].__file__]\n";
-    // A task may be sent to a node of which nobody knows yet that it is dead.
+    // A task may be sent to a node before the engine knows that it is dead.
     let options = json!({"shared_file_system": false, "max_retries_on_system_failure": 9});
     let mut rig = Rig::start(options).await;
     let kill = async |rig: &mut Rig| {
@@ -241,7 +241,7 @@ async fn a_killed_node_leaves_nothing_where_it_kept_its_own_files() {
     until(|| !second.exists()).await;
 }
 
-async fn what_a_failed_block_has_said_is_in_the_status() {
+async fn the_output_of_a_failed_block_is_in_the_status() {
     let init = "echo 'loading python/3.12'; echo 'module: no such module' >&2; exit 3";
     let options =
         json!({"block_error_handler": false, "provider": {"type": "LocalProvider", "worker_init": init}});
@@ -277,7 +277,7 @@ async fn worker_init_activates_a_virtual_environment() {
     assert_eq!(outcome.value(), &json!([env, env]));
 }
 
-async fn the_path_of_workers_is_what_worker_init_makes_of_it() {
+async fn worker_init_sets_the_python_path_of_workers() {
     for safe in ["", "export PYTHONSAFEPATH=1; "] {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("farcall_worker.py"), "whose = 'the user'").unwrap();
@@ -304,7 +304,7 @@ async fn a_node_finds_its_engine_where_it_listens() {
     assert_eq!(rig.run("def f(): return 2\n", json!([])).await.value(), 2);
 }
 
-async fn jobs_and_their_files_are_named_as_sites_know_them() {
+async fn jobs_and_their_files_have_upstreams_names() {
     let mut rig = Rig::start(json!({"label": "Midway@RCC.UChicago", "provider": {"type": "LocalProvider", "worker_init": "export SEEN=yes"}})).await;
     let outcome = rig.run("def f():\n    import os\n    return [os.environ['JOBNAME'], os.environ['CORES'], os.environ['SEEN']]\n", json!([])).await;
     let name = outcome.value()[0].as_str().unwrap();
@@ -346,8 +346,8 @@ def f():
     assert_eq!(rig.run(look, json!([])).await.value()[0], json!(all), "one worker: all of them");
 }
 
-/// A worker that needs more than a node has will never start: the tasks that wait for it are told at once.
-async fn what_fits_on_no_node_is_told() {
+/// A worker that needs more than a node has can't start: waiting tasks fail at once.
+async fn a_worker_that_fits_on_no_node_is_reported() {
     let mut rig = Rig::start(json!({"cores_per_worker": 100_000})).await;
     let outcome = rig.run("def f(): pass\n", json!([])).await;
     assert!(outcome.text().contains("no worker fits on this node: it has "), "{outcome:?}");

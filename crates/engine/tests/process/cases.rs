@@ -1,4 +1,4 @@
-//! What users may rely on, each shown with real processes.
+//! The basic behaviour of an engine, with real processes.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -24,14 +24,14 @@ cases! {
     an_error_comes_back_with_its_traceback,
     a_burst_comes_back_whole,
     functions_see_their_environment,
-    a_worker_that_exits_costs_its_task_only,
-    a_retry_runs_elsewhere,
+    a_worker_that_exits_ends_only_its_task,
+    a_lost_task_is_retried_as_often_as_allowed,
     a_lost_node_ends_its_tasks,
-    a_block_that_does_not_start_is_told,
-    an_interpreter_that_does_not_work_is_told,
+    a_block_that_does_not_start_is_reported,
+    an_interpreter_that_does_not_work_is_reported,
     worker_init_chooses_the_environment,
     nothing_is_sent_before_it_has_begun,
-    stopping_returns_waits_and_ends,
+    a_stop_returns_waiting_tasks_and_ends_running_ones_after_its_grace,
     cancelling_ends_the_task_and_its_worker,
     bad_requests_are_refused,
     output_is_kept_and_bounded,
@@ -39,7 +39,7 @@ cases! {
     a_stop_while_a_block_is_starting_ends_it,
     big_values_cross,
     byte_code_of_another_python_is_refused,
-    figures_are_those_of_the_nodes,
+    the_report_counts_nodes_workers_and_tasks,
 }
 
 async fn a_value_comes_back() {
@@ -93,8 +93,8 @@ async fn functions_see_their_environment() {
     assert!(environment.get("FARCALL_WORKER_CONFIG").is_none());
 }
 
-/// Ways to end a process that are no exceptions, and what the text says of each.
-async fn a_worker_that_exits_costs_its_task_only() {
+/// Ways to end a process without an exception, and the error text of each.
+async fn a_worker_that_exits_ends_only_its_task() {
     let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
     for (source, how) in [
         ("import sys\n    sys.exit(3)", "exited with status 3"),
@@ -124,7 +124,7 @@ async fn a_worker_that_exits_costs_its_task_only() {
     }
 }
 
-async fn a_retry_runs_elsewhere() {
+async fn a_lost_task_is_retried_as_often_as_allowed() {
     let mut rig = Rig::start(json!({"max_retries_on_system_failure": 2})).await;
     let source = "\
 def f(path, needed):
@@ -149,7 +149,7 @@ def f(path, needed):
     }
 }
 
-/// The process id of the node, as the worker of a task sees it.
+/// The process id of the node.
 async fn node_pid(rig: &mut Rig) -> i64 {
     rig.run("def f():\n    import os\n    return os.getppid()\n", json!([])).await.value().as_i64().unwrap()
 }
@@ -175,23 +175,15 @@ async fn a_lost_node_ends_its_tasks() {
         "{outcome:?}"
     );
     until(|| !alive(worker)).await;
-    // One accident is no verdict: the next task gets a new block.
+    // One lost node is no bad state: the next task gets a new block.
     assert_eq!(rig.run("def f():\n    return 'back'\n", json!([])).await.value(), "back");
 }
 
-async fn bad_text(rig: &mut Rig) -> String {
-    loop {
-        if let Event::BadState { text } = rig.next_event().await.expect("the engine runs") {
-            return text;
-        }
-    }
-}
-
-async fn a_block_that_does_not_start_is_told() {
+async fn a_block_that_does_not_start_is_reported() {
     let init = "echo hello; echo 'module: not found' >&2; exit 3";
     let mut rig = Rig::start(json!({"provider": {"type": "LocalProvider", "worker_init": init}})).await;
     let waiting = rig.call("def f(): pass\n", json!([]));
-    let text = bad_text(&mut rig).await;
+    let text = rig.bad_state().await;
     assert_eq!(
         text,
         "Error 1:\n\tJob is marked as MISSING since the workers failed to register to the executor. Check the \
@@ -205,17 +197,17 @@ async fn a_block_that_does_not_start_is_told() {
     assert!(outcome.text().contains("parsl.jobs.errors.TooManyJobFailuresError: Error 1:\n"), "{outcome:?}");
 }
 
-async fn an_interpreter_that_does_not_work_is_told() {
+async fn an_interpreter_that_does_not_work_is_reported() {
     let mut rig = Rig::start(json!({"python": "no-such-python"})).await;
-    let text = bad_text(&mut rig).await;
+    let text = rig.bad_state().await;
     assert!(text.contains("no Python interpreter: no-such-python is not on the PATH of this node"), "{text}");
     let mut rig = Rig::start(json!({"python": "/bin/false"})).await;
-    let text = bad_text(&mut rig).await;
+    let text = rig.bad_state().await;
     assert!(text.contains("workers do not start: The worker process exited with status 1."), "{text}");
 }
 
 async fn worker_init_chooses_the_environment() {
-    // A function that changes the PATH, as conda's and module's do; the interpreter is the first on it.
+    // A shell function that changes the PATH, as those of conda and module do; the interpreter is the first on it.
     let real = crate::rig::options(json!({})).python.unwrap();
     let init = format!(
         "activate() {{ mkdir -p $1/bin; printf '#!/bin/sh\\nACTIVE=yes exec {real} \"$@\"\\n' > $1/bin/python3; chmod \
@@ -231,8 +223,8 @@ async fn worker_init_chooses_the_environment() {
 
 async fn nothing_is_sent_before_it_has_begun() {
     let mut rig = Rig::start(json!({})).await;
-    rig.run("def f(): pass\n", json!([])).await; // workers are there
-    rig.begins = false;
+    rig.run("def f(): pass\n", json!([])).await; // workers are ready
+    rig.confirms_begun = false;
     let path = rig.path().join("ran");
     let id = rig.call("def f(path):\n    open(path, 'w')\n    return 1\n", json!([path]));
     let Some(Event::Assigned(tasks)) = rig.next_event().await else { panic!("assigned first") };
@@ -243,7 +235,7 @@ async fn nothing_is_sent_before_it_has_begun() {
     assert_eq!(rig.end_of(id).await.value(), 1);
 }
 
-async fn stopping_returns_waits_and_ends() {
+async fn a_stop_returns_waiting_tasks_and_ends_running_ones_after_its_grace() {
     let mut rig = Rig::start(json!({"max_workers_per_node": 2})).await;
     let dir = rig.path().to_owned();
     let sleep = "def f(path, seconds):\n    import time\n    open(path, 'w')\n    time.sleep(seconds)\n    return seconds\n";
@@ -369,7 +361,7 @@ async fn a_stop_while_a_block_is_starting_ends_it() {
     let pid = || std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
     until(|| pid().is_some()).await;
     rig.stop(Duration::ZERO).await;
-    assert!(!alive(pid().unwrap()), "gone by the time the engine has said everything");
+    assert!(!alive(pid().unwrap()), "it has ended before the engine's last event");
 }
 
 async fn big_values_cross() {
@@ -386,7 +378,7 @@ async fn big_values_cross() {
 
 async fn byte_code_of_another_python_is_refused() {
     let mut rig = Rig::start(json!({})).await;
-    // What matters is who made it: source is never refused.
+    // Source is never refused, whichever Python it comes from.
     let id = rig.submit("def f(): return 1\n", json!([]), |submission| {
         submission.function_python = Some("2.7".into());
         submission.result_serializers = vec!["globus_compute_sdk.serialize.JSONData".into()];
@@ -399,7 +391,7 @@ async fn byte_code_of_another_python_is_refused() {
     assert!(outcome.text().contains("AllCodeStrategies"), "{outcome:?}");
 }
 
-async fn figures_are_those_of_the_nodes() {
+async fn the_report_counts_nodes_workers_and_tasks() {
     let mut rig = Rig::start(json!({})).await;
     rig.run("def f(): pass\n", json!([])).await;
     let report = rig.handle.report().await.unwrap();

@@ -1,6 +1,5 @@
 //! What a batch job grants: accelerators, cores and memory.
 
-use engine::Event;
 use serde_json::{Value, json};
 
 use crate::cases::cases;
@@ -9,7 +8,7 @@ use crate::rig::Rig;
 cases! {
     workers_see_the_accelerators_that_the_job_was_granted,
     workers_share_the_nvidia_devices_of_a_job_that_was_granted_fewer,
-    more_accelerators_than_the_job_was_granted_are_refused_with_both,
+    a_node_refuses_more_accelerators_than_its_job_was_granted,
     slots_are_counted_by_what_the_job_was_granted,
 }
 
@@ -18,15 +17,7 @@ fn options(job: &str, mut more: Value) -> Value {
     more
 }
 
-async fn bad(rig: &mut Rig) -> String {
-    loop {
-        if let Event::BadState { text } = rig.next_event().await.expect("the engine runs") {
-            return text;
-        }
-    }
-}
-
-/// Waits until so many workers run one of these.
+/// Waits until as many workers run this function, and returns the worker's variables.
 const SEEN: &str = "\
 def f(path, n, workers):
     import os, time
@@ -45,7 +36,7 @@ async fn workers_see_the_accelerators_that_the_job_was_granted() {
     }
 }
 
-/// As with Parsl, whose documentation has it for NVIDIA's Multi-Process Service.
+/// As with Parsl, whose documentation recommends it for NVIDIA's Multi-Process Service.
 async fn workers_share_the_nvidia_devices_of_a_job_that_was_granted_fewer() {
     let more = json!({"available_accelerators": 4, "max_workers_per_node": 4, "cores_per_worker": 0.25});
     let seen = seen(options("CUDA_VISIBLE_DEVICES=4,5", more), 4).await;
@@ -53,7 +44,7 @@ async fn workers_share_the_nvidia_devices_of_a_job_that_was_granted_fewer() {
     assert_eq!(seen, json!([device("4"), device("4"), device("5"), device("5")]));
 }
 
-/// What each of so many workers finds in its environment, sorted.
+/// The variables of each worker, sorted.
 async fn seen(options: Value, workers: usize) -> Value {
     let mut rig = Rig::start(options).await;
     let path = rig.path().join("here");
@@ -67,10 +58,10 @@ async fn seen(options: Value, workers: usize) -> Value {
     seen.into()
 }
 
-async fn more_accelerators_than_the_job_was_granted_are_refused_with_both() {
+async fn a_node_refuses_more_accelerators_than_its_job_was_granted() {
     let job = "ROCR_VISIBLE_DEVICES=GPU-8932f937,GPU-1f2e";
     let mut rig = Rig::start(options(job, json!({"available_accelerators": 4}))).await;
-    let text = bad(&mut rig).await;
+    let text = rig.bad_state().await;
     let words = "available_accelerators asks for 4 accelerators, and ROCR_VISIBLE_DEVICES=GPU-8932f937,GPU-1f2e grants 2.";
     assert!(text.contains(words), "{text}");
 }
@@ -88,6 +79,6 @@ async fn slots_are_counted_by_what_the_job_was_granted() {
     }
     let mut rig =
         Rig::start(options("SLURM_JOB_ID=7 SLURM_MEM_PER_NODE=2048", json!({"mem_per_worker": 3.0}))).await;
-    let text = bad(&mut rig).await;
+    let text = rig.bad_state().await;
     assert!(text.contains("2 GiB (by SLURM_MEM_PER_NODE)"), "{text}");
 }

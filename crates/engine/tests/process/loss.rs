@@ -1,29 +1,29 @@
-//! What is lost when a worker, a node or the link dies, and what is not.
+//! What is lost when a worker, a node or the link fails, and what is not.
 
 use serde_json::json;
 
 use crate::cases::cases;
-use crate::proxy::Cut;
+use crate::proxy::LinkFault;
 use crate::rig::{Outcome, Rig, alive, until};
 
 cases! {
     killing_at_random_loses_nothing_and_repeats_nothing,
     links_that_fail_at_random_lose_nothing_and_repeat_nothing,
-    a_reset_link_costs_what_was_running_and_no_more,
-    a_link_that_swallows_everything_is_noticed_by_its_silence,
-    a_link_that_only_the_node_has_lost_is_noticed_by_its_silence,
-    a_link_that_only_the_engine_has_lost_costs_what_was_running_and_no_more,
-    a_half_closed_link_costs_what_was_running_and_no_more,
-    a_link_torn_within_a_frame_costs_what_was_running_and_no_more,
-    a_slow_link_costs_nothing,
-    a_frame_that_takes_longer_than_the_silence_allowed_is_no_silence,
-    a_node_that_hears_nothing_any_more_leaves,
+    a_reset_link_loses_only_running_tasks,
+    a_link_that_drops_everything_is_detected_by_missing_heartbeats,
+    a_link_closed_for_the_node_only_is_detected_by_missing_heartbeats,
+    a_link_closed_for_the_engine_only_loses_only_running_tasks,
+    a_half_closed_link_loses_only_running_tasks,
+    a_link_torn_within_a_frame_loses_only_running_tasks,
+    a_slow_link_loses_no_task,
+    a_frame_that_takes_longer_than_the_heartbeat_threshold_keeps_the_link_alive,
+    a_node_without_heartbeats_from_its_engine_ends,
     fifty_simulated_nodes_take_a_burst_and_lose_nothing,
     a_long_task_does_not_hold_up_the_short_ones_behind_it,
-    what_lay_ahead_of_a_worker_that_died_runs_elsewhere,
+    prefetched_tasks_of_a_dead_worker_run_elsewhere,
 }
 
-/// Notes in the file that it has run, takes a moment, and says who runs it.
+/// Writes to the file that it has run, takes a moment, and returns its process and its node.
 const NOTED: &str = "\
 def f(path, n):
     import os, time
@@ -33,7 +33,7 @@ def f(path, n):
     return [os.getpid(), os.getppid()]
 ";
 
-/// How often each of so many tasks has run.
+/// How often each task has run.
 fn runs(path: &std::path::Path, count: usize) -> Vec<usize> {
     let mut times = vec![0; count];
     let ran = std::fs::read_to_string(path).unwrap_or_default();
@@ -41,10 +41,10 @@ fn runs(path: &std::path::Path, count: usize) -> Vec<usize> {
     times
 }
 
-/// The same numbers for the same seed, so that a failure can be had again.
-struct Chance(u64);
+/// Random numbers that are the same for the same seed, so that a failure can be repeated.
+struct Random(u64);
 
-impl Chance {
+impl Random {
     fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -53,18 +53,18 @@ impl Chance {
     }
 }
 
-/// What may go wrong while tasks run.
+/// What fails while tasks run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Accident {
     Worker,
     Node,
-    Link(Cut),
+    Link(LinkFault),
 }
 
-/// Lets accidents happen while tasks run, `most` at most: one after the other, at random moments. Every task ends once
-/// (the rig insists), none has run more often than the retries allow, and what returned has run.
+/// Causes up to `most` accidents at random moments while tasks run. Every task ends once (which the rig checks), none
+/// runs more often than the retries allow, and every task that returned has run.
 async fn accidents(seed: u64, retries: usize, among: &[Accident], most: usize) {
-    // Silence is noticed after five seconds: little for a crowded machine, and as long as this may wait for it.
+    // A silent link is detected after five seconds: short for a busy machine, but the test waits that long for it.
     let options = json!({
         "max_retries_on_system_failure": retries,
         "max_workers_per_node": 3,
@@ -74,13 +74,13 @@ async fn accidents(seed: u64, retries: usize, among: &[Accident], most: usize) {
     let (mut rig, proxy) = Rig::start_behind_proxy(options).await;
     let path = rig.path().join("ran");
     let ids: Vec<_> = (0..400).map(|n| rig.call(NOTED, json!([path, n]))).collect();
-    let (mut chance, mut happened, mut quiet, mut returned) = (Chance(seed), Vec::new(), 0, 0);
+    let (mut random, mut happened, mut quiet, mut returned) = (Random(seed), Vec::new(), 0, 0);
     for id in &ids {
         let Outcome::Returned(pids) = rig.end_of(*id).await else { continue };
         returned += 1;
         quiet += 1;
-        // Something must come back in between, or no block would seem to work.
-        if quiet < 10 || chance.below(8) > 0 || happened.len() == most {
+        // Some results must come between two accidents, or the engine would enter bad state.
+        if quiet < 10 || random.below(8) > 0 || happened.len() == most {
             continue;
         }
         quiet = 0;
@@ -90,12 +90,12 @@ async fn accidents(seed: u64, retries: usize, among: &[Accident], most: usize) {
             Accident::Worker => &pids[0],
             Accident::Node => &pids[1],
             Accident::Link(how) => {
-                proxy.cut(how);
+                proxy.inject(how);
                 continue;
             }
         };
         let pid = nix::unistd::Pid::from_raw(pid.as_i64().unwrap() as i32);
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL); // gone already is as good
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL); // it may have ended already
     }
     let times = runs(&path, ids.len());
     assert!(times.iter().all(|times| *times <= 1 + retries), "{times:?}");
@@ -103,13 +103,13 @@ async fn accidents(seed: u64, retries: usize, among: &[Accident], most: usize) {
         assert!(*times > 0 || matches!(rig.known(*id), Some(Outcome::Raised { .. })));
     }
     assert!(among.iter().all(|accident| happened.contains(accident)), "seed {seed:x}: {happened:?}");
-    // Each accident costs what ran; about a quarter of all, as the accidents fall.
+    // Each accident loses the running tasks, together about a quarter of all.
     assert!(returned > 250, "{returned} returned");
 }
 
 async fn killing_at_random_loses_nothing_and_repeats_nothing() {
-    let reset = Accident::Link(Cut::Reset);
-    // A worker now and then, its node or the link less often.
+    let reset = Accident::Link(LinkFault::Reset);
+    // Workers more often than the node or the link.
     let among = [Accident::Worker, Accident::Worker, Accident::Worker, Accident::Node, reset];
     for (seed, retries) in [(0x5eed, 0), (0xfa11, 2)] {
         accidents(seed, retries, &among, usize::MAX).await;
@@ -118,28 +118,28 @@ async fn killing_at_random_loses_nothing_and_repeats_nothing() {
 
 async fn links_that_fail_at_random_lose_nothing_and_repeat_nothing() {
     let links = [
-        Cut::Reset,
-        Cut::Blackhole,
-        Cut::NodeOnly,
-        Cut::EngineOnly,
-        Cut::HalfClosed,
-        Cut::Torn,
-        Cut::Slow(100_000),
+        LinkFault::Reset,
+        LinkFault::Blackhole,
+        LinkFault::NodeOnly,
+        LinkFault::EngineOnly,
+        LinkFault::HalfClosed,
+        LinkFault::Torn,
+        LinkFault::Slow(100_000),
     ];
     let among: Vec<_> = links.map(Accident::Link).into_iter().chain([Accident::Worker]).collect();
     accidents(0xc0de, 1, &among, 10).await;
 }
 
-/// Cuts the link under load. What the lost node had been sent ends so; the rest runs on the node that comes after it;
+/// Makes the link fail under load. The tasks that the lost node had been sent fail; the others run on the next node;
 /// nothing runs twice.
-async fn cut_under_load(how: Cut) {
-    // Five seconds is little for a crowded machine, and as long as a lost task may take to be told here.
+async fn fail_link_under_load(how: LinkFault) {
+    // Five seconds are short for a busy machine, but the test waits that long for lost tasks.
     let options = json!({"heartbeat_period": 1, "heartbeat_threshold": 5, "max_workers_per_node": 3});
     let (mut rig, proxy) = Rig::start_behind_proxy(options).await;
     let path = rig.path().join("ran");
     let ids: Vec<_> = (0..300).map(|n| rig.call(NOTED, json!([path, n]))).collect();
     rig.end_of(ids[20]).await;
-    proxy.cut(how);
+    proxy.inject(how);
     let mut lost = 0;
     for id in &ids {
         match rig.end_of(*id).await {
@@ -153,82 +153,82 @@ async fn cut_under_load(how: Cut) {
     }
     let times = runs(&path, ids.len());
     assert!(times.iter().all(|times| *times <= 1), "{times:?}");
-    assert!(lost > 0, "the cut went unnoticed");
+    assert!(lost > 0, "the failure of the link was not detected");
     rig.run(NOTED, json!([path, 0])).await.value();
 }
 
-async fn a_reset_link_costs_what_was_running_and_no_more() {
-    cut_under_load(Cut::Reset).await;
+async fn a_reset_link_loses_only_running_tasks() {
+    fail_link_under_load(LinkFault::Reset).await;
 }
 
-async fn a_link_that_swallows_everything_is_noticed_by_its_silence() {
-    cut_under_load(Cut::Blackhole).await;
+async fn a_link_that_drops_everything_is_detected_by_missing_heartbeats() {
+    fail_link_under_load(LinkFault::Blackhole).await;
 }
 
-async fn a_link_that_only_the_node_has_lost_is_noticed_by_its_silence() {
-    cut_under_load(Cut::NodeOnly).await;
+async fn a_link_closed_for_the_node_only_is_detected_by_missing_heartbeats() {
+    fail_link_under_load(LinkFault::NodeOnly).await;
 }
 
-async fn a_link_that_only_the_engine_has_lost_costs_what_was_running_and_no_more() {
-    cut_under_load(Cut::EngineOnly).await;
+async fn a_link_closed_for_the_engine_only_loses_only_running_tasks() {
+    fail_link_under_load(LinkFault::EngineOnly).await;
 }
 
-async fn a_half_closed_link_costs_what_was_running_and_no_more() {
-    cut_under_load(Cut::HalfClosed).await;
+async fn a_half_closed_link_loses_only_running_tasks() {
+    fail_link_under_load(LinkFault::HalfClosed).await;
 }
 
-async fn a_link_torn_within_a_frame_costs_what_was_running_and_no_more() {
-    cut_under_load(Cut::Torn).await;
+async fn a_link_torn_within_a_frame_loses_only_running_tasks() {
+    fail_link_under_load(LinkFault::Torn).await;
 }
 
-async fn a_slow_link_costs_nothing() {
+async fn a_slow_link_loses_no_task() {
     let (mut rig, proxy) = Rig::start_behind_proxy(json!({"max_workers_per_node": 3})).await;
     let path = rig.path().join("ran");
     let ids: Vec<_> = (0..300).map(|n| rig.call(NOTED, json!([path, n]))).collect();
     rig.end_of(ids[20]).await;
-    proxy.cut(Cut::Slow(100_000));
+    proxy.inject(LinkFault::Slow(100_000));
     for id in &ids {
         rig.end_of(*id).await.value();
     }
     assert_eq!(runs(&path, ids.len()), vec![1; ids.len()]);
 }
 
-/// Half as long again, each way: what is heard are bytes, not only whole frames.
-async fn a_frame_that_takes_longer_than_the_silence_allowed_is_no_silence() {
+/// It takes half as long again, each way: bytes count as contact, not only whole frames.
+async fn a_frame_that_takes_longer_than_the_heartbeat_threshold_keeps_the_link_alive() {
     let options = json!({"heartbeat_period": 1, "heartbeat_threshold": 5, "max_workers_per_node": 1});
     let (mut rig, proxy) = Rig::start_behind_proxy(options).await;
     let before = rig.run(NODE, json!(["warm"])).await;
-    proxy.cut(Cut::Slow(100_000));
+    proxy.inject(LinkFault::Slow(100_000));
     let outcome = rig.run(NODE, json!(["x".repeat(800_000)])).await;
     assert_eq!(outcome.value()[0], before.value()[0], "the same node");
     assert_eq!(outcome.value()[1].as_str().unwrap().len(), 800_000);
 }
 
-/// Which node it runs on, and its argument again.
+/// Returns the node that it runs on, and its argument.
 const NODE: &str = "def f(data):\n    import os\n    return [os.getppid(), data]\n";
 
-/// Its workers go with it: nobody wants their results.
-async fn a_node_that_hears_nothing_any_more_leaves() {
+/// Its workers end with it.
+async fn a_node_without_heartbeats_from_its_engine_ends() {
     let options = json!({
         "heartbeat_period": 1,
         "heartbeat_threshold": 4,
         "max_workers_per_node": 1,
-        // The next task may be sent to the node that nobody knows to be lost.
+        // The next task may be sent to the node before the engine knows that it is lost.
         "max_retries_on_system_failure": 1,
     });
-    for how in [Cut::Blackhole, Cut::EngineOnly] {
+    for how in [LinkFault::Blackhole, LinkFault::EngineOnly] {
         let (mut rig, proxy) = Rig::start_behind_proxy(options.clone()).await;
         let path = rig.path().join("ran");
         let outcome = rig.run(NOTED, json!([path, 0])).await;
         let pids: Vec<_> =
             outcome.value().as_array().unwrap().iter().map(|pid| pid.as_i64().unwrap()).collect();
-        proxy.cut(how);
+        proxy.inject(how);
         until(|| pids.iter().all(|pid| !alive(*pid))).await;
         rig.run(NOTED, json!([path, 0])).await.value();
     }
 }
 
-/// The small sister of `bench nodes`. The rig insists on one end for each task.
+/// A small version of `bench nodes`. The rig checks that each task ends once.
 async fn fifty_simulated_nodes_take_a_burst_and_lose_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut rig = Rig::start_in(dir, &["simulate", "50", "128"], json!({"max_workers_per_node": 128})).await;
@@ -240,7 +240,7 @@ async fn fifty_simulated_nodes_take_a_burst_and_lose_nothing() {
     assert_eq!((report.managers, report.total_workers, report.outstanding_tasks), (50, 6400, 0));
 }
 
-/// Short tasks make the worker quick, so that some are given to it ahead, behind the long one.
+/// Short tasks make the worker quick, so that some are prefetched to it behind the long one.
 async fn a_long_task_does_not_hold_up_the_short_ones_behind_it() {
     const SOURCE: &str = "\
 def f(path, n):
@@ -261,8 +261,8 @@ def f(path, n):
     assert_eq!(rig.end_of(ids[100]).await.value(), 100);
 }
 
-/// No retry is allowed, and yet one task only is lost.
-async fn what_lay_ahead_of_a_worker_that_died_runs_elsewhere() {
+/// No retry is allowed, and yet only the running task is lost.
+async fn prefetched_tasks_of_a_dead_worker_run_elsewhere() {
     const SOURCE: &str = "\
 def f(path, n):
     import os

@@ -1,6 +1,6 @@
 //! The engine with real processes: this program is both the test and the node that the engine's blocks run.
 //!
-//! Every case is a process of its own under nextest; run directly, they run one after another.
+//! Under nextest each case is a process of its own; without it they run one after another.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)] // a test program
 
@@ -30,8 +30,12 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
         ["node", "--block", block, "--config", file] => node(Config::read(file.as_ref()), block),
-        ["node-by", proxy, "--block", block, "--config", file] => node(by(proxy, file), block),
-        ["node-of", version, "--block", block, "--config", file] => node(of(version, file), block),
+        ["node-through", proxy, "--block", block, "--config", file] => {
+            node(with_engine_address(proxy, file), block)
+        }
+        ["node-of-engine-version", version, "--block", block, "--config", file] => {
+            node(with_engine_version(version, file), block)
+        }
         ["simulate", nodes, slots, "--block", block, "--config", file] => {
             let config = Config::read(file.as_ref()).unwrap();
             let (block, nodes, slots) =
@@ -72,22 +76,22 @@ fn node(config: Result<Config, ConfigError>, block: &str) -> ExitCode {
     }
 }
 
-/// Ready when somebody asks this process to end.
+/// Ready when this process gets SIGTERM.
 async fn terminated() {
     tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap().recv().await;
 }
 
-/// A node's configuration with another way to the engine.
-fn by(proxy: &str, file: &str) -> Result<Config, ConfigError> {
-    changed(file, "engines", serde_json::json!([proxy]))
+/// A node's configuration with another address of the engine.
+fn with_engine_address(proxy: &str, file: &str) -> Result<Config, ConfigError> {
+    with_changed(file, "engines", serde_json::json!([proxy]))
 }
 
 /// The configuration that an engine of another version would write.
-fn of(version: &str, file: &str) -> Result<Config, ConfigError> {
-    changed(file, "version", serde_json::json!(version))
+fn with_engine_version(version: &str, file: &str) -> Result<Config, ConfigError> {
+    with_changed(file, "version", serde_json::json!(version))
 }
 
-fn changed(file: &str, key: &str, value: serde_json::Value) -> Result<Config, ConfigError> {
+fn with_changed(file: &str, key: &str, value: serde_json::Value) -> Result<Config, ConfigError> {
     let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
     config[key] = value;
     let own = tempfile::NamedTempFile::new().unwrap();

@@ -6,8 +6,8 @@ use crate::cases::cases;
 use crate::rig::{Rig, alive, until};
 
 cases! {
-    a_hard_limit_of_open_files_starts_what_fits_and_says_so,
-    a_soft_limit_of_open_files_is_the_users_and_workers_are_ended_side_by_side,
+    a_hard_limit_of_open_files_limits_the_workers_and_is_reported,
+    users_keep_their_soft_limit_of_open_files_and_256_workers_are_ended_side_by_side,
 }
 
 fn options(limit: &str, workers: u32) -> Value {
@@ -18,7 +18,7 @@ fn options(limit: &str, workers: u32) -> Value {
     })
 }
 
-async fn a_hard_limit_of_open_files_starts_what_fits_and_says_so() {
+async fn a_hard_limit_of_open_files_limits_the_workers_and_is_reported() {
     let mut rig = Rig::start(options("ulimit -n 256", 256)).await;
     let limits = "def f():\n    import resource\n    return resource.getrlimit(resource.RLIMIT_NOFILE)\n";
     assert_eq!(rig.run(limits, json!([])).await.value(), &json!([256, 256]));
@@ -27,7 +27,7 @@ async fn a_hard_limit_of_open_files_starts_what_fits_and_says_so() {
     assert!((20..60).contains(&workers), "{report}");
     let text = report["slots_missing"].as_str().unwrap();
     assert!(text.contains(&format!("{workers} of 256 workers fit: ")), "{text}");
-    // All that were said to be there are: each waits for the others.
+    // As many workers as reported exist: each waits for the others.
     let path = rig.path().join("here");
     std::fs::create_dir(&path).unwrap();
     let ids: Vec<_> = (0..workers).map(|n| rig.call(MEET, json!([path, n, workers]))).collect();
@@ -50,9 +50,9 @@ def f(path, n, count):
     return [os.getpid(), escaped.pid, resource.getrlimit(resource.RLIMIT_NOFILE)[0]]
 ";
 
-/// More workers than the users' limit would have room for. Their provider ends them within its grace of two seconds, or
-/// what they have started would outlive them.
-async fn a_soft_limit_of_open_files_is_the_users_and_workers_are_ended_side_by_side() {
+/// There are more workers than the users' limit allows. They must end within the provider's grace period of two
+/// seconds, or the processes that they have started would outlive them.
+async fn users_keep_their_soft_limit_of_open_files_and_256_workers_are_ended_side_by_side() {
     let count = 256;
     let mut rig = Rig::start(options("ulimit -Sn 256", count)).await;
     let path = rig.path().join("here");

@@ -1,4 +1,4 @@
-//! Functions that do what functions should not. Each costs its own task at most, and the slot is as good as new.
+//! Functions that misbehave. Each ends at most its own task, and the slot works again afterwards.
 
 use std::time::Duration;
 
@@ -8,28 +8,28 @@ use crate::cases::cases;
 use crate::rig::{Outcome, Rig, alive};
 
 cases! {
-    what_a_worker_started_goes_with_it,
+    processes_that_a_worker_started_end_with_it,
     a_cancelled_function_may_clean_up,
-    a_cancelled_task_takes_its_own_processes_with_it_and_nobody_elses,
+    cancelling_ends_the_processes_of_the_task_and_no_others,
     a_task_that_was_cancelled_in_the_queue_never_runs,
-    misbehaving_functions_cost_nobody_else,
-    what_a_function_raises_is_told_and_the_worker_goes_on,
-    what_a_function_does_to_its_worker_ends_with_it,
-    a_spoiled_thread_does_not_hold_its_slot,
-    an_alarm_that_was_forgotten_goes_off_in_no_other_function,
-    a_function_that_closes_what_it_has_not_opened_is_told,
+    misbehaving_functions_harm_no_other_task,
+    every_exception_is_reported_and_the_worker_goes_on,
+    a_worker_damaged_by_a_function_is_replaced,
+    a_damaged_process_of_threads_is_replaced,
+    a_forgotten_alarm_interrupts_no_other_function,
+    a_function_that_closes_the_workers_descriptors_gets_an_error,
     a_forked_child_that_returns_is_ended_and_its_parent_answers,
-    what_a_function_forks_in_a_thread_does_not_answer,
+    a_child_forked_in_a_thread_does_not_answer,
     a_process_pool_and_a_daemon_of_a_function_work_without_the_workers_sockets,
-    an_answer_that_does_not_belong_is_the_end_of_the_worker,
-    recursion_to_death_costs_its_task_only,
+    a_worker_that_sends_an_unexpected_result_is_killed,
+    a_stack_overflow_ends_only_its_task,
     a_gigabyte_printed_leaves_a_bounded_file,
-    a_huge_result_is_refused_and_forgotten,
-    directory_and_environment_are_found_as_they_were,
+    a_huge_result_is_refused_and_its_memory_freed,
+    directory_and_environment_are_restored_for_each_task,
     the_empty_sandbox_of_a_task_whose_worker_died_is_removed,
 }
 
-async fn what_a_worker_started_goes_with_it() {
+async fn processes_that_a_worker_started_end_with_it() {
     let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
     let source = "\
 def f(path):
@@ -77,7 +77,7 @@ def f():
     assert_eq!(rig.end_of(next).await.value(), 1, "of the node's descendants only the fresh worker itself");
 }
 
-/// Cancelling asks the process group first, and kills what does not listen.
+/// Cancelling sends SIGTERM to the process group first, and kills what ignores it.
 async fn a_cancelled_function_may_clean_up() {
     let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
     let (began, cleaned) = (rig.path().join("began"), rig.path().join("cleaned"));
@@ -102,9 +102,9 @@ def f(began, cleaned):
     assert_eq!(rig.run("def f(): return 2\n", json!([])).await.value(), 2);
 }
 
-/// One that sleeps in C, one whose child has left its session, one that listens to no signal. What they share a node
-/// with goes on, its children too.
-async fn a_cancelled_task_takes_its_own_processes_with_it_and_nobody_elses() {
+/// One task sleeps in C, one has a child in another session, one ignores signals. Other tasks on the node go on, and
+/// so do their children.
+async fn cancelling_ends_the_processes_of_the_task_and_no_others() {
     const SOURCE: &str = "\
 def f(directory, name, kind):
     import ctypes, os, signal, subprocess, time
@@ -157,7 +157,7 @@ def f(directory, name, kind):
     }
 }
 
-/// Where it waits makes no difference: here for a node, there for a worker, there ahead of the worker.
+/// It makes no difference where the task waits: for a node, for a worker, or prefetched to a worker.
 async fn a_task_that_was_cancelled_in_the_queue_never_runs() {
     const SOURCE: &str = "\
 def f(directory, n):
@@ -186,7 +186,7 @@ def f(directory, n):
     assert_eq!(ran.collect::<Vec<_>>(), [0, 2, 4, 6, 8, 10]);
 }
 
-async fn misbehaving_functions_cost_nobody_else() {
+async fn misbehaving_functions_harm_no_other_task() {
     let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
     for (source, words) in [
         ("return f()", "maximum recursion depth exceeded"),
@@ -212,16 +212,16 @@ async fn misbehaving_functions_cost_nobody_else() {
             other => assert!(words.is_empty(), "{source}: {other:?}"),
         }
     }
-    // What the last ones did to their worker ends with it.
+    // A new worker does not have the damage of the last one.
     rig.run("def f():\n    import os\n    os._exit(0)\n", json!([])).await;
     assert_eq!(rig.run("def f():\n    return len('fine')\n", json!([])).await.value(), 4);
 }
 
-/// Forks as Python does, and as a C library does, which Python is not told of.
+/// Forks by Python, and by C, of which Python does not know.
 const FORKS: [(&str, &str); 2] =
     [("Python", "__import__('os').fork()"), ("C", "__import__('ctypes').CDLL(None).fork()")];
 
-/// Everything that a child may do on its way back into the worker; its parent waits for it.
+/// A function that forks, and whose child leaves it in several ways while the parent waits for it.
 fn forking(fork: &str) -> String {
     format!(
         "\
@@ -262,11 +262,11 @@ async fn a_forked_child_that_returns_is_ended_and_its_parent_answers() {
     assert_eq!(
         rig.run("def f():\n    return 2\n", json!([])).await.value(),
         2,
-        "the late children say nothing"
+        "late children do not answer"
     );
 }
 
-async fn what_a_function_forks_in_a_thread_does_not_answer() {
+async fn a_child_forked_in_a_thread_does_not_answer() {
     let mut rig = Rig::start(json!({"type": "ThreadPoolEngine", "max_workers": 2})).await;
     for (whose, fork) in FORKS {
         for n in 0..4 {
@@ -313,8 +313,8 @@ def f(path):
     crate::rig::until(|| !alive(daemon)).await;
 }
 
-/// The function finds the socket that results go by, and writes results of its own: for another task, or its own twice.
-async fn an_answer_that_does_not_belong_is_the_end_of_the_worker() {
+/// The function finds the socket for results, and writes forged ones: for another task, or two for its own.
+async fn a_worker_that_sends_an_unexpected_result_is_killed() {
     let source = "\
 def f(tasks):
     import json, os, socket, struct, time, uuid
@@ -339,18 +339,18 @@ def f(tasks):
     let outcome = rig.run(source, json!([[strange]])).await;
     assert!(outcome.text().contains("WorkerLost"), "{outcome:?}");
     assert!(outcome.text().contains("result for a task that it was not running"), "{outcome:?}");
-    assert_eq!(rig.run("def f(): return 2\n", json!([])).await.value(), 2, "the slot is as good as new");
+    assert_eq!(rig.run("def f(): return 2\n", json!([])).await.value(), 2, "the slot works again");
     assert_eq!(
         rig.run(source, json!([[null, null]])).await.value(),
         &json!(["forged"]),
-        "it may say so itself"
+        "it can forge its own result"
     );
-    assert_eq!(rig.run("def f(): return 3\n", json!([])).await.value(), 3, "but once");
+    assert_eq!(rig.run("def f(): return 3\n", json!([])).await.value(), 3, "but only one");
 }
 
-async fn recursion_to_death_costs_its_task_only() {
+async fn a_stack_overflow_ends_only_its_task() {
     let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
-    // Without the interpreter's own limit the stack ends first.
+    // Without the interpreter's recursion limit the stack overflows.
     let source = "\
 def f():
     import sys
@@ -386,7 +386,7 @@ def f(megabytes):
     assert!(kept <= 17 << 20, "{kept}");
 }
 
-async fn a_huge_result_is_refused_and_forgotten() {
+async fn a_huge_result_is_refused_and_its_memory_freed() {
     let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
     let pid = rig.run("def f():\n    import os\n    return os.getpid()\n", json!([])).await;
     let outcome = rig.run("def f(n):\n    return 'x' * n\n", json!([100_000_000])).await;
@@ -403,7 +403,7 @@ def f():
     assert!(resident.value().as_u64().unwrap() < 100, "MB kept: {resident:?}");
 }
 
-async fn directory_and_environment_are_found_as_they_were() {
+async fn directory_and_environment_are_restored_for_each_task() {
     let mut rig = Rig::start(json!({"max_workers_per_node": 1, "run_in_sandbox": true})).await;
     let spoil = "\
 def f():
@@ -446,7 +446,7 @@ async fn the_empty_sandbox_of_a_task_whose_worker_died_is_removed() {
     assert_eq!(kept, b"xx", "what it left there is its user's, by both attempts");
 }
 
-async fn what_a_function_raises_is_told_and_the_worker_goes_on() {
+async fn every_exception_is_reported_and_the_worker_goes_on() {
     let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
     let pid = "def f():\n    import os\n    return os.getpid()\n";
     let worker = rig.run(pid, json!([])).await.value().clone();
@@ -493,8 +493,8 @@ async fn what_a_function_raises_is_told_and_the_worker_goes_on() {
     }
 }
 
-/// What spoils a worker costs one more task at most, and that is told to be submitted again.
-async fn what_a_function_does_to_its_worker_ends_with_it() {
+/// A damaged worker fails at most one more task, whose error says to submit it again.
+async fn a_worker_damaged_by_a_function_is_replaced() {
     let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
     for spoil in [
         "import json; json.dumps = json.loads = None",
@@ -520,7 +520,7 @@ async fn what_a_function_does_to_its_worker_ends_with_it() {
     }
 }
 
-async fn a_spoiled_thread_does_not_hold_its_slot() {
+async fn a_damaged_process_of_threads_is_replaced() {
     let mut rig = Rig::start(json!({"type": "ThreadPoolEngine", "max_workers": 1})).await;
     let spoil = "def f():\n    import builtins, sys\n    sys.modules['traceback'] = builtins.len = None\n    return 1\n";
     assert_eq!(rig.run(spoil, json!([])).await.value(), 1);
@@ -529,7 +529,7 @@ async fn a_spoiled_thread_does_not_hold_its_slot() {
     assert_eq!(rig.run("def f(): return len('fine')\n", json!([])).await.value(), 4);
 }
 
-async fn an_alarm_that_was_forgotten_goes_off_in_no_other_function() {
+async fn a_forgotten_alarm_interrupts_no_other_function() {
     let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
     let forget = "def f():\n    import signal\n    signal.setitimer(signal.ITIMER_REAL, 0.2)\n    return 1\n";
     assert_eq!(rig.run(forget, json!([])).await.value(), 1);
@@ -537,7 +537,7 @@ async fn an_alarm_that_was_forgotten_goes_off_in_no_other_function() {
     assert_eq!(rig.run(sleep, json!([])).await.value(), 2);
 }
 
-async fn a_function_that_closes_what_it_has_not_opened_is_told() {
+async fn a_function_that_closes_the_workers_descriptors_gets_an_error() {
     let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
     for then in ["pass", "time.sleep(1000)", "builtins.kept = [open('/dev/null', 'r+') for _ in range(40)]"] {
         let source = format!(

@@ -1,4 +1,4 @@
-//! The engines of one machine: processes, and threads of one process.
+//! The pool engines: ProcessPoolEngine and ThreadPoolEngine.
 
 use serde_json::json;
 
@@ -6,17 +6,17 @@ use crate::cases::cases;
 use crate::rig::{Outcome, Rig};
 
 cases! {
-    a_process_pool_runs_tasks_beside_each_other,
+    a_process_pool_runs_tasks_at_the_same_time,
     a_process_of_a_pool_is_replaced_when_it_has_run_its_tasks,
     threads_share_one_process,
     a_function_that_exits_a_thread_ends_its_task_only,
-    what_ends_the_process_ends_all_its_threads_tasks,
+    the_end_of_the_process_ends_the_tasks_of_all_its_threads,
     a_thread_that_runs_can_not_be_cancelled,
     a_thread_that_computes_too_long_is_interrupted,
-    pools_have_no_resources_to_give,
+    pool_engines_refuse_resource_specifications,
 }
 
-/// Waits until so many tasks have come to it, and says which process and thread it runs in.
+/// Waits until `others` tasks run, and returns its process, its thread and its variables.
 const MEET: &str = "\
 def f(path, others):
     import os, threading, time
@@ -26,7 +26,7 @@ def f(path, others):
     return [os.getpid(), threading.current_thread().name, sorted(k for k in os.environ if k.startswith('PARSL_'))]
 ";
 
-async fn a_process_pool_runs_tasks_beside_each_other() {
+async fn a_process_pool_runs_tasks_at_the_same_time() {
     let mut rig = Rig::start(json!({"type": "ProcessPoolEngine", "max_workers": 3})).await;
     let path = rig.path().join("met");
     std::fs::create_dir(&path).unwrap();
@@ -47,7 +47,7 @@ async fn a_process_pool_runs_tasks_beside_each_other() {
     let report = serde_json::to_value(report).unwrap();
     assert!(report["total_cores"].as_u64().unwrap() > 0 && report["total_mem"].is_number(), "{report}");
     assert_eq!(report["total_core_hrs"], 0);
-    // A process that dies costs its task, and its slot gets another one.
+    // A process that dies ends its task, and its slot gets a new process.
     let lost = rig.run("def f():\n    import os\n    os._exit(1)\n", json!([])).await;
     assert!(lost.text().contains("WorkerLost"), "{lost:?}");
     assert_eq!(rig.run("def f(): return 1\n", json!([])).await.value(), 1);
@@ -82,7 +82,7 @@ async fn threads_share_one_process() {
     }
     assert_eq!(pids.len(), 1);
     assert_eq!(Vec::from_iter(names), ["mine_0", "mine_1", "mine_2"]);
-    // What one leaves in a module the others find, and hundreds at once come back whole.
+    // Threads share modules, and hundreds of tasks at once all return.
     let count = "\
 def f():
     import builtins, threading
@@ -114,7 +114,7 @@ async fn a_function_that_exits_a_thread_ends_its_task_only() {
     assert!(rig.end_of(running).await.value().is_number(), "its neighbour went on");
 }
 
-async fn what_ends_the_process_ends_all_its_threads_tasks() {
+async fn the_end_of_the_process_ends_the_tasks_of_all_its_threads() {
     let mut rig = Rig::start(json!({"type": "ThreadPoolEngine", "max_workers": 2})).await;
     for end in ["os._exit(4)", "os.kill(os.getpid(), 9)", "os.closerange(3, 256)"] {
         let path = rig.path().join("began");
@@ -173,7 +173,7 @@ async fn a_thread_that_computes_too_long_is_interrupted() {
     assert_eq!(rig.run("def f(): return 1\n", json!([])).await.value(), 1);
 }
 
-async fn pools_have_no_resources_to_give() {
+async fn pool_engines_refuse_resource_specifications() {
     for engine in ["ProcessPoolEngine", "ThreadPoolEngine"] {
         let mut rig = Rig::start(json!({"type": engine})).await;
         let id = rig.submit("def f(): pass\n", json!([]), |submission| {

@@ -1,4 +1,4 @@
-//! A link between node and engine that fails in every way a network does.
+//! A proxy between node and engine whose connections fail as networks do.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,29 +9,29 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// What becomes of the connections that are open now; later ones are well again.
+/// How the open connections fail; later ones work again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cut {
+pub(crate) enum LinkFault {
     /// Both sides are reset.
     Reset,
-    /// Nothing crosses any more, and nobody is told.
+    /// Nothing crosses any more, and neither side sees an error.
     Blackhole,
     /// The node sees its connection closed, the engine does not.
     NodeOnly,
     /// The engine sees its connection closed, the node does not.
     EngineOnly,
-    /// The engine is told that no more will come from the node, and what it says still reaches the node.
+    /// The direction to the engine is closed; the other one works.
     HalfClosed,
-    /// A part of what comes next arrives; then both sides are closed.
+    /// A part of the next data arrives; then both sides are closed.
     Torn,
-    /// All of it arrives, so many bytes in a second.
+    /// Everything arrives, at this many bytes per second.
     Slow(u64),
 }
 
-/// Forwards connections to the engine whose files lie in a directory.
+/// Forwards connections to the engine that has written `node_file`.
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
-    cuts: watch::Sender<Option<Cut>>,
+    cuts: watch::Sender<Option<LinkFault>>,
 }
 
 impl Proxy {
@@ -52,12 +52,12 @@ impl Proxy {
         Self { address, cuts }
     }
 
-    pub(crate) fn cut(&self, how: Cut) {
+    pub(crate) fn inject(&self, how: LinkFault) {
         self.cuts.send_replace(Some(how));
     }
 }
 
-async fn forward(mut node: TcpStream, mut engine: TcpStream, mut cut: watch::Receiver<Option<Cut>>) {
+async fn forward(mut node: TcpStream, mut engine: TcpStream, mut cut: watch::Receiver<Option<LinkFault>>) {
     let speed = AtomicU64::new(u64::MAX);
     let how = {
         let ((mut node, mut to_node), (mut engine, mut to_engine)) = (node.split(), engine.split());
@@ -68,7 +68,7 @@ async fn forward(mut node: TcpStream, mut engine: TcpStream, mut cut: watch::Rec
                 () = &mut there => return,
                 () = &mut back => return,
                 changed = cut.changed() => match (changed, *cut.borrow_and_update()) {
-                    (Ok(()), Some(Cut::Slow(bytes))) => speed.store(bytes, Ordering::Relaxed),
+                    (Ok(()), Some(LinkFault::Slow(bytes))) => speed.store(bytes, Ordering::Relaxed),
                     (Ok(()), Some(how)) => break how,
                     _ => return,
                 },
@@ -76,35 +76,35 @@ async fn forward(mut node: TcpStream, mut engine: TcpStream, mut cut: watch::Rec
         }
     };
     match how {
-        Cut::Reset => {
+        LinkFault::Reset => {
             for stream in [node, engine] {
                 stream.set_zero_linger().unwrap();
             }
         }
-        Cut::Blackhole => {
+        LinkFault::Blackhole => {
             let _kept = (node, engine);
             std::future::pending::<()>().await;
         }
-        Cut::NodeOnly => {
+        LinkFault::NodeOnly => {
             drop(node);
             swallow(engine).await;
         }
-        Cut::EngineOnly => {
+        LinkFault::EngineOnly => {
             drop(engine);
             swallow(node).await;
         }
-        Cut::HalfClosed => {
-            let _ = engine.shutdown().await; // closed already is as good
+        LinkFault::HalfClosed => {
+            let _ = engine.shutdown().await; // it may be closed already
             carry(&mut engine, &mut node, &speed).await;
         }
-        Cut::Torn => {
+        LinkFault::Torn => {
             let mut piece = [0; 4096];
             let (from, to) = (&mut node, &mut engine);
             if let Ok(count) = from.read(&mut piece).await {
-                let _ = to.write_all(&piece[..count / 2]).await; // closed already is as good
+                let _ = to.write_all(&piece[..count / 2]).await; // it may be closed already
             }
         }
-        Cut::Slow(_) => unreachable!("it goes on"),
+        LinkFault::Slow(_) => unreachable!("it goes on"),
     }
 }
 
@@ -129,7 +129,7 @@ async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin
     }
 }
 
-/// Takes what is sent, as a host does that has gone without a word; and nothing comes back.
+/// Reads what is sent and answers nothing, like a host that has lost the connection.
 async fn swallow(mut stream: TcpStream) {
     let mut nothing = [0; 4096];
     while stream.read(&mut nothing).await.is_ok_and(|count| count > 0) {}

@@ -1,4 +1,4 @@
-//! An engine in a directory of its own, and what a user would see of its tasks.
+//! An engine in a directory of its own, and how its tasks end.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,20 +12,20 @@ use wire::{EndpointId, TaskId};
 
 use crate::proxy::Proxy;
 
-/// Longer than anything here takes on a crowded machine; a test that waits so long has failed.
+/// Longer than any step takes on a busy machine: a test that waits so long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Rig {
     pub(crate) handle: Handle,
     pub(crate) events: Events,
     pub(crate) dir: tempfile::TempDir,
-    /// Whether `Assigned` is answered at once, as an owner with a fast disk does.
-    pub(crate) begins: bool,
+    /// Whether the rig answers `Assigned` at once, like an endpoint with a fast disk.
+    pub(crate) confirms_begun: bool,
     ended: HashMap<TaskId, Outcome>,
     next: u128,
 }
 
-/// How a task ended, as its user is told.
+/// How a task ended.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Outcome {
     /// What the function returned, as JSON.
@@ -34,7 +34,7 @@ pub(crate) enum Outcome {
         code: String,
         text: String,
     },
-    /// Never begun.
+    /// It was handed back and has not begun.
     HandedBack,
 }
 
@@ -84,26 +84,26 @@ impl Rig {
         let node_file = dir.path().join("GlobusComputeEngine-HighThroughputExecutor/node.json");
         let proxy = Proxy::start(node_file).await;
         let address = proxy.address.to_string();
-        (Self::start_in(dir, &["node-by", &address], user).await, proxy)
+        (Self::start_in(dir, &["node-through", &address], user).await, proxy)
     }
 
-    /// An engine whose blocks run this program with these words first.
+    /// An engine whose blocks run this program with these arguments first.
     pub(crate) async fn start_in(dir: tempfile::TempDir, words: &[&str], user: serde_json::Value) -> Self {
         let mut config = Self::config_in(dir.path(), user);
         config.node_command.truncate(1);
         config.node_command.extend(words.iter().map(|word| (*word).to_owned()));
         let (handle, events) = Engine::start(config).await.unwrap();
-        Self { handle, events, dir, begins: true, ended: HashMap::new(), next: 1 }
+        Self { handle, events, dir, confirms_begun: true, ended: HashMap::new(), next: 1 }
     }
 
-    /// The same with blocks from another provider.
+    /// An engine with another provider.
     pub(crate) async fn start_on(provider: Arc<dyn Provider>, user: serde_json::Value) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (handle, events) = Engine::start_on(Self::config_in(dir.path(), user), provider).await.unwrap();
-        Self { handle, events, dir, begins: true, ended: HashMap::new(), next: 1 }
+        Self { handle, events, dir, confirms_begun: true, ended: HashMap::new(), next: 1 }
     }
 
-    /// What an engine in the directory of this one would be started with.
+    /// The configuration of an engine in the same directory.
     pub(crate) fn config(&self) -> EngineConfig {
         Self::config_in(self.path(), serde_json::json!({}))
     }
@@ -176,12 +176,12 @@ impl Rig {
         self.end_of(id).await
     }
 
-    /// Takes one event, and keeps what it says of tasks.
+    /// Takes one event, and records how tasks have ended.
     pub(crate) async fn next_event(&mut self) -> Option<Event> {
         let event = tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("something happens");
         match &event {
-            Some(Event::Assigned(tasks)) if self.begins => {
-                let _ = self.handle.begin(tasks.clone()); // an engine that has stopped asks no more
+            Some(Event::Assigned(tasks)) if self.confirms_begun => {
+                let _ = self.handle.begin(tasks.clone()); // the engine may have stopped
             }
             Some(Event::Ended { task, result }) => {
                 let message = TaskResult::try_from(decode(result).unwrap()).unwrap();
@@ -208,19 +208,28 @@ impl Rig {
         event
     }
 
-    /// Stops the engine and waits until it has said everything.
+    /// Waits until the engine is in bad state, and returns the error text.
+    pub(crate) async fn bad_state(&mut self) -> String {
+        loop {
+            if let Event::BadState { text } = self.next_event().await.expect("the engine runs") {
+                return text;
+            }
+        }
+    }
+
+    /// Stops the engine and waits for its last event.
     pub(crate) async fn stop(&mut self, grace: Duration) {
         self.handle.stop(grace).unwrap();
         while self.next_event().await.is_some() {}
     }
 
-    /// How this task ended, when it has.
+    /// How this task ended, if it has.
     pub(crate) fn known(&self, id: TaskId) -> Option<&Outcome> {
         self.ended.get(&id)
     }
 }
 
-/// Waits until something is so; a test that waits in vain fails.
+/// Waits until a condition is true; fails the test if that takes too long.
 pub(crate) async fn until(mut so: impl FnMut() -> bool) {
     let patience = tokio::time::Instant::now() + PATIENCE;
     while !so() {
@@ -229,7 +238,7 @@ pub(crate) async fn until(mut so: impl FnMut() -> bool) {
     }
 }
 
-/// Whether a process is there and not dead.
+/// Whether a process exists and is no zombie.
 pub(crate) fn alive(pid: i64) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().and_then(|rest| rest.trim().chars().next()).is_some_and(|state| state != 'Z')

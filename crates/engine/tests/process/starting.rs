@@ -1,10 +1,9 @@
-//! Nodes and workers that start late, badly or not at all.
+//! Nodes and workers that start late, with errors, or not at all.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use engine::Event;
 use serde_json::{Value, json};
 
 use crate::cases::cases;
@@ -12,15 +11,15 @@ use crate::rig::{Rig, alive};
 
 cases! {
     a_worker_that_does_not_start_closes_its_slot_and_the_others_go_on,
-    a_node_whose_every_worker_does_not_start_is_told_with_the_end_of_its_output,
+    a_node_where_no_worker_starts_reports_the_end_of_the_output,
     a_node_says_hello_before_its_interpreter_is_there,
-    an_interpreter_that_is_never_ready_is_told_with_the_limit,
-    one_interpreter_that_is_never_ready_costs_its_slot,
-    a_node_of_another_version_is_told_both_versions,
-    a_start_whose_files_stand_still_keeps_nobody_else_waiting,
+    an_interpreter_that_is_never_ready_is_reported_with_the_limit,
+    one_interpreter_that_is_never_ready_closes_its_slot,
+    a_node_of_another_version_is_refused_with_both_versions,
+    a_start_on_a_stalled_file_system_blocks_nothing_else,
 }
 
-/// An interpreter that does something else before it starts.
+/// An interpreter that runs a shell command before it starts.
 fn python(directory: &Path, before: &str) -> PathBuf {
     let real = crate::rig::options(json!({})).python.unwrap();
     let path = directory.join("python");
@@ -34,8 +33,8 @@ async fn report(rig: &mut Rig) -> Value {
     serde_json::to_value(rig.handle.report().await.unwrap()).unwrap()
 }
 
-/// The first report that is so.
-async fn reported(rig: &mut Rig, so: impl Fn(&Value) -> bool) -> Value {
+/// Waits for a report for which the condition is true.
+async fn wait_for_report(rig: &mut Rig, so: impl Fn(&Value) -> bool) -> Value {
     let patience = tokio::time::Instant::now() + Duration::from_secs(60);
     loop {
         let report = report(rig).await;
@@ -43,14 +42,6 @@ async fn reported(rig: &mut Rig, so: impl Fn(&Value) -> bool) -> Value {
             return report;
         }
         assert!(tokio::time::Instant::now() < patience, "{report}");
-    }
-}
-
-async fn bad(rig: &mut Rig) -> String {
-    loop {
-        if let Event::BadState { text } = rig.next_event().await.expect("the engine runs") {
-            return text;
-        }
     }
 }
 
@@ -62,7 +53,7 @@ def f(path):
     return os.environ['PARSL_WORKER_RANK']
 ";
 
-/// The second worker prints a lot and exits, each time, while the first runs a task.
+/// While the first worker runs a task, every start of the second one prints a lot and fails.
 async fn a_worker_that_does_not_start_closes_its_slot_and_the_others_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let (broken, go) = (dir.path().join("broken"), dir.path().join("go"));
@@ -74,9 +65,9 @@ async fn a_worker_that_does_not_start_closes_its_slot_and_the_others_go_on() {
     let mut rig = Rig::start(json!({"python": python(dir.path(), &before), "max_workers_per_node": 2})).await;
     let running = rig.call(&format!("{WAIT}\n"), json!([go]));
     let behind = rig.call(WAIT, json!([go]));
-    reported(&mut rig, |report| report["managers"] == 1).await;
+    wait_for_report(&mut rig, |report| report["managers"] == 1).await;
     std::fs::write(&broken, "").unwrap();
-    let said = reported(&mut rig, |report| report["slots_missing"].is_string()).await;
+    let said = wait_for_report(&mut rig, |report| report["slots_missing"].is_string()).await;
     let text = said["slots_missing"].as_str().unwrap();
     for part in ["worker 1 does not start", "exited with status 7", "worker_1.log", "no libpython"] {
         assert!(text.contains(part), "{text}");
@@ -89,18 +80,18 @@ async fn a_worker_that_does_not_start_closes_its_slot_and_the_others_go_on() {
     }
 }
 
-async fn a_node_whose_every_worker_does_not_start_is_told_with_the_end_of_its_output() {
+async fn a_node_where_no_worker_starts_reports_the_end_of_the_output() {
     let dir = tempfile::tempdir().unwrap();
     let before = "seq 1 100000; echo \"no libpython for $PARSL_WORKER_RANK\" >&2; exit 7";
     let mut rig = Rig::start(json!({"python": python(dir.path(), before), "max_workers_per_node": 3})).await;
-    let text = bad(&mut rig).await;
+    let text = rig.bad_state().await;
     for part in ["workers do not start: The worker process exited with status 7.", "no libpython for "] {
         assert!(text.contains(part), "{text}");
     }
     assert!(text.len() < 3000, "bounded: {}", text.len());
 }
 
-/// Its start takes as long as the test wants: nothing on the link waits for it.
+/// The interpreter starts when the test allows it. Hello and heartbeats do not wait for that.
 async fn a_node_says_hello_before_its_interpreter_is_there() {
     let dir = tempfile::tempdir().unwrap();
     let go = dir.path().join("go");
@@ -108,10 +99,10 @@ async fn a_node_says_hello_before_its_interpreter_is_there() {
     let options = json!({"python": python, "heartbeat_period": 1, "heartbeat_threshold": 2});
     let mut rig = Rig::start(options).await;
     let waiting = rig.call("def f(): return 1\n", json!([]));
-    let said = reported(&mut rig, |report| report["managers"] == 1).await;
+    let said = wait_for_report(&mut rig, |report| report["managers"] == 1).await;
     assert_eq!(said["starting_managers"], 1);
     assert_eq!((&said["active_managers"], &said["total_workers"]), (&json!(0), &json!(0)), "{said}");
-    // It is heard while it starts.
+    // Its heartbeats keep it connected while it starts.
     tokio::time::sleep(Duration::from_secs(4)).await;
     let said = report(&mut rig).await;
     assert_eq!((&said["starting_managers"], &said["pending_tasks"]), (&json!(1), &json!(1)), "{said}");
@@ -122,18 +113,18 @@ async fn a_node_says_hello_before_its_interpreter_is_there() {
     assert_eq!((&said["active_managers"], &said["total_workers"]), (&json!(1), &json!(2)), "{said}");
 }
 
-async fn an_interpreter_that_is_never_ready_is_told_with_the_limit() {
+async fn an_interpreter_that_is_never_ready_is_reported_with_the_limit() {
     let dir = tempfile::tempdir().unwrap();
     let python = python(dir.path(), "echo 'module load takes its time'; sleep 1000");
     let options = json!({"python": python, "worker_start_timeout": 1, "heartbeat_period": 1, "heartbeat_threshold": 60});
     let mut rig = Rig::start(options).await;
-    let text = bad(&mut rig).await;
+    let text = rig.bad_state().await;
     for part in ["It was not ready within 1 s (worker_start_timeout)", "module load takes its time"] {
         assert!(text.contains(part), "{text}");
     }
 }
 
-async fn one_interpreter_that_is_never_ready_costs_its_slot() {
+async fn one_interpreter_that_is_never_ready_closes_its_slot() {
     let dir = tempfile::tempdir().unwrap();
     let (pid, python) = (dir.path().join("pid"), dir.path());
     let before = format!("[ $PARSL_WORKER_RANK = 1 ] && {{ echo $$ > {}; sleep 1000; }}", pid.display());
@@ -141,7 +132,7 @@ async fn one_interpreter_that_is_never_ready_costs_its_slot() {
     let options = json!({"python": python, "worker_start_timeout": 5, "heartbeat_period": 1, "heartbeat_threshold": 60});
     let mut rig = Rig::start(options).await;
     assert_eq!(rig.run("def f(): return 1\n", json!([])).await.value(), 1, "the other does not wait for it");
-    let said = reported(&mut rig, |report| report["slots_missing"].is_string()).await;
+    let said = wait_for_report(&mut rig, |report| report["slots_missing"].is_string()).await;
     let text = said["slots_missing"].as_str().unwrap();
     assert!(text.contains("It was not ready within 5 s (worker_start_timeout)"), "{text}");
     let pid = std::fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
@@ -149,11 +140,11 @@ async fn one_interpreter_that_is_never_ready_costs_its_slot() {
     assert_eq!(rig.run("def f(): return 2\n", json!([])).await.value(), 2);
 }
 
-/// An upgrade in place: blocks start the new program while the old one still runs as the engine.
-async fn a_node_of_another_version_is_told_both_versions() {
+/// An upgrade in place: blocks start the new program while the engine is still the old one.
+async fn a_node_of_another_version_is_refused_with_both_versions() {
     let dir = tempfile::tempdir().unwrap();
-    let mut rig = Rig::start_in(dir, &["node-of", "0.0.9"], json!({})).await;
-    let text = bad(&mut rig).await;
+    let mut rig = Rig::start_in(dir, &["node-of-engine-version", "0.0.9"], json!({})).await;
+    let text = rig.bad_state().await;
     let both = format!(
         "this node is of version {} and its endpoint runs version 0.0.9: restart the endpoint",
         env!("CARGO_PKG_VERSION")
@@ -161,8 +152,8 @@ async fn a_node_of_another_version_is_told_both_versions() {
     assert!(text.contains(&both), "{text}");
 }
 
-/// A pipe in place of a file: whoever reads it waits until somebody writes.
-async fn a_start_whose_files_stand_still_keeps_nobody_else_waiting() {
+/// One file is a pipe: reading it blocks until the test writes to it.
+async fn a_start_on_a_stalled_file_system_blocks_nothing_else() {
     let mut rig = Rig::start(json!({})).await;
     rig.run("def f(): return 1\n", json!([])).await.value();
     let config = rig.config();

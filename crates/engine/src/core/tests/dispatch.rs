@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 
 #[test]
-fn the_first_block_is_asked_for_at_once_and_a_task_goes_its_way() {
+fn a_task_is_assigned_confirmed_sent_and_delivered() {
     table(
         rules(),
         &[
@@ -21,7 +21,7 @@ fn the_first_block_is_asked_for_at_once_and_a_task_goes_its_way() {
 }
 
 #[test]
-fn priority_goes_before_arrival_and_whoever_has_none_comes_last() {
+fn tasks_go_by_priority_then_arrival_and_those_without_priority_last() {
     let with = |n, priority: f64| Input::Submitted { task: id(n), priority: Priority(Some(priority)) };
     table(
         rules(),
@@ -76,7 +76,7 @@ fn prefetch_gives_a_node_more_than_its_slots_but_idle_nodes_come_first() {
 }
 
 #[test]
-fn a_fast_node_is_given_ahead_and_a_slow_one_is_not() {
+fn a_fast_node_gets_tasks_beyond_its_slots_and_a_slow_one_does_not() {
     let mut core = Core::new(rules());
     core.apply(Input::Started, ms(0));
     core.apply(join(1, 1), ms(0));
@@ -84,17 +84,17 @@ fn a_fast_node_is_given_ahead_and_a_slow_one_is_not() {
         core.apply(submit(n), ms(0));
     }
     assert_eq!(core.apply(begun(&[0]), ms(0)), [send(1, 0)]);
-    // Nothing ahead until the node has shown its pace.
+    // Nothing beyond its slots until the node has shown its throughput.
     assert_eq!(core.apply(ended(1, 0), ms(1)), [Action::Deliver(id(0)), assign(&[1, 2])]);
     core.apply(begun(&[1, 2]), ms(1));
     assert_eq!(core.apply(ended(1, 1), ms(2)), [Action::Deliver(id(1)), assign(&[3, 4])]);
     core.apply(begun(&[3, 4]), ms(2));
-    // What is ahead stays, but a node that has become slow gets no more.
+    // The node keeps what it has, but it has become slow and gets no more.
     assert_eq!(core.apply(ended(1, 2), ms(60)), [Action::Deliver(id(2))]);
 }
 
 #[test]
-fn what_a_slow_node_has_not_begun_goes_to_one_that_is_free() {
+fn tasks_that_a_slow_node_has_not_begun_move_to_a_free_one() {
     let mut core = Core::new(rules());
     core.apply(Input::Started, ms(0));
     core.apply(join(1, 1), ms(0));
@@ -105,7 +105,7 @@ fn what_a_slow_node_has_not_begun_goes_to_one_that_is_free() {
     core.apply(ended(1, 0), ms(1));
     core.apply(begun(&[1, 2]), ms(1));
     core.apply(Input::Cancelled(id(3)), ms(1));
-    // Task 1 is long; task 2 lies behind it. A second node comes, with nothing to do.
+    // Task 1 is long; task 2 waits behind it. A second node joins and is idle.
     assert_eq!(core.apply(join(2, 1), ms(2)), []);
     let later = core.wake_at().unwrap();
     assert!(later < ms(50), "{later:?}");

@@ -1,9 +1,9 @@
-//! Tasks end once: with what is lost, by cancelling, and when the engine stops.
+//! Tasks end once: with a lost node or worker, by cancelling, and when the engine stops.
 
 use super::*;
 
 #[test]
-fn a_lost_node_takes_with_it_what_it_was_sent_and_gives_back_what_it_was_not() {
+fn a_lost_node_fails_the_tasks_it_was_sent_and_requeues_the_others() {
     table(
         rules(),
         &[
@@ -13,7 +13,7 @@ fn a_lost_node_takes_with_it_what_it_was_sent_and_gives_back_what_it_was_not() {
             (submit(2), &[assign(&[2])]),
             (begun(&[1]), &[send(1, 1)]),
             (Input::NodeLost(NodeKey(1)), &[lost_manager(1, 1)]),
-            // The owner was asked once; its answer comes before the next node does.
+            // The endpoint is asked once; its answer comes before the next node joins.
             (begun(&[2]), &[]),
             (join(2, 1), &[send(2, 2)]),
             (ended(1, 2), &[]),
@@ -40,7 +40,7 @@ fn a_lost_attempt_is_tried_again_as_often_as_allowed() {
 }
 
 #[test]
-fn cancelling_finds_a_task_wherever_it_is() {
+fn a_task_can_be_cancelled_in_every_state() {
     table(
         rules(),
         &[
@@ -89,7 +89,7 @@ fn a_stop_returns_what_has_not_begun_and_waits_for_the_rest() {
             (begun(&[1]), &[send(1, 1)]),
             (Input::Stop { grace: ms(100) }, &[Action::Return(vec![id(3)])]),
             (submit(4), &[Action::Return(vec![id(4)])]),
-            // It was about to begin: the owner has written that down, so it can't be returned.
+            // The endpoint has already journaled that it begins, so it can't be returned.
             (begun(&[2]), &[send(1, 2)]),
             (ended(1, 2), &[Action::Deliver(id(2))]),
         ],

@@ -1,4 +1,4 @@
-//! What the core promises, under operations drawn at random.
+//! What the core promises, under random operations.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// One thing that may happen, at random.
+/// One random operation.
 #[derive(Clone, Debug)]
 enum Op {
     Submit {
@@ -24,7 +24,7 @@ enum Op {
     End {
         which: usize,
     },
-    /// A node says so of a task that is not, or no more, its own.
+    /// A node reports the end of a task that it does not have, or not any more.
     EndStale {
         node: u64,
         task: u64,
@@ -44,7 +44,7 @@ enum Op {
     FinishBlock {
         which: usize,
     },
-    /// A node gives a sign of life.
+    /// A node sends a heartbeat.
     Beat {
         which: usize,
     },
@@ -80,22 +80,22 @@ fn cancelled_blocks(action: &Action) -> Vec<u32> {
     }
 }
 
-/// The world around the core, which holds it to its promises:
+/// Nodes, endpoint and provider around the core. It checks that:
 ///
 /// * every task submitted ends exactly once: delivered, failed, cancelled or returned; once no task is held back by a
 ///   missing answer or node, none is left over;
-/// * nothing is sent before the owner was asked and has answered, and the owner is asked once for each task;
-/// * what is returned was never sent and the owner never asked about it;
+/// * nothing is sent before the endpoint was asked and has answered, and it is asked once for each task;
+/// * a returned task was never sent, and the endpoint never asked about it;
 /// * a task is sent again only after a loss, at most `max_retries` times, or when no worker had begun it;
-/// * a node is sent no more than its slots, its prefetch and its pace allow, only while it is there, and nothing new
-///   once it drains; a draining node goes as soon as it is idle, and not before;
-/// * of the tasks that wait, the one with the lowest priority goes first, and of equal ones the first that came;
+/// * a node is sent no more than its slots, its prefetch and its throughput allow, only while it is connected, and nothing
+///   once it drains; a draining node is dropped as soon as it is idle, and not before;
+/// * of the waiting tasks the one with the lowest priority goes first, and of equal ones the first that came;
 /// * while a node has a free slot, no task that may be sent waits;
 /// * there are never more live blocks than `max_blocks`, and never fewer than `min_blocks` because they were idle;
-///   when nothing is left to do, all above `min_blocks` are given back after `max_idletime`;
-/// * a node that is silent for longer than the threshold is dropped, and one that is heard is not;
-/// * after too many failures nothing is begun and no block is asked for; after the stop, nothing at all.
-struct World {
+///   when no task is left, all above `min_blocks` are released after `max_idletime`;
+/// * a node that sends nothing for longer than the threshold is dropped, and one that does is not;
+/// * in bad state nothing begins and no block is requested; after the stop there are no actions at all.
+struct Simulation {
     core: Core,
     rules: Rules,
     now: Duration,
@@ -114,7 +114,7 @@ struct World {
     endings: Vec<(Duration, NodeKey)>,
     orders: HashMap<TaskId, (Priority, u64)>,
     joined: BTreeMap<NodeKey, (Duration, u32)>,
-    heard: BTreeMap<NodeKey, Duration>,
+    last_contact: BTreeMap<NodeKey, Duration>,
     next_node: u64,
     blocks: BTreeSet<u32>,
     bad: bool,
@@ -122,9 +122,9 @@ struct World {
     finished: bool,
 }
 
-impl World {
+impl Simulation {
     fn new(rules: Rules) -> Self {
-        let mut world = Self {
+        let mut simulation = Self {
             core: Core::new(rules.clone()),
             rules,
             now: Duration::ZERO,
@@ -143,44 +143,45 @@ impl World {
             endings: Vec::new(),
             orders: HashMap::new(),
             joined: BTreeMap::new(),
-            heard: BTreeMap::new(),
+            last_contact: BTreeMap::new(),
             next_node: 0,
             blocks: BTreeSet::new(),
             bad: false,
             stopped: None,
             finished: false,
         };
-        world.input(Input::Started);
-        world
+        simulation.input(Input::Started);
+        simulation
     }
 
     fn input(&mut self, input: Input) {
         let actions = self.core.apply(input, self.now);
-        // The nodes of a block that is given back are dropped before.
-        let given_back: BTreeSet<u32> = actions.iter().flat_map(cancelled_blocks).collect();
+        // The nodes of a released block are dropped before.
+        let released: BTreeSet<u32> = actions.iter().flat_map(cancelled_blocks).collect();
         for action in &actions {
             if let Action::DropNode(node) = action {
                 self.lose_tasks_of(*node);
             }
         }
         for action in actions {
-            self.perform(action, &given_back);
+            self.perform(action, &released);
         }
         if self.bad || self.finished {
             return;
         }
-        let free =
-            |(node, slots): (&NodeKey, &u32)| !self.drains(*node) && self.given(*node) < *slots as usize;
+        let free = |(node, slots): (&NodeKey, &u32)| {
+            !self.drains(*node) && self.tasks_given_to(*node) < *slots as usize
+        };
         if self.nodes.iter().any(free) {
             assert_eq!(self.core.counts().waiting, 0, "a slot is free and a task waits");
         }
-        let idle = |node: &&NodeKey| self.drains(**node) && self.given(**node) == 0;
+        let idle = |node: &&NodeKey| self.drains(**node) && self.tasks_given_to(**node) == 0;
         assert!(
             self.stopped.is_some() || self.nodes.keys().find(idle).is_none(),
             "idle, draining, and still there"
         );
         let patience = self.rules.heartbeat_threshold + self.rules.heartbeat_period;
-        let silent = |node: &&NodeKey| self.now.saturating_sub(self.heard[node]) > patience;
+        let silent = |node: &&NodeKey| self.now.saturating_sub(self.last_contact[node]) > patience;
         assert_eq!(self.nodes.keys().find(silent), None, "silent, and still there");
     }
 
@@ -190,16 +191,16 @@ impl World {
         self.joined.get(&node).is_some_and(|(at, _)| now.saturating_sub(*at) >= period)
     }
 
-    fn heard(&mut self, node: NodeKey) {
-        self.heard.insert(node, self.now);
+    fn record_contact(&mut self, node: NodeKey) {
+        self.last_contact.insert(node, self.now);
     }
 
     /// Sent there, or assigned there and not sent yet.
-    fn given(&self, node: NodeKey) -> usize {
+    fn tasks_given_to(&self, node: NodeKey) -> usize {
         self.core.nodes.get(node).map_or(0, |node| node.tasks.len())
     }
 
-    fn perform(&mut self, action: Action, given_back: &BTreeSet<u32>) {
+    fn perform(&mut self, action: Action, released: &BTreeSet<u32>) {
         assert!(!self.finished, "after the stop: {action:?}");
         match action {
             Action::SubmitBlocks(blocks) => {
@@ -238,7 +239,7 @@ impl World {
                 let recent = self.now.saturating_sub(ms(20));
                 let pace = self.endings.iter().filter(|(at, by)| *at >= recent && *by == node).count();
                 let here = self.at.values().filter(|at| **at == node).count();
-                // What was given ahead by an earlier pace may still lie there.
+                // Tasks that the node got while it was faster may still be there.
                 let allowed = slots as usize + self.rules.prefetch as usize + pace.max(here);
                 assert!(here < allowed, "{here} at a node of {slots}");
                 self.at.insert(task, node);
@@ -257,17 +258,18 @@ impl World {
             }
             Action::Return(tasks) => {
                 for task in tasks {
-                    assert!(!self.asked.contains(&task), "returned after the owner was asked");
+                    assert!(!self.asked.contains(&task), "returned after the endpoint was asked");
                     self.end(task);
                 }
             }
             Action::DropNode(node) => {
                 if self.nodes.remove(&node).is_some() {
-                    let silent = self.now.saturating_sub(self.heard[&node]) > self.rules.heartbeat_threshold;
-                    let idle = self.drains(node) && self.given(node) == 0;
+                    let silent =
+                        self.now.saturating_sub(self.last_contact[&node]) > self.rules.heartbeat_threshold;
+                    let idle = self.drains(node) && self.tasks_given_to(node) == 0;
                     let block_gone = !self.blocks.contains(&self.joined[&node].1);
-                    let given_back = given_back.contains(&self.joined[&node].1);
-                    assert!(silent || idle || block_gone || given_back, "dropped for nothing");
+                    let released = released.contains(&self.joined[&node].1);
+                    assert!(silent || idle || block_gone || released, "dropped for nothing");
                     self.recalled.remove(&node);
                 }
             }
@@ -301,14 +303,14 @@ impl World {
         }
     }
 
-    /// Every node and owner answers, and a new node comes when one is needed: then every task ends, and what is idle
-    /// is given back.
-    fn come_to_rest(&mut self) {
+    /// Every node and the endpoint answer, and a new node joins when one is needed: then every task ends, and idle
+    /// blocks are released.
+    fn finish_all_tasks(&mut self) {
         let wanted = self.rules.scaling;
         let mut steps = 0;
         while !self.bad && self.ended.len() as u64 != self.submitted {
             steps += 1;
-            assert!(steps < 10_000, "the world does not come to rest");
+            assert!(steps < 10_000, "tasks do not end");
             let open = self.nodes.keys().any(|node| !self.drains(*node));
             if !self.unanswered.is_empty() {
                 self.apply(Op::AnswerBegun { upto: usize::MAX });
@@ -364,7 +366,7 @@ impl World {
                 self.next_node += 1;
                 self.nodes.insert(node, slots);
                 self.joined.insert(node, (self.now, block));
-                self.heard(node);
+                self.record_contact(node);
                 self.input(Input::NodeJoined { node, block, name: name(node.0), slots });
             }
             Op::Lose { which } => {
@@ -375,7 +377,7 @@ impl World {
             Op::End { which } => {
                 let Some((task, node)) = self.nth_sent(which) else { return };
                 self.at.remove(&task);
-                self.heard(node);
+                self.record_contact(node);
                 self.endings.push((self.now, node));
                 self.input(Input::TaskEnded { node, task });
                 assert!(self.ended.contains(&task));
@@ -383,7 +385,7 @@ impl World {
             Op::EndStale { node, task } => {
                 if self.at.get(&id(task)) != Some(&NodeKey(node)) {
                     let before = self.ended.len();
-                    self.heard(NodeKey(node));
+                    self.record_contact(NodeKey(node));
                     self.input(Input::TaskEnded { node: NodeKey(node), task: id(task) });
                     assert_eq!(self.ended.len(), before);
                 }
@@ -392,7 +394,7 @@ impl World {
                 let Some((task, node)) = self.nth_sent(which) else { return };
                 self.at.remove(&task);
                 *self.losses.entry(task).or_default() += 1;
-                self.heard(node);
+                self.record_contact(node);
                 self.input(Input::WorkerLost { node, task, rank: 0, hint: None });
                 let gone = self.abandoned.contains(&task) || self.losses[&task] > self.rules.max_retries;
                 assert_eq!(self.ended.contains(&task), gone);
@@ -406,7 +408,7 @@ impl World {
                     self.at.remove(task);
                     *self.recalls.entry(*task).or_default() += 1;
                 }
-                self.heard(node);
+                self.record_contact(node);
                 self.input(Input::Unstarted { node, tasks });
             }
             Op::FailBlock { which } => self.end_block(which, failed(1)),
@@ -414,7 +416,7 @@ impl World {
             Op::Beat { which } => {
                 let Some(index) = which.checked_rem(self.nodes.len()) else { return };
                 let node = *self.nodes.keys().nth(index).expect("within");
-                self.heard(node);
+                self.record_contact(node);
                 self.input(Input::NodeHeartbeat(node));
             }
             Op::Wait { milliseconds } => {
@@ -453,11 +455,11 @@ proptest! {
         prefetch in 0..3u32,
         (strategy, init, min, max) in (strategies(), 0..3u32, 0..2u32, 1..4u32),
         drain_period in proptest::option::of((200..2000u64).prop_map(ms)),
-        rests in any::<bool>(),
+        finishes in any::<bool>(),
         grace in 0..100u64,
     ) {
         let scaling = ScalingRules { strategy, init, min: min.min(max), max, max_idle: ms(300), ..rules().scaling };
-        let mut world = World::new(Rules {
+        let mut simulation = Simulation::new(Rules {
             max_retries,
             prefetch,
             heartbeat_period: ms(300),
@@ -467,12 +469,12 @@ proptest! {
             ..rules()
         });
         for op in ops {
-            world.apply(op);
+            simulation.apply(op);
         }
-        if rests {
-            world.come_to_rest();
+        if finishes {
+            simulation.finish_all_tasks();
         }
-        world.stop(ms(grace));
+        simulation.stop(ms(grace));
     }
 }
 

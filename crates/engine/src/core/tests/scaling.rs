@@ -1,14 +1,14 @@
-//! Blocks follow the tasks: each strategy, the bounds, draining, and what failed blocks lead to.
+//! Scaling: each strategy, the limits, draining, and what failed blocks lead to.
 
 use super::*;
 
-fn wanted(change: impl FnOnce(&mut ScalingRules)) -> Rules {
+fn rules_with(change: impl FnOnce(&mut ScalingRules)) -> Rules {
     let mut rules = rules();
     change(&mut rules.scaling);
     rules
 }
 
-fn asked(actions: &[Action]) -> Vec<u32> {
+fn requested_blocks(actions: &[Action]) -> Vec<u32> {
     actions
         .iter()
         .flat_map(|action| match action {
@@ -18,7 +18,7 @@ fn asked(actions: &[Action]) -> Vec<u32> {
         .collect()
 }
 
-fn cancelled(actions: &[Action]) -> Vec<u32> {
+fn cancelled_blocks(actions: &[Action]) -> Vec<u32> {
     actions
         .iter()
         .flat_map(|action| match action {
@@ -28,12 +28,12 @@ fn cancelled(actions: &[Action]) -> Vec<u32> {
         .collect()
 }
 
-/// An engine that has started and been given so many tasks; which blocks it has asked for in all.
+/// All blocks that an engine requests at its start and for so many tasks.
 fn after_tasks(rules: Rules, tasks: u64) -> Vec<u32> {
     let mut core = Core::new(rules);
-    let mut blocks = asked(&core.apply(Input::Started, ms(0)));
+    let mut blocks = requested_blocks(&core.apply(Input::Started, ms(0)));
     for n in 0..tasks {
-        blocks.extend(asked(&core.apply(submit(n), ms(0))));
+        blocks.extend(requested_blocks(&core.apply(submit(n), ms(0))));
     }
     blocks
 }
@@ -41,34 +41,34 @@ fn after_tasks(rules: Rules, tasks: u64) -> Vec<u32> {
 #[test]
 fn blocks_are_asked_for_as_the_options_say() {
     for (what, rules, tasks, blocks) in [
-        ("init only", wanted(|w| (w.init, w.max) = (2, 5)), 0, 2),
-        ("never above max, at the start either", wanted(|w| (w.init, w.max) = (7, 3)), 0, 3),
-        ("one for each task", wanted(|w| (w.init, w.max) = (0, 5)), 3, 3),
-        ("no more than max", wanted(|w| (w.init, w.max) = (0, 5)), 30, 5),
+        ("init only", rules_with(|w| (w.init, w.max) = (2, 5)), 0, 2),
+        ("never above max, at the start either", rules_with(|w| (w.init, w.max) = (7, 3)), 0, 3),
+        ("one for each task", rules_with(|w| (w.init, w.max) = (0, 5)), 3, 3),
+        ("no more than max", rules_with(|w| (w.init, w.max) = (0, 5)), 30, 5),
         (
             "slots count",
-            wanted(|w| (w.init, w.max, w.workers_per_node, w.nodes_per_block) = (0, 9, 2, 3)),
+            rules_with(|w| (w.init, w.max, w.workers_per_node, w.nodes_per_block) = (0, 9, 2, 3)),
             13,
             3,
         ),
-        ("half as parallel", wanted(|w| (w.init, w.max, w.parallelism) = (0, 9, 0.5)), 6, 3),
-        ("not parallel: one", wanted(|w| (w.init, w.max, w.parallelism) = (0, 9, 0.0)), 6, 1),
+        ("half as parallel", rules_with(|w| (w.init, w.max, w.parallelism) = (0, 9, 0.5)), 6, 3),
+        ("not parallel: one", rules_with(|w| (w.init, w.max, w.parallelism) = (0, 9, 0.0)), 6, 1),
         (
             "none: the first ones",
-            wanted(|w| (w.strategy, w.init, w.max) = (ScalingStrategy::None, 1, 9)),
+            rules_with(|w| (w.strategy, w.init, w.max) = (ScalingStrategy::None, 1, 9)),
             6,
             1,
         ),
-        ("none may be wanted", wanted(|w| (w.init, w.max) = (0, 0)), 6, 0),
+        ("none may be wanted", rules_with(|w| (w.init, w.max) = (0, 0)), 6, 0),
     ] {
         assert_eq!(after_tasks(rules, tasks).len(), blocks, "{what}");
     }
 }
 
 #[test]
-fn idle_blocks_go_to_the_least_when_nothing_is_left_to_do() {
+fn idle_blocks_are_released_down_to_the_minimum() {
     for strategy in [ScalingStrategy::Simple, ScalingStrategy::HtexAutoScale] {
-        let rules = wanted(|w| {
+        let rules = rules_with(|w| {
             (w.strategy, w.init, w.min, w.max, w.max_idle) = (strategy, 3, 1, 3, Duration::from_secs(10));
         });
         let mut core = Core::new(rules);
@@ -79,32 +79,32 @@ fn idle_blocks_go_to_the_least_when_nothing_is_left_to_do() {
         assert_eq!(core.wake_at(), Some(Duration::from_secs(10)));
         assert_eq!(core.apply(Input::Tick, ms(9_999)), []);
         let actions = core.apply(Input::Tick, ms(10_000));
-        assert_eq!(cancelled(&actions).len(), 2, "{actions:?}");
-        assert_eq!(core.apply(Input::Tick, ms(90_000)), [], "the least stays");
+        assert_eq!(cancelled_blocks(&actions).len(), 2, "{actions:?}");
+        assert_eq!(core.apply(Input::Tick, ms(90_000)), [], "the minimum stays");
     }
-    let none = wanted(|w| (w.strategy, w.max_idle) = (ScalingStrategy::None, ms(1)));
+    let none = rules_with(|w| (w.strategy, w.max_idle) = (ScalingStrategy::None, ms(1)));
     let mut core = Core::new(none);
     core.apply(Input::Started, ms(0));
     core.apply(join(1, 1), ms(0));
-    assert_eq!(core.apply(Input::Tick, ms(100)), [], "nobody asked for scaling");
+    assert_eq!(core.apply(Input::Tick, ms(100)), [], "this strategy does not scale");
 }
 
 #[test]
 fn a_task_clears_the_idle_time() {
-    let mut core = Core::new(wanted(|w| w.max_idle = Duration::from_secs(10)));
+    let mut core = Core::new(rules_with(|w| w.max_idle = Duration::from_secs(10)));
     core.apply(Input::Started, ms(0));
     core.apply(join(1, 1), ms(0));
     core.apply(submit(1), ms(9_000));
     core.apply(begun(&[1]), ms(9_000));
     core.apply(ended(1, 1), ms(9_500));
     assert_eq!(core.apply(Input::Tick, ms(10_000)), []);
-    assert_eq!(cancelled(&core.apply(Input::Tick, ms(19_500))), [0]);
+    assert_eq!(cancelled_blocks(&core.apply(Input::Tick, ms(19_500))), [0]);
 }
 
 #[test]
 fn htex_auto_scale_gives_back_idle_blocks_while_others_work() {
     let rules = |strategy| {
-        wanted(|w| (w.strategy, w.init, w.max, w.max_idle) = (strategy, 4, 4, Duration::from_secs(2)))
+        rules_with(|w| (w.strategy, w.init, w.max, w.max_idle) = (strategy, 4, 4, Duration::from_secs(2)))
     };
     for (strategy, gone) in
         [(ScalingStrategy::Simple, vec![]), (ScalingStrategy::HtexAutoScale, vec![2, 1, 3])]
@@ -121,7 +121,7 @@ fn htex_auto_scale_gives_back_idle_blocks_while_others_work() {
         let mut clock = ms(300);
         while let Some(wake) = core.wake_at().filter(|wake| *wake < Duration::from_secs(20)) {
             clock = wake.max(clock + ms(1));
-            found.extend(cancelled(&core.apply(Input::Tick, clock)));
+            found.extend(cancelled_blocks(&core.apply(Input::Tick, clock)));
         }
         assert_eq!(found, gone, "the longest idle first, and never the one that works: {strategy:?}");
         assert_eq!(core.apply(ended(10, 1), Duration::from_secs(30)), [Action::Deliver(id(1))]);
@@ -130,7 +130,7 @@ fn htex_auto_scale_gives_back_idle_blocks_while_others_work() {
 
 #[test]
 fn a_block_half_of_whose_nodes_work_is_not_idle() {
-    let rules = wanted(|w| {
+    let rules = rules_with(|w| {
         (w.strategy, w.init, w.max) = (ScalingStrategy::HtexAutoScale, 2, 2);
         (w.nodes_per_block, w.max_idle) = (2, ms(10));
     });
@@ -140,14 +140,18 @@ fn a_block_half_of_whose_nodes_work_is_not_idle() {
     core.apply(submit(1), ms(0));
     core.apply(begun(&[1]), ms(0));
     core.apply(join_block(2, 0, 1), ms(0));
-    assert_eq!(cancelled(&core.apply(Input::Tick, ms(500))), [] as [u32; 0], "block 1 has no node yet");
+    assert_eq!(
+        cancelled_blocks(&core.apply(Input::Tick, ms(500))),
+        [] as [u32; 0],
+        "block 1 has no node yet"
+    );
     core.apply(join_block(3, 1, 1), ms(500));
-    assert_eq!(cancelled(&core.apply(Input::Tick, ms(1000))), [1]);
+    assert_eq!(cancelled_blocks(&core.apply(Input::Tick, ms(1000))), [1]);
 }
 
 #[test]
 fn a_draining_node_gives_back_what_it_has_not_begun_and_goes_when_it_is_idle() {
-    let mut rules = wanted(|w| (w.init, w.max) = (1, 2));
+    let mut rules = rules_with(|w| (w.init, w.max) = (1, 2));
     rules.drain_period = Some(Duration::from_secs(60));
     rules.prefetch = 1;
     let mut core = Core::new(rules);
@@ -156,7 +160,7 @@ fn a_draining_node_gives_back_what_it_has_not_begun_and_goes_when_it_is_idle() {
     assert!(core.wake_at().unwrap() <= Duration::from_secs(60));
     core.apply(submit(1), ms(0));
     core.apply(begun(&[1]), ms(0));
-    core.apply(submit(2), ms(0)); // asks for a second block
+    core.apply(submit(2), ms(0)); // requests a second block
     core.apply(begun(&[2]), ms(0));
     assert_eq!(core.apply(Input::Tick, Duration::from_secs(60)), [Action::Recall(NodeKey(1))]);
     assert_eq!(core.apply(submit(3), Duration::from_secs(61)), [], "nothing new for it");
@@ -169,7 +173,7 @@ fn a_draining_node_gives_back_what_it_has_not_begun_and_goes_when_it_is_idle() {
     );
     let completed = Input::BlockEnded { block: 0, end: BlockEnd::Completed(ExitReport::default()) };
     assert_eq!(
-        asked(&core.apply(completed, Duration::from_secs(71))),
+        requested_blocks(&core.apply(completed, Duration::from_secs(71))),
         [2],
         "two tasks, one block on its way"
     );
@@ -184,22 +188,22 @@ fn what_was_assigned_to_a_draining_node_goes_elsewhere() {
     let mut core = Core::new(rules);
     core.apply(Input::Started, ms(0));
     core.apply(join(1, 1), ms(0));
-    core.apply(submit(1), ms(0)); // the owner is slow to answer
+    core.apply(submit(1), ms(0)); // the endpoint has not answered yet
     assert_eq!(core.apply(Input::Tick, ms(100)), [Action::DropNode(NodeKey(1))]);
     assert_eq!(core.apply(begun(&[1]), ms(101)), []);
     assert_eq!(core.apply(join(2, 1), ms(102)), [send(2, 1)]);
 }
 
 #[test]
-fn failures_are_told_until_a_task_comes_to_a_result_and_never_without_bound() {
-    let mut core = Core::new(wanted(|w| (w.init, w.max, w.failures_end_engine) = (1, 1, false)));
+fn failures_are_reported_until_a_task_returns_a_result() {
+    let mut core = Core::new(rules_with(|w| (w.init, w.max, w.failures_end_engine) = (1, 1, false)));
     core.apply(Input::Started, ms(0));
     core.apply(submit(1), ms(0));
     for block in 0..40 {
         let stderr = Some(format!("no luck with {block}"));
         let failure = BlockEnd::Failed(ExitReport { exit_code: Some(3), stderr, ..ExitReport::default() });
         let actions = core.apply(Input::BlockEnded { block, end: failure }, ms(0));
-        assert_eq!(asked(&actions), [block + 1], "failures are not minded");
+        assert_eq!(requested_blocks(&actions), [block + 1], "failures do not end the engine");
         let told = core.last_block_failure().unwrap();
         assert!(
             told.contains(&format!("\tSTDERR: no luck with {block}\n")) && told.contains("\tEXIT CODE: 3\n")
@@ -212,7 +216,7 @@ fn failures_are_told_until_a_task_comes_to_a_result_and_never_without_bound() {
 }
 
 #[test]
-fn a_block_that_never_called_home_is_the_engines_end() {
+fn a_failed_block_without_nodes_brings_the_engine_into_bad_state() {
     let mut core = table(rules(), &[(Input::Started, &[Action::SubmitBlocks(vec![0])]), (submit(1), &[])]);
     let actions = core.apply(Input::BlockEnded { block: 0, end: failed(3) }, ms(0));
     let [Action::Fail { task, failure }, Action::ReportBadState(text)] = actions.as_slice() else {
@@ -237,7 +241,7 @@ fn a_block_that_never_called_home_is_the_engines_end() {
 }
 
 #[test]
-fn accidents_of_blocks_that_work_are_forgiven_until_they_become_a_habit() {
+fn only_the_third_failure_of_a_block_with_nodes_brings_the_engine_into_bad_state() {
     let mut core = Core::new(rules());
     core.apply(Input::Started, ms(0));
     core.apply(submit(1), ms(0));
@@ -275,7 +279,7 @@ fn a_block_is_asked_for_when_there_is_work_and_given_back_when_there_is_none() {
 }
 
 #[test]
-fn a_node_of_a_block_that_is_gone_is_turned_away() {
+fn a_node_of_an_unknown_block_is_dropped() {
     let mut core = Core::new(rules());
     core.apply(Input::Started, ms(0));
     assert_eq!(core.apply(join_block(1, 7, 1), ms(0)), [Action::DropNode(NodeKey(1))]);

@@ -24,7 +24,7 @@ fn a_node_gets_tasks_when_it_has_joined_and_not_before() {
 }
 
 #[test]
-fn a_node_that_starts_is_silent_for_as_long_as_any_other_may_be() {
+fn a_starting_node_is_dropped_after_the_heartbeat_threshold() {
     let mut core = table(
         rules(),
         &[(Input::Started, &[Action::SubmitBlocks(vec![0])]), (starting(1), &[]), (submit(1), &[])],
@@ -37,7 +37,7 @@ fn a_node_that_starts_is_silent_for_as_long_as_any_other_may_be() {
 }
 
 #[test]
-fn a_node_that_starts_goes_with_its_block() {
+fn a_starting_node_is_dropped_with_its_block() {
     let mut core = table(rules(), &[(Input::Started, &[Action::SubmitBlocks(vec![0])]), (starting(1), &[])]);
     core.apply(Input::Tick, SECOND);
     let actions = core.apply(Input::Tick, SECOND * 121);
@@ -46,7 +46,7 @@ fn a_node_that_starts_goes_with_its_block() {
 }
 
 #[test]
-fn a_block_whose_node_only_said_hello_never_had_one() {
+fn a_block_whose_node_was_never_ready_counts_as_without_nodes() {
     let mut core = table(
         rules(),
         &[
@@ -63,7 +63,7 @@ fn a_block_whose_node_only_said_hello_never_had_one() {
 }
 
 #[test]
-fn a_node_that_loses_a_slot_gets_less_and_what_it_has_stays() {
+fn a_node_with_fewer_slots_keeps_its_tasks_and_gets_no_more() {
     let resize = |slots| Input::NodeResized { node: NodeKey(1), slots };
     let core = table(
         rules(),
@@ -75,7 +75,7 @@ fn a_node_that_loses_a_slot_gets_less_and_what_it_has_stays() {
             (begun(&[1, 2]), &[send(1, 1), send(1, 2)]),
             (resize(1), &[]),
             (submit(3), &[]),
-            // Of a node that is not there.
+            // From an unknown node.
             (Input::NodeResized { node: NodeKey(9), slots: 7 }, &[]),
         ],
     );

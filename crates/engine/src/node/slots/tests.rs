@@ -1,4 +1,4 @@
-//! The node's decisions as tables of operations, and under operations drawn at random.
+//! The node's decisions: tables of operations, and random operations.
 
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -60,7 +60,7 @@ fn quick() -> Slots<TestTask> {
     let mut slots = ready_slots(1);
     assert_eq!(add(&mut slots, 1..=8), [give(0, 1)]);
     for n in 1..=3 {
-        assert_eq!(end(&mut slots, 0, n), [give(0, n + 1)], "its pace is not known yet");
+        assert_eq!(end(&mut slots, 0, n), [give(0, n + 1)], "its throughput is not known yet");
     }
     assert_eq!(end(&mut slots, 0, 4), [give(0, 5), give(0, 6)]);
     slots
@@ -86,7 +86,7 @@ fn the_warm_worker_comes_first() {
 }
 
 #[test]
-fn a_death_costs_the_task_that_was_running_and_no_other() {
+fn a_dead_worker_loses_only_the_task_that_it_was_running() {
     let mut slots = ready_slots(1);
     add(&mut slots, [1, 2]);
     slots.record_exit(0, vec![], ms(0));
@@ -100,7 +100,7 @@ fn a_death_costs_the_task_that_was_running_and_no_other() {
 }
 
 #[test]
-fn an_interpreter_that_never_gets_ready_is_given_up() {
+fn a_node_gives_up_after_three_failed_starts() {
     let mut slots = Slots::<TestTask>::new(1, None);
     for expected in [Step::Start { rank: 0 }, Step::Start { rank: 0 }, Step::GiveUp { rank: 0 }] {
         slots.record_exit(0, vec![], ms(0));
@@ -122,7 +122,7 @@ fn a_slot_whose_worker_does_not_start_is_closed_and_the_others_go_on() {
     assert_eq!(end(&mut slots, 0, 1), [give(0, 2)], "what was running and what waits goes on");
     slots.record_exit(1, vec![], ms(0));
     slots.record_ready(1, ms(0));
-    assert_eq!((steps(&mut slots), slots.open_count()), (vec![], 2), "closed is closed");
+    assert_eq!((steps(&mut slots), slots.open_count()), (vec![], 2), "a closed slot stays closed");
     // The worker that ran before dies and does not start again, and neither does the last.
     slots.record_exit(0, vec![], ms(0));
     assert_eq!(steps(&mut slots), [Step::Lost { rank: 0, task: id(2) }, Step::Start { rank: 0 }]);
@@ -142,7 +142,7 @@ fn a_worker_that_is_not_ready_in_time_is_ended_and_gets_no_second_try() {
     assert_eq!(slots.end_overdue(limit, ms(300)), [0; 0], "once");
     slots.record_exit(1, vec![], ms(300));
     assert_eq!(steps(&mut slots), [Step::Close { rank: 1 }]);
-    // A fresh worker has all the time again.
+    // A new worker gets the whole limit again.
     slots.record_exit(0, vec![], ms(400));
     assert_eq!(steps(&mut slots), [Step::Start { rank: 0 }]);
     assert_eq!(slots.end_overdue(limit, ms(500)), [0; 0]);
@@ -165,7 +165,7 @@ fn a_worker_is_replaced_when_it_has_run_as_many_tasks_as_it_may() {
 }
 
 #[test]
-fn a_thread_goes_on_with_what_it_has_begun() {
+fn a_thread_finishes_the_task_that_it_has_begun() {
     let mut slots = ready_slots(1);
     add(&mut slots, [1, 2]);
     assert!(slots.drop_waiting(id(2)));
@@ -183,7 +183,7 @@ fn a_recall_gives_back_what_has_not_begun() {
 }
 
 #[test]
-fn an_abandoned_task_is_forgotten_or_killed() {
+fn an_abandoned_task_is_dropped_or_its_worker_killed() {
     let mut slots = ready_slots(1);
     add(&mut slots, [1, 2, 3]);
     slots.abandon(id(2));
@@ -196,7 +196,7 @@ fn an_abandoned_task_is_forgotten_or_killed() {
 }
 
 #[test]
-fn a_result_that_was_faster_than_the_kill_counts_and_the_worker_gets_nothing_more() {
+fn a_result_before_the_kill_counts_and_the_worker_gets_no_more_tasks() {
     let mut slots = ready_slots(1);
     add(&mut slots, [1, 2]);
     slots.abandon(id(1));
@@ -207,7 +207,7 @@ fn a_result_that_was_faster_than_the_kill_counts_and_the_worker_gets_nothing_mor
 }
 
 #[test]
-fn what_lies_ahead_of_a_dead_worker_waits_again() {
+fn prefetched_tasks_of_a_dead_worker_are_queued_again() {
     let mut slots = quick();
     slots.record_exit(0, vec![test_task(6)], ms(1));
     assert_eq!(steps(&mut slots), [Step::Lost { rank: 0, task: id(5) }, Step::Start { rank: 0 }]);
@@ -216,7 +216,7 @@ fn what_lies_ahead_of_a_dead_worker_waits_again() {
 }
 
 #[test]
-fn what_lies_ahead_of_a_slow_worker_is_taken_back() {
+fn prefetched_tasks_are_taken_back_from_a_slow_worker() {
     let mut slots = quick();
     assert_eq!(slots.time_to_stall_check(), Some(ms(5)));
     slots.take_back_from_stalled(ms(4));
@@ -229,7 +229,7 @@ fn what_lies_ahead_of_a_slow_worker_is_taken_back() {
 }
 
 #[test]
-fn what_lies_ahead_of_one_worker_goes_to_another_that_is_idle() {
+fn prefetched_tasks_move_to_an_idle_worker() {
     let mut slots = ready_slots(2);
     assert_eq!(add(&mut slots, 1..=14), [give(1, 1), give(0, 2)]);
     for n in [1, 3, 4] {
@@ -243,7 +243,7 @@ fn what_lies_ahead_of_one_worker_goes_to_another_that_is_idle() {
 }
 
 #[test]
-fn what_is_too_large_to_be_taken_back_is_given_alone() {
+fn a_large_task_is_never_prefetched() {
     let mut slots = quick();
     slots.drain_waiting();
     end(&mut slots, 0, 5);
@@ -254,7 +254,7 @@ fn what_is_too_large_to_be_taken_back_is_given_alone() {
 }
 
 #[test]
-fn a_task_whose_turn_has_come_unseen_is_killed_all_the_same() {
+fn abandoning_a_task_kills_a_worker_that_has_read_it_ahead() {
     let mut slots = quick();
     // The worker has ended 5, which the node does not know yet, and has read 6: nothing can be taken back.
     slots.requeue_unread(0, vec![], ms(0));
@@ -280,7 +280,7 @@ proptest! {
 
     /// Every task is ended, lost or given back exactly once and run at most once, whichever workers die.
     #[test]
-    fn tasks_are_run_once_and_told_once(
+    fn every_task_runs_at_most_once_and_ends_exactly_once(
         workers in 1..4usize,
         most in proptest::option::of(1..9u32),
         ops in proptest::collection::vec((0..12u8, any::<usize>(), 0..4u64), 0..300),
