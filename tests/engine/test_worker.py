@@ -287,7 +287,7 @@ def test_what_cannot_be_sent_is_named(worker, expression, name, bare):
     last = worker.error(text).rstrip("\n").splitlines()[-1]
     assert last.startswith(
         "globus_compute_sdk.errors.error_types.SerializationError: Serialization failed: All strategies failed. "
-        f"The function returned a value of type '{name}', of which it is said: "
+        f"The function returned a value of type '{name}', which can't be serialized: "
     )
     assert bare in last and last.endswith("Return what can be sent, such as numbers, text, lists and dicts")
 

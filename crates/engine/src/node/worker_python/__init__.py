@@ -14,7 +14,7 @@ from .worker import Worker
 
 
 def main():
-    del sys.path[0]  # this package's directory; functions have no business here
+    del sys.path[0]  # the directory of this package, which functions must not import from
     config = json.loads(os.environ.pop("FARCALL_WORKER_CONFIG"))
     sockets = [int(number) for number in os.environ.pop("FARCALL_WORKER_SOCKETS").split(",")]
     for name in os.environ.pop("FARCALL_WORKER_OWN_VARIABLES", "").split(","):
@@ -23,7 +23,7 @@ def main():
         os.set_inheritable(socket, False)
     # A process that a function forks must not read or write on the worker's sockets.
     os.register_at_fork(after_in_child=lambda: close(sockets))
-    # The modules that are loaded now stay: no garbage collection needs to look at them again.
+    # The modules that are loaded now stay, so garbage collections need not look at them.
     gc.freeze()
     pairs = list(zip(sockets[::2], sockets[1::2]))
     if "thread_name_prefix" in config:

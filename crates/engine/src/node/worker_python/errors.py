@@ -1,4 +1,4 @@
-"""Exceptions by the names that users of the original know; they appear in the tracebacks users see."""
+"""Exceptions with the names of upstream, which users see in tracebacks."""
 
 
 def known_as(module, name):
@@ -57,7 +57,7 @@ def megabytes(size):
 
 
 class Unsendable(Exception):
-    """What a function returned is nothing that could be sent; one sentence says it all."""
+    """A function returned a value that can't be sent; the text says what to return instead."""
 
 
 @known_as("globus_compute_endpoint.exceptions", "CouldNotExecuteUserTaskError")

@@ -14,12 +14,12 @@ from . import pickles
 from .errors import DeserializationError, SerdeError, SerializationError, Unsendable
 
 
-# Kept here: functions may replace what they find in a module.
+# Bound here because functions may replace names in the modules.
 to_json, from_json = json.dumps, json.loads
 
 
 class Base64:
-    """A strategy's name, and bytes that cross as lines of 76 characters."""
+    """The identifier of a strategy, and bytes that are sent as Base64 in lines of 76 characters."""
 
     __slots__ = ("identifier", "data")
 
@@ -27,7 +27,7 @@ class Base64:
         self.identifier, self.data = identifier[:-1].encode(), data
 
     def __len__(self):
-        """What the value takes, as its user knows it; as text it takes a third more."""
+        """The size of the value as its user knows it; the text is a third longer."""
         return len(self.data)
 
     def __str__(self):
@@ -38,7 +38,7 @@ class Base64:
         return self.joined(b'"', b"\\n")
 
     def joined(self, quote, newline):
-        """Made once, in the form it is sent in: a megabyte has seventeen thousand lines."""
+        """The text, made once in the form that is sent: a megabyte has seventeen thousand lines."""
         text, at, parts = binascii.b2a_base64(self.data, newline=False), 0, [quote + self.identifier]
         if len(text) <= 76:
             return newline.join((parts[0], text, quote))
@@ -50,22 +50,18 @@ class Base64:
         return newline.join(parts)
 
 
-# Cuts several times as fast as slices do, and few enough that the next ones take the places of the last.
+# Cuts lines several times as fast as slices do. There are so few that the next ones reuse the memory of the last.
 MANY_LINES = struct.Struct("76s" * 256)
 
 
-def body_of(payload):
-    return payload.split("\n", 1)[1]
-
-
-def named_in(source, name):
+def run_source(source, name):
     namespace = {}
     exec(source, namespace)
     return namespace[name]
 
 
 def source_of(function):
-    """Name and source, by the standard library alone."""
+    """The name and the source of a function, by the standard library alone."""
     import inspect
 
     return function.__name__, inspect.getsource(function)
@@ -112,7 +108,7 @@ class DillCode(DillDataBase64):
 
     @staticmethod
     def decode(payload):
-        return pickles.function(payload, lambda: binascii.a2b_base64(payload[3:]))
+        return pickles.load_function(payload, lambda: binascii.a2b_base64(payload[3:]))
 
 
 class PickleCode(Strategy):
@@ -138,7 +134,7 @@ class DillCodeTextInspect(Strategy):
     @staticmethod
     def decode(payload):
         name, source = pickles.loads(binascii.a2b_base64(payload[3:]))
-        return named_in(source, name)
+        return run_source(source, name)
 
 
 class DillCodeSource(DillCodeTextInspect):
@@ -157,7 +153,7 @@ class PureSourceTextInspect(Strategy):
     @staticmethod
     def decode(payload):
         name, source = payload[3:].split(":", 1)
-        return named_in(source, name)
+        return run_source(source, name)
 
 
 class PureSourceDill(PureSourceTextInspect):
@@ -197,7 +193,7 @@ class CombinedCode(Strategy):
     @classmethod
     def decode(cls, payload):
         known = {strategy.identifier: strategy for strategy in cls.members}
-        # Sources hold colons too, so what comes after the pickles is often torn; those are tried first.
+        # Sources contain colons, too, so the parts after the pickles are often cut in wrong places. Pickles come first.
         tokens = iter(payload[3:].split(":"))
         tried = 0
         for identifier, body in zip(tokens, tokens):
@@ -318,9 +314,9 @@ def refusal(strategy, allowed):
 
 
 def decode_task(packed, allowed, function_python):
-    """Function, arguments and keyword arguments. A length beyond the end is let pass, as it always was."""
+    """Function, arguments and keyword arguments. A length beyond the end is accepted, as it always was."""
     values, at, size = [], 0, len(packed)
-    pickles.byte_code_of(function_python)
+    pickles.set_byte_code_version(function_python)
     while at < size:
         end = packed.find("\n", at)
         if end < 0:
@@ -336,7 +332,7 @@ def decode_task(packed, allowed, function_python):
 
 
 def encode_result(value, wanted):
-    """By the first strategy that can; what a function returns may itself be a function."""
+    """Encodes a result by the first strategy that can. The result may itself be a function."""
     if value is None and not wanted:
         return NOTHING
     for_code = callable(value)
@@ -346,7 +342,7 @@ def encode_result(value, wanted):
         try:
             return first.packed(value)
         except Exception:
-            pass  # told below, with the other strategy's refusal
+            pass  # reported below, with the failure of the other strategy
     else:
         strategies = wanted
     failures = []
@@ -358,18 +354,18 @@ def encode_result(value, wanted):
             failures.append(exception)
     if type(value) in NEVER_SENT:
         raise Unsendable(NEVER_SENT[type(value)])
-    # Strategies that refused are told below; what an actual attempt met is what the user can do something about.
-    told = [words(failure) for failure in failures if not isinstance(failure, SerdeError)]
+    # All failures are in the group below. The text quotes the first that is no refusal: the user can mend that one.
+    reasons = [words(failure) for failure in failures if not isinstance(failure, SerdeError)]
     explanation = "All strategies failed."
-    if told:
+    if reasons:
         explanation += (
-            " The function returned a value of type '%s', of which it is said: %s. Return what can be sent, such as "
-            "numbers, text, lists and dicts" % (name_of(type(value)), told[0])
+            " The function returned a value of type '%s', which can't be serialized: %s. Return what can be sent, such as "
+            "numbers, text, lists and dicts" % (name_of(type(value)), reasons[0])
         )
     raise SerializationError(explanation) from gathered(failures)
 
 
-# Types of which nothing can be sent, and what to return in their place.
+# Types whose values can never be sent, and what to return instead.
 NEVER_SENT = {
     types.GeneratorType: "The function returned a generator, which can't leave its process: return a list of what it "
     "yields, as in `return list(...)`.",

@@ -1,8 +1,7 @@
-"""Pickles, with dill when this interpreter has it and without it when it has not.
+"""Reads and writes pickles, with dill if this interpreter has it.
 
-What dill writes for a function names a few constructors of its own module. Without dill they are read by the
-equivalents here. What is written is a plain pickle whenever the value allows: every client reads it, and it is made
-by the interpreter's C code.
+The pickle of a function names a few constructors of dill's module. Without dill the equivalents here take their place.
+Values are written as plain pickles if possible: every client reads these, and the interpreter's C code makes them.
 """
 
 import __main__
@@ -15,7 +14,7 @@ import types
 
 from .errors import PackageNeeded, WrongPython
 
-# What PROTOCOL every Python since 3.8 can read, and the original writes.
+# The protocol that upstream writes; every Python since 3.8 reads it.
 PROTOCOL = 4
 
 HERE = "%d.%d" % sys.version_info[:2]
@@ -26,8 +25,8 @@ _dill = None
 _dill_sought = False
 
 
-def byte_code_of(version):
-    """From which Python the byte code in the next payloads is, when that is known."""
+def set_byte_code_version(version):
+    """Sets the Python version of the byte code in the next payloads, or None if it is not known."""
     if getattr(_origin, "version", "") == version:
         return
     _origin.version = version
@@ -61,7 +60,7 @@ def dill_or_raise(what):
 
 
 class Reader(pickle.Unpickler):
-    # Whether only what every function names was named.
+    # Whether the pickle named only what the pickles of all functions name.
     plain = True
 
     def find_class(self, module, name):
@@ -76,7 +75,7 @@ class Reader(pickle.Unpickler):
         if name == "CodeType" and module == "types" and foreign() is not None:
             raise WrongPython(foreign())
         if (module, name) in SHELL_FUNCTIONS and module not in sys.modules:
-            # Importing the SDK for these takes most of a second, and its releases don't read each other's.
+            # Importing the SDK for these takes most of a second, and a release can't read the pickles of others.
             return shell_class(module, name)
         try:
             return super().find_class(module, name)
@@ -89,7 +88,7 @@ class Reader(pickle.Unpickler):
 
 
 def constructor(name):
-    """What dill's module calls by this name."""
+    """The object that has this name in dill's module."""
     if name == "_create_code":
         if foreign() is not None:
             raise WrongPython(foreign())
@@ -106,7 +105,7 @@ def constructor(name):
     raise PackageNeeded("dill", "Reading this payload (it names dill's %s)" % name)
 
 
-# Constructors of functions, and builtins.
+# Modules of the constructors of functions, and of builtins.
 PLAIN = {"dill._dill", "dill.dill", "__builtin__", "builtins"}
 
 SHELL_RESULT = ("globus_compute_sdk.sdk.shell_function", "ShellResult")
@@ -123,11 +122,11 @@ def shell_class(module, name):
 
 
 def loads(data):
-    return joined(Reader(io.BytesIO(data)).load())
+    return with_current_class(Reader(io.BytesIO(data)).load())
 
 
-def joined(value):
-    """An instance of a class that an earlier task has left in `__main__` joins that class."""
+def with_current_class(value):
+    """Makes an instance of a class in `__main__` one of the class that an earlier task has left there."""
     cls = type(value)
     if cls.__module__ == "__main__":
         try:
@@ -137,14 +136,14 @@ def joined(value):
     return value
 
 
-# The same function is called again and again, and reading it takes longer than all the rest. Its code can't change, so
-# it is kept; the function itself can, so each call gets a new one.
+# A cache of functions: the same one is called again and again, and reading its pickle takes longer than all the rest. The
+# code can't change, so it is kept; the function object can, so each call gets a new one.
 _functions = {}
 MOST_FUNCTIONS, LONGEST_FUNCTION = 64, 1 << 16
 
 
-def function(payload, data):
-    """What loads(data()) returns, for a payload that most often is a function."""
+def load_function(payload, data):
+    """Returns what loads(data()) does, for a payload that is a function in most cases."""
     known = _functions.get(payload)
     if known is not None and foreign() is None:
         code, name, defaults, more = known
@@ -157,16 +156,17 @@ def function(payload, data):
     if reader.plain and len(payload) <= LONGEST_FUNCTION and is_plain(value):
         if len(_functions) >= MOST_FUNCTIONS:
             _functions.clear()
-        _functions[payload] = recipe(value)
-    return joined(value)
+        _functions[payload] = parts_of(value)
+    return with_current_class(value)
 
 
-def recipe(value):
-    """What another one like this function is made of: few have what their code does not say."""
-    start = value.__code__, value.__name__, value.__defaults__
+def parts_of(function):
+    """The parts from which load_function makes another function like this one."""
+    start = function.__code__, function.__name__, function.__defaults__
     bare = types.FunctionType(start[0], __main__.__dict__, *start[1:])
     names = ("__annotations__", "__doc__", "__module__", "__qualname__")
-    contents = [(name, getattr(value, name)) for name in names if getattr(value, name) != getattr(bare, name)]
+    # Most functions have nothing that their code does not say.
+    contents = [(name, getattr(function, name)) for name in names if getattr(function, name) != getattr(bare, name)]
     return start + ([(name, dict(c) if name == "__annotations__" else c) for name, c in contents],)
 
 
@@ -174,7 +174,7 @@ CONSTANTS = (type(None), bool, int, float, complex, str, bytes)
 
 
 def is_plain(value):
-    """Whether a function consists of its code and of what can't change."""
+    """Whether a value is a function that consists of its code and of constants."""
     return (
         type(value) is types.FunctionType
         and value.__globals__ is __main__.__dict__
@@ -194,7 +194,7 @@ class NotPlain(Exception):
 
 
 class PlainWriter(pickle.Pickler):
-    """Writes values made of builtins only; the C code asks about everything else."""
+    """Writes values made of builtins only. The C code calls `reducer_override` for all others."""
 
     def reducer_override(self, value):
         raise NotPlain
@@ -219,7 +219,7 @@ def dumps(value):
 
 
 def dumps_with_stand_ins(value, found):
-    """When functions of the SDK have run without it: the value may hold what they returned."""
+    """Used once a ShellFunction has run without the SDK: the value may contain what it returned."""
     from . import shell_function
 
     pickler, protocol = (pickle._Pickler, PROTOCOL) if found is None else (found.Pickler, found.settings["protocol"])
@@ -228,8 +228,8 @@ def dumps_with_stand_ins(value, found):
     return data.getvalue()
 
 
-# What dill's constructors do. The first two are for every function and so are always ours: dill's take as long as
-# all the rest of reading it. The others are for interpreters without dill.
+# Equivalents of dill's constructors. Every function needs the first two, and ours are always used, because dill's take as
+# long as all the rest of reading a function. The others are for interpreters without dill.
 
 
 def create_function(code, namespace, name=None, defaults=None, closure=None, attributes=None, kwdefaults=None):
@@ -244,14 +244,14 @@ def create_function(code, namespace, name=None, defaults=None, closure=None, att
 
 
 def create_code(*args):
-    # Since Python 3.10 the old line table comes first, for older readers; old releases of dill leave it out there, too,
-    # and only whoever knows that the code is of this version can tell it from that of an older one.
+    # Since Python 3.10 dill writes the old line table first, for older readers. Old releases of dill leave it out: their
+    # code looks like that of an older Python unless its version is known.
     fields = args[1:] if not isinstance(args[0], int) else args
     expected = 18 if sys.version_info >= (3, 11) else 16
     usual = (fields is args) == (sys.version_info < (3, 10)) or getattr(_origin, "own", False)
     if len(fields) == expected and usual and type(fields[6]) is bytes:
         return types.CodeType(*fields)
-    # Of another Python, or of an old dill: dill may know how to turn it into something.
+    # Code of another Python or of an old dill, which dill may be able to convert.
     found = dill()
     if found is None:
         raise WrongPython()

@@ -1,7 +1,7 @@
-"""ShellFunction and MPIFunction without globus_compute_sdk.
+"""Runs ShellFunction and MPIFunction without globus_compute_sdk.
 
-The payloads name the SDK's classes, and so do the results, which the client reads with its own SDK. The stand-ins
-carry those names. Unlike the original, a command that outlives its walltime is killed, and output that is not text
+The payloads name the SDK's classes, and so must the results, which the client reads with its own SDK. The classes here
+have those names. Unlike the original, a command that outlives its walltime is killed, and output that is not text
 does not cost the user the result.
 """
 
@@ -74,7 +74,7 @@ class ShellFunction:
             }
         if self.return_dict:
             return result
-        # A function may have imported the SDK since; then its class is the one that pickles.
+        # If a function has imported the SDK meanwhile, only the SDK's class can be pickled.
         return getattr(sys.modules.get(SHELL), "ShellResult", ShellResult)(**result)
 
     @staticmethod
@@ -107,10 +107,10 @@ STAND_INS = {(cls.__module__, cls.__name__): cls for cls in (ShellResult, ShellF
 
 
 def writer(pickler):
-    """A pickler written in Python that names the stand-ins as what they stand for.
+    """A pickler written in Python that writes the classes here by the names of the SDK's.
 
-    The usual one looks a class up by its name before it writes it, and so would have to find these among the modules of
-    this process, where functions would find them, too.
+    The usual pickler looks a class up by its name first. So these would have to be among the modules of this process,
+    where functions would find them, too.
     """
 
     class Writer(pickler):

@@ -1,7 +1,7 @@
-"""Workers that are threads of one process: each has a socket of its own, as if it were alone.
+"""Runs workers as threads of one process. Each has sockets of its own.
 
 They share directory, environment and modules, as the users of thread pools expect. A function that calls `sys.exit`
-ends its task and nobody else's; whatever ends the process ends all of them.
+ends its own task only; the end of the process ends all of them.
 """
 
 import os
@@ -18,7 +18,7 @@ class Thread(Worker):
         try:
             here = os.getcwd()
         except OSError:
-            here = None  # somebody has removed it
+            here = None  # a function has removed it
         if here != self.working_dir:
             os.makedirs(self.working_dir, exist_ok=True)
             os.chdir(self.working_dir)

@@ -27,7 +27,7 @@ DISCONNECTED = 197
 # A result message is below 80 MiB with its text, whatever limit is configured.
 LONGEST_TEXT = 79 << 20
 
-# json.loads() also looks for spaces around; they cost as much as parsing a small message.
+# json.loads() also skips spaces around, which takes as long as parsing a small message.
 parse = json.JSONDecoder().raw_decode
 
 scan = json.decoder.scanstring
@@ -47,7 +47,7 @@ MESSAGE_NAMES = {
 }
 
 
-# What the worker needs to answer. Functions may replace names in the modules, so these are bound here.
+# What the worker needs to answer, bound here because functions may replace names in the modules.
 process_id, leave_process = os.getpid, os._exit
 receive, receive_into, send, send_parts = os.read, os.readv, os.write, os.writev
 change_directory, remove_directory = os.chdir, os.rmdir
@@ -63,7 +63,7 @@ class Worker:
     def __init__(self, tasks, results, config):
         self.tasks, self.results = tasks, results
         self.process = process_id()
-        # Whether a function has left this process in a state in which no other may run.
+        # Whether a function has damaged this process so that no other may run in it.
         self.damaged = False
         self.umask = os.umask(0)
         os.umask(self.umask)
@@ -180,7 +180,7 @@ class Worker:
         try:
             os.chdir(directory)
         except FileNotFoundError:
-            os.umask(self.umask)  # a function may have left one that lets nobody in
+            os.umask(self.umask)  # a function may have left one that allows nothing
             os.makedirs(directory, exist_ok=True)
             os.chdir(directory)
 
@@ -221,7 +221,7 @@ DAMAGED = (
 
 
 def is_intact():
-    """Whether this process can still do what every task needs. Asked when a function has failed."""
+    """Whether this process can still do what every task needs. Checked when a function has failed."""
     try:
         return (
             all(sys.modules.get(module.__name__) is module for module in NEEDED)
@@ -267,7 +267,7 @@ def hyphenated(digits):
 
 
 def is_set(name):
-    """Whether a variable is set. `name in os.environ` takes as long as making a whole answer when it is not."""
+    """Whether a variable is set. `name in os.environ` takes as long as a whole answer when it is not set."""
     known = getattr(os.environ, "_data", None)
     return name in os.environ if type(known) is not dict else name.encode() in known
 
@@ -319,13 +319,13 @@ def printed(exception):
     if trace is None:
         return "".join(traceback.format_exception_only(type(exception), exception))
     here = os.path.dirname(__file__)
-    # Frames of the worker itself tell the user nothing. The last frame stays, whosever it is.
+    # Frames of the worker itself do not help the user. The last frame stays in any case.
     while trace.tb_next is not None and os.path.dirname(trace.tb_frame.f_code.co_filename) == here:
         trace = trace.tb_next
     return "".join(traceback.format_exception(type(exception), exception, trace))
 
 
-# Code and message of errors that only their text explains.
+# Code and message of all errors that have none of their own.
 GENERIC_ERROR = "RemoteExecutionError", "An error occurred during the execution of this task"
 
 
@@ -333,7 +333,7 @@ def log(text):
     try:
         sys.stderr.write(text + "\n")
     except BaseException:
-        pass  # the function may have done anything to it
+        pass  # the function may have replaced or closed it
 
 
 def flush():
