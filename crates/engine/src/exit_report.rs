@@ -11,7 +11,7 @@ use crate::provider::{JobOutput, JobState};
 const SUMMARY: u64 = 2048;
 
 /// How a job ended; none while it waits or runs.
-pub(crate) fn of_job(state: JobState) -> Option<BlockEnd> {
+pub(crate) fn read_block_end(state: JobState) -> Option<BlockEnd> {
     match state {
         JobState::Pending | JobState::Running | JobState::Held => None,
         JobState::Completed(output) | JobState::TimedOut(output) => {

@@ -53,7 +53,7 @@ pub(crate) fn node_config(config: &EngineConfig, run: RunSettings, library: Path
     let options = &config.options;
     let shared = options.shared_file_system;
     let logs = options.worker_logdir_root.as_ref().map(|root| root.join(config.executor_label()));
-    let pool = options.kind.pool_size(node::cores_here());
+    let pool = options.kind.pool_size(node::count_cores());
     let traits = options.kind.traits();
     node::Config {
         version: message::VERSION.to_owned(),

@@ -52,7 +52,7 @@ pub(crate) fn resolve(address: Option<&Address>) -> io::Result<ListenAddress> {
     let finder = match address {
         None => return Ok(ListenAddress::only(HERE)),
         Some(Address::Literal(address)) if address.is_unspecified() => {
-            let mut advertise = interfaces(|_| true)?;
+            let mut advertise = interface_addresses(|_| true)?;
             advertise.retain(|found| found.is_ipv4() || address.is_ipv6());
             if advertise.is_empty() {
                 advertise.push(HERE);
@@ -64,7 +64,7 @@ pub(crate) fn resolve(address: Option<&Address>) -> io::Result<ListenAddress> {
     };
     let none = |what: String| io::Error::new(io::ErrorKind::AddrNotAvailable, what);
     let found = match finder {
-        AddressFinder::AddressByInterface { ifname } => interfaces(|name| name == ifname)?
+        AddressFinder::AddressByInterface { ifname } => interface_addresses(|name| name == ifname)?
             .into_iter()
             .find(IpAddr::is_ipv4)
             .ok_or_else(|| none(format!("the interface {ifname} has no IPv4 address here")))?,
@@ -91,7 +91,7 @@ pub(crate) fn resolve(address: Option<&Address>) -> io::Result<ListenAddress> {
 }
 
 /// The addresses of the interfaces that `wanted` picks, those that other machines can reach first.
-fn interfaces(wanted: impl Fn(&str) -> bool) -> io::Result<Vec<IpAddr>> {
+fn interface_addresses(wanted: impl Fn(&str) -> bool) -> io::Result<Vec<IpAddr>> {
     let mut found: Vec<IpAddr> = nix::ifaddrs::getifaddrs()?
         .filter(|interface| wanted(&interface.interface_name))
         .filter_map(|interface| {

@@ -81,7 +81,7 @@ impl TryFrom<String> for CpuAffinity {
                     other.strip_prefix("list:").ok_or_else(|| InvalidOptions::Affinity(text.clone()))?;
                 lists
                     .split(':')
-                    .map(cpu_list)
+                    .map(parse_cpu_list)
                     .collect::<Option<Vec<_>>>()
                     .map(Self::List)
                     .ok_or(InvalidOptions::Affinity(text))
@@ -111,7 +111,7 @@ impl From<CpuAffinity> for String {
 }
 
 /// `a-b,c` as CPU numbers; none for anything else, and for more CPUs than any machine has.
-fn cpu_list(text: &str) -> Option<Vec<usize>> {
+fn parse_cpu_list(text: &str) -> Option<Vec<usize>> {
     const MAX_CPU: usize = 1 << 16;
     let mut cpus = Vec::new();
     for part in text.split(',') {

@@ -63,7 +63,7 @@ fn read(mut value: Value) -> Result<Options, InvalidOptions> {
     let shape = |error: serde_json::Error| InvalidOptions::Shape(error.to_string());
     match name.as_ref().map_or(Some(COMPUTE), Value::as_str) {
         Some(COMPUTE) => serde_json::from_value(value).map_err(shape),
-        Some(name @ (PROCESSES | THREADS)) => pool(name, serde_json::from_value(value).map_err(shape)?),
+        Some(name @ (PROCESSES | THREADS)) => read_pool(name, serde_json::from_value(value).map_err(shape)?),
         Some(MPI) => Err(InvalidOptions::Unsupported {
             what: MPI,
             meanwhile: "use GlobusComputeEngine: there an MPIFunction runs its command once, so write `mpiexec -n …` \
@@ -74,7 +74,7 @@ fn read(mut value: Value) -> Result<Options, InvalidOptions> {
     }
 }
 
-fn pool(name: &str, own: PoolOptions) -> Result<Options, InvalidOptions> {
+fn read_pool(name: &str, own: PoolOptions) -> Result<Options, InvalidOptions> {
     let foreign =
         |option: &str| InvalidOptions::Shape(format!("unknown field `{option}`, which {name} does not have"));
     let kind = if name == THREADS {

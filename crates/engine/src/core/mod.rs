@@ -141,7 +141,7 @@ impl Core {
     }
 
     /// The number of nodes that have connected and whose first worker is not ready yet.
-    pub(crate) fn starting(&self) -> usize {
+    pub(crate) fn starting_count(&self) -> usize {
         self.starting.len()
     }
 
@@ -235,7 +235,7 @@ impl Core {
             }
             Input::Unstarted { node, tasks } => {
                 self.nodes.record_contact(node, now);
-                self.nodes.recall_answered(node);
+                self.nodes.record_recall_answer(node);
                 for task in tasks {
                     if self.is_sent_to(task, node) {
                         self.nodes.unassign(node, task, false, now);
@@ -313,7 +313,7 @@ impl Core {
                 self.tasks.requeue(id);
             }
             if !sent.is_empty() {
-                self.nodes.recall(key);
+                self.nodes.record_recall(key);
                 actions.push(Action::Recall(key));
             }
         }
@@ -431,7 +431,7 @@ impl Core {
     fn recall_from_slow_node(&mut self, now: Duration, actions: &mut Vec<Action>) {
         self.next_recall_check = match self.nodes.find_overcommitted(now) {
             Ok(node) => {
-                self.nodes.recall(node);
+                self.nodes.record_recall(node);
                 actions.push(Action::Recall(node));
                 None
             }

@@ -158,11 +158,11 @@ impl Nodes {
         if node.throughput.recent(now) > 0 { Err(Some(node.throughput.zero_at())) } else { Ok(*key) }
     }
 
-    pub(crate) fn recall(&mut self, key: NodeKey) {
+    pub(crate) fn record_recall(&mut self, key: NodeKey) {
         self.set_recall(key, RecallState::Requested);
     }
 
-    pub(crate) fn recall_answered(&mut self, key: NodeKey) {
+    pub(crate) fn record_recall_answer(&mut self, key: NodeKey) {
         self.set_recall(key, RecallState::Answered);
     }
 

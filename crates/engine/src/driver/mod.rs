@@ -145,10 +145,11 @@ impl Driver {
             Command::Submit(submission) => {
                 let task = submission.id;
                 let kind = &self.config.options.kind;
-                let input = match resource_specification::priority(kind, &submission.resource_specification) {
-                    Ok(priority) => Input::Submitted { task, priority },
-                    Err(failure) => Input::Refused { task, failure },
-                };
+                let input =
+                    match resource_specification::read_priority(kind, &submission.resource_specification) {
+                        Ok(priority) => Input::Submitted { task, priority },
+                        Err(failure) => Input::Refused { task, failure },
+                    };
                 self.tasks.entry(task).or_insert_with(|| Box::new(submission));
                 self.feed(input);
             }
@@ -193,7 +194,7 @@ impl Driver {
                     self.feed(Input::NodeResized { node, slots });
                 }
                 ToEngine::Unstarted(tasks) => self.feed(Input::Unstarted { node, tasks }),
-                ToEngine::Beat | ToEngine::Hello(_) | ToEngine::OtherVersion(_) => {
+                ToEngine::Heartbeat | ToEngine::Hello(_) | ToEngine::OtherVersion(_) => {
                     self.feed(Input::NodeHeartbeat(node))
                 }
             },

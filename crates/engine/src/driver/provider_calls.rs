@@ -190,7 +190,8 @@ impl ProviderCalls {
                     Some(JobState::Gone) if known_before => drop(unknown.insert(block)),
                     // Reads the job's output, from a file system that may stall.
                     Some(state) => {
-                        let end = tokio::task::spawn_blocking(move || exit_report::of_job(state)).await;
+                        let end =
+                            tokio::task::spawn_blocking(move || exit_report::read_block_end(state)).await;
                         if let Ok(Some(end)) = end {
                             let _ = events.send(BlockEvent::Ended { block, end }); // the engine has stopped
                         }

@@ -13,7 +13,7 @@ impl Driver {
         let (counts, now) = (self.core.counts(), self.clock.now());
         let number = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
         let mut node_info: BTreeMap<String, Vec<NodeInfo>> = BTreeMap::new();
-        let starting = number(self.core.starting() as u64);
+        let starting = number(self.core.starting_count() as u64);
         let mut active = 0;
         for (key, block, slots, idle_since) in self.core.nodes() {
             active += 1;

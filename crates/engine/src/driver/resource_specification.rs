@@ -4,7 +4,7 @@ use crate::config::EngineKind;
 use crate::core::{AttemptFailure, Priority};
 
 /// The priority that a task asks for.
-pub(super) fn priority(
+pub(super) fn read_priority(
     kind: &EngineKind,
     specification: &serde_json::Map<String, serde_json::Value>,
 ) -> Result<Priority, AttemptFailure> {

@@ -12,7 +12,7 @@
 //! | `ABANDON` | engine | node | task id: kill what runs it |
 //! | `RECALL` | engine | node | nothing: give back what no worker has begun |
 //! | `UNSTARTED` | node | engine | the ids of the tasks given back |
-//! | `BEAT` | both | both | nothing |
+//! | `HEARTBEAT` | both | both | nothing |
 
 use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize};
@@ -27,7 +27,7 @@ const HELLO: u8 = 3;
 pub(crate) const READY: u8 = 4;
 const LOST: u8 = 5;
 const ABANDON: u8 = 6;
-const BEAT: u8 = 7;
+const HEARTBEAT: u8 = 7;
 const RECALL: u8 = 8;
 const UNSTARTED: u8 = 9;
 const SLOTS: u8 = 10;
@@ -110,7 +110,7 @@ pub(crate) enum ToEngine {
         hint: Option<String>,
     },
     Unstarted(Vec<TaskId>),
-    Beat,
+    Heartbeat,
 }
 
 /// From the engine to a node.
@@ -121,11 +121,11 @@ pub(crate) enum ToNode {
     Abandon(TaskId),
     Recall,
     Refused(String),
-    Beat,
+    Heartbeat,
 }
 
-pub(crate) fn beat() -> Frame {
-    Frame::new(BEAT, &[])
+pub(crate) fn heartbeat() -> Frame {
+    Frame::new(HEARTBEAT, &[])
 }
 
 pub(crate) fn recall() -> Frame {
@@ -224,7 +224,7 @@ impl ToEngine {
                 let (ids, []) = body.as_chunks::<16>() else { return Err(MalformedFrame(kind)) };
                 Self::Unstarted(ids.iter().map(|id| TaskId::from_uuid(Uuid::from_bytes(*id))).collect())
             }
-            BEAT => Self::Beat,
+            HEARTBEAT => Self::Heartbeat,
             _ => return Err(MalformedFrame(kind)),
         })
     }
@@ -238,7 +238,7 @@ impl ToNode {
             ABANDON => Self::Abandon(take_id(&mut frame.body(), kind)?),
             RECALL => Self::Recall,
             REFUSED => Self::Refused(text(&frame.body())),
-            BEAT => Self::Beat,
+            HEARTBEAT => Self::Heartbeat,
             _ => return Err(MalformedFrame(kind)),
         })
     }
@@ -279,7 +279,7 @@ mod tests {
                 ToEngine::WorkerLost { task: id, rank: 9, hint: Some("é".into()) },
             ),
             (unstarted(&[id, id]), ToEngine::Unstarted(vec![id, id])),
-            (beat(), ToEngine::Beat),
+            (heartbeat(), ToEngine::Heartbeat),
         ] {
             assert_eq!(ToEngine::read(&frame).unwrap(), said);
         }
@@ -294,8 +294,8 @@ mod tests {
     fn malformed_frames_are_refused() {
         for kind in 0..=12 {
             let frame = Frame::new(kind, &[b"..."]);
-            assert!(kind == BEAT || ToEngine::read(&frame).is_err(), "{kind}");
-            assert!([BEAT, RECALL, REFUSED].contains(&kind) || ToNode::read(frame).is_err(), "{kind}");
+            assert!(kind == HEARTBEAT || ToEngine::read(&frame).is_err(), "{kind}");
+            assert!([HEARTBEAT, RECALL, REFUSED].contains(&kind) || ToNode::read(frame).is_err(), "{kind}");
         }
     }
 }

@@ -116,12 +116,12 @@ async fn serve_node(
     let (frames, inbox) = mpsc::unbounded_channel();
     let (open, mut closed) = oneshot::channel();
     let mut writing = tokio::spawn(frame::write(writer, inbox));
-    let beat = frames.clone();
+    let heartbeat = frames.clone();
     if events.send(NodeEvent::Connected { node, hello, link: NodeLink { frames, _open: open } }).is_err() {
         return;
     }
-    let mut beats = interval(period);
-    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut heartbeats = interval(period);
+    heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut received = 0;
     loop {
         tokio::select! {
@@ -135,12 +135,12 @@ async fn serve_node(
                     break;
                 }
             }
-            _ = beats.tick() => {
-                let _ = beat.send(message::beat());
+            _ = heartbeats.tick() => {
+                let _ = heartbeat.send(message::heartbeat());
                 if reader.received() > received {
                     received = reader.received();
                     // The node's heartbeats may be queued behind a long frame.
-                    let _ = events.send(NodeEvent::Message { node, message: ToEngine::Beat });
+                    let _ = events.send(NodeEvent::Message { node, message: ToEngine::Heartbeat });
                 }
             }
             _ = &mut closed => break,
@@ -217,7 +217,7 @@ mod tests {
             assert!(why.starts_with(words), "{why}");
             assert!(joined.is_none(), "{joined:?}");
         }
-        let (answers, joined) = answers_to(&message::beat()).await;
+        let (answers, joined) = answers_to(&message::heartbeat()).await;
         assert!(answers.is_empty() && joined.is_none(), "{answers:?} {joined:?}");
     }
 }

@@ -41,10 +41,10 @@ const CONTROL_GROUPS: &str = "/sys/fs/cgroup";
 const GIB: f64 = (1u64 << 30) as f64;
 
 /// The allotment of this process, on a machine with `cpus` CPUs and `memory` GiB.
-pub(crate) fn here(cpus: usize, memory: f64) -> Allotment {
+pub(crate) fn measure(cpus: usize, memory: f64) -> Allotment {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let limits = read_limits(&groups, Path::new(CONTROL_GROUPS));
-    allotment(cpus, memory, limits, |name| std::env::var(name).ok())
+    least_allotment(cpus, memory, limits, |name| std::env::var(name).ok())
 }
 
 /// What a control group allows.
@@ -55,7 +55,7 @@ struct Limits {
     memory: Option<f64>,
 }
 
-fn allotment(
+fn least_allotment(
     cpus: usize,
     memory: f64,
     limits: Limits,
@@ -109,14 +109,14 @@ fn read_limits(groups: &str, root: &Path) -> Limits {
         for controller in controllers.split(',') {
             let mount = match controller {
                 "" => root.to_owned(),
-                "cpu" | "memory" => mounted(root, controllers, controller),
+                "cpu" | "memory" => mount_of(root, controllers, controller),
                 _ => continue,
             };
             for group in ancestors_of(&mount, path) {
                 match controller {
-                    "" => less(max_cores(&group), max_memory(&group.join("memory.max"))),
-                    "cpu" => less(quota_cores(&group), None),
-                    _ => less(None, max_memory(&group.join("memory.limit_in_bytes"))),
+                    "" => less(read_max_cores(&group), read_max_memory(&group.join("memory.max"))),
+                    "cpu" => less(read_quota_cores(&group), None),
+                    _ => less(None, read_max_memory(&group.join("memory.limit_in_bytes"))),
                 }
             }
         }
@@ -125,7 +125,7 @@ fn read_limits(groups: &str, root: &Path) -> Limits {
 }
 
 /// Where version 1 mounts a controller: alone, or together with others.
-fn mounted(root: &Path, controllers: &str, controller: &str) -> PathBuf {
+fn mount_of(root: &Path, controllers: &str, controller: &str) -> PathBuf {
     let together = root.join(controllers);
     if together.is_dir() { together } else { root.join(controller) }
 }
@@ -142,20 +142,20 @@ fn ancestors_of(mount: &Path, path: &str) -> Vec<PathBuf> {
     groups
 }
 
-fn read(path: &Path) -> Option<String> {
+fn read_trimmed(path: &Path) -> Option<String> {
     Some(fs::read_to_string(path).ok()?.trim().to_owned())
 }
 
 /// `cpu.max`: quota and period, or `max`.
-fn max_cores(group: &Path) -> Option<f64> {
-    let text = read(&group.join("cpu.max"))?;
+fn read_max_cores(group: &Path) -> Option<f64> {
+    let text = read_trimmed(&group.join("cpu.max"))?;
     let (quota, period) = text.split_once(' ')?;
     ratio(quota, period)
 }
 
 /// A quota of -1 means no limit.
-fn quota_cores(group: &Path) -> Option<f64> {
-    ratio(&read(&group.join("cpu.cfs_quota_us"))?, &read(&group.join("cpu.cfs_period_us"))?)
+fn read_quota_cores(group: &Path) -> Option<f64> {
+    ratio(&read_trimmed(&group.join("cpu.cfs_quota_us"))?, &read_trimmed(&group.join("cpu.cfs_period_us"))?)
 }
 
 fn ratio(quota: &str, period: &str) -> Option<f64> {
@@ -166,8 +166,8 @@ fn ratio(quota: &str, period: &str) -> Option<f64> {
 /// More memory than any machine has: version 1 reports it where there is no limit.
 const NO_LIMIT: f64 = (1u64 << 60) as f64;
 
-fn max_memory(file: &Path) -> Option<f64> {
-    read(file)?.parse::<f64>().ok().filter(|bytes| *bytes > 0.0 && *bytes < NO_LIMIT)
+fn read_max_memory(file: &Path) -> Option<f64> {
+    read_trimmed(file)?.parse::<f64>().ok().filter(|bytes| *bytes > 0.0 && *bytes < NO_LIMIT)
 }
 
 #[cfg(test)]
@@ -177,7 +177,7 @@ mod tests {
     fn by(variables: &[(&str, &str)], limits: Limits) -> (f64, String, f64, String) {
         let variable =
             |name: &str| variables.iter().find(|(set, _)| *set == name).map(|(_, value)| (*value).to_owned());
-        let found = allotment(64, 250.04, limits, variable);
+        let found = least_allotment(64, 250.04, limits, variable);
         (found.cores.value, found.cores.source, found.memory.value, found.memory.source)
     }
 

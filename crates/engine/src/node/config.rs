@@ -91,7 +91,7 @@ impl Config {
             let _ = nix::unistd::close(number); // it is open: it has just been read
         }
         let shape = |error| ConfigError::Shape { path: path.to_owned(), error };
-        same_version(serde_json::from_slice(&bytes).map_err(shape)?)?;
+        check_version(serde_json::from_slice(&bytes).map_err(shape)?)?;
         serde_json::from_slice(&bytes).map_err(shape)
     }
 
@@ -116,7 +116,7 @@ impl Config {
 }
 
 /// The program's file may be replaced while the endpoint runs: then its nodes have another version.
-fn same_version(any: AnyConfig) -> Result<(), ConfigError> {
+fn check_version(any: AnyConfig) -> Result<(), ConfigError> {
     message::describe_mismatch(message::VERSION, &any.version)
         .map_or(Ok(()), |text| Err(ConfigError::Version(text)))
 }

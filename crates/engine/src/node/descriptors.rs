@@ -23,7 +23,7 @@ pub(super) struct Descriptors {
 
 impl Descriptors {
     /// Of this process, now.
-    pub(super) fn here() -> Self {
+    pub(super) fn read() -> Self {
         let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
         let open = fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64);
         Self { limit, open }

@@ -115,8 +115,8 @@ impl Node {
         let (reading, writing) = tokio::io::split(connect::to_engine(config).await?);
         let writer = tokio::spawn(frame::write(writing, outgoing));
         let mut reader = FrameReader::new(reading);
-        let mut beats = interval(config.heartbeat_period);
-        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heartbeats = interval(config.heartbeat_period);
+        heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut heard, mut received) = (Instant::now(), 0);
         let mut stall_check = None;
         let mut batch = Vec::new();
@@ -138,7 +138,7 @@ impl Node {
                         self.handle_worker_event(item, &mut out)?;
                     }
                 }
-                _ = beats.tick() => {
+                _ = heartbeats.tick() => {
                     processes::reap(&self.workers.values().map(Worker::pid).collect());
                     // The engine's heartbeats may be queued behind a long frame.
                     if reader.received() > received {
@@ -147,7 +147,7 @@ impl Node {
                     if heard.elapsed() > config.heartbeat_threshold {
                         break Ok(());
                     }
-                    out.send(message::beat());
+                    out.send(message::heartbeat());
                     let overdue = self.slots.end_overdue(self.spec.start_limit, self.clock.now());
                     self.overdue.extend(overdue);
                     self.perform_steps(None, &mut out)?;
@@ -182,7 +182,7 @@ impl Node {
                 out.send(message::unstarted(&self.slots.drain_waiting()));
             }
             ToNode::Refused(why) => return Err(NodeError::Refused(why)),
-            ToNode::Beat => {}
+            ToNode::Heartbeat => {}
         }
         Ok(())
     }
@@ -236,7 +236,7 @@ impl Node {
                             out.send(frame);
                         }
                         if let Some(worker) = self.workers.get_mut(&rank) {
-                            worker.answered();
+                            worker.send_unsent();
                         }
                     }
                     Err(_) => self.kill_for(rank, worker::SOCKET_CLOSED),

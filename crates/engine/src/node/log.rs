@@ -101,7 +101,7 @@ fn write_logs(mut inbox: mpsc::Receiver<LogCommand>) {
             }
             LogCommand::Close { path, written } => {
                 logs.remove(&path);
-                let _ = written.send(tail(&path, TAIL_LENGTH).unwrap_or_default()); // nobody waits for it
+                let _ = written.send(read_tail(&path, TAIL_LENGTH).unwrap_or_default()); // nobody waits for it
             }
         }
         if inbox.is_empty() {
@@ -141,7 +141,7 @@ impl Log {
 }
 
 /// The end of a file, of at most `most` bytes. Half a character becomes a replacement character.
-fn tail(path: &Path, most: u64) -> io::Result<String> {
+fn read_tail(path: &Path, most: u64) -> io::Result<String> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
     file.seek(io::SeekFrom::Start(length.saturating_sub(most)))?;
@@ -167,10 +167,10 @@ mod tests {
         assert!(fs::read(&path).unwrap().ends_with(b"last words"));
         let kept: u64 = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
         assert!(kept <= 2 * MAX_SIZE, "{kept}");
-        assert_eq!(tail(&path, 5).unwrap(), "words");
+        assert_eq!(read_tail(&path, 5).unwrap(), "words");
         fs::write(&path, "é").unwrap();
-        assert_eq!(tail(&path, 1024).unwrap(), "é");
-        assert_eq!(tail(&path, 1).unwrap(), "\u{fffd}");
+        assert_eq!(read_tail(&path, 1024).unwrap(), "é");
+        assert_eq!(read_tail(&path, 1).unwrap(), "\u{fffd}");
     }
 
     #[tokio::test]

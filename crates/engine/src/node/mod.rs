@@ -35,7 +35,7 @@ pub use config::{Config, ConfigError};
 pub use error::NodeError;
 pub(crate) use node_directory::remove_abandoned;
 pub use resources::NoSlots;
-pub(crate) use resources::{cores_here, machine_info};
+pub(crate) use resources::{count_cores, machine_info};
 #[cfg(feature = "simulation")]
 pub use simulated::simulate;
 
@@ -60,10 +60,10 @@ pub async fn run(
 ) -> Result<(), NodeError> {
     processes::adopt_orphans();
     let uid = random::node_uid();
-    let machine = Machine::here(&config.accelerators).await;
+    let machine = Machine::inspect(&config.accelerators).await;
     let threads = matches!(config.workers, Workers::Threads { .. });
     let wanted = resources::count_slots(&config, &machine)?;
-    let (count, shortage) = Descriptors::here().fit(wanted, threads);
+    let (count, shortage) = Descriptors::read().fit(wanted, threads);
     if let Some(why) = &shortage {
         tracing::warn!("{why}");
         if count == 0 {

@@ -26,9 +26,9 @@ pub(crate) fn remove_abandoned() {
     for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
         let path = entry.path();
         if entry.file_name().to_string_lossy().starts_with(PREFIX)
-            && let Some(held) = hold(&path)
+            && let Some(held) = lock(&path)
             // Its node may have removed it since it was opened, and another may have created one of the same name.
-            && is_at(&held, &path)
+            && is_named(&held, &path)
         {
             let _ = fs::remove_dir_all(&path); // what can't be removed is the machine's to clean
         }
@@ -36,7 +36,7 @@ pub(crate) fn remove_abandoned() {
 }
 
 /// Locks one of this user's directories, if nobody has.
-fn hold(path: &Path) -> Option<Flock<File>> {
+fn lock(path: &Path) -> Option<Flock<File>> {
     let flags = (OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).bits();
     let directory = File::options().read(true).custom_flags(flags).open(path).ok()?;
     let ours = directory.metadata().is_ok_and(|it| it.uid() == nix::unistd::geteuid().as_raw());
@@ -44,14 +44,14 @@ fn hold(path: &Path) -> Option<Flock<File>> {
 }
 
 /// Whether `path` still names the locked directory. Only who has locked a directory removes it.
-fn is_at(held: &File, path: &Path) -> bool {
+fn is_named(held: &File, path: &Path) -> bool {
     let inode = held.metadata().ok().map(|it| it.ino());
     fs::symlink_metadata(path).is_ok_and(|it| Some(it.ino()) == inode)
 }
 
 pub(super) struct NodeDirectory {
     path: PathBuf,
-    _held: Flock<File>,
+    _lock: Flock<File>,
 }
 
 impl NodeDirectory {
@@ -62,10 +62,10 @@ impl NodeDirectory {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
             }
-            if let Some(held) = hold(&path)
-                && is_at(&held, &path)
+            if let Some(held) = lock(&path)
+                && is_named(&held, &path)
             {
-                return Ok(Self { path, _held: held });
+                return Ok(Self { path, _lock: held });
             }
             std::thread::sleep(BETWEEN_TRIES);
         }

@@ -36,9 +36,9 @@ pub enum NoSlots {
 
 impl Machine {
     /// Inspects this machine, and what of it this process may use.
-    pub(crate) async fn here(asked: &Accelerators) -> Self {
+    pub(crate) async fn inspect(asked: &Accelerators) -> Self {
         let cpus = allowed_cpus();
-        let allotment = allotment::here(cpus.len(), available_memory());
+        let allotment = allotment::measure(cpus.len(), available_memory());
         let mut accelerators = GrantedAccelerators::from_variables(|name| std::env::var(name).ok());
         // For a number of granted devices the driver need not be asked.
         let as_parsl = accelerators.is_unspecified() || matches!(asked, Accelerators::Names(_));
@@ -49,18 +49,18 @@ impl Machine {
     }
 }
 
-fn allotment_here() -> Allotment {
-    allotment::here(allowed_cpus().len(), available_memory())
+fn measure_allotment() -> Allotment {
+    allotment::measure(allowed_cpus().len(), available_memory())
 }
 
 /// The cores this process may use.
-pub(crate) fn cores_here() -> u32 {
-    allotment_here().cores.value as u32
+pub(crate) fn count_cores() -> u32 {
+    measure_allotment().cores.value as u32
 }
 
 /// This machine, for the status of a pool engine.
 pub(crate) fn machine_info() -> MachineInfo {
-    let Allotment { cores, memory } = allotment_here();
+    let Allotment { cores, memory } = measure_allotment();
     MachineInfo { total_cores: cores.value as u32, total_mem: memory.value, total_core_hrs: 0 }
 }
 

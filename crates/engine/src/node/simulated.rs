@@ -58,8 +58,8 @@ async fn run_node(
     send(message::hello(&hello));
     send(message::ready(&Interpreter::default()));
     let mut reader = FrameReader::new(reading);
-    let mut beats = interval(config.heartbeat_period);
-    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut heartbeats = interval(config.heartbeat_period);
+    heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             frame = reader.next() => {
@@ -68,12 +68,12 @@ async fn run_node(
                     Ok(ToNode::Task(task, _)) => send(result_of(task)),
                     // Every task that has come has ended.
                     Ok(ToNode::Recall) => send(message::unstarted(&[])),
-                    Ok(ToNode::Abandon(_) | ToNode::Beat) => {}
+                    Ok(ToNode::Abandon(_) | ToNode::Heartbeat) => {}
                     Ok(ToNode::Refused(why)) => return Err(NodeError::Refused(why)),
                     Err(error) => return Err(NodeError::Protocol(error.to_string())),
                 }
             }
-            _ = beats.tick() => send(message::beat()),
+            _ = heartbeats.tick() => send(message::heartbeat()),
         }
     }
     writer.abort();

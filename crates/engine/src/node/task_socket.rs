@@ -59,7 +59,7 @@ pub(super) struct TaskSocket {
     /// The worker has inherited this one.
     theirs: OwnedFd,
     /// Tasks for which the socket had no room.
-    left: VecDeque<TaskFrame>,
+    unsent: VecDeque<TaskFrame>,
     /// Frames of many packets, which an async task of their own writes.
     large: mpsc::UnboundedSender<Frame>,
 }
@@ -72,7 +72,7 @@ impl TaskSocket {
         let (large, frames) = mpsc::unbounded_channel();
         let ours = Arc::new(ours);
         tokio::spawn(write_packets(Arc::clone(&ours), frames));
-        Ok(Self { ours, theirs, left: VecDeque::new(), large })
+        Ok(Self { ours, theirs, unsent: VecDeque::new(), large })
     }
 
     /// What the worker reads from.
@@ -84,18 +84,18 @@ impl TaskSocket {
         if task.is_large() {
             let _ = self.large.send(task.frame); // the writer has failed: the worker's exit is reported
         } else {
-            self.left.push_back(task);
-            self.send_left();
+            self.unsent.push_back(task);
+            self.send_unsent();
         }
     }
 
     /// Sends the tasks for which the socket had no room before.
-    pub(super) fn send_left(&mut self) {
-        while let Some(task) = self.left.front() {
+    pub(super) fn send_unsent(&mut self) {
+        while let Some(task) = self.unsent.front() {
             if send_packet(self.ours.as_raw_fd(), task.frame.as_bytes()).is_err() {
                 return;
             }
-            self.left.pop_front();
+            self.unsent.pop_front();
         }
     }
 
@@ -106,7 +106,7 @@ impl TaskSocket {
         while let Ok(length) = socket::recv(self.theirs.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT) {
             taken.extend(packet.get(..length).and_then(TaskFrame::from_packet));
         }
-        taken.extend(self.left.drain(..));
+        taken.extend(self.unsent.drain(..));
         taken
     }
 }
@@ -165,9 +165,9 @@ mod tests {
     async fn tasks_keep_their_order_when_the_socket_is_full() {
         let mut socket = TaskSocket::new().unwrap();
         (1..=1000).for_each(|n| socket.send(test_frame(n, LARGE - 100)));
-        assert!(!socket.left.is_empty());
+        assert!(!socket.unsent.is_empty());
         assert_eq!(read(&socket), test_frame(1, LARGE - 100).frame.as_bytes());
-        socket.send_left();
+        socket.send_unsent();
         socket.send(test_frame(1001, 1));
         assert_eq!(ids(&socket.take_back()), (2..=1001).collect::<Vec<_>>());
     }

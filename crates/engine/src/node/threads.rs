@@ -16,7 +16,8 @@ use tokio::task::JoinHandle;
 use super::resources::WorkerResources;
 use super::task_socket::TaskSocket;
 use super::worker::{
-    EXIT_LIMIT, SOCKET_CLOSED, Worker, WorkerEvent, WorkerSpec, command, describe, log_name, output_tail,
+    EXIT_LIMIT, SOCKET_CLOSED, Worker, WorkerEvent, WorkerSpec, build_command, describe_exit_status,
+    log_name, output_tail,
 };
 use crate::link::frame::FrameReader;
 use crate::processes;
@@ -50,7 +51,7 @@ fn spawn(
     let tasks = ours.iter().map(|(tasks, _)| tasks.theirs());
     let sockets =
         tasks.zip(theirs.iter().map(AsRawFd::as_raw_fd)).flat_map(|(tasks, results)| [tasks, results]);
-    let child = processes::spawn(&mut command(spec, 0, resources, sockets.collect(), writing)?)?;
+    let child = processes::spawn(&mut build_command(spec, 0, resources, sockets.collect(), writing)?)?;
     drop(theirs);
     let copying = spec.writer.copy_output(reading, spec.logs.join(log_name(0)))?;
     let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
@@ -80,7 +81,7 @@ async fn watch_process(
         Some(()) = one_closed.recv() => tokio::time::timeout(EXIT_LIMIT, child.wait()).await.ok(),
     };
     let how = match exit {
-        Some(exit) => describe(exit),
+        Some(exit) => describe_exit_status(exit),
         None => {
             let _ = killpg(pid, Signal::SIGKILL); // it may have ended already
             let _ = child.wait().await;

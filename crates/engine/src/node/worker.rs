@@ -129,7 +129,7 @@ impl Worker {
         let (reading, writing) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
         let tasks = TaskSocket::new()?;
         let sockets = vec![tasks.theirs(), there.as_raw_fd()];
-        let child = processes::spawn(&mut command(spec, rank, resources, sockets, writing)?)?;
+        let child = processes::spawn(&mut build_command(spec, rank, resources, sockets, writing)?)?;
         drop(there);
         let copying = spec.writer.copy_output(reading, spec.logs.join(log_name(rank)))?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
@@ -152,8 +152,8 @@ impl Worker {
     }
 
     /// Sends tasks for which there was no room before; to be called after each answer.
-    pub(super) fn answered(&mut self) {
-        self.tasks.send_left();
+    pub(super) fn send_unsent(&mut self) {
+        self.tasks.send_unsent();
     }
 
     /// Takes back all tasks that it has not read.
@@ -189,7 +189,7 @@ const KEPT_MEMORY: [(&str, &str); 2] =
 
 /// The command of a process for one worker, or for several threads. Each has two of the sockets: for tasks and for
 /// results.
-pub(super) fn command(
+pub(super) fn build_command(
     spec: &WorkerSpec,
     rank: u32,
     resources: &WorkerResources,
@@ -286,11 +286,11 @@ impl WorkerProcess {
             }
         };
         let how = match exited {
-            Some(exit) => describe(exit),
+            Some(exit) => describe_exit_status(exit),
             None => {
                 // A process that exits closes its socket first: wait briefly for its exit status.
                 match tokio::time::timeout(EXIT_LIMIT, self.child.wait()).await {
-                    Ok(exit) => describe(exit),
+                    Ok(exit) => describe_exit_status(exit),
                     Err(_) => {
                         let _ = killpg(self.pid, Signal::SIGKILL);
                         let _ = self.child.wait().await;
@@ -331,7 +331,7 @@ pub(super) const UNEXPECTED_RESULT: &str = "The worker sent a result for a task 
                                          process that it forks must end with os._exit().";
 
 /// Describes how a process ended.
-pub(super) fn describe(exit: io::Result<std::process::ExitStatus>) -> String {
+pub(super) fn describe_exit_status(exit: io::Result<std::process::ExitStatus>) -> String {
     use std::os::unix::process::ExitStatusExt;
     match exit {
         Ok(status) => match (status.code(), status.signal()) {

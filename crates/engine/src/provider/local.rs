@@ -58,7 +58,7 @@ impl LocalProvider {
                 (path.to_string_lossy().into_owned(), None)
             }
             Staging::Secret(secret) => {
-                let memory = memory_file(secret).map_err(|error| {
+                let memory = create_memory_file(secret).map_err(|error| {
                     SubmitError::Refused(format!("cannot make a file in memory: {error}"))
                 })?;
                 (format!("{INHERITED}{}", memory.as_raw_fd()), Some(memory))
@@ -72,9 +72,9 @@ impl LocalProvider {
         // On another thread: the file system may stall, and the engine must not.
         let made = tokio::task::spawn_blocking(move || {
             let (script, status, stdout, stderr) = paths;
-            write(&script, &text)?;
-            write(&status, "-\n")?;
-            Ok((create(&stdout)?, create(&stderr)?))
+            write_file(&script, &text)?;
+            write_file(&status, "-\n")?;
+            Ok((create_file(&stdout)?, create_file(&stderr)?))
         });
         let no_shell =
             |error: &dyn fmt::Display| SubmitError::Refused(format!("cannot run /bin/bash: {error}"));
@@ -93,7 +93,7 @@ impl LocalProvider {
             .spawn()
             .map_err(|error| no_shell(&error))?;
         let id = JobId(child.id().map(|pid| pid.to_string()).unwrap_or_default());
-        self.set(&id, JobState::Running);
+        self.record_state(&id, JobState::Running);
         self.names().insert(job.name.clone(), id.clone());
         let (jobs, changed, watched) = (Arc::clone(&self.jobs), Arc::clone(&self.changed), id.clone());
         tokio::spawn(async move {
@@ -117,7 +117,7 @@ impl LocalProvider {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, id: &JobId, state: JobState) {
+    fn record_state(&self, id: &JobId, state: JobState) {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), state);
     }
 
@@ -148,10 +148,10 @@ impl Provider for LocalProvider {
             let running: Vec<_> = jobs
                 .iter()
                 .filter(|id| self.state(id) == Some(JobState::Running))
-                .filter_map(|id| Some((id, group(id)?)))
+                .filter_map(|id| Some((id, process_group_of(id)?)))
                 .collect();
             for (id, _) in &running {
-                self.set(id, JobState::Cancelled(String::new()));
+                self.record_state(id, JobState::Cancelled(String::new()));
             }
             for signal in [Signal::SIGTERM, Signal::SIGKILL] {
                 for (_, group) in &running {
@@ -168,7 +168,7 @@ impl Provider for LocalProvider {
             }
             let left: Vec<_> = running.iter().filter(|(_, group)| processes::group_runs(*group)).collect();
             for (id, _) in &left {
-                self.set(id, JobState::Running);
+                self.record_state(id, JobState::Running);
             }
             let jobs: Vec<_> = left.into_iter().map(|(id, _)| (*id).clone()).collect();
             if jobs.is_empty() {
@@ -199,7 +199,7 @@ const INHERITED: &str = "/proc/self/fd/";
 const LEAST_NUMBER: i32 = 100;
 
 /// A file in memory that holds the secret, and that no other user can open.
-fn memory_file(secret: &Secret) -> io::Result<OwnedFd> {
+fn create_memory_file(secret: &Secret) -> io::Result<OwnedFd> {
     let mut file = fs::File::from(memfd_create(c"farcall-node", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(secret.expose().as_bytes())?;
     Ok(nix::fcntl::fcntl(&file, FcntlArg::F_DUPFD_CLOEXEC(LEAST_NUMBER)).map(|number| {
@@ -209,7 +209,7 @@ fn memory_file(secret: &Secret) -> io::Result<OwnedFd> {
 }
 
 /// The process group that a job's id stands for.
-fn group(id: &JobId) -> Option<Pid> {
+fn process_group_of(id: &JobId) -> Option<Pid> {
     id.0.parse().ok().filter(|&pid| pid > 1).map(Pid::from_raw)
 }
 
@@ -228,7 +228,7 @@ async fn wait_for_end(mut child: Child, status: &Path, output: JobOutput) -> Job
     }
 }
 
-fn write(path: &Path, text: &str) -> Result<(), SubmitError> {
+fn write_file(path: &Path, text: &str) -> Result<(), SubmitError> {
     fs::write(path, text).map_err(|error| cannot_write(path, &error))
 }
 
@@ -236,7 +236,7 @@ fn cannot_write(path: &Path, error: &io::Error) -> SubmitError {
     SubmitError::Refused(format!("cannot write {}: {error}", path.display()))
 }
 
-fn create(path: &Path) -> Result<fs::File, SubmitError> {
+fn create_file(path: &Path) -> Result<fs::File, SubmitError> {
     fs::File::create(path).map_err(|error| cannot_write(path, &error))
 }
 
@@ -296,7 +296,7 @@ mod tests {
         assert_eq!(fs::read_to_string(dir.path().join("parsl.x.block-0.1.sh.ec")).unwrap(), "-\n");
         provider.cancel(std::slice::from_ref(&id)).await.unwrap();
         assert_eq!(finished(&provider, &id).await, JobState::Cancelled(String::new()));
-        assert!(!processes::group_runs(group(&id).unwrap()), "nobody of the group is left");
+        assert!(!processes::group_runs(process_group_of(&id).unwrap()), "nobody of the group is left");
     }
 
     #[tokio::test]

@@ -20,7 +20,7 @@ fn a_node_gets_tasks_when_it_has_joined_and_not_before() {
             (begun(&[1]), &[send(1, 1)]),
         ],
     );
-    assert_eq!((core.starting(), core.counts().slots), (0, 1));
+    assert_eq!((core.starting_count(), core.counts().slots), (0, 1));
 }
 
 #[test]
@@ -31,9 +31,9 @@ fn a_starting_node_is_dropped_after_the_heartbeat_threshold() {
     );
     core.apply(Input::NodeHeartbeat(NodeKey(1)), SECOND * 60);
     assert_eq!(core.apply(Input::Tick, SECOND * 150), []);
-    assert_eq!(core.starting(), 1);
+    assert_eq!(core.starting_count(), 1);
     assert_eq!(core.apply(Input::Tick, SECOND * 181), [Action::DropNode(NodeKey(1))]);
-    assert_eq!(core.starting(), 0);
+    assert_eq!(core.starting_count(), 0);
 }
 
 #[test]
