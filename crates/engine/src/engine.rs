@@ -34,7 +34,7 @@ pub enum StartError {
     RelativeRunDir(PathBuf),
     #[error("cannot write {path}: {error}")]
     Write { path: PathBuf, error: io::Error },
-    #[error("cannot find the address: {0}")]
+    #[error("cannot determine the address of the engine: {0}")]
     Address(io::Error),
     #[error("cannot listen on {address}: {error}")]
     Listen { address: String, error: io::Error },

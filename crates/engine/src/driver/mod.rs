@@ -321,7 +321,7 @@ impl Driver {
                 .collect(),
             staging: self.staging.clone(),
         };
-        tracing::info!(block, provider = self.config.options.provider.name(), "asking for a block");
+        tracing::info!(block, provider = self.config.options.provider.name(), "requesting a block");
         self.calls.submit(block, job);
     }
 

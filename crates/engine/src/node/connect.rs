@@ -109,10 +109,10 @@ mod tests {
         let (_kept, mute) = silent().await;
         let probe = Duration::from_secs(1);
         let config = Config { engines: vec![closed, strange, mute], probe, ..Config::for_tests() };
-        let told = super::to_engine(&config).await.unwrap_err().to_string();
-        assert!(told.starts_with("cannot reach the endpoint: "), "{told}");
+        let text = super::to_engine(&config).await.unwrap_err().to_string();
+        assert!(text.starts_with("cannot reach the endpoint: "), "{text}");
         for part in [format!("{closed}: "), format!("{strange}: "), "no other answer within 1 s".to_owned()] {
-            assert!(told.contains(&part), "{part} in {told}");
+            assert!(text.contains(&part), "{part} in {text}");
         }
     }
 }

@@ -84,7 +84,7 @@ impl Node {
         })
     }
 
-    /// Starts the worker of this slot; [`WorkerEvent::Started`] brings it.
+    /// Starts the worker of this slot; [`WorkerEvent::Started`] follows.
     fn start(&mut self, rank: u32) {
         let resources = self.worker_resources.get(rank as usize).cloned().unwrap_or_default();
         let (spec, events) = (Arc::clone(&self.spec), self.sender.clone());
@@ -117,7 +117,7 @@ impl Node {
         let mut reader = FrameReader::new(reading);
         let mut heartbeats = interval(config.heartbeat_period);
         heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut heard, mut received) = (Instant::now(), 0);
+        let (mut last_contact, mut received) = (Instant::now(), 0);
         let mut stall_check = None;
         let mut batch = Vec::new();
         let outcome = loop {
@@ -125,7 +125,7 @@ impl Node {
                 frame = reader.next() => {
                     // However the link ended, the engine has given this node up.
                     let Ok(Some(frame)) = frame else { break Ok(()) };
-                    heard = Instant::now();
+                    last_contact = Instant::now();
                     let mut next = Some(frame);
                     while let Some(frame) = next {
                         self.handle_engine_frame(frame, &mut out)?;
@@ -142,9 +142,9 @@ impl Node {
                     processes::reap(&self.workers.values().map(Worker::pid).collect());
                     // The engine's heartbeats may be queued behind a long frame.
                     if reader.received() > received {
-                        (heard, received) = (Instant::now(), reader.received());
+                        (last_contact, received) = (Instant::now(), reader.received());
                     }
-                    if heard.elapsed() > config.heartbeat_threshold {
+                    if last_contact.elapsed() > config.heartbeat_threshold {
                         break Ok(());
                     }
                     out.send(message::heartbeat());
@@ -152,9 +152,9 @@ impl Node {
                     self.overdue.extend(overdue);
                     self.perform_steps(None, &mut out)?;
                 }
-                () = sleep_until(self.dying.values().min().copied().unwrap_or(heard)), if !self.dying.is_empty() => self.kill_dying(),
-                () = sleep_until(out.until().unwrap_or(heard)), if out.until().is_some() => out.release(),
-                () = sleep_until(stall_check.unwrap_or(heard)), if stall_check.is_some() => {
+                () = sleep_until(self.dying.values().min().copied().unwrap_or(last_contact)), if !self.dying.is_empty() => self.kill_dying(),
+                () = sleep_until(out.until().unwrap_or(last_contact)), if out.until().is_some() => out.release(),
+                () = sleep_until(stall_check.unwrap_or(last_contact)), if stall_check.is_some() => {
                     stall_check = None;
                     self.slots.take_back_from_stalled(self.clock.now());
                     self.perform_steps(None, &mut out)?;

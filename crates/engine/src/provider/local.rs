@@ -1,6 +1,6 @@
 //! LocalProvider: a block is a bash script on this machine.
 //!
-//! The script is `<job>.sh`; beside it lie its output `.sh.out`, its errors `.sh.err` and its exit status
+//! The script is `<job>.sh`; beside it are its output `.sh.out`, its errors `.sh.err` and its exit status
 //! `.sh.ec`, which holds `-` while it runs. The job's id is the shell's process id, and its process group.
 
 use std::collections::HashMap;

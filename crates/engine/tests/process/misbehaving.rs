@@ -304,8 +304,8 @@ def f(path):
     let path = rig.path().join("daemon");
     let worker = rig.run(daemon, json!([path])).await.value().clone();
     crate::rig::until(|| path.exists()).await;
-    let told = std::fs::read_to_string(&path).unwrap();
-    let daemon: i64 = told.parse().expect("its process id and no socket of the worker's");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let daemon: i64 = text.parse().expect("its process id and no socket of the worker's");
     let pid = "def f():\n    import os\n    return os.getpid()\n";
     assert_eq!(rig.run(pid, json!([])).await.value(), &worker, "the same worker goes on");
     assert!(alive(daemon), "the daemon outlives its task");

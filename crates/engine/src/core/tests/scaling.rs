@@ -204,9 +204,10 @@ fn failures_are_reported_until_a_task_returns_a_result() {
         let failure = BlockEnd::Failed(ExitReport { exit_code: Some(3), stderr, ..ExitReport::default() });
         let actions = core.apply(Input::BlockEnded { block, end: failure }, ms(0));
         assert_eq!(requested_blocks(&actions), [block + 1], "failures do not end the engine");
-        let told = core.last_block_failure().unwrap();
+        let failure = core.last_block_failure().unwrap();
         assert!(
-            told.contains(&format!("\tSTDERR: no luck with {block}\n")) && told.contains("\tEXIT CODE: 3\n")
+            failure.contains(&format!("\tSTDERR: no luck with {block}\n"))
+                && failure.contains("\tEXIT CODE: 3\n")
         );
     }
     core.apply(join_block(1, 40, 1), ms(0));

@@ -288,7 +288,7 @@ proptest! {
         let mut slots = Slots::new(workers as u32, most);
         let mut stubs: Vec<Stub> = (0..workers).map(|_| Stub { alive: true, ..Stub::default() }).collect();
         let (mut now, mut came) = (ms(0), 0u128);
-        let (mut told, mut begun) = (Vec::new(), Vec::new());
+        let (mut reported, mut begun) = (Vec::new(), Vec::new());
         let finish = ops.len();
         let drain = (0..4000).map(|n| ([3, 4, 5, 1, 10][n % 5], n / 5, 1));
         for (index, (op, which, wait)) in ops.into_iter().chain(drain).enumerate() {
@@ -309,7 +309,7 @@ proptest! {
                 5 => {
                     if let Some(task) = stub.said.pop_front() {
                         prop_assert!(slots.record_end(rank as u32, task.id(), now));
-                        told.push(task.0);
+                        reported.push(task.0);
                     }
                 }
                 8 if index < finish => stub.alive = false,
@@ -319,7 +319,7 @@ proptest! {
                         slots.requeue_unread(rank, unread, now);
                     }
                     if which % 2 == 0 {
-                        told.extend(slots.drain_waiting().iter().map(|id| id.as_uuid().as_u128()));
+                        reported.extend(slots.drain_waiting().iter().map(|id| id.as_uuid().as_u128()));
                     } else {
                         let task = (which / 2) as u128 % (came + 1);
                         slots.abandon(id(task));
@@ -337,7 +337,7 @@ proptest! {
                             slots.requeue_unread(rank, unread, now);
                         }
                         Step::Kill { rank } => stubs[rank as usize].alive = false,
-                        Step::Lost { task, .. } => told.push(task.as_uuid().as_u128()),
+                        Step::Lost { task, .. } => reported.push(task.as_uuid().as_u128()),
                         Step::Start { .. } => {}
                         Step::Close { .. } => {}
                         Step::GiveUp { .. } => return Ok(()),
@@ -353,8 +353,8 @@ proptest! {
             }
             prop_assert!(slots.prefetched <= MAX_PREFETCHED * workers);
         }
-        told.sort_unstable();
-        prop_assert_eq!(told, (1..=came).collect::<Vec<_>>());
+        reported.sort_unstable();
+        prop_assert_eq!(reported, (1..=came).collect::<Vec<_>>());
         let runs = begun.len();
         begun.sort_unstable();
         begun.dedup();
