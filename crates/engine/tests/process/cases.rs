@@ -32,7 +32,6 @@ cases! {
     worker_init_chooses_the_environment,
     nothing_is_sent_before_it_has_begun,
     a_stop_returns_waiting_tasks_and_ends_running_ones_after_its_grace,
-    cancelling_ends_the_task_and_its_worker,
     bad_requests_are_refused,
     output_is_kept_and_bounded,
     nothing_outlives_the_engine,
@@ -251,31 +250,6 @@ async fn a_stop_returns_waiting_tasks_and_ends_running_ones_after_its_grace() {
     assert!(rig.known(long).unwrap().text().contains("ManagerLost"), "{:?}", rig.known(long));
     assert_eq!(rig.known(waiting).unwrap(), &Outcome::HandedBack);
     assert!(!dir.join("waiting").exists());
-}
-
-async fn cancelling_ends_the_task_and_its_worker() {
-    let mut rig = Rig::start(json!({"max_workers_per_node": 1})).await;
-    let path = rig.path().join("pid");
-    let running = rig.call(
-        "def f(path):\n    import os, signal, time\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    \
-         with open(path + '~', 'w') as file:\n        file.write(str(os.getpid()))\n    os.rename(path + '~', path)\n    \
-         time.sleep(1000)\n",
-        json!([path]),
-    );
-    let waiting = rig.call("def f(): return 1\n", json!([]));
-    while !path.exists() {
-        let event = tokio::time::timeout(Duration::from_millis(10), rig.next_event()).await;
-        drop(event);
-    }
-    let pid: i64 = std::fs::read_to_string(&path).unwrap().parse().unwrap();
-    rig.handle.cancel(waiting).unwrap();
-    rig.handle.cancel(running).unwrap();
-    for id in [waiting, running] {
-        let Outcome::Raised { code, .. } = rig.end_of(id).await else { panic!("cancelled") };
-        assert_eq!(code, "TaskCancelled");
-    }
-    assert!(!alive(pid));
-    assert_eq!(rig.run("def f(): return 2\n", json!([])).await.value(), 2);
 }
 
 async fn bad_requests_are_refused() {

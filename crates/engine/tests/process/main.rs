@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)] // a test program
 
 mod blocks;
+mod cancelling;
 mod cases;
 mod granted;
 mod loss;
@@ -20,9 +21,19 @@ use std::process::ExitCode;
 use engine::node::{Config, ConfigError};
 
 fn all() -> impl Iterator<Item = &'static (&'static str, cases::Case)> {
-    [cases::ALL, pools::ALL, blocks::ALL, misbehaving::ALL, loss::ALL, starting::ALL, many::ALL, granted::ALL]
-        .into_iter()
-        .flatten()
+    [
+        cases::ALL,
+        pools::ALL,
+        blocks::ALL,
+        misbehaving::ALL,
+        cancelling::ALL,
+        loss::ALL,
+        starting::ALL,
+        many::ALL,
+        granted::ALL,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 fn main() -> ExitCode {
