@@ -85,6 +85,7 @@ check: $(DENY) ## formatting, lints, licences, bans, documentation links, and th
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --quiet
 	$(DENY) --workspace check licenses bans sources
 	$(PYTHON) checks/arrows.py
+	$(PYTHON) checks/circles.py
 	$(PYTHON) checks/links.py
 	$(PYTHON) checks/append_only.py
 	$(PYTHON) checks/results.py
