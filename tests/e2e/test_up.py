@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 from pathlib import Path
 
 import environments
@@ -118,6 +119,44 @@ def test_what_a_command_leaves_behind_ends_with_it(testbed):
     done = run(testbed, "--", "sh", "-c", "setsid env -i sleep 1000 > /dev/null 2>&1 & echo $!; exit 7")
     assert done.returncode == 7
     assert not alive(int(done.stdout))
+
+
+class Stranger:
+    """Another local user's program that listens on an address and keeps what it is sent."""
+
+    def __init__(self, host, port=0):
+        self.listener = socket.create_server((host, port))
+        self.port = self.listener.getsockname()[1]
+        self.heard = b""
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while True:
+            try:
+                caller, _ = self.listener.accept()
+            except OSError:
+                return
+            with caller:
+                caller.settimeout(2)
+                try:
+                    self.heard += caller.recv(65536) or b"a connection"
+                except OSError:
+                    self.heard += b"a connection"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.listener.close()
+
+
+def test_a_stranger_at_the_same_port_of_another_address_hears_nothing(testbed):
+    """The service listens on 127.0.0.2 only, a stranger on the same ports of 127.0.0.1."""
+    with Stranger("127.0.0.1") as http, Stranger("127.0.0.1") as amqp:
+        listen = ["--http-listen", f"127.0.0.2:{http.port}", "--amqp-listen", f"127.0.0.2:{amqp.port}"]
+        done = run(testbed, "--", environments.python("sdk-4.19.0"), HELLO, listen=listen)
+        assert (http.heard, amqp.heard) == (b"", b"")
+        assert done.returncode == 0 and GREETING.match(done.stdout), done.stderr
 
 
 PROXIES = """

@@ -89,6 +89,12 @@ impl Reach {
         bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
     }
 
+    /// Whether this is the address at which the SDK looks for a service of one's own: it asks `localhost`, so another loopback
+    /// address is another address.
+    pub fn is_where_the_sdk_looks(&self) -> bool {
+        !self.tls && self.port == KNOWN_PORT && ["localhost", "127.0.0.1"].contains(&self.host.as_str())
+    }
+
     pub fn host(&self) -> &str {
         &self.host
     }
@@ -147,7 +153,7 @@ impl Reach {
     pub fn variables(&self, proxies: &Proxies) -> Variables {
         let mut it = Variables::default();
         let base = self.base();
-        let known = self.local() && !self.tls && self.port == KNOWN_PORT;
+        let known = self.is_where_the_sdk_looks();
         it.set.push(("GLOBUS_SDK_ENVIRONMENT", "local".to_owned()));
         let auth = if known { "http://localhost:5000".to_owned() } else { base.clone() };
         // Clients append paths to it as it stands.
@@ -242,6 +248,9 @@ mod tests {
             ("http://localhost:5000", "http://localhost:5000/", None, None),
             ("http://127.0.0.1:5000/", "http://localhost:5000/", None, None),
             ("http://localhost:5001", "http://localhost:5001/", Some("http://localhost:5001"), None),
+            // The SDK looks at localhost, where somebody else may listen.
+            ("http://127.0.0.2:5000", "http://127.0.0.2:5000/", Some("http://127.0.0.2:5000"), None),
+            ("http://[::1]:5000", "http://[::1]:5000/", Some("http://[::1]:5000"), None),
             ("https://localhost:5000", "https://localhost:5000/", Some("https://localhost:5000"), None),
             (
                 "http://compute.example.org:5000",

@@ -3,6 +3,8 @@
 //! The proxy by which the SDK reaches the service is the client's only: the endpoint and its workers keep the proxies that
 //! the user had, or none.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
 use wire::EndpointId;
 
 use super::service::Local;
@@ -24,7 +26,7 @@ impl Environment {
         proxies: &Proxies,
     ) -> Result<Environment, NotAService> {
         let mut variables =
-            Reach::parse(&format!("http://127.0.0.1:{}", addresses.http.port()))?.variables(proxies);
+            Reach::parse(&format!("http://{}", reachable(addresses.http)))?.variables(proxies);
         // Some shells take no comments where they evaluate.
         variables.notes.clear();
         // `up` has a directory of its own for it.
@@ -61,6 +63,16 @@ impl Environment {
         let all = self.0.set.iter().map(|(name, value)| (*name, value.as_str()));
         all.filter(|(name, _)| !PROXIES.contains(name))
     }
+}
+
+/// An address of this machine at which a socket that listens on `address` is reached.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
 }
 
 #[cfg(test)]
@@ -104,6 +116,21 @@ mod tests {
         export GLOBUS_COMPUTE_USER_DIR='/data of o'\''brien/up/endpoints'
         export FARCALL_ENDPOINT_ID='e58b2276-b397-4246-b1a2-607d8e3b5838'
         ");
+    }
+
+    #[test]
+    fn the_client_is_led_to_the_address_that_the_service_listens_on() {
+        let table = [
+            ("127.0.0.2:5000", "http://127.0.0.2:5000"),
+            ("192.0.2.7:5000", "http://192.0.2.7:5000"),
+            ("[::1]:5000", "http://[::1]:5000"),
+            ("0.0.0.0:5000", "http://127.0.0.1:5000"),
+            ("[::]:5999", "http://[::1]:5999"),
+        ];
+        for (listening, url) in table {
+            let script = script(listening);
+            assert!(script.contains(&format!("export FARCALL_SERVICE_URL='{url}'\n")), "{script}");
+        }
     }
 
     #[test]

@@ -103,8 +103,25 @@ async fn open(
             source: Source::Flag(format!("--{section}-listen")),
         }));
     }
-    let config = Config::load(&directory.configuration(), settings)?.config;
+    let mut config = Config::load(&directory.configuration(), settings)?.config;
+    name_the_broker(&mut config);
     Ok(Service::open(directory.clone(), config, stop).await?)
+}
+
+/// Has clients and endpoints told the address that the broker listens on, if it is a single one. By default they are told the
+/// host at which their HTTP request arrived, where another user's program may listen on the broker's port.
+fn name_the_broker(config: &mut Config) {
+    let [address] = config.amqp.listen.0[..] else { return };
+    // With TLS the name must be that of the certificate.
+    if config.amqp.public_host.is_none()
+        && config.amqp.tls_listen.0.is_empty()
+        && !address.ip().is_unspecified()
+    {
+        config.amqp.public_host = Some(match address {
+            SocketAddr::V4(address) => address.ip().to_string(),
+            SocketAddr::V6(address) => format!("[{}]", address.ip()),
+        });
+    }
 }
 
 fn port_taken(error: &anyhow::Error) -> bool {
