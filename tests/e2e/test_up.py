@@ -1,5 +1,6 @@
 """`farcall up`: starts service and endpoint with one command, reuses what runs, and stops without leaving anything."""
 
+import base64
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import environments
@@ -160,8 +162,8 @@ def test_a_stranger_at_the_same_port_of_another_address_hears_nothing(testbed):
 
 
 PROXIES = """
+import json
 import os
-import sys
 
 from globus_compute_sdk import Executor
 
@@ -171,20 +173,85 @@ def proxies():
     return {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
 
 with Executor(endpoint_id=os.environ["FARCALL_ENDPOINT_ID"]) as executor:
-    print(sorted(executor.submit(proxies).result(60).items()))
-print(os.environ["http_proxy"] == os.environ["FARCALL_SERVICE_URL"], "no_proxy" in os.environ)
+    print(json.dumps([proxies(), executor.submit(proxies).result(60)]))
 """
 
 
-def test_the_workers_keep_the_proxy_that_the_user_had(testbed):
-    """And the endpoint reaches the service all the same. What leads the SDK to the service is the command's only."""
+def test_the_command_and_the_workers_have_the_same_proxies(testbed):
+    """The forwarder takes the place of the user's proxy for plain HTTP; the others stay. `no_proxy` keeps what does not lead the
+    SDK past the forwarder. The endpoint reaches the service all the same."""
     script = testbed.directory / "proxies.py"
     script.write_text(PROXIES)
     outside = {"http_proxy": "http://192.0.2.1:9", "https_proxy": "http://192.0.2.1:9", "no_proxy": "localhost,.example.org"}
-    for told in ({}, outside):
-        done = run(testbed, "--", environments.python("sdk-4.19.0"), script, **told)
+    for before, after in (({}, {}), (outside, {"https_proxy": "http://192.0.2.1:9", "no_proxy": ".example.org"})):
+        done = run(testbed, "--", environments.python("sdk-4.19.0"), script, **before)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines() == [str(sorted(told.items())), "True False"]
+        command, worker = json.loads(done.stdout)
+        assert re.fullmatch(r"http://farcall:[\w-]{43}@127\.0\.0\.1:\d+", command.pop("http_proxy")) and command == after
+        worker.pop("http_proxy")
+        assert worker == after
+
+
+PLAIN_CALLS = """
+import os
+import sys
+
+from globus_compute_sdk import Executor
+
+def call(url):
+    import urllib.request
+
+    request = urllib.request.Request(url, headers={"Authorization": "Bearer of-somebody", "X-By": "a program"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return answer.status
+
+with Executor(endpoint_id=os.environ["FARCALL_ENDPOINT_ID"]) as executor:
+    for url in sys.argv[1:]:
+        print(call(url), executor.submit(call, url).result(60))
+"""
+
+
+class Heard(BaseHTTPRequestHandler):
+    """Answers every request, and keeps its target and headers with the server."""
+
+    def do_GET(self):
+        self.server.heard.append((self.path, self.headers))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def web_server():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Heard)
+    server.heard = []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_plain_calls_of_the_command_and_of_tasks_reach_other_hosts(testbed, web_server):
+    url = f"http://127.0.0.1:{web_server.server_port}/of?this=machine"
+    done = run(testbed, "--", environments.python("sdk-4.19.0"), "-c", PLAIN_CALLS, url)
+    assert done.stdout == "200 200\n", done.stderr
+    assert [target for target, _ in web_server.heard] == ["/of?this=machine"] * 2
+    for _, headers in web_server.heard:
+        assert headers["X-By"] == "a program" and not {"Authorization", "Proxy-Authorization"} & set(headers)
+
+
+def test_plain_calls_go_by_the_proxy_that_the_user_has(testbed, web_server):
+    outside = {"http_proxy": f"http://me:secret%21@127.0.0.1:{web_server.server_port}"}
+    url = "http://web.example.invalid/a?b"
+    done = run(testbed, "--", environments.python("sdk-4.19.0"), "-c", PLAIN_CALLS, url, **outside)
+    assert done.stdout == "200 200\n", done.stderr
+    assert [target for target, _ in web_server.heard] == [url] * 2
+    for _, headers in web_server.heard:
+        assert headers["Proxy-Authorization"] == "Basic " + base64.b64encode(b"me:secret!").decode()
+        assert headers["Host"] == "web.example.invalid" and "Authorization" not in headers
 
 
 LIMITS = """
@@ -233,12 +300,15 @@ def test_a_shell_evaluates_what_it_prints(testbed):
     assert again.stdout.splitlines() == [evaluate, hello, logs], "what runs is found"
     assert again.stderr.splitlines() == [hint]
     assert process.running()
+    written = (testbed.directory / "data" / "up" / "environment").read_text()
     assert run(testbed, "--", "sh", "-c", "echo found").stdout == "found\n"
     assert process.running(), "what was found is left running"
+    assert (testbed.directory / "data" / "up" / "environment").read_text() == written, "its forwarder still runs"
 
     process._popen.send_signal(signal.SIGINT)
     assert process.wait() == 0
     assert not marked(testbed.mark)
+    assert not (testbed.directory / "data" / "up" / "environment").exists(), "it names a port that anybody may take now"
 
 
 def test_the_next_one_is_the_same_endpoint_and_identity(testbed):

@@ -14,7 +14,7 @@ use tokio::process::Command;
 use super::console::{complain, say};
 use crate::client_side::attended_command::{self, Signals, as_a_shell_says};
 use crate::client_side::connect::{self, Forwarder};
-use crate::client_side::environment::{Reach, quoted};
+use crate::client_side::environment::{Proxies, Reach, quoted};
 use store::private_file;
 
 #[derive(Debug, Args)]
@@ -45,7 +45,7 @@ impl Connect {
             let mut signals = Signals::catch()?;
             let authority = reach.authority.clone();
             let forwarder = tokio::select! {
-                forwarder = Forwarder::open(reach.clone(), authority.as_deref(), tell) => forwarder?,
+                forwarder = Forwarder::to_another_machine(reach.clone(), authority.as_deref(), Proxies::here(), tell) => forwarder?,
                 () = signals.any() => return Ok(ExitCode::FAILURE),
             };
             match self.command.split_first() {

@@ -62,6 +62,7 @@ impl UpCommand {
             http_listen: self.http_listen,
             amqp_listen: self.amqp_listen,
             endpoint_binary: self.endpoint_binary,
+            say: report,
         };
         tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
             // From here on no signal ends us without what we started being stopped.
@@ -77,6 +78,10 @@ impl UpCommand {
             }
         })
     }
+}
+
+fn report(text: &str) {
+    complain(format_args!("farcall up: {text}"));
 }
 
 fn usual_place() -> anyhow::Result<PathBuf> {

@@ -42,9 +42,9 @@ pub struct Variables {
 /// The proxies that a client's environment names already.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxies {
-    /// One for plain HTTP.
-    any: bool,
-    /// Which hosts are asked without it.
+    /// The URL of the one for plain HTTP.
+    http: Option<String>,
+    /// Which hosts are asked without a proxy.
     exempt: Option<String>,
 }
 
@@ -54,7 +54,7 @@ impl Proxies {
         let one =
             |names: &[&str]| names.iter().find_map(|name| variable(name)).filter(|value| !value.is_empty());
         Proxies {
-            any: one(&["http_proxy", "HTTP_PROXY"]).or_else(|| one(&["all_proxy", "ALL_PROXY"])).is_some(),
+            http: one(&["http_proxy", "HTTP_PROXY"]).or_else(|| one(&["all_proxy", "ALL_PROXY"])),
             exempt: one(&["no_proxy", "NO_PROXY"]),
         }
     }
@@ -62,6 +62,29 @@ impl Proxies {
     /// Of this process.
     pub fn here() -> Proxies {
         Proxies::of(|name| std::env::var(name).ok())
+    }
+
+    /// The proxy by which hosts are asked without TLS.
+    pub fn for_plain_http(&self) -> Option<&str> {
+        self.http.as_deref().filter(|_| !self.exempts_everything())
+    }
+
+    fn exempt(&self) -> impl Iterator<Item = &str> {
+        self.exempt.as_deref().unwrap_or_default().split(',').map(str::trim).filter(|entry| !entry.is_empty())
+    }
+
+    fn exempts_everything(&self) -> bool {
+        self.exempt().any(|entry| entry == "*")
+    }
+
+    /// `no_proxy` without what exempts the address at which the SDK looks for a service; libraries compare the end of the name.
+    fn exempt_for_the_sdk(&self) -> Option<String> {
+        let exempts_it = |entry: &str| {
+            let end = entry.trim_start_matches('.').to_ascii_lowercase();
+            entry == "*" || "localhost".ends_with(&end) || "localhost:5000".ends_with(&end)
+        };
+        let kept: Vec<_> = self.exempt().filter(|entry| !exempts_it(entry)).collect();
+        (!kept.is_empty()).then(|| kept.join(","))
     }
 }
 
@@ -91,7 +114,7 @@ impl Reach {
 
     /// Whether this is the address at which the SDK looks for a service of one's own: it asks `localhost`, so another loopback
     /// address is another address.
-    pub fn is_where_the_sdk_looks(&self) -> bool {
+    fn is_where_the_sdk_looks(&self) -> bool {
         !self.tls && self.port == KNOWN_PORT && ["localhost", "127.0.0.1"].contains(&self.host.as_str())
     }
 
@@ -132,8 +155,9 @@ impl Reach {
         self.local() && !self.tls
     }
 
-    /// For a client that reaches the service by a forwarder on its own machine, whose URL `proxy` is.
-    pub fn through(&self, proxy: String) -> Variables {
+    /// For a client that reaches the service by a forwarder on its own machine, whose URL `proxy` is, in an environment that
+    /// names these proxies.
+    pub fn through(&self, proxy: String, proxies: &Proxies) -> Variables {
         let base = self.base();
         let mut it = Variables::default();
         it.set.push(("GLOBUS_SDK_ENVIRONMENT", "local".to_owned()));
@@ -142,7 +166,15 @@ impl Reach {
         it.set.push(("FARCALL_SERVICE_URL", base));
         it.set.push(("http_proxy", proxy));
         it.below_home.push(("GLOBUS_COMPUTE_USER_DIR", self.user_directory()));
-        it.unset.extend(["HTTP_PROXY", "NO_PROXY", "no_proxy"]);
+        it.unset.extend(["HTTP_PROXY", "NO_PROXY"]);
+        match proxies.exempt_for_the_sdk() {
+            Some(exempt) => it.set.push(("no_proxy", exempt)),
+            None => it.unset.push("no_proxy"),
+        }
+        if proxies.exempts_everything() {
+            // `no_proxy=*` is gone, and they would be used.
+            it.unset.extend(["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]);
+        }
         if let Some(authority) = &self.authority {
             it.set.push(("GLOBUS_SDK_VERIFY_SSL", authority.display().to_string()));
         }
@@ -162,7 +194,7 @@ impl Reach {
         it.below_home.push(("GLOBUS_COMPUTE_USER_DIR", self.user_directory()));
         if known {
             it.notes.push("The service is where the SDK looks for it.");
-            if proxies.any {
+            if proxies.http.is_some() {
                 // It would be asked for this machine's own name, and be shown the token.
                 let exempt = ["localhost", "127.0.0.1"].into_iter().chain(proxies.exempt.as_deref());
                 it.set.push(("no_proxy", exempt.collect::<Vec<_>>().join(",")));
@@ -324,7 +356,8 @@ mod tests {
     fn by_a_forwarder() {
         let mut reach = Reach::parse("https://Compute.example.org:8443/").unwrap();
         reach.authority = Some("/etc/ca.pem".into());
-        insta::assert_snapshot!(reach.through("http://farcall:secret@127.0.0.1:41000".into()).script(), @r#"
+        let proxy = "http://farcall:secret@127.0.0.1:41000";
+        insta::assert_snapshot!(reach.through(proxy.into(), &Proxies::default()).script(), @r#"
         export GLOBUS_SDK_ENVIRONMENT='local'
         export GLOBUS_SDK_SERVICE_URL_AUTH='https://compute.example.org:8443/'
         export FARCALL_SERVICE_URL='https://compute.example.org:8443'
@@ -333,6 +366,25 @@ mod tests {
         export GLOBUS_COMPUTE_USER_DIR="$HOME"/'.farcall/compute.example.org_8443'
         unset HTTP_PROXY NO_PROXY no_proxy
         "#);
+    }
+
+    #[test]
+    fn the_forwarder_is_asked_for_the_service_and_not_for_exempt_hosts() {
+        // no_proxy outside and inside, and whether other proxies go
+        let table = [
+            ("localhost", None, false),
+            ("localhost,127.0.0.1, .example.org ,", Some("127.0.0.1,.example.org"), false),
+            (".localhost,localhost:5000,HOST,10.0.0.0/8", Some("10.0.0.0/8"), false),
+            ("*", None, true),
+        ];
+        for (outside, inside, others_go) in table {
+            let proxies = Proxies::of(|name| (name == "no_proxy").then(|| outside.to_owned()));
+            let reach = Reach::parse("http://127.0.0.1:5001").unwrap();
+            let variables = reach.through("http://p".into(), &proxies);
+            assert_eq!(value(&variables, "no_proxy"), inside, "{outside}");
+            assert_eq!(variables.unset.contains(&"no_proxy"), inside.is_none(), "{outside}");
+            assert_eq!(variables.unset.contains(&"https_proxy"), others_go, "{outside}");
+        }
     }
 
     #[test]

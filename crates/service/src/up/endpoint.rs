@@ -47,7 +47,7 @@ impl Program {
     fn command(&self, place: &Place, environment: &Environment) -> Command {
         let mut command = Command::new(&self.path);
         command.arg("--config-dir").arg(place.endpoints());
-        environment.apply_to_endpoint(&mut command);
+        environment.apply(&mut command);
         if let Some(open_files) = self.open_files {
             open_files.restore_for(command.as_std_mut());
         }

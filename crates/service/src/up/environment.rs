@@ -1,7 +1,7 @@
-//! What the stock SDK and our endpoint need in their environment to use what is up. Pure.
+//! What the stock SDK needs in its environment to use what is up: the SDK of the user, and that of tasks. Pure.
 //!
-//! The proxy by which the SDK reaches the service is the client's only: the endpoint and its workers keep the proxies that
-//! the user had, or none.
+//! Tasks get the same as COMMAND. The SDK asks `localhost:5000` unless a proxy leads it elsewhere, and there may listen another
+//! user's program: on 127.0.0.1 if the service has another port, on ::1 if it has not.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -9,10 +9,7 @@ use wire::EndpointId;
 
 use super::service::Local;
 use super::{ClientIdentity, Place};
-use crate::client_side::environment::{NotAService, Proxies, Reach, Variables};
-
-/// What [`Reach::variables`] says of proxies.
-const PROXIES: [&str; 2] = ["http_proxy", "no_proxy"];
+use crate::client_side::environment::{NotAService, Reach, Variables};
 
 /// Variables, and their values.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,15 +17,11 @@ pub struct Environment(Variables);
 
 impl Environment {
     pub(super) fn new(
+        mut variables: Variables,
         addresses: Local,
         identity: &ClientIdentity,
         place: &Place,
-        proxies: &Proxies,
-    ) -> Result<Environment, NotAService> {
-        let mut variables =
-            Reach::parse(&format!("http://{}", reachable(addresses.http)))?.variables(proxies);
-        // Some shells take no comments where they evaluate.
-        variables.notes.clear();
+    ) -> Environment {
         // `up` has a directory of its own for it.
         variables.below_home.clear();
         variables.set.extend([
@@ -37,7 +30,7 @@ impl Environment {
             ("GLOBUS_COMPUTE_CLIENT_SECRET", identity.client_secret.clone()),
             ("GLOBUS_COMPUTE_USER_DIR", place.endpoints().display().to_string()),
         ]);
-        Ok(Environment(variables))
+        Environment(variables)
     }
 
     pub(super) fn endpoint(&mut self, id: EndpointId) {
@@ -49,20 +42,15 @@ impl Environment {
         self.0.script()
     }
 
-    /// For a client.
+    /// For COMMAND or the endpoint.
     pub fn apply(&self, command: &mut tokio::process::Command) {
         self.0.apply(command, None);
     }
+}
 
-    /// For the endpoint.
-    pub(super) fn apply_to_endpoint(&self, command: &mut tokio::process::Command) {
-        command.envs(self.without_proxies());
-    }
-
-    fn without_proxies(&self) -> impl Iterator<Item = (&str, &str)> {
-        let all = self.0.set.iter().map(|(name, value)| (*name, value.as_str()));
-        all.filter(|(name, _)| !PROXIES.contains(name))
-    }
+/// How clients on this machine reach the service.
+pub(super) fn reach(addresses: Local) -> Result<Reach, NotAService> {
+    Reach::parse(&format!("http://{}", reachable(addresses.http)))
 }
 
 /// An address of this machine at which a socket that listens on `address` is reached.
@@ -78,8 +66,9 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client_side::environment::Proxies;
 
-    fn environment(http: &str) -> Environment {
+    fn script(http: &str) -> String {
         let addresses = Local { http: http.parse().unwrap(), amqp: "127.0.0.1:5672".parse().unwrap() };
         let identity = ClientIdentity {
             client_id: "the-id".into(),
@@ -87,34 +76,26 @@ mod tests {
             person: "me@localhost".into(),
         };
         let place = Place { root: "/data of o'brien/up".into() };
-        let mut environment = Environment::new(addresses, &identity, &place, &Proxies::default()).unwrap();
+        let proxy = "http://farcall:secret@127.0.0.1:41000".to_owned();
+        let variables = reach(addresses).unwrap().through(proxy, &Proxies::default());
+        let mut environment = Environment::new(variables, addresses, &identity, &place);
         environment.endpoint("e58b2276-b397-4246-b1a2-607d8e3b5838".parse().unwrap());
-        environment
-    }
-
-    fn script(http: &str) -> String {
-        environment(http).script()
+        environment.script()
     }
 
     #[test]
-    fn the_endpoint_gets_no_proxy() {
-        let environment = environment("127.0.0.1:5999");
-        let names: Vec<_> = environment.without_proxies().map(|(name, _)| name).collect();
-        assert!(names.contains(&"FARCALL_SERVICE_URL"), "{names:?}");
-        assert!(!names.iter().any(|name| name.ends_with("_proxy")), "{names:?}");
-    }
-
-    #[test]
-    fn at_the_port_that_the_sdk_knows() {
+    fn what_a_shell_evaluates() {
         insta::assert_snapshot!(script("127.0.0.1:5000"), @r"
         export GLOBUS_SDK_ENVIRONMENT='local'
-        export GLOBUS_SDK_SERVICE_URL_AUTH='http://localhost:5000/'
+        export GLOBUS_SDK_SERVICE_URL_AUTH='http://127.0.0.1:5000/'
         export FARCALL_SERVICE_URL='http://127.0.0.1:5000'
+        export http_proxy='http://farcall:secret@127.0.0.1:41000'
         export FARCALL_AMQP_PORT='5672'
         export GLOBUS_COMPUTE_CLIENT_ID='the-id'
         export GLOBUS_COMPUTE_CLIENT_SECRET='the-secret'
         export GLOBUS_COMPUTE_USER_DIR='/data of o'\''brien/up/endpoints'
         export FARCALL_ENDPOINT_ID='e58b2276-b397-4246-b1a2-607d8e3b5838'
+        unset HTTP_PROXY NO_PROXY no_proxy
         ");
     }
 
@@ -131,12 +112,5 @@ mod tests {
             let script = script(listening);
             assert!(script.contains(&format!("export FARCALL_SERVICE_URL='{url}'\n")), "{script}");
         }
-    }
-
-    #[test]
-    fn at_another_port() {
-        let script = script("127.0.0.1:5999");
-        assert!(script.contains("export http_proxy='http://127.0.0.1:5999'\n"), "{script}");
-        assert!(script.ends_with("unset HTTP_PROXY NO_PROXY no_proxy\n"), "{script}");
     }
 }

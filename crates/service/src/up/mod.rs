@@ -4,17 +4,22 @@
 //! No part of the service may depend on this module: it uses the service as an operator would.
 //!
 //! ```text
-//! DIR/up/          0700
-//!   identity.json  the client identity's id and secret, and whom it acts for
-//!   environment    what a shell evaluates
-//!   hello.py       something to run
-//!   service.log    of the service, when it was started here
-//!   start.log      what the endpoint's start printed
-//!   endpoints/     configuration directory of the endpoint `local`; the client's tokens, too
+//! DIR/up/             0700
+//!   identity.json     the client identity's id and secret, and whom it acts for
+//!   environment       what a shell evaluates
+//!   environment.lock  held by the process whose forwarder `environment` names
+//!   hello.py          something to run
+//!   service.log       of the service, when it was started here
+//!   start.log         what the endpoint's start printed
+//!   endpoints/        configuration directory of the endpoint `local`; the client's tokens, too
 //! ```
+//!
+//! The SDK of COMMAND, of shells and of tasks is led to the service by a [forwarder](crate::client_side::connect) in this
+//! process, also on the port that the SDK knows: `localhost` may be an address at which another user's program listens.
 
 mod endpoint;
 mod environment;
+mod published_environment;
 mod service;
 
 use std::fs;
@@ -26,7 +31,9 @@ use anyhow::Context as _;
 use daemon::open_files::InheritedLimit;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
 
+use crate::client_side::connect::{Forwarder, Say};
 use crate::client_side::environment::Proxies;
 use crate::operate::administration;
 use crate::operate::administration::request::{AddedClient, ClientRequest, Reply, Request, UserRequest};
@@ -37,6 +44,7 @@ use store::private_file;
 pub use endpoint::Endpoint;
 use endpoint::Program;
 pub use environment::Environment;
+use published_environment::PublishedEnvironment;
 pub use service::Running;
 
 const HELLO: &str = include_str!("../../../../examples/hello.py");
@@ -50,6 +58,8 @@ pub struct Wish {
     pub amqp_listen: Option<SocketAddr>,
     /// `globus-compute-endpoint`, if it is not where it is looked for.
     pub endpoint_binary: Option<PathBuf>,
+    /// Tells the user that the service can't be reached.
+    pub say: Say,
 }
 
 /// The directory of what `up` makes beside the service's own.
@@ -77,6 +87,10 @@ impl Place {
 
     pub fn environment(&self) -> PathBuf {
         self.root.join("environment")
+    }
+
+    fn environment_lock(&self) -> PathBuf {
+        self.root.join("environment.lock")
     }
 
     pub fn hello(&self) -> PathBuf {
@@ -112,15 +126,20 @@ pub struct Up {
     /// The username of who owns what is made here.
     pub person: String,
     service: Running,
+    forwarding: JoinHandle<()>,
     endpoint: Endpoint,
+    /// Absent: another process has written the file, and it holds for as long as that runs.
+    published: Option<PublishedEnvironment>,
 }
 
 /// Finds or starts everything. Returns when tasks can be submitted, and run.
 pub async fn up(directory: Directory, place: Place, wish: Wish) -> anyhow::Result<Up> {
     let program = Program::find(wish.endpoint_binary.clone(), wish.open_files)?;
     let service = Running::find_or_start(&directory, &wish).await?;
-    match rest(&directory, &place, &program, &service).await {
-        Ok((environment, person, endpoint)) => Ok(Up { place, environment, person, service, endpoint }),
+    match rest(&directory, &place, &program, &service, wish.say).await {
+        Ok(Rest { environment, person, forwarding, endpoint, published }) => {
+            Ok(Up { place, environment, person, service, forwarding, endpoint, published })
+        }
         Err(error) => {
             service.stop().await;
             Err(error)
@@ -128,21 +147,35 @@ pub async fn up(directory: Directory, place: Place, wish: Wish) -> anyhow::Resul
     }
 }
 
+/// What is up beside the service.
+struct Rest {
+    environment: Environment,
+    person: String,
+    forwarding: JoinHandle<()>,
+    endpoint: Endpoint,
+    published: Option<PublishedEnvironment>,
+}
+
 async fn rest(
     directory: &Directory,
     place: &Place,
     program: &Program,
     service: &Running,
-) -> anyhow::Result<(Environment, String, Endpoint)> {
+    say: Say,
+) -> anyhow::Result<Rest> {
     let identity = identity(directory, place).await?;
-    let mut environment = Environment::new(service.addresses(), &identity, place, &Proxies::here())?;
+    let reach = environment::reach(service.addresses())?;
+    let forwarder = Forwarder::to_this_machine(reach, Proxies::here(), say).await?;
+    let variables = forwarder.variables();
+    let forwarding = tokio::spawn(forwarder.run());
+    let mut environment = Environment::new(variables, service.addresses(), &identity, place);
     let endpoint = Endpoint::find_or_start(program, place, &environment).await?;
     environment.endpoint(endpoint.id);
-    let written = private_file::write(&place.environment(), environment.script().as_bytes())
-        .and_then(|()| private_file::write(&place.hello(), HELLO.as_bytes()))
+    let written = PublishedEnvironment::write(place, &environment.script())
+        .and_then(|published| private_file::write(&place.hello(), HELLO.as_bytes()).map(|()| published))
         .with_context(|| format!("cannot write into {}", place.root.display()));
     match written {
-        Ok(()) => Ok((environment, identity.person, endpoint)),
+        Ok(published) => Ok(Rest { environment, person: identity.person, forwarding, endpoint, published }),
         Err(error) => {
             endpoint.stop().await;
             Err(error)
@@ -151,9 +184,10 @@ async fn rest(
 }
 
 impl Up {
-    /// Whether anything runs here only as long as this does.
+    /// Whether anything runs here only as long as this does: the service, the endpoint, or the forwarder that the written
+    /// environment names.
     pub fn holds_something(&self) -> bool {
-        self.service.is_ours() || self.endpoint.is_ours()
+        self.service.is_ours() || self.endpoint.is_ours() || self.published.is_some()
     }
 
     /// The process of the endpoint, if it was started here.
@@ -169,6 +203,10 @@ impl Up {
     /// Stops what was started here, the endpoint first: its last results still find the service.
     pub async fn down(self) {
         self.endpoint.stop().await;
+        if let Some(published) = self.published {
+            published.remove();
+        }
+        self.forwarding.abort();
         self.service.stop().await;
     }
 }

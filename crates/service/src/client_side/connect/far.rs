@@ -1,4 +1,5 @@
-//! The far side: verified connections to the service and its broker, and word of whether they can be had.
+//! Connections to the service and its broker, verified by TLS, or plain to a service on this machine. Tells the user when one of
+//! them can't be reached, and when it can again.
 
 use std::io;
 use std::net::IpAddr;
@@ -12,9 +13,9 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use super::Say;
 use crate::client_side::environment::Reach;
@@ -59,13 +60,18 @@ impl std::fmt::Display for Address {
     }
 }
 
+/// A connection to the far side, inside TLS where that is spoken.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
 pub(super) struct Far {
     /// As people call it.
     url: String,
     pub(super) service: Address,
     /// What it is called in `Host`.
     pub(super) authority: HeaderValue,
-    tls: TlsConnector,
+    /// Absent for a service on this machine.
+    tls: Option<TlsConnector>,
     /// Where the service last said that its broker is.
     broker: Mutex<Option<Address>>,
     away: Mutex<Away>,
@@ -73,20 +79,24 @@ pub(super) struct Far {
 }
 
 impl Far {
-    pub(super) fn new(reach: &Reach, trust: ClientConfig, say: Say) -> Result<Far, FarError> {
+    pub(super) fn new(reach: &Reach, trust: Option<ClientConfig>, say: Say) -> Result<Far, FarError> {
         let url = reach.base();
-        let authority = url.trim_start_matches("https://");
+        let authority = url.trim_start_matches("https://").trim_start_matches("http://");
         let authority = HeaderValue::from_str(authority)
             .map_err(|error| FarError::NotAService { at: url.clone(), why: error.to_string() })?;
         Ok(Far {
             service: Address { host: reach.host().to_owned(), port: reach.port() },
             authority,
             url,
-            tls: TlsConnector::from(Arc::new(trust)),
+            tls: trust.map(|trust| TlsConnector::from(Arc::new(trust))),
             broker: Mutex::default(),
             away: Mutex::default(),
             say,
         })
+    }
+
+    pub(super) fn has_tls(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// Asks the service for its version, and learns where its broker is.
@@ -123,7 +133,7 @@ impl Far {
         self.handshake(stream).await
     }
 
-    async fn handshake(&self, stream: TlsStream<TcpStream>) -> Result<http1::SendRequest<Body>, FarError> {
+    async fn handshake(&self, stream: Box<dyn Stream>) -> Result<http1::SendRequest<Body>, FarError> {
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| FarError::Away { at: self.url.clone(), why: error.to_string() })?;
@@ -136,7 +146,7 @@ impl Far {
     }
 
     /// A connection to the broker.
-    pub(super) async fn broker(&self) -> Result<TlsStream<TcpStream>, FarError> {
+    pub(super) async fn broker(&self) -> Result<Box<dyn Stream>, FarError> {
         let known = self.broker.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.dial_and_tell(&known.unwrap_or_else(|| self.service.clone())).await
     }
@@ -150,7 +160,7 @@ impl Far {
     }
 
     /// Tells the user, too, if this is news.
-    async fn dial_and_tell(&self, address: &Address) -> Result<TlsStream<TcpStream>, FarError> {
+    async fn dial_and_tell(&self, address: &Address) -> Result<Box<dyn Stream>, FarError> {
         let dialled = self.dial(address).await;
         let news = {
             let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
@@ -162,7 +172,7 @@ impl Far {
         dialled
     }
 
-    async fn dial(&self, address: &Address) -> Result<TlsStream<TcpStream>, FarError> {
+    async fn dial(&self, address: &Address) -> Result<Box<dyn Stream>, FarError> {
         let at = if *address == self.service { self.url.clone() } else { format!("amqps://{address}") };
         match tokio::time::timeout(DIALLING, self.reach(address)).await {
             Ok(Ok(stream)) => Ok(stream),
@@ -171,12 +181,13 @@ impl Far {
         }
     }
 
-    async fn reach(&self, address: &Address) -> io::Result<TlsStream<TcpStream>> {
+    async fn reach(&self, address: &Address) -> io::Result<Box<dyn Stream>> {
         let bare = address.host.trim_start_matches('[').trim_end_matches(']');
-        let name = ServerName::try_from(bare.to_owned()).map_err(io::Error::other)?;
         let stream = TcpStream::connect((bare, address.port)).await?;
         let _ = stream.set_nodelay(true); // slower without, and no worse
-        self.tls.connect(name, stream).await
+        let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
+        let name = ServerName::try_from(bare.to_owned()).map_err(io::Error::other)?;
+        Ok(Box::new(tls.connect(name, stream).await?))
     }
 }
 

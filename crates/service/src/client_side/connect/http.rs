@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
 use super::far::{Address, FarError};
+use super::outer_proxy::{OuterProxy, Way};
 use super::target::{Target, for_another, for_the_service, without_hop};
 use super::{Near, USER};
 use crate::http::broker_address::FORWARDER_PORT;
@@ -73,26 +74,29 @@ impl Visit {
     async fn answer(&self, request: Request<Incoming>) -> Response {
         let shown = authorization_header::proxy_basic(request.headers());
         if !shown.is_some_and(|(user, password)| user == USER && self.near.password.admits(&password)) {
-            return unknown();
+            return unknown(self.near.command);
         }
         self.known.store(true, Ordering::Relaxed);
-        let answered = match Target::of(request.method(), request.uri(), &self.near.far.service) {
+        let far = &self.near.far;
+        let answered = match Target::of(request.method(), request.uri(), &far.service, far.has_tls()) {
             Target::Service => self.ask_the_service(request).await,
-            Target::Other(address) => ask_another(request, &address).await,
+            Target::Other(address) => ask_another(request, &address, &self.near.outer).await,
             Target::Tunnel(address) => tunnel(request, &address).await,
             Target::None => Err(Refused(
                 StatusCode::BAD_REQUEST,
-                "This is a proxy for http:// addresses and CONNECT, set up by `farcall connect`.".to_owned(),
+                "This is a proxy for http:// addresses and CONNECT".to_owned(),
             )),
         };
-        answered.unwrap_or_else(Refused::into_response)
+        answered.unwrap_or_else(|refused| refused.into_response(self.near.command))
     }
 
     async fn ask_the_service(&self, request: Request<Incoming>) -> Result<Response, Refused> {
         let (mut parts, body) = request.into_parts();
         for_the_service(&mut parts.headers);
         parts.headers.insert(header::HOST, self.near.far.authority.clone());
-        parts.headers.insert(FORWARDER_PORT, HeaderValue::from(self.near.amqp_port));
+        if let Some(port) = self.near.amqp_port {
+            parts.headers.insert(FORWARDER_PORT, HeaderValue::from(port));
+        }
         parts.uri = relative(&parts.uri);
         parts.extensions.clear();
         let mut request = Request::from_parts(parts, Body::new(body));
@@ -120,12 +124,34 @@ impl Visit {
     }
 }
 
-async fn ask_another(request: Request<Incoming>, address: &Address) -> Result<Response, Refused> {
+/// Asks another host by plain HTTP, through the proxy by which this machine reaches it, if there is one.
+async fn ask_another(
+    request: Request<Incoming>,
+    target: &Address,
+    outer: &OuterProxy,
+) -> Result<Response, Refused> {
     let (mut parts, body) = request.into_parts();
     if let Some(authority) = parts.uri.authority().cloned() {
         for_another(&mut parts.headers, &authority);
     }
-    parts.uri = relative(&parts.uri);
+    let address = match outer.way_to(target) {
+        Way::Direct => {
+            parts.uri = relative(&parts.uri);
+            target
+        }
+        Way::Proxy { address, authorization } => {
+            if let Some(authorization) = authorization {
+                parts.headers.insert(header::PROXY_AUTHORIZATION, authorization.clone());
+            }
+            address
+        }
+        Way::Unsupported(proxy) => {
+            let why = format!(
+                "{target} can't be reached: http_proxy named {proxy}, and only http:// proxies can be used"
+            );
+            return Err(Refused(StatusCode::BAD_GATEWAY, why));
+        }
+    };
     parts.extensions.clear();
     let stream = dial(address).await?;
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
@@ -157,7 +183,7 @@ async fn tunnel(request: Request<Incoming>, address: &Address) -> Result<Respons
 
 async fn dial(address: &Address) -> Result<TcpStream, Refused> {
     let bare = address.host.trim_start_matches('[').trim_end_matches(']');
-    let away = |why: String| Refused(StatusCode::BAD_GATEWAY, format!("{address} can't be reached: {why}."));
+    let away = |why: String| Refused(StatusCode::BAD_GATEWAY, format!("{address} can't be reached: {why}"));
     match tokio::time::timeout(DIALLING, TcpStream::connect((bare, address.port))).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(away(error.to_string())),
@@ -176,12 +202,12 @@ fn passed_on(answer: axum::http::Response<Incoming>) -> Response {
     answer
 }
 
-fn unknown() -> Response {
-    let text = "This proxy is `farcall connect`'s: it serves the programs that were given its password.\n";
+fn unknown(command: &str) -> Response {
+    let text = format!("This proxy is `{command}`'s: it serves the programs that were given its password.\n");
     let mut response = (StatusCode::PROXY_AUTHENTICATION_REQUIRED, text).into_response();
-    response
-        .headers_mut()
-        .insert(header::PROXY_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"farcall connect\""));
+    if let Ok(challenge) = HeaderValue::from_str(&format!("Basic realm=\"{command}\"")) {
+        response.headers_mut().insert(header::PROXY_AUTHENTICATE, challenge);
+    }
     response
 }
 
@@ -190,22 +216,23 @@ struct Refused(StatusCode, String);
 
 impl From<FarError> for Refused {
     fn from(error: FarError) -> Refused {
-        Refused(StatusCode::SERVICE_UNAVAILABLE, format!("farcall connect: {error}"))
+        Refused(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
     }
 }
 
 fn broken(address: &Address, error: &hyper::Error) -> Refused {
-    Refused(StatusCode::BAD_GATEWAY, format!("farcall connect: the connection to {address} broke: {error}"))
+    Refused(StatusCode::BAD_GATEWAY, format!("the connection to {address} broke: {error}"))
 }
 
 fn late() -> Refused {
-    Refused(StatusCode::GATEWAY_TIMEOUT, format!("farcall connect: no answer within {ANSWERING:?}"))
+    Refused(StatusCode::GATEWAY_TIMEOUT, format!("no answer within {ANSWERING:?}"))
 }
 
 impl Refused {
     /// In the form of the service's own errors, which every generation of clients shows.
-    fn into_response(self) -> Response {
+    fn into_response(self, command: &str) -> Response {
         let Refused(status, message) = self;
+        let message = format!("{command}: {message}");
         let body = json!({
             "status": "Failed", "code": "SERVICE_UNREACHABLE", "message": message, "reason": message,
             "http_status_code": status.as_u16(), "error_args": [],

@@ -1,8 +1,9 @@
-//! `farcall connect`: a forwarder on the client's own machine, between the stock SDK and a service elsewhere.
+//! A forwarder on the client's own machine, between the stock SDK and a service at another address than the SDK's.
 //!
 //! The SDK knows one address of a service of one's own, and reaches any other through `http_proxy`; of a proxy its HTTP
-//! library verifies no certificate. So the proxy is here, on the loopback, and the way from here to the service is inside
-//! TLS that is verified.
+//! library verifies no certificate. `farcall connect` therefore runs the proxy here, on the loopback, and speaks verified TLS
+//! from here to the service. `farcall up` runs one without TLS and without AMQP to a service on this machine at another port:
+//! the service itself is no proxy, so plain requests to other hosts would fail.
 //!
 //! ```text
 //! SDK --http_proxy, this run's password--> http   --TLS, verified--> service      requests for http://localhost:5000
@@ -19,16 +20,18 @@
 //! | `trust` | whom we believe |
 //! | `far` | the service: connections to it, whether it is away |
 //! | `target` | where a request wants to go, and what may go along |
+//! | `outer_proxy` | the proxy by which this machine reaches other hosts |
 //! | `http`, `amqp` | what is done for one connection |
 
 mod amqp;
 mod far;
 mod http;
+mod outer_proxy;
 mod target;
 mod trust;
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -41,8 +44,9 @@ use tokio::task::JoinSet;
 pub use far::FarError;
 pub use trust::TrustError;
 
-use crate::client_side::environment::{Reach, Variables};
+use crate::client_side::environment::{Proxies, Reach, Variables};
 use far::Far;
+use outer_proxy::OuterProxy;
 use store::secret::{self, Hash};
 
 /// The user in `http_proxy`. The password is what counts.
@@ -50,6 +54,7 @@ const USER: &str = "farcall";
 /// Connections at a time; further ones wait.
 const HTTP_CONNECTIONS: usize = 512;
 const AMQP_CONNECTIONS: usize = 128;
+const FREE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -64,14 +69,15 @@ pub enum ConnectError {
 /// Tells the user something, in one line.
 pub type Say = fn(&str);
 
-/// A forwarder that listens, and has reached the service once.
+/// A forwarder that listens.
 pub struct Forwarder {
     http: TcpListener,
-    amqp: TcpListener,
+    amqp: Option<TcpListener>,
     near: Near,
     password: String,
     near_at: SocketAddr,
     reach: Reach,
+    proxies: Proxies,
 }
 
 /// What the connections share.
@@ -79,31 +85,72 @@ pub struct Forwarder {
 struct Near {
     far: Arc<Far>,
     password: Hash,
-    amqp_port: u16,
+    /// The port here that leads to the broker. Without it, clients reach the broker by themselves.
+    amqp_port: Option<u16>,
+    outer: Arc<OuterProxy>,
+    /// The command that runs it, for messages.
+    command: &'static str,
 }
 
 impl Forwarder {
-    /// Listens, and reaches the service: whom we can't believe, or don't find, is told at once.
-    pub async fn open(reach: Reach, authority: Option<&Path>, say: Say) -> Result<Forwarder, ConnectError> {
-        let far = Arc::new(Far::new(&reach, trust::configuration(authority)?, say)?);
-        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let (http, amqp) = (TcpListener::bind(free).await?, TcpListener::bind(free).await?);
+    /// Listens for HTTP and AMQP, and reaches the service with TLS: if it does not verify, or can't be reached, this fails.
+    /// `proxies` are those of the client's environment.
+    pub async fn to_another_machine(
+        reach: Reach,
+        authority: Option<&Path>,
+        proxies: Proxies,
+        say: Say,
+    ) -> Result<Forwarder, ConnectError> {
+        let far = Far::new(&reach, Some(trust::configuration(authority)?), say)?;
+        let amqp = TcpListener::bind(FREE).await?;
         let amqp_port = amqp.local_addr()?.port();
         far.greet(amqp_port).await?;
+        Forwarder::listen(far, Some(amqp), reach, proxies, "farcall connect").await
+    }
+
+    /// Listens for HTTP; the service is on this machine, and reached without TLS.
+    pub async fn to_this_machine(
+        reach: Reach,
+        proxies: Proxies,
+        say: Say,
+    ) -> Result<Forwarder, ConnectError> {
+        let far = Far::new(&reach, None, say)?;
+        Forwarder::listen(far, None, reach, proxies, "farcall up").await
+    }
+
+    async fn listen(
+        far: Far,
+        amqp: Option<TcpListener>,
+        reach: Reach,
+        proxies: Proxies,
+        command: &'static str,
+    ) -> Result<Forwarder, ConnectError> {
+        let http = TcpListener::bind(FREE).await?;
+        let amqp_port = amqp.as_ref().map(TcpListener::local_addr).transpose()?.map(|at| at.port());
         let (password, near_at) = (secret::fresh(), http.local_addr()?);
-        let near = Near { far, password: Hash::of(&password), amqp_port };
-        Ok(Forwarder { http, amqp, near, password, near_at, reach })
+        let near = Near {
+            far: Arc::new(far),
+            password: Hash::of(&password),
+            amqp_port,
+            outer: Arc::new(OuterProxy::of(&proxies)),
+            command,
+        };
+        Ok(Forwarder { http, amqp, near, password, near_at, reach, proxies })
     }
 
     /// What a client needs in its environment.
     pub fn variables(&self) -> Variables {
         let proxy = format!("http://{USER}:{}@{}", self.password, self.near_at);
-        self.reach.through(proxy)
+        self.reach.through(proxy, &self.proxies)
     }
 
     /// The sockets that listen, for a child to hold: see [`hold`].
-    pub fn sockets(&self) -> [RawFd; 2] {
-        [self.http.as_raw_fd(), self.amqp.as_raw_fd()]
+    pub fn sockets(&self) -> Vec<RawFd> {
+        [Some(&self.http), self.amqp.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|socket| socket.as_raw_fd())
+            .collect()
     }
 
     /// Serves for ever.
@@ -112,7 +159,9 @@ impl Forwarder {
         let Forwarder { http, amqp, near, .. } = self;
         let by_http = near.clone();
         serving.spawn(accept(http, HTTP_CONNECTIONS, move |stream| http::serve(stream, by_http.clone())));
-        serving.spawn(accept(amqp, AMQP_CONNECTIONS, move |stream| amqp::serve(stream, near.clone())));
+        if let Some(amqp) = amqp {
+            serving.spawn(accept(amqp, AMQP_CONNECTIONS, move |stream| amqp::serve(stream, near.clone())));
+        }
         // Neither ends, unless it breaks: then the other has no use.
         serving.join_next().await;
     }
@@ -147,14 +196,14 @@ async fn with(permit: OwnedSemaphorePermit, serving: impl Future<Output = ()>) {
 
 /// Makes the command hold the sockets, and die when this process does: nobody else can take the ports while it lives, and
 /// it does not live without us.
-pub fn hold(command: &mut tokio::process::Command, sockets: [RawFd; 2]) {
+pub fn hold(command: &mut tokio::process::Command, sockets: Vec<RawFd>) {
     let parent = nix::unistd::getpid();
     let prepare = move || {
         nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
         if nix::unistd::getppid() != parent {
-            return Err(io::Error::other("farcall connect has ended"));
+            return Err(io::Error::other("farcall has ended"));
         }
-        for socket in sockets {
+        for &socket in &sockets {
             // SAFETY: the descriptors are open in this process, of which the child is a copy; fcntl is safe after a fork.
             if unsafe { nix::libc::fcntl(socket, nix::libc::F_SETFD, 0) } == -1 {
                 return Err(io::Error::last_os_error());

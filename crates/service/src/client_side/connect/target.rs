@@ -34,7 +34,8 @@ pub(super) enum Target {
 }
 
 impl Target {
-    pub(super) fn of(method: &Method, uri: &Uri, service: &Address) -> Target {
+    /// `tls` says whether the service is reached by TLS.
+    pub(super) fn of(method: &Method, uri: &Uri, service: &Address, tls: bool) -> Target {
         let Some(authority) = uri.authority() else { return Target::None };
         // Who would ask as somebody else, or at a port that is none.
         let odd = authority.port_u16().is_none() && authority.as_str() != authority.host();
@@ -52,8 +53,9 @@ impl Target {
             return Target::None;
         }
         let port = authority.port_u16().unwrap_or(80);
-        // By plain HTTP nothing may ever go to the service, whichever way somebody spells it.
-        let named = host == service.host && [80, service.port].contains(&port);
+        let same_host = host == service.host || (host == "localhost" && service.host == "127.0.0.1");
+        // Nothing may go by plain HTTP to a service with TLS, whichever way somebody spells it.
+        let named = same_host && (port == service.port || (tls && port == 80));
         match named || STOCK.contains(&format!("{host}:{port}").as_str()) {
             true => Target::Service,
             false => Target::Other(Address { host, port }),
@@ -124,9 +126,21 @@ mod tests {
                 assert_eq!(expected, Target::None, "{uri}");
                 continue;
             };
-            assert_eq!(Target::of(&Method::GET, &uri, &service), expected, "{uri}");
+            assert_eq!(Target::of(&Method::GET, &uri, &service, true), expected, "{uri}");
         }
-        let tunnel = |at: &str| Target::of(&Method::CONNECT, &at.parse().unwrap(), &service);
+        let here = address("127.0.0.1", 41_000);
+        let table = [
+            ("http://localhost:5000/", Target::Service),
+            ("http://127.0.0.1:41000/", Target::Service),
+            ("http://localhost:41000/", Target::Service),
+            ("http://127.0.0.2:41000/", other("127.0.0.2", 41_000)),
+            ("http://127.0.0.1/", other("127.0.0.1", 80)),
+            ("http://localhost:8000/", other("localhost", 8000)),
+        ];
+        for (uri, expected) in table {
+            assert_eq!(Target::of(&Method::GET, &uri.parse().unwrap(), &here, false), expected, "{uri}");
+        }
+        let tunnel = |at: &str| Target::of(&Method::CONNECT, &at.parse().unwrap(), &service, true);
         assert_eq!(tunnel("example.com:443"), Target::Tunnel(address("example.com", 443)));
         assert_eq!(tunnel("example.com"), Target::None);
     }
