@@ -361,6 +361,22 @@ def test_killed_it_leaves_nothing_running_and_nothing_broken(testbed):
     assert done.returncode == 0 and GREETING.match(done.stdout), done.stderr
 
 
+def test_killed_it_ends_the_command_which_holds_the_ports_until_then(testbed):
+    """Its tokens go to these ports, which another user's program could take."""
+    command, environment = up(testbed, "--", "sh", "-c", "echo urls $FARCALL_SERVICE_URL $http_proxy; echo command $$; exec sleep 1000")
+    process = testbed.start("up", command, environment)
+    pid = int(process.wait_for(r"^command (\d+)")[1])
+    ports = [int(port) for port in re.findall(r":(\d+)(?= |$)", process.wait_for("^urls .*$")[0])]
+    assert len(ports) == 2
+    held = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True).stdout.splitlines()
+    for port in ports:
+        [line] = [line for line in held if f"127.0.0.1:{port} " in line]
+        assert f"pid={pid}," in line, line
+    process.kill()
+    until(lambda: not alive(pid), "the command has ended", 10)
+    until(lambda: not marked(testbed.mark), "the endpoint went with it")
+
+
 def test_ports_that_are_taken_are_no_obstacle_unless_they_were_asked_for(testbed):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = "127.0.0.1:%d" % taken.getsockname()[1]

@@ -14,6 +14,7 @@ use tokio::process::Command;
 
 use super::console::{complain, say};
 use crate::client_side::attended_command::{self, Signals, as_a_shell_says};
+use crate::client_side::connect;
 use crate::client_side::environment::quoted;
 use crate::operate::data_directory::Directory;
 use crate::up::{self, Place, Up, Wish};
@@ -136,6 +137,7 @@ async fn run(
     let mut command = Command::new(program);
     command.args(arguments);
     up.environment.apply(&mut command);
+    connect::hold(&mut command, up.sockets());
     if let Some(open_files) = open_files {
         open_files.restore_for(command.as_std_mut());
     }

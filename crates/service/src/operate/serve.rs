@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -243,6 +244,11 @@ impl Service {
 
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
+    }
+
+    /// The sockets that listen, open for as long as the service runs.
+    pub fn sockets(&self) -> Vec<RawFd> {
+        self.listeners.iter().map(AsRawFd::as_raw_fd).collect()
     }
 
     /// Serves until `stop` begins: then accepts nothing more, finishes what is open, and closes the store. When the

@@ -24,6 +24,7 @@ mod service;
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -127,6 +128,7 @@ pub struct Up {
     pub person: String,
     service: Running,
     forwarding: JoinHandle<()>,
+    sockets: Vec<RawFd>,
     endpoint: Endpoint,
     /// Absent: another process has written the file, and it holds for as long as that runs.
     published: Option<PublishedEnvironment>,
@@ -137,8 +139,9 @@ pub async fn up(directory: Directory, place: Place, wish: Wish) -> anyhow::Resul
     let program = Program::find(wish.endpoint_binary.clone(), wish.open_files)?;
     let service = Running::find_or_start(&directory, &wish).await?;
     match rest(&directory, &place, &program, &service, wish.say).await {
-        Ok(Rest { environment, person, forwarding, endpoint, published }) => {
-            Ok(Up { place, environment, person, service, forwarding, endpoint, published })
+        Ok(Rest { environment, person, forwarding, mut sockets, endpoint, published }) => {
+            sockets.extend(service.sockets());
+            Ok(Up { place, environment, person, service, forwarding, sockets, endpoint, published })
         }
         Err(error) => {
             service.stop().await;
@@ -152,6 +155,8 @@ struct Rest {
     environment: Environment,
     person: String,
     forwarding: JoinHandle<()>,
+    /// On which the forwarder listens.
+    sockets: Vec<RawFd>,
     endpoint: Endpoint,
     published: Option<PublishedEnvironment>,
 }
@@ -166,7 +171,7 @@ async fn rest(
     let identity = identity(directory, place).await?;
     let reach = environment::reach(service.addresses())?;
     let forwarder = Forwarder::to_this_machine(reach, Proxies::here(), say).await?;
-    let variables = forwarder.variables();
+    let (variables, sockets) = (forwarder.variables(), forwarder.sockets());
     let forwarding = tokio::spawn(forwarder.run());
     let mut environment = Environment::new(variables, service.addresses(), &identity, place);
     let endpoint = Endpoint::find_or_start(program, place, &environment).await?;
@@ -175,7 +180,9 @@ async fn rest(
         .and_then(|published| private_file::write(&place.hello(), HELLO.as_bytes()).map(|()| published))
         .with_context(|| format!("cannot write into {}", place.root.display()));
     match written {
-        Ok(published) => Ok(Rest { environment, person: identity.person, forwarding, endpoint, published }),
+        Ok(published) => {
+            Ok(Rest { environment, person: identity.person, forwarding, sockets, endpoint, published })
+        }
         Err(error) => {
             endpoint.stop().await;
             Err(error)
@@ -188,6 +195,11 @@ impl Up {
     /// environment names.
     pub fn holds_something(&self) -> bool {
         self.service.is_ours() || self.endpoint.is_ours() || self.published.is_some()
+    }
+
+    /// The sockets that listen here, for COMMAND to hold: it sends its tokens to their ports.
+    pub fn sockets(&self) -> Vec<RawFd> {
+        self.sockets.clone()
     }
 
     /// The process of the endpoint, if it was started here.

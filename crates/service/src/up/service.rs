@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -37,6 +38,7 @@ pub struct Running {
 struct Ours {
     trigger: Trigger,
     task: JoinHandle<()>,
+    sockets: Vec<RawFd>,
 }
 
 impl Running {
@@ -56,8 +58,13 @@ impl Running {
         self.ours.is_some()
     }
 
+    /// The sockets on which it listens, if it runs in this process.
+    pub(super) fn sockets(&self) -> &[RawFd] {
+        self.ours.as_ref().map_or(&[], |ours| &ours.sockets)
+    }
+
     pub(super) async fn stop(self) {
-        if let Some(Ours { trigger, task }) = self.ours {
+        if let Some(Ours { trigger, task, .. }) = self.ours {
             trigger.begin();
             if task.await.is_err() {
                 tracing::error!("the service broke off");
@@ -84,8 +91,9 @@ async fn start(directory: &Directory, wish: &Wish) -> anyhow::Result<Running> {
     let of = |name: &str| listening.first(name).with_context(|| format!("{name} is not spoken without TLS"));
     let addresses = Local { http: of("http")?, amqp: of("amqp")? };
     tracing::info!(http = %addresses.http, amqp = %addresses.amqp, "the service serves");
+    let sockets = service.sockets();
     let task = tokio::spawn(service.run(stop));
-    Ok(Running { addresses, ours: Some(Ours { trigger, task }) })
+    Ok(Running { addresses, ours: Some(Ours { trigger, task, sockets }) })
 }
 
 async fn open(
