@@ -1,7 +1,6 @@
 """Attacks on the connection from a client to a service on another machine (`farcall connect`)."""
 
 import base64
-import os
 import socket
 import ssl
 import subprocess
@@ -165,16 +164,44 @@ def uses_the_forwarder(testbed):
     process.stop(60)
 
 
+# A command and its children: one has no descriptor of the command, one ignores SIGTERM, one has a session and an
+# environment of its own.
+CHILDREN = """
+import os, subprocess, sys
+nap = ["sleep", "1000"]
+children = [
+    subprocess.Popen(nap),
+    subprocess.Popen(["sh", "-c", "trap : TERM; while :; do sleep 0.1; done"]),
+    subprocess.Popen(nap, start_new_session=True, env={}),
+]
+print("processes", os.getpid(), *[child.pid for child in children], flush=True)
+children[0].wait()
+"""
+
+
+def wait_for_the_port(process, ports):
+    """Kills the program whose command is `CHILDREN`, and takes its ports as soon as they are free."""
+    processes = [int(pid) for pid in process.wait_for(r"^processes (.*)$")[1].split()]
+    assert all(alive(pid) for pid in processes)
+    process.kill()
+
+    def taken(port):
+        try:
+            return socket.create_server(("127.0.0.1", port))
+        except OSError:
+            return None
+
+    for port in ports:
+        until(lambda: taken(port), f"port {port} is free").close()
+        assert [pid for pid in processes if alive(pid)] == [], port
+
+
 @attack("another program on the client's machine", "waits for the forwarder to die, and takes its port")
 def takes_the_port(testbed):
-    """The command dies with it, and holds the port until it is dead."""
+    """Every process of the command has ended before anybody can have the port, whatever it was started as."""
     service = private_service(testbed, testbed.directory)
-    process, proxy = forwarder(testbed, service, "echo proxy $http_proxy; echo command $$; exec sleep 1000")
-    command = int(process.wait_for(r"^command (\d+)")[1])
-    held = [os.readlink(entry) for entry in os.scandir(f"/proc/{command}/fd")]
-    assert sum(name.startswith("socket:") for name in held) >= 2, held
-    process.kill()
-    until(lambda: not alive(command), "the command has ended", 10)
+    process, proxy = forwarder(testbed, service, f"echo proxy $http_proxy; exec {environments.python('tests')} -c '{CHILDREN}'")
+    wait_for_the_port(process, [proxy.port])
 
 
 played_elsewhere(

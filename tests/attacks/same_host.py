@@ -1,14 +1,30 @@
 """Attacks by other users of an endpoint's host or of its file system."""
 
 import os
+import re
 import subprocess
 import sys
 
 import environments
+from forwarder import CHILDREN, wait_for_the_port
+from processes import marked, until
 from table import attack, played_elsewhere
 from testbed import binary
 
 FENCE = "crates/endpoint/tests/processes/fence.rs"
+
+@attack("another user of the machine", "waits for `farcall up` to die, and takes the ports that its command sends tokens to")
+def takes_the_ports(testbed):
+    python = environments.python("tests")
+    show = 'echo urls $FARCALL_SERVICE_URL $http_proxy; exec "$0" -c "$1"'
+    up = [binary("farcall"), "up", "--data-dir", testbed.directory / "data", "--http-listen", "127.0.0.1:0", "--amqp-listen",
+          "127.0.0.1:0", "--", "sh", "-c", show, python, CHILDREN]
+    process = testbed.start("up", [str(word) for word in up], testbed.environment())
+    ports = [int(port) for port in re.findall(r":(\d+)(?= |$)", process.wait_for("^urls .*$")[0])]
+    assert len(ports) == 2
+    wait_for_the_port(process, ports)
+    until(lambda: not marked(testbed.mark), "the endpoint went with it")
+
 
 # In a network of its own, where port 5000 is free for the attacker.
 LISTENS = """

@@ -265,7 +265,9 @@ def limits():
 print(*resource.getrlimit(resource.RLIMIT_NOFILE), flush=True)
 with Executor(endpoint_id=os.environ["FARCALL_ENDPOINT_ID"]) as executor:
     print(*executor.submit(limits).result())
-with open("/proc/%d/limits" % os.getppid()) as ours:
+with open("/proc/%d/stat" % os.getppid()) as guard:
+    ours = guard.read().rpartition(")")[2].split()[1]
+with open(f"/proc/{ours}/limits") as ours:
     print(*[line.split()[3:5] for line in ours if line.startswith("Max open files")][0])
 """
 

@@ -9,12 +9,12 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
-use tokio::process::Command;
 
 use super::console::{complain, say};
-use crate::client_side::attended_command::{self, Signals, as_a_shell_says};
-use crate::client_side::connect::{self, Forwarder};
+use crate::client_side::attended_command::{Signals, as_a_shell_says};
+use crate::client_side::connect::Forwarder;
 use crate::client_side::environment::{Proxies, Reach, quoted};
+use crate::client_side::guard::Guarded;
 use store::private_file;
 
 #[derive(Debug, Args)]
@@ -48,12 +48,8 @@ impl Connect {
                 forwarder = Forwarder::to_another_machine(reach.clone(), authority.as_deref(), Proxies::here(), tell) => forwarder?,
                 () = signals.any() => return Ok(ExitCode::FAILURE),
             };
-            match self.command.split_first() {
-                Some((program, arguments)) => {
-                    let mut command = Command::new(program);
-                    command.args(arguments);
-                    run(forwarder, signals, command, home.as_deref()).await
-                }
+            match self.command.first() {
+                Some(_) => run(forwarder, signals, &self.command, home.as_deref()).await,
                 None => {
                     let home = home.context("HOME is not set: say what to run after `--`")?;
                     wait(forwarder, signals, &home.join(reach.user_directory())).await
@@ -70,19 +66,17 @@ fn tell(text: &str) {
 async fn run(
     forwarder: Forwarder,
     mut signals: Signals,
-    mut command: Command,
+    command: &[OsString],
     home: Option<&Path>,
 ) -> anyhow::Result<ExitCode> {
-    forwarder.variables().apply(&mut command, home);
-    connect::hold(&mut command, forwarder.sockets());
-    let program = command.as_std().get_program().to_string_lossy().into_owned();
+    let mut guarded = Guarded::new(command, forwarder.sockets())?;
+    forwarder.variables().apply(&mut guarded.command, home);
     let forwarding = tokio::spawn(forwarder.run());
     let broken = async {
         let _ = forwarding.await;
         tell("the forwarder broke, and what was run ends with it");
     };
-    let ended = attended_command::run(command, &mut signals, None, broken).await;
-    let status = ended.with_context(|| format!("cannot run {program}"))?;
+    let status = guarded.run(&mut signals, None, broken).await.context("cannot run farcall guard")?;
     Ok(ExitCode::from(as_a_shell_says(status)))
 }
 

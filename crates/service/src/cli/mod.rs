@@ -10,6 +10,7 @@ mod doctor;
 mod endpoint;
 mod env;
 mod group;
+mod guard;
 mod key;
 mod password;
 mod serve;
@@ -65,6 +66,8 @@ enum Command {
     /// Manage the keys that sign id tokens.
     #[command(subcommand)]
     Key(key::KeyCommand),
+    #[command(hide = true)]
+    Guard(guard::Guard),
     /// Print a completion script for a shell.
     ///
     /// For bash: source <(farcall completion bash).
@@ -106,6 +109,7 @@ pub fn main() -> ExitCode {
         Command::Serve(serve) => done(serve.run()),
         Command::Config(config) => done(config.run()),
         Command::Connect(connect) => connect.run(),
+        Command::Guard(guard) => guard.run(),
         Command::Env(env) => done(env.run()),
         Command::Doctor(doctor) => doctor.run(),
         Command::Backup(backup) => done(backup.run()),

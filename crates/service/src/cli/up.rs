@@ -1,5 +1,6 @@
 //! `farcall up`.
 
+use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -10,12 +11,11 @@ use anyhow::Context as _;
 use clap::Args;
 use daemon::logging::{self, Destination, Form, Logging};
 use daemon::open_files::InheritedLimit;
-use tokio::process::Command;
 
 use super::console::{complain, say};
-use crate::client_side::attended_command::{self, Signals, as_a_shell_says};
-use crate::client_side::connect;
+use crate::client_side::attended_command::{Signals, as_a_shell_says};
 use crate::client_side::environment::quoted;
+use crate::client_side::guard::Guarded;
 use crate::operate::data_directory::Directory;
 use crate::up::{self, Place, Up, Wish};
 
@@ -35,7 +35,7 @@ pub(super) struct UpCommand {
     endpoint_binary: Option<PathBuf>,
     /// Run this with everything up, and end with its status.
     #[arg(last = true, value_name = "COMMAND")]
-    command: Vec<String>,
+    command: Vec<OsString>,
 }
 
 impl UpCommand {
@@ -73,8 +73,8 @@ impl UpCommand {
                 // Nothing was accepted yet, and the endpoint ends with us.
                 () = signals.any() => return Ok(ExitCode::FAILURE),
             };
-            match self.command.split_first() {
-                Some((program, arguments)) => run(up, signals, raised.inherited(), program, arguments).await,
+            match self.command.first() {
+                Some(_) => run(up, signals, raised.inherited(), &self.command).await,
                 None => wait(up, signals).await,
             }
         })
@@ -131,19 +131,15 @@ async fn run(
     up: Up,
     mut signals: Signals,
     open_files: Option<InheritedLimit>,
-    program: &str,
-    arguments: &[String],
+    command: &[OsString],
 ) -> anyhow::Result<ExitCode> {
-    let mut command = Command::new(program);
-    command.args(arguments);
-    up.environment.apply(&mut command);
-    connect::hold(&mut command, up.sockets());
+    let mut guarded = Guarded::new(command, up.sockets())?;
+    up.environment.apply(&mut guarded.command);
     if let Some(open_files) = open_files {
-        open_files.restore_for(command.as_std_mut());
+        open_files.restore_for(guarded.command.as_std_mut());
     }
-    let ended =
-        attended_command::run(command, &mut signals, up.endpoint_process(), std::future::pending()).await;
+    let ended = guarded.run(&mut signals, up.endpoint_process(), std::future::pending()).await;
     up.down().await;
-    let status = ended.with_context(|| format!("cannot run {program}"))?;
+    let status = ended.context("cannot run farcall guard")?;
     Ok(ExitCode::from(as_a_shell_says(status)))
 }

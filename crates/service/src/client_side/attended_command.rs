@@ -26,8 +26,8 @@ const LOOKS_AFTER_GRACE: u32 = 200;
 /// The signals that stop this process, caught.
 #[derive(Debug)]
 pub struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+    pub(super) terminate: tokio::signal::unix::Signal,
+    pub(super) interrupt: tokio::signal::unix::Signal,
 }
 
 impl Signals {
@@ -49,18 +49,17 @@ impl Signals {
 /// Runs the command to its end, and ends what it left behind. A SIGTERM for us goes to the command, which may end its
 /// children in order; to the rest of its process group, too, if it has not ended a while later, as a shell that waits for a
 /// child; and when it ends, it decides. What has a group of its own is the command's to end, until it has ended. When `over`
-/// comes to its end, the command ends whether it wants to or not. `other` is a child of ours that does not belong to it.
+/// comes to its end, the command ends whether it wants to or not.
 pub async fn run(
     mut command: Command,
     signals: &mut Signals,
-    other: Option<Pid>,
     over: impl Future<Output = ()>,
 ) -> io::Result<ExitStatus> {
     // A kernel that can't leaves orphans to the system's first process.
     let _ = nix::sys::prctl::set_child_subreaper(true);
     let mut ended = signal(SignalKind::child())?;
     let mut child = command.spawn()?;
-    let tree = Tree { command: child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw), other };
+    let tree = Tree::of(&child, None);
     let mut all_at = None;
     tokio::pin!(over);
     let status = loop {
@@ -106,13 +105,18 @@ async fn end(child: &mut Child, tree: &Tree) -> io::Result<ExitStatus> {
 }
 
 /// The command's processes: our descendants, but for another child of ours and its own.
-struct Tree {
+pub(super) struct Tree {
     command: Option<Pid>,
     other: Option<Pid>,
 }
 
 impl Tree {
-    fn signal_the_command(&self) {
+    pub(super) fn of(command: &Child, other: Option<Pid>) -> Tree {
+        let command = command.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
+        Tree { command, other }
+    }
+
+    pub(super) fn signal_the_command(&self) {
         if let Some(pid) = self.command {
             let _ = kill(pid, Signal::SIGTERM); // it may end at this moment
         }
@@ -126,7 +130,7 @@ impl Tree {
     }
 
     /// Ends what is left: asks, then kills.
-    async fn end(&self) {
+    pub(super) async fn end(&self) {
         let mut asked = HashSet::new();
         let asking = tokio::time::timeout(GRACE, async {
             loop {
@@ -165,7 +169,7 @@ impl Tree {
     }
 
     /// Takes in the exit statuses of adopted orphans; the command and the other child have somebody who waits.
-    fn reap(&self) {
+    pub(super) fn reap(&self) {
         for process in processes() {
             let awaited = [self.command, self.other].contains(&Some(process.pid));
             if process.dead && process.parent == getpid() && !awaited {

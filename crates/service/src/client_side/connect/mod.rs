@@ -12,8 +12,8 @@
 //! ```
 //!
 //! It listens on the loopback only. Nobody gets anything from the proxy without the password, which is made anew for each
-//! run; no password and no `Authorization` ever goes to another host than the service. What listens may hand its port to
-//! the command that runs meanwhile, so that nobody else can take it while that command lives.
+//! run; no password and no `Authorization` ever goes to another host than the service. A [guard](super::guard) keeps anybody else
+//! from taking the ports while the command that runs meanwhile lives.
 //!
 //! | file | knows |
 //! |---|---|
@@ -144,7 +144,7 @@ impl Forwarder {
         self.reach.through(proxy, &self.proxies)
     }
 
-    /// The sockets that listen, for a child to hold: see [`hold`].
+    /// The sockets that listen, for the command's processes to [hold](crate::client_side::guard).
     pub fn sockets(&self) -> Vec<RawFd> {
         [Some(&self.http), self.amqp.as_ref()]
             .into_iter()
@@ -192,25 +192,4 @@ async fn accept<F: Future<Output = ()> + Send + 'static>(
 async fn with(permit: OwnedSemaphorePermit, serving: impl Future<Output = ()>) {
     serving.await;
     drop(permit);
-}
-
-/// Makes the command hold the sockets, and die when this process does: nobody else can take the ports while it lives, and
-/// it does not live without us.
-pub fn hold(command: &mut tokio::process::Command, sockets: Vec<RawFd>) {
-    let parent = nix::unistd::getpid();
-    let prepare = move || {
-        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
-        if nix::unistd::getppid() != parent {
-            return Err(io::Error::other("farcall has ended"));
-        }
-        for &socket in &sockets {
-            // SAFETY: the descriptors are open in this process, of which the child is a copy; fcntl is safe after a fork.
-            if unsafe { nix::libc::fcntl(socket, nix::libc::F_SETFD, 0) } == -1 {
-                return Err(io::Error::last_os_error());
-            }
-        }
-        Ok(())
-    };
-    // SAFETY: only system calls, and no allocation unless it fails.
-    unsafe { command.pre_exec(prepare) };
 }
