@@ -18,6 +18,19 @@ pub struct Arrival {
     pub forwarder: Option<NonZeroU16>,
 }
 
+impl Arrival {
+    /// A connection of `peer` to the listener at `at`, without TLS. A socket for IPv6 that takes IPv4 too has both as mapped
+    /// addresses (`::ffff:192.0.2.1`); clients can't use such a host in a URL.
+    pub fn new(at: SocketAddr, peer: SocketAddr, metrics: bool) -> Arrival {
+        Arrival { at: canonical(at), tls: false, peer: canonical(peer), metrics, forwarder: None }
+    }
+}
+
+fn canonical(mut address: SocketAddr) -> SocketAddr {
+    address.set_ip(address.ip().to_canonical());
+    address
+}
+
 /// The address that a request comes from.
 pub fn peer(request: &Extensions) -> IpAddr {
     request.get::<Arrival>().map_or(IpAddr::from([0; 4]), |arrival| arrival.peer.ip())

@@ -57,8 +57,7 @@ mod tests {
     #[test]
     fn the_host_is_the_public_one_or_where_we_were_reached() {
         let peer = "192.0.2.9:1".parse().unwrap();
-        let arrival =
-            |at: &str, tls| Arrival { at: at.parse().unwrap(), tls, peer, metrics: false, forwarder: None };
+        let arrival = |at: &str, tls| Arrival { tls, ..Arrival::new(at.parse().unwrap(), peer, false) };
         let plain = BrokerAddress { plain_port: Some(4444), ..BrokerAddress::default() };
         let both = BrokerAddress { tls_port: Some(443), ..plain.clone() };
         let named = BrokerAddress { host: Some("amqp.example.org".into()), ..both.clone() };
@@ -67,6 +66,8 @@ mod tests {
             (&plain, "127.0.0.1:80", false, "amqp://localhost:4444"),
             (&plain, "192.0.2.1:80", false, "amqp://192.0.2.1:4444"),
             (&plain, "[2001:db8::1]:80", false, "amqp://[2001:db8::1]:4444"),
+            (&plain, "[::ffff:127.0.0.1]:80", false, "amqp://localhost:4444"),
+            (&plain, "[::ffff:192.0.2.1]:80", false, "amqp://192.0.2.1:4444"),
             (&plain, "127.0.0.1:443", true, "amqp://localhost:4444"),
             (&both, "127.0.0.1:443", true, "amqps://localhost:443"),
             (&both, "127.0.0.1:80", false, "amqp://localhost:4444"),

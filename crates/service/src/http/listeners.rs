@@ -144,7 +144,7 @@ impl Acceptor {
     async fn enter(self, stream: TcpStream, peer: SocketAddr, spoken: Protocols, place: Place, stop: Stop) {
         // Small frames and answers are the rule here; waiting to join them costs a round trip.
         let (Ok(at), Ok(())) = (stream.local_addr(), stream.set_nodelay(true)) else { return };
-        let arrival = Arrival { at, tls: false, peer, metrics: spoken.metrics, forwarder: None };
+        let arrival = Arrival::new(at, peer, spoken.metrics);
         let decided = timely(&place, async {
             let mut byte = [0];
             if stream.peek(&mut byte).await? == 0 {
