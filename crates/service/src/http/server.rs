@@ -44,6 +44,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nConnection: close\r\n\
     Content-Type: text/plain\r\nContent-Length: 60\r\n\r\n\
     Too many requests from this address are answered; try again\n";
+/// How much of a request's path is logged.
+const LOGGED_CHARACTERS: usize = 200;
 /// How long open requests get when the service stops.
 const FINISH: Duration = Duration::from_secs(5);
 
@@ -170,7 +172,7 @@ impl Server {
     async fn answer(&self, request: Request<Incoming>, arrival: Arrival, working: Working) -> Response {
         let began = Instant::now();
         let id = random::ordered_id().to_string();
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let (method, path) = (request.method().clone(), shown(request.uri().path()).to_owned());
         let forwarder = forwarder(request.headers());
         // What is logged on the way carries the id that the client sees, from where it comes, and, once that is known, whose
         // request it is.
@@ -212,6 +214,11 @@ impl Server {
         span.in_scope(|| tracing::info!(%method, path, status, took_ms, "http"));
         response.map(|body| Body::new(Answer { body, _working: working }))
     }
+}
+
+/// As much of a path as is logged: anybody may send 64 KiB of it.
+fn shown(path: &str) -> &str {
+    path.char_indices().nth(LOGGED_CHARACTERS).map_or(path, |(end, _)| &path[..end])
 }
 
 /// The port that a forwarder names. It is a port of the client's own machine, and nothing else can be named.

@@ -70,6 +70,17 @@ async fn bodies_are_held_to_their_limits() {
 }
 
 #[tokio::test]
+async fn a_long_path_is_cut_in_the_log() {
+    let service = Farcall::start();
+    let path = format!("/{}{}", "a".repeat(199), "é".repeat(10_000));
+    let answer = raw(&service, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    let log = service.read_log();
+    let line = log.lines().find(|line| line.contains("/aaa")).unwrap();
+    assert!(line.contains(&path[..200]) && line.len() < 600, "{line}");
+}
+
+#[tokio::test]
 async fn a_forwarder_names_a_port_of_the_clients_machine_and_nothing_else() {
     let service = Farcall::start();
     let client = service.client().await;
