@@ -513,6 +513,36 @@ async fn lists_of_endpoints_scan_no_table() {
     store.close().await;
 }
 
+/// A request that had shown a token before its owner was shut out is not shown the credential that they asked for later.
+#[tokio::test]
+async fn a_credential_is_shown_only_with_a_token_that_still_exists() {
+    let (_directory, store) = opened().await;
+    let now = Timestamp::UNIX_EPOCH;
+    let hour = SignedDuration::from_hours(1);
+    let token = Token {
+        identity: OWNER,
+        client: ClientId::from_uuid(*OWNER.as_uuid()),
+        scope: "openid".into(),
+        resource_server: "auth.globus.org".into(),
+        issued: now,
+        expires: now + hour,
+        session: None,
+        grant: None,
+        parent: None,
+    };
+    let [before, after] = ["before", "after"].map(Hash::of);
+    assert!(store.write(AddTokens(vec![(before, token.clone())])).await.unwrap());
+    store.write(EndEverything { identity: OWNER, now }).await.unwrap();
+    assert!(store.write(AddTokens(vec![(after, token)])).await.unwrap());
+    let secret = Hash::of("secret");
+    let command =
+        NewClientCredential { identity: OWNER, token: Some(after), secret, now, expires: now + hour };
+    let number = store.write(command).await.unwrap().unwrap();
+    let shown = async |token| store.client_credential(OWNER, number, token).await.unwrap();
+    assert!(shown(after).await.is_some_and(|secret| secret.admits("secret")));
+    assert!(shown(before).await.is_none());
+}
+
 /// However many credentials somebody asks for, the newest are alive, and making one costs the same.
 #[tokio::test]
 async fn a_holder_has_the_newest_credentials() {

@@ -101,9 +101,9 @@ async fn credential(app: &App, by: &CallerToken) -> Result<Handed, Failure> {
     let caller = by.token.identity;
     let now = clock::now();
     if let Some(handed) = app.addresses.young(caller, now) {
-        // It may have been ended meanwhile, with all that its holder had.
-        let known = app.store.credential(Holder::Client(caller), handed.number).await?;
-        if known.is_some_and(|known| known.secret.admits(&handed.secret)) {
+        // It may have been ended meanwhile, with all that its holder had, or the token that this caller has shown may have.
+        let known = app.store.client_credential(caller, handed.number, by.hash).await?;
+        if known.is_some_and(|known| known.admits(&handed.secret)) {
             return Ok(handed);
         }
     }

@@ -174,4 +174,26 @@ impl Store {
             supersedes: row.try_get("supersedes")?,
         }))
     }
+
+    /// The secret of a client's credential, for a request that has shown the access token `token`: nothing if the token has
+    /// been ended since.
+    pub async fn client_credential(
+        &self,
+        identity: IdentityId,
+        number: i64,
+        token: Hash,
+    ) -> Result<Option<Hash>, StoreError> {
+        let holder = Holder::Client(identity);
+        let secret: Option<Vec<u8>> = sqlx::query_scalar(
+            "SELECT secret_hash FROM credentials WHERE kind = $1 AND subject_id = $2 AND number = $3 \
+             AND EXISTS (SELECT 1 FROM tokens WHERE hash = $4)",
+        )
+        .bind(holder.kind())
+        .bind(key(holder.subject()))
+        .bind(number)
+        .bind(token.as_bytes().to_vec())
+        .fetch_optional(&self.readers)
+        .await?;
+        secret.map(|secret| Hash::from_stored(&secret).ok_or(StoreError::Corrupt("secret_hash"))).transpose()
+    }
 }
