@@ -139,6 +139,16 @@ played_elsewhere(
     "crates/store/src/tests.rs::nothing_is_handed_out_to_who_is_shut_out",
 )
 played_elsewhere(
+    "somebody who knows a password that is being replaced",
+    "has many sign-ins under way, of which one outlives the reset",
+    f"{SERVICE}/shut_out.rs::no_sign_in_with_the_old_password_outlives_a_reset",
+)
+played_elsewhere(
+    "somebody who knows a client's secret that is being replaced",
+    "asks for tokens without a pause, of which one outlives the reset",
+    f"{SERVICE}/shut_out.rs::no_token_for_an_old_secret_outlives_its_end",
+)
+played_elsewhere(
     "somebody at the address of a whole campus",
     "guesses passwords so that nobody there can sign in",
     f"{SERVICE}/sign_in.rs::who_guesses_slows_their_address_and_closes_nobody_out_of_a_browser_that_was_there_before",

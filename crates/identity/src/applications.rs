@@ -11,7 +11,7 @@ use super::Identity;
 use super::end_reason::Ended;
 use crate::{clock, random};
 use store::secret::{self, Hash};
-use store::{AddClient, Client, NativeApp, SetSecret, StoreError};
+use store::{AccountVersion, AddClient, Client, NativeApp, SetSecret, StoreError};
 
 /// What a client identity's username ends in.
 const CLIENT_DOMAIN: &str = "clients.auth.globus.org";
@@ -28,6 +28,14 @@ impl Application {
         match self {
             Application::Confidential(client) => client.client_id(),
             Application::Native(app) => app.id,
+        }
+    }
+
+    /// The account whose secret it has shown, as it was read with the secret.
+    pub fn version(&self) -> Option<AccountVersion> {
+        match self {
+            Application::Confidential(client) => Some(client.version()),
+            Application::Native(_) => None,
         }
     }
 
@@ -102,6 +110,7 @@ impl Identity {
             secret: Hash::of(&secret),
             disabled: false,
             resource_server,
+            generation: 0,
             created: clock::now(),
         };
         self.store.write(AddClient(client.clone())).await?;
@@ -114,6 +123,11 @@ impl Identity {
         self.store.write(SetSecret { client: client.id, secret: Hash::of(&secret) }).await?;
         self.forget_application(client.client_id());
         Ok(secret)
+    }
+
+    /// To be called when much was ended in the store.
+    pub fn forget_applications(&self) {
+        self.applications.forget(|_, _| true);
     }
 
     /// To be called when an application was changed in the store.

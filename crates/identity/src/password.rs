@@ -231,6 +231,7 @@ mod tests {
                 disabled: false,
                 administrator: false,
                 linked_to: None,
+                generation: 0,
                 authenticated: None,
                 created: jiff::Timestamp::UNIX_EPOCH,
             };

@@ -61,7 +61,8 @@ impl Identity {
         Ok((!out).then_some(Present { session, profile, set }))
     }
 
-    /// Somebody showed to be `profile`, in a browser where `before` was signed in. Answers the cookie.
+    /// Somebody showed to be `profile`, in a browser where `before` was signed in. Answers the cookie; nothing if all that
+    /// the identity held was ended since the profile was read. A password must be read later than the profile.
     pub async fn sign_in(
         &self,
         profile: &Profile,
@@ -69,12 +70,13 @@ impl Identity {
         before: Option<&Present>,
         browser: Hash,
         now: Timestamp,
-    ) -> Result<String, StoreError> {
+    ) -> Result<Option<String>, StoreError> {
         let cookie = secret::fresh();
         let how = authentication.method.text();
         let own = before.filter(|before| before.profile.primary() == profile.primary());
         let other = before.filter(|before| before.profile.primary() != profile.primary());
-        self.store
+        let session = self
+            .store
             .write(SignIn {
                 session: random::random_id(),
                 continues: own.map(|own| own.session.id),
@@ -82,14 +84,19 @@ impl Identity {
                 cookie: Hash::of(&cookie),
                 browser,
                 authentication,
+                generation: profile.generation,
                 now,
                 expires: now + SESSION_LIFE,
                 forget_browsers: now - BROWSER_KNOWN,
             })
             .await?;
+        if session.is_none() {
+            audit::sign_in_refused(Some(profile.id), &how, "shut out meanwhile");
+            return Ok(None);
+        }
         self.forget_person(profile.id);
         audit::signed_in(profile.id, &how);
-        Ok(cookie)
+        Ok(Some(cookie))
     }
 
     pub async fn sign_out(&self, present: &Present) -> Result<(), StoreError> {

@@ -9,7 +9,7 @@ use wire::{ClientId, IdentityId};
 use super::Identity;
 use super::scope::Grant;
 use store::secret::{self, Hash};
-use store::{AddTokens, EndTokens, StoreError, Token};
+use store::{AccountVersion, AddTokens, EndTokens, StoreError, Token};
 
 /// How long an access token lives.
 pub const TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(48);
@@ -21,6 +21,8 @@ pub struct Order<'a> {
     pub identity: IdentityId,
     /// Who asked for them.
     pub client: ClientId,
+    /// Their account, if they have shown a secret.
+    pub shown_by: Option<AccountVersion>,
     /// One token each.
     pub grants: &'a [Grant],
     /// The sign-in they go back to, if a person made it.
@@ -64,7 +66,8 @@ impl Identity {
         self.tokens_asked.take(identity, now)
     }
 
-    /// Makes the tokens of `order`: on disk when this returns. None for who is shut out.
+    /// Makes the tokens of `order`: on disk when this returns. None for who is shut out, or has been since they showed
+    /// their secret.
     pub async fn issue(&self, order: Order<'_>, now: Timestamp) -> Result<Option<Vec<Issued>>, StoreError> {
         let longest = now + TOKEN_LIFE;
         let expires = order.parent.map_or(longest, |(_, ends)| ends.min(longest));
@@ -86,8 +89,8 @@ impl Identity {
                 },
             })
             .collect();
-        let rows = issued.iter().map(|it| (Hash::of(&it.access_token), it.token.clone())).collect();
-        let added = self.store.write(AddTokens(rows)).await?;
+        let tokens = issued.iter().map(|it| (Hash::of(&it.access_token), it.token.clone())).collect();
+        let added = self.store.write(AddTokens { tokens, shown_by: order.shown_by }).await?;
         Ok(added.then_some(issued))
     }
 

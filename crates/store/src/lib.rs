@@ -85,6 +85,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (9, "shares", include_str!("migrations/0009_shares.sql")),
     (12, "large submits", include_str!("migrations/0012_large_submits.sql")),
     (13, "keyed submissions by age", include_str!("migrations/0013_keyed_submissions_by_age.sql")),
+    (14, "generations", include_str!("migrations/0014_generations.sql")),
 ];
 
 fn migrator(migrations: &[(i64, &'static str, &'static str)]) -> Migrator {

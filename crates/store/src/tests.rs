@@ -96,6 +96,7 @@ pub(crate) async fn opened_with(
         secret: Hash::of("s"),
         disabled: false,
         resource_server: None,
+        generation: 0,
         created: Timestamp::UNIX_EPOCH,
     };
     store.write(AddClient(client)).await.unwrap();
@@ -383,6 +384,11 @@ async fn a_database_of_each_earlier_version_is_opened_and_a_later_one_refused() 
     }
 }
 
+/// Tokens for which no secret was shown.
+fn add(tokens: Vec<(Hash, Token)>) -> AddTokens {
+    AddTokens { tokens, shown_by: None }
+}
+
 /// What is handed out and the shutting out come one after the other: nothing is handed out to who has been shut out.
 #[tokio::test]
 async fn nothing_is_handed_out_to_who_is_shut_out() {
@@ -417,7 +423,7 @@ async fn nothing_is_handed_out_to_who_is_shut_out() {
             RegisterEndpoint { endpoint, metadata, choices: None, client, token, most: 2, secret, now };
         store.write(command).await.unwrap()
     };
-    assert!(store.write(AddTokens(vec![(Hash::of("t"), token.clone())])).await.unwrap());
+    assert!(store.write(add(vec![(Hash::of("t"), token.clone())])).await.unwrap());
     assert_eq!(store.write(url("t", "u")).await.unwrap(), Some(1));
     assert_eq!(register(client, "t").await, Registered::As(2));
 
@@ -429,7 +435,7 @@ async fn nothing_is_handed_out_to_who_is_shut_out() {
         assert_eq!(store.shut_out_with(Hash::of(secret)).await.unwrap(), Some(OWNER), "{secret}");
     }
     assert_eq!(store.shut_out_with(Hash::of("another")).await.unwrap(), None);
-    assert!(!store.write(AddTokens(vec![(Hash::of("t2"), token.clone())])).await.unwrap());
+    assert!(!store.write(add(vec![(Hash::of("t2"), token.clone())])).await.unwrap());
     assert_eq!(store.write(url("t", "u2")).await.unwrap(), None);
     assert_eq!(register(client, "t").await, Registered::ShutOut);
 
@@ -439,14 +445,83 @@ async fn nothing_is_handed_out_to_who_is_shut_out() {
     assert_eq!(store.write(url("t", "u2")).await.unwrap(), None);
     assert_eq!(register(client, "t").await, Registered::ShutOut);
     let dependent = Token { parent: Some(Hash::of("t")), ..token.clone() };
-    assert!(!store.write(AddTokens(vec![(Hash::of("t3"), dependent)])).await.unwrap());
-    assert!(store.write(AddTokens(vec![(Hash::of("t4"), token)])).await.unwrap());
+    assert!(!store.write(add(vec![(Hash::of("t3"), dependent)])).await.unwrap());
+    assert!(store.write(add(vec![(Hash::of("t4"), token)])).await.unwrap());
     assert_eq!(register(unknown, "t4").await, Registered::ShutOut, "the application counts, too");
     assert_eq!(register(client, "t4").await, Registered::As(3));
     // What is remembered is forgotten in time.
     let later = now + SignedDuration::from_hours(24 * 365);
     store.write(EndEverything { identity: OWNER, now: later }).await.unwrap();
     assert_eq!(store.shut_out_with(Hash::of("s")).await.unwrap(), None);
+}
+
+/// Who showed a password or a secret before everything ended gets neither a session nor a token for it afterwards.
+#[tokio::test]
+async fn a_secret_that_was_read_before_everything_ended_gives_nothing() {
+    let (_directory, store) = opened().await;
+    let now = Timestamp::UNIX_EPOCH;
+    let sign_in = |session, continues, generation| SignIn {
+        session: Uuid::from_u128(session),
+        continues,
+        ends: None,
+        cookie: Hash::of(&session.to_string()),
+        browser: Hash::of("b"),
+        authentication: Authentication { identity: OWNER, method: Method::Password, mfa: false, at: now },
+        generation,
+        now,
+        expires: now + SignedDuration::from_hours(12),
+        forget_browsers: now,
+    };
+    let tokens = |text: &str, account| AddTokens {
+        tokens: vec![(
+            Hash::of(text),
+            Token {
+                identity: OWNER,
+                client: ClientId::from_uuid(*OWNER.as_uuid()),
+                scope: "openid".into(),
+                resource_server: "auth.globus.org".into(),
+                issued: now,
+                expires: now + SignedDuration::from_hours(1),
+                session: None,
+                grant: None,
+                parent: None,
+            },
+        )],
+        shown_by: Some(account),
+    };
+    let client = store.client(OWNER).await.unwrap().unwrap();
+    let profile = store.profile(OWNER).await.unwrap().unwrap();
+    assert_eq!(client.version(), profile.version());
+    let before = profile.version();
+    let first = store.write(sign_in(1, None, before.generation)).await.unwrap();
+    assert_eq!(first, Some(Uuid::from_u128(1)));
+    assert!(store.write(tokens("t1", before)).await.unwrap());
+
+    store.write(EndEverything { identity: OWNER, now }).await.unwrap();
+    assert_eq!(store.write(sign_in(2, first, before.generation)).await.unwrap(), None);
+    assert!(!store.write(tokens("t2", before)).await.unwrap());
+    let after = store.profile(OWNER).await.unwrap().unwrap().version();
+    let second = store.write(sign_in(3, first, after.generation)).await.unwrap();
+    assert_eq!(second, Some(Uuid::from_u128(3)), "a session that has ended does not go on");
+    assert!(store.write(tokens("t3", after)).await.unwrap());
+
+    // Disabled meanwhile, it or the first of its set.
+    let first = IdentityId::from_uuid(Uuid::from_u128(900));
+    let person = Profile { id: first, username: "first@example.edu".into(), kind: Kind::Person, ..profile };
+    store.write(AddPerson { profile: person, password: None }).await.unwrap().unwrap();
+    store.write(Link { identity: OWNER, primary: Some(first) }).await.unwrap();
+    assert!(!store.write(tokens("t4", after)).await.unwrap(), "it acts as somebody else since");
+    let linked = store.profile(OWNER).await.unwrap().unwrap().version();
+    for identity in [OWNER, first] {
+        store.write(SetDisabled { identity, disabled: true }).await.unwrap();
+        assert_eq!(store.write(sign_in(4, None, linked.generation)).await.unwrap(), None);
+        assert!(!store.write(tokens("t5", linked)).await.unwrap());
+        store.write(SetDisabled { identity, disabled: false }).await.unwrap();
+    }
+    assert!(store.write(tokens("t5", linked)).await.unwrap());
+    // Gone, or never there.
+    store.write(RemoveIdentity(OWNER)).await.unwrap();
+    assert_eq!(store.write(sign_in(5, None, linked.generation)).await.unwrap(), None);
 }
 
 /// What was in the row before lies beside it afterwards, and says the same.
@@ -612,11 +687,12 @@ async fn what_one_person_leaves_by_signing_in_is_bounded() {
             cookie: due(number as u64),
             browser: due(number as u64),
             authentication: Authentication { identity: OWNER, method: Method::Password, mfa: false, at },
+            generation: 0,
             now: at,
             expires: at + SignedDuration::from_hours(12),
             forget_browsers: Timestamp::UNIX_EPOCH,
         };
-        last = store.write(sign_in).await.unwrap();
+        last = store.write(sign_in).await.unwrap().unwrap();
     }
     assert!(count(&store, "sessions").await <= 101);
     assert_eq!(count(&store, "sessions WHERE cookie_hash IS NOT NULL").await, 100);
@@ -655,8 +731,8 @@ async fn what_one_person_leaves_by_signing_in_is_bounded() {
         parent: None,
     };
     let many = (0..11_000).map(|number| (due(number as u64), token(number))).collect();
-    assert!(store.write(AddTokens(many)).await.unwrap());
-    assert!(store.write(AddTokens(vec![(due(20_000), token(20_000))])).await.unwrap());
+    assert!(store.write(add(many)).await.unwrap());
+    assert!(store.write(add(vec![(due(20_000), token(20_000))])).await.unwrap());
     assert_eq!(count(&store, "tokens").await, 10_001);
     assert!(store.token(due(20_000)).await.unwrap().is_some());
     assert!(store.token(due(999)).await.unwrap().is_none());

@@ -56,6 +56,7 @@ pub(super) async fn answer(asked: &Asked<'_>) -> Result<Granted, Failure> {
     let order = Order {
         identity: code.identity,
         client: code.client,
+        shown_by: asked.application.version(),
         grants: &grants,
         session: Some(code.session),
         grant: Some(code.grant),

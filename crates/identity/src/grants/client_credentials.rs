@@ -19,6 +19,7 @@ pub(super) async fn answer(asked: &Asked<'_>) -> Result<Granted, Failure> {
     let order = Order {
         identity,
         client: client.client_id(),
+        shown_by: asked.application.version(),
         grants: &grants,
         session: None,
         grant: None,
@@ -41,9 +42,10 @@ pub(super) async fn answer(asked: &Asked<'_>) -> Result<Granted, Failure> {
     granted(issued.iter().map(|issued| issued.answer(None, None)).collect(), id_token)
 }
 
-/// The first of the client's set, who must not be disabled.
+/// The first of the client's set, who must not be disabled. Read from the store, after the secret: a link that was undone a
+/// moment ago gives nothing any more.
 async fn acts_as(asked: &Asked<'_>, client: IdentityId) -> Result<IdentityId, Failure> {
-    let set = asked.identity.set_of(client, asked.now).await?;
+    let set = asked.identity.store().identity_set(client).await?;
     let refused = |text: String| Failure::oauth(OAuthError::InvalidClient, text);
     let first = set.first().ok_or_else(|| refused(Ended::Removed.to_string()))?;
     if first.disabled {

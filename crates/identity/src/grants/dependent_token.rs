@@ -37,6 +37,7 @@ pub(super) async fn answer(asked: &Asked<'_>) -> Result<Granted, Failure> {
     let order = Order {
         identity: token.identity,
         client: client.client_id(),
+        shown_by: asked.application.version(),
         grants: &grants,
         session: token.session,
         grant: None,

@@ -80,7 +80,10 @@ impl Asked<'_> {
 
 /// For whom, or for whose application, is shut out since the grant was judged.
 fn shut_out() -> Failure {
-    Failure::oauth(OAuthError::InvalidGrant, "the account or the application is disabled or was removed")
+    Failure::oauth(
+        OAuthError::InvalidGrant,
+        "the account or the application is disabled, was removed, or got another secret meanwhile",
+    )
 }
 
 /// The answer of every grant but that for dependent tokens.

@@ -48,6 +48,7 @@ pub(super) async fn answer(asked: &Asked<'_>) -> Result<Granted, Failure> {
     let order = Order {
         identity: known.identity,
         client: known.client,
+        shown_by: asked.application.version(),
         grants: &grants,
         session: Some(known.session),
         grant: Some(known.grant),

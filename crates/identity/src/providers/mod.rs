@@ -64,6 +64,8 @@ pub enum NotLetIn {
     Taken,
     #[error("your account is disabled: ask who administers this service")]
     Disabled,
+    #[error("your login was ended by who administers this service, just now")]
+    ShutOut,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -127,6 +129,7 @@ impl Identity {
                 disabled: false,
                 administrator: false,
                 linked_to: None,
+                generation: 0,
                 authenticated: None,
                 created: now,
             },

@@ -158,7 +158,8 @@ async fn arrive(web: &Web, name: &str, visit: &mut Visit) -> Result<String, Trou
         .identity
         .sign_in(&profile, authentication, before.as_ref(), browser, visit.now)
         .await
-        .map_err(|error| Trouble::Refused(error.into()))?;
+        .map_err(|error| Trouble::Refused(error.into()))?
+        .ok_or(Trouble::NotLetIn(NotLetIn::ShutOut))?;
     visit.browser.keep_session(&cookie);
     Ok(format!("/v2/oauth2/authorize?{}", visit.carried(&asking, began)))
 }

@@ -190,13 +190,21 @@ async fn attempt(web: &Web, visit: &mut Visit, form: &Posted) -> Result<Result<S
     form.ours(visit, &["sign-in", &visit.query.clone()])?;
     let (username, password) = (form.get("username"), form.get("password"));
     let before = web.present(visit).await?;
-    match guess(web, visit, username, password).await? {
+    let signed_in = match guess(web, visit, username, password).await? {
         Ok(profile) => {
             let authentication =
                 Authentication { identity: profile.id, method: Method::Password, mfa: false, at: visit.now };
             let browser = visit.browser.hash();
-            let cookie =
-                web.identity.sign_in(&profile, authentication, before.as_ref(), browser, visit.now).await?;
+            web.identity
+                .sign_in(&profile, authentication, before.as_ref(), browser, visit.now)
+                .await?
+                // It was reset or disabled since the password was read: what was typed is not right any more.
+                .ok_or(Trouble::Refused)
+        }
+        Err(trouble) => Err(trouble),
+    };
+    match signed_in {
+        Ok(cookie) => {
             visit.browser.keep_session(&cookie);
             Ok(Ok(format!("/v2/oauth2/authorize?{carried}")))
         }

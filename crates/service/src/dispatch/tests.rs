@@ -67,6 +67,7 @@ impl Scene {
             secret: Hash::of("s"),
             disabled: false,
             resource_server: None,
+            generation: 0,
             created: NOW,
         };
         store.write(AddClient(client)).await.unwrap();

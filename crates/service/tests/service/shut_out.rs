@@ -1,6 +1,8 @@
 //! Who is shut out loses every connection and credential, those of their endpoints too; is told so; and comes back when
 //! they are let in again.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt};
@@ -10,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::{COMPUTE, Client, FakeEndpoint, Farcall, Registration, endpoint_body, open};
-use crate::visitor::{Visitor, authorize, exchange, person};
+use crate::visitor::{PASSWORD, Visitor, authorize, exchange, person};
 
 const TASK: &str = "/v2/tasks/00000000-0000-4000-8000-000000000000";
 const ALICE: &str = "alice@example.edu";
@@ -350,4 +352,91 @@ async fn what_has_expired_says_so() {
     assert!(said.starts_with("the code expired at 2026-01-01"), "{said}");
     let why = refused(url["connection_url"].as_str().unwrap()).await;
     assert!(why.contains("expired at 2026-01-01") && why.contains("get a new one"), "{why}");
+}
+
+/// Waits until `tasks` have ended; what they answered.
+async fn all<T: 'static>(tasks: Vec<tokio::task::JoinHandle<T>>) -> Vec<T> {
+    let mut answers = Vec::new();
+    for task in tasks {
+        answers.push(task.await.unwrap());
+    }
+    answers
+}
+
+/// Many sign-ins have read the old password, and wait for their turn to be checked, when the new one is set.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_sign_in_with_the_old_password_outlives_a_reset() {
+    let service = Farcall::start();
+    person(&service, ALICE);
+    let asked = authorize(&service, &[]);
+    let mut sign_ins = Vec::new();
+    for _ in 0..3 {
+        let mut browser = Visitor::new(&service);
+        browser.sign_in(&asked, ALICE, PASSWORD).await.sent_to();
+        // It is known to have been hers, and has no session.
+        browser.cookies.remove("farcall_session");
+        let page = browser.get(&asked).await;
+        let (action, proof) = page.form("/v2/web/sign-in");
+        for _ in 0..9 {
+            let mut browser = browser.clone();
+            let (action, proof) = (action.clone(), proof.clone());
+            sign_ins.push(tokio::spawn(async move {
+                let pairs = [("proof", proof.as_str()), ("username", ALICE), ("password", PASSWORD)];
+                let mut sessions = Vec::new();
+                while browser.post(&action, &pairs).await.status == 303 {
+                    sessions.push(browser.clone());
+                    browser.cookies.remove("farcall_session");
+                }
+                sessions
+            }));
+        }
+    }
+    service.administer(&["user", "reset", ALICE], "another password");
+    let (mut living, sessions) = (0, all(sign_ins).await.concat());
+    for mut browser in sessions.iter().cloned() {
+        living += u32::from(browser.get(&asked).await.body.contains("/v2/web/consent"));
+    }
+    assert_eq!(living, 0, "of {} sessions that began with the old password", sessions.len());
+    let shown = Visitor::new(&service).sign_in(&asked, ALICE, "another password").await;
+    shown.sent_to();
+}
+
+/// Asks for tokens over and over, until it is refused or `stop` is set; all that it got.
+fn flood(client: &Client, stop: &Arc<AtomicBool>) -> Vec<tokio::task::JoinHandle<Vec<Value>>> {
+    let asks = |_| {
+        let (client, stop) = (client.clone(), stop.clone());
+        tokio::spawn(async move {
+            let mut tokens = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                tokens.push(client.grant("openid").await.body["access_token"].clone());
+            }
+            tokens.retain(|token| !token.is_null());
+            tokens
+        })
+    };
+    (0..12).map(asks).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_token_for_an_old_secret_outlives_its_end() {
+    let service = Farcall::start();
+    for command in ["reset", "disable", "reset", "disable"] {
+        let client = service.client().await;
+        let stop = Arc::default();
+        let asking = flood(&client, &stop);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        service.administer(&["client", command, &client.id], "");
+        stop.store(true, Ordering::Relaxed);
+        let tokens = all(asking).await.concat();
+        assert!(!tokens.is_empty());
+        if command == "disable" {
+            service.administer(&["client", "enable", &client.id], "");
+        }
+        let mut living = 0;
+        for token in &tokens {
+            let answer = client.with_token(token).get("/v2/oauth2/userinfo").await;
+            living += u32::from(answer.status == 200);
+        }
+        assert_eq!(living, 0, "{command}: of {} tokens", tokens.len());
+    }
 }

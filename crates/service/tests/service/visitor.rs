@@ -13,6 +13,7 @@ pub const PASSWORD: &str = "correct-horse-not-for-logs";
 pub const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 pub const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
 
+#[derive(Clone)]
 pub struct Visitor {
     web: reqwest::Client,
     http: String,

@@ -1,4 +1,5 @@
-//! Whether an account may act: neither the person nor the application that asks in their name is disabled.
+//! Whether an account may act: neither the person nor the application that asks in their name is disabled, and nothing was
+//! ended since the secret was read that it shows.
 
 use wire::{ClientId, IdentityId};
 
@@ -36,4 +37,27 @@ pub(crate) async fn is_active(
     .fetch_optional(tx)
     .await?;
     Ok(own == Some(false) && asking == Some(false))
+}
+
+/// An account as it was when its password or secret was read, to be checked. Read with the secret or before it, and not
+/// from a cache that could be older than the secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccountVersion {
+    pub identity: IdentityId,
+    pub generation: i64,
+}
+
+/// Whether all that the account holds was not ended since, and neither it nor the first of its set is disabled. Called in
+/// the transaction that issues something for the secret: so a request that showed a secret gets nothing that outlives a
+/// reset of it.
+pub(crate) async fn is_current(tx: &mut Tx, account: AccountVersion) -> Result<bool, StoreError> {
+    let current = sqlx::query(
+        "SELECT 1 FROM identities i JOIN identities p ON p.id = coalesce(i.primary_id, i.id) \
+         WHERE i.id = $1 AND i.generation = $2 AND NOT i.disabled AND NOT p.disabled",
+    )
+    .bind(key(account.identity.as_uuid()))
+    .bind(account.generation)
+    .fetch_optional(tx)
+    .await?;
+    Ok(current.is_some())
 }

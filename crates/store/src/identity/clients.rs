@@ -5,6 +5,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 use wire::{ClientId, IdentityId};
 
+use super::account_status::AccountVersion;
 use crate::columns::{id, json, key, text, time};
 use crate::secret::Hash;
 use crate::{Command, Store, StoreError, Tx};
@@ -19,6 +20,8 @@ pub struct Client {
     pub disabled: bool,
     /// What it checks tokens for, if it is a resource server.
     pub resource_server: Option<String>,
+    /// How often all that it held was ended.
+    pub generation: i64,
     pub created: Timestamp,
 }
 
@@ -26,6 +29,10 @@ impl Client {
     /// As an application it has the same number as it has as an identity.
     pub fn client_id(&self) -> ClientId {
         ClientId::from_uuid(*self.id.as_uuid())
+    }
+
+    pub fn version(&self) -> AccountVersion {
+        AccountVersion { identity: self.id, generation: self.generation }
     }
 }
 
@@ -136,7 +143,7 @@ impl Command for RemoveNativeApp {
 impl Store {
     pub async fn client(&self, client: IdentityId) -> Result<Option<Client>, StoreError> {
         let row = sqlx::query(
-            "SELECT i.id, i.username, i.name, i.disabled, c.secret_hash, c.resource_server, c.created_us \
+            "SELECT i.id, i.username, i.name, i.disabled, c.secret_hash, c.resource_server, i.generation, c.created_us \
              FROM clients c JOIN identities i ON i.id = c.identity_id WHERE i.id = $1",
         )
         .bind(key(client.as_uuid()))
@@ -148,7 +155,7 @@ impl Store {
     /// All of them, oldest first.
     pub async fn clients(&self) -> Result<Vec<Client>, StoreError> {
         let rows = sqlx::query(
-            "SELECT i.id, i.username, i.name, i.disabled, c.secret_hash, c.resource_server, c.created_us \
+            "SELECT i.id, i.username, i.name, i.disabled, c.secret_hash, c.resource_server, i.generation, c.created_us \
              FROM clients c JOIN identities i ON i.id = c.identity_id ORDER BY c.created_us",
         )
         .fetch_all(&self.readers)
@@ -185,6 +192,7 @@ fn client_of(row: &SqliteRow) -> Result<Client, StoreError> {
         secret: Hash::from_stored(row.try_get("secret_hash")?).ok_or(StoreError::Corrupt("secret_hash"))?,
         disabled: row.try_get("disabled")?,
         resource_server: row.try_get("resource_server")?,
+        generation: row.try_get("generation")?,
         created: time(row, "created_us")?,
     })
 }

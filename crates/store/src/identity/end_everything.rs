@@ -16,7 +16,8 @@ const REMEMBERED: SignedDuration = SignedDuration::from_hours(24 * 180);
 
 /// Ends all that an identity, or an application of this id, holds: sessions, tokens that act for it or came from its
 /// sessions, credentials of the broker: its own, those of its endpoints, of the user endpoints of its managers, and of
-/// the endpoints that it registered for another. It is remembered that the secrets ended so.
+/// the endpoints that it registered for another. It is remembered that the secrets ended so. Requests that have shown its
+/// password or secret before get nothing for it: its generation changes.
 #[derive(Debug)]
 pub struct EndEverything {
     pub identity: IdentityId,
@@ -84,6 +85,10 @@ impl Command for EndEverything {
         EndTokens::Of(self.identity).run(tx).await?;
         EndTokens::Client(ClientId::from_uuid(*self.identity.as_uuid())).run(tx).await?;
         EndSessions(self.identity).run(tx).await?;
+        sqlx::query("UPDATE identities SET generation = generation + 1 WHERE id = $1")
+            .bind(&identity)
+            .execute(tx)
+            .await?;
         Ok(ended)
     }
 }

@@ -13,6 +13,7 @@ mod subjects;
 mod tokens;
 mod user_groups;
 
+pub use account_status::AccountVersion;
 pub use clients::{AddClient, Client, NativeApp, PutNativeApp, RemoveNativeApp, SetSecret};
 pub use codes::{AddCode, Code, CodeUse, UseCode};
 pub use credentials::{Credential, Holder, NewClientCredential, RetireOlder};

@@ -5,6 +5,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 use wire::IdentityId;
 
+use super::account_status::AccountVersion;
 use crate::columns::{id, instant, key, time};
 use crate::{Command, Store, StoreError, Tx};
 
@@ -31,6 +32,8 @@ pub struct Profile {
     pub administrator: bool,
     /// The identity it is linked to; absent: it is the first of its set, or alone.
     pub linked_to: Option<IdentityId>,
+    /// How often all that it held was ended.
+    pub generation: i64,
     /// When somebody last showed to be it.
     pub authenticated: Option<Timestamp>,
     pub created: Timestamp,
@@ -42,6 +45,10 @@ impl Profile {
         self.linked_to.unwrap_or(self.id)
     }
 
+    pub fn version(&self) -> AccountVersion {
+        AccountVersion { identity: self.id, generation: self.generation }
+    }
+
     /// What comes after the `@`.
     pub fn domain(&self) -> &str {
         self.username.rsplit_once('@').map_or("", |(_, domain)| domain)
@@ -50,7 +57,7 @@ impl Profile {
 
 /// The columns of a [`Profile`], from `identities i`.
 const COLUMNS: &str = "i.id, i.kind, i.username, i.name, i.email, i.organization, i.disabled, i.administrator, \
-                       i.primary_id, i.authenticated_us, i.created_us";
+                       i.primary_id, i.generation, i.authenticated_us, i.created_us";
 
 /// Somebody has that name already; nothing was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -193,7 +200,8 @@ impl Command for Authenticated {
     }
 }
 
-/// Puts `identity` and all that are linked to it into the set of `primary`, or takes `identity` alone out of its set.
+/// Puts `identity` and all that are linked to it into the set of `primary`, or takes `identity` alone out of its set. They
+/// act as somebody else from then on, and what was asked for before is refused.
 #[derive(Debug)]
 pub struct Link {
     pub identity: IdentityId,
@@ -205,8 +213,10 @@ impl Command for Link {
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
         let sql = match self.primary {
-            Some(_) => "UPDATE identities SET primary_id = $2 WHERE id = $1 OR primary_id = $1",
-            None => "UPDATE identities SET primary_id = $2 WHERE id = $1",
+            Some(_) => {
+                "UPDATE identities SET primary_id = $2, generation = generation + 1 WHERE id = $1 OR primary_id = $1"
+            }
+            None => "UPDATE identities SET primary_id = $2, generation = generation + 1 WHERE id = $1",
         };
         sqlx::query(sql)
             .bind(key(self.identity.as_uuid()))
@@ -308,6 +318,7 @@ fn profile_of(row: &SqliteRow) -> Result<Profile, StoreError> {
             .try_get::<Option<&[u8]>, _>("primary_id")?
             .map(|_| Ok::<_, StoreError>(IdentityId::from_uuid(id(row, "primary_id")?)))
             .transpose()?,
+        generation: row.try_get("generation")?,
         authenticated: row
             .try_get::<Option<i64>, _>("authenticated_us")?
             .map(|micros| instant(micros, "authenticated_us"))

@@ -5,6 +5,7 @@ use sqlx::Row;
 use uuid::Uuid;
 use wire::IdentityId;
 
+use super::account_status::{AccountVersion, is_current};
 use crate::columns::{id, key, time};
 use crate::secret::Hash;
 use crate::{Command, Store, StoreError, Tx};
@@ -68,7 +69,8 @@ impl Session {
 }
 
 /// Somebody signed in. The session that the browser had goes on under a new cookie when it is of the same set of
-/// identities; another person's ends. Answers its id.
+/// identities, and was not ended since; another person's ends. Answers its id; nothing if what the identity held was ended
+/// since its password was read, or it is disabled.
 #[derive(Debug)]
 pub struct SignIn {
     pub session: Uuid,
@@ -79,6 +81,8 @@ pub struct SignIn {
     pub cookie: Hash,
     pub browser: Hash,
     pub authentication: Authentication,
+    /// The generation of the identity that was read with its password.
+    pub generation: i64,
     pub now: Timestamp,
     pub expires: Timestamp,
     /// Browsers that nobody used since are forgotten.
@@ -86,9 +90,13 @@ pub struct SignIn {
 }
 
 impl Command for SignIn {
-    type Output = Uuid;
+    type Output = Option<Uuid>;
 
-    async fn run(self, tx: &mut Tx) -> Result<Uuid, StoreError> {
+    async fn run(self, tx: &mut Tx) -> Result<Option<Uuid>, StoreError> {
+        let account = AccountVersion { identity: self.authentication.identity, generation: self.generation };
+        if !is_current(tx, account).await? {
+            return Ok(None);
+        }
         let identity = key(self.authentication.identity.as_uuid());
         forget(tx, self.authentication.identity, self.now).await?;
         if let Some(other) = self.ends {
@@ -98,7 +106,8 @@ impl Command for SignIn {
         let mut kept = 0;
         if let Some(own) = self.continues {
             let updated = sqlx::query(
-                "UPDATE sessions SET cookie_hash = $2, identity_id = $3, expires_us = $4 WHERE id = $1",
+                "UPDATE sessions SET cookie_hash = $2, identity_id = $3, expires_us = $4 \
+                 WHERE id = $1 AND cookie_hash IS NOT NULL",
             )
             .bind(key(own))
             .bind(self.cookie.as_bytes())
@@ -160,7 +169,7 @@ impl Command for SignIn {
         ] {
             sqlx::query(sql).bind(&identity).bind(BROWSERS).execute(&mut *tx).await?;
         }
-        Ok(session)
+        Ok(Some(session))
     }
 }
 

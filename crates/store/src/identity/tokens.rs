@@ -5,7 +5,7 @@ use sqlx::Row;
 use uuid::Uuid;
 use wire::{ClientId, IdentityId};
 
-use super::account_status::is_active;
+use super::account_status::{AccountVersion, is_active, is_current};
 use crate::columns::{id, key, time};
 use crate::secret::Hash;
 use crate::{Command, Store, StoreError, Tx};
@@ -44,15 +44,25 @@ impl Token {
 }
 
 /// Adds tokens of one identity and one application, all or none, and forgets those that ended long ago. Answers whether they
-/// were added: not when one of both is shut out, or the token has ended for which a resource server gets these.
+/// were added: not when one of both is shut out, or the token has ended for which a resource server gets these, or what the
+/// application held was ended since its secret was read.
 #[derive(Debug)]
-pub struct AddTokens(pub Vec<(Hash, Token)>);
+pub struct AddTokens {
+    pub tokens: Vec<(Hash, Token)>,
+    /// The application, if it has shown a secret.
+    pub shown_by: Option<AccountVersion>,
+}
 
 impl Command for AddTokens {
     type Output = bool;
 
     async fn run(self, tx: &mut Tx) -> Result<bool, StoreError> {
-        let Some((hash, first)) = self.0.first() else { return Ok(true) };
+        let Some((hash, first)) = self.tokens.first() else { return Ok(true) };
+        if let Some(account) = self.shown_by
+            && !is_current(tx, account).await?
+        {
+            return Ok(false);
+        }
         if !is_active(tx, first.identity, Some(first.client), first.parent).await? {
             return Ok(false);
         }
@@ -74,7 +84,7 @@ impl Command for AddTokens {
             .execute(&mut *tx)
             .await?;
         }
-        for (hash, token) in self.0 {
+        for (hash, token) in self.tokens {
             sqlx::query(
                 "INSERT INTO tokens (hash, identity_id, client_id, scope, resource_server, issued_us, expires_us, \
                  session_id, grant_id, parent_hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",

@@ -99,6 +99,7 @@ impl Administration {
     /// What has ended in the store ends here, too.
     fn cut_off(&self, identity: IdentityId, ended: &store::Ended, why: &Ended) {
         self.identity.forget_tokens();
+        self.identity.forget_applications();
         self.identity.forget_person(identity);
         if let Some(dispatch) = &self.dispatch {
             dispatch.shut_out(ended, &why.to_string(), self.by);

@@ -104,6 +104,7 @@ impl Administration {
             disabled: false,
             administrator,
             linked_to: None,
+            generation: 0,
             authenticated: None,
             created: clock::now(),
             username,
