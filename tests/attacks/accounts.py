@@ -146,7 +146,12 @@ played_elsewhere(
 played_elsewhere(
     "somebody who knows a client's secret that is being replaced",
     "asks for tokens without a pause, of which one outlives the reset",
-    f"{SERVICE}/shut_out.rs::no_token_for_an_old_secret_outlives_its_end",
+    f"{SERVICE}/shut_out.rs::no_token_for_an_old_secret_or_an_undone_link_outlives_its_end",
+)
+played_elsewhere(
+    "a client whose link with a person is undone",
+    "asks for tokens without a pause, of which one still acts for the person",
+    f"{SERVICE}/shut_out.rs::no_token_for_an_old_secret_or_an_undone_link_outlives_its_end",
 )
 played_elsewhere(
     "somebody at the address of a whole campus",

@@ -11,7 +11,7 @@ use super::Identity;
 use super::end_reason::Ended;
 use crate::{clock, random};
 use store::secret::{self, Hash};
-use store::{AccountVersion, AddClient, Client, NativeApp, SetSecret, StoreError};
+use store::{AccountVersion, AddClient, Client, NativeApp, StoreError};
 
 /// What a client identity's username ends in.
 const CLIENT_DOMAIN: &str = "clients.auth.globus.org";
@@ -115,14 +115,6 @@ impl Identity {
         };
         self.store.write(AddClient(client.clone())).await?;
         Ok((client, secret))
-    }
-
-    /// Gives a client another secret. What was got with the old one is the caller's to end.
-    pub async fn reset_client(&self, client: &Client) -> Result<String, StoreError> {
-        let secret = secret::fresh();
-        self.store.write(SetSecret { client: client.id, secret: Hash::of(&secret) }).await?;
-        self.forget_application(client.client_id());
-        Ok(secret)
     }
 
     /// To be called when much was ended in the store.

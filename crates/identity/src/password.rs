@@ -14,8 +14,8 @@ use wire::IdentityId;
 
 use super::Identity;
 use super::end_reason::Ended;
-use crate::{clock, random};
-use store::{Kind, Profile, SetPassword, StoreError};
+use crate::random;
+use store::{Kind, Profile, StoreError};
 
 /// Checks that wait for their turn.
 const WAITING: usize = 64;
@@ -139,13 +139,6 @@ impl Identity {
             Some(first) => Err(PasswordError::Disabled(Ended::Disabled(first.username))),
             None => Err(PasswordError::Disabled(Ended::Removed)),
         }
-    }
-
-    /// Gives `identity` a password. Sessions and tokens made with the old one are the caller's to end.
-    pub async fn set_password(&self, person: &Profile, password: &str) -> Result<(), PasswordError> {
-        let hash = self.new_password(&person.username, password).await?;
-        self.store.write(SetPassword { identity: person.id, hash, at: clock::now() }).await?;
-        Ok(())
     }
 
     /// The hash of a password that `username` may have.

@@ -418,14 +418,21 @@ fn flood(client: &Client, stop: &Arc<AtomicBool>) -> Vec<tokio::task::JoinHandle
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_token_for_an_old_secret_outlives_its_end() {
+async fn no_token_for_an_old_secret_or_an_undone_link_outlives_its_end() {
     let service = Farcall::start();
-    for command in ["reset", "disable", "reset", "disable"] {
+    let alice = person(&service, ALICE);
+    for command in ["unlink", "unlink", "unlink", "reset", "disable", "reset", "disable"] {
         let client = service.client().await;
+        if command == "unlink" {
+            service.administer(&["user", "link", &client.id, ALICE], "");
+        }
         let stop = Arc::default();
         let asking = flood(&client, &stop);
         tokio::time::sleep(Duration::from_millis(100)).await;
-        service.administer(&["client", command, &client.id], "");
+        match command {
+            "unlink" => service.administer(&["user", "unlink", &client.id], ""),
+            _ => service.administer(&["client", command, &client.id], ""),
+        };
         stop.store(true, Ordering::Relaxed);
         let tokens = all(asking).await.concat();
         assert!(!tokens.is_empty());
@@ -435,7 +442,7 @@ async fn no_token_for_an_old_secret_outlives_its_end() {
         let mut living = 0;
         for token in &tokens {
             let answer = client.with_token(token).get("/v2/oauth2/userinfo").await;
-            living += u32::from(answer.status == 200);
+            living += u32::from(answer.status == 200 && (command != "unlink" || answer.body["sub"] == alice));
         }
         assert_eq!(living, 0, "{command}: of {} tokens", tokens.len());
     }

@@ -24,6 +24,24 @@ pub struct EndEverything {
     pub now: Timestamp,
 }
 
+/// Ends everything, and makes the change because of which it ends, in one transaction: nothing is handed out in between. The
+/// ending comes first, since it goes by the link or the application that the change may take away.
+#[derive(Debug)]
+pub struct EndEverythingFor<C> {
+    pub change: C,
+    pub end: EndEverything,
+}
+
+impl<C: Command> Command for EndEverythingFor<C> {
+    type Output = Ended;
+
+    async fn run(self, tx: &mut Tx) -> Result<Ended, StoreError> {
+        let ended = self.end.run(tx).await?;
+        self.change.run(tx).await?;
+        Ok(ended)
+    }
+}
+
 /// Who is connected to the broker with what has ended, and has to be cut off.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ended {

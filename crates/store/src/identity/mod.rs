@@ -17,7 +17,7 @@ pub use account_status::AccountVersion;
 pub use clients::{AddClient, Client, NativeApp, PutNativeApp, RemoveNativeApp, SetSecret};
 pub use codes::{AddCode, Code, CodeUse, UseCode};
 pub use credentials::{Credential, Holder, NewClientCredential, RetireOlder};
-pub use end_everything::{EndEverything, Ended};
+pub use end_everything::{EndEverything, EndEverythingFor, Ended};
 pub use people::{
     AddPerson, Authenticated, Describe, Kind, Link, Profile, RemoveIdentity, SetDisabled, SetPassword, Taken,
 };

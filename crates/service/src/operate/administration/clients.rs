@@ -10,7 +10,10 @@ use crate::clock;
 use crate::random;
 use identity::audit;
 use identity::end_reason::Ended;
-use store::{Client, NativeApp, PutNativeApp, RemoveIdentity, RemoveNativeApp, SetDisabled};
+use store::secret::{self, Hash};
+use store::{
+    Client, Command, NativeApp, PutNativeApp, RemoveIdentity, RemoveNativeApp, SetDisabled, SetSecret,
+};
 
 /// Where codes of one native application may be sent.
 const MOST_REDIRECTS: usize = 20;
@@ -35,8 +38,9 @@ impl Administration {
             ClientRequest::Disable { client } => self.set_disabled(&client, true).await,
             ClientRequest::Reset { client } => match self.found(&client).await? {
                 Found::Confidential(client) => {
-                    let client_secret = self.identity.reset_client(&client).await?;
-                    self.end_everything(client.id, &Ended::Before).await?;
+                    let client_secret = secret::fresh();
+                    let change = SetSecret { client: client.id, secret: Hash::of(&client_secret) };
+                    self.end_everything(client.id, change, &Ended::Before).await?;
                     audit::administered("client reset", &client.id.to_string(), self.by);
                     Ok(Reply::Added(added(client, client_secret)))
                 }
@@ -81,38 +85,45 @@ impl Administration {
     }
 
     async fn set_disabled(&self, client: &str, disabled: bool) -> Result<Reply, AdminError> {
-        let store = self.identity.store();
-        let (id, name, known) = match self.found(client).await? {
+        let (id, known) = match self.found(client).await? {
             Found::Confidential(client) => {
-                store.write(SetDisabled { identity: client.id, disabled }).await?;
-                (
-                    client.client_id(),
-                    client.username.clone(),
-                    KnownClient::from(Client { disabled, ..client }),
-                )
+                let change = SetDisabled { identity: client.id, disabled };
+                self.let_in_or_shut_out(client.client_id(), disabled, change, &client.username).await?;
+                (client.client_id(), KnownClient::from(Client { disabled, ..client }))
             }
             Found::Native(app) => {
                 let app = NativeApp { disabled, ..app };
-                store.write(PutNativeApp(app.clone())).await?;
-                (app.id, app.name.clone(), KnownClient::from(app))
+                let change = PutNativeApp(app.clone());
+                self.let_in_or_shut_out(app.id, disabled, change, &app.name).await?;
+                (app.id, KnownClient::from(app))
             }
         };
-        self.identity.forget_application(id);
-        if disabled {
-            self.end_everything(IdentityId::from_uuid(*id.as_uuid()), &Ended::Disabled(name)).await?;
-        }
         let what = if disabled { "client disable" } else { "client enable" };
         audit::administered(what, &id.to_string(), self.by);
         Ok(Reply::Client(known))
     }
 
+    async fn let_in_or_shut_out(
+        &self,
+        id: ClientId,
+        disabled: bool,
+        change: impl Command,
+        name: &str,
+    ) -> Result<(), AdminError> {
+        if disabled {
+            let identity = IdentityId::from_uuid(*id.as_uuid());
+            self.end_everything(identity, change, &Ended::Disabled(name.to_owned())).await?;
+        } else {
+            self.identity.store().write(change).await?;
+        }
+        self.identity.forget_application(id);
+        Ok(())
+    }
+
     async fn remove_client(&self, client: &str) -> Result<Reply, AdminError> {
-        let store = self.identity.store();
         let (id, name) = match self.found(client).await? {
             Found::Confidential(client) => {
-                self.end_everything(client.id, &Ended::Removed).await?;
-                store.write(RemoveIdentity(client.id)).await?;
-                self.identity.forget_person(client.id);
+                self.end_everything(client.id, RemoveIdentity(client.id), &Ended::Removed).await?;
                 (client.client_id(), client.name)
             }
             Found::Native(app) if app.id.to_string() == NATIVE_CLIENT => {
@@ -120,13 +131,12 @@ impl Administration {
                 return Err(AdminError::Refused(text.to_owned()));
             }
             Found::Native(app) => {
-                self.end_everything(IdentityId::from_uuid(*app.id.as_uuid()), &Ended::Removed).await?;
-                store.write(RemoveNativeApp(app.id)).await?;
+                let identity = IdentityId::from_uuid(*app.id.as_uuid());
+                self.end_everything(identity, RemoveNativeApp(app.id), &Ended::Removed).await?;
                 (app.id, app.name)
             }
         };
         self.identity.forget_application(id);
-        self.identity.forget_tokens();
         audit::administered("client remove", &id.to_string(), self.by);
         Ok(Reply::Removed(Removed { id: id.to_string(), name }))
     }

@@ -30,7 +30,7 @@ use identity::end_reason::Ended;
 use identity::password::PasswordError;
 use identity::{IdentityError, signing_keys::KeyError};
 use request::{Reply, Request};
-use store::{EndEverything, StoreError};
+use store::{Command, EndEverything, EndEverythingFor, StoreError};
 
 /// The longest line of a request.
 const LINE: u64 = 64 << 10;
@@ -87,11 +87,16 @@ impl Administration {
         done.unwrap_or_else(|error| Reply::Failed(error.to_string()))
     }
 
-    /// Ends all that `identity` holds: sessions, tokens, and connections to the broker, those of its endpoints too. Who is
-    /// connected is told `why`.
-    async fn end_everything(&self, identity: IdentityId, why: &Ended) -> Result<(), StoreError> {
+    /// Makes `change`, and with it ends all that `identity` holds: sessions, tokens, and connections to the broker, those of
+    /// its endpoints too. Who is connected is told `why`.
+    async fn end_everything(
+        &self,
+        identity: IdentityId,
+        change: impl Command,
+        why: &Ended,
+    ) -> Result<(), StoreError> {
         let end = EndEverything { identity, now: clock::now() };
-        let ended = self.identity.store().write(end).await?;
+        let ended = self.identity.store().write(EndEverythingFor { change, end }).await?;
         self.cut_off(identity, &ended, why);
         Ok(())
     }
@@ -153,7 +158,12 @@ async fn answer(stream: UnixStream, administration: &Administration) -> io::Resu
     let mut line = String::new();
     BufReader::new(reader.take(LINE)).read_line(&mut line).await?;
     let reply = match serde_json::from_str(&line) {
-        Ok(request) => administration.perform(request).await,
+        // In a task of its own, which goes on when this request takes too long: a change that is in the store has to end
+        // connections and caches, too.
+        Ok(request) => {
+            let administration = administration.clone();
+            tokio::spawn(async move { administration.perform(request).await }).await?
+        }
         Err(_) => {
             Reply::Failed("the request is not understood: are command and service of one version?".into())
         }

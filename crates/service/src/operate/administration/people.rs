@@ -9,7 +9,7 @@ use crate::operate::administration::request::KnownUser;
 use crate::random;
 use identity::end_reason::Ended;
 use identity::{audit, people};
-use store::{AddPerson, Describe, Kind, Link, Profile, RemoveIdentity, SetDisabled};
+use store::{AddPerson, Describe, Kind, Link, Profile, RemoveIdentity, SetDisabled, SetPassword};
 
 /// The longest name, e-mail or organization.
 const TEXT_LIMIT: usize = 300;
@@ -38,14 +38,15 @@ impl Administration {
             }
             UserRequest::Disable { user } => {
                 let person = self.person(&user).await?;
-                store.write(SetDisabled { identity: person.id, disabled: true }).await?;
-                self.end_everything(person.id, &Ended::Disabled(person.username.clone())).await?;
+                let change = SetDisabled { identity: person.id, disabled: true };
+                self.end_everything(person.id, change, &Ended::Disabled(person.username.clone())).await?;
                 ("user disable", person)
             }
             UserRequest::Reset { user, password } => {
                 let person = self.person(&user).await?;
-                self.identity.set_password(&person, &password.0).await?;
-                self.end_everything(person.id, &Ended::Before).await?;
+                let hash = self.identity.new_password(&person.username, &password.0).await?;
+                let change = SetPassword { identity: person.id, hash, at: clock::now() };
+                self.end_everything(person.id, change, &Ended::Before).await?;
                 ("user reset", person)
             }
             UserRequest::Link { user, with } => {
@@ -59,9 +60,8 @@ impl Administration {
                     )));
                 }
                 let link = Link { identity: person.id, primary: Some(first.primary()) };
-                store.write(link).await?;
                 // Who it was alone is over: the next sign-in is as the first of the set.
-                self.end_everything(person.id, &Ended::Before).await?;
+                self.end_everything(person.id, link, &Ended::Before).await?;
                 ("user link", person)
             }
             UserRequest::Unlink { user } => {
@@ -69,8 +69,8 @@ impl Administration {
                 if person.linked_to.is_none() {
                     return Err(AdminError::Refused(format!("{user} is not linked to another")));
                 }
-                self.end_everything(person.id, &Ended::Before).await?;
-                store.write(Link { identity: person.id, primary: None }).await?;
+                let unlink = Link { identity: person.id, primary: None };
+                self.end_everything(person.id, unlink, &Ended::Before).await?;
                 ("user unlink", person)
             }
             UserRequest::Remove { user } => return self.remove_user(&user).await,
@@ -121,8 +121,7 @@ impl Administration {
         if person.linked_to.is_none() && set.len() > 1 {
             return Err(AdminError::Refused(format!("others are linked to {user}: unlink them first")));
         }
-        self.end_everything(person.id, &Ended::Removed).await?;
-        self.identity.store().write(RemoveIdentity(person.id)).await?;
+        self.end_everything(person.id, RemoveIdentity(person.id), &Ended::Removed).await?;
         self.identity.forget_person(person.id);
         audit::administered("user remove", &person.id.to_string(), self.by);
         Ok(Reply::Removed(Removed { id: person.id.to_string(), name: person.username }))
