@@ -154,6 +154,11 @@ played_elsewhere(
     f"{SERVICE}/shut_out.rs::no_token_for_an_old_secret_or_an_undone_link_outlives_its_end",
 )
 played_elsewhere(
+    "somebody who is signed in as a person whose password is being replaced",
+    "consents meanwhile, and has a code afterwards",
+    "crates/store/src/tests.rs::a_secret_that_was_read_before_everything_ended_gives_nothing",
+)
+played_elsewhere(
     "somebody at the address of a whole campus",
     "guesses passwords so that nobody there can sign in",
     f"{SERVICE}/sign_in.rs::who_guesses_slows_their_address_and_closes_nobody_out_of_a_browser_that_was_there_before",

@@ -13,13 +13,19 @@ pub const CODE_LIFE: SignedDuration = SignedDuration::from_mins(10);
 const REMEMBERED: SignedDuration = SignedDuration::from_hours(48);
 
 impl Identity {
-    /// Makes a code. Its members `grant` and `expires` are set here.
-    pub async fn new_code(&self, code: Code, now: Timestamp) -> Result<String, StoreError> {
+    /// Makes a code for who consented with `cookie`. Its members `grant` and `expires` are set here. Nothing if the session
+    /// has ended since the cookie was shown.
+    pub async fn new_code(
+        &self,
+        code: Code,
+        cookie: Hash,
+        now: Timestamp,
+    ) -> Result<Option<String>, StoreError> {
         let text = secret::fresh();
         let code = Code { grant: random::random_id(), expires: now + CODE_LIFE, ..code };
         let forget = now - REMEMBERED;
-        self.store.write(AddCode { hash: Hash::of(&text), code, forget }).await?;
-        Ok(text)
+        let added = self.store.write(AddCode { hash: Hash::of(&text), code, cookie, forget }).await?;
+        Ok(added.then_some(text))
     }
 
     /// What `code` stands for, ended or not.

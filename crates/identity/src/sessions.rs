@@ -24,6 +24,8 @@ const BROWSER_KNOWN: SignedDuration = SignedDuration::from_hours(24 * 180);
 #[derive(Clone, Debug)]
 pub struct Present {
     pub session: Session,
+    /// The cookie that was shown.
+    pub cookie: Hash,
     /// The identity as which the browser signed in last.
     pub profile: Profile,
     /// All of the person's identities, the first of the set first: as that one the person acts.
@@ -49,7 +51,8 @@ impl Present {
 impl Identity {
     /// Who is signed in with this cookie.
     pub async fn present(&self, cookie: &str, now: Timestamp) -> Result<Option<Present>, StoreError> {
-        let Some(session) = self.store.session_by_cookie(Hash::of(cookie), now).await? else {
+        let cookie = Hash::of(cookie);
+        let Some(session) = self.store.session_by_cookie(cookie, now).await? else {
             return Ok(None);
         };
         // Past every memory: who was disabled a moment ago is not signed in.
@@ -58,7 +61,7 @@ impl Identity {
             return Ok(None);
         };
         let out = profile.disabled || set.first().is_some_and(|first| first.disabled);
-        Ok((!out).then_some(Present { session, profile, set }))
+        Ok((!out).then_some(Present { session, cookie, profile, set }))
     }
 
     /// Somebody showed to be `profile`, in a browser where `before` was signed in. Answers the cookie; nothing if all that

@@ -505,6 +505,33 @@ async fn a_secret_that_was_read_before_everything_ended_gives_nothing() {
     assert_eq!(second, Some(Uuid::from_u128(3)), "a session that has ended does not go on");
     assert!(store.write(tokens("t3", after)).await.unwrap());
 
+    // A consent is as good as the session in which it is given.
+    let code = |cookie: &str, application: ClientId| AddCode {
+        hash: Hash::of(cookie),
+        code: Code {
+            client: application,
+            identity: OWNER,
+            session: Uuid::from_u128(3),
+            grant: Uuid::from_u128(1),
+            redirect_uri: "r".into(),
+            challenge: "c".into(),
+            scope: "openid".into(),
+            state: None,
+            nonce: None,
+            offline: true,
+            expires: now + SignedDuration::from_mins(10),
+        },
+        cookie: Hash::of(cookie),
+        forget: now,
+    };
+    let client = client.client_id();
+    assert!(store.write(code("3", client)).await.unwrap());
+    assert!(!store.write(code("2", client)).await.unwrap(), "the cookie of another session");
+    assert!(!store.write(code("3", ClientId::from_uuid(Uuid::from_u128(77)))).await.unwrap());
+    store.write(EndEverything { identity: OWNER, now }).await.unwrap();
+    assert!(!store.write(code("3", client)).await.unwrap(), "the session has ended since");
+    let after = store.profile(OWNER).await.unwrap().unwrap().version();
+
     // Disabled meanwhile, it or the first of its set.
     let first = IdentityId::from_uuid(Uuid::from_u128(900));
     let person = Profile { id: first, username: "first@example.edu".into(), kind: Kind::Person, ..profile };
@@ -713,10 +740,11 @@ async fn what_one_person_leaves_by_signing_in_is_bounded() {
             offline: false,
             expires: now + SignedDuration::from_secs(number),
         };
-        store.write(AddCode { hash: due(number as u64), code, forget: Timestamp::UNIX_EPOCH })
+        let forget = Timestamp::UNIX_EPOCH;
+        store.write(AddCode { hash: due(number as u64), code, cookie: due(149), forget })
     });
     for added in futures_util::future::join_all(codes).await {
-        added.unwrap();
+        assert!(added.unwrap());
     }
     assert!(count(&store, "codes").await <= 1_001);
     let token = |number: i64| Token {

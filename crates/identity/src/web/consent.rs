@@ -129,9 +129,8 @@ async fn attempt(web: &Web, visit: &Visit, form: &Posted) -> Result<String, Refu
     let present = web.present(visit).await?;
     let need = web.need(&asking, present.as_ref(), visit).await?;
     // Signed out, or too long ago by now: back to where that is said.
-    let (Some(present), None) = (present, need) else {
-        return Ok(format!("/v2/oauth2/authorize?{}", visit.carried(&asking, visit.began())));
-    };
+    let again = || format!("/v2/oauth2/authorize?{}", visit.carried(&asking, visit.began()));
+    let (Some(present), None) = (present, need) else { return Ok(again()) };
     let code = Code {
         client: asking.client,
         identity: present.primary().id,
@@ -145,7 +144,9 @@ async fn attempt(web: &Web, visit: &Visit, form: &Posted) -> Result<String, Refu
         offline: asking.offline,
         expires: visit.now,
     };
-    let text = web.identity.new_code(code, visit.now).await?;
+    let Some(text) = web.identity.new_code(code, present.cookie, visit.now).await? else {
+        return Ok(again());
+    };
     audit::consented(present.primary().id, asking.client, &asking.scope());
     Ok(asking.to.with(&[("code", &text)]))
 }

@@ -6,6 +6,7 @@ use sqlx::Row;
 use uuid::Uuid;
 use wire::{ClientId, IdentityId};
 
+use super::account_status::is_active;
 use crate::columns::{id, key, time};
 use crate::secret::Hash;
 use crate::{Command, Store, StoreError, Tx};
@@ -35,20 +36,29 @@ pub struct Code {
     pub expires: Timestamp,
 }
 
-/// Adds a code, and forgets those that ended long before.
+/// Adds a code, and forgets those that ended long before. Answers whether it was added: not when the session has ended since
+/// its cookie was shown or the person has signed in anew with it, when they act as somebody else, or when they or the
+/// application are shut out.
 #[derive(Debug)]
 pub struct AddCode {
     pub hash: Hash,
     pub code: Code,
+    /// The cookie with which the person consented.
+    pub cookie: Hash,
     /// Codes that ended before are forgotten.
     pub forget: Timestamp,
 }
 
 impl Command for AddCode {
-    type Output = ();
+    type Output = bool;
 
-    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+    async fn run(self, tx: &mut Tx) -> Result<bool, StoreError> {
         let code = self.code;
+        if !is_active(tx, code.identity, Some(code.client), None).await?
+            || !opens(tx, self.cookie, &code).await?
+        {
+            return Ok(false);
+        }
         sqlx::query(
             "DELETE FROM codes WHERE hash IN (SELECT hash FROM codes WHERE expires_us < $1 LIMIT $2)",
         )
@@ -85,8 +95,22 @@ impl Command for AddCode {
         .bind(code.expires.as_microsecond())
         .execute(tx)
         .await?;
-        Ok(())
+        Ok(true)
     }
+}
+
+/// Whether `cookie` opens the session of `code`, in which the person still acts as its identity.
+async fn opens(tx: &mut Tx, cookie: Hash, code: &Code) -> Result<bool, StoreError> {
+    let session = sqlx::query(
+        "SELECT 1 FROM sessions s JOIN identities i ON i.id = s.identity_id \
+         WHERE s.id = $1 AND s.cookie_hash = $2 AND coalesce(i.primary_id, i.id) = $3",
+    )
+    .bind(key(code.session))
+    .bind(cookie.as_bytes().to_vec())
+    .bind(key(code.identity.as_uuid()))
+    .fetch_optional(tx)
+    .await?;
+    Ok(session.is_some())
 }
 
 /// What became of an attempt to use a code.
