@@ -159,6 +159,11 @@ played_elsewhere(
     "crates/store/src/tests.rs::a_secret_that_was_read_before_everything_ended_gives_nothing",
 )
 played_elsewhere(
+    "a person with an account and a browser that signed in before",
+    "has so many sign-ins with the right password under way that nobody else can sign in, and no password be set",
+    "crates/identity/src/password.rs::one_address_takes_no_more_than_its_share_and_never_what_an_operator_needs",
+)
+played_elsewhere(
     "somebody at the address of a whole campus",
     "guesses passwords so that nobody there can sign in",
     f"{SERVICE}/sign_in.rs::who_guesses_slows_their_address_and_closes_nobody_out_of_a_browser_that_was_there_before",

@@ -17,6 +17,7 @@
 //! | [`rates`] | how often somebody may ask |
 //! | [`end_reason`] | why something opens nothing any more |
 //! | [`cache`] | what was read from the store a moment ago |
+//! | [`fair_shares`], [`rates`] | how much of a room one holder may take, and how often it may ask |
 //! | [`audit`] | what is written down of all that |
 //!
 //! Tokens are opaque and random; the store holds their hashes. Checking one costs a look-up in memory, which is read
@@ -32,6 +33,7 @@ mod clock;
 pub mod codes;
 pub mod end_reason;
 pub mod failure;
+pub mod fair_shares;
 pub mod form;
 pub mod grants;
 pub mod groups;

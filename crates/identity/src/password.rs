@@ -1,9 +1,12 @@
 //! Passwords: argon2id, hashed and verified on threads of their own, few at a time.
 //!
 //! A check costs some 20 ms and 19 MiB on purpose. Half of the processors may be busy with them ([`at_once`]), and
-//! [`WAITING`] more wait; whoever comes then is told to come again. So nobody can make the service busy with passwords, and requests that ask for
-//! none never wait for one that does. Somebody who doesn't exist costs as much as somebody who does.
+//! [`WAITING`] more wait, shared by the addresses that they come from; whoever comes then is told to come again. So nobody can
+//! make the service busy with passwords or keep others from signing in, and requests that ask for none never wait for one
+//! that does. Passwords that an operator sets are hashed beside them. Somebody who doesn't exist costs as much as somebody
+//! who does.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use argon2::password_hash::phc::PasswordHash;
@@ -14,11 +17,13 @@ use wire::IdentityId;
 
 use super::Identity;
 use super::end_reason::Ended;
+use crate::fair_shares::Shares;
+use crate::http::arrival::network;
 use crate::random;
 use store::{Kind, Profile, StoreError};
 
 /// Checks that wait for their turn.
-const WAITING: usize = 64;
+const WAITING: usize = 128;
 /// OWASP's first choice for argon2id: 19 MiB, two passes, one lane.
 const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
@@ -52,8 +57,10 @@ pub enum PasswordError {
 #[derive(Clone, Debug)]
 pub struct Hasher {
     running: Arc<Semaphore>,
-    /// Those that run and those that wait.
-    admitted: Arc<Semaphore>,
+    /// Those that run and those that wait, by the networks that they come from.
+    admitted: Shares<IpAddr>,
+    /// For an operator's, one at a time.
+    operators: Arc<Semaphore>,
 }
 
 /// Checks that run at a time: the other processors are for the rest of the service.
@@ -66,7 +73,8 @@ impl Default for Hasher {
         let at_once = at_once();
         Hasher {
             running: Arc::new(Semaphore::new(at_once)),
-            admitted: Arc::new(Semaphore::new(at_once + WAITING)),
+            admitted: Shares::new(at_once + WAITING),
+            operators: Arc::new(Semaphore::new(1)),
         }
     }
 }
@@ -81,9 +89,9 @@ const NOBODYS: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$ZmFyY2FsbG5vYm9keXMx$/x1u2kzVq2l6cXqWk6qA6d2HUJmBQjZ0n9p1mKZBv0E";
 
 impl Hasher {
-    /// The hash of `password`, with a salt of its own.
+    /// The hash of `password`, which an operator sets, with a salt of its own.
     pub async fn hash(&self, password: String) -> Result<String, PasswordError> {
-        self.work(move || {
+        in_turn(&self.operators, (), move || {
             let salt = random::random_bytes();
             let hash = argon2().hash_password_with_salt(password.as_bytes(), &salt[..16]);
             hash.map(|hash| hash.to_string()).map_err(|_| PasswordError::Hash)
@@ -91,9 +99,14 @@ impl Hasher {
         .await?
     }
 
-    /// Whether `hash` is that of `password`. Without a hash as much work is done, for nothing.
-    pub async fn verify(&self, password: String, hash: Option<String>) -> Result<bool, PasswordError> {
-        self.work(move || {
+    /// Whether `hash` is that of `password`, for somebody at `peer`. Without a hash as much work is done, for nothing.
+    pub async fn verify(
+        &self,
+        password: String,
+        hash: Option<String>,
+        peer: IpAddr,
+    ) -> Result<bool, PasswordError> {
+        self.work(peer, move || {
             let known = hash.is_some();
             let hash = hash.as_deref().unwrap_or(NOBODYS);
             let Ok(hash) = PasswordHash::new(hash) else { return false };
@@ -104,23 +117,38 @@ impl Hasher {
 
     async fn work<T: Send + 'static>(
         &self,
+        peer: IpAddr,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PasswordError> {
-        let admitted = self.admitted.clone().try_acquire_owned().map_err(|_| PasswordError::Busy)?;
-        let running = self.running.clone().acquire_owned().await.map_err(|_| PasswordError::Busy)?;
-        let done = tokio::task::spawn_blocking(move || {
-            // They go with the work: whoever asked may hang up, the work still runs to its end.
-            let _held = (admitted, running);
-            work()
-        });
-        done.await.map_err(|_| PasswordError::Hash)
+        let admitted = self.admitted.take(network(peer), 1).ok_or(PasswordError::Busy)?;
+        in_turn(&self.running, admitted, work).await
     }
 }
 
+/// Does `work` on a thread of its own when it is its turn; `admitted` is given back afterwards.
+async fn in_turn<T: Send + 'static>(
+    turns: &Arc<Semaphore>,
+    admitted: impl Send + 'static,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, PasswordError> {
+    let turn = turns.clone().acquire_owned().await.map_err(|_| PasswordError::Busy)?;
+    let done = tokio::task::spawn_blocking(move || {
+        // They go with the work: whoever asked may hang up, the work still runs to its end.
+        let _held = (admitted, turn);
+        work()
+    });
+    done.await.map_err(|_| PasswordError::Hash)
+}
+
 impl Identity {
-    /// The person whose username and password these are: enabled, and so is the first of the set. Only who has the right
-    /// password is told that the account is disabled.
-    pub async fn verify_password(&self, username: &str, password: &str) -> Result<Profile, PasswordError> {
+    /// The person whose username and password these are, shown by somebody at `peer`: enabled, and so is the first of the
+    /// set. Only who has the right password is told that the account is disabled.
+    pub async fn verify_password(
+        &self,
+        username: &str,
+        password: &str,
+        peer: IpAddr,
+    ) -> Result<Profile, PasswordError> {
         let person = self.profile_named(username).await?.filter(|it| it.kind == Kind::Person);
         let hash = match &person {
             Some(person) => self.store.password(person.id).await?,
@@ -128,7 +156,7 @@ impl Identity {
         };
         // Nobody has a longer one; hashing it would only be work.
         let password = if password.len() > LONGEST { String::new() } else { password.to_owned() };
-        let right = self.passwords.verify(password, hash).await?;
+        let right = self.passwords.verify(password, hash, peer).await?;
         let person = person.filter(|_| right).ok_or(PasswordError::Refused)?;
         if person.disabled {
             return Err(PasswordError::Disabled(Ended::Disabled(person.username)));
@@ -162,16 +190,21 @@ impl Identity {
 mod tests {
     use super::*;
 
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
     #[tokio::test]
     async fn only_the_same_password_is_right() {
         let hasher = Hasher::default();
+        let verify = async |password: &str, hash: Option<&str>| {
+            hasher.verify(password.to_owned(), hash.map(str::to_owned), HERE).await.unwrap()
+        };
         let hash = hasher.hash("correct horse".to_owned()).await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
         assert_ne!(hash, hasher.hash("correct horse".to_owned()).await.unwrap(), "each has its own salt");
-        assert!(hasher.verify("correct horse".to_owned(), Some(hash.clone())).await.unwrap());
-        assert!(!hasher.verify("correct horsf".to_owned(), Some(hash)).await.unwrap());
-        assert!(!hasher.verify("correct horse".to_owned(), Some("nonsense".to_owned())).await.unwrap());
-        assert!(!hasher.verify(String::new(), None).await.unwrap());
+        assert!(verify("correct horse", Some(&hash)).await);
+        assert!(!verify("correct horsf", Some(&hash)).await);
+        assert!(!verify("correct horse", Some("nonsense")).await);
+        assert!(!verify("", None).await);
     }
 
     #[test]
@@ -183,27 +216,43 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn too_many_at_once_are_turned_away_and_the_rest_gets_its_turn() {
+    async fn one_address_takes_no_more_than_its_share_and_never_what_an_operator_needs() {
         let hasher = Hasher::default();
-        let gate = Arc::new(std::sync::Barrier::new(at_once() + 1));
-        let mut works = Vec::new();
-        for _ in 0..at_once() {
-            let (hasher, gate) = (hasher.clone(), gate.clone());
-            works.push(tokio::spawn(async move { hasher.work(move || gate.wait()).await.is_ok() }));
+        // Those that run wait until `open` is dropped.
+        let (open, gate) = std::sync::mpsc::channel::<()>();
+        let gate = Arc::new(std::sync::Mutex::new(gate));
+        // All of `peer`'s, until one is turned away: so many wait.
+        let fill = async |peer: IpAddr| {
+            for waiting in 0.. {
+                let (other, gate) = (hasher.clone(), gate.clone());
+                let waits = peer == HERE;
+                let work = move || {
+                    if waits {
+                        gate.lock().unwrap().recv().unwrap_err();
+                    }
+                };
+                let mut work = tokio::spawn(async move { other.work(peer, work).await });
+                match tokio::time::timeout(std::time::Duration::from_millis(20), &mut work).await {
+                    Err(_) => {}
+                    Ok(Err(error)) => panic!("{error}"),
+                    Ok(Ok(done)) => {
+                        assert!(matches!(done, Err(PasswordError::Busy)), "{done:?}");
+                        return waiting;
+                    }
+                }
+            }
+            unreachable!()
+        };
+        let all = at_once() + WAITING;
+        assert_eq!(fill(HERE).await, all / 2);
+        let elsewhere = |n: u8| IpAddr::from([192, 0, 2, n]);
+        for n in 1..=5 {
+            assert!(fill(elsewhere(n)).await > 0, "{n}");
         }
-        for _ in 0..WAITING {
-            let hasher = hasher.clone();
-            works.push(tokio::spawn(async move { hasher.work(|| ()).await.is_ok() }));
-        }
-        while hasher.admitted.available_permits() > 0 {
-            tokio::task::yield_now().await;
-        }
-        assert!(matches!(hasher.work(|| ()).await, Err(PasswordError::Busy)));
-        tokio::task::spawn_blocking(move || gate.wait()).await.unwrap();
-        for work in works {
-            assert!(work.await.unwrap());
-        }
-        assert!(hasher.work(|| ()).await.is_ok(), "there is room again");
+        hasher.hash("an operator's".to_owned()).await.unwrap();
+        drop(open);
+        hasher.running.acquire_many(u32::try_from(at_once()).unwrap()).await.unwrap().forget();
+        assert!(hasher.admitted.take(HERE, all / 2).is_some(), "there is room again");
     }
 
     #[tokio::test]
@@ -237,13 +286,15 @@ mod tests {
         }
         let link = store::Link { identity: people[1].id, primary: Some(people[0].id) };
         store.write(link).await.unwrap();
-        let verify =
-            async |username: &str, password: &str| match identity.verify_password(username, password).await {
-                Ok(profile) => Some(profile.username),
-                Err(PasswordError::Refused) => None,
-                Err(PasswordError::Disabled(why)) => Some(why.to_string()),
-                Err(other) => panic!("{other}"),
-            };
+        let verify = async |username: &str, password: &str| match identity
+            .verify_password(username, password, HERE)
+            .await
+        {
+            Ok(profile) => Some(profile.username),
+            Err(PasswordError::Refused) => None,
+            Err(PasswordError::Disabled(why)) => Some(why.to_string()),
+            Err(other) => panic!("{other}"),
+        };
         let disabled = |username: &str| {
             Some(format!("The account {username} is disabled: ask who administers this service"))
         };

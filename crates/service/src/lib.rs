@@ -14,7 +14,7 @@
 //! | [`up`] | a service and an endpoint on this machine, with one command |
 //! | [`client_side`] | the forwarder to a service elsewhere, the environment of the SDK |
 //! | [`cli`] | the command line |
-//! | [`limits`], [`fair_shares`] | the limits of an operator, and how holders share what is limited |
+//! | [`limits`] | the limits of an operator |
 //! | [`metrics`], [`log_throttle`] | what is counted, and how often the log repeats itself |
 //! | [`clock`], [`random`] | the only places that read the clock and make ids |
 //!
@@ -26,7 +26,6 @@ pub mod client_side;
 pub mod clock;
 pub mod dispatch;
 pub mod endpoint_management;
-pub mod fair_shares;
 pub mod http;
 pub mod limits;
 pub mod log_throttle;
@@ -38,3 +37,5 @@ pub mod rest;
 pub mod tasks;
 pub mod up;
 pub mod user_endpoint;
+
+use identity::fair_shares;

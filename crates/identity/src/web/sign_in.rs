@@ -246,7 +246,7 @@ async fn guess(
         audit::sign_in_refused(None, "password", "too many attempts");
         return Ok(Err(Trouble::Wait(wait)));
     }
-    match web.identity.verify_password(&typed, password).await {
+    match web.identity.verify_password(&typed, password, visit.peer).await {
         Ok(profile) => {
             web.guesses().right(&by);
             Ok(Ok(profile))

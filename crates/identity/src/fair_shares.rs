@@ -96,7 +96,7 @@ impl<K: Eq + Hash> Drop for Share<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use identity::http::arrival::network;
+    use crate::http::arrival::network;
 
     #[test]
     fn nobody_holds_more_than_half_of_what_others_leave() {
