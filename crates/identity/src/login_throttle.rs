@@ -67,6 +67,8 @@ impl By {
 struct Count {
     wrong: u32,
     last: Timestamp,
+    /// Up to when `wrong` has worn off: it moves by whole [`PACE`]s, however often something is tried.
+    worn_at: Timestamp,
     /// Nothing is looked at before.
     until: Timestamp,
 }
@@ -124,15 +126,18 @@ impl Guesses {
     }
 
     fn count(&mut self, by: By, now: Timestamp) -> Count {
-        let new = Count { wrong: 0, last: now, until: now };
+        let new = Count { wrong: 0, last: now, worn_at: now, until: now };
         if let Some(count) = self.0.get(&by) {
             let since = now.duration_since(count.last);
             return match by {
                 _ if since > FORGOTTEN => new,
                 // What an address has tried wears off, one attempt after the other.
                 By::Address(_) => {
-                    let worn = u32::try_from(since.as_secs() / PACE.as_secs()).unwrap_or_default();
-                    Count { wrong: count.wrong.saturating_sub(worn), ..*count }
+                    let paces = now.duration_since(count.worn_at).as_secs() / PACE.as_secs();
+                    let worn = u32::try_from(paces).unwrap_or_default();
+                    let worn_at = count.worn_at.checked_add(PACE * i32::try_from(worn).unwrap_or_default());
+                    let worn_at = worn_at.unwrap_or(now);
+                    Count { wrong: count.wrong.saturating_sub(worn), worn_at, ..*count }
                 }
                 By::Account(_) | By::Known { .. } => *count,
             };
@@ -235,6 +240,21 @@ mod tests {
         now += PACE * 6;
         let free = (0..20).take_while(|_| guess(now).is_ok()).count();
         assert!((5..=7).contains(&free), "{free}");
+    }
+
+    #[test]
+    fn an_address_wears_off_however_often_people_sign_in_there() {
+        let mut guesses = Guesses::default();
+        let by = |name: &str| [account(name), By::address("192.0.2.1".parse().unwrap())];
+        for second in 0..2 * 3600 {
+            if second % 60 == 0 {
+                guesses.begin(&by(&format!("{second}")), at(second)).unwrap();
+            }
+            if second % 9 == 0 {
+                guesses.begin(&by("alice"), at(second)).unwrap();
+                guesses.right(&by("alice"));
+            }
+        }
     }
 
     #[test]
