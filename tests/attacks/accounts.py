@@ -164,6 +164,11 @@ played_elsewhere(
     "crates/identity/src/password.rs::one_address_takes_no_more_than_its_share_and_never_what_an_operator_needs",
 )
 played_elsewhere(
+    "somebody who has guessed too often and has to wait",
+    "tries other names from many addresses until their own count is forgotten",
+    "crates/identity/src/login_throttle.rs::nobody_ends_a_wait_by_trying_other_names",
+)
+played_elsewhere(
     "somebody at the address of a whole campus",
     "guesses passwords so that nobody there can sign in",
     f"{SERVICE}/sign_in.rs::who_guesses_slows_their_address_and_closes_nobody_out_of_a_browser_that_was_there_before",

@@ -19,7 +19,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::http::arrival::network;
 use store::secret::Hash;
 
-/// Counts that are kept; past that, the one longest unused goes.
+/// Counts that are kept. Past that half of them go: first those that hold up nobody, of few wrong attempts, long unused.
 const MOST: usize = 20_000;
 /// The longest wait.
 const LONGEST: SignedDuration = SignedDuration::from_mins(15);
@@ -122,6 +122,9 @@ impl Guesses {
         if let Some(count) = self.0.get_mut(by) {
             count.wrong = count.wrong.saturating_sub(1);
             count.until = count.last;
+            if count.wrong == 0 {
+                self.0.remove(by);
+            }
         }
     }
 
@@ -144,13 +147,22 @@ impl Guesses {
         }
         if self.0.len() >= MOST {
             self.0.retain(|_, count| now.duration_since(count.last) <= FORGOTTEN);
-            if self.0.len() >= MOST
-                && let Some(oldest) = self.0.iter().min_by_key(|(_, count)| count.last).map(|(by, _)| *by)
-            {
-                self.0.remove(&oldest);
+            if self.0.len() >= MOST {
+                self.forget_half(now);
             }
         }
         new
+    }
+
+    /// Half at a time: looking at all of them is rare, then.
+    fn forget_half(&mut self, now: Timestamp) {
+        let rank = |count: &Count| (count.until > now, count.wrong, count.last);
+        let mut ranked: Vec<_> = self.0.iter().map(|(by, count)| (rank(count), *by)).collect();
+        let half = ranked.len() / 2;
+        ranked.select_nth_unstable_by_key(half, |(rank, _)| *rank);
+        for (_, by) in &ranked[..half] {
+            self.0.remove(by);
+        }
     }
 }
 
@@ -283,8 +295,31 @@ mod tests {
         for n in 0..u32::try_from(MOST).unwrap() + 50 {
             let now = at(0) + SignedDuration::from_millis(i64::from(n));
             guesses.begin(&[account(&n.to_string())], now).unwrap();
+            assert!(guesses.0.len() <= MOST);
         }
-        assert_eq!(guesses.0.len(), MOST);
         assert!(!guesses.0.contains_key(&account("0")));
+    }
+
+    #[test]
+    fn nobody_ends_a_wait_by_trying_other_names() {
+        let others = i64::try_from(MOST).unwrap() + 50;
+        for looked_at in [true, false] {
+            let mut guesses = Guesses::default();
+            let mut now = at(0);
+            for _ in 0..20 {
+                guesses.begin(&[account("alice")], now).unwrap();
+                now = guesses.0[&account("alice")].until;
+            }
+            guesses.begin(&[account("alice")], now).unwrap();
+            for n in 0..others {
+                let by = [account(&n.to_string())];
+                guesses.begin(&by, now + SignedDuration::from_millis(n + 1)).unwrap();
+                if !looked_at {
+                    guesses.undone(&by);
+                }
+            }
+            assert_eq!(looked_at, guesses.0.len() > 1, "what was not looked at leaves nothing");
+            assert!(guesses.begin(&[account("alice")], now + LONGEST / 2).is_err(), "{looked_at}");
+        }
     }
 }
