@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 
-/// Holders remembered, beyond which those that have rested are forgotten.
+/// Holders remembered, beyond which those that have rested are forgotten, and, if few have, the half that has most left.
 const REMEMBERED: usize = 10_000;
 
 /// What one holder may still ask.
@@ -46,7 +46,7 @@ impl<K> Clone for Rates<K> {
     }
 }
 
-impl<K: Eq + Hash> Rates<K> {
+impl<K: Eq + Hash + Copy> Rates<K> {
     pub fn new(each_second: u32, at_once: u32) -> Rates<K> {
         let rate = Rate { each_second: f64::from(each_second.max(1)), at_once: f64::from(at_once.max(1)) };
         Rates { rate, buckets: Arc::default() }
@@ -58,9 +58,17 @@ impl<K: Eq + Hash> Rates<K> {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= REMEMBERED && !buckets.contains_key(&holder) {
             buckets.retain(|_, bucket| bucket.filled(self.rate, now).requests < self.rate.at_once);
-            // Few of them have rested: begin again rather than look through them all the time.
+            // Few of them have rested: half goes, rather than to look through them all the time. Who has most left gains
+            // least by being forgotten; who has used up what they may stays.
             if buckets.len() > REMEMBERED / 2 {
-                buckets.clear();
+                let mut left: Vec<_> = buckets
+                    .iter()
+                    .map(|(holder, bucket)| (bucket.filled(self.rate, now).requests, *holder))
+                    .collect();
+                left.select_nth_unstable_by(REMEMBERED / 2, |(one, _), (other, _)| one.total_cmp(other));
+                for (_, holder) in &left[REMEMBERED / 2..] {
+                    buckets.remove(holder);
+                }
             }
         }
         let full = Bucket { requests: self.rate.at_once, at: now };
@@ -99,6 +107,20 @@ mod tests {
             rates.take(one, at(60_000)).unwrap();
         }
         assert_eq!(rates.take(one, at(60_000)), Err(1), "no more than at once, however long the rest");
+    }
+
+    #[test]
+    fn however_many_come_who_has_used_up_what_they_may_waits() {
+        let rates = Rates::new(1, 2);
+        let now = Timestamp::UNIX_EPOCH;
+        let exhausted = 0;
+        for _ in 0..2 {
+            rates.take(exhausted, now).unwrap();
+        }
+        for holder in 1..=20_000 {
+            rates.take(holder, now).unwrap();
+        }
+        assert_eq!(rates.take(exhausted, now), Err(1));
     }
 
     #[test]
