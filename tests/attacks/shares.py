@@ -97,16 +97,22 @@ def ended(stream, within=30):
     return said
 
 
+STALLED_BODY = (
+    b"POST /v2/oauth2/token HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 60000\r\n\r\ng"
+)
+
+
 @attack("somebody without an account", "opens connections and says nothing, or a part of a request")
 def opens_connections_and_leaves_them(testbed):
     service = testbed.service(configuration="limits:\n  http_connections: 40\n  amqp_connections: 40\n  head_seconds: 2\n")
     held = []
-    for said in (b"", b"GET /v2/ver", b"GET /v2/version HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+    for said in (b"", b"GET /v2/ver", b"GET /v2/version HTTP/1.1\r\nHost: localhost\r\n\r\n", STALLED_BODY):
         for _ in range(60):
             stream = connect(service.http_port)
             stream.sendall(said)
             held.append(stream)
-            if said.endswith(b"\r\n\r\n"):
+            if said.startswith(b"GET") and said.endswith(b"\r\n\r\n"):
                 assert stream.recv(17) == b"HTTP/1.1 200 OK\r\n"
         # From elsewhere, and from the same address.
         assert ask(service, "127.0.0.2") and ask(service)

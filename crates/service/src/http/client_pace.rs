@@ -14,6 +14,7 @@ use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use crate::http::in_progress::Working;
 use crate::limits::Limits;
 
 const WINDOW: Duration = Duration::from_secs(10);
@@ -158,11 +159,20 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 #[error("the request's body did not arrive in time")]
 pub struct TooSlow;
 
-/// A request's body that has to arrive.
+/// The connection was closed while its body was awaited, for another connection of the same address.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the connection had to make room before the request's body arrived")]
+pub struct MadeRoom;
+
+/// A request's body that has to arrive. While it is awaited, the service does nothing for its connection, so the connection
+/// counts as idle and may have to make room for another one.
 #[derive(Debug)]
 pub struct Arriving<B> {
     body: B,
     pace: Pace,
+    working: Working,
+    /// Whether the connection counts as idle.
+    idle: bool,
     /// Of the whole body; from when it is first asked for.
     end: Option<Instant>,
     /// While it is waited for: since when, and until when something must come.
@@ -173,8 +183,38 @@ pub struct Arriving<B> {
 }
 
 impl<B> Arriving<B> {
-    pub fn new(body: B, pace: Pace) -> Arriving<B> {
-        Arriving { body, pace, end: None, waiting: None, waited: Duration::ZERO, arrived: 0 }
+    pub(super) fn new(body: B, pace: Pace, working: Working) -> Arriving<B> {
+        Arriving {
+            body,
+            pace,
+            working,
+            idle: false,
+            end: None,
+            waiting: None,
+            waited: Duration::ZERO,
+            arrived: 0,
+        }
+    }
+
+    fn pause(&mut self) {
+        if !self.idle {
+            self.working.pause();
+            self.idle = true;
+        }
+    }
+
+    fn resume(&mut self) {
+        if self.idle {
+            self.working.resume();
+            self.idle = false;
+        }
+    }
+}
+
+impl<B> Drop for Arriving<B> {
+    /// Whatever is done without the rest of the body is work again.
+    fn drop(&mut self) {
+        self.resume();
     }
 }
 
@@ -192,6 +232,7 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
+            this.resume();
             if let Some((since, _)) = this.waiting.take() {
                 this.waited += Instant::now().saturating_duration_since(since);
             }
@@ -199,6 +240,11 @@ where
                 this.arrived += frame.data_ref().map_or(0, |data| data.len() as u64);
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        this.pause();
+        if this.working.is_evicted() {
+            this.resume();
+            return Poll::Ready(Some(Err(MadeRoom.into())));
         }
         loop {
             let now = Instant::now();
@@ -212,6 +258,7 @@ where
             this.waiting = None;
             if now >= end || this.waited >= this.pace.window {
                 if now >= end || this.arrived < this.pace.least {
+                    this.resume();
                     return Poll::Ready(Some(Err(TooSlow.into())));
                 }
                 (this.waited, this.arrived) = (Duration::ZERO, 0);
@@ -231,14 +278,23 @@ where
 #[cfg(test)]
 mod tests {
     use axum::body::Body as AxumBody;
-    use futures_util::{StreamExt, stream};
+    use futures_util::{FutureExt, StreamExt, stream};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::http::connections::Connections;
 
+    const ADDRESS: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     const MILLI: Duration = Duration::from_millis(1);
     const LONG: Duration = Duration::from_secs(600);
     const PATIENT: Pace = Pace { head: LONG, body: LONG, window: LONG, least: 0, unread: LONG };
+
+    /// A request in progress on the only connection of its address, where two may have one each.
+    fn working() -> (Connections, Working) {
+        let connections = Connections::new(2);
+        let place = connections.enter(ADDRESS).unwrap();
+        (connections, Working::begin(Arc::new(place), Arc::default()))
+    }
 
     /// Whether a body arrives whole of which `bytes` come each `each`, `times` times.
     async fn arrives(pace: Pace, bytes: usize, each: Duration, times: usize) -> bool {
@@ -246,7 +302,8 @@ mod tests {
             tokio::time::sleep(each).await;
             Ok::<_, axum::Error>(Bytes::from(vec![0; bytes]))
         });
-        let body = Arriving::new(AxumBody::from_stream(sent.boxed()), pace);
+        let (_, working) = working();
+        let body = Arriving::new(AxumBody::from_stream(sent.boxed()), pace, working);
         let mut chunks = AxumBody::new(body).into_data_stream();
         while let Some(chunk) = chunks.next().await {
             if chunk.is_err() {
@@ -265,6 +322,29 @@ mod tests {
         let pace = Pace { body: 300 * MILLI, ..PATIENT };
         assert!(arrives(pace, 1, MILLI, 3).await);
         assert!(!arrives(pace, 1_000_000, 5 * MILLI, 1_000).await, "too long in all");
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_body_stalls_makes_room_and_one_that_is_worked_for_does_not() {
+        let (connections, working) = working();
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        let sent = stream::unfold(receiver, |mut receiver| async {
+            receiver.recv().await.map(|bytes| (Ok::<Bytes, axum::Error>(bytes), receiver))
+        });
+        let body = AxumBody::from_stream(sent.boxed());
+        let mut body = AxumBody::new(Arriving::new(body, PATIENT, working)).into_data_stream();
+        sender.send(Bytes::from_static(b"a")).unwrap();
+        body.next().await.unwrap().unwrap();
+        assert!(connections.enter(ADDRESS).is_none(), "its handler works with what has come");
+        assert!(body.next().now_or_never().is_none());
+        sender.send(Bytes::from_static(b"b")).unwrap();
+        body.next().await.unwrap().unwrap();
+        assert!(connections.enter(ADDRESS).is_none(), "it goes on");
+        assert!(body.next().now_or_never().is_none());
+        let other = connections.enter(ADDRESS).expect("the body is awaited");
+        assert!(body.next().await.unwrap().is_err(), "its handler learns of it");
+        drop((body, other));
+        assert!(connections.ended().now_or_never().is_some(), "each is counted once");
     }
 
     #[tokio::test]

@@ -2,8 +2,8 @@
 //!
 //! An address may have so many connections as [`crate::fair_shares`] say. One more ends the one of its own that has
 //! been idle for longest: so a client that opens connections and leaves them locks out nobody, not even those who
-//! come from the same address. Connections that are worked for are not ended; when all of an address's are, one more
-//! is refused.
+//! come from the same address. A connection is idle while the service waits for its client: for a request, or for more of a
+//! body. Connections that are worked for are not ended; when all of an address's are, one more is refused.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -146,6 +146,17 @@ impl Place {
                 holder.working -= 1;
             }
             *state = State::Idle(table.idle(self.address, &self.evicted));
+        }
+    }
+
+    /// Whether it had to make room.
+    pub fn is_evicted(&self) -> bool {
+        let table = self.connections.table();
+        match *self.state() {
+            State::Working => false,
+            State::Idle(number) => {
+                table.holders.get(&self.address).is_none_or(|holder| !holder.idle.contains_key(&number))
+            }
         }
     }
 

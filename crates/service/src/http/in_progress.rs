@@ -27,6 +27,21 @@ impl Working {
         Working(Arc::new(Work { place, progress, share: OnceLock::new() }))
     }
 
+    /// The service waits for the client, and does nothing for it meanwhile.
+    pub(super) fn pause(&self) {
+        self.0.place.end();
+    }
+
+    /// The service works for the client again.
+    pub(super) fn resume(&self) {
+        self.0.place.begin();
+    }
+
+    /// Whether its connection had to make room for another one while it was paused.
+    pub(super) fn is_evicted(&self) -> bool {
+        self.0.place.is_evicted()
+    }
+
     /// Whose request it is, with what it takes of their share.
     pub(crate) fn counts_for(&self, share: Share<IdentityId>) {
         // A request has one caller; whoever asks for it twice has a share already.

@@ -144,7 +144,7 @@ impl Server {
                 serving.await
             }
             () = place.evicted() => {
-                // It is idle: at most the end of an answer is on its way.
+                // It is idle: at most the end of an answer is on its way, or that its body is not waited for.
                 serving.as_mut().graceful_shutdown();
                 let _ = tokio::time::timeout(FAREWELL, serving).await;
                 return;
@@ -180,7 +180,7 @@ impl Server {
             "request", id, peer = %arrival.peer.ip(), identity = field::Empty, client = field::Empty
         );
         let response = if self.names.own(&method, request.uri()) {
-            let mut request = request.map(|body| Body::new(Arriving::new(body, self.pace)));
+            let mut request = request.map(|body| Body::new(Arriving::new(body, self.pace, working.clone())));
             request.extensions_mut().insert(Arrival { forwarder, ..arrival });
             request.extensions_mut().insert(working.clone());
             let router = if arrival.metrics { self.inside.clone() } else { self.router.clone() };

@@ -29,7 +29,7 @@ use wire::rest::error::Code;
 
 use super::caller::Caller;
 use crate::fair_shares::{Share, Shares};
-use crate::http::client_pace::TooSlow;
+use crate::http::client_pace::{MadeRoom, TooSlow};
 use crate::http::failure::Failure;
 use crate::limits::Limits;
 use identity::http::arrival::{network, peer};
@@ -236,6 +236,12 @@ fn broken(error: &axum::Error) -> Failure {
             let message = "The request's body did not arrive in time: it came slower than \
                            limits.body_bytes_per_second or took longer than limits.body_seconds";
             return Failure::new(Code::RequestMalformed, message).with_status(408);
+        }
+        if error.is::<MadeRoom>() {
+            return Failure::unavailable(
+                "Too many connections from your address are open, and this one sent nothing for longest; try again \
+                 shortly (limits.http_connections)",
+            );
         }
         cause = error.source();
     }
