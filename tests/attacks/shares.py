@@ -136,6 +136,15 @@ def opens_connections_and_leaves_them(testbed):
         stream.close()
 
 
+@attack("somebody without an account", "sends heads of hundreds of kilobytes")
+def sends_large_heads(testbed):
+    service = testbed.service()
+    for size, status in ((30_000, b"200"), (100_000, b"431")):
+        with connect(service.http_port) as stream:
+            stream.sendall(b"GET /v2/version HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * size + b"\r\n\r\n")
+            assert stream.recv(12) == b"HTTP/1.1 " + status
+
+
 @attack("somebody without an account", "opens connections to the broker and never logs in")
 def never_logs_in(testbed):
     service = testbed.service(configuration="limits:\n  amqp_connections: 40\n")

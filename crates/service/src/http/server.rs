@@ -38,6 +38,8 @@ use crate::metrics::Metrics;
 use crate::random;
 use identity::http::host_names::Names;
 
+/// The longest head of a request. A connection holds as much of a body, and buffers as much of an answer.
+const LONGEST_HEAD: usize = 64 << 10;
 /// How long an evicted connection may take to be flushed.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// What is told where too many connections of an address are worked for.
@@ -135,6 +137,7 @@ impl Server {
         };
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(self.idle);
+        http.max_header_size(LONGEST_HEAD).max_buf_size(LONGEST_HEAD);
         let serving = http.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(serving);
         let ended = tokio::select! {
