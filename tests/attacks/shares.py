@@ -11,6 +11,7 @@ from pathlib import Path
 import pika
 import pytest
 from pika import spec
+from processes import until
 from rest import Refused
 from table import attack, played_elsewhere
 
@@ -76,6 +77,14 @@ def ask(service, source="127.0.0.1"):
     with connect(service.http_port, source) as stream:
         stream.sendall(b"GET /v2/version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         return stream.makefile("rb").readline().startswith(b"HTTP/1.1 200")
+
+
+def is_answered(client, path):
+    """Whether the service answers `client`'s GET."""
+    try:
+        return client.get(path) is not None
+    except Refused:
+        return False
 
 
 def greets(service, source="127.0.0.1"):
@@ -186,6 +195,38 @@ def lets_uploads_stall(testbed):
         other.put("/v3/endpoints/00000000-0000-4000-8000-000000000001", large)
     for stream in stalled:
         stream.close()
+
+
+@attack("somebody with an account", "asks for many large answers and reads nothing of them")
+def reads_nothing_of_large_answers(testbed):
+    # An identity may have a quarter of it in answers: two of these at a time.
+    configuration = f"limits:\n  payload_bytes: 1000\n  bodies_in_flight_bytes: {4 * ((16 << 20) + 1000)}\n"
+    service = testbed.service(configuration=configuration)
+    attacker, other = service.rest(), service.rest(service.add_client("other"))
+
+    def large(by):
+        size = 7 << 20
+        function = {"function_name": "f", "function_code": f"{size + 3}\n01\n{'x' * size}"}
+        return "/v2/functions/" + by.post("/v3/functions", function)["function_uuid"]
+
+    own, others = large(attacker), large(other)
+    before = resident_megabytes(service)
+    said, unread = [], []
+    for _ in range(60):
+        stream = socket.socket()
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stream.connect(("127.0.0.1", service.http_port))
+        head = f"GET {own} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {attacker.token()}\r\n\r\n"
+        stream.sendall(head.encode())
+        said.append(stream.recv(12))
+        unread.append(stream)
+    assert len(other.get(others)["function_code"]) > 7 << 20
+    assert resident_megabytes(service) < before + 100
+    assert (said.count(b"HTTP/1.1 200"), said.count(b"HTTP/1.1 503")) == (2, 58)
+    # What is closed makes room again.
+    for stream in unread:
+        stream.close()
+    until(lambda: is_answered(attacker, own), "room for another answer")
 
 
 @attack("somebody with an account", "asks for addresses of their results without end")

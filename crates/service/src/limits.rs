@@ -15,11 +15,13 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Bodies of all requests that are being received or worked on, in bytes, in memory and in files. An address may
     /// have half of what others leave, and an identity half of what others leave of half of it; beyond that, they are
-    /// asked to come again.
+    /// asked to come again. Answers that were not read yet may take half as much memory besides, and an identity half of
+    /// what others leave of that.
     pub bodies_in_flight_bytes: usize,
     /// A body that has not arrived by then is not waited for,
     pub body_seconds: u32,
-    /// nor one of which less arrives, measured over ten seconds.
+    /// nor one of which less arrives, measured over ten seconds. A connection ends whose client reads less of its answer,
+    /// measured over a minute.
     pub body_bytes_per_second: u32,
     /// How long the head of a request may take from its first byte.
     pub head_seconds: u32,

@@ -17,29 +17,86 @@ use tokio::time::{Instant, Sleep};
 use crate::http::in_progress::Working;
 use crate::limits::Limits;
 
-const WINDOW: Duration = Duration::from_secs(10);
-const UNREAD: Duration = Duration::from_secs(60);
+const BODY_WINDOW: Duration = Duration::from_secs(10);
+/// Longer than that of a body: a slow client takes what the system buffers for it, up to 4 MiB, in large portions.
+const ANSWER_WINDOW: Duration = Duration::from_secs(60);
 
 /// What is asked of clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     head: Duration,
+    /// How long all of a body may take,
     body: Duration,
-    /// So many bytes of a body have to come in each such time.
-    window: Duration,
+    /// and how fast it has to come.
+    receiving: Rate,
+    /// How fast an answer has to be read.
+    sending: Rate,
+}
+
+/// So many bytes have to pass in each window of time in which the service waits for the client.
+#[derive(Clone, Copy, Debug)]
+struct Rate {
     least: u64,
-    /// A client that takes nothing of an answer for so long is gone.
-    unread: Duration,
+    window: Duration,
+}
+
+/// What has passed in the current window.
+#[derive(Debug, Default)]
+struct Window {
+    /// While the client is waited for: since when, and until when at most.
+    waiting: Option<(Instant, Pin<Box<Sleep>>)>,
+    /// How long it has been waited for.
+    waited: Duration,
+    passed: u64,
+}
+
+impl Window {
+    /// So many bytes have passed.
+    fn pass(&mut self, bytes: usize) {
+        if let Some((since, _)) = self.waiting.take() {
+            self.waited += Instant::now().saturating_duration_since(since);
+        }
+        self.passed += bytes as u64;
+    }
+
+    /// Whether the client has been waited for.
+    fn has_begun(&self) -> bool {
+        self.waiting.is_some() || !self.waited.is_zero()
+    }
+
+    /// Waits for the client. Ready when too little has passed in a window, or at `end`.
+    fn poll_too_slow(&mut self, rate: Rate, end: Option<Instant>, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let now = Instant::now();
+            let (since, sleep) = self.waiting.get_or_insert_with(|| {
+                let until = now + rate.window.saturating_sub(self.waited);
+                (now, Box::pin(tokio::time::sleep_until(end.map_or(until, |end| until.min(end)))))
+            });
+            ready!(sleep.as_mut().poll(context));
+            let now = Instant::now();
+            self.waited += now.saturating_duration_since(*since);
+            self.waiting = None;
+            let ended = end.is_some_and(|end| now >= end);
+            if ended || self.waited >= rate.window {
+                if ended || self.passed < rate.least {
+                    return Poll::Ready(());
+                }
+                (self.waited, self.passed) = (Duration::ZERO, 0);
+            }
+        }
+    }
 }
 
 impl Pace {
     pub fn new(limits: &Limits) -> Pace {
+        let bytes_per_second = u64::from(limits.body_bytes_per_second);
+        let rate = |window: Duration| Rate { least: bytes_per_second * window.as_secs(), window };
         Pace {
             head: Duration::from_secs(limits.head_seconds.into()),
             body: Duration::from_secs(limits.body_seconds.into()),
-            window: WINDOW,
-            unread: UNREAD,
-            least: u64::from(limits.body_bytes_per_second) * WINDOW.as_secs(),
+            receiving: rate(BODY_WINDOW),
+            // Who reads nothing at all is gone.
+            sending: Rate { least: rate(ANSWER_WINDOW).least.max(1), ..rate(ANSWER_WINDOW) },
         }
     }
 }
@@ -72,24 +129,33 @@ pub struct Watched<S> {
     progress: Arc<Progress>,
     /// Until when the head must be complete of which some has come, and how many requests were before it.
     head: Option<(Pin<Box<Sleep>>, u64)>,
-    unread: Option<Pin<Box<Sleep>>>,
+    /// What the client has taken of answers since it was first waited for.
+    sent: Window,
 }
 
 impl<S> Watched<S> {
     pub fn new(stream: S, pace: Pace, progress: Arc<Progress>) -> Watched<S> {
-        Watched { stream, pace, progress, head: None, unread: None }
+        Watched { stream, pace, progress, head: None, sent: Window::default() }
     }
 
-    /// What a write said; or that the client has taken nothing for too long.
-    fn taken<T>(&mut self, said: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
-        if said.is_ready() {
-            self.unread = None;
-            return said;
+    /// The result of a write, of which `bytes` were taken; an error if the client reads too slowly.
+    fn check_sent<T>(
+        &mut self,
+        result: Poll<io::Result<T>>,
+        bytes: impl FnOnce(&T) -> usize,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if let Poll::Ready(result) = &result
+            && self.sent.has_begun()
+        {
+            self.sent.pass(result.as_ref().map_or(0, bytes));
         }
-        let limit = self.pace.unread;
-        let unread = self.unread.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        ready!(unread.as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answer")))
+        if result.is_pending() {
+            ready!(self.sent.poll_too_slow(self.pace.sending, None, context));
+            let error = io::Error::new(io::ErrorKind::TimedOut, "the client reads its answer too slowly");
+            return Poll::Ready(Err(error));
+        }
+        result
     }
 }
 
@@ -126,8 +192,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let said = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.taken(said, context)
+        let result = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.check_sent(result, |bytes| *bytes, context)
     }
 
     fn poll_write_vectored(
@@ -135,8 +201,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let said = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.taken(said, context)
+        let result = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.check_sent(result, |bytes| *bytes, context)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -144,13 +210,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let said = Pin::new(&mut self.stream).poll_flush(context);
-        self.taken(said, context)
+        let result = Pin::new(&mut self.stream).poll_flush(context);
+        self.check_sent(result, |()| 0, context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let said = Pin::new(&mut self.stream).poll_shutdown(context);
-        self.taken(said, context)
+        let result = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.check_sent(result, |()| 0, context)
     }
 }
 
@@ -175,25 +241,12 @@ pub struct Arriving<B> {
     idle: bool,
     /// Of the whole body; from when it is first asked for.
     end: Option<Instant>,
-    /// While it is waited for: since when, and until when something must come.
-    waiting: Option<(Instant, Pin<Box<Sleep>>)>,
-    /// How long this window has been waited for, and what it has brought.
-    waited: Duration,
-    arrived: u64,
+    received: Window,
 }
 
 impl<B> Arriving<B> {
     pub(super) fn new(body: B, pace: Pace, working: Working) -> Arriving<B> {
-        Arriving {
-            body,
-            pace,
-            working,
-            idle: false,
-            end: None,
-            waiting: None,
-            waited: Duration::ZERO,
-            arrived: 0,
-        }
+        Arriving { body, pace, working, idle: false, end: None, received: Window::default() }
     }
 
     fn pause(&mut self) {
@@ -233,12 +286,8 @@ where
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
             this.resume();
-            if let Some((since, _)) = this.waiting.take() {
-                this.waited += Instant::now().saturating_duration_since(since);
-            }
-            if let Some(Ok(frame)) = &frame {
-                this.arrived += frame.data_ref().map_or(0, |data| data.len() as u64);
-            }
+            let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref);
+            this.received.pass(data.map_or(0, Bytes::len));
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         this.pause();
@@ -246,24 +295,10 @@ where
             this.resume();
             return Poll::Ready(Some(Err(MadeRoom.into())));
         }
-        loop {
-            let now = Instant::now();
-            let end = *this.end.get_or_insert(now + this.pace.body);
-            let (since, sleep) = this.waiting.get_or_insert_with(|| {
-                let until = (now + this.pace.window.saturating_sub(this.waited)).min(end);
-                (now, Box::pin(tokio::time::sleep_until(until)))
-            });
-            ready!(sleep.as_mut().poll(context));
-            this.waited += now.saturating_duration_since(*since);
-            this.waiting = None;
-            if now >= end || this.waited >= this.pace.window {
-                if now >= end || this.arrived < this.pace.least {
-                    this.resume();
-                    return Poll::Ready(Some(Err(TooSlow.into())));
-                }
-                (this.waited, this.arrived) = (Duration::ZERO, 0);
-            }
-        }
+        let end = *this.end.get_or_insert_with(|| Instant::now() + this.pace.body);
+        ready!(this.received.poll_too_slow(this.pace.receiving, Some(end), context));
+        this.resume();
+        Poll::Ready(Some(Err(TooSlow.into())))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -287,7 +322,8 @@ mod tests {
     const ADDRESS: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     const MILLI: Duration = Duration::from_millis(1);
     const LONG: Duration = Duration::from_secs(600);
-    const PATIENT: Pace = Pace { head: LONG, body: LONG, window: LONG, least: 0, unread: LONG };
+    const ANY: Rate = Rate { least: 0, window: LONG };
+    const PATIENT: Pace = Pace { head: LONG, body: LONG, receiving: ANY, sending: ANY };
 
     /// A request in progress on the only connection of its address, where two may have one each.
     fn working() -> (Connections, Working) {
@@ -315,7 +351,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_brings_its_least_in_each_window_and_all_in_time() {
-        let pace = Pace { window: 300 * MILLI, least: 1_000, ..PATIENT };
+        let pace = Pace { receiving: Rate { least: 1_000, window: 300 * MILLI }, ..PATIENT };
         assert!(arrives(pace, 1_000, 20 * MILLI, 40).await);
         assert!(!arrives(pace, 10, 20 * MILLI, 1_000).await, "too little");
         assert!(!arrives(pace, 10_000, LONG, 1).await, "it stalls");
@@ -379,19 +415,30 @@ mod tests {
         }
     }
 
+    /// Whether an answer of 500 bytes is sent whole of which the client reads `bytes` each `each`.
+    async fn is_sent(pace: Pace, bytes: usize, each: Duration) -> bool {
+        let (mut client, server) = tokio::io::duplex(10);
+        let mut watched = Watched::new(server, pace, Arc::default());
+        let reading = async {
+            let mut read = 0;
+            while read < 500 {
+                tokio::time::sleep(each).await;
+                client.read_exact(&mut vec![0; bytes]).await.unwrap();
+                read += bytes;
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            written = watched.write_all(&[0; 500]) => written.is_ok(),
+            () = reading => unreachable!("it does not end"),
+        }
+    }
+
     #[tokio::test]
     async fn an_answer_is_read() {
-        let (mut client, server) = tokio::io::duplex(10);
-        let mut watched = Watched::new(server, Pace { unread: 500 * MILLI, ..PATIENT }, Arc::default());
-        let reading = async {
-            for _ in 0..50 {
-                tokio::time::sleep(20 * MILLI).await;
-                client.read_exact(&mut [0; 10]).await.unwrap();
-            }
-        };
-        let (written, ()) = tokio::join!(watched.write_all(&[0; 500]), reading);
-        written.unwrap();
-        let error = watched.write_all(&[0; 60]).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let pace = Pace { sending: Rate { least: 20, window: 300 * MILLI }, ..PATIENT };
+        assert!(is_sent(pace, 10, 5 * MILLI).await);
+        assert!(!is_sent(pace, 10, LONG).await, "nothing is read");
+        assert!(!is_sent(pace, 1, 50 * MILLI).await, "too little");
     }
 }

@@ -176,6 +176,7 @@ impl Service {
             rates: Rates::new(config.limits.requests_per_second, config.limits.requests_at_once),
             at_once: Shares::new(config.limits.http_connections / 2),
             answers: Answers::new(store.clone()),
+            unread: rest::UnreadAnswers::new(&config.limits),
             addresses: rest::Addresses::default(),
             keeper: keeper.clone(),
             limits: config.limits,

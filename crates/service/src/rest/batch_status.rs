@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use futures_util::{StreamExt, stream};
@@ -21,6 +20,8 @@ use store::TaskRow;
 /// Results read at a time: so many, and of so many bytes.
 const TOGETHER: usize = 1000;
 const BYTES: usize = 4 << 20;
+/// Bytes that what is known of a task takes until it is sent, without its result, roughly.
+const ENTRY: usize = 256;
 
 pub(super) const ROUTE: Route = Route {
     body: Some("Batch"),
@@ -44,14 +45,22 @@ pub(super) async fn batch_status(
     let own: HashMap<_, _> =
         found.into_iter().filter(|it| it.owner == caller).map(|it| (it.id, it)).collect();
     let asked: BTreeMap<_, _> = wanted.task_ids.into_iter().map(|id| (id, own.get(&id).cloned())).collect();
-    let pieces = stream::iter(together(asked)).enumerate().then(move |(index, tasks)| {
-        let app = app.clone();
-        async move { piece(&app, tasks, index == 0).await }
+    let entries = asked.len() * ENTRY;
+    let portions = together(asked);
+    let largest = portions.iter().map(|portion| result_bytes(portion)).max().unwrap_or_default();
+    let memory = app.unread.take(caller, entries + largest)?;
+    let pieces = stream::iter(portions).enumerate().then(move |(index, tasks)| {
+        let (app, memory) = (app.clone(), memory.clone());
+        async move { Ok(memory.bytes(piece(&app, tasks, index == 0).await?)) }
     });
     Ok(super::stream::json(r#"{"response":"batch","results":{"#, pieces, "}}"))
 }
 
 type Asked = (TaskId, Option<TaskRow>);
+
+fn result_bytes(tasks: &[Asked]) -> usize {
+    tasks.iter().filter_map(|(_, task)| task.as_ref()).map(|task| task.result_bytes).sum()
+}
 
 /// In portions that are read at a time.
 fn together(asked: BTreeMap<TaskId, Option<TaskRow>>) -> Vec<Vec<Asked>> {
@@ -70,7 +79,7 @@ fn together(asked: BTreeMap<TaskId, Option<TaskRow>>) -> Vec<Vec<Asked>> {
     portions
 }
 
-async fn piece(app: &App, tasks: Vec<Asked>, first: bool) -> Result<Bytes, Failure> {
+async fn piece(app: &App, tasks: Vec<Asked>, first: bool) -> Result<Vec<u8>, Failure> {
     let ended: Vec<_> = tasks
         .iter()
         .filter_map(|(_, task)| task.as_ref())
@@ -94,7 +103,7 @@ async fn piece(app: &App, tasks: Vec<Asked>, first: bool) -> Result<Bytes, Failu
         text.extend(format!("\"{id}\":").into_bytes());
         text.extend(wire::json::encode(&told));
     }
-    Ok(text.into())
+    Ok(text)
 }
 
 #[cfg(test)]

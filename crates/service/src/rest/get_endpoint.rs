@@ -1,7 +1,7 @@
 //! `GET /v2/endpoints/{id}`. How it is configured is told to those who manage it.
 
-use axum::Json;
 use axum::extract::{Path, State};
+use axum::response::Response;
 use wire::EndpointId;
 use wire::rest::endpoint::{Endpoint, Metadata};
 use wire::rest::error::Code;
@@ -28,13 +28,13 @@ pub(super) async fn get(
     State(app): State<App>,
     Caller(caller): Caller,
     Path(id): Path<String>,
-) -> Result<Json<Endpoint>, Failure> {
+) -> Result<Response, Failure> {
     let id: EndpointId = super::id(&id)?;
     let endpoint = super::seen(&app, id, caller).await?;
     // Whoever may use a manager has to know what it takes.
     let usable = endpoint.is_manager && permissions::submit(&endpoint, caller) == Verdict::Yes;
     let managed = super::manage(&app, &endpoint, caller).await? == Verdict::Yes;
-    document(&app, endpoint, usable, managed).await.map(Json)
+    app.unread.json(caller, &document(&app, endpoint, usable, managed).await?)
 }
 
 /// What is told of `endpoint`: what a manager takes to who may use it, how it is configured to who manages it.

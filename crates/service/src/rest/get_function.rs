@@ -1,7 +1,7 @@
 //! `GET /v2/functions/{id}`.
 
-use axum::Json;
 use axum::extract::{Path, State};
+use axum::response::Response;
 use wire::FunctionId;
 use wire::Text;
 use wire::rest::error::Code;
@@ -28,18 +28,21 @@ pub(super) async fn get(
     State(app): State<App>,
     Caller(caller): Caller,
     Path(id): Path<String>,
-) -> Result<Json<Function<'static>>, Failure> {
+) -> Result<Response, Failure> {
     let id: FunctionId = super::id(&id)?;
     let function = app.store.function(id).await?.ok_or_else(|| Failure::unknown_function(id))?;
     let groups = super::groups(&app, caller, [function.access()].iter()).await?;
     if permissions::call(function.access(), caller, &groups) != Verdict::Yes {
         return Err(Failure::unknown_function(id));
     }
-    Ok(Json(Function {
-        function_uuid: function.id,
-        function_name: function.name,
-        function_code: Text::plain(function.code),
-        description: function.description,
-        metadata: Some(function.metadata),
-    }))
+    app.unread.json(
+        caller,
+        &Function {
+            function_uuid: function.id,
+            function_name: function.name,
+            function_code: Text::plain(function.code),
+            description: function.description,
+            metadata: Some(function.metadata),
+        },
+    )
 }

@@ -1,8 +1,7 @@
 //! `GET /v2/tasks/{id}`.
 
-use axum::Json;
 use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use wire::TaskId;
 use wire::rest::error::Code;
 
@@ -27,7 +26,8 @@ pub(super) async fn get(
     let tasks = app.store.tasks(&[id]).await?;
     let task = tasks.iter().find(|task| task.owner == caller).ok_or_else(|| Failure::unknown_task(id))?;
     let online = app.presence.online(task.endpoint, clock::now());
+    let memory = app.unread.take(caller, task.result_bytes)?;
     let results = app.store.results(&[id]).await?;
     let result = results.get(&id).map(Vec::as_slice);
-    Ok(Json(document(task, result, online, &app.limits)?).into_response())
+    Ok(memory.json(&document(task, result, online, &app.limits)?))
 }

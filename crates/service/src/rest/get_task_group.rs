@@ -1,6 +1,5 @@
 //! `GET /v2/taskgroup/{id}`. However many tasks the group has, few of them are in memory at a time.
 
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use futures_util::stream;
@@ -16,6 +15,8 @@ use crate::permissions::{self, Verdict};
 
 /// Tasks read at a time.
 const TOGETHER: usize = 1000;
+/// Bytes that one of them takes in an answer, roughly.
+const ENTRY: usize = 128;
 
 pub(super) const ROUTE: Route = Route {
     refusals: &[Code::TaskGroupNotFound],
@@ -37,12 +38,13 @@ pub(super) async fn get(
     let group =
         app.store.task_group(id).await?.filter(|group| permissions::tasks(group, caller) == Verdict::Yes);
     let group = group.ok_or_else(|| Failure::unknown_group(id))?;
+    let memory = app.unread.take(caller, TOGETHER * ENTRY)?;
     let open = format!(
         r#"{{"taskgroup_id":"{id}","create_websockets_queue":{queue},"tasks":["#,
         queue = group.queue
     );
     let pages = stream::try_unfold(Some(None), move |after: Option<Option<TaskId>>| {
-        let app = app.clone();
+        let (app, memory) = (app.clone(), memory.clone());
         async move {
             let Some(after) = after else { return Ok(None) };
             let tasks = app.store.task_group_tasks(id, after, TOGETHER).await?;
@@ -56,7 +58,7 @@ pub(super) async fn get(
                 text.extend(wire::json::encode(&Member { id: *task, created_at }));
             }
             let next = (tasks.len() == TOGETHER).then_some(last);
-            Ok::<_, Failure>(Some((Bytes::from(text), next)))
+            Ok::<_, Failure>(Some((memory.bytes(text), next)))
         }
     });
     Ok(super::stream::json(open, pages, "]}"))

@@ -17,6 +17,7 @@ use wire::rest::error::Code;
 use super::App;
 use super::caller::Caller;
 use super::route::{Method, Parameter, Route};
+use super::unread_answers::AnswerMemory;
 use crate::clock;
 use crate::http::failure::Failure;
 use store::{ListedEndpoint, Seen};
@@ -25,6 +26,8 @@ use store::{ListedEndpoint, Seen};
 const LISTED: usize = 10_000;
 /// Read at a time.
 const PAGE: usize = 500;
+/// Bytes that one of them takes in an answer, roughly.
+const ENTRY: usize = 256;
 
 pub(super) const ROUTE: Route = Route {
     query: &[Parameter {
@@ -48,7 +51,8 @@ pub(super) async fn list(
         Role::Any if app.identity.administers(caller, clock::now()).await? => &[Seen::Every][..],
         Role::Any => &all[..],
     };
-    let list = List { app, caller, reasons: reasons.to_vec().into(), last: None, count: 0 };
+    let memory = app.unread.take(caller, PAGE * ENTRY)?;
+    let list = List { app, caller, memory, reasons: reasons.to_vec().into(), last: None, count: 0 };
     let pieces = stream::try_unfold(list, List::next);
     Ok(super::stream::json("[", pieces, "]"))
 }
@@ -57,6 +61,7 @@ pub(super) async fn list(
 struct List {
     app: App,
     caller: IdentityId,
+    memory: AnswerMemory,
     reasons: VecDeque<Seen>,
     /// The last one told of the first reason.
     last: Option<ListedEndpoint>,
@@ -87,6 +92,6 @@ impl List {
         if self.count >= LISTED {
             self.reasons.retain(|reason| *reason == Seen::Owned);
         }
-        Ok(Some((text.into(), self)))
+        Ok(Some((self.memory.bytes(text), self)))
     }
 }

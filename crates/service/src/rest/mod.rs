@@ -30,6 +30,7 @@ mod stream;
 mod submit;
 mod task_document;
 mod unlock_endpoint;
+mod unread_answers;
 mod version;
 
 use std::str::FromStr;
@@ -43,6 +44,7 @@ pub use amqp_result_url::Addresses;
 pub use body::Room;
 pub use resent::Answers;
 use route::Route;
+pub use unread_answers::UnreadAnswers;
 
 use crate::clock;
 use crate::dispatch::Dispatch;
@@ -77,6 +79,7 @@ pub struct App {
     /// Requests that are answered at a time, by their callers.
     pub at_once: Shares<IdentityId>,
     pub answers: Answers,
+    pub unread: UnreadAnswers,
     pub addresses: Addresses,
     pub keeper: Keeper,
     pub limits: Limits,

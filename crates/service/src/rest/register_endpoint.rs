@@ -86,7 +86,7 @@ pub(super) async fn update(
     let body = app.room.read(request, app.limits.body_bytes).await?;
     let change: Change = wire::json::decode(&body.bytes, app.limits.body_bytes)?;
     if change.endpoint_name.is_none() {
-        return change_endpoint(&app, id, caller, change).await.map(IntoResponse::into_response);
+        return change_endpoint(&app, id, caller, change).await;
     }
     let wanted = judge(wire::json::decode(&body.bytes, app.limits.body_bytes)?)?;
     drop(body);
@@ -125,7 +125,7 @@ async fn change_endpoint(
     id: EndpointId,
     caller: IdentityId,
     change: Change,
-) -> Result<Json<wire::rest::endpoint::Endpoint>, Failure> {
+) -> Result<Response, Failure> {
     if let Some(member) = change.others.keys().next() {
         let message = format!("endpoint_name: is missing, and without it {member} can't be changed");
         return Err(Failure::new(Code::RequestMalformed, message));
@@ -152,7 +152,7 @@ async fn change_endpoint(
     app.store.write(change).await?;
     let changed = app.store.endpoint(id).await?.ok_or_else(|| Failure::unknown_endpoint(id))?;
     let usable = changed.is_manager;
-    super::get_endpoint::document(app, changed, usable, true).await.map(Json)
+    app.unread.json(caller, &super::get_endpoint::document(app, changed, usable, true).await?)
 }
 
 /// A registration that asks for nothing we do not serve.

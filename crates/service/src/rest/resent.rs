@@ -12,11 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
-use serde::Serialize;
 use tokio::sync::mpsc;
 use wire::RequestId;
 
@@ -104,9 +102,9 @@ pub(super) struct Ticket {
 }
 
 impl Ticket {
-    /// The answer, which is followed to its connection.
-    pub(super) fn answer(self, content: &impl Serialize) -> Response {
-        Json(content).into_response().map(|body| Body::new(Followed { body, ticket: self }))
+    /// Follows the answer to its connection.
+    pub(super) fn follow(self, answer: Response) -> Response {
+        answer.map(|body| Body::new(Followed { body, ticket: self }))
     }
 }
 

@@ -24,6 +24,8 @@ use store::{Choices, Endpoint, Fingerprint, Kept, NewTask, Submission, Submit};
 
 /// The resource specification, and the list of serializers.
 const SPECIFICATION: usize = 64 << 10;
+/// Bytes that the id of a task takes in the answer, roughly.
+const ID: usize = 48;
 /// The header `Idempotency-Key`.
 const KEY: usize = 255;
 
@@ -111,6 +113,7 @@ pub(super) async fn submit(
         }
         false => id,
     };
+    let memory = app.unread.take(caller, wanted.count() * ID)?;
     let calls: Vec<_> = wanted.tasks.iter().map(|(&function, payloads)| (function, payloads.len())).collect();
     let payloads = wanted.tasks.values().flatten().map(|payload| match payload.to_json() {
         Cow::Borrowed(there) => body.bytes.slice_ref(there.as_bytes()),
@@ -182,13 +185,14 @@ pub(super) async fn submit(
     };
     let mut ids = accepted.tasks.iter().copied();
     let tasks = calls.into_iter().map(|(function, count)| (function, ids.by_ref().take(count).collect()));
-    Ok(ticket.answer(&Submitted {
+    let answer = memory.json(&Submitted {
         request_id: accepted.request,
         task_group_id: accepted.group,
         endpoint_id: accepted.endpoint,
         tasks: tasks.collect(),
         ha_warning: None,
-    }))
+    });
+    Ok(ticket.follow(answer))
 }
 
 /// The hash of the header `Idempotency-Key`.
