@@ -256,11 +256,9 @@ impl<B> Arriving<B> {
         }
     }
 
-    fn resume(&mut self) {
-        if self.idle {
-            self.working.resume();
-            self.idle = false;
-        }
+    /// False if the connection had to make room.
+    fn resume(&mut self) -> bool {
+        !std::mem::take(&mut self.idle) || self.working.resume()
     }
 }
 
@@ -285,7 +283,9 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
-            this.resume();
+            if !this.resume() {
+                return Poll::Ready(Some(Err(MadeRoom.into())));
+            }
             let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref);
             this.received.pass(data.map_or(0, Bytes::len));
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
@@ -329,7 +329,7 @@ mod tests {
     fn working() -> (Connections, Working) {
         let connections = Connections::new(2);
         let place = connections.enter(ADDRESS).unwrap();
-        (connections, Working::begin(Arc::new(place), Arc::default()))
+        (connections, Working::begin(Arc::new(place), Arc::default()).unwrap())
     }
 
     /// Whether a body arrives whole of which `bytes` come each `each`, `times` times.

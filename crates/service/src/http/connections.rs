@@ -125,16 +125,21 @@ impl Place {
         self.evicted.notified().await;
     }
 
-    /// It is worked for from now on.
-    pub fn begin(&self) {
+    /// The service works for it from now on. If it had to make room, it is counted again; false if there is no room for it.
+    pub fn begin(&self) -> bool {
         let mut table = self.connections.table();
         let mut state = self.state();
-        if let (State::Idle(number), Some(holder)) = (*state, table.holders.get_mut(&self.address))
-            && holder.idle.remove(&number).is_some()
-        {
-            holder.working += 1;
-            *state = State::Working;
+        let State::Idle(number) = *state else { return true };
+        let holder = table.holders.get_mut(&self.address);
+        if holder.is_none_or(|holder| holder.idle.remove(&number).is_none()) {
+            if !table.make_room(self.address) {
+                return false;
+            }
+            table.all += 1;
         }
+        table.holders.entry(self.address).or_default().working += 1;
+        *state = State::Working;
+        true
     }
 
     /// It is idle again.
@@ -222,16 +227,19 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_evicted_counts_no_more_whatever_becomes_of_it() {
+    fn one_that_was_evicted_counts_again_only_when_it_is_worked_for_and_there_is_room() {
         let connections = Connections::new(2);
         let first = connections.enter(A).unwrap();
         let second = connections.enter(A).unwrap();
-        first.begin();
-        first.end();
-        assert!(is_evicted(&first));
-        drop(first);
-        assert_eq!(connections.table().all, 1);
+        assert!(is_evicted(&first) && first.is_evicted() && !second.is_evicted());
+        second.begin();
+        assert!(!first.begin(), "the second is worked for");
+        second.end();
+        assert!(first.begin(), "it counts again, and the second makes room");
+        assert!(is_evicted(&second) && second.is_evicted() && !first.is_evicted());
         drop(second);
+        assert_eq!(connections.table().all, 1);
+        drop(first);
         assert!(connections.ended().now_or_never().is_some());
     }
 }

@@ -21,10 +21,13 @@ struct Work {
 }
 
 impl Working {
-    pub(super) fn begin(place: Arc<Place>, progress: Arc<Progress>) -> Working {
-        place.begin();
+    /// Nothing if the connection had to make room for another one, and there is none for it now.
+    pub(super) fn begin(place: Arc<Place>, progress: Arc<Progress>) -> Option<Working> {
+        if !place.begin() {
+            return None;
+        }
         progress.begin();
-        Working(Arc::new(Work { place, progress, share: OnceLock::new() }))
+        Some(Working(Arc::new(Work { place, progress, share: OnceLock::new() })))
     }
 
     /// The service waits for the client, and does nothing for it meanwhile.
@@ -32,9 +35,10 @@ impl Working {
         self.0.place.end();
     }
 
-    /// The service works for the client again.
-    pub(super) fn resume(&self) {
-        self.0.place.begin();
+    /// The service works for the client again. False if its connection had to make room for another one meanwhile, and there
+    /// is none for it now.
+    pub(super) fn resume(&self) -> bool {
+        self.0.place.begin()
     }
 
     /// Whether its connection had to make room for another one while it was paused.

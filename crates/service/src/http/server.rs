@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use daemon::stop::Stop;
 use futures_util::FutureExt;
@@ -42,10 +42,11 @@ use identity::http::host_names::Names;
 const LONGEST_HEAD: usize = 64 << 10;
 /// How long an evicted connection may take to be flushed.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// What is told where too many connections of an address are worked for.
+/// The answer where the service works for too many connections of an address.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nConnection: close\r\n\
     Content-Type: text/plain\r\nContent-Length: 60\r\n\r\n\
     Too many requests from this address are answered; try again\n";
+const TOO_MANY_TEXT: &str = "Too many requests from this address are answered; try again\n";
 /// How much of a request's path is logged.
 const LOGGED_CHARACTERS: usize = 200;
 /// How long open requests get when the service stops.
@@ -132,7 +133,12 @@ impl Server {
             service_fn(move |request| {
                 let server = server.clone();
                 let working = Working::begin(place.clone(), progress.clone());
-                async move { Ok::<_, Infallible>(server.answer(request, arrival, working).await) }
+                async move {
+                    Ok::<_, Infallible>(match working {
+                        Some(working) => server.answer(request, arrival, working).await,
+                        None => too_many(),
+                    })
+                }
             })
         };
         let mut http = http1::Builder::new();
@@ -140,17 +146,24 @@ impl Server {
         http.max_header_size(LONGEST_HEAD).max_buf_size(LONGEST_HEAD);
         let serving = http.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(serving);
-        let ended = tokio::select! {
-            ended = serving.as_mut() => ended,
-            () = stop.begun() => {
-                serving.as_mut().graceful_shutdown();
-                serving.await
-            }
-            () = place.evicted() => {
-                // It is idle: at most the end of an answer is on its way, or that its body is not waited for.
-                serving.as_mut().graceful_shutdown();
-                let _ = tokio::time::timeout(FAREWELL, serving).await;
-                return;
+        let ended = loop {
+            tokio::select! {
+                ended = serving.as_mut() => break ended,
+                () = stop.begun() => {
+                    serving.as_mut().graceful_shutdown();
+                    break serving.await;
+                }
+                () = place.evicted() => {
+                    // It is idle: at most the end of an answer is on its way, or that its body is not waited for.
+                    serving.as_mut().graceful_shutdown();
+                    if let Ok(ended) = tokio::time::timeout(FAREWELL, serving.as_mut()).await {
+                        break ended;
+                    }
+                    // A request that began meanwhile, or whose body came, may have a place again.
+                    if place.is_evicted() {
+                        return;
+                    }
+                }
             }
         };
         if let Err(error) = ended {
@@ -229,9 +242,60 @@ fn forwarder(headers: &HeaderMap) -> Option<NonZeroU16> {
     headers.get(FORWARDER_PORT)?.to_str().ok()?.parse().ok()
 }
 
+/// The same for a request whose connection had to make room just before.
+fn too_many() -> Response {
+    let headers = [(header::RETRY_AFTER, "2"), (header::CONNECTION, "close")];
+    (StatusCode::SERVICE_UNAVAILABLE, headers, TOO_MANY_TEXT).into_response()
+}
+
 /// We are nobody's proxy. Programs whose `http_proxy` leads here for the SDK's sake ask us for other hosts, too.
 fn misdirected() -> Response {
     let text = "This Farcall service answers for its own names only and forwards nothing. If http_proxy names it, that is \
                 for the Globus Compute SDK alone: ask other hosts over https://, or without http_proxy.\n";
     (StatusCode::MISDIRECTED_REQUEST, text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use axum::routing::get;
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    /// What is answered to a request that begins when its connection has had to make room. Its handler takes longer than an
+    /// evicted connection has.
+    async fn answer_after_eviction(room_again: bool) -> String {
+        let slow = async || tokio::time::sleep(FAREWELL + Duration::from_millis(300)).await;
+        let router = Router::new().route("/slow", get(slow));
+        let broker = BrokerAddress { host: None, port: None, tls: None, plain_port: None, tls_port: None };
+        let limits = Limits { http_connections: 2, ..Limits::default() };
+        let names = Names::new([], &[]);
+        let server = Server::new(router.clone(), router, names, broker, Metrics::default(), &limits);
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let arrival = Arrival { at: peer, tls: false, peer, metrics: false, forwarder: None };
+        // So small that what is written has been read.
+        let (mut client, stream) = tokio::io::duplex(10);
+        let waiting = Connections::new(2).enter(peer.ip()).unwrap();
+        let (_trigger, stop) = daemon::stop::channel();
+        tokio::spawn(server.clone().serve(stream, arrival, waiting, stop));
+        client.write_all(b"GET /slow HTTP/1.1\r\nHost: localhost:5000\r\n").await.unwrap();
+        let other = server.connections.enter(peer.ip()).unwrap();
+        other.begin();
+        let other = Some(other).filter(|_| !room_again);
+        client.write_all(b"\r\n").await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        drop(other);
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_request_that_begins_while_its_connection_makes_room_is_answered_or_refused_and_never_cut() {
+        let answer = answer_after_eviction(true).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
+        let answer = answer_after_eviction(false).await;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer:?}");
+    }
 }
