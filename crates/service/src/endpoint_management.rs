@@ -1,7 +1,7 @@
-//! What those who manage an endpoint do with it: lock and unlock it, drop its waiting tasks, delete it. Over REST and by `farcall endpoint …`, while the
-//! service runs and when it doesn't. Each act is written down with who did it.
+//! Locks, unlocks and deletes endpoints, and drops their waiting tasks: over REST, and for `farcall endpoint …` also while the
+//! service doesn't run. The audit log gets each act, with who did it.
 //!
-//! Whether somebody may is asked before (see [`rules`](crate::permissions)).
+//! The caller checks the [`permissions`](crate::permissions) first.
 
 use jiff::Timestamp;
 use wire::EndpointId;
@@ -11,17 +11,18 @@ use crate::tasks::ending::end_waiting_at_rest;
 use identity::audit::{self, By};
 use store::{DeleteEndpoint, LockEndpoint, Store, StoreError, UnlockEndpoint};
 
+/// The acts, on behalf of one user or operator.
 #[derive(Clone, Copy, Debug)]
-pub struct Management<'a> {
+pub struct EndpointManagement<'a> {
     pub store: &'a Store,
     /// Absent while the service doesn't run: nobody is connected then.
     pub dispatch: Option<&'a Dispatch>,
     pub by: By,
 }
 
-impl Management<'_> {
-    /// Ends its connections and credentials, and those of the user endpoints that it started, and keeps it from coming
-    /// back before `until`. Its tasks wait.
+impl EndpointManagement<'_> {
+    /// Ends the endpoint's connections and credentials, and those of the user endpoints that it started. Nobody can register
+    /// it before `until`. Its tasks wait.
     pub async fn lock(&self, endpoint: EndpointId, until: Timestamp) -> Result<(), StoreError> {
         let user_endpoints = self.store.write(LockEndpoint { endpoint, until }).await?;
         audit::administered("endpoint lock", &endpoint.to_string(), self.by);
@@ -33,11 +34,12 @@ impl Management<'_> {
         Ok(())
     }
 
-    /// Ends its connections and its open tasks, and forgets it. With a manager go the endpoints that only it could start.
+    /// Deletes the endpoint and ends its connections and open tasks. A manager's user endpoints are deleted with it, because
+    /// only the manager could start them.
     pub async fn delete(&self, endpoint: EndpointId) -> Result<(), StoreError> {
         audit::administered("endpoint delete", &endpoint.to_string(), self.by);
         let (store, dispatch, by) = (self.store.clone(), self.dispatch.cloned(), self.by);
-        // Whoever asked may leave: it comes to its end.
+        // A task of its own: it also finishes if the request is cancelled.
         let deleting = tokio::spawn(async move {
             for id in store.user_endpoints(endpoint).await?.into_iter().chain([endpoint]) {
                 store.write(DeleteEndpoint(id)).await?;
@@ -51,20 +53,19 @@ impl Management<'_> {
         deleting.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Its owner may start it again.
+    /// Lifts the lock, so that the owner may start the endpoint again.
     pub async fn unlock(&self, endpoint: EndpointId) -> Result<(), StoreError> {
         self.store.write(UnlockEndpoint(endpoint)).await?;
         audit::administered("endpoint unlock", &endpoint.to_string(), self.by);
         Ok(())
     }
 
-    /// Ends the tasks that the endpoint has not acknowledged, with an error that says who dropped them. Answers how many
-    /// those were.
+    /// Ends the tasks that the endpoint has not acknowledged, with an error that says who dropped them. Returns how many.
     pub async fn drop_waiting(&self, endpoint: EndpointId) -> Result<usize, StoreError> {
         let text = format!(
             "The task was dropped by {} while it waited for endpoint {endpoint}: it has not run. Submit it again if it is \
              still wanted.",
-            self.who().await?
+            self.name_of_actor().await?
         );
         let dropped = match self.dispatch {
             Some(dispatch) => dispatch.end_waiting(endpoint, &text).await?,
@@ -74,8 +75,8 @@ impl Management<'_> {
         Ok(dropped)
     }
 
-    /// As the owners of tasks are told.
-    async fn who(&self) -> Result<String, StoreError> {
+    /// Names who acts, for the error that the owners of dropped tasks get.
+    async fn name_of_actor(&self) -> Result<String, StoreError> {
         Ok(match self.by {
             By::Operator { uid } => format!("the operator of the service (uid {uid})"),
             By::Identity(id) => match self.store.profile(id).await? {

@@ -1,76 +1,76 @@
-//! Who may do what, as pure functions over what is known.
+//! Decides whether a caller may see, use or manage an endpoint, function, task group or container. Pure functions.
 //!
-//! What belongs to others and is not shared is answered as if it did not exist; "forbidden" is said only of what the
-//! caller may see.
+//! What belongs to others and is not shared is hidden: the caller gets the same answer as if it did not exist. "Forbidden" is
+//! only for what the caller may see.
 
 use wire::{FunctionId, GroupId, IdentityId};
 
 use store::{Container, Endpoint, FunctionAccess, TaskGroup};
 
-/// The answer of a rule.
+/// Whether a caller may do something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    Yes,
-    /// It may be seen, but not used so.
+pub enum Permission {
+    Granted,
+    /// The caller may see it, but not do this.
     Forbidden,
-    /// For this caller it does not exist.
-    Unknown,
+    /// The caller may not even know that it exists.
+    Hidden,
 }
 
 /// May `caller`, a member of `groups`, see and call `function`?
-pub fn call(function: FunctionAccess, caller: IdentityId, groups: &[GroupId]) -> Verdict {
+pub fn call(function: FunctionAccess, caller: IdentityId, groups: &[GroupId]) -> Permission {
     let shared = function.public || function.group.is_some_and(|group| groups.contains(&group));
-    if function.owner == caller || shared { Verdict::Yes } else { Verdict::Unknown }
+    if function.owner == caller || shared { Permission::Granted } else { Permission::Hidden }
 }
 
 /// Does [`call`] depend on the caller's groups?
 pub fn call_needs_groups(function: FunctionAccess, caller: IdentityId) -> bool {
-    function.group.is_some() && call(function, caller, &[]) != Verdict::Yes
+    function.group.is_some() && call(function, caller, &[]) != Permission::Granted
 }
 
 /// May `caller`, a member of `groups`, delete `function`?
-pub fn delete(function: FunctionAccess, caller: IdentityId, groups: &[GroupId]) -> Verdict {
-    unless(function.owner == caller, call(function, caller, groups))
+pub fn delete(function: FunctionAccess, caller: IdentityId, groups: &[GroupId]) -> Permission {
+    granted_if(function.owner == caller, call(function, caller, groups))
 }
 
 /// May `caller`, a member of `groups`, share functions with `group`?
-pub fn share(group: GroupId, groups: &[GroupId]) -> Verdict {
-    if groups.contains(&group) { Verdict::Yes } else { Verdict::Unknown }
+pub fn share(group: GroupId, groups: &[GroupId]) -> Permission {
+    if groups.contains(&group) { Permission::Granted } else { Permission::Hidden }
 }
 
 /// May `caller` see and add to the task `group`? The same holds for its tasks and their results.
-pub fn tasks(group: &TaskGroup, caller: IdentityId) -> Verdict {
-    if group.owner == caller { Verdict::Yes } else { Verdict::Unknown }
+pub fn tasks(group: &TaskGroup, caller: IdentityId) -> Permission {
+    if group.owner == caller { Permission::Granted } else { Permission::Hidden }
 }
 
 /// May `caller` see `container`?
-pub fn container(container: &Container, caller: IdentityId) -> Verdict {
-    if container.owner == caller { Verdict::Yes } else { Verdict::Unknown }
+pub fn container(container: &Container, caller: IdentityId) -> Permission {
+    if container.owner == caller { Permission::Granted } else { Permission::Hidden }
 }
 
 /// May `caller` see that `endpoint` exists, and whether it is online?
-pub fn see(endpoint: &Endpoint, caller: IdentityId) -> Verdict {
-    if manages(endpoint, caller) || endpoint.public || serves_everybody(endpoint) {
-        Verdict::Yes
+pub fn see(endpoint: &Endpoint, caller: IdentityId) -> Permission {
+    if manages(endpoint, caller) || endpoint.public || accepts_everybody(endpoint) {
+        Permission::Granted
     } else {
-        Verdict::Unknown
+        Permission::Hidden
     }
 }
 
 /// May `caller` see how `endpoint` is configured, lock it, and delete it?
-pub fn manage(endpoint: &Endpoint, caller: IdentityId) -> Verdict {
-    unless(manages(endpoint, caller), see(endpoint, caller))
+pub fn manage(endpoint: &Endpoint, caller: IdentityId) -> Permission {
+    granted_if(manages(endpoint, caller), see(endpoint, caller))
 }
 
-/// May `caller` send tasks to `endpoint`? They run as its owner: nobody else, unless a manager that may become other
-/// users finds in its identity mapping whose account the caller gets.
-pub fn submit(endpoint: &Endpoint, caller: IdentityId) -> Verdict {
-    unless(endpoint.owner == caller || serves_everybody(endpoint), see(endpoint, caller))
+/// May `caller` send tasks to `endpoint`? Tasks run as the endpoint's owner, so only the owner may. The exception is a
+/// privileged manager, whose identity mapping names the local account of each caller.
+pub fn submit(endpoint: &Endpoint, caller: IdentityId) -> Permission {
+    granted_if(endpoint.owner == caller || accepts_everybody(endpoint), see(endpoint, caller))
 }
 
-/// May `caller` register `endpoint` again, that is, run it?
-pub fn register(endpoint: &Endpoint, caller: IdentityId) -> Verdict {
-    unless(endpoint.owner == caller, see(endpoint, caller))
+/// May `caller` register `endpoint` again? That is needed to run it.
+pub fn register(endpoint: &Endpoint, caller: IdentityId) -> Permission {
+    granted_if(endpoint.owner == caller, see(endpoint, caller))
 }
 
 /// Does `endpoint` run `function`?
@@ -78,8 +78,8 @@ pub fn permitted(endpoint: &Endpoint, function: FunctionId) -> bool {
     endpoint.allowed_functions.as_ref().is_none_or(|allowed| allowed.contains(&function))
 }
 
-/// A privileged manager decides itself, by its identity mapping, whom it serves as what user.
-fn serves_everybody(endpoint: &Endpoint) -> bool {
+/// A privileged manager decides by its identity mapping who may use it, and as which local user.
+fn accepts_everybody(endpoint: &Endpoint) -> bool {
     endpoint.multi_user && endpoint.is_manager
 }
 
@@ -87,10 +87,10 @@ fn manages(endpoint: &Endpoint, caller: IdentityId) -> bool {
     endpoint.owner == caller || endpoint.admins.contains(&caller)
 }
 
-fn unless(allowed: bool, seen: Verdict) -> Verdict {
-    match (allowed, seen) {
-        (true, _) => Verdict::Yes,
-        (false, Verdict::Yes) => Verdict::Forbidden,
+fn granted_if(allowed: bool, otherwise: Permission) -> Permission {
+    match (allowed, otherwise) {
+        (true, _) => Permission::Granted,
+        (false, Permission::Granted) => Permission::Forbidden,
         (false, other) => other,
     }
 }
@@ -101,7 +101,7 @@ mod tests {
     use uuid::Uuid;
     use wire::EndpointId;
 
-    use super::Verdict::{Forbidden, Unknown, Yes};
+    use super::Permission::{Forbidden, Granted, Hidden};
     use super::*;
 
     const OWNER: IdentityId = IdentityId::from_uuid(Uuid::from_u128(1));
@@ -129,28 +129,24 @@ mod tests {
     #[test]
     fn managers() {
         let own = Endpoint { is_manager: true, ..endpoint(false, None) };
-        assert_eq!(submit(&own, OWNER), Yes);
-        assert_eq!(
-            (submit(&own, OTHER), see(&own, OTHER)),
-            (Unknown, Unknown),
-            "unprivileged: its owner only"
-        );
+        assert_eq!(submit(&own, OWNER), Granted);
+        assert_eq!((submit(&own, OTHER), see(&own, OTHER)), (Hidden, Hidden), "unprivileged: its owner only");
         let shared = Endpoint { multi_user: true, ..own };
-        assert_eq!((submit(&shared, OTHER), see(&shared, OTHER)), (Yes, Yes));
+        assert_eq!((submit(&shared, OTHER), see(&shared, OTHER)), (Granted, Granted));
         assert_eq!((register(&shared, OTHER), manage(&shared, OTHER)), (Forbidden, Forbidden));
         let claims = Endpoint { multi_user: true, ..endpoint(false, None) };
-        assert_eq!(submit(&claims, OTHER), Unknown, "without a template it is no manager");
+        assert_eq!(submit(&claims, OTHER), Hidden, "without a template it is no manager");
     }
 
     #[test]
     fn endpoints() {
-        type Rule = fn(&Endpoint, IdentityId) -> Verdict;
+        type Rule = fn(&Endpoint, IdentityId) -> Permission;
         // rule, owner, admin, another (private), another (public)
-        let table: [(&str, Rule, Verdict, Verdict, Verdict, Verdict); 4] = [
-            ("see", see, Yes, Yes, Unknown, Yes),
-            ("manage", manage, Yes, Yes, Unknown, Forbidden),
-            ("submit", submit, Yes, Forbidden, Unknown, Forbidden),
-            ("register", register, Yes, Forbidden, Unknown, Forbidden),
+        let table: [(&str, Rule, Permission, Permission, Permission, Permission); 4] = [
+            ("see", see, Granted, Granted, Hidden, Granted),
+            ("manage", manage, Granted, Granted, Hidden, Forbidden),
+            ("submit", submit, Granted, Forbidden, Hidden, Forbidden),
+            ("register", register, Granted, Forbidden, Hidden, Forbidden),
         ];
         for (name, rule, owner, admin, private, public) in table {
             assert_eq!(rule(&endpoint(false, None), OWNER), owner, "{name}");
@@ -166,18 +162,18 @@ mod tests {
         let other_group = GroupId::from_uuid(Uuid::from_u128(7));
         let function =
             |public, shared: bool| FunctionAccess { owner: OWNER, public, group: shared.then_some(group) };
-        type Row<'a> = (bool, bool, IdentityId, &'a [GroupId], Verdict, Verdict);
+        type Row<'a> = (bool, bool, IdentityId, &'a [GroupId], Permission, Permission);
         // public, shared with the group, caller, the caller's groups, may call, may delete
         let table: [Row<'_>; 9] = [
-            (false, false, OWNER, &[], Yes, Yes),
-            (false, true, OWNER, &[], Yes, Yes),
-            (true, true, OWNER, &[], Yes, Yes),
-            (false, false, OTHER, &[], Unknown, Unknown),
-            (false, false, OTHER, &[group], Unknown, Unknown),
-            (true, false, OTHER, &[], Yes, Forbidden),
-            (false, true, OTHER, &[], Unknown, Unknown),
-            (false, true, OTHER, &[other_group], Unknown, Unknown),
-            (false, true, OTHER, &[other_group, group], Yes, Forbidden),
+            (false, false, OWNER, &[], Granted, Granted),
+            (false, true, OWNER, &[], Granted, Granted),
+            (true, true, OWNER, &[], Granted, Granted),
+            (false, false, OTHER, &[], Hidden, Hidden),
+            (false, false, OTHER, &[group], Hidden, Hidden),
+            (true, false, OTHER, &[], Granted, Forbidden),
+            (false, true, OTHER, &[], Hidden, Hidden),
+            (false, true, OTHER, &[other_group], Hidden, Hidden),
+            (false, true, OTHER, &[other_group, group], Granted, Forbidden),
         ];
         for (public, shared, caller, groups, calls, deletes) in table {
             let function = function(public, shared);
@@ -186,8 +182,8 @@ mod tests {
             let matters = call(function, caller, &[]) != call(function, caller, &[group]);
             assert_eq!(call_needs_groups(function, caller), matters, "{function:?} {caller}");
         }
-        assert_eq!(share(group, &[other_group, group]), Yes);
-        assert_eq!(share(group, &[other_group]), Unknown);
+        assert_eq!(share(group, &[other_group, group]), Granted);
+        assert_eq!(share(group, &[other_group]), Hidden);
     }
 
     #[test]
@@ -217,7 +213,7 @@ mod tests {
             description: String::new(),
             created: Timestamp::UNIX_EPOCH,
         };
-        for (caller, expected) in [(OWNER, Yes), (ADMIN, Unknown), (OTHER, Unknown)] {
+        for (caller, expected) in [(OWNER, Granted), (ADMIN, Hidden), (OTHER, Hidden)] {
             assert_eq!(tasks(&group, caller), expected);
             assert_eq!(container(&registered, caller), expected);
         }

@@ -8,7 +8,7 @@ use clap::Args;
 use super::console::say;
 use super::{DataDirectory, Settings};
 use crate::operate::data_directory;
-use crate::operate::doctor::{self, Verdict};
+use crate::operate::doctor::{self, Permission};
 
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
@@ -45,6 +45,6 @@ impl Doctor {
             say(finding)?;
         }
         let worst = findings.iter().map(|finding| finding.verdict).max();
-        Ok(if worst == Some(Verdict::Wrong) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        Ok(if worst == Some(Permission::Wrong) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 }

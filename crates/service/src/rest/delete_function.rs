@@ -10,7 +10,7 @@ use super::App;
 use super::caller::Caller;
 use super::route::{Method, Route};
 use crate::http::failure::Failure;
-use crate::permissions::{self, Verdict};
+use crate::permissions::{self, Permission};
 use store::DeleteFunction;
 
 pub(super) const ROUTE: Route = Route {
@@ -34,9 +34,9 @@ pub(super) async fn delete(
     let access = *known.get(&id).ok_or_else(|| Failure::unknown_function(id))?;
     let groups = super::groups(&app, caller, [access].iter()).await?;
     match permissions::delete(access, caller, &groups) {
-        Verdict::Yes => {}
-        Verdict::Forbidden => return Err(Failure::forbidden_function(id)),
-        Verdict::Unknown => return Err(Failure::unknown_function(id)),
+        Permission::Granted => {}
+        Permission::Forbidden => return Err(Failure::forbidden_function(id)),
+        Permission::Hidden => return Err(Failure::unknown_function(id)),
     }
     app.store.write(DeleteFunction(id)).await?;
     app.dispatch.function_deleted(id);

@@ -10,7 +10,7 @@ use super::App;
 use super::caller::Caller;
 use super::route::{Method, Route};
 use crate::http::failure::Failure;
-use crate::permissions::{self, Verdict};
+use crate::permissions::{self, Permission};
 
 pub(super) const ROUTE: Route = Route {
     refusals: &[Code::ContainerNotFound],
@@ -30,7 +30,8 @@ pub(super) async fn get(
 ) -> Result<Json<ContainerResponse>, Failure> {
     let id: ContainerId = super::id(&id)?;
     let known = app.store.container(id).await?;
-    let known = known.filter(|it| permissions::container(it, caller) == Verdict::Yes && it.kind == kind);
+    let known =
+        known.filter(|it| permissions::container(it, caller) == Permission::Granted && it.kind == kind);
     let known = known.ok_or_else(|| Failure::unknown_container(id))?;
     Ok(Json(ContainerResponse {
         container: Container {

@@ -10,7 +10,7 @@ use super::App;
 use super::caller::Caller;
 use super::route::{Method, Route};
 use crate::http::failure::Failure;
-use crate::permissions::{self, Verdict};
+use crate::permissions::{self, Permission};
 use store::Endpoint as Known;
 
 pub(super) const ROUTE: Route = Route {
@@ -32,8 +32,8 @@ pub(super) async fn get(
     let id: EndpointId = super::id(&id)?;
     let endpoint = super::seen(&app, id, caller).await?;
     // Whoever may use a manager has to know what it takes.
-    let usable = endpoint.is_manager && permissions::submit(&endpoint, caller) == Verdict::Yes;
-    let managed = super::manage(&app, &endpoint, caller).await? == Verdict::Yes;
+    let usable = endpoint.is_manager && permissions::submit(&endpoint, caller) == Permission::Granted;
+    let managed = super::manage(&app, &endpoint, caller).await? == Permission::Granted;
     app.unread.json(caller, &document(&app, endpoint, usable, managed).await?)
 }
 

@@ -12,7 +12,7 @@ use super::caller::Caller;
 use super::route::{Method, Route};
 use crate::clock;
 use crate::http::failure::Failure;
-use crate::permissions::Verdict;
+use crate::permissions::Permission;
 
 pub(super) const ROUTE: Route = Route {
     refusals: &[Code::EndpointNotFound],
@@ -36,7 +36,7 @@ pub(super) async fn status(
     let online = app.presence.online(id, now);
     let status = if online { Presence::Online } else { Presence::Offline };
     // The state names users, hosts and the whole configuration.
-    if super::manage(&app, &endpoint, caller).await? != Verdict::Yes {
+    if super::manage(&app, &endpoint, caller).await? != Permission::Granted {
         return Ok(Json(Status { status, details: FreeForm::default(), farcall: None }));
     }
     let counters = app.store.counters(id).await?;

@@ -11,7 +11,7 @@ use super::App;
 use super::caller::Caller;
 use super::route::{Method, Route};
 use crate::http::failure::Failure;
-use crate::permissions::{self, Verdict};
+use crate::permissions::{self, Permission};
 
 pub(super) const ROUTE: Route = Route {
     refusals: &[Code::FunctionNotFound],
@@ -32,7 +32,7 @@ pub(super) async fn get(
     let id: FunctionId = super::id(&id)?;
     let function = app.store.function(id).await?.ok_or_else(|| Failure::unknown_function(id))?;
     let groups = super::groups(&app, caller, [function.access()].iter()).await?;
-    if permissions::call(function.access(), caller, &groups) != Verdict::Yes {
+    if permissions::call(function.access(), caller, &groups) != Permission::Granted {
         return Err(Failure::unknown_function(id));
     }
     app.unread.json(

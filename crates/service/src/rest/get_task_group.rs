@@ -11,7 +11,7 @@ use super::App;
 use super::caller::Caller;
 use super::route::{Method, Route};
 use crate::http::failure::Failure;
-use crate::permissions::{self, Verdict};
+use crate::permissions::{self, Permission};
 
 /// Tasks read at a time.
 const TOGETHER: usize = 1000;
@@ -35,8 +35,11 @@ pub(super) async fn get(
     Path(id): Path<String>,
 ) -> Result<Response, Failure> {
     let id: TaskGroupId = super::id(&id)?;
-    let group =
-        app.store.task_group(id).await?.filter(|group| permissions::tasks(group, caller) == Verdict::Yes);
+    let group = app
+        .store
+        .task_group(id)
+        .await?
+        .filter(|group| permissions::tasks(group, caller) == Permission::Granted);
     let group = group.ok_or_else(|| Failure::unknown_group(id))?;
     let memory = app.unread.take(caller, TOGETHER * ENTRY)?;
     let open = format!(

@@ -1,6 +1,6 @@
 //! The HTTP routes of the compute service, one file per route.
 //!
-//! A route says who calls ([`caller`]), reads its body within limits ([`body`]), asks the [`rules`],
+//! A route says who calls ([`caller`]), reads its body within limits ([`body`]), asks the [`permissions`](crate::permissions),
 //! and answers or [fails](crate::http::failure). What is not served has no route.
 
 mod amqp_result_url;
@@ -48,13 +48,13 @@ pub use unread_answers::UnreadAnswers;
 
 use crate::clock;
 use crate::dispatch::Dispatch;
-use crate::endpoint_management::Management;
+use crate::endpoint_management::EndpointManagement;
 use crate::fair_shares::Shares;
 use crate::http::broker_address::BrokerAddress;
 use crate::http::failure::Failure;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
-use crate::permissions::{self, Verdict};
+use crate::permissions::{self, Permission};
 use crate::tasks::presence::Presence;
 use crate::user_endpoint::Starts;
 use crate::user_endpoint::keeper::Keeper;
@@ -90,8 +90,8 @@ pub struct App {
 
 impl App {
     /// What `caller` does with endpoints that they manage.
-    fn management(&self, caller: IdentityId) -> Management<'_> {
-        Management { store: &self.store, dispatch: Some(&self.dispatch), by: By::Identity(caller) }
+    fn management(&self, caller: IdentityId) -> EndpointManagement<'_> {
+        EndpointManagement { store: &self.store, dispatch: Some(&self.dispatch), by: By::Identity(caller) }
     }
 }
 
@@ -135,7 +135,7 @@ pub fn router(app: App) -> Router {
 async fn seen(app: &App, id: EndpointId, caller: IdentityId) -> Result<Endpoint, Failure> {
     let unknown = || Failure::unknown_endpoint(id);
     let endpoint = app.store.endpoint(id).await?.ok_or_else(unknown)?;
-    let seen = permissions::see(&endpoint, caller) == Verdict::Yes
+    let seen = permissions::see(&endpoint, caller) == Permission::Granted
         || app.identity.administers(caller, clock::now()).await?;
     seen.then_some(endpoint).ok_or_else(unknown)
 }
@@ -144,24 +144,24 @@ async fn seen(app: &App, id: EndpointId, caller: IdentityId) -> Result<Endpoint,
 async fn managed(app: &App, id: EndpointId, caller: IdentityId) -> Result<Endpoint, Failure> {
     let endpoint = app.store.endpoint(id).await?.ok_or_else(|| Failure::unknown_endpoint(id))?;
     match manage(app, &endpoint, caller).await? {
-        Verdict::Yes => Ok(endpoint),
-        Verdict::Forbidden => Err(Failure::forbidden_endpoint(id)),
-        Verdict::Unknown => Err(Failure::unknown_endpoint(id)),
+        Permission::Granted => Ok(endpoint),
+        Permission::Forbidden => Err(Failure::forbidden_endpoint(id)),
+        Permission::Hidden => Err(Failure::unknown_endpoint(id)),
     }
 }
 
 /// May `caller` see how `endpoint` is configured, stop it, or delete it? The service's administrators may.
-async fn manage(app: &App, endpoint: &Endpoint, caller: IdentityId) -> Result<Verdict, StoreError> {
+async fn manage(app: &App, endpoint: &Endpoint, caller: IdentityId) -> Result<Permission, StoreError> {
     match permissions::manage(endpoint, caller) {
-        Verdict::Yes => Ok(Verdict::Yes),
+        Permission::Granted => Ok(Permission::Granted),
         refused => Ok(match app.identity.administers(caller, clock::now()).await? {
-            true => Verdict::Yes,
+            true => Permission::Granted,
             false => refused,
         }),
     }
 }
 
-/// The caller's groups, if the rules need to know them for one of `functions`.
+/// The caller's groups, if permissions depend on them for one of `functions`.
 async fn groups<'f>(
     app: &App,
     caller: IdentityId,

@@ -18,7 +18,7 @@ use super::route::{Method, Route};
 use crate::clock;
 use crate::dispatch::broker_user::ConnectionUrl;
 use crate::http::failure::Failure;
-use crate::permissions::{self, Verdict};
+use crate::permissions::{self, Permission};
 use crate::random;
 use crate::user_endpoint;
 use identity::http::arrival::Arrival;
@@ -92,9 +92,9 @@ pub(super) async fn update(
     drop(body);
     if let Some(known) = app.store.endpoint(id).await? {
         match permissions::register(&known, caller) {
-            Verdict::Yes => {}
-            Verdict::Forbidden => return Err(Failure::forbidden_endpoint(id)),
-            Verdict::Unknown => return Err(Failure::unknown_endpoint(id)),
+            Permission::Granted => {}
+            Permission::Forbidden => return Err(Failure::forbidden_endpoint(id)),
+            Permission::Hidden => return Err(Failure::unknown_endpoint(id)),
         }
         if known.manager.is_some() {
             let message = format!("Endpoint {id} is a user endpoint: its manager starts it");
@@ -137,9 +137,9 @@ async fn change_endpoint(
     ])?;
     let known = app.store.endpoint(id).await?.ok_or_else(|| Failure::unknown_endpoint(id))?;
     match permissions::register(&known, caller) {
-        Verdict::Yes => {}
-        Verdict::Forbidden => return Err(Failure::forbidden_endpoint(id)),
-        Verdict::Unknown => return Err(Failure::unknown_endpoint(id)),
+        Permission::Granted => {}
+        Permission::Forbidden => return Err(Failure::forbidden_endpoint(id)),
+        Permission::Hidden => return Err(Failure::unknown_endpoint(id)),
     }
     let Change { endpoint_name: _, display_name, public, allowed_functions, admins, others: _ } = change;
     if known.manager.is_some() && (public.is_some() || allowed_functions.is_some() || admins.is_some()) {

@@ -11,7 +11,7 @@ use super::caller::Caller;
 use super::route::{Method, Route};
 use crate::clock;
 use crate::http::failure::Failure;
-use crate::permissions::{self, Verdict};
+use crate::permissions::{self, Permission};
 use crate::random;
 use store::{AddFunction, Function};
 
@@ -45,7 +45,7 @@ pub(super) async fn register(
     }
     if let Some(group) = wanted.group {
         let groups = app.identity.groups_of(caller).await?;
-        if permissions::share(group, &groups) != Verdict::Yes {
+        if permissions::share(group, &groups) != Permission::Granted {
             return Err(Failure::unknown_share(group));
         }
     }

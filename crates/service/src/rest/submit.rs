@@ -15,7 +15,7 @@ use super::route::{Method, Parameter, Route};
 use crate::clock;
 use crate::http::failure::Failure;
 use crate::limits::Limits;
-use crate::permissions::{self, Verdict};
+use crate::permissions::{self, Permission};
 use crate::random;
 use crate::user_endpoint::core::Outcome;
 use crate::user_endpoint::{self, Starter};
@@ -80,7 +80,7 @@ pub(super) async fn submit(
     let group = match wanted.task_group_id {
         // One that the client made up becomes theirs with this submit.
         Some(group) => match app.store.task_group(group).await? {
-            Some(known) if permissions::tasks(&known, caller) != Verdict::Yes => {
+            Some(known) if permissions::tasks(&known, caller) != Permission::Granted => {
                 return Err(Failure::unknown_group(group));
             }
             _ => group,
@@ -259,9 +259,9 @@ async fn may_submit(
 ) -> Result<Endpoint, Failure> {
     let endpoint = app.store.endpoint(id).await?.ok_or_else(|| Failure::unknown_endpoint(id))?;
     match permissions::submit(&endpoint, caller) {
-        Verdict::Yes => {}
-        Verdict::Forbidden => return Err(Failure::forbidden_endpoint(id)),
-        Verdict::Unknown => return Err(Failure::unknown_endpoint(id)),
+        Permission::Granted => {}
+        Permission::Forbidden => return Err(Failure::forbidden_endpoint(id)),
+        Permission::Hidden => return Err(Failure::unknown_endpoint(id)),
     }
     if !endpoint.is_manager
         && wanted.user_endpoint_config.as_ref().is_some_and(|config| !config.to_object().is_empty())
@@ -284,7 +284,7 @@ async fn may_submit(
     let groups = super::groups(app, caller, known.values()).await?;
     for (&function, payloads) in &wanted.tasks {
         let access =
-            known.get(&function).filter(|&&it| permissions::call(it, caller, &groups) == Verdict::Yes);
+            known.get(&function).filter(|&&it| permissions::call(it, caller, &groups) == Permission::Granted);
         access.ok_or_else(|| Failure::unknown_function(function))?;
         if !permissions::permitted(&endpoint, function) {
             return Err(Failure::not_permitted(function, id));

@@ -6,7 +6,7 @@ use wire::EndpointId;
 use super::request::{Dropped, EndpointRequest, KnownEndpoint, Removed, Reply};
 use super::{AdminError, Administration};
 use crate::clock;
-use crate::endpoint_management::Management;
+use crate::endpoint_management::EndpointManagement;
 use store::EndpointLine;
 
 /// Endpoints in one answer.
@@ -17,7 +17,7 @@ const LONGEST: u32 = 366 * 24 * 60;
 impl Administration {
     pub(super) async fn endpoint(&self, request: EndpointRequest) -> Result<Reply, AdminError> {
         let store = self.identity.store();
-        let management = Management { store, dispatch: self.dispatch.as_ref(), by: self.by };
+        let management = EndpointManagement { store, dispatch: self.dispatch.as_ref(), by: self.by };
         match request {
             EndpointRequest::List => {
                 let lines = store.endpoint_lines(None, LISTED).await?;

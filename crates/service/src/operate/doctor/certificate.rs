@@ -11,7 +11,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, RootCertStore};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{Finding, Verdict, chain, warning, well, wrong};
+use super::{Finding, Permission, chain, warning, well, wrong};
 use crate::http::certificates::Files;
 
 /// How long before its end a certificate is worth a word.
@@ -68,8 +68,8 @@ pub(super) fn examine(
         });
     }
     findings.extend(trust(&read.cert, authority, now));
-    if findings.iter().any(|finding| finding.verdict == Verdict::Wrong) {
-        findings.retain(|finding| finding.verdict != Verdict::Well);
+    if findings.iter().any(|finding| finding.verdict == Permission::Wrong) {
+        findings.retain(|finding| finding.verdict != Permission::Well);
     }
     findings
 }
@@ -174,11 +174,11 @@ mod tests {
         let (begins, ends) = life(made.cert.der()).unwrap();
         let (right, wrong) = ("compute.example.org".to_owned(), "other.example.org".to_owned());
         let own = Some(files.certificate.as_path());
-        let says = |names: &[&String], at: Timestamp| -> Vec<(&'static str, Verdict)> {
+        let says = |names: &[&String], at: Timestamp| -> Vec<(&'static str, Permission)> {
             let names: Vec<String> = names.iter().map(|name| (*name).clone()).collect();
             examine(&files, &names, own, at).iter().map(|finding| (finding.of, finding.verdict)).collect()
         };
-        use Verdict::{Warning, Well, Wrong};
+        use Permission::{Warning, Well, Wrong};
         let good = ends - SignedDuration::from_hours(24 * 30);
         assert_eq!(says(&[&right], good), [(OF, Well), (OF, Well), (TRUST, Well)]);
         let soon = ends - SignedDuration::from_hours(24);
@@ -230,7 +230,7 @@ mod tests {
         let empty = directory.path().join("empty");
         std::fs::write(&empty, "").unwrap();
 
-        use Verdict::{Warning, Well, Wrong};
+        use Permission::{Warning, Well, Wrong};
         let says = |chain: &[CertificateDer<'static>], authority: Option<&Path>| {
             trust(chain, authority, now)[0].verdict
         };

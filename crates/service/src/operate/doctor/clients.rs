@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
     use crate::operate::config::Setting;
-    use crate::operate::doctor::Verdict::{Warning, Well};
+    use crate::operate::doctor::Permission::{Warning, Well};
 
     #[test]
     fn where_clients_are_sent() {

@@ -36,7 +36,7 @@ const DISK_SHORT: u64 = 4 << 30;
 /// 2025, in seconds: this program was written later.
 const WRITTEN: i64 = 1_735_689_600;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
+pub enum Permission {
     Well,
     /// It works, and may not for long; or it could not be looked at.
     Warning,
@@ -47,7 +47,7 @@ pub enum Verdict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub of: &'static str,
-    pub verdict: Verdict,
+    pub verdict: Permission,
     pub seen: String,
     /// How to mend it.
     pub mend: Option<String>,
@@ -56,9 +56,9 @@ pub struct Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict = match self.verdict {
-            Verdict::Well => "ok     ",
-            Verdict::Warning => "warning",
-            Verdict::Wrong => "FAIL   ",
+            Permission::Well => "ok     ",
+            Permission::Warning => "warning",
+            Permission::Wrong => "FAIL   ",
         };
         write!(f, "{verdict}  {}: {}", self.of, self.seen)?;
         match &self.mend {
@@ -69,15 +69,15 @@ impl fmt::Display for Finding {
 }
 
 fn well(of: &'static str, seen: impl Into<String>) -> Finding {
-    Finding { of, verdict: Verdict::Well, seen: seen.into(), mend: None }
+    Finding { of, verdict: Permission::Well, seen: seen.into(), mend: None }
 }
 
 fn warning(of: &'static str, seen: impl Into<String>, mend: impl Into<String>) -> Finding {
-    Finding { of, verdict: Verdict::Warning, seen: seen.into(), mend: Some(mend.into()) }
+    Finding { of, verdict: Permission::Warning, seen: seen.into(), mend: Some(mend.into()) }
 }
 
 fn wrong(of: &'static str, seen: impl Into<String>, mend: impl Into<String>) -> Finding {
-    Finding { of, verdict: Verdict::Wrong, seen: seen.into(), mend: Some(mend.into()) }
+    Finding { of, verdict: Permission::Wrong, seen: seen.into(), mend: Some(mend.into()) }
 }
 
 /// Looks at everything that `config` makes of the data directory `root`.
@@ -120,7 +120,8 @@ pub async fn examine(
     let mut refused = false;
     if let Some(files) = files {
         let of_certificate = certificate::examine(&files, &names(config), authority, clock::now());
-        refused = of_certificate.iter().any(|finding| finding.verdict == Verdict::Wrong) || chain.is_empty();
+        refused =
+            of_certificate.iter().any(|finding| finding.verdict == Permission::Wrong) || chain.is_empty();
         findings.extend(of_certificate);
     }
     findings.push(clients::outside(config, running.as_ref(), refused));
@@ -286,7 +287,7 @@ mod tests {
 
     #[test]
     fn disks_and_clocks() {
-        use Verdict::{Warning, Well, Wrong};
+        use Permission::{Warning, Well, Wrong};
         let room = |free, files| room(free, files, Path::new("/srv")).verdict;
         assert_eq!(room(100 << 30, None), Well);
         assert_eq!(room(100 << 30, Some(1 << 20)), Well);
