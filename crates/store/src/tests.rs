@@ -633,9 +633,9 @@ async fn a_credential_is_shown_only_with_a_token_that_still_exists() {
         parent: None,
     };
     let [before, after] = ["before", "after"].map(Hash::of);
-    assert!(store.write(AddTokens(vec![(before, token.clone())])).await.unwrap());
+    assert!(store.write(add(vec![(before, token.clone())])).await.unwrap());
     store.write(EndEverything { identity: OWNER, now }).await.unwrap();
-    assert!(store.write(AddTokens(vec![(after, token)])).await.unwrap());
+    assert!(store.write(add(vec![(after, token)])).await.unwrap());
     let secret = Hash::of("secret");
     let command =
         NewClientCredential { identity: OWNER, token: Some(after), secret, now, expires: now + hour };

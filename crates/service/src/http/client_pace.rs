@@ -6,7 +6,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use crate::http::in_progress::Working;
+use crate::http::in_progress::{Progress, Working};
 use crate::limits::Limits;
 
 const BODY_WINDOW: Duration = Duration::from_secs(10);
@@ -98,26 +98,6 @@ impl Pace {
             // Who reads nothing at all is gone.
             sending: Rate { least: rate(ANSWER_WINDOW).least.max(1), ..rate(ANSWER_WINDOW) },
         }
-    }
-}
-
-/// The requests of a connection, as its stream has to know them.
-#[derive(Debug, Default)]
-pub struct Progress {
-    begun: AtomicU64,
-    working: AtomicBool,
-}
-
-impl Progress {
-    /// A request's head is complete.
-    pub fn begin(&self) {
-        self.begun.fetch_add(1, Ordering::AcqRel);
-        self.working.store(true, Ordering::Release);
-    }
-
-    /// Its answer has been made.
-    pub fn end(&self) {
-        self.working.store(false, Ordering::Release);
     }
 }
 

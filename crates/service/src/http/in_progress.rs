@@ -1,12 +1,32 @@
 //! A request in progress: from its head until its answer has been handed to its connection.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use wire::IdentityId;
 
-use super::client_pace::Progress;
 use super::connections::Place;
 use crate::fair_shares::Share;
+
+/// The requests of a connection, as its stream has to know them.
+#[derive(Debug, Default)]
+pub struct Progress {
+    pub(super) begun: AtomicU64,
+    pub(super) working: AtomicBool,
+}
+
+impl Progress {
+    /// A request's head is complete.
+    pub fn begin(&self) {
+        self.begun.fetch_add(1, Ordering::AcqRel);
+        self.working.store(true, Ordering::Release);
+    }
+
+    /// Its answer has been made.
+    pub fn end(&self) {
+        self.working.store(false, Ordering::Release);
+    }
+}
 
 /// A request that is worked for, until its answer has been handed to its connection. Clones share it.
 #[derive(Clone, Debug)]

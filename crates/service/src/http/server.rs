@@ -29,9 +29,10 @@ use tracing::{Instrument, field};
 use wire::rest::error::Code;
 
 use crate::http::broker_address::{BROKER, BrokerAddress, FORWARDER_PORT};
-use crate::http::client_pace::{Arriving, Pace, Progress, Watched};
+use crate::http::client_pace::{Arriving, Pace, Watched};
 use crate::http::connections::{Connections, Place};
 use crate::http::failure::Failure;
+use crate::http::in_progress::Progress;
 use crate::http::in_progress::Working;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
