@@ -1,5 +1,5 @@
-//! Whether an account may act: neither the person nor the application that asks in their name is disabled, and nothing was
-//! ended since the secret was read that it shows.
+//! Whether an account may act: neither the person nor the application that asks in their name is disabled; and whether
+//! what it held was ended since its secret was read.
 
 use wire::{ClientId, IdentityId};
 
@@ -39,17 +39,17 @@ pub(crate) async fn is_active(
     Ok(own == Some(false) && asking == Some(false))
 }
 
-/// An account as it was when its password or secret was read, to be checked. Read with the secret or before it, and not
-/// from a cache that could be older than the secret.
+/// An account as it was when its password or secret was read to be checked. It is read together with the secret or before it:
+/// one that is read later would let a secret pass that had ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccountVersion {
     pub identity: IdentityId,
     pub generation: i64,
 }
 
-/// Whether all that the account holds was not ended since, and neither it nor the first of its set is disabled. Called in
-/// the transaction that issues something for the secret: so a request that showed a secret gets nothing that outlives a
-/// reset of it.
+/// Whether nothing of the account was ended since it was read, and neither it nor the first of its set is disabled. Called in
+/// the transaction that issues something for its secret, so that a request that showed the secret before a reset gets nothing
+/// after it.
 pub(crate) async fn is_current(tx: &mut Tx, account: AccountVersion) -> Result<bool, StoreError> {
     let current = sqlx::query(
         "SELECT 1 FROM identities i JOIN identities p ON p.id = coalesce(i.primary_id, i.id) \
