@@ -1,32 +1,32 @@
-//! Room that many share: nobody may hold more of it than half of what the others leave.
+//! Divides a limited resource among its holders: each may hold at most half of what the others leave.
 //!
-//! One holder alone gets half; two that want all get a third each, and a third stays free; however many take what they
-//! can, the next one finds some. So a holder never locks out others, and no figure says how many holders there are.
+//! One holder alone gets half. Two that want everything get a third each, and a third stays free. However many take as much
+//! as they can, the next one still gets some. So nobody locks out others, and no number of holders has to be configured.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How much somebody may hold of a room for `size`, of which others hold `others`.
-pub fn most(size: usize, others: usize) -> usize {
+/// How much one holder may have of `size`, of which others hold `others`.
+pub fn largest_share(size: usize, others: usize) -> usize {
     match size.saturating_sub(others) {
         0 => 0,
         left => (left / 2).max(1),
     }
 }
 
-/// A room, counted by its holders. Clones share it.
+/// A limited resource, and how much each holder has of it. Clones share it.
 #[derive(Debug)]
-pub struct Shares<K>(Arc<Mutex<Held<K>>>);
+pub struct Shares<K>(Arc<Mutex<Holdings<K>>>);
 
 #[derive(Debug)]
-struct Held<K> {
+struct Holdings<K> {
     size: usize,
     all: usize,
     each: HashMap<K, usize>,
 }
 
-/// What somebody holds. It is given back when this is dropped.
+/// What one holder has taken. It is given back when this is dropped.
 #[derive(Debug)]
 pub struct Share<K: Eq + Hash> {
     shares: Shares<K>,
@@ -42,18 +42,18 @@ impl<K> Clone for Shares<K> {
 
 impl<K: Eq + Hash + Copy> Shares<K> {
     pub fn new(size: usize) -> Shares<K> {
-        Shares(Arc::new(Mutex::new(Held { size, all: 0, each: HashMap::new() })))
+        Shares(Arc::new(Mutex::new(Holdings { size, all: 0, each: HashMap::new() })))
     }
 
-    /// `amount` for `holder`, unless that is more than its share.
+    /// Takes `amount` for `holder`, unless that is more than its share.
     pub fn take(&self, holder: K, amount: usize) -> Option<Share<K>> {
-        self.more(holder, amount).then(|| Share { shares: self.clone(), holder, amount })
+        self.try_take(holder, amount).then(|| Share { shares: self.clone(), holder, amount })
     }
 
-    fn more(&self, holder: K, amount: usize) -> bool {
+    fn try_take(&self, holder: K, amount: usize) -> bool {
         let mut held = self.held();
         let own = held.each.get(&holder).copied().unwrap_or(0);
-        let fits = own + amount <= most(held.size, held.all - own);
+        let fits = own + amount <= largest_share(held.size, held.all - own);
         if fits && amount > 0 {
             held.all += amount;
             held.each.insert(holder, own + amount);
@@ -63,16 +63,16 @@ impl<K: Eq + Hash + Copy> Shares<K> {
 }
 
 impl<K> Shares<K> {
-    fn held(&self) -> MutexGuard<'_, Held<K>> {
+    fn held(&self) -> MutexGuard<'_, Holdings<K>> {
         // A panic while it was held cannot have left it half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<K: Eq + Hash + Copy> Share<K> {
-    /// Takes `amount` more; whether it could.
+    /// Takes `amount` more. False if that is more than the holder's share.
     pub fn grow(&mut self, amount: usize) -> bool {
-        let grown = self.shares.more(self.holder, amount);
+        let grown = self.shares.try_take(self.holder, amount);
         if grown {
             self.amount += amount;
         }

@@ -1,7 +1,7 @@
-//! Every limit of the service that an operator may set, in one table; the section `limits` of the configuration.
+//! The limits that an operator may set: the section `limits` of the configuration, with defaults and checks.
 //!
-//! The defaults are generous to everybody who works and small beside what the machine has. A limit that is part of a
-//! protocol, or that no one could sensibly change, stands beside the code that holds to it.
+//! The defaults are far above what normal use needs, and far below what the machine has. A limit that is part of a protocol,
+//! or that nobody has a reason to change, is a constant beside the code that keeps it.
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
@@ -15,13 +15,12 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Bodies of all requests that are being received or worked on, in bytes, in memory and in files. An address may
     /// have half of what others leave, and an identity half of what others leave of half of it; beyond that, they are
-    /// asked to come again. Answers that were not read yet may take half as much memory besides, and an identity half of
-    /// what others leave of that.
+    /// refused with 503. Answers that were not read yet may take half as much memory besides, and an identity half of what
+    /// others leave of that.
     pub bodies_in_flight_bytes: usize,
-    /// A body that has not arrived by then is not waited for,
+    /// How long all of a body may take to arrive.
     pub body_seconds: u32,
-    /// nor one of which less arrives, measured over ten seconds. A connection ends whose client reads less of its answer,
-    /// measured over a minute.
+    /// The lowest rate at which a body may arrive, measured over ten seconds, and an answer be read, measured over a minute.
     pub body_bytes_per_second: u32,
     /// How long the head of a request may take from its first byte.
     pub head_seconds: u32,
@@ -37,15 +36,15 @@ pub struct Limits {
     pub functions_per_submit: usize,
     /// Tasks that one request may ask about.
     pub tasks_per_status: usize,
-    /// Payloads and results from this size on lie in files of their own, beside the database.
+    /// Payloads and results of this size and more are stored in files of their own, beside the database.
     pub file_from_bytes: usize,
-    /// Requests of one identity: so many in a second for long,
+    /// Requests of one identity in a second, on average.
     pub requests_per_second: u32,
-    /// and so many at once after a rest.
+    /// Requests of one identity at once, after a time without any.
     pub requests_at_once: u32,
     /// Endpoints that one identity may have, and as many user endpoints besides.
     pub endpoints_per_identity: u32,
-    /// How long a submit whose answer was lost is known again.
+    /// How long a retry of a submit whose answer was lost gets the same answer.
     pub resent_seconds: u32,
     /// How long the key of `Idempotency-Key` is remembered.
     pub idempotency_hours: u32,
@@ -53,13 +52,13 @@ pub struct Limits {
     pub result_days: u32,
     /// How long a task may wait for its endpoint.
     pub task_days: u32,
-    /// How long it is still known of an expired task that there was one.
+    /// How long the service remembers an expired task.
     pub expired_days: u32,
     /// How long a locked endpoint cannot be registered.
     pub lock_seconds: u32,
-    /// How long an endpoint may be online and take nothing before its status says so.
+    /// How long an endpoint may be online without taking a task before its status says so.
     pub idle_seconds: u32,
-    /// How often in a row a user endpoint that died is started for the tasks that it left, before they are given up.
+    /// How often in a row a user endpoint that died is started again for the tasks that it left, before they end with an error.
     pub restarts: u32,
 }
 
@@ -95,12 +94,12 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The most that a submit's body may measure: one payload, its escapes, and a little.
+    /// The largest body of a submit: one payload, its escapes in JSON, and a little more.
     pub fn submit_bytes(&self) -> usize {
         self.payload_bytes + (wire::rest::SUBMIT_LIMIT - (64 << 20))
     }
 
-    /// What fits together; otherwise why not.
+    /// Checks that the limits fit together. The error says which key to change.
     pub fn check(&self) -> Result<(), String> {
         let least = 4 * self.submit_bytes().max(self.body_bytes);
         if self.http_connections < 8 || self.amqp_connections < 8 {
@@ -116,11 +115,11 @@ impl Limits {
         Ok(())
     }
 
-    /// Lowers the numbers of connections to what so many open files allow; whether it had to.
+    /// Lowers the numbers of connections to what `descriptors` allow. Returns whether it had to.
     pub fn fit(&mut self, descriptors: usize) -> bool {
-        // For the database, files of bodies and payloads, and what listens.
+        // The rest is for the database, files of bodies and payloads, and listening sockets.
         let room = descriptors - (descriptors / 4).min(1_024);
-        // A quarter more of each may be about to say what they speak, or who they are.
+        // Besides each limit, a quarter of it may be connections whose protocol or user isn't known yet.
         let wanted = (self.http_connections.saturating_add(self.amqp_connections) / 4).saturating_mul(5);
         if wanted <= room {
             return false;

@@ -1,4 +1,4 @@
-//! Where clients reach the broker, as the service tells them, and the headers about it.
+//! The address of the broker that the service gives to clients, and the headers about it.
 
 use std::net::{IpAddr, Ipv4Addr};
 

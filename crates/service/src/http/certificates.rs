@@ -1,7 +1,7 @@
-//! The certificate that we show, read anew when its files change or on SIGHUP.
+//! The service's TLS certificate. It is read again when its files change, and on SIGHUP.
 //!
-//! Connections that are open keep theirs; new ones get the new. Files that cannot be used change nothing, and the log
-//! says so: a renewal that went wrong takes nobody's access away before the old certificate ends.
+//! Open connections keep the old certificate; new ones get the new. If the new files can't be used, the old certificate stays
+//! in use and the log says so: a failed renewal locks out nobody before the old certificate expires.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How often the files are looked at. Links that are swapped below them are noticed, too.
+/// How often the files are checked. A symbolic link that was changed is noticed, too.
 const LOOK: Duration = Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +56,7 @@ impl Files {
         })
     }
 
-    /// What differs once the files have been replaced.
+    /// Identifies the contents of the files: it differs once they have been replaced.
     fn stamp(&self) -> [Option<(u64, u64, i64, i64)>; 2] {
         [&self.certificate, &self.key].map(|path| {
             let known = std::fs::metadata(path).ok()?;
@@ -98,15 +98,15 @@ impl Certificates {
         self.server.clone()
     }
 
-    /// Shows what the files hold now from the next handshake on, or keeps what there is.
+    /// Uses what the files contain from the next handshake on. If that can't be used, keeps the old certificate.
     pub fn reload(&self) {
         let certificate = self.files.certificate.display();
         match self.files.read() {
             Ok(read) => {
                 *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(read);
-                tracing::info!(%certificate, "the certificate was read anew");
+                tracing::info!(%certificate, "reloaded the certificate");
             }
-            Err(error) => tracing::error!(%error, "the new certificate cannot be used, the old one stays"),
+            Err(error) => tracing::error!(%error, "the new certificate can't be used: keeping the old one"),
         }
     }
 

@@ -1,12 +1,11 @@
-//! How slow a client may be: to send the head of a request, to send its body, to read an answer.
+//! Cuts off slow clients: the head of a request, its body and the reading of an answer each have a deadline or a lowest rate.
 //!
-//! Only the time in which the service waits for the client counts, never what the service itself takes.
+//! Only the time in which the service waits for the client counts, never the time that the service itself takes.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,14 +13,14 @@ use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use crate::http::in_progress::{Progress, Working};
+use crate::http::in_progress::{Progress, RequestInProgress};
 use crate::limits::Limits;
 
 const BODY_WINDOW: Duration = Duration::from_secs(10);
 /// Longer than that of a body: a slow client takes what the system buffers for it, up to 4 MiB, in large portions.
 const ANSWER_WINDOW: Duration = Duration::from_secs(60);
 
-/// What is asked of clients.
+/// The deadlines and rates that clients have to keep.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     head: Duration,
@@ -101,21 +100,21 @@ impl Pace {
     }
 }
 
-/// A connection whose client sends whole heads and reads what it is answered.
+/// The stream of a connection. It fails if the client doesn't complete a head, or reads its answer too slowly.
 #[derive(Debug)]
-pub struct Watched<S> {
+pub struct PacedStream<S> {
     stream: S,
     pace: Pace,
     progress: Arc<Progress>,
-    /// Until when the head must be complete of which some has come, and how many requests were before it.
+    /// Once a head has begun to arrive: when it must be complete, and how many requests were before it.
     head: Option<(Pin<Box<Sleep>>, u64)>,
     /// What the client has taken of answers since it was first waited for.
     sent: Window,
 }
 
-impl<S> Watched<S> {
-    pub fn new(stream: S, pace: Pace, progress: Arc<Progress>) -> Watched<S> {
-        Watched { stream, pace, progress, head: None, sent: Window::default() }
+impl<S> PacedStream<S> {
+    pub fn new(stream: S, pace: Pace, progress: Arc<Progress>) -> PacedStream<S> {
+        PacedStream { stream, pace, progress, head: None, sent: Window::default() }
     }
 
     /// The result of a write, of which `bytes` were taken; an error if the client reads too slowly.
@@ -139,15 +138,15 @@ impl<S> Watched<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for PacedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let begun = this.progress.begun.load(Ordering::Acquire);
-        let working = this.progress.working.load(Ordering::Acquire);
+        let begun = this.progress.begun();
+        let working = this.progress.is_working();
         if working || this.head.as_ref().is_some_and(|(_, before)| *before != begun) {
             this.head = None;
         }
@@ -160,13 +159,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
             && let Some((head, _)) = &mut this.head
         {
             ready!(head.as_mut().poll(context));
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "a head is not completed")));
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the head of the request did not arrive in time",
+            )));
         }
         read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for PacedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -210,23 +212,23 @@ pub struct TooSlow;
 #[error("the connection had to make room before the request's body arrived")]
 pub struct MadeRoom;
 
-/// A request's body that has to arrive. While it is awaited, the service does nothing for its connection, so the connection
+/// A request's body. It fails if it arrives too slowly. While it is awaited, the service does nothing for its connection, so the connection
 /// counts as idle and may have to make room for another one.
 #[derive(Debug)]
-pub struct Arriving<B> {
+pub struct PacedBody<B> {
     body: B,
     pace: Pace,
-    working: Working,
+    working: RequestInProgress,
     /// Whether the connection counts as idle.
     idle: bool,
-    /// Of the whole body; from when it is first asked for.
+    /// When all of the body must have arrived; set when the body is first read.
     end: Option<Instant>,
     received: Window,
 }
 
-impl<B> Arriving<B> {
-    pub(super) fn new(body: B, pace: Pace, working: Working) -> Arriving<B> {
-        Arriving { body, pace, working, idle: false, end: None, received: Window::default() }
+impl<B> PacedBody<B> {
+    pub(super) fn new(body: B, pace: Pace, working: RequestInProgress) -> PacedBody<B> {
+        PacedBody { body, pace, working, idle: false, end: None, received: Window::default() }
     }
 
     fn pause(&mut self) {
@@ -242,14 +244,14 @@ impl<B> Arriving<B> {
     }
 }
 
-impl<B> Drop for Arriving<B> {
+impl<B> Drop for PacedBody<B> {
     /// Whatever is done without the rest of the body is work again.
     fn drop(&mut self) {
         self.resume();
     }
 }
 
-impl<B> Body for Arriving<B>
+impl<B> Body for PacedBody<B>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<axum::BoxError>,
@@ -306,10 +308,10 @@ mod tests {
     const PATIENT: Pace = Pace { head: LONG, body: LONG, receiving: ANY, sending: ANY };
 
     /// A request in progress on the only connection of its address, where two may have one each.
-    fn working() -> (Connections, Working) {
+    fn working() -> (Connections, RequestInProgress) {
         let connections = Connections::new(2);
-        let place = connections.enter(ADDRESS).unwrap();
-        (connections, Working::begin(Arc::new(place), Arc::default()).unwrap())
+        let slot = connections.enter(ADDRESS).unwrap();
+        (connections, RequestInProgress::begin(Arc::new(slot), Arc::default()).unwrap())
     }
 
     /// Whether a body arrives whole of which `bytes` come each `each`, `times` times.
@@ -319,7 +321,7 @@ mod tests {
             Ok::<_, axum::Error>(Bytes::from(vec![0; bytes]))
         });
         let (_, working) = working();
-        let body = Arriving::new(AxumBody::from_stream(sent.boxed()), pace, working);
+        let body = PacedBody::new(AxumBody::from_stream(sent.boxed()), pace, working);
         let mut chunks = AxumBody::new(body).into_data_stream();
         while let Some(chunk) = chunks.next().await {
             if chunk.is_err() {
@@ -348,7 +350,7 @@ mod tests {
             receiver.recv().await.map(|bytes| (Ok::<Bytes, axum::Error>(bytes), receiver))
         });
         let body = AxumBody::from_stream(sent.boxed());
-        let mut body = AxumBody::new(Arriving::new(body, PATIENT, working)).into_data_stream();
+        let mut body = AxumBody::new(PacedBody::new(body, PATIENT, working)).into_data_stream();
         sender.send(Bytes::from_static(b"a")).unwrap();
         body.next().await.unwrap().unwrap();
         assert!(connections.enter(ADDRESS).is_none(), "its handler works with what has come");
@@ -368,7 +370,7 @@ mod tests {
         let (mut client, server) = tokio::io::duplex(1_000);
         let progress = Arc::new(Progress::default());
         let pace = Pace { head: 300 * MILLI, ..PATIENT };
-        let mut watched = Watched::new(server, pace, progress.clone());
+        let mut watched = PacedStream::new(server, pace, progress.clone());
         let mut buffer = [0; 100];
         client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
         assert_eq!(watched.read(&mut buffer).await.unwrap(), 18);
@@ -398,7 +400,7 @@ mod tests {
     /// Whether an answer of 500 bytes is sent whole of which the client reads `bytes` each `each`.
     async fn is_sent(pace: Pace, bytes: usize, each: Duration) -> bool {
         let (mut client, server) = tokio::io::duplex(10);
-        let mut watched = Watched::new(server, pace, Arc::default());
+        let mut watched = PacedStream::new(server, pace, Arc::default());
         let reading = async {
             let mut read = 0;
             while read < 500 {

@@ -1,9 +1,9 @@
-//! Who is connected, by address, and who has to make room.
+//! Counts connections by address, and closes idle ones to make room.
 //!
-//! An address may have so many connections as [`crate::fair_shares`] say. One more ends the one of its own that has
-//! been idle for longest: so a client that opens connections and leaves them locks out nobody, not even those who
-//! come from the same address. A connection is idle while the service waits for its client: for a request, or for more of a
-//! body. Connections that are worked for are not ended; when all of an address's are, one more is refused.
+//! An address may have as many connections as [`crate::fair_shares`] allows. One more closes its own connection that has
+//! been idle for longest. So a client that opens connections and leaves them locks out nobody, not even others at the same
+//! address. A connection is idle while the service waits for its client: for a request, or for more of a
+//! body. Connections that the service works for are never closed; when all of an address are such, one more is refused.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use crate::fair_shares;
 use identity::http::arrival::network;
 
-/// The connections of one kind. Clones share it.
+/// The count of one kind of connections. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Connections(Arc<Inner>);
 
@@ -45,9 +45,9 @@ impl Holder {
     }
 }
 
-/// The place of one connection. It is idle at first.
+/// One connection in the count. It is idle at first.
 #[derive(Debug)]
-pub struct Place {
+pub struct ConnectionSlot {
     connections: Connections,
     address: IpAddr,
     state: Mutex<State>,
@@ -67,11 +67,11 @@ impl Table {
         self.next
     }
 
-    /// Makes room for one more of `address`; whether there is.
+    /// Evicts idle connections of `address` until it may have one more. False if it may not.
     fn make_room(&mut self, address: IpAddr) -> bool {
         loop {
             let own = self.holders.get(&address).map_or(0, Holder::count);
-            if own < fair_shares::most(self.size, self.all - own) {
+            if own < fair_shares::largest_share(self.size, self.all - own) {
                 return true;
             }
             let oldest = self.holders.get_mut(&address).and_then(|holder| holder.idle.pop_first());
@@ -89,8 +89,8 @@ impl Connections {
         Connections(Arc::new(Inner { table: Mutex::new(table), left: Notify::new() }))
     }
 
-    /// A place for a connection from `address`.
-    pub fn enter(&self, address: IpAddr) -> Option<Place> {
+    /// Counts a new connection from `address`, unless it may not have one more.
+    pub fn enter(&self, address: IpAddr) -> Option<ConnectionSlot> {
         let address = network(address);
         let mut table = self.table();
         if !table.make_room(address) {
@@ -99,7 +99,7 @@ impl Connections {
         table.all += 1;
         let evicted = Arc::new(Notify::new());
         let state = Mutex::new(State::Idle(table.idle(address, &evicted)));
-        Some(Place { connections: self.clone(), address, state, evicted })
+        Some(ConnectionSlot { connections: self.clone(), address, state, evicted })
     }
 
     /// Waits until there is none.
@@ -119,13 +119,14 @@ impl Connections {
     }
 }
 
-impl Place {
-    /// Until it has to make room for another of its address.
+impl ConnectionSlot {
+    /// Waits until this connection has to make room for another of its address.
     pub async fn evicted(&self) {
         self.evicted.notified().await;
     }
 
-    /// The service works for it from now on. If it had to make room, it is counted again; false if there is no room for it.
+    /// The service works for this connection from now on. If it was evicted, it is counted again; false if its address may
+    /// not have one more.
     pub fn begin(&self) -> bool {
         let mut table = self.connections.table();
         let mut state = self.state();
@@ -142,7 +143,7 @@ impl Place {
         true
     }
 
-    /// It is idle again.
+    /// The connection is idle again.
     pub fn end(&self) {
         let mut table = self.connections.table();
         let mut state = self.state();
@@ -154,7 +155,7 @@ impl Place {
         }
     }
 
-    /// Whether it had to make room.
+    /// Whether it had to make room for another one.
     pub fn is_evicted(&self) -> bool {
         let table = self.connections.table();
         match *self.state() {
@@ -170,7 +171,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut table = self.connections.table();
         let state = *self.state();
@@ -201,8 +202,8 @@ mod tests {
     const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
     const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 
-    fn is_evicted(place: &Place) -> bool {
-        place.evicted().now_or_never().is_some()
+    fn is_evicted(slot: &ConnectionSlot) -> bool {
+        slot.evicted().now_or_never().is_some()
     }
 
     #[test]

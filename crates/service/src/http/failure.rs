@@ -1,4 +1,4 @@
-//! A refused request: the error body of the compute routes, which all generations of clients understand.
+//! Refusals: builds the error body of the compute routes, which every version of the client understands.
 //!
 //! Permissions and the store say what went wrong in their own types; here it becomes the body. Internal errors are logged,
 //! and the client is told only that the service failed.
@@ -21,11 +21,11 @@ pub struct Failure(Box<Refusal>);
 #[derive(Clone, Debug)]
 struct Refusal {
     body: ErrorBody,
-    /// How soon the client may come again, in seconds.
+    /// When the client may try again, in seconds.
     retry_after: u32,
 }
 
-/// How soon a client may come again when we cannot help it now, in seconds.
+/// When a client may try again if the service can't answer now, in seconds.
 const RETRY_AFTER: u32 = 2;
 
 impl Failure {
@@ -73,7 +73,7 @@ impl Failure {
         Failure::of(ErrorBody::new(Code::ResourceLocked, message).with_args([endpoint.to_string()]))
     }
 
-    /// Who was let in a moment ago and is no more.
+    /// The caller's login was ended after this request began.
     pub fn shut_out() -> Failure {
         Failure::new(Code::InvalidAuthToken, "The login was ended while this was asked: log in again")
     }
@@ -107,7 +107,7 @@ impl Failure {
         Failure::of(ErrorBody::new(Code::TaskGroupNotFound, message).with_args([group.to_string()]))
     }
 
-    /// A member of a body names something that is not built: refused by name rather than ignored.
+    /// A member of a body asks for something that this service doesn't have. It is refused by name rather than ignored.
     pub fn not_served(member: &str) -> Failure {
         Failure::new(Code::SemanticallyInvalid, format!("{member}: not served by this service"))
     }
@@ -129,7 +129,7 @@ impl Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Failure {
-        tracing::error!(%error, "a request failed at the store");
+        tracing::error!(%error, "a request failed because the store failed");
         Failure::unavailable("The service's store does not answer; try again later")
     }
 }
@@ -144,16 +144,16 @@ impl From<Malformed> for Failure {
     }
 }
 
-/// The body with the id under which our log knows the request.
+/// The body with the request's id, by which the log is searched.
 #[derive(Serialize)]
-struct Told<'a> {
+struct IdentifiedBody<'a> {
     #[serde(flatten)]
     body: &'a ErrorBody,
     request_id: &'a str,
 }
 
 impl IntoResponse for Failure {
-    /// The failure rides along in the response's extensions until [`Failure::tell`] writes it.
+    /// The failure rides along in the response's extensions until [`Failure::response`] writes it.
     fn into_response(self) -> Response {
         let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
         response.extensions_mut().insert(self);
@@ -163,10 +163,10 @@ impl IntoResponse for Failure {
 
 impl Failure {
     /// Writes the answer, now that the request's id is known.
-    pub fn tell(&self, request_id: &str) -> Response {
+    pub fn response(&self, request_id: &str) -> Response {
         let status =
             StatusCode::from_u16(self.0.body.http_status_code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, Json(Told { body: &self.0.body, request_id })).into_response();
+        let mut response = (status, Json(IdentifiedBody { body: &self.0.body, request_id })).into_response();
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             response.headers_mut().insert(header::RETRY_AFTER, self.0.retry_after.into());
         }

@@ -1,18 +1,18 @@
-//! A request in progress: from its head until its answer has been handed to its connection.
+//! A request in progress: what it counts for, from its head until its answer has been handed to its connection.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use wire::IdentityId;
 
-use super::connections::Place;
+use super::connections::ConnectionSlot;
 use crate::fair_shares::Share;
 
-/// The requests of a connection, as its stream has to know them.
+/// What the stream of a connection has to know about its requests.
 #[derive(Debug, Default)]
 pub struct Progress {
-    pub(super) begun: AtomicU64,
-    pub(super) working: AtomicBool,
+    begun: AtomicU64,
+    working: AtomicBool,
 }
 
 impl Progress {
@@ -22,60 +22,70 @@ impl Progress {
         self.working.store(true, Ordering::Release);
     }
 
+    /// How many requests have begun.
+    pub fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Acquire)
+    }
+
+    /// Whether one is in progress.
+    pub fn is_working(&self) -> bool {
+        self.working.load(Ordering::Acquire)
+    }
+
     /// Its answer has been made.
     pub fn end(&self) {
         self.working.store(false, Ordering::Release);
     }
 }
 
-/// A request that is worked for, until its answer has been handed to its connection. Clones share it.
+/// A request in progress. Clones share it; it ends with the last of them.
 #[derive(Clone, Debug)]
-pub(crate) struct Working(Arc<Work>);
+pub(crate) struct RequestInProgress(Arc<Inner>);
 
 #[derive(Debug)]
-struct Work {
-    place: Arc<Place>,
+struct Inner {
+    slot: Arc<ConnectionSlot>,
     progress: Arc<Progress>,
-    /// Of the requests that are worked for, what it takes of its caller's.
+    /// One of the requests that its caller may have in progress.
     share: OnceLock<Share<IdentityId>>,
 }
 
-impl Working {
+impl RequestInProgress {
     /// Nothing if the connection had to make room for another one, and there is none for it now.
-    pub(super) fn begin(place: Arc<Place>, progress: Arc<Progress>) -> Option<Working> {
-        if !place.begin() {
+    pub(super) fn begin(slot: Arc<ConnectionSlot>, progress: Arc<Progress>) -> Option<RequestInProgress> {
+        if !slot.begin() {
             return None;
         }
         progress.begin();
-        Some(Working(Arc::new(Work { place, progress, share: OnceLock::new() })))
+        Some(RequestInProgress(Arc::new(Inner { slot, progress, share: OnceLock::new() })))
     }
 
     /// The service waits for the client, and does nothing for it meanwhile.
     pub(super) fn pause(&self) {
-        self.0.place.end();
+        self.0.slot.end();
     }
 
     /// The service works for the client again. False if its connection had to make room for another one meanwhile, and there
     /// is none for it now.
     pub(super) fn resume(&self) -> bool {
-        self.0.place.begin()
+        self.0.slot.begin()
     }
 
     /// Whether its connection had to make room for another one while it was paused.
     pub(super) fn is_evicted(&self) -> bool {
-        self.0.place.is_evicted()
+        self.0.slot.is_evicted()
     }
 
-    /// Whose request it is, with what it takes of their share.
-    pub(crate) fn counts_for(&self, share: Share<IdentityId>) {
-        // A request has one caller; whoever asks for it twice has a share already.
+    /// Holds what the request takes of its caller's share until it ends.
+    pub(crate) fn hold_share(&self, share: Share<IdentityId>) {
+        // A request has one caller: the second time, its share is held already.
         let _ = self.0.share.set(share);
     }
 }
 
-impl Drop for Work {
+impl Drop for Inner {
     fn drop(&mut self) {
         self.progress.end();
-        self.place.end();
+        self.slot.end();
     }
 }

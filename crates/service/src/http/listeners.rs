@@ -1,7 +1,7 @@
-//! The sockets we listen on, and what is spoken at each: HTTP, AMQP, either of them inside TLS, or several on one port.
+//! Listens on the service's sockets and tells protocols apart: HTTP, AMQP, either of them inside TLS, or several on one port.
 //!
-//! Who connects speaks first in every one of them, and one byte is enough to know: a TLS handshake begins with 0x16, an
-//! AMQP greeting with `A`, as no method of HTTP that we serve does. What is not spoken at a listener is not answered.
+//! In each of these protocols the client sends first, and its first byte is enough: a TLS handshake begins with 0x16, an AMQP
+//! greeting with `A`, and no HTTP method that is served does. A listener closes connections of protocols it doesn't serve.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,18 +15,18 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use crate::http::connections::{Connections, Place};
-use crate::http::quick_ack::Prompt;
+use crate::http::connections::{ConnectionSlot, Connections};
+use crate::http::quick_ack::QuickAckStream;
 use crate::http::server::Server;
 use crate::limits::Limits;
 use identity::http::arrival::Arrival;
 
-/// Connections at a time that have not said what they speak.
+/// Connections at a time whose protocol isn't known yet.
 const UNDECIDED: usize = 1_024;
-/// How long one of them may take, TLS handshake included.
+/// How long a connection may take to show its protocol, TLS handshake included.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is spoken at a listener.
+/// The protocols of a listener.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Protocols {
     pub http: bool,
@@ -37,30 +37,30 @@ pub struct Protocols {
     pub metrics: bool,
 }
 
-/// What the first byte of a connection says.
+/// The protocol that a client's first byte shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum First {
+pub enum Protocol {
     Tls,
     Amqp,
     Http,
 }
 
 impl Protocols {
-    /// What a connection speaks that begins with `byte`, inside TLS or outside; nothing, if not here.
-    pub fn first(self, byte: u8, inside_tls: bool) -> Option<First> {
+    /// The protocol of a connection whose first byte is `byte`, inside TLS or outside. None if it isn't served here.
+    pub fn protocol_of(self, byte: u8, inside_tls: bool) -> Option<Protocol> {
         let (http, amqp) =
             if inside_tls { (self.https, self.amqps) } else { (self.http || self.metrics, self.amqp) };
         match byte {
-            0x16 if !inside_tls => (self.https || self.amqps).then_some(First::Tls),
-            b'A' if amqp => Some(First::Amqp),
-            // A client of AMQP that begins wrongly is told by the broker what is right.
-            _ if amqp && !http => Some(First::Amqp),
-            _ => http.then_some(First::Http),
+            0x16 if !inside_tls => (self.https || self.amqps).then_some(Protocol::Tls),
+            b'A' if amqp => Some(Protocol::Amqp),
+            // The broker answers a wrong greeting with the right one.
+            _ if amqp && !http => Some(Protocol::Amqp),
+            _ => http.then_some(Protocol::Http),
         }
     }
 }
 
-/// A socket that listens.
+/// A listening socket.
 #[derive(Debug)]
 pub struct Listener {
     pub address: SocketAddr,
@@ -81,7 +81,7 @@ impl AsRawFd for Listener {
     }
 }
 
-/// Opens all of them, or none.
+/// Opens all sockets of `plan`, or none.
 pub async fn open(plan: Vec<(SocketAddr, Protocols)>) -> Result<Vec<Listener>, ListenError> {
     let mut listeners = Vec::new();
     for (address, spoken) in plan {
@@ -92,13 +92,13 @@ pub async fn open(plan: Vec<(SocketAddr, Protocols)>) -> Result<Vec<Listener>, L
     Ok(listeners)
 }
 
-/// What lies behind the listeners. Clones share it.
+/// Accepts connections and passes them to the HTTP server or the broker. Clones share it.
 #[derive(Clone)]
 pub struct Acceptor {
-    pub front: Server,
+    pub server: Server,
     pub broker: Handle,
     pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// Those that have not said what they speak. What they will speak has room of its own.
+    /// Connections whose protocol isn't known yet. HTTP and AMQP have limits of their own.
     undecided: Connections,
 }
 
@@ -110,16 +110,16 @@ impl std::fmt::Debug for Acceptor {
 
 impl Acceptor {
     pub fn new(
-        front: Server,
+        server: Server,
         broker: Handle,
         tls: Option<Arc<rustls::ServerConfig>>,
         limits: &Limits,
     ) -> Acceptor {
         let undecided = Connections::new(UNDECIDED.min(limits.http_connections / 4));
-        Acceptor { front, broker, tls, undecided }
+        Acceptor { server, broker, tls, undecided }
     }
 
-    /// Lets everybody in until `stop` begins.
+    /// Accepts connections until `stop` begins.
     pub async fn serve(&self, listener: Listener, stop: Stop) {
         loop {
             let accepted = tokio::select! {
@@ -128,38 +128,45 @@ impl Acceptor {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    let Some(place) = self.undecided.enter(peer.ip()) else { continue };
+                    let Some(slot) = self.undecided.enter(peer.ip()) else { continue };
                     let (acceptor, spoken, stop) = (self.clone(), listener.spoken, stop.clone());
-                    tokio::spawn(async move { acceptor.enter(stream, peer, spoken, place, stop).await });
+                    tokio::spawn(async move { acceptor.enter(stream, peer, spoken, slot, stop).await });
                 }
                 Err(error) => {
-                    // Out of descriptors, mostly: give others the time to close some.
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    // Mostly there are no file descriptors left: wait for connections to close.
+                    tracing::warn!(%error, "could not accept a connection");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
         }
     }
 
-    async fn enter(self, stream: TcpStream, peer: SocketAddr, spoken: Protocols, place: Place, stop: Stop) {
-        // Small frames and answers are the rule here; waiting to join them costs a round trip.
+    async fn enter(
+        self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        spoken: Protocols,
+        slot: ConnectionSlot,
+        stop: Stop,
+    ) {
+        // Most frames and answers are small, and Nagle's algorithm would delay each by a round trip.
         let (Ok(at), Ok(())) = (stream.local_addr(), stream.set_nodelay(true)) else { return };
         let arrival = Arrival::new(at, peer, spoken.metrics);
-        let decided = timely(&place, async {
+        let decided = timely(&slot, async {
             let mut byte = [0];
             if stream.peek(&mut byte).await? == 0 {
                 return Ok(None);
             }
-            Ok::<_, io::Error>(spoken.first(byte[0], false))
+            Ok::<_, io::Error>(spoken.protocol_of(byte[0], false))
         });
         match decided.await {
-            Ok(Some(First::Tls)) => self.enter_tls(stream, arrival, spoken, place, stop).await,
-            Ok(Some(First::Http)) => {
-                self.admit(Prompt::new(stream), First::Http, arrival, place, stop).await;
+            Ok(Some(Protocol::Tls)) => self.enter_tls(stream, arrival, spoken, slot, stop).await,
+            Ok(Some(Protocol::Http)) => {
+                self.admit(QuickAckStream::new(stream), Protocol::Http, arrival, slot, stop).await;
             }
-            Ok(Some(First::Amqp)) => self.admit(stream, First::Amqp, arrival, place, stop).await,
+            Ok(Some(Protocol::Amqp)) => self.admit(stream, Protocol::Amqp, arrival, slot, stop).await,
             Ok(None) => {}
-            Err(error) => tracing::debug!(%peer, %error, "a connection did not say what it speaks"),
+            Err(error) => tracing::debug!(%peer, %error, "connection closed before its protocol was known"),
         }
     }
 
@@ -168,45 +175,45 @@ impl Acceptor {
         stream: TcpStream,
         arrival: Arrival,
         spoken: Protocols,
-        place: Place,
+        slot: ConnectionSlot,
         stop: Stop,
     ) {
         let Some(tls) = self.tls.clone() else { return };
-        let decided = timely(&place, async {
+        let decided = timely(&slot, async {
             let mut stream = TlsAcceptor::from(tls).accept(stream).await?;
-            let first = stream.fill_buf().await?.first().and_then(|byte| spoken.first(*byte, true));
+            let first = stream.fill_buf().await?.first().and_then(|byte| spoken.protocol_of(*byte, true));
             Ok::<_, io::Error>(first.map(|first| (stream, first)))
         });
         let arrival = Arrival { tls: true, ..arrival };
         match decided.await {
-            Ok(Some((stream, first))) => self.admit(stream, first, arrival, place, stop).await,
+            Ok(Some((stream, first))) => self.admit(stream, first, arrival, slot, stop).await,
             Ok(None) => {}
-            Err(error) => tracing::debug!(peer = %arrival.peer, %error, "a TLS handshake failed"),
+            Err(error) => tracing::debug!(peer = %arrival.peer, %error, "TLS handshake failed"),
         }
     }
 
-    async fn admit<S>(self, stream: S, first: First, arrival: Arrival, place: Place, stop: Stop)
+    async fn admit<S>(self, stream: S, first: Protocol, arrival: Arrival, slot: ConnectionSlot, stop: Stop)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         match first {
-            First::Amqp => {
-                drop(place);
+            Protocol::Amqp => {
+                drop(slot);
                 self.broker.serve(stream, Some(arrival.peer), arrival.tls).await;
             }
-            First::Http => self.front.serve(stream, arrival, place, stop).await,
-            First::Tls => {}
+            Protocol::Http => self.server.serve(stream, arrival, slot, stop).await,
+            Protocol::Tls => {}
         }
     }
 }
 
-/// What `decided` says in time, and before `place` has to make room.
-async fn timely<T>(place: &Place, decided: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+/// Waits for `decided` until the time is up or `slot` has to make room.
+async fn timely<T>(slot: &ConnectionSlot, decided: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     tokio::select! {
         decided = tokio::time::timeout(PATIENCE, decided) => decided.unwrap_or_else(|_| {
-            Err(io::Error::new(io::ErrorKind::TimedOut, "it took too long"))
+            Err(io::Error::new(io::ErrorKind::TimedOut, "the client sent nothing for 10 s, or its TLS handshake took longer"))
         }),
-        () = place.evicted() => Err(io::Error::other("too many of this address have not said what they speak")),
+        () = slot.evicted() => Err(io::Error::other("too many connections of this address whose protocol is not known")),
     }
 }
 
@@ -215,8 +222,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_byte_is_enough() {
-        use First::{Amqp, Http, Tls};
+    fn one_byte_shows_the_protocol() {
+        use Protocol::{Amqp, Http, Tls};
         let all = Protocols { http: true, amqp: true, https: true, amqps: true, metrics: false };
         let only = |edit: fn(&mut Protocols)| {
             let mut spoken = Protocols::default();
@@ -251,7 +258,7 @@ mod tests {
             (metrics, b'G', false, Some(Http)),
         ];
         for (spoken, byte, inside, expected) in table {
-            assert_eq!(spoken.first(byte, inside), expected, "{spoken:?} {byte} {inside}");
+            assert_eq!(spoken.protocol_of(byte, inside), expected, "{spoken:?} {byte} {inside}");
         }
     }
 }

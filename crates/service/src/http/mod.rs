@@ -1,6 +1,6 @@
-//! HTTP below the routes: where the service listens, how connections are served, and how much of them one client may have.
+//! HTTP below the routes: listens, serves connections, and limits how many one client may have and how slow it may be.
 //!
-//! No route is known here, and no task.
+//! Nothing here knows a route or a task.
 
 pub mod broker_address;
 pub mod certificates;

@@ -1,8 +1,8 @@
-//! A connection that acknowledges at once what a client with `http_proxy` sends.
+//! A TCP stream that acknowledges at once what a client with `http_proxy` sends, which saves 40 ms a request.
 //!
-//! Such a client sends the head of a request and its body apart, and Nagle's algorithm keeps its body back until the
-//! head is acknowledged, which the system puts off for 40 ms in the hope of an answer. It names us in full
-//! (`POST http://…`), so it is known by its first bytes, and nobody else pays for it.
+//! Such a client sends the head of a request and its body separately. Nagle's algorithm on its side holds the body back until
+//! the head is acknowledged, and the kernel here delays that acknowledgement for 40 ms. The client uses absolute URLs
+//! (`POST http://…`), so the first bytes show it, and no other client costs a system call.
 
 use std::io;
 use std::pin::Pin;
@@ -15,19 +15,19 @@ use tokio::net::TcpStream;
 const ABSOLUTE: &[u8] = b"POST http://";
 
 #[derive(Debug)]
-pub struct Prompt {
+pub struct QuickAckStream {
     stream: TcpStream,
     /// A head has been read, and nothing since.
     owes: bool,
 }
 
-impl Prompt {
-    pub fn new(stream: TcpStream) -> Prompt {
-        Prompt { stream, owes: false }
+impl QuickAckStream {
+    pub fn new(stream: TcpStream) -> QuickAckStream {
+        QuickAckStream { stream, owes: false }
     }
 }
 
-impl AsyncRead for Prompt {
+impl AsyncRead for QuickAckStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -45,7 +45,7 @@ impl AsyncRead for Prompt {
     }
 }
 
-impl AsyncWrite for Prompt {
+impl AsyncWrite for QuickAckStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

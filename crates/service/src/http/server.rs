@@ -1,7 +1,7 @@
-//! The server for HTTP: names, request ids, and the answer when a handler breaks.
+//! Serves HTTP/1.1 connections: checks the host name, numbers and logs each request, and answers if a handler panics.
 //!
-//! HTTP/1.1, with TLS or without; [`listeners`](super::listeners) brings the connections. They are bounded in number, each
-//! address has its [share](crate::http::connections), and a client has to keep [pace](crate::http::client_pace).
+//! [`listeners`](super::listeners) accept the connections and do TLS. Connections are limited in number, for each address
+//! too ([`connections`](super::connections)), and slow clients are cut off ([`client_pace`](super::client_pace)).
 
 use std::convert::Infallible;
 use std::num::NonZeroU16;
@@ -29,11 +29,10 @@ use tracing::{Instrument, field};
 use wire::rest::error::Code;
 
 use crate::http::broker_address::{BROKER, BrokerAddress, FORWARDER_PORT};
-use crate::http::client_pace::{Arriving, Pace, Watched};
-use crate::http::connections::{Connections, Place};
+use crate::http::client_pace::{Pace, PacedBody, PacedStream};
+use crate::http::connections::{ConnectionSlot, Connections};
 use crate::http::failure::Failure;
-use crate::http::in_progress::Progress;
-use crate::http::in_progress::Working;
+use crate::http::in_progress::{Progress, RequestInProgress};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::random;
@@ -41,8 +40,8 @@ use identity::http::host_names::Names;
 
 /// The longest head of a request. A connection holds as much of a body, and buffers as much of an answer.
 const LONGEST_HEAD: usize = 64 << 10;
-/// How long an evicted connection may take to be flushed.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long an evicted connection gets to send what is buffered.
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
 /// The answer where the service works for too many connections of an address.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nConnection: close\r\n\
     Content-Type: text/plain\r\nContent-Length: 60\r\n\r\n\
@@ -53,14 +52,14 @@ const LOGGED_CHARACTERS: usize = 200;
 /// How long open requests get when the service stops.
 const FINISH: Duration = Duration::from_secs(5);
 
-/// Answers requests. Clones share it.
+/// Answers the requests of connections. Clones share it.
 #[derive(Clone)]
 pub struct Server {
     router: Router,
-    /// What is answered at the listeners for metrics.
-    inside: Router,
+    /// The routes of the listeners for metrics.
+    metrics_router: Router,
     names: Names,
-    outside: BrokerAddress,
+    broker: BrokerAddress,
     metrics: Metrics,
     connections: Connections,
     pace: Pace,
@@ -68,13 +67,13 @@ pub struct Server {
     idle: Duration,
 }
 
-/// The body of an answer, with the request that it answers.
-struct Answer {
+/// The body of an answer. It keeps the request in progress until it was sent.
+struct AnswerBody {
     body: Body,
-    _working: Working,
+    _working: RequestInProgress,
 }
 
-impl hyper::body::Body for Answer {
+impl hyper::body::Body for AnswerBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -103,40 +102,40 @@ impl std::fmt::Debug for Server {
 impl Server {
     pub fn new(
         router: Router,
-        inside: Router,
+        metrics_router: Router,
         names: Names,
-        outside: BrokerAddress,
+        broker: BrokerAddress,
         metrics: Metrics,
         limits: &Limits,
     ) -> Server {
         let connections = Connections::new(limits.http_connections);
         let idle = Duration::from_secs(limits.idle_connection_seconds.into());
-        Server { router, inside, names, outside, metrics, connections, pace: Pace::new(limits), idle }
+        Server { router, metrics_router, names, broker, metrics, connections, pace: Pace::new(limits), idle }
     }
 
-    /// Serves one connection to its end. `waiting` is its place among those that are not served yet.
-    pub(crate) async fn serve<S>(self, mut stream: S, arrival: Arrival, waiting: Place, stop: Stop)
+    /// Serves one connection to its end. `waiting` is its slot among those that are not served yet.
+    pub(crate) async fn serve<S>(self, mut stream: S, arrival: Arrival, waiting: ConnectionSlot, stop: Stop)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let place = self.connections.enter(arrival.peer.ip());
+        let slot = self.connections.enter(arrival.peer.ip());
         drop(waiting);
-        let Some(place) = place.map(Arc::new) else {
-            tracing::debug!(peer = %arrival.peer, "too many connections of an address are worked for");
-            let _ = tokio::time::timeout(FAREWELL, stream.write_all(TOO_MANY)).await;
+        let Some(slot) = slot.map(Arc::new) else {
+            tracing::debug!(peer = %arrival.peer, "connection refused: the service works for too many of this address");
+            let _ = tokio::time::timeout(EVICTION_GRACE, stream.write_all(TOO_MANY)).await;
             return;
         };
         let progress = Arc::new(Progress::default());
-        let stream = Watched::new(stream, self.pace, progress.clone());
+        let stream = PacedStream::new(stream, self.pace, progress.clone());
         let server = self.clone();
         let service = {
-            let (place, progress) = (place.clone(), progress.clone());
+            let (slot, progress) = (slot.clone(), progress.clone());
             service_fn(move |request| {
                 let server = server.clone();
-                let working = Working::begin(place.clone(), progress.clone());
+                let in_progress = RequestInProgress::begin(slot.clone(), progress.clone());
                 async move {
-                    Ok::<_, Infallible>(match working {
-                        Some(working) => server.answer(request, arrival, working).await,
+                    Ok::<_, Infallible>(match in_progress {
+                        Some(in_progress) => server.answer(request, arrival, in_progress).await,
                         None => too_many(),
                     })
                 }
@@ -154,53 +153,58 @@ impl Server {
                     serving.as_mut().graceful_shutdown();
                     break serving.await;
                 }
-                () = place.evicted() => {
+                () = slot.evicted() => {
                     // It is idle: at most the end of an answer is on its way, or that its body is not waited for.
                     serving.as_mut().graceful_shutdown();
-                    if let Ok(ended) = tokio::time::timeout(FAREWELL, serving.as_mut()).await {
+                    if let Ok(ended) = tokio::time::timeout(EVICTION_GRACE, serving.as_mut()).await {
                         break ended;
                     }
-                    // A request that began meanwhile, or whose body came, may have a place again.
-                    if place.is_evicted() {
+                    // A request that began meanwhile, or whose body came, may have a slot again.
+                    if slot.is_evicted() {
                         return;
                     }
                 }
             }
         };
         if let Err(error) = ended {
-            tracing::debug!(%error, "a connection ended badly");
+            tracing::debug!(%error, "connection ended with an error");
         }
     }
 
-    /// Waits, once `stop` has begun, until open requests have ended or had their time.
+    /// Waits, once `stop` has begun, until open requests have ended or have used up their time.
     pub async fn finish(&self, stop: Stop) {
         stop.begun().await;
         tokio::select! {
             ended = tokio::time::timeout(FINISH, self.connections.ended()) => {
                 if ended.is_err() {
-                    tracing::warn!("requests that did not end in time were left");
+                    tracing::warn!("stopping with requests still open: they did not end in time");
                 }
             }
-            () = stop.hurried() => tracing::warn!("the stop was hurried: open requests were left"),
+            () = stop.hurried() => tracing::warn!("second stop signal: abandoned open requests"),
         }
     }
 
-    /// One request, from its name to its logged answer.
-    async fn answer(&self, request: Request<Incoming>, arrival: Arrival, working: Working) -> Response {
+    /// Answers one request and logs it.
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        arrival: Arrival,
+        in_progress: RequestInProgress,
+    ) -> Response {
         let began = Instant::now();
         let id = random::ordered_id().to_string();
         let (method, path) = (request.method().clone(), shown(request.uri().path()).to_owned());
         let forwarder = forwarder(request.headers());
-        // What is logged on the way carries the id that the client sees, from where it comes, and, once that is known, whose
-        // request it is.
+        // Every log line of this request carries its id, which the client sees, the peer, and the caller once known.
         let span = tracing::info_span!(
             "request", id, peer = %arrival.peer.ip(), identity = field::Empty, client = field::Empty
         );
         let response = if self.names.own(&method, request.uri()) {
-            let mut request = request.map(|body| Body::new(Arriving::new(body, self.pace, working.clone())));
+            let mut request =
+                request.map(|body| Body::new(PacedBody::new(body, self.pace, in_progress.clone())));
             request.extensions_mut().insert(Arrival { forwarder, ..arrival });
-            request.extensions_mut().insert(working.clone());
-            let router = if arrival.metrics { self.inside.clone() } else { self.router.clone() };
+            request.extensions_mut().insert(in_progress.clone());
+            let router = if arrival.metrics { self.metrics_router.clone() } else { self.router.clone() };
             let answered = router.oneshot(request).instrument(span.clone());
             match AssertUnwindSafe(answered).catch_unwind().await {
                 Ok(Ok(response)) => response,
@@ -213,15 +217,15 @@ impl Server {
             misdirected()
         };
         let mut response = match response.extensions().get::<Failure>() {
-            Some(failure) => failure.tell(&id),
+            Some(failure) => failure.response(&id),
             None => response,
         };
         if let Ok(value) = HeaderValue::from_str(&id) {
             response.headers_mut().insert("x-request-id", value);
         }
-        // A forwarder has to know where the broker really is.
+        // A forwarder needs the broker's real address.
         if forwarder.is_some()
-            && let Ok(value) = HeaderValue::from_str(&self.outside.base(arrival))
+            && let Ok(value) = HeaderValue::from_str(&self.broker.base(arrival))
         {
             response.headers_mut().insert(BROKER, value);
         }
@@ -229,7 +233,7 @@ impl Server {
         self.metrics.answered(status, took);
         let took_ms = took.as_micros() as f64 / 1_000.0;
         span.in_scope(|| tracing::info!(%method, path, status, took_ms, "http"));
-        response.map(|body| Body::new(Answer { body, _working: working }))
+        response.map(|body| Body::new(AnswerBody { body, _working: in_progress }))
     }
 }
 
@@ -238,7 +242,7 @@ fn shown(path: &str) -> &str {
     path.char_indices().nth(LOGGED_CHARACTERS).map_or(path, |(end, _)| &path[..end])
 }
 
-/// The port that a forwarder names. It is a port of the client's own machine, and nothing else can be named.
+/// The AMQP port of the forwarder that sent the request. It is on the client's own machine: only a number can be named.
 fn forwarder(headers: &HeaderMap) -> Option<NonZeroU16> {
     headers.get(FORWARDER_PORT)?.to_str().ok()?.parse().ok()
 }
@@ -249,7 +253,7 @@ fn too_many() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, headers, TOO_MANY_TEXT).into_response()
 }
 
-/// We are nobody's proxy. Programs whose `http_proxy` leads here for the SDK's sake ask us for other hosts, too.
+/// Refuses a request for another host. Programs whose `http_proxy` names the service for the SDK send it those, too.
 fn misdirected() -> Response {
     let text = "This Farcall service answers for its own names only and forwards nothing. If http_proxy names it, that is \
                 for the Globus Compute SDK alone: ask other hosts over https://, or without http_proxy.\n";
@@ -268,7 +272,7 @@ mod tests {
     /// What is answered to a request that begins when its connection has had to make room. Its handler takes longer than an
     /// evicted connection has.
     async fn answer_after_eviction(room_again: bool) -> String {
-        let slow = async || tokio::time::sleep(FAREWELL + Duration::from_millis(300)).await;
+        let slow = async || tokio::time::sleep(EVICTION_GRACE + Duration::from_millis(300)).await;
         let router = Router::new().route("/slow", get(slow));
         let broker = BrokerAddress { host: None, port: None, tls: None, plain_port: None, tls_port: None };
         let limits = Limits { http_connections: 2, ..Limits::default() };

@@ -213,9 +213,9 @@ impl Service {
         }
         let addresses = Addresses::of(&listeners);
         publish(&directory.addresses(), &addresses)?;
-        let front = Server::new(router, inside, names, outside, metrics, &config.limits);
+        let server = Server::new(router, inside, names, outside, metrics, &config.limits);
         let acceptor = Acceptor::new(
-            front,
+            server,
             dispatch.broker().clone(),
             certificates.as_ref().map(Certificates::server),
             &config.limits,
@@ -272,7 +272,7 @@ impl Service {
                 }
             };
             tokio::join!(
-                self.acceptor.front.finish(stop.clone()),
+                self.acceptor.server.finish(stop.clone()),
                 self.broker.run(Vec::new(), async move { begun.begun().await }),
                 self.admin.run(stop.clone()),
                 self.retention.run(stop.clone()),

@@ -12,7 +12,7 @@ use wire::rest::error::Code;
 use super::App;
 use crate::clock;
 use crate::http::failure::Failure;
-use crate::http::in_progress::Working;
+use crate::http::in_progress::RequestInProgress;
 use identity::http::arrival::peer;
 use identity::http::{authorization_header, caller_log};
 use store::Token;
@@ -55,13 +55,13 @@ impl FromRequestParts<App> for CallerToken {
             return Err(Failure::new(Code::InsufficientAuthScope, "The token's scope does not reach here"));
         }
         app.rates.take(token.identity, now).map_err(Failure::too_many_requests)?;
-        if let Some(working) = parts.extensions.get::<Working>() {
+        if let Some(in_progress) = parts.extensions.get::<RequestInProgress>() {
             let share = app.at_once.take(token.identity, 1).ok_or_else(|| {
                 Failure::unavailable(
                     "Too many requests of yours are answered at this moment; try again shortly",
                 )
             })?;
-            working.counts_for(share);
+            in_progress.hold_share(share);
         }
         parts.extensions.insert(Caller(token.identity));
         Ok(CallerToken { token, hash: Hash::of(bearer) })

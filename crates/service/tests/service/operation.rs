@@ -139,7 +139,7 @@ async fn a_request_is_found_in_the_log_by_its_id() {
         let id = refused.refused(503, "SERVICE_UNAVAILABLE")["request_id"].as_str().unwrap().to_owned();
         let log = service.read_log();
         let lines: Vec<_> = log.lines().filter(|line| line.contains(&id)).collect();
-        assert!(lines.iter().any(|line| line.contains("a request failed at the store")), "{log}");
+        assert!(lines.iter().any(|line| line.contains("a request failed because the store failed")), "{log}");
         assert!(lines.iter().any(|line| line.contains("503") && line.contains("/v2/tasks/")), "{log}");
         // Another request's lines are its own.
         let other = client.get("/v2/endpoints").await.headers["x-request-id"].to_str().unwrap().to_owned();
@@ -269,7 +269,7 @@ async fn certificates_are_read_anew() {
     // A bad one is told of, and the old one stays; SIGHUP asks at once.
     std::fs::write(&certificate, "nothing").unwrap();
     service.signal(Signal::SIGHUP);
-    let refused = "the new certificate cannot be used, the old one stays";
+    let refused = "the new certificate can't be used: keeping the old one";
     until(refused, async || service.read_log().contains(refused).then_some(())).await;
     assert_eq!(pki.shown(address).await, second);
 }
@@ -351,7 +351,7 @@ fn a_second_signal_hurries() {
         assert!(began.elapsed() < Duration::from_secs(30), "{}", service.read_log());
     };
     assert!(status.success());
-    assert!(service.read_log().contains("the stop was hurried"), "{}", service.read_log());
+    assert!(service.read_log().contains("second stop signal"), "{}", service.read_log());
 }
 
 #[test]
