@@ -23,7 +23,7 @@ use crate::operate::config::{Config, Tls};
 use crate::operate::data_directory::{Directory, DirectoryError};
 use crate::operate::health::{self, Health};
 use crate::rest;
-use crate::rest::{Answers, App, Room};
+use crate::rest::{App, BodyRoom, SubmitAnswers};
 use crate::tasks::presence::Presence;
 use crate::tasks::retention::Retention;
 use crate::user_endpoint::keeper::Keeper;
@@ -168,16 +168,16 @@ impl Service {
             presence: presence.clone(),
             dispatch: dispatch.clone(),
             starts,
-            room: Room::new(&config.limits, &directory.payloads()),
+            bodies: BodyRoom::new(&config.limits, &directory.payloads()),
             new_endpoints: Rates::new(
                 1,
                 config.limits.endpoints_per_identity.saturating_mul(2).saturating_add(100),
             ),
             rates: Rates::new(config.limits.requests_per_second, config.limits.requests_at_once),
-            at_once: Shares::new(config.limits.http_connections / 2),
-            answers: Answers::new(store.clone()),
-            unread: rest::UnreadAnswers::new(&config.limits),
-            addresses: rest::Addresses::default(),
+            requests_at_once: Shares::new(config.limits.http_connections / 2),
+            submit_answers: SubmitAnswers::new(store.clone()),
+            unread_answers: rest::UnreadAnswers::new(&config.limits),
+            result_credentials: rest::ResultCredentials::default(),
             keeper: keeper.clone(),
             limits: config.limits,
             amqp: outside.clone(),

@@ -1,4 +1,4 @@
-//! `POST /v2/batch_status`. However large the results are together, few of them are in memory at a time.
+//! `POST /v2/batch_status`: the states and results of many tasks, read and sent in portions.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -34,7 +34,7 @@ pub(super) async fn batch_status(
     Caller(caller): Caller,
     request: Request,
 ) -> Result<Response, Failure> {
-    let body = app.room.read(request, app.limits.body_bytes).await?;
+    let body = app.bodies.read(request, app.limits.body_bytes).await?;
     let wanted: Batch = wire::json::decode(&body.bytes, app.limits.body_bytes)?;
     drop(body);
     let most = app.limits.tasks_per_status;
@@ -46,9 +46,9 @@ pub(super) async fn batch_status(
         found.into_iter().filter(|it| it.owner == caller).map(|it| (it.id, it)).collect();
     let asked: BTreeMap<_, _> = wanted.task_ids.into_iter().map(|id| (id, own.get(&id).cloned())).collect();
     let entries = asked.len() * ENTRY;
-    let portions = together(asked);
+    let portions = portions(asked);
     let largest = portions.iter().map(|portion| result_bytes(portion)).max().unwrap_or_default();
-    let memory = app.unread.take(caller, entries + largest)?;
+    let memory = app.unread_answers.take(caller, entries + largest)?;
     let pieces = stream::iter(portions).enumerate().then(move |(index, tasks)| {
         let (app, memory) = (app.clone(), memory.clone());
         async move { Ok(memory.bytes(piece(&app, tasks, index == 0).await?)) }
@@ -56,15 +56,16 @@ pub(super) async fn batch_status(
     Ok(super::stream::json(r#"{"response":"batch","results":{"#, pieces, "}}"))
 }
 
-type Asked = (TaskId, Option<TaskRow>);
+/// A task that was asked for. None if it doesn't exist or belongs to another.
+type WantedTask = (TaskId, Option<TaskRow>);
 
-fn result_bytes(tasks: &[Asked]) -> usize {
+fn result_bytes(tasks: &[WantedTask]) -> usize {
     tasks.iter().filter_map(|(_, task)| task.as_ref()).map(|task| task.result_bytes).sum()
 }
 
-/// In portions that are read at a time.
-fn together(asked: BTreeMap<TaskId, Option<TaskRow>>) -> Vec<Vec<Asked>> {
-    let mut portions: Vec<Vec<Asked>> = Vec::new();
+/// Divides tasks into portions, each to be read at a time.
+fn portions(asked: BTreeMap<TaskId, Option<TaskRow>>) -> Vec<Vec<WantedTask>> {
+    let mut portions: Vec<Vec<WantedTask>> = Vec::new();
     let mut bytes = 0;
     for (id, task) in asked {
         bytes += task.as_ref().map_or(0, |task| task.result_bytes);
@@ -79,7 +80,7 @@ fn together(asked: BTreeMap<TaskId, Option<TaskRow>>) -> Vec<Vec<Asked>> {
     portions
 }
 
-async fn piece(app: &App, tasks: Vec<Asked>, first: bool) -> Result<Vec<u8>, Failure> {
+async fn piece(app: &App, tasks: Vec<WantedTask>, first: bool) -> Result<Vec<u8>, Failure> {
     let ended: Vec<_> = tasks
         .iter()
         .filter_map(|(_, task)| task.as_ref())
@@ -90,7 +91,7 @@ async fn piece(app: &App, tasks: Vec<Asked>, first: bool) -> Result<Vec<u8>, Fai
     let now = clock::now();
     let mut text = Vec::new();
     for (index, (id, task)) in tasks.iter().enumerate() {
-        let told = match task {
+        let document = match task {
             Some(task) => {
                 let online = app.presence.online(task.endpoint, now);
                 document(task, results.get(id).map(Vec::as_slice), online, &app.limits)?
@@ -101,7 +102,7 @@ async fn piece(app: &App, tasks: Vec<Asked>, first: bool) -> Result<Vec<u8>, Fai
             text.push(b',');
         }
         text.extend(format!("\"{id}\":").into_bytes());
-        text.extend(wire::json::encode(&told));
+        text.extend(wire::json::encode(&document));
     }
     Ok(text)
 }
@@ -120,8 +121,8 @@ mod tests {
             let (owner, endpoint) = (id.into(), id.into());
             (id.into(), Some(TaskRow { id: id.into(), owner, endpoint, state: State::NEW, result_bytes }))
         };
-        let sizes = |tasks: Vec<Asked>| -> Vec<usize> {
-            together(tasks.into_iter().collect()).iter().map(Vec::len).collect()
+        let sizes = |tasks: Vec<WantedTask>| -> Vec<usize> {
+            portions(tasks.into_iter().collect()).iter().map(Vec::len).collect()
         };
         assert!(sizes(vec![]).is_empty());
         assert_eq!(sizes((0..2500).map(|n| task(n, 1)).collect()), [1000, 1000, 500]);

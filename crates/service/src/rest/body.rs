@@ -1,14 +1,14 @@
-//! Request bodies: how large one may be, and how much of all of them may be in flight. How long one may take is
-//! decided by its [pace](crate::http::client_pace).
+//! Reads request bodies, and limits the size of one and of all that are in flight. How slow one may be is decided by
+//! [`client_pace`](crate::http::client_pace).
 //!
 //! ```text
-//! arriving, up to 1 MiB: in memory --------------------------+
-//! arriving, larger: in a file --whole--> waits for a place --+--> worked on, in memory
+//! up to 1 MiB: arrives in memory -----------------------------------+
+//! larger: arrives in a file --complete--> waits until memory is free --+--> handled, in memory
 //! ```
 //!
-//! However many large bodies arrive at a time and however slowly, memory holds as much of them as the largest single
-//! body may measure. The room is [shared](crate::fair_shares) twice: by address, and half of it by identity, so that whoever
-//! sends much leaves room for others from the same address, too.
+//! However many large bodies arrive at a time and however slowly, they take no more memory together than the largest single
+//! body may. What is in flight is [shared](crate::fair_shares) by address, and half of it by identity, so that an identity
+//! that sends much leaves room for others at the same address.
 
 use std::error::Error;
 use std::fs::File;
@@ -34,80 +34,80 @@ use crate::http::failure::Failure;
 use crate::limits::Limits;
 use identity::http::arrival::{network, peer};
 
-/// The semaphores count in these.
+/// Memory and shares are counted in units of so many bytes.
 const UNIT: usize = 4 << 10;
-/// What is larger is large: it arrives in a file.
+/// A larger body arrives in a file.
 const LARGE: usize = 1 << 20;
-/// How long a large body waits for others that are worked on.
-const TURN: Duration = Duration::from_secs(20);
-/// How much of a refused body is let pass by, and for how long.
-const PASSED: usize = 256 << 20;
-const PASSING: Duration = Duration::from_secs(60);
+/// How long a large body waits for memory that others use.
+const WAIT_FOR_MEMORY: Duration = Duration::from_secs(20);
+/// How much of a refused body is read and dropped, and for how long.
+const DRAINED: usize = 256 << 20;
+const DRAINING: Duration = Duration::from_secs(60);
 
-/// The room for bodies. Clones share it.
+/// What all bodies together may take. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Room {
+pub struct BodyRoom {
     by_address: Shares<IpAddr>,
     by_identity: Shares<IdentityId>,
     /// Memory for large bodies.
     memory: Arc<Semaphore>,
-    /// Where files are made.
+    /// Where files are created.
     directory: Arc<Path>,
 }
 
-/// A whole body. Its room is given back when it is dropped.
+/// A complete body. What it takes is given back when it is dropped.
 #[derive(Debug)]
 pub(super) struct Body {
     pub(super) bytes: Bytes,
-    /// Of a large one: all of it.
+    /// All of a large body.
     file: Option<File>,
-    taken: Taken,
+    shares: BodyShares,
 }
 
-/// A large body that nobody works on: it waits in its file.
+/// A large body that is in its file only.
 #[derive(Debug)]
-pub(super) struct Aside(Arriving);
+pub(super) struct StoredBody(PartialBody);
 
 impl Body {
-    /// Gives the memory of a large body to others, for as long as something else is waited for.
-    pub(super) fn set_aside(mut self) -> Result<Aside, Box<Body>> {
+    /// Gives the memory of a large body to others while its request waits for something else. Returns a small one.
+    pub(super) fn store_in_file(mut self) -> Result<StoredBody, Box<Body>> {
         let Some(file) = self.file.take() else { return Err(Box::new(self)) };
-        let Body { bytes, mut taken, .. } = self;
-        taken.memory = None;
-        Ok(Aside(Arriving { held: Vec::new(), file: Some(file), length: bytes.len(), taken }))
+        let Body { bytes, mut shares, .. } = self;
+        shares.memory = None;
+        Ok(StoredBody(PartialBody { held: Vec::new(), file: Some(file), length: bytes.len(), shares }))
     }
 }
 
-/// What a body takes of the room.
+/// What a body takes of what all may take.
 #[derive(Debug)]
-struct Taken {
+struct BodyShares {
     address: Share<IpAddr>,
-    /// Of one whose sender is known.
+    /// Absent if the sender isn't known.
     identity: Option<Share<IdentityId>>,
     memory: Option<OwnedSemaphorePermit>,
 }
 
-impl Taken {
+impl BodyShares {
     fn grow(&mut self, units: usize) -> bool {
         self.address.grow(units) && self.identity.as_mut().is_none_or(|identity| identity.grow(units))
     }
 }
 
-/// What has arrived of a body.
+/// A body that has arrived in part.
 #[derive(Debug)]
-struct Arriving {
+struct PartialBody {
     held: Vec<u8>,
-    /// Of a large one: what came before.
+    /// What came before, of a large body.
     file: Option<File>,
     length: usize,
-    taken: Taken,
+    shares: BodyShares,
 }
 
-impl Room {
-    /// Files are made in `directory`, without names: none is left when the process ends.
-    pub fn new(limits: &Limits, directory: &Path) -> Room {
+impl BodyRoom {
+    /// Files are created in `directory`, without names, so that none is left when the process ends.
+    pub fn new(limits: &Limits, directory: &Path) -> BodyRoom {
         let largest = limits.submit_bytes().max(limits.body_bytes).max(LARGE);
-        Room {
+        BodyRoom {
             by_address: Shares::new(limits.bodies_in_flight_bytes / UNIT),
             by_identity: Shares::new(limits.bodies_in_flight_bytes / UNIT / 2),
             memory: Arc::new(Semaphore::new(largest.div_ceil(UNIT))),
@@ -115,64 +115,64 @@ impl Room {
         }
     }
 
-    /// Reads the body of `request`, of at most `limit` bytes. Room is taken as it arrives: a promise takes none.
+    /// Reads the body of `request`, of at most `limit` bytes. Only what has arrived counts, not what was announced.
     pub(super) async fn read(&self, request: Request, limit: usize) -> Result<Body, Failure> {
-        // What is small on the way and large in memory is not taken: no client of ours compresses.
+        // Compressed bodies are refused: a small one could be large in memory, and the SDK sends none.
         let encoded = request.headers().get(header::CONTENT_ENCODING).is_some_and(|it| it != "identity");
-        let promised = request.body().size_hint().lower();
-        let taken = self.taken(request.extensions())?;
+        let announced = request.body().size_hint().lower();
+        let shares = self.shares_of(request.extensions())?;
         let mut chunks = request.into_body().into_data_stream();
         let received = if encoded {
             let message = "Content-Encoding: only identity is understood here";
             Err(Failure::new(Code::RequestMalformed, message).with_status(415))
-        } else if promised > limit as u64 {
+        } else if announced > limit as u64 {
             Err(too_large(limit))
         } else {
-            self.receive(&mut chunks, limit, taken).await
+            self.receive(&mut chunks, limit, shares).await
         };
         if received.is_err() {
-            let _ = tokio::time::timeout(PASSING, drain(&mut chunks)).await;
+            let _ = tokio::time::timeout(DRAINING, drain(&mut chunks)).await;
         }
-        self.whole(received?).await
+        self.load(received?).await
     }
 
-    /// The shares of whoever sends a request; nothing of them is taken yet.
-    fn taken(&self, request: &Extensions) -> Result<Taken, Failure> {
+    /// The sender's shares, of which nothing is taken yet.
+    fn shares_of(&self, request: &Extensions) -> Result<BodyShares, Failure> {
         let address = self.by_address.take(network(peer(request)), 0).ok_or_else(busy)?;
         let identity = match request.get::<Caller>() {
             Some(&Caller(identity)) => Some(self.by_identity.take(identity, 0).ok_or_else(busy)?),
             None => None,
         };
-        Ok(Taken { address, identity, memory: None })
+        Ok(BodyShares { address, identity, memory: None })
     }
 
     async fn receive(
         &self,
         chunks: &mut BodyDataStream,
         limit: usize,
-        taken: Taken,
-    ) -> Result<Arriving, Failure> {
-        let mut body = Arriving { held: Vec::new(), file: None, length: 0, taken };
+        shares: BodyShares,
+    ) -> Result<PartialBody, Failure> {
+        let mut body = PartialBody { held: Vec::new(), file: None, length: 0, shares };
         while let Some(chunk) = chunks.try_next().await.map_err(|error| broken(&error))? {
             let length = body.length + chunk.len();
             if length > limit {
                 return Err(too_large(limit));
             }
             let more = length.div_ceil(UNIT) - body.length.div_ceil(UNIT);
-            if !body.taken.grow(more) {
+            if !body.shares.grow(more) {
                 return Err(busy());
             }
             body.held.extend_from_slice(&chunk);
             body.length = length;
             if body.held.len() > LARGE {
-                body = self.aside(body).await?;
+                body = self.write_to_file(body).await?;
             }
         }
         Ok(body)
     }
 
-    /// Puts what is held of a large body into its file.
-    async fn aside(&self, mut body: Arriving) -> Result<Arriving, Failure> {
+    /// Moves what is in memory of a large body to its file.
+    async fn write_to_file(&self, mut body: PartialBody) -> Result<PartialBody, Failure> {
         let directory = self.directory.clone();
         blocking(move || {
             let mut file = match body.file.take() {
@@ -187,26 +187,26 @@ impl Room {
         .await
     }
 
-    /// A body that was set aside, in memory again.
-    pub(super) async fn take_up(&self, aside: Aside) -> Result<Body, Failure> {
-        self.whole(aside.0).await
+    /// Reads a stored body back into memory, once there is some.
+    pub(super) async fn read_back(&self, stored: StoredBody) -> Result<Body, Failure> {
+        self.load(stored.0).await
     }
 
-    /// All of a body in memory, when there is a place for it.
-    async fn whole(&self, mut body: Arriving) -> Result<Body, Failure> {
+    /// Completes a body in memory, once there is some.
+    async fn load(&self, mut body: PartialBody) -> Result<Body, Failure> {
         let Some(mut file) = body.file.take() else {
-            return Ok(Body { bytes: body.held.into(), file: None, taken: body.taken });
+            return Ok(Body { bytes: body.held.into(), file: None, shares: body.shares });
         };
         let needed = u32::try_from(body.length.div_ceil(UNIT)).unwrap_or(u32::MAX);
-        let memory = tokio::time::timeout(TURN, self.memory.clone().acquire_many_owned(needed));
+        let memory = tokio::time::timeout(WAIT_FOR_MEMORY, self.memory.clone().acquire_many_owned(needed));
         let Ok(Ok(memory)) = memory.await else { return Err(busy()) };
-        body.taken.memory = Some(memory);
+        body.shares.memory = Some(memory);
         blocking(move || {
             file.write_all(&std::mem::take(&mut body.held))?;
             let mut bytes = Vec::with_capacity(body.length);
             file.rewind()?;
             file.read_to_end(&mut bytes)?;
-            Ok(Body { bytes: bytes.into(), file: Some(file), taken: body.taken })
+            Ok(Body { bytes: bytes.into(), file: Some(file), shares: body.shares })
         })
         .await
     }
@@ -217,7 +217,7 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Failure> {
     let done = tokio::task::spawn_blocking(act).await.map_err(io::Error::other);
     done.and_then(|done| done).map_err(|error| {
-        tracing::error!(%error, "a large body could not be put into a file");
+        tracing::error!(%error, "could not write a large body to a file");
         Failure::unavailable("The service has no room for the request's body; try again later")
     })
 }
@@ -248,13 +248,13 @@ fn broken(error: &axum::Error) -> Failure {
     Failure::new(Code::RequestMalformed, "The request's body could not be read")
 }
 
-/// Lets a refused body pass by, up to a point: a client that is still sending when its connection ends would
-/// not read why, and send it all again.
+/// Reads and drops a refused body, up to a point. A client that is still sending when its connection ends would not read
+/// the refusal, and would send it all again.
 async fn drain(chunks: &mut BodyDataStream) {
-    let mut passed = 0;
+    let mut read = 0;
     while let Ok(Some(chunk)) = chunks.try_next().await {
-        passed += chunk.len();
-        if passed > PASSED {
+        read += chunk.len();
+        if read > DRAINED {
             return;
         }
     }
@@ -291,7 +291,7 @@ mod tests {
     async fn an_identity_has_a_quarter_and_an_address_half_of_what_others_leave() {
         let limits = Limits { bodies_in_flight_bytes: 40 * UNIT, ..Limits::default() };
         let directory = tempfile::tempdir().unwrap();
-        let room = Room::new(&limits, directory.path());
+        let room = BodyRoom::new(&limits, directory.path());
         let read = async |units: usize, who, from| room.read(sent(units * UNIT, who, from), 50 * UNIT).await;
         let held = read(10, 1, 1).await.unwrap();
         for from in [1, 2] {
@@ -316,7 +316,7 @@ mod tests {
     async fn large_bodies_take_turns_in_memory_and_come_whole() {
         let limits = Limits { body_bytes: 20 << 20, payload_bytes: 0, ..Limits::default() };
         let directory = tempfile::tempdir().unwrap();
-        let room = Room::new(&limits, directory.path());
+        let room = BodyRoom::new(&limits, directory.path());
         let mut chunks: Vec<Vec<u8>> = (0..=255).map(|n| vec![n; 50_000]).collect();
         chunks.insert(3, vec![7; 2 << 20]);
         let sent = chunks.concat();
@@ -331,9 +331,9 @@ mod tests {
         let waits = tokio::time::timeout(Duration::from_millis(200), second.as_mut()).await;
         assert!(waits.is_err(), "there is memory for one of them");
         // While it waits for something else, another one has its turn.
-        let aside = first.set_aside().unwrap();
+        let aside = first.store_in_file().unwrap();
         assert_eq!(second.as_mut().await.unwrap().bytes, sent);
-        let first = room.take_up(aside).await.unwrap();
+        let first = room.read_back(aside).await.unwrap();
         assert_eq!(first.bytes, sent);
         let second = room.read(body(), 20 << 20);
         tokio::pin!(second);
@@ -350,7 +350,7 @@ mod tests {
     #[tokio::test]
     async fn without_room_for_files_small_ones_are_taken_all_the_same() {
         let directory = tempfile::tempdir().unwrap();
-        let room = Room::new(&Limits::default(), &directory.path().join("gone"));
+        let room = BodyRoom::new(&Limits::default(), &directory.path().join("gone"));
         let refused = room.read(request(LARGE + 1), LARGE * 2).await.unwrap_err();
         assert_eq!(refused.code(), Code::ServiceUnavailable);
         room.read(request(LARGE), LARGE * 2).await.unwrap();

@@ -40,7 +40,7 @@ pub(super) async fn build(
     Caller(_): Caller,
     request: Request,
 ) -> Result<Json<Registered>, Failure> {
-    let body = app.room.read(request, app.limits.body_bytes).await?;
+    let body = app.bodies.read(request, app.limits.body_bytes).await?;
     let _: Build = wire::json::decode(&body.bytes, app.limits.body_bytes)?;
     Err(Failure::new(Code::SemanticallyInvalid, "containers/build: this service builds no containers"))
 }

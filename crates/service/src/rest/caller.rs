@@ -1,5 +1,4 @@
-//! Who calls: the bearer of a token for the compute scope. Each caller has a [share](crate::fair_shares) of the requests that
-//! are answered at a time.
+//! Identifies the caller by the access token, and limits how many requests each caller sends and has in progress.
 
 use std::sync::Arc;
 
@@ -21,7 +20,7 @@ use store::secret::Hash;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caller(pub(super) IdentityId);
 
-/// The same, with their token: what is handed out for it must not outlive its end.
+/// The caller with their token, for routes that hand out a credential: it must not outlive the token.
 #[derive(Clone, Debug)]
 pub(super) struct CallerToken {
     pub(super) token: Arc<Token>,
@@ -56,7 +55,7 @@ impl FromRequestParts<App> for CallerToken {
         }
         app.rates.take(token.identity, now).map_err(Failure::too_many_requests)?;
         if let Some(in_progress) = parts.extensions.get::<RequestInProgress>() {
-            let share = app.at_once.take(token.identity, 1).ok_or_else(|| {
+            let share = app.requests_at_once.take(token.identity, 1).ok_or_else(|| {
                 Failure::unavailable(
                     "Too many requests of yours are answered at this moment; try again shortly",
                 )

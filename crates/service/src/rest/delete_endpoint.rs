@@ -1,4 +1,4 @@
-//! `DELETE /v2/endpoints/{id}`. Its connections end; its finished tasks keep their results.
+//! `DELETE /v2/endpoints/{id}`: deletes an endpoint and ends its connections. Its finished tasks keep their results.
 
 use axum::Json;
 use axum::extract::{Path, State};

@@ -1,4 +1,4 @@
-//! `DELETE /v2/functions/{id}`: nobody can call it any more. Tasks of it that have not been sent end with an error.
+//! `DELETE /v2/functions/{id}`: deletes a function. Its tasks that were not sent to an endpoint yet end with an error.
 
 use axum::Json;
 use axum::extract::{Path, State};

@@ -1,4 +1,4 @@
-//! `DELETE /v3/endpoints/{id}/tasks`: ends the tasks that an endpoint has not taken, with an error that says who did it.
+//! `DELETE /v3/endpoints/{id}/tasks`: ends the waiting tasks of an endpoint, with an error that says who dropped them.
 
 use axum::Json;
 use axum::extract::{Path, State};

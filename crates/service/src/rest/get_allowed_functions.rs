@@ -1,4 +1,4 @@
-//! `GET /v3/endpoints/{id}/allowed_functions`: which functions an endpoint runs. Whoever sees it may know.
+//! `GET /v3/endpoints/{id}/allowed_functions`: the functions that an endpoint runs, for all who may see it.
 
 use axum::Json;
 use axum::extract::{Path, State};

@@ -1,4 +1,4 @@
-//! `GET /v2/endpoints/{id}`. How it is configured is told to those who manage it.
+//! `GET /v2/endpoints/{id}`. Only those who manage the endpoint see its configuration.
 
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -31,13 +31,13 @@ pub(super) async fn get(
 ) -> Result<Response, Failure> {
     let id: EndpointId = super::id(&id)?;
     let endpoint = super::seen(&app, id, caller).await?;
-    // Whoever may use a manager has to know what it takes.
+    // Who may use a manager needs the schema of its user endpoints' configuration.
     let usable = endpoint.is_manager && permissions::submit(&endpoint, caller) == Permission::Granted;
     let managed = super::manage(&app, &endpoint, caller).await? == Permission::Granted;
-    app.unread.json(caller, &document(&app, endpoint, usable, managed).await?)
+    app.unread_answers.json(caller, &document(&app, endpoint, usable, managed).await?)
 }
 
-/// What is told of `endpoint`: what a manager takes to who may use it, how it is configured to who manages it.
+/// The document of `endpoint`: with a manager's schema if the caller may use it, with its configuration if they manage it.
 pub(super) async fn document(
     app: &App,
     endpoint: Known,

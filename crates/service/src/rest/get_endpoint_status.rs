@@ -1,4 +1,4 @@
-//! `GET /v2/endpoints/{id}/status`.
+//! `GET /v2/endpoints/{id}/status`: whether an endpoint is online, and its last report.
 
 use axum::Json;
 use axum::extract::{Path, State};

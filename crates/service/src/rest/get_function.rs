@@ -1,4 +1,4 @@
-//! `GET /v2/functions/{id}`.
+//! `GET /v2/functions/{id}`: a function with its code.
 
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -35,7 +35,7 @@ pub(super) async fn get(
     if permissions::call(function.access(), caller, &groups) != Permission::Granted {
         return Err(Failure::unknown_function(id));
     }
-    app.unread.json(
+    app.unread_answers.json(
         caller,
         &Function {
             function_uuid: function.id,

@@ -1,4 +1,4 @@
-//! `GET /v2/tasks/{id}`.
+//! `GET /v2/tasks/{id}`: the state of a task, and its result.
 
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -26,7 +26,7 @@ pub(super) async fn get(
     let tasks = app.store.tasks(&[id]).await?;
     let task = tasks.iter().find(|task| task.owner == caller).ok_or_else(|| Failure::unknown_task(id))?;
     let online = app.presence.online(task.endpoint, clock::now());
-    let memory = app.unread.take(caller, task.result_bytes)?;
+    let memory = app.unread_answers.take(caller, task.result_bytes)?;
     let results = app.store.results(&[id]).await?;
     let result = results.get(&id).map(Vec::as_slice);
     Ok(memory.json(&document(task, result, online, &app.limits)?))

@@ -1,4 +1,4 @@
-//! `GET /v2/taskgroup/{id}`. However many tasks the group has, few of them are in memory at a time.
+//! `GET /v2/taskgroup/{id}`: the tasks of a task group, read and sent in pages.
 
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -41,7 +41,7 @@ pub(super) async fn get(
         .await?
         .filter(|group| permissions::tasks(group, caller) == Permission::Granted);
     let group = group.ok_or_else(|| Failure::unknown_group(id))?;
-    let memory = app.unread.take(caller, TOGETHER * ENTRY)?;
+    let memory = app.unread_answers.take(caller, TOGETHER * ENTRY)?;
     let open = format!(
         r#"{{"taskgroup_id":"{id}","create_websockets_queue":{queue},"tasks":["#,
         queue = group.queue

@@ -1,7 +1,7 @@
-//! `GET /v2/endpoints`: one's own; with `role=any` those that one administers and those that are public, too. An
+//! `GET /v2/endpoints`: the caller's endpoints; with `role=any` also those that they administer and public ones. An
 //! administrator of the service sees all.
 //!
-//! It is read in pages and told as it is read: however long the list, memory holds a page of it.
+//! The list is read and sent in pages: however long it is, one page of it is in memory.
 
 use std::collections::VecDeque;
 
@@ -22,7 +22,7 @@ use crate::clock;
 use crate::http::failure::Failure;
 use store::{ListedEndpoint, Seen};
 
-/// Endpoints in one answer: all of one's own, and those of others until there are so many.
+/// The caller's endpoints are all listed, others until there are so many.
 const LISTED: usize = 10_000;
 /// Read at a time.
 const PAGE: usize = 500;
@@ -51,19 +51,19 @@ pub(super) async fn list(
         Role::Any if app.identity.administers(caller, clock::now()).await? => &[Seen::Every][..],
         Role::Any => &all[..],
     };
-    let memory = app.unread.take(caller, PAGE * ENTRY)?;
+    let memory = app.unread_answers.take(caller, PAGE * ENTRY)?;
     let list = List { app, caller, memory, reasons: reasons.to_vec().into(), last: None, count: 0 };
     let pieces = stream::try_unfold(list, List::next);
     Ok(super::stream::json("[", pieces, "]"))
 }
 
-/// What is still to be told.
+/// The rest of a list.
 struct List {
     app: App,
     caller: IdentityId,
     memory: AnswerMemory,
     reasons: VecDeque<Seen>,
-    /// The last one told of the first reason.
+    /// The last one listed of the first reason.
     last: Option<ListedEndpoint>,
     count: usize,
 }

@@ -1,5 +1,5 @@
-//! `POST /v3/endpoints/{id}/lock`, and `/v2` for older SDKs: stops an endpoint from afar. Its connections end, its
-//! credentials open nothing any more, and for a time nobody may register it. Its tasks wait.
+//! `POST /v3/endpoints/{id}/lock`, and `/v2` for older SDKs: stops an endpoint remotely. Its connections and credentials end,
+//! and for a time nobody may register it. Its tasks wait.
 
 use axum::Json;
 use axum::extract::{Path, State};

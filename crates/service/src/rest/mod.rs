@@ -1,9 +1,8 @@
 //! The HTTP routes of the compute service, one file per route.
 //!
-//! A route says who calls ([`caller`]), reads its body within limits ([`body`]), asks the [`permissions`](crate::permissions),
-//! and answers or [fails](crate::http::failure). What is not served has no route.
+//! A route identifies the caller ([`caller`]), reads the body within limits ([`body`]), checks
+//! [permissions](crate::permissions), and answers or [refuses](crate::http::failure). What isn't served has no route.
 
-mod amqp_result_url;
 mod batch_status;
 mod body;
 mod build_container;
@@ -16,6 +15,7 @@ mod get_container;
 mod get_endpoint;
 mod get_endpoint_status;
 mod get_function;
+mod get_result_connection;
 mod get_task;
 mod get_task_group;
 mod list_endpoints;
@@ -24,10 +24,10 @@ pub mod openapi;
 mod register_container;
 mod register_endpoint;
 mod register_function;
-mod resent;
 mod route;
 mod stream;
 mod submit;
+mod submit_answers;
 mod task_document;
 mod unlock_endpoint;
 mod unread_answers;
@@ -40,10 +40,10 @@ use axum::routing::{MethodRouter, get};
 use wire::rest::error::Code;
 use wire::{EndpointId, GroupId, IdentityId};
 
-pub use amqp_result_url::Addresses;
-pub use body::Room;
-pub use resent::Answers;
+pub use body::BodyRoom;
+pub use get_result_connection::ResultCredentials;
 use route::Route;
+pub use submit_answers::SubmitAnswers;
 pub use unread_answers::UnreadAnswers;
 
 use crate::clock;
@@ -63,7 +63,7 @@ use identity::audit::By;
 use identity::rates::Rates;
 use store::{Endpoint, FunctionAccess, Store, StoreError};
 
-/// What the routes work with. Clones share it.
+/// What the routes need of the service. Clones share it.
 #[derive(Clone, Debug)]
 pub struct App {
     pub store: Store,
@@ -71,31 +71,31 @@ pub struct App {
     pub presence: Presence,
     pub dispatch: Dispatch,
     pub starts: Starts,
-    pub room: Room,
-    /// What each of them asks.
+    pub bodies: BodyRoom,
+    /// How many requests each identity sends.
     pub rates: Rates<IdentityId>,
-    /// New endpoints of each of them: what is kept of a deleted one is kept for good.
+    /// How many endpoints each identity creates. Something is stored for good of each, also once it is deleted.
     pub new_endpoints: Rates<IdentityId>,
-    /// Requests that are answered at a time, by their callers.
-    pub at_once: Shares<IdentityId>,
-    pub answers: Answers,
-    pub unread: UnreadAnswers,
-    pub addresses: Addresses,
+    /// Requests in progress, by their callers.
+    pub requests_at_once: Shares<IdentityId>,
+    pub submit_answers: SubmitAnswers,
+    pub unread_answers: UnreadAnswers,
+    pub result_credentials: ResultCredentials,
     pub keeper: Keeper,
     pub limits: Limits,
-    /// Where the broker is found from outside.
+    /// The broker's address, as clients see it.
     pub amqp: BrokerAddress,
     pub metrics: Metrics,
 }
 
 impl App {
-    /// What `caller` does with endpoints that they manage.
+    /// Manages endpoints on behalf of `caller`.
     fn management(&self, caller: IdentityId) -> EndpointManagement<'_> {
         EndpointManagement { store: &self.store, dispatch: Some(&self.dispatch), by: By::Identity(caller) }
     }
 }
 
-/// Every route. The router and the OpenAPI document are made of it.
+/// Every route, for the router and the OpenAPI document.
 fn routes() -> Vec<(Route, MethodRouter<App>)> {
     vec![
         version::ROUTE.served(version::version),
@@ -106,7 +106,7 @@ fn routes() -> Vec<(Route, MethodRouter<App>)> {
         get_task::ROUTE.served(get_task::get),
         batch_status::ROUTE.served(batch_status::batch_status),
         get_task_group::ROUTE.served(get_task_group::get),
-        amqp_result_url::ROUTE.served(amqp_result_url::url),
+        get_result_connection::ROUTE.served(get_result_connection::url),
         register_endpoint::CREATE.served(register_endpoint::create),
         register_endpoint::UPDATE.served(register_endpoint::update),
         list_endpoints::ROUTE.served(list_endpoints::list),
@@ -173,12 +173,12 @@ async fn groups<'f>(
     }
 }
 
-/// Every path that has no route.
+/// Answers for every path that has no route.
 pub async fn nowhere() -> Failure {
     Failure::new(Code::RequestMalformed, "There is no such route").with_status(404)
 }
 
-/// An id out of a path.
+/// Parses an id in a path.
 fn id<T: FromStr>(text: &str) -> Result<T, Failure> {
     text.parse().map_err(|_| {
         let shown: String = text.chars().take(100).collect();

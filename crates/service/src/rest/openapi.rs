@@ -1,5 +1,4 @@
-//! The OpenAPI document, made of the same table as the router. `docs/openapi.json` is what it was when the tests last
-//! ran; a test compares the two.
+//! Builds the OpenAPI document, from the same table as the router. A test compares it with `docs/openapi.json`.
 
 use std::collections::BTreeMap;
 

@@ -33,7 +33,7 @@ pub(super) async fn register(
     Caller(caller): Caller,
     request: Request,
 ) -> Result<Json<Registered>, Failure> {
-    let body = app.room.read(request, app.limits.body_bytes).await?;
+    let body = app.bodies.read(request, app.limits.body_bytes).await?;
     let wanted: Register = wire::json::decode(&body.bytes, app.limits.body_bytes)?;
     let texts = [
         ("name", &wanted.name),

@@ -1,8 +1,9 @@
-//! `POST /v3/endpoints` and `PUT /v3/endpoints/{id}`: an endpoint comes and is told where its queues are.
+//! `POST /v3/endpoints` and `PUT /v3/endpoints/{id}`: registers an endpoint, and answers where its queues are.
 //!
-//! A `PUT` with an id that nobody has had makes the endpoint: whoever set up a service anew need not set up its
-//! endpoints anew. The id of one that was deleted stays its owner's. Before the answer the connections of earlier credentials are cut, so that a restarted endpoint never fights
-//! its own ghost; one that is connected and was heard of lately is no ghost, and the newcomer gets 409.
+//! A `PUT` with an id that never existed creates the endpoint, so that endpoints keep their ids at a service that was set up
+//! anew. The id of a deleted endpoint stays its owner's. Before the answer, the service closes the connections of earlier
+//! credentials, which an earlier run of the endpoint may have left. If the endpoint is connected and sent a heartbeat lately,
+//! it still runs, and the registration gets 409.
 
 use axum::Json;
 use axum::extract::{Extension, Path, Request, State};
@@ -41,7 +42,7 @@ pub(super) const CREATE: Route = Route {
         "/v3/endpoints",
         "register_endpoint",
         "Registration",
-        "An endpoint comes for the first time",
+        "Register a new endpoint",
     )
 };
 
@@ -53,7 +54,7 @@ pub(super) const UPDATE: Route = Route {
         "/v3/endpoints/{id}",
         "register_endpoint_again",
         "UpdatedEndpoint",
-        "An endpoint comes with its id; without `endpoint_name`: change what is said of one",
+        "Register an endpoint again; without `endpoint_name`, change its details",
     )
 };
 
@@ -83,7 +84,7 @@ pub(super) async fn update(
 ) -> Result<Response, Failure> {
     let id: EndpointId = super::id(&id)?;
     let caller = by.token.identity;
-    let body = app.room.read(request, app.limits.body_bytes).await?;
+    let body = app.bodies.read(request, app.limits.body_bytes).await?;
     let change: Change = wire::json::decode(&body.bytes, app.limits.body_bytes)?;
     if change.endpoint_name.is_none() {
         return change_endpoint(&app, id, caller, change).await;
@@ -114,12 +115,12 @@ pub(super) async fn update(
     register(&app, wanted, id, &by, arrival).await.map(IntoResponse::into_response)
 }
 
-/// Refuses when `caller` makes endpoints without end, and deletes them again.
+/// Refuses if `caller` creates endpoints too fast, deleted ones included.
 fn may_make_another(app: &App, caller: IdentityId) -> Result<(), Failure> {
     app.new_endpoints.take(caller, clock::now()).map_err(Failure::too_many_requests)
 }
 
-/// A `PUT` that names no endpoint changes what is said of one that is there. Answers the endpoint.
+/// A `PUT` without `endpoint_name` changes the details of an existing endpoint. Answers the endpoint.
 async fn change_endpoint(
     app: &App,
     id: EndpointId,
@@ -152,14 +153,14 @@ async fn change_endpoint(
     app.store.write(change).await?;
     let changed = app.store.endpoint(id).await?.ok_or_else(|| Failure::unknown_endpoint(id))?;
     let usable = changed.is_manager;
-    app.unread.json(caller, &super::get_endpoint::document(app, changed, usable, true).await?)
+    app.unread_answers.json(caller, &super::get_endpoint::document(app, changed, usable, true).await?)
 }
 
-/// A registration that asks for nothing we do not serve.
+/// A registration that asks for nothing that this service doesn't have.
 struct Wanted(Register);
 
 async fn read(app: &App, request: Request) -> Result<Wanted, Failure> {
-    let body = app.room.read(request, app.limits.body_bytes).await?;
+    let body = app.bodies.read(request, app.limits.body_bytes).await?;
     judge(wire::json::decode(&body.bytes, app.limits.body_bytes)?)
 }
 
@@ -253,7 +254,7 @@ async fn register(
         Registered::TooMany => return Err(Failure::too_many_endpoints("endpoints", most)),
     };
     app.dispatch.endpoint_registered(id, number).map_err(|error| {
-        tracing::error!(%error, endpoint = %id, "the queues of an endpoint could not be declared");
+        tracing::error!(%error, endpoint = %id, "could not declare the queues of an endpoint");
         Failure::unavailable("The broker does not answer; try again later")
     })?;
     let url = ConnectionUrl { holder: Holder::Endpoint(id), number, secret: &secret };

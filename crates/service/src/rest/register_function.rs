@@ -1,4 +1,4 @@
-//! `POST /v3/functions`.
+//! `POST /v3/functions`: registers a function.
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -38,7 +38,7 @@ pub(super) async fn register(
     Caller(caller): Caller,
     request: Request,
 ) -> Result<Json<Registered>, Failure> {
-    let body = app.room.read(request, app.limits.body_bytes).await?;
+    let body = app.bodies.read(request, app.limits.body_bytes).await?;
     let wanted: Register<'_> = wire::json::decode(&body.bytes, app.limits.body_bytes)?;
     if wanted.ha_endpoint_id.is_some() {
         return Err(Failure::not_served("ha_endpoint_id"));

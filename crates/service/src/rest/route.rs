@@ -1,4 +1,4 @@
-//! What a route is, for the router and for the OpenAPI document: both are built from the same table.
+//! Describes a route. The router and the OpenAPI document are built from the same table of these.
 
 use axum::routing::{MethodRouter, delete, get, post, put};
 use wire::rest::error::Code;
@@ -14,13 +14,13 @@ pub(super) struct Route {
     /// The operation's id.
     pub(super) name: &'static str,
     pub(super) summary: &'static str,
-    /// Whether it needs a token.
+    /// Whether a token is needed.
     pub(super) token: bool,
     pub(super) query: &'static [Parameter],
     pub(super) header: &'static [Parameter],
     pub(super) body: Option<&'static str>,
     pub(super) answer: &'static str,
-    /// What it refuses with, beyond what every route of its kind does.
+    /// The error codes that it has beyond those of every such route.
     pub(super) refusals: &'static [Code],
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Parameter {
 }
 
 impl Route {
-    /// A route without body and parameters, for others to differ from.
+    /// A route without body and parameters.
     pub(super) const fn new(
         method: Method,
         path: &'static str,

@@ -1,4 +1,4 @@
-//! Answers that are written as they are read from the store, so that a large one takes little memory.
+//! Streams JSON answers piece by piece from the store, so that a large one takes little memory.
 
 use axum::body::{Body, Bytes};
 use axum::http::header;
@@ -7,7 +7,8 @@ use futures_util::{Stream, StreamExt, stream};
 
 use crate::http::failure::Failure;
 
-/// `open`, the pieces, `close`. A piece that fails ends the connection: half an answer must not pass for a whole.
+/// Answers `open`, the pieces and `close`. If a piece fails, the connection ends, so that the client doesn't take half an
+/// answer for all of it.
 pub(super) fn json(
     open: impl Into<Bytes>,
     pieces: impl Stream<Item = Result<Bytes, Failure>> + Send + 'static,

@@ -1,4 +1,4 @@
-//! `POST /v3/endpoints/{id}/submit`: accepts tasks. The answer is sent when they are on disk, and not before.
+//! `POST /v3/endpoints/{id}/submit`: accepts tasks. The answer is sent once they are on disk.
 
 use std::borrow::Cow;
 
@@ -64,7 +64,7 @@ pub(super) async fn submit(
     let id: EndpointId = super::id(&id)?;
     let key = key(request.headers())?;
     let limit = app.limits.submit_bytes();
-    let mut body = app.room.read(request, limit).await?;
+    let mut body = app.bodies.read(request, limit).await?;
     let mut wanted: Wanted<'_> = wire::json::decode(&body.bytes, limit)?;
     let target = may_submit(&app, id, caller, &wanted).await?;
 
@@ -100,10 +100,10 @@ pub(super) async fn submit(
             let choices = choices(&wanted)?;
             drop(wanted);
             // The start may take long, and others need the memory of a large body.
-            let (id, whole) = match body.set_aside() {
+            let (id, whole) = match body.store_in_file() {
                 Ok(aside) => {
                     let id = user_endpoint(&app, &target, caller, choices).await?;
-                    (id, app.room.take_up(aside).await?)
+                    (id, app.bodies.read_back(aside).await?)
                 }
                 Err(small) => (user_endpoint(&app, &target, caller, choices).await?, *small),
             };
@@ -113,7 +113,7 @@ pub(super) async fn submit(
         }
         false => id,
     };
-    let memory = app.unread.take(caller, wanted.count() * ID)?;
+    let memory = app.unread_answers.take(caller, wanted.count() * ID)?;
     let calls: Vec<_> = wanted.tasks.iter().map(|(&function, payloads)| (function, payloads.len())).collect();
     let payloads = wanted.tasks.values().flatten().map(|payload| match payload.to_json() {
         Cow::Borrowed(there) => body.bytes.slice_ref(there.as_bytes()),
@@ -140,10 +140,10 @@ pub(super) async fn submit(
         tasks: tasks.collect(),
         now: clock::now(),
         fingerprint,
-        in_flight: app.answers.in_flight(),
+        in_flight: app.submit_answers.in_flight(),
     };
     drop(wanted);
-    let ticket = app.answers.begin(request);
+    let ticket = app.submit_answers.begin(request);
     let written = app.store.submit(command).await;
     // Its payloads are where it lies until then.
     drop(body);
@@ -158,9 +158,9 @@ pub(super) async fn submit(
             (accepted, ticket)
         }
         Ok(Submission::Again(accepted)) => {
-            tracing::info!(request = %accepted.request, "a submit came again and gets the ids it had");
+            tracing::info!(request = %accepted.request, "a retried submit gets the same ids");
             app.store.remove(files).await;
-            let ticket = app.answers.begin(accepted.request);
+            let ticket = app.submit_answers.begin(accepted.request);
             (accepted, ticket)
         }
         Ok(Submission::KeyOfAnother) => {
@@ -178,7 +178,7 @@ pub(super) async fn submit(
         }
         Err(error) => {
             if let Err(error) = app.store.collect(files).await {
-                tracing::debug!(%error, "files of payloads are left for the next collection");
+                tracing::debug!(%error, "could not remove payload files; the next clean-up does");
             }
             return Err(error.into());
         }

@@ -1,4 +1,4 @@
-//! A task as its owner sees it.
+//! Builds the JSON document of a task, as its owner sees it.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -13,7 +13,7 @@ use crate::limits::Limits;
 use store::TaskRow;
 use store::tasks::state::{Outcome, State};
 
-/// The document of `task`, whose message of the end is `result`. An open task at an endpoint that is offline says that it
+/// The document of `task`. `result` is the message that ended it. An open task at an offline endpoint has the status that it
 /// waits for it.
 pub(super) fn document<'m>(
     task: &TaskRow,
@@ -57,7 +57,7 @@ pub(super) fn document<'m>(
 }
 
 fn corrupt(task: TaskId) -> Failure {
-    tracing::error!(%task, "the stored result cannot be read");
+    tracing::error!(%task, "the stored result of a task can't be decoded");
     Failure::new(Code::InternalError, format!("The result of task {task} cannot be read"))
 }
 

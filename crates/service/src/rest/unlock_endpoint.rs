@@ -1,5 +1,5 @@
-//! `DELETE /v3/endpoints/{id}/lock`: lifts a lock before its time. For the administrators of the service: an owner whose
-//! endpoint was locked by one of them doesn't lift it.
+//! `DELETE /v3/endpoints/{id}/lock`: lifts a lock early. Only administrators of the service may: they may have locked the
+//! endpoint against its owner.
 
 use axum::Json;
 use axum::extract::{Path, State};

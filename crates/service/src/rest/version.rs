@@ -1,4 +1,4 @@
-//! `GET /v2/version`: what we are, and the oldest clients we talk to. Needs no token.
+//! `GET /v2/version`: the service's version, and the oldest clients that it supports. Needs no token.
 
 use axum::Json;
 use axum::extract::Query;

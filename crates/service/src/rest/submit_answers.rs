@@ -1,9 +1,9 @@
-//! When a submit has been answered: until its answer has been handed to its connection, it may come again.
+//! Follows the answer of each submit to its connection, to know which submits a client may have to send again.
 //!
 //! ```text
-//! begin --> written, committed --> answer handed to the connection --> forgotten
-//!              |                         ^
-//!              +-- the connection ended -+--> stays known: its twin gets the same ids
+//! begin --> tasks committed --> answer handed to the connection --> an equal submit is a new one
+//!                |
+//!                +-- the connection ended --> an equal submit is a retry, and gets the same ids
 //! ```
 
 use std::collections::HashSet;
@@ -20,7 +20,7 @@ use wire::RequestId;
 
 use store::{Answered, AnswersInFlight, Store};
 
-/// Answers that are recorded together at most, and how long they gather: each record costs a transaction of its own.
+/// SubmitAnswers that are recorded together at most, and how long they gather: each record costs a transaction of its own.
 const TOGETHER: usize = 512;
 const GATHERING: Duration = Duration::from_millis(100);
 
@@ -49,19 +49,19 @@ impl AnswersInFlight for InFlight {
     }
 }
 
-/// Follows answers to their connections. Clones share it.
+/// Follows the answers of submits to their connections. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Answers {
+pub struct SubmitAnswers {
     in_flight: InFlight,
     // Not bounded by itself: each request in flight sends one at most.
     written: mpsc::UnboundedSender<RequestId>,
 }
 
-impl Answers {
-    pub fn new(store: Store) -> Answers {
+impl SubmitAnswers {
+    pub fn new(store: Store) -> SubmitAnswers {
         let (written, mut requests) = mpsc::unbounded_channel();
         let in_flight = InFlight::default();
-        let answers = Answers { in_flight: in_flight.clone(), written };
+        let answers = SubmitAnswers { in_flight: in_flight.clone(), written };
         tokio::spawn(async move {
             let mut together = Vec::with_capacity(TOGETHER);
             while let Some(first) = requests.recv().await {
@@ -72,9 +72,9 @@ impl Answers {
                 {
                     together.push(request);
                 }
-                // Should it fail, an equal submit within two minutes gets these ids: late, not lost.
+                // If it fails, an equal submit within two minutes counts as a retry, and its tasks don't run.
                 if let Err(error) = store.write(Answered(together.clone())).await {
-                    tracing::warn!(%error, "answered submits could not be forgotten");
+                    tracing::warn!(%error, "could not record which submits were answered: equal ones within two minutes count as retries");
                 }
                 together.drain(..).for_each(|request| in_flight.end(request));
             }
@@ -86,29 +86,29 @@ impl Answers {
         Arc::new(self.in_flight.clone())
     }
 
-    /// `request` is being answered from now on.
-    pub(super) fn begin(&self, request: RequestId) -> Ticket {
+    /// Begins to follow the answer of `request`.
+    pub(super) fn begin(&self, request: RequestId) -> AnswerTicket {
         self.in_flight.begin(request);
-        Ticket { answers: self.clone(), request, written: false }
+        AnswerTicket { answers: self.clone(), request, written: false }
     }
 }
 
-/// One request on its way to its answer. Dropped before that, the request stays known.
+/// A submit that is being answered. If it is dropped before the answer was sent, an equal submit counts as a retry.
 #[derive(Debug)]
-pub(super) struct Ticket {
-    answers: Answers,
+pub(super) struct AnswerTicket {
+    answers: SubmitAnswers,
     request: RequestId,
     written: bool,
 }
 
-impl Ticket {
+impl AnswerTicket {
     /// Follows the answer to its connection.
     pub(super) fn follow(self, answer: Response) -> Response {
-        answer.map(|body| Body::new(Followed { body, ticket: self }))
+        answer.map(|body| Body::new(FollowedBody { body, ticket: self }))
     }
 }
 
-impl Drop for Ticket {
+impl Drop for AnswerTicket {
     fn drop(&mut self) {
         if !self.written || self.answers.written.send(self.request).is_err() {
             self.answers.in_flight.end(self.request);
@@ -116,12 +116,12 @@ impl Drop for Ticket {
     }
 }
 
-struct Followed {
+struct FollowedBody {
     body: Body,
-    ticket: Ticket,
+    ticket: AnswerTicket,
 }
 
-impl HttpBody for Followed {
+impl HttpBody for FollowedBody {
     type Data = Bytes;
     type Error = axum::Error;
 

@@ -1,7 +1,7 @@
-//! `GET /v2/get_amqp_result_connection_url`: where a client finds its results.
+//! `GET /v2/get_amqp_result_connection_url`: the broker's address and a credential, for a client's results.
 //!
-//! Called at every (re)connection. Programs of one identity get the same address while its credential is young: so an
-//! answer costs one read, and however often it is asked for, an identity has few credentials. What is connected stays so.
+//! Clients call it at each connection. Programs of one identity get the same credential for two hours: so an answer costs one
+//! read of the store, and an identity has few credentials however often it asks. Open connections outlive the credential.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -31,40 +31,40 @@ pub(super) const ROUTE: Route = Route::new(
     "Where the results of one's task groups are delivered",
 );
 
-/// How long a credential is handed out.
-const YOUNG: SignedDuration = SignedDuration::from_hours(2);
-/// How long it opens connections: a day from the last time that it was handed out.
-const LIFE: SignedDuration = SignedDuration::from_hours(26);
+/// How long the same credential is handed out.
+const HANDED_OUT: SignedDuration = SignedDuration::from_hours(2);
+/// How long it opens connections: a day after it was handed out for the last time.
+const VALID: SignedDuration = SignedDuration::from_hours(26);
 /// Identities whose credentials are remembered.
 const REMEMBERED: usize = 20_000;
 
-/// The credentials that are handed out at this time. Clones share them.
+/// The credentials that are handed out at present. Clones share them.
 #[derive(Clone, Default)]
-pub struct Addresses(Arc<Mutex<HashMap<IdentityId, Handed>>>);
+pub struct ResultCredentials(Arc<Mutex<HashMap<IdentityId, Credential>>>);
 
 #[derive(Clone)]
-struct Handed {
+struct Credential {
     number: i64,
     secret: String,
     made: Timestamp,
 }
 
-impl fmt::Debug for Addresses {
+impl fmt::Debug for ResultCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // They hold secrets.
-        f.debug_struct("Addresses").finish_non_exhaustive()
+        f.debug_struct("ResultCredentials").finish_non_exhaustive()
     }
 }
 
-impl Addresses {
-    fn young(&self, identity: IdentityId, now: Timestamp) -> Option<Handed> {
-        self.handed().get(&identity).filter(|it| is_young(it, now)).cloned()
+impl ResultCredentials {
+    fn recent(&self, identity: IdentityId, now: Timestamp) -> Option<Credential> {
+        self.all().get(&identity).filter(|it| is_recent(it, now)).cloned()
     }
 
-    fn remember(&self, identity: IdentityId, handed: &Handed) {
-        let mut all = self.handed();
+    fn remember(&self, identity: IdentityId, handed: &Credential) {
+        let mut all = self.all();
         if all.len() >= REMEMBERED && !all.contains_key(&identity) {
-            all.retain(|_, it| is_young(it, handed.made));
+            all.retain(|_, it| is_recent(it, handed.made));
             if all.len() >= REMEMBERED {
                 all.clear();
             }
@@ -72,14 +72,14 @@ impl Addresses {
         all.insert(identity, handed.clone());
     }
 
-    fn handed(&self) -> MutexGuard<'_, HashMap<IdentityId, Handed>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<IdentityId, Credential>> {
         // A panic while it was held cannot have left it half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn is_young(handed: &Handed, now: Timestamp) -> bool {
-    now >= handed.made && now.duration_since(handed.made) < YOUNG
+fn is_recent(handed: &Credential, now: Timestamp) -> bool {
+    now >= handed.made && now.duration_since(handed.made) < HANDED_OUT
 }
 
 pub(super) async fn url(
@@ -88,7 +88,7 @@ pub(super) async fn url(
     Extension(arrival): Extension<Arrival>,
 ) -> Result<Json<ResultConnection>, Failure> {
     let caller = by.token.identity;
-    let Handed { number, secret, .. } = credential(&app, &by).await?;
+    let Credential { number, secret, .. } = credential(&app, &by).await?;
     let url = ConnectionUrl { holder: Holder::Client(caller), number, secret: &secret };
     Ok(Json(ResultConnection {
         queue_prefix: queue::client_prefix(caller),
@@ -96,12 +96,12 @@ pub(super) async fn url(
     }))
 }
 
-/// The credential that a caller is handed now.
-async fn credential(app: &App, by: &CallerToken) -> Result<Handed, Failure> {
+/// The credential to hand out now.
+async fn credential(app: &App, by: &CallerToken) -> Result<Credential, Failure> {
     let caller = by.token.identity;
     let now = clock::now();
-    if let Some(handed) = app.addresses.young(caller, now) {
-        // It may have been ended meanwhile, with all that its holder had, or the token that this caller has shown may have.
+    if let Some(handed) = app.result_credentials.recent(caller, now) {
+        // It may have ended since, with the caller's token: when the caller was disabled, for example.
         let known = app.store.client_credential(caller, handed.number, by.hash).await?;
         if known.is_some_and(|known| known.admits(&handed.secret)) {
             return Ok(handed);
@@ -113,11 +113,11 @@ async fn credential(app: &App, by: &CallerToken) -> Result<Handed, Failure> {
         token: Some(by.hash),
         secret: Hash::of(&secret),
         now,
-        expires: now + LIFE,
+        expires: now + VALID,
     };
     let number = app.store.write(command).await?.ok_or_else(Failure::shut_out)?;
-    let handed = Handed { number, secret, made: now };
-    app.addresses.remember(caller, &handed);
+    let handed = Credential { number, secret, made: now };
+    app.result_credentials.remember(caller, &handed);
     Ok(handed)
 }
 
@@ -129,18 +129,21 @@ mod tests {
 
     #[test]
     fn a_credential_is_handed_out_while_it_is_young() {
-        let addresses = Addresses::default();
+        let credentials = ResultCredentials::default();
         let [one, other] = [1, 2].map(|id| IdentityId::from_uuid(Uuid::from_u128(id)));
         let made = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(100);
-        addresses.remember(one, &Handed { number: 7, secret: "s".into(), made });
-        let young = |identity, after| addresses.young(identity, made + after).map(|it| it.number);
+        credentials.remember(one, &Credential { number: 7, secret: "s".into(), made });
+        let recent = |identity, after| credentials.recent(identity, made + after).map(|it| it.number);
         let second = SignedDuration::from_secs(1);
-        assert_eq!((young(one, SignedDuration::ZERO), young(one, YOUNG - second)), (Some(7), Some(7)));
-        assert_eq!((young(one, YOUNG), young(one, -second), young(other, second)), (None, None, None));
+        assert_eq!((recent(one, SignedDuration::ZERO), recent(one, HANDED_OUT - second)), (Some(7), Some(7)));
+        assert_eq!(
+            (recent(one, HANDED_OUT), recent(one, -second), recent(other, second)),
+            (None, None, None)
+        );
         for id in 3..30_000 {
             let identity = IdentityId::from_uuid(Uuid::from_u128(id));
-            addresses.remember(identity, &Handed { number: 1, secret: "s".into(), made });
-            assert!(addresses.handed().len() <= REMEMBERED);
+            credentials.remember(identity, &Credential { number: 1, secret: "s".into(), made });
+            assert!(credentials.all().len() <= REMEMBERED);
         }
     }
 }
