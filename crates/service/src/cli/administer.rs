@@ -1,5 +1,4 @@
-//! How every administrative command is done: through `admin.sock` while the service runs, on its store when it doesn't;
-//! and how its answer is printed.
+//! Runs administrative commands, through `admin.sock` while the service runs, else on its store, and prints the answers.
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
@@ -17,7 +16,7 @@ use identity::Identity;
 use identity::audit::By;
 use store::Store;
 
-/// What every administrative command is told.
+/// The flags of every administrative command.
 #[derive(Debug, Args)]
 pub(super) struct Where {
     #[command(flatten)]
@@ -34,13 +33,13 @@ enum Output {
 }
 
 impl Where {
-    /// Fails where no service's data is: before a password is asked for, say.
+    /// Fails if the directory holds no service's data: before a password is asked for, for example.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         Directory::open(&self.directory.data_dir)?;
         Ok(())
     }
 
-    /// Does what `request` says, and prints the answer.
+    /// Performs `request` and prints the answer.
     pub(super) fn administer(self, request: Request) -> anyhow::Result<()> {
         let directory = Directory::open(&self.directory.data_dir)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -74,7 +73,7 @@ impl Where {
     }
 }
 
-/// Through the service that holds the directory, else on the store itself.
+/// Performs `request` through the service that holds the directory, else on the store itself.
 async fn perform(directory: &Directory, request: Request) -> anyhow::Result<Reply> {
     match directory.lock() {
         Ok(_lock) => {
@@ -111,7 +110,7 @@ fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String
     table.to_string()
 }
 
-/// One thing, a line for each of its members; those without a value are left out.
+/// A line for each name with a value.
 fn sheet<const N: usize>(rows: [(&str, Option<String>); N]) -> String {
     let lines = rows.into_iter().filter_map(|(name, value)| Some(format!("{name:<16}{}", value?)));
     lines.collect::<Vec<_>>().join("\n")

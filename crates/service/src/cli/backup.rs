@@ -1,4 +1,4 @@
-//! `farcall backup` and `farcall restore`.
+//! The commands `farcall backup` and `farcall restore`.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `farcall client …`.
+//! The commands `farcall client …`: manage clients.
 
 use clap::Subcommand;
 

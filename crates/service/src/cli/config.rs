@@ -1,4 +1,4 @@
-//! `farcall config …`: what the service would run with, and whether it could.
+//! The commands `farcall config …`: print the configuration, and check whether the service could start with it.
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -44,7 +44,7 @@ impl ConfigCommand {
             let found =
                 start_obstacles::find(&loaded.config, &root, log.as_deref(), Directory::is_held(&root));
             if !found.is_empty() {
-                return refused(found.iter().map(|it| format!("{it}\n    -> {}", it.mend())).collect());
+                return refused(found.iter().map(|it| format!("{it}\n    -> {}", it.remedy())).collect());
             }
             say("The configuration is right.")?;
             return Ok(());

@@ -1,4 +1,4 @@
-//! `farcall connect`.
+//! The command `farcall connect`: runs a forwarder to a service elsewhere.
 
 use std::ffi::OsString;
 use std::fs;

@@ -1,18 +1,17 @@
-//! What a command says to whoever typed it.
+//! Prints to the terminal: answers on standard output, errors on standard error.
 //!
-//! Nobody has to read it to its end: a reader who has gone (`farcall … | head -1`) misses the rest, and the command does
-//! its work all the same. Whatever else keeps it from being written is an error, for it may say a secret that is shown
-//! this once.
+//! If the reader of a pipe has gone (`farcall … | head -1`), the rest is dropped and the command goes on. Any other failure to
+//! write is an error, because the text may contain a secret that is shown only once.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write as _};
 
-/// A line on standard output.
+/// Prints a line on standard output.
 pub(super) fn say(text: impl Display) -> io::Result<()> {
     write(format_args!("{text}\n"))
 }
 
-/// The same without an end of the line.
+/// Prints without a line break.
 pub(super) fn write(text: impl Display) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match write!(out, "{text}").and_then(|()| out.flush()) {
@@ -22,7 +21,7 @@ pub(super) fn write(text: impl Display) -> io::Result<()> {
     }
 }
 
-/// A line on standard error. There is no other place to say that it could not be written.
+/// Prints a line on standard error. If that fails, there is nowhere to report it.
 pub(super) fn complain(text: impl Display) {
     let _ = writeln!(io::stderr(), "{text}");
 }

@@ -1,4 +1,4 @@
-//! `farcall doctor`. Exit codes: 0 nothing is wrong, 1 something is.
+//! The command `farcall doctor`: checks an installation. Exit codes: 0 no check failed, 1 one did.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use clap::Args;
 use super::console::say;
 use super::{DataDirectory, Settings};
 use crate::operate::data_directory;
-use crate::operate::doctor::{self, Permission};
+use crate::operate::doctor::{self, CheckResult};
 
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
@@ -44,7 +44,7 @@ impl Doctor {
         for finding in &findings {
             say(finding)?;
         }
-        let worst = findings.iter().map(|finding| finding.verdict).max();
-        Ok(if worst == Some(Permission::Wrong) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        let worst = findings.iter().map(|finding| finding.result).max();
+        Ok(if worst == Some(CheckResult::Failed) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 }

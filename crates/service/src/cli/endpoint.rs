@@ -1,4 +1,4 @@
-//! `farcall endpoint …`: every endpoint of the service, whoever owns it.
+//! The commands `farcall endpoint …`: manage every endpoint of the service, whoever owns it.
 
 use clap::Subcommand;
 

@@ -1,5 +1,5 @@
-//! `farcall env`: what a client must set, for `eval "$(farcall env URL)"`. It recommends nothing by which tokens could be
-//! taken on their way, unless it is told to.
+//! The command `farcall env`: prints what a client must set, for `eval "$(farcall env URL)"`. It recommends nothing by which
+//! tokens could be stolen on the way, unless told to.
 
 use std::path::PathBuf;
 

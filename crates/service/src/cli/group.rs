@@ -1,4 +1,4 @@
-//! `farcall group …`.
+//! The commands `farcall group …`: manage groups.
 
 use clap::Subcommand;
 

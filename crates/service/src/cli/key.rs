@@ -1,4 +1,4 @@
-//! `farcall key …`.
+//! The commands `farcall key …`: manage the keys that sign id tokens.
 
 use clap::Subcommand;
 

@@ -1,4 +1,4 @@
-//! The command line, one file per command. None but `console` prints.
+//! The command line of `farcall`, one file per command. Only `console` prints.
 
 mod administer;
 mod backup;
@@ -101,7 +101,7 @@ impl Settings {
     }
 }
 
-/// Reads the command line and does what it says. Exit codes: 0 well, 1 failed, 2 not understood.
+/// Runs the command line. Exit codes: 0 success, 1 failure, 2 unknown arguments.
 pub fn main() -> ExitCode {
     let done = |ran: anyhow::Result<()>| ran.map(|()| ExitCode::SUCCESS);
     let ended = match Farcall::parse().command {

@@ -1,5 +1,5 @@
-//! Asking for a password: on the terminal without showing it, or as the first line of standard input. Never an
-//! argument: everybody on the machine sees those.
+//! Asks for a password on the terminal, without showing it, or reads it from the first line of standard input. It is never an
+//! argument, because everybody on the machine can see those.
 
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
@@ -11,7 +11,7 @@ use super::console::complain;
 use crate::operate::administration::request::Password;
 use identity::password::LONGEST;
 
-/// A new password, typed twice on a terminal.
+/// Asks for a new password, twice on a terminal.
 pub(super) fn new(username: &str) -> anyhow::Result<Password> {
     if !std::io::stdin().is_terminal() {
         return Ok(Password(line()?));
@@ -24,7 +24,7 @@ pub(super) fn new(username: &str) -> anyhow::Result<Password> {
 }
 
 fn prompt(text: &str) -> anyhow::Result<String> {
-    // Quiet before it is asked for: nobody is so fast that it would be seen.
+    // Switch echo off before the prompt, so that nothing typed is shown.
     let quiet = Quiet::new()?;
     write!(std::io::stderr(), "{text}").context("cannot ask for the password")?;
     let read = line();
@@ -46,7 +46,7 @@ fn line() -> anyhow::Result<String> {
     Ok(password.to_owned())
 }
 
-/// The terminal shows nothing of what is typed while this lives.
+/// Switches off the terminal's echo until it is dropped.
 struct Quiet(Termios);
 
 impl Quiet {

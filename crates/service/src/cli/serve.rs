@@ -1,4 +1,4 @@
-//! `farcall serve`.
+//! The command `farcall serve`: runs the service.
 
 use std::net::SocketAddr;
 
@@ -51,7 +51,7 @@ impl Serve {
             let (_trigger, stop) = daemon::stop::on_signals()?;
             let service = Service::open(directory, config, stop.clone()).await?;
             if let Err(error) = say(format_args!("farcall is ready: {}", service.addresses())) {
-                tracing::warn!(%error, "that the service is ready could not be said");
+                tracing::warn!(%error, "could not print that the service is ready");
             }
             daemon::ready::serving();
             let stopping = stop.clone();
@@ -65,7 +65,7 @@ impl Serve {
     }
 }
 
-/// Fewer connections than the configuration allows, where we may not have as many open files.
+/// Lowers the limits of connections to the number of files that this process may open.
 fn fit_descriptors(limits: &mut Limits) {
     let Ok((descriptors, _)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
     if limits.fit(usize::try_from(descriptors).unwrap_or(usize::MAX)) {
@@ -74,7 +74,7 @@ fn fit_descriptors(limits: &mut Limits) {
             descriptors,
             http_connections,
             amqp_connections,
-            "the limit of open files has no room for the connections that are configured: raise it \
+            "lowered the limits of connections: this process may not open as many files as they need; raise that \
              (LimitNOFILE in the unit, ulimit -n)"
         );
     }

@@ -1,4 +1,4 @@
-//! `farcall up`.
+//! The command `farcall up`: runs a service and an endpoint on this machine.
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;

@@ -1,4 +1,4 @@
-//! `farcall user …`. Passwords are asked for, or read from standard input.
+//! The commands `farcall user …`: manage people. Passwords are asked for, or read from standard input.
 
 use clap::Subcommand;
 

@@ -1,6 +1,6 @@
-//! Copies of a data directory: made while the service runs or while it doesn't, and put back where there is none.
+//! Backs up a data directory, while the service runs or not, and restores one.
 //!
-//! A backup is a data directory itself. What makes it one of a single moment:
+//! A backup is a data directory itself. It shows a single moment, because:
 //!
 //! ```text
 //! hold removals  -->  copy the database (SQLite's VACUUM INTO: one transaction)  -->  copy the files that the copy names
@@ -62,7 +62,7 @@ pub async fn make(data: &Directory, to: &Path) -> Result<Copied, BackupError> {
     }
     let copied = fill(data, &unfinished).await;
     if copied.is_err() {
-        // What is half a backup helps nobody; the error that matters is the other one.
+        // Half a backup is of no use. If removing it fails, the first error matters more.
         let _ = fs::remove_dir_all(&unfinished);
         return copied;
     }
@@ -84,7 +84,7 @@ async fn fill(data: &Directory, backup: &Path) -> Result<Copied, BackupError> {
         private(&backup.join("payloads"))?;
         for file in &files {
             let (from, to) = (within(&payloads, *file), within(&backup.join("payloads"), *file));
-            // They never change, so that a second name does; on another disk it is a copy.
+            // Payload files never change, so a hard link will do; on another disk it is a copy.
             if fs::hard_link(&from, &to).is_err() {
                 at(&from, copy(&from, &to))?;
             }
@@ -99,7 +99,7 @@ async fn fill(data: &Directory, backup: &Path) -> Result<Copied, BackupError> {
     Ok(Copied { tasks: store::tasks_in(&database).await?, files: files.len() })
 }
 
-/// Makes a data directory of the backup `from`, in `root`, where there is none yet.
+/// Restores the backup `from` into `root`, which must hold no service's data.
 pub async fn restore(from: &Path, root: &Path) -> Result<Copied, BackupError> {
     let backup = from.join("farcall.db");
     if !backup.is_file() {

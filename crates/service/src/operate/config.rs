@@ -1,4 +1,5 @@
-//! The configuration: `farcall.yaml`, then `FARCALL_SECTION__KEY` from the environment, then flags; the later wins.
+//! The configuration: `farcall.yaml`, then `FARCALL_SECTION__KEY` from the environment, then flags. Later sources override
+//! earlier ones.
 //!
 //! The structures of this file are the one table of what can be set: names, types and defaults. [`layers`] lays the
 //! sources over each other. A key that does not exist is refused wherever it stands: a misspelt limit that is ignored
@@ -37,7 +38,7 @@ pub struct Http {
     pub listen: Addresses,
     /// With TLS. The same address in `amqp` makes one port for both, and in `listen` one for TLS and none.
     pub tls_listen: Addresses,
-    /// Further names, `host:port`, under which clients reach us, through a proxy say.
+    /// Further names, `host:port`, under which clients reach the service, through a proxy for example.
     pub public_names: Vec<String>,
 }
 
@@ -46,9 +47,9 @@ pub struct Http {
 pub struct Amqp {
     pub listen: Addresses,
     pub tls_listen: Addresses,
-    /// The host in the URLs that clients and endpoints get. Absent: the address at which the request reached us.
+    /// The host in the URLs that clients and endpoints get. Absent: the address to which the request was sent.
     pub public_host: Option<String>,
-    /// The port in them. Absent: the one we listen on.
+    /// The port in them. Absent: the one on which the service listens.
     pub public_port: Option<u16>,
     /// Whether they say `amqps`. Absent: as the request came.
     pub public_tls: Option<bool>,
@@ -66,7 +67,7 @@ pub struct Tls {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Metrics {
-    /// Where `/metrics` is told to whoever asks. Elsewhere it is told to this machine only.
+    /// Addresses that serve `/metrics` to everybody. Elsewhere only this machine gets it.
     pub listen: Addresses,
 }
 

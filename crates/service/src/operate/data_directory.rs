@@ -1,4 +1,4 @@
-//! The data directory: what lies in it, who may read it, and who holds it.
+//! The data directory: its files, its permissions, and the lock of the process that uses it.
 //!
 //! ```text
 //! DIR/  0700
@@ -27,7 +27,7 @@ pub enum DirectoryError {
     NotThere { path: PathBuf, why: &'static str },
 }
 
-/// What to do where there is no service's data.
+/// What the user can do if a directory holds no service's data.
 const ANOTHER: &str = "Name the service's directory with --data-dir DIR or in FARCALL_DATA_DIR; `farcall serve` makes a new one";
 
 /// A data directory that exists, readable by its owner only.
@@ -36,14 +36,14 @@ pub struct Directory {
     root: PathBuf,
 }
 
-/// While it lives, no other process uses the store.
+/// The lock of a data directory. While it is held, no other process uses the store.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
 }
 
 impl Directory {
-    /// Makes what is missing of the directory in `root`.
+    /// Creates `root` and its directories where they are missing.
     pub fn prepare(root: &Path) -> Result<Directory, DirectoryError> {
         let make = |path: PathBuf| {
             DirBuilder::new()
@@ -63,7 +63,7 @@ impl Directory {
         Ok(Directory { root })
     }
 
-    /// The directory in `root`, which a service has used. Nothing is made.
+    /// Opens `root`, which a service must have used before. Creates nothing.
     pub fn open(root: &Path) -> Result<Directory, DirectoryError> {
         let root = existing(root)?;
         let directory = Directory { root };
@@ -75,7 +75,7 @@ impl Directory {
         }
     }
 
-    /// Takes the lock, or says that another process has it.
+    /// Takes the lock. Fails if another process has it.
     pub fn lock(&self) -> Result<Lock, DirectoryError> {
         let path = self.root.join("lock");
         let file = OpenOptions::new()

@@ -1,7 +1,7 @@
-//! `/healthz`, `/readyz` and `/metrics`: for whoever operates the service, and for what watches it.
+//! `/healthz`, `/readyz` and `/metrics`: for operators and monitoring.
 //!
-//! The first two say nothing but yes or no. The page of metrics is told to this machine only, and at the listeners that
-//! `metrics.listen` opens; a request that a proxy passed on is not this machine's.
+//! The first two answer yes or no. Metrics are for requests from this machine, and for any at the listeners of
+//! `metrics.listen`. A request that a proxy forwarded doesn't count as from this machine.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,12 +23,12 @@ use crate::tasks::presence::Presence;
 use identity::http::arrival::Arrival;
 use store::{Census, Store, StoreError};
 
-/// How long the store may take to answer before we count as not ready.
+/// How long the store may take to answer before the service counts as not ready.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How old what was counted in the store may be: counting a long queue takes a while.
+/// How long counts from the store are reused: counting a long queue takes a while.
 const OLD: Duration = Duration::from_secs(5);
 
-/// What is asked for the health. Clones share it.
+/// What health and metrics are read from. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Health {
     pub store: Store,
@@ -44,23 +44,23 @@ impl Health {
         Health { store, dispatch, presence, metrics, stop, counted: Arc::default() }
     }
 
-    /// Whether a submit would be accepted now: the store reads and writes, and nobody has said stop.
+    /// Whether a submit would be accepted now: the store reads and writes, and no stop has begun.
     pub async fn ready(&self) -> bool {
         let works = tokio::time::timeout(PATIENCE, self.store.works()).await;
         match works {
             Ok(Ok(())) => self.stop.stage() == Stage::Running,
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the store does not work");
+                tracing::warn!(%error, "not ready: the store failed");
                 false
             }
             Err(_) => {
-                tracing::warn!("the store does not answer");
+                tracing::warn!("not ready: the store did not answer in time");
                 false
             }
         }
     }
 
-    /// Counted lately, by whoever asked first.
+    /// The counts, at most a few seconds old.
     async fn census(&self) -> Result<Census, StoreError> {
         let mut counted = self.counted.lock().await;
         if let Some((at, census)) = &*counted

@@ -1,4 +1,4 @@
-//! Which protocols are spoken at which addresses, as the configuration says.
+//! Makes the list of listeners from the configuration: each address with its protocols.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::config::Config;
 use crate::http::listeners::Protocols;
 
-/// What is to be spoken where. The same address in several lists is one listener; port 0 is another one each time.
+/// The listeners to open. The same address in several lists is one listener; port 0 is a new one each time.
 pub fn plan(config: &Config) -> Vec<(SocketAddr, Protocols)> {
     type List<'a> = (&'a [SocketAddr], fn(&mut Protocols));
     let lists: [List<'_>; 5] = [
@@ -39,7 +39,7 @@ mod tests {
     use crate::operate::config::Addresses;
 
     #[test]
-    fn the_same_address_is_one_door() {
+    fn the_same_address_is_one_listener() {
         let at = |text: &str| text.parse::<SocketAddr>().unwrap();
         let mut config = Config::default();
         config.http.tls_listen = Addresses(vec![at("0.0.0.0:443")]);

@@ -1,4 +1,4 @@
-//! The operator's side: configuration, start, administration, health, backup, and what is wrong with an installation.
+//! What operators need: configuration, start and stop, administration, health, backup, and checks of an installation.
 
 pub mod administration;
 pub mod backup;

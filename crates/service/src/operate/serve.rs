@@ -1,4 +1,4 @@
-//! `farcall serve`: opens the data directory, builds the parts, says where it listens, runs until it is stopped.
+//! `farcall serve`: opens the data directory, builds the service, reports where it listens, and runs until it is stopped.
 
 use std::fmt;
 use std::io;
@@ -60,7 +60,7 @@ pub enum ServeError {
 
 /// How long the last acknowledgements may take to reach the store.
 const FINISH: Duration = Duration::from_secs(3);
-/// How long what is being done may still take once the stop is hurried.
+/// How long open work may take after a second stop signal.
 const HURRY: Duration = Duration::from_millis(500);
 
 /// Where the running service listens: protocol and address, the most common first. The first of each protocol is the
@@ -85,7 +85,7 @@ impl Addresses {
         Addresses(kinds.into_iter().flat_map(of).collect())
     }
 
-    /// The first place where `protocol` is spoken.
+    /// The first address for `protocol`.
     pub fn first(&self, protocol: &str) -> Option<SocketAddr> {
         self.0.iter().find(|(name, _)| *name == protocol).map(|(_, address)| *address)
     }
@@ -161,7 +161,7 @@ impl Service {
         let starter =
             Starter { store: store.clone(), dispatch: dispatch.clone(), starts: starts.clone(), most };
         let keeper = Keeper::new(starter, presence.clone(), config.limits.restarts);
-        let outside = outside(&config, &listeners);
+        let broker_address = broker_address(&config, &listeners);
         let app = App {
             store: store.clone(),
             identity: identity.clone(),
@@ -180,7 +180,7 @@ impl Service {
             result_credentials: rest::ResultCredentials::default(),
             keeper: keeper.clone(),
             limits: config.limits,
-            amqp: outside.clone(),
+            amqp: broker_address.clone(),
             metrics: metrics.clone(),
         };
         let health = Health::new(store.clone(), dispatch.clone(), presence.clone(), metrics.clone(), stop);
@@ -194,7 +194,7 @@ impl Service {
             .merge(identity::web::router(web))
             .merge(health::router(health.clone()))
             .fallback(rest::nowhere);
-        // The server puts in who asks.
+        // The server sets the operator of each request.
         let by = By::Operator { uid: nix::unistd::getuid().as_raw() };
         let administration =
             Administration { identity: identity.clone(), dispatch: Some(dispatch.clone()), by };
@@ -202,10 +202,10 @@ impl Service {
             administration::Server::open(&directory.admin_socket(), administration).map_err(|error| {
                 ServeError::Admin { path: directory.admin_socket().display().to_string(), error }
             })?;
-        // The first start makes the signing key, which takes longer than a start may take.
+        // In the background: the first start generates the signing key, which takes seconds.
         tokio::spawn(async move {
             if let Err(error) = identity.keys().ring().await {
-                tracing::error!(%error, "there is no signing key, id tokens cannot be made");
+                tracing::error!(%error, "there is no signing key: logins that need an id token fail");
             }
         });
         if !store.anybody().await? {
@@ -213,7 +213,7 @@ impl Service {
         }
         let addresses = Addresses::of(&listeners);
         publish(&directory.addresses(), &addresses)?;
-        let server = Server::new(router, inside, names, outside, metrics, &config.limits);
+        let server = Server::new(router, inside, names, broker_address, metrics, &config.limits);
         let acceptor = Acceptor::new(
             server,
             dispatch.broker().clone(),
@@ -252,8 +252,8 @@ impl Service {
         self.listeners.iter().map(AsRawFd::as_raw_fd).collect()
     }
 
-    /// Serves until `stop` begins: then accepts nothing more, finishes what is open, and closes the store. When the
-    /// stop is hurried, what is open is left.
+    /// Serves until `stop` begins: then accepts nothing more, finishes open work, and closes the store. A second signal
+    /// abandons open work.
     pub async fn run(self, stop: Stop) {
         for listener in self.listeners {
             let (acceptor, stop) = (self.acceptor.clone(), stop.clone());
@@ -286,22 +286,22 @@ impl Service {
         };
         tokio::select! {
             () = working => {}
-            () = hurried => tracing::warn!("what was open was left: the stop was hurried"),
+            () = hurried => tracing::warn!("second stop signal: abandoned open work"),
         }
         if tokio::time::timeout(FINISH, self.dispatch.finish()).await.is_err() {
-            tracing::warn!("acknowledgements were not written in time: what they are of is sent again");
+            tracing::warn!("could not store all acknowledgements in time: their messages will be sent again");
         }
         self.store.close().await;
         watchdog.abort();
         for left in [self.directory.addresses(), self.directory.admin_socket()] {
             if let Err(error) = std::fs::remove_file(&left) {
-                tracing::debug!(%error, path = %left.display(), "nothing to remove");
+                tracing::debug!(%error, path = %left.display(), "could not remove a file");
             }
         }
     }
 }
 
-/// Tells the operator of a fresh service what to do next.
+/// Logs what the operator of a new service should do next.
 fn welcome(directory: &Directory) {
     let data = directory.root().display();
     tracing::info!("nobody can log in yet; what to do next, in another terminal:");
@@ -311,8 +311,8 @@ fn welcome(directory: &Directory) {
     tracing::info!("  farcall client add NAME --data-dir {data}    (a program; prints its id and secret)");
 }
 
-/// Where the broker is found from outside: what is configured, and the ports we really have.
-fn outside(config: &Config, listeners: &[Listener]) -> BrokerAddress {
+/// The broker's address for clients: what is configured, and the ports that were opened.
+fn broker_address(config: &Config, listeners: &[Listener]) -> BrokerAddress {
     let port = |speaks: fn(Protocols) -> bool| {
         listeners.iter().find(|listener| speaks(listener.spoken)).map(|listener| listener.address.port())
     };
@@ -325,7 +325,7 @@ fn outside(config: &Config, listeners: &[Listener]) -> BrokerAddress {
     }
 }
 
-/// Writes the addresses where others look for them.
+/// Writes `addresses.json`, for other commands on this machine.
 fn publish(path: &Path, addresses: &Addresses) -> Result<(), ServeError> {
     private_file::write(path, format!("{}\n", addresses.json()).as_bytes())
         .map_err(|error| ServeError::Write { path: path.display().to_string(), error })

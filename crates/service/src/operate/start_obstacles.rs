@@ -1,5 +1,5 @@
-//! What keeps a service from starting on this machine although its configuration is right in itself: files that are
-//! missing or don't belong together, ports that others have. Looks, and changes nothing.
+//! Finds what prevents a service with a valid configuration from starting on this machine: files that are missing or don't
+//! match, ports in use. Changes nothing.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -20,14 +20,14 @@ pub enum Obstacle {
     Certificate(CertificateError),
     Secret(SettingsError),
     Port(SocketAddr, PortTrouble),
-    /// What FARCALL_LOG holds.
+    /// The value of FARCALL_LOG is no log filter.
     LogVariable(FilterError),
 }
 
-/// Why nobody can listen at an address.
+/// Why the service can't listen at an address.
 #[derive(Debug)]
 pub enum PortTrouble {
-    /// Another address of the configuration is the same to the system.
+    /// It overlaps with another address of the configuration.
     Shared(SocketAddr),
     Taken,
     Forbidden,
@@ -35,8 +35,8 @@ pub enum PortTrouble {
     Other(io::Error),
 }
 
-/// Everything that `config` meets, with the data directory `root` and `log` in FARCALL_LOG. Ports that are taken are none
-/// while the service `runs`: it has taken them.
+/// Finds all obstacles to `config`, with the data directory `root` and `log` in FARCALL_LOG. Ports in use are no obstacle while
+/// the service `runs`: it uses them itself.
 pub fn find(config: &Config, root: &Path, log: Option<&str>, runs: bool) -> Vec<Obstacle> {
     let mut found: Vec<Obstacle> = files(config, root).collect();
     found.extend(
@@ -52,14 +52,14 @@ pub fn find(config: &Config, root: &Path, log: Option<&str>, runs: bool) -> Vec<
     found
 }
 
-/// Those of files.
+/// Finds the obstacles among files.
 fn files(config: &Config, root: &Path) -> impl Iterator<Item = Obstacle> {
     let certificate = certificate_files(&config.tls, root).and_then(|files| files.read().err());
     let secrets = config.identity.upstreams.iter().filter_map(|upstream| upstream.secret().err());
     certificate.map(Obstacle::Certificate).into_iter().chain(secrets.map(Obstacle::Secret))
 }
 
-/// The troubles of these addresses, each beside those before it as the service opens them.
+/// Tries to listen at these addresses, all at the same time as the service does, and returns those that fail.
 pub fn ports(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<(SocketAddr, PortTrouble)> {
     let mut open: Vec<TcpListener> = Vec::new();
     let mut found = Vec::new();
@@ -91,7 +91,7 @@ pub fn ports(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<(SocketAddr
 
 impl Obstacle {
     /// What to do about it.
-    pub fn mend(&self) -> String {
+    pub fn remedy(&self) -> String {
         match self {
             Obstacle::Certificate(error) => match error {
                 CertificateError::Read { .. } => format!(
@@ -255,8 +255,8 @@ mod tests {
             let config = Config::load(&root.path().join("farcall.yaml"), laid).unwrap().config;
             let found = find(&config, root.path(), log, false);
             let fits = found.len() == expected.len()
-                && found.iter().zip(&expected).all(|(found, (seen, mend))| {
-                    found.to_string().starts_with(seen) && found.mend().starts_with(mend)
+                && found.iter().zip(&expected).all(|(found, (seen, remedy))| {
+                    found.to_string().starts_with(seen) && found.remedy().starts_with(remedy)
                 });
             assert!(fits, "{settings:?}: {found:#?}\nexpected {expected:#?}");
         }

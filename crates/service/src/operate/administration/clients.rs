@@ -1,4 +1,4 @@
-//! `farcall client …`: client identities and native applications.
+//! Performs `farcall client …`: client identities and native applications.
 
 use wire::rest::auth::{COMPUTE_RESOURCE_SERVER, GROUPS_RESOURCE_SERVER, NATIVE_CLIENT};
 use wire::{ClientId, IdentityId};
@@ -15,7 +15,7 @@ use store::{
     Client, Command, NativeApp, PutNativeApp, RemoveIdentity, RemoveNativeApp, SetDisabled, SetSecret,
 };
 
-/// Where codes of one native application may be sent.
+/// How many redirect URIs one native application may have.
 const MOST_REDIRECTS: usize = 20;
 
 enum Found {
@@ -141,7 +141,7 @@ impl Administration {
         Ok(Reply::Removed(Removed { id: id.to_string(), name }))
     }
 
-    /// By its id: names of clients need not be unique.
+    /// Finds a client by its id: names of clients need not be unique.
     async fn found(&self, client: &str) -> Result<Found, AdminError> {
         let unknown = || AdminError::Unknown(format!("client {client}"));
         let id: ClientId = client.parse().map_err(|_| unknown())?;

@@ -1,4 +1,4 @@
-//! `farcall endpoint …`: every endpoint of the service, whoever owns it.
+//! Performs `farcall endpoint …`: every endpoint of the service, whoever owns it.
 
 use jiff::{SignedDuration, Timestamp};
 use wire::EndpointId;

@@ -1,4 +1,4 @@
-//! `farcall group …`.
+//! Performs `farcall group …`: groups of people, with which functions are shared.
 
 use wire::{GroupId, IdentityId};
 
@@ -70,8 +70,8 @@ impl Administration {
         }
     }
 
-    /// Takes a member out of a group. All that they hold ends with that: a program, a resource server or an endpoint of theirs
-    /// may go on with what the group gave. They log in again and have the rest.
+    /// Removes a member from a group, and ends all their tokens and connections: programs, resource servers and endpoints
+    /// could otherwise go on using what the group gave. They log in again, without the group.
     async fn take_out(&self, group: GroupId, member: IdentityId) -> Result<(), StoreError> {
         let store = self.identity.store();
         let ended = store.write(RemoveMember { group, identity: member, now: clock::now() }).await?;
@@ -93,7 +93,7 @@ impl Administration {
         })
     }
 
-    /// By its name or its id.
+    /// Finds a group by its name or id.
     async fn found_group(&self, group: &str) -> Result<UserGroup, AdminError> {
         let found = match group.parse::<GroupId>() {
             Ok(id) => self.identity.store().user_group(id).await?,

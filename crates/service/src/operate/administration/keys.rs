@@ -1,4 +1,4 @@
-//! `farcall key …`: the keys that sign id tokens.
+//! Performs `farcall key …`: the keys that sign id tokens.
 
 use super::request::{KeyRequest, KnownKey, Reply};
 use super::{AdminError, Administration};

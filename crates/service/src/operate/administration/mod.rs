@@ -1,7 +1,7 @@
-//! Administration: of a service that runs, through `admin.sock` in its data directory; of one that doesn't, on its store.
+//! Performs the administrative commands: of a running service through `admin.sock` in its data directory, else on its store.
 //!
-//! One request per connection, one line of JSON each way. Who may open the socket may administer: the directory lets
-//! its owner only. What is asked for and answered is in [`request`], what is done in a file per noun.
+//! One request per connection, one line of JSON each way. Who can open the socket can administer: the data directory's
+//! permissions let only its owner. Requests and replies are in [`request`], and what they do is in a file per noun.
 
 mod clients;
 mod endpoints;
@@ -37,7 +37,7 @@ const LINE: u64 = 64 << 10;
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Why a request was not done. Nothing was changed then.
+/// Why a request failed. It changed nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     #[error("there is no {0}")]
@@ -64,18 +64,18 @@ impl From<IdentityError> for AdminError {
     }
 }
 
-/// What administration works on. Clones share it.
+/// What administration needs of the service. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Administration {
     pub identity: Identity,
     /// Absent while the service doesn't run: nobody is connected then.
     pub dispatch: Option<Dispatch>,
-    /// Who asks.
+    /// Who administers, for the audit log.
     pub by: By,
 }
 
 impl Administration {
-    /// Does what `request` asks for.
+    /// Performs `request`.
     pub async fn perform(&self, request: Request) -> Reply {
         let done = match request {
             Request::User(request) => self.user(request).await,
@@ -87,8 +87,8 @@ impl Administration {
         done.unwrap_or_else(|error| Reply::Failed(error.to_string()))
     }
 
-    /// Makes `change`, and with it ends all that `identity` holds: sessions, tokens, and connections to the broker, those of
-    /// its endpoints too. Who is connected is told `why`.
+    /// Makes `change`, and in the same transaction ends the identity's sessions, tokens and connections to the broker, and
+    /// those of its endpoints. Connected programs get the reason `why`.
     async fn end_everything(
         &self,
         identity: IdentityId,
@@ -101,7 +101,7 @@ impl Administration {
         Ok(())
     }
 
-    /// What has ended in the store ends here, too.
+    /// Ends in this process what has ended in the store.
     fn cut_off(&self, identity: IdentityId, ended: &store::Ended, why: &Ended) {
         self.identity.forget_tokens();
         self.identity.forget_applications();
@@ -112,7 +112,7 @@ impl Administration {
     }
 }
 
-/// The service's end of the socket.
+/// The server behind `admin.sock`.
 #[derive(Debug)]
 pub struct Server {
     socket: UnixListener,
@@ -120,14 +120,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// The caller holds the data directory's lock: a socket found there was left by one that died.
+    /// The caller holds the data directory's lock, so an existing socket was left by a service that was killed.
     pub fn open(path: &Path, administration: Administration) -> io::Result<Server> {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let near = Near::new(path)?;
-        let socket = UnixListener::bind(&near.path)?;
+        let short = ShortPath::new(path)?;
+        let socket = UnixListener::bind(&short.path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
         Ok(Server { socket, administration })
     }
@@ -145,7 +145,7 @@ impl Server {
             tokio::spawn(async move {
                 match tokio::time::timeout(PATIENCE, answer(stream, &administration)).await {
                     Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::debug!(%error, "an administration request was broken off"),
+                    Ok(Err(error)) => tracing::debug!(%error, "an administration request failed"),
                     Err(_) => tracing::debug!("an administration request took too long"),
                 }
             });
@@ -173,32 +173,32 @@ async fn answer(stream: UnixStream, administration: &Administration) -> io::Resu
     writer.write_all(&text).await
 }
 
-/// A path for a socket's address, which holds about a hundred bytes: directories below a home may be longer. An open
-/// directory has a short name.
-struct Near {
+/// A path that fits into a socket's address, which holds about a hundred bytes. A longer path is reached through an open
+/// descriptor of its directory.
+struct ShortPath {
     path: PathBuf,
     _directory: Option<File>,
 }
 
-impl Near {
+impl ShortPath {
     const LONGEST: usize = 100;
 
-    fn new(path: &Path) -> io::Result<Near> {
+    fn new(path: &Path) -> io::Result<ShortPath> {
         match (path.parent(), path.file_name()) {
-            (Some(directory), Some(name)) if path.as_os_str().len() > Near::LONGEST => {
+            (Some(directory), Some(name)) if path.as_os_str().len() > ShortPath::LONGEST => {
                 let directory = File::open(directory)?;
                 let short = format!("/proc/self/fd/{}", directory.as_raw_fd());
-                Ok(Near { path: PathBuf::from(short).join(name), _directory: Some(directory) })
+                Ok(ShortPath { path: PathBuf::from(short).join(name), _directory: Some(directory) })
             }
-            _ => Ok(Near { path: path.to_owned(), _directory: None }),
+            _ => Ok(ShortPath { path: path.to_owned(), _directory: None }),
         }
     }
 }
 
-/// Asks the service that holds the data directory.
+/// Sends a request to the running service.
 pub async fn ask(path: &Path, request: &Request) -> io::Result<Reply> {
-    let near = Near::new(path)?;
-    let (reader, mut writer) = UnixStream::connect(&near.path).await?.into_split();
+    let short = ShortPath::new(path)?;
+    let (reader, mut writer) = UnixStream::connect(&short.path).await?.into_split();
     let mut text = serde_json::to_vec(request)?;
     text.push(b'\n');
     writer.write_all(&text).await?;

@@ -1,4 +1,4 @@
-//! `farcall user …`.
+//! Performs `farcall user …`: people, their passwords and linked identities.
 
 use wire::IdentityId;
 
@@ -152,7 +152,7 @@ impl Administration {
         found.ok_or_else(|| AdminError::Unknown(format!("identity {id}")))
     }
 
-    /// The person with this username or id.
+    /// Finds a person by username or id.
     async fn person(&self, user: &str) -> Result<Profile, AdminError> {
         let found = self.anybody(user).await?;
         if found.kind == Kind::Client {
@@ -161,7 +161,7 @@ impl Administration {
         Ok(found)
     }
 
-    /// The person or client with this username or id.
+    /// Finds a person or client by username or id.
     pub(super) async fn anybody(&self, user: &str) -> Result<Profile, AdminError> {
         let found = match user.parse::<IdentityId>() {
             Ok(id) => self.identity.profile(id).await?,
@@ -171,7 +171,7 @@ impl Administration {
     }
 }
 
-/// What is said of a person.
+/// The details of a person.
 struct About {
     name: Option<String>,
     email: Option<String>,
@@ -187,7 +187,7 @@ impl About {
     }
 }
 
-/// Refuses what a table or a page could not show in one line.
+/// Refuses text that a table or page can't show in one line.
 pub(super) fn plain(text: &str) -> Result<(), AdminError> {
     if text.trim().is_empty() || text.len() > TEXT_LIMIT || text.chars().any(char::is_control) {
         return Err(AdminError::Refused(format!("{text:?} is not one line of at most {TEXT_LIMIT} bytes")));

@@ -1,4 +1,4 @@
-//! What can be asked of administration, and what it answers. Passwords travel here, and are never printed.
+//! The requests and replies of administration, as JSON. They carry passwords, which `Debug` doesn't print.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ pub enum UserRequest {
         email: Option<String>,
         organization: Option<String>,
         administrator: bool,
-        /// Absent: they sign in elsewhere.
+        /// Absent: the person signs in through an identity provider.
         password: Option<Password>,
     },
     List,
@@ -184,7 +184,7 @@ pub struct KnownUser {
     pub administrator: bool,
     /// Whether they can sign in here with a password.
     pub password: bool,
-    /// The username of the first of the set, if this is another one.
+    /// The username of the identity that this one is linked to.
     pub linked_to: Option<String>,
     /// The usernames of all of the set.
     pub identity_set: Vec<String>,
@@ -206,7 +206,7 @@ pub struct KnownGroup {
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct KnownKey {
     pub kid: String,
-    /// Absent: it is the one in use.
+    /// Absent for the key in use.
     pub published_until: Option<String>,
 }
 
@@ -215,14 +215,14 @@ pub struct KnownEndpoint {
     pub id: String,
     pub name: String,
     pub display_name: Option<String>,
-    /// The username of its owner, or their id if they are no more.
+    /// The username of its owner, or their id if they were removed.
     pub owner: String,
     /// The manager that starts it, if it is a user endpoint.
     pub manager: Option<String>,
     /// `online`, `offline` or `locked`; `unknown` while the service doesn't run.
     pub status: String,
     pub locked_until: Option<String>,
-    /// Its tasks that it has not taken, and those that it has and that have not ended.
+    /// Open tasks that it has not taken, and that it has taken.
     pub waiting: i64,
     pub taken: i64,
     pub created: String,

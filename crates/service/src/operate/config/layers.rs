@@ -1,4 +1,4 @@
-//! Lays the sources of the configuration over each other: defaults, file, environment, flags; the later wins.
+//! Merges the sources of the configuration: defaults, file, environment, flags. Later sources override earlier ones.
 //!
 //! What exists is read off the default configuration, so there is no second list of names to keep. Every value is
 //! checked as it is laid, so that what is wrong is told with where it stands.
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::{Config, Unfit, unfit};
 
-/// Where a value stands.
+/// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     Default,
@@ -47,7 +47,7 @@ pub enum ConfigError {
     Unfit(#[from] AllUnfit),
 }
 
-/// Everything that is unfit in a configuration, at least one thing.
+/// The errors of a configuration, at least one.
 #[derive(Debug, thiserror::Error)]
 pub struct AllUnfit(pub Vec<Unfit>);
 
@@ -75,13 +75,13 @@ pub struct Setting {
 }
 
 impl Setting {
-    /// From text, which is read as YAML where it is more than a word.
+    /// Parses text, as YAML where it is more than a word.
     fn from_text(section: &str, key: &str, text: &str, source: Source) -> Setting {
         let value = serde_saphyr::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
         Setting { section: section.to_lowercase(), key: key.to_lowercase(), value, source }
     }
 
-    /// `--set section.key=value`.
+    /// Parses the value of `--set`: `section.key=value`.
     pub fn from_flag(text: &str) -> Result<Setting, ConfigError> {
         let parts = text.split_once('=').and_then(|(name, value)| Some((name.split_once('.')?, value)));
         let Some(((section, key), value)) = parts else { return Err(ConfigError::Flag(text.to_owned())) };
@@ -89,7 +89,7 @@ impl Setting {
     }
 }
 
-/// The settings among `variables`: those named `FARCALL_SECTION__KEY`. Others of ours have no double underscore.
+/// The settings among `variables`: those named `FARCALL_SECTION__KEY`. Farcall's other variables have no double underscore.
 pub fn from_environment(variables: impl IntoIterator<Item = (String, String)>) -> Vec<Setting> {
     let settings = variables.into_iter().filter_map(|(variable, text)| {
         let (section, key) = variable.strip_prefix("FARCALL_")?.split_once("__")?;
@@ -98,7 +98,7 @@ pub fn from_environment(variables: impl IntoIterator<Item = (String, String)>) -
     settings.collect()
 }
 
-/// A configuration and where each of its values stands.
+/// A configuration, and where each of its values comes from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {
     pub config: Config,
@@ -107,7 +107,7 @@ pub struct Loaded {
 }
 
 impl Config {
-    /// Reads `file` (which may be absent) and lays `settings` over it, in their order.
+    /// Reads `file`, which may be absent. Then each of `settings` overrides what was before it.
     pub fn load(file: &Path, settings: impl IntoIterator<Item = Setting>) -> Result<Loaded, ConfigError> {
         let mut loaded = Loaded::default();
         for setting in read(file)?.into_iter().chain(settings) {
@@ -177,14 +177,14 @@ impl Loaded {
         Ok((document, config))
     }
 
-    /// The name most like `name`, if any is.
+    /// The most similar known name, if one is similar enough.
     fn nearest(&self, name: &str) -> Option<String> {
         let known = self.values().into_iter().map(|(section, key, ..)| format!("{section}.{key}"));
         let near = known.map(|known| (distance(name, &known), known)).min()?;
         (near.0 <= 3).then_some(near.1)
     }
 
-    /// Every section, key and value, and where it stands.
+    /// Every section, key and value, and where it comes from.
     pub fn values(&self) -> Vec<(&str, &str, &Value, Source)> {
         let sections = self.document.iter().filter_map(|(name, section)| Some((name, section.as_object()?)));
         let values = sections.flat_map(|(section, keys)| {
@@ -230,7 +230,7 @@ fn read(path: &Path) -> Result<Vec<Setting>, ConfigError> {
     Ok(settings)
 }
 
-/// How many letters have to be added, dropped or replaced to make one of the other.
+/// How many letters have to be added, dropped or replaced to turn one word into the other.
 fn distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
     let mut row: Vec<usize> = (0..=other.len()).collect();

@@ -1,5 +1,5 @@
-//! What the types cannot say of a configuration: values that contradict each other, or mean nothing. The service starts
-//! with none of them. Pure; what depends on the machine is found by `obstacle`.
+//! Checks a configuration for what its types can't: values that contradict each other or make no sense. The service doesn't
+//! start with any. Pure functions; what depends on the machine is in `start_obstacles`.
 
 use daemon::logging::{self, FilterError};
 use rustls::pki_types::ServerName;
@@ -9,8 +9,7 @@ use super::Config;
 use crate::limits::Limits;
 use identity::providers::settings::SettingsError;
 
-/// Limits of which 0 says something: that there is none of it, or that it is switched off. Of any other it would refuse
-/// everything.
+/// Limits for which 0 makes sense: none of it, or switched off. For any other, 0 would refuse everything.
 const MAY_BE_ZERO: &[&str] = &[
     "file_from_bytes",
     "resent_seconds",
@@ -20,7 +19,7 @@ const MAY_BE_ZERO: &[&str] = &[
     "restarts",
     "body_bytes_per_second",
 ];
-/// A hundred years. Longer, and a time before or after now is none that can be written.
+/// A hundred years. With more, some times could not be represented.
 const MOST_DAYS: u64 = 36_500;
 
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +54,7 @@ pub enum Unfit {
     Identity(SettingsError),
 }
 
-/// All that is unfit in `config`.
+/// Finds everything that is wrong in `config`.
 pub(super) fn find(config: &Config) -> Vec<Unfit> {
     let mut found = Vec::new();
     addresses(config, &mut found);

@@ -1,4 +1,4 @@
-//! The certificate: its time, its names, and whether clients trust it as they verify it.
+//! Checks the certificate: its validity period, its names, and whether clients trust it, verified as they do.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, RootCertStore};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{Finding, Permission, chain, warning, well, wrong};
+use super::{CheckResult, Finding, chain, failed, passed, warning};
 use crate::http::certificates::Files;
 
-/// How long before its end a certificate is worth a word.
+/// How long before its end a certificate gets a warning.
 const SOON: SignedDuration = SignedDuration::from_hours(24 * 14);
-/// Where distributions keep the authorities that everybody trusts.
+/// Where distributions keep the system's trusted authorities.
 const AUTHORITIES: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -26,8 +26,7 @@ const AUTHORITIES: &[&str] = &[
 const OF: &str = "certificate";
 const TRUST: &str = "trust";
 
-/// All that there is to say of the certificate in `files`, for clients that look for `names`. Nothing is called well while
-/// something else is wrong with it.
+/// Checks the certificate in `files`, for clients that use `names`. No part of it is called ok while another one fails.
 pub(super) fn examine(
     files: &Files,
     names: &[String],
@@ -37,25 +36,25 @@ pub(super) fn examine(
     // That they can't be read is an obstacle, and told as one.
     let Ok(read) = files.read() else { return Vec::new() };
     let Some((leaf, (begins, ends))) = read.cert.first().and_then(|leaf| Some((leaf, life(leaf)?))) else {
-        return vec![wrong(OF, "it cannot be read", "have it issued again")];
+        return vec![failed(OF, "it cannot be read", "have it issued again")];
     };
     let shown = files.certificate.display();
     let mut findings = vec![match (begins, ends) {
-        (_, ends) if ends <= now => wrong(OF, format!("{shown} has ended, on {ends:.0}"), "renew it"),
+        (_, ends) if ends <= now => failed(OF, format!("{shown} has ended, on {ends:.0}"), "renew it"),
         (begins, _) if begins > now => {
-            let mend = "wait until then; or this machine's clock is wrong";
-            wrong(OF, format!("{shown} is good from {begins:.0} on only"), mend)
+            let remedy = "wait until then; or this machine's clock is wrong";
+            failed(OF, format!("{shown} is good from {begins:.0} on only"), remedy)
         }
         (_, ends) if ends <= now + SOON => warning(
             OF,
             format!("{shown} ends soon, on {ends:.0}"),
             "renew it; the service reads it anew by itself",
         ),
-        (_, ends) => well(OF, format!("{shown} is good until {ends:.0}")),
+        (_, ends) => passed(OF, format!("{shown} is good until {ends:.0}")),
     }];
     if names.is_empty() {
-        let mend = "set amqp.public_host, which stands in the addresses that endpoints get";
-        findings.push(warning(OF, "no public name is configured that it could be compared with", mend));
+        let remedy = "set amqp.public_host, which stands in the addresses that endpoints get";
+        findings.push(warning(OF, "no public name is configured that it could be compared with", remedy));
     }
     for name in names {
         let covered = ParsedCertificate::try_from(leaf).is_ok_and(|leaf| {
@@ -63,13 +62,13 @@ pub(super) fn examine(
                 .is_ok_and(|name| verify_server_name(&leaf, &name).is_ok())
         });
         findings.push(match covered {
-            true => well(OF, format!("it is for {name}")),
-            false => wrong(OF, format!("it is not for {name}"), "have it issued for it, too"),
+            true => passed(OF, format!("it is for {name}")),
+            false => failed(OF, format!("it is not for {name}"), "have it issued for it, too"),
         });
     }
     findings.extend(trust(&read.cert, authority, now));
-    if findings.iter().any(|finding| finding.verdict == Permission::Wrong) {
-        findings.retain(|finding| finding.verdict != Permission::Well);
+    if findings.iter().any(|finding| finding.result == CheckResult::Failed) {
+        findings.retain(|finding| finding.result != CheckResult::Passed);
     }
     findings
 }
@@ -80,8 +79,7 @@ fn life(certificate: &CertificateDer<'_>) -> Option<(Timestamp, Timestamp)> {
     Some((at(read.validity().not_before)?, at(read.validity().not_after)?))
 }
 
-/// Whether clients would trust the chain: those that trust what everybody does, or those that are told to trust what is
-/// in the file `authority`.
+/// Whether clients trust the chain: with the system's authorities, or with those in the file `authority`.
 fn trust(chain: &[CertificateDer<'_>], authority: Option<&Path>, now: Timestamp) -> Vec<Finding> {
     let public = || AUTHORITIES.iter().map(Path::new).find(|path| path.exists());
     let Some(bundle) = authority.or_else(public) else {
@@ -96,7 +94,7 @@ fn trust(chain: &[CertificateDer<'_>], authority: Option<&Path>, now: Timestamp)
         Ok(read) => read.filter_map(Result::ok).collect(),
         Err(error) => {
             let seen = format!("{}: {error}", bundle.display());
-            return vec![wrong(TRUST, seen, "give another file to --ca")];
+            return vec![failed(TRUST, seen, "give another file to --ca")];
         }
     };
     let faults = faults(chain, &known);
@@ -104,7 +102,7 @@ fn trust(chain: &[CertificateDer<'_>], authority: Option<&Path>, now: Timestamp)
         let told = faults.into_iter().map(|fault| {
             let which = if fault.kind.strict() { " and have Python 3.13 or later" } else { "" };
             let seen = format!("clients that trust {whom}{which} refuse it: {fault}");
-            wrong(TRUST, seen, format!("have it issued with `{}`", fault.kind.mend()))
+            failed(TRUST, seen, format!("have it issued with `{}`", fault.kind.remedy()))
         });
         return told.collect();
     }
@@ -112,14 +110,14 @@ fn trust(chain: &[CertificateDer<'_>], authority: Option<&Path>, now: Timestamp)
     roots.add_parsable_certificates(known);
     if roots.is_empty() {
         let seen = format!("{} holds no certificate of an authority", bundle.display());
-        return vec![wrong(TRUST, seen, "give another file to --ca")];
+        return vec![failed(TRUST, seen, "give another file to --ca")];
     }
     vec![match verify(chain, &roots, now) {
-        Ok(()) => well(TRUST, format!("clients that trust {whom} trust it")),
+        Ok(()) => passed(TRUST, format!("clients that trust {whom} trust it")),
         Err(rustls::Error::InvalidCertificate(
             CertificateError::UnknownIssuer | CertificateError::BadSignature,
         )) => match authority {
-            Some(_) => wrong(
+            Some(_) => failed(
                 TRUST,
                 format!("clients that trust {whom} do not trust it"),
                 "have it issued by that authority, and see that tls.certificate holds the whole chain",
@@ -132,12 +130,12 @@ fn trust(chain: &[CertificateDer<'_>], authority: Option<&Path>, now: Timestamp)
             ),
         },
         Err(error) => {
-            wrong(TRUST, format!("clients that trust {whom} refuse it: {error}"), "have it issued anew")
+            failed(TRUST, format!("clients that trust {whom} refuse it: {error}"), "have it issued anew")
         }
     }]
 }
 
-/// What Python refuses on the way to one of `roots`.
+/// What Python refuses on the path to one of `roots`.
 fn faults(chain: &[CertificateDer<'_>], roots: &[CertificateDer<'_>]) -> Vec<chain::Fault> {
     fn parsed<'a>(all: &'a [CertificateDer<'_>]) -> Vec<X509Certificate<'a>> {
         all.iter().filter_map(|it| Some(X509Certificate::from_der(it).ok()?.1)).collect()
@@ -146,7 +144,7 @@ fn faults(chain: &[CertificateDer<'_>], roots: &[CertificateDer<'_>]) -> Vec<cha
     chain::path(&chain, &roots).map(|path| chain::faults(&path)).unwrap_or_default()
 }
 
-/// As rustls verifies it, but for the name.
+/// Verifies the chain as rustls does, except for the name.
 fn verify(chain: &[CertificateDer<'_>], roots: &RootCertStore, now: Timestamp) -> Result<(), rustls::Error> {
     let Some((leaf, between)) = chain.split_first() else {
         return Err(CertificateError::BadEncoding.into());
@@ -174,22 +172,22 @@ mod tests {
         let (begins, ends) = life(made.cert.der()).unwrap();
         let (right, wrong) = ("compute.example.org".to_owned(), "other.example.org".to_owned());
         let own = Some(files.certificate.as_path());
-        let says = |names: &[&String], at: Timestamp| -> Vec<(&'static str, Permission)> {
+        let says = |names: &[&String], at: Timestamp| -> Vec<(&'static str, CheckResult)> {
             let names: Vec<String> = names.iter().map(|name| (*name).clone()).collect();
-            examine(&files, &names, own, at).iter().map(|finding| (finding.of, finding.verdict)).collect()
+            examine(&files, &names, own, at).iter().map(|finding| (finding.of, finding.result)).collect()
         };
-        use Permission::{Warning, Well, Wrong};
+        use CheckResult::{Failed, Passed, Warning};
         let good = ends - SignedDuration::from_hours(24 * 30);
-        assert_eq!(says(&[&right], good), [(OF, Well), (OF, Well), (TRUST, Well)]);
+        assert_eq!(says(&[&right], good), [(OF, Passed), (OF, Passed), (TRUST, Passed)]);
         let soon = ends - SignedDuration::from_hours(24);
-        assert_eq!(says(&[&right], soon), [(OF, Warning), (OF, Well), (TRUST, Well)]);
+        assert_eq!(says(&[&right], soon), [(OF, Warning), (OF, Passed), (TRUST, Passed)]);
         // What is refuted is not said.
-        assert_eq!(says(&[&right, &wrong], good), [(OF, Wrong)]);
-        assert_eq!(says(&[&right, &wrong], soon), [(OF, Warning), (OF, Wrong)]);
+        assert_eq!(says(&[&right, &wrong], good), [(OF, Failed)]);
+        assert_eq!(says(&[&right, &wrong], soon), [(OF, Warning), (OF, Failed)]);
         let after = ends + SignedDuration::from_secs(1);
-        assert_eq!(says(&[&right], after), [(OF, Wrong), (TRUST, Wrong)]);
+        assert_eq!(says(&[&right], after), [(OF, Failed), (TRUST, Failed)]);
         let early = begins - SignedDuration::from_hours(24);
-        assert_eq!(says(&[&right], early), [(OF, Wrong), (TRUST, Wrong)]);
+        assert_eq!(says(&[&right], early), [(OF, Failed), (TRUST, Failed)]);
     }
 
     /// An authority, what it has issued, and what somebody of the same name has.
@@ -230,18 +228,18 @@ mod tests {
         let empty = directory.path().join("empty");
         std::fs::write(&empty, "").unwrap();
 
-        use Permission::{Warning, Well, Wrong};
+        use CheckResult::{Failed, Passed, Warning};
         let says = |chain: &[CertificateDer<'static>], authority: Option<&Path>| {
-            trust(chain, authority, now)[0].verdict
+            trust(chain, authority, now)[0].result
         };
         let leaf = std::slice::from_ref(&leaf);
-        assert_eq!(says(leaf, Some(&ours)), Well);
-        assert_eq!(says(leaf, Some(&other)), Wrong, "the name of the authority is not enough");
-        assert_eq!(says(&[forged], Some(&ours)), Wrong);
-        assert_eq!(says(leaf, Some(&empty)), Wrong);
-        assert_eq!(says(leaf, Some(&directory.path().join("none"))), Wrong);
+        assert_eq!(says(leaf, Some(&ours)), Passed);
+        assert_eq!(says(leaf, Some(&other)), Failed, "the name of the authority is not enough");
+        assert_eq!(says(&[forged], Some(&ours)), Failed);
+        assert_eq!(says(leaf, Some(&empty)), Failed);
+        assert_eq!(says(leaf, Some(&directory.path().join("none"))), Failed);
         assert_eq!(says(leaf, None), Warning, "nobody trusts it without being told");
-        assert_eq!(says(&[far.clone(), between], Some(&ours)), Well);
-        assert_eq!(says(&[far], Some(&ours)), Wrong, "what is between is missing");
+        assert_eq!(says(&[far.clone(), between], Some(&ours)), Passed);
+        assert_eq!(says(&[far], Some(&ours)), Failed, "what is between is missing");
     }
 }

@@ -1,4 +1,4 @@
-//! What OpenSSL, and so Python, refuses in a chain of certificates that rustls would take. Pure.
+//! Finds what OpenSSL, and so Python, refuses in a certificate chain that rustls accepts. Pure functions.
 //!
 //! Since 3.13 Python's usual context holds to RFC 5280 (`VERIFY_X509_STRICT`); what only that refuses is [`Kind::strict`].
 //! `tests/e2e/test_doctor.py` compares every row with what Python says.
@@ -47,7 +47,7 @@ impl Kind {
     }
 
     /// How it has to be issued, in the words of OpenSSL's configuration.
-    pub(super) fn mend(self) -> &'static str {
+    pub(super) fn remedy(self) -> &'static str {
         match self {
             Kind::NoNames => "subjectAltName = DNS:NAME",
             Kind::NotForServers => "extendedKeyUsage = serverAuth",
@@ -85,7 +85,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The way from the first of `chain` to one of `roots`, as the names say; nothing, if it does not get there.
+/// The certificates from the first of `chain` to one of `roots`, by their names. None if the chain doesn't lead to a root.
 pub(super) fn path<'a>(
     chain: &'a [X509Certificate<'a>],
     roots: &'a [X509Certificate<'a>],
@@ -128,7 +128,7 @@ fn issuers_key<'a>(of: &'a X509Certificate<'_>) -> Option<&'a [u8]> {
     })
 }
 
-/// All faults of a way from the service's certificate to a root.
+/// All faults of a path from the service's certificate to a root.
 pub(super) fn faults(path: &[&X509Certificate<'_>]) -> Vec<Fault> {
     let mut found = Vec::new();
     for (at, certificate) in path.iter().enumerate() {

@@ -1,9 +1,10 @@
-//! Where clients and endpoints are sent, and what clients run to get there. Pure.
+//! Checks the addresses that clients and endpoints get, and names the command by which clients reach the service. Pure
+//! functions.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use super::{Finding, warning, well};
+use super::{Finding, passed, warning};
 use crate::client_side::environment::Reach;
 use crate::operate::config::Config;
 
@@ -12,7 +13,7 @@ const OF: &str = "clients";
 /// Where the service listens while it runs, by protocol: what `addresses.json` says.
 pub(super) type Running = BTreeMap<String, String>;
 
-/// `refused`: there is something wrong with the certificate.
+/// `refused`: clients refuse the certificate.
 pub(super) fn outside(config: &Config, running: Option<&Running>, refused: bool) -> Finding {
     let reachable = |address: &SocketAddr| !address.ip().is_loopback();
     let open = |list: &[SocketAddr]| list.iter().any(reachable);
@@ -34,13 +35,13 @@ pub(super) fn outside(config: &Config, running: Option<&Running>, refused: bool)
         ),
         (Some(host), .., Some(url)) if refused && url.starts_with("https:") => {
             let seen = format!("they go to {url}, and refuse its certificate; the broker is at {host}");
-            warning(OF, seen, "mend what is said of certificate and trust")
+            warning(OF, seen, "repair what the checks certificate and trust report")
         }
         (Some(host), .., Some(url)) => match leading(&url) {
             Some(command) => {
                 let seen =
                     format!("they go to {url} (`farcall {command} {url}` says how); the broker is at {host}");
-                well(OF, seen)
+                passed(OF, seen)
             }
             None => warning(
                 OF,
@@ -61,7 +62,7 @@ pub(super) fn outside(config: &Config, running: Option<&Running>, refused: bool)
     }
 }
 
-/// The command that leads clients to `url`, unless none does so safely.
+/// The command by which clients reach `url`. None if no command does so safely.
 fn leading(url: &str) -> Option<&'static str> {
     let reach = Reach::parse(url).ok()?;
     match (reach.is_safe_without_a_forwarder(), reach.tls()) {
@@ -82,16 +83,16 @@ fn here(config: &Config, running: Option<&Running>) -> Finding {
     // The one address that the stock SDK knows by itself.
     let url = if url == "http://127.0.0.1:5000" { "http://localhost:5000".to_owned() } else { url };
     match url.ends_with(":0") || url.is_empty() {
-        true => well(
+        true => passed(
             OF,
             "only this machine is served, at another port after each start; `farcall env --data-dir DIR` says which",
         ),
-        false if leading(&url) == Some("connect") => well(
+        false if leading(&url) == Some("connect") => passed(
             OF,
             format!("only this machine is served; clients run their programs by `farcall connect {url}`"),
         ),
         false => {
-            well(OF, format!("only this machine is served; clients set what `farcall env {url}` prints"))
+            passed(OF, format!("only this machine is served; clients set what `farcall env {url}` prints"))
         }
     }
 }
@@ -120,20 +121,20 @@ mod tests {
 
     use super::*;
     use crate::operate::config::Setting;
-    use crate::operate::doctor::Permission::{Warning, Well};
+    use crate::operate::doctor::CheckResult::{Passed, Warning};
 
     #[test]
     fn where_clients_are_sent() {
         const TLS: &str = "tls.certificate=c tls.key=k";
         let table = [
-            ("", Well, "clients set what `farcall env http://localhost:5000` prints"),
-            ("http.listen=127.0.0.1:5001", Well, "`farcall env http://127.0.0.1:5001`"),
+            ("", Passed, "clients set what `farcall env http://localhost:5000` prints"),
+            ("http.listen=127.0.0.1:5001", Passed, "`farcall env http://127.0.0.1:5001`"),
             (
                 "http.listen=[] http.tls_listen=127.0.0.1:443",
-                Well,
+                Passed,
                 "by `farcall connect https://127.0.0.1:443`",
             ),
-            ("http.listen=127.0.0.1:0", Well, "another port after each start"),
+            ("http.listen=127.0.0.1:0", Passed, "another port after each start"),
             ("http.listen=0.0.0.0:5000", Warning, "others reach HTTP, but not the broker"),
             ("http.listen=0.0.0.0:5000 amqp.listen=0.0.0.0:5672", Warning, "follow from how each request"),
             (
@@ -144,12 +145,12 @@ mod tests {
             ("amqp.public_host=c.example", Warning, "nothing says where they reach HTTP"),
             (
                 "amqp.public_host=c.example http.public_names=[c.example:443]",
-                Well,
+                Passed,
                 "they go to https://c.example (`farcall connect https://c.example` says how)",
             ),
             (
                 "amqp.public_host=c.example http.public_names=[c.example:8443] http.tls_listen=0.0.0.0:8443",
-                Well,
+                Passed,
                 "they go to https://c.example:8443 ",
             ),
             (
@@ -165,13 +166,13 @@ mod tests {
         ];
         let directory = tempfile::tempdir().unwrap();
         let no_file = directory.path().join("farcall.yaml");
-        for (settings, verdict, said) in table {
+        for (settings, result, said) in table {
             let settings = settings.split_whitespace().chain(TLS.split_whitespace());
             let laid = settings.clone().map(|text| Setting::from_flag(text).unwrap());
             let config = Config::load(&no_file, laid).unwrap().config;
             let found = outside(&config, None, false);
             let settings: Vec<_> = settings.collect();
-            assert!(found.verdict == verdict && found.seen.contains(said), "{settings:?}: {found}");
+            assert!(found.result == result && found.seen.contains(said), "{settings:?}: {found}");
         }
     }
 
@@ -184,6 +185,6 @@ mod tests {
         config.amqp.public_host = Some("c.example".into());
         config.http.public_names = vec!["c.example:443".into()];
         let found = outside(&config, Some(&running), true);
-        assert!(found.verdict == Warning && found.seen.contains("refuse its certificate"), "{found}");
+        assert!(found.result == Warning && found.seen.contains("refuse its certificate"), "{found}");
     }
 }

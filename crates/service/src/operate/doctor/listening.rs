@@ -1,4 +1,4 @@
-//! The addresses at which the service listens: whether they are free while it does not run, and who answers while it does.
+//! Checks the addresses of the service: whether they are free while it doesn't run, and what answers while it does.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -14,14 +14,14 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{Finding, well, wrong};
+use super::{Finding, failed, passed};
 use crate::http::listeners::Protocols;
 
 /// How long an address may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LOG: &str = "read the service's log";
 
-/// What answers at `address`; `certificate` is the service's, as its file says.
+/// Checks what answers at `address`. `certificate` is the service's, from its file.
 pub(super) async fn ask(
     address: SocketAddr,
     spoken: Protocols,
@@ -39,16 +39,16 @@ pub(super) async fn ask(
     }
     match timely(tls(address)).await {
         Err(error) => {
-            findings.push(wrong("tls", format!("{address} does not speak TLS: {error}"), LOG));
+            findings.push(failed("tls", format!("{address} does not speak TLS: {error}"), LOG));
             return findings;
         }
         Ok(stream) => {
             let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
             if shown != certificate {
-                let mend =
+                let remedy =
                     "the log says why the file was not read anew; `systemctl reload farcall` tries it again";
                 let seen = format!("{address} shows another certificate than the one in the file");
-                findings.push(wrong("tls", seen, mend));
+                findings.push(failed("tls", seen, remedy));
             }
         }
     }
@@ -68,12 +68,12 @@ async fn http<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Finding {
     let request = format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     match say(connected, request.as_bytes(), 12).await {
-        Ok(said) if said.starts_with(b"HTTP/1.1 200") => well(of, format!("{address} is ready")),
+        Ok(said) if said.starts_with(b"HTTP/1.1 200") => passed(of, format!("{address} is ready")),
         Ok(said) => {
             let said = String::from_utf8_lossy(&said).into_owned();
-            wrong(of, format!("{address} answers {said:?}"), LOG)
+            failed(of, format!("{address} answers {said:?}"), LOG)
         }
-        Err(error) => wrong(of, format!("{address}: {error}"), LOG),
+        Err(error) => failed(of, format!("{address}: {error}"), LOG),
     }
 }
 
@@ -83,13 +83,13 @@ async fn broker<S: AsyncRead + AsyncWrite + Unpin>(
     connected: impl Future<Output = std::io::Result<S>>,
 ) -> Finding {
     match say(connected, b"AMQP\x00\x00\x09\x01", 11).await {
-        Ok(said) if said.first() == Some(&1) => well(of, format!("{address} greets")),
-        Ok(_) => wrong(of, format!("{address} answers, and is no broker"), LOG),
-        Err(error) => wrong(of, format!("{address}: {error}"), LOG),
+        Ok(said) if said.first() == Some(&1) => passed(of, format!("{address} greets")),
+        Ok(_) => failed(of, format!("{address} answers, and is no broker"), LOG),
+        Err(error) => failed(of, format!("{address}: {error}"), LOG),
     }
 }
 
-/// Says `words`, and reads the first bytes of the answer.
+/// Sends `words` and reads the first bytes of the answer.
 async fn say<S: AsyncRead + AsyncWrite + Unpin>(
     connected: impl Future<Output = std::io::Result<S>>,
     words: &[u8],
@@ -110,7 +110,7 @@ async fn timely<T>(done: impl Future<Output = std::io::Result<T>>) -> std::io::R
     tokio::time::timeout(PATIENCE, done).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
 }
 
-/// A handshake with whoever is there: what the certificate is worth is looked at elsewhere.
+/// Does a TLS handshake without verifying the certificate, which `certificate` checks.
 async fn tls(address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider.clone())

@@ -1,7 +1,7 @@
-//! What may be wrong with an installation, looked for from its data directory; and how to mend it.
+//! `farcall doctor`: checks an installation, from its data directory, and says how to repair what is wrong.
 //!
-//! It changes nothing, and it works whether the service runs or not. Each check says what it has seen; one that could
-//! not look says that, rather than that all is well.
+//! It changes nothing, and works whether the service runs or not. Each check says what it found. A check that could not be
+//! done says so, instead of "ok".
 
 mod certificate;
 mod chain;
@@ -27,61 +27,61 @@ use crate::operate::serve::certificate_files;
 use crate::operate::start_obstacles::{self, Obstacle};
 use store::Store;
 
-/// Below this the next result may not fit.
+/// With less free space the next result may not fit.
 const DISK_LOW: u64 = 256 << 20;
-/// With fewer, large payloads soon find no place.
+/// With fewer free inodes, large payloads soon can't be stored.
 const FILES_LOW: u64 = 1_000;
-/// Below this somebody should look.
+/// With less free space, the operator is warned.
 const DISK_SHORT: u64 = 4 << 30;
-/// 2025, in seconds: this program was written later.
+/// 2025, in seconds since 1970. A clock that shows an earlier time is wrong.
 const WRITTEN: i64 = 1_735_689_600;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Permission {
-    Well,
-    /// It works, and may not for long; or it could not be looked at.
+pub enum CheckResult {
+    Passed,
+    /// It works, but may fail soon; or it could not be checked.
     Warning,
-    Wrong,
+    Failed,
 }
 
-/// What one check has found.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub of: &'static str,
-    pub verdict: Permission,
+    pub result: CheckResult,
     pub seen: String,
-    /// How to mend it.
-    pub mend: Option<String>,
+    /// What to do about it.
+    pub remedy: Option<String>,
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = match self.verdict {
-            Permission::Well => "ok     ",
-            Permission::Warning => "warning",
-            Permission::Wrong => "FAIL   ",
+        let result = match self.result {
+            CheckResult::Passed => "ok     ",
+            CheckResult::Warning => "warning",
+            CheckResult::Failed => "FAIL   ",
         };
-        write!(f, "{verdict}  {}: {}", self.of, self.seen)?;
-        match &self.mend {
-            Some(mend) => write!(f, "\n         -> {mend}"),
+        write!(f, "{result}  {}: {}", self.of, self.seen)?;
+        match &self.remedy {
+            Some(remedy) => write!(f, "\n         -> {remedy}"),
             None => Ok(()),
         }
     }
 }
 
-fn well(of: &'static str, seen: impl Into<String>) -> Finding {
-    Finding { of, verdict: Permission::Well, seen: seen.into(), mend: None }
+fn passed(of: &'static str, seen: impl Into<String>) -> Finding {
+    Finding { of, result: CheckResult::Passed, seen: seen.into(), remedy: None }
 }
 
-fn warning(of: &'static str, seen: impl Into<String>, mend: impl Into<String>) -> Finding {
-    Finding { of, verdict: Permission::Warning, seen: seen.into(), mend: Some(mend.into()) }
+fn warning(of: &'static str, seen: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    Finding { of, result: CheckResult::Warning, seen: seen.into(), remedy: Some(remedy.into()) }
 }
 
-fn wrong(of: &'static str, seen: impl Into<String>, mend: impl Into<String>) -> Finding {
-    Finding { of, verdict: Permission::Wrong, seen: seen.into(), mend: Some(mend.into()) }
+fn failed(of: &'static str, seen: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    Finding { of, result: CheckResult::Failed, seen: seen.into(), remedy: Some(remedy.into()) }
 }
 
-/// Looks at everything that `config` makes of the data directory `root`.
-/// `authority`: the file whose certificates clients are told to trust, if they are told. `log`: what FARCALL_LOG holds.
+/// Checks the data directory `root` with the configuration `config`. `authority` is the file whose certificates clients are
+/// told to trust, if any. `log` is the value of FARCALL_LOG.
 pub async fn examine(
     root: &Path,
     config: &Config,
@@ -92,7 +92,7 @@ pub async fn examine(
     let obstacles = start_obstacles::find(config, root, log, running.is_some());
     let mut findings = Vec::new();
     if obstacles.is_empty() {
-        findings.push(well("configuration", "it is right"));
+        findings.push(passed("configuration", "it is right"));
     }
     findings.extend(obstacles.iter().map(blocked));
     findings.extend([directory(root), disk(root), clock(), database(root).await]);
@@ -100,28 +100,28 @@ pub async fn examine(
     let chain = files.as_ref().and_then(|files| files.read().ok()).map(|read| read.cert).unwrap_or_default();
     match &running {
         Some(running) => {
-            findings.push(well("service", "it runs on this data directory"));
-            let (doors, other) = doors(config, running);
+            findings.push(passed("service", "it runs on this data directory"));
+            let (listeners, other) = listeners(config, running);
             findings.extend(other);
-            for (address, spoken) in doors {
+            for (address, spoken) in listeners {
                 findings.extend(listening::ask(address, spoken, chain.first()).await);
             }
         }
         None => {
-            findings.push(well("service", "it does not run; its ports were tried instead of asked"));
+            findings.push(passed("service", "it does not run; its ports were tried instead of asked"));
             let taken = |address: &SocketAddr| {
                 obstacles.iter().any(|it| matches!(it, Obstacle::Port(other, _) if other == address))
             };
             let addresses = listen_plan::plan(config).into_iter().map(|(address, _)| address);
             let free = addresses.filter(|address| address.port() != 0 && !taken(address));
-            findings.extend(free.map(|address| well("port", format!("{address} is free"))));
+            findings.extend(free.map(|address| passed("port", format!("{address} is free"))));
         }
     }
     let mut refused = false;
     if let Some(files) = files {
         let of_certificate = certificate::examine(&files, &names(config), authority, clock::now());
         refused =
-            of_certificate.iter().any(|finding| finding.verdict == Permission::Wrong) || chain.is_empty();
+            of_certificate.iter().any(|finding| finding.result == CheckResult::Failed) || chain.is_empty();
         findings.extend(of_certificate);
     }
     findings.push(clients::outside(config, running.as_ref(), refused));
@@ -135,7 +135,7 @@ fn blocked(obstacle: &Obstacle) -> Finding {
         Obstacle::Port(..) => "port",
         Obstacle::LogVariable(_) => "log",
     };
-    wrong(of, obstacle.to_string(), obstacle.mend())
+    failed(of, obstacle.to_string(), obstacle.remedy())
 }
 
 /// Where the service says that it listens.
@@ -146,7 +146,7 @@ fn running(root: &Path) -> Running {
 
 /// Where to ask the service that runs. It may have been started with other settings than ours: then it is asked where it
 /// listens, and the difference is told.
-fn doors(config: &Config, running: &Running) -> (Vec<(SocketAddr, Protocols)>, Option<Finding>) {
+fn listeners(config: &Config, running: &Running) -> (Vec<(SocketAddr, Protocols)>, Option<Finding>) {
     type Kind = (&'static str, fn(Protocols) -> bool, fn(&mut Protocols));
     let kinds: [Kind; 5] = [
         ("http", |it| it.http, |it| it.http = true),
@@ -181,8 +181,8 @@ fn doors(config: &Config, running: &Running) -> (Vec<(SocketAddr, Protocols)>, O
         return (plan.chain(free).collect(), None);
     }
     let seen = format!("the service runs with other settings than these: {}", differ.join(", "));
-    let mend = "give `doctor` what `serve` was given (--set, FARCALL_…), or restart the service";
-    (open, Some(warning("settings", seen, mend)))
+    let remedy = "give `doctor` what `serve` was given (--set, FARCALL_…), or restart the service";
+    (open, Some(warning("settings", seen, remedy)))
 }
 
 fn directory(root: &Path) -> Finding {
@@ -190,15 +190,15 @@ fn directory(root: &Path) -> Finding {
     let shown = root.display();
     let known = match std::fs::metadata(root) {
         Ok(known) => known,
-        Err(error) => return wrong(OF, format!("{shown}: {error}"), "run this as the service's user"),
+        Err(error) => return failed(OF, format!("{shown}: {error}"), "run this as the service's user"),
     };
     if access(root, AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK).is_err() {
-        let mend = format!("chown -R it to the service's user, who is now {}", geteuid());
-        return wrong(OF, format!("{shown} cannot be written by this user"), mend);
+        let remedy = format!("chown -R it to the service's user, who is now {}", geteuid());
+        return failed(OF, format!("{shown} cannot be written by this user"), remedy);
     }
     match known.mode() & 0o077 {
-        0 => well(OF, format!("{shown}, for its owner only")),
-        _ => wrong(OF, format!("{shown} is open to others"), format!("chmod 700 {shown}")),
+        0 => passed(OF, format!("{shown}, for its owner only")),
+        _ => failed(OF, format!("{shown} is open to others"), format!("chmod 700 {shown}")),
     }
 }
 
@@ -217,14 +217,14 @@ fn disk(root: &Path) -> Finding {
 fn room(free: u64, files: Option<u64>, there: &Path) -> Finding {
     const OF: &str = "disk";
     let shown = format!("{:.1} GB free below {}", free as f64 / 1e9, there.display());
-    let mend = "make room, or shorten limits.result_days";
+    let remedy = "make room, or shorten limits.result_days";
     if let Some(files) = files.filter(|files| *files < FILES_LOW) {
-        return wrong(OF, format!("{files} files may still be made below {}", there.display()), mend);
+        return failed(OF, format!("{files} files may still be made below {}", there.display()), remedy);
     }
     match free {
-        free if free < DISK_LOW => wrong(OF, shown, mend),
-        free if free < DISK_SHORT => warning(OF, shown, mend),
-        _ => well(OF, shown),
+        free if free < DISK_LOW => failed(OF, shown, remedy),
+        free if free < DISK_SHORT => warning(OF, shown, remedy),
+        _ => passed(OF, shown),
     }
 }
 
@@ -241,14 +241,14 @@ fn clock() -> Finding {
 
 fn time(now: Timestamp, kept: bool) -> Finding {
     const OF: &str = "clock";
-    let mend = "run a time service, such as chrony or systemd-timesyncd";
+    let remedy = "run a time service, such as chrony or systemd-timesyncd";
     // No copy of this program is older than itself.
     if now.as_second() < WRITTEN {
-        return wrong(OF, format!("it says {now:.0}"), mend);
+        return failed(OF, format!("it says {now:.0}"), remedy);
     }
     match kept {
-        true => well(OF, format!("{now:.0}, kept by a time service")),
-        false => warning(OF, format!("{now:.0}; no time service was found that keeps it"), mend),
+        true => passed(OF, format!("{now:.0}, kept by a time service")),
+        false => warning(OF, format!("{now:.0}; no time service was found that keeps it"), remedy),
     }
 }
 
@@ -256,16 +256,16 @@ async fn database(root: &Path) -> Finding {
     const OF: &str = "database";
     let path = root.join("farcall.db");
     if !path.exists() {
-        return well(OF, "there is none yet; the first start makes it");
+        return passed(OF, "there is none yet; the first start makes it");
     }
     match Store::inspect(&path).await {
-        Ok(said) if said == "ok" => well(OF, format!("{} is whole", path.display())),
+        Ok(said) if said == "ok" => passed(OF, format!("{} is whole", path.display())),
         Ok(said) => {
-            let mend = "stop the service, keep a copy of the files, and restore the last backup";
-            wrong(OF, format!("{}: {said}", path.display()), mend)
+            let remedy = "stop the service, keep a copy of the files, and restore the last backup";
+            failed(OF, format!("{}: {said}", path.display()), remedy)
         }
         Err(error) => {
-            wrong(OF, error.to_string(), "run this as the service's user, on the service's machine")
+            failed(OF, error.to_string(), "run this as the service's user, on the service's machine")
         }
     }
 }
@@ -287,17 +287,17 @@ mod tests {
 
     #[test]
     fn disks_and_clocks() {
-        use Permission::{Warning, Well, Wrong};
-        let room = |free, files| room(free, files, Path::new("/srv")).verdict;
-        assert_eq!(room(100 << 30, None), Well);
-        assert_eq!(room(100 << 30, Some(1 << 20)), Well);
-        assert_eq!(room(100 << 30, Some(10)), Wrong, "files can run out before bytes do");
+        use CheckResult::{Failed, Passed, Warning};
+        let room = |free, files| room(free, files, Path::new("/srv")).result;
+        assert_eq!(room(100 << 30, None), Passed);
+        assert_eq!(room(100 << 30, Some(1 << 20)), Passed);
+        assert_eq!(room(100 << 30, Some(10)), Failed, "files can run out before bytes do");
         assert_eq!(room(1 << 30, None), Warning);
-        assert_eq!(room(1 << 20, None), Wrong);
+        assert_eq!(room(1 << 20, None), Failed);
         let now = Timestamp::from_second(WRITTEN).unwrap();
-        assert_eq!(time(now, true).verdict, Well);
-        assert_eq!(time(now, false).verdict, Warning);
-        assert_eq!(time(Timestamp::UNIX_EPOCH, true).verdict, Wrong);
+        assert_eq!(time(now, true).result, Passed);
+        assert_eq!(time(now, false).result, Warning);
+        assert_eq!(time(Timestamp::UNIX_EPOCH, true).result, Failed);
     }
 
     #[test]
@@ -307,9 +307,9 @@ mod tests {
         };
         let config = Config::default();
         let (http, amqp) = (("http", "http://127.0.0.1:5000"), ("amqp", "amqp://127.0.0.1:5672"));
-        let (open, other) = doors(&config, &running(&[http, amqp]));
+        let (open, other) = listeners(&config, &running(&[http, amqp]));
         assert!(open == listen_plan::plan(&config) && other.is_none(), "{open:?} {other:?}");
-        let (open, other) = doors(&config, &running(&[("http", "http://127.0.0.1:5001"), amqp]));
+        let (open, other) = listeners(&config, &running(&[("http", "http://127.0.0.1:5001"), amqp]));
         assert_eq!(open.iter().map(|it| it.0.port()).collect::<Vec<_>>(), [5001, 5672]);
         let other = other.unwrap();
         assert!(other.seen.ends_with("http at 127.0.0.1:5001 (here: 127.0.0.1:5000)"), "{other}");
