@@ -207,7 +207,7 @@ def takes_the_port(testbed):
 played_elsewhere(
     "a client, or whoever can add a header to its requests",
     "has the service name another host as its broker",
-    "crates/service/tests/service/door.rs::a_forwarder_names_a_port_of_the_clients_machine_and_nothing_else",
+    "crates/service/tests/service/http.rs::a_forwarder_names_a_port_of_the_clients_machine_and_nothing_else",
 )
 played_elsewhere(
     "another host that a client asks through its forwarder, by plain HTTP",

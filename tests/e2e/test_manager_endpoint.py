@@ -138,7 +138,7 @@ def test_a_user_endpoint_that_is_killed_is_started_again(testbed):
     said, pid = script.finish(timeout=175)
     assert said == "again" or "loss of endpoint" in said, said
     assert pid != first
-    assert "a user endpoint is gone and has open tasks: it is started again" in service.process.output()
+    assert "starting a user endpoint again: it has ended and has open tasks" in service.process.output()
 
 
 def test_the_same_manager_after_a_restart(service, manager):

@@ -295,7 +295,7 @@ def test_a_shell_evaluates_what_it_prints(testbed):
     assert GREETING.match(shell.stdout)
     _tail, _follow, *paths = shlex.split(logs)
     service_log, endpoint_log = (Path(path).read_text() for path in paths)
-    assert "the service serves" in service_log and "Endpoint begins" in endpoint_log
+    assert "the service is ready" in service_log and "Endpoint begins" in endpoint_log
 
     again = run(testbed)
     assert again.returncode == 0, again.stderr

@@ -1,4 +1,4 @@
-//! Programs that ask for tokens: client identities, which keep a secret, and native applications, which can't.
+//! Applications that request tokens: client identities, which keep a secret, and native applications, which cannot.
 //!
 //! A client identity acts for itself. A native application only ever acts for the person who logged in through it.
 
@@ -8,15 +8,15 @@ use jiff::Timestamp;
 use wire::{ClientId, IdentityId};
 
 use super::Identity;
-use super::end_reason::Ended;
+use super::end_reason::EndReason;
 use crate::{clock, random};
 use store::secret::{self, Hash};
 use store::{AccountVersion, AddClient, Client, NativeApp, StoreError};
 
-/// What a client identity's username ends in.
+/// The domain of client identities' usernames.
 const CLIENT_DOMAIN: &str = "clients.auth.globus.org";
 
-/// A program that is registered and not disabled.
+/// A registered application that is not disabled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Application {
     Confidential(Client),
@@ -46,7 +46,7 @@ impl Application {
         }
     }
 
-    /// Where its codes may be sent, beside our own page that shows them.
+    /// Where its codes may be sent, besides the service's own page that shows them.
     pub fn redirect_uris(&self) -> &[String] {
         match self {
             Application::Confidential(_) => &[],
@@ -72,7 +72,7 @@ impl Identity {
         self.applications.get(id, now, read).await
     }
 
-    /// The client identity whose id and secret these are, unless it is disabled.
+    /// The client identity with this id and secret, unless it is disabled.
     pub async fn client(
         &self,
         id: &str,
@@ -87,15 +87,15 @@ impl Identity {
         }))
     }
 
-    /// That the client identity whose id and secret these are is disabled, if it is.
-    pub async fn disabled_client(&self, id: &str, secret: &str) -> Result<Option<Ended>, StoreError> {
+    /// The reason to report if the client identity with this id and secret is disabled.
+    pub async fn disabled_client(&self, id: &str, secret: &str) -> Result<Option<EndReason>, StoreError> {
         let Ok(id) = id.parse::<IdentityId>() else { return Ok(None) };
         let known = self.store.client(id).await?;
         let known = known.filter(|client| client.disabled && client.secret.admits(secret));
-        Ok(known.map(|client| Ended::Disabled(client.username)))
+        Ok(known.map(|client| EndReason::Disabled(client.username)))
     }
 
-    /// Makes a client identity. Answers it with its secret, which nobody can read again.
+    /// Adds a client identity. Returns it with its secret, which is not stored.
     pub async fn add_client(
         &self,
         name: String,
@@ -122,7 +122,7 @@ impl Identity {
         self.applications.forget(|_, _| true);
     }
 
-    /// To be called when an application was changed in the store.
+    /// Empties the cache. Called after an application was changed in the store.
     pub fn forget_application(&self, id: ClientId) {
         self.applications.forget(|known, _| *known == id);
     }

@@ -1,4 +1,4 @@
-//! Authorization codes: what a person's consent turns into, and what a client turns into tokens.
+//! Authorization codes: issued when a person consents, exchanged by a client for tokens.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -7,9 +7,9 @@ use crate::random;
 use store::secret::{self, Hash};
 use store::{AddCode, Code, CodeUse, EndTokens, StoreError, UseCode};
 
-/// How long a code is good for.
+/// How long a code is valid.
 pub const CODE_LIFE: SignedDuration = SignedDuration::from_mins(10);
-/// How long a used code is remembered: as long as what it gave may live without being refreshed.
+/// How long a used code is kept: as long as its access tokens are valid.
 const REMEMBERED: SignedDuration = SignedDuration::from_hours(48);
 
 impl Identity {
@@ -28,21 +28,21 @@ impl Identity {
         Ok(added.then_some(text))
     }
 
-    /// What `code` stands for, ended or not.
+    /// The stored code, expired or not.
     pub async fn code(&self, code: &str) -> Result<Option<Code>, StoreError> {
         self.store.code(Hash::of(code)).await
     }
 
-    /// Uses `code` up. The second use ends all that came from it.
+    /// Exchanges a code. A second exchange ends all tokens of the first.
     pub async fn use_code(&self, text: &str, code: &Code, now: Timestamp) -> Result<CodeUse, StoreError> {
         let used = self.store.write(UseCode { hash: Hash::of(text), now }).await?;
-        if used == CodeUse::Again {
+        if used == CodeUse::Repeated {
             self.end_tokens(EndTokens::Grant(code.grant)).await?;
         }
         Ok(used)
     }
 
-    /// Whether the code was used a second time; then what it gave has ended with this.
+    /// Whether the code was exchanged a second time; then this has ended its tokens.
     pub async fn code_replayed(&self, text: &str, code: &Code) -> Result<bool, StoreError> {
         let replayed = self.store.code_replayed(Hash::of(text)).await?;
         if replayed {

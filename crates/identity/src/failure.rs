@@ -1,16 +1,16 @@
-//! How the identity service says no: OAuth's form on the token routes, a list of problems elsewhere.
+//! Error answers of the identity service: OAuth's form on the token routes, Globus Auth's list of errors elsewhere.
 
 use wire::rest::auth::error::{ErrorBody, OAuthError};
 
 use crate::IdentityError;
-use crate::end_reason::Ended;
+use crate::end_reason::EndReason;
 use crate::projects::ProjectError;
 use store::StoreError;
 
 #[derive(Debug)]
 pub struct Failure {
     pub(crate) status: u16,
-    /// How soon the client may come again, in seconds.
+    /// The `Retry-After` header, in seconds.
     pub(crate) retry_after: Option<u32>,
     // Boxed: it travels in every `Result`.
     pub(crate) body: Box<ErrorBody>,
@@ -28,7 +28,7 @@ impl Failure {
         Failure { retry_after: Some(retry_after), ..refused }
     }
 
-    /// Its name on the token routes; what isn't the client's fault is an `invalid_request` there only by name.
+    /// OAuth's name of the error. Errors without one, such as failures of the service, are `invalid_request`.
     pub fn oauth_error(&self) -> OAuthError {
         let known = self.body.error.as_deref().and_then(|name| serde_json::from_value(name.into()).ok());
         known.unwrap_or(OAuthError::InvalidRequest)
@@ -38,8 +38,8 @@ impl Failure {
         Failure::new(401, "UNAUTHORIZED", "Unauthorized", "Call must be authenticated")
     }
 
-    /// Of a token that is not good any more.
-    pub fn ended(why: Option<Ended>) -> Failure {
+    /// For a token that is no longer valid.
+    pub fn ended(why: Option<EndReason>) -> Failure {
         match why {
             Some(why) => Failure::new(401, "UNAUTHORIZED", "Unauthorized", why.to_string()),
             None => Failure::unauthorized(),
@@ -50,7 +50,7 @@ impl Failure {
         Failure::new(403, "FORBIDDEN", "Forbidden", "The token's scope does not reach here")
     }
 
-    /// The token has not this scope.
+    /// The token lacks this scope.
     pub fn needs(scope: &str) -> Failure {
         let text = format!("This needs a token with the scope {scope}");
         Failure::new(403, "FORBIDDEN", "Forbidden", text)

@@ -1,7 +1,7 @@
-//! Forms as the token routes read them, and which application sends one.
+//! Parses the forms of the token routes, and authenticates the application that sends one.
 //!
-//! A parameter that stands there twice could mean one thing to us and another to whoever looked at the request before:
-//! such a form is refused whole, and so is a request that has parameters in its URL as well.
+//! A form with a repeated parameter is refused, because a proxy before the service could read the other value; so is a
+//! request that has parameters in its URL as well.
 
 use axum::extract::FromRequest;
 use axum::extract::rejection::FormRejection;
@@ -22,11 +22,11 @@ use crate::http::{authorization_header, caller_log};
 /// The most parameters that a form may have.
 const MOST: usize = 40;
 
-/// A form as it came, each parameter once, with the headers it came with.
+/// A received form, each parameter once, with the headers of its request.
 pub struct Form {
     pairs: Vec<(String, String)>,
     headers: HeaderMap,
-    /// Where it comes from.
+    /// The address of the sender.
     pub peer: IpAddr,
 }
 
@@ -47,7 +47,7 @@ impl<S: Send + Sync> FromRequest<S> for Form {
     }
 }
 
-/// Says what is wrong with `pairs` unless each has a name of its own and there are not too many.
+/// Fails unless each name in `pairs` occurs once and there are not too many.
 pub(super) fn once(pairs: &[(String, String)]) -> Result<(), String> {
     if pairs.len() > MOST {
         return Err(format!("more than {MOST} parameters"));
@@ -112,7 +112,7 @@ impl Form {
             caller_log::record_client(application.id());
             return Ok(application);
         }
-        // Who has the secret of a disabled client is told so.
+        // A caller with the secret of a disabled client learns that it is disabled.
         let basic = authorization_header::basic(&self.headers);
         let shown = match &basic {
             Some((id, secret)) => Some((id.as_str(), secret.as_str())),

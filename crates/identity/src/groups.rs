@@ -1,4 +1,4 @@
-//! Groups: people with whom functions can be shared.
+//! Groups of identities, with whom functions can be shared.
 
 use wire::{GroupId, IdentityId};
 
@@ -31,7 +31,7 @@ impl Identity {
         Ok(groups)
     }
 
-    /// Whether there is such a group: a function can't be shared with one that is not.
+    /// Whether the group exists: a function can only be shared with an existing one.
     pub async fn group_exists(&self, group: GroupId) -> Result<bool, StoreError> {
         Ok(self.store.user_group(group).await?.is_some())
     }

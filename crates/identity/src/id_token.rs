@@ -1,4 +1,4 @@
-//! Id tokens: signed statements of who logged in, for the application that asked.
+//! Id tokens: signed statements of who logged in, for the application that requested one.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,15 +14,15 @@ use super::{Identity, IdentityError};
 use crate::http::host_names::Origin;
 use store::Profile;
 
-/// What an id token is to be about.
+/// The content of an id token.
 #[derive(Clone, Copy, Debug)]
-pub struct Statement<'a> {
+pub struct IdTokenContent<'a> {
     pub identity: IdentityId,
-    /// Whom it is for.
+    /// The application that it is for.
     pub client: ClientId,
-    /// The access token it comes with; the two are tied together.
+    /// The access token issued with it; its digest becomes a claim.
     pub access_token: &'a str,
-    /// What the application wants to find in it again.
+    /// The value that the application sent to find in it again.
     pub nonce: Option<&'a str>,
     /// When the person signed in.
     pub authenticated: Option<Timestamp>,
@@ -55,7 +55,7 @@ struct Claims<'a> {
 impl Identity {
     pub async fn id_token(
         &self,
-        statement: Statement<'_>,
+        statement: IdTokenContent<'_>,
         origin: &Origin,
         now: Timestamp,
     ) -> Result<IdToken, IdentityError> {
@@ -82,7 +82,7 @@ impl Identity {
     }
 }
 
-/// One of a set, as clients are told.
+/// One identity of a set, as clients see it.
 pub fn linked(profile: &Profile) -> Linked {
     Linked {
         sub: profile.id,

@@ -1,28 +1,28 @@
-//! Who asks: people and programs, their tokens, and the part of Globus Auth that clients call.
+//! Identities and their tokens: people, clients, sign-in, and the part of Globus Auth that clients call.
 //!
 //! | module | knows |
 //! |---|---|
-//! | [`people`], [`groups`] | identities, their sets, who is in which group |
-//! | [`password`] | passwords, checked a few at a time |
-//! | [`applications`] | programs: with a secret, or native |
-//! | [`tokens`], [`scope`] | access tokens and what they reach |
-//! | [`id_token`], [`signing_keys`] | signed statements of who logged in, and the keys |
-//! | [`grants`] | the ways to a token, one file each |
-//! | [`codes`], [`refresh_tokens`] | what leads to tokens: codes, once; refresh tokens, in turns |
-//! | [`sessions`], [`sign_in_requirements`] | who signed in where, when and how; whether that will do |
-//! | [`web`], [`login_throttle`] | the pages of a browser; how often passwords may be guessed |
+//! | [`people`], [`groups`] | identities, sets of linked identities, groups |
+//! | [`password`] | hashes and checks passwords, a few at a time |
+//! | [`applications`] | applications: with a secret, or native |
+//! | [`tokens`], [`scope`] | access tokens and their scopes |
+//! | [`id_token`], [`signing_keys`] | id tokens, and the keys that sign them |
+//! | [`grants`] | OAuth grants, one file each |
+//! | [`codes`], [`refresh_tokens`] | authorization codes and refresh tokens |
+//! | [`sessions`], [`sign_in_requirements`] | browser sessions, and what applications and policies require of them |
+//! | [`web`], [`login_throttle`] | the pages in a browser, and the limit on password guesses |
 //! | [`providers`] | sign-in through the site's own identity providers |
 //! | [`projects`] | projects and authentication policies |
 //! | [`routes`] | HTTP, one file per route |
-//! | [`rates`] | how often somebody may ask |
-//! | [`end_reason`] | why something opens nothing any more |
-//! | [`cache`] | what was read from the store a moment ago |
+//! | [`rates`] | rate limits |
+//! | [`end_reason`] | why a token or credential is no longer valid |
+//! | [`cache`] | caches rows of the store for some seconds |
 //! | [`fair_shares`], [`rates`] | how much of a room one holder may take, and how often it may ask |
-//! | [`audit`] | what is written down of all that |
+//! | [`audit`] | the audit log |
 //!
-//! Tokens are opaque and random; the store holds their hashes. Checking one costs a look-up in memory, which is read
-//! again from the store after a few seconds; what ends here leaves it at once. An id token is signed, and only ever
-//! handed out.
+//! Tokens are opaque and random; the store holds their hashes. A token is checked against a cache that is read again from
+//! the store after a few seconds; a token that this process ends leaves the cache at once. Id tokens are signed; they are
+//! issued and never accepted.
 //!
 //! This module may never log a secret, and knows nothing of tasks.
 
@@ -61,14 +61,14 @@ use std::sync::Arc;
 use wire::{ClientId, IdentityId};
 
 use applications::Application;
-use cache::Memory;
-use end_reason::Reasons;
-use rates::Rates;
+use cache::Cache;
+use end_reason::EndReasons;
+use rates::RateLimiter;
 use signing_keys::{KeyError, Keys};
 use store::secret::Hash;
 use store::{Profile, Store, StoreError, Token};
 
-/// Each request for tokens is a write. A thousand programs of one identity may start at a time, twice.
+/// The rate limit on token requests of one identity, each of which is a write: 2,000 programs may start at a time.
 const TOKENS_EACH_SECOND: u32 = 20;
 const TOKENS_AT_ONCE: u32 = 2_000;
 
@@ -78,12 +78,12 @@ pub struct Identity {
     store: Store,
     passwords: password::Hasher,
     keys: Keys,
-    tokens: Memory<Hash, Arc<Token>>,
-    applications: Memory<ClientId, Arc<Application>>,
-    sets: Memory<IdentityId, Arc<[Profile]>>,
-    reasons: Reasons,
-    /// Tokens that one identity asks for.
-    tokens_asked: Rates<IdentityId>,
+    tokens: Cache<Hash, Arc<Token>>,
+    applications: Cache<ClientId, Arc<Application>>,
+    sets: Cache<IdentityId, Arc<[Profile]>>,
+    reasons: EndReasons,
+    /// The rate of token requests, by identity.
+    tokens_asked: RateLimiter<IdentityId>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +92,7 @@ pub enum IdentityError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// A token stands for somebody who is gone.
+    /// The token's identity was removed.
     #[error("the identity is not known any more")]
     Gone,
 }
@@ -101,18 +101,18 @@ impl Identity {
     /// `keys` is the directory of the signing keys.
     pub fn new(store: Store, keys: PathBuf) -> Identity {
         Identity {
-            reasons: Reasons::new(store.clone()),
-            tokens_asked: Rates::new(TOKENS_EACH_SECOND, TOKENS_AT_ONCE),
+            reasons: EndReasons::new(store.clone()),
+            tokens_asked: RateLimiter::new(TOKENS_EACH_SECOND, TOKENS_AT_ONCE),
             store,
             passwords: password::Hasher::default(),
             keys: Keys::new(keys),
-            tokens: Memory::default(),
-            applications: Memory::default(),
-            sets: Memory::default(),
+            tokens: Cache::default(),
+            applications: Cache::default(),
+            sets: Cache::default(),
         }
     }
 
-    /// What is on disk.
+    /// The store.
     pub fn store(&self) -> &Store {
         &self.store
     }

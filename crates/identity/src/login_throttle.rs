@@ -1,6 +1,7 @@
-//! How often passwords may be guessed, per account and per address. Pure.
+//! Limits password guesses per account and per address. Pure.
 //!
-//! Every attempt is counted before its password is looked at, so many at once gain nothing; a right one is forgiven.
+//! Every attempt is counted before its password is checked, so that parallel attempts gain nothing. A right one is
+//! uncounted again.
 //!
 //! | counted by | after so many wrong ones | then |
 //! |---|---|---|
@@ -8,8 +9,8 @@
 //! | account and browser that signed in to it before | 10 | the same |
 //! | address, in browsers that never signed in to the account | 50 | one in [`PACE`] |
 //!
-//! An address can be a whole campus behind one router: it is slowed, never closed. Who has signed in before with their
-//! browser is held up by nobody else, neither by who guesses at the account nor by who shares the address.
+//! An address can be a whole campus behind one router: it is slowed, never closed. A person whose browser signed in before
+//! is not delayed by others, neither by guesses at the account nor by users of the same address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -23,42 +24,42 @@ use store::secret::Hash;
 const MOST: usize = 20_000;
 /// The longest wait.
 const LONGEST: SignedDuration = SignedDuration::from_mins(15);
-/// Between two attempts from an address that has used up what is free.
+/// The time between two attempts from an address that has used its free ones.
 const PACE: SignedDuration = SignedDuration::from_secs(10);
-/// A count is forgotten when nothing was tried for so long.
+/// A count is removed this long after its last attempt.
 const FORGOTTEN: SignedDuration = SignedDuration::from_hours(2);
 
 /// What attempts are counted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum By {
+pub enum CountedBy {
     /// The username that was typed, whether or not there is such a person.
     Account(Hash),
     /// The same, in a browser in which that person has signed in before.
     Known { account: Hash, browser: Hash },
-    /// Where it came from.
+    /// The network from which the attempt came.
     Address(IpAddr),
 }
 
-impl By {
-    /// `address` counts as its network where single ones cost nothing.
-    pub fn address(address: IpAddr) -> By {
-        By::Address(network(address))
+impl CountedBy {
+    /// The network of `address`: a single IPv6 address costs an attacker nothing.
+    pub fn address(address: IpAddr) -> CountedBy {
+        CountedBy::Address(network(address))
     }
 
     /// What an attempt is counted by. `known`: the person has signed in with this browser before.
-    pub fn all(account: Hash, browser: Hash, known: bool, address: IpAddr) -> Vec<By> {
+    pub fn all(account: Hash, browser: Hash, known: bool, address: IpAddr) -> Vec<CountedBy> {
         match known {
-            true => vec![By::Known { account, browser }],
-            false => vec![By::Account(account), By::address(address)],
+            true => vec![CountedBy::Known { account, browser }],
+            false => vec![CountedBy::Account(account), CountedBy::address(address)],
         }
     }
 
-    /// How many wrong ones cost nothing.
+    /// How many wrong attempts cause no wait.
     fn free(self) -> u32 {
         match self {
-            By::Account(_) => 5,
-            By::Known { .. } => 10,
-            By::Address(_) => 50,
+            CountedBy::Account(_) => 5,
+            CountedBy::Known { .. } => 10,
+            CountedBy::Address(_) => 50,
         }
     }
 }
@@ -69,16 +70,16 @@ struct Count {
     last: Timestamp,
     /// Up to when `wrong` has worn off: it moves by whole [`PACE`]s, however often something is tried.
     worn_at: Timestamp,
-    /// Nothing is looked at before.
+    /// Attempts before this are refused.
     until: Timestamp,
 }
 
 #[derive(Debug, Default)]
-pub struct Guesses(HashMap<By, Count>);
+pub struct LoginThrottle(HashMap<CountedBy, Count>);
 
-impl Guesses {
-    /// Counts an attempt, as a wrong one. When it has to wait, it is not counted, and the wait is answered.
-    pub fn begin(&mut self, by: &[By], now: Timestamp) -> Result<(), SignedDuration> {
+impl LoginThrottle {
+    /// Counts an attempt as wrong. If it must wait, it is not counted, and the wait is returned.
+    pub fn begin(&mut self, by: &[CountedBy], now: Timestamp) -> Result<(), SignedDuration> {
         let until = by.iter().filter_map(|by| self.0.get(by)).map(|count| count.until).max();
         if let Some(until) = until.filter(|until| *until > now) {
             return Err(until.duration_since(now));
@@ -89,8 +90,8 @@ impl Guesses {
             count.last = now;
             if let Some(over) = count.wrong.checked_sub(by.free()) {
                 let wait = match by {
-                    By::Address(_) => PACE,
-                    By::Account(_) | By::Known { .. } => {
+                    CountedBy::Address(_) => PACE,
+                    CountedBy::Account(_) | CountedBy::Known { .. } => {
                         SignedDuration::from_secs(1 << over.min(20)).min(LONGEST)
                     }
                 };
@@ -101,24 +102,24 @@ impl Guesses {
         Ok(())
     }
 
-    /// The attempt was right: the account's count is forgotten, and its own part of the address's.
-    pub fn right(&mut self, by: &[By]) {
+    /// The attempt was right: removes the account's count, and the attempt from the address's count.
+    pub fn right(&mut self, by: &[CountedBy]) {
         for by in by {
             match by {
-                By::Address(_) => self.take_back(by),
-                By::Account(_) | By::Known { .. } => {
+                CountedBy::Address(_) => self.take_back(by),
+                CountedBy::Account(_) | CountedBy::Known { .. } => {
                     self.0.remove(by);
                 }
             }
         }
     }
 
-    /// The password was never looked at.
-    pub fn undone(&mut self, by: &[By]) {
+    /// The password was not checked: removes the attempt from the counts.
+    pub fn undone(&mut self, by: &[CountedBy]) {
         by.iter().for_each(|by| self.take_back(by));
     }
 
-    fn take_back(&mut self, by: &By) {
+    fn take_back(&mut self, by: &CountedBy) {
         if let Some(count) = self.0.get_mut(by) {
             count.wrong = count.wrong.saturating_sub(1);
             count.until = count.last;
@@ -128,21 +129,21 @@ impl Guesses {
         }
     }
 
-    fn count(&mut self, by: By, now: Timestamp) -> Count {
+    fn count(&mut self, by: CountedBy, now: Timestamp) -> Count {
         let new = Count { wrong: 0, last: now, worn_at: now, until: now };
         if let Some(count) = self.0.get(&by) {
             let since = now.duration_since(count.last);
             return match by {
                 _ if since > FORGOTTEN => new,
                 // What an address has tried wears off, one attempt after the other.
-                By::Address(_) => {
+                CountedBy::Address(_) => {
                     let paces = now.duration_since(count.worn_at).as_secs() / PACE.as_secs();
                     let worn = u32::try_from(paces).unwrap_or_default();
                     let worn_at = count.worn_at.checked_add(PACE * i32::try_from(worn).unwrap_or_default());
                     let worn_at = worn_at.unwrap_or(now);
                     Count { wrong: count.wrong.saturating_sub(worn), worn_at, ..*count }
                 }
-                By::Account(_) | By::Known { .. } => *count,
+                CountedBy::Account(_) | CountedBy::Known { .. } => *count,
             };
         }
         if self.0.len() >= MOST {
@@ -174,68 +175,68 @@ mod tests {
         Timestamp::from_second(1_000_000 + second).unwrap()
     }
 
-    fn account(name: &str) -> By {
-        By::Account(Hash::of(name))
+    fn account(name: &str) -> CountedBy {
+        CountedBy::Account(Hash::of(name))
     }
 
     #[test]
     fn each_wrong_one_doubles_the_wait_up_to_a_quarter_of_an_hour() {
-        let mut guesses = Guesses::default();
+        let mut throttle = LoginThrottle::default();
         let alice = [account("alice")];
         let mut now = at(0);
         for _ in 0..4 {
-            guesses.begin(&alice, now).unwrap();
+            throttle.begin(&alice, now).unwrap();
         }
         let mut waits = Vec::new();
         for _ in 0..14 {
-            guesses.begin(&alice, now).unwrap();
-            let wait = guesses.begin(&alice, now).unwrap_err();
+            throttle.begin(&alice, now).unwrap();
+            let wait = throttle.begin(&alice, now).unwrap_err();
             waits.push(wait.as_secs());
             now += wait;
         }
         assert_eq!(waits[..6], [1, 2, 4, 8, 16, 32]);
         assert_eq!(waits[10..], [900; 4]);
-        assert!(guesses.begin(&[account("bob")], now).is_ok(), "others are not held up");
+        assert!(throttle.begin(&[account("bob")], now).is_ok(), "others are not held up");
         let tomorrow = now + SignedDuration::from_hours(24);
         for _ in 0..5 {
-            assert!(guesses.begin(&alice, tomorrow).is_ok(), "it is forgotten");
+            assert!(throttle.begin(&alice, tomorrow).is_ok(), "it is forgotten");
         }
     }
 
     #[test]
     fn a_right_one_is_forgiven_and_one_that_was_not_looked_at_costs_nothing() {
-        let mut guesses = Guesses::default();
-        let by = [account("alice"), By::address("192.0.2.1".parse().unwrap())];
+        let mut throttle = LoginThrottle::default();
+        let by = [account("alice"), CountedBy::address("192.0.2.1".parse().unwrap())];
         for _ in 0..200 {
-            guesses.begin(&by, at(0)).unwrap();
-            guesses.right(&by);
+            throttle.begin(&by, at(0)).unwrap();
+            throttle.right(&by);
         }
         for _ in 0..200 {
-            guesses.begin(&by, at(0)).unwrap();
-            guesses.undone(&by);
+            throttle.begin(&by, at(0)).unwrap();
+            throttle.undone(&by);
         }
     }
 
     #[test]
     fn whoever_was_there_before_is_not_held_up_by_strangers() {
-        let mut guesses = Guesses::default();
-        let known = [By::Known { account: Hash::of("alice"), browser: Hash::of("b") }];
+        let mut throttle = LoginThrottle::default();
+        let known = [CountedBy::Known { account: Hash::of("alice"), browser: Hash::of("b") }];
         for _ in 0..5 {
-            guesses.begin(&[account("alice")], at(0)).unwrap();
+            throttle.begin(&[account("alice")], at(0)).unwrap();
         }
-        assert!(guesses.begin(&[account("alice")], at(0)).is_err());
-        assert!(guesses.begin(&known, at(0)).is_ok());
+        assert!(throttle.begin(&[account("alice")], at(0)).is_err());
+        assert!(throttle.begin(&known, at(0)).is_ok());
     }
 
     #[test]
     fn one_address_guessing_at_many_accounts_is_slowed_and_not_closed() {
-        let mut guesses = Guesses::default();
-        let network = |n: u32| By::address(format!("2001:db8::{n:x}").parse().unwrap());
+        let mut throttle = LoginThrottle::default();
+        let network = |n: u32| CountedBy::address(format!("2001:db8::{n:x}").parse().unwrap());
         assert_eq!(network(1), network(2), "one network is one address");
         let (mut tried, mut looked) = (0, 0);
         let mut guess = |now| {
             tried += 1;
-            guesses.begin(&[account(&tried.to_string()), network(tried)], now)
+            throttle.begin(&[account(&tried.to_string()), network(tried)], now)
         };
         let mut now = at(0);
         for _ in 0..200 {
@@ -256,70 +257,70 @@ mod tests {
 
     #[test]
     fn an_address_wears_off_however_often_people_sign_in_there() {
-        let mut guesses = Guesses::default();
-        let by = |name: &str| [account(name), By::address("192.0.2.1".parse().unwrap())];
+        let mut throttle = LoginThrottle::default();
+        let by = |name: &str| [account(name), CountedBy::address("192.0.2.1".parse().unwrap())];
         for second in 0..2 * 3600 {
             if second % 60 == 0 {
-                guesses.begin(&by(&format!("{second}")), at(second)).unwrap();
+                throttle.begin(&by(&format!("{second}")), at(second)).unwrap();
             }
             if second % 9 == 0 {
-                guesses.begin(&by("alice"), at(second)).unwrap();
-                guesses.right(&by("alice"));
+                throttle.begin(&by("alice"), at(second)).unwrap();
+                throttle.right(&by("alice"));
             }
         }
     }
 
     #[test]
     fn a_browser_that_signed_in_before_is_not_held_up_by_its_address() {
-        let mut guesses = Guesses::default();
+        let mut throttle = LoginThrottle::default();
         let address = "192.0.2.1".parse().unwrap();
-        let by = |name: &str, known| By::all(Hash::of(name), Hash::of("b"), known, address);
+        let by = |name: &str, known| CountedBy::all(Hash::of(name), Hash::of("b"), known, address);
         for n in 0..60 {
-            let _ = guesses.begin(&by(&n.to_string(), false), at(0));
-            let _ = guesses.begin(&by("alice", false), at(0));
+            let _ = throttle.begin(&by(&n.to_string(), false), at(0));
+            let _ = throttle.begin(&by("alice", false), at(0));
         }
-        assert_eq!(guesses.begin(&by("bob", false), at(0)), Err(PACE), "strangers there wait a little");
-        assert!(guesses.begin(&by("alice", false), at(0)).is_err());
-        assert!(guesses.begin(&by("alice", true), at(0)).is_ok());
+        assert_eq!(throttle.begin(&by("bob", false), at(0)), Err(PACE), "strangers there wait a little");
+        assert!(throttle.begin(&by("alice", false), at(0)).is_err());
+        assert!(throttle.begin(&by("alice", true), at(0)).is_ok());
         // And not the other way round, either.
         for _ in 0..100 {
-            let _ = guesses.begin(&by("mallory", true), at(0));
+            let _ = throttle.begin(&by("mallory", true), at(0));
         }
-        assert_eq!(guesses.begin(&by("carol", false), at(0) + PACE), Ok(()));
-        assert!(guesses.begin(&by("mallory", true), at(0)).is_err(), "it has its own limit");
+        assert_eq!(throttle.begin(&by("carol", false), at(0) + PACE), Ok(()));
+        assert!(throttle.begin(&by("mallory", true), at(0)).is_err(), "it has its own limit");
     }
 
     #[test]
     fn it_never_grows_past_its_bound() {
-        let mut guesses = Guesses::default();
+        let mut throttle = LoginThrottle::default();
         for n in 0..u32::try_from(MOST).unwrap() + 50 {
             let now = at(0) + SignedDuration::from_millis(i64::from(n));
-            guesses.begin(&[account(&n.to_string())], now).unwrap();
-            assert!(guesses.0.len() <= MOST);
+            throttle.begin(&[account(&n.to_string())], now).unwrap();
+            assert!(throttle.0.len() <= MOST);
         }
-        assert!(!guesses.0.contains_key(&account("0")));
+        assert!(!throttle.0.contains_key(&account("0")));
     }
 
     #[test]
     fn nobody_ends_a_wait_by_trying_other_names() {
         let others = i64::try_from(MOST).unwrap() + 50;
         for looked_at in [true, false] {
-            let mut guesses = Guesses::default();
+            let mut throttle = LoginThrottle::default();
             let mut now = at(0);
             for _ in 0..20 {
-                guesses.begin(&[account("alice")], now).unwrap();
-                now = guesses.0[&account("alice")].until;
+                throttle.begin(&[account("alice")], now).unwrap();
+                now = throttle.0[&account("alice")].until;
             }
-            guesses.begin(&[account("alice")], now).unwrap();
+            throttle.begin(&[account("alice")], now).unwrap();
             for n in 0..others {
                 let by = [account(&n.to_string())];
-                guesses.begin(&by, now + SignedDuration::from_millis(n + 1)).unwrap();
+                throttle.begin(&by, now + SignedDuration::from_millis(n + 1)).unwrap();
                 if !looked_at {
-                    guesses.undone(&by);
+                    throttle.undone(&by);
                 }
             }
-            assert_eq!(looked_at, guesses.0.len() > 1, "what was not looked at leaves nothing");
-            assert!(guesses.begin(&[account("alice")], now + LONGEST / 2).is_err(), "{looked_at}");
+            assert_eq!(looked_at, throttle.0.len() > 1, "what was not looked at leaves nothing");
+            assert!(throttle.begin(&[account("alice")], now + LONGEST / 2).is_err(), "{looked_at}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Passwords: argon2id, hashed and verified on threads of their own, few at a time.
+//! Hashes and checks passwords with argon2id, on threads of their own, a few at a time.
 //!
 //! A check costs some 20 ms and 19 MiB on purpose. Half of the processors may be busy with them ([`at_once`]), and
 //! [`WAITING`] more wait, shared by the addresses that they come from; whoever comes then is told to come again. So nobody can
@@ -16,13 +16,13 @@ use tokio::sync::Semaphore;
 use wire::IdentityId;
 
 use super::Identity;
-use super::end_reason::Ended;
+use super::end_reason::EndReason;
 use crate::fair_shares::Shares;
 use crate::http::arrival::network;
 use crate::random;
 use store::{Kind, Profile, StoreError};
 
-/// Checks that wait for their turn.
+/// How many checks may wait.
 const WAITING: usize = 128;
 /// OWASP's first choice for argon2id: 19 MiB, two passes, one lane.
 const MEMORY_KIB: u32 = 19 * 1024;
@@ -34,12 +34,12 @@ pub const LONGEST: usize = 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
-    /// Unknown, without a password, or with another one: said alike, at the same cost.
+    /// Unknown user, a user without password, or a wrong password: the same answer, at the same cost.
     #[error("unknown user or wrong password")]
     Refused,
     /// The password is right, and the account, or the first of its set, is disabled.
     #[error("{0}")]
-    Disabled(Ended),
+    Disabled(EndReason),
     /// Too many are being checked.
     #[error("too many passwords are being checked; try again in a moment")]
     Busy,
@@ -53,7 +53,7 @@ pub enum PasswordError {
     Hash,
 }
 
-/// Where passwords are hashed. Clones share the bound.
+/// Hashes and checks passwords. Clones share the limits.
 #[derive(Clone, Debug)]
 pub struct Hasher {
     running: Arc<Semaphore>,
@@ -63,7 +63,7 @@ pub struct Hasher {
     operators: Arc<Semaphore>,
 }
 
-/// Checks that run at a time: the other processors are for the rest of the service.
+/// How many checks run at a time: the other processors are for the rest of the service.
 fn at_once() -> usize {
     std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).max(1))
 }
@@ -84,8 +84,8 @@ fn argon2() -> Argon2<'static> {
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
 }
 
-/// Stands in for the hash of somebody who has none; no password is known for it.
-const NOBODYS: &str =
+/// Used for users without a hash, so that their check takes as long; no password is known for it.
+const HASH_OF_NO_PASSWORD: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$ZmFyY2FsbG5vYm9keXMx$/x1u2kzVq2l6cXqWk6qA6d2HUJmBQjZ0n9p1mKZBv0E";
 
 impl Hasher {
@@ -108,7 +108,7 @@ impl Hasher {
     ) -> Result<bool, PasswordError> {
         self.work(peer, move || {
             let known = hash.is_some();
-            let hash = hash.as_deref().unwrap_or(NOBODYS);
+            let hash = hash.as_deref().unwrap_or(HASH_OF_NO_PASSWORD);
             let Ok(hash) = PasswordHash::new(hash) else { return false };
             argon2().verify_password(password.as_bytes(), &hash).is_ok() && known
         })
@@ -133,7 +133,7 @@ async fn in_turn<T: Send + 'static>(
 ) -> Result<T, PasswordError> {
     let turn = turns.clone().acquire_owned().await.map_err(|_| PasswordError::Busy)?;
     let done = tokio::task::spawn_blocking(move || {
-        // They go with the work: whoever asked may hang up, the work still runs to its end.
+        // The permits move into the work: if the caller disconnects, the work still runs to its end.
         let _held = (admitted, turn);
         work()
     });
@@ -154,22 +154,22 @@ impl Identity {
             Some(person) => self.store.password(person.id).await?,
             None => None,
         };
-        // Nobody has a longer one; hashing it would only be work.
+        // No password is longer, so hashing it would be wasted.
         let password = if password.len() > LONGEST { String::new() } else { password.to_owned() };
         let right = self.passwords.verify(password, hash, peer).await?;
         let person = person.filter(|_| right).ok_or(PasswordError::Refused)?;
         if person.disabled {
-            return Err(PasswordError::Disabled(Ended::Disabled(person.username)));
+            return Err(PasswordError::Disabled(EndReason::Disabled(person.username)));
         }
         let Some(first) = person.linked_to else { return Ok(person) };
         match self.profile(first).await? {
             Some(first) if !first.disabled => Ok(person),
-            Some(first) => Err(PasswordError::Disabled(Ended::Disabled(first.username))),
-            None => Err(PasswordError::Disabled(Ended::Removed)),
+            Some(first) => Err(PasswordError::Disabled(EndReason::Disabled(first.username))),
+            None => Err(PasswordError::Disabled(EndReason::Removed)),
         }
     }
 
-    /// The hash of a password that `username` may have.
+    /// Checks that `username` may have this password, and hashes it.
     pub async fn new_password(&self, username: &str, password: &str) -> Result<String, PasswordError> {
         if !(SHORTEST..=LONGEST).contains(&password.len()) {
             return Err(PasswordError::Length);
@@ -180,7 +180,7 @@ impl Identity {
         self.passwords.hash(password.to_owned()).await
     }
 
-    /// Whether this identity can log in with a password at all.
+    /// Whether this identity has a password.
     pub async fn has_password(&self, identity: IdentityId) -> Result<bool, StoreError> {
         Ok(self.store.password(identity).await?.is_some())
     }
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn nobodys_hash_costs_what_everybodys_does() {
-        let hash = PasswordHash::new(NOBODYS).unwrap();
+        let hash = PasswordHash::new(HASH_OF_NO_PASSWORD).unwrap();
         let params = Params::try_from(&hash).unwrap();
         assert_eq!((params.m_cost(), params.t_cost(), params.p_cost()), (MEMORY_KIB, PASSES, LANES));
         assert_eq!(hash.hash.unwrap().as_bytes().len(), Params::DEFAULT_OUTPUT_LEN);

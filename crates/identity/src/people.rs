@@ -1,7 +1,7 @@
-//! Who there is: looking up identities and their sets.
+//! Looks up identities and their sets.
 //!
-//! Several identities of one person form a set with one that comes first. Whoever signs in as any of them acts as the
-//! first: what the person owns doesn't depend on which login was used that day.
+//! The identities of one person form a set with a first one. A person who signs in as any of them acts as the first, so that
+//! what the person owns does not depend on the login used.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use jiff::Timestamp;
 use wire::IdentityId;
 
 use super::{Identity, IdentityError};
-use store::{Authenticated, Profile, StoreError};
+use store::{Profile, RecordAuthentication, StoreError};
 
 /// The longest username, as `name@domain`.
 pub const USERNAME_LIMIT: usize = 254;
 
-/// A username in its one spelling: lower case, one `@`, nothing that a page or a log could misread.
+/// Normalizes a username: lower case, one `@`, no character that a page or log could misread.
 pub fn username(text: &str) -> Option<String> {
     let username = text.trim().to_lowercase();
     let (name, domain) = username.split_once('@')?;
@@ -40,8 +40,8 @@ impl Identity {
         }
     }
 
-    /// All identities linked with `id`, itself among them, the first of the set first; empty when nobody has this id.
-    /// Remembered for a few seconds.
+    /// The set of `id`, itself included, the first of the set first; empty if there is no such identity.
+    /// Cached for a few seconds.
     pub async fn set_of(&self, id: IdentityId, now: Timestamp) -> Result<Arc<[Profile]>, StoreError> {
         let read = async {
             let set = self.store.identity_set(id).await?;
@@ -66,14 +66,14 @@ impl Identity {
         Ok(self.set_of(id, now).await?.iter().any(|own| own.administrator && !own.disabled))
     }
 
-    /// Writes down that somebody showed to be `id`, just now.
+    /// Records that `id` authenticated now.
     pub async fn authenticated(&self, id: IdentityId, now: Timestamp) -> Result<(), StoreError> {
-        self.store.write(Authenticated { identity: id, at: now }).await?;
+        self.store.write(RecordAuthentication { identity: id, at: now }).await?;
         self.forget_person(id);
         Ok(())
     }
 
-    /// To be called when an identity was changed in the store.
+    /// Empties the cache. Called after an identity was changed in the store.
     pub fn forget_person(&self, id: IdentityId) {
         self.sets.forget(|_, set| set.iter().any(|profile| profile.id == id));
     }

@@ -1,7 +1,7 @@
-//! Projects and authentication policies: made by whoever runs endpoints, asked by the rules.
+//! Projects and authentication policies: made by the owners of endpoints, checked by the service's permissions.
 //!
-//! A policy belongs to a project, and a project to its administrators, by name or through a group. Nobody else sees
-//! either; that an endpoint asks for a policy is no secret, and what the policy asks is told with the refusal.
+//! A policy belongs to a project, and a project to its administrators, by name or through a group. No other identity sees
+//! them. That an endpoint has a policy is no secret, and a refusal names what the policy requires.
 
 use wire::rest::auth::policy::NewPolicy;
 use wire::rest::auth::project::NewProject;
@@ -9,21 +9,21 @@ use wire::{IdentityId, PolicyId, ProjectId};
 
 use super::{Identity, people};
 use crate::{clock, random};
-use store::{AddPolicy, AddProject, Policy, Project, Projects, StoreError};
+use store::{AddPolicy, AddProject, Policy, Project, ProjectFilter, StoreError};
 
-/// The shortest time that a sign-in may count, in seconds.
+/// The smallest maximum age of a sign-in, in seconds.
 const SHORTEST_TIMEOUT: u64 = 60;
-/// The longest, so that seconds stay countable.
+/// The largest, so that sums of seconds cannot overflow.
 const LONGEST_TIMEOUT: u64 = 10 * 365 * 24 * 3600;
 const NAME_LIMIT: usize = 256;
 const DESCRIPTION_LIMIT: usize = 4096;
 const MOST_ADMINS: usize = 100;
 const MOST_DOMAINS: usize = 100;
-/// How many projects one identity may administer, and how many policies those may have.
+/// The most projects that an identity administers, and the most policies in these.
 const MOST_PROJECTS: usize = 100;
 const MOST_POLICIES: usize = 1000;
 
-/// Why there is no such project or policy. Nothing was written.
+/// Why a project or policy was not found or not added. Nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub enum ProjectError {
     #[error("{0}")]
@@ -47,12 +47,12 @@ impl Identity {
         self.store.policies(self.seen_by(identity).await?).await
     }
 
-    async fn seen_by(&self, identity: IdentityId) -> Result<Projects, StoreError> {
+    async fn seen_by(&self, identity: IdentityId) -> Result<ProjectFilter, StoreError> {
         let all = self.administers(identity, clock::now()).await?;
-        Ok(if all { Projects::All } else { Projects::Of(identity) })
+        Ok(if all { ProjectFilter::All } else { ProjectFilter::Of(identity) })
     }
 
-    /// Makes a project for `caller`, who is its administrator if it names none.
+    /// Adds a project of `caller`, who becomes its administrator if it names none.
     pub async fn add_project(&self, caller: IdentityId, new: NewProject) -> Result<Project, ProjectError> {
         line("display_name", &new.display_name, NAME_LIMIT)?;
         let contact = people::username(&new.contact_email);
@@ -82,7 +82,7 @@ impl Identity {
             let text = "you would not be an administrator of this project: add your own id to admin_ids";
             return Err(ProjectError::Invalid(text.to_owned()));
         }
-        if self.store.projects(Projects::Of(caller)).await?.len() >= MOST_PROJECTS {
+        if self.store.projects(ProjectFilter::Of(caller)).await?.len() >= MOST_PROJECTS {
             return Err(ProjectError::TooMany);
         }
         let project = Project {
@@ -97,7 +97,7 @@ impl Identity {
         Ok(project)
     }
 
-    /// Makes a policy in a project that `caller` administers.
+    /// Adds a policy to a project that `caller` administers.
     pub async fn add_policy(&self, caller: IdentityId, new: NewPolicy) -> Result<Policy, ProjectError> {
         line("display_name", &new.display_name, NAME_LIMIT)?;
         if new.description.len() > DESCRIPTION_LIMIT {
@@ -118,7 +118,7 @@ impl Identity {
         if !self.projects_of(caller).await?.iter().any(|project| project.id == new.project_id) {
             return Err(ProjectError::UnknownProject);
         }
-        if self.store.policies(Projects::Of(caller)).await?.len() >= MOST_POLICIES {
+        if self.store.policies(ProjectFilter::Of(caller)).await?.len() >= MOST_POLICIES {
             return Err(ProjectError::TooMany);
         }
         let policy = Policy {

@@ -4,7 +4,7 @@
 use rand::RngExt;
 use uuid::Uuid;
 
-/// An id that tells nothing, not even when it was made.
+/// An id that reveals nothing, not even when it was made.
 pub(crate) fn random_id() -> Uuid {
     Uuid::new_v4()
 }

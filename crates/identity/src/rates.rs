@@ -1,5 +1,4 @@
-//! How many requests of one identity, or from one address, are answered: so many a second for long, so many at once after
-//! a rest.
+//! Rate limits per identity or address: a number of requests per second, and a larger burst after a pause.
 //!
 //! Against abuse only: the stock Executor, at its most eager, stays far below the defaults.
 
@@ -12,7 +11,7 @@ use jiff::Timestamp;
 /// Holders remembered, beyond which those that have rested are forgotten, and, if few have, the half that has most left.
 const REMEMBERED: usize = 10_000;
 
-/// What one holder may still ask.
+/// The requests that one holder may still send.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     requests: f64,
@@ -21,7 +20,7 @@ struct Bucket {
 
 impl Bucket {
     fn filled(self, rate: Rate, now: Timestamp) -> Bucket {
-        // A clock that goes back fills nothing.
+        // If the clock was set back, nothing is added.
         let seconds = now.duration_since(self.at).as_secs_f64().max(0.0);
         Bucket { requests: (self.requests + seconds * rate.each_second).min(rate.at_once), at: now }
     }
@@ -33,26 +32,26 @@ struct Rate {
     at_once: f64,
 }
 
-/// Everybody's buckets. Clones share them.
+/// The buckets of all holders. Clones share them.
 #[derive(Debug)]
-pub struct Rates<K> {
+pub struct RateLimiter<K> {
     rate: Rate,
     buckets: Arc<Mutex<HashMap<K, Bucket>>>,
 }
 
-impl<K> Clone for Rates<K> {
+impl<K> Clone for RateLimiter<K> {
     fn clone(&self) -> Self {
-        Rates { rate: self.rate, buckets: self.buckets.clone() }
+        RateLimiter { rate: self.rate, buckets: self.buckets.clone() }
     }
 }
 
-impl<K: Eq + Hash + Copy> Rates<K> {
-    pub fn new(each_second: u32, at_once: u32) -> Rates<K> {
+impl<K: Eq + Hash + Copy> RateLimiter<K> {
+    pub fn new(each_second: u32, at_once: u32) -> RateLimiter<K> {
         let rate = Rate { each_second: f64::from(each_second.max(1)), at_once: f64::from(at_once.max(1)) };
-        Rates { rate, buckets: Arc::default() }
+        RateLimiter { rate, buckets: Arc::default() }
     }
 
-    /// One more request of `holder`; or in how many seconds it may come again.
+    /// Counts a request of `holder`. Over the limit, returns the seconds to wait.
     pub fn take(&self, holder: K, now: Timestamp) -> Result<(), u32> {
         // A panic while it was held cannot have left it half changed.
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,7 +90,7 @@ mod tests {
 
     #[test]
     fn so_many_at_once_and_then_so_many_a_second() {
-        let rates = Rates::new(2, 3);
+        let rates = RateLimiter::new(2, 3);
         let (one, other) = (1, 2);
         let at = |millis| Timestamp::UNIX_EPOCH + SignedDuration::from_millis(millis);
         for _ in 0..3 {
@@ -111,7 +110,7 @@ mod tests {
 
     #[test]
     fn however_many_come_who_has_used_up_what_they_may_waits() {
-        let rates = Rates::new(1, 2);
+        let rates = RateLimiter::new(1, 2);
         let now = Timestamp::UNIX_EPOCH;
         let exhausted = 0;
         for _ in 0..2 {
@@ -125,7 +124,7 @@ mod tests {
 
     #[test]
     fn it_stays_small_however_many_come() {
-        let rates = Rates::new(1, 2);
+        let rates = RateLimiter::new(1, 2);
         for holder in 0..100_000 {
             rates.take(holder, Timestamp::UNIX_EPOCH).unwrap();
         }

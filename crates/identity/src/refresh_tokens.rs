@@ -1,8 +1,8 @@
-//! Refresh tokens: each is good for one refresh and followed by another.
+//! Refresh tokens: each can be used once and is replaced by its successor.
 //!
-//! The successor follows from the token and a key that the chain has, so that a client whose answer was lost asks again
-//! and is given the same one. That is allowed for a short while and until the successor is used; afterwards a second
-//! use means that somebody has a copy, and everything from the same sign-in ends.
+//! The successor is derived from the token and a key of its chain, so that a client whose answer was lost gets the same one
+//! again. That is allowed for [`GRACE`] and until the successor is used. Afterwards a second use means that the token was
+//! copied, and all tokens of the same code end.
 
 use aws_lc_rs::hmac;
 use base64::Engine as _;
@@ -18,13 +18,13 @@ use store::{
     AddRefreshToken, EndTokens, RefreshToken, RevokeRefreshToken, Rotate, Rotation, StoreError, Token,
 };
 
-/// How long a refresh token lives, unused.
+/// How long an unused refresh token is valid.
 pub const REFRESH_LIFE: SignedDuration = SignedDuration::from_hours(24 * 180);
 /// How long after its use a refresh token may be used again, as long as its successor is not.
 pub const GRACE: SignedDuration = SignedDuration::from_mins(10);
 
 impl Identity {
-    /// The first refresh token beside `token`, which came from the code of `grant`.
+    /// Issues the first refresh token of a chain beside `token`, which came from the code of `grant`.
     pub async fn new_refresh_token(
         &self,
         token: &Token,
@@ -49,12 +49,12 @@ impl Identity {
         Ok(text)
     }
 
-    /// What `text` stands for, used or not, ended or not.
+    /// The stored token of `text`, used or not, expired or not.
     pub async fn refresh_token(&self, text: &str) -> Result<Option<RefreshToken>, StoreError> {
         self.store.refresh_token(Hash::of(text)).await
     }
 
-    /// Spends `text` for its successor, which is answered unless it cannot be spent.
+    /// Exchanges `text` for its successor.
     pub async fn rotate(
         &self,
         text: &str,
@@ -76,7 +76,7 @@ impl Identity {
         Ok(if rotation == Rotation::Done { Ok(next) } else { Err(rotation) })
     }
 
-    /// Ends the chain of `text` if it is one of `client`'s, and the access tokens beside it.
+    /// Ends the chain of `text`, if it is `client`'s, and its access tokens.
     pub async fn revoke_refresh_token(&self, text: &str, client: ClientId) -> Result<(), StoreError> {
         let hash = Hash::of(text);
         let known = self.store.refresh_token(hash).await?;

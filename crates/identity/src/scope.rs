@@ -1,4 +1,4 @@
-//! What a token may be used for. The names are constants of the protocol and say nothing about where we run.
+//! Scopes and resource servers. Their names are constants of the protocol, independent of the site.
 
 use wire::ClientId;
 use wire::rest::auth::{
@@ -7,15 +7,15 @@ use wire::rest::auth::{
     VIEW_IDENTITIES_SCOPE,
 };
 
-/// What may be asked for at the identity service itself.
+/// The scopes of the identity service itself.
 pub const AUTH_SCOPES: [&str; 5] =
     [OPENID_SCOPE, EMAIL_SCOPE, PROFILE_SCOPE, MANAGE_PROJECTS_SCOPE, VIEW_IDENTITIES_SCOPE];
 
-/// What a resource server may ask for on behalf of whoever gave it a token: to see who that is, no more.
+/// The scopes that a resource server may request for the owner of a token: they only show who the owner is.
 const DEPENDENT_SCOPES: [&str; 5] =
     [VIEW_GROUPS_SCOPE, OPENID_SCOPE, EMAIL_SCOPE, PROFILE_SCOPE, VIEW_IDENTITIES_SCOPE];
 
-/// Who honours a token.
+/// A service that accepts tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ResourceServer {
     Auth,
@@ -33,7 +33,7 @@ impl ResourceServer {
     }
 }
 
-/// One token to be made.
+/// One token to issue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     pub resource_server: ResourceServer,
@@ -48,8 +48,8 @@ pub enum ScopeError {
     Unknown(String),
 }
 
-/// The tokens that answer a request for `scope`: one per resource server, in the order in which they were first
-/// asked for. Clients repeat scopes; each counts once.
+/// The tokens for a request of `scope`: one per resource server, in the order of first mention. Clients repeat scopes;
+/// each counts once.
 pub fn grants(scope: &str) -> Result<Vec<Grant>, ScopeError> {
     let mut grants: Vec<Grant> = Vec::new();
     for name in wire::rest::auth::token::scopes(scope) {
@@ -71,7 +71,7 @@ pub fn grants(scope: &str) -> Result<Vec<Grant>, ScopeError> {
     if grants.is_empty() { Err(ScopeError::Nothing) } else { Ok(grants) }
 }
 
-/// All that a resource server may get for a token that it was given.
+/// Everything that a resource server may get for a token that was presented to it.
 pub fn dependent() -> Vec<Grant> {
     grants(&DEPENDENT_SCOPES.join(" ")).expect("they are known scopes")
 }
@@ -80,7 +80,7 @@ pub fn is_dependent(scope: &str) -> bool {
     DEPENDENT_SCOPES.contains(&scope)
 }
 
-/// Whom a token is for, as introspection says it: the resource server by its name and by the id of its application.
+/// The audience of a token in introspection: the resource server's name and the id of its application.
 pub fn audience(resource_server: &str, client: ClientId) -> Vec<String> {
     let application = match resource_server {
         COMPUTE_RESOURCE_SERVER => COMPUTE_CLIENT.to_owned(),

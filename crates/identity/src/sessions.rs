@@ -1,7 +1,7 @@
-//! Sessions of browsers: who signed in, when and how.
+//! Browser sessions: who signed in, when and how.
 //!
-//! A session belongs to one person: signing in as another identity of the same set adds to it, signing in as somebody
-//! else begins a new one. Its cookie is exchanged at every sign-in, so one that was planted before is worth nothing.
+//! A session belongs to one person. A sign-in as another identity of the same set is added to it; a sign-in as another
+//! person begins a new session. Each sign-in issues a new cookie, so a cookie planted before it is worthless.
 
 use std::sync::Arc;
 
@@ -9,59 +9,65 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Identity;
 use super::audit;
-use super::sign_in_requirements::{Shown, Terms};
+use super::sign_in_requirements::{PolicyRequirements, SignedInIdentity};
 use crate::random;
 use store::secret::{self, Hash};
 use store::{Authentication, Profile, Session, SignIn, SignOut, StoreError};
 use wire::PolicyId;
 
-/// How long the cookie of a session means something.
+/// How long the cookie of a session is valid.
 pub const SESSION_LIFE: SignedDuration = SignedDuration::from_hours(12);
-/// How long a browser in which somebody signed in is remembered.
+/// How long a browser counts as known after a sign-in.
 const BROWSER_KNOWN: SignedDuration = SignedDuration::from_hours(24 * 180);
 
-/// Somebody who is signed in.
+/// The session of a signed-in person.
 #[derive(Clone, Debug)]
-pub struct Present {
+pub struct CurrentSession {
     pub session: Session,
     /// The cookie that was shown.
     pub cookie: Hash,
-    /// The identity as which the browser signed in last.
+    /// The identity that signed in last.
     pub profile: Profile,
-    /// All of the person's identities, the first of the set first: as that one the person acts.
+    /// All of the person's identities. The person acts as the first.
     pub set: Arc<[Profile]>,
 }
 
-impl Present {
+impl CurrentSession {
     pub fn primary(&self) -> &Profile {
         self.set.first().unwrap_or(&self.profile)
     }
 
-    /// What the session can show.
-    pub fn shown(&self) -> Vec<Shown> {
+    /// The identities in the session, with their authentications.
+    pub fn identities(&self) -> Vec<SignedInIdentity> {
         let named = |authentication: &Authentication| {
             let profile = self.set.iter().find(|profile| profile.id == authentication.identity)?;
-            (!profile.disabled)
-                .then(|| Shown { username: profile.username.clone(), authentication: authentication.clone() })
+            (!profile.disabled).then(|| SignedInIdentity {
+                username: profile.username.clone(),
+                authentication: authentication.clone(),
+            })
         };
         self.session.authentications.iter().filter_map(named).collect()
     }
 }
 
 impl Identity {
-    /// Who is signed in with this cookie.
-    pub async fn present(&self, cookie: &str, now: Timestamp) -> Result<Option<Present>, StoreError> {
+    /// The session with this cookie.
+    pub async fn current_session(
+        &self,
+        cookie: &str,
+        now: Timestamp,
+    ) -> Result<Option<CurrentSession>, StoreError> {
         let cookie = Hash::of(cookie);
         let Some(session) = self.store.session_by_cookie(cookie, now).await? else {
             return Ok(None);
         };
-        // Past every memory: who was disabled a moment ago is not signed in.
+        // Not from the cache: an account that was disabled a moment ago is not signed in.
         let set: Arc<[Profile]> = self.store.identity_set(session.identity).await?.into();
         let Some(profile) = set.iter().find(|profile| profile.id == session.identity).cloned() else {
             return Ok(None);
         };
         let out = profile.disabled || set.first().is_some_and(|first| first.disabled);
-        Ok((!out).then_some(Present { session, cookie, profile, set }))
+        Ok((!out).then_some(CurrentSession { session, cookie, profile, set }))
     }
 
     /// Somebody showed to be `profile`, in a browser where `before` was signed in. Answers the cookie; nothing if all that
@@ -70,7 +76,7 @@ impl Identity {
         &self,
         profile: &Profile,
         authentication: Authentication,
-        before: Option<&Present>,
+        before: Option<&CurrentSession>,
         browser: Hash,
         now: Timestamp,
     ) -> Result<Option<String>, StoreError> {
@@ -102,22 +108,25 @@ impl Identity {
         Ok(Some(cookie))
     }
 
-    pub async fn sign_out(&self, present: &Present) -> Result<(), StoreError> {
+    pub async fn sign_out(&self, present: &CurrentSession) -> Result<(), StoreError> {
         self.store.write(SignOut(present.session.id)).await
     }
 
-    /// Whether this identity has signed in with this browser before.
+    /// Whether this identity has signed in in this browser before.
     pub async fn browser_known(&self, browser: Hash, identity: wire::IdentityId) -> Result<bool, StoreError> {
         self.store.browser_known(browser, identity).await
     }
 
-    /// What a policy asks of a session.
-    pub async fn terms(&self, policy: uuid::Uuid) -> Result<Option<Terms>, StoreError> {
+    /// What a policy requires of a session.
+    pub async fn policy_requirements(
+        &self,
+        policy: uuid::Uuid,
+    ) -> Result<Option<PolicyRequirements>, StoreError> {
         let policy = self.store.policy(PolicyId::from_uuid(policy)).await?;
-        Ok(policy.as_ref().map(Terms::from))
+        Ok(policy.as_ref().map(PolicyRequirements::from))
     }
 
-    /// The session that a token goes back to, whether or not its browser is still signed in.
+    /// The session from which a token came, whether or not its cookie is still valid.
     pub async fn session_of(&self, session: uuid::Uuid) -> Result<Option<Session>, StoreError> {
         self.store.session(session).await
     }

@@ -1,43 +1,43 @@
-//! What a session must be able to show: as whom, how and how recently somebody signed in. Pure.
+//! Checks a session against what applications and policies require: who signed in, how, and how recently. Pure.
 //!
-//! Applications ask for it when they send somebody to sign in, policies when somebody wants to use what they protect.
+//! An application states its requirements when it sends a person to sign in; a policy's hold for what it protects.
 
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use store::{Authentication, Policy};
 
-/// What an application asks of the session when it sends somebody here.
+/// What an application requires of the session when it sends a person to sign in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Demands {
-    /// The person has to sign in now, whatever was before.
+pub struct RequestedSignIn {
+    /// The person must sign in now, even if signed in already.
     pub fresh: bool,
-    /// Ids or usernames, each of which has to be in the session.
+    /// Ids or usernames, all of which must be in the session.
     pub identities: Vec<String>,
-    /// Domains, one of which has to be in the session.
+    /// Domains, one of which must be in the session.
     pub domains: Vec<String>,
     /// A second factor.
     pub mfa: bool,
-    /// Policies, each of which has to be met.
+    /// Policies, all of which must be met.
     pub policies: Vec<Uuid>,
 }
 
-/// What a policy says.
+/// What a policy requires.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Terms {
-    /// Domains of usernames that will do; absent: any.
+pub struct PolicyRequirements {
+    /// The domains allowed. Absent: any.
     pub include: Option<Vec<String>>,
-    /// Domains that will not do.
+    /// The domains refused.
     pub exclude: Option<Vec<String>>,
     pub mfa: bool,
-    /// How old a sign-in may be.
+    /// The maximum age of the sign-in.
     pub timeout: Option<SignedDuration>,
 }
 
-impl From<&Policy> for Terms {
-    fn from(policy: &Policy) -> Terms {
+impl From<&Policy> for PolicyRequirements {
+    fn from(policy: &Policy) -> PolicyRequirements {
         let seconds = policy.authentication_assurance_timeout;
-        Terms {
+        PolicyRequirements {
             include: policy.domain_constraints_include.clone(),
             exclude: policy.domain_constraints_exclude.clone(),
             mfa: policy.required_mfa,
@@ -48,12 +48,12 @@ impl From<&Policy> for Terms {
 
 /// One identity in a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
+pub struct SignedInIdentity {
     pub username: String,
     pub authentication: Authentication,
 }
 
-impl Shown {
+impl SignedInIdentity {
     fn domain(&self) -> &str {
         self.username.rsplit_once('@').map_or("", |(_, domain)| domain)
     }
@@ -63,99 +63,109 @@ impl Shown {
     }
 }
 
-/// What is missing.
+/// A requirement that the session does not meet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Need {
+pub enum MissingRequirement {
     /// Nobody is signed in.
     Anybody,
-    /// To sign in now.
+    /// The person must sign in now.
     Again,
-    /// To sign in as this one.
+    /// This identity must be in the session.
     As(String),
     /// An identity of one of these domains.
     Of(Vec<String>),
-    /// An identity that is of none of these.
+    /// An identity of none of these domains.
     NotOf(Vec<String>),
-    /// To sign in again: the last time is longer ago than this.
+    /// The last sign-in is older than this.
     Within(SignedDuration),
     SecondFactor,
-    /// A policy that is not there cannot be met.
+    /// The policy does not exist, so it cannot be met.
     Unknown(Uuid),
 }
 
-/// What is missing for `demands`, first things first. `terms` are those of the policies; `began` is when the person
-/// was sent here.
+/// The first requirement of an application that is not met. `terms` are the requirements of the policies; `began` is when
+/// the person was sent here.
 pub fn unmet(
-    demands: &Demands,
-    terms: &[(Uuid, Option<Terms>)],
-    session: &[Shown],
+    demands: &RequestedSignIn,
+    terms: &[(Uuid, Option<PolicyRequirements>)],
+    session: &[SignedInIdentity],
     began: Timestamp,
     now: Timestamp,
-) -> Option<Need> {
+) -> Option<MissingRequirement> {
     if session.is_empty() {
-        return Some(Need::Anybody);
+        return Some(MissingRequirement::Anybody);
     }
     for wanted in &demands.identities {
         let found = session.iter().find(|shown| shown.is(wanted));
-        let Some(found) = found else { return Some(Need::As(wanted.clone())) };
+        let Some(found) = found else { return Some(MissingRequirement::As(wanted.clone())) };
         if demands.fresh && found.authentication.at < began {
-            return Some(Need::As(wanted.clone()));
+            return Some(MissingRequirement::As(wanted.clone()));
         }
     }
     if demands.fresh && !session.iter().any(|shown| shown.authentication.at >= began) {
-        return Some(Need::Again);
+        return Some(MissingRequirement::Again);
     }
     if !demands.domains.is_empty() && !session.iter().any(|shown| among(shown.domain(), &demands.domains)) {
-        return Some(Need::Of(demands.domains.clone()));
+        return Some(MissingRequirement::Of(demands.domains.clone()));
     }
     if demands.mfa && !session.iter().any(|shown| shown.authentication.mfa) {
-        return Some(Need::SecondFactor);
+        return Some(MissingRequirement::SecondFactor);
     }
     terms.iter().find_map(|(policy, terms)| match terms {
         Some(terms) => missing(terms, session, now),
-        None => Some(Need::Unknown(*policy)),
+        None => Some(MissingRequirement::Unknown(*policy)),
     })
 }
 
-/// What is missing for a policy: one identity of the session has to meet all of it.
-pub fn missing(terms: &Terms, session: &[Shown], now: Timestamp) -> Option<Need> {
+/// The requirement of a policy that is not met: one identity of the session must meet all of them.
+pub fn missing(
+    terms: &PolicyRequirements,
+    session: &[SignedInIdentity],
+    now: Timestamp,
+) -> Option<MissingRequirement> {
     if session.is_empty() {
-        return Some(Need::Anybody);
+        return Some(MissingRequirement::Anybody);
     }
-    // The need of whoever comes closest: what is left when the domain is right says more than that another's is wrong.
+    // Report for the identity that comes closest: one with the right domain rather than one with a wrong domain.
     let mut needs = session.iter().map(|shown| lacking(terms, shown, now)).collect::<Vec<_>>();
     if needs.iter().any(Option::is_none) {
         return None;
     }
     needs.sort_by_key(|need| match need {
-        Some(Need::Within(_)) => 0,
-        Some(Need::SecondFactor) => 1,
+        Some(MissingRequirement::Within(_)) => 0,
+        Some(MissingRequirement::SecondFactor) => 1,
         _ => 2,
     });
     needs.into_iter().next().flatten()
 }
 
-fn lacking(terms: &Terms, shown: &Shown, now: Timestamp) -> Option<Need> {
+fn lacking(
+    terms: &PolicyRequirements,
+    shown: &SignedInIdentity,
+    now: Timestamp,
+) -> Option<MissingRequirement> {
     if let Some(include) = &terms.include
         && !among(shown.domain(), include)
     {
-        return Some(Need::Of(include.clone()));
+        return Some(MissingRequirement::Of(include.clone()));
     }
     if let Some(exclude) = &terms.exclude
         && among(shown.domain(), exclude)
     {
-        return Some(Need::NotOf(exclude.clone()));
+        return Some(MissingRequirement::NotOf(exclude.clone()));
     }
     if terms.mfa && !shown.authentication.mfa {
-        return Some(Need::SecondFactor);
+        return Some(MissingRequirement::SecondFactor);
     }
     match terms.timeout {
-        Some(timeout) if now.duration_since(shown.authentication.at) > timeout => Some(Need::Within(timeout)),
+        Some(timeout) if now.duration_since(shown.authentication.at) > timeout => {
+            Some(MissingRequirement::Within(timeout))
+        }
         _ => None,
     }
 }
 
-/// Whether `domain` is one of `list`, in which `*.example.edu` stands for all that ends so.
+/// Whether `domain` is in `list`, in which `*.example.edu` stands for all its subdomains.
 fn among(domain: &str, list: &[String]) -> bool {
     list.iter().any(|one| match one.strip_prefix('*') {
         Some(end) if end.starts_with('.') => {
@@ -176,10 +186,10 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn shown(username: &str, second: i64, mfa: bool) -> Shown {
+    fn shown(username: &str, second: i64, mfa: bool) -> SignedInIdentity {
         let identity = IdentityId::from_uuid(Uuid::from_u128(u128::from(username.len() as u64)));
         let authentication = Authentication { identity, method: Method::Password, mfa, at: at(second) };
-        Shown { username: username.to_owned(), authentication }
+        SignedInIdentity { username: username.to_owned(), authentication }
     }
 
     #[test]
@@ -188,32 +198,35 @@ mod tests {
         let alice = [shown("alice@a.example", 100, false)];
         let both = [alice[0].clone(), shown("alice.smith@b.example", 200, true)];
         let id = alice[0].authentication.identity.to_string();
-        let none = Demands::default();
-        let fresh = Demands { fresh: true, ..none.clone() };
-        let as_alice = Demands { identities: list(&["ALICE@a.example"]), ..none.clone() };
-        let as_id = Demands { identities: vec![id], ..none.clone() };
-        let bob = Demands { identities: list(&["bob@a.example"]), ..none.clone() };
-        let fresh_alice = Demands { fresh: true, ..as_alice.clone() };
-        let of = Demands { domains: list(&["x.example", "b.example"]), ..none.clone() };
-        let mfa = Demands { mfa: true, ..none.clone() };
+        let none = RequestedSignIn::default();
+        let fresh = RequestedSignIn { fresh: true, ..none.clone() };
+        let as_alice = RequestedSignIn { identities: list(&["ALICE@a.example"]), ..none.clone() };
+        let as_id = RequestedSignIn { identities: vec![id], ..none.clone() };
+        let bob = RequestedSignIn { identities: list(&["bob@a.example"]), ..none.clone() };
+        let fresh_alice = RequestedSignIn { fresh: true, ..as_alice.clone() };
+        let of = RequestedSignIn { domains: list(&["x.example", "b.example"]), ..none.clone() };
+        let mfa = RequestedSignIn { mfa: true, ..none.clone() };
         for (what, demands, session, need) in [
-            ("nobody", &none, &[][..], Some(Need::Anybody)),
+            ("nobody", &none, &[][..], Some(MissingRequirement::Anybody)),
             ("somebody", &none, &alice, None),
-            ("fresh", &fresh, &alice, Some(Need::Again)),
+            ("fresh", &fresh, &alice, Some(MissingRequirement::Again)),
             ("one of two is fresh", &fresh, &both, None),
             ("her name", &as_alice, &alice, None),
             ("her id", &as_id, &alice, None),
-            ("another", &bob, &both, Some(Need::As("bob@a.example".into()))),
-            ("her, now", &fresh_alice, &both, Some(Need::As("ALICE@a.example".into()))),
-            ("a domain", &of, &alice, Some(Need::Of(of.domains.clone()))),
+            ("another", &bob, &both, Some(MissingRequirement::As("bob@a.example".into()))),
+            ("her, now", &fresh_alice, &both, Some(MissingRequirement::As("ALICE@a.example".into()))),
+            ("a domain", &of, &alice, Some(MissingRequirement::Of(of.domains.clone()))),
             ("a domain there", &of, &both, None),
-            ("second factor", &mfa, &alice, Some(Need::SecondFactor)),
+            ("second factor", &mfa, &alice, Some(MissingRequirement::SecondFactor)),
             ("second factor there", &mfa, &both, None),
         ] {
             assert_eq!(unmet(demands, &[], session, at(150), at(300)), need, "{what}");
         }
         let policy = [(Uuid::nil(), None)];
-        assert_eq!(unmet(&none, &policy, &alice, at(0), at(0)), Some(Need::Unknown(Uuid::nil())));
+        assert_eq!(
+            unmet(&none, &policy, &alice, at(0), at(0)),
+            Some(MissingRequirement::Unknown(Uuid::nil()))
+        );
     }
 
     #[test]
@@ -222,29 +235,40 @@ mod tests {
         let minute = SignedDuration::from_mins(1);
         let session = [shown("a@cs.a.example", 100, false), shown("abc@b.example", 10, true)];
         for (what, terms, need) in [
-            ("nothing", Terms::default(), None),
-            ("included", Terms { include: list(&["b.example"]), ..Terms::default() }, None),
-            ("below", Terms { include: list(&["*.a.example"]), ..Terms::default() }, None),
+            ("nothing", PolicyRequirements::default(), None),
+            (
+                "included",
+                PolicyRequirements { include: list(&["b.example"]), ..PolicyRequirements::default() },
+                None,
+            ),
+            (
+                "below",
+                PolicyRequirements { include: list(&["*.a.example"]), ..PolicyRequirements::default() },
+                None,
+            ),
             (
                 "not itself below",
-                Terms { include: list(&["*.b.example"]), ..Terms::default() },
-                Some(Need::Of(vec!["*.b.example".into()])),
+                PolicyRequirements { include: list(&["*.b.example"]), ..PolicyRequirements::default() },
+                Some(MissingRequirement::Of(vec!["*.b.example".into()])),
             ),
             (
                 "excluded",
-                Terms { exclude: list(&["b.example", "cs.a.example"]), ..Terms::default() },
-                Some(Need::NotOf(vec!["b.example".into(), "cs.a.example".into()])),
+                PolicyRequirements {
+                    exclude: list(&["b.example", "cs.a.example"]),
+                    ..PolicyRequirements::default()
+                },
+                Some(MissingRequirement::NotOf(vec!["b.example".into(), "cs.a.example".into()])),
             ),
-            ("recent", Terms { timeout: Some(minute), ..Terms::default() }, None),
-            ("factor", Terms { mfa: true, ..Terms::default() }, None),
+            ("recent", PolicyRequirements { timeout: Some(minute), ..PolicyRequirements::default() }, None),
+            ("factor", PolicyRequirements { mfa: true, ..PolicyRequirements::default() }, None),
             (
                 "all of it in one",
-                Terms { mfa: true, timeout: Some(minute), ..Terms::default() },
-                Some(Need::Within(minute)),
+                PolicyRequirements { mfa: true, timeout: Some(minute), ..PolicyRequirements::default() },
+                Some(MissingRequirement::Within(minute)),
             ),
         ] {
             assert_eq!(missing(&terms, &session, at(150)), need, "{what}");
         }
-        assert_eq!(missing(&Terms::default(), &[], at(0)), Some(Need::Anybody));
+        assert_eq!(missing(&PolicyRequirements::default(), &[], at(0)), Some(MissingRequirement::Anybody));
     }
 }

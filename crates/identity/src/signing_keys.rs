@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! id-token.pem       the key in use, made at the first start
-//! id-token.old.json  public halves of earlier keys, until all that they signed is over
+//! id-token.old.json  public halves of earlier keys, until the tokens that they signed have expired
 //! ```
 //!
-//! Rotating makes a new key and keeps the public half of the old one published for as long as an id token lives. The
-//! private half of the old one is gone.
+//! Rotating makes a new key, deletes the private half of the old one, and keeps its public half published as long as an id
+//! token is valid.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use tokio::sync::RwLock;
 use super::tokens::TOKEN_LIFE;
 use store::private_file;
 
-/// How id tokens are signed; also what the discovery document says.
+/// The algorithm of id tokens, also in the discovery document.
 pub const ALGORITHM: Algorithm = Algorithm::RS512;
 const CURRENT: &str = "id-token.pem";
 const OLD: &str = "id-token.old.json";
@@ -68,7 +68,7 @@ impl Keys {
         Ok(known.insert(Arc::new(ring)).clone())
     }
 
-    /// Signs with a new key from now on. The new ring.
+    /// Makes a new key, which signs from now on. Returns the new ring.
     pub async fn rotate(&self, now: Timestamp) -> Result<Arc<Ring>, KeyError> {
         self.ring().await?;
         let mut known = self.ring.write().await;
@@ -84,14 +84,14 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|_| KeyError::Lost)?
 }
 
-/// The key in use, and those that may still have to verify something.
+/// The key in use, and earlier ones that clients may still need to verify tokens.
 pub struct Ring {
     key: EncodingKey,
     public: Jwk,
     old: Vec<Old>,
 }
 
-/// A key that signs no more.
+/// A key that no longer signs.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 struct Old {
     key: Jwk,
@@ -105,7 +105,7 @@ impl std::fmt::Debug for Ring {
 }
 
 impl Ring {
-    /// Reads the keys from `directory`, or makes them and keeps them there. Takes a while: not for async threads.
+    /// Reads the keys from `directory`, or makes them and writes them there. Slow: not for async threads.
     fn load_or_make(directory: &Path) -> Result<Ring, KeyError> {
         let path = directory.join(CURRENT);
         let pem = match std::fs::read(&path) {
@@ -126,8 +126,8 @@ impl Ring {
         Ok(Ring { key, public, old })
     }
 
-    /// The old public half is written before the new key: after a crash between the two it is published twice, which
-    /// hurts nobody.
+    /// The old public half is written before the new key: after a crash between the two it is published twice, which is
+    /// harmless.
     fn rotate(self, directory: &Path, now: Timestamp) -> Result<Ring, KeyError> {
         let mut old: Vec<Old> = self.old.into_iter().filter(|old| old.until > now).collect();
         old.retain(|old| old.key.common.key_id != self.public.common.key_id);
@@ -155,7 +155,7 @@ impl Ring {
         &self.public
     }
 
-    /// What is published: the key in use first, because stock clients look at the first one only.
+    /// The published keys: the key in use first, because stock clients read only the first.
     pub fn published(&self, now: Timestamp) -> Vec<&Jwk> {
         let old = self.old.iter().filter(|old| old.until > now).map(|old| &old.key);
         let old = old.filter(|old| old.common.key_id != self.public.common.key_id);
@@ -170,7 +170,7 @@ impl Ring {
     }
 }
 
-/// Makes a key and keeps it in `path`, complete or not at all.
+/// Makes a key and writes it to `path`, complete or not at all.
 fn make(path: &Path) -> Result<Vec<u8>, KeyError> {
     let pair = KeyPair::generate(KeySize::Rsa2048).map_err(|_| KeyError::Generate)?;
     let der: Pkcs8V1Der<'_> = pair.as_der().map_err(|_| KeyError::Generate)?;

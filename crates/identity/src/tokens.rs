@@ -1,4 +1,4 @@
-//! Access tokens: made, checked, ended.
+//! Issues, checks and ends access tokens.
 
 use std::sync::Arc;
 
@@ -11,29 +11,29 @@ use super::scope::Grant;
 use store::secret::{self, Hash};
 use store::{AccountVersion, AddTokens, EndTokens, StoreError, Token};
 
-/// How long an access token lives.
+/// How long an access token is valid.
 pub const TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(48);
 
-/// Which tokens to make.
+/// The tokens to issue.
 #[derive(Clone, Debug)]
-pub struct Order<'a> {
-    /// Who they act for.
+pub struct TokenOrder<'a> {
+    /// The identity for which they act.
     pub identity: IdentityId,
-    /// Who asked for them.
+    /// The application that requested them.
     pub client: ClientId,
     /// Their account, if they have shown a secret.
     pub shown_by: Option<AccountVersion>,
-    /// One token each.
+    /// One token for each.
     pub grants: &'a [Grant],
-    /// The sign-in they go back to, if a person made it.
+    /// The session of the person's sign-in, if there was one.
     pub session: Option<Uuid>,
-    /// Tokens that came from one code end together.
+    /// The id shared by all tokens of one code: they end together.
     pub grant: Option<Uuid>,
-    /// The token for which a resource server gets these, and when that one ends.
+    /// The token that a resource server exchanges for these, and when it expires.
     pub parent: Option<(Hash, Timestamp)>,
 }
 
-/// A token as it is handed out.
+/// An issued token with its secret.
 #[derive(Debug)]
 pub struct Issued {
     pub access_token: String,
@@ -41,7 +41,7 @@ pub struct Issued {
 }
 
 impl Issued {
-    /// As the token routes say it.
+    /// The answer of the token routes.
     pub fn answer(
         &self,
         refresh_token: Option<String>,
@@ -61,14 +61,18 @@ impl Issued {
 }
 
 impl Identity {
-    /// One more request of `identity` for tokens; or in how many seconds it may come again.
+    /// Counts a token request of `identity`. Over the rate limit, returns the seconds to wait.
     pub fn may_ask_for_tokens(&self, identity: IdentityId, now: Timestamp) -> Result<(), u32> {
         self.tokens_asked.take(identity, now)
     }
 
     /// Makes the tokens of `order`: on disk when this returns. None for who is shut out, or has been since they showed
     /// their secret.
-    pub async fn issue(&self, order: Order<'_>, now: Timestamp) -> Result<Option<Vec<Issued>>, StoreError> {
+    pub async fn issue(
+        &self,
+        order: TokenOrder<'_>,
+        now: Timestamp,
+    ) -> Result<Option<Vec<Issued>>, StoreError> {
         let longest = now + TOKEN_LIFE;
         let expires = order.parent.map_or(longest, |(_, ends)| ends.min(longest));
         let issued: Vec<Issued> = order
@@ -94,7 +98,7 @@ impl Identity {
         Ok(added.then_some(issued))
     }
 
-    /// What `access_token` stands for, unless it is unknown or has ended.
+    /// The token of `access_token`, unless it is unknown or expired.
     pub async fn check(&self, access_token: &str, now: Timestamp) -> Result<Option<Arc<Token>>, StoreError> {
         let hash = Hash::of(access_token);
         let read = async { Ok(self.store.token(hash).await?.map(Arc::new)) };
@@ -102,22 +106,22 @@ impl Identity {
         Ok(token.filter(|token| token.expires > now))
     }
 
-    /// Ends a token if it is one of `client`'s, and what a resource server was given for it; a refresh token as well,
-    /// with the access tokens beside it.
+    /// Ends an access token of `client` and the tokens that a resource server got for it; or a refresh token with its access
+    /// tokens.
     pub async fn revoke(&self, access_token: &str, client: ClientId) -> Result<(), StoreError> {
         self.end_tokens(EndTokens::One { hash: Hash::of(access_token), client }).await?;
         self.revoke_refresh_token(access_token, client).await
     }
 
-    /// Ends tokens, here at once and on other processes within seconds; how many.
+    /// Ends tokens, in this process at once and in others within seconds. Returns how many.
     pub async fn end_tokens(&self, which: EndTokens) -> Result<u64, StoreError> {
         let ended = self.store.write(which).await?;
-        // Those that were made for one of them are gone from the store as well: read them all again.
+        // Dependent tokens of these have ended in the store as well: read all of them again.
         self.tokens.forget(|hash, token| which.names(hash, token) || token.parent.is_some());
         Ok(ended)
     }
 
-    /// To be called when tokens were ended in the store.
+    /// Empties the cache. Called after tokens were ended in the store.
     pub fn forget_tokens(&self) {
         self.tokens.forget(|_, _| true);
     }

@@ -8,7 +8,7 @@ use wire::EndpointId;
 
 use crate::dispatch::Dispatch;
 use crate::tasks::ending::end_waiting_at_rest;
-use identity::audit::{self, By};
+use identity::audit::{self, Initiator};
 use store::{DeleteEndpoint, LockEndpoint, Store, StoreError, UnlockEndpoint};
 
 /// The acts, on behalf of one user or operator.
@@ -17,7 +17,7 @@ pub struct EndpointManagement<'a> {
     pub store: &'a Store,
     /// Absent while the service doesn't run: nobody is connected then.
     pub dispatch: Option<&'a Dispatch>,
-    pub by: By,
+    pub by: Initiator,
 }
 
 impl EndpointManagement<'_> {
@@ -78,8 +78,8 @@ impl EndpointManagement<'_> {
     /// Names who acts, for the error that the owners of dropped tasks get.
     async fn name_of_actor(&self) -> Result<String, StoreError> {
         Ok(match self.by {
-            By::Operator { uid } => format!("the operator of the service (uid {uid})"),
-            By::Identity(id) => match self.store.profile(id).await? {
+            Initiator::Operator { uid } => format!("the operator of the service (uid {uid})"),
+            Initiator::Identity(id) => match self.store.profile(id).await? {
                 Some(profile) => profile.username,
                 None => id.to_string(),
             },

@@ -3,7 +3,7 @@
 //!
 //! | module | does |
 //! |---|---|
-//! | [`http`] | listens, serves HTTP connections, bounds what one client may have of them |
+//! | [`http`] | listens, serves HTTP connections, bounds what one client may use |
 //! | [`rest`] | the compute routes, one file each |
 //! | [`permissions`] | decides who may do what; pure |
 //! | [`endpoint_management`] | locks, deletes and unlocks an endpoint, drops its waiting tasks |
@@ -15,7 +15,7 @@
 //! | [`client_side`] | the forwarder to a service elsewhere, the environment of the SDK |
 //! | [`cli`] | the command line |
 //! | [`limits`] | the limits of an operator |
-//! | [`metrics`], [`log_throttle`] | what is counted, and how often the log repeats itself |
+//! | [`metrics`], [`log_throttle`] | numbers for `/metrics`, and a limit on repeated log lines |
 //! | [`clock`], [`random`] | the only places that read the clock and make ids |
 //!
 //! No two of these import each other. A new route is a file in `rest/` and a line in its router; a new command a file in

@@ -1,13 +1,13 @@
-//! What is said to the log of what others do wrong: however often they do it, not often.
+//! Limits how often the log repeats a line about the same mistake of a remote party.
 
 use std::sync::{Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Between two lines of one kind.
+/// The least time between two lines of one kind.
 const PAUSE: SignedDuration = SignedDuration::from_secs(10);
 
-/// Counts one kind of complaint.
+/// Counts events of one kind between log lines.
 #[derive(Debug, Default)]
 pub struct LogThrottle(Mutex<State>);
 
@@ -18,12 +18,12 @@ struct State {
 }
 
 impl LogThrottle {
-    /// `count` more: how many to speak of now, if any.
+    /// Adds `count` events. Returns how many to log now, if a line is due.
     pub fn count(&self, count: u64, now: Timestamp) -> Option<u64> {
         // A panic while it was held cannot have left it half changed.
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.unsaid += count;
-        // A clock that went back says nothing for a while at most.
+        // If the clock was set back, lines are only late.
         if state.unsaid == 0 || state.said.is_some_and(|said| now.duration_since(said).abs() < PAUSE) {
             return None;
         }

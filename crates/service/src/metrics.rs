@@ -1,8 +1,6 @@
-//! What is counted and measured, for `/metrics`. It grows with nothing: a figure is a few numbers, a histogram a few
-//! more, and none is kept per person, endpoint or function.
+//! Counters and histograms for `/metrics`. Their size is fixed: none is kept per person, endpoint or function.
 //!
-//! Counted here by whoever acts; what is a state rather than an event (open tasks, connections) is asked for when the
-//! page is made.
+//! Events are counted here as they happen. States (open tasks, connections) are read when the page is made.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -15,16 +13,16 @@ use wire::message::{TaskState, TaskTransition};
 
 use store::tasks::state::Outcome;
 
-/// Upper bounds of requests' times, in seconds.
+/// Upper bounds of the histogram of request times, in seconds.
 const ANSWERS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 60.0];
-/// Upper bounds of tasks' times, in seconds.
+/// Upper bounds of the histograms of task times, in seconds.
 const TASKS: &[f64] = &[0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 60.0, 600.0, 3_600.0, 36_000.0];
 
-/// How often values fell below each bound.
+/// Counts values by the bounds that they are below.
 #[derive(Debug)]
 struct Histogram {
     bounds: &'static [f64],
-    /// One more than there are bounds.
+    /// One more than there are bounds: the last counts values above all of them.
     counts: Vec<AtomicU64>,
     micros: AtomicU64,
 }
@@ -76,16 +74,16 @@ struct Inner {
     ran: Histogram,
 }
 
-/// What a task's result says of its way.
+/// The times of a task, as its result reports them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
-    /// From the submit to the beginning of its execution.
+    /// From the submit to the start of its execution.
     pub queued: Duration,
     pub ran: Duration,
 }
 
 impl Times {
-    /// Of a task whose endpoint told when it began and ended. Clocks that disagree make no time negative.
+    /// The times of a task whose endpoint reported its start and end. Never negative, also if clocks disagree.
     pub fn of(task: TaskId, transitions: &[TaskTransition]) -> Option<Times> {
         let at = |wanted: TaskState| {
             let found = transitions.iter().find(|transition| transition.state == wanted)?;
@@ -93,7 +91,7 @@ impl Times {
         };
         let begun = at(TaskState::ExecutionStart)?;
         let ended = at(TaskState::ExecutionEnd)?;
-        // Our ids hold the moment they were made.
+        // A task's id holds the time of its submit.
         let (seconds, nanos) = Uuid::get_timestamp(task.as_uuid())?.to_unix();
         Some(Times {
             queued: begun.saturating_sub(Duration::new(seconds, nanos)),
@@ -123,19 +121,19 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A request was answered.
+    /// Counts an answered request.
     pub fn answered(&self, status: u16, took: Duration) {
         self.0.requests[usize::from(status / 100).min(5)].fetch_add(1, Relaxed);
         self.0.answer.observe(took);
     }
 
-    /// A submit of so many tasks was accepted.
+    /// Counts an accepted submit of `tasks` tasks.
     pub fn submitted(&self, tasks: usize) {
         self.0.submits.fetch_add(1, Relaxed);
         self.0.submitted.fetch_add(tasks as u64, Relaxed);
     }
 
-    /// A task ended with its first result.
+    /// Counts a task that ended by its first result.
     pub fn ended(&self, outcome: Outcome, times: Option<Times>) {
         let count = match outcome {
             Outcome::Succeeded => &self.0.succeeded,
@@ -148,18 +146,18 @@ impl Metrics {
         }
     }
 
-    /// Results came for tasks that had ended, and for tasks that their sender was never sent.
+    /// Counts results of tasks that had ended already, and of tasks that were never sent to the sender.
     pub fn dropped(&self, late: u64, refused: u64) {
         self.0.late.fetch_add(late, Relaxed);
         self.0.refused.fetch_add(refused, Relaxed);
     }
 
-    /// A user endpoint was started, or was not.
+    /// Counts an attempt to start a user endpoint.
     pub fn start(&self, well: bool) {
         (if well { &self.0.started } else { &self.0.not_started }).fetch_add(1, Relaxed);
     }
 
-    /// The part of the page that is counted here.
+    /// Writes the metrics of this module to `page`.
     pub fn write(&self, page: &mut String) {
         let it = &self.0;
         let name = "farcall_http_requests_total";
@@ -190,7 +188,7 @@ impl Metrics {
     }
 }
 
-/// The two lines that go before a figure.
+/// Writes the two lines before a metric: help and type.
 fn head(page: &mut String, name: &str, help: &str, kind: &str) {
     let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
@@ -200,13 +198,13 @@ fn counter(page: &mut String, name: &str, help: &str, value: &AtomicU64) {
     let _ = writeln!(page, "{name} {}", value.load(Relaxed));
 }
 
-/// A figure that goes up and down.
+/// Writes a gauge.
 pub fn gauge(page: &mut String, name: &str, help: &str, value: impl std::fmt::Display) {
     head(page, name, help, "gauge");
     let _ = writeln!(page, "{name} {value}");
 }
 
-/// A figure with one label.
+/// Writes a gauge with one label.
 pub fn gauges<V: std::fmt::Display>(
     page: &mut String,
     name: &str,
@@ -220,7 +218,7 @@ pub fn gauges<V: std::fmt::Display>(
     }
 }
 
-/// A figure that others count.
+/// Writes a counter that is kept elsewhere.
 pub fn counted(page: &mut String, name: &str, help: &str, value: u64) {
     head(page, name, help, "counter");
     let _ = writeln!(page, "{name} {value}");

@@ -1,4 +1,4 @@
-//! How values lie in columns: ids as 16 bytes, times as microseconds of UTC, JSON as text.
+//! Converts values to and from columns: ids are 16 bytes, times microseconds of UTC, JSON is text.
 
 use std::borrow::Borrow;
 

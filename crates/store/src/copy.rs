@@ -1,5 +1,5 @@
-//! A copy of the database, and what it names: for backups. Beside the open [`Store`](crate::Store), on connections of
-//! its own, because a backup is made by another process than the service.
+//! Copies the database for a backup, and lists the files that the copy names. It opens connections of its own beside the
+//! open [`Store`](crate::Store), because another process than the service makes the backup.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
 use crate::payload_files::FileId;
-use crate::payload_references::file;
+use crate::payload_references::file_id;
 use crate::{BUSY, StoreError, private_file};
 
 async fn connect(file: &Path, read_only: bool) -> Result<SqliteConnection, StoreError> {
@@ -21,7 +21,7 @@ async fn connect(file: &Path, read_only: bool) -> Result<SqliteConnection, Store
     Ok(SqliteConnection::connect_with(&options).await?)
 }
 
-/// Writes the database as it is at one moment to the file `to`, which must not exist, or be empty. Others may go on writing it.
+/// Writes a snapshot of the database to the file `to`, which must not exist or be empty. Others may write meanwhile.
 pub async fn copy_database(from: &Path, to: &Path) -> Result<(), StoreError> {
     // SQLite fills a file that is empty.
     private_file::restrict_database(to).map_err(|error| StoreError::File(Arc::new(error)))?;
@@ -33,7 +33,7 @@ pub async fn copy_database(from: &Path, to: &Path) -> Result<(), StoreError> {
 }
 
 /// The files of payloads that a copied database names.
-pub async fn files_named(database: &Path) -> Result<Vec<FileId>, StoreError> {
+pub async fn payload_files_in(database: &Path) -> Result<Vec<FileId>, StoreError> {
     let mut connection = connect(database, true).await?;
     let rows = sqlx::query(
         "SELECT payload_file AS file FROM assignments WHERE payload_file IS NOT NULL \
@@ -45,13 +45,13 @@ pub async fn files_named(database: &Path) -> Result<Vec<FileId>, StoreError> {
     connection.close().await?;
     let mut files = Vec::with_capacity(rows.len());
     for row in rows {
-        files.extend(file(&row, "file")?);
+        files.extend(file_id(&row, "file")?);
     }
     Ok(files)
 }
 
 /// How many tasks a copied database holds. Fails if it is damaged.
-pub async fn tasks_in(database: &Path) -> Result<u64, StoreError> {
+pub async fn count_tasks_in(database: &Path) -> Result<u64, StoreError> {
     let mut connection = connect(database, true).await?;
     let checked: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut connection).await?;
     if checked != "ok" {

@@ -1,4 +1,4 @@
-//! How much there is, for those who watch the service; and whether the store works at all.
+//! Counts for metrics, and a check whether the store reads and commits.
 
 use std::path::Path;
 
@@ -9,9 +9,9 @@ use wire::EndpointId;
 use crate::columns::id;
 use crate::{BUSY, Command, Store, StoreError, Tx};
 
-/// What lies in the store.
+/// How many of each are in the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Census {
+pub struct StoreCounts {
     /// Tasks that no endpoint has acknowledged.
     pub waiting: i64,
     /// Tasks that an endpoint has and that have not ended.
@@ -19,11 +19,11 @@ pub struct Census {
     /// Results that no client has acknowledged.
     pub deliveries: i64,
     pub endpoints: Vec<EndpointId>,
-    /// Those of them that no manager starts.
-    pub lasting: Vec<EndpointId>,
+    /// Endpoints that no manager starts.
+    pub unmanaged: Vec<EndpointId>,
 }
 
-/// Writes nothing, through the writer.
+/// An empty command: shows that the writer commits.
 #[derive(Debug)]
 struct Probe;
 
@@ -42,36 +42,36 @@ impl Command for Probe {
 
 impl Store {
     /// Counts.
-    pub async fn census(&self) -> Result<Census, StoreError> {
+    pub async fn counts(&self) -> Result<StoreCounts, StoreError> {
         let count = |sql: &'static str| async move {
             let count: i64 = sqlx::query_scalar(sql).fetch_one(&self.readers).await?;
             Ok::<_, StoreError>(count)
         };
-        let mut census = Census {
+        let mut counts = StoreCounts {
             waiting: count("SELECT coalesce(sum(waiting), 0) FROM endpoint_tasks").await?,
             taken: count("SELECT coalesce(sum(taken), 0) FROM endpoint_tasks").await?,
             deliveries: count("SELECT count(*) FROM deliveries").await?,
-            ..Census::default()
+            ..StoreCounts::default()
         };
         let rows = sqlx::query("SELECT id, manager_id FROM endpoints").fetch_all(&self.readers).await?;
         for row in &rows {
             let endpoint = EndpointId::from_uuid(id(row, "id")?);
-            census.endpoints.push(endpoint);
+            counts.endpoints.push(endpoint);
             if sqlx::Row::try_get::<Option<&[u8]>, _>(row, "manager_id")?.is_none() {
-                census.lasting.push(endpoint);
+                counts.unmanaged.push(endpoint);
             }
         }
-        Ok(census)
+        Ok(counts)
     }
 
-    /// Whether it reads, and commits what is written.
-    pub async fn works(&self) -> Result<(), StoreError> {
+    /// Whether the store reads and commits.
+    pub async fn check_works(&self) -> Result<(), StoreError> {
         sqlx::query_scalar::<_, i64>("SELECT 1").fetch_one(&self.readers).await?;
         self.write(Probe).await
     }
 
-    /// Looks through the database in `file` without opening it for anything else; `ok`, or what is wrong.
-    pub async fn inspect(file: &Path) -> Result<String, StoreError> {
+    /// Runs SQLite's integrity check on the database in `file`; answers `ok` or what is wrong.
+    pub async fn check_integrity(file: &Path) -> Result<String, StoreError> {
         let options = SqliteConnectOptions::new().filename(file).read_only(true).busy_timeout(BUSY);
         let mut connection = sqlx::SqliteConnection::connect_with(&options).await?;
         let said = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut connection).await?;

@@ -1,4 +1,4 @@
-//! What the service knows, on disk.
+//! The store: everything that the service keeps on disk.
 //!
 //! One concrete [`Store`] over SQLite: a pool of readers, and one [`writer`] whose transactions many requests share.
 //! Each table's commands live in the file of its noun. The SQL is kept to what PostgreSQL reads too.
@@ -34,16 +34,16 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection, SqlSafeStr};
 
-pub use copy::{copy_database, files_named, tasks_in};
-pub use counts::Census;
+pub use copy::{copy_database, count_tasks_in, payload_files_in};
+pub use counts::StoreCounts;
 pub use identity::*;
-pub use payload_files::{FILE_FROM_BYTES, FileId, Kept, scratch};
+pub use payload_files::{FILE_FROM_BYTES, FileId, StoredContent, scratch};
 pub use tasks::*;
 pub use writer::{Command, Tx};
 
 use payload_files::PayloadFiles;
 
-/// What can go wrong between us and the database. Nothing has been written when a command answers with one.
+/// Why the store failed. A command that answers with an error has written nothing.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("the database failed: {0}")]
@@ -150,30 +150,30 @@ impl Store {
         Ok(Store { readers, writer: writer::start(connection), payloads })
     }
 
-    /// The same, with files for what has at least so many bytes.
+    /// Keeps payloads and results of at least `bytes` in files of their own.
     pub fn with_files_from(mut self, bytes: usize) -> Store {
         self.payloads.from = bytes;
         self
     }
 
-    /// Does `command` in a transaction that others may share; answers when it is on disk.
+    /// Runs `command` in a transaction that others may share. Returns once it is on disk.
     pub async fn write<C: Command>(&self, command: C) -> Result<C::Output, StoreError> {
         self.writer.write(command).await
     }
 
-    /// How many commands the writer was given since the store was opened.
+    /// How many commands the writer has received since the store was opened.
     pub fn commands(&self) -> u64 {
         self.writer.commands.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// The most steps of SQLite's machine that one of them has made.
+    /// The most steps of SQLite's virtual machine that one command has taken.
     #[cfg(test)]
     fn most_steps(&self) -> u64 {
         self.writer.watch.most.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// Closes the readers, and ends the writer when it has finished what was asked before. It goes last: who closes the
-    /// database last folds its log into it, and the readers may not write.
+    /// Closes the readers, then the writer once it has run the commands it has. The writer closes last because the last
+    /// connection checkpoints the log, and readers may not write.
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;

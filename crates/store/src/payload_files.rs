@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! keep: write file, fsync file, fsync directory --> the row that names it is committed
-//! let go: the row is committed without it --> the file is removed
+//! remove: the row is committed without it --> the file is removed
 //! ```
 //!
 //! A crash in between leaves at most a file that no row names. Its name is an id that holds the time at which it was
-//! made, and [`collect_before`](crate::Store::collect_before) removes those that are old enough to belong to nobody at work.
+//! made, and [`collect_before`](crate::Store::collect_before) removes those that are too old to belong to a running request.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -50,18 +50,18 @@ impl FileId {
 
 /// Bytes, and where they are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kept {
+pub enum StoredContent {
     /// In the row.
-    Here(Bytes),
+    Inline(Bytes),
     /// In a file that is already on disk.
     File { id: FileId, bytes: usize },
 }
 
-impl Kept {
+impl StoredContent {
     pub fn len(&self) -> usize {
         match self {
-            Kept::Here(content) => content.len(),
-            Kept::File { bytes, .. } => *bytes,
+            StoredContent::Inline(content) => content.len(),
+            StoredContent::File { bytes, .. } => *bytes,
         }
     }
 
@@ -71,13 +71,13 @@ impl Kept {
 
     pub fn file(&self) -> Option<FileId> {
         match self {
-            Kept::Here(_) => None,
-            Kept::File { id, .. } => Some(*id),
+            StoredContent::Inline(_) => None,
+            StoredContent::File { id, .. } => Some(*id),
         }
     }
 }
 
-/// A file in `directory` for what is on its way. It has no name, so that nothing is left of it when it is closed.
+/// An unnamed temporary file in `directory`: nothing is left of it when it is closed.
 pub fn scratch(directory: &Path) -> io::Result<File> {
     // Should we die before it has lost its name, it is collected like any file that no row names.
     let path = directory.join(random::ordered_id().as_simple().to_string());
@@ -93,7 +93,7 @@ pub const FILE_FROM_BYTES: usize = 64 << 10;
 #[derive(Clone, Debug)]
 pub(crate) struct PayloadFiles {
     directory: Arc<Path>,
-    /// What is as large as this gets a file.
+    /// Content of at least this size gets a file.
     pub(crate) from: usize,
 }
 
@@ -104,10 +104,13 @@ impl PayloadFiles {
         made.map(|()| payloads).map_err(|error| StoreError::File(Arc::new(error)))
     }
 
-    /// Writes what is large to disk; the rest stays as it is. Answers in the same order. On an error, nothing is left.
-    pub(crate) async fn keep(&self, contents: Vec<Bytes>) -> Result<Vec<Kept>, StoreError> {
+    /// Writes large contents to files; small ones stay in memory. Returns them in the same order. After an error no file is left.
+    pub(crate) async fn store_contents(
+        &self,
+        contents: Vec<Bytes>,
+    ) -> Result<Vec<StoredContent>, StoreError> {
         if contents.iter().all(|content| content.len() < self.from) {
-            return Ok(contents.into_iter().map(Kept::Here).collect());
+            return Ok(contents.into_iter().map(StoredContent::Inline).collect());
         }
         self.blocking(move |payloads| {
             let mut kept = Vec::with_capacity(contents.len());
@@ -115,7 +118,7 @@ impl PayloadFiles {
             let all = (|| {
                 for content in contents {
                     if content.len() < payloads.from {
-                        kept.push(Kept::Here(content));
+                        kept.push(StoredContent::Inline(content));
                         continue;
                     }
                     let id = FileId(random::ordered_id());
@@ -127,7 +130,7 @@ impl PayloadFiles {
                         .open(payloads.path(id))?;
                     file.write_all(&content)?;
                     file.sync_data()?;
-                    kept.push(Kept::File { id, bytes: content.len() });
+                    kept.push(StoredContent::File { id, bytes: content.len() });
                 }
                 File::open(&payloads.directory)?.sync_all()
             })();
@@ -140,10 +143,10 @@ impl PayloadFiles {
     }
 
     /// Who has it from a row asks [`Store::content`].
-    pub(crate) async fn read(&self, kept: Kept) -> Result<Vec<u8>, StoreError> {
+    pub(crate) async fn read(&self, kept: StoredContent) -> Result<Vec<u8>, StoreError> {
         let (id, bytes) = match kept {
-            Kept::Here(content) => return Ok(content.into()),
-            Kept::File { id, bytes } => (id, bytes),
+            StoredContent::Inline(content) => return Ok(content.into()),
+            StoredContent::File { id, bytes } => (id, bytes),
         };
         let content = self.blocking(move |payloads| std::fs::read(payloads.path(id))).await?;
         if content.len() == bytes { Ok(content) } else { Err(StoreError::Corrupt("a payload's file")) }
@@ -159,7 +162,7 @@ impl PayloadFiles {
             Ok(())
         });
         if let Err(error) = removed.await {
-            tracing::warn!(%error, "files of payloads could not be removed now; they are collected later");
+            tracing::warn!(%error, "cannot remove payload files now; retention removes them later");
         }
     }
 
@@ -192,7 +195,7 @@ impl PayloadFiles {
         for &id in files {
             match std::fs::remove_file(self.path(id)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(%error, "the file of a payload could not be removed; it is collected later");
+                    tracing::warn!(%error, "cannot remove a payload file now; retention removes it later");
                 }
                 _ => {}
             }
@@ -216,7 +219,7 @@ impl Store {
     /// and its file with it.
     pub(crate) async fn content(
         &self,
-        kept: Kept,
+        kept: StoredContent,
         row: &'static str,
         task: TaskId,
     ) -> Result<Option<Vec<u8>>, StoreError> {
@@ -245,22 +248,22 @@ mod tests {
     async fn what_is_large_lies_in_a_file_and_comes_back() {
         let (directory, payloads) = payloads().await;
         let contents = [vec![1; 9], vec![2; 10], vec![3; 1000], Vec::new()].map(Bytes::from);
-        let kept = payloads.keep(contents.to_vec()).await.unwrap();
+        let kept = payloads.store_contents(contents.to_vec()).await.unwrap();
         let files: Vec<_> = kept.iter().map(|it| it.file().is_some()).collect();
         assert_eq!(files, [false, true, true, false]);
-        assert_eq!(kept.iter().map(Kept::len).collect::<Vec<_>>(), [9, 10, 1000, 0]);
+        assert_eq!(kept.iter().map(StoredContent::len).collect::<Vec<_>>(), [9, 10, 1000, 0]);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2);
         for (kept, content) in kept.iter().zip(&contents) {
             assert_eq!(payloads.read(kept.clone()).await.unwrap(), *content);
         }
-        payloads.remove(kept.iter().filter_map(Kept::file).collect()).await;
+        payloads.remove(kept.iter().filter_map(StoredContent::file).collect()).await;
         assert!(matches!(payloads.read(kept[1].clone()).await, Err(StoreError::File(_))));
     }
 
     #[tokio::test]
     async fn nothing_is_removed_while_a_backup_holds_the_directory() {
         let (directory, payloads) = payloads().await;
-        let kept = payloads.keep(vec![vec![2; 10].into()]).await.unwrap().remove(0);
+        let kept = payloads.store_contents(vec![vec![2; 10].into()]).await.unwrap().remove(0);
         let backup = File::open(directory.path()).unwrap();
         backup.lock().unwrap();
         payloads.remove(vec![kept.file().unwrap()]).await;
@@ -273,7 +276,7 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_was_cut_short_is_not_taken_for_whole() {
         let (directory, payloads) = payloads().await;
-        let kept = payloads.keep(vec![vec![2; 10].into()]).await.unwrap().remove(0);
+        let kept = payloads.store_contents(vec![vec![2; 10].into()]).await.unwrap().remove(0);
         let path = std::fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap().path();
         std::fs::write(path, b"short").unwrap();
         assert!(matches!(payloads.read(kept).await, Err(StoreError::Corrupt(_))));
@@ -282,7 +285,7 @@ mod tests {
     #[tokio::test]
     async fn files_tell_when_they_were_made_and_others_are_left_alone() {
         let (directory, payloads) = payloads().await;
-        let kept = payloads.keep(vec![vec![2; 10].into()]).await.unwrap().remove(0);
+        let kept = payloads.store_contents(vec![vec![2; 10].into()]).await.unwrap().remove(0);
         std::fs::write(directory.path().join("somebody's"), b"notes").unwrap();
         let now = kept.file().unwrap().made().unwrap();
         let hour = SignedDuration::from_hours(1);
@@ -294,7 +297,7 @@ mod tests {
     async fn what_could_not_be_kept_whole_leaves_nothing() {
         let (directory, payloads) = payloads().await;
         let gone = PayloadFiles { directory: directory.path().join("gone").into(), from: 10 };
-        assert!(matches!(gone.keep(vec![vec![2; 10].into()]).await, Err(StoreError::File(_))));
+        assert!(matches!(gone.store_contents(vec![vec![2; 10].into()]).await, Err(StoreError::File(_))));
         assert_eq!(payloads.made_before(Timestamp::MAX).await.unwrap(), []);
     }
 }

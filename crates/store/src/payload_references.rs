@@ -1,4 +1,4 @@
-//! Which files of payloads are named by a row, and the end of those that are not.
+//! Removes payload files that no row names.
 
 use std::collections::HashSet;
 
@@ -9,45 +9,45 @@ use sqlx::{QueryBuilder, Row, Sqlite};
 use uuid::Uuid;
 
 use crate::columns::{ROWS, among, key};
-use crate::payload_files::{FileId, Kept};
+use crate::payload_files::{FileId, StoredContent};
 use crate::{Store, StoreError};
 
-/// Bytes of a row or of its file, from three columns.
-pub(crate) fn kept(
+/// Reads where content is kept, in the row or in a file, from three columns.
+pub(crate) fn stored_content(
     row: &SqliteRow,
     here: &'static str,
     file: &'static str,
     bytes: &'static str,
-) -> Result<Kept, StoreError> {
+) -> Result<StoredContent, StoreError> {
     if let Some(content) = row.try_get::<Option<&[u8]>, _>(here)? {
-        return Ok(Kept::Here(content.to_vec().into()));
+        return Ok(StoredContent::Inline(content.to_vec().into()));
     }
     let Some(id) = row.try_get::<Option<&[u8]>, _>(file)? else { return Err(StoreError::Corrupt(here)) };
     let id = FileId::from_uuid(Uuid::from_slice(id).map_err(|_| StoreError::Corrupt(file))?);
     let bytes: i64 = row.try_get(bytes)?;
-    Ok(Kept::File { id, bytes: usize::try_from(bytes).map_err(|_| StoreError::Corrupt(file))? })
+    Ok(StoredContent::File { id, bytes: usize::try_from(bytes).map_err(|_| StoreError::Corrupt(file))? })
 }
 
-/// The file named in a column that may be empty.
-pub(crate) fn file(row: &SqliteRow, column: &'static str) -> Result<Option<FileId>, StoreError> {
+/// Reads the file id of a column that may be NULL.
+pub(crate) fn file_id(row: &SqliteRow, column: &'static str) -> Result<Option<FileId>, StoreError> {
     let id: Option<&[u8]> = row.try_get(column)?;
     id.map(|id| Uuid::from_slice(id).map(FileId::from_uuid).map_err(|_| StoreError::Corrupt(column)))
         .transpose()
 }
 
 impl Store {
-    /// Writes what is large to files of its own, which a row is to name soon. Answers in the same order.
-    pub async fn keep(&self, contents: Vec<Bytes>) -> Result<Vec<Kept>, StoreError> {
-        self.payloads.keep(contents).await
+    /// Writes large contents to files, which a row must name soon. Returns them in the same order.
+    pub async fn store_contents(&self, contents: Vec<Bytes>) -> Result<Vec<StoredContent>, StoreError> {
+        self.payloads.store_contents(contents).await
     }
 
     /// Removes files that a committed transaction has freed.
-    pub async fn remove(&self, freed: Vec<FileId>) {
+    pub async fn remove_files(&self, freed: Vec<FileId>) {
         self.payloads.remove(freed).await;
     }
 
-    /// Removes those of `files` that no row names: for when it is not known what became of the rows.
-    pub async fn collect(&self, files: Vec<FileId>) -> Result<usize, StoreError> {
+    /// Removes those of `files` that no row names. For callers that do not know whether their rows were committed.
+    pub async fn remove_unreferenced(&self, files: Vec<FileId>) -> Result<usize, StoreError> {
         let mut collected = 0;
         for files in files.chunks(ROWS) {
             let mut named = HashSet::new();
@@ -58,7 +58,7 @@ impl Store {
                 let mut select = QueryBuilder::<Sqlite>::new(select);
                 among(&mut select, files.iter().map(|file| key(file.as_uuid())));
                 for row in select.build().fetch_all(&self.readers).await? {
-                    named.extend(file(&row, "file")?);
+                    named.extend(file_id(&row, "file")?);
                 }
             }
             let unnamed: Vec<_> = files.iter().copied().filter(|file| !named.contains(file)).collect();
@@ -68,8 +68,8 @@ impl Store {
         Ok(collected)
     }
 
-    /// Removes the files that were made before `before` and are named by no row. Answers how many those were.
-    pub async fn collect_before(&self, before: Timestamp) -> Result<usize, StoreError> {
-        self.collect(self.payloads.made_before(before).await?).await
+    /// Removes files older than `before` that no row names. Returns how many.
+    pub async fn remove_unreferenced_before(&self, before: Timestamp) -> Result<usize, StoreError> {
+        self.remove_unreferenced(self.payloads.made_before(before).await?).await
     }
 }

@@ -16,7 +16,7 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     std::fs::rename(&unfinished, path)
 }
 
-/// Makes `file` and what SQLite keeps beside it their owner's only; what SQLite makes later has the mode of `file`.
+/// Restricts a database file and SQLite's files beside it to their owner. Files that SQLite makes later get the same mode.
 pub fn restrict_database(file: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(file)?;
     for beside in ["", "-wal", "-shm"] {

@@ -1,5 +1,5 @@
-//! How SQLite finds the rows of each statement that touches a table which grows with tasks: by an index, and no more of
-//! them than are asked for. A new statement has to be played here; one that reads more has to be listed, with the reason.
+//! Tests that each statement on a table that grows with tasks finds its rows by an index and reads only those. A new
+//! statement must be run here; one that reads more must be listed with the reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -151,55 +151,55 @@ async fn play(store: &Store) {
             drop(store.stage(&large).await.unwrap());
         }
     }
-    store.settle_all().await.unwrap();
+    store.release_or_drop_all().await.unwrap();
     // Of a task whose row and file have gone since they were read.
     for row in [tasks::results::RESULT, tasks::assignments::ASSIGNMENT] {
-        let kept = Kept::File { id: FileId::from_uuid(uuid::Uuid::nil()), bytes: 1 };
+        let kept = StoredContent::File { id: FileId::from_uuid(uuid::Uuid::nil()), bytes: 1 };
         assert_eq!(store.content(kept, row, task(99_999)).await.unwrap(), None);
     }
-    let page = store.waiting(endpoint(0), 0, 10, 1000).await.unwrap();
+    let page = store.unacknowledged_assignments(endpoint(0), 0, 10, 1000).await.unwrap();
     let seqs: Vec<_> = page.rows.iter().map(|row| row.seq).collect();
-    assert_eq!(store.assigned(&seqs).await.unwrap().len(), 3);
-    let acknowledge = Acknowledge { endpoint: endpoint(0), seqs, credential: 1 };
-    store.remove(store.write(acknowledge).await.unwrap()).await;
+    assert_eq!(store.tasks_of_assignments(&seqs).await.unwrap().len(), 3);
+    let acknowledge = AcknowledgeAssignments { endpoint: endpoint(0), seqs, credential: 1 };
+    store.remove_files(store.write(acknowledge).await.unwrap()).await;
     let progress = vec![Progress { endpoint: endpoint(0), task: task(1), state: TaskState::Running }];
     store.write(Report { runs: Vec::new(), progress }).await.unwrap();
-    for which in [Which::All, Which::TakenBefore(2)] {
+    for which in [OpenTaskFilter::All, OpenTaskFilter::TakenBefore(2)] {
         let last = store.last_assignment().await.unwrap();
         assert_eq!(store.open_tasks(endpoint(0), which, last, 10).await.unwrap().len(), 3);
     }
-    store.open_before(later, None, 10).await.unwrap();
-    store.endpoints_survived().await.unwrap();
+    store.open_tasks_submitted_before(later, None, 10).await.unwrap();
+    store.deleted_endpoints_with_open_tasks().await.unwrap();
     store.user_endpoints_with_tasks().await.unwrap();
-    let message = store.keep(vec![vec![b'r'; 100].into()]).await.unwrap().remove(0);
+    let message = store.store_contents(vec![vec![b'r'; 100].into()]).await.unwrap().remove(0);
     for outcome in [Outcome::Succeeded, Outcome::Failed] {
         let results =
             vec![ReportedResult { task: task(1), endpoint: endpoint(0), outcome, message: message.clone() }];
         store.write(RecordResults { results, now }).await.unwrap();
     }
-    store.collect_before(later).await.unwrap();
+    store.remove_unreferenced_before(later).await.unwrap();
     store.tasks(&[task(1), task(2)]).await.unwrap();
     store.results(&[task(1)]).await.unwrap();
-    store.census().await.unwrap();
+    store.counts().await.unwrap();
     store.task_group(GROUP).await.unwrap();
     store.task_group_tasks(GROUP, None, 10).await.unwrap();
     let undelivered = store.undelivered(OWNER, GROUP, 0, 10, 1000).await.unwrap();
     let seqs = undelivered.rows.iter().map(|row| row.seq).collect();
-    store.write(Delivered { group: GROUP, seqs }).await.unwrap();
+    store.write(AcknowledgeDeliveries { group: GROUP, seqs }).await.unwrap();
     store.write(ExpireResults { before: later, count: 10 }).await.unwrap();
-    store.write(ForgetTasks { before: Timestamp::MAX, count: 10 }).await.unwrap();
+    store.write(DeleteTasks { before: Timestamp::MAX, count: 10 }).await.unwrap();
     let left = submission(store, 6, 1, &[task(90_000)], now).await;
     let request = left.request;
     let staged = store.stage(&left).await.unwrap();
-    let accept = crate::tasks::submit::Attempt { submit: left, staged: true, read: Default::default() };
+    let accept = crate::tasks::submit::SubmitAttempt { submit: left, staged: true, read: Default::default() };
     store.write(accept).await.unwrap();
     store.write(DeleteEndpoint(endpoint(1))).await.unwrap();
-    assert!(!staged.settle().await.unwrap());
-    store.settle_accepted(request).await.unwrap();
+    assert!(!staged.release_or_drop().await.unwrap());
+    store.release_accepted(request).await.unwrap();
     let gone = submission(store, 5, 1, &[task(9)], now).await;
-    assert_eq!(store.submit(gone).await.unwrap(), Submission::NoEndpoint);
-    store.write(Answered(vec![wire::RequestId::from_uuid(uuid::Uuid::nil())])).await.unwrap();
-    store.write(ForgetSubmissions { before: later, keys_before: later, count: 10 }).await.unwrap();
+    assert_eq!(store.submit(gone).await.unwrap(), SubmitResult::NoEndpoint);
+    store.write(DeleteAnsweredSubmits(vec![wire::RequestId::from_uuid(uuid::Uuid::nil())])).await.unwrap();
+    store.write(DeleteSubmitRecords { before: later, keys_before: later, count: 10 }).await.unwrap();
 }
 
 /// What the statements in the sources begin with, that touch a growing table; by file.

@@ -1,4 +1,4 @@
-//! Ids and secrets that the store draws: the only place that does. Commands are told the ids of their rows.
+//! Ids and secrets that the store draws: the only place that does. Commands get the ids of their rows as parameters.
 #![allow(clippy::disallowed_methods)] // this is the module that the lint points everybody to
 
 use rand::RngExt;

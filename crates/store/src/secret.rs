@@ -1,7 +1,7 @@
 //! Secrets that the service makes: client secrets, tokens, broker passwords.
 //!
 //! Each is 32 random bytes, shown once and stored as its SHA-256. With that much entropy a slow hash would add
-//! nothing; passwords that people choose are another matter and do not come here.
+//! nothing. Passwords that people choose are hashed elsewhere.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,7 +15,7 @@ pub fn fresh() -> String {
     URL_SAFE_NO_PAD.encode(random::random_bytes())
 }
 
-/// What is stored of a secret.
+/// The stored hash of a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Hash([u8; 32]);
 
@@ -24,7 +24,7 @@ impl Hash {
         Hash(Sha256::digest(secret.as_bytes()).into())
     }
 
-    /// Of several parts, each of which counts with its length: no two lists of parts run together.
+    /// Hashes several parts, each preceded by its length, so that different lists of parts never hash alike.
     pub fn of_parts(parts: &[&[u8]]) -> Hash {
         let mut hash = Sha256::new();
         for part in parts {
@@ -42,12 +42,12 @@ impl Hash {
         &self.0
     }
 
-    /// True for one of 256 hashes of fresh secrets: for what need not be done each time.
-    pub fn now_and_then(&self) -> bool {
+    /// True for one of 256 hashes: for work that need not be done each time.
+    pub fn is_one_in_256(&self) -> bool {
         self.0[0] == 0
     }
 
-    /// Whether this is the hash of `secret`, in time that does not depend on where they differ.
+    /// Whether this is the hash of `secret`. Takes constant time.
     pub fn admits(&self, secret: &str) -> bool {
         self.0.ct_eq(&Hash::of(secret).0).into()
     }

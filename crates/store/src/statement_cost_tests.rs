@@ -1,4 +1,4 @@
-//! What statements cost, in steps of SQLite's virtual machine: counted, never timed.
+//! Tests of the cost of statements, in steps of SQLite's virtual machine: counted, never timed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -11,7 +11,7 @@ use wire::message::TaskState;
 
 use super::*;
 use crate::tasks::state::Outcome;
-use crate::tasks::submit::{Attempt, Attempted};
+use crate::tasks::submit::{SubmitAttempt, SubmitStep};
 use crate::tests::{endpoint, opened, submission, task};
 
 /// The steps that a connection has made.
@@ -81,16 +81,16 @@ impl Metered {
     }
 
     /// Submits, and reads beside the writer what has to be read: the steps of either.
-    async fn submit(&mut self, request: u128, tasks: &[TaskId]) -> (Submission, u64) {
+    async fn submit(&mut self, request: u128, tasks: &[TaskId]) -> (SubmitResult, u64) {
         let submit = submission(&self.store, request, 0, tasks, NOW).await;
-        let mut attempt = Attempt { submit, staged: false, read: Default::default() };
+        let mut attempt = SubmitAttempt { submit, staged: false, read: Default::default() };
         let mut whole = 0;
         loop {
             let (done, steps) = self.run(attempt).await;
             whole += steps;
             match done {
-                Attempted::Done(done) => return (done, whole),
-                Attempted::Unread(again, requests) => {
+                SubmitStep::Done(done) => return (done, whole),
+                SubmitStep::Unread(again, requests) => {
                     attempt = *again;
                     self.store.read_unanswered(requests, &mut attempt.read).await.unwrap();
                     whole += self.meter.take();
@@ -106,7 +106,7 @@ impl Metered {
                 task,
                 endpoint: endpoint(0),
                 outcome: Outcome::Succeeded,
-                message: Kept::Here(b"r".to_vec().into()),
+                message: StoredContent::Inline(b"r".to_vec().into()),
             });
             let results = results.collect();
             self.run(RecordResults { results, now }).await;
@@ -133,7 +133,7 @@ async fn a_submit_that_comes_again_does_not_cost_what_is_stored() {
         metered.submit(2, &tasks(0..50)).await;
         metered.end(&tasks(0..50), NOW).await;
         let (done, steps) = metered.submit(2, &tasks(10_000..10_050)).await;
-        let Submission::Again(accepted) = done else { panic!("{done:?}") };
+        let SubmitResult::Again(accepted) = done else { panic!("{done:?}") };
         assert_eq!(accepted.tasks, tasks(0..50));
         cost.push(steps);
     }
@@ -178,7 +178,7 @@ async fn a_heartbeat_speaks_of_its_endpoints_own_open_tasks() {
     store.submit(first).await.unwrap();
     let other = submission(&store, 2, 1, &tasks(3..4), NOW).await;
     store.submit(other).await.unwrap();
-    let message = store.keep(vec![b"r".to_vec().into()]).await.unwrap().remove(0);
+    let message = store.store_contents(vec![b"r".to_vec().into()]).await.unwrap().remove(0);
     let ended = ReportedResult { task: task(2), endpoint: endpoint(0), outcome: Outcome::Succeeded, message };
     store.write(RecordResults { results: vec![ended], now: NOW }).await.unwrap();
     let said = |n| Progress { endpoint: endpoint(0), task: task(n), state: TaskState::Running };
@@ -197,11 +197,16 @@ async fn many_open_tasks_are_read_some_at_a_time() {
     for stored in [500, 4000] {
         let mut metered = Metered::new().await;
         metered.submit(1, &tasks(0..stored)).await;
-        let page = metered.store.waiting(endpoint(0), 0, stored / 2, usize::MAX).await.unwrap();
+        let page =
+            metered.store.unacknowledged_assignments(endpoint(0), 0, stored / 2, usize::MAX).await.unwrap();
         let seqs = page.rows.iter().map(|row| row.seq).collect();
-        metered.run(Acknowledge { endpoint: endpoint(0), seqs, credential: 1 }).await;
+        metered.run(AcknowledgeAssignments { endpoint: endpoint(0), seqs, credential: 1 }).await;
         metered.meter.take();
-        for (which, count) in [(Which::All, 100), (Which::TakenBefore(2), 100), (Which::TakenBefore(1), 0)] {
+        for (which, count) in [
+            (OpenTaskFilter::All, 100),
+            (OpenTaskFilter::TakenBefore(2), 100),
+            (OpenTaskFilter::TakenBefore(1), 0),
+        ] {
             let found = metered.store.open_tasks(endpoint(0), which, i64::MAX, 100).await.unwrap();
             assert_eq!(found.len(), count, "{which:?}");
         }
@@ -209,7 +214,7 @@ async fn many_open_tasks_are_read_some_at_a_time() {
         let (deleted, steps) = metered.run(DeleteEndpoint(endpoint(0))).await;
         let () = deleted;
         cost.push(steps);
-        assert_eq!(metered.store.endpoints_survived().await.unwrap(), [endpoint(0)]);
+        assert_eq!(metered.store.deleted_endpoints_with_open_tasks().await.unwrap(), [endpoint(0)]);
     }
     assert_grows_with_the_log("a page of open tasks", cost[0], cost[2]);
     assert_grows_with_the_log("the end of an endpoint", cost[1], cost[3]);
@@ -231,7 +236,7 @@ async fn registrations_whose_answers_were_lost_do_not_pile_up() {
             secret,
             now: NOW,
         };
-        assert_eq!(store.write(again).await.unwrap(), Registered::As(n));
+        assert_eq!(store.write(again).await.unwrap(), RegistrationResult::Credential(n));
     }
     let mut kept = Vec::new();
     for n in 1..=100 {

@@ -47,7 +47,7 @@ enum Operation {
         tasks: usize,
     },
     /// Of the tasks so far, these; whoever they belong to and however often.
-    Acknowledge {
+    AcknowledgeAssignments {
         endpoint: u8,
         seqs: Vec<i64>,
     },
@@ -68,7 +68,7 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
     let operation = prop_oneof![
         (which(), 1..4_usize).prop_map(|(endpoint, tasks)| Operation::Submit { endpoint, tasks }),
         (which(), prop::collection::vec(1..12_i64, 1..6))
-            .prop_map(|(endpoint, seqs)| Operation::Acknowledge { endpoint, seqs }),
+            .prop_map(|(endpoint, seqs)| Operation::AcknowledgeAssignments { endpoint, seqs }),
         (which(), some(), outcome).prop_map(|(endpoint, tasks, outcome)| Operation::Results {
             endpoint,
             tasks,
@@ -126,7 +126,7 @@ pub(crate) async fn opened_with(
             secret: Hash::of("s"),
             now,
         };
-        assert_eq!(store.write(register).await.unwrap(), Registered::As(1));
+        assert_eq!(store.write(register).await.unwrap(), RegistrationResult::Credential(1));
     }
     (directory, store)
 }
@@ -139,9 +139,9 @@ struct Model {
     requests: u128,
 }
 
-pub(crate) fn fingerprint(number: u128, now: Timestamp) -> Fingerprint {
+pub(crate) fn fingerprint(number: u128, now: Timestamp) -> SubmitFingerprint {
     let before = now - SignedDuration::from_secs(120);
-    Fingerprint {
+    SubmitFingerprint {
         body: Hash::of_parts(&[&number.to_be_bytes()]),
         key: None,
         not_before: before,
@@ -163,7 +163,7 @@ pub(crate) async fn submission(
 ) -> Submit {
     // Every other payload is large enough for a file.
     let payloads = tasks.iter().enumerate().map(|(index, _)| vec![b'1'; 1 + index % 2 * 7].into()).collect();
-    let payloads = store.keep(payloads).await.unwrap();
+    let payloads = store.store_contents(payloads).await.unwrap();
     let new = |(&id, payload)| NewTask { id, function: FUNCTION, payload };
     Submit {
         request: RequestId::from_uuid(Uuid::from_u128(request)),
@@ -189,28 +189,29 @@ async fn perform(store: &Store, model: &mut Model, operation: Operation, now: Ti
             model.requests += 1;
             let submit = submission(store, model.requests, number, &tasks, now).await;
             let done = store.submit(submit).await.unwrap();
-            assert!(matches!(done, Submission::New(_)));
+            assert!(matches!(done, SubmitResult::New(_)));
             model.tasks.extend(tasks.into_iter().map(|task| (task, number)));
         }
-        Operation::Acknowledge { endpoint: number, seqs } => {
+        Operation::AcknowledgeAssignments { endpoint: number, seqs } => {
             // The post only ever acknowledges what it has fed from this endpoint's outbox.
-            let page = store.waiting(endpoint(number), 0, 100, usize::MAX).await.unwrap();
+            let page = store.unacknowledged_assignments(endpoint(number), 0, 100, usize::MAX).await.unwrap();
             let own: Vec<_> = page.rows.iter().map(|row| row.seq).filter(|seq| seqs.contains(seq)).collect();
             for _ in 0..2 {
-                let command = Acknowledge { endpoint: endpoint(number), seqs: own.clone(), credential: 1 };
+                let command =
+                    AcknowledgeAssignments { endpoint: endpoint(number), seqs: own.clone(), credential: 1 };
                 let freed = store.write(command).await.unwrap();
-                store.remove(freed).await;
+                store.remove_files(freed).await;
             }
         }
         Operation::Results { endpoint: number, tasks, outcome } => {
             let messages = tasks.iter().map(|index| vec![b'r'; index % 2 * 7 + 1].into()).collect();
-            let messages = store.keep(messages).await.unwrap();
+            let messages = store.store_contents(messages).await.unwrap();
             let results = tasks.iter().zip(messages).map(|(index, message)| {
                 let task = TaskId::from_uuid(Uuid::from_u128(1000 + *index as u128));
                 ReportedResult { task, endpoint: endpoint(number), outcome, message }
             });
             let done = store.write(RecordResults { results: results.collect(), now }).await.unwrap();
-            store.remove(done.freed).await;
+            store.remove_files(done.freed).await;
             for (index, recorded) in tasks.iter().zip(done.recorded) {
                 let known = model.tasks.get(*index).is_some_and(|(_, owner)| *owner == number);
                 assert_eq!(recorded == Recorded::Refused, !known, "task {index} of endpoint {number}");
@@ -222,7 +223,7 @@ async fn perform(store: &Store, model: &mut Model, operation: Operation, now: Ti
         Operation::Expire { after_seconds } => {
             let before = now - SignedDuration::from_secs(after_seconds);
             let (_, freed) = store.write(ExpireResults { before, count: 100 }).await.unwrap();
-            store.remove(freed).await;
+            store.remove_files(freed).await;
         }
     }
 }
@@ -254,7 +255,7 @@ async fn check(store: &Store, model: &Model, directory: &Path) {
         assert_eq!(kept.succeeded + kept.failed, ended);
         assert!(kept.succeeded >= counted.succeeded && kept.failed >= counted.failed);
         assert_eq!((kept.waiting, kept.taken, kept.late), (counted.waiting, counted.taken, counted.late));
-        let page = store.waiting(endpoint(number), 0, 1000, usize::MAX).await.unwrap();
+        let page = store.unacknowledged_assignments(endpoint(number), 0, 1000, usize::MAX).await.unwrap();
         assert_eq!(page.rows.len() as i64, counted.waiting, "the outbox holds what waits");
         files += page.rows.iter().filter(|row| row.payload.len() >= 4).count();
     }
@@ -291,8 +292,8 @@ async fn when_a_submit_is_known_again() {
     let later = |seconds| now + SignedDuration::from_secs(seconds);
     let task = |n| TaskId::from_uuid(Uuid::from_u128(n));
     let in_flight = Arc::new(InFlight::default());
-    let again = async |request: u128, id: u128, fingerprint: Fingerprint, at: Timestamp| {
-        let payload = store.keep(vec![b"1".to_vec().into()]).await.unwrap().remove(0);
+    let again = async |request: u128, id: u128, fingerprint: SubmitFingerprint, at: Timestamp| {
+        let payload = store.store_contents(vec![b"1".to_vec().into()]).await.unwrap().remove(0);
         let command = Submit {
             request: RequestId::from_uuid(Uuid::from_u128(request)),
             group: GROUP,
@@ -307,15 +308,15 @@ async fn when_a_submit_is_known_again() {
             in_flight: in_flight.clone(),
         };
         match store.submit(command).await.unwrap() {
-            Submission::New(accepted) => ("new", accepted.tasks),
-            Submission::Again(accepted) => ("again", accepted.tasks),
-            Submission::KeyOfAnother => ("key of another", Vec::new()),
-            Submission::NoEndpoint => ("no endpoint", Vec::new()),
-            Submission::GroupOfAnother => ("group of another", Vec::new()),
+            SubmitResult::New(accepted) => ("new", accepted.tasks),
+            SubmitResult::Again(accepted) => ("again", accepted.tasks),
+            SubmitResult::KeyOfAnother => ("key of another", Vec::new()),
+            SubmitResult::NoEndpoint => ("no endpoint", Vec::new()),
+            SubmitResult::GroupOfAnother => ("group of another", Vec::new()),
         }
     };
     let forget = async |before, keys_before| {
-        while store.write(ForgetSubmissions { before, keys_before, count: 1 }).await.unwrap() {}
+        while store.write(DeleteSubmitRecords { before, keys_before, count: 1 }).await.unwrap() {}
     };
     let body = |at| fingerprint(7, at);
     in_flight.begin(RequestId::from_uuid(Uuid::from_u128(1)));
@@ -324,18 +325,18 @@ async fn when_a_submit_is_known_again() {
     store.write(Garble(1)).await.unwrap();
     in_flight.begin(RequestId::from_uuid(Uuid::from_u128(2)));
     assert_eq!(again(20, 1020, body(now), now).await.0, "new", "what is being answered is not looked at");
-    store.write(Answered(vec![RequestId::from_uuid(Uuid::from_u128(20))])).await.unwrap();
+    store.write(DeleteAnsweredSubmits(vec![RequestId::from_uuid(Uuid::from_u128(20))])).await.unwrap();
     in_flight.end(RequestId::from_uuid(Uuid::from_u128(2)));
     store.write(Garble(16)).await.unwrap();
     in_flight.end(RequestId::from_uuid(Uuid::from_u128(1)));
     assert_eq!(again(3, 1003, body(later(120)), later(120)).await, ("again", vec![task(1001)]));
     assert_eq!(again(4, 1004, body(later(121)), later(121)).await.0, "new", "too late");
     let answered = [1, 2, 4].map(|id| RequestId::from_uuid(Uuid::from_u128(id)));
-    store.write(Answered(answered.to_vec())).await.unwrap();
+    store.write(DeleteAnsweredSubmits(answered.to_vec())).await.unwrap();
     assert_eq!(again(5, 1005, body(now), now).await.0, "new", "they were answered");
-    let keyed = |number, at| Fingerprint { key: Some(Hash::of("key")), ..fingerprint(number, at) };
+    let keyed = |number, at| SubmitFingerprint { key: Some(Hash::of("key")), ..fingerprint(number, at) };
     assert_eq!(again(6, 1006, keyed(7, now), now).await.0, "new", "a key is a name of its own");
-    store.write(Answered(vec![RequestId::from_uuid(Uuid::from_u128(6))])).await.unwrap();
+    store.write(DeleteAnsweredSubmits(vec![RequestId::from_uuid(Uuid::from_u128(6))])).await.unwrap();
     assert_eq!(again(7, 1007, keyed(7, now), now).await, ("again", vec![task(1006)]));
     assert_eq!(again(8, 1008, keyed(8, now), now).await.0, "key of another");
     forget(later(1), now).await;
@@ -376,7 +377,7 @@ async fn a_database_of_each_earlier_version_is_opened_and_a_later_one_refused() 
         migrator(&MIGRATIONS[..known]).run_direct(None, &mut connection, false).await.unwrap();
         connection.close().await.unwrap();
         let store = Store::open(&file).await.unwrap();
-        assert!(!store.anybody().await.unwrap(), "{known}");
+        assert!(!store.has_accounts().await.unwrap(), "{known}");
         store.close().await;
         let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
         let earlier = migrator(&MIGRATIONS[..newest - 1]).run_direct(None, &mut connection, false).await;
@@ -425,34 +426,34 @@ async fn nothing_is_handed_out_to_who_is_shut_out() {
     };
     assert!(store.write(add(vec![(Hash::of("t"), token.clone())])).await.unwrap());
     assert_eq!(store.write(url("t", "u")).await.unwrap(), Some(1));
-    assert_eq!(register(client, "t").await, Registered::As(2));
+    assert_eq!(register(client, "t").await, RegistrationResult::Credential(2));
 
     store.write(SetDisabled { identity: OWNER, disabled: true }).await.unwrap();
     let ended = store.write(EndEverything { identity: OWNER, now }).await.unwrap();
     assert_eq!(ended.holders, [OWNER]);
     assert_eq!(ended.endpoints.len(), 2, "{ended:?}");
     for secret in ["t", "u", "e", "s"] {
-        assert_eq!(store.shut_out_with(Hash::of(secret)).await.unwrap(), Some(OWNER), "{secret}");
+        assert_eq!(store.owner_of_ended_secret(Hash::of(secret)).await.unwrap(), Some(OWNER), "{secret}");
     }
-    assert_eq!(store.shut_out_with(Hash::of("another")).await.unwrap(), None);
+    assert_eq!(store.owner_of_ended_secret(Hash::of("another")).await.unwrap(), None);
     assert!(!store.write(add(vec![(Hash::of("t2"), token.clone())])).await.unwrap());
     assert_eq!(store.write(url("t", "u2")).await.unwrap(), None);
-    assert_eq!(register(client, "t").await, Registered::ShutOut);
+    assert_eq!(register(client, "t").await, RegistrationResult::ShutOut);
 
     store.write(SetDisabled { identity: OWNER, disabled: false }).await.unwrap();
     let unknown = ClientId::from_uuid(Uuid::from_u128(77));
     // A request that was under way all the time, and had shown a token that was good when it began.
     assert_eq!(store.write(url("t", "u2")).await.unwrap(), None);
-    assert_eq!(register(client, "t").await, Registered::ShutOut);
+    assert_eq!(register(client, "t").await, RegistrationResult::ShutOut);
     let dependent = Token { parent: Some(Hash::of("t")), ..token.clone() };
     assert!(!store.write(add(vec![(Hash::of("t3"), dependent)])).await.unwrap());
     assert!(store.write(add(vec![(Hash::of("t4"), token)])).await.unwrap());
-    assert_eq!(register(unknown, "t4").await, Registered::ShutOut, "the application counts, too");
-    assert_eq!(register(client, "t4").await, Registered::As(3));
+    assert_eq!(register(unknown, "t4").await, RegistrationResult::ShutOut, "the application counts, too");
+    assert_eq!(register(client, "t4").await, RegistrationResult::Credential(3));
     // What is remembered is forgotten in time.
     let later = now + SignedDuration::from_hours(24 * 365);
     store.write(EndEverything { identity: OWNER, now: later }).await.unwrap();
-    assert_eq!(store.shut_out_with(Hash::of("s")).await.unwrap(), None);
+    assert_eq!(store.owner_of_ended_secret(Hash::of("s")).await.unwrap(), None);
 }
 
 /// Who showed a password or a secret before everything ended gets neither a session nor a token for it afterwards.
@@ -591,7 +592,7 @@ async fn endpoints_made_before_metadata_lay_apart_keep_theirs() {
         [admin, OWNER].iter().collect()
     );
     assert!(store.endpoint_metadata(endpoint(1)).await.unwrap().user_config_template.is_some());
-    let listed = store.listed_endpoints(admin, Seen::Administered, None, 10).await.unwrap();
+    let listed = store.listed_endpoints(admin, VisibleAs::Administered, None, 10).await.unwrap();
     assert_eq!(listed.iter().map(|it| it.id).collect::<Vec<_>>(), [endpoint(1)]);
 }
 
@@ -599,7 +600,7 @@ async fn endpoints_made_before_metadata_lay_apart_keep_theirs() {
 #[tokio::test]
 async fn lists_of_endpoints_scan_no_table() {
     let (_directory, store) = opened().await;
-    for seen in [Seen::Owned, Seen::Administered, Seen::Public] {
+    for seen in [VisibleAs::Owned, VisibleAs::Administered, VisibleAs::Public] {
         let rows = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", seen.sql())))
             .bind(columns::key(OWNER.as_uuid()))
             .bind("ep")
@@ -674,7 +675,7 @@ async fn a_holder_has_the_newest_credentials() {
             secret: Hash::of("s"),
             now,
         };
-        assert_eq!(store.write(register).await.unwrap(), Registered::As(number));
+        assert_eq!(store.write(register).await.unwrap(), RegistrationResult::Credential(number));
     }
     for holder in [client, Holder::Endpoint(endpoint(0))] {
         let mut alive = Vec::new();

@@ -1,4 +1,4 @@
-//! The one writer: whoever waits when a transaction begins shares it, and its fsync.
+//! The only writer. Commands that wait when a transaction begins share it and its fsync.
 //!
 //! ```text
 //! write(a) --+
@@ -6,8 +6,8 @@
 //! write(c) --+        while this runs, the next ones gather
 //! ```
 //!
-//! Each command runs in its own savepoint: one that fails takes nothing else with it. No answer is given before the
-//! commit, so an answer means that it is on disk. Commands run one after another in the order in which they commit;
+//! Each command runs in a savepoint of its own, so that a failed one undoes no other. Callers get their answers after the
+//! commit: an answer means that the command is on disk. Commands run one after another in the order in which they commit;
 //! the numbers that the database gives to outbox rows grow in that order, and dispatch relies on it.
 
 use std::future::Future;
@@ -23,19 +23,19 @@ use crate::StoreError;
 /// The transaction a command runs in.
 pub type Tx = SqliteConnection;
 
-/// How many requests may wait for the writer before the next one has to.
-const WAITING: usize = 1024;
-/// How many requests share one transaction at most: bounds what one of them waits for the others.
-const TOGETHER: usize = 128;
+/// How many commands may queue; further callers wait.
+const QUEUE_LENGTH: usize = 1024;
+/// The most commands in one transaction: bounds how long one waits for the others.
+const MOST_IN_TRANSACTION: usize = 128;
 
-/// Something to write. Returning an error undoes all that it wrote.
+/// A unit of work for the writer. If it returns an error, everything it wrote is undone.
 pub trait Command: Send + 'static {
     type Output: Send + 'static;
 
     fn run(self, tx: &mut Tx) -> impl Future<Output = Result<Self::Output, StoreError>> + Send;
 }
 
-/// Hands commands to the writer.
+/// Sends commands to the writer.
 #[derive(Clone, Debug)]
 pub(crate) struct Handle {
     requests: mpsc::Sender<Request>,
@@ -46,8 +46,8 @@ pub(crate) struct Handle {
 }
 
 enum Request {
-    Write(Box<dyn Work>),
-    /// Finish what came before, close the database, then answer.
+    Write(Box<dyn AnyCommand>),
+    /// Run the commands queued before, close the database, then answer.
     Close(oneshot::Sender<()>),
 }
 
@@ -57,16 +57,16 @@ impl std::fmt::Debug for Request {
     }
 }
 
-/// A command with its place for the answer; the erased form of every [`Command`].
-trait Work: Send {
+/// A command together with the channel for its answer, without its type.
+trait AnyCommand: Send {
     fn run<'c>(
         &'c mut self,
         tx: &'c mut Tx,
     ) -> Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send + 'c>>;
-    fn answer(self: Box<Self>, outcome: Result<(), StoreError>);
+    fn answer(self: Box<Self>, result: Result<(), StoreError>);
 }
 
-struct Slot<C: Command> {
+struct PendingCommand<C: Command> {
     command: Option<C>,
     output: Option<C::Output>,
     answer: oneshot::Sender<Result<C::Output, StoreError>>,
@@ -74,7 +74,7 @@ struct Slot<C: Command> {
     watch: Arc<watch::Watch>,
 }
 
-impl<C: Command> Work for Slot<C> {
+impl<C: Command> AnyCommand for PendingCommand<C> {
     fn run<'c>(
         &'c mut self,
         tx: &'c mut Tx,
@@ -89,18 +89,18 @@ impl<C: Command> Work for Slot<C> {
         })
     }
 
-    fn answer(self: Box<Self>, outcome: Result<(), StoreError>) {
-        let Slot { output, answer, .. } = *self;
-        let outcome = outcome.and_then(|()| output.ok_or(StoreError::Closed));
+    fn answer(self: Box<Self>, result: Result<(), StoreError>) {
+        let PendingCommand { output, answer, .. } = *self;
+        let result = result.and_then(|()| output.ok_or(StoreError::Closed));
         // Whoever asked may have gone; what was written stays written.
-        let _ = answer.send(outcome);
+        let _ = answer.send(result);
     }
 }
 
 impl Handle {
     pub(crate) async fn write<C: Command>(&self, command: C) -> Result<C::Output, StoreError> {
         let (answer, answered) = oneshot::channel();
-        let work = Box::new(Slot {
+        let work = Box::new(PendingCommand {
             command: Some(command),
             output: None,
             answer,
@@ -122,7 +122,7 @@ impl Handle {
 
 /// Starts the writer on its own connection.
 pub(crate) fn start(connection: SqliteConnection) -> Handle {
-    let (requests, waiting) = mpsc::channel(WAITING);
+    let (requests, waiting) = mpsc::channel(QUEUE_LENGTH);
     #[cfg(test)]
     let watch = Arc::<watch::Watch>::default();
     let handle = Handle {
@@ -140,9 +140,9 @@ pub(crate) fn start(connection: SqliteConnection) -> Handle {
 }
 
 async fn run(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Request>) {
-    let mut requests = Vec::with_capacity(TOGETHER);
+    let mut requests = Vec::with_capacity(MOST_IN_TRANSACTION);
     let mut closing = Vec::new();
-    while closing.is_empty() && waiting.recv_many(&mut requests, TOGETHER).await > 0 {
+    while closing.is_empty() && waiting.recv_many(&mut requests, MOST_IN_TRANSACTION).await > 0 {
         let mut batch = Vec::with_capacity(requests.len());
         for request in requests.drain(..) {
             match request {
@@ -154,41 +154,41 @@ async fn run(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Reque
     }
     waiting.close();
     if let Err(error) = connection.close().await {
-        tracing::warn!(%error, "the database did not close in order");
+        tracing::warn!(%error, "cannot close the database cleanly");
     }
     for answer in closing {
         let _ = answer.send(());
     }
 }
 
-/// Runs `batch` in one transaction and answers everybody.
-async fn commit_together(connection: &mut SqliteConnection, mut batch: Vec<Box<dyn Work>>) {
+/// Runs `batch` in one transaction and sends the answers.
+async fn commit_together(connection: &mut SqliteConnection, mut batch: Vec<Box<dyn AnyCommand>>) {
     if batch.is_empty() {
         return;
     }
-    let mut outcomes = Vec::with_capacity(batch.len());
+    let mut results = Vec::with_capacity(batch.len());
     let whole = async {
         execute(connection, "BEGIN IMMEDIATE").await?;
         for work in &mut batch {
             execute(connection, "SAVEPOINT command").await?;
-            let outcome = work.run(connection).await;
-            if outcome.is_err() {
+            let result = work.run(connection).await;
+            if result.is_err() {
                 execute(connection, "ROLLBACK TO command").await?;
             }
             execute(connection, "RELEASE command").await?;
-            outcomes.push(outcome);
+            results.push(result);
         }
         execute(connection, "COMMIT").await
     }
     .await;
     match whole {
-        Ok(()) => batch.into_iter().zip(outcomes).for_each(|(work, outcome)| work.answer(outcome)),
+        Ok(()) => batch.into_iter().zip(results).for_each(|(work, result)| work.answer(result)),
         Err(error) => {
-            tracing::error!(%error, requests = batch.len(), "a transaction failed, nothing of it was written");
+            tracing::error!(%error, requests = batch.len(), "transaction failed; nothing was written");
             // Some errors (a full disk) have rolled it back already; then this one says so and can be ignored.
             let _ = execute(connection, "ROLLBACK").await;
             // A command's own error says more than the transaction's.
-            let own = outcomes.into_iter().map(Result::err).chain(std::iter::repeat(None));
+            let own = results.into_iter().map(Result::err).chain(std::iter::repeat(None));
             batch.into_iter().zip(own).for_each(|(work, own)| {
                 work.answer(Err(own.unwrap_or_else(|| error.clone())));
             });
@@ -264,10 +264,13 @@ mod tests {
         (directory, file, connection)
     }
 
-    fn slot(value: i64, fail: bool) -> (Box<dyn Work>, oneshot::Receiver<Result<i64, StoreError>>) {
+    fn slot(value: i64, fail: bool) -> (Box<dyn AnyCommand>, oneshot::Receiver<Result<i64, StoreError>>) {
         let (answer, answered) = oneshot::channel();
         let watch = Default::default();
-        (Box::new(Slot { command: Some(Add { value, fail }), output: None, answer, watch }), answered)
+        (
+            Box::new(PendingCommand { command: Some(Add { value, fail }), output: None, answer, watch }),
+            answered,
+        )
     }
 
     #[tokio::test]

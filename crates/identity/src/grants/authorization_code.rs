@@ -1,4 +1,4 @@
-//! `authorization_code`: what a person consented to in the browser becomes tokens.
+//! The grant `authorization_code`: exchanges the code of a person's consent for tokens.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,68 +7,68 @@ use subtle::ConstantTimeEq;
 use wire::rest::auth::OPENID_SCOPE;
 use wire::rest::auth::error::OAuthError;
 
-use super::{Asked, Granted, granted, shut_out};
+use super::{Granted, TokenRequest, account_disabled, token_response};
 use crate::failure::Failure;
-use crate::id_token::Statement;
-use crate::tokens::Order;
+use crate::id_token::IdTokenContent;
+use crate::tokens::TokenOrder;
 use crate::{audit, scope};
 use store::{Code, CodeUse};
 
 pub(super) const GRANT_TYPE: &str = "authorization_code";
 
-pub(super) async fn answer(asked: &Asked<'_>) -> Result<Granted, Failure> {
-    let text = asked.form.need("code")?;
-    let verifier = asked.form.need("code_verifier")?;
-    let redirect_uri = asked.form.need("redirect_uri")?;
+pub(super) async fn answer(request: &TokenRequest<'_>) -> Result<Granted, Failure> {
+    let text = request.form.need("code")?;
+    let verifier = request.form.need("code_verifier")?;
+    let redirect_uri = request.form.need("redirect_uri")?;
     if !is_verifier(verifier) {
         return Err(Failure::oauth(
             OAuthError::InvalidRequest,
             "code_verifier is not 43 to 128 unreserved characters",
         ));
     }
-    // Said alike whatever is wrong: whoever has half of it learns nothing about the other half.
+    // The same error whatever is wrong, so that it reveals nothing.
     let refused = || {
         Failure::oauth(OAuthError::InvalidGrant, "the code is unknown, ended, used, or not for this client")
     };
-    let code = asked.identity.code(text).await?.ok_or_else(refused)?;
-    if !fits(&code, asked, verifier, redirect_uri) {
+    let code = request.identity.code(text).await?.ok_or_else(refused)?;
+    if !matches_request(&code, request, verifier, redirect_uri) {
         return Err(refused());
     }
-    asked.take_turn(code.identity)?;
-    // Used up from here on. What it gave ends if this is the second time, late or not: a client does it once.
-    match asked.identity.use_code(text, &code, asked.now).await? {
+    request.check_rate(code.identity)?;
+    // From here on the code is used. A second use ends its tokens, also after its expiry.
+    match request.identity.use_code(text, &code, request.now).await? {
         CodeUse::First => {}
-        CodeUse::Again => {
+        CodeUse::Repeated => {
             audit::code_reused(code.client, code.identity);
             return Err(refused());
         }
-        CodeUse::Late => {
+        CodeUse::Expired => {
             let text =
                 format!("the code expired at {:.0}: log in again, and use the code at once", code.expires);
             return Err(Failure::oauth(OAuthError::InvalidGrant, text));
         }
     }
-    let person = asked.identity.profile(code.identity).await?.ok_or_else(refused)?;
+    let person = request.identity.profile(code.identity).await?.ok_or_else(refused)?;
     if person.disabled {
-        return Err(shut_out());
+        return Err(account_disabled());
     }
     let grants = scope::grants(&code.scope).map_err(|_| refused())?;
-    let order = Order {
+    let order = TokenOrder {
         identity: code.identity,
         client: code.client,
-        shown_by: asked.application.version(),
+        shown_by: request.application.version(),
         grants: &grants,
         session: Some(code.session),
         grant: Some(code.grant),
         parent: None,
     };
-    let issued = asked.identity.issue(order, asked.now).await?.ok_or_else(shut_out)?;
+    let issued = request.identity.issue(order, request.now).await?.ok_or_else(account_disabled)?;
     audit::tokens_issued(GRANT_TYPE, &issued);
     let mut tokens = Vec::with_capacity(issued.len());
     for one in &issued {
         let refresh = if code.offline {
             let made =
-                asked.identity.new_refresh_token(&one.token, code.session, code.grant, asked.now).await?;
+                request.identity.new_refresh_token(&one.token, code.session, code.grant, request.now).await?;
             Some(made)
         } else {
             None
@@ -76,31 +76,31 @@ pub(super) async fn answer(asked: &Asked<'_>) -> Result<Granted, Failure> {
         tokens.push(one.answer(refresh, code.state.clone()));
     }
     let id_token = if issued.iter().any(|issued| issued.token.covers(OPENID_SCOPE)) {
-        let session = asked.identity.session_of(code.session).await?;
+        let session = request.identity.session_of(code.session).await?;
         let authenticated = session.and_then(|it| it.authentications.iter().map(|one| one.at).max());
-        let statement = Statement {
+        let statement = IdTokenContent {
             identity: code.identity,
             client: code.client,
             access_token: &issued[0].access_token,
             nonce: code.nonce.as_deref(),
             authenticated,
         };
-        Some(asked.identity.id_token(statement, asked.origin, asked.now).await?)
+        Some(request.identity.id_token(statement, request.origin, request.now).await?)
     } else {
         None
     };
-    // Used a second time in the meantime: what was made here must not outlive that.
-    if asked.identity.code_replayed(text, &code).await? {
+    // If it was used a second time meanwhile, these tokens must end too.
+    if request.identity.code_replayed(text, &code).await? {
         return Err(refused());
     }
-    granted(tokens, id_token)
+    token_response(tokens, id_token)
 }
 
-/// Whether whoever asks is the one that the code was made for.
-fn fits(code: &Code, asked: &Asked<'_>, verifier: &str, redirect_uri: &str) -> bool {
+/// Whether the request comes from the client to which the code was issued.
+fn matches_request(code: &Code, request: &TokenRequest<'_>, verifier: &str, redirect_uri: &str) -> bool {
     let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.as_bytes()));
     let verified: bool = challenge.as_bytes().ct_eq(code.challenge.as_bytes()).into();
-    verified && code.client == asked.application.id() && code.redirect_uri == redirect_uri
+    verified && code.client == request.application.id() && code.redirect_uri == redirect_uri
 }
 
 fn is_verifier(text: &str) -> bool {

@@ -1,55 +1,55 @@
-//! `client_credentials`: a client identity gets tokens for itself, or for the person it is linked with.
+//! The grant `client_credentials`: a client gets tokens for itself, or for the person with whom it is linked.
 
 use wire::IdentityId;
 use wire::rest::auth::OPENID_SCOPE;
 use wire::rest::auth::error::OAuthError;
 
-use super::{Asked, Granted, granted, shut_out};
+use super::{Granted, TokenRequest, account_disabled, token_response};
 use crate::audit;
-use crate::end_reason::Ended;
+use crate::end_reason::EndReason;
 use crate::failure::Failure;
-use crate::id_token::Statement;
-use crate::tokens::Order;
+use crate::id_token::IdTokenContent;
+use crate::tokens::TokenOrder;
 
-pub(super) async fn answer(asked: &Asked<'_>) -> Result<Granted, Failure> {
-    let client = asked.confidential()?;
-    let grants = asked.scopes()?;
-    let identity = acts_as(asked, client.id).await?;
-    asked.take_turn(identity)?;
-    let order = Order {
+pub(super) async fn answer(request: &TokenRequest<'_>) -> Result<Granted, Failure> {
+    let client = request.confidential()?;
+    let grants = request.scopes()?;
+    let identity = acts_as(request, client.id).await?;
+    request.check_rate(identity)?;
+    let order = TokenOrder {
         identity,
         client: client.client_id(),
-        shown_by: asked.application.version(),
+        shown_by: request.application.version(),
         grants: &grants,
         session: None,
         grant: None,
         parent: None,
     };
-    let issued = asked.identity.issue(order, asked.now).await?.ok_or_else(shut_out)?;
+    let issued = request.identity.issue(order, request.now).await?.ok_or_else(account_disabled)?;
     audit::tokens_issued("client_credentials", &issued);
     let id_token = if issued.iter().any(|issued| issued.token.covers(OPENID_SCOPE)) {
-        let statement = Statement {
+        let statement = IdTokenContent {
             identity,
             client: client.client_id(),
             access_token: &issued[0].access_token,
             nonce: None,
             authenticated: None,
         };
-        Some(asked.identity.id_token(statement, asked.origin, asked.now).await?)
+        Some(request.identity.id_token(statement, request.origin, request.now).await?)
     } else {
         None
     };
-    granted(issued.iter().map(|issued| issued.answer(None, None)).collect(), id_token)
+    token_response(issued.iter().map(|issued| issued.answer(None, None)).collect(), id_token)
 }
 
-/// The first of the client's set, who must not be disabled. Read from the store, after the secret: a link that was undone a
+/// The first of the client's set, which must not be disabled. Read from the store, after the secret: a link that was undone a
 /// moment ago gives nothing any more.
-async fn acts_as(asked: &Asked<'_>, client: IdentityId) -> Result<IdentityId, Failure> {
-    let set = asked.identity.store().identity_set(client).await?;
+async fn acts_as(request: &TokenRequest<'_>, client: IdentityId) -> Result<IdentityId, Failure> {
+    let set = request.identity.store().identity_set(client).await?;
     let refused = |text: String| Failure::oauth(OAuthError::InvalidClient, text);
-    let first = set.first().ok_or_else(|| refused(Ended::Removed.to_string()))?;
+    let first = set.first().ok_or_else(|| refused(EndReason::Removed.to_string()))?;
     if first.disabled {
-        return Err(refused(Ended::Disabled(first.username.clone()).to_string()));
+        return Err(refused(EndReason::Disabled(first.username.clone()).to_string()));
     }
     Ok(first.id)
 }

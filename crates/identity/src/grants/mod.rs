@@ -1,7 +1,7 @@
-//! The ways to a token: one file per grant, behind `POST /v2/oauth2/token`.
+//! OAuth grants, behind `POST /v2/oauth2/token`: one file each.
 //!
-//! A grant is told which application asks (it has shown who it is) and what its form says, and answers or fails in
-//! OAuth's form. A new one is a file here and a line in [`answer`].
+//! A grant gets the authenticated application and the form, and answers or fails in OAuth's form. A new grant is a file
+//! here and a line in [`answer`].
 
 mod authorization_code;
 mod client_credentials;
@@ -23,7 +23,7 @@ use crate::http::host_names::Origin;
 use store::Client;
 
 /// A request for tokens.
-pub struct Asked<'a> {
+pub struct TokenRequest<'a> {
     pub identity: &'a Identity,
     pub origin: &'a Origin,
     pub application: &'a Application,
@@ -35,28 +35,28 @@ pub struct Asked<'a> {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum Granted {
-    /// The first token on top, the others below it.
+    /// The first token at the top, the others in `other_tokens`.
     Tokens(TokenResponse),
     Dependent(Vec<Token>),
 }
 
-pub async fn answer(asked: Asked<'_>) -> Result<Granted, Failure> {
-    let grant_type = asked.form.need("grant_type")?;
-    let client = asked.application.id();
+pub async fn answer(request: TokenRequest<'_>) -> Result<Granted, Failure> {
+    let grant_type = request.form.need("grant_type")?;
+    let client = request.application.id();
     let (name, answered) = match grant_type {
         authorization_code::GRANT_TYPE => {
-            (authorization_code::GRANT_TYPE, authorization_code::answer(&asked).await)
+            (authorization_code::GRANT_TYPE, authorization_code::answer(&request).await)
         }
-        refresh_token::GRANT_TYPE => (refresh_token::GRANT_TYPE, refresh_token::answer(&asked).await),
-        "client_credentials" => ("client_credentials", client_credentials::answer(&asked).await),
-        dependent_token::GRANT_TYPE => ("dependent_token", dependent_token::answer(&asked).await),
+        refresh_token::GRANT_TYPE => (refresh_token::GRANT_TYPE, refresh_token::answer(&request).await),
+        "client_credentials" => ("client_credentials", client_credentials::answer(&request).await),
+        dependent_token::GRANT_TYPE => ("dependent_token", dependent_token::answer(&request).await),
         _ => ("unknown", Err(Failure::oauth(OAuthError::UnsupportedGrantType, "this grant is not served"))),
     };
     answered.inspect_err(|failure| audit::token_refused(name, Some(client), failure.oauth_error()))
 }
 
-impl Asked<'_> {
-    /// The application, if it keeps a secret and has shown it.
+impl TokenRequest<'_> {
+    /// The application, if it authenticated with a secret.
     fn confidential(&self) -> Result<&Client, Failure> {
         match self.application {
             Application::Confidential(client) => Ok(client),
@@ -66,28 +66,28 @@ impl Asked<'_> {
         }
     }
 
-    /// Refuses when `identity` has asked for too many tokens.
-    fn take_turn(&self, identity: IdentityId) -> Result<(), Failure> {
+    /// Refuses if `identity` is over the rate limit of token requests.
+    fn check_rate(&self, identity: IdentityId) -> Result<(), Failure> {
         self.identity.may_ask_for_tokens(identity, self.now).map_err(Failure::too_many_requests)
     }
 
-    /// What the form's `scope` asks for.
+    /// The tokens that the form's `scope` asks for.
     fn scopes(&self) -> Result<Vec<Grant>, Failure> {
         scope::grants(self.form.get("scope").unwrap_or_default())
             .map_err(|error| Failure::oauth(OAuthError::InvalidScope, error.to_string()))
     }
 }
 
-/// For whom, or for whose application, is shut out since the grant was judged.
-fn shut_out() -> Failure {
+/// For an account or application that was disabled after the grant was checked.
+fn account_disabled() -> Failure {
     Failure::oauth(
         OAuthError::InvalidGrant,
         "the account or the application is disabled, was removed, or got another secret meanwhile",
     )
 }
 
-/// The answer of every grant but that for dependent tokens.
-pub(super) fn granted(mut tokens: Vec<Token>, id_token: Option<IdToken>) -> Result<Granted, Failure> {
+/// The answer of every grant but `dependent_token`.
+pub(super) fn token_response(mut tokens: Vec<Token>, id_token: Option<IdToken>) -> Result<Granted, Failure> {
     if tokens.is_empty() {
         return Err(Failure::oauth(OAuthError::InvalidScope, "no scope"));
     }

@@ -1,4 +1,5 @@
-//! How a request arrived. The listener puts it among the request's extensions.
+//! Where a request arrived: addresses of its connection and kind of listener. The listener adds it to the request's
+//! extensions.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
@@ -36,7 +37,7 @@ pub fn peer(request: &Extensions) -> IpAddr {
     request.get::<Arrival>().map_or(IpAddr::from([0; 4]), |arrival| arrival.peer.ip())
 }
 
-/// `address` as one that is counted: its /64 network where single addresses cost nothing.
+/// The address by which limits count: for IPv6 the /64 network, because single addresses cost an attacker nothing.
 pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into()),

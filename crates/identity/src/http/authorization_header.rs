@@ -1,5 +1,4 @@
-//! What a request brings along to show who sends it: the two forms of the header `Authorization`, and what proxies are
-//! shown.
+//! Parses the headers `Authorization` (Bearer and Basic) and `Proxy-Authorization`.
 
 use axum::http::{HeaderMap, HeaderName, header};
 use base64::Engine as _;
@@ -29,7 +28,7 @@ fn user_and_password(headers: &HeaderMap, name: &HeaderName) -> Option<(String, 
 fn credentials<'h>(headers: &'h HeaderMap, name: &HeaderName, scheme: &str) -> Option<&'h str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
-    // Two headers could mean two senders: believe neither.
+    // Two headers could mean two senders: accept neither.
     if values.next().is_some() {
         return None;
     }

@@ -8,7 +8,7 @@ pub fn record_identity(identity: IdentityId) {
     tracing::Span::current().record("identity", field::display(identity));
 }
 
-/// Names `client`, an application that has shown its secret, as the caller.
+/// Names `client`, an application that authenticated with its secret, as the caller.
 pub fn record_client(client: ClientId) {
     tracing::Span::current().record("client", field::display(client));
 }

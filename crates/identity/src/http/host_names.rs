@@ -1,7 +1,7 @@
-//! Which of our names a request was sent to.
+//! Checks under which host name a request was sent.
 //!
-//! Clients behind `http_proxy` send absolute-form targets (`GET http://localhost:5000/v2/version`), and we are their
-//! proxy as far as they know. We answer for our own names and never forward: any other name is refused with 421.
+//! Clients that use the service as their `http_proxy` send absolute-form targets (`GET http://localhost:5000/v2/version`).
+//! The service answers for its own names and never forwards: any other name is refused with 421.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -19,12 +19,12 @@ use crate::http::arrival::Arrival;
 /// The port that is part of the stock SDK's one address for a self-hosted service.
 const STOCK_PORT: u16 = 5000;
 
-/// The names we answer to in absolute-form targets. Clones share them.
+/// The service's names, accepted in absolute-form targets. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Names(Arc<HashSet<String>>);
 
 impl Names {
-    /// The local ones at the port that clients expect and at the one we listen on, and the public ones.
+    /// The local names, at the port that clients expect and at the port of the listener, and the public ones.
     pub fn new(listening: impl IntoIterator<Item = SocketAddr>, public: &[String]) -> Names {
         let mut names: HashSet<String> = public.iter().map(|name| name.to_ascii_lowercase()).collect();
         let mut local = |port| {
@@ -37,8 +37,8 @@ impl Names {
         Names(Arc::new(names))
     }
 
-    /// Whether pages are shown under `host`, the header of that name. Any port of this machine's own names will do: it
-    /// may be forwarded, and nobody else can be behind such a name.
+    /// Whether pages are shown under `host`, the value of that header. This machine's own names are accepted with any port: the
+    /// port may be forwarded, and no other machine can have such a name.
     pub fn shows_pages(&self, host: &str) -> bool {
         let host = host.to_ascii_lowercase();
         let (name, port) = match host.rfind(':') {
@@ -53,7 +53,7 @@ impl Names {
                     && ["80", "443"].iter().any(|port| self.0.contains(&format!("{name}:{port}")))))
     }
 
-    /// Whether a request for `target` is ours to answer.
+    /// Whether the service answers a request for `target`.
     pub fn own(&self, method: &Method, target: &Uri) -> bool {
         match target.authority() {
             None => method != Method::CONNECT,
@@ -71,7 +71,7 @@ fn named(authority: &Authority, scheme: Option<&str>) -> String {
     format!("{}:{port}", authority.host().to_ascii_lowercase())
 }
 
-/// The base of our URLs as the client sees it, without a slash at the end.
+/// The base of the service's URLs as the client sees it, without a slash at the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin(String);
 
@@ -79,7 +79,7 @@ impl Origin {
     fn of(target: &Uri, headers: &HeaderMap, tls: bool) -> Origin {
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let host = target.authority().map(Authority::as_str).or(host).unwrap_or("localhost:5000");
-        // A client behind `http_proxy=https://…` speaks of http inside the tunnel, and stays there.
+        // A client behind `http_proxy=https://…` uses http inside the tunnel.
         let scheme = target.scheme_str().unwrap_or(if tls { "https" } else { "http" });
         Origin(format!("{scheme}://{host}"))
     }

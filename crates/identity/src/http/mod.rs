@@ -1,6 +1,6 @@
-//! What a request says of itself before any route reads it: how it arrived, under which name, who sends it.
+//! Reads from a request what all routes need: how it arrived, under which name, and who sends it.
 //!
-//! The routes of the service read requests with these too.
+//! The routes of the service use these, too.
 
 pub mod arrival;
 pub mod authorization_header;

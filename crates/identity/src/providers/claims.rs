@@ -1,7 +1,7 @@
-//! What an upstream states in an id token, and whether it may be believed. Pure: keys and time are given.
+//! Verifies id tokens of the site's identity providers. Pure: keys and time are parameters.
 //!
-//! The signature has to be made by one of the upstream's keys with an algorithm of public keys: `none` and whatever is
-//! signed with a shared secret is never believed. Then issuer, audience, times and nonce have to be right.
+//! The signature must be by one of the provider's keys, with a public-key algorithm: `none` and shared secrets are never
+//! accepted. Then issuer, audience, times and nonce are checked.
 
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse};
@@ -9,11 +9,11 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// How far the upstream's clock may be from ours.
+/// How far the provider's clock may differ from the service's.
 pub const SKEW: SignedDuration = SignedDuration::from_mins(2);
-/// How old a token may be that was made a moment ago.
+/// Maximum age of a fresh id token.
 const OLDEST: SignedDuration = SignedDuration::from_mins(15);
-/// The longest token that is looked at.
+/// The longest token that is accepted.
 const LONGEST: usize = 64 << 10;
 /// The longest subject, by the standard.
 const SUBJECT: usize = 255;
@@ -30,9 +30,9 @@ const ALGORITHMS: [Algorithm; 9] = [
     Algorithm::EdDSA,
 ];
 
-/// Why a token is not believed.
+/// Why a token is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotBelieved {
+pub enum ClaimsError {
     #[error("it is no signed token")]
     Form,
     #[error("it is signed with an algorithm that is not accepted")]
@@ -53,7 +53,7 @@ pub enum NotBelieved {
     Subject,
 }
 
-/// What has to be in a token.
+/// What a token must contain.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
     pub issuer: &'a str,
@@ -62,13 +62,13 @@ pub struct Expected<'a> {
     pub now: Timestamp,
 }
 
-/// What an upstream says of somebody.
+/// The verified claims about a person.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Claims {
     pub subject: String,
-    /// When the person signed in over there, if it says so.
+    /// When the person signed in at the provider, if the token tells.
     pub authenticated: Option<Timestamp>,
-    /// A second factor was shown over there.
+    /// A second factor was used at the provider.
     pub mfa: bool,
     pub all: Map<String, Value>,
 }
@@ -80,26 +80,26 @@ enum Audience {
     Many(Vec<String>),
 }
 
-/// Which key signed `token`; `None` when the set has to be read again to know.
-pub fn key_of<'k>(token: &str, keys: &'k JwkSet) -> Result<Option<(&'k Jwk, Algorithm)>, NotBelieved> {
+/// The key that signed `token`; `None` if it is unknown and the keys must be read again.
+pub fn key_of<'k>(token: &str, keys: &'k JwkSet) -> Result<Option<(&'k Jwk, Algorithm)>, ClaimsError> {
     if token.len() > LONGEST {
-        return Err(NotBelieved::Form);
+        return Err(ClaimsError::Form);
     }
     let header = token.split('.').next().unwrap_or_default();
-    // By hand first: the library does not know `none` at all, and calls it no token.
+    // Checked first: the library does not know `none` and would report a malformed token.
     let header = base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, header)
         .ok()
         .and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok())
-        .ok_or(NotBelieved::Form)?;
+        .ok_or(ClaimsError::Form)?;
     let algorithm: Algorithm = header
         .get("alg")
         .and_then(Value::as_str)
         .and_then(|name| name.parse().ok())
         .filter(|algorithm| ALGORITHMS.contains(algorithm))
-        .ok_or(NotBelieved::Algorithm)?;
-    // A header that the token demands to be understood, and we don't.
+        .ok_or(ClaimsError::Algorithm)?;
+    // The token requires a header extension (`crit`) that is not supported.
     if header.get("crit").is_some() {
-        return Err(NotBelieved::Form);
+        return Err(ClaimsError::Form);
     }
     let signing = |key: &&Jwk| {
         matches!(key.common.public_key_use, None | Some(PublicKeyUse::Signature))
@@ -110,12 +110,12 @@ pub fn key_of<'k>(token: &str, keys: &'k JwkSet) -> Result<Option<(&'k Jwk, Algo
     };
     let found = match header.get("kid").and_then(Value::as_str) {
         Some(id) => keys.keys.iter().filter(signing).find(|key| key.common.key_id.as_deref() == Some(id)),
-        // Without a name it has to be clear which one is meant.
+        // Without a key id, the key must be unambiguous.
         None => {
             let mut all = keys.keys.iter().filter(signing);
             let first = all.next();
             if all.next().is_some() {
-                return Err(NotBelieved::UnknownKey);
+                return Err(ClaimsError::UnknownKey);
             }
             first
         }
@@ -123,26 +123,26 @@ pub fn key_of<'k>(token: &str, keys: &'k JwkSet) -> Result<Option<(&'k Jwk, Algo
     Ok(found.map(|key| (key, algorithm)))
 }
 
-/// The claims of `token`, if it is signed by `key` and says what is expected.
-pub fn believed(
+/// Verifies that `key` signed `token` and that it contains what is expected; returns its claims.
+pub fn verify(
     token: &str,
     key: &Jwk,
     algorithm: Algorithm,
     expected: Expected<'_>,
-) -> Result<Claims, NotBelieved> {
-    let key = DecodingKey::from_jwk(key).map_err(|_| NotBelieved::UnknownKey)?;
-    // Times are checked below, against the clock we are given.
+) -> Result<Claims, ClaimsError> {
+    let key = DecodingKey::from_jwk(key).map_err(|_| ClaimsError::UnknownKey)?;
+    // Times are checked below, against `now`.
     let mut checks = Validation::new(algorithm);
     checks.validate_exp = false;
     checks.validate_aud = false;
     checks.required_spec_claims.clear();
     let claims = jsonwebtoken::decode::<Map<String, Value>>(token, &key, &checks)
-        .map_err(|_| NotBelieved::Signature)?
+        .map_err(|_| ClaimsError::Signature)?
         .claims;
-    judge(claims, expected)
+    check_claims(claims, expected)
 }
 
-fn judge(claims: Map<String, Value>, expected: Expected<'_>) -> Result<Claims, NotBelieved> {
+fn check_claims(claims: Map<String, Value>, expected: Expected<'_>) -> Result<Claims, ClaimsError> {
     let text = |name: &str| claims.get(name).and_then(Value::as_str);
     let time = |name: &str| {
         let seconds =
@@ -150,7 +150,7 @@ fn judge(claims: Map<String, Value>, expected: Expected<'_>) -> Result<Claims, N
         seconds.and_then(|seconds| Timestamp::from_second(seconds).ok())
     };
     if text("iss") != Some(expected.issuer) {
-        return Err(NotBelieved::Issuer);
+        return Err(ClaimsError::Issuer);
     }
     let audience = claims.get("aud").cloned().and_then(|value| serde_json::from_value(value).ok());
     let (right, several) = match audience {
@@ -160,19 +160,19 @@ fn judge(claims: Map<String, Value>, expected: Expected<'_>) -> Result<Claims, N
     };
     let party = text("azp");
     if !right || party.is_some_and(|party| party != expected.client) || (several && party.is_none()) {
-        return Err(NotBelieved::Audience);
+        return Err(ClaimsError::Audience);
     }
-    let (ends, made) = (time("exp").ok_or(NotBelieved::Time)?, time("iat").ok_or(NotBelieved::Time)?);
+    let (ends, made) = (time("exp").ok_or(ClaimsError::Time)?, time("iat").ok_or(ClaimsError::Time)?);
     let (latest, oldest) = (expected.now + SKEW, expected.now - OLDEST - SKEW);
     let begun = time("nbf").is_none_or(|begins| begins <= latest);
     if ends <= expected.now - SKEW || made > latest || made < oldest || !begun {
-        return Err(NotBelieved::Time);
+        return Err(ClaimsError::Time);
     }
     if text("nonce") != Some(expected.nonce) {
-        return Err(NotBelieved::Nonce);
+        return Err(ClaimsError::Nonce);
     }
     let subject = text("sub").filter(|subject| !subject.is_empty() && subject.len() <= SUBJECT);
-    let subject = subject.ok_or(NotBelieved::Subject)?.to_owned();
+    let subject = subject.ok_or(ClaimsError::Subject)?.to_owned();
     let methods = claims.get("amr").and_then(Value::as_array);
     let mfa = methods.is_some_and(|methods| methods.iter().any(|method| method == "mfa"));
     Ok(Claims { authenticated: time("auth_time"), subject, mfa, all: claims })
@@ -222,11 +222,11 @@ mod tests {
         claims
     }
 
-    fn check(token: &str, keys: &JwkSet) -> Result<Claims, NotBelieved> {
+    fn check(token: &str, keys: &JwkSet) -> Result<Claims, ClaimsError> {
         let now = Timestamp::from_second(NOW).unwrap();
         let expected = Expected { issuer: "https://idp", client: "farcall", nonce: "n", now };
-        let (key, algorithm) = key_of(token, keys)?.ok_or(NotBelieved::UnknownKey)?;
-        believed(token, key, algorithm, expected)
+        let (key, algorithm) = key_of(token, keys)?.ok_or(ClaimsError::UnknownKey)?;
+        verify(token, key, algorithm, expected)
     }
 
     #[test]
@@ -239,38 +239,38 @@ mod tests {
         assert_eq!(known.authenticated.unwrap().as_second(), NOW - 5);
         assert!(!good(json!({})).unwrap().mfa);
         for (what, changes, verdict) in [
-            ("issuer", json!({"iss": "https://evil"}), Some(NotBelieved::Issuer)),
-            ("issuer with a slash", json!({"iss": "https://idp/"}), Some(NotBelieved::Issuer)),
-            ("no issuer", json!({"iss": null}), Some(NotBelieved::Issuer)),
-            ("audience", json!({"aud": "other"}), Some(NotBelieved::Audience)),
-            ("no audience", json!({"aud": null}), Some(NotBelieved::Audience)),
-            ("one of several, unnamed", json!({"aud": ["farcall", "b"]}), Some(NotBelieved::Audience)),
+            ("issuer", json!({"iss": "https://evil"}), Some(ClaimsError::Issuer)),
+            ("issuer with a slash", json!({"iss": "https://idp/"}), Some(ClaimsError::Issuer)),
+            ("no issuer", json!({"iss": null}), Some(ClaimsError::Issuer)),
+            ("audience", json!({"aud": "other"}), Some(ClaimsError::Audience)),
+            ("no audience", json!({"aud": null}), Some(ClaimsError::Audience)),
+            ("one of several, unnamed", json!({"aud": ["farcall", "b"]}), Some(ClaimsError::Audience)),
             ("one of several", json!({"aud": ["farcall", "b"], "azp": "farcall"}), None),
-            ("another party", json!({"azp": "b"}), Some(NotBelieved::Audience)),
-            ("ended", json!({"exp": NOW - 121}), Some(NotBelieved::Time)),
+            ("another party", json!({"azp": "b"}), Some(ClaimsError::Audience)),
+            ("ended", json!({"exp": NOW - 121}), Some(ClaimsError::Time)),
             ("ended within the skew", json!({"exp": NOW - 60}), None),
-            ("never ends", json!({"exp": null}), Some(NotBelieved::Time)),
-            ("from tomorrow", json!({"iat": NOW + 121}), Some(NotBelieved::Time)),
+            ("never ends", json!({"exp": null}), Some(ClaimsError::Time)),
+            ("from tomorrow", json!({"iat": NOW + 121}), Some(ClaimsError::Time)),
             ("from a slow clock", json!({"iat": NOW - 100}), None),
-            ("from yesterday", json!({"iat": NOW - 86_400}), Some(NotBelieved::Time)),
-            ("not yet", json!({"nbf": NOW + 500}), Some(NotBelieved::Time)),
-            ("no time at all", json!({"iat": "now"}), Some(NotBelieved::Time)),
-            ("nonce", json!({"nonce": "m"}), Some(NotBelieved::Nonce)),
-            ("no nonce", json!({"nonce": null}), Some(NotBelieved::Nonce)),
-            ("nobody", json!({"sub": ""}), Some(NotBelieved::Subject)),
-            ("a number", json!({"sub": 7}), Some(NotBelieved::Subject)),
-            ("long", json!({"sub": "x".repeat(256)}), Some(NotBelieved::Subject)),
+            ("from yesterday", json!({"iat": NOW - 86_400}), Some(ClaimsError::Time)),
+            ("not yet", json!({"nbf": NOW + 500}), Some(ClaimsError::Time)),
+            ("no time at all", json!({"iat": "now"}), Some(ClaimsError::Time)),
+            ("nonce", json!({"nonce": "m"}), Some(ClaimsError::Nonce)),
+            ("no nonce", json!({"nonce": null}), Some(ClaimsError::Nonce)),
+            ("nobody", json!({"sub": ""}), Some(ClaimsError::Subject)),
+            ("a number", json!({"sub": 7}), Some(ClaimsError::Subject)),
+            ("long", json!({"sub": "x".repeat(256)}), Some(ClaimsError::Subject)),
         ] {
             assert_eq!(good(changes).err(), verdict, "{what}");
         }
         let forged = other.sign(Algorithm::RS256, Some("k1"), &claims(json!({})));
-        assert_eq!(check(&forged, &keys), Err(NotBelieved::Signature));
+        assert_eq!(check(&forged, &keys), Err(ClaimsError::Signature));
         let rotated = own.sign(Algorithm::RS256, Some("k2"), &claims(json!({})));
         assert_eq!(key_of(&rotated, &keys).map(|found| found.is_none()), Ok(true));
         let unnamed = own.sign(Algorithm::RS256, None, &claims(json!({})));
         assert!(check(&unnamed, &keys).is_ok());
         let two = JwkSet { keys: vec![own.public.clone(), other.public] };
-        assert_eq!(check(&unnamed, &two), Err(NotBelieved::UnknownKey));
+        assert_eq!(check(&unnamed, &two), Err(ClaimsError::UnknownKey));
     }
 
     #[test]
@@ -283,7 +283,7 @@ mod tests {
         for algorithm in ["none", "None", "nOnE", ""] {
             let token =
                 format!("{}.{}.", part(&json!({"alg": algorithm, "kid": "k1"})), part(&claims(json!({}))));
-            assert_eq!(check(&token, &keys), Err(NotBelieved::Algorithm), "{algorithm:?}");
+            assert_eq!(check(&token, &keys), Err(ClaimsError::Algorithm), "{algorithm:?}");
         }
         // The public key taken for a shared secret.
         let secret = serde_json::to_vec(&own.public).unwrap();
@@ -293,18 +293,18 @@ mod tests {
             &EncodingKey::from_secret(&secret),
         )
         .unwrap();
-        assert_eq!(check(&token, &keys), Err(NotBelieved::Algorithm));
+        assert_eq!(check(&token, &keys), Err(ClaimsError::Algorithm));
         let good = own.sign(Algorithm::RS256, Some("k1"), &claims(json!({})));
         let (signed, _) = good.rsplit_once('.').unwrap();
-        assert_eq!(check(&format!("{signed}."), &keys), Err(NotBelieved::Signature));
+        assert_eq!(check(&format!("{signed}."), &keys), Err(ClaimsError::Signature));
         let (head, rest) = good.split_once('.').unwrap();
         let (_, signature) = rest.split_once('.').unwrap();
         let swapped = format!("{head}.{}.{signature}", part(&claims(json!({"sub": "root"}))));
-        assert_eq!(check(&swapped, &keys), Err(NotBelieved::Signature));
+        assert_eq!(check(&swapped, &keys), Err(ClaimsError::Signature));
         let critical = format!("{}.e30.", part(&json!({"alg": "RS256", "kid": "k1", "crit": ["x"]})));
-        assert_eq!(check(&critical, &keys), Err(NotBelieved::Form));
+        assert_eq!(check(&critical, &keys), Err(ClaimsError::Form));
         for junk in ["", ".", "..", "a.b.c", &"x".repeat(70_000)] {
-            assert_eq!(check(junk, &keys).err(), Some(NotBelieved::Form), "{}", &junk[..junk.len().min(9)]);
+            assert_eq!(check(junk, &keys).err(), Some(ClaimsError::Form), "{}", &junk[..junk.len().min(9)]);
         }
     }
 

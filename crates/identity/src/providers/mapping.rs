@@ -1,14 +1,14 @@
-//! Whose identity an upstream's claims are: the username, and whether the upstream may vouch for it. Pure.
+//! Maps a provider's claims to a username, and checks that the provider may vouch for it. Pure.
 
 use serde_json::{Map, Value};
 
 use super::settings::UpstreamSettings;
 use crate::people;
 
-/// The longest name, e-mail address and organization that are taken over.
+/// The longest name, e-mail address and organization that are kept.
 const LONGEST: usize = 200;
 
-/// What is taken over of somebody.
+/// The person that claims describe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Person {
     pub username: String,
@@ -17,7 +17,7 @@ pub struct Person {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotMapped {
+pub enum MappingError {
     #[error("it does not say the person's username")]
     Missing,
     #[error("the e-mail address that would name the person is not verified")]
@@ -28,21 +28,21 @@ pub enum NotMapped {
     Domain,
 }
 
-/// Who `claims` are about.
-pub fn person(upstream: &UpstreamSettings, claims: &Map<String, Value>) -> Result<Person, NotMapped> {
+/// The person that `claims` describe.
+pub fn person(upstream: &UpstreamSettings, claims: &Map<String, Value>) -> Result<Person, MappingError> {
     let text = |name: &str| claims.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-    let given = text(&upstream.username_claim).ok_or(NotMapped::Missing)?;
-    // An address that anybody can type into a profile names nobody.
+    let given = text(&upstream.username_claim).ok_or(MappingError::Missing)?;
+    // An unverified address identifies nobody: people can type any into a profile.
     if upstream.username_claim == "email" && claims.get("email_verified") != Some(&Value::Bool(true)) {
-        return Err(NotMapped::Unverified);
+        return Err(MappingError::Unverified);
     }
     let whole = match given.contains('@') {
         true => given.to_owned(),
-        false => format!("{given}@{}", upstream.domains.first().ok_or(NotMapped::Domain)?),
+        false => format!("{given}@{}", upstream.domains.first().ok_or(MappingError::Domain)?),
     };
-    let username = people::username(&whole).ok_or(NotMapped::Username)?;
+    let username = people::username(&whole).ok_or(MappingError::Username)?;
     if !vouches(upstream, &username) {
-        return Err(NotMapped::Domain);
+        return Err(MappingError::Domain);
     }
     let short = |text: &str| text.chars().filter(|c| !c.is_control()).take(LONGEST).collect::<String>();
     let name = text("name").map_or_else(|| username.clone(), short);
@@ -83,15 +83,15 @@ mod tests {
             ("alice", Ok("alice@example.edu")),
             ("Alice@EXAMPLE.edu", Ok("alice@example.edu")),
             ("alice@cs.example.edu", Ok("alice@cs.example.edu")),
-            ("alice@other.edu", Err(NotMapped::Domain)),
-            ("alice@notexample.edu", Err(NotMapped::Domain)),
-            ("alice@x.example.edu", Err(NotMapped::Domain)),
-            ("alice@other.edu@example.edu", Err(NotMapped::Username)),
-            ("alice\u{0}@example.edu", Err(NotMapped::Username)),
-            ("alice@example.edu.", Err(NotMapped::Username)),
-            ("x@clients.auth.globus.org", Err(NotMapped::Domain)),
-            ("@example.edu", Err(NotMapped::Username)),
-            ("", Err(NotMapped::Missing)),
+            ("alice@other.edu", Err(MappingError::Domain)),
+            ("alice@notexample.edu", Err(MappingError::Domain)),
+            ("alice@x.example.edu", Err(MappingError::Domain)),
+            ("alice@other.edu@example.edu", Err(MappingError::Username)),
+            ("alice\u{0}@example.edu", Err(MappingError::Username)),
+            ("alice@example.edu.", Err(MappingError::Username)),
+            ("x@clients.auth.globus.org", Err(MappingError::Domain)),
+            ("@example.edu", Err(MappingError::Username)),
+            ("", Err(MappingError::Missing)),
         ] {
             let claims = json!({"preferred_username": given});
             let found = person(&upstream("preferred_username"), claims.as_object().unwrap());

@@ -3,15 +3,16 @@
 //! | file | knows |
 //! |---|---|
 //! | [`settings`] | the configuration, and what is unsafe in it |
-//! | [`claims`] | whether an id token may be believed; pure |
-//! | [`mapping`] | whose identity its claims are; pure |
-//! | [`provider`] | the upstream over the network |
+//! | [`claims`] | verifies id tokens; pure |
+//! | [`mapping`] | maps claims to a username; pure |
+//! | [`provider`] | requests to a provider |
 //!
-//! The browser's way there and back is [`web::provider_visit`](crate::web).
+//! [`web::provider_visit`](crate::web) sends the browser there and receives it back. The configuration calls a provider an
+//! *upstream*.
 //!
-//! An upstream vouches for identities of the domains that the site gave it, and for no other; each domain has at most
-//! one. It knows people by a subject that never changes: the subject is bound to an identity at the first sign-in, and
-//! whoever is later given the same username over there is refused here. An identity that has a password, or another
+//! An upstream vouches only for identities of the domains that the site assigned to it; each domain has at most one. It
+//! names people by a subject that never changes. The subject is bound to an identity at the first sign-in; another person
+//! who later gets the same username at the upstream is refused. An identity that has a password, or another
 //! subject, is never taken over.
 
 pub mod claims;
@@ -27,12 +28,12 @@ use wire::IdentityId;
 use super::{Identity, audit};
 use crate::random;
 use claims::Claims;
-use mapping::NotMapped;
+use mapping::MappingError;
 use provider::Provider;
 use settings::{Accounts, Settings, SettingsError, UpstreamSettings};
 use store::{BindSubject, Kind, Profile, StoreError};
 
-/// All that are configured. Clones share them.
+/// The configured providers. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Upstreams(Arc<[Provider]>);
 
@@ -43,7 +44,7 @@ impl Upstreams {
         Ok(Upstreams(providers?.into()))
     }
 
-    /// As the sign-in page offers them.
+    /// The providers in the order of the sign-in page.
     pub fn all(&self) -> impl Iterator<Item = &UpstreamSettings> {
         self.0.iter().map(|provider| &provider.settings)
     }
@@ -53,11 +54,11 @@ impl Upstreams {
     }
 }
 
-/// Why nobody is signed in although the upstream vouches for somebody.
+/// Why a person is refused although a provider vouches for them.
 #[derive(Debug, thiserror::Error)]
-pub enum NotLetIn {
+pub enum ProviderSignInError {
     #[error(transparent)]
-    NotMapped(#[from] NotMapped),
+    Mapping(#[from] MappingError),
     #[error("the person is not known here, and nobody is added by signing in")]
     Unknown,
     #[error("the username belongs to an identity that signs in in another way")]
@@ -71,19 +72,19 @@ pub enum NotLetIn {
 }
 
 impl Identity {
-    /// The identity that `claims` of an upstream are about, which is added or bound when it comes for the first time.
+    /// The identity that a provider's `claims` describe. At the first sign-in it is added or bound.
     pub async fn by_upstream(
         &self,
         upstream: &UpstreamSettings,
         claims: &Claims,
         now: Timestamp,
-    ) -> Result<Profile, NotLetIn> {
+    ) -> Result<Profile, ProviderSignInError> {
         let profile = match self.store.subject(&upstream.issuer, &claims.subject).await? {
             Some(bound) => {
-                let profile = self.profile(bound).await?.ok_or(NotLetIn::Unknown)?;
-                // The site may have taken the domain away from it since.
+                let profile = self.profile(bound).await?.ok_or(ProviderSignInError::Unknown)?;
+                // The site may have removed the domain from the provider since.
                 if !mapping::vouches(upstream, &profile.username) {
-                    return Err(NotMapped::Domain.into());
+                    return Err(MappingError::Domain.into());
                 }
                 profile
             }
@@ -94,7 +95,7 @@ impl Identity {
             None => Some(profile.clone()),
         };
         if profile.disabled || primary.is_none_or(|primary| primary.disabled) {
-            return Err(NotLetIn::Disabled);
+            return Err(ProviderSignInError::Disabled);
         }
         Ok(profile)
     }
@@ -104,7 +105,7 @@ impl Identity {
         upstream: &UpstreamSettings,
         claims: &Claims,
         now: Timestamp,
-    ) -> Result<Profile, NotLetIn> {
+    ) -> Result<Profile, ProviderSignInError> {
         let person = mapping::person(upstream, &claims.all)?;
         let known = self.store.profile_named(&person.username).await?;
         let new = known.is_none();
@@ -112,13 +113,13 @@ impl Identity {
             Some(known) => {
                 let taken = known.kind != Kind::Person
                     || self.has_password(known.id).await?
-                    || self.store.bound(known.id).await?;
+                    || self.store.has_subject(known.id).await?;
                 if taken {
-                    return Err(NotLetIn::Taken);
+                    return Err(ProviderSignInError::Taken);
                 }
                 known
             }
-            None if upstream.accounts == Accounts::Known => return Err(NotLetIn::Unknown),
+            None if upstream.accounts == Accounts::Known => return Err(ProviderSignInError::Unknown),
             None => Profile {
                 id: IdentityId::from_uuid(random::random_id()),
                 kind: Kind::Person,
@@ -142,7 +143,7 @@ impl Identity {
             now,
         };
         if !self.store.write(bind).await? {
-            return Err(NotLetIn::Taken);
+            return Err(ProviderSignInError::Taken);
         }
         self.forget_person(profile.id);
         audit::bound(profile.id, &upstream.name);

@@ -1,7 +1,7 @@
-//! An upstream as it is reached over the network: its discovery document, its keys, its token endpoint.
+//! Requests to an identity provider: its discovery document, its keys, its token endpoint.
 //!
-//! What it serves is read with limits of size and time, without following redirects, and kept for a while. Keys are
-//! read again when a token is signed with one that is not known, at most once in a while.
+//! Answers are read with limits of size and time, without following redirects, and cached. Keys are read again when a token
+//! is signed with an unknown one, at most once a second.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,17 +11,17 @@ use jsonwebtoken::jwk::JwkSet;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::claims::{self, Claims, Expected, NotBelieved};
+use super::claims::{self, Claims, ClaimsError, Expected};
 use super::settings::{self, UpstreamSettings};
 
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The most that an answer may measure.
+/// The largest answer, in bytes.
 const LARGEST: usize = 256 << 10;
-/// How long a discovery document and its keys are believed.
-const BELIEVED: SignedDuration = SignedDuration::from_hours(1);
+/// How long a discovery document and keys are cached.
+const KEPT_FOR: SignedDuration = SignedDuration::from_hours(1);
 /// How soon keys may be read again.
-const AGAIN: SignedDuration = SignedDuration::from_secs(1);
+const RETRY_AFTER: SignedDuration = SignedDuration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProviderError {
@@ -41,11 +41,11 @@ pub enum ProviderError {
     Refused(String),
     #[error("it gave no id token")]
     NoToken,
-    #[error("its id token is not believed: {0}")]
-    NotBelieved(#[from] NotBelieved),
+    #[error("its id token is refused: {0}")]
+    Claims(#[from] ClaimsError),
 }
 
-/// What a discovery document says that matters to us.
+/// The fields of a discovery document that the service needs.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Discovered {
     issuer: String,
@@ -72,7 +72,7 @@ struct Known {
     keys: Option<(Arc<JwkSet>, Timestamp)>,
 }
 
-/// One exchange of a code.
+/// The parameters of a code exchange.
 #[derive(Clone, Copy)]
 pub struct Exchange<'a> {
     pub code: &'a str,
@@ -109,7 +109,7 @@ impl Provider {
     /// Its discovery document.
     pub async fn discovered(&self, now: Timestamp) -> Result<Arc<Discovered>, ProviderError> {
         if let Some((known, read)) = &self.known().discovered
-            && now.duration_since(*read) < BELIEVED
+            && now.duration_since(*read) < KEPT_FOR
         {
             return Ok(known.clone());
         }
@@ -136,7 +136,7 @@ impl Provider {
         }
         let url = self.discovered(now).await?.jwks_uri.clone();
         let document: serde_json::Value = self.read(self.web.get(url)).await?;
-        // A key of a kind we don't know must not hide those we do.
+        // A key of an unknown kind must not make the others unusable.
         let keys = document.get("keys").and_then(serde_json::Value::as_array).ok_or(ProviderError::Form)?;
         let keys = keys.iter().filter_map(|key| serde_json::from_value(key.clone()).ok()).collect();
         let keys = Arc::new(JwkSet { keys });
@@ -144,7 +144,7 @@ impl Provider {
         Ok(keys)
     }
 
-    /// What the upstream states about whoever came back with the code.
+    /// Exchanges the code for the claims about the person.
     pub async fn exchange(&self, with: Exchange<'_>, now: Timestamp) -> Result<Claims, ProviderError> {
         let discovered = self.discovered(now).await?;
         let mut form = vec![
@@ -184,19 +184,19 @@ impl Provider {
             nonce: with.nonce,
             now,
         };
-        let keys = self.keys(now - BELIEVED, now).await?;
+        let keys = self.keys(now - KEPT_FOR, now).await?;
         if let Some((key, algorithm)) = claims::key_of(&token, &keys)? {
-            return Ok(claims::believed(&token, key, algorithm, expected)?);
+            return Ok(claims::verify(&token, key, algorithm, expected)?);
         }
-        // Signed with a key that was not there a while ago: perhaps it is by now.
-        let keys = self.keys(now - AGAIN, now).await?;
-        let (key, algorithm) = claims::key_of(&token, &keys)?.ok_or(NotBelieved::UnknownKey)?;
-        Ok(claims::believed(&token, key, algorithm, expected)?)
+        // Signed with an unknown key: read the keys again.
+        let keys = self.keys(now - RETRY_AFTER, now).await?;
+        let (key, algorithm) = claims::key_of(&token, &keys)?.ok_or(ClaimsError::UnknownKey)?;
+        Ok(claims::verify(&token, key, algorithm, expected)?)
     }
 
-    /// An answer in JSON, within the limits. OAuth's errors come with status 400 or 401 and a body like the others.
+    /// Reads a JSON answer within the limits. OAuth's errors have status 400 or 401 and a body, too.
     async fn read<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, ProviderError> {
-        // Without its URL: what is asked for could be in it.
+        // Without its URL, which can contain secrets.
         let unreachable = |error: reqwest::Error| ProviderError::Unreachable(error.without_url().to_string());
         let mut response = request.send().await.map_err(unreachable)?;
         let status = response.status().as_u16();

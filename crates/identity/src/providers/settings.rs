@@ -1,4 +1,4 @@
-//! How a site configures its own identity providers, the section `identity` of the configuration.
+//! The configuration of the site's identity providers: the section `identity`.
 //!
 //! ```yaml
 //! identity:
@@ -19,13 +19,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// Client identities live in this domain: no upstream may speak for one.
+/// The domain of client identities, for which no upstream may vouch.
 const CLIENTS: &str = "clients.auth.globus.org";
 
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// What the site calls its service.
+    /// The site's name for its service.
     pub site_name: String,
     pub upstreams: Vec<UpstreamSettings>,
 }
@@ -41,11 +41,11 @@ impl Default for Settings {
 pub struct UpstreamSettings {
     /// Lower-case letters, digits and hyphens.
     pub name: String,
-    /// What people call it.
+    /// Its name for people.
     pub title: String,
     pub issuer: String,
     pub client_id: String,
-    /// In a file of its own: the configuration is printed, and kept where more people read.
+    /// In a file of its own, because the configuration is printed and readable by more people.
     #[serde(default)]
     pub client_secret_file: Option<PathBuf>,
     #[serde(default = "usual_scopes")]
@@ -59,11 +59,11 @@ pub struct UpstreamSettings {
     pub accounts: Accounts,
 }
 
-/// Who may come in.
+/// Who may sign in.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Accounts {
-    /// Whoever the upstream vouches for; identities are made as people come.
+    /// Anybody for whom the upstream vouches; identities are added at the first sign-in.
     #[default]
     Open,
     /// Only people whom an administrator has added.
@@ -101,7 +101,7 @@ pub enum SettingsError {
 }
 
 impl Settings {
-    /// Says what could never work, or would let one upstream speak for another.
+    /// Refuses settings that cannot work, or that would let one upstream vouch for another's people.
     pub fn check(&self) -> Result<(), SettingsError> {
         let mut names = HashSet::new();
         let mut owners: Vec<(String, &str)> = Vec::new();
@@ -138,7 +138,7 @@ impl Settings {
 }
 
 impl UpstreamSettings {
-    /// The secret, from where it is kept.
+    /// Reads the secret from its file.
     pub fn secret(&self) -> Result<Option<String>, SettingsError> {
         let Some(path) = &self.client_secret_file else { return Ok(None) };
         match std::fs::read_to_string(path) {

@@ -1,4 +1,4 @@
-//! Who calls a route of the identity service: the bearer of a token for it.
+//! Authenticates the caller of a route of the identity service by a bearer token.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use store::Token;
 pub(super) struct Bearer(pub(super) Arc<Token>);
 
 impl Bearer {
-    /// Refuses unless the token reaches `scope`.
+    /// Refuses unless the token has `scope`.
     pub(super) fn with(self, scope: &str) -> Result<Arc<Token>, Failure> {
         if self.0.covers(scope) { Ok(self.0) } else { Err(Failure::forbidden()) }
     }
@@ -29,7 +29,7 @@ impl FromRequestParts<Identity> for Bearer {
         let bearer = authorization_header::bearer(&parts.headers).ok_or_else(Failure::unauthorized)?;
         let now = clock::now();
         let Some(token) = identity.check(bearer, now).await? else {
-            let why = identity.why_ended(bearer, peer(&parts.extensions), now).await?;
+            let why = identity.end_reason(bearer, peer(&parts.extensions), now).await?;
             return Err(Failure::ended(why));
         };
         caller_log::record_identity(token.identity);

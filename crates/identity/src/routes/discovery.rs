@@ -1,4 +1,4 @@
-//! `GET /.well-known/openid-configuration` and the keys it points to.
+//! `GET /.well-known/openid-configuration` and the keys that it names.
 
 use axum::Json;
 use axum::extract::State;

@@ -1,9 +1,9 @@
-//! `GET /v2/api/identities?ids=…` or `?usernames=…`: who identities are.
+//! `GET /v2/api/identities?ids=…` or `?usernames=…`: looks up identities.
 //!
-//! A token needs the scope that the consent page calls seeing other people's names. One for managing projects sees the
-//! caller's own identities: the stock endpoint's `whoami` asks for them with it. With any other scope nobody is told.
-//! E-mail and organization are told of the caller's own identities only. Unknown ones are left out, as the original
-//! does, and asking for a name never makes an identity (`provision` is read and changes nothing).
+//! The token needs the scope that the consent page describes as seeing other people's names. A token for managing projects
+//! sees the caller's own identities, because the stock endpoint's `whoami` uses one. Any other scope is refused. E-mail
+//! and organization are shown for the caller's own identities only. Unknown identities are left out, as the original does;
+//! a look-up never adds an identity (`provision` is accepted and ignored).
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -20,7 +20,7 @@ use crate::failure::Failure;
 use crate::form;
 use store::{Kind, Profile};
 
-/// How many may be asked for at once.
+/// The most identities in one request.
 const MOST: usize = 100;
 
 pub(super) async fn identities(

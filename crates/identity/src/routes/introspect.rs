@@ -1,6 +1,6 @@
-//! `POST /v2/oauth2/token/introspect`: a resource server asks what a token that it was given stands for.
+//! `POST /v2/oauth2/token/introspect`: tells a resource server about a token that was presented to it.
 //!
-//! Only the resource server a token is for is told; to everybody else the token is not active, like one that never was.
+//! Only the token's own resource server learns about it; for all others it is not active, like an unknown one.
 
 use axum::Json;
 use axum::extract::State;
@@ -62,7 +62,7 @@ pub(super) async fn introspect(
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(told)).into_response())
 }
 
-/// When and how the person of a session signed in, for a resource server whose rules ask.
+/// When and how the person of a session signed in, for resource servers that require it.
 fn session_info(session: &Session) -> Value {
     let authentications = session.authentications.iter().map(|it| {
         let mut ways = vec![match it.method {

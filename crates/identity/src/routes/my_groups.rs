@@ -1,4 +1,4 @@
-//! `GET /v2/groups/my_groups`: the groups of whoever a token acts for, as a resource server asks with a dependent token.
+//! `GET /v2/groups/my_groups`: the groups of the token's identity; a resource server calls it with a dependent token.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `GET` and `POST /v2/api/projects`, as `configure` calls them when it makes a policy.
+//! `GET` and `POST /v2/api/projects`, which `configure` calls when it makes a policy.
 
 use axum::Json;
 use axum::extract::State;
@@ -31,7 +31,7 @@ pub(super) async fn create(
     let caller = bearer.with(MANAGE_PROJECTS_SCOPE)?.identity;
     let Json(body) = body.map_err(|error| Failure::bad_parameter(error.body_text()))?;
     let project = identity.add_project(caller, body.project).await?;
-    audit::administered("project add", &project.id.to_string(), audit::By::Identity(caller));
+    audit::administered("project add", &project.id.to_string(), audit::Initiator::Identity(caller));
     Ok(Json(Created { project: told(&identity, project).await? }))
 }
 

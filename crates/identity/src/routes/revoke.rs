@@ -1,4 +1,4 @@
-//! `POST /v2/oauth2/token/revoke`. Answers alike for tokens that never were: it says nothing about them.
+//! `POST /v2/oauth2/token/revoke`. Answers the same for unknown tokens, so that it reveals nothing.
 
 use axum::Json;
 use axum::extract::State;

@@ -1,4 +1,4 @@
-//! `POST /v2/oauth2/token`. What is done for which grant lies in [`grants`].
+//! `POST /v2/oauth2/token`. The grants are in [`grants`].
 
 use axum::Json;
 use axum::extract::State;
@@ -8,7 +8,7 @@ use axum::response::IntoResponse;
 use crate::clock;
 use crate::failure::Failure;
 use crate::form::Form;
-use crate::grants::{self, Asked};
+use crate::grants::{self, TokenRequest};
 use crate::http::host_names::Origin;
 use crate::{Identity, audit};
 
@@ -21,8 +21,9 @@ pub(super) async fn token(
     let form = form.inspect_err(refused)?;
     let now = clock::now();
     let application = form.application(&identity, now).await.inspect_err(refused)?;
-    let asked = Asked { identity: &identity, origin: &origin, application: &application, form: &form, now };
-    let granted = grants::answer(asked).await?;
-    // Tokens are for the client that asked, and for no cache on the way.
+    let request =
+        TokenRequest { identity: &identity, origin: &origin, application: &application, form: &form, now };
+    let granted = grants::answer(request).await?;
+    // No cache on the way may store tokens.
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(granted)))
 }

@@ -1,4 +1,4 @@
-//! `GET` and `POST /v2/oauth2/userinfo`: who the token's identity is, and the identities linked with it.
+//! `GET` and `POST /v2/oauth2/userinfo`: the token's identity, and the identities linked with it.
 
 use axum::Json;
 use axum::extract::State;

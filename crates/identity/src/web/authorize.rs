@@ -9,8 +9,8 @@ use super::page;
 use super::request::{AuthorizeError, Request};
 use super::sign_in::{SignInPage, sign_in_page};
 use super::{Refused, Visit, Web};
-use crate::sessions::Present;
-use crate::sign_in_requirements::{self, Need, Terms};
+use crate::sessions::CurrentSession;
+use crate::sign_in_requirements::{self, MissingRequirement, PolicyRequirements};
 use store::StoreError;
 
 pub(super) async fn authorize(State(web): State<Web>, visit: Visit) -> Response {
@@ -28,7 +28,7 @@ enum Next {
 
 async fn attempt(web: &Web, visit: &Visit) -> Result<Next, Refused> {
     let asking = web.asking(visit).await?;
-    let present = web.present(visit).await?;
+    let present = web.current_session(visit).await?;
     let ended = present.is_none() && visit.browser.session().is_some();
     let began = visit.began();
     let need = web.need(&asking, present.as_ref(), visit).await?;
@@ -50,7 +50,7 @@ async fn attempt(web: &Web, visit: &Visit) -> Result<Next, Refused> {
                 application: &application,
                 asking: &asking,
                 present: present.as_ref(),
-                need: need.unwrap_or(Need::Anybody),
+                need: need.unwrap_or(MissingRequirement::Anybody),
                 ended,
                 carried: visit.carried(&asking, began),
                 username: asking.hint.clone().unwrap_or_default(),
@@ -63,17 +63,17 @@ async fn attempt(web: &Web, visit: &Visit) -> Result<Next, Refused> {
 }
 
 impl Web {
-    /// What the session still lacks for `asking`.
+    /// The requirement of `asking` that the session does not meet.
     pub(super) async fn need(
         &self,
         asking: &Request,
-        present: Option<&Present>,
+        present: Option<&CurrentSession>,
         visit: &Visit,
-    ) -> Result<Option<Need>, StoreError> {
-        let shown = present.map(Present::shown).unwrap_or_default();
-        let mut terms: Vec<(Uuid, Option<Terms>)> = Vec::new();
+    ) -> Result<Option<MissingRequirement>, StoreError> {
+        let shown = present.map(CurrentSession::identities).unwrap_or_default();
+        let mut terms: Vec<(Uuid, Option<PolicyRequirements>)> = Vec::new();
         for policy in &asking.demands.policies {
-            terms.push((*policy, self.identity.terms(*policy).await?));
+            terms.push((*policy, self.identity.policy_requirements(*policy).await?));
         }
         Ok(sign_in_requirements::unmet(&asking.demands, &terms, &shown, visit.began(), visit.now))
     }

@@ -1,11 +1,11 @@
-//! What a browser carries for us: cookies, and the proofs in our forms that we wrote them for this browser.
+//! The service's cookies, and the proofs in forms that the service made them for this browser.
 //!
 //! ```text
-//! farcall_browser    random, for a year: what the proofs are made with; tells nothing about anybody
+//! farcall_browser    random, for a year: the key of the proofs; reveals nothing about the person
 //! farcall_session    random: opens the session
-//! farcall_upstream   where to go on after the sign-in at an upstream; a quarter of an hour
+//! farcall_upstream   where to go on after the sign-in at an identity provider; for 15 minutes
 //! ```
-//! None is readable by scripts, none goes with another site's requests (top-level navigation apart). Under https they
+//! Scripts cannot read them, and browsers send none with another site's requests (except top-level navigation). Under https they
 //! are `Secure` and named `__Host-…`, so that no neighbouring host can plant one.
 
 use axum::http::{HeaderMap, HeaderValue, header};
@@ -23,11 +23,11 @@ const SESSION: &str = "farcall_session";
 const UPSTREAM: &str = "farcall_upstream";
 /// Seconds.
 const YEAR: u32 = 365 * 24 * 3600;
-/// The cookie of a session outlives it: so somebody who comes with it can be told that their session has ended.
+/// The cookie of a session outlives it, so that the sign-in page can say that the session has ended.
 const SESSION_COOKIE: u32 = 7 * 24 * 3600;
 const QUARTER: u32 = 15 * 60;
 
-/// The browser that sent a request, and what it will be told to keep.
+/// The browser that sent a request, and the cookies to set.
 #[derive(Debug)]
 pub struct Browser {
     secure: bool,
@@ -64,7 +64,7 @@ impl Browser {
         self.upstream.as_deref()
     }
 
-    /// What the browser is remembered by.
+    /// The hash by which the browser is known.
     pub fn hash(&self) -> Hash {
         Hash::of(&self.secret)
     }
@@ -92,7 +92,7 @@ impl Browser {
         self.set.extend(HeaderValue::from_str(&cookie));
     }
 
-    /// A proof that we gave `parts` to this browser. Nobody can make one who can't read its cookie.
+    /// A proof that the service gave `parts` to this browser. It cannot be made without the browser's cookie.
     pub fn proof(&self, parts: &[&str]) -> String {
         URL_SAFE_NO_PAD.encode(self.derive(parts))
     }
@@ -110,14 +110,14 @@ impl Browser {
         digest.finalize().into()
     }
 
-    /// Since when the person has been at a request, in a form that the browser can bring back.
+    /// The time when the person was sent here, with a proof, as the browser passes it on.
     pub fn since(&self, began: Timestamp) -> String {
         let text = began.as_microsecond().to_string();
         let proof = self.proof(&["began", &text]);
         format!("{text}.{proof}")
     }
 
-    /// What [`Browser::since`] wrote.
+    /// Parses what [`Browser::since`] wrote.
     pub fn began(&self, since: &str) -> Option<Timestamp> {
         let (text, proof) = since.split_once('.')?;
         if !self.proves(&["began", text], proof) {
@@ -126,7 +126,7 @@ impl Browser {
         Timestamp::from_microsecond(text.parse().ok()?).ok()
     }
 
-    /// What the browser is told to keep.
+    /// The cookies to set.
     pub fn into_cookies(self) -> Vec<HeaderValue> {
         self.set
     }
@@ -136,7 +136,7 @@ fn named(name: &str, secure: bool) -> String {
     if secure { format!("__Host-{name}") } else { name.to_owned() }
 }
 
-/// A cookie's value. Two of the same name could be from two hands: neither is believed.
+/// A cookie's value. Of two with the same name one could be planted: neither is accepted.
 fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
     let pairs = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut found = pairs
@@ -147,7 +147,7 @@ fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
     found.next().is_none().then(|| value.to_owned())
 }
 
-/// Whether a form was sent by one of our own pages, as far as the browser says.
+/// Whether the browser reports that one of the service's own pages sent the form.
 pub fn from_own_page(headers: &HeaderMap) -> bool {
     match headers.get("sec-fetch-site") {
         Some(site) => site == "same-origin" || site == "none",

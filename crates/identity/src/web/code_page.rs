@@ -1,6 +1,6 @@
 //! `GET /v2/web/auth-code`: shows the code, for pasting into a program that cannot listen for it.
 //!
-//! It shows what looks like a code of ours and nothing else: an address is easily made, and nobody shall put words here.
+//! It shows only what has the form of a code, because others can craft its address and must not put text on the page.
 
 use axum::extract::State;
 use axum::http::StatusCode;

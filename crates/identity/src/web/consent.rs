@@ -1,5 +1,5 @@
-//! The consent page: what is shared with which application, and what it may do. Asked every time, because anybody can
-//! claim to be a program that keeps no secret.
+//! The consent page: which application gets access to what. Shown every time, because any program can claim to be an
+//! application that keeps no secret.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -15,13 +15,13 @@ use super::request::{AuthorizeError, Request};
 use super::sign_in::not_you;
 use super::{Posted, Refused, Visit, Web};
 use crate::audit;
-use crate::sessions::Present;
+use crate::sessions::CurrentSession;
 use store::Code;
 
 pub(super) fn consent_page(
     asking: &Request,
     application: &str,
-    present: &Present,
+    present: &CurrentSession,
     groups: &[String],
     visit: &Visit,
 ) -> Page {
@@ -126,9 +126,9 @@ async fn attempt(web: &Web, visit: &Visit, form: &Posted) -> Result<String, Refu
     if form.get("answer") != "allow" {
         return Ok(asking.told(AuthorizeError::AccessDenied, "the person did not want to").location());
     }
-    let present = web.present(visit).await?;
+    let present = web.current_session(visit).await?;
     let need = web.need(&asking, present.as_ref(), visit).await?;
-    // Signed out, or too long ago by now: back to where that is said.
+    // Signed out, or signed in too long ago by now: back to the sign-in page.
     let again = || format!("/v2/oauth2/authorize?{}", visit.carried(&asking, visit.began()));
     let (Some(present), None) = (present, need) else { return Ok(again()) };
     let code = Code {

@@ -2,7 +2,7 @@
 //!
 //! | file | knows |
 //! |---|---|
-//! | [`request`], [`redirect`] | what a client may ask for and where codes may go; pure |
+//! | [`request`], [`redirect`] | which requests are valid, and where codes may be sent; pure |
 //! | [`browser`] | cookies and the proofs in forms |
 //! | [`page`] | layout, style and headers of every page |
 //! | [`authorize`], [`sign_in`], [`consent`], [`code_page`], [`sign_out`] | one step each |
@@ -12,8 +12,8 @@
 //!     |                                     +-----upstream-------> authorize
 //!     +--enough--> consent page --allow--> code --> redirect URI (our code page, or a program that listens)
 //! ```
-//! The request travels with the browser from page to page and is judged again at each: nothing is stored for somebody
-//! who has not signed in. No page needs a script, and none ever says whether an account exists.
+//! The browser carries the request from page to page, and each page checks it again: nothing is stored for a person who has
+//! not signed in. No page needs a script, and none reveals whether an account exists.
 
 pub mod authorize;
 pub mod browser;
@@ -37,9 +37,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use jiff::Timestamp;
 
-use super::login_throttle::Guesses;
+use super::login_throttle::LoginThrottle;
 use super::providers::Upstreams;
-use super::sessions::Present;
+use super::sessions::CurrentSession;
 use super::{Identity, IdentityError};
 use crate::clock;
 use crate::http::arrival::peer;
@@ -47,51 +47,51 @@ use crate::http::caller_log;
 use crate::http::host_names::{Names, Origin};
 use browser::Browser;
 use page::Page;
-use request::{Asked, Fault, Request as Asking};
+use request::{AuthorizeQuery, Fault, Request as Asking};
 use store::StoreError;
 
-/// The most that a form of ours may measure.
+/// The largest form, in bytes.
 const FORM_LIMIT: usize = 16 << 10;
 
-/// What the pages need. Clones share it.
+/// The state of the pages. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Web {
     pub(super) identity: Identity,
     pub(super) upstreams: Upstreams,
     names: Names,
-    /// What the site calls its service.
+    /// The site's name for its service.
     site: Arc<str>,
-    guesses: Arc<Mutex<Guesses>>,
+    throttle: Arc<Mutex<LoginThrottle>>,
 }
 
 impl Web {
     pub fn new(identity: Identity, upstreams: Upstreams, names: Names, site: &str) -> Web {
-        Web { identity, upstreams, names, site: site.into(), guesses: Arc::default() }
+        Web { identity, upstreams, names, site: site.into(), throttle: Arc::default() }
     }
 
-    fn guesses(&self) -> std::sync::MutexGuard<'_, Guesses> {
+    fn throttle(&self) -> std::sync::MutexGuard<'_, LoginThrottle> {
         // A panic while it was held cannot have left it half changed.
-        self.guesses.lock().unwrap_or_else(PoisonError::into_inner)
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn show(&self, page: Page, browser: Browser) -> Response {
         page.show(&self.site, Some(browser))
     }
 
-    /// Reads and judges the request that came along.
+    /// Parses and checks the request in the query.
     pub(super) async fn asking(&self, visit: &Visit) -> Result<Asking, Refused> {
-        let asked = Asked::read(&visit.query).map_err(Fault::Page)?;
+        let asked = AuthorizeQuery::read(&visit.query).map_err(Fault::Page)?;
         let client = asked.client().map_err(Fault::Page)?;
         let application = self.identity.application(client, visit.now).await?;
         let application = application.ok_or(Fault::Page(request::Untrusted::UnknownClient))?;
         Ok(asked.judge(&application, &visit.origin)?)
     }
 
-    /// Who is signed in.
-    pub(super) async fn present(&self, visit: &Visit) -> Result<Option<Present>, StoreError> {
+    /// The session of the browser, if it is signed in.
+    pub(super) async fn current_session(&self, visit: &Visit) -> Result<Option<CurrentSession>, StoreError> {
         match visit.browser.session() {
             Some(cookie) => {
-                let present = self.identity.present(cookie, visit.now).await?;
+                let present = self.identity.current_session(cookie, visit.now).await?;
                 if let Some(present) = &present {
                     caller_log::record_identity(present.primary().id);
                 }
@@ -121,7 +121,7 @@ impl Web {
                 self.show(page, browser)
             }
             Refused::Failed(error) => {
-                tracing::error!(%error, "a page failed");
+                tracing::error!(%error, "cannot answer a page request");
                 let text = "The service cannot do this at the moment. Try again in a minute.";
                 self.show(Page::saying(StatusCode::SERVICE_UNAVAILABLE, "Not now", text), browser)
             }
@@ -133,7 +133,7 @@ impl Web {
 #[derive(Debug)]
 pub(super) enum Refused {
     Fault(Fault),
-    /// A form that we did not write for this browser, or that nobody can read.
+    /// A form that the service did not make for this browser, or that is malformed.
     Form(&'static str),
     Failed(IdentityError),
 }
@@ -150,7 +150,7 @@ impl From<StoreError> for Refused {
     }
 }
 
-/// One visit of a browser.
+/// A browser's request for a page.
 #[derive(Debug)]
 pub(super) struct Visit {
     pub(super) browser: Browser,
@@ -158,7 +158,7 @@ pub(super) struct Visit {
     pub(super) peer: IpAddr,
     pub(super) query: String,
     pub(super) now: Timestamp,
-    /// Whether the browser says that one of our own pages sent it.
+    /// Whether the browser reports that a page of the service sent it.
     own: bool,
 }
 
@@ -182,30 +182,30 @@ impl<S: Send + Sync> FromRequestParts<S> for Visit {
 }
 
 impl Visit {
-    /// Since when the person has been at the request that came along: since now, unless the browser proves better.
+    /// When the person was sent here with the request in the query: now, unless the browser proves an earlier time.
     pub(super) fn began(&self) -> Timestamp {
-        let since = Asked::read(&self.query).ok().and_then(|asked| asked.began);
+        let since = AuthorizeQuery::read(&self.query).ok().and_then(|asked| asked.began);
         since
             .and_then(|since| self.browser.began(&since))
             .filter(|began| *began <= self.now)
             .unwrap_or(self.now)
     }
 
-    /// The query of `asking` together with since when the person has been at it.
+    /// The query of `asking`, with the time when the person was sent here.
     pub(super) fn carried(&self, asking: &Asking, began: Timestamp) -> String {
         let since = self.browser.since(began);
         format!("{}&{}={since}", asking.query, request::BEGAN)
     }
 }
 
-/// A form of ours as it came back.
+/// A submitted form.
 #[derive(Debug)]
 pub(super) struct Posted(Vec<(String, String)>);
 
 impl<S: Send + Sync> FromRequest<S> for Posted {
     type Rejection = std::convert::Infallible;
 
-    /// A form that can't be read has nothing in it; so it has no proof either, and is refused for that.
+    /// A malformed form is read as empty: without its proof it is refused.
     async fn from_request(request: Request, state: &S) -> Result<Posted, Self::Rejection> {
         let form = axum::extract::Form::<Vec<(String, String)>>::from_request(request, state).await;
         let mut pairs = form.map(|form| form.0).unwrap_or_default();
@@ -222,7 +222,7 @@ impl Posted {
         self.0.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.as_str())
     }
 
-    /// Refuses a form unless we gave it to this browser for `parts`.
+    /// Refuses a form unless the service made it for this browser and for `parts`.
     pub(super) fn ours(&self, visit: &Visit, parts: &[&str]) -> Result<(), Refused> {
         if visit.own && visit.browser.proves(parts, self.get("proof")) {
             return Ok(());

@@ -1,7 +1,6 @@
-//! How a page looks and what goes with it: one layout, one style sheet, and headers that let a browser do nothing more
-//! than show it.
+//! Renders pages: one layout, one style sheet, and headers that allow a browser only to show the page.
 //!
-//! Everything that is put into a page is escaped by `maud`. A page loads nothing but our own style sheet, runs no
+//! `maud` escapes everything that is put into a page. A page loads nothing but the service's style sheet, runs no
 //! script, is shown in no frame, kept in no cache, and tells no other site where it was.
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -13,13 +12,13 @@ use super::browser::Browser;
 pub const STYLE_PATH: &str = "/v2/web/style.css";
 const STYLE: &str = include_str!("style.css");
 
-/// A page to be shown.
+/// The content of a page.
 #[derive(Debug)]
 pub struct Page {
     pub title: String,
     pub status: StatusCode,
     pub body: Markup,
-    /// Where a form on it may lead to in the end, beside us.
+    /// Where a form on it may lead, besides the service.
     pub form_target: Option<String>,
 }
 
@@ -32,13 +31,13 @@ impl Page {
         Page { status, ..self }
     }
 
-    /// A page that says one thing.
+    /// A page with one message.
     pub fn saying(status: StatusCode, title: &str, text: &str) -> Page {
         let body = html! { p { (text) } };
         Page::new(title, body).with_status(status)
     }
 
-    /// `site` is what the site calls its service.
+    /// `site` is the site's name for its service.
     pub fn show(self, site: &str, browser: Option<Browser>) -> Response {
         let policy = match &self.form_target {
             Some(target) => format!("form-action 'self' {target}"),
@@ -83,7 +82,7 @@ impl Page {
         for (name, value) in fixed {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        // Falls back to the strictest: a target that is no header value is no place to go.
+        // If the target is no valid header value, the strictest policy is used.
         let policy = HeaderValue::from_str(&policy)
             .unwrap_or(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
         headers.insert(header::CONTENT_SECURITY_POLICY, policy);
@@ -92,7 +91,7 @@ impl Page {
     }
 }
 
-/// Sends the browser on.
+/// Redirects the browser.
 pub fn go(location: &str, browser: Option<Browser>) -> Response {
     let Ok(location) = HeaderValue::from_str(location) else {
         return StatusCode::BAD_REQUEST.into_response();

@@ -1,7 +1,7 @@
-//! The browser's way to an upstream and back.
+//! Sends the browser to an identity provider of the site and receives it back.
 //!
-//! Nothing is stored here on the way: the cookie carries where to go on, and `state`, `nonce` and verifier follow from
-//! it and the browser's own secret. So an answer means something in the browser that began it only, and there once.
+//! Nothing is stored meanwhile: a cookie holds where to go on, and `state`, `nonce` and verifier are derived from it and the
+//! browser's own secret. So an answer is accepted once, and only in the browser that began the sign-in.
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -9,7 +9,7 @@ use axum::response::Response;
 use maud::html;
 
 use crate::audit;
-use crate::providers::NotLetIn;
+use crate::providers::ProviderSignInError;
 use crate::providers::claims::SKEW;
 use crate::providers::provider::{Exchange, Provider, ProviderError};
 use crate::web::page::{self, Page};
@@ -17,32 +17,32 @@ use crate::web::{Refused, Visit, Web};
 use store::secret;
 use store::{Authentication, Method};
 
-/// How old a sign-in over there may be, in seconds. Asking for it makes an upstream say when it was.
+/// The maximum age of a sign-in at the provider, in seconds. With it, a provider reports when the sign-in was.
 const MAX_AGE: &str = "43200";
-/// How long an answer of an upstream may be.
+/// The longest answer of a provider.
 const LONGEST: usize = 8 << 10;
 
-/// What goes wrong on the way, as the person is told it.
-enum Trouble {
+/// Why a sign-in at a provider failed, as the page shows it.
+enum VisitError {
     NoSuch,
-    /// It was begun elsewhere, or before.
+    /// It was begun in another browser, or was finished before.
     Stranger,
-    /// The upstream says that it did not work, or the person did not want to.
+    /// The provider reports that it failed, or that the person refused.
     Declined,
     Provider(ProviderError),
-    NotLetIn(NotLetIn),
-    /// The application wants a sign-in of now, and the upstream gave an older one.
+    ProviderSignInError(ProviderSignInError),
+    /// The application requires a sign-in now, and the provider gave an older one.
     NotFresh,
     Refused(Refused),
 }
 
-impl From<ProviderError> for Trouble {
-    fn from(error: ProviderError) -> Trouble {
-        Trouble::Provider(error)
+impl From<ProviderError> for VisitError {
+    fn from(error: ProviderError) -> VisitError {
+        VisitError::Provider(error)
     }
 }
 
-/// `GET /v2/web/upstream/{name}`: off to the upstream.
+/// `GET /v2/web/upstream/{name}`: sends the browser to the provider.
 pub(crate) async fn begin(State(web): State<Web>, Path(name): Path<String>, mut visit: Visit) -> Response {
     match leave(&web, &name, &mut visit).await {
         Ok(location) => page::go(&location, Some(visit.browser)),
@@ -50,14 +50,14 @@ pub(crate) async fn begin(State(web): State<Web>, Path(name): Path<String>, mut 
     }
 }
 
-async fn leave(web: &Web, name: &str, visit: &mut Visit) -> Result<String, Trouble> {
-    let provider = web.upstreams.named(name).ok_or(Trouble::NoSuch)?;
-    let asking = web.asking(visit).await.map_err(Trouble::Refused)?;
+async fn leave(web: &Web, name: &str, visit: &mut Visit) -> Result<String, VisitError> {
+    let provider = web.upstreams.named(name).ok_or(VisitError::NoSuch)?;
+    let asking = web.asking(visit).await.map_err(VisitError::Refused)?;
     let discovered = provider.discovered(visit.now).await?;
     let state = secret::fresh();
     let carried = visit.carried(&asking, visit.began());
     visit.browser.keep_upstream(&format!("{state}.{name}.{carried}"));
-    let way = Way::of(visit, &state, name);
+    let way = SignInUnderWay::of(visit, &state, name);
     let settings = &provider.settings;
     let scope = settings.scopes.join(" ");
     let mut pairs = vec![
@@ -79,22 +79,22 @@ async fn leave(web: &Web, name: &str, visit: &mut Visit) -> Result<String, Troub
     Ok(format!("{}{join}{query}", discovered.authorization_endpoint))
 }
 
-/// What belongs to one way to an upstream.
-struct Way {
+/// The values of one sign-in at a provider.
+struct SignInUnderWay {
     redirect_uri: String,
     nonce: String,
     verifier: String,
     challenge: String,
 }
 
-impl Way {
-    fn of(visit: &Visit, state: &str, name: &str) -> Way {
+impl SignInUnderWay {
+    fn of(visit: &Visit, state: &str, name: &str) -> SignInUnderWay {
         let verifier = visit.browser.proof(&["upstream verifier", state, name]);
         let challenge = base64::Engine::encode(
             &base64::engine::general_purpose::URL_SAFE_NO_PAD,
             <sha2::Sha256 as sha2::Digest>::digest(verifier.as_bytes()),
         );
-        Way {
+        SignInUnderWay {
             redirect_uri: format!("{}/v2/web/upstream/{name}/callback", visit.origin),
             nonce: visit.browser.proof(&["upstream nonce", state, name]),
             verifier,
@@ -103,10 +103,10 @@ impl Way {
     }
 }
 
-/// `GET /v2/web/upstream/{name}/callback`: back from the upstream.
+/// `GET /v2/web/upstream/{name}/callback`: receives the browser back.
 pub(crate) async fn callback(State(web): State<Web>, Path(name): Path<String>, mut visit: Visit) -> Response {
     let done = arrive(&web, &name, &mut visit).await;
-    // Once, whatever came of it.
+    // The cookie is used once, whatever the result.
     visit.browser.drop_upstream();
     match done {
         Ok(location) => page::go(&location, Some(visit.browser)),
@@ -114,39 +114,42 @@ pub(crate) async fn callback(State(web): State<Web>, Path(name): Path<String>, m
     }
 }
 
-async fn arrive(web: &Web, name: &str, visit: &mut Visit) -> Result<String, Trouble> {
-    let provider = web.upstreams.named(name).ok_or(Trouble::NoSuch)?;
-    let answer = Answer::read(&visit.query).ok_or(Trouble::Stranger)?;
-    let kept = visit.browser.upstream().ok_or(Trouble::Stranger)?.to_owned();
+async fn arrive(web: &Web, name: &str, visit: &mut Visit) -> Result<String, VisitError> {
+    let provider = web.upstreams.named(name).ok_or(VisitError::NoSuch)?;
+    let answer = Answer::read(&visit.query).ok_or(VisitError::Stranger)?;
+    let kept = visit.browser.upstream().ok_or(VisitError::Stranger)?.to_owned();
     let mut parts = kept.splitn(3, '.');
     let (state, from, carried) = match (parts.next(), parts.next(), parts.next()) {
         (Some(state), Some(from), Some(carried)) => (state, from, carried),
-        _ => return Err(Trouble::Stranger),
+        _ => return Err(VisitError::Stranger),
     };
     let same: bool = subtle::ConstantTimeEq::ct_eq(answer.state.as_bytes(), state.as_bytes()).into();
     if !same || from != name {
-        return Err(Trouble::Stranger);
+        return Err(VisitError::Stranger);
     }
     believes_sender(provider, &answer, visit).await?;
-    let code = answer.code.as_deref().ok_or(Trouble::Declined)?;
-    // As if the browser had come with the request itself: it is judged again.
+    let code = answer.code.as_deref().ok_or(VisitError::Declined)?;
+    // As if the browser had sent the request itself: it is checked again.
     visit.query = carried.to_owned();
-    let asking = web.asking(visit).await.map_err(Trouble::Refused)?;
+    let asking = web.asking(visit).await.map_err(VisitError::Refused)?;
     let began = visit.began();
-    let way = Way::of(visit, state, name);
+    let way = SignInUnderWay::of(visit, state, name);
     let exchange =
         Exchange { code, verifier: &way.verifier, redirect_uri: &way.redirect_uri, nonce: &way.nonce };
     let claims = provider.exchange(exchange, visit.now).await?;
     let at = match claims.authenticated {
-        // Our clocks may differ a little; the order of things that happened here does not.
+        // The provider's clock may differ a little from the service's.
         Some(at) if asking.demands.fresh && at >= began - SKEW => visit.now,
-        Some(_) | None if asking.demands.fresh => return Err(Trouble::NotFresh),
+        Some(_) | None if asking.demands.fresh => return Err(VisitError::NotFresh),
         Some(at) => at.min(visit.now),
         None => visit.now,
     };
-    let profile =
-        web.identity.by_upstream(&provider.settings, &claims, visit.now).await.map_err(Trouble::NotLetIn)?;
-    let before = web.present(visit).await.map_err(|error| Trouble::Refused(error.into()))?;
+    let profile = web
+        .identity
+        .by_upstream(&provider.settings, &claims, visit.now)
+        .await
+        .map_err(VisitError::ProviderSignInError)?;
+    let before = web.current_session(visit).await.map_err(|error| VisitError::Refused(error.into()))?;
     let authentication = Authentication {
         identity: profile.id,
         method: Method::Upstream(name.to_owned()),
@@ -158,13 +161,13 @@ async fn arrive(web: &Web, name: &str, visit: &mut Visit) -> Result<String, Trou
         .identity
         .sign_in(&profile, authentication, before.as_ref(), browser, visit.now)
         .await
-        .map_err(|error| Trouble::Refused(error.into()))?
-        .ok_or(Trouble::NotLetIn(NotLetIn::ShutOut))?;
+        .map_err(|error| VisitError::Refused(error.into()))?
+        .ok_or(VisitError::ProviderSignInError(ProviderSignInError::ShutOut))?;
     visit.browser.keep_session(&cookie);
     Ok(format!("/v2/oauth2/authorize?{}", visit.carried(&asking, began)))
 }
 
-/// What an upstream sends the browser back with.
+/// The parameters with which a provider sends the browser back.
 struct Answer {
     state: String,
     code: Option<String>,
@@ -180,7 +183,7 @@ impl Answer {
         let one = |name: &str| {
             let mut all = pairs.iter().filter(|(known, _)| known == name).map(|(_, value)| value.clone());
             let first = all.next();
-            // Twice is once too often.
+            // A repeated parameter is refused.
             if all.next().is_some() { Err(()) } else { Ok(first) }
         };
         let declined = one("error").ok()?.is_some();
@@ -192,45 +195,47 @@ impl Answer {
     }
 }
 
-/// An answer that says from whom it is has to be from the one that was asked.
-async fn believes_sender(provider: &Provider, answer: &Answer, visit: &Visit) -> Result<(), Trouble> {
+/// Checks that an answer that names its issuer is from this provider.
+async fn believes_sender(provider: &Provider, answer: &Answer, visit: &Visit) -> Result<(), VisitError> {
     let always = provider.discovered(visit.now).await?.authorization_response_iss_parameter_supported;
     match &answer.issuer {
         Some(issuer) if *issuer == provider.settings.issuer => Ok(()),
         None if !always => Ok(()),
-        _ => Err(Trouble::Stranger),
+        _ => Err(VisitError::Stranger),
     }
 }
 
-fn tell(web: &Web, name: &str, trouble: Trouble, visit: Visit) -> Response {
+fn tell(web: &Web, name: &str, trouble: VisitError, visit: Visit) -> Response {
     let title =
         web.upstreams.named(name).map_or("It", |provider| provider.settings.title.as_str()).to_owned();
     let how = format!("oidc:{name}");
     let (status, text) = match trouble {
-        Trouble::Refused(refused) => return web.refuse(refused, visit.browser),
-        Trouble::NoSuch => (StatusCode::NOT_FOUND, "There is no such way to sign in.".to_owned()),
-        Trouble::Stranger => {
+        VisitError::Refused(refused) => return web.refuse(refused, visit.browser),
+        VisitError::NoSuch => (StatusCode::NOT_FOUND, "There is no such way to sign in.".to_owned()),
+        VisitError::Stranger => {
             audit::sign_in_refused(None, &how, "the answer does not belong to this browser");
             let text = "This answer does not belong to a sign-in that was begun in this window, or it was used already.";
             (StatusCode::BAD_REQUEST, text.to_owned())
         }
-        Trouble::Declined => (StatusCode::OK, format!("{title} did not sign you in.")),
-        Trouble::NotFresh => {
+        VisitError::Declined => (StatusCode::OK, format!("{title} did not sign you in.")),
+        VisitError::NotFresh => {
             audit::sign_in_refused(None, &how, "not signed in again");
             let text =
                 format!("The application asks that you sign in now, and {title} does not say that you did.");
             (StatusCode::FORBIDDEN, text)
         }
-        Trouble::Provider(error) => {
+        VisitError::Provider(error) => {
             tracing::warn!(upstream = name, %error, "a sign-in at an upstream failed");
             audit::sign_in_refused(None, &how, "the upstream's answer is not believed");
             let text =
                 format!("The sign-in at {title} did not work: its server did not give a proper answer.");
             (StatusCode::BAD_GATEWAY, text)
         }
-        Trouble::NotLetIn(NotLetIn::Store(error)) => return web.refuse(error.into(), visit.browser),
-        Trouble::NotLetIn(error) => {
-            tracing::warn!(upstream = name, %error, "somebody whom an upstream vouches for is not let in");
+        VisitError::ProviderSignInError(ProviderSignInError::Store(error)) => {
+            return web.refuse(error.into(), visit.browser);
+        }
+        VisitError::ProviderSignInError(error) => {
+            tracing::warn!(upstream = name, %error, "refused a person whom an upstream vouches for");
             audit::sign_in_refused(None, &how, "not let in");
             let text = format!("{title} knows you, but you cannot use this service: {error}.");
             (StatusCode::FORBIDDEN, text)

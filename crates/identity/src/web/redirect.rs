@@ -1,13 +1,13 @@
-//! Where codes may be sent: our own page that shows them, and what an application has registered.
+//! Checks where codes may be sent: the service's own page that shows them, and what an application has registered.
 //!
-//! The comparison is of bytes. One exception, from RFC 8252: a program on the person's own machine listens on whatever
-//! port is free, so a registered loopback address is met by the same one with another port.
+//! Bytes are compared. One exception, from RFC 8252: a program on the person's own machine listens on any free port, so a
+//! registered loopback address permits the same one with another port.
 
 use wire::rest::auth::CODE_PAGE;
 
 use crate::http::host_names::Origin;
 
-/// Whether `uri` may be given a code. `own` is the name the browser knows us by.
+/// Whether a code may be sent to `uri`. `own` is the service's name in the browser.
 pub fn permitted(uri: &str, registered: &[String], own: &Origin) -> bool {
     is_code_page(uri, own)
         || registered.iter().any(|known| known == uri)
@@ -16,7 +16,7 @@ pub fn permitted(uri: &str, registered: &[String], own: &Origin) -> bool {
         })
 }
 
-/// Whether `uri` is our own page that shows a code, under the name the browser knows us by.
+/// Whether `uri` is the service's own page that shows a code, under its name in the browser.
 pub fn is_code_page(uri: &str, own: &Origin) -> bool {
     let own = own.to_string();
     let bare = |text: &str| {
@@ -28,7 +28,7 @@ pub fn is_code_page(uri: &str, own: &Origin) -> bool {
     }
 }
 
-/// Where a form may lead besides our own pages.
+/// Where a form may lead, besides the service's own pages.
 pub fn form_target(redirect_uri: &str, own: &Origin) -> Option<String> {
     let target = target(redirect_uri);
     // It becomes part of a header.
@@ -47,7 +47,7 @@ pub fn target(redirect_uri: &str) -> String {
     }
 }
 
-/// Host and path of a loopback address, if it has no more than these and a port.
+/// Host and path of a loopback address, if it has only these and a port.
 fn loopback(uri: &str) -> Option<(&str, &str)> {
     let rest = uri.strip_prefix("http://")?;
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));

@@ -1,9 +1,8 @@
-//! What a client asks for at `GET /v2/oauth2/authorize`: read and judged, without IO.
+//! Parses and checks the request of a client at `GET /v2/oauth2/authorize`. Pure.
 //!
-//! As long as it is not clear that client and redirect URI belong together, nothing is ever sent to that URI: whoever is
-//! wrong there is told on a page. Afterwards the client is told, by a redirect, in OAuth's words.
+//! Until client and redirect URI are known to belong together, nothing is sent to that URI, and errors are shown on a page.
+//! Later errors go to the client by a redirect, in OAuth's form.
 
-use jiff::Timestamp;
 use uuid::Uuid;
 use wire::ClientId;
 
@@ -11,30 +10,30 @@ use super::redirect;
 use crate::applications::Application;
 use crate::http::host_names::Origin;
 use crate::scope::{self, Grant};
-use crate::sign_in_requirements::Demands;
+use crate::sign_in_requirements::RequestedSignIn;
 
-/// The longest query, as we would write it. It travels through the pages, and once in a cookie.
+/// The longest query, re-encoded. The pages pass it on, once in a cookie.
 pub const QUERY_LIMIT: usize = 3000;
 /// The most parameters.
 const MOST: usize = 40;
 /// The longest `state` and `nonce`: they are stored with the code.
 const ECHO_LIMIT: usize = 1024;
-/// How much of a text by the application is shown.
+/// How many characters of the application's message are shown.
 const SHOWN: usize = 300;
-/// Our own parameter: since when the person has been at it, with a proof that this browser was told so by us.
+/// The service's own parameter: when the person was sent here, with a proof that the service gave it to this browser.
 pub const BEGAN: &str = "farcall_began";
 
-/// The parameters, each there once.
+/// The parameters of the query, each once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct AuthorizeQuery {
     pairs: Vec<(String, String)>,
-    /// Names that came more than once.
+    /// Names that occurred more than once.
     twice: Vec<String>,
     /// The value of [`BEGAN`].
     pub began: Option<String>,
 }
 
-/// Told on a page: nothing is known of who asks.
+/// An error shown on a page, because the client is not verified yet.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Untrusted {
     #[error("The address of this page is too long.")]
@@ -53,7 +52,7 @@ pub enum Untrusted {
     Twice,
 }
 
-/// The standard's names for what is told to the client.
+/// The errors sent to the client, by the standard's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthorizeError {
     InvalidRequest,
@@ -81,7 +80,7 @@ impl AuthorizeError {
     }
 }
 
-/// Where the browser goes back to, and what the client wants to find there again.
+/// Where the browser returns to, and the client's `state`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Return {
     pub redirect_uri: String,
@@ -89,7 +88,7 @@ pub struct Return {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct ErrorRedirect {
     pub to: Return,
     pub error: AuthorizeError,
     pub description: String,
@@ -98,7 +97,7 @@ pub struct Told {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     Page(Untrusted),
-    Redirect(Box<Told>),
+    Redirect(Box<ErrorRedirect>),
 }
 
 impl From<Untrusted> for Fault {
@@ -107,31 +106,31 @@ impl From<Untrusted> for Fault {
     }
 }
 
-/// A request that can be granted if the person wants to.
+/// A valid request, which the person may grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     pub client: ClientId,
     pub to: Return,
     pub grants: Vec<Grant>,
-    /// Refresh tokens are wanted.
+    /// Refresh tokens are requested.
     pub offline: bool,
     pub challenge: String,
     pub nonce: Option<String>,
-    /// What the application calls itself: `app on host`.
+    /// The application's name for itself: `app on host`.
     pub label: Option<String>,
-    /// A word of the application to the person.
+    /// A message of the application to the person.
     pub message: Option<String>,
-    /// The username to begin with.
+    /// The username to fill in.
     pub hint: Option<String>,
-    /// Nobody may be asked anything.
+    /// No page may be shown (`prompt=none`).
     pub silent: bool,
-    pub demands: Demands,
-    /// The request as we write it: it travels through the pages.
+    pub demands: RequestedSignIn,
+    /// The query, re-encoded; the pages pass it on.
     pub query: String,
 }
 
-impl Asked {
-    pub fn read(query: &str) -> Result<Asked, Untrusted> {
+impl AuthorizeQuery {
+    pub fn read(query: &str) -> Result<AuthorizeQuery, Untrusted> {
         if query.len() > 4 * QUERY_LIMIT {
             return Err(Untrusted::TooLong);
         }
@@ -140,7 +139,8 @@ impl Asked {
         if all.len() > MOST {
             return Err(Untrusted::TooLong);
         }
-        let mut asked = Asked { pairs: Vec::with_capacity(all.len()), twice: Vec::new(), began: None };
+        let mut asked =
+            AuthorizeQuery { pairs: Vec::with_capacity(all.len()), twice: Vec::new(), began: None };
         for (name, value) in all {
             if name == BEGAN {
                 asked.began = Some(value);
@@ -150,7 +150,7 @@ impl Asked {
                 asked.pairs.push((name, value));
             }
         }
-        // Two readings of who asks or of where to go are none.
+        // Client and redirect URI must be unambiguous.
         if asked.twice.iter().any(|name| name == "client_id" || name == "redirect_uri") {
             return Err(Untrusted::Twice);
         }
@@ -164,18 +164,18 @@ impl Asked {
         serde_urlencoded::to_string(&self.pairs).unwrap_or_default()
     }
 
-    /// A parameter; one without a value counts as absent.
+    /// A parameter; an empty one counts as absent.
     fn get(&self, name: &str) -> Option<&str> {
         let found = self.pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
         found.filter(|value| !value.is_empty())
     }
 
-    /// Which application asks.
+    /// The id of the requesting application.
     pub fn client(&self) -> Result<ClientId, Untrusted> {
         self.get("client_id").ok_or(Untrusted::NoClient)?.parse().map_err(|_| Untrusted::UnknownClient)
     }
 
-    /// Judges the request of `application`, whose id is [`Asked::client`]. `own` is the name the browser knows us by.
+    /// Judges the request of `application`, whose id is [`AuthorizeQuery::client`]. `own` is the name the browser knows us by.
     pub fn judge(&self, application: &Application, own: &Origin) -> Result<Request, Fault> {
         let Application::Native(app) = application else { return Err(Untrusted::NotForPeople.into()) };
         let redirect_uri = self.get("redirect_uri").ok_or(Untrusted::Redirect)?;
@@ -185,7 +185,11 @@ impl Asked {
         let echo = |name: &str| self.get(name).filter(|text| text.len() <= ECHO_LIMIT).map(str::to_owned);
         let to = Return { redirect_uri: redirect_uri.to_owned(), state: echo("state") };
         let told = |error, description: &str| {
-            Fault::Redirect(Box::new(Told { to: to.clone(), error, description: description.to_owned() }))
+            Fault::Redirect(Box::new(ErrorRedirect {
+                to: to.clone(),
+                error,
+                description: description.to_owned(),
+            }))
         };
         let invalid = |description: &str| told(AuthorizeError::InvalidRequest, description);
         if let Some(name) = self.twice.first() {
@@ -208,7 +212,7 @@ impl Asked {
         if self.get("response_mode").is_some_and(|mode| mode != "query") {
             return Err(invalid("response_mode can only be query"));
         }
-        // Without it, whoever sees the code has the tokens.
+        // Without it, the code alone would be enough to get the tokens.
         let challenge = self.get("code_challenge").ok_or_else(|| invalid("code_challenge is missing"))?;
         if self.get("code_challenge_method") != Some("S256") {
             return Err(invalid("code_challenge_method has to be S256"));
@@ -238,7 +242,7 @@ impl Asked {
         };
         let policies: Result<Vec<Uuid>, _> =
             list("session_required_policies").iter().map(|id| id.parse::<Uuid>()).collect();
-        let demands = Demands {
+        let demands = RequestedSignIn {
             fresh: prompts.contains(&"login") || prompts.contains(&"select_account"),
             identities: list("session_required_identities"),
             domains: list("session_required_single_domain"),
@@ -265,11 +269,11 @@ impl Asked {
 }
 
 impl Request {
-    pub fn told(&self, error: AuthorizeError, description: &str) -> Told {
-        Told { to: self.to.clone(), error, description: description.to_owned() }
+    pub fn told(&self, error: AuthorizeError, description: &str) -> ErrorRedirect {
+        ErrorRedirect { to: self.to.clone(), error, description: description.to_owned() }
     }
 
-    /// The scopes as they were asked for, each once.
+    /// The requested scopes, each once.
     pub fn scope(&self) -> String {
         let scopes: Vec<&str> =
             self.grants.iter().flat_map(|grant| grant.scopes.iter().map(String::as_str)).collect();
@@ -278,7 +282,7 @@ impl Request {
 }
 
 impl Return {
-    /// The redirect URI with what the client is told.
+    /// The redirect URI with these parameters and the client's `state`.
     pub fn with(&self, pairs: &[(&str, &str)]) -> String {
         let mut pairs = pairs.to_vec();
         if let Some(state) = &self.state {
@@ -290,18 +294,18 @@ impl Return {
     }
 }
 
-impl Told {
+impl ErrorRedirect {
     pub fn location(&self) -> String {
         self.to.with(&[("error", self.error.name()), ("error_description", &self.description)])
     }
 }
 
-/// Whether this can be the SHA-256 of a verifier, in the form the standard gives it.
+/// Whether this has the form of a verifier's SHA-256.
 fn is_challenge(text: &str) -> bool {
     text.len() == 43 && text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_')
 }
 
-/// The beginning of a text by somebody else, without what could make it look like something different.
+/// The beginning of a text from the application, without control and direction characters.
 fn shown(text: &str, most: usize) -> String {
     let plain = |c: &char| {
         !c.is_control()
@@ -310,12 +314,10 @@ fn shown(text: &str, most: usize) -> String {
     text.chars().filter(plain).take(most).collect()
 }
 
-/// Since when the person has been at it, as the browser brings it back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Began(pub Timestamp);
-
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
     use store::NativeApp;
 
@@ -358,7 +360,7 @@ mod tests {
     }
 
     fn judge(query: &str) -> Result<Request, Fault> {
-        let asked = Asked::read(query)?;
+        let asked = AuthorizeQuery::read(query)?;
         asked.client()?;
         asked.judge(&app(), &own())
     }
@@ -397,7 +399,7 @@ mod tests {
         ] {
             assert_eq!(judge(&query), Err(Fault::Page(fault)), "{what}");
         }
-        assert!(Asked::read(&query(&[("client_id", Some(other))])).unwrap().client().is_ok());
+        assert!(AuthorizeQuery::read(&query(&[("client_id", Some(other))])).unwrap().client().is_ok());
     }
 
     #[test]

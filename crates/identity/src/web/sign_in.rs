@@ -1,8 +1,8 @@
 //! The sign-in page, and what its forms do.
 //!
-//! A wrong password, an unknown name and one without a password are answered with the same words at the same cost,
-//! disabled or not; that an account is disabled is told to who has its password. Somebody who has guessed too often is
-//! told how long to wait, whether or not there is such a person.
+//! A wrong password, an unknown username and one without a password get the same answer at the same cost, disabled or not.
+//! Only a person with the right password learns that the account is disabled. After too many guesses the answer is how
+//! long to wait, whether or not the account exists.
 
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -14,35 +14,35 @@ use super::page::{self, Page};
 use super::request::{AuthorizeError, Request};
 use super::{Posted, Refused, Visit, Web};
 use crate::audit;
-use crate::end_reason::Ended;
-use crate::login_throttle::By;
+use crate::end_reason::EndReason;
+use crate::login_throttle::CountedBy;
 use crate::password::PasswordError;
 use crate::people;
-use crate::sessions::Present;
-use crate::sign_in_requirements::Need;
+use crate::sessions::CurrentSession;
+use crate::sign_in_requirements::MissingRequirement;
 use store::secret::Hash;
 use store::{Authentication, Method};
 
-/// What the sign-in page is about.
+/// What the sign-in page shows.
 pub(super) struct SignInPage<'a> {
     pub application: &'a str,
     pub asking: &'a Request,
-    pub present: Option<&'a Present>,
-    pub need: Need,
-    /// The browser has the cookie of a session that means nothing any more.
+    pub present: Option<&'a CurrentSession>,
+    pub need: MissingRequirement,
+    /// The browser's session has ended.
     pub ended: bool,
-    /// The request as it goes on.
+    /// The query that the page passes on.
     pub carried: String,
     pub username: String,
     pub trouble: Option<Trouble>,
 }
 
-/// Why the last attempt did not work.
+/// Why the last attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
     Refused,
     /// The password was right.
-    Disabled(Ended),
+    Disabled(EndReason),
     Wait(SignedDuration),
     Busy,
 }
@@ -106,31 +106,35 @@ pub(super) fn sign_in_page(web: &Web, visit: &Visit, about: SignInPage<'_>) -> P
     page
 }
 
-/// Why somebody has to sign in, if that is not plain.
-fn said(need: &Need, present: Option<&Present>) -> Option<String> {
+/// Why the person must sign in, if the page must explain it.
+fn said(need: &MissingRequirement, present: Option<&CurrentSession>) -> Option<String> {
     let so_far = present.map(|present| format!(" You are signed in as {}.", present.profile.username));
     let so_far = so_far.unwrap_or_default();
     Some(match need {
-        Need::Anybody => return None,
-        Need::Again => format!("The application asks that you sign in now, even if you have before.{so_far}"),
-        Need::As(wanted) => format!("The application asks that you sign in as {wanted}.{so_far}"),
-        Need::Of(domains) => format!(
+        MissingRequirement::Anybody => return None,
+        MissingRequirement::Again => {
+            format!("The application asks that you sign in now, even if you have before.{so_far}")
+        }
+        MissingRequirement::As(wanted) => {
+            format!("The application asks that you sign in as {wanted}.{so_far}")
+        }
+        MissingRequirement::Of(domains) => format!(
             "This needs a username that ends in {}.{so_far}",
             domains.iter().map(|domain| format!("@{domain}")).collect::<Vec<_>>().join(" or ")
         ),
-        Need::NotOf(domains) => format!(
+        MissingRequirement::NotOf(domains) => format!(
             "This cannot be done with a username that ends in {}.{so_far}",
             domains.iter().map(|domain| format!("@{domain}")).collect::<Vec<_>>().join(" or ")
         ),
-        Need::Within(age) => {
+        MissingRequirement::Within(age) => {
             format!("This needs a sign-in that is not older than {}. Yours is; sign in again.", spoken(*age))
         }
-        Need::SecondFactor => {
+        MissingRequirement::SecondFactor => {
             "This needs a sign-in with a second factor. A password alone will not do: use your \
              organization's sign-in, if it is offered here and asks for one."
                 .to_owned()
         }
-        Need::Unknown(policy) => format!(
+        MissingRequirement::Unknown(policy) => format!(
             "This is protected by the policy {policy}, which does not exist here. Signing in will not help."
         ),
     })
@@ -154,7 +158,7 @@ fn told(trouble: &Trouble) -> String {
     }
 }
 
-/// A span of time as people say it, rounded up.
+/// A duration for people to read, rounded up.
 pub(super) fn spoken(span: SignedDuration) -> String {
     let seconds = (span.as_millis() + 999) / 1000;
     let (count, unit) = match seconds {
@@ -189,7 +193,7 @@ async fn attempt(web: &Web, visit: &mut Visit, form: &Posted) -> Result<Result<S
     let carried = visit.carried(&asking, visit.began());
     form.ours(visit, &["sign-in", &visit.query.clone()])?;
     let (username, password) = (form.get("username"), form.get("password"));
-    let before = web.present(visit).await?;
+    let before = web.current_session(visit).await?;
     let signed_in = match guess(web, visit, username, password).await? {
         Ok(profile) => {
             let authentication =
@@ -209,7 +213,8 @@ async fn attempt(web: &Web, visit: &mut Visit, form: &Posted) -> Result<Result<S
             Ok(Ok(format!("/v2/oauth2/authorize?{carried}")))
         }
         Err(trouble) => {
-            let need = web.need(&asking, before.as_ref(), visit).await?.unwrap_or(Need::Anybody);
+            let need =
+                web.need(&asking, before.as_ref(), visit).await?.unwrap_or(MissingRequirement::Anybody);
             let application = web.application_name(&asking, visit).await?;
             let wait = if let Trouble::Wait(wait) = trouble { Some(wait) } else { None };
             let page = SignInPage {
@@ -227,42 +232,42 @@ async fn attempt(web: &Web, visit: &mut Visit, form: &Posted) -> Result<Result<S
     }
 }
 
-/// One guess at a password, counted.
+/// Checks a password and counts the attempt.
 async fn guess(
     web: &Web,
     visit: &Visit,
     username: &str,
     password: &str,
 ) -> Result<Result<store::Profile, Trouble>, Refused> {
-    // In its one spelling, so that upper case gives no further guesses; what can't be a name counts as it is.
+    // Normalized, so that another spelling gives no further guesses; what is no username is counted as typed.
     let typed = people::username(username).unwrap_or_else(|| username.to_owned());
     let account = Hash::of(&typed);
     let known = match web.identity.profile_named(&typed).await? {
         Some(profile) => web.identity.browser_known(visit.browser.hash(), profile.id).await?,
         None => false,
     };
-    let by = By::all(account, visit.browser.hash(), known, visit.peer);
-    if let Err(wait) = web.guesses().begin(&by, visit.now) {
+    let by = CountedBy::all(account, visit.browser.hash(), known, visit.peer);
+    if let Err(wait) = web.throttle().begin(&by, visit.now) {
         audit::sign_in_refused(None, "password", "too many attempts");
         return Ok(Err(Trouble::Wait(wait)));
     }
     match web.identity.verify_password(&typed, password, visit.peer).await {
         Ok(profile) => {
-            web.guesses().right(&by);
+            web.throttle().right(&by);
             Ok(Ok(profile))
         }
         Err(PasswordError::Disabled(why)) => {
-            web.guesses().right(&by);
+            web.throttle().right(&by);
             let whom = web.identity.profile_named(&typed).await?.map(|profile| profile.id);
             audit::sign_in_refused(whom, "password", "disabled");
             Ok(Err(Trouble::Disabled(why)))
         }
         Err(PasswordError::Busy) => {
-            web.guesses().undone(&by);
+            web.throttle().undone(&by);
             Ok(Err(Trouble::Busy))
         }
         Err(PasswordError::Store(error)) => {
-            web.guesses().undone(&by);
+            web.throttle().undone(&by);
             Err(error.into())
         }
         Err(_) => {
@@ -273,7 +278,7 @@ async fn guess(
     }
 }
 
-/// `POST /v2/web/cancel`: the person does not want to go on.
+/// `POST /v2/web/cancel`: the person refuses.
 pub(super) async fn cancel(State(web): State<Web>, visit: Visit, form: Posted) -> Response {
     let done = async {
         let asking = web.asking(&visit).await?;
@@ -286,7 +291,7 @@ pub(super) async fn cancel(State(web): State<Web>, visit: Visit, form: Posted) -
     }
 }
 
-/// "Not you?" on a page where somebody is signed in.
+/// "Not you?" on a page that shows who is signed in.
 pub(super) fn not_you(visit: &Visit, query: &str) -> Markup {
     html! {
         form method="post" action={ "/v2/web/logout?" (query) } {

@@ -1,5 +1,4 @@
-//! `/v2/web/logout`: ends the browser's session. Tokens stay with the programs that have them; these log out by
-//! themselves.
+//! `/v2/web/logout`: ends the browser's session. Programs keep their tokens, and log out by themselves.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -10,7 +9,7 @@ use super::page::{self, Page};
 use super::{Posted, Refused, Visit, Web};
 
 pub(super) async fn ask(State(web): State<Web>, visit: Visit) -> Response {
-    let present = match web.present(&visit).await {
+    let present = match web.current_session(&visit).await {
         Ok(present) => present,
         Err(error) => return web.refuse(error.into(), visit.browser),
     };
@@ -31,7 +30,7 @@ pub(super) async fn ask(State(web): State<Web>, visit: Visit) -> Response {
     web.show(page, visit.browser)
 }
 
-/// With a request that came along, the person goes on to sign in as somebody else.
+/// With a request in the query, the person goes on to sign in as another user.
 pub(super) async fn sign_out(State(web): State<Web>, mut visit: Visit, form: Posted) -> Response {
     match attempt(&web, &mut visit, &form).await {
         Ok(location) => page::go(&location, Some(visit.browser)),
@@ -41,7 +40,7 @@ pub(super) async fn sign_out(State(web): State<Web>, mut visit: Visit, form: Pos
 
 async fn attempt(web: &Web, visit: &mut Visit, form: &Posted) -> Result<String, Refused> {
     form.ours(visit, &["logout", &visit.query.clone()])?;
-    if let Some(present) = web.present(visit).await? {
+    if let Some(present) = web.current_session(visit).await? {
         web.identity.sign_out(&present).await?;
     }
     visit.browser.drop_session();

@@ -13,7 +13,7 @@ use crate::operate::administration::request::{
 use crate::operate::administration::{self, Administration};
 use crate::operate::data_directory::{Directory, DirectoryError};
 use identity::Identity;
-use identity::audit::By;
+use identity::audit::Initiator;
 use store::Store;
 
 /// The flags of every administrative command.
@@ -79,7 +79,7 @@ async fn perform(directory: &Directory, request: Request) -> anyhow::Result<Repl
         Ok(_lock) => {
             let store = Store::open(&directory.database()).await?;
             let identity = Identity::new(store.clone(), directory.keys());
-            let by = By::Operator { uid: nix::unistd::getuid().as_raw() };
+            let by = Initiator::Operator { uid: nix::unistd::getuid().as_raw() };
             let reply = Administration { identity, dispatch: None, by }.perform(request).await;
             store.close().await;
             Ok(reply)

@@ -13,7 +13,7 @@ use clap::Args;
 use super::console::{complain, say};
 use crate::client_side::attended_command::{Signals, as_a_shell_says};
 use crate::client_side::connect::Forwarder;
-use crate::client_side::environment::{Proxies, Reach, quoted};
+use crate::client_side::environment::{Proxies, ServiceUrl, quoted};
 use crate::client_side::guard::Guarded;
 use store::private_file;
 
@@ -31,7 +31,7 @@ pub(super) struct Connect {
 
 impl Connect {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
-        let mut reach = Reach::parse(&self.url)?;
+        let mut reach = ServiceUrl::parse(&self.url)?;
         if !reach.tls() {
             anyhow::bail!(
                 "{} has no TLS, and a forwarder would make it no safer. Give its https:// URL; for a service on this \

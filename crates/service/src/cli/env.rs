@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::console::write;
-use crate::client_side::environment::{Proxies, Reach};
+use crate::client_side::environment::{Proxies, ServiceUrl};
 use crate::operate::data_directory::Directory;
 
 #[derive(Debug, Args)]
@@ -44,7 +44,7 @@ impl Env {
             }
             (None, None) => anyhow::bail!("give the service's URL or its data directory"),
         };
-        let mut reach = Reach::parse(&url)?;
+        let mut reach = ServiceUrl::parse(&url)?;
         if !here && !reach.is_safe_without_a_forwarder() && !self.insecure {
             anyhow::bail!(refusal(&reach));
         }
@@ -54,7 +54,7 @@ impl Env {
     }
 }
 
-fn refusal(reach: &Reach) -> String {
+fn refusal(reach: &ServiceUrl) -> String {
     let url = reach.base();
     let why = match reach.tls() {
         true => "the SDK reaches it as a proxy, and its HTTP library verifies no proxy's certificate",

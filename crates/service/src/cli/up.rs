@@ -17,7 +17,7 @@ use crate::client_side::attended_command::{Signals, as_a_shell_says};
 use crate::client_side::environment::quoted;
 use crate::client_side::guard::Guarded;
 use crate::operate::data_directory::Directory;
-use crate::up::{self, Place, Up, Wish};
+use crate::up::{self, Up, UpDirectory, UpOptions};
 
 #[derive(Debug, Args)]
 pub(super) struct UpCommand {
@@ -42,23 +42,23 @@ impl UpCommand {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let data_dir = match self.data_dir {
             Some(directory) => directory,
-            None => usual_place()?,
+            None => usual_directory()?,
         };
         let directory = Directory::prepare(&data_dir)?;
-        let place = Place::prepare(&directory)?;
+        let up_directory = UpDirectory::prepare(&directory)?;
         let log = OpenOptions::new()
             .create(true)
             .append(true)
             .mode(0o600)
-            .open(place.service_log())
-            .with_context(|| format!("cannot write {}", place.service_log().display()))?;
+            .open(up_directory.service_log())
+            .with_context(|| format!("cannot write {}", up_directory.service_log().display()))?;
         logging::start(Logging {
             form: Form::Text,
             directives: "info",
             destination: Destination::File(Box::new(log)),
         })?;
         let raised = daemon::open_files::raise();
-        let wish = Wish {
+        let options = UpOptions {
             open_files: raised.inherited(),
             http_listen: self.http_listen,
             amqp_listen: self.amqp_listen,
@@ -69,7 +69,7 @@ impl UpCommand {
             // From here on no signal ends us without what we started being stopped.
             let mut signals = Signals::catch()?;
             let up = tokio::select! {
-                up = up::up(directory, place, wish) => up?,
+                up = up::up(directory, up_directory, options) => up?,
                 // Nothing was accepted yet, and the endpoint ends with us.
                 () = signals.any() => return Ok(ExitCode::FAILURE),
             };
@@ -85,7 +85,7 @@ fn report(text: &str) {
     complain(format_args!("farcall up: {text}"));
 }
 
-fn usual_place() -> anyhow::Result<PathBuf> {
+fn usual_directory() -> anyhow::Result<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("XDG_DATA_HOME")
         .or_else(|| Some(set("HOME")?.join(".local/share")))
@@ -98,12 +98,16 @@ fn tell(up: &Up) -> std::io::Result<()> {
     complain(format_args!(
         "{person} owns what runs here. For a password to log in with: farcall user reset {person} --data-dir {data}",
         person = up.person,
-        data = quoted(&up.place.data().display().to_string()),
+        data = quoted(&up.up_directory.data().display().to_string()),
     ));
     let word = |path: PathBuf| quoted(&path.display().to_string());
-    say(format_args!("eval \"$(cat {})\"", word(up.place.environment())))?;
-    say(format_args!("python3 {}", word(up.place.hello())))?;
-    say(format_args!("tail -f {} {}", word(up.place.service_log()), word(up.place.endpoint_log())))
+    say(format_args!("eval \"$(cat {})\"", word(up.up_directory.environment())))?;
+    say(format_args!("python3 {}", word(up.up_directory.hello())))?;
+    say(format_args!(
+        "tail -f {} {}",
+        word(up.up_directory.service_log()),
+        word(up.up_directory.endpoint_log())
+    ))
 }
 
 /// Says what to do, and keeps everything up until somebody stops us.

@@ -1,8 +1,8 @@
-//! A command that a program of ours runs for its user, and every process that comes of it.
+//! Runs a command for the user and ends every process that it leaves behind.
 //!
-//! The command is in our process group, so that a terminal is its own to read and to interrupt. What it starts is found
-//! as our descendants: this process is the reaper of orphans (a "child subreaper") meanwhile, so that neither a new
-//! session nor a second fork leads out. When the command has ended, what it left behind is ended too.
+//! The command is in the process group of this process, so that it can read from the terminal and be interrupted by it. Its
+//! processes are the descendants of this process, which adopts orphans ("child subreaper"), so that neither a new session
+//! nor a second fork escapes. When the command has ended, its remaining processes are ended too.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -17,10 +17,10 @@ use nix::unistd::{Pid, getpid};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How long processes get between SIGTERM and SIGKILL, when it is not theirs to decide.
+/// The time between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// A fork bomb is outrun within a few looks after the grace, or not at all.
+/// How often the processes are listed after the grace: enough to end a fork bomb, if it can be ended.
 const LOOKS_AFTER_GRACE: u32 = 200;
 
 /// The signals that stop this process, caught.
@@ -89,7 +89,7 @@ pub async fn run(
     status
 }
 
-/// A status as shells give it: killed by signal n is 128 + n.
+/// The exit status as shells report it: 128 + n for a process killed by signal n.
 pub fn as_a_shell_says(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
@@ -104,7 +104,7 @@ async fn end(child: &mut Child, tree: &Tree) -> io::Result<ExitStatus> {
     child.wait().await
 }
 
-/// The command's processes: our descendants, but for another child of ours and its own.
+/// The command's processes: the descendants of this process, except another child and its descendants.
 pub(super) struct Tree {
     command: Option<Pid>,
     other: Option<Pid>,
@@ -129,7 +129,7 @@ impl Tree {
         }
     }
 
-    /// Ends what is left: asks, then kills.
+    /// Ends the remaining processes: SIGTERM, then SIGKILL.
     pub(super) async fn end(&self) {
         let mut asked = HashSet::new();
         let asking = tokio::time::timeout(GRACE, async {
@@ -161,7 +161,7 @@ impl Tree {
             self.reap();
             tokio::time::sleep(LOOK_AGAIN).await;
         }
-        tracing::warn!(left = self.living().len(), "processes of the command do not end");
+        tracing::warn!(left = self.living().len(), "processes of the command did not end");
     }
 
     fn living(&self) -> Vec<Process> {
@@ -184,7 +184,7 @@ struct Process {
     pid: Pid,
     parent: Pid,
     group: Pid,
-    /// It has ended, and nobody has waited for it yet.
+    /// It is a zombie: it has ended and was not waited for.
     dead: bool,
 }
 

@@ -1,7 +1,7 @@
-//! What a client must have in its environment to reach a service, wherever that is. Pure.
+//! Environment variables with which the stock SDK reaches a service at any URL. Pure.
 //!
-//! The stock SDK knows one address of a service of one's own, `http://localhost:5000`, and takes no other. A service that is
-//! elsewhere is reached through `http_proxy`: through a forwarder on the client's own machine
+//! The stock SDK knows one address of a self-hosted service, `http://localhost:5000`, and accepts no other. A service at
+//! another address is reached through `http_proxy`: through a forwarder on the client's own machine
 //! ([`connect`](crate::client_side::connect)), or, without verification, through the service itself, for it answers requests in the form
 //! that proxies get. Only the addresses of identity and broker may be any.
 
@@ -12,34 +12,34 @@ use std::path::{Path, PathBuf};
 use axum::http::Uri;
 use client::service_address::user_directory;
 
-/// The port of the one address.
+/// The port of that address.
 const KNOWN_PORT: u16 = 5000;
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0:?} is not the URL of a service, such as http://localhost:5000 or https://compute.example.org")]
 pub struct NotAService(String);
 
-/// How a service is reached.
+/// The URL of a service, and how it is verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reach {
+pub struct ServiceUrl {
     tls: bool,
     host: String,
     port: u16,
-    /// On the client's machine: the root of a private authority.
+    /// The file with the root of a private authority, on the client's machine.
     pub authority: Option<PathBuf>,
 }
 
-/// What to set, what to unset, and what to know.
+/// Variables to set and to unset, and notes for the user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Variables {
     pub set: Vec<(&'static str, String)>,
-    /// Set to what lies at this path below the home directory.
+    /// Variables to set to this path below the home directory.
     pub below_home: Vec<(&'static str, String)>,
     pub unset: Vec<&'static str>,
     pub notes: Vec<&'static str>,
 }
 
-/// The proxies that a client's environment names already.
+/// The proxy variables in a client's environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxies {
     /// The URL of the one for plain HTTP.
@@ -49,7 +49,7 @@ pub struct Proxies {
 }
 
 impl Proxies {
-    /// Of an environment.
+    /// Reads them from an environment.
     pub fn of(variable: impl Fn(&str) -> Option<String>) -> Proxies {
         let one =
             |names: &[&str]| names.iter().find_map(|name| variable(name)).filter(|value| !value.is_empty());
@@ -59,7 +59,7 @@ impl Proxies {
         }
     }
 
-    /// Of this process.
+    /// Reads them from this process's environment.
     pub fn here() -> Proxies {
         Proxies::of(|name| std::env::var(name).ok())
     }
@@ -88,8 +88,8 @@ impl Proxies {
     }
 }
 
-impl Reach {
-    pub fn parse(url: &str) -> Result<Reach, NotAService> {
+impl ServiceUrl {
+    pub fn parse(url: &str) -> Result<ServiceUrl, NotAService> {
         let bad = || NotAService(url.to_owned());
         let parsed: Uri = url.parse().map_err(|_| bad())?;
         let tls = match parsed.scheme_str() {
@@ -103,10 +103,10 @@ impl Reach {
             return Err(bad());
         }
         let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        Ok(Reach { tls, host: authority.host().to_ascii_lowercase(), port, authority: None })
+        Ok(ServiceUrl { tls, host: authority.host().to_ascii_lowercase(), port, authority: None })
     }
 
-    /// On the client's own machine, or at the near end of a tunnel.
+    /// Whether it is on the client's own machine, or at the near end of a tunnel.
     fn local(&self) -> bool {
         let bare = self.host.trim_matches(['[', ']']);
         bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
@@ -130,7 +130,7 @@ impl Reach {
         self.tls
     }
 
-    /// The port, unless it is the usual one.
+    /// The port, unless it is the scheme's default.
     fn unusual_port(&self) -> Option<u16> {
         let usual = if self.tls { 443 } else { 80 };
         (self.port != usual).then_some(self.port)
@@ -145,12 +145,12 @@ impl Reach {
         }
     }
 
-    /// Where the SDK keeps what it knows of this service, below the home directory.
+    /// The SDK's directory for this service, below the home directory.
     pub fn user_directory(&self) -> String {
         user_directory(&self.host, self.unusual_port())
     }
 
-    /// Whether requests and tokens stay on this machine, as far as we know.
+    /// Whether requests and tokens stay on this machine, as far as the URL tells.
     pub fn is_safe_without_a_forwarder(&self) -> bool {
         self.local() && !self.tls
     }
@@ -161,7 +161,7 @@ impl Reach {
         let base = self.base();
         let mut it = Variables::default();
         it.set.push(("GLOBUS_SDK_ENVIRONMENT", "local".to_owned()));
-        // Logins go straight to it, and are verified: a browser has to find it by this address, too.
+        // Logins go directly to the service, with verification: a browser must reach it at this address, too.
         it.set.push(("GLOBUS_SDK_SERVICE_URL_AUTH", format!("{base}/")));
         it.set.push(("FARCALL_SERVICE_URL", base));
         it.set.push(("http_proxy", proxy));
@@ -181,21 +181,21 @@ impl Reach {
         it
     }
 
-    /// For a client that has only variables, in an environment that names these proxies.
+    /// The variables for a client without a forwarder, in an environment with these proxies.
     pub fn variables(&self, proxies: &Proxies) -> Variables {
         let mut it = Variables::default();
         let base = self.base();
         let known = self.is_where_the_sdk_looks();
         it.set.push(("GLOBUS_SDK_ENVIRONMENT", "local".to_owned()));
         let auth = if known { "http://localhost:5000".to_owned() } else { base.clone() };
-        // Clients append paths to it as it stands.
+        // Clients append paths to it unchanged.
         it.set.push(("GLOBUS_SDK_SERVICE_URL_AUTH", format!("{auth}/")));
         it.set.push(("FARCALL_SERVICE_URL", base.clone()));
         it.below_home.push(("GLOBUS_COMPUTE_USER_DIR", self.user_directory()));
         if known {
             it.notes.push("The service is where the SDK looks for it.");
             if proxies.http.is_some() {
-                // It would be asked for this machine's own name, and be shown the token.
+                // The other proxy would receive requests for localhost, and with them the token.
                 let exempt = ["localhost", "127.0.0.1"].into_iter().chain(proxies.exempt.as_deref());
                 it.set.push(("no_proxy", exempt.collect::<Vec<_>>().join(",")));
                 it.unset.push("NO_PROXY");
@@ -204,12 +204,12 @@ impl Reach {
         }
         it.notes.push("The SDK reaches the service as a proxy for http://localhost:5000.");
         it.set.push(("http_proxy", base));
-        // Another spelling would go before, or exempt localhost.
+        // Another spelling would take precedence, or exempt localhost.
         it.unset.extend(["HTTP_PROXY", "NO_PROXY"]);
         if self.tls || self.local() {
             it.unset.push("no_proxy");
         } else {
-            // What is asked of identity goes straight to it.
+            // Requests to the identity service go directly to it.
             it.set.push(("no_proxy", self.host.clone()));
         }
         if self.tls {
@@ -229,7 +229,7 @@ impl Reach {
 }
 
 impl Variables {
-    /// What a shell evaluates.
+    /// The shell setup.
     pub fn script(&self) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
@@ -248,7 +248,7 @@ impl Variables {
         text
     }
 
-    /// The same for a program that is about to be started, by somebody with this home directory.
+    /// Sets the variables for a program to be started, by a user with this home directory.
     pub fn apply(&self, command: &mut tokio::process::Command, home: Option<&Path>) {
         for name in &self.unset {
             command.env_remove(name);
@@ -260,7 +260,7 @@ impl Variables {
     }
 }
 
-/// One word of a shell, whatever it holds.
+/// Quotes any text as one word of a shell.
 pub fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\'', r"'\''"))
 }
@@ -304,7 +304,7 @@ mod tests {
             ),
         ];
         for (url, auth, proxy, exempt) in table {
-            let variables = Reach::parse(url).unwrap().variables(&Proxies::default());
+            let variables = ServiceUrl::parse(url).unwrap().variables(&Proxies::default());
             assert_eq!(value(&variables, "GLOBUS_SDK_ENVIRONMENT"), Some("local"));
             assert_eq!(value(&variables, "GLOBUS_SDK_SERVICE_URL_AUTH"), Some(auth), "{url}");
             assert_eq!(value(&variables, "http_proxy"), proxy, "{url}");
@@ -317,7 +317,7 @@ mod tests {
     fn a_proxy_that_is_there_does_not_stand_before_this_machine() {
         let of = |held: &[(&str, &str)]| {
             let held = |name: &str| Some(held.iter().find(|(of, _)| *of == name)?.1.to_owned());
-            Reach::parse("http://localhost:5000").unwrap().variables(&Proxies::of(held))
+            ServiceUrl::parse("http://localhost:5000").unwrap().variables(&Proxies::of(held))
         };
         type Held = [(&'static str, &'static str)];
         let table: [(&Held, Option<&str>); 5] = [
@@ -343,7 +343,7 @@ mod tests {
 
     #[test]
     fn a_private_authority() {
-        let mut reach = Reach::parse("https://compute.example.org").unwrap();
+        let mut reach = ServiceUrl::parse("https://compute.example.org").unwrap();
         reach.authority = Some("/etc/it's/ca.pem".into());
         let variables = reach.variables(&Proxies::default());
         assert_eq!(value(&variables, "GLOBUS_SDK_VERIFY_SSL"), Some("/etc/it's/ca.pem"));
@@ -354,7 +354,7 @@ mod tests {
 
     #[test]
     fn by_a_forwarder() {
-        let mut reach = Reach::parse("https://Compute.example.org:8443/").unwrap();
+        let mut reach = ServiceUrl::parse("https://Compute.example.org:8443/").unwrap();
         reach.authority = Some("/etc/ca.pem".into());
         let proxy = "http://farcall:secret@127.0.0.1:41000";
         insta::assert_snapshot!(reach.through(proxy.into(), &Proxies::default()).script(), @r#"
@@ -379,7 +379,7 @@ mod tests {
         ];
         for (outside, inside, others_go) in table {
             let proxies = Proxies::of(|name| (name == "no_proxy").then(|| outside.to_owned()));
-            let reach = Reach::parse("http://127.0.0.1:5001").unwrap();
+            let reach = ServiceUrl::parse("http://127.0.0.1:5001").unwrap();
             let variables = reach.through("http://p".into(), &proxies);
             assert_eq!(value(&variables, "no_proxy"), inside, "{outside}");
             assert_eq!(variables.unset.contains(&"no_proxy"), inside.is_none(), "{outside}");
@@ -398,7 +398,7 @@ mod tests {
             ("https://compute.example.org", false),
         ];
         for (url, safe) in table {
-            assert_eq!(Reach::parse(url).unwrap().is_safe_without_a_forwarder(), safe, "{url}");
+            assert_eq!(ServiceUrl::parse(url).unwrap().is_safe_without_a_forwarder(), safe, "{url}");
         }
     }
 
@@ -414,7 +414,7 @@ mod tests {
             "http://me@a",
             "amqp://a",
         ] {
-            assert!(Reach::parse(url).is_err(), "{url}");
+            assert!(ServiceUrl::parse(url).is_err(), "{url}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Who may do what at the broker.
+//! Decides who may log in to the broker and what they may do there.
 //!
 //! An endpoint reads its own task and command queues and publishes under its own keys; a client reads the queues of
 //! its own task groups. Nothing is declared, bound, deleted or purged from outside, and passive declares only find
-//! what one may use.
+//! queues that the caller may use.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,62 +13,67 @@ use broker::{
 use wire::queue::{HEARTBEAT_QUEUE, Name, RESULT_QUEUE, exchange};
 use wire::{EndpointId, IdentityId};
 
-use super::admission::{Admissions, Moment};
+use super::admission::{Admissions, LogInOrder};
 use super::broker_user::User;
 use super::observer::{self, EndpointObserver};
 use super::outbox::Feeder;
 use crate::clock;
 use crate::fair_shares::{Share, Shares};
-use identity::end_reason::Reasons;
+use identity::end_reason::EndReasons;
 use identity::http::arrival::network;
-use store::{Holder, RetireOlder, Store};
+use store::{Holder, RemoveOlderCredentials, Store};
 
-/// What one credential of an endpoint and of a client may use of the broker. A client's programs share theirs: its
-/// connections are bounded by what its identity may have.
+/// The broker's limits for one credential of an endpoint and of a client. A client's programs share a credential, so its
+/// connections are limited per identity instead.
 const ENDPOINT: Limits =
     Limits { connections: 20, channels: 16, consumers: 16, body: wire::message::LIMIT as u64 };
 const CLIENT: Limits = Limits { connections: usize::MAX, channels: 16, consumers: 200, body: 0 };
 
-/// The connections that are logged in, by address and by identity: an endpoint's count for its owner. Identities share
-/// half, so that those of one address leave room for others there.
+/// Counts the logged-in connections by address and by identity; an endpoint's count for its owner. One identity may have
+/// half of what one address may have, so that others at the address have room.
 #[derive(Debug)]
-pub(super) struct Open {
+pub(super) struct OpenConnections {
     by_address: Shares<IpAddr>,
     by_identity: Shares<IdentityId>,
 }
 
-impl Open {
-    pub(super) fn new(limits: &crate::limits::Limits) -> Open {
+impl OpenConnections {
+    pub(super) fn new(limits: &crate::limits::Limits) -> OpenConnections {
         let size = limits.amqp_connections;
-        Open { by_address: Shares::new(size), by_identity: Shares::new(size / 2) }
+        OpenConnections { by_address: Shares::new(size), by_identity: Shares::new(size / 2) }
     }
 }
 
-/// Somebody who is logged in, with what the connection takes of their shares.
+/// A logged-in user, with what the connection takes of the shares of its identity and address.
 #[derive(Debug)]
-struct Member {
+struct LoggedInUser {
     user: User,
     identity: IdentityId,
-    began: Moment,
+    began: LogInOrder,
     _address: Option<Share<IpAddr>>,
     _identity: Share<IdentityId>,
 }
 
 #[derive(Debug)]
-pub(super) struct Rules {
+pub(super) struct BrokerAccess {
     pub(super) store: Store,
     pub(super) admissions: Admissions,
     pub(super) deliveries: Feeder,
     pub(super) observer: Arc<dyn EndpointObserver>,
-    pub(super) open: Open,
-    pub(super) reasons: Reasons,
+    pub(super) open: OpenConnections,
+    pub(super) reasons: EndReasons,
 }
 
-impl Rules {
-    /// `user` as somebody whose log-in from `peer` began at `began`, if there is room for one more connection of theirs.
-    async fn member(&self, user: User, began: Moment, peer: Option<SocketAddr>) -> Result<Member, Refusal> {
+impl BrokerAccess {
+    /// Admits the log-in of `user` from `peer` that began at `began`, if there is room for one more connection.
+    async fn admit_user(
+        &self,
+        user: User,
+        began: LogInOrder,
+        peer: Option<SocketAddr>,
+    ) -> Result<LoggedInUser, Refusal> {
         let unavailable = |error| {
-            tracing::error!(%error, user = %user, "a log-in could not be checked");
+            tracing::error!(%error, user = %user, "cannot check a log-in");
             Refusal::Unavailable
         };
         let identity = match user.holder {
@@ -79,21 +84,21 @@ impl Rules {
             }
         };
         let full = || {
-            tracing::warn!(%identity, ?peer, "an identity or address has its share of limits.amqp_connections");
+            tracing::warn!(%identity, ?peer, "connection refused: the identity or address has its share of limits.amqp_connections");
             Refusal::Unavailable
         };
         let _identity = self.open.by_identity.take(identity, 1).ok_or_else(full)?;
         let address = peer.map(|peer| self.open.by_address.take(network(peer.ip()), 1).ok_or_else(full));
-        Ok(Member { user, identity, began, _address: address.transpose()?, _identity })
+        Ok(LoggedInUser { user, identity, began, _address: address.transpose()?, _identity })
     }
 }
 
-impl AccessControl for Rules {
+impl AccessControl for BrokerAccess {
     fn log_in<'a>(&'a self, login: Login) -> LogInFuture<'a> {
         Box::pin(async move {
             let user = User::parse(&login.user).ok_or(Refusal::Denied)?;
             let unavailable = |error| {
-                tracing::error!(%error, user = %user, "a log-in could not be checked");
+                tracing::error!(%error, user = %user, "cannot check a log-in");
                 Refusal::Unavailable
             };
             let began = self.admissions.moment();
@@ -108,13 +113,13 @@ impl AccessControl for Rules {
                 let text = format!("This connection URL expired at {expired:.0}: get a new one");
                 return Err(Refusal::Ended(text));
             }
-            let member = self.member(user, began, login.peer).await?;
+            let member = self.admit_user(user, began, login.peer).await?;
             if let Holder::Endpoint(endpoint) = user.holder {
                 if credential.supersedes {
-                    let retire = RetireOlder { endpoint, used: user.number };
+                    let retire = RemoveOlderCredentials { endpoint, used: user.number };
                     self.store.write(retire).await.map_err(unavailable)?;
                 }
-                if !self.admissions.logged_in(endpoint, user.number) {
+                if !self.admissions.record_log_in(endpoint, user.number) {
                     return Err(Refusal::Denied);
                 }
             }
@@ -128,7 +133,7 @@ impl AccessControl for Rules {
     }
 
     fn may(&self, who: &Principal, operation: &Operation<'_>) -> bool {
-        let Some(&Member { user, began, .. }) = who.get::<Member>() else { return false };
+        let Some(&LoggedInUser { user, began, .. }) = who.get::<LoggedInUser>() else { return false };
         match user.holder {
             Holder::Endpoint(endpoint) => {
                 let allowed =
@@ -145,9 +150,9 @@ impl AccessControl for Rules {
     }
 
     fn unknown_queue(&self, who: &Principal, queue: &str) -> Option<QueueOptions> {
-        let user = who.get::<Member>()?.user;
+        let user = who.get::<LoggedInUser>()?.user;
         match (Name::parse(queue)?, user.holder) {
-            // A group costs a row until somebody consumes its queue.
+            // A group without a consumer needs a row and no queue.
             (Name::Client(owner, _), Holder::Client(identity)) if owner == identity => Some(QueueOptions {
                 auto_delete: true,
                 backing: Some(Arc::new(self.deliveries.clone())),

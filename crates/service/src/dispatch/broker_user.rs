@@ -1,4 +1,4 @@
-//! The name of a user of the broker, and the URL with which that user connects.
+//! The names of the broker's users, and the URLs with which they connect.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ pub struct User {
 }
 
 impl User {
-    /// Takes only the spelling that is handed out.
+    /// Accepts only the spelling that the service issues.
     pub fn parse(name: &str) -> Option<User> {
         let (kind, rest) = name.split_once('.')?;
         let (subject, number) = rest.split_once('.')?;
@@ -37,7 +37,7 @@ impl fmt::Display for User {
     }
 }
 
-/// A credential that is about to be handed out.
+/// A credential that is about to be issued, as a URL.
 pub struct ConnectionUrl<'a> {
     pub holder: Holder,
     pub number: i64,

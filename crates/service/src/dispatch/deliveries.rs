@@ -1,13 +1,13 @@
-//! The outbox towards clients: `client.<identity>.<group>`.
+//! Feeds results to clients' queues, `client.<identity>.<group>`.
 
 use broker::{DropReason, Message, Properties};
 use wire::queue::Name;
 use wire::{IdentityId, TaskGroupId};
 
 use super::outbox::{BYTES, Loaded, Outbox, Row};
-use store::{Delivered, Store, StoreError};
+use store::{AcknowledgeDeliveries, Store, StoreError};
 
-/// Results on their way to clients.
+/// The outbox of results.
 #[derive(Debug)]
 pub(super) struct Deliveries {
     pub(super) store: Store,
@@ -32,7 +32,7 @@ impl Outbox for Deliveries {
 
     async fn acknowledged(&self, queue: &str, _user: &str, seqs: &[i64]) -> Result<(), StoreError> {
         let Some((_, group)) = group_of(queue) else { return Ok(()) };
-        self.store.write(Delivered { group, seqs: seqs.to_vec() }).await
+        self.store.write(AcknowledgeDeliveries { group, seqs: seqs.to_vec() }).await
     }
 
     async fn refused(&self, queue: &str, seqs: &[i64], why: DropReason) -> Result<(), StoreError> {

@@ -1,4 +1,4 @@
-//! What endpoints have sent and what waits to be handled: each endpoint has its turn, however much another sends.
+//! A queue of what endpoints sent that takes from each endpoint in turn, however much another sends.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,7 +7,7 @@ use wire::EndpointId;
 #[derive(Debug)]
 pub(super) struct FairQueue<T> {
     waiting: HashMap<EndpointId, VecDeque<T>>,
-    /// Those that have something waiting, each once; the first is next.
+    /// The endpoints that have something in the queue, each once; the first is next.
     order: VecDeque<EndpointId>,
 }
 
@@ -18,7 +18,7 @@ impl<T> Default for FairQueue<T> {
 }
 
 impl<T> FairQueue<T> {
-    /// `item` waits behind what `endpoint` sent before.
+    /// Adds `item` behind what `endpoint` sent before.
     pub(super) fn push(&mut self, endpoint: EndpointId, item: T) {
         let waiting = self.waiting.entry(endpoint).or_default();
         if waiting.is_empty() {
@@ -27,7 +27,7 @@ impl<T> FairQueue<T> {
         waiting.push_back(item);
     }
 
-    /// `item` waits instead of what `endpoint` sent before, which is answered.
+    /// Replaces what `endpoint` sent before by `item`. Returns what was replaced.
     pub(super) fn replace(&mut self, endpoint: EndpointId, item: T) -> Option<T> {
         let before = self.waiting.get_mut(&endpoint).and_then(VecDeque::pop_back);
         match before {
@@ -37,7 +37,7 @@ impl<T> FairQueue<T> {
         before
     }
 
-    /// The first that the endpoint whose turn it is has sent; its next one waits until all others had their turn.
+    /// Takes the oldest item of the endpoint whose turn it is, which then goes behind all others.
     pub(super) fn take(&mut self) -> Option<T> {
         let endpoint = self.order.pop_front()?;
         let waiting = self.waiting.get_mut(&endpoint)?;

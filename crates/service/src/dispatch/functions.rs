@@ -1,4 +1,4 @@
-//! The functions of tasks on their way: those that are small are remembered, so that a burst reads them once.
+//! Caches small functions, so that a burst of tasks reads each once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,11 +7,11 @@ use wire::FunctionId;
 
 use store::{Function, Store, StoreError};
 
-/// Functions remembered, and the most that one of them may measure to be remembered.
+/// The most functions in the cache, and the largest that is cached.
 const REMEMBERED: usize = 256;
 const REMEMBERED_BYTES: usize = 256 << 10;
 
-/// Clones share what is remembered.
+/// The cache of functions. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Functions {
     store: Store,

@@ -1,14 +1,14 @@
-//! Heartbeats come in: endpoints are online or leave, tasks come along, and a new run of an endpoint shows that the
-//! one before it is over.
+//! Receives heartbeats: endpoints report that they are online or stop, and how far their tasks are. A new run of an
+//! endpoint shows that the earlier one has ended.
 //!
 //! ```text
 //! broker --the newest of each endpoint--> waiting --each in turn--> presence, observer, runs
-//!                                                      |--> what they say of tasks: one bounded statement
+//!                                                      |--> states of tasks: one bounded statement
 //!                                                      +--> confirmed
 //! ```
 //!
-//! However fast an endpoint speaks, one of its heartbeats is handled at a time and one waits. One that a newer one has
-//! overtaken is confirmed unread: the newer says it all again.
+//! However fast an endpoint sends, one of its heartbeats is handled at a time and one waits. A waiting one is replaced by
+//! the next and confirmed unread, because the next repeats all of it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,13 +29,13 @@ use crate::clock;
 use crate::log_throttle::LogThrottle;
 use crate::tasks::ending::TaskEnder;
 use crate::tasks::presence::{self, Presence};
-use store::{Progress, Report, Run, Store, StoreError, Which};
+use store::{OpenTaskFilter, Progress, Report, Run, Store, StoreError};
 
-/// How long a new run may take to report what the one before it left behind.
+/// How long a new run may take to report the tasks of the run before it.
 const RECOVERY: SignedDuration = SignedDuration::from_secs(60);
-/// Heartbeats handled together.
+/// The most heartbeats handled at a time.
 const TOGETHER: usize = 64;
-/// The most that one may measure: stock endpoints say some kilobytes of themselves, and nothing of tasks.
+/// The largest heartbeat: those of stock endpoints have some kilobytes and no states of tasks.
 const LIMIT: usize = 512 << 10;
 
 /// The sink of the queue `heartbeats`. Clones share it.
@@ -49,29 +49,29 @@ struct Inner {
     observer: Arc<dyn EndpointObserver>,
     admissions: Admissions,
     broker: Handle,
-    waiting: Mutex<FairQueue<Beat>>,
+    waiting: Mutex<FairQueue<WaitingHeartbeat>>,
     arrived: Notify,
-    runs: Mutex<HashMap<EndpointId, Known>>,
+    runs: Mutex<HashMap<EndpointId, LastRun>>,
     dropped: LogThrottle,
 }
 
-/// A heartbeat that waits.
-struct Beat {
+/// A heartbeat that waits to be handled.
+struct WaitingHeartbeat {
     endpoint: EndpointId,
     user: User,
     message: Published,
     answer: PublishReply,
 }
 
-/// The run that an endpoint has shown last.
-struct Known {
+/// The last run that an endpoint reported.
+struct LastRun {
     run: Run,
-    /// What earlier runs left is given up by this task in time.
+    /// The task that ends what earlier runs left, after [`RECOVERY`].
     watch: Option<AbortHandle>,
 }
 
 impl Heartbeats {
-    /// With the runs that the store remembers; what those before them left behind is given up in time.
+    /// Starts with the stored runs; tasks of earlier runs are ended after [`RECOVERY`].
     pub(super) async fn new(
         store: Store,
         presence: Presence,
@@ -94,19 +94,19 @@ impl Heartbeats {
             dropped: LogThrottle::default(),
         }));
         for (endpoint, run) in known {
-            heartbeats.begun(endpoint, run);
+            heartbeats.begin_run(endpoint, run);
         }
         Ok(heartbeats)
     }
 
-    /// Handles what arrives, for as long as the service runs.
+    /// Handles heartbeats as long as the service runs.
     pub(super) async fn run(self) {
         loop {
             let arrived = self.0.arrived.notified();
             let waiting = !self.waiting().is_empty();
             if waiting {
                 self.handle_some(clock::now()).await;
-                // With nothing to write it has waited for nobody.
+                // With nothing to write it has not yielded yet.
                 tokio::task::yield_now().await;
             } else {
                 arrived.await;
@@ -114,96 +114,96 @@ impl Heartbeats {
         }
     }
 
-    /// `endpoint` is no more: nothing of it is remembered.
+    /// Forgets a deleted endpoint.
     pub(super) fn forget(&self, endpoint: EndpointId) {
-        if let Some(Known { watch: Some(watch), .. }) = self.runs().remove(&endpoint) {
+        if let Some(LastRun { watch: Some(watch), .. }) = self.runs().remove(&endpoint) {
             watch.abort();
         }
         self.0.presence.forget(endpoint);
     }
 
-    /// Handles some of those that wait, and confirms them.
+    /// Handles some of the waiting heartbeats, and confirms them.
     async fn handle_some(&self, now: Timestamp) {
         let mut answers = Vec::new();
         let mut report = Report::default();
         while answers.len() < TOGETHER && report.progress.len() < Report::MOST {
             let Some(beat) = self.waiting().take() else { break };
             match StatusReport::decode(beat.message.body()) {
-                Ok(said) if said.endpoint_id == beat.endpoint => {
-                    self.heard(beat.user, said, &mut report, now)
+                Ok(status) if status.endpoint_id == beat.endpoint => {
+                    self.record(beat.user, status, &mut report, now)
                 }
-                Ok(_) => self.complain(beat.user, "it speaks for another endpoint", now),
-                Err(_) => self.complain(beat.user, "it is not a status report", now),
+                Ok(_) => self.log_dropped(beat.user, "it is for another endpoint", now),
+                Err(_) => self.log_dropped(beat.user, "it is not a status report", now),
             }
             answers.push(beat.answer);
         }
         if (!report.runs.is_empty() || !report.progress.is_empty())
-            // Should it fail, the next start of the service takes the next heartbeat for a new run: later, not wrong.
+            // If this fails, the next start of the service takes the next heartbeat for a new run, which is harmless.
             && let Err(error) = self.0.store.write(report).await
         {
-            tracing::warn!(%error, "what heartbeats say could not be written");
+            tracing::warn!(%error, "cannot write what heartbeats reported");
         }
         PublishReply::all_safe(answers);
     }
 
-    pub(super) fn heard(&self, user: User, said: StatusReport, report: &mut Report, now: Timestamp) {
-        let endpoint = said.endpoint_id;
+    pub(super) fn record(&self, user: User, status: StatusReport, report: &mut Report, now: Timestamp) {
+        let endpoint = status.endpoint_id;
         if !self.0.admissions.admits(endpoint) {
             return;
         }
-        if let Some(run) = self.changed(user, &said, now) {
-            tracing::info!(%endpoint, run = run.name, "an endpoint has begun a run");
+        if let Some(run) = self.begun_run(user, &status, now) {
+            tracing::info!(%endpoint, run = run.name, "an endpoint began a new run");
             report.runs.push((endpoint, run));
         }
-        self.0.observer.reported(endpoint, user.number, said.liveness());
-        self.0.presence.heard(&said, super::consumes(&self.0.broker, endpoint), now);
+        self.0.observer.reported(endpoint, user.number, status.liveness());
+        self.0.presence.record(&status, super::consumes(&self.0.broker, endpoint), now);
         if !self.0.admissions.admits(endpoint) {
-            // It was deleted or locked in between.
+            // It was deleted or locked meanwhile.
             self.forget(endpoint);
         }
-        // Of too many, those of the newest tasks.
+        // If there are too many, those of the newest tasks.
         let room = Report::MOST - report.progress.len();
-        let states = said.task_statuses.into_iter().rev().take(room);
+        let states = status.task_statuses.into_iter().rev().take(room);
         report.progress.extend(states.filter_map(|(task, transitions)| {
             Some(Progress { endpoint, task, state: transitions.last()?.state })
         }));
     }
 
-    /// The run that has just shown itself, if this report is the first of it.
-    fn changed(&self, user: User, said: &StatusReport, now: Timestamp) -> Option<Run> {
-        let name = presence::run_name(&said.global_state)?;
+    /// The new run, if this report is its first.
+    fn begun_run(&self, user: User, status: &StatusReport, now: Timestamp) -> Option<Run> {
+        let name = presence::run_name(&status.global_state)?;
         {
             let runs = self.runs();
-            let known = runs.get(&said.endpoint_id).map(|it| &it.run);
-            // A ghost may still say a last word under its old credential.
+            let known = runs.get(&status.endpoint_id).map(|it| &it.run);
+            // The ended run's last heartbeat, under its old credential, may come late.
             if known.is_some_and(|known| known.name == name || user.number < known.credential) {
                 return None;
             }
         }
         let run = Run { name, credential: user.number, since: now };
-        self.begun(said.endpoint_id, run.clone());
+        self.begin_run(status.endpoint_id, run.clone());
         Some(run)
     }
 
-    /// `endpoint` has begun `run`. One task watches over all that its earlier runs left, however many those are.
-    fn begun(&self, endpoint: EndpointId, run: Run) {
+    /// Records that `endpoint` began `run`. One background task ends what all its earlier runs left.
+    fn begin_run(&self, endpoint: EndpointId, run: Run) {
         let mut runs = self.runs();
         let watch = runs.remove(&endpoint).and_then(|before| before.watch);
         let watch = watch.unwrap_or_else(|| {
             let (heartbeats, run) = (self.clone(), run.clone());
             tokio::spawn(async move { heartbeats.watch(endpoint, run).await }).abort_handle()
         });
-        runs.insert(endpoint, Known { run, watch: Some(watch) });
+        runs.insert(endpoint, LastRun { run, watch: Some(watch) });
     }
 
-    /// Once `run` has had its time, what its endpoint took under older credentials and has not ended is lost; and so on
-    /// with the run that it has begun meanwhile.
+    /// [`RECOVERY`] after the start of `run`, ends the open tasks that the endpoint took under older credentials. Goes on
+    /// with the run that the endpoint began meanwhile, if any.
     async fn watch(&self, endpoint: EndpointId, mut run: Run) {
         loop {
             let wait = (run.since + RECOVERY).duration_since(clock::now());
             tokio::time::sleep(wait.try_into().unwrap_or_default()).await;
-            if let Err(error) = self.give_up(endpoint, &run).await {
-                tracing::error!(%error, %endpoint, "the tasks of a lost run could not be ended");
+            if let Err(error) = self.end_lost_tasks(endpoint, &run).await {
+                tracing::error!(%error, %endpoint, "cannot end the tasks of an earlier run");
             }
             let mut runs = self.runs();
             match runs.get_mut(&endpoint) {
@@ -217,29 +217,30 @@ impl Heartbeats {
         }
     }
 
-    async fn give_up(&self, endpoint: EndpointId, run: &Run) -> Result<(), StoreError> {
+    async fn end_lost_tasks(&self, endpoint: EndpointId, run: &Run) -> Result<(), StoreError> {
         let text = format!(
             "Task failure due to loss of endpoint {endpoint}: it took the task and was started again without reporting it"
         );
-        let lost = self.0.ender.end_open(endpoint, Which::TakenBefore(run.credential), &text).await?;
+        let lost =
+            self.0.ender.end_open(endpoint, OpenTaskFilter::TakenBefore(run.credential), &text).await?;
         if lost > 0 {
-            tracing::warn!(%endpoint, tasks = lost, "tasks of an endpoint's earlier run were lost");
+            tracing::warn!(%endpoint, tasks = lost, "ended tasks that an endpoint's earlier run took and did not report");
         }
         Ok(())
     }
 
-    fn complain(&self, user: impl std::fmt::Display, why: &str, now: Timestamp) {
+    fn log_dropped(&self, user: impl std::fmt::Display, why: &str, now: Timestamp) {
         if let Some(count) = self.0.dropped.count(1, now) {
-            tracing::warn!(%user, why, count, "heartbeats were dropped; this is the last of them");
+            tracing::warn!(%user, why, count, "dropped invalid heartbeats; `why` is the reason of the last");
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, FairQueue<Beat>> {
+    fn waiting(&self) -> MutexGuard<'_, FairQueue<WaitingHeartbeat>> {
         // A panic while it was held cannot have left it half changed.
         self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn runs(&self) -> MutexGuard<'_, HashMap<EndpointId, Known>> {
+    fn runs(&self) -> MutexGuard<'_, HashMap<EndpointId, LastRun>> {
         self.0.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -254,11 +255,11 @@ impl Sink for Heartbeats {
         let (user, endpoint) = match sender(&message) {
             Ok(sender) => sender,
             Err(why) => {
-                self.complain(&message.user, why, clock::now());
+                self.log_dropped(&message.user, why, clock::now());
                 return answer.safe();
             }
         };
-        let beat = Beat { endpoint, user, message, answer };
+        let beat = WaitingHeartbeat { endpoint, user, message, answer };
         let before = self.waiting().replace(endpoint, beat);
         match before {
             Some(before) => before.answer.safe(),

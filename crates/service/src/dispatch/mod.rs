@@ -1,4 +1,4 @@
-//! Carries tasks out and results back: what ties the store to the broker.
+//! Carries tasks and results between the store and the broker.
 //!
 //! ```text
 //! submitted --> assignments (store) --feeder--> <ep>.tasks --> endpoint
@@ -7,8 +7,8 @@
 //! client <-- client.<id>.<group> <--feeder-- deliveries (store) <-- results   heartbeats --> presence
 //! ```
 //!
-//! The store is the truth and the queues are windows on it: nothing here is lost with the process. This module decides
-//! no access for people (see [`rules`](crate::permissions)) and speaks no HTTP.
+//! The store holds every task and result; a queue in the broker holds a part of its rows, so nothing is lost with the
+//! process. This module decides no access to the REST API (see [`permissions`](crate::permissions)) and speaks no HTTP.
 
 mod access;
 mod admission;
@@ -42,15 +42,15 @@ use broker_user::User;
 use deliveries::Deliveries;
 use functions::Functions;
 use heartbeats::Heartbeats;
-use identity::audit::{self, By};
-use identity::end_reason::Reasons;
+use identity::audit::{self, Initiator};
+use identity::end_reason::EndReasons;
 pub use observer::EndpointObserver;
 use outbox::Feeder;
 use results::ResultSink;
-use store::{Ended, Holder, Store, StoreError, Which};
+use store::{ConnectionsToClose, Holder, OpenTaskFilter, Store, StoreError};
 use tasks::Tasks;
 
-/// The dispatch, for the routes. Clones share it.
+/// The handle of dispatch. Clones share it.
 #[derive(Clone)]
 pub struct Dispatch {
     broker: Handle,
@@ -72,7 +72,7 @@ pub enum DispatchError {
 }
 
 impl Dispatch {
-    /// Sets everything up, with all that is unfinished in the store; the returned broker is to be run.
+    /// Sets up dispatch and the broker, and resumes what is unfinished in the store. The caller runs the returned broker.
     pub async fn open(
         store: Store,
         presence: Presence,
@@ -80,25 +80,25 @@ impl Dispatch {
         metrics: Metrics,
         limits: &Limits,
     ) -> Result<(Dispatch, Broker), DispatchError> {
-        store.settle_all().await?;
+        store.release_or_drop_all().await?;
         let (tasks, task_feeding) = Feeder::new();
         let (deliveries, delivery_feeding) = Feeder::new();
         let admissions = Admissions::default();
         let functions = Functions::new(store.clone());
         let waking = deliveries.clone();
         let ender = TaskEnder::new(store.clone(), metrics, move |queue| waking.wake(queue));
-        let rules = access::Rules {
+        let access = access::BrokerAccess {
             store: store.clone(),
             admissions: admissions.clone(),
             deliveries: deliveries.clone(),
             observer: observer.clone(),
-            open: access::Open::new(limits),
-            reasons: Reasons::new(store.clone()),
+            open: access::OpenConnections::new(limits),
+            reasons: EndReasons::new(store.clone()),
         };
         let defaults = broker::Config::default();
         let handshakes = defaults.handshakes.min(limits.amqp_connections / 4);
         let settings = broker::Config { handshakes, ..defaults };
-        let (server, broker) = Broker::new(settings, Arc::new(rules));
+        let (server, broker) = Broker::new(settings, Arc::new(access));
         let sink = ResultSink::default();
         let heartbeats = Heartbeats::new(
             store.clone(),
@@ -146,37 +146,37 @@ impl Dispatch {
         Ok((dispatch, server))
     }
 
-    /// Tasks for `endpoint` have been committed.
+    /// Called when tasks for `endpoint` have been committed: sends them.
     pub fn submitted(&self, endpoint: EndpointId) {
         self.tasks.wake(queue::task_queue(endpoint));
     }
 
-    /// Whether `endpoint` consumes its tasks, or a manager its commands, at this moment.
+    /// Whether `endpoint` consumes its queue of tasks, or a manager its queue of commands, at this moment.
     pub fn consumes(&self, endpoint: EndpointId) -> bool {
         consumes(&self.broker, endpoint)
     }
 
-    /// What ends tasks.
+    /// Ends tasks.
     pub fn ender(&self) -> &TaskEnder {
         &self.ender
     }
 
-    /// Ends the tasks that `endpoint` has not acknowledged with an error that says `why`. Answers how many those were.
+    /// Ends the tasks that `endpoint` has not acknowledged with an error that says `why`. Returns how many.
     pub async fn end_waiting(&self, endpoint: EndpointId, why: &str) -> Result<usize, StoreError> {
-        self.ender.end_open(endpoint, Which::Waiting, why).await
+        self.ender.end_open(endpoint, OpenTaskFilter::Waiting, why).await
     }
 
-    /// `endpoints` have been locked: their connections end with `why`, their tasks wait.
-    pub fn endpoints_locked(&self, endpoints: Vec<EndpointId>, why: &str, by: By) {
-        self.shut_out(&Ended { holders: Vec::new(), endpoints }, why, by);
+    /// Closes the connections of locked `endpoints`, with `why`. Their tasks wait.
+    pub fn endpoints_locked(&self, endpoints: Vec<EndpointId>, why: &str, by: Initiator) {
+        self.disconnect(&ConnectionsToClose { holders: Vec::new(), endpoints }, why, by);
     }
 
-    /// Whether `endpoint` was heard of lately.
+    /// Whether `endpoint` has sent a heartbeat lately.
     pub fn online(&self, endpoint: EndpointId) -> bool {
         self.presence.online(endpoint, clock::now())
     }
 
-    /// Whether `manager` reads its commands at this moment.
+    /// Whether `manager` consumes its queue of commands at this moment.
     pub fn reads_commands(&self, manager: EndpointId) -> bool {
         self.broker.queue(&queue::command_queue(manager)).is_some_and(|queue| queue.consumers > 0)
     }
@@ -186,43 +186,48 @@ impl Dispatch {
         &self.broker
     }
 
-    /// What the broker counts.
+    /// The broker's counters.
     pub fn broker_stats(&self) -> Stats {
         self.broker.stats()
     }
 
-    /// Publishes a message of our own.
+    /// Publishes a message of the service.
     pub fn publish(&self, message: Message) -> Confirm {
         self.broker.publish(message)
     }
 
-    /// A user endpoint has got a credential. One that still runs keeps its connections: its manager knows best.
-    pub fn user_endpoint_made(&self, endpoint: EndpointId) -> Result<(), DeclareError> {
+    /// Called when a user endpoint got a credential: makes its queues. If it still runs, it keeps its connections, because its
+    /// manager decides about them.
+    pub fn user_endpoint_registered(&self, endpoint: EndpointId) -> Result<(), DeclareError> {
         self.admissions.made(endpoint);
         self.declare(endpoint)
     }
 
-    /// `function` is no more: what was remembered of it is forgotten, and tasks of it end instead of being sent.
+    /// Called when `function` was deleted: removes it from the cache, so that its tasks end instead of being sent.
     pub fn function_deleted(&self, function: FunctionId) {
         self.functions.forget(function);
     }
 
-    /// `endpoint` has got credential `number`: its queues exist from now on, and its ghosts are gone.
+    /// Called when `endpoint` got credential `number`: makes its queues, and closes connections of earlier credentials.
     pub fn endpoint_registered(&self, endpoint: EndpointId, number: i64) -> Result<(), DeclareError> {
         for number in self.admissions.registered(endpoint, number) {
             let user = User { holder: Holder::Endpoint(endpoint), number };
             let ended = self.broker.disconnect_user(&user.to_string(), "the endpoint was registered again");
             if ended > 0 {
-                tracing::info!(%endpoint, ended, "connections of an endpoint's earlier credentials were ended");
+                tracing::info!(%endpoint, ended, "closed connections of an endpoint's earlier credentials");
             }
         }
         self.declare(endpoint)
     }
 
-    /// `endpoint` is no more: its connections end, nothing of it is remembered, and its open tasks end.
-    pub async fn endpoint_deleted(&self, endpoint: EndpointId, by: By) -> Result<(), StoreError> {
+    /// Called when `endpoint` was deleted: closes its connections, forgets it, and ends its open tasks.
+    pub async fn endpoint_deleted(&self, endpoint: EndpointId, by: Initiator) -> Result<(), StoreError> {
         self.admissions.deleted(endpoint);
-        self.cut(&[Holder::Endpoint(endpoint)], &format!("Endpoint {endpoint} was deleted"), by);
+        self.close_connections(
+            &[Holder::Endpoint(endpoint)],
+            &format!("Endpoint {endpoint} was deleted"),
+            by,
+        );
         self.heartbeats.forget(endpoint);
         self.broker.delete_queue(&queue::task_queue(endpoint));
         self.broker.delete_queue(&queue::command_queue(endpoint));
@@ -230,34 +235,34 @@ impl Dispatch {
         self.ender.end_orphans_of(endpoint).await
     }
 
-    /// Waits until what endpoints and clients have acknowledged is in the store. For when the broker has stopped.
+    /// Waits until all acknowledgements of endpoints and clients are in the store. Called after the broker has stopped.
     pub async fn finish(&self) {
         self.tasks.finish().await;
         self.deliveries.finish().await;
     }
 
-    /// Ends, with `why`, the connections of somebody who was shut out, and of the endpoints that were theirs, which may do
-    /// nothing until they are registered again. Log-ins that are under way come to nothing, too.
-    pub fn shut_out(&self, ended: &Ended, why: &str, by: By) {
+    /// Closes, with `why`, the connections of a disabled account and of its endpoints, which may do nothing until they are
+    /// registered again. Log-ins under way are refused, too.
+    pub fn disconnect(&self, ended: &ConnectionsToClose, why: &str, by: Initiator) {
         for &client in &ended.holders {
-            self.admissions.client_shut_out(client, clock::now());
+            self.admissions.block_client(client, clock::now());
         }
         for &endpoint in &ended.endpoints {
-            self.admissions.barred(endpoint);
+            self.admissions.block_endpoint(endpoint);
         }
         let clients = ended.holders.iter().copied().map(Holder::Client);
         let endpoints = ended.endpoints.iter().copied().map(Holder::Endpoint);
-        self.cut(&clients.chain(endpoints).collect::<Vec<_>>(), why, by);
+        self.close_connections(&clients.chain(endpoints).collect::<Vec<_>>(), why, by);
         for &endpoint in &ended.endpoints {
             self.presence.forget(endpoint);
         }
     }
 
-    /// Ends all connections of these, with `why`, and writes down of each how many those were.
-    fn cut(&self, holders: &[Holder], why: &str, by: By) {
+    /// Closes all connections of these, with `why`, and records in the audit log how many each had.
+    fn close_connections(&self, holders: &[Holder], why: &str, by: Initiator) {
         let connections: HashMap<Holder, Cell<usize>> =
             holders.iter().map(|&holder| (holder, Cell::default())).collect();
-        // They are looked for once, however many holders there are: the broker's state is locked meanwhile.
+        // One pass over the connections, however many holders there are: the broker's state is locked meanwhile.
         let own = |user: &str| {
             let count = User::parse(user).and_then(|user| connections.get(&user.holder));
             count.inspect(|count| count.set(count.get() + 1)).is_some()

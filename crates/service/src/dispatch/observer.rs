@@ -1,6 +1,6 @@
-//! What the broker notices of endpoints, told to whoever starts user endpoints.
+//! Reports to the module that starts user endpoints what endpoints do at the broker.
 //!
-//! Permissions are answered in [`access`](super::access) and change nothing; what an allowed operation shows is noted here.
+//! Permissions are answered in [`access`](super::access) and change nothing; allowed operations are reported here.
 
 use std::fmt::Debug;
 
@@ -9,16 +9,16 @@ use wire::EndpointId;
 use wire::message::Liveness;
 use wire::queue::Name;
 
-/// Is told what endpoints do at the broker. Called while the broker's state is locked: it must not block.
+/// Receives what endpoints do at the broker. Called while the broker's state is locked: it must not block.
 pub trait EndpointObserver: Debug + Send + Sync {
-    /// `manager` reads its commands from now on.
+    /// `manager` consumes its queue of commands from now on.
     fn reads_commands(&self, manager: EndpointId);
 
     /// `endpoint` has sent a heartbeat under the credential with this number.
     fn reported(&self, endpoint: EndpointId, credential: i64, liveness: Liveness);
 }
 
-/// Tells `observer` what an operation shows that `endpoint` was allowed.
+/// Reports an operation that `endpoint` was allowed.
 pub(super) fn note(observer: &dyn EndpointObserver, endpoint: EndpointId, operation: &Operation<'_>) {
     if let Operation::Consume { queue } = operation
         && let Some(Name::Commands(_)) = Name::parse(queue)

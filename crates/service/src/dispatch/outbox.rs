@@ -1,15 +1,15 @@
-//! From an outbox in the store to the window of a backed queue.
+//! Feeds rows of an outbox in the store to the window of a backed queue in the broker.
 //!
-//! The outbox is the truth. The broker opens a window when a queue gets its first consumer and says how much it wants;
-//! a [`Line`] per queue decides what to load next, and the [`Feeder`]'s task loads and feeds. Nothing polls: a grant, a
-//! commit, an acknowledgement wakes it.
+//! The broker opens a window when a queue gets its first consumer, and grants credit. A [`QueueFeed`] per queue decides
+//! what to load next, and the task of the [`Feeder`] loads and publishes. Nothing polls: grants, commits and
+//! acknowledgements wake it.
 //!
 //! ```text
-//! grant, wake --> Line --load--> store --loaded--> Line --feed--> broker --acknowledged--> store
+//! grant, wake --> QueueFeed --load--> store --loaded--> QueueFeed --feed--> broker --acknowledged--> store
 //! ```
 //!
-//! A new window starts again at the beginning of the outbox, but not before the acknowledgements of the last one have
-//! been written: else what a consumer has would be sent to the next one.
+//! A new window starts at the beginning of the outbox, once the acknowledgements of the last window have been written:
+//! else the next consumer would get what the last one has.
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
@@ -21,13 +21,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use store::StoreError;
 
-/// Rows loaded at a time, and bytes of them.
+/// The most rows loaded at a time, and the most bytes of them.
 pub(super) const ROWS: usize = 500;
 pub(super) const BYTES: usize = 8 << 20;
-/// How long a store that failed is left alone.
+/// The pause after the store failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What the store holds for the consumers of a kind of queue.
+/// The rows in the store for one kind of queue.
 pub(super) trait Outbox: Send + Sync + 'static {
     /// The first rows of `queue` after `after`, at most `count` of them and about [`BYTES`].
     fn load(
@@ -37,7 +37,7 @@ pub(super) trait Outbox: Send + Sync + 'static {
         count: usize,
     ) -> impl Future<Output = Result<Loaded, StoreError>> + Send;
 
-    /// A consumer has these, which logged in as `user`.
+    /// Records that a consumer, logged in as `user`, acknowledged these rows.
     fn acknowledged(
         &self,
         queue: &str,
@@ -45,7 +45,7 @@ pub(super) trait Outbox: Send + Sync + 'static {
         seqs: &[i64],
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Consumers refused these for good.
+    /// Records that the consumers of these rows rejected them.
     fn refused(
         &self,
         queue: &str,
@@ -54,7 +54,7 @@ pub(super) trait Outbox: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
-/// What a load found.
+/// The rows that a load read.
 #[derive(Debug, Default)]
 pub(super) struct Loaded {
     pub(super) rows: Vec<Row>,
@@ -68,7 +68,7 @@ pub(super) struct Row {
     pub(super) message: Message,
 }
 
-/// Read from the outbox after this row, at most so many.
+/// A read from the outbox: rows after `after`, at most `count`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Load {
     window: u64,
@@ -76,33 +76,33 @@ struct Load {
     count: usize,
 }
 
-/// One queue: what its window wants, and how far it has been fed.
+/// The state of one queue: what its window wants, and how far it has been fed.
 #[derive(Debug, Default)]
-struct Line {
-    /// A window is open: what it has been fed must be remembered, however little it wants at the moment.
+struct QueueFeed {
+    /// A window is open. Its position must be kept, even if it wants nothing at the moment.
     open: bool,
     credit: CreditBalance,
     fed: i64,
     /// The outbox may hold rows after `fed`.
     more: bool,
     loading: bool,
-    /// Something was written to the outbox while a load was on its way.
+    /// Rows were written to the outbox during a load.
     written: bool,
-    /// Acknowledgements on their way to the store.
-    settling: usize,
-    /// This window waits for those of the last one.
+    /// Acknowledgements that are not in the store yet.
+    unsettled: usize,
+    /// This window waits for the acknowledgements of the last one.
     held: bool,
-    /// Delivered in an earlier window and not acknowledged.
+    /// Rows delivered in an earlier window and not acknowledged.
     redelivered: HashSet<i64>,
 }
 
-impl Line {
+impl QueueFeed {
     fn granted(&mut self, credit: Credit) -> Option<Load> {
         if self.credit.add(credit) {
             self.open = true;
             self.fed = 0;
             self.more = true;
-            self.held = self.settling > 0;
+            self.held = self.unsettled > 0;
         }
         self.next()
     }
@@ -128,8 +128,8 @@ impl Line {
     }
 
     fn settled(&mut self, count: usize) -> Option<Load> {
-        self.settling -= count;
-        if self.settling == 0 {
+        self.unsettled -= count;
+        if self.unsettled == 0 {
             self.held = false;
         }
         self.next()
@@ -156,16 +156,16 @@ impl Line {
         Some(Load { window: self.credit.window(), after: self.fed, count: self.credit.messages().min(ROWS) })
     }
 
-    /// Whether nothing would be lost by forgetting it.
+    /// Whether its state can be dropped.
     fn idle(&self) -> bool {
-        !self.open && !self.loading && self.settling == 0 && self.redelivered.is_empty()
+        !self.open && !self.loading && self.unsettled == 0 && self.redelivered.is_empty()
     }
 }
 
-/// What became of messages.
+/// How delivered messages were settled.
 #[derive(Clone, Debug)]
-enum End {
-    /// By this user.
+enum Settlement {
+    /// Acknowledged by this user.
     Acknowledged(Arc<str>),
     Dropped(DropReason),
 }
@@ -173,19 +173,19 @@ enum End {
 #[derive(Debug)]
 enum Event {
     Credit(Arc<str>, Credit),
-    /// Something was written to the outbox of this queue.
+    /// Rows were written to the outbox of this queue.
     Woken(Arc<str>),
     Loaded(Arc<str>, u64, Result<Loaded, StoreError>),
-    Settle(Arc<str>, Vec<u64>, End),
+    Settle(Arc<str>, Vec<u64>, Settlement),
     Settled(Arc<str>, usize),
     Ended(Arc<str>, u64, Vec<u64>),
-    /// Answer when nothing is on its way to the store any more.
+    /// Answer when all acknowledgements are in the store.
     Finish(oneshot::Sender<()>),
-    /// This queue is no more.
+    /// This queue was deleted.
     Gone(Arc<str>),
     /// Answer which queues are remembered.
     #[cfg(test)]
-    Lines(oneshot::Sender<Vec<Arc<str>>>),
+    ListQueues(oneshot::Sender<Vec<Arc<str>>>),
 }
 
 /// Tells the feeding task what happened; the broker's [`Backing`] of every queue of a kind. Clones share it.
@@ -197,16 +197,16 @@ pub(super) struct Feeder {
 
 /// The feeding task, before it runs.
 #[derive(Debug)]
-pub(super) struct Feeding {
+pub(super) struct FeederTask {
     feeder: Feeder,
     events: mpsc::UnboundedReceiver<Event>,
 }
 
 impl Feeder {
-    pub(super) fn new() -> (Feeder, Feeding) {
+    pub(super) fn new() -> (Feeder, FeederTask) {
         let (sender, events) = mpsc::unbounded_channel();
         let feeder = Feeder { events: sender };
-        (feeder.clone(), Feeding { feeder, events })
+        (feeder.clone(), FeederTask { feeder, events })
     }
 
     /// Rows have been committed to the outbox of `queue`.
@@ -227,9 +227,9 @@ impl Feeder {
     }
 
     #[cfg(test)]
-    pub(super) async fn lines(&self) -> Vec<Arc<str>> {
+    pub(super) async fn queues(&self) -> Vec<Arc<str>> {
         let (answer, answered) = oneshot::channel();
-        self.tell(Event::Lines(answer));
+        self.tell(Event::ListQueues(answer));
         answered.await.unwrap()
     }
 
@@ -245,11 +245,11 @@ impl Backing for Feeder {
     }
 
     fn acknowledged(&self, queue: &Arc<str>, user: &Arc<str>, tokens: &[u64]) {
-        self.tell(Event::Settle(queue.clone(), tokens.to_vec(), End::Acknowledged(user.clone())));
+        self.tell(Event::Settle(queue.clone(), tokens.to_vec(), Settlement::Acknowledged(user.clone())));
     }
 
     fn dropped(&self, queue: &Arc<str>, tokens: &[u64], why: DropReason) {
-        self.tell(Event::Settle(queue.clone(), tokens.to_vec(), End::Dropped(why)));
+        self.tell(Event::Settle(queue.clone(), tokens.to_vec(), Settlement::Dropped(why)));
     }
 
     fn ended(&self, queue: &Arc<str>, window: u64, unacknowledged: &[u64]) {
@@ -257,17 +257,17 @@ impl Backing for Feeder {
     }
 }
 
-impl Feeding {
+impl FeederTask {
     /// Feeds `broker` from `outbox` until the service's last handle on it is dropped or the task is aborted.
     pub(super) async fn run<O: Outbox>(mut self, broker: Handle, outbox: Arc<O>) {
-        let mut lines: HashMap<Arc<str>, Line> = HashMap::new();
+        let mut feeds: HashMap<Arc<str>, QueueFeed> = HashMap::new();
         let mut finishing = Vec::new();
         while let Some(event) = self.events.recv().await {
             match event {
                 Event::Finish(answer) => finishing.push(answer),
-                event => self.handle(event, &mut lines, &broker, &outbox),
+                event => self.handle(event, &mut feeds, &broker, &outbox),
             }
-            if !finishing.is_empty() && lines.values().all(|line| line.settling == 0) {
+            if !finishing.is_empty() && feeds.values().all(|feed| feed.unsettled == 0) {
                 for answer in finishing.drain(..) {
                     let _ = answer.send(());
                 }
@@ -278,42 +278,42 @@ impl Feeding {
     fn handle<O: Outbox>(
         &self,
         event: Event,
-        lines: &mut HashMap<Arc<str>, Line>,
+        feeds: &mut HashMap<Arc<str>, QueueFeed>,
         broker: &Handle,
         outbox: &Arc<O>,
     ) {
         match event {
             Event::Credit(queue, credit) => {
-                let load = lines.entry(queue.clone()).or_default().granted(credit);
+                let load = feeds.entry(queue.clone()).or_default().granted(credit);
                 self.load(queue, load, outbox);
             }
             Event::Woken(queue) => {
                 // Without a line nobody consumes; whoever does reads from the beginning.
-                let load = lines.get_mut(&queue).and_then(Line::woken);
+                let load = feeds.get_mut(&queue).and_then(QueueFeed::woken);
                 self.load(queue, load, outbox);
             }
             Event::Loaded(queue, window, Ok(loaded)) => {
-                let Some(line) = lines.get_mut(&queue) else { return };
+                let Some(feed) = feeds.get_mut(&queue) else { return };
                 let sizes: Vec<_> =
                     loaded.rows.iter().map(|row| (row.seq, row.message.body().len())).collect();
-                let count = line.loaded(window, &sizes, loaded.more);
+                let count = feed.loaded(window, &sizes, loaded.more);
                 let messages = loaded.rows.into_iter().take(count).map(|row| StoredMessage {
                     token: row.seq.cast_unsigned(),
                     message: row.message,
-                    redelivered: line.redelivered.remove(&row.seq),
+                    redelivered: feed.redelivered.remove(&row.seq),
                 });
                 let messages: Vec<_> = messages.collect();
                 if !messages.is_empty() && broker.feed(&queue, window, messages).is_err() {
-                    line.close();
+                    feed.close();
                 }
-                let load = line.next();
+                let load = feed.next();
                 self.load(queue.clone(), load, outbox);
-                forget_idle(lines, &queue);
+                forget_idle(feeds, &queue);
             }
             Event::Loaded(queue, window, Err(error)) => {
                 tracing::error!(%error, %queue, "the outbox could not be read");
-                if let Some(line) = lines.get_mut(&queue) {
-                    line.loaded(window, &[], true);
+                if let Some(feed) = feeds.get_mut(&queue) {
+                    feed.loaded(window, &[], true);
                 }
                 let feeder = self.feeder.clone();
                 tokio::spawn(async move {
@@ -322,27 +322,27 @@ impl Feeding {
                 });
             }
             Event::Settle(queue, tokens, end) => {
-                lines.entry(queue.clone()).or_default().settling += tokens.len();
+                feeds.entry(queue.clone()).or_default().unsettled += tokens.len();
                 self.settle(queue, tokens, end, outbox);
             }
             Event::Settled(queue, count) => {
-                let load = lines.get_mut(&queue).and_then(|line| line.settled(count));
+                let load = feeds.get_mut(&queue).and_then(|feed| feed.settled(count));
                 self.load(queue.clone(), load, outbox);
-                forget_idle(lines, &queue);
+                forget_idle(feeds, &queue);
             }
             Event::Finish(_) => {}
             Event::Gone(queue) => {
-                lines.remove(&queue);
+                feeds.remove(&queue);
             }
             #[cfg(test)]
-            Event::Lines(answer) => answer.send(lines.keys().cloned().collect()).unwrap(),
+            Event::ListQueues(answer) => answer.send(feeds.keys().cloned().collect()).unwrap(),
             Event::Ended(queue, window, unacknowledged) => {
-                if let Some(line) = lines.get_mut(&queue) {
+                if let Some(feed) = feeds.get_mut(&queue) {
                     // Of a queue that is no more, it doesn't matter any more what was delivered.
                     let lasts = broker.queue(&queue).is_some();
-                    line.ended(window, if lasts { &unacknowledged } else { &[] });
+                    feed.ended(window, if lasts { &unacknowledged } else { &[] });
                 }
-                forget_idle(lines, &queue);
+                forget_idle(feeds, &queue);
             }
         }
     }
@@ -357,15 +357,15 @@ impl Feeding {
     }
 
     /// Writes what became of messages, until it is written.
-    fn settle<O: Outbox>(&self, queue: Arc<str>, tokens: Vec<u64>, end: End, outbox: &Arc<O>) {
+    fn settle<O: Outbox>(&self, queue: Arc<str>, tokens: Vec<u64>, end: Settlement, outbox: &Arc<O>) {
         let (feeder, outbox) = (self.feeder.clone(), outbox.clone());
         let seqs: Vec<i64> = tokens.into_iter().map(u64::cast_signed).collect();
         tokio::spawn(async move {
             for seqs in seqs.chunks(ROWS) {
                 loop {
                     let written = match &end {
-                        End::Acknowledged(user) => outbox.acknowledged(&queue, user, seqs).await,
-                        End::Dropped(why) => outbox.refused(&queue, seqs, *why).await,
+                        Settlement::Acknowledged(user) => outbox.acknowledged(&queue, user, seqs).await,
+                        Settlement::Dropped(why) => outbox.refused(&queue, seqs, *why).await,
                     };
                     match written {
                         Ok(()) | Err(StoreError::Closed) => break,
@@ -382,9 +382,9 @@ impl Feeding {
 }
 
 /// Forgets a line that has nothing to remember.
-fn forget_idle(lines: &mut HashMap<Arc<str>, Line>, queue: &Arc<str>) {
-    if lines.get(queue).is_some_and(Line::idle) {
-        lines.remove(queue);
+fn forget_idle(feeds: &mut HashMap<Arc<str>, QueueFeed>, queue: &Arc<str>) {
+    if feeds.get(queue).is_some_and(QueueFeed::idle) {
+        feeds.remove(queue);
     }
 }
 
@@ -402,70 +402,70 @@ mod tests {
 
     #[test]
     fn a_window_is_fed_from_the_beginning_and_goes_on_where_it_stopped() {
-        let mut line = Line::default();
-        assert_eq!(line.granted(credit(1, 3)), load(1, 0, 3));
-        assert_eq!(line.granted(credit(1, 1)), None, "one load at a time");
-        assert_eq!(line.loaded(1, &[(5, 10), (6, 10), (9, 10)], false), 3);
-        assert_eq!(line.next(), None, "the outbox is empty");
-        assert_eq!(line.woken(), load(1, 9, 1));
-        assert_eq!(line.loaded(1, &[(10, 10)], false), 1);
-        assert_eq!(line.woken(), None, "nothing more is wanted");
-        assert_eq!(line.granted(credit(1, 2)), load(1, 10, 2), "and the wake was not forgotten");
+        let mut feed = QueueFeed::default();
+        assert_eq!(feed.granted(credit(1, 3)), load(1, 0, 3));
+        assert_eq!(feed.granted(credit(1, 1)), None, "one load at a time");
+        assert_eq!(feed.loaded(1, &[(5, 10), (6, 10), (9, 10)], false), 3);
+        assert_eq!(feed.next(), None, "the outbox is empty");
+        assert_eq!(feed.woken(), load(1, 9, 1));
+        assert_eq!(feed.loaded(1, &[(10, 10)], false), 1);
+        assert_eq!(feed.woken(), None, "nothing more is wanted");
+        assert_eq!(feed.granted(credit(1, 2)), load(1, 10, 2), "and the wake was not forgotten");
     }
 
     #[test]
     fn what_is_written_during_a_load_is_not_missed() {
-        let mut line = Line::default();
-        line.granted(credit(1, 10)).unwrap();
-        assert_eq!(line.woken(), None);
-        assert_eq!(line.loaded(1, &[], false), 0);
-        assert_eq!(line.next(), load(1, 0, 10));
-        line.loaded(1, &[], false);
-        assert_eq!(line.next(), None);
+        let mut feed = QueueFeed::default();
+        feed.granted(credit(1, 10)).unwrap();
+        assert_eq!(feed.woken(), None);
+        assert_eq!(feed.loaded(1, &[], false), 0);
+        assert_eq!(feed.next(), load(1, 0, 10));
+        feed.loaded(1, &[], false);
+        assert_eq!(feed.next(), None);
     }
 
     #[test]
     fn rows_beyond_the_wanted_bytes_are_loaded_again() {
-        let mut line = Line::default();
-        line.granted(Credit { window: 1, messages: 10, bytes: 15 }).unwrap();
-        assert_eq!(line.loaded(1, &[(1, 10), (2, 10), (3, 10)], false), 2);
-        assert_eq!(line.next(), None);
-        assert_eq!(line.granted(Credit { window: 1, messages: 0, bytes: 20 }), load(1, 2, 8));
+        let mut feed = QueueFeed::default();
+        feed.granted(Credit { window: 1, messages: 10, bytes: 15 }).unwrap();
+        assert_eq!(feed.loaded(1, &[(1, 10), (2, 10), (3, 10)], false), 2);
+        assert_eq!(feed.next(), None);
+        assert_eq!(feed.granted(Credit { window: 1, messages: 0, bytes: 20 }), load(1, 2, 8));
     }
 
     #[test]
     fn a_new_window_waits_for_the_acknowledgements_of_the_last() {
-        let mut line = Line::default();
-        line.granted(credit(1, 3)).unwrap();
-        line.loaded(1, &[(1, 1), (2, 1)], false);
-        line.settling += 1;
-        line.ended(1, &[2]);
-        assert!(!line.idle());
-        assert_eq!(line.granted(credit(2, 3)), None, "1 is on its way to the store");
-        assert_eq!(line.settled(1), load(2, 0, 3));
-        assert!(line.redelivered.contains(&2));
+        let mut feed = QueueFeed::default();
+        feed.granted(credit(1, 3)).unwrap();
+        feed.loaded(1, &[(1, 1), (2, 1)], false);
+        feed.unsettled += 1;
+        feed.ended(1, &[2]);
+        assert!(!feed.idle());
+        assert_eq!(feed.granted(credit(2, 3)), None, "1 is on its way to the store");
+        assert_eq!(feed.settled(1), load(2, 0, 3));
+        assert!(feed.redelivered.contains(&2));
     }
 
     #[test]
     fn a_window_that_wants_nothing_at_the_moment_is_not_forgotten() {
-        let mut line = Line::default();
-        line.granted(credit(1, 2)).unwrap();
-        assert_eq!(line.loaded(1, &[(1, 1), (2, 1)], true), 2);
-        assert!(!line.idle(), "it has been fed up to 2");
-        assert_eq!(line.granted(credit(1, 2)), load(1, 2, 2));
-        line.loaded(1, &[], false);
-        line.ended(1, &[]);
-        assert!(line.idle());
+        let mut feed = QueueFeed::default();
+        feed.granted(credit(1, 2)).unwrap();
+        assert_eq!(feed.loaded(1, &[(1, 1), (2, 1)], true), 2);
+        assert!(!feed.idle(), "it has been fed up to 2");
+        assert_eq!(feed.granted(credit(1, 2)), load(1, 2, 2));
+        feed.loaded(1, &[], false);
+        feed.ended(1, &[]);
+        assert!(feed.idle());
     }
 
     #[test]
     fn what_concerns_a_past_window_changes_nothing() {
-        let mut line = Line::default();
-        line.granted(credit(1, 3)).unwrap();
-        assert_eq!(line.granted(credit(2, 3)), None, "a load is on its way");
-        assert_eq!(line.loaded(1, &[(1, 1)], false), 0, "for the past window");
-        assert_eq!(line.next(), load(2, 0, 3));
-        line.ended(1, &[]);
-        assert_eq!(line.loaded(2, &[(1, 1)], false), 1);
+        let mut feed = QueueFeed::default();
+        feed.granted(credit(1, 3)).unwrap();
+        assert_eq!(feed.granted(credit(2, 3)), None, "a load is on its way");
+        assert_eq!(feed.loaded(1, &[(1, 1)], false), 0, "for the past window");
+        assert_eq!(feed.next(), load(2, 0, 3));
+        feed.ended(1, &[]);
+        assert_eq!(feed.loaded(2, &[(1, 1)], false), 1);
     }
 }

@@ -1,5 +1,5 @@
-//! Results come in. Each is confirmed to its endpoint only when it is recorded, together with the message for its task group:
-//! in one transaction, shared by all that wait.
+//! Receives results from endpoints. A result is confirmed once it and the message for its task group are recorded, in one
+//! transaction that waiting results share.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,27 +15,27 @@ use super::fair_queue::FairQueue;
 use crate::clock;
 use crate::log_throttle::LogThrottle;
 use crate::metrics::Times;
-use crate::tasks::ending::{Arrived, TOGETHER, TaskEnder};
+use crate::tasks::ending::{ReceivedResult, TOGETHER, TaskEnder};
 
-/// Bytes of results recorded together.
+/// The most bytes of results in one transaction.
 const BYTES: usize = 4 << 20;
-/// How long a store that failed is left alone.
+/// The pause after the store failed.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// The sink of the queue `results`: what has arrived and waits for the recording task, each endpoint's in its turn.
+/// The sink of the queue `results`: holds results until they are recorded, and takes from each endpoint in turn.
 /// Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ResultSink(Arc<Waiting>);
 
 #[derive(Debug, Default)]
 struct Waiting {
-    // Not bounded by itself: the broker pauses publishers whose messages wait here too long.
+    // Not bounded here: the broker pauses publishers whose messages wait too long.
     turns: Mutex<FairQueue<(Published, PublishReply)>>,
     arrived: Notify,
 }
 
 impl ResultSink {
-    /// The next ones, at most [`TOGETHER`] and about [`BYTES`]; waits for the first.
+    /// Takes the next results, at most [`TOGETHER`] and about [`BYTES`]; waits for the first.
     async fn next(&self) -> Vec<(Published, PublishReply)> {
         loop {
             let arrived = self.0.arrived.notified();
@@ -66,18 +66,18 @@ impl ResultSink {
 
 impl Sink for ResultSink {
     fn accept(&self, message: Published, answer: PublishReply) {
-        // Its permission was looked at: an endpoint publishes under its own keys. Others', if any, share a turn.
+        // The permission was checked: an endpoint publishes under its own keys. Messages with other keys share a turn.
         let endpoint = match Name::parse(message.routing_key()) {
             Some(Name::ResultsOf(endpoint)) => endpoint,
             _ => EndpointId::from_uuid(uuid::Uuid::nil()),
         };
-        // When the service stops the answer is dropped with it: a refusal, and the endpoint keeps the result.
+        // When the service stops, the dropped answer refuses the message, and the endpoint keeps the result.
         self.turns().push(endpoint, (message, answer));
         self.0.arrived.notify_one();
     }
 }
 
-/// Records what arrives, for as long as the service runs.
+/// Records results as long as the service runs.
 pub(super) async fn run(ender: TaskEnder, sink: ResultSink) {
     let unread = LogThrottle::default();
     loop {
@@ -85,13 +85,13 @@ pub(super) async fn run(ender: TaskEnder, sink: ResultSink) {
         let mut results = Vec::with_capacity(batch.len());
         let mut answers = Vec::with_capacity(batch.len());
         for (published, answer) in batch {
-            // What cannot be read would not get better by being sent again.
+            // An unreadable message is confirmed: sending it again would not help.
             match read(&published) {
                 Ok(result) => results.push(result),
                 Err(why) => {
                     if let Some(count) = unread.count(1, clock::now()) {
                         let user = &published.user;
-                        tracing::warn!(%user, why, count, "results were dropped; this is the last of them");
+                        tracing::warn!(%user, why, count, "dropped invalid results; `why` is the reason of the last");
                     }
                 }
             }
@@ -100,7 +100,7 @@ pub(super) async fn run(ender: TaskEnder, sink: ResultSink) {
         match ender.record(results).await {
             Ok(_) => PublishReply::all_safe(answers),
             Err(error) => {
-                tracing::error!(%error, "results could not be recorded, their endpoints keep them");
+                tracing::error!(%error, "cannot record results; their endpoints keep them");
                 drop(answers);
                 tokio::time::sleep(PAUSE).await;
             }
@@ -108,13 +108,13 @@ pub(super) async fn run(ender: TaskEnder, sink: ResultSink) {
     }
 }
 
-fn read(published: &Published) -> Result<Arrived, &'static str> {
+fn read(published: &Published) -> Result<ReceivedResult, &'static str> {
     let Some(Name::ResultsOf(endpoint)) = Name::parse(published.routing_key()) else {
         return Err("its routing key names no endpoint");
     };
     let result = TaskResult::decode(published.body()).map_err(|_| "it is not a result")?;
     let times = result.task_statuses.as_ref().and_then(|it| Times::of(result.task_id, it));
-    Ok(Arrived {
+    Ok(ReceivedResult {
         task: result.task_id,
         endpoint,
         outcome: if result.is_error() { Outcome::Failed } else { Outcome::Succeeded },

@@ -1,4 +1,4 @@
-//! The outbox towards endpoints: `<endpoint>.tasks`.
+//! Feeds tasks to endpoints' queues, `<endpoint>.tasks`.
 
 use amq_protocol::types::{AMQPValue, FieldArray, FieldTable};
 use broker::{DropReason, Message, Properties};
@@ -11,9 +11,9 @@ use super::broker_user::User;
 use super::functions::Functions;
 use super::outbox::{BYTES, Loaded, Outbox, Row};
 use crate::tasks::ending::{Ending, TaskEnder};
-use store::{Acknowledge, Assignment, Function, Store, StoreError};
+use store::{AcknowledgeAssignments, Assignment, Function, Store, StoreError};
 
-/// Tasks on their way to endpoints.
+/// The outbox of tasks.
 #[derive(Debug)]
 pub(super) struct Tasks {
     pub(super) store: Store,
@@ -24,7 +24,7 @@ pub(super) struct Tasks {
 impl Outbox for Tasks {
     async fn load(&self, queue: &str, after: i64, count: usize) -> Result<Loaded, StoreError> {
         let Some(endpoint) = endpoint_of(queue) else { return Ok(Loaded::default()) };
-        let page = self.store.waiting(endpoint, after, count, BYTES).await?;
+        let page = self.store.unacknowledged_assignments(endpoint, after, count, BYTES).await?;
         let mut loaded = Loaded { rows: Vec::with_capacity(page.rows.len()), more: page.more };
         let mut endings = Vec::new();
         for assignment in page.rows {
@@ -34,7 +34,7 @@ impl Outbox for Tasks {
                     None => return Err(StoreError::Corrupt("payload")),
                 },
                 None => {
-                    let why = format!("Function {} is no more", assignment.function).into();
+                    let why = format!("Function {} was deleted", assignment.function).into();
                     endings.push(Ending { endpoint, task: assignment.task, why });
                 }
             }
@@ -44,11 +44,12 @@ impl Outbox for Tasks {
     }
 
     async fn acknowledged(&self, queue: &str, user: &str, seqs: &[i64]) -> Result<(), StoreError> {
-        // Whoever has taken them: a later run of the endpoint may consume by now.
+        // The user that took them: a later run of the endpoint may be the consumer by now.
         let (Some(endpoint), Some(user)) = (endpoint_of(queue), User::parse(user)) else { return Ok(()) };
         let credential = user.number;
-        let freed = self.store.write(Acknowledge { endpoint, seqs: seqs.to_vec(), credential }).await?;
-        self.store.remove(freed).await;
+        let freed =
+            self.store.write(AcknowledgeAssignments { endpoint, seqs: seqs.to_vec(), credential }).await?;
+        self.store.remove_files(freed).await;
         Ok(())
     }
 
@@ -58,10 +59,10 @@ impl Outbox for Tasks {
             DropReason::Rejected => "The endpoint rejected the task",
             DropReason::DeliveryLimit => "The endpoint gave the task back too often",
             DropReason::Expired | DropReason::Overflow => "The task did not reach the endpoint",
-            // Our own doing, when an endpoint is deleted: its tasks have been ended.
+            // The service deleted the endpoint, and has ended its tasks.
             DropReason::Purged | DropReason::Deleted => return Ok(()),
         };
-        let tasks = self.store.assigned(seqs).await?;
+        let tasks = self.store.tasks_of_assignments(seqs).await?;
         let endings = tasks.into_iter().map(|task| Ending { endpoint, task, why: text.into() });
         self.ender.end(&endings.collect::<Vec<_>>()).await.map(|_| ())
     }
@@ -74,7 +75,7 @@ fn endpoint_of(queue: &str) -> Option<EndpointId> {
     }
 }
 
-/// The message that carries a task. `None` when the store holds what no message can carry, which we never write.
+/// The message that carries a task. `None` if the stored values fit no message, which the service never writes.
 fn message(queue: &str, assignment: &Assignment, function: &Function) -> Option<Message> {
     let payload = Text::from_json(&assignment.payload).ok()?;
     let task = Task {

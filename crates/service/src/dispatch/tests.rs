@@ -15,9 +15,9 @@ use crate::tasks::ending::Ending;
 use crate::user_endpoint::Starts;
 use store::secret::Hash;
 use store::{
-    AddClient, AddFunction, AnswersInFlight, Choices, Client, DeleteEndpoint, Endpoint, ExpireResults,
-    Fingerprint, Function, NewTask, RecordResults, RegisterEndpoint, Registered, Report, ReportedResult,
-    Submission, Submit,
+    AddClient, AddFunction, AnswersInFlight, Client, DeleteEndpoint, Endpoint, ExpireResults, Function,
+    NewTask, RecordResults, RegisterEndpoint, RegistrationResult, Report, ReportedResult,
+    RequestedConfiguration, Submit, SubmitFingerprint, SubmitResult,
 };
 
 const OWNER: IdentityId = IdentityId::from_uuid(Uuid::from_u128(1));
@@ -91,7 +91,7 @@ impl Scene {
             manager: None,
             broker_at: None,
         };
-        let choices: Option<Choices> = None;
+        let choices: Option<RequestedConfiguration> = None;
         let register = RegisterEndpoint {
             endpoint,
             metadata: Default::default(),
@@ -102,7 +102,9 @@ impl Scene {
             secret: Hash::of("s"),
             now: NOW,
         };
-        let Registered::As(number) = self.store.write(register).await.unwrap() else { panic!("refused") };
+        let RegistrationResult::Credential(number) = self.store.write(register).await.unwrap() else {
+            panic!("refused")
+        };
         self.dispatch.endpoint_registered(ENDPOINT, number).unwrap();
     }
 
@@ -124,7 +126,8 @@ impl Scene {
         let tasks: Vec<_> = (0..count).map(|_| TaskId::from_uuid(crate::random::ordered_id())).collect();
         let mut new = Vec::new();
         for &id in &tasks {
-            let payload = self.store.keep(vec![b"\"5\\n00\\nab\"".to_vec().into()]).await.unwrap().remove(0);
+            let payload =
+                self.store.store_contents(vec![b"\"5\\n00\\nab\"".to_vec().into()]).await.unwrap().remove(0);
             new.push(NewTask { id, function: FUNCTION, payload });
         }
         let submit = Submit {
@@ -137,7 +140,7 @@ impl Scene {
             result_serializers: Vec::new(),
             tasks: new,
             now: NOW,
-            fingerprint: Fingerprint {
+            fingerprint: SubmitFingerprint {
                 body: Hash::of("b"),
                 key: None,
                 not_before: NOW,
@@ -145,13 +148,13 @@ impl Scene {
             },
             in_flight: Arc::new(NoneInFlight),
         };
-        assert!(matches!(self.store.submit(submit).await.unwrap(), Submission::New(_)));
+        assert!(matches!(self.store.submit(submit).await.unwrap(), SubmitResult::New(_)));
         self.dispatch.submitted(ENDPOINT);
         tasks
     }
 
     /// The endpoint speaks in its run `number`.
-    fn heard(&self, number: u32) {
+    fn record(&self, number: u32) {
         let state = json!({"heartbeat_period": 30, "start_unix": 1.5, "posix_pid": number});
         let said = StatusReport {
             endpoint_id: ENDPOINT,
@@ -159,7 +162,7 @@ impl Scene {
             task_statuses: Default::default(),
         };
         let user = User { holder: Holder::Endpoint(ENDPOINT), number: 1 };
-        self.dispatch.heartbeats.heard(user, said, &mut Report::default(), crate::clock::now());
+        self.dispatch.heartbeats.record(user, said, &mut Report::default(), crate::clock::now());
     }
 
     async fn consume(&self) -> Consumer {
@@ -176,8 +179,8 @@ impl Scene {
         places.extend(self.dispatch.admissions.remembers(ENDPOINT).then_some("admissions"));
         places.extend(self.dispatch.heartbeats.remembers(ENDPOINT).then_some("runs"));
         places.extend(self.presence.remembers(ENDPOINT).then_some("presence"));
-        places.extend(self.starts.under_way(ENDPOINT).then_some("starts"));
-        places.extend((!self.dispatch.tasks.lines().await.is_empty()).then_some("lines"));
+        places.extend(self.starts.is_starting(ENDPOINT).then_some("starts"));
+        places.extend((!self.dispatch.tasks.queues().await.is_empty()).then_some("queues"));
         places
     }
 }
@@ -185,17 +188,17 @@ impl Scene {
 #[tokio::test]
 async fn nothing_is_remembered_of_a_deleted_endpoint() {
     let scene = Scene::new().await;
-    assert!(scene.dispatch.admissions.logged_in(ENDPOINT, 1));
+    assert!(scene.dispatch.admissions.record_log_in(ENDPOINT, 1));
     scene.submit(3).await;
-    scene.heard(1);
+    scene.record(1);
     let consumer = scene.consume().await;
-    assert_eq!(scene.remembers().await, ["admissions", "runs", "presence", "lines"]);
+    assert_eq!(scene.remembers().await, ["admissions", "runs", "presence", "queues"]);
     scene.store.write(DeleteEndpoint(ENDPOINT)).await.unwrap();
-    scene.dispatch.endpoint_deleted(ENDPOINT, By::Operator { uid: 0 }).await.unwrap();
+    scene.dispatch.endpoint_deleted(ENDPOINT, Initiator::Operator { uid: 0 }).await.unwrap();
     drop(consumer);
     // What was on its way when it was deleted.
-    assert!(!scene.dispatch.admissions.logged_in(ENDPOINT, 1));
-    scene.heard(1);
+    assert!(!scene.dispatch.admissions.record_log_in(ENDPOINT, 1));
+    scene.record(1);
     // The broker tells the end of the queue from a task of its own.
     for _ in 0..1000 {
         if scene.remembers().await.is_empty() {
@@ -228,10 +231,10 @@ async fn many_tasks_end_in_steps() {
 #[tokio::test]
 async fn however_many_runs_an_endpoint_reports_one_task_watches_over_them() {
     let scene = Scene::new().await;
-    scene.heard(1);
+    scene.record(1);
     let metrics = tokio::runtime::Handle::current().metrics();
     let alive = metrics.num_alive_tasks();
-    (2..1000).for_each(|number| scene.heard(number));
+    (2..1000).for_each(|number| scene.record(number));
     assert_eq!(metrics.num_alive_tasks(), alive);
 }
 
@@ -240,7 +243,7 @@ async fn however_many_runs_an_endpoint_reports_one_task_watches_over_them() {
 async fn a_result_that_expires_while_it_is_read_is_none() {
     let scene = Scene::new().await;
     for (number, &task) in scene.submit(30).await.iter().enumerate() {
-        let message = scene.store.keep(vec![vec![b'r'; 100_000].into()]).await.unwrap().remove(0);
+        let message = scene.store.store_contents(vec![vec![b'r'; 100_000].into()]).await.unwrap().remove(0);
         let outcome = store::tasks::state::Outcome::Succeeded;
         let result = ReportedResult { task, endpoint: ENDPOINT, outcome, message };
         scene.store.write(RecordResults { results: vec![result], now: NOW }).await.unwrap();
@@ -265,7 +268,7 @@ async fn a_result_that_expires_while_it_is_read_is_none() {
         let before = NOW + jiff::SignedDuration::from_secs(1);
         let (expired, freed) = scene.store.write(ExpireResults { before, count: 10 }).await.unwrap();
         assert_eq!((expired, freed.len()), (1, 1));
-        scene.store.remove(freed).await;
+        scene.store.remove_files(freed).await;
         for reader in reading {
             reader.await.unwrap();
         }

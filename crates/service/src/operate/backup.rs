@@ -80,7 +80,7 @@ async fn fill(data: &Directory, backup: &Path) -> Result<Copied, BackupError> {
         let held = at(&payloads, File::open(&payloads))?;
         at(&payloads, held.lock())?;
         store::copy_database(&data.database(), &database).await?;
-        let files = store::files_named(&database).await?;
+        let files = store::payload_files_in(&database).await?;
         private(&backup.join("payloads"))?;
         for file in &files {
             let (from, to) = (within(&payloads, *file), within(&backup.join("payloads"), *file));
@@ -96,7 +96,7 @@ async fn fill(data: &Directory, backup: &Path) -> Result<Copied, BackupError> {
     for directory in [backup, &backup.join("payloads")] {
         at(directory, synced(directory))?;
     }
-    Ok(Copied { tasks: store::tasks_in(&database).await?, files: files.len() })
+    Ok(Copied { tasks: store::count_tasks_in(&database).await?, files: files.len() })
 }
 
 /// Restores the backup `from` into `root`, which must hold no service's data.
@@ -115,7 +115,7 @@ pub async fn restore(from: &Path, root: &Path) -> Result<Copied, BackupError> {
     let unfinished = database.with_extension("restored");
     at(&backup, copy(&backup, &unfinished))?;
     at(&unfinished, store::private_file::restrict_database(&unfinished))?;
-    let files = store::files_named(&unfinished).await?;
+    let files = store::payload_files_in(&unfinished).await?;
     for file in &files {
         let (from_file, to) = (within(&from.join("payloads"), *file), within(&data.payloads(), *file));
         match copy(&from_file, &to) {
@@ -127,7 +127,7 @@ pub async fn restore(from: &Path, root: &Path) -> Result<Copied, BackupError> {
         }
     }
     copy_all(from, data.root())?;
-    let tasks = store::tasks_in(&unfinished).await?;
+    let tasks = store::count_tasks_in(&unfinished).await?;
     for log in ["farcall.db-wal", "farcall.db-shm"] {
         // Of a database that is gone: it is not for this one.
         let _ = fs::remove_file(data.root().join(log));

@@ -21,7 +21,7 @@ use crate::http::failure::Failure;
 use crate::metrics::{Metrics, counted, gauge, gauges};
 use crate::tasks::presence::Presence;
 use identity::http::arrival::Arrival;
-use store::{Census, Store, StoreError};
+use store::{Store, StoreCounts, StoreError};
 
 /// How long the store may take to answer before the service counts as not ready.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ pub struct Health {
     pub presence: Presence,
     pub metrics: Metrics,
     pub stop: Stop,
-    counted: Arc<Mutex<Option<(Instant, Census)>>>,
+    counted: Arc<Mutex<Option<(Instant, StoreCounts)>>>,
 }
 
 impl Health {
@@ -46,7 +46,7 @@ impl Health {
 
     /// Whether a submit would be accepted now: the store reads and writes, and no stop has begun.
     pub async fn ready(&self) -> bool {
-        let works = tokio::time::timeout(PATIENCE, self.store.works()).await;
+        let works = tokio::time::timeout(PATIENCE, self.store.check_works()).await;
         match works {
             Ok(Ok(())) => self.stop.stage() == Stage::Running,
             Ok(Err(error)) => {
@@ -61,16 +61,16 @@ impl Health {
     }
 
     /// The counts, at most a few seconds old.
-    async fn census(&self) -> Result<Census, StoreError> {
+    async fn counts(&self) -> Result<StoreCounts, StoreError> {
         let mut counted = self.counted.lock().await;
-        if let Some((at, census)) = &*counted
+        if let Some((at, counts)) = &*counted
             && at.elapsed() < OLD
         {
-            return Ok(census.clone());
+            return Ok(counts.clone());
         }
-        let census = self.store.census().await?;
-        *counted = Some((Instant::now(), census.clone()));
-        Ok(census)
+        let counts = self.store.counts().await?;
+        *counted = Some((Instant::now(), counts.clone()));
+        Ok(counts)
     }
 
     async fn page(&self) -> Result<String, StoreError> {
@@ -79,18 +79,18 @@ impl Health {
         let version = [(env!("CARGO_PKG_VERSION").to_owned(), 1)];
         gauges(it, "farcall_info", "The version that runs.", "version", version);
         self.metrics.write(it);
-        let census = self.census().await?;
-        let open = [("waiting".to_owned(), census.waiting), ("taken".to_owned(), census.taken)];
+        let counts = self.counts().await?;
+        let open = [("waiting".to_owned(), counts.waiting), ("taken".to_owned(), counts.taken)];
         let help = "Open tasks: in the queue of their endpoint, or taken by it.";
         gauges(it, "farcall_tasks_open", help, "state", open);
-        let outboxes = [("tasks".to_owned(), census.waiting), ("results".to_owned(), census.deliveries)];
+        let outboxes = [("tasks".to_owned(), counts.waiting), ("results".to_owned(), counts.deliveries)];
         let help = "Messages in the store that their receiver has not acknowledged.";
         gauges(it, "farcall_outbox_depth", help, "of", outboxes);
         let now = clock::now();
-        let up = census.endpoints.iter().filter(|endpoint| self.presence.online(**endpoint, now)).count();
-        gauge(it, "farcall_endpoints", "Endpoints that are registered.", census.endpoints.len());
+        let up = counts.endpoints.iter().filter(|endpoint| self.presence.online(**endpoint, now)).count();
+        gauge(it, "farcall_endpoints", "Endpoints that are registered.", counts.endpoints.len());
         gauge(it, "farcall_endpoints_online", "Endpoints that were heard of lately.", up);
-        let idle = census.endpoints.iter().filter(|endpoint| {
+        let idle = counts.endpoints.iter().filter(|endpoint| {
             self.presence.online(**endpoint, now)
                 && !self.dispatch.consumes(**endpoint)
                 && !self.dispatch.reads_commands(**endpoint)
@@ -98,8 +98,8 @@ impl Health {
         let help = "Endpoints that are online and take nothing.";
         gauge(it, "farcall_endpoints_online_taking_nothing", help, idle.count());
         // Those that managers start come and go with people.
-        let states = census
-            .lasting
+        let states = counts
+            .unmanaged
             .iter()
             .map(|endpoint| (endpoint.to_string(), u8::from(self.presence.online(*endpoint, now))));
         let help = "Whether an endpoint was heard of lately; not of those that managers start.";

@@ -26,14 +26,14 @@ use crate::rest;
 use crate::rest::{App, BodyRoom, SubmitAnswers};
 use crate::tasks::presence::Presence;
 use crate::tasks::retention::Retention;
-use crate::user_endpoint::keeper::Keeper;
+use crate::user_endpoint::supervisor::Supervisor;
 use crate::user_endpoint::{Starter, Starts};
 use identity::Identity;
-use identity::audit::By;
+use identity::audit::Initiator;
 use identity::http::host_names::Names;
 use identity::providers::Upstreams;
 use identity::providers::settings::SettingsError;
-use identity::rates::Rates;
+use identity::rates::RateLimiter;
 use identity::web::Web;
 use store::private_file;
 use store::{Store, StoreError};
@@ -118,7 +118,7 @@ impl fmt::Display for Addresses {
 pub struct Service {
     addresses: Addresses,
     retention: Retention,
-    keeper: Keeper,
+    supervisor: Supervisor,
     store: Store,
     dispatch: Dispatch,
     listeners: Vec<Listener>,
@@ -160,7 +160,7 @@ impl Service {
         let most = config.limits.endpoints_per_identity;
         let starter =
             Starter { store: store.clone(), dispatch: dispatch.clone(), starts: starts.clone(), most };
-        let keeper = Keeper::new(starter, presence.clone(), config.limits.restarts);
+        let supervisor = Supervisor::new(starter, presence.clone(), config.limits.restarts);
         let broker_address = broker_address(&config, &listeners);
         let app = App {
             store: store.clone(),
@@ -169,16 +169,16 @@ impl Service {
             dispatch: dispatch.clone(),
             starts,
             bodies: BodyRoom::new(&config.limits, &directory.payloads()),
-            new_endpoints: Rates::new(
+            new_endpoints: RateLimiter::new(
                 1,
                 config.limits.endpoints_per_identity.saturating_mul(2).saturating_add(100),
             ),
-            rates: Rates::new(config.limits.requests_per_second, config.limits.requests_at_once),
+            rates: RateLimiter::new(config.limits.requests_per_second, config.limits.requests_at_once),
             requests_at_once: Shares::new(config.limits.http_connections / 2),
             submit_answers: SubmitAnswers::new(store.clone()),
             unread_answers: rest::UnreadAnswers::new(&config.limits),
             result_credentials: rest::ResultCredentials::default(),
-            keeper: keeper.clone(),
+            supervisor: supervisor.clone(),
             limits: config.limits,
             amqp: broker_address.clone(),
             metrics: metrics.clone(),
@@ -195,7 +195,7 @@ impl Service {
             .merge(health::router(health.clone()))
             .fallback(rest::nowhere);
         // The server sets the operator of each request.
-        let by = By::Operator { uid: nix::unistd::getuid().as_raw() };
+        let by = Initiator::Operator { uid: nix::unistd::getuid().as_raw() };
         let administration =
             Administration { identity: identity.clone(), dispatch: Some(dispatch.clone()), by };
         let admin =
@@ -208,7 +208,7 @@ impl Service {
                 tracing::error!(%error, "there is no signing key: logins that need an id token fail");
             }
         });
-        if !store.anybody().await? {
+        if !store.has_accounts().await? {
             welcome(&directory);
         }
         let addresses = Addresses::of(&listeners);
@@ -229,7 +229,7 @@ impl Service {
         Ok(Service {
             addresses,
             retention,
-            keeper,
+            supervisor,
             store,
             dispatch,
             listeners,
@@ -276,7 +276,7 @@ impl Service {
                 self.broker.run(Vec::new(), async move { begun.begun().await }),
                 self.admin.run(stop.clone()),
                 self.retention.run(stop.clone()),
-                self.keeper.run(stop.clone()),
+                self.supervisor.run(stop.clone()),
                 certificates,
             );
         };

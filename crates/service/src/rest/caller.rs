@@ -44,7 +44,7 @@ impl FromRequestParts<App> for CallerToken {
             .ok_or_else(|| Failure::new(Code::UserUnauthenticated, "A bearer token is needed here"))?;
         let now = clock::now();
         let Some(token) = app.identity.check(bearer, now).await? else {
-            let why = app.identity.why_ended(bearer, peer(&parts.extensions), now).await?;
+            let why = app.identity.end_reason(bearer, peer(&parts.extensions), now).await?;
             let text =
                 why.map_or_else(|| "The token is unknown or has ended".to_owned(), |it| it.to_string());
             return Err(Failure::new(Code::InvalidAuthToken, text));

@@ -50,7 +50,7 @@ pub(super) async fn status(
             Some(manager) if !app.dispatch.reads_commands(manager) => {
                 Some("Its tasks wait until its manager is online".to_owned())
             }
-            Some(_) => app.keeper.told(id),
+            Some(_) => app.supervisor.last_failure(id),
             None => (counters.waiting > 0).then(|| "Its tasks wait until it is online".to_owned()),
         },
     };

@@ -20,7 +20,7 @@ use super::route::{Method, Parameter, Route};
 use super::unread_answers::AnswerMemory;
 use crate::clock;
 use crate::http::failure::Failure;
-use store::{ListedEndpoint, Seen};
+use store::{ListedEndpoint, VisibleAs};
 
 /// The caller's endpoints are all listed, others until there are so many.
 const LISTED: usize = 10_000;
@@ -45,10 +45,10 @@ pub(super) async fn list(
     query: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let Query(wanted) = query.map_err(|error| Failure::new(Code::RequestMalformed, error.body_text()))?;
-    let all = [Seen::Owned, Seen::Administered, Seen::Public];
+    let all = [VisibleAs::Owned, VisibleAs::Administered, VisibleAs::Public];
     let reasons = match wanted.role.unwrap_or_default() {
         Role::Owner => &all[..1],
-        Role::Any if app.identity.administers(caller, clock::now()).await? => &[Seen::Every][..],
+        Role::Any if app.identity.administers(caller, clock::now()).await? => &[VisibleAs::Every][..],
         Role::Any => &all[..],
     };
     let memory = app.unread_answers.take(caller, PAGE * ENTRY)?;
@@ -62,7 +62,7 @@ struct List {
     app: App,
     caller: IdentityId,
     memory: AnswerMemory,
-    reasons: VecDeque<Seen>,
+    reasons: VecDeque<VisibleAs>,
     /// The last one listed of the first reason.
     last: Option<ListedEndpoint>,
     count: usize,
@@ -90,7 +90,7 @@ impl List {
         }
         self.last = page.into_iter().last().filter(|_| self.reasons.front() == Some(&seen));
         if self.count >= LISTED {
-            self.reasons.retain(|reason| *reason == Seen::Owned);
+            self.reasons.retain(|reason| *reason == VisibleAs::Owned);
         }
         Ok(Some((self.memory.bytes(text), self)))
     }

@@ -57,10 +57,10 @@ use crate::metrics::Metrics;
 use crate::permissions::{self, Permission};
 use crate::tasks::presence::Presence;
 use crate::user_endpoint::Starts;
-use crate::user_endpoint::keeper::Keeper;
+use crate::user_endpoint::supervisor::Supervisor;
 use identity::Identity;
-use identity::audit::By;
-use identity::rates::Rates;
+use identity::audit::Initiator;
+use identity::rates::RateLimiter;
 use store::{Endpoint, FunctionAccess, Store, StoreError};
 
 /// What the routes need of the service. Clones share it.
@@ -73,15 +73,15 @@ pub struct App {
     pub starts: Starts,
     pub bodies: BodyRoom,
     /// How many requests each identity sends.
-    pub rates: Rates<IdentityId>,
+    pub rates: RateLimiter<IdentityId>,
     /// How many endpoints each identity creates. Something is stored for good of each, also once it is deleted.
-    pub new_endpoints: Rates<IdentityId>,
+    pub new_endpoints: RateLimiter<IdentityId>,
     /// Requests in progress, by their callers.
     pub requests_at_once: Shares<IdentityId>,
     pub submit_answers: SubmitAnswers,
     pub unread_answers: UnreadAnswers,
     pub result_credentials: ResultCredentials,
-    pub keeper: Keeper,
+    pub supervisor: Supervisor,
     pub limits: Limits,
     /// The broker's address, as clients see it.
     pub amqp: BrokerAddress,
@@ -91,7 +91,11 @@ pub struct App {
 impl App {
     /// Manages endpoints on behalf of `caller`.
     fn management(&self, caller: IdentityId) -> EndpointManagement<'_> {
-        EndpointManagement { store: &self.store, dispatch: Some(&self.dispatch), by: By::Identity(caller) }
+        EndpointManagement {
+            store: &self.store,
+            dispatch: Some(&self.dispatch),
+            by: Initiator::Identity(caller),
+        }
     }
 }
 

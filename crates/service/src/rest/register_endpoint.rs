@@ -24,7 +24,7 @@ use crate::random;
 use crate::user_endpoint;
 use identity::http::arrival::Arrival;
 use store::secret::{self, Hash};
-use store::{ChangeEndpoint, Endpoint, Holder, RegisterEndpoint, Registered};
+use store::{ChangeEndpoint, Endpoint, Holder, RegisterEndpoint, RegistrationResult};
 
 const REFUSALS: &[Code] = &[
     Code::SemanticallyInvalid,
@@ -246,12 +246,12 @@ async fn register(
         now,
     };
     let number = match app.store.write(command).await? {
-        Registered::As(number) => number,
-        Registered::LockedUntil(until) => return Err(Failure::locked(id, until)),
+        RegistrationResult::Credential(number) => number,
+        RegistrationResult::LockedUntil(until) => return Err(Failure::locked(id, until)),
         // It was another's before it was deleted, or somebody else has taken it since the question above.
-        Registered::OfAnother => return Err(Failure::unknown_endpoint(id)),
-        Registered::ShutOut => return Err(Failure::shut_out()),
-        Registered::TooMany => return Err(Failure::too_many_endpoints("endpoints", most)),
+        RegistrationResult::OfAnother => return Err(Failure::unknown_endpoint(id)),
+        RegistrationResult::ShutOut => return Err(Failure::shut_out()),
+        RegistrationResult::TooMany => return Err(Failure::too_many_endpoints("endpoints", most)),
     };
     app.dispatch.endpoint_registered(id, number).map_err(|error| {
         tracing::error!(%error, endpoint = %id, "could not declare the queues of an endpoint");

@@ -17,10 +17,12 @@ use crate::http::failure::Failure;
 use crate::limits::Limits;
 use crate::permissions::{self, Permission};
 use crate::random;
-use crate::user_endpoint::core::Outcome;
+use crate::user_endpoint::starts::StartResult;
 use crate::user_endpoint::{self, Starter};
 use store::secret::Hash;
-use store::{Choices, Endpoint, Fingerprint, Kept, NewTask, Submission, Submit};
+use store::{
+    Endpoint, NewTask, RequestedConfiguration, StoredContent, Submit, SubmitFingerprint, SubmitResult,
+};
 
 /// The resource specification, and the list of serializers.
 const SPECIFICATION: usize = 64 << 10;
@@ -88,7 +90,7 @@ pub(super) async fn submit(
         None => TaskGroupId::from_uuid(random::ordered_id()),
     };
     let now = clock::now();
-    let fingerprint = Fingerprint {
+    let fingerprint = SubmitFingerprint {
         body: Hash::of_parts(&[caller.as_uuid().as_bytes(), id.as_uuid().as_bytes(), &body.bytes]),
         key,
         not_before: now - app.limits.resent(),
@@ -119,8 +121,8 @@ pub(super) async fn submit(
         Cow::Borrowed(there) => body.bytes.slice_ref(there.as_bytes()),
         Cow::Owned(text) => text.into(),
     });
-    let payloads = app.store.keep(payloads.collect()).await?;
-    let files: Vec<_> = payloads.iter().filter_map(Kept::file).collect();
+    let payloads = app.store.store_contents(payloads.collect()).await?;
+    let files: Vec<_> = payloads.iter().filter_map(StoredContent::file).collect();
     let functions = calls.iter().flat_map(|&(function, count)| std::iter::repeat_n(function, count));
     let tasks = functions.zip(payloads).map(|(function, payload)| NewTask {
         id: TaskId::from_uuid(random::ordered_id()),
@@ -148,36 +150,36 @@ pub(super) async fn submit(
     // Its payloads are where it lies until then.
     drop(body);
     let (accepted, ticket) = match written {
-        Ok(Submission::New(accepted)) => {
+        Ok(SubmitResult::New(accepted)) => {
             app.metrics.submitted(count);
             app.dispatch.submitted(accepted.endpoint);
             if target.is_manager {
                 // It may have left since it was found.
-                app.starts.stir();
+                app.starts.wake_supervisor();
             }
             (accepted, ticket)
         }
-        Ok(Submission::Again(accepted)) => {
+        Ok(SubmitResult::Again(accepted)) => {
             tracing::info!(request = %accepted.request, "a retried submit gets the same ids");
-            app.store.remove(files).await;
+            app.store.remove_files(files).await;
             let ticket = app.submit_answers.begin(accepted.request);
             (accepted, ticket)
         }
-        Ok(Submission::KeyOfAnother) => {
-            app.store.remove(files).await;
+        Ok(SubmitResult::KeyOfAnother) => {
+            app.store.remove_files(files).await;
             let message = "Idempotency-Key: it was used for another body";
             return Err(Failure::new(Code::SemanticallyInvalid, message));
         }
-        Ok(Submission::GroupOfAnother) => {
-            app.store.remove(files).await;
+        Ok(SubmitResult::GroupOfAnother) => {
+            app.store.remove_files(files).await;
             return Err(Failure::unknown_group(group));
         }
-        Ok(Submission::NoEndpoint) => {
-            app.store.remove(files).await;
+        Ok(SubmitResult::NoEndpoint) => {
+            app.store.remove_files(files).await;
             return Err(Failure::unknown_endpoint(id));
         }
         Err(error) => {
-            if let Err(error) = app.store.collect(files).await {
+            if let Err(error) = app.store.remove_unreferenced(files).await {
                 tracing::debug!(%error, "could not remove payload files; the next clean-up does");
             }
             return Err(error.into());
@@ -206,12 +208,12 @@ fn key(headers: &HeaderMap) -> Result<Option<Hash>, Failure> {
 }
 
 /// What a user endpoint is asked for with.
-fn choices(wanted: &Wanted<'_>) -> Result<Choices, Failure> {
+fn choices(wanted: &Wanted<'_>) -> Result<RequestedConfiguration, Failure> {
     let config = wanted.user_endpoint_config.clone().unwrap_or_default();
     if config.as_json().len() > SPECIFICATION {
         return Err(Failure::new(Code::RequestMalformed, "user_endpoint_config: too long"));
     }
-    Ok(Choices { config, runtime: wanted.user_runtime.clone() })
+    Ok(RequestedConfiguration { config, runtime: wanted.user_runtime.clone() })
 }
 
 /// The endpoint that `manager` runs for this caller with this configuration, once it takes tasks.
@@ -219,7 +221,7 @@ async fn user_endpoint(
     app: &App,
     manager: &Endpoint,
     caller: IdentityId,
-    choices: Choices,
+    choices: RequestedConfiguration,
 ) -> Result<EndpointId, Failure> {
     let most = app.limits.endpoints_per_identity;
     let starter = Starter {
@@ -232,19 +234,19 @@ async fn user_endpoint(
     let ready = starter.ready(manager, wanted).await;
     app.metrics.start(ready.is_ok());
     ready.map_err(|(id, outcome)| match outcome {
-        Outcome::Refused(why) => {
+        StartResult::Refused(why) => {
             Failure::new(Code::SemanticallyInvalid, format!("Request payload failed validation: {why}"))
         }
-        Outcome::Away => {
+        StartResult::Away => {
             let message = format!("Endpoint {} is not connected: its user endpoints can't start", manager.id);
             Failure::new(Code::ResourceConflict, message)
         }
-        Outcome::Silent => {
+        StartResult::Silent => {
             let message = format!("User endpoint {id} was to be started by {}, and says nothing", manager.id);
             Failure::new(Code::SemanticallyInvalid, message)
         }
-        Outcome::TooMany => Failure::too_many_endpoints("user endpoints", most),
-        Outcome::Ready | Outcome::Broken => {
+        StartResult::TooMany => Failure::too_many_endpoints("user endpoints", most),
+        StartResult::Ready | StartResult::Broken => {
             Failure::unavailable("The user endpoint could not be started; try again later")
         }
     })

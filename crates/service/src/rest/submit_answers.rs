@@ -18,9 +18,9 @@ use hyper::body::{Frame, SizeHint};
 use tokio::sync::mpsc;
 use wire::RequestId;
 
-use store::{Answered, AnswersInFlight, Store};
+use store::{AnswersInFlight, DeleteAnsweredSubmits, Store};
 
-/// SubmitAnswers that are recorded together at most, and how long they gather: each record costs a transaction of its own.
+/// Answers that are recorded together at most, and how long they gather: each record costs a transaction of its own.
 const TOGETHER: usize = 512;
 const GATHERING: Duration = Duration::from_millis(100);
 
@@ -73,7 +73,7 @@ impl SubmitAnswers {
                     together.push(request);
                 }
                 // If it fails, an equal submit within two minutes counts as a retry, and its tasks don't run.
-                if let Err(error) = store.write(Answered(together.clone())).await {
+                if let Err(error) = store.write(DeleteAnsweredSubmits(together.clone())).await {
                     tracing::warn!(%error, "could not record which submits were answered: equal ones within two minutes count as retries");
                 }
                 together.drain(..).for_each(|request| in_flight.end(request));

@@ -1,12 +1,12 @@
-//! The end of tasks: results and errors of the service itself are recorded, together with the messages for their task groups,
-//! in one transaction. The first end of a task counts.
+//! Ends tasks: records results and the service's own errors together with the messages for their task groups, in one
+//! transaction. The first end of a task counts.
 
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use store::tasks::state::Outcome;
-use store::{Kept, RecordResults, Recorded, ReportedResult, Store, StoreError, Which};
+use store::{OpenTaskFilter, RecordResults, Recorded, ReportedResult, Store, StoreError, StoredContent};
 use wire::Text;
 use wire::message::{ErrorDetails, TaskResult};
 use wire::{EndpointId, TaskId, queue};
@@ -15,10 +15,10 @@ use crate::clock;
 use crate::log_throttle::LogThrottle;
 use crate::metrics::{Metrics, Times};
 
-/// Results recorded together at most.
+/// The most results in one transaction.
 pub(crate) const TOGETHER: usize = 256;
 
-/// Is called with the name of each queue that has new messages in the store.
+/// Called with the name of each queue that has new messages in the store.
 type Wake = Arc<dyn Fn(String) + Send + Sync>;
 
 /// Ends tasks. Clones share it.
@@ -30,7 +30,7 @@ pub struct TaskEnder {
     dropped: Arc<Dropped>,
 }
 
-/// What is said of results that change nothing.
+/// Limits the log lines about results that change nothing.
 #[derive(Debug, Default)]
 struct Dropped {
     late: LogThrottle,
@@ -43,12 +43,12 @@ impl fmt::Debug for TaskEnder {
     }
 }
 
-/// An end that the service itself puts to a task.
+/// An error with which the service itself ends a task.
 #[derive(Clone, Debug)]
 pub struct Ending {
     pub endpoint: EndpointId,
     pub task: TaskId,
-    /// What the task's owner is told.
+    /// The error text that the task's owner gets.
     pub why: Arc<str>,
 }
 
@@ -74,9 +74,9 @@ impl TaskEnder {
         TaskEnder { store, wake: Arc::new(wake), metrics, dropped: Arc::default() }
     }
 
-    /// Ends the open tasks of endpoints that are no more: their deletion was interrupted.
+    /// Ends the open tasks of deleted endpoints: a deletion may have been interrupted.
     pub async fn end_orphans(&self) -> Result<(), StoreError> {
-        for endpoint in self.store.endpoints_survived().await? {
+        for endpoint in self.store.deleted_endpoints_with_open_tasks().await? {
             self.end_orphans_of(endpoint).await?;
         }
         Ok(())
@@ -85,14 +85,14 @@ impl TaskEnder {
     /// Ends the open tasks of `endpoint`, which was deleted.
     pub async fn end_orphans_of(&self, endpoint: EndpointId) -> Result<(), StoreError> {
         let why = format!("Endpoint {endpoint} was deleted before the task had ended");
-        self.end_open(endpoint, Which::All, &why).await.map(|_| ())
+        self.end_open(endpoint, OpenTaskFilter::All, &why).await.map(|_| ())
     }
 
-    /// Ends tasks with errors of ours, unless they have ended: some in each transaction. Answers how many it ended.
+    /// Ends tasks with errors, unless they have ended; some in each transaction. Returns how many it ended.
     pub async fn end(&self, endings: &[Ending]) -> Result<usize, StoreError> {
         let mut ended = 0;
         for endings in endings.chunks(TOGETHER) {
-            let results = endings.iter().map(|ending| Arrived {
+            let results = endings.iter().map(|ending| ReceivedResult {
                 task: ending.task,
                 endpoint: ending.endpoint,
                 outcome: Outcome::Failed,
@@ -104,10 +104,15 @@ impl TaskEnder {
         Ok(ended)
     }
 
-    /// Ends open tasks of `endpoint` with an error that says `why`, step by step. Answers how many those were.
-    pub async fn end_open(&self, endpoint: EndpointId, which: Which, why: &str) -> Result<usize, StoreError> {
+    /// Ends open tasks of `endpoint` with an error that says `why`, step by step. Returns how many.
+    pub async fn end_open(
+        &self,
+        endpoint: EndpointId,
+        which: OpenTaskFilter,
+        why: &str,
+    ) -> Result<usize, StoreError> {
         let why: Arc<str> = why.into();
-        // What is submitted from now on is another matter.
+        // Tasks submitted from now on are not ended.
         let last = self.store.last_assignment().await?;
         let mut ended = 0;
         loop {
@@ -120,35 +125,40 @@ impl TaskEnder {
         }
     }
 
-    /// Answers how many tasks have ended by these.
-    pub(crate) async fn record(&self, arrived: Vec<Arrived>) -> Result<usize, StoreError> {
+    /// Records received results. Returns how many tasks ended.
+    pub(crate) async fn record(&self, arrived: Vec<ReceivedResult>) -> Result<usize, StoreError> {
         if arrived.is_empty() {
             return Ok(0);
         }
         let mut messages = Vec::with_capacity(arrived.len());
         let mut results = Vec::with_capacity(arrived.len());
         let mut ends = Vec::with_capacity(arrived.len());
-        for Arrived { task, endpoint, outcome, message, times } in arrived {
+        for ReceivedResult { task, endpoint, outcome, message, times } in arrived {
             ends.push((outcome, times));
             messages.push(message.into());
-            results.push(ReportedResult { task, endpoint, outcome, message: Kept::Here(Bytes::new()) });
+            results.push(ReportedResult {
+                task,
+                endpoint,
+                outcome,
+                message: StoredContent::Inline(Bytes::new()),
+            });
         }
         let mut files = Vec::new();
-        for (result, kept) in results.iter_mut().zip(self.store.keep(messages).await?) {
+        for (result, kept) in results.iter_mut().zip(self.store.store_contents(messages).await?) {
             files.extend(kept.file());
             result.message = kept;
         }
         let recorded = match self.store.write(RecordResults { results, now: clock::now() }).await {
             Ok(recorded) => recorded,
             Err(error) => {
-                // The endpoint sends them again, to files of other names.
-                if let Err(error) = self.store.collect(files).await {
-                    tracing::debug!(%error, "files of results are left for the next collection");
+                // The endpoint sends the results again; they get new files.
+                if let Err(error) = self.store.remove_unreferenced(files).await {
+                    tracing::debug!(%error, "cannot remove files of results now; retention removes them later");
                 }
                 return Err(error);
             }
         };
-        self.store.remove(recorded.freed).await;
+        self.store.remove_files(recorded.freed).await;
         let (mut ended, mut late, mut refused) = (0, 0, 0);
         let mut groups = Vec::new();
         for (recorded, (outcome, times)) in recorded.recorded.into_iter().zip(ends) {
@@ -171,17 +181,20 @@ impl TaskEnder {
         }
         let now = clock::now();
         if let Some(late) = self.dropped.late.count(late, now) {
-            tracing::info!(late, "results of tasks that had ended were dropped");
+            tracing::info!(late, "dropped results of tasks that had already ended");
         }
         if let Some(refused) = self.dropped.refused.count(refused, now) {
-            tracing::warn!(refused, "results of tasks that their sender was never sent were dropped");
+            tracing::warn!(
+                refused,
+                "dropped results of tasks that were never sent to the endpoint that reported them"
+            );
         }
         Ok(ended)
     }
 }
 
-/// Ends the tasks that `endpoint` has not acknowledged while the service doesn't run: nobody waits to be told. Answers how
-/// many those were.
+/// Ends the tasks that `endpoint` has not acknowledged while the service does not run, so that no queue must be woken.
+/// Returns how many.
 pub async fn end_waiting_at_rest(
     store: &Store,
     endpoint: EndpointId,
@@ -191,9 +204,9 @@ pub async fn end_waiting_at_rest(
     let last = store.last_assignment().await?;
     let mut ended = 0;
     loop {
-        let tasks = store.open_tasks(endpoint, Which::Waiting, last, TOGETHER).await?;
+        let tasks = store.open_tasks(endpoint, OpenTaskFilter::Waiting, last, TOGETHER).await?;
         let messages = tasks.iter().map(|&task| Ending { endpoint, task, why: why.clone() }.message().into());
-        let kept = store.keep(messages.collect()).await?;
+        let kept = store.store_contents(messages.collect()).await?;
         let results = tasks.into_iter().zip(kept).map(|(task, message)| ReportedResult {
             task,
             endpoint,
@@ -202,7 +215,7 @@ pub async fn end_waiting_at_rest(
         });
         let record = RecordResults { results: results.collect(), now: clock::now() };
         let recorded = store.write(record).await?;
-        store.remove(recorded.freed).await;
+        store.remove_files(recorded.freed).await;
         match recorded.recorded.iter().filter(|it| matches!(it, Recorded::New { .. })).count() {
             0 => return Ok(ended),
             more => ended += more,
@@ -210,12 +223,12 @@ pub async fn end_waiting_at_rest(
     }
 }
 
-/// A result on its way into the store.
-pub(crate) struct Arrived {
+/// A received result that is not in the store yet.
+pub(crate) struct ReceivedResult {
     pub(crate) task: TaskId,
     pub(crate) endpoint: EndpointId,
     pub(crate) outcome: Outcome,
     pub(crate) message: Vec<u8>,
-    /// As far as the endpoint has told.
+    /// Absent if the endpoint did not report them.
     pub(crate) times: Option<Times>,
 }

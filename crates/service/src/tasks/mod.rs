@@ -1,4 +1,4 @@
-//! What becomes of tasks besides being carried: whether their endpoints are there, and how long what is left of them is kept.
+//! Ends tasks, tracks which endpoints are online, and deletes what has expired.
 //!
 //! The states of one task are in the store (`store::tasks::state`).
 

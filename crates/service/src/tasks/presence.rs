@@ -1,6 +1,6 @@
-//! Whether endpoints are online, by what they last said of themselves.
+//! Tracks which endpoints are online, from their last heartbeats.
 //!
-//! Held in memory: an endpoint says it again soon, and a service that has just started knows no better than to wait.
+//! Kept in memory only: after a restart of the service, endpoints count as offline until their next heartbeat.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,36 +14,37 @@ use wire::message::{Liveness, StatusReport};
 
 use crate::limits::Limits;
 
-/// An endpoint that is late is given this many of its own periods, and a little.
+/// An endpoint is offline after this many of its heartbeat periods, plus [`GRACE`], without a heartbeat.
 const PERIODS: f64 = 2.0;
 const GRACE: SignedDuration = SignedDuration::from_secs(5);
-/// No endpoint is believed for longer without a word, whatever period it names.
-const LONGEST: SignedDuration = SignedDuration::from_hours(1);
-/// An endpoint's own words are kept when they measure no more than this, in bytes.
-const KEPT: usize = 64 << 10;
+/// The longest an endpoint counts as online without a heartbeat, whatever period it reports.
+const LONGEST_WITHOUT_HEARTBEAT: SignedDuration = SignedDuration::from_hours(1);
+/// The largest state document of an endpoint that is kept, in bytes.
+const LARGEST_STATE: usize = 64 << 10;
 
-/// What an endpoint last said.
+/// The last heartbeat of an endpoint.
 #[derive(Clone, Debug, PartialEq)]
-struct Heard {
-    /// Offline from here on unless it speaks again; absent: it has left.
+struct LastHeartbeat {
+    /// It is offline after this time without another heartbeat. Absent: it reported that it stops.
     until: Option<Timestamp>,
     state: FreeForm,
-    /// The first of the heartbeats in a row at which it consumed nothing.
+    /// The first of the latest heartbeats in a row during which it consumed no queue.
     idle_since: Option<Timestamp>,
 }
 
-impl Heard {
-    fn new(report: &StatusReport, idle_since: Option<Timestamp>, now: Timestamp) -> Heard {
+impl LastHeartbeat {
+    fn new(report: &StatusReport, idle_since: Option<Timestamp>, now: Timestamp) -> LastHeartbeat {
         let until = match report.liveness() {
             Liveness::Online { period } => {
-                let margin = SignedDuration::try_from_secs_f64(period * PERIODS).unwrap_or(LONGEST);
-                Some(now + margin.clamp(SignedDuration::ZERO, LONGEST) + GRACE)
+                let margin =
+                    SignedDuration::try_from_secs_f64(period * PERIODS).unwrap_or(LONGEST_WITHOUT_HEARTBEAT);
+                Some(now + margin.clamp(SignedDuration::ZERO, LONGEST_WITHOUT_HEARTBEAT) + GRACE)
             }
             Liveness::Offline | Liveness::FailedToStart(_) => None,
         };
-        // Stock endpoints say some kilobytes of themselves.
-        let said = Some(&report.global_state).filter(|state| state.as_json().len() <= KEPT);
-        Heard { until, state: said.cloned().unwrap_or_default(), idle_since }
+        // Stock endpoints report some kilobytes.
+        let said = Some(&report.global_state).filter(|state| state.as_json().len() <= LARGEST_STATE);
+        LastHeartbeat { until, state: said.cloned().unwrap_or_default(), idle_since }
     }
 
     fn online(&self, now: Timestamp) -> bool {
@@ -51,11 +52,11 @@ impl Heard {
     }
 }
 
-/// What all endpoints last said. Clones share it.
+/// The last heartbeats of all endpoints. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Presence {
-    endpoints: Arc<Mutex<HashMap<EndpointId, Heard>>>,
-    /// An endpoint that says it is there and takes nothing for so long is shown as such.
+    endpoints: Arc<Mutex<HashMap<EndpointId, LastHeartbeat>>>,
+    /// After this time without consuming its queues an online endpoint is shown as not taking tasks.
     idle: SignedDuration,
 }
 
@@ -64,15 +65,15 @@ impl Presence {
         Presence { endpoints: Arc::default(), idle: limits.idle() }
     }
 
-    /// An endpoint has spoken; `consumes`: it takes tasks or commands at this moment.
-    pub fn heard(&self, report: &StatusReport, consumes: bool, now: Timestamp) {
+    /// Records a heartbeat. `consumes`: the endpoint consumes its queue of tasks or commands at this moment.
+    pub fn record(&self, report: &StatusReport, consumes: bool, now: Timestamp) {
         let mut endpoints = self.endpoints();
         let before = endpoints.get(&report.endpoint_id).filter(|heard| heard.online(now));
         let idle_since = (!consumes).then(|| before.and_then(|heard| heard.idle_since).unwrap_or(now));
-        endpoints.insert(report.endpoint_id, Heard::new(report, idle_since, now));
+        endpoints.insert(report.endpoint_id, LastHeartbeat::new(report, idle_since, now));
     }
 
-    /// Since when an endpoint that is online and consumes nothing at this moment has not consumed, if that is too long.
+    /// Since when an online endpoint has not consumed its queues, if that is too long.
     pub fn idle(&self, endpoint: EndpointId, now: Timestamp) -> Option<Timestamp> {
         let endpoints = self.endpoints();
         let heard = endpoints.get(&endpoint).filter(|heard| heard.online(now))?;
@@ -87,7 +88,7 @@ impl Presence {
         self.endpoints().get(&endpoint).is_some_and(|heard| heard.online(now))
     }
 
-    /// The endpoint's own words, if it has said anything.
+    /// The state document of the endpoint's last heartbeat; empty without one.
     pub fn state(&self, endpoint: EndpointId) -> FreeForm {
         self.endpoints().get(&endpoint).map(|heard| heard.state.clone()).unwrap_or_default()
     }
@@ -97,7 +98,7 @@ impl Presence {
         self.endpoints().contains_key(&endpoint)
     }
 
-    fn endpoints(&self) -> std::sync::MutexGuard<'_, HashMap<EndpointId, Heard>> {
+    fn endpoints(&self) -> std::sync::MutexGuard<'_, HashMap<EndpointId, LastHeartbeat>> {
         // A panic while it was held cannot have left it half changed.
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -143,7 +144,7 @@ mod tests {
 
     fn online_after(state: Value, seconds: i64) -> bool {
         let presence = presence();
-        presence.heard(&report(state), true, NOW);
+        presence.record(&report(state), true, NOW);
         presence.online(ID, NOW + SignedDuration::from_secs(seconds))
     }
 
@@ -165,8 +166,8 @@ mod tests {
     #[test]
     fn a_later_word_replaces_the_earlier() {
         let presence = presence();
-        presence.heard(&report(json!({"heartbeat_period": 30})), true, NOW);
-        presence.heard(&report(json!({"heartbeat_period": 30, "active": false})), true, NOW);
+        presence.record(&report(json!({"heartbeat_period": 30})), true, NOW);
+        presence.record(&report(json!({"heartbeat_period": 30, "active": false})), true, NOW);
         assert!(!presence.online(ID, NOW));
         assert_eq!(presence.state(ID).to_object()["active"], json!(false));
         presence.forget(ID);
@@ -176,8 +177,8 @@ mod tests {
     #[test]
     fn words_that_are_too_long_are_not_kept() {
         let presence = presence();
-        let long = "x".repeat(KEPT);
-        presence.heard(&report(json!({"heartbeat_period": 30, "long": long})), true, NOW);
+        let long = "x".repeat(LARGEST_STATE);
+        presence.record(&report(json!({"heartbeat_period": 30, "long": long})), true, NOW);
         assert!(presence.online(ID, NOW));
         assert!(presence.state(ID).to_object().is_empty());
     }
@@ -188,7 +189,7 @@ mod tests {
         let beats = |beats: &[(i64, bool)]| {
             let presence = presence();
             for &(at, consumes) in beats {
-                presence.heard(&report(json!({"heartbeat_period": 30})), consumes, after(at));
+                presence.record(&report(json!({"heartbeat_period": 30})), consumes, after(at));
             }
             presence
         };

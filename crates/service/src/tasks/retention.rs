@@ -1,8 +1,6 @@
-//! What has had its time goes: results, much later what is known of their tasks, tasks that nobody takes, files that no
-//! row names, submits that are too old to come again.
+//! Deletes expired results, tasks, payload files and records of submits, and ends tasks that no endpoint takes.
 //!
-//! A reconciler: each pass compares what is there with what should be, and may be repeated or missed. It remembers
-//! nothing, and the time is passed in.
+//! Each pass looks at the whole store, so that it may be repeated or missed. It keeps no state, and the time is passed in.
 
 use std::time::Duration;
 
@@ -14,16 +12,16 @@ use super::presence::Presence;
 use crate::clock;
 use crate::limits::Limits;
 use store::tasks::state::TaskHolder;
-use store::{ExpireResults, ForgetSubmissions, ForgetTasks, Store, StoreError};
+use store::{DeleteSubmitRecords, DeleteTasks, ExpireResults, Store, StoreError};
 
-/// Between two passes.
+/// The time between two passes.
 const PAUSE: Duration = Duration::from_secs(600);
-/// What one transaction takes at most: those who wait for it wait shortly.
+/// The most rows in one transaction, so that other writers wait briefly.
 const TOGETHER: usize = 500;
-/// The same for submits that are forgotten, which hold the ids of their tasks.
+/// The same for records of submits, which are larger: they hold the ids of their tasks.
 const SUBMITS: usize = 100;
-/// A file younger than this may belong to a request at work.
-const AT_WORK: SignedDuration = SignedDuration::from_hours(1);
+/// A younger file may belong to a running request.
+const LONGEST_REQUEST: SignedDuration = SignedDuration::from_hours(1);
 
 #[derive(Clone, Debug)]
 pub struct Retention {
@@ -33,23 +31,23 @@ pub struct Retention {
     pub limits: Limits,
 }
 
-/// What a pass has done.
+/// What a pass did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pass {
-    /// Results that are kept no more.
+    /// Results that were deleted.
     pub expired: usize,
-    /// Expired tasks of which nothing is known any more.
+    /// Expired tasks that were deleted.
     pub forgotten: usize,
-    /// Tasks that were ended because nobody took them in time.
+    /// Tasks that were ended because no endpoint took them in time.
     pub abandoned: usize,
-    /// Files that no row named.
+    /// Files that no row named, and that were removed.
     pub collected: usize,
 }
 
 impl Retention {
-    /// Passes until `stop` begins.
+    /// Runs passes until `stop` begins.
     pub async fn run(self, stop: Stop) {
-        // Nobody was at work when the service started: every file without a row is left over.
+        // No request was running when the service started: every file without a row is left over.
         let mut files_before = clock::now();
         loop {
             let pass = tokio::select! {
@@ -57,25 +55,27 @@ impl Retention {
                 () = stop.begun() => return,
             };
             match pass {
-                Ok(done) if done != Pass::default() => tracing::info!(?done, "what had its time is gone"),
+                Ok(done) if done != Pass::default() => {
+                    tracing::info!(?done, "retention deleted what has expired")
+                }
                 Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "a pass of retention failed; the next one does it"),
+                Err(error) => tracing::warn!(%error, "a retention pass failed; the next one tries again"),
             }
             tokio::select! {
-                () = tokio::time::sleep(PAUSE) => files_before = clock::now() - AT_WORK,
+                () = tokio::time::sleep(PAUSE) => files_before = clock::now() - LONGEST_REQUEST,
                 () = stop.begun() => return,
             }
         }
     }
 
-    /// One pass, at `now`. Files made before `files_before` belong to nobody at work.
+    /// Runs one pass, at `now`. Files made before `files_before` belong to no running request.
     pub async fn pass(&self, now: Timestamp, files_before: Timestamp) -> Result<Pass, StoreError> {
         let mut done = Pass::default();
         self.ender.end_orphans().await?;
         loop {
             let expire = ExpireResults { before: now - self.limits.result_life(), count: TOGETHER };
             let (expired, freed) = self.store.write(expire).await?;
-            self.store.remove(freed).await;
+            self.store.remove_files(freed).await;
             done.expired += expired;
             if expired < TOGETHER {
                 break;
@@ -83,27 +83,30 @@ impl Retention {
         }
         loop {
             let before = now - self.limits.result_life() - self.limits.expired_life();
-            let forgotten = self.store.write(ForgetTasks { before, count: TOGETHER }).await?;
+            let forgotten = self.store.write(DeleteTasks { before, count: TOGETHER }).await?;
             done.forgotten += forgotten;
             if forgotten < TOGETHER {
                 break;
             }
         }
-        done.abandoned = self.abandon(now).await?;
-        done.collected = self.store.collect_before(files_before).await?;
+        done.abandoned = self.end_stale_tasks(now).await?;
+        done.collected = self.store.remove_unreferenced_before(files_before).await?;
         let (before, keys_before) = (now - self.limits.resent(), now - self.limits.idempotency());
-        while self.store.write(ForgetSubmissions { before, keys_before, count: SUBMITS }).await? {}
+        while self.store.write(DeleteSubmitRecords { before, keys_before, count: SUBMITS }).await? {}
         Ok(done)
     }
 
-    /// Ends tasks that have waited too long, and those that an endpoint took which is not there any more. One that is
-    /// online may still be at work on what it took.
-    async fn abandon(&self, now: Timestamp) -> Result<usize, StoreError> {
+    /// Ends tasks that have waited too long, and tasks taken by an endpoint that is offline. An online endpoint may still
+    /// be running what it took.
+    async fn end_stale_tasks(&self, now: Timestamp) -> Result<usize, StoreError> {
         let mut abandoned = 0;
         let mut after = None;
         let days = self.limits.task_days;
         loop {
-            let open = self.store.open_before(now - self.limits.task_life(), after, TOGETHER).await?;
+            let open = self
+                .store
+                .open_tasks_submitted_before(now - self.limits.task_life(), after, TOGETHER)
+                .await?;
             after = open.last().map(|task| task.id);
             let mut endings = Vec::new();
             for task in &open {

@@ -1,4 +1,4 @@
-//! The endpoint of `farcall up`: found running, or configured and started as a child of this process, and dying with it.
+//! Finds the endpoint of `farcall up` running, or configures and starts it as a child that ends with this process.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -18,21 +18,21 @@ use tokio::process::{Child, Command};
 use wire::EndpointId;
 use wire::start_document::Report;
 
-use super::{Environment, Place};
+use super::{Environment, UpDirectory};
 
 pub(super) const NAME: &str = "local";
 const PROGRAM: &str = "globus-compute-endpoint";
 
-/// What `start` leaves with when the endpoint runs already.
+/// The exit status of `start` if the endpoint runs already.
 const ALREADY_ACTIVE: i32 = 255;
-/// How long an endpoint may take to say that it runs: a long worker_init is no part of that.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// An endpoint leaves within its grace for running tasks, and 5 s.
-const LEAVING: Duration = Duration::from_secs(12);
-/// As much of what a failing program said is shown.
+/// How long an endpoint may take to report that it runs. The time of a long `worker_init` does not count.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an endpoint may take to stop: its grace for running tasks, 5 s, and a margin.
+const STOP_TIMEOUT: Duration = Duration::from_secs(12);
+/// How many lines of a failed program's output are shown.
 const SHOWN_LINES: usize = 20;
 
-/// The endpoint's program, and the limit of open files that users had.
+/// The endpoint's program, and the user's limit of open files.
 #[derive(Debug)]
 pub(super) struct Program {
     path: PathBuf,
@@ -40,13 +40,16 @@ pub(super) struct Program {
 }
 
 impl Program {
-    pub(super) fn find(told: Option<PathBuf>, open_files: Option<InheritedLimit>) -> anyhow::Result<Program> {
-        Ok(Program { path: place(told)?, open_files })
+    pub(super) fn find(
+        given: Option<PathBuf>,
+        open_files: Option<InheritedLimit>,
+    ) -> anyhow::Result<Program> {
+        Ok(Program { path: find_program(given)?, open_files })
     }
 
-    fn command(&self, place: &Place, environment: &Environment) -> Command {
+    fn command(&self, up_directory: &UpDirectory, environment: &Environment) -> Command {
         let mut command = Command::new(&self.path);
-        command.arg("--config-dir").arg(place.endpoints());
+        command.arg("--config-dir").arg(up_directory.endpoints());
         environment.apply(&mut command);
         if let Some(open_files) = self.open_files {
             open_files.restore_for(command.as_std_mut());
@@ -55,23 +58,23 @@ impl Program {
     }
 }
 
-/// Where the endpoint's program is: as told, beside this one, or on the PATH.
-fn place(told: Option<PathBuf>) -> anyhow::Result<PathBuf> {
-    if let Some(path) = told {
+/// Finds the endpoint's program: as given, beside this program, or on the PATH.
+fn find_program(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    if let Some(path) = given {
         return fs::canonicalize(&path).with_context(|| format!("there is no {}", path.display()));
     }
     let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(PROGRAM)));
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let places =
+    let candidates =
         beside.into_iter().chain(std::env::split_paths(&path).map(|directory| directory.join(PROGRAM)));
-    places.into_iter().find(|place| place.is_file()).with_context(|| {
+    candidates.into_iter().find(|path| path.is_file()).with_context(|| {
         format!(
             "{PROGRAM} is neither beside this program nor on the PATH: say where it is with --endpoint-binary"
         )
     })
 }
 
-/// An endpoint that runs.
+/// A running endpoint.
 #[derive(Debug)]
 pub struct Endpoint {
     pub id: EndpointId,
@@ -82,15 +85,15 @@ pub struct Endpoint {
 impl Endpoint {
     pub(super) async fn find_or_start(
         program: &Program,
-        place: &Place,
+        up_directory: &UpDirectory,
         environment: &Environment,
     ) -> anyhow::Result<Endpoint> {
-        if !place.endpoints().join(NAME).join("config.yaml").exists() {
-            configure(program, place, environment).await?;
+        if !up_directory.endpoints().join(NAME).join("config.yaml").exists() {
+            configure(program, up_directory, environment).await?;
         }
-        let child = start(program, place, environment).await?;
-        let id = id(place).context("the endpoint runs, and its id cannot be read")?;
-        Ok(Endpoint { id, log: place.endpoint_log(), child })
+        let child = start(program, up_directory, environment).await?;
+        let id = id(up_directory).context("the endpoint runs, and its id cannot be read")?;
+        Ok(Endpoint { id, log: up_directory.endpoint_log(), child })
     }
 
     pub(super) fn is_ours(&self) -> bool {
@@ -109,25 +112,25 @@ impl Endpoint {
             Err(error) => error.to_string(),
         };
         self.child = None;
-        format!("the endpoint ended ({how}); its last words in {}:\n{}", self.log.display(), tail(&self.log))
+        format!("the endpoint ended ({how}); the end of its log {}:\n{}", self.log.display(), tail(&self.log))
     }
 
     pub(super) async fn stop(self) {
         let process = self.process();
         let Some(mut child) = self.child else { return };
         if let Some(pid) = process {
-            // It may have gone by itself.
+            // It may have ended by itself.
             let _ = kill(pid, Signal::SIGTERM);
         }
-        if tokio::time::timeout(LEAVING, child.wait()).await.is_err() {
-            tracing::warn!("the endpoint does not stop, and is killed");
+        if tokio::time::timeout(STOP_TIMEOUT, child.wait()).await.is_err() {
+            tracing::warn!("the endpoint does not stop; killing it");
             let _ = child.kill().await;
         }
     }
 }
 
-/// As many workers as there are cores, so that a first try with many tasks uses the machine. Sandboxes, for without
-/// them a ShellFunction's standard error ends with a warning.
+/// The endpoint's configuration: one worker for each core, and sandboxes, because without them a ShellFunction's standard
+/// error ends with a warning.
 fn configuration() -> String {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     format!(
@@ -145,9 +148,13 @@ engine:
     )
 }
 
-async fn configure(program: &Program, place: &Place, environment: &Environment) -> anyhow::Result<()> {
+async fn configure(
+    program: &Program,
+    up_directory: &UpDirectory,
+    environment: &Environment,
+) -> anyhow::Result<()> {
     let mut child = program
-        .command(place, environment)
+        .command(up_directory, environment)
         .args(["configure", NAME, "--endpoint-config", "/dev/stdin"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -164,14 +171,18 @@ async fn configure(program: &Program, place: &Place, environment: &Environment) 
     Ok(())
 }
 
-/// Starts the endpoint and waits for its word that it runs. `None`: it runs already.
-async fn start(program: &Program, place: &Place, environment: &Environment) -> anyhow::Result<Option<Child>> {
-    let said = place.start_log();
+/// Starts the endpoint and waits until it reports that it runs. `None`: it runs already.
+async fn start(
+    program: &Program,
+    up_directory: &UpDirectory,
+    environment: &Environment,
+) -> anyhow::Result<Option<Child>> {
+    let said = up_directory.start_log();
     let log = File::create(&said).with_context(|| format!("cannot write {}", said.display()))?;
-    // Made without close-on-exec: the child shall have its end, and learns its number.
+    // Without close-on-exec, because the child inherits its end; its number is an argument.
     let (ours, theirs) = pipe()?;
     let mut child = program
-        .command(place, environment)
+        .command(up_directory, environment)
         .args(["start", NAME, "--die-with-parent", "--report-fd"])
         .arg(theirs.as_raw_fd().to_string())
         .stdin(Stdio::null())
@@ -180,7 +191,8 @@ async fn start(program: &Program, place: &Place, environment: &Environment) -> a
         .spawn()
         .with_context(|| format!("cannot run {}", program.path.display()))?;
     drop(theirs);
-    let report = tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(move || word(ours))).await;
+    let report =
+        tokio::time::timeout(START_TIMEOUT, tokio::task::spawn_blocking(move || read_report(ours))).await;
     match report {
         Ok(Ok(Some(Report { status: 0, .. }))) => Ok(Some(child)),
         Ok(Ok(Some(Report { text, .. }))) => bail!("the endpoint could not be started:\n{text}"),
@@ -194,26 +206,26 @@ async fn start(program: &Program, place: &Place, environment: &Environment) -> a
         Err(_) => {
             let _ = child.kill().await;
             bail!(
-                "the endpoint did not say within {PATIENCE:?} that it runs:\n{}",
-                tail(&place.endpoint_log())
+                "the endpoint did not report within {START_TIMEOUT:?} that it runs:\n{}",
+                tail(&up_directory.endpoint_log())
             )
         }
     }
 }
 
-fn word(from: OwnedFd) -> Option<Report> {
+fn read_report(from: OwnedFd) -> Option<Report> {
     let mut text = Vec::new();
     File::from(from).read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()
 }
 
-fn id(place: &Place) -> anyhow::Result<EndpointId> {
+fn id(up_directory: &UpDirectory) -> anyhow::Result<EndpointId> {
     #[derive(Deserialize)]
-    struct Known {
+    struct EndpointFile {
         endpoint_id: EndpointId,
     }
-    let text = fs::read_to_string(place.endpoints().join(NAME).join("endpoint.json"))?;
-    Ok(serde_json::from_str::<Known>(&text)?.endpoint_id)
+    let text = fs::read_to_string(up_directory.endpoints().join(NAME).join("endpoint.json"))?;
+    Ok(serde_json::from_str::<EndpointFile>(&text)?.endpoint_id)
 }
 
 /// The last lines of a file that may be long.

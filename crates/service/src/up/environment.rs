@@ -7,20 +7,20 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use wire::EndpointId;
 
-use super::service::Local;
-use super::{ClientIdentity, Place};
-use crate::client_side::environment::{NotAService, Reach, Variables};
+use super::service::ServiceAddresses;
+use super::{ClientIdentity, UpDirectory};
+use crate::client_side::environment::{NotAService, ServiceUrl, Variables};
 
-/// Variables, and their values.
+/// The variables and their values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Environment(Variables);
 
 impl Environment {
     pub(super) fn new(
         mut variables: Variables,
-        addresses: Local,
+        addresses: ServiceAddresses,
         identity: &ClientIdentity,
-        place: &Place,
+        up_directory: &UpDirectory,
     ) -> Environment {
         // `up` has a directory of its own for it.
         variables.below_home.clear();
@@ -28,7 +28,7 @@ impl Environment {
             ("FARCALL_AMQP_PORT", addresses.amqp.port().to_string()),
             ("GLOBUS_COMPUTE_CLIENT_ID", identity.client_id.clone()),
             ("GLOBUS_COMPUTE_CLIENT_SECRET", identity.client_secret.clone()),
-            ("GLOBUS_COMPUTE_USER_DIR", place.endpoints().display().to_string()),
+            ("GLOBUS_COMPUTE_USER_DIR", up_directory.endpoints().display().to_string()),
         ]);
         Environment(variables)
     }
@@ -37,7 +37,7 @@ impl Environment {
         self.0.set.push(("FARCALL_ENDPOINT_ID", id.to_string()));
     }
 
-    /// What a shell evaluates.
+    /// The shell setup.
     pub fn script(&self) -> String {
         self.0.script()
     }
@@ -49,8 +49,8 @@ impl Environment {
 }
 
 /// How clients on this machine reach the service.
-pub(super) fn reach(addresses: Local) -> Result<Reach, NotAService> {
-    Reach::parse(&format!("http://{}", reachable(addresses.http)))
+pub(super) fn reach(addresses: ServiceAddresses) -> Result<ServiceUrl, NotAService> {
+    ServiceUrl::parse(&format!("http://{}", reachable(addresses.http)))
 }
 
 /// An address of this machine at which a socket that listens on `address` is reached.
@@ -69,16 +69,17 @@ mod tests {
     use crate::client_side::environment::Proxies;
 
     fn script(http: &str) -> String {
-        let addresses = Local { http: http.parse().unwrap(), amqp: "127.0.0.1:5672".parse().unwrap() };
+        let addresses =
+            ServiceAddresses { http: http.parse().unwrap(), amqp: "127.0.0.1:5672".parse().unwrap() };
         let identity = ClientIdentity {
             client_id: "the-id".into(),
             client_secret: "the-secret".into(),
             person: "me@localhost".into(),
         };
-        let place = Place { root: "/data of o'brien/up".into() };
+        let up_directory = UpDirectory { root: "/data of o'brien/up".into() };
         let proxy = "http://farcall:secret@127.0.0.1:41000".to_owned();
         let variables = reach(addresses).unwrap().through(proxy, &Proxies::default());
-        let mut environment = Environment::new(variables, addresses, &identity, &place);
+        let mut environment = Environment::new(variables, addresses, &identity, &up_directory);
         environment.endpoint("e58b2276-b397-4246-b1a2-607d8e3b5838".parse().unwrap());
         environment.script()
     }

@@ -1,7 +1,7 @@
-//! `farcall up`: a service, an identity and an endpoint on this machine, ready to be used, with one command.
+//! `farcall up`: starts a service, an identity and an endpoint on this machine with one command.
 //!
-//! What runs already is found and used, and left running at the end; what does not is started, and stopped at the end.
-//! No part of the service may depend on this module: it uses the service as an operator would.
+//! What runs already is used and left running at the end; what does not run is started, and stopped at the end.
+//! No other part of the service may depend on this module: it uses the service as an operator would.
 //!
 //! ```text
 //! DIR/up/             0700
@@ -34,7 +34,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
-use crate::client_side::connect::{Forwarder, Say};
+use crate::client_side::connect::{Forwarder, PrintLine};
 use crate::client_side::environment::Proxies;
 use crate::operate::administration;
 use crate::operate::administration::request::{AddedClient, ClientRequest, Reply, Request, UserRequest};
@@ -48,37 +48,37 @@ pub use environment::Environment;
 use published_environment::PublishedEnvironment;
 pub use service::Running;
 
-const HELLO: &str = include_str!("../../../../examples/hello.py");
+const EXAMPLE: &str = include_str!("../../../../examples/hello.py");
 
-/// What `up` was asked for.
+/// The options of `farcall up`.
 #[derive(Clone, Debug)]
-pub struct Wish {
-    /// The limit of open files that the endpoint gets, when ours is raised.
+pub struct UpOptions {
+    /// The limit of open files for the endpoint, if this process raised its own.
     pub open_files: Option<InheritedLimit>,
     pub http_listen: Option<SocketAddr>,
     pub amqp_listen: Option<SocketAddr>,
-    /// `globus-compute-endpoint`, if it is not where it is looked for.
+    /// The path of `globus-compute-endpoint`, if it is neither beside this program nor on the PATH.
     pub endpoint_binary: Option<PathBuf>,
     /// Tells the user that the service can't be reached.
-    pub say: Say,
+    pub say: PrintLine,
 }
 
-/// The directory of what `up` makes beside the service's own.
+/// The directory `up/` in the service's data directory.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct UpDirectory {
     root: PathBuf,
 }
 
-impl Place {
-    /// Makes what is missing of it.
-    pub fn prepare(data: &Directory) -> anyhow::Result<Place> {
-        let place = Place { root: data.root().join("up") };
+impl UpDirectory {
+    /// Makes the directories that are missing.
+    pub fn prepare(data: &Directory) -> anyhow::Result<UpDirectory> {
+        let up_directory = UpDirectory { root: data.root().join("up") };
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(place.endpoints())
-            .with_context(|| format!("cannot make {}", place.root.display()))?;
-        Ok(place)
+            .create(up_directory.endpoints())
+            .with_context(|| format!("cannot make {}", up_directory.root.display()))?;
+        Ok(up_directory)
     }
 
     /// The service's data directory.
@@ -119,12 +119,12 @@ impl Place {
     }
 }
 
-/// A service and an endpoint that are up.
+/// A running service and a running endpoint.
 #[derive(Debug)]
 pub struct Up {
-    pub place: Place,
+    pub up_directory: UpDirectory,
     pub environment: Environment,
-    /// The username of who owns what is made here.
+    /// The username of the person who owns the endpoint.
     pub person: String,
     service: Running,
     forwarding: JoinHandle<()>,
@@ -134,14 +134,14 @@ pub struct Up {
     published: Option<PublishedEnvironment>,
 }
 
-/// Finds or starts everything. Returns when tasks can be submitted, and run.
-pub async fn up(directory: Directory, place: Place, wish: Wish) -> anyhow::Result<Up> {
-    let program = Program::find(wish.endpoint_binary.clone(), wish.open_files)?;
-    let service = Running::find_or_start(&directory, &wish).await?;
-    match rest(&directory, &place, &program, &service, wish.say).await {
+/// Finds or starts everything. Returns when tasks can be submitted and run.
+pub async fn up(directory: Directory, up_directory: UpDirectory, options: UpOptions) -> anyhow::Result<Up> {
+    let program = Program::find(options.endpoint_binary.clone(), options.open_files)?;
+    let service = Running::find_or_start(&directory, &options).await?;
+    match start_endpoint(&directory, &up_directory, &program, &service, options.say).await {
         Ok(Rest { environment, person, forwarding, mut sockets, endpoint, published }) => {
             sockets.extend(service.sockets());
-            Ok(Up { place, environment, person, service, forwarding, sockets, endpoint, published })
+            Ok(Up { up_directory, environment, person, service, forwarding, sockets, endpoint, published })
         }
         Err(error) => {
             service.stop().await;
@@ -161,24 +161,26 @@ struct Rest {
     published: Option<PublishedEnvironment>,
 }
 
-async fn rest(
+async fn start_endpoint(
     directory: &Directory,
-    place: &Place,
+    up_directory: &UpDirectory,
     program: &Program,
     service: &Running,
-    say: Say,
+    say: PrintLine,
 ) -> anyhow::Result<Rest> {
-    let identity = identity(directory, place).await?;
+    let identity = identity(directory, up_directory).await?;
     let reach = environment::reach(service.addresses())?;
     let forwarder = Forwarder::to_this_machine(reach, Proxies::here(), say).await?;
     let (variables, sockets) = (forwarder.variables(), forwarder.sockets());
     let forwarding = tokio::spawn(forwarder.run());
-    let mut environment = Environment::new(variables, service.addresses(), &identity, place);
-    let endpoint = Endpoint::find_or_start(program, place, &environment).await?;
+    let mut environment = Environment::new(variables, service.addresses(), &identity, up_directory);
+    let endpoint = Endpoint::find_or_start(program, up_directory, &environment).await?;
     environment.endpoint(endpoint.id);
-    let written = PublishedEnvironment::write(place, &environment.script())
-        .and_then(|published| private_file::write(&place.hello(), HELLO.as_bytes()).map(|()| published))
-        .with_context(|| format!("cannot write into {}", place.root.display()));
+    let written = PublishedEnvironment::write(up_directory, &environment.script())
+        .and_then(|published| {
+            private_file::write(&up_directory.hello(), EXAMPLE.as_bytes()).map(|()| published)
+        })
+        .with_context(|| format!("cannot write into {}", up_directory.root.display()));
     match written {
         Ok(published) => {
             Ok(Rest { environment, person: identity.person, forwarding, sockets, endpoint, published })
@@ -207,12 +209,12 @@ impl Up {
         self.endpoint.process()
     }
 
-    /// Waits until the endpoint ends that was started here; for ever, if none was.
+    /// Waits until the endpoint that was started here ends; for ever, if none was.
     pub async fn endpoint_ended(&mut self) -> String {
         self.endpoint.ended().await
     }
 
-    /// Stops what was started here, the endpoint first: its last results still find the service.
+    /// Stops what was started here, the endpoint first, so that its last results still reach the service.
     pub async fn down(self) {
         self.endpoint.stop().await;
         if let Some(published) = self.published {
@@ -228,13 +230,13 @@ impl Up {
 struct ClientIdentity {
     client_id: String,
     client_secret: String,
-    /// Who owns what is made here.
+    /// The username of that person.
     person: String,
 }
 
-/// The identity of the last time, or a new one when the service does not know that.
-async fn identity(directory: &Directory, place: &Place) -> anyhow::Result<ClientIdentity> {
-    let path = place.identity();
+/// Reads the identity of an earlier run, or adds one if the service does not know it.
+async fn identity(directory: &Directory, up_directory: &UpDirectory) -> anyhow::Result<ClientIdentity> {
+    let path = up_directory.identity();
     if let Ok(text) = fs::read_to_string(&path)
         && let Ok(identity) = serde_json::from_str::<ClientIdentity>(&text)
     {
@@ -263,7 +265,7 @@ async fn identity(directory: &Directory, place: &Place) -> anyhow::Result<Client
     Ok(identity)
 }
 
-/// The person who owns what is made here: one without a password, who logs in once `farcall user reset` has given one.
+/// The person who owns the endpoint, without a password: `farcall user reset` sets one.
 async fn person(directory: &Directory) -> anyhow::Result<String> {
     let name = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|user| user.name);
     let username = name

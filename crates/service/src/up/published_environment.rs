@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use store::private_file;
 
-use super::Place;
+use super::UpDirectory;
 
 #[derive(Debug)]
 pub(super) struct PublishedEnvironment {
@@ -21,19 +21,22 @@ pub(super) struct PublishedEnvironment {
 
 impl PublishedEnvironment {
     /// Writes the file. `None`: a process that still runs has written it.
-    pub(super) fn write(place: &Place, script: &str) -> io::Result<Option<PublishedEnvironment>> {
+    pub(super) fn write(
+        up_directory: &UpDirectory,
+        script: &str,
+    ) -> io::Result<Option<PublishedEnvironment>> {
         let lock = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(place.environment_lock())?;
+            .open(up_directory.environment_lock())?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        let path = place.environment();
+        let path = up_directory.environment();
         private_file::write(&path, script.as_bytes())?;
         Ok(Some(PublishedEnvironment { path, _lock: lock }))
     }
@@ -53,13 +56,13 @@ mod tests {
     #[test]
     fn one_process_at_a_time_writes_it() {
         let root = tempfile::tempdir().unwrap();
-        let place = Place { root: root.path().to_owned() };
-        let first = PublishedEnvironment::write(&place, "first").unwrap().unwrap();
-        assert!(PublishedEnvironment::write(&place, "second").unwrap().is_none());
-        assert_eq!(fs::read_to_string(place.environment()).unwrap(), "first");
+        let up_directory = UpDirectory { root: root.path().to_owned() };
+        let first = PublishedEnvironment::write(&up_directory, "first").unwrap().unwrap();
+        assert!(PublishedEnvironment::write(&up_directory, "second").unwrap().is_none());
+        assert_eq!(fs::read_to_string(up_directory.environment()).unwrap(), "first");
         first.remove();
-        assert!(!place.environment().exists());
-        assert!(PublishedEnvironment::write(&place, "third").unwrap().is_some());
-        assert_eq!(fs::read_to_string(place.environment()).unwrap(), "third");
+        assert!(!up_directory.environment().exists());
+        assert!(PublishedEnvironment::write(&up_directory, "third").unwrap().is_some());
+        assert_eq!(fs::read_to_string(up_directory.environment()).unwrap(), "third");
     }
 }

@@ -1,4 +1,4 @@
-//! The service of `farcall up`: found running on the data directory, or started in this process.
+//! Finds the service that uses the data directory, or starts one in this process, for `farcall up`.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,47 +10,47 @@ use daemon::stop::{self, Stop, Trigger};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use super::Wish;
+use super::UpOptions;
 use crate::http::listeners::ListenError;
 use crate::operate::config::{self, Config, Setting, Source};
 use crate::operate::data_directory::{Directory, DirectoryError};
 use crate::operate::serve::{ServeError, Service};
 
-/// How long a service that has the lock may take to say where it listens.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a service that has the lock may take to write its addresses.
+const ADDRESSES_TIMEOUT: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// Where it is reached on this machine.
+/// The service's addresses on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Local {
+pub struct ServiceAddresses {
     pub http: SocketAddr,
     pub amqp: SocketAddr,
 }
 
-/// A service that serves.
+/// A running service.
 #[derive(Debug)]
 pub struct Running {
-    addresses: Local,
-    ours: Option<Ours>,
+    addresses: ServiceAddresses,
+    ours: Option<OwnService>,
 }
 
 #[derive(Debug)]
-struct Ours {
+struct OwnService {
     trigger: Trigger,
     task: JoinHandle<()>,
     sockets: Vec<RawFd>,
 }
 
 impl Running {
-    pub(super) async fn find_or_start(directory: &Directory, wish: &Wish) -> anyhow::Result<Running> {
-        match start(directory, wish).await {
+    pub(super) async fn find_or_start(directory: &Directory, options: &UpOptions) -> anyhow::Result<Running> {
+        match start(directory, options).await {
             Ok(running) => Ok(running),
             Err(error) if holds_the_lock(&error) => find(directory).await,
             Err(error) => Err(error),
         }
     }
 
-    pub fn addresses(&self) -> Local {
+    pub fn addresses(&self) -> ServiceAddresses {
         self.addresses
     }
 
@@ -64,10 +64,10 @@ impl Running {
     }
 
     pub(super) async fn stop(self) {
-        if let Some(Ours { trigger, task, .. }) = self.ours {
+        if let Some(OwnService { trigger, task, .. }) = self.ours {
             trigger.begin();
             if task.await.is_err() {
-                tracing::error!("the service broke off");
+                tracing::error!("the service's task panicked");
             }
         }
     }
@@ -77,11 +77,13 @@ fn holds_the_lock(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(ServeError::Directory(DirectoryError::InUse(_))))
 }
 
-async fn start(directory: &Directory, wish: &Wish) -> anyhow::Result<Running> {
+async fn start(directory: &Directory, options: &UpOptions) -> anyhow::Result<Running> {
     let (trigger, stop) = stop::channel();
-    let service = match open(directory, wish.http_listen, wish.amqp_listen, stop.clone()).await {
-        // Somebody else has the usual ports, and nobody asked for them: others do as well.
-        Err(error) if port_taken(&error) && wish.http_listen.is_none() && wish.amqp_listen.is_none() => {
+    let service = match open(directory, options.http_listen, options.amqp_listen, stop.clone()).await {
+        // The usual ports are in use and were not asked for: take free ones.
+        Err(error)
+            if port_taken(&error) && options.http_listen.is_none() && options.amqp_listen.is_none() =>
+        {
             let free = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
             open(directory, free, free, stop.clone()).await?
         }
@@ -89,11 +91,11 @@ async fn start(directory: &Directory, wish: &Wish) -> anyhow::Result<Running> {
     };
     let listening = service.addresses();
     let of = |name: &str| listening.first(name).with_context(|| format!("{name} is not spoken without TLS"));
-    let addresses = Local { http: of("http")?, amqp: of("amqp")? };
-    tracing::info!(http = %addresses.http, amqp = %addresses.amqp, "the service serves");
+    let addresses = ServiceAddresses { http: of("http")?, amqp: of("amqp")? };
+    tracing::info!(http = %addresses.http, amqp = %addresses.amqp, "the service is ready");
     let sockets = service.sockets();
     let task = tokio::spawn(service.run(stop));
-    Ok(Running { addresses, ours: Some(Ours { trigger, task, sockets }) })
+    Ok(Running { addresses, ours: Some(OwnService { trigger, task, sockets }) })
 }
 
 async fn open(
@@ -136,7 +138,7 @@ fn port_taken(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(ServeError::Listener(ListenError { error, .. })) if error.kind() == io::ErrorKind::AddrInUse)
 }
 
-/// The service that has the data directory; it may have begun a moment ago.
+/// Reads the addresses of the service that uses the data directory; it may have just started.
 async fn find(directory: &Directory) -> anyhow::Result<Running> {
     let path = directory.addresses();
     let said = async {
@@ -147,19 +149,19 @@ async fn find(directory: &Directory) -> anyhow::Result<Running> {
             }
         }
     };
-    let text = tokio::time::timeout(PATIENCE, said)
+    let text = tokio::time::timeout(ADDRESSES_TIMEOUT, said)
         .await
-        .context("another farcall uses the data directory and does not say where it listens")?
+        .context("another farcall process uses the data directory and has not written its addresses")?
         .with_context(|| format!("cannot read {}", path.display()))?;
     let addresses = read(&text).with_context(|| format!("{} is not understood", path.display()))?;
     Ok(Running { addresses, ours: None })
 }
 
-fn read(text: &str) -> anyhow::Result<Local> {
+fn read(text: &str) -> anyhow::Result<ServiceAddresses> {
     let document: Value = serde_json::from_str(text)?;
     let address = |name: &str, scheme: &str| {
         let text = document[name].as_str().and_then(|text| text.strip_prefix(scheme)).unwrap_or_default();
         text.parse::<SocketAddr>().with_context(|| format!("{name} is no address"))
     };
-    Ok(Local { http: address("http", "http://")?, amqp: address("amqp", "amqp://")? })
+    Ok(ServiceAddresses { http: address("http", "http://")?, amqp: address("amqp", "amqp://")? })
 }

@@ -1,6 +1,6 @@
-//! The id of a user endpoint: the same for the same manager, identity, configuration and interpreter, so that every
-//! submit that wants the same finds the same. Host and platform of the submitter do not count: who moves from a
-//! laptop to a notebook server keeps the endpoint.
+//! Computes the id of a user endpoint from manager, identity, configuration and interpreter, so that submits with the same
+//! ones use the same endpoint. Host and platform of the submitter do not count: a person who moves from a laptop to a
+//! notebook server keeps the endpoint.
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use wire::json::FreeForm;
 use wire::rest::submit::UserRuntime;
 use wire::{EndpointId, IdentityId};
 
-/// The id of the user endpoint that `manager` runs for `identity` with these choices.
+/// The id of the user endpoint that `manager` runs for `identity` with this configuration and runtime.
 pub fn of(
     manager: EndpointId,
     identity: IdentityId,
@@ -18,14 +18,14 @@ pub fn of(
     let python = runtime.and_then(python).unwrap_or_default();
     let sdk = runtime.and_then(|it| it.globus_compute_sdk_version.as_deref()).unwrap_or_default();
     let mut name = String::new();
-    // Each part begins with its length, so that no part can pass for the end of another and the start of a third.
+    // Each part begins with its length, so that different parts never give the same name.
     for part in [&identity.to_string(), &canonical(config), &python, sdk] {
         name.push_str(&format!("{}:{part};", part.len()));
     }
     EndpointId::from_uuid(Uuid::new_v5(manager.as_uuid(), name.as_bytes()))
 }
 
-/// Whether `id` can be a user endpoint's: no other ids are made of a name.
+/// Whether `id` can be a user endpoint's: only theirs are version 5 UUIDs.
 pub fn is_one(id: EndpointId) -> bool {
     id.as_uuid().get_version() == Some(uuid::Version::Sha1)
 }
@@ -39,7 +39,7 @@ fn python(runtime: &UserRuntime) -> Option<String> {
     runtime.python_version.as_deref()?.split_whitespace().next().map(str::to_owned)
 }
 
-/// JSON with the members of every object in the order of their names, without blanks.
+/// JSON with sorted object keys and without blanks.
 fn canonical(object: &Map<String, Value>) -> String {
     let mut text = String::new();
     write_object(object, &mut text);

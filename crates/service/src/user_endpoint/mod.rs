@@ -1,14 +1,14 @@
-//! User endpoints: a submit to a manager goes to the endpoint that the manager runs for this person with this
-//! configuration. It is found, or the manager is told to start it.
+//! Finds or starts user endpoints: a submit to a manager goes to the endpoint that the manager runs for this person with
+//! this configuration. If it does not run, the service sends the manager a command to start it.
 //!
-//! What it is called is in [`id`]; how a start goes is decided by [`core`], and performed here: credentials and queues
-//! are made, the command is published, and whoever waits is woken by what the endpoint or its manager says first. No
-//! step polls. One that dies is started again for the tasks it leaves: [`restarts`], [`keeper`].
+//! [`id`] computes its id. [`starts`] decides the steps of a start, and this module performs them: it issues credentials,
+//! makes queues, publishes the command, and wakes the waiting submits at the first report of the endpoint or its manager.
+//! No step polls. A user endpoint that ends is started again for its open tasks: [`restarts`], [`supervisor`].
 
-pub mod core;
 pub mod id;
-pub mod keeper;
 pub mod restarts;
+pub mod starts;
+pub mod supervisor;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -21,50 +21,52 @@ use wire::queue::{Registration, command_queue, exchange};
 use wire::start_document::{CONTENT_TYPE, LinkedIdentity, START_ENDPOINT, StartArguments, StartEndpoint};
 use wire::{EndpointId, IdentityId};
 
-use self::core::{Action, Event, Outcome, Starts as Core};
+use self::starts::{Action, Event, StartResult, Starts as StartTable};
 use crate::clock;
 use crate::dispatch::broker_user::ConnectionUrl;
 use crate::dispatch::{Dispatch, EndpointObserver};
 use store::secret::{self, Hash};
-use store::{Choices, Endpoint, Holder, RegisterEndpoint, Registered, Store, StoreError};
+use store::{
+    Endpoint, Holder, RegisterEndpoint, RegistrationResult, RequestedConfiguration, Store, StoreError,
+};
 
-/// How long the command may wait in the manager's queue, in milliseconds: who comes later finds nobody waiting.
-const COMMAND_LIFE: &str = "10000";
+/// How long the command may wait in the manager's queue, in milliseconds: later, no submit waits for it.
+const COMMAND_EXPIRATION: &str = "10000";
 
-/// The starts that are under way, and who waits for them. Clones share it.
+/// The starts under way, and the submits that wait for them. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Starts(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
     state: Mutex<State>,
-    /// A manager has come.
+    /// A manager connected.
     connected: Notify,
-    /// User endpoints with open tasks should be looked after.
-    stirred: Notify,
+    /// Wakes the supervisor.
+    woken: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    core: Core,
-    waiting: HashMap<EndpointId, watch::Sender<Option<Outcome>>>,
-    /// User endpoints whose managers have come and that were not commanded yet.
+    core: StartTable,
+    waiters: HashMap<EndpointId, watch::Sender<Option<StartResult>>>,
+    /// User endpoints whose manager connected and whose command was not sent yet.
     due: Vec<EndpointId>,
 }
 
 impl Starts {
-    /// Something happened that those who look after user endpoints should know.
-    pub fn stir(&self) {
-        self.0.stirred.notify_one();
+    /// Wakes the supervisor of user endpoints.
+    pub fn wake_supervisor(&self) {
+        self.0.woken.notify_one();
     }
 
-    /// When something like that happens; or has happened since the last time.
-    pub fn stirred(&self) -> impl Future<Output = ()> + '_ {
-        self.0.stirred.notified()
+    /// Waits for the next wake-up, or returns at once if there was one since the last.
+    pub fn woken(&self) -> impl Future<Output = ()> + '_ {
+        self.0.woken.notified()
     }
 
     /// Whether `user_endpoint` is being started.
-    pub fn under_way(&self, user_endpoint: EndpointId) -> bool {
+    pub fn is_starting(&self, user_endpoint: EndpointId) -> bool {
         self.state().core.due(user_endpoint).is_some()
     }
 
@@ -81,21 +83,21 @@ impl Starts {
         state.tell(user_endpoint, &actions);
     }
 
-    /// Joins the start of `user_endpoint`, or begins it; then there is something to do besides waiting.
+    /// Joins the start of `user_endpoint`, or begins it; then the caller must perform the returned actions.
     fn want(
         &self,
         user_endpoint: EndpointId,
         manager: EndpointId,
         connected: bool,
-    ) -> (watch::Receiver<Option<Outcome>>, Vec<Action>) {
+    ) -> (watch::Receiver<Option<StartResult>>, Vec<Action>) {
         let mut state = self.state();
         let event = Event::Wanted { manager, connected };
         let actions = state.core.apply(user_endpoint, event, clock::now());
-        let sender = state.waiting.entry(user_endpoint).or_insert_with(|| watch::channel(None).0);
+        let sender = state.waiters.entry(user_endpoint).or_insert_with(|| watch::channel(None).0);
         (sender.subscribe(), actions)
     }
 
-    /// Whether the manager of `user_endpoint` has come since somebody waits for it.
+    /// Whether the manager of `user_endpoint` connected since a submit waits for it.
     fn take_due(&self, user_endpoint: EndpointId) -> bool {
         let mut state = self.state();
         let before = state.due.len();
@@ -114,14 +116,14 @@ impl EndpointObserver for Starts {
         let event = match liveness {
             Liveness::Online { .. } => Event::Alive,
             Liveness::FailedToStart(text) => Event::Reported { credential, text },
-            // One that leaves while another is wanted: its manager has the command and starts it again.
-            Liveness::Offline => return self.stir(),
+            // It ends while a submit waits: the manager has the command and starts it again.
+            Liveness::Offline => return self.wake_supervisor(),
         };
         self.apply(user_endpoint, event);
     }
 
     fn reads_commands(&self, manager: EndpointId) {
-        self.stir();
+        self.wake_supervisor();
         let mut state = self.state();
         let due = state.core.connected(manager);
         if !due.is_empty() {
@@ -134,17 +136,17 @@ impl EndpointObserver for Starts {
 impl State {
     fn tell(&mut self, user_endpoint: EndpointId, actions: &[Action]) {
         for action in actions {
-            if let Action::Finish(outcome) = action {
+            if let Action::Finish(result) = action {
                 self.due.retain(|due| *due != user_endpoint);
-                if let Some(waiting) = self.waiting.remove(&user_endpoint) {
-                    waiting.send_replace(Some(outcome.clone()));
+                if let Some(waiters) = self.waiters.remove(&user_endpoint) {
+                    waiters.send_replace(Some(result.clone()));
                 }
             }
         }
     }
 }
 
-/// Why a command could not be sent: our own trouble, told to nobody but the log.
+/// Why a command could not be sent. Only the log gets the reason.
 #[derive(Debug, thiserror::Error)]
 enum CommandError {
     #[error(transparent)]
@@ -153,21 +155,21 @@ enum CommandError {
     Declare(#[from] DeclareError),
     #[error(transparent)]
     Properties(#[from] BadProperties),
-    #[error("the id belongs to another endpoint, or who it is for is shut out")]
-    Taken,
-    #[error("its owner has as many user endpoints as one may have")]
+    #[error("the id belongs to another endpoint, or the account that it is for is disabled")]
+    NotRegistered,
+    #[error("its owner has the most user endpoints allowed")]
     TooMany,
-    #[error("identity {0} is no more")]
-    Nobody(IdentityId),
+    #[error("identity {0} was removed")]
+    UnknownIdentity(IdentityId),
     #[error("the broker did not take the command: {0:?}")]
     NotPublished(Confirmation),
 }
 
-/// What a submit wants of a manager.
+/// The user endpoint that a submit asks of a manager.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     pub identity: IdentityId,
-    pub choices: Choices,
+    pub choices: RequestedConfiguration,
 }
 
 /// Finds and starts user endpoints. Clones share everything.
@@ -176,52 +178,52 @@ pub struct Starter {
     pub store: Store,
     pub dispatch: Dispatch,
     pub starts: Starts,
-    /// User endpoints that one identity may have.
+    /// The most user endpoints of one identity.
     pub most: u32,
 }
 
 impl Starter {
-    /// The user endpoint of `manager` for what is wanted, once it takes tasks; or how that failed.
+    /// Finds or starts the user endpoint of `manager` for `wanted`. Returns once it takes tasks, or how the start failed.
     pub async fn ready(
         &self,
         manager: &Endpoint,
         wanted: Wanted,
-    ) -> Result<EndpointId, (EndpointId, Outcome)> {
-        let Choices { config, runtime } = &wanted.choices;
+    ) -> Result<EndpointId, (EndpointId, StartResult)> {
+        let RequestedConfiguration { config, runtime } = &wanted.choices;
         let id = id::of(manager.id, wanted.identity, &config.to_object(), runtime.as_ref());
         if self.dispatch.consumes(id) {
-            // Who computes an id may have taken it: that it takes tasks says nothing about whose it is.
+            // Anybody can compute an id and register it: check whose endpoint it is.
             return match self.store.endpoint(id).await {
                 Ok(Some(it)) if it.owner == wanted.identity && it.manager == Some(manager.id) => Ok(id),
                 Ok(Some(_)) => {
                     tracing::error!(user_endpoint = %id, "the id of a user endpoint belongs to another endpoint");
-                    Err((id, Outcome::Broken))
+                    Err((id, StartResult::Broken))
                 }
                 // It has just been deleted; the next submit starts it again.
-                Ok(None) => Err((id, Outcome::Broken)),
+                Ok(None) => Err((id, StartResult::Broken)),
                 Err(error) => {
-                    tracing::error!(%error, user_endpoint = %id, "a user endpoint could not be looked up");
-                    Err((id, Outcome::Broken))
+                    tracing::error!(%error, user_endpoint = %id, "cannot look up a user endpoint");
+                    Err((id, StartResult::Broken))
                 }
             };
         }
         let starts = &self.starts;
-        let (mut outcome, actions) = starts.want(id, manager.id, self.dispatch.reads_commands(manager.id));
+        let (mut result, actions) = starts.want(id, manager.id, self.dispatch.reads_commands(manager.id));
         if actions.contains(&Action::Begin) {
             let starter = self.clone();
             let manager = manager.clone();
             let at_once = actions.contains(&Action::Command);
-            // Not part of the request: others may have joined it by the time this client hangs up.
+            // Not part of the request: other submits may have joined the start when this client disconnects.
             tokio::spawn(async move { starter.start(id, &manager, &wanted, at_once).await });
         }
-        let ended = outcome.wait_for(Option::is_some).await;
-        match ended.ok().and_then(|ended| ended.clone()).unwrap_or(Outcome::Broken) {
-            Outcome::Ready => Ok(id),
+        let ended = result.wait_for(Option::is_some).await;
+        match ended.ok().and_then(|ended| ended.clone()).unwrap_or(StartResult::Broken) {
+            StartResult::Ready => Ok(id),
             other => Err((id, other)),
         }
     }
 
-    /// Watches over one start to its end.
+    /// Drives one start to its end.
     async fn start(&self, id: EndpointId, manager: &Endpoint, wanted: &Wanted, at_once: bool) {
         let starts = &self.starts;
         let mut commanded = false;
@@ -233,7 +235,7 @@ impl Starter {
                     Ok(()) => {}
                     Err(CommandError::TooMany) => drop(starts.apply(id, Event::TooMany)),
                     Err(error) => {
-                        tracing::error!(%error, user_endpoint = %id, "a user endpoint could not be started");
+                        tracing::error!(%error, user_endpoint = %id, "cannot start a user endpoint");
                         starts.apply(id, Event::Failed);
                     }
                 }
@@ -278,13 +280,15 @@ impl Starter {
             now,
         };
         let number = match self.store.write(register).await? {
-            Registered::As(number) => number,
-            Registered::TooMany => return Err(CommandError::TooMany),
-            Registered::LockedUntil(_) | Registered::OfAnother | Registered::ShutOut => {
-                return Err(CommandError::Taken);
+            RegistrationResult::Credential(number) => number,
+            RegistrationResult::TooMany => return Err(CommandError::TooMany),
+            RegistrationResult::LockedUntil(_)
+            | RegistrationResult::OfAnother
+            | RegistrationResult::ShutOut => {
+                return Err(CommandError::NotRegistered);
             }
         };
-        self.dispatch.user_endpoint_made(id)?;
+        self.dispatch.user_endpoint_registered(id)?;
         let url = ConnectionUrl { holder: Holder::Endpoint(id), number, secret: &secret }.at(broker_at);
         let (username, person) = self.person(wanted.identity).await?;
         let command = StartEndpoint {
@@ -304,22 +308,23 @@ impl Starter {
             .with_content_type(CONTENT_TYPE.into())
             .with_content_encoding("utf-8".into())
             .with_timestamp(u64::try_from(now.as_second()).unwrap_or_default())
-            .with_expiration(COMMAND_LIFE.into());
+            .with_expiration(COMMAND_EXPIRATION.into());
         let queue = command_queue(manager.id);
         let message = Message::new(exchange::COMMANDS, &queue, &properties, command.encode())?;
-        // Before it is sent: the answer may come faster than the confirmation.
+        // Before the command is sent: the heartbeat may come before the confirmation.
         self.starts.apply(id, Event::Commanded { credential: number });
-        tracing::info!(user_endpoint = %id, manager = %manager.id, "a manager is told to start a user endpoint");
+        tracing::info!(user_endpoint = %id, manager = %manager.id, "sending a manager the command to start a user endpoint");
         match self.dispatch.publish(message).await {
             Confirmation::Confirmed => Ok(()),
             other => Err(CommandError::NotPublished(other)),
         }
     }
 
-    /// Who somebody is, as a manager maps identities to local users: the one that asks, and all linked with it.
+    /// The identities by which a manager chooses the local user: the submitter's, and all linked with it.
     async fn person(&self, identity: IdentityId) -> Result<(String, Vec<LinkedIdentity>), CommandError> {
         let set = self.store.identity_set(identity).await?;
-        let asking = set.iter().find(|it| it.id == identity).ok_or(CommandError::Nobody(identity))?;
+        let asking =
+            set.iter().find(|it| it.id == identity).ok_or(CommandError::UnknownIdentity(identity))?;
         let username = asking.username.clone();
         let linked = set.into_iter().map(|it| {
             let text = |key: &str, value: Option<String>| Some((key.to_owned(), value?.into()));

@@ -1,35 +1,35 @@
-//! When a user endpoint that is gone is started again for the tasks that it left, as a pure state machine.
+//! Decides when a user endpoint that has ended is started again for its open tasks. Pure.
 //!
 //! ```text
-//! gone --a moment, its manager is there--> started --> lives: its tasks go on
-//!   ^                                         |
-//!   +---- a longer and longer pause ----------+--so often, and no task was taken meanwhile--> given up
+//! ended --2 s, manager connected--> started --> alive: its tasks go on
+//!   ^                                 |
+//!   +------ growing pause ------------+--too many attempts without a task taken--> its tasks end with an error
 //! ```
 //!
-//! Tasks wait for a manager however long it is away. Giving up is telling the tasks: the next submit tries anew.
+//! Tasks wait for a disconnected manager without limit. After giving up, the next submit tries again.
 
 use std::collections::{HashMap, HashSet};
 
 use jiff::{SignedDuration, Timestamp};
 use wire::EndpointId;
 
-use super::core::Outcome;
+use super::starts::StartResult;
 
-/// A connection that was lost is often back within this.
-const SETTLE: SignedDuration = SignedDuration::from_secs(2);
-/// After the first try; doubled with each further one.
+/// The wait before the first attempt: a lost connection is often back within this.
+const FIRST_PAUSE: SignedDuration = SignedDuration::from_secs(2);
+/// The pause after the first attempt; doubled with each further one.
 const PAUSE: SignedDuration = SignedDuration::from_secs(1);
-/// However many there were.
-const LONGEST: SignedDuration = SignedDuration::from_secs(60);
-/// When the trouble is our own.
-const OURS: SignedDuration = SignedDuration::from_secs(10);
+/// The longest pause.
+const LONGEST_PAUSE: SignedDuration = SignedDuration::from_secs(60);
+/// The pause after a failure of the service itself.
+const PAUSE_AFTER_OWN_FAILURE: SignedDuration = SignedDuration::from_secs(10);
 
-/// What is seen of a user endpoint with open tasks.
+/// The present state of a user endpoint with open tasks.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen {
-    /// The first of the tasks in its queue.
+pub struct UserEndpointState {
+    /// The outbox row of its first unacknowledged task.
     pub first: Option<i64>,
-    /// It consumes, or was heard of lately.
+    /// It consumes its queue, or has sent a heartbeat lately.
     pub lives: bool,
     pub starting: bool,
     pub manager_connected: bool,
@@ -39,100 +39,103 @@ pub struct Seen {
 pub enum Decision {
     Leave,
     Start,
-    /// Its tasks end, with this reason.
+    /// End its tasks with this reason.
     GiveUp(String),
 }
 
-/// One user endpoint that was gone.
+/// What was tried for one user endpoint.
 #[derive(Clone, Debug)]
-struct Case {
+struct Attempts {
     first: Option<i64>,
     gone_since: Option<Timestamp>,
-    tries: u32,
+    attempts: u32,
     not_before: Timestamp,
-    /// How the last try ended.
+    /// Why the last attempt failed.
     last: Option<String>,
 }
 
-/// What has been tried.
+/// The attempts for each user endpoint with open tasks.
 #[derive(Clone, Debug)]
 pub struct Restarts {
-    cases: HashMap<EndpointId, Case>,
-    /// Tries in a row; none: user endpoints wait for the next submit.
+    endpoints: HashMap<EndpointId, Attempts>,
+    /// The most attempts in a row. 0: user endpoints wait for the next submit.
     most: u32,
 }
 
 impl Restarts {
     pub fn new(most: u32) -> Restarts {
-        Restarts { cases: HashMap::new(), most }
+        Restarts { endpoints: HashMap::new(), most }
     }
 
     /// What to do about `id`, which has open tasks.
-    pub fn look(&mut self, id: EndpointId, seen: Seen, now: Timestamp) -> Decision {
+    pub fn decide(&mut self, id: EndpointId, present: UserEndpointState, now: Timestamp) -> Decision {
         if self.most == 0 {
             return Decision::Leave;
         }
-        // A task that was taken since shows that it came up: what is counted is tries in a row.
-        if self.cases.get(&id).is_some_and(|case| case.first != seen.first) {
-            self.cases.remove(&id);
+        // A task taken since shows that it came up: attempts in a row are counted.
+        if self.endpoints.get(&id).is_some_and(|tried| tried.first != present.first) {
+            self.endpoints.remove(&id);
         }
-        if seen.lives {
-            self.cases.entry(id).and_modify(|case| case.gone_since = None);
+        if present.lives {
+            self.endpoints.entry(id).and_modify(|tried| tried.gone_since = None);
             return Decision::Leave;
         }
-        if seen.starting {
+        if present.starting {
             return Decision::Leave;
         }
-        let new = Case { first: seen.first, gone_since: None, tries: 0, not_before: now, last: None };
-        let case = self.cases.entry(id).or_insert(new);
-        let since = *case.gone_since.get_or_insert(now);
-        if !seen.manager_connected || now < since + SETTLE || now < case.not_before {
+        let new =
+            Attempts { first: present.first, gone_since: None, attempts: 0, not_before: now, last: None };
+        let tried = self.endpoints.entry(id).or_insert(new);
+        let since = *tried.gone_since.get_or_insert(now);
+        if !present.manager_connected || now < since + FIRST_PAUSE || now < tried.not_before {
             return Decision::Leave;
         }
-        if case.tries < self.most {
-            case.tries += 1;
-            // Until it is told how that went.
-            case.not_before = now + OURS;
+        if tried.attempts < self.most {
+            tried.attempts += 1;
+            // Until the result of the attempt is recorded.
+            tried.not_before = now + PAUSE_AFTER_OWN_FAILURE;
             return Decision::Start;
         }
-        let (tries, last) = (case.tries, case.last.take().unwrap_or_default());
-        self.cases.remove(&id);
-        Decision::GiveUp(format!("User endpoint {id} was started again {tries} times in vain: {last}"))
+        let (attempts, last) = (tried.attempts, tried.last.take().unwrap_or_default());
+        self.endpoints.remove(&id);
+        Decision::GiveUp(format!("User endpoint {id} did not start in {attempts} attempts: {last}"))
     }
 
-    /// How a try ended.
-    pub fn tried(&mut self, id: EndpointId, outcome: Outcome, now: Timestamp) {
-        let Some(case) = self.cases.get_mut(&id) else { return };
-        let doubled = PAUSE * (1 << case.tries.saturating_sub(1).min(16));
-        case.not_before = now + doubled.min(LONGEST);
-        case.last = Some(match outcome {
-            Outcome::Ready => "it came up and took no task".to_owned(),
-            Outcome::Refused(why) => why,
-            Outcome::Silent => "nothing was heard of it".to_owned(),
-            Outcome::TooMany => "its owner has as many user endpoints as one may have".to_owned(),
-            // Nobody has tried.
-            Outcome::Away | Outcome::Broken => {
-                case.tries = case.tries.saturating_sub(1);
-                case.not_before = now + OURS;
+    /// Records the result of an attempt.
+    pub fn record_attempt(&mut self, id: EndpointId, result: StartResult, now: Timestamp) {
+        let Some(tried) = self.endpoints.get_mut(&id) else { return };
+        let doubled = PAUSE * (1 << tried.attempts.saturating_sub(1).min(16));
+        tried.not_before = now + doubled.min(LONGEST_PAUSE);
+        tried.last = Some(match result {
+            StartResult::Ready => "it started and took no task".to_owned(),
+            StartResult::Refused(why) => why,
+            StartResult::Silent => "it sent no heartbeat".to_owned(),
+            StartResult::TooMany => "its owner has the most user endpoints allowed".to_owned(),
+            // No attempt was made.
+            StartResult::Away | StartResult::Broken => {
+                tried.attempts = tried.attempts.saturating_sub(1);
+                tried.not_before = now + PAUSE_AFTER_OWN_FAILURE;
                 return;
             }
         });
     }
 
     /// Forgets all but `ids`: the others have no open tasks.
-    pub fn only(&mut self, ids: &HashSet<EndpointId>) {
-        self.cases.retain(|id, _| ids.contains(id));
+    pub fn retain(&mut self, ids: &HashSet<EndpointId>) {
+        self.endpoints.retain(|id, _| ids.contains(id));
     }
 
-    /// What its owner should know: that it is being started again, how often that was tried, and why in vain.
-    pub fn told(&self, id: EndpointId) -> Option<String> {
-        let case = self.cases.get(&id)?;
-        case.gone_since?;
-        let so_far = match (&case.last, case.tries) {
-            (Some(last), tries) => format!(", {tries} of {} times so far; last: {last}", self.most),
+    /// For its owner: that it is being started again, the number of attempts, and why the last one failed.
+    pub fn last_failure(&self, id: EndpointId) -> Option<String> {
+        let tried = self.endpoints.get(&id)?;
+        tried.gone_since?;
+        let so_far = match (&tried.last, tried.attempts) {
+            (Some(last), attempts) => {
+                format!(", attempt {attempts} of {} failed: {last}", self.most)
+            }
             (None, _) => String::new(),
         };
-        Some(format!("It is gone and has open tasks: its manager is told to start it again{so_far}"))
+        Some(format!("It has ended and has open tasks: its manager is asked to start it again{so_far}"))
     }
 }
 
@@ -148,70 +151,73 @@ mod tests {
         Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds)
     }
 
-    fn gone(first: i64) -> Seen {
-        Seen { first: Some(first), lives: false, starting: false, manager_connected: true }
+    fn gone(first: i64) -> UserEndpointState {
+        UserEndpointState { first: Some(first), lives: false, starting: false, manager_connected: true }
     }
 
     #[test]
     fn one_that_is_gone_is_started_after_a_moment() {
         let mut restarts = Restarts::new(2);
-        assert_eq!(restarts.look(ID, gone(1), at(0)), Decision::Leave);
-        assert_eq!(restarts.look(ID, gone(1), at(1)), Decision::Leave);
-        let lives = Seen { lives: true, ..gone(1) };
-        assert_eq!(restarts.look(ID, lives, at(2)), Decision::Leave, "it was only cut off");
-        assert_eq!(restarts.look(ID, gone(1), at(4)), Decision::Leave);
-        assert_eq!(restarts.look(ID, gone(1), at(6)), Decision::Start);
-        let starting = Seen { starting: true, ..gone(1) };
-        assert_eq!(restarts.look(ID, starting, at(30)), Decision::Leave);
-        assert!(restarts.told(ID).is_some(), "its owner may know");
-        assert_eq!(restarts.look(ID, lives, at(31)), Decision::Leave);
-        assert_eq!(restarts.told(ID), None, "it is there again");
+        assert_eq!(restarts.decide(ID, gone(1), at(0)), Decision::Leave);
+        assert_eq!(restarts.decide(ID, gone(1), at(1)), Decision::Leave);
+        let lives = UserEndpointState { lives: true, ..gone(1) };
+        assert_eq!(restarts.decide(ID, lives, at(2)), Decision::Leave, "it was only cut off");
+        assert_eq!(restarts.decide(ID, gone(1), at(4)), Decision::Leave);
+        assert_eq!(restarts.decide(ID, gone(1), at(6)), Decision::Start);
+        let starting = UserEndpointState { starting: true, ..gone(1) };
+        assert_eq!(restarts.decide(ID, starting, at(30)), Decision::Leave);
+        assert!(restarts.last_failure(ID).is_some(), "its owner may know");
+        assert_eq!(restarts.decide(ID, lives, at(31)), Decision::Leave);
+        assert_eq!(restarts.last_failure(ID), None, "it is there again");
     }
 
     #[test]
     fn tries_are_counted_until_a_task_is_taken() {
         let mut restarts = Restarts::new(2);
-        restarts.look(ID, gone(1), at(0));
+        restarts.decide(ID, gone(1), at(0));
         for (time, expected) in [(3, Decision::Start), (10, Decision::Start)] {
-            assert_eq!(restarts.look(ID, gone(1), at(time)), expected);
-            restarts.tried(ID, Outcome::Refused("no such queue".into()), at(time));
+            assert_eq!(restarts.decide(ID, gone(1), at(time)), expected);
+            restarts.record_attempt(ID, StartResult::Refused("no such queue".into()), at(time));
         }
-        let told = restarts.told(ID).unwrap();
-        assert!(told.contains("2 of 2 times") && told.ends_with("no such queue"), "{told}");
+        let last_failure = restarts.last_failure(ID).unwrap();
+        assert!(
+            last_failure.contains("attempt 2 of 2 failed") && last_failure.ends_with("no such queue"),
+            "{last_failure}"
+        );
         let mut other = restarts.clone();
-        assert_eq!(restarts.look(ID, gone(1), at(11)), Decision::Leave, "pauses grow");
-        let Decision::GiveUp(why) = restarts.look(ID, gone(1), at(12)) else { panic!("given up") };
-        assert!(why.ends_with("again 2 times in vain: no such queue"), "{why}");
-        assert_eq!(restarts.told(ID), None);
+        assert_eq!(restarts.decide(ID, gone(1), at(11)), Decision::Leave, "pauses grow");
+        let Decision::GiveUp(why) = restarts.decide(ID, gone(1), at(12)) else { panic!("given up") };
+        assert!(why.ends_with("did not start in 2 attempts: no such queue"), "{why}");
+        assert_eq!(restarts.last_failure(ID), None);
         // It has taken a task in between: the count begins anew.
-        other.look(ID, gone(2), at(12));
-        assert_eq!(other.look(ID, gone(2), at(15)), Decision::Start);
+        other.decide(ID, gone(2), at(12));
+        assert_eq!(other.decide(ID, gone(2), at(15)), Decision::Start);
     }
 
     #[test]
     fn a_manager_that_is_away_is_waited_for() {
         let mut restarts = Restarts::new(1);
-        let away = Seen { manager_connected: false, ..gone(1) };
+        let away = UserEndpointState { manager_connected: false, ..gone(1) };
         for time in [0, 100, 1_000_000] {
-            assert_eq!(restarts.look(ID, away, at(time)), Decision::Leave);
+            assert_eq!(restarts.decide(ID, away, at(time)), Decision::Leave);
         }
-        assert_eq!(restarts.look(ID, gone(1), at(1_000_001)), Decision::Start);
-        restarts.tried(ID, Outcome::Away, at(1_000_016));
-        assert_eq!(restarts.look(ID, gone(1), at(1_000_020)), Decision::Leave);
-        assert_eq!(restarts.look(ID, gone(1), at(1_000_026)), Decision::Start, "that was no try");
-        restarts.tried(ID, Outcome::Ready, at(1_000_027));
-        assert!(matches!(restarts.look(ID, gone(1), at(1_000_030)), Decision::GiveUp(_)));
+        assert_eq!(restarts.decide(ID, gone(1), at(1_000_001)), Decision::Start);
+        restarts.record_attempt(ID, StartResult::Away, at(1_000_016));
+        assert_eq!(restarts.decide(ID, gone(1), at(1_000_020)), Decision::Leave);
+        assert_eq!(restarts.decide(ID, gone(1), at(1_000_026)), Decision::Start, "that was no try");
+        restarts.record_attempt(ID, StartResult::Ready, at(1_000_027));
+        assert!(matches!(restarts.decide(ID, gone(1), at(1_000_030)), Decision::GiveUp(_)));
     }
 
     #[test]
     fn without_tries_nothing_is_done_and_nothing_is_remembered_of_others() {
         let mut none = Restarts::new(0);
-        assert_eq!(none.look(ID, gone(1), at(0)), Decision::Leave);
-        assert_eq!(none.look(ID, gone(1), at(100)), Decision::Leave);
+        assert_eq!(none.decide(ID, gone(1), at(0)), Decision::Leave);
+        assert_eq!(none.decide(ID, gone(1), at(100)), Decision::Leave);
         let mut restarts = Restarts::new(5);
-        restarts.look(ID, gone(1), at(0));
-        assert!(restarts.told(ID).is_some());
-        restarts.only(&HashSet::new());
-        assert_eq!(restarts.told(ID), None);
+        restarts.decide(ID, gone(1), at(0));
+        assert!(restarts.last_failure(ID).is_some());
+        restarts.retain(&HashSet::new());
+        assert_eq!(restarts.last_failure(ID), None);
     }
 }

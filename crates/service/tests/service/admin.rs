@@ -1,4 +1,4 @@
-//! The operator's side: the data directory, its lock, `farcall client`.
+//! Tests of administration: the data directory, its lock, `farcall client`.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

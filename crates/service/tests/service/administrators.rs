@@ -1,8 +1,8 @@
-//! Who administers the service sees and manages every endpoint, over REST and by `farcall endpoint`.
+//! Tests that administrators of the service see and manage every endpoint, over REST and by `farcall endpoint`.
 
 use serde_json::{Value, json};
 
-use crate::support::{COMPUTE, Client, FakeEndpoint, Farcall, farcall, send};
+use crate::support::{COMPUTE, Client, FakeEndpoint, Farcall, farcall, send, service_with_endpoint};
 use crate::visitor::{Visitor, authorize, exchange, person};
 
 const ADMIN: &str = "admin@example.edu";
@@ -96,10 +96,7 @@ async fn over_rest() {
 
 #[tokio::test]
 async fn by_the_command_while_it_runs_and_when_it_does_not() {
-    let mut service = Farcall::start();
-    let client = service.client().await;
-    let function = client.function().await;
-    let registration = client.register().await;
+    let (mut service, client, function, registration) = service_with_endpoint().await;
     let id = registration.id();
     let mut endpoint = FakeEndpoint::connect(&registration).await;
     endpoint.heartbeat(json!({"heartbeat_period": 30, "active": true})).await;

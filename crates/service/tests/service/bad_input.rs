@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{CODE, Farcall, PAYLOAD, endpoint_body, send};
+use crate::support::{CODE, Farcall, PAYLOAD, endpoint_body, send, service_with_endpoint};
 
 /// Tables that requests of the compute routes write to.
 const TABLES: [&str; 8] = [
@@ -47,10 +47,7 @@ fn wrong_values() -> Vec<Value> {
 
 #[tokio::test]
 async fn every_member_of_every_body_wrong() {
-    let service = Farcall::start();
-    let client = service.client().await;
-    let function = client.function().await;
-    let endpoint = client.register().await;
+    let (service, client, function, endpoint) = service_with_endpoint().await;
     let mut database = service.database().await;
     let mut rows = async || -> i64 {
         let mut rows = 0;

@@ -1,4 +1,4 @@
-//! Containers, for SDKs up to 4.5: registered and looked up, never built here.
+//! Tests of containers, for SDKs up to 4.5: registered and looked up, never built.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! A full or read-only disk: clear errors, nothing half done, and recovery by itself.
+//! Tests with a full or read-only disk: clear errors, no partial changes, and recovery without a restart.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
@@ -6,14 +6,11 @@ use std::process::{Command, Stdio};
 use lapin::Confirmation;
 use serde_json::json;
 
-use crate::support::{FakeEndpoint, Farcall, PAYLOAD, binary, result};
+use crate::support::{FakeEndpoint, Farcall, PAYLOAD, binary, result, service_with_endpoint};
 
 #[tokio::test]
 async fn a_full_disk_refuses_what_cannot_be_kept_and_forgets_nothing() {
-    let service = Farcall::start();
-    let client = service.client().await;
-    let function = client.function().await;
-    let registration = client.register().await;
+    let (service, client, function, registration) = service_with_endpoint().await;
     let submitted = client.submit(registration.id(), &function, 2).await;
     let mut endpoint = FakeEndpoint::connect(&registration).await;
     let [first, second] = [endpoint.take().await, endpoint.take().await];
@@ -56,10 +53,7 @@ async fn a_full_disk_refuses_what_cannot_be_kept_and_forgets_nothing() {
 /// An acknowledgement that can't be written is written later: the task is not sent again.
 #[tokio::test]
 async fn what_is_acknowledged_while_the_disk_is_full_is_not_sent_again() {
-    let service = Farcall::start();
-    let client = service.client().await;
-    let function = client.function().await;
-    let registration = client.register().await;
+    let (service, client, function, registration) = service_with_endpoint().await;
     let submitted = client.submit(registration.id(), &function, 2).await;
     let mut endpoint = FakeEndpoint::connect(&registration).await;
     let (delivery, _) = endpoint.next().await;

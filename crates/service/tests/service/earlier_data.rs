@@ -1,4 +1,4 @@
-//! Data directories of earlier versions: what waits in them is not lost.
+//! Tests with data directories of earlier versions: their waiting tasks are run.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Endpoints: registered, seen, connected, deleted.
+//! Tests of endpoints: registration, visibility, connections, deletion.
 
 use lapin::ErrorKind;
 use lapin::options::{BasicPublishOptions, ExchangeDeclareOptions, QueueDeclareOptions};
@@ -6,7 +6,10 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use serde_json::{Value, json};
 
-use crate::support::{FakeEndpoint, Farcall, connection_ends, consume, endpoint_body, open, result, until};
+use crate::support::{
+    FakeEndpoint, Farcall, connection_ends, consume, endpoint_body, open, result, service_with_endpoint,
+    until,
+};
 
 fn closed(error: &lapin::Error, code: u16) -> bool {
     matches!(error.kind(), ErrorKind::ProtocolError(it) if it.get_id() == code)
@@ -251,10 +254,7 @@ async fn what_others_may_see() {
 
 #[tokio::test]
 async fn a_deleted_endpoint_is_cut_off_and_its_open_tasks_end() {
-    let service = Farcall::start();
-    let client = service.client().await;
-    let function = client.function().await;
-    let registration = client.register().await;
+    let (_service, client, function, registration) = service_with_endpoint().await;
     let mut endpoint = FakeEndpoint::connect(&registration).await;
     let submitted = client.submit(registration.id(), &function, 3).await;
     let taken = endpoint.take().await;

@@ -1,4 +1,4 @@
-//! Functions: registered, shown, shared, refused.
+//! Tests of functions: registration, reading, sharing, refusals.
 
 use reqwest::Method;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! Tokens and what they say.
+//! Tests of tokens, id tokens and user information.
 
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! SIGKILL of the service at each stage: nothing that was accepted is lost, nothing is done twice.
+//! Tests that kill the service at each stage: nothing accepted is lost, nothing is done twice.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,14 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::json;
 use sqlx::Connection;
 
-use crate::support::{FakeEndpoint, Farcall};
+use crate::support::{FakeEndpoint, Farcall, service_with_endpoint};
 
 #[tokio::test]
 async fn between_a_submit_and_its_result() {
-    let mut service = Farcall::start();
-    let client = service.client().await;
-    let function = client.function().await;
-    let registration = client.register().await;
+    let (mut service, client, function, registration) = service_with_endpoint().await;
     let mut endpoint = FakeEndpoint::connect(&registration).await;
     let submitted = client.submit(registration.id(), &function, 5).await;
     let [taken, finished] = [endpoint.take().await, endpoint.take().await];
@@ -41,10 +38,7 @@ async fn between_a_submit_and_its_result() {
 
 #[tokio::test]
 async fn a_result_that_the_client_has_not_acknowledged_comes_again() {
-    let mut service = Farcall::start();
-    let client = service.client().await;
-    let function = client.function().await;
-    let registration = client.register().await;
+    let (mut service, client, function, registration) = service_with_endpoint().await;
     let mut endpoint = FakeEndpoint::connect(&registration).await;
     let submitted = client.submit(registration.id(), &function, 1).await;
     let task = endpoint.take().await;
@@ -59,10 +53,7 @@ async fn a_result_that_the_client_has_not_acknowledged_comes_again() {
 
 #[tokio::test]
 async fn under_submits_every_accepted_task_is_there_afterwards() {
-    let mut service = Farcall::start();
-    let client = service.client().await;
-    let function = client.function().await;
-    let registration = client.register().await;
+    let (mut service, client, function, registration) = service_with_endpoint().await;
     let body = json!({"tasks": {&function: ["x", "y"]}});
     let path = format!("/v3/endpoints/{}/submit", registration.id());
     let over = Arc::new(AtomicBool::new(false));

@@ -1,4 +1,4 @@
-//! The service's limits: configured, named in refusals, and never in the way of ordinary work.
+//! Tests of the service's limits: configured, named in refusals, and above ordinary work.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{CODE, Farcall, PAYLOAD, until};
+use crate::support::{CODE, Farcall, PAYLOAD, service_with_endpoint, until};
 
 #[tokio::test]
 async fn one_identity_is_asked_to_come_later_and_others_are_not() {
@@ -145,10 +145,7 @@ fn unpacked(gzip: &[u8]) -> u64 {
 /// Results of 6 MB each, many times over what a process may hold: the answer is written as it is read.
 #[tokio::test]
 async fn a_large_answer_takes_little_memory() {
-    let service = Farcall::start();
-    let client = service.client().await;
-    let function = client.function().await;
-    let registration = client.register().await;
+    let (service, client, function, registration) = service_with_endpoint().await;
     let submitted = client.submit(registration.id(), &function, 12).await;
     let mut endpoint = crate::support::FakeEndpoint::connect(&registration).await;
     let result = "r".repeat(6 << 20);
@@ -167,10 +164,7 @@ async fn a_large_answer_takes_little_memory() {
 
 #[tokio::test]
 async fn a_group_of_many_tasks_is_told_whole() {
-    let service = Farcall::start();
-    let client = service.client().await;
-    let function = client.function().await;
-    let registration = client.register().await;
+    let (_service, client, function, registration) = service_with_endpoint().await;
     let mut submitted = client.submit(registration.id(), &function, 1000).await;
     for more in [1000, 1] {
         let again = client.submit_to_group(registration.id(), &function, more, Some(&submitted.group)).await;

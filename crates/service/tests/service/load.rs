@@ -1,4 +1,4 @@
-//! What one party sends is credited to it, and keeps nobody else waiting.
+//! Tests that acknowledgements are credited to the endpoint that sent them, and that load from one party delays no other.
 
 use futures_util::StreamExt;
 use lapin::options::BasicAckOptions;

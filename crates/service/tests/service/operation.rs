@@ -1,4 +1,4 @@
-//! Health, figures, doors, certificates, signals: what whoever operates the service relies on.
+//! Tests of what operators rely on: health, metrics, listeners, certificates, signals.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener as Bound};

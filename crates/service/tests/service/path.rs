@@ -1,18 +1,15 @@
-//! The whole path with an endpoint and a consumer played by the test.
+//! Tests of the whole path of a task. The test plays the endpoint and the client.
 
 use lapin::Confirmation;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
 use lapin::types::AMQPValue;
 use serde_json::json;
 
-use crate::support::{CODE, FakeEndpoint, Farcall, PAYLOAD, result, until};
+use crate::support::{CODE, FakeEndpoint, PAYLOAD, result, service_with_endpoint, until};
 
 #[tokio::test]
 async fn a_task_goes_out_and_its_result_comes_back() {
-    let service = Farcall::start();
-    let client = service.client().await;
-    let function = client.function().await;
-    let registration = client.register().await;
+    let (_service, client, function, registration) = service_with_endpoint().await;
     let mut endpoint = FakeEndpoint::connect(&registration).await;
     endpoint.heartbeat(json!({"heartbeat_period": 30, "active": true})).await;
 
@@ -61,10 +58,7 @@ async fn a_task_goes_out_and_its_result_comes_back() {
 
 #[tokio::test]
 async fn an_error_reaches_both_ways_and_what_the_worker_says_is_told() {
-    let service = Farcall::start();
-    let client = service.client().await;
-    let function = client.function().await;
-    let registration = client.register().await;
+    let (_service, client, function, registration) = service_with_endpoint().await;
     let mut endpoint = FakeEndpoint::connect(&registration).await;
     let submitted = client.submit(registration.id(), &function, 1).await;
     let task = endpoint.take().await;
@@ -84,10 +78,7 @@ async fn an_error_reaches_both_ways_and_what_the_worker_says_is_told() {
 
 #[tokio::test]
 async fn many_tasks_come_in_order_and_each_ends_once() {
-    let service = Farcall::start();
-    let client = service.client().await;
-    let function = client.function().await;
-    let registration = client.register().await;
+    let (_service, client, function, registration) = service_with_endpoint().await;
     let mut endpoint = FakeEndpoint::connect(&registration).await;
     let mut submitted = client.submit(registration.id(), &function, 700).await;
     let more = client.submit_to_group(registration.id(), &function, 800, Some(&submitted.group)).await;
@@ -108,10 +99,7 @@ async fn many_tasks_come_in_order_and_each_ends_once() {
 
 #[tokio::test]
 async fn the_first_result_wins() {
-    let service = Farcall::start();
-    let client = service.client().await;
-    let function = client.function().await;
-    let registration = client.register().await;
+    let (_service, client, function, registration) = service_with_endpoint().await;
     let mut endpoint = FakeEndpoint::connect(&registration).await;
     let submitted = client.submit(registration.id(), &function, 2).await;
     let task = endpoint.take().await;
@@ -129,10 +117,7 @@ async fn the_first_result_wins() {
 
 #[tokio::test]
 async fn a_result_counts_only_from_the_endpoint_the_task_was_sent_to() {
-    let service = Farcall::start();
-    let client = service.client().await;
-    let function = client.function().await;
-    let registration = client.register().await;
+    let (_service, client, function, registration) = service_with_endpoint().await;
     let mut endpoint = FakeEndpoint::connect(&registration).await;
     let thief = FakeEndpoint::connect(&client.register().await).await;
     client.submit(registration.id(), &function, 1).await;
@@ -151,10 +136,7 @@ async fn a_result_counts_only_from_the_endpoint_the_task_was_sent_to() {
 
 #[tokio::test]
 async fn what_was_not_acknowledged_is_sent_again() {
-    let service = Farcall::start();
-    let client = service.client().await;
-    let function = client.function().await;
-    let registration = client.register().await;
+    let (_service, client, function, registration) = service_with_endpoint().await;
     let submitted = client.submit(registration.id(), &function, 3).await;
     let mut endpoint = FakeEndpoint::connect(&registration).await;
     let first = endpoint.take().await;
@@ -185,10 +167,7 @@ async fn what_was_not_acknowledged_is_sent_again() {
 
 #[tokio::test]
 async fn a_task_that_the_endpoint_rejects_ends() {
-    let service = Farcall::start();
-    let client = service.client().await;
-    let function = client.function().await;
-    let registration = client.register().await;
+    let (_service, client, function, registration) = service_with_endpoint().await;
     let mut endpoint = FakeEndpoint::connect(&registration).await;
     let submitted = client.submit(registration.id(), &function, 1).await;
     let (delivery, _) = endpoint.next().await;
@@ -199,10 +178,7 @@ async fn a_task_that_the_endpoint_rejects_ends() {
 
 #[tokio::test]
 async fn a_group_gets_a_queue_when_it_is_asked_for_one() {
-    let service = Farcall::start();
-    let client = service.client().await;
-    let function = client.function().await;
-    let registration = client.register().await;
+    let (_service, client, function, registration) = service_with_endpoint().await;
     let mut endpoint = FakeEndpoint::connect(&registration).await;
     let body = json!({"create_queue": false, "tasks": {&function: [PAYLOAD]}});
     let answer = client.post(&format!("/v3/endpoints/{}/submit", endpoint.id), body).await.ok();
@@ -220,10 +196,7 @@ async fn a_group_gets_a_queue_when_it_is_asked_for_one() {
 
 #[tokio::test]
 async fn an_endpoints_reports_feed_the_status() {
-    let service = Farcall::start();
-    let client = service.client().await;
-    let function = client.function().await;
-    let registration = client.register().await;
+    let (_service, client, function, registration) = service_with_endpoint().await;
     let mut endpoint = FakeEndpoint::connect(&registration).await;
     client.submit(registration.id(), &function, 1).await;
     let task = endpoint.take().await;
@@ -241,10 +214,7 @@ async fn an_endpoints_reports_feed_the_status() {
 
 #[tokio::test]
 async fn an_endpoint_counts_its_tasks_exactly() {
-    let service = Farcall::start();
-    let client = service.client().await;
-    let function = client.function().await;
-    let registration = client.register().await;
+    let (_service, client, function, registration) = service_with_endpoint().await;
     let path = format!("/v2/endpoints/{}/status", registration.id());
     let counted = async |waiting: i64, taken: i64, succeeded: i64, failed: i64, late: i64| {
         let expected = json!({"waiting": waiting, "taken": taken, "succeeded": succeeded, "failed": failed, "late": late});

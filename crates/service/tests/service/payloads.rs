@@ -1,8 +1,8 @@
-//! Large payloads and results: files beside the database, and no more of them than there should be.
+//! Tests of large payloads and results: they are files beside the database, and none is left over.
 
 use serde_json::json;
 
-use crate::support::{FakeEndpoint, Farcall};
+use crate::support::{FakeEndpoint, Farcall, service_with_endpoint};
 
 fn large(letter: &str) -> String {
     letter.repeat(100_000)
@@ -21,10 +21,7 @@ async fn submit(
 
 #[tokio::test]
 async fn a_large_payload_and_a_large_result_travel_through_files() {
-    let mut service = Farcall::start();
-    let client = service.client().await;
-    let function = client.function().await;
-    let registration = client.register().await;
+    let (mut service, client, function, registration) = service_with_endpoint().await;
     let payloads = ["small".to_owned(), large("ü"), large("\"")];
     let tasks = submit(&client, registration.id(), &function, &payloads).await;
     assert_eq!(service.files().len(), 2);
@@ -56,10 +53,7 @@ async fn a_large_payload_and_a_large_result_travel_through_files() {
 
 #[tokio::test]
 async fn a_late_or_foreign_result_leaves_no_file() {
-    let service = Farcall::start();
-    let client = service.client().await;
-    let function = client.function().await;
-    let registration = client.register().await;
+    let (service, client, function, registration) = service_with_endpoint().await;
     let mut endpoint = FakeEndpoint::connect(&registration).await;
     let thief = FakeEndpoint::connect(&client.register().await).await;
     let submitted = client.submit(registration.id(), &function, 1).await;
@@ -73,10 +67,7 @@ async fn a_late_or_foreign_result_leaves_no_file() {
 
 #[tokio::test]
 async fn a_result_that_overtakes_the_acknowledgement_frees_the_payload() {
-    let service = Farcall::start();
-    let client = service.client().await;
-    let function = client.function().await;
-    let registration = client.register().await;
+    let (service, client, function, registration) = service_with_endpoint().await;
     let tasks = submit(&client, registration.id(), &function, &[large("p")]).await;
     let mut endpoint = FakeEndpoint::connect(&registration).await;
     let (delivery, _) = endpoint.next().await;
@@ -89,10 +80,7 @@ async fn a_result_that_overtakes_the_acknowledgement_frees_the_payload() {
 /// A crash between a file and its row leaves the file; so does one between a row's end and the file's.
 #[tokio::test]
 async fn what_a_crash_leaves_behind_is_collected_at_the_next_start() {
-    let mut service = Farcall::start();
-    let client = service.client().await;
-    let function = client.function().await;
-    let registration = client.register().await;
+    let (mut service, client, function, registration) = service_with_endpoint().await;
     submit(&client, registration.id(), &function, &[large("p")]).await;
     let [kept] = &service.files()[..] else { panic!("one file") };
     service.kill();

@@ -1,4 +1,4 @@
-//! People, clients and groups, as the operator administers them; and what ends when one is shut out.
+//! Tests of administering people, clients and groups, and of what ends when an account is disabled.
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;

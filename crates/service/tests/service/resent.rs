@@ -1,4 +1,4 @@
-//! Submits that come again: the stock SDK sends one once more when the reply was lost, and says nothing of it.
+//! Tests of retried submits: the stock SDK sends a submit again when the reply was lost, without marking it as a retry.
 
 use std::time::Duration;
 

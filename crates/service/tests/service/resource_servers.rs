@@ -1,4 +1,4 @@
-//! What a resource server is told about tokens, and what it gets for them; and the keys that sign.
+//! Tests of resource servers: introspection, dependent tokens, and the signing keys.
 
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Submits and the questions about tasks, without an endpoint at the other side.
+//! Tests of submitting and of reading tasks over REST, without an endpoint.
 
 use serde_json::{Value, json};
 

@@ -1,8 +1,8 @@
-//! What has had its time goes, and says so. The store is put back in time while the service rests.
+//! Tests of retention. The test moves the times in the database back while the service is stopped.
 
 use serde_json::json;
 
-use crate::support::{FakeEndpoint, Farcall, until};
+use crate::support::{FakeEndpoint, Farcall, service_with_endpoint, until};
 
 const DAY: i64 = 86_400_000_000;
 
@@ -44,10 +44,7 @@ async fn a_result_expires_after_its_time_and_its_task_says_so() {
 
 #[tokio::test]
 async fn a_task_that_nobody_takes_in_time_ends_with_an_error() {
-    let mut service = Farcall::start();
-    let client = service.client().await;
-    let function = client.function().await;
-    let registration = client.register().await;
+    let (mut service, client, function, registration) = service_with_endpoint().await;
     let submitted = client.submit(registration.id(), &function, 3).await;
     let mut endpoint = FakeEndpoint::connect(&registration).await;
     let taken = endpoint.take().await;

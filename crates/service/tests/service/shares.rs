@@ -1,4 +1,4 @@
-//! What one client may take of what all share: endpoints, connections, room for bodies, credentials.
+//! Tests of how much one client may use of what all share: endpoints, connections, memory for bodies, credentials.
 
 use futures_util::StreamExt;
 use serde_json::json;

@@ -1,9 +1,9 @@
-//! What is shared with whom: functions, endpoints in lists, locks.
+//! Tests of sharing: functions, endpoints in lists, locks.
 
 use serde_json::{Value, json};
 use store::{AddMember, AddUserGroup, Store, UserGroup};
 
-use crate::support::{CODE, Client, FakeEndpoint, Farcall, PAYLOAD, endpoint_body};
+use crate::support::{CODE, Client, FakeEndpoint, Farcall, PAYLOAD, endpoint_body, service_with_endpoint};
 
 /// A group with these members.
 async fn group(service: &mut Farcall, members: &[&Client]) -> String {
@@ -76,15 +76,12 @@ async fn a_function_is_called_by_its_owner_its_group_or_everybody() {
 
 #[tokio::test]
 async fn a_task_of_a_function_that_was_deleted_ends() {
-    let service = Farcall::start();
-    let client = service.client().await;
-    let function = client.function().await;
-    let registration = client.register().await;
+    let (_service, client, function, registration) = service_with_endpoint().await;
     let submitted = client.submit(registration.id(), &function, 1).await;
     client.delete(&format!("/v2/functions/{function}")).await.ok();
     let _endpoint = FakeEndpoint::connect(&registration).await;
     let document = client.task_until(&submitted.tasks[0], |it| it["status"] == "failed").await;
-    assert!(document["exception"].as_str().unwrap().contains("is no more"), "{document}");
+    assert!(document["exception"].as_str().unwrap().contains("was deleted"), "{document}");
 }
 
 #[tokio::test]

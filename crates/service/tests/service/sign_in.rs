@@ -1,4 +1,4 @@
-//! People sign in: sessions, codes, tokens that follow from them, and how all of that ends.
+//! Tests of sign-in: sessions, codes, their tokens, and how they end.
 
 use serde_json::{Value, json};
 use sqlx::Connection as _;

@@ -1,4 +1,4 @@
-//! A running service, and the parties that talk to it.
+//! Starts a service for a test, and plays the parties that talk to it.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
@@ -32,6 +32,15 @@ pub struct Farcall {
     /// Further places it listens at.
     pub others: Vec<String>,
     web: reqwest::Client,
+}
+
+/// A running service, a client, and a function and an endpoint of that client.
+pub async fn service_with_endpoint() -> (Farcall, Client, String, Registration) {
+    let service = Farcall::start();
+    let client = service.client().await;
+    let function = client.function().await;
+    let registration = client.register().await;
+    (service, client, function, registration)
 }
 
 /// A client identity with a token.

@@ -1,4 +1,4 @@
-//! The command line as somebody at a terminal meets it: every subcommand, whatever it is.
+//! Tests of the command line at a terminal, for every subcommand.
 
 use std::io::PipeReader;
 use std::process::{Command, Output, Stdio};

@@ -1,4 +1,4 @@
-//! User endpoints: a manager, played by the test, is told to start them.
+//! Tests of user endpoints. The test plays the manager that gets the commands to start them.
 
 use std::time::Duration;
 
@@ -362,7 +362,7 @@ async fn one_that_never_comes_up_again_is_given_up_and_its_tasks_say_so() {
         notice.leave().await;
         // Told until it has been tried once more and given up.
         let said = |notice: &Value| {
-            notice.as_str().is_some_and(|it| it.contains("of 2 times so far; last: the partition is closed"))
+            notice.as_str().is_some_and(|it| it.contains("of 2 failed: the partition is closed"))
         };
         if tried == 1 {
             let noticed = async || said(&client.get(&path).await.ok()["farcall"]["notice"]);
@@ -372,7 +372,7 @@ async fn one_that_never_comes_up_again_is_given_up_and_its_tasks_say_so() {
     for task in &tasks {
         let document = client.task_until(task, |it| it["status"] == "failed").await;
         let why = document["exception"].as_str().unwrap();
-        assert!(why.contains("was started again 2 times in vain: the partition is closed"), "{document}");
+        assert!(why.contains("did not start in 2 attempts: the partition is closed"), "{document}");
     }
     assert!(manager.idle().await);
     let counted = client.get(&path).await.ok()["farcall"]["tasks"].clone();

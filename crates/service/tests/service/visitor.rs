@@ -1,4 +1,4 @@
-//! A person with a browser, without the browser: cookies, forms, redirects.
+//! Plays a person with a browser: cookies, forms, redirects.
 
 use std::collections::BTreeMap;
 

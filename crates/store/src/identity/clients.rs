@@ -18,7 +18,7 @@ pub struct Client {
     pub name: String,
     pub secret: Hash,
     pub disabled: bool,
-    /// What it checks tokens for, if it is a resource server.
+    /// The resource server whose tokens it may check, if it is one.
     pub resource_server: Option<String>,
     /// How often all that it held was ended.
     pub generation: i64,
@@ -26,7 +26,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// As an application it has the same number as it has as an identity.
+    /// The client's id as an application; the same number as its identity's.
     pub fn client_id(&self) -> ClientId {
         ClientId::from_uuid(*self.id.as_uuid())
     }
@@ -41,7 +41,7 @@ impl Client {
 pub struct NativeApp {
     pub id: ClientId,
     pub name: String,
-    /// Where codes may be sent, beside our own page that shows them.
+    /// Redirect URIs to which codes may be sent, besides the service's own code page.
     pub redirect_uris: Vec<String>,
     pub disabled: bool,
     pub created: Timestamp,
@@ -80,7 +80,7 @@ impl Command for AddClient {
     }
 }
 
-/// Gives a client another secret; the old one is worth nothing from then on.
+/// Replaces a client's secret.
 #[derive(Debug)]
 pub struct SetSecret {
     pub client: IdentityId,
@@ -100,7 +100,7 @@ impl Command for SetSecret {
     }
 }
 
-/// Adds a native application, or writes it anew.
+/// Adds or replaces a native application.
 #[derive(Debug)]
 pub struct PutNativeApp(pub NativeApp);
 
@@ -125,7 +125,7 @@ impl Command for PutNativeApp {
     }
 }
 
-/// Forgets a native application and the tokens it asked for.
+/// Removes a native application and its tokens.
 #[derive(Debug)]
 pub struct RemoveNativeApp(pub ClientId);
 

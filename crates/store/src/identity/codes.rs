@@ -1,5 +1,5 @@
-//! Authorization codes, by their hash. One is good for one exchange; it is kept until it would have ended, so that a
-//! second exchange is noticed.
+//! Authorization codes, by their hash. A code can be exchanged once. It is kept until it expires, so that a second
+//! exchange is detected.
 
 use jiff::Timestamp;
 use sqlx::Row;
@@ -11,22 +11,22 @@ use crate::columns::{id, key, time};
 use crate::secret::Hash;
 use crate::{Command, Store, StoreError, Tx};
 
-/// Codes that are kept of one person; older ones end when more are made, some hundred later at the latest.
+/// The most codes kept of one person; the oldest are removed at the latest some hundred codes later.
 const MOST: i64 = 1_000;
-/// Codes that ended long before are forgotten so many at a time: faster than they are made.
-const FORGOTTEN: i64 = 100;
+/// The most expired codes that are removed at a time: more than are made meanwhile.
+const REMOVED_AT_A_TIME: i64 = 100;
 
 /// What a code stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Code {
     pub client: ClientId,
-    /// As whom the person acts: the first of the set.
+    /// The identity as which the person acts: the first of the set.
     pub identity: IdentityId,
     pub session: Uuid,
-    /// What the tokens that come from it are known by.
+    /// The id shared by all tokens that come from this code.
     pub grant: Uuid,
     pub redirect_uri: String,
-    /// The S256 of the verifier.
+    /// The S256 hash of the PKCE verifier.
     pub challenge: String,
     pub scope: String,
     pub state: Option<String>,
@@ -36,7 +36,7 @@ pub struct Code {
     pub expires: Timestamp,
 }
 
-/// Adds a code, and forgets those that ended long before. Answers whether it was added: not when the session has ended since
+/// Adds a code, and removes codes that expired long before. Answers whether it was added: not when the session has ended since
 /// its cookie was shown or the person has signed in anew with it, when they act as somebody else, or when they or the
 /// application are shut out.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub struct AddCode {
     pub code: Code,
     /// The cookie with which the person consented.
     pub cookie: Hash,
-    /// Codes that ended before are forgotten.
+    /// Codes that expired before this are removed.
     pub forget: Timestamp,
 }
 
@@ -63,11 +63,11 @@ impl Command for AddCode {
             "DELETE FROM codes WHERE hash IN (SELECT hash FROM codes WHERE expires_us < $1 LIMIT $2)",
         )
         .bind(self.forget.as_microsecond())
-        .bind(FORGOTTEN)
+        .bind(REMOVED_AT_A_TIME)
         .execute(&mut *tx)
         .await?;
         // Finding the oldest takes as many steps as there are codes: it is done now and then.
-        if self.hash.now_and_then() {
+        if self.hash.is_one_in_256() {
             sqlx::query(
                 "DELETE FROM codes WHERE hash IN (SELECT hash FROM codes WHERE identity_id = $1 \
                  ORDER BY expires_us DESC LIMIT -1 OFFSET $2)",
@@ -113,17 +113,17 @@ async fn opens(tx: &mut Tx, cookie: Hash, code: &Code) -> Result<bool, StoreErro
     Ok(session.is_some())
 }
 
-/// What became of an attempt to use a code.
+/// The result of using a code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CodeUse {
     First,
-    /// It had been used: all that it gave has ended with this.
-    Again,
-    /// It has ended, unused.
-    Late,
+    /// It had been used before: all tokens that came from it have now been ended.
+    Repeated,
+    /// It expired unused.
+    Expired,
 }
 
-/// Uses a code up. The second use ends what the first one gave.
+/// Exchanges a code. A second exchange ends all tokens of the first.
 #[derive(Debug)]
 pub struct UseCode {
     pub hash: Hash,
@@ -150,9 +150,9 @@ impl Command for UseCode {
         .bind(self.hash.as_bytes())
         .fetch_optional(&mut *tx)
         .await?;
-        let Some(grant) = grant else { return Ok(CodeUse::Late) };
+        let Some(grant) = grant else { return Ok(CodeUse::Expired) };
         end_grant(tx, grant).await?;
-        Ok(CodeUse::Again)
+        Ok(CodeUse::Repeated)
     }
 }
 

@@ -1,8 +1,8 @@
-//! Broker users and the hashes of their passwords.
+//! Credentials for the broker: users and the hashes of their passwords.
 //!
-//! An endpoint's credential does not end by time: it ends with the endpoint, or once a newer registration's has been
-//! used, so that a registration whose answer was lost locks nobody out. A client's opens connections for a time; a
-//! connection that is open stays. Whoever asks for many has the newest of them.
+//! An endpoint's credential does not expire. It ends with the endpoint, or once the credential of a newer registration has
+//! been used; so a registration whose answer was lost locks nobody out. A client's credential opens connections until it
+//! expires; open connections stay. A holder has a bounded number of credentials: a new one replaces the oldest.
 
 use jiff::Timestamp;
 use sqlx::Row;
@@ -14,8 +14,8 @@ use crate::columns::{instant, key};
 use crate::secret::Hash;
 use crate::{Command, Store, StoreError, Tx};
 
-/// Credentials that one holder has; one more ends the oldest.
-const ALIVE: i64 = 16;
+/// The most credentials of one holder; one more removes the oldest.
+const MOST: i64 = 16;
 
 /// Whose credential it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,11 +44,11 @@ impl Holder {
 pub struct Credential {
     pub secret: Hash,
     pub expires: Option<Timestamp>,
-    /// Older ones of the same holder exist.
+    /// Older credentials of the same holder exist.
     pub supersedes: bool,
 }
 
-/// A client's next credential. Answers its number; nothing if they are shut out.
+/// Issues a client's next credential. Returns its number, or nothing if the account is disabled.
 #[derive(Debug)]
 pub struct NewClientCredential {
     pub identity: IdentityId,
@@ -86,14 +86,14 @@ impl Command for NewClientCredential {
     }
 }
 
-/// Forgets the credentials of an endpoint that are older than the one it has just used.
+/// Removes the credentials of an endpoint that are older than the one it has just used.
 #[derive(Debug)]
-pub struct RetireOlder {
+pub struct RemoveOlderCredentials {
     pub endpoint: EndpointId,
     pub used: i64,
 }
 
-impl Command for RetireOlder {
+impl Command for RemoveOlderCredentials {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
@@ -108,12 +108,12 @@ impl Command for RetireOlder {
     }
 }
 
-/// Makes room for credential `number` of `holder`.
+/// Removes the oldest credentials of `holder` to make room for credential `number`.
 pub(crate) async fn keep_newest(tx: &mut Tx, holder: Holder, number: i64) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM credentials WHERE kind = $1 AND subject_id = $2 AND number <= $3")
         .bind(holder.kind())
         .bind(key(holder.subject()))
-        .bind(number - ALIVE)
+        .bind(number - MOST)
         .execute(tx)
         .await?;
     Ok(())

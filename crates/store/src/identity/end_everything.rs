@@ -1,5 +1,5 @@
-//! Shutting somebody out: all that they hold ends in one transaction, and what is handed out is handed out to those
-//! who are not shut out. Who still has a secret that ended so can be told why.
+//! Ends everything that an account holds, in one transaction: sessions, tokens, credentials. The hashes of the ended
+//! secrets are kept for a time, so that their holder can be told why they no longer work.
 
 use jiff::{SignedDuration, Timestamp};
 use wire::{ClientId, EndpointId, IdentityId};
@@ -11,12 +11,12 @@ use crate::columns::{id, key};
 use crate::secret::Hash;
 use crate::{Command, Store, StoreError, Tx};
 
-/// How long it is remembered that a secret without an end of its own was ended.
-const REMEMBERED: SignedDuration = SignedDuration::from_hours(24 * 180);
+/// How long the hash of an ended secret is kept if the secret has no expiry of its own.
+const HASH_KEPT_FOR: SignedDuration = SignedDuration::from_hours(24 * 180);
 
-/// Ends all that an identity, or an application of this id, holds: sessions, tokens that act for it or came from its
-/// sessions, credentials of the broker: its own, those of its endpoints, of the user endpoints of its managers, and of
-/// the endpoints that it registered for another. It is remembered that the secrets ended so. Requests that have shown its
+/// Ends everything that an identity, or an application with this id, holds: sessions; tokens that act for it or came from
+/// its sessions; broker credentials of its own, of its endpoints, of its managers' user endpoints, and of endpoints that it
+/// registered for another identity. Keeps the hashes of the ended secrets. Requests that have shown its
 /// password or secret before get nothing for it: its generation changes.
 #[derive(Debug)]
 pub struct EndEverything {
@@ -33,28 +33,28 @@ pub struct EndEverythingFor<C> {
 }
 
 impl<C: Command> Command for EndEverythingFor<C> {
-    type Output = Ended;
+    type Output = ConnectionsToClose;
 
-    async fn run(self, tx: &mut Tx) -> Result<Ended, StoreError> {
+    async fn run(self, tx: &mut Tx) -> Result<ConnectionsToClose, StoreError> {
         let ended = self.end.run(tx).await?;
         self.change.run(tx).await?;
         Ok(ended)
     }
 }
 
-/// Who is connected to the broker with what has ended, and has to be cut off.
+/// The connections to the broker that must be closed now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ended {
-    /// Whose connections end, also those whose credentials had ended before.
+pub struct ConnectionsToClose {
+    /// Identities all of whose connections must be closed, whichever credential opened them.
     pub holders: Vec<IdentityId>,
     pub endpoints: Vec<EndpointId>,
 }
 
-const REMEMBER_TOKENS: &str = "INSERT INTO ended_secrets (hash, identity_id, until_us) SELECT hash, $1, expires_us FROM tokens \
+const KEEP_TOKEN_HASHES: &str = "INSERT INTO ended_secrets (hash, identity_id, until_us) SELECT hash, $1, expires_us FROM tokens \
              WHERE expires_us > $2 AND (identity_id = $1 OR client_id = $1 OR session_id IN \
              (SELECT session_id FROM authentications WHERE identity_id = $1)) ON CONFLICT (hash) DO NOTHING";
 
-/// The endpoints whose credentials end with `$1`, in a list without a particular order.
+/// Selects the endpoints whose credentials end with `$1`.
 const ENDPOINTS: &str = "WITH own (id) AS (\
     SELECT id FROM endpoints WHERE owner_id = $1 \
     UNION SELECT subject_id FROM credentials WHERE kind = 'ep' AND client_id = $1 \
@@ -64,11 +64,11 @@ const ENDPOINTS: &str = "WITH own (id) AS (\
     SELECT id FROM own UNION SELECT e.id FROM endpoints e JOIN own o ON e.manager_id = o.id";
 
 impl Command for EndEverything {
-    type Output = Ended;
+    type Output = ConnectionsToClose;
 
-    async fn run(self, tx: &mut Tx) -> Result<Ended, StoreError> {
+    async fn run(self, tx: &mut Tx) -> Result<ConnectionsToClose, StoreError> {
         let identity = key(self.identity.as_uuid());
-        let mut ended = Ended::default();
+        let mut ended = ConnectionsToClose::default();
         // What one that is linked with others has opened at the broker was opened for the first of them.
         let holders: Vec<Vec<u8>> = sqlx::query_scalar(
             "SELECT $1 UNION SELECT primary_id FROM identities WHERE id = $1 AND primary_id IS NOT NULL",
@@ -78,7 +78,7 @@ impl Command for EndEverything {
         .await?;
         let endpoints: Vec<Vec<u8>> =
             sqlx::query_scalar(ENDPOINTS).bind(&identity).fetch_all(&mut *tx).await?;
-        self.remember(tx, &identity, &holders, &endpoints).await?;
+        self.keep_hashes(tx, &identity, &holders, &endpoints).await?;
         for holder in holders {
             let holder = uuid::Uuid::from_slice(&holder).map_err(|_| StoreError::Corrupt("primary_id"))?;
             let holder = IdentityId::from_uuid(holder);
@@ -112,8 +112,8 @@ impl Command for EndEverything {
 }
 
 impl EndEverything {
-    /// Writes down which secrets are about to end.
-    async fn remember(
+    /// Keeps the hashes of the secrets that are about to end.
+    async fn keep_hashes(
         &self,
         tx: &mut Tx,
         identity: &[u8],
@@ -123,7 +123,7 @@ impl EndEverything {
         let now = self.now.as_microsecond();
         sqlx::query("DELETE FROM ended_secrets WHERE until_us < $1").bind(now).execute(&mut *tx).await?;
         for sql in [
-            REMEMBER_TOKENS,
+            KEEP_TOKEN_HASHES,
             "INSERT INTO ended_secrets (hash, identity_id, until_us) SELECT hash, $1, expires_us FROM refresh_tokens \
              WHERE expires_us > $2 AND (identity_id = $1 OR client_id = $1 OR session_id IN \
              (SELECT session_id FROM authentications WHERE identity_id = $1)) ON CONFLICT (hash) DO NOTHING",
@@ -138,7 +138,7 @@ impl EndEverything {
                  WHERE kind = $3 AND subject_id = $4 ON CONFLICT (hash) DO NOTHING",
             )
             .bind(identity)
-            .bind(self.now.checked_add(REMEMBERED).unwrap_or(self.now).as_microsecond())
+            .bind(self.now.checked_add(HASH_KEPT_FOR).unwrap_or(self.now).as_microsecond())
             .bind(kind)
             .bind(subject)
             .execute(&mut *tx)
@@ -149,8 +149,8 @@ impl EndEverything {
 }
 
 impl Store {
-    /// Who was shut out, if the secret of this hash ended with that.
-    pub async fn shut_out_with(&self, secret: Hash) -> Result<Option<IdentityId>, StoreError> {
+    /// The identity whose account was disabled or removed when the secret of this hash was ended.
+    pub async fn owner_of_ended_secret(&self, secret: Hash) -> Result<Option<IdentityId>, StoreError> {
         let row = sqlx::query("SELECT identity_id FROM ended_secrets WHERE hash = $1")
             .bind(secret.as_bytes().to_vec())
             .fetch_optional(&self.readers)

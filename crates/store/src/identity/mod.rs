@@ -16,12 +16,13 @@ mod user_groups;
 pub use account_status::AccountVersion;
 pub use clients::{AddClient, Client, NativeApp, PutNativeApp, RemoveNativeApp, SetSecret};
 pub use codes::{AddCode, Code, CodeUse, UseCode};
-pub use credentials::{Credential, Holder, NewClientCredential, RetireOlder};
-pub use end_everything::{EndEverything, EndEverythingFor, Ended};
+pub use credentials::{Credential, Holder, NewClientCredential, RemoveOlderCredentials};
+pub use end_everything::{ConnectionsToClose, EndEverything, EndEverythingFor};
 pub use people::{
-    AddPerson, Authenticated, Describe, Kind, Link, Profile, RemoveIdentity, SetDisabled, SetPassword, Taken,
+    AddPerson, Kind, Link, NameTaken, Profile, RecordAuthentication, RemoveIdentity, SetDisabled,
+    SetPassword, UpdateProfile,
 };
-pub use projects::{AddPolicy, AddProject, Policy, Project, Projects};
+pub use projects::{AddPolicy, AddProject, Policy, Project, ProjectFilter};
 pub use refresh_tokens::{AddRefreshToken, RefreshToken, RevokeRefreshToken, Rotate, Rotation};
 pub use sessions::{Authentication, EndSessions, Method, Session, SignIn, SignOut};
 pub use subjects::BindSubject;

@@ -9,7 +9,7 @@ use super::account_status::AccountVersion;
 use crate::columns::{id, instant, key, time};
 use crate::{Command, Store, StoreError, Tx};
 
-/// Who an identity belongs to.
+/// What kind of account an identity is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Person,
@@ -17,7 +17,7 @@ pub enum Kind {
     Client,
 }
 
-/// What is known of an identity.
+/// An identity's profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
     pub id: IdentityId,
@@ -34,13 +34,13 @@ pub struct Profile {
     pub linked_to: Option<IdentityId>,
     /// How often all that it held was ended.
     pub generation: i64,
-    /// When somebody last showed to be it.
+    /// When it last authenticated.
     pub authenticated: Option<Timestamp>,
     pub created: Timestamp,
 }
 
 impl Profile {
-    /// The first of the set: whoever signs in as one of the set acts as this one.
+    /// The first of the set: a person who signs in as any of the set acts as this one.
     pub fn primary(&self) -> IdentityId {
         self.linked_to.unwrap_or(self.id)
     }
@@ -49,7 +49,7 @@ impl Profile {
         AccountVersion { identity: self.id, generation: self.generation }
     }
 
-    /// What comes after the `@`.
+    /// The part after the `@`.
     pub fn domain(&self) -> &str {
         self.username.rsplit_once('@').map_or("", |(_, domain)| domain)
     }
@@ -59,10 +59,10 @@ impl Profile {
 const COLUMNS: &str = "i.id, i.kind, i.username, i.name, i.email, i.organization, i.disabled, i.administrator, \
                        i.primary_id, i.generation, i.authenticated_us, i.created_us";
 
-/// Somebody has that name already; nothing was written.
+/// The name is taken; nothing was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the name is taken")]
-pub struct Taken;
+pub struct NameTaken;
 
 /// Adds a person, with the hash of a password or without one.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ pub struct AddPerson {
 }
 
 impl Command for AddPerson {
-    type Output = Result<(), Taken>;
+    type Output = Result<(), NameTaken>;
 
     async fn run(self, tx: &mut Tx) -> Result<Self::Output, StoreError> {
         let person = self.profile;
@@ -95,7 +95,7 @@ impl Command for AddPerson {
         .execute(&mut *tx)
         .await?;
         if added.rows_affected() == 0 {
-            return Ok(Err(Taken));
+            return Ok(Err(NameTaken));
         }
         if let Some(hash) = self.password {
             SetPassword { identity: person.id, hash, at: person.created }.run(tx).await?;
@@ -104,9 +104,9 @@ impl Command for AddPerson {
     }
 }
 
-/// Changes what is said of an identity; `None` leaves a member as it is.
+/// Changes an identity's profile; `None` leaves a field as it is.
 #[derive(Debug, Default)]
-pub struct Describe {
+pub struct UpdateProfile {
     pub identity: Option<IdentityId>,
     pub name: Option<String>,
     pub email: Option<String>,
@@ -114,7 +114,7 @@ pub struct Describe {
     pub administrator: Option<bool>,
 }
 
-impl Command for Describe {
+impl Command for UpdateProfile {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
@@ -160,7 +160,7 @@ impl Command for SetPassword {
     }
 }
 
-/// Lets an identity in again, or no longer. See [`EndEverything`](crate::EndEverything) for what it holds already.
+/// Disables or enables an identity. [`EndEverything`](crate::EndEverything) ends what it holds already.
 #[derive(Debug)]
 pub struct SetDisabled {
     pub identity: IdentityId,
@@ -180,14 +180,14 @@ impl Command for SetDisabled {
     }
 }
 
-/// Writes down that somebody showed to be `identity`.
+/// Records that `identity` authenticated.
 #[derive(Debug)]
-pub struct Authenticated {
+pub struct RecordAuthentication {
     pub identity: IdentityId,
     pub at: Timestamp,
 }
 
-impl Command for Authenticated {
+impl Command for RecordAuthentication {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
@@ -200,7 +200,7 @@ impl Command for Authenticated {
     }
 }
 
-/// Puts `identity` and all that are linked to it into the set of `primary`, or takes `identity` alone out of its set. They
+/// Links `identity`, with all that are linked to it, to the set of `primary`; or takes `identity` alone out of its set. They
 /// act as somebody else from then on, and what was asked for before is refused.
 #[derive(Debug)]
 pub struct Link {
@@ -227,7 +227,7 @@ impl Command for Link {
     }
 }
 
-/// Forgets an identity that nothing is linked to. What it owns stays and belongs to nobody: ids never come again.
+/// Removes an identity to which no other is linked. What it owns stays without an owner, because ids are never reused.
 #[derive(Debug)]
 pub struct RemoveIdentity(pub IdentityId);
 
@@ -264,14 +264,14 @@ impl Store {
         query.fetch_optional(&self.readers).await?.map(|row| profile_of(&row)).transpose()
     }
 
-    /// By the username, in lower case.
+    /// Reads the profile with this username, in lower case.
     pub async fn profile_named(&self, username: &str) -> Result<Option<Profile>, StoreError> {
         let sql = format!("SELECT {COLUMNS} FROM identities i WHERE i.username = $1");
         let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(username);
         query.fetch_optional(&self.readers).await?.map(|row| profile_of(&row)).transpose()
     }
 
-    /// All that are linked with `identity`, itself among them, the first of the set first. Nobody: an empty list.
+    /// The set of `identity`, itself included, the primary first. Empty if there is no such identity.
     pub async fn identity_set(&self, identity: IdentityId) -> Result<Vec<Profile>, StoreError> {
         let sql = format!(
             "SELECT {COLUMNS} FROM identities a \
@@ -289,8 +289,8 @@ impl Store {
         query.fetch_all(&self.readers).await?.iter().map(profile_of).collect()
     }
 
-    /// Whether anybody can log in yet.
-    pub async fn anybody(&self) -> Result<bool, StoreError> {
+    /// Whether any account can log in.
+    pub async fn has_accounts(&self) -> Result<bool, StoreError> {
         Ok(sqlx::query("SELECT 1 FROM identities LIMIT 1").fetch_optional(&self.readers).await?.is_some())
     }
 

@@ -8,7 +8,7 @@ use wire::{GroupId, IdentityId, PolicyId, ProjectId};
 use crate::columns::{id, json, key, text};
 use crate::{Command, Store, StoreError, Tx};
 
-/// What an administrator of it may own policies through.
+/// A project: its administrators own its policies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Project {
     pub id: ProjectId,
@@ -28,9 +28,9 @@ pub struct Policy {
     pub description: String,
     pub high_assurance: bool,
     pub required_mfa: bool,
-    /// Seconds since the sign-in; absent: it does not age.
+    /// The most seconds since the sign-in. Absent: any age.
     pub authentication_assurance_timeout: Option<u64>,
-    /// Only these domains; absent: any.
+    /// The domains allowed. Absent: any.
     pub domain_constraints_include: Option<Vec<String>>,
     pub domain_constraints_exclude: Option<Vec<String>>,
     pub created: Timestamp,
@@ -100,20 +100,20 @@ impl Command for AddPolicy {
     }
 }
 
-/// Whose projects and policies.
+/// Which projects and policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Projects {
+pub enum ProjectFilter {
     All,
-    /// Those that it administers, or one that is linked with it, by itself or through a group.
+    /// Those that the identity, or one linked with it, administers, itself or through a group.
     Of(IdentityId),
 }
 
-impl Projects {
-    /// What stands behind `WHERE project IN`, and the value of its `$1`.
+impl ProjectFilter {
+    /// The SQL after `WHERE project IN`, and the value of its `$1`.
     fn sql(self) -> (&'static str, Vec<u8>) {
         match self {
-            Projects::All => ("SELECT id FROM projects WHERE $1 IS NOT NULL", Vec::new()),
-            Projects::Of(identity) => (ADMINISTERED, key(identity.as_uuid())),
+            ProjectFilter::All => ("SELECT id FROM projects WHERE $1 IS NOT NULL", Vec::new()),
+            ProjectFilter::Of(identity) => (ADMINISTERED, key(identity.as_uuid())),
         }
     }
 }
@@ -127,7 +127,7 @@ const ADMINISTERED: &str = "SELECT p.project_id FROM identities a \
 
 impl Store {
     /// Oldest first.
-    pub async fn projects(&self, which: Projects) -> Result<Vec<Project>, StoreError> {
+    pub async fn projects(&self, which: ProjectFilter) -> Result<Vec<Project>, StoreError> {
         let (ids, subject) = which.sql();
         let sql = format!(
             "SELECT id, display_name, contact_email, created_us FROM projects WHERE id IN ({ids}) \
@@ -174,7 +174,7 @@ impl Store {
     }
 
     /// The policies of those projects, oldest first.
-    pub async fn policies(&self, which: Projects) -> Result<Vec<Policy>, StoreError> {
+    pub async fn policies(&self, which: ProjectFilter) -> Result<Vec<Policy>, StoreError> {
         let (ids, subject) = which.sql();
         let sql = format!("SELECT * FROM policies WHERE project_id IN ({ids}) ORDER BY created_us, id");
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(subject).fetch_all(&self.readers).await?;

@@ -1,10 +1,10 @@
-//! Refresh tokens, by their hash. Each is good for one refresh and followed by the next of its chain; used ones are
-//! kept until they would have ended, so that a second use is noticed.
+//! Refresh tokens, by their hash. Each can be used once, and is followed by the next of its chain. Used ones are kept until
+//! they expire, so that a second use is detected.
 //!
 //! ```text
-//! fresh -- used --> spent, its successor fresh -- successor used --> spent for good
+//! fresh -- used --> spent, its successor fresh -- successor used --> spent
 //!                     | again within the grace: the same successor, so a lost reply locks nobody out
-//!                     | later, or once the successor was used: somebody has a copy; all from the same code ends
+//!                     | later, or once the successor was used: the token was copied; all tokens of the same code end
 //! ```
 
 use jiff::{SignedDuration, Timestamp};
@@ -17,13 +17,13 @@ use crate::columns::{id, key, time};
 use crate::secret::Hash;
 use crate::{Command, Store, StoreError, Tx};
 
-/// Refresh tokens that are kept of one person, used ones included; when there are more, some hundred later at the latest,
-/// the oldest used ones go first.
+/// The most refresh tokens kept of one person, used ones included. More are removed at the latest some hundred later, the
+/// oldest used ones first.
 const MOST: i64 = 20_000;
-/// Those that have ended are forgotten so many at a time: faster than they are made.
-const FORGOTTEN: i64 = 100;
+/// The most expired tokens that are removed at a time: more than are made meanwhile.
+const REMOVED_AT_A_TIME: i64 = 100;
 
-/// What a refresh token stands for.
+/// The grant that a refresh token renews.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefreshToken {
     pub chain: Uuid,
@@ -33,16 +33,16 @@ pub struct RefreshToken {
     pub client: ClientId,
     pub scope: String,
     pub resource_server: String,
-    /// The next one follows from this one and the key: asked twice, the same one is given.
+    /// The next token is derived from this one and the key, so that asking twice gives the same one.
     pub chain_key: Vec<u8>,
     pub issued: Timestamp,
     pub expires: Timestamp,
 }
 
-/// For so long after its end somebody who comes with a token is told that it has ended.
-const TOLD: SignedDuration = SignedDuration::from_hours(24 * 30);
+/// How long after its expiry a token is kept, to tell its holder that it expired.
+const EXPIRED_KEPT_FOR: SignedDuration = SignedDuration::from_hours(24 * 30);
 
-/// Adds the first token of a chain, and forgets those that ended long ago.
+/// Adds the first token of a chain, and removes tokens that expired long ago.
 #[derive(Debug)]
 pub struct AddRefreshToken {
     pub hash: Hash,
@@ -57,8 +57,8 @@ impl Command for AddRefreshToken {
             "DELETE FROM refresh_tokens WHERE hash IN \
              (SELECT hash FROM refresh_tokens WHERE expires_us < $1 LIMIT $2)",
         )
-        .bind((self.token.issued - TOLD).as_microsecond())
-        .bind(FORGOTTEN)
+        .bind((self.token.issued - EXPIRED_KEPT_FOR).as_microsecond())
+        .bind(REMOVED_AT_A_TIME)
         .execute(&mut *tx)
         .await?;
         insert(tx, self.hash, &self.token).await
@@ -67,7 +67,7 @@ impl Command for AddRefreshToken {
 
 async fn insert(tx: &mut Tx, hash: Hash, token: &RefreshToken) -> Result<(), StoreError> {
     // Finding the oldest takes as many steps as there are tokens: it is done now and then.
-    if hash.now_and_then() {
+    if hash.is_one_in_256() {
         sqlx::query(
             "DELETE FROM refresh_tokens WHERE hash IN (SELECT hash FROM refresh_tokens WHERE identity_id = $1 \
              ORDER BY used_us IS NOT NULL, issued_us DESC LIMIT -1 OFFSET $2)",
@@ -97,25 +97,25 @@ async fn insert(tx: &mut Tx, hash: Hash, token: &RefreshToken) -> Result<(), Sto
     Ok(())
 }
 
-/// What became of an attempt to use a refresh token.
+/// The result of using a refresh token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rotation {
-    /// The successor is good now; it may have been already.
+    /// The successor is valid now, or was already.
     Done,
-    /// Somebody uses a copy: everything from the same code has ended with this.
+    /// The token was copied: all tokens of the same code have now been ended.
     Reused,
-    /// There is no such token any more.
+    /// There is no such token.
     Gone,
 }
 
-/// Spends a refresh token for its successor.
+/// Exchanges a refresh token for its successor.
 #[derive(Debug)]
 pub struct Rotate {
     pub hash: Hash,
     pub successor: Hash,
     pub now: Timestamp,
     pub expires: Timestamp,
-    /// A use since this time may be repeated while the successor is unused.
+    /// A use after this time may be repeated while the successor is unused.
     pub grace_since: Timestamp,
 }
 
@@ -151,7 +151,7 @@ impl Command for Rotate {
 }
 
 /// Ends the chain of a refresh token of `client`, and the access tokens that came from the same code for the same
-/// resource server. Answers whether there was one.
+/// resource server. Returns whether there was one.
 #[derive(Debug)]
 pub struct RevokeRefreshToken {
     pub hash: Hash,

@@ -1,4 +1,4 @@
-//! Browser sessions: who signed in where, when and how; and the browsers that have done so before.
+//! Browser sessions: who signed in, when and how; and the browsers in which an identity has signed in before.
 
 use jiff::Timestamp;
 use sqlx::Row;
@@ -10,11 +10,11 @@ use crate::columns::{id, key, time};
 use crate::secret::Hash;
 use crate::{Command, Store, StoreError, Tx};
 
-/// How somebody showed to be an identity.
+/// How an identity authenticated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Method {
     Password,
-    /// By the upstream of this name.
+    /// Through the site's identity provider of this name.
     Upstream(String),
 }
 
@@ -37,12 +37,12 @@ impl Method {
     }
 }
 
-/// When and how somebody last showed to be `identity` in a session.
+/// When and how `identity` last authenticated in a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authentication {
     pub identity: IdentityId,
     pub method: Method,
-    /// A second factor was shown.
+    /// A second factor was used.
     pub mfa: bool,
     pub at: Timestamp,
 }
@@ -50,16 +50,16 @@ pub struct Authentication {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
     pub id: Uuid,
-    /// The identity as which the browser signed in last.
+    /// The identity that signed in last.
     pub identity: IdentityId,
-    /// The cookie means nothing afterwards.
+    /// When the cookie expires.
     pub expires: Timestamp,
-    /// The latest of each identity.
+    /// The latest authentication of each identity.
     pub authentications: Vec<Authentication>,
 }
 
-/// Browsers in which one identity is signed in, and in which it is known; the longest unused ones are signed out and
-/// forgotten when there are more.
+/// The most browsers in which one identity is signed in, and in which it is known. Beyond that, the longest unused ones are
+/// signed out and forgotten.
 const BROWSERS: i64 = 100;
 
 impl Session {
@@ -74,7 +74,7 @@ impl Session {
 #[derive(Debug)]
 pub struct SignIn {
     pub session: Uuid,
-    /// The session of the same person's in this browser.
+    /// The same person's session in this browser.
     pub continues: Option<Uuid>,
     /// Another person's session in this browser.
     pub ends: Option<Uuid>,
@@ -85,7 +85,7 @@ pub struct SignIn {
     pub generation: i64,
     pub now: Timestamp,
     pub expires: Timestamp,
-    /// Browsers that nobody used since are forgotten.
+    /// Browsers unused since this are forgotten.
     pub forget_browsers: Timestamp,
 }
 
@@ -173,7 +173,7 @@ impl Command for SignIn {
     }
 }
 
-/// An identity's sessions whose cookie has ended and to which nothing refers any more.
+/// An identity's sessions whose cookie has expired and to which nothing refers.
 async fn forget(tx: &mut Tx, identity: IdentityId, now: Timestamp) -> Result<(), StoreError> {
     const ENDED: &str = "SELECT s.id FROM sessions s WHERE s.identity_id = $2 AND s.expires_us < $1 \
         AND NOT EXISTS (SELECT 1 FROM tokens t WHERE t.session_id = s.id) \
@@ -189,8 +189,7 @@ async fn forget(tx: &mut Tx, identity: IdentityId, now: Timestamp) -> Result<(),
     Ok(())
 }
 
-/// The person signs out of this browser: the cookie means nothing any more. Tokens stay; who wants them gone revokes
-/// them.
+/// Signs out of this browser: ends the cookie. Tokens stay until they are revoked.
 #[derive(Debug)]
 pub struct SignOut(pub Uuid);
 
@@ -206,7 +205,7 @@ impl Command for SignOut {
     }
 }
 
-/// Ends every way in that an identity has besides its access tokens: its sessions, codes on their way, refresh tokens.
+/// Ends an identity's sessions, unused codes and refresh tokens.
 #[derive(Debug)]
 pub struct EndSessions(pub IdentityId);
 
@@ -230,7 +229,7 @@ impl Command for EndSessions {
 }
 
 impl Store {
-    /// The session of this id, whether or not its cookie still means something.
+    /// The session of this id, also if its cookie has expired.
     pub async fn session(&self, session: Uuid) -> Result<Option<Session>, StoreError> {
         let row = sqlx::query("SELECT id, identity_id, expires_us FROM sessions WHERE id = $1")
             .bind(key(session))

@@ -1,7 +1,7 @@
-//! Whom an upstream means by its name for somebody.
+//! Binds the subjects of the site's identity providers to identities.
 //!
-//! A subject is bound to one identity and stays so: that a username is given to somebody else over there must not give
-//! away what the first one owns here.
+//! A subject is bound to one identity for good: if the provider gives a username to another person, that person must not
+//! get what the first one owns here.
 
 use jiff::Timestamp;
 use wire::IdentityId;
@@ -10,8 +10,8 @@ use super::people::{AddPerson, Profile};
 use crate::columns::key;
 use crate::{Command, Store, StoreError, Tx};
 
-/// Binds a subject to an identity, which is added when it is new. Answers whether that could be: neither the subject
-/// nor the identity may be bound already, nor the username of a new one be taken.
+/// Binds a subject to an identity, which is added if it is new. Returns false if the subject or the identity is bound
+/// already, or the username of a new identity is taken.
 #[derive(Debug)]
 pub struct BindSubject {
     pub issuer: String,
@@ -71,7 +71,7 @@ impl Store {
     }
 
     /// Whether the identity is bound to a subject.
-    pub async fn bound(&self, identity: IdentityId) -> Result<bool, StoreError> {
+    pub async fn has_subject(&self, identity: IdentityId) -> Result<bool, StoreError> {
         let found: Option<i64> =
             sqlx::query_scalar("SELECT created_us FROM upstream_subjects WHERE identity_id = $1")
                 .bind(key(identity.as_uuid()))

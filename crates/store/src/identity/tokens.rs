@@ -10,30 +10,30 @@ use crate::columns::{id, key, time};
 use crate::secret::Hash;
 use crate::{Command, Store, StoreError, Tx};
 
-/// Tokens that one identity may have; older ones end when it asks for more, some hundred later at the latest.
+/// The most tokens of one identity; the oldest are removed at the latest some hundred tokens later.
 const MOST: i64 = 10_000;
-/// Tokens that have ended are forgotten so many at a time: faster than they are made, and nobody waits for all.
-const FORGOTTEN: i64 = 100;
+/// The most expired tokens that are removed at a time: more than are made meanwhile.
+const REMOVED_AT_A_TIME: i64 = 100;
 
-/// For so long after its end somebody who comes with a token is told that it has ended.
-const TOLD: SignedDuration = SignedDuration::from_hours(24 * 7);
+/// How long after its expiry a token is kept, to tell its holder that it expired.
+const EXPIRED_KEPT_FOR: SignedDuration = SignedDuration::from_hours(24 * 7);
 
-/// What a token stands for.
+/// What a token permits, and to whom it was issued.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
     pub identity: IdentityId,
     /// The client that asked for it.
     pub client: ClientId,
-    /// Space-separated, as handed out.
+    /// Space-separated, as issued.
     pub scope: String,
     pub resource_server: String,
     pub issued: Timestamp,
     pub expires: Timestamp,
-    /// The sign-in it goes back to, if a person made it.
+    /// The session of the person's sign-in, if there was one.
     pub session: Option<Uuid>,
-    /// Tokens that came from one code end together.
+    /// The id shared by all tokens of one code: they end together.
     pub grant: Option<Uuid>,
-    /// The token for which a resource server was given this one; it ends with it.
+    /// The token that a resource server exchanged for this one, which ends with it.
     pub parent: Option<Hash>,
 }
 
@@ -69,12 +69,12 @@ impl Command for AddTokens {
         sqlx::query(
             "DELETE FROM tokens WHERE hash IN (SELECT hash FROM tokens WHERE expires_us < $1 LIMIT $2)",
         )
-        .bind((first.issued - TOLD).as_microsecond())
-        .bind(FORGOTTEN)
+        .bind((first.issued - EXPIRED_KEPT_FOR).as_microsecond())
+        .bind(REMOVED_AT_A_TIME)
         .execute(&mut *tx)
         .await?;
         // Finding the oldest takes as many steps as there are tokens: it is done now and then.
-        if hash.now_and_then() {
+        if hash.is_one_in_256() {
             sqlx::query(
                 "DELETE FROM tokens WHERE hash IN (SELECT hash FROM tokens WHERE identity_id = $1 \
                  ORDER BY issued_us DESC LIMIT -1 OFFSET $2)",
@@ -106,23 +106,23 @@ impl Command for AddTokens {
     }
 }
 
-/// Which tokens end. Those that were made for one of them end with it.
+/// Ends tokens, and the dependent tokens that came from them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndTokens {
     /// This one, if it is `client`'s.
     One { hash: Hash, client: ClientId },
-    /// Those that act for the identity, and those that were made for it as a client.
+    /// Those that act for the identity, and those issued to it as a client.
     Of(IdentityId),
-    /// Those that a client asked for, and its codes and refresh tokens.
+    /// Those issued to a client, with its codes and refresh tokens.
     Client(ClientId),
     /// Those that came from one code.
     Grant(Uuid),
-    /// Those that go back to one sign-in.
+    /// Those of one session.
     Session(Uuid),
 }
 
 impl EndTokens {
-    /// Whether `token`, whose hash is `hash`, is among them by itself.
+    /// Whether `token`, whose hash is `hash`, is one of them.
     pub fn names(&self, hash: &Hash, token: &Token) -> bool {
         match *self {
             EndTokens::One { hash: one, client } => *hash == one && token.client == client,

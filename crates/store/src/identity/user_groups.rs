@@ -5,8 +5,8 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 use wire::{GroupId, IdentityId};
 
-use super::end_everything::{EndEverything, Ended};
-use super::people::Taken;
+use super::end_everything::{ConnectionsToClose, EndEverything};
+use super::people::NameTaken;
 use crate::columns::{id, key, time};
 use crate::{Command, Store, StoreError, Tx};
 
@@ -23,7 +23,7 @@ pub struct UserGroup {
 pub struct AddUserGroup(pub UserGroup);
 
 impl Command for AddUserGroup {
-    type Output = Result<(), Taken>;
+    type Output = Result<(), NameTaken>;
 
     async fn run(self, tx: &mut Tx) -> Result<Self::Output, StoreError> {
         let group = self.0;
@@ -37,11 +37,11 @@ impl Command for AddUserGroup {
         .bind(group.created.as_microsecond())
         .execute(tx)
         .await?;
-        Ok(if added.rows_affected() == 0 { Err(Taken) } else { Ok(()) })
+        Ok(if added.rows_affected() == 0 { Err(NameTaken) } else { Ok(()) })
     }
 }
 
-/// Forgets a group and who was in it.
+/// Removes a group with its memberships.
 #[derive(Debug)]
 pub struct RemoveUserGroup(pub GroupId);
 
@@ -60,7 +60,7 @@ impl Command for RemoveUserGroup {
     }
 }
 
-/// Takes an identity into a group.
+/// Adds an identity to a group.
 #[derive(Debug)]
 pub struct AddMember {
     pub group: GroupId,
@@ -83,8 +83,8 @@ impl Command for AddMember {
     }
 }
 
-/// Takes an identity out of a group, and ends all that it and those that are linked with it hold: what a group gives to
-/// one it gives to all of them. Answers what ended: nothing, if it was no member.
+/// Removes an identity from a group, and ends everything that it and the identities linked with it hold, because all of
+/// them have what the group gives. Returns an empty value if it was no member.
 #[derive(Debug)]
 pub struct RemoveMember {
     pub group: GroupId,
@@ -93,10 +93,10 @@ pub struct RemoveMember {
 }
 
 impl Command for RemoveMember {
-    type Output = Ended;
+    type Output = ConnectionsToClose;
 
-    async fn run(self, tx: &mut Tx) -> Result<Ended, StoreError> {
-        let mut ended = Ended::default();
+    async fn run(self, tx: &mut Tx) -> Result<ConnectionsToClose, StoreError> {
+        let mut ended = ConnectionsToClose::default();
         let removed = sqlx::query("DELETE FROM group_members WHERE group_id = $1 AND identity_id = $2")
             .bind(key(self.group.as_uuid()))
             .bind(key(self.identity.as_uuid()))

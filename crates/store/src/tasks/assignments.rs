@@ -1,7 +1,7 @@
-//! The outbox towards endpoints (`assignments`).
+//! The outbox of tasks to endpoints (table `assignments`).
 //!
-//! The outbox is the truth of the queues: what lies in it has not been acknowledged by the other side, and its rows are
-//! written in the transaction of the work they announce.
+//! A row stands until the endpoint has acknowledged it; queues in the broker are filled from these rows. A row is written
+//! in the transaction that adds its task.
 
 use futures_util::TryStreamExt;
 use sqlx::{QueryBuilder, Row, Sqlite};
@@ -12,20 +12,20 @@ use super::state::{State, TaskHolder};
 use super::task_rows::{Page, stored};
 use crate::columns::{ROWS, among, id, json, key};
 use crate::payload_files::FileId;
-use crate::payload_references::{file, kept};
+use crate::payload_references::{file_id, stored_content};
 use crate::{Command, Store, StoreError, Tx};
 
-/// The endpoint has acknowledged these outbox rows: they are its business now and are never sent again. Answers the
-/// files that belong to nobody from now on.
+/// Records that the endpoint acknowledged these outbox rows; they are never sent again. Returns the payload files that
+/// no row names any more.
 #[derive(Debug)]
-pub struct Acknowledge {
+pub struct AcknowledgeAssignments {
     pub endpoint: EndpointId,
     pub seqs: Vec<i64>,
-    /// The number of the credential it holds.
+    /// The number of the endpoint's credential.
     pub credential: i64,
 }
 
-impl Command for Acknowledge {
+impl Command for AcknowledgeAssignments {
     type Output = Vec<FileId>;
 
     async fn run(self, tx: &mut Tx) -> Result<Vec<FileId>, StoreError> {
@@ -48,7 +48,7 @@ impl Command for Acknowledge {
             change.taken += count;
             let before = files.len();
             for row in &rows {
-                files.extend(file(row, "payload_file")?);
+                files.extend(file_id(row, "payload_file")?);
             }
             if files.len() > before {
                 let mut named =
@@ -78,9 +78,9 @@ pub struct Assignment {
 }
 
 impl Store {
-    /// The first of `endpoint`'s outbox rows after `after` that it has not acknowledged: at most `count` of them, and
-    /// no more once their payloads have reached `bytes`.
-    pub async fn waiting(
+    /// The next outbox rows of `endpoint` after `after` that it has not acknowledged: at most `count`, fewer once their
+    /// payloads have reached `bytes`.
+    pub async fn unacknowledged_assignments(
         &self,
         endpoint: EndpointId,
         after: i64,
@@ -99,7 +99,7 @@ impl Store {
         let mut waiting = Vec::new();
         let mut held = 0;
         while let Some(row) = rows.try_next().await? {
-            let payload = kept(&row, "payload", "payload_file", "payload_bytes")?;
+            let payload = stored_content(&row, "payload", "payload_file", "payload_bytes")?;
             held += payload.len();
             let assignment = Assignment {
                 seq: row.try_get("seq")?,
@@ -127,7 +127,7 @@ impl Store {
     }
 
     /// The tasks of these outbox rows towards endpoints.
-    pub async fn assigned(&self, seqs: &[i64]) -> Result<Vec<TaskId>, StoreError> {
+    pub async fn tasks_of_assignments(&self, seqs: &[i64]) -> Result<Vec<TaskId>, StoreError> {
         let mut tasks = Vec::with_capacity(seqs.len());
         for seqs in seqs.chunks(ROWS) {
             let mut select = QueryBuilder::<Sqlite>::new("SELECT task_id FROM assignments WHERE seq IN ");

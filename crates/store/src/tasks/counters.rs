@@ -1,5 +1,5 @@
-//! How many tasks of an endpoint stand where. Kept by the transactions that move tasks, so they are exact at any
-//! moment, and reading them costs one row however many tasks there are.
+//! Counts an endpoint's tasks by state. The transactions that change tasks update the counts, so they are always exact,
+//! and reading them costs one row.
 
 use sqlx::Row;
 use wire::EndpointId;
@@ -8,7 +8,7 @@ use crate::columns::key;
 use crate::tasks::state::{Outcome, TaskHolder};
 use crate::{Store, StoreError, Tx};
 
-/// The tasks of one endpoint, or what a transaction changes of them.
+/// The counts of one endpoint, or how a transaction changes them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// In its queue.
@@ -34,7 +34,7 @@ impl Counters {
     }
 }
 
-/// Adds `change` to what is counted of `endpoint`.
+/// Adds `change` to the counts of `endpoint`.
 pub(crate) async fn count(tx: &mut Tx, endpoint: EndpointId, change: Counters) -> Result<(), StoreError> {
     if change == Counters::default() {
         return Ok(());

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite};
+use sqlx::{QueryBuilder, Row};
 use wire::json::FreeForm;
 use wire::rest::endpoint::Metadata;
 use wire::rest::submit::UserRuntime;
@@ -27,82 +27,18 @@ pub struct Endpoint {
     /// Absent: any function.
     pub allowed_functions: Option<Vec<FunctionId>>,
     pub admins: Vec<IdentityId>,
-    /// It runs no tasks: it starts user endpoints, by its template.
+    /// It runs no tasks itself: it starts user endpoints from its template.
     pub is_manager: bool,
     pub created: Timestamp,
-    /// The manager that starts it; absent: it is started by hand.
+    /// The manager that starts it. Absent: a person starts it.
     pub manager: Option<EndpointId>,
-    /// Where it was told to find the broker.
+    /// The broker's address that its last registration returned.
     pub broker_at: Option<String>,
 }
 
-/// What a list shows of an endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListedEndpoint {
-    pub id: EndpointId,
-    pub name: String,
-    pub display_name: Option<String>,
-    pub owner: IdentityId,
-}
-
-/// Why somebody sees an endpoint in a list. Each endpoint has one reason, the first that holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
-    Owned,
-    Administered,
-    Public,
-    /// By an administrator of the service, for whom this is the one reason.
-    Every,
-}
-
-impl Seen {
-    /// Those after the name `$2` and the id `$3` that `$1` sees for this reason, along an index.
-    pub(crate) fn sql(self) -> &'static str {
-        match self {
-            Seen::Owned => {
-                "SELECT id, name, display_name, owner_id FROM endpoints \
-                 WHERE owner_id = $1 AND (name, id) > ($2, $3) ORDER BY name, id LIMIT $4"
-            }
-            Seen::Administered => {
-                "SELECT e.id, e.name, e.display_name, e.owner_id \
-                 FROM endpoint_admins a JOIN endpoints e ON e.id = a.endpoint_id \
-                 WHERE a.identity_id = $1 AND e.owner_id <> $1 AND (e.name, e.id) > ($2, $3) \
-                 ORDER BY e.name, e.id LIMIT $4"
-            }
-            Seen::Public => {
-                "SELECT e.id, e.name, e.display_name, e.owner_id FROM endpoints e \
-                 WHERE e.public AND (e.name, e.id) > ($2, $3) AND e.owner_id <> $1 AND NOT EXISTS \
-                 (SELECT 1 FROM endpoint_admins a WHERE a.identity_id = $1 AND a.endpoint_id = e.id) \
-                 ORDER BY e.name, e.id LIMIT $4"
-            }
-            Seen::Every => {
-                "SELECT id, name, display_name, owner_id FROM endpoints \
-                 WHERE $1 = $1 AND (name, id) > ($2, $3) ORDER BY name, id LIMIT $4"
-            }
-        }
-    }
-}
-
-/// An endpoint as a list of all of them shows it.
-#[derive(Clone, Debug)]
-pub struct EndpointLine {
-    pub id: EndpointId,
-    pub owner: IdentityId,
-    /// Absent: nobody has this identity any more.
-    pub owner_name: Option<String>,
-    pub name: String,
-    pub display_name: Option<String>,
-    pub manager: Option<EndpointId>,
-    pub locked_until: Option<Timestamp>,
-    /// Its tasks that it has not acknowledged, and those that it has and that have not ended.
-    pub waiting: i64,
-    pub taken: i64,
-    pub created: Timestamp,
-}
-
-/// With what a user endpoint was asked for.
+/// The configuration that the submit asked of a user endpoint.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Choices {
+pub struct RequestedConfiguration {
     pub config: FreeForm,
     pub runtime: Option<UserRuntime>,
 }
@@ -113,61 +49,61 @@ pub struct UserEndpoint {
     pub id: EndpointId,
     pub manager: EndpointId,
     pub owner: IdentityId,
-    pub choices: Choices,
-    /// The first of the tasks that it has not acknowledged.
+    pub choices: RequestedConfiguration,
+    /// The outbox row of its first unacknowledged task.
     pub first: Option<i64>,
 }
 
-/// One uninterrupted life of an endpoint's process.
+/// One run of an endpoint: from the start of its process to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// What the endpoint calls it.
+    /// The name that the endpoint gave the run.
     pub name: String,
-    /// The number of the credential it first reported with. What was taken under an older one belongs to another run.
+    /// The number of the credential it first reported with. Tasks taken under an older credential belong to an earlier run.
     pub credential: i64,
     /// When it first reported.
     pub since: Timestamp,
 }
 
-/// Adds an endpoint or replaces what is known of it, and adds its next credential.
+/// Registers an endpoint: adds it or replaces its row, and issues its next credential.
 #[derive(Debug)]
 pub struct RegisterEndpoint {
     pub endpoint: Endpoint,
     pub metadata: Metadata,
     /// Of a user endpoint.
-    pub choices: Option<Choices>,
-    /// The application that asks for it in its owner's name; absent: the service itself.
+    pub choices: Option<RequestedConfiguration>,
+    /// The application that registers it in its owner's name. Absent: the service itself.
     pub client: Option<ClientId>,
     /// The access token with which it asks.
     pub token: Option<Hash>,
-    /// So many endpoints may its owner have; user endpoints are counted apart.
+    /// The most endpoints its owner may have. User endpoints are counted separately.
     pub most: u32,
     pub secret: Hash,
     pub now: Timestamp,
 }
 
-/// What became of a registration.
+/// The result of a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Registered {
-    /// The number of its credential.
-    As(i64),
-    /// Nobody may register it before then.
+pub enum RegistrationResult {
+    /// It is registered, and this is the number of its credential.
+    Credential(i64),
+    /// It is locked until then.
     LockedUntil(Timestamp),
-    /// It is, or was, that of an endpoint with another owner or another manager, which stays as it was.
+    /// The id belongs, or belonged, to an endpoint of another owner or manager. Nothing was changed.
     OfAnother,
     /// Its owner, or the application that asks, is disabled or gone, or the token has ended.
     ShutOut,
-    /// Its owner has as many as one may have.
+    /// Its owner has the most endpoints allowed.
     TooMany,
 }
 
 impl Command for RegisterEndpoint {
-    type Output = Registered;
+    type Output = RegistrationResult;
 
-    async fn run(self, tx: &mut Tx) -> Result<Registered, StoreError> {
+    async fn run(self, tx: &mut Tx) -> Result<RegistrationResult, StoreError> {
         let endpoint = self.endpoint;
         if !is_active(tx, endpoint.owner, self.client, self.token).await? {
-            return Ok(Registered::ShutOut);
+            return Ok(RegistrationResult::ShutOut);
         }
         // Of an earlier life of it, if it was deleted.
         let retired = sqlx::query("SELECT owner_id, credential FROM retired_endpoints WHERE id = $1")
@@ -177,7 +113,7 @@ impl Command for RegisterEndpoint {
         let mut last = 0;
         if let Some(retired) = retired {
             if id(&retired, "owner_id")? != *endpoint.owner.as_uuid() {
-                return Ok(Registered::OfAnother);
+                return Ok(RegistrationResult::OfAnother);
             }
             last = retired.try_get("credential")?;
         }
@@ -192,10 +128,10 @@ impl Command for RegisterEndpoint {
         .fetch_optional(&mut *tx)
         .await?;
         if let Some(until) = locked {
-            return Ok(Registered::LockedUntil(instant(until, "locked_until_us")?));
+            return Ok(RegistrationResult::LockedUntil(instant(until, "locked_until_us")?));
         }
         if is_one_too_many(tx, &endpoint, self.most).await? {
-            return Ok(Registered::TooMany);
+            return Ok(RegistrationResult::TooMany);
         }
         let allowed = endpoint.allowed_functions.as_ref().map(text).transpose()?;
         // Without a display name the old one stays.
@@ -228,7 +164,7 @@ impl Command for RegisterEndpoint {
         .bind(last + 1)
         .fetch_optional(&mut *tx)
         .await?;
-        let Some(number) = number else { return Ok(Registered::OfAnother) };
+        let Some(number) = number else { return Ok(RegistrationResult::OfAnother) };
         sqlx::query("DELETE FROM retired_endpoints WHERE id = $1")
             .bind(key(endpoint.id.as_uuid()))
             .execute(&mut *tx)
@@ -237,7 +173,7 @@ impl Command for RegisterEndpoint {
         let holder = Holder::Endpoint(endpoint.id);
         credentials::keep_newest(tx, holder, number).await?;
         credentials::add(tx, holder, number, self.secret, self.now, None, self.client).await?;
-        Ok(Registered::As(number))
+        Ok(RegistrationResult::Credential(number))
     }
 }
 
@@ -256,7 +192,7 @@ async fn is_one_too_many(tx: &mut Tx, endpoint: &Endpoint, most: u32) -> Result<
     Ok(full)
 }
 
-/// Replaces what `endpoint` says of itself, and who administers it.
+/// Replaces the description of `endpoint` and its administrators.
 async fn describe(
     tx: &mut Tx,
     endpoint: EndpointId,
@@ -289,7 +225,7 @@ async fn set_admins(tx: &mut Tx, endpoint: EndpointId, admins: &[IdentityId]) ->
     Ok(())
 }
 
-/// Changes what is said of an endpoint of `owner`; `None` leaves a member as it is.
+/// Changes the description of an endpoint of `owner`; `None` leaves a field as it is.
 #[derive(Debug)]
 pub struct ChangeEndpoint {
     pub endpoint: EndpointId,
@@ -322,8 +258,8 @@ impl Command for ChangeEndpoint {
     }
 }
 
-/// Nobody may register the endpoint for a time, and its credentials open nothing any more; of a manager, nor do those of
-/// its user endpoints. Answers these.
+/// Locks an endpoint: until a time it cannot be registered, and its credentials are removed. Those of a manager's user
+/// endpoints are removed too; returns their ids.
 #[derive(Debug)]
 pub struct LockEndpoint {
     pub endpoint: EndpointId,
@@ -354,7 +290,7 @@ impl Command for LockEndpoint {
     }
 }
 
-/// Its owner may register the endpoint again.
+/// Removes the lock.
 #[derive(Debug)]
 pub struct UnlockEndpoint(pub EndpointId);
 
@@ -370,10 +306,12 @@ impl Command for UnlockEndpoint {
     }
 }
 
-/// Forgets an endpoint and its credentials, but not whose id it was: people may still send tasks to it, and nobody else may
-/// ever get these. A row of that takes some 100 bytes with its index; one identity makes at most one new id a second for
-/// long, which is 9 MB a day. Nothing is kept of a user endpoint that is not locked: nobody can register its id, which is
-/// computed. Its tasks stay, and with them their results; those that are open are to be ended, and no more are added.
+/// Deletes an endpoint and its credentials. Its tasks and results stay. The caller ends its open tasks; new ones are
+/// refused.
+///
+/// The id stays reserved for its owner: clients may go on sending tasks to it, which no other person may get. The row that
+/// reserves it takes some 100 bytes with its index; an identity adds at most one new id a second for long, which is 9 MB a
+/// day. A user endpoint's id is computed, so nobody can register it; it is reserved only while it is locked.
 #[derive(Debug)]
 pub struct DeleteEndpoint(pub EndpointId);
 
@@ -422,7 +360,7 @@ impl Store {
         row.map(|row| Ok(IdentityId::from_uuid(id(&row, "owner_id")?))).transpose()
     }
 
-    /// What `endpoint` said of itself when it was registered.
+    /// The metadata of the last registration.
     pub async fn endpoint_metadata(&self, endpoint: EndpointId) -> Result<Metadata, StoreError> {
         let row = sqlx::query("SELECT metadata_json FROM endpoint_metadata WHERE endpoint_id = $1")
             .bind(key(endpoint.as_uuid()))
@@ -432,7 +370,7 @@ impl Store {
         json(row.try_get("metadata_json")?, "metadata_json")
     }
 
-    /// The user endpoints that `manager` has started at some time.
+    /// The user endpoints that `manager` has ever started.
     pub async fn user_endpoints(&self, manager: EndpointId) -> Result<Vec<EndpointId>, StoreError> {
         let rows = sqlx::query("SELECT id FROM endpoints WHERE manager_id = $1")
             .bind(key(manager.as_uuid()))
@@ -441,7 +379,7 @@ impl Store {
         rows.iter().map(|row| Ok(EndpointId::from_uuid(id(row, "id")?))).collect()
     }
 
-    /// The user endpoints that have open tasks, as far as it is known with what they were asked for.
+    /// The user endpoints that have open tasks and whose requested configuration is known.
     pub async fn user_endpoints_with_tasks(&self) -> Result<Vec<UserEndpoint>, StoreError> {
         let rows = sqlx::query(
             "SELECT e.id, e.manager_id, e.owner_id, e.choices_json, (SELECT min(a.seq) FROM assignments a \
@@ -462,73 +400,6 @@ impl Store {
                 })
             })
             .collect()
-    }
-
-    /// A page of the endpoints that `identity` sees for the reason `seen`, by name; those after `last`.
-    pub async fn listed_endpoints(
-        &self,
-        identity: IdentityId,
-        seen: Seen,
-        last: Option<&ListedEndpoint>,
-        count: usize,
-    ) -> Result<Vec<ListedEndpoint>, StoreError> {
-        // An endpoint's name is not empty.
-        let (name, after) =
-            last.map_or((String::new(), Vec::new()), |it| (it.name.clone(), key(it.id.as_uuid())));
-        let rows = sqlx::query(seen.sql())
-            .bind(key(identity.as_uuid()))
-            .bind(name)
-            .bind(after)
-            .bind(i64::try_from(count).unwrap_or(i64::MAX))
-            .fetch_all(&self.readers)
-            .await?;
-        rows.iter()
-            .map(|row| {
-                Ok(ListedEndpoint {
-                    id: EndpointId::from_uuid(id(row, "id")?),
-                    name: row.try_get("name")?,
-                    display_name: row.try_get("display_name")?,
-                    owner: IdentityId::from_uuid(id(row, "owner_id")?),
-                })
-            })
-            .collect()
-    }
-
-    /// All endpoints or `one`, by name, at most `count`.
-    pub async fn endpoint_lines(
-        &self,
-        one: Option<EndpointId>,
-        count: usize,
-    ) -> Result<Vec<EndpointLine>, StoreError> {
-        let mut select = QueryBuilder::<Sqlite>::new(
-            "SELECT e.id, e.owner_id, i.username, e.name, e.display_name, e.manager_id, e.locked_until_us, \
-             e.created_us, coalesce(t.waiting, 0) AS waiting, coalesce(t.taken, 0) AS taken FROM endpoints e \
-             LEFT JOIN identities i ON i.id = e.owner_id LEFT JOIN endpoint_tasks t ON t.endpoint_id = e.id",
-        );
-        if let Some(one) = one {
-            select.push(" WHERE e.id = ").push_bind(key(one.as_uuid()));
-        }
-        select.push(" ORDER BY e.name, e.id LIMIT ").push_bind(i64::try_from(count).unwrap_or(i64::MAX));
-        let rows = select.build().fetch_all(&self.readers).await?;
-        let line = |row: &SqliteRow| {
-            let locked: Option<i64> = row.try_get("locked_until_us")?;
-            Ok(EndpointLine {
-                id: EndpointId::from_uuid(id(row, "id")?),
-                owner: IdentityId::from_uuid(id(row, "owner_id")?),
-                owner_name: row.try_get("username")?,
-                name: row.try_get("name")?,
-                display_name: row.try_get("display_name")?,
-                manager: match row.try_get::<Option<&[u8]>, _>("manager_id")? {
-                    Some(_) => Some(EndpointId::from_uuid(id(row, "manager_id")?)),
-                    None => None,
-                },
-                locked_until: locked.map(|micros| instant(micros, "locked_until_us")).transpose()?,
-                waiting: row.try_get("waiting")?,
-                taken: row.try_get("taken")?,
-                created: time(row, "created_us")?,
-            })
-        };
-        rows.iter().map(line).collect()
     }
 
     pub async fn endpoint_ids(&self) -> Result<Vec<EndpointId>, StoreError> {

@@ -70,7 +70,7 @@ impl Command for AddFunction {
     }
 }
 
-/// Forgets a function, and its code unless another one has the same.
+/// Deletes a function, and its code unless another function has the same.
 #[derive(Debug)]
 pub struct DeleteFunction(pub FunctionId);
 
@@ -94,7 +94,7 @@ impl Command for DeleteFunction {
     }
 }
 
-/// What the rules need to know of a function: all but its code.
+/// The parts of a function that permissions depend on: all but its code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FunctionAccess {
     pub owner: IdentityId,
@@ -110,7 +110,7 @@ fn group(row: &SqliteRow) -> Result<Option<GroupId>, StoreError> {
 }
 
 impl Store {
-    /// What the rules need to know of those of `functions` that exist.
+    /// The same for those of `functions` that exist.
     pub async fn function_access(
         &self,
         functions: impl ExactSizeIterator<Item = FunctionId>,

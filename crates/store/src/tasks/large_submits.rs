@@ -1,4 +1,4 @@
-//! Submits of many tasks. They are written in steps, between which others write, and count all at once or not at all.
+//! Writes submits of many tasks. They are written in steps, so that others can write in between, and become visible all at once.
 //!
 //! ```text
 //! staged, some tasks in each step --> accepted (one row, one transaction) --> released, some tasks in each step
@@ -6,8 +6,8 @@
 //!    +-- the request or the service ended: dropped, in steps                    +-- the service ended: goes on at its start
 //! ```
 //!
-//! What is staged is in tables of its own, where nothing else looks. What is accepted will be released whatever
-//! happens, unless its endpoint is deleted; then the submit was for an endpoint that is no more.
+//! Staged tasks are in tables of their own, which nothing else reads. An accepted submit is always released, also after a
+//! crash, unless its endpoint is deleted meanwhile; then its tasks are dropped.
 
 use sqlx::{QueryBuilder, Row, Sqlite};
 use wire::{EndpointId, RequestId};
@@ -17,28 +17,28 @@ use super::state::State;
 use super::submit_request::{NewTask, Submit};
 use super::task_rows::stored;
 use crate::columns::{id, key, text};
-use crate::payload_files::{FileId, Kept};
-use crate::payload_references::file;
+use crate::payload_files::{FileId, StoredContent};
+use crate::payload_references::file_id;
 use crate::{Command, Store, StoreError, Tx};
 
 #[cfg(test)]
 mod tests;
 
-/// Tasks that one transaction writes, and bytes of their payloads.
+/// The most tasks that one transaction writes, and the most bytes of their payloads.
 pub(crate) const TASKS: usize = 500;
 const BYTES: usize = 4 << 20;
 const BYTES_OF_ROWS: i64 = 4 << 20;
 
 /// Whether a submit is written in steps.
 pub(crate) fn is_large(tasks: &[NewTask]) -> bool {
-    tasks.len() > TASKS || tasks.iter().map(here).sum::<usize>() > BYTES
+    tasks.len() > TASKS || tasks.iter().map(inline_bytes).sum::<usize>() > BYTES
 }
 
 /// Bytes that lie in the row.
-fn here(task: &NewTask) -> usize {
+fn inline_bytes(task: &NewTask) -> usize {
     match &task.payload {
-        Kept::Here(content) => content.len(),
-        Kept::File { .. } => 0,
+        StoredContent::Inline(content) => content.len(),
+        StoredContent::File { .. } => 0,
     }
 }
 
@@ -46,17 +46,17 @@ fn here(task: &NewTask) -> usize {
 fn step(tasks: &[NewTask]) -> usize {
     let mut bytes = 0;
     let fitting = tasks.iter().take(TASKS).take_while(|task| {
-        bytes += here(task);
+        bytes += inline_bytes(task);
         bytes <= BYTES
     });
     fitting.count().max(1)
 }
 
-/// Writes tasks of a submit that is not accepted yet.
+/// Stages some tasks of a submit.
 #[derive(Debug)]
 struct Stage {
     request: RequestId,
-    /// Of the first of them in the submit.
+    /// The position of the first of them in the submit.
     place: usize,
     tasks: Vec<NewTask>,
 }
@@ -74,7 +74,7 @@ impl Command for Stage {
                 .push_bind(i64::try_from(place).unwrap_or(i64::MAX))
                 .push_bind(key(task.id.as_uuid()))
                 .push_bind(key(task.function.as_uuid()))
-                .push_bind(task.payload_here())
+                .push_bind(task.inline_payload())
                 .push_bind(task.payload.file().map(|file| key(file.as_uuid())))
                 .push_bind(i64::try_from(task.payload.len()).unwrap_or(i64::MAX));
         });
@@ -83,7 +83,7 @@ impl Command for Stage {
     }
 }
 
-/// Part of the transaction that accepts a submit: from now on, what was staged of it will be released.
+/// Marks the staged tasks of a submit as accepted, in the transaction that accepts it: they will be released.
 pub(crate) async fn accept(tx: &mut Tx, submit: &Submit) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO staged_submits (request_id, group_id, endpoint_id, resource_specification_json, \
@@ -100,24 +100,24 @@ pub(crate) async fn accept(tx: &mut Tx, submit: &Submit) -> Result<(), StoreErro
     Ok(())
 }
 
-/// The next step with what is staged of a submit: some tasks are released if it was accepted, and dropped if it was not.
+/// Releases the next staged tasks of a submit that was accepted, or drops them if it was not.
 #[derive(Debug)]
-struct Settle(RequestId);
+struct ReleaseOrDrop(RequestId);
 
 #[derive(Debug, Default)]
-struct Settled {
-    /// Nothing is left of it.
+struct ReleaseStep {
+    /// Nothing of the submit is staged any more.
     done: bool,
-    /// Its endpoint is no more.
+    /// Its endpoint was deleted.
     gone: bool,
-    /// Files that belong to nobody from now on.
+    /// Payload files that no row names any more.
     freed: Vec<FileId>,
 }
 
-impl Command for Settle {
-    type Output = Settled;
+impl Command for ReleaseOrDrop {
+    type Output = ReleaseStep;
 
-    async fn run(self, tx: &mut Tx) -> Result<Settled, StoreError> {
+    async fn run(self, tx: &mut Tx) -> Result<ReleaseStep, StoreError> {
         let request = key(self.0.as_uuid());
         let rows = sqlx::query(
             "SELECT place, coalesce(length(payload), 0) AS here FROM staged_tasks \
@@ -141,32 +141,32 @@ impl Command for Settle {
             .bind(&request)
             .fetch_optional(&mut *tx)
             .await?;
-        let mut settled = Settled { done, ..Settled::default() };
+        let mut step_result = ReleaseStep { done, ..ReleaseStep::default() };
         if let Some(submit) = submit {
             let endpoint = id(&submit, "endpoint_id")?;
             let exists = sqlx::query("SELECT 1 FROM endpoints WHERE id = $1").bind(key(endpoint));
-            settled.gone = exists.fetch_optional(&mut *tx).await?.is_none();
-            if settled.gone {
+            step_result.gone = exists.fetch_optional(&mut *tx).await?.is_none();
+            if step_result.gone {
                 sqlx::query("DELETE FROM submissions WHERE id = $1").bind(&request).execute(&mut *tx).await?;
             } else if !done {
                 release(tx, &request, last).await?;
                 let change = Counters { waiting: count, ..Counters::default() };
                 counters::count(tx, EndpointId::from_uuid(endpoint), change).await?;
             }
-            if done || settled.gone {
+            if done || step_result.gone {
                 sqlx::query("DELETE FROM staged_submits WHERE request_id = $1")
                     .bind(&request)
                     .execute(&mut *tx)
                     .await?;
             }
-            if !settled.gone {
+            if !step_result.gone {
                 // Its files have other rows now.
                 sqlx::query("DELETE FROM staged_tasks WHERE request_id = $1 AND place <= $2")
                     .bind(&request)
                     .bind(last)
                     .execute(tx)
                     .await?;
-                return Ok(settled);
+                return Ok(step_result);
             }
         }
         let dropped = sqlx::query(
@@ -177,13 +177,13 @@ impl Command for Settle {
         .fetch_all(tx)
         .await?;
         for row in &dropped {
-            settled.freed.extend(file(row, "payload_file")?);
+            step_result.freed.extend(file_id(row, "payload_file")?);
         }
-        Ok(settled)
+        Ok(step_result)
     }
 }
 
-/// What is staged up to the place `last` becomes tasks.
+/// Turns the staged rows up to the position `last` into tasks.
 async fn release(tx: &mut Tx, request: &[u8], last: i64) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO tasks (id, group_id, endpoint_id, function_id, state, submitted_us) \
@@ -211,43 +211,43 @@ async fn release(tx: &mut Tx, request: &[u8], last: i64) -> Result<(), StoreErro
     Ok(())
 }
 
-/// What was staged for a request. Dropped, it sees to it that nothing stays staged.
+/// The staged tasks of a request. Dropping it releases or drops them in the background.
 #[derive(Debug)]
 pub(crate) struct Staged {
     store: Store,
     request: RequestId,
-    settled: bool,
+    step_result: bool,
 }
 
 impl Staged {
-    /// Whether the endpoint of the accepted submit still exists; everything is released or dropped.
-    pub(crate) async fn settle(mut self) -> Result<bool, StoreError> {
-        let exists = self.store.settle(self.request).await?;
-        self.settled = true;
+    /// Releases or drops all of them. Returns whether the endpoint still exists.
+    pub(crate) async fn release_or_drop(mut self) -> Result<bool, StoreError> {
+        let exists = self.store.release_or_drop(self.request).await?;
+        self.step_result = true;
         Ok(exists)
     }
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if self.settled {
+        if self.step_result {
             return;
         }
         let (store, request) = (self.store.clone(), self.request);
         // The request ended early. What it asked of the writer is done before this: it may have been accepted.
         tokio::spawn(async move {
-            if let Err(error) = store.settle(request).await {
-                tracing::warn!(%error, %request, "what was staged of a submit is left for the next start");
+            if let Err(error) = store.release_or_drop(request).await {
+                tracing::warn!(%error, %request, "cannot release or drop a staged submit; the next start does it");
             }
         });
     }
 }
 
 impl Store {
-    /// Writes the tasks of `submit`, in steps, where nothing looks until it is accepted.
+    /// Stages the tasks of `submit`, in steps.
     pub(crate) async fn stage(&self, submit: &Submit) -> Result<Staged, StoreError> {
         let request = submit.request;
-        let staged = Staged { store: self.clone(), request, settled: false };
+        let staged = Staged { store: self.clone(), request, step_result: false };
         let mut place = 0;
         while place < submit.tasks.len() {
             let tasks = &submit.tasks[place..];
@@ -259,33 +259,33 @@ impl Store {
         Ok(staged)
     }
 
-    /// Releases or drops all that is staged of `request`. Answers whether its endpoint exists.
-    pub(crate) async fn settle(&self, request: RequestId) -> Result<bool, StoreError> {
+    /// Releases or drops all staged tasks of `request`. Returns whether its endpoint exists.
+    pub(crate) async fn release_or_drop(&self, request: RequestId) -> Result<bool, StoreError> {
         let mut exists = true;
         loop {
-            let settled = self.write(Settle(request)).await?;
-            self.remove(settled.freed).await;
-            exists &= !settled.gone;
-            if settled.done {
+            let step_result = self.write(ReleaseOrDrop(request)).await?;
+            self.remove_files(step_result.freed).await;
+            exists &= !step_result.gone;
+            if step_result.done {
                 return Ok(exists);
             }
         }
     }
 
-    /// Releases what is still staged of a submit that was accepted before.
-    pub(crate) async fn settle_accepted(&self, request: RequestId) -> Result<(), StoreError> {
+    /// Releases the tasks that are still staged of an accepted submit.
+    pub(crate) async fn release_accepted(&self, request: RequestId) -> Result<(), StoreError> {
         let staged = sqlx::query("SELECT 1 FROM staged_submits WHERE request_id = $1")
             .bind(key(request.as_uuid()))
             .fetch_optional(&self.readers)
             .await?;
         if staged.is_some() {
-            self.settle(request).await?;
+            self.release_or_drop(request).await?;
         }
         Ok(())
     }
 
-    /// Settles what earlier lives of the service left staged. Before anybody submits.
-    pub async fn settle_all(&self) -> Result<(), StoreError> {
+    /// Settles everything that an earlier run of the service left staged. Runs before the service accepts submits.
+    pub async fn release_or_drop_all(&self) -> Result<(), StoreError> {
         loop {
             let row = sqlx::query(
                 "SELECT request_id FROM staged_submits UNION ALL SELECT request_id FROM staged_tasks LIMIT 1",
@@ -294,8 +294,8 @@ impl Store {
             .await?;
             let Some(row) = row else { return Ok(()) };
             let request = RequestId::from_uuid(id(&row, "request_id")?);
-            tracing::info!(%request, "a submit that was being written when the service ended is settled");
-            self.settle(request).await?;
+            tracing::info!(%request, "settling a submit that was being written when the service ended");
+            self.release_or_drop(request).await?;
         }
     }
 }

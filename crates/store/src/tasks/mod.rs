@@ -1,10 +1,11 @@
-//! The tables of tasks: endpoints, functions, submits, tasks, results, and what is on its way.
+//! The tables of tasks: endpoints, functions, submits, tasks, results, and the outboxes.
 //!
 //! They may read tables of `identity`; never the other way round, but to end what an identity holds.
 
 pub(crate) mod assignments;
 mod containers;
 mod counters;
+mod endpoint_lists;
 mod endpoints;
 mod functions;
 pub(crate) mod large_submits;
@@ -18,20 +19,24 @@ mod submit_request;
 mod task_groups;
 mod task_rows;
 
-pub use assignments::{Acknowledge, Assignment};
+pub use assignments::{AcknowledgeAssignments, Assignment};
 pub use containers::{AddContainer, Container};
 pub use counters::Counters;
+pub use endpoint_lists::{EndpointSummary, ListedEndpoint, VisibleAs};
 pub use endpoints::{
-    ChangeEndpoint, Choices, DeleteEndpoint, Endpoint, EndpointLine, ListedEndpoint, LockEndpoint,
-    RegisterEndpoint, Registered, Run, Seen, UnlockEndpoint, UserEndpoint,
+    ChangeEndpoint, DeleteEndpoint, Endpoint, LockEndpoint, RegisterEndpoint, RegistrationResult,
+    RequestedConfiguration, Run, UnlockEndpoint, UserEndpoint,
 };
 pub use functions::{AddFunction, DeleteFunction, Function, FunctionAccess};
-pub use open_tasks::{OpenTask, Which};
+pub use open_tasks::{OpenTask, OpenTaskFilter};
 pub use reports::{Progress, Report};
 pub use results::{
-    Delivered, Delivery, ExpireResults, ForgetTasks, RecordResults, Recorded, RecordedResults, ReportedResult,
+    AcknowledgeDeliveries, DeleteTasks, Delivery, ExpireResults, RecordResults, Recorded, RecordedResults,
+    ReportedResult,
 };
-pub use retried_submits::{Accepted, Answered, AnswersInFlight, Fingerprint, ForgetSubmissions};
-pub use submit_request::{NewTask, Submission, Submit};
+pub use retried_submits::{
+    Accepted, AnswersInFlight, DeleteAnsweredSubmits, DeleteSubmitRecords, SubmitFingerprint,
+};
+pub use submit_request::{NewTask, Submit, SubmitResult};
 pub use task_groups::TaskGroup;
 pub use task_rows::{Page, TaskRow};

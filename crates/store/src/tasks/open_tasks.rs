@@ -1,4 +1,4 @@
-//! Tasks that have not ended, for those who end many of them: always some at a time.
+//! Lists open tasks in bounded pages, for callers that end many of them.
 
 use jiff::Timestamp;
 use sqlx::Row;
@@ -20,7 +20,7 @@ pub struct OpenTask {
 
 /// Which of an endpoint's open tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Which {
+pub enum OpenTaskFilter {
     All,
     /// Those that it has not acknowledged.
     Waiting,
@@ -29,24 +29,24 @@ pub enum Which {
 }
 
 impl Store {
-    /// The last row of the outbox towards endpoints.
+    /// The number of the last row of the outbox towards endpoints.
     pub async fn last_assignment(&self) -> Result<i64, StoreError> {
         let last: Option<i64> =
             sqlx::query_scalar("SELECT max(seq) FROM assignments").fetch_one(&self.readers).await?;
         Ok(last.unwrap_or(0))
     }
 
-    /// At most `count` of the open tasks of `endpoint`, the oldest first; of those up to the row `last` of the outbox.
+    /// At most `count` open tasks of `endpoint`, oldest first, up to the row `last` of the outbox.
     pub async fn open_tasks(
         &self,
         endpoint: EndpointId,
-        which: Which,
+        which: OpenTaskFilter,
         last: i64,
         count: usize,
     ) -> Result<Vec<TaskId>, StoreError> {
         let mut found = Vec::new();
         let before = match which {
-            Which::All | Which::Waiting => {
+            OpenTaskFilter::All | OpenTaskFilter::Waiting => {
                 let rows = sqlx::query(
                     "SELECT task_id FROM assignments WHERE endpoint_id = $1 AND credential IS NULL \
                      AND seq <= $2 ORDER BY seq LIMIT $3",
@@ -61,9 +61,9 @@ impl Store {
                 }
                 i64::MAX
             }
-            Which::TakenBefore(credential) => credential,
+            OpenTaskFilter::TakenBefore(credential) => credential,
         };
-        if found.len() < count && which != Which::Waiting {
+        if found.len() < count && which != OpenTaskFilter::Waiting {
             let rows = sqlx::query(
                 "SELECT task_id FROM assignments \
                  WHERE endpoint_id = $1 AND credential IS NOT NULL AND credential < $2 \
@@ -83,7 +83,7 @@ impl Store {
     }
 
     /// Open tasks that were submitted before `before`, the first `count` of those after `after`.
-    pub async fn open_before(
+    pub async fn open_tasks_submitted_before(
         &self,
         before: Timestamp,
         after: Option<TaskId>,
@@ -110,8 +110,8 @@ impl Store {
             .collect()
     }
 
-    /// The endpoints that are no more and have open tasks.
-    pub async fn endpoints_survived(&self) -> Result<Vec<EndpointId>, StoreError> {
+    /// Deleted endpoints that still have open tasks.
+    pub async fn deleted_endpoints_with_open_tasks(&self) -> Result<Vec<EndpointId>, StoreError> {
         let rows = sqlx::query(
             "SELECT t.endpoint_id FROM endpoint_tasks t WHERE t.waiting + t.taken > 0 \
              AND NOT EXISTS (SELECT 1 FROM endpoints e WHERE e.id = t.endpoint_id)",

@@ -1,4 +1,4 @@
-//! What heartbeats say: which runs endpoints have begun, and how far their open tasks are.
+//! Records what heartbeats report: the runs of endpoints, and the progress of their open tasks.
 
 use sqlx::{QueryBuilder, Sqlite};
 use wire::message::TaskState;
@@ -7,7 +7,7 @@ use wire::{EndpointId, TaskId};
 use crate::columns::{ROWS, key, text};
 use crate::{Command, Run, StoreError, Tx};
 
-/// One endpoint's word about one of its tasks.
+/// The state that an endpoint reports for one of its tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     pub endpoint: EndpointId,
@@ -15,16 +15,16 @@ pub struct Progress {
     pub state: TaskState,
 }
 
-/// Remembers what some heartbeats said. Of tasks, it is what is heard of those that are open and the endpoint's own.
+/// Records some heartbeats. States of tasks that have ended, or belong to another endpoint, are ignored.
 #[derive(Debug, Default)]
 pub struct Report {
     pub runs: Vec<(EndpointId, Run)>,
-    /// At most [`Report::MOST`]; of one task, one.
+    /// At most [`Report::MOST`], and one for each task.
     pub progress: Vec<Progress>,
 }
 
 impl Report {
-    /// States of tasks in one report: they are written in one statement.
+    /// The most states of tasks in one report: they are written in one statement.
     pub const MOST: usize = ROWS;
 }
 

@@ -1,7 +1,7 @@
-//! Results, and the outbox towards clients (`deliveries`).
+//! Results, and the outbox of results to clients (table `deliveries`).
 //!
-//! A result is recorded, with the message for its group's queue, in one transaction; it is kept for its time and then
-//! forgotten, and its task says that it has expired.
+//! A result is recorded in one transaction with the message for its group's queue. After its retention time it is
+//! deleted, and its task is marked as expired.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -11,14 +11,14 @@ use sqlx::{QueryBuilder, Row, Sqlite};
 use wire::{EndpointId, IdentityId, TaskGroupId, TaskId};
 
 use super::counters::{self, Counters};
-use super::task_rows::{Page, Standing, standings, stored, submitted_before};
+use super::task_rows::{CurrentTask, Page, current_tasks, stored, submitted_before};
 use crate::columns::{ROWS, among, id, key, time};
-use crate::payload_files::{FileId, Kept};
-use crate::payload_references::{file, kept};
+use crate::payload_files::{FileId, StoredContent};
+use crate::payload_references::{file_id, stored_content};
 use crate::tasks::state::{Event, Outcome, State};
 use crate::{Command, Store, StoreError, Tx};
 
-/// A result as it arrived.
+/// A result as the endpoint published it.
 #[derive(Clone, Debug)]
 pub struct ReportedResult {
     pub task: TaskId,
@@ -26,13 +26,13 @@ pub struct ReportedResult {
     pub endpoint: EndpointId,
     pub outcome: Outcome,
     /// The whole message.
-    pub message: Kept,
+    pub message: StoredContent,
 }
 
-/// What became of a reported result.
+/// How a reported result was recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recorded {
-    /// It ended its task. `deliver` names the group whose queue has a new message, and whose group it is.
+    /// It ended its task. `deliver` names the group whose queue has a new message, and the group's owner.
     New { deliver: Option<(IdentityId, TaskGroupId)> },
     /// The task had ended before.
     Late,
@@ -51,7 +51,7 @@ pub struct RecordResults {
 pub struct RecordedResults {
     /// In the order of the results.
     pub recorded: Vec<Recorded>,
-    /// Files that belong to nobody from now on.
+    /// Payload files that no row names any more.
     pub freed: Vec<FileId>,
 }
 
@@ -59,24 +59,24 @@ impl Command for RecordResults {
     type Output = RecordedResults;
 
     async fn run(self, tx: &mut Tx) -> Result<RecordedResults, StoreError> {
-        let known = standings(tx, self.results.iter().map(|result| result.task)).await?;
+        let known = current_tasks(tx, self.results.iter().map(|result| result.task)).await?;
         let mut ended = HashSet::new();
         let mut changes: BTreeMap<EndpointId, Counters> = BTreeMap::new();
         let mut fresh = Vec::with_capacity(self.results.len());
         let mut recorded = Vec::with_capacity(self.results.len());
         let mut freed = Vec::new();
         for result in self.results {
-            let standing = known.get(&result.task).filter(|standing| standing.endpoint == result.endpoint);
-            let Some(standing) = standing else {
+            let current = known.get(&result.task).filter(|current| current.endpoint == result.endpoint);
+            let Some(current) = current else {
                 recorded.push(Recorded::Refused);
                 freed.extend(result.message.file());
                 continue;
             };
             let change = changes.entry(result.endpoint).or_default();
             let event = Event::Result { outcome: result.outcome, at: self.now };
-            match &standing.state {
+            match &current.state {
                 State::Open { holder, .. }
-                    if !ended.contains(&result.task) && standing.state.clone().apply(event).is_ok() =>
+                    if !ended.contains(&result.task) && current.state.clone().apply(event).is_ok() =>
                 {
                     change.ended(*holder, result.outcome);
                 }
@@ -88,9 +88,8 @@ impl Command for RecordResults {
                 }
             }
             ended.insert(result.task);
-            recorded
-                .push(Recorded::New { deliver: standing.queue.then_some((standing.owner, standing.group)) });
-            fresh.push((result, standing));
+            recorded.push(Recorded::New { deliver: current.queue.then_some((current.owner, current.group)) });
+            fresh.push((result, current));
         }
         for fresh in fresh.chunks(ROWS) {
             record(tx, fresh, self.now, &mut freed).await?;
@@ -104,15 +103,15 @@ impl Command for RecordResults {
 
 async fn record(
     tx: &mut Tx,
-    fresh: &[(ReportedResult, &Standing)],
+    fresh: &[(ReportedResult, &CurrentTask)],
     now: Timestamp,
     freed: &mut Vec<FileId>,
 ) -> Result<(), StoreError> {
     QueryBuilder::<Sqlite>::new("INSERT INTO results (task_id, message, file, bytes, ended_us) ")
         .push_values(fresh, |mut row, (result, _)| {
             let here = match &result.message {
-                Kept::Here(message) => Some(&message[..]),
-                Kept::File { .. } => None,
+                StoredContent::Inline(message) => Some(&message[..]),
+                StoredContent::File { .. } => None,
             };
             row.push_bind(key(result.task.as_uuid()))
                 .push_bind(here)
@@ -136,13 +135,13 @@ async fn record(
     let mut done = QueryBuilder::<Sqlite>::new("DELETE FROM assignments WHERE task_id IN ");
     among(&mut done, fresh.iter().map(|(result, _)| key(result.task.as_uuid())));
     for row in done.push(" RETURNING payload_file").build().fetch_all(&mut *tx).await? {
-        freed.extend(file(&row, "payload_file")?);
+        freed.extend(file_id(&row, "payload_file")?);
     }
-    let deliver: Vec<_> = fresh.iter().filter(|(_, standing)| standing.queue).collect();
+    let deliver: Vec<_> = fresh.iter().filter(|(_, current)| current.queue).collect();
     if !deliver.is_empty() {
         QueryBuilder::<Sqlite>::new("INSERT INTO deliveries (group_id, task_id) ")
-            .push_values(deliver, |mut row, (result, standing)| {
-                row.push_bind(key(standing.group.as_uuid())).push_bind(key(result.task.as_uuid()));
+            .push_values(deliver, |mut row, (result, current)| {
+                row.push_bind(key(current.group.as_uuid())).push_bind(key(result.task.as_uuid()));
             })
             .build()
             .execute(&mut *tx)
@@ -151,14 +150,14 @@ async fn record(
     Ok(())
 }
 
-/// The client has acknowledged these outbox rows of its group.
+/// Records that the client acknowledged these outbox rows of its group.
 #[derive(Debug)]
-pub struct Delivered {
+pub struct AcknowledgeDeliveries {
     pub group: TaskGroupId,
     pub seqs: Vec<i64>,
 }
 
-impl Command for Delivered {
+impl Command for AcknowledgeDeliveries {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
@@ -172,8 +171,8 @@ impl Command for Delivered {
     }
 }
 
-/// Forgets results that ended before `before`, at most `count` of them: their tasks have expired. Answers how many
-/// those were, and the files that belong to nobody from now on.
+/// Deletes at most `count` results that ended before `before` and marks their tasks as expired. Returns how many, and
+/// the files that no row names any more.
 #[derive(Debug)]
 pub struct ExpireResults {
     pub before: Timestamp,
@@ -194,7 +193,7 @@ impl Command for ExpireResults {
         let mut freed = Vec::new();
         for row in &rows {
             tasks.push(key(id(row, "task_id")?));
-            freed.extend(file(row, "file")?);
+            freed.extend(file_id(row, "file")?);
         }
         if tasks.is_empty() {
             return Ok((0, freed));
@@ -213,14 +212,14 @@ impl Command for ExpireResults {
     }
 }
 
-/// Forgets tasks that ended before `before` and have expired, at most `count` of them, and groups that are empty then.
+/// Deletes at most `count` expired tasks that ended before `before`, and groups that are then empty.
 #[derive(Debug)]
-pub struct ForgetTasks {
+pub struct DeleteTasks {
     pub before: Timestamp,
     pub count: usize,
 }
 
-impl Command for ForgetTasks {
+impl Command for DeleteTasks {
     type Output = usize;
 
     async fn run(self, tx: &mut Tx) -> Result<usize, StoreError> {
@@ -268,8 +267,8 @@ pub struct Delivery {
 }
 
 impl Store {
-    /// The first of the outbox rows after `after` of `owner`'s `group`, bounded like [`Store::waiting`]. Another's group
-    /// has none.
+    /// The next outbox rows of `owner`'s `group` after `after`, bounded like [`Store::waiting`]. None if the group is
+    /// another identity's.
     pub async fn undelivered(
         &self,
         owner: IdentityId,
@@ -291,7 +290,7 @@ impl Store {
         let mut undelivered = Vec::new();
         let mut held = 0;
         while let Some(row) = rows.try_next().await? {
-            let message = kept(&row, "message", "file", "bytes")?;
+            let message = stored_content(&row, "message", "file", "bytes")?;
             held += message.len();
             let task = TaskId::from_uuid(id(&row, "task_id")?);
             undelivered.push((row.try_get("seq")?, task, time(&row, "ended_us")?, message));
@@ -311,7 +310,7 @@ impl Store {
         Ok(Page { rows, more })
     }
 
-    /// The whole messages that ended `tasks`, of those that have one.
+    /// The result messages of `tasks`, where there are any.
     pub async fn results(&self, tasks: &[TaskId]) -> Result<HashMap<TaskId, Vec<u8>>, StoreError> {
         let mut found = HashMap::with_capacity(tasks.len());
         for tasks in tasks.chunks(ROWS) {
@@ -321,7 +320,7 @@ impl Store {
             among(&mut select, tasks.iter().map(|task| key(task.as_uuid())));
             for row in select.build().fetch_all(&self.readers).await? {
                 let task = TaskId::from_uuid(id(&row, "task_id")?);
-                let message = kept(&row, "message", "file", "bytes")?;
+                let message = stored_content(&row, "message", "file", "bytes")?;
                 if let Some(message) = self.content(message, RESULT, task).await? {
                     found.insert(task, message);
                 }

@@ -1,9 +1,9 @@
-//! Submits that may come again: those whose answer may not have arrived, and those that name a key of their own.
+//! Recognizes retried submits: those whose answer may not have arrived, and those with an `Idempotency-Key`.
 //!
-//! The stock SDK posts a submit once more when the reply was lost, and says nothing of that. What came is remembered in
-//! the transaction of its tasks; once the answer has been written to its connection, it is forgotten. So what is found
-//! here was never answered, and its twin gets the same ids. A twin of something that is being answered at this moment
-//! is another submit: equal calls at the same time are nothing unusual.
+//! The stock SDK posts a submit again when the reply was lost, without marking it as a retry. So each submit is recorded
+//! in the transaction of its tasks, and the record is deleted once the answer has been written to its connection. An
+//! equal submit that finds a record was never answered, and gets the same ids. If the recorded one is being answered at
+//! this moment, the equal one is a submit of its own: equal calls at the same time are common.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -18,21 +18,21 @@ use crate::columns::{ROWS, among, id, key};
 use crate::secret::Hash;
 use crate::{Command, Store, StoreError, Tx};
 
-/// Equal ones that are found: most of many equal calls at the same time are being answered.
-const FOUND: i64 = 1000;
-/// Equal ones that are looked at: each but the last was never answered and has results that its client knows.
-const LOOKED_AT: usize = 16;
+/// The most equal records that are read: of many equal calls at the same time, most are being answered.
+const MOST_EQUAL: i64 = 1000;
+/// The most equal records that are checked for results that the client knows.
+const MOST_CHECKED: usize = 16;
 
 /// Identifies a retried submit.
 #[derive(Clone, Copy, Debug)]
-pub struct Fingerprint {
-    /// Of identity, endpoint and body.
+pub struct SubmitFingerprint {
+    /// Hash of identity, endpoint and body.
     pub body: Hash,
-    /// Of the header `Idempotency-Key`.
+    /// Hash of the header `Idempotency-Key`.
     pub key: Option<Hash>,
-    /// Older ones without a key are no longer known.
+    /// Older records without a key do not count.
     pub not_before: Timestamp,
-    /// Older ones with a key are no longer known.
+    /// Older records with a key do not count.
     pub keys_not_before: Timestamp,
 }
 
@@ -51,28 +51,28 @@ pub trait AnswersInFlight: Debug + Send + Sync {
     fn contains(&self, request: RequestId) -> bool;
 }
 
-/// What is known of a submit before it is written.
-pub(crate) enum Known {
+/// What the records say of a submit.
+pub(crate) enum RetryCheck {
     No,
-    /// It was accepted before and never answered, or has the same key.
+    /// It was accepted before: never answered, or with the same key.
     Accepted(Accepted),
-    /// Its key was used for something else.
+    /// Its key was used for another body.
     OtherBody,
-    /// These are equal and were never answered: whether their client knows their results has to be read first.
+    /// These equal ones were never answered. Whether their client knows their results must be read first.
     Unread(Vec<RequestId>),
 }
 
-/// Of equal submits that were never answered, whether their client knows their results. It takes as long as they have
-/// tasks, and so is read beside the writer.
-pub(crate) type Read = HashMap<RequestId, bool>;
+/// Whether the client knows results of equal submits that were never answered. Reading this takes time in proportion to
+/// their tasks, so it is read outside the writer.
+pub(crate) type KnownToClient = HashMap<RequestId, bool>;
 
-pub(crate) async fn look(
+pub(crate) async fn check(
     tx: &mut Tx,
     owner: IdentityId,
-    fingerprint: &Fingerprint,
+    fingerprint: &SubmitFingerprint,
     in_flight: &dyn AnswersInFlight,
-    read: &Read,
-) -> Result<Known, StoreError> {
+    read: &KnownToClient,
+) -> Result<RetryCheck, StoreError> {
     if let Some(used) = &fingerprint.key {
         let row = sqlx::query(
             "SELECT id, fingerprint, group_id, endpoint_id, task_ids FROM submissions \
@@ -84,11 +84,11 @@ pub(crate) async fn look(
         .fetch_optional(tx)
         .await?;
         return Ok(match row {
-            None => Known::No,
+            None => RetryCheck::No,
             Some(row) if row.try_get::<&[u8], _>("fingerprint")? == fingerprint.body.as_bytes() => {
-                Known::Accepted(accepted(&row)?)
+                RetryCheck::Accepted(accepted(&row)?)
             }
-            Some(_) => Known::OtherBody,
+            Some(_) => RetryCheck::OtherBody,
         });
     }
     let rows = sqlx::query(
@@ -97,30 +97,31 @@ pub(crate) async fn look(
     )
     .bind(fingerprint.body.as_bytes())
     .bind(fingerprint.not_before.as_microsecond())
-    .bind(FOUND)
+    .bind(MOST_EQUAL)
     .fetch_all(&mut *tx)
     .await?;
     let rows = rows.iter().map(|row| Ok(RequestId::from_uuid(id(row, "id")?)));
     let mut equal = rows.collect::<Result<Vec<_>, StoreError>>()?;
     equal.retain(|request| !in_flight.contains(*request));
-    let mut equal = equal.into_iter().take(LOOKED_AT).skip_while(|request| read.get(request) == Some(&true));
-    let Some(request) = equal.next() else { return Ok(Known::No) };
+    let mut equal =
+        equal.into_iter().take(MOST_CHECKED).skip_while(|request| read.get(request) == Some(&true));
+    let Some(request) = equal.next() else { return Ok(RetryCheck::No) };
     if !read.contains_key(&request) {
-        return Ok(Known::Unread(std::iter::once(request).chain(equal).collect()));
+        return Ok(RetryCheck::Unread(std::iter::once(request).chain(equal).collect()));
     }
     let row = sqlx::query("SELECT id, group_id, endpoint_id, task_ids FROM submissions WHERE id = $1")
         .bind(key(request.as_uuid()))
         .fetch_one(&mut *tx)
         .await?;
-    Ok(Known::Accepted(accepted(&row)?))
+    Ok(RetryCheck::Accepted(accepted(&row)?))
 }
 
 impl Store {
-    /// Adds to `read` what is to be known of `requests`: up to the first whose results its client doesn't know.
+    /// Reads for `requests`, in order, whether their client knows results; stops at the first whose client does not.
     pub(crate) async fn read_unanswered(
         &self,
         requests: Vec<RequestId>,
-        read: &mut Read,
+        read: &mut KnownToClient,
     ) -> Result<(), StoreError> {
         for request in requests {
             let row =
@@ -139,7 +140,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether the client has acknowledged the result of one of the tasks: then it knows their ids.
+    /// Whether the client has acknowledged the result of one of the tasks, and so knows their ids.
     async fn known_to_client(&self, accepted: &Accepted) -> Result<bool, StoreError> {
         for tasks in accepted.tasks.chunks(ROWS) {
             let mut select = QueryBuilder::<Sqlite>::new(
@@ -155,10 +156,10 @@ impl Store {
     }
 }
 
-pub(crate) async fn remember(
+pub(crate) async fn add_record(
     tx: &mut Tx,
     owner: IdentityId,
-    fingerprint: &Fingerprint,
+    fingerprint: &SubmitFingerprint,
     accepted: &Accepted,
     now: Timestamp,
 ) -> Result<(), StoreError> {
@@ -196,11 +197,11 @@ fn accepted(row: &SqliteRow) -> Result<Accepted, StoreError> {
     })
 }
 
-/// The answers of these have been written to their connections: their twins are others. Those with a key stay known.
+/// Deletes the records of requests whose answers have been written. Records with a key stay.
 #[derive(Debug)]
-pub struct Answered(pub Vec<RequestId>);
+pub struct DeleteAnsweredSubmits(pub Vec<RequestId>);
 
-impl Command for Answered {
+impl Command for DeleteAnsweredSubmits {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
@@ -214,15 +215,15 @@ impl Command for Answered {
     }
 }
 
-/// Forgets what is too old to be known again, at most `count` of each kind. Answers whether there may be more.
+/// Deletes records that are too old, at most `count` of each kind. Returns whether there may be more.
 #[derive(Debug)]
-pub struct ForgetSubmissions {
+pub struct DeleteSubmitRecords {
     pub before: Timestamp,
     pub keys_before: Timestamp,
     pub count: usize,
 }
 
-impl Command for ForgetSubmissions {
+impl Command for DeleteSubmitRecords {
     type Output = bool;
 
     async fn run(self, tx: &mut Tx) -> Result<bool, StoreError> {

@@ -1,4 +1,4 @@
-//! The life of one task, as a pure state machine.
+//! The state machine of one task. Pure.
 //!
 //! ```text
 //! waiting --the endpoint acknowledged it--> taken
@@ -24,7 +24,7 @@ pub enum State {
         outcome: Outcome,
         at: Timestamp,
     },
-    /// It has ended, and what came of it is kept no more.
+    /// It has ended, and its result was deleted.
     Expired {
         at: Timestamp,
     },
@@ -33,9 +33,9 @@ pub enum State {
 /// Who holds an open task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskHolder {
-    /// The service: it lies in the endpoint's queue.
+    /// The service: the task is in the endpoint's queue.
     Waiting,
-    /// The endpoint: it has acknowledged the task and is never sent it again.
+    /// The endpoint: it has acknowledged the task, which is never sent again.
     Taken,
 }
 
@@ -48,17 +48,17 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     Acknowledged,
-    /// The endpoint says how far it is.
+    /// The endpoint reports its progress.
     Reported(TaskState),
     Result {
         outcome: Outcome,
         at: Timestamp,
     },
-    /// The time for which results are kept is over.
+    /// The retention time of the result is over.
     Expire,
 }
 
-/// The event is not legal in the state; it changes nothing.
+/// The event is not allowed in this state; nothing changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     #[error("the task has ended")]

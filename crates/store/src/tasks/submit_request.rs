@@ -1,4 +1,4 @@
-//! A submit as the service gives it to the store, and the rows that its tasks become.
+//! A submit that the store is to accept, and how its tasks become rows.
 
 use std::sync::Arc;
 
@@ -6,11 +6,11 @@ use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite};
 use wire::{EndpointId, FunctionId, IdentityId, RequestId, TaskGroupId, TaskId};
 
-use super::retried_submits::{Accepted, AnswersInFlight, Fingerprint};
+use super::retried_submits::{Accepted, AnswersInFlight, SubmitFingerprint};
 use super::state::State;
 use super::task_rows::stored;
 use crate::columns::{ROWS, key, text};
-use crate::payload_files::Kept;
+use crate::payload_files::StoredContent;
 use crate::{StoreError, Tx};
 
 /// A task as submitted.
@@ -19,20 +19,21 @@ pub struct NewTask {
     pub id: TaskId,
     pub function: FunctionId,
     /// The packed arguments, as a JSON string.
-    pub payload: Kept,
+    pub payload: StoredContent,
 }
 
 impl NewTask {
-    /// What lies in the row.
-    pub(crate) fn payload_here(&self) -> Option<String> {
+    /// The payload, if it is kept in the row.
+    pub(crate) fn inline_payload(&self) -> Option<String> {
         match &self.payload {
-            Kept::Here(content) => Some(String::from_utf8_lossy(content).into_owned()),
-            Kept::File { .. } => None,
+            StoredContent::Inline(content) => Some(String::from_utf8_lossy(content).into_owned()),
+            StoredContent::File { .. } => None,
         }
     }
 }
 
-/// Adds tasks, their outbox rows, and their group if it is new; all or nothing. Unless the same was accepted before.
+/// Adds tasks, their outbox rows, and their group if it is new; all or nothing, and nothing if the same submit was
+/// accepted before.
 #[derive(Debug)]
 pub struct Submit {
     pub request: RequestId,
@@ -46,26 +47,26 @@ pub struct Submit {
     /// In the order of the body.
     pub tasks: Vec<NewTask>,
     pub now: Timestamp,
-    pub fingerprint: Fingerprint,
+    pub fingerprint: SubmitFingerprint,
     pub in_flight: Arc<dyn AnswersInFlight>,
 }
 
-/// What became of a submit.
+/// The result of a submit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Submission {
+pub enum SubmitResult {
     New(Accepted),
-    /// It had been accepted before; nothing was written, and the files of its payloads belong to nobody.
+    /// It had been accepted before. Nothing was written; the caller removes the files of its payloads.
     Again(Accepted),
     /// Its `Idempotency-Key` was used for another body; nothing was written.
     KeyOfAnother,
     /// The endpoint has been deleted in the meantime; nothing was written.
     NoEndpoint,
-    /// The task group is somebody else's; nothing was written.
+    /// The task group is another identity's; nothing was written.
     GroupOfAnother,
 }
 
 impl Submit {
-    /// Makes the group, unless it is there. Answers whether it is the submitter's.
+    /// Adds the group if it is new. Returns whether it is the submitter's.
     pub(crate) async fn own_group(&self, tx: &mut Tx) -> Result<bool, StoreError> {
         let own = sqlx::query(
             "INSERT INTO task_groups (id, owner_id, queue, created_us) VALUES ($1, $2, $3, $4) \
@@ -106,7 +107,7 @@ impl Submit {
                 row.push_bind(key(task.id.as_uuid()))
                     .push_bind(key(self.endpoint.as_uuid()))
                     .push_bind(key(task.function.as_uuid()))
-                    .push_bind(task.payload_here())
+                    .push_bind(task.inline_payload())
                     .push_bind(task.payload.file().map(|file| key(file.as_uuid())))
                     .push_bind(i64::try_from(task.payload.len()).unwrap_or(i64::MAX))
                     .push_bind(&self.resource_specification)

@@ -1,4 +1,4 @@
-//! The table of tasks: what a row says of a task's state, and reading rows by the ids of tasks.
+//! Reads rows of the table of tasks, and converts their state.
 
 use std::collections::HashMap;
 
@@ -32,7 +32,7 @@ pub struct TaskRow {
 }
 
 /// What must be known of a task to change it.
-pub(crate) struct Standing {
+pub(crate) struct CurrentTask {
     pub(crate) endpoint: EndpointId,
     pub(crate) group: TaskGroupId,
     pub(crate) owner: IdentityId,
@@ -40,10 +40,10 @@ pub(crate) struct Standing {
     pub(crate) state: State,
 }
 
-pub(crate) async fn standings(
+pub(crate) async fn current_tasks(
     tx: &mut Tx,
     tasks: impl ExactSizeIterator<Item = TaskId>,
-) -> Result<HashMap<TaskId, Standing>, StoreError> {
+) -> Result<HashMap<TaskId, CurrentTask>, StoreError> {
     let tasks: Vec<_> = tasks.collect();
     let mut known = HashMap::with_capacity(tasks.len());
     for tasks in tasks.chunks(ROWS) {
@@ -53,14 +53,14 @@ pub(crate) async fn standings(
         );
         among(&mut select, tasks.iter().map(|task| key(task.as_uuid())));
         for row in select.build().fetch_all(&mut *tx).await? {
-            let standing = Standing {
+            let current = CurrentTask {
                 endpoint: EndpointId::from_uuid(id(&row, "endpoint_id")?),
                 group: TaskGroupId::from_uuid(id(&row, "group_id")?),
                 owner: IdentityId::from_uuid(id(&row, "owner_id")?),
                 queue: row.try_get("queue")?,
                 state: state_of(&row)?,
             };
-            known.insert(TaskId::from_uuid(id(&row, "id")?), standing);
+            known.insert(TaskId::from_uuid(id(&row, "id")?), current);
         }
     }
     Ok(known)

@@ -1,4 +1,4 @@
-//! One connection of a client to the broker: bytes, to and fro. Who may do what there, the broker decides.
+//! Forwards the bytes of one connection of a client to the broker and back.
 
 use tokio::io::copy_bidirectional;
 use tokio::net::TcpStream;
@@ -6,9 +6,9 @@ use tokio::net::TcpStream;
 use super::Near;
 
 pub(super) async fn serve(mut stream: TcpStream, near: Near) {
-    // Whoever can't be served is hung up on: clients of AMQP come again by themselves, and `far` has said why.
+    // On failure the connection is closed: AMQP clients reconnect by themselves, and `far` has reported why.
     let Ok(mut broker) = near.far.broker().await else { return };
     if let Err(error) = copy_bidirectional(&mut stream, &mut broker).await {
-        tracing::debug!(%error, "a connection to the broker ended badly");
+        tracing::debug!(%error, "a connection to the broker failed");
     }
 }

@@ -17,8 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::Say;
-use crate::client_side::environment::Reach;
+use super::PrintLine;
+use crate::client_side::environment::ServiceUrl;
 use crate::http::broker_address::{BROKER, FORWARDER_PORT};
 
 /// How long a connection may take, TLS handshake included.
@@ -26,7 +26,7 @@ const DIALLING: Duration = Duration::from_secs(10);
 /// How long the service may take for the first answer.
 const GREETING: Duration = Duration::from_secs(20);
 
-/// Why the far side can't be had.
+/// Why the far side cannot be reached.
 #[derive(Debug, thiserror::Error)]
 pub enum FarError {
     #[error("{at} can't be reached: {why}")]
@@ -65,21 +65,25 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 pub(super) struct Far {
-    /// As people call it.
+    /// Its URL, for messages.
     url: String,
     pub(super) service: Address,
-    /// What it is called in `Host`.
+    /// The value of the header `Host`.
     pub(super) authority: HeaderValue,
     /// Absent for a service on this machine.
     tls: Option<TlsConnector>,
-    /// Where the service last said that its broker is.
+    /// The broker's address in the service's last answer.
     broker: Mutex<Option<Address>>,
     away: Mutex<Away>,
-    say: Say,
+    say: PrintLine,
 }
 
 impl Far {
-    pub(super) fn new(reach: &Reach, trust: Option<ClientConfig>, say: Say) -> Result<Far, FarError> {
+    pub(super) fn new(
+        reach: &ServiceUrl,
+        trust: Option<ClientConfig>,
+        say: PrintLine,
+    ) -> Result<Far, FarError> {
         let url = reach.base();
         let authority = url.trim_start_matches("https://").trim_start_matches("http://");
         let authority = HeaderValue::from_str(authority)
@@ -99,7 +103,7 @@ impl Far {
         self.tls.is_some()
     }
 
-    /// Asks the service for its version, and learns where its broker is.
+    /// Requests the service's version, and learns the address of its broker.
     pub(super) async fn greet(&self, amqp_port: u16) -> Result<(), FarError> {
         let odd = |why: String| FarError::NotAService { at: self.url.clone(), why };
         let mut sender = self.handshake(self.dial(&self.service).await?).await?;
@@ -118,7 +122,7 @@ impl Far {
         if !answer.headers().contains_key(BROKER) {
             return Err(odd(format!("its answer has no {BROKER}")));
         }
-        self.hear(answer.headers());
+        self.note_broker(answer.headers());
         match answer.headers().get(BROKER).and_then(|at| at.to_str().ok()) {
             Some(at) if broker(at, &self.service.host).is_none() => {
                 Err(FarError::OpenBroker { at: self.url.clone(), broker: at.to_owned() })
@@ -127,7 +131,7 @@ impl Far {
         }
     }
 
-    /// A connection for requests.
+    /// Opens a connection for requests.
     pub(super) async fn requests(&self) -> Result<http1::SendRequest<Body>, FarError> {
         let stream = self.dial_and_tell(&self.service).await?;
         self.handshake(stream).await
@@ -139,27 +143,27 @@ impl Far {
             .map_err(|error| FarError::Away { at: self.url.clone(), why: error.to_string() })?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to the service ended badly");
+                tracing::debug!(%error, "a connection to the service failed");
             }
         });
         Ok(sender)
     }
 
-    /// A connection to the broker.
+    /// Opens a connection to the broker.
     pub(super) async fn broker(&self) -> Result<Box<dyn Stream>, FarError> {
         let known = self.broker.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.dial_and_tell(&known.unwrap_or_else(|| self.service.clone())).await
     }
 
-    /// Takes from an answer of the service where its broker is.
-    pub(super) fn hear(&self, headers: &HeaderMap) {
+    /// Reads the broker's address from an answer of the service.
+    pub(super) fn note_broker(&self, headers: &HeaderMap) {
         let said = headers.get(BROKER).and_then(|at| at.to_str().ok());
         if let Some(address) = said.and_then(|at| broker(at, &self.service.host)) {
             *self.broker.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
         }
     }
 
-    /// Tells the user, too, if this is news.
+    /// Connects, and tells the user if the result differs from the last one.
     async fn dial_and_tell(&self, address: &Address) -> Result<Box<dyn Stream>, FarError> {
         let dialled = self.dial(address).await;
         let news = {
@@ -176,7 +180,7 @@ impl Far {
         let at = if *address == self.service { self.url.clone() } else { format!("amqps://{address}") };
         match tokio::time::timeout(DIALLING, self.reach(address)).await {
             Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => Err(told(at, &error)),
+            Ok(Err(error)) => Err(connect_error(at, &error)),
             Err(_) => Err(FarError::Away { at, why: format!("no connection within {DIALLING:?}") }),
         }
     }
@@ -184,15 +188,15 @@ impl Far {
     async fn reach(&self, address: &Address) -> io::Result<Box<dyn Stream>> {
         let bare = address.host.trim_start_matches('[').trim_end_matches(']');
         let stream = TcpStream::connect((bare, address.port)).await?;
-        let _ = stream.set_nodelay(true); // slower without, and no worse
+        let _ = stream.set_nodelay(true); // without it, connections are only slower
         let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
         let name = ServerName::try_from(bare.to_owned()).map_err(io::Error::other)?;
         Ok(Box::new(tls.connect(name, stream).await?))
     }
 }
 
-/// A verification that failed is another matter than a network that fails.
-fn told(at: String, error: &io::Error) -> FarError {
+/// Tells a failed verification from a failed network.
+fn connect_error(at: String, error: &io::Error) -> FarError {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
         Some(rustls::Error::InvalidCertificate(_)) => FarError::Doubtful { at, why: error.to_string() },
@@ -200,8 +204,8 @@ fn told(at: String, error: &io::Error) -> FarError {
     }
 }
 
-/// Where the broker is, as the service says it. An address without a name is what the service thinks of itself: the name by
-/// which it was reached serves better. Without TLS there is none.
+/// The broker's address from the service's answer. If it is an IP address, the name by which the service was reached is
+/// used instead. None without TLS.
 fn broker(said: &str, service: &str) -> Option<Address> {
     let authority: Authority = said.strip_prefix("amqps://")?.parse().ok()?;
     let (host, port) = (authority.host(), authority.port_u16()?);
@@ -210,12 +214,12 @@ fn broker(said: &str, service: &str) -> Option<Address> {
     Some(Address { host: if nameless { service } else { host }.to_ascii_lowercase(), port })
 }
 
-/// Which addresses are away, so that it is said once and not at every attempt. Pure.
+/// The addresses that cannot be reached, so that the user is told once and not at every attempt. Pure.
 #[derive(Debug, Default)]
 struct Away(Vec<Address>);
 
 impl Away {
-    /// What to say after an attempt: nothing, if it went as the last one.
+    /// The message after an attempt; none if the result is that of the last one.
     fn tried(&mut self, address: &Address, failed: Option<String>) -> Option<String> {
         let known = self.0.iter().position(|one| one == address);
         match (known, failed) {

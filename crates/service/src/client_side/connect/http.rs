@@ -1,4 +1,4 @@
-//! One connection of a client to the proxy: each request with the password, and on to where it wants to go.
+//! Serves one connection of a client to the proxy: checks the password of each request and forwards it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -27,25 +27,25 @@ use super::{Near, USER};
 use crate::http::broker_address::FORWARDER_PORT;
 use identity::http::authorization_header;
 
-/// How long a client may take for the headers of a request, and may leave a connection idle.
+/// How long a client may take for the headers of a request, and how long a connection may be idle.
 const HEADERS: Duration = Duration::from_secs(120);
-/// How long a connection may be open before it has shown the password.
+/// How long a connection may be open without having sent the password.
 const STRANGER: Duration = Duration::from_secs(10);
 const LONGEST_HEADERS: usize = 64 << 10;
-/// How long another host may take for a connection, and anybody for the beginning of an answer.
+/// How long connecting to another host may take, and how long any host may take to begin its answer.
 const DIALLING: Duration = Duration::from_secs(10);
 const ANSWERING: Duration = Duration::from_secs(300);
 
-/// What the requests of one connection share.
-struct Visit {
+/// The state shared by the requests of one connection.
+struct ClientConnection {
     near: Near,
     known: AtomicBool,
-    /// The connection to the service, between two requests.
+    /// The idle connection to the service, between two requests.
     kept: Mutex<Option<SendRequest<Body>>>,
 }
 
 pub(super) async fn serve(stream: TcpStream, near: Near) {
-    let visit = Arc::new(Visit { near, known: AtomicBool::new(false), kept: Mutex::default() });
+    let visit = Arc::new(ClientConnection { near, known: AtomicBool::new(false), kept: Mutex::default() });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(LONGEST_HEADERS);
     let shared = visit.clone();
@@ -63,14 +63,14 @@ pub(super) async fn serve(stream: TcpStream, near: Near) {
     tokio::select! {
         ended = serving => {
             if let Err(error) = ended {
-                tracing::debug!(%error, "a connection ended badly");
+                tracing::debug!(%error, "a connection failed");
             }
         }
         () = stranger => {}
     }
 }
 
-impl Visit {
+impl ClientConnection {
     async fn answer(&self, request: Request<Incoming>) -> Response {
         let shown = authorization_header::proxy_basic(request.headers());
         if !shown.is_some_and(|(user, password)| user == USER && self.near.password.admits(&password)) {
@@ -101,7 +101,7 @@ impl Visit {
         parts.extensions.clear();
         let mut request = Request::from_parts(parts, Body::new(body));
         let mut kept = self.kept.lock().await;
-        // The service closes what was idle for long; it takes the request again if it had not begun to read it.
+        // The service closes idle connections. The request is sent again if the service had not begun to read it.
         let answer = loop {
             let (mut sender, fresh) = match kept.take().filter(|sender| !sender.is_closed()) {
                 Some(sender) => (sender, false),
@@ -119,7 +119,7 @@ impl Visit {
                 },
             }
         };
-        self.near.far.hear(answer.headers());
+        self.near.far.note_broker(answer.headers());
         Ok(passed_on(answer))
     }
 }
@@ -158,7 +158,7 @@ async fn ask_another(
     let (mut sender, connection) = handshake.map_err(|error| broken(address, &error))?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection to another host ended badly");
+            tracing::debug!(%error, "a connection to another host failed");
         }
     });
     let sent =
@@ -229,7 +229,7 @@ fn late() -> Refused {
 }
 
 impl Refused {
-    /// In the form of the service's own errors, which every generation of clients shows.
+    /// In the form of the service's own errors, which all releases of clients show.
     fn into_response(self, command: &str) -> Response {
         let Refused(status, message) = self;
         let message = format!("{command}: {message}");

@@ -17,11 +17,11 @@
 //!
 //! | file | knows |
 //! |---|---|
-//! | `trust` | whom we believe |
-//! | `far` | the service: connections to it, whether it is away |
-//! | `target` | where a request wants to go, and what may go along |
+//! | `trust` | the trusted certificate authorities |
+//! | `far` | connections to the service, and reports when it cannot be reached |
+//! | `target` | where a request is sent, and which headers are forwarded |
 //! | `outer_proxy` | the proxy by which this machine reaches other hosts |
-//! | `http`, `amqp` | what is done for one connection |
+//! | `http`, `amqp` | serve one connection |
 
 mod amqp;
 mod far;
@@ -44,14 +44,14 @@ use tokio::task::JoinSet;
 pub use far::FarError;
 pub use trust::TrustError;
 
-use crate::client_side::environment::{Proxies, Reach, Variables};
+use crate::client_side::environment::{Proxies, ServiceUrl, Variables};
 use far::Far;
 use outer_proxy::OuterProxy;
 use store::secret::{self, Hash};
 
-/// The user in `http_proxy`. The password is what counts.
+/// The user in `http_proxy`; only the password is checked.
 const USER: &str = "farcall";
-/// Connections at a time; further ones wait.
+/// The most connections at a time; further ones wait.
 const HTTP_CONNECTIONS: usize = 512;
 const AMQP_CONNECTIONS: usize = 128;
 const FREE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -66,8 +66,8 @@ pub enum ConnectError {
     Far(#[from] FarError),
 }
 
-/// Tells the user something, in one line.
-pub type Say = fn(&str);
+/// Prints a line for the user.
+pub type PrintLine = fn(&str);
 
 /// A forwarder that listens.
 pub struct Forwarder {
@@ -76,11 +76,11 @@ pub struct Forwarder {
     near: Near,
     password: String,
     near_at: SocketAddr,
-    reach: Reach,
+    reach: ServiceUrl,
     proxies: Proxies,
 }
 
-/// What the connections share.
+/// The state shared by all connections.
 #[derive(Clone)]
 struct Near {
     far: Arc<Far>,
@@ -96,10 +96,10 @@ impl Forwarder {
     /// Listens for HTTP and AMQP, and reaches the service with TLS: if it does not verify, or can't be reached, this fails.
     /// `proxies` are those of the client's environment.
     pub async fn to_another_machine(
-        reach: Reach,
+        reach: ServiceUrl,
         authority: Option<&Path>,
         proxies: Proxies,
-        say: Say,
+        say: PrintLine,
     ) -> Result<Forwarder, ConnectError> {
         let far = Far::new(&reach, Some(trust::configuration(authority)?), say)?;
         let amqp = TcpListener::bind(FREE).await?;
@@ -110,9 +110,9 @@ impl Forwarder {
 
     /// Listens for HTTP; the service is on this machine, and reached without TLS.
     pub async fn to_this_machine(
-        reach: Reach,
+        reach: ServiceUrl,
         proxies: Proxies,
-        say: Say,
+        say: PrintLine,
     ) -> Result<Forwarder, ConnectError> {
         let far = Far::new(&reach, None, say)?;
         Forwarder::listen(far, None, reach, proxies, "farcall up").await
@@ -121,7 +121,7 @@ impl Forwarder {
     async fn listen(
         far: Far,
         amqp: Option<TcpListener>,
-        reach: Reach,
+        reach: ServiceUrl,
         proxies: Proxies,
         command: &'static str,
     ) -> Result<Forwarder, ConnectError> {
@@ -138,7 +138,7 @@ impl Forwarder {
         Ok(Forwarder { http, amqp, near, password, near_at, reach, proxies })
     }
 
-    /// What a client needs in its environment.
+    /// The environment variables for a client.
     pub fn variables(&self) -> Variables {
         let proxy = format!("http://{USER}:{}@{}", self.password, self.near_at);
         self.reach.through(proxy, &self.proxies)
@@ -153,7 +153,7 @@ impl Forwarder {
             .collect()
     }
 
-    /// Serves for ever.
+    /// Serves until the process ends.
     pub async fn run(self) {
         let mut serving = JoinSet::new();
         let Forwarder { http, amqp, near, .. } = self;
@@ -162,7 +162,7 @@ impl Forwarder {
         if let Some(amqp) = amqp {
             serving.spawn(accept(amqp, AMQP_CONNECTIONS, move |stream| amqp::serve(stream, near.clone())));
         }
-        // Neither ends, unless it breaks: then the other has no use.
+        // If one of them fails, the other is of no use.
         serving.join_next().await;
     }
 }
@@ -177,12 +177,12 @@ async fn accept<F: Future<Output = ()> + Send + 'static>(
         let Ok(permit) = room.clone().acquire_owned().await else { return };
         match socket.accept().await {
             Ok((stream, _)) => {
-                // A small request must not wait for more.
+                // Small requests must be sent at once.
                 let _ = stream.set_nodelay(true);
                 tokio::spawn(with(permit, serve(stream)));
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }

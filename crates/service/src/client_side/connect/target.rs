@@ -1,4 +1,4 @@
-//! Where a request to the proxy wants to go, and which of its headers go along. Pure.
+//! Decides where a request to the proxy is sent, and which of its headers are forwarded. Pure.
 
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, Method, Uri, header};
@@ -6,10 +6,10 @@ use axum::http::{HeaderMap, HeaderName, Method, Uri, header};
 use super::far::Address;
 use crate::http::broker_address::FORWARDER_PORT;
 
-/// Where the stock SDK believes every service of one's own to be.
+/// The addresses at which the stock SDK expects a self-hosted service.
 const STOCK: [&str; 2] = ["localhost:5000", "127.0.0.1:5000"];
 
-/// What concerns one connection only, besides what `Connection` names.
+/// Headers that apply to one connection only, besides those that `Connection` names.
 const HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -27,9 +27,9 @@ pub(super) enum Target {
     Service,
     /// Another host, by plain HTTP.
     Other(Address),
-    /// Any host, whose bytes are passed on as they are.
+    /// Any host, by a tunnel: bytes are forwarded unchanged.
     Tunnel(Address),
-    /// No request for a proxy.
+    /// Not a request to a proxy.
     None,
 }
 
@@ -37,7 +37,7 @@ impl Target {
     /// `tls` says whether the service is reached by TLS.
     pub(super) fn of(method: &Method, uri: &Uri, service: &Address, tls: bool) -> Target {
         let Some(authority) = uri.authority() else { return Target::None };
-        // Who would ask as somebody else, or at a port that is none.
+        // User names in the authority and invalid ports are refused.
         let odd = authority.port_u16().is_none() && authority.as_str() != authority.host();
         if authority.as_str().contains('@') || odd {
             return Target::None;
@@ -63,13 +63,13 @@ impl Target {
     }
 }
 
-/// What is left of a request's headers for the service.
+/// Removes the headers that must not go to the service.
 pub(super) fn for_the_service(headers: &mut HeaderMap) {
     without_hop(headers);
     headers.remove(FORWARDER_PORT);
 }
 
-/// What is left of a request's headers for anybody else: nothing that says who asks.
+/// Removes the headers that must not go to another host, above all credentials.
 pub(super) fn for_another(headers: &mut HeaderMap, authority: &Authority) {
     without_hop(headers);
     headers.remove(FORWARDER_PORT);
@@ -81,7 +81,7 @@ pub(super) fn for_another(headers: &mut HeaderMap, authority: &Authority) {
     }
 }
 
-/// Takes out what is about one connection only.
+/// Removes the headers that apply to one connection only.
 pub(super) fn without_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)

@@ -1,4 +1,4 @@
-//! Whom the forwarder believes: the system's authorities, or those in one file and nobody else.
+//! The certificate authorities that the forwarder trusts: the system's, or only those in one file.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

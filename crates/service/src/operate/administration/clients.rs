@@ -9,7 +9,7 @@ use super::{AdminError, Administration};
 use crate::clock;
 use crate::random;
 use identity::audit;
-use identity::end_reason::Ended;
+use identity::end_reason::EndReason;
 use store::secret::{self, Hash};
 use store::{
     Client, Command, NativeApp, PutNativeApp, RemoveIdentity, RemoveNativeApp, SetDisabled, SetSecret,
@@ -40,7 +40,7 @@ impl Administration {
                 Found::Confidential(client) => {
                     let client_secret = secret::fresh();
                     let change = SetSecret { client: client.id, secret: Hash::of(&client_secret) };
-                    self.end_everything(client.id, change, &Ended::Before).await?;
+                    self.end_everything(client.id, change, &EndReason::LoginEnded).await?;
                     audit::administered("client reset", &client.id.to_string(), self.by);
                     Ok(Reply::Added(added(client, client_secret)))
                 }
@@ -112,7 +112,7 @@ impl Administration {
     ) -> Result<(), AdminError> {
         if disabled {
             let identity = IdentityId::from_uuid(*id.as_uuid());
-            self.end_everything(identity, change, &Ended::Disabled(name.to_owned())).await?;
+            self.end_everything(identity, change, &EndReason::Disabled(name.to_owned())).await?;
         } else {
             self.identity.store().write(change).await?;
         }
@@ -123,7 +123,7 @@ impl Administration {
     async fn remove_client(&self, client: &str) -> Result<Reply, AdminError> {
         let (id, name) = match self.found(client).await? {
             Found::Confidential(client) => {
-                self.end_everything(client.id, RemoveIdentity(client.id), &Ended::Removed).await?;
+                self.end_everything(client.id, RemoveIdentity(client.id), &EndReason::Removed).await?;
                 (client.client_id(), client.name)
             }
             Found::Native(app) if app.id.to_string() == NATIVE_CLIENT => {
@@ -132,7 +132,7 @@ impl Administration {
             }
             Found::Native(app) => {
                 let identity = IdentityId::from_uuid(*app.id.as_uuid());
-                self.end_everything(identity, RemoveNativeApp(app.id), &Ended::Removed).await?;
+                self.end_everything(identity, RemoveNativeApp(app.id), &EndReason::Removed).await?;
                 (app.id, app.name)
             }
         };

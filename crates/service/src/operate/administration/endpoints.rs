@@ -7,7 +7,7 @@ use super::request::{Dropped, EndpointRequest, KnownEndpoint, Removed, Reply};
 use super::{AdminError, Administration};
 use crate::clock;
 use crate::endpoint_management::EndpointManagement;
-use store::EndpointLine;
+use store::EndpointSummary;
 
 /// Endpoints in one answer.
 const LISTED: usize = 10_000;
@@ -20,7 +20,7 @@ impl Administration {
         let management = EndpointManagement { store, dispatch: self.dispatch.as_ref(), by: self.by };
         match request {
             EndpointRequest::List => {
-                let lines = store.endpoint_lines(None, LISTED).await?;
+                let lines = store.endpoint_summaries(None, LISTED).await?;
                 Ok(Reply::Endpoints(lines.into_iter().map(|line| self.known_endpoint(line)).collect()))
             }
             EndpointRequest::Show { endpoint } => self.shown_endpoint(&endpoint).await,
@@ -54,13 +54,13 @@ impl Administration {
         Ok(Reply::Endpoint(self.known_endpoint(self.found_endpoint(endpoint).await?)))
     }
 
-    async fn found_endpoint(&self, endpoint: &str) -> Result<EndpointLine, AdminError> {
+    async fn found_endpoint(&self, endpoint: &str) -> Result<EndpointSummary, AdminError> {
         let unknown = || AdminError::Unknown(format!("endpoint {endpoint}"));
         let id: EndpointId = endpoint.parse().map_err(|_| unknown())?;
-        self.identity.store().endpoint_lines(Some(id), 1).await?.pop().ok_or_else(unknown)
+        self.identity.store().endpoint_summaries(Some(id), 1).await?.pop().ok_or_else(unknown)
     }
 
-    fn known_endpoint(&self, line: EndpointLine) -> KnownEndpoint {
+    fn known_endpoint(&self, line: EndpointSummary) -> KnownEndpoint {
         let locked_until = line.locked_until.filter(|until| *until > clock::now());
         let status = match &self.dispatch {
             _ if locked_until.is_some() => "locked",

@@ -8,7 +8,7 @@ use super::{AdminError, Administration};
 use crate::clock;
 use crate::random;
 use identity::audit;
-use identity::end_reason::Ended;
+use identity::end_reason::EndReason;
 use store::{AddMember, AddUserGroup, RemoveMember, RemoveUserGroup, StoreError, UserGroup};
 
 impl Administration {
@@ -75,7 +75,7 @@ impl Administration {
     async fn take_out(&self, group: GroupId, member: IdentityId) -> Result<(), StoreError> {
         let store = self.identity.store();
         let ended = store.write(RemoveMember { group, identity: member, now: clock::now() }).await?;
-        self.cut_off(member, &ended, &Ended::Before);
+        self.cut_off(member, &ended, &EndReason::LoginEnded);
         Ok(())
     }
 

@@ -25,8 +25,8 @@ use wire::IdentityId;
 use crate::clock;
 use crate::dispatch::Dispatch;
 use identity::Identity;
-use identity::audit::By;
-use identity::end_reason::Ended;
+use identity::audit::Initiator;
+use identity::end_reason::EndReason;
 use identity::password::PasswordError;
 use identity::{IdentityError, signing_keys::KeyError};
 use request::{Reply, Request};
@@ -71,7 +71,7 @@ pub struct Administration {
     /// Absent while the service doesn't run: nobody is connected then.
     pub dispatch: Option<Dispatch>,
     /// Who administers, for the audit log.
-    pub by: By,
+    pub by: Initiator,
 }
 
 impl Administration {
@@ -93,7 +93,7 @@ impl Administration {
         &self,
         identity: IdentityId,
         change: impl Command,
-        why: &Ended,
+        why: &EndReason,
     ) -> Result<(), StoreError> {
         let end = EndEverything { identity, now: clock::now() };
         let ended = self.identity.store().write(EndEverythingFor { change, end }).await?;
@@ -102,12 +102,12 @@ impl Administration {
     }
 
     /// Ends in this process what has ended in the store.
-    fn cut_off(&self, identity: IdentityId, ended: &store::Ended, why: &Ended) {
+    fn cut_off(&self, identity: IdentityId, ended: &store::ConnectionsToClose, why: &EndReason) {
         self.identity.forget_tokens();
         self.identity.forget_applications();
         self.identity.forget_person(identity);
         if let Some(dispatch) = &self.dispatch {
-            dispatch.shut_out(ended, &why.to_string(), self.by);
+            dispatch.disconnect(ended, &why.to_string(), self.by);
         }
     }
 }
@@ -140,7 +140,7 @@ impl Server {
             };
             let Ok((stream, _)) = accepted else { continue };
             let Ok(peer) = stream.peer_cred() else { continue };
-            let by = By::Operator { uid: peer.uid() };
+            let by = Initiator::Operator { uid: peer.uid() };
             let administration = Administration { by, ..self.administration.clone() };
             tokio::spawn(async move {
                 match tokio::time::timeout(PATIENCE, answer(stream, &administration)).await {

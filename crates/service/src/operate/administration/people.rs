@@ -7,9 +7,9 @@ use super::{AdminError, Administration};
 use crate::clock;
 use crate::operate::administration::request::KnownUser;
 use crate::random;
-use identity::end_reason::Ended;
+use identity::end_reason::EndReason;
 use identity::{audit, people};
-use store::{AddPerson, Describe, Kind, Link, Profile, RemoveIdentity, SetDisabled, SetPassword};
+use store::{AddPerson, Kind, Link, Profile, RemoveIdentity, SetDisabled, SetPassword, UpdateProfile};
 
 /// The longest name, e-mail or organization.
 const TEXT_LIMIT: usize = 300;
@@ -28,7 +28,7 @@ impl Administration {
                 let person = self.person(&user).await?;
                 let About { name, email, organization } = About { name, email, organization }.checked()?;
                 let identity = Some(person.id);
-                store.write(Describe { identity, name, email, organization, administrator }).await?;
+                store.write(UpdateProfile { identity, name, email, organization, administrator }).await?;
                 ("user edit", person)
             }
             UserRequest::Enable { user } => {
@@ -39,14 +39,14 @@ impl Administration {
             UserRequest::Disable { user } => {
                 let person = self.person(&user).await?;
                 let change = SetDisabled { identity: person.id, disabled: true };
-                self.end_everything(person.id, change, &Ended::Disabled(person.username.clone())).await?;
+                self.end_everything(person.id, change, &EndReason::Disabled(person.username.clone())).await?;
                 ("user disable", person)
             }
             UserRequest::Reset { user, password } => {
                 let person = self.person(&user).await?;
                 let hash = self.identity.new_password(&person.username, &password.0).await?;
                 let change = SetPassword { identity: person.id, hash, at: clock::now() };
-                self.end_everything(person.id, change, &Ended::Before).await?;
+                self.end_everything(person.id, change, &EndReason::LoginEnded).await?;
                 ("user reset", person)
             }
             UserRequest::Link { user, with } => {
@@ -61,7 +61,7 @@ impl Administration {
                 }
                 let link = Link { identity: person.id, primary: Some(first.primary()) };
                 // Who it was alone is over: the next sign-in is as the first of the set.
-                self.end_everything(person.id, link, &Ended::Before).await?;
+                self.end_everything(person.id, link, &EndReason::LoginEnded).await?;
                 ("user link", person)
             }
             UserRequest::Unlink { user } => {
@@ -70,7 +70,7 @@ impl Administration {
                     return Err(AdminError::Refused(format!("{user} is not linked to another")));
                 }
                 let unlink = Link { identity: person.id, primary: None };
-                self.end_everything(person.id, unlink, &Ended::Before).await?;
+                self.end_everything(person.id, unlink, &EndReason::LoginEnded).await?;
                 ("user unlink", person)
             }
             UserRequest::Remove { user } => return self.remove_user(&user).await,
@@ -121,7 +121,7 @@ impl Administration {
         if person.linked_to.is_none() && set.len() > 1 {
             return Err(AdminError::Refused(format!("others are linked to {user}: unlink them first")));
         }
-        self.end_everything(person.id, RemoveIdentity(person.id), &Ended::Removed).await?;
+        self.end_everything(person.id, RemoveIdentity(person.id), &EndReason::Removed).await?;
         self.identity.forget_person(person.id);
         audit::administered("user remove", &person.id.to_string(), self.by);
         Ok(Reply::Removed(Removed { id: person.id.to_string(), name: person.username }))

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::{Finding, passed, warning};
-use crate::client_side::environment::Reach;
+use crate::client_side::environment::ServiceUrl;
 use crate::operate::config::Config;
 
 const OF: &str = "clients";
@@ -64,7 +64,7 @@ pub(super) fn outside(config: &Config, running: Option<&Running>, refused: bool)
 
 /// The command by which clients reach `url`. None if no command does so safely.
 fn leading(url: &str) -> Option<&'static str> {
-    let reach = Reach::parse(url).ok()?;
+    let reach = ServiceUrl::parse(url).ok()?;
     match (reach.is_safe_without_a_forwarder(), reach.tls()) {
         (true, _) => Some("env"),
         (false, true) => Some("connect"),

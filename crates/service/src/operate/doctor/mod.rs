@@ -258,7 +258,7 @@ async fn database(root: &Path) -> Finding {
     if !path.exists() {
         return passed(OF, "there is none yet; the first start makes it");
     }
-    match Store::inspect(&path).await {
+    match Store::check_integrity(&path).await {
         Ok(said) if said == "ok" => passed(OF, format!("{} is whole", path.display())),
         Ok(said) => {
             let remedy = "stop the service, keep a copy of the files, and restore the last backup";

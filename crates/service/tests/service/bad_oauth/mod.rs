@@ -1,4 +1,4 @@
-//! What attackers and broken clients send to the identity service, as tables.
+//! Tests of bad requests to the identity service, as tables.
 //!
 //! Each case is a request and what is said to it. For every one of them the tables also hold that nothing in the store
 //! has changed, and that nothing secret came into the log: all that is made up as a secret contains [`NOT_FOR_LOGS`].

@@ -1,12 +1,14 @@
+//! Tests of submits of many tasks.
+
 use std::time::Duration;
 
 use jiff::Timestamp;
 use wire::TaskId;
 
 use super::*;
-use crate::tasks::submit::{Attempt, Attempted};
+use crate::tasks::submit::{SubmitAttempt, SubmitStep};
 use crate::tests::{endpoint, opened, submission, task};
-use crate::{Answered, DeleteEndpoint, Submission};
+use crate::{DeleteAnsweredSubmits, DeleteEndpoint, SubmitResult};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -20,7 +22,7 @@ async fn there(store: &Store) -> (usize, usize) {
         sqlx::query_scalar("SELECT count(*) FROM staged_tasks").fetch_one(&store.readers).await.unwrap();
     let submits: i64 =
         sqlx::query_scalar("SELECT count(*) FROM staged_submits").fetch_one(&store.readers).await.unwrap();
-    let page = store.waiting(endpoint(0), 0, 100_000, usize::MAX).await.unwrap();
+    let page = store.unacknowledged_assignments(endpoint(0), 0, 100_000, usize::MAX).await.unwrap();
     let counted = store.counters(endpoint(0)).await.unwrap().waiting;
     assert_eq!(usize::try_from(counted).unwrap(), page.rows.len());
     for (n, row) in page.rows.iter().enumerate() {
@@ -32,8 +34,8 @@ async fn there(store: &Store) -> (usize, usize) {
 /// Accepts what was staged, and releases nothing of it.
 async fn accept_only(store: &Store, submit: Submit) {
     let staged = store.stage(&submit).await.unwrap();
-    let attempt = Attempt { submit, staged: true, read: Default::default() };
-    assert!(matches!(store.write(attempt).await.unwrap(), Attempted::Done(Submission::New(_))));
+    let attempt = SubmitAttempt { submit, staged: true, read: Default::default() };
+    assert!(matches!(store.write(attempt).await.unwrap(), SubmitStep::Done(SubmitResult::New(_))));
     std::mem::forget(staged);
 }
 
@@ -45,7 +47,7 @@ async fn a_submit_of_any_size_is_written_in_bounded_steps() {
         let store = store.with_files_from(usize::MAX);
         let submit = submission(&store, 1, 0, &tasks(count), NOW).await;
         let done = store.submit(submit).await.unwrap();
-        let Submission::New(accepted) = done else { panic!("{done:?}") };
+        let SubmitResult::New(accepted) = done else { panic!("{done:?}") };
         assert_eq!(accepted.tasks, tasks(count));
         assert_eq!(there(&store).await, (count, 0));
         cost.push(store.most_steps());
@@ -64,7 +66,7 @@ async fn others_write_between_the_steps() {
     });
     let mut between = 0;
     while !large.is_finished() {
-        store.write(Answered(Vec::new())).await.unwrap();
+        store.write(DeleteAnsweredSubmits(Vec::new())).await.unwrap();
         between += 1;
     }
     large.await.unwrap().unwrap();
@@ -77,12 +79,12 @@ async fn it_counts_whole_or_not_at_all_whenever_the_service_ends() {
     let submit = submission(&store, 1, 0, &tasks(20), NOW).await;
     std::mem::forget(store.stage(&submit).await.unwrap());
     assert_eq!(there(&store).await, (0, 20), "nobody finds what is staged");
-    assert_eq!(store.collect_before(Timestamp::MAX).await.unwrap(), 0, "its files are its own");
+    assert_eq!(store.remove_unreferenced_before(Timestamp::MAX).await.unwrap(), 0, "its files are its own");
     store.close().await;
 
     let file = directory.path().join("farcall.db");
     let store = Store::open(&file).await.unwrap().with_files_from(4);
-    store.settle_all().await.unwrap();
+    store.release_or_drop_all().await.unwrap();
     assert_eq!(there(&store).await, (0, 0), "it was never accepted");
     assert_eq!(std::fs::read_dir(directory.path().join("payloads")).unwrap().count(), 0);
     accept_only(&store, submission(&store, 1, 0, &tasks(20), NOW).await).await;
@@ -90,7 +92,7 @@ async fn it_counts_whole_or_not_at_all_whenever_the_service_ends() {
     store.close().await;
 
     let store = Store::open(&file).await.unwrap().with_files_from(4);
-    store.settle_all().await.unwrap();
+    store.release_or_drop_all().await.unwrap();
     assert_eq!(there(&store).await, (20, 0), "it was accepted");
     assert_eq!(std::fs::read_dir(directory.path().join("payloads")).unwrap().count(), 10);
 }
@@ -101,7 +103,7 @@ async fn a_twin_finds_all_of_it() {
     accept_only(&store, submission(&store, 1, 0, &tasks(20), NOW).await).await;
     let twin = submission(&store, 1, 0, &[task(100)], NOW).await;
     let done = store.submit(twin).await.unwrap();
-    assert!(matches!(&done, Submission::Again(accepted) if accepted.tasks == tasks(20)), "{done:?}");
+    assert!(matches!(&done, SubmitResult::Again(accepted) if accepted.tasks == tasks(20)), "{done:?}");
     assert_eq!(there(&store).await, (20, 0));
 }
 
@@ -118,9 +120,9 @@ async fn one_whose_client_leaves_or_whose_endpoint_goes_leaves_nothing() {
     accept_only(&store, submission(&store, 2, 0, &tasks(20), NOW).await).await;
     store.write(DeleteEndpoint(endpoint(0))).await.unwrap();
     let request = RequestId::from_uuid(uuid::Uuid::from_u128(2));
-    assert!(!store.settle(request).await.unwrap(), "its endpoint is no more");
+    assert!(!store.release_or_drop(request).await.unwrap(), "its endpoint is no more");
     assert_eq!(there(&store).await, (0, 0));
     assert_eq!(std::fs::read_dir(directory.path().join("payloads")).unwrap().count(), 0);
     let twin = submission(&store, 2, 0, &tasks(1), NOW).await;
-    assert_eq!(store.submit(twin).await.unwrap(), Submission::NoEndpoint, "nor is it known again");
+    assert_eq!(store.submit(twin).await.unwrap(), SubmitResult::NoEndpoint, "nor is it known again");
 }

@@ -1,5 +1,5 @@
-//! Who is shut out loses every connection and credential, those of their endpoints too; is told so; and comes back when
-//! they are let in again.
+//! Tests that a disabled, reset or removed account loses every connection and credential, also those of its endpoints, gets
+//! the reason, and can register its endpoints again once it is enabled.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,6 +47,17 @@ async fn refused(url: &str) -> String {
 async fn herself(service: &Farcall, any: &Client, username: &str) -> Client {
     let code = Visitor::new(service).code(&authorize(service, &[("scope", Some(COMPUTE))]), username).await;
     any.with_token(&exchange(service, &code, &[]).await.ok()["access_token"])
+}
+
+/// Makes `child` a user endpoint of `manager` in the database.
+async fn make_user_endpoint(service: &Farcall, manager: &Registration, child: &Registration) {
+    let mut database = service.database().await;
+    sqlx::query("UPDATE endpoints SET manager_id = $1 WHERE id = $2")
+        .bind(uuid::Uuid::parse_str(manager.id()).unwrap().as_bytes().to_vec())
+        .bind(uuid::Uuid::parse_str(child.id()).unwrap().as_bytes().to_vec())
+        .execute(&mut database)
+        .await
+        .unwrap();
 }
 
 fn by_me() -> String {
@@ -123,13 +134,7 @@ async fn what_a_person_runs_ends_with_them_however_they_are_shut_out() {
         let template = json!({"endpoint_name": "m", "metadata": {"user_config_template": "engine: {}"}});
         let manager = Registration(alice.post("/v3/endpoints", template).await.ok());
         let child = other.register().await;
-        let mut database = service.database().await;
-        sqlx::query("UPDATE endpoints SET manager_id = $1 WHERE id = $2")
-            .bind(uuid::Uuid::parse_str(manager.id()).unwrap().as_bytes().to_vec())
-            .bind(uuid::Uuid::parse_str(child.id()).unwrap().as_bytes().to_vec())
-            .execute(&mut database)
-            .await
-            .unwrap();
+        make_user_endpoint(&service, &manager, &child).await;
         let (first, _channel) = open(plain.url()).await;
         let (second, _channel) = open(manager.url()).await;
         let (third, _channel) = open(child.url()).await;
@@ -177,13 +182,7 @@ async fn a_locked_manager_is_cut_off_with_its_user_endpoints() {
     let service = Farcall::start();
     let client = service.client().await;
     let (manager, child) = (client.register().await, client.register().await);
-    let mut database = service.database().await;
-    sqlx::query("UPDATE endpoints SET manager_id = $1 WHERE id = $2")
-        .bind(uuid::Uuid::parse_str(manager.id()).unwrap().as_bytes().to_vec())
-        .bind(uuid::Uuid::parse_str(child.id()).unwrap().as_bytes().to_vec())
-        .execute(&mut database)
-        .await
-        .unwrap();
+    make_user_endpoint(&service, &manager, &child).await;
     let (first, _channel) = open(manager.url()).await;
     let (second, _channel) = open(child.url()).await;
     let events = second.events_listener();

@@ -1,4 +1,4 @@
-//! HTTP before any route: names, sizes, forms of the request.
+//! Tests of HTTP before any route: host names, sizes and forms of requests.
 
 use reqwest::Method;
 use serde_json::json;

@@ -1,66 +1,66 @@
-//! Which user endpoints are being started, as a pure state machine over what has been heard.
+//! The state machine of user endpoints that are being started. Pure.
 //!
 //! ```text
 //! wanted --> manager away --connected--> command --published--> heartbeat awaited --> ready
 //!    |            |                                                  |        |
-//!    |            +--(its time is over)--> manager away              |        +--> refused, with the manager's text
+//!    |            +------(timeout)-------> manager away              |        +--> refused, with the manager's text
 //!    +--(the manager is connected)-------^                           +--> silent
 //! ```
 //!
-//! However many ask for the same user endpoint at a time, it is started once and each gets the outcome. Nothing here
-//! knows sockets, the store or the clock.
+//! If several submits need the same user endpoint at a time, it is started once and each of them gets the result. Nothing
+//! here knows sockets, the store or the clock.
 
 use std::collections::HashMap;
 
 use jiff::{SignedDuration, Timestamp};
 use wire::EndpointId;
 
-/// How long a manager that is not connected is waited for: after a restart of the service it comes back by itself.
-pub const MANAGER: SignedDuration = SignedDuration::from_secs(15);
-/// How long all of it may take: clients give up after 60 seconds and submit again.
-pub const WHOLE: SignedDuration = SignedDuration::from_secs(50);
+/// How long a start waits for a manager that is not connected: managers reconnect after a restart of the service.
+pub const MANAGER_TIMEOUT: SignedDuration = SignedDuration::from_secs(15);
+/// How long a start may take: clients give up after 60 seconds and submit again.
+pub const START_TIMEOUT: SignedDuration = SignedDuration::from_secs(50);
 
 /// How a start ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum StartResult {
     Ready,
-    /// The manager or the user endpoint says why it cannot be.
+    /// The manager or the user endpoint reported this reason.
     Refused(String),
     /// The manager is not connected.
     Away,
-    /// The manager got the command, and nothing was heard since.
+    /// The manager got the command, and no heartbeat or report came since.
     Silent,
-    /// Whoever wants it has as many user endpoints as one may have.
+    /// The submitter has the most user endpoints allowed.
     TooMany,
-    /// We failed ourselves.
+    /// The service failed.
     Broken,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Somebody wants this user endpoint, which does not consume tasks at this moment.
+    /// A submit needs this user endpoint, which does not consume tasks at this moment.
     Wanted { manager: EndpointId, connected: bool },
     /// The command has its credential and is about to be published.
     Commanded { credential: i64 },
-    /// The command could not be made or published.
+    /// The command could not be built or published.
     Failed,
-    /// Whoever wants it may have no more user endpoints.
+    /// The submitter may have no more user endpoints.
     TooMany,
-    /// The user endpoint says that it is alive.
+    /// The user endpoint sent a heartbeat.
     Alive,
     /// A report of failure, sent with this credential.
     Reported { credential: i64, text: String },
 }
 
-/// What the shell has to do.
+/// What the driver must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Somebody has to watch over this start from now on.
+    /// Run the task that drives this start.
     Begin,
-    /// Make the credential and publish the command.
+    /// Issue the credential and publish the command.
     Command,
-    /// Tell all who wait.
-    Finish(Outcome),
+    /// Send the result to all who wait.
+    Finish(StartResult),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,15 +98,15 @@ impl Starts {
                 }
                 Vec::new()
             }
-            Event::Failed => self.finish(user_endpoint, Outcome::Broken),
-            Event::TooMany => self.finish(user_endpoint, Outcome::TooMany),
-            Event::Alive => self.finish(user_endpoint, Outcome::Ready),
+            Event::Failed => self.finish(user_endpoint, StartResult::Broken),
+            Event::TooMany => self.finish(user_endpoint, StartResult::TooMany),
+            Event::Alive => self.finish(user_endpoint, StartResult::Ready),
             Event::Reported { credential, text } => {
                 // A report about an earlier attempt may come late.
                 let awaited = Phase::AwaitingHeartbeat { credential };
                 match self.0.get(&user_endpoint) {
                     Some(start) if start.phase == awaited => {
-                        self.finish(user_endpoint, Outcome::Refused(text))
+                        self.finish(user_endpoint, StartResult::Refused(text))
                     }
                     _ => Vec::new(),
                 }
@@ -114,7 +114,7 @@ impl Starts {
         }
     }
 
-    /// `manager` is there: those of its user endpoints that wait for it can be commanded.
+    /// Records that `manager` connected. Returns its user endpoints that waited for it; their commands can be sent.
     pub fn connected(&mut self, manager: EndpointId) -> Vec<EndpointId> {
         let mut commanded = Vec::new();
         for (&user_endpoint, start) in &mut self.0 {
@@ -126,23 +126,23 @@ impl Starts {
         commanded
     }
 
-    /// What the clock says of this start.
+    /// Ends this start if its time is over.
     pub fn tick(&mut self, user_endpoint: EndpointId, now: Timestamp) -> Vec<Action> {
         let Some(due) = self.due(user_endpoint).filter(|due| *due <= now) else { return Vec::new() };
-        tracing::debug!(%user_endpoint, %due, "a start has run out of time");
+        tracing::debug!(%user_endpoint, %due, "the start of a user endpoint timed out");
         let away = self.0.get(&user_endpoint).is_some_and(|it| it.phase == Phase::ManagerAway);
-        self.finish(user_endpoint, if away { Outcome::Away } else { Outcome::Silent })
+        self.finish(user_endpoint, if away { StartResult::Away } else { StartResult::Silent })
     }
 
-    /// When the clock has something to say of this start.
+    /// When the time of this start is over.
     pub fn due(&self, user_endpoint: EndpointId) -> Option<Timestamp> {
         let start = self.0.get(&user_endpoint)?;
-        Some(start.began + if start.phase == Phase::ManagerAway { MANAGER } else { WHOLE })
+        Some(start.began + if start.phase == Phase::ManagerAway { MANAGER_TIMEOUT } else { START_TIMEOUT })
     }
 
-    fn finish(&mut self, user_endpoint: EndpointId, outcome: Outcome) -> Vec<Action> {
+    fn finish(&mut self, user_endpoint: EndpointId, result: StartResult) -> Vec<Action> {
         match self.0.remove(&user_endpoint) {
-            Some(_) => vec![Action::Finish(outcome)],
+            Some(_) => vec![Action::Finish(result)],
             None => Vec::new(),
         }
     }
@@ -194,9 +194,9 @@ mod tests {
 
     #[test]
     fn every_way_a_start_can_go() {
-        let finish = |outcome| vec![Action::Finish(outcome)];
+        let finish = |result| vec![Action::Finish(result)];
         let begun = || vec![Action::Begin, Action::Command];
-        let refused = || Outcome::Refused("no such user".into());
+        let refused = || StartResult::Refused("no such user".into());
         let commanded = || Is(Event::Commanded { credential: 7 }, 1, vec![]);
         let table = [
             // As it should be, and others who want the same share the start.
@@ -205,10 +205,10 @@ mod tests {
                 Is(wanted(true), 1, vec![]),
                 commanded(),
                 Is(wanted(true), 2, vec![]),
-                Is(Event::Alive, 5, finish(Outcome::Ready)),
+                Is(Event::Alive, 5, finish(StartResult::Ready)),
             ],
             // The heartbeat may overtake our own note of the command.
-            vec![Is(wanted(true), 0, begun()), Is(Event::Alive, 1, finish(Outcome::Ready)), commanded()],
+            vec![Is(wanted(true), 0, begun()), Is(Event::Alive, 1, finish(StartResult::Ready)), commanded()],
             // The manager refuses; a report of an earlier attempt says nothing.
             vec![
                 Is(wanted(true), 0, begun()),
@@ -226,12 +226,12 @@ mod tests {
                 Connected(vec![]),
                 commanded(),
                 Tick(16, vec![]),
-                Is(Event::Alive, 20, finish(Outcome::Ready)),
+                Is(Event::Alive, 20, finish(StartResult::Ready)),
             ],
             // It does not.
             vec![
                 Is(wanted(false), 0, vec![Action::Begin]),
-                Tick(15, finish(Outcome::Away)),
+                Tick(15, finish(StartResult::Away)),
                 Connected(vec![]),
             ],
             // Nothing is heard.
@@ -239,15 +239,15 @@ mod tests {
                 Is(wanted(true), 0, begun()),
                 commanded(),
                 Tick(49, vec![]),
-                Tick(50, finish(Outcome::Silent)),
+                Tick(50, finish(StartResult::Silent)),
                 Is(Event::Alive, 51, vec![]),
             ],
             // The command could not be published; the next submit tries again.
             vec![
                 Is(wanted(true), 0, begun()),
-                Is(Event::Failed, 1, finish(Outcome::Broken)),
+                Is(Event::Failed, 1, finish(StartResult::Broken)),
                 Is(wanted(true), 2, begun()),
-                Is(Event::Alive, 3, finish(Outcome::Ready)),
+                Is(Event::Alive, 3, finish(StartResult::Ready)),
             ],
             // What nobody wants changes nothing.
             vec![Is(Event::Alive, 0, vec![]), Is(reported(1), 0, vec![]), Is(Event::Failed, 0, vec![])],
@@ -262,13 +262,13 @@ mod tests {
         let mut starts = Starts::default();
         starts.apply(ONE, wanted(true), at(0));
         starts.apply(TWO, wanted(true), at(3));
-        assert_eq!(starts.apply(ONE, Event::Alive, at(4)), [Action::Finish(Outcome::Ready)]);
+        assert_eq!(starts.apply(ONE, Event::Alive, at(4)), [Action::Finish(StartResult::Ready)]);
         assert_eq!(starts.due(TWO), Some(at(53)));
         assert_eq!(starts.due(ONE), None);
     }
 
     #[test]
     fn clients_hear_before_they_give_up() {
-        assert!(WHOLE < SignedDuration::from_secs(55) && MANAGER < WHOLE);
+        assert!(START_TIMEOUT < SignedDuration::from_secs(55) && MANAGER_TIMEOUT < START_TIMEOUT);
     }
 }
