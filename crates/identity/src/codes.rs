@@ -13,8 +13,8 @@ pub const CODE_LIFE: SignedDuration = SignedDuration::from_mins(10);
 const REMEMBERED: SignedDuration = SignedDuration::from_hours(48);
 
 impl Identity {
-    /// Makes a code for who consented with `cookie`. Its members `grant` and `expires` are set here. Nothing if the session
-    /// has ended since the cookie was shown.
+    /// Issues a code for the person who consented with `cookie`. Sets its fields `grant` and `expires`. Returns nothing if
+    /// the session has ended meanwhile.
     pub async fn new_code(
         &self,
         code: Code,

@@ -1,10 +1,9 @@
 //! Hashes and checks passwords with argon2id, on threads of their own, a few at a time.
 //!
-//! A check costs some 20 ms and 19 MiB on purpose. Half of the processors may be busy with them ([`at_once`]), and
-//! [`WAITING`] more wait, shared by the addresses that they come from; whoever comes then is told to come again. So nobody can
-//! make the service busy with passwords or keep others from signing in, and requests that ask for none never wait for one
-//! that does. Passwords that an operator sets are hashed beside them. Somebody who doesn't exist costs as much as somebody
-//! who does.
+//! A check takes some 20 ms and 19 MiB on purpose. Half of the processors run checks at most ([`at_once`]), [`WAITING`] more
+//! wait, shared fairly among the addresses that they come from, and further ones are refused as busy. So password checks
+//! never delay other requests, and one address cannot keep others from signing in. Passwords that an operator sets have room
+//! of their own. An unknown user takes as long as a known one.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -99,7 +98,8 @@ impl Hasher {
         .await?
     }
 
-    /// Whether `hash` is that of `password`, for somebody at `peer`. Without a hash as much work is done, for nothing.
+    /// Whether `hash` is that of `password`, for a request from `peer`. Without a hash the same work is done, so that the time
+    /// reveals nothing.
     pub async fn verify(
         &self,
         password: String,
@@ -141,8 +141,8 @@ async fn in_turn<T: Send + 'static>(
 }
 
 impl Identity {
-    /// The person whose username and password these are, shown by somebody at `peer`: enabled, and so is the first of the
-    /// set. Only who has the right password is told that the account is disabled.
+    /// The person with this username and password, for a request from `peer`; the person and the first of the set are
+    /// enabled. Only a caller with the right password learns that an account is disabled.
     pub async fn verify_password(
         &self,
         username: &str,

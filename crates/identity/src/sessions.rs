@@ -70,8 +70,9 @@ impl Identity {
         Ok((!out).then_some(CurrentSession { session, cookie, profile, set }))
     }
 
-    /// Somebody showed to be `profile`, in a browser where `before` was signed in. Answers the cookie; nothing if all that
-    /// the identity held was ended since the profile was read. A password must be read later than the profile.
+    /// Records that `profile` authenticated in a browser with the session `before`. Returns the new cookie, or nothing if
+    /// everything that the identity holds was ended since the profile was read. The caller reads the password after the
+    /// profile.
     pub async fn sign_in(
         &self,
         profile: &Profile,

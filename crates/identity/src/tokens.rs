@@ -66,8 +66,8 @@ impl Identity {
         self.tokens_asked.take(identity, now)
     }
 
-    /// Makes the tokens of `order`: on disk when this returns. None for who is shut out, or has been since they showed
-    /// their secret.
+    /// Issues the tokens of `order`; they are on disk when this returns. None if the account is disabled, or its logins were
+    /// ended since its secret was read.
     pub async fn issue(
         &self,
         order: TokenOrder<'_>,

@@ -1,5 +1,5 @@
-//! What runs on a client's machine: the forwarder to a service elsewhere, the environment of the SDK, a command that runs
-//! meanwhile and the guard between.
+//! Runs on a client's machine: the forwarder to a remote service, the SDK's environment, a command run with both, and the
+//! guard process between forwarder and command.
 
 pub mod attended_command;
 pub mod connect;

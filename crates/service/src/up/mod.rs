@@ -5,16 +5,16 @@
 //!
 //! ```text
 //! DIR/up/             0700
-//!   identity.json     the client identity's id and secret, and whom it acts for
-//!   environment       what a shell evaluates
+//!   identity.json     the client identity's id and secret, and the person for whom it acts
+//!   environment       the shell setup for a client
 //!   environment.lock  held by the process whose forwarder `environment` names
-//!   hello.py          something to run
-//!   service.log       of the service, when it was started here
-//!   start.log         what the endpoint's start printed
+//!   hello.py          an example to run
+//!   service.log       the service's log, if it was started here
+//!   start.log         the output of the endpoint's `start`
 //!   endpoints/        configuration directory of the endpoint `local`; the client's tokens, too
 //! ```
 //!
-//! The SDK of COMMAND, of shells and of tasks is led to the service by a [forwarder](crate::client_side::connect) in this
+//! The SDK of COMMAND, of shells and of tasks reaches the service by a [forwarder](crate::client_side::connect) in this
 //! process, also on the port that the SDK knows: `localhost` may be an address at which another user's program listens.
 
 mod endpoint;

@@ -68,9 +68,9 @@ impl Session {
     }
 }
 
-/// Somebody signed in. The session that the browser had goes on under a new cookie when it is of the same set of
-/// identities, and was not ended since; another person's ends. Answers its id; nothing if what the identity held was ended
-/// since its password was read, or it is disabled.
+/// Records a sign-in. The browser's session continues under a new cookie if it belongs to the same set of identities and was
+/// not ended meanwhile; another person's session ends. Returns the session's id, or nothing if the identity is disabled or
+/// its logins were ended since its password was read.
 #[derive(Debug)]
 pub struct SignIn {
     pub session: Uuid,

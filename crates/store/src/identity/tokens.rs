@@ -43,9 +43,9 @@ impl Token {
     }
 }
 
-/// Adds tokens of one identity and one application, all or none, and forgets those that ended long ago. Answers whether they
-/// were added: not when one of both is shut out, or the token has ended for which a resource server gets these, or what the
-/// application held was ended since its secret was read.
+/// Adds tokens of one identity and one application, all or none, and removes tokens that expired long ago. Returns false if
+/// the identity or the application is disabled, if the parent token has ended, or if the application's logins were ended
+/// since its secret was read.
 #[derive(Debug)]
 pub struct AddTokens {
     pub tokens: Vec<(Hash, Token)>,

@@ -1,5 +1,5 @@
-//! Connections to the service and its broker, verified by TLS, or plain to a service on this machine. Tells the user when one of
-//! them can't be reached, and when it can again.
+//! Connects to the service and its broker, with verified TLS, or plainly to a service on this machine. Tells the user when one
+//! of them cannot be reached, and when it can again.
 
 use std::io;
 use std::net::IpAddr;

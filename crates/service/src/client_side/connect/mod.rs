@@ -1,8 +1,8 @@
-//! A forwarder on the client's own machine, between the stock SDK and a service at another address than the SDK's.
+//! A forwarder on the client's own machine, between the stock SDK and a service at another address than the SDK's own.
 //!
-//! The SDK knows one address of a service of one's own, and reaches any other through `http_proxy`; of a proxy its HTTP
-//! library verifies no certificate. `farcall connect` therefore runs the proxy here, on the loopback, and speaks verified TLS
-//! from here to the service. `farcall up` runs one without TLS and without AMQP to a service on this machine at another port:
+//! The SDK knows one address of a self-hosted service, and reaches any other through `http_proxy`; its HTTP library does not
+//! verify a proxy's certificate. So `farcall connect` runs the proxy here, on the loopback, and connects to the service with
+//! verified TLS. `farcall up` runs one without TLS and without AMQP to a service on this machine at another port:
 //! the service itself is no proxy, so plain requests to other hosts would fail.
 //!
 //! ```text
