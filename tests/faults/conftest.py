@@ -1,3 +1,5 @@
+"""A real RabbitMQ for the fault tests that need one, and the modules of `tests/broker` and `tests/chaos` to import."""
+
 import sys
 from pathlib import Path
 

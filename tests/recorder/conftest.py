@@ -1,3 +1,5 @@
+"""Lets the tests of the recorder import the modules of `tests/broker`."""
+
 import sys
 from pathlib import Path
 
