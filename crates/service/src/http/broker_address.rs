@@ -35,14 +35,16 @@ impl BrokerAddress {
         let listening = if tls { self.tls_port } else { self.plain_port };
         let usual = if tls { 5671 } else { 5672 };
         let port = self.port.or(listening).unwrap_or(usual);
-        let host = self.host.clone().unwrap_or_else(|| local(arrival.at.ip()));
+        let host = self.host.clone().unwrap_or_else(|| local(arrival.at.ip(), tls));
         format!("{}://{host}:{port}", if tls { "amqps" } else { "amqp" })
     }
 }
 
-fn local(arrival: IpAddr) -> String {
+/// The host where the request arrived. Without TLS always by number: `localhost` may have two addresses, and the credential is
+/// nothing for another program that listens on the other one. With TLS the certificate shows who answers, and names the host.
+fn local(arrival: IpAddr, tls: bool) -> String {
     match arrival {
-        ip if ip.is_loopback() => "localhost".to_owned(),
+        ip if tls && ip.is_loopback() => "localhost".to_owned(),
         IpAddr::V4(ip) => ip.to_string(),
         IpAddr::V6(ip) => format!("[{ip}]"),
     }
@@ -63,14 +65,15 @@ mod tests {
         let named = BrokerAddress { host: Some("amqp.example.org".into()), ..both.clone() };
         let behind = BrokerAddress { port: Some(443), tls: Some(true), ..plain.clone() };
         let table = [
-            (&plain, "127.0.0.1:80", false, "amqp://localhost:4444"),
+            (&plain, "127.0.0.1:80", false, "amqp://127.0.0.1:4444"),
+            (&plain, "[::1]:80", false, "amqp://[::1]:4444"),
             (&plain, "192.0.2.1:80", false, "amqp://192.0.2.1:4444"),
             (&plain, "[2001:db8::1]:80", false, "amqp://[2001:db8::1]:4444"),
-            (&plain, "[::ffff:127.0.0.1]:80", false, "amqp://localhost:4444"),
+            (&plain, "[::ffff:127.0.0.1]:80", false, "amqp://127.0.0.1:4444"),
             (&plain, "[::ffff:192.0.2.1]:80", false, "amqp://192.0.2.1:4444"),
-            (&plain, "127.0.0.1:443", true, "amqp://localhost:4444"),
+            (&plain, "127.0.0.1:443", true, "amqp://127.0.0.1:4444"),
             (&both, "127.0.0.1:443", true, "amqps://localhost:443"),
-            (&both, "127.0.0.1:80", false, "amqp://localhost:4444"),
+            (&both, "127.0.0.1:80", false, "amqp://127.0.0.1:4444"),
             (&named, "127.0.0.1:80", false, "amqp://amqp.example.org:4444"),
             (&named, "127.0.0.1:80", true, "amqps://amqp.example.org:443"),
             (&behind, "127.0.0.1:80", false, "amqps://localhost:443"),

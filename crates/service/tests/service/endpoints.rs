@@ -24,7 +24,7 @@ async fn a_registration_names_all_queues_and_they_exist() {
     let info = &registration.0;
     let url = registration.url();
     assert!(url.starts_with(&format!("amqp://ep.{id}.1:")), "{url}");
-    assert!(url.ends_with(&format!("@localhost:{}/%2F", service.amqp.rsplit(':').next().unwrap())), "{url}");
+    assert!(url.ends_with(&format!("@127.0.0.1:{}/%2F", service.amqp.rsplit(':').next().unwrap())), "{url}");
     assert_eq!(info["task_queue_info"]["queue"], format!("{id}.tasks"));
     assert_eq!(info["command_queue_info"]["queue"], format!("{id}.commands"));
     let result = &info["result_queue_info"]["queue_publish_kwargs"];
