@@ -18,8 +18,9 @@
 //! | [`metrics`], [`log_throttle`] | numbers for `/metrics`, and a limit on repeated log lines |
 //! | [`clock`], [`random`] | the only places that read the clock and make ids |
 //!
-//! No two of these import each other. A new route is a file in `rest/` and a line in its router; a new command a file in
-//! `cli/`; a new table a migration and a file in the crate `store`.
+//! No two of these import each other. A new route is a file in `rest/` and a line in its router; a new field of an answer its
+//! type in `wire::rest` and `rest/schemas.json`; a new command a file in `cli/`; a new table a migration and a file in the crate
+//! `store`.
 
 pub mod cli;
 pub mod client_side;

@@ -9,6 +9,7 @@ mod columns;
 mod copy;
 mod counts;
 pub mod identity;
+mod migrations;
 mod payload_files;
 mod payload_references;
 pub mod private_file;
@@ -28,11 +29,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Connection, SqlSafeStr};
+use sqlx::{ConnectOptions, Connection};
 
 pub use copy::{copy_database, count_tasks_in, payload_files_in};
 pub use counts::StoreCounts;
@@ -41,6 +42,7 @@ pub use payload_files::{FILE_FROM_BYTES, FileId, StoredContent, scratch};
 pub use tasks::*;
 pub use writer::{Command, Tx};
 
+use migrations::{MIGRATIONS, migrator};
 use payload_files::PayloadFiles;
 
 /// Why the store failed. A command that answers with an error has written nothing.
@@ -70,29 +72,6 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         StoreError::Database(Arc::new(error))
     }
-}
-
-/// The append-only list of migrations. A released one is never edited: sqlx keeps its checksum in the database.
-const MIGRATIONS: &[(i64, &str, &str)] = &[
-    (1, "first", include_str!("migrations/0001_first.sql")),
-    (2, "people", include_str!("migrations/0002_people.sql")),
-    (3, "sessions", include_str!("migrations/0003_sessions.sql")),
-    (4, "life", include_str!("migrations/0004_life.sql")),
-    (5, "user endpoints", include_str!("migrations/0005_user_endpoints.sql")),
-    (6, "choices", include_str!("migrations/0006_choices.sql")),
-    (7, "shut out", include_str!("migrations/0007_shut_out.sql")),
-    (8, "load", include_str!("migrations/0008_load.sql")),
-    (9, "shares", include_str!("migrations/0009_shares.sql")),
-    (12, "large submits", include_str!("migrations/0012_large_submits.sql")),
-    (13, "keyed submissions by age", include_str!("migrations/0013_keyed_submissions_by_age.sql")),
-    (14, "generations", include_str!("migrations/0014_generations.sql")),
-];
-
-fn migrator(migrations: &[(i64, &'static str, &'static str)]) -> Migrator {
-    let migrations = migrations.iter().map(|&(version, name, sql)| {
-        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
-    });
-    Migrator::with_migrations(migrations.collect())
 }
 
 /// How long a statement waits for another connection's lock before it fails.

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A crash in between leaves at most a file that no row names. Its name is an id that holds the time at which it was
-//! made, and [`collect_before`](crate::Store::collect_before) removes those that are too old to belong to a running request.
+//! made, and `Store::remove_unreferenced_before` removes those that are too old to belong to a running request.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};

@@ -2,7 +2,7 @@
 
 use wire::TaskId;
 
-use super::failure::TaskFailure;
+use super::error_texts::TaskFailure;
 use super::nodes::NodeKey;
 
 /// What must be done.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use wire::TaskId;
 
 use super::action::Action;
-use super::failure::{AttemptFailure, TaskFailure};
+use super::error_texts::{AttemptFailure, TaskFailure};
 use super::tasks::BeginRecord;
 use super::{Core, Phase};
 

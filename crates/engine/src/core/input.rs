@@ -5,7 +5,7 @@ use std::time::Duration;
 use wire::TaskId;
 
 use super::blocks::BlockEnd;
-use super::failure::{AttemptFailure, NodeName};
+use super::error_texts::{AttemptFailure, NodeName};
 use super::nodes::NodeKey;
 use super::tasks::Priority;
 

@@ -14,7 +14,7 @@
 mod action;
 mod blocks;
 mod endings;
-mod failure;
+mod error_texts;
 mod input;
 mod nodes;
 mod tasks;
@@ -29,7 +29,7 @@ use wire::TaskId;
 
 pub(crate) use action::Action;
 pub(crate) use blocks::{BlockEnd, ExitReport, ScalingRules, ScalingStrategy};
-pub(crate) use failure::{AttemptFailure, NodeName, TaskFailure};
+pub(crate) use error_texts::{AttemptFailure, NodeName, TaskFailure};
 pub(crate) use input::Input;
 pub(crate) use nodes::NodeKey;
 pub(crate) use tasks::Priority;

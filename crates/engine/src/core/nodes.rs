@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use wire::TaskId;
 
-use super::failure::NodeName;
+use super::error_texts::NodeName;
 use crate::throughput::Throughput;
 
 /// Identifies one connection of a node.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use wire::TaskId;
 
-use super::failure::{AttemptFailure, NodeName};
+use super::error_texts::{AttemptFailure, NodeName};
 use super::nodes::NodeKey;
 
 /// Tasks with a lower number go first, tasks without a priority last.

@@ -10,8 +10,8 @@
 //! The store holds every task and result; a queue in the broker holds a part of its rows, so nothing is lost with the
 //! process. This module decides no access to the REST API (see [`permissions`](crate::permissions)) and speaks no HTTP.
 
-mod access;
 mod admission;
+mod broker_access;
 pub mod broker_user;
 mod deliveries;
 mod fair_queue;
@@ -87,12 +87,12 @@ impl Dispatch {
         let functions = Functions::new(store.clone());
         let waking = deliveries.clone();
         let ender = TaskEnder::new(store.clone(), metrics, move |queue| waking.wake(queue));
-        let access = access::BrokerAccess {
+        let access = broker_access::BrokerAccess {
             store: store.clone(),
             admissions: admissions.clone(),
             deliveries: deliveries.clone(),
             observer: observer.clone(),
-            open: access::OpenConnections::new(limits),
+            open: broker_access::OpenConnections::new(limits),
             reasons: EndReasons::new(store.clone()),
         };
         let defaults = broker::Config::default();

@@ -1,6 +1,6 @@
 //! Reports to the module that starts user endpoints what endpoints do at the broker.
 //!
-//! Permissions are answered in [`access`](super::access) and change nothing; allowed operations are reported here.
+//! Permissions are answered in [`broker_access`](super::broker_access) and change nothing; allowed operations are reported here.
 
 use std::fmt::Debug;
 

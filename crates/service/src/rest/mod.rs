@@ -1,7 +1,7 @@
 //! The HTTP routes of the compute service, one file per route.
 //!
 //! A route identifies the caller ([`caller`]), reads the body within limits ([`body`]), checks
-//! [permissions](crate::permissions), and answers or [refuses](crate::http::failure). What isn't served has no route.
+//! [permissions], and answers or [refuses](crate::http::failure). What isn't served has no route.
 
 mod batch_status;
 mod body;

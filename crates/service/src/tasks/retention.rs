@@ -1,6 +1,6 @@
 //! Deletes expired results, tasks, payload files and records of submits, and ends tasks that no endpoint takes.
 //!
-//! Each pass looks at the whole store, so that it may be repeated or missed. It keeps no state, and the time is passed in.
+//! The periods are [limits](crate::limits). Each pass looks at the whole store, so that it may be repeated or missed. It keeps no state, and the time is passed in.
 
 use std::time::Duration;
 

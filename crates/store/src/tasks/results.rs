@@ -267,7 +267,7 @@ pub struct Delivery {
 }
 
 impl Store {
-    /// The next outbox rows of `owner`'s `group` after `after`, bounded like [`Store::waiting`]. None if the group is
+    /// The next outbox rows of `owner`'s `group` after `after`, bounded like [`Store::unacknowledged_assignments`]. None if the group is
     /// another identity's.
     pub async fn undelivered(
         &self,
