@@ -116,22 +116,22 @@ played_elsewhere(
 played_elsewhere(
     "a client that was disabled",
     "goes on with its endpoint and its results, and comes again",
-    f"{SERVICE}/shut_out.rs::a_disabled_client_loses_its_endpoints_until_it_is_let_in_again",
+    f"{SERVICE}/disabled_accounts.rs::a_disabled_client_loses_its_endpoints_until_it_is_let_in_again",
 )
 played_elsewhere(
     "a person who was disabled, got a new password, or was removed",
     "goes on with endpoints, managers and their user endpoints",
-    f"{SERVICE}/shut_out.rs::what_a_person_runs_ends_with_them_however_they_are_shut_out",
+    f"{SERVICE}/disabled_accounts.rs::what_a_person_runs_ends_with_them_however_they_are_shut_out",
 )
 played_elsewhere(
     "a client that is linked with a person and was disabled",
     "goes on with an endpoint that it registered in the person's name",
-    f"{SERVICE}/shut_out.rs::with_a_linked_client_end_the_endpoints_that_it_registered_and_no_others",
+    f"{SERVICE}/disabled_accounts.rs::with_a_linked_client_end_the_endpoints_that_it_registered_and_no_others",
 )
 played_elsewhere(
     "a manager that was locked",
     "goes on taking tasks with its user endpoints",
-    f"{SERVICE}/shut_out.rs::a_locked_manager_is_cut_off_with_its_user_endpoints",
+    f"{SERVICE}/disabled_accounts.rs::a_locked_manager_is_cut_off_with_its_user_endpoints",
 )
 played_elsewhere(
     "somebody who is disabled while a request of theirs is under way",
@@ -141,17 +141,17 @@ played_elsewhere(
 played_elsewhere(
     "somebody who knows a password that is being replaced",
     "has many sign-ins under way, of which one outlives the reset",
-    f"{SERVICE}/shut_out.rs::no_sign_in_with_the_old_password_outlives_a_reset",
+    f"{SERVICE}/disabled_accounts.rs::no_sign_in_with_the_old_password_outlives_a_reset",
 )
 played_elsewhere(
     "somebody who knows a client's secret that is being replaced",
     "asks for tokens without a pause, of which one outlives the reset",
-    f"{SERVICE}/shut_out.rs::no_token_for_an_old_secret_or_an_undone_link_outlives_its_end",
+    f"{SERVICE}/disabled_accounts.rs::no_token_for_an_old_secret_or_an_undone_link_outlives_its_end",
 )
 played_elsewhere(
     "a client whose link with a person is undone",
     "asks for tokens without a pause, of which one still acts for the person",
-    f"{SERVICE}/shut_out.rs::no_token_for_an_old_secret_or_an_undone_link_outlives_its_end",
+    f"{SERVICE}/disabled_accounts.rs::no_token_for_an_old_secret_or_an_undone_link_outlives_its_end",
 )
 played_elsewhere(
     "somebody who is signed in as a person whose password is being replaced",
