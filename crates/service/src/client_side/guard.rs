@@ -93,14 +93,27 @@ pub async fn guard(mut command: Command, pipe: RawFd, sockets: Vec<RawFd>) -> io
     fcntl(&pipe, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     let mut pipe = Receiver::from_file(File::from(pipe))?;
     let mut signals = Signals::catch()?;
-    // What a terminal sends to the parent, too: only the parent's end ends the guard before the command has ended.
-    let _caught = [signal(SignalKind::hangup())?, signal(SignalKind::quit())?];
+    // What a terminal sends to the parent, too: only the parent's end ends the guard before the command has ended. A signal that
+    // is ignored, as under `nohup`, stays so: a command does not inherit what is caught, but what is ignored.
+    let _caught = [SignalKind::hangup(), SignalKind::quit()]
+        .into_iter()
+        .filter(|kind| !is_ignored(*kind))
+        .map(signal)
+        .collect::<io::Result<Vec<_>>>()?;
     end_with_us(&mut command, sockets);
     let parent_ended = async {
         // Nothing is ever written to it.
         while matches!(pipe.read(&mut [0]).await, Ok(1..)) {}
     };
     attended_command::run(command, &mut signals, parent_ended).await
+}
+
+fn is_ignored(kind: SignalKind) -> bool {
+    let mut action = std::mem::MaybeUninit::<nix::libc::sigaction>::uninit();
+    // SAFETY: the action is only read, into memory of its size.
+    let read = unsafe { nix::libc::sigaction(kind.as_raw_value(), std::ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: it was filled in if the call succeeded.
+    read == 0 && unsafe { action.assume_init() }.sa_sigaction == nix::libc::SIG_IGN
 }
 
 /// Makes the command hold the sockets, and die when this process does.
