@@ -195,23 +195,27 @@ def elsewhere(tmp_path):
 
 
 def test_requests_to_other_hosts_pass_through(private, elsewhere):
-    """By plain HTTP without what says who asks; inside TLS as they are."""
+    """By plain HTTP without credentials that the service was sent; inside TLS as they are."""
     plain, tls, authority, heard = elsewhere
     script = f"""
 import os, requests
 proxies = {{"https": os.environ["http_proxy"]}}
 headers = {{"Authorization": "Bearer of-somebody", "X-Mine": "1"}}
+print(requests.get("http://localhost:5000/v2/version", headers=headers).status_code)
 for url in "http://localhost:{plain}/a?b", "https://localhost:{tls}/c":
     answer = requests.post(url, data=b"abc", headers=headers, proxies=proxies, verify="{authority}")
     print(answer.status_code, answer.text)
+headers["Authorization"] = "Bearer of-an-api"
+print(requests.post("http://localhost:{plain}/d", data=b"abc", headers=headers).status_code)
 """
     done = connected(private, environments.python("sdk-4.19.0"), "-c", script)
-    assert done.stdout == "201 cba\n201 cba\n", done.stderr
-    (path, first, body), (inside_path, inside, _) = heard
+    assert done.stdout == "200\n201 cba\n201 cba\n201\n", done.stderr
+    (path, first, body), (inside_path, inside, _), (_, with_a_key, _) = heard
     assert (path, body, inside_path) == ("/a?b", b"abc", "/c")
     assert first["host"] == f"localhost:{plain}" and first["x-mine"] == "1"
     assert not {"authorization", "proxy-authorization", "farcall-amqp-port"} & set(first)
     assert inside["authorization"] == "Bearer of-somebody"
+    assert with_a_key["authorization"] == "Bearer of-an-api"
 
 
 def greeted(port):

@@ -212,7 +212,14 @@ with Executor(endpoint_id=os.environ["FARCALL_ENDPOINT_ID"]) as executor:
 
 
 class Heard(BaseHTTPRequestHandler):
-    """Answers every request, and keeps its target and headers with the server."""
+    """Answers every request, and keeps its target and headers with the server. Inside a tunnel it answers itself."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_CONNECT(self):
+        self.server.heard.append((self.path, self.headers))
+        self.send_response(200)
+        self.end_headers()
 
     def do_GET(self):
         self.server.heard.append((self.path, self.headers))
@@ -240,7 +247,8 @@ def test_plain_calls_of_the_command_and_of_tasks_reach_other_hosts(testbed, web_
     assert done.stdout == "200 200\n", done.stderr
     assert [target for target, _ in web_server.heard] == ["/of?this=machine"] * 2
     for _, headers in web_server.heard:
-        assert headers["X-By"] == "a program" and not {"Authorization", "Proxy-Authorization"} & set(headers)
+        assert headers["X-By"] == "a program" and "Proxy-Authorization" not in headers
+        assert headers["Authorization"] == "Bearer of-somebody", "the service was never sent it"
 
 
 def test_plain_calls_go_by_the_proxy_that_the_user_has(testbed, web_server):
@@ -251,7 +259,41 @@ def test_plain_calls_go_by_the_proxy_that_the_user_has(testbed, web_server):
     assert [target for target, _ in web_server.heard] == [url] * 2
     for _, headers in web_server.heard:
         assert headers["Proxy-Authorization"] == "Basic " + base64.b64encode(b"me:secret!").decode()
-        assert headers["Host"] == "web.example.invalid" and "Authorization" not in headers
+        assert headers["Host"] == "web.example.invalid" and headers["Authorization"] == "Bearer of-somebody"
+
+
+TUNNEL = """
+import base64, http.client, os, sys, urllib.parse
+
+proxy = urllib.parse.urlsplit(os.environ["http_proxy"])
+password = base64.b64encode(f"{proxy.username}:{proxy.password}".encode()).decode()
+connection = http.client.HTTPConnection(proxy.hostname, proxy.port)
+connection.set_tunnel(sys.argv[1], 8080, headers={"Proxy-Authorization": "Basic " + password})
+connection.request("GET", "/inside", headers={"Authorization": "Bearer of-somebody"})
+print(connection.getresponse().status)
+"""
+
+
+def test_tunnels_go_by_the_proxy_that_the_user_has(testbed, web_server):
+    outside = {"http_proxy": f"http://me:secret%21@127.0.0.1:{web_server.server_port}"}
+    done = run(testbed, "--", environments.python("tests"), "-c", TUNNEL, "web.example.invalid", **outside)
+    assert done.stdout == "200\n", done.stderr
+    (target, opening), (path, inside) = web_server.heard
+    assert (target, path) == ("web.example.invalid:8080", "/inside")
+    assert opening["Proxy-Authorization"] == "Basic " + base64.b64encode(b"me:secret!").decode()
+    assert inside["Authorization"] == "Bearer of-somebody" and "Proxy-Authorization" not in inside
+
+
+def test_what_a_terminal_sends_is_ignored_under_nohup(testbed):
+    """A command inherits that a signal is ignored, and outlives the session in which it was started."""
+    command, environment = up(testbed, "--", "sed", "-n", "s/SigIgn:.//p", "/proc/self/status")
+    shell = ["sh", "-c", 'trap "" HUP QUIT; exec "$@"', "sh"]
+    done = subprocess.run(
+        [*shell, *command], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    ignored = int(done.stdout, 16)
+    assert all(ignored >> (it - 1) & 1 for it in (signal.SIGHUP, signal.SIGQUIT)), done.stdout
 
 
 LIMITS = """

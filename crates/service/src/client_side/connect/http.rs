@@ -16,12 +16,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
 use super::far::{Address, FarError};
-use super::outer_proxy::{OuterProxy, Way};
+use super::outer_proxy::Way;
 use super::target::{Target, for_another, for_the_service, without_hop};
 use super::{Near, USER};
 use crate::http::broker_address::FORWARDER_PORT;
@@ -80,8 +80,8 @@ impl ClientConnection {
         let far = &self.near.far;
         let answered = match Target::of(request.method(), request.uri(), &far.service, far.has_tls()) {
             Target::Service => self.ask_the_service(request).await,
-            Target::Other(address) => ask_another(request, &address, &self.near.outer).await,
-            Target::Tunnel(address) => tunnel(request, &address).await,
+            Target::Other(address) => self.ask_another(request, &address).await,
+            Target::Tunnel(address) => self.tunnel(request, &address).await,
             Target::None => Err(Refused(
                 StatusCode::BAD_REQUEST,
                 "This is a proxy for http:// addresses and CONNECT".to_owned(),
@@ -92,6 +92,7 @@ impl ClientConnection {
 
     async fn ask_the_service(&self, request: Request<Incoming>) -> Result<Response, Refused> {
         let (mut parts, body) = request.into_parts();
+        self.near.credentials.remember(&parts.headers);
         for_the_service(&mut parts.headers);
         parts.headers.insert(header::HOST, self.near.far.authority.clone());
         if let Some(port) = self.near.amqp_port {
@@ -122,53 +123,74 @@ impl ClientConnection {
         self.near.far.note_broker(answer.headers());
         Ok(passed_on(answer))
     }
+
+    /// Asks another host by plain HTTP, through the proxy by which this machine reaches it, if there is one.
+    async fn ask_another(&self, request: Request<Incoming>, target: &Address) -> Result<Response, Refused> {
+        let (mut parts, body) = request.into_parts();
+        if let Some(authority) = parts.uri.authority().cloned() {
+            for_another(&mut parts.headers, &authority);
+        }
+        self.near.credentials.remove_from(&mut parts.headers);
+        let address = match self.near.outer.way_to(target) {
+            Way::Direct => {
+                parts.uri = relative(&parts.uri);
+                target
+            }
+            Way::Proxy { address, authorization } => {
+                if let Some(authorization) = authorization {
+                    parts.headers.insert(header::PROXY_AUTHORIZATION, authorization.clone());
+                }
+                address
+            }
+            Way::Unsupported(proxy) => return Err(unsupported(target, proxy)),
+        };
+        parts.extensions.clear();
+        let answer = ask(address, Request::from_parts(parts, Body::new(body))).await?;
+        Ok(passed_on(answer))
+    }
+
+    /// Connects to a host, through the same proxy if there is one, and passes on bytes unchanged.
+    async fn tunnel(&self, request: Request<Incoming>, target: &Address) -> Result<Response, Refused> {
+        match self.near.outer.way_to(target) {
+            Way::Direct => join(request, dial(target).await?),
+            Way::Proxy { address, authorization } => {
+                let mut opening =
+                    Request::connect(target.to_string()).header(header::HOST, target.to_string());
+                if let Some(authorization) = authorization {
+                    opening = opening.header(header::PROXY_AUTHORIZATION, authorization.clone());
+                }
+                let opening = opening.body(Body::empty()).map_err(|error| {
+                    Refused(StatusCode::BAD_REQUEST, format!("{target} can't be reached: {error}"))
+                })?;
+                let answer = ask(address, opening).await?;
+                if answer.status() != StatusCode::OK {
+                    return Ok(passed_on(answer));
+                }
+                let far = hyper::upgrade::on(answer).await.map_err(|error| broken(address, &error))?;
+                join(request, TokioIo::new(far));
+            }
+            Way::Unsupported(proxy) => return Err(unsupported(target, proxy)),
+        }
+        Ok(StatusCode::OK.into_response())
+    }
 }
 
-/// Asks another host by plain HTTP, through the proxy by which this machine reaches it, if there is one.
-async fn ask_another(
-    request: Request<Incoming>,
-    target: &Address,
-    outer: &OuterProxy,
-) -> Result<Response, Refused> {
-    let (mut parts, body) = request.into_parts();
-    if let Some(authority) = parts.uri.authority().cloned() {
-        for_another(&mut parts.headers, &authority);
-    }
-    let address = match outer.way_to(target) {
-        Way::Direct => {
-            parts.uri = relative(&parts.uri);
-            target
-        }
-        Way::Proxy { address, authorization } => {
-            if let Some(authorization) = authorization {
-                parts.headers.insert(header::PROXY_AUTHORIZATION, authorization.clone());
-            }
-            address
-        }
-        Way::Unsupported(proxy) => {
-            let why = format!(
-                "{target} can't be reached: http_proxy named {proxy}, and only http:// proxies can be used"
-            );
-            return Err(Refused(StatusCode::BAD_GATEWAY, why));
-        }
-    };
-    parts.extensions.clear();
+/// Sends a request on a connection of its own.
+async fn ask(address: &Address, request: Request<Body>) -> Result<axum::http::Response<Incoming>, Refused> {
     let stream = dial(address).await?;
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| broken(address, &error))?;
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
+        if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "a connection to another host failed");
         }
     });
-    let sent =
-        tokio::time::timeout(ANSWERING, sender.send_request(Request::from_parts(parts, Body::new(body))));
-    let answer = sent.await.map_err(|_| late())?.map_err(|error| broken(address, &error))?;
-    Ok(passed_on(answer))
+    let sent = tokio::time::timeout(ANSWERING, sender.send_request(request));
+    sent.await.map_err(|_| late())?.map_err(|error| broken(address, &error))
 }
 
-async fn tunnel(request: Request<Incoming>, address: &Address) -> Result<Response, Refused> {
-    let mut far = dial(address).await?;
+/// Passes on bytes between the client and `far` once the client's request is answered.
+fn join(request: Request<Incoming>, mut far: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
     tokio::spawn(async move {
         match hyper::upgrade::on(request).await {
             Ok(near) => {
@@ -178,7 +200,12 @@ async fn tunnel(request: Request<Incoming>, address: &Address) -> Result<Respons
             Err(error) => tracing::debug!(%error, "a tunnel did not begin"),
         }
     });
-    Ok(StatusCode::OK.into_response())
+}
+
+fn unsupported(target: &Address, proxy: &str) -> Refused {
+    let why =
+        format!("{target} can't be reached: http_proxy named {proxy}, and only http:// proxies can be used");
+    Refused(StatusCode::BAD_GATEWAY, why)
 }
 
 async fn dial(address: &Address) -> Result<TcpStream, Refused> {

@@ -7,19 +7,20 @@
 //!
 //! ```text
 //! SDK --http_proxy, this run's password--> http   --TLS, verified--> service      requests for http://localhost:5000
-//!                                                 -----------------> other hosts  without credentials, or as a tunnel
+//!                                                 -----------------> other hosts  without the service's credentials
 //! SDK --amqp://127.0.0.1:PORT-----------> amqp   --TLS, verified--> its broker   bytes
 //! ```
 //!
 //! It listens on the loopback only. Nobody gets anything from the proxy without the password, which is made anew for each
-//! run; no password and no `Authorization` ever goes to another host than the service. A [guard](super::guard) keeps anybody else
-//! from taking the ports while the command that runs meanwhile lives.
+//! run; neither the password nor an `Authorization` that was sent to the service ever goes to another host. A
+//! [guard](super::guard) keeps anybody else from taking the ports while the command that runs meanwhile lives.
 //!
 //! | file | knows |
 //! |---|---|
 //! | `trust` | the trusted certificate authorities |
 //! | `far` | connections to the service, and reports when it cannot be reached |
 //! | `target` | where a request is sent, and which headers are forwarded |
+//! | `service_credentials` | the credentials that no other host may get |
 //! | `outer_proxy` | the proxy by which this machine reaches other hosts |
 //! | `http`, `amqp` | serve one connection |
 
@@ -27,6 +28,7 @@ mod amqp;
 mod far;
 mod http;
 mod outer_proxy;
+mod service_credentials;
 mod target;
 mod trust;
 
@@ -47,6 +49,7 @@ pub use trust::TrustError;
 use crate::client_side::environment::{Proxies, ServiceUrl, Variables};
 use far::Far;
 use outer_proxy::OuterProxy;
+use service_credentials::ServiceCredentials;
 use store::secret::{self, Hash};
 
 /// The user in `http_proxy`; only the password is checked.
@@ -88,6 +91,7 @@ struct Near {
     /// The port here that leads to the broker. Without it, clients reach the broker by themselves.
     amqp_port: Option<u16>,
     outer: Arc<OuterProxy>,
+    credentials: Arc<ServiceCredentials>,
     /// The command that runs it, for messages.
     command: &'static str,
 }
@@ -133,6 +137,7 @@ impl Forwarder {
             password: Hash::of(&password),
             amqp_port,
             outer: Arc::new(OuterProxy::of(&proxies)),
+            credentials: Arc::default(),
             command,
         };
         Ok(Forwarder { http, amqp, near, password, near_at, reach, proxies })

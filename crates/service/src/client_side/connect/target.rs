@@ -69,11 +69,10 @@ pub(super) fn for_the_service(headers: &mut HeaderMap) {
     headers.remove(FORWARDER_PORT);
 }
 
-/// Removes the headers that must not go to another host, above all credentials.
+/// Removes the headers that must not go to any other host.
 pub(super) fn for_another(headers: &mut HeaderMap, authority: &Authority) {
     without_hop(headers);
     headers.remove(FORWARDER_PORT);
-    headers.remove(header::AUTHORIZATION);
     if !headers.contains_key(header::HOST)
         && let Ok(host) = authority.as_str().parse()
     {
@@ -174,6 +173,10 @@ mod tests {
         assert_eq!(names(&given), ["accept", "authorization", "host"]);
         let mut given = all();
         for_another(&mut given, &"example.com".parse().unwrap());
-        assert_eq!(names(&given), ["accept", "host"]);
+        assert_eq!(
+            names(&given),
+            ["accept", "authorization", "host"],
+            "`service_credentials` decides about it"
+        );
     }
 }
