@@ -20,7 +20,8 @@ pub struct Limits {
     pub bodies_in_flight_bytes: usize,
     /// How long all of a body may take to arrive.
     pub body_seconds: u32,
-    /// The lowest rate at which a body may arrive, measured over ten seconds, and an answer be read, measured over a minute.
+    /// The lowest rate at which a body may arrive, measured over ten seconds. Half of it is the lowest rate at which
+    /// an answer may be read, measured over two minutes.
     pub body_bytes_per_second: u32,
     /// How long the head of a request may take from its first byte.
     pub head_seconds: u32,

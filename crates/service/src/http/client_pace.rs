@@ -17,8 +17,9 @@ use crate::http::in_progress::{Progress, RequestInProgress};
 use crate::limits::Limits;
 
 const BODY_WINDOW: Duration = Duration::from_secs(10);
-/// Longer than that of a body: a slow client takes what the system buffers for it, up to 4 MiB, in large portions.
-const ANSWER_WINDOW: Duration = Duration::from_secs(60);
+/// Longer than that of a body: what the system buffers for a slow client, up to 4 MiB, it takes in portions of more than a
+/// mebibyte, so that nothing seems to pass for a minute at 20 KiB a second.
+const ANSWER_WINDOW: Duration = Duration::from_secs(120);
 
 /// The deadlines and rates that clients have to keep.
 #[derive(Clone, Copy, Debug)]
@@ -94,8 +95,8 @@ impl Pace {
             head: Duration::from_secs(limits.head_seconds.into()),
             body: Duration::from_secs(limits.body_seconds.into()),
             receiving: rate(BODY_WINDOW),
-            // Who reads nothing at all is gone.
-            sending: Rate { least: rate(ANSWER_WINDOW).least.max(1), ..rate(ANSWER_WINDOW) },
+            // Half of it, because one portion more or less falls into a window. Who reads nothing at all is gone.
+            sending: Rate { least: (rate(ANSWER_WINDOW).least / 2).max(1), ..rate(ANSWER_WINDOW) },
         }
     }
 }

@@ -18,11 +18,15 @@ use crate::limits::Limits;
 
 /// What is smaller is not counted: most answers are, and an identity has a bounded number of connections.
 const SMALL: usize = 4 << 10;
+/// What is larger may be a value that takes minutes to read. Smaller answers have memory of their own, so that they go on.
+const LARGE: usize = 1 << 20;
 
 /// The memory for answers. Clones share it.
 #[derive(Clone, Debug)]
 pub struct UnreadAnswers {
     by_identity: Shares<IdentityId>,
+    /// For answers that are not large.
+    smaller: Shares<IdentityId>,
     /// A single answer counts for this much at most, so that the largest is not refused for ever.
     most_for_one: usize,
 }
@@ -46,7 +50,11 @@ impl AsRef<[u8]> for Counted {
 impl UnreadAnswers {
     pub fn new(limits: &Limits) -> UnreadAnswers {
         let size = limits.bodies_in_flight_bytes / 2;
-        UnreadAnswers { by_identity: Shares::new(size), most_for_one: size / 4 }
+        UnreadAnswers {
+            by_identity: Shares::new(size),
+            smaller: Shares::new(size / 4),
+            most_for_one: size / 4,
+        }
     }
 
     /// Memory for an answer of about so many bytes to `caller`.
@@ -54,7 +62,8 @@ impl UnreadAnswers {
         if bytes < SMALL {
             return Ok(AnswerMemory(None));
         }
-        let share = self.by_identity.take(caller, bytes.min(self.most_for_one)).ok_or_else(|| {
+        let shares = if bytes < LARGE { &self.smaller } else { &self.by_identity };
+        let share = shares.take(caller, bytes.min(self.most_for_one)).ok_or_else(|| {
             Failure::unavailable(
                 "Too many large answers to you have not been read yet; read them, or try again shortly \
                  (limits.bodies_in_flight_bytes)",
@@ -99,21 +108,23 @@ mod tests {
 
     #[test]
     fn an_answer_counts_for_its_caller_until_its_last_byte_is_sent() {
-        let limits = Limits { bodies_in_flight_bytes: 80 * SMALL, ..Limits::default() };
+        let limits = Limits { bodies_in_flight_bytes: 80 * LARGE, ..Limits::default() };
         let answers = UnreadAnswers::new(&limits);
         let [first, second] = [1, 2].map(|n| IdentityId::from_uuid(Uuid::from_u128(n)));
-        let memory = answers.take(first, 10 * SMALL).unwrap();
-        let mut bytes = memory.bytes(vec![0; 10 * SMALL]);
+        let memory = answers.take(first, 10 * LARGE).unwrap();
+        let mut bytes = memory.bytes(vec![0; 10 * LARGE]);
         drop(memory);
-        let largest = answers.take(first, 1_000 * SMALL).unwrap();
-        assert!(answers.take(first, SMALL).is_err(), "a quarter of bodies_in_flight_bytes is taken");
-        assert!(answers.take(first, SMALL - 1).is_ok(), "small ones are not counted");
-        assert!(answers.take(second, 1_000 * SMALL).is_ok(), "others have room for the largest");
-        drop(bytes.split_to(10 * SMALL - 1));
-        assert!(answers.take(first, SMALL).is_err(), "its memory is held by the last byte");
+        let largest = answers.take(first, 1_000 * LARGE).unwrap();
+        assert!(answers.take(first, LARGE).is_err(), "a quarter of bodies_in_flight_bytes is taken");
+        let smaller = answers.take(first, LARGE - 1).unwrap();
+        assert!(smaller.0.is_some(), "smaller ones have memory of their own");
+        assert!(answers.take(first, SMALL - 1).unwrap().0.is_none(), "small ones are not counted");
+        assert!(answers.take(second, 1_000 * LARGE).is_ok(), "others have room for the largest");
+        drop(bytes.split_to(10 * LARGE - 1));
+        assert!(answers.take(first, LARGE).is_err(), "its memory is held by the last byte");
         drop(bytes);
-        assert!(answers.take(first, SMALL).is_ok());
+        assert!(answers.take(first, LARGE).is_ok());
         drop(largest);
-        assert!(answers.take(first, 1_000 * SMALL).is_ok());
+        assert!(answers.take(first, 1_000 * LARGE).is_ok());
     }
 }
