@@ -1,5 +1,6 @@
 """Fixtures and hooks of all Python tests: testbeds, logs shown with a failure, parts of the long tests."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -9,6 +10,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import long  # noqa: E402
 from testbed import Testbed  # noqa: E402
+
+# A shell starts what it runs in the background with these ignored, and every program here would inherit that.
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Long logs are cut: their end tells why a test failed.
 SHOWN = 20_000
