@@ -38,5 +38,3 @@ pub mod rest;
 pub mod tasks;
 pub mod up;
 pub mod user_endpoint;
-
-use identity::fair_shares;

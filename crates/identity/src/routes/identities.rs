@@ -54,13 +54,13 @@ pub(super) async fn identities(
         (None, None) => return Err(Failure::bad_parameter("one of ids and usernames is needed")),
     }
     let own = identity.set_of(token.identity, clock::now()).await?;
-    let told: Vec<body::Identity> = found
+    let identities: Vec<body::Identity> = found
         .into_iter()
         .map(|profile| (own.iter().any(|own| own.id == profile.id), profile))
         .filter(|(mine, _)| everybody || *mine)
-        .map(|(mine, profile)| told(profile, mine))
+        .map(|(mine, profile)| describe(profile, mine))
         .collect();
-    let mut answer = json!({ "identities": told });
+    let mut answer = json!({ "identities": identities });
     if get("include").is_some_and(|include| include.split(',').any(|it| it == "identity_provider")) {
         answer["included"] = json!({ "identity_providers": [] });
     }
@@ -74,7 +74,7 @@ fn list<'a>(text: &'a str, name: &str) -> Result<impl Iterator<Item = &'a str>, 
     Ok(text.split(',').map(str::trim).filter(|part| !part.is_empty()))
 }
 
-fn told(profile: Profile, mine: bool) -> body::Identity {
+fn describe(profile: Profile, mine: bool) -> body::Identity {
     body::Identity {
         id: profile.id,
         username: profile.username,

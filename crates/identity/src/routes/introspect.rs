@@ -37,11 +37,11 @@ pub(super) async fn introspect(
         Some(session) if includes("session_info") => identity.session_of(session).await?,
         _ => None,
     };
-    let mut told = Introspection::default();
+    let mut introspection = Introspection::default();
     if let Some(token) = token {
         let (profile, set) = identity.who(token.identity, now).await?;
-        told.active = true;
-        told.token = Some(ActiveToken {
+        introspection.active = true;
+        introspection.token = Some(ActiveToken {
             token_type: "Bearer".to_owned(),
             scope: token.scope.clone(),
             client_id: token.client,
@@ -59,7 +59,7 @@ pub(super) async fn introspect(
             identity_set_detail: includes("identity_set_detail").then(|| set.iter().map(linked).collect()),
         });
     }
-    Ok(([(header::CACHE_CONTROL, "no-store")], Json(told)).into_response())
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(introspection)).into_response())
 }
 
 /// When and how the person of a session signed in, for resource servers that require it.

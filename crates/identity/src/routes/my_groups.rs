@@ -24,7 +24,7 @@ pub(super) async fn list(
         return Err(Failure::forbidden());
     }
     let groups = identity.user_groups_of(token.identity).await?;
-    let told = groups.into_iter().map(|(group, members)| {
+    let described = groups.into_iter().map(|(group, members)| {
         let memberships = members.into_iter().map(|member| {
             json!({
                 "group_id": group.id, "identity_id": member.id, "username": member.username,
@@ -36,5 +36,5 @@ pub(super) async fn list(
             "my_memberships": memberships.collect::<Vec<_>>(),
         })
     });
-    Ok(Json(told.collect()))
+    Ok(Json(described.collect()))
 }

@@ -16,7 +16,7 @@ pub(super) async fn list(
     bearer: Bearer,
 ) -> Result<Json<Policies>, Failure> {
     let caller = bearer.with(MANAGE_PROJECTS_SCOPE)?.identity;
-    let policies = identity.policies_of(caller).await?.into_iter().map(told).collect();
+    let policies = identity.policies_of(caller).await?.into_iter().map(describe).collect();
     Ok(Json(Policies { policies }))
 }
 
@@ -29,7 +29,7 @@ pub(super) async fn get(
     let id: PolicyId = id.parse().map_err(|_| Failure::bad_parameter("the policy's id is not a UUID"))?;
     let found = identity.policies_of(caller).await?.into_iter().find(|policy| policy.id == id);
     let policy = found.ok_or_else(|| Failure::not_found("There is no such policy"))?;
-    Ok(Json(PolicyResponse { policy: told(policy) }))
+    Ok(Json(PolicyResponse { policy: describe(policy) }))
 }
 
 pub(super) async fn create(
@@ -41,10 +41,10 @@ pub(super) async fn create(
     let Json(body) = body.map_err(|error| Failure::bad_parameter(error.body_text()))?;
     let policy = identity.add_policy(caller, body.policy).await?;
     audit::administered("policy add", &policy.id.to_string(), audit::Initiator::Identity(caller));
-    Ok(Json(PolicyResponse { policy: told(policy) }))
+    Ok(Json(PolicyResponse { policy: describe(policy) }))
 }
 
-fn told(policy: store::Policy) -> Policy {
+fn describe(policy: store::Policy) -> Policy {
     Policy {
         id: policy.id,
         project_id: policy.project,

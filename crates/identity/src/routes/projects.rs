@@ -18,7 +18,7 @@ pub(super) async fn list(
     let caller = bearer.with(MANAGE_PROJECTS_SCOPE)?.identity;
     let mut projects = Vec::new();
     for project in identity.projects_of(caller).await? {
-        projects.push(told(&identity, project).await?);
+        projects.push(describe(&identity, project).await?);
     }
     Ok(Json(Projects { projects }))
 }
@@ -32,10 +32,10 @@ pub(super) async fn create(
     let Json(body) = body.map_err(|error| Failure::bad_parameter(error.body_text()))?;
     let project = identity.add_project(caller, body.project).await?;
     audit::administered("project add", &project.id.to_string(), audit::Initiator::Identity(caller));
-    Ok(Json(Created { project: told(&identity, project).await? }))
+    Ok(Json(Created { project: describe(&identity, project).await? }))
 }
 
-async fn told(identity: &Identity, project: store::Project) -> Result<Project, Failure> {
+async fn describe(identity: &Identity, project: store::Project) -> Result<Project, Failure> {
     let mut identities = Vec::new();
     for id in &project.admins {
         if let Some(admin) = identity.profile(*id).await? {

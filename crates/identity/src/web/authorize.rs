@@ -37,7 +37,7 @@ async fn attempt(web: &Web, visit: &Visit) -> Result<Next, Refused> {
             Some(_) => (AuthorizeError::LoginRequired, "somebody has to sign in"),
             None => (AuthorizeError::ConsentRequired, "the person is always asked"),
         };
-        return Ok(Next::Go(asking.told(error, text).location()));
+        return Ok(Next::Go(asking.redirect_error(error, text).location()));
     }
     let application = web.application_name(&asking, visit).await?;
     let page = match (present, need) {

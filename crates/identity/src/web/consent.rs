@@ -124,7 +124,9 @@ async fn attempt(web: &Web, visit: &Visit, form: &Posted) -> Result<String, Refu
     let asking = web.asking(visit).await?;
     form.ours(visit, &["consent", &visit.query])?;
     if form.get("answer") != "allow" {
-        return Ok(asking.told(AuthorizeError::AccessDenied, "the person did not want to").location());
+        return Ok(asking
+            .redirect_error(AuthorizeError::AccessDenied, "the person did not want to")
+            .location());
     }
     let present = web.current_session(visit).await?;
     let need = web.need(&asking, present.as_ref(), visit).await?;

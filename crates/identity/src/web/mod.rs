@@ -115,7 +115,7 @@ impl Web {
                 );
                 self.show(page.with_status(StatusCode::BAD_REQUEST), browser)
             }
-            Refused::Fault(Fault::Redirect(told)) => page::go(&told.location(), Some(browser)),
+            Refused::Fault(Fault::Redirect(error)) => page::go(&error.location(), Some(browser)),
             Refused::Form(text) => {
                 let page = Page::saying(StatusCode::BAD_REQUEST, "This form cannot be used", text);
                 self.show(page, browser)

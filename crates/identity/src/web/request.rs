@@ -184,14 +184,14 @@ impl AuthorizeQuery {
         }
         let echo = |name: &str| self.get(name).filter(|text| text.len() <= ECHO_LIMIT).map(str::to_owned);
         let to = Return { redirect_uri: redirect_uri.to_owned(), state: echo("state") };
-        let told = |error, description: &str| {
+        let error_redirect = |error, description: &str| {
             Fault::Redirect(Box::new(ErrorRedirect {
                 to: to.clone(),
                 error,
                 description: description.to_owned(),
             }))
         };
-        let invalid = |description: &str| told(AuthorizeError::InvalidRequest, description);
+        let invalid = |description: &str| error_redirect(AuthorizeError::InvalidRequest, description);
         if let Some(name) = self.twice.first() {
             return Err(invalid(&format!("the parameter {} is there twice", shown(name, 50))));
         }
@@ -199,14 +199,22 @@ impl AuthorizeQuery {
             return Err(invalid("state or nonce is too long"));
         }
         if self.get("request").is_some() {
-            return Err(told(AuthorizeError::RequestNotSupported, "request objects are not served"));
+            return Err(error_redirect(
+                AuthorizeError::RequestNotSupported,
+                "request objects are not served",
+            ));
         }
         if self.get("request_uri").is_some() {
-            return Err(told(AuthorizeError::RequestUriNotSupported, "request objects are not served"));
+            return Err(error_redirect(
+                AuthorizeError::RequestUriNotSupported,
+                "request objects are not served",
+            ));
         }
         match self.get("response_type") {
             Some("code") => {}
-            Some(_) => return Err(told(AuthorizeError::UnsupportedResponseType, "only code is served")),
+            Some(_) => {
+                return Err(error_redirect(AuthorizeError::UnsupportedResponseType, "only code is served"));
+            }
             None => return Err(invalid("response_type is missing")),
         }
         if self.get("response_mode").is_some_and(|mode| mode != "query") {
@@ -221,7 +229,7 @@ impl AuthorizeQuery {
             return Err(invalid("code_challenge is not the S256 of anything"));
         }
         let grants = scope::grants(self.get("scope").unwrap_or_default())
-            .map_err(|error| told(AuthorizeError::InvalidScope, &error.to_string()))?;
+            .map_err(|error| error_redirect(AuthorizeError::InvalidScope, &error.to_string()))?;
         let offline = match self.get("access_type") {
             Some("offline") => true,
             Some("online") | None => false,
@@ -269,7 +277,7 @@ impl AuthorizeQuery {
 }
 
 impl Request {
-    pub fn told(&self, error: AuthorizeError, description: &str) -> ErrorRedirect {
+    pub fn redirect_error(&self, error: AuthorizeError, description: &str) -> ErrorRedirect {
         ErrorRedirect { to: self.to.clone(), error, description: description.to_owned() }
     }
 
@@ -426,14 +434,16 @@ mod tests {
             ("request_uri", ("request_uri", Some("https://e.example")), RequestUriNotSupported),
         ] {
             match judge(&query(&[changes])) {
-                Err(Fault::Redirect(told)) => {
-                    assert_eq!(told.error, error, "{what}");
-                    assert!(told.location().starts_with(&format!("{PAGE}?error={}", error.name())));
+                Err(Fault::Redirect(error_redirect)) => {
+                    assert_eq!(error_redirect.error, error, "{what}");
+                    assert!(error_redirect.location().starts_with(&format!("{PAGE}?error={}", error.name())));
                 }
                 other => panic!("{what}: {other:?}"),
             }
         }
         let twice = format!("{}&scope=openid", query(&[]));
-        assert!(matches!(judge(&twice), Err(Fault::Redirect(told)) if told.error == InvalidRequest));
+        assert!(
+            matches!(judge(&twice), Err(Fault::Redirect(error_redirect)) if error_redirect.error == InvalidRequest)
+        );
     }
 }

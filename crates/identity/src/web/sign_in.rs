@@ -78,7 +78,7 @@ pub(super) fn sign_in_page(web: &Web, visit: &Visit, about: SignInPage<'_>) -> P
             }
         }
         @if let Some(trouble) = &about.trouble {
-            div.bad #trouble role="alert" { p { (told(trouble)) } }
+            div.bad #trouble role="alert" { p { (describe(trouble)) } }
         }
         @for upstream in &upstreams {
             a.button href={ "/v2/web/upstream/" (upstream.name) "?" (query) } { "Sign in with " (upstream.title) }
@@ -140,7 +140,7 @@ fn said(need: &MissingRequirement, present: Option<&CurrentSession>) -> Option<S
     })
 }
 
-fn told(trouble: &Trouble) -> String {
+fn describe(trouble: &Trouble) -> String {
     match trouble {
         Trouble::Refused => {
             "The username or the password is not right, or this account cannot sign in with a password."
@@ -283,7 +283,7 @@ pub(super) async fn cancel(State(web): State<Web>, visit: Visit, form: Posted) -
     let done = async {
         let asking = web.asking(&visit).await?;
         form.ours(&visit, &["cancel", &visit.query])?;
-        Ok(asking.told(AuthorizeError::AccessDenied, "the person did not want to").location())
+        Ok(asking.redirect_error(AuthorizeError::AccessDenied, "the person did not want to").location())
     };
     match done.await {
         Ok(location) => page::go(&location, Some(visit.browser)),

@@ -29,7 +29,7 @@ impl Backup {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let directory = Directory::open(&self.directory.data_dir)?;
         let copied = runtime()?.block_on(backup::make(&directory, &self.to))?;
-        say(format_args!("{} holds {}.", self.to.display(), told(copied)))?;
+        say(format_args!("{} holds {}.", self.to.display(), describe(copied)))?;
         Ok(())
     }
 }
@@ -38,7 +38,7 @@ impl Restore {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let root = &self.directory.data_dir;
         let copied = runtime()?.block_on(backup::restore(&self.from, root))?;
-        say(format_args!("{} holds {}.", root.display(), told(copied)))?;
+        say(format_args!("{} holds {}.", root.display(), describe(copied)))?;
         Ok(())
     }
 }
@@ -47,7 +47,7 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-fn told(Copied { tasks, files }: Copied) -> String {
+fn describe(Copied { tasks, files }: Copied) -> String {
     let plural = |count, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
     format!("{} and {}", plural(tasks, "task"), plural(files as u64, "large payload"))
 }

@@ -18,8 +18,8 @@ use super::broker_user::User;
 use super::observer::{self, EndpointObserver};
 use super::outbox::Feeder;
 use crate::clock;
-use crate::fair_shares::{Share, Shares};
 use identity::end_reason::EndReasons;
+use identity::fair_shares::{Share, Shares};
 use identity::http::arrival::network;
 use store::{Holder, RemoveOlderCredentials, Store};
 

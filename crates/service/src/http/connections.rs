@@ -1,6 +1,6 @@
 //! Counts connections by address, and closes idle ones to make room.
 //!
-//! An address may have as many connections as [`crate::fair_shares`] allows. One more closes its own connection that has
+//! An address may have as many connections as [`identity::fair_shares`] allows. One more closes its own connection that has
 //! been idle for longest. So a client that opens connections and leaves them locks out nobody, not even others at the same
 //! address. A connection is idle while the service waits for its client: for a request, or for more of a
 //! body. Connections that the service works for are never closed; when all of an address are such, one more is refused.
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::fair_shares;
+use identity::fair_shares;
 use identity::http::arrival::network;
 
 /// The count of one kind of connections. Clones share it.

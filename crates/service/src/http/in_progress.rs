@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use wire::IdentityId;
 
 use super::connections::ConnectionSlot;
-use crate::fair_shares::Share;
+use identity::fair_shares::Share;
 
 /// What the stream of a connection has to know about its requests.
 #[derive(Debug, Default)]

@@ -154,7 +154,8 @@ impl Server {
                     break serving.await;
                 }
                 () = slot.evicted() => {
-                    // It is idle: at most the end of an answer is on its way, or that its body is not waited for.
+                    // It counts as idle: the client waits for nothing, or still reads an answer that is handed over, or sends no
+                    // more of its body.
                     serving.as_mut().graceful_shutdown();
                     if let Ok(ended) = tokio::time::timeout(EVICTION_GRACE, serving.as_mut()).await {
                         break ended;

@@ -11,7 +11,6 @@ use std::time::Duration;
 use daemon::stop::{Stage, Stop};
 
 use crate::dispatch::{Dispatch, DispatchError};
-use crate::fair_shares::Shares;
 use crate::http::broker_address::BrokerAddress;
 use crate::http::certificates::{CertificateError, Certificates, Files};
 use crate::http::listeners::{self, Acceptor, ListenError, Listener, Protocols};
@@ -30,6 +29,7 @@ use crate::user_endpoint::supervisor::Supervisor;
 use crate::user_endpoint::{Starter, Starts};
 use identity::Identity;
 use identity::audit::Initiator;
+use identity::fair_shares::Shares;
 use identity::http::host_names::Names;
 use identity::providers::Upstreams;
 use identity::providers::settings::SettingsError;

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! However many large bodies arrive at a time and however slowly, they take no more memory together than the largest single
-//! body may. What is in flight is [shared](crate::fair_shares) by address, and half of it by identity, so that an identity
+//! body may. What is in flight is [shared](identity::fair_shares) by address, and half of it by identity, so that an identity
 //! that sends much leaves room for others at the same address.
 
 use std::error::Error;
@@ -28,10 +28,10 @@ use wire::IdentityId;
 use wire::rest::error::Code;
 
 use super::caller::Caller;
-use crate::fair_shares::{Share, Shares};
 use crate::http::client_pace::{MadeRoom, TooSlow};
 use crate::http::failure::Failure;
 use crate::limits::Limits;
+use identity::fair_shares::{Share, Shares};
 use identity::http::arrival::{network, peer};
 
 /// Memory and shares are counted in units of so many bytes.

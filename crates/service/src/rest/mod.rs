@@ -49,7 +49,6 @@ pub use unread_answers::UnreadAnswers;
 use crate::clock;
 use crate::dispatch::Dispatch;
 use crate::endpoint_management::EndpointManagement;
-use crate::fair_shares::Shares;
 use crate::http::broker_address::BrokerAddress;
 use crate::http::failure::Failure;
 use crate::limits::Limits;
@@ -60,6 +59,7 @@ use crate::user_endpoint::Starts;
 use crate::user_endpoint::supervisor::Supervisor;
 use identity::Identity;
 use identity::audit::Initiator;
+use identity::fair_shares::Shares;
 use identity::rates::RateLimiter;
 use store::{Endpoint, FunctionAccess, Store, StoreError};
 

@@ -1,7 +1,7 @@
 //! Memory for large answers: how much of it the answers that one caller has not read yet may take.
 //!
 //! A caller who asks for large results and reads nothing would otherwise fill the memory, one connection at a time. Each
-//! large answer takes a [share](crate::fair_shares) for its caller before its value is read from the store, and holds it
+//! large answer takes a [share](identity::fair_shares) for its caller before its value is read from the store, and holds it
 //! until the connection has taken the last of its bytes. Beyond the share, requests are refused: 503, try again.
 
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use wire::IdentityId;
 
-use crate::fair_shares::{Share, Shares};
 use crate::http::failure::Failure;
 use crate::limits::Limits;
+use identity::fair_shares::{Share, Shares};
 
 /// What is smaller is not counted: most answers are, and an identity has a bounded number of connections.
 const SMALL: usize = 4 << 10;

@@ -33,10 +33,10 @@ impl Administration {
                 let apps = self.identity.store().native_apps().await?.into_iter().map(KnownClient::from);
                 Ok(Reply::Clients(clients.chain(apps).collect()))
             }
-            ClientRequest::Show { client } => self.shown_client(self.found(&client).await?),
+            ClientRequest::Show { client } => self.shown_client(self.find(&client).await?),
             ClientRequest::Enable { client } => self.set_disabled(&client, false).await,
             ClientRequest::Disable { client } => self.set_disabled(&client, true).await,
-            ClientRequest::Reset { client } => match self.found(&client).await? {
+            ClientRequest::Reset { client } => match self.find(&client).await? {
                 Found::Confidential(client) => {
                     let client_secret = secret::fresh();
                     let change = SetSecret { client: client.id, secret: Hash::of(&client_secret) };
@@ -85,7 +85,7 @@ impl Administration {
     }
 
     async fn set_disabled(&self, client: &str, disabled: bool) -> Result<Reply, AdminError> {
-        let (id, known) = match self.found(client).await? {
+        let (id, known) = match self.find(client).await? {
             Found::Confidential(client) => {
                 let change = SetDisabled { identity: client.id, disabled };
                 self.let_in_or_shut_out(client.client_id(), disabled, change, &client.username).await?;
@@ -121,7 +121,7 @@ impl Administration {
     }
 
     async fn remove_client(&self, client: &str) -> Result<Reply, AdminError> {
-        let (id, name) = match self.found(client).await? {
+        let (id, name) = match self.find(client).await? {
             Found::Confidential(client) => {
                 self.end_everything(client.id, RemoveIdentity(client.id), &EndReason::Removed).await?;
                 (client.client_id(), client.name)
@@ -142,7 +142,7 @@ impl Administration {
     }
 
     /// Finds a client by its id: names of clients need not be unique.
-    async fn found(&self, client: &str) -> Result<Found, AdminError> {
+    async fn find(&self, client: &str) -> Result<Found, AdminError> {
         let unknown = || AdminError::Unknown(format!("client {client}"));
         let id: ClientId = client.parse().map_err(|_| unknown())?;
         if let Some(found) = self.identity.store().client(IdentityId::from_uuid(*id.as_uuid())).await? {
