@@ -3,8 +3,8 @@
 A database that has run a migration never runs it again, and a golden file that is edited to please the code proves
 nothing.
 
-Migrations are sealed by their content: `checks/migrations.sha256` lists the hash of each, wherever it lies, and lines of
-it are only ever added. Golden bytes are sealed by their path: the history that counts begins with the last commit that
+Migrations are sealed by their content: `checks/migrations.sha256` lists the hash of each, those of SQLite by the name of
+their file, those of PostgreSQL with their directory; lines of it are only ever added. Golden bytes are sealed by their path: the history that counts begins with the last commit that
 changed this file. Changing it says, for everyone to see, that what is there now is the new beginning.
 
 Begun anew on 2026-11-21: migrations 2 to 5 grew together, and no site had run them.
@@ -40,15 +40,20 @@ def golden_changes():
     return wrong
 
 
+def name(file):
+    """What a migration is called in the list: SQLite's, which came first, by the file alone."""
+    return str(file.relative_to(MIGRATIONS)).removeprefix("sqlite/")
+
+
 def migration_changes():
     """Migrations that are not what their seal says, or have none; and seals that were taken away."""
     sealed = dict(reversed(line.split(maxsplit=1)) for line in (ROOT / SEALS).read_text().splitlines())
-    present = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in MIGRATIONS.glob("*.sql")}
-    for name in sorted(sealed.keys() | present.keys()):
-        if name not in sealed:
-            yield f"migration without a seal: add to {SEALS}:  {present[name]}  {name}"
-        elif sealed[name] != present.get(name):
-            yield f"migration {'changed' if name in present else 'removed'} after it was sealed: {name}"
+    present = {name(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in MIGRATIONS.glob("*/*.sql")}
+    for migration in sorted(sealed.keys() | present.keys()):
+        if migration not in sealed:
+            yield f"migration without a seal: add to {SEALS}:  {present[migration]}  {migration}"
+        elif sealed[migration] != present.get(migration):
+            yield f"migration {'changed' if migration in present else 'removed'} after it was sealed: {migration}"
     beginning = git("log", "--diff-filter=A", "--format=%H", "--", SEALS)
     if beginning:
         for line in git("log", "-p", "--format=", f"{beginning[-1]}..HEAD", "--", SEALS):
@@ -61,7 +66,7 @@ def main():
     wrong += migration_changes()
     for line in wrong:
         print(line)
-    migrations = len(list(MIGRATIONS.glob("*.sql")))
+    migrations = len(list(MIGRATIONS.glob("*/*.sql")))
     print(f"{len(git('ls-files', *GOLDEN))} golden files, {migrations} migrations, {len(wrong)} wrong")
     return 1 if wrong else 0
 

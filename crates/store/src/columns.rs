@@ -5,11 +5,10 @@ use std::borrow::Borrow;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite};
 use uuid::Uuid;
 
 use crate::StoreError;
+use crate::database::Row;
 
 /// Rows per statement: keeps the number of bound values below what either database allows.
 pub(crate) const ROWS: usize = 1000;
@@ -19,11 +18,11 @@ pub(crate) fn key(id: impl Borrow<Uuid>) -> Vec<u8> {
     id.borrow().as_bytes().to_vec()
 }
 
-pub(crate) fn id(row: &SqliteRow, column: &'static str) -> Result<Uuid, StoreError> {
-    Uuid::from_slice(row.try_get::<&[u8], _>(column)?).map_err(|_| StoreError::Corrupt(column))
+pub(crate) fn id(row: &Row, column: &'static str) -> Result<Uuid, StoreError> {
+    Uuid::from_slice(row.try_get::<&[u8]>(column)?).map_err(|_| StoreError::Corrupt(column))
 }
 
-pub(crate) fn time(row: &SqliteRow, column: &'static str) -> Result<Timestamp, StoreError> {
+pub(crate) fn time(row: &Row, column: &'static str) -> Result<Timestamp, StoreError> {
     instant(row.try_get(column)?, column)
 }
 
@@ -37,17 +36,4 @@ pub(crate) fn json<T: DeserializeOwned>(text: &str, column: &'static str) -> Res
 
 pub(crate) fn text(value: &impl Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|_| StoreError::Corrupt("a value that JSON cannot hold"))
-}
-
-/// Pushes `($1, $2, ...)`.
-pub(crate) fn among<T>(query: &mut QueryBuilder<Sqlite>, values: impl Iterator<Item = T>)
-where
-    T: for<'q> sqlx::Encode<'q, Sqlite> + sqlx::Type<Sqlite> + Send,
-{
-    query.push("(");
-    let mut list = query.separated(", ");
-    for value in values {
-        list.push_bind(value);
-    }
-    query.push(")");
 }

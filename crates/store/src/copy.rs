@@ -4,22 +4,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
+use sqlx::Connection as _;
 
+use crate::database::{Row, sqlite::connect};
 use crate::payload_files::FileId;
 use crate::payload_references::file_id;
-use crate::{BUSY, StoreError, private_file};
-
-async fn connect(file: &Path, read_only: bool) -> Result<SqliteConnection, StoreError> {
-    let options = SqliteConnectOptions::new()
-        .filename(file)
-        .create_if_missing(false)
-        .read_only(read_only)
-        .busy_timeout(BUSY)
-        .disable_statement_logging();
-    Ok(SqliteConnection::connect_with(&options).await?)
-}
+use crate::{StoreError, private_file};
 
 /// Writes a snapshot of the database to the file `to`, which must not exist or be empty. Others may write meanwhile.
 pub async fn copy_database(from: &Path, to: &Path) -> Result<(), StoreError> {
@@ -45,7 +35,7 @@ pub async fn payload_files_in(database: &Path) -> Result<Vec<FileId>, StoreError
     connection.close().await?;
     let mut files = Vec::with_capacity(rows.len());
     for row in rows {
-        files.extend(file_id(&row, "file")?);
+        files.extend(file_id(&Row::Sqlite(row), "file")?);
     }
     Ok(files)
 }

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use sqlx::Connection;
-use sqlx::sqlite::SqliteConnectOptions;
 use wire::EndpointId;
 
 use crate::columns::id;
-use crate::{BUSY, Command, Store, StoreError, Tx};
+use crate::database::{query, query_scalar, sqlite::connect};
+use crate::{Command, Store, StoreError, Tx};
+use sqlx::Connection as _;
 
 /// How many of each are in the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct StoreCounts {
 }
 
 /// An empty command: shows that the writer commits.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Probe;
 
 impl Command for Probe {
@@ -32,7 +32,7 @@ impl Command for Probe {
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
         // Touches the file without changing what it says.
-        sqlx::query("UPDATE endpoints SET credential = credential WHERE id = $1")
+        query("UPDATE endpoints SET credential = credential WHERE id = $1")
             .bind([0_u8].as_slice())
             .execute(tx)
             .await?;
@@ -44,20 +44,20 @@ impl Store {
     /// Counts.
     pub async fn counts(&self) -> Result<StoreCounts, StoreError> {
         let count = |sql: &'static str| async move {
-            let count: i64 = sqlx::query_scalar(sql).fetch_one(&self.readers).await?;
+            let count: i64 = query_scalar(sql).fetch_one(&self.readers).await?;
             Ok::<_, StoreError>(count)
         };
         let mut counts = StoreCounts {
-            waiting: count("SELECT coalesce(sum(waiting), 0) FROM endpoint_tasks").await?,
-            taken: count("SELECT coalesce(sum(taken), 0) FROM endpoint_tasks").await?,
+            waiting: count("SELECT CAST(coalesce(sum(waiting), 0) AS BIGINT) FROM endpoint_tasks").await?,
+            taken: count("SELECT CAST(coalesce(sum(taken), 0) AS BIGINT) FROM endpoint_tasks").await?,
             deliveries: count("SELECT count(*) FROM deliveries").await?,
             ..StoreCounts::default()
         };
-        let rows = sqlx::query("SELECT id, manager_id FROM endpoints").fetch_all(&self.readers).await?;
+        let rows = query("SELECT id, manager_id FROM endpoints").fetch_all(&self.readers).await?;
         for row in &rows {
             let endpoint = EndpointId::from_uuid(id(row, "id")?);
             counts.endpoints.push(endpoint);
-            if sqlx::Row::try_get::<Option<&[u8]>, _>(row, "manager_id")?.is_none() {
+            if row.try_get::<Option<&[u8]>>("manager_id")?.is_none() {
                 counts.unmanaged.push(endpoint);
             }
         }
@@ -66,14 +66,13 @@ impl Store {
 
     /// Whether the store reads and commits.
     pub async fn check_works(&self) -> Result<(), StoreError> {
-        sqlx::query_scalar::<_, i64>("SELECT 1").fetch_one(&self.readers).await?;
+        query("SELECT 1").fetch_one(&self.readers).await?;
         self.write(Probe).await
     }
 
     /// Runs SQLite's integrity check on the database in `file`; answers `ok` or what is wrong.
     pub async fn check_integrity(file: &Path) -> Result<String, StoreError> {
-        let options = SqliteConnectOptions::new().filename(file).read_only(true).busy_timeout(BUSY);
-        let mut connection = sqlx::SqliteConnection::connect_with(&options).await?;
+        let mut connection = connect(file, true).await?;
         let said = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut connection).await?;
         connection.close().await?;
         Ok(said)

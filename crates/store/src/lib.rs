@@ -1,13 +1,14 @@
 //! The store: everything that the service keeps on disk.
 //!
-//! One concrete [`Store`] over SQLite: a pool of readers, and one [`writer`] whose transactions many requests share.
-//! Each table's commands live in the file of its noun. The SQL is kept to what PostgreSQL reads too.
+//! One concrete [`Store`] over SQLite or PostgreSQL: a pool of readers, and one [`writer`] whose transactions many requests
+//! share. Each table's commands live in the file of its noun, in SQL that both databases read.
 //!
 //! A command decides nothing: it reads and writes what it is told, in one transaction, or changes nothing.
 
 mod columns;
 mod copy;
 mod counts;
+mod database;
 pub mod identity;
 mod migrations;
 mod payload_files;
@@ -20,30 +21,30 @@ pub mod secret;
 #[cfg(test)]
 mod statement_cost_tests;
 pub mod tasks;
+#[cfg(any(test, feature = "test-database"))]
+pub mod test_database;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use sqlx::migrate::MigrateError;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{ConnectOptions, Connection};
+use sqlx::ConnectOptions as _;
+use sqlx::sqlite::SqliteConnectOptions;
 
 pub use copy::{copy_database, count_tasks_in, payload_files_in};
 pub use counts::StoreCounts;
+pub use database::Tx;
+pub use database::postgres::{Servers, UrlError};
 pub use identity::*;
 pub use payload_files::{FILE_FROM_BYTES, FileId, StoredContent, scratch};
 pub use tasks::*;
-pub use writer::{Command, Tx};
+pub use writer::Command;
 
-use migrations::{MIGRATIONS, migrator};
+use database::{Readers, postgres, sqlite};
 use payload_files::PayloadFiles;
+use writer::Connection;
 
 /// Why the store failed. A command that answers with an error has written nothing.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -59,11 +60,34 @@ pub enum StoreError {
     #[error("the store is closed")]
     Closed,
     #[error(
-        "the database was written by a newer version of farcall (it has change {0}, this version knows {known}): run that \
-         version or a later one, or restore a backup that was made before the upgrade",
-        known = MIGRATIONS.last().map_or(0, |(version, ..)| *version)
+        "the database was written by a newer version of farcall (it has change {version}, this version knows {known}): run \
+         that version or a later one, or restore a backup that was made before the upgrade"
     )]
-    Newer(i64),
+    Newer { version: i64, known: i64 },
+    #[error("others were changing the same; nothing was written: try again")]
+    TryAgain,
+    #[error("the database at {0} cannot be reached: {1}")]
+    Unreachable(String, #[source] Arc<sqlx::Error>),
+    #[error(
+        "the database at {0} is in recovery (a standby, or not yet started) and takes no writes: name the primary in \
+         store.url, or all servers, separated by commas"
+    )]
+    InRecovery(String),
+    #[error(
+        "the database at {0} has no connection left: farcall needs 9; raise max_connections in postgresql.conf, or the limit \
+         of the role"
+    )]
+    NoConnections(String),
+    #[error(
+        "the database's encoding is {0}, and has to be UTF8: create it with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+    )]
+    Encoding(String),
+    #[error("PostgreSQL {0} is too old: farcall needs 13 or later")]
+    OldServer(i32),
+    #[error(
+        "another farcall service uses the database at {0}: stop it first; one database serves one service process"
+    )]
+    InUse(String),
     #[error("the path of a copy of the database has to be UTF-8")]
     Path,
 }
@@ -74,19 +98,37 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// How long a statement waits for another connection's lock before it fails.
-const BUSY: Duration = Duration::from_secs(10);
+impl StoreError {
+    /// Others' transactions were in the way.
+    fn is_conflict(&self) -> bool {
+        matches!(self, StoreError::Database(error) if postgres::is_conflict(error))
+    }
+
+    /// The connection to the database has gone.
+    fn is_disconnected(&self) -> bool {
+        matches!(self, StoreError::Database(error) if postgres::is_disconnected(error))
+    }
+}
 
 /// The open store. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Store {
-    readers: SqlitePool,
+    readers: Readers,
     writer: writer::Handle,
     payloads: PayloadFiles,
 }
 
+/// Whether other processes may use the same database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// This is the only service: a second one is refused.
+    Alone,
+    /// For tests of what happens if several write.
+    Shared,
+}
+
 impl Store {
-    /// Opens the database in `file`, making and migrating it as needed, with the files of payloads in the directory
+    /// Opens the SQLite database in `file`, making and migrating it as needed, with the files of payloads in the directory
     /// `payloads` beside it. The caller holds the data directory's lock.
     pub async fn open(file: &Path) -> Result<Store, StoreError> {
         Store::open_with(file, |options| options.disable_statement_logging()).await
@@ -97,36 +139,23 @@ impl Store {
         file: &Path,
         further: fn(SqliteConnectOptions) -> SqliteConnectOptions,
     ) -> Result<Store, StoreError> {
-        private_file::restrict_database(file).map_err(|error| match error.kind() {
-            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-                StoreError::ReadOnly(file.to_owned())
-            }
-            _ => StoreError::File(Arc::new(error)),
-        })?;
-        let options = SqliteConnectOptions::new()
-            .filename(file)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(BUSY);
-        let options = further(options);
-        // Each migration commits. Without an fsync at each a new database is ready sooner; a power failure undoes some, and
-        // the next start runs them again. The first commit after this makes them durable with itself.
-        let unsynced = options.clone().synchronous(SqliteSynchronous::Normal);
-        let mut connection = sqlx::SqliteConnection::connect_with(&unsynced).await?;
-        migrator(MIGRATIONS).run_direct(None, &mut connection, false).await.map_err(|error| match error {
-            MigrateError::VersionMissing(version) => StoreError::Newer(version),
-            error => sqlx::Error::Migrate(Box::new(error)).into(),
-        })?;
-        sqlx::raw_sql("PRAGMA synchronous = FULL").execute(&mut connection).await?;
-        // A database that can only be read serves nobody: better not to start than to refuse everything.
-        sqlx::raw_sql("PRAGMA user_version = 0").execute(&mut connection).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(4)
-            .connect_lazy_with(options.create_if_missing(false).read_only(true));
+        let (tx, readers) = sqlite::open(file, further).await?;
         let payloads = PayloadFiles::open(&file.with_file_name("payloads"))?;
-        Ok(Store { readers, writer: writer::start(connection), payloads })
+        Ok(Store { readers, writer: writer::start(Connection::Sqlite(tx)), payloads })
+    }
+
+    /// Opens the PostgreSQL database at `servers`, migrating it as needed, with the files of payloads in the directory
+    /// `payloads`.
+    pub async fn open_postgres(
+        servers: &Servers,
+        payloads: &Path,
+        sharing: Sharing,
+    ) -> Result<Store, StoreError> {
+        let lock = sharing == Sharing::Alone;
+        let (tx, switch, readers) = postgres::open(servers, lock).await?;
+        let payloads = PayloadFiles::open(payloads)?;
+        let session = writer::postgres::Session::new(servers.clone(), lock, tx, switch);
+        Ok(Store { readers, writer: writer::start(Connection::Postgres(Box::new(session))), payloads })
     }
 
     /// Keeps payloads and results of at least `bytes` in files of their own.

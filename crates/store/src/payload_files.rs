@@ -20,6 +20,7 @@ use uuid::Uuid;
 use wire::TaskId;
 
 use crate::columns::key;
+use crate::database::query;
 use crate::random;
 use crate::{Store, StoreError};
 
@@ -227,7 +228,7 @@ impl Store {
             Ok(content) => return Ok(Some(content)),
             Err(error) => error,
         };
-        let named = sqlx::query(row).bind(key(task.as_uuid())).fetch_optional(&self.readers).await?;
+        let named = query(row).bind(key(task.as_uuid())).fetch_optional(&self.readers).await?;
         if named.is_some() { Err(error) } else { Ok(None) }
     }
 }

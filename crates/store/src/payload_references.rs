@@ -4,32 +4,31 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite};
 use uuid::Uuid;
 
-use crate::columns::{ROWS, among, key};
+use crate::columns::{ROWS, key};
+use crate::database::{Row, StatementBuilder};
 use crate::payload_files::{FileId, StoredContent};
 use crate::{Store, StoreError};
 
 /// Reads where content is kept, in the row or in a file, from three columns.
 pub(crate) fn stored_content(
-    row: &SqliteRow,
+    row: &Row,
     here: &'static str,
     file: &'static str,
     bytes: &'static str,
 ) -> Result<StoredContent, StoreError> {
-    if let Some(content) = row.try_get::<Option<&[u8]>, _>(here)? {
+    if let Some(content) = row.try_get_bytes(here)? {
         return Ok(StoredContent::Inline(content.to_vec().into()));
     }
-    let Some(id) = row.try_get::<Option<&[u8]>, _>(file)? else { return Err(StoreError::Corrupt(here)) };
+    let Some(id) = row.try_get::<Option<&[u8]>>(file)? else { return Err(StoreError::Corrupt(here)) };
     let id = FileId::from_uuid(Uuid::from_slice(id).map_err(|_| StoreError::Corrupt(file))?);
     let bytes: i64 = row.try_get(bytes)?;
     Ok(StoredContent::File { id, bytes: usize::try_from(bytes).map_err(|_| StoreError::Corrupt(file))? })
 }
 
 /// Reads the file id of a column that may be NULL.
-pub(crate) fn file_id(row: &SqliteRow, column: &'static str) -> Result<Option<FileId>, StoreError> {
+pub(crate) fn file_id(row: &Row, column: &'static str) -> Result<Option<FileId>, StoreError> {
     let id: Option<&[u8]> = row.try_get(column)?;
     id.map(|id| Uuid::from_slice(id).map(FileId::from_uuid).map_err(|_| StoreError::Corrupt(column)))
         .transpose()
@@ -54,9 +53,9 @@ impl Store {
             for (table, column) in
                 [("assignments", "payload_file"), ("results", "file"), ("staged_tasks", "payload_file")]
             {
-                let select = format!("SELECT {column} AS file FROM {table} WHERE {column} IN ");
-                let mut select = QueryBuilder::<Sqlite>::new(select);
-                among(&mut select, files.iter().map(|file| key(file.as_uuid())));
+                let select = format!("SELECT {column} AS file FROM {table} WHERE {column}");
+                let mut select = StatementBuilder::new(select);
+                select.push_in(files.iter().map(|file| key(file.as_uuid())));
                 for row in select.build().fetch_all(&self.readers).await? {
                     named.extend(file_id(&row, "file")?);
                 }

@@ -1,6 +1,8 @@
 //! Ids and secrets that the store draws: the only place that does. Commands get the ids of their rows as parameters.
 #![allow(clippy::disallowed_methods)] // this is the module that the lint points everybody to
 
+use std::time::Duration;
+
 use rand::RngExt;
 use uuid::Uuid;
 
@@ -12,4 +14,9 @@ pub(crate) fn ordered_id() -> Uuid {
 /// 32 random bytes: enough for a secret that nobody can guess.
 pub(crate) fn random_bytes() -> [u8; 32] {
     rand::rng().random()
+}
+
+/// A time between nothing and `most`.
+pub(crate) fn up_to(most: Duration) -> Duration {
+    most.mul_f64(rand::rng().random_range(0.0..1.0))
 }

@@ -5,14 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use jiff::{SignedDuration, Timestamp};
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{Connection, SqliteConnection};
+use sqlx::{Connection as _, SqliteConnection};
 use wire::TaskId;
 use wire::message::TaskState;
 
 use super::*;
+use crate::database::query;
 use crate::tasks::state::Outcome;
 use crate::tasks::submit::{SubmitAttempt, SubmitStep};
-use crate::tests::{endpoint, opened, submission, task};
+use crate::test_database::TestDatabase;
+use crate::tests::{endpoint, opened_with, submission, task};
 
 /// The steps that a connection has made.
 #[derive(Clone, Default)]
@@ -35,9 +37,9 @@ impl Meter {
 
 /// A store whose commands are run here, one after another, on a connection that counts.
 struct Metered {
-    _directory: tempfile::TempDir,
+    _directory: TestDatabase,
     store: Store,
-    writer: SqliteConnection,
+    writer: Tx,
     meter: Meter,
 }
 
@@ -53,7 +55,7 @@ fn tasks(range: std::ops::Range<usize>) -> Vec<TaskId> {
 
 impl Metered {
     async fn new() -> Metered {
-        let (directory, store) = opened().await;
+        let (directory, store) = opened_with(|options| options.disable_statement_logging()).await;
         let store = store.with_files_from(usize::MAX);
         let options = SqliteConnectOptions::new()
             .filename(directory.path().join("farcall.db"))
@@ -62,21 +64,22 @@ impl Metered {
         let meter = Meter::default();
         meter.read(&mut writer).await;
         let mut readers = Vec::new();
-        while readers.len() < store.readers.options().get_max_connections() as usize {
-            let mut reader = store.readers.acquire().await.unwrap();
+        let Readers::Sqlite(pool) = &store.readers else { panic!("SQLite") };
+        while readers.len() < pool.options().get_max_connections() as usize {
+            let mut reader = pool.acquire().await.unwrap();
             meter.read(&mut reader).await;
             readers.push(reader);
         }
-        Metered { _directory: directory, store, writer, meter }
+        Metered { _directory: directory, store, writer: Tx::Sqlite(writer), meter }
     }
 
     /// Runs `command`; what it answers, and its steps.
     async fn run<C: Command>(&mut self, command: C) -> (C::Output, u64) {
-        let mut transaction = self.writer.begin().await.unwrap();
+        query("BEGIN").execute(&mut self.writer).await.unwrap();
         self.meter.take();
-        let output = command.run(&mut transaction).await.unwrap();
+        let output = command.run(&mut self.writer).await.unwrap();
         let steps = self.meter.take();
-        transaction.commit().await.unwrap();
+        query("COMMIT").execute(&mut self.writer).await.unwrap();
         (output, steps)
     }
 
@@ -173,7 +176,7 @@ async fn what_heartbeats_say_is_bounded_and_costs_what_it_is() {
 
 #[tokio::test]
 async fn a_heartbeat_speaks_of_its_endpoints_own_open_tasks() {
-    let (_directory, store) = opened().await;
+    let (_directory, store) = opened_with(|options| options.disable_statement_logging()).await;
     let first = submission(&store, 1, 0, &tasks(0..3), NOW).await;
     store.submit(first).await.unwrap();
     let other = submission(&store, 2, 1, &tasks(3..4), NOW).await;
@@ -222,7 +225,7 @@ async fn many_open_tasks_are_read_some_at_a_time() {
 
 #[tokio::test]
 async fn registrations_whose_answers_were_lost_do_not_pile_up() {
-    let (_directory, store) = opened().await;
+    let (_directory, store) = opened_with(|options| options.disable_statement_logging()).await;
     let found = store.endpoint(endpoint(0)).await.unwrap().unwrap();
     for n in 2..=100 {
         let secret = crate::secret::Hash::of("s");

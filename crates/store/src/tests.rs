@@ -8,9 +8,15 @@ use proptest::prelude::*;
 use uuid::Uuid;
 use wire::{ClientId, EndpointId, FunctionId, IdentityId, RequestId, TaskGroupId, TaskId};
 
+use sqlx::migrate::MigrateError;
+use sqlx::{Connection as _, SqliteConnection};
+
 use super::*;
+use crate::database::query;
+use crate::migrations::{SQLITE, migrator};
 use crate::secret::Hash;
 use crate::tasks::state::{Outcome, State, TaskHolder};
+use crate::test_database::TestDatabase;
 
 pub(crate) const OWNER: IdentityId = IdentityId::from_uuid(Uuid::from_u128(1));
 pub(crate) const GROUP: TaskGroupId = TaskGroupId::from_uuid(Uuid::from_u128(2));
@@ -79,15 +85,24 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
     prop::collection::vec(operation, 1..25)
 }
 
-pub(crate) async fn opened() -> (tempfile::TempDir, Store) {
-    opened_with(|options| options.disable_statement_logging()).await
+pub(crate) async fn opened() -> (TestDatabase, Store) {
+    let database = TestDatabase::new().await;
+    let store = database.open().await;
+    let store = prepared(store).await;
+    (database, store)
 }
 
+/// A store in a SQLite file, for what is measured there.
 pub(crate) async fn opened_with(
     further: fn(SqliteConnectOptions) -> SqliteConnectOptions,
-) -> (tempfile::TempDir, Store) {
-    let directory = tempfile::tempdir().unwrap();
-    let store = Store::open_with(&directory.path().join("farcall.db"), further).await.unwrap();
+) -> (TestDatabase, Store) {
+    let database = TestDatabase::sqlite();
+    let store = Store::open_with(&database.path().join("farcall.db"), further).await.unwrap();
+    let store = prepared(store).await;
+    (database, store)
+}
+
+async fn prepared(store: Store) -> Store {
     let store = store.with_files_from(4);
     let client = Client {
         id: OWNER,
@@ -128,7 +143,7 @@ pub(crate) async fn opened_with(
         };
         assert_eq!(store.write(register).await.unwrap(), RegistrationResult::Credential(1));
     }
-    (directory, store)
+    store
 }
 
 /// What the tests know of the store by themselves.
@@ -349,17 +364,17 @@ async fn when_a_submit_is_known_again() {
 }
 
 /// Keeps so many bytes of the id of the first submit's task: fewer than all can't be read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Garble(i64);
 
 impl Command for Garble {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
-        sqlx::query("UPDATE submissions SET task_ids = substr($2, -$1) WHERE id = $3")
-            .bind(self.0)
-            .bind(columns::key(Uuid::from_u128(1001)))
+        let tasks = columns::key(Uuid::from_u128(1001));
+        query("UPDATE submissions SET task_ids = $2 WHERE id = $1")
             .bind(columns::key(Uuid::from_u128(1)))
+            .bind(&tasks[16 - usize::try_from(self.0).unwrap_or(16)..])
             .execute(tx)
             .await?;
         Ok(())
@@ -368,19 +383,19 @@ impl Command for Garble {
 
 #[tokio::test]
 async fn a_database_of_each_earlier_version_is_opened_and_a_later_one_refused() {
-    let newest = MIGRATIONS.len();
+    let newest = SQLITE.len();
     for known in 1..=newest {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("farcall.db");
         let options = SqliteConnectOptions::new().filename(&file).create_if_missing(true);
-        let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
-        migrator(&MIGRATIONS[..known]).run_direct(None, &mut connection, false).await.unwrap();
+        let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+        migrator(&SQLITE[..known]).run_direct(None, &mut connection, false).await.unwrap();
         connection.close().await.unwrap();
         let store = Store::open(&file).await.unwrap();
         assert!(!store.has_accounts().await.unwrap(), "{known}");
         store.close().await;
-        let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
-        let earlier = migrator(&MIGRATIONS[..newest - 1]).run_direct(None, &mut connection, false).await;
+        let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+        let earlier = migrator(&SQLITE[..newest - 1]).run_direct(None, &mut connection, false).await;
         assert!(matches!(earlier, Err(MigrateError::VersionMissing(_))), "{earlier:?}");
     }
 }
@@ -558,9 +573,9 @@ async fn endpoints_made_before_metadata_lay_apart_keep_theirs() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("farcall.db");
     let options = SqliteConnectOptions::new().filename(&file).create_if_missing(true);
-    let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
-    let before = MIGRATIONS.iter().position(|(version, ..)| *version == 9).unwrap();
-    migrator(&MIGRATIONS[..before]).run_direct(None, &mut connection, false).await.unwrap();
+    let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+    let before = SQLITE.iter().position(|(version, ..)| *version == 9).unwrap();
+    migrator(&SQLITE[..before]).run_direct(None, &mut connection, false).await.unwrap();
     let admin = IdentityId::from_uuid(Uuid::from_u128(0xabcdef << 40));
     let rows = [
         (0, "[]".to_owned(), r#"{"hostname": "h", "other": [1]}"#),
@@ -599,9 +614,9 @@ async fn endpoints_made_before_metadata_lay_apart_keep_theirs() {
 /// However many endpoints others have, and however much they say of themselves, a list goes along an index.
 #[tokio::test]
 async fn lists_of_endpoints_scan_no_table() {
-    let (_directory, store) = opened().await;
+    let (_directory, store) = opened_with(|options| options).await;
     for seen in [VisibleAs::Owned, VisibleAs::Administered, VisibleAs::Public] {
-        let rows = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", seen.sql())))
+        let rows = query(format!("EXPLAIN QUERY PLAN {}", seen.sql()))
             .bind(columns::key(OWNER.as_uuid()))
             .bind("ep")
             .bind(columns::key(OWNER.as_uuid()))
@@ -609,7 +624,7 @@ async fn lists_of_endpoints_scan_no_table() {
             .fetch_all(&store.readers)
             .await
             .unwrap();
-        let plan: Vec<String> = rows.iter().map(|row| sqlx::Row::get(row, "detail")).collect();
+        let plan: Vec<String> = rows.iter().map(|row| row.try_get("detail").unwrap()).collect();
         assert!(plan.iter().any(|step| step.contains("USING")), "{seen:?}: {plan:?}");
         assert!(!plan.iter().any(|step| step.starts_with("SCAN")), "{seen:?}: {plan:?}");
     }
@@ -689,8 +704,9 @@ async fn a_holder_has_the_newest_credentials() {
 }
 
 async fn count(store: &Store, table: &str) -> i64 {
-    let sql = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
-    sqlx::query_scalar(sql).fetch_one(&store.readers).await.unwrap()
+    let row =
+        query(format!("SELECT count(*) AS number FROM {table}")).fetch_one(&store.readers).await.unwrap();
+    row.try_get("number").unwrap()
 }
 
 /// A hash for which what need not be done each time is done.

@@ -24,6 +24,7 @@ use identity::providers::settings::Settings as IdentitySettings;
 pub struct Config {
     pub http: Http,
     pub amqp: Amqp,
+    pub store: StoreSettings,
     pub limits: Limits,
     pub tls: Tls,
     pub metrics: Metrics,
@@ -62,6 +63,13 @@ pub struct Tls {
     /// with those between it and the root.
     pub certificate: Option<PathBuf>,
     pub key: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreSettings {
+    /// `postgres://USER@HOST:PORT/DATABASE`. Absent: SQLite, in the data directory.
+    pub url: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]

@@ -4,6 +4,7 @@ pub mod administration;
 pub mod backup;
 pub mod config;
 pub mod data_directory;
+pub mod database;
 pub mod doctor;
 pub mod health;
 pub mod listen_plan;

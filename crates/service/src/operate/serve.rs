@@ -20,6 +20,7 @@ use crate::operate::administration;
 use crate::operate::administration::Administration;
 use crate::operate::config::{Config, Tls};
 use crate::operate::data_directory::{Directory, DirectoryError};
+use crate::operate::database::{self, DatabaseError};
 use crate::operate::health::{self, Health};
 use crate::rest;
 use crate::rest::{App, BodyRoom, SubmitAnswers};
@@ -35,15 +36,15 @@ use identity::providers::Upstreams;
 use identity::providers::settings::SettingsError;
 use identity::rates::RateLimiter;
 use identity::web::Web;
+use store::Store;
 use store::private_file;
-use store::{Store, StoreError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     #[error(transparent)]
     Directory(#[from] DirectoryError),
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Database(#[from] DatabaseError),
     #[error(transparent)]
     Dispatch(#[from] DispatchError),
     #[error(transparent)]
@@ -144,7 +145,8 @@ impl Service {
         let certificates =
             certificate_files(&config.tls, directory.root()).map(Certificates::open).transpose()?;
         let listeners = listeners::open(super::listen_plan::plan(&config)).await?;
-        let store = Store::open(&directory.database()).await?.with_files_from(config.limits.file_from_bytes);
+        let store =
+            database::open(&directory, &config.store).await?.with_files_from(config.limits.file_from_bytes);
         let identity = Identity::new(store.clone(), directory.keys());
         let presence = Presence::new(&config.limits);
         let metrics = Metrics::default();
@@ -208,7 +210,7 @@ impl Service {
                 tracing::error!(%error, "there is no signing key: logins that need an id token fail");
             }
         });
-        if !store.has_accounts().await? {
+        if !store.has_accounts().await.map_err(DatabaseError::from)? {
             welcome(&directory);
         }
         let addresses = Addresses::of(&listeners);

@@ -4,6 +4,7 @@
 use wire::{ClientId, IdentityId};
 
 use crate::columns::key;
+use crate::database::{query, query_scalar};
 use crate::secret::Hash;
 use crate::{StoreError, Tx};
 
@@ -17,7 +18,7 @@ pub(crate) async fn is_active(
     token: Option<Hash>,
 ) -> Result<bool, StoreError> {
     if let Some(token) = token {
-        let known = sqlx::query("SELECT 1 FROM tokens WHERE hash = $1")
+        let known = query("SELECT 1 FROM tokens WHERE hash = $1")
             .bind(token.as_bytes().to_vec())
             .fetch_optional(&mut *tx)
             .await?;
@@ -25,12 +26,12 @@ pub(crate) async fn is_active(
             return Ok(false);
         }
     }
-    let own: Option<bool> = sqlx::query_scalar("SELECT disabled FROM identities WHERE id = $1")
+    let own: Option<bool> = query_scalar("SELECT disabled FROM identities WHERE id = $1")
         .bind(key(owner.as_uuid()))
         .fetch_optional(&mut *tx)
         .await?;
     let Some(client) = client else { return Ok(own == Some(false)) };
-    let asking: Option<bool> = sqlx::query_scalar(
+    let asking: Option<bool> = query_scalar(
         "SELECT disabled FROM identities WHERE id = $1 UNION ALL SELECT disabled FROM native_apps WHERE id = $1",
     )
     .bind(key(client.as_uuid()))
@@ -51,7 +52,7 @@ pub struct AccountVersion {
 /// the transaction that issues something for its secret, so that a request that showed the secret before a reset gets nothing
 /// after it.
 pub(crate) async fn is_current(tx: &mut Tx, account: AccountVersion) -> Result<bool, StoreError> {
-    let current = sqlx::query(
+    let current = query(
         "SELECT 1 FROM identities i JOIN identities p ON p.id = coalesce(i.primary_id, i.id) \
          WHERE i.id = $1 AND i.generation = $2 AND NOT i.disabled AND NOT p.disabled",
     )

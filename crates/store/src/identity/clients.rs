@@ -1,12 +1,11 @@
 //! Applications: client identities, which keep a secret, and native ones, which cannot.
 
 use jiff::Timestamp;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 use wire::{ClientId, IdentityId};
 
 use super::account_status::AccountVersion;
 use crate::columns::{id, json, key, text, time};
+use crate::database::{Row, query};
 use crate::secret::Hash;
 use crate::{Command, Store, StoreError, Tx};
 
@@ -48,7 +47,7 @@ pub struct NativeApp {
 }
 
 /// Adds a client identity.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct AddClient(pub Client);
 
 impl Command for AddClient {
@@ -56,7 +55,7 @@ impl Command for AddClient {
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
         let client = self.0;
-        sqlx::query(
+        query(
             "INSERT INTO identities (id, kind, username, name, disabled, created_us) \
              VALUES ($1, 'client', $2, $3, $4, $5)",
         )
@@ -67,7 +66,7 @@ impl Command for AddClient {
         .bind(client.created.as_microsecond())
         .execute(&mut *tx)
         .await?;
-        sqlx::query(
+        query(
             "INSERT INTO clients (identity_id, secret_hash, resource_server, created_us) VALUES ($1, $2, $3, $4)",
         )
         .bind(key(client.id.as_uuid()))
@@ -81,7 +80,7 @@ impl Command for AddClient {
 }
 
 /// Replaces a client's secret.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SetSecret {
     pub client: IdentityId,
     pub secret: Hash,
@@ -91,7 +90,7 @@ impl Command for SetSecret {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
-        sqlx::query("UPDATE clients SET secret_hash = $2 WHERE identity_id = $1")
+        query("UPDATE clients SET secret_hash = $2 WHERE identity_id = $1")
             .bind(key(self.client.as_uuid()))
             .bind(self.secret.as_bytes())
             .execute(tx)
@@ -101,7 +100,7 @@ impl Command for SetSecret {
 }
 
 /// Adds or replaces a native application.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PutNativeApp(pub NativeApp);
 
 impl Command for PutNativeApp {
@@ -109,7 +108,7 @@ impl Command for PutNativeApp {
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
         let app = self.0;
-        sqlx::query(
+        query(
             "INSERT INTO native_apps (id, name, redirect_uris_json, disabled, created_us) \
              VALUES ($1, $2, $3, $4, $5) ON CONFLICT (id) DO UPDATE SET name = excluded.name, \
              redirect_uris_json = excluded.redirect_uris_json, disabled = excluded.disabled",
@@ -126,7 +125,7 @@ impl Command for PutNativeApp {
 }
 
 /// Removes a native application and its tokens.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RemoveNativeApp(pub ClientId);
 
 impl Command for RemoveNativeApp {
@@ -134,7 +133,7 @@ impl Command for RemoveNativeApp {
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
         for sql in ["DELETE FROM tokens WHERE client_id = $1", "DELETE FROM native_apps WHERE id = $1"] {
-            sqlx::query(sql).bind(key(self.0.as_uuid())).execute(&mut *tx).await?;
+            query(sql).bind(key(self.0.as_uuid())).execute(&mut *tx).await?;
         }
         Ok(())
     }
@@ -142,7 +141,7 @@ impl Command for RemoveNativeApp {
 
 impl Store {
     pub async fn client(&self, client: IdentityId) -> Result<Option<Client>, StoreError> {
-        let row = sqlx::query(
+        let row = query(
             "SELECT i.id, i.username, i.name, i.disabled, c.secret_hash, c.resource_server, i.generation, c.created_us \
              FROM clients c JOIN identities i ON i.id = c.identity_id WHERE i.id = $1",
         )
@@ -154,7 +153,7 @@ impl Store {
 
     /// All of them, oldest first.
     pub async fn clients(&self) -> Result<Vec<Client>, StoreError> {
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT i.id, i.username, i.name, i.disabled, c.secret_hash, c.resource_server, i.generation, c.created_us \
              FROM clients c JOIN identities i ON i.id = c.identity_id ORDER BY c.created_us",
         )
@@ -164,18 +163,17 @@ impl Store {
     }
 
     pub async fn native_app(&self, app: ClientId) -> Result<Option<NativeApp>, StoreError> {
-        let row = sqlx::query(
-            "SELECT id, name, redirect_uris_json, disabled, created_us FROM native_apps WHERE id = $1",
-        )
-        .bind(key(app.as_uuid()))
-        .fetch_optional(&self.readers)
-        .await?;
+        let row =
+            query("SELECT id, name, redirect_uris_json, disabled, created_us FROM native_apps WHERE id = $1")
+                .bind(key(app.as_uuid()))
+                .fetch_optional(&self.readers)
+                .await?;
         row.map(|row| app_of(&row)).transpose()
     }
 
     /// All of them, oldest first.
     pub async fn native_apps(&self) -> Result<Vec<NativeApp>, StoreError> {
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT id, name, redirect_uris_json, disabled, created_us FROM native_apps ORDER BY created_us",
         )
         .fetch_all(&self.readers)
@@ -184,7 +182,7 @@ impl Store {
     }
 }
 
-fn client_of(row: &SqliteRow) -> Result<Client, StoreError> {
+fn client_of(row: &Row) -> Result<Client, StoreError> {
     Ok(Client {
         id: IdentityId::from_uuid(id(row, "id")?),
         username: row.try_get("username")?,
@@ -197,7 +195,7 @@ fn client_of(row: &SqliteRow) -> Result<Client, StoreError> {
     })
 }
 
-fn app_of(row: &SqliteRow) -> Result<NativeApp, StoreError> {
+fn app_of(row: &Row) -> Result<NativeApp, StoreError> {
     Ok(NativeApp {
         id: ClientId::from_uuid(id(row, "id")?),
         name: row.try_get("name")?,

@@ -2,12 +2,12 @@
 //! exchange is detected.
 
 use jiff::Timestamp;
-use sqlx::Row;
 use uuid::Uuid;
 use wire::{ClientId, IdentityId};
 
 use super::account_status::is_active;
 use crate::columns::{id, key, time};
+use crate::database::{query, query_scalar};
 use crate::secret::Hash;
 use crate::{Command, Store, StoreError, Tx};
 
@@ -39,7 +39,7 @@ pub struct Code {
 /// Adds a code, and removes codes that expired long before. Answers whether it was added: not when the session has ended since
 /// its cookie was shown or the person has signed in anew with it, when they act as somebody else, or when they or the
 /// application are shut out.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct AddCode {
     pub hash: Hash,
     pub code: Code,
@@ -59,25 +59,23 @@ impl Command for AddCode {
         {
             return Ok(false);
         }
-        sqlx::query(
-            "DELETE FROM codes WHERE hash IN (SELECT hash FROM codes WHERE expires_us < $1 LIMIT $2)",
-        )
-        .bind(self.forget.as_microsecond())
-        .bind(REMOVED_AT_A_TIME)
-        .execute(&mut *tx)
-        .await?;
+        query("DELETE FROM codes WHERE hash IN (SELECT hash FROM codes WHERE expires_us < $1 LIMIT $2)")
+            .bind(self.forget.as_microsecond())
+            .bind(REMOVED_AT_A_TIME)
+            .execute(&mut *tx)
+            .await?;
         // Finding the oldest takes as many steps as there are codes: it is done now and then.
         if self.hash.is_one_in_256() {
-            sqlx::query(
+            query(
                 "DELETE FROM codes WHERE hash IN (SELECT hash FROM codes WHERE identity_id = $1 \
-                 ORDER BY expires_us DESC LIMIT -1 OFFSET $2)",
+                 ORDER BY expires_us DESC LIMIT 9223372036854775807 OFFSET $2)",
             )
             .bind(key(code.identity.as_uuid()))
             .bind(MOST)
             .execute(&mut *tx)
             .await?;
         }
-        sqlx::query(
+        query(
             "INSERT INTO codes (hash, client_id, identity_id, session_id, grant_id, redirect_uri, challenge, \
              scope, state, nonce, offline, expires_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         )
@@ -101,7 +99,7 @@ impl Command for AddCode {
 
 /// Whether `cookie` opens the session of `code`, in which the person still acts as its identity.
 async fn opens(tx: &mut Tx, cookie: Hash, code: &Code) -> Result<bool, StoreError> {
-    let session = sqlx::query(
+    let session = query(
         "SELECT 1 FROM sessions s JOIN identities i ON i.id = s.identity_id \
          WHERE s.id = $1 AND s.cookie_hash = $2 AND coalesce(i.primary_id, i.id) = $3",
     )
@@ -124,7 +122,7 @@ pub enum CodeUse {
 }
 
 /// Exchanges a code. A second exchange ends all tokens of the first.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct UseCode {
     pub hash: Hash,
     pub now: Timestamp,
@@ -134,17 +132,16 @@ impl Command for UseCode {
     type Output = CodeUse;
 
     async fn run(self, tx: &mut Tx) -> Result<CodeUse, StoreError> {
-        let used = sqlx::query(
-            "UPDATE codes SET used_us = $2 WHERE hash = $1 AND used_us IS NULL AND expires_us > $2",
-        )
-        .bind(self.hash.as_bytes())
-        .bind(self.now.as_microsecond())
-        .execute(&mut *tx)
-        .await?;
-        if used.rows_affected() == 1 {
+        let used =
+            query("UPDATE codes SET used_us = $2 WHERE hash = $1 AND used_us IS NULL AND expires_us > $2")
+                .bind(self.hash.as_bytes())
+                .bind(self.now.as_microsecond())
+                .execute(&mut *tx)
+                .await?;
+        if used == 1 {
             return Ok(CodeUse::First);
         }
-        let grant: Option<Vec<u8>> = sqlx::query_scalar(
+        let grant: Option<Vec<u8>> = query_scalar(
             "UPDATE codes SET replayed = TRUE WHERE hash = $1 AND used_us IS NOT NULL RETURNING grant_id",
         )
         .bind(self.hash.as_bytes())
@@ -163,14 +160,14 @@ pub(crate) async fn end_grant(tx: &mut Tx, grant: Vec<u8>) -> Result<(), StoreEr
         "DELETE FROM tokens WHERE grant_id = $1",
         "DELETE FROM refresh_tokens WHERE grant_id = $1",
     ] {
-        sqlx::query(sql).bind(&grant).execute(&mut *tx).await?;
+        query(sql).bind(&grant).execute(&mut *tx).await?;
     }
     Ok(())
 }
 
 impl Store {
     pub async fn code(&self, hash: Hash) -> Result<Option<Code>, StoreError> {
-        let row = sqlx::query(
+        let row = query(
             "SELECT client_id, identity_id, session_id, grant_id, redirect_uri, challenge, scope, state, nonce, \
              offline, expires_us FROM codes WHERE hash = $1",
         )
@@ -195,7 +192,7 @@ impl Store {
 
     /// Whether the code was used a second time.
     pub async fn code_replayed(&self, hash: Hash) -> Result<bool, StoreError> {
-        let replayed: Option<bool> = sqlx::query_scalar("SELECT replayed FROM codes WHERE hash = $1")
+        let replayed: Option<bool> = query_scalar("SELECT replayed FROM codes WHERE hash = $1")
             .bind(hash.as_bytes())
             .fetch_optional(&self.readers)
             .await?;

@@ -5,12 +5,12 @@
 //! expires; open connections stay. A holder has a bounded number of credentials: a new one replaces the oldest.
 
 use jiff::Timestamp;
-use sqlx::Row;
 use uuid::Uuid;
 use wire::{ClientId, EndpointId, IdentityId};
 
 use super::account_status::is_active;
 use crate::columns::{instant, key};
+use crate::database::{query, query_scalar};
 use crate::secret::Hash;
 use crate::{Command, Store, StoreError, Tx};
 
@@ -49,7 +49,7 @@ pub struct Credential {
 }
 
 /// Issues a client's next credential. Returns its number, or nothing if the account is disabled.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct NewClientCredential {
     pub identity: IdentityId,
     /// The access token with which it is asked for.
@@ -68,12 +68,12 @@ impl Command for NewClientCredential {
         }
         let holder = Holder::Client(self.identity);
         let last: Option<i64> =
-            sqlx::query_scalar("SELECT max(number) FROM credentials WHERE kind = $1 AND subject_id = $2")
+            query_scalar("SELECT max(number) FROM credentials WHERE kind = $1 AND subject_id = $2")
                 .bind(holder.kind())
                 .bind(key(holder.subject()))
                 .fetch_one(&mut *tx)
                 .await?;
-        sqlx::query("DELETE FROM credentials WHERE kind = $1 AND subject_id = $2 AND expires_us < $3")
+        query("DELETE FROM credentials WHERE kind = $1 AND subject_id = $2 AND expires_us < $3")
             .bind(holder.kind())
             .bind(key(holder.subject()))
             .bind(self.now.as_microsecond())
@@ -87,7 +87,7 @@ impl Command for NewClientCredential {
 }
 
 /// Removes the credentials of an endpoint that are older than the one it has just used.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RemoveOlderCredentials {
     pub endpoint: EndpointId,
     pub used: i64,
@@ -98,7 +98,7 @@ impl Command for RemoveOlderCredentials {
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
         let holder = Holder::Endpoint(self.endpoint);
-        sqlx::query("DELETE FROM credentials WHERE kind = $1 AND subject_id = $2 AND number < $3")
+        query("DELETE FROM credentials WHERE kind = $1 AND subject_id = $2 AND number < $3")
             .bind(holder.kind())
             .bind(key(holder.subject()))
             .bind(self.used)
@@ -110,7 +110,7 @@ impl Command for RemoveOlderCredentials {
 
 /// Removes the oldest credentials of `holder` to make room for credential `number`.
 pub(crate) async fn keep_newest(tx: &mut Tx, holder: Holder, number: i64) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM credentials WHERE kind = $1 AND subject_id = $2 AND number <= $3")
+    query("DELETE FROM credentials WHERE kind = $1 AND subject_id = $2 AND number <= $3")
         .bind(holder.kind())
         .bind(key(holder.subject()))
         .bind(number - MOST)
@@ -128,7 +128,7 @@ pub(crate) async fn add(
     expires: Option<Timestamp>,
     client: Option<ClientId>,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO credentials (kind, subject_id, number, secret_hash, created_us, expires_us, client_id) \
          VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
@@ -145,7 +145,7 @@ pub(crate) async fn add(
 }
 
 pub(crate) async fn remove_all(tx: &mut Tx, holder: Holder) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM credentials WHERE kind = $1 AND subject_id = $2")
+    query("DELETE FROM credentials WHERE kind = $1 AND subject_id = $2")
         .bind(holder.kind())
         .bind(key(holder.subject()))
         .execute(tx)
@@ -155,7 +155,7 @@ pub(crate) async fn remove_all(tx: &mut Tx, holder: Holder) -> Result<(), StoreE
 
 impl Store {
     pub async fn credential(&self, holder: Holder, number: i64) -> Result<Option<Credential>, StoreError> {
-        let row = sqlx::query(
+        let row = query(
             "SELECT secret_hash, expires_us, EXISTS (SELECT 1 FROM credentials o WHERE o.kind = c.kind \
              AND o.subject_id = c.subject_id AND o.number < c.number) AS supersedes \
              FROM credentials c WHERE kind = $1 AND subject_id = $2 AND number = $3",
@@ -184,7 +184,7 @@ impl Store {
         token: Hash,
     ) -> Result<Option<Hash>, StoreError> {
         let holder = Holder::Client(identity);
-        let secret: Option<Vec<u8>> = sqlx::query_scalar(
+        let secret: Option<Vec<u8>> = query_scalar(
             "SELECT secret_hash FROM credentials WHERE kind = $1 AND subject_id = $2 AND number = $3 \
              AND EXISTS (SELECT 1 FROM tokens WHERE hash = $4)",
         )

@@ -8,6 +8,7 @@ use super::credentials::{self, Holder};
 use super::sessions::EndSessions;
 use super::tokens::EndTokens;
 use crate::columns::{id, key};
+use crate::database::{query, query_scalar};
 use crate::secret::Hash;
 use crate::{Command, Store, StoreError, Tx};
 
@@ -18,7 +19,7 @@ const HASH_KEPT_FOR: SignedDuration = SignedDuration::from_hours(24 * 180);
 /// its sessions; broker credentials of its own, of its endpoints, of its managers' user endpoints, and of endpoints that it
 /// registered for another identity. Keeps the hashes of the ended secrets. Requests that have shown its
 /// password or secret before get nothing for it: its generation changes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct EndEverything {
     pub identity: IdentityId,
     pub now: Timestamp,
@@ -26,7 +27,7 @@ pub struct EndEverything {
 
 /// Ends everything, and makes the change because of which it ends, in one transaction: nothing is handed out in between. The
 /// ending comes first, since it goes by the link or the application that the change may take away.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct EndEverythingFor<C> {
     pub change: C,
     pub end: EndEverything,
@@ -70,14 +71,13 @@ impl Command for EndEverything {
         let identity = key(self.identity.as_uuid());
         let mut ended = ConnectionsToClose::default();
         // What one that is linked with others has opened at the broker was opened for the first of them.
-        let holders: Vec<Vec<u8>> = sqlx::query_scalar(
+        let holders: Vec<Vec<u8>> = query_scalar(
             "SELECT $1 UNION SELECT primary_id FROM identities WHERE id = $1 AND primary_id IS NOT NULL",
         )
         .bind(&identity)
         .fetch_all(&mut *tx)
         .await?;
-        let endpoints: Vec<Vec<u8>> =
-            sqlx::query_scalar(ENDPOINTS).bind(&identity).fetch_all(&mut *tx).await?;
+        let endpoints: Vec<Vec<u8>> = query_scalar(ENDPOINTS).bind(&identity).fetch_all(&mut *tx).await?;
         self.keep_hashes(tx, &identity, &holders, &endpoints).await?;
         for holder in holders {
             let holder = uuid::Uuid::from_slice(&holder).map_err(|_| StoreError::Corrupt("primary_id"))?;
@@ -92,7 +92,7 @@ impl Command for EndEverything {
             ended.endpoints.push(endpoint);
         }
         let sessions: Vec<Vec<u8>> =
-            sqlx::query_scalar("SELECT session_id FROM authentications WHERE identity_id = $1")
+            query_scalar("SELECT session_id FROM authentications WHERE identity_id = $1")
                 .bind(&identity)
                 .fetch_all(&mut *tx)
                 .await?;
@@ -103,7 +103,7 @@ impl Command for EndEverything {
         EndTokens::Of(self.identity).run(tx).await?;
         EndTokens::Client(ClientId::from_uuid(*self.identity.as_uuid())).run(tx).await?;
         EndSessions(self.identity).run(tx).await?;
-        sqlx::query("UPDATE identities SET generation = generation + 1 WHERE id = $1")
+        query("UPDATE identities SET generation = generation + 1 WHERE id = $1")
             .bind(&identity)
             .execute(tx)
             .await?;
@@ -121,18 +121,18 @@ impl EndEverything {
         endpoints: &[Vec<u8>],
     ) -> Result<(), StoreError> {
         let now = self.now.as_microsecond();
-        sqlx::query("DELETE FROM ended_secrets WHERE until_us < $1").bind(now).execute(&mut *tx).await?;
+        query("DELETE FROM ended_secrets WHERE until_us < $1").bind(now).execute(&mut *tx).await?;
         for sql in [
             KEEP_TOKEN_HASHES,
             "INSERT INTO ended_secrets (hash, identity_id, until_us) SELECT hash, $1, expires_us FROM refresh_tokens \
              WHERE expires_us > $2 AND (identity_id = $1 OR client_id = $1 OR session_id IN \
              (SELECT session_id FROM authentications WHERE identity_id = $1)) ON CONFLICT (hash) DO NOTHING",
         ] {
-            sqlx::query(sql).bind(identity).bind(now).execute(&mut *tx).await?;
+            query(sql).bind(identity).bind(now).execute(&mut *tx).await?;
         }
         let holders = holders.iter().map(|id| ("client", id));
         for (kind, subject) in holders.chain(endpoints.iter().map(|id| ("ep", id))) {
-            sqlx::query(
+            query(
                 "INSERT INTO ended_secrets (hash, identity_id, until_us) \
                  SELECT secret_hash, $1, coalesce(expires_us, $2) FROM credentials \
                  WHERE kind = $3 AND subject_id = $4 ON CONFLICT (hash) DO NOTHING",
@@ -151,7 +151,7 @@ impl EndEverything {
 impl Store {
     /// The identity whose account was disabled or removed when the secret of this hash was ended.
     pub async fn owner_of_ended_secret(&self, secret: Hash) -> Result<Option<IdentityId>, StoreError> {
-        let row = sqlx::query("SELECT identity_id FROM ended_secrets WHERE hash = $1")
+        let row = query("SELECT identity_id FROM ended_secrets WHERE hash = $1")
             .bind(secret.as_bytes().to_vec())
             .fetch_optional(&self.readers)
             .await?;

@@ -1,12 +1,11 @@
 //! Identities: people and client identities alike, how they are linked, and people's passwords.
 
 use jiff::Timestamp;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 use wire::IdentityId;
 
 use super::account_status::AccountVersion;
 use crate::columns::{id, instant, key, time};
+use crate::database::{Row, query, query_scalar};
 use crate::{Command, Store, StoreError, Tx};
 
 /// What kind of account an identity is.
@@ -65,7 +64,7 @@ const COLUMNS: &str = "i.id, i.kind, i.username, i.name, i.email, i.organization
 pub struct NameTaken;
 
 /// Adds a person, with the hash of a password or without one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct AddPerson {
     pub profile: Profile,
     pub password: Option<String>,
@@ -76,7 +75,7 @@ impl Command for AddPerson {
 
     async fn run(self, tx: &mut Tx) -> Result<Self::Output, StoreError> {
         let person = self.profile;
-        let added = sqlx::query(
+        let added = query(
             "INSERT INTO identities \
              (id, kind, username, name, email, organization, disabled, administrator, primary_id, \
               authenticated_us, created_us) \
@@ -94,7 +93,7 @@ impl Command for AddPerson {
         .bind(person.created.as_microsecond())
         .execute(&mut *tx)
         .await?;
-        if added.rows_affected() == 0 {
+        if added == 0 {
             return Ok(Err(NameTaken));
         }
         if let Some(hash) = self.password {
@@ -105,7 +104,7 @@ impl Command for AddPerson {
 }
 
 /// Changes an identity's profile; `None` leaves a field as it is.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct UpdateProfile {
     pub identity: Option<IdentityId>,
     pub name: Option<String>,
@@ -119,7 +118,7 @@ impl Command for UpdateProfile {
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
         let Some(identity) = self.identity else { return Ok(()) };
-        sqlx::query(
+        query(
             "UPDATE identities SET name = coalesce($2, name), email = coalesce($3, email), \
              organization = coalesce($4, organization), administrator = coalesce($5, administrator) \
              WHERE id = $1",
@@ -136,7 +135,7 @@ impl Command for UpdateProfile {
 }
 
 /// Sets a person's password, given its hash.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SetPassword {
     pub identity: IdentityId,
     pub hash: String,
@@ -147,7 +146,7 @@ impl Command for SetPassword {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
-        sqlx::query(
+        query(
             "INSERT INTO passwords (identity_id, hash, changed_us) VALUES ($1, $2, $3) \
              ON CONFLICT (identity_id) DO UPDATE SET hash = excluded.hash, changed_us = excluded.changed_us",
         )
@@ -161,7 +160,7 @@ impl Command for SetPassword {
 }
 
 /// Disables or enables an identity. [`EndEverything`](crate::EndEverything) ends what it holds already.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SetDisabled {
     pub identity: IdentityId,
     pub disabled: bool,
@@ -171,7 +170,7 @@ impl Command for SetDisabled {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
-        sqlx::query("UPDATE identities SET disabled = $2 WHERE id = $1")
+        query("UPDATE identities SET disabled = $2 WHERE id = $1")
             .bind(key(self.identity.as_uuid()))
             .bind(self.disabled)
             .execute(tx)
@@ -181,7 +180,7 @@ impl Command for SetDisabled {
 }
 
 /// Records that `identity` authenticated.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RecordAuthentication {
     pub identity: IdentityId,
     pub at: Timestamp,
@@ -191,7 +190,7 @@ impl Command for RecordAuthentication {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
-        sqlx::query("UPDATE identities SET authenticated_us = $2 WHERE id = $1")
+        query("UPDATE identities SET authenticated_us = $2 WHERE id = $1")
             .bind(key(self.identity.as_uuid()))
             .bind(self.at.as_microsecond())
             .execute(tx)
@@ -202,7 +201,7 @@ impl Command for RecordAuthentication {
 
 /// Links `identity`, with all that are linked to it, to the set of `primary`; or takes `identity` alone out of its set. They
 /// act as somebody else from then on, and what was asked for before is refused.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Link {
     pub identity: IdentityId,
     pub primary: Option<IdentityId>,
@@ -218,7 +217,7 @@ impl Command for Link {
             }
             None => "UPDATE identities SET primary_id = $2, generation = generation + 1 WHERE id = $1",
         };
-        sqlx::query(sql)
+        query(sql)
             .bind(key(self.identity.as_uuid()))
             .bind(self.primary.map(|id| key(id.as_uuid())))
             .execute(tx)
@@ -228,7 +227,7 @@ impl Command for Link {
 }
 
 /// Removes an identity to which no other is linked. What it owns stays without an owner, because ids are never reused.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RemoveIdentity(pub IdentityId);
 
 impl Command for RemoveIdentity {
@@ -251,7 +250,7 @@ impl Command for RemoveIdentity {
             "DELETE FROM clients WHERE identity_id = $1",
             "DELETE FROM identities WHERE id = $1",
         ] {
-            sqlx::query(sql).bind(key(self.0.as_uuid())).execute(&mut *tx).await?;
+            query(sql).bind(key(self.0.as_uuid())).execute(&mut *tx).await?;
         }
         Ok(())
     }
@@ -260,14 +259,14 @@ impl Command for RemoveIdentity {
 impl Store {
     pub async fn profile(&self, identity: IdentityId) -> Result<Option<Profile>, StoreError> {
         let sql = format!("SELECT {COLUMNS} FROM identities i WHERE i.id = $1");
-        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(key(identity.as_uuid()));
+        let query = query(sql).bind(key(identity.as_uuid()));
         query.fetch_optional(&self.readers).await?.map(|row| profile_of(&row)).transpose()
     }
 
     /// Reads the profile with this username, in lower case.
     pub async fn profile_named(&self, username: &str) -> Result<Option<Profile>, StoreError> {
         let sql = format!("SELECT {COLUMNS} FROM identities i WHERE i.username = $1");
-        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(username);
+        let query = query(sql).bind(username);
         query.fetch_optional(&self.readers).await?.map(|row| profile_of(&row)).transpose()
     }
 
@@ -278,29 +277,29 @@ impl Store {
              JOIN identities i ON i.id = coalesce(a.primary_id, a.id) OR i.primary_id = coalesce(a.primary_id, a.id) \
              WHERE a.id = $1 ORDER BY i.primary_id IS NOT NULL, i.created_us, i.username"
         );
-        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(key(identity.as_uuid()));
+        let query = query(sql).bind(key(identity.as_uuid()));
         query.fetch_all(&self.readers).await?.iter().map(profile_of).collect()
     }
 
     /// People, by their usernames.
     pub async fn people(&self) -> Result<Vec<Profile>, StoreError> {
         let sql = format!("SELECT {COLUMNS} FROM identities i WHERE i.kind = 'person' ORDER BY i.username");
-        let query = sqlx::query(sqlx::AssertSqlSafe(sql));
+        let query = query(sql);
         query.fetch_all(&self.readers).await?.iter().map(profile_of).collect()
     }
 
     /// Whether any account can log in.
     pub async fn has_accounts(&self) -> Result<bool, StoreError> {
-        Ok(sqlx::query("SELECT 1 FROM identities LIMIT 1").fetch_optional(&self.readers).await?.is_some())
+        Ok(query("SELECT 1 FROM identities LIMIT 1").fetch_optional(&self.readers).await?.is_some())
     }
 
     pub async fn password(&self, identity: IdentityId) -> Result<Option<String>, StoreError> {
-        let query = sqlx::query_scalar("SELECT hash FROM passwords WHERE identity_id = $1");
+        let query = query_scalar("SELECT hash FROM passwords WHERE identity_id = $1");
         Ok(query.bind(key(identity.as_uuid())).fetch_optional(&self.readers).await?)
     }
 }
 
-fn profile_of(row: &SqliteRow) -> Result<Profile, StoreError> {
+fn profile_of(row: &Row) -> Result<Profile, StoreError> {
     Ok(Profile {
         id: IdentityId::from_uuid(id(row, "id")?),
         kind: match row.try_get("kind")? {
@@ -315,12 +314,12 @@ fn profile_of(row: &SqliteRow) -> Result<Profile, StoreError> {
         disabled: row.try_get("disabled")?,
         administrator: row.try_get("administrator")?,
         linked_to: row
-            .try_get::<Option<&[u8]>, _>("primary_id")?
+            .try_get::<Option<&[u8]>>("primary_id")?
             .map(|_| Ok::<_, StoreError>(IdentityId::from_uuid(id(row, "primary_id")?)))
             .transpose()?,
         generation: row.try_get("generation")?,
         authenticated: row
-            .try_get::<Option<i64>, _>("authenticated_us")?
+            .try_get::<Option<i64>>("authenticated_us")?
             .map(|micros| instant(micros, "authenticated_us"))
             .transpose()?,
         created: time(row, "created_us")?,

@@ -1,11 +1,10 @@
 //! Projects, and the authentication policies they own.
 
 use jiff::Timestamp;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 use wire::{GroupId, IdentityId, PolicyId, ProjectId};
 
 use crate::columns::{id, json, key, text};
+use crate::database::{Row, query};
 use crate::{Command, Store, StoreError, Tx};
 
 /// A project: its administrators own its policies.
@@ -36,7 +35,7 @@ pub struct Policy {
     pub created: Timestamp,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct AddProject(pub Project);
 
 impl Command for AddProject {
@@ -44,19 +43,17 @@ impl Command for AddProject {
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
         let project = self.0;
-        sqlx::query(
-            "INSERT INTO projects (id, display_name, contact_email, created_us) VALUES ($1, $2, $3, $4)",
-        )
-        .bind(key(project.id.as_uuid()))
-        .bind(project.display_name)
-        .bind(project.contact_email)
-        .bind(project.created.as_microsecond())
-        .execute(&mut *tx)
-        .await?;
+        query("INSERT INTO projects (id, display_name, contact_email, created_us) VALUES ($1, $2, $3, $4)")
+            .bind(key(project.id.as_uuid()))
+            .bind(project.display_name)
+            .bind(project.contact_email)
+            .bind(project.created.as_microsecond())
+            .execute(&mut *tx)
+            .await?;
         let identities = project.admins.iter().map(|id| ("identity", key(id.as_uuid())));
         let groups = project.admin_groups.iter().map(|id| ("group", key(id.as_uuid())));
         for (kind, subject) in identities.chain(groups) {
-            sqlx::query(
+            query(
                 "INSERT INTO project_admins (project_id, kind, subject_id) VALUES ($1, $2, $3) \
                  ON CONFLICT (project_id, kind, subject_id) DO NOTHING",
             )
@@ -70,7 +67,7 @@ impl Command for AddProject {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct AddPolicy(pub Policy);
 
 impl Command for AddPolicy {
@@ -79,7 +76,7 @@ impl Command for AddPolicy {
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
         let policy = self.0;
         let list = |domains: Option<Vec<String>>| domains.map(|domains| text(&domains)).transpose();
-        sqlx::query(
+        query(
             "INSERT INTO policies (id, project_id, display_name, description, high_assurance, required_mfa, \
              authentication_assurance_timeout, domain_constraints_include_json, domain_constraints_exclude_json, \
              created_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
@@ -133,7 +130,7 @@ impl Store {
             "SELECT id, display_name, contact_email, created_us FROM projects WHERE id IN ({ids}) \
              ORDER BY created_us, id"
         );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(subject).fetch_all(&self.readers).await?;
+        let rows = query(sql).bind(subject).fetch_all(&self.readers).await?;
         let mut projects = Vec::with_capacity(rows.len());
         for row in rows {
             projects.push(self.whole_project(&row).await?);
@@ -141,9 +138,9 @@ impl Store {
         Ok(projects)
     }
 
-    async fn whole_project(&self, row: &SqliteRow) -> Result<Project, StoreError> {
+    async fn whole_project(&self, row: &Row) -> Result<Project, StoreError> {
         let project = id(row, "id")?;
-        let admins = sqlx::query("SELECT kind, subject_id FROM project_admins WHERE project_id = $1")
+        let admins = query("SELECT kind, subject_id FROM project_admins WHERE project_id = $1")
             .bind(key(project))
             .fetch_all(&self.readers)
             .await?;
@@ -166,7 +163,7 @@ impl Store {
     }
 
     pub async fn policy(&self, policy: PolicyId) -> Result<Option<Policy>, StoreError> {
-        let row = sqlx::query("SELECT * FROM policies WHERE id = $1")
+        let row = query("SELECT * FROM policies WHERE id = $1")
             .bind(key(policy.as_uuid()))
             .fetch_optional(&self.readers)
             .await?;
@@ -177,14 +174,14 @@ impl Store {
     pub async fn policies(&self, which: ProjectFilter) -> Result<Vec<Policy>, StoreError> {
         let (ids, subject) = which.sql();
         let sql = format!("SELECT * FROM policies WHERE project_id IN ({ids}) ORDER BY created_us, id");
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(subject).fetch_all(&self.readers).await?;
+        let rows = query(sql).bind(subject).fetch_all(&self.readers).await?;
         rows.iter().map(policy_of).collect()
     }
 }
 
-fn policy_of(row: &SqliteRow) -> Result<Policy, StoreError> {
+fn policy_of(row: &Row) -> Result<Policy, StoreError> {
     let list = |column: &'static str| -> Result<Option<Vec<String>>, StoreError> {
-        row.try_get::<Option<&str>, _>(column)?.map(|text| json(text, column)).transpose()
+        row.try_get::<Option<&str>>(column)?.map(|text| json(text, column)).transpose()
     };
     let timeout: Option<i64> = row.try_get("authentication_assurance_timeout")?;
     Ok(Policy {

@@ -8,12 +8,12 @@
 //! ```
 
 use jiff::{SignedDuration, Timestamp};
-use sqlx::Row;
 use uuid::Uuid;
 use wire::{ClientId, IdentityId};
 
 use super::codes::end_grant;
 use crate::columns::{id, key, time};
+use crate::database::query;
 use crate::secret::Hash;
 use crate::{Command, Store, StoreError, Tx};
 
@@ -43,7 +43,7 @@ pub struct RefreshToken {
 const EXPIRED_KEPT_FOR: SignedDuration = SignedDuration::from_hours(24 * 30);
 
 /// Adds the first token of a chain, and removes tokens that expired long ago.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct AddRefreshToken {
     pub hash: Hash,
     pub token: RefreshToken,
@@ -53,7 +53,7 @@ impl Command for AddRefreshToken {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
-        sqlx::query(
+        query(
             "DELETE FROM refresh_tokens WHERE hash IN \
              (SELECT hash FROM refresh_tokens WHERE expires_us < $1 LIMIT $2)",
         )
@@ -68,16 +68,16 @@ impl Command for AddRefreshToken {
 async fn insert(tx: &mut Tx, hash: Hash, token: &RefreshToken) -> Result<(), StoreError> {
     // Finding the oldest takes as many steps as there are tokens: it is done now and then.
     if hash.is_one_in_256() {
-        sqlx::query(
+        query(
             "DELETE FROM refresh_tokens WHERE hash IN (SELECT hash FROM refresh_tokens WHERE identity_id = $1 \
-             ORDER BY used_us IS NOT NULL, issued_us DESC LIMIT -1 OFFSET $2)",
+             ORDER BY used_us IS NOT NULL, issued_us DESC LIMIT 9223372036854775807 OFFSET $2)",
         )
         .bind(key(token.identity.as_uuid()))
         .bind(MOST)
         .execute(&mut *tx)
         .await?;
     }
-    sqlx::query(
+    query(
         "INSERT INTO refresh_tokens (hash, chain_id, grant_id, session_id, identity_id, client_id, scope, \
          resource_server, chain_key, issued_us, expires_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     )
@@ -109,7 +109,7 @@ pub enum Rotation {
 }
 
 /// Exchanges a refresh token for its successor.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Rotate {
     pub hash: Hash,
     pub successor: Hash,
@@ -127,7 +127,7 @@ impl Command for Rotate {
         let used: Option<i64> = row.try_get("used_us")?;
         let token = token_of(&row)?;
         let Some(used) = used else {
-            sqlx::query("UPDATE refresh_tokens SET used_us = $2, successor_hash = $3 WHERE hash = $1")
+            query("UPDATE refresh_tokens SET used_us = $2, successor_hash = $3 WHERE hash = $1")
                 .bind(self.hash.as_bytes())
                 .bind(self.now.as_microsecond())
                 .bind(self.successor.as_bytes())
@@ -139,7 +139,7 @@ impl Command for Rotate {
         };
         let successor = select(tx, self.successor).await?;
         let unused = match successor {
-            Some(successor) => successor.try_get::<Option<i64>, _>("used_us")?.is_none(),
+            Some(successor) => successor.try_get::<Option<i64>>("used_us")?.is_none(),
             None => false,
         };
         if unused && used >= self.grace_since.as_microsecond() {
@@ -152,7 +152,7 @@ impl Command for Rotate {
 
 /// Ends the chain of a refresh token of `client`, and the access tokens that came from the same code for the same
 /// resource server. Returns whether there was one.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RevokeRefreshToken {
     pub hash: Hash,
     pub client: ClientId,
@@ -167,7 +167,7 @@ impl Command for RevokeRefreshToken {
         if token.client != self.client {
             return Ok(false);
         }
-        sqlx::query("DELETE FROM refresh_tokens WHERE chain_id = $1")
+        query("DELETE FROM refresh_tokens WHERE chain_id = $1")
             .bind(key(token.chain))
             .execute(&mut *tx)
             .await?;
@@ -176,7 +176,7 @@ impl Command for RevokeRefreshToken {
              (SELECT hash FROM tokens WHERE grant_id = $1 AND resource_server = $2)",
             "DELETE FROM tokens WHERE grant_id = $1 AND resource_server = $2",
         ] {
-            sqlx::query(sql).bind(key(token.grant)).bind(&token.resource_server).execute(&mut *tx).await?;
+            query(sql).bind(key(token.grant)).bind(&token.resource_server).execute(&mut *tx).await?;
         }
         Ok(true)
     }
@@ -185,11 +185,11 @@ impl Command for RevokeRefreshToken {
 const SELECT: &str = "SELECT chain_id, grant_id, session_id, identity_id, client_id, scope, resource_server, \
     chain_key, issued_us, expires_us, used_us FROM refresh_tokens WHERE hash = $1";
 
-async fn select(tx: &mut Tx, hash: Hash) -> Result<Option<sqlx::sqlite::SqliteRow>, StoreError> {
-    Ok(sqlx::query(SELECT).bind(hash.as_bytes().to_vec()).fetch_optional(tx).await?)
+async fn select(tx: &mut Tx, hash: Hash) -> Result<Option<crate::database::Row>, StoreError> {
+    Ok(query(SELECT).bind(hash.as_bytes().to_vec()).fetch_optional(tx).await?)
 }
 
-fn token_of(row: &sqlx::sqlite::SqliteRow) -> Result<RefreshToken, StoreError> {
+fn token_of(row: &crate::database::Row) -> Result<RefreshToken, StoreError> {
     Ok(RefreshToken {
         chain: id(row, "chain_id")?,
         grant: id(row, "grant_id")?,
@@ -206,7 +206,7 @@ fn token_of(row: &sqlx::sqlite::SqliteRow) -> Result<RefreshToken, StoreError> {
 
 impl Store {
     pub async fn refresh_token(&self, hash: Hash) -> Result<Option<RefreshToken>, StoreError> {
-        let row = sqlx::query(SELECT).bind(hash.as_bytes().to_vec()).fetch_optional(&self.readers).await?;
+        let row = query(SELECT).bind(hash.as_bytes().to_vec()).fetch_optional(&self.readers).await?;
         row.map(|row| token_of(&row)).transpose()
     }
 }

@@ -1,12 +1,12 @@
 //! Browser sessions: who signed in, when and how; and the browsers in which an identity has signed in before.
 
 use jiff::Timestamp;
-use sqlx::Row;
 use uuid::Uuid;
 use wire::IdentityId;
 
 use super::account_status::{AccountVersion, is_current};
 use crate::columns::{id, key, time};
+use crate::database::{query, query_scalar};
 use crate::secret::Hash;
 use crate::{Command, Store, StoreError, Tx};
 
@@ -71,7 +71,7 @@ impl Session {
 /// Records a sign-in. The browser's session continues under a new cookie if it belongs to the same set of identities and was
 /// not ended meanwhile; another person's session ends. Returns the session's id, or nothing if the identity is disabled or
 /// its logins were ended since its password was read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SignIn {
     pub session: Uuid,
     /// The same person's session in this browser.
@@ -105,7 +105,7 @@ impl Command for SignIn {
         let mut session = self.session;
         let mut kept = 0;
         if let Some(own) = self.continues {
-            let updated = sqlx::query(
+            let updated = query(
                 "UPDATE sessions SET cookie_hash = $2, identity_id = $3, expires_us = $4 \
                  WHERE id = $1 AND cookie_hash IS NOT NULL",
             )
@@ -115,11 +115,11 @@ impl Command for SignIn {
             .bind(self.expires.as_microsecond())
             .execute(&mut *tx)
             .await?;
-            kept = updated.rows_affected();
+            kept = updated;
             session = if kept == 0 { session } else { own };
         }
         if kept == 0 {
-            sqlx::query(
+            query(
                 "INSERT INTO sessions (id, cookie_hash, identity_id, created_us, expires_us) \
                  VALUES ($1, $2, $3, $4, $5)",
             )
@@ -131,7 +131,7 @@ impl Command for SignIn {
             .execute(&mut *tx)
             .await?;
         }
-        sqlx::query(
+        query(
             "INSERT INTO authentications (session_id, identity_id, method, mfa, at_us) \
              VALUES ($1, $2, $3, $4, $5) ON CONFLICT (session_id, identity_id) \
              DO UPDATE SET method = excluded.method, mfa = excluded.mfa, at_us = excluded.at_us",
@@ -143,16 +143,16 @@ impl Command for SignIn {
         .bind(self.authentication.at.as_microsecond())
         .execute(&mut *tx)
         .await?;
-        sqlx::query("UPDATE identities SET authenticated_us = $2 WHERE id = $1")
+        query("UPDATE identities SET authenticated_us = $2 WHERE id = $1")
             .bind(&identity)
             .bind(self.authentication.at.as_microsecond())
             .execute(&mut *tx)
             .await?;
-        sqlx::query("DELETE FROM known_browsers WHERE seen_us < $1")
+        query("DELETE FROM known_browsers WHERE seen_us < $1")
             .bind(self.forget_browsers.as_microsecond())
             .execute(&mut *tx)
             .await?;
-        sqlx::query(
+        query(
             "INSERT INTO known_browsers (browser_hash, identity_id, seen_us) VALUES ($1, $2, $3) \
              ON CONFLICT (browser_hash, identity_id) DO UPDATE SET seen_us = excluded.seen_us",
         )
@@ -163,11 +163,11 @@ impl Command for SignIn {
         .await?;
         for sql in [
             "DELETE FROM known_browsers WHERE identity_id = $1 AND browser_hash IN (SELECT browser_hash \
-             FROM known_browsers WHERE identity_id = $1 ORDER BY seen_us DESC LIMIT -1 OFFSET $2)",
+             FROM known_browsers WHERE identity_id = $1 ORDER BY seen_us DESC LIMIT 9223372036854775807 OFFSET $2)",
             "UPDATE sessions SET cookie_hash = NULL, expires_us = created_us WHERE id IN (SELECT id FROM sessions \
-             WHERE identity_id = $1 AND cookie_hash IS NOT NULL ORDER BY expires_us DESC LIMIT -1 OFFSET $2)",
+             WHERE identity_id = $1 AND cookie_hash IS NOT NULL ORDER BY expires_us DESC LIMIT 9223372036854775807 OFFSET $2)",
         ] {
-            sqlx::query(sql).bind(&identity).bind(BROWSERS).execute(&mut *tx).await?;
+            query(sql).bind(&identity).bind(BROWSERS).execute(&mut *tx).await?;
         }
         Ok(Some(session))
     }
@@ -183,30 +183,27 @@ async fn forget(tx: &mut Tx, identity: IdentityId, now: Timestamp) -> Result<(),
         format!("DELETE FROM authentications WHERE session_id IN ({ENDED})"),
         format!("DELETE FROM sessions WHERE id IN ({ENDED})"),
     ] {
-        let sql = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(now.as_microsecond());
+        let sql = query(sql).bind(now.as_microsecond());
         sql.bind(key(identity.as_uuid())).execute(&mut *tx).await?;
     }
     Ok(())
 }
 
 /// Signs out of this browser: ends the cookie. Tokens stay until they are revoked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SignOut(pub Uuid);
 
 impl Command for SignOut {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
-        sqlx::query("UPDATE sessions SET cookie_hash = NULL WHERE id = $1")
-            .bind(key(self.0))
-            .execute(tx)
-            .await?;
+        query("UPDATE sessions SET cookie_hash = NULL WHERE id = $1").bind(key(self.0)).execute(tx).await?;
         Ok(())
     }
 }
 
 /// Ends an identity's sessions, unused codes and refresh tokens.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct EndSessions(pub IdentityId);
 
 impl Command for EndSessions {
@@ -222,7 +219,7 @@ impl Command for EndSessions {
             "DELETE FROM refresh_tokens WHERE identity_id = $1 OR session_id IN \
              (SELECT session_id FROM authentications WHERE identity_id = $1)",
         ] {
-            sqlx::query(sql).bind(key(self.0.as_uuid())).execute(&mut *tx).await?;
+            query(sql).bind(key(self.0.as_uuid())).execute(&mut *tx).await?;
         }
         Ok(())
     }
@@ -231,7 +228,7 @@ impl Command for EndSessions {
 impl Store {
     /// The session of this id, also if its cookie has expired.
     pub async fn session(&self, session: Uuid) -> Result<Option<Session>, StoreError> {
-        let row = sqlx::query("SELECT id, identity_id, expires_us FROM sessions WHERE id = $1")
+        let row = query("SELECT id, identity_id, expires_us FROM sessions WHERE id = $1")
             .bind(key(session))
             .fetch_optional(&self.readers)
             .await?;
@@ -244,7 +241,7 @@ impl Store {
         cookie: Hash,
         now: Timestamp,
     ) -> Result<Option<Session>, StoreError> {
-        let row = sqlx::query(
+        let row = query(
             "SELECT id, identity_id, expires_us FROM sessions WHERE cookie_hash = $1 AND expires_us > $2",
         )
         .bind(cookie.as_bytes())
@@ -254,10 +251,10 @@ impl Store {
         self.whole(row).await
     }
 
-    async fn whole(&self, row: Option<sqlx::sqlite::SqliteRow>) -> Result<Option<Session>, StoreError> {
+    async fn whole(&self, row: Option<crate::database::Row>) -> Result<Option<Session>, StoreError> {
         let Some(row) = row else { return Ok(None) };
         let session = id(&row, "id")?;
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT identity_id, method, mfa, at_us FROM authentications WHERE session_id = $1 ORDER BY at_us",
         )
         .bind(key(session))
@@ -284,13 +281,12 @@ impl Store {
 
     /// Whether this identity has signed in with this browser before.
     pub async fn browser_known(&self, browser: Hash, identity: IdentityId) -> Result<bool, StoreError> {
-        let found: Option<i64> = sqlx::query_scalar(
-            "SELECT seen_us FROM known_browsers WHERE browser_hash = $1 AND identity_id = $2",
-        )
-        .bind(browser.as_bytes())
-        .bind(key(identity.as_uuid()))
-        .fetch_optional(&self.readers)
-        .await?;
+        let found: Option<i64> =
+            query_scalar("SELECT seen_us FROM known_browsers WHERE browser_hash = $1 AND identity_id = $2")
+                .bind(browser.as_bytes())
+                .bind(key(identity.as_uuid()))
+                .fetch_optional(&self.readers)
+                .await?;
         Ok(found.is_some())
     }
 }

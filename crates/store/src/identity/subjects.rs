@@ -8,11 +8,12 @@ use wire::IdentityId;
 
 use super::people::{AddPerson, Profile};
 use crate::columns::key;
+use crate::database::{query, query_scalar};
 use crate::{Command, Store, StoreError, Tx};
 
 /// Binds a subject to an identity, which is added if it is new. Returns false if the subject or the identity is bound
 /// already, or the username of a new identity is taken.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct BindSubject {
     pub issuer: String,
     pub subject: String,
@@ -25,7 +26,7 @@ impl Command for BindSubject {
     type Output = bool;
 
     async fn run(self, tx: &mut Tx) -> Result<bool, StoreError> {
-        let known: Option<i64> = sqlx::query_scalar(
+        let known: Option<i64> = query_scalar(
             "SELECT created_us FROM upstream_subjects WHERE (issuer = $1 AND subject = $2) OR identity_id = $3",
         )
         .bind(&self.issuer)
@@ -41,7 +42,7 @@ impl Command for BindSubject {
         {
             return Ok(false);
         }
-        sqlx::query(
+        query(
             "INSERT INTO upstream_subjects (issuer, subject, identity_id, created_us) VALUES ($1, $2, $3, $4)",
         )
         .bind(self.issuer)
@@ -57,13 +58,12 @@ impl Command for BindSubject {
 impl Store {
     /// The identity that `subject` of `issuer` is bound to.
     pub async fn subject(&self, issuer: &str, subject: &str) -> Result<Option<IdentityId>, StoreError> {
-        let found: Option<Vec<u8>> = sqlx::query_scalar(
-            "SELECT identity_id FROM upstream_subjects WHERE issuer = $1 AND subject = $2",
-        )
-        .bind(issuer)
-        .bind(subject)
-        .fetch_optional(&self.readers)
-        .await?;
+        let found: Option<Vec<u8>> =
+            query_scalar("SELECT identity_id FROM upstream_subjects WHERE issuer = $1 AND subject = $2")
+                .bind(issuer)
+                .bind(subject)
+                .fetch_optional(&self.readers)
+                .await?;
         found
             .map(|bytes| uuid::Uuid::from_slice(&bytes).map_err(|_| StoreError::Corrupt("identity_id")))
             .transpose()
@@ -73,7 +73,7 @@ impl Store {
     /// Whether the identity is bound to a subject.
     pub async fn has_subject(&self, identity: IdentityId) -> Result<bool, StoreError> {
         let found: Option<i64> =
-            sqlx::query_scalar("SELECT created_us FROM upstream_subjects WHERE identity_id = $1")
+            query_scalar("SELECT created_us FROM upstream_subjects WHERE identity_id = $1")
                 .bind(key(identity.as_uuid()))
                 .fetch_optional(&self.readers)
                 .await?;

@@ -1,12 +1,12 @@
 //! Access tokens, by their hash.
 
 use jiff::{SignedDuration, Timestamp};
-use sqlx::Row;
 use uuid::Uuid;
 use wire::{ClientId, IdentityId};
 
 use super::account_status::{AccountVersion, is_active, is_current};
 use crate::columns::{id, key, time};
+use crate::database::query;
 use crate::secret::Hash;
 use crate::{Command, Store, StoreError, Tx};
 
@@ -46,7 +46,7 @@ impl Token {
 /// Adds tokens of one identity and one application, all or none, and removes tokens that expired long ago. Returns false if
 /// the identity or the application is disabled, if the parent token has ended, or if the application's logins were ended
 /// since its secret was read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct AddTokens {
     pub tokens: Vec<(Hash, Token)>,
     /// The application, if it has shown a secret.
@@ -66,18 +66,16 @@ impl Command for AddTokens {
         if !is_active(tx, first.identity, Some(first.client), first.parent).await? {
             return Ok(false);
         }
-        sqlx::query(
-            "DELETE FROM tokens WHERE hash IN (SELECT hash FROM tokens WHERE expires_us < $1 LIMIT $2)",
-        )
-        .bind((first.issued - EXPIRED_KEPT_FOR).as_microsecond())
-        .bind(REMOVED_AT_A_TIME)
-        .execute(&mut *tx)
-        .await?;
+        query("DELETE FROM tokens WHERE hash IN (SELECT hash FROM tokens WHERE expires_us < $1 LIMIT $2)")
+            .bind((first.issued - EXPIRED_KEPT_FOR).as_microsecond())
+            .bind(REMOVED_AT_A_TIME)
+            .execute(&mut *tx)
+            .await?;
         // Finding the oldest takes as many steps as there are tokens: it is done now and then.
         if hash.is_one_in_256() {
-            sqlx::query(
+            query(
                 "DELETE FROM tokens WHERE hash IN (SELECT hash FROM tokens WHERE identity_id = $1 \
-                 ORDER BY issued_us DESC LIMIT -1 OFFSET $2)",
+                 ORDER BY issued_us DESC LIMIT 9223372036854775807 OFFSET $2)",
             )
             .bind(key(first.identity.as_uuid()))
             .bind(MOST)
@@ -85,7 +83,7 @@ impl Command for AddTokens {
             .await?;
         }
         for (hash, token) in self.tokens {
-            sqlx::query(
+            query(
                 "INSERT INTO tokens (hash, identity_id, client_id, scope, resource_server, issued_us, expires_us, \
                  session_id, grant_id, parent_hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
             )
@@ -154,7 +152,7 @@ impl Command for EndTokens {
             for sql in
                 ["DELETE FROM codes WHERE client_id = $1", "DELETE FROM refresh_tokens WHERE client_id = $1"]
             {
-                sqlx::query(sql).bind(key(client.as_uuid())).execute(&mut *tx).await?;
+                query(sql).bind(key(client.as_uuid())).execute(&mut *tx).await?;
             }
         }
         let sql = format!(
@@ -162,17 +160,17 @@ impl Command for EndTokens {
              UNION SELECT t.hash FROM tokens t JOIN ended e ON t.parent_hash = e.hash) \
              DELETE FROM tokens WHERE hash IN (SELECT hash FROM ended)"
         );
-        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+        let mut query = query(sql);
         for value in values {
             query = query.bind(value);
         }
-        Ok(query.execute(tx).await?.rows_affected())
+        Ok(query.execute(tx).await?)
     }
 }
 
 impl Store {
     pub async fn token(&self, hash: Hash) -> Result<Option<Token>, StoreError> {
-        let row = sqlx::query(
+        let row = query(
             "SELECT identity_id, client_id, scope, resource_server, issued_us, expires_us, session_id, grant_id, \
              parent_hash FROM tokens WHERE hash = $1",
         )
@@ -180,7 +178,7 @@ impl Store {
         .fetch_optional(&self.readers)
         .await?;
         let Some(row) = row else { return Ok(None) };
-        let optional = |column: &'static str| match row.try_get::<Option<&[u8]>, _>(column)? {
+        let optional = |column: &'static str| match row.try_get::<Option<&[u8]>>(column)? {
             Some(_) => id(&row, column).map(Some),
             None => Ok(None),
         };
@@ -194,7 +192,7 @@ impl Store {
             session: optional("session_id")?,
             grant: optional("grant_id")?,
             parent: row
-                .try_get::<Option<&[u8]>, _>("parent_hash")?
+                .try_get::<Option<&[u8]>>("parent_hash")?
                 .map(|bytes| Hash::from_stored(bytes).ok_or(StoreError::Corrupt("parent_hash")))
                 .transpose()?,
         }))

@@ -1,13 +1,12 @@
 //! Groups of identities.
 
 use jiff::Timestamp;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 use wire::{GroupId, IdentityId};
 
 use super::end_everything::{ConnectionsToClose, EndEverything};
 use super::people::NameTaken;
 use crate::columns::{id, key, time};
+use crate::database::{Row, query};
 use crate::{Command, Store, StoreError, Tx};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +18,7 @@ pub struct UserGroup {
 }
 
 /// Adds a group without members.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct AddUserGroup(pub UserGroup);
 
 impl Command for AddUserGroup {
@@ -27,7 +26,7 @@ impl Command for AddUserGroup {
 
     async fn run(self, tx: &mut Tx) -> Result<Self::Output, StoreError> {
         let group = self.0;
-        let added = sqlx::query(
+        let added = query(
             "INSERT INTO user_groups (id, name, description, created_us) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (name) DO NOTHING",
         )
@@ -37,12 +36,12 @@ impl Command for AddUserGroup {
         .bind(group.created.as_microsecond())
         .execute(tx)
         .await?;
-        Ok(if added.rows_affected() == 0 { Err(NameTaken) } else { Ok(()) })
+        Ok(if added == 0 { Err(NameTaken) } else { Ok(()) })
     }
 }
 
 /// Removes a group with its memberships.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RemoveUserGroup(pub GroupId);
 
 impl Command for RemoveUserGroup {
@@ -54,14 +53,14 @@ impl Command for RemoveUserGroup {
             "DELETE FROM project_admins WHERE kind = 'group' AND subject_id = $1",
             "DELETE FROM user_groups WHERE id = $1",
         ] {
-            sqlx::query(sql).bind(key(self.0.as_uuid())).execute(&mut *tx).await?;
+            query(sql).bind(key(self.0.as_uuid())).execute(&mut *tx).await?;
         }
         Ok(())
     }
 }
 
 /// Adds an identity to a group.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct AddMember {
     pub group: GroupId,
     pub identity: IdentityId,
@@ -71,7 +70,7 @@ impl Command for AddMember {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
-        sqlx::query(
+        query(
             "INSERT INTO group_members (group_id, identity_id) VALUES ($1, $2) \
              ON CONFLICT (group_id, identity_id) DO NOTHING",
         )
@@ -85,7 +84,7 @@ impl Command for AddMember {
 
 /// Removes an identity from a group, and ends everything that it and the identities linked with it hold, because all of
 /// them have what the group gives. Returns an empty value if it was no member.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RemoveMember {
     pub group: GroupId,
     pub identity: IdentityId,
@@ -97,15 +96,15 @@ impl Command for RemoveMember {
 
     async fn run(self, tx: &mut Tx) -> Result<ConnectionsToClose, StoreError> {
         let mut ended = ConnectionsToClose::default();
-        let removed = sqlx::query("DELETE FROM group_members WHERE group_id = $1 AND identity_id = $2")
+        let removed = query("DELETE FROM group_members WHERE group_id = $1 AND identity_id = $2")
             .bind(key(self.group.as_uuid()))
             .bind(key(self.identity.as_uuid()))
             .execute(&mut *tx)
             .await?;
-        if removed.rows_affected() == 0 {
+        if removed == 0 {
             return Ok(ended);
         }
-        let set = sqlx::query(
+        let set = query(
             "SELECT i.id FROM identities a \
              JOIN identities i ON i.id = coalesce(a.primary_id, a.id) OR i.primary_id = coalesce(a.primary_id, a.id) \
              WHERE a.id = $1",
@@ -126,7 +125,7 @@ impl Command for RemoveMember {
 impl Store {
     /// The groups that `identity`, or one that is linked with it, is a member of.
     pub async fn groups_of(&self, identity: IdentityId) -> Result<Vec<UserGroup>, StoreError> {
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT g.id, g.name, g.description, g.created_us FROM user_groups g WHERE g.id IN ( \
              SELECT m.group_id FROM identities a \
              JOIN identities i ON i.id = coalesce(a.primary_id, a.id) OR i.primary_id = coalesce(a.primary_id, a.id) \
@@ -139,14 +138,14 @@ impl Store {
     }
 
     pub async fn user_groups(&self) -> Result<Vec<UserGroup>, StoreError> {
-        let rows = sqlx::query("SELECT id, name, description, created_us FROM user_groups ORDER BY name")
+        let rows = query("SELECT id, name, description, created_us FROM user_groups ORDER BY name")
             .fetch_all(&self.readers)
             .await?;
         rows.iter().map(group_of).collect()
     }
 
     pub async fn user_group(&self, group: GroupId) -> Result<Option<UserGroup>, StoreError> {
-        let row = sqlx::query("SELECT id, name, description, created_us FROM user_groups WHERE id = $1")
+        let row = query("SELECT id, name, description, created_us FROM user_groups WHERE id = $1")
             .bind(key(group.as_uuid()))
             .fetch_optional(&self.readers)
             .await?;
@@ -154,7 +153,7 @@ impl Store {
     }
 
     pub async fn user_group_named(&self, name: &str) -> Result<Option<UserGroup>, StoreError> {
-        let row = sqlx::query("SELECT id, name, description, created_us FROM user_groups WHERE name = $1")
+        let row = query("SELECT id, name, description, created_us FROM user_groups WHERE name = $1")
             .bind(name)
             .fetch_optional(&self.readers)
             .await?;
@@ -162,7 +161,7 @@ impl Store {
     }
 
     pub async fn members(&self, group: GroupId) -> Result<Vec<IdentityId>, StoreError> {
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT m.identity_id FROM group_members m JOIN identities i ON i.id = m.identity_id \
              WHERE m.group_id = $1 ORDER BY i.username",
         )
@@ -173,7 +172,7 @@ impl Store {
     }
 }
 
-fn group_of(row: &SqliteRow) -> Result<UserGroup, StoreError> {
+fn group_of(row: &Row) -> Result<UserGroup, StoreError> {
     Ok(UserGroup {
         id: GroupId::from_uuid(id(row, "id")?),
         name: row.try_get("name")?,

@@ -4,20 +4,20 @@
 //! in the transaction that adds its task.
 
 use futures_util::TryStreamExt;
-use sqlx::{QueryBuilder, Row, Sqlite};
 use wire::{EndpointId, FunctionId, TaskId};
 
 use super::counters::{self, Counters};
 use super::state::{State, TaskHolder};
 use super::task_rows::{Page, stored};
-use crate::columns::{ROWS, among, id, json, key};
+use crate::columns::{ROWS, id, json, key};
+use crate::database::{StatementBuilder, query};
 use crate::payload_files::FileId;
 use crate::payload_references::{file_id, stored_content};
 use crate::{Command, Store, StoreError, Tx};
 
 /// Records that the endpoint acknowledged these outbox rows; they are never sent again. Returns the payload files that
 /// no row names any more.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct AcknowledgeAssignments {
     pub endpoint: EndpointId,
     pub seqs: Vec<i64>,
@@ -33,15 +33,14 @@ impl Command for AcknowledgeAssignments {
         let mut files = Vec::new();
         let mut change = Counters::default();
         for seqs in self.seqs.chunks(ROWS) {
-            let mut tasks = QueryBuilder::<Sqlite>::new("UPDATE tasks SET state = ");
+            let mut tasks = StatementBuilder::new("UPDATE tasks SET state = ");
             tasks.push_bind(taken).push(" WHERE state = ").push_bind(stored(&State::NEW));
-            tasks.push(" AND id IN (SELECT task_id FROM assignments WHERE seq IN ");
-            among(&mut tasks, seqs.iter().copied());
+            tasks.push(" AND id IN (SELECT task_id FROM assignments WHERE seq");
+            tasks.push_in(seqs.iter().copied());
             tasks.push(")").build().execute(&mut *tx).await?;
-            let mut rows =
-                QueryBuilder::<Sqlite>::new("UPDATE assignments SET payload = NULL, credential = ");
-            rows.push_bind(self.credential).push(" WHERE credential IS NULL AND seq IN ");
-            among(&mut rows, seqs.iter().copied());
+            let mut rows = StatementBuilder::new("UPDATE assignments SET payload = NULL, credential = ");
+            rows.push_bind(self.credential).push(" WHERE credential IS NULL AND seq");
+            rows.push_in(seqs.iter().copied());
             let rows = rows.push(" RETURNING payload_file").build().fetch_all(&mut *tx).await?;
             let count = i64::try_from(rows.len()).unwrap_or(i64::MAX);
             change.waiting -= count;
@@ -51,9 +50,8 @@ impl Command for AcknowledgeAssignments {
                 files.extend(file_id(row, "payload_file")?);
             }
             if files.len() > before {
-                let mut named =
-                    QueryBuilder::<Sqlite>::new("UPDATE assignments SET payload_file = NULL WHERE seq IN ");
-                among(&mut named, seqs.iter().copied());
+                let mut named = StatementBuilder::new("UPDATE assignments SET payload_file = NULL WHERE seq");
+                named.push_in(seqs.iter().copied());
                 named.build().execute(&mut *tx).await?;
             }
         }
@@ -87,7 +85,7 @@ impl Store {
         count: usize,
         bytes: usize,
     ) -> Result<Page<Assignment>, StoreError> {
-        let mut rows = sqlx::query(
+        let mut rows = query(
             "SELECT seq, task_id, function_id, payload, payload_file, payload_bytes, \
              resource_specification_json, result_serializers_json \
              FROM assignments WHERE endpoint_id = $1 AND credential IS NULL AND seq > $2 ORDER BY seq LIMIT $3",
@@ -130,8 +128,8 @@ impl Store {
     pub async fn tasks_of_assignments(&self, seqs: &[i64]) -> Result<Vec<TaskId>, StoreError> {
         let mut tasks = Vec::with_capacity(seqs.len());
         for seqs in seqs.chunks(ROWS) {
-            let mut select = QueryBuilder::<Sqlite>::new("SELECT task_id FROM assignments WHERE seq IN ");
-            among(&mut select, seqs.iter().copied());
+            let mut select = StatementBuilder::new("SELECT task_id FROM assignments WHERE seq");
+            select.push_in(seqs.iter().copied());
             for row in select.build().fetch_all(&self.readers).await? {
                 tasks.push(TaskId::from_uuid(id(&row, "task_id")?));
             }

@@ -1,10 +1,10 @@
 //! Registered containers, for SDKs up to 4.5: names that an endpoint's owner and users agree on.
 
 use jiff::Timestamp;
-use sqlx::Row;
 use wire::{ContainerId, IdentityId};
 
 use crate::columns::{id, key};
+use crate::database::query;
 use crate::{Command, Store, StoreError, Tx};
 
 #[derive(Clone, Debug)]
@@ -19,7 +19,7 @@ pub struct Container {
     pub created: Timestamp,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct AddContainer(pub Container);
 
 impl Command for AddContainer {
@@ -27,7 +27,7 @@ impl Command for AddContainer {
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
         let container = self.0;
-        sqlx::query(
+        query(
             "INSERT INTO containers (id, owner_id, name, kind, location, description, created_us) \
              VALUES ($1, $2, $3, $4, $5, $6, $7)",
         )
@@ -46,7 +46,7 @@ impl Command for AddContainer {
 
 impl Store {
     pub async fn container(&self, container: ContainerId) -> Result<Option<Container>, StoreError> {
-        let row = sqlx::query(
+        let row = query(
             "SELECT owner_id, name, kind, location, description, created_us FROM containers WHERE id = $1",
         )
         .bind(key(container.as_uuid()))

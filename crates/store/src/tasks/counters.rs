@@ -1,10 +1,10 @@
 //! Counts an endpoint's tasks by state. The transactions that change tasks update the counts, so they are always exact,
 //! and reading them costs one row.
 
-use sqlx::Row;
 use wire::EndpointId;
 
 use crate::columns::key;
+use crate::database::query;
 use crate::tasks::state::{Outcome, TaskHolder};
 use crate::{Store, StoreError, Tx};
 
@@ -39,7 +39,7 @@ pub(crate) async fn count(tx: &mut Tx, endpoint: EndpointId, change: Counters) -
     if change == Counters::default() {
         return Ok(());
     }
-    sqlx::query(
+    query(
         "INSERT INTO endpoint_tasks (endpoint_id, waiting, taken, succeeded, failed, late) \
          VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (endpoint_id) DO UPDATE SET \
          waiting = endpoint_tasks.waiting + excluded.waiting, taken = endpoint_tasks.taken + excluded.taken, \
@@ -59,7 +59,7 @@ pub(crate) async fn count(tx: &mut Tx, endpoint: EndpointId, change: Counters) -
 
 impl Store {
     pub async fn counters(&self, endpoint: EndpointId) -> Result<Counters, StoreError> {
-        let row = sqlx::query(
+        let row = query(
             "SELECT waiting, taken, succeeded, failed, late FROM endpoint_tasks WHERE endpoint_id = $1",
         )
         .bind(key(endpoint.as_uuid()))

@@ -1,11 +1,10 @@
 //! Lists of endpoints: for the users who see them, and for administrators.
 
 use jiff::Timestamp;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite};
 use wire::{EndpointId, IdentityId};
 
 use crate::columns::{id, instant, key, time};
+use crate::database::{Row, StatementBuilder, query};
 use crate::{Store, StoreError};
 
 /// An endpoint as its users' lists show it.
@@ -84,7 +83,7 @@ impl Store {
         // An endpoint's name is not empty.
         let (name, after) =
             last.map_or((String::new(), Vec::new()), |it| (it.name.clone(), key(it.id.as_uuid())));
-        let rows = sqlx::query(seen.sql())
+        let rows = query(seen.sql())
             .bind(key(identity.as_uuid()))
             .bind(name)
             .bind(after)
@@ -109,7 +108,7 @@ impl Store {
         one: Option<EndpointId>,
         count: usize,
     ) -> Result<Vec<EndpointSummary>, StoreError> {
-        let mut select = QueryBuilder::<Sqlite>::new(
+        let mut select = StatementBuilder::new(
             "SELECT e.id, e.owner_id, i.username, e.name, e.display_name, e.manager_id, e.locked_until_us, \
              e.created_us, coalesce(t.waiting, 0) AS waiting, coalesce(t.taken, 0) AS taken FROM endpoints e \
              LEFT JOIN identities i ON i.id = e.owner_id LEFT JOIN endpoint_tasks t ON t.endpoint_id = e.id",
@@ -119,7 +118,7 @@ impl Store {
         }
         select.push(" ORDER BY e.name, e.id LIMIT ").push_bind(i64::try_from(count).unwrap_or(i64::MAX));
         let rows = select.build().fetch_all(&self.readers).await?;
-        let line = |row: &SqliteRow| {
+        let line = |row: &Row| {
             let locked: Option<i64> = row.try_get("locked_until_us")?;
             Ok(EndpointSummary {
                 id: EndpointId::from_uuid(id(row, "id")?),
@@ -127,7 +126,7 @@ impl Store {
                 owner_name: row.try_get("username")?,
                 name: row.try_get("name")?,
                 display_name: row.try_get("display_name")?,
-                manager: match row.try_get::<Option<&[u8]>, _>("manager_id")? {
+                manager: match row.try_get::<Option<&[u8]>>("manager_id")? {
                     Some(_) => Some(EndpointId::from_uuid(id(row, "manager_id")?)),
                     None => None,
                 },

@@ -2,14 +2,13 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row};
 use wire::json::FreeForm;
 use wire::rest::endpoint::Metadata;
 use wire::rest::submit::UserRuntime;
 use wire::{ClientId, EndpointId, FunctionId, IdentityId};
 
 use crate::columns::{ROWS, id, instant, json, key, text, time};
+use crate::database::{Row, StatementBuilder, query, query_scalar};
 use crate::identity::account_status::is_active;
 use crate::identity::credentials::{self, Holder};
 use crate::secret::Hash;
@@ -66,7 +65,7 @@ pub struct Run {
 }
 
 /// Registers an endpoint: adds it or replaces its row, and issues its next credential.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RegisterEndpoint {
     pub endpoint: Endpoint,
     pub metadata: Metadata,
@@ -106,18 +105,18 @@ impl Command for RegisterEndpoint {
             return Ok(RegistrationResult::ShutOut);
         }
         // Of an earlier life of it, if it was deleted.
-        let retired = sqlx::query("SELECT owner_id, credential FROM retired_endpoints WHERE id = $1")
+        let retired = query("SELECT owner_id, credential FROM retired_endpoints WHERE id = $1")
             .bind(key(endpoint.id.as_uuid()))
             .fetch_optional(&mut *tx)
             .await?;
-        let mut last = 0;
+        let mut last = 0_i64;
         if let Some(retired) = retired {
             if id(&retired, "owner_id")? != *endpoint.owner.as_uuid() {
                 return Ok(RegistrationResult::OfAnother);
             }
             last = retired.try_get("credential")?;
         }
-        let locked: Option<i64> = sqlx::query_scalar(
+        let locked: Option<i64> = query_scalar(
             "SELECT locked_until_us FROM endpoints WHERE id = $1 AND owner_id = $2 AND locked_until_us > $3 \
              UNION ALL SELECT locked_until_us FROM retired_endpoints \
              WHERE id = $1 AND owner_id = $2 AND locked_until_us > $3",
@@ -135,7 +134,7 @@ impl Command for RegisterEndpoint {
         }
         let allowed = endpoint.allowed_functions.as_ref().map(text).transpose()?;
         // Without a display name the old one stays.
-        let number: Option<i64> = sqlx::query_scalar(
+        let number: Option<i64> = query_scalar(
             "INSERT INTO endpoints (id, owner_id, name, display_name, multi_user, public, allowed_functions_json, \
              is_manager, created_us, manager_id, broker_at, choices_json, credential) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
@@ -165,7 +164,7 @@ impl Command for RegisterEndpoint {
         .fetch_optional(&mut *tx)
         .await?;
         let Some(number) = number else { return Ok(RegistrationResult::OfAnother) };
-        sqlx::query("DELETE FROM retired_endpoints WHERE id = $1")
+        query("DELETE FROM retired_endpoints WHERE id = $1")
             .bind(key(endpoint.id.as_uuid()))
             .execute(&mut *tx)
             .await?;
@@ -179,9 +178,9 @@ impl Command for RegisterEndpoint {
 
 /// Whether `endpoint` would be new, and its owner has `most` of its kind.
 async fn is_one_too_many(tx: &mut Tx, endpoint: &Endpoint, most: u32) -> Result<bool, StoreError> {
-    let full = sqlx::query_scalar(
+    let full = query_scalar(
         "SELECT NOT EXISTS (SELECT 1 FROM endpoints WHERE id = $1) AND (SELECT count(*) FROM \
-         (SELECT 1 FROM endpoints WHERE owner_id = $2 AND (manager_id IS NOT NULL) = $3 LIMIT $4)) >= $4",
+         (SELECT 1 FROM endpoints WHERE owner_id = $2 AND (manager_id IS NOT NULL) = $3 LIMIT $4) AS own) >= $4",
     )
     .bind(key(endpoint.id.as_uuid()))
     .bind(key(endpoint.owner.as_uuid()))
@@ -199,7 +198,7 @@ async fn describe(
     metadata: &Metadata,
     admins: &[IdentityId],
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO endpoint_metadata (endpoint_id, metadata_json) VALUES ($1, $2) \
          ON CONFLICT (endpoint_id) DO UPDATE SET metadata_json = excluded.metadata_json",
     )
@@ -211,12 +210,12 @@ async fn describe(
 }
 
 async fn set_admins(tx: &mut Tx, endpoint: EndpointId, admins: &[IdentityId]) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM endpoint_admins WHERE endpoint_id = $1")
+    query("DELETE FROM endpoint_admins WHERE endpoint_id = $1")
         .bind(key(endpoint.as_uuid()))
         .execute(&mut *tx)
         .await?;
     for some in admins.chunks(ROWS) {
-        let mut insert = QueryBuilder::new("INSERT INTO endpoint_admins (identity_id, endpoint_id) ");
+        let mut insert = StatementBuilder::new("INSERT INTO endpoint_admins (identity_id, endpoint_id) ");
         insert.push_values(some, |mut row, admin| {
             row.push_bind(key(admin.as_uuid())).push_bind(key(endpoint.as_uuid()));
         });
@@ -226,7 +225,7 @@ async fn set_admins(tx: &mut Tx, endpoint: EndpointId, admins: &[IdentityId]) ->
 }
 
 /// Changes the description of an endpoint of `owner`; `None` leaves a field as it is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ChangeEndpoint {
     pub endpoint: EndpointId,
     pub owner: IdentityId,
@@ -240,7 +239,7 @@ impl Command for ChangeEndpoint {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
-        let changed = sqlx::query(
+        let changed = query(
             "UPDATE endpoints SET display_name = coalesce($3, display_name), public = coalesce($4, public), \
              allowed_functions_json = coalesce($5, allowed_functions_json) WHERE id = $1 AND owner_id = $2",
         )
@@ -251,7 +250,7 @@ impl Command for ChangeEndpoint {
         .bind(self.allowed_functions.as_ref().map(text).transpose()?)
         .execute(&mut *tx)
         .await?;
-        if let (Some(admins), 1) = (self.admins, changed.rows_affected()) {
+        if let (Some(admins), 1) = (self.admins, changed) {
             set_admins(tx, self.endpoint, &admins).await?;
         }
         Ok(())
@@ -260,7 +259,7 @@ impl Command for ChangeEndpoint {
 
 /// Locks an endpoint: until a time it cannot be registered, and its credentials are removed. Those of a manager's user
 /// endpoints are removed too; returns their ids.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct LockEndpoint {
     pub endpoint: EndpointId,
     pub until: Timestamp,
@@ -271,12 +270,12 @@ impl Command for LockEndpoint {
 
     async fn run(self, tx: &mut Tx) -> Result<Vec<EndpointId>, StoreError> {
         credentials::remove_all(tx, Holder::Endpoint(self.endpoint)).await?;
-        sqlx::query("UPDATE endpoints SET locked_until_us = $2 WHERE id = $1")
+        query("UPDATE endpoints SET locked_until_us = $2 WHERE id = $1")
             .bind(key(self.endpoint.as_uuid()))
             .bind(self.until.as_microsecond())
             .execute(&mut *tx)
             .await?;
-        let rows = sqlx::query("SELECT id FROM endpoints WHERE manager_id = $1")
+        let rows = query("SELECT id FROM endpoints WHERE manager_id = $1")
             .bind(key(self.endpoint.as_uuid()))
             .fetch_all(&mut *tx)
             .await?;
@@ -291,14 +290,14 @@ impl Command for LockEndpoint {
 }
 
 /// Removes the lock.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct UnlockEndpoint(pub EndpointId);
 
 impl Command for UnlockEndpoint {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
-        sqlx::query("UPDATE endpoints SET locked_until_us = NULL WHERE id = $1")
+        query("UPDATE endpoints SET locked_until_us = NULL WHERE id = $1")
             .bind(key(self.0.as_uuid()))
             .execute(tx)
             .await?;
@@ -312,7 +311,7 @@ impl Command for UnlockEndpoint {
 /// The id stays reserved for its owner: clients may go on sending tasks to it, which no other person may get. The row that
 /// reserves it takes some 100 bytes with its index; an identity adds at most one new id a second for long, which is 9 MB a
 /// day. A user endpoint's id is computed, so nobody can register it; it is reserved only while it is locked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DeleteEndpoint(pub EndpointId);
 
 impl Command for DeleteEndpoint {
@@ -320,7 +319,7 @@ impl Command for DeleteEndpoint {
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
         credentials::remove_all(tx, Holder::Endpoint(self.0)).await?;
-        sqlx::query(
+        query(
             "INSERT INTO retired_endpoints (id, owner_id, credential, locked_until_us) \
              SELECT id, owner_id, credential, locked_until_us FROM endpoints \
              WHERE id = $1 AND (manager_id IS NULL OR locked_until_us IS NOT NULL) \
@@ -329,14 +328,14 @@ impl Command for DeleteEndpoint {
         .bind(key(self.0.as_uuid()))
         .execute(&mut *tx)
         .await?;
-        sqlx::query("DELETE FROM endpoints WHERE id = $1").bind(key(self.0.as_uuid())).execute(tx).await?;
+        query("DELETE FROM endpoints WHERE id = $1").bind(key(self.0.as_uuid())).execute(tx).await?;
         Ok(())
     }
 }
 
 impl Store {
     pub async fn endpoint(&self, endpoint: EndpointId) -> Result<Option<Endpoint>, StoreError> {
-        let row = sqlx::query(
+        let row = query(
             "SELECT id, owner_id, name, display_name, multi_user, public, allowed_functions_json, is_manager, \
              created_us, manager_id, broker_at FROM endpoints WHERE id = $1",
         )
@@ -344,7 +343,7 @@ impl Store {
         .fetch_optional(&self.readers)
         .await?;
         let Some(row) = row else { return Ok(None) };
-        let admins = sqlx::query("SELECT identity_id FROM endpoint_admins WHERE endpoint_id = $1")
+        let admins = query("SELECT identity_id FROM endpoint_admins WHERE endpoint_id = $1")
             .bind(key(endpoint.as_uuid()))
             .fetch_all(&self.readers)
             .await?;
@@ -353,7 +352,7 @@ impl Store {
     }
 
     pub async fn endpoint_owner(&self, endpoint: EndpointId) -> Result<Option<IdentityId>, StoreError> {
-        let row = sqlx::query("SELECT owner_id FROM endpoints WHERE id = $1")
+        let row = query("SELECT owner_id FROM endpoints WHERE id = $1")
             .bind(key(endpoint.as_uuid()))
             .fetch_optional(&self.readers)
             .await?;
@@ -362,7 +361,7 @@ impl Store {
 
     /// The metadata of the last registration.
     pub async fn endpoint_metadata(&self, endpoint: EndpointId) -> Result<Metadata, StoreError> {
-        let row = sqlx::query("SELECT metadata_json FROM endpoint_metadata WHERE endpoint_id = $1")
+        let row = query("SELECT metadata_json FROM endpoint_metadata WHERE endpoint_id = $1")
             .bind(key(endpoint.as_uuid()))
             .fetch_optional(&self.readers)
             .await?;
@@ -372,7 +371,7 @@ impl Store {
 
     /// The user endpoints that `manager` has ever started.
     pub async fn user_endpoints(&self, manager: EndpointId) -> Result<Vec<EndpointId>, StoreError> {
-        let rows = sqlx::query("SELECT id FROM endpoints WHERE manager_id = $1")
+        let rows = query("SELECT id FROM endpoints WHERE manager_id = $1")
             .bind(key(manager.as_uuid()))
             .fetch_all(&self.readers)
             .await?;
@@ -381,7 +380,7 @@ impl Store {
 
     /// The user endpoints that have open tasks and whose requested configuration is known.
     pub async fn user_endpoints_with_tasks(&self) -> Result<Vec<UserEndpoint>, StoreError> {
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT e.id, e.manager_id, e.owner_id, e.choices_json, (SELECT min(a.seq) FROM assignments a \
              WHERE a.endpoint_id = e.id AND a.credential IS NULL) AS first \
              FROM endpoints e JOIN endpoint_tasks t ON t.endpoint_id = e.id \
@@ -403,16 +402,15 @@ impl Store {
     }
 
     pub async fn endpoint_ids(&self) -> Result<Vec<EndpointId>, StoreError> {
-        let rows = sqlx::query("SELECT id FROM endpoints").fetch_all(&self.readers).await?;
+        let rows = query("SELECT id FROM endpoints").fetch_all(&self.readers).await?;
         rows.iter().map(|row| Ok(EndpointId::from_uuid(id(row, "id")?))).collect()
     }
 
     /// The runs that endpoints reported last.
     pub async fn runs(&self) -> Result<Vec<(EndpointId, Run)>, StoreError> {
-        let rows =
-            sqlx::query("SELECT id, run, run_credential, run_since_us FROM endpoints WHERE run IS NOT NULL")
-                .fetch_all(&self.readers)
-                .await?;
+        let rows = query("SELECT id, run, run_credential, run_since_us FROM endpoints WHERE run IS NOT NULL")
+            .fetch_all(&self.readers)
+            .await?;
         rows.iter()
             .map(|row| {
                 let run = Run {
@@ -426,7 +424,7 @@ impl Store {
     }
 }
 
-fn endpoint_of(row: &SqliteRow, admins: Vec<IdentityId>) -> Result<Endpoint, StoreError> {
+fn endpoint_of(row: &Row, admins: Vec<IdentityId>) -> Result<Endpoint, StoreError> {
     let allowed: Option<&str> = row.try_get("allowed_functions_json")?;
     Ok(Endpoint {
         id: EndpointId::from_uuid(id(row, "id")?),
@@ -439,7 +437,7 @@ fn endpoint_of(row: &SqliteRow, admins: Vec<IdentityId>) -> Result<Endpoint, Sto
         admins,
         is_manager: row.try_get("is_manager")?,
         created: time(row, "created_us")?,
-        manager: match row.try_get::<Option<&[u8]>, _>("manager_id")? {
+        manager: match row.try_get::<Option<&[u8]>>("manager_id")? {
             Some(_) => Some(EndpointId::from_uuid(id(row, "manager_id")?)),
             None => None,
         },

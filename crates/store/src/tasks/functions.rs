@@ -4,12 +4,11 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite};
 use wire::rest::function::Meta;
 use wire::{FunctionId, GroupId, IdentityId};
 
-use crate::columns::{ROWS, among, id, json, key, text, time};
+use crate::columns::{ROWS, id, json, key, text, time};
+use crate::database::{Row, StatementBuilder, query};
 use crate::{Command, Store, StoreError, Tx};
 
 #[derive(Clone, Debug)]
@@ -35,7 +34,7 @@ impl Function {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct AddFunction(pub Function);
 
 impl Command for AddFunction {
@@ -44,12 +43,12 @@ impl Command for AddFunction {
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
         let function = self.0;
         let hash = Sha256::digest(function.code.as_bytes()).to_vec();
-        sqlx::query("INSERT INTO function_code (hash, code) VALUES ($1, $2) ON CONFLICT (hash) DO NOTHING")
+        query("INSERT INTO function_code (hash, code) VALUES ($1, $2) ON CONFLICT (hash) DO NOTHING")
             .bind(&hash)
             .bind(function.code)
             .execute(&mut *tx)
             .await?;
-        sqlx::query(
+        query(
             "INSERT INTO functions \
              (id, owner_id, name, code_hash, description, public, group_id, metadata_json, python, created_us) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
@@ -71,23 +70,23 @@ impl Command for AddFunction {
 }
 
 /// Deletes a function, and its code unless another function has the same.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DeleteFunction(pub FunctionId);
 
 impl Command for DeleteFunction {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
-        let row = sqlx::query("DELETE FROM functions WHERE id = $1 RETURNING code_hash")
+        let row = query("DELETE FROM functions WHERE id = $1 RETURNING code_hash")
             .bind(key(self.0.as_uuid()))
             .fetch_optional(&mut *tx)
             .await?;
         let Some(row) = row else { return Ok(()) };
-        sqlx::query(
+        query(
             "DELETE FROM function_code WHERE hash = $1 \
              AND NOT EXISTS (SELECT 1 FROM functions WHERE code_hash = $1)",
         )
-        .bind(row.try_get::<&[u8], _>("code_hash")?)
+        .bind(row.try_get::<&[u8]>("code_hash")?)
         .execute(tx)
         .await?;
         Ok(())
@@ -102,8 +101,8 @@ pub struct FunctionAccess {
     pub group: Option<GroupId>,
 }
 
-fn group(row: &SqliteRow) -> Result<Option<GroupId>, StoreError> {
-    match row.try_get::<Option<&[u8]>, _>("group_id")? {
+fn group(row: &Row) -> Result<Option<GroupId>, StoreError> {
+    match row.try_get::<Option<&[u8]>>("group_id")? {
         None => Ok(None),
         Some(_) => Ok(Some(GroupId::from_uuid(id(row, "group_id")?))),
     }
@@ -118,10 +117,9 @@ impl Store {
         let functions: Vec<_> = functions.collect();
         let mut found = HashMap::with_capacity(functions.len());
         for functions in functions.chunks(ROWS) {
-            let mut select = QueryBuilder::<Sqlite>::new(
-                "SELECT id, owner_id, public, group_id FROM functions WHERE id IN ",
-            );
-            among(&mut select, functions.iter().map(|function| key(function.as_uuid())));
+            let mut select =
+                StatementBuilder::new("SELECT id, owner_id, public, group_id FROM functions WHERE id");
+            select.push_in(functions.iter().map(|function| key(function.as_uuid())));
             for row in select.build().fetch_all(&self.readers).await? {
                 let access = FunctionAccess {
                     owner: IdentityId::from_uuid(id(&row, "owner_id")?),
@@ -135,7 +133,7 @@ impl Store {
     }
 
     pub async fn function(&self, function: FunctionId) -> Result<Option<Function>, StoreError> {
-        let row = sqlx::query(
+        let row = query(
             "SELECT owner_id, name, code, description, public, group_id, metadata_json, python, created_us \
              FROM functions JOIN function_code ON hash = code_hash WHERE id = $1",
         )

@@ -9,7 +9,6 @@
 //! Staged tasks are in tables of their own, which nothing else reads. An accepted submit is always released, also after a
 //! crash, unless its endpoint is deleted meanwhile; then its tasks are dropped.
 
-use sqlx::{QueryBuilder, Row, Sqlite};
 use wire::{EndpointId, RequestId};
 
 use super::counters::{self, Counters};
@@ -17,6 +16,7 @@ use super::state::State;
 use super::submit_request::{NewTask, Submit};
 use super::task_rows::stored;
 use crate::columns::{id, key, text};
+use crate::database::{StatementBuilder, query};
 use crate::payload_files::{FileId, StoredContent};
 use crate::payload_references::file_id;
 use crate::{Command, Store, StoreError, Tx};
@@ -53,7 +53,7 @@ fn step(tasks: &[NewTask]) -> usize {
 }
 
 /// Stages some tasks of a submit.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Stage {
     request: RequestId,
     /// The position of the first of them in the submit.
@@ -65,7 +65,7 @@ impl Command for Stage {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
-        let mut insert = QueryBuilder::<Sqlite>::new(
+        let mut insert = StatementBuilder::new(
             "INSERT INTO staged_tasks \
              (request_id, place, task_id, function_id, payload, payload_file, payload_bytes) ",
         );
@@ -85,7 +85,7 @@ impl Command for Stage {
 
 /// Marks the staged tasks of a submit as accepted, in the transaction that accepts it: they will be released.
 pub(crate) async fn accept(tx: &mut Tx, submit: &Submit) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO staged_submits (request_id, group_id, endpoint_id, resource_specification_json, \
          result_serializers_json, submitted_us) VALUES ($1, $2, $3, $4, $5, $6)",
     )
@@ -101,7 +101,7 @@ pub(crate) async fn accept(tx: &mut Tx, submit: &Submit) -> Result<(), StoreErro
 }
 
 /// Releases the next staged tasks of a submit that was accepted, or drops them if it was not.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct ReleaseOrDrop(RequestId);
 
 #[derive(Debug, Default)]
@@ -119,8 +119,8 @@ impl Command for ReleaseOrDrop {
 
     async fn run(self, tx: &mut Tx) -> Result<ReleaseStep, StoreError> {
         let request = key(self.0.as_uuid());
-        let rows = sqlx::query(
-            "SELECT place, coalesce(length(payload), 0) AS here FROM staged_tasks \
+        let rows = query(
+            "SELECT place, CAST(coalesce(length(payload), 0) AS BIGINT) AS here FROM staged_tasks \
              WHERE request_id = $1 ORDER BY place LIMIT $2",
         )
         .bind(&request)
@@ -129,7 +129,7 @@ impl Command for ReleaseOrDrop {
         .await?;
         let (mut last, mut count, mut bytes) = (-1_i64, 0_i64, 0_i64);
         for row in &rows {
-            bytes += row.try_get::<i64, _>("here")?;
+            bytes += row.try_get::<i64>("here")?;
             if count > 0 && bytes > BYTES_OF_ROWS {
                 break;
             }
@@ -137,31 +137,31 @@ impl Command for ReleaseOrDrop {
             count += 1;
         }
         let done = rows.is_empty();
-        let submit = sqlx::query("SELECT endpoint_id FROM staged_submits WHERE request_id = $1")
+        let submit = query("SELECT endpoint_id FROM staged_submits WHERE request_id = $1")
             .bind(&request)
             .fetch_optional(&mut *tx)
             .await?;
         let mut step_result = ReleaseStep { done, ..ReleaseStep::default() };
         if let Some(submit) = submit {
             let endpoint = id(&submit, "endpoint_id")?;
-            let exists = sqlx::query("SELECT 1 FROM endpoints WHERE id = $1").bind(key(endpoint));
+            let exists = query("SELECT 1 FROM endpoints WHERE id = $1").bind(key(endpoint));
             step_result.gone = exists.fetch_optional(&mut *tx).await?.is_none();
             if step_result.gone {
-                sqlx::query("DELETE FROM submissions WHERE id = $1").bind(&request).execute(&mut *tx).await?;
+                query("DELETE FROM submissions WHERE id = $1").bind(&request).execute(&mut *tx).await?;
             } else if !done {
                 release(tx, &request, last).await?;
                 let change = Counters { waiting: count, ..Counters::default() };
                 counters::count(tx, EndpointId::from_uuid(endpoint), change).await?;
             }
             if done || step_result.gone {
-                sqlx::query("DELETE FROM staged_submits WHERE request_id = $1")
+                query("DELETE FROM staged_submits WHERE request_id = $1")
                     .bind(&request)
                     .execute(&mut *tx)
                     .await?;
             }
             if !step_result.gone {
                 // Its files have other rows now.
-                sqlx::query("DELETE FROM staged_tasks WHERE request_id = $1 AND place <= $2")
+                query("DELETE FROM staged_tasks WHERE request_id = $1 AND place <= $2")
                     .bind(&request)
                     .bind(last)
                     .execute(tx)
@@ -169,13 +169,12 @@ impl Command for ReleaseOrDrop {
                 return Ok(step_result);
             }
         }
-        let dropped = sqlx::query(
-            "DELETE FROM staged_tasks WHERE request_id = $1 AND place <= $2 RETURNING payload_file",
-        )
-        .bind(&request)
-        .bind(last)
-        .fetch_all(tx)
-        .await?;
+        let dropped =
+            query("DELETE FROM staged_tasks WHERE request_id = $1 AND place <= $2 RETURNING payload_file")
+                .bind(&request)
+                .bind(last)
+                .fetch_all(tx)
+                .await?;
         for row in &dropped {
             step_result.freed.extend(file_id(row, "payload_file")?);
         }
@@ -185,7 +184,7 @@ impl Command for ReleaseOrDrop {
 
 /// Turns the staged rows up to the position `last` into tasks.
 async fn release(tx: &mut Tx, request: &[u8], last: i64) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO tasks (id, group_id, endpoint_id, function_id, state, submitted_us) \
          SELECT s.task_id, r.group_id, r.endpoint_id, s.function_id, $3, r.submitted_us \
          FROM staged_tasks s JOIN staged_submits r ON r.request_id = s.request_id \
@@ -196,7 +195,7 @@ async fn release(tx: &mut Tx, request: &[u8], last: i64) -> Result<(), StoreErro
     .bind(stored(&State::NEW))
     .execute(&mut *tx)
     .await?;
-    sqlx::query(
+    query(
         "INSERT INTO assignments (task_id, endpoint_id, function_id, payload, payload_file, payload_bytes, \
          resource_specification_json, result_serializers_json) \
          SELECT s.task_id, r.endpoint_id, s.function_id, s.payload, s.payload_file, s.payload_bytes, \
@@ -274,7 +273,7 @@ impl Store {
 
     /// Releases the tasks that are still staged of an accepted submit.
     pub(crate) async fn release_accepted(&self, request: RequestId) -> Result<(), StoreError> {
-        let staged = sqlx::query("SELECT 1 FROM staged_submits WHERE request_id = $1")
+        let staged = query("SELECT 1 FROM staged_submits WHERE request_id = $1")
             .bind(key(request.as_uuid()))
             .fetch_optional(&self.readers)
             .await?;
@@ -287,7 +286,7 @@ impl Store {
     /// Settles everything that an earlier run of the service left staged. Runs before the service accepts submits.
     pub async fn release_or_drop_all(&self) -> Result<(), StoreError> {
         loop {
-            let row = sqlx::query(
+            let row = query(
                 "SELECT request_id FROM staged_submits UNION ALL SELECT request_id FROM staged_tasks LIMIT 1",
             )
             .fetch_optional(&self.readers)

@@ -1,12 +1,12 @@
 //! Lists open tasks in bounded pages, for callers that end many of them.
 
 use jiff::Timestamp;
-use sqlx::Row;
 use uuid::Uuid;
 use wire::{EndpointId, TaskId};
 
 use super::task_rows::submitted_before;
 use crate::columns::{id, key};
+use crate::database::{query, query_scalar};
 use crate::tasks::state::TaskHolder;
 use crate::{Store, StoreError};
 
@@ -32,7 +32,7 @@ impl Store {
     /// The number of the last row of the outbox towards endpoints.
     pub async fn last_assignment(&self) -> Result<i64, StoreError> {
         let last: Option<i64> =
-            sqlx::query_scalar("SELECT max(seq) FROM assignments").fetch_one(&self.readers).await?;
+            query_scalar("SELECT max(seq) FROM assignments").fetch_one(&self.readers).await?;
         Ok(last.unwrap_or(0))
     }
 
@@ -47,7 +47,7 @@ impl Store {
         let mut found = Vec::new();
         let before = match which {
             OpenTaskFilter::All | OpenTaskFilter::Waiting => {
-                let rows = sqlx::query(
+                let rows = query(
                     "SELECT task_id FROM assignments WHERE endpoint_id = $1 AND credential IS NULL \
                      AND seq <= $2 ORDER BY seq LIMIT $3",
                 )
@@ -64,7 +64,7 @@ impl Store {
             OpenTaskFilter::TakenBefore(credential) => credential,
         };
         if found.len() < count && which != OpenTaskFilter::Waiting {
-            let rows = sqlx::query(
+            let rows = query(
                 "SELECT task_id FROM assignments \
                  WHERE endpoint_id = $1 AND credential IS NOT NULL AND credential < $2 \
                  AND seq <= $3 ORDER BY credential, seq LIMIT $4",
@@ -89,7 +89,7 @@ impl Store {
         after: Option<TaskId>,
         count: usize,
     ) -> Result<Vec<OpenTask>, StoreError> {
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT task_id, endpoint_id, credential FROM assignments \
              WHERE task_id < $1 AND task_id > $2 ORDER BY task_id LIMIT $3",
         )
@@ -112,7 +112,7 @@ impl Store {
 
     /// Deleted endpoints that still have open tasks.
     pub async fn deleted_endpoints_with_open_tasks(&self) -> Result<Vec<EndpointId>, StoreError> {
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT t.endpoint_id FROM endpoint_tasks t WHERE t.waiting + t.taken > 0 \
              AND NOT EXISTS (SELECT 1 FROM endpoints e WHERE e.id = t.endpoint_id)",
         )

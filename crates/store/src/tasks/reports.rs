@@ -1,10 +1,10 @@
 //! Records what heartbeats report: the runs of endpoints, and the progress of their open tasks.
 
-use sqlx::{QueryBuilder, Sqlite};
 use wire::message::TaskState;
 use wire::{EndpointId, TaskId};
 
 use crate::columns::{ROWS, key, text};
+use crate::database::{StatementBuilder, query};
 use crate::{Command, Run, StoreError, Tx};
 
 /// The state that an endpoint reports for one of its tasks.
@@ -16,7 +16,7 @@ pub struct Progress {
 }
 
 /// Records some heartbeats. States of tasks that have ended, or belong to another endpoint, are ignored.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     pub runs: Vec<(EndpointId, Run)>,
     /// At most [`Report::MOST`], and one for each task.
@@ -33,15 +33,13 @@ impl Command for Report {
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
         for (endpoint, run) in self.runs {
-            sqlx::query(
-                "UPDATE endpoints SET run = $2, run_credential = $3, run_since_us = $4 WHERE id = $1",
-            )
-            .bind(key(endpoint.as_uuid()))
-            .bind(run.name)
-            .bind(run.credential)
-            .bind(run.since.as_microsecond())
-            .execute(&mut *tx)
-            .await?;
+            query("UPDATE endpoints SET run = $2, run_credential = $3, run_since_us = $4 WHERE id = $1")
+                .bind(key(endpoint.as_uuid()))
+                .bind(run.name)
+                .bind(run.credential)
+                .bind(run.since.as_microsecond())
+                .execute(&mut *tx)
+                .await?;
         }
         if self.progress.is_empty() {
             return Ok(());
@@ -50,7 +48,7 @@ impl Command for Report {
         for it in self.progress.iter().take(Report::MOST) {
             rows.push((key(it.task.as_uuid()), key(it.endpoint.as_uuid()), text(&it.state)?));
         }
-        let mut update = QueryBuilder::<Sqlite>::new("UPDATE tasks SET progress_json = said.column3 FROM (");
+        let mut update = StatementBuilder::new("UPDATE tasks SET progress_json = said.column3 FROM (");
         update.push_values(rows, |mut row, (task, endpoint, state)| {
             row.push_bind(task).push_bind(endpoint).push_bind(state);
         });

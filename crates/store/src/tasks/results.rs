@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
-use sqlx::{QueryBuilder, Row, Sqlite};
 use wire::{EndpointId, IdentityId, TaskGroupId, TaskId};
 
 use super::counters::{self, Counters};
 use super::task_rows::{CurrentTask, Page, current_tasks, stored, submitted_before};
-use crate::columns::{ROWS, among, id, key, time};
+use crate::columns::{ROWS, id, key, time};
+use crate::database::{StatementBuilder, query};
 use crate::payload_files::{FileId, StoredContent};
 use crate::payload_references::{file_id, stored_content};
 use crate::tasks::state::{Event, Outcome, State};
@@ -41,7 +41,7 @@ pub enum Recorded {
 }
 
 /// Ends tasks by their results, with the messages for their groups' queues.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RecordResults {
     pub results: Vec<ReportedResult>,
     pub now: Timestamp,
@@ -107,7 +107,7 @@ async fn record(
     now: Timestamp,
     freed: &mut Vec<FileId>,
 ) -> Result<(), StoreError> {
-    QueryBuilder::<Sqlite>::new("INSERT INTO results (task_id, message, file, bytes, ended_us) ")
+    StatementBuilder::new("INSERT INTO results (task_id, message, file, bytes, ended_us) ")
         .push_values(fresh, |mut row, (result, _)| {
             let here = match &result.message {
                 StoredContent::Inline(message) => Some(&message[..]),
@@ -125,21 +125,21 @@ async fn record(
     for outcome in [Outcome::Succeeded, Outcome::Failed] {
         let tasks: Vec<_> = fresh.iter().filter(|(result, _)| result.outcome == outcome).collect();
         if !tasks.is_empty() {
-            let mut update = QueryBuilder::<Sqlite>::new("UPDATE tasks SET progress_json = NULL, state = ");
+            let mut update = StatementBuilder::new("UPDATE tasks SET progress_json = NULL, state = ");
             update.push_bind(stored(&State::Ended { outcome, at: now }));
-            update.push(", ended_us = ").push_bind(now.as_microsecond()).push(" WHERE id IN ");
-            among(&mut update, tasks.iter().map(|(result, _)| key(result.task.as_uuid())));
+            update.push(", ended_us = ").push_bind(now.as_microsecond()).push(" WHERE id");
+            update.push_in(tasks.iter().map(|(result, _)| key(result.task.as_uuid())));
             update.build().execute(&mut *tx).await?;
         }
     }
-    let mut done = QueryBuilder::<Sqlite>::new("DELETE FROM assignments WHERE task_id IN ");
-    among(&mut done, fresh.iter().map(|(result, _)| key(result.task.as_uuid())));
+    let mut done = StatementBuilder::new("DELETE FROM assignments WHERE task_id");
+    done.push_in(fresh.iter().map(|(result, _)| key(result.task.as_uuid())));
     for row in done.push(" RETURNING payload_file").build().fetch_all(&mut *tx).await? {
         freed.extend(file_id(&row, "payload_file")?);
     }
     let deliver: Vec<_> = fresh.iter().filter(|(_, current)| current.queue).collect();
     if !deliver.is_empty() {
-        QueryBuilder::<Sqlite>::new("INSERT INTO deliveries (group_id, task_id) ")
+        StatementBuilder::new("INSERT INTO deliveries (group_id, task_id) ")
             .push_values(deliver, |mut row, (result, current)| {
                 row.push_bind(key(current.group.as_uuid())).push_bind(key(result.task.as_uuid()));
             })
@@ -151,7 +151,7 @@ async fn record(
 }
 
 /// Records that the client acknowledged these outbox rows of its group.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct AcknowledgeDeliveries {
     pub group: TaskGroupId,
     pub seqs: Vec<i64>,
@@ -162,9 +162,9 @@ impl Command for AcknowledgeDeliveries {
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
         for seqs in self.seqs.chunks(ROWS) {
-            let mut rows = QueryBuilder::<Sqlite>::new("DELETE FROM deliveries WHERE group_id = ");
-            rows.push_bind(key(self.group.as_uuid())).push(" AND seq IN ");
-            among(&mut rows, seqs.iter().copied());
+            let mut rows = StatementBuilder::new("DELETE FROM deliveries WHERE group_id = ");
+            rows.push_bind(key(self.group.as_uuid())).push(" AND seq");
+            rows.push_in(seqs.iter().copied());
             rows.build().execute(&mut *tx).await?;
         }
         Ok(())
@@ -173,7 +173,7 @@ impl Command for AcknowledgeDeliveries {
 
 /// Deletes at most `count` results that ended before `before` and marks their tasks as expired. Returns how many, and
 /// the files that no row names any more.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ExpireResults {
     pub before: Timestamp,
     pub count: usize,
@@ -183,12 +183,11 @@ impl Command for ExpireResults {
     type Output = (usize, Vec<FileId>);
 
     async fn run(self, tx: &mut Tx) -> Result<(usize, Vec<FileId>), StoreError> {
-        let rows =
-            sqlx::query("SELECT task_id, file FROM results WHERE ended_us < $1 ORDER BY ended_us LIMIT $2")
-                .bind(self.before.as_microsecond())
-                .bind(i64::try_from(self.count.min(ROWS)).unwrap_or(i64::MAX))
-                .fetch_all(&mut *tx)
-                .await?;
+        let rows = query("SELECT task_id, file FROM results WHERE ended_us < $1 ORDER BY ended_us LIMIT $2")
+            .bind(self.before.as_microsecond())
+            .bind(i64::try_from(self.count.min(ROWS)).unwrap_or(i64::MAX))
+            .fetch_all(&mut *tx)
+            .await?;
         let mut tasks = Vec::with_capacity(rows.len());
         let mut freed = Vec::new();
         for row in &rows {
@@ -198,22 +197,22 @@ impl Command for ExpireResults {
         if tasks.is_empty() {
             return Ok((0, freed));
         }
-        let mut results = QueryBuilder::<Sqlite>::new("DELETE FROM results WHERE task_id IN ");
-        among(&mut results, tasks.iter().cloned());
+        let mut results = StatementBuilder::new("DELETE FROM results WHERE task_id");
+        results.push_in(tasks.iter().cloned());
         results.build().execute(&mut *tx).await?;
-        let mut expired = QueryBuilder::<Sqlite>::new("UPDATE tasks SET state = ");
-        expired.push_bind(stored(&State::Expired { at: self.before })).push(" WHERE id IN ");
-        among(&mut expired, tasks.iter().cloned());
+        let mut expired = StatementBuilder::new("UPDATE tasks SET state = ");
+        expired.push_bind(stored(&State::Expired { at: self.before })).push(" WHERE id");
+        expired.push_in(tasks.iter().cloned());
         expired.build().execute(&mut *tx).await?;
-        let mut outbox = QueryBuilder::<Sqlite>::new("DELETE FROM deliveries WHERE task_id IN ");
-        among(&mut outbox, tasks.iter().cloned());
+        let mut outbox = StatementBuilder::new("DELETE FROM deliveries WHERE task_id");
+        outbox.push_in(tasks.iter().cloned());
         outbox.build().execute(&mut *tx).await?;
         Ok((tasks.len(), freed))
     }
 }
 
 /// Deletes at most `count` expired tasks that ended before `before`, and groups that are then empty.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DeleteTasks {
     pub before: Timestamp,
     pub count: usize,
@@ -224,7 +223,7 @@ impl Command for DeleteTasks {
 
     async fn run(self, tx: &mut Tx) -> Result<usize, StoreError> {
         // Who ended before then was submitted before then: the look ends there, and begins with the oldest.
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT id, group_id FROM tasks WHERE id < $1 AND state = $2 AND ended_us < $3 ORDER BY id LIMIT $4",
         )
         .bind(submitted_before(self.before))
@@ -242,14 +241,14 @@ impl Command for DeleteTasks {
             tasks.push(key(id(row, "id")?));
             groups.insert(key(id(row, "group_id")?));
         }
-        let mut forgotten = QueryBuilder::<Sqlite>::new("DELETE FROM tasks WHERE id IN ");
-        among(&mut forgotten, tasks.into_iter());
+        let mut forgotten = StatementBuilder::new("DELETE FROM tasks WHERE id");
+        forgotten.push_in(tasks.into_iter());
         forgotten.build().execute(&mut *tx).await?;
-        let mut empty = QueryBuilder::<Sqlite>::new(
+        let mut empty = StatementBuilder::new(
             "DELETE FROM task_groups WHERE NOT EXISTS (SELECT 1 FROM tasks WHERE group_id = task_groups.id) \
-             AND NOT EXISTS (SELECT 1 FROM staged_submits WHERE group_id = task_groups.id) AND id IN ",
+             AND NOT EXISTS (SELECT 1 FROM staged_submits WHERE group_id = task_groups.id) AND id",
         );
-        among(&mut empty, groups.into_iter());
+        empty.push_in(groups.into_iter());
         empty.build().execute(&mut *tx).await?;
         Ok(rows.len())
     }
@@ -277,7 +276,7 @@ impl Store {
         count: usize,
         bytes: usize,
     ) -> Result<Page<Delivery>, StoreError> {
-        let mut rows = sqlx::query(
+        let mut rows = query(
             "SELECT d.seq, d.task_id, r.ended_us, r.message, r.file, r.bytes \
              FROM deliveries d JOIN results r ON r.task_id = d.task_id JOIN task_groups g ON g.id = d.group_id \
              WHERE d.group_id = $1 AND d.seq > $2 AND g.owner_id = $4 ORDER BY d.seq LIMIT $3",
@@ -314,10 +313,9 @@ impl Store {
     pub async fn results(&self, tasks: &[TaskId]) -> Result<HashMap<TaskId, Vec<u8>>, StoreError> {
         let mut found = HashMap::with_capacity(tasks.len());
         for tasks in tasks.chunks(ROWS) {
-            let mut select = QueryBuilder::<Sqlite>::new(
-                "SELECT task_id, message, file, bytes FROM results WHERE task_id IN ",
-            );
-            among(&mut select, tasks.iter().map(|task| key(task.as_uuid())));
+            let mut select =
+                StatementBuilder::new("SELECT task_id, message, file, bytes FROM results WHERE task_id");
+            select.push_in(tasks.iter().map(|task| key(task.as_uuid())));
             for row in select.build().fetch_all(&self.readers).await? {
                 let task = TaskId::from_uuid(id(&row, "task_id")?);
                 let message = stored_content(&row, "message", "file", "bytes")?;

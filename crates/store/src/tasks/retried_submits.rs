@@ -9,12 +9,11 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 
 use jiff::Timestamp;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite};
 use uuid::Uuid;
 use wire::{EndpointId, IdentityId, RequestId, TaskGroupId, TaskId};
 
-use crate::columns::{ROWS, among, id, key};
+use crate::columns::{ROWS, id, key};
+use crate::database::{Row, StatementBuilder, query};
 use crate::secret::Hash;
 use crate::{Command, Store, StoreError, Tx};
 
@@ -74,7 +73,7 @@ pub(crate) async fn check(
     read: &KnownToClient,
 ) -> Result<RetryCheck, StoreError> {
     if let Some(used) = &fingerprint.key {
-        let row = sqlx::query(
+        let row = query(
             "SELECT id, fingerprint, group_id, endpoint_id, task_ids FROM submissions \
              WHERE identity_id = $1 AND key_hash = $2 AND created_us >= $3 ORDER BY created_us LIMIT 1",
         )
@@ -85,13 +84,13 @@ pub(crate) async fn check(
         .await?;
         return Ok(match row {
             None => RetryCheck::No,
-            Some(row) if row.try_get::<&[u8], _>("fingerprint")? == fingerprint.body.as_bytes() => {
+            Some(row) if row.try_get::<&[u8]>("fingerprint")? == fingerprint.body.as_bytes() => {
                 RetryCheck::Accepted(accepted(&row)?)
             }
             Some(_) => RetryCheck::OtherBody,
         });
     }
-    let rows = sqlx::query(
+    let rows = query(
         "SELECT id FROM submissions \
          WHERE fingerprint = $1 AND key_hash IS NULL AND created_us >= $2 ORDER BY created_us LIMIT $3",
     )
@@ -109,7 +108,7 @@ pub(crate) async fn check(
     if !read.contains_key(&request) {
         return Ok(RetryCheck::Unread(std::iter::once(request).chain(equal).collect()));
     }
-    let row = sqlx::query("SELECT id, group_id, endpoint_id, task_ids FROM submissions WHERE id = $1")
+    let row = query("SELECT id, group_id, endpoint_id, task_ids FROM submissions WHERE id = $1")
         .bind(key(request.as_uuid()))
         .fetch_one(&mut *tx)
         .await?;
@@ -124,11 +123,10 @@ impl Store {
         read: &mut KnownToClient,
     ) -> Result<(), StoreError> {
         for request in requests {
-            let row =
-                sqlx::query("SELECT id, group_id, endpoint_id, task_ids FROM submissions WHERE id = $1")
-                    .bind(key(request.as_uuid()))
-                    .fetch_optional(&self.readers)
-                    .await?;
+            let row = query("SELECT id, group_id, endpoint_id, task_ids FROM submissions WHERE id = $1")
+                .bind(key(request.as_uuid()))
+                .fetch_optional(&self.readers)
+                .await?;
             // It may have been answered meanwhile.
             let Some(row) = row else { continue };
             let known = self.known_to_client(&accepted(&row)?).await?;
@@ -143,11 +141,11 @@ impl Store {
     /// Whether the client has acknowledged the result of one of the tasks, and so knows their ids.
     async fn known_to_client(&self, accepted: &Accepted) -> Result<bool, StoreError> {
         for tasks in accepted.tasks.chunks(ROWS) {
-            let mut select = QueryBuilder::<Sqlite>::new(
+            let mut select = StatementBuilder::new(
                 "SELECT 1 FROM tasks t JOIN task_groups g ON g.id = t.group_id AND g.queue WHERE t.state > 1 \
-                 AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.task_id = t.id) AND t.id IN ",
+                 AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.task_id = t.id) AND t.id",
             );
-            among(&mut select, tasks.iter().map(|task| key(task.as_uuid())));
+            select.push_in(tasks.iter().map(|task| key(task.as_uuid())));
             if select.push(" LIMIT 1").build().fetch_optional(&self.readers).await?.is_some() {
                 return Ok(true);
             }
@@ -164,7 +162,7 @@ pub(crate) async fn add_record(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let tasks: Vec<u8> = accepted.tasks.iter().flat_map(|task| *task.as_uuid().as_bytes()).collect();
-    sqlx::query(
+    query(
         "INSERT INTO submissions \
          (id, identity_id, fingerprint, key_hash, group_id, endpoint_id, task_ids, created_us) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -182,7 +180,7 @@ pub(crate) async fn add_record(
     Ok(())
 }
 
-fn accepted(row: &SqliteRow) -> Result<Accepted, StoreError> {
+fn accepted(row: &Row) -> Result<Accepted, StoreError> {
     let tasks: &[u8] = row.try_get("task_ids")?;
     let task = |bytes| Uuid::from_slice(bytes).map(TaskId::from_uuid);
     Ok(Accepted {
@@ -198,7 +196,7 @@ fn accepted(row: &SqliteRow) -> Result<Accepted, StoreError> {
 }
 
 /// Deletes the records of requests whose answers have been written. Records with a key stay.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DeleteAnsweredSubmits(pub Vec<RequestId>);
 
 impl Command for DeleteAnsweredSubmits {
@@ -206,9 +204,8 @@ impl Command for DeleteAnsweredSubmits {
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
         for requests in self.0.chunks(ROWS) {
-            let mut rows =
-                QueryBuilder::<Sqlite>::new("DELETE FROM submissions WHERE key_hash IS NULL AND id IN ");
-            among(&mut rows, requests.iter().map(|request| key(request.as_uuid())));
+            let mut rows = StatementBuilder::new("DELETE FROM submissions WHERE key_hash IS NULL AND id");
+            rows.push_in(requests.iter().map(|request| key(request.as_uuid())));
             rows.build().execute(&mut *tx).await?;
         }
         Ok(())
@@ -216,7 +213,7 @@ impl Command for DeleteAnsweredSubmits {
 }
 
 /// Deletes records that are too old, at most `count` of each kind. Returns whether there may be more.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DeleteSubmitRecords {
     pub before: Timestamp,
     pub keys_before: Timestamp,
@@ -241,9 +238,8 @@ impl Command for DeleteSubmitRecords {
             ),
         ] {
             let count = i64::try_from(self.count).unwrap_or(i64::MAX);
-            let done =
-                sqlx::query(forget).bind(before.as_microsecond()).bind(count).execute(&mut *tx).await?;
-            more |= done.rows_affected() >= self.count as u64;
+            let done = query(forget).bind(before.as_microsecond()).bind(count).execute(&mut *tx).await?;
+            more |= done >= self.count as u64;
         }
         Ok(more)
     }

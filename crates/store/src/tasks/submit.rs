@@ -7,10 +7,11 @@ use super::large_submits;
 use super::retried_submits::{self, Accepted, KnownToClient, RetryCheck};
 use super::submit_request::{Submit, SubmitResult};
 use crate::columns::key;
+use crate::database::query;
 use crate::{Command, Store, StoreError, Tx};
 
 /// A submit, with what has been read for it so far.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SubmitAttempt {
     pub(crate) submit: Submit,
     /// Its tasks have been staged.
@@ -39,7 +40,10 @@ impl Command for SubmitAttempt {
             RetryCheck::OtherBody => return Ok(SubmitStep::Done(SubmitResult::KeyOfAnother)),
             RetryCheck::Unread(requests) => return Ok(SubmitStep::Unread(Box::new(self), requests)),
         }
-        let endpoint = sqlx::query("SELECT 1 FROM endpoints WHERE id = $1")
+        // Held until the commit: the numbers of an endpoint's outbox rows grow in the order of commits, equal submits come one
+        // after another, and the endpoint is not deleted meanwhile.
+        let endpoint = query("SELECT 1 FROM endpoints WHERE id = $1")
+            .for_update()
             .bind(key(submit.endpoint.as_uuid()))
             .fetch_optional(&mut *tx)
             .await?;

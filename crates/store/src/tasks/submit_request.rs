@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use sqlx::{QueryBuilder, Sqlite};
 use wire::{EndpointId, FunctionId, IdentityId, RequestId, TaskGroupId, TaskId};
 
 use super::retried_submits::{Accepted, AnswersInFlight, SubmitFingerprint};
 use super::state::State;
 use super::task_rows::stored;
 use crate::columns::{ROWS, key, text};
+use crate::database::{StatementBuilder, query};
 use crate::payload_files::StoredContent;
 use crate::{StoreError, Tx};
 
@@ -34,7 +34,7 @@ impl NewTask {
 
 /// Adds tasks, their outbox rows, and their group if it is new; all or nothing, and nothing if the same submit was
 /// accepted before.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Submit {
     pub request: RequestId,
     pub group: TaskGroupId,
@@ -68,7 +68,7 @@ pub enum SubmitResult {
 impl Submit {
     /// Adds the group if it is new. Returns whether it is the submitter's.
     pub(crate) async fn own_group(&self, tx: &mut Tx) -> Result<bool, StoreError> {
-        let own = sqlx::query(
+        let own = query(
             "INSERT INTO task_groups (id, owner_id, queue, created_us) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (id) DO UPDATE SET queue = (task_groups.queue OR excluded.queue) \
              WHERE task_groups.owner_id = excluded.owner_id",
@@ -79,13 +79,13 @@ impl Submit {
         .bind(self.now.as_microsecond())
         .execute(tx)
         .await?;
-        Ok(own.rows_affected() == 1)
+        Ok(own == 1)
     }
 
     pub(crate) async fn write_tasks(&self, tx: &mut Tx) -> Result<(), StoreError> {
         let serializers = text(&self.result_serializers)?;
         for tasks in self.tasks.chunks(ROWS) {
-            QueryBuilder::<Sqlite>::new(
+            StatementBuilder::new(
                 "INSERT INTO tasks (id, group_id, endpoint_id, function_id, state, submitted_us) ",
             )
             .push_values(tasks, |mut row, task| {
@@ -99,7 +99,7 @@ impl Submit {
             .build()
             .execute(&mut *tx)
             .await?;
-            QueryBuilder::<Sqlite>::new(
+            StatementBuilder::new(
                 "INSERT INTO assignments (task_id, endpoint_id, function_id, payload, payload_file, payload_bytes, \
                  resource_specification_json, result_serializers_json) ",
             )

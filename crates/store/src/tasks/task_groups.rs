@@ -1,10 +1,10 @@
 //! Task groups.
 
-use sqlx::Row;
 use uuid::Uuid;
 use wire::{IdentityId, TaskGroupId, TaskId};
 
 use crate::columns::{id, key, time};
+use crate::database::query;
 use crate::{Store, StoreError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct TaskGroup {
 
 impl Store {
     pub async fn task_group(&self, group: TaskGroupId) -> Result<Option<TaskGroup>, StoreError> {
-        let row = sqlx::query("SELECT owner_id, queue FROM task_groups WHERE id = $1")
+        let row = query("SELECT owner_id, queue FROM task_groups WHERE id = $1")
             .bind(key(group.as_uuid()))
             .fetch_optional(&self.readers)
             .await?;
@@ -36,14 +36,13 @@ impl Store {
         after: Option<TaskId>,
         count: usize,
     ) -> Result<Vec<(TaskId, jiff::Timestamp)>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT id, submitted_us FROM tasks WHERE group_id = $1 AND id > $2 ORDER BY id LIMIT $3",
-        )
-        .bind(key(group.as_uuid()))
-        .bind(key(after.map_or(Uuid::nil(), |task| *task.as_uuid())))
-        .bind(i64::try_from(count).unwrap_or(i64::MAX))
-        .fetch_all(&self.readers)
-        .await?;
+        let rows =
+            query("SELECT id, submitted_us FROM tasks WHERE group_id = $1 AND id > $2 ORDER BY id LIMIT $3")
+                .bind(key(group.as_uuid()))
+                .bind(key(after.map_or(Uuid::nil(), |task| *task.as_uuid())))
+                .bind(i64::try_from(count).unwrap_or(i64::MAX))
+                .fetch_all(&self.readers)
+                .await?;
         rows.iter().map(|row| Ok((TaskId::from_uuid(id(row, "id")?), time(row, "submitted_us")?))).collect()
     }
 }

@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite};
 use uuid::Uuid;
 use wire::{EndpointId, IdentityId, TaskGroupId, TaskId};
 
 use super::state::{Outcome, State, TaskHolder};
-use crate::columns::{ROWS, among, id, instant, json, key};
+use crate::columns::{ROWS, id, instant, json, key};
+use crate::database::{Row, StatementBuilder};
 use crate::{Store, StoreError, Tx};
 
 /// The rows that were read, in order.
@@ -47,11 +46,11 @@ pub(crate) async fn current_tasks(
     let tasks: Vec<_> = tasks.collect();
     let mut known = HashMap::with_capacity(tasks.len());
     for tasks in tasks.chunks(ROWS) {
-        let mut select = QueryBuilder::<Sqlite>::new(
+        let mut select = StatementBuilder::new(
             "SELECT t.id, t.endpoint_id, t.group_id, t.state, t.progress_json, t.ended_us, g.owner_id, g.queue \
-             FROM tasks t JOIN task_groups g ON g.id = t.group_id WHERE t.id IN ",
+             FROM tasks t JOIN task_groups g ON g.id = t.group_id WHERE t.id",
         );
-        among(&mut select, tasks.iter().map(|task| key(task.as_uuid())));
+        select.push_in(tasks.iter().map(|task| key(task.as_uuid())));
         for row in select.build().fetch_all(&mut *tx).await? {
             let current = CurrentTask {
                 endpoint: EndpointId::from_uuid(id(&row, "endpoint_id")?),
@@ -71,19 +70,19 @@ impl Store {
     pub async fn tasks(&self, tasks: &[TaskId]) -> Result<Vec<TaskRow>, StoreError> {
         let mut found = Vec::with_capacity(tasks.len());
         for tasks in tasks.chunks(ROWS) {
-            let mut select = QueryBuilder::<Sqlite>::new(
+            let mut select = StatementBuilder::new(
                 "SELECT t.id, t.endpoint_id, t.state, t.progress_json, t.ended_us, g.owner_id, \
                  coalesce(r.bytes, 0) AS bytes FROM tasks t JOIN task_groups g ON g.id = t.group_id \
-                 LEFT JOIN results r ON r.task_id = t.id WHERE t.id IN ",
+                 LEFT JOIN results r ON r.task_id = t.id WHERE t.id",
             );
-            among(&mut select, tasks.iter().map(|task| key(task.as_uuid())));
+            select.push_in(tasks.iter().map(|task| key(task.as_uuid())));
             for row in select.build().fetch_all(&self.readers).await? {
                 found.push(TaskRow {
                     id: TaskId::from_uuid(id(&row, "id")?),
                     owner: IdentityId::from_uuid(id(&row, "owner_id")?),
                     endpoint: EndpointId::from_uuid(id(&row, "endpoint_id")?),
                     state: state_of(&row)?,
-                    result_bytes: usize::try_from(row.try_get::<i64, _>("bytes")?)
+                    result_bytes: usize::try_from(row.try_get::<i64>("bytes")?)
                         .map_err(|_| StoreError::Corrupt("bytes"))?,
                 });
             }
@@ -109,7 +108,7 @@ pub(crate) fn stored(state: &State) -> i64 {
     }
 }
 
-fn state_of(row: &SqliteRow) -> Result<State, StoreError> {
+fn state_of(row: &Row) -> Result<State, StoreError> {
     let open = |holder| -> Result<State, StoreError> {
         let progress: Option<&str> = row.try_get("progress_json")?;
         let progress = progress.map(|text| json(text, "progress_json")).transpose()?;
@@ -119,7 +118,7 @@ fn state_of(row: &SqliteRow) -> Result<State, StoreError> {
         let at: i64 = row.try_get("ended_us")?;
         instant(at, "ended_us")
     };
-    match row.try_get::<i64, _>("state")? {
+    match row.try_get::<i64>("state")? {
         0 => open(TaskHolder::Waiting),
         1 => open(TaskHolder::Taken),
         2 => Ok(State::Ended { outcome: Outcome::Succeeded, at: ended()? }),

@@ -1,4 +1,4 @@
-//! The only writer. Commands that wait when a transaction begins share it and its fsync.
+//! The only writer of this process. Commands that wait when a transaction begins share it and its fsync.
 //!
 //! ```text
 //! write(a) --+
@@ -7,29 +7,32 @@
 //! ```
 //!
 //! Each command runs in a savepoint of its own, so that a failed one undoes no other. Callers get their answers after the
-//! commit: an answer means that the command is on disk. Commands run one after another in the order in which they commit;
-//! the numbers that the database gives to outbox rows grow in that order, and dispatch relies on it.
+//! commit: an answer means that the command is on disk. Commands run one after another in the order in which they commit.
+//!
+//! With PostgreSQL others may write at the same time. If they are in the way of a transaction, its commands run again, each
+//! in a transaction of its own. If the connection goes, the writer connects again and asks what became of the commit.
+
+pub(crate) mod postgres;
+mod sqlite;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::StoreError;
-
-/// The transaction a command runs in.
-pub type Tx = SqliteConnection;
+use crate::database::Tx;
 
 /// How many commands may queue; further callers wait.
 const QUEUE_LENGTH: usize = 1024;
 /// The most commands in one transaction: bounds how long one waits for the others.
 const MOST_IN_TRANSACTION: usize = 128;
 
-/// A unit of work for the writer. If it returns an error, everything it wrote is undone.
-pub trait Command: Send + 'static {
+/// A unit of work for the writer. If it returns an error, everything it wrote is undone. It may run more than once, if what it
+/// wrote before was undone.
+pub trait Command: Clone + Send + 'static {
     type Output: Send + 'static;
 
     fn run(self, tx: &mut Tx) -> impl Future<Output = Result<Self::Output, StoreError>> + Send;
@@ -57,11 +60,19 @@ impl std::fmt::Debug for Request {
     }
 }
 
+/// Whether a command may have to run again, and is kept for that.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Rerun {
+    No,
+    Maybe,
+}
+
 /// A command together with the channel for its answer, without its type.
-trait AnyCommand: Send {
+pub(crate) trait AnyCommand: Send {
     fn run<'c>(
         &'c mut self,
         tx: &'c mut Tx,
+        rerun: Rerun,
     ) -> Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send + 'c>>;
     fn answer(self: Box<Self>, result: Result<(), StoreError>);
 }
@@ -78,9 +89,14 @@ impl<C: Command> AnyCommand for PendingCommand<C> {
     fn run<'c>(
         &'c mut self,
         tx: &'c mut Tx,
+        rerun: Rerun,
     ) -> Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send + 'c>> {
         Box::pin(async move {
-            if let Some(command) = self.command.take() {
+            let command = match rerun {
+                Rerun::No => self.command.take(),
+                Rerun::Maybe => self.command.clone(),
+            };
+            if let Some(command) = command {
                 self.output = Some(command.run(tx).await?);
             }
             #[cfg(test)]
@@ -120,8 +136,34 @@ impl Handle {
     }
 }
 
+/// The connection that writes.
+#[derive(Debug)]
+pub(crate) enum Connection {
+    Sqlite(Tx),
+    Postgres(Box<postgres::Session>),
+}
+
+impl Connection {
+    async fn commit_together(&mut self, batch: Vec<Box<dyn AnyCommand>>) {
+        if batch.is_empty() {
+            return;
+        }
+        match self {
+            Connection::Sqlite(tx) => sqlite::commit_together(tx, batch).await,
+            Connection::Postgres(session) => session.commit_together(batch).await,
+        }
+    }
+
+    async fn close(self) -> Result<(), sqlx::Error> {
+        match self {
+            Connection::Sqlite(tx) => tx.close().await,
+            Connection::Postgres(session) => session.close().await,
+        }
+    }
+}
+
 /// Starts the writer on its own connection.
-pub(crate) fn start(connection: SqliteConnection) -> Handle {
+pub(crate) fn start(connection: Connection) -> Handle {
     let (requests, waiting) = mpsc::channel(QUEUE_LENGTH);
     #[cfg(test)]
     let watch = Arc::<watch::Watch>::default();
@@ -139,7 +181,7 @@ pub(crate) fn start(connection: SqliteConnection) -> Handle {
     handle
 }
 
-async fn run(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Request>) {
+async fn run(mut connection: Connection, mut waiting: mpsc::Receiver<Request>) {
     let mut requests = Vec::with_capacity(MOST_IN_TRANSACTION);
     let mut closing = Vec::new();
     while closing.is_empty() && waiting.recv_many(&mut requests, MOST_IN_TRANSACTION).await > 0 {
@@ -150,7 +192,7 @@ async fn run(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Reque
                 Request::Close(answer) => closing.push(answer),
             }
         }
-        commit_together(&mut connection, batch).await;
+        connection.commit_together(batch).await;
     }
     waiting.close();
     if let Err(error) = connection.close().await {
@@ -161,32 +203,16 @@ async fn run(mut connection: SqliteConnection, mut waiting: mpsc::Receiver<Reque
     }
 }
 
-/// Runs `batch` in one transaction and sends the answers.
-async fn commit_together(connection: &mut SqliteConnection, mut batch: Vec<Box<dyn AnyCommand>>) {
-    if batch.is_empty() {
-        return;
-    }
-    let mut results = Vec::with_capacity(batch.len());
-    let whole = async {
-        execute(connection, "BEGIN IMMEDIATE").await?;
-        for work in &mut batch {
-            execute(connection, "SAVEPOINT command").await?;
-            let result = work.run(connection).await;
-            if result.is_err() {
-                execute(connection, "ROLLBACK TO command").await?;
-            }
-            execute(connection, "RELEASE command").await?;
-            results.push(result);
-        }
-        execute(connection, "COMMIT").await
-    }
-    .await;
-    match whole {
+/// Sends the answers of a transaction: what each command returned, or why nothing was written.
+fn answer(
+    batch: Vec<Box<dyn AnyCommand>>,
+    results: Vec<Result<(), StoreError>>,
+    transaction: Result<(), StoreError>,
+) {
+    match transaction {
         Ok(()) => batch.into_iter().zip(results).for_each(|(work, result)| work.answer(result)),
         Err(error) => {
             tracing::error!(%error, requests = batch.len(), "transaction failed; nothing was written");
-            // Some errors (a full disk) have rolled it back already; then this one says so and can be ignored.
-            let _ = execute(connection, "ROLLBACK").await;
             // A command's own error says more than the transaction's.
             let own = results.into_iter().map(Result::err).chain(std::iter::repeat(None));
             batch.into_iter().zip(own).for_each(|(work, own)| {
@@ -196,17 +222,13 @@ async fn commit_together(connection: &mut SqliteConnection, mut batch: Vec<Box<d
     }
 }
 
-async fn execute(connection: &mut SqliteConnection, sql: &'static str) -> Result<(), StoreError> {
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
-    Ok(())
-}
-
 /// What commands cost, for tests.
 #[cfg(test)]
 pub(crate) mod watch {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+    use super::Connection;
     use crate::Tx;
 
     #[derive(Debug, Default)]
@@ -217,12 +239,14 @@ pub(crate) mod watch {
     }
 
     impl Watch {
-        pub(crate) async fn over(self: Arc<Self>, mut connection: Tx) -> Tx {
+        pub(super) async fn over(self: Arc<Self>, mut connection: Connection) -> Connection {
             let step = move || {
                 self.steps.fetch_add(1, Relaxed);
                 true
             };
-            connection.lock_handle().await.unwrap().set_progress_handler(1, step);
+            if let Connection::Sqlite(Tx::Sqlite(connection)) = &mut connection {
+                connection.lock_handle().await.unwrap().set_progress_handler(1, step);
+            }
             connection
         }
 
@@ -235,9 +259,14 @@ pub(crate) mod watch {
 
 #[cfg(test)]
 mod tests {
+    use sqlx::sqlite::SqliteConnectOptions;
+    use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
+
     use super::*;
+    use crate::database::{query, query_scalar};
 
     /// Adds a row; fails afterwards when `fail`.
+    #[derive(Clone)]
     struct Add {
         value: i64,
         fail: bool,
@@ -247,20 +276,25 @@ mod tests {
         type Output = i64;
 
         async fn run(self, tx: &mut Tx) -> Result<i64, StoreError> {
-            sqlx::query("INSERT INTO numbers (value) VALUES ($1)").bind(self.value).execute(&mut *tx).await?;
+            query("INSERT INTO numbers (value) VALUES ($1)").bind(self.value).execute(&mut *tx).await?;
             if self.fail {
                 return Err(StoreError::Corrupt("asked to fail"));
             }
-            Ok(sqlx::query_scalar("SELECT count(*) FROM numbers").fetch_one(tx).await?)
+            Ok(query_scalar("SELECT count(*) FROM numbers").fetch_one(tx).await?)
         }
     }
 
-    async fn numbers() -> (tempfile::TempDir, std::path::PathBuf, SqliteConnection) {
+    async fn execute(tx: &mut Tx, sql: &'static str) {
+        let Tx::Sqlite(connection) = tx else { panic!("SQLite") };
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.unwrap();
+    }
+
+    async fn numbers() -> (tempfile::TempDir, std::path::PathBuf, Tx) {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("numbers.db");
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&file).create_if_missing(true);
-        let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
-        execute(&mut connection, "CREATE TABLE numbers (value BIGINT NOT NULL UNIQUE)").await.unwrap();
+        let options = SqliteConnectOptions::new().filename(&file).create_if_missing(true);
+        let mut connection = Tx::Sqlite(SqliteConnection::connect_with(&options).await.unwrap());
+        execute(&mut connection, "CREATE TABLE numbers (value BIGINT NOT NULL UNIQUE)").await;
         (directory, file, connection)
     }
 
@@ -280,12 +314,12 @@ mod tests {
         let (bad, bad_answer) = slot(2, true);
         let (twin, twin_answer) = slot(1, false);
         let (last, last_answer) = slot(3, false);
-        commit_together(&mut connection, vec![first, bad, twin, last]).await;
+        sqlite::commit_together(&mut connection, vec![first, bad, twin, last]).await;
         assert_eq!(first_answer.await.unwrap().unwrap(), 1);
         assert!(matches!(bad_answer.await.unwrap(), Err(StoreError::Corrupt("asked to fail"))));
         assert!(matches!(twin_answer.await.unwrap(), Err(StoreError::Database(_))));
         assert_eq!(last_answer.await.unwrap().unwrap(), 2, "sees the first one's row and nobody else's");
-        let rows: Vec<i64> = sqlx::query_scalar("SELECT value FROM numbers ORDER BY value")
+        let rows: Vec<i64> = query_scalar("SELECT value FROM numbers ORDER BY value")
             .fetch_all(&mut connection)
             .await
             .unwrap();
@@ -295,24 +329,23 @@ mod tests {
     #[tokio::test]
     async fn nobody_is_answered_well_when_the_commit_fails() {
         let (_directory, file, mut connection) = numbers().await;
-        let options =
-            sqlx::sqlite::SqliteConnectOptions::new().filename(&file).busy_timeout(std::time::Duration::ZERO);
-        let mut other = SqliteConnection::connect_with(&options).await.unwrap();
-        execute(&mut other, "BEGIN EXCLUSIVE").await.unwrap();
-        execute(&mut connection, "PRAGMA busy_timeout = 0").await.unwrap();
+        let options = SqliteConnectOptions::new().filename(&file).busy_timeout(std::time::Duration::ZERO);
+        let mut other = Tx::Sqlite(SqliteConnection::connect_with(&options).await.unwrap());
+        execute(&mut other, "BEGIN EXCLUSIVE").await;
+        execute(&mut connection, "PRAGMA busy_timeout = 0").await;
         let (work, answer) = slot(1, false);
-        commit_together(&mut connection, vec![work]).await;
+        sqlite::commit_together(&mut connection, vec![work]).await;
         assert!(answer.await.unwrap().is_err());
-        execute(&mut other, "COMMIT").await.unwrap();
+        execute(&mut other, "COMMIT").await;
         let (work, answer) = slot(1, false);
-        commit_together(&mut connection, vec![work]).await;
+        sqlite::commit_together(&mut connection, vec![work]).await;
         assert_eq!(answer.await.unwrap().unwrap(), 1, "it recovers without a hand");
     }
 
     #[tokio::test]
     async fn those_who_wait_share_a_transaction_and_closing_finishes_them() {
         let (_directory, file, connection) = numbers().await;
-        let handle = start(connection);
+        let handle = start(Connection::Sqlite(connection));
         let writes: Vec<_> = (0..50)
             .map(|value| {
                 let handle = handle.clone();
@@ -324,10 +357,10 @@ mod tests {
         }
         handle.close().await;
         assert!(matches!(handle.write(Add { value: 99, fail: false }).await, Err(StoreError::Closed)));
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&file);
-        let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+        let options = SqliteConnectOptions::new().filename(&file);
+        let mut connection = Tx::Sqlite(SqliteConnection::connect_with(&options).await.unwrap());
         let count: i64 =
-            sqlx::query_scalar("SELECT count(*) FROM numbers").fetch_one(&mut connection).await.unwrap();
+            query_scalar("SELECT count(*) FROM numbers").fetch_one(&mut connection).await.unwrap();
         assert_eq!(count, 50);
     }
 }

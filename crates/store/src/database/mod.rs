@@ -1,0 +1,11 @@
+//! The two databases under one face: connections, statements, rows. Nothing above this module knows which database it runs on,
+//! except to open, copy and check one.
+
+pub(crate) mod postgres;
+mod run;
+pub(crate) mod sqlite;
+mod statement;
+
+pub use run::Tx;
+pub(crate) use run::{Readers, Row, query_scalar};
+pub(crate) use statement::{StatementBuilder, query};

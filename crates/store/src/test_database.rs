@@ -1,0 +1,86 @@
+//! Databases for tests. Each test has one of its own: a SQLite file, or, with `FARCALL_TEST_POSTGRES=postgres://…`, a database
+//! on that server, which goes with the test.
+
+use std::path::Path;
+use std::str::FromStr;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _};
+
+use crate::{Servers, Sharing, Store, random};
+
+/// The server on which tests make their databases; absent: they use SQLite.
+const SERVER: &str = "FARCALL_TEST_POSTGRES";
+
+/// A database that is made for a test, and a directory for it.
+#[derive(Debug)]
+pub struct TestDatabase {
+    directory: tempfile::TempDir,
+    /// The server's URL, and the database's name.
+    postgres: Option<(String, String)>,
+}
+
+impl TestDatabase {
+    /// Makes one on the database that this run of the tests is for.
+    pub async fn new() -> TestDatabase {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let Ok(server) = std::env::var(SERVER) else { return TestDatabase { directory, postgres: None } };
+        let name = format!("test_{}", random::ordered_id().as_simple());
+        execute(&server, format!("CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")).await;
+        TestDatabase { directory, postgres: Some((server, name)) }
+    }
+
+    /// One in a SQLite file, for what only SQLite does.
+    pub fn sqlite() -> TestDatabase {
+        TestDatabase { directory: tempfile::tempdir().expect("a temporary directory"), postgres: None }
+    }
+
+    /// The directory, in which `payloads` is.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The database's URL, if it is on a server.
+    pub fn url(&self) -> Option<String> {
+        let (server, name) = self.postgres.as_ref()?;
+        Some(format!("{}/{name}", server.trim_end_matches('/')))
+    }
+
+    /// Opens it as its only service.
+    pub async fn open(&self) -> Store {
+        self.open_as(Sharing::Alone).await
+    }
+
+    /// Opens it.
+    pub async fn open_as(&self, sharing: Sharing) -> Store {
+        let opened = match self.url() {
+            None => Store::open(&self.path().join("farcall.db")).await,
+            Some(url) => {
+                let servers = Servers::from_str(&url).expect("a URL of a server");
+                Store::open_postgres(&servers, &self.path().join("payloads"), sharing).await
+            }
+        };
+        opened.expect("a database that opens")
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        let Some((server, name)) = self.postgres.take() else { return };
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime
+                .expect("a runtime")
+                .block_on(execute(&server, format!("DROP DATABASE {name} WITH (FORCE)")));
+        });
+        // A test that fails shows its own reason.
+        let _ = dropped.join();
+    }
+}
+
+async fn execute(server: &str, sql: String) {
+    let options = PgConnectOptions::from_str(server).expect("FARCALL_TEST_POSTGRES is a URL");
+    let mut connection =
+        PgConnection::connect_with(&options).await.expect("a server at FARCALL_TEST_POSTGRES");
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.expect("the role may make databases");
+}
