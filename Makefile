@@ -63,6 +63,7 @@ unit: $(NEXTEST)
 
 environments:
 	tests/system
+	$(PYTHON) tests/postgres.py --install
 	$(PYTHON) tests/environments.py
 
 # These tests wait more than they compute: with more of them at a time than cores, both cores are busy.

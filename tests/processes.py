@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import signal
+import socket
 import subprocess
 import termios
 import time
@@ -119,3 +120,20 @@ def marked(mark):
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
     return found
+
+
+def free_ports(count):
+    """Ports of the loopback interface that are free."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [it.getsockname()[1] for it in sockets]
+    for it in sockets:
+        it.close()
+    return ports
+
+
+def listening(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+        return True
+    except OSError:
+        return False

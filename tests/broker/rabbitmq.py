@@ -14,12 +14,11 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
 
-from processes import Process, alive, until
+from processes import Process, alive, free_ports, listening, until
 
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 RUN_AS = "rabbitmq"
@@ -147,23 +146,6 @@ class RabbitMQ:
             if process.running():
                 process.kill()
         shutil.rmtree(self.directory)
-
-
-def free_ports(count):
-    """Ports of the loopback interface that are free."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [it.getsockname()[1] for it in sockets]
-    for it in sockets:
-        it.close()
-    return ports
-
-
-def listening(port):
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-        return True
-    except OSError:
-        return False
 
 
 def _hand_over(directory):
