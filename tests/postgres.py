@@ -14,6 +14,8 @@ import os
 import pwd
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -203,7 +205,7 @@ class Postgres:
         except OSError:
             return False
         # The first line is its process id, the last its state.
-        return lines[0] == str(self.pid) and len(lines) > 7 and lines[7].strip() == "ready"
+        return len(lines) > 7 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
 
     @property
     def pid(self):
@@ -326,6 +328,47 @@ class Postgres:
 
     def __exit__(self, *_):
         self.remove()
+
+
+class Session:
+    """A session that is held, with as much of the protocol as that takes. `Full` when the server has none left."""
+
+    def __init__(self, server, database="postgres", timeout=5):
+        self._socket = socket.create_connection(("127.0.0.1", server.port), timeout)
+        self._buffer = b""
+        parameters = f"user\0{RUN_AS}\0database\0{database}\0application_name\0tests\0\0".encode()
+        self._socket.sendall(struct.pack("!ii", 8 + len(parameters), 196608) + parameters)
+        self._until_ready()
+
+    def execute(self, sql):
+        text = sql.encode() + b"\0"
+        self._socket.sendall(b"Q" + struct.pack("!i", 4 + len(text)) + text)
+        self._until_ready()
+
+    def _until_ready(self):
+        while True:
+            kind, length = struct.unpack("!ci", self._receive(5))
+            body = self._receive(length - 4)
+            if kind == b"E":
+                raise Full(body.decode(errors="replace")) if b"C53300" in body else AssertionError(body)
+            if kind == b"Z":
+                return
+
+    def _receive(self, count):
+        while len(self._buffer) < count:
+            received = self._socket.recv(65536)
+            if not received:
+                raise ConnectionError("the server ended the session")
+            self._buffer += received
+        taken, self._buffer = self._buffer[:count], self._buffer[count:]
+        return taken
+
+    def close(self):
+        self._socket.close()
+
+
+class Full(Exception):
+    """The server has no connection left."""
 
 
 def _hand_over(*paths):
