@@ -257,8 +257,8 @@ mod tests {
 
     #[tokio::test]
     async fn who_may_sign_in() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = store::Store::open(&directory.path().join("farcall.db")).await.unwrap();
+        let directory = store::test_database::TestDatabase::new().await;
+        let store = directory.open().await;
         let identity = Identity::new(store.clone(), directory.path().to_owned());
         let mut people = Vec::new();
         for (n, username) in [(1, "alice@example.edu"), (2, "alice@lab.example.org"), (3, "bob@example.edu")]

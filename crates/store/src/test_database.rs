@@ -30,6 +30,12 @@ impl TestDatabase {
         TestDatabase { directory, postgres: Some((server, name)) }
     }
 
+    /// The same where nothing can be awaited.
+    pub fn new_blocking() -> TestDatabase {
+        let made = std::thread::spawn(|| runtime().block_on(TestDatabase::new()));
+        made.join().expect("a database for the test")
+    }
+
     /// One in a SQLite file, for what only SQLite does.
     pub fn sqlite() -> TestDatabase {
         TestDatabase { directory: tempfile::tempdir().expect("a temporary directory"), postgres: None }
@@ -67,15 +73,15 @@ impl TestDatabase {
 impl Drop for TestDatabase {
     fn drop(&mut self) {
         let Some((server, name)) = self.postgres.take() else { return };
-        let dropped = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime
-                .expect("a runtime")
-                .block_on(execute(&server, format!("DROP DATABASE {name} WITH (FORCE)")));
-        });
+        let drop = async move { execute(&server, format!("DROP DATABASE {name} WITH (FORCE)")).await };
+        let dropped = std::thread::spawn(|| runtime().block_on(drop));
         // A test that fails shows its own reason.
         let _ = dropped.join();
     }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
 async fn execute(server: &str, sql: String) {

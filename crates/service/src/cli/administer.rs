@@ -11,10 +11,11 @@ use crate::operate::administration::request::{
     AddedClient, KnownClient, KnownEndpoint, KnownGroup, KnownKey, KnownUser, Reply, Request,
 };
 use crate::operate::administration::{self, Administration};
+use crate::operate::config::{Config, StoreSettings, from_environment};
 use crate::operate::data_directory::{Directory, DirectoryError};
+use crate::operate::database;
 use identity::Identity;
 use identity::audit::Initiator;
-use store::Store;
 
 /// The flags of every administrative command.
 #[derive(Debug, Args)]
@@ -35,7 +36,10 @@ enum Output {
 impl Where {
     /// Fails if the directory holds no service's data: before a password is asked for, for example.
     pub(super) fn check(&self) -> anyhow::Result<()> {
-        Directory::open(&self.directory.data_dir)?;
+        let directory = Directory::open(&self.directory.data_dir)?;
+        if !Directory::is_held(directory.root()) {
+            store_settings(&directory)?;
+        }
         Ok(())
     }
 
@@ -73,11 +77,19 @@ impl Where {
     }
 }
 
+/// Which database is `directory`'s, which must exist.
+fn store_settings(directory: &Directory) -> anyhow::Result<StoreSettings> {
+    let settings = from_environment(std::env::vars());
+    let settings = Config::load(&directory.configuration(), settings)?.config.store;
+    database::check_exists(directory, &settings)?;
+    Ok(settings)
+}
+
 /// Performs `request` through the service that holds the directory, else on the store itself.
 async fn perform(directory: &Directory, request: Request) -> anyhow::Result<Reply> {
     match directory.lock() {
         Ok(_lock) => {
-            let store = Store::open(&directory.database()).await?;
+            let store = database::open(directory, &store_settings(directory)?).await?;
             let identity = Identity::new(store.clone(), directory.keys());
             let by = Initiator::Operator { uid: nix::unistd::getuid().as_raw() };
             let reply = Administration { identity, dispatch: None, by }.perform(request).await;

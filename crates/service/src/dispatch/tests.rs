@@ -14,6 +14,7 @@ use crate::limits::Limits;
 use crate::tasks::ending::Ending;
 use crate::user_endpoint::Starts;
 use store::secret::Hash;
+use store::test_database::TestDatabase;
 use store::{
     AddClient, AddFunction, AnswersInFlight, Client, DeleteEndpoint, Endpoint, ExpireResults, Function,
     NewTask, RecordResults, RegisterEndpoint, RegistrationResult, Report, ReportedResult,
@@ -36,7 +37,7 @@ impl AnswersInFlight for NoneInFlight {
 }
 
 struct Scene {
-    _directory: tempfile::TempDir,
+    _database: TestDatabase,
     store: Store,
     presence: Presence,
     starts: Starts,
@@ -46,8 +47,8 @@ struct Scene {
 impl Scene {
     /// With one endpoint.
     async fn new() -> Scene {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(&directory.path().join("farcall.db")).await.unwrap();
+        let database = TestDatabase::new().await;
+        let store = database.open().await;
         let presence = Presence::new(&Limits::default());
         let starts = Starts::default();
         let (dispatch, broker) = Dispatch::open(
@@ -71,7 +72,7 @@ impl Scene {
             created: NOW,
         };
         store.write(AddClient(client)).await.unwrap();
-        let scene = Scene { _directory: directory, store, presence, starts, dispatch };
+        let scene = Scene { _database: database, store, presence, starts, dispatch };
         scene.register().await;
         scene
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! DIR/  0700
 //!   farcall.yaml     configuration, the operator's; may be absent
-//!   farcall.db       the store
+//!   farcall.db       the store, unless store.url names a PostgreSQL database
 //!   payloads/        large payloads, beside the store
 //!   keys/            the key that signs id tokens
 //!   tls/             certificates
@@ -67,12 +67,15 @@ impl Directory {
     pub fn open(root: &Path) -> Result<Directory, DirectoryError> {
         let root = existing(root)?;
         let directory = Directory { root };
-        let database = directory.database();
-        match database.try_exists() {
-            Ok(true) => Ok(directory),
-            Ok(false) => Err(DirectoryError::NotThere { path: directory.root, why: "it has no farcall.db" }),
-            Err(error) => Err(DirectoryError::File { path: database, error }),
+        // A service whose database is elsewhere leaves its lock; a restored backup has had no service yet.
+        for mark in [directory.database(), directory.root.join("lock")] {
+            match mark.try_exists() {
+                Ok(true) => return Ok(directory),
+                Ok(false) => {}
+                Err(error) => return Err(DirectoryError::File { path: mark, error }),
+            }
         }
+        Err(DirectoryError::NotThere { path: directory.root, why: "it has no farcall.db" })
     }
 
     /// Takes the lock. Fails if another process has it.

@@ -5,7 +5,7 @@ use std::str::FromStr as _;
 use store::{Servers, Sharing, Store, StoreError, UrlError};
 
 use super::config::StoreSettings;
-use super::data_directory::Directory;
+use super::data_directory::{Directory, DirectoryError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
@@ -13,6 +13,18 @@ pub enum DatabaseError {
     Store(#[from] StoreError),
     #[error("store.url: {0}")]
     Url(#[from] UrlError),
+}
+
+/// Checks that the database exists, if it is a file: only the service makes one.
+pub fn check_exists(directory: &Directory, settings: &StoreSettings) -> Result<(), DirectoryError> {
+    let file = directory.database();
+    if settings.url.is_some()
+        || file.try_exists().map_err(|error| DirectoryError::File { path: file, error })?
+    {
+        return Ok(());
+    }
+    let why = "it has no farcall.db, and neither store.url in its farcall.yaml nor FARCALL_STORE__URL names a PostgreSQL database";
+    Err(DirectoryError::NotThere { path: directory.root().to_owned(), why })
 }
 
 /// Opens it as its only service. The caller holds the data directory's lock.

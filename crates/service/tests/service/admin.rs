@@ -52,10 +52,10 @@ async fn one_process_serves_a_directory_and_nobody_else_reads_it() {
 }
 
 /// Everything that the service keeps is its owner's only, whoever may look into the directory; what an older version left
-/// open is closed at the next start, and what was copied from it, too.
+/// open is closed at the next start, and what was copied from it, too. With SQLite, the database is among it.
 #[tokio::test]
 async fn no_file_is_open_to_others() {
-    let mut service = Farcall::configured("limits: {file_from_bytes: 16}\n");
+    let mut service = Farcall::on_sqlite().configure("limits: {file_from_bytes: 16}\n");
     let client = service.client().await;
     let endpoint = client.register().await;
     client.submit(endpoint.id(), &client.function().await, 1).await;

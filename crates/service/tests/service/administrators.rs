@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{COMPUTE, Client, FakeEndpoint, Farcall, farcall, send, service_with_endpoint};
+use crate::support::{COMPUTE, Client, FakeEndpoint, Farcall, send, service_with_endpoint};
 use crate::visitor::{Visitor, authorize, exchange, person};
 
 const ADMIN: &str = "admin@example.edu";
@@ -143,7 +143,7 @@ async fn by_the_command_while_it_runs_and_when_it_does_not() {
             assert_eq!(service.administer(&["endpoint", "show", id], "")["waiting"], 0);
         }
     }
-    let table = String::from_utf8(farcall(&service.data(), &["endpoint", "list"]).stdout).unwrap();
+    let table = String::from_utf8(service.command(&["endpoint", "list"]).stdout).unwrap();
     assert!(table.contains(id) && table.contains(&username), "{table}");
     assert_eq!(service.administer(&["endpoint", "delete", id], "")["id"], *id);
     for arguments in [["endpoint", "show", id], ["endpoint", "delete", id], ["endpoint", "lock", "ep"]] {

@@ -52,12 +52,8 @@ async fn herself(service: &Farcall, any: &Client, username: &str) -> Client {
 /// Makes `child` a user endpoint of `manager` in the database.
 async fn make_user_endpoint(service: &Farcall, manager: &Registration, child: &Registration) {
     let mut database = service.database().await;
-    sqlx::query("UPDATE endpoints SET manager_id = $1 WHERE id = $2")
-        .bind(uuid::Uuid::parse_str(manager.id()).unwrap().as_bytes().to_vec())
-        .bind(uuid::Uuid::parse_str(child.id()).unwrap().as_bytes().to_vec())
-        .execute(&mut database)
-        .await
-        .unwrap();
+    let ids = [manager, child].map(|it| uuid::Uuid::parse_str(it.id()).unwrap().into());
+    database.execute("UPDATE endpoints SET manager_id = $1 WHERE id = $2", ids).await;
 }
 
 fn by_me() -> String {
@@ -335,8 +331,7 @@ async fn what_has_expired_says_so() {
     service.stop();
     let mut database = service.database().await;
     for table in ["tokens", "refresh_tokens", "credentials", "codes"] {
-        let sql = format!("UPDATE {table} SET expires_us = 1767225600000000");
-        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut database).await.unwrap();
+        database.execute(format!("UPDATE {table} SET expires_us = 1767225600000000"), []).await;
     }
     service.start_again();
     let told = "The login expired at 2026-01-01T00:00:00Z: log in again";

@@ -1,4 +1,5 @@
-//! Tests with a full or read-only disk: clear errors, no partial changes, and recovery without a restart.
+//! Tests with a full or read-only disk: clear errors, no partial changes, and recovery without a restart. On SQLite, whose
+//! database lies on that disk.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
@@ -6,11 +7,11 @@ use std::process::{Command, Stdio};
 use lapin::Confirmation;
 use serde_json::json;
 
-use crate::support::{FakeEndpoint, Farcall, PAYLOAD, binary, result, service_with_endpoint};
+use crate::support::{FakeEndpoint, Farcall, PAYLOAD, binary, result, with_endpoint};
 
 #[tokio::test]
 async fn a_full_disk_refuses_what_cannot_be_kept_and_forgets_nothing() {
-    let (service, client, function, registration) = service_with_endpoint().await;
+    let (service, client, function, registration) = with_endpoint(Farcall::on_sqlite().configure("")).await;
     let submitted = client.submit(registration.id(), &function, 2).await;
     let mut endpoint = FakeEndpoint::connect(&registration).await;
     let [first, second] = [endpoint.take().await, endpoint.take().await];
@@ -53,7 +54,7 @@ async fn a_full_disk_refuses_what_cannot_be_kept_and_forgets_nothing() {
 /// An acknowledgement that can't be written is written later: the task is not sent again.
 #[tokio::test]
 async fn what_is_acknowledged_while_the_disk_is_full_is_not_sent_again() {
-    let (service, client, function, registration) = service_with_endpoint().await;
+    let (service, client, function, registration) = with_endpoint(Farcall::on_sqlite().configure("")).await;
     let submitted = client.submit(registration.id(), &function, 2).await;
     let mut endpoint = FakeEndpoint::connect(&registration).await;
     let (delivery, _) = endpoint.next().await;
@@ -73,7 +74,7 @@ async fn what_is_acknowledged_while_the_disk_is_full_is_not_sent_again() {
 
 #[tokio::test]
 async fn a_database_that_is_read_only_is_named_at_the_start() {
-    let mut service = Farcall::start();
+    let mut service = Farcall::on_sqlite().configure("");
     service.client().await;
     service.stop();
     let database = service.data().join("farcall.db");

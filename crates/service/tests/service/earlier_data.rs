@@ -34,7 +34,7 @@ fn copy(from: &Path, to: &Path) {
 
 #[tokio::test]
 async fn tasks_that_waited_in_one_are_run() {
-    let mut service = Farcall::prepared();
+    let mut service = Farcall::on_sqlite();
     copy(Path::new(DIRECTORY), &service.data());
     // Tasks may wait for ever: this directory grows old.
     std::fs::write(service.data().join("farcall.yaml"), "limits:\n  task_days: 36500\n").unwrap();

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
-use sqlx::Connection;
 
 use crate::support::{FakeEndpoint, Farcall, service_with_endpoint};
 
@@ -113,12 +112,11 @@ async fn what_an_endpoints_earlier_run_took_and_never_reported_is_lost() {
     service.stop();
 
     // Let the minute that a new run has be over.
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(service.data().join("farcall.db"));
-    let mut store = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    let mut database = service.database().await;
     let later = "UPDATE endpoints SET run_since_us = run_since_us - 61000000 WHERE run_credential = 2";
-    let changed = sqlx::query(later).execute(&mut store).await.unwrap();
-    assert_eq!(changed.rows_affected(), 1, "the second run is the one that is remembered");
-    store.close().await.unwrap();
+    let changed = database.execute(later, []).await;
+    assert_eq!(changed, 1, "the second run is the one that is remembered");
+    database.close().await;
     service.start_again();
 
     let document = client.task_until(&lost, |it| it.get("completion_t").is_some()).await;

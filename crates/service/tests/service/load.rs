@@ -2,7 +2,6 @@
 
 use futures_util::StreamExt;
 use lapin::options::BasicAckOptions;
-use sqlx::Row;
 
 use crate::support::{Farcall, consume, open, until, within};
 
@@ -23,9 +22,8 @@ async fn an_acknowledgement_is_credited_to_the_run_that_took_the_task() {
     let _later = consume(&later, queue, false).await.unwrap();
     delivery.ack(BasicAckOptions::default()).await.unwrap();
     let mut database = service.database().await;
-    let credential: i64 = until("a recorded acknowledgement", async || {
-        let row = sqlx::query("SELECT credential FROM assignments").fetch_one(&mut database).await.unwrap();
-        row.get(0)
+    let credential = until("a recorded acknowledgement", async || {
+        database.read("SELECT credential FROM assignments").await
     })
     .await;
     assert_eq!(credential, 1, "the later run did not take it, and would not be missed for it");

@@ -7,6 +7,7 @@ mod administrators;
 mod bad_input;
 mod bad_oauth;
 mod containers;
+mod database;
 mod disabled_accounts;
 mod disk;
 mod earlier_data;

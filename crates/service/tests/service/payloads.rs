@@ -111,9 +111,7 @@ async fn code_is_stored_once() {
     let (client, other) = (service.client().await, service.client().await);
     let functions = [client.function().await, client.function().await, other.function().await];
     let mut database = service.database().await;
-    let mut codes = async || -> i64 {
-        sqlx::query_scalar("SELECT count(*) FROM function_code").fetch_one(&mut database).await.unwrap()
-    };
+    let mut codes = async || database.read("SELECT count(*) FROM function_code").await.unwrap();
     assert_eq!(codes().await, 1);
     client.delete(&format!("/v2/functions/{}", functions[0])).await.ok();
     other.delete(&format!("/v2/functions/{}", functions[2])).await.ok();

@@ -2,12 +2,12 @@
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{COMPUTE, Farcall, binary, connection_ends, farcall, send};
+use crate::support::{COMPUTE, Farcall, connection_ends, send};
 use crate::visitor::{Visitor, authorize, exchange, person};
 
 const PASSWORD: &str = "correct horse battery";
@@ -23,7 +23,7 @@ fn refused(service: &Farcall, arguments: &[&str], input: &str) -> String {
 }
 
 fn human(service: &Farcall, arguments: &[&str]) -> String {
-    String::from_utf8(farcall(&service.data(), arguments).stdout).unwrap()
+    String::from_utf8(service.command(arguments).stdout).unwrap()
 }
 
 #[tokio::test]
@@ -115,7 +115,7 @@ fn a_password_is_asked_for_without_showing_it() {
     let run = |typed: &str| {
         let pty = nix::pty::openpty(None, None).unwrap();
         let slave = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
-        let mut command = Command::new(binary());
+        let mut command = service.program();
         command.args(["user", "add", "bob@example.edu", "--data-dir"]).arg(service.data());
         command.stdin(slave(&pty.slave)).stderr(slave(&pty.slave)).stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();

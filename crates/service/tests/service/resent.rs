@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use sqlx::Connection;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -60,7 +59,7 @@ impl Scene {
     async fn send_and_leave(&self, body: &str) -> Vec<String> {
         let before = self.submitted().await.len();
         let mut database = self.service.database().await;
-        sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut database).await.unwrap();
+        database.hold().await;
         let mut stream =
             TcpStream::connect(self.service.http.strip_prefix("http://").unwrap()).await.unwrap();
         let request = format!(
@@ -74,8 +73,8 @@ impl Scene {
         tokio::time::sleep(Duration::from_millis(200)).await;
         drop(stream);
         tokio::time::sleep(Duration::from_millis(200)).await;
-        sqlx::raw_sql("COMMIT").execute(&mut database).await.unwrap();
-        database.close().await.unwrap();
+        database.release().await;
+        database.close().await;
         until("tasks of the submit whose sender left", async || {
             Some(self.submitted().await.split_off(before)).filter(|tasks| !tasks.is_empty())
         })
@@ -117,7 +116,7 @@ async fn somebody_elses_twin_and_a_late_one_are_others() {
     let lost = scene.send_and_leave(&body).await;
     let mut database = scene.service.database().await;
     let older = "UPDATE submissions SET created_us = created_us - 121000000";
-    assert_eq!(sqlx::query(older).execute(&mut database).await.unwrap().rows_affected(), 1);
+    assert_eq!(database.execute(older, []).await, 1);
     assert_ne!(scene.ids(&body).await, lost);
 }
 
@@ -133,7 +132,7 @@ async fn one_whose_result_the_client_has_taken_is_known_to_it() {
     }
     scene.client.results(&scene.group).await.take(3).await;
     let mut database = scene.service.database().await;
-    while sqlx::query("SELECT 1 FROM deliveries").fetch_optional(&mut database).await.unwrap().is_some() {
+    while database.read("SELECT count(*) FROM deliveries").await != Some(0) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_ne!(scene.ids(&body).await, lost);

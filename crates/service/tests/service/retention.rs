@@ -20,10 +20,9 @@ async fn a_result_expires_after_its_time_and_its_task_says_so() {
     }
     service.stop();
     let mut database = service.database().await;
-    let older =
-        "UPDATE results SET ended_us = ended_us - $1 WHERE task_id = (SELECT min(task_id) FROM results)";
-    sqlx::query(older).bind(3 * DAY + 1).execute(&mut database).await.unwrap();
-    drop(database);
+    let older = "UPDATE results SET ended_us = ended_us - $1 WHERE task_id = (SELECT task_id FROM results ORDER BY task_id LIMIT 1)";
+    database.execute(older, [(3 * DAY + 1).into()]).await;
+    database.close().await;
     service.start_again();
 
     let [old, young, open] = &submitted.tasks[..] else { panic!("three tasks") };
@@ -60,9 +59,7 @@ async fn a_task_that_nobody_takes_in_time_ends_with_an_error() {
         for table in ["tasks SET id", "assignments SET task_id"] {
             let column = table.rsplit(' ').next().unwrap();
             let change = format!("UPDATE {table} = $1 WHERE {column} = $2");
-            let change =
-                sqlx::query(sqlx::AssertSqlSafe(change)).bind(&old.as_bytes()[..]).bind(&id.as_bytes()[..]);
-            assert_eq!(change.execute(&mut database).await.unwrap().rows_affected(), 1);
+            assert_eq!(database.execute(change, [old.into(), id.into()]).await, 1);
         }
         older.push(old.to_string());
     }
@@ -107,8 +104,7 @@ async fn an_expired_task_is_known_for_its_time_and_then_forgotten() {
             "UPDATE results SET task_id = $1, ended_us = ended_us - $3 WHERE task_id = $2",
             "UPDATE assignments SET task_id = $1 WHERE task_id = $2 AND $3 > 0",
         ] {
-            let change = sqlx::query(change).bind(aged.as_bytes().to_vec()).bind(id.as_bytes().to_vec());
-            change.bind(days * DAY).execute(&mut database).await.unwrap();
+            database.execute(change, [aged.into(), id.into(), (days * DAY).into()]).await;
         }
         aged.to_string()
     };

@@ -3,6 +3,7 @@
 use futures_util::StreamExt;
 use serde_json::json;
 
+use crate::database::Database;
 use crate::support::{COMPUTE, Client, Farcall, Registration, consume, endpoint_body, open};
 
 /// A registration with so many bytes of metadata.
@@ -89,11 +90,16 @@ async fn a_long_list_comes_whole() {
     let client = service.client().await;
     client.register().await;
     let mut database = service.database().await;
-    let copy = "INSERT INTO endpoints (id, owner_id, name, multi_user, public, created_us, credential) \
-                WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1300) \
-                SELECT randomblob(16), owner_id, 'same', multi_user, public, created_us, 1 \
-                FROM endpoints, n";
-    sqlx::query(copy).execute(&mut database).await.unwrap();
+    let new_id = match database {
+        Database::Sqlite(_) => "randomblob(16)",
+        Database::Postgres(_) => "uuid_send(gen_random_uuid())",
+    };
+    let copy = format!(
+        "INSERT INTO endpoints (id, owner_id, name, multi_user, public, created_us, credential) \
+         WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1300) \
+         SELECT {new_id}, owner_id, 'same', multi_user, public, created_us, 1 FROM endpoints, n"
+    );
+    assert_eq!(database.execute(copy, []).await, 1300);
     let listed = client.get("/v2/endpoints").await.ok();
     let ids: std::collections::HashSet<_> =
         listed.as_array().unwrap().iter().map(|it| it["uuid"].as_str().unwrap()).collect();
@@ -141,7 +147,7 @@ async fn who_is_shut_out_loses_connections_whose_credentials_had_ended() {
     let client = service.client().await;
     let answer = client.get("/v2/get_amqp_result_connection_url").await.ok();
     let (connection, _channel) = open(answer["connection_url"].as_str().unwrap()).await;
-    sqlx::query("DELETE FROM credentials").execute(&mut service.database().await).await.unwrap();
+    service.database().await.execute("DELETE FROM credentials", []).await;
     assert!(connection.status().connected());
     service.administer(&["client", "disable", &client.id], "");
     tokio::time::timeout(std::time::Duration::from_secs(10), async {
@@ -170,11 +176,9 @@ async fn addresses_for_results_do_not_pile_up() {
     }
     open(&first).await;
     let mut database = service.database().await;
-    let alive: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM credentials").fetch_one(&mut database).await.unwrap();
-    assert_eq!(alive, 1);
+    assert_eq!(database.read("SELECT count(*) FROM credentials").await, Some(1));
     // What ends all that somebody has ends this, too: the next address is another.
-    sqlx::query("DELETE FROM credentials").execute(&mut database).await.unwrap();
+    database.execute("DELETE FROM credentials", []).await;
     let another = ask().await;
     assert_ne!(another, first);
     open(&another).await;

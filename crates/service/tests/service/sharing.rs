@@ -1,14 +1,14 @@
 //! Tests of sharing: functions, endpoints in lists, locks.
 
 use serde_json::{Value, json};
-use store::{AddMember, AddUserGroup, Store, UserGroup};
+use store::{AddMember, AddUserGroup, UserGroup};
 
 use crate::support::{CODE, Client, FakeEndpoint, Farcall, PAYLOAD, endpoint_body, service_with_endpoint};
 
 /// A group with these members.
 async fn group(service: &mut Farcall, members: &[&Client]) -> String {
     service.stop();
-    let store = Store::open(&service.data().join("farcall.db")).await.unwrap();
+    let store = service.store().await;
     let id = uuid::Uuid::from_u128(77).into();
     let created = jiff::Timestamp::UNIX_EPOCH;
     let group = UserGroup { id, name: "lab".into(), description: None, created };
@@ -176,7 +176,7 @@ async fn a_locked_endpoint_is_cut_off_and_does_not_come_back_before_its_time() {
     owner.put(&again, body.clone()).await.refused(423, "RESOURCE_LOCKED");
     assert!(connect().await.is_err());
     let mut database = service.database().await;
-    sqlx::query("UPDATE endpoints SET locked_until_us = 1").execute(&mut database).await.unwrap();
+    database.execute("UPDATE endpoints SET locked_until_us = 1", []).await;
     let registration = crate::support::Registration(owner.put(&again, body).await.ok());
     let mut endpoint = FakeEndpoint::connect(&registration).await;
     assert_eq!(endpoint.take().await, submitted.tasks[0]);

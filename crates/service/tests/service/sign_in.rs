@@ -1,8 +1,6 @@
 //! Tests of sign-in: sessions, codes, their tokens, and how they end.
 
 use serde_json::{Value, json};
-use sqlx::Connection as _;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
 use crate::support::{Answer, Farcall};
 use crate::visitor::{PASSWORD, Visitor, authorize, exchange, person, refresh};
@@ -12,10 +10,9 @@ const ENDED: &str = "Your session has ended: sign in again.";
 
 /// Changes the stopped or running service's store behind its back: time can't be waited for.
 async fn change(service: &Farcall, sql: &'static str) {
-    let options = SqliteConnectOptions::new().filename(service.data().join("farcall.db"));
-    let mut database = SqliteConnection::connect_with(&options).await.unwrap();
-    sqlx::raw_sql(sql).execute(&mut database).await.unwrap();
-    database.close().await.unwrap();
+    let mut database = service.database().await;
+    database.execute(sql, []).await;
+    database.close().await;
 }
 
 async fn user_info(service: &Farcall, token: &Value) -> Answer {

@@ -15,8 +15,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use store::test_database::TestDatabase;
+use store::{Sharing, Store};
 use wire::Text;
 use wire::message::{ErrorDetails, TaskResult};
+
+use crate::database::Database;
 
 pub const COMPUTE: &str = wire::rest::auth::COMPUTE_SCOPE;
 /// A packed buffer that stands for a function, and one that stands for arguments.
@@ -25,7 +29,7 @@ pub const PAYLOAD: &str = "5\n00\nab5\n00\ncd";
 
 /// `farcall serve` in a directory of its own.
 pub struct Farcall {
-    directory: tempfile::TempDir,
+    directory: TestDatabase,
     process: Option<Child>,
     pub http: String,
     pub amqp: String,
@@ -36,7 +40,11 @@ pub struct Farcall {
 
 /// A running service, a client, and a function and an endpoint of that client.
 pub async fn service_with_endpoint() -> (Farcall, Client, String, Registration) {
-    let service = Farcall::start();
+    with_endpoint(Farcall::start()).await
+}
+
+/// `service`, a client, and a function and an endpoint of that client.
+pub async fn with_endpoint(service: Farcall) -> (Farcall, Client, String, Registration) {
     let client = service.client().await;
     let function = client.function().await;
     let registration = client.register().await;
@@ -119,16 +127,28 @@ impl Farcall {
 
     /// With this `farcall.yaml`.
     pub fn configured(yaml: &str) -> Farcall {
-        let mut farcall = Farcall::prepared();
-        std::fs::create_dir(farcall.data()).unwrap();
-        std::fs::write(farcall.data().join("farcall.yaml"), yaml).unwrap();
-        farcall.start_again();
-        farcall
+        Farcall::prepared().configure(yaml)
+    }
+
+    /// Starts it with this `farcall.yaml`.
+    pub fn configure(mut self, yaml: &str) -> Farcall {
+        std::fs::create_dir(self.data()).unwrap();
+        std::fs::write(self.data().join("farcall.yaml"), yaml).unwrap();
+        self.start_again();
+        self
     }
 
     /// With a directory and not started.
     pub fn prepared() -> Farcall {
-        let directory = tempfile::tempdir().unwrap();
+        Farcall::on(TestDatabase::new_blocking())
+    }
+
+    /// On SQLite, whatever this run of the tests is for: for what only SQLite does.
+    pub fn on_sqlite() -> Farcall {
+        Farcall::on(TestDatabase::sqlite())
+    }
+
+    fn on(directory: TestDatabase) -> Farcall {
         let web = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
         let (http, amqp) = (String::new(), String::new());
         Farcall { directory, process: None, http, amqp, others: Vec::new(), web }
@@ -156,7 +176,7 @@ impl Farcall {
         command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", binary()]);
         command.args(["serve", "--http-listen", &address(&self.http), "--amqp-listen", &address(&self.amqp)]);
         command.arg("--data-dir").arg(self.data()).stdout(Stdio::piped()).env_remove("NOTIFY_SOCKET");
-        command.args(arguments).envs(variables.iter().copied());
+        command.args(arguments).envs(self.database_variable()).envs(variables.iter().copied());
         let log = std::fs::File::options().create(true).append(true).open(self.log()).unwrap();
         let mut process = command.stderr(log).spawn().unwrap();
         let mut line = String::new();
@@ -195,12 +215,30 @@ impl Farcall {
             .await;
     }
 
+    /// The URL of the database, if it is on a server.
+    pub fn database_url(&self) -> Option<String> {
+        self.directory.url()
+    }
+
+    /// The variable that tells a command which database it is.
+    pub fn database_variable(&self) -> Option<(&'static str, String)> {
+        self.database_url().map(|url| ("FARCALL_STORE__URL", url))
+    }
+
     /// A connection of the test's own to the database.
-    pub async fn database(&self) -> sqlx::SqliteConnection {
-        let options = sqlx::sqlite::SqliteConnectOptions::new()
-            .filename(self.data().join("farcall.db"))
-            .busy_timeout(std::time::Duration::from_secs(10));
-        <sqlx::SqliteConnection as sqlx::Connection>::connect_with(&options).await.unwrap()
+    pub async fn database(&self) -> Database {
+        Database::of(self).await
+    }
+
+    /// The store of the service, which does not run.
+    pub async fn store(&self) -> Store {
+        match self.database_url() {
+            None => Store::open(&self.data().join("farcall.db")).await.unwrap(),
+            Some(url) => {
+                let servers = url.parse().unwrap();
+                Store::open_postgres(&servers, &self.data().join("payloads"), Sharing::Alone).await.unwrap()
+            }
+        }
     }
 
     /// The most bytes that a file of the process may have: 0 makes its disk read-only.
@@ -258,7 +296,15 @@ impl Farcall {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Output {
-        farcall(&self.data(), arguments)
+        let mut command = self.program();
+        command.args(arguments).arg("--data-dir").arg(self.data()).output().unwrap()
+    }
+
+    /// The program, which learns from its environment which database it is.
+    pub fn program(&self) -> Command {
+        let mut command = Command::new(binary());
+        command.envs(self.database_variable());
+        command
     }
 
     /// A command that is done well and says so in JSON; `input` is its standard input.
@@ -270,7 +316,7 @@ impl Farcall {
     }
 
     pub fn try_administer(&self, arguments: &[&str], input: &str) -> Output {
-        let mut command = Command::new(binary());
+        let mut command = self.program();
         command.args(arguments).args(["--output", "json"]).arg("--data-dir").arg(self.data());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = command.spawn().unwrap();

@@ -96,13 +96,13 @@ fn a_directory_that_is_not_there_is_not_made() {
 }
 
 /// What `arguments` end with when nobody reads standard output, standard error, or either.
-fn unread(arguments: &[String], out: bool, err: bool) -> Output {
+fn unread(service: &Farcall, arguments: &[String], out: bool, err: bool) -> Output {
     let closed = || -> Stdio {
         let (reader, writer): (PipeReader, _) = std::io::pipe().unwrap();
         drop(reader);
         writer.into()
     };
-    let mut command = Command::new(binary());
+    let mut command = service.program();
     command.args(arguments).stdin(Stdio::null());
     command.stdout(if out { closed() } else { Stdio::piped() });
     command.stderr(if err { closed() } else { Stdio::piped() });
@@ -132,7 +132,7 @@ fn output_into_a_closed_pipe() {
     }
     for words in commands {
         for (out, err) in [(true, false), (false, true), (true, true)] {
-            let done = unread(&words, out, err);
+            let done = unread(&service, &words, out, err);
             let said = [done.stdout, done.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
             assert!(
                 matches!(done.status.code(), Some(0..=2)),
@@ -149,7 +149,7 @@ fn output_into_a_closed_pipe() {
 fn an_answer_that_cannot_be_written_is_an_error() {
     let service = Farcall::start();
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-    let mut command = Command::new(binary());
+    let mut command = service.program();
     command.args(["client", "add", "c", "--data-dir"]).arg(service.data()).stdout(full);
     let done = command.output().unwrap();
     let said = String::from_utf8(done.stderr).unwrap();

@@ -161,7 +161,7 @@ async fn nobody_takes_the_id_of_a_user_endpoint_before_it_is_there_or_after() {
     assert_eq!(client.task(task.as_str().unwrap()).await["status"], "failed");
     // As if it never had been.
     let mut database = service.database().await;
-    sqlx::query("DELETE FROM retired_endpoints").execute(&mut database).await.unwrap();
+    database.execute("DELETE FROM retired_endpoints", []).await;
     stranger.put(&path, json!({"endpoint_name": "x"})).await.refused(404, "ENDPOINT_NOT_FOUND");
     client.put(&path, json!({"endpoint_name": "x"})).await.refused(404, "ENDPOINT_NOT_FOUND");
 
@@ -173,12 +173,9 @@ async fn nobody_takes_the_id_of_a_user_endpoint_before_it_is_there_or_after() {
     let user_endpoint = come_up(&command).await;
     again.await.unwrap().ok();
     user_endpoint.leave().await;
-    let identity = uuid::Uuid::parse_str(&stranger.id).unwrap().as_bytes().to_vec();
-    sqlx::query("UPDATE endpoints SET owner_id = $1, manager_id = NULL WHERE manager_id IS NOT NULL")
-        .bind(identity)
-        .execute(&mut database)
-        .await
-        .unwrap();
+    let identity = uuid::Uuid::parse_str(&stranger.id).unwrap();
+    let taken = "UPDATE endpoints SET owner_id = $1, manager_id = NULL WHERE manager_id IS NOT NULL";
+    database.execute(taken, [identity.into()]).await;
     let passing = FakeEndpoint::connect(&Registration(command["kwargs"]["amqp_creds"].clone())).await;
     submit(&client, &id, json!({"a": 1})).await.refused(503, "SERVICE_UNAVAILABLE");
     passing.leave().await;

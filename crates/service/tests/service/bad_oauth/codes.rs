@@ -5,11 +5,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::Method;
 use sha2::Digest as _;
-use sqlx::Connection as _;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
 use super::Said::OAuth;
 use super::{Case, NOT_FOR_LOGS, by, form, play};
+use crate::database::Value;
 use crate::support::{COMPUTE, Farcall};
 use crate::visitor::{
     CHALLENGE, NATIVE, VERIFIER, Visitor, authorize, code_page, exchange, exchange_form, person,
@@ -230,10 +229,8 @@ async fn end_refresh_token(service: &Farcall, token: &str) {
 
 /// Time can't be waited for.
 async fn write(service: &Farcall, sql: &'static str, secret: &str) {
-    let options = SqliteConnectOptions::new().filename(service.data().join("farcall.db"));
-    let mut database = SqliteConnection::connect_with(&options).await.unwrap();
+    let mut database = service.database().await;
     let hash = sha2::Sha256::digest(secret).to_vec();
-    let changed = sqlx::query(sql).bind(hash).execute(&mut database).await.unwrap();
-    assert_eq!(changed.rows_affected(), 1);
-    database.close().await.unwrap();
+    assert_eq!(database.execute(sql, [Value::Bytes(hash)]).await, 1);
+    database.close().await;
 }

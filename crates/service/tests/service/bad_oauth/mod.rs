@@ -12,9 +12,6 @@ use std::fmt::Write as _;
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
-use sqlx::Connection as _;
-use sqlx::Row as _;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
 use crate::support::{Answer, Client, Farcall, send};
 
@@ -103,22 +100,9 @@ pub async fn play(service: &Farcall, cases: Vec<Case>, secrets: &[&str]) {
 
 /// All rows of all tables, as text.
 pub async fn everything(service: &Farcall) -> String {
-    let file = service.data().join("farcall.db");
-    let options = SqliteConnectOptions::new().filename(file).read_only(true);
-    let mut database = SqliteConnection::connect_with(&options).await.unwrap();
-    let mut whole = String::new();
-    let tables = "SELECT m.name AS tab, group_concat('quote(' || c.name || ')', '||'',''||') AS columns \
-                  FROM sqlite_master m JOIN pragma_table_info(m.name) c \
-                  WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite%' AND m.name NOT LIKE '_sqlx%' \
-                  GROUP BY m.name ORDER BY m.name";
-    for table in sqlx::query(tables).fetch_all(&mut database).await.unwrap() {
-        let (name, columns): (String, String) = (table.get("tab"), table.get("columns"));
-        let sql = format!("SELECT {columns} AS line FROM {name} ORDER BY 1");
-        for row in sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&mut database).await.unwrap() {
-            let _ = writeln!(whole, "{name}: {}", row.get::<String, _>("line"));
-        }
-    }
-    database.close().await.unwrap();
+    let mut database = service.database().await;
+    let whole = database.everything().await;
+    database.close().await;
     whole
 }
 
