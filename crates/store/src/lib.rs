@@ -33,7 +33,10 @@ use std::sync::Arc;
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::SqliteConnectOptions;
 
-pub use copy::{copy_database, count_tasks_in, payload_files_in};
+pub use copy::{
+    ColumnKind, CopiedTable, CopyError, DatabaseAddress, EmptyDatabase, Source, back_up, count_tasks_in,
+    migrate_backup, payload_files_in,
+};
 pub use counts::StoreCounts;
 pub use database::Tx;
 pub use database::postgres::{Servers, UrlError};
@@ -123,7 +126,7 @@ pub struct Store {
 pub enum Sharing {
     /// This is the only service: a second one is refused.
     Alone,
-    /// For tests of what happens if several write.
+    /// Others use it as well: a backup of a running service, and tests of what happens if several write.
     Shared,
 }
 

@@ -102,7 +102,7 @@ pub(crate) async fn opened_with(
     (database, store)
 }
 
-async fn prepared(store: Store) -> Store {
+pub(crate) async fn prepared(store: Store) -> Store {
     let store = store.with_files_from(4);
     let client = Client {
         id: OWNER,

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::DataDirectory;
 use super::console::say;
+use super::{DataDirectory, Settings};
 use crate::operate::backup::{self, Copied};
 use crate::operate::data_directory::Directory;
 
@@ -15,6 +15,8 @@ pub(super) struct Backup {
     to: PathBuf,
     #[command(flatten)]
     directory: DataDirectory,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 #[derive(Debug, Args)]
@@ -23,12 +25,15 @@ pub(super) struct Restore {
     from: PathBuf,
     #[command(flatten)]
     directory: DataDirectory,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 impl Backup {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let directory = Directory::open(&self.directory.data_dir)?;
-        let copied = runtime()?.block_on(backup::make(&directory, &self.to))?;
+        let store = self.settings.load(&directory.configuration())?.config.store;
+        let copied = runtime()?.block_on(backup::make(&directory, &store, &self.to))?;
         say(format_args!("{} holds {}.", self.to.display(), describe(copied)))?;
         Ok(())
     }
@@ -37,7 +42,11 @@ impl Backup {
 impl Restore {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let root = &self.directory.data_dir;
-        let copied = runtime()?.block_on(backup::restore(&self.from, root))?;
+        // The backup's own configuration comes with it, unless there is one.
+        let kept = root.join("farcall.yaml");
+        let file = if kept.exists() { kept } else { self.from.join("farcall.yaml") };
+        let store = self.settings.load(&file)?.config.store;
+        let copied = runtime()?.block_on(backup::restore(&self.from, root, &store))?;
         say(format_args!("{} holds {}.", root.display(), describe(copied)))?;
         Ok(())
     }

@@ -1,9 +1,10 @@
-//! Backs up a data directory, while the service runs or not, and restores one.
+//! Backs up a data directory and its database, while the service runs or not, and restores them.
 //!
-//! A backup is a data directory itself. It shows a single moment, because:
+//! A backup is a data directory itself, with the database in a SQLite file whichever database the service uses. So it can be
+//! restored into either. It shows a single moment, because:
 //!
 //! ```text
-//! hold removals  -->  copy the database (SQLite's VACUUM INTO: one transaction)  -->  copy the files that the copy names
+//! hold removals  -->  copy the database (in one transaction that reads)  -->  copy the files that the copy names
 //! ```
 //!
 //! Files of payloads are on disk before a row names them, never change, and are not removed while somebody holds
@@ -19,8 +20,10 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::operate::config::StoreSettings;
 use crate::operate::data_directory::{Directory, DirectoryError};
-use store::{self, FileId, StoreError};
+use crate::operate::database;
+use store::{self, CopyError, DatabaseAddress, EmptyDatabase, FileId, Sharing, StoreError, UrlError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
@@ -36,6 +39,10 @@ pub enum BackupError {
     File { path: PathBuf, error: io::Error },
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    #[error("store.url: {0}")]
+    Url(#[from] UrlError),
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -47,8 +54,9 @@ pub struct Copied {
     pub files: usize,
 }
 
-/// Copies the data directory to `to`, which must not exist.
-pub async fn make(data: &Directory, to: &Path) -> Result<Copied, BackupError> {
+/// Copies the data directory and the database that `settings` name to `to`, which must not exist.
+pub async fn make(data: &Directory, settings: &StoreSettings, to: &Path) -> Result<Copied, BackupError> {
+    let address = database::address(data, settings)?;
     if to.symlink_metadata().is_ok() {
         return Err(BackupError::Exists(to.to_owned()));
     }
@@ -60,7 +68,7 @@ pub async fn make(data: &Directory, to: &Path) -> Result<Copied, BackupError> {
     {
         return Err(BackupError::File { path: unfinished, error });
     }
-    let copied = fill(data, &unfinished).await;
+    let copied = fill(data, &address, &unfinished).await;
     if copied.is_err() {
         // Half a backup is of no use. If removing it fails, the first error matters more.
         let _ = fs::remove_dir_all(&unfinished);
@@ -72,14 +80,14 @@ pub async fn make(data: &Directory, to: &Path) -> Result<Copied, BackupError> {
     copied
 }
 
-async fn fill(data: &Directory, backup: &Path) -> Result<Copied, BackupError> {
+async fn fill(data: &Directory, address: &DatabaseAddress, backup: &Path) -> Result<Copied, BackupError> {
     let payloads = data.payloads();
     private(backup)?;
     let database = backup.join("farcall.db");
     let files = {
         let held = at(&payloads, File::open(&payloads))?;
         at(&payloads, held.lock())?;
-        store::copy_database(&data.database(), &database).await?;
+        store::back_up(address, &database).await?;
         let files = store::payload_files_in(&database).await?;
         private(&backup.join("payloads"))?;
         for file in &files {
@@ -99,8 +107,8 @@ async fn fill(data: &Directory, backup: &Path) -> Result<Copied, BackupError> {
     Ok(Copied { tasks: store::count_tasks_in(&database).await?, files: files.len() })
 }
 
-/// Restores the backup `from` into `root`, which must hold no service's data.
-pub async fn restore(from: &Path, root: &Path) -> Result<Copied, BackupError> {
+/// Restores the backup `from` into `root` and the database that `settings` name, which must hold no service's data.
+pub async fn restore(from: &Path, root: &Path, settings: &StoreSettings) -> Result<Copied, BackupError> {
     let backup = from.join("farcall.db");
     if !backup.is_file() {
         return Err(BackupError::NoBackup(from.to_owned()));
@@ -111,10 +119,17 @@ pub async fn restore(from: &Path, root: &Path) -> Result<Copied, BackupError> {
     if database.symlink_metadata().is_ok() {
         return Err(BackupError::Occupied(data.root().to_owned()));
     }
+    let target = match database::address(&data, settings)? {
+        DatabaseAddress::Sqlite(_) => None,
+        address => Some(EmptyDatabase::open(&address).await?),
+    };
     // The database comes last: a service that finds it finds everything.
     let unfinished = database.with_extension("restored");
     at(&backup, copy(&backup, &unfinished))?;
     at(&unfinished, store::private_file::restrict_database(&unfinished))?;
+    if target.is_some() {
+        store::migrate_backup(&unfinished).await?;
+    }
     let files = store::payload_files_in(&unfinished).await?;
     for file in &files {
         let (from_file, to) = (within(&from.join("payloads"), *file), within(&data.payloads(), *file));
@@ -128,11 +143,22 @@ pub async fn restore(from: &Path, root: &Path) -> Result<Copied, BackupError> {
     }
     copy_all(from, data.root())?;
     let tasks = store::count_tasks_in(&unfinished).await?;
-    for log in ["farcall.db-wal", "farcall.db-shm"] {
-        // Of a database that is gone: it is not for this one.
-        let _ = fs::remove_file(data.root().join(log));
+    match target {
+        None => {
+            for log in ["farcall.db-wal", "farcall.db-shm"] {
+                // Of a database that is gone: it is not for this one.
+                let _ = fs::remove_file(data.root().join(log));
+            }
+            at(&database, fs::rename(&unfinished, &database))?;
+        }
+        Some(target) => {
+            let source = DatabaseAddress::Sqlite(unfinished.clone());
+            let mut source = store::Source::open(&source, Sharing::Alone).await?;
+            target.fill(&mut source).await?;
+            source.close().await?;
+            at(&unfinished, fs::remove_file(&unfinished))?;
+        }
     }
-    at(&database, fs::rename(&unfinished, &database))?;
     for directory in [data.root(), &data.payloads()] {
         at(directory, synced(directory))?;
     }

@@ -2,7 +2,7 @@
 
 use std::str::FromStr as _;
 
-use store::{Servers, Sharing, Store, StoreError, UrlError};
+use store::{DatabaseAddress, Servers, Sharing, Store, StoreError, UrlError};
 
 use super::config::StoreSettings;
 use super::data_directory::{Directory, DirectoryError};
@@ -36,4 +36,12 @@ pub async fn open(directory: &Directory, settings: &StoreSettings) -> Result<Sto
             Ok(Store::open_postgres(&servers, &directory.payloads(), Sharing::Alone).await?)
         }
     }
+}
+
+/// Where it is.
+pub fn address(directory: &Directory, settings: &StoreSettings) -> Result<DatabaseAddress, UrlError> {
+    Ok(match &settings.url {
+        None => DatabaseAddress::Sqlite(directory.database()),
+        Some(url) => DatabaseAddress::Postgres(Servers::from_str(url)?),
+    })
 }

@@ -1,18 +1,32 @@
-//! Copies the database for a backup, and lists the files that the copy names. It opens connections of its own beside the
-//! open [`Store`](crate::Store), because another process than the service makes the backup.
+//! Copies the database into a file of SQLite for a backup, and lists the files that the copy names. It opens connections of its
+//! own beside the open [`Store`](crate::Store), because another process than the service makes the backup.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use sqlx::Connection as _;
 
+use super::target::migrate_sqlite;
+use super::{CopyError, DatabaseAddress, EmptyDatabase, Source};
 use crate::database::{Row, sqlite::connect};
 use crate::payload_files::FileId;
 use crate::payload_references::file_id;
-use crate::{StoreError, private_file};
+use crate::{Sharing, StoreError, private_file};
 
 /// Writes a snapshot of the database to the file `to`, which must not exist or be empty. Others may write meanwhile.
-pub async fn copy_database(from: &Path, to: &Path) -> Result<(), StoreError> {
+pub async fn back_up(from: &DatabaseAddress, to: &Path) -> Result<(), CopyError> {
+    match from {
+        DatabaseAddress::Sqlite(file) => Ok(vacuum_into(file, to).await?),
+        DatabaseAddress::Postgres(_) => {
+            let mut source = Source::open(from, Sharing::Shared).await?;
+            let target = EmptyDatabase::open(&DatabaseAddress::Sqlite(to.to_owned())).await?;
+            target.fill(&mut source).await?;
+            source.close().await
+        }
+    }
+}
+
+async fn vacuum_into(from: &Path, to: &Path) -> Result<(), StoreError> {
     // SQLite fills a file that is empty.
     private_file::restrict_database(to).map_err(|error| StoreError::File(Arc::new(error)))?;
     let to = to.to_str().ok_or(StoreError::Path)?;
@@ -20,6 +34,13 @@ pub async fn copy_database(from: &Path, to: &Path) -> Result<(), StoreError> {
     sqlx::query("VACUUM INTO $1").bind(to).execute(&mut connection).await?;
     connection.close().await?;
     Ok(())
+}
+
+/// Gives a copy of a backup that an earlier version made the schema of this one.
+pub async fn migrate_backup(database: &Path) -> Result<(), CopyError> {
+    let mut connection = connect(database, false).await?;
+    migrate_sqlite(&mut connection).await?;
+    Ok(connection.close().await?)
 }
 
 /// The files of payloads that a copied database names.
