@@ -14,6 +14,7 @@ mod guard;
 mod key;
 mod password;
 mod serve;
+mod store;
 mod up;
 mod user;
 
@@ -51,6 +52,9 @@ enum Command {
     Backup(backup::Backup),
     /// Make a data directory of a backup.
     Restore(backup::Restore),
+    /// Move a service's data to another database.
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// Manage people, who log in with a password.
     #[command(subcommand)]
     User(user::UserCommand),
@@ -114,6 +118,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(doctor) => doctor.run(),
         Command::Backup(backup) => done(backup.run()),
         Command::Restore(restore) => done(restore.run()),
+        Command::Store(store) => done(store.run()),
         Command::User(user) => done(user.run()),
         Command::Client(client) => done(client.run()),
         Command::Group(group) => done(group.run()),

@@ -10,3 +10,4 @@ pub mod health;
 pub mod listen_plan;
 pub mod serve;
 pub mod start_obstacles;
+pub mod store_copy;
