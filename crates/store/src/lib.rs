@@ -17,6 +17,8 @@ pub mod private_file;
 #[cfg(test)]
 mod query_plan_tests;
 mod random;
+#[cfg(test)]
+mod schema_parity_tests;
 pub mod secret;
 #[cfg(test)]
 mod statement_cost_tests;

@@ -8,6 +8,7 @@ use super::console::say;
 use super::{DataDirectory, Settings};
 use crate::operate::backup::{self, Copied};
 use crate::operate::data_directory::Directory;
+use crate::operate::database;
 
 #[derive(Debug, Args)]
 pub(super) struct Backup {
@@ -33,6 +34,7 @@ impl Backup {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let directory = Directory::open(&self.directory.data_dir)?;
         let store = self.settings.load(&directory.configuration())?.config.store;
+        database::check_exists(&directory, &store)?;
         let copied = runtime()?.block_on(backup::make(&directory, &store, &self.to))?;
         say(format_args!("{} holds {}.", self.to.display(), describe(copied)))?;
         Ok(())

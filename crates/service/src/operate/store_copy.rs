@@ -56,6 +56,7 @@ pub async fn copy(
     to: &Destination,
 ) -> Result<StoreCopy, StoreCopyError> {
     let _lock = directory.lock()?;
+    database::check_exists(directory, settings)?;
     let from = database::address(directory, settings)?;
     let to = match to {
         Destination::Sqlite => DatabaseAddress::Sqlite(directory.database()),
