@@ -1,6 +1,8 @@
 """Attacks on the connection from a client to a service on another machine (`farcall connect`)."""
 
 import base64
+import http.client
+import json
 import socket
 import ssl
 import subprocess
@@ -8,6 +10,7 @@ import threading
 import urllib.parse
 
 import environments
+import pika
 from certificate_authority import openssl, private_service
 from processes import alive, until
 from testbed import binary
@@ -161,6 +164,50 @@ def uses_the_forwarder(testbed):
     assert endless == "" or endless.startswith("HTTP/1.1 431 "), endless
     # Nor is a connection kept for long on which nobody shows the password.
     assert silent.recv(1) == b""
+    process.stop(60)
+
+
+def is_open(connection):
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        return False
+
+
+@attack("another program on the client's machine, without the password", "holds all connections that the forwarder serves")
+def holds_all_connections(testbed):
+    """The oldest connections without a credential give way to new ones; those with a credential stay."""
+    service = private_service(testbed, testbed.directory)
+    process, proxy = forwarder(testbed, service)
+    password = base64.b64encode(f"{proxy.username}:{proxy.password}".encode()).decode()
+    headers = {"Proxy-Authorization": f"Basic {password}", "Authorization": f"Bearer {service.rest().token()}"}
+
+    def ask_for_broker(connection):
+        connection.request("GET", "http://localhost:5000/v2/get_amqp_result_connection_url", headers=headers)
+        return json.load(connection.getresponse())["connection_url"]
+
+    def connect_to(port, count):
+        return [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(count)]
+
+    kept = http.client.HTTPConnection(proxy.hostname, proxy.port, timeout=30)
+    broker = pika.URLParameters(ask_for_broker(kept))
+    assert broker.host == "127.0.0.1" and broker.port not in (proxy.port, service.tls_port)
+    kept_at_broker = pika.BlockingConnection(broker)
+
+    strangers = connect_to(proxy.port, 700)
+    ask_for_broker(http.client.HTTPConnection(proxy.hostname, proxy.port, timeout=30))
+    assert all(is_open(stranger) for stranger in strangers[-500:]), "the answer waited until they were too slow"
+    ask_for_broker(kept)
+
+    strangers += connect_to(broker.port, 200)
+    pika.BlockingConnection(broker).close()
+    assert all(is_open(stranger) for stranger in strangers[-100:]), "the handshake waited until they were too slow"
+    kept_at_broker.channel().close()
+    for stranger in strangers:
+        stranger.close()
     process.stop(60)
 
 

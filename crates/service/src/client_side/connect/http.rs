@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -20,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
+use super::connection_limit::CountedConnection;
 use super::far::{Address, FarError};
 use super::outer_proxy::Way;
 use super::target::{Target, for_another, for_the_service, without_hop};
@@ -39,13 +39,13 @@ const ANSWERING: Duration = Duration::from_secs(300);
 /// The state shared by the requests of one connection.
 struct ClientConnection {
     near: Near,
-    known: AtomicBool,
+    counted: CountedConnection,
     /// The idle connection to the service, between two requests.
     kept: Mutex<Option<SendRequest<Body>>>,
 }
 
-pub(super) async fn serve(stream: TcpStream, near: Near) {
-    let visit = Arc::new(ClientConnection { near, known: AtomicBool::new(false), kept: Mutex::default() });
+pub(super) async fn serve(stream: TcpStream, counted: CountedConnection, near: Near) {
+    let visit = Arc::new(ClientConnection { near, counted, kept: Mutex::default() });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(LONGEST_HEADERS);
     let shared = visit.clone();
@@ -56,7 +56,7 @@ pub(super) async fn serve(stream: TcpStream, near: Near) {
     let serving = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let stranger = async {
         tokio::time::sleep(STRANGER).await;
-        if visit.known.load(Ordering::Relaxed) {
+        if visit.counted.is_authenticated() {
             std::future::pending::<()>().await;
         }
     };
@@ -67,6 +67,7 @@ pub(super) async fn serve(stream: TcpStream, near: Near) {
             }
         }
         () = stranger => {}
+        () = visit.counted.evicted() => {}
     }
 }
 
@@ -76,7 +77,7 @@ impl ClientConnection {
         if !shown.is_some_and(|(user, password)| user == USER && self.near.password.admits(&password)) {
             return unknown(self.near.command);
         }
-        self.known.store(true, Ordering::Relaxed);
+        self.counted.authenticate();
         let far = &self.near.far;
         let answered = match Target::of(request.method(), request.uri(), &far.service, far.has_tls()) {
             Target::Service => self.ask_the_service(request).await,

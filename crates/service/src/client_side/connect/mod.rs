@@ -21,10 +21,12 @@
 //! | `far` | connections to the service, and reports when it cannot be reached |
 //! | `target` | where a request is sent, and which headers are forwarded |
 //! | `service_credentials` | the credentials that no other host may get |
+//! | `connection_limit` | how many connections are served at a time, and which give way |
 //! | `outer_proxy` | the proxy by which this machine reaches other hosts |
 //! | `http`, `amqp` | serve one connection |
 
 mod amqp;
+mod connection_limit;
 mod far;
 mod http;
 mod outer_proxy;
@@ -40,13 +42,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 pub use far::FarError;
 pub use trust::TrustError;
 
 use crate::client_side::environment::{Proxies, ServiceUrl, Variables};
+use connection_limit::{ConnectionLimit, CountedConnection};
 use far::Far;
 use outer_proxy::OuterProxy;
 use service_credentials::ServiceCredentials;
@@ -54,7 +56,7 @@ use store::secret::{self, Hash};
 
 /// The user in `http_proxy`; only the password is checked.
 const USER: &str = "farcall";
-/// The most connections at a time; further ones wait.
+/// The most connections at a time.
 const HTTP_CONNECTIONS: usize = 512;
 const AMQP_CONNECTIONS: usize = 128;
 const FREE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -163,9 +165,13 @@ impl Forwarder {
         let mut serving = JoinSet::new();
         let Forwarder { http, amqp, near, .. } = self;
         let by_http = near.clone();
-        serving.spawn(accept(http, HTTP_CONNECTIONS, move |stream| http::serve(stream, by_http.clone())));
+        serving.spawn(accept(http, HTTP_CONNECTIONS, move |stream, counted| {
+            http::serve(stream, counted, by_http.clone())
+        }));
         if let Some(amqp) = amqp {
-            serving.spawn(accept(amqp, AMQP_CONNECTIONS, move |stream| amqp::serve(stream, near.clone())));
+            serving.spawn(accept(amqp, AMQP_CONNECTIONS, move |stream, counted| {
+                amqp::serve(stream, counted, near.clone())
+            }));
         }
         // If one of them fails, the other is of no use.
         serving.join_next().await;
@@ -174,17 +180,16 @@ impl Forwarder {
 
 async fn accept<F: Future<Output = ()> + Send + 'static>(
     socket: TcpListener,
-    connections: usize,
-    serve: impl Fn(TcpStream) -> F,
+    most: usize,
+    serve: impl Fn(TcpStream, CountedConnection) -> F,
 ) {
-    let room = Arc::new(Semaphore::new(connections));
+    let limit = ConnectionLimit::new(most);
     loop {
-        let Ok(permit) = room.clone().acquire_owned().await else { return };
         match socket.accept().await {
             Ok((stream, _)) => {
                 // Small requests must be sent at once.
                 let _ = stream.set_nodelay(true);
-                tokio::spawn(with(permit, serve(stream)));
+                tokio::spawn(serve(stream, limit.enter().await));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -192,9 +197,4 @@ async fn accept<F: Future<Output = ()> + Send + 'static>(
             }
         }
     }
-}
-
-async fn with(permit: OwnedSemaphorePermit, serving: impl Future<Output = ()>) {
-    serving.await;
-    drop(permit);
 }
