@@ -13,7 +13,7 @@ use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use crate::http::in_progress::{Progress, RequestInProgress};
+use crate::http::in_progress::{BufferedAnswer, Progress, RequestInProgress};
 use crate::limits::Limits;
 
 const BODY_WINDOW: Duration = Duration::from_secs(10);
@@ -111,11 +111,13 @@ pub struct PacedStream<S> {
     head: Option<(Pin<Box<Sleep>>, u64)>,
     /// What the client has taken of answers since it was first waited for.
     sent: Window,
+    /// It ends when everything is written.
+    buffered: BufferedAnswer,
 }
 
 impl<S> PacedStream<S> {
-    pub fn new(stream: S, pace: Pace, progress: Arc<Progress>) -> PacedStream<S> {
-        PacedStream { stream, pace, progress, head: None, sent: Window::default() }
+    pub fn new(stream: S, pace: Pace, progress: Arc<Progress>, buffered: BufferedAnswer) -> PacedStream<S> {
+        PacedStream { stream, pace, progress, head: None, sent: Window::default(), buffered }
     }
 
     /// The result of a write, of which `bytes` were taken; an error if the client reads too slowly.
@@ -193,7 +195,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for PacedStream<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The HTTP library flushes the stream only after it has written all that it had buffered.
         let result = Pin::new(&mut self.stream).poll_flush(context);
+        if result.is_ready() {
+            self.buffered.end();
+        }
         self.check_sent(result, |()| 0, context)
     }
 
@@ -371,7 +377,7 @@ mod tests {
         let (mut client, server) = tokio::io::duplex(1_000);
         let progress = Arc::new(Progress::default());
         let pace = Pace { head: 300 * MILLI, ..PATIENT };
-        let mut watched = PacedStream::new(server, pace, progress.clone());
+        let mut watched = PacedStream::new(server, pace, progress.clone(), BufferedAnswer::default());
         let mut buffer = [0; 100];
         client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
         assert_eq!(watched.read(&mut buffer).await.unwrap(), 18);
@@ -401,7 +407,7 @@ mod tests {
     /// Whether an answer of 500 bytes is sent whole of which the client reads `bytes` each `each`.
     async fn is_sent(pace: Pace, bytes: usize, each: Duration) -> bool {
         let (mut client, server) = tokio::io::duplex(10);
-        let mut watched = PacedStream::new(server, pace, Arc::default());
+        let mut watched = PacedStream::new(server, pace, Arc::default(), BufferedAnswer::default());
         let reading = async {
             let mut read = 0;
             while read < 500 {

@@ -3,7 +3,8 @@
 //! An address may have as many connections as [`identity::fair_shares`] allows. One more closes its own connection that has
 //! been idle for longest. So a client that opens connections and leaves them locks out nobody, not even others at the same
 //! address. A connection is idle while the service waits for its client: for a request, or for more of a
-//! body. Connections that the service works for are never closed; when all of an address are such, one more is refused.
+//! body. Connections that the service works for are never closed, nor those whose client still reads an answer; when all of an
+//! address are such, one more is refused.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;

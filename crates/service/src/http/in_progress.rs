@@ -1,7 +1,7 @@
-//! A request in progress: what it counts for, from its head until its answer has been handed to its connection.
+//! A request in progress: what it counts for, from its head until its answer has been written to the socket.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use wire::IdentityId;
 
@@ -87,5 +87,27 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.progress.end();
         self.slot.end();
+    }
+}
+
+/// Keeps a request in progress while the last bytes of its answer are buffered for a client that reads slowly. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct BufferedAnswer(Arc<Mutex<Option<RequestInProgress>>>);
+
+impl BufferedAnswer {
+    /// All of the answer is in the connection's buffer.
+    pub(super) fn hold(&self, request: RequestInProgress) {
+        request.0.progress.end();
+        self.replace(Some(request));
+    }
+
+    /// The connection's buffer has been written, or the next request begins.
+    pub(super) fn end(&self) {
+        self.replace(None);
+    }
+
+    fn replace(&self, request: Option<RequestInProgress>) {
+        let ended = std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), request);
+        drop(ended);
     }
 }

@@ -32,7 +32,7 @@ use crate::http::broker_address::{BROKER, BrokerAddress, FORWARDER_PORT};
 use crate::http::client_pace::{Pace, PacedBody, PacedStream};
 use crate::http::connections::{ConnectionSlot, Connections};
 use crate::http::failure::Failure;
-use crate::http::in_progress::{Progress, RequestInProgress};
+use crate::http::in_progress::{BufferedAnswer, Progress, RequestInProgress};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::random;
@@ -67,10 +67,18 @@ pub struct Server {
     idle: Duration,
 }
 
-/// The body of an answer. It keeps the request in progress until it was sent.
+/// The body of an answer. When all of it is in the connection's buffer, it is dropped; the request stays in progress until the
+/// buffer is written.
 struct AnswerBody {
     body: Body,
-    _working: RequestInProgress,
+    in_progress: RequestInProgress,
+    buffered: BufferedAnswer,
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        self.buffered.hold(self.in_progress.clone());
+    }
 }
 
 impl hyper::body::Body for AnswerBody {
@@ -125,17 +133,22 @@ impl Server {
             let _ = tokio::time::timeout(EVICTION_GRACE, stream.write_all(TOO_MANY)).await;
             return;
         };
-        let progress = Arc::new(Progress::default());
-        let stream = PacedStream::new(stream, self.pace, progress.clone());
+        let (progress, buffered) = (Arc::new(Progress::default()), BufferedAnswer::default());
+        let stream = PacedStream::new(stream, self.pace, progress.clone(), buffered.clone());
         let server = self.clone();
         let service = {
             let (slot, progress) = (slot.clone(), progress.clone());
             service_fn(move |request| {
-                let server = server.clone();
+                let (server, buffered) = (server.clone(), buffered.clone());
+                // Without waiting for the last answer's last bytes, a client may send the next request.
+                buffered.end();
                 let in_progress = RequestInProgress::begin(slot.clone(), progress.clone());
                 async move {
                     Ok::<_, Infallible>(match in_progress {
-                        Some(in_progress) => server.answer(request, arrival, in_progress).await,
+                        Some(in_progress) => server
+                            .answer(request, arrival, in_progress.clone())
+                            .await
+                            .map(|body| Body::new(AnswerBody { body, in_progress, buffered })),
                         None => too_many(),
                     })
                 }
@@ -154,8 +167,7 @@ impl Server {
                     break serving.await;
                 }
                 () = slot.evicted() => {
-                    // It counts as idle: the client waits for nothing, or still reads an answer that is handed over, or sends no
-                    // more of its body.
+                    // It counts as idle: the client waits for nothing, or sends no more of its body.
                     serving.as_mut().graceful_shutdown();
                     if let Ok(ended) = tokio::time::timeout(EVICTION_GRACE, serving.as_mut()).await {
                         break ended;
@@ -234,7 +246,7 @@ impl Server {
         self.metrics.answered(status, took);
         let took_ms = took.as_micros() as f64 / 1_000.0;
         span.in_scope(|| tracing::info!(%method, path, status, took_ms, "http"));
-        response.map(|body| Body::new(AnswerBody { body, _working: in_progress }))
+        response
     }
 }
 
@@ -263,18 +275,16 @@ fn misdirected() -> Response {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddr};
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
     use axum::routing::get;
-    use tokio::io::AsyncReadExt;
+    use daemon::stop::Trigger;
+    use tokio::io::{AsyncReadExt, DuplexStream};
 
     use super::*;
 
-    /// What is answered to a request that begins when its connection has had to make room. Its handler takes longer than an
-    /// evicted connection has.
-    async fn answer_after_eviction(room_again: bool) -> String {
-        let slow = async || tokio::time::sleep(EVICTION_GRACE + Duration::from_millis(300)).await;
-        let router = Router::new().route("/slow", get(slow));
+    /// A server on which each of two addresses may have one connection, and that connection's client and address.
+    fn serve(router: Router) -> (Server, DuplexStream, IpAddr, Trigger) {
         let broker = BrokerAddress { host: None, port: None, tls: None, plain_port: None, tls_port: None };
         let limits = Limits { http_connections: 2, ..Limits::default() };
         let names = Names::new([], &[]);
@@ -282,12 +292,20 @@ mod tests {
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let arrival = Arrival { at: peer, tls: false, peer, metrics: false, forwarder: None };
         // So small that what is written has been read.
-        let (mut client, stream) = tokio::io::duplex(10);
+        let (client, stream) = tokio::io::duplex(10);
         let waiting = Connections::new(2).enter(peer.ip()).unwrap();
-        let (_trigger, stop) = daemon::stop::channel();
+        let (trigger, stop) = daemon::stop::channel();
         tokio::spawn(server.clone().serve(stream, arrival, waiting, stop));
+        (server, client, peer.ip(), trigger)
+    }
+
+    /// What is answered to a request that begins when its connection has had to make room. Its handler takes longer than an
+    /// evicted connection has.
+    async fn answer_after_eviction(room_again: bool) -> String {
+        let slow = async || tokio::time::sleep(EVICTION_GRACE + Duration::from_millis(300)).await;
+        let (server, mut client, address, _trigger) = serve(Router::new().route("/slow", get(slow)));
         client.write_all(b"GET /slow HTTP/1.1\r\nHost: localhost:5000\r\n").await.unwrap();
-        let other = server.connections.enter(peer.ip()).unwrap();
+        let other = server.connections.enter(address).unwrap();
         other.begin();
         let other = Some(other).filter(|_| !room_again);
         client.write_all(b"\r\n").await.unwrap();
@@ -303,5 +321,22 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
         let answer = answer_after_eviction(false).await;
         assert!(answer.starts_with("HTTP/1.1 503 "), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_idle_once_its_answer_is_written_and_not_before() {
+        const LENGTH: usize = 10_000;
+        let (server, mut client, address, _trigger) =
+            serve(Router::new().route("/large", get(async || "x".repeat(LENGTH))));
+        client.write_all(b"GET /large HTTP/1.1\r\nHost: localhost:5000\r\n\r\n").await.unwrap();
+        let mut answer = vec![0; 17];
+        client.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, b"HTTP/1.1 200 OK\r\n");
+        assert!(server.connections.enter(address).is_none(), "its client reads the answer");
+        while !answer.ends_with(&[b'x'; LENGTH]) {
+            assert_ne!(client.read_buf(&mut answer).await.unwrap(), 0);
+        }
+        tokio::task::yield_now().await;
+        assert!(server.connections.enter(address).is_some(), "it waits for the next request, and makes room");
     }
 }
