@@ -1,9 +1,12 @@
 //! Error answers of the identity service: OAuth's form on the token routes, Globus Auth's list of errors elsewhere.
 
+use std::error::Error;
+
 use wire::rest::auth::error::{ErrorBody, OAuthError};
 
 use crate::IdentityError;
 use crate::end_reason::EndReason;
+use crate::http::interrupted_body::InterruptedBody;
 use crate::projects::ProjectError;
 use store::StoreError;
 
@@ -62,6 +65,35 @@ impl Failure {
 
     pub fn not_found(detail: impl Into<String>) -> Failure {
         Failure::new(404, "NOT_FOUND", "Not found", detail)
+    }
+
+    /// The form of a token route could not be read.
+    pub(crate) fn unread_form(error: &(dyn Error + 'static), text: String) -> Failure {
+        let Some(interrupted) = InterruptedBody::behind(error) else {
+            return Failure::oauth(OAuthError::InvalidRequest, text);
+        };
+        let error = match interrupted {
+            InterruptedBody::TooSlow => OAuthError::InvalidRequest,
+            InterruptedBody::MadeRoom => OAuthError::TemporarilyUnavailable,
+        };
+        Failure {
+            status: interrupted.status(),
+            retry_after: interrupted.retry_after(),
+            ..Failure::oauth(error, interrupted.to_string())
+        }
+    }
+
+    /// The body of any other route could not be read.
+    pub(crate) fn unread_body(error: &(dyn Error + 'static), text: String) -> Failure {
+        let Some(interrupted) = InterruptedBody::behind(error) else {
+            return Failure::bad_parameter(text);
+        };
+        let (code, title) = match interrupted {
+            InterruptedBody::TooSlow => ("REQUEST_TIMEOUT", "Request timeout"),
+            InterruptedBody::MadeRoom => ("UNAVAILABLE", "Service unavailable"),
+        };
+        let failure = Failure::new(interrupted.status(), code, title, interrupted.to_string());
+        Failure { retry_after: interrupted.retry_after(), ..failure }
     }
 
     fn internal() -> Failure {

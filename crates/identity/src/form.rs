@@ -41,7 +41,7 @@ impl<S: Send + Sync> FromRequest<S> for Form {
         }
         let posted: Result<Posted<Vec<(String, String)>>, FormRejection> =
             Posted::from_request(request, state).await;
-        let Posted(pairs) = posted.map_err(|error| invalid(error.body_text()))?;
+        let Posted(pairs) = posted.map_err(|error| Failure::unread_form(&error, error.body_text()))?;
         once(&pairs).map_err(invalid)?;
         Ok(Form { pairs, headers, peer })
     }

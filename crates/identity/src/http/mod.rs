@@ -1,4 +1,4 @@
-//! Reads from a request what all routes need: how it arrived, under which name, and who sends it.
+//! Reads from a request what all routes need: how it arrived, under which name, who sends it, and why its body is incomplete.
 //!
 //! The routes of the service use these, too.
 
@@ -6,3 +6,4 @@ pub mod arrival;
 pub mod authorization_header;
 pub mod caller_log;
 pub mod host_names;
+pub mod interrupted_body;

@@ -38,7 +38,7 @@ pub(super) async fn create(
     body: Result<Json<Create>, JsonRejection>,
 ) -> Result<Json<PolicyResponse>, Failure> {
     let caller = bearer.with(MANAGE_PROJECTS_SCOPE)?.identity;
-    let Json(body) = body.map_err(|error| Failure::bad_parameter(error.body_text()))?;
+    let Json(body) = body.map_err(|error| Failure::unread_body(&error, error.body_text()))?;
     let policy = identity.add_policy(caller, body.policy).await?;
     audit::administered("policy add", &policy.id.to_string(), audit::Initiator::Identity(caller));
     Ok(Json(PolicyResponse { policy: describe(policy) }))

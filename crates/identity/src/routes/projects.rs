@@ -29,7 +29,7 @@ pub(super) async fn create(
     body: Result<Json<Create>, JsonRejection>,
 ) -> Result<Json<Created>, Failure> {
     let caller = bearer.with(MANAGE_PROJECTS_SCOPE)?.identity;
-    let Json(body) = body.map_err(|error| Failure::bad_parameter(error.body_text()))?;
+    let Json(body) = body.map_err(|error| Failure::unread_body(&error, error.body_text()))?;
     let project = identity.add_project(caller, body.project).await?;
     audit::administered("project add", &project.id.to_string(), audit::Initiator::Identity(caller));
     Ok(Json(Created { project: describe(&identity, project).await? }))

@@ -45,6 +45,7 @@ use crate::clock;
 use crate::http::arrival::peer;
 use crate::http::caller_log;
 use crate::http::host_names::{Names, Origin};
+use crate::http::interrupted_body::InterruptedBody;
 use browser::Browser;
 use page::Page;
 use request::{AuthorizeQuery, Fault, Request as Asking};
@@ -99,6 +100,16 @@ impl Web {
             }
             None => Ok(None),
         }
+    }
+
+    fn incomplete_form(&self, interrupted: InterruptedBody) -> Response {
+        let status = StatusCode::from_u16(interrupted.status()).unwrap_or(StatusCode::BAD_REQUEST);
+        let page = Page::saying(status, "The form did not arrive", &interrupted.to_string());
+        let mut response = page.show(&self.site, None);
+        if let Some(seconds) = interrupted.retry_after() {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
     }
 
     /// Answers a request that cannot go on.
@@ -202,12 +213,15 @@ impl Visit {
 #[derive(Debug)]
 pub(super) struct Posted(Vec<(String, String)>);
 
-impl<S: Send + Sync> FromRequest<S> for Posted {
-    type Rejection = std::convert::Infallible;
+impl FromRequest<Web> for Posted {
+    type Rejection = Response;
 
     /// A malformed form is read as empty: without its proof it is refused.
-    async fn from_request(request: Request, state: &S) -> Result<Posted, Self::Rejection> {
-        let form = axum::extract::Form::<Vec<(String, String)>>::from_request(request, state).await;
+    async fn from_request(request: Request, web: &Web) -> Result<Posted, Response> {
+        let form = axum::extract::Form::<Vec<(String, String)>>::from_request(request, web).await;
+        if let Some(interrupted) = form.as_ref().err().and_then(|error| InterruptedBody::behind(error)) {
+            return Err(web.incomplete_form(interrupted));
+        }
         let mut pairs = form.map(|form| form.0).unwrap_or_default();
         let twice = |at: usize| pairs[..at].iter().any(|(name, _)| *name == pairs[at].0);
         if pairs.len() > 20 || (0..pairs.len()).any(twice) {

@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::http::in_progress::{BufferedAnswer, Progress, RequestInProgress};
 use crate::limits::Limits;
+use identity::http::interrupted_body::InterruptedBody;
 
 const BODY_WINDOW: Duration = Duration::from_secs(10);
 /// Longer than that of a body: what the system buffers for a slow client, up to 4 MiB, it takes in portions of more than a
@@ -209,18 +210,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for PacedStream<S> {
     }
 }
 
-/// A body did not arrive in time.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the request's body did not arrive in time")]
-pub struct TooSlow;
-
-/// The connection was closed while its body was awaited, for another connection of the same address.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the connection had to make room before the request's body arrived")]
-pub struct MadeRoom;
-
-/// A request's body. It fails if it arrives too slowly. While it is awaited, the service does nothing for its connection, so the connection
-/// counts as idle and may have to make room for another one.
+/// A request's body. It fails if it arrives too slowly. While it is awaited, the service does nothing for its connection, so the
+/// connection counts as idle and may have to make room for another one.
 #[derive(Debug)]
 pub struct PacedBody<B> {
     body: B,
@@ -273,7 +264,7 @@ where
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
             if !this.resume() {
-                return Poll::Ready(Some(Err(MadeRoom.into())));
+                return Poll::Ready(Some(Err(InterruptedBody::MadeRoom.into())));
             }
             let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref);
             this.received.pass(data.map_or(0, Bytes::len));
@@ -282,12 +273,12 @@ where
         this.pause();
         if this.working.is_evicted() {
             this.resume();
-            return Poll::Ready(Some(Err(MadeRoom.into())));
+            return Poll::Ready(Some(Err(InterruptedBody::MadeRoom.into())));
         }
         let end = *this.end.get_or_insert_with(|| Instant::now() + this.pace.body);
         ready!(this.received.poll_too_slow(this.pace.receiving, Some(end), context));
         this.resume();
-        Poll::Ready(Some(Err(TooSlow.into())))
+        Poll::Ready(Some(Err(InterruptedBody::TooSlow.into())))
     }
 
     fn is_end_stream(&self) -> bool {

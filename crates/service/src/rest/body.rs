@@ -10,7 +10,6 @@
 //! body may. What is in flight is [shared](identity::fair_shares) by address, and half of it by identity, so that an identity
 //! that sends much leaves room for others at the same address.
 
-use std::error::Error;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::net::IpAddr;
@@ -28,11 +27,11 @@ use wire::IdentityId;
 use wire::rest::error::Code;
 
 use super::caller::Caller;
-use crate::http::client_pace::{MadeRoom, TooSlow};
 use crate::http::failure::Failure;
 use crate::limits::Limits;
 use identity::fair_shares::{Share, Shares};
 use identity::http::arrival::{network, peer};
+use identity::http::interrupted_body::InterruptedBody;
 
 /// Memory and shares are counted in units of so many bytes.
 const UNIT: usize = 4 << 10;
@@ -230,22 +229,13 @@ fn busy() -> Failure {
 }
 
 fn broken(error: &axum::Error) -> Failure {
-    let mut cause: Option<&dyn Error> = Some(error);
-    while let Some(error) = cause {
-        if error.is::<TooSlow>() {
-            let message = "The request's body did not arrive in time: it came slower than \
-                           limits.body_bytes_per_second or took longer than limits.body_seconds";
-            return Failure::new(Code::RequestMalformed, message).with_status(408);
+    match InterruptedBody::behind(error) {
+        Some(interrupted @ InterruptedBody::TooSlow) => {
+            Failure::new(Code::RequestMalformed, interrupted.to_string()).with_status(interrupted.status())
         }
-        if error.is::<MadeRoom>() {
-            return Failure::unavailable(
-                "Too many connections from your address are open, and this one sent nothing for longest; try again \
-                 shortly (limits.http_connections)",
-            );
-        }
-        cause = error.source();
+        Some(interrupted @ InterruptedBody::MadeRoom) => Failure::unavailable(interrupted.to_string()),
+        None => Failure::new(Code::RequestMalformed, "The request's body could not be read"),
     }
-    Failure::new(Code::RequestMalformed, "The request's body could not be read")
 }
 
 /// Reads and drops a refused body, up to a point. A client that is still sending when its connection ends would not read
