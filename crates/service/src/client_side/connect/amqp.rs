@@ -5,7 +5,7 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::TcpStream;
 
-use super::Near;
+use super::ForwarderState;
 use super::connection_limit::CountedConnection;
 
 /// The most that a broker may send before it accepts the client's credential: `start` and `tune`, a frame of 4 KiB at most each.
@@ -13,10 +13,10 @@ const LONGEST_HANDSHAKE: usize = 8 << 10;
 /// The method `tune`, with which the broker accepts a credential, as its frame's payload begins: class 10, method 30.
 const TUNE: [u8; 4] = [0, 10, 0, 30];
 
-pub(super) async fn serve(mut stream: TcpStream, counted: CountedConnection, near: Near) {
+pub(super) async fn serve(mut stream: TcpStream, counted: CountedConnection, forwarder: ForwarderState) {
     let connected = async {
-        // On failure the connection is closed: AMQP clients reconnect by themselves, and `far` has reported why.
-        let mut broker = near.far.broker().await.ok()?;
+        // On failure the connection is closed: AMQP clients reconnect by themselves, and `service_connector` has reported why.
+        let mut broker = forwarder.connector.connect_to_broker().await.ok()?;
         log_in(&mut stream, &mut broker).await.ok()?;
         Some(broker)
     };
@@ -96,9 +96,9 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_go_both_ways_until_the_broker_accepts_the_credential() {
-        let (mut client, mut near_client) = tokio::io::duplex(64);
-        let (mut near_broker, mut broker) = tokio::io::duplex(64);
-        let logging_in = tokio::spawn(async move { log_in(&mut near_client, &mut near_broker).await });
+        let (mut client, mut served_client) = tokio::io::duplex(64);
+        let (mut reached_broker, mut broker) = tokio::io::duplex(64);
+        let logging_in = tokio::spawn(async move { log_in(&mut served_client, &mut reached_broker).await });
         let mut read = [0; 8];
         client.write_all(b"AMQP\0\0\x09\x01").await.unwrap();
         broker.read_exact(&mut read).await.unwrap();
@@ -113,9 +113,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_broker_that_never_accepts_a_credential_is_not_listened_to_for_long() {
-        let (_client, mut near_client) = tokio::io::duplex(1 << 20);
-        let (mut near_broker, mut broker) = tokio::io::duplex(1 << 20);
+        let (_client, mut served_client) = tokio::io::duplex(1 << 20);
+        let (mut reached_broker, mut broker) = tokio::io::duplex(1 << 20);
         broker.write_all(&frame(&[0; LONGEST_HANDSHAKE])).await.unwrap();
-        assert!(log_in(&mut near_client, &mut near_broker).await.is_err());
+        assert!(log_in(&mut served_client, &mut reached_broker).await.is_err());
     }
 }

@@ -20,17 +20,17 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
 use super::connection_limit::CountedConnection;
-use super::far::{Address, FarError};
-use super::outer_proxy::Way;
+use super::outer_proxy::Route;
+use super::service_connector::{Address, ConnectorError};
 use super::target::{Target, for_another, for_the_service, without_hop};
-use super::{Near, USER};
+use super::{ForwarderState, USER};
 use crate::http::broker_address::FORWARDER_PORT;
 use identity::http::authorization_header;
 
 /// How long a client may take for the headers of a request, and how long a connection may be idle.
 const HEADERS: Duration = Duration::from_secs(120);
 /// How long a connection may be open without having sent the password.
-const STRANGER: Duration = Duration::from_secs(10);
+const UNAUTHENTICATED: Duration = Duration::from_secs(10);
 const LONGEST_HEADERS: usize = 64 << 10;
 /// How long connecting to another host may take, and how long any host may take to begin its answer.
 const DIALLING: Duration = Duration::from_secs(10);
@@ -38,25 +38,25 @@ const ANSWERING: Duration = Duration::from_secs(300);
 
 /// The state shared by the requests of one connection.
 struct ClientConnection {
-    near: Near,
+    forwarder: ForwarderState,
     counted: CountedConnection,
     /// The idle connection to the service, between two requests.
     kept: Mutex<Option<SendRequest<Body>>>,
 }
 
-pub(super) async fn serve(stream: TcpStream, counted: CountedConnection, near: Near) {
-    let visit = Arc::new(ClientConnection { near, counted, kept: Mutex::default() });
+pub(super) async fn serve(stream: TcpStream, counted: CountedConnection, forwarder: ForwarderState) {
+    let connection = Arc::new(ClientConnection { forwarder, counted, kept: Mutex::default() });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(LONGEST_HEADERS);
-    let shared = visit.clone();
+    let shared = connection.clone();
     let service = service_fn(move |request| {
-        let visit = shared.clone();
-        async move { Ok::<_, Infallible>(visit.answer(request).await) }
+        let connection = shared.clone();
+        async move { Ok::<_, Infallible>(connection.answer(request).await) }
     });
     let serving = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
-    let stranger = async {
-        tokio::time::sleep(STRANGER).await;
-        if visit.counted.is_authenticated() {
+    let password_overdue = async {
+        tokio::time::sleep(UNAUTHENTICATED).await;
+        if connection.counted.is_authenticated() {
             std::future::pending::<()>().await;
         }
     };
@@ -66,37 +66,38 @@ pub(super) async fn serve(stream: TcpStream, counted: CountedConnection, near: N
                 tracing::debug!(%error, "a connection failed");
             }
         }
-        () = stranger => {}
-        () = visit.counted.evicted() => {}
+        () = password_overdue => {}
+        () = connection.counted.evicted() => {}
     }
 }
 
 impl ClientConnection {
     async fn answer(&self, request: Request<Incoming>) -> Response {
         let shown = authorization_header::proxy_basic(request.headers());
-        if !shown.is_some_and(|(user, password)| user == USER && self.near.password.admits(&password)) {
-            return unknown(self.near.command);
+        if !shown.is_some_and(|(user, password)| user == USER && self.forwarder.password.admits(&password)) {
+            return password_required(self.forwarder.command);
         }
         self.counted.authenticate();
-        let far = &self.near.far;
-        let answered = match Target::of(request.method(), request.uri(), &far.service, far.has_tls()) {
-            Target::Service => self.ask_the_service(request).await,
-            Target::Other(address) => self.ask_another(request, &address).await,
-            Target::Tunnel(address) => self.tunnel(request, &address).await,
-            Target::None => Err(Refused(
-                StatusCode::BAD_REQUEST,
-                "This is a proxy for http:// addresses and CONNECT".to_owned(),
-            )),
-        };
-        answered.unwrap_or_else(|refused| refused.into_response(self.near.command))
+        let connector = &self.forwarder.connector;
+        let answered =
+            match Target::of(request.method(), request.uri(), &connector.service, connector.has_tls()) {
+                Target::Service => self.ask_the_service(request).await,
+                Target::Other(address) => self.ask_another(request, &address).await,
+                Target::Tunnel(address) => self.tunnel(request, &address).await,
+                Target::None => Err(Refused(
+                    StatusCode::BAD_REQUEST,
+                    "This is a proxy for http:// addresses and CONNECT".to_owned(),
+                )),
+            };
+        answered.unwrap_or_else(|refused| refused.into_response(self.forwarder.command))
     }
 
     async fn ask_the_service(&self, request: Request<Incoming>) -> Result<Response, Refused> {
         let (mut parts, body) = request.into_parts();
-        self.near.credentials.remember(&parts.headers);
+        self.forwarder.credentials.remember(&parts.headers);
         for_the_service(&mut parts.headers);
-        parts.headers.insert(header::HOST, self.near.far.authority.clone());
-        if let Some(port) = self.near.amqp_port {
+        parts.headers.insert(header::HOST, self.forwarder.connector.authority.clone());
+        if let Some(port) = self.forwarder.amqp_port {
             parts.headers.insert(FORWARDER_PORT, HeaderValue::from(port));
         }
         parts.uri = relative(&parts.uri);
@@ -107,7 +108,7 @@ impl ClientConnection {
         let answer = loop {
             let (mut sender, fresh) = match kept.take().filter(|sender| !sender.is_closed()) {
                 Some(sender) => (sender, false),
-                None => (self.near.far.requests().await?, true),
+                None => (self.forwarder.connector.connect_for_requests().await?, true),
             };
             let sent = tokio::time::timeout(ANSWERING, sender.try_send_request(request));
             match sent.await.map_err(|_| late())? {
@@ -117,11 +118,11 @@ impl ClientConnection {
                 }
                 Err(mut error) => match error.take_message() {
                     Some(unsent) if !fresh => request = unsent,
-                    _ => return Err(broken(&self.near.far.service, error.error())),
+                    _ => return Err(broken(&self.forwarder.connector.service, error.error())),
                 },
             }
         };
-        self.near.far.note_broker(answer.headers());
+        self.forwarder.connector.note_broker(answer.headers());
         Ok(passed_on(answer))
     }
 
@@ -131,19 +132,19 @@ impl ClientConnection {
         if let Some(authority) = parts.uri.authority().cloned() {
             for_another(&mut parts.headers, &authority);
         }
-        self.near.credentials.remove_from(&mut parts.headers);
-        let address = match self.near.outer.way_to(target) {
-            Way::Direct => {
+        self.forwarder.credentials.remove_from(&mut parts.headers);
+        let address = match self.forwarder.outer.route_to(target) {
+            Route::Direct => {
                 parts.uri = relative(&parts.uri);
                 target
             }
-            Way::Proxy { address, authorization } => {
+            Route::Proxy { address, authorization } => {
                 if let Some(authorization) = authorization {
                     parts.headers.insert(header::PROXY_AUTHORIZATION, authorization.clone());
                 }
                 address
             }
-            Way::Unsupported(proxy) => return Err(unsupported(target, proxy)),
+            Route::Unsupported(proxy) => return Err(unsupported(target, proxy)),
         };
         parts.extensions.clear();
         let answer = ask(address, Request::from_parts(parts, Body::new(body))).await?;
@@ -152,9 +153,9 @@ impl ClientConnection {
 
     /// Connects to a host, through the same proxy if there is one, and passes on bytes unchanged.
     async fn tunnel(&self, request: Request<Incoming>, target: &Address) -> Result<Response, Refused> {
-        match self.near.outer.way_to(target) {
-            Way::Direct => join(request, dial(target).await?),
-            Way::Proxy { address, authorization } => {
+        match self.forwarder.outer.route_to(target) {
+            Route::Direct => join(request, dial(target).await?),
+            Route::Proxy { address, authorization } => {
                 let mut opening =
                     Request::connect(target.to_string()).header(header::HOST, target.to_string());
                 if let Some(authorization) = authorization {
@@ -167,10 +168,10 @@ impl ClientConnection {
                 if answer.status() != StatusCode::OK {
                     return Ok(passed_on(answer));
                 }
-                let far = hyper::upgrade::on(answer).await.map_err(|error| broken(address, &error))?;
-                join(request, TokioIo::new(far));
+                let tunnel = hyper::upgrade::on(answer).await.map_err(|error| broken(address, &error))?;
+                join(request, TokioIo::new(tunnel));
             }
-            Way::Unsupported(proxy) => return Err(unsupported(target, proxy)),
+            Route::Unsupported(proxy) => return Err(unsupported(target, proxy)),
         }
         Ok(StatusCode::OK.into_response())
     }
@@ -190,12 +191,12 @@ async fn ask(address: &Address, request: Request<Body>) -> Result<axum::http::Re
     sent.await.map_err(|_| late())?.map_err(|error| broken(address, &error))
 }
 
-/// Passes on bytes between the client and `far` once the client's request is answered.
-fn join(request: Request<Incoming>, mut far: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+/// Passes on bytes between the client and `target` once the client's request is answered.
+fn join(request: Request<Incoming>, mut target: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
     tokio::spawn(async move {
         match hyper::upgrade::on(request).await {
-            Ok(near) => {
-                let ended = copy_bidirectional(&mut TokioIo::new(near), &mut far).await;
+            Ok(client) => {
+                let ended = copy_bidirectional(&mut TokioIo::new(client), &mut target).await;
                 tracing::debug!(?ended, "a tunnel ended");
             }
             Err(error) => tracing::debug!(%error, "a tunnel did not begin"),
@@ -211,11 +212,12 @@ fn unsupported(target: &Address, proxy: &str) -> Refused {
 
 async fn dial(address: &Address) -> Result<TcpStream, Refused> {
     let bare = address.host.trim_start_matches('[').trim_end_matches(']');
-    let away = |why: String| Refused(StatusCode::BAD_GATEWAY, format!("{address} can't be reached: {why}"));
+    let unreachable =
+        |why: String| Refused(StatusCode::BAD_GATEWAY, format!("{address} can't be reached: {why}"));
     match tokio::time::timeout(DIALLING, TcpStream::connect((bare, address.port))).await {
         Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(away(error.to_string())),
-        Err(_) => Err(away(format!("no connection within {DIALLING:?}"))),
+        Ok(Err(error)) => Err(unreachable(error.to_string())),
+        Err(_) => Err(unreachable(format!("no connection within {DIALLING:?}"))),
     }
 }
 
@@ -230,7 +232,7 @@ fn passed_on(answer: axum::http::Response<Incoming>) -> Response {
     answer
 }
 
-fn unknown(command: &str) -> Response {
+fn password_required(command: &str) -> Response {
     let text = format!("This proxy is `{command}`'s: it serves the programs that were given its password.\n");
     let mut response = (StatusCode::PROXY_AUTHENTICATION_REQUIRED, text).into_response();
     if let Ok(challenge) = HeaderValue::from_str(&format!("Basic realm=\"{command}\"")) {
@@ -242,8 +244,8 @@ fn unknown(command: &str) -> Response {
 /// A request that could not be passed on.
 struct Refused(StatusCode, String);
 
-impl From<FarError> for Refused {
-    fn from(error: FarError) -> Refused {
+impl From<ConnectorError> for Refused {
+    fn from(error: ConnectorError) -> Refused {
         Refused(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
     }
 }

@@ -18,7 +18,7 @@
 //! | file | knows |
 //! |---|---|
 //! | `trust` | the trusted certificate authorities |
-//! | `far` | connections to the service, and reports when it cannot be reached |
+//! | `service_connector` | connections to the service, and reports when it cannot be reached |
 //! | `target` | where a request is sent, and which headers are forwarded |
 //! | `service_credentials` | the credentials that no other host may get |
 //! | `connection_limit` | how many connections are served at a time, and which give way |
@@ -27,9 +27,9 @@
 
 mod amqp;
 mod connection_limit;
-mod far;
 mod http;
 mod outer_proxy;
+mod service_connector;
 mod service_credentials;
 mod target;
 mod trust;
@@ -44,13 +44,13 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-pub use far::FarError;
+pub use service_connector::ConnectorError;
 pub use trust::TrustError;
 
 use crate::client_side::environment::{Proxies, ServiceUrl, Variables};
 use connection_limit::{ConnectionLimit, CountedConnection};
-use far::Far;
 use outer_proxy::OuterProxy;
+use service_connector::ServiceConnector;
 use service_credentials::ServiceCredentials;
 use store::secret::{self, Hash};
 
@@ -68,7 +68,7 @@ pub enum ConnectError {
     #[error(transparent)]
     Trust(#[from] TrustError),
     #[error(transparent)]
-    Far(#[from] FarError),
+    ServiceConnector(#[from] ConnectorError),
 }
 
 /// Prints a line for the user.
@@ -78,17 +78,17 @@ pub type PrintLine = fn(&str);
 pub struct Forwarder {
     http: TcpListener,
     amqp: Option<TcpListener>,
-    near: Near,
+    state: ForwarderState,
     password: String,
-    near_at: SocketAddr,
+    http_address: SocketAddr,
     reach: ServiceUrl,
     proxies: Proxies,
 }
 
 /// The state shared by all connections.
 #[derive(Clone)]
-struct Near {
-    far: Arc<Far>,
+struct ForwarderState {
+    connector: Arc<ServiceConnector>,
     password: Hash,
     /// The port here that leads to the broker. Without it, clients reach the broker by themselves.
     amqp_port: Option<u16>,
@@ -107,11 +107,11 @@ impl Forwarder {
         proxies: Proxies,
         say: PrintLine,
     ) -> Result<Forwarder, ConnectError> {
-        let far = Far::new(&reach, Some(trust::configuration(authority)?), say)?;
+        let connector = ServiceConnector::new(&reach, Some(trust::configuration(authority)?), say)?;
         let amqp = TcpListener::bind(FREE).await?;
         let amqp_port = amqp.local_addr()?.port();
-        far.greet(amqp_port).await?;
-        Forwarder::listen(far, Some(amqp), reach, proxies, "farcall connect").await
+        connector.check_service(amqp_port).await?;
+        Forwarder::listen(connector, Some(amqp), reach, proxies, "farcall connect").await
     }
 
     /// Listens for HTTP; the service is on this machine, and reached without TLS.
@@ -120,12 +120,12 @@ impl Forwarder {
         proxies: Proxies,
         say: PrintLine,
     ) -> Result<Forwarder, ConnectError> {
-        let far = Far::new(&reach, None, say)?;
-        Forwarder::listen(far, None, reach, proxies, "farcall up").await
+        let connector = ServiceConnector::new(&reach, None, say)?;
+        Forwarder::listen(connector, None, reach, proxies, "farcall up").await
     }
 
     async fn listen(
-        far: Far,
+        connector: ServiceConnector,
         amqp: Option<TcpListener>,
         reach: ServiceUrl,
         proxies: Proxies,
@@ -133,21 +133,21 @@ impl Forwarder {
     ) -> Result<Forwarder, ConnectError> {
         let http = TcpListener::bind(FREE).await?;
         let amqp_port = amqp.as_ref().map(TcpListener::local_addr).transpose()?.map(|at| at.port());
-        let (password, near_at) = (secret::fresh(), http.local_addr()?);
-        let near = Near {
-            far: Arc::new(far),
+        let (password, http_address) = (secret::fresh(), http.local_addr()?);
+        let state = ForwarderState {
+            connector: Arc::new(connector),
             password: Hash::of(&password),
             amqp_port,
             outer: Arc::new(OuterProxy::of(&proxies)),
             credentials: Arc::default(),
             command,
         };
-        Ok(Forwarder { http, amqp, near, password, near_at, reach, proxies })
+        Ok(Forwarder { http, amqp, state, password, http_address, reach, proxies })
     }
 
     /// The environment variables for a client.
     pub fn variables(&self) -> Variables {
-        let proxy = format!("http://{USER}:{}@{}", self.password, self.near_at);
+        let proxy = format!("http://{USER}:{}@{}", self.password, self.http_address);
         self.reach.through(proxy, &self.proxies)
     }
 
@@ -163,14 +163,14 @@ impl Forwarder {
     /// Serves until the process ends.
     pub async fn run(self) {
         let mut serving = JoinSet::new();
-        let Forwarder { http, amqp, near, .. } = self;
-        let by_http = near.clone();
+        let Forwarder { http, amqp, state, .. } = self;
+        let http_state = state.clone();
         serving.spawn(accept(http, HTTP_CONNECTIONS, move |stream, counted| {
-            http::serve(stream, counted, by_http.clone())
+            http::serve(stream, counted, http_state.clone())
         }));
         if let Some(amqp) = amqp {
             serving.spawn(accept(amqp, AMQP_CONNECTIONS, move |stream, counted| {
-                amqp::serve(stream, counted, near.clone())
+                amqp::serve(stream, counted, state.clone())
             }));
         }
         // If one of them fails, the other is of no use.

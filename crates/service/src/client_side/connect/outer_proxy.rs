@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, Uri};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::far::Address;
+use super::service_connector::Address;
 use crate::client_side::environment::Proxies;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(super) enum OuterProxy {
 
 /// How another host is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way<'a> {
+pub(super) enum Route<'a> {
     Direct,
     Proxy { address: &'a Address, authorization: Option<&'a HeaderValue> },
     Unsupported(&'a str),
@@ -47,16 +47,16 @@ impl OuterProxy {
     }
 
     /// How to ask this host. Loopback addresses mean this machine, and a proxy would ask its own.
-    pub(super) fn way_to(&self, target: &Address) -> Way<'_> {
+    pub(super) fn route_to(&self, target: &Address) -> Route<'_> {
         let bare = target.host.trim_start_matches('[').trim_end_matches(']');
         let loopback =
             bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback());
         match self {
             OuterProxy::Http { address, authorization } if !loopback => {
-                Way::Proxy { address, authorization: authorization.as_ref() }
+                Route::Proxy { address, authorization: authorization.as_ref() }
             }
-            OuterProxy::Unsupported(url) if !loopback => Way::Unsupported(url),
-            _ => Way::Direct,
+            OuterProxy::Unsupported(url) if !loopback => Route::Unsupported(url),
+            _ => Route::Direct,
         }
     }
 }
@@ -131,11 +131,11 @@ mod tests {
             ("192.0.2.1", false),
             ("example.org", false),
         ] {
-            let way = outer.way_to(&Address { host: host.into(), port: 80 });
-            assert_eq!(way == Way::Direct, direct, "{host}");
+            let route = outer.route_to(&Address { host: host.into(), port: 80 });
+            assert_eq!(route == Route::Direct, direct, "{host}");
         }
         let other = Address { host: "example.org".into(), port: 80 };
-        assert_eq!(named("socks5://p:1").way_to(&other), Way::Unsupported("socks5://p:1"));
-        assert_eq!(OuterProxy::None.way_to(&other), Way::Direct);
+        assert_eq!(named("socks5://p:1").route_to(&other), Route::Unsupported("socks5://p:1"));
+        assert_eq!(OuterProxy::None.route_to(&other), Route::Direct);
     }
 }

@@ -3,7 +3,7 @@
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, Method, Uri, header};
 
-use super::far::Address;
+use super::service_connector::Address;
 use crate::http::broker_address::FORWARDER_PORT;
 
 /// The addresses at which the stock SDK expects a self-hosted service.

@@ -24,18 +24,18 @@ use crate::http::broker_address::{BROKER, FORWARDER_PORT};
 /// How long a connection may take, TLS handshake included.
 const DIALLING: Duration = Duration::from_secs(10);
 /// How long the service may take for the first answer.
-const GREETING: Duration = Duration::from_secs(20);
+const FIRST_ANSWER: Duration = Duration::from_secs(20);
 
-/// Why the far side cannot be reached.
+/// Why the service or its broker cannot be reached.
 #[derive(Debug, thiserror::Error)]
-pub enum FarError {
+pub enum ConnectorError {
     #[error("{at} can't be reached: {why}")]
-    Away { at: String, why: String },
+    Unreachable { at: String, why: String },
     #[error(
         "{at} is not believed: {why}. Nothing was sent to it. If its certificate comes from a private authority, name \
          that authority's own certificate with --ca FILE; otherwise somebody may stand between you and the service"
     )]
-    Doubtful { at: String, why: String },
+    Untrusted { at: String, why: String },
     #[error(
         "{at} answers, but not as a service of this version does ({why}): see that the URL is right, and the service up to date"
     )]
@@ -44,7 +44,7 @@ pub enum FarError {
         "{at} says that its broker is at {broker}, without TLS: have its operator set amqp.tls_listen, or \
          amqp.public_tls behind a proxy"
     )]
-    OpenBroker { at: String, broker: String },
+    BrokerWithoutTls { at: String, broker: String },
 }
 
 /// A host and a port of it.
@@ -60,12 +60,12 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// A connection to the far side, inside TLS where that is spoken.
+/// A connection to the service or its broker, inside TLS if they are on another machine.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-pub(super) struct Far {
-    /// Its URL, for messages.
+pub(super) struct ServiceConnector {
+    /// The URL of the service, for messages.
     url: String,
     pub(super) service: Address,
     /// The value of the header `Host`.
@@ -74,27 +74,27 @@ pub(super) struct Far {
     tls: Option<TlsConnector>,
     /// The broker's address in the service's last answer.
     broker: Mutex<Option<Address>>,
-    away: Mutex<Away>,
+    unreachable: Mutex<UnreachableAddresses>,
     say: PrintLine,
 }
 
-impl Far {
+impl ServiceConnector {
     pub(super) fn new(
         reach: &ServiceUrl,
         trust: Option<ClientConfig>,
         say: PrintLine,
-    ) -> Result<Far, FarError> {
+    ) -> Result<ServiceConnector, ConnectorError> {
         let url = reach.base();
         let authority = url.trim_start_matches("https://").trim_start_matches("http://");
         let authority = HeaderValue::from_str(authority)
-            .map_err(|error| FarError::NotAService { at: url.clone(), why: error.to_string() })?;
-        Ok(Far {
+            .map_err(|error| ConnectorError::NotAService { at: url.clone(), why: error.to_string() })?;
+        Ok(ServiceConnector {
             service: Address { host: reach.host().to_owned(), port: reach.port() },
             authority,
             url,
             tls: trust.map(|trust| TlsConnector::from(Arc::new(trust))),
             broker: Mutex::default(),
-            away: Mutex::default(),
+            unreachable: Mutex::default(),
             say,
         })
     }
@@ -104,43 +104,43 @@ impl Far {
     }
 
     /// Requests the service's version, and learns the address of its broker.
-    pub(super) async fn greet(&self, amqp_port: u16) -> Result<(), FarError> {
-        let odd = |why: String| FarError::NotAService { at: self.url.clone(), why };
+    pub(super) async fn check_service(&self, amqp_port: u16) -> Result<(), ConnectorError> {
+        let not_a_service = |why: String| ConnectorError::NotAService { at: self.url.clone(), why };
         let mut sender = self.handshake(self.dial(&self.service).await?).await?;
         let request = Request::get("/v2/version")
             .header(header::HOST, &self.authority)
             .header(FORWARDER_PORT, amqp_port)
             .body(Body::empty())
-            .map_err(|error| odd(error.to_string()))?;
-        let answer = tokio::time::timeout(GREETING, sender.send_request(request)).await;
+            .map_err(|error| not_a_service(error.to_string()))?;
+        let answer = tokio::time::timeout(FIRST_ANSWER, sender.send_request(request)).await;
         let answer = answer
-            .map_err(|_| odd(format!("no answer within {GREETING:?}")))?
-            .map_err(|error| odd(error.to_string()))?;
+            .map_err(|_| not_a_service(format!("no answer within {FIRST_ANSWER:?}")))?
+            .map_err(|error| not_a_service(error.to_string()))?;
         if answer.status() != StatusCode::OK {
-            return Err(odd(format!("GET /v2/version: {}", answer.status())));
+            return Err(not_a_service(format!("GET /v2/version: {}", answer.status())));
         }
         if !answer.headers().contains_key(BROKER) {
-            return Err(odd(format!("its answer has no {BROKER}")));
+            return Err(not_a_service(format!("its answer has no {BROKER}")));
         }
         self.note_broker(answer.headers());
         match answer.headers().get(BROKER).and_then(|at| at.to_str().ok()) {
-            Some(at) if broker(at, &self.service.host).is_none() => {
-                Err(FarError::OpenBroker { at: self.url.clone(), broker: at.to_owned() })
+            Some(at) if broker_address(at, &self.service.host).is_none() => {
+                Err(ConnectorError::BrokerWithoutTls { at: self.url.clone(), broker: at.to_owned() })
             }
             _ => Ok(()),
         }
     }
 
     /// Opens a connection for requests.
-    pub(super) async fn requests(&self) -> Result<http1::SendRequest<Body>, FarError> {
-        let stream = self.dial_and_tell(&self.service).await?;
+    pub(super) async fn connect_for_requests(&self) -> Result<http1::SendRequest<Body>, ConnectorError> {
+        let stream = self.dial_and_report(&self.service).await?;
         self.handshake(stream).await
     }
 
-    async fn handshake(&self, stream: Box<dyn Stream>) -> Result<http1::SendRequest<Body>, FarError> {
+    async fn handshake(&self, stream: Box<dyn Stream>) -> Result<http1::SendRequest<Body>, ConnectorError> {
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| FarError::Away { at: self.url.clone(), why: error.to_string() })?;
+            .map_err(|error| ConnectorError::Unreachable { at: self.url.clone(), why: error.to_string() })?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection to the service failed");
@@ -150,38 +150,40 @@ impl Far {
     }
 
     /// Opens a connection to the broker.
-    pub(super) async fn broker(&self) -> Result<Box<dyn Stream>, FarError> {
+    pub(super) async fn connect_to_broker(&self) -> Result<Box<dyn Stream>, ConnectorError> {
         let known = self.broker.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        self.dial_and_tell(&known.unwrap_or_else(|| self.service.clone())).await
+        self.dial_and_report(&known.unwrap_or_else(|| self.service.clone())).await
     }
 
     /// Reads the broker's address from an answer of the service.
     pub(super) fn note_broker(&self, headers: &HeaderMap) {
         let said = headers.get(BROKER).and_then(|at| at.to_str().ok());
-        if let Some(address) = said.and_then(|at| broker(at, &self.service.host)) {
+        if let Some(address) = said.and_then(|at| broker_address(at, &self.service.host)) {
             *self.broker.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
         }
     }
 
     /// Connects, and tells the user if the result differs from the last one.
-    async fn dial_and_tell(&self, address: &Address) -> Result<Box<dyn Stream>, FarError> {
+    async fn dial_and_report(&self, address: &Address) -> Result<Box<dyn Stream>, ConnectorError> {
         let dialled = self.dial(address).await;
-        let news = {
-            let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
-            away.tried(address, dialled.as_ref().err().map(ToString::to_string))
+        let message = {
+            let mut unreachable = self.unreachable.lock().unwrap_or_else(PoisonError::into_inner);
+            unreachable.record_attempt(address, dialled.as_ref().err().map(ToString::to_string))
         };
-        if let Some(news) = news {
-            (self.say)(&news);
+        if let Some(message) = message {
+            (self.say)(&message);
         }
         dialled
     }
 
-    async fn dial(&self, address: &Address) -> Result<Box<dyn Stream>, FarError> {
+    async fn dial(&self, address: &Address) -> Result<Box<dyn Stream>, ConnectorError> {
         let at = if *address == self.service { self.url.clone() } else { format!("amqps://{address}") };
         match tokio::time::timeout(DIALLING, self.reach(address)).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(connect_error(at, &error)),
-            Err(_) => Err(FarError::Away { at, why: format!("no connection within {DIALLING:?}") }),
+            Err(_) => {
+                Err(ConnectorError::Unreachable { at, why: format!("no connection within {DIALLING:?}") })
+            }
         }
     }
 
@@ -196,17 +198,19 @@ impl Far {
 }
 
 /// Tells a failed verification from a failed network.
-fn connect_error(at: String, error: &io::Error) -> FarError {
+fn connect_error(at: String, error: &io::Error) -> ConnectorError {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
-        Some(rustls::Error::InvalidCertificate(_)) => FarError::Doubtful { at, why: error.to_string() },
-        _ => FarError::Away { at, why: error.to_string() },
+        Some(rustls::Error::InvalidCertificate(_)) => {
+            ConnectorError::Untrusted { at, why: error.to_string() }
+        }
+        _ => ConnectorError::Unreachable { at, why: error.to_string() },
     }
 }
 
 /// The broker's address from the service's answer. If it is an IP address, the name by which the service was reached is
 /// used instead. None without TLS.
-fn broker(said: &str, service: &str) -> Option<Address> {
+fn broker_address(said: &str, service: &str) -> Option<Address> {
     let authority: Authority = said.strip_prefix("amqps://")?.parse().ok()?;
     let (host, port) = (authority.host(), authority.port_u16()?);
     let bare = host.trim_start_matches('[').trim_end_matches(']');
@@ -216,11 +220,11 @@ fn broker(said: &str, service: &str) -> Option<Address> {
 
 /// The addresses that cannot be reached, so that the user is told once and not at every attempt. Pure.
 #[derive(Debug, Default)]
-struct Away(Vec<Address>);
+struct UnreachableAddresses(Vec<Address>);
 
-impl Away {
+impl UnreachableAddresses {
     /// The message after an attempt; none if the result is that of the last one.
-    fn tried(&mut self, address: &Address, failed: Option<String>) -> Option<String> {
+    fn record_attempt(&mut self, address: &Address, failed: Option<String>) -> Option<String> {
         let known = self.0.iter().position(|one| one == address);
         match (known, failed) {
             (None, Some(why)) => {
@@ -260,20 +264,24 @@ mod tests {
             ("", None),
         ];
         for (said, expected) in table {
-            assert_eq!(broker(said, "service"), expected, "{said}");
+            assert_eq!(broker_address(said, "service"), expected, "{said}");
         }
     }
 
     #[test]
     fn each_change_is_said_once() {
         let (service, other) = (at("a", 1), at("b", 2));
-        let mut away = Away::default();
-        let failed = || Some("a is away".to_owned());
-        assert_eq!(away.tried(&service, None), None);
-        assert!(away.tried(&service, failed()).is_some_and(|said| said.starts_with("a is away. ")));
-        assert_eq!(away.tried(&service, failed()), None);
-        assert!(away.tried(&other, failed()).is_some());
-        assert_eq!(away.tried(&service, None).as_deref(), Some("a:1 is reached again"));
-        assert_eq!(away.tried(&service, None), None);
+        let mut unreachable = UnreachableAddresses::default();
+        let failed = || Some("a is unreachable".to_owned());
+        assert_eq!(unreachable.record_attempt(&service, None), None);
+        assert!(
+            unreachable
+                .record_attempt(&service, failed())
+                .is_some_and(|said| said.starts_with("a is unreachable. "))
+        );
+        assert_eq!(unreachable.record_attempt(&service, failed()), None);
+        assert!(unreachable.record_attempt(&other, failed()).is_some());
+        assert_eq!(unreachable.record_attempt(&service, None).as_deref(), Some("a:1 is reached again"));
+        assert_eq!(unreachable.record_attempt(&service, None), None);
     }
 }
