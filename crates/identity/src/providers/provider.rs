@@ -63,11 +63,11 @@ pub struct Provider {
     pub settings: UpstreamSettings,
     secret: Option<String>,
     web: reqwest::Client,
-    known: Mutex<Known>,
+    cache: Mutex<Cache>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct Cache {
     discovered: Option<(Arc<Discovered>, Timestamp)>,
     keys: Option<(Arc<JwkSet>, Timestamp)>,
 }
@@ -82,7 +82,7 @@ pub struct Exchange<'a> {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct TokenResponse {
     #[serde(default)]
     id_token: Option<String>,
     #[serde(default)]
@@ -98,20 +98,20 @@ impl Provider {
             .user_agent("farcall")
             .build()
             .unwrap_or_default();
-        Ok(Provider { settings, secret, web, known: Mutex::default() })
+        Ok(Provider { settings, secret, web, cache: Mutex::default() })
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+    fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
         // A panic while it was held cannot have left it half changed.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its discovery document.
     pub async fn discovered(&self, now: Timestamp) -> Result<Arc<Discovered>, ProviderError> {
-        if let Some((known, read)) = &self.known().discovered
+        if let Some((cached, read)) = &self.cache().discovered
             && now.duration_since(*read) < KEPT_FOR
         {
-            return Ok(known.clone());
+            return Ok(cached.clone());
         }
         let issuer = &self.settings.issuer;
         let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
@@ -124,15 +124,15 @@ impl Provider {
             return Err(ProviderError::Address);
         }
         let found = Arc::new(found);
-        self.known().discovered = Some((found.clone(), now));
+        self.cache().discovered = Some((found.clone(), now));
         Ok(found)
     }
 
     async fn keys(&self, at_least: Timestamp, now: Timestamp) -> Result<Arc<JwkSet>, ProviderError> {
-        if let Some((known, read)) = &self.known().keys
+        if let Some((cached, read)) = &self.cache().keys
             && *read > at_least
         {
-            return Ok(known.clone());
+            return Ok(cached.clone());
         }
         let url = self.discovered(now).await?.jwks_uri.clone();
         let document: serde_json::Value = self.read(self.web.get(url)).await?;
@@ -140,7 +140,7 @@ impl Provider {
         let keys = document.get("keys").and_then(serde_json::Value::as_array).ok_or(ProviderError::Form)?;
         let keys = keys.iter().filter_map(|key| serde_json::from_value(key.clone()).ok()).collect();
         let keys = Arc::new(JwkSet { keys });
-        self.known().keys = Some((keys.clone(), now));
+        self.cache().keys = Some((keys.clone(), now));
         Ok(keys)
     }
 
@@ -169,7 +169,7 @@ impl Provider {
             }
             None => form.push(("client_id", &self.settings.client_id)),
         }
-        let answer: Answer = match self.read(request.form(&form)).await {
+        let answer: TokenResponse = match self.read(request.form(&form)).await {
             Ok(answer) => answer,
             Err(error) => return Err(error),
         };

@@ -54,7 +54,7 @@ async fn attempt(web: &Web, visit: &Visit) -> Result<Next, Refused> {
                 ended,
                 carried: visit.carried(&asking, began),
                 username: asking.hint.clone().unwrap_or_default(),
-                trouble: None,
+                failed: None,
             };
             sign_in_page(web, visit, page)
         }

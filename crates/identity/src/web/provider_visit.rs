@@ -46,7 +46,7 @@ impl From<ProviderError> for VisitError {
 pub(crate) async fn begin(State(web): State<Web>, Path(name): Path<String>, mut visit: Visit) -> Response {
     match leave(&web, &name, &mut visit).await {
         Ok(location) => page::go(&location, Some(visit.browser)),
-        Err(trouble) => tell(&web, &name, trouble, visit),
+        Err(error) => answer_failure(&web, &name, error, visit),
     }
 }
 
@@ -110,7 +110,7 @@ pub(crate) async fn callback(State(web): State<Web>, Path(name): Path<String>, m
     visit.browser.drop_upstream();
     match done {
         Ok(location) => page::go(&location, Some(visit.browser)),
-        Err(trouble) => tell(&web, &name, trouble, visit),
+        Err(error) => answer_failure(&web, &name, error, visit),
     }
 }
 
@@ -205,11 +205,11 @@ async fn believes_sender(provider: &Provider, answer: &Answer, visit: &Visit) ->
     }
 }
 
-fn tell(web: &Web, name: &str, trouble: VisitError, visit: Visit) -> Response {
+fn answer_failure(web: &Web, name: &str, error: VisitError, visit: Visit) -> Response {
     let title =
         web.upstreams.named(name).map_or("It", |provider| provider.settings.title.as_str()).to_owned();
     let how = format!("oidc:{name}");
-    let (status, text) = match trouble {
+    let (status, text) = match error {
         VisitError::Refused(refused) => return web.refuse(refused, visit.browser),
         VisitError::NoSuch => (StatusCode::NOT_FOUND, "There is no such way to sign in.".to_owned()),
         VisitError::Stranger => {

@@ -34,12 +34,12 @@ pub(super) struct SignInPage<'a> {
     /// The query that the page passes on.
     pub carried: String,
     pub username: String,
-    pub trouble: Option<Trouble>,
+    pub failed: Option<FailedAttempt>,
 }
 
 /// Why the last attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(super) enum FailedAttempt {
     Refused,
     /// The password was right.
     Disabled(EndReason),
@@ -47,13 +47,13 @@ pub(super) enum Trouble {
     Busy,
 }
 
-impl Trouble {
+impl FailedAttempt {
     fn status(&self) -> StatusCode {
         match self {
-            Trouble::Refused => StatusCode::UNAUTHORIZED,
-            Trouble::Disabled(_) => StatusCode::FORBIDDEN,
-            Trouble::Wait(_) => StatusCode::TOO_MANY_REQUESTS,
-            Trouble::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            FailedAttempt::Refused => StatusCode::UNAUTHORIZED,
+            FailedAttempt::Disabled(_) => StatusCode::FORBIDDEN,
+            FailedAttempt::Wait(_) => StatusCode::TOO_MANY_REQUESTS,
+            FailedAttempt::Busy => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -77,8 +77,8 @@ pub(super) fn sign_in_page(web: &Web, visit: &Visit, about: SignInPage<'_>) -> P
                 blockquote { (message) }
             }
         }
-        @if let Some(trouble) = &about.trouble {
-            div.bad #trouble role="alert" { p { (describe(trouble)) } }
+        @if let Some(failed) = &about.failed {
+            div.bad #trouble role="alert" { p { (describe(failed)) } }
         }
         @for upstream in &upstreams {
             a.button href={ "/v2/web/upstream/" (upstream.name) "?" (query) } { "Sign in with " (upstream.title) }
@@ -89,10 +89,10 @@ pub(super) fn sign_in_page(web: &Web, visit: &Visit, about: SignInPage<'_>) -> P
             label for="username" { "Username" }
             input #username name="username" value=(about.username) type="text" autocomplete="username"
                 autocapitalize="none" spellcheck="false" required maxlength="254"
-                aria-describedby=[about.trouble.as_ref().map(|_| "trouble")] placeholder="name@example.edu";
+                aria-describedby=[about.failed.as_ref().map(|_| "trouble")] placeholder="name@example.edu";
             label for="password" { "Password" }
             input #password name="password" type="password" autocomplete="current-password" required
-                maxlength="1024" aria-describedby=[about.trouble.as_ref().map(|_| "trouble")];
+                maxlength="1024" aria-describedby=[about.failed.as_ref().map(|_| "trouble")];
             button type="submit" { "Sign in" }
         }
         form method="post" action={ "/v2/web/cancel?" (query) } {
@@ -100,7 +100,7 @@ pub(super) fn sign_in_page(web: &Web, visit: &Visit, about: SignInPage<'_>) -> P
             button.second type="submit" { "Cancel" }
         }
     };
-    let status = about.trouble.as_ref().map_or(StatusCode::OK, Trouble::status);
+    let status = about.failed.as_ref().map_or(StatusCode::OK, FailedAttempt::status);
     let mut page = Page::new("Sign in", body).with_status(status);
     page.form_target = super::redirect::form_target(&asking.to.redirect_uri, &visit.origin);
     page
@@ -140,19 +140,19 @@ fn said(need: &MissingRequirement, present: Option<&CurrentSession>) -> Option<S
     })
 }
 
-fn describe(trouble: &Trouble) -> String {
-    match trouble {
-        Trouble::Refused => {
+fn describe(failed: &FailedAttempt) -> String {
+    match failed {
+        FailedAttempt::Refused => {
             "The username or the password is not right, or this account cannot sign in with a password."
                 .to_owned()
         }
-        Trouble::Disabled(why) => format!("{why}."),
-        Trouble::Wait(wait) => format!(
+        FailedAttempt::Disabled(why) => format!("{why}."),
+        FailedAttempt::Wait(wait) => format!(
             "There were too many attempts that were not right, from this account or this address. Wait {}, then try \
              again. Nothing was tried just now.",
             spoken(*wait)
         ),
-        Trouble::Busy => {
+        FailedAttempt::Busy => {
             "Too many people are signing in at the moment. Try again in a few seconds.".to_owned()
         }
     }
@@ -203,20 +203,20 @@ async fn attempt(web: &Web, visit: &mut Visit, form: &Posted) -> Result<Result<S
                 .sign_in(&profile, authentication, before.as_ref(), browser, visit.now)
                 .await?
                 // It was reset or disabled since the password was read: what was typed is not right any more.
-                .ok_or(Trouble::Refused)
+                .ok_or(FailedAttempt::Refused)
         }
-        Err(trouble) => Err(trouble),
+        Err(failed) => Err(failed),
     };
     match signed_in {
         Ok(cookie) => {
             visit.browser.keep_session(&cookie);
             Ok(Ok(format!("/v2/oauth2/authorize?{carried}")))
         }
-        Err(trouble) => {
+        Err(failed) => {
             let need =
                 web.need(&asking, before.as_ref(), visit).await?.unwrap_or(MissingRequirement::Anybody);
             let application = web.application_name(&asking, visit).await?;
-            let wait = if let Trouble::Wait(wait) = trouble { Some(wait) } else { None };
+            let wait = if let FailedAttempt::Wait(wait) = failed { Some(wait) } else { None };
             let page = SignInPage {
                 application: &application,
                 asking: &asking,
@@ -225,7 +225,7 @@ async fn attempt(web: &Web, visit: &mut Visit, form: &Posted) -> Result<Result<S
                 ended: false,
                 carried,
                 username: username.chars().take(254).collect(),
-                trouble: Some(trouble),
+                failed: Some(failed),
             };
             Ok(Err((sign_in_page(web, visit, page), wait)))
         }
@@ -238,7 +238,7 @@ async fn guess(
     visit: &Visit,
     username: &str,
     password: &str,
-) -> Result<Result<store::Profile, Trouble>, Refused> {
+) -> Result<Result<store::Profile, FailedAttempt>, Refused> {
     // Normalized, so that another spelling gives no further guesses; what is no username is counted as typed.
     let typed = people::username(username).unwrap_or_else(|| username.to_owned());
     let account = Hash::of(&typed);
@@ -249,7 +249,7 @@ async fn guess(
     let by = CountedBy::all(account, visit.browser.hash(), known, visit.peer);
     if let Err(wait) = web.throttle().begin(&by, visit.now) {
         audit::sign_in_refused(None, "password", "too many attempts");
-        return Ok(Err(Trouble::Wait(wait)));
+        return Ok(Err(FailedAttempt::Wait(wait)));
     }
     match web.identity.verify_password(&typed, password, visit.peer).await {
         Ok(profile) => {
@@ -260,11 +260,11 @@ async fn guess(
             web.throttle().right(&by);
             let whom = web.identity.profile_named(&typed).await?.map(|profile| profile.id);
             audit::sign_in_refused(whom, "password", "disabled");
-            Ok(Err(Trouble::Disabled(why)))
+            Ok(Err(FailedAttempt::Disabled(why)))
         }
         Err(PasswordError::Busy) => {
             web.throttle().undone(&by);
-            Ok(Err(Trouble::Busy))
+            Ok(Err(FailedAttempt::Busy))
         }
         Err(PasswordError::Store(error)) => {
             web.throttle().undone(&by);
@@ -273,7 +273,7 @@ async fn guess(
         Err(_) => {
             let whom = web.identity.profile_named(&typed).await?.map(|profile| profile.id);
             audit::sign_in_refused(whom, "password", "unknown or wrong");
-            Ok(Err(Trouble::Refused))
+            Ok(Err(FailedAttempt::Refused))
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::DataDirectory;
 use super::console::say;
 use crate::operate::administration::request::{
-    AddedClient, KnownClient, KnownEndpoint, KnownGroup, KnownKey, KnownUser, Reply, Request,
+    AddedClient, ClientDetails, EndpointDetails, GroupDetails, KeyDetails, Reply, Request, UserDetails,
 };
 use crate::operate::administration::{self, Administration};
 use crate::operate::config::{Config, StoreSettings, from_environment};
@@ -19,7 +19,7 @@ use identity::audit::Initiator;
 
 /// The flags of every administrative command.
 #[derive(Debug, Args)]
-pub(super) struct Where {
+pub(super) struct AdminArgs {
     #[command(flatten)]
     directory: DataDirectory,
     /// For people or for programs.
@@ -33,7 +33,7 @@ enum Output {
     Json,
 }
 
-impl Where {
+impl AdminArgs {
     /// Fails if the directory holds no service's data: before a password is asked for, for example.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         let directory = Directory::open(&self.directory.data_dir)?;
@@ -132,7 +132,7 @@ fn list(names: &[String]) -> Option<String> {
     (!names.is_empty()).then(|| names.join(", "))
 }
 
-fn client_sheet(client: &KnownClient) -> String {
+fn client_sheet(client: &ClientDetails) -> String {
     sheet([
         ("Client ID", Some(client.client_id.clone())),
         ("Name", Some(client.name.clone())),
@@ -145,14 +145,14 @@ fn client_sheet(client: &KnownClient) -> String {
     ])
 }
 
-fn client_table(clients: &[KnownClient]) -> String {
-    let row = |it: &KnownClient| {
+fn client_table(clients: &[ClientDetails]) -> String {
+    let row = |it: &ClientDetails| {
         [&it.client_id, &it.name, &it.kind, &it.status, &it.created].map(|text| text.to_owned())
     };
     table(["Client ID", "Name", "Kind", "Status", "Made"], clients.iter().map(row))
 }
 
-fn user_sheet(user: &KnownUser) -> String {
+fn user_sheet(user: &UserDetails) -> String {
     let others: Vec<String> =
         user.identity_set.iter().filter(|username| **username != user.username).cloned().collect();
     let yes = |is: bool| Some(if is { "yes" } else { "no" }.to_owned());
@@ -173,8 +173,8 @@ fn user_sheet(user: &KnownUser) -> String {
     ])
 }
 
-fn user_table(users: &[KnownUser]) -> String {
-    let row = |it: &KnownUser| {
+fn user_table(users: &[UserDetails]) -> String {
+    let row = |it: &UserDetails| {
         let role = if it.administrator { "administrator" } else { "" };
         let linked = it.linked_to.clone().unwrap_or_default();
         [it.username.clone(), it.name.clone(), it.status.clone(), role.to_owned(), linked, it.id.clone()]
@@ -182,7 +182,7 @@ fn user_table(users: &[KnownUser]) -> String {
     table(["Username", "Name", "Status", "Role", "Acts as", "ID"], users.iter().map(row))
 }
 
-fn group_sheet(group: &KnownGroup) -> String {
+fn group_sheet(group: &GroupDetails) -> String {
     sheet([
         ("Group", Some(group.name.clone())),
         ("ID", Some(group.id.clone())),
@@ -192,15 +192,15 @@ fn group_sheet(group: &KnownGroup) -> String {
     ])
 }
 
-fn group_table(groups: &[KnownGroup]) -> String {
-    let row = |it: &KnownGroup| {
+fn group_table(groups: &[GroupDetails]) -> String {
+    let row = |it: &GroupDetails| {
         let description = it.description.clone().unwrap_or_default();
         [it.name.clone(), description, it.members.len().to_string(), it.id.clone()]
     };
     table(["Group", "Description", "Members", "ID"], groups.iter().map(row))
 }
 
-fn endpoint_sheet(endpoint: &KnownEndpoint) -> String {
+fn endpoint_sheet(endpoint: &EndpointDetails) -> String {
     sheet([
         ("Endpoint", Some(endpoint.name.clone())),
         ("ID", Some(endpoint.id.clone())),
@@ -215,16 +215,16 @@ fn endpoint_sheet(endpoint: &KnownEndpoint) -> String {
     ])
 }
 
-fn endpoint_table(endpoints: &[KnownEndpoint]) -> String {
-    let row = |it: &KnownEndpoint| {
+fn endpoint_table(endpoints: &[EndpointDetails]) -> String {
+    let row = |it: &EndpointDetails| {
         let (waiting, taken) = (it.waiting.to_string(), it.taken.to_string());
         [it.name.clone(), it.owner.clone(), it.status.clone(), waiting, taken, it.id.clone()]
     };
     table(["Endpoint", "Owner", "Status", "Waiting", "Taken", "ID"], endpoints.iter().map(row))
 }
 
-fn key_table(keys: &[KnownKey]) -> String {
-    let row = |it: &KnownKey| {
+fn key_table(keys: &[KeyDetails]) -> String {
+    let row = |it: &KeyDetails| {
         let state = match &it.published_until {
             None => "signs".to_owned(),
             Some(until) => format!("published until {until}"),

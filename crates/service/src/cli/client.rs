@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::administer::Where;
+use super::administer::AdminArgs;
 use crate::operate::administration::request::{ClientRequest, Request};
 
 #[derive(Debug, Subcommand)]
@@ -21,62 +21,62 @@ pub(super) enum ClientCommand {
         #[arg(long = "redirect-uri", value_name = "URI", requires = "native")]
         redirect_uris: Vec<String>,
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
     /// List clients.
     List {
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
     /// Show one client.
     Show {
         client: String,
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
     /// Let a client in again.
     Enable {
         client: String,
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
     /// Let a client in no longer; its tokens end at once.
     Disable {
         client: String,
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
     /// Give a client a new secret and print it; what it got with the old one ends at once.
     Reset {
         client: String,
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
     /// Forget a client.
     Remove {
         client: String,
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
 }
 
 impl ClientCommand {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let (at, request) = match self {
-            ClientCommand::Add { name, resource_server, native, redirect_uris, at } => {
+        let (args, request) = match self {
+            ClientCommand::Add { name, resource_server, native, redirect_uris, args } => {
                 let request = match native {
                     true => ClientRequest::AddNative { name, redirect_uris },
                     false => ClientRequest::Add { name, resource_server },
                 };
-                (at, request)
+                (args, request)
             }
-            ClientCommand::List { at } => (at, ClientRequest::List),
-            ClientCommand::Show { client, at } => (at, ClientRequest::Show { client }),
-            ClientCommand::Enable { client, at } => (at, ClientRequest::Enable { client }),
-            ClientCommand::Disable { client, at } => (at, ClientRequest::Disable { client }),
-            ClientCommand::Reset { client, at } => (at, ClientRequest::Reset { client }),
-            ClientCommand::Remove { client, at } => (at, ClientRequest::Remove { client }),
+            ClientCommand::List { args } => (args, ClientRequest::List),
+            ClientCommand::Show { client, args } => (args, ClientRequest::Show { client }),
+            ClientCommand::Enable { client, args } => (args, ClientRequest::Enable { client }),
+            ClientCommand::Disable { client, args } => (args, ClientRequest::Disable { client }),
+            ClientCommand::Reset { client, args } => (args, ClientRequest::Reset { client }),
+            ClientCommand::Remove { client, args } => (args, ClientRequest::Remove { client }),
         };
-        at.administer(Request::Client(request))
+        args.administer(Request::Client(request))
     }
 }

@@ -7,7 +7,7 @@ use super::console::say;
 use super::{DataDirectory, Settings};
 use crate::operate::config::ConfigError;
 use crate::operate::data_directory::{self, Directory};
-use crate::operate::start_obstacles;
+use crate::operate::start_problems;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
@@ -34,15 +34,15 @@ impl ConfigCommand {
         let root = data_directory::existing(&common.directory.data_dir)?;
         let file = root.join("farcall.yaml");
         let loaded = match common.settings.load(&file) {
-            Err(ConfigError::Unfit(unfit)) if !print => {
-                return refused(unfit.0.iter().map(ToString::to_string).collect());
+            Err(ConfigError::Invalid(problems)) if !print => {
+                return refused(problems.0.iter().map(ToString::to_string).collect());
             }
             loaded => loaded?,
         };
         if !print {
             let log = std::env::var(daemon::logging::VARIABLE).ok();
             let found =
-                start_obstacles::find(&loaded.config, &root, log.as_deref(), Directory::is_held(&root));
+                start_problems::find(&loaded.config, &root, log.as_deref(), Directory::is_held(&root));
             if !found.is_empty() {
                 return refused(found.iter().map(|it| format!("{it}\n    -> {}", it.remedy())).collect());
             }

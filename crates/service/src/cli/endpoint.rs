@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::administer::Where;
+use super::administer::AdminArgs;
 use crate::operate::administration::request::{EndpointRequest, Request};
 
 #[derive(Debug, Subcommand)]
@@ -10,14 +10,14 @@ pub(super) enum EndpointCommand {
     /// List all endpoints.
     List {
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
     /// Show one endpoint.
     Show {
         /// Its id.
         endpoint: String,
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
     /// Stop an endpoint from afar: its connections end, and nobody can start it for a while. Its tasks wait.
     Lock {
@@ -26,40 +26,40 @@ pub(super) enum EndpointCommand {
         #[arg(long, default_value_t = 60)]
         minutes: u32,
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
     /// Let an endpoint be started again before its lock is over.
     Unlock {
         endpoint: String,
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
     /// Drop the tasks that wait for an endpoint: they end with an error that says who did it.
     Drop {
         endpoint: String,
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
     /// Delete an endpoint: its connections and its open tasks end. Its id stays its owner's.
     Delete {
         endpoint: String,
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
 }
 
 impl EndpointCommand {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let (at, request) = match self {
-            EndpointCommand::List { at } => (at, EndpointRequest::List),
-            EndpointCommand::Show { endpoint, at } => (at, EndpointRequest::Show { endpoint }),
-            EndpointCommand::Lock { endpoint, minutes, at } => {
-                (at, EndpointRequest::Lock { endpoint, minutes })
+        let (args, request) = match self {
+            EndpointCommand::List { args } => (args, EndpointRequest::List),
+            EndpointCommand::Show { endpoint, args } => (args, EndpointRequest::Show { endpoint }),
+            EndpointCommand::Lock { endpoint, minutes, args } => {
+                (args, EndpointRequest::Lock { endpoint, minutes })
             }
-            EndpointCommand::Unlock { endpoint, at } => (at, EndpointRequest::Unlock { endpoint }),
-            EndpointCommand::Drop { endpoint, at } => (at, EndpointRequest::Drop { endpoint }),
-            EndpointCommand::Delete { endpoint, at } => (at, EndpointRequest::Delete { endpoint }),
+            EndpointCommand::Unlock { endpoint, args } => (args, EndpointRequest::Unlock { endpoint }),
+            EndpointCommand::Drop { endpoint, args } => (args, EndpointRequest::Drop { endpoint }),
+            EndpointCommand::Delete { endpoint, args } => (args, EndpointRequest::Delete { endpoint }),
         };
-        at.administer(Request::Endpoint(request))
+        args.administer(Request::Endpoint(request))
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::administer::Where;
+use super::administer::AdminArgs;
 use crate::operate::administration::request::{GroupRequest, Request};
 
 #[derive(Debug, Subcommand)]
@@ -13,12 +13,12 @@ pub(super) enum GroupCommand {
         #[arg(long)]
         description: Option<String>,
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
     /// List groups.
     List {
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
     /// Show who is in a group, and change it.
     Members {
@@ -31,26 +31,26 @@ pub(super) enum GroupCommand {
         #[arg(long, value_name = "USER")]
         remove: Vec<String>,
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
     /// Forget a group. What was shared with it is shared no more.
     Remove {
         group: String,
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
 }
 
 impl GroupCommand {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let (at, request) = match self {
-            GroupCommand::Add { name, description, at } => (at, GroupRequest::Add { name, description }),
-            GroupCommand::List { at } => (at, GroupRequest::List),
-            GroupCommand::Members { group, add, remove, at } => {
-                (at, GroupRequest::Members { group, add, remove })
+        let (args, request) = match self {
+            GroupCommand::Add { name, description, args } => (args, GroupRequest::Add { name, description }),
+            GroupCommand::List { args } => (args, GroupRequest::List),
+            GroupCommand::Members { group, add, remove, args } => {
+                (args, GroupRequest::Members { group, add, remove })
             }
-            GroupCommand::Remove { group, at } => (at, GroupRequest::Remove { group }),
+            GroupCommand::Remove { group, args } => (args, GroupRequest::Remove { group }),
         };
-        at.administer(Request::Group(request))
+        args.administer(Request::Group(request))
     }
 }

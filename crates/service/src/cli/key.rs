@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::administer::Where;
+use super::administer::AdminArgs;
 use crate::operate::administration::request::{KeyRequest, Request};
 
 #[derive(Debug, Subcommand)]
@@ -10,21 +10,21 @@ pub(super) enum KeyCommand {
     /// List the keys that are published.
     List {
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
     /// Sign with a new key from now on; the old one stays published until all that it signed is over.
     Rotate {
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
 }
 
 impl KeyCommand {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let (at, request) = match self {
-            KeyCommand::List { at } => (at, KeyRequest::List),
-            KeyCommand::Rotate { at } => (at, KeyRequest::Rotate),
+        let (args, request) = match self {
+            KeyCommand::List { args } => (args, KeyRequest::List),
+            KeyCommand::Rotate { args } => (args, KeyRequest::Rotate),
         };
-        at.administer(Request::Key(request))
+        args.administer(Request::Key(request))
     }
 }

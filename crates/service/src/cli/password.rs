@@ -25,10 +25,10 @@ pub(super) fn new(username: &str) -> anyhow::Result<Password> {
 
 fn prompt(text: &str) -> anyhow::Result<String> {
     // Switch echo off before the prompt, so that nothing typed is shown.
-    let quiet = Quiet::new()?;
+    let echo_off = EchoOff::new()?;
     write!(std::io::stderr(), "{text}").context("cannot ask for the password")?;
     let read = line();
-    drop(quiet);
+    drop(echo_off);
     complain("");
     read
 }
@@ -47,20 +47,20 @@ fn line() -> anyhow::Result<String> {
 }
 
 /// Switches off the terminal's echo until it is dropped.
-struct Quiet(Termios);
+struct EchoOff(Termios);
 
-impl Quiet {
-    fn new() -> anyhow::Result<Quiet> {
+impl EchoOff {
+    fn new() -> anyhow::Result<EchoOff> {
         let before = termios::tcgetattr(std::io::stdin().as_fd()).context("cannot hide what is typed")?;
-        let mut quiet = before.clone();
-        quiet.local_flags.remove(LocalFlags::ECHO);
-        termios::tcsetattr(std::io::stdin().as_fd(), SetArg::TCSAFLUSH, &quiet)
+        let mut without_echo = before.clone();
+        without_echo.local_flags.remove(LocalFlags::ECHO);
+        termios::tcsetattr(std::io::stdin().as_fd(), SetArg::TCSAFLUSH, &without_echo)
             .context("cannot hide what is typed")?;
-        Ok(Quiet(before))
+        Ok(EchoOff(before))
     }
 }
 
-impl Drop for Quiet {
+impl Drop for EchoOff {
     fn drop(&mut self) {
         // Nothing else can be done about a terminal that is gone.
         let _ = termios::tcsetattr(std::io::stdin().as_fd(), SetArg::TCSAFLUSH, &self.0);

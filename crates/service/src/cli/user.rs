@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::administer::Where;
+use super::administer::AdminArgs;
 use super::password;
 use crate::operate::administration::request::{Request, UserRequest};
 
@@ -25,19 +25,19 @@ pub(super) enum UserCommand {
         #[arg(long)]
         no_password: bool,
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
     /// List people.
     List {
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
     /// Show one person.
     Show {
         /// A username or an id.
         user: String,
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
     /// Change what is said of a person.
     Edit {
@@ -52,25 +52,25 @@ pub(super) enum UserCommand {
         #[arg(long, value_name = "true|false")]
         administrator: Option<bool>,
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
     /// Let a person in again.
     Enable {
         user: String,
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
     /// Let a person in no longer; their sessions and tokens end at once.
     Disable {
         user: String,
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
     /// Give a person a new password; their sessions and tokens end at once.
     Reset {
         user: String,
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
     /// Link USER with another: whoever signs in as USER acts as that one from then on.
     Link {
@@ -79,46 +79,46 @@ pub(super) enum UserCommand {
         /// The one that USER is linked with.
         with: String,
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
     /// Take USER out of its set: it acts for itself again.
     Unlink {
         user: String,
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
     /// Forget a person. What they own stays and belongs to nobody.
     Remove {
         user: String,
         #[command(flatten)]
-        at: Where,
+        args: AdminArgs,
     },
 }
 
 impl UserCommand {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let (at, request) = match self {
-            UserCommand::Add { username, name, email, organization, administrator, no_password, at } => {
-                at.check()?;
+        let (args, request) = match self {
+            UserCommand::Add { username, name, email, organization, administrator, no_password, args } => {
+                args.check()?;
                 let password = if no_password { None } else { Some(password::new(&username)?) };
-                (at, UserRequest::Add { username, name, email, organization, administrator, password })
+                (args, UserRequest::Add { username, name, email, organization, administrator, password })
             }
-            UserCommand::List { at } => (at, UserRequest::List),
-            UserCommand::Show { user, at } => (at, UserRequest::Show { user }),
-            UserCommand::Edit { user, name, email, organization, administrator, at } => {
-                (at, UserRequest::Edit { user, name, email, organization, administrator })
+            UserCommand::List { args } => (args, UserRequest::List),
+            UserCommand::Show { user, args } => (args, UserRequest::Show { user }),
+            UserCommand::Edit { user, name, email, organization, administrator, args } => {
+                (args, UserRequest::Edit { user, name, email, organization, administrator })
             }
-            UserCommand::Enable { user, at } => (at, UserRequest::Enable { user }),
-            UserCommand::Disable { user, at } => (at, UserRequest::Disable { user }),
-            UserCommand::Reset { user, at } => {
-                at.check()?;
+            UserCommand::Enable { user, args } => (args, UserRequest::Enable { user }),
+            UserCommand::Disable { user, args } => (args, UserRequest::Disable { user }),
+            UserCommand::Reset { user, args } => {
+                args.check()?;
                 let password = password::new(&user)?;
-                (at, UserRequest::Reset { user, password })
+                (args, UserRequest::Reset { user, password })
             }
-            UserCommand::Link { user, with, at } => (at, UserRequest::Link { user, with }),
-            UserCommand::Unlink { user, at } => (at, UserRequest::Unlink { user }),
-            UserCommand::Remove { user, at } => (at, UserRequest::Remove { user }),
+            UserCommand::Link { user, with, args } => (args, UserRequest::Link { user, with }),
+            UserCommand::Unlink { user, args } => (args, UserRequest::Unlink { user }),
+            UserCommand::Remove { user, args } => (args, UserRequest::Remove { user }),
         };
-        at.administer(Request::User(request))
+        args.administer(Request::User(request))
     }
 }

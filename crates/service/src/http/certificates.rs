@@ -25,7 +25,7 @@ pub enum CertificateError {
     #[error("{path} holds no certificate")]
     None { path: PathBuf },
     #[error("{certificate} and {key} cannot be used together: {error}")]
-    Unfit { certificate: PathBuf, key: PathBuf, error: rustls::Error },
+    KeyMismatch { certificate: PathBuf, key: PathBuf, error: rustls::Error },
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
 }
@@ -52,7 +52,11 @@ impl Files {
         }
         let key = PrivateKeyDer::from_pem_file(&self.key).map_err(read(&self.key))?;
         CertifiedKey::from_der(chain, key, &rustls::crypto::aws_lc_rs::default_provider()).map_err(|error| {
-            CertificateError::Unfit { certificate: self.certificate.clone(), key: self.key.clone(), error }
+            CertificateError::KeyMismatch {
+                certificate: self.certificate.clone(),
+                key: self.key.clone(),
+                error,
+            }
         })
     }
 

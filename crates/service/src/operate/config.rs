@@ -6,7 +6,7 @@
 //! is worse than none.
 
 pub mod layers;
-mod unfit;
+mod problems;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use layers::{ConfigError, Loaded, Setting, Source, from_environment};
-pub use unfit::Unfit;
+pub use problems::ConfigProblem;
 
 use crate::limits::Limits;
 use identity::providers::settings::Settings as IdentitySettings;

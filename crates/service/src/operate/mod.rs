@@ -9,5 +9,5 @@ pub mod doctor;
 pub mod health;
 pub mod listen_plan;
 pub mod serve;
-pub mod start_obstacles;
+pub mod start_problems;
 pub mod store_copy;

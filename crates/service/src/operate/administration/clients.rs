@@ -4,7 +4,7 @@ use wire::rest::auth::{COMPUTE_RESOURCE_SERVER, GROUPS_RESOURCE_SERVER, NATIVE_C
 use wire::{ClientId, IdentityId};
 
 use super::people::plain;
-use super::request::{AddedClient, ClientRequest, KnownClient, Removed, Reply};
+use super::request::{AddedClient, ClientDetails, ClientRequest, Removed, Reply};
 use super::{AdminError, Administration};
 use crate::clock;
 use crate::random;
@@ -18,7 +18,7 @@ use store::{
 /// How many redirect URIs one native application may have.
 const MOST_REDIRECTS: usize = 20;
 
-enum Found {
+enum RegisteredClient {
     Confidential(Client),
     Native(NativeApp),
 }
@@ -29,22 +29,22 @@ impl Administration {
             ClientRequest::Add { name, resource_server } => self.add_client(name, resource_server).await,
             ClientRequest::AddNative { name, redirect_uris } => self.add_native(name, redirect_uris).await,
             ClientRequest::List => {
-                let clients = self.identity.store().clients().await?.into_iter().map(KnownClient::from);
-                let apps = self.identity.store().native_apps().await?.into_iter().map(KnownClient::from);
+                let clients = self.identity.store().clients().await?.into_iter().map(ClientDetails::from);
+                let apps = self.identity.store().native_apps().await?.into_iter().map(ClientDetails::from);
                 Ok(Reply::Clients(clients.chain(apps).collect()))
             }
             ClientRequest::Show { client } => self.shown_client(self.find(&client).await?),
             ClientRequest::Enable { client } => self.set_disabled(&client, false).await,
             ClientRequest::Disable { client } => self.set_disabled(&client, true).await,
             ClientRequest::Reset { client } => match self.find(&client).await? {
-                Found::Confidential(client) => {
+                RegisteredClient::Confidential(client) => {
                     let client_secret = secret::fresh();
                     let change = SetSecret { client: client.id, secret: Hash::of(&client_secret) };
                     self.end_everything(client.id, change, &EndReason::LoginEnded).await?;
                     audit::administered("client reset", &client.id.to_string(), self.by);
                     Ok(Reply::Added(added(client, client_secret)))
                 }
-                Found::Native(_) => Err(AdminError::Refused(format!("{client} keeps no secret"))),
+                RegisteredClient::Native(_) => Err(AdminError::Refused(format!("{client} keeps no secret"))),
             },
             ClientRequest::Remove { client } => self.remove_client(&client).await,
         }
@@ -86,16 +86,16 @@ impl Administration {
 
     async fn set_disabled(&self, client: &str, disabled: bool) -> Result<Reply, AdminError> {
         let (id, known) = match self.find(client).await? {
-            Found::Confidential(client) => {
+            RegisteredClient::Confidential(client) => {
                 let change = SetDisabled { identity: client.id, disabled };
                 self.let_in_or_shut_out(client.client_id(), disabled, change, &client.username).await?;
-                (client.client_id(), KnownClient::from(Client { disabled, ..client }))
+                (client.client_id(), ClientDetails::from(Client { disabled, ..client }))
             }
-            Found::Native(app) => {
+            RegisteredClient::Native(app) => {
                 let app = NativeApp { disabled, ..app };
                 let change = PutNativeApp(app.clone());
                 self.let_in_or_shut_out(app.id, disabled, change, &app.name).await?;
-                (app.id, KnownClient::from(app))
+                (app.id, ClientDetails::from(app))
             }
         };
         let what = if disabled { "client disable" } else { "client enable" };
@@ -122,15 +122,15 @@ impl Administration {
 
     async fn remove_client(&self, client: &str) -> Result<Reply, AdminError> {
         let (id, name) = match self.find(client).await? {
-            Found::Confidential(client) => {
+            RegisteredClient::Confidential(client) => {
                 self.end_everything(client.id, RemoveIdentity(client.id), &EndReason::Removed).await?;
                 (client.client_id(), client.name)
             }
-            Found::Native(app) if app.id.to_string() == NATIVE_CLIENT => {
+            RegisteredClient::Native(app) if app.id.to_string() == NATIVE_CLIENT => {
                 let text = "this one is built into the SDK and the endpoint; it can be disabled";
                 return Err(AdminError::Refused(text.to_owned()));
             }
-            Found::Native(app) => {
+            RegisteredClient::Native(app) => {
                 let identity = IdentityId::from_uuid(*app.id.as_uuid());
                 self.end_everything(identity, RemoveNativeApp(app.id), &EndReason::Removed).await?;
                 (app.id, app.name)
@@ -142,19 +142,19 @@ impl Administration {
     }
 
     /// Finds a client by its id: names of clients need not be unique.
-    async fn find(&self, client: &str) -> Result<Found, AdminError> {
+    async fn find(&self, client: &str) -> Result<RegisteredClient, AdminError> {
         let unknown = || AdminError::Unknown(format!("client {client}"));
         let id: ClientId = client.parse().map_err(|_| unknown())?;
         if let Some(found) = self.identity.store().client(IdentityId::from_uuid(*id.as_uuid())).await? {
-            return Ok(Found::Confidential(found));
+            return Ok(RegisteredClient::Confidential(found));
         }
-        self.identity.store().native_app(id).await?.map(Found::Native).ok_or_else(unknown)
+        self.identity.store().native_app(id).await?.map(RegisteredClient::Native).ok_or_else(unknown)
     }
 
-    fn shown_client(&self, found: Found) -> Result<Reply, AdminError> {
+    fn shown_client(&self, found: RegisteredClient) -> Result<Reply, AdminError> {
         Ok(Reply::Client(match found {
-            Found::Confidential(client) => client.into(),
-            Found::Native(app) => app.into(),
+            RegisteredClient::Confidential(client) => client.into(),
+            RegisteredClient::Native(app) => app.into(),
         }))
     }
 }

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use wire::EndpointId;
 
-use super::request::{Dropped, EndpointRequest, KnownEndpoint, Removed, Reply};
+use super::request::{Dropped, EndpointDetails, EndpointRequest, Removed, Reply};
 use super::{AdminError, Administration};
 use crate::clock;
 use crate::endpoint_management::EndpointManagement;
@@ -21,7 +21,7 @@ impl Administration {
         match request {
             EndpointRequest::List => {
                 let lines = store.endpoint_summaries(None, LISTED).await?;
-                Ok(Reply::Endpoints(lines.into_iter().map(|line| self.known_endpoint(line)).collect()))
+                Ok(Reply::Endpoints(lines.into_iter().map(|line| self.endpoint_details(line)).collect()))
             }
             EndpointRequest::Show { endpoint } => self.shown_endpoint(&endpoint).await,
             EndpointRequest::Lock { endpoint, minutes } => {
@@ -51,7 +51,7 @@ impl Administration {
     }
 
     async fn shown_endpoint(&self, endpoint: &str) -> Result<Reply, AdminError> {
-        Ok(Reply::Endpoint(self.known_endpoint(self.found_endpoint(endpoint).await?)))
+        Ok(Reply::Endpoint(self.endpoint_details(self.found_endpoint(endpoint).await?)))
     }
 
     async fn found_endpoint(&self, endpoint: &str) -> Result<EndpointSummary, AdminError> {
@@ -60,7 +60,7 @@ impl Administration {
         self.identity.store().endpoint_summaries(Some(id), 1).await?.pop().ok_or_else(unknown)
     }
 
-    fn known_endpoint(&self, line: EndpointSummary) -> KnownEndpoint {
+    fn endpoint_details(&self, line: EndpointSummary) -> EndpointDetails {
         let locked_until = line.locked_until.filter(|until| *until > clock::now());
         let status = match &self.dispatch {
             _ if locked_until.is_some() => "locked",
@@ -68,7 +68,7 @@ impl Administration {
             Some(dispatch) if dispatch.online(line.id) => "online",
             Some(_) => "offline",
         };
-        KnownEndpoint {
+        EndpointDetails {
             id: line.id.to_string(),
             name: line.name,
             display_name: line.display_name,

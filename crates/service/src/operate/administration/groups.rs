@@ -3,7 +3,7 @@
 use wire::{GroupId, IdentityId};
 
 use super::people::plain;
-use super::request::{GroupRequest, KnownGroup, Removed, Reply};
+use super::request::{GroupDetails, GroupRequest, Removed, Reply};
 use super::{AdminError, Administration};
 use crate::clock;
 use crate::random;
@@ -31,12 +31,12 @@ impl Administration {
                 let added = store.write(AddUserGroup(group.clone())).await?;
                 added.map_err(|_| AdminError::Taken(format!("the group {}", group.name)))?;
                 audit::administered("group add", &group.id.to_string(), self.by);
-                Ok(Reply::Group(self.known_group(group).await?))
+                Ok(Reply::Group(self.group_details(group).await?))
             }
             GroupRequest::List => {
                 let mut groups = Vec::new();
                 for group in store.user_groups().await? {
-                    groups.push(self.known_group(group).await?);
+                    groups.push(self.group_details(group).await?);
                 }
                 Ok(Reply::Groups(groups))
             }
@@ -56,7 +56,7 @@ impl Administration {
                     let what = if member { "group members add" } else { "group members remove" };
                     audit::administered(what, &format!("{} {identity}", group.id), self.by);
                 }
-                Ok(Reply::Group(self.known_group(group).await?))
+                Ok(Reply::Group(self.group_details(group).await?))
             }
             GroupRequest::Remove { group } => {
                 let group = self.found_group(&group).await?;
@@ -79,12 +79,12 @@ impl Administration {
         Ok(())
     }
 
-    async fn known_group(&self, group: UserGroup) -> Result<KnownGroup, AdminError> {
+    async fn group_details(&self, group: UserGroup) -> Result<GroupDetails, AdminError> {
         let mut members = Vec::new();
         for id in self.identity.store().members(group.id).await? {
             members.extend(self.identity.profile(id).await?.map(|profile| profile.username));
         }
-        Ok(KnownGroup {
+        Ok(GroupDetails {
             id: group.id.to_string(),
             name: group.name,
             description: group.description,

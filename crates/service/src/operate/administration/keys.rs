@@ -1,6 +1,6 @@
 //! Performs `farcall key …`: the keys that sign id tokens.
 
-use super::request::{KeyRequest, KnownKey, Reply};
+use super::request::{KeyDetails, KeyRequest, Reply};
 use super::{AdminError, Administration};
 use crate::clock;
 use identity::audit;
@@ -18,8 +18,8 @@ impl Administration {
         };
         let old = ring
             .old(now)
-            .map(|(kid, until)| KnownKey { kid: kid.to_owned(), published_until: Some(until.to_string()) });
-        let current = KnownKey { kid: ring.kid().to_owned(), published_until: None };
+            .map(|(kid, until)| KeyDetails { kid: kid.to_owned(), published_until: Some(until.to_string()) });
+        let current = KeyDetails { kid: ring.kid().to_owned(), published_until: None };
         Ok(Reply::Keys(std::iter::once(current).chain(old).collect()))
     }
 }

@@ -5,7 +5,7 @@ use wire::IdentityId;
 use super::request::{Password, Removed, Reply, UserRequest};
 use super::{AdminError, Administration};
 use crate::clock;
-use crate::operate::administration::request::KnownUser;
+use crate::operate::administration::request::UserDetails;
 use crate::random;
 use identity::end_reason::EndReason;
 use identity::{audit, people};
@@ -21,12 +21,13 @@ impl Administration {
             UserRequest::List => return self.users().await,
             UserRequest::Show { user } => return self.shown(self.person(&user).await?).await,
             UserRequest::Add { username, name, email, organization, administrator, password } => {
-                let about = About { name, email, organization };
-                ("user add", self.add_user(&username, about, administrator, password).await?)
+                let details = PersonalDetails { name, email, organization };
+                ("user add", self.add_user(&username, details, administrator, password).await?)
             }
             UserRequest::Edit { user, name, email, organization, administrator } => {
                 let person = self.person(&user).await?;
-                let About { name, email, organization } = About { name, email, organization }.checked()?;
+                let PersonalDetails { name, email, organization } =
+                    PersonalDetails { name, email, organization }.checked()?;
                 let identity = Some(person.id);
                 store.write(UpdateProfile { identity, name, email, organization, administrator }).await?;
                 ("user edit", person)
@@ -83,14 +84,14 @@ impl Administration {
     async fn add_user(
         &self,
         username: &str,
-        about: About,
+        details: PersonalDetails,
         administrator: bool,
         password: Option<Password>,
     ) -> Result<Profile, AdminError> {
         let username = people::username(username).ok_or_else(|| {
             AdminError::Refused(format!("{username:?} is not a username: it has the form name@domain"))
         })?;
-        let about = about.checked()?;
+        let details = details.checked()?;
         let password = match password {
             Some(Password(password)) => Some(self.identity.new_password(&username, &password).await?),
             None => None,
@@ -98,9 +99,9 @@ impl Administration {
         let profile = Profile {
             id: IdentityId::from_uuid(random::random_id()),
             kind: Kind::Person,
-            name: about.name.unwrap_or_else(|| username.clone()),
-            email: about.email,
-            organization: about.organization,
+            name: details.name.unwrap_or_else(|| username.clone()),
+            email: details.email,
+            organization: details.organization,
             disabled: false,
             administrator,
             linked_to: None,
@@ -130,21 +131,21 @@ impl Administration {
     async fn users(&self) -> Result<Reply, AdminError> {
         let mut users = Vec::new();
         for person in self.identity.store().people().await? {
-            users.push(self.known_user(person).await?);
+            users.push(self.user_details(person).await?);
         }
         Ok(Reply::Users(users))
     }
 
     async fn shown(&self, person: Profile) -> Result<Reply, AdminError> {
-        Ok(Reply::User(self.known_user(person).await?))
+        Ok(Reply::User(self.user_details(person).await?))
     }
 
-    async fn known_user(&self, person: Profile) -> Result<KnownUser, AdminError> {
+    async fn user_details(&self, person: Profile) -> Result<UserDetails, AdminError> {
         let store = self.identity.store();
         let set = store.identity_set(person.id).await?;
         let groups = store.groups_of(person.id).await?;
         let password = store.password(person.id).await?.is_some();
-        Ok(KnownUser::new(person, &set, groups, password))
+        Ok(UserDetails::new(person, &set, groups, password))
     }
 
     async fn known(&self, id: IdentityId) -> Result<Profile, AdminError> {
@@ -172,14 +173,14 @@ impl Administration {
 }
 
 /// The details of a person.
-struct About {
+struct PersonalDetails {
     name: Option<String>,
     email: Option<String>,
     organization: Option<String>,
 }
 
-impl About {
-    fn checked(self) -> Result<About, AdminError> {
+impl PersonalDetails {
+    fn checked(self) -> Result<PersonalDetails, AdminError> {
         for text in [&self.name, &self.email, &self.organization].into_iter().flatten() {
             plain(text)?;
         }

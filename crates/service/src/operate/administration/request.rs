@@ -130,15 +130,15 @@ impl fmt::Debug for Password {
 #[serde(rename_all = "kebab-case")]
 pub enum Reply {
     Added(AddedClient),
-    Client(KnownClient),
-    Clients(Vec<KnownClient>),
-    User(KnownUser),
-    Users(Vec<KnownUser>),
-    Group(KnownGroup),
-    Groups(Vec<KnownGroup>),
-    Keys(Vec<KnownKey>),
-    Endpoint(KnownEndpoint),
-    Endpoints(Vec<KnownEndpoint>),
+    Client(ClientDetails),
+    Clients(Vec<ClientDetails>),
+    User(UserDetails),
+    Users(Vec<UserDetails>),
+    Group(GroupDetails),
+    Groups(Vec<GroupDetails>),
+    Keys(Vec<KeyDetails>),
+    Endpoint(EndpointDetails),
+    Endpoints(Vec<EndpointDetails>),
     Dropped(Dropped),
     Removed(Removed),
     Failed(String),
@@ -160,7 +160,7 @@ impl fmt::Debug for AddedClient {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
-pub struct KnownClient {
+pub struct ClientDetails {
     pub client_id: String,
     pub name: String,
     /// `confidential`, with a secret, or `native`.
@@ -174,7 +174,7 @@ pub struct KnownClient {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
-pub struct KnownUser {
+pub struct UserDetails {
     pub id: String,
     pub username: String,
     pub name: String,
@@ -194,7 +194,7 @@ pub struct KnownUser {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
-pub struct KnownGroup {
+pub struct GroupDetails {
     pub id: String,
     pub name: String,
     pub description: Option<String>,
@@ -204,14 +204,14 @@ pub struct KnownGroup {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
-pub struct KnownKey {
+pub struct KeyDetails {
     pub kid: String,
     /// Absent for the key in use.
     pub published_until: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
-pub struct KnownEndpoint {
+pub struct EndpointDetails {
     pub id: String,
     pub name: String,
     pub display_name: Option<String>,
@@ -244,9 +244,9 @@ pub(super) fn status(disabled: bool) -> String {
     if disabled { "disabled" } else { "enabled" }.to_owned()
 }
 
-impl From<Client> for KnownClient {
-    fn from(client: Client) -> KnownClient {
-        KnownClient {
+impl From<Client> for ClientDetails {
+    fn from(client: Client) -> ClientDetails {
+        ClientDetails {
             client_id: client.id.to_string(),
             name: client.name,
             kind: "confidential".to_owned(),
@@ -259,9 +259,9 @@ impl From<Client> for KnownClient {
     }
 }
 
-impl From<NativeApp> for KnownClient {
-    fn from(app: NativeApp) -> KnownClient {
-        KnownClient {
+impl From<NativeApp> for ClientDetails {
+    fn from(app: NativeApp) -> ClientDetails {
+        ClientDetails {
             client_id: app.id.to_string(),
             name: app.name,
             kind: "native".to_owned(),
@@ -274,15 +274,15 @@ impl From<NativeApp> for KnownClient {
     }
 }
 
-impl KnownUser {
+impl UserDetails {
     pub(super) fn new(
         profile: Profile,
         set: &[Profile],
         groups: Vec<UserGroup>,
         password: bool,
-    ) -> KnownUser {
+    ) -> UserDetails {
         let named = |id| set.iter().find(|other| other.id == id).map(|other| other.username.clone());
-        KnownUser {
+        UserDetails {
             id: profile.id.to_string(),
             linked_to: profile.linked_to.and_then(named),
             identity_set: set.iter().map(|other| other.username.clone()).collect(),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::{Config, Unfit, unfit};
+use super::{Config, ConfigProblem, problems};
 
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,18 +44,18 @@ pub enum ConfigError {
     #[error("{0}: expected SECTION.KEY=VALUE")]
     Flag(String),
     #[error(transparent)]
-    Unfit(#[from] AllUnfit),
+    Invalid(#[from] ConfigProblems),
 }
 
 /// The errors of a configuration, at least one.
 #[derive(Debug, thiserror::Error)]
-pub struct AllUnfit(pub Vec<Unfit>);
+pub struct ConfigProblems(pub Vec<ConfigProblem>);
 
-impl fmt::Display for AllUnfit {
+impl fmt::Display for ConfigProblems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, unfit) in self.0.iter().enumerate() {
+        for (number, problem) in self.0.iter().enumerate() {
             let before = if number == 0 { "" } else { "\n" };
-            write!(f, "{before}{unfit}")?;
+            write!(f, "{before}{problem}")?;
         }
         Ok(())
     }
@@ -113,8 +113,8 @@ impl Config {
         for setting in read(file)?.into_iter().chain(settings) {
             loaded.lay(setting)?;
         }
-        let unfit = unfit::find(&loaded.config);
-        if unfit.is_empty() { Ok(loaded) } else { Err(AllUnfit(unfit).into()) }
+        let problems = problems::find(&loaded.config);
+        if problems.is_empty() { Ok(loaded) } else { Err(ConfigProblems(problems).into()) }
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) fn examine(
     authority: Option<&Path>,
     now: Timestamp,
 ) -> Vec<Finding> {
-    // That they can't be read is an obstacle, and told as one.
+    // Files that can't be read are reported as a problem of the start.
     let Ok(read) = files.read() else { return Vec::new() };
     let Some((leaf, (begins, ends))) = read.cert.first().and_then(|leaf| Some((leaf, life(leaf)?))) else {
         return vec![failed(OF, "it cannot be read", "have it issued again")];
@@ -165,7 +165,7 @@ mod tests {
     fn a_certificate_and_its_names() {
         let directory = tempfile::tempdir().unwrap();
         let files = Files { certificate: directory.path().join("c"), key: directory.path().join("k") };
-        assert_eq!(examine(&files, &[], None, Timestamp::UNIX_EPOCH), [], "that is an obstacle");
+        assert_eq!(examine(&files, &[], None, Timestamp::UNIX_EPOCH), [], "start_problems finds it");
         let made = rcgen::generate_simple_self_signed(vec!["compute.example.org".to_owned()]).unwrap();
         std::fs::write(&files.certificate, made.cert.pem()).unwrap();
         std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();

@@ -24,7 +24,7 @@ use crate::operate::config::Config;
 use crate::operate::data_directory::Directory;
 use crate::operate::listen_plan;
 use crate::operate::serve::certificate_files;
-use crate::operate::start_obstacles::{self, Obstacle};
+use crate::operate::start_problems::{self, StartProblem};
 use store::Store;
 
 /// With less free space the next result may not fit.
@@ -89,12 +89,12 @@ pub async fn examine(
     log: Option<&str>,
 ) -> Vec<Finding> {
     let running = Directory::is_held(root).then(|| running(root));
-    let obstacles = start_obstacles::find(config, root, log, running.is_some());
+    let problems = start_problems::find(config, root, log, running.is_some());
     let mut findings = Vec::new();
-    if obstacles.is_empty() {
+    if problems.is_empty() {
         findings.push(passed("configuration", "it is right"));
     }
-    findings.extend(obstacles.iter().map(blocked));
+    findings.extend(problems.iter().map(blocked));
     findings.extend([directory(root), disk(root), clock(), database(root).await]);
     let files = certificate_files(&config.tls, root);
     let chain = files.as_ref().and_then(|files| files.read().ok()).map(|read| read.cert).unwrap_or_default();
@@ -110,7 +110,7 @@ pub async fn examine(
         None => {
             findings.push(passed("service", "it does not run; its ports were tried instead of asked"));
             let taken = |address: &SocketAddr| {
-                obstacles.iter().any(|it| matches!(it, Obstacle::Port(other, _) if other == address))
+                problems.iter().any(|it| matches!(it, StartProblem::Port(other, _) if other == address))
             };
             let addresses = listen_plan::plan(config).into_iter().map(|(address, _)| address);
             let free = addresses.filter(|address| address.port() != 0 && !taken(address));
@@ -128,14 +128,14 @@ pub async fn examine(
     findings
 }
 
-fn blocked(obstacle: &Obstacle) -> Finding {
-    let of = match obstacle {
-        Obstacle::Certificate(_) => "certificate",
-        Obstacle::Secret(_) => "identity",
-        Obstacle::Port(..) => "port",
-        Obstacle::LogVariable(_) => "log",
+fn blocked(problem: &StartProblem) -> Finding {
+    let of = match problem {
+        StartProblem::Certificate(_) => "certificate",
+        StartProblem::Secret(_) => "identity",
+        StartProblem::Port(..) => "port",
+        StartProblem::LogVariable(_) => "log",
     };
-    failed(of, obstacle.to_string(), obstacle.remedy())
+    failed(of, problem.to_string(), problem.remedy())
 }
 
 /// Where the service says that it listens.

@@ -1,5 +1,5 @@
 //! Checks a configuration for what its types can't: values that contradict each other or make no sense. The service doesn't
-//! start with any. Pure functions; what depends on the machine is in `start_obstacles`.
+//! start with any. Pure functions; what depends on the machine is in `start_problems`.
 
 use daemon::logging::{self, FilterError};
 use rustls::pki_types::ServerName;
@@ -23,7 +23,7 @@ const MAY_BE_ZERO: &[&str] = &[
 const MOST_DAYS: u64 = 36_500;
 
 #[derive(Debug, thiserror::Error)]
-pub enum Unfit {
+pub enum ConfigProblem {
     #[error("{present} needs {missing}: name both files, or neither")]
     HalfCertificate { present: &'static str, missing: &'static str },
     #[error("{0} needs tls.certificate and tls.key: name their files, or leave {0} out")]
@@ -55,41 +55,41 @@ pub enum Unfit {
 }
 
 /// Finds everything that is wrong in `config`.
-pub(super) fn find(config: &Config) -> Vec<Unfit> {
+pub(super) fn find(config: &Config) -> Vec<ConfigProblem> {
     let mut found = Vec::new();
     addresses(config, &mut found);
     names(config, &mut found);
     numbers(config, &mut found);
-    found.extend(logging::filter(&config.log.filter).err().map(Unfit::Filter));
-    found.extend(config.identity.check().err().map(Unfit::Identity));
+    found.extend(logging::filter(&config.log.filter).err().map(ConfigProblem::Filter));
+    found.extend(config.identity.check().err().map(ConfigProblem::Identity));
     found
 }
 
-fn addresses(config: &Config, found: &mut Vec<Unfit>) {
+fn addresses(config: &Config, found: &mut Vec<ConfigProblem>) {
     let (certificate, key) = ("tls.certificate", "tls.key");
     match (&config.tls.certificate, &config.tls.key) {
-        (Some(_), None) => found.push(Unfit::HalfCertificate { present: certificate, missing: key }),
-        (None, Some(_)) => found.push(Unfit::HalfCertificate { present: key, missing: certificate }),
+        (Some(_), None) => found.push(ConfigProblem::HalfCertificate { present: certificate, missing: key }),
+        (None, Some(_)) => found.push(ConfigProblem::HalfCertificate { present: key, missing: certificate }),
         (Some(_), Some(_)) => {}
         (None, None) => {
             let lists =
                 [("http.tls_listen", &config.http.tls_listen), ("amqp.tls_listen", &config.amqp.tls_listen)];
             let wanted = lists.into_iter().filter(|(_, addresses)| !addresses.0.is_empty());
-            found.extend(wanted.map(|(name, _)| Unfit::NoCertificate(name)));
+            found.extend(wanted.map(|(name, _)| ConfigProblem::NoCertificate(name)));
         }
     }
     if config.http.listen.0.is_empty() && config.http.tls_listen.0.is_empty() {
-        found.push(Unfit::NoHttp);
+        found.push(ConfigProblem::NoHttp);
     }
     if config.amqp.listen.0.is_empty() && config.amqp.tls_listen.0.is_empty() {
-        found.push(Unfit::NoAmqp);
+        found.push(ConfigProblem::NoAmqp);
     }
 }
 
-fn names(config: &Config, found: &mut Vec<Unfit>) {
+fn names(config: &Config, found: &mut Vec<ConfigProblem>) {
     if let Some(value) = config.amqp.public_host.as_ref().filter(|host| !is_host(host)) {
         let instead = parts(value).map_or("one such as compute.example.org".to_owned(), |(host, _)| host);
-        found.push(Unfit::Host { value: value.clone(), instead });
+        found.push(ConfigProblem::Host { value: value.clone(), instead });
     }
     for value in &config.http.public_names {
         let named = value
@@ -100,7 +100,7 @@ fn names(config: &Config, found: &mut Vec<Unfit>) {
                 .map_or("one such as compute.example.org:443".to_owned(), |(host, port)| {
                     format!("{host}:{}", port.unwrap_or(443))
                 });
-            found.push(Unfit::Name { value: value.clone(), instead });
+            found.push(ConfigProblem::Name { value: value.clone(), instead });
         }
     }
 }
@@ -145,9 +145,9 @@ fn table(limits: Limits) -> Map<String, Value> {
     }
 }
 
-fn numbers(config: &Config, found: &mut Vec<Unfit>) {
+fn numbers(config: &Config, found: &mut Vec<ConfigProblem>) {
     if config.amqp.public_port == Some(0) {
-        found.push(Unfit::Zero { key: "amqp.public_port".into(), usual: String::new() });
+        found.push(ConfigProblem::Zero { key: "amqp.public_port".into(), usual: String::new() });
     }
     let before = found.len();
     let usual = table(Limits::default());
@@ -156,7 +156,7 @@ fn numbers(config: &Config, found: &mut Vec<Unfit>) {
         let Some(value) = value.as_u64() else { continue };
         if value == 0 && !MAY_BE_ZERO.contains(&name.as_str()) {
             let usual = usual.get(&name).map(|usual| format!(" (then it is {usual})")).unwrap_or_default();
-            found.push(Unfit::Zero { key: key.clone(), usual });
+            found.push(ConfigProblem::Zero { key: key.clone(), usual });
         }
         let most = match name.rsplit('_').next() {
             Some("days") => MOST_DAYS,
@@ -164,12 +164,12 @@ fn numbers(config: &Config, found: &mut Vec<Unfit>) {
             _ => u64::MAX,
         };
         if value > most {
-            found.push(Unfit::TooLong { key, value, most });
+            found.push(ConfigProblem::TooLong { key, value, most });
         }
     }
     // What a number means beside the others is asked once each means something.
     if found.len() == before {
-        found.extend(config.limits.check().err().map(Unfit::Limits));
+        found.extend(config.limits.check().err().map(ConfigProblem::Limits));
     }
 }
 
@@ -178,14 +178,14 @@ mod tests {
     use super::*;
     use crate::operate::config::layers::Setting;
 
-    /// What is unfit in the default configuration with these settings over it.
+    /// The problems of the default configuration with these settings over it.
     fn with(settings: &[&str]) -> Vec<String> {
         let settings = settings.iter().map(|text| Setting::from_flag(text).unwrap());
         let directory = tempfile::tempdir().unwrap();
         match Config::load(&directory.path().join("farcall.yaml"), settings) {
             Ok(_) => Vec::new(),
-            Err(crate::operate::config::ConfigError::Unfit(found)) => {
-                found.0.iter().map(|unfit| unfit.to_string()).collect()
+            Err(crate::operate::config::ConfigError::Invalid(found)) => {
+                found.0.iter().map(ToString::to_string).collect()
             }
             Err(other) => panic!("{settings:?}: {other}", settings = other.to_string()),
         }
@@ -193,7 +193,7 @@ mod tests {
 
     /// Settings, and the beginning of what is said of each thing that is wrong with them.
     #[test]
-    fn what_cannot_be_meant_is_found() {
+    fn problems_are_found_all_at_once() {
         const TLS: [&str; 2] = ["tls.certificate=c", "tls.key=k"];
         let table: &[(&[&str], &[&str])] = &[
             (&[], &[]),

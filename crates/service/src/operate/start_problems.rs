@@ -16,17 +16,17 @@ use crate::operate::serve::certificate_files;
 use identity::providers::settings::SettingsError;
 
 #[derive(Debug)]
-pub enum Obstacle {
+pub enum StartProblem {
     Certificate(CertificateError),
     Secret(SettingsError),
-    Port(SocketAddr, PortTrouble),
+    Port(SocketAddr, PortProblem),
     /// The value of FARCALL_LOG is no log filter.
     LogVariable(FilterError),
 }
 
 /// Why the service can't listen at an address.
 #[derive(Debug)]
-pub enum PortTrouble {
+pub enum PortProblem {
     /// It overlaps with another address of the configuration.
     Shared(SocketAddr),
     Taken,
@@ -35,32 +35,32 @@ pub enum PortTrouble {
     Other(io::Error),
 }
 
-/// Finds all obstacles to `config`, with the data directory `root` and `log` in FARCALL_LOG. Ports in use are no obstacle while
+/// Finds all problems of `config`, with the data directory `root` and `log` in FARCALL_LOG. Ports in use are no problem while
 /// the service `runs`: it uses them itself.
-pub fn find(config: &Config, root: &Path, log: Option<&str>, runs: bool) -> Vec<Obstacle> {
-    let mut found: Vec<Obstacle> = files(config, root).collect();
+pub fn find(config: &Config, root: &Path, log: Option<&str>, runs: bool) -> Vec<StartProblem> {
+    let mut found: Vec<StartProblem> = files(config, root).collect();
     found.extend(
         log.filter(|log| !log.is_empty())
             .and_then(|log| logging::filter(log).err())
-            .map(Obstacle::LogVariable),
+            .map(StartProblem::LogVariable),
     );
     let addresses = listen_plan::plan(config).into_iter().map(|(address, _)| address);
-    let troubles = ports(addresses.filter(|address| address.port() != 0));
-    let troubles =
-        troubles.into_iter().filter(|(_, trouble)| !(runs && matches!(trouble, PortTrouble::Taken)));
-    found.extend(troubles.map(|(address, trouble)| Obstacle::Port(address, trouble)));
+    let problems = ports(addresses.filter(|address| address.port() != 0));
+    let problems =
+        problems.into_iter().filter(|(_, problem)| !(runs && matches!(problem, PortProblem::Taken)));
+    found.extend(problems.map(|(address, problem)| StartProblem::Port(address, problem)));
     found
 }
 
-/// Finds the obstacles among files.
-fn files(config: &Config, root: &Path) -> impl Iterator<Item = Obstacle> {
+/// Finds the problems with files.
+fn files(config: &Config, root: &Path) -> impl Iterator<Item = StartProblem> {
     let certificate = certificate_files(&config.tls, root).and_then(|files| files.read().err());
     let secrets = config.identity.upstreams.iter().filter_map(|upstream| upstream.secret().err());
-    certificate.map(Obstacle::Certificate).into_iter().chain(secrets.map(Obstacle::Secret))
+    certificate.map(StartProblem::Certificate).into_iter().chain(secrets.map(StartProblem::Secret))
 }
 
 /// Tries to listen at these addresses, all at the same time as the service does, and returns those that fail.
-pub fn ports(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<(SocketAddr, PortTrouble)> {
+pub fn ports(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<(SocketAddr, PortProblem)> {
     let mut open: Vec<TcpListener> = Vec::new();
     let mut found = Vec::new();
     for address in addresses {
@@ -78,22 +78,22 @@ pub fn ports(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<(SocketAddr
         found.push((
             address,
             match (error.kind(), shared) {
-                (ErrorKind::AddrInUse, Some(other)) => PortTrouble::Shared(other),
-                (ErrorKind::AddrInUse, None) => PortTrouble::Taken,
-                (ErrorKind::PermissionDenied, _) => PortTrouble::Forbidden,
-                (ErrorKind::AddrNotAvailable, _) => PortTrouble::NotOurs,
-                _ => PortTrouble::Other(error),
+                (ErrorKind::AddrInUse, Some(other)) => PortProblem::Shared(other),
+                (ErrorKind::AddrInUse, None) => PortProblem::Taken,
+                (ErrorKind::PermissionDenied, _) => PortProblem::Forbidden,
+                (ErrorKind::AddrNotAvailable, _) => PortProblem::NotOurs,
+                _ => PortProblem::Other(error),
             },
         ));
     }
     found
 }
 
-impl Obstacle {
+impl StartProblem {
     /// What to do about it.
     pub fn remedy(&self) -> String {
         match self {
-            Obstacle::Certificate(error) => match error {
+            StartProblem::Certificate(error) => match error {
                 CertificateError::Read { .. } => format!(
                     "put the file there, readable by the service's user (now {}), or name another in the section tls; \
                      paths are relative to the data directory",
@@ -102,53 +102,53 @@ impl Obstacle {
                 CertificateError::None { .. } => {
                     "tls.certificate holds the chain in PEM, the service's own certificate first".to_owned()
                 }
-                CertificateError::Unfit { .. } => {
+                CertificateError::KeyMismatch { .. } => {
                     "take the key with which the certificate was requested, or have one issued for this key"
                         .to_owned()
                 }
                 CertificateError::Tls(_) => "report this".to_owned(),
             },
-            Obstacle::Secret(_) => {
+            StartProblem::Secret(_) => {
                 "put the client secret there, readable by the service's user, or name another file in \
                                     client_secret_file"
                     .to_owned()
             }
-            Obstacle::Port(address, trouble) => match trouble {
-                PortTrouble::Shared(other) => {
+            StartProblem::Port(address, problem) => match problem {
+                PortProblem::Shared(other) => {
                     format!("leave one of {other} and {address} out: the wider one serves both")
                 }
-                PortTrouble::Taken => format!(
+                PortProblem::Taken => format!(
                     "stop what listens there (`ss -ltnp sport = :{}`), or choose another port",
                     address.port()
                 ),
-                PortTrouble::Forbidden => {
+                PortProblem::Forbidden => {
                     "ports below 1024 need CAP_NET_BIND_SERVICE (AmbientCapabilities= in the unit)".to_owned()
                 }
-                PortTrouble::NotOurs => "see `ip address`, or use 0.0.0.0".to_owned(),
-                PortTrouble::Other(_) => "choose another address".to_owned(),
+                PortProblem::NotOurs => "see `ip address`, or use 0.0.0.0".to_owned(),
+                PortProblem::Other(_) => "choose another address".to_owned(),
             },
-            Obstacle::LogVariable(_) => {
+            StartProblem::LogVariable(_) => {
                 format!("unset {}, or set it to what it says; until then log.filter holds", logging::VARIABLE)
             }
         }
     }
 }
 
-impl fmt::Display for Obstacle {
+impl fmt::Display for StartProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Obstacle::Certificate(error) => error.fmt(f),
-            Obstacle::Secret(error) => error.fmt(f),
-            Obstacle::Port(address, trouble) => match trouble {
-                PortTrouble::Shared(other) => {
+            StartProblem::Certificate(error) => error.fmt(f),
+            StartProblem::Secret(error) => error.fmt(f),
+            StartProblem::Port(address, problem) => match problem {
+                PortProblem::Shared(other) => {
                     write!(f, "{address} is in use by {other} of this configuration")
                 }
-                PortTrouble::Taken => write!(f, "{address} is in use"),
-                PortTrouble::Forbidden => write!(f, "{address} may not be listened at by this user"),
-                PortTrouble::NotOurs => write!(f, "{address} is no address of this machine"),
-                PortTrouble::Other(error) => write!(f, "{address}: {error}"),
+                PortProblem::Taken => write!(f, "{address} is in use"),
+                PortProblem::Forbidden => write!(f, "{address} may not be listened at by this user"),
+                PortProblem::NotOurs => write!(f, "{address} is no address of this machine"),
+                PortProblem::Other(error) => write!(f, "{address}: {error}"),
             },
-            Obstacle::LogVariable(error) => write!(f, "{}: {error}", logging::VARIABLE),
+            StartProblem::LogVariable(error) => write!(f, "{}: {error}", logging::VARIABLE),
         }
     }
 }
@@ -161,9 +161,9 @@ mod tests {
     /// Settings, what FARCALL_LOG holds, and the beginnings of what is found and of what to do about it.
     type Row<'a> = (Vec<String>, Option<&'a str>, Vec<(String, &'a str)>);
 
-    /// What is in the way, in these files and with these settings: the beginning of what is said and of what to do.
+    /// Each problem, with these files and settings: the beginnings of its message and of its remedy.
     #[test]
-    fn what_is_in_the_way_is_found() {
+    fn what_prevents_a_start_is_found() {
         let root = tempfile::tempdir().unwrap();
         let at = |name: &str| root.path().join(name).display().to_string();
         let one = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
