@@ -116,12 +116,12 @@ played_elsewhere(
 played_elsewhere(
     "a client that was disabled",
     "goes on with its endpoint and its results, and comes again",
-    f"{SERVICE}/disabled_accounts.rs::a_disabled_client_loses_its_endpoints_until_it_is_let_in_again",
+    f"{SERVICE}/disabled_accounts.rs::a_disabled_client_loses_its_endpoints_until_it_is_enabled_again",
 )
 played_elsewhere(
     "a person who was disabled, got a new password, or was removed",
     "goes on with endpoints, managers and their user endpoints",
-    f"{SERVICE}/disabled_accounts.rs::what_a_person_runs_ends_with_them_however_they_are_shut_out",
+    f"{SERVICE}/disabled_accounts.rs::what_a_person_runs_ends_when_they_are_disabled_reset_or_removed",
 )
 played_elsewhere(
     "a client that is linked with a person and was disabled",

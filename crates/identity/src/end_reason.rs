@@ -71,13 +71,13 @@ impl EndReasons {
 
 async fn why(store: &Store, secret: &str, now: Timestamp) -> Result<Option<EndReason>, StoreError> {
     let hash = Hash::of(secret);
-    if let Some(shut_out) = store.owner_of_ended_secret(hash).await? {
-        if let Some(profile) = store.profile(shut_out).await? {
+    if let Some(owner) = store.owner_of_ended_secret(hash).await? {
+        if let Some(profile) = store.profile(owner).await? {
             let ended =
                 if profile.disabled { EndReason::Disabled(profile.username) } else { EndReason::LoginEnded };
             return Ok(Some(ended));
         }
-        return Ok(Some(match store.native_app(ClientId::from_uuid(*shut_out.as_uuid())).await? {
+        return Ok(Some(match store.native_app(ClientId::from_uuid(*owner.as_uuid())).await? {
             Some(app) if app.disabled => EndReason::Disabled(app.name),
             Some(_) => EndReason::LoginEnded,
             None => EndReason::Removed,

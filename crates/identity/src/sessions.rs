@@ -101,7 +101,7 @@ impl Identity {
             })
             .await?;
         if session.is_none() {
-            audit::sign_in_refused(Some(profile.id), &how, "shut out meanwhile");
+            audit::sign_in_refused(Some(profile.id), &how, "disabled or reset meanwhile");
             return Ok(None);
         }
         self.forget_person(profile.id);

@@ -66,7 +66,7 @@ pub enum ProviderSignInError {
     #[error("your account is disabled: ask who administers this service")]
     Disabled,
     #[error("your login was ended by who administers this service, just now")]
-    ShutOut,
+    LoginEnded,
     #[error(transparent)]
     Store(#[from] StoreError),
 }

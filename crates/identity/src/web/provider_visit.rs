@@ -162,7 +162,7 @@ async fn arrive(web: &Web, name: &str, visit: &mut Visit) -> Result<String, Visi
         .sign_in(&profile, authentication, before.as_ref(), browser, visit.now)
         .await
         .map_err(|error| VisitError::Refused(error.into()))?
-        .ok_or(VisitError::ProviderSignInError(ProviderSignInError::ShutOut))?;
+        .ok_or(VisitError::ProviderSignInError(ProviderSignInError::LoginEnded))?;
     visit.browser.keep_session(&cookie);
     Ok(format!("/v2/oauth2/authorize?{}", visit.carried(&asking, began)))
 }

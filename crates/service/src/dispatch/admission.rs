@@ -145,7 +145,7 @@ mod tests {
 
     /// A log-in is under way while something happens that ends the credential that it has read; then its endpoint comes back.
     #[test]
-    fn a_log_in_that_began_before_its_endpoint_was_shut_out_counts_no_more() {
+    fn a_log_in_that_began_before_its_endpoint_was_locked_deleted_or_registered_again_is_refused() {
         type Happens = fn(&Admissions);
         let table: [(&str, Happens); 3] = [
             ("locked", |it| it.block_endpoint(ENDPOINT)),
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_in_that_began_before_its_client_was_shut_out_counts_no_more() {
+    fn a_log_in_that_began_before_its_client_was_blocked_is_refused() {
         let admissions = Admissions::default();
         let began = admissions.moment();
         assert!(admissions.admits_client(CLIENT, began));

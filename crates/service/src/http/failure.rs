@@ -74,7 +74,7 @@ impl Failure {
     }
 
     /// The caller's login was ended after this request began.
-    pub fn shut_out() -> Failure {
+    pub fn login_ended() -> Failure {
         Failure::new(Code::InvalidAuthToken, "The login was ended while this was asked: log in again")
     }
 

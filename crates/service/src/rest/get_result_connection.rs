@@ -115,7 +115,7 @@ async fn credential(app: &App, by: &CallerToken) -> Result<Credential, Failure> 
         now,
         expires: now + VALID,
     };
-    let number = app.store.write(command).await?.ok_or_else(Failure::shut_out)?;
+    let number = app.store.write(command).await?.ok_or_else(Failure::login_ended)?;
     let handed = Credential { number, secret, made: now };
     app.result_credentials.remember(caller, &handed);
     Ok(handed)

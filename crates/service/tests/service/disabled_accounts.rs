@@ -61,7 +61,7 @@ fn by_me() -> String {
 }
 
 #[tokio::test]
-async fn a_disabled_client_loses_its_endpoints_until_it_is_let_in_again() {
+async fn a_disabled_client_loses_its_endpoints_until_it_is_enabled_again() {
     let mut service = Farcall::start();
     let client = service.client().await;
     let registration = client.register().await;
@@ -118,7 +118,7 @@ async fn a_disabled_client_loses_its_endpoints_until_it_is_let_in_again() {
 }
 
 #[tokio::test]
-async fn what_a_person_runs_ends_with_them_however_they_are_shut_out() {
+async fn what_a_person_runs_ends_when_they_are_disabled_reset_or_removed() {
     let service = Farcall::start();
     let (any, other) = (service.client().await, service.client().await);
     let bystander = FakeEndpoint::connect(&other.register().await).await;

@@ -161,7 +161,7 @@ async fn a_fresh_service_says_what_to_do_next() {
 }
 
 #[tokio::test]
-async fn who_is_shut_out_loses_everything_at_once() {
+async fn who_is_disabled_reset_or_removed_loses_everything_at_once() {
     let service = Farcall::start();
     let client = service.client().await;
     let other = service.client().await;
@@ -230,7 +230,7 @@ async fn a_linked_client_acts_for_the_person() {
     let owned = herself.get("/v2/endpoints").await.ok();
     assert_eq!(owned[0]["uuid"], endpoint.id(), "what it makes is hers: {owned}");
 
-    // The client is shut out: what it opened for her is closed, and she stays.
+    // The client is disabled: what it opened for her is closed, and she stays.
     let url = client.get("/v2/get_amqp_result_connection_url").await.ok();
     let (connection, _channel) = crate::support::open(url["connection_url"].as_str().unwrap()).await;
     service.administer(&["client", "disable", &client.id], "");
@@ -239,7 +239,7 @@ async fn a_linked_client_acts_for_the_person() {
     herself.get(TASK).await.refused(404, "TASK_NOT_FOUND");
     service.administer(&["client", "enable", &client.id], "");
 
-    // She is shut out: so is the client.
+    // She is disabled: so is the client.
     let token = client.grant(COMPUTE).await.ok()["access_token"].clone();
     let client = client.with_token(&token);
     service.administer(&["user", "disable", "alice@example.edu"], "");

@@ -140,9 +140,9 @@ async fn an_identity_has_its_share_of_the_connections_to_the_broker() {
     tokio::time::timeout(std::time::Duration::from_secs(10), room).await.unwrap();
 }
 
-/// A connection outlives the credential that opened it, but not its owner's being shut out.
+/// A connection outlives the credential that opened it, but not the disabling of its owner.
 #[tokio::test]
-async fn who_is_shut_out_loses_connections_whose_credentials_had_ended() {
+async fn who_is_disabled_loses_connections_whose_credentials_had_ended() {
     let service = Farcall::start();
     let client = service.client().await;
     let answer = client.get("/v2/get_amqp_result_connection_url").await.ok();

@@ -88,13 +88,13 @@ impl Administration {
         let (id, known) = match self.find(client).await? {
             RegisteredClient::Confidential(client) => {
                 let change = SetDisabled { identity: client.id, disabled };
-                self.let_in_or_shut_out(client.client_id(), disabled, change, &client.username).await?;
+                self.write_disabled(client.client_id(), disabled, change, &client.username).await?;
                 (client.client_id(), ClientDetails::from(Client { disabled, ..client }))
             }
             RegisteredClient::Native(app) => {
                 let app = NativeApp { disabled, ..app };
                 let change = PutNativeApp(app.clone());
-                self.let_in_or_shut_out(app.id, disabled, change, &app.name).await?;
+                self.write_disabled(app.id, disabled, change, &app.name).await?;
                 (app.id, ClientDetails::from(app))
             }
         };
@@ -103,7 +103,7 @@ impl Administration {
         Ok(Reply::Client(known))
     }
 
-    async fn let_in_or_shut_out(
+    async fn write_disabled(
         &self,
         id: ClientId,
         disabled: bool,
