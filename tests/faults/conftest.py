@@ -1,4 +1,5 @@
-"""A real RabbitMQ for the fault tests that need one, and the modules of `tests/broker` and `tests/chaos` to import."""
+"""A real RabbitMQ and gated tasks for the fault tests that need them, and the modules of `tests/broker` and `tests/chaos` to
+import."""
 
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "broker"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "chaos"))
 
+from gated_tasks import GatedTasks  # noqa: E402
 from rabbitmq import RabbitMQ  # noqa: E402
 
 
@@ -16,3 +18,8 @@ def rabbitmq():
     broker = RabbitMQ()
     yield broker
     broker.stop()
+
+
+@pytest.fixture
+def gated(testbed):
+    return GatedTasks(testbed.directory)

@@ -9,7 +9,6 @@ import pytest
 
 from processes import alive, until
 from testbed import Endpoint
-from test_kill import GATED, begun, marks  # noqa: F401  (a fixture)
 
 
 def spool(endpoint):
@@ -28,24 +27,18 @@ def kept(endpoint):
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_a_result_nobody_could_take_is_sent_at_the_next_start(testbed, marks, end):  # noqa: F811
+def test_a_result_nobody_could_take_is_sent_at_the_next_start(testbed, gated, end):
     service = testbed.service()
     endpoint = testbed.endpoint(service, workers=1)
-    script = service.sdk("4.19.0").start(
-        GATED
-        + """
+    script = gated.submit(service, endpoint, """
 with executor(endpoint) as ex:
     only = submitted(ex, "only")
     report("submitted")
     report(outcome(only))
-""",
-        endpoint.id,
-        marks,
-    )
-    script.wait_for_report()
-    until(lambda: begun(marks, "only"), "the task runs")
+""")
+    gated.wait_until_begun("only")
     service.kill()
-    (marks / "only.open").touch()
+    gated.open("only")
     until(lambda: kept(endpoint), "the result lies in the spool")
     getattr(endpoint, end)()
     assert kept(endpoint)
@@ -53,18 +46,16 @@ with executor(endpoint) as ex:
     service.start()
     endpoint.start()
     assert script.finish() == ["submitted", ["value", "only ran"]]
-    assert len(begun(marks, "only")) == 1
+    gated.assert_begun_once("only")
     endpoint.stop()
     assert not kept(endpoint)
 
 
-def test_an_orderly_stop(testbed, marks):  # noqa: F811
+def test_an_orderly_stop(testbed, gated):
     """What runs has its grace, what has not begun goes back and runs after the next start."""
     service = testbed.service()
     endpoint = testbed.endpoint(service, workers=1)
-    script = service.sdk("4.19.0").start(
-        GATED
-        + """
+    script = gated.submit(service, endpoint, """
 with executor(endpoint) as ex:
     quick, waiting = submitted(ex, "quick"), submitted(ex, "waiting")
     report("submitted")
@@ -73,32 +64,28 @@ with executor(endpoint) as ex:
     slow = submitted(ex, "slow")
     report("submitted")
     report(outcome(slow))
-""",
-        endpoint.id,
-        marks,
-    )
-    script.wait_for_report()
-    until(lambda: begun(marks, "quick"), "the first task runs")
+""")
+    gated.wait_until_begun("quick")
     os.kill(endpoint.process.pid, signal.SIGTERM)
-    (marks / "quick.open").touch()
+    gated.open("quick")
     assert script.wait_for_report(2) == ["value", "quick ran"]
     assert endpoint.process.wait() == 0
-    assert not begun(marks, "waiting")
+    assert not gated.begun("waiting")
 
-    (marks / "waiting.open").touch()
+    gated.open("waiting")
     endpoint.start()
     assert script.wait_for_report(3) == ["value", "waiting ran"]
-    assert len(begun(marks, "waiting")) == 1
+    gated.assert_begun_once("waiting")
 
     # Beyond the grace, a task ends with what was lost.
-    [worker] = map(int, until(lambda: begun(marks, "slow"), "the last task runs"))
+    worker = gated.wait_until_begun("slow")
     endpoint.stop()
     assert not alive(worker)
     endpoint.start()
     *_, [kind, name, text] = script.finish()
     assert (kind, name) == ("error", "TaskExecutionFailed")
     assert "ManagerLost: Task failure due to loss of manager" in text
-    assert len(begun(marks, "slow")) == 1
+    gated.assert_begun_once("slow")
 
 
 def test_a_second_endpoint_of_the_same_id_waits_and_says_why(testbed):

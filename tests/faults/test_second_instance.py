@@ -9,7 +9,6 @@ import signal
 
 from processes import until
 from testbed import Endpoint
-from test_kill import GATED, begun, marks  # noqa: F401  (a fixture)
 
 OTHER_HOST = """
 hostname login02
@@ -59,30 +58,22 @@ def taken_over(testbed, service, first):
     return second
 
 
-def test_results_of_a_process_that_stood_still_arrive_once(testbed, marks):  # noqa: F811
+def test_results_of_a_process_that_stood_still_arrive_once(testbed, gated):
     service = testbed.service()
     first = testbed.endpoint(service, workers=2)
-    script = service.sdk("4.19.0").start(
-        GATED
-        + """
+    script = gated.submit(service, first, """
 with executor(endpoint) as ex:
     futures = [submitted(ex, "one"), submitted(ex, "two")]
     report("submitted")
     report([outcome(future) for future in futures])
     third = submitted(ex, "three")
     report(outcome(third))
-""",
-        first.id,
-        marks,
-    )
-    script.wait_for_report()
-    for name in ("one", "two"):
-        until(lambda: begun(marks, name), "the task runs")
+""")
+    gated.wait_until_begun("one", "two")
     second = taken_over(testbed, service, first)
     assert first.process.running()
     # The tasks end under the first one's nodes while it stands still.
-    for name in ("one", "two", "three"):
-        (marks / f"{name}.open").touch()
+    gated.open("one", "two", "three")
     os.kill(first.process.pid, signal.SIGCONT)
     assert script.wait_for_report(2) == [["value", "one ran"], ["value", "two ran"]]
     assert first.process.wait() == 255
@@ -90,7 +81,7 @@ with executor(endpoint) as ex:
 
     # The second has its files still, and works.
     assert script.finish()[2] == ["value", "three ran"]
-    assert [len(begun(marks, name)) for name in ("one", "two", "three")] == [1, 1, 1]
+    gated.assert_begun_once("one", "two", "three")
     pid = int(path(second, "daemon.pid").read_text())
     assert path(second, "daemon.host").read_text().splitlines()[:3:2] == ["login02", str(pid)]
     second.stop()
@@ -98,26 +89,18 @@ with executor(endpoint) as ex:
     assert [name.name for name in path(second, "unacked_results").iterdir() if name.stat().st_size] == []
 
 
-def test_results_in_the_spool_are_sent_by_who_takes_over(testbed, marks):  # noqa: F811
+def test_results_in_the_spool_are_sent_by_who_takes_over(testbed, gated):
     service = testbed.service()
     first = testbed.endpoint(service, workers=2)
-    script = service.sdk("4.19.0").start(
-        GATED
-        + """
+    script = gated.submit(service, first, """
 with executor(endpoint) as ex:
     futures = [submitted(ex, "one"), submitted(ex, "two")]
     report("submitted")
     report([outcome(future) for future in futures])
-""",
-        first.id,
-        marks,
-    )
-    script.wait_for_report()
-    for name in ("one", "two"):
-        until(lambda: begun(marks, name), "the task runs")
+""")
+    gated.wait_until_begun("one", "two")
     service.kill()
-    for name in ("one", "two"):
-        (marks / f"{name}.open").touch()
+    gated.open("one", "two")
 
     def size():
         return sum(name.stat().st_size for name in path(first, "unacked_results").iterdir())

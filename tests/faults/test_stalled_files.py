@@ -6,15 +6,20 @@ import time
 from pathlib import Path
 
 import environments
-from processes import until
 from testbed import Endpoint
-from test_kill import GATED, begun, marks  # noqa: F401  (a fixture)
 
 # In seconds: between two heartbeats to the service, which calls an endpoint offline after 15 s without one.
 PERIOD = 5
 # A node that has heard nothing of the endpoint for so long ends with its tasks, and the other way round.
 THRESHOLD = 3
 STALL = 18
+ENGINE = {
+    "type": "GlobusComputeEngine",
+    "max_workers_per_node": 2,
+    "heartbeat_period": 1,
+    "heartbeat_threshold": THRESHOLD,
+    "provider": {"type": "LocalProvider", "init_blocks": 1, "min_blocks": 0, "max_blocks": 1},
+}
 
 
 class OnAStallingFileSystem(Endpoint):
@@ -34,15 +39,9 @@ class OnAStallingFileSystem(Endpoint):
         return ["unshare", *user, "--mount", *stalling, *where, self.program, "-c", self.mount, *arguments]
 
 
-def test_a_worker_that_can_not_be_started_meanwhile_costs_nobody_else(testbed, marks):  # noqa: F811
+def test_a_worker_that_can_not_be_started_meanwhile_costs_nobody_else(testbed, gated):
     service = testbed.service()
-    engine = {
-        "type": "GlobusComputeEngine",
-        "max_workers_per_node": 2,
-        "heartbeat_period": 1,
-        "heartbeat_threshold": THRESHOLD,
-        "provider": {"type": "LocalProvider", "init_blocks": 1, "min_blocks": 0, "max_blocks": 1},
-    }
+    engine = dict(ENGINE)
     endpoint = OnAStallingFileSystem(testbed, service, "endpoint", engine=engine)
     # The interpreter lies there, too: whoever executes it waits.
     engine["python"] = str(endpoint.mount / "python")
@@ -52,9 +51,7 @@ def test_a_worker_that_can_not_be_started_meanwhile_costs_nobody_else(testbed, m
     testbed.endpoints.append(endpoint)
     endpoint.configure()
     endpoint.start()
-    script = service.sdk("4.19.0").start(
-        GATED
-        + """
+    script = gated.submit(service, endpoint, """
 import os
 
 def leaves(marks, name):
@@ -69,43 +66,28 @@ with executor(endpoint) as ex:
     report("submitted")
     after = submitted(ex, "after")
     report([outcome(future) for future in (leaving, running, after)])
-""",
-        endpoint.id,
-        marks,
-    )
-    script.wait_for_report()
-    for name in ("running", "leaving"):
-        until(lambda: begun(marks, name), "the task runs")
+""")
+    gated.wait_until_begun("running", "leaving")
     endpoint.flag.touch()
-    (marks / "leaving.open").touch()
+    gated.open("leaving")
     # Its slot gets another worker at once, and that one's interpreter can't be read.
     time.sleep(3 * THRESHOLD)
-    for name in ("running", "after"):
-        (marks / f"{name}.open").touch()
+    gated.open("running", "after")
     endpoint.flag.unlink()
     lost, running, after = script.wait_for_report(2)
     assert lost[0] == "error" and "WorkerLost" in lost[2]
     assert (running, after) == (["value", "running ran"], ["value", "after ran"])
     script.finish()
-    assert len(begun(marks, "running")) == 1
+    gated.assert_begun_once("running")
 
 
-def test_what_runs_survives_a_file_system_that_stands_still(testbed, marks):  # noqa: F811
+def test_what_runs_survives_a_file_system_that_stands_still(testbed, gated):
     service = testbed.service()
-    engine = {
-        "type": "GlobusComputeEngine",
-        "max_workers_per_node": 2,
-        "heartbeat_period": 1,
-        "heartbeat_threshold": THRESHOLD,
-        "provider": {"type": "LocalProvider", "init_blocks": 1, "min_blocks": 0, "max_blocks": 1},
-    }
-    endpoint = OnAStallingFileSystem(testbed, service, "endpoint", engine=engine, config={"heartbeat_period": PERIOD})
+    endpoint = OnAStallingFileSystem(testbed, service, "endpoint", engine=ENGINE, config={"heartbeat_period": PERIOD})
     testbed.endpoints.append(endpoint)
     endpoint.configure()
     endpoint.start()
-    script = service.sdk("4.19.0").start(
-        GATED
-        + """
+    script = gated.submit(service, endpoint, """
 import os
 
 def talks(marks, name):
@@ -126,23 +108,18 @@ with executor(endpoint) as ex:
     waiting = submitted(ex, "waiting")
     report("submitted")
     report([outcome(future) for future in (running, talking, waiting)])
-""",
-        endpoint.id,
-        marks,
-    )
-    script.wait_for_report()
-    for name in ("running", "talking"):
-        until(lambda: begun(marks, name), "the task runs")
+""")
+    gated.wait_until_begun("running", "talking")
     endpoint.flag.touch()
-    for name in ("stalled", "waiting.open", "talking.open"):
-        (marks / name).touch()
+    (gated.marks / "stalled").touch()
+    gated.open("waiting", "talking")
     script.wait_for_report(2)
     end = time.monotonic() + STALL
     while time.monotonic() < end:
         assert endpoint.online(), "the service hears of it"
         time.sleep(0.5)
-    (marks / "running.open").touch()
+    gated.open("running")
     endpoint.flag.unlink()
     assert script.wait_for_report(3) == [["value", f"{name} ran"] for name in ("running", "talking", "waiting")]
     script.finish()
-    assert [len(begun(marks, name)) for name in ("running", "talking", "waiting")] == [1, 1, 1]
+    gated.assert_begun_once("running", "talking", "waiting")
