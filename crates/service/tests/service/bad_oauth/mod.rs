@@ -24,6 +24,11 @@ pub struct Case {
     pub said: Said,
 }
 
+/// Cases that are refused alike.
+pub fn each<const N: usize>(said: Said, cases: [(&'static str, RequestBuilder); N]) -> Vec<Case> {
+    cases.into_iter().map(|(what, request)| Case { what, request, said }).collect()
+}
+
 /// How a case is refused.
 #[derive(Clone, Copy, Debug)]
 pub enum Said {

@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::Said::{Compute, Ignored, Inactive, OAuth, Problem};
-use super::{Case, NOT_FOR_LOGS, access_token, by, form, play};
+use super::{Case, NOT_FOR_LOGS, access_token, by, each, form, play};
 use crate::support::{COMPUTE, Farcall};
 
 const TOKEN: &str = "/v2/oauth2/token";
@@ -26,216 +26,128 @@ async fn bad_requests_for_tokens() {
     let own = |body: &str| by(form(&service, TOKEN, body), &client);
     let many: String = (0..100).map(|n| format!("&p{n}=1")).collect();
     let header = |value: String| token(grant.clone()).header("authorization", value);
-    let cases = vec![
-        Case { what: "no client", request: token(grant.clone()), said: OAuth(401, "invalid_client") },
-        Case {
-            what: "wrong secret",
-            request: token(grant.clone()).basic_auth(id, Some(NOT_FOR_LOGS)),
-            said: OAuth(401, "invalid_client"),
-        },
-        Case {
-            what: "empty secret",
-            request: token(grant.clone()).basic_auth(id, Some("")),
-            said: OAuth(401, "invalid_client"),
-        },
-        Case {
-            what: "no secret at all",
-            request: token(grant.clone()).basic_auth(id, None::<&str>),
-            said: OAuth(401, "invalid_client"),
-        },
-        Case {
-            what: "a secret cut short",
-            request: token(grant.clone()).basic_auth(id, Some(&secret[..42])),
-            said: OAuth(401, "invalid_client"),
-        },
-        Case {
-            what: "a secret with something behind it",
-            request: token(grant.clone()).basic_auth(id, Some(format!("{secret}x"))),
-            said: OAuth(401, "invalid_client"),
-        },
-        Case {
-            what: "a very long secret",
-            request: token(grant.clone()).basic_auth(id, Some(NOT_FOR_LOGS.repeat(500))),
-            said: OAuth(401, "invalid_client"),
-        },
-        Case {
-            what: "another client's secret",
-            request: token(grant.clone()).basic_auth(&other.id, Some(secret)),
-            said: OAuth(401, "invalid_client"),
-        },
-        Case {
-            what: "a client that isn't there",
-            request: token(grant.clone()).basic_auth(STRANGER, Some(secret)),
-            said: OAuth(401, "invalid_client"),
-        },
-        Case {
-            what: "a name for an id",
-            request: token(grant.clone()).basic_auth("tester", Some(secret)),
-            said: OAuth(401, "invalid_client"),
-        },
-        Case {
-            what: "a statement for an id",
-            request: token(grant.clone()).basic_auth(format!("{id}' OR '1'='1"), Some(NOT_FOR_LOGS)),
-            said: OAuth(401, "invalid_client"),
-        },
-        Case {
-            what: "the hash of the secret",
-            request: token(grant.clone())
-                .basic_auth(id, Some(URL_SAFE_NO_PAD.encode(<sha2::Sha256 as sha2::Digest>::digest(secret)))),
-            said: OAuth(401, "invalid_client"),
-        },
-        Case {
-            what: "two headers",
-            request: by(by(token(grant.clone()), &client), &other),
-            said: OAuth(401, "invalid_client"),
-        },
-        Case {
-            what: "a header that isn't base64",
-            request: header(format!("Basic {NOT_FOR_LOGS}!")),
-            said: OAuth(401, "invalid_client"),
-        },
-        Case {
-            what: "a header that isn't UTF-8",
-            request: header(format!("Basic {}", STANDARD.encode([0xff, b':', 0xfe]))),
-            said: OAuth(401, "invalid_client"),
-        },
-        Case {
-            what: "a bearer where a client belongs",
-            request: token(grant.clone()).bearer_auth(&client.token),
-            said: OAuth(401, "invalid_client"),
-        },
-        Case {
-            what: "wrong secret in the form",
-            request: token(format!("{grant}&client_id={id}&client_secret={NOT_FOR_LOGS}")),
-            said: OAuth(401, "invalid_client"),
-        },
-        Case {
-            what: "only the id of a client with a secret",
-            request: token(format!("{grant}&client_id={id}")),
-            said: OAuth(401, "invalid_client"),
-        },
-        Case {
-            what: "only a secret",
-            request: token(format!("{grant}&client_secret={secret}")),
-            said: OAuth(401, "invalid_client"),
-        },
-        Case {
-            what: "a native application with a made-up secret",
-            request: token(format!("{grant}&client_id={NATIVE}&client_secret={NOT_FOR_LOGS}")),
-            said: OAuth(401, "invalid_client"),
-        },
-        Case {
-            what: "a native application by Basic",
-            request: token(grant.clone()).basic_auth(NATIVE, Some("")),
-            said: OAuth(401, "invalid_client"),
-        },
-        Case {
-            what: "a native application for itself",
-            request: token(format!("{grant}&client_id={NATIVE}")),
-            said: OAuth(400, "unauthorized_client"),
-        },
-        Case {
-            what: "swapped ids: one in the header, another in the form",
-            request: own(&format!("{grant}&client_id={}", other.id)),
-            said: OAuth(400, "invalid_request"),
-        },
-        Case {
-            what: "two ways to show who it is",
-            request: own(&format!("{grant}&client_id={id}&client_secret={secret}")),
-            said: OAuth(400, "invalid_request"),
-        },
-        Case { what: "no grant", request: own("scope=openid"), said: OAuth(400, "invalid_request") },
-        Case {
-            what: "an empty grant",
-            request: own("grant_type=&scope=openid"),
-            said: OAuth(400, "invalid_request"),
-        },
-        Case {
-            what: "a grant that OAuth 2.1 dropped",
-            request: own(&format!("grant_type=password&username=a&password={NOT_FOR_LOGS}&scope=openid")),
-            said: OAuth(400, "unsupported_grant_type"),
-        },
-        Case {
-            what: "a grant nobody knows",
-            request: own("grant_type=urn:x&scope=openid"),
-            said: OAuth(400, "unsupported_grant_type"),
-        },
-        Case {
-            what: "no scope",
-            request: own("grant_type=client_credentials"),
-            said: OAuth(400, "invalid_scope"),
-        },
-        Case {
-            what: "an unknown scope",
-            request: own("grant_type=client_credentials&scope=all"),
-            said: OAuth(400, "invalid_scope"),
-        },
-        Case {
-            what: "a known and an unknown scope",
-            request: own("grant_type=client_credentials&scope=openid+all"),
-            said: OAuth(400, "invalid_scope"),
-        },
-        Case {
-            what: "a scope that only looks like one",
-            request: own(&format!("grant_type=client_credentials&scope={COMPUTE}/")),
-            said: OAuth(400, "invalid_scope"),
-        },
-        Case {
-            what: "the scope twice",
-            request: own(&format!("{grant}&scope=openid")),
-            said: OAuth(400, "invalid_request"),
-        },
-        Case {
-            what: "the grant twice, alike",
-            request: own(&format!("{grant}&grant_type=client_credentials")),
-            said: OAuth(400, "invalid_request"),
-        },
-        Case {
-            what: "the grant twice, once in other letters",
-            request: own(&format!("{grant}&grant%5Ftype=password")),
-            said: OAuth(400, "invalid_request"),
-        },
-        Case {
-            what: "parameters in the URL",
-            request: by(form(&service, &format!("{TOKEN}?{grant}"), ""), &client),
-            said: OAuth(400, "invalid_request"),
-        },
-        Case {
-            what: "parameters in the URL besides",
-            request: by(form(&service, &format!("{TOKEN}?scope=openid"), grant.clone()), &client),
-            said: OAuth(400, "invalid_request"),
-        },
-        Case {
-            what: "a hundred parameters",
-            request: own(&format!("{grant}{many}")),
-            said: OAuth(400, "invalid_request"),
-        },
-        Case {
-            what: "too long",
-            request: own(&format!("{grant}&x={}", "x".repeat(70_000))),
-            said: OAuth(400, "invalid_request"),
-        },
-        Case { what: "nothing", request: own(""), said: OAuth(400, "invalid_request") },
-        Case { what: "bytes", request: own("\u{0}\u{1}%ff%zz&&==&"), said: OAuth(400, "invalid_request") },
-        Case {
-            what: "JSON",
-            request: by(service.request(Method::POST, TOKEN), &client)
-                .json(&json!({"grant_type": "client_credentials", "scope": COMPUTE})),
-            said: OAuth(400, "invalid_request"),
-        },
-        Case {
-            what: "a form that says it is something else",
-            request: by(service.request(Method::POST, TOKEN), &client)
-                .header("content-type", "text/plain")
-                .body(grant.clone()),
-            said: OAuth(400, "invalid_request"),
-        },
-        Case {
-            what: "dependent tokens for no resource server",
-            request: own(&format!("{DEPENDENT}&token={}", client.token)),
-            said: OAuth(400, "unauthorized_client"),
-        },
-    ];
+    let cases = [
+        each(
+            OAuth(401, "invalid_client"),
+            [
+                ("no client", token(grant.clone())),
+                ("wrong secret", token(grant.clone()).basic_auth(id, Some(NOT_FOR_LOGS))),
+                ("empty secret", token(grant.clone()).basic_auth(id, Some(""))),
+                ("no secret at all", token(grant.clone()).basic_auth(id, None::<&str>)),
+                ("a secret cut short", token(grant.clone()).basic_auth(id, Some(&secret[..42]))),
+                (
+                    "a secret with something behind it",
+                    token(grant.clone()).basic_auth(id, Some(format!("{secret}x"))),
+                ),
+                ("a very long secret", token(grant.clone()).basic_auth(id, Some(NOT_FOR_LOGS.repeat(500)))),
+                ("another client's secret", token(grant.clone()).basic_auth(&other.id, Some(secret))),
+                ("a client that isn't there", token(grant.clone()).basic_auth(STRANGER, Some(secret))),
+                ("a name for an id", token(grant.clone()).basic_auth("tester", Some(secret))),
+                (
+                    "a statement for an id",
+                    token(grant.clone()).basic_auth(format!("{id}' OR '1'='1"), Some(NOT_FOR_LOGS)),
+                ),
+                (
+                    "the hash of the secret",
+                    token(grant.clone()).basic_auth(
+                        id,
+                        Some(URL_SAFE_NO_PAD.encode(<sha2::Sha256 as sha2::Digest>::digest(secret))),
+                    ),
+                ),
+                ("two headers", by(by(token(grant.clone()), &client), &other)),
+                ("a header that isn't base64", header(format!("Basic {NOT_FOR_LOGS}!"))),
+                (
+                    "a header that isn't UTF-8",
+                    header(format!("Basic {}", STANDARD.encode([0xff, b':', 0xfe]))),
+                ),
+                ("a bearer where a client belongs", token(grant.clone()).bearer_auth(&client.token)),
+                (
+                    "wrong secret in the form",
+                    token(format!("{grant}&client_id={id}&client_secret={NOT_FOR_LOGS}")),
+                ),
+                ("only the id of a client with a secret", token(format!("{grant}&client_id={id}"))),
+                ("only a secret", token(format!("{grant}&client_secret={secret}"))),
+                (
+                    "a native application with a made-up secret",
+                    token(format!("{grant}&client_id={NATIVE}&client_secret={NOT_FOR_LOGS}")),
+                ),
+                ("a native application by Basic", token(grant.clone()).basic_auth(NATIVE, Some(""))),
+            ],
+        ),
+        each(
+            OAuth(400, "unauthorized_client"),
+            [
+                ("a native application for itself", token(format!("{grant}&client_id={NATIVE}"))),
+                (
+                    "dependent tokens for no resource server",
+                    own(&format!("{DEPENDENT}&token={}", client.token)),
+                ),
+            ],
+        ),
+        each(
+            OAuth(400, "invalid_request"),
+            [
+                (
+                    "swapped ids: one in the header, another in the form",
+                    own(&format!("{grant}&client_id={}", other.id)),
+                ),
+                (
+                    "two ways to show who it is",
+                    own(&format!("{grant}&client_id={id}&client_secret={secret}")),
+                ),
+                ("no grant", own("scope=openid")),
+                ("an empty grant", own("grant_type=&scope=openid")),
+                ("the scope twice", own(&format!("{grant}&scope=openid"))),
+                ("the grant twice, alike", own(&format!("{grant}&grant_type=client_credentials"))),
+                ("the grant twice, once in other letters", own(&format!("{grant}&grant%5Ftype=password"))),
+                ("parameters in the URL", by(form(&service, &format!("{TOKEN}?{grant}"), ""), &client)),
+                (
+                    "parameters in the URL besides",
+                    by(form(&service, &format!("{TOKEN}?scope=openid"), grant.clone()), &client),
+                ),
+                ("a hundred parameters", own(&format!("{grant}{many}"))),
+                ("too long", own(&format!("{grant}&x={}", "x".repeat(70_000)))),
+                ("nothing", own("")),
+                ("bytes", own("\u{0}\u{1}%ff%zz&&==&")),
+                (
+                    "JSON",
+                    by(service.request(Method::POST, TOKEN), &client)
+                        .json(&json!({"grant_type": "client_credentials", "scope": COMPUTE})),
+                ),
+                (
+                    "a form that says it is something else",
+                    by(service.request(Method::POST, TOKEN), &client)
+                        .header("content-type", "text/plain")
+                        .body(grant.clone()),
+                ),
+            ],
+        ),
+        each(
+            OAuth(400, "unsupported_grant_type"),
+            [
+                (
+                    "a grant that OAuth 2.1 dropped",
+                    own(&format!("grant_type=password&username=a&password={NOT_FOR_LOGS}&scope=openid")),
+                ),
+                ("a grant nobody knows", own("grant_type=urn:x&scope=openid")),
+            ],
+        ),
+        each(
+            OAuth(400, "invalid_scope"),
+            [
+                ("no scope", own("grant_type=client_credentials")),
+                ("an unknown scope", own("grant_type=client_credentials&scope=all")),
+                ("a known and an unknown scope", own("grant_type=client_credentials&scope=openid+all")),
+                (
+                    "a scope that only looks like one",
+                    own(&format!("grant_type=client_credentials&scope={COMPUTE}/")),
+                ),
+            ],
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     play(&service, cases, &[secret, &other.secret, &client.token, &other.token]).await;
 }
 
@@ -249,111 +161,82 @@ async fn bad_requests_about_tokens() {
     let dependent = |body: String| by(form(&service, TOKEN, format!("{DEPENDENT}&{body}")), &server);
     let revoke = |body: String| form(&service, REVOKE, body);
     let about = format!("token={}", client.token);
-    let cases = vec![
-        Case {
-            what: "introspection by nobody",
-            request: form(&service, INTROSPECT, about.clone()),
-            said: OAuth(401, "invalid_client"),
-        },
-        Case {
-            what: "introspection with a wrong secret",
-            request: form(&service, INTROSPECT, about.clone()).basic_auth(&server.id, Some(NOT_FOR_LOGS)),
-            said: OAuth(401, "invalid_client"),
-        },
-        Case {
-            what: "introspection by a native application",
-            request: form(&service, INTROSPECT, format!("{about}&client_id={NATIVE}")),
-            said: OAuth(401, "invalid_client"),
-        },
-        Case {
-            what: "introspection by a client that is no resource server",
-            request: by(form(&service, INTROSPECT, about.clone()), &other),
-            said: Inactive,
-        },
-        Case {
-            what: "introspection of a token for another resource server",
-            request: introspect(format!("token={openid}")),
-            said: Inactive,
-        },
-        Case {
-            what: "introspection of a token that never was",
-            request: introspect(format!("token={NOT_FOR_LOGS}")),
-            said: Inactive,
-        },
-        Case {
-            what: "introspection of a secret",
-            request: introspect(format!("token={}", client.secret)),
-            said: Inactive,
-        },
-        Case {
-            what: "introspection of a token with something behind it",
-            request: introspect(format!("{about}x")),
-            said: Inactive,
-        },
-        Case {
-            what: "introspection of nothing",
-            request: introspect("include=identity_set".to_owned()),
-            said: OAuth(400, "invalid_request"),
-        },
-        Case {
-            what: "introspection of two",
-            request: introspect(format!("{about}&token={openid}")),
-            said: OAuth(400, "invalid_request"),
-        },
-        Case {
-            what: "dependent tokens for one that never was",
-            request: dependent(format!("token={NOT_FOR_LOGS}")),
-            said: OAuth(400, "invalid_grant"),
-        },
-        Case {
-            what: "dependent tokens for another resource server's",
-            request: dependent(format!("token={openid}")),
-            said: OAuth(400, "invalid_grant"),
-        },
-        Case {
-            what: "dependent tokens that reach further",
-            request: dependent(format!("{about}&scope={COMPUTE}")),
-            said: OAuth(400, "invalid_scope"),
-        },
-        Case {
-            what: "dependent tokens that administer",
-            request: dependent(format!(
-                "{about}&scope=openid+urn:globus:auth:scope:auth.globus.org:manage_projects"
-            )),
-            said: OAuth(400, "invalid_scope"),
-        },
-        Case {
-            what: "dependent tokens for nothing",
-            request: dependent("scope=openid".to_owned()),
-            said: OAuth(400, "invalid_request"),
-        },
-        Case {
-            what: "revoking by nobody",
-            request: revoke(about.clone()),
-            said: OAuth(401, "invalid_client"),
-        },
-        Case {
-            what: "revoking with a wrong secret",
-            request: revoke(about.clone()).basic_auth(&client.id, Some(NOT_FOR_LOGS)),
-            said: OAuth(401, "invalid_client"),
-        },
-        Case { what: "revoking another's", request: by(revoke(about.clone()), &other), said: Ignored },
-        Case {
-            what: "revoking another's as a native application",
-            request: revoke(format!("{about}&client_id={NATIVE}")),
-            said: Ignored,
-        },
-        Case {
-            what: "revoking nothing",
-            request: by(revoke(String::new()), &client),
-            said: OAuth(400, "invalid_request"),
-        },
-        Case {
-            what: "revoking two",
-            request: by(revoke(format!("{about}&token={openid}")), &client),
-            said: OAuth(400, "invalid_request"),
-        },
-    ];
+    let cases = [
+        each(
+            OAuth(401, "invalid_client"),
+            [
+                ("introspection by nobody", form(&service, INTROSPECT, about.clone())),
+                (
+                    "introspection with a wrong secret",
+                    form(&service, INTROSPECT, about.clone()).basic_auth(&server.id, Some(NOT_FOR_LOGS)),
+                ),
+                (
+                    "introspection by a native application",
+                    form(&service, INTROSPECT, format!("{about}&client_id={NATIVE}")),
+                ),
+                ("revoking by nobody", revoke(about.clone())),
+                (
+                    "revoking with a wrong secret",
+                    revoke(about.clone()).basic_auth(&client.id, Some(NOT_FOR_LOGS)),
+                ),
+            ],
+        ),
+        each(
+            Inactive,
+            [
+                (
+                    "introspection by a client that is no resource server",
+                    by(form(&service, INTROSPECT, about.clone()), &other),
+                ),
+                (
+                    "introspection of a token for another resource server",
+                    introspect(format!("token={openid}")),
+                ),
+                ("introspection of a token that never was", introspect(format!("token={NOT_FOR_LOGS}"))),
+                ("introspection of a secret", introspect(format!("token={}", client.secret))),
+                ("introspection of a token with something behind it", introspect(format!("{about}x"))),
+            ],
+        ),
+        each(
+            OAuth(400, "invalid_request"),
+            [
+                ("introspection of nothing", introspect("include=identity_set".to_owned())),
+                ("introspection of two", introspect(format!("{about}&token={openid}"))),
+                ("dependent tokens for nothing", dependent("scope=openid".to_owned())),
+                ("revoking nothing", by(revoke(String::new()), &client)),
+                ("revoking two", by(revoke(format!("{about}&token={openid}")), &client)),
+            ],
+        ),
+        each(
+            OAuth(400, "invalid_grant"),
+            [
+                ("dependent tokens for one that never was", dependent(format!("token={NOT_FOR_LOGS}"))),
+                ("dependent tokens for another resource server's", dependent(format!("token={openid}"))),
+            ],
+        ),
+        each(
+            OAuth(400, "invalid_scope"),
+            [
+                ("dependent tokens that reach further", dependent(format!("{about}&scope={COMPUTE}"))),
+                (
+                    "dependent tokens that administer",
+                    dependent(format!(
+                        "{about}&scope=openid+urn:globus:auth:scope:auth.globus.org:manage_projects"
+                    )),
+                ),
+            ],
+        ),
+        each(
+            Ignored,
+            [
+                ("revoking another's", by(revoke(about.clone()), &other)),
+                ("revoking another's as a native application", revoke(format!("{about}&client_id={NATIVE}"))),
+            ],
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let secrets = [client.secret.as_str(), &client.token, &other.token, &openid, &server.secret];
     play(&service, cases, &secrets).await;
 }
@@ -414,68 +297,51 @@ async fn bad_tokens() {
         cases.push(Case { what, request: with(&tasks, token), said: Compute(401, "INVALID_AUTH_TOKEN") });
         cases.push(Case { what, request: with(&who, token), said: Problem(401, "UNAUTHORIZED") });
     }
-    cases.extend([
-        Case {
-            what: "a token in the URL",
-            request: service.request(Method::GET, &format!("{tasks}?access_token={}", client.token)),
-            said: Compute(401, "USER_UNAUTHENTICATED"),
-        },
-        Case {
-            what: "two tokens",
-            request: with(&tasks, &client.token).bearer_auth(&client.token),
-            said: Compute(401, "USER_UNAUTHENTICATED"),
-        },
-        Case {
-            what: "a token of the identity service at compute",
-            request: with(&tasks, &openid),
-            said: Compute(403, "INSUFFICIENT_AUTH_SCOPE"),
-        },
-        Case {
-            what: "a token of compute at the identity service",
-            request: with(&who, &client.token),
-            said: Problem(403, "FORBIDDEN"),
-        },
-        Case {
-            what: "who is it, without openid",
-            request: with(&who, &projects),
-            said: Problem(403, "FORBIDDEN"),
-        },
-        Case {
-            what: "identities without a token",
-            request: service.request(Method::GET, &identities),
-            said: Problem(401, "UNAUTHORIZED"),
-        },
-        Case {
-            what: "identities with openid alone",
-            request: with(&identities, &openid),
-            said: Problem(403, "FORBIDDEN"),
-        },
-        Case {
-            what: "identities with all that is about oneself",
-            request: with(&identities, &email),
-            said: Problem(403, "FORBIDDEN"),
-        },
-        Case {
-            what: "identities twice",
-            request: with(&format!("{identities}&ids={STRANGER}"), &names),
-            said: Problem(400, "BAD_REQUEST"),
-        },
-        Case {
-            what: "identities by both",
-            request: with(&format!("{identities}&usernames=a@b"), &names),
-            said: Problem(400, "BAD_REQUEST"),
-        },
-        Case {
-            what: "identities by a statement",
-            request: with("/v2/api/identities?ids='%20OR%201=1", &names),
-            said: Problem(400, "BAD_REQUEST"),
-        },
-        Case {
-            what: "a thousand identities",
-            request: with(&format!("/v2/api/identities?ids={}", [STRANGER; 1000].join(",")), &names),
-            said: Problem(400, "BAD_REQUEST"),
-        },
-    ]);
+    cases.extend(
+        [
+            each(
+                Compute(401, "USER_UNAUTHENTICATED"),
+                [
+                    (
+                        "a token in the URL",
+                        service.request(Method::GET, &format!("{tasks}?access_token={}", client.token)),
+                    ),
+                    ("two tokens", with(&tasks, &client.token).bearer_auth(&client.token)),
+                ],
+            ),
+            each(
+                Compute(403, "INSUFFICIENT_AUTH_SCOPE"),
+                [("a token of the identity service at compute", with(&tasks, &openid))],
+            ),
+            each(
+                Problem(403, "FORBIDDEN"),
+                [
+                    ("a token of compute at the identity service", with(&who, &client.token)),
+                    ("who is it, without openid", with(&who, &projects)),
+                    ("identities with openid alone", with(&identities, &openid)),
+                    ("identities with all that is about oneself", with(&identities, &email)),
+                ],
+            ),
+            each(
+                Problem(401, "UNAUTHORIZED"),
+                [("identities without a token", service.request(Method::GET, &identities))],
+            ),
+            each(
+                Problem(400, "BAD_REQUEST"),
+                [
+                    ("identities twice", with(&format!("{identities}&ids={STRANGER}"), &names)),
+                    ("identities by both", with(&format!("{identities}&usernames=a@b"), &names)),
+                    ("identities by a statement", with("/v2/api/identities?ids='%20OR%201=1", &names)),
+                    (
+                        "a thousand identities",
+                        with(&format!("/v2/api/identities?ids={}", [STRANGER; 1000].join(",")), &names),
+                    ),
+                ],
+            ),
+        ]
+        .into_iter()
+        .flatten(),
+    );
     let secrets =
         [client.secret.as_str(), &client.token, &openid, &id_token, &projects, &names, &email, &revoked];
     play(&service, cases, &secrets).await;
