@@ -2,16 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{COMPUTE, Client, FakeEndpoint, Farcall, send, service_with_endpoint};
-use crate::visitor::{Visitor, authorize, exchange, person};
+use crate::support::{Client, FakeEndpoint, Farcall, send, service_with_endpoint};
+use crate::visitor::{client_of_person, person};
 
 const ADMIN: &str = "admin@example.edu";
 const BOB: &str = "bob@example.edu";
-
-async fn herself(service: &Farcall, any: &Client, username: &str) -> Client {
-    let code = Visitor::new(service).code(&authorize(service, &[("scope", Some(COMPUTE))]), username).await;
-    any.with_token(&exchange(service, &code, &[]).await.ok()["access_token"])
-}
 
 async fn listed(client: &Client, query: &str) -> Vec<String> {
     let listed = client.get(&format!("/v2/endpoints{query}")).await.ok();
@@ -27,7 +22,8 @@ async fn over_rest() {
         person(&service, username);
     }
     service.administer(&["user", "edit", ADMIN, "--administrator", "true"], "");
-    let (admin, bob) = (herself(&service, &owner, ADMIN).await, herself(&service, &owner, BOB).await);
+    let (admin, bob) =
+        (client_of_person(&service, &owner, ADMIN).await, client_of_person(&service, &owner, BOB).await);
     let registration = owner.register().await;
     let id = registration.id();
     let endpoint = FakeEndpoint::connect(&registration).await;

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::{COMPUTE, Client, FakeEndpoint, Farcall, Registration, endpoint_body, open};
-use crate::visitor::{PASSWORD, Visitor, authorize, exchange, person};
+use crate::visitor::{PASSWORD, Visitor, authorize, client_of_person, exchange, log_in, person};
 
 const TASK: &str = "/v2/tasks/00000000-0000-4000-8000-000000000000";
 const ALICE: &str = "alice@example.edu";
@@ -43,10 +43,15 @@ async fn refused(url: &str) -> String {
     opened.err().map(|error| error.to_string()).unwrap_or_else(|| panic!("{url} opens a connection"))
 }
 
-/// `username` at the compute routes, through the SDK's application.
-async fn herself(service: &Farcall, any: &Client, username: &str) -> Client {
-    let code = Visitor::new(service).code(&authorize(service, &[("scope", Some(COMPUTE))]), username).await;
-    any.with_token(&exchange(service, &code, &[]).await.ok()["access_token"])
+/// A service, Alice, and a client that is linked with her.
+async fn with_linked_client() -> (Farcall, Client, Client) {
+    let service = Farcall::start();
+    let client = service.client().await;
+    person(&service, ALICE);
+    let alice = client_of_person(&service, &client, ALICE).await;
+    service.administer(&["user", "link", &client.id, ALICE], "");
+    let linked = client.with_token(&client.grant(COMPUTE).await.ok()["access_token"]);
+    (service, alice, linked)
 }
 
 /// Makes `child` a user endpoint of `manager` in the database.
@@ -124,7 +129,7 @@ async fn what_a_person_runs_ends_when_they_are_disabled_reset_or_removed() {
     let bystander = FakeEndpoint::connect(&other.register().await).await;
     for command in ["disable", "reset", "remove"] {
         let id = person(&service, ALICE);
-        let alice = herself(&service, &any, ALICE).await;
+        let alice = client_of_person(&service, &any, ALICE).await;
         let plain = alice.register().await;
         // Her manager, and a user endpoint of somebody else's that runs on her machine.
         let template = json!({"endpoint_name": "m", "metadata": {"user_config_template": "engine: {}"}});
@@ -142,7 +147,7 @@ async fn what_a_person_runs_ends_when_they_are_disabled_reset_or_removed() {
         alice.get(TASK).await.refused(401, "INVALID_AUTH_TOKEN");
         if command == "disable" {
             service.administer(&["user", "enable", ALICE], "");
-            let alice = herself(&service, &any, ALICE).await;
+            let alice = client_of_person(&service, &any, ALICE).await;
             open(alice.register_again(plain.id()).await.url()).await;
         }
         if command != "remove" {
@@ -157,14 +162,9 @@ async fn what_a_person_runs_ends_when_they_are_disabled_reset_or_removed() {
 
 #[tokio::test]
 async fn with_a_linked_client_end_the_endpoints_that_it_registered_and_no_others() {
-    let service = Farcall::start();
-    let client = service.client().await;
-    person(&service, ALICE);
-    let alice = herself(&service, &client, ALICE).await;
-    service.administer(&["user", "link", &client.id, ALICE], "");
-    let linked = client.with_token(&client.grant(COMPUTE).await.ok()["access_token"]);
+    let (service, alice, client) = with_linked_client().await;
     let hers = FakeEndpoint::connect(&alice.register().await).await;
-    let its = linked.register().await;
+    let its = client.register().await;
     let (connection, _channel) = open(its.url()).await;
     service.administer(&["client", "disable", &client.id], "");
     end(&[&connection]).await;
@@ -258,22 +258,17 @@ async fn who_is_taken_out_of_a_group_loses_all_that_they_hold_and_logs_in_again_
 
 #[tokio::test]
 async fn a_group_gave_to_all_of_a_set_what_it_gave_to_one() {
-    let service = Farcall::start();
-    let client = service.client().await;
-    person(&service, ALICE);
-    let alice = herself(&service, &client, ALICE).await;
-    service.administer(&["user", "link", &client.id, ALICE], "");
-    let linked = client.with_token(&client.grant(COMPUTE).await.ok()["access_token"]);
+    let (service, alice, client) = with_linked_client().await;
     let group = service.administer(&["group", "add", "climate"], "")["id"].as_str().unwrap().to_owned();
     service.administer(&["group", "members", &group, "--add", &client.id], "");
-    let path = shared(&linked, &group).await;
-    for by in [&alice, &linked] {
+    let path = shared(&client, &group).await;
+    for by in [&alice, &client] {
         by.get(&path).await.ok();
     }
     let (connection, _channel) = open(alice.register().await.url()).await;
     service.administer(&["group", "members", &group, "--remove", &client.id], "");
     end(&[&connection]).await;
-    for by in [&alice, &linked] {
+    for by in [&alice, &client] {
         by.get(&path).await.refused(401, "INVALID_AUTH_TOKEN");
     }
 }
@@ -284,7 +279,7 @@ async fn a_request_that_was_under_way_gets_nothing_that_outlives_the_end_of_its_
     let service = Farcall::start();
     let any = service.client().await;
     person(&service, ALICE);
-    let alice = herself(&service, &any, ALICE).await;
+    let alice = client_of_person(&service, &any, ALICE).await;
     let body = endpoint_body().to_string();
     let (first, rest) = body.split_at(10);
     let head = format!(
@@ -324,8 +319,7 @@ async fn what_has_expired_says_so() {
     let mut service = Farcall::start();
     let client = service.client().await;
     person(&service, ALICE);
-    let code = Visitor::new(&service).code(&authorize(&service, &[]), ALICE).await;
-    let given = exchange(&service, &code, &[]).await.ok();
+    let given = log_in(&service, ALICE, &[]).await.ok();
     let late = Visitor::new(&service).code(&authorize(&service, &[]), ALICE).await;
     let url = client.get("/v2/get_amqp_result_connection_url").await.ok();
     service.stop();

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{COMPUTE, Farcall, connection_ends, send};
-use crate::visitor::{Visitor, authorize, exchange, person};
+use crate::visitor::{client_of_person, log_in, person};
 
 const PASSWORD: &str = "correct horse battery";
 const TASK: &str = "/v2/tasks/00000000-0000-4000-8000-000000000000";
@@ -224,9 +224,7 @@ async fn a_linked_client_acts_for_the_person() {
     let client = client.with_token(&token);
     assert_eq!(openid.get("/v2/oauth2/userinfo").await.ok()["sub"], alice.as_str());
     let endpoint = client.register().await;
-    let mut browser = Visitor::new(&service);
-    let code = browser.code(&authorize(&service, &[("scope", Some(COMPUTE))]), "alice@example.edu").await;
-    let herself = client.with_token(&exchange(&service, &code, &[]).await.ok()["access_token"]);
+    let herself = client_of_person(&service, &client, "alice@example.edu").await;
     let owned = herself.get("/v2/endpoints").await.ok();
     assert_eq!(owned[0]["uuid"], endpoint.id(), "what it makes is hers: {owned}");
 
@@ -373,9 +371,7 @@ async fn administrators_of_the_service_stop_any_endpoint_and_see_every_project()
     for username in ["alice@example.edu", "bob@example.edu"] {
         person(&service, username);
         let scope = format!("openid {manage} {COMPUTE}");
-        let asked = authorize(&service, &[("scope", Some(&scope))]);
-        let code = Visitor::new(&service).code(&asked, username).await;
-        let answer = exchange(&service, &code, &[]).await.ok();
+        let answer = log_in(&service, username, &[("scope", Some(&scope))]).await.ok();
         tokens.push((answer["access_token"].clone(), answer["other_tokens"][0]["access_token"].clone()));
     }
     service.administer(&["user", "edit", "alice@example.edu", "--administrator", "true"], "");

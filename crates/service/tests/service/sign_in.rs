@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Farcall};
-use crate::visitor::{PASSWORD, Visitor, authorize, exchange, person, refresh};
+use crate::visitor::{PASSWORD, Visitor, authorize, exchange, log_in, person, refresh};
 
 const ALICE: &str = "alice@example.org";
 const ENDED: &str = "Your session has ended: sign in again.";
@@ -15,6 +15,14 @@ async fn change(service: &Farcall, sql: &'static str) {
     database.close().await;
 }
 
+/// A service, Alice at a browser, and the stock SDK's request.
+fn alice_at_browser() -> (Farcall, Visitor, String) {
+    let service = Farcall::start();
+    person(&service, ALICE);
+    let (visitor, asked) = (Visitor::new(&service), authorize(&service, &[]));
+    (service, visitor, asked)
+}
+
 async fn user_info(service: &Farcall, token: &Value) -> Answer {
     let request = service.request(reqwest::Method::GET, "/v2/oauth2/userinfo");
     crate::support::send(request.bearer_auth(token.as_str().unwrap())).await
@@ -24,8 +32,7 @@ async fn user_info(service: &Farcall, token: &Value) -> Answer {
 async fn a_code_becomes_tokens_and_an_id_token() {
     let service = Farcall::start();
     let alice = person(&service, ALICE);
-    let code = Visitor::new(&service).code(&authorize(&service, &[("nonce", Some("n1"))]), ALICE).await;
-    let answer = exchange(&service, &code, &[]).await;
+    let answer = log_in(&service, ALICE, &[("nonce", Some("n1"))]).await;
     assert_eq!(answer.headers["cache-control"], "no-store");
     let answer = answer.ok();
     assert_eq!(answer["resource_server"], "auth.globus.org");
@@ -47,18 +54,14 @@ async fn a_code_becomes_tokens_and_an_id_token() {
 async fn without_offline_there_is_nothing_to_refresh() {
     let service = Farcall::start();
     person(&service, ALICE);
-    let code = Visitor::new(&service).code(&authorize(&service, &[("access_type", None)]), ALICE).await;
-    let answer = exchange(&service, &code, &[]).await.ok();
+    let answer = log_in(&service, ALICE, &[("access_type", None)]).await.ok();
     assert!(answer.get("refresh_token").is_none());
     assert!(answer["other_tokens"][0].get("refresh_token").is_none());
 }
 
 #[tokio::test]
 async fn a_code_used_twice_ends_what_it_gave() {
-    let service = Farcall::start();
-    person(&service, ALICE);
-    let mut visitor = Visitor::new(&service);
-    let asked = authorize(&service, &[]);
+    let (service, mut visitor, asked) = alice_at_browser();
     let code = visitor.code(&asked, ALICE).await;
     let given = exchange(&service, &code, &[]).await.ok();
     let other = visitor.allow(&asked).await;
@@ -95,8 +98,7 @@ async fn one_of_many_exchanges_at_once_wins_and_then_nobody() {
 async fn refresh_tokens_rotate_and_a_lost_answer_locks_nobody_out() {
     let service = Farcall::start();
     person(&service, ALICE);
-    let code = Visitor::new(&service).code(&authorize(&service, &[]), ALICE).await;
-    let given = exchange(&service, &code, &[]).await.ok();
+    let given = log_in(&service, ALICE, &[]).await.ok();
     let first = given["refresh_token"].as_str().unwrap();
     let next = refresh(&service, first).await.ok();
     assert_eq!(next["other_tokens"], json!([]));
@@ -123,8 +125,7 @@ async fn refresh_tokens_rotate_and_a_lost_answer_locks_nobody_out() {
 async fn the_grace_for_a_lost_answer_is_short() {
     let service = Farcall::start();
     person(&service, ALICE);
-    let code = Visitor::new(&service).code(&authorize(&service, &[]), ALICE).await;
-    let given = exchange(&service, &code, &[]).await.ok();
+    let given = log_in(&service, ALICE, &[]).await.ok();
     let first = given["refresh_token"].as_str().unwrap();
     let next = refresh(&service, first).await.ok();
     change(
@@ -138,10 +139,7 @@ async fn the_grace_for_a_lost_answer_is_short() {
 
 #[tokio::test]
 async fn who_is_disabled_is_out_everywhere_and_comes_back_with_nothing() {
-    let service = Farcall::start();
-    person(&service, ALICE);
-    let mut visitor = Visitor::new(&service);
-    let asked = authorize(&service, &[]);
+    let (service, mut visitor, asked) = alice_at_browser();
     let code = visitor.code(&asked, ALICE).await;
     let given = exchange(&service, &code, &[]).await.ok();
     let pending = visitor.allow(&asked).await;
@@ -216,10 +214,7 @@ async fn who_guesses_slows_their_address_and_closes_nobody_out_of_a_browser_that
 
 #[tokio::test]
 async fn a_session_lasts_through_a_restart_and_ends_with_the_sign_out() {
-    let mut service = Farcall::start();
-    person(&service, ALICE);
-    let mut visitor = Visitor::new(&service);
-    let asked = authorize(&service, &[]);
+    let (mut service, mut visitor, asked) = alice_at_browser();
     let planted = "a".repeat(43);
     visitor.cookies.insert("farcall_session".to_owned(), planted.clone());
     visitor.code(&asked, ALICE).await;
@@ -241,10 +236,7 @@ async fn a_session_lasts_through_a_restart_and_ends_with_the_sign_out() {
 
 #[tokio::test]
 async fn a_browser_keeps_its_cookie_longer_than_the_session_lives_and_is_told_that_it_has_ended() {
-    let service = Farcall::start();
-    person(&service, ALICE);
-    let mut visitor = Visitor::new(&service);
-    let asked = authorize(&service, &[]);
+    let (service, mut visitor, asked) = alice_at_browser();
     let sent = visitor.sign_in(&asked, ALICE, PASSWORD).await;
     let cookie =
         sent.headers.get_all("set-cookie").iter().find(|it| it.to_str().unwrap().contains("_session="));

@@ -262,15 +262,14 @@ async fn who_may_use_a_manager() {
 /// A manager that serves everybody maps people to accounts of its machine by all their identities.
 #[tokio::test]
 async fn a_privileged_manager_is_told_all_identities_of_whoever_submits() {
-    use crate::visitor::{Visitor, authorize, exchange, person};
+    use crate::visitor::{log_in, person};
     let (work, home) = ("alice@example.edu", "alice@lab.example.org");
     let service = Farcall::start();
     let owner = service.client().await;
     let mut manager = FakeManager::connect(register(&owner, true).await).await;
     let (alice, second) = (person(&service, work), person(&service, home));
     service.administer(&["user", "link", home, work], "");
-    let code = Visitor::new(&service).code(&authorize(&service, &[]), work).await;
-    let given = exchange(&service, &code, &[]).await.ok();
+    let given = log_in(&service, work, &[]).await.ok();
     let client = owner.with_token(&given["other_tokens"][0]["access_token"]);
     let id = manager.id().to_owned();
     let hers = {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
-use crate::support::{Answer, COMPUTE, Farcall, send};
+use crate::support::{Answer, COMPUTE, Client, Farcall, send};
 
 pub const NATIVE: &str = wire::rest::auth::NATIVE_CLIENT;
 pub const PASSWORD: &str = "correct-horse-not-for-logs";
@@ -168,6 +168,17 @@ pub fn exchange_form(service: &Farcall, code: &str, changes: &[(&str, &str)]) ->
         pairs.push((name, value));
     }
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// Signs in and exchanges the code, with changes to the stock SDK's request.
+pub async fn log_in(service: &Farcall, username: &str, changes: &[(&str, Option<&str>)]) -> Answer {
+    let code = Visitor::new(service).code(&authorize(service, changes), username).await;
+    exchange(service, &code, &[]).await
+}
+
+/// `username` at the compute routes, through the SDK's application. `any` is a client of the same service.
+pub async fn client_of_person(service: &Farcall, any: &Client, username: &str) -> Client {
+    any.with_token(&log_in(service, username, &[("scope", Some(COMPUTE))]).await.ok()["access_token"])
 }
 
 pub async fn refresh(service: &Farcall, refresh_token: &str) -> Answer {
