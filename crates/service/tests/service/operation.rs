@@ -1,26 +1,20 @@
-//! Tests of what operators rely on: health, metrics, listeners, certificates, signals.
+//! Tests of what operators rely on: health, metrics, the log, signals.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener as Bound};
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use reqwest::Method;
-use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use wire::Text;
 use wire::message::{Actor, TaskResult, TaskState, TaskTransition};
 
-use crate::support::{FakeEndpoint, Farcall, farcall, until};
+use crate::support::{FakeEndpoint, Farcall};
 
-/// The number of a figure on the page.
-fn figure(page: &str, name: &str) -> f64 {
+/// The value of a metric on the page.
+fn metric(page: &str, name: &str) -> f64 {
     let line = page.lines().find(|line| line.starts_with(&format!("{name} ")));
     let line = line.unwrap_or_else(|| panic!("{name} is not on the page:\n{page}"));
     line.rsplit(' ').next().unwrap().parse().unwrap()
@@ -53,7 +47,7 @@ fn timed_result(task: &str, waited: Duration, ran: Duration) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn health_and_figures() {
+async fn health_and_metrics() {
     let mut service = Farcall::prepared();
     service.start_with(&["--set", "metrics.listen=127.0.0.1:0"], &[]);
     assert_eq!(text(&service, "/healthz").await, (200, "alive\n".to_owned()));
@@ -92,12 +86,12 @@ async fn health_and_figures() {
         ("farcall_task_run_seconds_bucket{le=\"10\"}", 0.0),
         ("farcall_task_run_seconds_bucket{le=\"60\"}", 1.0),
     ] {
-        assert_eq!(figure(&page, name), expected, "{name}");
+        assert_eq!(metric(&page, name), expected, "{name}");
     }
-    let open = figure(&page, "farcall_tasks_open{state=\"waiting\"}")
-        + figure(&page, "farcall_tasks_open{state=\"taken\"}");
+    let open = metric(&page, "farcall_tasks_open{state=\"waiting\"}")
+        + metric(&page, "farcall_tasks_open{state=\"taken\"}");
     assert_eq!(open, 1.0);
-    assert!(figure(&page, "farcall_http_request_seconds_count") >= 5.0);
+    assert!(metric(&page, "farcall_http_request_seconds_count") >= 5.0);
     assert!(!page.contains(&client.id), "nobody is named");
 
     // A request that a proxy passed on is nobody's of this machine.
@@ -145,133 +139,6 @@ async fn a_request_is_found_in_the_log_by_its_id() {
         let other = client.get("/v2/endpoints").await.headers["x-request-id"].to_str().unwrap().to_owned();
         assert!(!service.read_log().lines().any(|line| line.contains(&id) && line.contains(&other)));
     }
-}
-
-/// Authorities and certificates for a test.
-struct Pki {
-    authority: Issuer<'static, KeyPair>,
-    root: rcgen::Certificate,
-}
-
-impl Pki {
-    fn new() -> Pki {
-        let key = KeyPair::generate().unwrap();
-        let mut parameters = CertificateParams::new(Vec::new()).unwrap();
-        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let root = parameters.self_signed(&key).unwrap();
-        Pki { authority: Issuer::new(parameters, key), root }
-    }
-
-    /// Writes a certificate for `localhost` and its key; the certificate.
-    fn issue(&self, certificate: &Path, key: &Path) -> CertificateDer<'static> {
-        self.issue_until(certificate, key, 4000)
-    }
-
-    /// The authority's certificate.
-    fn pem(&self) -> String {
-        self.root.pem()
-    }
-
-    /// The same, good until the beginning of that year.
-    fn issue_until(&self, certificate: &Path, key: &Path, year: i32) -> CertificateDer<'static> {
-        let pair = KeyPair::generate().unwrap();
-        let mut parameters = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        parameters.not_after = rcgen::date_time_ymd(year, 1, 1);
-        parameters.use_authority_key_identifier_extension = true;
-        let made = parameters.signed_by(&pair, &self.authority).unwrap();
-        std::fs::write(key, pair.serialize_pem()).unwrap();
-        std::fs::write(certificate, made.pem()).unwrap();
-        made.der().clone()
-    }
-
-    /// A connection that trusts this authority only.
-    async fn connect(&self, address: SocketAddr) -> tokio_rustls::client::TlsStream<TcpStream> {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(self.root.der().clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let stream = TcpStream::connect(address).await.unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
-    }
-
-    async fn shown(&self, address: SocketAddr) -> CertificateDer<'static> {
-        let stream = self.connect(address).await;
-        stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
-    }
-}
-
-/// A service whose one port speaks everything.
-fn one_port() -> (Farcall, Pki, SocketAddr) {
-    let mut service = Farcall::prepared();
-    let pki = Pki::new();
-    pki.issue(&service.file("certificate.pem"), &service.file("key.pem"));
-    // The port must be known beforehand to be the same in all lists.
-    let address = Bound::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    (service.http, service.amqp) = (format!("http://{address}"), format!("amqp://{address}"));
-    let file = |name: &str| service.file(name).display().to_string();
-    let set = [
-        format!("http.tls_listen={address}"),
-        format!("amqp.tls_listen={address}"),
-        format!("tls.certificate={}", file("certificate.pem")),
-        format!("tls.key={}", file("key.pem")),
-        "amqp.public_host=localhost".to_owned(),
-    ];
-    let arguments: Vec<&str> = set.iter().flat_map(|it| ["--set", it.as_str()]).collect();
-    service.start_with(&arguments, &[]);
-    (service, pki, address)
-}
-
-#[tokio::test]
-async fn one_port_speaks_everything() {
-    let (service, pki, address) = one_port();
-    // Plain HTTP and plain AMQP.
-    let client = service.client().await;
-    let registration = client.register().await;
-    assert!(registration.url().starts_with("amqp://"), "as the request came");
-    FakeEndpoint::connect(&registration).await.leave().await;
-    // HTTP inside TLS, where the broker is told to be found inside TLS, too.
-    let mut stream = pki.connect(address).await;
-    let token = &client.token;
-    let request = format!(
-        "GET /v2/get_amqp_result_connection_url HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.contains("\"connection_url\":\"amqps://client."), "{answer}");
-    assert!(answer.contains(&format!("@localhost:{}/%2F", address.port())), "{answer}");
-    // AMQP inside TLS: the first frame is Connection.Start.
-    let mut stream = pki.connect(address).await;
-    stream.write_all(b"AMQP\x00\x00\x09\x01").await.unwrap();
-    let mut frame = [0; 11];
-    stream.read_exact(&mut frame).await.unwrap();
-    assert_eq!((frame[0], &frame[7..11]), (1, &[0, 10, 0, 10][..]));
-}
-
-#[tokio::test]
-async fn certificates_are_read_anew() {
-    let (service, pki, address) = one_port();
-    let (certificate, key) = (service.file("certificate.pem"), service.file("key.pem"));
-    let first = pki.shown(address).await;
-    // As a file that changes, at once whole.
-    let (new_certificate, new_key) = (service.file("new-certificate"), service.file("new-key"));
-    let second = pki.issue(&new_certificate, &new_key);
-    std::fs::rename(&new_key, &key).unwrap();
-    std::fs::rename(&new_certificate, &certificate).unwrap();
-    until("the new certificate", async || (pki.shown(address).await == second).then_some(())).await;
-    assert_ne!(first, second);
-    // A bad one is told of, and the old one stays; SIGHUP asks at once.
-    std::fs::write(&certificate, "nothing").unwrap();
-    service.signal(Signal::SIGHUP);
-    let refused = "the new certificate can't be used: keeping the old one";
-    until(refused, async || service.read_log().contains(refused).then_some(())).await;
-    assert_eq!(pki.shown(address).await, second);
 }
 
 #[test]
@@ -352,202 +219,4 @@ fn a_second_signal_hurries() {
     };
     assert!(status.success());
     assert!(service.read_log().contains("second stop signal"), "{}", service.read_log());
-}
-
-#[test]
-fn the_configuration_is_checked_and_printed() {
-    let service = Farcall::prepared();
-    std::fs::create_dir(service.data()).unwrap();
-    let file = service.data().join("farcall.yaml");
-    std::fs::write(&file, "amqp:\n  public_host: compute.example.org\n").unwrap();
-    let free = ["config", "check", "--set", "http.listen=127.0.0.1:0", "--set", "amqp.listen=127.0.0.1:0"];
-    assert!(farcall(&service.data(), &free).status.success());
-    let printed = farcall(&service.data(), &["config", "print", "--set", "http.listen=127.0.0.1:8080"]);
-    let printed = String::from_utf8(printed.stdout).unwrap();
-    assert!(printed.contains("  listen: [\"127.0.0.1:8080\"]  # --set http.listen\n"), "{printed}");
-    assert!(
-        printed.contains(&format!("  public_host: \"compute.example.org\"  # {}\n", file.display())),
-        "{printed}"
-    );
-    assert!(printed.contains("  public_port: null  # default\n"), "{printed}");
-
-    std::fs::write(&file, "amqp:\n  public_hots: compute.example.org\n").unwrap();
-    let refused = farcall(&service.data(), &["config", "check"]);
-    assert_eq!(refused.status.code(), Some(1));
-    let said = String::from_utf8(refused.stderr).unwrap();
-    assert!(said.contains("there is no amqp.public_hots; did you mean amqp.public_host?"), "{said}");
-
-    // Everything that is wrong, at once.
-    let taken = Bound::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let holder = Bound::bind(taken).unwrap();
-    for (yaml, expected) in [
-        (
-            "http: {public_names: ['https://c.example']}\nlimits: {payload_bytes: 0}\nlog: {filter: inof}\n"
-                .to_owned(),
-            vec![
-                "3 problems were found:\n".to_owned(),
-                "http.public_names: \"https://c.example\" is not a name and a port: write c.example:443\n"
-                    .to_owned(),
-                "limits.payload_bytes: 0 means nothing here: ".to_owned(),
-                "log.filter: \"inof\" is no level: ".to_owned(),
-            ],
-        ),
-        (
-            format!("http: {{listen: '{taken}'}}\ntls: {{certificate: c.pem, key: k.pem}}\n"),
-            vec![
-                "2 problems were found:\n".to_owned(),
-                format!("cannot read {}", service.data().join("c.pem").display()),
-                format!("{taken} is in use\n    -> stop what listens there"),
-            ],
-        ),
-    ] {
-        std::fs::write(&file, yaml).unwrap();
-        let refused = farcall(&service.data(), &["config", "check", "--set", "amqp.listen=127.0.0.1:0"]);
-        assert_eq!(refused.status.code(), Some(1));
-        let said = String::from_utf8(refused.stderr).unwrap();
-        expected.iter().for_each(|line| assert!(said.contains(line), "{line}\n{said}"));
-    }
-    drop(holder);
-}
-
-#[test]
-fn the_doctor_finds_what_is_wrong_and_says_how_to_mend_it() {
-    use std::os::unix::fs::PermissionsExt;
-    let mut service = Farcall::start();
-    let place = |url: &str| url.split("://").nth(1).unwrap().to_owned();
-    let (http, amqp) = (place(&service.http), place(&service.amqp));
-    let listen = [format!("http.listen={http}"), format!("amqp.listen={amqp}")];
-    let examine = |service: &Farcall, more: &[&str]| {
-        let mut arguments = vec!["doctor", "--set", &listen[0], "--set", &listen[1]];
-        arguments.extend(more);
-        let done = service.command(&arguments);
-        (done.status.code(), String::from_utf8(done.stdout).unwrap())
-    };
-    let (status, said) = examine(&service, &[]);
-    assert_eq!(status, Some(0), "{said}");
-    for expected in [
-        format!("ok       http: {http} is ready"),
-        format!("ok       broker: {amqp} greets"),
-        "ok       database: ".to_owned(),
-        "ok       data directory: ".to_owned(),
-        format!("only this machine is served; clients set what `farcall env http://{http}` prints"),
-    ] {
-        assert!(said.contains(&expected), "{expected}\n{said}");
-    }
-    assert!(service.stop().success());
-
-    // Somebody else has the port, the directory is open, and there is no certificate.
-    let _taken = Bound::bind(&http).unwrap();
-    std::fs::set_permissions(service.data(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    let (status, said) = examine(&service, &["--set", "tls.certificate=c.pem", "--set", "tls.key=k.pem"]);
-    assert_eq!(status, Some(1), "{said}");
-    for expected in [
-        format!("FAIL     port: {http} is in use\n         -> stop what listens there"),
-        format!("ok       port: {amqp} is free"),
-        "is open to others\n         -> chmod 700".to_owned(),
-        "FAIL     certificate: cannot read".to_owned(),
-    ] {
-        assert!(said.contains(&expected), "{expected}\n{said}");
-    }
-
-    // A file that is no database.
-    if service.database_url().is_none() {
-        let text = "not a database, and long enough to have a header".repeat(100);
-        std::fs::write(service.data().join("farcall.db"), text).unwrap();
-        let (status, said) = examine(&service, &[]);
-        assert_eq!(status, Some(1), "{said}");
-        assert!(said.contains("FAIL     database: "), "{said}");
-    }
-
-    let refused = service.command(&["doctor", "--set", "http.lisen=x"]);
-    assert_eq!(refused.status.code(), Some(1));
-    assert!(String::from_utf8(refused.stdout).unwrap().contains("did you mean http.listen?"));
-}
-
-/// What the doctor says of a certificate, from the command line: its end, its names, and whether clients trust it.
-#[test]
-fn the_doctor_looks_at_the_certificate_as_clients_do() {
-    let service = Farcall::prepared();
-    std::fs::create_dir(service.data()).unwrap();
-    let pki = Pki::new();
-    let (certificate, key) = (service.file("certificate.pem"), service.file("key.pem"));
-    let authority = service.file("authority.pem");
-    std::fs::write(&authority, pki.pem()).unwrap();
-    let set = [
-        format!("tls.certificate={}", certificate.display()),
-        format!("tls.key={}", key.display()),
-        "http.listen=127.0.0.1:0".to_owned(),
-        "amqp.listen=127.0.0.1:0".to_owned(),
-    ];
-    let examine = |host: &str, ca: Option<&Path>| {
-        let host = format!("amqp.public_host={host}");
-        let mut arguments = vec!["doctor", "--set", &host];
-        arguments.extend(set.iter().flat_map(|it| ["--set", it.as_str()]));
-        let ca = ca.map(|path| path.display().to_string());
-        arguments.extend(ca.iter().flat_map(|ca| ["--ca", ca.as_str()]));
-        let done = farcall(&service.data(), &arguments);
-        (done.status.code(), String::from_utf8(done.stdout).unwrap())
-    };
-    let says = |(status, said): (Option<i32>, String), wanted: Option<i32>, lines: &[&str]| {
-        assert_eq!(status, wanted, "{said}");
-        lines.iter().for_each(|line| assert!(said.contains(line), "{line}\n{said}"));
-    };
-    pki.issue(&certificate, &key);
-    let trusted =
-        format!("ok       trust: clients that trust the authority in {} trust it", authority.display());
-    let good = ["ok       certificate: it is for localhost", trusted.as_str()];
-    std::fs::set_permissions(service.data(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-    says(examine("localhost", Some(&authority)), Some(0), &good);
-    // Nobody trusts it who is not told to; that may be meant so.
-    says(examine("localhost", None), Some(0), &["warning  trust: "]);
-    // The right authority's name, and another's key.
-    let other = service.file("other.pem");
-    std::fs::write(&other, Pki::new().pem()).unwrap();
-    says(examine("localhost", Some(&other)), Some(1), &["FAIL     trust: ", "do not trust it"]);
-    let wrong =
-        ["FAIL     certificate: it is not for compute.example.org\n         -> have it issued for it, too"];
-    says(examine("compute.example.org", Some(&authority)), Some(1), &wrong);
-    // One that has ended.
-    pki.issue_until(&certificate, &key, 2020);
-    let ended = ["has ended, on 2020-01-01", "-> renew it", "FAIL     trust: "];
-    says(examine("localhost", Some(&authority)), Some(1), &ended);
-    // The key of another.
-    pki.issue(&service.file("unused.pem"), &key);
-    says(
-        examine("localhost", Some(&authority)),
-        Some(1),
-        &["FAIL     certificate: ", "cannot be used together"],
-    );
-}
-
-/// The service runs, and not with the settings that the doctor is given; or somebody else has its broker's port.
-#[test]
-fn the_doctor_asks_who_answers() {
-    let service = Farcall::start();
-    let stranger = Bound::bind("127.0.0.1:0").unwrap();
-    let address = stranger.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in stranger.incoming() {
-            let _ = stream.unwrap().write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
-        }
-    });
-    let http = format!("http.listen={}", service.http.split("://").nth(1).unwrap());
-    let amqp = format!("amqp.listen={address}");
-    let examine = || {
-        let done = service.command(&["doctor", "--set", &http, "--set", &amqp]);
-        (done.status.code(), String::from_utf8(done.stdout).unwrap())
-    };
-    let (status, said) = examine();
-    assert_eq!(status, Some(0), "{said}");
-    let listens = service.amqp.split("://").nth(1).unwrap();
-    let other =
-        format!("warning  settings: the service runs with other settings than these: amqp at {listens}");
-    assert!(said.contains(&other) && said.contains(&format!("ok       broker: {listens} greets")), "{said}");
-
-    let addresses = format!("{{\"http\": \"{}\", \"amqp\": \"amqp://{address}\"}}", service.http);
-    std::fs::write(service.data().join("addresses.json"), addresses).unwrap();
-    let (status, said) = examine();
-    assert_eq!(status, Some(1), "{said}");
-    assert!(said.contains(&format!("FAIL     broker: {address} answers, and is no broker")), "{said}");
-    assert!(said.contains(" is ready\n"), "{said}");
 }

@@ -10,9 +10,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use reqwest::Method;
 use serde_json::Value;
+use store::test_database::TestDatabase;
+use store::{Sharing, Store};
 
 use super::client::{Answer, COMPUTE, Client, Registration, send};
 use super::waiting::until;
+use crate::database::Database;
 
 /// `farcall serve` in a directory of its own.
 pub struct Farcall {
@@ -137,12 +140,30 @@ impl Farcall {
             .await;
     }
 
+    /// The URL of the database, if it is on a server.
+    pub fn database_url(&self) -> Option<String> {
+        self.directory.url()
+    }
+
+    /// The variable that tells a command which database it is.
+    pub fn database_variable(&self) -> Option<(&'static str, String)> {
+        self.database_url().map(|url| ("FARCALL_STORE__URL", url))
+    }
+
     /// A connection of the test's own to the database.
-    pub async fn database(&self) -> sqlx::SqliteConnection {
-        let options = sqlx::sqlite::SqliteConnectOptions::new()
-            .filename(self.data().join("farcall.db"))
-            .busy_timeout(Duration::from_secs(10));
-        <sqlx::SqliteConnection as sqlx::Connection>::connect_with(&options).await.unwrap()
+    pub async fn database(&self) -> Database {
+        Database::of(self).await
+    }
+
+    /// The store of the service, which does not run.
+    pub async fn store(&self) -> Store {
+        match self.database_url() {
+            None => Store::open(&self.data().join("farcall.db")).await.unwrap(),
+            Some(url) => {
+                let servers = url.parse().unwrap();
+                Store::open_postgres(&servers, &self.data().join("payloads"), Sharing::Alone).await.unwrap()
+            }
+        }
     }
 
     /// The most bytes that a file of the process may have: 0 makes its disk read-only.
