@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::number_of;
+use super::{ConsumerModel, number_of};
 use crate::core::*;
 use crate::message::{Message, Properties};
 
@@ -51,12 +51,6 @@ struct Held {
     queue: usize,
     number: u64,
     consumer: Option<String>,
-}
-
-struct ConsumerModel {
-    queue: usize,
-    prefetch: u16,
-    no_ack: bool,
 }
 
 struct ChannelModel {

@@ -27,6 +27,13 @@ use crate::message::Message;
 const SETTINGS: Settings =
     Settings { memory_limit: 1 << 30, output_window: 1 << 30, delivery_limit: 1_000_000 };
 
+/// What a model keeps of a consumer.
+struct ConsumerModel {
+    queue: usize,
+    prefetch: u16,
+    no_ack: bool,
+}
+
 /// The number of a message, which its body begins or ends with.
 fn number_of(message: &Message) -> u64 {
     std::str::from_utf8(message.body()).unwrap().trim().parse().unwrap()

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{SETTINGS, number_of};
+use super::{ConsumerModel, SETTINGS, number_of};
 use crate::backing::{Credit, CreditBalance, DropReason, StoredMessage};
 use crate::core::*;
 use crate::declaration::{ExchangeKind, Overflow};
@@ -54,12 +54,6 @@ struct Held {
     position: u64,
     copy: QueuedCopy,
     consumer: Option<String>,
-}
-
-struct ConsumerModel {
-    queue: usize,
-    prefetch: u16,
-    no_ack: bool,
 }
 
 struct ChannelModel {
