@@ -221,6 +221,8 @@ impl Blocks {
         let Some(had_nodes) = self.live.remove(&number) else { return };
         let (strikes, report) = match ended {
             BlockEnd::Failed(report) if had_nodes => (1, report),
+            // An accident as well: the configuration kills nobody.
+            BlockEnd::Failed(report) if report.was_killed() => (1, missing(report)),
             BlockEnd::Completed(_) | BlockEnd::Cancelled(_) if had_nodes => return,
             BlockEnd::Completed(report)
             | BlockEnd::Cancelled(report)
@@ -255,6 +257,16 @@ const MIN_SCAN_PERIOD: Duration = Duration::from_millis(10);
 const MAX_SCAN_PERIOD: Duration = Duration::from_secs(5);
 
 impl ExitReport {
+    /// Whether a signal ended the job: memory ran out, it was preempted, or somebody killed it.
+    fn was_killed(&self) -> bool {
+        const SIGKILL: i32 = 9;
+        const SIGTERM: i32 = 15;
+        // As a shell says it, and as a parent does.
+        self.exit_code.is_some_and(|code| {
+            [SIGKILL, SIGTERM].iter().any(|signal| code == 128 + signal || code == -signal)
+        })
+    }
+
     /// The text for users: a line for each known field, with a tab before it.
     fn text(&self) -> String {
         let code = self.exit_code.map(|code| code.to_string());

@@ -241,6 +241,21 @@ fn a_failed_block_without_nodes_brings_the_engine_into_bad_state() {
     assert_eq!(core.apply(Input::Stop { grace: ms(0) }, ms(0)), [Action::Finish]);
 }
 
+/// It was preempted, or memory ran out: the next one may work. Upstream's endpoint fails every task of its queue.
+#[test]
+fn a_block_that_was_killed_before_it_had_nodes_is_tried_again() {
+    let mut core = Core::new(rules());
+    core.apply(Input::Started, ms(0));
+    core.apply(submit(1), ms(0));
+    for (block, code) in [(0, 137), (1, 143)] {
+        let actions = core.apply(Input::BlockEnded { block, end: failed(code) }, ms(0));
+        assert_eq!(actions, [Action::SubmitBlocks(vec![block + 1])], "another one for the task that waits");
+    }
+    let actions = core.apply(Input::BlockEnded { block: 2, end: failed(-9) }, ms(0));
+    let Some(Action::ReportBadState(text)) = actions.last() else { panic!("{actions:?}") };
+    assert!(text.contains("MISSING") && text.contains("EXIT CODE: 137"), "{text}");
+}
+
 #[test]
 fn only_the_third_failure_of_a_block_with_nodes_brings_the_engine_into_bad_state() {
     let mut core = Core::new(rules());
