@@ -20,8 +20,8 @@ const DESCRIPTION_LIMIT: usize = 4096;
 const MOST_ADMINS: usize = 100;
 const MOST_DOMAINS: usize = 100;
 /// The most projects that an identity administers, and the most policies in these.
-const MOST_PROJECTS: usize = 100;
-const MOST_POLICIES: usize = 1000;
+const MOST_PROJECTS: u32 = 100;
+const MOST_POLICIES: u32 = 1000;
 
 /// Why a project or policy was not found or not added. Nothing was written.
 #[derive(Debug, thiserror::Error)]
@@ -82,9 +82,6 @@ impl Identity {
             let text = "you would not be an administrator of this project: add your own id to admin_ids";
             return Err(ProjectError::Invalid(text.to_owned()));
         }
-        if self.store.projects(ProjectFilter::Of(caller)).await?.len() >= MOST_PROJECTS {
-            return Err(ProjectError::TooMany);
-        }
         let project = Project {
             id: ProjectId::from_uuid(random::random_id()),
             display_name: new.display_name,
@@ -93,8 +90,8 @@ impl Identity {
             admin_groups: groups,
             created: clock::now(),
         };
-        self.store.write(AddProject(project.clone())).await?;
-        Ok(project)
+        let add = AddProject { project: project.clone(), creator: caller, most: MOST_PROJECTS };
+        if self.store.write(add).await? { Ok(project) } else { Err(ProjectError::TooMany) }
     }
 
     /// Adds a policy to a project that `caller` administers.
@@ -118,9 +115,6 @@ impl Identity {
         if !self.projects_of(caller).await?.iter().any(|project| project.id == new.project_id) {
             return Err(ProjectError::UnknownProject);
         }
-        if self.store.policies(ProjectFilter::Of(caller)).await?.len() >= MOST_POLICIES {
-            return Err(ProjectError::TooMany);
-        }
         let policy = Policy {
             id: PolicyId::from_uuid(random::random_id()),
             project: new.project_id,
@@ -133,8 +127,8 @@ impl Identity {
             domain_constraints_exclude: exclude,
             created: clock::now(),
         };
-        self.store.write(AddPolicy(policy.clone())).await?;
-        Ok(policy)
+        let add = AddPolicy { policy: policy.clone(), creator: caller, most: MOST_POLICIES };
+        if self.store.write(add).await? { Ok(policy) } else { Err(ProjectError::TooMany) }
     }
 }
 

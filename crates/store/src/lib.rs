@@ -10,6 +10,7 @@ mod copy;
 mod counts;
 mod database;
 pub mod identity;
+mod locks;
 mod migrations;
 mod payload_files;
 mod payload_references;
@@ -106,7 +107,12 @@ impl From<sqlx::Error> for StoreError {
 impl StoreError {
     /// Others' transactions were in the way.
     fn is_conflict(&self) -> bool {
-        matches!(self, StoreError::Database(error) if postgres::is_conflict(error))
+        match self {
+            StoreError::Database(error) => postgres::is_conflict(error),
+            // A command that finds only at its end that another was faster.
+            StoreError::TryAgain => true,
+            _ => false,
+        }
     }
 
     /// The connection to the database has gone.
@@ -120,6 +126,8 @@ impl StoreError {
 pub struct Store {
     readers: Readers,
     writer: writer::Handle,
+    /// The number of this process, if others may use the database.
+    process: Option<i64>,
     payloads: PayloadFiles,
 }
 
@@ -146,7 +154,7 @@ impl Store {
     ) -> Result<Store, StoreError> {
         let (tx, readers) = sqlite::open(file, further).await?;
         let payloads = PayloadFiles::open(&file.with_file_name("payloads"))?;
-        Ok(Store { readers, writer: writer::start(Connection::Sqlite(tx)), payloads })
+        Ok(Store { readers, writer: writer::start(Connection::Sqlite(tx)), process: None, payloads })
     }
 
     /// Opens the PostgreSQL database at `servers`, migrating it as needed, with the files of payloads in the directory
@@ -156,11 +164,16 @@ impl Store {
         payloads: &Path,
         sharing: Sharing,
     ) -> Result<Store, StoreError> {
-        let lock = sharing == Sharing::Alone;
+        let process = match sharing {
+            Sharing::Alone => None,
+            Sharing::Shared => Some(random::process_number()),
+        };
+        let lock = process.unwrap_or(postgres::INSTALLATION);
         let (tx, switch, readers) = postgres::open(servers, lock).await?;
         let payloads = PayloadFiles::open(payloads)?;
         let session = writer::postgres::Session::new(servers.clone(), lock, tx, switch);
-        Ok(Store { readers, writer: writer::start(Connection::Postgres(Box::new(session))), payloads })
+        let writer = writer::start(Connection::Postgres(Box::new(session)));
+        Ok(Store { readers, writer, process, payloads })
     }
 
     /// Keeps payloads and results of at least `bytes` in files of their own.

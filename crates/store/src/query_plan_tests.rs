@@ -21,7 +21,7 @@ const GROWING: [&str; 7] =
 const VERBS: [&str; 4] = ["SELECT ", "INSERT ", "UPDATE ", "DELETE "];
 
 /// Columns that name one row, or a few; and up to a place that a statement with a limit has found.
-const NARROW: [&str; 9] = [
+const NARROW: [&str; 10] = [
     "rowid=?",
     "id=?",
     "task_id=?",
@@ -30,6 +30,7 @@ const NARROW: [&str; 9] = [
     "payload_file=?",
     "fingerprint=?",
     "place<?",
+    "place=?",
     "key_hash=?",
 ];
 
@@ -43,6 +44,14 @@ const LISTED: [(&str, &str); 5] = [
     ("SELECT e.id, e.manager_id, e.owner_id, e.choices_json", "min(seq) is the first entry of its index"),
     ("SELECT request_id FROM staged_submits UNION ALL", "the first row of either, when the service starts"),
     ("DELETE FROM task_groups WHERE NOT EXISTS", "whether a group has tasks is one entry of their index"),
+];
+
+/// Statements that only PostgreSQL runs, because there several processes write. SQLite would find their rows like this.
+const BESIDE_OTHERS: [&str; 4] = [
+    "SELECT 1 FROM tasks WHERE id IN (?)",
+    "SELECT id, queue FROM task_groups WHERE id IN (?)",
+    "SELECT 1 FROM staged_tasks WHERE request_id = $1 AND place = 0",
+    "UPDATE submissions SET answered_by = NULL WHERE id IN (?)",
 ];
 
 /// The statements that were run, as sqlx tells them.
@@ -191,7 +200,12 @@ async fn play(store: &Store) {
     let left = submission(store, 6, 1, &[task(90_000)], now).await;
     let request = left.request;
     let staged = store.stage(&left).await.unwrap();
-    let accept = crate::tasks::submit::SubmitAttempt { submit: left, staged: true, read: Default::default() };
+    let accept = crate::tasks::submit::SubmitAttempt {
+        submit: left,
+        staged: true,
+        process: None,
+        read: Default::default(),
+    };
     store.write(accept).await.unwrap();
     store.write(DeleteEndpoint(endpoint(1))).await.unwrap();
     assert!(!staged.release_or_drop().await.unwrap());
@@ -236,6 +250,7 @@ async fn no_statement_reads_more_of_a_growing_table_than_it_answers() {
     let mut run: Vec<String> = statements.0.lock().unwrap().iter().cloned().collect();
     // Migrations are run, too.
     run.retain(|sql| grows(sql) && VERBS.iter().any(|verb| sql.starts_with(verb)));
+    run.extend(BESIDE_OTHERS.map(str::to_owned));
 
     let spaced = |sql: &str| sql.split_whitespace().collect::<Vec<_>>().join(" ");
     let played: Vec<_> = run.iter().map(|sql| spaced(sql)).collect();

@@ -16,6 +16,11 @@ pub(crate) fn random_bytes() -> [u8; 32] {
     rand::rng().random()
 }
 
+/// A number for a process, which no other living one has.
+pub(crate) fn process_number() -> i64 {
+    rand::rng().random()
+}
+
 /// A time between nothing and `most`.
 pub(crate) fn up_to(most: Duration) -> Duration {
     most.mul_f64(rand::rng().random_range(0.0..1.0))

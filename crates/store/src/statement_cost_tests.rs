@@ -86,7 +86,7 @@ impl Metered {
     /// Submits, and reads beside the writer what has to be read: the steps of either.
     async fn submit(&mut self, request: u128, tasks: &[TaskId]) -> (SubmitResult, u64) {
         let submit = submission(&self.store, request, 0, tasks, NOW).await;
-        let mut attempt = SubmitAttempt { submit, staged: false, read: Default::default() };
+        let mut attempt = SubmitAttempt { submit, staged: false, process: None, read: Default::default() };
         let mut whole = 0;
         loop {
             let (done, steps) = self.run(attempt).await;

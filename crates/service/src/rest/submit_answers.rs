@@ -53,15 +53,18 @@ impl AnswersInFlight for InFlight {
 #[derive(Clone, Debug)]
 pub struct SubmitAnswers {
     in_flight: InFlight,
-    // Not bounded by itself: each request in flight sends one at most.
+    // Neither is bounded by itself: each request in flight sends one at most.
     written: mpsc::UnboundedSender<RequestId>,
+    /// Those whose connection has ended, for other processes.
+    given_up: Option<mpsc::UnboundedSender<RequestId>>,
 }
 
 impl SubmitAnswers {
     pub fn new(store: Store) -> SubmitAnswers {
         let (written, mut requests) = mpsc::unbounded_channel();
         let in_flight = InFlight::default();
-        let answers = SubmitAnswers { in_flight: in_flight.clone(), written };
+        let given_up = store.has_other_processes().then(|| give_up(store.clone()));
+        let answers = SubmitAnswers { in_flight: in_flight.clone(), written, given_up };
         tokio::spawn(async move {
             let mut together = Vec::with_capacity(TOGETHER);
             while let Some(first) = requests.recv().await {
@@ -112,8 +115,25 @@ impl Drop for AnswerTicket {
     fn drop(&mut self) {
         if !self.written || self.answers.written.send(self.request).is_err() {
             self.answers.in_flight.end(self.request);
+            if let Some(given_up) = &self.answers.given_up {
+                let _ = given_up.send(self.request);
+            }
         }
     }
+}
+
+/// Starts to tell other processes which answers this one has given up.
+fn give_up(store: Store) -> mpsc::UnboundedSender<RequestId> {
+    let (given_up, mut requests) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut together = Vec::with_capacity(TOGETHER);
+        while requests.recv_many(&mut together, TOGETHER).await > 0 {
+            if let Err(error) = store.give_up_answers(std::mem::take(&mut together)).await {
+                tracing::warn!(%error, "could not record which submits were not answered: if they are sent again to another process, they run twice");
+            }
+        }
+    });
+    given_up
 }
 
 struct FollowedBody {

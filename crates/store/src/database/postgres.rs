@@ -6,7 +6,6 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::time::{Instant, sleep, timeout};
@@ -25,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ACQUIRE: Duration = Duration::from_secs(5);
 const MOST_READERS: u32 = 8;
 /// The advisory lock of an installation: the service that holds it is the only one. (The bytes of `farcall` as a number.)
-const INSTALLATION: i64 = 0x0066_6172_6361_6c6c;
+pub(crate) const INSTALLATION: i64 = 0x0066_6172_6361_6c6c;
 /// What bounds a session, whatever the server's own settings: a lock or a statement that takes too long fails, and a client
 /// that went silently is noticed.
 const SESSION: &[(&str, &str)] = &[
@@ -123,12 +122,12 @@ impl Servers {
         Err(why)
     }
 
-    /// Takes the installation's lock for the session of `connection`. A session that this process has lost, and that the
-    /// server has not noticed, is ended.
-    pub(crate) async fn lock_installation(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
+    /// Takes the lock `key` for the session of `connection`: the installation's, or the one that says that this process lives.
+    /// A session that this process has lost, and that the server has not noticed, is ended.
+    pub(crate) async fn lock(&self, connection: &mut PgConnection, key: i64) -> Result<(), StoreError> {
         for attempt in 0..20 {
             let locked: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
-                .bind(INSTALLATION)
+                .bind(key)
                 .fetch_one(&mut *connection)
                 .await?;
             if locked {
@@ -208,18 +207,18 @@ impl ReaderSwitch {
     }
 }
 
-/// Connects, migrates the schema, and opens readers. With `lock`, this is the installation's only service.
-pub(crate) async fn open(servers: &Servers, lock: bool) -> Result<(Tx, ReaderSwitch, Readers), StoreError> {
+/// Connects, takes the lock `lock`, migrates the schema, and opens readers.
+pub(crate) async fn open(servers: &Servers, lock: i64) -> Result<(Tx, ReaderSwitch, Readers), StoreError> {
     let (mut connection, server) = servers.connect().await?;
-    if lock {
-        servers.lock_installation(&mut connection).await?;
-    }
-    migrations::migrator(POSTGRES).run_direct(None, &mut connection, false).await.map_err(
-        |error| match error {
-            MigrateError::VersionMissing(version) => migrations::newer(version, POSTGRES),
-            error => sqlx::Error::Migrate(Box::new(error)).into(),
-        },
-    )?;
+    servers.lock(&mut connection, lock).await?;
+    let asks: bool = sqlx::query_scalar("SELECT to_regclass('schema_compatibility') IS NOT NULL")
+        .fetch_one(&mut connection)
+        .await?;
+    let oldest_known = match asks {
+        true => sqlx::query_scalar(migrations::OLDEST_KNOWN).fetch_optional(&mut connection).await?,
+        false => None,
+    };
+    migrations::migrate(&mut connection, POSTGRES, oldest_known).await?;
     let since = Arc::new(Mutex::new(Instant::now()));
     let switched = since.clone();
     let pool = PgPoolOptions::new()
@@ -272,6 +271,14 @@ pub(crate) fn is_conflict(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     // Serialization failure, deadlock, lock not available.
     code.is_some_and(|code| matches!(&*code, "40001" | "40P01" | "55P03"))
+}
+
+/// Whether some session holds the lock of `process`.
+pub(crate) async fn is_living(connection: &mut PgConnection, process: i64) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("SELECT NOT pg_try_advisory_xact_lock_shared($1)")
+        .bind(process)
+        .fetch_one(connection)
+        .await
 }
 
 /// The id of the transaction that is open: what became of it can be asked for later.

@@ -1,5 +1,6 @@
 //! Runs statements on either database, and reads their rows.
 
+use std::borrow::Cow;
 use std::marker::PhantomData;
 
 use futures_util::stream::BoxStream;
@@ -19,6 +20,20 @@ pub enum Tx {
 }
 
 impl Tx {
+    /// Whether others may write at the same time, so that what was read stays true only while it is locked. If not, statements
+    /// that only lock are left out.
+    pub(crate) fn needs_locks(&self) -> bool {
+        matches!(self, Tx::Postgres(_))
+    }
+
+    /// Whether the process with this number lives: it holds a lock as long as it does.
+    pub(crate) async fn is_living(&mut self, process: i64) -> Result<bool, sqlx::Error> {
+        match self {
+            Tx::Postgres(connection) => postgres::is_living(connection, process).await,
+            Tx::Sqlite(_) => Ok(false),
+        }
+    }
+
     pub(crate) async fn close(self) -> Result<(), sqlx::Error> {
         match self {
             Tx::Sqlite(connection) => connection.close().await,
@@ -187,13 +202,19 @@ pub(crate) struct Scalar<T> {
     reads: PhantomData<fn() -> T>,
 }
 
-pub(crate) fn query_scalar<T>(sql: &'static str) -> Scalar<T> {
+pub(crate) fn query_scalar<T>(sql: impl Into<Cow<'static, str>>) -> Scalar<T> {
     Scalar { statement: query(sql), reads: PhantomData }
 }
 
 impl<T: for<'r> Column<'r>> Scalar<T> {
     pub(crate) fn bind(mut self, value: impl Into<Value>) -> Scalar<T> {
         self.statement = self.statement.bind(value);
+        self
+    }
+
+    /// See [`Statement::locking`].
+    pub(crate) fn locking(mut self, clause: &'static str) -> Scalar<T> {
+        self.statement = self.statement.locking(clause);
         self
     }
 

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -39,12 +38,15 @@ pub(crate) async fn open(
     // the next start runs them again. The first commit after this makes them durable with itself.
     let unsynced = options.clone().synchronous(SqliteSynchronous::Normal);
     let mut connection = SqliteConnection::connect_with(&unsynced).await?;
-    migrations::migrator(SQLITE).run_direct(None, &mut connection, false).await.map_err(
-        |error| match error {
-            MigrateError::VersionMissing(version) => migrations::newer(version, SQLITE),
-            error => sqlx::Error::Migrate(Box::new(error)).into(),
-        },
-    )?;
+    let asks: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'schema_compatibility')")
+            .fetch_one(&mut connection)
+            .await?;
+    let oldest_known = match asks {
+        true => sqlx::query_scalar(migrations::OLDEST_KNOWN).fetch_optional(&mut connection).await?,
+        false => None,
+    };
+    migrations::migrate(&mut connection, SQLITE, oldest_known).await?;
     sqlx::raw_sql("PRAGMA synchronous = FULL").execute(&mut connection).await?;
     // A database that can only be read serves nobody: better not to start than to refuse everything.
     sqlx::raw_sql("PRAGMA user_version = 0").execute(&mut connection).await?;

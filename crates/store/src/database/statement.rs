@@ -52,13 +52,17 @@ values! {
     &[u8] => Bytes(value, value.to_vec());
 }
 
+const FOR_UPDATE: &str = " FOR UPDATE";
+const SKIP_LOCKED: &str = " FOR UPDATE SKIP LOCKED";
+
 /// A statement that is ready to run.
 #[derive(Clone, Debug)]
 #[must_use]
 pub(crate) struct Statement {
     sql: Sql,
     values: Vec<Value>,
-    locks: bool,
+    /// What PostgreSQL reads at its end, to lock the rows it selects; empty: it locks none.
+    locks: &'static str,
 }
 
 #[derive(Clone, Debug)]
@@ -80,11 +84,13 @@ enum Part {
         width: usize,
         count: usize,
     },
+    /// Locks what the query before it selects, and leaves out what others have locked.
+    SkipLocked,
 }
 
 /// A statement whose text is known. Its values are `$1`, `$2`, …
 pub(crate) fn query(sql: impl Into<Cow<'static, str>>) -> Statement {
-    Statement { sql: Sql::Fixed(sql.into()), values: Vec::new(), locks: false }
+    Statement { sql: Sql::Fixed(sql.into()), values: Vec::new(), locks: "" }
 }
 
 impl Statement {
@@ -95,8 +101,18 @@ impl Statement {
 
     /// Locks the rows it selects until the transaction ends: what they say stays true until then. SQLite has one writer, so
     /// there it is true anyway.
-    pub(crate) fn for_update(mut self) -> Statement {
-        self.locks = true;
+    pub(crate) fn for_update(self) -> Statement {
+        self.locking(FOR_UPDATE)
+    }
+
+    /// The same, without those rows that others have locked: for what can be left for the next time.
+    pub(crate) fn for_update_skip_locked(self) -> Statement {
+        self.locking(SKIP_LOCKED)
+    }
+
+    /// Locks rows with PostgreSQL's own clause, which may say in which order, of which table, and how strongly.
+    pub(crate) fn locking(mut self, clause: &'static str) -> Statement {
+        self.locks = clause;
         self
     }
 
@@ -121,14 +137,14 @@ impl Statement {
 
     pub(crate) fn for_postgres(self) -> Result<Query<'static, Postgres, PgArguments>, sqlx::Error> {
         let mut arguments = PgArguments::default();
-        let lock = if self.locks { " FOR UPDATE" } else { "" };
+        let lock = self.locks;
         let parts = match self.sql {
             Sql::Fixed(sql) => {
                 for value in self.values {
                     add(&mut arguments, value)?;
                 }
                 return Ok(match sql {
-                    Cow::Borrowed(sql) if !self.locks => sqlx::query_with(sql, arguments),
+                    Cow::Borrowed(sql) if lock.is_empty() => sqlx::query_with(sql, arguments),
                     sql => sqlx::query_with(AssertSqlSafe(format!("{sql}{lock}")), arguments),
                 });
             }
@@ -151,6 +167,7 @@ impl Statement {
                     add_array(&mut arguments, values.by_ref().take(count).collect())?;
                     let _ = write!(sql, " = ANY(${})", arguments.len());
                 }
+                Part::SkipLocked => sql.push_str(SKIP_LOCKED),
                 Part::Rows { width, count } => {
                     let mut columns = vec![Vec::with_capacity(count); width];
                     for (at, value) in values.by_ref().take(width * count).enumerate() {
@@ -191,6 +208,8 @@ fn sqlite_text(parts: &[Part]) -> String {
                 sql.push_str(" IN ");
                 list(&mut sql, *count);
             }
+            // SQLite has one writer.
+            Part::SkipLocked => {}
             Part::Rows { width, count } => {
                 sql.push_str("VALUES ");
                 for row in 0..*count {
@@ -277,6 +296,12 @@ impl StatementBuilder {
         self
     }
 
+    /// Makes the query pushed so far lock what it selects, and leave out what others have locked.
+    pub(crate) fn push_skip_locked(&mut self) -> &mut Self {
+        self.parts.push(Part::SkipLocked);
+        self
+    }
+
     /// Pushes ` IN (…)`.
     pub(crate) fn push_in<V: Into<Value>>(&mut self, values: impl Iterator<Item = V>) -> &mut Self {
         let before = self.values.len();
@@ -305,6 +330,6 @@ impl StatementBuilder {
     /// The statement that was composed so far.
     pub(crate) fn build(&mut self) -> Statement {
         let (parts, values) = (std::mem::take(&mut self.parts), std::mem::take(&mut self.values));
-        Statement { sql: Sql::Composed(parts), values, locks: false }
+        Statement { sql: Sql::Composed(parts), values, locks: "" }
     }
 }

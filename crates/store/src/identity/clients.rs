@@ -6,6 +6,7 @@ use wire::{ClientId, IdentityId};
 use super::account_status::AccountVersion;
 use crate::columns::{id, json, key, text, time};
 use crate::database::{Row, query};
+use crate::locks::lock_native_app;
 use crate::secret::Hash;
 use crate::{Command, Store, StoreError, Tx};
 
@@ -132,6 +133,7 @@ impl Command for RemoveNativeApp {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        lock_native_app(tx, self.0).await?;
         for sql in ["DELETE FROM tokens WHERE client_id = $1", "DELETE FROM native_apps WHERE id = $1"] {
             query(sql).bind(key(self.0.as_uuid())).execute(&mut *tx).await?;
         }

@@ -7,7 +7,8 @@ use wire::{ClientId, IdentityId};
 
 use super::account_status::is_active;
 use crate::columns::{id, key, time};
-use crate::database::{query, query_scalar};
+use crate::database::{StatementBuilder, query, query_scalar};
+use crate::locks::lock_identities;
 use crate::secret::Hash;
 use crate::{Command, Store, StoreError, Tx};
 
@@ -59,11 +60,7 @@ impl Command for AddCode {
         {
             return Ok(false);
         }
-        query("DELETE FROM codes WHERE hash IN (SELECT hash FROM codes WHERE expires_us < $1 LIMIT $2)")
-            .bind(self.forget.as_microsecond())
-            .bind(REMOVED_AT_A_TIME)
-            .execute(&mut *tx)
-            .await?;
+        remove_expired(tx, "codes", self.forget, REMOVED_AT_A_TIME).await?;
         // Finding the oldest takes as many steps as there are codes: it is done now and then.
         if self.hash.is_one_in_256() {
             query(
@@ -95,6 +92,21 @@ impl Command for AddCode {
         .await?;
         Ok(true)
     }
+}
+
+/// Removes at most `count` rows of `table` that expired before `before`, and that no other transaction is removing.
+pub(crate) async fn remove_expired(
+    tx: &mut Tx,
+    table: &'static str,
+    before: Timestamp,
+    count: i64,
+) -> Result<(), StoreError> {
+    let mut delete = StatementBuilder::new("DELETE FROM ");
+    delete.push(table).push(" WHERE hash IN (SELECT hash FROM ").push(table);
+    delete.push(" WHERE expires_us < ").push_bind(before.as_microsecond());
+    delete.push(" LIMIT ").push_bind(count).push_skip_locked().push(")");
+    delete.build().execute(tx).await?;
+    Ok(())
 }
 
 /// Whether `cookie` opens the session of `code`, in which the person still acts as its identity.
@@ -132,6 +144,7 @@ impl Command for UseCode {
     type Output = CodeUse;
 
     async fn run(self, tx: &mut Tx) -> Result<CodeUse, StoreError> {
+        lock_owner(tx, "SELECT identity_id FROM codes WHERE hash = $1", self.hash).await?;
         let used =
             query("UPDATE codes SET used_us = $2 WHERE hash = $1 AND used_us IS NULL AND expires_us > $2")
                 .bind(self.hash.as_bytes())
@@ -153,7 +166,17 @@ impl Command for UseCode {
     }
 }
 
-/// Ends all tokens that came from one code.
+/// Locks the identity that `select` finds by `hash`: what came from one code is added and ended by one after another.
+pub(crate) async fn lock_owner(tx: &mut Tx, select: &'static str, hash: Hash) -> Result<(), StoreError> {
+    if !tx.needs_locks() {
+        return Ok(());
+    }
+    let owner = query(select).bind(hash.as_bytes().to_vec()).fetch_optional(&mut *tx).await?;
+    let Some(owner) = owner else { return Ok(()) };
+    lock_identities(tx, &[IdentityId::from_uuid(id(&owner, "identity_id")?)]).await
+}
+
+/// Ends all tokens that came from one code. The caller has locked their identity.
 pub(crate) async fn end_grant(tx: &mut Tx, grant: Vec<u8>) -> Result<(), StoreError> {
     for sql in [
         "DELETE FROM tokens WHERE parent_hash IN (SELECT hash FROM tokens WHERE grant_id = $1)",

@@ -9,6 +9,7 @@ use super::sessions::EndSessions;
 use super::tokens::EndTokens;
 use crate::columns::{id, key};
 use crate::database::{query, query_scalar};
+use crate::locks::lock_account;
 use crate::secret::Hash;
 use crate::{Command, Store, StoreError, Tx};
 
@@ -68,7 +69,16 @@ impl Command for EndEverything {
     type Output = ConnectionsToClose;
 
     async fn run(self, tx: &mut Tx) -> Result<ConnectionsToClose, StoreError> {
+        lock_account(tx, self.identity).await?;
         let identity = key(self.identity.as_uuid());
+        if tx.needs_locks() {
+            // None of them is being registered, and none of their managers' user endpoints, when they are listed.
+            query("SELECT 1 FROM endpoints WHERE owner_id = $1")
+                .locking(" ORDER BY id FOR UPDATE")
+                .bind(&identity)
+                .fetch_all(&mut *tx)
+                .await?;
+        }
         let mut ended = ConnectionsToClose::default();
         // What one that is linked with others has opened at the broker was opened for the first of them.
         let holders: Vec<Vec<u8>> = query_scalar(

@@ -6,6 +6,7 @@ use wire::IdentityId;
 use super::account_status::AccountVersion;
 use crate::columns::{id, instant, key, time};
 use crate::database::{Row, query, query_scalar};
+use crate::locks::lock_identities;
 use crate::{Command, Store, StoreError, Tx};
 
 /// What kind of account an identity is.
@@ -211,9 +212,14 @@ impl Command for Link {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        let both: Vec<_> = std::iter::once(self.identity).chain(self.primary).collect();
+        lock_identities(tx, &both).await?;
+        // The one named as the first may have been linked to another meanwhile, or to this one.
         let sql = match self.primary {
             Some(_) => {
-                "UPDATE identities SET primary_id = $2, generation = generation + 1 WHERE id = $1 OR primary_id = $1"
+                "UPDATE identities SET generation = generation + 1, primary_id = \
+                 (SELECT nullif(coalesce(p.primary_id, p.id), identities.id) FROM identities p WHERE p.id = $2) \
+                 WHERE id = $1 OR primary_id = $1"
             }
             None => "UPDATE identities SET primary_id = $2, generation = generation + 1 WHERE id = $1",
         };
@@ -234,6 +240,7 @@ impl Command for RemoveIdentity {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        lock_identities(tx, &[self.0]).await?;
         for sql in [
             "DELETE FROM tokens WHERE identity_id = $1 OR client_id = $1",
             "DELETE FROM group_members WHERE identity_id = $1",

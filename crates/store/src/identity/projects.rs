@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use wire::{GroupId, IdentityId, PolicyId, ProjectId};
 
 use crate::columns::{id, json, key, text};
-use crate::database::{Row, query};
+use crate::database::{Row, query, query_scalar};
+use crate::locks::lock_identities;
 use crate::{Command, Store, StoreError, Tx};
 
 /// A project: its administrators own its policies.
@@ -35,14 +36,22 @@ pub struct Policy {
     pub created: Timestamp,
 }
 
+/// Adds a project. Returns false if its creator administers the most projects allowed.
 #[derive(Clone, Debug)]
-pub struct AddProject(pub Project);
+pub struct AddProject {
+    pub project: Project,
+    pub creator: IdentityId,
+    pub most: u32,
+}
 
 impl Command for AddProject {
-    type Output = ();
+    type Output = bool;
 
-    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
-        let project = self.0;
+    async fn run(self, tx: &mut Tx) -> Result<bool, StoreError> {
+        if administers(tx, "projects WHERE id", self.creator).await? >= i64::from(self.most) {
+            return Ok(false);
+        }
+        let project = self.project;
         query("INSERT INTO projects (id, display_name, contact_email, created_us) VALUES ($1, $2, $3, $4)")
             .bind(key(project.id.as_uuid()))
             .bind(project.display_name)
@@ -63,18 +72,37 @@ impl Command for AddProject {
             .execute(&mut *tx)
             .await?;
         }
-        Ok(())
+        Ok(true)
     }
 }
 
+/// Adds a policy. Returns false if its creator administers the most policies allowed.
 #[derive(Clone, Debug)]
-pub struct AddPolicy(pub Policy);
+pub struct AddPolicy {
+    pub policy: Policy,
+    pub creator: IdentityId,
+    pub most: u32,
+}
+
+/// How many projects or policies `identity` administers; it gets no more of them until the transaction ends.
+async fn administers(
+    tx: &mut Tx,
+    rows_of_project: &'static str,
+    identity: IdentityId,
+) -> Result<i64, StoreError> {
+    lock_identities(tx, &[identity]).await?;
+    let count = format!("SELECT count(*) FROM {rows_of_project} IN ({ADMINISTERED})");
+    Ok(query_scalar(count).bind(key(identity.as_uuid())).fetch_one(tx).await?)
+}
 
 impl Command for AddPolicy {
-    type Output = ();
+    type Output = bool;
 
-    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
-        let policy = self.0;
+    async fn run(self, tx: &mut Tx) -> Result<bool, StoreError> {
+        if administers(tx, "policies WHERE project_id", self.creator).await? >= i64::from(self.most) {
+            return Ok(false);
+        }
+        let policy = self.policy;
         let list = |domains: Option<Vec<String>>| domains.map(|domains| text(&domains)).transpose();
         query(
             "INSERT INTO policies (id, project_id, display_name, description, high_assurance, required_mfa, \
@@ -93,7 +121,7 @@ impl Command for AddPolicy {
         .bind(policy.created.as_microsecond())
         .execute(tx)
         .await?;
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -11,9 +11,10 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 use wire::{ClientId, IdentityId};
 
-use super::codes::end_grant;
+use super::codes::{end_grant, lock_owner, remove_expired};
 use crate::columns::{id, key, time};
 use crate::database::query;
+use crate::locks::lock_identities;
 use crate::secret::Hash;
 use crate::{Command, Store, StoreError, Tx};
 
@@ -53,14 +54,9 @@ impl Command for AddRefreshToken {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
-        query(
-            "DELETE FROM refresh_tokens WHERE hash IN \
-             (SELECT hash FROM refresh_tokens WHERE expires_us < $1 LIMIT $2)",
-        )
-        .bind((self.token.issued - EXPIRED_KEPT_FOR).as_microsecond())
-        .bind(REMOVED_AT_A_TIME)
-        .execute(&mut *tx)
-        .await?;
+        lock_identities(tx, &[self.token.identity]).await?;
+        let before = self.token.issued - EXPIRED_KEPT_FOR;
+        remove_expired(tx, "refresh_tokens", before, REMOVED_AT_A_TIME).await?;
         insert(tx, self.hash, &self.token).await
     }
 }
@@ -123,6 +119,7 @@ impl Command for Rotate {
     type Output = Rotation;
 
     async fn run(self, tx: &mut Tx) -> Result<Rotation, StoreError> {
+        lock_owner(tx, OWNER, self.hash).await?;
         let Some(row) = select(tx, self.hash).await? else { return Ok(Rotation::Gone) };
         let used: Option<i64> = row.try_get("used_us")?;
         let token = token_of(&row)?;
@@ -162,6 +159,7 @@ impl Command for RevokeRefreshToken {
     type Output = bool;
 
     async fn run(self, tx: &mut Tx) -> Result<bool, StoreError> {
+        lock_owner(tx, OWNER, self.hash).await?;
         let Some(row) = select(tx, self.hash).await? else { return Ok(false) };
         let token = token_of(&row)?;
         if token.client != self.client {
@@ -181,6 +179,8 @@ impl Command for RevokeRefreshToken {
         Ok(true)
     }
 }
+
+const OWNER: &str = "SELECT identity_id FROM refresh_tokens WHERE hash = $1";
 
 const SELECT: &str = "SELECT chain_id, grant_id, session_id, identity_id, client_id, scope, resource_server, \
     chain_key, issued_us, expires_us, used_us FROM refresh_tokens WHERE hash = $1";

@@ -7,6 +7,7 @@ use wire::IdentityId;
 use super::account_status::{AccountVersion, is_current};
 use crate::columns::{id, key, time};
 use crate::database::{query, query_scalar};
+use crate::locks::lock_account;
 use crate::secret::Hash;
 use crate::{Command, Store, StoreError, Tx};
 
@@ -210,6 +211,7 @@ impl Command for EndSessions {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        lock_account(tx, self.0).await?;
         for sql in [
             "UPDATE sessions SET cookie_hash = NULL WHERE id IN \
              (SELECT session_id FROM authentications WHERE identity_id = $1)",

@@ -42,8 +42,9 @@ impl Command for BindSubject {
         {
             return Ok(false);
         }
-        query(
-            "INSERT INTO upstream_subjects (issuer, subject, identity_id, created_us) VALUES ($1, $2, $3, $4)",
+        let bound = query(
+            "INSERT INTO upstream_subjects (issuer, subject, identity_id, created_us) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT DO NOTHING",
         )
         .bind(self.issuer)
         .bind(self.subject)
@@ -51,7 +52,8 @@ impl Command for BindSubject {
         .bind(self.now.as_microsecond())
         .execute(tx)
         .await?;
-        Ok(true)
+        // Another was faster: what was written so far is undone, and the next try sees it.
+        if bound == 0 { Err(StoreError::TryAgain) } else { Ok(true) }
     }
 }
 

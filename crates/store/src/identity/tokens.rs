@@ -5,8 +5,10 @@ use uuid::Uuid;
 use wire::{ClientId, IdentityId};
 
 use super::account_status::{AccountVersion, is_active, is_current};
+use super::codes::remove_expired;
 use crate::columns::{id, key, time};
-use crate::database::query;
+use crate::database::{StatementBuilder, query, query_scalar};
+use crate::locks::lock_account;
 use crate::secret::Hash;
 use crate::{Command, Store, StoreError, Tx};
 
@@ -66,11 +68,7 @@ impl Command for AddTokens {
         if !is_active(tx, first.identity, Some(first.client), first.parent).await? {
             return Ok(false);
         }
-        query("DELETE FROM tokens WHERE hash IN (SELECT hash FROM tokens WHERE expires_us < $1 LIMIT $2)")
-            .bind((first.issued - EXPIRED_KEPT_FOR).as_microsecond())
-            .bind(REMOVED_AT_A_TIME)
-            .execute(&mut *tx)
-            .await?;
+        remove_expired(tx, "tokens", first.issued - EXPIRED_KEPT_FOR, REMOVED_AT_A_TIME).await?;
         // Finding the oldest takes as many steps as there are tokens: it is done now and then.
         if hash.is_one_in_256() {
             query(
@@ -139,6 +137,11 @@ impl Command for EndTokens {
     type Output = u64;
 
     async fn run(self, tx: &mut Tx) -> Result<u64, StoreError> {
+        match self {
+            EndTokens::Of(identity) => lock_account(tx, identity).await?,
+            EndTokens::Client(client) => lock_account(tx, IdentityId::from_uuid(*client.as_uuid())).await?,
+            EndTokens::One { .. } | EndTokens::Grant(_) | EndTokens::Session(_) => {}
+        }
         let (which, values): (&str, Vec<Vec<u8>>) = match self {
             EndTokens::One { hash, client } => {
                 ("hash = $1 AND client_id = $2", vec![hash.as_bytes().to_vec(), key(client.as_uuid())])
@@ -160,12 +163,38 @@ impl Command for EndTokens {
              UNION SELECT t.hash FROM tokens t JOIN ended e ON t.parent_hash = e.hash) \
              DELETE FROM tokens WHERE hash IN (SELECT hash FROM ended)"
         );
+        if tx.needs_locks() {
+            return end_with_later_dependents(tx, sql, values).await;
+        }
         let mut query = query(sql);
         for value in values {
             query = query.bind(value);
         }
         Ok(query.execute(tx).await?)
     }
+}
+
+/// Ends tokens with the statement `sql`; and those for which they were exchanged while it waited for their rows.
+async fn end_with_later_dependents(
+    tx: &mut Tx,
+    sql: String,
+    values: Vec<Vec<u8>>,
+) -> Result<u64, StoreError> {
+    let mut delete = query_scalar::<Vec<u8>>(sql + " RETURNING hash");
+    for value in values {
+        delete = delete.bind(value);
+    }
+    let mut ended = delete.fetch_all(&mut *tx).await?;
+    let mut count = 0;
+    while !ended.is_empty() {
+        count += ended.len() as u64;
+        let mut dependents = StatementBuilder::new("DELETE FROM tokens WHERE parent_hash");
+        dependents.push_in(ended.into_iter());
+        let dependents = dependents.push(" RETURNING hash").build().fetch_all(&mut *tx).await?;
+        let hashes = dependents.iter().map(|row| row.try_get::<Vec<u8>>("hash"));
+        ended = hashes.collect::<Result<_, _>>()?;
+    }
+    Ok(count)
 }
 
 impl Store {

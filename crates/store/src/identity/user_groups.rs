@@ -7,6 +7,7 @@ use super::end_everything::{ConnectionsToClose, EndEverything};
 use super::people::NameTaken;
 use crate::columns::{id, key, time};
 use crate::database::{Row, query};
+use crate::locks::lock_identities;
 use crate::{Command, Store, StoreError, Tx};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +49,10 @@ impl Command for RemoveUserGroup {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        if tx.needs_locks() {
+            let lock = query("SELECT 1 FROM user_groups WHERE id = $1").for_update();
+            lock.bind(key(self.0.as_uuid())).fetch_optional(&mut *tx).await?;
+        }
         for sql in [
             "DELETE FROM group_members WHERE group_id = $1",
             "DELETE FROM project_admins WHERE kind = 'group' AND subject_id = $1",
@@ -112,8 +117,10 @@ impl Command for RemoveMember {
         .bind(key(self.identity.as_uuid()))
         .fetch_all(&mut *tx)
         .await?;
-        for one in &set {
-            let identity = IdentityId::from_uuid(id(one, "id")?);
+        let set = set.iter().map(|row| Ok(IdentityId::from_uuid(id(row, "id")?)));
+        let set = set.collect::<Result<Vec<_>, StoreError>>()?;
+        lock_identities(tx, &set).await?;
+        for identity in set {
             let also = EndEverything { identity, now: self.now }.run(tx).await?;
             ended.holders.extend(also.holders);
             ended.endpoints.extend(also.endpoints);

@@ -11,6 +11,7 @@ use crate::columns::{ROWS, id, instant, json, key, text, time};
 use crate::database::{Row, StatementBuilder, query, query_scalar};
 use crate::identity::account_status::is_active;
 use crate::identity::credentials::{self, Holder};
+use crate::locks::lock_endpoint;
 use crate::secret::Hash;
 use crate::{Command, Store, StoreError, Tx};
 
@@ -104,6 +105,10 @@ impl Command for RegisterEndpoint {
         if !is_active(tx, endpoint.owner, self.client, self.token).await? {
             return Ok(RegistrationResult::ShutOut);
         }
+        if let Some(manager) = endpoint.manager {
+            lock_manager(tx, manager).await?;
+        }
+        lock_endpoint(tx, endpoint.id).await?;
         // Of an earlier life of it, if it was deleted.
         let retired = query("SELECT owner_id, credential FROM retired_endpoints WHERE id = $1")
             .bind(key(endpoint.id.as_uuid()))
@@ -174,6 +179,15 @@ impl Command for RegisterEndpoint {
         credentials::add(tx, holder, number, self.secret, self.now, None, self.client).await?;
         Ok(RegistrationResult::Credential(number))
     }
+}
+
+/// What ends or locks a manager waits until its user endpoint is registered, and then finds it.
+async fn lock_manager(tx: &mut Tx, manager: EndpointId) -> Result<(), StoreError> {
+    if tx.needs_locks() {
+        let lock = query("SELECT 1 FROM endpoints WHERE id = $1").locking(" FOR SHARE");
+        lock.bind(key(manager.as_uuid())).fetch_optional(tx).await?;
+    }
+    Ok(())
 }
 
 /// Whether `endpoint` would be new, and its owner has `most` of its kind.
@@ -269,13 +283,15 @@ impl Command for LockEndpoint {
     type Output = Vec<EndpointId>;
 
     async fn run(self, tx: &mut Tx) -> Result<Vec<EndpointId>, StoreError> {
-        credentials::remove_all(tx, Holder::Endpoint(self.endpoint)).await?;
+        // First: a registration that is under way is waited for, and its credential is removed.
         query("UPDATE endpoints SET locked_until_us = $2 WHERE id = $1")
             .bind(key(self.endpoint.as_uuid()))
             .bind(self.until.as_microsecond())
             .execute(&mut *tx)
             .await?;
+        credentials::remove_all(tx, Holder::Endpoint(self.endpoint)).await?;
         let rows = query("SELECT id FROM endpoints WHERE manager_id = $1")
+            .locking(" ORDER BY id FOR UPDATE")
             .bind(key(self.endpoint.as_uuid()))
             .fetch_all(&mut *tx)
             .await?;
@@ -318,6 +334,7 @@ impl Command for DeleteEndpoint {
     type Output = ();
 
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        lock_endpoint(tx, self.0).await?;
         credentials::remove_all(tx, Holder::Endpoint(self.0)).await?;
         query(
             "INSERT INTO retired_endpoints (id, owner_id, credential, locked_until_us) \

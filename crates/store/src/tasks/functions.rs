@@ -43,11 +43,15 @@ impl Command for AddFunction {
     async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
         let function = self.0;
         let hash = Sha256::digest(function.code.as_bytes()).to_vec();
-        query("INSERT INTO function_code (hash, code) VALUES ($1, $2) ON CONFLICT (hash) DO NOTHING")
-            .bind(&hash)
-            .bind(function.code)
-            .execute(&mut *tx)
-            .await?;
+        // On PostgreSQL the row is written again to be locked: nobody deletes the code until the function is committed.
+        let code = match tx.needs_locks() {
+            false => "INSERT INTO function_code (hash, code) VALUES ($1, $2) ON CONFLICT (hash) DO NOTHING",
+            true => {
+                "INSERT INTO function_code (hash, code) VALUES ($1, $2) \
+                 ON CONFLICT (hash) DO UPDATE SET hash = excluded.hash"
+            }
+        };
+        query(code).bind(&hash).bind(function.code).execute(&mut *tx).await?;
         query(
             "INSERT INTO functions \
              (id, owner_id, name, code_hash, description, public, group_id, metadata_json, python, created_us) \
@@ -82,6 +86,10 @@ impl Command for DeleteFunction {
             .fetch_optional(&mut *tx)
             .await?;
         let Some(row) = row else { return Ok(()) };
+        if tx.needs_locks() {
+            let lock = query("SELECT 1 FROM function_code WHERE hash = $1").for_update();
+            lock.bind(row.try_get::<&[u8]>("code_hash")?).fetch_optional(&mut *tx).await?;
+        }
         query(
             "DELETE FROM function_code WHERE hash = $1 \
              AND NOT EXISTS (SELECT 1 FROM functions WHERE code_hash = $1)",

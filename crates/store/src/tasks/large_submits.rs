@@ -85,6 +85,13 @@ impl Command for Stage {
 
 /// Marks the staged tasks of a submit as accepted, in the transaction that accepts it: they will be released.
 pub(crate) async fn accept(tx: &mut Tx, submit: &Submit) -> Result<(), StoreError> {
+    if tx.needs_locks() {
+        // Another process that starts drops what it takes for left behind: the first ones first, and not while they are locked.
+        let first = query("SELECT 1 FROM staged_tasks WHERE request_id = $1 AND place = 0").for_update();
+        if first.bind(key(submit.request.as_uuid())).fetch_optional(&mut *tx).await?.is_none() {
+            return Err(StoreError::TryAgain);
+        }
+    }
     query(
         "INSERT INTO staged_submits (request_id, group_id, endpoint_id, resource_specification_json, \
          result_serializers_json, submitted_us) VALUES ($1, $2, $3, $4, $5, $6)",
@@ -119,10 +126,19 @@ impl Command for ReleaseOrDrop {
 
     async fn run(self, tx: &mut Tx) -> Result<ReleaseStep, StoreError> {
         let request = key(self.0.as_uuid());
+        let endpoint = accepted_for(tx, &request).await?;
+        let mut gone = false;
+        if let Some(endpoint) = endpoint {
+            // Held until the commit: the numbers of its outbox rows grow in the order of commits, and one process after another
+            // releases.
+            let exists = query("SELECT 1 FROM endpoints WHERE id = $1").for_update();
+            gone = exists.bind(key(endpoint)).fetch_optional(&mut *tx).await?.is_none();
+        }
         let rows = query(
             "SELECT place, CAST(coalesce(length(payload), 0) AS BIGINT) AS here FROM staged_tasks \
              WHERE request_id = $1 ORDER BY place LIMIT $2",
         )
+        .locking(if endpoint.is_none() { " FOR UPDATE" } else { "" })
         .bind(&request)
         .bind(i64::try_from(TASKS).unwrap_or(i64::MAX))
         .fetch_all(&mut *tx)
@@ -137,15 +153,12 @@ impl Command for ReleaseOrDrop {
             count += 1;
         }
         let done = rows.is_empty();
-        let submit = query("SELECT endpoint_id FROM staged_submits WHERE request_id = $1")
-            .bind(&request)
-            .fetch_optional(&mut *tx)
-            .await?;
-        let mut step_result = ReleaseStep { done, ..ReleaseStep::default() };
-        if let Some(submit) = submit {
-            let endpoint = id(&submit, "endpoint_id")?;
-            let exists = query("SELECT 1 FROM endpoints WHERE id = $1").bind(key(endpoint));
-            step_result.gone = exists.fetch_optional(&mut *tx).await?.is_none();
+        if tx.needs_locks() && endpoint.is_none() && accepted_for(tx, &request).await?.is_some() {
+            // It was accepted before its tasks could be locked: the next step releases them.
+            return Ok(ReleaseStep::default());
+        }
+        let mut step_result = ReleaseStep { done, gone, ..ReleaseStep::default() };
+        if let Some(endpoint) = endpoint {
             if step_result.gone {
                 query("DELETE FROM submissions WHERE id = $1").bind(&request).execute(&mut *tx).await?;
             } else if !done {
@@ -180,6 +193,15 @@ impl Command for ReleaseOrDrop {
         }
         Ok(step_result)
     }
+}
+
+/// The endpoint of a submit that was accepted and has not been released.
+async fn accepted_for(tx: &mut Tx, request: &[u8]) -> Result<Option<uuid::Uuid>, StoreError> {
+    let submit = query("SELECT endpoint_id FROM staged_submits WHERE request_id = $1")
+        .bind(request)
+        .fetch_optional(tx)
+        .await?;
+    submit.map(|submit| id(&submit, "endpoint_id")).transpose()
 }
 
 /// Turns the staged rows up to the position `last` into tasks.

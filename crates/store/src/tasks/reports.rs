@@ -31,7 +31,11 @@ impl Report {
 impl Command for Report {
     type Output = ();
 
-    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+    async fn run(mut self, tx: &mut Tx) -> Result<(), StoreError> {
+        // In the order of their ids, as everything else locks these rows.
+        self.runs.sort_unstable_by_key(|(endpoint, _)| *endpoint);
+        self.progress.truncate(Report::MOST);
+        self.progress.sort_unstable_by_key(|it| it.task);
         for (endpoint, run) in self.runs {
             query("UPDATE endpoints SET run = $2, run_credential = $3, run_since_us = $4 WHERE id = $1")
                 .bind(key(endpoint.as_uuid()))
@@ -44,8 +48,8 @@ impl Command for Report {
         if self.progress.is_empty() {
             return Ok(());
         }
-        let mut rows = Vec::with_capacity(self.progress.len().min(Report::MOST));
-        for it in self.progress.iter().take(Report::MOST) {
+        let mut rows = Vec::with_capacity(self.progress.len());
+        for it in &self.progress {
             rows.push((key(it.task.as_uuid()), key(it.endpoint.as_uuid()), text(&it.state)?));
         }
         let mut update = StatementBuilder::new("UPDATE tasks SET progress_json = said.column3 FROM (");

@@ -13,6 +13,7 @@ use super::counters::{self, Counters};
 use super::task_rows::{CurrentTask, Page, current_tasks, stored, submitted_before};
 use crate::columns::{ROWS, id, key, time};
 use crate::database::{StatementBuilder, query};
+use crate::locks::{lock_groups, lock_tasks};
 use crate::payload_files::{FileId, StoredContent};
 use crate::payload_references::{file_id, stored_content};
 use crate::tasks::state::{Event, Outcome, State};
@@ -59,7 +60,13 @@ impl Command for RecordResults {
     type Output = RecordedResults;
 
     async fn run(self, tx: &mut Tx) -> Result<RecordedResults, StoreError> {
-        let known = current_tasks(tx, self.results.iter().map(|result| result.task)).await?;
+        let mut known = current_tasks(tx, self.results.iter().map(|result| result.task)).await?;
+        if tx.needs_locks() {
+            // The numbers of a group's outbox rows grow in the order of commits.
+            let groups = known.values().map(|current| key(current.group.as_uuid()));
+            let queues = lock_groups(tx, groups).await?;
+            known.values_mut().for_each(|current| current.queue = queues.contains(current.group.as_uuid()));
+        }
         let mut ended = HashSet::new();
         let mut changes: BTreeMap<EndpointId, Counters> = BTreeMap::new();
         let mut fresh = Vec::with_capacity(self.results.len());
@@ -184,6 +191,7 @@ impl Command for ExpireResults {
 
     async fn run(self, tx: &mut Tx) -> Result<(usize, Vec<FileId>), StoreError> {
         let rows = query("SELECT task_id, file FROM results WHERE ended_us < $1 ORDER BY ended_us LIMIT $2")
+            .for_update_skip_locked()
             .bind(self.before.as_microsecond())
             .bind(i64::try_from(self.count.min(ROWS)).unwrap_or(i64::MAX))
             .fetch_all(&mut *tx)
@@ -196,6 +204,9 @@ impl Command for ExpireResults {
         }
         if tasks.is_empty() {
             return Ok((0, freed));
+        }
+        if tx.needs_locks() {
+            lock_tasks(tx, tasks.clone()).await?;
         }
         let mut results = StatementBuilder::new("DELETE FROM results WHERE task_id");
         results.push_in(tasks.iter().cloned());
@@ -226,6 +237,7 @@ impl Command for DeleteTasks {
         let rows = query(
             "SELECT id, group_id FROM tasks WHERE id < $1 AND state = $2 AND ended_us < $3 ORDER BY id LIMIT $4",
         )
+        .for_update_skip_locked()
         .bind(submitted_before(self.before))
         .bind(stored(&State::Expired { at: self.before }))
         .bind(self.before.as_microsecond())
@@ -244,6 +256,10 @@ impl Command for DeleteTasks {
         let mut forgotten = StatementBuilder::new("DELETE FROM tasks WHERE id");
         forgotten.push_in(tasks.into_iter());
         forgotten.build().execute(&mut *tx).await?;
+        if tx.needs_locks() {
+            // A submit that is adding tasks to one of them is waited for.
+            lock_groups(tx, groups.iter().cloned()).await?;
+        }
         let mut empty = StatementBuilder::new(
             "DELETE FROM task_groups WHERE NOT EXISTS (SELECT 1 FROM tasks WHERE group_id = task_groups.id) \
              AND NOT EXISTS (SELECT 1 FROM staged_submits WHERE group_id = task_groups.id) AND id",

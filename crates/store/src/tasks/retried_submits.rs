@@ -10,8 +10,9 @@ use std::fmt::Debug;
 
 use jiff::Timestamp;
 use uuid::Uuid;
-use wire::{EndpointId, IdentityId, RequestId, TaskGroupId, TaskId};
+use wire::{EndpointId, RequestId, TaskGroupId, TaskId};
 
+use super::submit_request::Submit;
 use crate::columns::{ROWS, id, key};
 use crate::database::{Row, StatementBuilder, query};
 use crate::secret::Hash;
@@ -45,7 +46,8 @@ pub struct Accepted {
     pub tasks: Vec<TaskId>,
 }
 
-/// The submits whose answers are being written to their connections at this moment. The caller keeps them in memory.
+/// The submits whose answers this process is writing to their connections at this moment. The caller keeps them in memory. What
+/// other processes are answering is told by a column, and by the lock that each of them holds as long as it lives.
 pub trait AnswersInFlight: Debug + Send + Sync {
     fn contains(&self, request: RequestId) -> bool;
 }
@@ -67,17 +69,17 @@ pub(crate) type KnownToClient = HashMap<RequestId, bool>;
 
 pub(crate) async fn check(
     tx: &mut Tx,
-    owner: IdentityId,
-    fingerprint: &SubmitFingerprint,
-    in_flight: &dyn AnswersInFlight,
+    submit: &Submit,
+    process: Option<i64>,
     read: &KnownToClient,
 ) -> Result<RetryCheck, StoreError> {
+    let fingerprint = &submit.fingerprint;
     if let Some(used) = &fingerprint.key {
         let row = query(
             "SELECT id, fingerprint, group_id, endpoint_id, task_ids FROM submissions \
              WHERE identity_id = $1 AND key_hash = $2 AND created_us >= $3 ORDER BY created_us LIMIT 1",
         )
-        .bind(key(owner.as_uuid()))
+        .bind(key(submit.owner.as_uuid()))
         .bind(used.as_bytes())
         .bind(fingerprint.keys_not_before.as_microsecond())
         .fetch_optional(tx)
@@ -91,7 +93,7 @@ pub(crate) async fn check(
         });
     }
     let rows = query(
-        "SELECT id FROM submissions \
+        "SELECT id, answered_by FROM submissions \
          WHERE fingerprint = $1 AND key_hash IS NULL AND created_us >= $2 ORDER BY created_us LIMIT $3",
     )
     .bind(fingerprint.body.as_bytes())
@@ -99,9 +101,22 @@ pub(crate) async fn check(
     .bind(MOST_EQUAL)
     .fetch_all(&mut *tx)
     .await?;
-    let rows = rows.iter().map(|row| Ok(RequestId::from_uuid(id(row, "id")?)));
-    let mut equal = rows.collect::<Result<Vec<_>, StoreError>>()?;
-    equal.retain(|request| !in_flight.contains(*request));
+    let mut equal = Vec::with_capacity(rows.len());
+    let mut living = HashMap::new();
+    for row in &rows {
+        let request = RequestId::from_uuid(id(row, "id")?);
+        let answered_by: Option<i64> = row.try_get("answered_by")?;
+        let in_flight = match answered_by {
+            Some(other) if process != Some(other) => match living.get(&other) {
+                Some(lives) => *lives,
+                None => *living.entry(other).or_insert(tx.is_living(other).await?),
+            },
+            _ => submit.in_flight.contains(request),
+        };
+        if !in_flight {
+            equal.push(request);
+        }
+    }
     let mut equal =
         equal.into_iter().take(MOST_CHECKED).skip_while(|request| read.get(request) == Some(&true));
     let Some(request) = equal.next() else { return Ok(RetryCheck::No) };
@@ -154,29 +169,47 @@ impl Store {
     }
 }
 
+const ADD: &str = "INSERT INTO submissions \
+    (id, identity_id, fingerprint, key_hash, group_id, endpoint_id, task_ids, created_us, answered_by) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+
+/// A record with the same key gives way if it is too old to count.
+const ADD_WITH_KEY: &str = "INSERT INTO submissions \
+    (id, identity_id, fingerprint, key_hash, group_id, endpoint_id, task_ids, created_us, answered_by) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+    ON CONFLICT (identity_id, key_hash) WHERE key_hash IS NOT NULL DO UPDATE SET id = excluded.id, \
+    fingerprint = excluded.fingerprint, group_id = excluded.group_id, endpoint_id = excluded.endpoint_id, \
+    task_ids = excluded.task_ids, created_us = excluded.created_us, answered_by = excluded.answered_by \
+    WHERE submissions.created_us < $10";
+
+/// Records a submit. Returns false if another process has recorded one with the same key since [`check`] looked.
 pub(crate) async fn add_record(
     tx: &mut Tx,
-    owner: IdentityId,
-    fingerprint: &SubmitFingerprint,
+    submit: &Submit,
     accepted: &Accepted,
-    now: Timestamp,
-) -> Result<(), StoreError> {
+    process: Option<i64>,
+) -> Result<bool, StoreError> {
     let tasks: Vec<u8> = accepted.tasks.iter().flat_map(|task| *task.as_uuid().as_bytes()).collect();
-    query(
-        "INSERT INTO submissions \
-         (id, identity_id, fingerprint, key_hash, group_id, endpoint_id, task_ids, created_us) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-    )
-    .bind(key(accepted.request.as_uuid()))
-    .bind(key(owner.as_uuid()))
-    .bind(fingerprint.body.as_bytes())
-    .bind(fingerprint.key.as_ref().map(|key| key.as_bytes().to_vec()))
-    .bind(key(accepted.group.as_uuid()))
-    .bind(key(accepted.endpoint.as_uuid()))
-    .bind(tasks)
-    .bind(now.as_microsecond())
-    .execute(tx)
-    .await?;
+    let fingerprint = &submit.fingerprint;
+    let mut add = query(if fingerprint.key.is_some() { ADD_WITH_KEY } else { ADD })
+        .bind(key(accepted.request.as_uuid()))
+        .bind(key(submit.owner.as_uuid()))
+        .bind(fingerprint.body.as_bytes())
+        .bind(fingerprint.key.as_ref().map(|key| key.as_bytes().to_vec()))
+        .bind(key(accepted.group.as_uuid()))
+        .bind(key(accepted.endpoint.as_uuid()))
+        .bind(tasks)
+        .bind(submit.now.as_microsecond())
+        .bind(process);
+    if fingerprint.key.is_some() {
+        add = add.bind(fingerprint.keys_not_before.as_microsecond());
+    }
+    Ok(add.execute(tx).await? == 1)
+}
+
+/// Takes back the record of a submit that is refused after all.
+pub(crate) async fn remove_record(tx: &mut Tx, request: RequestId) -> Result<(), StoreError> {
+    query("DELETE FROM submissions WHERE id = $1").bind(key(request.as_uuid())).execute(tx).await?;
     Ok(())
 }
 
@@ -212,6 +245,39 @@ impl Command for DeleteAnsweredSubmits {
     }
 }
 
+/// Records that this process has given up writing the answers of these requests: an equal submit, to whichever process, is a
+/// retry.
+#[derive(Clone, Debug)]
+struct GiveUpAnswers(Vec<RequestId>);
+
+impl Command for GiveUpAnswers {
+    type Output = ();
+
+    async fn run(self, tx: &mut Tx) -> Result<(), StoreError> {
+        for requests in self.0.chunks(ROWS) {
+            let mut rows = StatementBuilder::new("UPDATE submissions SET answered_by = NULL WHERE id");
+            rows.push_in(requests.iter().map(|request| key(request.as_uuid())));
+            rows.build().execute(&mut *tx).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Whether other processes may use the same database.
+    pub fn has_other_processes(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Tells other processes, if any, that this one has given up writing the answers of `requests`.
+    pub async fn give_up_answers(&self, requests: Vec<RequestId>) -> Result<(), StoreError> {
+        match self.process {
+            Some(_) => self.write(GiveUpAnswers(requests)).await,
+            None => Ok(()),
+        }
+    }
+}
+
 /// Deletes records that are too old, at most `count` of each kind. Returns whether there may be more.
 #[derive(Clone, Debug)]
 pub struct DeleteSubmitRecords {
@@ -225,20 +291,15 @@ impl Command for DeleteSubmitRecords {
 
     async fn run(self, tx: &mut Tx) -> Result<bool, StoreError> {
         let mut more = false;
-        for (before, forget) in [
-            (
-                self.before,
-                "DELETE FROM submissions WHERE id IN (SELECT id FROM submissions \
-                 WHERE key_hash IS NULL AND created_us < $1 ORDER BY created_us LIMIT $2)",
-            ),
-            (
-                self.keys_before,
-                "DELETE FROM submissions WHERE id IN (SELECT id FROM submissions \
-                 WHERE key_hash IS NOT NULL AND created_us < $1 ORDER BY created_us LIMIT $2)",
-            ),
-        ] {
+        for (before, kind) in [(self.before, "key_hash IS NULL"), (self.keys_before, "key_hash IS NOT NULL")]
+        {
             let count = i64::try_from(self.count).unwrap_or(i64::MAX);
-            let done = query(forget).bind(before.as_microsecond()).bind(count).execute(&mut *tx).await?;
+            let mut delete = StatementBuilder::new(
+                "DELETE FROM submissions WHERE id IN (SELECT id FROM submissions WHERE ",
+            );
+            delete.push(kind).push(" AND created_us < ").push_bind(before.as_microsecond());
+            delete.push(" ORDER BY created_us LIMIT ").push_bind(count).push_skip_locked().push(")");
+            let done = delete.build().execute(&mut *tx).await?;
             more |= done >= self.count as u64;
         }
         Ok(more)

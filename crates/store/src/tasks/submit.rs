@@ -16,6 +16,8 @@ pub(crate) struct SubmitAttempt {
     pub(crate) submit: Submit,
     /// Its tasks have been staged.
     pub(crate) staged: bool,
+    /// The number of this process, if others use the database.
+    pub(crate) process: Option<i64>,
     pub(crate) read: KnownToClient,
 }
 
@@ -32,14 +34,6 @@ impl Command for SubmitAttempt {
 
     async fn run(self, tx: &mut Tx) -> Result<SubmitStep, StoreError> {
         let submit = &self.submit;
-        match retried_submits::check(tx, submit.owner, &submit.fingerprint, &*submit.in_flight, &self.read)
-            .await?
-        {
-            RetryCheck::No => {}
-            RetryCheck::Accepted(accepted) => return Ok(SubmitStep::Done(SubmitResult::Again(accepted))),
-            RetryCheck::OtherBody => return Ok(SubmitStep::Done(SubmitResult::KeyOfAnother)),
-            RetryCheck::Unread(requests) => return Ok(SubmitStep::Unread(Box::new(self), requests)),
-        }
         // Held until the commit: the numbers of an endpoint's outbox rows grow in the order of commits, equal submits come one
         // after another, and the endpoint is not deleted meanwhile.
         let endpoint = query("SELECT 1 FROM endpoints WHERE id = $1")
@@ -47,6 +41,12 @@ impl Command for SubmitAttempt {
             .bind(key(submit.endpoint.as_uuid()))
             .fetch_optional(&mut *tx)
             .await?;
+        match retried_submits::check(tx, submit, self.process, &self.read).await? {
+            RetryCheck::No => {}
+            RetryCheck::Accepted(accepted) => return Ok(SubmitStep::Done(SubmitResult::Again(accepted))),
+            RetryCheck::OtherBody => return Ok(SubmitStep::Done(SubmitResult::KeyOfAnother)),
+            RetryCheck::Unread(requests) => return Ok(SubmitStep::Unread(Box::new(self), requests)),
+        }
         if endpoint.is_none() {
             return Ok(SubmitStep::Done(SubmitResult::NoEndpoint));
         }
@@ -56,10 +56,14 @@ impl Command for SubmitAttempt {
             endpoint: submit.endpoint,
             tasks: submit.tasks.iter().map(|task| task.id).collect(),
         };
+        if !retried_submits::add_record(tx, submit, &accepted, self.process).await? {
+            // Another process was faster with this key; what it committed is found by the next try.
+            return Err(StoreError::TryAgain);
+        }
         if !submit.own_group(tx).await? {
+            retried_submits::remove_record(tx, submit.request).await?;
             return Ok(SubmitStep::Done(SubmitResult::GroupOfAnother));
         }
-        retried_submits::add_record(tx, submit.owner, &submit.fingerprint, &accepted, submit.now).await?;
         if self.staged {
             large_submits::accept(tx, submit).await?;
         } else {
@@ -78,7 +82,8 @@ impl Store {
             true => Some(self.stage(&submit).await?),
             false => None,
         };
-        let mut attempt = SubmitAttempt { submit, staged: staged.is_some(), read: KnownToClient::new() };
+        let (staged_already, process, read) = (staged.is_some(), self.process, KnownToClient::new());
+        let mut attempt = SubmitAttempt { submit, staged: staged_already, process, read };
         let done = loop {
             match self.write(attempt).await? {
                 SubmitStep::Done(done) => break done,

@@ -39,11 +39,15 @@ pub(crate) struct CurrentTask {
     pub(crate) state: State,
 }
 
+/// Reads tasks, and locks them: their states change only by this transaction until it ends.
 pub(crate) async fn current_tasks(
     tx: &mut Tx,
     tasks: impl ExactSizeIterator<Item = TaskId>,
 ) -> Result<HashMap<TaskId, CurrentTask>, StoreError> {
-    let tasks: Vec<_> = tasks.collect();
+    let mut tasks: Vec<_> = tasks.collect();
+    if tx.needs_locks() {
+        tasks.sort_unstable();
+    }
     let mut known = HashMap::with_capacity(tasks.len());
     for tasks in tasks.chunks(ROWS) {
         let mut select = StatementBuilder::new(
@@ -51,7 +55,7 @@ pub(crate) async fn current_tasks(
              FROM tasks t JOIN task_groups g ON g.id = t.group_id WHERE t.id",
         );
         select.push_in(tasks.iter().map(|task| key(task.as_uuid())));
-        for row in select.build().fetch_all(&mut *tx).await? {
+        for row in select.build().locking(" ORDER BY t.id FOR UPDATE OF t").fetch_all(&mut *tx).await? {
             let current = CurrentTask {
                 endpoint: EndpointId::from_uuid(id(&row, "endpoint_id")?),
                 group: TaskGroupId::from_uuid(id(&row, "group_id")?),

@@ -20,15 +20,19 @@ use crate::{StoreError, random};
 
 /// How long commands wait for a database that has gone before they fail.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often a command runs if others are in its way.
+/// How often a command runs if others are in its way, and for how long it is tried.
 const TRIES: u32 = 10;
+const LONGEST: Duration = Duration::from_secs(15);
+/// Begins a transaction of several commands. Together they may hold locks in an order in which one command never takes them,
+/// and wait in a circle with another process: they give up soon, and each runs by itself.
+const BEGIN_SEVERAL: &str = "BEGIN; SET LOCAL lock_timeout = '100ms'";
 
 /// The session that writes.
 #[derive(Debug)]
 pub(crate) struct Session {
     servers: Servers,
-    /// Whether it holds the installation's lock.
-    lock: bool,
+    /// The advisory lock that it holds: the installation's, or its process's own.
+    lock: i64,
     tx: Option<Tx>,
     readers: ReaderSwitch,
     down_since: Option<Instant>,
@@ -47,7 +51,7 @@ enum Attempt {
 }
 
 impl Session {
-    pub(crate) fn new(servers: Servers, lock: bool, tx: Tx, readers: ReaderSwitch) -> Session {
+    pub(crate) fn new(servers: Servers, lock: i64, tx: Tx, readers: ReaderSwitch) -> Session {
         Session { servers, lock, tx: Some(tx), readers, down_since: None }
     }
 
@@ -61,13 +65,17 @@ impl Session {
 
     async fn commit_alone(&mut self, work: Box<dyn AnyCommand>) {
         let mut batch = vec![work];
+        let begun = Instant::now();
         for tries in 0..TRIES {
-            // Those who were in each other's way come back at different times.
-            sleep(random::up_to(Duration::from_millis(5) * 2_u32.pow(tries.min(6)))).await;
             match self.commit_unless_conflict(batch).await {
                 None => return,
                 Some(again) => batch = again,
             }
+            if begun.elapsed() > LONGEST {
+                break;
+            }
+            // Those who were in each other's way come back at different times.
+            sleep(random::up_to(Duration::from_millis(5) * 2_u32.pow(tries.min(6)))).await;
         }
         super::answer(batch, Vec::new(), Err(StoreError::TryAgain));
     }
@@ -153,9 +161,7 @@ impl Session {
 
     async fn connect(&self) -> Result<Tx, StoreError> {
         let (mut connection, server) = self.servers.connect().await?;
-        if self.lock {
-            self.servers.lock_installation(&mut connection).await?;
-        }
+        self.servers.lock(&mut connection, self.lock).await?;
         self.readers.switch_to(server);
         Ok(Tx::Postgres(connection))
     }
@@ -173,7 +179,7 @@ async fn attempt(tx: &mut Tx, batch: &mut [Box<dyn AnyCommand>]) -> Attempt {
     let mut results = Vec::with_capacity(batch.len());
     let several = batch.len() > 1;
     let ran = async {
-        execute(tx, "BEGIN").await?;
+        execute(tx, if several { BEGIN_SEVERAL } else { "BEGIN" }).await?;
         for (at, work) in batch.iter_mut().enumerate() {
             if several {
                 let savepoint = ["SAVEPOINT command", "RELEASE SAVEPOINT command; SAVEPOINT command"];
@@ -190,16 +196,14 @@ async fn attempt(tx: &mut Tx, batch: &mut [Box<dyn AnyCommand>]) -> Attempt {
             }
             results.push(result);
         }
-        Ok(postgres::transaction_id(connection(tx)?).await)
+        Ok(postgres::transaction_id(connection(tx)?).await?)
     }
     .await;
     // Without an id nothing was written; a single command that failed has ended the transaction.
     let failed = !several && results.iter().any(Result::is_err);
     let id = match ran {
         _ if failed => None,
-        Ok(Ok(id)) => Some(id),
-        Ok(Err(error)) if postgres::is_disconnected(&error) => return Attempt::Lost(error.into()),
-        Ok(Err(error)) => return Attempt::Ended(results, Err(error.into())),
+        Ok(id) => Some(id),
         Err(error) if error.is_disconnected() => return Attempt::Lost(error),
         Err(error) => {
             let conflict = error.is_conflict();

@@ -1,5 +1,13 @@
 -- Ids are 16 bytes, times are microseconds of UTC. Text columns named *_json hold JSON. Text is compared by its bytes.
 
+-- The oldest migration that a program must know to use this database. A migration that takes away or changes what a program
+-- before it uses sets it to its own number.
+CREATE TABLE schema_compatibility (
+    only_row BIGINT NOT NULL PRIMARY KEY CHECK (only_row = 1),
+    oldest_known BIGINT NOT NULL
+);
+INSERT INTO schema_compatibility (only_row, oldest_known) VALUES (1, 1);
+
 -- People and client identities, and what they may do.
 CREATE TABLE identities (
     id BYTEA NOT NULL PRIMARY KEY,
@@ -369,7 +377,9 @@ CREATE TABLE submissions (
     endpoint_id BYTEA NOT NULL,
     -- the tasks in the order of the body, 16 bytes each
     task_ids BYTEA NOT NULL,
-    created_us BIGINT NOT NULL
+    created_us BIGINT NOT NULL,
+    -- the service process that is writing the answer; absent: none
+    answered_by BIGINT
 );
 CREATE INDEX submissions_unanswered ON submissions (fingerprint, created_us) WHERE key_hash IS NULL;
 CREATE UNIQUE INDEX submissions_by_key ON submissions (identity_id, key_hash) WHERE key_hash IS NOT NULL;

@@ -35,7 +35,7 @@ async fn there(store: &Store) -> (usize, usize) {
 /// Accepts what was staged, and releases nothing of it.
 async fn accept_only(store: &Store, submit: Submit) {
     let staged = store.stage(&submit).await.unwrap();
-    let attempt = SubmitAttempt { submit, staged: true, read: Default::default() };
+    let attempt = SubmitAttempt { submit, staged: true, process: None, read: Default::default() };
     assert!(matches!(store.write(attempt).await.unwrap(), SubmitStep::Done(SubmitResult::New(_))));
     std::mem::forget(staged);
 }
