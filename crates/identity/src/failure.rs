@@ -10,6 +10,10 @@ use crate::http::interrupted_body::InterruptedBody;
 use crate::projects::ProjectError;
 use store::StoreError;
 
+/// When a caller may try again if the service can't answer now, in seconds; and the same while the database is away.
+pub(crate) const RETRY_AFTER: u32 = 2;
+const RETRY_AFTER_OUTAGE: u32 = 5;
+
 #[derive(Debug)]
 pub struct Failure {
     pub(crate) status: u16,
@@ -96,8 +100,9 @@ impl Failure {
         Failure { retry_after: interrupted.retry_after(), ..failure }
     }
 
-    fn internal() -> Failure {
-        Failure::new(503, "UNAVAILABLE", "Service unavailable", "Try again later")
+    fn unavailable(detail: &str, retry_after: u32) -> Failure {
+        let failure = Failure::new(503, "UNAVAILABLE", "Service unavailable", detail);
+        Failure { retry_after: Some(retry_after), ..failure }
     }
 
     fn new(status: u16, code: &str, title: &str, detail: impl Into<String>) -> Failure {
@@ -107,18 +112,39 @@ impl Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Failure {
-        tracing::error!(%error, "an identity request failed");
-        Failure::internal()
+        match &error {
+            StoreError::Nul => Failure::bad_parameter(
+                "A text holds the character NUL (U+0000), which the service does not store",
+            ),
+            StoreError::TryAgain => {
+                tracing::warn!(%error, "an identity request failed because others were changing the same");
+                Failure::unavailable(
+                    "Others were changing the same, and nothing was done: try again",
+                    RETRY_AFTER,
+                )
+            }
+            _ if store::outage_log::logs(&error) => Failure::unavailable(
+                "The service cannot reach its database: try again in some seconds",
+                RETRY_AFTER_OUTAGE,
+            ),
+            _ => {
+                tracing::error!(%error, "an identity request failed");
+                Failure::unavailable("Try again later", RETRY_AFTER)
+            }
+        }
     }
 }
 
 impl From<IdentityError> for Failure {
     fn from(error: IdentityError) -> Failure {
-        if let IdentityError::Gone = error {
-            return Failure::unauthorized();
+        match error {
+            IdentityError::Gone => Failure::unauthorized(),
+            IdentityError::Store(error) => error.into(),
+            IdentityError::Key(_) => {
+                tracing::error!(%error, "an identity request failed");
+                Failure::unavailable("Try again later", RETRY_AFTER)
+            }
         }
-        tracing::error!(%error, "an identity request failed");
-        Failure::internal()
     }
 }
 

@@ -47,7 +47,7 @@ impl<S: Send + Sync> FromRequest<S> for Form {
     }
 }
 
-/// Fails unless each name in `pairs` occurs once and there are not too many.
+/// Fails unless each name in `pairs` occurs once, there are not too many, and all texts can be stored.
 pub(super) fn once(pairs: &[(String, String)]) -> Result<(), String> {
     if pairs.len() > MOST {
         return Err(format!("more than {MOST} parameters"));
@@ -57,6 +57,10 @@ pub(super) fn once(pairs: &[(String, String)]) -> Result<(), String> {
             let shown: String = name.chars().take(50).collect();
             return Err(format!("the parameter {shown:?} is there twice"));
         }
+    }
+    if let Some((name, _)) = pairs.iter().find(|(name, value)| name.contains('\0') || value.contains('\0')) {
+        let shown: String = name.chars().take(50).collect();
+        return Err(format!("the parameter {shown:?} holds the character NUL"));
     }
     Ok(())
 }

@@ -100,6 +100,9 @@ impl Identity {
         if new.description.len() > DESCRIPTION_LIMIT {
             return Err(ProjectError::Invalid(format!("description: more than {DESCRIPTION_LIMIT} bytes")));
         }
+        if new.description.contains('\0') {
+            return Err(ProjectError::Invalid("description: holds the character NUL (U+0000)".to_owned()));
+        }
         let timeout = new.authentication_assurance_timeout;
         if timeout.is_some_and(|seconds| !(SHORTEST_TIMEOUT..=LONGEST_TIMEOUT).contains(&seconds)) {
             let text = format!("authentication_assurance_timeout: at least {SHORTEST_TIMEOUT} seconds");

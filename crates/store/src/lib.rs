@@ -12,6 +12,7 @@ mod database;
 pub mod identity;
 mod locks;
 mod migrations;
+pub mod outage_log;
 mod payload_files;
 mod payload_references;
 pub mod private_file;
@@ -48,7 +49,7 @@ pub use payload_files::{FILE_FROM_BYTES, FileId, StoredContent, scratch};
 pub use tasks::*;
 pub use writer::Command;
 
-use database::{Readers, postgres, sqlite};
+use database::{NulCharacter, Readers, postgres, sqlite};
 use payload_files::PayloadFiles;
 use writer::Connection;
 
@@ -96,11 +97,16 @@ pub enum StoreError {
     InUse(String),
     #[error("the path of a copy of the database has to be UTF-8")]
     Path,
+    #[error("a text holds the character NUL (U+0000), which PostgreSQL cannot store; none is stored")]
+    Nul,
 }
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        StoreError::Database(Arc::new(error))
+        match error {
+            sqlx::Error::Encode(error) if error.is::<NulCharacter>() => StoreError::Nul,
+            error => StoreError::Database(Arc::new(error)),
+        }
     }
 }
 
@@ -118,6 +124,21 @@ impl StoreError {
     /// The connection to the database has gone.
     fn is_disconnected(&self) -> bool {
         matches!(self, StoreError::Database(error) if postgres::is_disconnected(error))
+    }
+
+    /// Whether the database is away: restarted, failing over, not to be reached, or without a free connection. It may come
+    /// back without anybody's doing.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            StoreError::Unreachable(..)
+            | StoreError::InRecovery(_)
+            | StoreError::NoConnections(_)
+            | StoreError::InUse(_) => true,
+            StoreError::Database(error) => {
+                matches!(**error, sqlx::Error::PoolTimedOut) || self.is_disconnected()
+            }
+            _ => false,
+        }
     }
 }
 

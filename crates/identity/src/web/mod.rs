@@ -42,6 +42,7 @@ use super::providers::Upstreams;
 use super::sessions::CurrentSession;
 use super::{Identity, IdentityError};
 use crate::clock;
+use crate::failure::RETRY_AFTER;
 use crate::http::arrival::peer;
 use crate::http::caller_log;
 use crate::http::host_names::{Names, Origin};
@@ -131,10 +132,19 @@ impl Web {
                 let page = Page::saying(StatusCode::BAD_REQUEST, "This form cannot be used", text);
                 self.show(page, browser)
             }
+            Refused::Failed(IdentityError::Store(StoreError::Nul)) => {
+                let text = "A text holds the character NUL (U+0000), which the service does not store.";
+                self.show(Page::saying(StatusCode::BAD_REQUEST, "This form cannot be used", text), browser)
+            }
             Refused::Failed(error) => {
-                tracing::error!(%error, "cannot answer a page request");
+                if !matches!(&error, IdentityError::Store(error) if store::outage_log::logs(error)) {
+                    tracing::error!(%error, "cannot answer a page request");
+                }
                 let text = "The service cannot do this at the moment. Try again in a minute.";
-                self.show(Page::saying(StatusCode::SERVICE_UNAVAILABLE, "Not now", text), browser)
+                let mut response =
+                    self.show(Page::saying(StatusCode::SERVICE_UNAVAILABLE, "Not now", text), browser);
+                response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER.into());
+                response
             }
         }
     }
@@ -224,7 +234,8 @@ impl FromRequest<Web> for Posted {
         }
         let mut pairs = form.map(|form| form.0).unwrap_or_default();
         let twice = |at: usize| pairs[..at].iter().any(|(name, _)| *name == pairs[at].0);
-        if pairs.len() > 20 || (0..pairs.len()).any(twice) {
+        let nul = |(name, value): &(String, String)| name.contains('\0') || value.contains('\0');
+        if pairs.len() > 20 || (0..pairs.len()).any(twice) || pairs.iter().any(nul) {
             pairs.clear();
         }
         Ok(Posted(pairs))

@@ -195,6 +195,9 @@ impl AuthorizeQuery {
         if let Some(name) = self.twice.first() {
             return Err(invalid(&format!("the parameter {} is there twice", shown(name, 50))));
         }
+        if let Some((name, _)) = self.pairs.iter().find(|(_, value)| value.contains('\0')) {
+            return Err(invalid(&format!("the parameter {} holds the character NUL", shown(name, 50))));
+        }
         if ["state", "nonce"].iter().any(|name| self.get(name).is_some_and(|text| text.len() > ECHO_LIMIT)) {
             return Err(invalid("state or nonce is too long"));
         }

@@ -27,6 +27,8 @@ struct Refusal {
 
 /// When a client may try again if the service can't answer now, in seconds.
 const RETRY_AFTER: u32 = 2;
+/// The same while the database is away: a restart or a failover takes longer.
+const RETRY_AFTER_OUTAGE: u32 = 5;
 
 impl Failure {
     pub fn new(code: Code, message: impl Into<String>) -> Failure {
@@ -129,8 +131,30 @@ impl Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Failure {
-        tracing::error!(%error, "a request failed because the store failed");
-        Failure::unavailable("The service's store does not answer; try again later")
+        let (message, retry_after) = match &error {
+            StoreError::Nul => {
+                let message =
+                    "The request holds the character NUL (U+0000) in a text that the service would store";
+                return Failure::new(Code::RequestMalformed, message);
+            }
+            StoreError::TryAgain => {
+                tracing::warn!(%error, "a request failed because others were changing the same");
+                let message = "Others were changing the same at this moment, and nothing was done: send the request again";
+                return Failure::unavailable(message);
+            }
+            _ if store::outage_log::logs(&error) => (
+                "The service cannot reach its database at the moment: send the request again in some seconds. If that does \
+                 not help, tell who runs the service",
+                RETRY_AFTER_OUTAGE,
+            ),
+            _ => {
+                tracing::error!(%error, "a request failed because the store failed");
+                ("The service's store does not answer; try again later", RETRY_AFTER)
+            }
+        };
+        let mut failure = Failure::unavailable(message);
+        failure.0.retry_after = retry_after;
+        failure
     }
 }
 

@@ -182,6 +182,18 @@ pub async fn nowhere() -> Failure {
     Failure::new(Code::RequestMalformed, "There is no such route").with_status(404)
 }
 
+/// Refuses texts that the database cannot store: those with the character NUL, on either database. Each comes with the name of
+/// its member in the body.
+fn check_storable<'t>(texts: impl IntoIterator<Item = (&'static str, &'t str)>) -> Result<(), Failure> {
+    match texts.into_iter().find(|(_, text)| text.contains('\0')) {
+        Some((member, _)) => {
+            let message = format!("{member}: holds the character NUL (U+0000), which cannot be stored");
+            Err(Failure::new(Code::RequestMalformed, message))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Parses an id in a path.
 fn id<T: FromStr>(text: &str) -> Result<T, Failure> {
     text.parse().map_err(|_| {

@@ -45,6 +45,7 @@ pub(super) async fn register(
         let message = format!("{member}: more than {TEXT_LIMIT} bytes");
         return Err(Failure::new(Code::RequestMalformed, message));
     }
+    super::check_storable(texts.map(|(member, text)| (member, text.as_str())))?;
     if wanted.location.is_empty() || wanted.container_type.is_empty() {
         return Err(Failure::new(Code::RequestMalformed, "location, type: must not be empty"));
     }

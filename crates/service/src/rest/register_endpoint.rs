@@ -131,7 +131,7 @@ async fn change_endpoint(
         let message = format!("endpoint_name: is missing, and without it {member} can't be changed");
         return Err(Failure::new(Code::RequestMalformed, message));
     }
-    check_names([change.display_name.as_ref()])?;
+    check_names([("display_name", change.display_name.as_ref())])?;
     check_lists(&[
         change.allowed_functions.as_ref().map_or(0, Vec::len),
         change.admins.as_ref().map_or(0, Vec::len),
@@ -181,7 +181,10 @@ fn judge(wanted: Register) -> Result<Wanted, Failure> {
     if wanted.endpoint_name.is_empty() {
         return Err(bad_names());
     }
-    check_names([Some(&wanted.endpoint_name), wanted.display_name.as_ref()])?;
+    check_names([
+        ("endpoint_name", Some(&wanted.endpoint_name)),
+        ("display_name", wanted.display_name.as_ref()),
+    ])?;
     check_lists(&[
         wanted.allowed_functions.as_ref().map_or(0, Vec::len),
         wanted.admins.as_ref().map_or(0, Vec::len),
@@ -189,10 +192,11 @@ fn judge(wanted: Register) -> Result<Wanted, Failure> {
     Ok(Wanted(wanted))
 }
 
-fn check_names<const N: usize>(names: [Option<&String>; N]) -> Result<(), Failure> {
-    match names.into_iter().flatten().any(|name| name.chars().count() > NAME_LIMIT) {
+fn check_names<const N: usize>(names: [(&'static str, Option<&String>); N]) -> Result<(), Failure> {
+    let given = || names.iter().filter_map(|&(member, name)| Some((member, name?.as_str())));
+    match given().any(|(_, name)| name.chars().count() > NAME_LIMIT) {
         true => Err(bad_names()),
-        false => Ok(()),
+        false => super::check_storable(given()),
     }
 }
 

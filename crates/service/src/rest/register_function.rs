@@ -55,6 +55,10 @@ pub(super) async fn register(
     if wanted.description.as_ref().is_some_and(|text| text.len() > DESCRIPTION_LIMIT) {
         return Err(Failure::new(Code::RequestMalformed, "description: too long"));
     }
+    super::check_storable([
+        ("function_name", wanted.function_name.as_str()),
+        ("description", wanted.description.as_deref().unwrap_or_default()),
+    ])?;
     let source = wanted.is_source();
     let code = wanted.function_code.into_string();
     let code = if source { wire::buffer::from_source(&wanted.function_name, &code) } else { code };
@@ -62,6 +66,10 @@ pub(super) async fn register(
         return Err(Failure::new(Code::RequestMalformed, "function_code: not one packed buffer"));
     }
     let meta = wanted.meta.unwrap_or_default();
+    super::check_storable([
+        ("function_code", code.as_str()),
+        ("meta.python_version", meta.python_version.as_deref().unwrap_or_default()),
+    ])?;
     let texts = [&meta.python_version, &meta.sdk_version, &meta.serde_identifier];
     if texts.into_iter().flatten().any(|text| text.len() > META_LIMIT) {
         let message = format!("meta: a text has more than {META_LIMIT} bytes");

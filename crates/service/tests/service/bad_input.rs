@@ -138,6 +138,59 @@ async fn every_member_of_every_body_wrong() {
     assert!(!service.read_log().contains("panicked"));
 }
 
+/// PostgreSQL cannot store the character NUL in a text: it is refused by name, on both databases.
+#[tokio::test]
+async fn the_character_nul_is_refused_by_name() {
+    let (service, client, function, endpoint) = service_with_endpoint().await;
+    let nul = "a\u{0}b";
+    let functions =
+        json!({"function_name": "f", "function_code": CODE, "meta": {"python_version": "3.11.7"}});
+    let endpoint_path = format!("/v3/endpoints/{}", endpoint.id());
+    let source = json!({"function_name": "f", "function_code": nul, "serialized": false});
+    client.post("/v3/functions", source).await.refused(400, "REQUEST_MALFORMED");
+    for (path, valid, member) in [
+        ("/v3/functions", &functions, "function_name"),
+        ("/v3/functions", &functions, "description"),
+        ("/v3/functions", &functions, "meta.python_version"),
+        ("/v3/endpoints", &endpoint_body(), "endpoint_name"),
+        ("/v3/endpoints", &endpoint_body(), "display_name"),
+        (&endpoint_path, &json!({}), "display_name"),
+        ("/v2/containers", &json!({"location": "l", "type": "docker"}), "name"),
+        ("/v2/containers", &json!({"location": "l", "type": "docker"}), "description"),
+        ("/v2/containers", &json!({"location": "l", "type": "docker"}), "location"),
+        ("/v2/containers", &json!({"location": "l", "type": "docker"}), "type"),
+    ] {
+        let mut body = valid.clone();
+        match member.split_once('.') {
+            Some((object, member)) => body[object][member] = json!(nul),
+            None => body[member] = json!(nul),
+        }
+        let answer = match path == endpoint_path {
+            true => client.put(path, body).await,
+            false => client.post(path, body).await,
+        };
+        let refused = answer.refused(400, "REQUEST_MALFORMED");
+        let text = format!("{member}: holds the character NUL (U+0000), which cannot be stored");
+        assert_eq!(refused["message"], text, "{path}");
+    }
+    // Where any JSON may stand it is kept: as the escape it came as.
+    let mut register = endpoint_body();
+    register["metadata"]["note"] = json!(nul);
+    client.post("/v3/endpoints", register).await.ok();
+    let submit = json!({"tasks": {&function: [nul]}, "resource_specification": {"x": nul}});
+    client.post(&format!("{endpoint_path}/submit"), submit).await.ok();
+    // A look-up stores nothing, and fails no less clearly.
+    let token = client.grant("openid urn:globus:auth:scope:auth.globus.org:view_identities").await;
+    let token = client.with_token(&token.ok()["access_token"]);
+    assert_eq!(token.get("/v2/api/identities?usernames=a%00b").await.status, 400);
+    let form = [("grant_type", "client_credentials"), ("scope", "open\u{0}id")];
+    let request = client.request(reqwest::Method::POST, "/v2/oauth2/token").form(&form);
+    let refused = send(request.basic_auth(&client.id, Some(&client.secret))).await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.body.to_string().contains("holds the character NUL"), "{}", refused.body);
+    assert!(!service.read_log().contains("ERROR"), "{}", service.read_log());
+}
+
 #[tokio::test]
 async fn ids_in_paths_that_are_none() {
     let service = Farcall::start();

@@ -8,4 +8,4 @@ mod statement;
 
 pub use run::Tx;
 pub(crate) use run::{Readers, Row, query_scalar};
-pub(crate) use statement::{StatementBuilder, Value, query};
+pub(crate) use statement::{NulCharacter, StatementBuilder, Value, query};

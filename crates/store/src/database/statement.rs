@@ -13,6 +13,12 @@ use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite, SqliteArguments};
 use sqlx::{Arguments as _, Encode, Type};
 
+/// A text has a character that PostgreSQL's text cannot have. It is refused on both databases, so that one can be moved to the
+/// other.
+#[derive(Debug, thiserror::Error)]
+#[error("a text holds the character NUL (U+0000)")]
+pub(crate) struct NulCharacter;
+
 /// A value that is bound to a statement. NULL has the type of its column.
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
@@ -116,7 +122,16 @@ impl Statement {
         self
     }
 
+    fn refuse_nul(&self) -> Result<(), sqlx::Error> {
+        let is_nul = |value: &Value| matches!(value, Value::Text(Some(text)) if text.contains('\0'));
+        match self.values.iter().any(is_nul) {
+            true => Err(sqlx::Error::Encode(Box::new(NulCharacter))),
+            false => Ok(()),
+        }
+    }
+
     pub(crate) fn for_sqlite(self) -> Result<Query<'static, Sqlite, SqliteArguments>, sqlx::Error> {
+        self.refuse_nul()?;
         let mut arguments = SqliteArguments::default();
         arguments.reserve(self.values.len(), 0);
         for value in self.values {
@@ -136,6 +151,7 @@ impl Statement {
     }
 
     pub(crate) fn for_postgres(self) -> Result<Query<'static, Postgres, PgArguments>, sqlx::Error> {
+        self.refuse_nul()?;
         let mut arguments = PgArguments::default();
         let lock = self.locks;
         let parts = match self.sql {
