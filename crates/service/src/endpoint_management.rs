@@ -3,13 +3,18 @@
 //!
 //! The caller checks the [`permissions`](crate::permissions) first.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use wire::EndpointId;
 
 use crate::dispatch::Dispatch;
 use crate::tasks::ending::end_waiting_at_rest;
 use identity::audit::{self, Initiator};
-use store::{DeleteEndpoint, LockEndpoint, Store, StoreError, UnlockEndpoint};
+use store::{DeleteEndpoint, LockEndpoint, Store, StoreError, UnlockEndpoint, outage_log};
+
+/// The pause after the database was away.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The acts, on behalf of one user or operator.
 #[derive(Clone, Copy, Debug)]
@@ -38,17 +43,24 @@ impl EndpointManagement<'_> {
     /// only the manager could start them.
     pub async fn delete(&self, endpoint: EndpointId) -> Result<(), StoreError> {
         audit::administered("endpoint delete", &endpoint.to_string(), self.by);
-        let (store, dispatch, by) = (self.store.clone(), self.dispatch.cloned(), self.by);
+        let deletion =
+            Deletion { store: self.store.clone(), dispatch: self.dispatch.cloned(), by: self.by, endpoint };
         // A task of its own: it also finishes if the request is cancelled.
         let deleting = tokio::spawn(async move {
-            for id in store.user_endpoints(endpoint).await?.into_iter().chain([endpoint]) {
-                store.write(DeleteEndpoint(id)).await?;
-                // While the service doesn't run, open tasks are left for its next start.
-                if let Some(dispatch) = &dispatch {
-                    dispatch.endpoint_deleted(id, by).await?;
-                }
+            let deleted = deletion.run().await;
+            if deleted.as_ref().is_err_and(StoreError::is_outage) {
+                // If the database went away at the commit, the endpoint may be deleted, and must not stay connected.
+                tokio::spawn(async move {
+                    while let Err(error) = deletion.run().await {
+                        if !outage_log::logs(&error) {
+                            tracing::error!(%error, %endpoint, "cannot delete an endpoint");
+                            return;
+                        }
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                });
             }
-            Ok(())
+            deleted
         });
         deleting.await.map_err(|_| StoreError::Closed)?
     }
@@ -84,5 +96,29 @@ impl EndpointManagement<'_> {
                 None => id.to_string(),
             },
         })
+    }
+}
+
+/// What it takes to delete one endpoint.
+#[derive(Clone, Debug)]
+struct Deletion {
+    store: Store,
+    dispatch: Option<Dispatch>,
+    by: Initiator,
+    endpoint: EndpointId,
+}
+
+impl Deletion {
+    /// Deletes it, or what is left of it.
+    async fn run(&self) -> Result<(), StoreError> {
+        let user_endpoints = self.store.user_endpoints(self.endpoint).await?;
+        for id in user_endpoints.into_iter().chain([self.endpoint]) {
+            self.store.write(DeleteEndpoint(id)).await?;
+            // While the service doesn't run, open tasks are left for its next start.
+            if let Some(dispatch) = &self.dispatch {
+                dispatch.endpoint_deleted(id, self.by).await?;
+            }
+        }
+        Ok(())
     }
 }

@@ -197,6 +197,11 @@ impl Store {
         Ok(Store { readers, writer, process, payloads })
     }
 
+    /// Whether the database is on a server, which may be away while this process is well.
+    pub fn is_on_server(&self) -> bool {
+        matches!(self.readers, Readers::Postgres(_))
+    }
+
     /// Keeps payloads and results of at least `bytes` in files of their own.
     pub fn with_files_from(mut self, bytes: usize) -> Store {
         self.payloads.from = bytes;

@@ -21,7 +21,7 @@ use crate::clock;
 use identity::end_reason::EndReasons;
 use identity::fair_shares::{Share, Shares};
 use identity::http::arrival::network;
-use store::{Holder, RemoveOlderCredentials, Store};
+use store::{Holder, RemoveOlderCredentials, Store, StoreError, outage_log};
 
 /// The broker's limits for one credential of an endpoint and of a client. A client's programs share a credential, so its
 /// connections are limited per identity instead.
@@ -64,6 +64,14 @@ pub(super) struct BrokerAccess {
     pub(super) reasons: EndReasons,
 }
 
+/// A log-in that cannot be checked now: the caller tries again, and takes it for no wrong password.
+fn unavailable(error: &StoreError, user: User) -> Refusal {
+    if !outage_log::logs(error) {
+        tracing::error!(%error, %user, "cannot check a log-in");
+    }
+    Refusal::Unavailable
+}
+
 impl BrokerAccess {
     /// Admits the log-in of `user` from `peer` that began at `began`, if there is room for one more connection.
     async fn admit_user(
@@ -72,10 +80,7 @@ impl BrokerAccess {
         began: LogInOrder,
         peer: Option<SocketAddr>,
     ) -> Result<LoggedInUser, Refusal> {
-        let unavailable = |error| {
-            tracing::error!(%error, user = %user, "cannot check a log-in");
-            Refusal::Unavailable
-        };
+        let unavailable = |error| unavailable(&error, user);
         let identity = match user.holder {
             Holder::Client(identity) => identity,
             Holder::Endpoint(endpoint) => {
@@ -97,10 +102,7 @@ impl AccessControl for BrokerAccess {
     fn log_in<'a>(&'a self, login: Login) -> LogInFuture<'a> {
         Box::pin(async move {
             let user = User::parse(&login.user).ok_or(Refusal::Denied)?;
-            let unavailable = |error| {
-                tracing::error!(%error, user = %user, "cannot check a log-in");
-                Refusal::Unavailable
-            };
+            let unavailable = |error| unavailable(&error, user);
             let began = self.admissions.moment();
             let known = self.store.credential(user.holder, user.number).await.map_err(unavailable)?;
             let now = clock::now();

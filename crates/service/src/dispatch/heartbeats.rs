@@ -12,6 +12,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use broker::{Handle, PublishReply, Published, Sink};
 use jiff::{SignedDuration, Timestamp};
@@ -29,10 +30,12 @@ use crate::clock;
 use crate::log_throttle::LogThrottle;
 use crate::tasks::ending::TaskEnder;
 use crate::tasks::presence::{self, Presence};
-use store::{OpenTaskFilter, Progress, Report, Run, Store, StoreError};
+use store::{OpenTaskFilter, Progress, Report, Run, Store, StoreError, outage_log};
 
 /// How long a new run may take to report the tasks of the run before it.
 const RECOVERY: SignedDuration = SignedDuration::from_secs(60);
+/// The pause after the store failed.
+const PAUSE: Duration = Duration::from_secs(1);
 /// The most heartbeats handled at a time.
 const TOGETHER: usize = 64;
 /// The largest heartbeat: those of stock endpoints have some kilobytes and no states of tasks.
@@ -140,6 +143,7 @@ impl Heartbeats {
         if (!report.runs.is_empty() || !report.progress.is_empty())
             // If this fails, the next start of the service takes the next heartbeat for a new run, which is harmless.
             && let Err(error) = self.0.store.write(report).await
+            && !outage_log::logs(&error)
         {
             tracing::warn!(%error, "cannot write what heartbeats reported");
         }
@@ -203,7 +207,12 @@ impl Heartbeats {
             let wait = (run.since + RECOVERY).duration_since(clock::now());
             tokio::time::sleep(wait.try_into().unwrap_or_default()).await;
             if let Err(error) = self.end_lost_tasks(endpoint, &run).await {
-                tracing::error!(%error, %endpoint, "cannot end the tasks of an earlier run");
+                if !outage_log::logs(&error) {
+                    tracing::error!(%error, %endpoint, "cannot end the tasks of an earlier run; trying again");
+                }
+                // Nobody else ends them.
+                tokio::time::sleep(PAUSE).await;
+                continue;
             }
             let mut runs = self.runs();
             match runs.get_mut(&endpoint) {

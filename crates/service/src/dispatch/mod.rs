@@ -35,7 +35,7 @@ use wire::{EndpointId, FunctionId};
 use crate::clock;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
-use crate::tasks::ending::TaskEnder;
+use crate::tasks::ending::{NewMessages, TaskEnder};
 use crate::tasks::presence::Presence;
 use admission::Admissions;
 use broker_user::User;
@@ -86,7 +86,10 @@ impl Dispatch {
         let admissions = Admissions::default();
         let functions = Functions::new(store.clone());
         let waking = deliveries.clone();
-        let ender = TaskEnder::new(store.clone(), metrics, move |queue| waking.wake(queue));
+        let ender = TaskEnder::new(store.clone(), metrics, move |new| match new {
+            NewMessages::Of(queue) => waking.wake(queue),
+            NewMessages::OfAny => waking.wake_all(),
+        });
         let access = broker_access::BrokerAccess {
             store: store.clone(),
             admissions: admissions.clone(),

@@ -19,7 +19,7 @@ use std::time::Duration;
 use broker::{Backing, Credit, CreditBalance, DropReason, Handle, Message, StoredMessage};
 use tokio::sync::{mpsc, oneshot};
 
-use store::StoreError;
+use store::{StoreError, outage_log};
 
 /// The most rows loaded at a time, and the most bytes of them.
 pub(super) const ROWS: usize = 500;
@@ -175,6 +175,8 @@ enum Event {
     Credit(Arc<str>, Credit),
     /// Rows were written to the outbox of this queue.
     Woken(Arc<str>),
+    /// The same, of an unknown queue.
+    AllWoken,
     Loaded(Arc<str>, u64, Result<Loaded, StoreError>),
     Settle(Arc<str>, Vec<u64>, Settlement),
     Settled(Arc<str>, usize),
@@ -212,6 +214,11 @@ impl Feeder {
     /// Rows have been committed to the outbox of `queue`.
     pub(super) fn wake(&self, queue: String) {
         self.tell(Event::Woken(queue.into()));
+    }
+
+    /// Rows may have been committed to the outbox of any queue.
+    pub(super) fn wake_all(&self) {
+        self.tell(Event::AllWoken);
     }
 
     /// `queue` was deleted: nothing of it is remembered.
@@ -292,6 +299,12 @@ impl FeederTask {
                 let load = feeds.get_mut(&queue).and_then(QueueFeed::woken);
                 self.load(queue, load, outbox);
             }
+            Event::AllWoken => {
+                let woken = feeds.iter_mut().filter_map(|(queue, feed)| Some((queue.clone(), feed.woken()?)));
+                for (queue, load) in woken.collect::<Vec<_>>() {
+                    self.load(queue, Some(load), outbox);
+                }
+            }
             Event::Loaded(queue, window, Ok(loaded)) => {
                 let Some(feed) = feeds.get_mut(&queue) else { return };
                 let sizes: Vec<_> =
@@ -311,7 +324,9 @@ impl FeederTask {
                 forget_idle(feeds, &queue);
             }
             Event::Loaded(queue, window, Err(error)) => {
-                tracing::error!(%error, %queue, "the outbox could not be read");
+                if !outage_log::logs(&error) {
+                    tracing::error!(%error, %queue, "the outbox could not be read");
+                }
                 if let Some(feed) = feeds.get_mut(&queue) {
                     feed.loaded(window, &[], true);
                 }
@@ -369,6 +384,7 @@ impl FeederTask {
                     };
                     match written {
                         Ok(()) | Err(StoreError::Closed) => break,
+                        Err(error) if outage_log::logs(&error) => {}
                         Err(error) => {
                             tracing::error!(%error, %queue, "an acknowledgement could not be written")
                         }

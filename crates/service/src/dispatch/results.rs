@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use broker::{PublishReply, Published, Sink};
+use store::outage_log;
 use store::tasks::state::Outcome;
 use tokio::sync::Notify;
 use wire::EndpointId;
@@ -100,7 +101,9 @@ pub(super) async fn run(ender: TaskEnder, sink: ResultSink) {
         match ender.record(results).await {
             Ok(_) => PublishReply::all_safe(answers),
             Err(error) => {
-                tracing::error!(%error, "cannot record results; their endpoints keep them");
+                if !outage_log::logs(&error) {
+                    tracing::error!(%error, "cannot record results; their endpoints keep them");
+                }
                 drop(answers);
                 tokio::time::sleep(PAUSE).await;
             }

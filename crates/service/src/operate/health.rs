@@ -1,6 +1,6 @@
 //! `/healthz`, `/readyz` and `/metrics`: for operators and monitoring.
 //!
-//! The first two answer yes or no. Metrics are for requests from this machine, and for any at the listeners of
+//! `/healthz` answers while the process runs, `/readyz` says why if a submit would not be accepted. Metrics are for requests from this machine, and for any at the listeners of
 //! `metrics.listen`. A request that a proxy forwarded doesn't count as from this machine.
 
 use std::sync::Arc;
@@ -18,10 +18,11 @@ use tokio::time::Instant;
 use crate::clock;
 use crate::dispatch::Dispatch;
 use crate::http::failure::Failure;
+use crate::log_throttle::LogThrottle;
 use crate::metrics::{Metrics, counted, gauge, gauges};
 use crate::tasks::presence::Presence;
 use identity::http::arrival::Arrival;
-use store::{Store, StoreCounts, StoreError};
+use store::{Store, StoreCounts, StoreError, outage_log};
 
 /// How long the store may take to answer before the service counts as not ready.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -37,26 +38,56 @@ pub struct Health {
     pub metrics: Metrics,
     pub stop: Stop,
     counted: Arc<Mutex<Option<(Instant, StoreCounts)>>>,
+    /// Limits the lines about a database that does not answer.
+    slow: Arc<LogThrottle>,
+}
+
+/// Whether a submit would be accepted, and why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    Ready,
+    Stopping,
+    /// A database on a server cannot be reached, or does not answer.
+    DatabaseAway,
+    StoreFailed,
 }
 
 impl Health {
     pub fn new(store: Store, dispatch: Dispatch, presence: Presence, metrics: Metrics, stop: Stop) -> Health {
-        Health { store, dispatch, presence, metrics, stop, counted: Arc::default() }
+        Health { store, dispatch, presence, metrics, stop, counted: Arc::default(), slow: Arc::default() }
     }
 
-    /// Whether a submit would be accepted now: the store reads and writes, and no stop has begun.
-    pub async fn ready(&self) -> bool {
+    /// Checks whether a submit would be accepted now: the store reads and writes, and no stop has begun.
+    pub async fn readiness(&self) -> Readiness {
         let works = tokio::time::timeout(PATIENCE, self.store.check_works()).await;
         match works {
-            Ok(Ok(())) => self.stop.stage() == Stage::Running,
+            Ok(Ok(())) if self.stop.stage() == Stage::Running => Readiness::Ready,
+            Ok(Ok(())) => Readiness::Stopping,
+            Ok(Err(error)) if self.store.is_on_server() && outage_log::logs(&error) => {
+                Readiness::DatabaseAway
+            }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "not ready: the store failed");
-                false
+                Readiness::StoreFailed
+            }
+            Err(_) if self.store.is_on_server() => {
+                if let Some(count) = self.slow.count(1, clock::now()) {
+                    tracing::warn!(count, "not ready: the database did not answer in time");
+                }
+                Readiness::DatabaseAway
             }
             Err(_) => {
                 tracing::warn!("not ready: the store did not answer in time");
-                false
+                Readiness::StoreFailed
             }
+        }
+    }
+
+    /// Whether this process does its work. A database on a server that is away is no reason to start it again.
+    pub async fn works(&self) -> bool {
+        match self.readiness().await {
+            Readiness::Ready | Readiness::Stopping | Readiness::DatabaseAway => true,
+            Readiness::StoreFailed => false,
         }
     }
 
@@ -148,10 +179,13 @@ pub fn router(health: Health) -> Router {
 }
 
 async fn ready(State(health): State<Health>) -> Response {
-    match health.ready().await {
-        true => "ready\n".into_response(),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
-    }
+    let text = match health.readiness().await {
+        Readiness::Ready => return "ready\n".into_response(),
+        Readiness::Stopping => "not ready: the service is stopping\n",
+        Readiness::DatabaseAway => "not ready: the database cannot be reached, or does not answer\n",
+        Readiness::StoreFailed => "not ready: the store failed; the log says why\n",
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
 async fn metrics(

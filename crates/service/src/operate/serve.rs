@@ -264,7 +264,7 @@ impl Service {
         let health = self.health;
         let watchdog = tokio::spawn(daemon::ready::feed_watchdog(move || {
             let health = health.clone();
-            async move { health.stop.stage() != Stage::Running || health.ready().await }
+            async move { health.stop.stage() != Stage::Running || health.works().await }
         }));
         let begun = stop.clone();
         let working = async {

@@ -182,6 +182,8 @@ pub(super) async fn submit(
             if let Err(error) = app.store.remove_unreferenced(files).await {
                 tracing::debug!(%error, "could not remove payload files; the next clean-up does");
             }
+            // If the database went away at the commit, it may hold the tasks all the same.
+            app.dispatch.submitted(id);
             return Err(error.into());
         }
     };

@@ -18,11 +18,14 @@ use hyper::body::{Frame, SizeHint};
 use tokio::sync::mpsc;
 use wire::RequestId;
 
-use store::{AnswersInFlight, DeleteAnsweredSubmits, Store};
+use store::{AnswersInFlight, DeleteAnsweredSubmits, Store, StoreError, outage_log};
 
 /// Answers that are recorded together at most, and how long they gather: each record costs a transaction of its own.
 const TOGETHER: usize = 512;
 const GATHERING: Duration = Duration::from_millis(100);
+/// How often that is tried, and the pause after the store failed: together as long as a submit may be sent again, at least.
+const TRIES: u32 = 120;
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The submits whose answers are in flight. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -46,6 +49,21 @@ impl InFlight {
 impl AnswersInFlight for InFlight {
     fn contains(&self, request: RequestId) -> bool {
         self.set().contains(&request)
+    }
+}
+
+/// Records that these submits were answered. Until then they count as in flight; once they don't and it is not recorded, an equal
+/// submit counts as a retry, and its tasks don't run. So it is tried for as long as records of submits matter.
+async fn record_answered(store: &Store, requests: &[RequestId]) {
+    for _ in 0..TRIES {
+        match store.write(DeleteAnsweredSubmits(requests.to_vec())).await {
+            Ok(()) | Err(StoreError::Closed) => return,
+            Err(error) if outage_log::logs(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "could not record which submits were answered; trying again")
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
@@ -75,10 +93,7 @@ impl SubmitAnswers {
                 {
                     together.push(request);
                 }
-                // If it fails, an equal submit within two minutes counts as a retry, and its tasks don't run.
-                if let Err(error) = store.write(DeleteAnsweredSubmits(together.clone())).await {
-                    tracing::warn!(%error, "could not record which submits were answered: equal ones within two minutes count as retries");
-                }
+                record_answered(&store, &together).await;
                 together.drain(..).for_each(|request| in_flight.end(request));
             }
         });

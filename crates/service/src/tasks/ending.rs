@@ -18,8 +18,15 @@ use crate::metrics::{Metrics, Times};
 /// The most results in one transaction.
 pub(crate) const TOGETHER: usize = 256;
 
-/// Called with the name of each queue that has new messages in the store.
-type Wake = Arc<dyn Fn(String) + Send + Sync>;
+/// Which queues of clients may have new messages in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NewMessages {
+    Of(String),
+    /// It is not known which.
+    OfAny,
+}
+
+type Wake = Arc<dyn Fn(NewMessages) + Send + Sync>;
 
 /// Ends tasks. Clones share it.
 #[derive(Clone)]
@@ -70,7 +77,11 @@ impl Ending {
 
 impl TaskEnder {
     /// `wake` must not block.
-    pub fn new(store: Store, metrics: Metrics, wake: impl Fn(String) + Send + Sync + 'static) -> TaskEnder {
+    pub fn new(
+        store: Store,
+        metrics: Metrics,
+        wake: impl Fn(NewMessages) + Send + Sync + 'static,
+    ) -> TaskEnder {
         TaskEnder { store, wake: Arc::new(wake), metrics, dropped: Arc::default() }
     }
 
@@ -155,6 +166,8 @@ impl TaskEnder {
                 if let Err(error) = self.store.remove_unreferenced(files).await {
                     tracing::debug!(%error, "cannot remove files of results now; retention removes them later");
                 }
+                // If the database went away at the commit, it may hold the results all the same; sent again, they are late.
+                (self.wake)(NewMessages::OfAny);
                 return Err(error);
             }
         };
@@ -177,7 +190,7 @@ impl TaskEnder {
         groups.sort_unstable();
         groups.dedup();
         for (identity, group) in groups {
-            (self.wake)(queue::client_queue(identity, group));
+            (self.wake)(NewMessages::Of(queue::client_queue(identity, group)));
         }
         let now = clock::now();
         if let Some(late) = self.dropped.late.count(late, now) {

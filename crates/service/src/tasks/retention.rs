@@ -12,7 +12,7 @@ use super::presence::Presence;
 use crate::clock;
 use crate::limits::Limits;
 use store::tasks::state::TaskHolder;
-use store::{DeleteSubmitRecords, DeleteTasks, ExpireResults, Store, StoreError};
+use store::{DeleteSubmitRecords, DeleteTasks, ExpireResults, Store, StoreError, outage_log};
 
 /// The time between two passes.
 const PAUSE: Duration = Duration::from_secs(600);
@@ -59,6 +59,7 @@ impl Retention {
                     tracing::info!(?done, "retention deleted what has expired")
                 }
                 Ok(_) => {}
+                Err(error) if outage_log::logs(&error) => {}
                 Err(error) => tracing::warn!(%error, "a retention pass failed; the next one tries again"),
             }
             tokio::select! {

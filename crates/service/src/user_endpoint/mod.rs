@@ -28,6 +28,7 @@ use crate::dispatch::{Dispatch, EndpointObserver};
 use store::secret::{self, Hash};
 use store::{
     Endpoint, Holder, RegisterEndpoint, RegistrationResult, RequestedConfiguration, Store, StoreError,
+    outage_log,
 };
 
 /// How long the command may wait in the manager's queue, in milliseconds: later, no submit waits for it.
@@ -202,7 +203,9 @@ impl Starter {
                 // It has just been deleted; the next submit starts it again.
                 Ok(None) => Err((id, StartResult::Broken)),
                 Err(error) => {
-                    tracing::error!(%error, user_endpoint = %id, "cannot look up a user endpoint");
+                    if !outage_log::logs(&error) {
+                        tracing::error!(%error, user_endpoint = %id, "cannot look up a user endpoint");
+                    }
                     Err((id, StartResult::Broken))
                 }
             };

@@ -15,7 +15,7 @@ use super::starts::StartResult;
 use super::{Starter, Wanted};
 use crate::clock;
 use crate::tasks::presence::Presence;
-use store::{OpenTaskFilter, StoreError, UserEndpoint};
+use store::{OpenTaskFilter, StoreError, UserEndpoint, outage_log};
 
 /// The time between two passes while there are open tasks.
 const PASS_INTERVAL: Duration = Duration::from_secs(1);
@@ -41,7 +41,9 @@ impl Supervisor {
             let open = match self.pass().await {
                 Ok(open) => open,
                 Err(error) => {
-                    tracing::warn!(%error, "a pass over user endpoints failed; the next one tries again");
+                    if !outage_log::logs(&error) {
+                        tracing::warn!(%error, "a pass over user endpoints failed; the next one tries again");
+                    }
                     1
                 }
             };

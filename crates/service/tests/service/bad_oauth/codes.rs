@@ -69,7 +69,7 @@ async fn bad_codes() {
         ("the hash of a code", vec![("code", &*hashed(&code))], GRANT),
         ("a statement for a code", vec![("code", "' OR '1'='1 not-for-logs")], GRANT),
         ("a very long code", vec![("code", &*NOT_FOR_LOGS.repeat(4000))], GRANT),
-        ("a code with a zero in it", vec![("code", "not-for-logs\0")], GRANT),
+        ("a code with a zero in it", vec![("code", "not-for-logs\0")], OAuth(400, "invalid_request")),
         ("a code that has ended", vec![("code", &*late)], GRANT),
         ("an access token for a code", vec![("code", access)], GRANT),
         ("a refresh token for a code", vec![("code", refresh)], GRANT),
