@@ -1,9 +1,11 @@
-"""`farcall backup` while tasks run, and `farcall restore`: what was there before the backup is there after it."""
+"""`farcall backup` while tasks run, and `farcall restore`: what was there before the backup is there after it, on SQLite and on
+PostgreSQL."""
 
 import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -11,6 +13,8 @@ from pathlib import Path
 
 import environments
 import guide_blocks
+import pytest
+from postgres import Postgres, as_user
 from testbed import ROOT, Service, binary
 
 # More than what is kept in the database's own rows.
@@ -59,8 +63,24 @@ def farcall(testbed, *arguments):
     return subprocess.run(command, env=testbed.environment(), capture_output=True, text=True, timeout=60)
 
 
-def test_under_load(testbed):
-    service = testbed.service()
+@pytest.fixture(scope="module")
+def postgres():
+    with Postgres("backup") as server:
+        yield server
+
+
+@pytest.mark.parametrize(("before", "after"), [("sqlite", "sqlite"), ("postgres", "postgres"), ("postgres", "sqlite")])
+def test_under_load(testbed, request, before, after):
+    """From the database `before` to the database `after`."""
+
+    def configuration(database, name):
+        """Of a service with an empty database of that kind."""
+        if database == "sqlite":
+            return "log: {filter: info}\n"
+        name = f"{name}_{before}_{after}"
+        return f"store: {{url: {request.getfixturevalue('postgres').create(name)}}}\n"
+
+    service = testbed.service(configuration=configuration(before, "lost"))
     sdk = service.sdk("4.19.0")
     busy = testbed.endpoint(service, "busy")
     idle = testbed.endpoint(service, "idle")
@@ -88,8 +108,16 @@ def test_under_load(testbed):
     restored = Service(testbed, "restored")
     restored.http_port, restored.amqp_port = service.http_port, service.amqp_port
     restored.identity = service.identity
+    if before == "postgres":
+        # The backup's own configuration names the database that is still there.
+        done = farcall(testbed, "restore", testbed.directory / "second", "--data-dir", restored.data)
+        assert done.returncode == 1 and "is not empty" in done.stderr and "nothing is overwritten" in done.stderr
+        assert not (restored.data / "farcall.yaml").exists() and not (restored.data / "farcall.db").exists()
+    restored.data.mkdir(exist_ok=True)
+    (restored.data / "farcall.yaml").write_text(configuration(after, "restored"))
     done = farcall(testbed, "restore", testbed.directory / "second", "--data-dir", restored.data)
     assert done.returncode == 0, done.stderr
+    assert (restored.data / "farcall.db").exists() == (after == "sqlite")
     testbed.services.append(restored)
     restored.start()
     for endpoint in (busy, idle):
@@ -102,6 +130,48 @@ def test_under_load(testbed):
     assert results == [[number, LARGE] for number in range(20)]
     doctor = farcall(testbed, "doctor", "--data-dir", restored.data)
     assert "database" in doctor.stdout
+
+
+def test_with_the_programs_of_postgresql(testbed, postgres):
+    """As docs/postgresql.md says: `pg_dump` while the lock of the payload directory is held, then the files; back in the other
+    order."""
+    service = testbed.service(configuration=f"store: {{url: {postgres.create('dumped')}}}\n")
+    sdk = service.sdk("4.19.0")
+    busy, idle = testbed.endpoint(service, "busy"), testbed.endpoint(service, "idle")
+    idle.stop()
+    waiting = sdk.run(WAITING, idle.id, LARGE)[0]
+    load = sdk.start(SUBMIT, busy.id, str(LARGE))
+    load.wait_for_report(3)
+    backup = testbed.directory / "dumped"
+    backup.mkdir()
+    server = ["-h", "127.0.0.1", "-p", str(postgres.port), "-U", "postgres"]
+    # Its user may not write to the tests' directory.
+    dump = shlex.join(map(str, as_user([postgres.programs / "pg_dump", *server, "--format=custom", "dumped"])))
+    files = " ".join(str(service.data / name) for name in ("payloads", "keys", "tls", "farcall.yaml"))
+    both = f"{dump} > {backup}/farcall.dump && cp -a {files} {backup}"
+    subprocess.run(["flock", service.data / "payloads", "sh", "-c", both], check=True, timeout=60)
+    load.process.kill()
+    busy.stop()
+    service.kill()
+
+    restored = Service(testbed, "restored")
+    restored.http_port, restored.amqp_port = service.http_port, service.amqp_port
+    restored.identity = service.identity
+    shutil.copytree(backup, restored.data, ignore=shutil.ignore_patterns("farcall.dump"))
+    (restored.data / "farcall.yaml").write_text(f"store: {{url: {postgres.create('undumped')}}}\n")
+    back = as_user([postgres.programs / "pg_restore", *server, "--single-transaction", "--dbname=undumped"])
+    with (backup / "farcall.dump").open() as dumped:
+        subprocess.run(back, stdin=dumped, check=True, timeout=60)
+    named = "SELECT payload_file FROM assignments UNION SELECT file FROM results UNION SELECT payload_file FROM staged_tasks"
+    named = f"SELECT encode(payload_file, 'hex') FROM ({named}) AS files WHERE payload_file IS NOT NULL"
+    kept = {path.name.replace("-", "") for path in (restored.data / "payloads").iterdir()}
+    lost = [name for (name,) in postgres.execute(named, "undumped") if name not in kept]
+    assert lost == [], "the dump names files that were not copied"
+    testbed.services.append(restored)
+    restored.start()
+    idle.service = busy.service = restored
+    idle.start()
+    assert restored.sdk("4.19.0").run(COLLECT, *waiting) == [[number, LARGE] for number in range(20)]
 
 
 def test_it_is_put_where_nothing_is(testbed):
