@@ -60,7 +60,7 @@ fn next_step(copied: &StoreCopy, directory: &Directory, loaded: &Loaded) -> Stri
     let file = directory.configuration();
     let change = match &copied.to {
         DatabaseAddress::Postgres(_) => format!(
-            "set url in the section store of {}, to what you gave as --to:\n\nstore:\n  url: postgres://…",
+            "set url in the section store of {} to what you gave as --to:\n\nstore:\n  url: postgres://…",
             file.display()
         ),
         DatabaseAddress::Sqlite(_) => match url_source(loaded) {

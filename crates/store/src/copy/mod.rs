@@ -66,10 +66,14 @@ pub enum CopyError {
     )]
     OlderSchema(String),
     #[error(
-        "{database} is not empty (there are rows in {table}), and nothing is overwritten: create an empty database, or move the \
-         file away, and try again"
+        "{} is not empty (there are rows in {table}), and nothing is overwritten: {} and try again",
+        .database.shown(),
+        match .database {
+            DatabaseAddress::Sqlite(_) => "move the file away",
+            DatabaseAddress::Postgres(_) => "drop and create the database, or give an empty one,",
+        }
     )]
-    NotEmpty { database: String, table: String },
+    NotEmpty { database: DatabaseAddress, table: String },
     #[error(
         "{database} has tables that are not farcall's ({table} for one): create a database for farcall alone"
     )]

@@ -300,7 +300,7 @@ async fn refuse_rows(tx: &mut Tx, address: &DatabaseAddress) -> Result<(), CopyE
                 rows::sum(tx, table, Some(1)).await?.rows == 0
             };
         if !same {
-            return Err(CopyError::NotEmpty { database: address.shown(), table: table.name.clone() });
+            return Err(CopyError::NotEmpty { database: address.clone(), table: table.name.clone() });
         }
     }
     fresh.close().await?;
