@@ -1,9 +1,9 @@
 //! Opens a database to copy from: all that is read of it is the state of one moment.
 
 use super::{CopyError, DatabaseAddress};
-use crate::Sharing;
 use crate::database::{Tx, query_scalar, sqlite};
-use crate::migrations::{self, Migrations, POSTGRES, SQLITE};
+use crate::migrations::{Migrations, POSTGRES, SQLITE};
+use crate::{Sharing, StoreError};
 
 /// A database in a transaction that reads.
 #[derive(Debug)]
@@ -71,9 +71,10 @@ async fn check_schema(
     }
     let sql = "SELECT max(version) FROM _sqlx_migrations WHERE success";
     let version = query_scalar::<Option<i64>>(sql).fetch_one(tx).await?.unwrap_or(0);
-    match version.cmp(&migrations.last().map_or(0, |(known, ..)| *known)) {
+    let known = migrations.last().map_or(0, |(known, ..)| *known);
+    match version.cmp(&known) {
         std::cmp::Ordering::Less => Err(CopyError::OlderSchema(address.shown())),
         std::cmp::Ordering::Equal => Ok(()),
-        std::cmp::Ordering::Greater => Err(migrations::newer(version, migrations).into()),
+        std::cmp::Ordering::Greater => Err(StoreError::Newer { version, known }.into()),
     }
 }

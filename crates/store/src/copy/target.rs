@@ -5,7 +5,6 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _};
 
@@ -14,7 +13,7 @@ use super::rows::{self, Batches};
 use super::source::{Source, has_table};
 use super::{CopiedTable, CopyError, DatabaseAddress};
 use crate::database::{Tx, query, query_scalar, sqlite};
-use crate::migrations::{self, Migrations, POSTGRES, SQLITE};
+use crate::migrations::{self, POSTGRES, SQLITE};
 use crate::{StoreError, private_file};
 
 /// A database without rows of an installation. Nobody else uses it.
@@ -48,8 +47,7 @@ impl EmptyDatabase {
                 return Err(CopyError::NotOurs { database: address.shown(), table });
             }
             if let Tx::Postgres(connection) = &mut tx {
-                let migrated = migrations::migrator(POSTGRES).run_direct(None, connection, false).await;
-                migrated.map_err(|error| migration_error(error, POSTGRES))?;
+                migrations::migrate(connection, POSTGRES, None).await?;
             }
             refuse_rows(&mut tx, address).await?;
         }
@@ -262,15 +260,7 @@ async fn fresh_sqlite(file: Option<&Path>) -> Result<SqliteConnection, CopyError
 }
 
 pub(super) async fn migrate_sqlite(connection: &mut SqliteConnection) -> Result<(), CopyError> {
-    let migrated = migrations::migrator(SQLITE).run_direct(None, connection, false).await;
-    migrated.map_err(|error| migration_error(error, SQLITE))
-}
-
-fn migration_error(error: MigrateError, migrations: Migrations) -> CopyError {
-    match error {
-        MigrateError::VersionMissing(version) => migrations::newer(version, migrations).into(),
-        error => sqlx::Error::Migrate(Box::new(error)).into(),
-    }
+    Ok(migrations::migrate(connection, SQLITE, None).await?)
 }
 
 /// Fails if `file` is a database with rows, or none that this version can read.

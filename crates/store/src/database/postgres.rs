@@ -39,11 +39,18 @@ const SESSION: &[(&str, &str)] = &[
 ];
 
 /// The servers of one installation: one is the primary, the others may become it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Servers {
     servers: Vec<PgConnectOptions>,
     /// Tells this process's sessions from others'.
     name: String,
+}
+
+impl std::fmt::Debug for Servers {
+    /// Without the password, which the options would show.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Servers").field(&self.shown()).finish()
+    }
 }
 
 /// Why a `postgres://` URL cannot be used.
@@ -120,6 +127,11 @@ impl Servers {
             }
         }
         Err(why)
+    }
+
+    /// Takes the installation's lock for the session of `connection`.
+    pub(crate) async fn lock_installation(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
+        self.lock(connection, INSTALLATION).await
     }
 
     /// Takes the lock `key` for the session of `connection`: the installation's, or the one that says that this process lives.
