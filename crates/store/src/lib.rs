@@ -6,6 +6,8 @@
 //! A command decides nothing: it reads and writes what it is told, in one transaction, or changes nothing.
 
 mod columns;
+#[cfg(test)]
+mod concurrency_tests;
 mod copy;
 mod counts;
 mod database;

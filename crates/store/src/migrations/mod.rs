@@ -35,6 +35,15 @@ pub(crate) fn migrator(migrations: Migrations) -> Migrator {
     Migrator::with_migrations(migrations.collect())
 }
 
+/// The database has the migration `version`, which this program does not know.
+pub(crate) fn newer(version: i64, migrations: Migrations) -> StoreError {
+    StoreError::Newer { version, known: newest(migrations) }
+}
+
+fn newest(migrations: Migrations) -> i64 {
+    migrations.last().map_or(0, |(known, ..)| *known)
+}
+
 /// Reads the oldest migration that a program must know, if the database says so.
 pub(crate) const OLDEST_KNOWN: &str = "SELECT oldest_known FROM schema_compatibility";
 
@@ -54,11 +63,11 @@ pub(crate) async fn migrate<C: Migrate>(
         Ok(unknown.collect::<Vec<_>>())
     };
     let unknown = unknown.await.map_err(failed)?;
-    let newest = migrations.last().map_or(0, |(known, ..)| *known);
+    let newest = newest(migrations);
     if let Some(&version) = unknown.iter().max() {
         let later = unknown.iter().all(|version| *version > newest);
         if !later || oldest_known.is_none_or(|oldest| oldest > newest) {
-            return Err(StoreError::Newer { version, known: newest });
+            return Err(newer(version, migrations));
         }
         tracing::info!(
             database = version,
@@ -69,7 +78,7 @@ pub(crate) async fn migrate<C: Migrate>(
     }
     migrator.run_direct(None, connection, false).await.map_err(|error| match error {
         // Another process, of a later release, was faster.
-        MigrateError::VersionMissing(version) => StoreError::Newer { version, known: newest },
+        MigrateError::VersionMissing(version) => newer(version, migrations),
         error => failed(error),
     })
 }
