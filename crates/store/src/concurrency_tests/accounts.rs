@@ -261,7 +261,10 @@ async fn nothing_is_issued_after_the_end() {
         for issued in [tokens, children, code] {
             issued.await.unwrap();
         }
-        (credential.await.unwrap(), registered.await.unwrap(), rotated.await.unwrap(), signed.await.unwrap());
+        credential.await.unwrap();
+        registered.await.unwrap();
+        rotated.await.unwrap();
+        signed.await.unwrap();
         for (what, sql) in [
             ("tokens", "SELECT count(*) FROM tokens"),
             ("credentials", "SELECT count(*) FROM credentials"),
