@@ -14,11 +14,9 @@ from pathlib import Path
 import environments
 import guide_blocks
 import pytest
+from large_tasks import COLLECT, LARGE, WAITING
 from postgres import Postgres, as_user
 from testbed import ROOT, Service, binary
-
-# More than what is kept in the database's own rows.
-LARGE = 300_000
 
 SUBMIT = """
 import sys, threading
@@ -31,30 +29,6 @@ with executor(sys.argv[1]) as ex:
     for number in range(1_000):
         ex.submit(echo, number, "x" * int(sys.argv[2])).result(timeout=90)
         report(number)
-"""
-
-WAITING = """
-import sys
-
-def echo(number, padding):
-    return number, len(padding)
-
-client = Client()
-batch = client.create_batch()
-function = client.register_function(echo)
-for number in range(20):
-    batch.add(function, args=(number, "x" * int(sys.argv[2])))
-report(client.batch_run(sys.argv[1], batch)["tasks"][function])
-"""
-
-COLLECT = """
-import sys, time
-
-client = Client()
-for task in sys.argv[1:]:
-    while client.get_task(task)["pending"]:
-        time.sleep(0.1)
-    report(client.get_result(task))
 """
 
 

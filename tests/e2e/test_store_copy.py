@@ -5,26 +5,10 @@ import re
 import subprocess
 
 import pytest
+from large_tasks import COLLECT, LARGE, WAITING
 from postgres import Postgres
 from processes import until
 from testbed import binary
-
-# More than what is kept in the database's own rows.
-LARGE = 300_000
-
-WAITING = """
-import sys
-
-def echo(number, padding):
-    return number, len(padding)
-
-client = Client()
-batch = client.create_batch()
-function = client.register_function(echo)
-for number in range(10):
-    batch.add(function, args=(number, "x" * int(sys.argv[2])))
-report(client.batch_run(sys.argv[1], batch)["tasks"][function])
-"""
 
 HELD = """
 import sys
@@ -38,16 +22,6 @@ def held(started, end):
 
 client = Client()
 report(client.run(*sys.argv[2:], endpoint_id=sys.argv[1], function_id=client.register_function(held)))
-"""
-
-COLLECT = """
-import sys, time
-
-client = Client()
-for task in sys.argv[1:]:
-    while client.get_task(task)["pending"]:
-        time.sleep(0.1)
-    report(client.get_result(task))
 """
 
 
@@ -93,7 +67,7 @@ def test_everything_goes_on_in_the_other_database(testbed, postgres):
     done = copy(service, url)
     assert done.returncode == 0, done.stderr
     counts = rows(done.stdout)
-    assert counts["tasks"] == 21 and counts["assignments"] == 11 and counts["results"] == 10, done.stdout
+    assert counts["tasks"] == 41 and counts["assignments"] == 21 and counts["results"] == 20, done.stdout
     assert counts["passwords"] == 1 and counts["endpoints"] == 2
     configuration = service.data / "farcall.yaml"
     assert f"The service still uses the database {service.data}/farcall.db." in done.stdout
@@ -108,7 +82,7 @@ def test_everything_goes_on_in_the_other_database(testbed, postgres):
     assert "alice@example.org" in [user["username"] for user in users]
     hold("second")
     idle.start()
-    assert sdk.run(COLLECT, *ended, *waiting) == [[number, LARGE] for number in range(10)] * 2
+    assert sdk.run(COLLECT, *ended, *waiting) == [[number, LARGE] for number in range(20)] * 2
     idle.stop()
     waiting = sdk.run(WAITING, idle.id, LARGE)[0]
     held[0][1].touch()
@@ -119,7 +93,7 @@ def test_everything_goes_on_in_the_other_database(testbed, postgres):
     assert done.returncode == 0, done.stderr
     assert f"remove the line url from the section store of {configuration}" in done.stdout
     back = rows(done.stdout)
-    assert back["tasks"] == 32 and back["passwords"] == 1 and set(back) == set(counts), done.stdout
+    assert back["tasks"] == 62 and back["passwords"] == 1 and set(back) == set(counts), done.stdout
     assert (service.data / "farcall.db").stat().st_mode & 0o777 == 0o600
     again = copy(service, "sqlite")
     assert again.returncode == 1 and f"{service.data}/farcall.db is not empty" in again.stderr, again.stderr
@@ -131,7 +105,7 @@ def test_everything_goes_on_in_the_other_database(testbed, postgres):
     service.start()
     held[1][1].touch()
     idle.start()
-    assert sdk.run(COLLECT, held[1][0], *waiting) == ["held", *([number, LARGE] for number in range(10))]
+    assert sdk.run(COLLECT, held[1][0], *waiting) == ["held", *([number, LARGE] for number in range(20))]
 
 
 def test_what_cannot_be_copied_is_said(testbed, postgres):

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use sqlx::Connection as _;
 
-use super::target::migrate_sqlite;
 use super::{CopyError, DatabaseAddress, EmptyDatabase, Source};
 use crate::database::{Row, sqlite::connect};
+use crate::migrations::{self, SQLITE};
 use crate::payload_files::FileId;
 use crate::payload_references::file_id;
 use crate::{Sharing, StoreError, private_file};
@@ -39,7 +39,7 @@ async fn vacuum_into(from: &Path, to: &Path) -> Result<(), StoreError> {
 /// Gives a copy of a backup that an earlier version made the schema of this one.
 pub async fn migrate_backup(database: &Path) -> Result<(), CopyError> {
     let mut connection = connect(database, false).await?;
-    migrate_sqlite(&mut connection).await?;
+    migrations::migrate(&mut connection, SQLITE, None).await?;
     Ok(connection.close().await?)
 }
 

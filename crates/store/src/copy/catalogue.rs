@@ -46,6 +46,8 @@ pub(crate) struct Table {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Catalogue(pub(crate) Vec<Table>);
 
+// Each database has migrations of its own, so the two tables about them are not copied.
+
 const SQLITE: &str = r"
     SELECT t.name AS table_name, c.name AS column_name, c.type AS type, c.pk > 0 AND t.sql LIKE '%AUTOINCREMENT%' AS numbered
     FROM sqlite_schema t JOIN pragma_table_info(t.name) c

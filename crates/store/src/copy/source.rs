@@ -1,5 +1,7 @@
 //! Opens a database to copy from: all that is read of it is the state of one moment.
 
+use std::cmp::Ordering;
+
 use super::{CopyError, DatabaseAddress};
 use crate::database::{Tx, query_scalar, sqlite};
 use crate::migrations::{Migrations, POSTGRES, SQLITE};
@@ -73,8 +75,8 @@ async fn check_schema(
     let version = query_scalar::<Option<i64>>(sql).fetch_one(tx).await?.unwrap_or(0);
     let known = migrations.last().map_or(0, |(known, ..)| *known);
     match version.cmp(&known) {
-        std::cmp::Ordering::Less => Err(CopyError::OlderSchema(address.shown())),
-        std::cmp::Ordering::Equal => Ok(()),
-        std::cmp::Ordering::Greater => Err(StoreError::Newer { version, known }.into()),
+        Ordering::Less => Err(CopyError::OlderSchema(address.shown())),
+        Ordering::Equal => Ok(()),
+        Ordering::Greater => Err(StoreError::Newer { version, known }.into()),
     }
 }

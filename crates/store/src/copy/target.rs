@@ -14,7 +14,7 @@ use super::source::{Source, has_table};
 use super::{CopiedTable, CopyError, DatabaseAddress};
 use crate::database::{Tx, query, query_scalar, sqlite};
 use crate::migrations::{self, POSTGRES, SQLITE};
-use crate::{StoreError, private_file};
+use crate::{Servers, StoreError, private_file};
 
 /// A database without rows of an installation. Nobody else uses it.
 #[derive(Debug)]
@@ -28,29 +28,13 @@ impl EmptyDatabase {
     ///
     /// A SQLite database is made in another file, which takes its name when it is complete.
     pub async fn open(address: &DatabaseAddress) -> Result<EmptyDatabase, CopyError> {
-        let mut tx = match address {
+        let tx = match address {
             DatabaseAddress::Sqlite(file) => {
                 refuse_occupied(file, address).await?;
                 Tx::Sqlite(fresh_sqlite(Some(&unfinished(file))).await?)
             }
-            DatabaseAddress::Postgres(servers) => {
-                let (mut connection, _) = servers.connect().await?;
-                servers.lock_installation(&mut connection).await?;
-                sqlx::raw_sql(super::UNBOUNDED).execute(&mut connection).await?;
-                Tx::Postgres(connection)
-            }
+            DatabaseAddress::Postgres(servers) => open_postgres(servers, address).await?,
         };
-        if let Tx::Postgres(_) = tx {
-            if !has_table(&mut tx, "_sqlx_migrations").await?
-                && let Some(table) = any_table(&mut tx).await?
-            {
-                return Err(CopyError::NotOurs { database: address.shown(), table });
-            }
-            if let Tx::Postgres(connection) = &mut tx {
-                migrations::migrate(connection, POSTGRES, None).await?;
-            }
-            refuse_rows(&mut tx, address).await?;
-        }
         Ok(EmptyDatabase { tx, address: address.clone() })
     }
 
@@ -93,6 +77,23 @@ impl EmptyDatabase {
         }
         Ok(())
     }
+}
+
+async fn open_postgres(servers: &Servers, address: &DatabaseAddress) -> Result<Tx, CopyError> {
+    let (mut connection, _) = servers.connect().await?;
+    servers.lock_installation(&mut connection).await?;
+    sqlx::raw_sql(super::UNBOUNDED).execute(&mut connection).await?;
+    let mut tx = Tx::Postgres(connection);
+    if !has_table(&mut tx, "_sqlx_migrations").await?
+        && let Some(table) = any_table(&mut tx).await?
+    {
+        return Err(CopyError::NotOurs { database: address.shown(), table });
+    }
+    if let Tx::Postgres(connection) = &mut tx {
+        migrations::migrate(connection, POSTGRES, None).await?;
+    }
+    refuse_rows(&mut tx, address).await?;
+    Ok(tx)
 }
 
 async fn fill(source: &mut Source, to: &mut Tx) -> Result<(Vec<CopiedTable>, Batches), CopyError> {
@@ -255,12 +256,8 @@ async fn fresh_sqlite(file: Option<&Path>) -> Result<SqliteConnection, CopyError
         }
     };
     let mut connection = SqliteConnection::connect_with(&options).await?;
-    migrate_sqlite(&mut connection).await?;
+    migrations::migrate(&mut connection, SQLITE, None).await?;
     Ok(connection)
-}
-
-pub(super) async fn migrate_sqlite(connection: &mut SqliteConnection) -> Result<(), CopyError> {
-    Ok(migrations::migrate(connection, SQLITE, None).await?)
 }
 
 /// Fails if `file` is a database with rows, or none that this version can read.
