@@ -249,7 +249,8 @@ def test_a_newer_data_directory_is_refused(testbed):
     service.stop()
     change = (
         "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); "
-        "db.execute(\"INSERT INTO _sqlx_migrations VALUES (9999, 'later', '2030-01-01', 1, x'00', 1)\"); db.commit()"
+        "db.execute(\"INSERT INTO _sqlx_migrations VALUES (9999, 'later', '2030-01-01', 1, x'00', 1)\"); "
+        "db.execute(\"UPDATE schema_compatibility SET oldest_known = 9999\"); db.commit()"
     )
     subprocess.run([environments.python("tests"), "-c", change, service.data / "farcall.db"], check=True)
     done = farcall(testbed, "serve", "--data-dir", service.data)

@@ -478,7 +478,8 @@ def newer_database(somebody):
     assert process.stop() == 0
     change = (
         "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); "
-        "db.execute(\"INSERT INTO _sqlx_migrations VALUES (9999, 'later', '2030-01-01', 1, x'00', 1)\"); db.commit()"
+        "db.execute(\"INSERT INTO _sqlx_migrations VALUES (9999, 'later', '2030-01-01', 1, x'00', 1)\"); "
+        "db.execute(\"UPDATE schema_compatibility SET oldest_known = 9999\"); db.commit()"
     )
     subprocess.run([environments.python("tests"), "-c", change, data / "farcall.db"], check=True)
     return re.sub(r"this version knows \d+", "this version knows 5", somebody.farcall("serve", "--data-dir", data))
