@@ -45,7 +45,8 @@ pub use copy::{
 };
 pub use counts::StoreCounts;
 pub use database::Tx;
-pub use database::postgres::{Servers, UrlError};
+pub use database::inspection::{Inspection, Schema};
+pub use database::postgres::{CONNECTIONS, Servers, UrlError};
 pub use identity::*;
 pub use payload_files::{FILE_FROM_BYTES, FileId, StoredContent, scratch};
 pub use tasks::*;
@@ -78,24 +79,24 @@ pub enum StoreError {
     #[error("the database at {0} cannot be reached: {1}")]
     Unreachable(String, #[source] Arc<sqlx::Error>),
     #[error(
-        "the database at {0} is in recovery (a standby, or not yet started) and takes no writes: name the primary in \
-         store.url, or all servers, separated by commas"
+        "the database server at {0} is in recovery and takes no writes: it is a standby, or has not started yet"
     )]
     InRecovery(String),
-    #[error(
-        "the database at {0} has no connection left: farcall needs 9; raise max_connections in postgresql.conf, or the limit \
-         of the role"
-    )]
-    NoConnections(String),
-    #[error(
-        "the database's encoding is {0}, and has to be UTF8: create it with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
-    )]
+    #[error("the database server at {0} has no connection left: {1}")]
+    NoConnections(String, String),
+    #[error("the database server at {0} does not let this user in: {1}")]
+    Refused(String, String),
+    #[error("the database server at {0} has no such database: {1}")]
+    NoDatabase(String, String),
+    #[error("the database user lacks a right: {0}")]
+    NoRight(String),
+    #[error("the database's encoding is {0}, and has to be UTF8")]
     Encoding(String),
     #[error("PostgreSQL {0} is too old: farcall needs 13 or later")]
     OldServer(i32),
-    #[error(
-        "another farcall service uses the database at {0}: stop it first; one database serves one service process"
-    )]
+    #[error("the database has tables of another origin: its change {0} is not the one of this program")]
+    OtherSchema(i64),
+    #[error("another farcall service uses the database at {0}")]
     InUse(String),
     #[error("the path of a copy of the database has to be UTF-8")]
     Path,
@@ -128,13 +129,15 @@ impl StoreError {
         matches!(self, StoreError::Database(error) if postgres::is_disconnected(error))
     }
 
-    /// Whether the database is away: restarted, failing over, not to be reached, or without a free connection. It may come
-    /// back without anybody's doing.
+    /// Whether the database is away: restarted, failing over, not to be reached, or without a connection for us. It may come
+    /// back at any time, and this process goes on then.
     pub fn is_outage(&self) -> bool {
         match self {
             StoreError::Unreachable(..)
             | StoreError::InRecovery(_)
-            | StoreError::NoConnections(_)
+            | StoreError::NoConnections(..)
+            | StoreError::Refused(..)
+            | StoreError::NoDatabase(..)
             | StoreError::InUse(_) => true,
             StoreError::Database(error) => {
                 matches!(**error, sqlx::Error::PoolTimedOut) || self.is_disconnected()

@@ -41,8 +41,10 @@ impl ConfigCommand {
         };
         if !print {
             let log = std::env::var(daemon::logging::VARIABLE).ok();
-            let found =
-                start_problems::find(&loaded.config, &root, log.as_deref(), Directory::is_held(&root));
+            let runs = Directory::is_held(&root);
+            let mut found = start_problems::find(&loaded.config, &root, log.as_deref(), runs);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            found.extend(runtime.block_on(start_problems::in_database(&loaded.config, runs)));
             if !found.is_empty() {
                 return refused(found.iter().map(|it| format!("{it}\n    -> {}", it.remedy())).collect());
             }

@@ -6,8 +6,10 @@
 //! is worse than none.
 
 pub mod layers;
+mod passwords;
 mod problems;
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -65,11 +67,18 @@ pub struct Tls {
     pub key: Option<PathBuf>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreSettings {
-    /// `postgres://USER@HOST:PORT/DATABASE`. Absent: SQLite, in the data directory.
+    /// `postgres://USER@HOST:PORT/DATABASE`. Absent: SQLite, in the data directory. May hold a password, which is shown nowhere.
     pub url: Option<String>,
+}
+
+impl fmt::Debug for StoreSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = self.url.as_deref().map(passwords::hide);
+        f.debug_struct("StoreSettings").field("url", &url).finish()
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]

@@ -1,18 +1,152 @@
-//! Opens the database that the configuration names: PostgreSQL at `store.url`, else SQLite in the data directory.
+//! Opens the database that the configuration names: PostgreSQL at `store.url`, else SQLite in the data directory. Finds what
+//! would keep the service from doing so.
 
+use std::fmt;
 use std::str::FromStr as _;
 
-use store::{DatabaseAddress, Servers, Sharing, Store, StoreError, UrlError};
+use jiff::SignedDuration;
+use store::{DatabaseAddress, Inspection, Schema, Servers, Sharing, Store, StoreError, UrlError};
 
 use super::config::StoreSettings;
 use super::data_directory::{Directory, DirectoryError};
+use crate::clock;
 
+/// Why the database cannot be used. What to do about it is said with it.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    #[error(transparent)]
+    #[error("{}", with_remedy(.0))]
     Store(#[from] StoreError),
     #[error("store.url: {0}")]
     Url(#[from] UrlError),
+}
+
+/// A server's clock may differ from ours by so much without being worth a word.
+const CLOCK_APART: SignedDuration = SignedDuration::from_secs(5);
+
+/// What would keep the service from starting with its database, or disturb it later.
+#[derive(Debug)]
+pub enum DatabaseProblem {
+    Store(StoreError),
+    /// Its user may not make the tables.
+    NoRight {
+        user: String,
+    },
+    FewConnections {
+        at: String,
+        left: i64,
+    },
+    /// By so much the server's clock is ahead of ours; behind, if negative.
+    Clock(SignedDuration),
+}
+
+/// Looks at the PostgreSQL database at `url`, and changes nothing. A service that `runs` holds its lock and its connections.
+pub async fn inspect(url: &str, runs: bool) -> Result<(Inspection, Vec<DatabaseProblem>), DatabaseProblem> {
+    // The configuration was checked: the URL has the right form.
+    let servers =
+        Servers::from_str(url).map_err(|_| DatabaseProblem::Store(StoreError::Corrupt("store.url")))?;
+    let found = servers.inspect(clock::now).await.map_err(DatabaseProblem::Store)?;
+    let mut problems = Vec::new();
+    if !runs && found.in_use {
+        problems.push(DatabaseProblem::Store(StoreError::InUse(found.at.clone())));
+    }
+    if found.schema == Schema::Missing && !found.may_create {
+        problems.push(DatabaseProblem::NoRight { user: found.user.clone() });
+    }
+    if !runs && found.connections_left < store::CONNECTIONS {
+        let left = found.connections_left;
+        problems.push(DatabaseProblem::FewConnections { at: found.at.clone(), left });
+    }
+    if found.clock_ahead.abs() > CLOCK_APART {
+        problems.push(DatabaseProblem::Clock(found.clock_ahead));
+    }
+    Ok((found, problems))
+}
+
+impl DatabaseProblem {
+    /// Whether the service starts all the same.
+    pub fn is_warning(&self) -> bool {
+        matches!(self, DatabaseProblem::Clock(_))
+    }
+
+    /// What to do about it.
+    pub fn remedy(&self) -> String {
+        match self {
+            DatabaseProblem::Store(error) => {
+                remedy_of(error).unwrap_or_else(|| "look into the database server's log".to_owned())
+            }
+            DatabaseProblem::NoRight { .. } => CREATE.to_owned(),
+            DatabaseProblem::FewConnections { .. } => MORE_CONNECTIONS.to_owned(),
+            DatabaseProblem::Clock(_) => {
+                "run a time service, such as chrony, on both machines: ends of logins and of tasks go by this machine's clock"
+                    .to_owned()
+            }
+        }
+    }
+}
+
+impl fmt::Display for DatabaseProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DatabaseProblem::Store(error) => error.fmt(f),
+            DatabaseProblem::NoRight { user } => {
+                write!(f, "the database user {user} may not make tables, and there are none yet")
+            }
+            DatabaseProblem::FewConnections { at, left } => write!(
+                f,
+                "the database server at {at} has {} connections left for this user, and farcall needs {}",
+                left.max(&0),
+                store::CONNECTIONS
+            ),
+            DatabaseProblem::Clock(ahead) => {
+                let direction = if ahead.is_negative() { "behind" } else { "ahead of" };
+                write!(
+                    f,
+                    "the database server's clock is {} s {direction} this machine's",
+                    ahead.abs().as_secs()
+                )
+            }
+        }
+    }
+}
+
+const MORE_CONNECTIONS: &str = "close other programs' connections, or raise max_connections in postgresql.conf, or the CONNECTION LIMIT of the \
+     role or the database: farcall needs 9";
+const CREATE: &str = "make the service's user the owner of its database: CREATE DATABASE farcall OWNER farcall ENCODING 'UTF8' TEMPLATE \
+     template0";
+
+fn with_remedy(error: &StoreError) -> String {
+    match remedy_of(error) {
+        Some(remedy) => format!("{error}\n    -> {remedy}"),
+        None => error.to_string(),
+    }
+}
+
+/// What to do about an error of the database; absent if its text says it already.
+fn remedy_of(error: &StoreError) -> Option<String> {
+    Some(match error {
+        StoreError::Unreachable(..) => "start the database server, or correct store.url; from this machine, \
+             `psql URL` has to connect"
+            .to_owned(),
+        StoreError::InRecovery(_) => "wait until it has started, or name the primary in store.url: all servers, separated by commas, \
+             if one can take over from another"
+            .to_owned(),
+        StoreError::NoConnections(..) => MORE_CONNECTIONS.to_owned(),
+        StoreError::Refused(..) => "correct the user and the password in store.url, and look whether the server's pg_hba.conf lets this \
+             machine connect"
+            .to_owned(),
+        StoreError::NoDatabase(..) => {
+            format!("correct the name in store.url, or make it: {}", CREATE.split_once(": ").map_or(CREATE, |it| it.1))
+        }
+        StoreError::NoRight(_) => CREATE.to_owned(),
+        StoreError::Encoding(_) => "make another database: CREATE DATABASE farcall OWNER farcall ENCODING 'UTF8' TEMPLATE template0"
+            .to_owned(),
+        StoreError::OldServer(_) => "upgrade the database server".to_owned(),
+        StoreError::OtherSchema(_) => "give farcall a database of its own, or run the version that made this one".to_owned(),
+        StoreError::InUse(_) => "stop that service first, or give this one a database of its own: one database serves one service \
+             process"
+            .to_owned(),
+        _ => return None,
+    })
 }
 
 /// Checks that the database exists, if it is a file: only the service makes one.
@@ -33,7 +167,17 @@ pub async fn open(directory: &Directory, settings: &StoreSettings) -> Result<Sto
         None => Ok(Store::open(&directory.database()).await?),
         Some(url) => {
             let servers = Servers::from_str(url)?;
-            Ok(Store::open_postgres(&servers, &directory.payloads(), Sharing::Alone).await?)
+            let store = Store::open_postgres(&servers, &directory.payloads(), Sharing::Alone).await?;
+            let ahead = servers.inspect(clock::now).await.map(|found| found.clock_ahead);
+            if let Ok(ahead) = ahead
+                && ahead.abs() > CLOCK_APART
+            {
+                tracing::warn!(
+                    ahead_s = ahead.as_secs(),
+                    "the database server's clock differs from this machine's: run a time service on both"
+                );
+            }
+            Ok(store)
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Finds what prevents a service with a valid configuration from starting on this machine: files that are missing or don't
-//! match, ports in use. Changes nothing.
+//! match, ports in use, a database that cannot be used. Changes nothing.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -11,6 +11,7 @@ use nix::unistd::geteuid;
 
 use crate::http::certificates::CertificateError;
 use crate::operate::config::Config;
+use crate::operate::database::{self, DatabaseProblem};
 use crate::operate::listen_plan;
 use crate::operate::serve::certificate_files;
 use identity::providers::settings::SettingsError;
@@ -20,6 +21,7 @@ pub enum StartProblem {
     Certificate(CertificateError),
     Secret(SettingsError),
     Port(SocketAddr, PortProblem),
+    Database(DatabaseProblem),
     /// The value of FARCALL_LOG is no log filter.
     LogVariable(FilterError),
 }
@@ -50,6 +52,16 @@ pub fn find(config: &Config, root: &Path, log: Option<&str>, runs: bool) -> Vec<
         problems.into_iter().filter(|(_, problem)| !(runs && matches!(problem, PortProblem::Taken)));
     found.extend(problems.map(|(address, problem)| StartProblem::Port(address, problem)));
     found
+}
+
+/// Looks at the database, if it is on a server. While the service `runs`, it uses it itself.
+pub async fn in_database(config: &Config, runs: bool) -> Vec<StartProblem> {
+    let Some(url) = &config.store.url else { return Vec::new() };
+    let problems = match database::inspect(url, runs).await {
+        Ok((_, problems)) => problems,
+        Err(problem) => vec![problem],
+    };
+    problems.into_iter().filter(|problem| !problem.is_warning()).map(StartProblem::Database).collect()
 }
 
 /// Finds the problems with files.
@@ -127,6 +139,7 @@ impl StartProblem {
                 PortProblem::NotOurs => "see `ip address`, or use 0.0.0.0".to_owned(),
                 PortProblem::Other(_) => "choose another address".to_owned(),
             },
+            StartProblem::Database(problem) => problem.remedy(),
             StartProblem::LogVariable(_) => {
                 format!("unset {}, or set it to what it says; until then log.filter holds", logging::VARIABLE)
             }
@@ -148,6 +161,7 @@ impl fmt::Display for StartProblem {
                 PortProblem::NotOurs => write!(f, "{address} is no address of this machine"),
                 PortProblem::Other(error) => write!(f, "{address}: {error}"),
             },
+            StartProblem::Database(problem) => problem.fmt(f),
             StartProblem::LogVariable(error) => write!(f, "{}: {error}", logging::VARIABLE),
         }
     }

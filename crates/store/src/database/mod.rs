@@ -1,6 +1,7 @@
 //! The two databases under one face: connections, statements, rows. Nothing above this module knows which database it runs on,
 //! except to open, copy and check one.
 
+pub(crate) mod inspection;
 pub(crate) mod postgres;
 mod run;
 pub(crate) mod sqlite;

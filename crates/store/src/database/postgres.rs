@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a reader waits for a free connection.
 const ACQUIRE: Duration = Duration::from_secs(5);
 const MOST_READERS: u32 = 8;
+/// How many connections a service needs: its readers', and the one that writes.
+pub const CONNECTIONS: i64 = MOST_READERS as i64 + 1;
 /// The advisory lock of an installation: the service that holds it is the only one. (The bytes of `farcall` as a number.)
 pub(crate) const INSTALLATION: i64 = 0x0066_6172_6361_6c6c;
 /// What bounds a session, whatever the server's own settings: a lock or a statement that takes too long fails, and a client
@@ -80,6 +82,9 @@ impl FromStr for Servers {
             .or_else(|| url.strip_prefix("postgresql://"))
             .ok_or(UrlError::Form)?;
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        if authority.is_empty() && !path.contains("host=") {
+            return Err(UrlError::Form);
+        }
         let (user, hosts) = match authority.rsplit_once('@') {
             Some((user, hosts)) => (format!("{user}@"), hosts),
             None => (String::new(), authority),
@@ -87,8 +92,12 @@ impl FromStr for Servers {
         if let Some((_, parameters)) = path.split_once('?') {
             let names = parameters.split('&').map(|pair| pair.split('=').next().unwrap_or(pair));
             for name in names.filter(|name| !name.is_empty()) {
-                if !PARAMETERS.contains(&name) {
-                    return Err(UrlError::Parameter(name.to_owned()));
+                // What is no name may be a part of a password with a question mark in it: it is not shown.
+                let is_name = name.len() < 40 && name.bytes().all(|it| it.is_ascii_lowercase() || it == b'_');
+                match PARAMETERS.contains(&name) {
+                    true => {}
+                    false if is_name => return Err(UrlError::Parameter(name.to_owned())),
+                    false => return Err(UrlError::Form),
                 }
             }
         }
@@ -195,12 +204,14 @@ fn unreachable_or(error: sqlx::Error, server: &PgConnectOptions) -> StoreError {
     let at = format!("{}:{}", server.get_host(), server.get_port());
     match &error {
         sqlx::Error::Database(said) => match said.code().as_deref() {
-            Some("53300") => StoreError::NoConnections(at),
+            Some("53300") => StoreError::NoConnections(at, said.message().to_owned()),
+            Some("28P01" | "28000") => StoreError::Refused(at, said.message().to_owned()),
+            Some("3D000") => StoreError::NoDatabase(at, said.message().to_owned()),
+            Some("42501") => StoreError::NoRight(said.message().to_owned()),
             Some("57P03") => StoreError::Unreachable(at, Arc::new(error)),
             _ => error.into(),
         },
-        _ if is_disconnected(&error) => StoreError::Unreachable(at, Arc::new(error)),
-        _ => error.into(),
+        _ => StoreError::Unreachable(at, Arc::new(error)),
     }
 }
 

@@ -84,7 +84,18 @@ pub(crate) async fn migrate<C: Migrate>(
 }
 
 fn failed(error: MigrateError) -> StoreError {
-    sqlx::Error::Migrate(Box::new(error)).into()
+    let ran = match &error {
+        MigrateError::VersionMismatch(version) => return StoreError::OtherSchema(*version),
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.as_database_error(),
+        _ => None,
+    };
+    match ran {
+        // 42501: no right. 3F000: no schema in which it could make tables.
+        Some(said) if matches!(said.code().as_deref(), Some("42501" | "3F000")) => {
+            StoreError::NoRight(said.message().to_owned())
+        }
+        _ => sqlx::Error::Migrate(Box::new(error)).into(),
+    }
 }
 
 #[cfg(test)]

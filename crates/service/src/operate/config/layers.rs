@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::{Config, ConfigProblem, problems};
+use super::{Config, ConfigProblem, passwords, problems};
 
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +43,11 @@ pub enum ConfigError {
     Value { source_of_it: Source, name: String, error: String },
     #[error("{0}: expected SECTION.KEY=VALUE")]
     Flag(String),
+    #[error(
+        "--set {section}.{key}: it holds a password, which every user of this machine could see: put it into farcall.yaml or \
+         {variable}, or leave it out and have it in ~/.pgpass of the service's user"
+    )]
+    Password { section: String, key: String, variable: String },
     #[error(transparent)]
     Invalid(#[from] ConfigProblems),
 }
@@ -84,7 +89,13 @@ impl Setting {
     /// Parses the value of `--set`: `section.key=value`.
     pub fn from_flag(text: &str) -> Result<Setting, ConfigError> {
         let parts = text.split_once('=').and_then(|(name, value)| Some((name.split_once('.')?, value)));
-        let Some(((section, key), value)) = parts else { return Err(ConfigError::Flag(text.to_owned())) };
+        let Some(((section, key), value)) = parts else {
+            return Err(ConfigError::Flag(passwords::hide(text)));
+        };
+        if passwords::has_password(value) {
+            let variable = format!("FARCALL_{}__{}", section.to_uppercase(), key.to_uppercase());
+            return Err(ConfigError::Password { section: section.to_owned(), key: key.to_owned(), variable });
+        }
         Ok(Setting::from_text(section, key, value, Source::Flag(format!("--set {section}.{key}"))))
     }
 }
@@ -155,7 +166,11 @@ impl Loaded {
                 self.sources.insert((section, key), source);
                 Ok(())
             }
-            Err(error) => Err(ConfigError::Value { source_of_it: source, name, error: error.to_string() }),
+            Err(error) => Err(ConfigError::Value {
+                source_of_it: source,
+                name,
+                error: passwords::hide(&error.to_string()),
+            }),
         }
     }
 
@@ -184,12 +199,16 @@ impl Loaded {
         (near.0 <= 3).then_some(near.1)
     }
 
-    /// Every section, key and value, and where it comes from.
-    pub fn values(&self) -> Vec<(&str, &str, &Value, Source)> {
+    /// Every section, key and value, and where it comes from. Passwords are hidden.
+    pub fn values(&self) -> Vec<(&str, &str, Value, Source)> {
         let sections = self.document.iter().filter_map(|(name, section)| Some((name, section.as_object()?)));
         let values = sections.flat_map(|(section, keys)| {
             keys.iter().map(move |(key, value)| {
                 let source = self.sources.get(&(section.clone(), key.clone()));
+                let value = match value {
+                    Value::String(text) => Value::String(passwords::hide(text)),
+                    other => other.clone(),
+                };
                 (section.as_str(), key.as_str(), value, source.cloned().unwrap_or(Source::Default))
             })
         });
@@ -204,7 +223,8 @@ fn read(path: &Path) -> Result<Vec<Setting>, ConfigError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(ConfigError::Read { path: path.to_owned(), error }),
     };
-    let refused = |error: String| ConfigError::File { path: path.to_owned(), error };
+    // It may show lines of the file.
+    let refused = |error: String| ConfigError::File { path: path.to_owned(), error: passwords::hide(&error) };
     let document: Value = match text.trim().is_empty() {
         true => Value::Null,
         false => serde_saphyr::from_str(&text).map_err(|error| refused(error.to_string()))?,

@@ -1,6 +1,8 @@
 //! Checks a configuration for what its types can't: values that contradict each other or make no sense. The service doesn't
 //! start with any. Pure functions; what depends on the machine is in `start_problems`.
 
+use std::str::FromStr as _;
+
 use daemon::logging::{self, FilterError};
 use rustls::pki_types::ServerName;
 use serde_json::{Map, Value};
@@ -8,6 +10,7 @@ use serde_json::{Map, Value};
 use super::Config;
 use crate::limits::Limits;
 use identity::providers::settings::SettingsError;
+use store::{Servers, UrlError};
 
 /// Limits for which 0 makes sense: none of it, or switched off. For any other, 0 would refuse everything.
 const MAY_BE_ZERO: &[&str] = &[
@@ -50,6 +53,8 @@ pub enum ConfigProblem {
     Limits(String),
     #[error("log.filter: {0}")]
     Filter(FilterError),
+    #[error("store.url: {0}")]
+    Database(UrlError),
     #[error(transparent)]
     Identity(SettingsError),
 }
@@ -61,6 +66,8 @@ pub(super) fn find(config: &Config) -> Vec<ConfigProblem> {
     names(config, &mut found);
     numbers(config, &mut found);
     found.extend(logging::filter(&config.log.filter).err().map(ConfigProblem::Filter));
+    let database = config.store.url.as_deref().and_then(|url| Servers::from_str(url).err());
+    found.extend(database.map(ConfigProblem::Database));
     found.extend(config.identity.check().err().map(ConfigProblem::Identity));
     found
 }

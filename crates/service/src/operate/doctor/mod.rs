@@ -22,10 +22,11 @@ use crate::clock;
 use crate::http::listeners::Protocols;
 use crate::operate::config::Config;
 use crate::operate::data_directory::Directory;
+use crate::operate::database::{self, DatabaseProblem};
 use crate::operate::listen_plan;
 use crate::operate::serve::certificate_files;
 use crate::operate::start_problems::{self, StartProblem};
-use store::Store;
+use store::{Schema, Store};
 
 /// With less free space the next result may not fit.
 const DISK_LOW: u64 = 256 << 20;
@@ -95,7 +96,11 @@ pub async fn examine(
         findings.push(passed("configuration", "it is right"));
     }
     findings.extend(problems.iter().map(blocked));
-    findings.extend([directory(root), disk(root), clock(), database(root).await]);
+    findings.extend([directory(root), disk(root), clock()]);
+    findings.extend(match &config.store.url {
+        None => vec![database(root).await],
+        Some(url) => database_on_server(url, running.is_some()).await,
+    });
     let files = certificate_files(&config.tls, root);
     let chain = files.as_ref().and_then(|files| files.read().ok()).map(|read| read.cert).unwrap_or_default();
     match &running {
@@ -133,6 +138,7 @@ fn blocked(problem: &StartProblem) -> Finding {
         StartProblem::Certificate(_) => "certificate",
         StartProblem::Secret(_) => "identity",
         StartProblem::Port(..) => "port",
+        StartProblem::Database(_) => "database",
         StartProblem::LogVariable(_) => "log",
     };
     failed(of, problem.to_string(), problem.remedy())
@@ -268,6 +274,34 @@ async fn database(root: &Path) -> Finding {
             failed(OF, error.to_string(), "run this as the service's user, on the service's machine")
         }
     }
+}
+
+/// Looks at a PostgreSQL database.
+async fn database_on_server(url: &str, runs: bool) -> Vec<Finding> {
+    const OF: &str = "database";
+    let (found, problems) = match database::inspect(url, runs).await {
+        Ok(found) => found,
+        Err(problem) => return vec![failed(OF, problem.to_string(), problem.remedy())],
+    };
+    let schema = match found.schema {
+        Schema::Missing => "has no tables yet; the first start makes them".to_owned(),
+        Schema::Older { version, known } => {
+            format!(
+                "has the tables of an earlier version (change {version} of {known}); the next start changes them"
+            )
+        }
+        Schema::Later { version, known } => format!(
+            "has the tables of a later version (change {version}, this version knows {known}), which this one can use"
+        ),
+        Schema::Current => "has the tables of this version".to_owned(),
+    };
+    let seen = format!("PostgreSQL {} at {} takes writes, and {schema}", found.version, found.at);
+    let finding = |problem: &DatabaseProblem| match problem.is_warning() {
+        true => warning(OF, problem.to_string(), problem.remedy()),
+        false => failed(OF, problem.to_string(), problem.remedy()),
+    };
+    let works = problems.iter().all(DatabaseProblem::is_warning).then(|| passed(OF, seen));
+    works.into_iter().chain(problems.iter().map(finding)).collect()
 }
 
 /// The names under which clients will look for the certificate.
