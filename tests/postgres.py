@@ -301,16 +301,17 @@ class Postgres:
 
     # Its file system.
 
-    def fill(self, leave_kib=0):
-        """Fills its small file system, but for so much."""
+    def fill(self):
+        """Fills its small file system."""
         assert self.mounted, "only a server with a size of its own is filled"
+        size, step = 0, 1 << 20
         with open(self.data.parent / "ballast", "wb", buffering=0) as ballast:
-            free = os.statvfs(self.data.parent)
-            try:
-                os.posix_fallocate(ballast.fileno(), 0, max(0, free.f_bavail * free.f_frsize - leave_kib * 1024))
-            except OSError:
-                # Others took some of it meanwhile.
-                pass
+            while step >= 4096:
+                try:
+                    os.posix_fallocate(ballast.fileno(), size, step)
+                    size += step
+                except OSError:
+                    step //= 2
 
     def free(self):
         (self.data.parent / "ballast").unlink(missing_ok=True)

@@ -78,10 +78,17 @@ pub enum StoreError {
     TryAgain,
     #[error("the database at {0} cannot be reached: {1}")]
     Unreachable(String, #[source] Arc<sqlx::Error>),
+    #[error("the database at {0} has stopped answering")]
+    Silent(String),
     #[error(
         "the database server at {0} is in recovery and takes no writes: it is a standby, or has not started yet"
     )]
     InRecovery(String),
+    #[error(
+        "the database at {0} was the primary before another server took over; it is not used: make it a standby, or leave only \
+         the primary in store.url"
+    )]
+    Superseded(String),
     #[error("the database server at {0} has no connection left: {1}")]
     NoConnections(String, String),
     #[error("the database server at {0} does not let this user in: {1}")]
@@ -135,6 +142,8 @@ impl StoreError {
         match self {
             StoreError::Unreachable(..)
             | StoreError::InRecovery(_)
+            | StoreError::Silent(_)
+            | StoreError::Superseded(_)
             | StoreError::NoConnections(..)
             | StoreError::Refused(..)
             | StoreError::NoDatabase(..)
@@ -195,10 +204,11 @@ impl Store {
             Sharing::Shared => Some(random::process_number()),
         };
         let lock = process.unwrap_or(postgres::INSTALLATION);
-        let (tx, switch, readers) = postgres::open(servers, lock).await?;
+        let (session, readers) = postgres::open(servers, lock).await?;
         let payloads = PayloadFiles::open(payloads)?;
-        let session = writer::postgres::Session::new(servers.clone(), lock, tx, switch);
+        let session = writer::postgres::Writer::new(servers.clone(), lock, session, readers.clone());
         let writer = writer::start(Connection::Postgres(Box::new(session)));
+        let readers = Readers::Postgres(readers);
         Ok(Store { readers, writer, process, payloads })
     }
 

@@ -1,8 +1,10 @@
 //! The two databases under one face: connections, statements, rows. Nothing above this module knows which database it runs on,
 //! except to open, copy and check one.
 
+pub(crate) mod commit_mark;
 pub(crate) mod inspection;
 pub(crate) mod postgres;
+pub(crate) mod postgres_readers;
 mod run;
 pub(crate) mod sqlite;
 mod statement;

@@ -1,30 +1,33 @@
 //! Connects to PostgreSQL: which server of several takes writes, what it must be, its migrations; and which errors mean that
 //! the same may be tried again.
 
-use std::future::Future;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Readers, Tx};
+use super::commit_mark::CommitMark;
+use super::postgres_readers::{self, PostgresReaders, silent};
 use crate::migrations::{self, POSTGRES};
 use crate::{StoreError, random};
 
 /// The oldest version that is supported; the tests run 15.
 const OLDEST: i32 = 130_000;
 /// How long one server is given to answer.
-const CONNECT: Duration = Duration::from_secs(3);
-/// How long readers try to reach a server that has gone before they fail.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a reader waits for a free connection.
-const ACQUIRE: Duration = Duration::from_secs(5);
-const MOST_READERS: u32 = 8;
+pub(super) const CONNECT: Duration = Duration::from_secs(3);
+/// How much longer the other servers are given once one answers that takes writes.
+const FURTHER: Duration = Duration::from_millis(500);
+/// How long a service that starts waits for what another left locked: longer than a server takes to notice that a client has
+/// gone.
+const LOCKED_AT_START: Duration = Duration::from_secs(35);
 /// How many connections a service needs: its readers', and the one that writes.
-pub const CONNECTIONS: i64 = MOST_READERS as i64 + 1;
+pub const CONNECTIONS: i64 = postgres_readers::MOST as i64 + 1;
 /// The advisory lock of an installation: the service that holds it is the only one. (The bytes of `farcall` as a number.)
 pub(crate) const INSTALLATION: i64 = 0x0066_6172_6361_6c6c;
 /// What bounds a session, whatever the server's own settings: a lock or a statement that takes too long fails, and a client
@@ -46,6 +49,8 @@ pub struct Servers {
     servers: Vec<PgConnectOptions>,
     /// Tells this process's sessions from others'.
     name: String,
+    /// The newest that was seen: a server that is behind has been superseded by another.
+    timeline: Arc<AtomicI64>,
 }
 
 impl std::fmt::Debug for Servers {
@@ -112,41 +117,82 @@ impl FromStr for Servers {
                 .disable_statement_logging())
         };
         let servers = hosts.split(',').map(server).collect::<Result<Vec<_>, UrlError>>()?;
-        Ok(Servers { servers, name })
+        Ok(Servers { servers, name, timeline: Arc::default() })
     }
 }
 
 impl Servers {
+    /// What this process's sessions are called.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The servers, for people: without users and passwords.
     pub fn shown(&self) -> String {
-        let shown = self.servers.iter().map(|server| match server.get_socket() {
-            Some(socket) => socket.display().to_string(),
-            None => format!("{}:{}", server.get_host(), server.get_port()),
-        });
-        shown.collect::<Vec<_>>().join(", ")
+        self.servers.iter().map(shown).collect::<Vec<_>>().join(", ")
     }
 
-    /// Connects to the server that takes writes.
+    /// Connects to the server that takes writes: of several, the one that was promoted last.
     pub(crate) async fn connect(&self) -> Result<(PgConnection, &PgConnectOptions), StoreError> {
+        let found = self.primary().await?;
+        Ok((found.connection, found.server))
+    }
+
+    async fn primary(&self) -> Result<Primary<'_>, StoreError> {
+        let connecting = self.servers.iter().map(|server| self.connect_to(server));
+        let mut connecting: FuturesUnordered<_> = connecting.collect();
+        let mut found: Option<Primary<'_>> = None;
         let mut why = StoreError::Closed;
-        for server in &self.servers {
-            match connect_to(server).await {
-                Ok(connection) => return Ok((connection, server)),
-                Err(error) => why = error,
+        loop {
+            let next = match found {
+                None => connecting.next().await,
+                Some(_) => timeout(FURTHER, connecting.next()).await.unwrap_or(None),
+            };
+            match next {
+                None => break,
+                Some(Ok(other)) => match &found {
+                    Some(found) if found.timeline >= other.timeline => {}
+                    _ => found = Some(other),
+                },
+                // That a standby is one says less than what the primary's error is.
+                Some(Err(StoreError::InRecovery(_))) if !matches!(why, StoreError::Closed) => {}
+                Some(Err(error)) => why = error,
             }
         }
-        Err(why)
+        let found = found.ok_or(why)?;
+        let newest = self.timeline.fetch_max(found.timeline, Ordering::Relaxed);
+        if found.timeline < newest {
+            return Err(StoreError::Superseded(shown(found.server)));
+        }
+        Ok(found)
     }
 
-    /// Takes the installation's lock for the session of `connection`.
+    /// Opens the session of a writer, with a lock (see [`Servers::lock`]).
+    pub(crate) async fn session(&self, lock: i64, patience: Duration) -> Result<Session, StoreError> {
+        let Primary { mut connection, server, process, .. } = self.primary().await?;
+        self.lock(&mut connection, lock, patience).await?;
+        // A session whose client has gone ends soon, also in the middle of a statement. (New in 14; not on every system.)
+        let _ = sqlx::raw_sql("SET client_connection_check_interval = '5s'").execute(&mut connection).await;
+        Ok(Session { connection, server: server.clone(), process })
+    }
+
+    /// Takes the installation's lock for the session of `connection`, for a program that starts.
     pub(crate) async fn lock_installation(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
-        self.lock(connection, INSTALLATION).await
+        self.lock(connection, INSTALLATION, LOCKED_AT_START).await
     }
 
     /// Takes the lock `key` for the session of `connection`: the installation's, or the one that says that this process lives.
-    /// A session that this process has lost, and that the server has not noticed, is ended.
-    pub(crate) async fn lock(&self, connection: &mut PgConnection, key: i64) -> Result<(), StoreError> {
-        for attempt in 0..20 {
+    /// A session that this process has lost, and that the server has not noticed, is ended. Waits for one that may be left over
+    /// from a process that died, and is refused by one that shows that it lives.
+    async fn lock(
+        &self,
+        connection: &mut PgConnection,
+        key: i64,
+        patience: Duration,
+    ) -> Result<(), StoreError> {
+        let until = Instant::now() + patience;
+        let mut seen: Option<(i32, Option<String>)> = None;
+        loop {
             let locked: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
                 .bind(key)
                 .fetch_one(&mut *connection)
@@ -154,54 +200,127 @@ impl Servers {
             if locked {
                 return Ok(());
             }
-            let ended = sqlx::query(
-                "SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
-                 WHERE l.locktype = 'advisory' AND l.granted AND a.application_name = $1 AND a.pid <> pg_backend_pid()",
+            let holder = sqlx::query(
+                "SELECT a.pid, a.state_change::text AS changed, \
+                 CASE WHEN a.application_name = $1 THEN pg_terminate_backend(a.pid) END AS ended \
+                 FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
+                 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.classid::bigint = $2 >> 32 \
+                 AND l.objid::bigint = $2 & 4294967295 AND a.datname = current_database() AND a.pid <> pg_backend_pid()",
             )
             .bind(&self.name)
-            .fetch_all(&mut *connection)
+            .bind(key)
+            .fetch_optional(&mut *connection)
             .await?;
-            // A service that was killed a moment ago: its server ends the session once it reads the closed connection.
-            if ended.is_empty() && attempt > 4 {
-                break;
+            if let Some(holder) = holder {
+                let holder = (holder.try_get("pid")?, holder.try_get("changed")?);
+                let lives = matches!(&seen, Some((pid, changed)) if *pid == holder.0 && *changed != holder.1);
+                if lives || Instant::now() > until {
+                    return Err(StoreError::InUse(self.shown()));
+                }
+                seen = Some(holder);
             }
             sleep(Duration::from_millis(100)).await;
         }
-        Err(StoreError::InUse(self.shown()))
+    }
+
+    /// Whether the session of the server's process `process` lives, as another session sees it.
+    pub(crate) async fn session_state(&self, process: i32) -> SessionState {
+        let alive = async {
+            let (mut connection, _) = self.connect().await?;
+            let alive: bool = sqlx::query_scalar(
+                "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE pid = $1 AND application_name = $2)",
+            )
+            .bind(process)
+            .bind(&self.name)
+            .fetch_one(&mut connection)
+            .await?;
+            connection.close().await?;
+            Ok(alive)
+        };
+        match timeout(CONNECT * 2, alive).await {
+            Ok(Ok(true)) => SessionState::Alive,
+            Ok(Ok(false)) => SessionState::Gone,
+            Ok(Err(StoreError::Unreachable(..))) | Err(_) => SessionState::Unknown,
+            // Something answers.
+            Ok(Err(_)) => SessionState::Alive,
+        }
+    }
+
+    async fn connect_to<'s>(&'s self, server: &'s PgConnectOptions) -> Result<Primary<'s>, StoreError> {
+        let connecting = async {
+            let mut connection = PgConnection::connect_with(server).await?;
+            let row = sqlx::query(
+                "SELECT pg_is_in_recovery() AS recovery, current_setting('server_encoding') AS encoding, \
+                 current_setting('server_version_num')::int AS version, pg_backend_pid() AS process, \
+                 CASE WHEN NOT pg_is_in_recovery() \
+                 THEN ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint END AS timeline",
+            )
+            .fetch_one(&mut connection)
+            .await?;
+            Ok((connection, row))
+        };
+        let connected = timeout(CONNECT, connecting).await.unwrap_or_else(|_| Err(silent()));
+        let (connection, row) = connected.map_err(|error| unreachable_or(error, server))?;
+        if row.try_get("recovery")? {
+            return Err(StoreError::InRecovery(shown(server)));
+        }
+        let encoding: String = row.try_get("encoding")?;
+        if encoding != "UTF8" {
+            return Err(StoreError::Encoding(encoding));
+        }
+        let version: i32 = row.try_get("version")?;
+        if version < OLDEST {
+            return Err(StoreError::OldServer(version / 10_000));
+        }
+        Ok(Primary {
+            connection,
+            server,
+            process: row.try_get("process")?,
+            timeline: row.try_get("timeline")?,
+        })
     }
 }
 
-async fn connect_to(server: &PgConnectOptions) -> Result<PgConnection, StoreError> {
-    let mut connection = match timeout(CONNECT, PgConnection::connect_with(server)).await {
-        Ok(connected) => connected.map_err(|error| unreachable_or(error, server))?,
-        Err(_) => {
-            let error = std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer within 3 s");
-            return Err(unreachable_or(error.into(), server));
-        }
-    };
-    let row = sqlx::query(
-        "SELECT pg_is_in_recovery() AS recovery, current_setting('server_encoding') AS encoding, \
-         current_setting('server_version_num')::int AS version",
-    )
-    .fetch_one(&mut connection)
-    .await?;
-    if row.try_get("recovery")? {
-        return Err(StoreError::InRecovery(format!("{}:{}", server.get_host(), server.get_port())));
+/// A server that takes writes, and a connection to it.
+struct Primary<'s> {
+    connection: PgConnection,
+    server: &'s PgConnectOptions,
+    /// The server's process for this session.
+    process: i32,
+    /// Grows when a standby is promoted.
+    timeline: i64,
+}
+
+/// The session of a writer.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) connection: PgConnection,
+    pub(crate) server: PgConnectOptions,
+    /// The server's process for it.
+    pub(crate) process: i32,
+}
+
+/// What is known of a session that does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SessionState {
+    Alive,
+    /// It has ended, or another server has taken over.
+    Gone,
+    /// No server answers.
+    Unknown,
+}
+
+/// A server, for people.
+fn shown(server: &PgConnectOptions) -> String {
+    match server.get_socket() {
+        Some(socket) => socket.display().to_string(),
+        None => format!("{}:{}", server.get_host(), server.get_port()),
     }
-    let encoding: String = row.try_get("encoding")?;
-    if encoding != "UTF8" {
-        return Err(StoreError::Encoding(encoding));
-    }
-    let version: i32 = row.try_get("version")?;
-    if version < OLDEST {
-        return Err(StoreError::OldServer(version / 10_000));
-    }
-    Ok(connection)
 }
 
 /// The database did not answer, or said why it does not serve.
 fn unreachable_or(error: sqlx::Error, server: &PgConnectOptions) -> StoreError {
-    let at = format!("{}:{}", server.get_host(), server.get_port());
+    let at = shown(server);
     match &error {
         sqlx::Error::Database(said) => match said.code().as_deref() {
             Some("53300") => StoreError::NoConnections(at, said.message().to_owned()),
@@ -215,65 +334,23 @@ fn unreachable_or(error: sqlx::Error, server: &PgConnectOptions) -> StoreError {
     }
 }
 
-/// Lets readers connect to another server from now on.
-#[derive(Clone, Debug)]
-pub(crate) struct ReaderSwitch {
-    pool: PgPool,
-    /// Connections that were made before this are not used any more.
-    since: Arc<Mutex<Instant>>,
-}
-
-impl ReaderSwitch {
-    pub(crate) fn switch_to(&self, server: &PgConnectOptions) {
-        self.pool.set_connect_options(server.clone());
-        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-}
-
 /// Connects, takes the lock `lock`, migrates the schema, and opens readers.
-pub(crate) async fn open(servers: &Servers, lock: i64) -> Result<(Tx, ReaderSwitch, Readers), StoreError> {
-    let (mut connection, server) = servers.connect().await?;
-    servers.lock(&mut connection, lock).await?;
+pub(crate) async fn open(servers: &Servers, lock: i64) -> Result<(Session, PostgresReaders), StoreError> {
+    let mut session = servers.session(lock, LOCKED_AT_START).await?;
+    let connection = &mut session.connection;
     let asks: bool = sqlx::query_scalar("SELECT to_regclass('schema_compatibility') IS NOT NULL")
-        .fetch_one(&mut connection)
+        .fetch_one(&mut *connection)
         .await?;
     let oldest_known = match asks {
-        true => sqlx::query_scalar(migrations::OLDEST_KNOWN).fetch_optional(&mut connection).await?,
+        true => sqlx::query_scalar(migrations::OLDEST_KNOWN).fetch_optional(&mut *connection).await?,
         false => None,
     };
-    migrations::migrate(&mut connection, POSTGRES, oldest_known).await?;
-    let since = Arc::new(Mutex::new(Instant::now()));
-    let switched = since.clone();
-    let pool = PgPoolOptions::new()
-        .max_connections(MOST_READERS)
-        .acquire_timeout(ACQUIRE)
-        // A connection that has ended is noticed by its use, and the read is repeated.
-        .test_before_acquire(false)
-        .before_acquire(move |_, about| {
-            let since = *switched.lock().unwrap_or_else(PoisonError::into_inner);
-            Box::pin(async move { Ok(about.age <= since.elapsed()) })
-        })
-        .connect_lazy_with(server.clone());
-    let readers = Readers::Postgres(pool.clone());
-    Ok((Tx::Postgres(connection), ReaderSwitch { pool, since }, readers))
-}
-
-/// Reads with a connection of `pool`. A connection that has gone is replaced, for a bounded time: a read can be repeated.
-pub(crate) async fn read<T, F>(pool: &PgPool, mut fetch: impl FnMut() -> F) -> Result<T, sqlx::Error>
-where
-    F: Future<Output = Result<T, sqlx::Error>>,
-{
-    let until = Instant::now() + PATIENCE;
-    let mut pause = Duration::ZERO;
-    loop {
-        match fetch().await {
-            Err(error) if is_disconnected(&error) && !pool.is_closed() && Instant::now() < until => {
-                sleep(pause).await;
-                pause = (pause * 2).clamp(Duration::from_millis(20), Duration::from_millis(500));
-            }
-            done => return done,
-        }
+    migrations::migrate(connection, POSTGRES, oldest_known).await?;
+    if lock == INSTALLATION {
+        CommitMark::delete_all(connection).await?;
     }
+    let readers = PostgresReaders::new(session.server.clone());
+    Ok((session, readers))
 }
 
 /// Whether the connection has gone, so that nothing is known of what it was asked last.
@@ -289,6 +366,11 @@ pub(crate) fn is_disconnected(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Whether the server has no connection left for this role or database.
+pub(crate) fn is_out_of_connections(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("53300"))
+}
+
 /// Whether others' transactions were in the way: the same may succeed a moment later.
 pub(crate) fn is_conflict(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
@@ -302,35 +384,4 @@ pub(crate) async fn is_living(connection: &mut PgConnection, process: i64) -> Re
         .bind(process)
         .fetch_one(connection)
         .await
-}
-
-/// The id of the transaction that is open: what became of it can be asked for later.
-pub(crate) async fn transaction_id(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
-    sqlx::query_scalar("SELECT pg_current_xact_id()::text").fetch_one(connection).await
-}
-
-/// Whether that transaction was committed. One that this server does not know was lost with another.
-pub(crate) async fn is_committed(connection: &mut PgConnection, id: &str) -> Result<bool, sqlx::Error> {
-    loop {
-        let status: Result<Option<PgRow>, sqlx::Error> =
-            sqlx::query("SELECT pg_xact_status($1::xid8) AS status")
-                .bind(id)
-                .fetch_optional(&mut *connection)
-                .await;
-        let status: Option<String> = match status {
-            Ok(Some(row)) => row.try_get("status")?,
-            Ok(None) => None,
-            // It lies in the future of this server.
-            Err(error) if !is_disconnected(&error) => {
-                tracing::warn!(%error, "this server does not know the last transaction: it was lost with another server");
-                None
-            }
-            Err(error) => return Err(error),
-        };
-        match status.as_deref() {
-            Some("committed") => return Ok(true),
-            Some("in progress") => sleep(Duration::from_millis(50)).await,
-            _ => return Ok(false),
-        }
-    }
 }

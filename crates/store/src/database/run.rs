@@ -5,11 +5,12 @@ use std::marker::PhantomData;
 
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use sqlx::postgres::{PgConnection, PgPool, PgRow, Postgres};
+use sqlx::postgres::{PgConnection, PgRow, Postgres};
 use sqlx::sqlite::{Sqlite, SqliteConnection, SqlitePool, SqliteRow};
 use sqlx::{Connection as _, Decode, Row as _, Type};
 
 use super::postgres;
+use super::postgres_readers::PostgresReaders;
 use super::statement::{Statement, Value, query};
 
 /// The transaction a command runs in.
@@ -46,7 +47,7 @@ impl Tx {
 #[derive(Clone, Debug)]
 pub(crate) enum Readers {
     Sqlite(SqlitePool),
-    Postgres(PgPool),
+    Postgres(PostgresReaders),
 }
 
 impl Readers {
@@ -64,7 +65,7 @@ pub(crate) enum Target<'c> {
     Sqlite(&'c mut SqliteConnection),
     Postgres(&'c mut PgConnection),
     SqliteReaders(&'c SqlitePool),
-    PostgresReaders(&'c PgPool),
+    PostgresReaders(&'c PostgresReaders),
 }
 
 pub(crate) trait Executor<'c>: Send {
@@ -136,7 +137,7 @@ impl Statement {
             Target::Sqlite(on) => self.for_sqlite()?.execute(on).await?.rows_affected(),
             Target::SqliteReaders(on) => self.for_sqlite()?.execute(on).await?.rows_affected(),
             Target::Postgres(on) => self.for_postgres()?.execute(on).await?.rows_affected(),
-            Target::PostgresReaders(on) => self.for_postgres()?.execute(on).await?.rows_affected(),
+            Target::PostgresReaders(on) => on.execute(&self).await?,
         })
     }
 
@@ -147,10 +148,7 @@ impl Statement {
             Target::Sqlite(on) => sqlite(self.for_sqlite()?.fetch_all(on).await?),
             Target::SqliteReaders(on) => sqlite(self.for_sqlite()?.fetch_all(on).await?),
             Target::Postgres(on) => postgres(self.for_postgres()?.fetch_all(on).await?),
-            Target::PostgresReaders(on) => {
-                let read = postgres::read(on, || async { self.clone().for_postgres()?.fetch_all(on).await });
-                postgres(read.await?)
-            }
+            Target::PostgresReaders(on) => postgres(on.fetch_all(&self).await?),
         })
     }
 
@@ -159,11 +157,7 @@ impl Statement {
             Target::Sqlite(on) => self.for_sqlite()?.fetch_optional(on).await?.map(Row::Sqlite),
             Target::SqliteReaders(on) => self.for_sqlite()?.fetch_optional(on).await?.map(Row::Sqlite),
             Target::Postgres(on) => self.for_postgres()?.fetch_optional(on).await?.map(Row::Postgres),
-            Target::PostgresReaders(on) => {
-                let read =
-                    postgres::read(on, || async { self.clone().for_postgres()?.fetch_optional(on).await });
-                read.await?.map(Row::Postgres)
-            }
+            Target::PostgresReaders(on) => on.fetch_optional(&self).await?.map(Row::Postgres),
         })
     }
 
@@ -186,10 +180,7 @@ impl Statement {
                 Ok(query) => query.fetch(on).map_ok(Row::Postgres).boxed(),
                 Err(error) => futures_util::stream::iter([Err(error)]).boxed(),
             },
-            Target::PostgresReaders(on) => match self.for_postgres() {
-                Ok(query) => query.fetch(on).map_ok(Row::Postgres).boxed(),
-                Err(error) => futures_util::stream::iter([Err(error)]).boxed(),
-            },
+            Target::PostgresReaders(on) => on.fetch(self).map_ok(Row::Postgres).boxed(),
         }
     }
 }

@@ -140,7 +140,7 @@ impl Handle {
 #[derive(Debug)]
 pub(crate) enum Connection {
     Sqlite(Tx),
-    Postgres(Box<postgres::Session>),
+    Postgres(Box<postgres::Writer>),
 }
 
 impl Connection {
@@ -150,14 +150,29 @@ impl Connection {
         }
         match self {
             Connection::Sqlite(tx) => sqlite::commit_together(tx, batch).await,
-            Connection::Postgres(session) => session.commit_together(batch).await,
+            Connection::Postgres(writer) => writer.commit_together(batch).await,
+        }
+    }
+
+    /// Waits until it should be checked while it is idle.
+    async fn wait_for_check(&self) {
+        match self {
+            Connection::Sqlite(_) => std::future::pending().await,
+            Connection::Postgres(writer) => writer.wait_for_check().await,
+        }
+    }
+
+    async fn check(&mut self) {
+        match self {
+            Connection::Sqlite(_) => {}
+            Connection::Postgres(writer) => writer.check().await,
         }
     }
 
     async fn close(self) -> Result<(), sqlx::Error> {
         match self {
             Connection::Sqlite(tx) => tx.close().await,
-            Connection::Postgres(session) => session.close().await,
+            Connection::Postgres(writer) => writer.close().await,
         }
     }
 }
@@ -184,7 +199,18 @@ pub(crate) fn start(connection: Connection) -> Handle {
 async fn run(mut connection: Connection, mut waiting: mpsc::Receiver<Request>) {
     let mut requests = Vec::with_capacity(MOST_IN_TRANSACTION);
     let mut closing = Vec::new();
-    while closing.is_empty() && waiting.recv_many(&mut requests, MOST_IN_TRANSACTION).await > 0 {
+    while closing.is_empty() {
+        let received = tokio::select! {
+            biased;
+            received = waiting.recv_many(&mut requests, MOST_IN_TRANSACTION) => received,
+            () = connection.wait_for_check() => {
+                connection.check().await;
+                continue;
+            }
+        };
+        if received == 0 {
+            break;
+        }
         let mut batch = Vec::with_capacity(requests.len());
         for request in requests.drain(..) {
             match request {

@@ -4,18 +4,22 @@
 //! committed ------------------------------------------> answers
 //! others were in the way -----------------------------> each command again, in a transaction of its own
 //! the connection went before COMMIT was sent ---------> connect again, run again: nothing was written
-//! the connection went after ---> connect again, ask what became of the transaction ---> answers, or run again
+//! the connection went after ---> connect again, look for the transaction's mark ---> answers, or run again
+//! no answer for long ---> ask another connection ---> wait on, or as if the connection had gone
 //! ```
 
+use std::future::Future;
 use std::time::Duration;
 
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection as _};
 use tokio::time::{Instant, sleep};
 
 use super::{AnyCommand, Rerun};
 use crate::database::Tx;
-use crate::database::postgres::{self, ReaderSwitch, Servers};
+use crate::database::commit_mark::CommitMark;
+use crate::database::postgres::{Servers, Session, SessionState};
+use crate::database::postgres_readers::PostgresReaders;
 use crate::{StoreError, random};
 
 /// How long commands wait for a database that has gone before they fail.
@@ -25,34 +29,63 @@ const TRIES: u32 = 10;
 const LONGEST: Duration = Duration::from_secs(15);
 /// Begins a transaction of several commands. Together they may hold locks in an order in which one command never takes them,
 /// and wait in a circle with another process: they give up soon, and each runs by itself.
-const BEGIN_SEVERAL: &str = "BEGIN; SET LOCAL lock_timeout = '100ms'";
+const BEGIN_SEVERAL: &str = "BEGIN; SET LOCAL lock_timeout = '100ms'; SAVEPOINT command";
+/// How often a transaction is tried whose connection goes each time: it may be the reason.
+const LOSSES: u32 = 20;
+/// After how long without an answer another connection is asked whether the session lives.
+const SILENCE: Duration = Duration::from_secs(5);
+/// After how long a session is given up if no server answers at all.
+const LOST: Duration = Duration::from_secs(30);
+/// How often an idle session is used: it shows others that this service lives, and finds out that its server does not.
+const IDLE: Duration = Duration::from_secs(2);
+/// How long the lock is waited for after the connection went.
+const LOCKED: Duration = Duration::from_secs(2);
 
-/// The session that writes.
+/// What writes.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct Writer {
     servers: Servers,
     /// The advisory lock that it holds: the installation's, or its process's own.
     lock: i64,
-    tx: Option<Tx>,
-    readers: ReaderSwitch,
+    session: Option<Open>,
+    readers: PostgresReaders,
     down_since: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Open {
+    tx: Tx,
+    server: PgConnectOptions,
+    process: i32,
+}
+
+impl From<Session> for Open {
+    fn from(session: Session) -> Open {
+        Open { tx: Tx::Postgres(session.connection), server: session.server, process: session.process }
+    }
 }
 
 /// What became of a transaction.
 enum Attempt {
     /// It was committed, or failed by itself.
-    Ended(Vec<Result<(), StoreError>>, Result<(), StoreError>),
+    Ended(Result<(), StoreError>),
     /// Nothing was written; the same may succeed.
     Conflict,
-    /// Nothing was written, and the connection has gone.
+    /// The connection has gone.
     Lost(StoreError),
-    /// The connection has gone, and with it the answer to COMMIT.
-    Unknown { id: String, results: Vec<Result<(), StoreError>> },
 }
 
-impl Session {
-    pub(crate) fn new(servers: Servers, lock: i64, tx: Tx, readers: ReaderSwitch) -> Session {
-        Session { servers, lock, tx: Some(tx), readers, down_since: None }
+/// How far a transaction came.
+#[derive(Default)]
+struct Progress {
+    results: Vec<Result<(), StoreError>>,
+    /// Its mark, once COMMIT is about to be sent.
+    mark: Option<CommitMark>,
+}
+
+impl Writer {
+    pub(crate) fn new(servers: Servers, lock: i64, session: Session, readers: PostgresReaders) -> Writer {
+        Writer { servers, lock, session: Some(session.into()), readers, down_since: None }
     }
 
     /// Runs `batch` and sends the answers.
@@ -85,147 +118,216 @@ impl Session {
         &mut self,
         mut batch: Vec<Box<dyn AnyCommand>>,
     ) -> Option<Vec<Box<dyn AnyCommand>>> {
+        let mut losses = 0;
         loop {
-            let connection = match self.connection().await {
-                Ok(connection) => connection,
+            let (open, servers) = match self.open().await {
+                Ok(open) => open,
                 Err(error) => {
                     super::answer(batch, Vec::new(), Err(error));
                     return None;
                 }
             };
-            match attempt(connection, &mut batch).await {
-                Attempt::Ended(results, whole) => {
+            let mut progress = Progress::default();
+            let attempt = attempt(&mut open.tx, servers.name(), &mut batch, &mut progress);
+            let attempt = watched(servers, open.process, attempt).await.unwrap_or_else(Attempt::Lost);
+            let Progress { results, mark } = progress;
+            let error = match attempt {
+                Attempt::Ended(whole) => {
                     super::answer(batch, results, whole);
                     return None;
                 }
                 Attempt::Conflict => return Some(batch),
-                Attempt::Lost(error) => {
+                Attempt::Lost(error) => error,
+            };
+            self.session = None;
+            losses += 1;
+            let committed = match mark {
+                None => {
                     tracing::warn!(%error, "connection to the database lost; connecting again");
-                    self.tx = None;
+                    Ok(false)
                 }
-                Attempt::Unknown { id, results } => {
-                    tracing::warn!(
-                        transaction = id,
-                        "connection to the database lost at a commit; asking what became of it"
-                    );
-                    self.tx = None;
-                    match self.is_committed(&id).await {
-                        Ok(true) => {
-                            super::answer(batch, results, Ok(()));
-                            return None;
-                        }
-                        Ok(false) => {}
-                        Err(error) => {
-                            super::answer(batch, Vec::new(), Err(error));
-                            return None;
-                        }
-                    }
+                Some(mark) => {
+                    tracing::warn!(%error, "connection to the database lost at a commit; asking what became of it");
+                    self.is_committed(&mark).await
                 }
+            };
+            match committed {
+                Ok(true) => super::answer(batch, results, Ok(())),
+                Ok(false) if losses < LOSSES => continue,
+                Ok(false) if batch.len() > 1 => return Some(batch),
+                Ok(false) => super::answer(batch, Vec::new(), Err(error)),
+                Err(error) => super::answer(batch, Vec::new(), Err(error)),
             }
+            return None;
         }
     }
 
-    async fn is_committed(&mut self, id: &str) -> Result<bool, StoreError> {
+    async fn is_committed(&mut self, mark: &CommitMark) -> Result<bool, StoreError> {
         loop {
-            let Tx::Postgres(connection) = self.connection().await? else { return Err(StoreError::Closed) };
-            match postgres::is_committed(connection, id).await {
-                Ok(committed) => return Ok(committed),
-                Err(error) if postgres::is_disconnected(&error) => self.tx = None,
-                Err(error) => return Err(error.into()),
+            let (open, servers) = self.open().await?;
+            let found = mark.is_committed(connection(&mut open.tx)?);
+            match watched(servers, open.process, async { found.await.map_err(StoreError::from) }).await {
+                Ok(Ok(committed)) => return Ok(committed),
+                Ok(Err(error)) if error.is_conflict() => execute(&mut open.tx, "ROLLBACK").await?,
+                Ok(Err(error)) if !error.is_disconnected() => return Err(error),
+                Ok(Err(_)) | Err(_) => self.session = None,
             }
         }
     }
 
-    /// The connection; a new one if it has gone. Fails if the database has been away for long.
-    async fn connection(&mut self) -> Result<&mut Tx, StoreError> {
+    /// The session; a new one if it has gone. Fails if the database has been away for long.
+    async fn open(&mut self) -> Result<(&mut Open, &Servers), StoreError> {
         let mut pause = Duration::from_millis(20);
-        while self.tx.is_none() {
-            match self.connect().await {
-                Ok(tx) => {
-                    self.tx = Some(tx);
-                    self.down_since = None;
-                    tracing::info!("connected to the database again");
+        while self.session.is_none() {
+            if let Err(error) = self.connect().await {
+                if self.down_since.is_some_and(|since| since.elapsed() > PATIENCE) {
+                    return Err(error);
                 }
-                Err(error) => {
-                    let since = *self.down_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() > PATIENCE {
-                        return Err(error);
-                    }
-                    sleep(pause).await;
-                    pause = (pause * 2).min(Duration::from_millis(500));
-                }
+                sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_millis(500));
             }
         }
-        self.tx.as_mut().ok_or(StoreError::Closed)
+        Ok((self.session.as_mut().ok_or(StoreError::Closed)?, &self.servers))
     }
 
-    async fn connect(&self) -> Result<Tx, StoreError> {
-        let (mut connection, server) = self.servers.connect().await?;
-        self.servers.lock(&mut connection, self.lock).await?;
-        self.readers.switch_to(server);
-        Ok(Tx::Postgres(connection))
+    /// Tries once to connect, and takes the readers along.
+    async fn connect(&mut self) -> Result<(), StoreError> {
+        match self.servers.session(self.lock, LOCKED).await {
+            Ok(session) => {
+                let open = Open::from(session);
+                self.readers.switch_to(&open.server);
+                self.session = Some(open);
+                self.down_since = None;
+                tracing::info!("connected to the database again");
+                Ok(())
+            }
+            Err(error) => {
+                if self.down_since.is_none() {
+                    tracing::warn!(%error, "cannot connect to the database; trying on");
+                    self.down_since = Some(Instant::now());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits until the session should be checked: some time has passed, or a reader has lost its connection.
+    pub(crate) async fn wait_for_check(&self) {
+        tokio::select! {
+            () = sleep(IDLE) => {}
+            () = self.readers.lost() => {}
+        }
+    }
+
+    /// Connects again if the session has gone.
+    pub(crate) async fn check(&mut self) {
+        if let Some(open) = &mut self.session {
+            let checked = watched(&self.servers, open.process, execute(&mut open.tx, "SELECT 1")).await;
+            if let Err(error) | Ok(Err(error)) = checked {
+                tracing::warn!(%error, "connection to the database lost; connecting again");
+                self.session = None;
+            }
+        }
+        if self.session.is_none() {
+            // The error was logged.
+            let _ = self.connect().await;
+        }
     }
 
     pub(crate) async fn close(self) -> Result<(), sqlx::Error> {
-        match self.tx {
-            Some(Tx::Postgres(connection)) => connection.close().await,
+        match self.session {
+            Some(Open { tx: Tx::Postgres(connection), .. }) => connection.close().await,
             _ => Ok(()),
         }
     }
 }
 
+/// Waits for `work` of a session as long as that lives. (A server that hangs, or has gone without a word, answers nothing.)
+async fn watched<T>(servers: &Servers, process: i32, work: impl Future<Output = T>) -> Result<T, StoreError> {
+    let dead = async {
+        let mut answered = Instant::now();
+        loop {
+            sleep(SILENCE).await;
+            match servers.session_state(process).await {
+                SessionState::Alive => answered = Instant::now(),
+                SessionState::Unknown if answered.elapsed() < LOST => {}
+                SessionState::Unknown | SessionState::Gone => return StoreError::Silent(servers.shown()),
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        done = work => Ok(done),
+        error = dead => Err(error),
+    }
+}
+
 /// One transaction with all of `batch`.
-async fn attempt(tx: &mut Tx, batch: &mut [Box<dyn AnyCommand>]) -> Attempt {
-    let mut results = Vec::with_capacity(batch.len());
-    let several = batch.len() > 1;
-    let ran = async {
-        execute(tx, if several { BEGIN_SEVERAL } else { "BEGIN" }).await?;
-        for (at, work) in batch.iter_mut().enumerate() {
-            if several {
-                let savepoint = ["SAVEPOINT command", "RELEASE SAVEPOINT command; SAVEPOINT command"];
-                execute(tx, savepoint[usize::from(at > 0)]).await?;
-            }
-            let result = work.run(tx, Rerun::Maybe).await;
-            if let Err(error) = &result {
-                if error.is_conflict() || error.is_disconnected() {
-                    return Err(error.clone());
-                }
-                if several {
-                    execute(tx, "ROLLBACK TO SAVEPOINT command").await?;
-                }
-            }
-            results.push(result);
-        }
-        Ok(postgres::transaction_id(connection(tx)?).await?)
-    }
-    .await;
-    // Without an id nothing was written; a single command that failed has ended the transaction.
-    let failed = !several && results.iter().any(Result::is_err);
-    let id = match ran {
-        _ if failed => None,
-        Ok(id) => Some(id),
-        Err(error) if error.is_disconnected() => return Attempt::Lost(error),
-        Err(error) => {
-            let conflict = error.is_conflict();
-            return match execute(tx, "ROLLBACK").await {
-                Err(error) => Attempt::Lost(error),
-                Ok(()) if conflict => Attempt::Conflict,
-                Ok(()) => Attempt::Ended(results, Err(error)),
+async fn attempt(
+    tx: &mut Tx,
+    writer: &str,
+    batch: &mut [Box<dyn AnyCommand>],
+    progress: &mut Progress,
+) -> Attempt {
+    let error = match run(tx, batch, &mut progress.results).await {
+        Ok(true) => {
+            let mark = progress.mark.insert(CommitMark::new(writer));
+            let committed = match connection(tx) {
+                Ok(connection) => mark.commit(connection).await.map_err(StoreError::from),
+                Err(error) => Err(error),
             };
+            match committed {
+                Ok(()) => return Attempt::Ended(Ok(())),
+                Err(error) => error,
+            }
         }
+        Ok(false) => {
+            // The command's own error says what happened. If this one says that the connection has gone, the next command
+            // finds out.
+            let _ = execute(tx, "ROLLBACK").await;
+            return Attempt::Ended(Ok(()));
+        }
+        Err(error) => error,
     };
-    let Some(id) = id else {
-        return match execute(tx, "ROLLBACK").await {
-            // The command's own error says what happened; the next one connects.
-            Err(_) | Ok(()) => Attempt::Ended(results, Ok(())),
-        };
-    };
-    match execute(tx, "COMMIT").await {
-        Ok(()) => Attempt::Ended(results, Ok(())),
-        Err(error) if error.is_disconnected() => Attempt::Unknown { id, results },
-        Err(error) if error.is_conflict() => Attempt::Conflict,
-        Err(error) => Attempt::Ended(results, Err(error)),
+    if error.is_disconnected() {
+        return Attempt::Lost(error);
     }
+    // The server refused it, and says so: nothing was written.
+    progress.mark = None;
+    match execute(tx, "ROLLBACK").await {
+        Err(error) => Attempt::Lost(error),
+        Ok(()) if error.is_conflict() => Attempt::Conflict,
+        Ok(()) => Attempt::Ended(Err(error)),
+    }
+}
+
+/// Runs the commands of `batch`. Returns whether there is something to commit.
+async fn run(
+    tx: &mut Tx,
+    batch: &mut [Box<dyn AnyCommand>],
+    results: &mut Vec<Result<(), StoreError>>,
+) -> Result<bool, StoreError> {
+    let several = batch.len() > 1;
+    if !several {
+        execute(tx, "BEGIN").await?;
+    }
+    for (at, work) in batch.iter_mut().enumerate() {
+        if several {
+            let savepoint = [BEGIN_SEVERAL, "RELEASE SAVEPOINT command; SAVEPOINT command"];
+            execute(tx, savepoint[usize::from(at > 0)]).await?;
+        }
+        let result = work.run(tx, Rerun::Maybe).await;
+        if let Err(error) = &result {
+            if error.is_conflict() || error.is_disconnected() {
+                return Err(error.clone());
+            }
+            if several {
+                execute(tx, "ROLLBACK TO SAVEPOINT command").await?;
+            }
+        }
+        results.push(result);
+    }
+    Ok(several || results.iter().all(Result::is_ok))
 }
 
 async fn execute(tx: &mut Tx, sql: &'static str) -> Result<(), StoreError> {

@@ -452,3 +452,10 @@ CREATE TABLE staged_submits (
     result_serializers_json TEXT COLLATE "C" NOT NULL,
     submitted_us BIGINT NOT NULL
 );
+
+-- What each writer committed last: after a commit whose answer was lost, it looks here. (The name of a table that belongs to
+-- this database, and is not copied, begins with an underscore.)
+CREATE TABLE _commit_marks (
+    writer TEXT NOT NULL PRIMARY KEY,
+    mark TEXT NOT NULL
+);

@@ -1,0 +1,236 @@
+//! Connections to PostgreSQL that only read: a few, shared by all who read, and replaced when the writer goes over to another
+//! server.
+//!
+//! A read whose connection has gone is repeated for a bounded time, and so is one that hangs on a server from which another
+//! has taken over. A connection in the middle of an answer is closed, never used again.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use sqlx::Connection as _;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::postgres::{CONNECT, is_disconnected, is_out_of_connections};
+use super::statement::Statement;
+
+/// How many may read at a time.
+pub(super) const MOST: usize = 8;
+/// How long a reader waits for its turn.
+const TURN: Duration = Duration::from_secs(5);
+/// How long readers try to reach a server that has gone before they fail.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one attempt may take: longer than the server's own limit for a statement, which says more. Only a server that is
+/// not there any more takes as long.
+const LONGEST: Duration = Duration::from_secs(65);
+/// How many rows wait for their reader, where it takes them one by one.
+const ROWS_AHEAD: usize = 16;
+
+/// The readers of one database. Clones share them.
+#[derive(Clone, Debug)]
+pub(crate) struct PostgresReaders(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    turns: Arc<Semaphore>,
+    server: Mutex<Server>,
+    /// How often readers went over to another server. Wakes those who wait for the old one.
+    switches: watch::Sender<u64>,
+    /// Wakes the writer when a reader has lost its connection.
+    lost: Notify,
+}
+
+/// The server that readers use, and its connections that nobody uses at the moment.
+#[derive(Debug)]
+struct Server {
+    options: PgConnectOptions,
+    switch: u64,
+    idle: Vec<PgConnection>,
+}
+
+/// A connection that one reader has.
+struct Reader<'r> {
+    connection: PgConnection,
+    switch: u64,
+    readers: &'r PostgresReaders,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl PostgresReaders {
+    pub(crate) fn new(options: PgConnectOptions) -> PostgresReaders {
+        PostgresReaders(Arc::new(Shared {
+            turns: Arc::new(Semaphore::new(MOST)),
+            server: Mutex::new(Server { options, switch: 0, idle: Vec::new() }),
+            switches: watch::Sender::new(0),
+            lost: Notify::new(),
+        }))
+    }
+
+    /// Reads from this server from now on.
+    pub(crate) fn switch_to(&self, options: &PgConnectOptions) {
+        let mut server = self.server();
+        server.options = options.clone();
+        server.switch += 1;
+        server.idle.clear();
+        self.0.switches.send_replace(server.switch);
+    }
+
+    /// Waits until a reader has lost its connection.
+    pub(crate) async fn lost(&self) {
+        self.0.lost.notified().await;
+    }
+
+    pub(crate) async fn close(&self) {
+        self.0.turns.close();
+        let idle = std::mem::take(&mut self.server().idle);
+        for connection in idle {
+            // The server notices anyway.
+            let _ = connection.close().await;
+        }
+    }
+
+    pub(super) async fn execute(&self, statement: &Statement) -> Result<u64, sqlx::Error> {
+        self.repeat(|| async {
+            let mut reader = self.reader().await?;
+            let done = statement.clone().for_postgres()?.execute(&mut reader.connection).await?;
+            reader.release();
+            Ok(done.rows_affected())
+        })
+        .await
+    }
+
+    pub(super) async fn fetch_all(&self, statement: &Statement) -> Result<Vec<PgRow>, sqlx::Error> {
+        self.repeat(|| async {
+            let mut reader = self.reader().await?;
+            let rows = statement.clone().for_postgres()?.fetch_all(&mut reader.connection).await?;
+            reader.release();
+            Ok(rows)
+        })
+        .await
+    }
+
+    pub(super) async fn fetch_optional(&self, statement: &Statement) -> Result<Option<PgRow>, sqlx::Error> {
+        self.repeat(|| async {
+            let mut reader = self.reader().await?;
+            let row = statement.clone().for_postgres()?.fetch_optional(&mut reader.connection).await?;
+            reader.release();
+            Ok(row)
+        })
+        .await
+    }
+
+    /// Its rows one after another. Nothing is repeated once the first has come.
+    pub(super) fn fetch(&self, statement: Statement) -> BoxStream<'static, Result<PgRow, sqlx::Error>> {
+        let (rows, received) = mpsc::channel(ROWS_AHEAD);
+        let readers = self.clone();
+        tokio::spawn(async move {
+            let sent = readers.repeat(|| readers.send(&statement, &rows)).await;
+            // Who reads may have gone.
+            match sent {
+                Err(error) | Ok(Err(error)) => drop(rows.send(Err(error)).await),
+                Ok(Ok(())) => {}
+            }
+        });
+        let next = |mut received: mpsc::Receiver<_>| async { Some((received.recv().await?, received)) };
+        futures_util::stream::unfold(received, next).boxed()
+    }
+
+    /// Sends the rows of a statement. The outer error came before the first row.
+    async fn send(
+        &self,
+        statement: &Statement,
+        rows: &mpsc::Sender<Result<PgRow, sqlx::Error>>,
+    ) -> Result<Result<(), sqlx::Error>, sqlx::Error> {
+        let mut reader = self.reader().await?;
+        let mut stream = statement.clone().for_postgres()?.fetch(&mut reader.connection);
+        let mut next = stream.try_next().await?;
+        while let Some(row) = next {
+            if rows.send(Ok(row)).await.is_err() {
+                return Ok(Ok(()));
+            }
+            next = match stream.try_next().await {
+                Ok(next) => next,
+                Err(error) => return Ok(Err(error)),
+            };
+        }
+        drop(stream);
+        reader.release();
+        Ok(Ok(()))
+    }
+
+    /// Reads until it succeeds, fails for another reason than a connection that has gone, or the time is up.
+    async fn repeat<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, sqlx::Error>
+    where
+        F: Future<Output = Result<T, sqlx::Error>>,
+    {
+        let mut switches = self.0.switches.subscribe();
+        let until = Instant::now() + PATIENCE;
+        let mut pause = Duration::ZERO;
+        loop {
+            switches.mark_unchanged();
+            let done = tokio::select! {
+                done = timeout(LONGEST, attempt()) => done.unwrap_or_else(|_| Err(silent())),
+                _ = switches.changed() => continue,
+            };
+            match done {
+                Err(error) if is_disconnected(&error) || is_out_of_connections(&error) => {
+                    if is_disconnected(&error) {
+                        // The others have gone with it, most likely.
+                        self.server().idle.clear();
+                    }
+                    self.0.lost.notify_one();
+                    if self.0.turns.is_closed() || Instant::now() >= until {
+                        return Err(error);
+                    }
+                    tokio::select! {
+                        () = sleep(pause) => {}
+                        _ = switches.changed() => {}
+                    }
+                    pause = (pause * 2).clamp(Duration::from_millis(20), Duration::from_millis(500));
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn reader(&self) -> Result<Reader<'_>, sqlx::Error> {
+        let turn = timeout(TURN, self.0.turns.clone().acquire_owned()).await;
+        let turn = turn.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
+        let (options, switch, idle) = {
+            let mut server = self.server();
+            (server.options.clone(), server.switch, server.idle.pop())
+        };
+        let connection = match idle {
+            Some(connection) => connection,
+            None => {
+                let connecting = timeout(CONNECT, PgConnection::connect_with(&options)).await;
+                connecting.unwrap_or_else(|_| Err(silent()))?
+            }
+        };
+        Ok(Reader { connection, switch, readers: self, _turn: turn })
+    }
+
+    fn server(&self) -> MutexGuard<'_, Server> {
+        // A panic while it was held cannot have left it half changed.
+        self.0.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reader<'_> {
+    /// Gives the connection back, after a whole answer.
+    fn release(self) {
+        let mut server = self.readers.server();
+        if server.switch == self.switch {
+            server.idle.push(self.connection);
+        }
+    }
+}
+
+/// The server has not answered in time.
+pub(super) fn silent() -> sqlx::Error {
+    std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time").into()
+}
