@@ -1,0 +1,209 @@
+"""PostgreSQL restarts, dies, hangs, fails over, fills up and throws sessions out, under load. Each accepted task is answered
+exactly once, none is lost, and the service recovers by itself; submits wait meanwhile or get 503 with `Retry-After`."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+from accounts import Accounts
+from postgres import Full, Postgres, Session
+from processes import until
+from testbed import binary
+
+# Seconds of load before and between two faults.
+CALM = 0.7
+
+
+class Stage:
+    """A server, a service on it, an endpoint, and accounts."""
+
+    def __init__(self, testbed, server, *others, database="farcall"):
+        self.testbed = testbed
+        self.server = server
+        server.create(database)
+        self.url = server.url(database, *others)
+        self.service = testbed.service(configuration=f"store:\n  url: {self.url}\n")
+        self.endpoint = testbed.endpoint(self.service)
+        self.accounts = Accounts(testbed, self.service, self.endpoint)
+
+
+@pytest.fixture
+def server():
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def stage(testbed, server):
+    stage = Stage(testbed, server)
+    yield stage
+    # The service stops in order only while its database is there.
+    testbed.close()
+
+
+def test_the_server_is_restarted_and_killed(stage):
+    with stage.accounts as accounts:
+        accounts.flows()
+        stage.server.restart("fast")
+        accounts.flows()
+        stage.server.kill()
+        time.sleep(CALM)
+        stage.server.start()
+        accounts.flows()
+        stage.server.restart("immediate")
+        accounts.flows()
+        accounts.clean()
+
+
+def thrown_out(stage, seconds, pause):
+    """Ends the service's sessions again and again."""
+    end = time.monotonic() + seconds
+    thrown = 0
+    while time.monotonic() < end:
+        rows = stage.server.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'farcall' AND pid <> pg_backend_pid()"
+        )
+        thrown += len(rows)
+        time.sleep(pause)
+    return thrown
+
+
+def test_its_sessions_are_ended_every_100_ms(stage):
+    with stage.accounts as accounts:
+        accounts.flows()
+        assert thrown_out(stage, 4, 0.1) > 10
+        accounts.flows()
+        accounts.clean()
+
+
+def pause(stage, seconds):
+    with stage.accounts as accounts:
+        accounts.flows()
+        stage.server.pause()
+        time.sleep(seconds)
+        stage.server.resume()
+        accounts.flows()
+        accounts.clean()
+
+
+def test_the_server_hangs(stage):
+    pause(stage, 4)
+
+
+def take_every_connection(server):
+    """Holds every connection of a server, after it has ended the others'. Returns the sessions."""
+    held = [Session(server)]
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        held[0].execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'farcall%'")
+        try:
+            while True:
+                held.append(Session(server))
+        except Full:
+            pass
+        if len(held) == int(server.settings["max_connections"]):
+            return held
+    raise AssertionError(f"only {len(held)} connections could be taken")
+
+
+def test_no_connection_is_left(testbed):
+    with Postgres(settings={"max_connections": "20", "superuser_reserved_connections": "0", "max_wal_senders": "0"}) as server:
+        stage = Stage(testbed, server)
+        with stage.accounts as accounts:
+            accounts.flows()
+            held = take_every_connection(server)
+            time.sleep(3)
+            for session in held:
+                session.close()
+            accounts.flows()
+            accounts.clean()
+        testbed.close()
+
+
+# Synchronous replication: what was answered is on both servers.
+
+
+def fail_over(stage, primary, standby, end):
+    """The primary ends, the standby becomes the primary, and the old one comes back as its standby."""
+    end(primary)
+    standby.promote()
+    stage.accounts.flows()
+    primary.follow(standby)
+    stage.accounts.flows()
+
+
+def test_a_standby_takes_over_and_the_old_primary_comes_back(testbed, server):
+    with server.standby() as standby:
+        stage = Stage(testbed, server, standby)
+        with stage.accounts as accounts:
+            accounts.flows()
+            fail_over(stage, server, standby, Postgres.kill)
+            fail_over(stage, standby, server, Postgres.stop)
+            accounts.clean()
+        testbed.close()
+
+
+def test_a_standby_takes_over_from_a_primary_that_hangs(testbed, server):
+    """The old primary answers again later, as a primary that nobody has fenced off: it may not be used."""
+    with server.standby() as standby:
+        stage = Stage(testbed, server, standby)
+        with stage.accounts as accounts:
+            accounts.flows()
+            server.pause()
+            standby.promote()
+            accounts.flows(timeout=40)
+            server.resume()
+            time.sleep(1)
+            accounts.flows()
+            accounts.clean()
+        testbed.close()
+
+
+def fill(testbed, **settings):
+    with Postgres(size_mib=96, settings=settings) as server:
+        stage = Stage(testbed, server)
+        with stage.accounts as accounts:
+            accounts.flows()
+            server.fill()
+            until(lambda: accounts.statuses[503] > 2 or not server.running(), "the disk is full", 30)
+            time.sleep(CALM)
+            server.free()
+            if not server.running():
+                # Without room for its log it ends, and whoever watches over it starts it again.
+                server.start()
+            accounts.flows()
+            accounts.clean()
+        testbed.close()
+
+
+def test_its_disk_is_full(testbed):
+    fill(testbed)
+
+
+def test_a_second_service_is_refused_and_the_first_goes_on(stage):
+    with stage.accounts as accounts:
+        accounts.flows()
+        second = stage.testbed.directory / "second-data"
+        command = [binary("farcall"), "serve", "--data-dir", second, "--set", f"store.url={stage.url}"]
+        process = stage.testbed.start("second", command, stage.testbed.environment())
+        assert process.wait(20) == 1
+        assert "another farcall service uses the database" in process.output()
+        accounts.flows()
+        accounts.clean()
+
+
+def test_a_killed_service_starts_again_while_its_session_still_holds_the_lock(stage):
+    with stage.accounts as accounts:
+        accounts.flows()
+        # The server can't notice that its client has gone.
+        holder = stage.server.execute("SELECT pid FROM pg_locks WHERE locktype = 'advisory'")[0][0]
+        os.kill(int(holder), signal.SIGSTOP)
+        stage.service.kill()
+        waking = threading.Timer(3, os.kill, (int(holder), signal.SIGCONT))
+        waking.start()
+        stage.service.start()
+        waking.join()
+        accounts.flows()
+        accounts.clean(redelivered=True)
