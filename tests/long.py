@@ -33,6 +33,7 @@ PARTS = {
     "chaos-2": ("the same with other seeds", ONE),
     "chaos-3": ("the same with other seeds", ONE),
     "chaos-upstream": ("the same with upstream's endpoint", ONE),
+    "postgres-faults": ("PostgreSQL breaks in every way, alone and among everything else that can break", ONE),
     "kills": ("endpoint, node or worker killed, 60 times each run", TWO),
     "openapi": ("schemathesis with 500 examples for each operation", ONE),
     OTHERS: ("attacks at full size, kills of the service, slow paths of SDK and endpoint", TWO),

@@ -48,6 +48,9 @@ pub(crate) struct Options {
     /// The directory of the built programs.
     #[arg(long)]
     binaries: PathBuf,
+    /// The URL of an empty database of PostgreSQL for the service, for one row.
+    #[arg(long)]
+    database: Option<String>,
     /// Measure only these: start, submit, single, results, latency, stored, waiting, endpoints.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -112,7 +115,7 @@ struct Scene {
 
 impl Scene {
     async fn open(options: &Options) -> anyhow::Result<Self> {
-        let service = Service::start(&options.binaries).await?;
+        let service = Service::start_on(&options.binaries, options.database.as_deref()).await?;
         let no_op = NoOp::carried();
         let function = service.register_function(&no_op).await?;
         Ok(Self { service, function, no_op, bodies: AtomicU64::new(0) })

@@ -22,6 +22,9 @@ const BATCH: usize = 128;
 pub(crate) struct Options {
     #[command(flatten)]
     programs: Programs,
+    /// The URL of an empty database of PostgreSQL for the service.
+    #[arg(long)]
+    database: Option<String>,
     /// Tasks sent one after another.
     #[arg(long, default_value_t = 500)]
     serial: usize,
@@ -35,7 +38,7 @@ pub(crate) struct Options {
 
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let no_op = NoOp::packed_by(&options.programs.python)?;
-    let service = Service::start(&options.programs.binaries).await?;
+    let service = Service::start_on(&options.programs.binaries, options.database.as_deref()).await?;
     let function = service.register_function(&no_op).await?;
     for contender in options.programs.contenders() {
         let directory = tempfile::tempdir()?;

@@ -23,6 +23,8 @@ pub(crate) struct Service {
     running: Option<Running>,
     directory: TempDir,
     farcall: PathBuf,
+    /// The URL of its database, if it is not embedded.
+    database_url: Option<String>,
     /// From its start to the line that says it is ready.
     pub(crate) ready: Duration,
     origin: String,
@@ -51,7 +53,11 @@ fn text(value: &Value, name: &str) -> anyhow::Result<String> {
 }
 
 /// Starts it, and waits until it is ready; where it listens for HTTP.
-fn serve(farcall: &Path, directory: &TempDir) -> anyhow::Result<(Running, String)> {
+fn serve(
+    farcall: &Path,
+    directory: &TempDir,
+    database_url: Option<&str>,
+) -> anyhow::Result<(Running, String)> {
     let mut command = Command::new(farcall);
     command
         .args(["serve", "--http-listen", "127.0.0.1:0", "--amqp-listen", "127.0.0.1:0"])
@@ -59,6 +65,9 @@ fn serve(farcall: &Path, directory: &TempDir) -> anyhow::Result<(Running, String
         .args(["--set", "limits.endpoints_per_identity=20000", "--set", "limits.amqp_connections=60000"])
         .arg("--data-dir")
         .arg(data(directory));
+    if let Some(url) = database_url {
+        command.args(["--set", &format!("store.url={url}")]);
+    }
     let log = std::fs::File::create(directory.path().join("service.log"))?;
     let mut running = Running::start(command.stdout(Stdio::piped()).stderr(log), b"")?;
     let mut said = BufReader::new(running.stdout().context("a piped standard output")?);
@@ -76,10 +85,15 @@ fn serve(farcall: &Path, directory: &TempDir) -> anyhow::Result<(Running, String
 
 impl Service {
     pub(crate) async fn start(binaries: &Path) -> anyhow::Result<Self> {
+        Self::start_on(binaries, None).await
+    }
+
+    /// Starts it on the empty database at this URL of PostgreSQL; without one, on the embedded one.
+    pub(crate) async fn start_on(binaries: &Path, database_url: Option<&str>) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         let data = data(&directory);
         let farcall = binaries.join("farcall");
-        let (running, origin) = serve(&farcall, &directory)?;
+        let (running, origin) = serve(&farcall, &directory, database_url)?;
         let ready = running.started.elapsed();
 
         let client = administer(&farcall, &data, &["client", "add", "bench"], "")?;
@@ -89,6 +103,7 @@ impl Service {
             running: Some(running),
             directory,
             farcall,
+            database_url: database_url.map(str::to_owned),
             origin,
             http,
             client_id: text(&client, "client_id")?,
@@ -138,7 +153,7 @@ impl Service {
 
     /// Starts it in the same directory, at other ports.
     pub(crate) fn start_again(&mut self) -> anyhow::Result<()> {
-        let (running, origin) = serve(&self.farcall, &self.directory)?;
+        let (running, origin) = serve(&self.farcall, &self.directory, self.database_url.as_deref())?;
         (self.running, self.origin) = (Some(running), origin);
         Ok(())
     }

@@ -12,7 +12,8 @@ also lose results that it had sent and nobody had confirmed; the service ends th
 again.
 
 A run is identified by its endpoint and its seed. `FARCALL_CHAOS=SEED` repeats one with our endpoint,
-`FARCALL_CHAOS=3.8.0/SEED` one with upstream's. A run that fails is written into `seeds` and repeated from then on.
+`FARCALL_CHAOS=3.8.0/SEED` one with upstream's, `FARCALL_CHAOS=postgres/SEED` one with our endpoint and the service on PostgreSQL,
+which breaks too. A run that fails is written into `seeds` and repeated from then on.
 """
 
 import json
@@ -27,6 +28,7 @@ from pathlib import Path
 import pytest
 from links import Link
 from matrix import OURS
+from postgres import Postgres
 from processes import alive, marked, until
 from testbed import Endpoint
 
@@ -38,6 +40,7 @@ LONG = {
     "chaos-2": [str(seed) for seed in range(1007, 1014)],
     "chaos-3": [str(seed) for seed in range(1014, 1020)],
     "chaos-upstream": [f"3.8.0/{seed}" for seed in range(1020, 1024)],
+    "postgres-faults": [f"postgres/{seed}" for seed in range(1030, 1033)],
 }
 
 
@@ -111,9 +114,14 @@ class Upstream(Far):
 class World:
     """All parties, and what can be done to them. What breaks something returns how to mend it."""
 
-    def __init__(self, testbed, dice, whose=OURS):
+    def __init__(self, testbed, dice, whose=OURS, server=None):
         self.dice = dice
-        self.service = testbed.service()
+        self.server = server
+        if server is None:
+            self.service = testbed.service()
+        else:
+            self.service = testbed.service(configuration=f"store:\n  url: {server.create('farcall')}\n")
+            self.BREAKS = self.BREAKS + self.DATABASE_BREAKS
         self.rest_link = Link(self.service.http_port)
         self.client_link = Link(self.service.amqp_port)
         self.endpoint_link = Link(self.service.amqp_port)
@@ -210,6 +218,31 @@ class World:
         *(pause_service, pause_endpoint, pause_node, pause_worker, cut_rest, cut_client, cut_endpoint),
     ]
 
+    def kill_database(self):
+        self.server.kill()
+        return 0, lambda: self._start_database()
+
+    def restart_database(self):
+        self._start_database()
+        self.server.restart()
+        return 0, lambda: None
+
+    def pause_database(self):
+        self.server.pause()
+        return 0, self.server.resume
+
+    def end_sessions(self):
+        self._start_database()
+        self.server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'farcall'")
+        return 0, lambda: None
+
+    def _start_database(self):
+        self.server.resume()
+        if not self.server.running():
+            self.server.start()
+
+    DATABASE_BREAKS = [kill_database, restart_database, pause_database, end_sessions]
+
     def chaos(self, until):
         """Breaks one thing or two, waits, mends them, waits; and so on."""
         began = time.monotonic()
@@ -240,7 +273,16 @@ def _send(pid, number):
 
 def run(testbed, name, tasks, seconds):
     whose, _, seed = name.rpartition("/")
-    world = World(testbed, random.Random(f"chaos {seed}"), whose or OURS)
+    if whose == "postgres":
+        with Postgres() as server:
+            play(testbed, World(testbed, random.Random(f"chaos {seed}"), server=server), name, seed, tasks, seconds)
+            # The service stops in order only while its database is there.
+            testbed.close()
+    else:
+        play(testbed, World(testbed, random.Random(f"chaos {seed}"), whose or OURS), name, seed, tasks, seconds)
+
+
+def play(testbed, world, name, seed, tasks, seconds):
     marks = testbed.directory / "marks"
     marks.mkdir()
     script = client(world, seed, tasks, seconds, marks)
@@ -329,7 +371,7 @@ def test_the_ledger_balances(testbed, name):
     "name", [pytest.param(name, marks=pytest.mark.long(part)) for part, names in LONG.items() for name in names]
 )
 def test_the_ledger_balances_for_longer(testbed, name):
-    run(testbed, name, tasks=20_000 if "/" not in name else 10_000, seconds=120)
+    run(testbed, name, tasks=10_000 if "/" in name else 20_000, seconds=120)
 
 
 def test_a_watcher_that_gave_up_is_followed_by_another(testbed):

@@ -2,6 +2,7 @@
 exactly once, none is lost, and the service recovers by itself; submits wait meanwhile or get 503 with `Retry-After`."""
 
 import os
+import random
 import signal
 import threading
 import time
@@ -57,12 +58,12 @@ def test_the_server_is_restarted_and_killed(stage):
         accounts.clean()
 
 
-def thrown_out(stage, seconds, pause):
+def thrown_out(server, seconds, pause):
     """Ends the service's sessions again and again."""
     end = time.monotonic() + seconds
     thrown = 0
     while time.monotonic() < end:
-        rows = stage.server.execute(
+        rows = server.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'farcall' AND pid <> pg_backend_pid()"
         )
         thrown += len(rows)
@@ -73,7 +74,7 @@ def thrown_out(stage, seconds, pause):
 def test_its_sessions_are_ended_every_100_ms(stage):
     with stage.accounts as accounts:
         accounts.flows()
-        assert thrown_out(stage, 4, 0.1) > 10
+        assert thrown_out(stage.server, 4, 0.1) > 10
         accounts.flows()
         accounts.clean()
 
@@ -90,6 +91,64 @@ def pause(stage, seconds):
 
 def test_the_server_hangs(stage):
     pause(stage, 4)
+
+
+@pytest.mark.long("postgres-faults")
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seconds", [20, 45])
+def test_the_server_hangs_for_long(stage, seconds):
+    """After half a minute without any answer, the service gives its session up, and refuses until the server answers."""
+    pause(stage, seconds)
+
+
+@pytest.mark.long("postgres-faults")
+@pytest.mark.timeout(300)
+def test_its_sessions_are_ended_every_100_ms_for_a_minute(stage):
+    with stage.accounts as accounts:
+        accounts.flows()
+        assert thrown_out(stage.server, 60, 0.1) > 100
+        accounts.flows()
+        accounts.clean()
+
+
+@pytest.mark.long("postgres-faults")
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_faults_in_any_order(testbed, server, seed):
+    """Two servers, by turns primary and standby; everything that can happen to them, for four minutes."""
+    dice = random.Random(f"postgres {seed}")
+    with server.standby() as standby:
+        stage = Stage(testbed, server, standby)
+        servers = [server, standby]
+        end = time.monotonic() + 240
+        with stage.accounts as accounts:
+            while time.monotonic() < end:
+                accounts.flows(timeout=60)
+                primary, other = servers
+                fault = dice.choice(["restart", "immediate", "kill", "pause", "end sessions", "fail over", "hang over"])
+                print(f"{time.monotonic() - end + 240:5.1f} s: {fault}", flush=True)
+                if fault in ("restart", "immediate"):
+                    primary.restart("fast" if fault == "restart" else "immediate")
+                elif fault == "kill":
+                    primary.kill()
+                    time.sleep(dice.uniform(0, 3))
+                    primary.start()
+                elif fault == "pause":
+                    primary.pause()
+                    time.sleep(dice.uniform(0.1, 12))
+                    primary.resume()
+                elif fault == "end sessions":
+                    thrown_out(primary, dice.uniform(0.1, 3), dice.uniform(0, 0.2))
+                else:
+                    primary.pause() if fault == "hang over" else primary.kill()
+                    other.promote()
+                    time.sleep(dice.uniform(0, 8))
+                    primary.resume()
+                    accounts.flows(timeout=60)
+                    primary.follow(other)
+                    servers.reverse()
+            accounts.clean(timeout=120)
+        testbed.close()
 
 
 def take_every_connection(server):
@@ -161,25 +220,33 @@ def test_a_standby_takes_over_from_a_primary_that_hangs(testbed, server):
         testbed.close()
 
 
-def fill(testbed, **settings):
-    with Postgres(size_mib=96, settings=settings) as server:
+def fill(testbed, times=1):
+    with Postgres(size_mib=96) as server:
         stage = Stage(testbed, server)
         with stage.accounts as accounts:
-            accounts.flows()
-            server.fill()
-            until(lambda: accounts.statuses[503] > 2 or not server.running(), "the disk is full", 30)
-            time.sleep(CALM)
-            server.free()
-            if not server.running():
-                # Without room for its log it ends, and whoever watches over it starts it again.
-                server.start()
-            accounts.flows()
+            for _ in range(times):
+                accounts.flows(timeout=60)
+                refused = accounts.statuses[503]
+                server.fill()
+                until(lambda: accounts.statuses[503] > refused + 2 or not server.running(), "the disk is full", 30)
+                time.sleep(CALM)
+                server.free()
+                if not server.running():
+                    # Without room for its log it ends, and whoever watches over it starts it again.
+                    server.start()
+                accounts.flows(timeout=60)
             accounts.clean()
         testbed.close()
 
 
 def test_its_disk_is_full(testbed):
     fill(testbed)
+
+
+@pytest.mark.long("postgres-faults")
+@pytest.mark.timeout(600)
+def test_its_disk_is_full_again_and_again(testbed):
+    fill(testbed, times=8)
 
 
 def test_a_second_service_is_refused_and_the_first_goes_on(stage):

@@ -42,23 +42,23 @@ pub(crate) struct Table {
     pub(crate) numbered: Option<String>,
 }
 
-/// The tables of one database, by name.
+/// The tables of one database, by name, without those that belong to this one database: their names begin with an underscore.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Catalogue(pub(crate) Vec<Table>);
 
-// Each database has migrations of its own, so the two tables about them are not copied.
+// Each database has migrations of its own, so the two tables about them are not copied. Nor is `_commit_marks`.
 
 const SQLITE: &str = r"
     SELECT t.name AS table_name, c.name AS column_name, c.type AS type, c.pk > 0 AND t.sql LIKE '%AUTOINCREMENT%' AS numbered
     FROM sqlite_schema t JOIN pragma_table_info(t.name) c
-    WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite\_%' ESCAPE '\' AND t.name NOT IN ('_sqlx_migrations', 'schema_compatibility')";
+    WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite\_%' ESCAPE '\' AND t.name NOT LIKE '\_%' ESCAPE '\' AND t.name <> 'schema_compatibility'";
 
-const POSTGRES: &str = "
+const POSTGRES: &str = r"
     SELECT t.relname::text AS table_name, c.attname::text AS column_name, format_type(c.atttypid, NULL) AS type,
         pg_get_serial_sequence(quote_ident(s.nspname) || '.' || quote_ident(t.relname), c.attname) IS NOT NULL AS numbered
     FROM pg_class t JOIN pg_namespace s ON s.oid = t.relnamespace
     JOIN pg_attribute c ON c.attrelid = t.oid AND c.attnum > 0 AND NOT c.attisdropped
-    WHERE t.relkind IN ('r', 'p') AND s.nspname = current_schema() AND t.relname NOT IN ('_sqlx_migrations', 'schema_compatibility')";
+    WHERE t.relkind IN ('r', 'p') AND s.nspname = current_schema() AND t.relname NOT LIKE '\_%' ESCAPE '\' AND t.relname <> 'schema_compatibility'";
 
 impl Catalogue {
     pub(crate) async fn read(tx: &mut Tx) -> Result<Catalogue, CopyError> {
