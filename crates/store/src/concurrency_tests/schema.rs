@@ -56,3 +56,34 @@ async fn a_program_goes_on_with_a_later_schema_if_the_database_says_that_it_may(
     let refused = try_open(&database).await;
     assert!(matches!(refused, Err(StoreError::Newer { version: 0, .. })), "{refused:?}");
 }
+
+/// PostgreSQL refuses a prepared statement that would read other columns than before: those that name no columns stop working in
+/// a running program when a later release adds one.
+#[test]
+fn statements_name_the_columns_that_they_read() {
+    let sources = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for folder in ["", "tasks", "identity", "writer"] {
+        for entry in std::fs::read_dir(sources.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                let source = std::fs::read_to_string(&path).unwrap();
+                assert!(!source.contains("SELECT *"), "{}", path.display());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_processes_may_start_at_the_same_time() {
+    let Some(database) = database().await else { return };
+    let database = std::sync::Arc::new(database);
+    let open = || {
+        let database = database.clone();
+        async move { try_open(&database).await }
+    };
+    let (one, other) = race(open(), open()).await;
+    for store in [one.unwrap(), other.unwrap()] {
+        store.check_works().await.unwrap();
+        store.close().await;
+    }
+}

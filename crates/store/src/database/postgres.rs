@@ -345,7 +345,10 @@ pub(crate) async fn open(servers: &Servers, lock: i64) -> Result<(Session, Postg
         true => sqlx::query_scalar(migrations::OLDEST_KNOWN).fetch_optional(&mut *connection).await?,
         false => None,
     };
+    // A change of a large table takes its time, and another process that makes it is waited for.
+    sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = '10min'").execute(&mut *connection).await?;
     migrations::migrate(connection, POSTGRES, oldest_known).await?;
+    sqlx::raw_sql("RESET statement_timeout; RESET lock_timeout").execute(&mut *connection).await?;
     if lock == INSTALLATION {
         CommitMark::delete_all(connection).await?;
     }

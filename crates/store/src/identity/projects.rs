@@ -150,6 +150,10 @@ const ADMINISTERED: &str = "SELECT p.project_id FROM identities a \
         OR (p.kind = 'group' AND p.subject_id = m.group_id) \
     WHERE a.id = $1";
 
+/// The columns of a [`Policy`].
+const POLICY: &str = "id, project_id, display_name, description, high_assurance, required_mfa, \
+    authentication_assurance_timeout, domain_constraints_include_json, domain_constraints_exclude_json, created_us";
+
 impl Store {
     /// Oldest first.
     pub async fn projects(&self, which: ProjectFilter) -> Result<Vec<Project>, StoreError> {
@@ -191,7 +195,7 @@ impl Store {
     }
 
     pub async fn policy(&self, policy: PolicyId) -> Result<Option<Policy>, StoreError> {
-        let row = query("SELECT * FROM policies WHERE id = $1")
+        let row = query(format!("SELECT {POLICY} FROM policies WHERE id = $1"))
             .bind(key(policy.as_uuid()))
             .fetch_optional(&self.readers)
             .await?;
@@ -201,7 +205,8 @@ impl Store {
     /// The policies of those projects, oldest first.
     pub async fn policies(&self, which: ProjectFilter) -> Result<Vec<Policy>, StoreError> {
         let (ids, subject) = which.sql();
-        let sql = format!("SELECT * FROM policies WHERE project_id IN ({ids}) ORDER BY created_us, id");
+        let sql =
+            format!("SELECT {POLICY} FROM policies WHERE project_id IN ({ids}) ORDER BY created_us, id");
         let rows = query(sql).bind(subject).fetch_all(&self.readers).await?;
         rows.iter().map(policy_of).collect()
     }

@@ -57,8 +57,10 @@ pub(crate) async fn migrate<C: Migrate>(
 ) -> Result<(), StoreError> {
     let mut migrator = migrator(migrations);
     let unknown = async {
+        connection.lock().await?;
         connection.ensure_migrations_table(&migrator.table_name).await?;
         let applied = connection.list_applied_migrations(&migrator.table_name).await?;
+        connection.unlock().await?;
         let unknown = applied.into_iter().map(|it| it.version).filter(|it| !migrator.version_exists(*it));
         Ok(unknown.collect::<Vec<_>>())
     };

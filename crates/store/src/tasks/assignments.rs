@@ -11,7 +11,6 @@ use super::state::{State, TaskHolder};
 use super::task_rows::{Page, stored};
 use crate::columns::{ROWS, id, json, key};
 use crate::database::{StatementBuilder, query};
-use crate::locks::lock_tasks;
 use crate::payload_files::FileId;
 use crate::payload_references::{file_id, stored_content};
 use crate::{Command, Store, StoreError, Tx};
@@ -33,10 +32,14 @@ impl Command for AcknowledgeAssignments {
         let taken = stored(&State::Open { holder: TaskHolder::Taken, progress: None });
         let mut files = Vec::new();
         let mut change = Counters::default();
-        if tx.needs_locks() {
-            lock_tasks_of(tx, &self.seqs).await?;
-        }
         for seqs in self.seqs.chunks(ROWS) {
+            if tx.needs_locks() {
+                let mut lock = StatementBuilder::new(
+                    "SELECT 1 FROM tasks WHERE id IN (SELECT task_id FROM assignments WHERE seq",
+                );
+                lock.push_in(seqs.iter().copied()).push(")");
+                lock.build().locking(" ORDER BY id FOR UPDATE").fetch_all(&mut *tx).await?;
+            }
             let mut tasks = StatementBuilder::new("UPDATE tasks SET state = ");
             tasks.push_bind(taken).push(" WHERE state = ").push_bind(stored(&State::NEW));
             tasks.push(" AND id IN (SELECT task_id FROM assignments WHERE seq");
@@ -62,19 +65,6 @@ impl Command for AcknowledgeAssignments {
         counters::count(tx, self.endpoint, change).await?;
         Ok(files)
     }
-}
-
-/// Locks the tasks of outbox rows.
-async fn lock_tasks_of(tx: &mut Tx, seqs: &[i64]) -> Result<(), StoreError> {
-    let mut tasks = Vec::with_capacity(seqs.len());
-    for seqs in seqs.chunks(ROWS) {
-        let mut select = StatementBuilder::new("SELECT task_id FROM assignments WHERE seq");
-        select.push_in(seqs.iter().copied());
-        for row in select.build().fetch_all(&mut *tx).await? {
-            tasks.push(row.try_get("task_id")?);
-        }
-    }
-    lock_tasks(tx, tasks).await
 }
 
 /// The row of an assignment that is to be sent, by its task.
