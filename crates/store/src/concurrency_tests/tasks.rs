@@ -99,7 +99,7 @@ where
             return seen;
         }
         seen.extend(rows);
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
@@ -222,7 +222,7 @@ async fn cursors_that_read_while_two_processes_write_skip_nothing() {
     for writer in 0..8 {
         let (store, numbers, mut dice) = (stores[writer % 2].clone(), numbers.clone(), dice.split());
         writers.push(tokio::spawn(async move {
-            for step in 0..25 {
+            for step in 0..15 {
                 let count = if writer < 2 && step % 12 == 6 { large_submits::TASKS + 1 } else { 1 };
                 let waiting = numbers.tasks(count);
                 let mut submit = submission(&store, numbers.request(), 0, &waiting, NOW).await;
@@ -264,7 +264,7 @@ async fn cursors_that_read_while_two_processes_write_skip_nothing() {
             .fetch_all(&mut session)
             .await
             .unwrap();
-        assert_eq!(there.len(), 200);
+        assert_eq!(there.len(), 120);
         let seen = seen.await.unwrap();
         missing.extend(there.into_iter().filter(|seq| !seen.contains(seq)));
     }

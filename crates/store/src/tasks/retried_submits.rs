@@ -10,9 +10,8 @@ use std::fmt::Debug;
 
 use jiff::Timestamp;
 use uuid::Uuid;
-use wire::{EndpointId, RequestId, TaskGroupId, TaskId};
+use wire::{EndpointId, IdentityId, RequestId, TaskGroupId, TaskId};
 
-use super::submit_request::Submit;
 use crate::columns::{ROWS, id, key};
 use crate::database::{Row, StatementBuilder, query};
 use crate::secret::Hash;
@@ -69,17 +68,18 @@ pub(crate) type KnownToClient = HashMap<RequestId, bool>;
 
 pub(crate) async fn check(
     tx: &mut Tx,
-    submit: &Submit,
+    owner: IdentityId,
+    fingerprint: &SubmitFingerprint,
+    in_flight: &dyn AnswersInFlight,
     process: Option<i64>,
     read: &KnownToClient,
 ) -> Result<RetryCheck, StoreError> {
-    let fingerprint = &submit.fingerprint;
     if let Some(used) = &fingerprint.key {
         let row = query(
             "SELECT id, fingerprint, group_id, endpoint_id, task_ids FROM submissions \
              WHERE identity_id = $1 AND key_hash = $2 AND created_us >= $3 ORDER BY created_us LIMIT 1",
         )
-        .bind(key(submit.owner.as_uuid()))
+        .bind(key(owner.as_uuid()))
         .bind(used.as_bytes())
         .bind(fingerprint.keys_not_before.as_microsecond())
         .fetch_optional(tx)
@@ -106,14 +106,14 @@ pub(crate) async fn check(
     for row in &rows {
         let request = RequestId::from_uuid(id(row, "id")?);
         let answered_by: Option<i64> = row.try_get("answered_by")?;
-        let in_flight = match answered_by {
+        let is_in_flight = match answered_by {
             Some(other) if process != Some(other) => match living.get(&other) {
                 Some(lives) => *lives,
                 None => *living.entry(other).or_insert(tx.is_living(other).await?),
             },
-            _ => submit.in_flight.contains(request),
+            _ => in_flight.contains(request),
         };
-        if !in_flight {
+        if !is_in_flight {
             equal.push(request);
         }
     }
@@ -185,21 +185,22 @@ const ADD_WITH_KEY: &str = "INSERT INTO submissions \
 /// Records a submit. Returns false if another process has recorded one with the same key since [`check`] looked.
 pub(crate) async fn add_record(
     tx: &mut Tx,
-    submit: &Submit,
+    owner: IdentityId,
+    fingerprint: &SubmitFingerprint,
     accepted: &Accepted,
+    now: Timestamp,
     process: Option<i64>,
 ) -> Result<bool, StoreError> {
     let tasks: Vec<u8> = accepted.tasks.iter().flat_map(|task| *task.as_uuid().as_bytes()).collect();
-    let fingerprint = &submit.fingerprint;
     let mut add = query(if fingerprint.key.is_some() { ADD_WITH_KEY } else { ADD })
         .bind(key(accepted.request.as_uuid()))
-        .bind(key(submit.owner.as_uuid()))
+        .bind(key(owner.as_uuid()))
         .bind(fingerprint.body.as_bytes())
         .bind(fingerprint.key.as_ref().map(|key| key.as_bytes().to_vec()))
         .bind(key(accepted.group.as_uuid()))
         .bind(key(accepted.endpoint.as_uuid()))
         .bind(tasks)
-        .bind(submit.now.as_microsecond())
+        .bind(now.as_microsecond())
         .bind(process);
     if fingerprint.key.is_some() {
         add = add.bind(fingerprint.keys_not_before.as_microsecond());

@@ -41,7 +41,16 @@ impl Command for SubmitAttempt {
             .bind(key(submit.endpoint.as_uuid()))
             .fetch_optional(&mut *tx)
             .await?;
-        match retried_submits::check(tx, submit, self.process, &self.read).await? {
+        match retried_submits::check(
+            tx,
+            submit.owner,
+            &submit.fingerprint,
+            &*submit.in_flight,
+            self.process,
+            &self.read,
+        )
+        .await?
+        {
             RetryCheck::No => {}
             RetryCheck::Accepted(accepted) => return Ok(SubmitStep::Done(SubmitResult::Again(accepted))),
             RetryCheck::OtherBody => return Ok(SubmitStep::Done(SubmitResult::KeyOfAnother)),
@@ -56,7 +65,8 @@ impl Command for SubmitAttempt {
             endpoint: submit.endpoint,
             tasks: submit.tasks.iter().map(|task| task.id).collect(),
         };
-        if !retried_submits::add_record(tx, submit, &accepted, self.process).await? {
+        let (owner, fingerprint) = (submit.owner, &submit.fingerprint);
+        if !retried_submits::add_record(tx, owner, fingerprint, &accepted, submit.now, self.process).await? {
             // Another process was faster with this key; what it committed is found by the next try.
             return Err(StoreError::TryAgain);
         }
