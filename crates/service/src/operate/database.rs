@@ -15,9 +15,22 @@ use crate::clock;
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
     #[error("{}", with_remedy(.0))]
-    Store(#[from] StoreError),
+    Store(StoreError),
     #[error("store.url: {0}")]
-    Url(#[from] UrlError),
+    Url(UrlError),
+}
+
+// Written by hand: with `#[from]` the error would be its own source as well, and be printed twice.
+impl From<StoreError> for DatabaseError {
+    fn from(error: StoreError) -> DatabaseError {
+        DatabaseError::Store(error)
+    }
+}
+
+impl From<UrlError> for DatabaseError {
+    fn from(error: UrlError) -> DatabaseError {
+        DatabaseError::Url(error)
+    }
 }
 
 /// A server's clock may differ from ours by so much without being worth a word.
