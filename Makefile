@@ -57,8 +57,12 @@ test: ## every test but the long ones; needs `make check` beside it to be what C
 	@$(STAGE) "end to end" 8 $(MAKE) --no-print-directory e2e
 	@$(STAGE) faults 6 $(MAKE) --no-print-directory faults
 
+# What touches the store runs a second time, on PostgreSQL.
+ON_STORE = package(store) or package(identity) & test(/sign_in/) or package(service) & (kind(test) or test(dispatch))
+
 unit: $(NEXTEST)
 	$(NEXTEST) nextest run --workspace
+	$(PYTHON) tests/postgres.py -- $(NEXTEST) nextest run --workspace -E '$(ON_STORE)'
 	cargo test --workspace --doc --quiet
 
 environments:
@@ -77,7 +81,7 @@ chaos: build environments ## everything that can break breaks, for an hour; FARC
 	$(if $(FARCALL_CHAOS),$(PYTEST) -s tests/chaos,$(PYTHON) tests/long.py chaos-1 chaos-2 chaos-3 chaos-upstream)
 
 # The parts: tests/long.py. Each takes at most half an hour.
-test-long: build environments ## the tests that take minutes; PART=chaos-1, -2, -3, chaos-upstream, postgres-faults, kills, openapi or others; records each run
+test-long: build environments ## the tests that take minutes; PART=chaos-1, -2, -3, chaos-upstream, kills, openapi, postgres, postgres-faults or others; records each run
 	$(PYTHON) tests/long.py $(PART)
 
 check: $(DENY) ## formatting, lints, licences, bans, documentation links, and the rules of this repository

@@ -1,5 +1,6 @@
 """Fixtures and hooks of all Python tests: testbeds, logs shown with a failure, parts of the long tests."""
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import long  # noqa: E402
+from postgres import VARIABLE, Postgres  # noqa: E402
 from testbed import Testbed  # noqa: E402
 
 # A shell starts what it runs in the background with these ignored, and every program here would inherit that.
@@ -44,6 +46,13 @@ def shared_testbed(tmp_path_factory):
     yield from _testbed(tmp_path_factory.mktemp("testbed"))
 
 
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server that the tests of this process share."""
+    with Postgres("shared") as server:
+        yield server
+
+
 def pytest_addoption(parser):
     parser.addoption("--part", choices=list(long.PARTS), help="run only this part of the long tests")
 
@@ -57,8 +66,18 @@ def pytest_collection_modifyitems(config, items):
             if parts[item] not in long.PARTS:
                 raise pytest.UsageError(f"{item.nodeid}: {parts[item]} is no part of tests/long.py")
     if part := config.getoption("--part"):
-        config.hook.pytest_deselected(items=[item for item in items if parts.get(item) != part])
-        items[:] = [item for item in items if parts.get(item) == part]
+        if part == long.ON_POSTGRES:
+            end_to_end = Path(__file__).parent / "e2e"
+            parts |= {item: part for item in items if item not in parts and item.path.is_relative_to(end_to_end)}
+        _leave(config, items, lambda item: parts.get(item) == part)
+    if VARIABLE in os.environ:
+        _leave(config, items, lambda item: not item.get_closest_marker("sqlite"))
+
+
+def _leave(config, items, wanted):
+    """Deselects all but those that are wanted."""
+    config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
+    items[:] = [item for item in items if wanted(item)]
 
 
 @pytest.hookimpl(wrapper=True)

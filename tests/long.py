@@ -27,6 +27,7 @@ OTHERS = "others"
 LIMIT_S = 30 * 60
 ONE = ("-s",)
 TWO = ("-n", "2", "--dist", "worksteal")
+THREE = ("-n", "3", "--dist", "loadfile")
 # What is in each part, and how it is run. Chaos is timed: two runs beside each other would disturb one another.
 PARTS = {
     "chaos-1": ("everything that can break breaks, our endpoint, seven runs", ONE),
@@ -36,8 +37,11 @@ PARTS = {
     "postgres-faults": ("PostgreSQL breaks in every way, alone and among everything else that can break", ONE),
     "kills": ("endpoint, node or worker killed, 60 times each run", TWO),
     "openapi": ("schemathesis with 500 examples for each operation", ONE),
+    "postgres": ("the end-to-end tests, each service on PostgreSQL", THREE),
     OTHERS: ("attacks at full size, kills of the service, slow paths of SDK and endpoint", TWO),
 }
+# Runs again, on a PostgreSQL server, what the normal run has on SQLite.
+ON_POSTGRES = "postgres"
 CLOSING = re.compile(r"^=+ (.*\d+ (?:passed|failed|error).* in .*?) =+$", re.MULTILINE)
 
 
@@ -54,6 +58,8 @@ def run(part):
     how = PARTS[part][1]
     python = environments.make("tests")
     command = [python, "-m", "pytest", "-c", "tests/pytest.ini", "--part", part, *how, "tests"]
+    if part == ON_POSTGRES:
+        command = [sys.executable, "tests/postgres.py", "--", *command]
     # The record itself changes between two parts.
     state = {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", ".", ":!tests/long.json"))}
     print(f"== {part}: {PARTS[part][0]}", flush=True)

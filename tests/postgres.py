@@ -19,6 +19,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import uuid
 from pathlib import Path
 
 from processes import Process, alive, free_ports, until
@@ -329,6 +330,30 @@ class Postgres:
 
     def __exit__(self, *_):
         self.remove()
+
+
+class Databases:
+    """Databases on the server that FARCALL_TEST_POSTGRES names."""
+
+    def __init__(self):
+        self._names = []
+
+    def create(self):
+        """Makes an empty one and returns its URL."""
+        name = f"testbed_{uuid.uuid4().hex}"
+        self._run(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
+        self._names.append(name)
+        return f"{os.environ[VARIABLE].rstrip('/')}/{name}"
+
+    def remove(self):
+        while self._names:
+            self._run(f"DROP DATABASE {self._names.pop()} WITH (FORCE)")
+
+    @staticmethod
+    def _run(sql):
+        psql = [programs() / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", os.environ[VARIABLE].rstrip("/") + "/postgres", "-c", sql]
+        done = subprocess.run(psql, env={"LANG": "C.UTF-8"}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
 
 
 class Session:

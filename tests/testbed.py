@@ -15,6 +15,7 @@ import uuid
 from pathlib import Path
 
 import environments
+import postgres
 from processes import MARK, Process, marked, until
 from rest import Refused, Rest
 from terminal import Terminal
@@ -39,6 +40,7 @@ class Testbed:
         self.processes = []
         self.services = []
         self.endpoints = []
+        self.databases = postgres.Databases()
 
     def environment(self, python=None, **extra):
         """What a party's environment holds: nothing of the caller's own set-up but the PATH."""
@@ -63,12 +65,16 @@ class Testbed:
         self.processes.append(terminal)
         return terminal
 
-    def service(self, name="service", settings=(), configuration=None):
-        """Starts a service; `configuration` is the text of its `farcall.yaml`."""
+    def service(self, name="service", settings=(), configuration=None, database=None):
+        """Starts a service; `configuration` is the text of its `farcall.yaml`, `database` the URL of its PostgreSQL database.
+        With FARCALL_TEST_POSTGRES in the environment, it has one on that server unless the configuration names one."""
         service = Service(self, name, settings)
-        if configuration:
+        if database is None and postgres.VARIABLE in os.environ and "store:" not in (configuration or ""):
+            database = self.databases.create()
+        if configuration or database:
             service.data.mkdir()
-            (service.data / "farcall.yaml").write_text(configuration)
+            store = f"store:\n  url: {database}\n" if database else ""
+            (service.data / "farcall.yaml").write_text((configuration or "") + store)
         self.services.append(service)
         service.start()
         return service
@@ -98,6 +104,7 @@ class Testbed:
         for process in self.processes:
             if process.running():
                 process.kill()
+        self.databases.remove()
         left = marked(self.mark)
         for pid in left:
             try:

@@ -18,6 +18,8 @@ from large_tasks import COLLECT, LARGE, WAITING
 from postgres import Postgres, as_user
 from testbed import ROOT, Service, binary
 
+pytestmark = pytest.mark.sqlite("it has databases of its own")
+
 SUBMIT = """
 import sys, threading
 

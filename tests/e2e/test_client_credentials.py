@@ -79,6 +79,7 @@ def test_a_wrong_secret_says_so(service, release, own):
     assert "invalid_client" in refused.stdout + refused.stderr or "401" in refused.stdout + refused.stderr
 
 
+@pytest.mark.sqlite("it changes the database file")
 def test_tokens_that_ended_are_replaced(testbed, release):
     """Revoked while the SDK runs, and run out while it did not: it gets new ones and goes on."""
     service = testbed.service()

@@ -10,6 +10,8 @@ from postgres import Postgres
 from processes import until
 from testbed import binary
 
+pytestmark = pytest.mark.sqlite("it has databases of its own")
+
 HELD = """
 import sys
 

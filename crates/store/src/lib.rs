@@ -149,7 +149,9 @@ impl StoreError {
             | StoreError::NoDatabase(..)
             | StoreError::InUse(_) => true,
             StoreError::Database(error) => {
-                matches!(**error, sqlx::Error::PoolTimedOut) || self.is_disconnected()
+                matches!(**error, sqlx::Error::PoolTimedOut)
+                    || postgres::is_refused(error)
+                    || self.is_disconnected()
             }
             _ => false,
         }

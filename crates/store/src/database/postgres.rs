@@ -369,9 +369,10 @@ pub(crate) fn is_disconnected(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether the server has no connection left for this role or database.
-pub(crate) fn is_out_of_connections(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("53300"))
+/// Whether the server refused a connection: it has none left, no such database, or does not let the user in.
+pub(crate) fn is_refused(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code.starts_with("28") || matches!(&*code, "53300" | "3D000"))
 }
 
 /// Whether others' transactions were in the way: the same may succeed a moment later.

@@ -15,7 +15,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::postgres::{CONNECT, is_disconnected, is_out_of_connections};
+use super::postgres::{CONNECT, is_disconnected, is_refused};
 use super::statement::Statement;
 
 /// How many may read at a time.
@@ -177,7 +177,7 @@ impl PostgresReaders {
                 _ = switches.changed() => continue,
             };
             match done {
-                Err(error) if is_disconnected(&error) || is_out_of_connections(&error) => {
+                Err(error) if is_disconnected(&error) || is_refused(&error) => {
                     if is_disconnected(&error) {
                         // The others have gone with it, most likely.
                         self.server().idle.clear();
