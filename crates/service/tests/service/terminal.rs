@@ -13,6 +13,7 @@ const COMMANDS: &[&[&str]] = &[
     &["doctor"],
     &["backup", "TO"],
     &["restore", "FROM"],
+    &["store", "copy", "--to", "sqlite"],
     &["user", "add", "alice@example.org", "--no-password"],
     &["user", "list"],
     &["user", "show", "alice@example.org"],

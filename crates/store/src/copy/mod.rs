@@ -62,7 +62,8 @@ pub enum CopyError {
     #[error("{0} holds no data of farcall")]
     NoInstallation(String),
     #[error(
-        "{0} was last used by an older version of farcall: start the service of this version once, so that it changes the schema"
+        "{0} was last used by an older version of farcall: do this with that version, or start the service of this version first, \
+         which changes the schema"
     )]
     OlderSchema(String),
     #[error(

@@ -11,6 +11,7 @@ use super::catalogue::Catalogue;
 use super::rows::{self, BATCH_BYTES, BATCH_ROWS, TableSum};
 use super::*;
 use crate::database::{StatementBuilder, Tx, Value, query, query_scalar};
+use crate::migrations::{SQLITE, migrator};
 use crate::tasks::state::{Outcome, State};
 use crate::tasks::{AcknowledgeAssignments, RecordResults, ReportedResult};
 use crate::test_database::TestDatabase;
@@ -277,11 +278,8 @@ async fn what_cannot_be_copied_is_named() {
         &["passwords", "identities"],
     )
     .await;
-    named(
-        "DELETE FROM _sqlx_migrations WHERE version > 3",
-        &["older version", "start the service of this version"],
-    )
-    .await;
+    named("DELETE FROM _sqlx_migrations WHERE version > 3", &["older version", "do this with that version"])
+        .await;
     named(
         "INSERT INTO _sqlx_migrations VALUES (9999, 'later', '2030-01-01', 1, x'00', 1)",
         &["newer version", "9999"],
@@ -359,4 +357,26 @@ async fn a_backup_of_a_running_store_shows_one_moment() {
     assert_eq!(waiting as u64, copied);
     source.close().await.unwrap();
     store.close().await;
+}
+
+#[tokio::test]
+async fn a_backup_of_an_earlier_version_is_restored() {
+    for known in [1, 6, SQLITE.len() - 1] {
+        let (database, elsewhere) = (TestDatabase::new().await, tempfile::tempdir().unwrap());
+        let first = sqlite_in(elsewhere.path(), "first.db");
+        let file = elsewhere.path().join("first.db");
+        let options = SqliteConnectOptions::new().filename(&file).create_if_missing(true);
+        let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+        migrator(&SQLITE[..known]).run_direct(None, &mut connection, false).await.unwrap();
+        let insert =
+            "INSERT INTO identities (id, username, name, created_us) VALUES (x'01', 'alice', 'Alice', 1)";
+        sqlx::raw_sql(insert).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        let refused = copy(&first, &address_of(&database)).await.unwrap_err();
+        assert!(matches!(refused, CopyError::OlderSchema(_)), "{refused}");
+        migrate_backup(&file).await.unwrap();
+        let copied = copy(&first, &address_of(&database)).await.unwrap();
+        assert!(copied.contains(&CopiedTable { name: "identities".into(), rows: 1 }), "{copied:?}");
+        database.open().await.close().await;
+    }
 }
