@@ -21,6 +21,8 @@ const BODY_WINDOW: Duration = Duration::from_secs(10);
 /// Longer than that of a body: what the system buffers for a slow client, up to 4 MiB, it takes in portions of more than a
 /// mebibyte, so that nothing seems to pass for a minute at 20 KiB a second.
 const ANSWER_WINDOW: Duration = Duration::from_secs(120);
+/// A connection counts as idle if its client has read nothing for so long of an answer that is complete in the buffer.
+const UNREAD: Duration = Duration::from_secs(10);
 
 /// The deadlines and rates that clients have to keep.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +34,7 @@ pub struct Pace {
     receiving: Rate,
     /// How fast an answer has to be read.
     sending: Rate,
+    unread: Duration,
 }
 
 /// So many bytes have to pass in each window of time in which the service waits for the client.
@@ -98,6 +101,7 @@ impl Pace {
             receiving: rate(BODY_WINDOW),
             // Half of it, because one portion more or less falls into a window. Who reads nothing at all is gone.
             sending: Rate { least: (rate(ANSWER_WINDOW).least / 2).max(1), ..rate(ANSWER_WINDOW) },
+            unread: UNREAD,
         }
     }
 }
@@ -112,13 +116,15 @@ pub struct PacedStream<S> {
     head: Option<(Pin<Box<Sleep>>, u64)>,
     /// What the client has taken of answers since it was first waited for.
     sent: Window,
-    /// It ends when everything is written.
+    /// It ends when everything is written, or the client reads nothing.
     buffered: BufferedAnswer,
+    /// While the client reads nothing: until when that is work.
+    unread: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> PacedStream<S> {
     pub fn new(stream: S, pace: Pace, progress: Arc<Progress>, buffered: BufferedAnswer) -> PacedStream<S> {
-        PacedStream { stream, pace, progress, head: None, sent: Window::default(), buffered }
+        PacedStream { stream, pace, progress, head: None, sent: Window::default(), buffered, unread: None }
     }
 
     /// The result of a write, of which `bytes` were taken; an error if the client reads too slowly.
@@ -133,7 +139,14 @@ impl<S> PacedStream<S> {
         {
             self.sent.pass(result.as_ref().map_or(0, bytes));
         }
-        if result.is_pending() {
+        if result.is_ready() {
+            self.unread = None;
+        } else {
+            let unread = self.pace.unread;
+            let sleep = self.unread.get_or_insert_with(|| Box::pin(tokio::time::sleep(unread)));
+            if sleep.as_mut().poll(context).is_ready() {
+                self.buffered.end();
+            }
             ready!(self.sent.poll_too_slow(self.pace.sending, None, context));
             let error = io::Error::new(io::ErrorKind::TimedOut, "the client reads its answer too slowly");
             return Poll::Ready(Err(error));
@@ -303,7 +316,7 @@ mod tests {
     const MILLI: Duration = Duration::from_millis(1);
     const LONG: Duration = Duration::from_secs(600);
     const ANY: Rate = Rate { least: 0, window: LONG };
-    const PATIENT: Pace = Pace { head: LONG, body: LONG, receiving: ANY, sending: ANY };
+    const PATIENT: Pace = Pace { head: LONG, body: LONG, receiving: ANY, sending: ANY, unread: LONG };
 
     /// A request in progress on the only connection of its address, where two may have one each.
     fn working() -> (Connections, RequestInProgress) {
@@ -420,5 +433,28 @@ mod tests {
         assert!(is_sent(pace, 10, 5 * MILLI).await);
         assert!(!is_sent(pace, 10, LONG).await, "nothing is read");
         assert!(!is_sent(pace, 1, 50 * MILLI).await, "too little");
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_client_reads_nothing_of_its_buffered_answer_makes_room() {
+        let (connections, working) = working();
+        let (mut client, server) = tokio::io::duplex(10);
+        let buffered = BufferedAnswer::default();
+        buffered.hold(working);
+        let pace = Pace { unread: 1_000 * MILLI, ..PATIENT };
+        let mut stream = PacedStream::new(server, pace, Arc::default(), buffered);
+        let writing = tokio::spawn(async move { stream.write_all(&[0; 500]).await });
+        for _ in 0..20 {
+            client.read_exact(&mut [0; 10]).await.unwrap();
+            tokio::time::sleep(20 * MILLI).await;
+        }
+        assert!(connections.enter(ADDRESS).is_none(), "it is read");
+        let makes_room = async {
+            while connections.enter(ADDRESS).is_none() {
+                tokio::time::sleep(20 * MILLI).await;
+            }
+        };
+        tokio::time::timeout(LONG / 20, makes_room).await.expect("nothing is read any more");
+        writing.abort();
     }
 }
