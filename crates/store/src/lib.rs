@@ -52,7 +52,7 @@ pub use payload_files::{FILE_FROM_BYTES, FileId, StoredContent, scratch};
 pub use tasks::*;
 pub use writer::Command;
 
-use database::{NulCharacter, Readers, postgres, sqlite};
+use database::{NulCharacter, Readers, postgres, postgres_errors, sqlite};
 use payload_files::PayloadFiles;
 use writer::Connection;
 
@@ -124,7 +124,7 @@ impl StoreError {
     /// Others' transactions were in the way.
     fn is_conflict(&self) -> bool {
         match self {
-            StoreError::Database(error) => postgres::is_conflict(error),
+            StoreError::Database(error) => postgres_errors::is_conflict(error),
             // A command that finds only at its end that another was faster.
             StoreError::TryAgain => true,
             _ => false,
@@ -133,7 +133,7 @@ impl StoreError {
 
     /// The connection to the database has gone.
     fn is_disconnected(&self) -> bool {
-        matches!(self, StoreError::Database(error) if postgres::is_disconnected(error))
+        matches!(self, StoreError::Database(error) if postgres_errors::is_disconnected(error))
     }
 
     /// Whether the database is away: restarted, failing over, not to be reached, or without a connection for us. It may come
@@ -150,7 +150,7 @@ impl StoreError {
             | StoreError::InUse(_) => true,
             StoreError::Database(error) => {
                 matches!(**error, sqlx::Error::PoolTimedOut)
-                    || postgres::is_refused(error)
+                    || postgres_errors::is_refused(error)
                     || self.is_disconnected()
             }
             _ => false,

@@ -4,6 +4,7 @@
 pub(crate) mod commit_mark;
 pub(crate) mod inspection;
 pub(crate) mod postgres;
+pub(crate) mod postgres_errors;
 pub(crate) mod postgres_readers;
 mod run;
 pub(crate) mod sqlite;

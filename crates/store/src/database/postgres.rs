@@ -13,14 +13,12 @@ use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::commit_mark::CommitMark;
-use super::postgres_readers::{self, PostgresReaders, silent};
+use super::postgres_readers::{self, CONNECT, PostgresReaders, silent};
 use crate::migrations::{self, POSTGRES};
 use crate::{StoreError, random};
 
 /// The oldest version that is supported; the tests run 15.
 const OLDEST: i32 = 130_000;
-/// How long one server is given to answer.
-pub(super) const CONNECT: Duration = Duration::from_secs(3);
 /// How much longer the other servers are given once one answers that takes writes.
 const FURTHER: Duration = Duration::from_millis(500);
 /// How long a service that starts waits for what another left locked: longer than a server takes to notice that a client has
@@ -354,32 +352,6 @@ pub(crate) async fn open(servers: &Servers, lock: i64) -> Result<(Session, Postg
     }
     let readers = PostgresReaders::new(session.server.clone());
     Ok((session, readers))
-}
-
-/// Whether the connection has gone, so that nothing is known of what it was asked last.
-pub(crate) fn is_disconnected(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
-        // Ended by an administrator, a crash or a failover; not accepting connections; a standby now.
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            code.starts_with("08")
-                || matches!(&*code, "57P01" | "57P02" | "57P03" | "57P05" | "25006" | "25P03")
-        }),
-        _ => false,
-    }
-}
-
-/// Whether the server refused a connection: it has none left, no such database, or does not let the user in.
-pub(crate) fn is_refused(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
-    code.is_some_and(|code| code.starts_with("28") || matches!(&*code, "53300" | "3D000"))
-}
-
-/// Whether others' transactions were in the way: the same may succeed a moment later.
-pub(crate) fn is_conflict(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
-    // Serialization failure, deadlock, lock not available.
-    code.is_some_and(|code| matches!(&*code, "40001" | "40P01" | "55P03"))
 }
 
 /// Whether some session holds the lock of `process`.

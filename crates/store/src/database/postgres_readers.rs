@@ -15,9 +15,11 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::postgres::{CONNECT, is_disconnected, is_refused};
+use super::postgres_errors::{is_disconnected, is_refused};
 use super::statement::Statement;
 
+/// How long one server is given to answer.
+pub(super) const CONNECT: Duration = Duration::from_secs(3);
 /// How many may read at a time.
 pub(super) const MOST: usize = 8;
 /// How long a reader waits for its turn.
