@@ -59,7 +59,7 @@ impl Serve {
                 stopping.begun().await;
                 daemon::ready::stopping();
             });
-            service.run(stop).await;
+            Box::pin(service.run(stop)).await;
             Ok(())
         })
     }
