@@ -222,8 +222,8 @@ async fn cursors_that_read_while_two_processes_write_skip_nothing() {
     for writer in 0..8 {
         let (store, numbers, mut dice) = (stores[writer % 2].clone(), numbers.clone(), dice.split());
         writers.push(tokio::spawn(async move {
-            for step in 0..15 {
-                let count = if writer < 2 && step % 12 == 6 { large_submits::TASKS + 1 } else { 1 };
+            for step in 0..10 {
+                let count = if writer < 2 && step == 6 { large_submits::TASKS + 1 } else { 1 };
                 let waiting = numbers.tasks(count);
                 let mut submit = submission(&store, numbers.request(), 0, &waiting, NOW).await;
                 // The lock of a group must not stand in for that of the endpoint.
@@ -264,7 +264,7 @@ async fn cursors_that_read_while_two_processes_write_skip_nothing() {
             .fetch_all(&mut session)
             .await
             .unwrap();
-        assert_eq!(there.len(), 120);
+        assert_eq!(there.len(), 80);
         let seen = seen.await.unwrap();
         missing.extend(there.into_iter().filter(|seq| !seen.contains(seq)));
     }
@@ -482,6 +482,13 @@ async fn what_another_process_is_answering_is_no_retry() {
     assert!(is_new(&same(&third, 4).await), "the second process is still writing its answer");
     third.write(DeleteAnsweredSubmits(vec![RequestId::from_uuid(Uuid::from_u128(4))])).await.unwrap();
     other.close().await;
+    // The server ends the session, and with it the lock, a moment after it was closed.
+    let mut session = session(&database).await;
+    let living = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database \
+                  WHERE l.locktype = 'advisory' AND d.datname = current_database()";
+    while number(&mut session, living).await > 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let retried = same(&third, 5).await;
     assert!(
         matches!(&retried, SubmitResult::Again(first) if first.request.as_uuid().as_u128() == 2),

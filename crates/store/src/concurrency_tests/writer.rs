@@ -135,7 +135,7 @@ async fn what_was_answered_is_there_once_although_connections_end_at_any_moment(
         async move {
             let mut ended = 0;
             while !done.load(SeqCst) {
-                sleep(Duration::from_micros(dice.roll() % 40_000)).await;
+                sleep(Duration::from_micros(dice.roll() % 100_000)).await;
                 ended += number(
                     &mut session,
                     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
@@ -150,7 +150,7 @@ async fn what_was_answered_is_there_once_although_connections_end_at_any_moment(
     for writer in 0..8_usize {
         let (store, mut dice) = (stores[writer % 2].clone(), dice.split());
         writers.push(tokio::spawn(async move {
-            for step in 0..40 {
+            for step in 0..20 {
                 store.write(add((writer * 1000 + step) as u128)).await.unwrap();
                 store.write(Increase).await.unwrap();
                 dice.pause().await;
@@ -163,8 +163,8 @@ async fn what_was_answered_is_there_once_although_connections_end_at_any_moment(
     done.store(true, SeqCst);
     eprintln!("{} connections were ended", killer.await.unwrap());
     let mut session = session(&database).await;
-    assert_eq!(number(&mut session, "SELECT count(*) FROM containers").await, 320);
-    assert_eq!(number(&mut session, INCREASED).await, 320);
+    assert_eq!(number(&mut session, "SELECT count(*) FROM containers").await, 160);
+    assert_eq!(number(&mut session, INCREASED).await, 160);
     assert!(stores[0].has_accounts().await.unwrap(), "readers connect again, too");
 }
 
