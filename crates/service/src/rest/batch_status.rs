@@ -53,7 +53,7 @@ pub(super) async fn batch_status(
         let (app, memory) = (app.clone(), memory.clone());
         async move { Ok(memory.bytes(piece(&app, tasks, index == 0).await?)) }
     });
-    Ok(super::stream::json(r#"{"response":"batch","results":{"#, pieces, "}}"))
+    super::stream::json(r#"{"response":"batch","results":{"#, pieces, "}}").await
 }
 
 /// A task that was asked for. None if it doesn't exist or belongs to another.

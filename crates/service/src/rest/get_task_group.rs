@@ -64,5 +64,5 @@ pub(super) async fn get(
             Ok::<_, Failure>(Some((memory.bytes(text), next)))
         }
     });
-    Ok(super::stream::json(open, pages, "]}"))
+    super::stream::json(open, pages, "]}").await
 }

@@ -54,7 +54,7 @@ pub(super) async fn list(
     let memory = app.unread_answers.take(caller, PAGE * ENTRY)?;
     let list = List { app, caller, memory, reasons: reasons.to_vec().into(), last: None, count: 0 };
     let pieces = stream::try_unfold(list, List::next);
-    Ok(super::stream::json("[", pieces, "]"))
+    super::stream::json("[", pieces, "]").await
 }
 
 /// The rest of a list.
