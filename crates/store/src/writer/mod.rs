@@ -22,8 +22,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::StoreError;
 use crate::database::Tx;
+use crate::{StoreError, outage_log};
 
 /// How many commands may queue; further callers wait.
 const QUEUE_LENGTH: usize = 1024;
@@ -238,7 +238,9 @@ fn answer(
     match transaction {
         Ok(()) => batch.into_iter().zip(results).for_each(|(work, result)| work.answer(result)),
         Err(error) => {
-            tracing::error!(%error, requests = batch.len(), "transaction failed; nothing was written");
+            if !outage_log::logs(&error) {
+                tracing::error!(%error, requests = batch.len(), "transaction failed; nothing was written");
+            }
             // A command's own error says more than the transaction's.
             let own = results.into_iter().map(Result::err).chain(std::iter::repeat(None));
             batch.into_iter().zip(own).for_each(|(work, own)| {
