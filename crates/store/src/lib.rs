@@ -84,6 +84,8 @@ pub enum StoreError {
         "the database server at {0} is in recovery and takes no writes: it is a standby, or has not started yet"
     )]
     InRecovery(String),
+    #[error("the database at {0} takes no writes: default_transaction_read_only is on")]
+    ReadOnlyServer(String),
     #[error(
         "the database at {0} was the primary before another server took over; it is not used: make it a standby, or leave only \
          the primary in store.url"
@@ -142,6 +144,7 @@ impl StoreError {
         match self {
             StoreError::Unreachable(..)
             | StoreError::InRecovery(_)
+            | StoreError::ReadOnlyServer(_)
             | StoreError::Silent(_)
             | StoreError::Superseded(_)
             | StoreError::NoConnections(..)

@@ -45,13 +45,15 @@ impl Store {
         self.payloads.remove(freed).await;
     }
 
-    /// Removes those of `files` that no row names. For callers that do not know whether their rows were committed.
+    /// Removes those of `files` that no row names. Nothing may be on its way that would name them: a commit whose answer was
+    /// lost may be.
     pub async fn remove_unreferenced(&self, files: Vec<FileId>) -> Result<usize, StoreError> {
         let mut collected = 0;
         for files in files.chunks(ROWS) {
             let mut named = HashSet::new();
+            // In the order in which a file changes its row, so that one which moves meanwhile is seen.
             for (table, column) in
-                [("assignments", "payload_file"), ("results", "file"), ("staged_tasks", "payload_file")]
+                [("staged_tasks", "payload_file"), ("assignments", "payload_file"), ("results", "file")]
             {
                 let select = format!("SELECT {column} AS file FROM {table} WHERE {column}");
                 let mut select = StatementBuilder::new(select);

@@ -143,6 +143,9 @@ fn remedy_of(error: &StoreError) -> Option<String> {
         StoreError::InRecovery(_) => "wait until it has started, or name the primary in store.url: all servers, separated by commas, \
              if one can take over from another"
             .to_owned(),
+        StoreError::ReadOnlyServer(_) => "end the server's maintenance, free its disk, or reset default_transaction_read_only for the server, \
+             the database or the role"
+            .to_owned(),
         StoreError::NoConnections(..) => MORE_CONNECTIONS.to_owned(),
         StoreError::Refused(..) => "correct the user and the password in store.url, and look whether the server's pg_hba.conf lets this \
              machine connect"

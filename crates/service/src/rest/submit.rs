@@ -179,7 +179,10 @@ pub(super) async fn submit(
             return Err(Failure::unknown_endpoint(id));
         }
         Err(error) => {
-            if let Err(error) = app.store.remove_unreferenced(files).await {
+            // In an outage nobody knows yet what was committed: the next clean-up looks again.
+            if !error.is_outage()
+                && let Err(error) = app.store.remove_unreferenced(files).await
+            {
                 tracing::debug!(%error, "could not remove payload files; the next clean-up does");
             }
             // If the database went away at the commit, it may hold the tasks all the same.

@@ -162,8 +162,10 @@ impl TaskEnder {
         let recorded = match self.store.write(RecordResults { results, now: clock::now() }).await {
             Ok(recorded) => recorded,
             Err(error) => {
-                // The endpoint sends the results again; they get new files.
-                if let Err(error) = self.store.remove_unreferenced(files).await {
+                // The endpoint sends the results again; they get new files. In an outage nobody knows yet what was committed.
+                if !error.is_outage()
+                    && let Err(error) = self.store.remove_unreferenced(files).await
+                {
                     tracing::debug!(%error, "cannot remove files of results now; retention removes them later");
                 }
                 // If the database went away at the commit, it may hold the results all the same; sent again, they are late.

@@ -26,6 +26,8 @@ const FURTHER: Duration = Duration::from_millis(500);
 const LOCKED_AT_START: Duration = Duration::from_secs(35);
 /// How many connections a service needs: its readers', and the one that writes.
 pub const CONNECTIONS: i64 = postgres_readers::MOST as i64 + 1;
+/// How many numbers of outbox rows are left out when another server takes over: more than one that was behind can have missed.
+const SKIPPED: i64 = 1_000_000;
 /// The advisory lock of an installation: the service that holds it is the only one. (The bytes of `farcall` as a number.)
 pub(crate) const INSTALLATION: i64 = 0x0066_6172_6361_6c6c;
 /// What bounds a session, whatever the server's own settings: a lock or a statement that takes too long fails, and a client
@@ -37,6 +39,8 @@ const SESSION: &[(&str, &str)] = &[
     ("tcp_keepalives_idle", "10"),
     ("tcp_keepalives_interval", "5"),
     ("tcp_keepalives_count", "3"),
+    // An answer that does not arrive ends the session as well.
+    ("tcp_user_timeout", "25s"),
     ("default_transaction_isolation", "read committed"),
     ("timezone", "UTC"),
 ];
@@ -167,11 +171,11 @@ impl Servers {
 
     /// Opens the session of a writer, with a lock (see [`Servers::lock`]).
     pub(crate) async fn session(&self, lock: i64, patience: Duration) -> Result<Session, StoreError> {
-        let Primary { mut connection, server, process, .. } = self.primary().await?;
+        let Primary { mut connection, server, process, timeline } = self.primary().await?;
         self.lock(&mut connection, lock, patience).await?;
         // A session whose client has gone ends soon, also in the middle of a statement. (New in 14; not on every system.)
         let _ = sqlx::raw_sql("SET client_connection_check_interval = '5s'").execute(&mut connection).await;
-        Ok(Session { connection, server: server.clone(), process })
+        Ok(Session { connection, server: server.clone(), process, timeline })
     }
 
     /// Takes the installation's lock for the session of `connection`, for a program that starts.
@@ -250,6 +254,7 @@ impl Servers {
             let row = sqlx::query(
                 "SELECT pg_is_in_recovery() AS recovery, current_setting('server_encoding') AS encoding, \
                  current_setting('server_version_num')::int AS version, pg_backend_pid() AS process, \
+                 current_setting('transaction_read_only')::boolean AS read_only, \
                  CASE WHEN NOT pg_is_in_recovery() \
                  THEN ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint END AS timeline",
             )
@@ -261,6 +266,9 @@ impl Servers {
         let (connection, row) = connected.map_err(|error| unreachable_or(error, server))?;
         if row.try_get("recovery")? {
             return Err(StoreError::InRecovery(shown(server)));
+        }
+        if row.try_get("read_only")? {
+            return Err(StoreError::ReadOnlyServer(shown(server)));
         }
         let encoding: String = row.try_get("encoding")?;
         if encoding != "UTF8" {
@@ -296,6 +304,20 @@ pub(crate) struct Session {
     pub(crate) server: PgConnectOptions,
     /// The server's process for it.
     pub(crate) process: i32,
+    /// Of that server: grows when a standby is promoted.
+    pub(crate) timeline: i64,
+}
+
+impl Session {
+    /// Goes on with numbers of outbox rows that no server of this installation has given out.
+    pub(crate) async fn skip_numbers(&mut self) -> Result<(), StoreError> {
+        for table in ["assignments", "deliveries"] {
+            let sql = "SELECT setval(pg_get_serial_sequence($1, 'seq'), \
+                 nextval(pg_get_serial_sequence($1, 'seq')) + $2)";
+            sqlx::query(sql).bind(table).bind(SKIPPED).execute(&mut self.connection).await?;
+        }
+        Ok(())
+    }
 }
 
 /// What is known of a session that does not answer.

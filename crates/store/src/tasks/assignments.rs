@@ -30,23 +30,25 @@ impl Command for AcknowledgeAssignments {
 
     async fn run(self, tx: &mut Tx) -> Result<Vec<FileId>, StoreError> {
         let taken = stored(&State::Open { holder: TaskHolder::Taken, progress: None });
+        let endpoint = key(self.endpoint.as_uuid());
         let mut files = Vec::new();
         let mut change = Counters::default();
         for seqs in self.seqs.chunks(ROWS) {
             if tx.needs_locks() {
                 let mut lock = StatementBuilder::new(
-                    "SELECT 1 FROM tasks WHERE id IN (SELECT task_id FROM assignments WHERE seq",
+                    "SELECT 1 FROM tasks WHERE id IN (SELECT task_id FROM assignments WHERE endpoint_id = ",
                 );
-                lock.push_in(seqs.iter().copied()).push(")");
+                lock.push_bind(&endpoint).push(" AND seq").push_in(seqs.iter().copied()).push(")");
                 lock.build().locking(" ORDER BY id FOR UPDATE").fetch_all(&mut *tx).await?;
             }
             let mut tasks = StatementBuilder::new("UPDATE tasks SET state = ");
             tasks.push_bind(taken).push(" WHERE state = ").push_bind(stored(&State::NEW));
-            tasks.push(" AND id IN (SELECT task_id FROM assignments WHERE seq");
-            tasks.push_in(seqs.iter().copied());
+            tasks.push(" AND id IN (SELECT task_id FROM assignments WHERE endpoint_id = ");
+            tasks.push_bind(&endpoint).push(" AND seq").push_in(seqs.iter().copied());
             tasks.push(")").build().execute(&mut *tx).await?;
             let mut rows = StatementBuilder::new("UPDATE assignments SET payload = NULL, credential = ");
-            rows.push_bind(self.credential).push(" WHERE credential IS NULL AND seq");
+            rows.push_bind(self.credential).push(" WHERE credential IS NULL AND endpoint_id = ");
+            rows.push_bind(&endpoint).push(" AND seq");
             rows.push_in(seqs.iter().copied());
             let rows = rows.push(" RETURNING payload_file").build().fetch_all(&mut *tx).await?;
             let count = i64::try_from(rows.len()).unwrap_or(i64::MAX);
@@ -57,8 +59,9 @@ impl Command for AcknowledgeAssignments {
                 files.extend(file_id(row, "payload_file")?);
             }
             if files.len() > before {
-                let mut named = StatementBuilder::new("UPDATE assignments SET payload_file = NULL WHERE seq");
-                named.push_in(seqs.iter().copied());
+                let mut named =
+                    StatementBuilder::new("UPDATE assignments SET payload_file = NULL WHERE endpoint_id = ");
+                named.push_bind(&endpoint).push(" AND seq").push_in(seqs.iter().copied());
                 named.build().execute(&mut *tx).await?;
             }
         }

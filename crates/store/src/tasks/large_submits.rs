@@ -24,6 +24,8 @@ use crate::{Command, Store, StoreError, Tx};
 #[cfg(test)]
 mod tests;
 
+/// How long a submit that is to be released or dropped waits for a database that is away.
+const AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 /// The most tasks that one transaction writes, and the most bytes of their payloads.
 pub(crate) const TASKS: usize = 500;
 const BYTES: usize = 4 << 20;
@@ -257,8 +259,16 @@ impl Drop for Staged {
         let (store, request) = (self.store.clone(), self.request);
         // The request ended early. What it asked of the writer is done before this: it may have been accepted.
         tokio::spawn(async move {
-            if let Err(error) = store.release_or_drop(request).await {
-                tracing::warn!(%error, %request, "cannot release or drop a staged submit; the next start does it");
+            loop {
+                match store.release_or_drop(request).await {
+                    Ok(_) => return,
+                    // It comes back, and accepted tasks wait for it.
+                    Err(error) if error.is_outage() => tokio::time::sleep(AGAIN).await,
+                    Err(error) => {
+                        tracing::warn!(%error, %request, "cannot release or drop a staged submit; the next start does it");
+                        return;
+                    }
+                }
             }
         });
     }

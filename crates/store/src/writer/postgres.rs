@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection as _};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{AnyCommand, Rerun};
 use crate::database::Tx;
@@ -38,6 +38,10 @@ const SILENCE: Duration = Duration::from_secs(5);
 const LOST: Duration = Duration::from_secs(30);
 /// How often an idle session is used: it shows others that this service lives, and finds out that its server does not.
 const IDLE: Duration = Duration::from_secs(2);
+/// How long connecting may take beside the wait for the lock: a server that hangs in the midst of it answers nothing.
+const CONNECTING: Duration = Duration::from_secs(6);
+/// The longest pause before a transaction is tried again whose connection went.
+const PAUSE: Duration = Duration::from_millis(500);
 /// How long the lock is waited for after the connection went.
 const LOCKED: Duration = Duration::from_secs(2);
 
@@ -50,6 +54,8 @@ pub(crate) struct Writer {
     session: Option<Open>,
     readers: PostgresReaders,
     down_since: Option<Instant>,
+    /// Of the server of the last session: grows when a standby is promoted.
+    timeline: i64,
 }
 
 #[derive(Debug)]
@@ -85,7 +91,8 @@ struct Progress {
 
 impl Writer {
     pub(crate) fn new(servers: Servers, lock: i64, session: Session, readers: PostgresReaders) -> Writer {
-        Writer { servers, lock, session: Some(session.into()), readers, down_since: None }
+        let timeline = session.timeline;
+        Writer { servers, lock, session: Some(session.into()), readers, down_since: None, timeline }
     }
 
     /// Runs `batch` and sends the answers.
@@ -141,6 +148,7 @@ impl Writer {
             };
             self.session = None;
             losses += 1;
+            sleep((Duration::from_millis(5) * losses * losses).min(PAUSE)).await;
             let committed = match mark {
                 None => {
                     tracing::warn!(%error, "connection to the database lost; connecting again");
@@ -168,9 +176,14 @@ impl Writer {
             let found = mark.is_committed(connection(&mut open.tx)?);
             match watched(servers, open.process, async { found.await.map_err(StoreError::from) }).await {
                 Ok(Ok(committed)) => return Ok(committed),
-                Ok(Err(error)) if error.is_conflict() => execute(&mut open.tx, "ROLLBACK").await?,
-                Ok(Err(error)) if !error.is_disconnected() => return Err(error),
-                Ok(Err(_)) | Err(_) => self.session = None,
+                Ok(Err(error)) => {
+                    // Its transaction failed; a new session has none.
+                    self.session = None;
+                    if !error.is_conflict() && !error.is_disconnected() {
+                        return Err(error);
+                    }
+                }
+                Err(_) => self.session = None,
             }
         }
     }
@@ -192,8 +205,18 @@ impl Writer {
 
     /// Tries once to connect, and takes the readers along.
     async fn connect(&mut self) -> Result<(), StoreError> {
-        match self.servers.session(self.lock, LOCKED).await {
+        let connecting = async {
+            let mut session = self.servers.session(self.lock, LOCKED).await?;
+            if session.timeline > self.timeline {
+                // This server may never have had the last rows, and would give their numbers to others.
+                session.skip_numbers().await?;
+            }
+            Ok::<_, StoreError>(session)
+        };
+        let connected = timeout(LOCKED + CONNECTING, connecting).await;
+        match connected.unwrap_or_else(|_| Err(StoreError::Silent(self.servers.shown()))) {
             Ok(session) => {
+                self.timeline = session.timeline;
                 let open = Open::from(session);
                 self.readers.switch_to(&open.server);
                 self.session = Some(open);
