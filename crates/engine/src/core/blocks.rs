@@ -219,15 +219,19 @@ impl Blocks {
     /// A block's job has ended by itself, or could not be submitted.
     pub(crate) fn record_job_end(&mut self, number: u32, ended: BlockEnd) {
         let Some(had_nodes) = self.live.remove(&number) else { return };
+        // The configuration kills and cancels nobody: that is an accident as well, if another block can be asked for.
+        let accident = match self.rules.strategy {
+            ScalingStrategy::None => STRIKES_WITHOUT_NODE,
+            _ => 1,
+        };
         let (strikes, report) = match ended {
             BlockEnd::Failed(report) if had_nodes => (1, report),
-            // An accident as well: the configuration kills nobody.
-            BlockEnd::Failed(report) if report.was_killed() => (1, missing(report)),
             BlockEnd::Completed(_) | BlockEnd::Cancelled(_) if had_nodes => return,
-            BlockEnd::Completed(report)
-            | BlockEnd::Cancelled(report)
-            | BlockEnd::Failed(report)
-            | BlockEnd::Missing(report) => (STRIKES_WITHOUT_NODE, missing(report)),
+            BlockEnd::Cancelled(report) => (accident, missing(report)),
+            BlockEnd::Failed(report) if report.was_killed() => (accident, missing(report)),
+            BlockEnd::Completed(report) | BlockEnd::Failed(report) | BlockEnd::Missing(report) => {
+                (STRIKES_WITHOUT_NODE, missing(report))
+            }
         };
         self.strikes = self.strikes.saturating_add(strikes);
         self.failures.push_back(report);
@@ -261,10 +265,8 @@ impl ExitReport {
     fn was_killed(&self) -> bool {
         const SIGKILL: i32 = 9;
         const SIGTERM: i32 = 15;
-        // As a shell says it, and as a parent does.
-        self.exit_code.is_some_and(|code| {
-            [SIGKILL, SIGTERM].iter().any(|signal| code == 128 + signal || code == -signal)
-        })
+        // As a shell says it.
+        self.exit_code.is_some_and(|code| code == 128 + SIGKILL || code == 128 + SIGTERM)
     }
 
     /// The text for users: a line for each known field, with a tab before it.

@@ -21,8 +21,9 @@ const BODY_WINDOW: Duration = Duration::from_secs(10);
 /// Longer than that of a body: what the system buffers for a slow client, up to 4 MiB, it takes in portions of more than a
 /// mebibyte, so that nothing seems to pass for a minute at 20 KiB a second.
 const ANSWER_WINDOW: Duration = Duration::from_secs(120);
-/// A connection counts as idle if its client has read nothing for so long of an answer that is complete in the buffer.
-const UNREAD: Duration = Duration::from_secs(10);
+/// A connection counts as idle if its client has read nothing for so long of an answer that is complete in the buffer: as long
+/// as it takes one who reads slowly to be seen reading.
+const UNREAD: Duration = Duration::from_secs(60);
 
 /// The deadlines and rates that clients have to keep.
 #[derive(Clone, Copy, Debug)]

@@ -247,13 +247,25 @@ fn a_block_that_was_killed_before_it_had_nodes_is_tried_again() {
     let mut core = Core::new(rules());
     core.apply(Input::Started, ms(0));
     core.apply(submit(1), ms(0));
-    for (block, code) in [(0, 137), (1, 143)] {
-        let actions = core.apply(Input::BlockEnded { block, end: failed(code) }, ms(0));
+    let killed =
+        || BlockEnd::Cancelled(ExitReport { message: Some("Killed".into()), ..ExitReport::default() });
+    for (block, end) in [(0, failed(137)), (1, killed())] {
+        let actions = core.apply(Input::BlockEnded { block, end }, ms(0));
         assert_eq!(actions, [Action::SubmitBlocks(vec![block + 1])], "another one for the task that waits");
     }
-    let actions = core.apply(Input::BlockEnded { block: 2, end: failed(-9) }, ms(0));
+    let actions = core.apply(Input::BlockEnded { block: 2, end: failed(143) }, ms(0));
     let Some(Action::ReportBadState(text)) = actions.last() else { panic!("{actions:?}") };
-    assert!(text.contains("MISSING") && text.contains("EXIT CODE: 137"), "{text}");
+    assert!(text.contains("MISSING") && text.contains("EXIT CODE: 137") && text.contains("Killed"), "{text}");
+}
+
+/// Nobody asks for another block then: its tasks would wait for ever.
+#[test]
+fn a_killed_block_that_is_not_replaced_fails_the_tasks_that_wait() {
+    let mut core = Core::new(rules_with(|w| w.strategy = ScalingStrategy::None));
+    core.apply(Input::Started, ms(0));
+    core.apply(submit(1), ms(0));
+    let actions = core.apply(Input::BlockEnded { block: 0, end: failed(137) }, ms(0));
+    assert!(matches!(actions.last(), Some(Action::ReportBadState(_))), "{actions:?}");
 }
 
 #[test]
