@@ -95,7 +95,8 @@ impl Database {
         read.flatten()
     }
 
-    /// Every row of every table, as text, in an order that depends on what they hold.
+    /// Every row of every table, as text, in an order that depends on what they hold; without the tables of the writer and of
+    /// the migrations.
     pub async fn everything(&mut self) -> String {
         let mut whole = String::new();
         match self {
@@ -115,7 +116,7 @@ impl Database {
             }
             Database::Postgres(connection) => {
                 let tables = "SELECT tablename::text FROM pg_tables \
-                              WHERE schemaname = 'public' AND tablename NOT LIKE '\\_sqlx%' ORDER BY 1";
+                              WHERE schemaname = 'public' AND tablename NOT LIKE '\\_%' ORDER BY 1";
                 let tables: Vec<String> =
                     sqlx::query_scalar(tables).fetch_all(&mut *connection).await.unwrap();
                 for name in tables {
