@@ -4,6 +4,7 @@
 //! failing test shows; `FARCALL_TEST_SEED` repeats it.
 
 mod accounts;
+mod readers;
 mod schema;
 mod tasks;
 mod writer;

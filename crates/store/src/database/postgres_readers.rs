@@ -2,9 +2,11 @@
 //! server.
 //!
 //! A read whose connection has gone is repeated for a bounded time, and so is one that hangs on a server from which another
-//! has taken over. A connection in the middle of an answer is closed, never used again.
+//! has taken over. A stream whose first row was sent is never repeated: it ends with an error. A connection in the middle of an
+//! answer is closed, never used again.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::postgres_errors::{is_disconnected, is_refused};
 use super::statement::Statement;
@@ -26,8 +28,8 @@ pub(super) const MOST: usize = 8;
 const TURN: Duration = Duration::from_secs(5);
 /// How long readers try to reach a server that has gone before they fail.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long one attempt may take: longer than the server's own limit for a statement, which says more. Only a server that is
-/// not there any more takes as long.
+/// How long a read may take with all its attempts: longer than the server's own limit for a statement, which says more. Only a
+/// server that is not there any more takes as long, or a writer that connects again and again.
 const LONGEST: Duration = Duration::from_secs(65);
 /// How many rows wait for their reader, where it takes them one by one.
 const ROWS_AHEAD: usize = 16;
@@ -125,60 +127,77 @@ impl PostgresReaders {
         .await
     }
 
-    /// Its rows one after another. Nothing is repeated once the first has come.
+    /// Its rows one after another. Nothing is repeated once the first was sent: it would be read twice.
     pub(super) fn fetch(&self, statement: Statement) -> BoxStream<'static, Result<PgRow, sqlx::Error>> {
         let (rows, received) = mpsc::channel(ROWS_AHEAD);
         let readers = self.clone();
         tokio::spawn(async move {
-            let sent = readers.repeat(|| readers.send(&statement, &rows)).await;
-            // Who reads may have gone.
-            match sent {
-                Err(error) | Ok(Err(error)) => drop(rows.send(Err(error)).await),
-                Ok(Ok(())) => {}
+            let begun = AtomicBool::new(false);
+            let sent = readers.repeat_unless(&begun, || readers.send(&statement, &rows, &begun)).await;
+            if let Err(error) = sent {
+                // Who reads may have gone.
+                let _ = rows.send(Err(error)).await;
             }
         });
         let next = |mut received: mpsc::Receiver<_>| async { Some((received.recv().await?, received)) };
         futures_util::stream::unfold(received, next).boxed()
     }
 
-    /// Sends the rows of a statement. The outer error came before the first row.
+    /// Sends the rows of a statement. Sets `begun` before it sends the first.
     async fn send(
         &self,
         statement: &Statement,
         rows: &mpsc::Sender<Result<PgRow, sqlx::Error>>,
-    ) -> Result<Result<(), sqlx::Error>, sqlx::Error> {
+        begun: &AtomicBool,
+    ) -> Result<(), sqlx::Error> {
         let mut reader = self.reader().await?;
         let mut stream = statement.clone().for_postgres()?.fetch(&mut reader.connection);
-        let mut next = stream.try_next().await?;
-        while let Some(row) = next {
+        while let Some(row) = stream.try_next().await? {
+            begun.store(true, Ordering::Relaxed);
             if rows.send(Ok(row)).await.is_err() {
-                return Ok(Ok(()));
+                return Ok(());
             }
-            next = match stream.try_next().await {
-                Ok(next) => next,
-                Err(error) => return Ok(Err(error)),
-            };
         }
         drop(stream);
         reader.release();
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Reads until it succeeds, fails for another reason than a connection that has gone, or the time is up.
-    async fn repeat<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, sqlx::Error>
+    async fn repeat<T, F>(&self, attempt: impl FnMut() -> F) -> Result<T, sqlx::Error>
+    where
+        F: Future<Output = Result<T, sqlx::Error>>,
+    {
+        self.repeat_unless(&AtomicBool::new(false), attempt).await
+    }
+
+    /// The same. An attempt that has set `begun` is the last one.
+    async fn repeat_unless<T, F>(
+        &self,
+        begun: &AtomicBool,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T, sqlx::Error>
     where
         F: Future<Output = Result<T, sqlx::Error>>,
     {
         let mut switches = self.0.switches.subscribe();
         let until = Instant::now() + PATIENCE;
+        // A read that hangs learns of another server only after `until`.
+        let last = Instant::now() + LONGEST;
         let mut pause = Duration::ZERO;
         loop {
             switches.mark_unchanged();
             let done = tokio::select! {
-                done = timeout(LONGEST, attempt()) => done.unwrap_or_else(|_| Err(silent())),
-                _ = switches.changed() => continue,
+                done = timeout_at(last, attempt()) => done.unwrap_or_else(|_| Err(silent())),
+                _ = switches.changed() => {
+                    if begun.load(Ordering::Relaxed) || self.0.turns.is_closed() || Instant::now() >= last {
+                        return Err(switched());
+                    }
+                    continue;
+                }
             };
             match done {
+                Err(error) if begun.load(Ordering::Relaxed) => return Err(error),
                 Err(error) if is_disconnected(&error) || is_refused(&error) => {
                     if is_disconnected(&error) {
                         // The others have gone with it, most likely.
@@ -235,4 +254,10 @@ impl Reader<'_> {
 /// The server has not answered in time.
 pub(super) fn silent() -> sqlx::Error {
     std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time").into()
+}
+
+/// The writer went over to another server, or connected again, in the middle of a read.
+fn switched() -> sqlx::Error {
+    std::io::Error::new(std::io::ErrorKind::ConnectionAborted, "the connection to the database was replaced")
+        .into()
 }
