@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 use wire::ContainerId;
 
@@ -282,4 +282,16 @@ async fn a_second_service_is_refused_until_the_first_has_ended() {
     let third = open().await.unwrap();
     third.check_works().await.unwrap();
     third.close().await;
+}
+
+#[tokio::test]
+async fn a_lock_that_another_holds_is_refused_in_time_whatever_its_key() {
+    let Some(database) = database().await else { return };
+    for key in [5, -5, i64::MAX, i64::MIN, -1] {
+        let mut holder = session(&database).await;
+        sqlx::query("SELECT pg_advisory_lock($1)").bind(key).execute(&mut holder).await.unwrap();
+        let servers: Servers = database.url().unwrap().parse().unwrap();
+        let refused = timeout(Duration::from_secs(5), servers.session(key, Duration::from_millis(300))).await;
+        assert!(matches!(refused, Ok(Err(StoreError::InUse(_)))), "{key}: {refused:?}");
+    }
 }

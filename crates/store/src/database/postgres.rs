@@ -206,20 +206,22 @@ impl Servers {
                 "SELECT a.pid, a.state_change::text AS changed, \
                  CASE WHEN a.application_name = $1 THEN pg_terminate_backend(a.pid) END AS ended \
                  FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
-                 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.classid::bigint = $2 >> 32 \
-                 AND l.objid::bigint = $2 & 4294967295 AND a.datname = current_database() AND a.pid <> pg_backend_pid()",
+                 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
+                 AND l.classid::bigint << 32 | l.objid::bigint = $2 AND a.datname = current_database() AND a.pid <> pg_backend_pid()",
             )
             .bind(&self.name)
             .bind(key)
             .fetch_optional(&mut *connection)
             .await?;
+            let mut lives = false;
             if let Some(holder) = holder {
                 let holder = (holder.try_get("pid")?, holder.try_get("changed")?);
-                let lives = matches!(&seen, Some((pid, changed)) if *pid == holder.0 && *changed != holder.1);
-                if lives || Instant::now() > until {
-                    return Err(StoreError::InUse(self.shown()));
-                }
+                lives = matches!(&seen, Some((pid, changed)) if *pid == holder.0 && *changed != holder.1);
                 seen = Some(holder);
+            }
+            // Also if nobody holds it that could be seen.
+            if lives || Instant::now() > until {
+                return Err(StoreError::InUse(self.shown()));
             }
             sleep(Duration::from_millis(100)).await;
         }
