@@ -9,6 +9,22 @@ use super::*;
 use crate::Servers;
 use crate::database::{Readers, postgres, query};
 
+#[tokio::test]
+async fn an_open_store_shows_no_password() {
+    let Some(database) = database().await else { return };
+    // The test's server lets in whoever comes.
+    let url = database.url().unwrap();
+    let (user, rest) = url.strip_prefix("postgres://").unwrap().split_once('@').unwrap();
+    let user = user.split(':').next().unwrap();
+    let servers: Servers = format!("postgres://{user}:hunter2@{rest}").parse().unwrap();
+    let store =
+        Store::open_postgres(&servers, &database.path().join("payloads"), Sharing::Alone).await.unwrap();
+    let session = servers.session(77, Duration::from_secs(1)).await.unwrap();
+    let shown = format!("{store:?} {session:?}");
+    assert!(shown.contains("ServerOptions") && !shown.contains("hunter2"), "{shown}");
+    store.close().await;
+}
+
 /// How many rows a stream has here: far more than wait for who reads them.
 const ROWS: i64 = 100_000;
 

@@ -48,7 +48,7 @@ impl Servers {
     /// Looks at the database, by the clock `now`.
     pub async fn inspect(&self, now: impl Fn() -> Timestamp + Send) -> Result<Inspection, StoreError> {
         let (mut connection, server) = self.connect().await?;
-        let at = format!("{}:{}", server.get_host(), server.get_port());
+        let at = server.shown();
         let inspected = inspect(&mut connection, at, now).await;
         connection.close().await?;
         inspected

@@ -45,10 +45,34 @@ const SESSION: &[(&str, &str)] = &[
     ("timezone", "UTC"),
 ];
 
+/// How to connect to one server. Unlike sqlx's type, its Debug does not show the password.
+#[derive(Clone)]
+pub(crate) struct ServerOptions(PgConnectOptions);
+
+impl ServerOptions {
+    pub(crate) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        PgConnection::connect_with(&self.0).await
+    }
+
+    /// The server's host and port, for people.
+    pub(crate) fn shown(&self) -> String {
+        match self.0.get_socket() {
+            Some(socket) => socket.display().to_string(),
+            None => format!("{}:{}", self.0.get_host(), self.0.get_port()),
+        }
+    }
+}
+
+impl std::fmt::Debug for ServerOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ServerOptions").field(&self.shown()).finish()
+    }
+}
+
 /// The servers of one installation: one is the primary, the others may become it.
 #[derive(Clone)]
 pub struct Servers {
-    servers: Vec<PgConnectOptions>,
+    servers: Vec<ServerOptions>,
     /// Tells this process's sessions from others'.
     name: String,
     /// The newest that was seen: a server that is behind has been superseded by another.
@@ -56,7 +80,7 @@ pub struct Servers {
 }
 
 impl std::fmt::Debug for Servers {
-    /// Without the password, which the options would show.
+    /// Only what tells servers apart.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Servers").field(&self.shown()).finish()
     }
@@ -112,11 +136,13 @@ impl FromStr for Servers {
         let server = |host: &str| {
             let options = PgConnectOptions::from_str(&format!("postgres://{user}{host}{path}"))
                 .map_err(|error| UrlError::Value(error.to_string()))?;
-            Ok(options
-                .application_name(&name)
-                .statement_cache_capacity(200)
-                .options(SESSION.iter().copied())
-                .disable_statement_logging())
+            Ok(ServerOptions(
+                options
+                    .application_name(&name)
+                    .statement_cache_capacity(200)
+                    .options(SESSION.iter().copied())
+                    .disable_statement_logging(),
+            ))
         };
         let servers = hosts.split(',').map(server).collect::<Result<Vec<_>, UrlError>>()?;
         Ok(Servers { servers, name, timeline: Arc::default() })
@@ -131,11 +157,11 @@ impl Servers {
 
     /// The servers, for people: without users and passwords.
     pub fn shown(&self) -> String {
-        self.servers.iter().map(shown).collect::<Vec<_>>().join(", ")
+        self.servers.iter().map(ServerOptions::shown).collect::<Vec<_>>().join(", ")
     }
 
     /// Connects to the server that takes writes: of several, the one that was promoted last.
-    pub(crate) async fn connect(&self) -> Result<(PgConnection, &PgConnectOptions), StoreError> {
+    pub(crate) async fn connect(&self) -> Result<(PgConnection, &ServerOptions), StoreError> {
         let found = self.primary().await?;
         Ok((found.connection, found.server))
     }
@@ -164,7 +190,7 @@ impl Servers {
         let found = found.ok_or(why)?;
         let newest = self.timeline.fetch_max(found.timeline, Ordering::Relaxed);
         if found.timeline < newest {
-            return Err(StoreError::Superseded(shown(found.server)));
+            return Err(StoreError::Superseded(found.server.shown()));
         }
         Ok(found)
     }
@@ -250,9 +276,9 @@ impl Servers {
         }
     }
 
-    async fn connect_to<'s>(&'s self, server: &'s PgConnectOptions) -> Result<Primary<'s>, StoreError> {
+    async fn connect_to<'s>(&'s self, server: &'s ServerOptions) -> Result<Primary<'s>, StoreError> {
         let connecting = async {
-            let mut connection = PgConnection::connect_with(server).await?;
+            let mut connection = server.connect().await?;
             let row = sqlx::query(
                 "SELECT pg_is_in_recovery() AS recovery, current_setting('server_encoding') AS encoding, \
                  current_setting('server_version_num')::int AS version, pg_backend_pid() AS process, \
@@ -267,7 +293,7 @@ impl Servers {
         let connected = timeout(CONNECT, connecting).await.unwrap_or_else(|_| Err(silent()));
         let (connection, row) = connected.map_err(|error| unreachable_or(error, server))?;
         if row.try_get("recovery")? {
-            return Err(StoreError::InRecovery(shown(server)));
+            return Err(StoreError::InRecovery(server.shown()));
         }
         if row.try_get("read_only")? {
             return Err(StoreError::ReadOnlyServer(shown(server)));
@@ -292,7 +318,7 @@ impl Servers {
 /// A server that takes writes, and a connection to it.
 struct Primary<'s> {
     connection: PgConnection,
-    server: &'s PgConnectOptions,
+    server: &'s ServerOptions,
     /// The server's process for this session.
     process: i32,
     /// Grows when a standby is promoted.
@@ -303,7 +329,7 @@ struct Primary<'s> {
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) connection: PgConnection,
-    pub(crate) server: PgConnectOptions,
+    pub(crate) server: ServerOptions,
     /// The server's process for it.
     pub(crate) process: i32,
     /// Of that server: grows when a standby is promoted.
@@ -332,17 +358,9 @@ pub(crate) enum SessionState {
     Unknown,
 }
 
-/// A server, for people.
-fn shown(server: &PgConnectOptions) -> String {
-    match server.get_socket() {
-        Some(socket) => socket.display().to_string(),
-        None => format!("{}:{}", server.get_host(), server.get_port()),
-    }
-}
-
 /// The database did not answer, or said why it does not serve.
-fn unreachable_or(error: sqlx::Error, server: &PgConnectOptions) -> StoreError {
-    let at = shown(server);
+fn unreachable_or(error: sqlx::Error, server: &ServerOptions) -> StoreError {
+    let at = server.shown();
     match &error {
         sqlx::Error::Database(said) => match said.code().as_deref() {
             Some("53300") => StoreError::NoConnections(at, said.message().to_owned()),
@@ -384,4 +402,21 @@ pub(crate) async fn is_living(connection: &mut PgConnection, process: i64) -> Re
         .bind(process)
         .fetch_one(connection)
         .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_password_is_shown() {
+        let servers: Servers = "postgres://u:secret@h:1,i:2/d".parse().unwrap();
+        let shown = format!(
+            "{servers:?} {:?} {:#?}",
+            servers.servers,
+            PostgresReaders::new(servers.servers[0].clone())
+        );
+        assert!(shown.contains("h:1") && shown.contains("i:2"), "{shown}");
+        assert!(!shown.contains("secret"), "{shown}");
+    }
 }

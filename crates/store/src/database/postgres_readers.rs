@@ -13,10 +13,11 @@ use std::time::Duration;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use sqlx::Connection as _;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
+use sqlx::postgres::{PgConnection, PgRow};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::postgres::ServerOptions;
 use super::postgres_errors::{is_disconnected, is_refused};
 use super::statement::Statement;
 
@@ -51,7 +52,7 @@ struct Shared {
 /// The server that readers use, and its connections that nobody uses at the moment.
 #[derive(Debug)]
 struct Server {
-    options: PgConnectOptions,
+    options: ServerOptions,
     switch: u64,
     idle: Vec<PgConnection>,
 }
@@ -65,7 +66,7 @@ struct Reader<'r> {
 }
 
 impl PostgresReaders {
-    pub(crate) fn new(options: PgConnectOptions) -> PostgresReaders {
+    pub(crate) fn new(options: ServerOptions) -> PostgresReaders {
         PostgresReaders(Arc::new(Shared {
             turns: Arc::new(Semaphore::new(MOST)),
             server: Mutex::new(Server { options, switch: 0, idle: Vec::new() }),
@@ -75,7 +76,7 @@ impl PostgresReaders {
     }
 
     /// Reads from this server from now on.
-    pub(crate) fn switch_to(&self, options: &PgConnectOptions) {
+    pub(crate) fn switch_to(&self, options: &ServerOptions) {
         let mut server = self.server();
         server.options = options.clone();
         server.switch += 1;
@@ -228,7 +229,7 @@ impl PostgresReaders {
         let connection = match idle {
             Some(connection) => connection,
             None => {
-                let connecting = timeout(CONNECT, PgConnection::connect_with(&options)).await;
+                let connecting = timeout(CONNECT, options.connect()).await;
                 connecting.unwrap_or_else(|_| Err(silent()))?
             }
         };

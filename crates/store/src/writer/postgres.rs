@@ -11,14 +11,14 @@
 use std::future::Future;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{AnyCommand, Rerun};
 use crate::database::Tx;
 use crate::database::commit_mark::CommitMark;
-use crate::database::postgres::{Servers, Session, SessionState};
+use crate::database::postgres::{ServerOptions, Servers, Session, SessionState};
 use crate::database::postgres_readers::PostgresReaders;
 use crate::{StoreError, random};
 
@@ -61,7 +61,7 @@ pub(crate) struct Writer {
 #[derive(Debug)]
 struct Open {
     tx: Tx,
-    server: PgConnectOptions,
+    server: ServerOptions,
     process: i32,
 }
 
