@@ -13,7 +13,7 @@ use super::rows::{self, Batches};
 use super::source::{Source, has_table};
 use super::{CopiedTable, CopyError, DatabaseAddress};
 use crate::database::{Tx, query, query_scalar, sqlite};
-use crate::migrations::{self, POSTGRES, SQLITE};
+use crate::migrations::{self, Migrations, POSTGRES, SQLITE};
 use crate::{Servers, StoreError, private_file};
 
 /// A database without rows of an installation. Nobody else uses it.
@@ -33,7 +33,7 @@ impl EmptyDatabase {
                 refuse_occupied(file, address).await?;
                 Tx::Sqlite(fresh_sqlite(Some(&unfinished(file))).await?)
             }
-            DatabaseAddress::Postgres(servers) => open_postgres(servers, address).await?,
+            DatabaseAddress::Postgres(servers) => open_postgres(servers, address, POSTGRES).await?,
         };
         Ok(EmptyDatabase { tx, address: address.clone() })
     }
@@ -79,20 +79,26 @@ impl EmptyDatabase {
     }
 }
 
-async fn open_postgres(servers: &Servers, address: &DatabaseAddress) -> Result<Tx, CopyError> {
+/// Brings an empty database to the newest of `migrations`. One that holds an installation's rows keeps its schema: that
+/// installation may be of an older version, and go on.
+pub(super) async fn open_postgres(
+    servers: &Servers,
+    address: &DatabaseAddress,
+    migrations: Migrations,
+) -> Result<Tx, CopyError> {
     let (mut connection, _) = servers.connect().await?;
     servers.lock_installation(&mut connection).await?;
     sqlx::raw_sql(super::UNBOUNDED).execute(&mut connection).await?;
     let mut tx = Tx::Postgres(connection);
-    if !has_table(&mut tx, "_sqlx_migrations").await?
-        && let Some(table) = any_table(&mut tx).await?
-    {
+    if has_table(&mut tx, "_sqlx_migrations").await? {
+        refuse_rows(&mut tx, address, Migrated::Perhaps).await?;
+    } else if let Some(table) = any_table(&mut tx).await? {
         return Err(CopyError::NotOurs { database: address.shown(), table });
     }
     if let Tx::Postgres(connection) = &mut tx {
-        migrations::migrate(connection, POSTGRES, None).await?;
+        migrations::migrate(connection, migrations, None).await?;
     }
-    refuse_rows(&mut tx, address).await?;
+    refuse_rows(&mut tx, address, Migrated::Yes).await?;
     Ok(tx)
 }
 
@@ -269,23 +275,37 @@ async fn refuse_occupied(file: &Path, address: &DatabaseAddress) -> Result<(), C
         Ok(_) => {}
     }
     let mut tx = Tx::Sqlite(sqlite::connect(file, false).await?);
-    let refused = refuse_rows(&mut tx, address).await;
+    let refused = refuse_rows(&mut tx, address, Migrated::Yes).await;
     tx.close().await?;
     refused
 }
 
+/// Whether a database has this version's schema.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Migrated {
+    Yes,
+    /// An earlier version may have made it, and its migrations may have put other rows there.
+    Perhaps,
+}
+
 /// Fails if a table holds other rows than the migrations have put there.
-async fn refuse_rows(tx: &mut Tx, address: &DatabaseAddress) -> Result<(), CopyError> {
+async fn refuse_rows(tx: &mut Tx, address: &DatabaseAddress, migrated: Migrated) -> Result<(), CopyError> {
     let mut fresh = Tx::Sqlite(fresh_sqlite(None).await?);
     let expected = Catalogue::read(&mut fresh).await?;
     for table in &Catalogue::read(tx).await?.0 {
-        let same =
-            if expected.0.iter().any(|known| known.name == table.name && known.columns == table.columns) {
-                let empty = rows::sum(&mut fresh, table, None).await?;
-                rows::sum(tx, table, Some(empty.rows + 1)).await? == empty
-            } else {
-                rows::sum(tx, table, Some(1)).await?.rows == 0
-            };
+        let known = expected.0.iter().find(|known| known.name == table.name);
+        if migrated == Migrated::Perhaps
+            && let Some(known) = known
+            && rows::sum(&mut fresh, known, Some(1)).await?.rows > 0
+        {
+            continue;
+        }
+        let same = if known.is_some_and(|known| known.columns == table.columns) {
+            let empty = rows::sum(&mut fresh, table, None).await?;
+            rows::sum(tx, table, Some(empty.rows + 1)).await? == empty
+        } else {
+            rows::sum(tx, table, Some(1)).await?.rows == 0
+        };
         if !same {
             return Err(CopyError::NotEmpty { database: address.clone(), table: table.name.clone() });
         }

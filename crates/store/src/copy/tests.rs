@@ -11,7 +11,7 @@ use super::catalogue::Catalogue;
 use super::rows::{self, BATCH_BYTES, BATCH_ROWS, TableSum};
 use super::*;
 use crate::database::{StatementBuilder, Tx, Value, query, query_scalar};
-use crate::migrations::{SQLITE, migrator};
+use crate::migrations::{Migrations, POSTGRES, SQLITE, migrator};
 use crate::tasks::state::{Outcome, State};
 use crate::tasks::{AcknowledgeAssignments, RecordResults, ReportedResult};
 use crate::test_database::TestDatabase;
@@ -328,6 +328,34 @@ async fn a_database_of_others_and_one_in_use_are_refused() {
     }
     Source::open(&second, Sharing::Shared).await.unwrap().close().await.unwrap();
     store.close().await;
+}
+
+#[tokio::test]
+async fn an_installation_of_an_earlier_version_keeps_its_schema_when_it_is_refused() {
+    /// The migrations of a later version.
+    const LATER: Migrations = &[POSTGRES[0], (1000, "later", "CREATE TABLE later (id BIGINT)")];
+    let database = TestDatabase::new().await;
+    let address = address_of(&database);
+    let DatabaseAddress::Postgres(servers) = &address else { return };
+    prepared(database.open().await).await.close().await;
+    let made = async |tx: &mut Tx| {
+        let sql = "SELECT count(*) FROM pg_tables WHERE tablename = 'later'";
+        query_scalar::<i64>(sql).fetch_one(tx).await.unwrap()
+    };
+    let refused = target::open_postgres(servers, &address, LATER).await.unwrap_err();
+    assert!(matches!(refused, CopyError::NotEmpty { .. }), "{refused}");
+    let mut tx = Tx::Postgres(servers.connect().await.unwrap().0);
+    assert_eq!(made(&mut tx).await, 0);
+    // Once it is empty, it is taken.
+    for table in Catalogue::read(&mut tx).await.unwrap().0 {
+        if !["schema_compatibility", "native_apps"].contains(&table.name.as_str()) {
+            query(format!("TRUNCATE {} CASCADE", table.quoted())).execute(&mut tx).await.unwrap();
+        }
+    }
+    tx.close().await.unwrap();
+    let mut tx = target::open_postgres(servers, &address, LATER).await.unwrap();
+    assert_eq!(made(&mut tx).await, 1);
+    tx.close().await.unwrap();
 }
 
 #[tokio::test]
