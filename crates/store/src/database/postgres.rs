@@ -296,7 +296,7 @@ impl Servers {
             return Err(StoreError::InRecovery(server.shown()));
         }
         if row.try_get("read_only")? {
-            return Err(StoreError::ReadOnlyServer(shown(server)));
+            return Err(StoreError::ReadOnlyServer(server.shown()));
         }
         let encoding: String = row.try_get("encoding")?;
         if encoding != "UTF8" {
