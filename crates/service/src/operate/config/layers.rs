@@ -92,11 +92,13 @@ impl Setting {
         let Some(((section, key), value)) = parts else {
             return Err(ConfigError::Flag(passwords::hide(text)));
         };
-        if passwords::has_password(value) {
+        let setting = Setting::from_text(section, key, value, Source::Flag(format!("--set {section}.{key}")));
+        // Both as it was written and as YAML understands it.
+        if passwords::has_password(value) || setting.value.as_str().is_some_and(passwords::has_password) {
             let variable = format!("FARCALL_{}__{}", section.to_uppercase(), key.to_uppercase());
             return Err(ConfigError::Password { section: section.to_owned(), key: key.to_owned(), variable });
         }
-        Ok(Setting::from_text(section, key, value, Source::Flag(format!("--set {section}.{key}"))))
+        Ok(setting)
     }
 }
 
@@ -169,7 +171,7 @@ impl Loaded {
             Err(error) => Err(ConfigError::Value {
                 source_of_it: source,
                 name,
-                error: passwords::hide(&error.to_string()),
+                error: passwords::hide_in_lines(&error.to_string()),
             }),
         }
     }
@@ -224,7 +226,8 @@ fn read(path: &Path) -> Result<Vec<Setting>, ConfigError> {
         Err(error) => return Err(ConfigError::Read { path: path.to_owned(), error }),
     };
     // It may show lines of the file.
-    let refused = |error: String| ConfigError::File { path: path.to_owned(), error: passwords::hide(&error) };
+    let refused =
+        |error: String| ConfigError::File { path: path.to_owned(), error: passwords::hide_in_lines(&error) };
     let document: Value = match text.trim().is_empty() {
         true => Value::Null,
         false => serde_saphyr::from_str(&text).map_err(|error| refused(error.to_string()))?,
@@ -352,6 +355,24 @@ mod tests {
             assert!(load(text, Vec::new()).is_err(), "{text:?}");
         }
         assert!(refused("tls:\n  key: a\n", Vec::new()).contains("tls.certificate"));
+    }
+
+    #[test]
+    fn a_password_is_shown_nowhere() {
+        for url in
+            ["postgres://farcall:it's@db/farcall", "postgres://farcall:S e\"c@db/farcall?password=p@ss"]
+        {
+            let loaded =
+                load("", environment(&[("FARCALL_STORE__URL", &format!("'{}'", url.replace('\'', "''")))]));
+            let loaded = loaded.unwrap();
+            assert_eq!(loaded.config.store.url.as_deref(), Some(url));
+            let shown = format!("{:?} {:?}", loaded.values(), loaded.config);
+            assert!(!["it's", "S e", "p@ss"].iter().any(|password| shown.contains(password)), "{shown}");
+            let refused = Setting::from_flag(&format!("store.url={url}")).unwrap_err();
+            assert!(matches!(refused, ConfigError::Password { .. }), "{refused}");
+        }
+        let escaped = Setting::from_flag(r#"store.url="postgres:\/\/farcall:secret@db/farcall""#);
+        assert!(matches!(escaped, Err(ConfigError::Password { .. })), "{escaped:?}");
     }
 
     #[test]
