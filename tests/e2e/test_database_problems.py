@@ -192,7 +192,7 @@ def test_the_password_is_shown_nowhere(testbed, run, server):
     # The command line is for everybody to see.
     status, said = run(url, f"config print --set store.url={url}")
     assert status == 1 and "--set store.url: it holds a password" in said and "FARCALL_STORE__URL" in said
-    # A mistake in the file is shown with its line.
+    # A mistake in the file is shown with its place, not with its line.
     (service.data / "farcall.yaml").write_text(f"store: {{url: 'postgres://farcall:{PASSWORD}@h/d', urll: [}}\n")
     done = subprocess.run([binary("farcall"), "config", "check", "--data-dir", service.data], env=testbed.environment(), capture_output=True, text=True)
     assert done.returncode == 1 and PASSWORD not in done.stderr, done.stderr

@@ -225,12 +225,15 @@ fn read(path: &Path) -> Result<Vec<Setting>, ConfigError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(ConfigError::Read { path: path.to_owned(), error }),
     };
-    // It may show lines of the file.
+    // It may show values of the file.
     let refused =
         |error: String| ConfigError::File { path: path.to_owned(), error: passwords::hide_in_lines(&error) };
     let document: Value = match text.trim().is_empty() {
         true => Value::Null,
-        false => serde_saphyr::from_str(&text).map_err(|error| refused(error.to_string()))?,
+        // An error says the line and the column. It does not show the line, which may be cropped to the end of a password, with
+        // nothing left of the URL before it.
+        false => serde_saphyr::from_str_with_options(&text, serde_saphyr::options! { with_snippet: false })
+            .map_err(|error| refused(error.to_string()))?,
     };
     let sections = match document {
         Value::Null => return Ok(Vec::new()),
@@ -373,6 +376,11 @@ mod tests {
         }
         let escaped = Setting::from_flag(r#"store.url="postgres:\/\/farcall:secret@db/farcall""#);
         assert!(matches!(escaped, Err(ConfigError::Password { .. })), "{escaped:?}");
+        // An error in a long line, with the password near it and the scheme far away.
+        let name = "u".repeat(100);
+        let line = format!("store: {{url: 'postgres://{name}:secret@db/farcall', urll: [}}\n");
+        let error = load(&line, Vec::new()).unwrap_err().to_string();
+        assert!(error.contains("line 1") && !error.contains("secret"), "{error}");
     }
 
     #[test]
