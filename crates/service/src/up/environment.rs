@@ -11,6 +11,9 @@ use super::service::ServiceAddresses;
 use super::{ClientIdentity, UpDirectory};
 use crate::client_side::environment::{NotAService, ServiceUrl, Variables};
 
+/// The variable with the service's database, and perhaps its password. It is the service's alone.
+const DATABASE_URL: &str = "FARCALL_STORE__URL";
+
 /// The variables and their values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Environment(Variables);
@@ -45,6 +48,8 @@ impl Environment {
     /// For COMMAND or the endpoint.
     pub fn apply(&self, command: &mut tokio::process::Command) {
         self.0.apply(command, None);
+        // Whatever runs tasks hands its environment down to them.
+        command.env_remove(DATABASE_URL);
     }
 }
 
@@ -68,7 +73,7 @@ mod tests {
     use super::*;
     use crate::client_side::environment::Proxies;
 
-    fn script(http: &str) -> String {
+    fn environment(http: &str) -> Environment {
         let addresses =
             ServiceAddresses { http: http.parse().unwrap(), amqp: "127.0.0.1:5672".parse().unwrap() };
         let identity = ClientIdentity {
@@ -81,12 +86,12 @@ mod tests {
         let variables = reach(addresses).unwrap().through(proxy, &Proxies::default());
         let mut environment = Environment::new(variables, addresses, &identity, &up_directory);
         environment.endpoint("e58b2276-b397-4246-b1a2-607d8e3b5838".parse().unwrap());
-        environment.script()
+        environment
     }
 
     #[test]
     fn what_a_shell_evaluates() {
-        insta::assert_snapshot!(script("127.0.0.1:5000"), @r"
+        insta::assert_snapshot!(environment("127.0.0.1:5000").script(), @r"
         export GLOBUS_SDK_ENVIRONMENT='local'
         export GLOBUS_SDK_SERVICE_URL_AUTH='http://127.0.0.1:5000/'
         export FARCALL_SERVICE_URL='http://127.0.0.1:5000'
@@ -101,6 +106,15 @@ mod tests {
     }
 
     #[test]
+    fn the_database_is_not_handed_down() {
+        let mut command = tokio::process::Command::new("true");
+        command.env(DATABASE_URL, "postgres://farcall:secret@db/farcall");
+        environment("127.0.0.1:5000").apply(&mut command);
+        let variables: Vec<_> = command.as_std().get_envs().collect();
+        assert!(variables.contains(&(DATABASE_URL.as_ref(), None)), "{variables:?}");
+    }
+
+    #[test]
     fn the_client_is_led_to_the_address_that_the_service_listens_on() {
         let table = [
             ("127.0.0.2:5000", "http://127.0.0.2:5000"),
@@ -110,7 +124,7 @@ mod tests {
             ("[::]:5999", "http://[::1]:5999"),
         ];
         for (listening, url) in table {
-            let script = script(listening);
+            let script = environment(listening).script();
             assert!(script.contains(&format!("export FARCALL_SERVICE_URL='{url}'\n")), "{script}");
         }
     }

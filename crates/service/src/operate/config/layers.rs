@@ -44,8 +44,9 @@ pub enum ConfigError {
     #[error("{0}: expected SECTION.KEY=VALUE")]
     Flag(String),
     #[error(
-        "--set {section}.{key}: it holds a password, which every user of this machine could see: put it into farcall.yaml or \
-         {variable}, or leave it out and have it in ~/.pgpass of the service's user"
+        "--set {section}.{key}: it holds a password, which every user of this machine could see: leave it out and have it in \
+         ~/.pgpass of the service's user (mode 0600), or put the whole into farcall.yaml or {variable} (in a systemd unit by \
+         EnvironmentFile=, since everybody can read Environment=)"
     )]
     Password { section: String, key: String, variable: String },
     #[error(transparent)]
