@@ -33,6 +33,13 @@ def test_systemd_finds_nothing_to_say(tmp_path):
     assert verified(here(tmp_path)) == (0, [])
 
 
+def test_the_service_is_started_again_without_end():
+    """A database server may be away for longer than the five starts that systemd permits in ten seconds by default."""
+    unit = UNIT.read_text()
+    assert "\nStartLimitIntervalSec=0\n" in unit.split("[Service]")[0]
+    assert {("Restart", "on-failure"), ("RestartSec", "5")} <= set(settings(unit))
+
+
 def test_the_service_is_exposed_little(tmp_path):
     command = ["systemd-analyze", "security", "--offline=true", "--no-pager", here(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
