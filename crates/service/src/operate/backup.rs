@@ -33,6 +33,10 @@ pub enum BackupError {
     NoBackup(PathBuf),
     #[error("{0} holds a service's data already: restore into an empty directory")]
     Occupied(PathBuf),
+    #[error(
+        "{0} is there already and differs from the backup's, and nothing is overwritten: restore into an empty directory"
+    )]
+    Overwritten(PathBuf),
     #[error("the backup {backup} lacks the payload {missing}")]
     Incomplete { backup: PathBuf, missing: String },
     #[error("cannot use {path}: {error}")]
@@ -119,6 +123,7 @@ pub async fn restore(from: &Path, root: &Path, settings: &StoreSettings) -> Resu
     if database.symlink_metadata().is_ok() {
         return Err(BackupError::Occupied(data.root().to_owned()));
     }
+    refuse_other_keys(from, data.root())?;
     let target = match database::address(&data, settings)? {
         DatabaseAddress::Sqlite(_) => None,
         address => Some(EmptyDatabase::open(&address).await?),
@@ -165,21 +170,47 @@ pub async fn restore(from: &Path, root: &Path, settings: &StoreSettings) -> Resu
     Ok(Copied { tasks, files: files.len() })
 }
 
+/// Fails if a key or certificate of the backup `from` would replace another one in `to`: it may be that of a service whose
+/// database is elsewhere. Those of the same content are left from a restore that failed.
+fn refuse_other_keys(from: &Path, to: &Path) -> Result<(), BackupError> {
+    for directory in BESIDE {
+        let (from, to) = (from.join(directory), to.join(directory));
+        for name in files_in(&from)? {
+            let (from, to) = (from.join(&name), to.join(&name));
+            match fs::read(&to) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Ok(content) if content == at(&from, fs::read(&from))? => {}
+                Ok(_) => return Err(BackupError::Overwritten(to)),
+                Err(error) => return Err(BackupError::File { path: to, error }),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The directories of keys and of certificates.
+const BESIDE: [&str; 2] = ["keys", "tls"];
+
+/// The names of the files in `directory`; none if it is not there.
+fn files_in(directory: &Path) -> Result<BTreeSet<OsString>, BackupError> {
+    if !directory.is_dir() {
+        return Ok(BTreeSet::new());
+    }
+    let names: io::Result<Vec<OsString>> =
+        fs::read_dir(directory).and_then(|all| all.map(|it| Ok(it?.file_name())).collect());
+    Ok(at(directory, names)?.into_iter().filter(|name| directory.join(name).is_file()).collect())
+}
+
 /// Copies what lies beside database and payloads: keys, certificates, and the configuration, unless there is one.
 fn copy_all(from: &Path, to: &Path) -> Result<(), BackupError> {
-    for directory in ["keys", "tls"] {
+    for directory in BESIDE {
         let (from, to) = (from.join(directory), to.join(directory));
         if !from.is_dir() {
             continue;
         }
         private(&to)?;
-        let names: BTreeSet<OsString> =
-            at(&from, fs::read_dir(&from).and_then(|all| all.map(|it| Ok(it?.file_name())).collect()))?;
-        for name in names {
-            let (from, to) = (from.join(&name), to.join(&name));
-            if from.is_file() {
-                at(&from, copy(&from, &to))?;
-            }
+        for name in files_in(&from)? {
+            at(&from, copy(&from.join(&name), &to.join(&name)))?;
         }
         at(&to, synced(&to))?;
     }
@@ -210,4 +241,32 @@ fn at<T>(path: &Path, done: io::Result<T>) -> Result<T, BackupError> {
 
 fn within(directory: &Path, file: FileId) -> PathBuf {
     directory.join(file.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_keys_of_a_service_whose_database_is_elsewhere_stay() {
+        let outside = tempfile::tempdir().unwrap();
+        let (backup, data) = (outside.path().join("backup"), outside.path().join("data"));
+        // As a service leaves it: without a database, with its keys and its lock.
+        let directory = Directory::prepare(&data).unwrap();
+        drop(directory.lock().unwrap());
+        for (root, content) in [(&backup, "the backup's"), (&data, "the service's")] {
+            fs::create_dir_all(root.join("keys")).unwrap();
+            fs::write(root.join("keys/id-token.pem"), content).unwrap();
+        }
+        fs::write(backup.join("farcall.db"), "").unwrap();
+        let refused = restore(&backup, &data, &StoreSettings::default()).await.unwrap_err();
+        let key = directory.keys().join("id-token.pem");
+        assert!(matches!(&refused, BackupError::Overwritten(path) if *path == key), "{refused}");
+        assert_eq!(fs::read_to_string(&key).unwrap(), "the service's");
+        assert!(!data.join("farcall.db").exists() && !data.join("farcall.restored").exists());
+
+        // What a restore that failed has left is no obstacle.
+        fs::write(&key, "the backup's").unwrap();
+        refuse_other_keys(&backup, &data).unwrap();
+    }
 }
