@@ -1,14 +1,16 @@
 //! The command `farcall store copy`: copies a service's data from SQLite to PostgreSQL, or back.
 
+use std::str::FromStr;
+
 use clap::{Args, Subcommand};
 use comfy_table::{CellAlignment, Table};
 
 use super::console::say;
 use super::{DataDirectory, Settings};
-use crate::operate::config::{Loaded, Source};
+use crate::operate::config::{Loaded, Source, passwords};
 use crate::operate::data_directory::Directory;
 use crate::operate::store_copy::{self, Destination, StoreCopy};
-use store::DatabaseAddress;
+use store::{DatabaseAddress, UrlError};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StoreCommand {
@@ -23,16 +25,41 @@ pub(super) enum StoreCommand {
 pub(super) struct Copy {
     /// `postgres://USER@HOST:PORT/DATABASE`, or `sqlite` for farcall.db in the data directory.
     #[arg(long, value_name = "DATABASE")]
-    to: Destination,
+    to: To,
     #[command(flatten)]
     directory: DataDirectory,
     #[command(flatten)]
     settings: Settings,
 }
 
+/// The value of `--to`.
+#[derive(Clone, Debug)]
+enum To {
+    Database(Destination),
+    /// It is refused. Not while arguments are parsed: that error would show it.
+    WithPassword,
+}
+
+impl FromStr for To {
+    type Err = UrlError;
+
+    fn from_str(text: &str) -> Result<To, UrlError> {
+        match passwords::has_password(text) {
+            true => Ok(To::WithPassword),
+            false => Ok(To::Database(text.parse()?)),
+        }
+    }
+}
+
 impl StoreCommand {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let StoreCommand::Copy(Copy { to, directory, settings }) = self;
+        let To::Database(to) = to else {
+            anyhow::bail!(
+                "--to: it holds a password, which every user of this machine could see: leave it out and have it in ~/.pgpass of \
+                 the user who runs this, in the file that PGPASSFILE names, or in the variable PGPASSWORD"
+            )
+        };
         let directory = Directory::open(&directory.data_dir)?;
         let loaded = settings.load(&directory.configuration())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -82,4 +109,33 @@ fn url_source(loaded: &Loaded) -> Source {
     let mut values = loaded.values().into_iter();
     let url = values.find(|(section, key, ..)| (*section, *key) == ("store", "url"));
     url.map_or(Source::Default, |(.., source)| source)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(subcommand)]
+        command: StoreCommand,
+    }
+
+    #[test]
+    fn a_password_on_the_command_line_is_refused_and_not_shown() {
+        let run = |to: &str| {
+            let line = Line::try_parse_from(["store", "copy", "--data-dir", "none", "--to", to]);
+            line.map_err(anyhow::Error::from).and_then(|line| line.command.run()).unwrap_err().to_string()
+        };
+        for to in
+            ["postgres://u:hunter2@h/d", "postgres://u@h/d?password=hunter2", "postgres://u:hunter2@h/?x=y"]
+        {
+            let refused = run(to);
+            assert!(refused.contains("it holds a password") && refused.contains("PGPASSFILE"), "{refused}");
+            assert!(!refused.contains("hunter2"), "{refused}");
+        }
+        assert!(!run("postgres://u@h/d").contains("password"));
+    }
 }

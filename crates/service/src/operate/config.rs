@@ -6,7 +6,7 @@
 //! is worse than none.
 
 pub mod layers;
-mod passwords;
+pub(crate) mod passwords;
 mod problems;
 
 use std::fmt;

@@ -36,7 +36,7 @@ pub(super) fn hide_in_lines(text: &str) -> String {
 }
 
 /// Whether the URL holds a password.
-pub(super) fn has_password(url: &str) -> bool {
+pub(crate) fn has_password(url: &str) -> bool {
     hide(url) != url
 }
 
