@@ -17,7 +17,8 @@ CHECKS = ("config check", "doctor", "serve")
 
 @pytest.fixture(scope="module")
 def server():
-    with Postgres("problems") as server:
+    # With fsync: its absence would be a problem of its own.
+    with Postgres("problems", durable=True) as server:
         server.execute(f"CREATE ROLE farcall LOGIN PASSWORD '{PASSWORD}'")
         # Who has no password is let in as before.
         access = server.data / "pg_hba.conf"
@@ -161,6 +162,23 @@ def test_a_clock_that_is_apart(run, server):
     slightly = "warning  database: the database server's clock is 59 s ahead of this machine's"
     assert warned in said or slightly in said, said
     assert "-> run a time service, such as chrony, on both machines" in said
+
+
+def test_a_database_that_does_not_wait_for_the_disk(run, server):
+    def warned(url, named, remedy):
+        for command in ("config check", "doctor"):
+            status, said = run(url, command)
+            assert status == 0 and named in said and remedy in said.split(named, 1)[1], f"{command}: {said}"
+
+    url = server.create("hasty")
+    server.execute("ALTER DATABASE hasty SET synchronous_commit = off")
+    warned(url, "synchronous_commit is off for the database user postgres", "-> ALTER ROLE postgres RESET synchronous_commit")
+    server.execute("ALTER DATABASE hasty RESET synchronous_commit")
+    for command in ("config check", "doctor"):
+        status, said = run(url, command)
+        assert status == 0 and "synchronous_commit" not in said and "fsync" not in said, f"{command}: {said}"
+    with Postgres("unsafe") as other:
+        warned(other.create("unsafe"), f"fsync is off on the database server at 127.0.0.1:{other.port}", "-> set fsync = on")
 
 
 @pytest.mark.parametrize(

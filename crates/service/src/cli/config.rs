@@ -3,11 +3,11 @@
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::console::say;
+use super::console::{complain, say};
 use super::{DataDirectory, Settings};
 use crate::operate::config::ConfigError;
 use crate::operate::data_directory::{self, Directory};
-use crate::operate::start_problems;
+use crate::operate::start_problems::{self, StartProblem};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
@@ -45,8 +45,14 @@ impl ConfigCommand {
             let mut found = start_problems::find(&loaded.config, &root, log.as_deref(), runs);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             found.extend(runtime.block_on(start_problems::in_database(&loaded.config, runs)));
-            if !found.is_empty() {
-                return refused(found.iter().map(|it| format!("{it}\n    -> {}", it.remedy())).collect());
+            let (warnings, problems): (Vec<_>, Vec<_>) =
+                found.into_iter().partition(StartProblem::is_warning);
+            let with_remedy = |it: &StartProblem| format!("{it}\n    -> {}", it.remedy());
+            for warning in &warnings {
+                complain(format_args!("warning: {}", with_remedy(warning)));
+            }
+            if !problems.is_empty() {
+                return refused(problems.iter().map(with_remedy).collect());
             }
             say("The configuration is right.")?;
             return Ok(());

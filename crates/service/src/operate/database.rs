@@ -50,6 +50,14 @@ pub enum DatabaseProblem {
     },
     /// By so much the server's clock is ahead of ours; behind, if negative.
     Clock(SignedDuration),
+    /// `fsync` is off.
+    NoFsync {
+        at: String,
+    },
+    /// `synchronous_commit` is off.
+    AsynchronousCommit {
+        user: String,
+    },
 }
 
 /// Looks at the PostgreSQL database at `url`, and changes nothing. A service that `runs` holds its lock and its connections.
@@ -69,16 +77,36 @@ pub async fn inspect(url: &str, runs: bool) -> Result<(Inspection, Vec<DatabaseP
         let left = found.connections_left;
         problems.push(DatabaseProblem::FewConnections { at: found.at.clone(), left });
     }
-    if found.clock_ahead.abs() > CLOCK_APART {
-        problems.push(DatabaseProblem::Clock(found.clock_ahead));
-    }
+    problems.extend(warnings(&found));
     Ok((found, problems))
+}
+
+/// What does not keep the service from starting.
+fn warnings(found: &Inspection) -> Vec<DatabaseProblem> {
+    let mut warnings = Vec::new();
+    if found.clock_ahead.abs() > CLOCK_APART {
+        warnings.push(DatabaseProblem::Clock(found.clock_ahead));
+    }
+    if !found.fsync {
+        warnings.push(DatabaseProblem::NoFsync { at: found.at.clone() });
+    }
+    if !found.synchronous_commit {
+        warnings.push(DatabaseProblem::AsynchronousCommit { user: found.user.clone() });
+    }
+    warnings
 }
 
 impl DatabaseProblem {
     /// Whether the service starts all the same.
     pub fn is_warning(&self) -> bool {
-        matches!(self, DatabaseProblem::Clock(_))
+        match self {
+            DatabaseProblem::Clock(_)
+            | DatabaseProblem::NoFsync { .. }
+            | DatabaseProblem::AsynchronousCommit { .. } => true,
+            DatabaseProblem::Store(_)
+            | DatabaseProblem::NoRight { .. }
+            | DatabaseProblem::FewConnections { .. } => false,
+        }
     }
 
     /// What to do about it.
@@ -93,6 +121,13 @@ impl DatabaseProblem {
                 "run a time service, such as chrony, on both machines: ends of logins and of tasks go by this machine's clock"
                     .to_owned()
             }
+            DatabaseProblem::NoFsync { .. } => {
+                "set fsync = on in the server's postgresql.conf, and reload it".to_owned()
+            }
+            DatabaseProblem::AsynchronousCommit { user } => format!(
+                "ALTER ROLE {user} RESET synchronous_commit, the same with ALTER DATABASE, or set it to on in the server's \
+                 postgresql.conf, and reload it"
+            ),
         }
     }
 }
@@ -118,6 +153,16 @@ impl fmt::Display for DatabaseProblem {
                     ahead.abs().as_secs()
                 )
             }
+            DatabaseProblem::NoFsync { at } => write!(
+                f,
+                "fsync is off on the database server at {at}: if its machine crashes, tasks and results that the service has \
+                 accepted are lost, or the whole database"
+            ),
+            DatabaseProblem::AsynchronousCommit { user } => write!(
+                f,
+                "synchronous_commit is off for the database user {user}: farcall turns it on in its own sessions, because tasks \
+                 and results that it has accepted could be lost"
+            ),
         }
     }
 }
@@ -184,14 +229,19 @@ pub async fn open(directory: &Directory, settings: &StoreSettings) -> Result<Sto
         Some(url) => {
             let servers = Servers::from_str(url)?;
             let store = Store::open_postgres(&servers, &directory.payloads(), Sharing::Alone).await?;
-            let ahead = servers.inspect(clock::now).await.map(|found| found.clock_ahead);
-            if let Ok(ahead) = ahead
-                && ahead.abs() > CLOCK_APART
-            {
-                tracing::warn!(
-                    ahead_s = ahead.as_secs(),
-                    "the database server's clock differs from this machine's: run a time service on both"
-                );
+            // If it cannot be inspected, whoever uses the store learns why.
+            let found = servers.inspect(clock::now).await;
+            for problem in found.iter().flat_map(warnings) {
+                match problem {
+                    DatabaseProblem::Clock(ahead) => tracing::warn!(
+                        ahead_s = ahead.as_secs(),
+                        "the database server's clock differs from this machine's: run a time service on both"
+                    ),
+                    problem => tracing::warn!(
+                        remedy = problem.remedy(),
+                        "the database is not set up to keep what is committed: {problem}"
+                    ),
+                }
             }
             Ok(store)
         }

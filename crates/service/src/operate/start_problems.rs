@@ -54,14 +54,14 @@ pub fn find(config: &Config, root: &Path, log: Option<&str>, runs: bool) -> Vec<
     found
 }
 
-/// Looks at the database, if it is on a server. While the service `runs`, it uses it itself.
+/// Looks at the database, if it is on a server, and returns warnings as well. While the service `runs`, it uses it itself.
 pub async fn in_database(config: &Config, runs: bool) -> Vec<StartProblem> {
     let Some(url) = &config.store.url else { return Vec::new() };
     let problems = match database::inspect(url, runs).await {
         Ok((_, problems)) => problems,
         Err(problem) => vec![problem],
     };
-    problems.into_iter().filter(|problem| !problem.is_warning()).map(StartProblem::Database).collect()
+    problems.into_iter().map(StartProblem::Database).collect()
 }
 
 /// Finds the problems with files.
@@ -102,6 +102,11 @@ pub fn ports(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<(SocketAddr
 }
 
 impl StartProblem {
+    /// Whether the service starts all the same.
+    pub fn is_warning(&self) -> bool {
+        matches!(self, StartProblem::Database(problem) if problem.is_warning())
+    }
+
     /// What to do about it.
     pub fn remedy(&self) -> String {
         match self {

@@ -295,3 +295,23 @@ async fn a_lock_that_another_holds_is_refused_in_time_whatever_its_key() {
         assert!(matches!(refused, Ok(Err(StoreError::InUse(_)))), "{key}: {refused:?}");
     }
 }
+
+#[tokio::test]
+async fn a_commit_waits_for_the_disk_whatever_the_database_says() {
+    let Some(database) = database().await else { return };
+    let name = database.url().unwrap().rsplit_once('/').unwrap().1.to_owned();
+    for (set, ours) in [("off", "on"), ("local", "local"), ("remote_write", "remote_write"), ("on", "on")] {
+        let alter = format!("ALTER DATABASE {name} SET synchronous_commit = '{set}'");
+        sqlx::raw_sql(AssertSqlSafe(alter)).execute(&mut session(&database).await).await.unwrap();
+        let servers: Servers = database.url().unwrap().parse().unwrap();
+        let mut writer = servers.session(1, Duration::from_secs(1)).await.unwrap();
+        let seen: String =
+            sqlx::query_scalar("SHOW synchronous_commit").fetch_one(&mut writer.connection).await.unwrap();
+        assert_eq!(seen, ours, "{set}");
+        writer.connection.close().await.unwrap();
+        let found = servers.inspect(|| NOW).await.unwrap();
+        assert_eq!(found.synchronous_commit, set != "off", "{set}");
+        let fsync = "SELECT (current_setting('fsync') = 'on')::int::bigint";
+        assert_eq!(found.fsync, number(&mut session(&database).await, fsync).await == 1);
+    }
+}

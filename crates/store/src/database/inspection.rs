@@ -24,6 +24,10 @@ pub struct Inspection {
     pub user: String,
     /// Whether the user may make the tables that are missing.
     pub may_create: bool,
+    /// `fsync`: whether what is committed survives a crash of the server's machine.
+    pub fsync: bool,
+    /// Whether a commit waits for the disk, as the server, the database or the user has it. (Sessions of ours always do.)
+    pub synchronous_commit: bool,
 }
 
 /// The schema of a database.
@@ -71,6 +75,8 @@ async fn inspect(
     let row = sqlx::query(
         "SELECT current_setting('server_version') AS version, current_user::text AS user_name, \
          coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_create, \
+         current_setting('fsync') = 'on' AS fsync, \
+         (SELECT reset_val <> 'off' FROM pg_settings WHERE name = 'synchronous_commit') AS synchronous_commit, \
          to_regclass('_sqlx_migrations') IS NOT NULL AS has_schema, \
          EXISTS (SELECT 1 FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted \
             AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
@@ -123,5 +129,7 @@ async fn inspect(
         connections_left,
         user: row.try_get("user_name")?,
         may_create: row.try_get("may_create")?,
+        fsync: row.try_get("fsync")?,
+        synchronous_commit: row.try_get("synchronous_commit")?,
     })
 }

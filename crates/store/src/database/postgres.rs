@@ -281,6 +281,7 @@ impl Servers {
             let mut connection = server.connect().await?;
             let row = sqlx::query(
                 "SELECT pg_is_in_recovery() AS recovery, current_setting('server_encoding') AS encoding, \
+                 current_setting('synchronous_commit') = 'off' AS asynchronous, \
                  current_setting('server_version_num')::int AS version, pg_backend_pid() AS process, \
                  current_setting('transaction_read_only')::boolean AS read_only, \
                  CASE WHEN NOT pg_is_in_recovery() \
@@ -288,6 +289,11 @@ impl Servers {
             )
             .fetch_one(&mut connection)
             .await?;
+            // What is answered has to be on disk. Everything but `off` waits for the primary's disk; whether a standby is waited
+            // for is the operator's choice.
+            if row.try_get("asynchronous")? {
+                sqlx::raw_sql("SET synchronous_commit = 'on'").execute(&mut connection).await?;
+            }
             Ok((connection, row))
         };
         let connected = timeout(CONNECT, connecting).await.unwrap_or_else(|_| Err(silent()));
