@@ -95,7 +95,7 @@ def test_out_of_connections(run, server, limited):
         if left is None:
             refused(run, url, f"the database server at 127.0.0.1:{server.port} has no connection left", remedy)
         else:
-            problem = f"has {left} connections left for this user, and farcall needs 9"
+            problem = f"has {left} connections left for this user, and farcall needs 10"
             refused(run, url, problem, remedy, ("config check", "doctor"))
 
 

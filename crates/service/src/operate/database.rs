@@ -168,7 +168,7 @@ impl fmt::Display for DatabaseProblem {
 }
 
 const MORE_CONNECTIONS: &str = "close other programs' connections, or raise max_connections in postgresql.conf, or the CONNECTION LIMIT of the \
-     role or the database: farcall needs 9";
+     role or the database: farcall needs 10";
 const CREATE: &str = "make the service's user the owner of its database: CREATE DATABASE farcall OWNER farcall ENCODING 'UTF8' TEMPLATE \
      template0";
 

@@ -24,8 +24,9 @@ const FURTHER: Duration = Duration::from_millis(500);
 /// How long a service that starts waits for what another left locked: longer than a server takes to notice that a client has
 /// gone.
 const LOCKED_AT_START: Duration = Duration::from_secs(35);
-/// How many connections a service needs: its readers', and the one that writes.
-pub const CONNECTIONS: i64 = postgres_readers::MOST as i64 + 1;
+/// How many connections a service needs: its readers', the one that writes, and one that takes over from it while the server has
+/// not noticed that the old one is gone, or that asks the server for its clock.
+pub const CONNECTIONS: i64 = postgres_readers::MOST as i64 + 2;
 /// How many numbers of outbox rows are left out when another server takes over: more than one that was behind can have missed.
 const SKIPPED: i64 = 1_000_000;
 /// The advisory lock of an installation: the service that holds it is the only one. (The bytes of `farcall` as a number.)
