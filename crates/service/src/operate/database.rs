@@ -115,7 +115,7 @@ impl DatabaseProblem {
             DatabaseProblem::Store(error) => {
                 remedy_of(error).unwrap_or_else(|| "look into the database server's log".to_owned())
             }
-            DatabaseProblem::NoRight { .. } => CREATE.to_owned(),
+            DatabaseProblem::NoRight { user } => own(user),
             DatabaseProblem::FewConnections { .. } => MORE_CONNECTIONS.to_owned(),
             DatabaseProblem::Clock(_) => {
                 "run a time service, such as chrony, on both machines: ends of logins and of tasks go by this machine's clock"
@@ -169,8 +169,12 @@ impl fmt::Display for DatabaseProblem {
 
 const MORE_CONNECTIONS: &str = "close other programs' connections, or raise max_connections in postgresql.conf, or the CONNECTION LIMIT of the \
      role or the database: farcall needs 10";
-const CREATE: &str = "make the service's user the owner of its database: CREATE DATABASE farcall OWNER farcall ENCODING 'UTF8' TEMPLATE \
-     template0";
+const CREATE: &str = "CREATE DATABASE farcall OWNER farcall ENCODING 'UTF8' TEMPLATE template0";
+
+/// For a database that is there and belongs to another user.
+fn own(user: &str) -> String {
+    format!("make the service's user the owner of its database: ALTER DATABASE name OWNER TO {user}")
+}
 
 fn with_remedy(error: &StoreError) -> String {
     match remedy_of(error) {
@@ -192,14 +196,15 @@ fn remedy_of(error: &StoreError) -> Option<String> {
              the database or the role"
             .to_owned(),
         StoreError::NoConnections(..) => MORE_CONNECTIONS.to_owned(),
-        StoreError::Refused(..) => "correct the user and the password in store.url, and look whether the server's pg_hba.conf lets this \
-             machine connect"
+        StoreError::Refused(..) => "correct the user and the password in store.url, or in .pgpass (mode 0600, of the user who runs \
+             farcall), and look whether the server's pg_hba.conf lets this machine connect"
             .to_owned(),
         StoreError::NoDatabase(..) => {
-            format!("correct the name in store.url, or make it: {}", CREATE.split_once(": ").map_or(CREATE, |it| it.1))
+            format!("correct the name in store.url, or make it: {CREATE}")
         }
-        StoreError::NoRight(_) => CREATE.to_owned(),
-        StoreError::Encoding(_) => "make another database: CREATE DATABASE farcall OWNER farcall ENCODING 'UTF8' TEMPLATE template0"
+        StoreError::NoRight(_) => own("user"),
+        StoreError::Encoding(_) => "create another one and name it in store.url: CREATE DATABASE another OWNER farcall ENCODING 'UTF8' \
+             TEMPLATE template0"
             .to_owned(),
         StoreError::OldServer(_) => "upgrade the database server".to_owned(),
         StoreError::OtherSchema(_) => "give farcall a database of its own, or run the version that made this one".to_owned(),
