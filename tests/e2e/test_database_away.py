@@ -77,5 +77,5 @@ def test_nothing_is_lost(testbed, postgres):
     until(endpoint.online, "the endpoint is online", 60)
     assert ask(service.origin() + "/readyz")[0] == 200
     log = service.process.output()
-    assert 1 <= log.count("the database is away") <= 2, log
+    assert 1 <= log.count("the database cannot be used") <= 2, log
     assert log.count(" ERROR ") < 15, log

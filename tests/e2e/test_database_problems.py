@@ -103,7 +103,7 @@ def test_an_encoding_that_cannot_hold_everything(run, server):
     for encoding in ("SQL_ASCII", "LATIN1"):
         server.execute(f"CREATE DATABASE of_{encoding} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
         url = server.url(f"of_{encoding.lower()}")
-        refused(run, url, f"the database's encoding is {encoding}, and has to be UTF8", "ENCODING 'UTF8' TEMPLATE template0")
+        refused(run, url, f"the database's encoding is {encoding}, and has to be UTF8", "-> create another one and name it in store.url: CREATE DATABASE")
 
 
 def test_no_such_database_user_or_password(run, server):
@@ -112,7 +112,7 @@ def test_no_such_database_user_or_password(run, server):
     for user in ("nobody", "farcall", "farcall:" + PASSWORD[::-1]):
         url = f"postgres://{user}@{at}/postgres"
         if user == "nobody":
-            problem, remedy = f"the database server at {at} does not let this user in", "-> correct the user and the password in store.url"
+            problem, remedy = f"the database server at {at} does not let this user in", "-> correct the user and the password in store.url, or in .pgpass (mode 0600"
         else:
             problem, remedy = f"the database server at {at} does not let this user in", "pg_hba.conf"
         refused(run, url, problem, remedy)
@@ -120,7 +120,7 @@ def test_no_such_database_user_or_password(run, server):
 
 def test_a_user_who_may_make_no_tables(run, server):
     url = server.create("anothers").replace("postgres@", f"farcall:{PASSWORD}@")
-    remedy = "-> make the service's user the owner of its database: CREATE DATABASE farcall OWNER farcall"
+    remedy = "-> make the service's user the owner of its database: ALTER DATABASE name OWNER TO "
     refused(run, url, "the database user farcall may not make tables", remedy, ("config check", "doctor"))
     refused(run, url, "the database user lacks a right: permission denied for schema public", remedy, ("serve",))
 
@@ -220,7 +220,7 @@ def test_the_password_is_shown_nowhere(testbed, run, server):
     server.execute("ALTER ROLE farcall PASSWORD 'another'")
     server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'farcall'")
     rest = service.rest()
-    until(lambda: not _answers(rest) and "the database is away" in service.process.output(), "the outage is logged", 60)
+    until(lambda: not _answers(rest) and "the database cannot be used" in service.process.output(), "the outage is logged", 60)
     server.execute(f"ALTER ROLE farcall PASSWORD '{PASSWORD}'")
     until(lambda: _answers(rest), "the service answers again", 60)
     time.sleep(0.1)

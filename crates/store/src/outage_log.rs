@@ -42,7 +42,7 @@ pub fn logs(error: &StoreError) -> bool {
         tracing::error!(
             %error,
             failures,
-            "the database is away: requests get 503, results wait at their endpoints; this line comes once a minute until it is back"
+            "the database cannot be used: requests get 503, results wait at their endpoints; this line comes once a minute until it can"
         );
     }
     true
