@@ -3,9 +3,12 @@
 //!
 //! The caller checks the [`permissions`](crate::permissions) first.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 use wire::EndpointId;
 
 use crate::dispatch::Dispatch;
@@ -13,8 +16,16 @@ use crate::tasks::ending::end_waiting_at_rest;
 use identity::audit::{self, Initiator};
 use store::{DeleteEndpoint, LockEndpoint, Store, StoreError, UnlockEndpoint, outage_log};
 
-/// The pause after the database was away.
+/// The pause between two attempts to finish a deletion while the database is away, and for how long they are made.
 const PAUSE: Duration = Duration::from_secs(1);
+const REPEATED_FOR: Duration = Duration::from_secs(60 * 60);
+
+/// The deletions that are repeated: endpoints, and the numbers of their credentials.
+static REPEATED: Mutex<BTreeSet<(EndpointId, Option<i64>)>> = Mutex::new(BTreeSet::new());
+
+fn repeated() -> MutexGuard<'static, BTreeSet<(EndpointId, Option<i64>)>> {
+    REPEATED.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The acts, on behalf of one user or operator.
 #[derive(Clone, Copy, Debug)]
@@ -43,22 +54,15 @@ impl EndpointManagement<'_> {
     /// only the manager could start them.
     pub async fn delete(&self, endpoint: EndpointId) -> Result<(), StoreError> {
         audit::administered("endpoint delete", &endpoint.to_string(), self.by);
-        let deletion =
-            Deletion { store: self.store.clone(), dispatch: self.dispatch.cloned(), by: self.by, endpoint };
+        let credential = self.store.endpoint_credential(endpoint).await?;
+        let dispatch = self.dispatch.cloned();
+        let deletion = Deletion { store: self.store.clone(), dispatch, by: self.by, endpoint, credential };
         // A task of its own: it also finishes if the request is cancelled.
         let deleting = tokio::spawn(async move {
             let deleted = deletion.run().await;
             if deleted.as_ref().is_err_and(StoreError::is_outage) {
                 // If the database went away at the commit, the endpoint may be deleted, and must not stay connected.
-                tokio::spawn(async move {
-                    while let Err(error) = deletion.run().await {
-                        if !outage_log::logs(&error) {
-                            tracing::error!(%error, %endpoint, "cannot delete an endpoint");
-                            return;
-                        }
-                        tokio::time::sleep(PAUSE).await;
-                    }
-                });
+                tokio::spawn(deletion.repeat());
             }
             deleted
         });
@@ -106,9 +110,45 @@ struct Deletion {
     dispatch: Option<Dispatch>,
     by: Initiator,
     endpoint: EndpointId,
+    /// The number of its credential when the deletion was asked for.
+    credential: Option<i64>,
 }
 
 impl Deletion {
+    /// Repeats the deletion until it is done. There is one task that does so, however often the same is asked for.
+    async fn repeat(self) {
+        let key = (self.endpoint, self.credential);
+        if !repeated().insert(key) {
+            return;
+        }
+        self.finish(Instant::now() + REPEATED_FOR).await;
+        repeated().remove(&key);
+    }
+
+    async fn finish(&self, until: Instant) {
+        let endpoint = self.endpoint;
+        while let Err(error) = self.run_unless_registered_again().await {
+            if !outage_log::logs(&error) {
+                tracing::error!(%error, %endpoint, "cannot delete an endpoint");
+                return;
+            }
+            if Instant::now() >= until {
+                tracing::error!(%error, %endpoint, "gives up deleting an endpoint: delete it again if it is still there");
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Leaves alone what the owner has registered since the deletion was asked for.
+    async fn run_unless_registered_again(&self) -> Result<(), StoreError> {
+        let registered = self.store.endpoint_credential(self.endpoint).await?;
+        if registered.is_some() && registered != self.credential {
+            return Ok(());
+        }
+        self.run().await
+    }
+
     /// Deletes it, or what is left of it.
     async fn run(&self) -> Result<(), StoreError> {
         let user_endpoints = self.store.user_endpoints(self.endpoint).await?;
@@ -120,5 +160,85 @@ impl Deletion {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use store::secret::Hash;
+    use store::test_database::TestDatabase;
+    use store::{AddClient, Client, Endpoint, RegisterEndpoint, RegistrationResult};
+    use uuid::Uuid;
+    use wire::IdentityId;
+
+    const OWNER: IdentityId = IdentityId::from_uuid(Uuid::from_u128(1));
+    const ENDPOINT: EndpointId = EndpointId::from_uuid(Uuid::from_u128(2));
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    async fn register(store: &Store) -> i64 {
+        let endpoint = Endpoint {
+            id: ENDPOINT,
+            owner: OWNER,
+            name: "ep".into(),
+            display_name: None,
+            multi_user: false,
+            public: false,
+            allowed_functions: None,
+            admins: Vec::new(),
+            is_manager: false,
+            created: NOW,
+            manager: None,
+            broker_at: None,
+        };
+        let register = RegisterEndpoint {
+            endpoint,
+            metadata: Default::default(),
+            choices: None,
+            client: None,
+            token: None,
+            most: 1_000,
+            secret: Hash::of("s"),
+            now: NOW,
+        };
+        match store.write(register).await.unwrap() {
+            RegistrationResult::Credential(number) => number,
+            refused => panic!("{refused:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_repeated_deletion_leaves_an_endpoint_alone_that_was_registered_again() {
+        let database = TestDatabase::new().await;
+        let store = database.open().await;
+        let client = Client {
+            id: OWNER,
+            username: "owner@example.edu".into(),
+            name: "owner".into(),
+            secret: Hash::of("s"),
+            disabled: false,
+            resource_server: None,
+            generation: 0,
+            created: NOW,
+        };
+        store.write(AddClient(client)).await.unwrap();
+        let credential = Some(register(&store).await);
+        let by = Initiator::Identity(OWNER);
+        let deletion = Deletion { store: store.clone(), dispatch: None, by, endpoint: ENDPOINT, credential };
+        deletion.clone().repeat().await;
+        assert_eq!(store.endpoint_credential(ENDPOINT).await.unwrap(), None);
+
+        let again = Some(register(&store).await);
+        deletion.clone().repeat().await;
+        assert_eq!(store.endpoint_credential(ENDPOINT).await.unwrap(), again);
+
+        // While the same deletion is being repeated, a second task does not begin.
+        let deletion = Deletion { credential: again, ..deletion };
+        repeated().insert((ENDPOINT, again));
+        deletion.clone().repeat().await;
+        assert_eq!(store.endpoint_credential(ENDPOINT).await.unwrap(), again);
+        repeated().remove(&(ENDPOINT, again));
+        deletion.repeat().await;
+        assert_eq!(store.endpoint_credential(ENDPOINT).await.unwrap(), None);
     }
 }

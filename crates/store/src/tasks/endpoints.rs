@@ -376,6 +376,15 @@ impl Store {
         row.map(|row| Ok(IdentityId::from_uuid(id(&row, "owner_id")?))).transpose()
     }
 
+    /// The number of the credential that the last registration got. Nothing if it is not registered.
+    pub async fn endpoint_credential(&self, endpoint: EndpointId) -> Result<Option<i64>, StoreError> {
+        let number = query_scalar("SELECT credential FROM endpoints WHERE id = $1")
+            .bind(key(endpoint.as_uuid()))
+            .fetch_optional(&self.readers)
+            .await?;
+        Ok(number)
+    }
+
     /// The metadata of the last registration.
     pub async fn endpoint_metadata(&self, endpoint: EndpointId) -> Result<Metadata, StoreError> {
         let row = query("SELECT metadata_json FROM endpoint_metadata WHERE endpoint_id = $1")
