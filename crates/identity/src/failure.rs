@@ -8,11 +8,8 @@ use crate::IdentityError;
 use crate::end_reason::EndReason;
 use crate::http::interrupted_body::InterruptedBody;
 use crate::projects::ProjectError;
+use crate::store_failure::{RETRY_AFTER, StoreFailure};
 use store::StoreError;
-
-/// When a caller may try again if the service can't answer now, in seconds; and the same while the database is away.
-pub(crate) const RETRY_AFTER: u32 = 2;
-const RETRY_AFTER_OUTAGE: u32 = 5;
 
 #[derive(Debug)]
 pub struct Failure {
@@ -112,26 +109,18 @@ impl Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Failure {
-        match &error {
-            StoreError::Nul => Failure::bad_parameter(
-                "A text holds the character NUL (U+0000), which the service does not store",
-            ),
-            StoreError::TryAgain => {
-                tracing::warn!(%error, "an identity request failed because others were changing the same");
-                Failure::unavailable(
-                    "Others were changing the same, and nothing was done: try again",
-                    RETRY_AFTER,
-                )
+        let failure = StoreFailure::of(&error);
+        let detail = match failure {
+            StoreFailure::Nul => {
+                return Failure::bad_parameter(
+                    "A text holds the character NUL (U+0000), which the service does not store",
+                );
             }
-            _ if store::outage_log::logs(&error) => Failure::unavailable(
-                "The service cannot reach its database: try again in some seconds",
-                RETRY_AFTER_OUTAGE,
-            ),
-            _ => {
-                tracing::error!(%error, "an identity request failed");
-                Failure::unavailable("Try again later", RETRY_AFTER)
-            }
-        }
+            StoreFailure::Conflict => "Others were changing the same, and nothing was done: try again",
+            StoreFailure::Outage => "The service cannot reach its database: try again in some seconds",
+            StoreFailure::Other => "Try again later",
+        };
+        Failure::unavailable(detail, failure.retry_after())
     }
 }
 

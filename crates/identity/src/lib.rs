@@ -15,6 +15,7 @@
 //! | [`projects`] | projects and authentication policies |
 //! | [`routes`] | HTTP, one file per route |
 //! | [`rates`] | rate limits |
+//! | [`store_failure`] | what a caller is told of an error of the store |
 //! | [`end_reason`] | why a token or credential is no longer valid |
 //! | [`cache`] | caches rows of the store for some seconds |
 //! | [`fair_shares`], [`rates`] | how much of a room one holder may take, and how often it may ask |
@@ -52,6 +53,7 @@ pub mod scope;
 pub mod sessions;
 pub mod sign_in_requirements;
 pub mod signing_keys;
+pub mod store_failure;
 pub mod tokens;
 pub mod web;
 

@@ -42,11 +42,11 @@ use super::providers::Upstreams;
 use super::sessions::CurrentSession;
 use super::{Identity, IdentityError};
 use crate::clock;
-use crate::failure::RETRY_AFTER;
 use crate::http::arrival::peer;
 use crate::http::caller_log;
 use crate::http::host_names::{Names, Origin};
 use crate::http::interrupted_body::InterruptedBody;
+use crate::store_failure::StoreFailure;
 use browser::Browser;
 use page::Page;
 use request::{AuthorizeQuery, Fault, Request as Asking};
@@ -132,18 +132,23 @@ impl Web {
                 let page = Page::saying(StatusCode::BAD_REQUEST, "This form cannot be used", text);
                 self.show(page, browser)
             }
-            Refused::Failed(IdentityError::Store(StoreError::Nul)) => {
-                let text = "A text holds the character NUL (U+0000), which the service does not store.";
-                self.show(Page::saying(StatusCode::BAD_REQUEST, "This form cannot be used", text), browser)
-            }
             Refused::Failed(error) => {
-                if !matches!(&error, IdentityError::Store(error) if store::outage_log::logs(error)) {
-                    tracing::error!(%error, "cannot answer a page request");
+                let failure = match &error {
+                    IdentityError::Store(error) => StoreFailure::of(error),
+                    IdentityError::Gone | IdentityError::Key(_) => {
+                        tracing::error!(%error, "cannot answer a page request");
+                        StoreFailure::Other
+                    }
+                };
+                if failure == StoreFailure::Nul {
+                    let text = "A text holds the character NUL (U+0000), which the service does not store.";
+                    let page = Page::saying(StatusCode::BAD_REQUEST, "This form cannot be used", text);
+                    return self.show(page, browser);
                 }
                 let text = "The service cannot do this at the moment. Try again in a minute.";
                 let mut response =
                     self.show(Page::saying(StatusCode::SERVICE_UNAVAILABLE, "Not now", text), browser);
-                response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER.into());
+                response.headers_mut().insert(header::RETRY_AFTER, failure.retry_after().into());
                 response
             }
         }

@@ -12,6 +12,7 @@ use wire::json::Malformed;
 use wire::rest::error::{Code, ErrorBody};
 use wire::{ContainerId, EndpointId, FunctionId, GroupId, TaskGroupId, TaskId};
 
+use identity::store_failure::{RETRY_AFTER, StoreFailure};
 use store::StoreError;
 
 /// A refused request. Boxed: it travels in every `Result`.
@@ -24,11 +25,6 @@ struct Refusal {
     /// When the client may try again, in seconds.
     retry_after: u32,
 }
-
-/// When a client may try again if the service can't answer now, in seconds.
-const RETRY_AFTER: u32 = 2;
-/// The same while the database is away: a restart or a failover takes longer.
-const RETRY_AFTER_OUTAGE: u32 = 5;
 
 impl Failure {
     pub fn new(code: Code, message: impl Into<String>) -> Failure {
@@ -131,29 +127,24 @@ impl Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Failure {
-        let (message, retry_after) = match &error {
-            StoreError::Nul => {
+        let store_failure = StoreFailure::of(&error);
+        let message = match store_failure {
+            StoreFailure::Nul => {
                 let message =
                     "The request holds the character NUL (U+0000) in a text that the service would store";
                 return Failure::new(Code::RequestMalformed, message);
             }
-            StoreError::TryAgain => {
-                tracing::warn!(%error, "a request failed because others were changing the same");
-                let message = "Others were changing the same at this moment, and nothing was done: send the request again";
-                return Failure::unavailable(message);
+            StoreFailure::Conflict => {
+                "Others were changing the same at this moment, and nothing was done: send the request again"
             }
-            _ if store::outage_log::logs(&error) => (
+            StoreFailure::Outage => {
                 "The service cannot reach its database at the moment: send the request again in some seconds. If that does \
-                 not help, tell who runs the service",
-                RETRY_AFTER_OUTAGE,
-            ),
-            _ => {
-                tracing::error!(%error, "a request failed because the store failed");
-                ("The service's store does not answer; try again later", RETRY_AFTER)
+                 not help, tell who runs the service"
             }
+            StoreFailure::Other => "The service's store does not answer; try again later",
         };
         let mut failure = Failure::unavailable(message);
-        failure.0.retry_after = retry_after;
+        failure.0.retry_after = store_failure.retry_after();
         failure
     }
 }
