@@ -7,6 +7,7 @@ pub(crate) mod postgres;
 pub(crate) mod postgres_errors;
 pub(crate) mod postgres_readers;
 mod run;
+pub(crate) mod server_options;
 pub(crate) mod sqlite;
 mod statement;
 

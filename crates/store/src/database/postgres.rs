@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::commit_mark::CommitMark;
 use super::postgres_readers::{self, CONNECT, PostgresReaders, silent};
+use super::server_options::ServerOptions;
 use crate::migrations::{self, POSTGRES};
 use crate::{StoreError, random};
 
@@ -45,30 +46,6 @@ const SESSION: &[(&str, &str)] = &[
     ("default_transaction_isolation", "read committed"),
     ("timezone", "UTC"),
 ];
-
-/// How to connect to one server. Unlike sqlx's type, its Debug does not show the password.
-#[derive(Clone)]
-pub(crate) struct ServerOptions(PgConnectOptions);
-
-impl ServerOptions {
-    pub(crate) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        PgConnection::connect_with(&self.0).await
-    }
-
-    /// The server's host and port, for people.
-    pub(crate) fn shown(&self) -> String {
-        match self.0.get_socket() {
-            Some(socket) => socket.display().to_string(),
-            None => format!("{}:{}", self.0.get_host(), self.0.get_port()),
-        }
-    }
-}
-
-impl std::fmt::Debug for ServerOptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("ServerOptions").field(&self.shown()).finish()
-    }
-}
 
 /// The servers of one installation: one is the primary, the others may become it.
 #[derive(Clone)]
@@ -137,7 +114,7 @@ impl FromStr for Servers {
         let server = |host: &str| {
             let options = PgConnectOptions::from_str(&format!("postgres://{user}{host}{path}"))
                 .map_err(|error| UrlError::Value(error.to_string()))?;
-            Ok(ServerOptions(
+            Ok(ServerOptions::new(
                 options
                     .application_name(&name)
                     .statement_cache_capacity(200)

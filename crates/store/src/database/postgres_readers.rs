@@ -17,8 +17,8 @@ use sqlx::postgres::{PgConnection, PgRow};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::postgres::ServerOptions;
 use super::postgres_errors::{is_disconnected, is_refused};
+use super::server_options::ServerOptions;
 use super::statement::Statement;
 
 /// How long one server is given to answer.

@@ -18,8 +18,9 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{AnyCommand, Rerun};
 use crate::database::Tx;
 use crate::database::commit_mark::CommitMark;
-use crate::database::postgres::{ServerOptions, Servers, Session, SessionState};
+use crate::database::postgres::{Servers, Session, SessionState};
 use crate::database::postgres_readers::PostgresReaders;
+use crate::database::server_options::ServerOptions;
 use crate::{StoreError, random};
 
 /// How long commands wait for a database that has gone before they fail.
