@@ -48,7 +48,7 @@ const LISTED: [(&str, &str); 5] = [
 
 /// Statements that only PostgreSQL runs, because there several processes write. SQLite would find their rows like this.
 const BESIDE_OTHERS: [&str; 5] = [
-    "SELECT 1 FROM tasks WHERE id IN (SELECT task_id FROM assignments WHERE seq IN (?))",
+    "SELECT 1 FROM tasks WHERE id IN (SELECT task_id FROM assignments WHERE endpoint_id = ? AND seq IN (?))",
     "SELECT 1 FROM tasks WHERE id IN (?)",
     "SELECT id, queue FROM task_groups WHERE id IN (?)",
     "SELECT 1 FROM staged_tasks WHERE request_id = $1 AND place = 0",
