@@ -135,10 +135,14 @@ class Accounts:
 
     def _consume(self):
         while not self._stopped.is_set():
+            process = self.service.process
             try:
                 self._consume_once()
             except (pika.exceptions.AMQPError, OSError) as error:
-                if self.service.process.running() and not self._stopped.is_set():
+                # One that is killed ends a moment after its connections.
+                time.sleep(1)
+                same = self.service.process is process
+                if same and process.running() and not self._stopped.is_set():
                     self.complaints.append(f"the connection for results was lost: {error!r}")
                     return
                 time.sleep(0.1)

@@ -64,6 +64,9 @@ def leaves(marks, name):
 with executor(endpoint) as ex:
     running, leaving = submitted(ex, "running"), ex.submit(leaves, marks, "leaving")
     report("submitted")
+    # It would take the second slot if that were ready only now.
+    while not os.path.exists(os.path.join(marks, "leaving")):
+        time.sleep(0.02)
     after = submitted(ex, "after")
     report([outcome(future) for future in (leaving, running, after)])
 """)
