@@ -107,7 +107,9 @@ class Accounts:
                 status, retry_after, answer = self._post(json.dumps(body), headers)
             except (OSError, HTTPException) as error:
                 # Only a service that is down answers nothing.
-                assert not self.service.process.running(), f"a submit got no answer: {error!r}"
+                # (One that starts waits for the lock before it listens.)
+                down = isinstance(error, ConnectionRefusedError) or not self.service.process.running()
+                assert down, f"a submit got no answer: {error!r}"
                 status, retry_after = "service down", 0.1
             self.statuses[status] += 1
             self.longest = max(self.longest, time.monotonic() - began)
@@ -141,7 +143,8 @@ class Accounts:
             except (pika.exceptions.AMQPError, OSError) as error:
                 # One that is killed ends a moment after its connections.
                 time.sleep(1)
-                same = self.service.process is process
+                starting = isinstance(error, ConnectionRefusedError)
+                same = self.service.process is process and not starting
                 if same and process.running() and not self._stopped.is_set():
                     self.complaints.append(f"the connection for results was lost: {error!r}")
                     return
