@@ -1,5 +1,4 @@
-//! Connects to PostgreSQL: which server of several takes writes, what it must be, its migrations; and which errors mean that
-//! the same may be tried again.
+//! Connects to PostgreSQL: which server of several takes writes, what it must be, its locks and its migrations.
 
 use std::str::FromStr;
 use std::sync::Arc;
