@@ -60,6 +60,9 @@ pub(crate) struct Options {
     /// Seconds of the row `single`.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
+    /// Submits each second of the row `single`.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    rate: u64,
     /// Tasks stored in the second half of the row `stored`.
     #[arg(long, default_value_t = 10_000_000)]
     stored: usize,
@@ -288,12 +291,12 @@ async fn singles(options: &Options) -> anyhow::Result<()> {
     let scene = Arc::new(Scene::open(options).await?);
     let endpoint = scene.service.register_endpoint("nobody").await?.endpoint_id;
     let group = scene.group(endpoint).await?;
-    let mut bodies =
-        (0..options.seconds * 1_000).map(|_| scene.body(1, Some(group))).collect::<Result<Vec<_>, _>>()?;
+    let count = options.seconds * options.rate;
+    let mut bodies = (0..count).map(|_| scene.body(1, Some(group))).collect::<Result<Vec<_>, _>>()?;
     let began = Instant::now();
     let mut requests = Vec::new();
-    for number in 0..options.seconds * 1_000 {
-        let due = began + Duration::from_millis(number);
+    for number in 0..count {
+        let due = began + Duration::from_secs(1).mul_f64(number as f64 / options.rate as f64);
         tokio::time::sleep_until(due.into()).await;
         let (scene, body) = (scene.clone(), bodies.pop().unwrap_or_default());
         requests.push(tokio::spawn(async move {
@@ -305,8 +308,12 @@ async fn singles(options: &Options) -> anyhow::Result<()> {
     for request in requests {
         samples.push(request.await??);
     }
+    let subject = match options.rate {
+        1_000 => "single submits at 1,000/s".to_owned(),
+        rate => format!("single submits at {rate}/s"),
+    };
     for (measure, share) in [("median", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
-        record("single submits at 1,000/s", measure, milliseconds(quantile(&samples, share)), "ms");
+        record(&subject, measure, milliseconds(quantile(&samples, share)), "ms");
     }
     Ok(())
 }
