@@ -1,6 +1,7 @@
 """What `long_runs.py` lets stand in the record of the long tests."""
 
 import unittest
+from collections import Counter
 
 import long_runs
 
@@ -23,6 +24,13 @@ class Records(unittest.TestCase):
             ("chaos-1", {key: value for key, value in GOOD.items() if key != "day"}),
         ):
             self.assertEqual(len(list(long_runs.complaints({part: entry}))), 1, (part, entry))
+
+    def test_each_module_of_the_tests_has_a_name_of_its_own(self):
+        """A long part collects every directory of the tests in one Python, which imports a name once."""
+        directories = [path.parent for path in (long_runs.long.ROOT / "tests").glob("*/test_*.py")]
+        names = Counter(path.name for directory in set(directories) for path in directory.glob("*.py"))
+        names.pop("conftest.py", None)
+        self.assertEqual([name for name, count in names.items() if count > 1], [])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from accounts import Accounts
+from recording_client import RecordingClient
 from postgres import Full, Postgres, Session
 from processes import until
 from testbed import binary
@@ -18,7 +18,7 @@ CALM = 0.7
 
 
 class Stage:
-    """A server, a service on it, an endpoint, and accounts."""
+    """A server, a service on it, an endpoint, and a client."""
 
     def __init__(self, testbed, server, *others, database="farcall"):
         self.testbed = testbed
@@ -27,7 +27,7 @@ class Stage:
         self.url = server.url(database, *others)
         self.service = testbed.service(configuration=f"store:\n  url: {self.url}\n")
         self.endpoint = testbed.endpoint(self.service)
-        self.accounts = Accounts(testbed, self.service, self.endpoint)
+        self.client = RecordingClient(testbed, self.service, self.endpoint)
 
 
 @pytest.fixture
@@ -45,17 +45,17 @@ def stage(testbed, server):
 
 
 def test_the_server_is_restarted_and_killed(stage):
-    with stage.accounts as accounts:
-        accounts.flows()
+    with stage.client as client:
+        client.flows()
         stage.server.restart("fast")
-        accounts.flows()
+        client.flows()
         stage.server.kill()
         time.sleep(CALM)
         stage.server.start()
-        accounts.flows()
+        client.flows()
         stage.server.restart("immediate")
-        accounts.flows()
-        accounts.clean()
+        client.flows()
+        client.clean()
 
 
 def thrown_out(server, seconds, pause):
@@ -72,21 +72,21 @@ def thrown_out(server, seconds, pause):
 
 
 def test_its_sessions_are_ended_every_100_ms(stage):
-    with stage.accounts as accounts:
-        accounts.flows()
+    with stage.client as client:
+        client.flows()
         assert thrown_out(stage.server, 4, 0.1) > 10
-        accounts.flows()
-        accounts.clean()
+        client.flows()
+        client.clean()
 
 
 def pause(stage, seconds):
-    with stage.accounts as accounts:
-        accounts.flows()
+    with stage.client as client:
+        client.flows()
         stage.server.pause()
         time.sleep(seconds)
         stage.server.resume()
-        accounts.flows()
-        accounts.clean()
+        client.flows()
+        client.clean()
 
 
 def test_the_server_hangs(stage):
@@ -104,11 +104,11 @@ def test_the_server_hangs_for_long(stage, seconds):
 @pytest.mark.long("postgres-faults")
 @pytest.mark.timeout(300)
 def test_its_sessions_are_ended_every_100_ms_for_a_minute(stage):
-    with stage.accounts as accounts:
-        accounts.flows()
+    with stage.client as client:
+        client.flows()
         assert thrown_out(stage.server, 60, 0.1) > 100
-        accounts.flows()
-        accounts.clean()
+        client.flows()
+        client.clean()
 
 
 @pytest.mark.long("postgres-faults")
@@ -121,9 +121,9 @@ def test_faults_in_any_order(testbed, server, seed):
         stage = Stage(testbed, server, standby)
         servers = [server, standby]
         end = time.monotonic() + 240
-        with stage.accounts as accounts:
+        with stage.client as client:
             while time.monotonic() < end:
-                accounts.flows(timeout=60)
+                client.flows(timeout=60)
                 primary, other = servers
                 fault = dice.choice(["restart", "immediate", "kill", "pause", "end sessions", "fail over", "hang over"])
                 print(f"{time.monotonic() - end + 240:5.1f} s: {fault}", flush=True)
@@ -144,10 +144,10 @@ def test_faults_in_any_order(testbed, server, seed):
                     other.promote()
                     time.sleep(dice.uniform(0, 8))
                     primary.resume()
-                    accounts.flows(timeout=60)
+                    client.flows(timeout=60)
                     primary.follow(other)
                     servers.reverse()
-            accounts.clean(timeout=120)
+            client.clean(timeout=120)
         testbed.close()
 
 
@@ -170,14 +170,14 @@ def take_every_connection(server):
 def test_no_connection_is_left(testbed):
     with Postgres(settings={"max_connections": "20", "superuser_reserved_connections": "0", "max_wal_senders": "0"}) as server:
         stage = Stage(testbed, server)
-        with stage.accounts as accounts:
-            accounts.flows()
+        with stage.client as client:
+            client.flows()
             held = take_every_connection(server)
             time.sleep(3)
             for session in held:
                 session.close()
-            accounts.flows()
-            accounts.clean()
+            client.flows()
+            client.clean()
         testbed.close()
 
 
@@ -188,19 +188,19 @@ def fail_over(stage, primary, standby, end):
     """The primary ends, the standby becomes the primary, and the old one comes back as its standby."""
     end(primary)
     standby.promote()
-    stage.accounts.flows()
+    stage.client.flows()
     primary.follow(standby)
-    stage.accounts.flows()
+    stage.client.flows()
 
 
 def test_a_standby_takes_over_and_the_old_primary_comes_back(testbed, server):
     with server.standby() as standby:
         stage = Stage(testbed, server, standby)
-        with stage.accounts as accounts:
-            accounts.flows()
+        with stage.client as client:
+            client.flows()
             fail_over(stage, server, standby, Postgres.kill)
             fail_over(stage, standby, server, Postgres.stop)
-            accounts.clean()
+            client.clean()
         testbed.close()
 
 
@@ -208,34 +208,34 @@ def test_a_standby_takes_over_from_a_primary_that_hangs(testbed, server):
     """The old primary answers again later, as a primary that nobody has fenced off: it may not be used."""
     with server.standby() as standby:
         stage = Stage(testbed, server, standby)
-        with stage.accounts as accounts:
-            accounts.flows()
+        with stage.client as client:
+            client.flows()
             server.pause()
             standby.promote()
-            accounts.flows(timeout=40)
+            client.flows(timeout=40)
             server.resume()
             time.sleep(1)
-            accounts.flows()
-            accounts.clean()
+            client.flows()
+            client.clean()
         testbed.close()
 
 
 def fill(testbed, times=1):
     with Postgres(size_mib=96) as server:
         stage = Stage(testbed, server)
-        with stage.accounts as accounts:
+        with stage.client as client:
             for _ in range(times):
-                accounts.flows(timeout=60)
-                refused = accounts.statuses[503]
+                client.flows(timeout=60)
+                refused = client.statuses[503]
                 server.fill()
-                until(lambda: accounts.statuses[503] > refused + 2 or not server.running(), "the disk is full", 30)
+                until(lambda: client.statuses[503] > refused + 2 or not server.running(), "the disk is full", 30)
                 time.sleep(CALM)
                 server.free()
                 if not server.running():
                     # Without room for its log it ends, and whoever watches over it starts it again.
                     server.start()
-                accounts.flows(timeout=60)
-            accounts.clean()
+                client.flows(timeout=60)
+            client.clean()
         testbed.close()
 
 
@@ -250,20 +250,20 @@ def test_its_disk_is_full_again_and_again(testbed):
 
 
 def test_a_second_service_is_refused_and_the_first_goes_on(stage):
-    with stage.accounts as accounts:
-        accounts.flows()
+    with stage.client as client:
+        client.flows()
         second = stage.testbed.directory / "second-data"
         command = [binary("farcall"), "serve", "--data-dir", second, "--set", f"store.url={stage.url}"]
         process = stage.testbed.start("second", command, stage.testbed.environment())
         assert process.wait(20) == 1
         assert "another farcall service uses the database" in process.output()
-        accounts.flows()
-        accounts.clean()
+        client.flows()
+        client.clean()
 
 
 def test_a_killed_service_starts_again_while_its_session_still_holds_the_lock(stage):
-    with stage.accounts as accounts:
-        accounts.flows()
+    with stage.client as client:
+        client.flows()
         # The server can't notice that its client has gone.
         holder = stage.server.execute("SELECT pid FROM pg_locks WHERE locktype = 'advisory'")[0][0]
         os.kill(int(holder), signal.SIGSTOP)
@@ -272,5 +272,5 @@ def test_a_killed_service_starts_again_while_its_session_still_holds_the_lock(st
         waking.start()
         stage.service.start()
         waking.join()
-        accounts.flows()
-        accounts.clean(redelivered=True)
+        client.flows()
+        client.clean(redelivered=True)

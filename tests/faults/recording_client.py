@@ -1,4 +1,4 @@
-"""A client that keeps accounts while the service's database breaks: which submits were accepted, which results came.
+"""A client that records, while the service's database breaks, which submits were accepted and which results came.
 
 It submits small batches, each with an idempotency key, and sends a batch again until it is accepted. It consumes the
 results of its task group all the while. A real endpoint runs the tasks.
@@ -38,8 +38,8 @@ def value(data):
     return pickle.loads(base64.b64decode(data.partition("\n")[2]))
 
 
-class Accounts:
-    """One user's tasks. `clean()` compares all accounts."""
+class RecordingClient:
+    """One user's tasks. `clean()` compares what was accepted, what ran, and what came back."""
 
     def __init__(self, testbed, service, endpoint):
         self.service = service
@@ -173,7 +173,7 @@ class Accounts:
 
         return until(asked, "the service gives an address for results", 60)
 
-    # Accounts.
+    # What was recorded.
 
     def flows(self, timeout=20, tasks=20):
         """Waits until new submits are accepted and new results come: the service has recovered by itself. How long it took."""
