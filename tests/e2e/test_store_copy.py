@@ -33,9 +33,13 @@ def postgres():
         yield server
 
 
-def copy(service, to):
-    command = [binary("farcall"), "store", "copy", "--data-dir", service.data, "--to", to]
+def farcall(service, command):
+    command = [binary("farcall"), *command.split(), "--data-dir", service.data]
     return subprocess.run(command, env=service.testbed.environment(), capture_output=True, text=True, timeout=120)
+
+
+def copy(service, to):
+    return farcall(service, f"store copy --to {to}")
 
 
 def rows(printed):
@@ -91,6 +95,16 @@ def test_everything_goes_on_in_the_other_database(testbed, postgres):
     assert sdk.run(COLLECT, held[0][0]) == ["held"]
 
     service.stop()
+    # Without the URL, an old farcall.db beside it would be taken for the data.
+    configuration.write_text("")
+    (testbed.directory / "before.db").rename(service.data / "farcall.db")
+    elsewhere = f"keeps its data in PostgreSQL (127.0.0.1:{postgres.port}), and neither store.url in farcall.yaml nor FARCALL_STORE__URL is set"
+    for command in ("serve", "config check", "user list", f"backup {testbed.directory}/backup", "store copy --to sqlite"):
+        refused = farcall(service, command)
+        assert refused.returncode == 1 and elsewhere in refused.stderr, (command, refused)
+    (service.data / "farcall.db").unlink()
+    configuration.write_text(f"store: {{url: {url}}}\n")
+
     done = copy(service, "sqlite")
     assert done.returncode == 0, done.stderr
     assert f"remove the line url from the section store of {configuration}" in done.stdout

@@ -124,9 +124,10 @@ pub async fn restore(from: &Path, root: &Path, settings: &StoreSettings) -> Resu
         return Err(BackupError::Occupied(data.root().to_owned()));
     }
     refuse_other_keys(from, data.root())?;
-    let target = match database::address(&data, settings)? {
+    let address = database::address(&data, settings)?;
+    let target = match &address {
         DatabaseAddress::Sqlite(_) => None,
-        address => Some(EmptyDatabase::open(&address).await?),
+        address => Some(EmptyDatabase::open(address).await?),
     };
     // The database comes last: a service that finds it finds everything.
     let unfinished = database.with_extension("restored");
@@ -164,6 +165,7 @@ pub async fn restore(from: &Path, root: &Path, settings: &StoreSettings) -> Resu
             at(&unfinished, fs::remove_file(&unfinished))?;
         }
     }
+    database::record(&data, &address)?;
     for directory in [data.root(), &data.payloads()] {
         at(directory, synced(directory))?;
     }

@@ -4,6 +4,7 @@
 //! DIR/  0700
 //!   farcall.yaml     configuration, the operator's; may be absent
 //!   farcall.db       the store, unless store.url names a PostgreSQL database
+//!   database         which of the two the service used last, without secrets
 //!   payloads/        large payloads, beside the store
 //!   keys/            the key that signs id tokens
 //!   tls/             certificates
@@ -25,6 +26,32 @@ pub enum DirectoryError {
     InUse(PathBuf),
     #[error("{path} is not the data directory of a service: {why}. {ANOTHER}")]
     NotThere { path: PathBuf, why: &'static str },
+    #[error("{found}: {}", .found.remedy())]
+    DatabaseElsewhere { found: DatabaseElsewhere },
+}
+
+/// The service used PostgreSQL last, and the settings name no database there.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the service of {root} keeps its data in PostgreSQL ({address}), and neither store.url in farcall.yaml nor FARCALL_STORE__URL \
+     is set"
+)]
+pub struct DatabaseElsewhere {
+    pub root: PathBuf,
+    /// The file that says so.
+    pub record: PathBuf,
+    pub address: String,
+}
+
+impl DatabaseElsewhere {
+    /// What to do about it.
+    pub fn remedy(&self) -> String {
+        format!(
+            "set FARCALL_STORE__URL as the service's unit does. To go back to farcall.db, copy the data with \
+             `farcall store copy --to sqlite`; to begin with an empty one, delete {}",
+            self.record.display()
+        )
+    }
 }
 
 /// What the user can do if a directory holds no service's data.

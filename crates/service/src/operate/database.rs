@@ -2,13 +2,15 @@
 //! would keep the service from doing so.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 use std::str::FromStr as _;
 
 use jiff::SignedDuration;
 use store::{DatabaseAddress, Inspection, Schema, Servers, Sharing, Store, StoreError, UrlError};
 
 use super::config::StoreSettings;
-use super::data_directory::{Directory, DirectoryError};
+use super::data_directory::{DatabaseElsewhere, Directory, DirectoryError};
 use crate::clock;
 
 /// Why the database cannot be used. What to do about it is said with it.
@@ -217,6 +219,7 @@ fn remedy_of(error: &StoreError) -> Option<String> {
 
 /// Checks that the database exists, if it is a file: only the service makes one.
 pub fn check_exists(directory: &Directory, settings: &StoreSettings) -> Result<(), DirectoryError> {
+    check_recorded(directory.root(), settings)?;
     let file = directory.database();
     if settings.url.is_some()
         || file.try_exists().map_err(|error| DirectoryError::File { path: file, error })?
@@ -225,6 +228,45 @@ pub fn check_exists(directory: &Directory, settings: &StoreSettings) -> Result<(
     }
     let why = "it has no farcall.db, and neither store.url in its farcall.yaml nor FARCALL_STORE__URL names a PostgreSQL database";
     Err(DirectoryError::NotThere { path: directory.root().to_owned(), why })
+}
+
+/// The file of the data directory that says which database the service used last.
+const RECORD: &str = "database";
+/// What it says of a database in the data directory.
+const SQLITE: &str = "farcall.db";
+
+/// Refuses the own database of the data directory `root` if the service used PostgreSQL last: a `farcall.db` is old then. The
+/// URL may be in the environment of the service alone.
+pub fn check_recorded(root: &Path, settings: &StoreSettings) -> Result<(), DirectoryError> {
+    match elsewhere(root, settings)? {
+        None => Ok(()),
+        Some(elsewhere) => Err(DirectoryError::DatabaseElsewhere { found: elsewhere }),
+    }
+}
+
+/// Where the service used PostgreSQL last, if `settings` name no database there.
+pub fn elsewhere(root: &Path, settings: &StoreSettings) -> Result<Option<DatabaseElsewhere>, DirectoryError> {
+    let record = root.join(RECORD);
+    let recorded = match std::fs::read_to_string(&record) {
+        Ok(recorded) => recorded,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(DirectoryError::File { path: record, error }),
+    };
+    let address = recorded.trim().to_owned();
+    if settings.url.is_some() || address == SQLITE {
+        return Ok(None);
+    }
+    Ok(Some(DatabaseElsewhere { root: root.to_owned(), record, address }))
+}
+
+/// Records which database the service of `directory` uses, for commands that do not know its settings.
+pub fn record(directory: &Directory, address: &DatabaseAddress) -> Result<(), DirectoryError> {
+    let line = match address {
+        DatabaseAddress::Sqlite(_) => format!("{SQLITE}\n"),
+        DatabaseAddress::Postgres(servers) => format!("{}\n", servers.shown()),
+    };
+    let path = directory.root().join(RECORD);
+    store::private_file::write(&path, line.as_bytes()).map_err(|error| DirectoryError::File { path, error })
 }
 
 /// Opens it as its only service. The caller holds the data directory's lock.

@@ -145,8 +145,11 @@ impl Service {
         let certificates =
             certificate_files(&config.tls, directory.root()).map(Certificates::open).transpose()?;
         let listeners = listeners::open(super::listen_plan::plan(&config)).await?;
+        database::check_recorded(directory.root(), &config.store)?;
         let store =
             database::open(&directory, &config.store).await?.with_files_from(config.limits.file_from_bytes);
+        let address = database::address(&directory, &config.store).map_err(DatabaseError::Url)?;
+        database::record(&directory, &address)?;
         let identity = Identity::new(store.clone(), directory.keys());
         let presence = Presence::new(&config.limits);
         let metrics = Metrics::default();

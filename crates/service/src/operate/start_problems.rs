@@ -11,6 +11,7 @@ use nix::unistd::geteuid;
 
 use crate::http::certificates::CertificateError;
 use crate::operate::config::Config;
+use crate::operate::data_directory::DatabaseElsewhere;
 use crate::operate::database::{self, DatabaseProblem};
 use crate::operate::listen_plan;
 use crate::operate::serve::certificate_files;
@@ -22,6 +23,7 @@ pub enum StartProblem {
     Secret(SettingsError),
     Port(SocketAddr, PortProblem),
     Database(DatabaseProblem),
+    DatabaseElsewhere(DatabaseElsewhere),
     /// The value of FARCALL_LOG is no log filter.
     LogVariable(FilterError),
 }
@@ -46,6 +48,9 @@ pub fn find(config: &Config, root: &Path, log: Option<&str>, runs: bool) -> Vec<
             .and_then(|log| logging::filter(log).err())
             .map(StartProblem::LogVariable),
     );
+    // If the record cannot be read, the start says so.
+    found
+        .extend(database::elsewhere(root, &config.store).ok().flatten().map(StartProblem::DatabaseElsewhere));
     let addresses = listen_plan::plan(config).into_iter().map(|(address, _)| address);
     let problems = ports(addresses.filter(|address| address.port() != 0));
     let problems =
@@ -145,6 +150,7 @@ impl StartProblem {
                 PortProblem::Other(_) => "choose another address".to_owned(),
             },
             StartProblem::Database(problem) => problem.remedy(),
+            StartProblem::DatabaseElsewhere(elsewhere) => elsewhere.remedy(),
             StartProblem::LogVariable(_) => {
                 format!("unset {}, or set it to what it says; until then log.filter holds", logging::VARIABLE)
             }
@@ -167,6 +173,7 @@ impl fmt::Display for StartProblem {
                 PortProblem::Other(error) => write!(f, "{address}: {error}"),
             },
             StartProblem::Database(problem) => problem.fmt(f),
+            StartProblem::DatabaseElsewhere(elsewhere) => elsewhere.fmt(f),
             StartProblem::LogVariable(error) => write!(f, "{}: {error}", logging::VARIABLE),
         }
     }
@@ -279,6 +286,20 @@ mod tests {
                 });
             assert!(fits, "{settings:?}: {found:#?}\nexpected {expected:#?}");
         }
+        let elsewhere = |settings: &[&str]| {
+            let laid = settings.iter().map(|text| Setting::from_flag(text).unwrap());
+            let config = Config::load(&root.path().join("farcall.yaml"), laid).unwrap().config;
+            find(&config, root.path(), None, true)
+        };
+        write("database", "db.example.org:5432\n".to_owned());
+        let found = elsewhere(&[]);
+        let [StartProblem::DatabaseElsewhere(found)] = found.as_slice() else { panic!("{found:?}") };
+        assert!(found.to_string().contains("keeps its data in PostgreSQL (db.example.org:5432)"), "{found}");
+        assert!(found.remedy().contains(&format!("delete {}", at("database"))), "{}", found.remedy());
+        assert!(elsewhere(&["store.url=postgres://u@db.example.org/d"]).is_empty());
+        write("database", "farcall.db\n".to_owned());
+        assert!(elsewhere(&[]).is_empty());
+
         let settings = [format!("http.listen={taken}"), "amqp.listen=127.0.0.1:0".to_owned()];
         let laid = settings.iter().map(|text| Setting::from_flag(text).unwrap());
         let config = Config::load(&root.path().join("farcall.yaml"), laid).unwrap().config;

@@ -68,5 +68,9 @@ pub async fn copy(
     let mut source = Source::open(&from, Sharing::Alone).await?;
     let tables = EmptyDatabase::open(&to).await?.fill(&mut source).await?;
     source.close().await?;
+    if let DatabaseAddress::Sqlite(_) = to {
+        // Without store.url, the service may use this copy now.
+        database::record(directory, &to)?;
+    }
     Ok(StoreCopy { from, to, tables })
 }

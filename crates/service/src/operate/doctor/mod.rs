@@ -138,7 +138,7 @@ fn blocked(problem: &StartProblem) -> Finding {
         StartProblem::Certificate(_) => "certificate",
         StartProblem::Secret(_) => "identity",
         StartProblem::Port(..) => "port",
-        StartProblem::Database(_) => "database",
+        StartProblem::Database(_) | StartProblem::DatabaseElsewhere(_) => "database",
         StartProblem::LogVariable(_) => "log",
     };
     failed(of, problem.to_string(), problem.remedy())
