@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 
+import pika
 import pytest
 from recording_client import RecordingClient
 from postgres import Full, Postgres, Session
@@ -56,6 +57,31 @@ def test_the_server_is_restarted_and_killed(stage):
         stage.server.restart("immediate")
         client.flows()
         client.clean()
+
+
+def log_in(url):
+    """Connects to the service's broker, and returns why it could not."""
+    try:
+        pika.BlockingConnection(pika.URLParameters(f"{url}?heartbeat=0&stack_timeout=30")).close()
+    except (pika.exceptions.AMQPError, OSError) as error:
+        return error
+    return None
+
+
+def test_a_login_at_the_broker_is_not_refused_while_the_database_is_away(stage):
+    """Upstream's endpoints give up for good when they are refused."""
+    refused = (pika.exceptions.ProbableAuthenticationError, pika.exceptions.ProbableAccessDeniedError)
+    url = stage.client.rest.get("/v2/get_amqp_result_connection_url")["connection_url"]
+    wrong = url.replace("@", "x@")
+    assert log_in(url) is None
+    assert isinstance(log_in(wrong), refused)
+    stage.server.stop()
+    for tried in (url, wrong):
+        error = log_in(tried)
+        assert error is not None and not isinstance(error, refused), repr(error)
+    stage.server.start()
+    until(lambda: log_in(url) is None, "the login succeeds", 20)
+    assert isinstance(log_in(wrong), refused)
 
 
 def thrown_out(server, seconds, pause):
@@ -184,11 +210,19 @@ def test_no_connection_is_left(testbed):
 # Synchronous replication: what was answered is on both servers.
 
 
+def last_number(server):
+    """The number of the last row that waits to be sent."""
+    return server.execute("SELECT pg_sequence_last_value(pg_get_serial_sequence('assignments', 'seq'))", "farcall")[0][0]
+
+
 def fail_over(stage, primary, standby, end):
     """The primary ends, the standby becomes the primary, and the old one comes back as its standby."""
+    before = int(last_number(primary))
     end(primary)
     standby.promote()
     stage.client.flows()
+    # The standby may lack the last rows of a primary without synchronous replication: nobody gets their numbers again.
+    assert int(last_number(standby)) > before + 1_000_000
     primary.follow(standby)
     stage.client.flows()
 
