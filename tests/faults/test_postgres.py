@@ -123,7 +123,7 @@ def test_the_server_hangs(stage):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seconds", [20, 45])
 def test_the_server_hangs_for_long(stage, seconds):
-    """After half a minute without any answer, the service gives its session up, and refuses until the server answers."""
+    """After 15 seconds without any answer, the service gives its session up, and refuses until the server answers."""
     pause(stage, seconds)
 
 

@@ -77,8 +77,13 @@ impl PostgresReaders {
 
     /// Reads from this server from now on.
     pub(crate) fn switch_to(&self, options: &ServerOptions) {
+        self.server().options = options.clone();
+        self.reconnect();
+    }
+
+    /// Uses none of the connections any more: whoever waits for an answer connects again.
+    pub(crate) fn reconnect(&self) {
         let mut server = self.server();
-        server.options = options.clone();
         server.switch += 1;
         server.idle.clear();
         self.0.switches.send_replace(server.switch);

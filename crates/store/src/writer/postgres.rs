@@ -35,8 +35,9 @@ const BEGIN_SEVERAL: &str = "BEGIN; SET LOCAL lock_timeout = '100ms'; SAVEPOINT 
 const LOSSES: u32 = 20;
 /// After how long without an answer another connection is asked whether the session lives.
 const SILENCE: Duration = Duration::from_secs(5);
-/// After how long a session is given up if no server answers at all.
-const LOST: Duration = Duration::from_secs(30);
+/// After how long a session is given up if no server answers at all. Callers have waited for as long then, and clients give up
+/// after a minute: if no server can be connected to at once, the commands fail.
+const LOST: Duration = Duration::from_secs(15);
 /// How often an idle session is used: it shows others that this service lives, and finds out that its server does not.
 const IDLE: Duration = Duration::from_secs(2);
 /// How long connecting may take beside the wait for the lock: a server that hangs in the midst of it answers nothing.
@@ -127,6 +128,7 @@ impl Writer {
         mut batch: Vec<Box<dyn AnyCommand>>,
     ) -> Option<Vec<Box<dyn AnyCommand>>> {
         let mut losses = 0;
+        let begun = Instant::now();
         loop {
             let (open, servers) = match self.open().await {
                 Ok(open) => open,
@@ -148,6 +150,10 @@ impl Writer {
                 Attempt::Lost(error) => error,
             };
             self.session = None;
+            if matches!(error, StoreError::Silent(_)) {
+                self.down_since.get_or_insert(begun);
+                self.readers.reconnect();
+            }
             losses += 1;
             sleep((Duration::from_millis(5) * losses * losses).min(PAUSE)).await;
             let committed = match mark {
@@ -250,6 +256,7 @@ impl Writer {
             if let Err(error) | Ok(Err(error)) = checked {
                 tracing::warn!(%error, "connection to the database lost; connecting again");
                 self.session = None;
+                self.readers.reconnect();
             }
         }
         if self.session.is_none() {
