@@ -167,8 +167,8 @@ impl Deletion {
 mod tests {
     use super::*;
     use store::secret::Hash;
-    use store::test_database::TestDatabase;
-    use store::{AddClient, Client, Endpoint, RegisterEndpoint, RegistrationResult};
+    use store::test_database::{TestDatabase, registration};
+    use store::{AddClient, Client, RegistrationResult};
     use uuid::Uuid;
     use wire::IdentityId;
 
@@ -177,31 +177,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
     async fn register(store: &Store) -> i64 {
-        let endpoint = Endpoint {
-            id: ENDPOINT,
-            owner: OWNER,
-            name: "ep".into(),
-            display_name: None,
-            multi_user: false,
-            public: false,
-            allowed_functions: None,
-            admins: Vec::new(),
-            is_manager: false,
-            created: NOW,
-            manager: None,
-            broker_at: None,
-        };
-        let register = RegisterEndpoint {
-            endpoint,
-            metadata: Default::default(),
-            choices: None,
-            client: None,
-            token: None,
-            most: 1_000,
-            secret: Hash::of("s"),
-            now: NOW,
-        };
-        match store.write(register).await.unwrap() {
+        match store.write(registration(ENDPOINT, OWNER)).await.unwrap() {
             RegistrationResult::Credential(number) => number,
             refused => panic!("{refused:?}"),
         }

@@ -7,7 +7,11 @@ use std::str::FromStr;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection as _};
 
-use crate::{Servers, Sharing, Store, random};
+use jiff::Timestamp;
+use wire::{EndpointId, IdentityId};
+
+use crate::secret::Hash;
+use crate::{Endpoint, RegisterEndpoint, Servers, Sharing, Store, random};
 
 /// The server on which tests make their databases; absent: they use SQLite.
 const SERVER: &str = "FARCALL_TEST_POSTGRES";
@@ -67,6 +71,35 @@ impl TestDatabase {
             }
         };
         opened.expect("a database that opens")
+    }
+}
+
+/// A first registration of a plain endpoint, by `owner`.
+pub fn registration(id: EndpointId, owner: IdentityId) -> RegisterEndpoint {
+    let created = Timestamp::UNIX_EPOCH;
+    let endpoint = Endpoint {
+        id,
+        owner,
+        name: "ep".into(),
+        display_name: None,
+        multi_user: false,
+        public: false,
+        allowed_functions: None,
+        admins: Vec::new(),
+        is_manager: false,
+        created,
+        manager: None,
+        broker_at: None,
+    };
+    RegisterEndpoint {
+        endpoint,
+        metadata: Default::default(),
+        choices: None,
+        client: None,
+        token: None,
+        most: 1_000,
+        secret: Hash::of("s"),
+        now: created,
     }
 }
 

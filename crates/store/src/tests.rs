@@ -16,7 +16,7 @@ use crate::database::query;
 use crate::migrations::{SQLITE, migrator};
 use crate::secret::Hash;
 use crate::tasks::state::{Outcome, State, TaskHolder};
-use crate::test_database::TestDatabase;
+use crate::test_database::{TestDatabase, registration};
 
 pub(crate) const OWNER: IdentityId = IdentityId::from_uuid(Uuid::from_u128(1));
 pub(crate) const GROUP: TaskGroupId = TaskGroupId::from_uuid(Uuid::from_u128(2));
@@ -116,31 +116,7 @@ pub(crate) async fn prepared(store: Store) -> Store {
     };
     store.write(AddClient(client)).await.unwrap();
     for number in 0..2 {
-        let endpoint = Endpoint {
-            id: endpoint(number),
-            owner: OWNER,
-            name: "ep".into(),
-            display_name: None,
-            multi_user: false,
-            public: false,
-            allowed_functions: None,
-            admins: Vec::new(),
-            is_manager: false,
-            created: Timestamp::UNIX_EPOCH,
-            manager: None,
-            broker_at: None,
-        };
-        let now = Timestamp::UNIX_EPOCH;
-        let register = RegisterEndpoint {
-            endpoint,
-            metadata: Default::default(),
-            choices: None,
-            client: None,
-            token: None,
-            most: 2,
-            secret: Hash::of("s"),
-            now,
-        };
+        let register = RegisterEndpoint { most: 2, ..registration(endpoint(number), OWNER) };
         assert_eq!(store.write(register).await.unwrap(), RegistrationResult::Credential(1));
     }
     store
@@ -405,7 +381,7 @@ fn add(tokens: Vec<(Hash, Token)>) -> AddTokens {
     AddTokens { tokens, shown_by: None }
 }
 
-/// What is handed out and the shutting out come one after the other: nothing is handed out to who has been shut out.
+/// Nothing is issued to an identity after it was disabled: the two come one after the other.
 #[tokio::test]
 async fn nothing_is_handed_out_to_who_is_shut_out() {
     let (_directory, store) = opened().await;
@@ -453,17 +429,17 @@ async fn nothing_is_handed_out_to_who_is_shut_out() {
     assert_eq!(store.owner_of_ended_secret(Hash::of("another")).await.unwrap(), None);
     assert!(!store.write(add(vec![(Hash::of("t2"), token.clone())])).await.unwrap());
     assert_eq!(store.write(url("t", "u2")).await.unwrap(), None);
-    assert_eq!(register(client, "t").await, RegistrationResult::ShutOut);
+    assert_eq!(register(client, "t").await, RegistrationResult::Inactive);
 
     store.write(SetDisabled { identity: OWNER, disabled: false }).await.unwrap();
     let unknown = ClientId::from_uuid(Uuid::from_u128(77));
     // A request that was under way all the time, and had shown a token that was good when it began.
     assert_eq!(store.write(url("t", "u2")).await.unwrap(), None);
-    assert_eq!(register(client, "t").await, RegistrationResult::ShutOut);
+    assert_eq!(register(client, "t").await, RegistrationResult::Inactive);
     let dependent = Token { parent: Some(Hash::of("t")), ..token.clone() };
     assert!(!store.write(add(vec![(Hash::of("t3"), dependent)])).await.unwrap());
     assert!(store.write(add(vec![(Hash::of("t4"), token)])).await.unwrap());
-    assert_eq!(register(unknown, "t4").await, RegistrationResult::ShutOut, "the application counts, too");
+    assert_eq!(register(unknown, "t4").await, RegistrationResult::Inactive, "the application counts, too");
     assert_eq!(register(client, "t4").await, RegistrationResult::Credential(3));
     // What is remembered is forgotten in time.
     let later = now + SignedDuration::from_hours(24 * 365);
@@ -631,7 +607,7 @@ async fn lists_of_endpoints_scan_no_table() {
     store.close().await;
 }
 
-/// A request that had shown a token before its owner was shut out is not shown the credential that they asked for later.
+/// A request that had shown a token before its owner was disabled is not shown the credential that they asked for later.
 #[tokio::test]
 async fn a_credential_is_shown_only_with_a_token_that_still_exists() {
     let (_directory, store) = opened().await;
@@ -678,18 +654,8 @@ async fn a_holder_has_the_newest_credentials() {
         };
         assert_eq!(store.write(command).await.unwrap(), Some(number));
     }
-    let endpoint_row = store.endpoint(endpoint(0)).await.unwrap().unwrap();
     for number in 2..=40 {
-        let register = RegisterEndpoint {
-            endpoint: endpoint_row.clone(),
-            metadata: Default::default(),
-            choices: None,
-            client: None,
-            token: None,
-            most: 2,
-            secret: Hash::of("s"),
-            now,
-        };
+        let register = RegisterEndpoint { most: 2, ..registration(endpoint(0), OWNER) };
         assert_eq!(store.write(register).await.unwrap(), RegistrationResult::Credential(number));
     }
     for holder in [client, Holder::Endpoint(endpoint(0))] {

@@ -14,11 +14,10 @@ use crate::limits::Limits;
 use crate::tasks::ending::Ending;
 use crate::user_endpoint::Starts;
 use store::secret::Hash;
-use store::test_database::TestDatabase;
+use store::test_database::{TestDatabase, registration};
 use store::{
-    AddClient, AddFunction, AnswersInFlight, Client, DeleteEndpoint, Endpoint, ExpireResults, Function,
-    NewTask, RecordResults, RegisterEndpoint, RegistrationResult, Report, ReportedResult,
-    RequestedConfiguration, Submit, SubmitFingerprint, SubmitResult,
+    AddClient, AddFunction, AnswersInFlight, Client, DeleteEndpoint, ExpireResults, Function, NewTask,
+    RecordResults, RegistrationResult, Report, ReportedResult, Submit, SubmitFingerprint, SubmitResult,
 };
 
 const OWNER: IdentityId = IdentityId::from_uuid(Uuid::from_u128(1));
@@ -78,31 +77,7 @@ impl Scene {
     }
 
     async fn register(&self) {
-        let endpoint = Endpoint {
-            id: ENDPOINT,
-            owner: OWNER,
-            name: "ep".into(),
-            display_name: None,
-            multi_user: false,
-            public: false,
-            allowed_functions: None,
-            admins: Vec::new(),
-            is_manager: false,
-            created: NOW,
-            manager: None,
-            broker_at: None,
-        };
-        let choices: Option<RequestedConfiguration> = None;
-        let register = RegisterEndpoint {
-            endpoint,
-            metadata: Default::default(),
-            choices,
-            client: None,
-            token: None,
-            most: 1_000,
-            secret: Hash::of("s"),
-            now: NOW,
-        };
+        let register = registration(ENDPOINT, OWNER);
         let RegistrationResult::Credential(number) = self.store.write(register).await.unwrap() else {
             panic!("refused")
         };

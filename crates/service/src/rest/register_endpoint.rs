@@ -254,7 +254,7 @@ async fn register(
         RegistrationResult::LockedUntil(until) => return Err(Failure::locked(id, until)),
         // It was another's before it was deleted, or somebody else has taken it since the question above.
         RegistrationResult::OfAnother => return Err(Failure::unknown_endpoint(id)),
-        RegistrationResult::ShutOut => return Err(Failure::login_ended()),
+        RegistrationResult::Inactive => return Err(Failure::login_ended()),
         RegistrationResult::TooMany => return Err(Failure::too_many_endpoints("endpoints", most)),
     };
     app.dispatch.endpoint_registered(id, number).map_err(|error| {

@@ -287,7 +287,7 @@ impl Starter {
             RegistrationResult::TooMany => return Err(CommandError::TooMany),
             RegistrationResult::LockedUntil(_)
             | RegistrationResult::OfAnother
-            | RegistrationResult::ShutOut => {
+            | RegistrationResult::Inactive => {
                 return Err(CommandError::NotRegistered);
             }
         };

@@ -10,6 +10,7 @@ use super::*;
 use crate::database::query;
 use crate::identity::account_status::AccountVersion;
 use crate::secret::Hash;
+use crate::test_database::registration;
 use crate::tests::{OWNER, endpoint};
 use crate::*;
 
@@ -64,18 +65,9 @@ fn rotate(from: Hash, successor: Hash) -> Rotate {
     Rotate { hash: from, successor, now: NOW, expires: NOW + HOUR, grace_since: NOW }
 }
 
-/// A registration of an endpoint like `template`.
-fn registration(template: &Endpoint, id: EndpointId, token: Option<Hash>, most: u32) -> RegisterEndpoint {
-    RegisterEndpoint {
-        endpoint: Endpoint { id, ..template.clone() },
-        metadata: Default::default(),
-        choices: None,
-        client: None,
-        token,
-        most,
-        secret: Hash::of("s"),
-        now: NOW,
-    }
+/// A registration with a token.
+fn registration_with(id: EndpointId, token: Option<Hash>, most: u32) -> RegisterEndpoint {
+    RegisterEndpoint { token, most, now: NOW, ..registration(id, OWNER) }
 }
 
 /// Runs `command` on a task of its own, after a pause or none.
@@ -105,11 +97,10 @@ async fn credentials_have_numbers_of_their_own() {
 async fn nobody_has_more_endpoints_or_projects_than_allowed() {
     let Some((database, stores)) = two_stores().await else { return };
     let mut dice = Dice::new();
-    let template = stores[0].endpoint(endpoint(0)).await.unwrap().unwrap();
     let commands: Vec<_> = (0..30)
         .map(|number| {
             let id = EndpointId::from_uuid(Uuid::from_u128(5000 + number as u128));
-            spawn(&stores[number % 2], &mut dice, registration(&template, id, None, 7))
+            spawn(&stores[number % 2], &mut dice, registration_with(id, None, 7))
         })
         .collect();
     let mut registered = 0;
@@ -145,12 +136,11 @@ async fn nobody_has_more_endpoints_or_projects_than_allowed() {
 async fn an_endpoint_is_registered_before_its_lock_or_not_at_all() {
     let Some((database, stores)) = two_stores().await else { return };
     let (mut dice, mut session) = (Dice::new(), session(&database).await);
-    let template = stores[0].endpoint(endpoint(0)).await.unwrap().unwrap();
     let mut numbers = HashSet::from([1]);
     let left = "SELECT count(*) FROM credentials c JOIN endpoints e ON e.id = c.subject_id \
                 WHERE c.kind = 'ep' AND e.id = '\\x00000000000000000000000000000064'";
     for _ in 0..25 {
-        let register = spawn(&stores[0], &mut dice, registration(&template, endpoint(0), None, 2));
+        let register = spawn(&stores[0], &mut dice, registration_with(endpoint(0), None, 2));
         let lock = LockEndpoint { endpoint: endpoint(0), until: NOW + HOUR };
         spawn(&stores[1], &mut dice, lock).await.unwrap();
         match register.await.unwrap() {
@@ -160,13 +150,13 @@ async fn an_endpoint_is_registered_before_its_lock_or_not_at_all() {
         assert_eq!(number(&mut session, left).await, 0, "a credential outlived the lock");
         stores[0].write(UnlockEndpoint(endpoint(0))).await.unwrap();
 
-        let register = spawn(&stores[0], &mut dice, registration(&template, endpoint(0), None, 2));
+        let register = spawn(&stores[0], &mut dice, registration_with(endpoint(0), None, 2));
         let delete = spawn(&stores[1], &mut dice, DeleteEndpoint(endpoint(0)));
         let registered = register.await.unwrap();
         delete.await.unwrap();
         let RegistrationResult::Credential(number) = registered else { panic!("{registered:?}") };
         assert!(numbers.insert(number), "{number} twice");
-        let again = stores[0].write(registration(&template, endpoint(0), None, 2)).await.unwrap();
+        let again = stores[0].write(registration_with(endpoint(0), None, 2)).await.unwrap();
         let RegistrationResult::Credential(number) = again else { panic!("{again:?}") };
         assert!(numbers.insert(number), "{number} twice");
     }
@@ -207,7 +197,6 @@ async fn a_refresh_token_has_one_successor() {
 async fn nothing_is_issued_after_the_end() {
     let Some((database, stores)) = two_stores().await else { return };
     let (mut dice, mut session) = (Dice::new(), session(&database).await);
-    let template = stores[0].endpoint(endpoint(0)).await.unwrap().unwrap();
     for round in 0..30_u128 {
         let before = stores[0].profile(OWNER).await.unwrap().unwrap().version();
         let shown = hash("shown", round);
@@ -252,7 +241,7 @@ async fn nothing_is_issued_after_the_end() {
         let child = Token { parent: Some(shown), ..token() };
         let children = spawn(one, &mut dice, add(hash("child", round), child, None));
         let credential = spawn(one, &mut dice, new_credential(hash("credential", round), Some(shown)));
-        let registered = spawn(one, &mut dice, registration(&template, endpoint(0), Some(shown), 2));
+        let registered = spawn(one, &mut dice, registration_with(endpoint(0), Some(shown), 2));
         let rotated = spawn(one, &mut dice, rotate(refresh, hash("successor", round)));
         let signed = spawn(one, &mut dice, sign_in(20_000 + round, "another cookie"));
         let code = spawn(one, &mut dice, code);

@@ -14,6 +14,7 @@ use super::*;
 use crate::secret::Hash;
 use crate::tasks::large_submits;
 use crate::tasks::state::Outcome;
+use crate::test_database::registration;
 use crate::tests::{GROUP, OWNER, endpoint, submission, task};
 use crate::*;
 
@@ -360,19 +361,9 @@ async fn an_endpoint_is_deleted_before_a_submit_or_after_it() {
     let Some((database, stores)) = two_stores().await else { return };
     let mut dice = Dice::new();
     let numbers = Numbers::default();
-    let template = stores[0].endpoint(endpoint(0)).await.unwrap().unwrap();
     let mut refused = 0;
     for round in 0..30 {
-        let register = RegisterEndpoint {
-            endpoint: Endpoint { ..template.clone() },
-            metadata: Default::default(),
-            choices: None,
-            client: None,
-            token: None,
-            most: 2,
-            secret: Hash::of("s"),
-            now: NOW,
-        };
+        let register = RegisterEndpoint { most: 2, now: NOW, ..registration(endpoint(0), OWNER) };
         stores[0].write(register).await.unwrap();
         let count = if round % 5 == 4 { large_submits::TASKS + 1 } else { 2 };
         let tasks = numbers.tasks(count);

@@ -39,7 +39,7 @@ pub struct Code {
 
 /// Adds a code, and removes codes that expired long before. Answers whether it was added: not when the session has ended since
 /// its cookie was shown or the person has signed in anew with it, when they act as somebody else, or when they or the
-/// application are shut out.
+/// application are disabled or gone.
 #[derive(Clone, Debug)]
 pub struct AddCode {
     pub hash: Hash,

@@ -92,7 +92,7 @@ pub enum RegistrationResult {
     /// The id belongs, or belonged, to an endpoint of another owner or manager. Nothing was changed.
     OfAnother,
     /// Its owner, or the application that asks, is disabled or gone, or the token has ended.
-    ShutOut,
+    Inactive,
     /// Its owner has the most endpoints allowed.
     TooMany,
 }
@@ -103,7 +103,7 @@ impl Command for RegisterEndpoint {
     async fn run(self, tx: &mut Tx) -> Result<RegistrationResult, StoreError> {
         let endpoint = self.endpoint;
         if !is_active(tx, endpoint.owner, self.client, self.token).await? {
-            return Ok(RegistrationResult::ShutOut);
+            return Ok(RegistrationResult::Inactive);
         }
         if let Some(manager) = endpoint.manager {
             lock_manager(tx, manager).await?;
