@@ -66,7 +66,7 @@ class Site:
     def __init__(self, testbed):
         self.campus, self.lab = Provider(testbed, "campus", CAMPUS), Provider(testbed, "lab", LAB)
         upstreams = [self.campus.settings("open"), self.lab.settings("known")]
-        self.service = testbed.service("upstream", configuration=json.dumps({"identity": {"upstreams": upstreams}}))
+        self.service = testbed.service("upstream", configuration=f"identity: {json.dumps({'upstreams': upstreams})}\n")
         for provider in (self.campus, self.lab):
             self.start(provider)
 
