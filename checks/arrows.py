@@ -13,10 +13,11 @@ ALLOWED = {
     "broker": set(),
     "client": {"wire"},
     "engine": {"wire"},
+    "manager": {"wire"},
     "store": {"wire"},
     "identity": {"store", "wire"},
     "service": {"identity", "store", "broker", "client", "wire", "daemon"},
-    "endpoint": {"engine", "client", "wire", "daemon"},
+    "endpoint": {"engine", "manager", "client", "wire", "daemon"},
     # It measures the parts, so it may use each; no crate may use it.
     "bench": {"broker", "client", "engine", "wire"},
 }

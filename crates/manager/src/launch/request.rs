@@ -1,0 +1,95 @@
+//! What the manager hands to the launcher, and what the launcher reports back. Both are one JSON document.
+
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use wire::json::{FreeForm, Object};
+use wire::{FunctionId, IdentityId};
+
+/// Everything the launcher needs to start one user endpoint. It arrives in a sealed memory file: never in arguments or the
+/// environment, because it holds credentials.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LaunchRequest {
+    /// The local user to become. `None`: the manager's own user; the launcher changes no identity.
+    pub local_user: Option<String>,
+    /// The name of the user endpoint's directory, from a checked start command.
+    pub name: String,
+    pub files: ManagerFiles,
+    /// The submitter's `user_endpoint_config`.
+    pub user_options: Object,
+    /// The submitter's Python and platform, as the service sent it.
+    pub user_runtime: Option<Value>,
+    /// The manager's configuration, for the template's `parent_config`.
+    pub parent_config: Value,
+    /// The identity that was mapped, for `mapped_identity` and the user endpoint's heartbeats.
+    pub identity: Option<MappedIdentity>,
+    /// The service's registration answer for the user endpoint, unchanged.
+    pub credentials: Value,
+    /// The manager's list. `None`: the template's own list holds.
+    pub allowed_functions: Option<Vec<FunctionId>>,
+    pub high_assurance: bool,
+    /// The PAM service to ask. `None`: without PAM, all privileges are dropped.
+    pub pam_service: Option<String>,
+    /// More arguments for the user endpoint's command line, from the start command.
+    pub arguments: Vec<String>,
+    /// The environment of a personal manager, which its user endpoints inherit. Empty for a manager that changes users.
+    pub inherited_environment: Vec<(String, String)>,
+    /// The write end of the user endpoint's audit pipe, inherited by the launcher.
+    pub audit_descriptor: Option<RawFd>,
+    /// The memory file with credentials that the manager rewrites, inherited by the launcher, and the key it is
+    /// encrypted with.
+    pub renewed_credentials: Option<(RawFd, String)>,
+}
+
+/// The files of a manager's directory that a launch reads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ManagerFiles {
+    pub template: PathBuf,
+    pub schema: PathBuf,
+    pub environment: PathBuf,
+    /// The directory of the endpoint's own program: the last entry of the default `PATH`.
+    pub program_directory: PathBuf,
+}
+
+/// How an identity became a local user.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MappedIdentity {
+    pub id: IdentityId,
+    /// The effective identity of the submitter and its name, for messages.
+    pub effective: IdentityId,
+    pub username: String,
+    /// What each mapper offered, for the user endpoint's heartbeats.
+    pub candidates: FreeForm,
+}
+
+/// What the launcher writes to its report descriptor. The descriptor closes without a report when the user endpoint's
+/// program took over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum LaunchReport {
+    /// The local user exists and may be started. Sent before privileges are dropped.
+    UserFound {
+        uid: u32,
+        gid: u32,
+    },
+    /// With PAM, the user endpoint is a child of the launcher.
+    Running {
+        pid: i32,
+    },
+    Failed(LaunchFailure),
+}
+
+/// Why no user endpoint runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchFailure {
+    /// The launcher's exit status: the stage that failed.
+    pub status: u8,
+    /// The name of upstream's exception, as submitters know it.
+    pub exception: String,
+    /// For the submitter.
+    pub text: String,
+    /// For the manager's log.
+    pub private: String,
+}

@@ -1,0 +1,6 @@
+//! Decides who may start what, as which local user, with which configuration.
+//!
+//! A manager runs as root and parses what strangers send. This crate holds every decision it makes, without AMQP, REST or
+//! an async runtime, so that a site's security officer can read it in an afternoon.
+
+pub mod launch;
