@@ -12,7 +12,7 @@ use client::{Credentials, Error, Refusal, Service, ServiceAddress, TokenSource, 
 use serde::{Deserialize, Serialize};
 
 use crate::certificates::read_authorities;
-use crate::config::{Config, Site};
+use crate::config::{ServiceSettings, Site};
 use crate::directory::{Base, EndpointDir, write_private};
 use crate::environment::variable;
 use crate::exit::{Failure, status};
@@ -25,8 +25,8 @@ const SITE: &str = "/etc/farcall/endpoint.yaml";
 pub(crate) struct AccountSettings<'a> {
     pub(crate) base: &'a Base,
     /// The endpoint, for commands about one.
-    pub(crate) endpoint: Option<(&'a EndpointDir, &'a Config)>,
-    /// WatchEvent on the command line.
+    pub(crate) endpoint: Option<(&'a EndpointDir, ServiceSettings<'a>)>,
+    /// The URL on the command line.
     pub(crate) service_url: Option<&'a str>,
     /// A client identity that takes precedence over the environment, which no longer contains it.
     pub(crate) client: Option<&'a Credentials>,
@@ -36,7 +36,7 @@ pub(crate) struct AccountSettings<'a> {
 #[derive(Debug)]
 pub(crate) struct Account {
     pub(crate) service: Service,
-    /// TokenSource, and where that came from, for people.
+    /// Who it is, and where that was found, for people.
     pub(crate) identity: String,
     /// The identity is a person's, who must log in.
     pub(crate) personal: bool,
@@ -56,14 +56,11 @@ impl<'a> AccountSettings<'a> {
 
     /// The address that the configuration, the environment, the last registration or the site file names.
     pub(crate) fn address(&self) -> Result<ServiceAddress, Failure> {
-        let config = self.endpoint.map(|(_, config)| config);
+        let config = self.endpoint.map(|(_, settings)| settings).unwrap_or_default();
         let site = site()?;
         let sources = AddressSources {
-            service_url: self
-                .service_url
-                .map(str::to_owned)
-                .or_else(|| config.and_then(|config| config.service_url.clone())),
-            environment: config.and_then(|config| config.environment.clone()),
+            service_url: self.service_url.or(config.service_url).map(str::to_owned),
+            environment: config.environment.map(str::to_owned),
             farcall_service_url: variable("FARCALL_SERVICE_URL"),
             globus_sdk_environment: sdk_environment(),
             globus_sdk_service_url_auth: variable("GLOBUS_SDK_SERVICE_URL_AUTH"),
@@ -75,7 +72,7 @@ impl<'a> AccountSettings<'a> {
 
     /// The authorities to trust in addition to the system's.
     pub(crate) fn trust(&self) -> Result<Trust, Failure> {
-        let config = self.endpoint.and_then(|(_, config)| config.ca_certificates.clone());
+        let config = self.endpoint.and_then(|(_, settings)| settings.ca_certificates.map(Path::to_owned));
         let verify = variable("GLOBUS_SDK_VERIFY_SSL");
         let switch = verify.as_deref().map(str::to_lowercase);
         let anybody = matches!(switch.as_deref(), Some("n" | "no" | "f" | "false" | "off" | "0"));

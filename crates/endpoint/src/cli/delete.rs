@@ -92,7 +92,10 @@ fn remotely(
     id: EndpointId,
     force: bool,
 ) -> CommandResult {
-    let settings = AccountSettings { endpoint: endpoint.zip(config), ..AccountSettings::of(base) };
+    let settings = AccountSettings {
+        endpoint: endpoint.zip(config.map(|config| config.common.service())),
+        ..AccountSettings::of(base)
+    };
     let deleted = block_on(async {
         let account = settings.account().await?;
         match account.service.endpoint_status::<Value>(id).await {

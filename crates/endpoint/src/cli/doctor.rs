@@ -104,7 +104,8 @@ fn check(base: &Base, name: &str, findings: &mut Vec<Finding>) {
     let own = config.engine.runnable().ok().and_then(|options| options.python);
     let init = worker_init(&config);
     find("interpreter", interpreter(own.as_deref().unwrap_or("python3"), &init));
-    let settings = AccountSettings { endpoint: Some((&endpoint, &config)), ..AccountSettings::of(base) };
+    let settings =
+        AccountSettings { endpoint: Some((&endpoint, config.common.service())), ..AccountSettings::of(base) };
     let address = settings.address();
     let there = find(
         "service",
@@ -115,7 +116,7 @@ fn check(base: &Base, name: &str, findings: &mut Vec<Finding>) {
     );
     if there {
         block_on(async {
-            check_service(&settings, config.amqp_port, &mut find).await;
+            check_service(&settings, config.common.amqp_port, &mut find).await;
             Ok(())
         })
         .unwrap_or_else(|failure| {

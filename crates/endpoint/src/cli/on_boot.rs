@@ -34,8 +34,10 @@ pub(super) fn enable(base: &Base, name: &str) -> CommandResult {
     // A login is not possible under systemd, so it happens now, unless the unit has the credentials of a client identity.
     if !credentials(&endpoint).exists() {
         block_on(async {
-            let settings =
-                AccountSettings { endpoint: Some((&endpoint, &config)), ..AccountSettings::of(base) };
+            let settings = AccountSettings {
+                endpoint: Some((&endpoint, config.common.service())),
+                ..AccountSettings::of(base)
+            };
             let account = settings.account().await?;
             if account.personal
                 && !account.service.logged_in().await.map_err(|error| account.failed(error))?

@@ -45,7 +45,10 @@ fn remotely(base: &Base, endpoint: &EndpointDir) -> CommandResult {
         .registered_id()
         .ok_or_else(|| Failure::error(format!("Endpoint <{}> could not be located", endpoint.name())))?;
     block_on(async {
-        let settings = AccountSettings { endpoint: Some((endpoint, &config)), ..AccountSettings::of(base) };
+        let settings = AccountSettings {
+            endpoint: Some((endpoint, config.common.service())),
+            ..AccountSettings::of(base)
+        };
         let account = settings.account().await?;
         account.service.lock_endpoint(id).await.map_err(|error| account.failed(error))
     })

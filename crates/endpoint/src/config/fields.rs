@@ -4,41 +4,27 @@ use super::nearest::nearest;
 use super::scalar::{boolean, uuid};
 use super::validation_error::{ValidationError, report};
 use super::yaml::{Entry, Node, Value};
-use super::{BadConfig, Config, LEAST_HEARTBEAT_PERIOD, engine};
+use super::{BadConfig, Config, common, engine};
 
 /// Fields that are accepted and have no effect.
 const WITHOUT_MEANING: [&str; 3] = ["log_dir", "stdout", "stderr"];
 
-/// Every field of an endpoint that runs tasks; the nearest one is suggested for a mistyped name.
-const KNOWN: [&str; 28] = [
-    "admins",
-    "allowed_functions",
-    "amqp_port",
-    "authentication_policy",
-    "ca_certificates",
-    "debug",
+/// The fields of an endpoint that runs tasks, besides those of every endpoint.
+const OWN: [&str; 14] = [
     "detach_endpoint",
-    "display_name",
     "endpoint_setup",
     "endpoint_teardown",
     "engine",
-    "environment",
-    "heartbeat_period",
     "heartbeat_threshold",
     "high_assurance",
     "idle_heartbeats_hard",
     "idle_heartbeats_soft",
-    "local_compute_services",
     "log_dir",
     "multi_user",
     "pass_client_identity",
-    "public",
-    "service_url",
     "shutdown_grace",
     "stderr",
     "stdout",
-    "subscription_id",
-    "log_size_limit",
 ];
 
 /// Upstream's name of the configuration of an endpoint that runs tasks.
@@ -72,15 +58,7 @@ pub(super) fn read(file: &str, text: &str, node: &Node) -> Result<Config, BadCon
         );
         return Err(report(MODEL, file, text, &[error]));
     }
-    let display_name = fields.text("display_name").filter(|name| name != "None");
-    let allowed_functions = fields.ids("allowed_functions");
-    let admins = fields.ids("admins");
-    let authentication_policy = fields.id("authentication_policy");
-    let subscription_id = fields.id("subscription_id");
-    let amqp_port = fields.integer("amqp_port");
-    let heartbeat_period = fields.integer("heartbeat_period").unwrap_or(30_u64);
-    let environment = fields.text("environment");
-    let local = fields.boolean("local_compute_services").unwrap_or(false);
+    let common = common::read(&mut fields);
     if let Some(entry) = fields.take("high_assurance")
         && entry.node.value == Value::Bool(true)
     {
@@ -92,7 +70,6 @@ pub(super) fn read(file: &str, text: &str, node: &Node) -> Result<Config, BadCon
             entry.at,
         ));
     }
-    let debug = fields.boolean("debug").unwrap_or(false);
     let engine = match fields.take("engine") {
         Some(Entry { node, .. }) if matches!(node.value, Value::Map(_)) => {
             engine::read(node).map_err(|errors| fields.errors.extend(errors)).ok()
@@ -116,33 +93,19 @@ pub(super) fn read(file: &str, text: &str, node: &Node) -> Result<Config, BadCon
     let endpoint_setup = fields.text("endpoint_setup").filter(|text| !text.trim().is_empty());
     let endpoint_teardown = fields.text("endpoint_teardown").filter(|text| !text.trim().is_empty());
     let heartbeat_threshold = fields.integer("heartbeat_threshold").unwrap_or(120_u64);
-    let service_url = fields.text("service_url");
-    let ca_certificates = fields.text("ca_certificates").map(std::path::PathBuf::from);
-    let log_size_limit = fields.integer("log_size_limit").unwrap_or(100 << 20);
     let shutdown_grace = fields.integer("shutdown_grace").unwrap_or(5);
     let pass_client_identity = fields.boolean("pass_client_identity").unwrap_or(true);
     for name in WITHOUT_MEANING {
         fields.take(name);
     }
 
-    fields.finish(MODEL, file, text, &KNOWN)?;
+    fields.finish(MODEL, file, text, &[&common::KEYS[..], &OWN].concat())?;
     let engine = engine.expect("without an engine there is an error");
     Ok(Config {
-        display_name,
-        allowed_functions,
-        admins,
-        authentication_policy,
-        subscription_id,
-        amqp_port,
-        heartbeat_period: heartbeat_period.max(LEAST_HEARTBEAT_PERIOD),
-        environment: if local { Some("local".to_owned()) } else { environment },
+        common,
         heartbeat_threshold,
-        service_url,
-        ca_certificates,
-        log_size_limit,
         shutdown_grace,
         pass_client_identity,
-        debug,
         detach_endpoint,
         endpoint_setup,
         endpoint_teardown,
@@ -181,13 +144,13 @@ impl<'a> Fields<'a> {
         if self.errors.is_empty() { Ok(()) } else { Err(report(model, file, text, &self.errors)) }
     }
 
-    fn take(&mut self, name: &str) -> Option<&'a Entry> {
+    pub(super) fn take(&mut self, name: &str) -> Option<&'a Entry> {
         let index = self.left.iter().position(|entry| entry.key == name)?;
         Some(self.left.remove(index))
     }
 
     /// A field with a value; null counts as not given.
-    fn given(&mut self, name: &str) -> Option<&'a Entry> {
+    pub(super) fn given(&mut self, name: &str) -> Option<&'a Entry> {
         self.take(name).filter(|entry| entry.node.value != Value::Null)
     }
 
@@ -209,11 +172,11 @@ impl<'a> Fields<'a> {
         })
     }
 
-    fn boolean(&mut self, name: &str) -> Option<bool> {
+    pub(super) fn boolean(&mut self, name: &str) -> Option<bool> {
         self.read(name, NOT_A_BOOLEAN, boolean)
     }
 
-    fn integer<T: TryFrom<i64>>(&mut self, name: &str) -> Option<T> {
+    pub(super) fn integer<T: TryFrom<i64>>(&mut self, name: &str) -> Option<T> {
         self.read(name, NOT_AN_INTEGER, |value| {
             let number = match value {
                 Value::Int(number) => *number,
@@ -227,11 +190,11 @@ impl<'a> Fields<'a> {
         })
     }
 
-    fn id<T: std::str::FromStr>(&mut self, name: &str) -> Option<T> {
+    pub(super) fn id<T: std::str::FromStr>(&mut self, name: &str) -> Option<T> {
         self.read(name, NOT_A_UUID, uuid)
     }
 
-    fn ids<T: std::str::FromStr>(&mut self, name: &str) -> Option<Vec<T>> {
+    pub(super) fn ids<T: std::str::FromStr>(&mut self, name: &str) -> Option<Vec<T>> {
         let entry = self.given(name)?;
         let Value::List(nodes) = &entry.node.value else {
             self.errors.push(ValidationError::new(name, NOT_A_LIST, Some(entry.at)));

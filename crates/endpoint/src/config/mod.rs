@@ -3,6 +3,7 @@
 //! Errors begin with upstream's lines, which tools and support pages match; then follows the position with a caret.
 
 mod catalogue;
+mod common;
 mod component;
 mod engine;
 mod fields;
@@ -17,12 +18,11 @@ mod sites;
 mod validation_error;
 mod yaml;
 
-use std::path::{Path, PathBuf};
-
-use wire::{FunctionId, IdentityId, PolicyId, SubscriptionId};
+use std::path::Path;
 
 use crate::exit::Failure;
 
+pub(crate) use common::{Common, ServiceSettings};
 pub(crate) use initial::INITIAL;
 pub(crate) use nearest::nearest;
 pub(crate) use site::Site;
@@ -30,30 +30,13 @@ pub(crate) use site::Site;
 /// The settings of an endpoint, with defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Config {
-    pub(crate) display_name: Option<String>,
-    /// `None` allows every function, an empty list none.
-    pub(crate) allowed_functions: Option<Vec<FunctionId>>,
-    pub(crate) admins: Option<Vec<IdentityId>>,
-    pub(crate) authentication_policy: Option<PolicyId>,
-    pub(crate) subscription_id: Option<SubscriptionId>,
-    pub(crate) amqp_port: Option<u16>,
-    /// In seconds, at least [`LEAST_HEARTBEAT_PERIOD`].
-    pub(crate) heartbeat_period: u64,
-    /// Upstream's name of an environment.
-    pub(crate) environment: Option<String>,
+    pub(crate) common: Common,
     /// In seconds. Has no effect; kept because configurations contain it.
     pub(crate) heartbeat_threshold: u64,
-    /// Not upstream's.
-    pub(crate) service_url: Option<String>,
-    /// Not upstream's: a PEM file of a private authority's certificates.
-    pub(crate) ca_certificates: Option<PathBuf>,
-    /// Not upstream's: the size in bytes at which the log file is rotated.
-    pub(crate) log_size_limit: u64,
     /// Not upstream's: seconds that running tasks may take to end when the endpoint stops.
     pub(crate) shutdown_grace: u64,
     /// Not upstream's: whether tasks inherit the client identity in the endpoint's environment. Upstream's always do.
     pub(crate) pass_client_identity: bool,
-    pub(crate) debug: bool,
     pub(crate) detach_endpoint: bool,
     pub(crate) endpoint_setup: Option<String>,
     pub(crate) endpoint_teardown: Option<String>,
@@ -63,9 +46,6 @@ pub(crate) struct Config {
     pub(crate) idle_heartbeats_hard: u64,
     pub(crate) engine: engine::Engine,
 }
-
-/// A shorter period is raised to this many seconds.
-pub(crate) const LEAST_HEARTBEAT_PERIOD: u64 = 5;
 
 /// The text of what is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,21 +74,21 @@ impl Config {
     pub(crate) fn resolved(&self) -> serde_json::Value {
         let Self { engine, .. } = self;
         serde_json::json!({
-            "display_name": self.display_name,
-            "allowed_functions": self.allowed_functions,
-            "admins": self.admins,
-            "authentication_policy": self.authentication_policy,
-            "subscription_id": self.subscription_id,
-            "amqp_port": self.amqp_port,
-            "heartbeat_period": self.heartbeat_period,
+            "display_name": self.common.display_name,
+            "allowed_functions": self.common.allowed_functions,
+            "admins": self.common.admins,
+            "authentication_policy": self.common.authentication_policy,
+            "subscription_id": self.common.subscription_id,
+            "amqp_port": self.common.amqp_port,
+            "heartbeat_period": self.common.heartbeat_period,
             "heartbeat_threshold": self.heartbeat_threshold,
-            "environment": self.environment,
-            "service_url": self.service_url,
-            "ca_certificates": self.ca_certificates,
+            "environment": self.common.environment,
+            "service_url": self.common.service_url,
+            "ca_certificates": self.common.ca_certificates,
             "shutdown_grace": self.shutdown_grace,
-            "log_size_limit": self.log_size_limit,
+            "log_size_limit": self.common.log_size_limit,
             "pass_client_identity": self.pass_client_identity,
-            "debug": self.debug,
+            "debug": self.common.debug,
             "detach_endpoint": self.detach_endpoint,
             "endpoint_setup": self.endpoint_setup,
             "endpoint_teardown": self.endpoint_teardown,
@@ -237,11 +217,11 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_contract() {
         let config = good(LEAST);
-        assert_eq!(config.heartbeat_period, 30);
+        assert_eq!(config.common.heartbeat_period, 30);
         assert_eq!(config.idle_heartbeats_soft, 0);
         assert_eq!(config.idle_heartbeats_hard, 5760);
         assert!(config.detach_endpoint);
-        assert_eq!(config.allowed_functions, None);
+        assert_eq!(config.common.allowed_functions, None);
         assert_eq!(config.shutdown_grace, 5);
         assert!(config.pass_client_identity);
         assert_eq!(config.engine.resolved()["provider"]["max_blocks"], 1);
@@ -260,14 +240,17 @@ mod tests {
             "{LEAST}display_name: None\nheartbeat_period: 7.9\nallowed_functions: []\namqp_port: 443\n\
              detach_endpoint: 'off'\npass_client_identity: no\nheartbeat_threshold: 200\nlog_dir: null\n"
         ));
-        assert_eq!(config.display_name, None);
-        assert_eq!(config.heartbeat_period, 7);
-        assert_eq!(config.allowed_functions, Some(vec![]));
-        assert_eq!(config.amqp_port, Some(443));
+        assert_eq!(config.common.display_name, None);
+        assert_eq!(config.common.heartbeat_period, 7);
+        assert_eq!(config.common.allowed_functions, Some(vec![]));
+        assert_eq!(config.common.amqp_port, Some(443));
         assert!(!config.detach_endpoint);
         assert!(!config.pass_client_identity);
         assert!(bad(&format!("{LEAST}pass_client_identity: maybe\n")).contains("pass_client_identity"));
-        assert_eq!(good(&format!("{LEAST}heartbeat_period: 1\n")).heartbeat_period, LEAST_HEARTBEAT_PERIOD);
+        assert_eq!(
+            good(&format!("{LEAST}heartbeat_period: 1\n")).common.heartbeat_period,
+            common::LEAST_HEARTBEAT_PERIOD
+        );
         assert_eq!(
             good(&format!("{LEAST}idle_heartbeats_soft: 9\nidle_heartbeats_hard: 3\n")).idle_heartbeats_hard,
             10

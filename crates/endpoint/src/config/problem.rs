@@ -44,15 +44,15 @@ impl Config {
     /// All problems. Reads files and starts nothing.
     pub(crate) fn problems(&self) -> Vec<Problem> {
         let mut found: Vec<Problem> = self.engine.runnable().err().map(Problem::Engine).into_iter().collect();
-        if let Some(url) = &self.service_url {
+        if let Some(url) = &self.common.service_url {
             let sources = AddressSources { service_url: Some(url.clone()), ..AddressSources::default() };
             found.extend(sources.resolve().err().map(|error| Problem::Service(error.to_string())));
         }
-        if let Some(path) = &self.ca_certificates {
+        if let Some(path) = &self.common.ca_certificates {
             let refused = read_authorities(path).err();
             found.extend(refused.map(|failure| Problem::Certificates(failure.bare().to_owned())));
         }
-        if self.amqp_port == Some(0) {
+        if self.common.amqp_port == Some(0) {
             found.push(Problem::Port);
         }
         let blocks = self.engine.resolved().get("provider").and_then(|it| it.get("max_blocks")?.as_u64());

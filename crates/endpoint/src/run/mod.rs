@@ -284,7 +284,7 @@ async fn work(
         .map(|task| (*task, interchange::lost(*task, id, &host_name, nanos)))
         .collect();
     tracing::info!(endpoint = %id, %run, lost = lost.len(), unsent = spooled.len(), "the endpoint runs");
-    let allowed = document.allowed_functions.clone().or_else(|| config.allowed_functions.clone());
+    let allowed = document.allowed_functions.clone().or_else(|| config.common.allowed_functions.clone());
     let settings = Settings {
         endpoint: id,
         allowed: allowed.map(|functions| functions.into_iter().collect()),
@@ -298,8 +298,14 @@ async fn work(
         Leftovers { spooled, lost, ended: earlier_runs.filter, awaited: before == PreviousRun::Silent };
     let interchange = Interchange::new(settings, left, &mut actions);
     let start = clock::local_time();
-    let heartbeat =
-        Heartbeat::new(id, run, document.ep_info.clone(), &document.config, config.heartbeat_period, &start);
+    let heartbeat = Heartbeat::new(
+        id,
+        run,
+        document.ep_info.clone(),
+        &document.config,
+        config.common.heartbeat_period,
+        &start,
+    );
     let driver = driver::Driver {
         interchange,
         link,
@@ -311,7 +317,7 @@ async fn work(
         watch,
         heartbeat,
         report: engine::Report::default(),
-        period: Duration::from_secs(config.heartbeat_period),
+        period: Duration::from_secs(config.common.heartbeat_period),
         stop,
         parent: document.parent,
         next_session: 0,
@@ -370,7 +376,7 @@ fn link_config(
     let window = slots.saturating_mul(2).max(MIN_PREFETCH);
     let prefetch = u16::try_from(window).unwrap_or(u16::MAX);
     let name = format!("endpoint {}", registration.endpoint_id);
-    LinkConfig::new(registration, config.amqp_port, authorities, prefetch, name)
+    LinkConfig::new(registration, config.common.amqp_port, authorities, prefetch, name)
         .map_err(|error| Failure::new(status::DATAERR, format!("Invalid credential structure: {error}")))
 }
 

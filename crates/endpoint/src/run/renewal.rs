@@ -133,10 +133,10 @@ impl RegistrationSettings {
                 return Err(Failure::new(status::ALREADY_ACTIVE, "another process runs the endpoint"));
             }
             Some(_) => {}
-            None => refuse_if_active(&self.endpoint, &self.config)?,
+            None => refuse_if_active(&self.endpoint, &self.config.common)?,
         }
         let settings = AccountSettings {
-            endpoint: Some((&self.endpoint, &self.config)),
+            endpoint: Some((&self.endpoint, self.config.common.service())),
             client: self.client.as_ref(),
             ..AccountSettings::of(&self.base)
         };

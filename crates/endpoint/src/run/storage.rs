@@ -38,8 +38,8 @@ pub(super) fn open(
     console: bool,
 ) -> Result<Storage, Failure> {
     let (pid_file, before) =
-        PidFile::acquire(endpoint, config.heartbeat_period).map_err(|why| match why {
-            ClaimError::Alive => already_active(endpoint, config),
+        PidFile::acquire(endpoint, config.common.heartbeat_period).map_err(|why| match why {
+            ClaimError::Alive => already_active(endpoint, &config.common),
             ClaimError::Elsewhere(host) => active_elsewhere(endpoint, &host),
             ClaimError::Io(error) => unwritable(&endpoint.pid_file(), &error),
         })?;
@@ -47,7 +47,8 @@ pub(super) fn open(
         let path = path.to_owned();
         move |error: std::io::Error| unwritable(&path, &error)
     };
-    let log = Log::open(&endpoint.log(), config.log_size_limit, console).map_err(at(&endpoint.log()))?;
+    let log =
+        Log::open(&endpoint.log(), config.common.log_size_limit, console).map_err(at(&endpoint.log()))?;
     LastFailure::remove(endpoint).map_err(at(&endpoint.failure_file()))?;
     log.redirect().map_err(at(&endpoint.log()))?;
     lines.open(log);

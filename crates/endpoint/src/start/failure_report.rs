@@ -30,7 +30,7 @@ pub(crate) fn send(
     let report =
         StatusReport { endpoint_id, global_state: state.into(), task_statuses: Default::default() }.encode();
     // This link consumes neither tasks nor commands.
-    let port = config.and_then(|config| config.amqp_port);
+    let port = config.and_then(|config| config.common.amqp_port);
     let name = format!("endpoint {endpoint_id}");
     let Ok(mut config) = LinkConfig::new(&credentials, port, authorities, 1, name) else { return };
     config.commands = None;

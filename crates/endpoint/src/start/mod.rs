@@ -25,7 +25,7 @@ use wire::EndpointId;
 use wire::start_document::StartDocument;
 
 use crate::account::AccountSettings;
-use crate::config::Config;
+use crate::config::{Common, Config};
 use crate::directory::{Base, EndpointDir, unwritable};
 use crate::exit::{CommandResult, Failure, block_on, status};
 use crate::login::log_in;
@@ -76,7 +76,7 @@ pub(crate) fn start(base: &Base, request: Request) -> CommandResult {
     {
         let config = text.and_then(|text| Config::read("", &text).ok());
         let settings = AccountSettings {
-            endpoint: config.as_ref().map(|config| (&endpoint, config)),
+            endpoint: config.as_ref().map(|config| (&endpoint, config.common.service())),
             ..AccountSettings::of(base)
         };
         let authorities = settings.trust().ok().and_then(|trust| trust.pem);
@@ -108,10 +108,13 @@ fn prepare(
     if let Err(why) = config.engine.runnable() {
         return Err(Failure::new(status::CONFIG, format!("Error: {why}")));
     }
-    refuse_if_active(&endpoint, &config)?;
+    refuse_if_active(&endpoint, &config.common)?;
     let given = document.as_ref().is_some_and(|document| document.amqp_creds.is_some());
     if report.is_none() && !given {
-        log_in_once(&AccountSettings { endpoint: Some((&endpoint, &config)), ..AccountSettings::of(base) })?;
+        log_in_once(&AccountSettings {
+            endpoint: Some((&endpoint, config.common.service())),
+            ..AccountSettings::of(base)
+        })?;
     }
     let detach = config.detach_endpoint && !request.die_with_parent && !request.foreground;
     let launch = Launch { base: base.clone(), endpoint, config, text, document, request };
@@ -138,7 +141,7 @@ fn log_in_once(settings: &AccountSettings<'_>) -> CommandResult {
 
 /// Refuses an endpoint that another process runs. Asked again before every registration that precedes the claim of the
 /// PID file: the new credentials would invalidate those of the other process.
-pub(crate) fn refuse_if_active(endpoint: &EndpointDir, config: &Config) -> CommandResult {
+pub(crate) fn refuse_if_active(endpoint: &EndpointDir, config: &Common) -> CommandResult {
     match pid::process_state(endpoint) {
         ProcessState::Alive(_) => Err(already_active(endpoint, config)),
         ProcessState::Elsewhere(host) => Err(active_elsewhere(endpoint, &host)),
@@ -146,7 +149,7 @@ pub(crate) fn refuse_if_active(endpoint: &EndpointDir, config: &Config) -> Comma
     }
 }
 
-pub(crate) fn already_active(endpoint: &EndpointDir, config: &Config) -> Failure {
+pub(crate) fn already_active(endpoint: &EndpointDir, config: &Common) -> Failure {
     let name = config.display_name.clone().filter(|name| !name.is_empty()).unwrap_or_else(|| endpoint.name());
     Failure::new(status::ALREADY_ACTIVE, format!("Endpoint '{name}' is already active"))
 }

@@ -55,7 +55,7 @@ pub(super) fn check(registration: &Registration, known: Option<EndpointId>) -> R
 fn body(endpoint: &EndpointDir, config: &Config, text: &str) -> Register {
     Register {
         endpoint_name: endpoint.name(),
-        display_name: config.display_name.clone(),
+        display_name: config.common.display_name.clone(),
         multi_user: None,
         metadata: Metadata {
             endpoint_version: Some(version::UPSTREAM.to_owned()),
@@ -65,12 +65,12 @@ fn body(endpoint: &EndpointDir, config: &Config, text: &str) -> Register {
             farcall: Some(Capabilities { version: env!("CARGO_PKG_VERSION").to_owned(), cancel: true }),
             ..Metadata::default()
         },
-        allowed_functions: config.allowed_functions.clone().filter(|functions| !functions.is_empty()),
-        authentication_policy: config.authentication_policy,
-        subscription_uuid: config.subscription_id,
+        allowed_functions: config.common.allowed_functions.clone().filter(|functions| !functions.is_empty()),
+        authentication_policy: config.common.authentication_policy,
+        subscription_uuid: config.common.subscription_id,
         public: None,
         high_assurance: Some(false),
-        admins: config.admins.clone().filter(|admins| !admins.is_empty()),
+        admins: config.common.admins.clone().filter(|admins| !admins.is_empty()),
     }
 }
 

@@ -103,7 +103,8 @@ fn register_and_exec(
         can_be_a_directory(&path).map_err(|error| unwritable(&path, &error))?;
     }
     let known = endpoint.registered_id().or(request.endpoint_uuid);
-    let settings = AccountSettings { endpoint: Some((endpoint, config)), ..AccountSettings::of(base) };
+    let settings =
+        AccountSettings { endpoint: Some((endpoint, config.common.service())), ..AccountSettings::of(base) };
     let given = document.as_ref().and_then(|document| document.amqp_creds.clone());
     let registers = given.is_none().then(|| base.path().to_owned());
     let registration = match given {
@@ -112,7 +113,7 @@ fn register_and_exec(
             let registering = async {
                 let account = settings.account().await?;
                 // `endpoint_setup` may have taken long enough for another start to be done.
-                refuse_if_active(endpoint, config)?;
+                refuse_if_active(endpoint, &config.common)?;
                 let registration = register(&account, endpoint, config, text, known).await?;
                 crate::account::remember(endpoint, account.service.address())
                     .map_err(|error| unwritable(endpoint.path(), &error))?;
@@ -147,7 +148,7 @@ fn register_and_exec(
         allowed_functions: document.as_ref().and_then(|document| document.allowed_functions.clone()),
         parent,
         report_fd: report.map(AsRawFd::as_raw_fd),
-        debug: config.debug || request.debug,
+        debug: config.common.debug || request.debug,
         console: request.log_to_console && report.is_none(),
         authorities: settings.trust()?.pem,
         registers,
@@ -156,7 +157,7 @@ fn register_and_exec(
             secret: credentials.client_secret,
         }),
     };
-    let title = title(id, &endpoint.name(), config.environment.as_deref());
+    let title = title(id, &endpoint.name(), config.common.environment.as_deref());
     if let Some(report) = report {
         inherit(report, true).map_err(Failure::error)?;
     }
