@@ -4,3 +4,4 @@
 //! an async runtime, so that a site's security officer can read it in an afternoon.
 
 pub mod launch;
+pub mod mapping;

@@ -1,0 +1,347 @@
+//! Reads the mapping file again when it changes, while the manager runs.
+//!
+//! A new mapping takes the place of the old one as a whole, or not at all. A file that can't be used is read once more at
+//! the next look before it is refused: it may be half-written. This module never waits and starts nothing; the caller
+//! calls [`Watched::changed`] every [`INTERVAL`], on a thread that may block.
+
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{FILE_LIMIT, Mapping, MappingError, Settings, Warning};
+
+/// How often to look for changes. An unusable file is refused at the second look, still within upstream's 5 s.
+pub const INTERVAL: Duration = Duration::from_secs(2);
+
+/// Why a mapping file can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("{}: {error}", path.display())]
+    Unreadable { path: PathBuf, error: io::Error },
+    #[error("{} is no regular file", path.display())]
+    NotAFile { path: PathBuf },
+    #[error("{} is larger than {FILE_LIMIT} bytes", path.display())]
+    TooLarge { path: PathBuf },
+    #[error("{}: ({}) {error}", path.display(), error.exception())]
+    Invalid { path: PathBuf, error: MappingError },
+}
+
+impl LoadError {
+    /// The exit status of a manager that can't start for this error: 72, 77 or 78 of `sysexits.h`, as upstream's.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Unreadable { error, .. } => match error.kind() {
+                io::ErrorKind::NotFound => 72,
+                io::ErrorKind::PermissionDenied => 77,
+                _ => 78,
+            },
+            Self::NotAFile { .. } | Self::TooLarge { .. } | Self::Invalid { .. } => 78,
+        }
+    }
+}
+
+/// A mapping from a file, and what the administrator should know about it.
+#[derive(Debug)]
+pub struct Loaded {
+    pub mapping: Mapping,
+    pub warnings: Vec<Warning>,
+}
+
+/// What a look at the file found.
+#[derive(Debug)]
+pub enum Change {
+    /// Use the new mapping from now on.
+    Replaced(Loaded),
+    /// Keep the old mapping.
+    Refused(LoadError),
+}
+
+impl Change {
+    /// What the manager's log says.
+    pub fn text(&self, path: &Path) -> String {
+        match self {
+            Self::Replaced(_) => {
+                format!(
+                    "Identity mapping configuration change detected; reread and applied: {}",
+                    path.display()
+                )
+            }
+            Self::Refused(error) => format!(
+                "Unable to update identity configuration -- {error}. The previous identity mapping stays in force; \
+                 mend the file, and it is read again"
+            ),
+        }
+    }
+}
+
+/// A mapping file that is watched.
+#[derive(Debug)]
+pub struct Watched {
+    path: PathBuf,
+    settings: Settings,
+    seen: Sight,
+    /// `seen` could not be used, and nothing was said about it so far.
+    doubtful: bool,
+}
+
+/// What distinguishes one content of the file from another, without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    /// Device, inode, size, and the times of change of the inode and of the content, in nanoseconds.
+    File(u64, u64, u64, (i64, i64), (i64, i64)),
+    Error(io::ErrorKind),
+}
+
+impl Watched {
+    /// Reads the file for the first time.
+    pub fn open(path: &Path, settings: Settings) -> Result<(Self, Loaded), LoadError> {
+        let seen = Sight::of(path);
+        let loaded = load(path, &settings)?;
+        Ok((Self { path: path.to_owned(), settings, seen, doubtful: false }, loaded))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Looks at the file, and reads it if it changed. `None`: nothing new, or nothing that is certain.
+    pub fn changed(&mut self) -> Option<Change> {
+        let seen = Sight::of(&self.path);
+        let settled = seen == self.seen;
+        if settled && !self.doubtful {
+            return None;
+        }
+        self.seen = seen;
+        match load(&self.path, &self.settings) {
+            Ok(loaded) => {
+                self.doubtful = false;
+                Some(Change::Replaced(loaded))
+            }
+            Err(error) => {
+                self.doubtful = !settled;
+                settled.then_some(Change::Refused(error))
+            }
+        }
+    }
+}
+
+impl Sight {
+    fn of(path: &Path) -> Self {
+        match std::fs::metadata(path) {
+            Ok(it) => Self::File(
+                it.dev(),
+                it.ino(),
+                it.size(),
+                (it.ctime(), it.ctime_nsec()),
+                (it.mtime(), it.mtime_nsec()),
+            ),
+            Err(error) => Self::Error(error.kind()),
+        }
+    }
+}
+
+/// Reads a mapping file. Never waits: a FIFO in its place is refused.
+pub fn load(path: &Path, settings: &Settings) -> Result<Loaded, LoadError> {
+    let unreadable = |error| LoadError::Unreadable { path: path.to_owned(), error };
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+        .map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(LoadError::NotAFile { path: path.to_owned() });
+    }
+    let mut text = Vec::new();
+    let limit = u64::try_from(FILE_LIMIT).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(limit).read_to_end(&mut text).map_err(unreadable)?;
+    if text.len() > FILE_LIMIT {
+        return Err(LoadError::TooLarge { path: path.to_owned() });
+    }
+    let (mapping, mut warnings) = Mapping::parse(&text, settings)
+        .map_err(|error| LoadError::Invalid { path: path.to_owned(), error })?;
+    let mode = metadata.mode() & 0o777;
+    if mode & 0o022 != 0 {
+        warnings.push(Warning::WritableByOthers { path: path.to_owned(), mode });
+    }
+    Ok(Loaded { mapping, warnings })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn mapping_to(name: &str) -> String {
+        json!([{"DATA_TYPE": "expression_identity_mapping#1.0.0",
+                "mappings": [{"source": "{username}", "match": ".*", "output": name}]}])
+        .to_string()
+    }
+
+    /// The name that a mapping yields.
+    fn yields(mapping: &Mapping) -> String {
+        let identity =
+            json!({"id": "00000000-0000-4444-8888-111111111111", "username": "x", "status": "used"});
+        mapping.evaluate_objects(&[identity.as_object().unwrap().clone()]).matched.unwrap().local_user
+    }
+
+    fn replaced(change: Option<Change>) -> String {
+        match change {
+            Some(Change::Replaced(loaded)) => yields(&loaded.mapping),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn refused(change: Option<Change>) -> LoadError {
+        match change {
+            Some(Change::Refused(error)) => error,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    struct File {
+        directory: tempfile::TempDir,
+        watched: Watched,
+    }
+
+    impl File {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("mapping.json");
+            fs::write(&path, mapping_to("first")).unwrap();
+            let settings = Settings { connector: "c".to_owned(), gateway: "g".to_owned() };
+            let (watched, loaded) = Watched::open(&path, settings).unwrap();
+            assert_eq!(yields(&loaded.mapping), "first");
+            Self { directory, watched }
+        }
+
+        fn path(&self) -> PathBuf {
+            self.directory.path().join("mapping.json")
+        }
+
+        fn other(&self, text: &str) -> PathBuf {
+            let path = self.directory.path().join("new");
+            fs::write(&path, text).unwrap();
+            path
+        }
+    }
+
+    #[test]
+    fn an_unchanged_file_is_not_read() {
+        let mut file = File::new();
+        assert!(file.watched.changed().is_none());
+        assert!(file.watched.changed().is_none());
+    }
+
+    #[test]
+    fn edited_in_place_or_replaced_it_is_applied_at_once() {
+        let mut file = File::new();
+        fs::write(file.path(), mapping_to("second")).unwrap();
+        let change = file.watched.changed();
+        let text = change.as_ref().unwrap().text(&file.path());
+        assert!(
+            text.starts_with("Identity mapping configuration change detected; reread and applied: /"),
+            "{text}"
+        );
+        assert_eq!(replaced(change), "second");
+        fs::rename(file.other(&mapping_to("third")), file.path()).unwrap();
+        assert_eq!(replaced(file.watched.changed()), "third");
+        assert!(file.watched.changed().is_none());
+    }
+
+    #[test]
+    fn a_link_that_points_elsewhere_is_followed() {
+        let mut file = File::new();
+        let other = file.other(&mapping_to("linked"));
+        fs::remove_file(file.path()).unwrap();
+        std::os::unix::fs::symlink(&other, file.path()).unwrap();
+        assert_eq!(replaced(file.watched.changed()), "linked");
+        fs::write(&other, mapping_to("changed")).unwrap();
+        assert_eq!(replaced(file.watched.changed()), "changed");
+    }
+
+    #[test]
+    fn a_broken_file_is_refused_once_and_a_mended_one_applied() {
+        let mut file = File::new();
+        fs::write(file.path(), "[{").unwrap();
+        assert!(file.watched.changed().is_none(), "it may be half-written");
+        let change = file.watched.changed();
+        let text = change.as_ref().unwrap().text(&file.path());
+        assert!(
+            text.contains("(JSONDecodeError)") && text.contains("previous identity mapping stays"),
+            "{text}"
+        );
+        assert_eq!(refused(change).exit_status(), 78);
+        assert!(file.watched.changed().is_none(), "it is told once");
+        fs::write(file.path(), mapping_to("mended")).unwrap();
+        assert_eq!(replaced(file.watched.changed()), "mended");
+    }
+
+    #[test]
+    fn a_half_written_file_is_no_error() {
+        let mut file = File::new();
+        let whole = mapping_to("second");
+        for part in [0, 1, whole.len() / 2] {
+            fs::write(file.path(), &whole[..part]).unwrap();
+            assert!(file.watched.changed().is_none(), "{part}");
+        }
+        fs::write(file.path(), &whole).unwrap();
+        assert_eq!(replaced(file.watched.changed()), "second");
+    }
+
+    #[test]
+    fn a_removed_file_is_told_once_and_keeps_the_mapping() {
+        let mut file = File::new();
+        let text = fs::read(file.path()).unwrap();
+        fs::remove_file(file.path()).unwrap();
+        assert!(file.watched.changed().is_none());
+        assert_eq!(refused(file.watched.changed()).exit_status(), 72);
+        assert!(file.watched.changed().is_none());
+        fs::write(file.path(), text).unwrap();
+        assert_eq!(replaced(file.watched.changed()), "first");
+    }
+
+    /// Fails when what stands in place of the file makes the manager wait or fills its memory.
+    #[test]
+    fn what_is_no_mapping_file_is_refused() {
+        let mut file = File::new();
+        fs::remove_file(file.path()).unwrap();
+        nix::unistd::mkfifo(&file.path(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(file.watched.changed().is_none());
+        assert!(matches!(refused(file.watched.changed()), LoadError::NotAFile { .. }));
+        fs::remove_file(file.path()).unwrap();
+        fs::create_dir(file.path()).unwrap();
+        assert!(file.watched.changed().is_none());
+        assert!(matches!(refused(file.watched.changed()), LoadError::NotAFile { .. }));
+        fs::remove_dir(file.path()).unwrap();
+        let huge = fs::File::create(file.path()).unwrap();
+        huge.set_len(1 << 40).unwrap();
+        assert!(file.watched.changed().is_none());
+        assert!(matches!(refused(file.watched.changed()), LoadError::TooLarge { .. }));
+    }
+
+    #[test]
+    fn a_file_that_others_can_write_is_pointed_out() {
+        let mut file = File::new();
+        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o664)).unwrap();
+        let Some(Change::Replaced(loaded)) = file.watched.changed() else { panic!() };
+        let [warning] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
+        assert!(warning.to_string().contains("mode 664: other users"), "{warning}");
+    }
+
+    #[test]
+    fn the_exit_status_says_why_there_is_no_mapping() {
+        let settings = Settings { connector: "c".to_owned(), gateway: "g".to_owned() };
+        let directory = tempfile::tempdir().unwrap();
+        let missing = directory.path().join("missing");
+        assert_eq!(load(&missing, &settings).unwrap_err().exit_status(), 72);
+        let denied = io::ErrorKind::PermissionDenied.into();
+        assert_eq!(LoadError::Unreadable { path: missing, error: denied }.exit_status(), 77);
+    }
+}
