@@ -49,10 +49,10 @@ pub enum AnswerError {
 }
 
 impl Answer {
-    /// Reads an answer. No output at all is an answer without results.
-    pub fn decode(output: &[u8]) -> Result<Self, AnswerError> {
+    /// Reads an answer. No output at all is no answer, and no error.
+    pub fn decode(output: &[u8]) -> Result<Option<Self>, AnswerError> {
         if output.is_empty() {
-            return Ok(Self { data_type: output_type(), result: Vec::new() });
+            return Ok(None);
         }
         let answer: Self = json::decode(output, ANSWER_LIMIT)?;
         if answer.data_type != OUTPUT_TYPE {
@@ -61,7 +61,7 @@ impl Answer {
         if answer.result.len() > NAMES_LIMIT {
             return Err(AnswerError::TooMany);
         }
-        Ok(answer)
+        Ok(Some(answer))
     }
 
     /// The names by identity. Every identity of the answer must be among those that were asked for.
@@ -73,6 +73,15 @@ impl Answer {
             hits.add(text, output);
         }
         Ok(hits)
+    }
+
+    /// The first name, which must be of the one identity that was asked for.
+    pub fn first(self, asked: Option<IdentityId>) -> Result<Option<String>, AnswerError> {
+        match self.result.into_iter().next() {
+            Some(AnswerEntry { id, output }) if asked == Some(id) => Ok(Some(output)),
+            Some(_) => Err(AnswerError::UnknownIdentity),
+            None => Ok(None),
+        }
     }
 }
 
@@ -88,7 +97,7 @@ mod tests {
 
     fn answer(document: &str) -> Result<Hits, AnswerError> {
         let asked = [ALICIA, ROBERTO].map(|id| (id.parse().unwrap(), id));
-        Answer::decode(document.as_bytes())?.hits(&asked)
+        Answer::decode(document.as_bytes())?.map_or(Ok(Hits::default()), |answer| answer.hits(&asked))
     }
 
     #[test]

@@ -76,8 +76,8 @@ pub enum Warning {
     UnknownDataType { place: Place, data_type: String },
     #[error(
         "{} has alternatives outside of parentheses {place}. Each of them must match the whole text here; upstream's \
-         identity mapping also accepts any text that only begins with the first or ends with the last. Put them in \
-         parentheses to get the same with both",
+         identity mapping also accepts any text that only begins with one of them, except the last. Put them in parentheses \
+         to get the same with both",
         printable(.pattern)
     )]
     Alternatives { place: Place, pattern: String },

@@ -12,7 +12,7 @@ use serde_json::Value;
 use wire::IdentityId;
 use wire::json::{self, Object};
 
-use super::answer::Answer;
+use super::answer::{Answer, AnswerError};
 use super::error::{MapperError, MappingError, Place};
 use super::program;
 use super::{Hits, Settings, identity_id};
@@ -67,7 +67,16 @@ impl ExternalMapper {
     pub(super) fn map_all(&self, identities: &[Object], deadline: Instant) -> Result<Vec<Hits>, MapperError> {
         let mut command = self.command.clone();
         command.push("-a".to_owned());
-        Ok(vec![self.ask(&command, identities, deadline)?])
+        let output = ask(&command, identities, deadline)?;
+        let mut asked = Vec::with_capacity(identities.len());
+        for identity in identities {
+            let text = identity_id(identity)?;
+            // An identity without a UUID can be in no answer.
+            asked.extend(IdentityId::from_str(text).map(|id| (id, text)));
+        }
+        let hits = |answer: Option<Answer>| answer.map(|it| it.hits(&asked)).transpose();
+        let hits = Answer::decode(&output).and_then(hits).map_err(|problem| self.refused(problem))?;
+        Ok(hits.into_iter().collect())
     }
 
     /// Asks about one identity; returns its first name.
@@ -76,27 +85,24 @@ impl ExternalMapper {
         identity: &Object,
         deadline: Instant,
     ) -> Result<Option<String>, MapperError> {
-        let hits = self.ask(&self.command, std::slice::from_ref(identity), deadline)?;
-        Ok(hits.0.into_iter().next().and_then(|(_, names)| names.into_iter().next()))
+        let output = ask(&self.command, std::slice::from_ref(identity), deadline)?;
+        let asked = identity_id(identity)?.parse().ok();
+        let first = |answer: Option<Answer>| answer.map_or(Ok(None), |it| it.first(asked));
+        Answer::decode(&output).and_then(first).map_err(|problem| self.refused(problem))
     }
 
-    fn ask(&self, command: &[String], identities: &[Object], deadline: Instant) -> Result<Hits, MapperError> {
-        let now = Instant::now();
-        if now >= deadline {
-            return Err(MapperError::OutOfTime);
-        }
-        let input = json::encode(&Input { data_type: INPUT_TYPE, identities });
-        let output = program::run(command, &input, deadline.min(now + EXTERNAL_LIMIT))?;
-        let mut asked = Vec::with_capacity(identities.len());
-        for identity in identities {
-            let text = identity_id(identity)?;
-            // An identity without a UUID can be in no answer.
-            asked.extend(IdentityId::from_str(text).map(|id| (id, text)));
-        }
-        Answer::decode(&output).and_then(|answer| answer.hits(&asked)).map_err(|problem| {
-            MapperError::Answer { program: command.first().cloned().unwrap_or_default(), problem }
-        })
+    fn refused(&self, problem: AnswerError) -> MapperError {
+        MapperError::Answer { program: self.command.first().cloned().unwrap_or_default(), problem }
     }
+}
+
+fn ask(command: &[String], identities: &[Object], deadline: Instant) -> Result<Vec<u8>, MapperError> {
+    let now = Instant::now();
+    if now >= deadline {
+        return Err(MapperError::OutOfTime);
+    }
+    let input = json::encode(&Input { data_type: INPUT_TYPE, identities });
+    Ok(program::run(command, &input, deadline.min(now + EXTERNAL_LIMIT))?)
 }
 
 #[cfg(test)]
