@@ -3,5 +3,9 @@
 //! A manager runs as root and parses what strangers send. This crate holds every decision it makes, without AMQP, REST or
 //! an async runtime, so that a site's security officer can read it in an afternoon.
 
+pub mod environment;
 pub mod launch;
 pub mod mapping;
+pub mod schema;
+mod site_files;
+pub mod template;

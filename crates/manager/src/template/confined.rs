@@ -1,0 +1,138 @@
+//! Renders in a child process, so that neither a schema's expression nor a template can use up the launcher's time, memory or
+//! stack.
+//!
+//! The engine counts its steps, but not what one step may cost: a padded format of a gigabyte, or a value nested so deeply
+//! that printing it overflows the stack. In the child, such a step ends the child; the caller gets an error that says so.
+//! May be called only while the process has a single thread.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork, pipe2};
+
+use super::limits::{MEMORY, OUTPUT, TIME};
+use super::{Inputs, RenderError, render_here};
+
+/// Checks the options and renders the template.
+pub fn render(inputs: &Inputs<'_>) -> Result<String, RenderError> {
+    let (from_child, to_parent) = pipe2(OFlag::O_CLOEXEC).map_err(|error| system(&error))?;
+    // SAFETY: the process has a single thread, so that the child may do what any process does.
+    match unsafe { fork() }.map_err(|error| system(&error))? {
+        ForkResult::Child => {
+            drop(from_child);
+            let status = child(inputs, to_parent);
+            // SAFETY: ends the process at once; no destructor or exit handler of the parent's runs here.
+            unsafe { libc::_exit(status) }
+        }
+        ForkResult::Parent { child } => {
+            drop(to_parent);
+            let answer = receive(from_child);
+            if answer.is_none() {
+                let _ = kill(child, Signal::SIGKILL);
+            }
+            let status = wait(child);
+            match (answer, status) {
+                (None, _) => Err(too_slow()),
+                (Some(answer), Ok(WaitStatus::Exited(_, 0))) => serde_json::from_slice(&answer)
+                    .unwrap_or_else(|error| Err(RenderError::new("OSError", error.to_string()))),
+                (Some(_), Ok(WaitStatus::Signaled(_, Signal::SIGXCPU | Signal::SIGKILL, _))) => {
+                    Err(too_slow())
+                }
+                (Some(_), _) => Err(RenderError::new(
+                    "MemoryError",
+                    format!(
+                        "the template or the schema needs more than {} MB of memory, or nests values too deeply.\n  \
+                         Pass smaller values; the administrator may have to correct the template.",
+                        MEMORY >> 20
+                    ),
+                )),
+            }
+        }
+    }
+}
+
+/// The child: renders within its limits and writes the outcome.
+fn child(inputs: &Inputs<'_>, to_parent: OwnedFd) -> i32 {
+    let seconds = TIME.as_secs();
+    let memory = present_memory().saturating_add(MEMORY);
+    let limits = [(Resource::RLIMIT_AS, memory), (Resource::RLIMIT_CPU, seconds), (Resource::RLIMIT_CORE, 0)];
+    for (resource, limit) in limits {
+        // A site's own limit may be lower already.
+        let limit = nix::sys::resource::getrlimit(resource).map_or(limit, |(_, hard)| limit.min(hard));
+        if setrlimit(resource, limit, limit).is_err() {
+            return 1;
+        }
+    }
+    // The runtime's words about an overflow or a lack of memory would stand in the manager's log without context.
+    if let Ok(null) = File::options().write(true).open("/dev/null") {
+        // SAFETY: replaces standard error of this process, which nothing else owns.
+        unsafe { libc::dup2(null.as_raw_fd(), libc::STDERR_FILENO) };
+    }
+    let outcome = render_here(inputs);
+    let Ok(answer) = serde_json::to_vec(&outcome) else { return 1 };
+    if File::from(to_parent).write_all(&answer).is_ok() { 0 } else { 1 }
+}
+
+/// The size of this process's address space.
+fn present_memory() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok();
+    let pages = pages.and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
+    // A process whose size is unknown is taken for a large one.
+    pages.map_or(1 << 30, |pages| pages * 4096)
+}
+
+/// What the child writes until it ends. `None`: the time is over.
+fn receive(from_child: OwnedFd) -> Option<Vec<u8>> {
+    let deadline = Instant::now() + TIME;
+    // Escaped as JSON, a text grows six times at most.
+    let (mut answer, limit) = (Vec::new(), OUTPUT * 6 + (1 << 16));
+    let mut file = File::from(from_child);
+    let mut buffer = [0; 1 << 16];
+    loop {
+        let left = deadline.checked_duration_since(Instant::now())?;
+        let wait = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(file.as_fd(), PollFlags::POLLIN)], wait) {
+            Ok(0) | Err(Errno::EINTR) => continue,
+            Ok(_) => {}
+            Err(_) => return None,
+        }
+        match file.read(&mut buffer) {
+            Ok(0) => return Some(answer),
+            Ok(read) if answer.len() + read <= limit => answer.extend_from_slice(&buffer[..read]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Ok(_) | Err(_) => return None,
+        }
+    }
+}
+
+fn wait(child: Pid) -> Result<WaitStatus, Errno> {
+    loop {
+        match waitpid(child, None) {
+            Err(Errno::EINTR) => {}
+            status => return status,
+        }
+    }
+}
+
+fn too_slow() -> RenderError {
+    RenderError::new(
+        "TimeoutError",
+        format!(
+            "the template and the schema take longer than {} s.\n  \
+             Pass smaller values; the administrator may have to correct the template.",
+            TIME.as_secs()
+        ),
+    )
+}
+
+fn system(error: &Errno) -> RenderError {
+    RenderError::new("OSError", format!("no process for the rendering of the template: {error}"))
+}
