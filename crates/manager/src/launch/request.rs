@@ -36,10 +36,10 @@ pub struct LaunchRequest {
     pub arguments: Vec<String>,
     /// The environment of a personal manager, which its user endpoints inherit. Empty for a manager that changes users.
     pub inherited_environment: Vec<(String, String)>,
-    /// The write end of the user endpoint's audit pipe, inherited by the launcher.
+    /// The write end of the user endpoint's audit pipe: the manager's number. [`start`](super::start) passes it on.
     pub audit_descriptor: Option<RawFd>,
-    /// The memory file with credentials that the manager rewrites, inherited by the launcher, and the key it is
-    /// encrypted with.
+    /// The memory file with credentials that the manager rewrites: the manager's number of a descriptor that can only be
+    /// read, passed on as the audit pipe is; and the key that the credentials are encrypted with.
     pub renewed_credentials: Option<(RawFd, String)>,
 }
 
@@ -64,8 +64,7 @@ pub struct MappedIdentity {
     pub candidates: FreeForm,
 }
 
-/// What the launcher writes to its report descriptor. The descriptor closes without a report when the user endpoint's
-/// program took over.
+/// What the launcher writes to its report pipe, one JSON document a line. [`Reports`](super::Reports) reads it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum LaunchReport {
@@ -74,10 +73,16 @@ pub enum LaunchReport {
         uid: u32,
         gid: u32,
     },
-    /// With PAM, the user endpoint is a child of the launcher.
+    /// With PAM, the user endpoint is a child of the launcher. Sent before the user endpoint's program runs.
     Running {
         pid: i32,
     },
+    /// For the manager's log; the launch goes on.
+    Warning {
+        text: String,
+    },
+    /// The last word before `exec`: when the pipe closes after it, the user endpoint's program took over.
+    Executing,
     Failed(LaunchFailure),
 }
 
@@ -86,10 +91,8 @@ pub enum LaunchReport {
 pub struct LaunchFailure {
     /// The launcher's exit status: the stage that failed.
     pub status: u8,
-    /// The name of upstream's exception, as submitters know it.
-    pub exception: String,
-    /// For the submitter.
-    pub text: String,
-    /// For the manager's log.
+    /// What the submitter reads, in full: `Unable to start user endpoint process for … [exit code: …]`.
+    pub notice: String,
+    /// For the manager's log. It may name what strangers must not know.
     pub private: String,
 }

@@ -1,0 +1,304 @@
+//! Holds a user's PAM session open while their user endpoint runs, and closes it once.
+//!
+//! ```text
+//! manager ── holder (root) ──┬── user endpoint (the user)
+//!                            └── stand-in (root): closes the session if the holder is killed
+//! ```
+//! The holder waits. It ends the user endpoint when the manager is gone or when asked to ([`Holding`] says how), closes
+//! the session, and ends with the user endpoint's own status or signal, so that the manager sees the same as without PAM.
+//!
+//! The stand-in has a copy of the session, made by `fork`, and a pipe from the holder. The holder's word on that pipe
+//! before it closes the session is what makes it once: without the word, the stand-in closes it.
+//!
+//! Neither takes any input but signals, the pipe, and the ends of processes. They never read a file of the user. The
+//! holder signals only its own child that it has not reaped, whose number nobody else can have; the stand-in can't know
+//! that, and signals with the user's own rights, so that it can hit nobody else's process.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{
+    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, kill, raise, sigaction, sigprocmask,
+};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::{ForkResult, Pid, Uid, fork, getppid, pipe2, seteuid, setsid};
+
+use super::holding::{Action, Event, Holding};
+use super::pam::Session;
+use super::stage::{Failure, Problem, Stage};
+use super::user::LocalUser;
+
+/// Asks the holder to end.
+const ENDING: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP];
+
+/// How often to look for the manager on kernels without process handles (before 5.3).
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How long a user endpoint that lost its holder has.
+const STAND_IN_GRACE: Duration = Duration::from_millis(1500);
+
+/// The holder's word to the stand-in: the session is being closed.
+const CLOSING: u8 = b'c';
+
+/// Which of the processes the caller is after [`divide`].
+pub(super) enum Role {
+    /// The process that becomes the user endpoint.
+    UserEndpoint { holder: Pid },
+    /// The process that holds the session: it calls [`Holder::hold`].
+    Holder(Box<Holder>),
+}
+
+pub(super) struct Holder {
+    session: Session,
+    child: Pid,
+    manager: Pid,
+    stand_in: File,
+}
+
+/// Divides the launcher: a stand-in, the process that becomes the user endpoint, and the holder. The stand-in never
+/// returns from here.
+///
+/// `let_go` closes what only the user endpoint may have open: the report pipe, the audit pipe, the credentials.
+pub(super) fn divide(
+    session: Session,
+    user: &LocalUser,
+    manager: Pid,
+    let_go: &mut dyn FnMut(),
+) -> Result<Role, Failure> {
+    match start_processes() {
+        Ok(Started::Holder { child, stand_in }) => {
+            let_go();
+            Ok(Role::Holder(Box::new(Holder { session, child, manager, stand_in })))
+        }
+        // Its copy of the session is not closed: that is the holder's to do.
+        Ok(Started::UserEndpoint { holder }) => Ok(Role::UserEndpoint { holder }),
+        Ok(Started::StandIn { words }) => {
+            let_go();
+            stand_in(session, user.uid, words)
+        }
+        Err(errno) => {
+            session.close();
+            let problem = Problem::system(errno, None).with(" (starting the processes of a session)");
+            Err(problem.at(Stage::HostAuthentication))
+        }
+    }
+}
+
+/// Which process this is.
+enum Started {
+    Holder { child: Pid, stand_in: File },
+    UserEndpoint { holder: Pid },
+    StandIn { words: File },
+}
+
+/// Forks twice.
+fn start_processes() -> Result<Started, Errno> {
+    let (words, stand_in) = pipe2(OFlag::O_CLOEXEC)?;
+    let holder = Pid::this();
+    // SAFETY: this process has one thread.
+    if let ForkResult::Child = unsafe { fork() }? {
+        return Ok(Started::StandIn { words: File::from(words) });
+    }
+    drop(words);
+    let mut stand_in = File::from(stand_in);
+    // A stand-in that is gone already can't stand in; the holder itself can still do all.
+    let mut tell = |bytes: &[u8]| drop(stand_in.write_all(bytes));
+    // SAFETY: as above.
+    match unsafe { fork() } {
+        Ok(ForkResult::Parent { child }) => {
+            tell(&child.as_raw().to_ne_bytes());
+            Ok(Started::Holder { child, stand_in })
+        }
+        Ok(ForkResult::Child) => Ok(Started::UserEndpoint { holder }),
+        Err(errno) => {
+            tell(&NOBODY);
+            tell(&[CLOSING]);
+            Err(errno)
+        }
+    }
+}
+
+/// Instead of the user endpoint's number, when there is no user endpoint.
+const NOBODY: [u8; 4] = [0; 4];
+
+impl Holder {
+    /// Waits for the user endpoint, closes the session, and ends as the user endpoint ended.
+    pub(super) fn hold(mut self) -> ! {
+        let status = self.wait();
+        let _ = self.stand_in.write_all(&[CLOSING]);
+        // PAM's modules start programs, which must not inherit blocked signals. A handler is reset by `exec`.
+        survive(&ENDING);
+        for failure in self.session.close() {
+            log(&failure);
+        }
+        end_like(status)
+    }
+
+    fn wait(&mut self) -> WaitStatus {
+        let mut heard: SigSet = ENDING.into_iter().collect();
+        heard.add(Signal::SIGCHLD);
+        let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&heard), None);
+        let signals = SignalFd::with_flags(&heard, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).ok();
+        // Opened before the parent is checked, so that it can't belong to a later process with the same number.
+        let manager = process_handle(self.manager);
+        let begin = Instant::now();
+        let mut holding = Holding::default();
+        loop {
+            let now = begin.elapsed();
+            if !holding.orphaned() && getppid() != self.manager {
+                self.perform(holding.apply(Event::ManagerGone, now));
+            }
+            while let Some(Ok(Some(signal))) = signals.as_ref().map(SignalFd::read_signal) {
+                if signal.ssi_signo != Signal::SIGCHLD as u32 {
+                    self.perform(holding.apply(Event::AskedToEnd, now));
+                }
+            }
+            self.perform(holding.apply(Event::Tick, now));
+            if let Some(status) = self.ended(holding) {
+                return status;
+            }
+            let watch_manager = manager.as_ref().filter(|_| !holding.orphaned());
+            let mut wait = holding.wait(now);
+            if signals.is_none() || (watch_manager.is_none() && !holding.orphaned()) {
+                wait = Some(wait.unwrap_or(CHECK_INTERVAL).min(CHECK_INTERVAL));
+            }
+            let sources = signals.iter().map(|it| it.as_fd()).chain(watch_manager.map(|it| it.as_fd()));
+            let mut sources: Vec<_> = sources.map(|it| PollFd::new(it, PollFlags::POLLIN)).collect();
+            let wait = wait.map_or(PollTimeout::NONE, |wait| {
+                PollTimeout::try_from(wait + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+            });
+            let _ = poll(&mut sources, wait);
+            if watch_manager.is_some() && sources.last().and_then(PollFd::any) == Some(true) {
+                // The handle speaks shortly before the parent changes.
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+
+    /// The user endpoint's status, if it ended. Its group is ended before it is reaped: until then no other group can
+    /// have its number.
+    fn ended(&self, holding: Holding) -> Option<WaitStatus> {
+        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        match waitid(Id::Pid(self.child), look) {
+            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => {}
+            _ => return None,
+        }
+        if holding.ends_the_group() {
+            self.perform(Some(Action::Kill));
+        }
+        waitpid(self.child, None).ok()
+    }
+
+    fn perform(&self, action: Option<Action>) {
+        match action {
+            None => {}
+            Some(Action::Terminate) => drop(kill(self.child, Signal::SIGTERM)),
+            Some(Action::Kill) => kill_group(self.child),
+        }
+    }
+}
+
+/// Does something with the user's rights instead of root's, and takes root's back.
+fn as_user(uid: Uid, act: impl FnOnce()) {
+    if seteuid(uid).is_ok() {
+        act();
+        // The saved user id is still root's, so this can't fail.
+        let _ = seteuid(Uid::from_raw(0));
+    }
+}
+
+/// The leader too: before its `setsid` it leads no group.
+fn kill_group(leader: Pid) {
+    let _ = kill(leader, Signal::SIGKILL);
+    let _ = kill(Pid::from_raw(-leader.as_raw()), Signal::SIGKILL);
+}
+
+/// The stand-in: waits for the holder's word that it closes the session, or for its end.
+fn stand_in(session: Session, uid: Uid, mut words: File) -> ! {
+    // Out of the holder's process group: a signal to that group must not take both.
+    let _ = setsid();
+    let blocked: SigSet = ENDING.into_iter().collect();
+    let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&blocked), None);
+    let mut number = [0; 4];
+    let told = words.read_exact(&mut number).is_ok();
+    let mut word = [0; 1];
+    if words.read_exact(&mut word).is_ok() {
+        exit(0);
+    }
+    if told && number != NOBODY {
+        as_user(uid, || end_orphan(Pid::from_raw(i32::from_ne_bytes(number))));
+    }
+    survive(&ENDING);
+    for failure in session.close() {
+        log(&failure);
+    }
+    exit(0)
+}
+
+/// Ends the user endpoint whose holder was killed.
+fn end_orphan(leader: Pid) {
+    let group = Pid::from_raw(-leader.as_raw());
+    let gone = || kill(leader, None).is_err() && kill(group, None).is_err();
+    let _ = kill(leader, Signal::SIGTERM);
+    let begin = Instant::now();
+    while begin.elapsed() < STAND_IN_GRACE && !gone() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    kill_group(leader);
+}
+
+/// Has these signals do nothing, also to a call that waits, and unblocks them.
+fn survive(signals: &[Signal]) {
+    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::SA_RESTART, SigSet::empty());
+    for signal in signals {
+        // SAFETY: the handler does nothing.
+        let _ = unsafe { sigaction(*signal, &action) };
+    }
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+}
+
+extern "C" fn nothing(_signal: libc::c_int) {}
+
+/// Ends with the same status, or by the same signal.
+fn end_like(status: WaitStatus) -> ! {
+    match status {
+        WaitStatus::Exited(_, code) => exit(code),
+        WaitStatus::Signaled(_, signal, _) => {
+            // Only the user endpoint may leave a core file.
+            let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+            let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+            // SAFETY: the default action is no handler.
+            let _ = unsafe { sigaction(signal, &action) };
+            let _ = raise(signal);
+            exit(128 + signal as i32)
+        }
+        _ => exit(1),
+    }
+}
+
+/// Ends at once, without what other code registered for the end of the process.
+fn exit(code: i32) -> ! {
+    // SAFETY: it ends the process.
+    unsafe { libc::_exit(code) }
+}
+
+/// A handle that becomes readable when the process ends.
+fn process_handle(pid: Pid) -> Option<OwnedFd> {
+    // SAFETY: the call takes two numbers, and returns a new descriptor that nothing else owns.
+    let number = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    let number = i32::try_from(number).ok().filter(|number| *number >= 0)?;
+    // SAFETY: as above.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// One line to the manager's standard error: the report pipe is closed by now.
+fn log(text: &str) {
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
+}

@@ -1,0 +1,73 @@
+//! Starts a launcher: the manager's side.
+//!
+//! ```text
+//! manager ── /proc/self/exe __launch PID ──► launcher
+//!    standard input:  a socket with one message: the request (a sealed memory file), the audit pipe, the credentials
+//!    standard output: the report pipe
+//!    standard error:  the manager's
+//! ```
+//! Descriptors travel in the message, so that none of them is ever inheritable in the manager: another program that the
+//! manager starts at the same moment can't get them. The launcher's environment is empty.
+
+use std::fs::File;
+use std::io::{self, IoSlice, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socketpair,
+};
+use nix::unistd::pipe2;
+
+use super::request::LaunchRequest;
+use super::{LAUNCH, title};
+
+/// A launcher that was started.
+#[derive(Debug)]
+pub struct Launch {
+    /// The process that the manager waits for. Without PAM it becomes the user endpoint; with PAM it ends with the user
+    /// endpoint's status.
+    pub pid: i32,
+    /// The read end of the report pipe, for [`Reports`](super::Reports). It closes when the program took over.
+    pub reports: OwnedFd,
+}
+
+/// Starts a launcher from the manager's own file. The caller reaps the process.
+pub fn start(request: &LaunchRequest) -> io::Result<Launch> {
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    let document = memory_file(c"launch", &serde_json::to_vec(request)?)?;
+    let mut descriptors: Vec<RawFd> = vec![document.as_raw_fd()];
+    descriptors.extend(request.audit_descriptor);
+    descriptors.extend(request.renewed_credentials.as_ref().map(|(descriptor, _)| *descriptor));
+    let message = [IoSlice::new(b"launch")];
+    let rights = [ControlMessage::ScmRights(&descriptors)];
+    sendmsg::<UnixAddr>(ours.as_raw_fd(), &message, &rights, MsgFlags::empty(), None)?;
+
+    let (reports, report_writer) = pipe2(OFlag::O_CLOEXEC)?;
+    let child = Command::new("/proc/self/exe")
+        .arg0(title::starting(request))
+        .arg(LAUNCH)
+        .arg(std::process::id().to_string())
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::from(report_writer))
+        .stderr(Stdio::inherit())
+        .spawn()?;
+    let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+    Ok(Launch { pid, reports })
+}
+
+/// A file in memory, closed at `exec`, that nobody can change any more, read from its start.
+pub(super) fn memory_file(name: &std::ffi::CStr, content: &[u8]) -> io::Result<OwnedFd> {
+    let mut file = File::from(memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?);
+    file.write_all(content)?;
+    let seals =
+        SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
+    fcntl(file.as_fd(), FcntlArg::F_ADD_SEALS(seals))?;
+    io::Seek::rewind(&mut file)?;
+    Ok(file.into())
+}
