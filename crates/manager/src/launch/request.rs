@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use wire::json::{FreeForm, Object};
+use wire::json::Object;
 use wire::{FunctionId, IdentityId};
 
 /// Everything the launcher needs to start one user endpoint. It arrives in a sealed memory file: never in arguments or the
@@ -60,8 +60,8 @@ pub struct MappedIdentity {
     /// The effective identity of the submitter and its name, for messages.
     pub effective: IdentityId,
     pub username: String,
-    /// What each mapper offered, for the user endpoint's heartbeats.
-    pub candidates: FreeForm,
+    /// What each mapper offered, for the user endpoint's heartbeats: a list.
+    pub candidates: Value,
 }
 
 /// What the launcher writes to its report pipe, one JSON document a line. [`Reports`](super::Reports) reads it.

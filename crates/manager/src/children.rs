@@ -1,0 +1,212 @@
+//! The user endpoints that run or are being started, each under its name. Pure.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use wire::json::FreeForm;
+
+use crate::command::{StartCommand, Submitter};
+use crate::core::Mapped;
+use crate::launch::LaunchFailure;
+
+/// A start command whose submitter may be started as this local user.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    /// Among commands for the same user endpoint, the one with the highest number counts.
+    pub order: Order,
+    pub command: StartCommand,
+    /// `None`: the manager's own user.
+    pub mapped: Option<Mapped>,
+}
+
+/// When a command was sent, and which number it has among those of the same second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Order {
+    pub timestamp: u64,
+    pub number: u64,
+}
+
+impl Start {
+    pub fn local_user(&self) -> Option<&str> {
+        self.mapped.as_ref().map(|mapped| mapped.local_user.as_str())
+    }
+}
+
+/// How far a child has come.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Stage {
+    /// The shell was told to start it.
+    Spawning,
+    /// The launcher runs as this process.
+    Launching,
+    /// The launcher has reported that it can't start the user endpoint, and is about to end.
+    Failed(LaunchFailure),
+    /// The user endpoint's program took over.
+    Running,
+}
+
+/// One user endpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Child {
+    pub name: String,
+    /// `None`: the manager's own user.
+    pub local_user: Option<String>,
+    pub submitter: Submitter,
+    pub order: Order,
+    /// The credentials that it has now.
+    pub credentials: FreeForm,
+    pub arguments: Vec<String>,
+    pub stage: Stage,
+    /// The direct child of the manager: the user endpoint itself, or with PAM the launcher that holds its session.
+    pub pid: Option<i32>,
+    /// The user endpoint's own process, if it is another one.
+    pub user_endpoint_pid: Option<i32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    /// A start command that came while it ran. It is carried out if the user endpoint stops in an orderly way soon after.
+    pub again: Option<Again>,
+}
+
+/// A command of the grace-period cache.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Again {
+    pub start: Start,
+    pub until: Duration,
+}
+
+impl Child {
+    pub(crate) fn new(start: &Start) -> Self {
+        let command = &start.command;
+        Self {
+            name: command.name.clone(),
+            local_user: start.local_user().map(str::to_owned),
+            submitter: command.submitter.clone(),
+            order: start.order,
+            credentials: command.credentials.clone(),
+            arguments: command.arguments.clone(),
+            stage: Stage::Spawning,
+            pid: None,
+            user_endpoint_pid: None,
+            uid: None,
+            gid: None,
+            again: None,
+        }
+    }
+
+    /// The user endpoint's process.
+    pub fn own_pid(&self) -> Option<i32> {
+        self.user_endpoint_pid.or(self.pid)
+    }
+
+    /// Whether the launcher is still at work.
+    pub fn is_starting(&self) -> bool {
+        self.stage != Stage::Running
+    }
+
+    /// The local user and the command line, for the log.
+    pub(crate) fn description(&self, own_user: &str) -> String {
+        let user = self.local_user.as_deref().unwrap_or(own_user);
+        let mut text = format!(
+            "({user}, {name}) globus-compute-endpoint start {name} --die-with-parent",
+            name = self.name
+        );
+        for argument in &self.arguments {
+            text.push(' ');
+            text.extend(argument.chars().map(|letter| if letter.is_control() { ' ' } else { letter }));
+        }
+        text
+    }
+}
+
+/// All children.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Children {
+    by_name: BTreeMap<String, Child>,
+    names: HashMap<i32, String>,
+    counts: HashMap<Option<String>, usize>,
+    starting: usize,
+}
+
+impl Children {
+    pub(crate) fn get_mut(&mut self, name: &str) -> Option<&mut Child> {
+        self.by_name.get_mut(name)
+    }
+
+    pub(crate) fn by_pid(&mut self, pid: i32) -> Option<&mut Child> {
+        self.by_name.get_mut(self.names.get(&pid)?)
+    }
+
+    /// Adds a child under a name that no other has.
+    pub(crate) fn insert(&mut self, child: Child) {
+        if let Some(pid) = child.pid {
+            self.names.insert(pid, child.name.clone());
+        }
+        *self.counts.entry(child.local_user.clone()).or_default() += 1;
+        self.starting += usize::from(child.is_starting());
+        self.by_name.insert(child.name.clone(), child);
+    }
+
+    /// Records the process of a child.
+    pub(crate) fn spawned(&mut self, name: &str, pid: i32) {
+        if let Some(child) = self.by_name.get_mut(name) {
+            child.pid = Some(pid);
+            child.stage = Stage::Launching;
+            self.names.insert(pid, name.to_owned());
+        }
+    }
+
+    /// Records that the user endpoint's program runs.
+    pub(crate) fn started(&mut self, pid: i32) {
+        let Some(child) = self.names.get(&pid).and_then(|name| self.by_name.get_mut(name)) else { return };
+        if child.stage == Stage::Launching {
+            child.stage = Stage::Running;
+            self.starting -= 1;
+        }
+    }
+
+    pub(crate) fn remove(&mut self, name: &str) -> Option<Child> {
+        let child = self.by_name.remove(name)?;
+        if let Some(pid) = child.pid {
+            self.names.remove(&pid);
+        }
+        if let Some(count) = self.counts.get_mut(&child.local_user) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&child.local_user);
+            }
+        }
+        self.starting -= usize::from(child.is_starting());
+        Some(child)
+    }
+
+    pub(crate) fn remove_pid(&mut self, pid: i32) -> Option<Child> {
+        let name = self.names.get(&pid)?.clone();
+        self.remove(&name)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Child> {
+        self.by_name.values()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Child> {
+        self.by_name.values_mut()
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
+    /// How many are being started.
+    pub(crate) fn starting(&self) -> usize {
+        self.starting
+    }
+
+    pub(crate) fn of_user(&self, local_user: Option<&str>) -> usize {
+        self.counts.get(&local_user.map(str::to_owned)).copied().unwrap_or_default()
+    }
+}

@@ -1,0 +1,169 @@
+//! What reports of launchers and ends of processes mean.
+
+use wire::json::FreeForm;
+
+use super::{Action, Core, ExitStatus, Level, Now, Waiting};
+use crate::children::{Again, Child, Stage};
+use crate::core::stop::Phase;
+use crate::launch::{LaunchFailure, LaunchReport};
+
+impl Core {
+    pub(super) fn not_spawned(&mut self, name: &str, problem: String, actions: &mut Vec<Action>) {
+        let Some(child) = self.children.remove(name) else { return };
+        let user = child.local_user.as_deref().unwrap_or(&self.settings.own_user);
+        let lines = child.submitter.lines();
+        actions.push(Action::Log(
+            Level::Error,
+            format!("Unable to start the launcher for {user} ({name}): {problem}{lines}"),
+        ));
+        let text = format!(
+            "Unable to start user endpoint process for {user}: the manager could not start a process.  Please submit \
+             again later; if that does not help, reach out to the endpoint administrator."
+        );
+        actions.extend(notice(&child.credentials, text));
+    }
+
+    pub(super) fn reported(&mut self, pid: i32, report: LaunchReport, actions: &mut Vec<Action>) {
+        let holds_session = self.settings.launch.pam_service.is_some();
+        let own_user = self.settings.own_user.clone();
+        let Some(child) = self.children.by_pid(pid) else { return };
+        match report {
+            LaunchReport::UserFound { uid, gid } => {
+                (child.uid, child.gid) = (Some(uid), Some(gid));
+                // With PAM, the user endpoint gets a process of its own.
+                if child.local_user.is_none() || !holds_session {
+                    begun(child, &own_user, actions);
+                }
+            }
+            LaunchReport::Running { pid } => {
+                child.user_endpoint_pid = Some(pid);
+                begun(child, &own_user, actions);
+            }
+            LaunchReport::Failed(failure) if child.stage == Stage::Launching => {
+                child.stage = Stage::Failed(failure);
+            }
+            LaunchReport::Failed(_) => {}
+        }
+    }
+
+    pub(super) fn exited(&mut self, pid: i32, status: ExitStatus, now: &Now, actions: &mut Vec<Action>) {
+        let Some(mut child) = self.children.remove_pid(pid) else { return };
+        let shown = child.own_pid().unwrap_or(pid);
+        let description = child.description(&self.settings.own_user);
+        let (level, text) = match status {
+            ExitStatus::Code(0) => (Level::Info, format!("Command stopped normally ({shown})")),
+            ExitStatus::Code(code) => (Level::Warning, format!("Command return code: {code} ({shown})")),
+            ExitStatus::Signal(signal) => {
+                (Level::Warning, format!("Command terminated by signal: {signal} ({shown})"))
+            }
+            ExitStatus::Unknown => (Level::Warning, format!("Command unknown return code: ({shown})")),
+        };
+        actions.push(Action::Log(level, format!("{text} [{description}]")));
+        let again = child.again.take().filter(|again| now.monotonic <= again.until);
+        if self.phase != Phase::Running {
+            return self.finish_when_done(actions);
+        }
+        match (&child.stage, status) {
+            (Stage::Running, ExitStatus::Code(0)) => {
+                if let Some(Again { start, .. }) = again {
+                    actions.push(Action::Log(
+                        Level::Info,
+                        format!(
+                            "User EP stopped within grace period; using cached arguments to start a new instance \
+                             (name: {})",
+                            child.name
+                        ),
+                    ));
+                    self.decide(Waiting { tag: None, start }, now, actions);
+                }
+            }
+            // A user endpoint that ended by itself has told the service why, unless it panicked.
+            (Stage::Running, ExitStatus::Code(code)) => {
+                if again.is_some() || code == PANIC {
+                    let text = format!(
+                        "User endpoint {} ended [exit code: {code}].  Its log is \
+                         ~/.globus_compute/{0}/endpoint.log",
+                        child.name
+                    );
+                    actions.extend(notice(&child.credentials, text));
+                }
+            }
+            (Stage::Running, ExitStatus::Signal(signal)) => {
+                let text = format!(
+                    "User endpoint {} was ended by signal {signal}.  Its log is ~/.globus_compute/{0}/endpoint.log",
+                    child.name
+                );
+                actions.extend(notice(&child.credentials, text));
+            }
+            (Stage::Running, ExitStatus::Unknown) => {}
+            (Stage::Failed(failure), _) => self.failed(&child, failure, actions),
+            (Stage::Spawning | Stage::Launching, status) => {
+                let failure = LaunchFailure {
+                    status: match status {
+                        ExitStatus::Code(code) => u8::try_from(code).unwrap_or(GENERIC_STAGE),
+                        ExitStatus::Signal(_) | ExitStatus::Unknown => GENERIC_STAGE,
+                    },
+                    exception: "RuntimeError".to_owned(),
+                    text: "General or unknown failure starting user endpoint".to_owned(),
+                    private: format!("the launcher ended without a report: {text}"),
+                };
+                self.failed(&child, &failure, actions);
+            }
+        }
+    }
+
+    fn failed(&self, child: &Child, failure: &LaunchFailure, actions: &mut Vec<Action>) {
+        let user = child.local_user.as_deref().unwrap_or(&self.settings.own_user);
+        let lines = child.submitter.lines();
+        let text = match failure.exception.as_str() {
+            // Before the local user is found, upstream's manager speaks itself.
+            "KeyError" if child.uid.is_none() => format!(
+                "(KeyError)\n  Identity mapped to a local user name, but local user does not exist.\n  \
+                 Local user name: {user}{lines}"
+            ),
+            "InvalidUserError" => unexpected("InvalidUserError"),
+            _ => failure_text(user, failure),
+        };
+        actions.push(Action::Log(Level::Error, format!("{text}\n  {}{lines}", failure.private)));
+        actions.extend(notice(&child.credentials, text));
+    }
+}
+
+/// The exit status of a program that panicked.
+const PANIC: i32 = 101;
+
+/// The exit status of the first stage of a launch.
+const GENERIC_STAGE: u8 = 70;
+
+/// What submitters read when a stage of the launch failed.
+fn failure_text(user: &str, failure: &LaunchFailure) -> String {
+    let LaunchFailure { status, exception, text, .. } = failure;
+    format!("Unable to start user endpoint process for {user} [exit code: {status}; ({exception}) {text}]")
+}
+
+/// What submitters read if only the log may say more.
+pub(super) fn unexpected(exception: &str) -> String {
+    format!("({exception}) {}", crate::command::UNEXPECTED)
+}
+
+/// Tells the log that a user endpoint gets a process.
+fn begun(child: &Child, own_user: &str, actions: &mut Vec<Action>) {
+    let pid = child.own_pid().unwrap_or_default();
+    let description = child.description(own_user);
+    let user = child.local_user.as_deref().unwrap_or(own_user);
+    for text in [
+        format!("Creating new user endpoint (pid: {pid}) [{description}]"),
+        format!(
+            "Command process successfully forked for '{user}' (Globus effective identity: {}).",
+            child.submitter.effective
+        ),
+    ] {
+        actions.push(Action::Log(Level::Info, text));
+    }
+}
+
+/// A notice, if the credentials can be read.
+pub(super) fn notice(credentials: &FreeForm, text: String) -> Option<Action> {
+    let credentials = credentials.read().ok()?;
+    Some(Action::Notice { credentials: Box::new(credentials), text })
+}

@@ -1,0 +1,385 @@
+//! Decides what start commands lead to: which are mapped, started, kept for later or refused, and what the end of a user
+//! endpoint means.
+//!
+//! ```text
+//! Received ──► command read ──► Map ──► Mapped ──► waiting (fair between local users) ──► Launch ──► Spawned ──► Running
+//!                  │                      │           │ the same user endpoint runs:                    │           │
+//!                  │                      │           └► kept for the grace period, Renew              │           │
+//!                  └──────► Notice ◄──────┴─────────────────────────────────────────────────────────────┘         Exited
+//! ```
+//!
+//! No IO, no clock, no channel: [`Core::apply`] takes an event and returns actions, and the shell performs them in order. A
+//! command is acknowledged once it is decided, so that one that was not handled is delivered again.
+
+mod action;
+mod exits;
+mod stop;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use jiff::Zoned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use wire::{EndpointId, FunctionId, IdentityId};
+
+use crate::children::{Again, Child, Children, Order, Start};
+use crate::command::{Message, Refused, StartCommand};
+use crate::fair_queue::FairQueue;
+use crate::launch::{LaunchRequest, ManagerFiles, MappedIdentity};
+pub use action::{Action, Event, ExitStatus, Level, MappingOutcome, Now, Received, Signalled, Tag};
+use stop::Phase;
+
+/// How many mappings may be evaluated at a time: each may run an external program.
+const MAPPINGS_AT_A_TIME: usize = 32;
+/// How many commands may wait for their mapping or for their start.
+const MOST_WAITING: usize = 1_000;
+
+/// The longest name of a local user, in bytes.
+const MOST_NAME_LENGTH: usize = 256;
+
+/// The settings of a manager.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub manager: EndpointId,
+    /// The name of the manager's own user.
+    pub own_user: String,
+    /// A manager that can't change users serves these identities, as its own user. `None`: identities are mapped.
+    pub owners: Option<HashSet<IdentityId>>,
+    /// How long a start command for a running user endpoint is kept.
+    pub grace_period: Duration,
+    /// How many launchers may work at a time.
+    pub starts_at_a_time: usize,
+    /// How many user endpoints may run.
+    pub most_user_endpoints: usize,
+    pub launch: LaunchSettings,
+}
+
+/// What is the same in every launch.
+#[derive(Clone, Debug)]
+pub struct LaunchSettings {
+    pub files: ManagerFiles,
+    pub parent_config: Value,
+    pub allowed_functions: Option<Vec<FunctionId>>,
+    pub high_assurance: bool,
+    pub pam_service: Option<String>,
+    pub inherited_environment: Vec<(String, String)>,
+}
+
+/// The local user that an identity was mapped to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mapped {
+    pub identity: IdentityId,
+    pub local_user: String,
+    /// What each mapper offered.
+    pub candidates: Value,
+}
+
+/// A command whose identities are being mapped, or wait for it.
+#[derive(Debug)]
+struct Unmapped {
+    order: Order,
+    tag: Tag,
+    command: StartCommand,
+}
+
+/// A start that waits until fewer launchers work. `tag`: of a command that is not acknowledged yet.
+#[derive(Debug)]
+struct Waiting {
+    tag: Option<Tag>,
+    start: Start,
+}
+
+/// The state.
+#[derive(Debug)]
+pub struct Core {
+    settings: Settings,
+    children: Children,
+    /// Waiting for a mapping, fair between submitters.
+    unmapped: FairQueue<IdentityId, Unmapped>,
+    /// Being mapped, by the number of the command.
+    mapping: BTreeMap<u64, Unmapped>,
+    waiting: FairQueue<Option<String>, Waiting>,
+    next_number: u64,
+    phase: Phase,
+}
+
+impl Core {
+    pub fn new(settings: Settings, children: Vec<Child>) -> Self {
+        let mut known = Children::default();
+        let next_number = children.iter().map(|child| child.order.number + 1).max().unwrap_or_default();
+        children.into_iter().for_each(|child| known.insert(child));
+        Self {
+            settings,
+            children: known,
+            unmapped: FairQueue::default(),
+            mapping: BTreeMap::new(),
+            waiting: FairQueue::default(),
+            next_number,
+            phase: Phase::Running,
+        }
+    }
+
+    pub fn children(&self) -> &Children {
+        &self.children
+    }
+
+    /// Whether a hot restart would lose nothing: no launcher is at work, whose report could not be handed over.
+    pub fn is_settled(&self) -> bool {
+        self.children.starting() == 0
+    }
+
+    /// Handles one event. The actions are to be performed in order.
+    pub fn apply(&mut self, event: Event<'_>, now: &Now) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match event {
+            Event::Received(received) => self.received(received, &now.wall, &mut actions),
+            Event::Mapped { number, outcome } => self.mapped(number, outcome, now, &mut actions),
+            Event::Spawned { name, pid } => self.children.spawned(name, pid),
+            Event::NotSpawned { name, problem } => self.not_spawned(name, problem, &mut actions),
+            Event::Reported { pid, report } => self.reported(pid, report, &mut actions),
+            Event::Started { pid } => self.children.started(pid),
+            Event::Exited { pid, status } => self.exited(pid, status, now, &mut actions),
+            Event::Tick => self.tick(now, &mut actions),
+            Event::Stop => self.stop(now, &mut actions),
+        }
+        self.go_on(now, &mut actions);
+        actions
+    }
+
+    fn received(&mut self, received: Received<'_>, now: &Zoned, actions: &mut Vec<Action>) {
+        let Received { tag, content_type, timestamp, body } = received;
+        if self.phase != Phase::Running {
+            // It stays with the broker.
+            return;
+        }
+        let command = match StartCommand::read(Message { content_type, timestamp, body }, now) {
+            Ok(command) => command,
+            Err(Refused { notice, log }) => {
+                actions.push(Action::Log(Level::Error, log));
+                actions.extend(notice.map(|(credentials, text)| Action::Notice { credentials, text }));
+                actions.push(Action::Acknowledge(tag));
+                return;
+            }
+        };
+        let order = Order { timestamp: command.timestamp, number: self.next_number };
+        self.next_number += 1;
+        let waiting = self.unmapped.len() + self.mapping.len() + self.waiting.len();
+        let own = self.unmapped.owned_by(&command.submitter.effective);
+        if !has_room(own, waiting, MOST_WAITING) {
+            let text = "The endpoint's manager has more start commands than it can handle at this moment.  Please \
+                        submit again in a minute.";
+            refuse(&command, text, text, actions);
+            actions.push(Action::Acknowledge(tag));
+            return;
+        }
+        self.unmapped.push(command.submitter.effective, Unmapped { order, tag, command });
+    }
+
+    fn mapped(&mut self, number: u64, outcome: MappingOutcome, now: &Now, actions: &mut Vec<Action>) {
+        let Some(Unmapped { order, tag, command }) = self.mapping.remove(&number) else { return };
+        let lines = command.submitter.lines();
+        let mapped = match outcome {
+            MappingOutcome::To(mapped) => match unusable(&mapped.local_user) {
+                None => mapped,
+                Some(problem) => {
+                    let log = format!("(InvalidUserError) {problem}: {:?}{lines}", mapped.local_user);
+                    refuse(&command, &exits::unexpected("InvalidUserError"), &log, actions);
+                    actions.push(Action::Acknowledge(tag));
+                    return;
+                }
+            },
+            MappingOutcome::Nobody => {
+                let text = format!("Identity failed to map to a local user name.  (LookupError) {lines}");
+                refuse(&command, &text, &text, actions);
+                actions.push(Action::Acknowledge(tag));
+                return;
+            }
+            MappingOutcome::Failed(why) => {
+                let what = "Unhandled error attempting to map to a local user name.";
+                refuse(&command, &format!("{what}{lines}"), &format!("{what}  {why}{lines}"), actions);
+                actions.push(Action::Acknowledge(tag));
+                return;
+            }
+        };
+        let start = Start { order, command, mapped: Some(mapped) };
+        self.decide(Waiting { tag: Some(tag), start }, now, actions);
+    }
+
+    /// Decides about a start whose local user is known: it waits for its launch, is kept for later, or is refused.
+    fn decide(&mut self, waiting: Waiting, now: &Now, actions: &mut Vec<Action>) {
+        let Waiting { tag, start } = waiting;
+        if let Some(child) = self.children.get_mut(&start.command.name) {
+            keep_for_later(child, start, self.settings.grace_period, now, actions);
+            actions.extend(tag.map(Action::Acknowledge));
+            return;
+        }
+        let user = start.local_user().map(str::to_owned);
+        let same = |other: &Waiting| other.start.command.name == start.command.name;
+        if let Some(other) = self.waiting.find_mut(&user, same) {
+            // The newer command takes the place of the older.
+            let older = if other.start.order < start.order {
+                std::mem::replace(other, Waiting { tag, start }).tag
+            } else {
+                tag
+            };
+            actions.extend(older.map(Action::Acknowledge));
+            return;
+        }
+        let own = self.children.of_user(user.as_deref()) + self.waiting.owned_by(&user);
+        let all = self.children.len() + self.waiting.len();
+        let most = self.settings.most_user_endpoints;
+        let room = if self.settings.owners.is_some() { all < most } else { has_room(own, all, most) };
+        if !room {
+            let who = user.as_deref().unwrap_or(&self.settings.own_user);
+            let text = format!(
+                "Unable to start user endpoint process for {who}: too many user endpoints run ({own} of {who}, {all} in \
+                 all).  Of {most}, one user may take as many as are left free.  Please use a user_endpoint_config that \
+                 runs already, or submit again when a user endpoint has ended."
+            );
+            refuse(&start.command, &text, &format!("{text}{}", start.command.submitter.lines()), actions);
+            actions.extend(tag.map(Action::Acknowledge));
+            return;
+        }
+        self.waiting.push(user, Waiting { tag, start });
+    }
+
+    /// Begins as many mappings and launches as the limits allow.
+    fn go_on(&mut self, now: &Now, actions: &mut Vec<Action>) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        while self.mapping.len() < MAPPINGS_AT_A_TIME {
+            let Some(next) = self.unmapped.pop() else { break };
+            self.map(next, now, actions);
+        }
+        while self.children.starting() < self.settings.starts_at_a_time {
+            let Some(Waiting { tag, start }) = self.waiting.pop() else { break };
+            let request = Box::new(self.request(&start));
+            self.children.insert(Child::new(&start));
+            actions.push(Action::Launch { request });
+            actions.extend(tag.map(Action::Acknowledge));
+        }
+    }
+
+    /// Asks for the mapping of a command; a manager that can't change users only serves its owners.
+    fn map(&mut self, next: Unmapped, now: &Now, actions: &mut Vec<Action>) {
+        match &self.settings.owners {
+            None => {
+                let number = next.order.number;
+                actions.push(Action::Map { number, identities: next.command.identities.clone() });
+                self.mapping.insert(number, next);
+            }
+            Some(owners) if next.command.identities.iter().any(|identity| owners.contains(&identity.sub)) => {
+                let Unmapped { order, tag, command } = next;
+                let start = Start { order, command, mapped: None };
+                self.decide(Waiting { tag: Some(tag), start }, now, actions);
+            }
+            Some(_) => {
+                let Unmapped { tag, command, .. } = next;
+                let text =
+                    format!("Ignoring start request for untrusted identity.{}", command.submitter.lines());
+                refuse(&command, &text, &text, actions);
+                actions.push(Action::Acknowledge(tag));
+            }
+        }
+    }
+
+    fn request(&self, start: &Start) -> LaunchRequest {
+        let Start { command, mapped, .. } = start;
+        let launch = self.settings.launch.clone();
+        LaunchRequest {
+            local_user: mapped.as_ref().map(|mapped| mapped.local_user.clone()),
+            name: command.name.clone(),
+            files: launch.files,
+            user_options: command.user_options.to_object(),
+            user_runtime: command.user_runtime.as_ref().map(|runtime| Value::Object(runtime.to_object())),
+            parent_config: launch.parent_config,
+            identity: mapped.as_ref().map(|mapped| MappedIdentity {
+                id: mapped.identity,
+                effective: command.submitter.effective,
+                username: command.submitter.username.clone(),
+                candidates: mapped.candidates.clone(),
+            }),
+            credentials: Value::Object(command.credentials.to_object()),
+            allowed_functions: launch.allowed_functions,
+            high_assurance: launch.high_assurance,
+            pam_service: launch.pam_service.filter(|_| mapped.is_some()),
+            arguments: command.arguments.clone(),
+            inherited_environment: launch.inherited_environment,
+            // The shell makes them.
+            audit_descriptor: None,
+            renewed_credentials: None,
+        }
+    }
+}
+
+/// Keeps a command for a user endpoint that runs, and has the user endpoint use its credentials.
+fn keep_for_later(
+    child: &mut Child,
+    start: Start,
+    grace_period: Duration,
+    now: &Now,
+    actions: &mut Vec<Action>,
+) {
+    let newest = child.again.as_ref().map_or(child.order, |again| again.start.order);
+    if start.order < newest || start.command.credentials == child.credentials {
+        // It is older than what the user endpoint has, or the same command, delivered again.
+        return;
+    }
+    let name = &child.name;
+    if start.local_user() != child.local_user.as_deref() {
+        let text = format!(
+            "User endpoint {name} still runs as the local user that you were mapped to before.  Please submit again \
+             when it has ended."
+        );
+        let log = format!(
+            "User endpoint {name} is running as {:?}, but is now mapped to {:?}{}",
+            child.local_user.as_deref().unwrap_or_default(),
+            start.local_user().unwrap_or_default(),
+            start.command.submitter.lines()
+        );
+        refuse(&start.command, &text, &log, actions);
+        return;
+    }
+    let pid = child.own_pid().unwrap_or_default();
+    actions.push(Action::Log(
+        Level::Info,
+        format!(
+            "User endpoint {name} is already running (pid: {pid}); caching arguments in case it's about to shut down"
+        ),
+    ));
+    child.credentials = start.command.credentials.clone();
+    actions.push(Action::Renew { name: name.clone(), credentials: child.credentials.clone() });
+    child.again = Some(Again { start, until: now.monotonic + grace_period });
+}
+
+fn refuse(command: &StartCommand, text: &str, log: &str, actions: &mut Vec<Action>) {
+    actions.push(Action::Log(Level::Error, log.to_owned()));
+    actions.extend(exits::notice(&command.credentials, text.to_owned()));
+}
+
+/// Whether an owner may add one more: all others together must be able to add as many as this owner has.
+fn has_room(own: usize, all: usize, limit: usize) -> bool {
+    own < limit.saturating_sub(all)
+}
+
+/// Why no local user can have this name, or may not be started whatever the name service says.
+fn unusable(name: &str) -> Option<&'static str> {
+    if name == "root" {
+        Some("Identity mapped to the superuser")
+    } else if name.is_empty() || name.len() > MOST_NAME_LENGTH {
+        Some("Identity mapped to a name that is empty or too long")
+    } else if name
+        .chars()
+        .any(|letter| letter.is_control() || letter.is_whitespace() || "/:".contains(letter))
+    {
+        Some("Identity mapped to a name with letters that no local user's name has")
+    } else if name.bytes().all(|byte| byte.is_ascii_digit()) {
+        Some("Identity mapped to a number instead of a name")
+    } else {
+        None
+    }
+}
