@@ -117,6 +117,30 @@ impl LinkConfig {
     }
 }
 
+impl LinkConfig {
+    /// The link of a manager: it takes the messages of its command queue as other endpoints take tasks, alone and
+    /// acknowledging each, and publishes heartbeats only.
+    pub fn of_manager(
+        registration: &Registration,
+        amqp_port: Option<u16>,
+        authorities: Option<String>,
+        prefetch: u16,
+        name: String,
+    ) -> Result<Self, BadLinkConfig> {
+        let commands = registration.command_queue_info.clone();
+        if commands.is_none() {
+            return Err(BadLinkConfig::Missing("command_queue_info"));
+        }
+        let registration = Registration {
+            task_queue_info: commands,
+            result_queue_info: registration.heartbeat_queue_info.clone(),
+            command_queue_info: None,
+            ..registration.clone()
+        };
+        Self::new(&registration, amqp_port, authorities, prefetch, name)
+    }
+}
+
 /// A queue to consume from.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -141,10 +165,13 @@ pub struct Tag {
     pub number: u64,
 }
 
-/// One message of the task queue.
+/// One message of the task queue; of a manager, one of its command queue.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     pub tag: Tag,
+    pub content_type: Option<String>,
+    /// When it was sent, in seconds since 1970.
+    pub timestamp: Option<u64>,
     /// The AMQP headers as JSON; values without a JSON form are left out.
     pub headers: serde_json::Map<String, serde_json::Value>,
     pub body: Vec<u8>,

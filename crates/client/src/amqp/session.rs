@@ -238,7 +238,7 @@ impl Session<'_> {
                     if *error.kind() == AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) =>
                 {
                     let reason = format!(
-                        "another process already takes this endpoint's tasks ({})",
+                        "another process already takes this endpoint's tasks or commands ({})",
                         error.get_message()
                     );
                     Err(Disconnect { reason, queue_taken: true })
@@ -366,9 +366,15 @@ impl Session<'_> {
                 self.channels.backlog.remove(delivery.data.len());
                 let tag = Tag { session: self.number, number: delivery.delivery_tag };
                 self.outstanding.delivered(tag.number);
-                let headers = headers::to_json(&delivery.properties);
-                Ok(send(self.events, Event::Delivered(Delivery { tag, headers, body: delivery.data }))
-                    .await?)
+                let properties = &delivery.properties;
+                let delivery = Delivery {
+                    tag,
+                    content_type: properties.content_type().as_ref().map(ToString::to_string),
+                    timestamp: *properties.timestamp(),
+                    headers: headers::to_json(properties),
+                    body: delivery.data,
+                };
+                Ok(send(self.events, Event::Delivered(delivery)).await?)
             }
             Some(Err(error)) => Err(error.to_string().into()),
             None if self.cancelled => {
