@@ -120,6 +120,11 @@ impl Failure {
         self
     }
 
+    #[cfg(test)]
+    pub fn message(&self) -> &str {
+        &self.0.body.message
+    }
+
     pub fn code(&self) -> Code {
         self.0.body.code
     }

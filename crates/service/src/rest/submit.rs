@@ -5,8 +5,10 @@ use std::borrow::Cow;
 use axum::extract::{Path, Request, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
+use jiff::Timestamp;
 use wire::rest::error::Code;
 use wire::rest::submit::{Submit as Wanted, Submitted};
+use wire::start_document::user_endpoint_name;
 use wire::{EndpointId, IdentityId, RequestId, TaskGroupId, TaskId};
 
 use super::App;
@@ -17,7 +19,7 @@ use crate::http::failure::Failure;
 use crate::limits::Limits;
 use crate::permissions::{self, Permission};
 use crate::random;
-use crate::user_endpoint::starts::StartResult;
+use crate::user_endpoint::starts::{START_TIMEOUT, StartResult};
 use crate::user_endpoint::{self, Starter};
 use store::secret::Hash;
 use store::{
@@ -238,23 +240,47 @@ async fn user_endpoint(
     let wanted = user_endpoint::Wanted { identity: caller, choices };
     let ready = starter.ready(manager, wanted).await;
     app.metrics.start(ready.is_ok());
-    ready.map_err(|(id, outcome)| match outcome {
+    ready.map_err(|(id, outcome)| not_started(manager, id, outcome, app.presence.last_seen(manager.id), most))
+}
+
+/// Why the user endpoint `id` of `manager`, which was last seen then, did not start.
+fn not_started(
+    manager: &Endpoint,
+    id: EndpointId,
+    outcome: StartResult,
+    last_seen: Option<Timestamp>,
+    most: u32,
+) -> Failure {
+    match outcome {
         StartResult::Refused(why) => {
             Failure::new(Code::SemanticallyInvalid, format!("Request payload failed validation: {why}"))
         }
         StartResult::Away => {
-            let message = format!("Endpoint {} is not connected: its user endpoints can't start", manager.id);
+            let seen = match last_seen {
+                Some(seen) => format!("it was last seen at {seen:.0}"),
+                None => "it was not seen since this service started".to_owned(),
+            };
+            let message = format!(
+                "Endpoint {} is not connected, so its user endpoints can't start; {seen}. Its administrator starts it with \
+                 `globus-compute-endpoint start {}`",
+                manager.id, manager.name
+            );
             Failure::new(Code::ResourceConflict, message)
         }
         StartResult::Silent => {
-            let message = format!("User endpoint {id} was to be started by {}, and says nothing", manager.id);
+            let message = format!(
+                "User endpoint {id} did not report within {} s of its start. It may still be starting: submit again, and the \
+                 same one takes the task. If this goes on, read ~/.globus_compute/{}/endpoint.log on the endpoint's machine",
+                START_TIMEOUT.as_secs(),
+                user_endpoint_name(manager.id, id)
+            );
             Failure::new(Code::SemanticallyInvalid, message)
         }
         StartResult::TooMany => Failure::too_many_endpoints("user endpoints", most),
         StartResult::Ready | StartResult::Broken => {
             Failure::unavailable("The user endpoint could not be started; try again later")
         }
-    })
+    }
 }
 
 /// All that can be said against a request before anything is written. It is refused whole, with the item named.
@@ -273,7 +299,10 @@ async fn may_submit(
     if !endpoint.is_manager
         && wanted.user_endpoint_config.as_ref().is_some_and(|config| !config.to_object().is_empty())
     {
-        let message = format!("user_endpoint_config: endpoint {id} has no template that could use it");
+        let message = format!(
+            "user_endpoint_config: endpoint {id} has no template that could use it. Leave it out; or the endpoint's owner makes \
+             a manager with `globus-compute-endpoint configure --multi-user NAME`, whose template takes such options"
+        );
         return Err(Failure::new(Code::SemanticallyInvalid, message));
     }
     let Limits { tasks_per_submit, functions_per_submit, payload_bytes, .. } = app.limits;
@@ -307,4 +336,35 @@ async fn may_submit(
         }
     }
     Ok(endpoint)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use store::test_database::registration;
+
+    #[test]
+    fn a_user_endpoint_that_did_not_start_says_what_to_do() {
+        let id = |number| EndpointId::from_uuid(Uuid::from_u128(number));
+        let manager = registration(id(1), IdentityId::from_uuid(Uuid::from_u128(2))).endpoint;
+        let text = |outcome, seen| not_started(&manager, id(3), outcome, seen, 9).message().to_owned();
+        let never = text(StartResult::Away, None);
+        assert!(
+            never.contains("not connected") && never.contains("not seen since this service started"),
+            "{never}"
+        );
+        let away = text(StartResult::Away, Some(Timestamp::UNIX_EPOCH));
+        assert!(away.contains("last seen at 1970-01-01T00:00:00Z"), "{away}");
+        assert!(away.contains("`globus-compute-endpoint start ep`"), "{away}");
+        let silent = text(StartResult::Silent, None);
+        let log = format!("~/.globus_compute/uep.{}.{}/endpoint.log", id(1), id(3));
+        assert!(
+            silent.contains("within 50 s") && silent.contains("submit again") && silent.contains(&log),
+            "{silent}"
+        );
+        let refused = text(StartResult::Refused("(KeyError) 'x'".to_owned()), None);
+        assert_eq!(refused, "Request payload failed validation: (KeyError) 'x'");
+    }
 }

@@ -25,6 +25,7 @@ const LARGEST_STATE: usize = 64 << 10;
 /// The last heartbeat of an endpoint.
 #[derive(Clone, Debug, PartialEq)]
 struct LastHeartbeat {
+    received: Timestamp,
     /// It is offline after this time without another heartbeat. Absent: it reported that it stops.
     until: Option<Timestamp>,
     state: FreeForm,
@@ -44,7 +45,7 @@ impl LastHeartbeat {
         };
         // Stock endpoints report some kilobytes.
         let said = Some(&report.global_state).filter(|state| state.as_json().len() <= LARGEST_STATE);
-        LastHeartbeat { until, state: said.cloned().unwrap_or_default(), idle_since }
+        LastHeartbeat { received: now, until, state: said.cloned().unwrap_or_default(), idle_since }
     }
 
     fn online(&self, now: Timestamp) -> bool {
@@ -86,6 +87,11 @@ impl Presence {
 
     pub fn online(&self, endpoint: EndpointId, now: Timestamp) -> bool {
         self.endpoints().get(&endpoint).is_some_and(|heard| heard.online(now))
+    }
+
+    /// When its last heartbeat came; absent if none came since this service started.
+    pub fn last_seen(&self, endpoint: EndpointId) -> Option<Timestamp> {
+        self.endpoints().get(&endpoint).map(|heard| heard.received)
     }
 
     /// The state document of the endpoint's last heartbeat; empty without one.
@@ -170,7 +176,9 @@ mod tests {
         presence.record(&report(json!({"heartbeat_period": 30, "active": false})), true, NOW);
         assert!(!presence.online(ID, NOW));
         assert_eq!(presence.state(ID).to_object()["active"], json!(false));
+        assert_eq!(presence.last_seen(ID), Some(NOW));
         presence.forget(ID);
+        assert_eq!(presence.last_seen(ID), None);
         assert!(presence.state(ID).to_object().is_empty());
     }
 

@@ -70,8 +70,13 @@ fn a_message_without_a_task_id_is_rejected() {
         (json!({"task_uuid": "x"}), b"x"),
         (json!({"task_uuid": 1}), b"x"),
     ] {
-        let message =
-            Delivery { tag: tag(0, 1), content_type: None, timestamp: None, headers: headers.as_object().unwrap().clone(), body: body.to_vec() };
+        let message = Delivery {
+            tag: tag(0, 1),
+            content_type: None,
+            timestamp: None,
+            headers: headers.as_object().unwrap().clone(),
+            body: body.to_vec(),
+        };
         assert_eq!(fixture.on(Input::Delivered(message)), [Action::Reject(vec![tag(0, 1)])], "{headers}");
     }
     let body = wire::message::Task {
@@ -80,7 +85,13 @@ fn a_message_without_a_task_id_is_rejected() {
         container: None,
         task_buffer: wire::Text::plain("x"),
     };
-    let message = Delivery { tag: tag(0, 2), content_type: None, timestamp: None, headers: Default::default(), body: body.encode() };
+    let message = Delivery {
+        tag: tag(0, 2),
+        content_type: None,
+        timestamp: None,
+        headers: Default::default(),
+        body: body.encode(),
+    };
     let actions = fixture.on(Input::Delivered(message));
     assert!(
         matches!(actions.as_slice(), [Action::Keep { task: known, .. }] if *known == task(7)),

@@ -31,7 +31,13 @@ const FUNCTION: &str = "00000000-0000-4000-8000-0000000000f1";
 fn delivery(tag: Tag, task: TaskId, body: &[u8]) -> Delivery {
     let headers =
         json!({"task_uuid": task.to_string(), "function_uuid": FUNCTION, "resource_specification": "null"});
-    Delivery { tag, content_type: None, timestamp: None, headers: headers.as_object().unwrap().clone(), body: body.to_vec() }
+    Delivery {
+        tag,
+        content_type: None,
+        timestamp: None,
+        headers: headers.as_object().unwrap().clone(),
+        body: body.to_vec(),
+    }
 }
 
 fn settings() -> Settings {
