@@ -46,6 +46,26 @@ WRONG = {
     "a container where the provider has its own": "engine: {container_uri: x, container_type: docker, provider: {type: KubernetesProvider, image: x}}\n",
 }
 
+MANAGER = "multi_user: true\n"
+
+# What both refuse of a manager's.
+WRONG_MANAGER = {
+    "a manager with an engine": MANAGER + "engine: {type: ThreadPoolEngine}\n",
+    "a manager that detaches": MANAGER + "detach_endpoint: true\n",
+    "a manager with a user endpoint's key": MANAGER + "idle_heartbeats_soft: 3\nendpoint_setup: x\n",
+    "a template that is no path": MANAGER + "user_config_template_path: [x]\n",
+    "an audit log that is no path": MANAGER + "audit_log_path: 3\n",
+    "PAM that is a switch": MANAGER + "pam: true\n",
+    "an unknown key of PAM's": MANAGER + "pam: {foo: 1}\n",
+    "a switch of PAM's that is none": MANAGER + "pam: {enable: maybe}\n",
+    "a service of PAM's that is no name": MANAGER + "pam: {service_name: [1]}\n",
+    "a grace period that is no number": MANAGER + "mu_child_ep_grace_period_s: x\n",
+    "a manager's switches that are none": MANAGER + "public: maybe\nforce_mu_allow_same_user: x\n",
+    "a manager's port that is no number": MANAGER + "amqp_port: z\nheartbeat_period: q\n",
+    "a manager's admins that are no list": MANAGER + "admins: x\n",
+}
+WRONG |= WRONG_MANAGER
+
 # What upstream takes, and so do we.
 TAKEN = [
     GOOD,

@@ -6,6 +6,8 @@
 //!                             ~/.farcall/HOST instead, unless the base was chosen explicitly
 //!   NAME/                     one endpoint
 //!     config.yaml             its configuration
+//!     user_config_template.yaml.j2, user_config_schema.json, user_environment.yaml
+//!                             of a manager: what its user endpoints are configured with
 //!     endpoint.json           the id it is registered under
 //!     daemon.pid              the process that runs it
 //!     daemon.host             which process that is: its host, its boot, its start
@@ -42,6 +44,9 @@ pub(crate) struct EndpointDir {
 struct Registered {
     endpoint_id: EndpointId,
 }
+
+/// The name of a manager's template.
+const TEMPLATE: &str = "user_config_template.yaml.j2";
 
 fn home() -> Result<PathBuf, Failure> {
     let home = environment::variable("HOME");
@@ -179,6 +184,27 @@ impl EndpointDir {
         self.path.join("endpoint.log")
     }
 
+    /// The template of a manager's user endpoints. In 2.19 its name ends in `.yaml`.
+    pub(crate) fn user_config_template(&self) -> PathBuf {
+        let path = self.path.join(TEMPLATE);
+        let older = path.with_extension("");
+        if !path.exists() && older.exists() { older } else { path }
+    }
+
+    pub(crate) fn user_config_schema(&self) -> PathBuf {
+        self.path.join("user_config_schema.json")
+    }
+
+    /// The environment of a manager's user endpoints.
+    pub(crate) fn user_environment(&self) -> PathBuf {
+        self.path.join("user_environment.yaml")
+    }
+
+    /// Whether a template lies in the directory.
+    pub(crate) fn has_template(&self) -> bool {
+        self.user_config_template().is_file()
+    }
+
     /// Why the last run failed.
     pub(crate) fn failure_file(&self) -> PathBuf {
         self.path.join("failure.json")
@@ -193,7 +219,7 @@ impl EndpointDir {
     }
 
     pub(crate) fn is_configured(&self) -> bool {
-        self.config().is_file() || self.config_py().is_file()
+        self.config().is_file() || self.config_py().is_file() || self.has_template()
     }
 
     /// The id in `endpoint.json`; none if the file is missing or can't be read.

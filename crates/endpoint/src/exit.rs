@@ -10,6 +10,8 @@ pub(crate) mod status {
     pub(crate) const UNAVAILABLE: u8 = 69;
     /// EX_SOFTWARE: an answer of the service can't be used, or no block works any more.
     pub(crate) const SOFTWARE: u8 = 70;
+    /// EX_OSFILE: a file that the endpoint needs is missing.
+    pub(crate) const OSFILE: u8 = 72;
     /// EX_CANTCREAT: a file can't be written.
     pub(crate) const CANTCREAT: u8 = 73;
     /// EX_TEMPFAIL: the service or the broker can't be reached; a retry may help.

@@ -15,3 +15,34 @@ pub(crate) fn user_name() -> String {
         _ => uid.to_string(),
     }
 }
+
+/// Whether a manager that this process becomes may start user endpoints as other users: it is root, or may set both ids.
+pub(crate) fn changes_user() -> bool {
+    const SETGID: u32 = 6;
+    const SETUID: u32 = 7;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    nix::unistd::geteuid().is_root() || has_capabilities(&status, &[SETGID, SETUID])
+}
+
+/// Whether a process has all these capabilities in effect, by its `/proc/PID/status`.
+fn has_capabilities(status: &str, capabilities: &[u32]) -> bool {
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0);
+    capabilities.iter().all(|number| effective & (1 << number) != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_in_effect() {
+        let status = |mask: &str| format!("Name:\tx\nCapPrm:\tffffffffffffffff\nCapEff:\t{mask}\n");
+        assert!(has_capabilities(&status("00000000000000c0"), &[6, 7]));
+        assert!(!has_capabilities(&status("0000000000000080"), &[6, 7]));
+        assert!(!has_capabilities(&status("nonsense"), &[6]) && !has_capabilities("", &[6]));
+    }
+}

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::config::Config;
-use crate::console::say;
-use crate::directory::Base;
-use crate::exit::{CommandResult, Failure, status};
+use crate::config::Configuration;
+use crate::console::{note, say};
+use crate::directory::{Base, EndpointDir};
+use crate::exit::{CommandResult, Failure};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -17,32 +17,42 @@ pub(super) struct Options {
 }
 
 /// Reads what the argument names: a file, or an endpoint's configuration.
-fn read(base: &Base, name: &str) -> Result<(PathBuf, Config), Failure> {
+fn read(base: &Base, name: &str) -> Result<(PathBuf, EndpointDir, Configuration), Failure> {
     let path = Path::new(name);
     if name.contains('/')
         || path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
     {
         let text =
             std::fs::read_to_string(path).map_err(|error| Failure::error(format!("{name}: {error}")))?;
-        return Ok((path.to_owned(), Config::read(name, &text)?));
+        // The files of a manager lie beside it.
+        let endpoint = EndpointDir::at(path.parent().unwrap_or(Path::new("")).to_owned());
+        let configuration = Configuration::read(name, &text, endpoint.has_template())?;
+        return Ok((path.to_owned(), endpoint, configuration));
     }
     let endpoint = base.find(name)?;
-    let (config, _) = Config::load(&endpoint)?;
-    Ok((endpoint.config(), config))
+    let (configuration, _) = Configuration::load(&endpoint)?;
+    Ok((endpoint.config(), endpoint, configuration))
 }
 
 pub(super) fn check(base: &Base, options: &Options) -> CommandResult {
-    let (path, config) = read(base, &options.name)?;
-    let problems = config.problems();
-    if !problems.is_empty() {
+    let (path, endpoint, configuration) = read(base, &options.name)?;
+    let problems = configuration.problems(&endpoint);
+    if let Some(first) = problems.first() {
         let lines = problems.iter().map(|problem| format!("Error: {}: {problem}", path.display()));
-        return Err(Failure::new(status::CONFIG, lines.collect::<Vec<_>>().join("\n")));
+        return Err(Failure::new(first.status(), lines.collect::<Vec<_>>().join("\n")));
     }
     say(format_args!("{}: good", path.display()));
+    if let Configuration::Manager(config) = &configuration {
+        for program in config.programs_without_privileges() {
+            note(format_args!(
+                "{program} gains no privileges in user endpoints and fails there, unless pam.enable is true"
+            ));
+        }
+    }
     Ok(())
 }
 
 pub(super) fn render(base: &Base, options: &Options) -> CommandResult {
-    let (_, config) = read(base, &options.name)?;
-    super::say_json(&config.resolved())
+    let (_, _, configuration) = read(base, &options.name)?;
+    super::say_json(&configuration.resolved())
 }

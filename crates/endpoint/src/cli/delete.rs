@@ -8,7 +8,7 @@ use wire::EndpointId;
 
 use super::stop;
 use crate::account::AccountSettings;
-use crate::config::Config;
+use crate::config::Configuration;
 use crate::console::{ask, note, say};
 use crate::directory::{Base, EndpointDir, unwritable};
 use crate::exit::{CommandResult, Failure, block_on, status};
@@ -39,7 +39,7 @@ pub(super) fn run(base: &Base, options: &Options) -> CommandResult {
         return Err(Failure::new(1, "Aborted!"));
     }
     let config = match &endpoint {
-        Some(endpoint) => Config::load(endpoint)
+        Some(endpoint) => Configuration::load(endpoint)
             .map(|(config, _)| config)
             .map_err(|_| format!("Failed to read configuration from {}/ ", endpoint.path().display())),
         None => Err(format!("No local endpoint configuration available for {}", options.name)),
@@ -88,12 +88,12 @@ fn confirmed(endpoint: Option<&EndpointDir>, given: Option<EndpointId>) -> Resul
 fn remotely(
     base: &Base,
     endpoint: Option<&EndpointDir>,
-    config: Option<&Config>,
+    config: Option<&Configuration>,
     id: EndpointId,
     force: bool,
 ) -> CommandResult {
     let settings = AccountSettings {
-        endpoint: endpoint.zip(config.map(|config| config.common.service())),
+        endpoint: endpoint.zip(config.map(Configuration::service)),
         ..AccountSettings::of(base)
     };
     let deleted = block_on(async {

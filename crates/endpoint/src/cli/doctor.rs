@@ -13,10 +13,11 @@ use serde_json::Value;
 use super::Form;
 use crate::account::AccountSettings;
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, Configuration, ManagerConfig};
 use crate::console::say;
 use crate::directory::{Base, EndpointDir};
 use crate::exit::{CommandResult, Failure, block_on};
+use crate::host::{changes_user, user_name};
 use crate::pid::{self, ProcessState};
 
 /// The largest tolerable difference of clocks, in seconds: tokens and time stamps depend on it.
@@ -87,26 +88,36 @@ fn check(base: &Base, name: &str, findings: &mut Vec<Finding>) {
             ProcessState::Dead => Ok("it ended unexpectedly; the next start cleans up".to_owned()),
         },
     );
-    let config = match Config::load(&endpoint) {
-        Ok((config, _)) => config,
+    let configuration = match Configuration::load(&endpoint) {
+        Ok((configuration, _)) => configuration,
         Err(bad) => {
             find("configuration", Err(text_of(&bad)));
             return;
         }
     };
-    let problems = config.problems();
+    let problems = configuration.problems(&endpoint);
     for problem in &problems {
         find("configuration", Err(problem.to_string()));
     }
     if problems.is_empty() {
         find("configuration", Ok(endpoint.config().display().to_string()));
     }
-    let own = config.engine.runnable().ok().and_then(|options| options.python);
-    let init = worker_init(&config);
-    find("interpreter", interpreter(own.as_deref().unwrap_or("python3"), &init));
+    let amqp_port = match &configuration {
+        Configuration::Tasks(config) => {
+            let own = config.engine.runnable().ok().and_then(|options| options.python);
+            let init = worker_init(config);
+            find("interpreter", interpreter(own.as_deref().unwrap_or("python3"), &init));
+            config.common.amqp_port
+        }
+        Configuration::Manager(config) => {
+            find("users", Ok(users(config, changes_user())));
+            config.common.amqp_port
+        }
+    };
     let settings =
-        AccountSettings { endpoint: Some((&endpoint, config.common.service())), ..AccountSettings::of(base) };
+        AccountSettings { endpoint: Some((&endpoint, configuration.service())), ..AccountSettings::of(base) };
     let address = settings.address();
+    let manages = matches!(configuration, Configuration::Manager(_));
     let there = find(
         "service",
         address
@@ -116,7 +127,7 @@ fn check(base: &Base, name: &str, findings: &mut Vec<Finding>) {
     );
     if there {
         block_on(async {
-            check_service(&settings, config.common.amqp_port, &mut find).await;
+            check_service(&settings, amqp_port, manages, &mut find).await;
             Ok(())
         })
         .unwrap_or_else(|failure| {
@@ -129,6 +140,7 @@ fn check(base: &Base, name: &str, findings: &mut Vec<Finding>) {
 async fn check_service(
     settings: &AccountSettings<'_>,
     port: Option<u16>,
+    manages: bool,
     find: &mut impl FnMut(&'static str, Result<String, String>) -> bool,
 ) {
     let account = match settings.account().await {
@@ -171,7 +183,7 @@ async fn check_service(
         }
     }
     let known = settings.endpoint.and_then(|(endpoint, _)| endpoint.registered_id());
-    let Some(id) = known else { return };
+    let Some(id) = known.filter(|_| !manages) else { return };
     match account.service.endpoint_status::<Value>(id).await {
         Ok(status) if status["status"] == "online" => {
             find("nodes", nodes(&status["details"]));
@@ -198,6 +210,26 @@ fn nodes(report: &Value) -> Result<String, String> {
         Some((what, why)) => Err(format!("{text}; {what}: {}", why.trim())),
         None => Ok(text),
     }
+}
+
+/// As whom a manager's user endpoints run.
+fn users(config: &ManagerConfig, changes_user: bool) -> String {
+    if !changes_user {
+        let ignored = match config.identity_mapping_config_path {
+            Some(_) => "; the identity mapping is ignored",
+            None => "",
+        };
+        return format!("user endpoints run as {}, for its owner only{ignored}", user_name());
+    }
+    let mut text = "user endpoints run as the local users that the identity mapping names".to_owned();
+    let programs = config.programs_without_privileges();
+    if !programs.is_empty() {
+        text += &format!(
+            "; without pam.enable they may gain no privileges, so that these programs fail: {}",
+            programs.join(", ")
+        );
+    }
+    text
 }
 
 fn text_of(failure: &Failure) -> String {

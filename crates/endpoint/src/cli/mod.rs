@@ -7,6 +7,7 @@ mod diagnostic;
 mod doctor;
 mod list;
 mod login;
+mod migrate;
 mod node;
 mod on_boot;
 mod stop;
@@ -106,6 +107,10 @@ enum Command {
     Check(check::Options),
     /// Print a configuration with every default filled in
     Render(check::Options),
+    /// Make an endpoint's configuration the template of user endpoints
+    ///
+    /// The endpoint becomes a manager that serves its owner: it starts a user endpoint for each user_endpoint_config.
+    MigrateToTemplateCapable(migrate::Options),
     /// Explain why an endpoint would not start
     Doctor(doctor::Options),
     /// Print a completion script for a shell
@@ -146,6 +151,9 @@ struct StartOptions {
     /// Stay in the foreground, whatever the configuration says
     #[arg(long, hide = true)]
     foreground: bool,
+    /// Run in the background, whatever the configuration says
+    #[arg(long, conflicts_with_all = ["foreground", "die_with_parent"])]
+    detach: bool,
     /// Tell on this descriptor whether the endpoint runs
     #[arg(long, hide = true)]
     report_fd: Option<i32>,
@@ -188,7 +196,8 @@ pub(crate) fn main() -> ExitCode {
         let words = ["globus-compute-endpoint".into(), "self-diagnostic".into()].into_iter().chain(words);
         return finish(command(Cli::parse_from(words)));
     }
-    finish(command(Cli::parse()))
+    let words = environment::called_as().into_iter().chain(environment::arguments().into_iter().skip(1));
+    finish(command(Cli::parse_from(configure::join_multi_user(words.collect()))))
 }
 
 fn finish(outcome: CommandResult) -> ExitCode {
@@ -220,6 +229,7 @@ fn command(cli: Cli) -> CommandResult {
                 endpoint_uuid: None,
                 die_with_parent: true,
                 foreground: true,
+                detach: false,
                 report_fd: None,
                 debug: common.debug,
                 log_to_console: common.log_to_console,
@@ -249,6 +259,7 @@ fn command(cli: Cli) -> CommandResult {
         }
         Command::Check(options) => check::check(&base()?, &options),
         Command::Render(options) => check::render(&base()?, &options),
+        Command::MigrateToTemplateCapable(options) => migrate::run(&base()?, &options),
         Command::Doctor(options) => doctor::run(&base()?, &options),
         Command::Completion { shell } => {
             let mut script = Vec::new();
@@ -273,6 +284,7 @@ impl StartOptions {
             endpoint_uuid: self.endpoint_uuid,
             die_with_parent: self.die_with_parent,
             foreground: self.foreground,
+            detach: self.detach,
             report_fd: self.report_fd,
             debug: common.debug,
             log_to_console: common.log_to_console,

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::account::AccountSettings;
-use crate::config::Config;
+use crate::config::Configuration;
 use crate::console::say;
 use crate::directory::{Base, EndpointDir};
 use crate::environment;
@@ -23,7 +23,7 @@ const NO_SYSTEMD: &str = "Systemd not found. On-boot persistence is currently on
 pub(super) fn enable(base: &Base, name: &str) -> CommandResult {
     let units = units()?;
     let endpoint = base.find(name)?;
-    let (config, _) = Config::load(&endpoint)?;
+    let (configuration, _) = Configuration::load(&endpoint)?;
     let name = endpoint.name();
     if let ProcessState::Alive(_) | ProcessState::Elsewhere(_) = pid::process_state(&endpoint) {
         return Err(Failure::error(format!(
@@ -35,7 +35,7 @@ pub(super) fn enable(base: &Base, name: &str) -> CommandResult {
     if !credentials(&endpoint).exists() {
         block_on(async {
             let settings = AccountSettings {
-                endpoint: Some((&endpoint, config.common.service())),
+                endpoint: Some((&endpoint, configuration.service())),
                 ..AccountSettings::of(base)
             };
             let account = settings.account().await?;
@@ -48,7 +48,8 @@ pub(super) fn enable(base: &Base, name: &str) -> CommandResult {
         })?;
     }
     let program = environment::own_path().map_err(Failure::error)?;
-    let text = unit(&program, base.path(), &endpoint, &user_name());
+    let manager = matches!(configuration, Configuration::Manager(_));
+    let text = unit(&program, base.path(), &endpoint, &user_name(), manager);
     let path = units.join(format!("{}.service", service(&name)));
     let written = OpenOptions::new().write(true).create_new(true).open(&path);
     match written.and_then(|mut file| file.write_all(text.as_bytes())) {
@@ -67,11 +68,12 @@ pub(super) fn enable(base: &Base, name: &str) -> CommandResult {
             )));
         }
     }
-    say(format_args!(
-        "Systemd service installed. Run\n   sudo systemctl enable {}.service --now\nto enable the service and start \
-         the endpoint.",
-        service(&name)
-    ));
+    // The texts of the users' guide and of the administrators'.
+    let run = match manager {
+        true => format!(" at {}. Run\n\tsudo systemctl enable {}", path.display(), service(&name)),
+        false => format!(". Run\n   sudo systemctl enable {}.service", service(&name)),
+    };
+    say(format_args!("Systemd service installed{run} --now\nto enable the service and start the endpoint."));
     if let Ok(Some(_)) = crate::account::credentials() {
         say(format_args!(
             "\nThe environment names a client identity, which the service does not see. To run as it, write\n   \
@@ -116,15 +118,33 @@ fn credentials(endpoint: &EndpointDir) -> PathBuf {
     endpoint.path().join("client.env")
 }
 
+/// What a manager's unit has in addition. It limits nothing that user endpoints inherit to their harm.
+const MANAGER: &str = "\
+# `systemctl reload` reads the configuration again; user endpoints go on.
+ExecReload=/bin/kill -HUP $MAINPID
+# The manager ends its user endpoints itself, in order; what is left is killed.
+KillMode=mixed
+TimeoutStopSec=60
+# Memory that one user exhausts ends nobody else's tasks.
+OOMPolicy=continue
+TasksMax=infinity
+LimitNOFILE=16384:524288
+";
+
 /// The text of the unit. It runs the endpoint in the foreground, whatever the configuration says, and does not restart it after
 /// failures that a restart can't cure.
-fn unit(program: &Path, base: &Path, endpoint: &EndpointDir, user: &str) -> String {
+fn unit(program: &Path, base: &Path, endpoint: &EndpointDir, user: &str, manager: bool) -> String {
     let name = endpoint.name();
+    // A manager needs the accounts and the homes of its users.
+    let after = if manager { " nss-user-lookup.target remote-fs.target" } else { "" };
+    let more = if manager { MANAGER } else { "" };
+    // Nor does a restart write a mapping that is missing.
+    let mapping = if manager { " 72" } else { "" };
     format!(
         "[Unit]\n\
          Description=Globus Compute Endpoint \"{}\"\n\
          Wants=network-online.target\n\
-         After=network-online.target\n\
+         After=network-online.target{after}\n\
          # A network that is away for an hour is waited for; what fails for longer is given up.\n\
          StartLimitIntervalSec=4h\n\
          StartLimitBurst=240\n\
@@ -138,7 +158,8 @@ fn unit(program: &Path, base: &Path, endpoint: &EndpointDir, user: &str) -> Stri
          Restart=always\n\
          RestartSec=15\n\
          # The configuration, the identity or the registration must change first, or it runs elsewhere.\n\
-         RestartPreventExitStatus=65 77 78 255\n\
+         RestartPreventExitStatus=65{mapping} 77 78 255\n\
+         {more}\
          \n\
          [Install]\n\
          WantedBy=multi-user.target\n",
@@ -173,6 +194,7 @@ mod tests {
             Path::new("/home/u ser/.globus_compute"),
             &endpoint,
             "me",
+            false,
         );
         insta::assert_snapshot!(text, @r#"
         [Unit]
@@ -198,5 +220,49 @@ mod tests {
         WantedBy=multi-user.target
         "#);
         assert_eq!(quoted("a%b"), "\"a%%b\"");
+    }
+
+    #[test]
+    fn the_unit_of_a_manager() {
+        let endpoint = EndpointDir::at(PathBuf::from("/root/.globus_compute/prod_gpu_large"));
+        let text = unit(
+            Path::new("/usr/bin/globus-compute-endpoint"),
+            Path::new("/root/.globus_compute"),
+            &endpoint,
+            "root",
+            true,
+        );
+        insta::assert_snapshot!(text, @r#"
+        [Unit]
+        Description=Globus Compute Endpoint "prod_gpu_large"
+        Wants=network-online.target
+        After=network-online.target nss-user-lookup.target remote-fs.target
+        # A network that is away for an hour is waited for; what fails for longer is given up.
+        StartLimitIntervalSec=4h
+        StartLimitBurst=240
+
+        [Service]
+        # Optional: GLOBUS_COMPUTE_CLIENT_ID=... and GLOBUS_COMPUTE_CLIENT_SECRET=..., one a line, mode 0600.
+        EnvironmentFile=-/root/.globus_compute/prod_gpu_large/client.env
+        ExecStart=/usr/bin/globus-compute-endpoint --config-dir /root/.globus_compute start --foreground prod_gpu_large
+        User=root
+        Type=simple
+        Restart=always
+        RestartSec=15
+        # The configuration, the identity or the registration must change first, or it runs elsewhere.
+        RestartPreventExitStatus=65 72 77 78 255
+        # `systemctl reload` reads the configuration again; user endpoints go on.
+        ExecReload=/bin/kill -HUP $MAINPID
+        # The manager ends its user endpoints itself, in order; what is left is killed.
+        KillMode=mixed
+        TimeoutStopSec=60
+        # Memory that one user exhausts ends nobody else's tasks.
+        OOMPolicy=continue
+        TasksMax=infinity
+        LimitNOFILE=16384:524288
+
+        [Install]
+        WantedBy=multi-user.target
+        "#);
     }
 }

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::account::AccountSettings;
 use crate::clock;
-use crate::config::Config;
+use crate::config::Configuration;
 use crate::console::note;
 use crate::directory::{Base, EndpointDir};
 use crate::exit::{CommandResult, Failure, block_on, status};
@@ -16,6 +16,8 @@ use crate::pid::{self, Process, ProcessState};
 
 /// How long an orderly stop may take beyond the tasks' grace.
 const BEYOND_GRACE: Duration = Duration::from_secs(8);
+/// How long the orderly stop of a manager may take: it ends its user endpoints within 20 seconds.
+const MANAGERS: Duration = Duration::from_secs(22);
 /// How long to wait after the second and the last signal.
 const HURRIED: Duration = Duration::from_secs(5);
 /// How often to check whether the process has ended: it is no child of this process.
@@ -40,13 +42,13 @@ pub(super) fn run(base: &Base, options: &Options) -> CommandResult {
 }
 
 fn remotely(base: &Base, endpoint: &EndpointDir) -> CommandResult {
-    let (config, _) = Config::load(endpoint)?;
+    let (configuration, _) = Configuration::load(endpoint)?;
     let id = endpoint
         .registered_id()
         .ok_or_else(|| Failure::error(format!("Endpoint <{}> could not be located", endpoint.name())))?;
     block_on(async {
         let settings = AccountSettings {
-            endpoint: Some((endpoint, config.common.service())),
+            endpoint: Some((endpoint, configuration.service())),
             ..AccountSettings::of(base)
         };
         let account = settings.account().await?;
@@ -80,8 +82,11 @@ pub(super) fn local(endpoint: &EndpointDir) -> CommandResult {
 
 /// Sends SIGTERM for an orderly stop, SIGTERM again to hurry it, and SIGKILL at last.
 fn end(endpoint: &EndpointDir, name: &str, process: Process) -> CommandResult {
-    let grace = Config::load(endpoint).map_or(5, |(config, _)| config.shutdown_grace);
-    let patience = Duration::from_secs(grace) + BEYOND_GRACE;
+    let patience = match Configuration::load(endpoint) {
+        Ok((Configuration::Tasks(config), _)) => Duration::from_secs(config.shutdown_grace) + BEYOND_GRACE,
+        Ok((Configuration::Manager(_), _)) => MANAGERS,
+        Err(_) => Duration::from_secs(5) + BEYOND_GRACE,
+    };
     for (signal, wait) in
         [(Signal::SIGTERM, patience), (Signal::SIGTERM, HURRIED), (Signal::SIGKILL, HURRIED)]
     {

@@ -3,9 +3,8 @@
 use crate::exit::{CommandResult, Failure};
 
 /// Upstream's commands that are not supported yet, each with an alternative.
-const UNSUPPORTED: [(&str, &str); 3] = [
+const UNSUPPORTED: [(&str, &str); 2] = [
     ("render-user-config", "use `render` for an endpoint's own configuration"),
-    ("migrate-to-template-capable", "keep single-user endpoints, one per user"),
     (
         "update_funcx_config",
         "write the configuration anew: `configure` makes an example, `check` says whether it will do",

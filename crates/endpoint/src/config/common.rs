@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
 use wire::{FunctionId, IdentityId, PolicyId, SubscriptionId};
 
 use super::fields::Fields;
@@ -40,23 +41,6 @@ pub(crate) struct ServiceSettings<'a> {
     pub(crate) ca_certificates: Option<&'a Path>,
 }
 
-/// The keys that [`read`] takes.
-pub(super) const KEYS: [&str; 13] = [
-    "admins",
-    "allowed_functions",
-    "amqp_port",
-    "authentication_policy",
-    "ca_certificates",
-    "debug",
-    "display_name",
-    "environment",
-    "heartbeat_period",
-    "local_compute_services",
-    "log_size_limit",
-    "service_url",
-    "subscription_id",
-];
-
 /// Takes the settings out of `fields`, which keeps the errors.
 pub(super) fn read(fields: &mut Fields<'_>) -> Common {
     let display_name = fields.text("display_name").filter(|name| name != "None");
@@ -85,6 +69,25 @@ pub(super) fn read(fields: &mut Fields<'_>) -> Common {
 }
 
 impl Common {
+    /// The settings as JSON.
+    pub(super) fn resolved(&self) -> serde_json::Map<String, serde_json::Value> {
+        let named = |name: &str, value: serde_json::Value| (name.to_owned(), value);
+        serde_json::Map::from_iter([
+            named("display_name", json!(self.display_name)),
+            named("allowed_functions", json!(self.allowed_functions)),
+            named("admins", json!(self.admins)),
+            named("authentication_policy", json!(self.authentication_policy)),
+            named("subscription_id", json!(self.subscription_id)),
+            named("amqp_port", json!(self.amqp_port)),
+            named("heartbeat_period", json!(self.heartbeat_period)),
+            named("environment", json!(self.environment)),
+            named("debug", json!(self.debug)),
+            named("service_url", json!(self.service_url)),
+            named("ca_certificates", json!(self.ca_certificates)),
+            named("log_size_limit", json!(self.log_size_limit)),
+        ])
+    }
+
     pub(crate) fn service(&self) -> ServiceSettings<'_> {
         ServiceSettings {
             service_url: self.service_url.as_deref(),

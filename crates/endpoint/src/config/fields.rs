@@ -1,118 +1,27 @@
-//! Reads the top level of a configuration, field by field.
+//! Takes the fields of a mapping one by one, and collects what is wrong with them.
 
+use std::path::{Path, PathBuf};
+
+use super::BadConfig;
 use super::nearest::nearest;
-use super::scalar::{boolean, uuid};
+use super::scalar::{self, boolean, uuid};
 use super::validation_error::{ValidationError, report};
-use super::yaml::{Entry, Node, Value};
-use super::{BadConfig, Config, common, engine};
+use super::yaml::{Entry, Node, Position, Value};
 
-/// Fields that are accepted and have no effect.
-const WITHOUT_MEANING: [&str; 3] = ["log_dir", "stdout", "stderr"];
-
-/// The fields of an endpoint that runs tasks, besides those of every endpoint.
-const OWN: [&str; 14] = [
-    "detach_endpoint",
-    "endpoint_setup",
-    "endpoint_teardown",
-    "engine",
-    "heartbeat_threshold",
-    "high_assurance",
-    "idle_heartbeats_hard",
-    "idle_heartbeats_soft",
-    "log_dir",
-    "multi_user",
-    "pass_client_identity",
-    "shutdown_grace",
-    "stderr",
-    "stdout",
-];
-
-/// Upstream's name of the configuration of an endpoint that runs tasks.
-const MODEL: &str = "UserEndpointConfigModel";
-
+pub(super) const NOT_A_SWITCH: &str = "write true or false, without quotes (type=type_error.bool)";
 const NOT_AN_INTEGER: &str = "value is not a valid integer (type=type_error.integer)";
-const NOT_A_BOOLEAN: &str = "value could not be parsed to a boolean (type=type_error.bool)";
-const NOT_TEXT: &str = "str type expected (type=type_error.str)";
+pub(super) const NOT_A_BOOLEAN: &str = "value could not be parsed to a boolean (type=type_error.bool)";
+pub(super) const NOT_A_NUMBER: &str = "value is not a valid float (type=type_error.float)";
+const NOT_A_PATH: &str = "value is not a valid path (type=type_error.path)";
+pub(super) const NOT_TEXT: &str = "str type expected (type=type_error.str)";
 const NOT_A_UUID: &str = "value is not a valid uuid (type=type_error.uuid)";
 const NOT_A_LIST: &str = "value is not a valid list (type=type_error.list)";
-const NOT_A_DICT: &str = "value is not a valid dict (type=type_error.dict)";
+pub(super) const NOT_A_DICT: &str = "value is not a valid dict (type=type_error.dict)";
 
-/// Takes the fields of a mapping one by one; those that are left at the end are unknown.
+/// The fields of a mapping that are not taken yet. Those that are left at the end are unknown.
 pub(super) struct Fields<'a> {
     left: Vec<&'a Entry>,
     errors: Vec<ValidationError>,
-}
-
-pub(super) fn read(file: &str, text: &str, node: &Node) -> Result<Config, BadConfig> {
-    let mut fields = Fields::of(node)?;
-
-    if let Some(entry) = fields.take("multi_user")
-        && entry.node.value == Value::Bool(true)
-    {
-        let meanwhile = "start single-user endpoints, one per user";
-        let error = ValidationError::unsupported(
-            "multi_user",
-            "a multi-user endpoint (multi_user: true)",
-            meanwhile,
-            entry.at,
-        );
-        return Err(report(MODEL, file, text, &[error]));
-    }
-    let common = common::read(&mut fields);
-    if let Some(entry) = fields.take("high_assurance")
-        && entry.node.value == Value::Bool(true)
-    {
-        let meanwhile = "leave the line out";
-        fields.errors.push(ValidationError::unsupported(
-            "high_assurance",
-            "a high-assurance endpoint",
-            meanwhile,
-            entry.at,
-        ));
-    }
-    let engine = match fields.take("engine") {
-        Some(Entry { node, .. }) if matches!(node.value, Value::Map(_)) => {
-            engine::read(node).map_err(|errors| fields.errors.extend(errors)).ok()
-        }
-        Some(entry) => {
-            fields.errors.push(ValidationError::new("engine", NOT_A_DICT, Some(entry.at)));
-            None
-        }
-        None => {
-            fields.errors.push(ValidationError::new(
-                "engine",
-                "field required (type=value_error.missing)",
-                None,
-            ));
-            None
-        }
-    };
-    let idle_heartbeats_soft = fields.integer("idle_heartbeats_soft").unwrap_or(0);
-    let idle_heartbeats_hard = fields.integer("idle_heartbeats_hard").unwrap_or(5760);
-    let detach_endpoint = fields.boolean("detach_endpoint").unwrap_or(true);
-    let endpoint_setup = fields.text("endpoint_setup").filter(|text| !text.trim().is_empty());
-    let endpoint_teardown = fields.text("endpoint_teardown").filter(|text| !text.trim().is_empty());
-    let heartbeat_threshold = fields.integer("heartbeat_threshold").unwrap_or(120_u64);
-    let shutdown_grace = fields.integer("shutdown_grace").unwrap_or(5);
-    let pass_client_identity = fields.boolean("pass_client_identity").unwrap_or(true);
-    for name in WITHOUT_MEANING {
-        fields.take(name);
-    }
-
-    fields.finish(MODEL, file, text, &[&common::KEYS[..], &OWN].concat())?;
-    let engine = engine.expect("without an engine there is an error");
-    Ok(Config {
-        common,
-        heartbeat_threshold,
-        shutdown_grace,
-        pass_client_identity,
-        detach_endpoint,
-        endpoint_setup,
-        endpoint_teardown,
-        idle_heartbeats_soft,
-        idle_heartbeats_hard: idle_heartbeats_hard.max(idle_heartbeats_soft.saturating_add(1)),
-        engine,
-    })
 }
 
 impl<'a> Fields<'a> {
@@ -126,20 +35,22 @@ impl<'a> Fields<'a> {
         Ok(Self { left: entries.iter().collect(), errors: Vec::new() })
     }
 
-    /// Reports all errors, unknown fields among them.
+    /// Reports all errors, unknown fields among them. `elsewhere` says where a field belongs that is known and not
+    /// allowed here.
     pub(super) fn finish(
         mut self,
         model: &str,
         file: &str,
         text: &str,
         known: &[&'static str],
+        elsewhere: impl Fn(&str) -> Option<&'static str>,
     ) -> Result<(), BadConfig> {
         // Sorted by name, as upstream reports them.
         self.left.sort_by(|one, other| one.key.cmp(&other.key));
         self.errors.extend(self.left.into_iter().map(|entry| {
             let what = "extra fields not permitted (type=value_error.extra)";
             let near = nearest(&entry.key, known.iter().copied());
-            ValidationError::new(&entry.key, what, Some(entry.at)).near(near)
+            ValidationError::new(&entry.key, what, Some(entry.at)).near(near).help(elsewhere(&entry.key))
         }));
         if self.errors.is_empty() { Ok(()) } else { Err(report(model, file, text, &self.errors)) }
     }
@@ -170,6 +81,28 @@ impl<'a> Fields<'a> {
             Value::Float(number) => Some(number.to_string()),
             _ => None,
         })
+    }
+
+    /// A path. A relative one is below `directory`.
+    pub(super) fn path(&mut self, name: &str, directory: &Path) -> Option<PathBuf> {
+        self.read(name, NOT_A_PATH, |value| match value {
+            Value::Text(path) => Some(directory.join(path)),
+            _ => None,
+        })
+    }
+
+    pub(super) fn number(&mut self, name: &str) -> Option<f64> {
+        self.read(name, NOT_A_NUMBER, |value| scalar::number(value)?.as_f64())
+    }
+
+    /// Adds an error about a field.
+    pub(super) fn refuse(&mut self, name: &str, what: &str, at: Option<Position>) {
+        self.errors.push(ValidationError::new(name, what, at));
+    }
+
+    /// Adds errors that were found elsewhere.
+    pub(super) fn add(&mut self, errors: impl IntoIterator<Item = ValidationError>) {
+        self.errors.extend(errors);
     }
 
     pub(super) fn boolean(&mut self, name: &str) -> Option<bool> {

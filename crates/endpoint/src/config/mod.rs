@@ -8,22 +8,27 @@ mod component;
 mod engine;
 mod fields;
 mod initial;
+mod keys;
+mod kind;
+mod manager;
 mod nearest;
 mod parameter_value;
+mod plain;
 mod problem;
 mod scalar;
 mod site;
 #[cfg(test)]
 mod sites;
+pub(crate) mod top_level;
 mod validation_error;
 mod yaml;
-
-use std::path::Path;
 
 use crate::exit::Failure;
 
 pub(crate) use common::{Common, ServiceSettings};
-pub(crate) use initial::INITIAL;
+pub(crate) use initial::{ENVIRONMENT, IDENTITY_MAPPING, INITIAL, SCHEMA, TEMPLATE};
+pub(crate) use kind::Configuration;
+pub(crate) use manager::ManagerConfig;
 pub(crate) use nearest::nearest;
 pub(crate) use site::Site;
 
@@ -67,42 +72,43 @@ impl Config {
     /// Reads a configuration; errors name it `file`.
     pub(crate) fn read(file: &str, text: &str) -> Result<Self, BadConfig> {
         let node = yaml::read(text).map_err(|error| BadConfig(format!("Invalid config syntax: {error}")))?;
-        fields::read(file, text, &node)
+        plain::read(file, text, &node)
     }
 
     /// All settings as JSON, with every default filled in.
     pub(crate) fn resolved(&self) -> serde_json::Value {
-        let Self { engine, .. } = self;
-        serde_json::json!({
-            "display_name": self.common.display_name,
-            "allowed_functions": self.common.allowed_functions,
-            "admins": self.common.admins,
-            "authentication_policy": self.common.authentication_policy,
-            "subscription_id": self.common.subscription_id,
-            "amqp_port": self.common.amqp_port,
-            "heartbeat_period": self.common.heartbeat_period,
-            "heartbeat_threshold": self.heartbeat_threshold,
-            "environment": self.common.environment,
-            "service_url": self.common.service_url,
-            "ca_certificates": self.common.ca_certificates,
-            "shutdown_grace": self.shutdown_grace,
-            "log_size_limit": self.common.log_size_limit,
-            "pass_client_identity": self.pass_client_identity,
-            "debug": self.common.debug,
-            "detach_endpoint": self.detach_endpoint,
-            "endpoint_setup": self.endpoint_setup,
-            "endpoint_teardown": self.endpoint_teardown,
-            "idle_heartbeats_soft": self.idle_heartbeats_soft,
-            "idle_heartbeats_hard": self.idle_heartbeats_hard,
-            "engine": engine.resolved(),
-        })
+        let mut all = self.common.resolved();
+        all.extend([
+            ("heartbeat_threshold".to_owned(), self.heartbeat_threshold.into()),
+            ("shutdown_grace".to_owned(), self.shutdown_grace.into()),
+            ("pass_client_identity".to_owned(), self.pass_client_identity.into()),
+            ("detach_endpoint".to_owned(), self.detach_endpoint.into()),
+            ("endpoint_setup".to_owned(), self.endpoint_setup.clone().into()),
+            ("endpoint_teardown".to_owned(), self.endpoint_teardown.clone().into()),
+            ("idle_heartbeats_soft".to_owned(), self.idle_heartbeats_soft.into()),
+            ("idle_heartbeats_hard".to_owned(), self.idle_heartbeats_hard.into()),
+            ("engine".to_owned(), self.engine.resolved().into()),
+        ]);
+        all.into()
     }
 
-    /// Reads an endpoint's file. Returns its text as well.
+    /// Reads the file of an endpoint that runs tasks. Returns its text as well.
     pub(crate) fn load(endpoint: &crate::directory::EndpointDir) -> Result<(Self, String), Failure> {
-        if endpoint.config_py().is_file() {
-            return Err(Failure::error(format!(
-                "{} is a Python program, which this endpoint does not run.\n\n\
+        match Configuration::load(endpoint)? {
+            (Configuration::Tasks(config), text) => Ok((*config, text)),
+            (Configuration::Manager(_), _) => Err(Failure::error(format!(
+                "{}: starting a manager is not part of this version yet; meanwhile start single-user endpoints, one per \
+                 user",
+                endpoint.config().display()
+            ))),
+        }
+    }
+}
+
+/// The refusal of a `config.py`.
+fn python_configuration(endpoint: &crate::directory::EndpointDir) -> Failure {
+    Failure::error(format!(
+        "{} is a Python program, which this endpoint does not run.\n\n\
                  To convert it, write to config.yaml beside it each argument of Config(...) as a line, and each object\n\
                  as a mapping with its class as `type`:\n\n    \
                  Config(                                     display_name: My cluster\n      \
@@ -113,20 +119,9 @@ impl Config {
                  partition=\"debug\",                             type: SlurmProvider\n        \
                  ))])                                            partition: debug\n\n\
                  `globus-compute-endpoint check {}` then says whether it will do. Last, remove config.py.",
-                endpoint.config_py().display(),
-                endpoint.name()
-            )));
-        }
-        let path = endpoint.config();
-        let text = std::fs::read_to_string(&path)
-            .map_err(|error| Failure::error(format!("{}: {error}", path.display())))?;
-        let config = Self::read(&shown(&path), &text)?;
-        Ok((config, text))
-    }
-}
-
-fn shown(path: &Path) -> String {
-    path.display().to_string()
+        endpoint.config_py().display(),
+        endpoint.name()
+    ))
 }
 
 #[cfg(test)]
@@ -260,8 +255,7 @@ mod tests {
     #[test]
     fn unsupported_settings_are_refused_with_an_alternative() {
         for (text, name) in [
-            ("multi_user: true\n", "multi_user"),
-            (&format!("{LEAST}high_assurance: true\n"), "high_assurance"),
+            (format!("{LEAST}high_assurance: true\n").as_str(), "high_assurance"),
             ("engine:\n  type: GlobusMPIEngine\n", "GlobusMPIEngine"),
             ("engine:\n  provider:\n    type: SlurmProvider\n", "SlurmProvider"),
             ("engine:\n  container_type: docker\n  container_uri: x\n", "container_type"),

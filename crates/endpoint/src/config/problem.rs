@@ -1,11 +1,18 @@
 //! Finds settings that can be read but not used, before anything is started.
 
-use std::fmt;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
 use client::service_address::AddressSources;
 
-use super::Config;
+use super::{Common, Config, ManagerConfig};
 use crate::certificates::read_authorities;
+use crate::directory::EndpointDir;
+use crate::exit::status;
+
+/// The directory of PAM's services.
+const PAM_SERVICES: &str = "/etc/pam.d";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Problem {
@@ -19,6 +26,18 @@ pub(crate) enum Problem {
     Port,
     /// `max_blocks` is 0.
     NoBlocks,
+    /// A manager that changes users has no identity mapping.
+    NoMapping,
+    /// The identity mapping is none.
+    Mapping(PathBuf, String),
+    /// A file that a key names can't be used.
+    File { key: &'static str, kind: ErrorKind, why: String },
+    /// There is no template of user endpoints.
+    Template(PathBuf, String),
+    /// The schema is no JSON.
+    Schema(PathBuf, String),
+    /// PAM does not know the service.
+    PamService(PathBuf),
 }
 
 impl fmt::Display for Problem {
@@ -36,7 +55,60 @@ impl fmt::Display for Problem {
             Problem::NoBlocks => f.write_str(
                 "max_blocks: 0 lets no worker start, so that tasks would wait for ever; write 1 or more",
             ),
+            Problem::NoMapping => {
+                f.write_str("Identity mapping required.  (Hint: identity_mapping_config_path)")
+            }
+            Problem::Mapping(path, why) => {
+                write!(f, "identity_mapping_config_path: {}: {why}", path.display())
+            }
+            Problem::File { key, why, .. } => {
+                write!(f, "1 validation error for {}\n{key}\n  {why}", ManagerConfig::MODEL)
+            }
+            Problem::Template(path, why) => write!(
+                f,
+                "the user endpoints' template {}: {why}; write one, or name it with user_config_template_path",
+                path.display()
+            ),
+            Problem::Schema(path, why) => write!(
+                f,
+                "the schema {} is no JSON: {why}; mend it, or remove the file to accept all options",
+                path.display()
+            ),
+            Problem::PamService(path) => write!(
+                f,
+                "pam: {} does not exist, so that PAM would refuse every user; write it, or set pam.service_name",
+                path.display()
+            ),
         }
+    }
+}
+
+impl Problem {
+    /// The exit status of a command that the problem stops.
+    pub(crate) fn status(&self) -> u8 {
+        match self {
+            Problem::NoMapping | Problem::File { kind: ErrorKind::NotFound, .. } => status::OSFILE,
+            Problem::File { kind: ErrorKind::PermissionDenied, .. } => status::NOPERM,
+            _ => status::CONFIG,
+        }
+    }
+}
+
+impl Common {
+    fn problems(&self) -> Vec<Problem> {
+        let mut found = Vec::new();
+        if let Some(url) = &self.service_url {
+            let sources = AddressSources { service_url: Some(url.clone()), ..AddressSources::default() };
+            found.extend(sources.resolve().err().map(|error| Problem::Service(error.to_string())));
+        }
+        if let Some(path) = &self.ca_certificates {
+            let refused = read_authorities(path).err();
+            found.extend(refused.map(|failure| Problem::Certificates(failure.bare().to_owned())));
+        }
+        if self.amqp_port == Some(0) {
+            found.push(Problem::Port);
+        }
+        found
     }
 }
 
@@ -44,17 +116,7 @@ impl Config {
     /// All problems. Reads files and starts nothing.
     pub(crate) fn problems(&self) -> Vec<Problem> {
         let mut found: Vec<Problem> = self.engine.runnable().err().map(Problem::Engine).into_iter().collect();
-        if let Some(url) = &self.common.service_url {
-            let sources = AddressSources { service_url: Some(url.clone()), ..AddressSources::default() };
-            found.extend(sources.resolve().err().map(|error| Problem::Service(error.to_string())));
-        }
-        if let Some(path) = &self.common.ca_certificates {
-            let refused = read_authorities(path).err();
-            found.extend(refused.map(|failure| Problem::Certificates(failure.bare().to_owned())));
-        }
-        if self.common.amqp_port == Some(0) {
-            found.push(Problem::Port);
-        }
+        found.extend(self.common.problems());
         let blocks = self.engine.resolved().get("provider").and_then(|it| it.get("max_blocks")?.as_u64());
         if blocks == Some(0) {
             found.push(Problem::NoBlocks);
@@ -63,9 +125,143 @@ impl Config {
     }
 }
 
+impl ManagerConfig {
+    /// All problems of a manager in this directory. Reads files and starts nothing. `changes_user`: the manager may become
+    /// other users, and must know as whom to start.
+    pub(crate) fn problems(&self, endpoint: &EndpointDir, changes_user: bool) -> Vec<Problem> {
+        let mut found = self.common.problems();
+        let mapping = self.identity_mapping_config_path.as_deref();
+        for (key, path) in self.named_files() {
+            // A manager that stays the user it is ignores the mapping.
+            if let Some(path) = path.filter(|_| changes_user || key != "identity_mapping_config_path") {
+                found.extend(unusable_file(key, path));
+            }
+        }
+        if changes_user && mapping.is_none() {
+            found.push(Problem::NoMapping);
+        }
+        if let Some(path) = mapping.filter(|path| changes_user && path.is_file()) {
+            found.extend(mapping_problem(path));
+        }
+        let template = self.template(endpoint);
+        if let Err(error) = fs::read_to_string(&template) {
+            found.push(Problem::Template(template, error.to_string()));
+        }
+        let schema = self.schema(endpoint);
+        if let Ok(text) = fs::read(&schema)
+            && let Err(error) = serde_json::from_slice::<serde_json::Value>(&text)
+        {
+            found.push(Problem::Schema(schema, error.to_string()));
+        }
+        if let Some(service) = self.pam_service.as_ref().filter(|_| changes_user) {
+            let path = Path::new(PAM_SERVICES).join(service);
+            if !path.exists() {
+                found.push(Problem::PamService(path));
+            }
+        }
+        found
+    }
+}
+
+/// A named file that is missing or can't be read, in upstream's words.
+fn unusable_file(key: &'static str, path: &Path) -> Option<Problem> {
+    let shown = path.display();
+    let file = |kind, why| Some(Problem::File { key, kind, why });
+    match fs::metadata(path) {
+        Ok(found) if !found.is_file() => file(
+            ErrorKind::InvalidInput,
+            format!(
+                "path \"{shown}\" does not point to a file (type=value_error.path.not_a_file; path={shown})"
+            ),
+        ),
+        Ok(_) => {
+            let error = fs::File::open(path).err()?;
+            file(error.kind(), format!("{shown}: {error}"))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => file(
+            ErrorKind::NotFound,
+            format!(
+                "file or directory at path \"{shown}\" does not exist (type=value_error.path.not_exists; path={shown})"
+            ),
+        ),
+        Err(error) => file(error.kind(), format!("{shown}: {error}")),
+    }
+}
+
+/// Whether the identity mapping is a list in JSON at all.
+fn mapping_problem(path: &Path) -> Option<Problem> {
+    let text = fs::read(path).ok()?;
+    let why = match serde_json::from_slice(&text) {
+        Ok(serde_json::Value::Array(_)) => return None,
+        Ok(_) => "it is no list of mappings".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Some(Problem::Mapping(path.to_owned(), why))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_keeps_a_manager_from_starting() {
+        let scratch = tempfile::tempdir().unwrap();
+        let endpoint = EndpointDir::at(scratch.path().to_owned());
+        let file = |name: &str, text: &str| {
+            let path = scratch.path().join(name);
+            fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let problems = |text: &str, changes_user: bool| -> Vec<(u8, String)> {
+            let config = ManagerConfig::read("config.yaml", text).unwrap();
+            let problems = config.problems(&endpoint, changes_user);
+            problems.iter().map(|problem| (problem.status(), problem.to_string())).collect()
+        };
+        let mapping = format!("identity_mapping_config_path: {}\n", file("map.json", "[]"));
+        let missing = problems(&mapping, true);
+        assert!(
+            missing[0].0 == 78 && missing[0].1.contains("user_config_template.yaml.j2: No such"),
+            "{missing:?}"
+        );
+        file("user_config_template.yaml.j2", "engine: {}");
+        assert_eq!(problems(&mapping, true), []);
+        assert_eq!(problems("", false), [], "a manager that stays the user it is needs no mapping");
+        let required = "Identity mapping required.  (Hint: identity_mapping_config_path)";
+        assert_eq!(problems("", true), [(72, required.to_owned())]);
+        let nowhere = "identity_mapping_config_path: /nope/x\n";
+        let upstreams = "1 validation error for ManagerEndpointConfigModel\nidentity_mapping_config_path\n  file or \
+                         directory at path \"/nope/x\" does not exist (type=value_error.path.not_exists; path=/nope/x)";
+        assert_eq!(problems(nowhere, true), [(72, upstreams.to_owned())]);
+        assert_eq!(problems(nowhere, false), [], "it is ignored");
+        for (text, status, why) in [
+            (
+                format!("identity_mapping_config_path: {}\n", file("object.json", "{}")),
+                78,
+                "it is no list of mappings",
+            ),
+            (
+                format!("identity_mapping_config_path: {}\n", file("broken.json", "[")),
+                78,
+                "EOF while parsing",
+            ),
+            (format!("{mapping}user_config_schema_path: {}\n", file("s.json", "x")), 78, "is no JSON"),
+            (format!("{mapping}user_config_template_path: /nope\n"), 72, "does not exist"),
+            (
+                format!("{mapping}user_config_schema_path: {}\n", scratch.path().display()),
+                78,
+                "does not point to a file (type=value_error.path.not_a_file",
+            ),
+            (
+                format!("{mapping}pam: {{service_name: no-such-service}}\n"),
+                78,
+                "pam: /etc/pam.d/no-such-service",
+            ),
+            (format!("{mapping}amqp_port: 0\n"), 78, "amqp_port: 0 is no port"),
+        ] {
+            let found = problems(&text, true);
+            assert!(found[0].0 == status && found[0].1.contains(why), "{text}: {found:?}");
+        }
+    }
 
     #[test]
     fn settings_that_can_be_read_but_not_used() {

@@ -32,7 +32,7 @@ impl Site {
             service_url: fields.text("service_url"),
             ca_certificates: fields.text("ca_certificates").map(PathBuf::from),
         };
-        fields.finish("SiteFile", file, text, &["service_url", "ca_certificates"])?;
+        fields.finish("SiteFile", file, text, &["service_url", "ca_certificates"], |_| None)?;
         Ok(site)
     }
 }

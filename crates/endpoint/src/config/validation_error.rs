@@ -15,15 +15,21 @@ pub(super) struct ValidationError {
     pub(super) at: Option<Position>,
     /// The known name that was probably meant.
     pub(super) near: Option<&'static str>,
+    /// What to do instead.
+    pub(super) help: Option<&'static str>,
 }
 
 impl ValidationError {
     pub(super) fn new(path: impl Into<String>, what: impl Into<String>, at: Option<Position>) -> Self {
-        Self { path: path.into(), what: what.into(), at, near: None }
+        Self { path: path.into(), what: what.into(), at, near: None, help: None }
     }
 
     pub(super) fn near(self, near: Option<&'static str>) -> Self {
         Self { near, ..self }
+    }
+
+    pub(super) fn help(self, help: Option<&'static str>) -> Self {
+        Self { help, ..self }
     }
 
     /// A setting that this version does not support yet.
@@ -40,11 +46,13 @@ pub(super) fn report(model: &str, file: &str, text: &str, errors: &[ValidationEr
         // Writing to a string can't fail.
         let _ = writeln!(out, "{path}\n  {what}");
     }
-    for ValidationError { at, near, .. } in errors {
+    for ValidationError { at, near, help, .. } in errors {
         if let Some(at) = at {
             let _ = writeln!(out, "\n{}", excerpt(file, text, *at));
         }
-        if let Some(near) = near {
+        if let Some(help) = help {
+            let _ = writeln!(out, "  = help: {help}");
+        } else if let Some(near) = near {
             let _ = writeln!(out, "  = help: the nearest name there is: {near}");
         }
     }

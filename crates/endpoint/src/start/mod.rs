@@ -26,6 +26,7 @@ use wire::start_document::StartDocument;
 
 use crate::account::AccountSettings;
 use crate::config::{Common, Config};
+use crate::console::say;
 use crate::directory::{Base, EndpointDir, unwritable};
 use crate::exit::{CommandResult, Failure, block_on, status};
 use crate::login::log_in;
@@ -44,6 +45,8 @@ pub(crate) struct Request {
     /// Stop when the parent process ends; implies the foreground.
     pub(crate) die_with_parent: bool,
     pub(crate) foreground: bool,
+    /// Run in the background, whatever the configuration says.
+    pub(crate) detach: bool,
     /// This is the background process of another `start`, which waits for a report on this descriptor.
     pub(crate) report_fd: Option<i32>,
     pub(crate) debug: bool,
@@ -116,7 +119,10 @@ fn prepare(
             ..AccountSettings::of(base)
         })?;
     }
-    let detach = config.detach_endpoint && !request.die_with_parent && !request.foreground;
+    let detach = request.detach || config.detach_endpoint && !request.die_with_parent && !request.foreground;
+    if request.detach {
+        say(format_args!("> Endpoint <{}> starting in detached mode.", endpoint.name()));
+    }
     let launch = Launch { base: base.clone(), endpoint, config, text, document, request };
     match report {
         Some(report) => setup::set_up(launch, Some(report)),

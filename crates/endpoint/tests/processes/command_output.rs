@@ -9,7 +9,7 @@ use crate::fake_service::FakeService;
 use crate::home::Home;
 use crate::{ID, registration};
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "configure",
     "start",
     "stop",
@@ -26,6 +26,7 @@ const COMMANDS: [&str; 19] = [
     "python-exec",
     "check",
     "render",
+    "migrate-to-template-capable",
     "doctor",
     "completion",
     "help",
@@ -175,6 +176,7 @@ fn output_into_a_closed_pipe() {
         &["enable-on-boot", "ep"],
         &["disable-on-boot", "ep"],
         &["completion", "bash"],
+        &["migrate-to-template-capable", "ep", "--yes"],
         &["delete", "ep", "--yes"],
     ];
     for command in COMMANDS.iter().filter(|command| **command != "help") {
