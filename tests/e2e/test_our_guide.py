@@ -282,5 +282,5 @@ def test_every_block_is_known():
     for page in PAGES:
         assert page.name == "README.md" or f"]({page.name})" in first, page.name
         for block in guide_blocks.blocks(page):
-            assert block.language in {"sh", "text", "yaml", "python"}, str(block)
+            assert block.language in {"sh", "text", "yaml", "jinja", "json", "python"}, str(block)
             assert not re.search(r"^\$ ", block.text, re.MULTILINE), f"{block}: a prompt"

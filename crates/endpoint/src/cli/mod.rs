@@ -10,6 +10,7 @@ mod login;
 mod migrate;
 mod node;
 mod on_boot;
+mod render_user_config;
 mod stop;
 mod table;
 mod unsupported;
@@ -111,6 +112,8 @@ enum Command {
     ///
     /// The endpoint becomes a manager that serves its owner: it starts a user endpoint for each user_endpoint_config.
     MigrateToTemplateCapable(migrate::Options),
+    /// Print what a template makes of a user's options
+    RenderUserConfig(Box<render_user_config::Options>),
     /// Explain why an endpoint would not start
     Doctor(doctor::Options),
     /// Print a completion script for a shell
@@ -260,6 +263,7 @@ fn command(cli: Cli) -> CommandResult {
         Command::Check(options) => check::check(&base()?, &options),
         Command::Render(options) => check::render(&base()?, &options),
         Command::MigrateToTemplateCapable(options) => migrate::run(&base()?, &options),
+        Command::RenderUserConfig(options) => render_user_config::run(&base()?, &options),
         Command::Doctor(options) => doctor::run(&base()?, &options),
         Command::Completion { shell } => {
             let mut script = Vec::new();

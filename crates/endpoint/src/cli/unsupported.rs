@@ -3,13 +3,10 @@
 use crate::exit::{CommandResult, Failure};
 
 /// Upstream's commands that are not supported yet, each with an alternative.
-const UNSUPPORTED: [(&str, &str); 2] = [
-    ("render-user-config", "use `render` for an endpoint's own configuration"),
-    (
-        "update_funcx_config",
-        "write the configuration anew: `configure` makes an example, `check` says whether it will do",
-    ),
-];
+const UNSUPPORTED: [(&str, &str); 1] = [(
+    "update_funcx_config",
+    "write the configuration anew: `configure` makes an example, `check` says whether it will do",
+)];
 
 /// Refuses a command that is not supported yet or does not exist.
 pub(super) fn run(words: &[String], known: &[String]) -> CommandResult {

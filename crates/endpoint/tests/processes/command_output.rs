@@ -9,7 +9,7 @@ use crate::fake_service::FakeService;
 use crate::home::Home;
 use crate::{ID, registration};
 
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 21] = [
     "configure",
     "start",
     "stop",
@@ -27,6 +27,7 @@ const COMMANDS: [&str; 20] = [
     "check",
     "render",
     "migrate-to-template-capable",
+    "render-user-config",
     "doctor",
     "completion",
     "help",

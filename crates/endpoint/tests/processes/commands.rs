@@ -280,7 +280,7 @@ fn shells_and_modules() {
     let mistyped = home.run(&["lsit"]);
     assert_eq!(mistyped.status, 2);
     assert!(mistyped.err.ends_with("Error: No such command 'lsit'. Did you mean 'list'?\n"), "{mistyped:?}");
-    let later = home.run(&["render-user-config"]);
+    let later = home.run(&["update_funcx_config"]);
     assert!(later.status == 1 && later.err.contains("not part of this version yet; meanwhile"), "{later:?}");
 }
 

@@ -9,6 +9,7 @@ mod fake_service;
 mod fence;
 mod home;
 mod queues;
+mod render_user_config;
 mod teardown;
 
 use std::fs;

@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -16,7 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork, pipe2};
+use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, pipe2};
 
 use super::limits::{MEMORY, OUTPUT, TIME};
 use super::{Inputs, RenderError, render_here};
@@ -24,11 +25,14 @@ use super::{Inputs, RenderError, render_here};
 /// Checks the options and renders the template.
 pub fn render(inputs: &Inputs<'_>) -> Result<String, RenderError> {
     let (from_child, to_parent) = pipe2(OFlag::O_CLOEXEC).map_err(|error| system(&error))?;
+    let launcher = getpid();
     // SAFETY: the process has a single thread, so that the child may do what any process does.
     match unsafe { fork() }.map_err(|error| system(&error))? {
         ForkResult::Child => {
             drop(from_child);
-            let status = child(inputs, to_parent);
+            // Even a panic must not carry the child back into the caller's code.
+            let outcome = catch_unwind(AssertUnwindSafe(|| child(inputs, to_parent, launcher)));
+            let status = outcome.unwrap_or(1);
             // SAFETY: ends the process at once; no destructor or exit handler of the parent's runs here.
             unsafe { libc::_exit(status) }
         }
@@ -60,7 +64,12 @@ pub fn render(inputs: &Inputs<'_>) -> Result<String, RenderError> {
 }
 
 /// The child: renders within its limits and writes the outcome.
-fn child(inputs: &Inputs<'_>, to_parent: OwnedFd) -> i32 {
+fn child(inputs: &Inputs<'_>, to_parent: OwnedFd, launcher: Pid) -> i32 {
+    // SAFETY: takes plain numbers. The launcher has one thread, so that its end is the end of that thread.
+    let bound = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    if bound != 0 || getppid() != launcher {
+        return 1;
+    }
     let seconds = TIME.as_secs();
     let memory = present_memory().saturating_add(MEMORY);
     let limits = [(Resource::RLIMIT_AS, memory), (Resource::RLIMIT_CPU, seconds), (Resource::RLIMIT_CORE, 0)];
@@ -83,10 +92,10 @@ fn child(inputs: &Inputs<'_>, to_parent: OwnedFd) -> i32 {
 
 /// The size of this process's address space.
 fn present_memory() -> u64 {
-    let pages = std::fs::read_to_string("/proc/self/statm").ok();
-    let pages = pages.and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB"));
     // A process whose size is unknown is taken for a large one.
-    pages.map_or(1 << 30, |pages| pages * 4096)
+    kilobytes.and_then(|number| number.parse::<u64>().ok()).map_or(1 << 30, |kilobytes| kilobytes << 10)
 }
 
 /// What the child writes until it ends. `None`: the time is over.
