@@ -114,7 +114,7 @@ fn variables(inputs: &Inputs<'_>) -> Shown {
     let reserved = [
         ("parent_config", sanitise::value(inputs.parent_config, Trust::Raw)),
         ("user_runtime", runtime),
-        ("mapped_identity", sanitise::value(inputs.mapped_identity, Trust::RawIfPlain)),
+        ("mapped_identity", sanitise::account(inputs.mapped_identity)),
         ("env", Shown::from_object(Members::from_values(environment, Trust::Raw, None))),
     ];
     let reserved = reserved.map(|(name, value)| (name.to_owned(), value));

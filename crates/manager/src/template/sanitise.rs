@@ -22,8 +22,6 @@ pub(super) enum Trust {
     Quoted,
     /// An administrator wrote it: as it is.
     Raw,
-    /// The account database has it, where users may change a part (`chfn`): as it is, if it can't be structure.
-    RawIfPlain,
 }
 
 /// The value of a variable, or of one option.
@@ -38,7 +36,8 @@ pub(super) fn value(json: &Value, trust: Trust) -> Shown {
             (_, Some(value)) => Shown::from(value),
             _ => Shown::from(number.as_f64().unwrap_or(f64::NAN)),
         },
-        Value::String(text) => Shown::from(string(text, trust)),
+        Value::String(text) if trust == Trust::Quoted => Shown::from(quoted(text)),
+        Value::String(text) => Shown::from(text.as_str()),
         Value::Array(items) => {
             Shown::from_object(List(items.iter().map(|item| value(item, trust)).collect()))
         }
@@ -46,12 +45,16 @@ pub(super) fn value(json: &Value, trust: Trust) -> Shown {
     }
 }
 
-fn string(text: &str, trust: Trust) -> String {
-    match trust {
-        Trust::Quoted => quoted(text),
-        Trust::RawIfPlain if !is_plain(text) => quoted(text),
-        Trust::Raw | Trust::RawIfPlain => text.to_owned(),
+/// `mapped_identity`: as the account database has it, but for the full name. Users may change that one (`chfn`), so it is
+/// quoted if it could be structure.
+pub(super) fn account(mapped_identity: &Value) -> Shown {
+    let mut mapped_identity = mapped_identity.clone();
+    if let Some(Value::String(name)) = mapped_identity.pointer_mut("/local/gecos")
+        && !is_plain(name)
+    {
+        *name = quoted(name);
     }
+    value(&mapped_identity, Trust::Raw)
 }
 
 /// A list of options.
