@@ -234,8 +234,9 @@ fn a_fifo_in_place_of_a_file_is_refused_and_not_waited_for() {
     let path = manager.directory.path().join("fifo");
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
     assert!(read(&path).unwrap_err().text.contains("not a regular file"));
-    let (_, text) = manager.refused("{% include 'fifo' %}", json!({}));
-    assert!(text.contains("not a regular file"), "{text}");
+    let (exception, text) = manager.refused("\n{% include 'fifo' %}", json!({}));
+    assert_eq!(exception, "OSError");
+    assert!(text.contains("not a regular file") && text.contains("\n  Line 2 of "), "{text}");
 }
 
 #[test]

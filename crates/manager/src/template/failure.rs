@@ -12,7 +12,11 @@ use crate::site_files::RenderError;
 /// The error of the template engine in upstream's terms.
 pub(super) fn in_upstreams_terms(error: &Error, template: &Path, text: &str) -> RenderError {
     let error = innermost(error);
-    let (exception, mut message, hint) = explain(error);
+    let refused = std::error::Error::source(error).and_then(|source| source.downcast_ref::<RenderError>());
+    let (exception, mut message, hint) = match refused {
+        Some(refused) => (refused.exception.as_str(), refused.text.clone(), String::new()),
+        None => explain(error),
+    };
     if let Some(line) = error.line() {
         let main = template.file_name().and_then(|name| name.to_str()).unwrap_or("the template");
         let file = error.name().unwrap_or(main);

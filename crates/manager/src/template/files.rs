@@ -52,12 +52,18 @@ impl Directory {
             return Ok(None);
         }
         if self.read.fetch_add(1, Ordering::Relaxed) >= FILES {
-            return Err(Error::new(ErrorKind::InvalidOperation, format!("it takes more than {FILES} files")));
+            let text = format!("the template takes in more than {FILES} files");
+            return Err(refused(RenderError::new("TemplateRuntimeError", text)));
         }
         match read_text(&path, "a template that this one takes in") {
             Ok(text) => Ok(Some(text)),
             Err(error) if error.exception == "FileNotFoundError" => Ok(None),
-            Err(error) => Err(Error::new(ErrorKind::InvalidOperation, error.text)),
+            Err(error) => Err(refused(error)),
         }
     }
+}
+
+/// An error that the engine passes on as it is.
+fn refused(error: RenderError) -> Error {
+    Error::new(ErrorKind::BadInclude, "a file is refused").with_source(error)
 }
