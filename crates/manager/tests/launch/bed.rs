@@ -89,12 +89,14 @@ pub(crate) struct Bed {
 /// In the place of a user endpoint: writes down what it got, then waits, or ends as the file `end` in its home says.
 const PROGRAM: &str = r#"#!/bin/sh
 cat > "$HOME/document"
+# Without a pipe, of which the shell would have an end open.
+ls -l /proc/$$/fd > "$HOME/descriptors"
 {
     for argument in "$0" "$@"; do echo "argument $argument"; done
     echo "cwd $(pwd)"
     echo "umask $(umask)"
     echo "nofile $(ulimit -H -n)"
-    ls -l /proc/$$/fd | sed 's/^/descriptor /'
+    sed 's/^/descriptor /' "$HOME/descriptors"
     sed 's/^/status /' /proc/$$/status
     sed 's/^/stat /' /proc/$$/stat
     sed 's/^/limit /' /proc/$$/limits
@@ -105,7 +107,8 @@ echo "said to the log"
 mv "$HOME/got" "$HOME/record"
 [ -f "$HOME/end" ] && . "$HOME/end"
 sleep 1000 &
-echo $! > "$HOME/sleeper"
+echo $! > "$HOME/got"
+mv "$HOME/got" "$HOME/sleeper"
 wait
 "#;
 
@@ -253,6 +256,12 @@ impl Record {
         assert_eq!(all.len(), 1, "{begin}: {}", self.0);
         all[0]
     }
+}
+
+/// The child that a started user endpoint waits for.
+pub(crate) fn sleeper(home: &Path) -> Pid {
+    wait_until(|| home.join("sleeper").exists());
+    Pid::from_raw(fs::read_to_string(home.join("sleeper")).unwrap().trim().parse().unwrap())
 }
 
 pub(crate) fn wait_until(mut done: impl FnMut() -> bool) {

@@ -11,7 +11,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
-use super::bed::{Account, Bed, Launched, ManagerProcess, PATIENCE, Record, launch, runs, wait_until};
+use super::bed::{
+    Account, Bed, Launched, ManagerProcess, PATIENCE, Record, launch, runs, sleeper, wait_until,
+};
 
 pub(crate) const TESTS: &[super::Test] = &[
     ("pam::denials", true, denials),
@@ -86,16 +88,14 @@ impl Watched {
         let launched = launch(&self.request());
         Record::of(&self.account.home(), &launched);
         // Its last act before it waits.
-        wait_until(|| self.account.home().join("sleeper").exists());
+        self.sleeper();
         let user_endpoint = launched.user_endpoint();
         assert_ne!(user_endpoint, launched.pid);
         (launched, user_endpoint)
     }
 
     fn sleeper(&self) -> Pid {
-        Pid::from_raw(
-            fs::read_to_string(self.account.home().join("sleeper")).unwrap().trim().parse().unwrap(),
-        )
+        sleeper(&self.account.home())
     }
 
     fn sessions(&self) -> String {
@@ -267,7 +267,7 @@ fn groups() {
         ManagerProcess::start(&watched.bed, &watched.request(), Some((&list, "/etc/security/group.conf")));
     let (holder, end) = manager.launched();
     assert_eq!(end, "Started");
-    wait_until(|| watched.account.home().join("sleeper").exists());
+    watched.sleeper();
     let record = fs::read_to_string(watched.account.home().join("record")).unwrap();
     let expected = Command::new("id").args(["-G", &watched.account.name]).output().unwrap();
     let expected: Vec<String> =
@@ -391,7 +391,7 @@ fn manager_killed() {
     let manager = ManagerProcess::start(&watched.bed, &watched.request(), None);
     let (holder, end) = manager.launched();
     assert_eq!(end, "Started");
-    wait_until(|| watched.account.home().join("sleeper").exists());
+    watched.sleeper();
     let user_endpoint = children(holder).into_iter().find(|child| *child != stand_in(holder)).unwrap();
     drop(manager);
     all_ends(&watched, user_endpoint);
