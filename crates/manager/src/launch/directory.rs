@@ -6,7 +6,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -23,6 +23,11 @@ pub(super) fn create(
     name: &str,
 ) -> Result<PathBuf, Failure> {
     let fail = |problem: Problem| problem.at(Stage::Render);
+    // The manager has checked the name. A second check costs nothing.
+    if !matches!(Path::new(name).components().collect::<Vec<_>>()[..], [Component::Normal(only)] if only == name)
+    {
+        return Err(fail(Problem::new("ValueError", format!("'{name}' is not the name of a directory"))));
+    }
     let place = match environment.get(PLACE_VARIABLE).filter(|place| !place.is_empty()) {
         Some(place) => PathBuf::from(place),
         None => Path::new(environment.get("HOME").map_or("", String::as_str)).join(BELOW_HOME),
@@ -139,6 +144,19 @@ mod tests {
     fn no_home() {
         let failure = create(&BTreeMap::from([("HOME".to_owned(), String::new())]), "x").unwrap_err();
         assert_eq!((failure.stage, failure.problem.exception.as_str()), (Stage::Render, "FileNotFoundError"));
+    }
+
+    #[test]
+    fn names_that_lead_elsewhere() {
+        let place = tempfile::tempdir().unwrap();
+        for name in ["", ".", "..", "../x", "a/b", "/etc", "a/", "./a"] {
+            assert_eq!(
+                create(&home(place.path()), name).unwrap_err().problem.exception,
+                "ValueError",
+                "{name}"
+            );
+        }
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -111,3 +111,79 @@ pub(super) fn encode(
     }
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn request() -> LaunchRequest {
+        serde_json::from_value(json!({
+            "local_user": "alicia", "name": "x",
+            "files": {"template": "/t", "schema": "/s", "environment": "/e", "program_directory": "/p"},
+            "user_options": {}, "user_runtime": null, "parent_config": {}, "identity": null,
+            "credentials": {"endpoint_id": "0f0f0f0f-0000-4000-8000-000000000003", "unknown": [1]},
+            "allowed_functions": null, "high_assurance": false, "pam_service": null, "arguments": [],
+            "inherited_environment": [], "audit_descriptor": null, "renewed_credentials": null,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn configurations() {
+        let mut request = request();
+        let sound = |text: &str, request: &LaunchRequest| configuration(text.to_owned(), request);
+        assert_eq!(
+            sound("engine: {}\ndebug: true\n", &request),
+            Ok(Configuration { text: "engine: {}\ndebug: true\n".to_owned(), debug: true })
+        );
+        assert!(!sound("debug: \"true\"", &request).unwrap().debug);
+        for (text, exception) in [
+            ("", "TypeError"),
+            ("# a comment\n", "TypeError"),
+            ("high_assurance: false", "ValueError"),
+            ("high_assurance:", "ValueError"),
+            ("- 1", "ParserError"),
+            ("text", "ParserError"),
+            ("a: b: c", "ParserError"),
+        ] {
+            let failure = sound(text, &request).unwrap_err();
+            assert_eq!(
+                (failure.stage, failure.problem.exception.as_str()),
+                (Stage::Document, exception),
+                "{text}"
+            );
+        }
+        request.high_assurance = true;
+        assert_eq!(sound("engine: {}", &request).unwrap().text, "high_assurance: true\nengine: {}");
+        assert!(sound("high_assurance: true", &request).is_err());
+    }
+
+    #[test]
+    fn documents() {
+        let mut request = request();
+        let nothing = Passed { audit: false, credentials: false };
+        let read = |request: &LaunchRequest, passed| -> Value {
+            serde_json::from_slice(&encode(request, "engine: {}", 7, passed).unwrap()).unwrap()
+        };
+        assert_eq!(
+            read(&request, nothing),
+            json!({"amqp_creds": request.credentials, "config": "engine: {}", "ep_info": {"posix_ppid": 7}})
+        );
+        request.renewed_credentials = Some((5, "key".to_owned()));
+        assert_eq!(read(&request, nothing).get("enckey"), None);
+        let all = read(&request, Passed { audit: true, credentials: true });
+        assert_eq!((&all["mem_fd"], &all["enckey"], &all["audit_fd"]), (&json!(3), &json!("key"), &json!(4)));
+        let failure = encode(&request, &"x".repeat(LIMIT), 7, nothing).unwrap_err();
+        assert_eq!(failure.stage, Stage::StandardInput);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "[a-z:{}&*!| \\n\"'-]{0,80}") {
+            let _ = configuration(text, &request());
+        }
+    }
+}

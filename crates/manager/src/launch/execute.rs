@@ -1,4 +1,4 @@
-//! Becomes the user endpoint's program: its command line, its descriptors, its signals.
+//! Becomes the user endpoint's program: its command line and its descriptors.
 //!
 //! Called after privileges are dropped.
 
@@ -9,7 +9,6 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::sys::signal::SigSet;
 use nix::unistd::execve;
 
 use super::document::{AUDIT_DESCRIPTOR, CREDENTIALS_DESCRIPTOR};
@@ -84,30 +83,6 @@ pub(super) fn place_descriptors(
         }
     }
     Ok(())
-}
-
-/// Gives all signals their default action and unblocks them: the launcher's runtime ignores SIGPIPE, and PAM's modules or
-/// whoever started the manager may have changed others.
-pub(super) fn reset_signals() {
-    /// The kernel's `struct sigaction` with the default action: no handler, no flags, no mask.
-    const DEFAULT: [u64; 4] = [0; 4];
-    /// The size of the kernel's set of signals, in bytes.
-    const SET: usize = 8;
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: the default action is no handler. The C library's own function leaves out the two signals that it keeps
-        // for itself, hence the system call. Two others can't be set, and have no other action than the default.
-        unsafe {
-            libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), std::ptr::null_mut::<u64>(), SET);
-        }
-    }
-    // SAFETY: an empty set, for this process's only thread.
-    unsafe {
-        libc::sigprocmask(
-            libc::SIG_SETMASK,
-            std::ptr::from_ref(SigSet::empty().as_ref()),
-            std::ptr::null_mut(),
-        )
-    };
 }
 
 /// Becomes the program that `PATH` of the new environment finds. Returns only if that fails.

@@ -95,6 +95,8 @@ impl Holding {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn ms(ms: u64) -> Duration {
@@ -156,5 +158,32 @@ mod tests {
         holding.apply(Event::AskedToEnd, ms(100));
         assert_eq!(holding.wait(ms(600)), Some(ms(9_500)));
         assert_eq!(holding.wait(ms(60_000)), Some(ms(0)));
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        prop_oneof![Just(Event::AskedToEnd), Just(Event::ManagerGone), Just(Event::Tick)]
+    }
+
+    proptest! {
+        #[test]
+        fn terminates_once_then_kills_once_in_time(events in proptest::collection::vec((0_u64..20_000, event()), 0..40)) {
+            let mut events = events;
+            events.sort_by_key(|(at, _)| *at);
+            let (actions, _) = play(&events);
+            let expected: &[Action] = match actions.len() {
+                0 => &[],
+                1 => &[Action::Terminate],
+                _ => &[Action::Terminate, Action::Kill],
+            };
+            prop_assert_eq!(&actions.iter().map(|(_, action)| *action).collect::<Vec<_>>()[..], expected);
+            // Killed no earlier than the shorter time after the first request.
+            if let [(asked, _), (killed, _)] = actions[..] {
+                prop_assert!(killed >= asked + 1_500);
+            }
+            // And no later than the longer one, if anything happened then.
+            if let [(asked, _)] = actions[..] {
+                prop_assert!(events.iter().all(|(at, event)| *at < asked + 10_000 || *event != Event::Tick));
+            }
+        }
     }
 }

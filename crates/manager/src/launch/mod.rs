@@ -26,6 +26,7 @@ mod reporter;
 mod reports;
 mod request;
 mod session;
+mod signals;
 mod spawn;
 mod stage;
 mod stages;
@@ -62,6 +63,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ! {
 
 /// Reports to the manager from the first moment at which that is possible.
 fn launch(arguments: impl Iterator<Item = OsString>) -> io::Result<u8> {
+    signals::survive_closed_pipes();
     let title = Title::find();
     let (socket, reports) = receive::take_over_descriptors()?;
     let mut reporter = Reporter::new(reports);

@@ -31,8 +31,12 @@ pub(super) struct Received {
 }
 
 /// Moves the report pipe away from standard output and the socket away from standard input; both become `/dev/null`.
-/// All other inherited descriptors but standard error are closed at the next `exec`.
+/// Closes whatever else was inherited, but for standard error. The first act of the process: nothing else is open yet.
 pub(super) fn take_over_descriptors() -> io::Result<(OwnedFd, OwnedFd)> {
+    for number in open_descriptors()?.into_iter().filter(|number| *number > libc::STDERR_FILENO) {
+        // SAFETY: nothing in this process owns it yet. The number may be closed already (the listing itself).
+        unsafe { libc::close(number) };
+    }
     let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
     let socket = moved(io::stdin())?;
     let reports = moved(io::stdout())?;

@@ -23,20 +23,16 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{
-    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, kill, raise, sigaction, sigprocmask,
-};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, raise, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{ForkResult, Pid, Uid, fork, getppid, pipe2, seteuid, setsid};
 
 use super::holding::{Action, Event, Holding};
 use super::pam::Session;
+use super::signals::{self, ENDING};
 use super::stage::{Failure, Problem, Stage};
 use super::user::LocalUser;
-
-/// Asks the holder to end.
-const ENDING: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP];
 
 /// How often to look for the manager on kernels without process handles (before 5.3).
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
@@ -78,7 +74,10 @@ pub(super) fn divide(
             Ok(Role::Holder(Box::new(Holder { session, child, manager, stand_in })))
         }
         // Its copy of the session is not closed: that is the holder's to do.
-        Ok(Started::UserEndpoint { holder }) => Ok(Role::UserEndpoint { holder }),
+        Ok(Started::UserEndpoint { holder }) => {
+            signals::end_when_asked();
+            Ok(Role::UserEndpoint { holder })
+        }
         Ok(Started::StandIn { words }) => {
             let_go();
             stand_in(session, user.uid, words)
@@ -133,8 +132,7 @@ impl Holder {
     pub(super) fn hold(mut self) -> ! {
         let status = self.wait();
         let _ = self.stand_in.write_all(&[CLOSING]);
-        // PAM's modules start programs, which must not inherit blocked signals. A handler is reset by `exec`.
-        survive(&ENDING);
+        signals::note_requests_to_end();
         for failure in self.session.close() {
             log(&failure);
         }
@@ -150,6 +148,9 @@ impl Holder {
         let manager = process_handle(self.manager);
         let begin = Instant::now();
         let mut holding = Holding::default();
+        if signals::asked_to_end() {
+            self.perform(holding.apply(Event::AskedToEnd, begin.elapsed()));
+        }
         loop {
             let now = begin.elapsed();
             if !holding.orphaned() && getppid() != self.manager {
@@ -235,7 +236,7 @@ fn stand_in(session: Session, uid: Uid, mut words: File) -> ! {
     if told && number != NOBODY {
         as_user(uid, || end_orphan(Pid::from_raw(i32::from_ne_bytes(number))));
     }
-    survive(&ENDING);
+    signals::note_requests_to_end();
     for failure in session.close() {
         log(&failure);
     }
@@ -254,18 +255,6 @@ fn end_orphan(leader: Pid) {
     kill_group(leader);
 }
 
-/// Has these signals do nothing, also to a call that waits, and unblocks them.
-fn survive(signals: &[Signal]) {
-    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::SA_RESTART, SigSet::empty());
-    for signal in signals {
-        // SAFETY: the handler does nothing.
-        let _ = unsafe { sigaction(*signal, &action) };
-    }
-    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
-}
-
-extern "C" fn nothing(_signal: libc::c_int) {}
-
 /// Ends with the same status, or by the same signal.
 fn end_like(status: WaitStatus) -> ! {
     match status {
@@ -273,9 +262,7 @@ fn end_like(status: WaitStatus) -> ! {
         WaitStatus::Signaled(_, signal, _) => {
             // Only the user endpoint may leave a core file.
             let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
-            let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-            // SAFETY: the default action is no handler.
-            let _ = unsafe { sigaction(signal, &action) };
+            signals::set_default(signal);
             let _ = raise(signal);
             exit(128 + signal as i32)
         }

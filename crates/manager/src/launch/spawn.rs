@@ -20,6 +20,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socketpair,
 };
+use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::pipe2;
 
 use super::request::LaunchRequest;
@@ -64,6 +65,8 @@ pub fn start(request: &LaunchRequest) -> io::Result<Launch> {
 /// A file in memory, closed at `exec`, that nobody can change any more, read from its start.
 pub(super) fn memory_file(name: &std::ffi::CStr, content: &[u8]) -> io::Result<OwnedFd> {
     let mut file = File::from(memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?);
+    // By default, everybody may read a file in memory who finds a way to it.
+    fchmod(file.as_fd(), Mode::S_IRUSR | Mode::S_IWUSR)?;
     file.write_all(content)?;
     let seals =
         SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;

@@ -67,6 +67,7 @@ impl Problem {
             Errno::EEXIST => "FileExistsError",
             Errno::ENOTDIR => "NotADirectoryError",
             Errno::EISDIR => "IsADirectoryError",
+            Errno::EAGAIN => "BlockingIOError",
             Errno::ETIMEDOUT => "TimeoutError",
             _ => "OSError",
         };

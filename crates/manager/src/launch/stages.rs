@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Pid, Uid, chdir, getppid, setsid};
+use nix::unistd::{Pid, Uid, chdir, getppid, setsid};
 use serde_json::Value;
 
 use super::document::{Configuration, Passed};
@@ -28,7 +28,7 @@ use super::session::Role;
 use super::stage::{Failure, Problem, Stage};
 use super::title::Title;
 use super::user::{LocalUser, NoUser};
-use super::{clock, directory, document, execute, pam, privileges, session, spawn, user};
+use super::{clock, directory, document, execute, pam, privileges, session, signals, spawn, user};
 use crate::environment::{self, Origin, Variables};
 use crate::template::{self, Account, RenderError};
 
@@ -73,7 +73,7 @@ impl Launch {
             Err(failure) => return failure,
         };
         self.report(&LaunchReport::UserFound { uid: user.uid.as_raw(), gid: user.gid.as_raw() });
-        let changes_user = (Uid::current(), Gid::current()) != (user.uid, user.gid);
+        let changes_user = self.request.local_user.is_some();
         let Err(failure) = self.stages(&user, changes_user);
         failure.report(&user.name, changes_user)
     }
@@ -126,6 +126,7 @@ impl Launch {
                     // Out of the manager's session: its terminal's signals are not for the holder. Fails only for a
                     // process that leads one already.
                     let _ = setsid();
+                    signals::note_requests_to_end();
                     privileges::prepare_for_pam()?;
                     let session = pam::open(&service, user)?;
                     for word in session.words() {
@@ -255,7 +256,7 @@ impl Launch {
             let text = "the manager or its helper ended while the user endpoint started";
             return Err(Problem::new("RuntimeError", text).at(Stage::Execute));
         }
-        execute::reset_signals();
+        signals::reset();
         held.reporter.send(&LaunchReport::Executing);
         Err(execute::execute(arguments, variables))
     }

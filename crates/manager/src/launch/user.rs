@@ -43,7 +43,7 @@ pub(super) fn look_up(request: &LaunchRequest) -> Result<LocalUser, NoUser> {
     let user = match found {
         Ok(Some(user)) => user,
         // As getpwnam(3) says: some systems report an unknown user as an error.
-        Ok(None) | Err(Errno::ENOENT | Errno::ESRCH) => return Err(NoUser::Unknown),
+        Ok(None) | Err(Errno::ENOENT | Errno::ESRCH) => return Err(not_found(request)),
         Err(errno) => return Err(failed(errno)),
     };
     let name = CString::new(user.name.as_str()).map_err(|_| NoUser::Unknown)?;
@@ -57,6 +57,16 @@ pub(super) fn look_up(request: &LaunchRequest) -> Result<LocalUser, NoUser> {
         home: user.dir,
         groups,
     })
+}
+
+fn not_found(request: &LaunchRequest) -> NoUser {
+    match request.local_user {
+        Some(_) => NoUser::Unknown,
+        None => {
+            let text = format!("getpwuid(): uid not found: {}", Uid::current());
+            NoUser::Failed(Problem::new("KeyError", text))
+        }
+    }
 }
 
 fn failed(errno: Errno) -> NoUser {

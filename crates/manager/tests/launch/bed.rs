@@ -307,6 +307,10 @@ impl ManagerProcess {
         Self { child, said: file.with_extension("said") }
     }
 
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
     /// Waits for its launch: the launcher's number, and how the launch ended.
     pub(crate) fn launched(&self) -> (Pid, String) {
         wait_until(|| self.said.exists());

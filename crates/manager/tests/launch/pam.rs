@@ -1,6 +1,7 @@
 //! Starts with the system's PAM: each test writes a service of its own.
 
 use std::fs;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::process::Command;
@@ -24,6 +25,7 @@ pub(crate) const TESTS: &[super::Test] = &[
     ("pam::the_status_is_the_user_endpoints", true, statuses),
     ("pam::a_failed_start_closes_the_session", true, failed_start),
     ("pam::asked_to_end", true, asked_to_end),
+    ("pam::asked_to_end_while_a_module_works", true, asked_during_pam),
     ("pam::the_user_endpoint_is_killed", true, user_endpoint_killed),
     ("pam::the_holder_is_killed", true, holder_killed),
     ("pam::the_holders_group_is_killed", true, group_killed),
@@ -192,7 +194,10 @@ fn gifts() {
     fs::copy("/usr/bin/id", &id).unwrap();
     fs::set_permissions(&id, fs::Permissions::from_mode(0o4755)).unwrap();
 
-    let launched = launch(&watched.request());
+    let (audit, audit_writer) = nix::unistd::pipe().unwrap();
+    let mut request = watched.request();
+    request.audit_descriptor = Some(audit_writer.as_raw_fd());
+    let launched = launch(&request);
     let record = Record::of(&alicia.home(), &launched);
     let holder = launched.pid.to_string();
     assert_eq!(record.one("status PPid:"), holder);
@@ -230,7 +235,9 @@ fn gifts() {
         let open = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
         let open: Vec<String> =
             open.map(|it| fs::read_link(it.unwrap().path()).unwrap().display().to_string()).collect();
-        assert!(!open.iter().any(|it| it.contains("memfd")), "{open:?}");
+        let audit =
+            fs::read_link(format!("/proc/self/fd/{}", audit.as_raw_fd())).unwrap().display().to_string();
+        assert!(!open.iter().any(|it| it.contains("memfd") || *it == audit), "{open:?}");
     }
     launched.kill(Signal::SIGKILL);
     launched.wait();
@@ -323,6 +330,24 @@ fn failed_start() {
     let (status, notice, _) = launch(&watched.request()).failure();
     assert_eq!(status, 78);
     assert!(notice.contains("'nothing' is undefined"), "{notice}");
+    watched.closed_once();
+}
+
+/// The manager stops while a module of PAM takes its time.
+fn asked_during_pam() {
+    let watched = Watched::new("");
+    let slow = watched.bed.path("slow");
+    let begun = watched.bed.path("begun");
+    fs::write(&slow, format!("#!/bin/sh\ntouch {}\nsleep 1\n", begun.display())).unwrap();
+    fs::set_permissions(&slow, fs::Permissions::from_mode(0o755)).unwrap();
+    let lines = fs::read_to_string(watched.service.path()).unwrap();
+    let lines = format!("{lines}session required pam_exec.so type=open_session {}\n", slow.display());
+    fs::write(watched.service.path(), lines).unwrap();
+    let manager = ManagerProcess::start(&watched.bed, &watched.request(), None);
+    wait_until(|| begun.exists());
+    let launcher = children(manager.pid())[0];
+    kill(launcher, Signal::SIGTERM).unwrap();
+    manager.launched();
     watched.closed_once();
 }
 

@@ -1,0 +1,72 @@
+//! What signals do to the launcher.
+//!
+//! Programs that the launcher starts (PAM's modules start some, and the user endpoint) begin with default actions and
+//! nothing blocked. So the launcher itself handles signals instead of ignoring or blocking them: `exec` undoes handlers, and
+//! nothing else.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
+
+/// Ask a process to end.
+pub(super) const ENDING: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP];
+
+static ASKED_TO_END: AtomicBool = AtomicBool::new(false);
+
+/// Has a write to a pipe that nobody reads fail, and no more.
+pub(super) fn survive_closed_pipes() {
+    handle(Signal::SIGPIPE, SigHandler::Handler(nothing));
+}
+
+/// Notes that the process was asked to end, instead of ending: a session that was opened has to be closed.
+pub(super) fn note_requests_to_end() {
+    for signal in ENDING {
+        handle(signal, SigHandler::Handler(note));
+    }
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+}
+
+pub(super) fn asked_to_end() -> bool {
+    ASKED_TO_END.load(Ordering::SeqCst)
+}
+
+/// Ends at a request to end, as any process.
+pub(super) fn end_when_asked() {
+    for signal in ENDING {
+        handle(signal, SigHandler::SigDfl);
+    }
+}
+
+pub(super) fn set_default(signal: Signal) {
+    handle(signal, SigHandler::SigDfl);
+}
+
+/// Gives all signals their default action and unblocks them. Whoever started the manager may have changed others than the
+/// launcher did, and PAM's modules, too.
+pub(super) fn reset() {
+    /// The kernel's `struct sigaction` with the default action: no handler, no flags, no mask.
+    const DEFAULT: [u64; 4] = [0; 4];
+    /// The size of the kernel's set of signals, in bytes.
+    const SET: usize = 8;
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: the default action is no handler. The C library's own function leaves out the two signals that it keeps
+        // for itself, hence the system call. Two others can't be set, and have no other action than the default.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), std::ptr::null_mut::<u64>(), SET);
+        }
+    }
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+}
+
+fn handle(signal: Signal, handler: SigHandler) {
+    // A call that waits goes on after the handler.
+    let action = SigAction::new(handler, SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: the handlers below store an atomic at most.
+    let _ = unsafe { sigaction(signal, &action) };
+}
+
+extern "C" fn nothing(_signal: libc::c_int) {}
+
+extern "C" fn note(_signal: libc::c_int) {
+    ASKED_TO_END.store(true, Ordering::SeqCst);
+}
