@@ -109,6 +109,7 @@ fn start_processes() -> Result<Started, Errno> {
     let mut stand_in = File::from(stand_in);
     // A stand-in that is gone already can't stand in; the holder itself can still do all.
     let mut tell = |bytes: &[u8]| drop(stand_in.write_all(bytes));
+    signals::hold_requests_to_end();
     // SAFETY: as above.
     match unsafe { fork() } {
         Ok(ForkResult::Parent { child }) => {

@@ -23,18 +23,29 @@ pub(super) fn note_requests_to_end() {
     for signal in ENDING {
         handle(signal, SigHandler::Handler(note));
     }
-    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+    unblock_all();
+}
+
+/// Keeps requests to end waiting, so that a child that is made now loses none of its own.
+pub(super) fn hold_requests_to_end() {
+    let requests: SigSet = ENDING.into_iter().collect();
+    let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&requests), None);
 }
 
 pub(super) fn asked_to_end() -> bool {
     ASKED_TO_END.load(Ordering::SeqCst)
 }
 
-/// Ends at a request to end, as any process.
+/// Ends at a request to end, as any process, also at one that waits.
 pub(super) fn end_when_asked() {
     for signal in ENDING {
-        handle(signal, SigHandler::SigDfl);
+        set_default(signal);
     }
+    unblock_all();
+}
+
+fn unblock_all() {
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
 }
 
 pub(super) fn set_default(signal: Signal) {
@@ -55,7 +66,7 @@ pub(super) fn reset() {
             libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), std::ptr::null_mut::<u64>(), SET);
         }
     }
-    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+    unblock_all();
 }
 
 fn handle(signal: Signal, handler: SigHandler) {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -48,6 +48,15 @@ impl Account {
         nix::unistd::User::from_name(&self.name).unwrap().unwrap().uid.as_raw()
     }
 
+    /// The processes that run as this user.
+    pub(crate) fn processes(&self) -> Vec<Pid> {
+        let uid = self.uid();
+        let all =
+            fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let theirs = |pid: &Pid| fs::metadata(format!("/proc/{pid}")).is_ok_and(|data| data.uid() == uid);
+        all.map(Pid::from_raw).filter(theirs).filter(|pid| runs(*pid)).collect()
+    }
+
     pub(crate) fn directory(&self) -> PathBuf {
         self.home().join(".globus_compute").join(NAME)
     }
@@ -57,7 +66,9 @@ impl Drop for Account {
     fn drop(&mut self) {
         // Only numbers that `useradd` gave: a second account of root's number must not end root's processes.
         if self.uid() >= 1000 {
-            let _ = Command::new("pkill").args(["-KILL", "-u", &self.uid().to_string()]).status();
+            for process in self.processes() {
+                let _ = nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL);
+            }
         }
         let home = self.home();
         run_until_unlocked(Command::new("userdel").args(["-f", &self.name]));
@@ -188,7 +199,13 @@ pub(crate) struct Launched {
 
 /// Launches, and reads the reports to their end.
 pub(crate) fn launch(request: &LaunchRequest) -> Launched {
+    launch_and(request, |_| {})
+}
+
+/// The same, but does something with the launcher's process first.
+pub(crate) fn launch_and(request: &LaunchRequest, act: impl FnOnce(Pid)) -> Launched {
     let launch = start(request).unwrap();
+    act(Pid::from_raw(launch.pid));
     let (mut reports, mut all) = (Reports::default(), Vec::new());
     let mut pipe = fs::File::from(launch.reports);
     let mut buffer = [0; 4096];

@@ -171,14 +171,16 @@ fn logs() {
     assert_eq!(fs::read(&other).unwrap(), b"");
 }
 
-/// The file of accounts is a FIFO that nobody writes to.
+/// The file of accounts is a FIFO that nobody writes to. A directory is mounted, and not the file: who makes accounts
+/// meanwhile replaces the file, and the mount with it.
 fn name_service() {
     let (bed, alicia) = (Bed::new(), Account::with_home());
-    let accounts = bed.path("accounts");
-    mkfifo(&accounts, Mode::S_IRWXU).unwrap();
+    let etc = bed.path("etc");
+    fs::create_dir(&etc).unwrap();
+    fs::write(etc.join("nsswitch.conf"), "passwd: files\ngroup: files\n").unwrap();
+    mkfifo(&etc.join("passwd"), Mode::S_IRWXU).unwrap();
     let begin = std::time::Instant::now();
-    let manager =
-        ManagerProcess::start(&bed, &bed.request(Some(&alicia.name)), Some((&accounts, "/etc/passwd")));
+    let manager = ManagerProcess::start(&bed, &bed.request(Some(&alicia.name)), Some((&etc, "/etc")));
     let (_, end) = manager.launched();
     assert!(begin.elapsed() >= std::time::Duration::from_secs(9));
     let text = format!(

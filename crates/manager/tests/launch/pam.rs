@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use manager::launch::{LaunchReport, LaunchRequest};
 use nix::sys::signal::{Signal, kill};
@@ -13,7 +13,7 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use super::bed::{
-    Account, Bed, Launched, ManagerProcess, PATIENCE, Record, launch, runs, sleeper, wait_until,
+    Account, Bed, Launched, ManagerProcess, PATIENCE, Record, launch, launch_and, runs, sleeper, wait_until,
 };
 
 pub(crate) const TESTS: &[super::Test] = &[
@@ -31,6 +31,8 @@ pub(crate) const TESTS: &[super::Test] = &[
     ("pam::the_holders_group_is_killed", true, group_killed),
     ("pam::the_stand_in_is_killed", true, stand_in_killed),
     ("pam::the_manager_is_killed", true, manager_killed),
+    ("pam::the_launcher_is_killed_at_any_moment", true, launcher_killed_any_time),
+    ("pam::the_manager_is_killed_at_any_moment", true, manager_killed_any_time),
 ];
 
 /// A service of PAM, removed at the end.
@@ -109,7 +111,7 @@ impl Watched {
         let name = &self.account.name;
         let expected = format!("open_session {name} 0\nclose_session {name} 0\n");
         wait_until(|| self.sessions().contains("close_session"));
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(300));
         assert_eq!(self.sessions(), expected);
     }
 }
@@ -245,6 +247,16 @@ fn gifts() {
 
 /// `pam_cap` acts on the credentials that the process gets.
 fn capabilities() {
+    let places = [
+        "/lib/x86_64-linux-gnu/security",
+        "/lib/aarch64-linux-gnu/security",
+        "/lib64/security",
+        "/lib/security",
+    ];
+    if !places.iter().any(|place| PathBuf::from(place).join("pam_cap.so").exists()) {
+        eprintln!("not run: there is no pam_cap.so (Debian: libpam-cap)");
+        return;
+    }
     let watched = Watched::new("");
     let (bed, alicia) = (&watched.bed, &watched.account);
     let list = bed.path("capabilities");
@@ -402,7 +414,7 @@ fn stand_in_killed() {
     let watched = Watched::new("");
     let (launched, user_endpoint) = watched.start();
     kill(stand_in(launched.pid), Signal::SIGKILL).unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(100));
+    std::thread::sleep(Duration::from_millis(100));
     assert!(runs(user_endpoint) && runs(launched.pid));
     launched.kill(Signal::SIGTERM);
     assert_eq!(launched.wait(), WaitStatus::Signaled(launched.pid, Signal::SIGTERM, false));
@@ -421,6 +433,60 @@ fn manager_killed() {
     drop(manager);
     all_ends(&watched, user_endpoint);
     wait_until(|| !runs(holder));
+}
+
+/// Moments of a launch, which takes some 50 ms.
+fn moments() -> impl Iterator<Item = Duration> {
+    [0, 5, 10, 15, 20, 25, 30, 40, 50, 70, 100, 200].into_iter().map(Duration::from_millis)
+}
+
+impl Watched {
+    /// Waits until nothing runs as the user and the session is closed; yields how often it was opened and closed.
+    fn at_rest(&self, closed: bool) -> (usize, usize) {
+        let counts = || {
+            let sessions = self.sessions();
+            (sessions.matches("open_session").count(), sessions.matches("close_session").count())
+        };
+        wait_until(|| self.account.processes().is_empty() && (!closed || counts().0 == counts().1));
+        let _ = fs::remove_file(self.account.home().join("record"));
+        counts()
+    }
+}
+
+fn launcher_killed_any_time() {
+    let watched = Watched::new("");
+    for moment in moments() {
+        let launched = launch_and(&watched.request(), |pid| {
+            std::thread::sleep(moment);
+            kill(pid, Signal::SIGKILL).unwrap();
+        });
+        launched.wait();
+        // A launcher that is killed within PAM can't close what PAM was opening.
+        let divided = launched.user_endpoint() != launched.pid;
+        if !divided {
+            // A program that a module started may be about to write.
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        let (opened, closed) = watched.at_rest(divided);
+        assert!(
+            closed == opened || !divided && closed < opened,
+            "{moment:?}: {opened} {closed} {launched:?}"
+        );
+        let _ = fs::remove_file(watched.bed.path("sessions"));
+    }
+}
+
+fn manager_killed_any_time() {
+    let watched = Watched::new("");
+    for moment in moments() {
+        let manager = ManagerProcess::start(&watched.bed, &watched.request(), None);
+        std::thread::sleep(moment);
+        drop(manager);
+        // The launcher may be within PAM still.
+        std::thread::sleep(Duration::from_millis(200));
+        let (opened, closed) = watched.at_rest(true);
+        assert_eq!(opened, closed, "{moment:?}");
+    }
 }
 
 /// The child of the holder that is root.
