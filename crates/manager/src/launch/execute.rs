@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::fs::File;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -60,9 +61,9 @@ fn has_own_command(version: &str) -> bool {
 }
 
 /// Puts standard input, output and error in place.
-pub(super) fn place_standard_streams(input: &OwnedFd, log: impl AsFd) -> Result<(), Failure> {
+pub(super) fn place_standard_streams(input: OwnedFd, log: File) -> Result<(), Failure> {
     let failed = |stage| move |errno| Problem::system(errno, None).at(stage);
-    nix::unistd::dup2_stdin(input).map_err(failed(Stage::StandardInput))?;
+    nix::unistd::dup2_stdin(&input).map_err(failed(Stage::StandardInput))?;
     nix::unistd::dup2_stdout(&log).map_err(failed(Stage::Log))?;
     nix::unistd::dup2_stderr(&log).map_err(failed(Stage::Log))
 }
@@ -77,7 +78,8 @@ pub(super) fn place_descriptors(
         .map_err(|error| fail(Problem::io(&error, Some(Path::new("/proc/self/fd")))))?;
     for (from, to) in [(credentials, CREDENTIALS_DESCRIPTOR), (audit, AUDIT_DESCRIPTOR)] {
         if let Some(from) = from {
-            // SAFETY: descriptors of the launcher itself have higher numbers, so nothing that is owned is replaced.
+            // SAFETY: what the launcher has open itself has higher numbers (`receive`), so nothing that is owned is
+            // replaced. What a module of PAM has open there is the holder's affair.
             Errno::result(unsafe { libc::dup2(from.as_raw_fd(), to) })
                 .map_err(|errno| fail(Problem::system(errno, None)))?;
         }

@@ -7,8 +7,8 @@
 //! The holder waits. It ends the user endpoint when the manager is gone or when asked to ([`Holding`] says how), closes
 //! the session, and ends with the user endpoint's own status or signal, so that the manager sees the same as without PAM.
 //!
-//! The stand-in has a copy of the session, made by `fork`, and a pipe from the holder. The holder's word on that pipe
-//! before it closes the session is what makes it once: without the word, the stand-in closes it.
+//! The stand-in has a copy of the session, made by `fork`, and a pipe from the holder. The holder announces on that pipe
+//! that it closes the session. If the pipe ends without that, the stand-in closes it: so it is closed once.
 //!
 //! Neither takes any input but signals, the pipe, and the ends of processes. They never read a file of the user. The
 //! holder signals only its own child that it has not reaped, whose number nobody else can have; the stand-in can't know
@@ -40,7 +40,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a user endpoint that lost its holder has.
 const STAND_IN_GRACE: Duration = Duration::from_millis(1500);
 
-/// The holder's word to the stand-in: the session is being closed.
+/// The holder's second message to the stand-in, after the user endpoint's number: it closes the session.
 const CLOSING: u8 = b'c';
 
 /// Which of the processes the caller is after [`divide`].
@@ -78,9 +78,9 @@ pub(super) fn divide(
             signals::end_when_asked();
             Ok(Role::UserEndpoint { holder })
         }
-        Ok(Started::StandIn { words }) => {
+        Ok(Started::StandIn { messages }) => {
             let_go();
-            stand_in(session, user.uid, words)
+            stand_in(session, user.uid, messages)
         }
         Err(errno) => {
             session.close();
@@ -94,18 +94,18 @@ pub(super) fn divide(
 enum Started {
     Holder { child: Pid, stand_in: File },
     UserEndpoint { holder: Pid },
-    StandIn { words: File },
+    StandIn { messages: File },
 }
 
 /// Forks twice.
 fn start_processes() -> Result<Started, Errno> {
-    let (words, stand_in) = pipe2(OFlag::O_CLOEXEC)?;
+    let (messages, stand_in) = pipe2(OFlag::O_CLOEXEC)?;
     let holder = Pid::this();
     // SAFETY: this process has one thread.
     if let ForkResult::Child = unsafe { fork() }? {
-        return Ok(Started::StandIn { words: File::from(words) });
+        return Ok(Started::StandIn { messages: File::from(messages) });
     }
-    drop(words);
+    drop(messages);
     let mut stand_in = File::from(stand_in);
     // A stand-in that is gone already can't stand in; the holder itself can still do all.
     let mut tell = |bytes: &[u8]| drop(stand_in.write_all(bytes));
@@ -222,16 +222,15 @@ fn kill_group(leader: Pid) {
     let _ = kill(Pid::from_raw(-leader.as_raw()), Signal::SIGKILL);
 }
 
-/// The stand-in: waits for the holder's word that it closes the session, or for its end.
-fn stand_in(session: Session, uid: Uid, mut words: File) -> ! {
+/// The stand-in: waits for the holder's message that it closes the session, or for the end of the holder.
+fn stand_in(session: Session, uid: Uid, mut messages: File) -> ! {
     // Out of the holder's process group: a signal to that group must not take both.
     let _ = setsid();
     let blocked: SigSet = ENDING.into_iter().collect();
     let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&blocked), None);
     let mut number = [0; 4];
-    let told = words.read_exact(&mut number).is_ok();
-    let mut word = [0; 1];
-    if words.read_exact(&mut word).is_ok() {
+    let told = messages.read_exact(&mut number).is_ok();
+    if messages.read_exact(&mut [0]).is_ok() {
         exit(0);
     }
     if told && number != NOBODY {

@@ -46,7 +46,7 @@ const LOADER_PREFIXES: [&str; 2] = ["LD_", "MALLOC_"];
 
 /// One launch: what was passed, and where to report.
 pub(super) struct Launch {
-    pub(super) request: LaunchRequest,
+    request: LaunchRequest,
     /// `None` in the holder and the stand-in, which let go of them.
     held: Option<Held>,
     title: Option<Title>,
@@ -248,9 +248,9 @@ impl Launch {
         if configuration.debug {
             let text = shown(&configuration.text);
             log.write_all(text.as_bytes())
-                .map_err(|error| Problem::io(&error, Some(place)).at(Stage::Write))?;
+                .map_err(|error| Problem::io(&error, Some(&place.join("endpoint.log"))).at(Stage::Write))?;
         }
-        execute::place_standard_streams(&input, &log)?;
+        execute::place_standard_streams(input, log)?;
         execute::place_descriptors(held.credentials.as_ref(), held.audit.as_ref())?;
         if getppid() != parent {
             let text = "the manager or its helper ended while the user endpoint started";
