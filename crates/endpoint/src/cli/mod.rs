@@ -5,6 +5,7 @@ mod configure;
 mod delete;
 mod diagnostic;
 mod doctor;
+mod identity_validator;
 mod list;
 mod login;
 mod migrate;
@@ -30,6 +31,8 @@ use crate::{environment, run, start, version};
 
 /// The name under which the SDK's package installs the command that is `self-diagnostic` here.
 const DIAGNOSTIC: &str = "globus-compute-diagnostic";
+/// The name under which upstream's package for identity mapping installs its validator.
+const IDENTITY_VALIDATOR: &str = "globus-idm-validator";
 
 /// Runs functions on this computer for the users of a Globus Compute service.
 #[derive(Debug, Parser)]
@@ -192,12 +195,15 @@ impl Form {
 
 /// Runs the command line; returns the exit status.
 pub(crate) fn main() -> ExitCode {
-    if environment::called_as()
-        .is_some_and(|name| Path::new(&name).file_name().is_some_and(|name| name == DIAGNOSTIC))
-    {
+    let name = environment::called_as();
+    let name = name.as_deref().and_then(|name| Path::new(name).file_name()?.to_str());
+    if name == Some(DIAGNOSTIC) {
         let words = environment::arguments().into_iter().skip(1);
         let words = ["globus-compute-endpoint".into(), "self-diagnostic".into()].into_iter().chain(words);
         return finish(command(Cli::parse_from(words)));
+    }
+    if name == Some(IDENTITY_VALIDATOR) {
+        return finish(identity_validator::main());
     }
     let words = environment::called_as().into_iter().chain(environment::arguments().into_iter().skip(1));
     finish(command(Cli::parse_from(configure::join_multi_user(words.collect()))))

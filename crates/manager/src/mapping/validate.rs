@@ -33,27 +33,38 @@ pub struct Report {
 }
 
 impl Report {
-    fn failed(message: String) -> Self {
-        Self { output: String::new(), messages: vec![message], status: 1 }
+    /// There is nothing to print but a message.
+    pub fn failed(status: u8, message: String) -> Self {
+        Self { output: String::new(), messages: vec![message], status }
     }
 }
 
-/// Maps the identities of the second text by the mapping file of the first.
+/// Maps identities by the mapping file of the given text.
 ///
-/// `source` names where the identities come from: a path, or `stdin`.
-pub fn validate(mapping: &[u8], identities: &[u8], source: &str, options: Options) -> Report {
+/// `source` names where the identities come from: a path, or `stdin`. They are read once the mapping file is known to be
+/// JSON.
+pub fn validate(
+    mapping: &[u8],
+    identities: impl FnOnce() -> Result<Vec<u8>, Report>,
+    source: &str,
+    options: Options,
+) -> Report {
     if let Err(error) = json::decode::<Value>(mapping, FILE_LIMIT) {
-        return Report::failed(format!("Failed to read config: (JSONDecodeError) {error}"));
+        return Report::failed(1, format!("Failed to read config: (JSONDecodeError) {error}"));
     }
-    let identities = match read_identities(identities, source) {
+    let identities = match identities() {
+        Ok(text) => read_identities(&text, source),
+        Err(report) => return report,
+    };
+    let identities = match identities {
         Ok(identities) => identities,
-        Err(message) => return Report::failed(message),
+        Err(message) => return Report::failed(1, message),
     };
     let zeros = uuid::Uuid::nil().to_string();
     let settings = Settings { gateway: zeros.replace('0', "1"), connector: zeros };
     let (mapping, warnings) = match Mapping::parse(mapping, &settings) {
         Ok(parsed) => parsed,
-        Err(error) => return Report::failed(unloadable(&error)),
+        Err(error) => return Report::failed(1, unloadable(&error)),
     };
     let mut report =
         Report { messages: warnings.iter().map(ToString::to_string).collect(), ..Report::default() };

@@ -26,7 +26,7 @@ fn people(status: &str) -> String {
 }
 
 fn run(mapping: &str, identities: &str, first: bool) -> Report {
-    validate(mapping.as_bytes(), identities.as_bytes(), "stdin", Options { first, verbose: false })
+    validate(mapping.as_bytes(), || Ok(identities.into()), "stdin", Options { first, verbose: false })
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn the_first_name_is_printed_as_upstream_prints_it() {
 #[test]
 fn each_step_is_told_on_request() {
     let options = Options { first: true, verbose: true };
-    let report = validate(example().as_bytes(), people("used").as_bytes(), "stdin", options);
+    let report = validate(example().as_bytes(), || Ok(people("used").into()), "stdin", options);
     assert_eq!(report.messages[..2], ["Using 1st mapper [of 2]", "  Mapping 1st identity [of 1]"]);
     assert!(report.messages[2].starts_with("   Failed to map identity (IdentityMappingError) "));
     assert_eq!(report.messages[3], "Using 2nd mapper [of 2]");
