@@ -83,6 +83,8 @@ pub enum Warning {
     Alternatives { place: Place, pattern: String },
     #[error("The identity mapping has no mapper: nobody is mapped to a local user")]
     NoMapper,
+    #[error("{0} more warnings about the identity mapping")]
+    More(usize),
     #[error("{}: mode {mode:03o}: other users than the owner can change who is mapped to whom; run chmod go-w", path.display())]
     WritableByOthers { path: PathBuf, mode: u32 },
 }

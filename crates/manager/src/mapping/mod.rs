@@ -53,6 +53,8 @@ const MAPPERS_LIMIT: usize = 32;
 /// The maximum number of mappings in all expression mappers of a file, and of those that need a regular expression.
 const MAPPINGS_LIMIT: usize = 20_000;
 const EXPRESSIONS_LIMIT: usize = 1_000;
+/// The maximum number of warnings about a file that are told one by one.
+const WARNINGS_LIMIT: usize = 20;
 /// The maximum number of identities that are considered of one person.
 const IDENTITIES_LIMIT: usize = 256;
 /// How long all mappers together may take for one person.
@@ -204,6 +206,10 @@ impl Mapping {
         within("mappings with a pattern that is no plain text", expressions, EXPRESSIONS_LIMIT)?;
         if mappers.is_empty() {
             warnings.push(Warning::NoMapper);
+        }
+        if let Some(more @ 1..) = warnings.len().checked_sub(WARNINGS_LIMIT) {
+            warnings.truncate(WARNINGS_LIMIT);
+            warnings.push(Warning::More(more));
         }
         Ok((Self { mappers }, warnings))
     }

@@ -164,7 +164,7 @@ impl Drop for Running {
         while matches!(child.try_wait(), Ok(None)) {
             if Instant::now() > patience {
                 // A process that waits for a dead file server can't be killed: the caller must not wait for it.
-                std::thread::spawn(move || child.wait());
+                let _ = std::thread::Builder::new().spawn(move || child.wait());
                 return;
             }
             std::thread::sleep(Duration::from_millis(1));

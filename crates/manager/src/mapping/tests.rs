@@ -205,6 +205,13 @@ fn what_is_accepted_with_a_warning() {
 }
 
 #[test]
+fn warnings_do_not_flood_the_log() {
+    let mapping = json!({"source": "{name}", "match": "a|b", "output": "x"});
+    let (_, warnings) = parse(&json!([expression(json!(vec![mapping; 900]))])).unwrap();
+    assert_eq!((warnings.len(), warnings.last()), (21, Some(&Warning::More(880))));
+}
+
+#[test]
 fn a_person_with_very_many_identities_is_not_mapped() {
     let many = vec![linked()[0].clone(); 300];
     let evaluation = mapping(&json!([constant("alicia")])).evaluate(&many);
