@@ -15,6 +15,9 @@ use super::{FILE_LIMIT, Mapping, MappingError, Settings, Warning};
 /// How often to look for changes. An unusable file is refused at the second look, still within upstream's 5 s.
 pub const INTERVAL: Duration = Duration::from_secs(2);
 
+/// A file that changes at every look and can never be used is refused at this one.
+const DOUBTS_LIMIT: u8 = 3;
+
 /// Why a mapping file can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -82,8 +85,8 @@ pub struct Watched {
     path: PathBuf,
     settings: Settings,
     seen: Sight,
-    /// `seen` could not be used, and nothing was said about it so far.
-    doubtful: bool,
+    /// How often the file could not be used since something was said about it.
+    doubts: u8,
 }
 
 /// What distinguishes one content of the file from another, without reading it.
@@ -99,7 +102,7 @@ impl Watched {
     pub fn open(path: &Path, settings: Settings) -> Result<(Self, Loaded), LoadError> {
         let seen = Sight::of(path);
         let loaded = load(path, &settings)?;
-        Ok((Self { path: path.to_owned(), settings, seen, doubtful: false }, loaded))
+        Ok((Self { path: path.to_owned(), settings, seen, doubts: 0 }, loaded))
     }
 
     pub fn path(&self) -> &Path {
@@ -110,19 +113,19 @@ impl Watched {
     pub fn changed(&mut self) -> Option<Change> {
         let seen = Sight::of(&self.path);
         let settled = seen == self.seen;
-        if settled && !self.doubtful {
+        if settled && self.doubts == 0 {
             return None;
         }
         self.seen = seen;
-        match load(&self.path, &self.settings) {
-            Ok(loaded) => {
-                self.doubtful = false;
-                Some(Change::Replaced(loaded))
+        let change = load(&self.path, &self.settings);
+        self.doubts = if change.is_ok() { 0 } else { self.doubts + 1 };
+        match change {
+            Ok(loaded) => Some(Change::Replaced(loaded)),
+            Err(error) if settled || self.doubts == DOUBTS_LIMIT => {
+                self.doubts = 0;
+                Some(Change::Refused(error))
             }
-            Err(error) => {
-                self.doubtful = !settled;
-                settled.then_some(Change::Refused(error))
-            }
+            Err(_) => None,
         }
     }
 }
@@ -287,12 +290,22 @@ mod tests {
     fn a_half_written_file_is_no_error() {
         let mut file = File::new();
         let whole = mapping_to("second");
-        for part in [0, 1, whole.len() / 2] {
+        for part in [0, whole.len() / 2] {
             fs::write(file.path(), &whole[..part]).unwrap();
             assert!(file.watched.changed().is_none(), "{part}");
         }
         fs::write(file.path(), &whole).unwrap();
         assert_eq!(replaced(file.watched.changed()), "second");
+    }
+
+    #[test]
+    fn a_file_that_is_broken_in_another_way_each_time_is_told_now_and_then() {
+        let mut file = File::new();
+        let looks = (1..=6).map(|length| {
+            fs::write(file.path(), "[".repeat(length)).unwrap();
+            file.watched.changed().is_some()
+        });
+        assert_eq!(looks.collect::<Vec<_>>(), [false, false, true, false, false, true]);
     }
 
     #[test]
