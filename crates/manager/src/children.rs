@@ -8,7 +8,7 @@ use wire::json::FreeForm;
 
 use crate::command::{StartCommand, Submitter};
 use crate::core::Mapped;
-use crate::launch::LaunchFailure;
+use crate::launch::{LaunchEnd, LaunchFailure};
 
 /// A start command whose submitter may be started as this local user.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -156,12 +156,20 @@ impl Children {
         }
     }
 
-    /// Records that the user endpoint's program runs.
-    pub(crate) fn started(&mut self, pid: i32) {
+    /// Records how the launch of a child ended.
+    pub(crate) fn launch_ended(&mut self, pid: i32, end: LaunchEnd) {
         let Some(child) = self.names.get(&pid).and_then(|name| self.by_name.get_mut(name)) else { return };
-        if child.stage == Stage::Launching {
-            child.stage = Stage::Running;
-            self.starting -= 1;
+        if child.stage != Stage::Launching {
+            return;
+        }
+        match end {
+            LaunchEnd::Started => {
+                child.stage = Stage::Running;
+                self.starting -= 1;
+            }
+            LaunchEnd::Failed(failure) => child.stage = Stage::Failed(failure),
+            // The end of the process says more.
+            LaunchEnd::Lost => {}
         }
     }
 

@@ -25,10 +25,14 @@ const MAX_NAME_LENGTH: usize = 128;
 /// The longest user name of an identity, in characters.
 const MAX_USERNAME_LENGTH: usize = 512;
 
-/// What a submitter reads whose command nobody but the endpoint's administrator can explain.
-pub(crate) const UNEXPECTED: &str = "unexpected error; this is due to either an endpoint misconfiguration or a programming error.  \
-    If you are able to recreate this error message at will, consider reaching out to the endpoint administrator or the \
-    Globus Compute team.";
+/// What a submitter reads if only the log may say more, in upstream's words.
+pub(crate) fn unexpected(exception: &str) -> String {
+    format!(
+        "({exception}) unexpected error; this is due to either an endpoint misconfiguration or a programming error.  If \
+         you are able to recreate this error message at will, consider reaching out to the endpoint administrator or \
+         the Globus Compute team."
+    )
+}
 
 /// A message of the command queue.
 #[derive(Clone, Copy, Debug)]
@@ -106,7 +110,7 @@ impl StartCommand {
         let Who { submitter, identities } = who;
         let invalid = |problem: String| {
             refused(
-                format!("(InvalidCommandError) {UNEXPECTED}"),
+                unexpected("InvalidCommandError"),
                 Some(format!("(InvalidCommandError) {problem}{}", submitter.lines())),
             )
         };

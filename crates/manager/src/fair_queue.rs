@@ -49,6 +49,10 @@ impl<K: Ord + Clone, T> FairQueue<K, T> {
         self.entries.get(owner).map_or(0, VecDeque::len)
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.entries.values().flatten()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.length
     }

@@ -10,6 +10,7 @@ pub mod environment;
 mod fair_queue;
 pub mod launch;
 pub mod mapping;
+pub mod restart;
 pub mod schema;
 mod site_files;
 pub mod template;

@@ -8,7 +8,7 @@ use wire::queue::Registration;
 use wire::start_document::LinkedIdentity;
 
 use super::Mapped;
-use crate::launch::{LaunchReport, LaunchRequest};
+use crate::launch::{LaunchEnd, LaunchReport, LaunchRequest};
 
 /// The time of an event.
 #[derive(Clone, Debug)]
@@ -39,6 +39,8 @@ pub struct Received<'a> {
 pub enum MappingOutcome {
     To(Mapped),
     Nobody,
+    /// To a name that nobody may be mapped to.
+    Forbidden(String),
     /// The mapping could not be evaluated.
     Failed(String),
 }
@@ -73,9 +75,10 @@ pub enum Event<'a> {
         pid: i32,
         report: LaunchReport,
     },
-    /// The user endpoint's program took over.
-    Started {
+    /// The launcher has said all it has to say.
+    LaunchEnded {
         pid: i32,
+        end: LaunchEnd,
     },
     /// A child ended. Its reports came before.
     Exited {

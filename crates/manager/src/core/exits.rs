@@ -39,10 +39,12 @@ impl Core {
                 child.user_endpoint_pid = Some(pid);
                 begun(child, &own_user, actions);
             }
-            LaunchReport::Failed(failure) if child.stage == Stage::Launching => {
-                child.stage = Stage::Failed(failure);
+            LaunchReport::Warning { text } => {
+                let description = child.description(&own_user);
+                actions.push(Action::Log(Level::Warning, format!("{text} [{description}]")));
             }
-            LaunchReport::Failed(_) => {}
+            // They count when the reports end.
+            LaunchReport::Executing | LaunchReport::Failed(_) => {}
         }
     }
 
@@ -96,55 +98,29 @@ impl Core {
                 actions.extend(notice(&child.credentials, text));
             }
             (Stage::Running, ExitStatus::Unknown) => {}
-            (Stage::Failed(failure), _) => self.failed(&child, failure, actions),
-            (Stage::Spawning | Stage::Launching, status) => {
-                let failure = LaunchFailure {
-                    status: match status {
-                        ExitStatus::Code(code) => u8::try_from(code).unwrap_or(GENERIC_STAGE),
-                        ExitStatus::Signal(_) | ExitStatus::Unknown => GENERIC_STAGE,
-                    },
-                    exception: "RuntimeError".to_owned(),
-                    text: "General or unknown failure starting user endpoint".to_owned(),
-                    private: format!("the launcher ended without a report: {text}"),
-                };
-                self.failed(&child, &failure, actions);
+            (Stage::Failed(LaunchFailure { notice: text, private, .. }), _) => {
+                actions.push(Action::Log(
+                    Level::Error,
+                    format!("{text}\n  {private}{}", child.submitter.lines()),
+                ));
+                actions.extend(notice(&child.credentials, text.clone()));
+            }
+            (Stage::Spawning | Stage::Launching, _) => {
+                let user = child.local_user.as_deref().unwrap_or(&self.settings.own_user);
+                let log =
+                    format!("The launcher for {user} ended without a report{}", child.submitter.lines());
+                actions.push(Action::Log(Level::Error, log));
+                actions.extend(notice(&child.credentials, UNKNOWN_FAILURE.to_owned()));
             }
         }
     }
-
-    fn failed(&self, child: &Child, failure: &LaunchFailure, actions: &mut Vec<Action>) {
-        let user = child.local_user.as_deref().unwrap_or(&self.settings.own_user);
-        let lines = child.submitter.lines();
-        let text = match failure.exception.as_str() {
-            // Before the local user is found, upstream's manager speaks itself.
-            "KeyError" if child.uid.is_none() => format!(
-                "(KeyError)\n  Identity mapped to a local user name, but local user does not exist.\n  \
-                 Local user name: {user}{lines}"
-            ),
-            "InvalidUserError" => unexpected("InvalidUserError"),
-            _ => failure_text(user, failure),
-        };
-        actions.push(Action::Log(Level::Error, format!("{text}\n  {}{lines}", failure.private)));
-        actions.extend(notice(&child.credentials, text));
-    }
 }
+
+/// What submitters read when a launcher ended without a report, as from upstream's manager.
+const UNKNOWN_FAILURE: &str = "General or unknown failure starting user endpoint";
 
 /// The exit status of a program that panicked.
 const PANIC: i32 = 101;
-
-/// The exit status of the first stage of a launch.
-const GENERIC_STAGE: u8 = 70;
-
-/// What submitters read when a stage of the launch failed.
-fn failure_text(user: &str, failure: &LaunchFailure) -> String {
-    let LaunchFailure { status, exception, text, .. } = failure;
-    format!("Unable to start user endpoint process for {user} [exit code: {status}; ({exception}) {text}]")
-}
-
-/// What submitters read if only the log may say more.
-pub(super) fn unexpected(exception: &str) -> String {
-    format!("({exception}) {}", crate::command::UNEXPECTED)
-}
 
 /// Tells the log that a user endpoint gets a process.
 fn begun(child: &Child, own_user: &str, actions: &mut Vec<Action>) {

@@ -26,7 +26,7 @@ use serde_json::Value;
 use wire::{EndpointId, FunctionId, IdentityId};
 
 use crate::children::{Again, Child, Children, Order, Start};
-use crate::command::{Message, Refused, StartCommand};
+use crate::command::{Message, Refused, StartCommand, unexpected};
 use crate::fair_queue::FairQueue;
 use crate::launch::{LaunchRequest, ManagerFiles, MappedIdentity};
 pub use action::{Action, Event, ExitStatus, Level, MappingOutcome, Now, Received, Signalled, Tag};
@@ -36,9 +36,6 @@ use stop::Phase;
 const MAPPINGS_AT_A_TIME: usize = 32;
 /// How many commands may wait for their mapping or for their start.
 const MOST_WAITING: usize = 1_000;
-
-/// The longest name of a local user, in bytes.
-const MOST_NAME_LENGTH: usize = 256;
 
 /// The settings of a manager.
 #[derive(Clone, Debug)]
@@ -103,21 +100,30 @@ pub struct Core {
     mapping: BTreeMap<u64, Unmapped>,
     waiting: FairQueue<Option<String>, Waiting>,
     next_number: u64,
+    /// Nothing new begins: a hot restart waits for the launchers that are at work.
+    held: bool,
     phase: Phase,
 }
 
 impl Core {
-    pub fn new(settings: Settings, children: Vec<Child>) -> Self {
+    /// A manager with the children and revivals that were handed over.
+    pub fn new(settings: Settings, children: Vec<Child>, revivals: Vec<Start>) -> Self {
         let mut known = Children::default();
-        let next_number = children.iter().map(|child| child.order.number + 1).max().unwrap_or_default();
+        let orders = children.iter().map(|child| child.order).chain(revivals.iter().map(|start| start.order));
+        let next_number = orders.map(|order| order.number.saturating_add(1)).max().unwrap_or_default();
         children.into_iter().for_each(|child| known.insert(child));
+        let mut waiting = FairQueue::default();
+        for start in revivals {
+            waiting.push(start.local_user().map(str::to_owned), Waiting { tag: None, start });
+        }
         Self {
             settings,
             children: known,
             unmapped: FairQueue::default(),
             mapping: BTreeMap::new(),
-            waiting: FairQueue::default(),
+            waiting,
             next_number,
+            held: false,
             phase: Phase::Running,
         }
     }
@@ -126,9 +132,19 @@ impl Core {
         &self.children
     }
 
-    /// Whether a hot restart would lose nothing: no launcher is at work, whose report could not be handed over.
+    /// Begins nothing new from now on, or goes on.
+    pub fn hold(&mut self, held: bool) {
+        self.held = held;
+    }
+
+    /// Whether a hot restart would lose nothing: no launcher is at work, whose reports could not be handed over.
     pub fn is_settled(&self) -> bool {
         self.children.starting() == 0
+    }
+
+    /// The starts that wait and have no command that the broker would deliver again.
+    pub fn revivals(&self) -> Vec<Start> {
+        self.waiting.iter().filter(|it| it.tag.is_none()).map(|it| it.start.clone()).collect()
     }
 
     /// Handles one event. The actions are to be performed in order.
@@ -140,7 +156,7 @@ impl Core {
             Event::Spawned { name, pid } => self.children.spawned(name, pid),
             Event::NotSpawned { name, problem } => self.not_spawned(name, problem, &mut actions),
             Event::Reported { pid, report } => self.reported(pid, report, &mut actions),
-            Event::Started { pid } => self.children.started(pid),
+            Event::LaunchEnded { pid, end } => self.children.launch_ended(pid, end),
             Event::Exited { pid, status } => self.exited(pid, status, now, &mut actions),
             Event::Tick => self.tick(now, &mut actions),
             Event::Stop => self.stop(now, &mut actions),
@@ -182,15 +198,13 @@ impl Core {
         let Some(Unmapped { order, tag, command }) = self.mapping.remove(&number) else { return };
         let lines = command.submitter.lines();
         let mapped = match outcome {
-            MappingOutcome::To(mapped) => match unusable(&mapped.local_user) {
-                None => mapped,
-                Some(problem) => {
-                    let log = format!("(InvalidUserError) {problem}: {:?}{lines}", mapped.local_user);
-                    refuse(&command, &exits::unexpected("InvalidUserError"), &log, actions);
-                    actions.push(Action::Acknowledge(tag));
-                    return;
-                }
-            },
+            MappingOutcome::To(mapped) => mapped,
+            MappingOutcome::Forbidden(problem) => {
+                let log = format!("(InvalidUserError) {problem}{lines}");
+                refuse(&command, &unexpected("InvalidUserError"), &log, actions);
+                actions.push(Action::Acknowledge(tag));
+                return;
+            }
             MappingOutcome::Nobody => {
                 let text = format!("Identity failed to map to a local user name.  (LookupError) {lines}");
                 refuse(&command, &text, &text, actions);
@@ -248,7 +262,7 @@ impl Core {
 
     /// Begins as many mappings and launches as the limits allow.
     fn go_on(&mut self, now: &Now, actions: &mut Vec<Action>) {
-        if self.phase != Phase::Running {
+        if self.held || self.phase != Phase::Running {
             return;
         }
         while self.mapping.len() < MAPPINGS_AT_A_TIME {
@@ -364,22 +378,4 @@ fn refuse(command: &StartCommand, text: &str, log: &str, actions: &mut Vec<Actio
 /// Whether an owner may add one more: all others together must be able to add as many as this owner has.
 fn has_room(own: usize, all: usize, limit: usize) -> bool {
     own < limit.saturating_sub(all)
-}
-
-/// Why no local user can have this name, or may not be started whatever the name service says.
-fn unusable(name: &str) -> Option<&'static str> {
-    if name == "root" {
-        Some("Identity mapped to the superuser")
-    } else if name.is_empty() || name.len() > MOST_NAME_LENGTH {
-        Some("Identity mapped to a name that is empty or too long")
-    } else if name
-        .chars()
-        .any(|letter| letter.is_control() || letter.is_whitespace() || "/:".contains(letter))
-    {
-        Some("Identity mapped to a name with letters that no local user's name has")
-    } else if name.bytes().all(|byte| byte.is_ascii_digit()) {
-        Some("Identity mapped to a number instead of a name")
-    } else {
-        None
-    }
 }

@@ -26,12 +26,8 @@ fn starts_are_bounded_and_taken_in_turn() {
         [Action::Launch { request }, Action::Acknowledge(_)] => request.name.clone(),
         other => panic!("{other:?}"),
     };
-    assert_eq!(next(scene.apply(Event::Started { pid: 5 })), name(102), "harper's turn");
-    assert_eq!(
-        next(scene.apply(Event::Started { pid: 6 })),
-        name(200),
-        "tory does not wait for all of harper's"
-    );
+    assert_eq!(next(scene.apply(started(5))), name(102), "harper's turn");
+    assert_eq!(next(scene.apply(started(6))), name(200), "tory does not wait for all of harper's");
 }
 
 #[test]
@@ -72,7 +68,7 @@ fn a_newer_command_takes_the_place_of_one_that_waits() {
         assert_eq!(acknowledged(&waits), expected);
     }
     scene.apply(Event::Spawned { name: &name(100), pid: 5 });
-    let launched = scene.apply(Event::Started { pid: 5 });
+    let launched = scene.apply(started(5));
     let Action::Launch { request } = &launched[0] else { panic!("{launched:?}") };
     assert!(request.credentials.to_string().contains("u:two@"));
     assert_eq!(acknowledged(&launched), [4]);

@@ -93,10 +93,10 @@ proptest! {
                 }
                 Step::Report { nth, fails } => match shell.processes.keys().nth(nth).copied() {
                     Some(pid) if fails => {
-                        let failure = LaunchFailure { status: 71, exception: "E".into(), text: "t".into(), private: "p".into() };
-                        scene.apply(Event::Reported { pid, report: LaunchReport::Failed(failure) })
+                        let failure = LaunchFailure { status: 71, notice: "t".into(), private: "p".into() };
+                        scene.apply(Event::LaunchEnded { pid, end: LaunchEnd::Failed(failure) })
                     }
-                    Some(pid) => scene.apply(Event::Started { pid }),
+                    Some(pid) => scene.apply(started(pid)),
                     None => continue,
                 },
                 Step::Exit { nth, code } => match shell.processes.keys().nth(nth).copied() {
