@@ -24,3 +24,11 @@ pub(crate) fn local_time() -> Zoned {
 pub(crate) fn utc_time() -> Zoned {
     Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC)
 }
+
+/// Time since the machine was started: no correction of the clock moves it, and all processes see the same.
+pub(crate) fn since_boot() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes one `timespec` to the pointer, which points to one.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}

@@ -30,6 +30,7 @@ mod console;
 mod directory;
 mod environment;
 mod exit;
+mod fernet;
 mod heartbeat;
 mod host;
 mod interchange;
@@ -37,15 +38,22 @@ mod journal;
 mod last_failure;
 mod log;
 mod login;
+mod manage;
 mod pid;
 mod random;
 mod run;
 mod spool;
 mod start;
+mod title;
 mod version;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Before anything else: a launcher has one thread and a request of its own.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|word| word == manager::launch::LAUNCH) {
+        manager::launch::main(arguments);
+    }
     cli::main()
 }

@@ -104,6 +104,21 @@ impl PidFile {
         }
     }
 
+    /// The claim of this process, which has executed its program again since it made it.
+    pub(crate) fn resume(endpoint: &EndpointDir, period: u64) -> Result<(Self, PreviousRun), ClaimError> {
+        let record = Record::own(period).map_err(ClaimError::Io)?;
+        let claim = Claim { endpoint: endpoint.clone(), record };
+        let own = |it: &Record| it.pid == claim.record.pid && it.started == claim.record.started;
+        match Record::read(&endpoint.host_file()) {
+            Some(before) if own(&before) && before.boot == claim.record.boot => {
+                // The period, or the host's name, may be another now.
+                let claim = Claim { record: before, ..claim };
+                Ok((Self { claim }, PreviousRun::Clean))
+            }
+            _ => Self::acquire(endpoint, period),
+        }
+    }
+
     /// A handle to check whether the files are still this process's.
     pub(crate) fn claim(&self) -> Claim {
         self.claim.clone()

@@ -27,7 +27,7 @@ use wire::EndpointId;
 use crate::console::{complain, say};
 use crate::directory::Base;
 use crate::exit::{CommandResult, Failure};
-use crate::{environment, run, start, version};
+use crate::{environment, manage, run, start, version};
 
 /// The name under which the SDK's package installs the command that is `self-diagnostic` here.
 const DIAGNOSTIC: &str = "globus-compute-diagnostic";
@@ -132,6 +132,9 @@ enum Command {
     /// Run a registered endpoint with the document on standard input (`start` becomes this)
     #[command(name = "_run", hide = true)]
     Run,
+    /// Run a registered manager with the document on standard input (`start` becomes this)
+    #[command(name = "_manage", hide = true)]
+    Manage(manage::Options),
     /// Any other word
     #[command(external_subcommand)]
     Other(Vec<String>),
@@ -279,6 +282,7 @@ fn command(cli: Cli) -> CommandResult {
         }
         Command::Node(options) => node::run(&options),
         Command::Run => run::main(),
+        Command::Manage(options) => manage::main(&options),
         Command::Other(words) => {
             let known = Cli::command();
             let known: Vec<_> = known.get_subcommands().map(|it| it.get_name().to_owned()).collect();

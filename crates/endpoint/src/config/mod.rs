@@ -91,18 +91,6 @@ impl Config {
         ]);
         all.into()
     }
-
-    /// Reads the file of an endpoint that runs tasks. Returns its text as well.
-    pub(crate) fn load(endpoint: &crate::directory::EndpointDir) -> Result<(Self, String), Failure> {
-        match Configuration::load(endpoint)? {
-            (Configuration::Tasks(config), text) => Ok((*config, text)),
-            (Configuration::Manager(_), _) => Err(Failure::error(format!(
-                "{}: starting a manager is not part of this version yet; meanwhile start single-user endpoints, one per \
-                 user",
-                endpoint.config().display()
-            ))),
-        }
-    }
 }
 
 /// The refusal of a `config.py`.

@@ -20,21 +20,21 @@ use crate::exit::{Failure, status};
 
 /// How long a start tries to get the queue, registrations included. A broker closes a connection whose other end has
 /// vanished after two of its heartbeats: usually two minutes.
-pub(super) const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 /// How often to check whether the waiting `start` is still there.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The events that abort a start while it waits.
-pub(super) struct StartAborts<'a> {
-    pub(super) stop: &'a Stop,
-    pub(super) parent: Option<i32>,
+pub(crate) struct StartAborts<'a> {
+    pub(crate) stop: &'a Stop,
+    pub(crate) parent: Option<i32>,
     /// The pipe to the `start` that waits for our report.
-    pub(super) waiting: Option<&'a OwnedFd>,
+    pub(crate) waiting: Option<&'a OwnedFd>,
 }
 
 impl StartAborts<'_> {
     /// Waits until the start is aborted.
-    pub(super) async fn aborted(&self) -> Failure {
+    pub(crate) async fn aborted(&self) -> Failure {
         tokio::select! {
             () = self.stop.begun() => {}
             () = parent::ended(self.parent) => {}
@@ -46,15 +46,23 @@ impl StartAborts<'_> {
 
 /// Why the queue is not granted.
 #[derive(Debug)]
-pub(super) enum NotGranted {
+pub(crate) enum NotGranted {
     /// The broker does not accept the credentials. Another registration may bring others.
     CredentialsRefused(Failure),
     /// The start has failed.
     Final(Failure),
 }
 
+impl NotGranted {
+    pub(crate) fn into_failure(self) -> Failure {
+        match self {
+            Self::CredentialsRefused(failure) | Self::Final(failure) => failure,
+        }
+    }
+}
+
 /// Waits until the queue is granted. Returns the number of the session.
-pub(super) async fn granted(
+pub(crate) async fn granted(
     events: &mut mpsc::Receiver<Event>,
     aborts: &StartAborts<'_>,
     name: &str,
@@ -131,7 +139,7 @@ impl LastRefusal {
 }
 
 /// Waits for the new credentials of a registration.
-pub(super) async fn renewed(
+pub(crate) async fn renewed(
     registering: impl Future<Output = Result<LinkConfig, Failure>>,
     aborts: &StartAborts<'_>,
     name: &str,

@@ -4,11 +4,12 @@
 //! builds the parts, once the broker has granted the endpoint's queue ([`fence`]); [`driver`] is the event loop.
 
 mod driver;
-mod fence;
+pub(crate) mod fence;
 mod first_node;
 mod leftovers;
 mod parent;
 mod renewal;
+mod renewed_credentials;
 mod storage;
 
 use std::fs::File;
@@ -159,7 +160,7 @@ fn run_configured(
     (deferred_log, lines): (&DeferredLog, &BackgroundWriter),
 ) -> CommandResult {
     lines.write_line(&format!("\n========== Endpoint begins: {}", document.registration.endpoint_id));
-    start_logging(lines, document)?;
+    start_logging(lines, document.debug)?;
     // As upstream's daemon: the group may write what tasks create. No core files: they may contain credentials.
     umask(Mode::from_bits_truncate(0o002));
     if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
@@ -327,7 +328,7 @@ async fn work(
         engine_failure: None,
     };
     daemon::ready::serving();
-    let ending = driver.run(session, actions, ready).await;
+    let ending = Box::pin(driver.run(session, actions, ready)).await;
     daemon::ready::stopping();
     drop((trigger, pid_file));
     match ending {
@@ -387,14 +388,12 @@ fn node_command() -> Result<Vec<String>, Failure> {
     Ok(vec![own.to_owned(), "node".to_owned()])
 }
 
-fn start_logging(lines: &BackgroundWriter, document: &RunDocument) -> CommandResult {
+/// Starts logging, through the thread that writes.
+pub(crate) fn start_logging(lines: &BackgroundWriter, debug: bool) -> CommandResult {
     // lapin logs the end of every connection as an error, even of one that we closed. We get each as an event, and log it
     // ourselves.
-    let directives = if document.debug {
-        "debug,hyper=info,rustls=info,lapin=info,sqlx=info"
-    } else {
-        "info,lapin=off,sqlx=warn"
-    };
+    let directives =
+        if debug { "debug,hyper=info,rustls=info,lapin=info,sqlx=info" } else { "info,lapin=off,sqlx=warn" };
     logging::start(Logging { form: Form::Text, directives, destination: Destination::Background(lines) })
         .map_err(Failure::error)
 }

@@ -1,32 +1,45 @@
-//! Registers the endpoint again when the broker no longer accepts its credentials.
+//! Gets new credentials when the broker no longer accepts the endpoint's: registers again, or, below a manager, waits for
+//! those that the manager gets with the next start command.
 //!
 //! If the service refuses, the endpoint stops; if the service does not answer, the endpoint retries.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use client::Credentials;
 use client::amqp::LinkConfig;
+use tokio::time::Instant;
+use wire::queue::Registration;
 
 use super::link_config;
+use super::renewed_credentials::RenewedCredentials;
 use crate::account::AccountSettings;
 use crate::config::Config;
 use crate::directory::{Base, EndpointDir};
 use crate::exit::{Failure, block_on, status};
 use crate::pid::Claim;
-use crate::start::{RunDocument, refuse_if_active, register};
+use crate::start::{RunDocument, refuse_if_active, register, registration_body};
 
 /// The first and the longest pause between registrations, in case the broker refuses the new credentials as well.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How many registrations in a row may bring credentials that the broker refuses.
 const MAX_REGISTRATIONS: u32 = 10;
+/// How long a user endpoint waits for its manager: the service sends a start command when somebody submits, or when there
+/// are open tasks.
+const MANAGER_PATIENCE: Duration = Duration::from_secs(60);
+/// How often it looks.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
-type Registering = Pin<Box<dyn Future<Output = Result<LinkConfig, Failure>>>>;
+/// The link with the new credentials, and the credentials.
+type Renewed = (LinkConfig, Registration);
+type Registering = Pin<Box<dyn Future<Output = Result<Renewed, Failure>>>>;
 
 /// Registers again on request.
 pub(super) struct Renewal {
     settings: Option<RegistrationSettings>,
+    from_manager: Option<FromManager>,
     registering: Option<Registering>,
     attempts: u32,
 }
@@ -65,19 +78,31 @@ impl Renewal {
                 client_secret: client.secret.clone(),
             }),
         });
-        Self { settings, registering: None, attempts: 0 }
+        let from_manager = document.renewed_credentials.as_ref().and_then(|(descriptor, key)| {
+            Some(FromManager {
+                file: Arc::new(RenewedCredentials::open(*descriptor, key)?),
+                current: document.registration.clone(),
+                config: config.clone(),
+                options: options.clone(),
+                authorities: document.authorities.clone(),
+            })
+        });
+        Self { settings, from_manager, registering: None, attempts: 0 }
     }
 
     /// Begins a registration; the next link counts its sessions from `first_session`. False: this endpoint can't register itself,
     /// or has done so too often.
     pub(super) fn begin(&mut self, first_session: u32) -> bool {
-        let Some(settings) = &self.settings else { return false };
         if self.attempts >= MAX_REGISTRATIONS {
             return false;
         }
         let pause = FIRST_PAUSE.saturating_mul(1 << self.attempts).min(LONGEST_PAUSE);
         self.attempts += 1;
-        self.registering = Some(Box::pin(settings.clone().register(pause, first_session)));
+        self.registering = match (&self.settings, &self.from_manager) {
+            (Some(settings), _) => Some(Box::pin(settings.clone().register(pause, first_session))),
+            (None, Some(from_manager)) => Some(Box::pin(from_manager.clone().wait(first_session))),
+            (None, None) => return false,
+        };
         true
     }
 
@@ -99,7 +124,11 @@ impl Renewal {
             Some(registering) => {
                 let result = registering.await;
                 self.registering = None;
-                result
+                let (link, registration) = result?;
+                if let Some(from_manager) = &mut self.from_manager {
+                    from_manager.current = registration;
+                }
+                Ok(link)
             }
             None => std::future::pending().await,
         }
@@ -107,7 +136,7 @@ impl Renewal {
 }
 
 impl RegistrationSettings {
-    async fn register(self, first: Duration, first_session: u32) -> Result<LinkConfig, Failure> {
+    async fn register(self, first: Duration, first_session: u32) -> Result<Renewed, Failure> {
         let mut pause = first;
         loop {
             tokio::time::sleep(pause).await;
@@ -115,7 +144,9 @@ impl RegistrationSettings {
             let settings = self.clone();
             let once = tokio::task::spawn_blocking(move || block_on(settings.once()));
             match once.await.map_err(Failure::error)? {
-                Ok(config) => return Ok(LinkConfig { first_session, ..config }),
+                Ok((config, registration)) => {
+                    return Ok((LinkConfig { first_session, ..config }, registration));
+                }
                 // The service can't be reached: retry.
                 Err(failure) if failure.status == status::TEMPFAIL => {
                     tracing::warn!("{}", failure.text);
@@ -126,7 +157,7 @@ impl RegistrationSettings {
         }
     }
 
-    async fn once(&self) -> Result<LinkConfig, Failure> {
+    async fn once(&self) -> Result<Renewed, Failure> {
         // Another process may have registered, which made our credentials invalid: then only its own count.
         match &self.claim {
             Some(claim) if !claim.holds() => {
@@ -142,7 +173,39 @@ impl RegistrationSettings {
         };
         let account = settings.account().await?;
         let known = self.endpoint.registered_id();
-        let registration = register(&account, &self.endpoint, &self.config, &self.text, known).await?;
-        link_config(&registration, &self.config, &self.options, self.authorities.clone())
+        let body = registration_body(&self.endpoint, &self.config, &self.text);
+        let registration = register(&account, &body, known).await?;
+        let link = link_config(&registration, &self.config, &self.options, self.authorities.clone())?;
+        Ok((link, registration))
+    }
+}
+
+/// How a user endpoint gets new credentials.
+#[derive(Clone)]
+struct FromManager {
+    file: Arc<RenewedCredentials>,
+    /// The credentials that the broker refused.
+    current: Registration,
+    config: Config,
+    options: engine::Options,
+    authorities: Option<String>,
+}
+
+impl FromManager {
+    /// Waits until the manager has written others.
+    async fn wait(self, first_session: u32) -> Result<Renewed, Failure> {
+        let deadline = Instant::now() + MANAGER_PATIENCE;
+        loop {
+            if let Some(registration) = self.file.read().filter(|it| *it != self.current) {
+                let link = link_config(&registration, &self.config, &self.options, self.authorities.clone())?;
+                return Ok((LinkConfig { first_session, ..link }, registration));
+            }
+            if Instant::now() >= deadline {
+                let seconds = MANAGER_PATIENCE.as_secs();
+                let text = format!("Error: the manager gave no new credentials within {seconds} s");
+                return Err(Failure::new(status::NOPERM, text));
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
     }
 }

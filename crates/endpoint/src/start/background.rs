@@ -9,10 +9,11 @@ use std::process::{Command, Stdio};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::pipe;
-use wire::start_document::Report;
+use wire::start_document::{Report, StartDocument};
 
-use super::Launch;
+use super::Request;
 use crate::console::note;
+use crate::directory::EndpointDir;
 use crate::exit::{CommandResult, Failure, status};
 
 /// Sends the report to the `start` that waits: a failure, or a note to print. That process may be gone; the endpoint runs anyway.
@@ -33,7 +34,7 @@ pub(crate) fn inherit(descriptor: &OwnedFd, inherit: bool) -> nix::Result<()> {
 }
 
 /// A file in memory with this content, to be used as standard input.
-pub(super) fn memory_file(content: &[u8]) -> std::io::Result<File> {
+pub(crate) fn memory_file(content: &[u8]) -> std::io::Result<File> {
     let mut file = File::from(memfd_create(c"start", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(content)?;
     file.rewind()?;
@@ -41,23 +42,27 @@ pub(super) fn memory_file(content: &[u8]) -> std::io::Result<File> {
 }
 
 /// Starts the background process and waits until it runs or has failed.
-pub(super) fn spawn(launch: &Launch) -> CommandResult {
+pub(super) fn spawn(
+    endpoint: &EndpointDir,
+    request: &Request,
+    document: Option<&StartDocument>,
+) -> CommandResult {
     let failed = |error: std::io::Error| Failure::new(status::SOFTWARE, format!("Error: {error}"));
-    let input = match &launch.document {
+    let input = match document {
         Some(document) => Stdio::from(memory_file(&document.encode()).map_err(failed)?),
         None => Stdio::null(),
     };
     // Without close-on-exec, so that the child inherits its end. No other thread could spawn a process in between.
     let (ours, theirs) = pipe().map_err(|error| failed(error.into()))?;
     let mut command = Command::new("/proc/self/exe");
-    let base = launch.endpoint.path().parent().unwrap_or(launch.endpoint.path());
+    let base = endpoint.path().parent().unwrap_or(endpoint.path());
     // The name by which upstream's tools recognize an endpoint's process.
     command.arg0("globus-compute-endpoint");
-    command.arg("--config-dir").arg(base).arg("start").arg(launch.endpoint.name());
-    if let Some(id) = launch.request.endpoint_uuid {
+    command.arg("--config-dir").arg(base).arg("start").arg(endpoint.name());
+    if let Some(id) = request.endpoint_uuid {
         command.arg("--endpoint-uuid").arg(id.to_string());
     }
-    if launch.request.debug {
+    if request.debug {
         command.arg("--debug");
     }
     command.arg("--report-fd").arg(theirs.as_raw_fd().to_string()).stdin(input);

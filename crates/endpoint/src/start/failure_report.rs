@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use client::amqp::{self, Event, Item, LinkConfig};
+use client::amqp::{self, Event, Item, LinkConfig, LinkEnd};
 use wire::message::StatusReport;
 use wire::queue::Registration;
 
@@ -22,36 +22,56 @@ pub(crate) fn send(
     authorities: Option<String>,
     failure: &Failure,
 ) {
+    let port = config.and_then(|config| config.common.amqp_port);
+    // An error here can't be reported to anybody.
+    let _ = block_on(async {
+        let _ = send_notice(credentials, port, authorities, text(failure)).await;
+        Ok(())
+    });
+}
+
+/// Sends a reason with a user endpoint's credentials. The error is for the log.
+pub(crate) async fn send_notice(
+    credentials: Registration,
+    port: Option<u16>,
+    authorities: Option<String>,
+    reason: String,
+) -> Result<(), String> {
     let endpoint_id = credentials.endpoint_id;
     let state = serde_json::Map::from_iter([
-        ("error".to_owned(), text(failure).into()),
+        ("error".to_owned(), reason.into()),
         ("heartbeat_period".to_owned(), PERIOD.into()),
     ]);
     let report =
         StatusReport { endpoint_id, global_state: state.into(), task_statuses: Default::default() }.encode();
-    // This link consumes neither tasks nor commands.
-    let port = config.and_then(|config| config.common.amqp_port);
     let name = format!("endpoint {endpoint_id}");
-    let Ok(mut config) = LinkConfig::new(&credentials, port, authorities, 1, name) else { return };
+    let mut config =
+        LinkConfig::new(&credentials, port, authorities, 1, name).map_err(|error| error.to_string())?;
+    // This link consumes neither tasks nor commands.
     config.commands = None;
     config.exclusive = false;
     let work = async {
         let (link, mut events) = amqp::start(config);
         link.consume(false);
+        let mut settled = false;
+        let mut problem = "the link ended".to_owned();
         while let Some(event) = events.recv().await {
             match event {
                 Event::Up { session } => link.publish(session, Item::Heartbeat, report.clone()),
-                Event::Settled { .. } => link.close(),
+                Event::Settled { .. } => {
+                    settled = true;
+                    link.close();
+                }
+                Event::Down { reason, .. } => problem = reason,
+                Event::Ended(LinkEnd::AuthenticationRefused(reason)) => problem = reason,
                 Event::Ended(_) => break,
-                Event::Delivered(_) | Event::Commanded(_) | Event::Down { .. } => {}
+                Event::Delivered(_) | Event::Commanded(_) => {}
             }
         }
+        if settled { Ok(()) } else { Err(problem) }
     };
-    // An error here can't be reported to anybody.
-    let _ = block_on(async {
-        let _ = tokio::time::timeout(PATIENCE, work).await;
-        Ok(())
-    });
+    let outcome = tokio::time::timeout(PATIENCE, work).await;
+    outcome.unwrap_or_else(|_| Err(format!("the broker did not take it within {} s", PATIENCE.as_secs())))
 }
 
 /// The reason in the form of upstream's endpoint.

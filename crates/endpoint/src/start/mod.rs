@@ -25,17 +25,18 @@ use wire::EndpointId;
 use wire::start_document::StartDocument;
 
 use crate::account::AccountSettings;
-use crate::config::{Common, Config};
+use crate::config::{Common, Config, Configuration};
 use crate::console::say;
 use crate::directory::{Base, EndpointDir, unwritable};
 use crate::exit::{CommandResult, Failure, block_on, status};
 use crate::login::log_in;
+use crate::manage;
 use crate::pid::{self, ProcessState};
 
-pub(crate) use background::{inherit, report};
-pub(crate) use failure_report::send as report_failure;
-pub(crate) use registration::register;
-pub(crate) use setup::{RunDocument, tear_down};
+pub(crate) use background::{inherit, memory_file, report};
+pub(crate) use failure_report::{send as report_failure, send_notice};
+pub(crate) use registration::{body as registration_body, register};
+pub(crate) use setup::{ClientIdentity, RunDocument, keep_only, tear_down};
 
 /// The options of `start`.
 #[derive(Debug)]
@@ -69,6 +70,9 @@ pub(crate) fn start(base: &Base, request: Request) -> CommandResult {
     // SAFETY: the `start` that spawned this process made the descriptor for it alone.
     let report = request.report_fd.map(|number| unsafe { OwnedFd::from_raw_fd(number) });
     let document = document::read(request.die_with_parent)?;
+    if let (Some(document), None) = (&document, &report) {
+        refuse_another_parent(document)?;
+    }
     let given = document.as_ref().and_then(|it| Some((it.amqp_creds.clone()?, it.config.clone())));
     let endpoint = base.named(&request.name);
     let outcome = prepare(base, request, document, report);
@@ -88,6 +92,23 @@ pub(crate) fn start(base: &Base, request: Request) -> CommandResult {
     outcome
 }
 
+/// Refuses to run below another process than the manager that wrote the document: that manager has ended, and nothing would
+/// end this user endpoint.
+fn refuse_another_parent(document: &StartDocument) -> CommandResult {
+    let info = document.ep_info.as_ref().map(wire::json::FreeForm::to_object).unwrap_or_default();
+    let announced = info.get("posix_ppid").and_then(serde_json::Value::as_i64);
+    let parent = i64::from(nix::unistd::getppid().as_raw());
+    match announced {
+        Some(announced) if announced != parent => Err(Failure::new(
+            status::TEMPFAIL,
+            format!(
+                "Error: this user endpoint was started by process {announced}, but its parent is {parent}: that process has ended"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn prepare(
     base: &Base,
     request: Request,
@@ -104,8 +125,16 @@ fn prepare(
         }
         None => {
             let endpoint = base.find(&request.name)?;
-            let (config, text) = Config::load(&endpoint)?;
-            (endpoint, config, text)
+            match Configuration::load(&endpoint)? {
+                (Configuration::Tasks(config), text) => (endpoint, *config, text),
+                (Configuration::Manager(_), _) if request.detach && report.is_none() => {
+                    say(format_args!("> Endpoint <{}> starting in detached mode.", endpoint.name()));
+                    return background::spawn(&endpoint, &request, document.as_ref());
+                }
+                (Configuration::Manager(config), text) => {
+                    return manage::begin(base, &endpoint, &config, &text, &request, report);
+                }
+            }
         }
     };
     if let Err(why) = config.engine.runnable() {
@@ -126,13 +155,13 @@ fn prepare(
     let launch = Launch { base: base.clone(), endpoint, config, text, document, request };
     match report {
         Some(report) => setup::set_up(launch, Some(report)),
-        None if detach => background::spawn(&launch),
+        None if detach => background::spawn(&launch.endpoint, &launch.request, launch.document.as_ref()),
         None => setup::set_up(launch, None),
     }
 }
 
 /// Logs in if nobody has, provided that there is a terminal.
-fn log_in_once(settings: &AccountSettings<'_>) -> CommandResult {
+pub(crate) fn log_in_once(settings: &AccountSettings<'_>) -> CommandResult {
     block_on(async {
         let account = settings.account().await?;
         if !account.personal || account.service.logged_in().await.map_err(|error| account.failed(error))? {

@@ -16,9 +16,7 @@ use crate::{host, version};
 /// Registers the endpoint; checks first whether the service accepts endpoints of this version.
 pub(crate) async fn register(
     account: &Account,
-    endpoint: &EndpointDir,
-    config: &Config,
-    text: &str,
+    body: &Register,
     known: Option<EndpointId>,
 ) -> Result<Registration, Failure> {
     let failed = |error| account.failed(error);
@@ -30,7 +28,7 @@ pub(crate) async fn register(
             version::UPSTREAM
         )));
     }
-    account.service.register(known, &body(endpoint, config, text)).await.map_err(failed)
+    account.service.register(known, body).await.map_err(failed)
 }
 
 /// Checks that a registration has everything that an endpoint for tasks needs.
@@ -53,7 +51,8 @@ pub(super) fn check(registration: &Registration, known: Option<EndpointId>) -> R
     Ok(())
 }
 
-fn body(endpoint: &EndpointDir, config: &Config, text: &str) -> Register {
+/// The body of the registration of an endpoint that runs tasks.
+pub(crate) fn body(endpoint: &EndpointDir, config: &Config, text: &str) -> Register {
     Register {
         endpoint_name: endpoint.name(),
         display_name: config.common.display_name.clone(),

@@ -36,6 +36,8 @@ pub(crate) struct RunDocument {
     pub(crate) allowed_functions: Option<Vec<FunctionId>>,
     /// Stop when this process is no longer the parent.
     pub(crate) parent: Option<i32>,
+    /// The memory file in which a manager writes new credentials, and the key they are encrypted with.
+    pub(crate) renewed_credentials: Option<(i32, String)>,
     /// The descriptor on which a `start` waits for the report.
     pub(crate) report_fd: Option<i32>,
     /// Log more; log to the console, too.
@@ -114,7 +116,8 @@ fn register_and_exec(
                 let account = settings.account().await?;
                 // `endpoint_setup` may have taken long enough for another start to be done.
                 refuse_if_active(endpoint, &config.common)?;
-                let registration = register(&account, endpoint, config, text, known).await?;
+                let registration =
+                    register(&account, &registration::body(endpoint, config, text), known).await?;
                 crate::account::remember(endpoint, account.service.address())
                     .map_err(|error| unwritable(endpoint.path(), &error))?;
                 Ok(registration)
@@ -136,6 +139,7 @@ fn register_and_exec(
         say(warning);
     }
     say(format_args!("Starting endpoint; registered ID: {id}"));
+    let given_by_manager = document.as_ref();
     let document = RunDocument {
         directory: endpoint.path().to_owned(),
         registration,
@@ -147,6 +151,7 @@ fn register_and_exec(
             .unwrap_or_default(),
         allowed_functions: document.as_ref().and_then(|document| document.allowed_functions.clone()),
         parent,
+        renewed_credentials: given_by_manager.and_then(|it| Some((it.mem_fd?, it.enckey.clone()?))),
         report_fd: report.map(AsRawFd::as_raw_fd),
         debug: config.common.debug || request.debug,
         console: request.log_to_console && report.is_none(),
@@ -179,7 +184,8 @@ fn become_runner(document: &RunDocument, title: &str, pass_client_identity: bool
         Ok(input) => input,
         Err(error) => return error,
     };
-    keep_only(document.report_fd);
+    let renewed = document.renewed_credentials.as_ref().map(|(descriptor, _)| *descriptor);
+    keep_only(document.report_fd.into_iter().chain(renewed));
     // Until it has claimed the endpoint it prints to our standard error; then it has a log.
     let mut command = Command::new("/proc/self/exe");
     if !pass_client_identity {
@@ -191,8 +197,8 @@ fn become_runner(document: &RunDocument, title: &str, pass_client_identity: bool
     command.arg0(title).arg("_run").stdin(Stdio::from(input)).current_dir(&document.directory).exec()
 }
 
-/// Closes inherited descriptors (a terminal, a pipe that another process reads) at the `exec`, except this one.
-fn keep_only(descriptor: Option<i32>) {
+/// Closes inherited descriptors (a terminal, a pipe that another process reads) at the `exec`, except these.
+pub(crate) fn keep_only(kept: impl IntoIterator<Item = i32>) {
     const FIRST: libc::c_uint = 3;
     let close = |first: libc::c_uint, last: libc::c_uint| {
         if first <= last {
@@ -200,13 +206,15 @@ fn keep_only(descriptor: Option<i32>) {
             unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC) };
         }
     };
-    match descriptor.and_then(|number| libc::c_uint::try_from(number).ok()) {
-        Some(kept) => {
-            close(FIRST, kept.saturating_sub(1));
-            close(kept.saturating_add(1).max(FIRST), libc::c_uint::MAX);
-        }
-        None => close(FIRST, libc::c_uint::MAX),
+    let mut kept: Vec<_> =
+        kept.into_iter().filter_map(|number| libc::c_uint::try_from(number).ok()).collect();
+    kept.sort_unstable();
+    let mut next = FIRST;
+    for number in kept.into_iter().filter(|number| *number >= FIRST) {
+        close(next, number.saturating_sub(1));
+        next = number.saturating_add(1);
     }
+    close(next, libc::c_uint::MAX);
 }
 
 /// The title of the process in process lists.

@@ -257,7 +257,7 @@ fn without_a_service_or_an_identity_no_request_is_sent() {
 fn a_user_endpoint_starts_from_its_document() {
     let service = FakeService::start(|_| (500, json!({})));
     let home = Home::new(&service);
-    let document = json!({"amqp_creds": registration(ID), "config": "engine: {}\n", "ep_info": {"posix_ppid": 1},
+    let document = json!({"amqp_creds": registration(ID), "config": "engine: {}\n", "ep_info": {"posix_ppid": std::process::id()},
                           "allowed_functions": []});
     for command in [&["start", "uep.a.b", "--die-with-parent"][..], &["_start-user-endpoint", "uep.a.b"]] {
         let mut child = home.command(command).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -280,6 +280,20 @@ fn a_user_endpoint_starts_from_its_document() {
     }
     assert_eq!(service.requests().len(), 0);
     assert!(!home.run(&["list"]).out.contains("uep"), "without a config.yaml it is not listed");
+}
+
+#[test]
+fn a_user_endpoint_refuses_to_run_below_another_process_than_its_manager() {
+    let service = FakeService::start(|_| (500, json!({})));
+    let home = Home::new(&service);
+    let document = json!({"config": "engine: {}\n", "ep_info": {"posix_ppid": 1}});
+    let mut command = home.command(&["start", "uep.a.b", "--die-with-parent"]);
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(document.to_string().as_bytes()).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let text = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(75), "{text}");
+    assert!(text.contains("was started by process 1, but its parent is"), "{text}");
 }
 
 /// With such a report, the service would consider the running endpoint failed.

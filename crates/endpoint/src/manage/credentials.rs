@@ -1,0 +1,83 @@
+//! The memory file through which a running user endpoint gets new credentials. Both ends have the same file; the user
+//! endpoint's descriptor can only read it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek as _, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use serde::Serialize;
+use wire::json::FreeForm;
+
+use crate::fernet::Key;
+
+/// The manager's end.
+#[derive(Debug)]
+pub(super) struct RenewedCredentials {
+    file: File,
+    key: Key,
+}
+
+#[derive(Serialize)]
+struct Content<'a> {
+    amqp_creds: &'a FreeForm,
+}
+
+impl RenewedCredentials {
+    /// A file with these credentials, and the descriptor for the user endpoint.
+    pub(super) fn create(credentials: &FreeForm, now: u64) -> io::Result<(Self, OwnedFd)> {
+        let file = File::from(memfd_create(c"credentials", MFdFlags::MFD_CLOEXEC)?);
+        let reader = OpenOptions::new().read(true).open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+        let key = Key::generate().map_err(|_| io::Error::other("the system gives no random bytes"))?;
+        let mut renewed = Self { file, key };
+        renewed.write(credentials, now)?;
+        Ok((renewed, reader.into()))
+    }
+
+    /// Takes over a file that this process had before it executed its program again.
+    pub(super) fn resume(file: OwnedFd, key: &str) -> io::Result<Self> {
+        let key = Key::parse(key).map_err(|_| io::ErrorKind::InvalidData)?;
+        Ok(Self { file: file.into(), key })
+    }
+
+    /// Replaces the content. Who reads it meanwhile finds a damaged token, and reads again.
+    pub(super) fn write(&mut self, credentials: &FreeForm, now: u64) -> io::Result<()> {
+        let content = serde_json::to_vec(&Content { amqp_creds: credentials })?;
+        let token = self
+            .key
+            .encrypt(&content, now)
+            .map_err(|_| io::Error::other("the credentials can't be encrypted"))?;
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        self.file.write_all(token.as_bytes())
+    }
+
+    pub(super) fn key(&self) -> String {
+        self.key.text()
+    }
+
+    pub(super) fn descriptor(&self) -> &File {
+        &self.file
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    #[test]
+    fn the_reader_sees_the_newest_credentials_and_can_write_none() {
+        let old = FreeForm::from(serde_json::Map::from_iter([("endpoint_id".to_owned(), "old".into())]));
+        let new = FreeForm::from(serde_json::Map::from_iter([("endpoint_id".to_owned(), "new".into())]));
+        let (mut renewed, reader) = RenewedCredentials::create(&old, 1).unwrap();
+        renewed.write(&new, 2).unwrap();
+        let mut reader = File::from(reader);
+        assert!(reader.write_all(b"x").is_err());
+        let mut token = String::new();
+        reader.read_to_string(&mut token).unwrap();
+        let content = Key::parse(&renewed.key()).unwrap().decrypt(&token).unwrap();
+        assert_eq!(content, br#"{"amqp_creds":{"endpoint_id":"new"}}"#);
+    }
+}

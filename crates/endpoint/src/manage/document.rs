@@ -1,0 +1,41 @@
+//! What the running manager gets on its standard input, so that no secret is in a command line or a file.
+
+use std::path::PathBuf;
+
+use manager::restart::State;
+use serde::{Deserialize, Serialize};
+use wire::IdentityId;
+use wire::queue::Registration;
+use wire::rest::endpoint::Register;
+
+use crate::start::ClientIdentity;
+
+/// What `start` hands to the running manager, and a running manager to the program that takes its place.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ManageDocument {
+    /// The directory of endpoints, and the manager's own.
+    pub(super) base: PathBuf,
+    pub(super) directory: PathBuf,
+    /// The text of the configuration that was registered.
+    pub(super) config: String,
+    pub(super) registration: Registration,
+    /// What was registered.
+    pub(super) registered: Register,
+    /// The program to execute at a hot restart: `/proc/self/exe` is the old file after a replacement.
+    pub(super) program: PathBuf,
+    /// The command line of `start`, for the title.
+    pub(super) command_line: String,
+    /// Log more; log to the console, too.
+    pub(super) debug: bool,
+    pub(super) console: bool,
+    /// Authorities to trust in addition to the system's, as PEM.
+    pub(super) authorities: Option<String>,
+    /// Whom a manager that can't change users serves: the identities of the person who registered it.
+    pub(super) owners: Option<Vec<IdentityId>>,
+    /// The client identity to register with again, unless a stored login is used.
+    pub(super) client: Option<ClientIdentity>,
+    /// The descriptor on which a `start` waits for the report.
+    pub(super) report_fd: Option<i32>,
+    /// From the program that ran before in this process.
+    pub(super) state: Option<State>,
+}

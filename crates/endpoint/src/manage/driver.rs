@@ -1,0 +1,355 @@
+//! The event loop of a manager: waits for the next event, passes it to the core, performs the actions in order.
+
+use std::time::Duration;
+
+use client::amqp::{self, Delivery, Item, LinkEnd, PublishStatus};
+use manager::core::{Action, Core, Event, Level, MappingOutcome, Now, Received, Tag};
+use manager::restart::State;
+use serde_json::{Map, Value};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout};
+use wire::message::StatusReport;
+use wire::queue::{header, redacted};
+
+use super::document::ManageDocument;
+use super::mapping::IdentityMapper;
+use super::notice::Notices;
+use super::processes::{ProcessEvent, Processes};
+use super::signals::{Asked, Listener};
+use super::terminal::Terminals;
+use super::{restart, run};
+use crate::clock;
+use crate::config::ManagerConfig;
+use crate::directory::EndpointDir;
+use crate::exit::Failure;
+use crate::pid::{PidFile, PidFileWatch, WatchEvent};
+use crate::title::Title;
+
+/// How often deadlines are checked, and the time on the terminal is rewritten.
+const TICK: Duration = Duration::from_secs(1);
+/// How long the broker may take to confirm the last heartbeat and to close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long notices may take at the end.
+const NOTICES_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The parts of a running manager.
+pub(super) struct Driver<'a> {
+    pub(super) core: Core,
+    pub(super) processes: Processes,
+    pub(super) notices: Notices,
+    /// `None`: this manager does not change users.
+    pub(super) mapper: Option<IdentityMapper>,
+    pub(super) link: amqp::Handle,
+    pub(super) link_events: mpsc::Receiver<amqp::Event>,
+    pub(super) listener: Listener<'a>,
+    pub(super) watch: PidFileWatch,
+    pub(super) terminals: &'a Terminals,
+    pub(super) title: Option<Title>,
+    pub(super) period: Duration,
+    pub(super) document: &'a mut ManageDocument,
+    pub(super) endpoint: &'a EndpointDir,
+    pub(super) config: &'a ManagerConfig,
+}
+
+/// How a manager's run ends.
+pub(super) enum End {
+    Stopped,
+    /// The program is to be executed again.
+    Restart(Box<Restart>),
+}
+
+/// What the next program needs. `processes` keep the descriptors open that the state names.
+pub(super) struct Restart {
+    pub(super) state: State,
+    pub(super) processes: Processes,
+    pub(super) pid_file: PidFile,
+}
+
+impl Driver<'_> {
+    /// Runs until everything has ended. `session` is that of the link.
+    pub(super) async fn run(mut self, session: u32, pid_file: PidFile) -> Result<End, Failure> {
+        let (outcomes, mut mapped) = mpsc::unbounded_channel();
+        let mut session = Some(session);
+        let mut next_session = session.unwrap_or_default().saturating_add(1);
+        let mut heartbeats = interval(self.period);
+        heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = interval_at(Instant::now() + TICK, TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let look = manager::mapping::watch::INTERVAL;
+        let mut looks = interval_at(Instant::now() + look, look);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut renewal: Option<restart::Renewal> = None;
+        let mut retired = false;
+        let mut restarting = false;
+        // Children may have ended while the program was executed again, and revivals may wait.
+        self.processes.reap();
+        let mut actions = self.core.apply(Event::Tick, &now());
+        loop {
+            for action in std::mem::take(&mut actions) {
+                match action {
+                    Action::Finish => {
+                        self.notices.finish(NOTICES_PATIENCE).await;
+                        self.close().await;
+                        drop(pid_file);
+                        return Ok(End::Stopped);
+                    }
+                    Action::Retire => {
+                        retired = true;
+                        daemon::ready::stopping();
+                        self.retire(session);
+                    }
+                    other => self.perform(other, &outcomes),
+                }
+            }
+            if restarting && self.core.is_settled() {
+                match restart::prepare(self.document, self.endpoint, &self.core, &self.processes).await {
+                    Ok(state) => {
+                        tracing::info!(
+                            ".......... Manager hot restarting {} (task processors: {})",
+                            self.document.registration.endpoint_id,
+                            state.children.len()
+                        );
+                        self.notices.finish(NOTICES_PATIENCE).await;
+                        self.close().await;
+                        let processes = self.processes;
+                        return Ok(End::Restart(Box::new(Restart { state, processes, pid_file })));
+                    }
+                    Err(why) => {
+                        self.processes.keep();
+                        tracing::error!("the manager is not restarted, and goes on as it was: {why}");
+                    }
+                }
+                restarting = false;
+                self.core.hold(false);
+                self.link.consume(true);
+                actions = self.core.apply(Event::Tick, &now());
+                continue;
+            }
+            let event = tokio::select! {
+                biased;
+                asked = self.listener.next() => match asked.map_err(Failure::error)? {
+                    Asked::Stop => {
+                        restarting = false;
+                        actions = self.core.apply(Event::Stop, &now());
+                        continue;
+                    }
+                    Asked::Restart if retired => continue,
+                    Asked::Restart => {
+                        tracing::info!("SIGHUP: restarting in place");
+                        restarting = true;
+                        self.core.hold(true);
+                        self.link.consume(false);
+                        continue;
+                    }
+                    Asked::Reap => {
+                        self.processes.reap();
+                        continue;
+                    }
+                },
+                event = self.processes.event() => {
+                    actions = self.core.apply(process_event(event), &now());
+                    continue;
+                }
+                Some((number, outcome)) = mapped.recv() => {
+                    actions = self.core.apply(Event::Mapped { number, outcome }, &now());
+                    continue;
+                }
+                _ = heartbeats.tick(), if !retired => {
+                    self.watch.check();
+                    if let Some(session) = session {
+                        self.link.publish(session, Item::Heartbeat, self.heartbeat(self.period.as_secs()));
+                    }
+                    continue;
+                }
+                _ = ticks.tick() => {
+                    self.processes.give_up_on_reports();
+                    let now = now();
+                    self.terminals.show_time(&now.wall);
+                    actions = self.core.apply(Event::Tick, &now);
+                    continue;
+                }
+                _ = looks.tick(), if !retired => {
+                    if let Some(mapper) = &self.mapper {
+                        mapper.look();
+                    }
+                    continue;
+                }
+                event = self.watch.event() => {
+                    match event {
+                        WatchEvent::Superseded => {
+                            tracing::error!("another process runs this manager now");
+                            actions = self.core.apply(Event::Stop, &now());
+                        }
+                        WatchEvent::TouchFailed(error) => {
+                            tracing::warn!(%error, "the PID file can't be touched");
+                        }
+                    }
+                    continue;
+                }
+                renewed = restart::renewed(&mut renewal), if renewal.is_some() => {
+                    renewal = None;
+                    match renewed {
+                        Ok(registration) => {
+                            let config = run::link_config(&registration, self.config, self.document.authorities.clone())?;
+                            self.document.registration = registration;
+                            let config = amqp::LinkConfig { first_session: next_session, ..config };
+                            (self.link, self.link_events) = amqp::start(config);
+                        }
+                        Err(failure) => {
+                            tracing::error!("no new credentials: {}", failure.text);
+                            actions = self.core.apply(Event::Stop, &now());
+                        }
+                    }
+                    continue;
+                }
+                Some(event) = self.link_events.recv() => event,
+            };
+            match event {
+                amqp::Event::Up { session: number } => {
+                    tracing::info!(session = number, "connected to the broker");
+                    session = Some(number);
+                    next_session = number.saturating_add(1);
+                    if !retired {
+                        self.link.publish(number, Item::Heartbeat, self.heartbeat(self.period.as_secs()));
+                    }
+                }
+                amqp::Event::Delivered(delivery) => {
+                    debug(&delivery);
+                    actions = self.core.apply(Event::Received(received(&delivery)), &now());
+                }
+                amqp::Event::Settled { status: PublishStatus::Confirmed, .. } | amqp::Event::Commanded(_) => {
+                }
+                amqp::Event::Settled { status, .. } => {
+                    tracing::warn!(outcome = ?status, "the broker did not accept a heartbeat");
+                }
+                amqp::Event::Down { reason, pause, .. } => {
+                    tracing::warn!(%reason, pause_s = pause.as_secs_f64(), "no connection to the broker; trying again");
+                    session = None;
+                    // Another process may have taken the manager.
+                    self.watch.check();
+                }
+                amqp::Event::Ended(LinkEnd::AuthenticationRefused(reason)) if !retired => {
+                    tracing::warn!(%reason, "the broker does not accept the credentials; registering again");
+                    session = None;
+                    renewal = Some(restart::renew(self.document, self.endpoint, self.watch_claim(&pid_file)));
+                }
+                amqp::Event::Ended(end) => {
+                    session = None;
+                    if !retired {
+                        tracing::error!(?end, "giving up on the broker");
+                        actions = self.core.apply(Event::Stop, &now());
+                    }
+                }
+            }
+        }
+    }
+
+    fn perform(&mut self, action: Action, outcomes: &mpsc::UnboundedSender<(u64, MappingOutcome)>) {
+        match action {
+            Action::Map { number, identities } => match &self.mapper {
+                Some(mapper) => mapper.map(number, identities, outcomes.clone()),
+                None => {
+                    let _ = outcomes.send((number, MappingOutcome::Nobody));
+                }
+            },
+            Action::Launch { request } => {
+                let name = request.name.clone();
+                let started = self.processes.launch(*request);
+                let event = match started {
+                    Ok(pid) => Event::Spawned { name: &name, pid },
+                    Err(error) => Event::NotSpawned { name: &name, problem: error.to_string() },
+                };
+                for action in self.core.apply(event, &now()) {
+                    self.perform(action, outcomes);
+                }
+            }
+            Action::Renew { name, credentials } => self.processes.renew(&name, &credentials),
+            Action::Acknowledge(Tag { session, number }) => {
+                self.link.acknowledge(vec![amqp::Tag { session, number }]);
+            }
+            Action::Notice { credentials, text } => self.notices.send(*credentials, text),
+            Action::Signal(signalled) => self.processes.signal(signalled),
+            Action::Log(Level::Info, text) => tracing::info!("{text}"),
+            Action::Log(Level::Warning, text) => tracing::warn!("{text}"),
+            Action::Log(Level::Error, text) => tracing::error!("{text}"),
+            // The caller performs these.
+            Action::Retire | Action::Finish => {}
+        }
+    }
+
+    /// Takes no more commands, and says that the manager goes offline.
+    fn retire(&self, session: Option<u32>) {
+        if let Some(title) = self.title {
+            title.prefix("[shutdown in progress] ");
+        }
+        self.link.consume(false);
+        if let Some(session) = session {
+            self.link.publish(session, Item::Heartbeat, self.heartbeat(0));
+        }
+    }
+
+    /// Closes the connection to the broker. What it has delivered and we have not acknowledged goes back to the queue.
+    async fn close(&mut self) {
+        self.link.close();
+        let ended = async {
+            while let Some(event) = self.link_events.recv().await {
+                if matches!(event, amqp::Event::Ended(_)) {
+                    return;
+                }
+            }
+        };
+        // The manager ends, whether or not the broker answers.
+        let _ = timeout(CLOSE_TIMEOUT, ended).await;
+    }
+
+    fn heartbeat(&self, period: u64) -> Vec<u8> {
+        let state = Map::from_iter([("heartbeat_period".to_owned(), Value::from(period))]);
+        StatusReport {
+            endpoint_id: self.document.registration.endpoint_id,
+            global_state: state.into(),
+            task_statuses: Default::default(),
+        }
+        .encode()
+    }
+
+    fn watch_claim(&self, pid_file: &PidFile) -> crate::pid::Claim {
+        pid_file.claim()
+    }
+}
+
+fn now() -> Now {
+    Now { wall: clock::local_time(), monotonic: clock::since_boot() }
+}
+
+fn received(delivery: &Delivery) -> Received<'_> {
+    Received {
+        tag: Tag { session: delivery.tag.session, number: delivery.tag.number },
+        content_type: delivery.content_type.as_deref(),
+        timestamp: delivery.timestamp,
+        body: &delivery.body,
+    }
+}
+
+fn process_event(event: ProcessEvent) -> Event<'static> {
+    match event {
+        ProcessEvent::Reported { pid, report } => Event::Reported { pid, report },
+        ProcessEvent::LaunchEnded { pid, end } => Event::LaunchEnded { pid, end },
+        ProcessEvent::Exited { pid, status } => Event::Exited { pid, status },
+    }
+}
+
+/// Logs a command whose sender asks for it, without its passwords.
+fn debug(delivery: &Delivery) {
+    if delivery.headers.get(header::DEBUG) == Some(&Value::Bool(true)) {
+        let body: String = String::from_utf8_lossy(&delivery.body)
+            .split('"')
+            .map(|word| if word.contains("://") { redacted(word) } else { word.to_owned() })
+            .collect::<Vec<_>>()
+            .join("\"");
+        tracing::warn!(
+            "Command debug requested:\n  Delivery Tag: {}\n  Timestamp: {:?}\n  Body bytes: {body:?}",
+            delivery.tag.number,
+            delivery.timestamp
+        );
+    }
+}

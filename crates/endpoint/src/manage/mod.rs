@@ -1,0 +1,30 @@
+//! A manager: starts a user endpoint for each person and configuration that the service asks for.
+//!
+//! ```text
+//! start ──► begin: checks, registration ──exec──► `_manage`: run ──► driver ◄──► commands and heartbeats (AMQP)
+//!                                                              │
+//!                              manager::core decides ◄─────────┤
+//!                                                              ├──► processes: launchers, user endpoints
+//!                                     SIGHUP: exec in place ◄──┴──► notices, identity mapping, log, terminal
+//! ```
+//!
+//! This module performs what the crate `manager` decides. It may never look up a user, render a template or read a file
+//! of a user: the launcher does that, in a process of its own.
+
+mod begin;
+mod check;
+mod credentials;
+mod document;
+mod driver;
+mod mapping;
+mod notice;
+mod processes;
+mod registration;
+mod restart;
+mod run;
+mod settings;
+mod signals;
+mod terminal;
+
+pub(crate) use begin::begin;
+pub(crate) use run::{Options, main};

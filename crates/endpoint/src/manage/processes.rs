@@ -1,0 +1,254 @@
+//! The processes of a manager: starts launchers, reads their reports, signals and reaps its children.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::time::Duration;
+
+use manager::children::Child;
+use manager::core::{ExitStatus, Signalled};
+use manager::launch::{self, LaunchEnd, LaunchReport, LaunchRequest, Reports};
+use manager::restart::HandedOver;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use wire::json::FreeForm;
+
+use super::credentials::RenewedCredentials;
+use crate::clock;
+
+/// How long the end of a child waits for the last of its launcher's reports: a program of a PAM module may hold the pipe.
+const REPORTS_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What happened to a child.
+#[derive(Debug)]
+pub(super) enum ProcessEvent {
+    Reported { pid: i32, report: LaunchReport },
+    LaunchEnded { pid: i32, end: LaunchEnd },
+    Exited { pid: i32, status: ExitStatus },
+}
+
+/// The children's processes, and the manager's descriptors for them.
+#[derive(Debug)]
+pub(super) struct Processes {
+    children: HashMap<i32, Process>,
+    pids: HashMap<String, i32>,
+    /// Children that have ended before their launcher's reports did.
+    ended: Vec<(i32, ExitStatus, Instant)>,
+    outbox: mpsc::UnboundedSender<ProcessEvent>,
+    inbox: mpsc::UnboundedReceiver<ProcessEvent>,
+}
+
+#[derive(Debug)]
+struct Process {
+    name: String,
+    renewed: Option<RenewedCredentials>,
+    launching: bool,
+}
+
+impl Default for Processes {
+    fn default() -> Self {
+        let (outbox, inbox) = mpsc::unbounded_channel();
+        Self { children: HashMap::new(), pids: HashMap::new(), ended: Vec::new(), outbox, inbox }
+    }
+}
+
+impl Processes {
+    /// Takes over children that this process had before it executed its program again.
+    pub(super) fn resume(&mut self, children: Vec<HandedOver>) -> Vec<Child> {
+        let mut known = Vec::new();
+        for HandedOver { child, renewed_credentials, .. } in children {
+            let renewed = renewed_credentials.and_then(|(descriptor, key)| {
+                // SAFETY: the program that this process ran before left it open for this one alone.
+                let file = unsafe { OwnedFd::from_raw_fd(descriptor) };
+                closed_at_exec(&file, true).ok()?;
+                RenewedCredentials::resume(file, &key).ok()
+            });
+            if let Some(pid) = child.pid {
+                self.pids.insert(child.name.clone(), pid);
+                self.children.insert(pid, Process { name: child.name.clone(), renewed, launching: false });
+                known.push(child);
+            }
+        }
+        known
+    }
+
+    /// The state of these children for the next program, with their descriptors left open for it.
+    pub(super) fn hand_over<'a>(
+        &self,
+        children: impl Iterator<Item = &'a Child>,
+    ) -> io::Result<Vec<HandedOver>> {
+        let mut handed_over = Vec::new();
+        for child in children {
+            let process = child.pid.and_then(|pid| self.children.get(&pid));
+            let renewed_credentials = match process.and_then(|process| process.renewed.as_ref()) {
+                Some(renewed) => {
+                    closed_at_exec(renewed.descriptor(), false)?;
+                    Some((renewed.descriptor().as_raw_fd(), renewed.key()))
+                }
+                None => None,
+            };
+            handed_over.push(HandedOver { child: child.clone(), renewed_credentials, audit_pipe: None });
+        }
+        Ok(handed_over)
+    }
+
+    /// Undoes the opening of descriptors, when the next program did not begin.
+    pub(super) fn keep(&self) {
+        for renewed in self.children.values().filter_map(|process| process.renewed.as_ref()) {
+            let _ = closed_at_exec(renewed.descriptor(), true);
+        }
+    }
+
+    /// Starts a launcher. Returns its process.
+    pub(super) fn launch(&mut self, mut request: LaunchRequest) -> io::Result<i32> {
+        let credentials = FreeForm::from(request.credentials.as_object().cloned().unwrap_or_default());
+        let (renewed, reader) = RenewedCredentials::create(&credentials, clock::since_epoch().as_secs())?;
+        request.renewed_credentials = Some((reader.as_raw_fd(), renewed.key()));
+        let launch::Launch { pid, reports } = launch::start(&request)?;
+        self.pids.insert(request.name.clone(), pid);
+        self.children.insert(pid, Process { name: request.name, renewed: Some(renewed), launching: true });
+        let outbox = self.outbox.clone();
+        match nonblocking(reports) {
+            Ok(reports) => {
+                tokio::spawn(read_reports(pid, reports, outbox));
+            }
+            Err(error) => {
+                tracing::error!(%error, pid, "the reports of a launcher can't be read");
+                let _ = outbox.send(ProcessEvent::LaunchEnded { pid, end: LaunchEnd::Lost });
+            }
+        }
+        Ok(pid)
+    }
+
+    /// Writes new credentials for a user endpoint.
+    pub(super) fn renew(&mut self, name: &str, credentials: &FreeForm) {
+        let process = self.pids.get(name).and_then(|pid| self.children.get_mut(pid));
+        let Some(renewed) = process.and_then(|process| process.renewed.as_mut()) else { return };
+        if let Err(error) = renewed.write(credentials, clock::since_epoch().as_secs()) {
+            tracing::error!(%error, name, "new credentials can't be written for a user endpoint");
+        }
+    }
+
+    /// The next event of a child.
+    pub(super) async fn event(&mut self) -> ProcessEvent {
+        loop {
+            match self.inbox.recv().await {
+                Some(ProcessEvent::LaunchEnded { pid, end }) => {
+                    if let Some(process) = self.children.get_mut(&pid) {
+                        process.launching = false;
+                    }
+                    if let Some(at) = self.ended.iter().position(|(ended, ..)| *ended == pid) {
+                        let (pid, status, _) = self.ended.swap_remove(at);
+                        self.forget(pid);
+                        let _ = self.outbox.send(ProcessEvent::Exited { pid, status });
+                    }
+                    return ProcessEvent::LaunchEnded { pid, end };
+                }
+                Some(event) => return event,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Looks which children have ended.
+    pub(super) fn reap(&mut self) {
+        let pids: Vec<i32> = self.children.keys().copied().collect();
+        for pid in pids {
+            let status = match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(_, code)) => ExitStatus::Code(code),
+                Ok(WaitStatus::Signaled(_, signal, _)) => ExitStatus::Signal(signal as i32),
+                Err(Errno::ECHILD) => ExitStatus::Unknown,
+                Ok(_) | Err(_) => continue,
+            };
+            if self.children.get(&pid).is_some_and(|process| process.launching) {
+                self.ended.push((pid, status, Instant::now()));
+                // It is reaped: the number may belong to another process now.
+                if let Some(process) = self.children.remove(&pid) {
+                    self.pids.remove(&process.name);
+                }
+            } else {
+                self.forget(pid);
+                let _ = self.outbox.send(ProcessEvent::Exited { pid, status });
+            }
+        }
+    }
+
+    /// Gives up on reports that do not end although the launcher did.
+    pub(super) fn give_up_on_reports(&mut self) {
+        for (pid, status, since) in std::mem::take(&mut self.ended) {
+            if since.elapsed() >= REPORTS_PATIENCE {
+                let _ = self.outbox.send(ProcessEvent::Exited { pid, status });
+            } else {
+                self.ended.push((pid, status, since));
+            }
+        }
+    }
+
+    /// Sends a signal to a child that is not reaped yet.
+    pub(super) fn signal(&self, signalled: Signalled) {
+        let result = match signalled {
+            Signalled::Terminate(pid) if self.children.contains_key(&pid) => {
+                kill(Pid::from_raw(pid), Signal::SIGTERM)
+            }
+            Signalled::Kill { group, child } if self.children.contains_key(&child) => {
+                // Before the user endpoint has a session of its own, there is no such group.
+                let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+                // A launcher that holds a PAM session must close it; it ends after its user endpoint.
+                if group == child { kill(Pid::from_raw(child), Signal::SIGKILL) } else { Ok(()) }
+            }
+            Signalled::Terminate(_) | Signalled::Kill { .. } => Ok(()),
+        };
+        match result {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => tracing::warn!("User endpoint signal failed: {error} ({signalled:?})"),
+        }
+    }
+
+    fn forget(&mut self, pid: i32) {
+        if let Some(process) = self.children.remove(&pid)
+            && self.pids.get(&process.name) == Some(&pid)
+        {
+            self.pids.remove(&process.name);
+        }
+    }
+}
+
+fn nonblocking(reports: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    fcntl(&reports, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    // SAFETY: the descriptor is the handle's own, and stays open and the same as long as it lives.
+    unsafe { AsyncFd::register(reports) }.map_err(io::Error::other)
+}
+
+/// Reads until the pipe closes.
+async fn read_reports(pid: i32, pipe: AsyncFd<OwnedFd>, outbox: mpsc::UnboundedSender<ProcessEvent>) {
+    let mut reports = Reports::default();
+    let mut buffer = [0; 4096];
+    loop {
+        let Ok(mut ready) = pipe.readable().await else { break };
+        let read = ready.try_io(|pipe| Ok(nix::unistd::read(pipe.get_ref().as_fd(), &mut buffer)?));
+        match read {
+            Ok(Ok(0)) | Ok(Err(_)) => break,
+            Ok(Ok(length)) => {
+                for report in reports.push(&buffer[..length]) {
+                    let _ = outbox.send(ProcessEvent::Reported { pid, report });
+                }
+            }
+            // It was not readable after all.
+            Err(_) => {}
+        }
+    }
+    let _ = outbox.send(ProcessEvent::LaunchEnded { pid, end: reports.end() });
+}
+
+/// Sets whether the programs that this process executes get the descriptor.
+fn closed_at_exec(descriptor: impl std::os::fd::AsFd, closed: bool) -> io::Result<()> {
+    let flags = if closed { nix::fcntl::FdFlag::FD_CLOEXEC } else { nix::fcntl::FdFlag::empty() };
+    fcntl(descriptor, FcntlArg::F_SETFD(flags))?;
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! What a manager registers, and what it needs of the service's answer.
+
+use std::path::Path;
+
+use serde_json::Value;
+use wire::EndpointId;
+use wire::extensions::Capabilities;
+use wire::queue::Registration;
+use wire::rest::endpoint::{Metadata, Register};
+
+use crate::config::ManagerConfig;
+use crate::directory::EndpointDir;
+use crate::exit::{Failure, status};
+use crate::{host, version};
+
+/// The body of a manager's registration. Reads template and schema.
+pub(super) fn body(endpoint: &EndpointDir, config: &ManagerConfig, text: &str) -> Result<Register, Failure> {
+    let common = &config.common;
+    let template = config.template(endpoint);
+    let template =
+        std::fs::read_to_string(&template).map_err(|error| unreadable("template", &template, &error))?;
+    let changes_user = host::changes_user();
+    Ok(Register {
+        endpoint_name: endpoint.name(),
+        display_name: common.display_name.clone(),
+        // As since 3.12: whether it can run as other users.
+        multi_user: changes_user.then_some(true),
+        metadata: Metadata {
+            endpoint_version: Some(version::UPSTREAM.to_owned()),
+            hostname: Some(host::host_name()),
+            local_user: Some(host::user_name()),
+            endpoint_config: Some(text.to_owned()),
+            user_config_template: Some(template),
+            user_config_schema: Some(schema(&config.schema(endpoint))?),
+            farcall: Some(Capabilities { version: env!("CARGO_PKG_VERSION").to_owned(), cancel: false }),
+            ..Metadata::default()
+        },
+        allowed_functions: common.allowed_functions.clone().filter(|functions| !functions.is_empty()),
+        authentication_policy: common.authentication_policy,
+        subscription_uuid: common.subscription_id,
+        public: Some(config.public),
+        high_assurance: Some(config.high_assurance),
+        admins: common.admins.clone().filter(|admins| !admins.is_empty()),
+    })
+}
+
+/// The schema; null if there is no file.
+fn schema(path: &Path) -> Result<Value, Failure> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Value::Null),
+        Err(error) => return Err(unreadable("schema", path, &error)),
+    };
+    serde_json::from_slice(&text).map_err(|error| {
+        Failure::new(
+            status::CONFIG,
+            format!("Error: the schema {} is not valid JSON: {error}", path.display()),
+        )
+    })
+}
+
+fn unreadable(what: &str, path: &Path, error: &std::io::Error) -> Failure {
+    let path = path.display();
+    Failure::new(status::CONFIG, format!("Error: the user endpoints' {what} {path} can't be read: {error}"))
+}
+
+/// Checks that an answer has all that a manager needs.
+pub(super) fn check(registration: &Registration, known: Option<EndpointId>) -> Result<(), Failure> {
+    if let Some(known) = known
+        && known != registration.endpoint_id
+    {
+        return Err(Failure::new(
+            status::SOFTWARE,
+            format!(
+                "Unexpected response from server: mismatched endpoint id.\n  Expected: {known}, received: {}",
+                registration.endpoint_id
+            ),
+        ));
+    }
+    for (name, present) in [
+        ("command_queue_info", registration.command_queue_info.is_some()),
+        ("heartbeat_queue_info", registration.heartbeat_queue_info.is_some()),
+    ] {
+        if !present {
+            return Err(Failure::new(
+                status::DATAERR,
+                format!("Invalid or unexpected registration data structure: (KeyError) '{name}'"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_answer_must_contain() {
+        let id: EndpointId = "e58b2276-b397-4246-b1a2-607d8e3b5838".parse().unwrap();
+        let other: EndpointId = "e58b2276-b397-4246-b1a2-607d8e3b5839".parse().unwrap();
+        let whole = Registration::new(id, "amqp://h/");
+        assert_eq!(check(&whole, None), Ok(()));
+        assert_eq!(check(&whole, Some(other)).unwrap_err().status, 70);
+        let part = Registration { command_queue_info: None, ..whole };
+        assert_eq!(
+            check(&part, Some(id)),
+            Err(Failure::new(
+                65,
+                "Invalid or unexpected registration data structure: (KeyError) 'command_queue_info'"
+            ))
+        );
+    }
+}

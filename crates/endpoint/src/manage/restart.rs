@@ -1,0 +1,203 @@
+//! The hot restart, and registering again.
+//!
+//! SIGHUP executes the manager's program again in the same process: the same PID, the same children, the same descriptors.
+//! The path is the one that was resolved at the start, so a program that was replaced on disk takes over. It must first
+//! accept configuration and state (`--check-state`); otherwise the manager goes on as it was.
+
+use std::io::{Read as _, Seek as _};
+use std::pin::Pin;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use client::Credentials;
+use manager::core::Core;
+use manager::restart::State;
+use wire::queue::Registration;
+use wire::rest::endpoint::{Metadata, Register};
+
+use super::document::ManageDocument;
+use super::processes::Processes;
+use super::{check, registration};
+use crate::account::AccountSettings;
+use crate::clock;
+use crate::config::ManagerConfig;
+use crate::directory::{Base, EndpointDir};
+use crate::exit::{Failure, block_on, status};
+use crate::pid::Claim;
+use crate::start::{memory_file, register};
+
+/// How long the next program may take to check the state.
+const CHECK_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a registration may take while commands wait.
+const REGISTRATION_PATIENCE: Duration = Duration::from_secs(10);
+/// The first and the longest pause between registrations when the service can't be reached.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Collects the state, and has the next program check it. The error says why the manager is not restarted.
+pub(super) async fn prepare(
+    document: &mut ManageDocument,
+    endpoint: &EndpointDir,
+    core: &Core,
+    processes: &Processes,
+) -> Result<State, String> {
+    check::load(endpoint).map_err(|failure| failure.bare().to_owned())?;
+    let children = processes.hand_over(core.children().iter()).map_err(|error| error.to_string())?;
+    document.state = Some(State::new(children, core.revivals()));
+    let bytes = serde_json::to_vec(document).map_err(|error| error.to_string());
+    let state = document.state.take().ok_or("there is no state")?;
+    let (bytes, program) = (bytes?, document.program.clone());
+    let checked = tokio::task::spawn_blocking(move || run_check(&program, &bytes));
+    checked.await.map_err(|error| error.to_string())??;
+    Ok(state)
+}
+
+/// Runs the next program's check. Blocks.
+fn run_check(program: &std::path::Path, document: &[u8]) -> Result<(), String> {
+    let shown = program.display();
+    let failed = |error: std::io::Error| format!("{shown}: {error}");
+    let input = memory_file(document).map_err(failed)?;
+    let mut output = memory_file(b"").map_err(failed)?;
+    let mut child = Command::new(program)
+        .args(["_manage", "--check-state"])
+        .stdin(input)
+        .stdout(Stdio::null())
+        .stderr(output.try_clone().map_err(failed)?)
+        .spawn()
+        .map_err(failed)?;
+    let since = clock::now();
+    let ended = loop {
+        if let Some(ended) = child.try_wait().map_err(failed)? {
+            break ended;
+        }
+        if clock::now().duration_since(since) >= CHECK_PATIENCE {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(format!("{shown} did not check the state within {} s", CHECK_PATIENCE.as_secs()));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    if ended.success() {
+        return Ok(());
+    }
+    let mut text = String::new();
+    let _ = output.rewind();
+    let _ = output.take(4096).read_to_string(&mut text);
+    Err(format!("{shown} refuses to take over ({ended}): {}", text.trim()))
+}
+
+/// After a hot restart: registers once if something changed that the service knows. Without the service, the old
+/// registration holds.
+pub(super) async fn register_changes(
+    document: &mut ManageDocument,
+    endpoint: &EndpointDir,
+    config: &ManagerConfig,
+    text: String,
+) {
+    let body = match registration::body(endpoint, config, &text) {
+        Ok(body) => body,
+        Err(failure) => return tracing::warn!("{}", failure.text),
+    };
+    if known(&body) == known(&document.registered) {
+        return;
+    }
+    tracing::info!("a registered setting changed; registering");
+    (document.registered, document.config) = (body, text);
+    let once = Registering::of(document, endpoint, None).once_elsewhere();
+    match tokio::time::timeout(REGISTRATION_PATIENCE, once).await {
+        Ok(Ok(registration)) => document.registration = registration,
+        Ok(Err(failure)) => tracing::error!("the change was not registered: {}", failure.text),
+        Err(_) => tracing::error!("the change was not registered: the service does not answer"),
+    }
+}
+
+/// The part of a registration whose change is worth a request: not the version, the host, or a comment in the file.
+fn known(body: &Register) -> Register {
+    let metadata = Metadata {
+        user_config_template: body.metadata.user_config_template.clone(),
+        user_config_schema: body.metadata.user_config_schema.clone(),
+        ..Metadata::default()
+    };
+    Register { metadata, ..body.clone() }
+}
+
+/// A registration that is under way.
+pub(super) type Renewal = Pin<Box<dyn Future<Output = Result<Registration, Failure>>>>;
+
+/// Registers again, because the broker refuses the credentials.
+pub(super) fn renew(document: &ManageDocument, endpoint: &EndpointDir, claim: Claim) -> Renewal {
+    let registering = Registering::of(document, endpoint, Some(claim));
+    Box::pin(async move {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            tokio::time::sleep(pause).await;
+            match registering.clone().once_elsewhere().await {
+                // The service can't be reached: retry.
+                Err(failure) if failure.status == status::TEMPFAIL => {
+                    tracing::warn!("{}", failure.text);
+                    pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+                }
+                other => return other,
+            }
+        }
+    })
+}
+
+/// Waits for the registration that is under way.
+pub(super) async fn renewed(renewal: &mut Option<Renewal>) -> Result<Registration, Failure> {
+    match renewal {
+        Some(renewal) => renewal.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a registration needs.
+#[derive(Clone)]
+struct Registering {
+    base: Base,
+    endpoint: EndpointDir,
+    body: Register,
+    config: String,
+    client: Option<Credentials>,
+    claim: Option<Claim>,
+}
+
+impl Registering {
+    fn of(document: &ManageDocument, endpoint: &EndpointDir, claim: Option<Claim>) -> Self {
+        Self {
+            base: Base::at(document.base.clone()),
+            endpoint: endpoint.clone(),
+            body: document.registered.clone(),
+            config: document.config.clone(),
+            client: document.client.as_ref().map(|client| Credentials {
+                client_id: client.id.clone(),
+                client_secret: client.secret.clone(),
+            }),
+            claim,
+        }
+    }
+
+    /// Registers once, on a thread of its own: it reads the token store, on a file system that may stall.
+    async fn once_elsewhere(self) -> Result<Registration, Failure> {
+        let once = tokio::task::spawn_blocking(move || block_on(self.once()));
+        once.await.map_err(Failure::error)?
+    }
+
+    async fn once(&self) -> Result<Registration, Failure> {
+        // Another process may have registered, which made our credentials invalid: then only its own count.
+        if self.claim.as_ref().is_some_and(|claim| !claim.holds()) {
+            return Err(Failure::new(status::ALREADY_ACTIVE, "another process runs the endpoint"));
+        }
+        let config = ManagerConfig::read("the configuration", &self.config)?;
+        let settings = AccountSettings {
+            endpoint: Some((&self.endpoint, config.common.service())),
+            client: self.client.as_ref(),
+            ..AccountSettings::of(&self.base)
+        };
+        let account = settings.account().await?;
+        let known = self.endpoint.registered_id();
+        let registration = register(&account, &self.body, known).await?;
+        registration::check(&registration, known)?;
+        Ok(registration)
+    }
+}

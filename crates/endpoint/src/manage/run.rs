@@ -1,0 +1,290 @@
+//! The command `_manage`: the running manager, from its document to its end.
+
+use std::io::Read as _;
+use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::time::Duration;
+
+use clap::Args;
+use client::amqp::{self, LinkConfig};
+use daemon::logging::BackgroundWriter;
+use manager::restart::State;
+use nix::sys::resource::{Resource, setrlimit};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use wire::queue::Registration;
+
+use super::document::ManageDocument;
+use super::driver::{Driver, End, Restart};
+use super::mapping::{self, IdentityMapper};
+use super::notice::Notices;
+use super::processes::Processes;
+use super::signals::{Asked, Listener, Signals};
+use super::terminal::Terminals;
+use super::{begin, check, restart, settings};
+use crate::config::ManagerConfig;
+use crate::directory::{EndpointDir, unwritable};
+use crate::exit::{CommandResult, Failure, status};
+use crate::host;
+use crate::last_failure::LastFailure;
+use crate::log::{DeferredLog, Log};
+use crate::pid::{ClaimError, PidFile, PidFileWatch, PreviousRun};
+use crate::run::{fence, start_logging};
+use crate::start::{active_elsewhere, already_active, inherit, report};
+use crate::title::Title;
+
+/// How many commands may be unacknowledged: more than the core lets wait, so that it can refuse what is too much.
+const PREFETCH: u16 = 2_000;
+/// How long threads may take to end after everything else.
+const THREAD_SHUTDOWN: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Only say whether this program can take the place of the one that runs
+    #[arg(long)]
+    check_state: bool,
+    /// Room for a longer title
+    #[arg(hide = true)]
+    room: Option<String>,
+}
+
+/// Runs the manager with the document on standard input.
+pub(crate) fn main(options: &Options) -> CommandResult {
+    // Before any thread exists.
+    let signals = Signals::block().map_err(Failure::error)?;
+    let mut text = Vec::new();
+    std::io::stdin().read_to_end(&mut text).map_err(Failure::error)?;
+    let document: ManageDocument = serde_json::from_slice(&text).map_err(|error| {
+        Failure::new(
+            2,
+            format!("Error: `_manage` is called by `start`, with a document on standard input: {error}"),
+        )
+    })?;
+    drop(text);
+    if options.check_state {
+        return check::check(&document);
+    }
+    if let Ok(null) = std::fs::File::open("/dev/null") {
+        // The document holds secrets.
+        let _ = nix::unistd::dup2_stdin(&null);
+    }
+    let terminals = Terminals::keep();
+    // SAFETY: the program that this process ran before `exec` passed the number; nothing else uses it.
+    let report_to = document.report_fd.map(|number| unsafe { OwnedFd::from_raw_fd(number) });
+    if let Some(report_to) = &report_to {
+        inherit(report_to, false).map_err(Failure::error)?;
+    }
+    let outcome = run(document, &signals, &terminals, report_to);
+    terminals.leave();
+    if let Err(failure) = &outcome {
+        terminals.say(&failure.text);
+        return Err(Failure::new(failure.status, ""));
+    }
+    outcome
+}
+
+fn run(
+    mut document: ManageDocument,
+    signals: &Signals,
+    terminals: &Terminals,
+    mut report_to: Option<OwnedFd>,
+) -> CommandResult {
+    let endpoint = EndpointDir::at(document.directory.clone());
+    let id = document.registration.endpoint_id;
+    let deferred_log = DeferredLog::default();
+    let lines = BackgroundWriter::start(deferred_log.clone());
+    lines.write_line(&format!("\n========== Endpoint Manager begins: {id}"));
+    let ended = start_logging(&lines, document.debug).and_then(|()| {
+        let (config, text) = check::load(&endpoint)?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::error)?;
+        if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+            tracing::debug!("a crypto provider was installed already");
+        }
+        if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
+            tracing::warn!(%error, "core files could not be disabled");
+        }
+        let outcome = runtime.block_on(serve(
+            &mut document,
+            &endpoint,
+            (&config, text),
+            signals,
+            terminals,
+            &deferred_log,
+            &mut report_to,
+        ));
+        runtime.shutdown_timeout(THREAD_SHUTDOWN);
+        outcome.map(|end| (end, config))
+    });
+    match ended {
+        Ok((End::Stopped, _)) => {
+            tracing::info!("Shutdown complete.");
+            lines.write_line(&format!("---------- Endpoint Manager ends: {id}\n\n"));
+            deferred_log.discard();
+            Ok(())
+        }
+        Ok((End::Restart(restart), config)) => {
+            let Restart { state, processes, pid_file } = *restart;
+            // What is left of the log is written first.
+            drop(lines);
+            document.state = Some(state);
+            document.report_fd = None;
+            // It stays this process's.
+            std::mem::forget(pid_file);
+            let Err(error) = begin::execute(&document, &config);
+            drop(processes);
+            Err(Failure::new(status::SOFTWARE, format!("Error: {}: {error}", document.program.display())))
+        }
+        Err(failure) => {
+            tracing::error!("{}", failure.text);
+            lines.write_line(&format!("---------- Endpoint Manager ends: {id}\n\n"));
+            deferred_log.discard();
+            if let Some(report_to) = report_to.take() {
+                report(Err(&failure), report_to);
+            }
+            Err(failure)
+        }
+    }
+}
+
+async fn serve(
+    document: &mut ManageDocument,
+    endpoint: &EndpointDir,
+    (config, text): (&ManagerConfig, String),
+    signals: &Signals,
+    terminals: &Terminals,
+    deferred_log: &DeferredLog,
+    report_to: &mut Option<OwnedFd>,
+) -> Result<End, Failure> {
+    let listener = signals.listen().map_err(Failure::error)?;
+    let resumed = document.state.take();
+    restart::register_changes(document, endpoint, config, text).await;
+    let id = document.registration.endpoint_id;
+    let mapper = mapper(document, config)?;
+    let link_config = link_config(&document.registration, config, document.authorities.clone())?;
+    let (link, mut link_events) = amqp::start(link_config);
+    let session = granted(&mut link_events, &listener, report_to.as_ref(), &endpoint.name()).await?;
+    let resumes = resumed.is_some();
+    let (directory, settled, lines, console) =
+        (endpoint.clone(), config.clone(), deferred_log.clone(), document.console);
+    // A stalled file system must not stall the connection to the broker.
+    let opened = tokio::task::spawn_blocking(move || open(&directory, &settled, &lines, console, resumes));
+    let pid_file = opened.await.map_err(Failure::error)??;
+    terminals.show_id(id);
+    tracing::info!(manager = %id, resumes, "the manager runs");
+    if let (Some(path), false) = (&config.identity_mapping_config_path, host::changes_user()) {
+        tracing::warn!("{}", begin::mapping_ignored(path));
+    }
+    let mut processes = Processes::default();
+    let state = resumed.unwrap_or_else(|| State::new(Vec::new(), Vec::new()));
+    let revivals = state.revivals;
+    let children = processes.resume(state.children);
+    let settings = settings::settings(id, endpoint, config, document.owners.as_deref(), &document.program);
+    let core = manager::core::Core::new(settings, children, revivals);
+    if let Some(report_to) = report_to.take() {
+        report(Ok(""), report_to);
+    }
+    daemon::ready::serving();
+    let watch = PidFileWatch::start(pid_file.claim()).map_err(Failure::error)?;
+    let notices = Notices::new(config.common.amqp_port, document.authorities.clone());
+    let driver = Driver {
+        core,
+        processes,
+        notices,
+        mapper,
+        link,
+        link_events,
+        listener,
+        watch,
+        terminals,
+        title: Title::find(),
+        period: Duration::from_secs(config.common.heartbeat_period),
+        document,
+        endpoint,
+        config,
+    };
+    driver.run(session, pid_file).await
+}
+
+/// Waits until the broker grants the command queue. Until then another process may be the manager: no file is written.
+async fn granted(
+    events: &mut mpsc::Receiver<amqp::Event>,
+    listener: &Listener<'_>,
+    waiting: Option<&OwnedFd>,
+    name: &str,
+) -> Result<u32, Failure> {
+    let (_trigger, stop) = daemon::stop::channel();
+    let aborts = fence::StartAborts { stop: &stop, parent: None, waiting };
+    let granted = fence::granted(events, &aborts, name, Instant::now() + fence::PATIENCE);
+    let mut granted = std::pin::pin!(granted);
+    loop {
+        tokio::select! {
+            session = &mut granted => return session.map_err(fence::NotGranted::into_failure),
+            asked = listener.next() => match asked.map_err(Failure::error)? {
+                // User endpoints that were handed over end with this process.
+                Asked::Stop => return Err(Failure::new(status::GENERIC, "Aborted!")),
+                Asked::Restart | Asked::Reap => {}
+            },
+        }
+    }
+}
+
+/// The identity mapping, for a manager that can change users.
+fn mapper(document: &ManageDocument, config: &ManagerConfig) -> Result<Option<IdentityMapper>, Failure> {
+    let Some(path) = config.identity_mapping_config_path.as_ref().filter(|_| host::changes_user()) else {
+        return Ok(None);
+    };
+    let settings = manager::mapping::Settings::of_manager(document.registration.endpoint_id);
+    let (mapper, warnings) = IdentityMapper::open(path, settings)
+        .map_err(|error| Failure::new(error.exit_status(), error.to_string()))?;
+    mapping::warn(&warnings);
+    Ok(Some(mapper))
+}
+
+pub(super) fn link_config(
+    registration: &Registration,
+    config: &ManagerConfig,
+    authorities: Option<String>,
+) -> Result<LinkConfig, Failure> {
+    let name = format!("manager {}", registration.endpoint_id);
+    LinkConfig::of_manager(registration, config.common.amqp_port, authorities, PREFETCH, name).map_err(
+        |error| {
+            Failure::new(
+                status::DATAERR,
+                format!("Invalid or unexpected registration data structure: {error}"),
+            )
+        },
+    )
+}
+
+/// Claims the endpoint and opens its log. Blocks on the file system.
+fn open(
+    endpoint: &EndpointDir,
+    config: &ManagerConfig,
+    lines: &DeferredLog,
+    console: bool,
+    resumes: bool,
+) -> Result<PidFile, Failure> {
+    let period = config.common.heartbeat_period;
+    let claimed =
+        if resumes { PidFile::resume(endpoint, period) } else { PidFile::acquire(endpoint, period) };
+    let (pid_file, before) = claimed.map_err(|why| match why {
+        ClaimError::Alive => already_active(endpoint, &config.common),
+        ClaimError::Elsewhere(host) => active_elsewhere(endpoint, &host),
+        ClaimError::Io(error) => unwritable(&endpoint.pid_file(), &error),
+    })?;
+    let at = |error| unwritable(&endpoint.log(), &error);
+    let log = Log::open(&endpoint.log(), config.common.log_size_limit, console).map_err(at)?;
+    LastFailure::remove(endpoint).map_err(|error| unwritable(&endpoint.failure_file(), &error))?;
+    log.redirect().map_err(at)?;
+    lines.open(log);
+    match before {
+        PreviousRun::Clean => {}
+        PreviousRun::Dead => {
+            tracing::info!("A prior endpoint process ended without cleaning up; doing so now.");
+        }
+        PreviousRun::Silent => tracing::warn!(
+            "the endpoint ran on another host, which has not been heard of for long; this process takes over"
+        ),
+    }
+    Ok(pid_file)
+}

@@ -1,0 +1,183 @@
+"""People with accounts on this machine, and a manager of ours that starts user endpoints as them.
+
+Accounts are real: tests that use them run as root. One pytest process at a time has them.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import textwrap
+from pathlib import Path
+
+import environments
+from processes import until
+from testbed import Endpoint, binary
+
+NAMES = ("alicia", "roberto", "harper", "tory", "jessica")
+LOCK = Path("/run/lock/farcall-test-users")
+# Where every user can read it: root's home is closed to others.
+PLACE = Path("/var/tmp/farcall-tests")
+# Debian's: pyenv's lies in root's home.
+PYTHON = Path("/usr/bin/python3.11")
+
+TEMPLATE = """
+    engine:
+      type: GlobusComputeEngine
+      max_workers_per_node: {{ workers|default(1) }}
+      provider:
+        type: LocalProvider
+        init_blocks: 1
+        min_blocks: 0
+        max_blocks: 1
+    heartbeat_period: {{ period|default(5) }}
+    idle_heartbeats_soft: {{ soft|default(0) }}
+"""
+
+
+def skip_reason():
+    """Why these tests can't run here; None if they can."""
+    if os.geteuid() != 0:
+        return "needs root: it makes local users"
+    if not PYTHON.exists():
+        return f"{PYTHON} is missing: apt-get install python3.11"
+    return None
+
+
+class LocalUsers:
+    """The accounts, while the lock is held."""
+
+    def __enter__(self):
+        self._lock = open(LOCK, "w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._remove()
+        for name in NAMES:
+            shell = "/usr/sbin/nologin" if name == "jessica" else "/bin/bash"
+            subprocess.run(["useradd", "-m", "-s", shell, name], check=True, capture_output=True)
+        return self
+
+    def __exit__(self, *_):
+        self._remove()
+        self._lock.close()
+
+    def _remove(self):
+        for name in NAMES:
+            for pid in processes_of(name):
+                _kill(pid)
+            subprocess.run(["userdel", "-r", "-f", name], capture_output=True)
+
+    def __getitem__(self, name):
+        return pwd.getpwnam(name)
+
+
+def processes_of(name):
+    """The processes of a user, by their ids."""
+    try:
+        uid = pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return []
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and entry.stat().st_uid == uid:
+                found.append(int(entry.name))
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def _kill(pid):
+    try:
+        os.kill(pid, 9)
+    except ProcessLookupError:
+        pass
+
+
+def python(release="sdk-4.19.0"):
+    """A Python that every user can run, with the packages of this environment; made once on a machine."""
+    source = environments.make(release)
+    packages = next((source.parent.parent / "lib").glob("python*")) / "site-packages"
+    directory = PLACE / f"{release}-{hashlib.sha256(str(packages).encode()).hexdigest()[:12]}"
+    PLACE.mkdir(mode=0o755, exist_ok=True)
+    with open(PLACE / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (directory / "complete").exists():
+            shutil.rmtree(directory, ignore_errors=True)
+            subprocess.run([PYTHON, "-m", "venv", "--without-pip", directory], check=True)
+            target = directory / "lib" / "python3.11" / "site-packages"
+            shutil.copytree(packages, target, dirs_exist_ok=True, symlinks=True)
+            # Group and others read what root may.
+            subprocess.run(["chmod", "-R", "a+rX", directory], check=True)
+            (directory / "complete").touch()
+    return directory / "bin" / "python"
+
+
+class OwnManager(Endpoint):
+    """Our manager, started by root. `mapping`: client identities, each with the local user that it maps to."""
+
+    def __init__(self, testbed, service, mapping, name="mep", template=TEMPLATE, schema=None, config=None, environment=None):
+        super().__init__(testbed, service, name, config=config)
+        self.mapping = mapping
+        self.template = template
+        self.schema = schema
+        self.user_environment = environment or {}
+
+    @property
+    def home(self):
+        return self.directory / self.name
+
+    @property
+    def log(self):
+        return self.home / "endpoint.log"
+
+    def log_text(self):
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def configure(self):
+        self.home.mkdir(parents=True)
+        # Users traverse it to read a template; nothing of root's lies beside it.
+        for path in (self.home, self.directory):
+            path.chmod(0o711)
+        (self.home / "user_config_template.yaml.j2").write_text(textwrap.dedent(self.template))
+        if self.schema is not None:
+            (self.home / "user_config_schema.json").write_text(json.dumps(self.schema))
+        path = [python().parent, "/usr/local/bin", "/usr/bin", "/bin", binary("globus-compute-endpoint").parent]
+        environment = {"PATH": ":".join(map(str, path)), **self.user_environment}
+        (self.home / "user_environment.yaml").write_text(json.dumps(environment))
+        self.write_mapping(self.mapping)
+        self.write_config()
+
+    def write_mapping(self, mapping):
+        """Replaces the identity mapping, as an administrator does."""
+        mappings = [
+            {"source": "{id}", "match": re.escape(identity).replace("\\-", "-"), "output": user}
+            for identity, user in mapping.items()
+        ]
+        document = [{"DATA_TYPE": "expression_identity_mapping#1.0.0", "mappings": mappings}]
+        draft = self.home / "mapping.new"
+        draft.write_text(json.dumps(document))
+        draft.rename(self.home / "mapping.json")
+
+    def write_config(self, **changes):
+        config = {
+            "display_name": self.name,
+            "multi_user": True,
+            "identity_mapping_config_path": str(self.home / "mapping.json"),
+            **self.config,
+            **changes,
+        }
+        (self.home / "config.yaml").write_text(json.dumps(config, indent=2))
+
+    def children(self):
+        """The process ids of its user endpoints."""
+        found = []
+        for line in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
+            found.append(int(line))
+        return found
+
+    def wait_for_log(self, pattern, timeout=20):
+        return until(lambda: re.search(pattern, self.log_text(), re.MULTILINE), f"the log says {pattern!r}", timeout)
