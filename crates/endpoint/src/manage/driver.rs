@@ -3,14 +3,18 @@
 use std::time::Duration;
 
 use client::amqp::{self, Delivery, Item, LinkEnd, PublishStatus};
+use manager::audit::{Session, Writer};
+use manager::children::Child;
 use manager::core::{Action, Core, Event, Level, MappingOutcome, Now, Received, Tag};
+use manager::launch::LaunchEnd;
 use manager::restart::State;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout};
 use wire::message::StatusReport;
-use wire::queue::{header, redacted};
+use wire::queue::{Registration, header, redacted};
 
+use super::audit_log::AuditLog;
 use super::document::ManageDocument;
 use super::mapping::IdentityMapper;
 use super::notice::Notices;
@@ -39,6 +43,8 @@ pub(super) struct Driver<'a> {
     pub(super) notices: Notices,
     /// `None`: this manager does not change users.
     pub(super) mapper: Option<IdentityMapper>,
+    /// `None`: this manager keeps no audit log.
+    pub(super) audit: Option<AuditLog>,
     pub(super) link: amqp::Handle,
     pub(super) link_events: mpsc::Receiver<amqp::Event>,
     pub(super) listener: Listener<'a>,
@@ -81,6 +87,9 @@ impl Driver<'_> {
         let mut renewal: Option<restart::Renewal> = None;
         let mut retired = false;
         let mut restarting = false;
+        for child in self.core.children().iter() {
+            audit(&mut self.audit, &self.processes, child);
+        }
         // Children may have ended while the program was executed again, and revivals may wait.
         self.processes.reap();
         let mut actions = self.core.apply(Event::Tick, &now());
@@ -89,6 +98,9 @@ impl Driver<'_> {
                 match action {
                     Action::Finish => {
                         self.notices.finish(NOTICES_PATIENCE).await;
+                        if let Some(audit) = self.audit.take() {
+                            audit.finish(Session::Ends).await;
+                        }
                         self.close().await;
                         drop(pid_file);
                         return Ok(End::Stopped);
@@ -110,6 +122,9 @@ impl Driver<'_> {
                             state.children.len()
                         );
                         self.notices.finish(NOTICES_PATIENCE).await;
+                        if let Some(audit) = self.audit.take() {
+                            audit.finish(Session::Restarts).await;
+                        }
                         self.close().await;
                         let processes = self.processes;
                         return Ok(End::Restart(Box::new(Restart { state, processes, pid_file })));
@@ -147,7 +162,19 @@ impl Driver<'_> {
                     }
                 },
                 event = self.processes.event() => {
+                    let started = match event {
+                        ProcessEvent::LaunchEnded { pid, end: LaunchEnd::Started } => Some(pid),
+                        _ => None,
+                    };
                     actions = self.core.apply(process_event(event), &now());
+                    if let Some(child) = self.core.children().iter().find(|it| started.is_some() && it.pid == started) {
+                        audit(&mut self.audit, &self.processes, child);
+                    }
+                    continue;
+                }
+                why = audit_failed(&mut self.audit), if !retired => {
+                    tracing::error!("the audit log can't be written, so nothing may run any more: {why}");
+                    actions = self.core.apply(Event::Stop, &now());
                     continue;
                 }
                 Some((number, outcome)) = mapped.recv() => {
@@ -254,7 +281,7 @@ impl Driver<'_> {
             },
             Action::Launch { request } => {
                 let name = request.name.clone();
-                let started = self.processes.launch(*request);
+                let started = self.processes.launch(*request, self.audit.is_some());
                 let event = match started {
                     Ok(pid) => Event::Spawned { name: &name, pid },
                     Err(error) => Event::NotSpawned { name: &name, problem: error.to_string() },
@@ -314,6 +341,23 @@ impl Driver<'_> {
 
     fn watch_claim(&self, pid_file: &PidFile) -> crate::pid::Claim {
         pid_file.claim()
+    }
+}
+
+/// Records what this user endpoint writes, now that its process is known.
+fn audit(log: &mut Option<AuditLog>, processes: &Processes, child: &Child) {
+    let (Some(log), Some(pid), Some(own)) = (log, child.pid, child.own_pid()) else { return };
+    let registration = child.credentials.read::<Registration>();
+    if let (Some(pipe), Ok(registration)) = (processes.audit_pipe(pid), registration) {
+        let uid = child.uid.unwrap_or_else(|| nix::unistd::getuid().as_raw());
+        log.record(pipe, Writer { uid, pid: own, user_endpoint: registration.endpoint_id });
+    }
+}
+
+async fn audit_failed(log: &mut Option<AuditLog>) -> String {
+    match log {
+        Some(log) => log.failed().await,
+        None => std::future::pending().await,
     }
 }
 

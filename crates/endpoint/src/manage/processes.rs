@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use wire::json::FreeForm;
 
+use super::audit_log;
 use super::credentials::RenewedCredentials;
 use crate::clock;
 
@@ -48,6 +49,8 @@ pub(super) struct Processes {
 struct Process {
     name: String,
     renewed: Option<RenewedCredentials>,
+    /// The manager's end of its audit pipe.
+    audit_pipe: Option<OwnedFd>,
     launching: bool,
 }
 
@@ -62,16 +65,23 @@ impl Processes {
     /// Takes over children that this process had before it executed its program again.
     pub(super) fn resume(&mut self, children: Vec<HandedOver>) -> Vec<Child> {
         let mut known = Vec::new();
-        for HandedOver { child, renewed_credentials, .. } in children {
+        for HandedOver { child, renewed_credentials, audit_pipe } in children {
             let renewed = renewed_credentials.and_then(|(descriptor, key)| {
                 // SAFETY: the program that this process ran before left it open for this one alone.
                 let file = unsafe { OwnedFd::from_raw_fd(descriptor) };
                 closed_at_exec(&file, true).ok()?;
                 RenewedCredentials::resume(file, &key).ok()
             });
+            let audit_pipe = audit_pipe.and_then(|descriptor| {
+                // SAFETY: as above.
+                let pipe = unsafe { OwnedFd::from_raw_fd(descriptor) };
+                closed_at_exec(&pipe, true).ok()?;
+                Some(pipe)
+            });
             if let Some(pid) = child.pid {
                 self.pids.insert(child.name.clone(), pid);
-                self.children.insert(pid, Process { name: child.name.clone(), renewed, launching: false });
+                self.children
+                    .insert(pid, Process { name: child.name.clone(), renewed, audit_pipe, launching: false });
                 known.push(child);
             }
         }
@@ -93,26 +103,46 @@ impl Processes {
                 }
                 None => None,
             };
-            handed_over.push(HandedOver { child: child.clone(), renewed_credentials, audit_pipe: None });
+            let audit_pipe = match process.and_then(|process| process.audit_pipe.as_ref()) {
+                Some(pipe) => {
+                    closed_at_exec(pipe, false)?;
+                    Some(pipe.as_raw_fd())
+                }
+                None => None,
+            };
+            handed_over.push(HandedOver { child: child.clone(), renewed_credentials, audit_pipe });
         }
         Ok(handed_over)
     }
 
     /// Undoes the opening of descriptors, when the next program did not begin.
     pub(super) fn keep(&self) {
-        for renewed in self.children.values().filter_map(|process| process.renewed.as_ref()) {
-            let _ = closed_at_exec(renewed.descriptor(), true);
+        for Process { renewed, audit_pipe, .. } in self.children.values() {
+            if let Some(renewed) = renewed {
+                let _ = closed_at_exec(renewed.descriptor(), true);
+            }
+            if let Some(pipe) = audit_pipe {
+                let _ = closed_at_exec(pipe, true);
+            }
         }
     }
 
-    /// Starts a launcher. Returns its process.
-    pub(super) fn launch(&mut self, mut request: LaunchRequest) -> io::Result<i32> {
+    /// A copy of the manager's end of a child's audit pipe.
+    pub(super) fn audit_pipe(&self, pid: i32) -> Option<OwnedFd> {
+        self.children.get(&pid)?.audit_pipe.as_ref()?.try_clone().ok()
+    }
+
+    /// Starts a launcher. Returns its process. `audited`: the user endpoint gets an audit pipe.
+    pub(super) fn launch(&mut self, mut request: LaunchRequest, audited: bool) -> io::Result<i32> {
         let credentials = FreeForm::from(request.credentials.as_object().cloned().unwrap_or_default());
         let (renewed, reader) = RenewedCredentials::create(&credentials, clock::since_epoch().as_secs())?;
         request.renewed_credentials = Some((reader.as_raw_fd(), renewed.key()));
+        let (audit_pipe, theirs) = if audited { Some(audit_log::pipe()?) } else { None }.unzip();
+        request.audit_descriptor = theirs.as_ref().map(std::os::fd::AsRawFd::as_raw_fd);
         let launch::Launch { pid, reports } = launch::start(&request)?;
         self.pids.insert(request.name.clone(), pid);
-        self.children.insert(pid, Process { name: request.name, renewed: Some(renewed), launching: true });
+        self.children
+            .insert(pid, Process { name: request.name, renewed: Some(renewed), audit_pipe, launching: true });
         let outbox = self.outbox.clone();
         match nonblocking(reports) {
             Ok(reports) => {

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use wire::queue::Registration;
 
+use super::audit_log::AuditLog;
 use super::document::ManageDocument;
 use super::driver::{Driver, End, Restart};
 use super::mapping::{self, IdentityMapper};
@@ -169,6 +170,9 @@ async fn serve(
     // A stalled file system must not stall the connection to the broker.
     let opened = tokio::task::spawn_blocking(move || open(&directory, &settled, &lines, console, resumes));
     let pid_file = opened.await.map_err(Failure::error)??;
+    let audit = config.audit_log_path.as_deref().filter(|_| config.high_assurance);
+    let audit =
+        audit.map(|path| AuditLog::open(path, id).map_err(|error| unwritable(path, &error))).transpose()?;
     terminals.show_id(id);
     tracing::info!(manager = %id, resumes, "the manager runs");
     if let (Some(path), false) = (&config.identity_mapping_config_path, host::changes_user()) {
@@ -191,6 +195,7 @@ async fn serve(
         processes,
         notices,
         mapper,
+        audit,
         link,
         link_events,
         listener,
