@@ -165,6 +165,9 @@ fn values_have_the_type_they_were_sent_with() {
         let text = manager.render("x: {{ v }}", json!({"v": value})).unwrap();
         assert_eq!(yaml(&text)["x"], value, "{text}");
     }
+    let long = json!([{"k".repeat(10_000): 1}, "😀\n'".repeat(5_000)]);
+    let text = manager.render("x: {{ v }}\ny: 1", json!({"v": long})).unwrap();
+    assert_eq!(yaml(&text), json!({"x": long, "y": 1}));
     assert_eq!(manager.render("{{ 1e308 * 10 }} {{ -1e308 * 10 }}", json!({})).unwrap(), ".inf -.inf");
 }
 

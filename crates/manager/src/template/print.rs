@@ -9,6 +9,9 @@ use super::limits::{NESTING, OUTPUT};
 use super::missing::Missing;
 use super::text::{quoted, unquoted};
 
+/// Bytes of a key that YAML takes without a question mark before it: it looks for the colon within 1024 characters.
+const PLAIN_KEY: usize = 1_000;
+
 /// Prints one value of `{{ … }}`.
 pub(super) fn formatter(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
     if let Some(missing) = value.downcast_object_ref::<Missing>() {
@@ -100,8 +103,10 @@ fn write_json(out: &mut String, value: &Value, depth: usize, is_key: bool) -> Re
         ValueKind::Map => {
             let pairs = value.as_object().and_then(|object| object.try_iter_pairs()).into_iter().flatten();
             write_list(out, ['{', '}'], pairs, |out, (key, value)| {
-                write_json(out, &key, depth, true)?;
-                out.push_str(": ");
+                let mut text = String::new();
+                write_json(&mut text, &key, depth, true)?;
+                let [mark, colon] = if text.len() > PLAIN_KEY { ["? ", " : "] } else { ["", ": "] };
+                out.push_str(&format!("{mark}{text}{colon}"));
                 write_json(out, &value, depth, false)
             })
         }
