@@ -291,4 +291,16 @@ mod tests {
                 && !variables.contains_key("GC_USER_PYTHON_VERSION")
         );
     }
+
+    proptest::proptest! {
+        /// Root reads the file: whatever is in it, variables are sound.
+        #[test]
+        fn any_file_is_read_or_refused(text in "([A-Z=:\\[\\]{}&*!|>'\"#%@`, \n\t0-9.-]|\\PC){0,80}") {
+            if let Ok((variables, _)) = parse(&text) {
+                for (name, value) in variables {
+                    assert!(!name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0'));
+                }
+            }
+        }
+    }
 }

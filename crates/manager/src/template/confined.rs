@@ -19,7 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, pipe2};
 
-use super::limits::{MEMORY, OUTPUT, TIME};
+use super::limits::{MEMORY, OUTPUT, SECONDS, TIME};
 use super::{Inputs, RenderError, render_here};
 
 /// Checks the options and renders the template.
@@ -70,9 +70,8 @@ fn child(inputs: &Inputs<'_>, to_parent: OwnedFd, launcher: Pid) -> i32 {
     if bound != 0 || getppid() != launcher {
         return 1;
     }
-    let seconds = TIME.as_secs();
     let memory = present_memory().saturating_add(MEMORY);
-    let limits = [(Resource::RLIMIT_AS, memory), (Resource::RLIMIT_CPU, seconds), (Resource::RLIMIT_CORE, 0)];
+    let limits = [(Resource::RLIMIT_AS, memory), (Resource::RLIMIT_CPU, SECONDS), (Resource::RLIMIT_CORE, 0)];
     for (resource, limit) in limits {
         // A site's own limit may be lower already.
         let limit = nix::sys::resource::getrlimit(resource).map_or(limit, |(_, hard)| limit.min(hard));
@@ -135,7 +134,7 @@ fn too_slow() -> RenderError {
     RenderError::new(
         "TimeoutError",
         format!(
-            "the template and the schema take longer than {} s.\n  \
+            "the template and the schema take longer than {SECONDS} s, or than {} s on a busy machine.\n  \
              Pass smaller values; the administrator may have to correct the template.",
             TIME.as_secs()
         ),
