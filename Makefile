@@ -128,6 +128,9 @@ fuzz: $(CARGO_FUZZ) ## every fuzzing target for FUZZ_SECONDS each; needs a night
 	cd crates/broker/fuzz && for target in frames session; do \
 	    $(FUZZ) -- -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -timeout=10 || exit 1; \
 	  done
+	cd crates/manager/fuzz && for target in mapping mapping_pattern mapping_answer; do \
+	    $(FUZZ) -- -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -timeout=10 || exit 1; \
+	  done
 
 $(CARGO_FUZZ):
 	env -u CARGO_TARGET_DIR cargo install --locked --quiet --version 0.13.2 --root $(TOOLS)/cargo-fuzz-0.13.2 cargo-fuzz
