@@ -32,7 +32,7 @@ impl fmt::Display for Place {
 /// Why a mapping file is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MappingError {
-    #[error("{0}")]
+    #[error("{}", printable(&.0.to_string()))]
     NotJson(#[from] json::Malformed),
     #[error("Expected a list of identity mappings")]
     NotAList,
