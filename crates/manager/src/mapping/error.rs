@@ -46,7 +46,7 @@ pub enum MappingError {
     Missing { place: Place, key: &'static str },
     #[error("'{key}' must be {expected} {place}")]
     Type { place: Place, key: &'static str, expected: &'static str },
-    #[error("{} - {problem} {place}", printable(.pattern))]
+    #[error("{} - {} {place}", printable(.pattern), printable(&.problem.to_string()))]
     Pattern { place: Place, pattern: String, problem: PatternError },
     #[error("{found} {what}; at most {limit} are allowed")]
     TooMany { what: &'static str, found: usize, limit: usize },

@@ -1,8 +1,9 @@
 //! Runs a program of the administrator: text in, text out, within a time and a size.
 //!
 //! The program gets a session of its own, a clean environment, and no descriptors but its three pipes. When it ends, or its
-//! time is over, every process of its group is killed: nothing that it started stays behind or keeps a pipe open. Nothing
-//! here interprets what the program prints.
+//! time is over, every process of its group is killed, so that none keeps a pipe open or stays behind. Only a process that
+//! began a session of its own is not found; its pipes are closed all the same. Nothing here interprets what the program
+//! prints.
 
 use std::io::{self, Write as _};
 use std::os::fd::AsFd;

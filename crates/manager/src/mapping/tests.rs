@@ -205,6 +205,21 @@ fn what_is_accepted_with_a_warning() {
 }
 
 #[test]
+fn errors_and_warnings_stay_on_one_line() {
+    let entry = |pattern: &str| expression(json!([{"source": "{a\nb}", "match": pattern, "output": "x\n"}]));
+    for pattern in ["a\\\n", "a\n*?", "(?\n)", "a\n|b"] {
+        let text = match parse(&json!([entry(pattern), {"DATA_TYPE": "x\ny"}])) {
+            Ok((mapping, warnings)) => {
+                let evaluation = mapping.evaluate(&linked());
+                evaluation.warnings.concat() + &warnings.iter().map(ToString::to_string).collect::<String>()
+            }
+            Err(error) => error.to_string(),
+        };
+        assert!(!text.is_empty() && !text.contains(char::is_control), "{text}");
+    }
+}
+
+#[test]
 fn warnings_do_not_flood_the_log() {
     let mapping = json!({"source": "{name}", "match": "a|b", "output": "x"});
     let (_, warnings) = parse(&json!([expression(json!(vec![mapping; 900]))])).unwrap();
