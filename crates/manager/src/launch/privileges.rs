@@ -49,28 +49,44 @@ pub(super) fn take_groups(user: &LocalUser) -> Result<(), Failure> {
 /// Becomes the user and keeps nothing.
 pub(super) fn become_user(user: &LocalUser) -> Result<(), Failure> {
     let before = Before::now();
+    let nothing = Kept::default();
     set_group(user.gid)?;
     take_groups(user)?;
     give_up_future_capabilities().map_err(|error| error.at(Stage::Privileges))?;
     set_user(user.uid)?;
-    give_up_capabilities(&CapsHashSet::new()).map_err(|error| error.at(Stage::Privileges))?;
+    give_up_capabilities(&nothing).map_err(|error| error.at(Stage::Privileges))?;
     prctl::set_no_new_privs().map_err(|errno| system(errno, "PR_SET_NO_NEW_PRIVS").at(Stage::Privileges))?;
     leave_session_keyring();
-    before.check(user, &CapsHashSet::new()).map_err(|error| error.at(Stage::Privileges))
+    before.check(user, &nothing).map_err(|error| error.at(Stage::Privileges))
 }
 
 /// Becomes the user; keeps the groups and the capabilities that PAM gave to this process.
 pub(super) fn become_user_with_pam(user: &LocalUser) -> Result<(), Failure> {
     let before = Before::now();
-    let given =
-        caps::read(None, CapSet::Ambient).map_err(|error| unreadable(&error).at(Stage::Privileges))?;
+    let given = Kept::of_this_process().map_err(|error| error.at(Stage::Privileges))?;
     set_group(user.gid)?;
     // Ambient capabilities don't survive a change of the user; permitted ones do if this is set.
-    prctl::set_keepcaps(!given.is_empty())
+    prctl::set_keepcaps(!given.ambient.is_empty())
         .map_err(|errno| system(errno, "PR_SET_KEEPCAPS").at(Stage::Privileges))?;
     set_user(user.uid)?;
     give_up_capabilities(&given).map_err(|error| error.at(Stage::Privileges))?;
     before.check(user, &given).map_err(|error| error.at(Stage::Privileges))
+}
+
+/// The capabilities that a user endpoint starts with.
+#[derive(Default)]
+struct Kept {
+    /// Given by programs' files.
+    inheritable: CapsHashSet,
+    /// In effect from the start.
+    ambient: CapsHashSet,
+}
+
+impl Kept {
+    fn of_this_process() -> Result<Self, Problem> {
+        let read = |set| caps::read(None, set).map_err(|error| unreadable(&error));
+        Ok(Self { inheritable: read(CapSet::Inheritable)?, ambient: read(CapSet::Ambient)? })
+    }
 }
 
 /// Empties the sets that a PAM module might add to, so that what is in them afterwards comes from PAM.
@@ -112,18 +128,17 @@ fn give_up_future_capabilities() -> Result<(), Problem> {
     set.map(drop).map_err(|errno| system(errno, "PR_SET_SECUREBITS"))
 }
 
-/// Empties the capability sets but for `kept`, which become ambient, so that they survive `exec`.
-fn give_up_capabilities(kept: &CapsHashSet) -> Result<(), Problem> {
-    let empty = CapsHashSet::new();
+/// Empties the capability sets but for what is kept.
+fn give_up_capabilities(kept: &Kept) -> Result<(), Problem> {
     let give_up = || {
-        caps::set(None, CapSet::Effective, &empty)?;
-        caps::set(None, CapSet::Permitted, kept)?;
-        if kept.is_empty() {
-            caps::clear(None, CapSet::Ambient)
-        } else {
-            caps::set(None, CapSet::Effective, kept)?;
-            caps::set(None, CapSet::Ambient, kept)
+        caps::set(None, CapSet::Effective, &CapsHashSet::new())?;
+        caps::set(None, CapSet::Permitted, &kept.ambient)?;
+        caps::set(None, CapSet::Inheritable, &kept.inheritable)?;
+        if kept.ambient.is_empty() {
+            return caps::clear(None, CapSet::Ambient);
         }
+        caps::set(None, CapSet::Effective, &kept.ambient)?;
+        caps::set(None, CapSet::Ambient, &kept.ambient)
     };
     give_up().map_err(|error| unreadable(&error))
 }
@@ -147,7 +162,7 @@ impl Before {
     }
 
     /// Checks that the process is the user and nothing else, and that it can't be what it was.
-    fn check(&self, user: &LocalUser, kept: &CapsHashSet) -> Result<(), Problem> {
+    fn check(&self, user: &LocalUser, kept: &Kept) -> Result<(), Problem> {
         let uids = getresuid().map_err(|errno| system(errno, "getresuid"))?;
         if [uids.real, uids.effective, uids.saved] != [user.uid; 3] {
             return Err(regained("the user ids are not the user's"));
@@ -162,15 +177,16 @@ impl Before {
         if self.gid != user.gid && setgid(self.gid).is_ok() {
             return Err(regained("the process could get the manager's group again"));
         }
-        for set in [CapSet::Effective, CapSet::Permitted, CapSet::Ambient] {
-            if caps::read(None, set).map_err(|error| unreadable(&error))? != *kept {
+        let expected = [
+            (CapSet::Effective, &kept.ambient),
+            (CapSet::Permitted, &kept.ambient),
+            (CapSet::Ambient, &kept.ambient),
+            (CapSet::Inheritable, &kept.inheritable),
+        ];
+        for (set, expected) in expected {
+            if caps::read(None, set).map_err(|error| unreadable(&error))? != *expected {
                 return Err(regained("the process has capabilities that it should not have"));
             }
-        }
-        if kept.is_empty()
-            && !caps::read(None, CapSet::Inheritable).map_err(|error| unreadable(&error))?.is_empty()
-        {
-            return Err(regained("the process has inheritable capabilities"));
         }
         Ok(())
     }

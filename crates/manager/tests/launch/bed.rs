@@ -302,21 +302,32 @@ pub(crate) struct ManagerProcess {
 }
 
 impl ManagerProcess {
-    /// Starts it. `mount`: it sees the first file in the place of the second.
-    pub(crate) fn start(bed: &Bed, request: &LaunchRequest, mount: Option<(&Path, &str)>) -> Self {
+    pub(crate) fn start(bed: &Bed, request: &LaunchRequest) -> Self {
+        Self::start_by(&[], bed, request)
+    }
+
+    /// Starts one that sees the first file in the place of the second.
+    pub(crate) fn start_with_mount(source: &Path, target: &str, bed: &Bed, request: &LaunchRequest) -> Self {
+        let script = "mount --bind \"$1\" \"$2\" && shift 2 && exec \"$@\"";
+        let source = source.to_str().unwrap();
+        let unshare =
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", source, target];
+        Self::start_by(&unshare, bed, request)
+    }
+
+    /// Starts one by a command that becomes it.
+    pub(crate) fn start_by(by: &[&str], bed: &Bed, request: &LaunchRequest) -> Self {
         let file = bed.path("request.json");
         fs::write(&file, serde_json::to_string(request).unwrap()).unwrap();
         let program = std::env::current_exe().unwrap();
-        let mut command = match mount {
-            None => Command::new(program),
-            Some((source, target)) => {
-                let script = "mount --bind \"$1\" \"$2\" && shift 2 && exec \"$@\"";
-                let mut command = Command::new("unshare");
-                command
-                    .args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"])
-                    .arg(source)
-                    .arg(target)
-                    .arg(program);
+        let mut command = match by {
+            [] => Command::new(program),
+            [first, rest @ ..] => {
+                // A copy, which other users can run.
+                let copy = bed.path("launch-test");
+                fs::copy(program, &copy).unwrap();
+                let mut command = Command::new(first);
+                command.args(rest).arg(copy);
                 command
             }
         };

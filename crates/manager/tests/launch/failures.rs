@@ -180,7 +180,7 @@ fn name_service() {
     fs::write(etc.join("nsswitch.conf"), "passwd: files\ngroup: files\n").unwrap();
     mkfifo(&etc.join("passwd"), Mode::S_IRWXU).unwrap();
     let begin = std::time::Instant::now();
-    let manager = ManagerProcess::start(&bed, &bed.request(Some(&alicia.name)), Some((&etc, "/etc")));
+    let manager = ManagerProcess::start_with_mount(&etc, "/etc", &bed, &bed.request(Some(&alicia.name)));
     let (_, end) = manager.launched();
     assert!(begin.elapsed() >= std::time::Duration::from_secs(9));
     let text = format!(

@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[super::Test] = &[
     ("pam::what_modules_give_reaches_the_user_endpoint", true, gifts),
     ("pam::capabilities_of_pam_cap", true, capabilities),
     ("pam::groups_of_pam_group", true, groups),
+    ("pam::entry_of_pam_lastlog", true, lastlog),
     ("pam::home_made_by_a_module", true, mkhomedir),
     ("pam::the_status_is_the_user_endpoints", true, statuses),
     ("pam::a_failed_start_closes_the_session", true, failed_start),
@@ -260,20 +261,32 @@ fn capabilities() {
     let watched = Watched::new("");
     let (bed, alicia) = (&watched.bed, &watched.account);
     let list = bed.path("capabilities");
-    fs::write(&list, format!("^cap_net_raw {}\nnone *\n", alicia.name)).unwrap();
     fs::write(
         watched.service.path(),
         format!("auth required pam_cap.so config={}\naccount required pam_permit.so\n", list.display()),
     )
     .unwrap();
-    let launched = launch(&watched.request());
-    let record = Record::of(&alicia.home(), &launched);
-    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
-        assert_eq!(record.one(&format!("status {set}:")), "0000000000002000", "{set}");
-    }
-    assert_eq!(record.one("status Uid:"), vec![alicia.uid().to_string(); 4].join("\t"));
-    launched.kill(Signal::SIGTERM);
-    launched.wait();
+    let started = |line: &str, sets: [(&str, &str); 4]| {
+        fs::write(&list, format!("{line} {}\nnone *\n", alicia.name)).unwrap();
+        let launched = launch(&watched.request());
+        let record = Record::of(&alicia.home(), &launched);
+        for (set, expected) in sets {
+            assert_eq!(record.one(&format!("status {set}:")), expected, "{line} {set}");
+        }
+        assert_eq!(record.one("status Uid:"), vec![alicia.uid().to_string(); 4].join("\t"));
+        launched.kill(Signal::SIGTERM);
+        launched.wait();
+        fs::remove_file(alicia.home().join("record")).unwrap();
+    };
+    let (none, raw) = ("0000000000000000", "0000000000002000");
+    started("^cap_net_raw", [("CapInh", raw), ("CapPrm", raw), ("CapEff", raw), ("CapAmb", raw)]);
+    started("cap_net_raw", [("CapInh", raw), ("CapPrm", none), ("CapEff", none), ("CapAmb", none)]);
+    // Who could become root would not be the user any more.
+    fs::write(&list, format!("^cap_setuid {}\nnone *\n", alicia.name)).unwrap();
+    let (status, notice, private) = launch(&watched.request()).failure();
+    assert_eq!(status, 74);
+    assert!(notice.ends_with("(PermissionError) failed to start endpoint]"), "{notice}");
+    assert!(private.contains("could become the manager's user again"), "{private}");
 }
 
 /// `pam_group` reads one file only, so the test has its own in a mount namespace.
@@ -283,7 +296,7 @@ fn groups() {
     fs::write(&list, format!("{};*;{};Al0000-2400;games\n", watched.service.name, watched.account.name))
         .unwrap();
     let manager =
-        ManagerProcess::start(&watched.bed, &watched.request(), Some((&list, "/etc/security/group.conf")));
+        ManagerProcess::start_with_mount(&list, "/etc/security/group.conf", &watched.bed, &watched.request());
     let (holder, end) = manager.launched();
     assert_eq!(end, "Started");
     watched.sleeper();
@@ -299,6 +312,24 @@ fn groups() {
     all.sort_unstable();
     assert_eq!(groups, all);
     kill(holder, Signal::SIGTERM).unwrap();
+    watched.closed_once();
+}
+
+fn lastlog() {
+    let watched = Watched::new("session required pam_lastlog.so silent\n");
+    let (launched, _) = watched.start();
+    let entry = {
+        use std::os::unix::fs::FileExt as _;
+        // `struct lastlog`: a time, a terminal of 32 bytes, a host of 256.
+        let mut entry = [0; 292];
+        let all = fs::File::open("/var/log/lastlog").unwrap();
+        all.read_exact_at(&mut entry, u64::from(watched.account.uid()) * 292).unwrap();
+        u32::from_ne_bytes(entry[..4].try_into().unwrap())
+    };
+    let begin = fs::metadata(watched.bed.path("manager")).unwrap().mtime();
+    assert!(i64::from(entry) >= begin, "{entry} {begin}");
+    launched.kill(Signal::SIGTERM);
+    launched.wait();
     watched.closed_once();
 }
 
@@ -355,7 +386,7 @@ fn asked_during_pam() {
     let lines = fs::read_to_string(watched.service.path()).unwrap();
     let lines = format!("{lines}session required pam_exec.so type=open_session {}\n", slow.display());
     fs::write(watched.service.path(), lines).unwrap();
-    let manager = ManagerProcess::start(&watched.bed, &watched.request(), None);
+    let manager = ManagerProcess::start(&watched.bed, &watched.request());
     wait_until(|| begun.exists());
     let launcher = children(manager.pid())[0];
     kill(launcher, Signal::SIGTERM).unwrap();
@@ -425,7 +456,7 @@ fn manager_killed() {
     let watched = Watched::new("");
     // A user endpoint that does not listen.
     fs::write(watched.account.home().join("end"), "trap '' TERM\n").unwrap();
-    let manager = ManagerProcess::start(&watched.bed, &watched.request(), None);
+    let manager = ManagerProcess::start(&watched.bed, &watched.request());
     let (holder, end) = manager.launched();
     assert_eq!(end, "Started");
     watched.sleeper();
@@ -479,7 +510,7 @@ fn launcher_killed_any_time() {
 fn manager_killed_any_time() {
     let watched = Watched::new("");
     for moment in moments() {
-        let manager = ManagerProcess::start(&watched.bed, &watched.request(), None);
+        let manager = ManagerProcess::start(&watched.bed, &watched.request());
         std::thread::sleep(moment);
         drop(manager);
         // The launcher may be within PAM still.

@@ -10,10 +10,11 @@ use manager::launch::{LaunchEnd, LaunchReport};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::bed::{Account, Bed, NAME, Record, launch, sleeper, wait_until};
+use super::bed::{Account, Bed, ManagerProcess, NAME, Record, launch, sleeper, wait_until};
 
 pub(crate) const TESTS: &[super::Test] = &[
     ("plain::becomes_the_user_and_nothing_else", true, becomes_the_user),
+    ("plain::a_manager_with_two_capabilities", true, two_capabilities),
     ("plain::signals_are_reset", true, signals),
     ("plain::passes_the_document_and_its_descriptors", true, passes_descriptors),
     ("plain::large_documents", true, large_documents),
@@ -89,6 +90,41 @@ fn becomes_the_user() {
     wait_until(|| fs::read_to_string(&log).unwrap().contains("said to the log\n"));
     launched.kill(Signal::SIGKILL);
     launched.wait();
+}
+
+/// A manager that isn't root, and may change users all the same.
+fn two_capabilities() {
+    let (bed, alicia, service) = (Bed::new(), Account::with_home(), Account::new(&["-M"]));
+    std::os::unix::fs::chown(bed.path("."), Some(service.uid()), None).unwrap();
+    let uid = service.uid().to_string();
+    let as_service = [
+        "setpriv",
+        "--reuid",
+        &uid,
+        "--regid",
+        &uid,
+        "--clear-groups",
+        "--inh-caps",
+        "-all,+setuid,+setgid",
+        "--ambient-caps",
+        "-all,+setuid,+setgid",
+    ];
+    let manager = ManagerProcess::start_by(&as_service, &bed, &bed.request(Some(&alicia.name)));
+    assert_eq!(manager.launched().1, "Started");
+    wait_until(|| alicia.home().join("record").exists());
+    let record = Record(fs::read_to_string(alicia.home().join("record")).unwrap());
+    assert_eq!(record.one("status Uid:"), vec![alicia.uid().to_string(); 4].join("\t"));
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(record.one(&format!("status {set}:")), "0000000000000000", "{set}");
+    }
+    assert_eq!(record.one("status NoNewPrivs:"), "1");
+    drop(manager);
+    // Neither root nor itself.
+    for name in ["root", &service.name] {
+        let _ = fs::remove_file(bed.path("request.said"));
+        let manager = ManagerProcess::start_by(&as_service, &bed, &bed.request(Some(name)));
+        assert!(manager.launched().1.contains("(InvalidUserError) unexpected error"), "{name}");
+    }
 }
 
 /// The manager blocks, ignores and handles signals; user endpoints start with none of that.
