@@ -4,9 +4,12 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 
-use super::bed::{Bed, NAME, Record, launch};
+use super::bed::{Account, Bed, ManagerProcess, NAME, Record, launch, wait_until};
 
-pub(crate) const TESTS: &[super::Test] = &[("personal::starts_and_fails", false, starts_and_fails)];
+pub(crate) const TESTS: &[super::Test] = &[
+    ("personal::starts_and_fails", false, starts_and_fails),
+    ("personal::of_an_ordinary_user", true, ordinary_user),
+];
 
 fn starts_and_fails() {
     let bed = Bed::new();
@@ -45,4 +48,34 @@ fn starts_and_fails() {
     request.files.program_directory = "/".into();
     let (status, ..) = launch(&request).failure();
     assert_eq!(status, 84);
+}
+
+fn ordinary_user() {
+    let (bed, alicia, roberto) = (Bed::new(), Account::with_home(), Account::with_home());
+    std::os::unix::fs::chown(bed.path("."), Some(alicia.uid()), None).unwrap();
+    let uid = alicia.uid().to_string();
+    let as_alicia = ["setpriv", "--reuid", &uid, "--regid", &uid, "--clear-groups"];
+    let mut request = bed.request(None);
+    let manager = ManagerProcess::start_by(&as_alicia, &bed, &request);
+    assert_eq!(manager.launched().1, "Started");
+    wait_until(|| alicia.home().join("record").exists());
+    let record = Record(fs::read_to_string(alicia.home().join("record")).unwrap());
+    assert_eq!(record.one("status Uid:"), vec![uid.clone(); 4].join("\t"));
+    assert_eq!(record.one("cwd "), alicia.home().display().to_string());
+    assert!(alicia.directory().join("endpoint.log").is_file());
+    drop(manager);
+    // Nobody else, with PAM or without.
+    request.local_user = Some(roberto.name.clone());
+    for service in [None, Some("su".to_owned())] {
+        request.pam_service = service;
+        let _ = fs::remove_file(bed.path("request.said"));
+        let manager = ManagerProcess::start_by(&as_alicia, &bed, &request);
+        let (_, end) = manager.launched();
+        assert!(
+            end.contains("[exit code: 71; (PermissionError) ")
+                || end.contains("[exit code: 72; (PermissionError) "),
+            "{end}"
+        );
+        assert!(!roberto.home().join(".globus_compute").exists());
+    }
 }
