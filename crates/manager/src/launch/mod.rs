@@ -63,7 +63,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ! {
 
 /// Reports to the manager from the first moment at which that is possible.
 fn launch(arguments: impl Iterator<Item = OsString>) -> io::Result<u8> {
-    signals::survive_closed_pipes();
+    signals::begin();
     let title = Title::find();
     let (socket, reports) = receive::take_over_descriptors()?;
     let mut reporter = Reporter::new(reports);

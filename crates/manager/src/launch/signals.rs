@@ -13,8 +13,11 @@ pub(super) const ENDING: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal:
 
 static ASKED_TO_END: AtomicBool = AtomicBool::new(false);
 
-/// Has a write to a pipe that nobody reads fail, and no more.
-pub(super) fn survive_closed_pipes() {
+/// Undoes what the launcher inherited and would suffer from: blocked signals, and children that are reaped unseen because
+/// SIGCHLD is ignored. A write to a pipe that nobody reads fails, and no more.
+pub(super) fn begin() {
+    unblock_all();
+    set_default(Signal::SIGCHLD);
     handle(Signal::SIGPIPE, SigHandler::Handler(nothing));
 }
 

@@ -22,6 +22,7 @@ pub(crate) const TESTS: &[super::Test] = &[
     ("pam::capabilities_of_pam_cap", true, capabilities),
     ("pam::groups_of_pam_group", true, groups),
     ("pam::entry_of_pam_lastlog", true, lastlog),
+    ("pam::ignored_signals_of_the_manager", true, ignored_signals),
     ("pam::home_made_by_a_module", true, mkhomedir),
     ("pam::the_status_is_the_user_endpoints", true, statuses),
     ("pam::a_failed_start_closes_the_session", true, failed_start),
@@ -331,6 +332,20 @@ fn lastlog() {
     launched.kill(Signal::SIGTERM);
     launched.wait();
     watched.closed_once();
+}
+
+/// Whoever started the manager ignores signals, also those of children.
+fn ignored_signals() {
+    let watched = Watched::new("");
+    let ignoring = ["env", "--ignore-signal=CHLD,HUP,TERM,PIPE,ALRM", "--block-signal=CHLD,TERM,ALRM"];
+    let manager = ManagerProcess::start_by(&ignoring, &watched.bed, &watched.request());
+    let (holder, end) = manager.launched();
+    assert_eq!(end, "Started");
+    watched.sleeper();
+    kill(holder, Signal::SIGTERM).unwrap();
+    watched.closed_once();
+    drop(manager);
+    wait_until(|| !runs(holder));
 }
 
 fn mkhomedir() {
