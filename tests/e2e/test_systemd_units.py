@@ -103,3 +103,44 @@ def test_an_endpoints_unit_sets_nothing_that_tasks_inherit(testbed):
     about = {"EnvironmentFile", "ExecStart", "ExecStop", "ExecReload", "User", "Type", "NotifyAccess", "KillMode", "KillSignal", "TimeoutStartSec", "TimeoutStopSec"}
     about |= {"Restart", "RestartSec", "RestartPreventExitStatus", "SuccessExitStatus"}
     assert {key for key, _ in settings(unit.read_text())} <= about
+
+
+def test_a_managers_unit(testbed):
+    """What P1 says, and nothing that its user endpoints inherit to their harm."""
+    units, base = testbed.directory / "units", testbed.directory / "endpoints"
+    units.mkdir()
+    environment = testbed.environment(FARCALL_SYSTEMD_UNITS=units)
+    command = [binary("globus-compute-endpoint"), "-c", base]
+
+    def run(*words):
+        done = subprocess.run([*command, *words], env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("configure", "--multi-user", "prod_gpu_large")
+    (base / "prod_gpu_large" / "client.env").write_text("")
+    service = "globus-compute-endpoint-prod_gpu_large"
+    unit = units / f"{service}.service"
+    assert run("enable-on-boot", "prod_gpu_large") == (
+        f"Systemd service installed at {unit}. Run\n\tsudo systemctl enable {service} --now\n"
+        "to enable the service and start the endpoint.\n"
+    )
+    assert verified(unit) == (0, [])
+    wanted = {
+        ("ExecReload", "/bin/kill -HUP $MAINPID"),
+        ("KillMode", "mixed"),
+        ("OOMPolicy", "continue"),
+        ("TasksMax", "infinity"),
+        ("Restart", "always"),
+    }
+    found = settings(unit.read_text())
+    assert wanted <= set(found)
+    about = {"EnvironmentFile", "ExecStart", "ExecReload", "User", "Type", "KillMode", "TimeoutStopSec", "Restart", "RestartSec"}
+    about |= {"RestartPreventExitStatus", "OOMPolicy", "TasksMax", "LimitNOFILE"}
+    assert {key for key, _ in found} <= about
+    # As many files as systemd permits by default, and more of them without asking.
+    assert ("LimitNOFILE", "16384:524288") in found
+    said = run("disable-on-boot", "prod_gpu_large")
+    for line in (f"systemctl stop {service}", f"systemctl disable {service}", f"rm {unit}"):
+        assert line in said
+    assert unit.exists()

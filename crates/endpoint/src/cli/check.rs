@@ -42,12 +42,8 @@ pub(super) fn check(base: &Base, options: &Options) -> CommandResult {
         return Err(Failure::new(first.status(), lines.collect::<Vec<_>>().join("\n")));
     }
     say(format_args!("{}: good", path.display()));
-    if let Configuration::Manager(config) = &configuration {
-        for program in config.programs_without_privileges() {
-            note(format_args!(
-                "{program} gains no privileges in user endpoints and fails there, unless pam.enable is true"
-            ));
-        }
+    for warning in configuration.warnings(&endpoint) {
+        note(warning);
     }
     Ok(())
 }

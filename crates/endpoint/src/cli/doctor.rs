@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::Form;
 use crate::account::AccountSettings;
 use crate::clock;
-use crate::config::{Config, Configuration, ManagerConfig};
+use crate::config::{Config, Configuration};
 use crate::console::say;
 use crate::directory::{Base, EndpointDir};
 use crate::exit::{CommandResult, Failure, block_on};
@@ -110,7 +110,7 @@ fn check(base: &Base, name: &str, findings: &mut Vec<Finding>) {
             config.common.amqp_port
         }
         Configuration::Manager(config) => {
-            find("users", Ok(users(config, changes_user())));
+            find("users", Ok(users(&configuration.warnings(&endpoint))));
             config.common.amqp_port
         }
     };
@@ -212,22 +212,15 @@ fn nodes(report: &Value) -> Result<String, String> {
     }
 }
 
-/// As whom a manager's user endpoints run.
-fn users(config: &ManagerConfig, changes_user: bool) -> String {
-    if !changes_user {
-        let ignored = match config.identity_mapping_config_path {
-            Some(_) => "; the identity mapping is ignored",
-            None => "",
-        };
-        return format!("user endpoints run as {}, for its owner only{ignored}", user_name());
-    }
-    let mut text = "user endpoints run as the local users that the identity mapping names".to_owned();
-    let programs = config.programs_without_privileges();
-    if !programs.is_empty() {
-        text += &format!(
-            "; without pam.enable they may gain no privileges, so that these programs fail: {}",
-            programs.join(", ")
-        );
+/// As whom a manager's user endpoints run, and what may surprise there.
+fn users(warnings: &[String]) -> String {
+    let mut text = match changes_user() {
+        true => "user endpoints run as the local users that the identity mapping names".to_owned(),
+        false => format!("user endpoints run as {}, for its owner only", user_name()),
+    };
+    for warning in warnings {
+        text += "\nwarning: ";
+        text += warning;
     }
     text
 }

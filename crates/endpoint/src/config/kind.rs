@@ -57,6 +57,14 @@ impl Configuration {
         }
     }
 
+    /// What works, and probably not as it was meant.
+    pub(crate) fn warnings(&self, endpoint: &EndpointDir) -> Vec<String> {
+        match self {
+            Self::Tasks(_) => Vec::new(),
+            Self::Manager(config) => config.warnings(endpoint, changes_user()),
+        }
+    }
+
     /// All settings as JSON, with every default filled in.
     pub(crate) fn resolved(&self) -> serde_json::Value {
         match self {

@@ -13,7 +13,6 @@ use super::scalar::{boolean, text};
 use super::yaml::{Entry, Node, Value};
 use super::{BadConfig, keys};
 use crate::directory::EndpointDir;
-use crate::host::changes_user;
 
 /// The PAM service that is asked unless another is named.
 const PAM_SERVICE: &str = "globus-compute-endpoint";
@@ -139,7 +138,7 @@ impl ManagerConfig {
     }
 
     /// Programs on this machine that need privileges of their own, which user endpoints can't gain without PAM.
-    pub(crate) fn programs_without_privileges(&self) -> Vec<&'static str> {
+    pub(super) fn programs_without_privileges(&self) -> Vec<&'static str> {
         const NEED_PRIVILEGES: [&str; 6] = [
             // podman without root
             "/usr/bin/newuidmap",
@@ -151,7 +150,7 @@ impl ManagerConfig {
             "/opt/pbs/sbin/pbs_iff",
             "/usr/sbin/pbs_iff",
         ];
-        if self.pam_service.is_some() || !changes_user() {
+        if self.pam_service.is_some() {
             return Vec::new();
         }
         NEED_PRIVILEGES.into_iter().filter(|program| Path::new(program).exists()).collect()

@@ -5,6 +5,10 @@ use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
 use client::service_address::AddressSources;
+use manager::mapping::watch::{self, LoadError, Loaded};
+use manager::mapping::{POSIX_CONNECTOR, Settings};
+use manager::template::RenderError;
+use manager::{environment, schema, template};
 
 use super::{Common, Config, ManagerConfig};
 use crate::certificates::read_authorities;
@@ -28,14 +32,12 @@ pub(crate) enum Problem {
     NoBlocks,
     /// A manager that changes users has no identity mapping.
     NoMapping,
-    /// The identity mapping is none.
-    Mapping(PathBuf, String),
+    /// The identity mapping can't be used; the exit status says why.
+    Mapping(u8, String),
     /// A file that a key names can't be used.
     File { key: &'static str, kind: ErrorKind, why: String },
-    /// There is no template of user endpoints.
-    Template(PathBuf, String),
-    /// The schema is no JSON.
-    Schema(PathBuf, String),
+    /// The template or the schema of user endpoints can't be used.
+    UserEndpoints(RenderError),
     /// PAM does not know the service.
     PamService(PathBuf),
 }
@@ -58,22 +60,11 @@ impl fmt::Display for Problem {
             Problem::NoMapping => {
                 f.write_str("Identity mapping required.  (Hint: identity_mapping_config_path)")
             }
-            Problem::Mapping(path, why) => {
-                write!(f, "identity_mapping_config_path: {}: {why}", path.display())
-            }
+            Problem::Mapping(_, why) => f.write_str(why),
             Problem::File { key, why, .. } => {
                 write!(f, "1 validation error for {}\n{key}\n  {why}", ManagerConfig::MODEL)
             }
-            Problem::Template(path, why) => write!(
-                f,
-                "the user endpoints' template {}: {why}; write one, or name it with user_config_template_path",
-                path.display()
-            ),
-            Problem::Schema(path, why) => write!(
-                f,
-                "the schema {} is no JSON: {why}; mend it, or remove the file to accept all options",
-                path.display()
-            ),
+            Problem::UserEndpoints(error) => f.write_str(&error.text),
             Problem::PamService(path) => write!(
                 f,
                 "pam: {} does not exist, so that PAM would refuse every user; write it, or set pam.service_name",
@@ -87,6 +78,7 @@ impl Problem {
     /// The exit status of a command that the problem stops.
     pub(crate) fn status(&self) -> u8 {
         match self {
+            Problem::Mapping(status, _) => *status,
             Problem::NoMapping | Problem::File { kind: ErrorKind::NotFound, .. } => status::OSFILE,
             Problem::File { kind: ErrorKind::PermissionDenied, .. } => status::NOPERM,
             _ => status::CONFIG,
@@ -141,23 +133,47 @@ impl ManagerConfig {
             found.push(Problem::NoMapping);
         }
         if let Some(path) = mapping.filter(|path| changes_user && path.is_file()) {
-            found.extend(mapping_problem(path));
+            found.extend(
+                load(path).err().map(|error| Problem::Mapping(error.exit_status(), error.to_string())),
+            );
         }
-        let template = self.template(endpoint);
-        if let Err(error) = fs::read_to_string(&template) {
-            found.push(Problem::Template(template, error.to_string()));
-        }
-        let schema = self.schema(endpoint);
-        if let Ok(text) = fs::read(&schema)
-            && let Err(error) = serde_json::from_slice::<serde_json::Value>(&text)
-        {
-            found.push(Problem::Schema(schema, error.to_string()));
-        }
+        // What a key names is reported above.
+        let named = |key: &str| {
+            found.iter().any(|problem| matches!(problem, Problem::File { key: it, .. } if *it == key))
+        };
+        let template = template::read(&self.template(endpoint)).err();
+        let schema = schema::read(&self.schema(endpoint)).err();
+        let template = template.filter(|_| !named("user_config_template_path"));
+        let schema = schema.filter(|_| !named("user_config_schema_path"));
+        found.extend(template.into_iter().chain(schema).map(Problem::UserEndpoints));
         if let Some(service) = self.pam_service.as_ref().filter(|_| changes_user) {
             let path = Path::new(PAM_SERVICES).join(service);
             if !path.exists() {
                 found.push(Problem::PamService(path));
             }
+        }
+        found
+    }
+
+    /// What works, and probably not as it was meant.
+    pub(crate) fn warnings(&self, endpoint: &EndpointDir, changes_user: bool) -> Vec<String> {
+        let mut found = environment::read(&endpoint.user_environment()).1;
+        match &self.identity_mapping_config_path {
+            Some(path) if changes_user => {
+                let warnings = load(path).map(|loaded| loaded.warnings).unwrap_or_default();
+                found.extend(warnings.iter().map(ToString::to_string));
+            }
+            Some(_) => found.push(
+                "Identity mapping specified, but process is not privileged; ignoring identity mapping \
+                 configuration."
+                    .to_owned(),
+            ),
+            None => {}
+        }
+        if changes_user {
+            found.extend(self.programs_without_privileges().into_iter().map(|program| {
+                format!("{program} gains no privileges in user endpoints and fails there, unless pam.enable is true")
+            }));
         }
         found
     }
@@ -188,15 +204,9 @@ fn unusable_file(key: &'static str, path: &Path) -> Option<Problem> {
     }
 }
 
-/// Whether the identity mapping is a list in JSON at all.
-fn mapping_problem(path: &Path) -> Option<Problem> {
-    let text = fs::read(path).ok()?;
-    let why = match serde_json::from_slice(&text) {
-        Ok(serde_json::Value::Array(_)) => return None,
-        Ok(_) => "it is no list of mappings".to_owned(),
-        Err(error) => error.to_string(),
-    };
-    Some(Problem::Mapping(path.to_owned(), why))
+/// Reads an identity mapping. The id of the manager, which its external programs are told, plays no role.
+fn load(path: &Path) -> Result<Loaded, LoadError> {
+    watch::load(path, &Settings { connector: POSIX_CONNECTOR.to_owned(), gateway: String::new() })
 }
 
 #[cfg(test)]
@@ -219,10 +229,7 @@ mod tests {
         };
         let mapping = format!("identity_mapping_config_path: {}\n", file("map.json", "[]"));
         let missing = problems(&mapping, true);
-        assert!(
-            missing[0].0 == 78 && missing[0].1.contains("user_config_template.yaml.j2: No such"),
-            "{missing:?}"
-        );
+        assert!(missing[0].0 == 78 && missing[0].1.contains("user_config_template.yaml.j2'"), "{missing:?}");
         file("user_config_template.yaml.j2", "engine: {}");
         assert_eq!(problems(&mapping, true), []);
         assert_eq!(problems("", false), [], "a manager that stays the user it is needs no mapping");
@@ -234,17 +241,13 @@ mod tests {
         assert_eq!(problems(nowhere, true), [(72, upstreams.to_owned())]);
         assert_eq!(problems(nowhere, false), [], "it is ignored");
         for (text, status, why) in [
+            (format!("identity_mapping_config_path: {}\n", file("object.json", "7")), 78, "object.json"),
+            (format!("identity_mapping_config_path: {}\n", file("broken.json", "[")), 78, "broken.json"),
             (
-                format!("identity_mapping_config_path: {}\n", file("object.json", "{}")),
+                format!("{mapping}user_config_schema_path: {}\n", file("s.json", "x")),
                 78,
-                "it is no list of mappings",
+                "s.json', is not JSON",
             ),
-            (
-                format!("identity_mapping_config_path: {}\n", file("broken.json", "[")),
-                78,
-                "EOF while parsing",
-            ),
-            (format!("{mapping}user_config_schema_path: {}\n", file("s.json", "x")), 78, "is no JSON"),
             (format!("{mapping}user_config_template_path: /nope\n"), 72, "does not exist"),
             (
                 format!("{mapping}user_config_schema_path: {}\n", scratch.path().display()),

@@ -1,6 +1,5 @@
 //! Registers an endpoint with the service.
 
-use serde_json::Value;
 use wire::EndpointId;
 use wire::extensions::Capabilities;
 use wire::queue::Registration;
@@ -8,7 +7,7 @@ use wire::rest::endpoint::{Metadata, Register};
 use wire::rest::version::Versions;
 
 use crate::account::Account;
-use crate::config::{Config, ManagerConfig};
+use crate::config::Config;
 use crate::directory::EndpointDir;
 use crate::exit::{Failure, status};
 use crate::{host, version};
@@ -74,44 +73,6 @@ pub(crate) fn body(endpoint: &EndpointDir, config: &Config, text: &str) -> Regis
     }
 }
 
-/// What a manager registers, from the text of its configuration, its template and its template's schema.
-///
-/// `changes_user`: it starts user endpoints as other users. As since 3.12, only then it calls itself multi-user.
-#[cfg_attr(not(test), allow(dead_code, reason = "the shell of managers calls it"))]
-pub(crate) fn manager_body(
-    endpoint: &EndpointDir,
-    config: &ManagerConfig,
-    text: &str,
-    template: String,
-    schema: Option<Value>,
-    changes_user: bool,
-) -> Register {
-    let common = &config.common;
-    Register {
-        endpoint_name: endpoint.name(),
-        display_name: common.display_name.clone(),
-        multi_user: changes_user.then_some(true),
-        metadata: Metadata {
-            endpoint_version: Some(version::UPSTREAM.to_owned()),
-            hostname: Some(host::host_name()),
-            local_user: Some(host::user_name()),
-            endpoint_config: Some(text.to_owned()),
-            user_config_template: Some(template),
-            // Null is sent, too.
-            user_config_schema: Some(schema.unwrap_or(Value::Null)),
-            // It runs no tasks that could be cancelled.
-            farcall: Some(Capabilities { version: env!("CARGO_PKG_VERSION").to_owned(), cancel: false }),
-            ..Metadata::default()
-        },
-        allowed_functions: common.allowed_functions.clone().filter(|functions| !functions.is_empty()),
-        authentication_policy: common.authentication_policy,
-        subscription_uuid: common.subscription_id,
-        public: Some(config.public),
-        high_assurance: Some(config.high_assurance),
-        admins: common.admins.clone().filter(|admins| !admins.is_empty()),
-    }
-}
-
 /// Whether a version is older than the minimum. The comparison ends at the first part that is no number.
 fn older(version: &str, least: &str) -> bool {
     let numbers = |text: &str| -> Vec<u64> { text.split('.').map_while(|part| part.parse().ok()).collect() };
@@ -134,32 +95,6 @@ mod tests {
         assert!(mismatch.text.starts_with("Unexpected response from server: mismatched endpoint id."));
         let part = Registration { heartbeat_queue_info: None, ..whole };
         assert_eq!(check(&part, None), Err(Failure::new(65, "Invalid credential structure")));
-    }
-
-    #[test]
-    fn what_a_manager_registers() {
-        let endpoint = EndpointDir::at("/etc/mep".into());
-        let text = "display_name: x\npublic: yes\nallowed_functions: []\n\
-                    admins: [e58b2276-b397-4246-b1a2-607d8e3b5838]\n";
-        let config = ManagerConfig::read("config.yaml", text).unwrap();
-        let body = |schema, changes_user| {
-            let body = manager_body(&endpoint, &config, text, "engine: {}".to_owned(), schema, changes_user);
-            let mut body = serde_json::to_value(body).unwrap();
-            let metadata = body["metadata"].take();
-            (body, metadata)
-        };
-        let (top, metadata) = body(Some(serde_json::json!({"type": "object"})), true);
-        let expected = serde_json::json!({
-            "endpoint_name": "mep", "display_name": "x", "multi_user": true, "metadata": null, "public": true,
-            "high_assurance": false, "admins": ["e58b2276-b397-4246-b1a2-607d8e3b5838"]
-        });
-        assert_eq!(top, expected);
-        assert_eq!(metadata["endpoint_config"], text);
-        assert_eq!(metadata["user_config_template"], "engine: {}");
-        assert_eq!(metadata["user_config_schema"], serde_json::json!({"type": "object"}));
-        let (top, metadata) = body(None, false);
-        assert_eq!(top.get("multi_user"), None);
-        assert_eq!(metadata.get("user_config_schema"), Some(&Value::Null));
     }
 
     #[test]
