@@ -48,7 +48,7 @@ pub(super) async fn document(
         true => app.store.endpoint_metadata(endpoint.id).await?,
         false => Metadata::default(),
     };
-    let schema = metadata.user_config_schema.clone().filter(|_| usable);
+    let schema = metadata.user_config_schema.clone().filter(|_| usable || managed);
     let private = if managed { metadata } else { Metadata::default() };
     Ok(Endpoint {
         uuid: endpoint.id,

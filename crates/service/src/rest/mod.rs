@@ -19,6 +19,7 @@ mod get_result_connection;
 mod get_task;
 mod get_task_group;
 mod list_endpoints;
+mod list_user_endpoints;
 mod lock_endpoint;
 pub mod openapi;
 mod register_container;
@@ -114,6 +115,7 @@ fn routes() -> Vec<(Route, MethodRouter<App>)> {
         register_endpoint::CREATE.served(register_endpoint::create),
         register_endpoint::UPDATE.served(register_endpoint::update),
         list_endpoints::ROUTE.served(list_endpoints::list),
+        list_user_endpoints::ROUTE.served(list_user_endpoints::list),
         get_endpoint::ROUTE.served(get_endpoint::get),
         get_endpoint_status::ROUTE.served(get_endpoint_status::status),
         delete_endpoint::ROUTE.served(delete_endpoint::delete),

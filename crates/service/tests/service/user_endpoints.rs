@@ -257,6 +257,21 @@ async fn who_may_use_a_manager() {
     let path = format!("/v2/endpoints/{}/status", endpoint.id);
     stranger.get(&path).await.ok();
     owner.get(&path).await.refused(404, "ENDPOINT_NOT_FOUND");
+    // But that it is there, whose it is, and how it is.
+    let path = format!("/v3/endpoints/{}/user_endpoints", privileged.id());
+    let listed = owner.get(&path).await.ok();
+    let listed = listed.as_array().unwrap();
+    assert_eq!(listed.len(), 1, "{listed:?}");
+    assert_eq!(listed[0]["uuid"], endpoint.id.as_str());
+    assert_eq!((&listed[0]["owner"], &listed[0]["status"]), (&json!(stranger.id), &json!("online")));
+    assert_eq!((&listed[0]["last_failure"], &listed[0]["waiting"]), (&Value::Null, &json!(1)));
+    stranger.get(&path).await.refused(403, "ENDPOINT_ACCESS_FORBIDDEN");
+    endpoint.heartbeat(json!({"heartbeat_period": 3, "error": "no such partition"})).await;
+    let failed = async || owner.get(&path).await.ok()[0]["last_failure"] == "no such partition";
+    while !failed().await {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(owner.get(&path).await.ok()[0]["status"], "offline");
 }
 
 /// A manager that serves everybody maps people to accounts of its machine by all their identities.

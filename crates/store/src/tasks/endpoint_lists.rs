@@ -71,6 +71,15 @@ pub struct EndpointSummary {
     pub created: Timestamp,
 }
 
+/// Which endpoints to summarise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    All,
+    One(EndpointId),
+    /// The user endpoints of a manager.
+    StartedBy(EndpointId),
+}
+
 impl Store {
     /// A page of the endpoints that `identity` sees for the reason `seen`, by name; those after `last`.
     pub async fn listed_endpoints(
@@ -102,10 +111,10 @@ impl Store {
             .collect()
     }
 
-    /// All endpoints or `one`, by name, at most `count`.
+    /// Endpoints by name, at most `count`.
     pub async fn endpoint_summaries(
         &self,
-        one: Option<EndpointId>,
+        which: Which,
         count: usize,
     ) -> Result<Vec<EndpointSummary>, StoreError> {
         let mut select = StatementBuilder::new(
@@ -113,8 +122,14 @@ impl Store {
              e.created_us, coalesce(t.waiting, 0) AS waiting, coalesce(t.taken, 0) AS taken FROM endpoints e \
              LEFT JOIN identities i ON i.id = e.owner_id LEFT JOIN endpoint_tasks t ON t.endpoint_id = e.id",
         );
-        if let Some(one) = one {
-            select.push(" WHERE e.id = ").push_bind(key(one.as_uuid()));
+        match which {
+            Which::All => {}
+            Which::One(id) => {
+                select.push(" WHERE e.id = ").push_bind(key(id.as_uuid()));
+            }
+            Which::StartedBy(manager) => {
+                select.push(" WHERE e.manager_id = ").push_bind(key(manager.as_uuid()));
+            }
         }
         select.push(" ORDER BY e.name, e.id LIMIT ").push_bind(i64::try_from(count).unwrap_or(i64::MAX));
         let rows = select.build().fetch_all(&self.readers).await?;

@@ -22,7 +22,7 @@ mod task_rows;
 pub use assignments::{AcknowledgeAssignments, Assignment};
 pub use containers::{AddContainer, Container};
 pub use counters::Counters;
-pub use endpoint_lists::{EndpointSummary, ListedEndpoint, VisibleAs};
+pub use endpoint_lists::{EndpointSummary, ListedEndpoint, VisibleAs, Which};
 pub use endpoints::{
     ChangeEndpoint, DeleteEndpoint, Endpoint, LockEndpoint, RegisterEndpoint, RegistrationResult,
     RequestedConfiguration, Run, UnlockEndpoint, UserEndpoint,

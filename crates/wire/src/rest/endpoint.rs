@@ -212,6 +212,24 @@ pub struct Dropped {
     pub dropped: usize,
 }
 
+/// A user endpoint in the response of `GET /v3/endpoints/{id}/user_endpoints`, which is Farcall's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserEndpoint {
+    pub uuid: EndpointId,
+    pub name: String,
+    pub owner: IdentityId,
+    /// Sent as null if the identity was removed.
+    #[serde(default)]
+    pub owner_name: Option<String>,
+    pub status: Presence,
+    /// Why it could not be started last; sent as null if it could, or if nobody tried since the service started.
+    #[serde(default)]
+    pub last_failure: Option<String>,
+    pub waiting: i64,
+    /// Acknowledged by the user endpoint, and not ended.
+    pub taken: i64,
+}
+
 /// Response of `GET /v3/endpoints/{id}/allowed_functions`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AllowedFunctions {

@@ -7,7 +7,7 @@ use super::request::{Dropped, EndpointDetails, EndpointRequest, Removed, Reply};
 use super::{AdminError, Administration};
 use crate::clock;
 use crate::endpoint_management::EndpointManagement;
-use store::EndpointSummary;
+use store::{EndpointSummary, Which};
 
 /// Endpoints in one answer.
 const LISTED: usize = 10_000;
@@ -20,7 +20,7 @@ impl Administration {
         let management = EndpointManagement { store, dispatch: self.dispatch.as_ref(), by: self.by };
         match request {
             EndpointRequest::List => {
-                let lines = store.endpoint_summaries(None, LISTED).await?;
+                let lines = store.endpoint_summaries(Which::All, LISTED).await?;
                 Ok(Reply::Endpoints(lines.into_iter().map(|line| self.endpoint_details(line)).collect()))
             }
             EndpointRequest::Show { endpoint } => self.shown_endpoint(&endpoint).await,
@@ -57,7 +57,7 @@ impl Administration {
     async fn found_endpoint(&self, endpoint: &str) -> Result<EndpointSummary, AdminError> {
         let unknown = || AdminError::Unknown(format!("endpoint {endpoint}"));
         let id: EndpointId = endpoint.parse().map_err(|_| unknown())?;
-        self.identity.store().endpoint_summaries(Some(id), 1).await?.pop().ok_or_else(unknown)
+        self.identity.store().endpoint_summaries(Which::One(id), 1).await?.pop().ok_or_else(unknown)
     }
 
     fn endpoint_details(&self, line: EndpointSummary) -> EndpointDetails {
