@@ -16,6 +16,7 @@ from pathlib import Path
 
 import environments
 from processes import until
+from rest import Refused
 from testbed import Endpoint, binary
 
 NAMES = ("alicia", "roberto", "harper", "tory", "jessica")
@@ -72,6 +73,11 @@ class LocalUsers:
 
     def __getitem__(self, name):
         return pwd.getpwnam(name)
+
+
+def ids(people, *names):
+    """A mapping of these people to the accounts of their names."""
+    return {people[name][0]: name for name in names}
 
 
 def processes_of(name):
@@ -181,3 +187,34 @@ class OwnManager(Endpoint):
 
     def wait_for_log(self, pattern, timeout=20):
         return until(lambda: re.search(pattern, self.log_text(), re.MULTILINE), f"the log says {pattern!r}", timeout)
+
+
+class PersonalManager(OwnManager):
+    """Our manager, started by a user of this machine: it serves its owner only."""
+
+    def __init__(self, testbed, service, account, identity, **options):
+        super().__init__(testbed, service, {}, **options)
+        self.account = account
+        self.identity = identity
+        # Below the user's home: they can't enter root's directories.
+        self.directory = Path(account.pw_dir) / "endpoints"
+
+    def environment(self):
+        environment = self.service.client_environment(python(), self.identity)
+        # Root's: user endpoints would inherit it.
+        del environment["GLOBUS_COMPUTE_USER_DIR"]
+        return environment | {"FARCALL_SERVICE_URL": self.service.origin(), "HOME": self.account.pw_dir}
+
+    def command(self, *arguments):
+        become = ["setpriv", f"--reuid={self.account.pw_uid}", f"--regid={self.account.pw_gid}", "--init-groups"]
+        return [*become, "env", "-C", self.account.pw_dir, *super().command(*arguments)]
+
+    def online(self):
+        try:
+            return self.service.rest(self.identity).get(f"/v2/endpoints/{self.id}/status")["status"] == "online"
+        except Refused:
+            return False
+
+    def configure(self):
+        super().configure()
+        subprocess.run(["chown", "-R", f"{self.account.pw_uid}:{self.account.pw_gid}", self.directory], check=True)

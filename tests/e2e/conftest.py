@@ -4,6 +4,7 @@ A file that says nothing runs with our endpoint and both releases of the SDK; on
 runs with those.
 """
 
+import local_users
 import pytest
 from matrix import OURS, cells
 
@@ -32,3 +33,16 @@ def endpoint(shared_testbed, service, cell):
 @pytest.fixture(scope="module")
 def sdk(service, release):
     return service.sdk(release)
+
+
+@pytest.fixture(scope="module")
+def users():
+    """The accounts of this machine; see `local_users`."""
+    with local_users.LocalUsers() as users:
+        yield users
+
+
+@pytest.fixture(scope="module")
+def people(service):
+    """A client identity for each account, and for two people without one: `nobody` and `ghost`."""
+    return {name: service.add_client(name) for name in (*local_users.NAMES, "nobody", "ghost")}

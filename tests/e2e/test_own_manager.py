@@ -42,24 +42,8 @@ def release():
 
 
 @pytest.fixture(scope="module")
-def users():
-    with local_users.LocalUsers() as users:
-        yield users
-
-
-@pytest.fixture(scope="module")
-def people(service):
-    """A client identity for each person; those of `nobody` and `ghost` have no account."""
-    return {name: service.add_client(name) for name in (*local_users.NAMES, "nobody", "ghost")}
-
-
-def ids(people, *names):
-    return {people[name][0]: name for name in names}
-
-
-@pytest.fixture(scope="module")
 def manager(shared_testbed, service, users, people):
-    manager = local_users.OwnManager(shared_testbed, service, ids(people, *local_users.NAMES, "ghost"))
+    manager = local_users.OwnManager(shared_testbed, service, local_users.ids(people, *local_users.NAMES, "ghost"))
     shared_testbed.endpoints.append(manager)
     manager.configure()
     manager.start()
@@ -188,7 +172,7 @@ def test_many_submits_start_one_user_endpoint_and_people_have_their_own(service,
 def test_each_stop_signal_ends_everything(shared_testbed, service, users, people):
     """B4, B8, and the last words of C14."""
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-        manager = local_users.OwnManager(shared_testbed, service, ids(people, "harper"), name=f"mep{int(signum)}")
+        manager = local_users.OwnManager(shared_testbed, service, local_users.ids(people, "harper"), name=f"mep{int(signum)}")
         shared_testbed.endpoints.append(manager)
         manager.configure()
         manager.start()
@@ -204,7 +188,7 @@ def test_each_stop_signal_ends_everything(shared_testbed, service, users, people
 
 def test_the_death_of_the_manager_ends_every_user_endpoint(shared_testbed, service, users, people):
     """F1."""
-    manager = local_users.OwnManager(shared_testbed, service, ids(people, "tory"), name="killed")
+    manager = local_users.OwnManager(shared_testbed, service, local_users.ids(people, "tory"), name="killed")
     shared_testbed.endpoints.append(manager)
     manager.configure()
     manager.start()
@@ -239,7 +223,7 @@ def registrations(service):
 
 def test_a_hot_restart_keeps_process_children_and_tasks(shared_testbed, service, users, people):
     """G1, G3, G7, L6."""
-    manager = local_users.OwnManager(shared_testbed, service, ids(people, "alicia", "harper"), name="restarted")
+    manager = local_users.OwnManager(shared_testbed, service, local_users.ids(people, "alicia", "harper"), name="restarted")
     shared_testbed.endpoints.append(manager)
     manager.configure()
     manager.start()

@@ -8,6 +8,7 @@ mod engine_failures;
 mod fake_service;
 mod fence;
 mod home;
+mod manager;
 mod queues;
 mod render_user_config;
 mod teardown;

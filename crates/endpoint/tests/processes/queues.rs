@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use broker::{
-    AccessControl, Broker, Config, ExchangeKind, Handle, Limits, Listener, LogInFuture, LoggedIn, Login,
-    Operation, Principal, QueueOptions, Refusal,
+    AccessControl, Broker, Config, ConsumeOptions, ExchangeKind, Handle, Limits, Listener, LogInFuture,
+    LoggedIn, Login, Message, Operation, Principal, Properties, QueueOptions, Refusal,
 };
 use serde_json::{Value, json};
 
@@ -84,4 +84,68 @@ pub(crate) fn registration_of(user: &str, id: &str) -> Value {
     };
     json!({"endpoint_id": id, "task_queue_info": {"connection_url": url, "queue": tasks, "exchange": "tasks"},
            "result_queue_info": publish("results"), "heartbeat_queue_info": publish("heartbeats")})
+}
+
+/// The command queue of a manager.
+pub(crate) struct Commands {
+    queue: String,
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs()
+}
+
+impl Commands {
+    /// A service's answer to the registration of a manager, and its command queue.
+    pub(crate) fn of_manager(id: &str) -> (Value, Self) {
+        let mut registration = registration(id);
+        let queue = format!("{}.commands", registration["task_queue_info"]["queue"].as_str().unwrap());
+        broker().0.declare_queue(&queue, QueueOptions::default()).unwrap();
+        let url = registration["task_queue_info"]["connection_url"].clone();
+        registration["command_queue_info"] = json!({"connection_url": url, "queue": queue});
+        (registration, Self { queue })
+    }
+
+    fn notices(&self, name: &str) -> String {
+        format!("{}.{name}", self.queue)
+    }
+
+    /// The credentials of a user endpoint, whose reports go to a queue of their own.
+    pub(crate) fn credentials(&self, name: &str) -> Value {
+        let mut credentials = registration("00000000-0000-4000-8000-000000000002");
+        let queue = self.notices(name);
+        broker().0.declare_queue(&queue, QueueOptions::default()).unwrap();
+        let heartbeats = &mut credentials["heartbeat_queue_info"]["queue_publish_kwargs"];
+        heartbeats["exchange"] = "".into();
+        heartbeats["routing_key"] = queue.into();
+        credentials
+    }
+
+    pub(crate) fn send(&self, body: &[u8], timestamp: Option<u64>) {
+        let mut properties = Properties::default().with_content_type("application/json".into());
+        if let Some(timestamp) = timestamp {
+            properties = properties.with_timestamp(timestamp);
+        }
+        let message = Message::new("", &self.queue, &properties, body.to_vec()).unwrap();
+        drop(broker().0.publish(message));
+    }
+
+    /// Sends a command and waits for its notice.
+    pub(crate) fn ask(&self, command: &Value, timestamp: Option<u64>, name: &str) -> String {
+        self.send(command.to_string().as_bytes(), timestamp);
+        let mut consumer = broker().0.consume(&self.notices(name), ConsumeOptions::default()).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let next = async { tokio::time::timeout(std::time::Duration::from_secs(60), consumer.next()).await };
+        let delivery = runtime.block_on(next).expect("a notice within a minute").unwrap();
+        let report: Value = serde_json::from_slice(&delivery.message.body()[1..]).unwrap();
+        assert_eq!(report["data"]["global_state"]["heartbeat_period"], 3);
+        report["data"]["global_state"]["error"].as_str().unwrap().to_owned()
+    }
+
+    /// How many commands the manager has not acknowledged.
+    pub(crate) fn waiting(&self) -> usize {
+        let stats = broker().0.queue(&self.queue).unwrap();
+        stats.ready + stats.unacknowledged
+    }
 }
