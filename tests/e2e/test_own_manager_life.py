@@ -39,10 +39,12 @@ ONE = """
 
 
 def test_an_idle_user_endpoint_ends_and_the_next_task_starts_it_again(service, manager, users, people):
-    """M1."""
+    """M1, F4."""
     sdk = service.sdk("4.19.0", people["alicia"])
     sdk.run(ONE, manager.id, '{"soft": 2}')
     (first,) = manager.children()
+    title = Path(f"/proc/{first}/cmdline")
+    until(lambda: title.read_bytes().startswith(b"[idle; shut down in 5s] Globus Compute Endpoint ("), "the countdown", 20)
     manager.wait_for_log(rf"Command stopped normally \({first}\) \[\(alicia, uep\.", 40)
     assert not manager.children()
     sdk.run(ONE, manager.id, '{"soft": 2}')

@@ -64,6 +64,14 @@ impl InheritedLimit {
         }
     }
 
+    /// Restores the limit in a process that was started, from outside.
+    pub fn restore_in(self, pid: i32) -> io::Result<()> {
+        let limit = libc::rlimit { rlim_cur: self.soft, rlim_max: self.hard };
+        // SAFETY: the call reads one `rlimit` and writes none.
+        let set = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut()) };
+        if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
     fn set(self) -> io::Result<()> {
         Ok(setrlimit(Resource::RLIMIT_NOFILE, self.soft, self.hard)?)
     }
@@ -71,6 +79,9 @@ impl InheritedLimit {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+    use std::process::Stdio;
+
     use super::*;
 
     fn limits_of(command: &mut Command) -> String {
@@ -90,6 +101,16 @@ mod tests {
         let mut command = Command::new("/bin/sh");
         inherited.restore_for(&mut command);
         assert_eq!(limits_of(&mut command), format!("200 {hard}"));
+        let mut waiting = Command::new("/bin/sh");
+        let mut child = waiting
+            .args(["-c", "read line; ulimit -Sn"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        inherited.restore_in(i32::try_from(child.id()).unwrap()).unwrap();
+        child.stdin.take().unwrap().write_all(b"\n").unwrap();
+        assert_eq!(child.wait_with_output().unwrap().stdout, b"200\n");
         drop(raised);
         assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (200, hard));
     }

@@ -131,7 +131,11 @@ enum Command {
     StartUserEndpoint(Named),
     /// Run a registered endpoint with the document on standard input (`start` becomes this)
     #[command(name = "_run", hide = true)]
-    Run,
+    Run {
+        /// Room for a longer title
+        #[arg(hide = true)]
+        room: Option<String>,
+    },
     /// Run a registered manager with the document on standard input (`start` becomes this)
     #[command(name = "_manage", hide = true)]
     Manage(manage::Options),
@@ -281,7 +285,7 @@ fn command(cli: Cli) -> CommandResult {
             Ok(())
         }
         Command::Node(options) => node::run(&options),
-        Command::Run => run::main(),
+        Command::Run { .. } => run::main(),
         Command::Manage(options) => manage::main(&options),
         Command::Other(words) => {
             let known = Cli::command();

@@ -9,6 +9,19 @@ pub(crate) struct Idle {
     pub(crate) hard: u64,
 }
 
+/// How idle the endpoint is, with the heartbeats until it stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Idleness {
+    Busy,
+    Idle {
+        left: u64,
+    },
+    /// It never had a task, or a task lasts long.
+    PossiblyIdle {
+        left: u64,
+    },
+}
+
 /// Counts tasks and results, and heartbeats without any.
 #[derive(Debug, Default)]
 pub(super) struct IdleCounter {
@@ -39,5 +52,41 @@ impl IdleCounter {
             return self.soft >= soft;
         }
         self.hard > hard
+    }
+
+    /// How idle the endpoint is since the last heartbeat.
+    pub(super) fn idleness(&self, Idle { soft, hard }: Idle) -> Idleness {
+        if soft == 0 {
+            Idleness::Busy
+        } else if self.soft > 0 {
+            Idleness::Idle { left: soft.saturating_sub(self.soft) }
+        } else if self.hard > soft {
+            Idleness::PossiblyIdle { left: hard.saturating_sub(self.hard) }
+        } else {
+            Idleness::Busy
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_countdown_before_an_idle_endpoint_stops() {
+        let limits = Idle { soft: 2, hard: 4 };
+        let mut counter = IdleCounter::default();
+        let beat = |counter: &mut IdleCounter| {
+            let stops = counter.count_heartbeat(limits, true);
+            (stops, counter.idleness(limits))
+        };
+        assert_eq!(beat(&mut counter), (false, Idleness::Busy));
+        assert_eq!(beat(&mut counter), (false, Idleness::Busy));
+        assert_eq!(beat(&mut counter), (false, Idleness::PossiblyIdle { left: 1 }));
+        counter.received = 1;
+        assert_eq!(beat(&mut counter), (false, Idleness::Busy));
+        assert_eq!(beat(&mut counter), (false, Idleness::Idle { left: 1 }));
+        assert_eq!(beat(&mut counter), (true, Idleness::Idle { left: 0 }));
+        assert_eq!(IdleCounter::default().idleness(Idle { soft: 0, hard: 4 }), Idleness::Busy);
     }
 }

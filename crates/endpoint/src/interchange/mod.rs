@@ -36,8 +36,8 @@ use crate::journal::Filter;
 pub(crate) use action::{Action, Task};
 use cancel::Cancelled;
 pub(crate) use error_results::lost;
-pub(crate) use idle::Idle;
 use idle::IdleCounter;
+pub(crate) use idle::{Idle, Idleness};
 pub(crate) use input::Input;
 use intake::{Intake, RefusedTask};
 use results::{Finished, ResultLocation, SendState};
@@ -170,6 +170,11 @@ impl Interchange {
     /// Whether tasks are consumed at the moment.
     pub(crate) fn consumes(&self) -> bool {
         self.consuming && matches!(self.phase, Phase::Running)
+    }
+
+    /// How idle the endpoint is since the last heartbeat.
+    pub(crate) fn idleness(&self) -> Idleness {
+        self.idle.idleness(self.settings.idle)
     }
 
     /// Handles one event.

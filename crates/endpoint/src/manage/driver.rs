@@ -258,7 +258,7 @@ impl Driver<'_> {
                 amqp::Event::Ended(LinkEnd::AuthenticationRefused(reason)) if !retired => {
                     tracing::warn!(%reason, "the broker does not accept the credentials; registering again");
                     session = None;
-                    renewal = Some(restart::renew(self.document, self.endpoint, self.watch_claim(&pid_file)));
+                    renewal = Some(restart::renew(self.document, self.endpoint, pid_file.claim()));
                 }
                 amqp::Event::Ended(end) => {
                     session = None;
@@ -306,8 +306,8 @@ impl Driver<'_> {
 
     /// Takes no more commands, and says that the manager goes offline.
     fn retire(&self, session: Option<u32>) {
-        if let Some(title) = self.title {
-            title.prefix("[shutdown in progress] ");
+        if let Some(title) = &self.title {
+            title.show("[shutdown in progress] ");
         }
         self.link.consume(false);
         if let Some(session) = session {
@@ -337,10 +337,6 @@ impl Driver<'_> {
             task_statuses: Default::default(),
         }
         .encode()
-    }
-
-    fn watch_claim(&self, pid_file: &PidFile) -> crate::pid::Claim {
-        pid_file.claim()
     }
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::time::Duration;
 
+use daemon::open_files::InheritedLimit;
 use manager::children::Child;
 use manager::core::{ExitStatus, Signalled};
 use manager::launch::{self, LaunchEnd, LaunchReport, LaunchRequest, Reports};
@@ -39,6 +40,8 @@ pub(super) enum ProcessEvent {
 pub(super) struct Processes {
     children: HashMap<i32, Process>,
     pids: HashMap<String, i32>,
+    /// The limit of open files for children, while this process has a higher one.
+    pub(super) open_files: Option<InheritedLimit>,
     /// Children that have ended before their launcher's reports did.
     ended: Vec<(i32, ExitStatus, Instant)>,
     outbox: mpsc::UnboundedSender<ProcessEvent>,
@@ -57,7 +60,14 @@ struct Process {
 impl Default for Processes {
     fn default() -> Self {
         let (outbox, inbox) = mpsc::unbounded_channel();
-        Self { children: HashMap::new(), pids: HashMap::new(), ended: Vec::new(), outbox, inbox }
+        Self {
+            children: HashMap::new(),
+            pids: HashMap::new(),
+            open_files: None,
+            ended: Vec::new(),
+            outbox,
+            inbox,
+        }
     }
 }
 
@@ -140,6 +150,9 @@ impl Processes {
         let (audit_pipe, theirs) = if audited { Some(audit_log::pipe()?) } else { None }.unzip();
         request.audit_descriptor = theirs.as_ref().map(std::os::fd::AsRawFd::as_raw_fd);
         let launch::Launch { pid, reports } = launch::start(&request)?;
+        if let Some(Err(error)) = self.open_files.map(|limit| limit.restore_in(pid)) {
+            tracing::warn!(%error, pid, "a user endpoint has the manager's limit of open files");
+        }
         self.pids.insert(request.name.clone(), pid);
         self.children
             .insert(pid, Process { name: request.name, renewed: Some(renewed), audit_pipe, launching: true });

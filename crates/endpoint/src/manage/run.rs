@@ -178,7 +178,10 @@ async fn serve(
     if let (Some(path), false) = (&config.identity_mapping_config_path, host::changes_user()) {
         tracing::warn!("{}", begin::mapping_ignored(path));
     }
+    // Each user endpoint takes descriptors. Undone before the program is executed again.
+    let raised = daemon::open_files::raise();
     let mut processes = Processes::default();
+    processes.open_files = raised.inherited();
     let state = resumed.unwrap_or_else(|| State::new(Vec::new(), Vec::new()));
     let revivals = state.revivals;
     let children = processes.resume(state.children);

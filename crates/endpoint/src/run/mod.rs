@@ -33,11 +33,12 @@ use crate::config::Config;
 use crate::directory::EndpointDir;
 use crate::exit::{CommandResult, Failure, status};
 use crate::heartbeat::Heartbeat;
-use crate::interchange::{self, Idle, Interchange, Leftovers, Settings};
+use crate::interchange::{self, Idle, Idleness, Interchange, Leftovers, Settings};
 use crate::last_failure::LastFailure;
 use crate::log::DeferredLog;
 use crate::pid::PreviousRun;
 use crate::start::{RunDocument, inherit, report, report_failure};
+use crate::title::Title;
 use crate::{clock, host, random};
 use driver::RunEnd;
 use fence::NotGranted;
@@ -326,6 +327,8 @@ async fn work(
         first: FirstNodeWait::new(&options, endpoint.name()),
         superseded: false,
         engine_failure: None,
+        idleness: Idleness::Busy,
+        title: Title::find(),
     };
     daemon::ready::serving();
     let ending = Box::pin(driver.run(session, actions, ready)).await;

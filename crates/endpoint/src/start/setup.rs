@@ -194,7 +194,13 @@ fn become_runner(document: &RunDocument, title: &str, pass_client_identity: bool
             command.env_remove(name);
         }
     }
-    command.arg0(title).arg("_run").stdin(Stdio::from(input)).current_dir(&document.directory).exec()
+    command
+        .arg0(title)
+        .arg("_run")
+        .arg(crate::title::room())
+        .stdin(Stdio::from(input))
+        .current_dir(&document.directory)
+        .exec()
 }
 
 /// Closes inherited descriptors (a terminal, a pipe that another process reads) at the `exec`, except these.
