@@ -10,6 +10,10 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use daemon::logging::{self, BackgroundWriter, Destination, Form, Logging};
+
+use crate::exit::{CommandResult, Failure};
+
 /// Writes log lines.
 #[derive(Debug)]
 pub(crate) struct Log {
@@ -127,6 +131,16 @@ impl Write for DeferredLog {
 /// Opens a file to append to it; only its owner may read it.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+}
+
+/// Starts logging, through the thread that writes.
+pub(crate) fn start(lines: &BackgroundWriter, debug: bool) -> CommandResult {
+    // lapin logs the end of every connection as an error, even of one that we closed. We get each as an event, and log it
+    // ourselves.
+    let directives =
+        if debug { "debug,hyper=info,rustls=info,lapin=info,sqlx=info" } else { "info,lapin=off,sqlx=warn" };
+    logging::start(Logging { form: Form::Text, directives, destination: Destination::Background(lines) })
+        .map_err(Failure::error)
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use crate::host;
 use crate::last_failure::LastFailure;
 use crate::log::{DeferredLog, Log};
 use crate::pid::{ClaimError, PidFile, PidFileWatch, PreviousRun};
-use crate::run::{fence, start_logging};
+use crate::run::fence;
 use crate::start::{active_elsewhere, already_active, inherit, report};
 use crate::title::Title;
 
@@ -94,7 +94,7 @@ fn run(
     let deferred_log = DeferredLog::default();
     let lines = BackgroundWriter::start(deferred_log.clone());
     lines.write_line(&format!("\n========== Endpoint Manager begins: {id}"));
-    let ended = start_logging(&lines, document.debug).and_then(|()| {
+    let ended = crate::log::start(&lines, document.debug).and_then(|()| {
         let (config, text) = check::load(&endpoint)?;
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::error)?;

@@ -9,16 +9,16 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until, timeout};
 use wire::extensions::FarcallCommand;
 
+use super::countdown::Countdown;
 use super::first_node::{self, FirstNodeWait};
 use super::renewal::Renewal;
 use super::{ReadyReport, parent};
 use crate::exit::status;
 use crate::heartbeat::Heartbeat;
-use crate::interchange::{Action, Idleness, Input, Interchange, Task};
+use crate::interchange::{Action, Input, Interchange, Task};
 use crate::journal::{Journal, JournalEvent};
 use crate::pid::{PidFileWatch, WatchEvent};
 use crate::spool::{SpoolEvent, SpoolThread};
-use crate::title::{Title, with_commas};
 
 /// How long the engine may take to report; usually it answers at once.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -54,9 +54,7 @@ pub(super) struct Driver {
     pub(super) first: FirstNodeWait,
     /// Why no block works.
     pub(super) engine_failure: Option<String>,
-    /// As of the last heartbeat.
-    pub(super) idleness: Idleness,
-    pub(super) title: Option<Title>,
+    pub(super) countdown: Countdown,
 }
 
 /// How a run ended.
@@ -185,43 +183,10 @@ impl Driver {
                 let beat = matches!(input, Input::HeartbeatDue);
                 self.interchange.apply(input, &mut actions);
                 if beat {
-                    self.show_idleness();
+                    self.countdown.show(self.interchange.idleness(), self.period);
                 }
             }
         }
-    }
-
-    /// Shows in the title, and once in the log, when the endpoint will stop because it is idle.
-    fn show_idleness(&mut self) {
-        let idleness = self.interchange.idleness();
-        let seconds = |left: u64| with_commas(left.saturating_mul(self.period.as_secs()));
-        let (prefix, text) = match idleness {
-            Idleness::Busy => (String::new(), None),
-            Idleness::Idle { left } => (
-                format!("[idle; shut down in {}s] ", seconds(left)),
-                Some(format!(
-                    "In idle state (due to no task or result movement); shut down in {}s.  (idle_heartbeats_soft)",
-                    seconds(left)
-                )),
-            ),
-            Idleness::PossiblyIdle { left } => (
-                format!("[possibly idle; shut down in {}s] ", seconds(left)),
-                Some(format!(
-                    "Possibly idle -- no task or result movement.  Will shut down in {}s.  (idle_heartbeats_hard)",
-                    seconds(left)
-                )),
-            ),
-        };
-        let changed = std::mem::discriminant(&idleness) != std::mem::discriminant(&self.idleness);
-        if let Some(text) = text.filter(|_| changed) {
-            tracing::info!("{text}");
-        }
-        if (changed || idleness != Idleness::Busy)
-            && let Some(title) = &self.title
-        {
-            title.show(&prefix);
-        }
-        self.idleness = idleness;
     }
 
     fn link(&mut self, event: amqp::Event, running: bool) -> Option<Input> {

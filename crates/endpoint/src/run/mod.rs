@@ -3,6 +3,7 @@
 //! Everything runs on one thread, except file access and the AMQP library: a slow file system delays no heartbeat. This file
 //! builds the parts, once the broker has granted the endpoint's queue ([`fence`]); [`driver`] is the event loop.
 
+mod countdown;
 mod driver;
 pub(crate) mod fence;
 mod first_node;
@@ -18,7 +19,7 @@ use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use client::amqp::{self, LinkConfig};
-use daemon::logging::{self, BackgroundWriter, Destination, Form, Logging};
+use daemon::logging::BackgroundWriter;
 use daemon::stop::{Stop, Trigger};
 use engine::{Engine, EngineConfig};
 use nix::sys::resource::{Resource, setrlimit};
@@ -33,13 +34,13 @@ use crate::config::Config;
 use crate::directory::EndpointDir;
 use crate::exit::{CommandResult, Failure, status};
 use crate::heartbeat::Heartbeat;
-use crate::interchange::{self, Idle, Idleness, Interchange, Leftovers, Settings};
+use crate::interchange::{self, Idle, Interchange, Leftovers, Settings};
 use crate::last_failure::LastFailure;
-use crate::log::DeferredLog;
+use crate::log::{self, DeferredLog};
 use crate::pid::PreviousRun;
 use crate::start::{RunDocument, inherit, report, report_failure};
-use crate::title::Title;
 use crate::{clock, host, random};
+use countdown::Countdown;
 use driver::RunEnd;
 use fence::NotGranted;
 use first_node::FirstNodeWait;
@@ -161,7 +162,7 @@ fn run_configured(
     (deferred_log, lines): (&DeferredLog, &BackgroundWriter),
 ) -> CommandResult {
     lines.write_line(&format!("\n========== Endpoint begins: {}", document.registration.endpoint_id));
-    start_logging(lines, document.debug)?;
+    log::start(lines, document.debug)?;
     // As upstream's daemon: the group may write what tasks create. No core files: they may contain credentials.
     umask(Mode::from_bits_truncate(0o002));
     if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
@@ -327,8 +328,7 @@ async fn work(
         first: FirstNodeWait::new(&options, endpoint.name()),
         superseded: false,
         engine_failure: None,
-        idleness: Idleness::Busy,
-        title: Title::find(),
+        countdown: Countdown::new(),
     };
     daemon::ready::serving();
     let ending = Box::pin(driver.run(session, actions, ready)).await;
@@ -389,14 +389,4 @@ fn node_command() -> Result<Vec<String>, Failure> {
     let own = std::env::current_exe().map_err(|error| Failure::error(format!("our own path: {error}")))?;
     let own = own.to_str().ok_or_else(|| Failure::error("our own path is not UTF-8"))?;
     Ok(vec![own.to_owned(), "node".to_owned()])
-}
-
-/// Starts logging, through the thread that writes.
-pub(crate) fn start_logging(lines: &BackgroundWriter, debug: bool) -> CommandResult {
-    // lapin logs the end of every connection as an error, even of one that we closed. We get each as an event, and log it
-    // ourselves.
-    let directives =
-        if debug { "debug,hyper=info,rustls=info,lapin=info,sqlx=info" } else { "info,lapin=off,sqlx=warn" };
-    logging::start(Logging { form: Form::Text, directives, destination: Destination::Background(lines) })
-        .map_err(Failure::error)
 }

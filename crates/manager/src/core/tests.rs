@@ -7,6 +7,7 @@ use wire::start_document::user_endpoint_name;
 use super::*;
 use crate::launch::{LaunchEnd, LaunchFailure, LaunchReport};
 
+mod hand_over;
 mod limits;
 mod model;
 
@@ -382,30 +383,4 @@ fn the_stop_terminates_then_kills_then_gives_up() {
     hurried.apply(Event::Stop);
     assert!(hurried.apply(Event::Stop).contains(&Action::Signal(Signalled::Kill { group: 5, child: 5 })));
     assert!(Scene::new(settings()).apply(Event::Stop).contains(&Action::Finish), "nothing to wait for");
-}
-
-#[test]
-fn what_is_handed_over_goes_on() {
-    let mut scene = Scene::new(settings());
-    scene.run(2, 5);
-    let asked = scene.command(2, "two", 10);
-    scene.map(&asked, "harper");
-    scene.core.hold(true);
-    assert!(acknowledged(&scene.command(3, "one", 10)).is_empty(), "it will be delivered again");
-    let ended = scene.apply(Event::Exited { pid: 5, status: ExitStatus::Code(0) });
-    assert!(!ended.iter().any(|action| matches!(action, Action::Launch { .. })));
-    let revivals = scene.core.revivals();
-    assert_eq!(revivals.len(), 1);
-    let mut next = Scene::new(settings());
-    next.core = Core::new(settings(), Vec::new(), revivals);
-    let revived = next.apply(Event::Tick);
-    assert!(matches!(&revived[..], [Action::Launch { request }] if request.name == name(2)), "{revived:?}");
-}
-
-#[test]
-fn a_state_of_another_version_is_refused() {
-    use crate::restart::{State, Unusable, VERSION};
-    let state = State { version: VERSION + 1, ..State::new(Vec::new(), Vec::new()) };
-    assert_eq!(state.check(), Err(Unusable::Version { found: VERSION + 1 }));
-    assert_eq!(State::new(Vec::new(), Vec::new()).check(), Ok(()));
 }
