@@ -130,7 +130,6 @@ impl Driver<'_> {
                         return Ok(End::Restart(Box::new(Restart { state, processes, pid_file })));
                     }
                     Err(why) => {
-                        self.processes.keep();
                         tracing::error!("the manager is not restarted, and goes on as it was: {why}");
                     }
                 }

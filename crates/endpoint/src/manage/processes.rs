@@ -98,43 +98,33 @@ impl Processes {
         known
     }
 
-    /// The state of these children for the next program, with their descriptors left open for it.
-    pub(super) fn hand_over<'a>(
-        &self,
-        children: impl Iterator<Item = &'a Child>,
-    ) -> io::Result<Vec<HandedOver>> {
-        let mut handed_over = Vec::new();
-        for child in children {
+    /// The state of these children for the next program.
+    pub(super) fn hand_over<'a>(&self, children: impl Iterator<Item = &'a Child>) -> Vec<HandedOver> {
+        let of = |child: &Child| {
             let process = child.pid.and_then(|pid| self.children.get(&pid));
-            let renewed_credentials = match process.and_then(|process| process.renewed.as_ref()) {
-                Some(renewed) => {
-                    closed_at_exec(renewed.descriptor(), false)?;
-                    Some((renewed.descriptor().as_raw_fd(), renewed.key()))
-                }
-                None => None,
-            };
-            let audit_pipe = match process.and_then(|process| process.audit_pipe.as_ref()) {
-                Some(pipe) => {
-                    closed_at_exec(pipe, false)?;
-                    Some(pipe.as_raw_fd())
-                }
-                None => None,
-            };
-            handed_over.push(HandedOver { child: child.clone(), renewed_credentials, audit_pipe });
-        }
-        Ok(handed_over)
+            let renewed = process.and_then(|process| process.renewed.as_ref());
+            let audit_pipe = process.and_then(|process| process.audit_pipe.as_ref());
+            HandedOver {
+                child: child.clone(),
+                renewed_credentials: renewed.map(|it| (it.descriptor().as_raw_fd(), it.key())),
+                audit_pipe: audit_pipe.map(|it| it.as_raw_fd()),
+            }
+        };
+        children.map(of).collect()
     }
 
-    /// Undoes the opening of descriptors, when the next program did not begin.
-    pub(super) fn keep(&self) {
+    /// Leaves the descriptors of that state open for the next program. To be called right before it is executed: until
+    /// then, no other program that this process starts gets them.
+    pub(super) fn leave_open(&self) -> io::Result<()> {
         for Process { renewed, audit_pipe, .. } in self.children.values() {
             if let Some(renewed) = renewed {
-                let _ = closed_at_exec(renewed.descriptor(), true);
+                closed_at_exec(renewed.descriptor(), false)?;
             }
             if let Some(pipe) = audit_pipe {
-                let _ = closed_at_exec(pipe, true);
+                closed_at_exec(pipe, false)?;
             }
         }
+        Ok(())
     }
 
     /// A copy of the manager's end of a child's audit pipe.

@@ -42,7 +42,7 @@ pub(super) async fn prepare(
     processes: &Processes,
 ) -> Result<State, String> {
     check::load(endpoint).map_err(|failure| failure.bare().to_owned())?;
-    let children = processes.hand_over(core.children().iter()).map_err(|error| error.to_string())?;
+    let children = processes.hand_over(core.children().iter());
     document.state = Some(State::new(children, core.revivals()));
     let bytes = serde_json::to_vec(document).map_err(|error| error.to_string());
     let state = document.state.take().ok_or("there is no state")?;

@@ -35,6 +35,8 @@ use crate::title::Title;
 
 /// How many commands may be unacknowledged: more than the core lets wait, so that it can refuse what is too much.
 const PREFETCH: u16 = 2_000;
+/// How long a manager that was executed again waits for its broker: as long as the link retries.
+const RESUME_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long threads may take to end after everything else.
 const THREAD_SHUTDOWN: Duration = Duration::from_millis(500);
 
@@ -131,8 +133,7 @@ fn run(
             document.report_fd = None;
             // It stays this process's.
             std::mem::forget(pid_file);
-            let Err(error) = begin::execute(&document, &config);
-            drop(processes);
+            let Err(error) = processes.leave_open().and_then(|()| begin::execute(&document, &config));
             Err(Failure::new(status::SOFTWARE, format!("Error: {}: {error}", document.program.display())))
         }
         Err(failure) => {
@@ -163,7 +164,10 @@ async fn serve(
     let mapper = mapper(document, config)?;
     let link_config = link_config(&document.registration, config, document.authorities.clone())?;
     let (link, mut link_events) = amqp::start(link_config);
-    let session = granted(&mut link_events, &listener, report_to.as_ref(), &endpoint.name()).await?;
+    // A manager with user endpoints waits for its broker for as long as it takes: they would end with it.
+    let patience = if resumed.is_some() { RESUME_PATIENCE } else { fence::PATIENCE };
+    let name = endpoint.name();
+    let session = granted(&mut link_events, &listener, report_to.as_ref(), &name, patience).await?;
     let resumes = resumed.is_some();
     let (directory, settled, lines, console) =
         (endpoint.clone(), config.clone(), deferred_log.clone(), document.console);
@@ -219,10 +223,11 @@ async fn granted(
     listener: &Listener<'_>,
     waiting: Option<&OwnedFd>,
     name: &str,
+    patience: Duration,
 ) -> Result<u32, Failure> {
     let (_trigger, stop) = daemon::stop::channel();
     let aborts = fence::StartAborts { stop: &stop, parent: None, waiting };
-    let granted = fence::granted(events, &aborts, name, Instant::now() + fence::PATIENCE);
+    let granted = fence::granted(events, &aborts, name, Instant::now() + patience);
     let mut granted = std::pin::pin!(granted);
     loop {
         tokio::select! {
