@@ -79,3 +79,13 @@ def test_a_restart_and_a_deletion(commands):
     assert "has been deleted from the web service" in commands("delete", "mep", "--yes")
     assert not (commands.base / "mep").exists()
     commands("configure", "--multi-user", "mep")
+
+
+def test_the_short_name_of_the_program(tmp_path):
+    """As 4.8 and later install it."""
+    short = tmp_path / "gce"
+    short.symlink_to(binary("globus-compute-endpoint"))
+    done = subprocess.run([short, "-c", tmp_path, "version"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "Globus Compute endpoint version: 3.8.0\n")
+    done = subprocess.run([short, "-c", tmp_path, "configure", "--multi-user", "mep"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and (tmp_path / "mep" / "config.yaml").exists()
