@@ -4,11 +4,21 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use wire::IdentityId;
 use wire::json::FreeForm;
 
 use crate::command::{StartCommand, Submitter};
-use crate::core::Mapped;
 use crate::launch::{LaunchEnd, LaunchFailure};
+
+/// The local user that an identity was mapped to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mapped {
+    pub identity: IdentityId,
+    pub local_user: String,
+    /// What each mapper offered.
+    pub candidates: Value,
+}
 
 /// A start command whose submitter may be started as this local user.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

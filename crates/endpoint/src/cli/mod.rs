@@ -233,11 +233,11 @@ fn command(cli: Cli) -> CommandResult {
     let base = || Base::choose(cli.config_dir.clone());
     match cli.command {
         Command::Configure(options) => configure::run(&base()?, &options),
-        Command::Start(options) => start::start(&base()?, options.request(common)),
+        Command::Start(options) => start::start(&base()?, options.request(common), manage::begin),
         Command::Restart(options) => {
             let base = base()?;
             stop::local(&base.find(&options.named.name)?)?;
-            start::start(&base, options.request(common))
+            start::start(&base, options.request(common), manage::begin)
         }
         Command::StartUserEndpoint(Named { name }) => {
             let request = start::Request {
@@ -250,7 +250,7 @@ fn command(cli: Cli) -> CommandResult {
                 debug: common.debug,
                 log_to_console: common.log_to_console,
             };
-            start::start(&base()?, request)
+            start::start(&base()?, request, manage::begin)
         }
         Command::Stop(options) => stop::run(&base()?, &options),
         Command::List(form) => list::run(&base()?, form),

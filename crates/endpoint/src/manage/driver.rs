@@ -21,7 +21,7 @@ use super::notice::Notices;
 use super::processes::{ProcessEvent, Processes};
 use super::signals::{Asked, Listener};
 use super::terminal::Terminals;
-use super::{restart, run};
+use super::{registration, restart};
 use crate::clock;
 use crate::config::ManagerConfig;
 use crate::directory::EndpointDir;
@@ -216,7 +216,7 @@ impl Driver<'_> {
                     renewal = None;
                     match renewed {
                         Ok(registration) => {
-                            let config = run::link_config(&registration, self.config, self.document.authorities.clone())?;
+                            let config = registration::link_config(&registration, self.config, self.document.authorities.clone())?;
                             self.document.registration = registration;
                             let config = amqp::LinkConfig { first_session: next_session, ..config };
                             (self.link, self.link_events) = amqp::start(config);

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use manager::core::{Mapped, MappingOutcome};
+use manager::children::Mapped;
+use manager::core::MappingOutcome;
 use manager::mapping::watch::{Change, LoadError, Loaded, Watched};
 use manager::mapping::{Mapping, Settings, Warning};
 use tokio::sync::mpsc;

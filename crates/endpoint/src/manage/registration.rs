@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use client::amqp::LinkConfig;
 use serde_json::Value;
 use wire::EndpointId;
 use wire::extensions::Capabilities;
@@ -12,6 +13,9 @@ use crate::config::ManagerConfig;
 use crate::directory::EndpointDir;
 use crate::exit::{Failure, status};
 use crate::{host, version};
+
+/// How many commands may be unacknowledged: more than the core lets wait, so that it can refuse what is too much.
+const PREFETCH: u16 = 2_000;
 
 /// The body of a manager's registration. Reads template and schema.
 pub(super) fn body(endpoint: &EndpointDir, config: &ManagerConfig, text: &str) -> Result<Register, Failure> {
@@ -89,6 +93,23 @@ pub(super) fn check(registration: &Registration, known: Option<EndpointId>) -> R
         }
     }
     Ok(())
+}
+
+/// How to connect to the broker that the service's answer names.
+pub(super) fn link_config(
+    registration: &Registration,
+    config: &ManagerConfig,
+    authorities: Option<String>,
+) -> Result<LinkConfig, Failure> {
+    let name = format!("manager {}", registration.endpoint_id);
+    LinkConfig::of_manager(registration, config.common.amqp_port, authorities, PREFETCH, name).map_err(
+        |error| {
+            Failure::new(
+                status::DATAERR,
+                format!("Invalid or unexpected registration data structure: {error}"),
+            )
+        },
+    )
 }
 
 #[cfg(test)]

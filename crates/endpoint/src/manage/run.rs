@@ -5,13 +5,12 @@ use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use clap::Args;
-use client::amqp::{self, LinkConfig};
+use client::amqp;
 use daemon::logging::BackgroundWriter;
 use manager::restart::State;
 use nix::sys::resource::{Resource, setrlimit};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use wire::queue::Registration;
 
 use super::audit_log::AuditLog;
 use super::document::ManageDocument;
@@ -21,7 +20,7 @@ use super::notice::Notices;
 use super::processes::Processes;
 use super::signals::{Asked, Listener, Signals};
 use super::terminal::Terminals;
-use super::{begin, check, restart, settings};
+use super::{begin, check, registration, restart, settings};
 use crate::config::ManagerConfig;
 use crate::directory::{EndpointDir, unwritable};
 use crate::exit::{CommandResult, Failure, status};
@@ -33,8 +32,6 @@ use crate::run::fence;
 use crate::start::{active_elsewhere, already_active, inherit, report};
 use crate::title::Title;
 
-/// How many commands may be unacknowledged: more than the core lets wait, so that it can refuse what is too much.
-const PREFETCH: u16 = 2_000;
 /// How long a manager that was executed again waits for its broker: as long as the link retries.
 const RESUME_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long threads may take to end after everything else.
@@ -162,7 +159,8 @@ async fn serve(
     restart::register_changes(document, endpoint, config, text).await;
     let id = document.registration.endpoint_id;
     let mapper = mapper(document, config)?;
-    let link_config = link_config(&document.registration, config, document.authorities.clone())?;
+    let link_config =
+        registration::link_config(&document.registration, config, document.authorities.clone())?;
     let (link, mut link_events) = amqp::start(link_config);
     // A manager with user endpoints waits for its broker for as long as it takes: they would end with it.
     let patience = if resumed.is_some() { RESUME_PATIENCE } else { fence::PATIENCE };
@@ -251,22 +249,6 @@ fn mapper(document: &ManageDocument, config: &ManagerConfig) -> Result<Option<Id
         .map_err(|error| Failure::new(error.exit_status(), error.to_string()))?;
     mapping::warn(&warnings);
     Ok(Some(mapper))
-}
-
-pub(super) fn link_config(
-    registration: &Registration,
-    config: &ManagerConfig,
-    authorities: Option<String>,
-) -> Result<LinkConfig, Failure> {
-    let name = format!("manager {}", registration.endpoint_id);
-    LinkConfig::of_manager(registration, config.common.amqp_port, authorities, PREFETCH, name).map_err(
-        |error| {
-            Failure::new(
-                status::DATAERR,
-                format!("Invalid or unexpected registration data structure: {error}"),
-            )
-        },
-    )
 }
 
 /// Claims the endpoint and opens its log. Blocks on the file system.

@@ -25,12 +25,11 @@ use wire::EndpointId;
 use wire::start_document::StartDocument;
 
 use crate::account::AccountSettings;
-use crate::config::{Common, Config, Configuration};
+use crate::config::{Common, Config, Configuration, ManagerConfig};
 use crate::console::say;
 use crate::directory::{Base, EndpointDir, unwritable};
 use crate::exit::{CommandResult, Failure, block_on, status};
 use crate::login::log_in;
-use crate::manage;
 use crate::pid::{self, ProcessState};
 
 pub(crate) use background::{inherit, memory_file, report};
@@ -65,8 +64,12 @@ struct Launch {
     request: Request,
 }
 
+/// `manage::begin`: starts a manager from its configuration and the text that it was read from.
+pub(crate) type BeginManager =
+    fn(&Base, &EndpointDir, &ManagerConfig, &str, &Request, Option<OwnedFd>) -> CommandResult;
+
 /// Starts an endpoint. In the foreground this returns only if it could not be started.
-pub(crate) fn start(base: &Base, request: Request) -> CommandResult {
+pub(crate) fn start(base: &Base, request: Request, begin_manager: BeginManager) -> CommandResult {
     // SAFETY: the `start` that spawned this process made the descriptor for it alone.
     let report = request.report_fd.map(|number| unsafe { OwnedFd::from_raw_fd(number) });
     let document = document::read(request.die_with_parent)?;
@@ -75,7 +78,7 @@ pub(crate) fn start(base: &Base, request: Request) -> CommandResult {
     }
     let given = document.as_ref().and_then(|it| Some((it.amqp_creds.clone()?, it.config.clone())));
     let endpoint = base.named(&request.name);
-    let outcome = prepare(base, request, document, report);
+    let outcome = prepare(base, request, document, report, begin_manager);
     // A background process reports to the `start` that waits for it, which has the same document and reports to the service. An
     // endpoint that runs already has not failed: the report would make it count as offline.
     if let (Err(failure), Some((credentials, text))) = (&outcome, given)
@@ -114,6 +117,7 @@ fn prepare(
     request: Request,
     document: Option<StartDocument>,
     report: Option<OwnedFd>,
+    begin_manager: BeginManager,
 ) -> CommandResult {
     let rendered = document.as_ref().and_then(|document| document.config.as_deref());
     let (endpoint, config, text) = match rendered {
@@ -132,7 +136,7 @@ fn prepare(
                     return background::spawn(&endpoint, &request, document.as_ref());
                 }
                 (Configuration::Manager(config), text) => {
-                    return manage::begin(base, &endpoint, &config, &text, &request, report);
+                    return begin_manager(base, &endpoint, &config, &text, &request, report);
                 }
             }
         }

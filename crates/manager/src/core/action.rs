@@ -7,7 +7,7 @@ use wire::json::FreeForm;
 use wire::queue::Registration;
 use wire::start_document::LinkedIdentity;
 
-use super::Mapped;
+use crate::children::Mapped;
 use crate::launch::{LaunchEnd, LaunchReport, LaunchRequest};
 
 /// The time of an event.

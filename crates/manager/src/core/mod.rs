@@ -21,7 +21,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use jiff::Zoned;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use wire::{EndpointId, FunctionId, IdentityId};
 
@@ -63,15 +62,6 @@ pub struct LaunchSettings {
     pub high_assurance: bool,
     pub pam_service: Option<String>,
     pub inherited_environment: Vec<(String, String)>,
-}
-
-/// The local user that an identity was mapped to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Mapped {
-    pub identity: IdentityId,
-    pub local_user: String,
-    /// What each mapper offered.
-    pub candidates: Value,
 }
 
 /// A command whose identities are being mapped, or wait for it.

@@ -5,6 +5,7 @@ use wire::queue::Registration;
 use wire::start_document::user_endpoint_name;
 
 use super::*;
+use crate::children::Mapped;
 use crate::launch::{LaunchEnd, LaunchFailure, LaunchReport};
 
 mod hand_over;
