@@ -16,6 +16,9 @@ PROFILE ?= dist
 BINARIES ?=
 BUILT = $(or $(BINARIES),$(or $(CARGO_TARGET_DIR),target)/$(PROFILE:dev=debug))
 PROGRAMS := farcall globus-compute-endpoint
+# Further names of globus-compute-endpoint, under which it is what upstream's programs of these names are. Another program of
+# the name stays as it is.
+NAMES := gce globus-compute-diagnostic globus-idm-validator
 UNIT = $(DESTDIR)$(PREFIX)/lib/systemd/system/farcall.service
 COMPLETIONS = $(DESTDIR)$(PREFIX)/share
 
@@ -39,6 +42,9 @@ install: ## both programs, their completions and the unit for systemd, below PRE
 	  $(BUILT)/$$program completion zsh > $(COMPLETIONS)/zsh/site-functions/_$$program && \
 	  $(BUILT)/$$program completion fish > $(COMPLETIONS)/fish/vendor_completions.d/$$program.fish || exit 1; \
 	done
+	for name in $(NAMES); do \
+	  test -e $(DESTDIR)$(PREFIX)/bin/$$name || ln -s globus-compute-endpoint $(DESTDIR)$(PREFIX)/bin/$$name || exit 1; \
+	done
 	install -d $(dir $(UNIT))
 	sed 's|/usr/local/bin|$(PREFIX)/bin|' docs/farcall.service > $(UNIT)
 
@@ -46,6 +52,9 @@ uninstall: ## removes what `make install` has put below PREFIX
 	for program in $(PROGRAMS); do \
 	  rm -f $(DESTDIR)$(PREFIX)/bin/$$program $(COMPLETIONS)/bash-completion/completions/$$program \
 	    $(COMPLETIONS)/zsh/site-functions/_$$program $(COMPLETIONS)/fish/vendor_completions.d/$$program.fish; \
+	done
+	for name in $(NAMES); do \
+	  test "$$(readlink $(DESTDIR)$(PREFIX)/bin/$$name)" != globus-compute-endpoint || rm -f $(DESTDIR)$(PREFIX)/bin/$$name; \
 	done
 	rm -f $(UNIT)
 

@@ -7,6 +7,8 @@ import pytest
 from testbed import ROOT, binary
 
 PROGRAMS = ["farcall", "globus-compute-endpoint"]
+# Links to globus-compute-endpoint.
+NAMES = ["gce", "globus-compute-diagnostic", "globus-idm-validator"]
 
 
 def run(*command, **options):
@@ -34,6 +36,7 @@ def files(directory):
 
 EVERYTHING = sorted(
     ["lib/systemd/system/farcall.service"]
+    + [f"bin/{name}" for name in NAMES]
     + [
         place
         for name in PROGRAMS
@@ -55,6 +58,7 @@ def test_the_programs_run_and_find_each_other(prefix, testbed):
     environment = testbed.environment() | {"PATH": f"{prefix}/bin:/usr/bin:/bin"}
     said = run("farcall", "up", "--data-dir", data, *listen, "--", "sh", "-c", "echo $FARCALL_ENDPOINT_ID", env=environment)
     assert len(said.strip()) == 36
+    assert run(prefix / "bin/gce", "version").startswith("Globus Compute endpoint version: ")
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -109,10 +113,15 @@ def test_systemd_takes_the_unit(prefix):
 
 
 def test_a_package_is_made_elsewhere_and_taken_away(tmp_path):
+    (tmp_path / "usr/bin").mkdir(parents=True)
+    theirs = tmp_path / "usr/bin/globus-idm-validator"
+    theirs.write_text("upstream's")
     make("install", f"DESTDIR={tmp_path}", "PREFIX=/usr")
     assert files(tmp_path / "usr") == EVERYTHING
+    assert theirs.read_text() == "upstream's" and (tmp_path / "usr/bin/gce").readlink().name == "globus-compute-endpoint"
     assert "ExecStart=/usr/bin/farcall" in (tmp_path / "usr/lib/systemd/system/farcall.service").read_text()
     mine = tmp_path / "usr/bin/mine"
     mine.write_text("of somebody else")
     make("uninstall", f"DESTDIR={tmp_path}", "PREFIX=/usr")
-    assert files(tmp_path / "usr") == ["bin/mine"]
+    assert files(tmp_path / "usr") == ["bin/globus-idm-validator", "bin/mine"]
+    assert sorted(path.name for path in (tmp_path / "usr/bin").iterdir()) == ["globus-idm-validator", "mine"]
