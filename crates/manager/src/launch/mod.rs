@@ -18,6 +18,7 @@ mod directory;
 mod document;
 mod execute;
 mod holding;
+mod keyring;
 mod pam;
 mod pam_library;
 mod privileges;

@@ -10,7 +10,7 @@
 //! user ids                  the user's, as real, effective and saved id
 //! capability sets           empty                               empty, but for what PAM gave (`pam_cap`)
 //! no_new_privs              set: setuid programs give nothing   not set: `su`, `newuidmap`, `pbs_iff` work
-//! keys                      a new, empty session keyring        PAM's affair (`pam_keyinit`)
+//! keys                      a new, empty session keyring        the same, or what PAM made (`pam_keyinit`)
 //! ```
 //! At the end the process tries to become what it was, and refuses to go on if that works.
 //!
@@ -23,6 +23,7 @@ use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::unistd::{Gid, Uid, getresgid, getresuid, setgid, setgroups, setresgid, setresuid, setuid};
 
+use super::keyring;
 use super::stage::{Failure, Problem, Stage};
 use super::user::LocalUser;
 
@@ -56,7 +57,7 @@ pub(super) fn become_user(user: &LocalUser) -> Result<(), Failure> {
     set_user(user.uid)?;
     give_up_capabilities(&nothing).map_err(|error| error.at(Stage::Privileges))?;
     prctl::set_no_new_privs().map_err(|errno| system(errno, "PR_SET_NO_NEW_PRIVS").at(Stage::Privileges))?;
-    leave_session_keyring();
+    keyring::have_own();
     before.check(user, &nothing).map_err(|error| error.at(Stage::Privileges))
 }
 
@@ -141,13 +142,6 @@ fn give_up_capabilities(kept: &Kept) -> Result<(), Problem> {
         caps::set(None, CapSet::Ambient, &kept.ambient)
     };
     give_up().map_err(|error| unreadable(&error))
-}
-
-/// Leaves the keyring that the manager's login session may have, which can hold keys of root (Kerberos, NFS, disks).
-fn leave_session_keyring() {
-    const JOIN_SESSION_KEYRING: libc::c_int = 1;
-    // SAFETY: the call takes a number and no name. A kernel without keys has none to leave.
-    unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
 }
 
 /// Who the process was.

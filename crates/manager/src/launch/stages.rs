@@ -1,7 +1,8 @@
 //! The order of a launch, stage by stage, and nothing else: each step is in the module that it names.
 //!
 //! ```text
-//! as root      70  look up the user, refuse whom nobody may be; read template, schema and environment
+//! as root      74  leave the manager's session keyring
+//!              70  look up the user, refuse whom nobody may be; read template, schema and environment
 //!              71  PAM: account, session (only with PAM: the launcher divides itself, session.rs)
 //!              71  group id   72  supplementary groups   73  user id   74  capabilities; try to come back
 //! as the user  75  a session of its own   76  umask 077   77  working directory
@@ -28,7 +29,7 @@ use super::session::Role;
 use super::stage::{Failure, Problem, Stage};
 use super::title::Title;
 use super::user::{LocalUser, NoUser};
-use super::{clock, directory, document, execute, pam, privileges, session, signals, spawn, user};
+use super::{clock, directory, document, execute, keyring, pam, privileges, session, signals, spawn, user};
 use crate::environment::{self, Origin, Variables};
 use crate::template::{self, Account, RenderError};
 
@@ -68,6 +69,12 @@ impl Launch {
 
     /// Goes through the stages. Returns only with a failure.
     pub(super) fn run(&mut self) -> LaunchFailure {
+        // Before any module of the name service or of PAM runs, whose programs would have root's keys, too.
+        if let Some(name) = &self.request.local_user
+            && let Err(failure) = keyring::leave()
+        {
+            return failure.report(name, true);
+        }
         let user = match self.find_user() {
             Ok(user) => user,
             Err(failure) => return failure,

@@ -111,6 +111,7 @@ ls -l /proc/$$/fd > "$HOME/descriptors"
     sed 's/^/status /' /proc/$$/status
     sed 's/^/stat /' /proc/$$/stat
     sed 's/^/limit /' /proc/$$/limits
+    sed 's/^/key /' /proc/keys
     env | sed 's/^/environment /'
     [ -x "$HOME/id" ] && echo "setuid $("$HOME/id" -u)"
 } > "$HOME/got"

@@ -6,6 +6,7 @@
 
 mod bed;
 mod failures;
+mod keys;
 mod pam;
 mod personal;
 mod plain;
@@ -15,7 +16,7 @@ use std::path::Path;
 type Test = (&'static str, bool, fn());
 
 fn tests() -> Vec<Test> {
-    [plain::TESTS, failures::TESTS, pam::TESTS, personal::TESTS].concat()
+    [plain::TESTS, failures::TESTS, keys::TESTS, pam::TESTS, personal::TESTS].concat()
 }
 
 fn main() {

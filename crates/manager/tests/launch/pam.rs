@@ -38,12 +38,12 @@ pub(crate) const TESTS: &[super::Test] = &[
 ];
 
 /// A service of PAM, removed at the end.
-struct Service {
-    name: String,
+pub(crate) struct Service {
+    pub(crate) name: String,
 }
 
 impl Service {
-    fn new(lines: &str) -> Self {
+    pub(crate) fn new(lines: &str) -> Self {
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let service = Self { name: format!("launchtest-{}-{count}", std::process::id()) };
