@@ -71,3 +71,4 @@ pub mod restart;
 pub mod schema;
 mod site_files;
 pub mod template;
+pub mod waiting;

@@ -17,15 +17,16 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, raise, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{ForkResult, Pid, Uid, fork, getppid, pipe2, seteuid, setsid};
 
 use super::holding::{Action, Event, Holding};
@@ -33,6 +34,7 @@ use super::pam::Session;
 use super::signals::{self, ENDING};
 use super::stage::{Failure, Problem, Stage};
 use super::user::LocalUser;
+use crate::waiting;
 
 /// How often to look for the manager on kernels without process handles (before 5.3).
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
@@ -42,6 +44,9 @@ const STAND_IN_GRACE: Duration = Duration::from_millis(1500);
 
 /// The holder's second message to the stand-in, after the user endpoint's number: it closes the session.
 const CLOSING: u8 = b'c';
+
+/// The status of a holder that can't know its user endpoint's.
+const FAILED: i32 = 1;
 
 /// Which of the processes the caller is after [`divide`].
 pub(super) enum Role {
@@ -140,7 +145,7 @@ impl Holder {
         end_like(status)
     }
 
-    fn wait(&mut self) -> WaitStatus {
+    fn wait(&mut self) -> ExitStatus {
         let mut heard: SigSet = ENDING.into_iter().collect();
         heard.add(Signal::SIGCHLD);
         let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&heard), None);
@@ -186,16 +191,17 @@ impl Holder {
 
     /// The user endpoint's status, if it ended. Its group is ended before it is reaped: until then no other group can
     /// have its number.
-    fn ended(&self, holding: Holding) -> Option<WaitStatus> {
-        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        match waitid(Id::Pid(self.child), look) {
-            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => {}
-            _ => return None,
+    fn ended(&self, holding: Holding) -> Option<ExitStatus> {
+        match waiting::look(self.child) {
+            Ok(None) => return None,
+            Ok(Some(_)) => {}
+            // Nobody else reaps it, so this can't be. A holder that waits on would never end.
+            Err(_) => return Some(unknown()),
         }
         if holding.ends_the_group() {
             self.perform(Some(Action::Kill));
         }
-        waitpid(self.child, None).ok()
+        Some(waiting::wait(self.child).unwrap_or_else(|_| unknown()))
     }
 
     fn perform(&self, action: Option<Action>) {
@@ -205,6 +211,11 @@ impl Holder {
             Some(Action::Kill) => kill_group(self.child),
         }
     }
+}
+
+/// In the place of a status that can't be had.
+fn unknown() -> ExitStatus {
+    ExitStatus::from_raw(FAILED << 8)
 }
 
 /// Does something with the user's rights instead of root's, and takes root's back.
@@ -256,18 +267,12 @@ fn end_orphan(leader: Pid) {
 }
 
 /// Ends with the same status, or by the same signal.
-fn end_like(status: WaitStatus) -> ! {
-    match status {
-        WaitStatus::Exited(_, code) => exit(code),
-        WaitStatus::Signaled(_, signal, _) => {
-            // Only the user endpoint may leave a core file.
-            let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
-            signals::set_default(signal);
-            let _ = raise(signal);
-            exit(128 + signal as i32)
-        }
-        _ => exit(1),
-    }
+fn end_like(status: ExitStatus) -> ! {
+    let Some(signal) = status.signal() else { exit(status.code().unwrap_or(FAILED)) };
+    // Only the user endpoint may leave a core file.
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    signals::raise_default(signal);
+    exit(128 + signal)
 }
 
 /// Ends at once, without what other code registered for the end of the process.

@@ -58,18 +58,31 @@ pub(super) fn set_default(signal: Signal) {
 /// Gives all signals their default action and unblocks them. Whoever started the manager may have changed others than the
 /// launcher did, and PAM's modules, too.
 pub(super) fn reset() {
+    for signal in 1..=libc::SIGRTMAX() {
+        set_default_number(signal);
+    }
+    unblock_all();
+}
+
+/// Sends itself a signal, with its default action.
+pub(super) fn raise_default(signal: libc::c_int) {
+    set_default_number(signal);
+    unblock_all();
+    // SAFETY: the call takes numbers.
+    unsafe { libc::kill(libc::getpid(), signal) };
+}
+
+/// The C library's own function leaves out the two signals that it keeps for itself, hence the system call. Two others
+/// can't be set, and have no other action than the default.
+fn set_default_number(signal: libc::c_int) {
     /// The kernel's `struct sigaction` with the default action: no handler, no flags, no mask.
     const DEFAULT: [u64; 4] = [0; 4];
     /// The size of the kernel's set of signals, in bytes.
     const SET: usize = 8;
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: the default action is no handler. The C library's own function leaves out the two signals that it keeps
-        // for itself, hence the system call. Two others can't be set, and have no other action than the default.
-        unsafe {
-            libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), std::ptr::null_mut::<u64>(), SET);
-        }
+    // SAFETY: the default action is no handler, and the constants live through the call.
+    unsafe {
+        libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), std::ptr::null_mut::<u64>(), SET);
     }
-    unblock_all();
 }
 
 fn handle(signal: Signal, handler: SigHandler) {

@@ -7,7 +7,7 @@
 
 use std::io::{self, Write as _};
 use std::os::fd::AsFd;
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,11 +15,11 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, killpg};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, setsid};
 
 use super::answer::ANSWER_LIMIT;
 use super::printable::printable;
+use crate::waiting;
 
 /// How much of standard error is kept for the log, in bytes. The rest is read and dropped.
 const COMPLAINT_LIMIT: usize = 1024;
@@ -143,12 +143,7 @@ impl Running {
     /// Its exit status, if it has ended. It stays a zombie: its process group must be killed before its id is free again.
     fn ended(&self) -> io::Result<Option<ExitStatus>> {
         let Some(pid) = self.pid() else { return Err(io::ErrorKind::NotFound.into()) };
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        Ok(match waitid(Id::Pid(pid), flags)? {
-            WaitStatus::Exited(_, code) => Some(ExitStatus::from_raw((code & 0xff) << 8)),
-            WaitStatus::Signaled(_, signal, _) => Some(ExitStatus::from_raw(signal as i32)),
-            _ => None,
-        })
+        Ok(waiting::look(pid)?)
     }
 
     fn pid(&self) -> Option<Pid> {

@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::process::ExitStatusExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
@@ -16,11 +17,11 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, pipe2};
 
 use super::limits::{MEMORY, OUTPUT, SECONDS, TIME};
 use super::{Inputs, RenderError, render_here};
+use crate::waiting;
 
 /// Checks the options and renders the template.
 pub fn render(inputs: &Inputs<'_>) -> Result<String, RenderError> {
@@ -42,13 +43,13 @@ pub fn render(inputs: &Inputs<'_>) -> Result<String, RenderError> {
             if answer.is_none() {
                 let _ = kill(child, Signal::SIGKILL);
             }
-            let status = wait(child);
-            match (answer, status) {
-                (None, _) => Err(too_slow()),
-                (Some(answer), Ok(WaitStatus::Exited(_, 0))) => serde_json::from_slice(&answer)
-                    .unwrap_or_else(|error| Err(RenderError::new("OSError", error.to_string()))),
-                (Some(_), Ok(WaitStatus::Signaled(_, Signal::SIGXCPU | Signal::SIGKILL, _))) => {
-                    Err(too_slow())
+            let status = waiting::wait(child).ok();
+            let signal = status.and_then(|status| status.signal());
+            match (answer, signal) {
+                (None, _) | (Some(_), Some(libc::SIGXCPU | libc::SIGKILL)) => Err(too_slow()),
+                (Some(answer), None) if status.is_some_and(|status| status.success()) => {
+                    serde_json::from_slice(&answer)
+                        .unwrap_or_else(|error| Err(RenderError::new("OSError", error.to_string())))
                 }
                 (Some(_), _) => Err(RenderError::new(
                     "MemoryError",
@@ -117,15 +118,6 @@ fn receive(from_child: OwnedFd) -> Option<Vec<u8>> {
             Ok(read) if answer.len() + read <= limit => answer.extend_from_slice(&buffer[..read]),
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Ok(_) | Err(_) => return None,
-        }
-    }
-}
-
-fn wait(child: Pid) -> Result<WaitStatus, Errno> {
-    loop {
-        match waitpid(child, None) {
-            Err(Errno::EINTR) => {}
-            status => return status,
         }
     }
 }

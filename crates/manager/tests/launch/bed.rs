@@ -4,11 +4,11 @@ use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use manager::launch::{LaunchEnd, LaunchReport, LaunchRequest, ManagerFiles, MappedIdentity, Reports, start};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use manager::waiting;
 use nix::unistd::Pid;
 use serde_json::json;
 
@@ -223,20 +223,19 @@ impl Launched {
     /// The failure's status and text, after the launcher ended with that status.
     pub(crate) fn failure(self) -> (u8, String, String) {
         let LaunchEnd::Failed(failure) = &self.end else { panic!("no failure: {self:?}") };
-        assert_eq!(self.wait(), WaitStatus::Exited(self.pid, failure.status.into()));
+        assert_eq!(self.wait().code(), Some(failure.status.into()));
         let LaunchEnd::Failed(failure) = self.end else { unreachable!() };
         (failure.status, failure.notice, failure.private)
     }
 
-    pub(crate) fn wait(&self) -> WaitStatus {
+    pub(crate) fn wait(&self) -> ExitStatus {
         let begin = Instant::now();
         loop {
-            match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)).unwrap() {
-                WaitStatus::StillAlive if begin.elapsed() < PATIENCE => {
-                    std::thread::sleep(Duration::from_millis(10))
-                }
-                status => return status,
+            if let Some(status) = waiting::reap(self.pid).unwrap() {
+                return status;
             }
+            assert!(begin.elapsed() < PATIENCE, "{self:?} does not end");
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 

@@ -3,13 +3,13 @@
 use std::fs;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use manager::launch::{LaunchReport, LaunchRequest};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use super::bed::{
@@ -366,18 +366,17 @@ fn statuses() {
     for (end, expected) in [
         ("exit 0", (Some(0), None)),
         ("exit 73", (Some(73), None)),
-        ("kill -SEGV $$", (None, Some(Signal::SIGSEGV))),
-        ("kill -TERM $$", (None, Some(Signal::SIGTERM))),
+        ("kill -SEGV $$", (None, Some(libc::SIGSEGV))),
+        ("kill -TERM $$", (None, Some(libc::SIGTERM))),
+        // Those without a name.
+        ("kill -34 $$", (None, Some(34))),
+        ("kill -64 $$", (None, Some(64))),
     ] {
         let watched = Watched::new("");
         fs::write(watched.account.home().join("end"), end).unwrap();
         let launched = launch(&watched.request());
-        let got = match launched.wait() {
-            WaitStatus::Exited(_, code) => (Some(code), None),
-            WaitStatus::Signaled(_, signal, _) => (None, Some(signal)),
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(got, expected, "{end}");
+        let status = launched.wait();
+        assert_eq!((status.code(), status.signal()), expected, "{end}");
         watched.closed_once();
     }
 }
@@ -416,7 +415,7 @@ fn asked_to_end() {
     for signal in [Signal::SIGTERM, Signal::SIGTERM, Signal::SIGHUP] {
         let _ = kill(launched.pid, signal);
     }
-    assert_eq!(launched.wait(), WaitStatus::Signaled(launched.pid, Signal::SIGTERM, false));
+    assert_eq!(launched.wait().signal(), Some(libc::SIGTERM));
     assert!(!runs(user_endpoint));
     watched.closed_once();
     // A request to end is passed to the user endpoint alone; its children are its own affair.
@@ -427,7 +426,7 @@ fn user_endpoint_killed() {
     let watched = Watched::new("");
     let (launched, user_endpoint) = watched.start();
     kill(user_endpoint, Signal::SIGKILL).unwrap();
-    assert_eq!(launched.wait(), WaitStatus::Signaled(launched.pid, Signal::SIGKILL, false));
+    assert_eq!(launched.wait().signal(), Some(libc::SIGKILL));
     watched.closed_once();
 }
 
@@ -463,7 +462,7 @@ fn stand_in_killed() {
     std::thread::sleep(Duration::from_millis(100));
     assert!(runs(user_endpoint) && runs(launched.pid));
     launched.kill(Signal::SIGTERM);
-    assert_eq!(launched.wait(), WaitStatus::Signaled(launched.pid, Signal::SIGTERM, false));
+    assert_eq!(launched.wait().signal(), Some(libc::SIGTERM));
     watched.closed_once();
 }
 
