@@ -1,7 +1,7 @@
 //! Tells the manager how the launch goes, and ends a step that takes too long.
 //!
-//! A module of the name service may hang for ever, and a hung call can't be cancelled: the alarm's handler writes the
-//! report that was prepared for this case and ends the process.
+//! A module of the name service or of PAM may hang for ever, and a hung call can't be cancelled: the alarm's handler writes
+//! the report that was prepared for this case, ends the programs that the module started, and ends the process.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -68,11 +68,77 @@ fn line(report: &LaunchReport) -> Vec<u8> {
 
 extern "C" fn out_of_time(_signal: libc::c_int) {
     let prepared = PREPARED.load(Ordering::SeqCst);
-    // SAFETY: the pointer is null or that of a value that is never freed nor changed; `write` and `_exit` may be called in
-    // a signal handler.
+    // SAFETY: the pointer is null or that of a value that is never freed nor changed; `write`, `_exit` and what
+    // `end_children` calls may be called in a signal handler.
     unsafe {
         let Some(prepared) = prepared.as_ref() else { return };
         libc::write(prepared.descriptor, prepared.line.as_ptr().cast(), prepared.line.len());
+        end_children();
         libc::_exit(prepared.status);
+    }
+}
+
+/// Ends the children of this process, and the groups that they lead. No other thread can reap one of them meanwhile.
+///
+/// # Safety
+/// Calls only what a signal handler may call. Kernels that don't list children leave them running.
+unsafe fn end_children() {
+    let mut list = [0_u8; 4096];
+    // SAFETY: the path ends with zero; no more is read than the array holds.
+    let read = unsafe {
+        let file = libc::open(c"/proc/thread-self/children".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+        libc::read(file, list.as_mut_ptr().cast(), list.len())
+    };
+    let list = usize::try_from(read).ok().and_then(|read| list.get(..read)).unwrap_or_default();
+    for_each_number(list, |child| {
+        // SAFETY: the calls take numbers.
+        unsafe {
+            libc::kill(-child, libc::SIGKILL);
+            libc::kill(child, libc::SIGKILL);
+        }
+    });
+}
+
+/// The numbers above 1 that a space follows: the last one of a list that was cut may not be whole.
+fn for_each_number(list: &[u8], mut act: impl FnMut(libc::pid_t)) {
+    let mut number: libc::pid_t = 0;
+    for byte in list {
+        match byte {
+            b'0'..=b'9' => number = number.saturating_mul(10).saturating_add((byte - b'0').into()),
+            _ => {
+                if number > 1 {
+                    act(number);
+                }
+                number = 0;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn numbers(list: &[u8]) -> Vec<libc::pid_t> {
+        let mut all = Vec::new();
+        for_each_number(list, |number| all.push(number));
+        all
+    }
+
+    #[test]
+    fn children_of_a_list() {
+        assert_eq!(numbers(b"23 456 "), [23, 456]);
+        assert_eq!(numbers(b"23 45"), [23]);
+        assert_eq!(numbers(b"0 1 -7 "), [7]);
+        assert_eq!(numbers(b""), [] as [libc::pid_t; 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn never_everybody(list in proptest::collection::vec(any::<u8>(), 0..100)) {
+            prop_assert!(numbers(&list).iter().all(|number| *number > 1));
+        }
     }
 }

@@ -36,6 +36,9 @@ use crate::template::{self, Account, RenderError};
 /// How long the name service may take.
 const LOOK_UP_SECONDS: u32 = 10;
 
+/// How long PAM's modules may take to open a session.
+const PAM_SECONDS: u32 = 60;
+
 /// Ends a rendering whose own limits failed.
 const RENDER_SECONDS: u32 = 30;
 
@@ -135,7 +138,8 @@ impl Launch {
                     let _ = setsid();
                     signals::note_requests_to_end();
                     privileges::prepare_for_pam()?;
-                    let session = pam::open(&service, user)?;
+                    let session = self
+                        .within(PAM_SECONDS, self.pam_silent(&service, user), || pam::open(&service, user))?;
                     for word in session.words() {
                         self.report(&LaunchReport::Warning {
                             text: format!("PAM ({service}, {}): {word}", user.name),
@@ -176,6 +180,17 @@ impl Launch {
         let rendered = self.render(&account, &variables, &inputs.template, inputs.schema.as_ref())?;
         let configuration = document::configuration(rendered, &self.request)?;
         self.become_program(&arguments, &variables, &place, &configuration, parent)
+    }
+
+    /// What is reported when a module of PAM hangs.
+    fn pam_silent(&self, service: &str, user: &LocalUser) -> LaunchFailure {
+        let text = format!(
+            "PAM ({service}, {}): a module did not answer within {PAM_SECONDS} s; the launcher and the programs that its \
+             modules run were ended, and what they had opened is not closed",
+            user.name
+        );
+        let problem = Problem::new("TimeoutError", "see your system administrator").privately(text);
+        problem.at(Stage::HostAuthentication).report(&user.name, true)
     }
 
     /// Reads the administrator's files, as root: users need not be able to.

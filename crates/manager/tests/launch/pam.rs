@@ -28,6 +28,7 @@ pub(crate) const TESTS: &[super::Test] = &[
     ("pam::a_failed_start_closes_the_session", true, failed_start),
     ("pam::asked_to_end", true, asked_to_end),
     ("pam::asked_to_end_while_a_module_works", true, asked_during_pam),
+    ("pam::a_module_that_hangs", true, module_hangs),
     ("pam::the_user_endpoint_is_killed", true, user_endpoint_killed),
     ("pam::the_holder_is_killed", true, holder_killed),
     ("pam::the_holders_group_is_killed", true, group_killed),
@@ -406,6 +407,28 @@ fn asked_during_pam() {
     kill(launcher, Signal::SIGTERM).unwrap();
     manager.launched();
     watched.closed_once();
+}
+
+/// The alarm is sent by the test, which would wait for a minute else.
+fn module_hangs() {
+    let watched = Watched::new("");
+    let (hangs, begun) = (watched.bed.path("hangs"), watched.bed.path("begun"));
+    let script =
+        format!("#!/bin/sh\necho $$ > {0}.part; mv {0}.part {0}\nexec sleep 1000\n", begun.display());
+    fs::write(&hangs, script).unwrap();
+    fs::set_permissions(&hangs, fs::Permissions::from_mode(0o755)).unwrap();
+    let lines = format!("account required pam_permit.so\nsession required pam_exec.so {}\n", hangs.display());
+    fs::write(watched.service.path(), lines).unwrap();
+    let launched = launch_and(&watched.request(), |launcher| {
+        wait_until(|| begun.exists());
+        kill(launcher, Signal::SIGALRM).unwrap();
+    });
+    let (status, notice, private) = launched.failure();
+    assert_eq!(status, 71);
+    assert!(notice.ends_with("(TimeoutError) see your system administrator]"), "{notice}");
+    assert!(private.contains("a module did not answer within 60 s"), "{private}");
+    let module = Pid::from_raw(fs::read_to_string(begun).unwrap().trim().parse().unwrap());
+    wait_until(|| !runs(module));
 }
 
 fn asked_to_end() {
