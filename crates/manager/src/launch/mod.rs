@@ -7,7 +7,7 @@
 //! | privilege | where it is used | where it ends |
 //! |---|---|---|
 //! | root | look up the user ([`user`]), read the administrator's files, PAM ([`pam`]) | [`privileges`] |
-//! | root, with PAM | two processes wait for the user endpoint, end it, close its session ([`session`]) | with the user endpoint |
+//! | root, with PAM | two processes wait for the user endpoint, end it, close its session ([`session`], [`stand_in`]) | with the user endpoint |
 //! | the user | its directory and log ([`directory`]), the template, the start document ([`document`]), the program ([`execute`]) | — |
 //!
 //! What it never does: talk to the network (but for what the name service and PAM's modules do), touch a file below a
@@ -26,11 +26,13 @@ mod receive;
 mod reporter;
 mod reports;
 mod request;
+mod rights;
 mod session;
 mod signals;
 mod spawn;
 mod stage;
 mod stages;
+mod stand_in;
 mod title;
 mod user;
 

@@ -14,6 +14,7 @@ pub struct Reports {
     /// Bytes without their end of line yet.
     rest: Vec<u8>,
     read: usize,
+    running: bool,
     executing: bool,
     failure: Option<LaunchFailure>,
     malformed: bool,
@@ -42,6 +43,11 @@ impl Reports {
         while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.rest.drain(..=end).collect();
             match serde_json::from_slice(&line) {
+                // The manager signals the process and the group of this number: 1, 0, and negative ones mean others.
+                Ok(LaunchReport::Running { pid }) if pid <= 1 || self.running || self.executing => {
+                    self.malformed = true;
+                    break;
+                }
                 Ok(report) => reports.push(self.note(report)),
                 Err(_) => {
                     self.malformed = true;
@@ -56,7 +62,8 @@ impl Reports {
         match &report {
             LaunchReport::Executing => self.executing = true,
             LaunchReport::Failed(failure) => self.failure = Some(failure.clone()),
-            LaunchReport::UserFound { .. } | LaunchReport::Running { .. } | LaunchReport::Warning { .. } => {}
+            LaunchReport::Running { .. } => self.running = true,
+            LaunchReport::UserFound { .. } | LaunchReport::Warning { .. } => {}
         }
         report
     }
@@ -123,6 +130,26 @@ mod tests {
         let text = [line(&LaunchReport::Executing), b"{\"event\":\"party\"}\n".to_vec()].concat();
         nonsense.push(&text);
         assert_eq!(nonsense.end(), LaunchEnd::Lost);
+    }
+
+    #[test]
+    fn numbers_that_may_not_be_signalled() {
+        let running = |pid| line(&LaunchReport::Running { pid });
+        let good = LaunchReport::Running { pid: 2 };
+        for (sent, taken) in [
+            (running(1), vec![]),
+            (running(0), vec![]),
+            (running(-1), vec![]),
+            (running(-4321), vec![]),
+            // Once, and before the user endpoint's program runs.
+            ([running(2), running(3)].concat(), vec![good.clone()]),
+            ([line(&LaunchReport::Executing), running(2)].concat(), vec![LaunchReport::Executing]),
+        ] {
+            let mut reports = Reports::default();
+            assert_eq!(reports.push(&sent), taken);
+            assert_eq!(reports.end(), LaunchEnd::Lost);
+        }
+        assert_eq!(Reports::default().push(&running(2)), [good]);
     }
 
     proptest! {

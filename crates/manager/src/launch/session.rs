@@ -12,10 +12,10 @@
 //!
 //! Neither takes any input but signals, the pipe, and the ends of processes. They never read a file of the user. The
 //! holder signals only its own child that it has not reaped, whose number nobody else can have; the stand-in can't know
-//! that, and signals with the user's own rights, so that it can hit nobody else's process.
+//! that, and has a process do it that became the user ([`rights`](super::rights)), so that it can hit nobody else's.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
@@ -27,23 +27,22 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::{ForkResult, Pid, Uid, fork, getppid, pipe2, seteuid, setsid};
+use nix::unistd::{ForkResult, Pid, Uid, fork, getppid, pipe2};
 
 use super::holding::{Action, Event, Holding};
 use super::pam::Session;
+use super::rights::{as_user, kill_group};
 use super::signals::{self, ENDING};
 use super::stage::{Failure, Problem, Stage};
+use super::stand_in::{self, CLOSING, NOBODY};
 use super::user::LocalUser;
 use crate::waiting;
 
 /// How often to look for the manager on kernels without process handles (before 5.3).
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long a user endpoint that lost its holder has.
-const STAND_IN_GRACE: Duration = Duration::from_millis(1500);
-
-/// The holder's second message to the stand-in, after the user endpoint's number: it closes the session.
-const CLOSING: u8 = b'c';
+/// How long a process that only sends a signal may take.
+const SIGNAL_LIMIT: Duration = Duration::from_millis(200);
 
 /// The status of a holder that can't know its user endpoint's.
 const FAILED: i32 = 1;
@@ -59,6 +58,7 @@ pub(super) enum Role {
 pub(super) struct Holder {
     session: Session,
     child: Pid,
+    uid: Uid,
     manager: Pid,
     stand_in: File,
 }
@@ -76,7 +76,7 @@ pub(super) fn divide(
     match start_processes() {
         Ok(Started::Holder { child, stand_in }) => {
             let_go();
-            Ok(Role::Holder(Box::new(Holder { session, child, manager, stand_in })))
+            Ok(Role::Holder(Box::new(Holder { session, child, uid: user.uid, manager, stand_in })))
         }
         // Its copy of the session is not closed: that is the holder's to do.
         Ok(Started::UserEndpoint { holder }) => {
@@ -85,7 +85,7 @@ pub(super) fn divide(
         }
         Ok(Started::StandIn { messages }) => {
             let_go();
-            stand_in(session, user.uid, messages)
+            stand_in::stand_in(session, user.uid, messages)
         }
         Err(errno) => {
             session.close();
@@ -129,9 +129,6 @@ fn start_processes() -> Result<Started, Errno> {
         }
     }
 }
-
-/// Instead of the user endpoint's number, when there is no user endpoint.
-const NOBODY: [u8; 4] = [0; 4];
 
 impl Holder {
     /// Waits for the user endpoint, closes the session, and ends as the user endpoint ended.
@@ -207,8 +204,17 @@ impl Holder {
     fn perform(&self, action: Option<Action>) {
         match action {
             None => {}
-            Some(Action::Terminate) => drop(kill(self.child, Signal::SIGTERM)),
-            Some(Action::Kill) => kill_group(self.child),
+            Some(Action::Terminate) => self.signal(|child| kill(child, Signal::SIGTERM)),
+            Some(Action::Kill) => self.signal(kill_group),
+        }
+    }
+
+    /// A manager that isn't root may be allowed to change users and not to signal others' processes.
+    fn signal(&self, send: impl Fn(Pid) -> Result<(), Errno>) {
+        if send(self.child) == Err(Errno::EPERM) {
+            as_user(self.uid, SIGNAL_LIMIT, || {
+                let _ = send(self.child);
+            });
         }
     }
 }
@@ -216,54 +222,6 @@ impl Holder {
 /// In the place of a status that can't be had.
 fn unknown() -> ExitStatus {
     ExitStatus::from_raw(FAILED << 8)
-}
-
-/// Does something with the user's rights instead of root's, and takes root's back.
-fn as_user(uid: Uid, act: impl FnOnce()) {
-    if seteuid(uid).is_ok() {
-        act();
-        // The saved user id is still root's, so this can't fail.
-        let _ = seteuid(Uid::from_raw(0));
-    }
-}
-
-/// The leader too: before its `setsid` it leads no group.
-fn kill_group(leader: Pid) {
-    let _ = kill(leader, Signal::SIGKILL);
-    let _ = kill(Pid::from_raw(-leader.as_raw()), Signal::SIGKILL);
-}
-
-/// The stand-in: waits for the holder's message that it closes the session, or for the end of the holder.
-fn stand_in(session: Session, uid: Uid, mut messages: File) -> ! {
-    // Out of the holder's process group: a signal to that group must not take both.
-    let _ = setsid();
-    let blocked: SigSet = ENDING.into_iter().collect();
-    let _ = sigprocmask(SigmaskHow::SIG_BLOCK, Some(&blocked), None);
-    let mut number = [0; 4];
-    let told = messages.read_exact(&mut number).is_ok();
-    if messages.read_exact(&mut [0]).is_ok() {
-        exit(0);
-    }
-    if told && number != NOBODY {
-        as_user(uid, || end_orphan(Pid::from_raw(i32::from_ne_bytes(number))));
-    }
-    signals::note_requests_to_end();
-    for failure in session.close() {
-        log(&failure);
-    }
-    exit(0)
-}
-
-/// Ends the user endpoint whose holder was killed.
-fn end_orphan(leader: Pid) {
-    let group = Pid::from_raw(-leader.as_raw());
-    let gone = || kill(leader, None).is_err() && kill(group, None).is_err();
-    let _ = kill(leader, Signal::SIGTERM);
-    let begin = Instant::now();
-    while begin.elapsed() < STAND_IN_GRACE && !gone() {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    kill_group(leader);
 }
 
 /// Ends with the same status, or by the same signal.
@@ -276,7 +234,7 @@ fn end_like(status: ExitStatus) -> ! {
 }
 
 /// Ends at once, without what other code registered for the end of the process.
-fn exit(code: i32) -> ! {
+pub(super) fn exit(code: i32) -> ! {
     // SAFETY: it ends the process.
     unsafe { libc::_exit(code) }
 }
@@ -291,6 +249,6 @@ fn process_handle(pid: Pid) -> Option<OwnedFd> {
 }
 
 /// One line to the manager's standard error: the report pipe is closed by now.
-fn log(text: &str) {
+pub(super) fn log(text: &str) {
     let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
 }
