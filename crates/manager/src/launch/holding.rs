@@ -3,8 +3,9 @@
 //! ```text
 //!            SIGTERM: pass it on               10 s
 //!  Running ──────────────────────► Ending ──────────────► SIGKILL to the process group
-//!     └─── the manager is gone: SIGTERM ──┘  1.5 s
+//!     └─── the manager is gone: SIGTERM ──┘  1.5 s, or asked to kill
 //! ```
+//! Asked to kill, it does so at once, whether it has passed on a SIGTERM or not.
 
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ const ORPHAN_GRACE: Duration = Duration::from_millis(1500);
 pub(super) enum Event {
     /// Somebody asked the holder to end: SIGTERM, SIGINT, SIGQUIT or SIGHUP.
     AskedToEnd,
+    /// The manager has waited long enough.
+    AskedToKill,
     ManagerGone,
     /// Time has passed.
     Tick,
@@ -65,6 +68,10 @@ impl Holding {
             (Event::ManagerGone, Self::Killed { .. }) => {
                 *self = Self::Killed { orphaned: true };
                 None
+            }
+            (Event::AskedToKill, Self::Running | Self::Ending { .. }) => {
+                *self = Self::Killed { orphaned: self.orphaned() };
+                Some(Action::Kill)
             }
             (_, Self::Ending { kill_at, orphaned }) if now >= kill_at => {
                 *self = Self::Killed { orphaned };
@@ -113,7 +120,7 @@ mod tests {
     #[test]
     fn table() {
         use Action::{Kill, Terminate};
-        use Event::{AskedToEnd, ManagerGone, Tick};
+        use Event::{AskedToEnd, AskedToKill, ManagerGone, Tick};
         for (events, actions, ends_the_group) in [
             (vec![(0, Tick), (99_999, Tick)], vec![], false),
             (vec![(5, AskedToEnd), (6, AskedToEnd), (9_000, Tick)], vec![(5, Terminate)], false),
@@ -122,6 +129,9 @@ mod tests {
                 vec![(5, Terminate), (10_005, Kill)],
                 true,
             ),
+            (vec![(5, AskedToKill), (6, AskedToEnd), (7, AskedToKill)], vec![(5, Kill)], true),
+            (vec![(5, AskedToEnd), (6, AskedToKill), (10_005, Tick)], vec![(5, Terminate), (6, Kill)], true),
+            (vec![(5, ManagerGone), (6, AskedToKill), (1_505, Tick)], vec![(5, Terminate), (6, Kill)], true),
             (vec![(5, ManagerGone), (1_504, Tick)], vec![(5, Terminate)], true),
             (
                 vec![(5, ManagerGone), (1_505, Tick), (1_506, AskedToEnd)],
@@ -161,7 +171,12 @@ mod tests {
     }
 
     fn event() -> impl Strategy<Value = Event> {
-        prop_oneof![Just(Event::AskedToEnd), Just(Event::ManagerGone), Just(Event::Tick)]
+        prop_oneof![
+            Just(Event::AskedToEnd),
+            Just(Event::AskedToKill),
+            Just(Event::ManagerGone),
+            Just(Event::Tick)
+        ]
     }
 
     proptest! {
@@ -170,18 +185,17 @@ mod tests {
             let mut events = events;
             events.sort_by_key(|(at, _)| *at);
             let (actions, _) = play(&events);
-            let expected: &[Action] = match actions.len() {
-                0 => &[],
-                1 => &[Action::Terminate],
-                _ => &[Action::Terminate, Action::Kill],
-            };
-            prop_assert_eq!(&actions.iter().map(|(_, action)| *action).collect::<Vec<_>>()[..], expected);
-            // Killed no earlier than the shorter time after the first request.
+            let done: Vec<Action> = actions.iter().map(|(_, action)| *action).collect();
+            let possible: [&[Action]; 4] =
+                [&[], &[Action::Terminate], &[Action::Kill], &[Action::Terminate, Action::Kill]];
+            prop_assert!(possible.contains(&&done[..]), "{:?}", done);
+            // Killed no earlier than the shorter time after the first request, unless asked to.
             if let [(asked, _), (killed, _)] = actions[..] {
-                prop_assert!(killed >= asked + 1_500);
+                let at_once = events.contains(&(killed, Event::AskedToKill));
+                prop_assert!(at_once || killed >= asked + 1_500);
             }
             // And no later than the longer one, if anything happened then.
-            if let [(asked, _)] = actions[..] {
+            if let [(asked, Action::Terminate)] = actions[..] {
                 prop_assert!(events.iter().all(|(at, event)| *at < asked + 10_000 || *event != Event::Tick));
             }
         }

@@ -54,6 +54,11 @@ use title::Title;
 /// The first argument that makes a process a launcher. `main` must look for it before it does anything else.
 pub const LAUNCH: &str = "__launch";
 
+/// With PAM, the number of the signal by which the manager has a holder kill its user endpoint with the process group, and
+/// close the session. The manager itself must not signal that group: only the holder knows whether the number is still the
+/// user endpoint's. A holder that is still there a while later may be killed itself; its stand-in closes the session.
+pub const KILL_USER_ENDPOINT: i32 = signals::KILL as i32;
+
 /// The launcher. `arguments`: those after [`LAUNCH`].
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ! {
     let status = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| launch(arguments))) {

@@ -160,9 +160,12 @@ impl Holder {
                 self.perform(holding.apply(Event::ManagerGone, now));
             }
             while let Some(Ok(Some(signal))) = signals.as_ref().map(SignalFd::read_signal) {
-                if signal.ssi_signo != Signal::SIGCHLD as u32 {
-                    self.perform(holding.apply(Event::AskedToEnd, now));
-                }
+                let event = match Signal::try_from(signal.ssi_signo.cast_signed()) {
+                    Ok(Signal::SIGCHLD) => continue,
+                    Ok(signals::KILL) => Event::AskedToKill,
+                    _ => Event::AskedToEnd,
+                };
+                self.perform(holding.apply(event, now));
             }
             self.perform(holding.apply(Event::Tick, now));
             if let Some(status) = self.ended(holding) {

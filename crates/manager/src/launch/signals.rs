@@ -8,8 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 
+/// Asks the holder of a session to kill the user endpoint at once, with its group.
+pub(super) const KILL: Signal = Signal::SIGUSR1;
+
 /// Ask a process to end.
-pub(super) const ENDING: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP];
+pub(super) const ENDING: [Signal; 5] =
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, KILL];
 
 static ASKED_TO_END: AtomicBool = AtomicBool::new(false);
 

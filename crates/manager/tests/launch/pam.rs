@@ -28,6 +28,7 @@ pub(crate) const TESTS: &[super::Test] = &[
     ("pam::a_failed_start_closes_the_session", true, failed_start),
     ("pam::asked_to_end", true, asked_to_end),
     ("pam::asked_to_end_while_a_module_works", true, asked_during_pam),
+    ("pam::asked_to_kill", true, asked_to_kill),
     ("pam::a_module_that_hangs", true, module_hangs),
     ("pam::the_user_endpoint_is_killed", true, user_endpoint_killed),
     ("pam::the_holder_is_killed", true, holder_killed),
@@ -406,6 +407,22 @@ fn asked_during_pam() {
     let launcher = children(manager.pid())[0];
     kill(launcher, Signal::SIGTERM).unwrap();
     manager.launched();
+    watched.closed_once();
+}
+
+/// The user endpoint can't be ended otherwise: its user has stopped it.
+fn asked_to_kill() {
+    let watched = Watched::new("");
+    let (launched, user_endpoint) = watched.start();
+    kill(user_endpoint, Signal::SIGSTOP).unwrap();
+    let status = format!("/proc/{user_endpoint}/status");
+    wait_until(|| fs::read_to_string(&status).unwrap().contains("State:\tT"));
+    launched.kill(Signal::SIGTERM);
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(runs(user_endpoint));
+    launched.kill(Signal::try_from(manager::launch::KILL_USER_ENDPOINT).unwrap());
+    assert_eq!(launched.wait().signal(), Some(libc::SIGKILL));
+    assert!(!runs(watched.sleeper()));
     watched.closed_once();
 }
 
