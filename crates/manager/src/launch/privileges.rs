@@ -90,8 +90,9 @@ impl Kept {
     }
 }
 
-/// Empties the sets that a PAM module might add to, so that what is in them afterwards comes from PAM.
-pub(super) fn prepare_for_pam() -> Result<(), Failure> {
+/// Empties the sets that the programs of a user endpoint would inherit, so that what is in them afterwards comes from PAM,
+/// and so that a personal manager's capabilities (to serve a port, for instance) are not its tasks'.
+pub(super) fn inherit_nothing() -> Result<(), Failure> {
     let clear = || {
         caps::clear(None, CapSet::Ambient)?;
         caps::clear(None, CapSet::Inheritable)

@@ -137,7 +137,7 @@ impl Launch {
                     // process that leads one already.
                     let _ = setsid();
                     signals::note_requests_to_end();
-                    privileges::prepare_for_pam()?;
+                    privileges::inherit_nothing()?;
                     let session = self
                         .within(PAM_SECONDS, self.pam_silent(&service, user), || pam::open(&service, user))?;
                     for word in session.words() {
@@ -152,6 +152,8 @@ impl Launch {
                     privileges::become_user_with_pam(user)?;
                 }
             }
+        } else {
+            privileges::inherit_nothing()?;
         }
 
         setsid().map_err(|errno| Problem::system(errno, None).at(Stage::Session))?;

@@ -9,6 +9,7 @@ use super::bed::{Account, Bed, ManagerProcess, NAME, Record, launch, wait_until}
 pub(crate) const TESTS: &[super::Test] = &[
     ("personal::starts_and_fails", false, starts_and_fails),
     ("personal::of_an_ordinary_user", true, ordinary_user),
+    ("personal::with_a_capability", true, capability),
 ];
 
 fn starts_and_fails() {
@@ -77,5 +78,25 @@ fn ordinary_user() {
             "{end}"
         );
         assert!(!roberto.home().join(".globus_compute").exists());
+    }
+}
+
+/// What the manager may do, its user endpoints may not.
+fn capability() {
+    let (bed, alicia) = (Bed::new(), Account::with_home());
+    std::os::unix::fs::chown(bed.path("."), Some(alicia.uid()), None).unwrap();
+    let uid = alicia.uid().to_string();
+    let (inheritable, ambient) =
+        (["--inh-caps", "-all,+net_bind_service"], ["--ambient-caps", "-all,+net_bind_service"]);
+    let as_alicia = ["setpriv", "--reuid", &uid, "--regid", &uid, "--clear-groups"];
+    let as_alicia = [&as_alicia[..], &inheritable[..], &ambient[..]].concat();
+    let manager = ManagerProcess::start_by(&as_alicia, &bed, &bed.request(None));
+    assert_eq!(manager.launched().1, "Started");
+    let status = fs::read_to_string(format!("/proc/{}/status", manager.pid())).unwrap();
+    assert!(status.contains("CapAmb:\t0000000000000400"), "{status}");
+    wait_until(|| alicia.home().join("record").exists());
+    let record = Record(fs::read_to_string(alicia.home().join("record")).unwrap());
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(record.one(&format!("status {set}:")), "0000000000000000", "{set}");
     }
 }
