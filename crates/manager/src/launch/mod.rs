@@ -45,7 +45,7 @@ use nix::unistd::{Pid, getppid};
 pub use pam_library::{PamMissing, check_pam};
 pub use reports::{LaunchEnd, Reports};
 pub use request::{LaunchFailure, LaunchReport, LaunchRequest, ManagerFiles, MappedIdentity};
-pub use spawn::{Launch, start};
+pub use spawn::{Launch, OpenFiles, start, start_with};
 
 use reporter::Reporter;
 use stage::{Problem, Stage};
@@ -104,6 +104,10 @@ fn receive_request(
     let manager = manager.ok_or_else(|| io::Error::other("only a manager starts it"))?;
     if getppid() != manager {
         return Err(io::Error::other("the manager is gone"));
+    }
+    if let Some(limit) = arguments.next() {
+        let limit = limit.to_str().and_then(OpenFiles::of_argument);
+        limit.ok_or_else(|| io::Error::other("the limit of open files is not two numbers"))?.set()?;
     }
     if !privileges::single_threaded()? {
         return Err(io::Error::other("the process has more than one thread"));

@@ -1,7 +1,7 @@
 //! Starts a launcher: the manager's side.
 //!
 //! ```text
-//! manager ── /proc/self/exe __launch PID ──► launcher
+//! manager ── /proc/self/exe __launch PID [LIMIT] ──► launcher
 //!    standard input:  a socket with one message: the request (a sealed memory file), the audit pipe, the credentials
 //!    standard output: the report pipe
 //!    standard error:  the manager's
@@ -17,6 +17,7 @@ use std::process::{Command, Stdio};
 
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socketpair,
 };
@@ -36,8 +37,38 @@ pub struct Launch {
     pub reports: OwnedFd,
 }
 
+/// The limit of open files that a manager started with, if it raised its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenFiles {
+    pub soft: u64,
+    pub hard: u64,
+}
+
+impl OpenFiles {
+    /// The launcher's second argument.
+    fn argument(self) -> String {
+        format!("{}:{}", self.soft, self.hard)
+    }
+
+    pub(super) fn of_argument(text: &str) -> Option<Self> {
+        let (soft, hard) = text.split_once(':')?;
+        Some(Self { soft: soft.parse().ok()?, hard: hard.parse().ok()? })
+    }
+
+    /// Sets the limit for this process.
+    pub(super) fn set(self) -> io::Result<()> {
+        Ok(setrlimit(Resource::RLIMIT_NOFILE, self.soft, self.hard)?)
+    }
+}
+
 /// Starts a launcher from the manager's own file. The caller reaps the process.
 pub fn start(request: &LaunchRequest) -> io::Result<Launch> {
+    start_with(request, None)
+}
+
+/// The same, with another limit of open files. The launcher sets it before it does anything else: set from outside, it
+/// could come after PAM, and undo the limit of the site.
+pub fn start_with(request: &LaunchRequest, open_files: Option<OpenFiles>) -> io::Result<Launch> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     let document = memory_file(c"launch", &serde_json::to_vec(request)?)?;
     let mut descriptors: Vec<RawFd> = vec![document.as_raw_fd()];
@@ -52,6 +83,7 @@ pub fn start(request: &LaunchRequest) -> io::Result<Launch> {
         .arg0(title::starting(request))
         .arg(LAUNCH)
         .arg(std::process::id().to_string())
+        .args(open_files.map(OpenFiles::argument))
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(theirs))
@@ -73,4 +105,18 @@ pub(super) fn memory_file(name: &std::ffi::CStr, content: &[u8]) -> io::Result<O
     fcntl(file.as_fd(), FcntlArg::F_ADD_SEALS(seals))?;
     io::Seek::rewind(&mut file)?;
     Ok(file.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_as_an_argument() {
+        let unlimited = OpenFiles { soft: 1024, hard: u64::MAX };
+        assert_eq!(OpenFiles::of_argument(&unlimited.argument()), Some(unlimited));
+        for text in ["", "1", ":", "1:", ":1", "-1:1", "1:2:3", "x:y", "1:18446744073709551616"] {
+            assert_eq!(OpenFiles::of_argument(text), None, "{text}");
+        }
+    }
 }

@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use manager::launch::{LaunchEnd, LaunchReport, LaunchRequest, ManagerFiles, MappedIdentity, Reports, start};
+use manager::launch::{
+    LaunchEnd, LaunchReport, LaunchRequest, ManagerFiles, MappedIdentity, OpenFiles, Reports, start,
+    start_with,
+};
 use manager::waiting;
 use nix::unistd::Pid;
 use serde_json::json;
@@ -205,7 +208,15 @@ pub(crate) fn launch(request: &LaunchRequest) -> Launched {
 
 /// The same, but does something with the launcher's process first.
 pub(crate) fn launch_and(request: &LaunchRequest, act: impl FnOnce(Pid)) -> Launched {
-    let launch = start(request).unwrap();
+    finish(start(request).unwrap(), act)
+}
+
+/// The same, with a limit of open files.
+pub(crate) fn launch_with(request: &LaunchRequest, open_files: OpenFiles) -> Launched {
+    finish(start_with(request, Some(open_files)).unwrap(), |_| {})
+}
+
+fn finish(launch: manager::launch::Launch, act: impl FnOnce(Pid)) -> Launched {
     act(Pid::from_raw(launch.pid));
     let (mut reports, mut all) = (Reports::default(), Vec::new());
     let mut pipe = fs::File::from(launch.reports);

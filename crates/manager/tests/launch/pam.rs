@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use manager::launch::{LaunchReport, LaunchRequest};
+use manager::launch::{LaunchReport, LaunchRequest, OpenFiles};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::bed::{
-    Account, Bed, Launched, ManagerProcess, PATIENCE, Record, launch, launch_and, runs, sleeper, wait_until,
+    Account, Bed, Launched, ManagerProcess, PATIENCE, Record, launch, launch_and, launch_with, runs, sleeper,
+    wait_until,
 };
 
 pub(crate) const TESTS: &[super::Test] = &[
@@ -203,7 +204,8 @@ fn gifts() {
     let (audit, audit_writer) = nix::unistd::pipe().unwrap();
     let mut request = watched.request();
     request.audit_descriptor = Some(audit_writer.as_raw_fd());
-    let launched = launch(&request);
+    // The site's limit holds, not the one that the manager started with.
+    let launched = launch_with(&request, OpenFiles { soft: 700, hard: 900 });
     let record = Record::of(&alicia.home(), &launched);
     let holder = launched.pid.to_string();
     assert_eq!(record.one("status PPid:"), holder);

@@ -6,11 +6,11 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::Command;
 
-use manager::launch::{LaunchEnd, LaunchReport};
+use manager::launch::{LaunchEnd, LaunchReport, OpenFiles};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::bed::{Account, Bed, ManagerProcess, NAME, Record, launch, sleeper, wait_until};
+use super::bed::{Account, Bed, ManagerProcess, NAME, Record, launch, launch_with, sleeper, wait_until};
 
 pub(crate) const TESTS: &[super::Test] = &[
     ("plain::becomes_the_user_and_nothing_else", true, becomes_the_user),
@@ -22,6 +22,7 @@ pub(crate) const TESTS: &[super::Test] = &[
     ("plain::who_is_refused", true, refusals),
     ("plain::odd_accounts", true, odd_accounts),
     ("plain::a_debugged_template_is_in_the_log", true, debug),
+    ("plain::the_limit_of_open_files", true, open_files),
     ("plain::only_a_manager_starts_it", false, by_hand),
 ];
 
@@ -314,6 +315,16 @@ fn debug() {
     let expected = "Begin Compute endpoint configuration (3 lines):\n  | engine:\n  |   type: X\n  | debug: true\nEnd Compute endpoint configuration\n";
     assert!(log.contains(expected), "{log}");
     assert!(log.contains(" DEBUG ") && !log.contains("endpoint_id"), "{log}");
+    launched.kill(Signal::SIGKILL);
+    launched.wait();
+}
+
+fn open_files() {
+    let (bed, alicia) = (Bed::new(), Account::with_home());
+    let launched = launch_with(&bed.request(Some(&alicia.name)), OpenFiles { soft: 700, hard: 900 });
+    let record = Record::of(&alicia.home(), &launched);
+    let limit = record.one("limit Max open files").split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(limit, "700 900 files");
     launched.kill(Signal::SIGKILL);
     launched.wait();
 }
