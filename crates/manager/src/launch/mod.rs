@@ -16,6 +16,7 @@
 mod clock;
 mod directory;
 mod document;
+mod ending;
 mod execute;
 mod holding;
 mod keyring;

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{ForkResult, Pid, Uid, fork, setresuid};
 
-use super::session::exit;
+use super::ending::exit;
 use crate::waiting;
 
 /// How often to look whether the process has ended.

@@ -29,6 +29,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{ForkResult, Pid, Uid, fork, getppid, pipe2};
 
+use super::ending::{exit, log};
 use super::holding::{Action, Event, Holding};
 use super::pam::Session;
 use super::rights::{as_user, kill_group};
@@ -236,12 +237,6 @@ fn end_like(status: ExitStatus) -> ! {
     exit(128 + signal)
 }
 
-/// Ends at once, without what other code registered for the end of the process.
-pub(super) fn exit(code: i32) -> ! {
-    // SAFETY: it ends the process.
-    unsafe { libc::_exit(code) }
-}
-
 /// A handle that becomes readable when the process ends.
 fn process_handle(pid: Pid) -> Option<OwnedFd> {
     // SAFETY: the call takes two numbers, and returns a new descriptor that nothing else owns.
@@ -249,9 +244,4 @@ fn process_handle(pid: Pid) -> Option<OwnedFd> {
     let number = i32::try_from(number).ok().filter(|number| *number >= 0)?;
     // SAFETY: as above.
     Some(unsafe { OwnedFd::from_raw_fd(number) })
-}
-
-/// One line to the manager's standard error: the report pipe is closed by now.
-pub(super) fn log(text: &str) {
-    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
 }

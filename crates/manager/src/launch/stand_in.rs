@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::unistd::{Pid, Uid, setsid};
 
+use super::ending::{exit, log};
 use super::pam::Session;
 use super::rights::{as_user, kill_group};
-use super::session::{exit, log};
 use super::signals::{self, ENDING};
 
 /// How long a user endpoint that lost its holder has.
