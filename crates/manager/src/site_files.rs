@@ -4,9 +4,11 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use nix::unistd::Uid;
 use serde::{Deserialize, Serialize};
 
 /// Bytes of one file.
@@ -77,5 +79,118 @@ pub(crate) fn read_text(path: &Path, what: &str) -> Result<String, RenderError> 
 fn open(path: &Path) -> std::io::Result<File> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
     let file = File::options().read(true).custom_flags(flags).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::Error::other("it is not a regular file")) }
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    if Uid::effective().is_root() {
+        refuse_links_of_others(path, &file)?;
+    }
+    Ok(file)
+}
+
+/// Links in a row that are followed.
+const LINKS: usize = 16;
+
+/// A submitter is shown the lines of a template at fault. Whoever may write to its directory without being root could put
+/// a link there, to a file that only root can read: so a link is followed if it is root's, or leads to a file of its owner.
+/// What is there now may differ from what was opened, so it must lead to the same place.
+fn refuse_links_of_others(path: &Path, file: &File) -> std::io::Result<()> {
+    let other = |text: String| Err(std::io::Error::other(text));
+    let owner = file.metadata()?.uid();
+    let mut place = path.to_owned();
+    for _ in 0..LINKS {
+        let data = std::fs::symlink_metadata(&place)?;
+        if !data.is_symlink() {
+            break;
+        }
+        if data.uid() != 0 && data.uid() != owner {
+            let link = place.display();
+            return other(format!(
+                "'{link}' is a link of user {} to a file of user {owner}, which is not followed as root",
+                data.uid()
+            ));
+        }
+        let target = std::fs::read_link(&place)?;
+        place = place.parent().unwrap_or(Path::new("/")).join(target);
+    }
+    let opened = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let (Some(directory), Some(name)) = (place.parent(), place.file_name()) else {
+        return other("it is not the name of a file".to_owned());
+    };
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    let place = directory.canonicalize()?.join(name);
+    // A file that was replaced since is no link's doing.
+    let mut replaced = place.clone().into_os_string();
+    replaced.push(" (deleted)");
+    if opened == place || opened.as_os_str() == replaced {
+        return Ok(());
+    }
+    other("it was changed while it was read; try again".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{lchown, symlink};
+
+    use super::*;
+
+    #[test]
+    fn links_of_others_are_not_followed_as_root() {
+        if !Uid::effective().is_root() {
+            return;
+        }
+        let (alicia, roberto) = (54_321, 54_322);
+        let place = tempfile::tempdir().unwrap();
+        let path = |name: &str| place.path().join(name);
+        for (name, owner) in [("of-root", 0), ("of-alicia", alicia)] {
+            std::fs::write(path(name), "text").unwrap();
+            lchown(path(name), Some(owner), None).unwrap();
+        }
+        for (link, target, owner) in [
+            ("root-to-root", "of-root", 0),
+            ("root-to-alicia", "of-alicia", 0),
+            ("alicia-to-alicia", "of-alicia", alicia),
+            ("alicia-to-root", "of-root", alicia),
+            ("roberto-to-alicia", "of-alicia", roberto),
+            ("root-to-alicia-to-root", "alicia-to-root", 0),
+            ("alicia-to-root-to-root", "root-to-root", alicia),
+            ("root-to-root-to-root", "root-to-root", 0),
+        ] {
+            symlink(target, path(link)).unwrap();
+            lchown(path(link), Some(owner), None).unwrap();
+        }
+        symlink(place.path(), path("directory")).unwrap();
+        for name in [
+            "of-root",
+            "of-alicia",
+            "root-to-root",
+            "root-to-alicia",
+            "alicia-to-alicia",
+            "root-to-root-to-root",
+            "directory/root-to-root",
+        ] {
+            assert_eq!(read_text(&path(name), "the template").as_deref(), Ok("text"), "{name}");
+        }
+        for name in
+            ["alicia-to-root", "roberto-to-alicia", "root-to-alicia-to-root", "alicia-to-root-to-root"]
+        {
+            let error = read_text(&path(name), "the template").unwrap_err();
+            assert!(error.text.contains("is not followed as root"), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_was_opened_must_be_what_is_there() {
+        let place = tempfile::tempdir().unwrap();
+        let (secret, template) = (place.path().join("secret"), place.path().join("template"));
+        for path in [&secret, &template] {
+            std::fs::write(path, "text").unwrap();
+        }
+        let through_a_link = File::open(&secret).unwrap();
+        let error = refuse_links_of_others(&template, &through_a_link).unwrap_err();
+        assert!(error.to_string().contains("changed while it was read"), "{error}");
+        let replaced = File::open(&template).unwrap();
+        std::fs::rename(&secret, &template).unwrap();
+        refuse_links_of_others(&template, &replaced).unwrap();
+    }
 }
