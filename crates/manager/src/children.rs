@@ -52,6 +52,8 @@ pub enum Stage {
     Launching,
     /// The launcher has reported that it can't start the user endpoint, and is about to end.
     Failed(LaunchFailure),
+    /// The launcher took too long and was killed. It keeps no place of a start, whether or not its process has ended.
+    Overdue,
     /// The user endpoint's program took over.
     Running,
 }
@@ -74,6 +76,8 @@ pub struct Child {
     pub user_endpoint_pid: Option<i32>,
     pub uid: Option<u32>,
     pub gid: Option<u32>,
+    /// Until when the launcher may be at work, then when it is killed again.
+    pub deadline: Option<Duration>,
     /// A start command that came while it ran. It is carried out if the user endpoint stops in an orderly way soon after.
     pub again: Option<Again>,
 }
@@ -86,7 +90,7 @@ pub struct Again {
 }
 
 impl Child {
-    pub(crate) fn new(start: &Start) -> Self {
+    pub(crate) fn new(start: &Start, deadline: Duration) -> Self {
         let command = &start.command;
         Self {
             name: command.name.clone(),
@@ -100,6 +104,7 @@ impl Child {
             user_endpoint_pid: None,
             uid: None,
             gid: None,
+            deadline: Some(deadline),
             again: None,
         }
     }
@@ -111,7 +116,7 @@ impl Child {
 
     /// Whether the launcher is still at work.
     pub fn is_starting(&self) -> bool {
-        self.stage != Stage::Running
+        !matches!(self.stage, Stage::Running | Stage::Overdue)
     }
 
     /// The local user and the command line, for the log.
@@ -129,12 +134,19 @@ impl Child {
     }
 }
 
+/// How many children a local user has.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Count {
+    all: usize,
+    starting: usize,
+}
+
 /// All children.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Children {
     by_name: BTreeMap<String, Child>,
     names: HashMap<i32, String>,
-    counts: HashMap<Option<String>, usize>,
+    counts: HashMap<Option<String>, Count>,
     starting: usize,
 }
 
@@ -152,8 +164,11 @@ impl Children {
         if let Some(pid) = child.pid {
             self.names.insert(pid, child.name.clone());
         }
-        *self.counts.entry(child.local_user.clone()).or_default() += 1;
-        self.starting += usize::from(child.is_starting());
+        let starting = usize::from(child.is_starting());
+        let count = self.counts.entry(child.local_user.clone()).or_default();
+        count.all += 1;
+        count.starting += starting;
+        self.starting += starting;
         self.by_name.insert(child.name.clone(), child);
     }
 
@@ -175,7 +190,9 @@ impl Children {
         match end {
             LaunchEnd::Started => {
                 child.stage = Stage::Running;
-                self.starting -= 1;
+                child.deadline = None;
+                let user = child.local_user.clone();
+                self.leave_place(&user);
             }
             LaunchEnd::Failed(failure) => child.stage = Stage::Failed(failure),
             // The end of the process says more.
@@ -188,14 +205,44 @@ impl Children {
         if let Some(pid) = child.pid {
             self.names.remove(&pid);
         }
+        if child.is_starting() {
+            self.leave_place(&child.local_user);
+        }
         if let Some(count) = self.counts.get_mut(&child.local_user) {
-            *count -= 1;
-            if *count == 0 {
+            count.all -= 1;
+            if count.all == 0 {
                 self.counts.remove(&child.local_user);
             }
         }
-        self.starting -= usize::from(child.is_starting());
         Some(child)
+    }
+
+    fn leave_place(&mut self, local_user: &Option<String>) {
+        self.starting -= 1;
+        if let Some(count) = self.counts.get_mut(local_user) {
+            count.starting -= 1;
+        }
+    }
+
+    /// The launchers whose time is up, with the stage that they were in. They leave their places, and are overdue from now
+    /// on; once more after `again`.
+    pub(crate) fn overdue(&mut self, now: Duration, again: Duration) -> Vec<(String, Stage)> {
+        let is_overdue = |child: &&mut Child| {
+            child.pid.is_some() && child.deadline.is_some_and(|deadline| deadline <= now)
+        };
+        let mut found = Vec::new();
+        let mut left = Vec::new();
+        for child in self.by_name.values_mut().filter(is_overdue) {
+            let was_starting = child.is_starting();
+            let stage = std::mem::replace(&mut child.stage, Stage::Overdue);
+            child.deadline = was_starting.then(|| now + again);
+            if was_starting {
+                left.push(child.local_user.clone());
+            }
+            found.push((child.name.clone(), stage));
+        }
+        left.iter().for_each(|user| self.leave_place(user));
+        found
     }
 
     pub(crate) fn remove_pid(&mut self, pid: i32) -> Option<Child> {
@@ -225,6 +272,11 @@ impl Children {
     }
 
     pub(crate) fn of_user(&self, local_user: Option<&str>) -> usize {
-        self.counts.get(&local_user.map(str::to_owned)).copied().unwrap_or_default()
+        self.counts.get(&local_user.map(str::to_owned)).map_or(0, |count| count.all)
+    }
+
+    /// How many of this user's are being started.
+    pub(crate) fn starting_of(&self, local_user: &Option<String>) -> usize {
+        self.counts.get(local_user).map_or(0, |count| count.starting)
     }
 }

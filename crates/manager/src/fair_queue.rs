@@ -29,7 +29,13 @@ impl<K: Ord + Clone, T> FairQueue<K, T> {
 
     /// Takes the first entry of the owner whose turn it is.
     pub(crate) fn pop(&mut self) -> Option<T> {
-        let owner = self.turns.pop_front()?;
+        self.pop_if(|_| true)
+    }
+
+    /// Takes the first entry of the first owner in turn who may be served. The turns of the others stay as they are.
+    pub(crate) fn pop_if(&mut self, may: impl Fn(&K) -> bool) -> Option<T> {
+        let at = self.turns.iter().position(may)?;
+        let owner = self.turns.remove(at)?;
         let own = self.entries.get_mut(&owner)?;
         let entry = own.pop_front()?;
         if own.is_empty() {
@@ -80,6 +86,17 @@ mod tests {
         *queue.find_mut(&3, |entry| *entry == 30).unwrap() = 31;
         assert_eq!(drain(&mut queue), [10, 20, 31, 11, 12]);
         assert_eq!(queue.len(), 0);
+    }
+
+    #[test]
+    fn an_owner_who_may_not_be_served_keeps_the_turn() {
+        let mut queue = FairQueue::default();
+        for (owner, entry) in [(1, 10), (1, 11), (2, 20), (2, 21)] {
+            queue.push(owner, entry);
+        }
+        assert_eq!(queue.pop_if(|owner| *owner != 1), Some(20));
+        assert_eq!(queue.pop_if(|owner| *owner > 2), None);
+        assert_eq!(drain(&mut queue), [10, 21, 11]);
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! From a manager's configuration to the settings of its decisions.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use manager::core::{LaunchSettings, Settings};
 use manager::launch::ManagerFiles;
@@ -10,6 +11,9 @@ use crate::account::CLIENT_IDENTITY;
 use crate::config::ManagerConfig;
 use crate::directory::EndpointDir;
 use crate::{environment, host};
+
+/// How long a start may take: longer than its slow steps (looking up the user, PAM, rendering) take together.
+const LAUNCH_TIME: Duration = Duration::from_secs(120);
 
 /// The settings of the manager in this directory.
 pub(super) fn settings(
@@ -26,6 +30,7 @@ pub(super) fn settings(
         owners: owners.map(|owners| owners.iter().copied().collect()),
         grace_period: config.grace_period,
         starts_at_a_time: count(config.max_concurrent_starts),
+        launch_time: LAUNCH_TIME,
         most_user_endpoints: count(config.max_user_endpoints),
         launch: LaunchSettings {
             files: ManagerFiles {

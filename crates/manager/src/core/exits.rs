@@ -97,7 +97,8 @@ impl Core {
                 );
                 actions.extend(notice(&child.credentials, text));
             }
-            (Stage::Running, ExitStatus::Unknown) => {}
+            // Whoever waits was told when the launcher was killed.
+            (Stage::Running, ExitStatus::Unknown) | (Stage::Overdue, _) => {}
             (Stage::Failed(LaunchFailure { notice: text, private, .. }), _) => {
                 actions.push(Action::Log(
                     Level::Error,

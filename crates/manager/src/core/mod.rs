@@ -13,6 +13,7 @@
 
 mod action;
 mod exits;
+mod places;
 mod stop;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,7 @@ use jiff::Zoned;
 use serde_json::Value;
 use wire::{EndpointId, FunctionId, IdentityId};
 
-use crate::children::{Again, Child, Children, Order, Start};
+use crate::children::{Again, Child, Children, Order, Stage, Start};
 use crate::command::{Message, Refused, StartCommand, unexpected};
 use crate::fair_queue::FairQueue;
 use crate::launch::{LaunchRequest, ManagerFiles, MappedIdentity};
@@ -48,6 +49,8 @@ pub struct Settings {
     pub grace_period: Duration,
     /// How many launchers may work at a time.
     pub starts_at_a_time: usize,
+    /// How long a launcher may take.
+    pub launch_time: Duration,
     /// How many user endpoints may run.
     pub most_user_endpoints: usize,
     pub launch: LaunchSettings,
@@ -259,10 +262,9 @@ impl Core {
             let Some(next) = self.unmapped.pop() else { break };
             self.map(next, now, actions);
         }
-        while self.children.starting() < self.settings.starts_at_a_time {
-            let Some(Waiting { tag, start }) = self.waiting.pop() else { break };
+        while let Some(Waiting { tag, start }) = self.next_start() {
             let request = Box::new(self.request(&start));
-            self.children.insert(Child::new(&start));
+            self.children.insert(Child::new(&start, now.monotonic + self.settings.launch_time));
             actions.push(Action::Launch { request });
             actions.extend(tag.map(Action::Acknowledge));
         }
@@ -334,6 +336,13 @@ fn keep_for_later(
         return;
     }
     let name = &child.name;
+    if child.stage == Stage::Overdue {
+        let text = format!(
+            "An earlier start of user endpoint {name} took too long and is being ended.  Please submit again in a minute."
+        );
+        refuse(&start.command, &text, &format!("{text}{}", start.command.submitter.lines()), actions);
+        return;
+    }
     if start.local_user() != child.local_user.as_deref() {
         let text = format!(
             "User endpoint {name} still runs as the local user that you were mapped to before.  Please submit again \

@@ -42,6 +42,7 @@ impl Core {
             child.again.take_if(|again| again.until < now.monotonic);
         }
         match self.phase {
+            Phase::Running => self.end_overdue_starts(now, actions),
             Phase::Terminating { until } if until <= now.monotonic => self.kill(now, actions),
             Phase::Killing { until } if until <= now.monotonic => {
                 self.phase = Phase::Finished;

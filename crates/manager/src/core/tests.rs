@@ -11,6 +11,7 @@ use crate::launch::{LaunchEnd, LaunchFailure, LaunchReport};
 mod hand_over;
 mod limits;
 mod model;
+mod places;
 
 const MANAGER: EndpointId = EndpointId::from_uuid(Uuid::from_u128(1));
 const SENT: u64 = 1_713_545_787;
@@ -32,6 +33,7 @@ fn settings() -> Settings {
         owners: None,
         grace_period: Duration::from_secs(30),
         starts_at_a_time: 2,
+        launch_time: Duration::from_secs(120),
         most_user_endpoints: 10,
         launch: LaunchSettings {
             files: ManagerFiles {

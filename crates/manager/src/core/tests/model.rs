@@ -23,7 +23,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (nth(), any::<bool>()).prop_map(|(nth, works)| Step::Spawn { nth, works }),
         8 => (nth(), any::<bool>()).prop_map(|(nth, fails)| Step::Report { nth, fails }),
         8 => (nth(), 0..2).prop_map(|(nth, code)| Step::Exit { nth, code }),
-        2 => (0_u64..40).prop_map(Step::Later),
+        2 => (0_u64..90).prop_map(Step::Later),
         1 => Just(Step::Stop),
     ]
 }
