@@ -26,6 +26,7 @@ mod run;
 mod settings;
 mod signals;
 mod terminal;
+mod wait;
 
 pub(crate) use begin::begin;
 pub(crate) use run::{Options, main};

@@ -13,7 +13,6 @@ use manager::restart::HandedOver;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
@@ -22,6 +21,7 @@ use wire::json::FreeForm;
 
 use super::audit_log;
 use super::credentials::RenewedCredentials;
+use super::wait::{self, Handle};
 use crate::clock;
 
 /// How long the end of a child waits for the last of its launcher's reports: a program of a PAM module may hold the pipe.
@@ -55,6 +55,27 @@ struct Process {
     /// The manager's end of its audit pipe.
     audit_pipe: Option<OwnedFd>,
     launching: bool,
+    /// The user endpoint, if it is not the child itself but the child's child.
+    user_endpoint: Option<Handle>,
+}
+
+impl Process {
+    /// Kills a group: of the child, which is not reaped, or of the user endpoint that the child holds a PAM session for.
+    fn kill(&self, group: i32, child: i32) -> nix::Result<()> {
+        if let Some(user_endpoint) =
+            self.user_endpoint.as_ref().filter(|it| it.pid() == group || group == child)
+            && let Err(error) = user_endpoint.kill_group()
+        {
+            tracing::warn!(%error, pid = user_endpoint.pid(), "a user endpoint can't be killed");
+        }
+        if group != child {
+            // The child must close the session; it ends after its user endpoint.
+            return Ok(());
+        }
+        // Before it has a session of its own, there is no such group.
+        let _ = killpg(Pid::from_raw(child), Signal::SIGKILL);
+        kill(Pid::from_raw(child), Signal::SIGKILL)
+    }
 }
 
 impl Default for Processes {
@@ -90,8 +111,10 @@ impl Processes {
             });
             if let Some(pid) = child.pid {
                 self.pids.insert(child.name.clone(), pid);
+                let user_endpoint = child.user_endpoint_pid.and_then(|it| Handle::of_child(it, pid));
+                let name = child.name.clone();
                 self.children
-                    .insert(pid, Process { name: child.name.clone(), renewed, audit_pipe, launching: false });
+                    .insert(pid, Process { name, renewed, audit_pipe, launching: false, user_endpoint });
                 known.push(child);
             }
         }
@@ -144,8 +167,14 @@ impl Processes {
             tracing::warn!(%error, pid, "a user endpoint has the manager's limit of open files");
         }
         self.pids.insert(request.name.clone(), pid);
-        self.children
-            .insert(pid, Process { name: request.name, renewed: Some(renewed), audit_pipe, launching: true });
+        let process = Process {
+            name: request.name,
+            renewed: Some(renewed),
+            audit_pipe,
+            launching: true,
+            user_endpoint: None,
+        };
+        self.children.insert(pid, process);
         let outbox = self.outbox.clone();
         match nonblocking(reports) {
             Ok(reports) => {
@@ -183,6 +212,12 @@ impl Processes {
                     }
                     return ProcessEvent::LaunchEnded { pid, end };
                 }
+                Some(ProcessEvent::Reported { pid, report: report @ LaunchReport::Running { pid: own } }) => {
+                    if let Some(process) = self.children.get_mut(&pid) {
+                        process.user_endpoint = Handle::of_child(own, pid);
+                    }
+                    return ProcessEvent::Reported { pid, report };
+                }
                 Some(event) => return event,
                 None => std::future::pending().await,
             }
@@ -193,12 +228,7 @@ impl Processes {
     pub(super) fn reap(&mut self) {
         let pids: Vec<i32> = self.children.keys().copied().collect();
         for pid in pids {
-            let status = match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(_, code)) => ExitStatus::Code(code),
-                Ok(WaitStatus::Signaled(_, signal, _)) => ExitStatus::Signal(signal as i32),
-                Err(Errno::ECHILD) => ExitStatus::Unknown,
-                Ok(_) | Err(_) => continue,
-            };
+            let Some(status) = wait::reaped(pid) else { continue };
             if self.children.get(&pid).is_some_and(|process| process.launching) {
                 self.ended.push((pid, status, Instant::now()));
                 // It is reaped: the number may belong to another process now.
@@ -229,13 +259,11 @@ impl Processes {
             Signalled::Terminate(pid) if self.children.contains_key(&pid) => {
                 kill(Pid::from_raw(pid), Signal::SIGTERM)
             }
-            Signalled::Kill { group, child } if self.children.contains_key(&child) => {
-                // Before the user endpoint has a session of its own, there is no such group.
-                let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
-                // A launcher that holds a PAM session must close it; it ends after its user endpoint.
-                if group == child { kill(Pid::from_raw(child), Signal::SIGKILL) } else { Ok(()) }
-            }
-            Signalled::Terminate(_) | Signalled::Kill { .. } => Ok(()),
+            Signalled::Kill { group, child } => match self.children.get(&child) {
+                Some(process) => process.kill(group, child),
+                None => Ok(()),
+            },
+            Signalled::Terminate(_) => Ok(()),
         };
         match result {
             Ok(()) | Err(Errno::ESRCH) => {}
@@ -284,4 +312,80 @@ fn closed_at_exec(descriptor: impl std::os::fd::AsFd, closed: bool) -> io::Resul
     let flags = if closed { nix::fcntl::FdFlag::FD_CLOEXEC } else { nix::fcntl::FdFlag::empty() };
     fcntl(descriptor, FcntlArg::F_SETFD(flags))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A child that was launched a while ago.
+    #[expect(clippy::zombie_processes, reason = "this module reaps it")]
+    fn child(processes: &mut Processes, script: &str) -> i32 {
+        let child = std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let name = "uep".to_owned();
+        let process =
+            Process { name, renewed: None, audit_pipe: None, launching: false, user_endpoint: None };
+        processes.children.insert(pid, process);
+        pid
+    }
+
+    #[tokio::test]
+    async fn a_child_that_a_real_time_signal_killed_has_ended() {
+        for (script, expected) in [
+            ("kill -34 $$", ExitStatus::Signal(34)),
+            ("kill -64 $$", ExitStatus::Signal(64)),
+            ("exit 3", ExitStatus::Code(3)),
+        ] {
+            let mut processes = Processes::default();
+            let ended = child(&mut processes, script);
+            while !processes.children.is_empty() {
+                processes.reap();
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            let event = processes.event().await;
+            assert!(
+                matches!(event, ProcessEvent::Exited { pid, status } if pid == ended && status == expected),
+                "{event:?}"
+            );
+            // Its number may be another's now.
+            processes.signal(Signalled::Kill { group: ended, child: ended });
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_user_endpoint_of_a_session_is_killed_and_no_number_that_was_reported() {
+        let mut processes = Processes::default();
+        let holder = child(&mut processes, "sleep 60 & wait $!; exit 5");
+        let mut bystander = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let other = i32::try_from(bystander.id()).unwrap();
+        let told = |pid| ProcessEvent::Reported { pid: holder, report: LaunchReport::Running { pid } };
+        for false_number in [other, 0, 1, -1] {
+            processes.outbox.send(told(false_number)).unwrap();
+            processes.event().await;
+            processes.signal(Signalled::Kill { group: false_number, child: holder });
+        }
+        assert!(bystander.try_wait().unwrap().is_none(), "it lives");
+        let children = format!("/proc/{holder}/task/{holder}/children");
+        let own = loop {
+            let text = std::fs::read_to_string(&children).unwrap();
+            if let Some(number) = text.split_ascii_whitespace().next() {
+                break number.parse().unwrap();
+            }
+        };
+        processes.outbox.send(told(own)).unwrap();
+        processes.event().await;
+        processes.signal(Signalled::Kill { group: own, child: holder });
+        while !processes.children.is_empty() {
+            processes.reap();
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let event = processes.event().await;
+        assert!(
+            matches!(event, ProcessEvent::Exited { status: ExitStatus::Code(5), .. }),
+            "the holder ends by itself: {event:?}"
+        );
+        bystander.kill().unwrap();
+        bystander.wait().unwrap();
+    }
 }
