@@ -86,7 +86,6 @@ impl Driver<'_> {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut renewal: Option<restart::Renewal> = None;
         let mut retired = false;
-        let mut restarting = false;
         for child in self.core.children().iter() {
             audit(&mut self.audit, &self.processes, child);
         }
@@ -113,7 +112,7 @@ impl Driver<'_> {
                     other => self.perform(other, &outcomes),
                 }
             }
-            if restarting && self.core.is_settled() {
+            if self.core.may_restart() {
                 match restart::prepare(self.document, self.endpoint, &self.core, &self.processes).await {
                     Ok(state) => {
                         tracing::info!(
@@ -133,9 +132,7 @@ impl Driver<'_> {
                         tracing::error!("the manager is not restarted, and goes on as it was: {why}");
                     }
                 }
-                restarting = false;
-                self.core.hold(false);
-                self.link.consume(true);
+                self.core.end_restart();
                 actions = self.core.apply(Event::Tick, &now());
                 continue;
             }
@@ -143,16 +140,13 @@ impl Driver<'_> {
                 biased;
                 asked = self.listener.next() => match asked.map_err(Failure::error)? {
                     Asked::Stop => {
-                        restarting = false;
                         actions = self.core.apply(Event::Stop, &now());
                         continue;
                     }
                     Asked::Restart if retired => continue,
                     Asked::Restart => {
                         tracing::info!("SIGHUP: restarting in place");
-                        restarting = true;
-                        self.core.hold(true);
-                        self.link.consume(false);
+                        self.core.begin_restart(&now());
                         continue;
                     }
                     Asked::Reap => {

@@ -119,10 +119,10 @@ mod tests {
     }
 
     #[test]
-    fn every_signal_that_ends_a_process_is_told() {
-        let harmless = [libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH];
-        let stopping = [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
-        for signal in (1..=64).filter(|it| !harmless.contains(it) && !stopping.contains(it)) {
+    fn the_signal_that_ended_a_process_is_told() {
+        // Of the common ones, none that whoever runs the tests may have this process ignore.
+        for signal in [libc::SIGABRT, libc::SIGKILL, libc::SIGSEGV, libc::SIGTERM].into_iter().chain(34..=64)
+        {
             let (_child, pid) = start("sleep", "60");
             assert_eq!(reaped(pid), None);
             // SAFETY: the process is this test's own child, and not reaped.

@@ -14,6 +14,7 @@
 mod action;
 mod exits;
 mod places;
+mod settling;
 mod stop;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use crate::command::{Message, Refused, StartCommand, unexpected};
 use crate::fair_queue::FairQueue;
 use crate::launch::{LaunchRequest, ManagerFiles, MappedIdentity};
 pub use action::{Action, Event, ExitStatus, Level, MappingOutcome, Now, Received, Signalled, Tag};
+use settling::Settling;
 use stop::Phase;
 
 /// How many mappings may be evaluated at a time: each may run an external program.
@@ -93,8 +95,7 @@ pub struct Core {
     mapping: BTreeMap<u64, Unmapped>,
     waiting: FairQueue<Option<String>, Waiting>,
     next_number: u64,
-    /// Nothing new begins: a hot restart waits for the launchers that are at work.
-    held: bool,
+    restart: Option<Settling>,
     phase: Phase,
 }
 
@@ -116,23 +117,13 @@ impl Core {
             mapping: BTreeMap::new(),
             waiting,
             next_number,
-            held: false,
+            restart: None,
             phase: Phase::Running,
         }
     }
 
     pub fn children(&self) -> &Children {
         &self.children
-    }
-
-    /// Begins nothing new from now on, or goes on.
-    pub fn hold(&mut self, held: bool) {
-        self.held = held;
-    }
-
-    /// Whether a hot restart would lose nothing: no launcher is at work, whose reports could not be handed over.
-    pub fn is_settled(&self) -> bool {
-        self.children.starting() == 0
     }
 
     /// The starts that wait and have no command that the broker would deliver again.
@@ -255,7 +246,7 @@ impl Core {
 
     /// Begins as many mappings and launches as the limits allow.
     fn go_on(&mut self, now: &Now, actions: &mut Vec<Action>) {
-        if self.held || self.phase != Phase::Running {
+        if self.is_held(now) || self.phase != Phase::Running {
             return;
         }
         while self.mapping.len() < MAPPINGS_AT_A_TIME {

@@ -24,6 +24,7 @@ pub(super) enum Phase {
 impl Core {
     /// The first call begins the stop, the next one kills.
     pub(super) fn stop(&mut self, now: &Now, actions: &mut Vec<Action>) {
+        self.end_restart();
         match self.phase {
             Phase::Running => {
                 actions.push(Action::Retire);
@@ -42,7 +43,10 @@ impl Core {
             child.again.take_if(|again| again.until < now.monotonic);
         }
         match self.phase {
-            Phase::Running => self.end_overdue_starts(now, actions),
+            Phase::Running => {
+                self.end_overdue_starts(now, actions);
+                self.give_up_restart(now, actions);
+            }
             Phase::Terminating { until } if until <= now.monotonic => self.kill(now, actions),
             Phase::Killing { until } if until <= now.monotonic => {
                 self.phase = Phase::Finished;

@@ -69,6 +69,11 @@ impl Scene {
         self.core.apply(event, &now)
     }
 
+    fn restart(&mut self) {
+        let wall: Zoned = "2024-04-19T16:56:27+00:00[UTC]".parse().unwrap();
+        self.core.begin_restart(&Now { wall, monotonic: Duration::from_secs(self.seconds) });
+    }
+
     /// A command for this user endpoint, with this password, from this person.
     fn command(&mut self, user_endpoint: u128, password: &str, person: u128) -> Vec<Action> {
         let id = EndpointId::from_uuid(Uuid::from_u128(user_endpoint));
