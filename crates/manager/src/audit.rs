@@ -1,10 +1,13 @@
 //! The lines of the audit log of a high-assurance manager.
 //!
 //! A user endpoint writes one packet per event to a pipe of its own. The manager writes who sent it: the part of a line up
-//! to `uep=...` is the manager's, so a user endpoint can write no record in another's name, and no second line.
+//! to `uep=...` is the manager's, so a user endpoint can write no record in another's name, and no second line; nothing in it
+//! controls the terminal of whoever reads it.
 
 use jiff::Zoned;
 use wire::EndpointId;
+
+use crate::printable;
 
 /// The size of the longest packet, in bytes: that of a page, which a pipe carries as a whole.
 pub const PACKET: usize = 4096;
@@ -41,10 +44,9 @@ pub fn record_line(now: &Zoned, writer: Writer, packet: &[u8]) -> Option<Vec<u8>
     let Writer { uid, pid, user_endpoint } = writer;
     let mut line = format!("{} uid={uid} pid={pid} uep={user_endpoint} ", time(now)).into_bytes();
     let head = line.len();
-    line.extend(packet.iter().filter(|byte| !matches!(byte, b'\r' | 0)).map(|byte| match byte {
-        b'\n' => b' ',
-        other => *other,
-    }));
+    let words: String =
+        String::from_utf8_lossy(packet).chars().filter(|letter| !matches!(letter, '\r' | '\0')).collect();
+    line.extend_from_slice(printable::one_line(&words).as_bytes());
     (line.len() > head).then(|| {
         line.push(b'\n');
         line
@@ -87,6 +89,10 @@ mod tests {
         let expected =
             format!("2024-04-19T11:56:27.000123-05:00 uid=1001 pid=77 uep={ID} fid=f tid=t bid= RECEIVED\n");
         assert_eq!(String::from_utf8(line).unwrap(), expected);
+        let line =
+            record_line(&now(), writer(), b"fid=f\x1b[1A\x1b[2K\tt\xff\xc2\x85\xe2\x80\xa8u\nv\r").unwrap();
+        let line = String::from_utf8(line).unwrap();
+        assert_eq!(line.split_once(&format!("{ID} ")).unwrap().1, "fid=f?[1A?[2K?t???u v\n");
         assert_eq!(record_line(&now(), writer(), b""), None);
         assert_eq!(record_line(&now(), writer(), b"\r\0"), None);
     }
@@ -101,6 +107,9 @@ mod tests {
                 prop_assert!(!line.contains(&b'\r') && !line.contains(&0));
                 let head = format!("2024-04-19T11:56:27.000123-05:00 uid=1001 pid=77 uep={ID} ");
                 prop_assert!(line.starts_with(head.as_bytes()));
+                let text = String::from_utf8(line).unwrap();
+                let controls = |it: char| it.is_control() || it == '\u{2028}';
+                prop_assert!(!text.trim_end_matches('\n').contains(controls));
             }
         }
     }

@@ -67,6 +67,7 @@ pub mod environment;
 mod fair_queue;
 pub mod launch;
 pub mod mapping;
+mod printable;
 pub mod restart;
 pub mod schema;
 mod site_files;

@@ -3,10 +3,10 @@
 //! The file is written by a thread of its own. When it can't be written, user endpoints' pipes fill, and the manager is told
 //! to stop: nothing runs that is not recorded.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -48,6 +48,9 @@ impl AuditLog {
     /// Opens the file to append to it, and begins a session in it.
     pub(super) fn open(path: &Path, manager: EndpointId) -> io::Result<Self> {
         let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+        if ends_within_a_line(path, &file)? {
+            file.write_all(b"\n")?;
+        }
         file.write_all(&own_line(manager, Session::Begins))?;
         let (lines, mut inbox) = mpsc::channel::<Vec<u8>>(MOST_WAITING);
         let (outbox, failures) = mpsc::channel(1);
@@ -125,6 +128,17 @@ impl AuditLog {
     }
 }
 
+/// Whether the last line of the file has no end: it was being written when the disk was full.
+fn ends_within_a_line(path: &Path, file: &File) -> io::Result<bool> {
+    let found = file.metadata()?;
+    if !found.is_file() || found.len() == 0 {
+        return Ok(false);
+    }
+    let mut last = [0];
+    File::open(path)?.read_exact_at(&mut last, found.len() - 1)?;
+    Ok(last != *b"\n")
+}
+
 fn own_line(manager: EndpointId, session: Session) -> Vec<u8> {
     let uid = nix::unistd::getuid().as_raw();
     audit::session_line(&clock::local_time(), uid, std::process::id(), manager, session)
@@ -182,6 +196,20 @@ mod tests {
             ]
         );
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[tokio::test]
+    async fn a_session_begins_on_a_line_of_its_own() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("audit.log");
+        for (before, lines) in [("", 1), ("whole line\n", 2), ("whole line\nhalf a li", 3)] {
+            std::fs::write(&path, before).unwrap();
+            let log = AuditLog::open(&path, ID.parse().unwrap()).unwrap();
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert_eq!(text.lines().count(), lines);
+            assert!(text.lines().last().unwrap().ends_with("Begin MEP session ====="));
+            log.finish(Session::Ends).await;
+        }
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ use super::{Action, Core, ExitStatus, Level, Now, Waiting};
 use crate::children::{Again, Child, Stage};
 use crate::core::stop::Phase;
 use crate::launch::{LaunchFailure, LaunchReport};
+use crate::printable;
 
 impl Core {
     pub(super) fn not_spawned(&mut self, name: &str, problem: String, actions: &mut Vec<Action>) {
@@ -41,7 +42,10 @@ impl Core {
             }
             LaunchReport::Warning { text } => {
                 let description = child.description(&own_user);
-                actions.push(Action::Log(Level::Warning, format!("{text} [{description}]")));
+                actions.push(Action::Log(
+                    Level::Warning,
+                    format!("{} [{description}]", printable::one_line(&text)),
+                ));
             }
             // They count when the reports end.
             LaunchReport::Executing | LaunchReport::Failed(_) => {}
@@ -102,7 +106,12 @@ impl Core {
             (Stage::Failed(LaunchFailure { notice: text, private, .. }), _) => {
                 actions.push(Action::Log(
                     Level::Error,
-                    format!("{text}\n  {private}{}", child.submitter.lines()),
+                    format!(
+                        "{}\n  {}{}",
+                        printable::lines(text),
+                        printable::lines(private),
+                        child.submitter.lines()
+                    ),
                 ));
                 actions.extend(notice(&child.credentials, text.clone()));
             }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::{Action, Core, Level, Now, Signalled, Waiting, exits};
 use crate::children::{Child, Stage};
 use crate::launch::LaunchFailure;
+use crate::printable;
 
 /// How long after it was killed a launcher is killed again. Then that includes a launcher that would close a PAM session.
 const KILLED_AGAIN_AFTER: Duration = Duration::from_secs(10);
@@ -62,7 +63,9 @@ impl Core {
             };
             let again = child.again.take();
             let log = format!(
-                "{text}\n  The launcher (pid: {pid}) was killed: it had not ended after {seconds} s.  {private}{}",
+                "{}\n  The launcher (pid: {pid}) was killed: it had not ended after {seconds} s.  {}{}",
+                printable::lines(&text),
+                printable::lines(&private),
                 child.submitter.lines()
             );
             actions.push(Action::Log(Level::Error, log));

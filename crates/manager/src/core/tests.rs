@@ -248,10 +248,11 @@ fn who_maps_to_nobody_is_told() {
 #[test]
 fn a_launch_that_fails_is_told_in_the_words_of_the_launcher() {
     let text = "Unable to start user endpoint process for harper [exit code: 71; (PermissionError) see your system administrator]";
-    let private = "(error code: 7 [PAM_AUTH_ERR]) Authentication failure";
+    let private = "(error code: 7 [PAM_AUTH_ERR]) Authentication failure\x1b[2K\nBegin";
+    let shown = "Authentication failure?[2K\n  Begin";
     let failure = LaunchFailure { status: 71, notice: text.to_owned(), private: private.to_owned() };
     for (end, notice, log) in [
-        (LaunchEnd::Failed(failure), text, private),
+        (LaunchEnd::Failed(failure), text, shown),
         (LaunchEnd::Lost, "General or unknown failure starting user endpoint", "ended without a report"),
     ] {
         let mut scene = Scene::new(settings());
