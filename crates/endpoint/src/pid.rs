@@ -119,6 +119,12 @@ impl PidFile {
         }
     }
 
+    /// A claim of this process that is not in the files.
+    pub(crate) fn unwritten(endpoint: &EndpointDir, period: u64) -> io::Result<Self> {
+        let record = Record::own(period)?;
+        Ok(Self { claim: Claim { endpoint: endpoint.clone(), record } })
+    }
+
     /// A handle to check whether the files are still this process's.
     pub(crate) fn claim(&self) -> Claim {
         self.claim.clone()

@@ -11,7 +11,7 @@ use nix::sys::stat::{Mode, umask};
 use wire::{EndpointId, IdentityId};
 
 use super::document::ManageDocument;
-use super::registration;
+use super::{check, registration};
 use crate::account::{Account, AccountSettings, credentials};
 use crate::config::ManagerConfig;
 use crate::console::{complain, note, say};
@@ -41,6 +41,7 @@ pub(crate) fn begin(
         let _ = nix::unistd::setsid();
     }
     check_mapping(config)?;
+    check::needs(config)?;
     let body = registration::body(endpoint, config, text)?;
     let settings =
         AccountSettings { endpoint: Some((endpoint, config.common.service())), ..AccountSettings::of(base) };

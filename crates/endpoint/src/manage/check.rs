@@ -1,11 +1,16 @@
 //! `_manage --check-state`: whether this program can take the place of a running manager. It changes nothing.
 
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
 use manager::mapping::{Settings as MappingSettings, watch};
 
 use super::document::ManageDocument;
 use super::registration;
 use crate::config::{Configuration, ManagerConfig};
-use crate::directory::EndpointDir;
+use crate::directory::{EndpointDir, unwritable};
 use crate::exit::{CommandResult, Failure, status};
 use crate::host;
 
@@ -17,6 +22,18 @@ pub(super) fn check(document: &ManageDocument) -> CommandResult {
     let endpoint = EndpointDir::at(document.directory.clone());
     let (config, text) = load(&endpoint)?;
     registration::body(&endpoint, &config, &text)?;
+    registration::link_config(&document.registration, &config, document.authorities.clone())?;
+    needs(&config)?;
+    let recorded =
+        document.state.iter().flat_map(|state| &state.children).filter(|it| it.audit_pipe.is_some()).count();
+    if recorded > 0 && audit_log(&config).is_none() {
+        return Err(Failure::new(
+            status::CONFIG,
+            format!(
+                "{recorded} user endpoints run whose tasks are recorded, and the configuration has no audit log any more"
+            ),
+        ));
+    }
     if host::changes_user() {
         let path = config.identity_mapping_config_path.as_ref().ok_or_else(|| {
             Failure::new(status::OSFILE, "Identity mapping required.  (Hint: identity_mapping_config_path)")
@@ -27,6 +44,32 @@ pub(super) fn check(document: &ManageDocument) -> CommandResult {
     Ok(())
 }
 
+/// Checks that what the configuration needs of this machine is there: the library of PAM, and the audit log.
+pub(super) fn needs(config: &ManagerConfig) -> CommandResult {
+    if config.pam_service.is_some() && host::changes_user() {
+        manager::launch::check_pam().map_err(|error| Failure::new(status::OSFILE, error.to_string()))?;
+    }
+    audit_log(config).map_or(Ok(()), |path| can_append(path).map_err(|error| unwritable(path, &error)))
+}
+
+/// The audit log of a manager that keeps one.
+pub(super) fn audit_log(config: &ManagerConfig) -> Option<&Path> {
+    config.audit_log_path.as_deref().filter(|_| config.high_assurance)
+}
+
+/// Whether lines can be appended to the file, or it can be created. Writes nothing.
+fn can_append(path: &Path) -> io::Result<()> {
+    // A pipe without a reader must not block.
+    match OpenOptions::new().append(true).custom_flags(libc::O_NONBLOCK).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let directory = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let wanted = nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK;
+            Ok(nix::unistd::access(directory, wanted)?)
+        }
+        other => other.map(drop),
+    }
+}
+
 /// The configuration as it is now.
 pub(super) fn load(endpoint: &EndpointDir) -> Result<(ManagerConfig, String), Failure> {
     match Configuration::load(endpoint)? {
@@ -35,5 +78,26 @@ pub(super) fn load(endpoint: &EndpointDir) -> Result<(ManagerConfig, String), Fa
             status::CONFIG,
             format!("{}: it is no longer the configuration of a manager", endpoint.config().display()),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whether_the_audit_log_can_be_written_is_known_without_writing() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("audit.log");
+        can_append(&path).unwrap();
+        assert!(!path.exists());
+        std::fs::write(&path, "before\n").unwrap();
+        can_append(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "before\n");
+        assert!(can_append(&scratch.path().join("missing/audit.log")).is_err());
+        assert!(can_append(scratch.path()).is_err(), "a directory");
+        let pipe = scratch.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(can_append(&pipe).is_err(), "nobody reads it");
     }
 }

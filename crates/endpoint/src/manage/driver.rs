@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use client::amqp::{self, Delivery, Item, LinkEnd, PublishStatus};
+use client::amqp::{self, Item, LinkEnd, PublishStatus};
 use manager::audit::{Session, Writer};
 use manager::children::Child;
-use manager::core::{Action, Core, Event, Level, MappingOutcome, Now, Received, Tag};
+use manager::core::{Action, Core, Event, Level, MappingOutcome, Now, Tag};
 use manager::launch::LaunchEnd;
 use manager::restart::State;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout};
 use wire::message::StatusReport;
-use wire::queue::{Registration, header, redacted};
+use wire::queue::Registration;
 
 use super::audit_log::AuditLog;
 use super::document::ManageDocument;
@@ -21,7 +21,7 @@ use super::notice::Notices;
 use super::processes::{ProcessEvent, Processes};
 use super::signals::{Asked, Listener};
 use super::terminal::Terminals;
-use super::{registration, restart};
+use super::{delivery, registration, restart};
 use crate::clock;
 use crate::config::ManagerConfig;
 use crate::directory::EndpointDir;
@@ -45,6 +45,8 @@ pub(super) struct Driver<'a> {
     pub(super) mapper: Option<IdentityMapper>,
     /// `None`: this manager keeps no audit log.
     pub(super) audit: Option<AuditLog>,
+    /// Why this manager may run nothing: it ends what it took over.
+    pub(super) unfit: Option<String>,
     pub(super) link: amqp::Handle,
     pub(super) link_events: mpsc::Receiver<amqp::Event>,
     pub(super) listener: Listener<'a>,
@@ -72,10 +74,9 @@ pub(super) struct Restart {
 }
 
 impl Driver<'_> {
-    /// Runs until everything has ended. `session` is that of the link.
-    pub(super) async fn run(mut self, session: u32, pid_file: PidFile) -> Result<End, Failure> {
+    /// Runs until everything has ended. `session` is that of the link, if it has one.
+    pub(super) async fn run(mut self, mut session: Option<u32>, pid_file: PidFile) -> Result<End, Failure> {
         let (outcomes, mut mapped) = mpsc::unbounded_channel();
-        let mut session = Some(session);
         let mut next_session = session.unwrap_or_default().saturating_add(1);
         let mut heartbeats = interval(self.period);
         heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -91,7 +92,14 @@ impl Driver<'_> {
         }
         // Children may have ended while the program was executed again, and revivals may wait.
         self.processes.reap();
-        let mut actions = self.core.apply(Event::Tick, &now());
+        let first = match self.unfit.take() {
+            Some(why) => {
+                tracing::error!("nothing may run any more: {why}");
+                Event::Stop
+            }
+            None => Event::Tick,
+        };
+        let mut actions = self.core.apply(first, &now());
         loop {
             for action in std::mem::take(&mut actions) {
                 match action {
@@ -208,9 +216,13 @@ impl Driver<'_> {
                 }
                 renewed = restart::renewed(&mut renewal), if renewal.is_some() => {
                     renewal = None;
+                    let renewed = renewed.and_then(|registration| {
+                        let authorities = self.document.authorities.clone();
+                        let config = registration::link_config(&registration, self.config, authorities)?;
+                        Ok((registration, config))
+                    });
                     match renewed {
-                        Ok(registration) => {
-                            let config = registration::link_config(&registration, self.config, self.document.authorities.clone())?;
+                        Ok((registration, config)) => {
                             self.document.registration = registration;
                             let config = amqp::LinkConfig { first_session: next_session, ..config };
                             (self.link, self.link_events) = amqp::start(config);
@@ -234,8 +246,8 @@ impl Driver<'_> {
                     }
                 }
                 amqp::Event::Delivered(delivery) => {
-                    debug(&delivery);
-                    actions = self.core.apply(Event::Received(received(&delivery)), &now());
+                    delivery::debug(&delivery);
+                    actions = self.core.apply(Event::Received(delivery::received(&delivery)), &now());
                 }
                 amqp::Event::Settled { status: PublishStatus::Confirmed, .. } | amqp::Event::Commanded(_) => {
                 }
@@ -354,35 +366,10 @@ fn now() -> Now {
     Now { wall: clock::local_time(), monotonic: clock::since_boot() }
 }
 
-fn received(delivery: &Delivery) -> Received<'_> {
-    Received {
-        tag: Tag { session: delivery.tag.session, number: delivery.tag.number },
-        content_type: delivery.content_type.as_deref(),
-        timestamp: delivery.timestamp,
-        body: &delivery.body,
-    }
-}
-
 fn process_event(event: ProcessEvent) -> Event<'static> {
     match event {
         ProcessEvent::Reported { pid, report } => Event::Reported { pid, report },
         ProcessEvent::LaunchEnded { pid, end } => Event::LaunchEnded { pid, end },
         ProcessEvent::Exited { pid, status } => Event::Exited { pid, status },
-    }
-}
-
-/// Logs a command whose sender asks for it, without its passwords.
-fn debug(delivery: &Delivery) {
-    if delivery.headers.get(header::DEBUG) == Some(&Value::Bool(true)) {
-        let body: String = String::from_utf8_lossy(&delivery.body)
-            .split('"')
-            .map(|word| if word.contains("://") { redacted(word) } else { word.to_owned() })
-            .collect::<Vec<_>>()
-            .join("\"");
-        tracing::warn!(
-            "Command debug requested:\n  Delivery Tag: {}\n  Timestamp: {:?}\n  Body bytes: {body:?}",
-            delivery.tag.number,
-            delivery.timestamp
-        );
     }
 }

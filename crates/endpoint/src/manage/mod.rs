@@ -15,6 +15,7 @@ mod audit_log;
 mod begin;
 mod check;
 mod credentials;
+mod delivery;
 mod document;
 mod driver;
 mod mapping;

@@ -41,7 +41,7 @@ pub(super) async fn prepare(
     core: &Core,
     processes: &Processes,
 ) -> Result<State, String> {
-    check::load(endpoint).map_err(|failure| failure.bare().to_owned())?;
+    let (_, text) = check::load(endpoint).map_err(|failure| failure.bare().to_owned())?;
     let children = processes.hand_over(core.children().iter());
     document.state = Some(State::new(children, core.revivals()));
     let bytes = serde_json::to_vec(document).map_err(|error| error.to_string());
@@ -49,6 +49,7 @@ pub(super) async fn prepare(
     let (bytes, program) = (bytes?, document.program.clone());
     let checked = tokio::task::spawn_blocking(move || run_check(&program, &bytes));
     checked.await.map_err(|error| error.to_string())??;
+    document.config = text;
     Ok(state)
 }
 
@@ -102,9 +103,19 @@ pub(super) async fn register_changes(
         return;
     }
     tracing::info!("a registered setting changed; registering");
-    (document.registered, document.config) = (body, text);
+    document.config = text;
+    let before = std::mem::replace(&mut document.registered, body);
     let once = Registering::of(document, endpoint, None).once_elsewhere();
-    match tokio::time::timeout(REGISTRATION_PATIENCE, once).await {
+    let outcome = tokio::time::timeout(REGISTRATION_PATIENCE, once).await.map(|answer| {
+        let registration = answer?;
+        registration::link_config(&registration, config, document.authorities.clone())?;
+        Ok::<_, Failure>(registration)
+    });
+    if !matches!(outcome, Ok(Ok(_))) {
+        // The next restart, or the next registration, tries again.
+        document.registered = before;
+    }
+    match outcome {
         Ok(Ok(registration)) => document.registration = registration,
         Ok(Err(failure)) => tracing::error!("the change was not registered: {}", failure.text),
         Err(_) => tracing::error!("the change was not registered: the service does not answer"),

@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
@@ -32,8 +33,6 @@ use crate::run::fence;
 use crate::start::{active_elsewhere, already_active, inherit, report};
 use crate::title::Title;
 
-/// How long a manager that was executed again waits for its broker: as long as the link retries.
-const RESUME_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long threads may take to end after everything else.
 const THREAD_SHUTDOWN: Duration = Duration::from_millis(500);
 
@@ -94,7 +93,7 @@ fn run(
     let lines = BackgroundWriter::start(deferred_log.clone());
     lines.write_line(&format!("\n========== Endpoint Manager begins: {id}"));
     let ended = crate::log::start(&lines, document.debug).and_then(|()| {
-        let (config, text) = check::load(&endpoint)?;
+        let (config, text) = configuration(&document, &endpoint)?;
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::error)?;
         if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
@@ -145,6 +144,22 @@ fn run(
     }
 }
 
+/// The configuration as it is now. One that became unusable since it was checked does not end a manager that has user
+/// endpoints.
+fn configuration(
+    document: &ManageDocument,
+    endpoint: &EndpointDir,
+) -> Result<(ManagerConfig, String), Failure> {
+    match check::load(endpoint) {
+        Err(failure) if document.state.is_some() => {
+            tracing::error!("the configuration of before holds: {}", failure.text);
+            let config = ManagerConfig::read("the configuration", &document.config)?;
+            Ok((config, document.config.clone()))
+        }
+        other => other,
+    }
+}
+
 async fn serve(
     document: &mut ManageDocument,
     endpoint: &EndpointDir,
@@ -156,25 +171,39 @@ async fn serve(
 ) -> Result<End, Failure> {
     let listener = signals.listen().map_err(Failure::error)?;
     let resumed = document.state.take();
+    let resumes = resumed.is_some();
     restart::register_changes(document, endpoint, config, text).await;
     let id = document.registration.endpoint_id;
-    let mapper = mapper(document, config)?;
+    let mapper = match mapper(document, config) {
+        Ok(mapper) => mapper,
+        Err(failure) if resumes => {
+            tracing::error!("nobody is mapped until the next SIGHUP: {}", failure.text);
+            None
+        }
+        Err(failure) => return Err(failure),
+    };
     let link_config =
         registration::link_config(&document.registration, config, document.authorities.clone())?;
     let (link, mut link_events) = amqp::start(link_config);
-    // A manager with user endpoints waits for its broker for as long as it takes: they would end with it.
-    let patience = if resumed.is_some() { RESUME_PATIENCE } else { fence::PATIENCE };
-    let name = endpoint.name();
-    let session = granted(&mut link_events, &listener, report_to.as_ref(), &name, patience).await?;
-    let resumes = resumed.is_some();
+    // A manager with user endpoints must not end, because they would end with it: the driver does what it does whenever
+    // there is no connection.
+    let session = match resumes {
+        true => None,
+        false => Some(granted(&mut link_events, &listener, report_to.as_ref(), &endpoint.name()).await?),
+    };
     let (directory, settled, lines, console) =
         (endpoint.clone(), config.clone(), deferred_log.clone(), document.console);
     // A stalled file system must not stall the connection to the broker.
     let opened = tokio::task::spawn_blocking(move || open(&directory, &settled, &lines, console, resumes));
     let pid_file = opened.await.map_err(Failure::error)??;
-    let audit = config.audit_log_path.as_deref().filter(|_| config.high_assurance);
+    let audit = check::audit_log(config);
     let audit =
-        audit.map(|path| AuditLog::open(path, id).map_err(|error| unwritable(path, &error))).transpose()?;
+        audit.map(|path| AuditLog::open(path, id).map_err(|error| unwritable(path, &error))).transpose();
+    let (audit, unfit) = match audit {
+        Ok(audit) => (audit, None),
+        Err(failure) if resumes => (None, Some(failure.text)),
+        Err(failure) => return Err(failure),
+    };
     terminals.show_id(id);
     tracing::info!(manager = %id, resumes, "the manager runs");
     if let (Some(path), false) = (&config.identity_mapping_config_path, host::changes_user()) {
@@ -201,6 +230,7 @@ async fn serve(
         notices,
         mapper,
         audit,
+        unfit,
         link,
         link_events,
         listener,
@@ -221,17 +251,15 @@ async fn granted(
     listener: &Listener<'_>,
     waiting: Option<&OwnedFd>,
     name: &str,
-    patience: Duration,
 ) -> Result<u32, Failure> {
     let (_trigger, stop) = daemon::stop::channel();
     let aborts = fence::StartAborts { stop: &stop, parent: None, waiting };
-    let granted = fence::granted(events, &aborts, name, Instant::now() + patience);
+    let granted = fence::granted(events, &aborts, name, Instant::now() + fence::PATIENCE);
     let mut granted = std::pin::pin!(granted);
     loop {
         tokio::select! {
             session = &mut granted => return session.map_err(fence::NotGranted::into_failure),
             asked = listener.next() => match asked.map_err(Failure::error)? {
-                // User endpoints that were handed over end with this process.
                 Asked::Stop => return Err(Failure::new(status::GENERIC, "Aborted!")),
                 Asked::Restart | Asked::Reap => {}
             },
@@ -262,15 +290,38 @@ fn open(
     let period = config.common.heartbeat_period;
     let claimed =
         if resumes { PidFile::resume(endpoint, period) } else { PidFile::acquire(endpoint, period) };
+    let claimed = match claimed {
+        Err(why) if resumes => {
+            // The watch of these files tells if another process runs the manager.
+            tracing::error!(?why, "the PID file is not written");
+            PidFile::unwritten(endpoint, period).map(|it| (it, PreviousRun::Clean)).map_err(ClaimError::Io)
+        }
+        other => other,
+    };
     let (pid_file, before) = claimed.map_err(|why| match why {
         ClaimError::Alive => already_active(endpoint, &config.common),
         ClaimError::Elsewhere(host) => active_elsewhere(endpoint, &host),
         ClaimError::Io(error) => unwritable(&endpoint.pid_file(), &error),
     })?;
     let at = |error| unwritable(&endpoint.log(), &error);
-    let log = Log::open(&endpoint.log(), config.common.log_size_limit, console).map_err(at)?;
-    LastFailure::remove(endpoint).map_err(|error| unwritable(&endpoint.failure_file(), &error))?;
-    log.redirect().map_err(at)?;
+    let limit = config.common.log_size_limit;
+    let log = match Log::open(&endpoint.log(), limit, console) {
+        Err(error) if resumes => {
+            tracing::error!(%error, "the log can't be opened; lines go to where the earlier program wrote them");
+            Log::open(Path::new("/proc/self/fd/2"), 0, false)
+                .or_else(|_| Log::open(Path::new("/dev/null"), 0, false))
+        }
+        other => other,
+    };
+    let log = log.map_err(at)?;
+    match LastFailure::remove(endpoint).map_err(|error| unwritable(&endpoint.failure_file(), &error)) {
+        Err(failure) if resumes => tracing::warn!("{}", failure.text),
+        other => other?,
+    }
+    match log.redirect().map_err(at) {
+        Err(failure) if resumes => tracing::warn!("{}", failure.text),
+        other => other?,
+    }
     lines.open(log);
     match before {
         PreviousRun::Clean => {}
