@@ -34,7 +34,8 @@ impl IdentityMapper {
     ) {
         let mapping = Arc::clone(&*self.current.read().unwrap_or_else(PoisonError::into_inner));
         tokio::task::spawn_blocking(move || {
-            let _ = outbox.send((number, evaluate(&mapping, &identities)));
+            let mut answer = Answer { number, outbox, given: false };
+            answer.give(evaluate(&mapping, &identities));
         });
     }
 
@@ -55,6 +56,28 @@ impl IdentityMapper {
                 Change::Refused(_) => tracing::error!("{text}"),
             }
         });
+    }
+}
+
+/// The answer to a question, which is given once, also if the evaluation panics.
+struct Answer {
+    number: u64,
+    outbox: mpsc::UnboundedSender<(u64, MappingOutcome)>,
+    given: bool,
+}
+
+impl Answer {
+    fn give(&mut self, outcome: MappingOutcome) {
+        self.given = true;
+        let _ = self.outbox.send((self.number, outcome));
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if !self.given {
+            self.give(MappingOutcome::Failed("The evaluation panicked.".to_owned()));
+        }
     }
 }
 
@@ -82,5 +105,25 @@ fn evaluate(mapping: &Mapping, identities: &[LinkedIdentity]) -> MappingOutcome 
             refused.identity, refused.local_user, refused.problem
         )),
         (None, None) => MappingOutcome::Nobody,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_evaluation_that_panics_is_answered() {
+        let (outbox, mut answers) = mpsc::unbounded_channel();
+        let panicking = outbox.clone();
+        let ended = std::thread::spawn(move || {
+            let _answer = Answer { number: 7, outbox: panicking, given: false };
+            panic!("in an expression");
+        });
+        assert!(ended.join().is_err());
+        assert!(matches!(answers.try_recv(), Ok((7, MappingOutcome::Failed(_)))));
+        Answer { number: 8, outbox, given: false }.give(MappingOutcome::Nobody);
+        assert_eq!(answers.try_recv(), Ok((8, MappingOutcome::Nobody)));
+        assert!(answers.try_recv().is_err(), "once");
     }
 }

@@ -36,6 +36,8 @@ use stop::Phase;
 
 /// How many mappings may be evaluated at a time: each may run an external program.
 const MAPPINGS_AT_A_TIME: usize = 32;
+/// How long a mapping may take: several external programs, one after the other.
+const MAPPING_TIME: Duration = Duration::from_secs(60);
 /// How many commands may wait for their mapping or for their start.
 const MOST_WAITING: usize = 1_000;
 
@@ -75,6 +77,8 @@ struct Unmapped {
     order: Order,
     tag: Tag,
     command: StartCommand,
+    /// Until when its mapping may take.
+    deadline: Duration,
 }
 
 /// A start that waits until fewer launchers work. `tag`: of a command that is not acknowledged yet.
@@ -175,11 +179,12 @@ impl Core {
             actions.push(Action::Acknowledge(tag));
             return;
         }
-        self.unmapped.push(command.submitter.effective, Unmapped { order, tag, command });
+        self.unmapped
+            .push(command.submitter.effective, Unmapped { order, tag, command, deadline: Duration::MAX });
     }
 
     fn mapped(&mut self, number: u64, outcome: MappingOutcome, now: &Now, actions: &mut Vec<Action>) {
-        let Some(Unmapped { order, tag, command }) = self.mapping.remove(&number) else { return };
+        let Some(Unmapped { order, tag, command, .. }) = self.mapping.remove(&number) else { return };
         let lines = command.submitter.lines();
         let mapped = match outcome {
             MappingOutcome::To(mapped) => mapped,
@@ -204,6 +209,16 @@ impl Core {
         };
         let start = Start { order, command, mapped: Some(mapped) };
         self.decide(Waiting { tag: Some(tag), start }, now, actions);
+    }
+
+    /// Gives up on mappings that do not come to an end: others need their places.
+    fn end_overdue_mappings(&mut self, now: &Now, actions: &mut Vec<Action>) {
+        let overdue = self.mapping.iter().filter(|(_, it)| it.deadline <= now.monotonic);
+        let overdue: Vec<u64> = overdue.map(|(number, _)| *number).collect();
+        for number in overdue {
+            let why = format!("It did not come to an end within {} s.", MAPPING_TIME.as_secs());
+            self.mapped(number, MappingOutcome::Failed(why), now, actions);
+        }
     }
 
     /// Decides about a start whose local user is known: it waits for its launch, is kept for later, or is refused.
@@ -262,15 +277,16 @@ impl Core {
     }
 
     /// Asks for the mapping of a command; a manager that can't change users only serves its owners.
-    fn map(&mut self, next: Unmapped, now: &Now, actions: &mut Vec<Action>) {
+    fn map(&mut self, mut next: Unmapped, now: &Now, actions: &mut Vec<Action>) {
         match &self.settings.owners {
             None => {
                 let number = next.order.number;
                 actions.push(Action::Map { number, identities: next.command.identities.clone() });
+                next.deadline = now.monotonic + MAPPING_TIME;
                 self.mapping.insert(number, next);
             }
             Some(owners) if next.command.identities.iter().any(|identity| owners.contains(&identity.sub)) => {
-                let Unmapped { order, tag, command } = next;
+                let Unmapped { order, tag, command, .. } = next;
                 let start = Start { order, command, mapped: None };
                 self.decide(Waiting { tag: Some(tag), start }, now, actions);
             }

@@ -44,6 +44,7 @@ impl Core {
         }
         match self.phase {
             Phase::Running => {
+                self.end_overdue_mappings(now, actions);
                 self.end_overdue_starts(now, actions);
                 self.give_up_restart(now, actions);
             }

@@ -107,3 +107,17 @@ fn the_holder_of_a_session_is_killed_only_if_it_stays() {
         assert_eq!(killed(&scene.apply(Event::Tick)), [Signalled::Kill { group, child: 100 }]);
     }
 }
+
+#[test]
+fn a_mapping_that_does_not_end_leaves_its_place() {
+    let mut scene = Scene::new(four_places());
+    let numbers: Vec<u64> = (100..132).map(|it| mapping(&scene.command(it, "one", 10))).collect();
+    assert_eq!(scene.command(200, "one", 11), [], "there is no place");
+    scene.seconds = 60;
+    let late = scene.apply(Event::Tick);
+    assert_eq!(notices(&late).len(), 32);
+    assert!(notices(&late)[0].starts_with("Unhandled error attempting to map to a local user name."));
+    assert!(texts(&late)[0].contains("It did not come to an end within 60 s."));
+    assert!(matches!(late.last(), Some(Action::Map { .. })));
+    assert_eq!(scene.apply(Event::Mapped { number: numbers[0], outcome: to("harper") }), []);
+}
