@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use wire::EndpointId;
 
+use super::audit_budget::Budget;
 use crate::clock;
 
 /// How many lines may wait to be written. Then the pipes fill.
@@ -73,6 +74,7 @@ impl AuditLog {
             // SAFETY: the descriptor is the handle's own, and stays open and the same as long as it lives.
             let Ok(pipe) = (unsafe { AsyncFd::register(pipe) }) else { return };
             let mut buffer = [0; PACKET];
+            let mut budget = Budget::new(clock::since_boot());
             loop {
                 let mut ready = tokio::select! {
                     biased;
@@ -87,10 +89,16 @@ impl AuditLog {
                     Ok(Ok(0) | Err(_)) => return,
                     Ok(Ok(length)) => {
                         let line = audit::record_line(&clock::local_time(), writer, &buffer[..length]);
-                        if let Some(line) = line
-                            && lines.send(line).await.is_err()
-                        {
+                        let Some(line) = line else { continue };
+                        let pause = budget.take(line.len(), clock::since_boot());
+                        if lines.send(line).await.is_err() {
                             return;
+                        }
+                        if !pause.is_zero() {
+                            tokio::select! {
+                                () = tokio::time::sleep(pause) => {}
+                                _ = stop.wait_for(|stop| *stop) => return,
+                            }
                         }
                     }
                     // It was not readable after all.

@@ -11,6 +11,7 @@
 //! This module performs what the crate `manager` decides. It may never look up a user, render a template or read a file
 //! of a user: the launcher does that, in a process of its own.
 
+mod audit_budget;
 mod audit_log;
 mod begin;
 mod check;
