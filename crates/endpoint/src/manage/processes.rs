@@ -27,6 +27,9 @@ use crate::clock;
 /// How long the end of a child waits for the last of its launcher's reports: a program of a PAM module may hold the pipe.
 const REPORTS_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long after its last report a launcher's pipe may stay open, before the process itself is looked at.
+const EXECUTING_PATIENCE: Duration = Duration::from_secs(5);
+
 /// What happened to a child.
 #[derive(Debug)]
 pub(super) enum ProcessEvent {
@@ -55,6 +58,8 @@ struct Process {
     /// The manager's end of its audit pipe.
     audit_pipe: Option<OwnedFd>,
     launching: bool,
+    /// When the launcher said that it executes the user endpoint.
+    executing: Option<Instant>,
     /// The user endpoint, if it is not the child itself but the child's child.
     user_endpoint: Option<Handle>,
 }
@@ -113,8 +118,10 @@ impl Processes {
                 self.pids.insert(child.name.clone(), pid);
                 let user_endpoint = child.user_endpoint_pid.and_then(|it| Handle::of_child(it, pid));
                 let name = child.name.clone();
-                self.children
-                    .insert(pid, Process { name, renewed, audit_pipe, launching: false, user_endpoint });
+                self.children.insert(
+                    pid,
+                    Process { name, renewed, audit_pipe, launching: false, executing: None, user_endpoint },
+                );
                 known.push(child);
             }
         }
@@ -172,6 +179,7 @@ impl Processes {
             renewed: Some(renewed),
             audit_pipe,
             launching: true,
+            executing: None,
             user_endpoint: None,
         };
         self.children.insert(pid, process);
@@ -218,6 +226,12 @@ impl Processes {
                     }
                     return ProcessEvent::Reported { pid, report };
                 }
+                Some(ProcessEvent::Reported { pid, report: LaunchReport::Executing }) => {
+                    if let Some(process) = self.children.get_mut(&pid) {
+                        process.executing = Some(Instant::now());
+                    }
+                    return ProcessEvent::Reported { pid, report: LaunchReport::Executing };
+                }
                 Some(event) => return event,
                 None => std::future::pending().await,
             }
@@ -242,8 +256,18 @@ impl Processes {
         }
     }
 
-    /// Gives up on reports that do not end although the launcher did.
+    /// Gives up on reports that do not end although the launcher did, or became the user endpoint: a process that a PAM
+    /// module left behind may hold the pipe.
     pub(super) fn give_up_on_reports(&mut self) {
+        for (pid, process) in self.children.iter_mut().filter(|(_, process)| process.launching) {
+            let user_endpoint = process.user_endpoint.as_ref().map_or(*pid, Handle::pid);
+            if process.executing.is_some_and(|since| since.elapsed() >= EXECUTING_PATIENCE)
+                && wait::runs_without(user_endpoint, launch::LAUNCH)
+            {
+                process.launching = false;
+                let _ = self.outbox.send(ProcessEvent::LaunchEnded { pid: *pid, end: LaunchEnd::Started });
+            }
+        }
         for (pid, status, since) in std::mem::take(&mut self.ended) {
             if since.elapsed() >= REPORTS_PATIENCE {
                 let _ = self.outbox.send(ProcessEvent::Exited { pid, status });
@@ -315,77 +339,4 @@ fn closed_at_exec(descriptor: impl std::os::fd::AsFd, closed: bool) -> io::Resul
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A child that was launched a while ago.
-    #[expect(clippy::zombie_processes, reason = "this module reaps it")]
-    fn child(processes: &mut Processes, script: &str) -> i32 {
-        let child = std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();
-        let pid = i32::try_from(child.id()).unwrap();
-        let name = "uep".to_owned();
-        let process =
-            Process { name, renewed: None, audit_pipe: None, launching: false, user_endpoint: None };
-        processes.children.insert(pid, process);
-        pid
-    }
-
-    #[tokio::test]
-    async fn a_child_that_a_real_time_signal_killed_has_ended() {
-        for (script, expected) in [
-            ("kill -34 $$", ExitStatus::Signal(34)),
-            ("kill -64 $$", ExitStatus::Signal(64)),
-            ("exit 3", ExitStatus::Code(3)),
-        ] {
-            let mut processes = Processes::default();
-            let ended = child(&mut processes, script);
-            while !processes.children.is_empty() {
-                processes.reap();
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-            let event = processes.event().await;
-            assert!(
-                matches!(event, ProcessEvent::Exited { pid, status } if pid == ended && status == expected),
-                "{event:?}"
-            );
-            // Its number may be another's now.
-            processes.signal(Signalled::Kill { group: ended, child: ended });
-        }
-    }
-
-    #[tokio::test]
-    async fn only_the_user_endpoint_of_a_session_is_killed_and_no_number_that_was_reported() {
-        let mut processes = Processes::default();
-        let holder = child(&mut processes, "sleep 60 & wait $!; exit 5");
-        let mut bystander = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let other = i32::try_from(bystander.id()).unwrap();
-        let told = |pid| ProcessEvent::Reported { pid: holder, report: LaunchReport::Running { pid } };
-        for false_number in [other, 0, 1, -1] {
-            processes.outbox.send(told(false_number)).unwrap();
-            processes.event().await;
-            processes.signal(Signalled::Kill { group: false_number, child: holder });
-        }
-        assert!(bystander.try_wait().unwrap().is_none(), "it lives");
-        let children = format!("/proc/{holder}/task/{holder}/children");
-        let own = loop {
-            let text = std::fs::read_to_string(&children).unwrap();
-            if let Some(number) = text.split_ascii_whitespace().next() {
-                break number.parse().unwrap();
-            }
-        };
-        processes.outbox.send(told(own)).unwrap();
-        processes.event().await;
-        processes.signal(Signalled::Kill { group: own, child: holder });
-        while !processes.children.is_empty() {
-            processes.reap();
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        let event = processes.event().await;
-        assert!(
-            matches!(event, ProcessEvent::Exited { status: ExitStatus::Code(5), .. }),
-            "the holder ends by itself: {event:?}"
-        );
-        bystander.kill().unwrap();
-        bystander.wait().unwrap();
-    }
-}
+mod tests;

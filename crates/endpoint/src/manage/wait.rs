@@ -89,6 +89,12 @@ impl Handle {
     }
 }
 
+/// Whether the process executes a program that was not given this argument.
+pub(super) fn runs_without(pid: i32, argument: &str) -> bool {
+    let Ok(command_line) = std::fs::read(format!("/proc/{pid}/cmdline")) else { return false };
+    !command_line.is_empty() && command_line.split(|byte| *byte == 0).all(|it| it != argument.as_bytes())
+}
+
 /// The parent of a process, which the kernel writes behind the name in parentheses.
 fn parent_of(pid: i32) -> Option<i32> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

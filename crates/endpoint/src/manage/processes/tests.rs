@@ -1,0 +1,100 @@
+//! Real processes, as launchers and user endpoints.
+
+use super::*;
+
+/// A child that was launched a while ago.
+#[expect(clippy::zombie_processes, reason = "this module reaps it")]
+fn child(processes: &mut Processes, script: &str) -> i32 {
+    let child = std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();
+    let pid = i32::try_from(child.id()).unwrap();
+    let name = "uep".to_owned();
+    let process = Process {
+        name,
+        renewed: None,
+        audit_pipe: None,
+        launching: false,
+        executing: None,
+        user_endpoint: None,
+    };
+    processes.children.insert(pid, process);
+    pid
+}
+
+#[tokio::test]
+async fn a_child_that_a_real_time_signal_killed_has_ended() {
+    for (script, expected) in [
+        ("kill -34 $$", ExitStatus::Signal(34)),
+        ("kill -64 $$", ExitStatus::Signal(64)),
+        ("exit 3", ExitStatus::Code(3)),
+    ] {
+        let mut processes = Processes::default();
+        let ended = child(&mut processes, script);
+        while !processes.children.is_empty() {
+            processes.reap();
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let event = processes.event().await;
+        assert!(
+            matches!(event, ProcessEvent::Exited { pid, status } if pid == ended && status == expected),
+            "{event:?}"
+        );
+        // Its number may be another's now.
+        processes.signal(Signalled::Kill { group: ended, child: ended });
+    }
+}
+
+#[tokio::test]
+async fn only_the_user_endpoint_of_a_session_is_killed_and_no_number_that_was_reported() {
+    let mut processes = Processes::default();
+    let holder = child(&mut processes, "sleep 60 & wait $!; exit 5");
+    let mut bystander = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let other = i32::try_from(bystander.id()).unwrap();
+    let told = |pid| ProcessEvent::Reported { pid: holder, report: LaunchReport::Running { pid } };
+    for false_number in [other, 0, 1, -1] {
+        processes.outbox.send(told(false_number)).unwrap();
+        processes.event().await;
+        processes.signal(Signalled::Kill { group: false_number, child: holder });
+    }
+    assert!(bystander.try_wait().unwrap().is_none(), "it lives");
+    let children = format!("/proc/{holder}/task/{holder}/children");
+    let own = loop {
+        let text = std::fs::read_to_string(&children).unwrap();
+        if let Some(number) = text.split_ascii_whitespace().next() {
+            break number.parse().unwrap();
+        }
+    };
+    processes.outbox.send(told(own)).unwrap();
+    processes.event().await;
+    processes.signal(Signalled::Kill { group: own, child: holder });
+    while !processes.children.is_empty() {
+        processes.reap();
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let event = processes.event().await;
+    assert!(
+        matches!(event, ProcessEvent::Exited { status: ExitStatus::Code(5), .. }),
+        "the holder ends by itself: {event:?}"
+    );
+    bystander.kill().unwrap();
+    bystander.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_user_endpoint_whose_report_pipe_stays_open_runs() {
+    for (script, runs) in [("exec sleep 60", true), ("exec sh -c 'kill -STOP $$; :' __launch", false)] {
+        let mut processes = Processes::default();
+        let pid = child(&mut processes, &format!("exec bash -c \"{script}\""));
+        processes.children.get_mut(&pid).unwrap().launching = true;
+        processes.outbox.send(ProcessEvent::Reported { pid, report: LaunchReport::Executing }).unwrap();
+        processes.event().await;
+        // Until the last program is executed.
+        std::thread::sleep(Duration::from_millis(300));
+        processes.give_up_on_reports();
+        assert!(processes.inbox.try_recv().is_err(), "the pipe has some time");
+        let long_ago = Instant::now().checked_sub(EXECUTING_PATIENCE);
+        processes.children.get_mut(&pid).unwrap().executing = long_ago;
+        processes.give_up_on_reports();
+        assert_eq!(processes.inbox.try_recv().is_ok(), runs, "{script}");
+        processes.signal(Signalled::Kill { group: pid, child: pid });
+    }
+}
