@@ -93,7 +93,6 @@ fn what_each_command_prints() {
         &["list"],
         &["check", "ep"],
         &["render", "ep"],
-        &["render-user-config", "--endpoint", "ep"],
         &["start", "ep"],
         &["start", "ep"],
         &["list"],
