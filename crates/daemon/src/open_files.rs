@@ -56,20 +56,17 @@ impl InheritedLimit {
         self.soft
     }
 
+    /// The hard limit.
+    pub fn hard(self) -> u64 {
+        self.hard
+    }
+
     /// Restores the limit for a process that is to be started.
     pub fn restore_for(self, command: &mut Command) {
         // SAFETY: between fork and exec one system call is made, on values prepared before.
         unsafe {
             command.pre_exec(move || self.set());
         }
-    }
-
-    /// Restores the limit in a process that was started, from outside.
-    pub fn restore_in(self, pid: i32) -> io::Result<()> {
-        let limit = libc::rlimit { rlim_cur: self.soft, rlim_max: self.hard };
-        // SAFETY: the call reads one `rlimit` and writes none.
-        let set = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut()) };
-        if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     fn set(self) -> io::Result<()> {
@@ -79,9 +76,6 @@ impl InheritedLimit {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-    use std::process::Stdio;
-
     use super::*;
 
     fn limits_of(command: &mut Command) -> String {
@@ -97,20 +91,10 @@ mod tests {
         assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (hard, hard));
         assert_eq!(limits_of(&mut Command::new("/bin/sh")), format!("{hard} {hard}"));
         let inherited = raised.inherited().unwrap();
-        assert_eq!(inherited.soft(), 200);
+        assert_eq!((inherited.soft(), inherited.hard()), (200, hard));
         let mut command = Command::new("/bin/sh");
         inherited.restore_for(&mut command);
         assert_eq!(limits_of(&mut command), format!("200 {hard}"));
-        let mut waiting = Command::new("/bin/sh");
-        let mut child = waiting
-            .args(["-c", "read line; ulimit -Sn"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        inherited.restore_in(i32::try_from(child.id()).unwrap()).unwrap();
-        child.stdin.take().unwrap().write_all(b"\n").unwrap();
-        assert_eq!(child.wait_with_output().unwrap().stdout, b"200\n");
         drop(raised);
         assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (200, hard));
     }

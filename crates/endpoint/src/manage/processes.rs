@@ -8,11 +8,12 @@ use std::time::Duration;
 use daemon::open_files::InheritedLimit;
 use manager::children::Child;
 use manager::core::{ExitStatus, Signalled};
-use manager::launch::{self, LaunchEnd, LaunchReport, LaunchRequest, Reports};
+use manager::launch::{self, LaunchEnd, LaunchReport, LaunchRequest, OpenFiles, Reports};
 use manager::restart::HandedOver;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::stat::fstat;
 use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
@@ -60,6 +61,8 @@ struct Process {
     launching: bool,
     /// When the launcher said that it executes the user endpoint.
     executing: Option<Instant>,
+    /// The inode of the launcher's report pipe.
+    report_pipe: Option<u64>,
     /// The user endpoint, if it is not the child itself but the child's child.
     user_endpoint: Option<Handle>,
 }
@@ -120,7 +123,15 @@ impl Processes {
                 let name = child.name.clone();
                 self.children.insert(
                     pid,
-                    Process { name, renewed, audit_pipe, launching: false, executing: None, user_endpoint },
+                    Process {
+                        name,
+                        renewed,
+                        audit_pipe,
+                        launching: false,
+                        executing: None,
+                        report_pipe: None,
+                        user_endpoint,
+                    },
                 );
                 known.push(child);
             }
@@ -169,10 +180,9 @@ impl Processes {
         request.renewed_credentials = Some((reader.as_raw_fd(), renewed.key()));
         let (audit_pipe, theirs) = if audited { Some(audit_log::pipe()?) } else { None }.unzip();
         request.audit_descriptor = theirs.as_ref().map(std::os::fd::AsRawFd::as_raw_fd);
-        let launch::Launch { pid, reports } = launch::start(&request)?;
-        if let Some(Err(error)) = self.open_files.map(|limit| limit.restore_in(pid)) {
-            tracing::warn!(%error, pid, "a user endpoint has the manager's limit of open files");
-        }
+        let limit = self.open_files.map(|it| OpenFiles { soft: it.soft(), hard: it.hard() });
+        let launch::Launch { pid, reports } = launch::start(&request, limit)?;
+        let report_pipe = fstat(&reports).ok().map(|it| it.st_ino);
         self.pids.insert(request.name.clone(), pid);
         let process = Process {
             name: request.name,
@@ -180,6 +190,7 @@ impl Processes {
             audit_pipe,
             launching: true,
             executing: None,
+            report_pipe,
             user_endpoint: None,
         };
         self.children.insert(pid, process);
@@ -210,13 +221,12 @@ impl Processes {
         loop {
             match self.inbox.recv().await {
                 Some(ProcessEvent::LaunchEnded { pid, end }) => {
-                    if let Some(process) = self.children.get_mut(&pid) {
-                        process.launching = false;
-                    }
                     if let Some(at) = self.ended.iter().position(|(ended, ..)| *ended == pid) {
+                        // It was reaped and forgotten: the number may be a new child's.
                         let (pid, status, _) = self.ended.swap_remove(at);
-                        self.forget(pid);
                         let _ = self.outbox.send(ProcessEvent::Exited { pid, status });
+                    } else if let Some(process) = self.children.get_mut(&pid) {
+                        process.launching = false;
                     }
                     return ProcessEvent::LaunchEnded { pid, end };
                 }
@@ -262,7 +272,7 @@ impl Processes {
         for (pid, process) in self.children.iter_mut().filter(|(_, process)| process.launching) {
             let user_endpoint = process.user_endpoint.as_ref().map_or(*pid, Handle::pid);
             if process.executing.is_some_and(|since| since.elapsed() >= EXECUTING_PATIENCE)
-                && wait::runs_without(user_endpoint, launch::LAUNCH)
+                && process.report_pipe.is_some_and(|inode| !wait::holds_pipe(user_endpoint, inode))
             {
                 process.launching = false;
                 let _ = self.outbox.send(ProcessEvent::LaunchEnded { pid: *pid, end: LaunchEnd::Started });

@@ -1,40 +1,25 @@
-//! Ends of processes as the kernel tells them, and handles that mean one process for ever.
-//!
-//! `nix` knows no real-time signals: it fails for a process that one of them killed, after it has reaped it. So the raw
-//! status is read here.
+//! The ends of children, handles that mean one process for ever, and who holds a pipe.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 
 use manager::core::ExitStatus;
-use nix::errno::Errno;
+use manager::waiting;
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 /// Reaps a child if it has ended. `None`: it has not. After `Some`, its number may belong to another process.
 pub(super) fn reaped(pid: i32) -> Option<ExitStatus> {
-    loop {
-        let mut raw = 0;
-        // SAFETY: the call writes to a number of this function's own.
-        let found = unsafe { libc::waitpid(pid, &raw mut raw, libc::WNOHANG) };
-        if found == pid {
-            return Some(read(raw));
-        }
-        match Errno::last() {
-            _ if found == 0 => return None,
-            Errno::EINTR => {}
-            // There is no such child.
-            _ => return Some(ExitStatus::Unknown),
-        }
-    }
-}
-
-fn read(raw: i32) -> ExitStatus {
-    let status = std::process::ExitStatus::from_raw(raw);
-    match (status.code(), status.signal()) {
-        (Some(code), _) => ExitStatus::Code(code),
-        (None, Some(signal)) => ExitStatus::Signal(signal),
-        (None, None) => ExitStatus::Unknown,
+    match waiting::reap(Pid::from_raw(pid)) {
+        Ok(None) => None,
+        Ok(Some(status)) => Some(match (status.code(), status.signal()) {
+            (Some(code), _) => ExitStatus::Code(code),
+            (None, Some(signal)) => ExitStatus::Signal(signal),
+            (None, None) => ExitStatus::Unknown,
+        }),
+        // There is no such child.
+        Err(_) => Some(ExitStatus::Unknown),
     }
 }
 
@@ -71,7 +56,7 @@ impl Handle {
             other => other?,
         }
         // Before it has a session of its own, there is no such group.
-        let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(self.pid), Signal::SIGKILL);
+        let _ = nix::sys::signal::killpg(Pid::from_raw(self.pid), Signal::SIGKILL);
         match self.send(Some(Signal::SIGKILL)) {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
             other => other,
@@ -89,10 +74,13 @@ impl Handle {
     }
 }
 
-/// Whether the process executes a program that was not given this argument.
-pub(super) fn runs_without(pid: i32, argument: &str) -> bool {
-    let Ok(command_line) = std::fs::read(format!("/proc/{pid}/cmdline")) else { return false };
-    !command_line.is_empty() && command_line.split(|byte| *byte == 0).all(|it| it != argument.as_bytes())
+/// Whether the process has the pipe with this inode open. A process that cannot be looked at counts as having it.
+pub(super) fn holds_pipe(pid: i32, inode: u64) -> bool {
+    let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return true };
+    let pipe = format!("pipe:[{inode}]");
+    descriptors
+        .flatten()
+        .any(|it| std::fs::read_link(it.path()).is_ok_and(|target| target.as_os_str() == &*pipe))
 }
 
 /// The parent of a process, which the kernel writes behind the name in parentheses.
@@ -125,19 +113,31 @@ mod tests {
     }
 
     #[test]
-    fn the_signal_that_ended_a_process_is_told() {
-        // Of the common ones, none that whoever runs the tests may have this process ignore.
-        for signal in [libc::SIGABRT, libc::SIGKILL, libc::SIGSEGV, libc::SIGTERM].into_iter().chain(34..=64)
-        {
-            let (_child, pid) = start("sleep", "60");
-            assert_eq!(reaped(pid), None);
-            // SAFETY: the process is this test's own child, and not reaped.
-            let sent = unsafe { libc::kill(pid, signal) };
-            // The C library keeps 32 and 33, but sends them.
-            assert_eq!(sent, 0, "{signal}");
-            assert_eq!(wait(pid), ExitStatus::Signal(signal));
-            assert_eq!(reaped(pid), Some(ExitStatus::Unknown), "it is gone");
+    fn how_a_process_ended() {
+        let (_child, pid) = start("sleep", "60");
+        assert_eq!(reaped(pid), None);
+        // SAFETY: the process is this test's own child, and not reaped.
+        assert_eq!(unsafe { libc::kill(pid, 64) }, 0);
+        assert_eq!(wait(pid), ExitStatus::Signal(64));
+        assert_eq!(reaped(pid), Some(ExitStatus::Unknown), "it is gone");
+    }
+
+    #[test]
+    fn who_has_a_pipe_open() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let inode = nix::sys::stat::fstat(&reader).unwrap().st_ino;
+        let mut child = Command::new("sleep").arg("60").stdout(writer).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        assert!(holds_pipe(pid, inode));
+        let (_other, other) = start("sleep", "60");
+        assert!(!holds_pipe(other, inode));
+        for pid in [pid, other] {
+            // SAFETY: the processes are this test's own children, and not reaped.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
         }
+        child.wait().unwrap();
+        assert_eq!(wait(other), ExitStatus::Signal(9));
+        assert!(holds_pipe(pid, inode), "nobody knows");
     }
 
     #[test]

@@ -46,7 +46,7 @@ use nix::unistd::{Pid, getppid};
 pub use pam_library::{PamMissing, check_pam};
 pub use reports::{LaunchEnd, Reports};
 pub use request::{LaunchFailure, LaunchReport, LaunchRequest, ManagerFiles, MappedIdentity};
-pub use spawn::{Launch, OpenFiles, start, start_with};
+pub use spawn::{Launch, OpenFiles, start};
 
 use reporter::Reporter;
 use stage::{Problem, Stage};

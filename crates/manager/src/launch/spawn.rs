@@ -61,14 +61,9 @@ impl OpenFiles {
     }
 }
 
-/// Starts a launcher from the manager's own file. The caller reaps the process.
-pub fn start(request: &LaunchRequest) -> io::Result<Launch> {
-    start_with(request, None)
-}
-
-/// The same, with another limit of open files. The launcher sets it before it does anything else: set from outside, it
-/// could come after PAM, and undo the limit of the site.
-pub fn start_with(request: &LaunchRequest, open_files: Option<OpenFiles>) -> io::Result<Launch> {
+/// Starts a launcher from the manager's own file. The caller reaps the process. The launcher sets the limit of open files
+/// before it does anything else: set from outside, it could come after PAM, and undo the limit of the site.
+pub fn start(request: &LaunchRequest, open_files: Option<OpenFiles>) -> io::Result<Launch> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     let document = memory_file(c"launch", &serde_json::to_vec(request)?)?;
     let mut descriptors: Vec<RawFd> = vec![document.as_raw_fd()];

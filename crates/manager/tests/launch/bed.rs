@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use manager::launch::{
     LaunchEnd, LaunchReport, LaunchRequest, ManagerFiles, MappedIdentity, OpenFiles, Reports, start,
-    start_with,
 };
 use manager::waiting;
 use nix::unistd::Pid;
@@ -208,12 +207,12 @@ pub(crate) fn launch(request: &LaunchRequest) -> Launched {
 
 /// The same, but does something with the launcher's process first.
 pub(crate) fn launch_and(request: &LaunchRequest, act: impl FnOnce(Pid)) -> Launched {
-    finish(start(request).unwrap(), act)
+    finish(start(request, None).unwrap(), act)
 }
 
 /// The same, with a limit of open files.
 pub(crate) fn launch_with(request: &LaunchRequest, open_files: OpenFiles) -> Launched {
-    finish(start_with(request, Some(open_files)).unwrap(), |_| {})
+    finish(start(request, Some(open_files)).unwrap(), |_| {})
 }
 
 fn finish(launch: manager::launch::Launch, act: impl FnOnce(Pid)) -> Launched {

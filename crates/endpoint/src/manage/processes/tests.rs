@@ -1,11 +1,17 @@
 //! Real processes, as launchers and user endpoints.
 
+use std::process::Stdio;
+
 use super::*;
 
 /// A child that was launched a while ago.
-#[expect(clippy::zombie_processes, reason = "this module reaps it")]
 fn child(processes: &mut Processes, script: &str) -> i32 {
-    let child = std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();
+    child_writing_to(processes, script, Stdio::inherit())
+}
+
+#[expect(clippy::zombie_processes, reason = "this module reaps it")]
+fn child_writing_to(processes: &mut Processes, script: &str, output: Stdio) -> i32 {
+    let child = std::process::Command::new("sh").args(["-c", script]).stdout(output).spawn().unwrap();
     let pid = i32::try_from(child.id()).unwrap();
     let name = "uep".to_owned();
     let process = Process {
@@ -14,6 +20,7 @@ fn child(processes: &mut Processes, script: &str) -> i32 {
         audit_pipe: None,
         launching: false,
         executing: None,
+        report_pipe: None,
         user_endpoint: None,
     };
     processes.children.insert(pid, process);
@@ -81,20 +88,23 @@ async fn only_the_user_endpoint_of_a_session_is_killed_and_no_number_that_was_re
 
 #[tokio::test]
 async fn a_user_endpoint_whose_report_pipe_stays_open_runs() {
-    for (script, runs) in [("exec sleep 60", true), ("exec sh -c 'kill -STOP $$; :' __launch", false)] {
+    for runs in [true, false] {
+        let (reader, writer) = std::io::pipe().unwrap();
         let mut processes = Processes::default();
-        let pid = child(&mut processes, &format!("exec bash -c \"{script}\""));
-        processes.children.get_mut(&pid).unwrap().launching = true;
+        // One that has the pipe itself has not executed the user endpoint.
+        let output = if runs { Stdio::null() } else { writer.try_clone().unwrap().into() };
+        let pid = child_writing_to(&mut processes, "exec sleep 60", output);
+        let process = processes.children.get_mut(&pid).unwrap();
+        process.launching = true;
+        process.report_pipe = Some(fstat(&reader).unwrap().st_ino);
         processes.outbox.send(ProcessEvent::Reported { pid, report: LaunchReport::Executing }).unwrap();
         processes.event().await;
-        // Until the last program is executed.
-        std::thread::sleep(Duration::from_millis(300));
         processes.give_up_on_reports();
         assert!(processes.inbox.try_recv().is_err(), "the pipe has some time");
         let long_ago = Instant::now().checked_sub(EXECUTING_PATIENCE);
         processes.children.get_mut(&pid).unwrap().executing = long_ago;
         processes.give_up_on_reports();
-        assert_eq!(processes.inbox.try_recv().is_ok(), runs, "{script}");
+        assert_eq!(processes.inbox.try_recv().is_ok(), runs);
         processes.signal(Signalled::Kill { group: pid, child: pid });
     }
 }
