@@ -4,7 +4,7 @@
 
 use super::problem::Problem;
 use super::yaml::{Node, Value};
-use super::{BadConfig, Config, ManagerConfig, ServiceSettings, plain, yaml};
+use super::{BadConfig, Config, ManagerConfig, ServiceSettings, plain};
 use crate::directory::EndpointDir;
 use crate::exit::Failure;
 use crate::host::changes_user;
@@ -19,7 +19,7 @@ pub(crate) enum Configuration {
 impl Configuration {
     /// Reads a configuration; errors name it `file`. `has_template`: a template lies beside it.
     pub(crate) fn read(file: &str, text: &str, has_template: bool) -> Result<Self, BadConfig> {
-        let node = yaml::read(text).map_err(|error| BadConfig(format!("Invalid config syntax: {error}")))?;
+        let node = super::parsed(text)?;
         if is_manager(&node, has_template) {
             return ManagerConfig::read_node(file, text, &node).map(Box::new).map(Self::Manager);
         }

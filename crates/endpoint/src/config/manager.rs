@@ -54,8 +54,7 @@ impl ManagerConfig {
 
     /// Reads a configuration; errors name it `file`. An empty one is a manager's, as in 4.x.
     pub(crate) fn read(file: &str, text: &str) -> Result<Self, BadConfig> {
-        let node =
-            super::yaml::read(text).map_err(|error| BadConfig(format!("Invalid config syntax: {error}")))?;
+        let node = super::parsed(text)?;
         Self::read_node(file, text, &node)
     }
 

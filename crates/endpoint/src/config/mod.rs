@@ -71,8 +71,18 @@ impl From<BadConfig> for Failure {
 impl Config {
     /// Reads a configuration; errors name it `file`.
     pub(crate) fn read(file: &str, text: &str) -> Result<Self, BadConfig> {
-        let node = yaml::read(text).map_err(|error| BadConfig(format!("Invalid config syntax: {error}")))?;
-        plain::read(file, text, &node)
+        plain::read(file, text, &parsed(text)?)
+    }
+
+    /// Reads a configuration that a manager rendered. A list of allowed functions that came out empty allows none: a
+    /// template that names no functions for somebody must not allow them all.
+    pub(crate) fn read_rendered(file: &str, text: &str) -> Result<Self, BadConfig> {
+        let node = parsed(text)?;
+        let mut config = plain::read(file, text, &node)?;
+        if node.has_key("allowed_functions") {
+            config.common.allowed_functions.get_or_insert_default();
+        }
+        Ok(config)
     }
 
     /// All settings as JSON, with every default filled in.
@@ -91,6 +101,11 @@ impl Config {
         ]);
         all.into()
     }
+}
+
+/// Parses the text of a configuration.
+fn parsed(text: &str) -> Result<yaml::Node, BadConfig> {
+    yaml::read(text).map_err(|error| BadConfig(format!("Invalid config syntax: {error}")))
 }
 
 /// The refusal of a `config.py`.
@@ -127,6 +142,22 @@ mod tests {
     }
 
     /// The lines upstream's 3.8.0 prints (seen by running it), which come first in ours.
+    #[test]
+    fn a_rendered_list_of_functions_that_is_empty_allows_none() {
+        let allowed = |line: &str| {
+            let text = format!("{LEAST}{line}");
+            Config::read_rendered("f", &text).unwrap().common.allowed_functions
+        };
+        assert_eq!(allowed(""), None);
+        for line in ["allowed_functions:\n", "allowed_functions: null\n", "allowed_functions: []\n"] {
+            assert_eq!(allowed(line), Some(vec![]), "{line}");
+        }
+        let id = "00000000-0000-4000-8000-000000000001";
+        assert_eq!(allowed(&format!("allowed_functions: [{id}]\n")), Some(vec![id.parse().unwrap()]));
+        let plain = Config::read("f", &format!("{LEAST}allowed_functions: null\n")).unwrap();
+        assert_eq!(plain.common.allowed_functions, None, "as upstream, in a file of the owner's");
+    }
+
     #[test]
     fn errors_begin_with_upstreams_lines() {
         let one = "1 validation error for UserEndpointConfigModel\n";

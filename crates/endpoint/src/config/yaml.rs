@@ -44,6 +44,11 @@ pub(crate) fn read(text: &str) -> Result<Node, String> {
 }
 
 impl Node {
+    /// Whether it is a mapping with this key, whatever its value.
+    pub(crate) fn has_key(&self, key: &str) -> bool {
+        matches!(&self.value, Value::Map(entries) if entries.iter().any(|entry| entry.key == key))
+    }
+
     /// The value as JSON. Keys whose value is null are left out: they count as not given.
     pub(crate) fn to_json(&self) -> serde_json::Value {
         match &self.value {

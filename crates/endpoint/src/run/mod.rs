@@ -288,6 +288,15 @@ async fn work(
         .collect();
     tracing::info!(endpoint = %id, %run, lost = lost.len(), unsent = spooled.len(), "the endpoint runs");
     let allowed = document.allowed_functions.clone().or_else(|| config.common.allowed_functions.clone());
+    match (&document.allowed_functions, &config.common.allowed_functions) {
+        (Some(list), Some(own)) if list != own => {
+            tracing::warn!("the manager's list of allowed functions holds; the template's is ignored");
+        }
+        (Some(list), _) if list.is_empty() => {
+            tracing::warn!("no function is allowed: the list of allowed functions is empty");
+        }
+        _ => {}
+    }
     let settings = Settings {
         endpoint: id,
         allowed: allowed.map(|functions| functions.into_iter().collect()),

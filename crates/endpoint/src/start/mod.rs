@@ -125,7 +125,7 @@ fn prepare(
             let endpoint = base.named(&request.name);
             base.create().map_err(|error| unwritable(endpoint.path(), &error))?;
             endpoint.create().map_err(|error| unwritable(endpoint.path(), &error))?;
-            (endpoint, Config::read("the configuration on standard input", text)?, text.to_owned())
+            (endpoint, Config::read_rendered("the configuration on standard input", text)?, text.to_owned())
         }
         None => {
             let endpoint = base.find(&request.name)?;
