@@ -82,6 +82,7 @@ pub(crate) fn begin(
         config: text.to_owned(),
         registration,
         registered: body,
+        unregistered: false,
         program: environment::own_path().map_err(Failure::error)?,
         command_line: command_line.join(" "),
         debug: config.common.debug || request.debug,

@@ -19,8 +19,10 @@ pub(super) struct ManageDocument {
     /// The text of the configuration that was registered.
     pub(super) config: String,
     pub(super) registration: Registration,
-    /// What was registered.
+    /// What is registered, or is to be: `unregistered` says that the service may not know it.
     pub(super) registered: Register,
+    #[serde(default)]
+    pub(super) unregistered: bool,
     /// The program to execute at a hot restart: `/proc/self/exe` is the old file after a replacement.
     pub(super) program: PathBuf,
     /// The command line of `start`, for the title.

@@ -224,6 +224,7 @@ impl Driver<'_> {
                     match renewed {
                         Ok((registration, config)) => {
                             self.document.registration = registration;
+                            self.document.unregistered = false;
                             let config = amqp::LinkConfig { first_session: next_session, ..config };
                             (self.link, self.link_events) = amqp::start(config);
                         }

@@ -1,8 +1,8 @@
 //! What a manager registers, and what it needs of the service's answer.
 
-use std::path::Path;
-
 use client::amqp::LinkConfig;
+use manager::template::RenderError;
+use manager::{schema, template};
 use serde_json::Value;
 use wire::EndpointId;
 use wire::extensions::Capabilities;
@@ -20,9 +20,12 @@ const PREFETCH: u16 = 2_000;
 /// The body of a manager's registration. Reads template and schema.
 pub(super) fn body(endpoint: &EndpointDir, config: &ManagerConfig, text: &str) -> Result<Register, Failure> {
     let common = &config.common;
-    let template = config.template(endpoint);
-    let template =
-        std::fs::read_to_string(&template).map_err(|error| unreadable("template", &template, &error))?;
+    // As the launcher reads them: root follows nobody else's links, and waits for no FIFO.
+    let unusable = |error: RenderError| {
+        Failure::new(status::CONFIG, format!("Error: ({}) {}", error.exception, error.text))
+    };
+    let template = template::read(&config.template(endpoint)).map_err(unusable)?;
+    let schema = schema::read(&config.schema(endpoint)).map_err(unusable)?;
     let changes_user = host::changes_user();
     Ok(Register {
         endpoint_name: endpoint.name(),
@@ -35,7 +38,7 @@ pub(super) fn body(endpoint: &EndpointDir, config: &ManagerConfig, text: &str) -
             local_user: Some(host::user_name()),
             endpoint_config: Some(text.to_owned()),
             user_config_template: Some(template),
-            user_config_schema: Some(schema(&config.schema(endpoint))?),
+            user_config_schema: Some(schema.unwrap_or(Value::Null)),
             farcall: Some(Capabilities { version: env!("CARGO_PKG_VERSION").to_owned(), cancel: false }),
             ..Metadata::default()
         },
@@ -46,26 +49,6 @@ pub(super) fn body(endpoint: &EndpointDir, config: &ManagerConfig, text: &str) -
         high_assurance: Some(config.high_assurance),
         admins: common.admins.clone().filter(|admins| !admins.is_empty()),
     })
-}
-
-/// The schema; null if there is no file.
-fn schema(path: &Path) -> Result<Value, Failure> {
-    let text = match std::fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Value::Null),
-        Err(error) => return Err(unreadable("schema", path, &error)),
-    };
-    serde_json::from_slice(&text).map_err(|error| {
-        Failure::new(
-            status::CONFIG,
-            format!("Error: the schema {} is not valid JSON: {error}", path.display()),
-        )
-    })
-}
-
-fn unreadable(what: &str, path: &Path, error: &std::io::Error) -> Failure {
-    let path = path.display();
-    Failure::new(status::CONFIG, format!("Error: the user endpoints' {what} {path} can't be read: {error}"))
 }
 
 /// Checks that an answer has all that a manager needs.

@@ -99,22 +99,20 @@ pub(super) async fn register_changes(
         Ok(body) => body,
         Err(failure) => return tracing::warn!("{}", failure.text),
     };
-    if known(&body) == known(&document.registered) {
+    if known(&body) == known(&document.registered) && !document.unregistered {
         return;
     }
     tracing::info!("a registered setting changed; registering");
     document.config = text;
-    let before = std::mem::replace(&mut document.registered, body);
+    document.registered = body;
     let once = Registering::of(document, endpoint, None).once_elsewhere();
     let outcome = tokio::time::timeout(REGISTRATION_PATIENCE, once).await.map(|answer| {
         let registration = answer?;
         registration::link_config(&registration, config, document.authorities.clone())?;
         Ok::<_, Failure>(registration)
     });
-    if !matches!(outcome, Ok(Ok(_))) {
-        // The next restart, or the next registration, tries again.
-        document.registered = before;
-    }
+    // The next restart, or the next registration, tries again: the answer may have been lost after the change was made.
+    document.unregistered = !matches!(outcome, Ok(Ok(_)));
     match outcome {
         Ok(Ok(registration)) => document.registration = registration,
         Ok(Err(failure)) => tracing::error!("the change was not registered: {}", failure.text),
