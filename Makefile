@@ -43,7 +43,7 @@ install: ## both programs, their completions and the unit for systemd, below PRE
 	  $(BUILT)/$$program completion fish > $(COMPLETIONS)/fish/vendor_completions.d/$$program.fish || exit 1; \
 	done
 	for name in $(NAMES); do \
-	  test -e $(DESTDIR)$(PREFIX)/bin/$$name || ln -s globus-compute-endpoint $(DESTDIR)$(PREFIX)/bin/$$name || exit 1; \
+	  test -e $(DESTDIR)$(PREFIX)/bin/$$name || test -L $(DESTDIR)$(PREFIX)/bin/$$name || ln -s globus-compute-endpoint $(DESTDIR)$(PREFIX)/bin/$$name || exit 1; \
 	done
 	install -d $(dir $(UNIT))
 	sed 's|/usr/local/bin|$(PREFIX)/bin|' docs/farcall.service > $(UNIT)
