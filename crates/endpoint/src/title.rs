@@ -2,14 +2,15 @@
 
 use std::fs;
 
+use manager::arguments::ArgumentMemory;
+
 /// How many bytes a title that changes may be longer than the one that the process was executed with.
 pub(crate) const ROOM: usize = 64;
 
 /// The memory of the arguments of this process, and the title that it began with.
 #[derive(Clone, Debug)]
 pub(crate) struct Title {
-    start: usize,
-    length: usize,
+    memory: ArgumentMemory,
     first: String,
 }
 
@@ -19,36 +20,17 @@ pub(crate) fn room() -> String {
 }
 
 impl Title {
-    /// Finds the memory. `None`: the system does not say where it is.
+    /// `None`: the system does not say where the title stands.
     pub(crate) fn find() -> Option<Self> {
-        let stat = fs::read_to_string("/proc/self/stat").ok()?;
-        // The process's name may contain parentheses.
-        let (_, after) = stat.rsplit_once(')')?;
-        let mut fields = after.split_ascii_whitespace();
-        // The state is the 3rd field; the arguments lie from the 48th to the 49th.
-        let start: usize = fields.nth(45)?.parse().ok()?;
-        let end: usize = fields.next()?.parse().ok()?;
-        let length = end.checked_sub(start).filter(|length| start > 0 && *length > 1)?;
+        let memory = ArgumentMemory::find()?;
         let arguments = fs::read("/proc/self/cmdline").ok()?;
         let first = arguments.split(|byte| *byte == 0).next()?;
-        Some(Self { start, length, first: String::from_utf8_lossy(first).into_owned() })
+        Some(Self { memory, first: String::from_utf8_lossy(first).into_owned() })
     }
 
     /// Shows the first title after this prefix, shortened if there is no room.
     pub(crate) fn show(&self, prefix: &str) {
-        let mut bytes: Vec<u8> = prefix
-            .bytes()
-            .chain(self.first.bytes())
-            .filter(|byte| *byte != 0)
-            .take(self.length - 1)
-            .collect();
-        bytes.resize(self.length, 0);
-        // SAFETY: the kernel says that the arguments of this process lie there, in its own writable stack, with this length.
-        // Only the standard library reads them, when it is asked for arguments, and then finds zeros at the worst.
-        unsafe {
-            let place = std::ptr::with_exposed_provenance_mut::<u8>(self.start);
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, self.length);
-        }
+        self.memory.show(&format!("{prefix}{}", self.first).replace('\0', ""));
     }
 }
 
@@ -79,10 +61,8 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_of_the_title_is_found() {
-        let title = Title::find().unwrap();
+    fn the_title_of_this_process_is_found() {
         let shown = fs::read("/proc/self/cmdline").unwrap();
-        assert!(shown.starts_with(title.first.as_bytes()));
-        assert_eq!(shown.len(), title.length);
+        assert!(shown.starts_with(Title::find().unwrap().first.as_bytes()));
     }
 }

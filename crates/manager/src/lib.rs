@@ -59,6 +59,7 @@
 //! | [`audit`] | the lines of the audit log |
 //! | [`restart`] | the state that a manager hands to its next program |
 
+pub mod arguments;
 pub mod audit;
 pub mod children;
 pub mod command;

@@ -303,6 +303,19 @@ impl Handle {
         self.send(Command::Close);
     }
 
+    /// Closes the link and waits for its end, `limit` at most: whoever ends does so whether or not the broker answers.
+    pub async fn close_within(&self, limit: Duration, events: &mut mpsc::Receiver<Event>) {
+        self.close();
+        let ended = async {
+            while let Some(event) = events.recv().await {
+                if matches!(event, Event::Ended(_)) {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(limit, ended).await;
+    }
+
     fn send(&self, command: Command) {
         // A link that has ended has sent `Ended` to the owner.
         let _ = self.commands.send(command);

@@ -10,7 +10,7 @@ use manager::launch::LaunchEnd;
 use manager::restart::State;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 use wire::message::StatusReport;
 use wire::queue::Registration;
 
@@ -323,16 +323,7 @@ impl Driver<'_> {
 
     /// Closes the connection to the broker. What it has delivered and we have not acknowledged goes back to the queue.
     async fn close(&mut self) {
-        self.link.close();
-        let ended = async {
-            while let Some(event) = self.link_events.recv().await {
-                if matches!(event, amqp::Event::Ended(_)) {
-                    return;
-                }
-            }
-        };
-        // The manager ends, whether or not the broker answers.
-        let _ = timeout(CLOSE_TIMEOUT, ended).await;
+        self.link.close_within(CLOSE_TIMEOUT, &mut self.link_events).await;
     }
 
     fn heartbeat(&self, period: u64) -> Vec<u8> {

@@ -306,16 +306,7 @@ impl Driver {
 
     /// Closes the connection to the broker and the files.
     async fn end(mut self) -> RunEnd {
-        self.link.close();
-        let ended = async {
-            while let Some(event) = self.link_events.recv().await {
-                if matches!(event, amqp::Event::Ended(_)) {
-                    return;
-                }
-            }
-        };
-        // The run ends, whether or not the broker answers.
-        let _ = timeout(CLOSE_TIMEOUT, ended).await;
+        self.link.close_within(CLOSE_TIMEOUT, &mut self.link_events).await;
         for event in self.journal.close() {
             if let JournalEvent::Ended(tasks) = event {
                 tasks.into_iter().for_each(|task| self.spool_thread.forget(task));
