@@ -4,6 +4,22 @@
 /// What stands for a letter that can't be shown.
 const REPLACEMENT: char = '?';
 
+/// A stranger's or a program's text as it may stand in a log: short, on one line, without control characters.
+pub(crate) fn escaped(text: &str) -> String {
+    const LIMIT: usize = 300;
+    let mut out = String::new();
+    for c in text.chars().take(LIMIT) {
+        match c {
+            '"' | '\'' | '\\' => out.push(c),
+            other => out.extend(other.escape_debug()),
+        }
+    }
+    if text.chars().nth(LIMIT).is_some() {
+        out.push('…');
+    }
+    out
+}
+
 /// The text on one line. Ends of lines become blanks.
 pub(crate) fn one_line(text: &str) -> String {
     text.chars().map(|letter| if letter == '\n' { ' ' } else { shown(letter) }).collect()

@@ -6,6 +6,7 @@ use std::io::{self, Seek as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::{Mode, fchmod};
 use serde::Serialize;
 use wire::json::FreeForm;
 
@@ -27,6 +28,8 @@ impl RenewedCredentials {
     /// A file with these credentials, and the descriptor for the user endpoint.
     pub(super) fn create(credentials: &FreeForm, now: u64) -> io::Result<(Self, OwnedFd)> {
         let file = File::from(memfd_create(c"credentials", MFdFlags::MFD_CLOEXEC)?);
+        // A user who opens it again, by its descriptor in /proc, can't make it grow: its memory would be nobody's.
+        fchmod(&file, Mode::S_IRUSR | Mode::S_IRGRP | Mode::S_IROTH)?;
         let reader = OpenOptions::new().read(true).open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
         let key = Key::generate().map_err(|_| io::Error::other("the system gives no random bytes"))?;
         let mut renewed = Self { file, key };
@@ -75,6 +78,8 @@ mod tests {
         renewed.write(&new, 2).unwrap();
         let mut reader = File::from(reader);
         assert!(reader.write_all(b"x").is_err());
+        let mode = nix::sys::stat::fstat(&reader).unwrap().st_mode;
+        assert_eq!(mode & 0o777, 0o444, "only root opens it for writing");
         let mut token = String::new();
         reader.read_to_string(&mut token).unwrap();
         let content = Key::parse(&renewed.key()).unwrap().decrypt(&token).unwrap();

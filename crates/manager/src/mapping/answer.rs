@@ -7,7 +7,7 @@ use wire::IdentityId;
 use wire::json;
 
 use super::Hits;
-use super::printable::printable;
+use crate::printable::escaped;
 
 /// The maximum size of an answer, in bytes.
 pub const ANSWER_LIMIT: usize = 1 << 20;
@@ -39,7 +39,7 @@ fn output_type() -> String {
 /// Why an answer is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AnswerError {
-    #[error("the answer can't be used: {}", printable(&.0.to_string()))]
+    #[error("the answer can't be used: {}", escaped(&.0.to_string()))]
     Malformed(#[from] json::Malformed),
     #[error("the answer can't be used: DATA_TYPE must be {OUTPUT_TYPE}")]
     DataType,

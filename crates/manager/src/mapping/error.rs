@@ -10,8 +10,8 @@ use super::EVALUATION_LIMIT;
 use super::answer::AnswerError;
 use super::interpolation::InterpolationError;
 use super::pattern::{PatternError, TooManySteps};
-use super::printable::printable;
 use super::program::ProgramError;
+use crate::printable::escaped;
 
 /// Where in the mapping file: the entry of the list, and the mapping in it, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl fmt::Display for Place {
 /// Why a mapping file is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MappingError {
-    #[error("{}", printable(&.0.to_string()))]
+    #[error("{}", escaped(&.0.to_string()))]
     NotJson(#[from] json::Malformed),
     #[error("Expected a list of identity mappings")]
     NotAList,
@@ -40,13 +40,13 @@ pub enum MappingError {
     NotAnObject(Place),
     #[error("Invalid map config {0}: DATA_TYPE is missing")]
     NoDataType(Place),
-    #[error("Unsupported DATA_TYPE {place}: {}; supported is {supported}", printable(.data_type))]
+    #[error("Unsupported DATA_TYPE {place}: {}; supported is {supported}", escaped(.data_type))]
     UnsupportedVersion { place: Place, data_type: String, supported: &'static str },
     #[error("'{key}' is missing {place}")]
     Missing { place: Place, key: &'static str },
     #[error("'{key}' must be {expected} {place}")]
     Type { place: Place, key: &'static str, expected: &'static str },
-    #[error("{} - {} {place}", printable(.pattern), printable(&.problem.to_string()))]
+    #[error("{} - {} {place}", escaped(.pattern), escaped(&.problem.to_string()))]
     Pattern { place: Place, pattern: String, problem: PatternError },
     #[error("{found} {what}; at most {limit} are allowed")]
     TooMany { what: &'static str, found: usize, limit: usize },
@@ -72,13 +72,13 @@ impl MappingError {
 /// What an administrator should know about a mapping file that is accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Warning {
-    #[error("No identity mapper found for: {} {place}", printable(.data_type))]
+    #[error("No identity mapper found for: {} {place}", escaped(.data_type))]
     UnknownDataType { place: Place, data_type: String },
     #[error(
         "{} has alternatives outside of parentheses {place}. Each of them must match the whole text here; upstream's \
          identity mapping also accepts any text that only begins with one of them, except the last. Put them in parentheses \
          to get the same with both",
-        printable(.pattern)
+        escaped(.pattern)
     )]
     Alternatives { place: Place, pattern: String },
     #[error("The identity mapping has no mapper: nobody is mapped to a local user")]
@@ -102,7 +102,7 @@ pub enum MapperError {
     OutOfTime,
     #[error(transparent)]
     Program(#[from] ProgramError),
-    #[error("{}: {problem}", printable(.program))]
+    #[error("{}: {problem}", escaped(.program))]
     Answer { program: String, problem: AnswerError },
 }
 

@@ -6,7 +6,7 @@
 use serde_json::Value;
 use wire::json::Object;
 
-use super::printable::printable;
+use crate::printable::escaped;
 
 /// The maximum size of a text after its references were replaced, in bytes.
 pub(super) const TEXT_LIMIT: usize = 4096;
@@ -14,9 +14,9 @@ pub(super) const TEXT_LIMIT: usize = 4096;
 /// Why a reference can't be replaced.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InterpolationError {
-    #[error("Missing identity property {}", printable(.0))]
+    #[error("Missing identity property {}", escaped(.0))]
     Missing(String),
-    #[error("Identity property {} is not text", printable(.0))]
+    #[error("Identity property {} is not text", escaped(.0))]
     NotText(String),
     #[error("A text exceeds {TEXT_LIMIT} bytes after its references were replaced")]
     TooLong,

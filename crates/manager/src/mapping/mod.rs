@@ -24,7 +24,6 @@ mod external;
 mod interpolation;
 pub mod name;
 mod pattern;
-mod printable;
 mod program;
 pub mod validate;
 pub mod watch;
@@ -37,6 +36,7 @@ use wire::json::{self, Object};
 use wire::start_document::LinkedIdentity;
 use wire::{EndpointId, IdentityId};
 
+use crate::printable::escaped;
 pub use error::{MapperError, MappingError, Place, Warning};
 use expression::ExpressionMapper;
 pub use external::EXTERNAL_LIMIT;
@@ -44,7 +44,6 @@ use external::ExternalMapper;
 use interpolation::InterpolationError;
 use name::NameProblem;
 pub use pattern::PatternError;
-use printable::printable;
 
 /// The maximum size of a mapping file, in bytes.
 pub const FILE_LIMIT: usize = 4 << 20;
@@ -175,7 +174,7 @@ impl Evaluation {
     }
 
     fn refuse(&mut self, identity: &str, local_user: &str, problem: NameProblem) {
-        let (identity, local_user) = (printable(identity), printable(local_user));
+        let (identity, local_user) = (escaped(identity), escaped(local_user));
         self.warnings
             .push(format!("Identity {identity} is mapped to '{local_user}', which is refused: {problem}"));
         self.refused = Some(Refused { identity, local_user, problem });
@@ -296,7 +295,7 @@ fn choose(evaluation: &mut Evaluation) {
         (Ok(()), Err(_)) => {
             evaluation
                 .warnings
-                .push(format!("The identity '{}' has no UUID: nobody is mapped", printable(&identity)));
+                .push(format!("The identity '{}' has no UUID: nobody is mapped", escaped(&identity)));
         }
         (Err(problem), _) => evaluation.refuse(&identity, &name, problem),
     }

@@ -18,7 +18,7 @@ use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::unistd::{Pid, setsid};
 
 use super::answer::ANSWER_LIMIT;
-use super::printable::printable;
+use crate::printable::escaped;
 use crate::waiting;
 
 /// How much of standard error is kept for the log, in bytes. The rest is read and dropped.
@@ -35,15 +35,15 @@ const ENVIRONMENT: [(&str, &str); 2] =
 /// Why a program gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramError {
-    #[error("{}: {error}", printable(.program))]
+    #[error("{}: {error}", escaped(.program))]
     Start { program: String, error: io::Error },
-    #[error("{} did not end within {} s; it and all that it started were killed", printable(.program), tenths(.limit))]
+    #[error("{} did not end within {} s; it and all that it started were killed", escaped(.program), tenths(.limit))]
     TimedOut { program: String, limit: Duration },
-    #[error("{} printed more than {ANSWER_LIMIT} bytes; it and all that it started were killed", printable(.program))]
+    #[error("{} printed more than {ANSWER_LIMIT} bytes; it and all that it started were killed", escaped(.program))]
     TooMuchOutput { program: String },
-    #[error("{}: {status}{}", printable(.program), complaint(.stderr))]
+    #[error("{}: {status}{}", escaped(.program), complaint(.stderr))]
     Failed { program: String, status: ExitStatus, stderr: Vec<u8> },
-    #[error("{}: {error}", printable(.program))]
+    #[error("{}: {error}", escaped(.program))]
     Pipe { program: String, error: io::Error },
 }
 
@@ -71,7 +71,7 @@ fn tenths(time: &Duration) -> f32 {
 fn complaint(stderr: &[u8]) -> String {
     match String::from_utf8_lossy(stderr).trim() {
         "" => String::new(),
-        text => format!("; it wrote: {}", printable(text)),
+        text => format!("; it wrote: {}", escaped(text)),
     }
 }
 
