@@ -103,9 +103,10 @@ class RabbitMQ:
 
         def ready():
             assert self._server.running(), f"RabbitMQ ended:\n{self._server.output()}"
-            return listening(self.port)
+            # It listens a moment before its commands work.
+            return "completed with" in self._server.output() and listening(self.port)
 
-        until(ready, "RabbitMQ listens", 60)
+        until(ready, "RabbitMQ is started", 60)
 
     def pid(self):
         """The process id of the Erlang machine, which the start script wrote to a file."""

@@ -127,8 +127,20 @@ class Hostile:
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self._serve, daemon=True).start()
 
+    def _first(self):
+        """The first connection on which anything is said. Another test may look whether something listens on a port that
+        it had before."""
+        while True:
+            connection, _ = self.listener.accept()
+            try:
+                if connection.recv(1, socket.MSG_PEEK):
+                    return connection
+            except OSError:
+                pass
+            connection.close()
+
     def _serve(self):
-        connection, _ = self.listener.accept()
+        connection = self._first()
         self.outcome = "under attack"
         try:
             self.attack(Wire(connection))
