@@ -1,4 +1,4 @@
-"""The stages of CI have budgets that sum to 31 minutes at most."""
+"""The stages of CI have budgets that sum to 34 minutes at most."""
 
 import re
 import unittest
@@ -12,7 +12,7 @@ class Budgets(unittest.TestCase):
     def test_their_sum(self):
         budgets = [int(minutes) for file in ("Makefile", ".ci/run") for minutes in STAGE.findall((ROOT / file).read_text())]
         self.assertEqual(len(budgets), 6, budgets)
-        self.assertLessEqual(sum(budgets), 31, budgets)
+        self.assertLessEqual(sum(budgets), 34, budgets)
 
 
 if __name__ == "__main__":

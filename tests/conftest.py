@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -55,6 +56,20 @@ def postgres():
 
 def pytest_addoption(parser):
     parser.addoption("--part", choices=list(long.PARTS), help="run only this part of the long tests")
+
+
+class ByFile(LoadFileScheduling):
+    """With `--dist loadfile`, tests of one file run in one process. So do all files that have the accounts of this machine: in
+    other processes they would only wait for each other."""
+
+    def _split_scope(self, nodeid):
+        file = super()._split_scope(nodeid)
+        with_accounts = "import local_users" in (Path(__file__).parent / file).read_text()
+        return "local_users" if with_accounts else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return ByFile(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_collection_modifyitems(config, items):
