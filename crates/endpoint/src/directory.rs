@@ -13,6 +13,7 @@
 //!     daemon.host             which process that is: its host, its boot, its start
 //!     service.json            where it is registered
 //!     failure.json            why its last run failed, if it did
+//!     teardown.owed           its `endpoint_teardown`, until that has run
 //!     endpoint.log
 //!     journal/                which tasks began and ended
 //!     unacked_results/        results the broker has not confirmed
@@ -208,6 +209,11 @@ impl EndpointDir {
     /// Why the last run failed.
     pub(crate) fn failure_file(&self) -> PathBuf {
         self.path.join("failure.json")
+    }
+
+    /// The `endpoint_teardown` that is still to be run.
+    pub(crate) fn owed_teardown(&self) -> PathBuf {
+        self.path.join("teardown.owed")
     }
 
     pub(crate) fn journal(&self) -> PathBuf {

@@ -70,6 +70,8 @@ pub(crate) enum Input {
     Stop,
     /// The second signal.
     Hurry,
+    /// The manager has ended: nothing may outlive it.
+    Orphaned,
     /// The time limit of the stop is over.
     StopTimedOut,
 }

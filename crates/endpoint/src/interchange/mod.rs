@@ -204,7 +204,8 @@ impl Interchange {
             Input::Settled { task, status } => self.settled(task, &status, actions),
             Input::Cancel(tasks) => self.cancel(tasks, actions),
             Input::HeartbeatDue => self.heartbeat_due(actions),
-            Input::Hurry => self.hurry(actions),
+            Input::Hurry => self.hurry(stop::HURRIED, actions),
+            Input::Orphaned => self.hurry(stop::ORPHANED, actions),
             Input::StopTimedOut => self.stop_timed_out(actions),
         }
         self.end_when_done(actions);

@@ -11,7 +11,9 @@ const BEYOND_GRACE: Duration = Duration::from_secs(5);
 /// How long an endpoint without a working block takes tasks, to fail them with the reason.
 const FAILING_TASKS: Duration = Duration::from_secs(3);
 /// The time limit of a hurried stop: results must be kept, and the engine must end.
-const HURRIED: Duration = Duration::from_secs(2);
+pub(super) const HURRIED: Duration = Duration::from_secs(2);
+/// The same after the end of the manager, which promises that its user endpoints are gone within 2 s.
+pub(super) const ORPHANED: Duration = Duration::from_secs(1);
 
 /// The phase of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,12 +51,13 @@ impl Interchange {
         }
     }
 
-    pub(super) fn hurry(&mut self, actions: &mut Vec<Action>) {
+    /// Stops without a grace period for tasks, and without waiting for the broker.
+    pub(super) fn hurry(&mut self, limit: Duration, actions: &mut Vec<Action>) {
         self.begin_stop(actions);
         if let Phase::Stopping { engine, hurried: false } = self.phase {
             self.phase = Phase::Stopping { engine, hurried: true };
             actions.push(Action::StopEngine { grace: Duration::ZERO });
-            actions.push(Action::EndWithin(HURRIED));
+            actions.push(Action::EndWithin(limit));
         }
     }
 

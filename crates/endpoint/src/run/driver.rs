@@ -24,6 +24,8 @@ use crate::spool::{SpoolEvent, SpoolThread};
 const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the broker may take to confirm the last heartbeat and to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The same after the end of the manager: nothing may outlive it for long.
+const ORPHANED_CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How often, and for how long, to look for results of an earlier run that may only be suspended on another host.
 const EARLIER_RESULTS_INTERVAL: Duration = Duration::from_secs(2);
@@ -46,6 +48,8 @@ pub(super) struct Driver {
     pub(super) period: Duration,
     pub(super) stop: Stop,
     pub(super) parent: Option<i32>,
+    /// The parent has ended.
+    pub(super) orphaned: bool,
     pub(super) renewal: Renewal,
     /// The number of the next link's first session.
     pub(super) next_session: u32,
@@ -154,9 +158,10 @@ impl Driver {
                         Some(Input::LinkEnded)
                     }
                 },
-                () = &mut orphaned, if stage < Stage::Stopping && self.parent.is_some() => {
-                    self.parent = None;
-                    Some(Input::Stop)
+                () = &mut orphaned, if !self.orphaned => {
+                    self.orphaned = true;
+                    stage = Stage::Hurried;
+                    Some(Input::Orphaned)
                 }
                 Some(event) = self.journal.event() => self.journaled(event),
                 Some(event) = self.spool_thread.event() => Some(spooled(event)),
@@ -306,7 +311,8 @@ impl Driver {
 
     /// Closes the connection to the broker and the files.
     async fn end(mut self) -> RunEnd {
-        self.link.close_within(CLOSE_TIMEOUT, &mut self.link_events).await;
+        let limit = if self.orphaned { ORPHANED_CLOSE_TIMEOUT } else { CLOSE_TIMEOUT };
+        self.link.close_within(limit, &mut self.link_events).await;
         for event in self.journal.close() {
             if let JournalEvent::Ended(tasks) = event {
                 tasks.into_iter().for_each(|task| self.spool_thread.forget(task));

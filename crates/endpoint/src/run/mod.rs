@@ -142,7 +142,10 @@ fn run(endpoint: &EndpointDir, document: &RunDocument, ready: &mut ReadyReport) 
     if let Err(failure) = &outcome {
         tracing::error!("{}", failure.text);
     }
-    if let Err(failure) = crate::start::tear_down(&config) {
+    // A user endpoint must not outlive its manager. The next start runs the script.
+    if !parent::is_gone(document.parent)
+        && let Err(failure) = crate::start::tear_down(endpoint, &config)
+    {
         tracing::error!("{}", failure.text);
     }
     let lost = lines.lost_lines();
@@ -332,6 +335,7 @@ async fn work(
         period: Duration::from_secs(config.common.heartbeat_period),
         stop,
         parent: document.parent,
+        orphaned: false,
         next_session: 0,
         renewal,
         first: FirstNodeWait::new(&options, endpoint.name()),

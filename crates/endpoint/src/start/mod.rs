@@ -17,6 +17,7 @@ mod document;
 mod failure_report;
 mod registration;
 mod setup;
+mod teardown;
 
 use std::io::IsTerminal as _;
 use std::os::fd::{FromRawFd as _, OwnedFd};
@@ -35,7 +36,8 @@ use crate::pid::{self, ProcessState};
 pub(crate) use background::{inherit, memory_file, report};
 pub(crate) use failure_report::{send as report_failure, send_notice};
 pub(crate) use registration::{body as registration_body, register};
-pub(crate) use setup::{ClientIdentity, RunDocument, keep_only, tear_down};
+pub(crate) use setup::{ClientIdentity, RunDocument, keep_only};
+pub(crate) use teardown::tear_down;
 
 /// The options of `start`.
 #[derive(Debug)]
@@ -98,10 +100,8 @@ pub(crate) fn start(base: &Base, request: Request, begin_manager: BeginManager) 
 /// Refuses to run below another process than the manager that wrote the document: that manager has ended, and nothing would
 /// end this user endpoint.
 fn refuse_another_parent(document: &StartDocument) -> CommandResult {
-    let info = document.ep_info.as_ref().map(wire::json::FreeForm::to_object).unwrap_or_default();
-    let announced = info.get("posix_ppid").and_then(serde_json::Value::as_i64);
-    let parent = i64::from(nix::unistd::getppid().as_raw());
-    match announced {
+    let parent = nix::unistd::getppid().as_raw();
+    match announced_parent(document) {
         Some(announced) if announced != parent => Err(Failure::new(
             status::TEMPFAIL,
             format!(
@@ -110,6 +110,12 @@ fn refuse_another_parent(document: &StartDocument) -> CommandResult {
         )),
         _ => Ok(()),
     }
+}
+
+/// The process that the manager announced as the parent: its own, or that which holds the PAM session.
+fn announced_parent(document: &StartDocument) -> Option<i32> {
+    let info = document.ep_info.as_ref().map(wire::json::FreeForm::to_object).unwrap_or_default();
+    info.get("posix_ppid").and_then(serde_json::Value::as_i64).map(|pid| i32::try_from(pid).unwrap_or(-1))
 }
 
 fn prepare(

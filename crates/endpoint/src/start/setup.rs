@@ -16,9 +16,8 @@ use wire::queue::Registration;
 use wire::{EndpointId, FunctionId};
 
 use super::background::{self, inherit};
-use super::{Launch, refuse_if_active, register, registration};
+use super::{Launch, announced_parent, refuse_if_active, register, registration, teardown};
 use crate::account::{AccountSettings, credentials};
-use crate::config::Config;
 use crate::console::{complain, say};
 use crate::directory::unwritable;
 use crate::exit::{CommandResult, Failure, block_on, status};
@@ -74,20 +73,23 @@ pub(super) fn set_up(launch: Launch, report: Option<OwnedFd>) -> CommandResult {
         // A new session: signals of the terminal must not reach the endpoint. This fails only for a session's leader.
         let _ = nix::unistd::setsid();
     }
-    let Launch { config, request, .. } = &launch;
-    let parent = request.die_with_parent.then(|| nix::unistd::getppid().as_raw());
+    let Launch { config, request, endpoint, .. } = &launch;
+    let announced = launch.document.as_ref().and_then(announced_parent);
+    let parent =
+        request.die_with_parent.then(|| announced.unwrap_or_else(|| nix::unistd::getppid().as_raw()));
+    teardown::run_owed(endpoint);
     if let Some(script) = &config.endpoint_setup {
         run_script("endpoint_setup", script)?;
     }
+    let owed = teardown::owe(endpoint, config);
     // A signal between the registration and the `exec` must not be lost, nor end the process without `endpoint_teardown`.
     let signals = DeferredSignals::begin().map_err(Failure::error);
-    let ended = signals
-        .as_ref()
-        .map_err(Failure::clone)
+    let ended = owed
+        .and_then(|()| signals.as_ref().map_err(Failure::clone))
         .and_then(|signals| register_and_exec(&launch, report.as_ref(), parent, signals));
     let Err(failure) = ended;
     // A failure after `endpoint_setup` undoes what that did.
-    if let Err(also) = tear_down(&launch.config) {
+    if let Err(also) = teardown::tear_down(&launch.endpoint, &launch.config) {
         complain(also.text);
     }
     Err(failure)
@@ -172,11 +174,6 @@ fn register_and_exec(
     Err(Failure::new(status::SOFTWARE, format!("Error: {error}")))
 }
 
-/// Runs `endpoint_teardown`: once, at the end of every endpoint whose `endpoint_setup` succeeded.
-pub(crate) fn tear_down(config: &Config) -> CommandResult {
-    config.endpoint_teardown.as_deref().map_or(Ok(()), |script| run_script("endpoint_teardown", script))
-}
-
 /// Executes the running endpoint in this process. Its environment is that of its tasks.
 fn become_runner(document: &RunDocument, title: &str, pass_client_identity: bool) -> io::Error {
     let prepared = serde_json::to_vec(document)
@@ -233,7 +230,7 @@ fn title(id: EndpointId, name: &str, environment: Option<&str>) -> String {
 }
 
 /// Runs a script of the configuration. The failure quotes the end of its output.
-fn run_script(what: &str, script: &str) -> CommandResult {
+pub(super) fn run_script(what: &str, script: &str) -> CommandResult {
     let mut command = Command::new("/bin/sh");
     command.arg("-c").arg(script).stdin(Stdio::null());
     daemon::stop::deliver_signals_to(&mut command);

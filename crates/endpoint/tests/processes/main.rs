@@ -17,6 +17,7 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -331,22 +332,39 @@ fn a_second_start_of_a_user_endpoint_reports_no_failure() {
 fn a_user_endpoint_dies_with_its_manager() {
     let service = FakeService::start(|_| (500, json!({})));
     let home = Home::new(&service);
-    let document = json!({"amqp_creds": registration(ID), "config": "engine: {}\n"});
-    fs::write(home.path("document.json"), document.to_string()).unwrap();
-    let script = format!(
-        "{} start uep --die-with-parent < {} & wait",
-        env!("CARGO_BIN_EXE_globus-compute-endpoint"),
-        home.path("document.json").display()
-    );
-    let mut manager = home.shell(&script).spawn().unwrap();
-    let log = home.path("uep/endpoint.log");
-    wait_until(|| fs::read_to_string(&log).is_ok_and(|log| log.contains("the endpoint runs")));
-    let pid = home.pid("uep");
-    manager.kill().unwrap();
-    manager.wait().unwrap();
-    wait_until(|| !home::alive(pid));
-    assert!(fs::read_to_string(&log).unwrap().contains("has gone away; initiating shut down"));
-    assert!(!home.path("uep/daemon.pid").exists());
+    // Each with what happens to it right before its manager dies: it may be stopped, or be stopping in order.
+    for (name, before) in [("plain", None), ("stopped", Some(libc::SIGSTOP)), ("ending", Some(libc::SIGTERM))]
+    {
+        let config = format!(
+            "engine: {{}}\nshutdown_grace: 3600\nendpoint_teardown: 'touch {}'\n",
+            home.path(name).join("torn_down").display()
+        );
+        let document = json!({"amqp_creds": registration(ID), "config": config});
+        fs::write(home.path("document.json"), document.to_string()).unwrap();
+        let script = format!(
+            "{} start {name} --die-with-parent < {} & wait",
+            env!("CARGO_BIN_EXE_globus-compute-endpoint"),
+            home.path("document.json").display()
+        );
+        let mut manager = home.shell(&script).spawn().unwrap();
+        let log = home.path(name).join("endpoint.log");
+        let said = |text: &str| fs::read_to_string(&log).is_ok_and(|log| log.contains(text));
+        wait_until(|| said("the endpoint runs"));
+        let pid = home.pid(name);
+        if let Some(number) = before {
+            signal(pid, number);
+        }
+        manager.kill().unwrap();
+        manager.wait().unwrap();
+        let killed = Instant::now();
+        wait_until(|| !home::alive(pid));
+        assert!(killed.elapsed() < Duration::from_secs(10), "{name}: it is promised within 2 s");
+        if name != "ending" {
+            assert!(said("has gone away; initiating shut down"), "{name}");
+            assert!(!home.path(name).join("torn_down").exists(), "{name}: the next start does that");
+        }
+        assert!(!home.path(name).join("daemon.pid").exists(), "{name}");
+    }
 }
 
 #[test]

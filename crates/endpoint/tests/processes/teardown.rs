@@ -217,3 +217,27 @@ fn a_failed_setup_is_not_torn_down_and_a_failed_teardown_is_logged() {
     let log = fs::read_to_string(home.path("ep/endpoint.log")).unwrap();
     assert!(log.contains("endpoint_teardown failed (exit status: 4):") && log.contains("stuck"), "{log}");
 }
+
+/// Neither a kill nor the death of a manager leaves time for a script. The next start runs the one that is owed, before its own.
+#[test]
+fn after_a_kill_the_next_start_runs_it_first() {
+    let service = FakeService::start(|_| (200, registration(ID)));
+    let home = Home::new(&service);
+    configure(&home, "ep", "detach_endpoint: false\n");
+    let mut killed = foreground(home.command(&["start", "ep"]));
+    wait_until(|| runs(&home, "ep"));
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert_eq!(ran(&home, "ep"), "setup\n");
+    // The script of that time, whatever the configuration says now.
+    home.configure("ep", "endpoint_setup: 'echo new >> ran'\nengine: {}\ndetach_endpoint: false\n");
+    fs::remove_file(home.path("ep/endpoint.log")).unwrap();
+    let mut command = home.command(&["start", "ep"]);
+    command.current_dir(home.path("ep"));
+    let mut next = foreground(command);
+    wait_until(|| runs(&home, "ep"));
+    assert_eq!(ran(&home, "ep"), "setup\nteardown\nnew\n");
+    signal(i32::try_from(next.id()).unwrap(), libc::SIGTERM);
+    assert!(next.wait().unwrap().success());
+    assert_eq!(ran(&home, "ep"), "setup\nteardown\nnew\n", "once");
+}

@@ -85,6 +85,25 @@ fn the_second_signal_ends_the_run_with_results_in_the_spool() {
     assert_eq!(actions.last(), Some(&Action::End), "without waiting for the broker: {actions:?}");
 }
 
+/// Running tasks have no grace: what a manager started must not outlive it. Their results are in the spool for the next start.
+#[test]
+fn the_end_of_the_manager_ends_the_run_at_once_also_while_it_stops() {
+    for stopping in [false, true] {
+        let mut fixture = Fixture::up(settings());
+        fixture.begin(1);
+        if stopping {
+            fixture.on(Input::Stop);
+        }
+        let actions = fixture.on(Input::Orphaned);
+        let hurried =
+            [Action::StopEngine { grace: Duration::ZERO }, Action::EndWithin(Duration::from_secs(1))];
+        assert!(actions.ends_with(&hurried), "{actions:?}");
+        fixture.end(1);
+        fixture.on(Input::EngineStopped);
+        assert_eq!(fixture.kept(1).last(), Some(&Action::End));
+    }
+}
+
 #[test]
 fn a_stop_ends_at_its_time_limit() {
     let mut fixture = Fixture::up(settings());
