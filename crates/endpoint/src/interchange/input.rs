@@ -1,7 +1,9 @@
 //! The events that the interchange handles.
 
+use std::collections::HashSet;
+
 use client::amqp::{Delivery, PublishStatus};
-use wire::TaskId;
+use wire::{FunctionId, TaskId};
 
 /// An event.
 #[derive(Debug)]
@@ -62,6 +64,8 @@ pub(crate) enum Input {
         tasks: Vec<TaskId>,
         last: bool,
     },
+    /// From now on only these functions are allowed; `None` allows all. Tasks that are here already stay.
+    Allowed(Option<HashSet<FunctionId>>),
     /// The service cancels these tasks.
     Cancel(Vec<TaskId>),
     /// It is time for a heartbeat.

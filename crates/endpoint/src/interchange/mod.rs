@@ -202,6 +202,7 @@ impl Interchange {
             Input::NotKept { task, result } => self.kept(task, Err(result), actions),
             Input::Loaded { task, result } => self.loaded(task, result, actions),
             Input::Settled { task, status } => self.settled(task, &status, actions),
+            Input::Allowed(functions) => self.intake.allowed = functions,
             Input::Cancel(tasks) => self.cancel(tasks, actions),
             Input::HeartbeatDue => self.heartbeat_due(actions),
             Input::Hurry => self.hurry(stop::HURRIED, actions),

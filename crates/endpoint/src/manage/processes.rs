@@ -18,10 +18,11 @@ use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use wire::FunctionId;
 use wire::json::FreeForm;
 
 use super::audit_log;
-use super::credentials::RenewedCredentials;
+use super::credentials::{Content, RenewedCredentials};
 use super::wait::{self, Handle};
 use crate::clock;
 
@@ -46,6 +47,8 @@ pub(super) struct Processes {
     pids: HashMap<String, i32>,
     /// The limit of open files for children, while this process has a higher one.
     pub(super) open_files: Option<InheritedLimit>,
+    /// The functions that user endpoints may run, whatever their template says.
+    pub(super) allowed_functions: Option<Vec<FunctionId>>,
     /// Children that have ended before their launcher's reports did.
     ended: Vec<(i32, ExitStatus, Instant)>,
     outbox: mpsc::UnboundedSender<ProcessEvent>,
@@ -93,6 +96,7 @@ impl Default for Processes {
             children: HashMap::new(),
             pids: HashMap::new(),
             open_files: None,
+            allowed_functions: None,
             ended: Vec::new(),
             outbox,
             inbox,
@@ -101,7 +105,7 @@ impl Default for Processes {
 }
 
 impl Processes {
-    /// Takes over children that this process had before it executed its program again.
+    /// Takes over children that this process had before it executed its program again, and tells them what may have changed.
     pub(super) fn resume(&mut self, children: Vec<HandedOver>) -> Vec<Child> {
         let mut known = Vec::new();
         for HandedOver { child, renewed_credentials, audit_pipe } in children {
@@ -109,7 +113,13 @@ impl Processes {
                 // SAFETY: the program that this process ran before left it open for this one alone.
                 let file = unsafe { OwnedFd::from_raw_fd(descriptor) };
                 closed_at_exec(&file, true).ok()?;
-                RenewedCredentials::resume(file, &key).ok()
+                let mut renewed = RenewedCredentials::resume(file, &key).ok()?;
+                if let Err(error) =
+                    renewed.write(self.content(&child.credentials), clock::since_epoch().as_secs())
+                {
+                    tracing::error!(%error, name = %child.name, "a user endpoint can't be told what changed");
+                }
+                Some(renewed)
             });
             let audit_pipe = audit_pipe.and_then(|descriptor| {
                 // SAFETY: as above.
@@ -176,7 +186,8 @@ impl Processes {
     /// Starts a launcher. Returns its process. `audited`: the user endpoint gets an audit pipe.
     pub(super) fn launch(&mut self, mut request: LaunchRequest, audited: bool) -> io::Result<i32> {
         let credentials = FreeForm::from(request.credentials.as_object().cloned().unwrap_or_default());
-        let (renewed, reader) = RenewedCredentials::create(&credentials, clock::since_epoch().as_secs())?;
+        let content = self.content(&credentials);
+        let (renewed, reader) = RenewedCredentials::create(content, clock::since_epoch().as_secs())?;
         request.renewed_credentials = Some((reader.as_raw_fd(), renewed.key()));
         let (audit_pipe, theirs) = if audited { Some(audit_log::pipe()?) } else { None }.unzip();
         request.audit_descriptor = theirs.as_ref().map(std::os::fd::AsRawFd::as_raw_fd);
@@ -209,11 +220,18 @@ impl Processes {
 
     /// Writes new credentials for a user endpoint.
     pub(super) fn renew(&mut self, name: &str, credentials: &FreeForm) {
-        let process = self.pids.get(name).and_then(|pid| self.children.get_mut(pid));
+        let Self { children, pids, allowed_functions, .. } = self;
+        let process = pids.get(name).and_then(|pid| children.get_mut(pid));
         let Some(renewed) = process.and_then(|process| process.renewed.as_mut()) else { return };
-        if let Err(error) = renewed.write(credentials, clock::since_epoch().as_secs()) {
+        let content = Content { amqp_creds: credentials, allowed_functions: allowed_functions.as_deref() };
+        if let Err(error) = renewed.write(content, clock::since_epoch().as_secs()) {
             tracing::error!(%error, name, "new credentials can't be written for a user endpoint");
         }
+    }
+
+    /// What a running user endpoint is told.
+    fn content<'a>(&'a self, credentials: &'a FreeForm) -> Content<'a> {
+        Content { amqp_creds: credentials, allowed_functions: self.allowed_functions.as_deref() }
     }
 
     /// The next event of a child.

@@ -42,7 +42,8 @@ pub(super) fn body(endpoint: &EndpointDir, config: &ManagerConfig, text: &str) -
             farcall: Some(Capabilities { version: env!("CARGO_PKG_VERSION").to_owned(), cancel: false }),
             ..Metadata::default()
         },
-        allowed_functions: common.allowed_functions.clone().filter(|functions| !functions.is_empty()),
+        // An empty list is one: nothing is allowed.
+        allowed_functions: common.allowed_functions.clone(),
         authentication_policy: common.authentication_policy,
         subscription_uuid: common.subscription_id,
         public: Some(config.public),

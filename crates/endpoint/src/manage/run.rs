@@ -213,6 +213,7 @@ async fn serve(
     let raised = daemon::open_files::raise();
     let mut processes = Processes::default();
     processes.open_files = raised.inherited();
+    processes.allowed_functions = config.common.allowed_functions.clone();
     let state = resumed.unwrap_or_else(|| State::new(Vec::new(), Vec::new()));
     let revivals = state.revivals;
     let children = processes.resume(state.children);

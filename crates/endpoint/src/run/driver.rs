@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until, timeout};
 use wire::extensions::FarcallCommand;
 
+use super::allowed_functions::AllowedFunctionsWatch;
 use super::countdown::Countdown;
 use super::first_node::{self, FirstNodeWait};
 use super::renewal::Renewal;
@@ -51,6 +52,7 @@ pub(super) struct Driver {
     /// The parent has ended.
     pub(super) orphaned: bool,
     pub(super) renewal: Renewal,
+    pub(super) allowed_functions: AllowedFunctionsWatch,
     /// The number of the next link's first session.
     pub(super) next_session: u32,
     /// Another process has claimed the endpoint: this one writes nothing more.
@@ -158,6 +160,7 @@ impl Driver {
                         Some(Input::LinkEnded)
                     }
                 },
+                allowed = self.allowed_functions.changed(), if stage < Stage::Stopping => Some(Input::Allowed(allowed)),
                 () = &mut orphaned, if !self.orphaned => {
                     self.orphaned = true;
                     stage = Stage::Hurried;

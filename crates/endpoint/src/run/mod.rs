@@ -3,6 +3,7 @@
 //! Everything runs on one thread, except file access and the AMQP library: a slow file system delays no heartbeat. This file
 //! builds the parts, once the broker has granted the endpoint's queue ([`fence`]); [`driver`] is the event loop.
 
+mod allowed_functions;
 mod countdown;
 mod driver;
 pub(crate) mod fence;
@@ -16,6 +17,7 @@ mod storage;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use client::amqp::{self, LinkConfig};
@@ -40,11 +42,13 @@ use crate::log::{self, DeferredLog};
 use crate::pid::PreviousRun;
 use crate::start::{RunDocument, inherit, report, report_failure};
 use crate::{clock, host, random};
+use allowed_functions::{AllowedFunctions, AllowedFunctionsWatch};
 use countdown::Countdown;
 use driver::RunEnd;
 use fence::NotGranted;
 use first_node::FirstNodeWait;
 use renewal::Renewal;
+use renewed_credentials::RenewedCredentials;
 use storage::Storage;
 
 /// The memory limit for the bodies of tasks.
@@ -135,7 +139,8 @@ impl ReadyReport {
 }
 
 fn run(endpoint: &EndpointDir, document: &RunDocument, ready: &mut ReadyReport) -> CommandResult {
-    let config = Config::read("the configuration", &document.config)?;
+    let read = if document.rendered { Config::read_rendered } else { Config::read };
+    let config = read("the configuration", &document.config)?;
     let deferred_log = DeferredLog::default();
     let lines = BackgroundWriter::start(deferred_log.clone());
     let outcome = run_configured(endpoint, document, &config, ready, (&deferred_log, &lines));
@@ -200,7 +205,10 @@ async fn serve(
     let options =
         config.engine.runnable().map_err(|why| Failure::new(status::CONFIG, format!("Error: {why}")))?;
     let aborts = fence::StartAborts { stop: &stop, parent: document.parent, waiting: ready.report.as_ref() };
-    let mut renewal = Renewal::new(endpoint, config, &options, document);
+    // What the manager has to say later.
+    let renewed = document.renewed_credentials.as_ref();
+    let renewed = renewed.and_then(|(file, key)| RenewedCredentials::open(*file, key)).map(Arc::new);
+    let mut renewal = Renewal::new(endpoint, config, &options, document, renewed.as_ref());
     let mut registrations = REGISTRATIONS_AT_START;
     let mut link_config = link_config(registration, config, &options, document.authorities.clone())?;
     let (name, deadline) = (endpoint.name(), Instant::now() + fence::PATIENCE);
@@ -227,8 +235,23 @@ async fn serve(
     let disk = opened.await.map_err(Failure::error)??;
     let claim = disk.pid_file.claim();
     renewal.claimed(disk.pid_file.claim());
-    let held =
-        OwnedEndpoint { run, options, open_files, disk, link, link_events, session, renewal, trigger, stop };
+    let lists = AllowedFunctions {
+        of_manager: document.allowed_functions.clone(),
+        own: config.common.allowed_functions.clone(),
+    };
+    let held = OwnedEndpoint {
+        run,
+        options,
+        open_files,
+        disk,
+        link,
+        link_events,
+        session,
+        renewal,
+        allowed_functions: AllowedFunctionsWatch::new(lists, renewed),
+        trigger,
+        stop,
+    };
     let outcome = Box::pin(work(endpoint, document, config, held, ready)).await;
     if let Err(failure) = &outcome
         && claim.holds()
@@ -250,6 +273,7 @@ struct OwnedEndpoint {
     link_events: mpsc::Receiver<amqp::Event>,
     session: u32,
     renewal: Renewal,
+    allowed_functions: AllowedFunctionsWatch,
     trigger: Trigger,
     stop: Stop,
 }
@@ -262,8 +286,19 @@ async fn work(
     held: OwnedEndpoint,
     ready: &mut ReadyReport,
 ) -> CommandResult {
-    let OwnedEndpoint { run, options, open_files, disk, link, link_events, session, renewal, trigger, stop } =
-        held;
+    let OwnedEndpoint {
+        run,
+        options,
+        open_files,
+        disk,
+        link,
+        link_events,
+        session,
+        renewal,
+        allowed_functions,
+        trigger,
+        stop,
+    } = held;
     let Storage { pid_file, watch, journal, spool_thread, earlier_runs, spooled, before } = disk;
     let id = document.registration.endpoint_id;
     let now = clock::since_epoch();
@@ -290,19 +325,9 @@ async fn work(
         .map(|task| (*task, interchange::lost(*task, id, &host_name, nanos)))
         .collect();
     tracing::info!(endpoint = %id, %run, lost = lost.len(), unsent = spooled.len(), "the endpoint runs");
-    let allowed = document.allowed_functions.clone().or_else(|| config.common.allowed_functions.clone());
-    match (&document.allowed_functions, &config.common.allowed_functions) {
-        (Some(list), Some(own)) if list != own => {
-            tracing::warn!("the manager's list of allowed functions holds; the template's is ignored");
-        }
-        (Some(list), _) if list.is_empty() => {
-            tracing::warn!("no function is allowed: the list of allowed functions is empty");
-        }
-        _ => {}
-    }
     let settings = Settings {
         endpoint: id,
-        allowed: allowed.map(|functions| functions.into_iter().collect()),
+        allowed: allowed_functions.effective(),
         bytes: WINDOW_BYTES,
         in_flight: RESULTS_IN_FLIGHT,
         grace: Duration::from_secs(config.shutdown_grace),
@@ -338,6 +363,7 @@ async fn work(
         orphaned: false,
         next_session: 0,
         renewal,
+        allowed_functions,
         first: FirstNodeWait::new(&options, endpoint.name()),
         superseded: false,
         engine_failure: None,

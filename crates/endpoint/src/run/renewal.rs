@@ -64,6 +64,7 @@ impl Renewal {
         config: &Config,
         options: &engine::Options,
         document: &RunDocument,
+        file: Option<&Arc<RenewedCredentials>>,
     ) -> Self {
         let settings = document.registers.as_ref().map(|base| RegistrationSettings {
             claim: None,
@@ -78,14 +79,12 @@ impl Renewal {
                 client_secret: client.secret.clone(),
             }),
         });
-        let from_manager = document.renewed_credentials.as_ref().and_then(|(descriptor, key)| {
-            Some(FromManager {
-                file: Arc::new(RenewedCredentials::open(*descriptor, key)?),
-                current: document.registration.clone(),
-                config: config.clone(),
-                options: options.clone(),
-                authorities: document.authorities.clone(),
-            })
+        let from_manager = file.map(|file| FromManager {
+            file: file.clone(),
+            current: document.registration.clone(),
+            config: config.clone(),
+            options: options.clone(),
+            authorities: document.authorities.clone(),
         });
         Self { settings, from_manager, registering: None, attempts: 0 }
     }

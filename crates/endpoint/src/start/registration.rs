@@ -64,7 +64,8 @@ pub(crate) fn body(endpoint: &EndpointDir, config: &Config, text: &str) -> Regis
             farcall: Some(Capabilities { version: env!("CARGO_PKG_VERSION").to_owned(), cancel: true }),
             ..Metadata::default()
         },
-        allowed_functions: config.common.allowed_functions.clone().filter(|functions| !functions.is_empty()),
+        // An empty list is one: nothing is allowed.
+        allowed_functions: config.common.allowed_functions.clone(),
         authentication_policy: config.common.authentication_policy,
         subscription_uuid: config.common.subscription_id,
         public: None,

@@ -31,7 +31,9 @@ pub(crate) struct RunDocument {
     pub(crate) config: String,
     /// From the manager, for heartbeats.
     pub(crate) ep_info: Map<String, Value>,
-    /// Of a user endpoint: the manager's list, else its template's, instead of the configuration's.
+    /// Whether a manager rendered the configuration.
+    pub(crate) rendered: bool,
+    /// From the manager, instead of the configuration's list.
     pub(crate) allowed_functions: Option<Vec<FunctionId>>,
     /// Stop when this process is no longer the parent.
     pub(crate) parent: Option<i32>,
@@ -151,9 +153,8 @@ fn register_and_exec(
             .and_then(|document| document.ep_info.as_ref())
             .map(wire::json::FreeForm::to_object)
             .unwrap_or_default(),
-        allowed_functions: document.as_ref().and_then(|document| {
-            document.allowed_functions.clone().or_else(|| config.common.allowed_functions.clone())
-        }),
+        allowed_functions: document.as_ref().and_then(|document| document.allowed_functions.clone()),
+        rendered: document.as_ref().is_some_and(|document| document.config.is_some()),
         parent,
         renewed_credentials: given_by_manager.and_then(|it| Some((it.mem_fd?, it.enckey.clone()?))),
         report_fd: report.map(AsRawFd::as_raw_fd),

@@ -262,7 +262,8 @@ impl Starter {
             display_name: None,
             multi_user: false,
             public: false,
-            allowed_functions: manager.allowed_functions.clone(),
+            // Its manager's list holds, as it is when it is asked.
+            allowed_functions: None,
             admins: Vec::new(),
             is_manager: false,
             created: now,

@@ -24,7 +24,7 @@ pub struct Endpoint {
     pub multi_user: bool,
     /// Shown in lists to everybody; no permission to use it.
     pub public: bool,
-    /// Absent: any function.
+    /// Absent: any function. Of a user endpoint, it is its manager's.
     pub allowed_functions: Option<Vec<FunctionId>>,
     pub admins: Vec<IdentityId>,
     /// It runs no tasks itself: it starts user endpoints from its template.
@@ -137,7 +137,9 @@ impl Command for RegisterEndpoint {
         if is_one_too_many(tx, &endpoint, self.most).await? {
             return Ok(RegistrationResult::TooMany);
         }
-        let allowed = endpoint.allowed_functions.as_ref().map(text).transpose()?;
+        // A user endpoint has none of its own.
+        let allowed = endpoint.allowed_functions.as_ref().filter(|_| endpoint.manager.is_none());
+        let allowed = allowed.map(text).transpose()?;
         // Without a display name the old one stays.
         let number: Option<i64> = query_scalar(
             "INSERT INTO endpoints (id, owner_id, name, display_name, multi_user, public, allowed_functions_json, \
@@ -353,8 +355,10 @@ impl Command for DeleteEndpoint {
 impl Store {
     pub async fn endpoint(&self, endpoint: EndpointId) -> Result<Option<Endpoint>, StoreError> {
         let row = query(
-            "SELECT id, owner_id, name, display_name, multi_user, public, allowed_functions_json, is_manager, \
-             created_us, manager_id, broker_at FROM endpoints WHERE id = $1",
+            "SELECT e.id, e.owner_id, e.name, e.display_name, e.multi_user, e.public, e.is_manager, e.created_us, \
+             e.manager_id, e.broker_at, CASE WHEN e.manager_id IS NULL THEN e.allowed_functions_json ELSE \
+             (SELECT m.allowed_functions_json FROM endpoints m WHERE m.id = e.manager_id) END \
+             AS allowed_functions_json FROM endpoints e WHERE e.id = $1",
         )
         .bind(key(endpoint.as_uuid()))
         .fetch_optional(&self.readers)

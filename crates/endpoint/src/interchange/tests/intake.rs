@@ -118,6 +118,13 @@ fn a_function_that_is_not_allowed_is_refused_in_upstreams_words() {
     );
     let mut none = Fixture::up(Settings { allowed: Some(HashSet::new()), ..settings() });
     assert!(matches!(none.deliver(1).as_slice(), [Action::Keep { .. }]), "an empty list allows nothing");
+    let function: FunctionId = FUNCTION.parse().unwrap();
+    assert_eq!(none.on(Input::Allowed(Some([function].into()))), []);
+    assert!(is_submit(&none.deliver(2)), "the list has changed");
+    assert_eq!(none.on(Input::Allowed(Some(HashSet::new()))), []);
+    assert!(matches!(none.deliver(3).as_slice(), [Action::Keep { .. }]), "and again");
+    assert_eq!(none.on(Input::Allowed(None)), []);
+    assert!(is_submit(&none.deliver(4)), "there is none any more");
 }
 
 #[test]
