@@ -4,7 +4,7 @@
 //! log, also after a rotation.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,27 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use daemon::logging::{self, BackgroundWriter, Destination, Form, Logging};
 
+use crate::colours::coloured;
 use crate::exit::{CommandResult, Failure};
+
+/// Whether lines go to standard error as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Console {
+    Off,
+    Plain,
+    Coloured,
+}
+
+impl Console {
+    /// `colours`: they are wanted, if standard error is a terminal.
+    pub(crate) fn of(console: bool, colours: bool) -> Self {
+        match console {
+            false => Console::Off,
+            true if colours && io::stderr().is_terminal() => Console::Coloured,
+            true => Console::Plain,
+        }
+    }
+}
 
 /// Writes log lines.
 #[derive(Debug)]
@@ -22,13 +42,12 @@ pub(crate) struct Log {
     size: u64,
     /// The size in bytes at which the file is rotated; zero is never.
     limit: u64,
-    /// Whether lines go to standard error as well.
-    console: bool,
+    console: Console,
 }
 
 impl Log {
     /// Opens the log to append to it.
-    pub(crate) fn open(path: &Path, limit: u64, console: bool) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, limit: u64, console: Console) -> io::Result<Self> {
         let file = open(path)?;
         let kind = file.metadata()?;
         // Only a regular file can be rotated, no pipe and no terminal.
@@ -47,7 +66,7 @@ impl Log {
 
     /// Redirects standard output and error of this process, and of the children it will have, to the log.
     pub(crate) fn redirect(&self) -> io::Result<()> {
-        if !self.console {
+        if self.console == Console::Off {
             nix::unistd::dup2_stdout(self.file.as_fd())?;
             nix::unistd::dup2_stderr(self.file.as_fd())?;
         }
@@ -62,10 +81,12 @@ impl Write for Log {
             // If the rotation fails, the file grows.
             let _ = self.rotate();
         }
-        if self.console {
-            // The file gets the line even if the console is gone.
-            let _ = io::stderr().write_all(line);
-        }
+        // The file gets the line even if the console is gone.
+        let _ = match self.console {
+            Console::Off => Ok(()),
+            Console::Plain => io::stderr().write_all(line),
+            Console::Coloured => io::stderr().write_all(coloured(&String::from_utf8_lossy(line)).as_bytes()),
+        };
         self.file.write_all(line)?;
         self.size = self.size.saturating_add(length);
         Ok(line.len())
@@ -155,7 +176,7 @@ mod tests {
         let mut writer = deferred_log.clone();
         let thread = std::thread::spawn(move || writer.write_all(b"early\n").unwrap());
         assert!(!path.exists());
-        deferred_log.open(Log::open(&path, 0, true).unwrap());
+        deferred_log.open(Log::open(&path, 0, Console::Plain).unwrap());
         thread.join().unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "early\n");
         deferred_log.discard();
@@ -171,14 +192,14 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("endpoint.log");
         // With a console, the test's own standard output stays where it is.
-        let mut log = Log::open(&path, 10, true).unwrap();
+        let mut log = Log::open(&path, 10, Console::Plain).unwrap();
         for line in ["one\n", "two\n", "three\n", "a line that is longer than the limit\n", "four\n"] {
             log.write_all(line.as_bytes()).unwrap();
         }
         let read = |path: &Path| std::fs::read_to_string(path).unwrap();
         assert_eq!(read(&path), "four\n");
         assert_eq!(read(&scratch.path().join("endpoint.log.1")), "a line that is longer than the limit\n");
-        let mut log = Log::open(&path, 0, true).unwrap();
+        let mut log = Log::open(&path, 0, Console::Plain).unwrap();
         log.write_all(b"not set aside without a limit\n").unwrap();
         assert_eq!(read(&path), "four\nnot set aside without a limit\n");
     }

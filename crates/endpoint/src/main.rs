@@ -25,6 +25,7 @@ mod account;
 mod certificates;
 mod cli;
 mod clock;
+mod colours;
 mod config;
 mod console;
 mod directory;

@@ -66,8 +66,8 @@ struct Common {
     /// Emit log lines to console as well as log
     #[arg(long, global = true)]
     log_to_console: bool,
-    /// Do not colorize the (console) log lines (they never are)
-    #[arg(long, global = true, hide = true)]
+    /// Do not colorize the (console) log lines; they are on a terminal with --log-to-console --debug
+    #[arg(long, global = true)]
     no_color: bool,
 }
 
@@ -249,6 +249,7 @@ fn command(cli: Cli) -> CommandResult {
                 report_fd: None,
                 debug: common.debug,
                 log_to_console: common.log_to_console,
+                no_color: common.no_color,
             };
             start::start(&base()?, request, manage::begin)
         }
@@ -306,6 +307,7 @@ impl StartOptions {
             report_fd: self.report_fd,
             debug: common.debug,
             log_to_console: common.log_to_console,
+            no_color: common.no_color,
         }
     }
 }

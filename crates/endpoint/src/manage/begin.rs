@@ -87,6 +87,7 @@ pub(crate) fn begin(
         command_line: command_line.join(" "),
         debug: config.common.debug || request.debug,
         console: request.log_to_console && report.is_none(),
+        colours: request.colours(config.common.debug),
         authorities: settings.trust()?.pem,
         owners,
         client: credentials()?.map(|(credentials, _)| ClientIdentity {

@@ -30,6 +30,9 @@ pub(super) struct ManageDocument {
     /// Log more; log to the console, too.
     pub(super) debug: bool,
     pub(super) console: bool,
+    /// Colour the console's lines, if it is a terminal.
+    #[serde(default)]
+    pub(super) colours: bool,
     /// Authorities to trust in addition to the system's, as PEM.
     pub(super) authorities: Option<String>,
     /// Whom a manager that can't change users serves: the identities of the person who registered it.

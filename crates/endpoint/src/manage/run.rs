@@ -27,7 +27,7 @@ use crate::directory::{EndpointDir, unwritable};
 use crate::exit::{CommandResult, Failure, status};
 use crate::host;
 use crate::last_failure::LastFailure;
-use crate::log::{DeferredLog, Log};
+use crate::log::{Console, DeferredLog, Log};
 use crate::pid::{ClaimError, PidFile, PidFileWatch, PreviousRun};
 use crate::run::fence;
 use crate::start::{active_elsewhere, already_active, inherit, report};
@@ -191,8 +191,12 @@ async fn serve(
         true => None,
         false => Some(granted(&mut link_events, &listener, report_to.as_ref(), &endpoint.name()).await?),
     };
-    let (directory, settled, lines, console) =
-        (endpoint.clone(), config.clone(), deferred_log.clone(), document.console);
+    let (directory, settled, lines, console) = (
+        endpoint.clone(),
+        config.clone(),
+        deferred_log.clone(),
+        Console::of(document.console, document.colours),
+    );
     // A stalled file system must not stall the connection to the broker.
     let opened = tokio::task::spawn_blocking(move || open(&directory, &settled, &lines, console, resumes));
     let pid_file = opened.await.map_err(Failure::error)??;
@@ -285,7 +289,7 @@ fn open(
     endpoint: &EndpointDir,
     config: &ManagerConfig,
     lines: &DeferredLog,
-    console: bool,
+    console: Console,
     resumes: bool,
 ) -> Result<PidFile, Failure> {
     let period = config.common.heartbeat_period;
@@ -309,8 +313,8 @@ fn open(
     let log = match Log::open(&endpoint.log(), limit, console) {
         Err(error) if resumes => {
             tracing::error!(%error, "the log can't be opened; lines go to where the earlier program wrote them");
-            Log::open(Path::new("/proc/self/fd/2"), 0, false)
-                .or_else(|_| Log::open(Path::new("/dev/null"), 0, false))
+            Log::open(Path::new("/proc/self/fd/2"), 0, Console::Off)
+                .or_else(|_| Log::open(Path::new("/dev/null"), 0, Console::Off))
         }
         other => other,
     };

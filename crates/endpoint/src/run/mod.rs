@@ -38,7 +38,7 @@ use crate::exit::{CommandResult, Failure, status};
 use crate::heartbeat::Heartbeat;
 use crate::interchange::{self, Idle, Interchange, Leftovers, Settings};
 use crate::last_failure::LastFailure;
-use crate::log::{self, DeferredLog};
+use crate::log::{self, Console, DeferredLog};
 use crate::pid::PreviousRun;
 use crate::start::{RunDocument, inherit, report, report_failure};
 use crate::{clock, host, random};
@@ -227,8 +227,12 @@ async fn serve(
         link_config = fence::renewed(renewal.done(), &aborts, &name, deadline).await?;
     };
     renewal.accepted();
-    let (directory, settings, lines, console) =
-        (endpoint.clone(), config.clone(), deferred_log.clone(), document.console);
+    let (directory, settings, lines, console) = (
+        endpoint.clone(),
+        config.clone(),
+        deferred_log.clone(),
+        Console::of(document.console, document.colours),
+    );
     // A stalled file system must not stall the connection to the broker.
     let opened =
         tokio::task::spawn_blocking(move || storage::open(&directory, &settings, run, &lines, console));

@@ -11,7 +11,7 @@ use crate::directory::{EndpointDir, unwritable};
 use crate::exit::Failure;
 use crate::journal::{self, EarlierRuns, Journal};
 use crate::last_failure::LastFailure;
-use crate::log::{DeferredLog, Log};
+use crate::log::{Console, DeferredLog, Log};
 use crate::pid::{ClaimError, PidFile, PidFileWatch, PreviousRun};
 use crate::spool::{Spool, SpoolThread};
 use crate::start::{active_elsewhere, already_active};
@@ -35,7 +35,7 @@ pub(super) fn open(
     config: &Config,
     run: RunId,
     lines: &DeferredLog,
-    console: bool,
+    console: Console,
 ) -> Result<Storage, Failure> {
     let (pid_file, before) =
         PidFile::acquire(endpoint, config.common.heartbeat_period).map_err(|why| match why {

@@ -53,6 +53,14 @@ pub(crate) struct Request {
     pub(crate) report_fd: Option<i32>,
     pub(crate) debug: bool,
     pub(crate) log_to_console: bool,
+    pub(crate) no_color: bool,
+}
+
+impl Request {
+    /// Whether lines on the console may have colours. `debug`: the configuration asks for the longer log.
+    pub(crate) fn colours(&self, debug: bool) -> bool {
+        (self.debug || debug) && !self.no_color
+    }
 }
 
 /// What a start needs after its checks.

@@ -44,6 +44,8 @@ pub(crate) struct RunDocument {
     /// Log more; log to the console, too.
     pub(crate) debug: bool,
     pub(crate) console: bool,
+    /// Colour the console's lines, if it is a terminal.
+    pub(crate) colours: bool,
     /// Authorities to trust in addition to the system's, as PEM.
     pub(crate) authorities: Option<String>,
     /// The directory of endpoints, for those that can register again: not with credentials from a manager.
@@ -160,6 +162,7 @@ fn register_and_exec(
         report_fd: report.map(AsRawFd::as_raw_fd),
         debug: config.common.debug || request.debug,
         console: request.log_to_console && report.is_none(),
+        colours: request.colours(config.common.debug),
         authorities: settings.trust()?.pem,
         registers,
         client: credentials()?.map(|(credentials, _)| ClientIdentity {
