@@ -16,12 +16,21 @@ pub(crate) fn user_name() -> String {
     }
 }
 
-/// Whether a manager that this process becomes may start user endpoints as other users: it is root, or may set both ids.
+/// Whether a manager that this process becomes starts user endpoints as other users: it is root, or may set both ids.
 pub(crate) fn changes_user() -> bool {
+    nix::unistd::geteuid().is_root() || may_set_ids()
+}
+
+/// Whether this process is root and can't become another user all the same.
+pub(crate) fn is_bound_root() -> bool {
+    nix::unistd::geteuid().is_root() && !may_set_ids()
+}
+
+fn may_set_ids() -> bool {
     const SETGID: u32 = 6;
     const SETUID: u32 = 7;
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    nix::unistd::geteuid().is_root() || has_capabilities(&status, &[SETGID, SETUID])
+    has_capabilities(&status, &[SETGID, SETUID])
 }
 
 /// Whether a process has all these capabilities in effect, by its `/proc/PID/status`.

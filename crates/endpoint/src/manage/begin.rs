@@ -131,7 +131,7 @@ fn manager_title(id: EndpointId, name: &str, environment: Option<&str>, command_
     format!("Globus Compute Endpoint *({id}, {name}){environment} [{command_line}]").replace('\0', " ")
 }
 
-/// Checks the identity mapping before anything is registered.
+/// Checks the identity mapping, and whether it can be followed, before anything is registered.
 fn check_mapping(config: &ManagerConfig) -> CommandResult {
     let path = config.identity_mapping_config_path.as_ref();
     if !host::changes_user() {
@@ -139,6 +139,13 @@ fn check_mapping(config: &ManagerConfig) -> CommandResult {
             complain(mapping_ignored(path));
         }
         return Ok(());
+    }
+    if host::is_bound_root() {
+        return Err(Failure::new(
+            status::NOPERM,
+            "Error: this process is root without the capabilities CAP_SETUID and CAP_SETGID, so it can't start user \
+             endpoints as their users. Give it both, or start the manager as an ordinary user",
+        ));
     }
     let Some(path) = path else {
         return Err(Failure::new(
