@@ -22,6 +22,8 @@ const MAX_ARGUMENTS: usize = 64;
 const MAX_ARGUMENT_LENGTH: usize = 4096;
 /// The longest name of a user endpoint's directory, in bytes.
 const MAX_NAME_LENGTH: usize = 128;
+/// How much of what is wrong a message shows, in characters.
+const MAX_SHOWN_LENGTH: usize = 200;
 /// The longest user name of an identity, in characters.
 const MAX_USERNAME_LENGTH: usize = 512;
 
@@ -57,6 +59,9 @@ pub struct StartCommand {
     pub submitter: Submitter,
     /// The submitter's linked identities.
     pub identities: Vec<LinkedIdentity>,
+    /// The size of its message.
+    #[serde(default)]
+    pub bytes: usize,
 }
 
 /// Who submitted, for messages.
@@ -92,8 +97,8 @@ impl StartCommand {
         if message.content_type != Some(CONTENT_TYPE) {
             return Err(unreadable("(ValueError) Invalid message type; expecting JSON".to_owned()));
         }
-        let envelope: Envelope<'_> =
-            json::decode(message.body, LIMIT).map_err(|error| unreadable(format!("(ValueError) {error}")))?;
+        let envelope: Envelope<'_> = json::decode(message.body, LIMIT)
+            .map_err(|error| unreadable(format!("(ValueError) {}", shortened(&error.to_string()))))?;
         let arguments: Arguments<'_> = part(envelope.kwargs)
             .map_err(|problem| unreadable(format!("(ValueError) kwargs: {problem}")))?
             .ok_or_else(|| unreadable("(KeyError) 'kwargs'".to_owned()))?;
@@ -117,7 +122,8 @@ impl StartCommand {
         let word: Option<String> =
             typed(envelope.command).map_err(|problem| invalid(format!("command: {problem}")))?;
         if word.as_deref() != Some(START_ENDPOINT) {
-            return Err(invalid(format!("Unknown or invalid command: {:?}", word.unwrap_or_default())));
+            let word = shortened(&word.unwrap_or_default());
+            return Err(invalid(format!("Unknown or invalid command: {word:?}")));
         }
         let name = check_name(arguments.name).map_err(invalid)?;
         let more = check_arguments(envelope.args).map_err(invalid)?;
@@ -132,6 +138,7 @@ impl StartCommand {
             credentials,
             submitter,
             identities,
+            bytes: message.body.len(),
         })
     }
 
@@ -179,7 +186,10 @@ struct Arguments<'a> {
 fn part<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>) -> Result<Option<T>, String> {
     match raw.map(RawValue::get) {
         None | Some("null") => Ok(None),
-        Some(text) => json::decode(text.as_bytes(), LIMIT).map(Some).map_err(|error| error.to_string()),
+        // The error may repeat what is wrong, which may be long.
+        Some(text) => {
+            json::decode(text.as_bytes(), LIMIT).map(Some).map_err(|error| shortened(&error.to_string()))
+        }
     }
 }
 
@@ -193,7 +203,8 @@ fn free_form(what: &str, raw: Option<&RawValue>) -> Result<Option<FreeForm>, Str
 
 fn credentials(raw: Option<&RawValue>) -> Result<(FreeForm, Registration), String> {
     let form = free_form("amqp_creds", raw)?.ok_or("amqp_creds: missing")?;
-    let registration = form.read().map_err(|error| format!("amqp_creds: {error}"))?;
+    let registration =
+        form.read().map_err(|error| format!("amqp_creds: {}", shortened(&error.to_string())))?;
     Ok((form, registration))
 }
 
@@ -282,8 +293,9 @@ fn check_arguments(raw: Option<&RawValue>) -> Result<Vec<String>, String> {
     }
 }
 
+/// The beginning of a stranger's text, for a message.
 fn shortened(text: &str) -> String {
-    text.chars().take(MAX_NAME_LENGTH).collect()
+    text.chars().take(MAX_SHOWN_LENGTH).collect()
 }
 
 #[cfg(test)]

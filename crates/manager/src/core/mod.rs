@@ -13,6 +13,7 @@
 
 mod action;
 mod exits;
+mod limits;
 mod places;
 mod settling;
 mod stop;
@@ -31,15 +32,16 @@ use crate::command::{Message, Refused, StartCommand, unexpected};
 use crate::fair_queue::FairQueue;
 use crate::launch::{LaunchRequest, ManagerFiles, MappedIdentity};
 pub use action::{Action, Event, ExitStatus, Level, MappingOutcome, Now, Received, Signalled, Tag};
+use limits::has_room;
 use settling::Settling;
 use stop::Phase;
 
 /// How many mappings may be evaluated at a time: each may run an external program.
-const MAPPINGS_AT_A_TIME: usize = 32;
+pub const MAPPINGS_AT_A_TIME: usize = 32;
 /// How long a mapping may take: several external programs, one after the other.
 const MAPPING_TIME: Duration = Duration::from_secs(60);
-/// How many commands may wait for their mapping or for their start.
-const MOST_WAITING: usize = 1_000;
+/// How long no launcher is started after one could not be: the machine may have no processes left for a moment.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// The settings of a manager.
 #[derive(Clone, Debug)]
@@ -99,6 +101,8 @@ pub struct Core {
     mapping: BTreeMap<u64, Unmapped>,
     waiting: FairQueue<Option<String>, Waiting>,
     next_number: u64,
+    /// From when on launchers are started.
+    launches_from: Duration,
     restart: Option<Settling>,
     phase: Phase,
 }
@@ -121,6 +125,7 @@ impl Core {
             mapping: BTreeMap::new(),
             waiting,
             next_number,
+            launches_from: Duration::ZERO,
             restart: None,
             phase: Phase::Running,
         }
@@ -142,7 +147,10 @@ impl Core {
             Event::Received(received) => self.received(received, &now.wall, &mut actions),
             Event::Mapped { number, outcome } => self.mapped(number, outcome, now, &mut actions),
             Event::Spawned { name, pid } => self.children.spawned(name, pid),
-            Event::NotSpawned { name, problem } => self.not_spawned(name, problem, &mut actions),
+            Event::NotSpawned { name, problem } => {
+                self.launches_from = now.monotonic + PAUSE_AFTER_FAILURE;
+                self.not_spawned(name, problem, &mut actions);
+            }
             Event::Reported { pid, report } => self.reported(pid, report, &mut actions),
             Event::LaunchEnded { pid, end } => self.children.launch_ended(pid, end),
             Event::Exited { pid, status } => self.exited(pid, status, now, &mut actions),
@@ -170,9 +178,7 @@ impl Core {
         };
         let order = Order { timestamp: command.timestamp, number: self.next_number };
         self.next_number += 1;
-        let waiting = self.unmapped.len() + self.mapping.len() + self.waiting.len();
-        let own = self.unmapped.owned_by(&command.submitter.effective);
-        if !has_room(own, waiting, MOST_WAITING) {
+        if !self.may_wait(&command) {
             let text = "The endpoint's manager has more start commands than it can handle at this moment.  Please \
                         submit again in a minute.";
             refuse(&command, text, text, actions);
@@ -224,8 +230,10 @@ impl Core {
     /// Decides about a start whose local user is known: it waits for its launch, is kept for later, or is refused.
     fn decide(&mut self, waiting: Waiting, now: &Now, actions: &mut Vec<Action>) {
         let Waiting { tag, start } = waiting;
+        let may_keep = self.may_keep(&start.command);
         if let Some(child) = self.children.get_mut(&start.command.name) {
-            keep_for_later(child, start, self.settings.grace_period, now, actions);
+            let until = may_keep.then(|| now.monotonic + self.settings.grace_period);
+            keep_for_later(child, start, until, actions);
             actions.extend(tag.map(Action::Acknowledge));
             return;
         }
@@ -268,7 +276,9 @@ impl Core {
             let Some(next) = self.unmapped.pop() else { break };
             self.map(next, now, actions);
         }
-        while let Some(Waiting { tag, start }) = self.next_start() {
+        while self.launches_from <= now.monotonic
+            && let Some(Waiting { tag, start }) = self.next_start()
+        {
             let request = Box::new(self.request(&start));
             self.children.insert(Child::new(&start, now.monotonic + self.settings.launch_time));
             actions.push(Action::Launch { request });
@@ -329,14 +339,9 @@ impl Core {
     }
 }
 
-/// Keeps a command for a user endpoint that runs, and has the user endpoint use its credentials.
-fn keep_for_later(
-    child: &mut Child,
-    start: Start,
-    grace_period: Duration,
-    now: &Now,
-    actions: &mut Vec<Action>,
-) {
+/// Keeps a command for a user endpoint that runs, and has the user endpoint use its credentials. `until`: `None` if there is
+/// no room to keep it.
+fn keep_for_later(child: &mut Child, start: Start, until: Option<Duration>, actions: &mut Vec<Action>) {
     let newest = child.again.as_ref().map_or(child.order, |again| again.start.order);
     if start.order < newest || start.command.credentials == child.credentials {
         // It is older than what the user endpoint has, or the same command, delivered again.
@@ -365,23 +370,18 @@ fn keep_for_later(
         return;
     }
     let pid = child.own_pid().unwrap_or_default();
-    actions.push(Action::Log(
-        Level::Info,
-        format!(
-            "User endpoint {name} is already running (pid: {pid}); caching arguments in case it's about to shut down"
-        ),
-    ));
+    let (level, rest) = match until {
+        Some(_) => (Level::Info, "caching arguments in case it's about to shut down"),
+        None => (Level::Warning, "its arguments are not cached, because too many are"),
+    };
+    actions.push(Action::Log(level, format!("User endpoint {name} is already running (pid: {pid}); {rest}")));
+    child.order = start.order.max(child.order);
     child.credentials = start.command.credentials.clone();
     actions.push(Action::Renew { name: name.clone(), credentials: child.credentials.clone() });
-    child.again = Some(Again { start, until: now.monotonic + grace_period });
+    child.again = until.map(|until| Again { start, until });
 }
 
 fn refuse(command: &StartCommand, text: &str, log: &str, actions: &mut Vec<Action>) {
     actions.push(Action::Log(Level::Error, log.to_owned()));
     actions.extend(exits::notice(&command.credentials, text.to_owned()));
-}
-
-/// Whether an owner may add one more: all others together must be able to add as many as this owner has.
-fn has_room(own: usize, all: usize, limit: usize) -> bool {
-    own < limit.saturating_sub(all)
 }

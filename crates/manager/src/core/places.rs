@@ -19,6 +19,11 @@ fn share(places: usize) -> usize {
     (places / 4).max(1)
 }
 
+/// How many of `places` are kept for users who come later. With one place, nothing can be kept.
+fn kept(places: usize) -> usize {
+    if places < 2 { 0 } else { (places / 4).max(1) }
+}
+
 impl Core {
     /// Takes the next start that may begin: of a user with less than their share of the places. When there is none, a user
     /// may have more, but a quarter of the places is kept for those who come later.
@@ -35,7 +40,7 @@ impl Core {
         if let Some(next) = waiting.pop_if(|user| children.starting_of(user) < share(places)) {
             return Some(next);
         }
-        if taken < places - places / 4 { self.waiting.pop() } else { None }
+        if taken < places - kept(places) { self.waiting.pop() } else { None }
     }
 
     /// Kills the launchers whose time is up. Their places are free from then on, whether or not the processes end.

@@ -76,6 +76,17 @@ impl Scene {
 
     /// A command for this user endpoint, with this password, from this person.
     fn command(&mut self, user_endpoint: u128, password: &str, person: u128) -> Vec<Action> {
+        self.large_command(user_endpoint, password, person, 0)
+    }
+
+    /// The same, with options of this size.
+    fn large_command(
+        &mut self,
+        user_endpoint: u128,
+        password: &str,
+        person: u128,
+        size: usize,
+    ) -> Vec<Action> {
         let id = EndpointId::from_uuid(Uuid::from_u128(user_endpoint));
         let body = json!({
             "command": "cmd_start_endpoint",
@@ -84,7 +95,7 @@ impl Scene {
             "globus_identity_set": [{"sub": identity(person)}],
             "kwargs": {
                 "name": name(user_endpoint),
-                "user_opts": {},
+                "user_opts": if size == 0 { json!({}) } else { json!({"x": "x".repeat(size)}) },
                 "amqp_creds": Registration::new(id, &format!("amqp://u:{password}@h/")),
             },
         })

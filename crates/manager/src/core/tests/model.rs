@@ -136,7 +136,13 @@ proptest! {
                 let actions = scene.apply(Event::Exited { pid, status: ExitStatus::Code(1) });
                 shell.perform(actions);
             } else {
-                break;
+                // No launcher is started for a second after one could not be.
+                scene.seconds += 1;
+                let actions = scene.apply(Event::Tick);
+                if actions.is_empty() {
+                    break;
+                }
+                shell.perform(actions);
             }
         }
         prop_assert_eq!(shell.acknowledged.len() as u64, commands);
