@@ -53,6 +53,16 @@ pub fn record_line(now: &Zoned, writer: Writer, packet: &[u8]) -> Option<Vec<u8>
     })
 }
 
+/// Whether a packet has the form of a record: the function, the task and the block it is about. A user endpoint writes nothing
+/// else.
+pub fn is_record(packet: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(packet) else { return false };
+    let mut words = text.split(' ');
+    let mut next = |name: &str| words.next().and_then(|word| word.strip_prefix(name));
+    let is_id = |id: Option<&str>| id.is_some_and(|id| id.len() == 36 && id.parse::<EndpointId>().is_ok());
+    is_id(next("fid=")) && is_id(next("tid=")) && next("bid=").is_some()
+}
+
 /// Local time with microseconds and the offset from UTC.
 fn time(now: &Zoned) -> String {
     now.strftime("%Y-%m-%dT%H:%M:%S%.6f%:z").to_string()
@@ -95,6 +105,24 @@ mod tests {
         assert_eq!(line.split_once(&format!("{ID} ")).unwrap().1, "fid=f?[1A?[2K?t???u v\n");
         assert_eq!(record_line(&now(), writer(), b""), None);
         assert_eq!(record_line(&now(), writer(), b"\r\0"), None);
+    }
+
+    #[test]
+    fn what_is_a_record() {
+        for (packet, expected) in [
+            (format!("fid={ID} tid={ID} bid= RECEIVED"), true),
+            (format!("fid={ID} tid={ID} bid=3 jid=77 RUNNING"), true),
+            (format!("fid={ID} tid={ID} bid= FAILED - Function not permitted on endpoint"), true),
+            (format!("fid={ID} tid= bid= RECEIVED"), false),
+            (format!("fid={ID}{ID} tid={ID} bid= RECEIVED"), false),
+            (format!("tid={ID} fid={ID} bid= RECEIVED"), false),
+            (format!("fid={ID} tid={ID} RECEIVED"), false),
+            ("x".repeat(PACKET), false),
+            (String::new(), false),
+        ] {
+            assert_eq!(is_record(packet.as_bytes()), expected, "{packet}");
+        }
+        assert!(!is_record(b"fid=\xff"));
     }
 
     proptest! {

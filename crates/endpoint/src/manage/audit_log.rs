@@ -3,11 +3,13 @@
 //! The file is written by a thread of its own. When it can't be written, user endpoints' pipes fill, and the manager is told
 //! to stop: nothing runs that is not recorded.
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use manager::audit::{self, PACKET, Session, Writer};
@@ -18,23 +20,59 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use wire::EndpointId;
 
-use super::audit_budget::Budget;
+use super::audit_budget::{Budget, Excess};
 use crate::clock;
 
 /// How many lines may wait to be written. Then the pipes fill.
 const MOST_WAITING: usize = 1_024;
-/// How long the last lines may take at the end.
+/// How long each step of the end may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How many packets are read of a pipe that somebody still writes to at the end: as many as it can hold.
+const MOST_IN_A_PIPE: usize = 16;
+/// How many troubles may wait for the event loop.
+const MOST_TROUBLES: usize = 16;
 
 /// The audit log of a running manager.
 #[derive(Debug)]
 pub(super) struct AuditLog {
     manager: EndpointId,
     lines: mpsc::Sender<Vec<u8>>,
-    failures: mpsc::Receiver<String>,
+    troubles: mpsc::Receiver<Trouble>,
+    outbox: mpsc::Sender<Trouble>,
     readers: JoinSet<()>,
-    stop: watch::Sender<bool>,
+    /// By the number of the local user.
+    budgets: HashMap<u32, Arc<Mutex<Budget>>>,
+    stop: watch::Sender<Stop>,
     written: std::thread::JoinHandle<()>,
+    /// How long each step of the end may take.
+    patience: Duration,
+}
+
+/// What must be done about the log.
+#[derive(Debug, PartialEq)]
+pub(super) enum Trouble {
+    /// It can't be written, for this reason: nothing may run any more.
+    Unwritable(String),
+    /// A local user writes more than it may.
+    Excess { uid: u32, excess: Excess },
+}
+
+/// Whether the readers are to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    No,
+    /// What is in the pipes stays there for the next program.
+    AtOnce,
+    WhenEmpty,
+}
+
+/// Reads one pipe.
+struct Reader {
+    pipe: AsyncFd<OwnedFd>,
+    writer: Writer,
+    budget: Arc<Mutex<Budget>>,
+    lines: mpsc::Sender<Vec<u8>>,
+    troubles: mpsc::Sender<Trouble>,
 }
 
 /// A pipe that keeps packets apart: the manager's end, and the user endpoint's.
@@ -54,86 +92,163 @@ impl AuditLog {
         }
         file.write_all(&own_line(manager, Session::Begins))?;
         let (lines, mut inbox) = mpsc::channel::<Vec<u8>>(MOST_WAITING);
-        let (outbox, failures) = mpsc::channel(1);
+        let (outbox, troubles) = mpsc::channel(MOST_TROUBLES);
+        let reporter = outbox.clone();
         let written = std::thread::Builder::new().name("audit-log".to_owned()).spawn(move || {
             while let Some(line) = inbox.blocking_recv() {
                 if let Err(error) = file.write_all(&line) {
-                    let _ = outbox.blocking_send(error.to_string());
+                    let _ = reporter.blocking_send(Trouble::Unwritable(error.to_string()));
                     return;
                 }
             }
         })?;
-        Ok(Self { manager, lines, failures, readers: JoinSet::new(), stop: watch::channel(false).0, written })
+        let budgets = HashMap::new();
+        let stop = watch::channel(Stop::No).0;
+        Ok(Self {
+            manager,
+            lines,
+            troubles,
+            outbox,
+            readers: JoinSet::new(),
+            budgets,
+            stop,
+            written,
+            patience: PATIENCE,
+        })
     }
 
-    /// Records what comes from this pipe until it closes.
-    pub(super) fn record(&mut self, pipe: OwnedFd, writer: Writer) {
+    /// Records what comes from this pipe until it closes. An error means that nobody reads it.
+    pub(super) fn record(&mut self, pipe: OwnedFd, writer: Writer) -> io::Result<()> {
         while self.readers.try_join_next().is_some() {}
-        let (lines, mut stop) = (self.lines.clone(), self.stop.subscribe());
-        self.readers.spawn(async move {
-            // SAFETY: the descriptor is the handle's own, and stays open and the same as long as it lives.
-            let Ok(pipe) = (unsafe { AsyncFd::register(pipe) }) else { return };
-            let mut buffer = [0; PACKET];
-            let mut budget = Budget::new(clock::since_boot());
-            loop {
-                let mut ready = tokio::select! {
-                    biased;
-                    ready = pipe.readable() => match ready {
-                        Ok(ready) => ready,
-                        Err(_) => return,
-                    },
-                    // What is in the pipe stays there for the next program.
-                    _ = stop.wait_for(|stop| *stop) => return,
-                };
-                match ready.try_io(|pipe| Ok(nix::unistd::read(pipe.get_ref().as_fd(), &mut buffer)?)) {
-                    Ok(Ok(0) | Err(_)) => return,
-                    Ok(Ok(length)) => {
-                        let line = audit::record_line(&clock::local_time(), writer, &buffer[..length]);
-                        let Some(line) = line else { continue };
-                        let pause = budget.take(line.len(), clock::since_boot());
-                        if lines.send(line).await.is_err() {
-                            return;
-                        }
-                        if !pause.is_zero() {
-                            tokio::select! {
-                                () = tokio::time::sleep(pause) => {}
-                                _ = stop.wait_for(|stop| *stop) => return,
-                            }
-                        }
-                    }
-                    // It was not readable after all.
-                    Err(_) => {}
-                }
-            }
-        });
+        // SAFETY: the descriptor is the handle's own, and stays open and the same as long as it lives.
+        let pipe = unsafe { AsyncFd::register(pipe) }.map_err(io::Error::other)?;
+        let now = clock::since_boot();
+        self.budgets.retain(|_, budget| Arc::strong_count(budget) > 1 || !locked(budget).is_unused(now));
+        let reader = Reader {
+            pipe,
+            writer,
+            budget: Arc::clone(self.budgets.entry(writer.uid).or_default()),
+            lines: self.lines.clone(),
+            troubles: self.outbox.clone(),
+        };
+        self.readers.spawn(reader.run(self.stop.subscribe()));
+        Ok(())
     }
 
-    /// Waits until the log can't be written any more. Returns why.
-    pub(super) async fn failed(&mut self) -> String {
-        match self.failures.recv().await {
-            Some(why) => why,
+    /// Waits until something must be done about the log.
+    pub(super) async fn trouble(&mut self) -> Trouble {
+        match self.troubles.recv().await {
+            Some(trouble) => trouble,
             None => std::future::pending().await,
         }
     }
 
-    /// Ends the session: records what user endpoints wrote, and writes the last line.
+    /// Ends the session: records what user endpoints wrote, and writes the last line. Takes a bounded time, also if the file
+    /// can't be written.
     pub(super) async fn finish(mut self, session: Session) {
         if session == Session::Restarts {
-            self.stop.send_replace(true);
+            self.stop.send_replace(Stop::AtOnce);
         }
-        let all = async { while self.readers.join_next().await.is_some() {} };
-        if tokio::time::timeout(PATIENCE, all).await.is_err() {
+        if !self.readers_end().await {
             tracing::warn!("a process still holds an audit pipe of a user endpoint that has ended");
-            self.readers.shutdown().await;
+            self.stop.send_replace(Stop::WhenEmpty);
+            if !self.readers_end().await {
+                tracing::error!("the audit log is not written in time; records that wait are lost");
+                self.readers.shutdown().await;
+            }
         }
-        let _ = self.lines.send(own_line(self.manager, session)).await;
+        let last = self.lines.send(own_line(self.manager, session));
+        let queued = tokio::time::timeout(self.patience, last).await.is_ok();
         drop(self.lines);
-        let written = self.written;
+        let (written, patience) = (self.written, self.patience);
         let joined = tokio::task::spawn_blocking(move || written.join());
-        if tokio::time::timeout(PATIENCE, joined).await.is_err() {
+        if !queued || tokio::time::timeout(patience, joined).await.is_err() {
             tracing::error!("the end of the audit log could not be written");
         }
     }
+
+    async fn readers_end(&mut self) -> bool {
+        let all = async { while self.readers.join_next().await.is_some() {} };
+        tokio::time::timeout(self.patience, all).await.is_ok()
+    }
+}
+
+impl Reader {
+    async fn run(self, mut stop: watch::Receiver<Stop>) {
+        let mut buffer = [0; PACKET];
+        loop {
+            let stopped = tokio::select! {
+                // First, so that a user who writes without end does not delay it.
+                biased;
+                stopped = asked(&mut stop) => stopped,
+                ready = self.pipe.readable() => match ready {
+                    Ok(mut ready) => match ready.try_io(|pipe| read(pipe, &mut buffer)) {
+                        Ok(Ok(0) | Err(_)) => return,
+                        Ok(Ok(length)) => {
+                            let Some(pause) = self.write(buffer.get(..length).unwrap_or_default()).await else { return };
+                            tokio::select! {
+                                biased;
+                                stopped = asked(&mut stop) => stopped,
+                                () = tokio::time::sleep(pause) => continue,
+                            }
+                        }
+                        // It was not readable after all.
+                        Err(_) => continue,
+                    },
+                    Err(_) => return,
+                },
+            };
+            if stopped == Stop::WhenEmpty {
+                self.empty(&mut buffer).await;
+            }
+            return;
+        }
+    }
+
+    /// Records what is in the pipe, but not what a process adds meanwhile without end.
+    async fn empty(&self, buffer: &mut [u8; PACKET]) {
+        for _ in 0..MOST_IN_A_PIPE {
+            match read(&self.pipe, buffer) {
+                Ok(length @ 1..) => {
+                    if self.write(buffer.get(..length).unwrap_or_default()).await.is_none() {
+                        return;
+                    }
+                }
+                Ok(0) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Passes a packet on as a line. Returns how long to wait before the next one; `None`: the log is closed.
+    async fn write(&self, packet: &[u8]) -> Option<Duration> {
+        let Some(line) = audit::record_line(&clock::local_time(), self.writer, packet) else {
+            return Some(Duration::ZERO);
+        };
+        let (pause, excess) =
+            locked(&self.budget).take(line.len(), audit::is_record(packet), clock::since_boot());
+        self.lines.send(line).await.ok()?;
+        if let Some(excess) = excess {
+            // When the event loop has several to read already, this one comes again.
+            let _ = self.troubles.try_send(Trouble::Excess { uid: self.writer.uid, excess });
+        }
+        Some(pause)
+    }
+}
+
+/// Waits until reading is to stop.
+async fn asked(stop: &mut watch::Receiver<Stop>) -> Stop {
+    match stop.wait_for(|stop| *stop != Stop::No).await {
+        Ok(stop) => *stop,
+        Err(_) => Stop::AtOnce,
+    }
+}
+
+fn read(pipe: &AsyncFd<OwnedFd>, buffer: &mut [u8; PACKET]) -> io::Result<usize> {
+    Ok(nix::unistd::read(pipe.get_ref().as_fd(), buffer)?)
+}
+
+fn locked(budget: &Mutex<Budget>) -> std::sync::MutexGuard<'_, Budget> {
+    budget.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether the last line of the file has no end: it was being written when the disk was full.
@@ -153,86 +268,4 @@ fn own_line(manager: EndpointId, session: Session) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-
-    const ID: &str = "00000000-0000-4000-8000-000000000002";
-
-    fn lines(path: &Path) -> Vec<String> {
-        let text = std::fs::read_to_string(path).unwrap();
-        // Without the time.
-        text.lines().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
-    }
-
-    #[tokio::test]
-    async fn packets_become_lines_in_the_name_of_their_writer_also_over_a_restart() {
-        let scratch = tempfile::tempdir().unwrap();
-        let path = scratch.path().join("audit.log");
-        let id: EndpointId = ID.parse().unwrap();
-        let writer = Writer { uid: 1001, pid: 77, user_endpoint: id };
-        let (ours, theirs) = pipe().unwrap();
-        let again = ours.try_clone().unwrap();
-        let mut log = AuditLog::open(&path, id).unwrap();
-        log.record(ours, writer);
-        for packet in ["one RECEIVED", "one\nforged"] {
-            nix::unistd::write(&theirs, packet.as_bytes()).unwrap();
-        }
-        while lines(&path).len() < 3 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        log.finish(Session::Restarts).await;
-        nix::unistd::write(&theirs, b"between").unwrap();
-        let mut next = AuditLog::open(&path, id).unwrap();
-        next.record(again, writer);
-        drop(theirs);
-        next.finish(Session::Ends).await;
-        let (uid, pid) = (nix::unistd::getuid(), std::process::id());
-        let own = |words: &str| format!("uid={uid} pid={pid} eid={ID} {words}");
-        let theirs = |words: &str| format!("uid=1001 pid=77 uep={ID} {words}");
-        assert_eq!(
-            lines(&path),
-            [
-                own("Begin MEP session ====="),
-                theirs("one RECEIVED"),
-                theirs("one forged"),
-                own("End MEP session [hot restart] ....."),
-                own("Begin MEP session ====="),
-                theirs("between"),
-                own("End MEP session -----"),
-            ]
-        );
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    }
-
-    #[tokio::test]
-    async fn a_session_begins_on_a_line_of_its_own() {
-        let scratch = tempfile::tempdir().unwrap();
-        let path = scratch.path().join("audit.log");
-        for (before, lines) in [("", 1), ("whole line\n", 2), ("whole line\nhalf a li", 3)] {
-            std::fs::write(&path, before).unwrap();
-            let log = AuditLog::open(&path, ID.parse().unwrap()).unwrap();
-            let text = std::fs::read_to_string(&path).unwrap();
-            assert_eq!(text.lines().count(), lines);
-            assert!(text.lines().last().unwrap().ends_with("Begin MEP session ====="));
-            log.finish(Session::Ends).await;
-        }
-    }
-
-    #[tokio::test]
-    async fn a_full_disk_is_told() {
-        let id: EndpointId = ID.parse().unwrap();
-        assert!(AuditLog::open(Path::new("/dev/full"), id).is_err());
-        let (lines, mut inbox) = mpsc::channel::<Vec<u8>>(1);
-        let (outbox, failures) = mpsc::channel(1);
-        let written = std::thread::spawn(move || {
-            inbox.blocking_recv();
-            outbox.blocking_send("No space left on device".to_owned()).unwrap();
-        });
-        let stop = watch::channel(false).0;
-        let mut log = AuditLog { manager: id, lines, failures, readers: JoinSet::new(), stop, written };
-        log.lines.send(Vec::new()).await.unwrap();
-        assert_eq!(log.failed().await, "No space left on device");
-    }
-}
+mod tests;

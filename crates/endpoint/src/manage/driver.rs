@@ -1,10 +1,10 @@
 //! The event loop of a manager: waits for the next event, passes it to the core, performs the actions in order.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use client::amqp::{self, Item, LinkEnd, PublishStatus};
-use manager::audit::{Session, Writer};
-use manager::children::Child;
+use manager::audit::Session;
 use manager::core::{Action, Core, Event, Level, MappingOutcome, Now, Tag};
 use manager::launch::LaunchEnd;
 use manager::restart::State;
@@ -12,16 +12,16 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 use wire::message::StatusReport;
-use wire::queue::Registration;
 
-use super::audit_log::AuditLog;
+use super::audit_log::{AuditLog, Trouble};
 use super::document::ManageDocument;
 use super::mapping::IdentityMapper;
 use super::notice::Notices;
+use super::orphans::{self, Orphans};
 use super::processes::{ProcessEvent, Processes};
 use super::signals::{Asked, Listener};
 use super::terminal::Terminals;
-use super::{delivery, registration, restart};
+use super::{delivery, recording, registration, restart};
 use crate::clock;
 use crate::config::ManagerConfig;
 use crate::directory::EndpointDir;
@@ -85,11 +85,13 @@ impl Driver<'_> {
         let look = manager::mapping::watch::INTERVAL;
         let mut looks = interval_at(Instant::now() + look, look);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut orphans = Orphans::default();
+        let mut orphan_looks = interval_at(Instant::now() + orphans::INTERVAL, orphans::INTERVAL);
+        let orphans_come = Orphans::come_to_us();
         let mut renewal: Option<restart::Renewal> = None;
         let mut retired = false;
-        for child in self.core.children().iter() {
-            audit(&mut self.audit, &self.processes, child);
-        }
+        let known: Vec<i32> = self.core.children().iter().filter_map(|child| child.pid).collect();
+        known.into_iter().for_each(|pid| self.record(pid));
         // Children may have ended while the program was executed again, and revivals may wait.
         self.processes.reap();
         let first = match self.unfit.take() {
@@ -101,7 +103,9 @@ impl Driver<'_> {
         };
         let mut actions = self.core.apply(first, &now());
         loop {
-            for action in std::mem::take(&mut actions) {
+            // A launch that fails at once leads to further actions.
+            let mut pending = VecDeque::from(std::mem::take(&mut actions));
+            while let Some(action) = pending.pop_front() {
                 match action {
                     Action::Finish => {
                         self.notices.finish(NOTICES_PATIENCE).await;
@@ -117,7 +121,7 @@ impl Driver<'_> {
                         daemon::ready::stopping();
                         self.retire(session);
                     }
-                    other => self.perform(other, &outcomes),
+                    other => pending.extend(self.perform(other, &outcomes)),
                 }
             }
             if self.core.may_restart() {
@@ -163,19 +167,21 @@ impl Driver<'_> {
                     }
                 },
                 event = self.processes.event() => {
-                    let started = match event {
-                        ProcessEvent::LaunchEnded { pid, end: LaunchEnd::Started } => Some(pid),
-                        _ => None,
-                    };
-                    actions = self.core.apply(process_event(event), &now());
-                    if let Some(child) = self.core.children().iter().find(|it| started.is_some() && it.pid == started) {
-                        audit(&mut self.audit, &self.processes, child);
+                    // At the latest when it ends: what it wrote is in its pipe.
+                    if let ProcessEvent::LaunchEnded { pid, end: LaunchEnd::Started } | ProcessEvent::Exited { pid, .. } = event {
+                        self.record(pid);
                     }
+                    actions = self.core.apply(process_event(event), &now());
                     continue;
                 }
-                why = audit_failed(&mut self.audit), if !retired => {
-                    tracing::error!("the audit log can't be written, so nothing may run any more: {why}");
-                    actions = self.core.apply(Event::Stop, &now());
+                trouble = recording::trouble(&mut self.audit), if !retired => {
+                    match trouble {
+                        Trouble::Unwritable(why) => {
+                            tracing::error!("the audit log can't be written, so nothing may run any more: {why}");
+                            actions = self.core.apply(Event::Stop, &now());
+                        }
+                        Trouble::Excess { uid, excess } => self.hold_back(uid, excess),
+                    }
                     continue;
                 }
                 Some((number, outcome)) = mapped.recv() => {
@@ -194,6 +200,10 @@ impl Driver<'_> {
                     let now = now();
                     self.terminals.show_time(&now.wall);
                     actions = self.core.apply(Event::Tick, &now);
+                    continue;
+                }
+                _ = orphan_looks.tick(), if orphans_come => {
+                    orphans.reap(|pid| self.processes.is_child(pid));
                     continue;
                 }
                 _ = looks.tick(), if !retired => {
@@ -277,7 +287,12 @@ impl Driver<'_> {
         }
     }
 
-    fn perform(&mut self, action: Action, outcomes: &mpsc::UnboundedSender<(u64, MappingOutcome)>) {
+    /// Performs one action, and returns those that follow from it.
+    fn perform(
+        &mut self,
+        action: Action,
+        outcomes: &mpsc::UnboundedSender<(u64, MappingOutcome)>,
+    ) -> Vec<Action> {
         match action {
             Action::Map { number, identities } => match &self.mapper {
                 Some(mapper) => mapper.map(number, identities, outcomes.clone()),
@@ -292,9 +307,7 @@ impl Driver<'_> {
                     Ok(pid) => Event::Spawned { name: &name, pid },
                     Err(error) => Event::NotSpawned { name: &name, problem: error.to_string() },
                 };
-                for action in self.core.apply(event, &now()) {
-                    self.perform(action, outcomes);
-                }
+                return self.core.apply(event, &now());
             }
             Action::Renew { name, credentials } => self.processes.renew(&name, &credentials),
             Action::Acknowledge(Tag { session, number }) => {
@@ -308,6 +321,7 @@ impl Driver<'_> {
             // The caller performs these.
             Action::Retire | Action::Finish => {}
         }
+        Vec::new()
     }
 
     /// Takes no more commands, and says that the manager goes offline.
@@ -334,23 +348,6 @@ impl Driver<'_> {
             task_statuses: Default::default(),
         }
         .encode()
-    }
-}
-
-/// Records what this user endpoint writes, now that its process is known.
-fn audit(log: &mut Option<AuditLog>, processes: &Processes, child: &Child) {
-    let (Some(log), Some(pid), Some(own)) = (log, child.pid, child.own_pid()) else { return };
-    let registration = child.credentials.read::<Registration>();
-    if let (Some(pipe), Ok(registration)) = (processes.audit_pipe(pid), registration) {
-        let uid = child.uid.unwrap_or_else(|| nix::unistd::getuid().as_raw());
-        log.record(pipe, Writer { uid, pid: own, user_endpoint: registration.endpoint_id });
-    }
-}
-
-async fn audit_failed(log: &mut Option<AuditLog>) -> String {
-    match log {
-        Some(log) => log.failed().await,
-        None => std::future::pending().await,
     }
 }
 

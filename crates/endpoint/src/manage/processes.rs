@@ -49,6 +49,8 @@ pub(super) struct Processes {
     pub(super) open_files: Option<InheritedLimit>,
     /// The functions that user endpoints may run, whatever their template says.
     pub(super) allowed_functions: Option<Vec<FunctionId>>,
+    /// The audit pipes of children that have ended, with what nobody has read yet.
+    unread: HashMap<i32, OwnedFd>,
     /// Children that have ended before their launcher's reports did.
     ended: Vec<(i32, ExitStatus, Instant)>,
     outbox: mpsc::UnboundedSender<ProcessEvent>,
@@ -61,6 +63,8 @@ struct Process {
     renewed: Option<RenewedCredentials>,
     /// The manager's end of its audit pipe.
     audit_pipe: Option<OwnedFd>,
+    /// Whether somebody reads that pipe.
+    recorded: bool,
     launching: bool,
     /// When the launcher said that it executes the user endpoint.
     executing: Option<Instant>,
@@ -97,6 +101,7 @@ impl Default for Processes {
             pids: HashMap::new(),
             open_files: None,
             allowed_functions: None,
+            unread: HashMap::new(),
             ended: Vec::new(),
             outbox,
             inbox,
@@ -137,6 +142,7 @@ impl Processes {
                         name,
                         renewed,
                         audit_pipe,
+                        recorded: false,
                         launching: false,
                         executing: None,
                         report_pipe: None,
@@ -178,9 +184,14 @@ impl Processes {
         Ok(())
     }
 
-    /// A copy of the manager's end of a child's audit pipe.
-    pub(super) fn audit_pipe(&self, pid: i32) -> Option<OwnedFd> {
-        self.children.get(&pid)?.audit_pipe.as_ref()?.try_clone().ok()
+    /// A copy of the manager's end of a child's audit pipe, to read it; or the pipe itself, once the child has ended.
+    pub(super) fn audit_pipe(&mut self, pid: i32) -> Option<io::Result<OwnedFd>> {
+        if let Some(pipe) = self.unread.remove(&pid) {
+            return Some(Ok(pipe));
+        }
+        let process = self.children.get_mut(&pid)?;
+        process.recorded = true;
+        Some(process.audit_pipe.as_ref()?.try_clone())
     }
 
     /// Starts a launcher. Returns its process. `audited`: the user endpoint gets an audit pipe.
@@ -195,10 +206,12 @@ impl Processes {
         let launch::Launch { pid, reports } = launch::start(&request, limit)?;
         let report_pipe = fstat(&reports).ok().map(|it| it.st_ino);
         self.pids.insert(request.name.clone(), pid);
+        self.unread.remove(&pid);
         let process = Process {
             name: request.name,
             renewed: Some(renewed),
             audit_pipe,
+            recorded: false,
             launching: true,
             executing: None,
             report_pipe,
@@ -266,6 +279,11 @@ impl Processes {
         }
     }
 
+    /// Whether this process is a child that is not reaped yet.
+    pub(super) fn is_child(&self, pid: i32) -> bool {
+        self.children.contains_key(&pid)
+    }
+
     /// Looks which children have ended.
     pub(super) fn reap(&mut self) {
         let pids: Vec<i32> = self.children.keys().copied().collect();
@@ -274,9 +292,7 @@ impl Processes {
             if self.children.get(&pid).is_some_and(|process| process.launching) {
                 self.ended.push((pid, status, Instant::now()));
                 // It is reaped: the number may belong to another process now.
-                if let Some(process) = self.children.remove(&pid) {
-                    self.pids.remove(&process.name);
-                }
+                self.forget(pid);
             } else {
                 self.forget(pid);
                 let _ = self.outbox.send(ProcessEvent::Exited { pid, status });
@@ -324,11 +340,11 @@ impl Processes {
     }
 
     fn forget(&mut self, pid: i32) {
-        if let Some(process) = self.children.remove(&pid)
-            && self.pids.get(&process.name) == Some(&pid)
-        {
+        let Some(process) = self.children.remove(&pid) else { return };
+        if self.pids.get(&process.name) == Some(&pid) {
             self.pids.remove(&process.name);
         }
+        self.unread.extend(process.audit_pipe.filter(|_| !process.recorded).map(|pipe| (pid, pipe)));
     }
 }
 

@@ -18,6 +18,7 @@ fn child_writing_to(processes: &mut Processes, script: &str, output: Stdio) -> i
         name,
         renewed: None,
         audit_pipe: None,
+        recorded: false,
         launching: false,
         executing: None,
         report_pipe: None,
@@ -107,4 +108,47 @@ async fn a_user_endpoint_whose_report_pipe_stays_open_runs() {
         assert_eq!(processes.inbox.try_recv().is_ok(), runs);
         processes.signal(Signalled::Kill { group: pid, child: pid });
     }
+}
+
+#[tokio::test]
+async fn what_a_short_user_endpoint_wrote_is_recorded_after_its_end() {
+    // Whether its launcher's reports have ended by then, or end later, or never.
+    for launching in [false, true] {
+        let mut processes = Processes::default();
+        let (ours, theirs) = audit_log::pipe().unwrap();
+        let pid = child_writing_to(&mut processes, "printf record", theirs.into());
+        let process = processes.children.get_mut(&pid).unwrap();
+        (process.audit_pipe, process.launching) = (Some(ours), launching);
+        while !processes.children.is_empty() {
+            processes.reap();
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        if launching {
+            let end = LaunchEnd::Started;
+            processes.outbox.send(ProcessEvent::LaunchEnded { pid, end }).unwrap();
+            assert!(matches!(processes.event().await, ProcessEvent::LaunchEnded { .. }));
+        } else {
+            assert!(matches!(processes.event().await, ProcessEvent::Exited { .. }));
+        }
+        let pipe = processes.audit_pipe(pid).unwrap().unwrap();
+        let mut packet = [0; 16];
+        let length = nix::unistd::read(&pipe, &mut packet).unwrap();
+        assert_eq!(&packet[..length], b"record");
+        assert!(processes.audit_pipe(pid).is_none(), "once");
+    }
+}
+
+#[tokio::test]
+async fn a_pipe_that_somebody_reads_is_not_read_twice() {
+    let mut processes = Processes::default();
+    let pid = child(&mut processes, "exec sleep 60");
+    let (ours, _theirs) = audit_log::pipe().unwrap();
+    processes.children.get_mut(&pid).unwrap().audit_pipe = Some(ours);
+    assert!(processes.audit_pipe(pid).unwrap().is_ok());
+    processes.signal(Signalled::Kill { group: pid, child: pid });
+    while !processes.children.is_empty() {
+        processes.reap();
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(processes.audit_pipe(pid).is_none());
 }
