@@ -4,17 +4,23 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use manager::children::Mapped;
-use manager::core::MappingOutcome;
+use manager::core::{MAPPINGS_AT_A_TIME, MappingOutcome};
 use manager::mapping::watch::{Change, LoadError, Loaded, Watched};
 use manager::mapping::{Mapping, Settings, Warning};
 use tokio::sync::mpsc;
 use wire::start_document::LinkedIdentity;
+
+/// How many evaluations may be under way: those that the core waits for, and as many that it has given up on. These keep
+/// their threads until they come to an end, and the manager needs threads for other things.
+const MOST_UNDER_WAY: usize = 2 * MAPPINGS_AT_A_TIME;
 
 /// The mapping in force. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct IdentityMapper {
     current: Arc<RwLock<Arc<Mapping>>>,
     watched: Arc<Mutex<Watched>>,
+    /// Each evaluation that is under way has a clone.
+    under_way: Arc<()>,
 }
 
 impl IdentityMapper {
@@ -22,7 +28,8 @@ impl IdentityMapper {
     pub(super) fn open(path: &Path, settings: Settings) -> Result<(Self, Vec<Warning>), LoadError> {
         let (watched, Loaded { mapping, warnings }) = Watched::open(path, settings)?;
         let current = Arc::new(RwLock::new(Arc::new(mapping)));
-        Ok((Self { current, watched: Arc::new(Mutex::new(watched)) }, warnings))
+        let watched = Arc::new(Mutex::new(watched));
+        Ok((Self { current, watched, under_way: Arc::default() }, warnings))
     }
 
     /// Maps, on a thread of its own, and sends the outcome.
@@ -33,9 +40,25 @@ impl IdentityMapper {
         outbox: mpsc::UnboundedSender<(u64, MappingOutcome)>,
     ) {
         let mapping = Arc::clone(&*self.current.read().unwrap_or_else(PoisonError::into_inner));
+        self.on_a_thread(number, outbox, move || evaluate(&mapping, &identities));
+    }
+
+    fn on_a_thread(
+        &self,
+        number: u64,
+        outbox: mpsc::UnboundedSender<(u64, MappingOutcome)>,
+        evaluate: impl FnOnce() -> MappingOutcome + Send + 'static,
+    ) {
+        let mut answer = Answer { number, outbox, given: false };
+        let under_way = Arc::clone(&self.under_way);
+        let others = Arc::strong_count(&under_way).saturating_sub(2);
+        if others >= MOST_UNDER_WAY {
+            let why = format!("{others} earlier evaluations have not come to an end.");
+            return answer.give(MappingOutcome::Failed(why));
+        }
         tokio::task::spawn_blocking(move || {
-            let mut answer = Answer { number, outbox, given: false };
-            answer.give(evaluate(&mapping, &identities));
+            answer.give(evaluate());
+            drop(under_way);
         });
     }
 
@@ -111,6 +134,39 @@ fn evaluate(mapping: &Mapping, identities: &[LinkedIdentity]) -> MappingOutcome 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn evaluations_that_hang_leave_threads_for_others() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("mapping.json");
+        std::fs::write(&path, "[]").unwrap();
+        let settings = Settings { connector: String::new(), gateway: String::new() };
+        let (mapper, _) = IdentityMapper::open(&path, settings).unwrap();
+        let (outbox, mut answers) = mpsc::unbounded_channel();
+        let hang = Arc::new(Mutex::new(()));
+        let hangs = hang.lock().unwrap();
+        for number in 0..10 * MOST_UNDER_WAY as u64 {
+            let hang = Arc::clone(&hang);
+            mapper.on_a_thread(number, outbox.clone(), move || {
+                drop(hang.lock());
+                MappingOutcome::Nobody
+            });
+        }
+        for number in MOST_UNDER_WAY as u64..10 * MOST_UNDER_WAY as u64 {
+            let answer = answers.recv().await;
+            assert!(matches!(answer, Some((it, MappingOutcome::Failed(_))) if it == number), "{answer:?}");
+        }
+        tokio::task::spawn_blocking(|| ()).await.unwrap();
+        drop(hangs);
+        for _ in 0..MOST_UNDER_WAY {
+            assert!(matches!(answers.recv().await, Some((_, MappingOutcome::Nobody))));
+        }
+        while Arc::strong_count(&mapper.under_way) > 1 {
+            tokio::task::yield_now().await;
+        }
+        mapper.map(9, Vec::new(), outbox);
+        assert_eq!(answers.recv().await, Some((9, MappingOutcome::Nobody)));
+    }
 
     #[test]
     fn an_evaluation_that_panics_is_answered() {

@@ -28,6 +28,8 @@ use crate::start::{memory_file, register};
 
 /// How long the next program may take to check the state.
 const CHECK_PATIENCE: Duration = Duration::from_secs(10);
+/// How much longer its start may take.
+const SPAWN_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a registration may take while commands wait.
 const REGISTRATION_PATIENCE: Duration = Duration::from_secs(10);
 /// The first and the longest pause between registrations when the service can't be reached.
@@ -47,8 +49,13 @@ pub(super) async fn prepare(
     let bytes = serde_json::to_vec(document).map_err(|error| error.to_string());
     let state = document.state.take().ok_or("there is no state")?;
     let (bytes, program) = (bytes?, document.program.clone());
+    let shown = program.display().to_string();
     let checked = tokio::task::spawn_blocking(move || run_check(&program, &bytes));
-    checked.await.map_err(|error| error.to_string())??;
+    // A program on a file system that does not answer keeps the thread, not the manager.
+    let checked = tokio::time::timeout(CHECK_PATIENCE + SPAWN_PATIENCE, checked).await;
+    checked
+        .map_err(|_| format!("{shown} could not be started in time"))?
+        .map_err(|error| error.to_string())??;
     document.config = text;
     Ok(state)
 }

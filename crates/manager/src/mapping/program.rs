@@ -9,6 +9,7 @@ use std::io::{self, Write as _};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -28,6 +29,10 @@ const COMPLAINT_LIMIT: usize = 1024;
 const PATIENCE: Duration = Duration::from_millis(20);
 /// How long a killed program may take to end. After that, a thread waits for it.
 const END_OF_KILLED: Duration = Duration::from_millis(200);
+/// How many killed programs may be waited for. When there are more, no other is started: each keeps a process and a thread.
+const MOST_UNENDED: usize = 64;
+/// How many are waited for.
+static UNENDED: AtomicUsize = AtomicUsize::new(0);
 
 const ENVIRONMENT: [(&str, &str); 2] =
     [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("LANG", "C.UTF-8")];
@@ -43,6 +48,8 @@ pub enum ProgramError {
     TooMuchOutput { program: String },
     #[error("{}: {status}{}", escaped(.program), complaint(.stderr))]
     Failed { program: String, status: ExitStatus, stderr: Vec<u8> },
+    #[error("{}: not started, because {unended} killed programs have not ended", escaped(.program))]
+    TooManyUnended { program: String, unended: usize },
     #[error("{}: {error}", escaped(.program))]
     Pipe { program: String, error: io::Error },
 }
@@ -58,7 +65,7 @@ impl ProgramError {
             },
             Self::TimedOut { .. } => "TimeoutExpired",
             Self::TooMuchOutput { .. } | Self::Failed { .. } => "IdentityMappingError",
-            Self::Pipe { .. } => "OSError",
+            Self::Pipe { .. } | Self::TooManyUnended { .. } => "OSError",
         }
     }
 }
@@ -82,6 +89,10 @@ pub(super) fn run(command: &[String], input: &[u8], deadline: Instant) -> Result
         command.split_first().map_or(("", command), |(first, rest)| (first.as_str(), rest));
     let program = || program.to_owned();
     let pipe = |error| ProgramError::Pipe { program: program(), error };
+    let unended = UNENDED.load(Ordering::Relaxed);
+    if unended >= MOST_UNENDED {
+        return Err(ProgramError::TooManyUnended { program: program(), unended });
+    }
     let mut command = Command::new(program());
     command.args(arguments).env_clear().envs(ENVIRONMENT);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -160,7 +171,14 @@ impl Drop for Running {
         while matches!(child.try_wait(), Ok(None)) {
             if Instant::now() > patience {
                 // A process that waits for a dead file server can't be killed: the caller must not wait for it.
-                let _ = std::thread::Builder::new().spawn(move || child.wait());
+                UNENDED.fetch_add(1, Ordering::Relaxed);
+                let waits = std::thread::Builder::new().spawn(move || {
+                    let _ = child.wait();
+                    UNENDED.fetch_sub(1, Ordering::Relaxed);
+                });
+                if waits.is_err() {
+                    UNENDED.fetch_sub(1, Ordering::Relaxed);
+                }
                 return;
             }
             std::thread::sleep(Duration::from_millis(1));

@@ -96,3 +96,13 @@ fn signals_reach_the_program_and_it_leads_its_session() {
     let leads = r#"read -r _ _ _ _ group session _ < /proc/$$/stat; test "$group $session" = "$$ $$""#;
     assert!(shell(leads, b"", Duration::from_secs(30)).is_ok());
 }
+
+/// Fails when a file server that does not answer makes the manager start processes and threads without end.
+#[test]
+fn none_is_started_while_many_that_were_killed_have_not_ended() {
+    UNENDED.store(MOST_UNENDED, Ordering::Relaxed);
+    let error = shell("true", b"", Duration::from_secs(30)).unwrap_err();
+    assert_eq!(error.to_string(), "/bin/sh: not started, because 64 killed programs have not ended");
+    UNENDED.store(0, Ordering::Relaxed);
+    assert!(shell("true", b"", Duration::from_secs(30)).is_ok());
+}
