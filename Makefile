@@ -137,7 +137,7 @@ fuzz: $(CARGO_FUZZ) ## every fuzzing target for FUZZ_SECONDS each; needs a night
 	cd crates/broker/fuzz && for target in frames session; do \
 	    $(FUZZ) -- -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -timeout=10 || exit 1; \
 	  done
-	cd crates/manager/fuzz && for target in mapping mapping_pattern mapping_answer; do \
+	cd crates/manager/fuzz && for target in mapping mapping_pattern mapping_answer command template schema environment launch restart; do \
 	    $(FUZZ) -- -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -timeout=10 || exit 1; \
 	  done
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::site_files::read_text;
+use crate::site_files::{RenderError, read_text};
 use crate::template::Account;
 
 /// The name of each variable and its value.
@@ -30,15 +30,17 @@ pub struct Origin<'a> {
 }
 
 /// Reads the administrator's file. One that can't be used gives a warning and no variables: user endpoints start with the
-/// defaults.
-pub fn read(path: &Path) -> (Variables, Vec<String>) {
+/// defaults. One that may not be read, because it lies behind somebody else's link, is an error: nobody's user endpoint is to
+/// start without what the administrator wrote there.
+pub fn read(path: &Path) -> Result<(Variables, Vec<String>), RenderError> {
     let what = "the file of environment variables of user endpoints";
     let text = match read_text(path, what) {
         Ok(text) => text,
-        Err(error) if error.exception == "FileNotFoundError" => return (Variables::new(), Vec::new()),
-        Err(error) => return (Variables::new(), vec![unusable(path, &error.to_string())]),
+        Err(error) if error.exception == "FileNotFoundError" => return Ok((Variables::new(), Vec::new())),
+        Err(error) if error.exception == "PermissionError" => return Err(error),
+        Err(error) => return Ok((Variables::new(), vec![unusable(path, &error.to_string())])),
     };
-    match parse(&text) {
+    Ok(match parse(&text) {
         Ok((variables, mut warnings)) => {
             for warning in &mut warnings {
                 *warning = format!("{}: {warning}", path.display());
@@ -46,7 +48,7 @@ pub fn read(path: &Path) -> (Variables, Vec<String>) {
             (variables, warnings)
         }
         Err(problem) => (Variables::new(), vec![unusable(path, &problem)]),
-    }
+    })
 }
 
 fn unusable(path: &Path, problem: &str) -> String {
@@ -58,7 +60,7 @@ fn unusable(path: &Path, problem: &str) -> String {
 }
 
 /// The variables of a file's text, and what of it was left out.
-fn parse(text: &str) -> Result<(Variables, Vec<String>), String> {
+pub fn parse(text: &str) -> Result<(Variables, Vec<String>), String> {
     let options = serde_saphyr::options! {
         legacy_octal_numbers: true,
         strict_booleans: true,
@@ -213,15 +215,23 @@ mod tests {
     fn a_file_that_cannot_be_used_gives_a_warning_and_the_defaults() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("user_environment.yaml");
-        assert_eq!(read(&path), (Variables::new(), Vec::new()));
+        assert_eq!(read(&path), Ok((Variables::new(), Vec::new())));
         for broken in ["A: [", "- a list", "just text", "A: *nothing"] {
             std::fs::write(&path, broken).unwrap();
-            let (variables, warnings) = read(&path);
+            let (variables, warnings) = read(&path).unwrap();
             assert!(variables.is_empty(), "{broken}");
             assert!(warnings[0].starts_with("Using only default environment variables"), "{warnings:?}");
             assert!(warnings[0].contains(path.to_str().unwrap()), "{warnings:?}");
         }
-        assert_eq!(read(directory.path()).1.len(), 1);
+        assert_eq!(read(directory.path()).unwrap().1.len(), 1);
+        if nix::unistd::Uid::effective().is_root() {
+            // A link that somebody else made, who may write here.
+            let link = directory.path().join("link");
+            std::os::unix::fs::symlink("/etc/hostname", &link).unwrap();
+            std::os::unix::fs::lchown(&link, Some(54_321), None).unwrap();
+            let error = read(&link).unwrap_err();
+            assert!(error.text.contains("is not followed as root"), "{error}");
+        }
     }
 
     #[test]

@@ -56,6 +56,7 @@
 //! | [`core`], [`children`] | what is started, kept, refused, ended |
 //! | [`launch`] | the stages between root and the user |
 //! | [`template`], [`schema`], [`environment`] | what a user endpoint is configured with |
+//! | [`ownership`] | who may change the files that decide all this |
 //! | [`audit`] | the lines of the audit log |
 //! | [`restart`] | the state that a manager hands to its next program |
 
@@ -68,6 +69,7 @@ pub mod environment;
 mod fair_queue;
 pub mod launch;
 pub mod mapping;
+pub mod ownership;
 mod printable;
 pub mod restart;
 pub mod schema;

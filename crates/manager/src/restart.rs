@@ -4,6 +4,7 @@
 //! The state is one JSON document in memory that only the manager reads. A program that does not know its version refuses
 //! it, and the manager that runs goes on.
 
+use std::collections::HashSet;
 use std::os::fd::RawFd;
 
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,8 @@ pub enum Unusable {
     Version { found: u32 },
     #[error("user endpoint {0} has no process")]
     NoProcess(String),
+    #[error("user endpoint {0} shares its name or its process with another")]
+    Twice(String),
 }
 
 impl State {
@@ -51,9 +54,16 @@ impl State {
         if self.version != VERSION {
             return Err(Unusable::Version { found: self.version });
         }
-        match self.children.iter().find(|it| it.child.pid.is_none()) {
-            Some(it) => Err(Unusable::NoProcess(it.child.name.clone())),
-            None => Ok(()),
+        let (mut names, mut pids) = (HashSet::new(), HashSet::new());
+        for HandedOver { child, .. } in &self.children {
+            // Numbers below 2 are no child's, and mean many processes to who signals them.
+            let Some(pid) = child.pid.filter(|pid| *pid > 1) else {
+                return Err(Unusable::NoProcess(child.name.clone()));
+            };
+            if !names.insert(&child.name) || !pids.insert(pid) {
+                return Err(Unusable::Twice(child.name.clone()));
+            }
         }
+        Ok(())
     }
 }

@@ -43,8 +43,10 @@ pub(crate) fn read_text(path: &Path, what: &str) -> Result<String, RenderError> 
             Some(libc::ENOENT) => ("FileNotFoundError", libc::ENOENT, "No such file or directory"),
             Some(libc::EACCES) => ("PermissionError", libc::EACCES, "Permission denied"),
             _ => {
+                let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+                let exception = if denied { "PermissionError" } else { "OSError" };
                 let text = format!("'{}', {what}, can't be read: {error}", path.display());
-                return RenderError::new("OSError", text);
+                return RenderError::new(exception, text);
             }
         };
         let hint = match number {
@@ -95,7 +97,7 @@ const LINKS: usize = 16;
 /// a link there, to a file that only root can read: so a link is followed if it is root's, or leads to a file of its owner.
 /// What is there now may differ from what was opened, so it must lead to the same place.
 fn refuse_links_of_others(path: &Path, file: &File) -> std::io::Result<()> {
-    let other = |text: String| Err(std::io::Error::other(text));
+    let other = |text: String| Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, text));
     let owner = file.metadata()?.uid();
     let mut place = path.to_owned();
     for _ in 0..LINKS {
@@ -119,10 +121,15 @@ fn refuse_links_of_others(path: &Path, file: &File) -> std::io::Result<()> {
     };
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     let place = directory.canonicalize()?.join(name);
+    // By the file itself: some file systems have several spellings of one name.
+    let (here, there) = (file.metadata()?, std::fs::symlink_metadata(&place));
+    if there.is_ok_and(|there| (there.dev(), there.ino()) == (here.dev(), here.ino())) {
+        return Ok(());
+    }
     // A file that was replaced since is no link's doing.
-    let mut replaced = place.clone().into_os_string();
+    let mut replaced = place.into_os_string();
     replaced.push(" (deleted)");
-    if opened == place || opened.as_os_str() == replaced {
+    if opened.as_os_str() == replaced {
         return Ok(());
     }
     other("it was changed while it was read; try again".to_owned())
@@ -186,6 +193,10 @@ mod tests {
         for path in [&secret, &template] {
             std::fs::write(path, "text").unwrap();
         }
+        // Another spelling of the name, as on file systems that don't tell letters apart.
+        let spelled = place.path().join("TEMPLATE");
+        std::fs::hard_link(&template, &spelled).unwrap();
+        refuse_links_of_others(&template, &File::open(&spelled).unwrap()).unwrap();
         let through_a_link = File::open(&secret).unwrap();
         let error = refuse_links_of_others(&template, &through_a_link).unwrap_err();
         assert!(error.to_string().contains("changed while it was read"), "{error}");

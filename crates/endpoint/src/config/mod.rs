@@ -6,6 +6,7 @@ mod catalogue;
 mod common;
 mod component;
 mod engine;
+mod exposed;
 mod fields;
 mod initial;
 mod keys;

@@ -7,6 +7,7 @@ use std::{fmt, fs};
 use client::service_address::AddressSources;
 use manager::mapping::watch::{self, LoadError, Loaded};
 use manager::mapping::{POSIX_CONNECTOR, Settings};
+use manager::ownership::Exposed;
 use manager::template::RenderError;
 use manager::{environment, schema, template};
 
@@ -40,6 +41,8 @@ pub(crate) enum Problem {
     UserEndpoints(RenderError),
     /// PAM does not know the service.
     PamService(PathBuf),
+    /// Others may change the configuration of a manager.
+    Exposed(Exposed),
 }
 
 impl fmt::Display for Problem {
@@ -65,6 +68,7 @@ impl fmt::Display for Problem {
                 write!(f, "1 validation error for {}\n{key}\n  {why}", ManagerConfig::MODEL)
             }
             Problem::UserEndpoints(error) => f.write_str(&error.text),
+            Problem::Exposed(found) => write!(f, "{found}"),
             Problem::PamService(path) => write!(
                 f,
                 "pam: {} does not exist, so that PAM would refuse every user; write it, or set pam.service_name",
@@ -80,7 +84,7 @@ impl Problem {
         match self {
             Problem::Mapping(status, _) => *status,
             Problem::NoMapping | Problem::File { kind: ErrorKind::NotFound, .. } => status::OSFILE,
-            Problem::File { kind: ErrorKind::PermissionDenied, .. } => status::NOPERM,
+            Problem::File { kind: ErrorKind::PermissionDenied, .. } | Problem::Exposed(_) => status::NOPERM,
             _ => status::CONFIG,
         }
     }
@@ -132,6 +136,9 @@ impl ManagerConfig {
         if changes_user && mapping.is_none() {
             found.push(Problem::NoMapping);
         }
+        if changes_user {
+            found.extend(self.exposed_files(endpoint).refused.into_iter().map(Problem::Exposed));
+        }
         if let Some(path) = mapping.filter(|path| changes_user && path.is_file()) {
             found.extend(
                 load(path).err().map(|error| Problem::Mapping(error.exit_status(), error.to_string())),
@@ -145,7 +152,8 @@ impl ManagerConfig {
         let schema = schema::read(&self.schema(endpoint)).err();
         let template = template.filter(|_| !named("user_config_template_path"));
         let schema = schema.filter(|_| !named("user_config_schema_path"));
-        found.extend(template.into_iter().chain(schema).map(Problem::UserEndpoints));
+        let environment = environment::read(&endpoint.user_environment()).err();
+        found.extend(template.into_iter().chain(schema).chain(environment).map(Problem::UserEndpoints));
         if let Some(service) = self.pam_service.as_ref().filter(|_| changes_user) {
             let path = Path::new(PAM_SERVICES).join(service);
             if !path.exists() {
@@ -157,7 +165,7 @@ impl ManagerConfig {
 
     /// What works, and probably not as it was meant.
     pub(crate) fn warnings(&self, endpoint: &EndpointDir, changes_user: bool) -> Vec<String> {
-        let mut found = environment::read(&endpoint.user_environment()).1;
+        let mut found = environment::read(&endpoint.user_environment()).map(|it| it.1).unwrap_or_default();
         match &self.identity_mapping_config_path {
             Some(path) if changes_user => {
                 let warnings = load(path).map(|loaded| loaded.warnings).unwrap_or_default();
@@ -171,6 +179,7 @@ impl ManagerConfig {
             None => {}
         }
         if changes_user {
+            found.extend(self.exposed_files(endpoint).doubtful.iter().map(ToString::to_string));
             found.extend(self.programs_without_privileges().into_iter().map(|program| {
                 format!("{program} gains no privileges in user endpoints and fails there, unless pam.enable is true")
             }));

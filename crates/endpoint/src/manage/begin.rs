@@ -42,6 +42,7 @@ pub(crate) fn begin(
     }
     check_mapping(config)?;
     check::needs(config)?;
+    check::exposed_files(config, endpoint)?.iter().for_each(complain);
     let body = registration::body(endpoint, config, text)?;
     let settings =
         AccountSettings { endpoint: Some((endpoint, config.common.service())), ..AccountSettings::of(base) };

@@ -24,6 +24,7 @@ pub(super) fn check(document: &ManageDocument) -> CommandResult {
     registration::body(&endpoint, &config, &text)?;
     registration::link_config(&document.registration, &config, document.authorities.clone())?;
     needs(&config)?;
+    exposed_files(&config, &endpoint)?;
     let recorded =
         document.state.iter().flat_map(|state| &state.children).filter(|it| it.audit_pipe.is_some()).count();
     if recorded > 0 && audit_log(&config).is_none() {
@@ -50,6 +51,18 @@ pub(super) fn needs(config: &ManagerConfig) -> CommandResult {
         manager::launch::check_pam().map_err(|error| Failure::new(status::OSFILE, error.to_string()))?;
     }
     audit_log(config).map_or(Ok(()), |path| can_append(path).map_err(|error| unwritable(path, &error)))
+}
+
+/// Checks who may change the manager's files. Returns what the administrator should know about them.
+pub(super) fn exposed_files(config: &ManagerConfig, endpoint: &EndpointDir) -> Result<Vec<String>, Failure> {
+    if !host::changes_user() {
+        return Ok(Vec::new());
+    }
+    let found = config.exposed_files(endpoint);
+    match found.refused.first() {
+        Some(refused) => Err(Failure::new(status::NOPERM, refused.to_string())),
+        None => Ok(found.doubtful.iter().map(ToString::to_string).collect()),
+    }
 }
 
 /// The audit log of a manager that keeps one.

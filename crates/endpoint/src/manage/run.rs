@@ -213,6 +213,9 @@ async fn serve(
     if let (Some(path), false) = (&config.identity_mapping_config_path, host::changes_user()) {
         tracing::warn!("{}", begin::mapping_ignored(path));
     }
+    for warning in check::exposed_files(config, endpoint).unwrap_or_else(|failure| vec![failure.text]) {
+        tracing::warn!("{warning}");
+    }
     // Each user endpoint takes descriptors. Undone before the program is executed again.
     let raised = daemon::open_files::raise();
     let mut processes = Processes::default();

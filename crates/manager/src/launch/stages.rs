@@ -201,7 +201,7 @@ impl Launch {
         let failed = |error: RenderError| Problem::new(&error.exception, error.text).at(Stage::Read);
         let template = template::read(&files.template).map_err(failed)?;
         let schema = crate::schema::read(&files.schema).map_err(failed)?;
-        let (environment, warnings) = environment::read(&files.environment);
+        let (environment, warnings) = environment::read(&files.environment).map_err(failed)?;
         for text in warnings {
             self.report(&LaunchReport::Warning { text });
         }

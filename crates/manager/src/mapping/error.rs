@@ -2,7 +2,6 @@
 //! administrator: they go to the manager's log and to the terminal, never to the person who is mapped.
 
 use std::fmt;
-use std::path::PathBuf;
 
 use wire::json;
 
@@ -11,6 +10,7 @@ use super::answer::AnswerError;
 use super::interpolation::InterpolationError;
 use super::pattern::{PatternError, TooManySteps};
 use super::program::ProgramError;
+use crate::ownership::Exposed;
 use crate::printable::escaped;
 
 /// Where in the mapping file: the entry of the list, and the mapping in it, counted from 0.
@@ -85,8 +85,9 @@ pub enum Warning {
     NoMapper,
     #[error("{0} more warnings about the identity mapping")]
     More(usize),
-    #[error("{}: mode {mode:03o}: other users than the owner can change who is mapped to whom; run chmod go-w", path.display())]
-    WritableByOthers { path: PathBuf, mode: u32 },
+    /// Others may change the file, or a program that it names.
+    #[error("{0}")]
+    Exposed(Exposed),
 }
 
 /// Why a mapper offers nobody for a person.

@@ -63,6 +63,11 @@ impl ExternalMapper {
         Ok(Self { command })
     }
 
+    /// The program and its arguments.
+    pub(super) fn command(&self) -> &[String] {
+        &self.command
+    }
+
     /// Asks about all identities at once.
     pub(super) fn map_all(&self, identities: &[Object], deadline: Instant) -> Result<Vec<Hits>, MapperError> {
         let mut command = self.command.clone();

@@ -28,6 +28,7 @@ mod program;
 pub mod validate;
 pub mod watch;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::{Serialize, Serializer};
@@ -211,6 +212,18 @@ impl Mapping {
             warnings.push(Warning::More(more));
         }
         Ok((Self { mappers }, warnings))
+    }
+
+    /// The programs that the mapping runs, and the files that it runs them with.
+    pub(crate) fn programs(&self) -> impl Iterator<Item = &Path> {
+        self.mappers
+            .iter()
+            .flat_map(|mapper| match mapper {
+                Mapper::Expression(_) => &[],
+                Mapper::External(external) => external.command(),
+            })
+            .map(Path::new)
+            .filter(|word| word.is_absolute())
     }
 
     /// Asks every mapper about a person; the first candidate of the first mapper that has one is the local user.

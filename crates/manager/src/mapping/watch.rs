@@ -10,7 +10,10 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::unistd::Uid;
+
 use super::{FILE_LIMIT, Mapping, MappingError, Settings, Warning};
+use crate::ownership::{Exposed, exposed};
 
 /// How often to look for changes. An unusable file is refused at the second look, still within upstream's 5 s.
 pub const INTERVAL: Duration = Duration::from_secs(2);
@@ -29,6 +32,9 @@ pub enum LoadError {
     TooLarge { path: PathBuf },
     #[error("{}: ({}) {error}", path.display(), error.exception())]
     Invalid { path: PathBuf, error: MappingError },
+    /// Others may change the file, or a program that it names.
+    #[error("{0}")]
+    Exposed(Exposed),
 }
 
 impl LoadError {
@@ -41,6 +47,7 @@ impl LoadError {
                 _ => 78,
             },
             Self::NotAFile { .. } | Self::TooLarge { .. } | Self::Invalid { .. } => 78,
+            Self::Exposed(_) => 77,
         }
     }
 }
@@ -165,9 +172,14 @@ pub fn load(path: &Path, settings: &Settings) -> Result<Loaded, LoadError> {
     }
     let (mapping, mut warnings) = Mapping::parse(&text, settings)
         .map_err(|error| LoadError::Invalid { path: path.to_owned(), error })?;
-    let mode = metadata.mode() & 0o777;
-    if mode & 0o022 != 0 {
-        warnings.push(Warning::WritableByOthers { path: path.to_owned(), mode });
+    let own = Uid::effective().as_raw();
+    for file in std::iter::once(path).chain(mapping.programs()) {
+        // A program that is missing offers nobody.
+        match exposed(file, own) {
+            Ok(Some(found)) if found.is_certain() => return Err(LoadError::Exposed(found)),
+            Ok(Some(found)) => warnings.push(Warning::Exposed(found)),
+            Ok(None) | Err(_) => {}
+        }
     }
     Ok(Loaded { mapping, warnings })
 }
@@ -340,12 +352,44 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_others_can_write_is_pointed_out() {
+    fn a_file_or_program_that_others_can_change_is_refused() {
         let mut file = File::new();
+        let writable =
+            |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        writable(&file.path(), 0o666);
+        assert!(file.watched.changed().is_none());
+        let error = refused(file.watched.changed());
+        assert_eq!(error.exit_status(), 77);
+        assert!(error.to_string().contains("do: chmod o-w"), "{error}");
+        writable(&file.path(), 0o644);
+        assert_eq!(replaced(file.watched.changed()), "first");
+        let program = file.path().with_file_name("program");
+        fs::write(&program, "#!/bin/sh\n").unwrap();
+        for (command, mode, accepted) in [
+            (vec![program.clone()], 0o777, false),
+            (vec!["/bin/sh".into(), program.clone()], 0o777, false),
+            (vec!["/bin/sh".into(), program.clone()], 0o755, true),
+            (vec!["/no/such/program".into(), "/x".into()], 0o777, true),
+        ] {
+            writable(&program, mode);
+            let entries = json!([{"DATA_TYPE": "external_identity_mapping#1.0.0", "command": command}]);
+            fs::write(file.path(), entries.to_string()).unwrap();
+            let settings = Settings { connector: "c".to_owned(), gateway: "g".to_owned() };
+            assert_eq!(load(&file.path(), &settings).is_ok(), accepted, "{command:?} {mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_a_group_can_change_is_pointed_out() {
+        if !Uid::effective().is_root() {
+            return;
+        }
+        let mut file = File::new();
+        std::os::unix::fs::chown(file.path(), None, Some(54_321)).unwrap();
         fs::set_permissions(file.path(), fs::Permissions::from_mode(0o664)).unwrap();
         let Some(Change::Replaced(loaded)) = file.watched.changed() else { panic!() };
         let [warning] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
-        assert!(warning.to_string().contains("mode 664: other users"), "{warning}");
+        assert!(warning.to_string().contains("group 54321"), "{warning}");
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub fn read(path: &Path) -> Result<Option<Value>, RenderError> {
 }
 
 /// Checks the options. A schema that says nothing, such as `{}`, accepts all.
-pub(crate) fn check(schema: &Value, options: &Object) -> Result<(), RenderError> {
+pub fn check(schema: &Value, options: &Object) -> Result<(), RenderError> {
     let says_nothing = match schema {
         Value::Null | Value::Bool(false) => true,
         Value::Object(members) => members.is_empty(),

@@ -20,7 +20,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, pipe2};
 
 use super::limits::{MEMORY, OUTPUT, SECONDS, TIME};
-use super::{Inputs, RenderError, render_here};
+use super::{Inputs, RenderError, render_unconfined};
 use crate::waiting;
 
 /// Checks the options and renders the template.
@@ -85,7 +85,7 @@ fn child(inputs: &Inputs<'_>, to_parent: OwnedFd, launcher: Pid) -> i32 {
         // SAFETY: replaces standard error of this process, which nothing else owns.
         unsafe { libc::dup2(null.as_raw_fd(), libc::STDERR_FILENO) };
     }
-    let outcome = render_here(inputs);
+    let outcome = render_unconfined(inputs);
     let Ok(answer) = serde_json::to_vec(&outcome) else { return 1 };
     if File::from(to_parent).write_all(&answer).is_ok() { 0 } else { 1 }
 }

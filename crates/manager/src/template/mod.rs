@@ -83,8 +83,9 @@ pub fn mapped_identity(account: &Account, globus_id: Option<&str>) -> Value {
     })
 }
 
-/// Checks and renders in this process, without bounds on time and memory but those of the engine.
-fn render_here(inputs: &Inputs<'_>) -> Result<String, RenderError> {
+/// Checks and renders in this process, without bounds on time and memory but those of the engine: for [`render`]'s child, and
+/// for tests that try any input.
+pub fn render_unconfined(inputs: &Inputs<'_>) -> Result<String, RenderError> {
     if let Some(word) = RESERVED.iter().find(|word| inputs.user_options.contains_key(**word)) {
         let text = format!("'{word}' is a reserved word and cannot be passed in via user config");
         return Err(RenderError::new("ValueError", text));

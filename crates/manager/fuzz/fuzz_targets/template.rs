@@ -1,0 +1,8 @@
+//! Fuzz target. The invariants are in `rendering.rs`, and what the bytes are is in `README.md`.
+#![no_main]
+
+#[path = "../rendering.rs"]
+#[allow(dead_code)] // another target uses the rest
+mod invariants;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| invariants::template(bytes));
