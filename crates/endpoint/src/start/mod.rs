@@ -16,6 +16,7 @@ mod background;
 mod document;
 mod failure_report;
 mod registration;
+mod script;
 mod setup;
 mod teardown;
 

@@ -16,7 +16,7 @@ use wire::queue::Registration;
 use wire::{EndpointId, FunctionId};
 
 use super::background::{self, inherit};
-use super::{Launch, announced_parent, refuse_if_active, register, registration, teardown};
+use super::{Launch, announced_parent, refuse_if_active, register, registration, script, teardown};
 use crate::account::{AccountSettings, credentials};
 use crate::console::{complain, say};
 use crate::directory::unwritable;
@@ -83,7 +83,7 @@ pub(super) fn set_up(launch: Launch, report: Option<OwnedFd>) -> CommandResult {
         request.die_with_parent.then(|| announced.unwrap_or_else(|| nix::unistd::getppid().as_raw()));
     teardown::run_owed(endpoint);
     if let Some(script) = &config.endpoint_setup {
-        run_script("endpoint_setup", script)?;
+        script::run("endpoint_setup", script)?;
     }
     let owed = teardown::owe(endpoint, config);
     // A signal between the registration and the `exec` must not be lost, nor end the process without `endpoint_teardown`.
@@ -233,24 +233,6 @@ fn title(id: EndpointId, name: &str, environment: Option<&str>) -> String {
     format!("Globus Compute Endpoint ({id}, {name}){environment} [{}]", line.join(" ")).replace('\0', " ")
 }
 
-/// Runs a script of the configuration. The failure quotes the end of its output.
-pub(super) fn run_script(what: &str, script: &str) -> CommandResult {
-    let mut command = Command::new("/bin/sh");
-    command.arg("-c").arg(script).stdin(Stdio::null());
-    daemon::stop::deliver_signals_to(&mut command);
-    let output = command
-        .output()
-        .map_err(|error| Failure::new(status::CONFIG, format!("Error: {what} could not be run: {error}")))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let bytes = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<_> = text.lines().collect();
-    let last = lines[lines.len().saturating_sub(20)..].join("\n  ");
-    Err(Failure::new(status::CONFIG, format!("Error: {what} failed ({}):\n  {last}", output.status)))
-}
-
 /// Checks, without writing, that `path` is a directory that can be written, or that it can be created.
 fn can_be_a_directory(path: &Path) -> io::Result<()> {
     let parent = path.parent().unwrap_or(path);
@@ -266,14 +248,6 @@ fn can_be_a_directory(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_failure_of_a_script_quotes_its_output() {
-        assert_eq!(run_script("endpoint_setup", "exit 0"), Ok(()));
-        let failure = run_script("endpoint_setup", "echo out; echo err >&2; exit 3").unwrap_err();
-        assert_eq!(failure.status, 78);
-        assert_eq!(failure.text, "Error: endpoint_setup failed (exit status: 3):\n  out\n  err");
-    }
 
     #[test]
     fn titles() {

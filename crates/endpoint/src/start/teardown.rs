@@ -6,7 +6,7 @@
 use std::fs;
 use std::io;
 
-use super::setup::run_script;
+use super::script;
 use crate::config::Config;
 use crate::console::complain;
 use crate::directory::{EndpointDir, unwritable, write_private};
@@ -41,8 +41,8 @@ pub(crate) fn tear_down(endpoint: &EndpointDir, config: &Config) -> CommandResul
 }
 
 /// It is owed until it has ended, successful or not.
-fn run_and_forget(endpoint: &EndpointDir, script: &str) -> CommandResult {
-    let outcome = run_script(WHAT, script);
+fn run_and_forget(endpoint: &EndpointDir, text: &str) -> CommandResult {
+    let outcome = script::run(WHAT, text);
     let path = endpoint.owed_teardown();
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => outcome.and(Err(unwritable(&path, &error))),
