@@ -224,6 +224,7 @@ async fn start(python: &str, workers: u32, buffer: String) -> anyhow::Result<(Ow
     });
     let config = EngineConfig {
         open_files: None,
+        reports_blocks: false,
         endpoint: EndpointId::from_uuid(random::id()),
         run_dir: directory.path().to_owned(),
         node_command: vec![std::env::current_exe()?.to_string_lossy().into_owned(), "node".into()],

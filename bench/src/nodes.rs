@@ -108,6 +108,7 @@ async fn measure(options: &Options) -> anyhow::Result<Measurements> {
     let program = std::env::current_exe()?.to_string_lossy().into_owned();
     let config = EngineConfig {
         open_files: None,
+        reports_blocks: false,
         endpoint: EndpointId::from_uuid(random::id()),
         run_dir: directory.path().to_owned(),
         node_command: std::iter::once(program).chain(words).collect(),

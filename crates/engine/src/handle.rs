@@ -27,6 +27,9 @@ pub struct Submission {
 pub enum Event {
     /// These tasks are sent to a node as soon as the endpoint answers with [`Handle::begin`].
     Assigned(Vec<TaskId>),
+    /// The task was given to a node of this block. Comes for each attempt, if [`crate::EngineConfig::reports_blocks`] asks for it;
+    /// never from a pool engine, which has no blocks.
+    Placed { task: TaskId, block: u32 },
     /// The task has ended with this packed wire result, ready to be published. Comes once for each task.
     Ended { task: TaskId, result: Bytes },
     /// These tasks have not begun and will not: the engine is stopping.

@@ -113,6 +113,7 @@ mod tests {
             run_dir: "/run".into(),
             node_command: Vec::new(),
             open_files: None,
+            reports_blocks: false,
             options,
         };
         let run = RunSettings {

@@ -23,7 +23,7 @@ impl Configuration {
         if is_manager(&node, has_template) {
             return ManagerConfig::read_node(file, text, &node).map(Box::new).map(Self::Manager);
         }
-        plain::read(file, text, &node).map(Box::new).map(Self::Tasks)
+        plain::read(file, text, &node, plain::Author::Owner).map(Box::new).map(Self::Tasks)
     }
 
     /// Reads an endpoint's file. Returns its text as well. As in 4.x, a manager may be without the file.

@@ -72,14 +72,14 @@ impl From<BadConfig> for Failure {
 impl Config {
     /// Reads a configuration; errors name it `file`.
     pub(crate) fn read(file: &str, text: &str) -> Result<Self, BadConfig> {
-        plain::read(file, text, &parsed(text)?)
+        plain::read(file, text, &parsed(text)?, plain::Author::Owner)
     }
 
     /// Reads a configuration that a manager rendered. A list of allowed functions that came out empty allows none: a
     /// template that names no functions for somebody must not allow them all.
     pub(crate) fn read_rendered(file: &str, text: &str) -> Result<Self, BadConfig> {
         let node = parsed(text)?;
-        let mut config = plain::read(file, text, &node)?;
+        let mut config = plain::read(file, text, &node, plain::Author::Manager)?;
         if node.has_key("allowed_functions") {
             config.common.allowed_functions.get_or_insert_default();
         }
@@ -157,6 +157,13 @@ mod tests {
         assert_eq!(allowed(&format!("allowed_functions: [{id}]\n")), Some(vec![id.parse().unwrap()]));
         let plain = Config::read("f", &format!("{LEAST}allowed_functions: null\n")).unwrap();
         assert_eq!(plain.common.allowed_functions, None, "as upstream, in a file of the owner's");
+    }
+
+    #[test]
+    fn high_assurance_is_a_managers_to_say() {
+        let text = format!("high_assurance: true\n{LEAST}");
+        assert!(Config::read("f", &text).unwrap_err().0.contains("high_assurance"));
+        assert_eq!(Config::read_rendered("f", &text).unwrap(), Config::read("f", LEAST).unwrap());
     }
 
     #[test]

@@ -11,7 +11,16 @@ const MODEL: &str = "UserEndpointConfigModel";
 const WITHOUT_MEANING: [&str; 3] = ["log_dir", "stdout", "stderr"];
 const ONLY_A_MANAGERS: &str = "only a manager has it: `configure --multi-user` makes one";
 
-pub(super) fn read(file: &str, text: &str, node: &Node) -> Result<Config, BadConfig> {
+/// Who wrote a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Author {
+    /// The endpoint's owner, into a file.
+    Owner,
+    /// A manager, from its template. Only it may say that the endpoint has high assurance: it sees to what that asks for.
+    Manager,
+}
+
+pub(super) fn read(file: &str, text: &str, node: &Node, author: Author) -> Result<Config, BadConfig> {
     let mut fields = Fields::of(node)?;
 
     if let Some(entry) = fields.given("multi_user")
@@ -26,6 +35,7 @@ pub(super) fn read(file: &str, text: &str, node: &Node) -> Result<Config, BadCon
     let common = common::read(&mut fields);
     if let Some(entry) = fields.take("high_assurance")
         && entry.node.value == Value::Bool(true)
+        && author == Author::Owner
     {
         let meanwhile = "leave the line out";
         let what = "a high-assurance endpoint";

@@ -25,6 +25,8 @@ pub(crate) enum Action {
     Requeue(Vec<Tag>),
     /// Reject messages that can't be processed.
     Reject(Vec<Tag>),
+    /// Write this record to the audit log. What begins after it may begin only once it is written.
+    Record(String),
     Begin(Vec<TaskId>),
     Keep {
         task: TaskId,

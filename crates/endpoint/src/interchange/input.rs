@@ -23,6 +23,13 @@ pub(crate) enum Input {
     },
     /// The engine returns these tasks: they never began.
     Returned(Vec<TaskId>),
+    /// The engine gave a task to this block.
+    Placed {
+        task: TaskId,
+        block: u32,
+    },
+    /// Audit records can't be written: nothing may run any more.
+    RecordsFailed,
     /// The engine can't run tasks any more.
     EngineFailed,
     EngineStopped,

@@ -24,6 +24,8 @@ pub(super) struct Intake {
 pub(super) struct RefusedTask {
     pub(super) result: Vec<u8>,
     pub(super) why: String,
+    /// Its function is not on the list.
+    pub(super) not_permitted: bool,
 }
 
 impl Intake {
@@ -40,9 +42,18 @@ impl Intake {
         }
     }
 
+    /// The function of a message, if it names one.
+    pub(super) fn function(delivery: &Delivery) -> Option<FunctionId> {
+        text(&delivery.headers, header::FUNCTION_UUID)?.parse().ok()
+    }
+
     /// The submission for the engine. Only the size of the body is checked; the worker parses it.
     pub(super) fn admit(&self, task: TaskId, delivery: Delivery) -> Result<Submission, RefusedTask> {
-        let failed = |why: String| RefusedTask { result: error_results::failed_to_start(task, &why), why };
+        let failed = |why: String| RefusedTask {
+            result: error_results::failed_to_start(task, &why),
+            why,
+            not_permitted: false,
+        };
         // A longer frame would end the link to a node, and with it all tasks that run there.
         if delivery.body.len() > LIMIT {
             return Err(failed(format!(
@@ -62,7 +73,7 @@ impl Intake {
         })?;
         if self.allowed.as_ref().is_some_and(|allowed| !allowed.contains(&function)) {
             let (result, why) = error_results::not_allowed(task, function, self.endpoint);
-            return Err(RefusedTask { result, why });
+            return Err(RefusedTask { result, why, not_permitted: true });
         }
         Ok(Submission {
             id: task,

@@ -15,8 +15,10 @@
 //! No IO, no clock, no channel: `apply(input)` appends actions to a list, and [`crate::run`] performs them in order.
 
 mod action;
+mod audit;
 mod awaited;
 mod cancel;
+mod delivery;
 mod error_results;
 mod idle;
 mod input;
@@ -34,12 +36,13 @@ use wire::{EndpointId, FunctionId, TaskId};
 
 use crate::journal::Filter;
 pub(crate) use action::{Action, Task};
+use audit::AuditTrail;
 use cancel::Cancelled;
 pub(crate) use error_results::lost;
 use idle::IdleCounter;
 pub(crate) use idle::{Idle, Idleness};
 pub(crate) use input::Input;
-use intake::{Intake, RefusedTask};
+use intake::Intake;
 use results::{Finished, ResultLocation, SendState};
 use stop::Phase;
 
@@ -57,6 +60,8 @@ pub(crate) struct Settings {
     pub(crate) grace: Duration,
     /// When the endpoint stops because it is idle.
     pub(crate) idle: Idle,
+    /// Whether what happens to tasks is recorded in the manager's audit log.
+    pub(crate) audited: bool,
 }
 
 /// What earlier runs left behind.
@@ -122,6 +127,7 @@ pub(crate) struct Interchange {
     consuming: bool,
     phase: Phase,
     idle: IdleCounter,
+    audit: Option<AuditTrail>,
 }
 
 impl Interchange {
@@ -130,6 +136,7 @@ impl Interchange {
         let Leftovers { spooled, lost, ended, awaited } = left;
         let mut interchange = Self {
             intake: Intake { endpoint: settings.endpoint, allowed: settings.allowed.clone() },
+            audit: settings.audited.then(AuditTrail::default),
             settings,
             tasks: HashMap::new(),
             ended,
@@ -193,6 +200,7 @@ impl Interchange {
             Input::LookedUp { task, known } => self.looked_up(task, known, actions),
             Input::Ended { task, result } => self.ended(task, result, actions),
             Input::Returned(tasks) => self.returned(tasks, actions),
+            Input::Placed { task, block } => self.record(actions, |audit| audit.runs_in(task, block)),
             Input::EngineFailed => self.engine_failed(actions),
             Input::JournalFailed | Input::Superseded | Input::Stop => self.begin_stop(actions),
             Input::LookForResults { last } => self.look_for_results(last, actions),
@@ -205,7 +213,7 @@ impl Interchange {
             Input::Allowed(functions) => self.intake.allowed = functions,
             Input::Cancel(tasks) => self.cancel(tasks, actions),
             Input::HeartbeatDue => self.heartbeat_due(actions),
-            Input::Hurry => self.hurry(stop::HURRIED, actions),
+            Input::Hurry | Input::RecordsFailed => self.hurry(stop::HURRIED, actions),
             Input::Orphaned => self.hurry(stop::ORPHANED, actions),
             Input::StopTimedOut => self.stop_timed_out(actions),
         }
@@ -232,98 +240,6 @@ impl Interchange {
             }
         }
         self.make_room(actions);
-    }
-
-    fn delivered(&mut self, delivery: Delivery, actions: &mut Vec<Action>) {
-        let tag = delivery.tag;
-        if Some(tag.session) != self.session {
-            return;
-        }
-        if !matches!(self.phase, Phase::Running) {
-            actions.push(Action::Requeue(vec![tag]));
-            return;
-        }
-        let task = match self.intake.identify(&delivery) {
-            Ok(task) => task,
-            Err(why) => {
-                tracing::error!(%why, "a message without a task id was rejected");
-                actions.push(Action::Reject(vec![tag]));
-                return;
-            }
-        };
-        match self.tasks.get_mut(&task) {
-            Some(
-                State::LookedUp { delivery: Delivery { tag: known, .. } }
-                | State::Waiting { tag: known, .. }
-                | State::Assigned { tag: known, .. },
-            ) => {
-                if known.session == tag.session {
-                    // The queue contains the task twice; one message is enough.
-                    actions.push(Action::Acknowledge(vec![tag]));
-                } else {
-                    *known = tag;
-                }
-                return;
-            }
-            Some(State::Finished(finished)) if finished.location == ResultLocation::Writing => {
-                finished.tag = Some(tag);
-                return;
-            }
-            Some(State::Running { .. } | State::Awaited { .. } | State::Finished(_)) => {
-                actions.push(Action::Acknowledge(vec![tag]));
-                return;
-            }
-            None => {}
-        }
-        if self.bytes >= self.settings.bytes {
-            // It was under way when we stopped consuming; the queue keeps it until there is room.
-            actions.push(Action::Requeue(vec![tag]));
-            return;
-        }
-        if self.ended.may_hold(task) {
-            self.bytes += delivery.body.len();
-            self.tasks.insert(task, State::LookedUp { delivery });
-            actions.push(Action::LookUp(task));
-        } else {
-            self.accept(task, delivery, actions);
-        }
-        self.make_room(actions);
-    }
-
-    /// Handles the journal's answer whether this task ever began.
-    fn looked_up(&mut self, task: TaskId, known: bool, actions: &mut Vec<Action>) {
-        let Some(State::LookedUp { .. }) = self.tasks.get(&task) else { return };
-        let Some(State::LookedUp { delivery }) = self.tasks.remove(&task) else { return };
-        self.bytes -= delivery.body.len();
-        if known {
-            actions.push(Action::Acknowledge(vec![delivery.tag]));
-        } else if matches!(self.phase, Phase::Running) {
-            self.accept(task, delivery, actions);
-        } else {
-            actions.push(Action::Requeue(vec![delivery.tag]));
-        }
-        self.make_room(actions);
-    }
-
-    /// Takes a task that this endpoint has never had.
-    fn accept(&mut self, task: TaskId, delivery: Delivery, actions: &mut Vec<Action>) {
-        let tag = delivery.tag;
-        self.idle.received += 1;
-        match self.intake.admit(task, delivery) {
-            Ok(submission) => {
-                let size = submission.body.len();
-                self.bytes += size;
-                self.tasks.insert(task, State::Waiting { tag, size });
-                actions.push(Action::Submit(Box::new(Task(submission))));
-                if self.cancelled.take(task) {
-                    actions.push(Action::Cancel(task));
-                }
-            }
-            Err(RefusedTask { result, why }) => {
-                tracing::warn!(%task, %why, "the task is refused");
-                self.finish(task, Some(tag), result, actions);
-            }
-        }
     }
 
     fn assigned(&mut self, tasks: Vec<TaskId>, actions: &mut Vec<Action>) {

@@ -47,6 +47,7 @@ impl Interchange {
     ) {
         let finished = Finished { tag, location: ResultLocation::Writing, sending: SendState::Due };
         self.tasks.insert(task, State::Finished(finished));
+        self.record(actions, |audit| Some(audit.execution_ends(task)));
         actions.push(Action::Keep { task, result });
     }
 

@@ -86,6 +86,7 @@ impl Interchange {
                 | None => continue,
             }
             self.tasks.remove(&task);
+            self.record(actions, |audit| audit.returned(task));
         }
         if !written.is_empty() {
             actions.push(Action::JournalReturned(written));

@@ -7,19 +7,22 @@ use daemon::stop::{Stage, Stop};
 use engine::Submission;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until, timeout};
+use wire::TaskId;
 use wire::extensions::FarcallCommand;
 
 use super::allowed_functions::AllowedFunctionsWatch;
 use super::countdown::Countdown;
 use super::first_node::{self, FirstNodeWait};
+use super::ready::ReadyReport;
+use super::recorder::Recorder;
 use super::renewal::Renewal;
-use super::{ReadyReport, parent};
+use super::{inputs, parent};
 use crate::exit::status;
 use crate::heartbeat::Heartbeat;
 use crate::interchange::{Action, Input, Interchange, Task};
 use crate::journal::{Journal, JournalEvent};
 use crate::pid::{PidFileWatch, WatchEvent};
-use crate::spool::{SpoolEvent, SpoolThread};
+use crate::spool::SpoolThread;
 
 /// How long the engine may take to report; usually it answers at once.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -41,6 +44,7 @@ pub(super) struct Driver {
     /// `None` once the engine has stopped.
     pub(super) engine_events: Option<engine::Events>,
     pub(super) journal: Journal,
+    pub(super) recorder: Recorder,
     pub(super) spool_thread: SpoolThread,
     pub(super) watch: PidFileWatch,
     pub(super) heartbeat: Heartbeat,
@@ -60,6 +64,8 @@ pub(super) struct Driver {
     pub(super) first: FirstNodeWait,
     /// Why no block works.
     pub(super) engine_failure: Option<String>,
+    /// Why audit records can't be written.
+    pub(super) audit_failure: Option<String>,
     pub(super) countdown: Countdown,
 }
 
@@ -72,6 +78,8 @@ pub(super) enum RunEnd {
         text: String,
         worked: bool,
     },
+    /// Audit records can't be written.
+    Unrecorded(String),
     Superseded,
 }
 
@@ -166,8 +174,19 @@ impl Driver {
                     stage = Stage::Hurried;
                     Some(Input::Orphaned)
                 }
+                written = self.recorder.progress() => match written {
+                    Ok(tasks) => {
+                        self.begin(tasks);
+                        None
+                    }
+                    Err(error) => {
+                        tracing::error!("Unable to write audit log; endpoint may not continue: {error}");
+                        self.audit_failure = Some(error.to_string());
+                        Some(Input::RecordsFailed)
+                    }
+                },
                 Some(event) = self.journal.event() => self.journaled(event),
-                Some(event) = self.spool_thread.event() => Some(spooled(event)),
+                Some(event) = self.spool_thread.event() => Some(inputs::of_spool(event)),
                 event = next(&mut self.engine_events) => match event {
                     Some(event) => {
                         if let engine::Event::BadState { text } = &event {
@@ -178,7 +197,7 @@ impl Driver {
                         if matches!(event, engine::Event::Assigned(_)) {
                             self.first.record();
                         }
-                        Some(engine(event))
+                        Some(inputs::of_engine(event))
                     }
                     None => {
                         self.engine_events = None;
@@ -252,10 +271,13 @@ impl Driver {
             Action::Acknowledge(tags) => self.link.acknowledge(tags),
             Action::Requeue(tags) => self.link.requeue(tags),
             Action::Reject(tags) => self.link.reject(tags),
-            // These fail only if the engine has stopped, which its closed channel reports.
+            Action::Record(record) => self.recorder.record(record),
             Action::Begin(tasks) => {
-                let _ = self.engine.begin(tasks);
+                if let Some(tasks) = self.recorder.may_begin(tasks) {
+                    self.begin(tasks);
+                }
             }
+            // These fail only if the engine has stopped, which its closed channel reports.
             Action::Cancel(task) => {
                 let _ = self.engine.cancel(task);
             }
@@ -292,6 +314,13 @@ impl Driver {
         }
     }
 
+    fn begin(&self, tasks: Vec<TaskId>) {
+        if !tasks.is_empty() {
+            // It fails only if the engine has stopped, which its closed channel reports.
+            let _ = self.engine.begin(tasks);
+        }
+    }
+
     fn submit(&self, submission: Submission) {
         let task = submission.id;
         if self.engine.submit(submission).is_err() {
@@ -314,6 +343,9 @@ impl Driver {
 
     /// Closes the connection to the broker and the files.
     async fn end(mut self) -> RunEnd {
+        if !self.orphaned {
+            self.recorder.finish().await;
+        }
         let limit = if self.orphaned { ORPHANED_CLOSE_TIMEOUT } else { CLOSE_TIMEOUT };
         self.link.close_within(limit, &mut self.link_events).await;
         for event in self.journal.close() {
@@ -324,6 +356,7 @@ impl Driver {
         self.spool_thread.close();
         match self.engine_failure {
             _ if self.superseded => RunEnd::Superseded,
+            _ if self.audit_failure.is_some() => RunEnd::Unrecorded(self.audit_failure.unwrap_or_default()),
             Some(text) => RunEnd::EngineFailed { text, worked: self.first.has_worked() },
             None => RunEnd::Stopped,
         }
@@ -358,33 +391,5 @@ async fn next(events: &mut Option<engine::Events>) -> Option<engine::Event> {
     match events {
         Some(events) => events.recv().await,
         None => std::future::pending().await,
-    }
-}
-
-fn engine(event: engine::Event) -> Input {
-    match event {
-        engine::Event::Assigned(tasks) => Input::Assigned(tasks),
-        engine::Event::Ended { task, result } => Input::Ended { task, result: result.into() },
-        engine::Event::Returned(tasks) => Input::Returned(tasks),
-        engine::Event::BadState { text } => {
-            tracing::error!("the engine can't run tasks any more: {text}");
-            Input::EngineFailed
-        }
-    }
-}
-
-fn spooled(event: SpoolEvent) -> Input {
-    match event {
-        SpoolEvent::Kept { task, result } => Input::Kept { task, result },
-        SpoolEvent::NotKept { task, result, error } => {
-            tracing::error!(%task, %error, "a result can't be kept on storage; it is held in memory until it is sent");
-            Input::NotKept { task, result }
-        }
-        SpoolEvent::Found { tasks, last } => Input::ResultsFound { tasks, last },
-        SpoolEvent::Loaded { task, result } => {
-            let result = result
-                .inspect_err(|error| tracing::error!(%task, %error, "a result in the spool can't be read"));
-            Input::Loaded { task, result: result.ok() }
-        }
     }
 }

@@ -8,15 +8,17 @@ mod countdown;
 mod driver;
 pub(crate) mod fence;
 mod first_node;
+mod inputs;
 mod leftovers;
 mod parent;
+mod ready;
+mod recorder;
 mod renewal;
 mod renewed_credentials;
 mod storage;
 
-use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
+use std::io::Read as _;
+use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,13 +42,15 @@ use crate::interchange::{self, Idle, Interchange, Leftovers, Settings};
 use crate::last_failure::LastFailure;
 use crate::log::{self, Console, DeferredLog};
 use crate::pid::PreviousRun;
-use crate::start::{RunDocument, inherit, report, report_failure};
+use crate::start::{RunDocument, inherit, inherit_number, report_failure};
 use crate::{clock, host, random};
 use allowed_functions::{AllowedFunctions, AllowedFunctionsWatch};
 use countdown::Countdown;
 use driver::RunEnd;
 use fence::NotGranted;
 use first_node::FirstNodeWait;
+use ready::{ReadyReport, Terminal};
+use recorder::Recorder;
 use renewal::Renewal;
 use renewed_credentials::RenewedCredentials;
 use storage::Storage;
@@ -80,6 +84,9 @@ pub(crate) fn main() -> CommandResult {
     if let Some(report) = &report {
         inherit(report, false).map_err(Failure::error)?;
     }
+    if let Some(number) = document.audit_pipe {
+        inherit_number(number, false).map_err(Failure::error)?;
+    }
     let mut ready = ReadyReport { report };
     let endpoint = EndpointDir::at(document.directory.clone());
     let terminal = Terminal::keep(ready.is_sent());
@@ -89,7 +96,7 @@ pub(crate) fn main() -> CommandResult {
         // A `start` that waits has the credentials too, and reports the failure itself. An endpoint that runs elsewhere has not
         // failed.
         if on_our_own && document.registers.is_none() && failure.status != status::ALREADY_ACTIVE {
-            let config = Config::read("", &document.config).ok();
+            let config = document.read_config("").ok();
             let authorities = document.authorities.clone();
             report_failure(document.registration.clone(), config.as_ref(), authorities, failure);
         }
@@ -103,44 +110,8 @@ pub(crate) fn main() -> CommandResult {
     outcome
 }
 
-/// Standard error as it was when the process started.
-struct Terminal(Option<File>);
-
-impl Terminal {
-    /// Keeps it, unless a `start` waits: that waits for the end of our output, too.
-    fn keep(ours: bool) -> Self {
-        Self(ours.then(|| std::io::stderr().as_fd().try_clone_to_owned().map(File::from).ok()).flatten())
-    }
-
-    fn say(mut self, text: &str) {
-        if let Some(terminal) = &mut self.0 {
-            // The terminal may be closed.
-            let _ = writeln!(terminal, "{text}");
-        }
-    }
-}
-
-/// The report to the `start` that waits until the endpoint runs; sent once.
-pub(super) struct ReadyReport {
-    report: Option<OwnedFd>,
-}
-
-impl ReadyReport {
-    fn send(&mut self, outcome: Result<&str, &Failure>) {
-        if let Some(to) = self.report.take() {
-            report(outcome, to);
-        }
-    }
-
-    /// Whether no `start` waits (any more).
-    fn is_sent(&self) -> bool {
-        self.report.is_none()
-    }
-}
-
 fn run(endpoint: &EndpointDir, document: &RunDocument, ready: &mut ReadyReport) -> CommandResult {
-    let read = if document.rendered { Config::read_rendered } else { Config::read };
-    let config = read("the configuration", &document.config)?;
+    let config = document.read_config("the configuration")?;
     let deferred_log = DeferredLog::default();
     let lines = BackgroundWriter::start(deferred_log.clone());
     let outcome = run_configured(endpoint, document, &config, ready, (&deferred_log, &lines));
@@ -311,8 +282,12 @@ async fn work(
         run_dir: endpoint.path().to_owned(),
         node_command: node_command()?,
         open_files,
+        reports_blocks: document.audit_pipe.is_some(),
         options: options.clone(),
     };
+    let recorder = Recorder::open(document.audit_pipe).map_err(|error| {
+        Failure::new(status::CANTCREAT, format!("Error: the manager's audit pipe can't be written: {error}"))
+    })?;
     for (option, why) in engine_config.options.without_effect() {
         tracing::warn!("the option {option} has no effect: {why}");
     }
@@ -336,6 +311,7 @@ async fn work(
         in_flight: RESULTS_IN_FLIGHT,
         grace: Duration::from_secs(config.shutdown_grace),
         idle: Idle { soft: config.idle_heartbeats_soft, hard: config.idle_heartbeats_hard },
+        audited: document.audit_pipe.is_some(),
     };
     let mut actions = Vec::new();
     let left =
@@ -357,6 +333,7 @@ async fn work(
         engine,
         engine_events: Some(engine_events),
         journal,
+        recorder,
         spool_thread,
         watch,
         heartbeat,
@@ -371,6 +348,7 @@ async fn work(
         first: FirstNodeWait::new(&options, endpoint.name()),
         superseded: false,
         engine_failure: None,
+        audit_failure: None,
         countdown: Countdown::new(),
     };
     daemon::ready::serving();
@@ -388,6 +366,10 @@ async fn work(
                 text.trim_end(),
                 endpoint.log().display()
             ),
+        )),
+        RunEnd::Unrecorded(why) => Err(Failure::new(
+            status::CANTCREAT,
+            format!("Error: Unable to write audit log; endpoint may not continue: {why}"),
         )),
         RunEnd::Superseded => Err(Failure::new(
             status::ALREADY_ACTIVE,

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
@@ -29,6 +29,13 @@ pub(crate) fn report(outcome: Result<&str, &Failure>, to: OwnedFd) {
 
 /// Sets whether programs that this process executes inherit the descriptor.
 pub(crate) fn inherit(descriptor: &OwnedFd, inherit: bool) -> nix::Result<()> {
+    inherit_number(descriptor.as_raw_fd(), inherit)
+}
+
+/// The same for a descriptor that is known by its number.
+pub(crate) fn inherit_number(number: RawFd, inherit: bool) -> nix::Result<()> {
+    // SAFETY: only its flags are read and changed; a number that is not open is an error.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
     let flags = if inherit { FdFlag::empty() } else { FdFlag::FD_CLOEXEC };
     fcntl(descriptor, FcntlArg::F_SETFD(flags)).map(drop)
 }

@@ -12,6 +12,7 @@
 //! program, executed again under the endpoint's title; no process forks while it has threads. A user endpoint that can't be
 //! started reports the reason to the service, with the credentials from its manager.
 
+mod audit_pipe;
 mod background;
 mod document;
 mod failure_report;
@@ -21,7 +22,7 @@ mod setup;
 mod teardown;
 
 use std::io::IsTerminal as _;
-use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 
 use wire::EndpointId;
 use wire::start_document::StartDocument;
@@ -34,7 +35,7 @@ use crate::exit::{CommandResult, Failure, block_on, status};
 use crate::login::log_in;
 use crate::pid::{self, ProcessState};
 
-pub(crate) use background::{inherit, memory_file, report};
+pub(crate) use background::{inherit, inherit_number, memory_file, report};
 pub(crate) use failure_report::{send as report_failure, send_notice};
 pub(crate) use registration::{body as registration_body, register};
 pub(crate) use setup::{ClientIdentity, RunDocument, keep_only};
@@ -95,7 +96,7 @@ pub(crate) fn start(base: &Base, request: Request, begin_manager: BeginManager) 
     if let (Err(failure), Some((credentials, text))) = (&outcome, given)
         && failure.status != status::ALREADY_ACTIVE
     {
-        let config = text.and_then(|text| Config::read("", &text).ok());
+        let config = text.and_then(|text| Config::read_rendered("", &text).ok());
         let settings = AccountSettings {
             endpoint: config.as_ref().map(|config| (&endpoint, config.common.service())),
             ..AccountSettings::of(base)
@@ -134,6 +135,9 @@ fn prepare(
     report: Option<OwnedFd>,
     begin_manager: BeginManager,
 ) -> CommandResult {
+    if let Some(number) = document.as_ref().and_then(|document| document.audit_fd) {
+        check_audit_pipe(number)?;
+    }
     let rendered = document.as_ref().and_then(|document| document.config.as_deref());
     let (endpoint, config, text) = match rendered {
         Some(text) => {
@@ -177,6 +181,14 @@ fn prepare(
         None if detach => background::spawn(&launch.endpoint, &launch.request, launch.document.as_ref()),
         None => setup::set_up(launch, None),
     }
+}
+
+/// Checks the audit pipe that a manager of high assurance passes: without it nothing may run. No script of the configuration
+/// inherits it: what a script leaves running would keep it open.
+fn check_audit_pipe(number: RawFd) -> CommandResult {
+    audit_pipe::check(number)
+        .and_then(|()| Ok(background::inherit_number(number, false)?))
+        .map_err(|error| Failure::new(status::CANTCREAT, format!("Error: the manager's audit pipe: {error}")))
 }
 
 /// Logs in if nobody has, provided that there is a terminal.

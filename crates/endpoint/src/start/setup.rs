@@ -15,9 +15,10 @@ use serde_json::{Map, Value};
 use wire::queue::Registration;
 use wire::{EndpointId, FunctionId};
 
-use super::background::{self, inherit};
+use super::background::{self, inherit, inherit_number};
 use super::{Launch, announced_parent, refuse_if_active, register, registration, script, teardown};
 use crate::account::{AccountSettings, credentials};
+use crate::config::{BadConfig, Config};
 use crate::console::{complain, say};
 use crate::directory::unwritable;
 use crate::exit::{CommandResult, Failure, block_on, status};
@@ -31,14 +32,16 @@ pub(crate) struct RunDocument {
     pub(crate) config: String,
     /// From the manager, for heartbeats.
     pub(crate) ep_info: Map<String, Value>,
-    /// Whether a manager rendered the configuration.
-    pub(crate) rendered: bool,
     /// From the manager, instead of the configuration's list.
     pub(crate) allowed_functions: Option<Vec<FunctionId>>,
     /// Stop when this process is no longer the parent.
     pub(crate) parent: Option<i32>,
     /// The memory file in which a manager writes new credentials, and the key they are encrypted with.
     pub(crate) renewed_credentials: Option<(i32, String)>,
+    /// The pipe to which audit records are written, from a high-assurance manager.
+    pub(crate) audit_pipe: Option<i32>,
+    /// The configuration comes from a manager.
+    pub(crate) rendered: bool,
     /// The descriptor on which a `start` waits for the report.
     pub(crate) report_fd: Option<i32>,
     /// Log more; log to the console, too.
@@ -52,6 +55,17 @@ pub(crate) struct RunDocument {
     pub(crate) registers: Option<PathBuf>,
     /// The client identity for that, unless a stored login is used.
     pub(crate) client: Option<ClientIdentity>,
+}
+
+impl RunDocument {
+    /// Reads the configuration; errors name it `file`.
+    pub(crate) fn read_config(&self, file: &str) -> Result<Config, BadConfig> {
+        if self.rendered {
+            Config::read_rendered(file, &self.config)
+        } else {
+            Config::read(file, &self.config)
+        }
+    }
 }
 
 /// The credentials of a client identity. The `Debug` form leaves the secret out.
@@ -156,9 +170,10 @@ fn register_and_exec(
             .map(wire::json::FreeForm::to_object)
             .unwrap_or_default(),
         allowed_functions: document.as_ref().and_then(|document| document.allowed_functions.clone()),
-        rendered: document.as_ref().is_some_and(|document| document.config.is_some()),
         parent,
         renewed_credentials: given_by_manager.and_then(|it| Some((it.mem_fd?, it.enckey.clone()?))),
+        audit_pipe: given_by_manager.and_then(|it| it.audit_fd),
+        rendered: given_by_manager.is_some_and(|it| it.config.is_some()),
         report_fd: report.map(AsRawFd::as_raw_fd),
         debug: config.common.debug || request.debug,
         console: request.log_to_console && report.is_none(),
@@ -188,7 +203,10 @@ fn become_runner(document: &RunDocument, title: &str, pass_client_identity: bool
         Err(error) => return error,
     };
     let renewed = document.renewed_credentials.as_ref().map(|(descriptor, _)| *descriptor);
-    keep_only(document.report_fd.into_iter().chain(renewed));
+    if let Some(Err(error)) = document.audit_pipe.map(|number| inherit_number(number, true)) {
+        return error.into();
+    }
+    keep_only(document.report_fd.into_iter().chain(renewed).chain(document.audit_pipe));
     // Until it has claimed the endpoint it prints to our standard error; then it has a log.
     let mut command = Command::new("/proc/self/exe");
     if !pass_client_identity {

@@ -2,6 +2,7 @@
 //! Farcall's.
 #![allow(clippy::unwrap_used, clippy::panic)] // a failed unwrap here is a failed test
 
+mod audit;
 mod command_output;
 mod commands;
 mod engine_failures;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use amq_protocol::types::{AMQPValue, FieldTable};
 use broker::{
     AccessControl, Broker, Config, ConsumeOptions, ExchangeKind, Handle, Limits, Listener, LogInFuture,
     LoggedIn, Login, Message, Operation, Principal, Properties, QueueOptions, Refusal,
@@ -84,6 +85,17 @@ pub(crate) fn registration_of(user: &str, id: &str) -> Value {
     };
     json!({"endpoint_id": id, "task_queue_info": {"connection_url": url, "queue": tasks, "exchange": "tasks"},
            "result_queue_info": publish("results"), "heartbeat_queue_info": publish("heartbeats")})
+}
+
+/// Puts a task of this function into the task queue of a registration, past the service.
+pub(crate) fn send_task(registration: &Value, function: &str, task: &str) {
+    let mut headers = FieldTable::default();
+    for (name, value) in [("task_uuid", task), ("function_uuid", function)] {
+        headers.insert(name.into(), AMQPValue::LongString(value.into()));
+    }
+    let properties = Properties::default().with_headers(headers);
+    let queue = registration["task_queue_info"]["queue"].as_str().unwrap();
+    drop(broker().0.publish(Message::new("", queue, &properties, b"x".to_vec()).unwrap()));
 }
 
 /// The command queue of a manager.

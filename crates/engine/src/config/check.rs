@@ -213,6 +213,7 @@ mod tests {
                     run_dir: "/run".into(),
                     node_command: Vec::new(),
                     open_files: None,
+                    reports_blocks: false,
                     options,
                 };
                 assert_eq!(config.engine_dir().parent(), Some(std::path::Path::new("/run")), "{label:?}");

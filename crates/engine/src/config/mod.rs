@@ -35,6 +35,8 @@ pub struct EngineConfig {
     pub node_command: Vec<String>,
     /// The soft limit of open files that users had, if the endpoint has raised its own: blocks get this one.
     pub open_files: Option<u64>,
+    /// Whether [`crate::Event::Placed`] says which block gets a task.
+    pub reports_blocks: bool,
     pub options: Options,
 }
 

@@ -301,6 +301,9 @@ impl Driver {
                 function_python: submission.function_python.clone(),
             };
             connected.link.send(message::task(task, &extras, &submission.body));
+            if self.config.reports_blocks && self.config.options.kind.traits().has_blocks {
+                self.emit(Event::Placed { task, block: connected.hello.block });
+            }
         }
     }
 

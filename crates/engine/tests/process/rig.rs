@@ -115,6 +115,7 @@ impl Rig {
             run_dir: dir.to_owned(),
             node_command: vec![program, "node".into()],
             open_files: None,
+            reports_blocks: false,
             options: options(user),
         }
     }
@@ -203,7 +204,7 @@ impl Rig {
                     assert_eq!(self.ended.insert(*task, Outcome::HandedBack), None, "one end for each task");
                 }
             }
-            Some(Event::Assigned(_) | Event::BadState { .. }) | None => {}
+            Some(Event::Assigned(_) | Event::Placed { .. } | Event::BadState { .. }) | None => {}
         }
         event
     }

@@ -1,5 +1,6 @@
 //! Tests of single decisions of the interchange; [`simulation`] tests random sequences of events, failures included.
 
+mod audit;
 mod intake;
 mod leftovers;
 mod results;
@@ -48,6 +49,7 @@ fn settings() -> Settings {
         in_flight: 2,
         grace: Duration::from_secs(5),
         idle: Idle { soft: 0, hard: 0 },
+        audited: false,
     }
 }
 

@@ -137,7 +137,8 @@ impl Simulation {
                 Action::Consume(take) => self.taking = take,
                 Action::End => self.left = true,
                 Action::LookForResults { .. } => panic!("every earlier run has ended"),
-                Action::Heartbeat { .. }
+                Action::Record(_)
+                | Action::Heartbeat { .. }
                 | Action::StopEngine { .. }
                 | Action::StopWithin(_)
                 | Action::EndWithin(_) => {}
