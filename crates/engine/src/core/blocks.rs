@@ -15,6 +15,8 @@ pub(crate) struct ExitReport {
     pub(crate) exit_code: Option<i32>,
     pub(crate) stdout: Option<String>,
     pub(crate) stderr: Option<String>,
+    /// What may be the reason.
+    pub(crate) hint: Option<String>,
 }
 
 /// How a block ended.
@@ -277,6 +279,7 @@ impl ExitReport {
             ("EXIT CODE: ", code.as_deref()),
             ("STDOUT: ", self.stdout.as_deref()),
             ("STDERR: ", self.stderr.as_deref()),
+            ("HINT: ", self.hint.as_deref()),
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value.filter(|value| !value.is_empty())?)))
