@@ -33,6 +33,8 @@ pub(super) struct Session {
     handle: *mut Handle,
     /// What modules said through the conversation: from a box, freed at the end of the session. PAM keeps the address.
     words: *mut Vec<String>,
+    /// Whether credentials were established, and are to be deleted.
+    has_credentials: bool,
 }
 
 /// Checks the account, sets the groups, establishes credentials and opens the session, in this order.
@@ -82,7 +84,7 @@ impl Session {
         if code != SUCCESS || handle.is_null() {
             return Err(format!("PAM: pam_start: (error code: {code} [{}])", code_name(code)));
         }
-        Ok(Self { library, handle, words })
+        Ok(Self { library, handle, words, has_credentials: false })
     }
 
     fn establish(&mut self, user: &LocalUser) -> Result<(), Failure> {
@@ -92,13 +94,32 @@ impl Session {
         privileges::take_groups(user)?;
         // SAFETY: as above.
         let code = unsafe { (self.library.setcred)(self.handle, ESTABLISH_CREDENTIALS) };
-        self.check("credentials", code)?;
+        // This runs the modules of `auth` lines, which decide nothing here: sites that let nobody prove who they are write
+        // `auth required pam_deny.so`, and that module fails here, too. What was not established is missing, no more.
+        self.has_credentials = code == SUCCESS;
+        if !self.has_credentials {
+            let why = self.explain("credentials", code);
+            self.said(why);
+        }
         // SAFETY: as above.
         let code = unsafe { (self.library.open_session)(self.handle, 0) };
-        self.check("session", code).inspect_err(|_| {
-            // SAFETY: as above.
-            unsafe { (self.library.setcred)(self.handle, DELETE_CREDENTIALS) };
-        })
+        self.check("session", code).inspect_err(|_| drop(self.delete_credentials()))
+    }
+
+    /// Undoes what was established. The error, if that fails.
+    fn delete_credentials(&mut self) -> Option<String> {
+        if !std::mem::take(&mut self.has_credentials) {
+            return None;
+        }
+        // SAFETY: the handle is open.
+        let code = unsafe { (self.library.setcred)(self.handle, DELETE_CREDENTIALS) };
+        (code != SUCCESS).then(|| self.explain("credentials", code))
+    }
+
+    /// Keeps a text for the log.
+    fn said(&mut self, text: String) {
+        // SAFETY: only the conversation writes to it besides, within a call of PAM; nothing else has it during this.
+        unsafe { (*self.words).push(text) };
     }
 
     fn check(&mut self, phase: &str, code: c_int) -> Result<(), Failure> {
@@ -149,19 +170,14 @@ impl Session {
     }
 
     /// Closes the session, deletes the credentials, and ends PAM; yields what failed.
-    pub(super) fn close(self) -> Vec<String> {
+    pub(super) fn close(mut self) -> Vec<String> {
         let mut failures = Vec::new();
-        // SAFETY: the handle is open; each call is made once, since `self` ends here.
-        unsafe {
-            let code = (self.library.close_session)(self.handle, 0);
-            if code != SUCCESS {
-                failures.push(self.explain("session", code));
-            }
-            let code = (self.library.setcred)(self.handle, DELETE_CREDENTIALS);
-            if code != SUCCESS {
-                failures.push(self.explain("credentials", code));
-            }
+        // SAFETY: the handle is open; the call is made once, since `self` ends here.
+        let code = unsafe { (self.library.close_session)(self.handle, 0) };
+        if code != SUCCESS {
+            failures.push(self.explain("session", code));
         }
+        failures.extend(self.delete_credentials());
         self.end(SUCCESS);
         failures
     }

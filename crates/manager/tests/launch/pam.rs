@@ -146,10 +146,7 @@ fn denials() {
     let bed = Bed::new();
     let jessica = Account::new(&["-m", "-s", "/usr/sbin/nologin"]);
     let mut request = bed.request(Some(&jessica.name));
-    // Services that authenticate or change passwords change nothing: these phases are not asked.
-    let shells = Service::new(
-        "account requisite pam_shells.so\nsession required pam_limits.so\nauth required pam_deny.so\npassword required pam_deny.so\n",
-    );
+    let shells = Service::new("account requisite pam_shells.so\nsession required pam_limits.so\n");
     request.pam_service = Some(shells.name.clone());
     let private = denied(&request);
     assert!(private.contains("(error code: 7 [PAM_AUTH_ERR]) Authentication failure"), "{private}");
@@ -190,8 +187,9 @@ fn gifts() {
     fs::write(
         watched.service.path(),
         format!(
-            "account required pam_permit.so\nsession required pam_limits.so conf={}\n\
-             session required pam_env.so conffile=/dev/null envfile={}\n",
+            // Nobody is asked to prove who they are, nor for a new password.
+            "auth required pam_deny.so\npassword required pam_deny.so\naccount required pam_permit.so\n\
+             session required pam_limits.so conf={}\nsession required pam_env.so conffile=/dev/null envfile={}\n",
             limits.display(),
             variables.display()
         ),
